@@ -1,0 +1,2 @@
+//! `tidegate-device`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Tidegate: signed over-the-air releases as static files.
