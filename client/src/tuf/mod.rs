@@ -1,1 +1,4 @@
 //! The trust core.
+pub mod hash;
+pub mod json;
+pub mod key;
