@@ -8,7 +8,10 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use super::key::from_hex;
 
-/// The hashes that metadata lists for a file: at least one, of which at least one can be checked.
+/// The hashes that metadata lists for a file.
+///
+/// Algorithms that this crate does not know are skipped when parsing; a file for which none is left can be listed, but never
+/// passes [`Checker::finish`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hashes {
     sha256: Option<[u8; 32]>,
@@ -21,9 +24,7 @@ impl Hashes {
         Self { sha256: Some(digest), sha512: None }
     }
 
-    /// Reads the `hashes` object. Algorithms other than SHA-256 and SHA-512 are skipped.
-    ///
-    /// An object in which none is left errs, and so does a digest of the wrong length: what cannot be checked cannot be trusted.
+    /// Reads the `hashes` object. A digest of the wrong length errs, and so does an empty object.
     pub(crate) fn from_map(map: &BTreeMap<String, String>) -> Result<Self, String> {
         fn digest<const N: usize>(map: &BTreeMap<String, String>, name: &str) -> Result<Option<[u8; N]>, String> {
             map.get(name)
@@ -34,11 +35,10 @@ impl Hashes {
                 })
                 .transpose()
         }
-        let hashes = Self { sha256: digest(map, "sha256")?, sha512: digest(map, "sha512")? };
-        if hashes.sha256.is_none() && hashes.sha512.is_none() {
-            return Err("\"hashes\" lists no algorithm that is understood (sha256, sha512)".into());
+        if map.is_empty() {
+            return Err("\"hashes\" must list at least one hash".into());
         }
-        Ok(hashes)
+        Ok(Self { sha256: digest(map, "sha256")?, sha512: digest(map, "sha512")? })
     }
 
     /// The SHA-256 digest, if listed.
@@ -63,6 +63,7 @@ impl Hashes {
 pub struct Checker {
     length: Option<u64>,
     seen: u64,
+    checkable: bool,
     sha256: Option<([u8; 32], Sha256)>,
     sha512: Option<([u8; 64], Sha512)>,
 }
@@ -73,6 +74,7 @@ impl Checker {
         Self {
             length,
             seen: 0,
+            checkable: hashes.is_none_or(|h| h.sha256.is_some() || h.sha512.is_some()),
             sha256: hashes.and_then(|h| h.sha256).map(|digest| (digest, Sha256::new())),
             sha512: hashes.and_then(|h| h.sha512).map(|digest| (digest, Sha512::new())),
         }
@@ -106,6 +108,9 @@ impl Checker {
             && self.seen != length
         {
             return Err(Mismatch::TooShort { listed: length, received: self.seen });
+        }
+        if !self.checkable {
+            return Err(Mismatch::NoKnownHash);
         }
         if let Some((listed, hash)) = self.sha256 {
             let received: [u8; 32] = hash.finalize().into();
@@ -154,6 +159,9 @@ pub enum Mismatch {
         /// The bytes that came.
         received: u64,
     },
+    /// Only hashes of unknown algorithms are listed.
+    #[error("listed only with hash algorithms that this client does not know (it knows sha256 and sha512)")]
+    NoKnownHash,
     /// The length is right, the content is not.
     #[error("its {algorithm} is {received}, but {listed} is listed")]
     Hash {
@@ -223,9 +231,10 @@ mod tests {
     fn hashes_that_cannot_be_checked_are_refused() {
         let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         assert!(Hashes::from_map(&map(&[])).is_err());
-        assert!(Hashes::from_map(&map(&[("md5", "00")])).is_err());
         assert!(Hashes::from_map(&map(&[("sha256", "00")])).is_err());
         assert!(Hashes::from_map(&map(&[("sha256", &"zz".repeat(32))])).is_err());
+        let unknown = Hashes::from_map(&map(&[("md5", "00")])).unwrap();
+        assert_eq!(check(Some(8), &unknown, b"the file"), Err(Mismatch::NoKnownHash));
         assert!(Hashes::from_map(&map(&[("md5", "00"), ("sha256", &"0a".repeat(32))])).is_ok());
     }
 }

@@ -128,7 +128,7 @@ impl Key {
             }
             ("rsa", "rsassa-pss-sha256") => {
                 use rsa::pkcs8::DecodePublicKey as _;
-                let key = rsa::RsaPublicKey::from_public_key_pem(public).ok()?;
+                let key = rsa::PublicKey::from_public_key_pem(public).ok()?;
                 // "All RSA keys MUST be at least 2048 bits" (TUF 4.2.2).
                 (key.size() * 8 >= 2048).then(|| PublicKey(Kind::RsaPss(Box::new(key))))
             }
@@ -145,7 +145,7 @@ pub struct PublicKey(Kind);
 enum Kind {
     Ed25519(ed25519::VerifyingKey),
     EcdsaP256(ecdsa::VerifyingKey),
-    RsaPss(Box<rsa::RsaPublicKey>),
+    RsaPss(Box<rsa::PublicKey>),
 }
 
 impl PublicKey {

@@ -1,0 +1,122 @@
+//! What can be wrong with metadata, and the clause of the specification that says so.
+
+use chrono::{DateTime, Utc};
+
+use super::hash::Mismatch;
+
+/// Why metadata was not trusted.
+///
+/// All but [`OutOfOrder`](Self::OutOfOrder) are the repository's fault or an attacker's. Whatever the error, what was trusted
+/// before stays trusted. Clauses are those of the TUF specification 1.0.34.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The bytes are not metadata of the expected form.
+    #[error("{role}: malformed: {reason} (TUF 4)")]
+    Malformed {
+        /// The role whose metadata it should have been.
+        role: String,
+        /// What is wrong, with the field's name where there is one.
+        reason: String,
+    },
+    /// Fewer keys than the threshold signed: an arbitrary software attack, or a publisher's mistake.
+    #[error("{role}: {valid} of the {threshold} signatures that {delegator} requires are valid (TUF {clause})")]
+    Threshold {
+        /// The role whose signatures were checked.
+        role: String,
+        /// The role whose keys and threshold they were checked against.
+        delegator: String,
+        /// How many distinct keys signed correctly.
+        valid: usize,
+        /// How many must.
+        threshold: u64,
+        /// The clause that requires it.
+        clause: &'static str,
+    },
+    /// A version number went backward, or did not go forward as it must.
+    #[error("{role}: version {received} was offered, but {trusted} is trusted already: a rollback (TUF {clause})")]
+    Rollback {
+        /// The role whose version went backward.
+        role: String,
+        /// The version seen before.
+        trusted: u64,
+        /// The version offered now.
+        received: u64,
+        /// The clause that forbids it.
+        clause: &'static str,
+    },
+    /// The version is not the one that was asked for.
+    #[error("{role}: version {expected} was expected, version {received} came (TUF {clause})")]
+    WrongVersion {
+        /// The role.
+        role: String,
+        /// The version that the listing role announces.
+        expected: u64,
+        /// The version inside the file.
+        received: u64,
+        /// The clause that forbids it.
+        clause: &'static str,
+    },
+    /// The metadata is past its expiry: a freeze attack, a publisher that stopped renewing, or a clock that runs ahead.
+    #[error("{role}: expired at {expires}, and it is {now} (TUF {clause}); if the clock is right, the publisher must renew it", expires = time(*expires), now = time(*now))]
+    Expired {
+        /// The role.
+        role: String,
+        /// When it expired.
+        expires: DateTime<Utc>,
+        /// The time it was checked against: the update's fixed start time or the floor from signed times.
+        now: DateTime<Utc>,
+        /// The clause that forbids it.
+        clause: &'static str,
+    },
+    /// The file is not the one that the listing role announced: a mix-and-match attack or a damaged copy.
+    #[error("{role}: not the file that was announced: {mismatch} (TUF {clause})")]
+    NotAsListed {
+        /// The role.
+        role: String,
+        /// How it differs.
+        mismatch: Mismatch,
+        /// The clause that forbids it.
+        clause: &'static str,
+    },
+    /// A targets role that the trusted snapshot listed is no longer listed.
+    #[error("snapshot: {file} was listed before and is not any more (TUF 5.5.5)")]
+    Unlisted {
+        /// The metadata file name as listed.
+        file: String,
+    },
+    /// The snapshot does not list a role that a delegation names.
+    #[error("{role}: delegated by {delegator}, but the snapshot does not list it (TUF 5.6.1)")]
+    NotInSnapshot {
+        /// The delegated role.
+        role: String,
+        /// The role that delegates to it.
+        delegator: String,
+    },
+    /// A role was offered under a delegator that does not delegate to it.
+    #[error("{role}: {delegator} does not delegate to it (TUF 5.6.7)")]
+    NotDelegated {
+        /// The role offered.
+        role: String,
+        /// The role that should have delegated to it.
+        delegator: String,
+    },
+    /// The caller loaded roles in an order that the workflow does not allow: a bug in the caller.
+    #[error("caller's error: {0} (TUF 5)")]
+    OutOfOrder(&'static str),
+}
+
+impl Error {
+    /// Whether this is about expiry, the one fault that time alone brings about.
+    pub fn is_expired(&self) -> bool {
+        matches!(self, Self::Expired { .. })
+    }
+
+    pub(crate) fn malformed(role: &str, reason: impl std::fmt::Display) -> Self {
+        Self::Malformed { role: role.to_owned(), reason: reason.to_string() }
+    }
+}
+
+fn time(instant: DateTime<Utc>) -> String {
+    super::time::format(instant)
+}
