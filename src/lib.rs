@@ -1,1 +1,14 @@
 //! Tidegate: signed over-the-air releases as static files.
+//!
+//! This library is the publisher's side: it turns build outputs into a repository that follows The Update Framework
+//! (TUF 1.0.34), takes each release through its life, and writes what any static file host can serve. What publisher and
+//! device must read alike lives in `tidegate-client`.
+//!
+//! Data flows one way: [`release`] and [`rollout`] decide, [`metadata`] signs and commits. [`cli`] is the only module that prints.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+pub mod cli;
+pub mod error;
+
+pub use error::{Error, Kind};

@@ -1,0 +1,94 @@
+//! The command line: a file a command.
+//!
+//! Results go to stdout, status to stderr. A command's module has its `Args` (clap) and `run(&Args, &mut Context)`, which
+//! returns the library's errors; [`error`] alone turns those into text and exit codes.
+
+mod error;
+pub mod ui;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use clap::{Args, Parser, Subcommand};
+
+pub use ui::Ui;
+
+/// Signed over-the-air releases as static files.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, long_about = None, propagate_version = true, max_term_width = 100)]
+#[command(arg_required_else_help = true, subcommand_required = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The workspace to work on
+    #[arg(
+        short = 'C',
+        long = "dir",
+        value_name = "DIR",
+        default_value = ".",
+        global = true,
+        hide_default_value = true
+    )]
+    dir: PathBuf,
+    /// Print the result as JSON
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print results and errors only, no status and no hints
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Act as if it were this instant, e.g. 2026-03-01T12:00:00Z. Makes every output reproducible
+    #[arg(long, value_name = "RFC3339", global = true, value_parser = parse_instant)]
+    now: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// What every command is given: where, when, and how to talk.
+#[derive(Debug)]
+pub struct Context {
+    /// The workspace folder, as given with `-C`.
+    pub dir: PathBuf,
+    /// The instant to act at, in whole seconds: `--now`, else the wall clock.
+    pub now: DateTime<Utc>,
+    /// Where results, status and hints go.
+    pub ui: Ui,
+}
+
+/// Runs the program on the process's arguments and returns its exit code.
+///
+/// 0 done; 1 a refusal or a fault; 2 usage; 3 closed pipe; 255 a bug.
+pub fn main() -> ExitCode {
+    // A panic is a bug whatever caused it: the default hook prints where, the code tells scripts apart.
+    std::panic::catch_unwind(|| {
+        let cli = match Cli::try_parse() {
+            Ok(cli) => cli,
+            Err(error) => return error::report_usage(&error),
+        };
+        let now = cli.global.now.unwrap_or_else(|| Utc::now().trunc_subsecs(0));
+        let ui = Ui::new(cli.global.json, cli.global.quiet);
+        let mut context = Context { dir: cli.global.dir, now, ui };
+        match dispatch(&cli.command, &mut context) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => error::report(&error, &context.ui),
+        }
+    })
+    .unwrap_or(ExitCode::from(error::BUG))
+}
+
+fn dispatch(command: &Command, _context: &mut Context) -> crate::error::Result<()> {
+    match *command {}
+}
+
+fn parse_instant(text: &str) -> Result<DateTime<Utc>, String> {
+    DateTime::parse_from_rfc3339(text)
+        .map(|instant| instant.with_timezone(&Utc).trunc_subsecs(0))
+        .map_err(|error| format!("{error}; write it as 2026-03-01T12:00:00Z"))
+}

@@ -1,0 +1,164 @@
+//! Talking to people and to scripts: results on stdout, everything else on stderr.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// Progress bars appear only when the work takes longer than this.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// And are drawn at most this often.
+const FRAMES_PER_SECOND: u8 = 30;
+
+/// Where a command's words go.
+#[derive(Debug)]
+pub struct Ui {
+    json: bool,
+    quiet: bool,
+    style: Style,
+}
+
+impl Ui {
+    /// A `Ui` on the process's stdout and stderr. `json`: results are JSON; `quiet`: no status, no hints.
+    pub fn new(json: bool, quiet: bool) -> Self {
+        let colour = io::stderr().is_terminal()
+            && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            && std::env::var_os("TERM").is_none_or(|value| value != "dumb");
+        Self { json, quiet, style: Style { colour } }
+    }
+
+    /// Whether results are wanted as JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// How to emphasise words on stderr.
+    pub fn style(&self) -> Style {
+        self.style
+    }
+
+    /// Prints one line (or block of lines) of the result.
+    pub fn result(&self, text: impl fmt::Display) -> Result<()> {
+        writeln!(io::stdout().lock(), "{text}").map_err(|e| Error::io("write", Path::new("stdout"), e))
+    }
+
+    /// Prints the result as JSON, indented.
+    pub fn json(&self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("result as JSON: {e}")))?;
+        self.result(text)
+    }
+
+    /// Says what is being done or has been done.
+    pub fn status(&self, text: impl fmt::Display) {
+        if !self.quiet {
+            // Status that nobody can see must not stop the work.
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// Says what may need attention, though the work goes on. Not silenced by `--quiet`.
+    pub fn warn(&self, text: impl fmt::Display) {
+        let _ = writeln!(io::stderr().lock(), "{} {text}", self.style.yellow("warning:"));
+    }
+
+    /// Names the command that comes next.
+    pub fn hint(&self, text: impl fmt::Display) {
+        if !self.quiet && !self.json {
+            let _ = writeln!(io::stderr().lock(), "{} {text}", self.style.cyan("next:"));
+        }
+    }
+
+    /// A bar over `length` bytes, shown on a terminal when the work takes long.
+    pub fn progress_bytes(&self, length: u64, what: &str) -> Progress {
+        self.progress(length, what, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}")
+    }
+
+    /// A bar over `length` items, shown on a terminal when the work takes long.
+    pub fn progress_items(&self, length: u64, what: &str) -> Progress {
+        self.progress(length, what, "{msg} {wide_bar} {pos}/{len}")
+    }
+
+    fn progress(&self, length: u64, what: &str, template: &str) -> Progress {
+        if self.quiet || self.json || !io::stderr().is_terminal() {
+            return Progress { bar: ProgressBar::hidden(), shown: true, started: std::time::Instant::now() };
+        }
+        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_message(what.to_owned());
+        Progress { bar, shown: false, started: std::time::Instant::now() }
+    }
+}
+
+/// A progress bar that keeps out of sight while the work is quick. It disappears when dropped.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+    shown: bool,
+    started: std::time::Instant,
+}
+
+impl Progress {
+    /// Moves on by `delta` bytes or items.
+    pub fn advance(&mut self, delta: u64) {
+        if !self.shown && self.started.elapsed() >= PATIENCE {
+            self.shown = true;
+            self.bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(FRAMES_PER_SECOND));
+        }
+        self.bar.inc(delta);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Emphasis, if stderr is a terminal that wants it.
+#[derive(Debug, Clone, Copy)]
+pub struct Style {
+    colour: bool,
+}
+
+impl Style {
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    /// For errors.
+    pub fn red(self, text: &str) -> String {
+        self.paint("1;31", text)
+    }
+
+    /// For warnings.
+    pub fn yellow(self, text: &str) -> String {
+        self.paint("1;33", text)
+    }
+
+    /// For what went well.
+    pub fn green(self, text: &str) -> String {
+        self.paint("1;32", text)
+    }
+
+    /// For hints and help.
+    pub fn cyan(self, text: &str) -> String {
+        self.paint("1;36", text)
+    }
+
+    /// For headings.
+    pub fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    /// For what matters less.
+    pub fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+}

@@ -1,0 +1,166 @@
+//! What goes wrong, in terms of whose it is to mend.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// A `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Whose an error is to mend. Programs branch on this, people read the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// A file of the workspace, or a value given by the caller, is not what it must be.
+    Input,
+    /// What was asked for is against a rule: policy, the state of a release, a missing signature.
+    Refused,
+    /// Something signed does not verify: a signature, threshold, hash, version or expiry.
+    Trust,
+    /// The file system or the network failed.
+    Io,
+    /// Another process is at work on the same workspace or repository, or was faster.
+    Conflict,
+    /// The command line cannot mean anything.
+    Usage,
+    /// The program is at fault.
+    Bug,
+}
+
+/// An error that says what is wrong and what to do about it.
+///
+/// `what` names the file, role or rule; `remedy`, when there is one, is a sentence or a command that mends it.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    rule: Option<&'static str>,
+    what: String,
+    remedy: Option<String>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`; `what` names the file, role or rule and what is wrong with it.
+    pub fn new(kind: Kind, what: impl Into<String>) -> Self {
+        Self { kind, rule: None, what: what.into(), remedy: None, source: None }
+    }
+
+    /// A file or value is not what it must be.
+    pub fn input(what: impl Into<String>) -> Self {
+        Self::new(Kind::Input, what)
+    }
+
+    /// A rule stands against it.
+    pub fn refused(what: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, what)
+    }
+
+    /// Something signed does not verify.
+    pub fn trust(what: impl Into<String>) -> Self {
+        Self::new(Kind::Trust, what)
+    }
+
+    /// The command line cannot mean anything.
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, what)
+    }
+
+    /// The program contradicts itself.
+    pub fn bug(what: impl Into<String>) -> Self {
+        Self::new(Kind::Bug, what)
+    }
+
+    /// The operating system refused `action` (a verb, such as "read") on `path`.
+    pub fn io(action: &str, path: &Path, source: io::Error) -> Self {
+        let remedy = match source.kind() {
+            io::ErrorKind::StorageFull => Some("free some space and run the command again; nothing was changed"),
+            io::ErrorKind::PermissionDenied => Some("check the owner and mode of that path"),
+            _ => None,
+        };
+        let error = Self::new(Kind::Io, format!("cannot {action} {}", path.display())).with_source(source);
+        match remedy {
+            Some(remedy) => error.remedy(remedy),
+            None => error,
+        }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Names the rule that was broken, by its stable id.
+    #[must_use]
+    pub fn rule(mut self, rule: &'static str) -> Self {
+        self.rule = Some(rule);
+        self
+    }
+
+    /// Adds the error underneath.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Whose it is to mend.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The stable id of the rule that was broken, if it was a rule.
+    pub fn rule_id(&self) -> Option<&'static str> {
+        self.rule
+    }
+
+    /// What to do about it, if that is known.
+    pub fn remedy_text(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
+    /// Whether the operating system said that a path does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.source
+            .as_deref()
+            .and_then(|source| source.downcast_ref::<io::Error>())
+            .is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(rule) = self.rule {
+            write!(f, " [{rule}]")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_io_error_names_action_path_and_remedy() {
+        let error = Error::io("write", Path::new("a/b"), io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(error.to_string(), "cannot write a/b");
+        assert_eq!(error.kind(), Kind::Io);
+        assert!(error.remedy_text().unwrap().contains("free some space"));
+        assert!(!error.is_not_found());
+        assert!(Error::io("read", Path::new("x"), io::Error::from(io::ErrorKind::NotFound)).is_not_found());
+    }
+
+    #[test]
+    fn a_broken_rule_is_named() {
+        assert_eq!(Error::refused("too soon").rule("R-SOAK").to_string(), "too soon [R-SOAK]");
+    }
+}
