@@ -10,5 +10,7 @@
 
 pub mod cli;
 pub mod error;
+pub mod publish;
+pub mod serve;
 
 pub use error::{Error, Kind};

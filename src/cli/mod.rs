@@ -4,6 +4,7 @@
 //! returns the library's errors; [`error`] alone turns those into text and exit codes.
 
 mod error;
+mod serve;
 pub mod ui;
 
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use chrono::{DateTime, SubsecRound, Utc};
 use clap::{Args, Parser, Subcommand};
 
 pub use ui::Ui;
+
+use crate::error::{Error, Kind};
 
 /// Signed over-the-air releases as static files.
 #[derive(Debug, Parser)]
@@ -49,7 +52,9 @@ struct Global {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Serve(serve::Args),
+}
 
 /// What every command is given: where, when, and how to talk.
 #[derive(Debug)]
@@ -83,8 +88,19 @@ pub fn main() -> ExitCode {
     .unwrap_or(ExitCode::from(error::BUG))
 }
 
-fn dispatch(command: &Command, _context: &mut Context) -> crate::error::Result<()> {
-    match *command {}
+fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()> {
+    match command {
+        Command::Serve(args) => serve::run(args, context),
+    }
+}
+
+/// Runs what is asynchronous (stores and sockets) to its end.
+fn block_on<T>(work: impl Future<Output = crate::error::Result<T>>) -> crate::error::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::new(Kind::Io, "the system gives no threads to work with").with_source(source))?;
+    runtime.block_on(work)
 }
 
 fn parse_instant(text: &str) -> Result<DateTime<Utc>, String> {

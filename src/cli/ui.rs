@@ -37,6 +37,11 @@ impl Ui {
         self.json
     }
 
+    /// Whether status is unwanted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// How to emphasise words on stderr.
     pub fn style(&self) -> Style {
         self.style
@@ -94,6 +99,11 @@ impl Ui {
         bar.set_message(what.to_owned());
         Progress { bar, shown: false, started: std::time::Instant::now() }
     }
+}
+
+/// Writes a line of a log, from any thread.
+pub fn log(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// A progress bar that keeps out of sight while the work is quick. It disappears when dropped.

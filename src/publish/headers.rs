@@ -1,0 +1,70 @@
+//! What the world may cache, and for how long: DESIGN.md section 6.
+
+/// The headers that an object of a repository is served with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Headers {
+    /// `Content-Type`.
+    pub content_type: &'static str,
+    /// `Cache-Control`.
+    pub cache_control: &'static str,
+}
+
+/// For names that hold a version or a hash: their bytes never change.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+/// For `timestamp.json`: how long an edge may keep a fleet from seeing news. It bounds what a stale edge can do,
+/// and is long enough that an edge asks the origin once a minute however many devices it has.
+const SHORT: &str = "public, max-age=60";
+/// For what else may lie beside a repository.
+const REVALIDATE: &str = "no-cache";
+
+impl Headers {
+    /// The headers of the object with that key, relative to the root of the repository.
+    pub fn of(key: &str) -> Self {
+        let name = key.rsplit('/').next().unwrap_or(key);
+        let json = std::path::Path::new(name).extension().is_some_and(|extension| extension == "json");
+        let content_type = if json { "application/json" } else { "application/octet-stream" };
+        let cache_control = match name.split_once('.') {
+            _ if name == "timestamp.json" => SHORT,
+            Some((prefix, _)) if (json && is_version(prefix)) || is_hash(prefix) => IMMUTABLE,
+            _ => REVALIDATE,
+        };
+        Self { content_type, cache_control }
+    }
+}
+
+/// Whether a file name's first part is a version of metadata.
+fn is_version(prefix: &str) -> bool {
+    (1..=10).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_digit()) && !prefix.starts_with('0')
+}
+
+/// Whether it is a SHA-256 or SHA-512 in lower-case hex.
+fn is_hash(prefix: &str) -> bool {
+    matches!(prefix.len(), 64 | 128) && prefix.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_never_change_are_immutable() {
+        let hash = "ab".repeat(32);
+        for (key, cache_control) in [
+            ("metadata/timestamp.json".to_owned(), SHORT),
+            ("metadata/1.root.json".to_owned(), IMMUTABLE),
+            ("metadata/12.stable.canary.json".to_owned(), IMMUTABLE),
+            (format!("targets/stable/{hash}.cohorts.json"), IMMUTABLE),
+            (format!("targets/stable/releases/os/1.0.0/{hash}.os.img"), IMMUTABLE),
+            ("metadata/snapshot.json".to_owned(), REVALIDATE),
+            ("index.html".to_owned(), REVALIDATE),
+            ("metadata/0.root.json".to_owned(), REVALIDATE),
+            (format!("targets/{}.img", hash.to_uppercase()), REVALIDATE),
+            ("12345".to_owned(), REVALIDATE),
+            ("targets/12.img".to_owned(), REVALIDATE),
+        ] {
+            assert_eq!(Headers::of(&key).cache_control, cache_control, "{key}");
+        }
+        assert_eq!(Headers::of("a/1.root.json").content_type, "application/json");
+        assert_eq!(Headers::of("a/os.img").content_type, "application/octet-stream");
+    }
+}
