@@ -10,6 +10,8 @@
 
 pub mod cli;
 pub mod error;
+pub mod files;
+pub mod keys;
 pub mod publish;
 pub mod serve;
 

@@ -1,0 +1,235 @@
+//! Private keys in PKCS#8 PEM files, plain or encrypted: Ed25519 and P-256, as `openssl genpkey` writes them.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use ed25519_dalek::Signer as _;
+use p256::ecdsa;
+use p256::pkcs8::DecodePrivateKey as _;
+use pkcs8::{EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef, SecretDocument};
+use tidegate_client::tuf::key::Key;
+use zeroize::Zeroizing;
+
+use super::{Passphrases, Signer, example, public};
+use crate::error::{Error, Result};
+
+/// RFC 8410: id-Ed25519.
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+/// RFC 5480: id-ecPublicKey.
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+/// A PEM key is a few hundred bytes; what is longer is something else.
+const MAX_LENGTH: u64 = 64 * 1024;
+
+/// A private key read from a file.
+pub struct FileKey {
+    public: Key,
+    secret: Secret,
+}
+
+/// The private part. Both kinds wipe themselves when dropped.
+enum Secret {
+    Ed25519(Box<ed25519_dalek::SigningKey>),
+    P256(Box<ecdsa::SigningKey>),
+}
+
+impl FileKey {
+    /// Reads the key at `path`; `name` is what the passphrase is asked for by, and what errors call it.
+    ///
+    /// Errs when others than the owner may read the file, unless it is one of the [example keys](example).
+    pub fn open(name: &str, path: &Path, passphrases: &mut dyn Passphrases) -> Result<Self> {
+        let metadata = fs::metadata(path).map_err(|e| missing(name, path, e))?;
+        if !metadata.is_file() || metadata.len() > MAX_LENGTH {
+            return Err(Error::input(format!("key {name}: {} is not a PEM file", path.display())));
+        }
+        let pem = fs::read_to_string(path).map(Zeroizing::new).map_err(|e| Error::io("read", path, e))?;
+        let key = Self::from_pem(name, &pem, passphrases).map_err(|e| match e.remedy_text() {
+            Some(_) => e,
+            None => e.remedy(format!("the file is {}", path.display())),
+        })?;
+        if !example::is_example(&key.public) {
+            check_mode(name, path, &metadata)?;
+        }
+        Ok(key)
+    }
+
+    /// Reads a key from PEM text, as [`open`](Self::open) does from a file.
+    pub fn from_pem(name: &str, pem: &str, passphrases: &mut dyn Passphrases) -> Result<Self> {
+        let (label, document) = SecretDocument::from_pem(pem)
+            .map_err(|e| Error::input(format!("key {name}: not a PEM private key")).with_source(e))?;
+        let document = match label {
+            "PRIVATE KEY" => document,
+            "ENCRYPTED PRIVATE KEY" => decrypt(name, &document, passphrases)?,
+            _ => {
+                return Err(Error::input(format!(
+                    "key {name}: the PEM file holds {label:?}, not a PKCS#8 private key"
+                ))
+                .remedy("convert it with: openssl pkcs8 -topk8 -in OLD.pem -out NEW.pem"));
+            }
+        };
+        Self::from_pkcs8(name, &document)
+    }
+
+    fn from_pkcs8(name: &str, document: &SecretDocument) -> Result<Self> {
+        let undecodable = |source: pkcs8::Error| {
+            Error::input(format!("key {name}: the private key cannot be decoded")).with_source(source)
+        };
+        let info = PrivateKeyInfoRef::try_from(document.as_bytes()).map_err(undecodable)?;
+        match info.algorithm.oid {
+            ED25519 => ed25519_dalek::SigningKey::try_from(info).map_err(undecodable).map(Self::from_ed25519),
+            EC => {
+                let secret = p256::SecretKey::from_pkcs8_der(document.as_bytes()).map_err(|e| {
+                    undecodable(e).remedy("elliptic-curve keys must be on P-256: openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256")
+                })?;
+                Ok(Self {
+                    public: public::p256_key(&secret.public_key())?,
+                    secret: Secret::P256(Box::new(ecdsa::SigningKey::from(secret))),
+                })
+            }
+            oid => Err(Error::input(format!("key {name}: keys of the kind {oid} cannot sign here"))
+                .remedy("use an Ed25519 or P-256 key: openssl genpkey -algorithm ed25519")),
+        }
+    }
+
+    pub(super) fn from_ed25519(secret: ed25519_dalek::SigningKey) -> Self {
+        Self { public: Key::ed25519(secret.verifying_key().as_bytes()), secret: Secret::Ed25519(Box::new(secret)) }
+    }
+}
+
+impl Signer for FileKey {
+    fn public(&self) -> &Key {
+        &self.public
+    }
+
+    /// Ed25519 (RFC 8032) and ECDSA with RFC 6979 nonces: the same message gives the same signature.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
+        let failed = |e| Error::new(crate::Kind::Input, "signing failed").with_source(e);
+        match &self.secret {
+            Secret::Ed25519(key) => Ok(key.try_sign(message).map_err(failed)?.to_bytes().to_vec()),
+            Secret::P256(key) => {
+                let signature: ecdsa::Signature = key.try_sign(message).map_err(failed)?;
+                Ok(signature.to_der().as_bytes().to_vec())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for FileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileKey({} {}, private part not shown)", self.public.scheme(), self.public.id().short())
+    }
+}
+
+/// Errs when group or others have any right to a private key's file.
+#[cfg(unix)]
+pub fn check_mode(name: &str, path: &Path, metadata: &fs::Metadata) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let mode = metadata.mode() & 0o777;
+    let others = mode & 0o077;
+    if others == 0 {
+        return Ok(());
+    }
+    Err(Error::refused(format!("key {name}: {} can be read or changed by others (mode {mode:04o})", path.display()))
+        .remedy(format!("chmod 600 {}", path.display())))
+}
+
+/// Errs when others have any right to a private key's file. Not checked on this system.
+#[cfg(not(unix))]
+pub fn check_mode(_name: &str, _path: &Path, _metadata: &fs::Metadata) -> Result<()> {
+    Ok(())
+}
+
+fn decrypt(name: &str, document: &SecretDocument, passphrases: &mut dyn Passphrases) -> Result<SecretDocument> {
+    let info = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes())
+        .map_err(|e| Error::input(format!("key {name}: the encrypted key cannot be decoded")).with_source(e))?;
+    let passphrase = passphrases.passphrase(name)?;
+    info.decrypt(passphrase.as_bytes()).map_err(|_| {
+        Error::input(format!(
+            "key {name}: the passphrase is wrong, or its encryption is not PBES2 with scrypt or PBKDF2"
+        ))
+        .remedy("try the passphrase with: openssl pkey -noout -in FILE")
+    })
+}
+
+fn missing(name: &str, path: &Path, source: std::io::Error) -> Error {
+    if source.kind() == std::io::ErrorKind::NotFound {
+        return Error::input(format!("key {name}: there is no file {}", path.display()))
+            .with_source(source)
+            .remedy("bring the key to this machine, or correct its uri in tidegate.toml");
+    }
+    Error::io("read", path, source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::NoPassphrases;
+    use super::super::generate::{Kind, generate};
+    use super::*;
+
+    #[derive(Debug)]
+    struct Says(&'static str);
+
+    impl Passphrases for Says {
+        fn passphrase(&mut self, _name: &str) -> Result<Zeroizing<String>> {
+            Ok(Zeroizing::new(self.0.into()))
+        }
+    }
+
+    #[test]
+    fn every_kind_signs_what_the_client_verifies_and_repeats_itself() {
+        for kind in [Kind::Ed25519, Kind::P256] {
+            for passphrase in [None, Some("correct horse")] {
+                let made = generate(kind, passphrase).unwrap();
+                let key = FileKey::from_pem("k", &made.pem, &mut Says("correct horse")).unwrap();
+                assert_eq!(key.public(), &made.public);
+                let signature = key.sign(b"message").unwrap();
+                assert_eq!(signature, key.sign(b"message").unwrap());
+                assert!(key.public().decode().unwrap().verify(b"message", &signature));
+                assert!(!key.public().decode().unwrap().verify(b"massage", &signature));
+                assert!(!format!("{key:?}").contains("Secret"));
+                if passphrase.is_some() {
+                    assert!(made.pem.contains("ENCRYPTED"));
+                    let error = FileKey::from_pem("k", &made.pem, &mut Says("wrong")).unwrap_err();
+                    assert!(error.to_string().contains("passphrase is wrong"), "{error}");
+                    assert!(FileKey::from_pem("k", &made.pem, &mut NoPassphrases).is_err());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_pem_files_are_named() {
+        let mut none = NoPassphrases;
+        for (pem, part) in [
+            ("", "not a PEM private key"),
+            ("-----BEGIN EC PRIVATE KEY-----\nMAA=\n-----END EC PRIVATE KEY-----\n", "EC PRIVATE KEY"),
+            ("-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n", "cannot be decoded"),
+        ] {
+            let error = FileKey::from_pem("k", pem, &mut none).unwrap_err();
+            assert!(error.to_string().contains(part), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_can_read_is_refused_with_the_remedy() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k.pem");
+        fs::write(&path, generate(Kind::Ed25519, None).unwrap().pem.as_bytes()).unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o644] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = FileKey::open("k", &path, &mut NoPassphrases).unwrap_err();
+            assert!(error.remedy_text().unwrap().starts_with("chmod 600 "), "{error}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        FileKey::open("k", &path, &mut NoPassphrases).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn example_keys_may_be_readable() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("keys-example/root-1.pem");
+        FileKey::open("root-1", &path, &mut NoPassphrases).unwrap();
+    }
+}

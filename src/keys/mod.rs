@@ -1,0 +1,49 @@
+//! Keys: where they are, how they sign, how they are made.
+//!
+//! A key is named in `tidegate.toml` with a [`KeyUri`] that says where its private part is, and its public part. Whatever the
+//! source, signing goes through [`Signer`]; making a key ([`generate`]) is apart from using one. Private parts are wiped from
+//! memory when dropped and never appear in `Debug` output, logs or errors.
+
+pub mod example;
+mod file;
+pub mod generate;
+mod public;
+mod ring;
+mod uri;
+
+use std::fmt;
+
+use tidegate_client::tuf::key::Key;
+use zeroize::Zeroizing;
+
+use crate::error::Result;
+
+pub use file::{FileKey, check_mode};
+pub use public::{parse_public, write_public};
+pub use ring::{KeyEntry, KeyRing};
+pub use uri::KeyUri;
+
+/// Something that signs with one private key.
+pub trait Signer: fmt::Debug {
+    /// The public part, as metadata declares it.
+    fn public(&self) -> &Key;
+
+    /// Signs `message`; the result is raw bytes as the key's scheme defines them, ready to be written as hex.
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>>;
+}
+
+/// Whoever knows the passphrases: the environment, a file descriptor, a person at a terminal.
+pub trait Passphrases: fmt::Debug {
+    /// The passphrase of the key called `name`.
+    fn passphrase(&mut self, name: &str) -> Result<Zeroizing<String>>;
+}
+
+/// Knows no passphrase: an encrypted key is an error.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPassphrases;
+
+impl Passphrases for NoPassphrases {
+    fn passphrase(&mut self, name: &str) -> Result<Zeroizing<String>> {
+        Err(crate::Error::input(format!("the key {name} is encrypted, and no passphrase is at hand")))
+    }
+}

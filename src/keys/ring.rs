@@ -1,0 +1,112 @@
+//! The keys of a workspace, opened when they are first needed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tidegate_client::tuf::key::{Key, KeyId};
+
+use super::{FileKey, KeyUri, Passphrases, Signer};
+use crate::error::{Error, Result};
+
+/// A key as `tidegate.toml` names it.
+#[derive(Debug, Clone)]
+pub struct KeyEntry {
+    /// Its name.
+    pub name: String,
+    /// Where its private part is.
+    pub uri: KeyUri,
+    /// Its public part.
+    pub public: Key,
+    /// Who holds it, for people.
+    pub holder: Option<String>,
+}
+
+/// All keys of a workspace by name and id, with those opened so far.
+#[derive(Debug)]
+pub struct KeyRing {
+    workspace: PathBuf,
+    entries: Vec<KeyEntry>,
+    passphrases: Box<dyn Passphrases>,
+    opened: BTreeMap<String, Rc<dyn Signer>>,
+}
+
+impl KeyRing {
+    /// A ring of `entries`, whose relative paths count from `workspace`.
+    pub fn new(workspace: &Path, entries: Vec<KeyEntry>, passphrases: Box<dyn Passphrases>) -> Self {
+        Self { workspace: workspace.to_owned(), entries, passphrases, opened: BTreeMap::new() }
+    }
+
+    /// The key called `name`; errs with the names there are.
+    pub fn entry(&self, name: &str) -> Result<&KeyEntry> {
+        self.entries.iter().find(|entry| entry.name == name).ok_or_else(|| {
+            let names: Vec<_> = self.entries.iter().map(|entry| entry.name.as_str()).collect();
+            Error::input(format!("tidegate.toml names no key {name:?}"))
+                .remedy(format!("the keys are: {}", names.join(", ")))
+        })
+    }
+
+    /// The key with this id, if the workspace knows it.
+    pub fn by_id(&self, id: &KeyId) -> Option<&KeyEntry> {
+        self.entries.iter().find(|entry| entry.public.id() == *id)
+    }
+
+    /// What people call the key with this id: its name, else the start of the id.
+    pub fn label(&self, id: &KeyId) -> String {
+        self.by_id(id).map_or_else(|| format!("unknown key {}", id.short()), |entry| entry.name.clone())
+    }
+
+    /// Opens the key called `name`. Errs when its file holds another key than `tidegate.toml` says.
+    pub fn signer(&mut self, name: &str) -> Result<Rc<dyn Signer>> {
+        if let Some(signer) = self.opened.get(name) {
+            return Ok(Rc::clone(signer));
+        }
+        let entry = self.entry(name)?;
+        let path = entry.uri.path(&self.workspace);
+        let public = entry.public.clone();
+        let key = FileKey::open(name, &path, self.passphrases.as_mut())?;
+        if *key.public() != public {
+            return Err(Error::input(format!(
+                "key {name}: {} holds the key {}, but tidegate.toml says {}",
+                path.display(),
+                key.public().id().short(),
+                public.id().short()
+            ))
+            .remedy("correct `uri` or `public` of that key in tidegate.toml"));
+        }
+        let signer: Rc<dyn Signer> = Rc::new(key);
+        self.opened.insert(name.to_owned(), Rc::clone(&signer));
+        Ok(signer)
+    }
+
+    /// Opens as many of the keys `ids` as `threshold` asks for, in the order given, passing over those whose files are not here.
+    ///
+    /// `role` is what they are to sign for; the error lists what is missing.
+    pub fn signers_for(&mut self, role: &str, ids: &[KeyId], threshold: u64) -> Result<Vec<Rc<dyn Signer>>> {
+        let mut signers = Vec::new();
+        let mut missing = Vec::new();
+        for id in ids {
+            if signers.len() as u64 >= threshold {
+                break;
+            }
+            let Some(name) = self.by_id(id).map(|entry| entry.name.clone()) else {
+                missing.push(format!("{} (not in tidegate.toml)", id.short()));
+                continue;
+            };
+            match self.signer(&name) {
+                Ok(signer) => signers.push(signer),
+                Err(error) if error.is_not_found() => missing.push(format!("{name} (no such file)")),
+                Err(error) => return Err(error),
+            }
+        }
+        if signers.len() as u64 >= threshold {
+            return Ok(signers);
+        }
+        Err(Error::refused(format!(
+            "the role {role} needs {threshold} signatures, and only {} of its keys are at hand; missing: {}",
+            signers.len(),
+            missing.join(", ")
+        ))
+        .remedy("bring the missing keys to this machine, or correct their uri in tidegate.toml"))
+    }
+}
