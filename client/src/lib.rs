@@ -1,4 +1,11 @@
 //! The device's side of Tidegate.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+pub mod clock;
+pub mod disk;
+pub mod fetch;
+pub mod file;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod model;
+pub mod store;
 pub mod tuf;

@@ -1,0 +1,284 @@
+//! The few ways in which this crate changes files, each safe against a stop at any instant, and a plan of faults for tests.
+//!
+//! Whole files are replaced by writing a temporary file beside them, syncing it, renaming it over them and syncing the
+//! folder: a reader finds the old content or the new, never a part. Downloads grow in place and are renamed when complete.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Changes files, unless a plan of faults says otherwise. Clones share the plan.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    faults: Option<Arc<Faults>>,
+}
+
+impl Disk {
+    /// The real disk.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The real disk, failing as planned.
+    pub fn with_faults(faults: Arc<Faults>) -> Self {
+        Self { faults: Some(faults) }
+    }
+
+    /// Gives `path` the content `bytes`: afterwards, or after a crash, it has the old content or the new.
+    pub fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let temporary = temporary(path);
+        let written = self.create(&temporary).and_then(|mut file| {
+            file.append(bytes)?;
+            file.sync()
+        });
+        written.and_then(|()| self.rename(&temporary, path)).inspect_err(|_| {
+            // Leave no half-written file to fill a disk that may be full already. If this fails too, the next write of the
+            // same name overwrites it.
+            let _ = self.step(Step::Remove).and_then(|()| fs::remove_file(&temporary));
+        })
+    }
+
+    /// Creates a file that must be written from its start; an older one of that name is gone.
+    pub fn create(&self, path: &Path) -> io::Result<OpenFile> {
+        self.step(Step::Create)?;
+        // Removing first, and then insisting on a new file, follows no link that someone left in its place.
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        Ok(OpenFile { file, disk: self.clone() })
+    }
+
+    /// Opens an existing regular file to be continued after its first `keep` bytes; what followed them is cut off.
+    pub fn resume(&self, path: &Path, keep: u64) -> io::Result<OpenFile> {
+        self.step(Step::Create)?;
+        if !fs::symlink_metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        file.set_len(keep)?;
+        file.seek(SeekFrom::Start(keep))?;
+        Ok(OpenFile { file, disk: self.clone() })
+    }
+
+    /// Renames a file, over another if there is one, and syncs the folder.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step(Step::Rename)?;
+        fs::rename(from, to)?;
+        self.sync_folder(to)
+    }
+
+    /// Removes a file if it is there, and syncs the folder.
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::Remove)?;
+        match fs::remove_file(path) {
+            Ok(()) => self.sync_folder(path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Creates a folder and those above it, unless they are there.
+    pub fn create_folder(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        self.step(Step::Create)?;
+        fs::create_dir_all(path)?;
+        self.sync_folder(path)
+    }
+
+    /// Makes the folder's entry for `path` durable.
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::SyncFolder)?;
+        match path.parent() {
+            // Only on Unix can a folder be opened and synced.
+            Some(folder) if cfg!(unix) => {
+                File::open(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?.sync_all()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn step(&self, step: Step) -> io::Result<()> {
+        self.faults.as_ref().map_or(Ok(()), |faults| faults.check(step))
+    }
+}
+
+/// The name under which a file is written before it is renamed.
+fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    path.with_file_name(name)
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub struct OpenFile {
+    file: File,
+    disk: Disk,
+}
+
+impl OpenFile {
+    /// Writes `bytes` at the end.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.disk.faults.is_none() {
+            return self.file.write_all(bytes);
+        }
+        // In two steps, so that a planned fault may leave half of it.
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        for half in [first, second] {
+            self.disk.step(Step::Write)?;
+            self.file.write_all(half)?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was written durable.
+    pub fn sync(&self) -> io::Result<()> {
+        self.disk.step(Step::Sync)?;
+        self.file.sync_all()
+    }
+}
+
+/// A kind of step that changes the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A file or folder is created, or opened to be changed.
+    Create,
+    /// Bytes are written.
+    Write,
+    /// A file is made durable.
+    Sync,
+    /// A file is renamed.
+    Rename,
+    /// A folder's entries are made durable.
+    SyncFolder,
+    /// A file is removed.
+    Remove,
+}
+
+impl Step {
+    /// Whether it takes room on the disk.
+    fn takes_room(self) -> bool {
+        matches!(self, Self::Create | Self::Write)
+    }
+}
+
+/// A plan of faults: which steps fail, counted from 0. For tests.
+#[derive(Debug)]
+pub struct Faults {
+    plan: Plan,
+    steps: AtomicUsize,
+}
+
+#[derive(Debug)]
+enum Plan {
+    None,
+    StopAt(usize),
+    FailAt(usize, io::ErrorKind),
+    FullFrom(usize),
+}
+
+impl Faults {
+    /// Nothing fails; steps are counted.
+    pub fn none() -> Arc<Self> {
+        Self::plan(Plan::None)
+    }
+
+    /// No step happens from the `n`th on, as if the process had been killed there.
+    pub fn stop_at(n: usize) -> Arc<Self> {
+        Self::plan(Plan::StopAt(n))
+    }
+
+    /// The `n`th step alone fails.
+    pub fn fail_at(n: usize, kind: io::ErrorKind) -> Arc<Self> {
+        Self::plan(Plan::FailAt(n, kind))
+    }
+
+    /// The disk is full from the `n`th step on: what takes room fails, what frees it does not.
+    pub fn full_from(n: usize) -> Arc<Self> {
+        Self::plan(Plan::FullFrom(n))
+    }
+
+    /// How many steps were attempted.
+    pub fn steps(&self) -> usize {
+        self.steps.load(Ordering::SeqCst)
+    }
+
+    fn plan(plan: Plan) -> Arc<Self> {
+        Arc::new(Self { plan, steps: AtomicUsize::new(0) })
+    }
+
+    fn check(&self, step: Step) -> io::Result<()> {
+        let now = self.steps.fetch_add(1, Ordering::SeqCst);
+        match self.plan {
+            Plan::StopAt(n) if now >= n => Err(io::Error::other(format!("stopped at step {n}"))),
+            Plan::FailAt(n, kind) if now == n => Err(kind.into()),
+            Plan::FullFrom(n) if now >= n && step.takes_room() => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_is_old_or_new_wherever_it_stops() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let counted = Faults::none();
+        Disk::with_faults(counted.clone()).replace(&path, b"old").unwrap();
+        assert!(counted.steps() >= 5);
+        for n in 0..counted.steps() {
+            Disk::new().replace(&path, b"old").unwrap();
+            Disk::with_faults(Faults::stop_at(n)).replace(&path, b"the new").unwrap_err();
+            let content = fs::read(&path).unwrap();
+            assert!(content == b"old" || content == b"the new", "stopped at {n}: {content:?}");
+            Disk::new().replace(&path, b"newer").unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"newer");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "stopped at {n}: a temporary file is left");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_old_file_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        Disk::new().replace(&path, b"old").unwrap();
+        for n in 0..3 {
+            let error = Disk::with_faults(Faults::full_from(n)).replace(&path, b"the new").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            assert_eq!(fs::read(&path).unwrap(), b"old");
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_file_is_resumed_after_what_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("part");
+        let disk = Disk::new();
+        disk.create(&path).unwrap().append(b"abcdef").unwrap();
+        disk.resume(&path, 3).unwrap().append(b"DEF").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"abcDEF");
+        assert!(disk.resume(folder.path(), 0).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_in_the_temporary_files_place_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("file"), folder.path().join("other"));
+        fs::write(&other, b"precious").unwrap();
+        std::os::unix::fs::symlink(&other, folder.path().join("file.tmp")).unwrap();
+        Disk::new().replace(&path, b"new").unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"precious");
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+    }
+}

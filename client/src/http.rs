@@ -1,0 +1,329 @@
+//! HTTP and HTTPS, through ureq and rustls.
+//!
+//! The server is not trusted. What it sends is bounded in length (after decompression), in time (connecting, answering) and
+//! in slowness (a floor on throughput); redirects stay on the same scheme, host and port. Connections are kept alive.
+
+mod pace;
+
+use std::io::{self, BufRead as _, BufReader, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use flate2::bufread::GzDecoder;
+use ureq::http::{HeaderMap, StatusCode, Uri, header};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector, TcpConnector};
+use ureq::{Agent, Timeout};
+
+use crate::clock::{Monotonic, SystemClock};
+use crate::fetch::{Body, Fetch, FetchError, Kind, Reply, Request};
+use pace::{Meter, Paced, Patience, PatientConnector};
+
+/// How an [`HttpFetch`] behaves. The default suits devices on any network from 2G up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// The longest time to resolve a name, and the longest to connect, TLS included.
+    pub connect_timeout: Duration,
+    /// The longest time from a request sent to the end of the answer's headers.
+    pub response_timeout: Duration,
+    /// The window over which throughput is measured; also the longest time without a byte of a body.
+    pub pace_window: Duration,
+    /// The fewest bytes of a body that may come in any one window.
+    pub pace_least: u64,
+    /// How many redirects to follow.
+    pub redirects: u32,
+    /// The `User-Agent` header.
+    pub user_agent: String,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(15),
+            response_timeout: Duration::from_secs(30),
+            pace_window: Duration::from_secs(30),
+            pace_least: 8192,
+            redirects: 5,
+            user_agent: concat!("tidegate-device/", env!("CARGO_PKG_VERSION")).into(),
+        }
+    }
+}
+
+/// Fetches `http:` and `https:` URLs. A proxy is taken from the environment (`https_proxy`, `http_proxy`, `no_proxy`).
+pub struct HttpFetch {
+    agent: Agent,
+    options: HttpOptions,
+    patience: Patience,
+    clock: Arc<dyn Monotonic>,
+}
+
+impl HttpFetch {
+    /// A fetcher with default options and the system's clock.
+    pub fn new() -> Self {
+        Self::with_options(HttpOptions::default(), Arc::new(SystemClock::new()))
+    }
+
+    /// A fetcher with these options, that measures throughput by this clock.
+    pub fn with_options(options: HttpOptions, clock: Arc<dyn Monotonic>) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            // Followed here, where the rules are.
+            .max_redirects(0)
+            .max_response_header_size(32 * 1024)
+            .timeout_resolve(Some(options.connect_timeout))
+            .timeout_connect(Some(options.connect_timeout))
+            .timeout_send_request(Some(options.response_timeout))
+            .timeout_recv_response(Some(options.response_timeout))
+            .user_agent(&options.user_agent)
+            .build();
+        let patience = Patience::new();
+        let connector = ()
+            .chain(ConnectProxyConnector::default())
+            .chain(TcpConnector::default())
+            .chain(PatientConnector(patience.clone()))
+            .chain(RustlsConnector::default());
+        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        Self { agent, options, patience, clock }
+    }
+
+    /// One request and its answer, redirects not followed.
+    fn ask(&self, url: &str, request: &Request<'_>) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
+        self.patience.renew(self.options.connect_timeout * 2 + self.options.response_timeout * 2);
+        let encodings = if request.kind == Kind::Metadata { "gzip" } else { "identity" };
+        let call = || {
+            let mut builder = self.agent.get(url).header(header::ACCEPT_ENCODING, encodings);
+            if request.offset > 0 {
+                builder = builder.header(header::RANGE, format!("bytes={}-", request.offset));
+            }
+            if let Some(etag) = request.etag {
+                builder = builder.header(header::IF_NONE_MATCH, etag);
+            }
+            builder.call()
+        };
+        match call() {
+            // A server may close a connection that was kept alive just as it is used again.
+            Err(ureq::Error::Io(e)) if is_hang_up(&e) => call(),
+            result => result,
+        }
+        .map_err(|e| self.unanswered(request.url, &e))
+    }
+
+    fn unanswered(&self, url: &str, error: &ureq::Error) -> FetchError {
+        let url = url.to_owned();
+        match error {
+            ureq::Error::BadUri(_) | ureq::Error::Http(_) => FetchError::BadUrl { url, reason: "it is malformed" },
+            ureq::Error::Protocol(e) => FetchError::Protocol { url, reason: format!("broken HTTP: {e}") },
+            ureq::Error::LargeResponseHeader(..) => {
+                FetchError::Protocol { url, reason: "the answer's headers are too long".into() }
+            }
+            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => FetchError::Unreachable {
+                url,
+                reason: format!("no connection within {} s", self.options.connect_timeout.as_secs()),
+            },
+            ureq::Error::Timeout(_) => FetchError::Unreachable {
+                url,
+                reason: format!("no answer within {} s", self.options.response_timeout.as_secs()),
+            },
+            other => FetchError::Unreachable { url, reason: other.to_string() },
+        }
+    }
+
+    /// The body of an answer, with pace and length bounded.
+    fn paced(&self, body: ureq::Body, url: &str, limit: u64) -> Paced {
+        let meter = Meter::new(self.options.pace_window, self.options.pace_least);
+        Paced::new(body.into_reader(), meter, self.clock.clone(), self.patience.clone(), url, limit)
+    }
+
+    /// Reads a body that is of no interest to its end, if that is near, so that the connection can serve again.
+    fn drain(&self, body: ureq::Body, url: &str) {
+        const WORTH_READING: u64 = 64 * 1024;
+        let _ = io::copy(&mut self.paced(body, url, WORTH_READING), &mut io::sink());
+    }
+
+    fn found(
+        &self,
+        response: ureq::http::Response<ureq::Body>,
+        request: &Request<'_>,
+        offset: u64,
+    ) -> Result<Reply, FetchError> {
+        let url = request.url;
+        let (parts, body) = response.into_parts();
+        let room = request.limit.saturating_sub(offset);
+        let encoding = text(&parts.headers, &header::CONTENT_ENCODING).map(str::to_ascii_lowercase);
+        let reader: Box<dyn Read> = match (encoding.as_deref(), request.kind) {
+            (None | Some("" | "identity"), _) => {
+                if body.content_length().is_some_and(|length| length > room) {
+                    return Err(FetchError::TooLong { url: url.to_owned(), limit: request.limit });
+                }
+                // One byte more than there is room for, so that the bound that speaks is the file's.
+                Box::new(self.paced(body, url, room.saturating_add(1)))
+            }
+            (Some("gzip" | "x-gzip"), Kind::Metadata) => {
+                // What does not compress grows a little; what grows more is no honest file. The bound also ends a stream
+                // that decompresses to nothing for ever.
+                let limit = room.saturating_add(room / 64).saturating_add(1024);
+                Box::new(Gunzip::new(self.paced(body, url, limit)))
+            }
+            (Some(other), _) => {
+                let reason = format!("the answer has Content-Encoding {other:?}, which was not asked for");
+                return Err(FetchError::Protocol { url: url.to_owned(), reason });
+            }
+        };
+        let etag = text(&parts.headers, &header::ETAG).filter(|tag| tag.len() <= 1024).map(str::to_owned);
+        Ok(Reply::Found(Body::new(reader, request, offset).with_etag(etag)))
+    }
+}
+
+impl Default for HttpFetch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for HttpFetch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HttpFetch").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Fetch for HttpFetch {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        let asked = request.url;
+        let mut url = asked.to_owned();
+        let mut request = *request;
+        let mut redirects = 0;
+        loop {
+            let response = self.ask(&url, &request)?;
+            let status = response.status();
+            match status {
+                StatusCode::OK => return self.found(response, &request, 0),
+                StatusCode::PARTIAL_CONTENT if request.offset > 0 => {
+                    let start = text(response.headers(), &header::CONTENT_RANGE).and_then(range_start);
+                    if start != Some(request.offset) {
+                        let reason = format!("bytes from {} on were asked for, others came", request.offset);
+                        return Err(FetchError::Protocol { url: asked.to_owned(), reason });
+                    }
+                    return self.found(response, &request, request.offset);
+                }
+                // The part that is here is no part of what is there: take it all.
+                StatusCode::RANGE_NOT_SATISFIABLE if request.offset > 0 => request.offset = 0,
+                StatusCode::NOT_MODIFIED if request.etag.is_some() => {
+                    self.drain(response.into_body(), asked);
+                    return Ok(Reply::Unchanged);
+                }
+                // Object stores answer 403 for what is not there to those who may not list.
+                StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => {
+                    self.drain(response.into_body(), asked);
+                    return Ok(Reply::NotFound);
+                }
+                StatusCode::MOVED_PERMANENTLY
+                | StatusCode::FOUND
+                | StatusCode::SEE_OTHER
+                | StatusCode::TEMPORARY_REDIRECT
+                | StatusCode::PERMANENT_REDIRECT => {
+                    let location = text(response.headers(), &header::LOCATION).unwrap_or_default();
+                    let refused = |rule| FetchError::Redirect { url: asked.to_owned(), to: location.to_owned(), rule };
+                    redirects += 1;
+                    if redirects > self.options.redirects {
+                        return Err(refused("there were too many redirects before it"));
+                    }
+                    url = redirected(&url, location).map_err(refused)?;
+                    self.drain(response.into_body(), asked);
+                }
+                _ => {
+                    self.drain(response.into_body(), asked);
+                    return Err(FetchError::Status { url: asked.to_owned(), status: status.as_u16() });
+                }
+            }
+        }
+    }
+}
+
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+/// The first position of `Content-Range: bytes FIRST-LAST/LENGTH` (RFC 9110, 14.4).
+fn range_start(value: &str) -> Option<u64> {
+    value.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
+}
+
+/// Where a redirect leads, if it may be followed: to the same scheme, host and port.
+///
+/// A mirror that could send devices elsewhere could make them reach into networks that it cannot reach itself.
+fn redirected(from: &str, location: &str) -> Result<String, &'static str> {
+    const ELSEWHERE: &str = "only redirects to the same scheme, host and port are followed";
+    const MALFORMED: &str = "that is not a URL";
+    let base: Uri = from.parse().map_err(|_| MALFORMED)?;
+    let origin = origin(&base).ok_or(MALFORMED)?;
+    let location = location.split('#').next().unwrap_or_default();
+    let target = if location.is_empty() {
+        return Err(MALFORMED);
+    } else if location.starts_with("//") {
+        format!("{}:{location}", origin.0)
+    } else if location.starts_with('/') {
+        format!("{}://{}:{}{location}", origin.0, origin.1, origin.2)
+    } else if location.contains("://") {
+        location.to_owned()
+    } else {
+        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("{}://{}:{}{folder}/{location}", origin.0, origin.1, origin.2)
+    };
+    let uri: Uri = target.parse().map_err(|_| MALFORMED)?;
+    // Credentials in a URL are not part of its origin, and have no business there.
+    let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+    if !has_user && self::origin(&uri) == Some(origin) { Ok(target) } else { Err(ELSEWHERE) }
+}
+
+fn origin(uri: &Uri) -> Option<(String, String, u16)> {
+    let scheme = uri.scheme_str()?.to_ascii_lowercase();
+    let port = uri.port_u16().or(match scheme.as_str() {
+        "https" => Some(443),
+        "http" => Some(80),
+        _ => None,
+    })?;
+    Some((scheme, uri.host()?.to_ascii_lowercase(), port))
+}
+
+/// Decompresses one gzip member and insists that nothing follows it.
+///
+/// It reads its source to the end, without which the connection could not be used again.
+struct Gunzip {
+    decoder: GzDecoder<BufReader<Paced>>,
+}
+
+impl Gunzip {
+    fn new(source: Paced) -> Self {
+        Self { decoder: GzDecoder::new(BufReader::new(source)) }
+    }
+}
+
+impl Read for Gunzip {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let broken = |reason: String, url: &str| {
+            io::Error::other(FetchError::Protocol { url: url.to_owned(), reason: format!("broken gzip: {reason}") })
+        };
+        match self.decoder.read(buffer) {
+            Ok(0) if !buffer.is_empty() => {
+                let source = self.decoder.get_mut();
+                if source.fill_buf()?.is_empty() {
+                    Ok(0)
+                } else {
+                    Err(broken("bytes follow it".into(), source.get_ref().url()))
+                }
+            }
+            // Errors of the source are wrapped; those of the decoder are not.
+            Err(e) if e.get_ref().is_some_and(|inner| inner.is::<FetchError>()) => Err(e),
+            Err(e) => Err(broken(e.to_string(), self.decoder.get_ref().get_ref().url())),
+            Ok(count) => Ok(count),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

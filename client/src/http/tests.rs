@@ -1,0 +1,394 @@
+//! Against a real server on a real socket, which answers as each test scripts it.
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
+
+use super::*;
+
+/// Serves one scripted answer after another, and keeps the connection if the answer lets it.
+struct Server {
+    address: String,
+    seen: Arc<Mutex<Vec<String>>>,
+    connections: Arc<Mutex<usize>>,
+}
+
+type Answer = Box<dyn FnOnce(&mut TcpStream) -> io::Result<()> + Send>;
+
+impl Server {
+    fn new(answers: Vec<Answer>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (seen, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
+        let (seen_there, connections_there) = (seen.clone(), connections.clone());
+        thread::spawn(move || {
+            let mut answers = VecDeque::from(answers);
+            while !answers.is_empty() {
+                let (mut stream, _) = listener.accept().unwrap();
+                *connections_there.lock().unwrap() += 1;
+                while let Some(head) = read_head(&mut stream) {
+                    seen_there.lock().unwrap().push(head);
+                    let Some(answer) = answers.pop_front() else { return };
+                    if answer(&mut stream).is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        Self { address, seen, connections }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.extend(byte);
+    }
+    Some(String::from_utf8(head).unwrap().to_lowercase())
+}
+
+/// An answer whose length is declared, so that the connection stays open.
+fn answer(status: &str, headers: &str, body: impl Into<Vec<u8>>) -> Answer {
+    let (body, status, headers) = (body.into(), status.to_owned(), headers.to_owned());
+    Box::new(move |stream| {
+        write!(stream, "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len())?;
+        stream.write_all(&body)
+    })
+}
+
+/// An answer that is sent as it stands, and the end of the connection.
+fn raw(bytes: impl Into<Vec<u8>>) -> Answer {
+    let bytes = bytes.into();
+    Box::new(move |stream| {
+        stream.write_all(&bytes)?;
+        Err(io::ErrorKind::ConnectionAborted.into())
+    })
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn impatient() -> HttpFetch {
+    let options = HttpOptions {
+        connect_timeout: Duration::from_secs(2),
+        response_timeout: Duration::from_millis(400),
+        pace_window: Duration::from_millis(300),
+        pace_least: 100,
+        ..HttpOptions::default()
+    };
+    HttpFetch::with_options(options, Arc::new(SystemClock::new()))
+}
+
+fn bytes(reply: Reply) -> Vec<u8> {
+    match reply {
+        Reply::Found(body) => body.into_bytes().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn fault(reply: Result<Reply, FetchError>) -> FetchError {
+    match reply {
+        Ok(Reply::Found(body)) => body.into_bytes().unwrap_err(),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => error,
+    }
+}
+
+#[test]
+fn one_connection_serves_every_request() {
+    let server = Server::new(vec![
+        answer("404 Not Found", "", "<html>no such root</html>"),
+        answer("200 OK", "ETag: \"one\"\r\n", "first"),
+        answer("200 OK", "Content-Encoding: gzip\r\n", gzip(b"second")),
+        Box::new(|stream| stream.write_all(b"HTTP/1.1 304 Not Modified\r\nETag: \"one\"\r\n\r\n")),
+        Box::new(|stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nthi\r\n2\r\nrd\r\n0\r\n\r\n")
+        }),
+        answer("403 Forbidden", "", "<Error>AccessDenied</Error>"),
+        answer("500 Oops", "", "sorry"),
+        answer("200 OK", "", "fourth"),
+    ]);
+    let http = HttpFetch::new();
+    let url = server.url("/2.root.json");
+    let metadata = Request::metadata(&url, 6);
+    assert!(matches!(http.fetch(&metadata).unwrap(), Reply::NotFound));
+    let Reply::Found(body) = http.fetch(&metadata).unwrap() else { panic!() };
+    assert_eq!(body.etag(), Some("\"one\""));
+    assert_eq!(body.into_bytes().unwrap(), b"first");
+    assert_eq!(bytes(http.fetch(&metadata).unwrap()), b"second");
+    assert!(matches!(http.fetch(&metadata.unless(Some("\"one\""))).unwrap(), Reply::Unchanged));
+    assert_eq!(bytes(http.fetch(&metadata).unwrap()), b"third");
+    assert!(matches!(http.fetch(&metadata).unwrap(), Reply::NotFound));
+    assert!(matches!(fault(http.fetch(&metadata)), FetchError::Status { status: 500, .. }));
+    assert_eq!(bytes(http.fetch(&Request::target(&url, 6)).unwrap()), b"fourth");
+    assert_eq!(*server.connections.lock().unwrap(), 1);
+    let seen = server.seen();
+    assert!(seen[0].starts_with("get /2.root.json http/1.1") && seen[0].contains("accept-encoding: gzip"), "{}", seen[0]);
+    assert!(seen[3].contains("if-none-match: \"one\""), "{}", seen[3]);
+    assert!(seen[7].contains("accept-encoding: identity"), "{}", seen[7]);
+}
+
+#[test]
+fn a_download_resumes_where_the_server_can() {
+    let server = Server::new(vec![
+        answer("206 Partial Content", "Content-Range: bytes 4-9/10\r\n", "456789"),
+        answer("200 OK", "", "0123456789"),
+        answer("206 Partial Content", "Content-Range: bytes 3-9/10\r\n", "3456789"),
+        answer("206 Partial Content", "", "456789"),
+        answer("416 Range Not Satisfiable", "Content-Range: bytes */10\r\n", ""),
+        answer("200 OK", "", "0123456789"),
+        answer("206 Partial Content", "Content-Range: bytes 0-9/10\r\n", "0123456789"),
+    ]);
+    let http = HttpFetch::new();
+    let url = server.url("/file");
+    let rest = Request::target(&url, 10).after(4);
+    let Reply::Found(body) = http.fetch(&rest).unwrap() else { panic!() };
+    assert_eq!((body.offset(), body.into_bytes().unwrap()), (4, b"456789".to_vec()));
+    let Reply::Found(body) = http.fetch(&rest).unwrap() else { panic!() };
+    assert_eq!((body.offset(), body.into_bytes().unwrap()), (0, b"0123456789".to_vec()));
+    assert!(matches!(fault(http.fetch(&rest)), FetchError::Protocol { .. }));
+    assert!(matches!(fault(http.fetch(&rest)), FetchError::Protocol { .. }));
+    let Reply::Found(body) = http.fetch(&rest).unwrap() else { panic!() };
+    assert_eq!(body.offset(), 0);
+    body.into_bytes().unwrap();
+    assert!(matches!(fault(http.fetch(&Request::target(&url, 10))), FetchError::Status { status: 206, .. }));
+    let seen = server.seen();
+    assert!(seen[0].contains("range: bytes=4-"), "{}", seen[0]);
+    assert!(!seen[5].contains("range:"), "{}", seen[5]);
+}
+
+#[test]
+fn endless_data_ends_at_the_limit() {
+    let endless = |head: &'static str, chunk: Vec<u8>| -> Answer {
+        Box::new(move |stream| {
+            stream.write_all(head.as_bytes())?;
+            loop {
+                stream.write_all(&chunk)?;
+            }
+        })
+    };
+    let chunked = b"10\r\n0123456789abcdef\r\n".to_vec();
+    // An empty deflate block that is not the last: it decompresses to nothing, for ever.
+    let mut nothing = gzip(b"");
+    nothing.truncate(10);
+    let nothing_head: &'static str = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n";
+    let server = Server::new(vec![
+        endless("HTTP/1.1 200 OK\r\n\r\n", vec![b'x'; 4096]),
+        endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunked),
+        endless("HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n", vec![b'x'; 4096]),
+        answer("200 OK", "Content-Encoding: gzip\r\n", gzip(&vec![b'x'; 10_000_000])),
+        Box::new(move |stream| {
+            stream.write_all(nothing_head.as_bytes())?;
+            stream.write_all(&nothing)?;
+            loop {
+                stream.write_all(&[0, 0, 0, 0xff, 0xff].repeat(800))?;
+            }
+        }),
+        endless("HTTP/1.1 200 OK\r\nX: ", vec![b'x'; 4096]),
+    ]);
+    let http = HttpFetch::new();
+    let url = server.url("/timestamp.json");
+    for case in 0..5 {
+        let error = fault(http.fetch(&Request::metadata(&url, 10_000)));
+        assert!(matches!(error, FetchError::TooLong { .. }), "{case}: {error}");
+    }
+    let error = fault(http.fetch(&Request::metadata(&url, 10_000)));
+    assert!(matches!(error, FetchError::Protocol { .. }), "{error}");
+}
+
+#[test]
+fn broken_answers_are_errors_of_their_kind() {
+    let mut cut = gzip(b"some metadata");
+    cut.truncate(20);
+    let mut followed = gzip(b"some metadata");
+    followed.extend(b"more");
+    let mut damaged = gzip(b"some metadata");
+    damaged[15] ^= 0xff;
+    type Expected = fn(&FetchError) -> bool;
+    let cases: Vec<(&str, Answer, Kind, Expected)> = vec![
+        ("cut gzip", answer("200 OK", "Content-Encoding: gzip\r\n", cut), Kind::Metadata, |e| {
+            matches!(e, FetchError::Protocol { .. })
+        }),
+        ("followed gzip", answer("200 OK", "Content-Encoding: gzip\r\n", followed), Kind::Metadata, |e| {
+            matches!(e, FetchError::Protocol { .. })
+        }),
+        ("damaged gzip", answer("200 OK", "Content-Encoding: gzip\r\n", damaged), Kind::Metadata, |e| {
+            matches!(e, FetchError::Protocol { .. })
+        }),
+        ("unasked encoding", answer("200 OK", "Content-Encoding: br\r\n", "x"), Kind::Metadata, |e| {
+            matches!(e, FetchError::Protocol { .. })
+        }),
+        ("compressed target", answer("200 OK", "Content-Encoding: gzip\r\n", gzip(b"x")), Kind::Target, |e| {
+            matches!(e, FetchError::Protocol { .. })
+        }),
+        ("short body", raw("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345"), Kind::Target, |e| {
+            matches!(e, FetchError::Interrupted { .. })
+        }),
+        ("unasked 304", raw("HTTP/1.1 304 Not Modified\r\n\r\n"), Kind::Metadata, |e| {
+            matches!(e, FetchError::Status { status: 304, .. })
+        }),
+        ("no HTTP", raw("SSH-2.0-OpenSSH\r\n\r\n"), Kind::Metadata, |e| matches!(e, FetchError::Protocol { .. })),
+        ("bad chunk", raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"), Kind::Metadata, |e| {
+            matches!(e, FetchError::Interrupted { .. } | FetchError::Protocol { .. })
+        }),
+    ];
+    for (name, answer, kind, expected) in cases {
+        let server = Server::new(vec![answer]);
+        let url = server.url("/file");
+        let error = fault(HttpFetch::new().fetch(&Request { kind, ..Request::metadata(&url, 1000) }));
+        assert!(expected(&error), "{name}: {error:?}");
+    }
+}
+
+#[test]
+fn a_connection_closed_while_idle_is_opened_again() {
+    let server = Server::new(vec![
+        Box::new(|stream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")?;
+            Err(io::ErrorKind::ConnectionAborted.into())
+        }),
+        answer("200 OK", "", "2"),
+    ]);
+    let http = HttpFetch::new();
+    let url = server.url("/file");
+    assert_eq!(bytes(http.fetch(&Request::target(&url, 1)).unwrap()), b"1");
+    assert_eq!(bytes(http.fetch(&Request::target(&url, 1)).unwrap()), b"2");
+}
+
+#[test]
+fn nobody_there_is_the_networks_fault() {
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = fault(HttpFetch::new().fetch(&Request::metadata(&format!("http://{unused}/"), 1)));
+    assert!(matches!(error, FetchError::Unreachable { .. }), "{error:?}");
+    let error = fault(HttpFetch::new().fetch(&Request::metadata("http://", 1)));
+    assert!(matches!(error, FetchError::BadUrl { .. }), "{error:?}");
+}
+
+/// Slow retrieval (TUF 1.5.2): the server never stops, yet never gets anywhere.
+#[test]
+fn slow_retrieval_ends_in_time() {
+    let drip = |head: &'static [u8], piece: &'static [u8]| -> Answer {
+        Box::new(move |stream| {
+            stream.write_all(head)?;
+            loop {
+                stream.write_all(piece)?;
+                thread::sleep(Duration::from_millis(20));
+            }
+        })
+    };
+    let cases: Vec<(&str, Answer)> = vec![
+        ("headers", drip(b"HTTP/1.1 200 OK\r\nX: ", b"x")),
+        ("body with a length", drip(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n", b"x")),
+        ("body without a length", drip(b"HTTP/1.1 200 OK\r\n\r\n", b"x")),
+        ("chunks", drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n")),
+        ("a chunk header", drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0")),
+        ("trailers", drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n")),
+        ("silence", drip(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n", b"")),
+        ("an unwanted body", drip(b"HTTP/1.1 404 Not Found\r\nContent-Length: 10000\r\n\r\n", b"x")),
+    ];
+    for (name, answer) in cases {
+        let server = Server::new(vec![answer]);
+        let url = server.url("/file");
+        let started = Instant::now();
+        match impatient().fetch(&Request::target(&url, 10_000)) {
+            // What an unwanted body does is of no interest, as long as it ends.
+            Ok(Reply::NotFound) if name == "an unwanted body" => {}
+            reply => {
+                let error = fault(reply);
+                assert!(matches!(error, FetchError::TooSlow { .. } | FetchError::Unreachable { .. }), "{name}: {error:?}");
+            }
+        }
+        assert!(started.elapsed() < Duration::from_secs(4), "{name}: {:?}", started.elapsed());
+    }
+}
+
+/// The socket is busy all the time, but one read of the body would last for hours.
+#[test]
+fn patience_ends_a_read_that_yields_nothing() {
+    let server = Server::new(vec![Box::new(|stream: &mut TcpStream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")?;
+        loop {
+            stream.write_all(b"A: b\r\n")?;
+            thread::sleep(Duration::from_millis(1));
+        }
+    })]);
+    let url = server.url("/file");
+    let started = Instant::now();
+    let error = fault(impatient().fetch(&Request::target(&url, 10_000)));
+    assert!(matches!(error, FetchError::TooSlow { .. }), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_steady_slow_server_is_borne_with() {
+    let server = Server::new(vec![Box::new(|stream: &mut TcpStream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 600\r\n\r\n")?;
+        for _ in 0..60 {
+            stream.write_all(&[b'x'; 10])?;
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    })]);
+    let url = server.url("/file");
+    assert_eq!(bytes(impatient().fetch(&Request::target(&url, 600)).unwrap()).len(), 600);
+}
+
+#[test]
+fn redirects_stay_where_they_are() {
+    for (location, expected) in [
+        ("/b", Ok("http://host:80/b")),
+        ("b?c#d", Ok("http://host:80/dir/b?c")),
+        ("http://host/x", Ok("http://host/x")),
+        ("HTTP://HOST:80/x", Ok("HTTP://HOST:80/x")),
+        ("//host/x", Ok("http://host/x")),
+        ("https://host/x", Err(())),
+        ("http://host:8080/x", Err(())),
+        ("http://other/x", Err(())),
+        ("http://user@host/x", Err(())),
+        ("//other/x", Err(())),
+        ("file:///etc/passwd", Err(())),
+        ("http://host.evil/", Err(())),
+        ("http://", Err(())),
+        ("", Err(())),
+        ("#x", Err(())),
+    ] {
+        let result = redirected("http://host/dir/a", location);
+        assert_eq!(result.as_deref().map_err(|_| ()), expected, "{location:?}");
+    }
+    assert!(redirected("https://host/a", "http://host/a").is_err());
+    assert!(redirected("https://host/a", "https://host:443/b").is_ok());
+}
+
+#[test]
+fn redirects_are_followed_a_few_times() {
+    let hop = || answer("302 Found", "Location: /next\r\n", "moved");
+    let server = Server::new((0..5).map(|_| hop()).chain([answer("200 OK", "", "here")]).collect());
+    let url = server.url("/file");
+    assert_eq!(bytes(HttpFetch::new().fetch(&Request::target(&url, 4)).unwrap()), b"here");
+    let server = Server::new((0..6).map(|_| hop()).collect());
+    let url = server.url("/file");
+    assert!(matches!(fault(HttpFetch::new().fetch(&Request::target(&url, 4))), FetchError::Redirect { .. }));
+    let server = Server::new(vec![answer("302 Found", "Location: http://127.0.0.1:9/\r\n", "")]);
+    let url = server.url("/file");
+    let error = fault(HttpFetch::new().fetch(&Request::target(&url, 4)));
+    assert!(matches!(error, FetchError::Redirect { .. }), "{error:?}");
+    assert_eq!(server.seen().len(), 1);
+}
