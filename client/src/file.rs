@@ -101,7 +101,16 @@ mod tests {
 
     #[test]
     fn urls_that_leave_their_folder_are_refused() {
-        for url in ["file://host/a", "file:a", "file:///a/../b", "file:///a/%2e%2e/b", "file:///a%2fb", "file:///%", "file:///%g0", "file:///%00"] {
+        for url in [
+            "file://host/a",
+            "file:a",
+            "file:///a/../b",
+            "file:///a/%2e%2e/b",
+            "file:///a%2fb",
+            "file:///%",
+            "file:///%g0",
+            "file:///%00",
+        ] {
             assert!(matches!(path_of(url), Err(FetchError::BadUrl { .. })), "{url}");
         }
     }
