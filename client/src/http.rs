@@ -77,11 +77,11 @@ impl HttpFetch {
             .user_agent(&options.user_agent)
             .build();
         let patience = Patience::new();
-        let connector = ()
-            .chain(ConnectProxyConnector::default())
-            .chain(TcpConnector::default())
-            .chain(PatientConnector(patience.clone()))
-            .chain(RustlsConnector::default());
+        let connector =
+            ().chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
+                .chain(PatientConnector(patience.clone()))
+                .chain(RustlsConnector::default());
         let agent = Agent::with_parts(config, connector, DefaultResolver::default());
         Self { agent, options, patience, clock }
     }
@@ -318,7 +318,7 @@ impl Read for Gunzip {
                 }
             }
             // Errors of the source are wrapped; those of the decoder are not.
-            Err(e) if e.get_ref().is_some_and(|inner| inner.is::<FetchError>()) => Err(e),
+            Err(e) if e.get_ref().and_then(|e| e.downcast_ref::<FetchError>()).is_some() => Err(e),
             Err(e) => Err(broken(e.to_string(), self.decoder.get_ref().get_ref().url())),
             Ok(count) => Ok(count),
         }

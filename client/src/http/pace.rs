@@ -118,9 +118,10 @@ impl Read for Paced {
         if count == 0 {
             return Ok(0);
         }
-        self.left = self.left.checked_sub(count as u64).ok_or_else(|| {
-            io::Error::other(FetchError::TooLong { url: self.url.clone(), limit: self.limit })
-        })?;
+        self.left = self
+            .left
+            .checked_sub(count as u64)
+            .ok_or_else(|| io::Error::other(FetchError::TooLong { url: self.url.clone(), limit: self.limit }))?;
         if self.meter.note(waited, count as u64) { Ok(count) } else { Err(self.too_slow()) }
     }
 }

@@ -141,7 +141,11 @@ fn one_connection_serves_every_request() {
     assert_eq!(bytes(http.fetch(&Request::target(&url, 6)).unwrap()), b"fourth");
     assert_eq!(*server.connections.lock().unwrap(), 1);
     let seen = server.seen();
-    assert!(seen[0].starts_with("get /2.root.json http/1.1") && seen[0].contains("accept-encoding: gzip"), "{}", seen[0]);
+    assert!(
+        seen[0].starts_with("get /2.root.json http/1.1") && seen[0].contains("accept-encoding: gzip"),
+        "{}",
+        seen[0]
+    );
     assert!(seen[3].contains("if-none-match: \"one\""), "{}", seen[3]);
     assert!(seen[7].contains("accept-encoding: identity"), "{}", seen[7]);
 }
@@ -214,6 +218,8 @@ fn endless_data_ends_at_the_limit() {
     assert!(matches!(error, FetchError::Protocol { .. }), "{error}");
 }
 
+type Expected = fn(&FetchError) -> bool;
+
 #[test]
 fn broken_answers_are_errors_of_their_kind() {
     let mut cut = gzip(b"some metadata");
@@ -222,7 +228,6 @@ fn broken_answers_are_errors_of_their_kind() {
     followed.extend(b"more");
     let mut damaged = gzip(b"some metadata");
     damaged[15] ^= 0xff;
-    type Expected = fn(&FetchError) -> bool;
     let cases: Vec<(&str, Answer, Kind, Expected)> = vec![
         ("cut gzip", answer("200 OK", "Content-Encoding: gzip\r\n", cut), Kind::Metadata, |e| {
             matches!(e, FetchError::Protocol { .. })
@@ -313,7 +318,10 @@ fn slow_retrieval_ends_in_time() {
             Ok(Reply::NotFound) if name == "an unwanted body" => {}
             reply => {
                 let error = fault(reply);
-                assert!(matches!(error, FetchError::TooSlow { .. } | FetchError::Unreachable { .. }), "{name}: {error:?}");
+                assert!(
+                    matches!(error, FetchError::TooSlow { .. } | FetchError::Unreachable { .. }),
+                    "{name}: {error:?}"
+                );
             }
         }
         assert!(started.elapsed() < Duration::from_secs(4), "{name}: {:?}", started.elapsed());
