@@ -93,7 +93,9 @@ fn read<T: Metadata>(role: &str, signed: Value) -> Result<T, Error> {
         ));
     }
     // Clients must refuse a major version that they do not implement (TUF 4.3 "SPEC_VERSION").
-    if text("spec_version").split('.').next() != Some("1") {
+    let parts: Vec<_> = text("spec_version").split('.').collect();
+    let numeric = parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    if parts.first() != Some(&"1") || !(2..=3).contains(&parts.len()) || !numeric {
         return Err(Error::malformed(
             role,
             format!("\"spec_version\" is {:?}; this client implements 1.x", text("spec_version")),
@@ -253,7 +255,7 @@ pub struct Targets {
     /// Target path to file.
     pub targets: BTreeMap<String, TargetFile>,
     /// Whom this role trusts with which paths.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     pub delegations: Option<Delegations>,
 }
 
@@ -379,6 +381,11 @@ fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, 
 
 fn some_instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
     instant(deserializer).map(Some)
+}
+
+/// A field that may be absent, but not null.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<KeyId, Key>, D::Error> {
