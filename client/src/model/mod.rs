@@ -1,1 +1,34 @@
-//! The rollout model.
+//! What publisher and device must read alike: names, paths, manifests, cohorts, rollouts, conditions, decisions.
+//!
+//! Everything here is a pure function of its arguments: no file, socket, clock or terminal. Both sides link this
+//! very code, so that a decision explained before a rollout is the decision a device takes.
+//!
+//! * [`name`], [`version`], [`digest`], [`time`]: the small values, each valid by construction.
+//! * [`layout`]: where things are in a repository, and which role may list them.
+//! * [`manifest`]: what a release is. [`cohort`] and [`position`]: who a device is among its fleet.
+//! * [`rollout`]: what a cohort is assigned, and the ramp in time. [`facts`] and [`condition`]: eligibility.
+//! * [`decision`] and [`explanation`]: all of it together, with the outcome of every rule.
+//!
+//! ## Reading JSON
+//!
+//! Documents are read strictly (see [`crate::tuf::json`]). An unknown *field* is kept and ignored, so that a newer
+//! publisher can say more to newer devices; an unknown *schema* is refused by name. Two places know no such
+//! leniency: a condition with an unknown field is refused, since ignoring part of a condition would widen it; and a
+//! known field with a wrong value is never skipped.
+
+pub mod cohort;
+pub mod condition;
+pub mod decision;
+mod decode;
+pub mod digest;
+pub mod explanation;
+pub mod facts;
+pub mod layout;
+pub mod manifest;
+pub mod name;
+pub mod position;
+pub mod rollout;
+pub mod time;
+pub mod version;
+
+pub use decode::{Extra, Fault, FormatError, Schema1};
