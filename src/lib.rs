@@ -12,6 +12,7 @@ pub mod cli;
 pub mod error;
 pub mod files;
 pub mod keys;
+pub mod metadata;
 pub mod publish;
 pub mod serve;
 

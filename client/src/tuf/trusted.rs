@@ -25,6 +25,8 @@ use super::verify::Delegator;
 #[derive(Debug, Clone)]
 pub struct TrustedSet {
     start: DateTime<Utc>,
+    /// Signed times are no floor: nothing ever expires.
+    timeless: bool,
     root: Root,
     online_keys_rotated: bool,
     timestamp: Option<Timestamp>,
@@ -66,7 +68,21 @@ impl TrustedSet {
         // Reading the keys from a file that they are to verify is right here only because the caller vouches for it.
         let root: Root = envelope.danger_read_unverified("root")?;
         verify_top_level(&root, "root", &envelope, "5.2")?;
-        Ok(Self { start, root, online_keys_rotated: false, timestamp: None, snapshot: None, targets: BTreeMap::new() })
+        Ok(Self {
+            start,
+            timeless: false,
+            root,
+            online_keys_rotated: false,
+            timestamp: None,
+            snapshot: None,
+            targets: BTreeMap::new(),
+        })
+    }
+
+    /// Like [`from_root`](Self::from_root), but nothing ever counts as expired: for a publisher, who must be able to open
+    /// what is to be renewed, never for a decision about an update.
+    pub fn danger_from_root_ignoring_expiry(bytes: &[u8]) -> Result<Self, Error> {
+        Ok(Self { timeless: true, ..Self::from_root(bytes, DateTime::<Utc>::MIN_UTC)? })
     }
 
     /// Takes the root whose version follows the trusted one (TUF 5.3.4 to 5.3.7).
@@ -308,6 +324,9 @@ impl TrustedSet {
     }
 
     fn bounded_issued(&self, common: &Common) -> DateTime<Utc> {
+        if self.timeless {
+            return self.start;
+        }
         let bound = self.root.common.expires.checked_sub_signed(TimeDelta::seconds(1)).unwrap_or(self.start);
         common.issued.map_or(self.start, |issued| issued.min(bound))
     }

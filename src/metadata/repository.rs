@@ -1,0 +1,250 @@
+//! A workspace's metadata, verified.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tidegate_client::tuf::key::{Key, KeyId};
+use tidegate_client::tuf::metadata::{Common, Envelope, Role, Targets};
+use tidegate_client::tuf::path::metadata_file;
+use tidegate_client::tuf::{Chain, Limits, TrustedSet, json, valid_signers};
+
+use super::document::Document;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Where a workspace keeps its metadata.
+pub const METADATA_DIR: &str = "metadata";
+
+/// One role's file, verified, as it stands.
+#[derive(Debug, Clone)]
+pub struct RoleFile {
+    /// The role's name.
+    pub name: String,
+    /// Its version.
+    pub version: u64,
+    /// When it expires.
+    pub expires: DateTime<Utc>,
+    /// When it was made.
+    pub issued: Option<DateTime<Utc>>,
+    /// The file, byte for byte.
+    pub bytes: Vec<u8>,
+    /// Its `signed` part, to be edited.
+    pub document: Document,
+}
+
+impl RoleFile {
+    /// The file's name in the metadata folder: `N.ROLE.json`, but `timestamp.json`.
+    pub fn file_name(&self) -> String {
+        file_name(&self.name, self.version)
+    }
+}
+
+/// The file name of a role's metadata: versioned, but for the timestamp.
+pub(super) fn file_name(role: &str, version: u64) -> String {
+    metadata_file(role, (role != "timestamp").then_some(version))
+}
+
+/// All metadata of a workspace, verified from its first root on. Nothing counts as expired here: what has expired must still be
+/// opened to be renewed. [`RoleFile::expires`] tells.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    trusted: TrustedSet,
+    roles: BTreeMap<String, RoleFile>,
+    chains: BTreeMap<String, Chain>,
+    /// All roots, from version 1 on.
+    roots: Vec<Vec<u8>>,
+    /// Delegated roles in the order in which delegations name them.
+    order: Vec<String>,
+}
+
+impl Repository {
+    /// Opens the metadata of the workspace `dir`.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let folder = dir.join(METADATA_DIR);
+        Self::load(|name, limit| files::read_if_exists(&folder.join(name), limit))
+    }
+
+    /// Verifies the files that `read` gives for a name and a limit of length.
+    pub(super) fn load(read: impl Fn(&str, u64) -> Result<Option<Vec<u8>>>) -> Result<Self> {
+        let limits = Limits::default();
+        let must_read = |role: &str, version: u64, limit: u64| {
+            let name = file_name(role, version);
+            read(&name, limit)?.ok_or_else(|| {
+                Error::trust(format!("{METADATA_DIR}/{name} is missing"))
+                    .remedy("restore it from version control or from the published repository")
+            })
+        };
+        let mut bytes = must_read("root", 1, limits.root_length)?;
+        let mut trusted = TrustedSet::danger_from_root_ignoring_expiry(&bytes).map_err(untrusted)?;
+        let mut roots = Vec::new();
+        loop {
+            let next = trusted.root().common.version.saturating_add(1);
+            let Some(newer) = read(&file_name("root", next), limits.root_length)? else { break };
+            trusted.update_root(&newer).map_err(untrusted)?;
+            roots.push(std::mem::replace(&mut bytes, newer));
+        }
+        roots.push(bytes.clone());
+        let root = role_file("root", &trusted.root().common, bytes)?;
+        let mut repository = Self {
+            trusted,
+            roles: BTreeMap::from([("root".into(), root)]),
+            chains: BTreeMap::new(),
+            roots,
+            order: Vec::new(),
+        };
+
+        let bytes = must_read("timestamp", 0, limits.timestamp_length)?;
+        repository.trusted.update_timestamp(&bytes).map_err(untrusted)?;
+        let common = repository.trusted.timestamp().map(|t| t.common.clone()).ok_or_else(lost)?;
+        repository.keep("timestamp", &common, bytes)?;
+
+        let version = repository.trusted.listed("snapshot").ok_or_else(lost)?.version;
+        let bytes = must_read("snapshot", version, limits.snapshot_length)?;
+        repository.trusted.update_snapshot(&bytes).map_err(untrusted)?;
+        let common = repository.trusted.snapshot().map(|s| s.common.clone()).ok_or_else(lost)?;
+        repository.keep("snapshot", &common, bytes)?;
+
+        let mut queue = std::collections::VecDeque::from([Chain::top()]);
+        while let Some(chain) = queue.pop_front() {
+            let role = chain.role();
+            if repository.chains.contains_key(role) {
+                return Err(Error::trust(format!("{role}: two roles delegate to it"))
+                    .remedy("a workspace has one delegation to each role; remove one of the two"));
+            }
+            let listed = repository
+                .trusted
+                .listed(role)
+                .ok_or_else(|| Error::trust(format!("{role}: it is delegated, but the snapshot does not list it")))?;
+            let bytes = must_read(role, listed.version, limits.targets_length)?;
+            match chain.parent() {
+                None => repository.trusted.update_targets(&bytes),
+                Some(_) => repository.trusted.update_delegated(&chain, &bytes),
+            }
+            .map_err(untrusted)?;
+            let targets = repository.trusted.targets(&chain).ok_or_else(lost)?;
+            let common = targets.common.clone();
+            queue.extend(targets.delegations.iter().flat_map(|d| &d.roles).map(|role| chain.then(&role.name)));
+            repository.keep(role, &common, bytes)?;
+            repository.order.push(role.to_owned());
+            repository.chains.insert(role.to_owned(), chain);
+        }
+        Ok(repository)
+    }
+
+    fn keep(&mut self, role: &str, common: &Common, bytes: Vec<u8>) -> Result<()> {
+        self.roles.insert(role.to_owned(), role_file(role, common, bytes)?);
+        Ok(())
+    }
+
+    /// The role's file; `None` if the repository has no such role.
+    pub fn role(&self, name: &str) -> Option<&RoleFile> {
+        self.roles.get(name)
+    }
+
+    /// Like [`role`](Self::role), but an error that says so if there is none.
+    pub fn must_have(&self, name: &str) -> Result<&RoleFile> {
+        self.role(name).ok_or_else(|| {
+            Error::input(format!("the repository has no role {name}"))
+                .remedy("`tidegate status` lists the roles; channels and cohorts come from the signed metadata, not from the .toml files alone")
+        })
+    }
+
+    /// All roles: root, timestamp, snapshot, then targets and what it delegates to, in the order of the delegations.
+    pub fn roles(&self) -> impl Iterator<Item = &RoleFile> {
+        ["root", "timestamp", "snapshot"]
+            .into_iter()
+            .chain(self.order.iter().map(String::as_str))
+            .filter_map(|name| self.roles.get(name))
+    }
+
+    /// All roots, byte for byte, from version 1 on.
+    pub fn roots(&self) -> &[Vec<u8>] {
+        &self.roots
+    }
+
+    /// All metadata files, byte for byte, by their names in the metadata folder.
+    pub fn files(&self) -> BTreeMap<String, &[u8]> {
+        let roots = (1..).zip(&self.roots).map(|(version, bytes)| (file_name("root", version), bytes.as_slice()));
+        self.roles.values().map(|file| (file.file_name(), file.bytes.as_slice())).chain(roots).collect()
+    }
+
+    /// A targets role as typed metadata.
+    pub fn targets(&self, role: &str) -> Option<&Targets> {
+        self.trusted.targets(self.chains.get(role)?)
+    }
+
+    /// The role that delegates to `role`: `root` for top-level roles.
+    pub fn delegator(&self, role: &str) -> Option<&str> {
+        match role {
+            "root" | "timestamp" | "snapshot" | "targets" => Some("root"),
+            _ => {
+                let parent = self.chains.get(role)?.parent()?;
+                self.roles.get(parent.role()).map(|file| file.name.as_str())
+            }
+        }
+    }
+
+    /// The keys that the delegating role declares, and which of them speak for `role`.
+    pub fn keys_of(&self, role: &str) -> Option<(&BTreeMap<KeyId, Key>, &Role)> {
+        let root = self.trusted.root();
+        if let Some(found) = root.role(role) {
+            return Some((root.keys(), found));
+        }
+        let parent = self.trusted.targets(&self.chains.get(role)?.parent()?)?;
+        Some((parent.delegations.as_ref()?.keys(), &parent.delegation(role)?.role))
+    }
+
+    /// The keys whose signatures on the role's current file are valid.
+    pub fn signers(&self, role: &str) -> Vec<KeyId> {
+        let Some((file, (keys, role))) = self.role(role).zip(self.keys_of(role)) else { return Vec::new() };
+        Envelope::parse(&file.name, &file.bytes).map(|e| valid_signers(keys, role, &e)).unwrap_or_default()
+    }
+
+    /// The version that the snapshot lists for a role, also for one that nobody delegates to any more.
+    pub fn listed_version(&self, role: &str) -> Option<u64> {
+        self.trusted.snapshot()?.role(role).map(|meta| meta.version)
+    }
+
+    /// The keys that root and all delegations declare.
+    pub fn all_keys(&self) -> BTreeMap<KeyId, Key> {
+        let delegated = self.chains.values().filter_map(|chain| self.trusted.targets(chain)?.delegations.as_ref());
+        std::iter::once(self.trusted.root().keys())
+            .chain(delegated.map(tidegate_client::tuf::metadata::Delegations::keys))
+            .flatten()
+            .map(|(id, key)| (id.clone(), key.clone()))
+            .collect()
+    }
+
+    /// The trusted metadata underneath.
+    pub fn trusted(&self) -> &TrustedSet {
+        &self.trusted
+    }
+}
+
+fn role_file(name: &str, common: &Common, bytes: Vec<u8>) -> Result<RoleFile> {
+    let value =
+        json::parse(&bytes).map_err(|e| Error::bug(format!("{name}: verified bytes do not parse")).with_source(e))?;
+    let Some(Value::Object(signed)) = value.get("signed").cloned() else {
+        return Err(lost());
+    };
+    Ok(RoleFile {
+        name: name.to_owned(),
+        version: common.version,
+        expires: common.expires,
+        issued: common.issued,
+        bytes,
+        document: Document::from_verified(signed),
+    })
+}
+
+fn untrusted(error: tidegate_client::tuf::Error) -> Error {
+    Error::trust("the workspace's metadata does not verify").with_source(error).remedy(
+        "a file below metadata/ was changed or lost; restore it from version control or from the published repository",
+    )
+}
+
+fn lost() -> Error {
+    Error::bug("metadata that was just verified is not there")
+}
