@@ -162,7 +162,7 @@ impl CohortMap {
 
     /// The bytes that are signed and published: canonical JSON.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
-        canonical(DOCUMENT, self)
+        canonical(DOCUMENT, self, CohortMap::from_value)
     }
 
     /// The channel's salt.

@@ -96,11 +96,32 @@ pub(crate) fn parse(document: &'static str, bytes: &[u8]) -> Result<Value, Forma
     json::parse(bytes).map_err(|source| FormatError::Json { document, source })
 }
 
-/// Canonical JSON of `value` on behalf of `document`.
-pub(crate) fn canonical(document: &'static str, value: &impl serde::Serialize) -> Result<Vec<u8>, FormatError> {
-    let value =
-        serde_json::to_value(value).map_err(|error| faults(document, vec![Fault::new("", error.to_string())]))?;
-    json::canonical(&value).map_err(|source| FormatError::Json { document, source })
+/// Canonical JSON of `value` on behalf of `document`, if it reads back as it is.
+///
+/// What a type's public fields leave possible and reading refuses is thus never written: a field in [`Extra`] with the name
+/// of a known one, above all.
+pub(crate) fn canonical<T: serde::Serialize + PartialEq>(
+    document: &'static str,
+    value: &T,
+    read: impl FnOnce(&Value) -> Result<T, FormatError>,
+) -> Result<Vec<u8>, FormatError> {
+    let json = to_value(document, value, read)?;
+    json::canonical(&json).map_err(|source| FormatError::Json { document, source })
+}
+
+/// The JSON form of `value`, if it reads back as it is.
+pub(crate) fn to_value<T: serde::Serialize + PartialEq>(
+    document: &'static str,
+    value: &T,
+    read: impl FnOnce(&Value) -> Result<T, FormatError>,
+) -> Result<Value, FormatError> {
+    let fault = |why: String| faults(document, vec![Fault::new("", why)]);
+    let json = serde_json::to_value(value).map_err(|error| fault(error.to_string()))?;
+    if read(&json)? == *value {
+        Ok(json)
+    } else {
+        Err(fault("an extra field has the name of a field of this schema: set that field instead".into()))
+    }
 }
 
 pub(crate) fn faults(document: &'static str, faults: Vec<Fault>) -> FormatError {
@@ -255,6 +276,17 @@ impl<'a> Fields<'a> {
     /// The path of this object.
     pub(crate) fn here(&self) -> &str {
         &self.at
+    }
+
+    /// Refuses what no one asked for, where ignoring it would change what the rest means.
+    pub(crate) fn finish(self) -> Result<(), Fault> {
+        match self.map.keys().find(|key| !self.taken.contains(&key.as_str())) {
+            Some(key) => {
+                let why = format!("the field {} is unknown, and nothing here may be ignored", quoted(key));
+                Err(Fault::new(self.at, why))
+            }
+            None => Ok(()),
+        }
     }
 
     /// What no one asked for.

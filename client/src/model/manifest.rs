@@ -176,7 +176,8 @@ impl Manifest {
     /// The bytes that are signed and published: canonical JSON.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ManifestError> {
         self.check()?;
-        canonical(DOCUMENT, self)
+        let whole = Manifest { created: time::whole(self.created), ..self.clone() };
+        canonical(DOCUMENT, &whole, Manifest::from_value)
     }
 
     /// Checks what the types of the fields do not, and lists all faults.

@@ -12,9 +12,9 @@
 //! ## Reading JSON
 //!
 //! Documents are read strictly (see [`crate::tuf::json`]). An unknown *field* is kept and ignored, so that a newer
-//! publisher can say more to newer devices; an unknown *schema* is refused by name. Two places know no such
-//! leniency: a condition with an unknown field is refused, since ignoring part of a condition would widen it; and a
-//! known field with a wrong value is never skipped.
+//! publisher can say more to newer devices; an unknown *schema* is refused by name. Conditions and ramps know no such
+//! leniency: to ignore part of either could expose a release to devices that it is not for. A known field with a wrong
+//! value is never skipped.
 
 pub mod cohort;
 pub mod condition;

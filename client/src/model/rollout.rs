@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::decode::{Extra, Fault, Fields, FormatError, Schema1, faults, schema};
+use super::decode::{Extra, Fault, Fields, FormatError, Schema1, faults, schema, to_value};
 use super::digest::Digest;
 use super::position::{PPM, SPACE};
 use super::time::{self, Instant};
@@ -106,6 +106,9 @@ pub struct Bridge {
     pub length: u64,
     /// The versions it upgrades from, as its manifest says.
     pub upgrade_from: VersionRange,
+    /// Fields that this version does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
 }
 
 impl Assignment {
@@ -145,7 +148,8 @@ impl Assignment {
     /// The JSON form, to be put into `custom.tidegate`.
     pub fn to_value(&self) -> Result<Value, FormatError> {
         self.check()?;
-        serde_json::to_value(self).map_err(|error| faults(DOCUMENT, vec![Fault::new("", error.to_string())]))
+        let whole = Assignment { assigned: time::whole(self.assigned), ..self.clone() };
+        to_value(DOCUMENT, &whole, Assignment::from_value)
     }
 
     /// Checks what the types of the fields do not, and lists all faults.
@@ -228,6 +232,7 @@ fn read_bridge(mut fields: Fields<'_>) -> Result<Bridge, Fault> {
         sha256: fields.parsed("sha256")?,
         length: fields.u64("length")?,
         upgrade_from: fields.parsed("upgrade_from")?,
+        extra: fields.extra(),
     })
 }
 
@@ -329,6 +334,7 @@ impl Ramp {
         let mut fields = Fields::of(value, at)?;
         let (start, end) = (fields.instant("start")?, fields.instant("end")?);
         let (from, to) = (fields.u32("from")?, fields.u32("to")?);
+        fields.finish()?;
         Ramp::new(start, end, from, to).map_err(|error| match error {
             // One fault is enough where a document is read: the first names the field.
             FormatError::Faults { faults, .. } => match faults.into_iter().next() {

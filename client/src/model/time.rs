@@ -28,6 +28,11 @@ pub(crate) fn from_seconds(seconds: i64) -> Option<Instant> {
     DateTime::from_timestamp(seconds, 0).filter(|&instant| in_range(instant))
 }
 
+/// The instant without parts of a second.
+pub(crate) fn whole(instant: Instant) -> Instant {
+    DateTime::from_timestamp(instant.timestamp(), 0).unwrap_or(instant)
+}
+
 /// Whether [`format`] writes this instant so that [`parse`] reads it.
 pub(crate) fn in_range(instant: Instant) -> bool {
     (0..=LAST).contains(&instant.timestamp())

@@ -19,15 +19,17 @@
 //! A bridge is decided on by itself: fetch its manifest, and call [`decide`] again with
 //! [`Assignment::through`](super::rollout::Assignment::through).
 
+mod rules;
+
 use super::cohort::CohortChoice;
 use super::condition;
 use super::digest::Digest;
 use super::facts::{FactValue, Facts};
-use super::manifest::{Manifest, Urgency};
+use super::manifest::Manifest;
 use super::name::{ArtifactName, DeviceId, FactName, HardwareId, Name};
 use super::rollout::{Assignment, Bridge};
 use super::time::{self, Instant};
-use super::version::{Version, VersionRange, is_newer};
+use super::version::Version;
 
 /// A device as decisions see it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -240,26 +242,26 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
         Offer::Release { assignment, manifest, sha256 } => (assignment, manifest, sha256),
         Offer::Nothing { why } => return no_offer(why),
     };
-    let rules = vec![
-        pass(Rule::Offer, format!("cohort {} is assigned {}", choice.cohort, Named(assignment))),
-        same(Rule::Product, "product", &manifest.product, &device.product),
-        same(Rule::Channel, "channel", &manifest.channel, &device.channel),
-        assigned(assignment, manifest),
-        sequence(manifest, &device.installed),
-        version(manifest, &device.installed),
-        quarantine(manifest, sha256, quarantined),
-        hardware(manifest, &device.hardware),
-        eligibility(manifest, &device.facts()),
-        upgrade(assignment, manifest, &device.installed),
-        pause(assignment),
-        ramp(assignment, manifest, choice, now),
+    let outcomes = vec![
+        rules::offered(assignment, &choice.cohort),
+        rules::same(Rule::Product, "product", &manifest.product, &device.product),
+        rules::same(Rule::Channel, "channel", &manifest.channel, &device.channel),
+        rules::assigned(assignment, manifest),
+        rules::sequence(manifest, &device.installed),
+        rules::version(manifest, &device.installed),
+        rules::quarantine(manifest, sha256, quarantined),
+        rules::hardware(manifest, &device.hardware),
+        rules::eligibility(manifest, &device.facts()),
+        rules::upgrade(assignment, manifest, &device.installed),
+        rules::pause(assignment),
+        rules::ramp(assignment, manifest, choice, now),
     ];
-    let outcome = conclude(inputs, assignment, manifest, &rules);
+    let outcome = conclude(inputs, assignment, manifest, &outcomes);
     let changes = match &outcome {
         Outcome::Wait { until, .. } => *until,
         _ => None,
     };
-    Decision { outcome, changes, rules }
+    Decision { outcome, changes, rules: outcomes }
 }
 
 impl Profile {
@@ -328,173 +330,15 @@ impl std::fmt::Display for Rule {
 
 fn no_offer(why: &str) -> Decision {
     let rest = Rule::ALL.into_iter().filter(|rule| *rule != Rule::Offer);
-    let mut rules = vec![fail(Rule::Offer, why.to_owned())];
-    rules.extend(rest.map(|rule| not_applicable(rule, "nothing is offered".into())));
-    Decision { outcome: Outcome::NoOffer { why: why.to_owned() }, changes: None, rules }
+    let mut outcomes = vec![rules::fail(Rule::Offer, why.to_owned())];
+    outcomes.extend(rest.map(|rule| rules::not_applicable(rule, "nothing is offered".into())));
+    Decision { outcome: Outcome::NoOffer { why: why.to_owned() }, changes: None, rules: outcomes }
 }
 
-fn same(rule: Rule, what: &str, offered: &Name, own: &Name) -> RuleOutcome {
-    if offered == own {
-        pass(rule, format!("the release and the device are both of {what} {own}"))
-    } else {
-        fail(rule, format!("the release is of {what} {offered}, the device of {what} {own}"))
-    }
-}
-
-fn assigned(assignment: &Assignment, manifest: &Manifest) -> RuleOutcome {
-    if assignment.release == manifest.version && assignment.sequence == manifest.sequence {
-        pass(Rule::Assigned, "the manifest is that of the assigned release".into())
-    } else {
-        fail(
-            Rule::Assigned,
-            format!(
-                "the manifest is of {} (sequence {}), but assigned is {}",
-                manifest.version,
-                manifest.sequence,
-                Named(assignment)
-            ),
-        )
-    }
-}
-
-fn sequence(manifest: &Manifest, installed: &Installed) -> RuleOutcome {
-    let (offered, own) = (manifest.sequence, installed.sequence);
-    match offered.cmp(&own) {
-        std::cmp::Ordering::Greater => pass(Rule::Sequence, format!("sequence {offered} is above the installed {own}")),
-        std::cmp::Ordering::Equal => {
-            fail(Rule::Sequence, format!("{} (sequence {own}) is installed already", installed.version))
-        }
-        std::cmp::Ordering::Less => fail(
-            Rule::Sequence,
-            format!("sequence {offered} is below the installed {own}: a device never goes back in sequence"),
-        ),
-    }
-}
-
-fn version(manifest: &Manifest, installed: &Installed) -> RuleOutcome {
-    let (offered, own) = (&manifest.version, &installed.version);
-    if manifest.sequence <= installed.sequence {
-        not_applicable(Rule::Version, format!("the sequence does not rise; see {}", Rule::Sequence))
-    } else if is_newer(offered, own) {
-        pass(Rule::Version, format!("version {offered} is above the installed {own}"))
-    } else if manifest.supersedes.contains(&installed.sequence) {
-        let why = format!(
-            "version {offered} is not above the installed {own}, but the release supersedes sequence {}",
-            installed.sequence
-        );
-        pass(Rule::Version, why)
-    } else {
-        let why = format!(
-            "version {offered} is not above the installed {own}, and the release does not supersede sequence {}",
-            installed.sequence
-        );
-        fail(Rule::Version, why)
-    }
-}
-
-fn quarantine(manifest: &Manifest, sha256: Digest, quarantined: &[Quarantined]) -> RuleOutcome {
-    // Either is enough: one release has one sequence and one hash, and to match by half is no reason to try again.
-    if quarantined.iter().any(|failed| failed.sequence == manifest.sequence || failed.sha256 == sha256) {
-        fail(
-            Rule::Quarantine,
-            format!("{} (sequence {}) failed on this device before", manifest.version, manifest.sequence),
-        )
-    } else {
-        pass(Rule::Quarantine, "the release has not failed on this device".into())
-    }
-}
-
-fn hardware(manifest: &Manifest, hardware: &HardwareId) -> RuleOutcome {
-    match manifest.artifacts_for(hardware).count() {
-        0 => fail(Rule::Hardware, format!("no artifact is for hardware {hardware}")),
-        count => pass(Rule::Hardware, format!("artifacts for hardware {hardware}: {count}")),
-    }
-}
-
-fn eligibility(manifest: &Manifest, facts: &Facts) -> RuleOutcome {
-    let Some(condition) = &manifest.eligibility else {
-        return not_applicable(Rule::Eligibility, "the release has no condition".into());
-    };
-    let outcome = condition.evaluate(facts);
-    let why = if outcome.holds {
-        format!("the condition holds: {condition}")
-    } else {
-        format!("the condition does not hold: {condition}")
-    };
-    let verdict = if outcome.holds { Verdict::Pass } else { Verdict::Fail };
-    RuleOutcome { rule: Rule::Eligibility, verdict, why, condition: Some(outcome) }
-}
-
-fn upgrade(assignment: &Assignment, manifest: &Manifest, installed: &Installed) -> RuleOutcome {
-    let Installed { version, sequence } = installed;
-    let range = match &manifest.upgrade_from {
-        _ if manifest.sequence <= *sequence => {
-            return not_applicable(Rule::Upgrade, format!("the sequence does not rise; see {}", Rule::Sequence));
-        }
-        None => return not_applicable(Rule::Upgrade, "the release upgrades from every version".into()),
-        Some(range) => range,
-    };
-    if range.holds(version) {
-        return pass(Rule::Upgrade, format!("the release upgrades from \"{range}\", which holds {version}"));
-    }
-    let lacking = format!("the release upgrades from \"{range}\", which does not hold {version}");
-    match assignment.bridge_from(version, *sequence) {
-        Some(Bridge { release, sequence, .. }) => {
-            pass(Rule::Upgrade, format!("{lacking}, but bridge {release} (sequence {sequence}) does"))
-        }
-        None => fail(Rule::Upgrade, format!("{lacking}; {}", missing_bridge(assignment, range, installed))),
-    }
-}
-
-/// What a bridge would have to be, and what there is instead.
-fn missing_bridge(assignment: &Assignment, range: &VersionRange, installed: &Installed) -> String {
-    let missing = format!(
-        "missing is a bridge that upgrades from {} with a sequence above {} to a version in \"{range}\"",
-        installed.version, installed.sequence
-    );
-    let listed = assignment
-        .bridges
-        .iter()
-        .map(|bridge| format!("{} (sequence {}) from \"{}\"", bridge.release, bridge.sequence, bridge.upgrade_from));
-    let listed: Vec<_> = listed.collect();
-    if listed.is_empty() {
-        format!("{missing}, and none is listed")
-    } else {
-        format!("{missing}; listed: {}", listed.join(", "))
-    }
-}
-
-fn pause(assignment: &Assignment) -> RuleOutcome {
-    if assignment.paused {
-        fail(Rule::Pause, "the rollout is paused in this cohort: it goes on when the publisher resumes it".into())
-    } else {
-        pass(Rule::Pause, "the rollout is not paused".into())
-    }
-}
-
-fn ramp(assignment: &Assignment, manifest: &Manifest, choice: &CohortChoice, now: Instant) -> RuleOutcome {
-    let Some(ramp) = &assignment.ramp else {
-        return not_applicable(Rule::Ramp, "no ramp: the whole cohort is exposed".into());
-    };
-    if manifest.urgency == Urgency::Security {
-        return not_applicable(Rule::Ramp, "a security release is not held back by a ramp".into());
-    }
-    let exposure = ramp.exposure(now);
-    let exposed = format!("{} ppm of the cohort are exposed", exposure.to_ppm());
-    let own = format!("this device is at {} ppm", super::position::to_ppm(choice.within));
-    match (exposure.covers(choice.within), ramp.exposed_at(choice.within)) {
-        (true, _) => pass(Rule::Ramp, format!("{exposed}, {own}")),
-        (false, Some(instant)) => {
-            fail(Rule::Ramp, format!("{exposed}, {own}: exposed from {} on", time::format(instant)))
-        }
-        (false, None) => fail(Rule::Ramp, format!("{exposed}, {own}: this ramp ends at {} ppm, before it", ramp.to())),
-    }
-}
-
-fn conclude(inputs: &Inputs<'_>, assignment: &Assignment, manifest: &Manifest, rules: &[RuleOutcome]) -> Outcome {
+fn conclude(inputs: &Inputs<'_>, assignment: &Assignment, manifest: &Manifest, outcomes: &[RuleOutcome]) -> Outcome {
     let Inputs { device, choice, .. } = inputs;
     let failed = |among: &[Rule]| {
-        rules
+        outcomes
             .iter()
             .find(|outcome| outcome.verdict == Verdict::Fail && among.contains(&outcome.rule))
             .map(|outcome| (outcome.rule, outcome.why.clone()))
@@ -527,26 +371,5 @@ fn conclude(inputs: &Inputs<'_>, assignment: &Assignment, manifest: &Manifest, r
             sequence: manifest.sequence,
             artifacts: manifest.artifacts_for(&device.hardware).map(|artifact| artifact.name.clone()).collect(),
         },
-    }
-}
-
-fn pass(rule: Rule, why: String) -> RuleOutcome {
-    RuleOutcome { rule, verdict: Verdict::Pass, why, condition: None }
-}
-
-fn fail(rule: Rule, why: String) -> RuleOutcome {
-    RuleOutcome { rule, verdict: Verdict::Fail, why, condition: None }
-}
-
-fn not_applicable(rule: Rule, why: String) -> RuleOutcome {
-    RuleOutcome { rule, verdict: Verdict::NotApplicable, why, condition: None }
-}
-
-/// The assigned release with its sequence.
-struct Named<'a>(&'a Assignment);
-
-impl std::fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} (sequence {})", self.0.release, self.0.sequence)
     }
 }
