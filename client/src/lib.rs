@@ -2,10 +2,16 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 pub mod clock;
 pub mod disk;
+pub mod download;
+mod error;
 pub mod fetch;
 pub mod file;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod install;
 pub mod model;
 pub mod store;
 pub mod tuf;
+pub mod updater;
+
+pub use error::{Error, Fault};

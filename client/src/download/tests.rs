@@ -1,0 +1,186 @@
+use std::cell::{Cell, RefCell};
+
+use sha2::{Digest as _, Sha256};
+
+use super::*;
+use crate::disk::Faults;
+use crate::error::Fault;
+use crate::fetch::{FetchError, MemoryFetch};
+
+const URL: &str = "test:/file";
+
+/// 300,000 bytes, no two stretches alike.
+fn content() -> Vec<u8> {
+    (0..75_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).collect()
+}
+
+fn wanted(bytes: &[u8]) -> Wanted {
+    let hashes = Hashes::sha256(Sha256::digest(bytes).into());
+    Wanted { name: "dir/file".into(), url: URL.into(), length: bytes.len() as u64, hashes }
+}
+
+fn run(fetch: &impl Fetch, disk: &Disk, bytes: &[u8], path: &Path) -> Result<(), Error> {
+    download(fetch, disk, &wanted(bytes), path, &mut |_| ())
+}
+
+/// Serves a file whose transfer breaks off after `cut` bytes, and says from where it was asked for.
+struct Cut<'a> {
+    bytes: &'a [u8],
+    sent_at_most: Cell<usize>,
+    offsets: RefCell<Vec<u64>>,
+    honours_ranges: bool,
+}
+
+impl<'a> Cut<'a> {
+    fn new(bytes: &'a [u8], cut: usize) -> Self {
+        Self { bytes, sent_at_most: Cell::new(cut), offsets: RefCell::default(), honours_ranges: true }
+    }
+}
+
+impl Fetch for Cut<'_> {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        self.offsets.borrow_mut().push(request.offset);
+        let offset = if self.honours_ranges { request.offset } else { 0 };
+        let rest = &self.bytes[usize::try_from(offset).unwrap().min(self.bytes.len())..];
+        let sent = &rest[..rest.len().min(self.sent_at_most.get())];
+        let broken = if sent.len() < rest.len() { Some(Broken) } else { None };
+        let reader: Box<dyn io::Read> = match broken {
+            Some(broken) => Box::new(io::Cursor::new(sent.to_vec()).chain(broken)),
+            None => Box::new(io::Cursor::new(sent.to_vec())),
+        };
+        Ok(Reply::Found(crate::fetch::Body::new(reader, request, offset)))
+    }
+}
+
+struct Broken;
+
+impl io::Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+}
+
+#[test]
+fn a_file_comes_whole_and_only_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("below/file");
+    let bytes = content();
+    let fetch = MemoryFetch::new();
+    fetch.put(URL, bytes.clone());
+    let mut seen = Vec::new();
+    download(&fetch, &Disk::new(), &wanted(&bytes), &path, &mut |p| seen.push(p)).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    assert_eq!(seen.last(), Some(&Progress { done: 300_000, total: 300_000 }));
+    run(&fetch, &Disk::new(), &bytes, &path).unwrap();
+    assert_eq!(fetch.take_requests().len(), 1);
+    // Damaged since: it comes again.
+    fs::write(&path, vec![0; bytes.len()]).unwrap();
+    run(&fetch, &Disk::new(), &bytes, &path).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_cut_transfer_goes_on_where_it_stopped() {
+    let bytes = content();
+    for honours_ranges in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let server = Cut { honours_ranges, ..Cut::new(&bytes, 100_000) };
+        for _ in 0..2 {
+            let error = run(&server, &Disk::new(), &bytes, &path).unwrap_err();
+            assert_eq!(error.fault(), Fault::Network, "{error}");
+            assert!(!path.exists());
+        }
+        server.sent_at_most.set(usize::MAX);
+        run(&server, &Disk::new(), &bytes, &path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        let expected = if honours_ranges { [0, 100_000, 200_000] } else { [0, 100_000, 100_000] };
+        assert_eq!(*server.offsets.borrow(), expected);
+    }
+}
+
+#[test]
+fn a_part_of_another_file_does_not_spoil_the_download() {
+    let bytes = content();
+    for part in [vec![7; 1000], vec![7; bytes.len()], vec![7; bytes.len() + 1], Vec::new()] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(part_of(&path), &part).unwrap();
+        let server = Cut::new(&bytes, usize::MAX);
+        run(&server, &Disk::new(), &bytes, &path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        assert!(!part_of(&path).exists());
+    }
+}
+
+#[test]
+fn a_wrong_file_is_refused_and_removed() {
+    let bytes = content();
+    let mut flipped = bytes.clone();
+    flipped[123_456] ^= 1;
+    for (name, served) in [
+        ("one bit flipped", flipped),
+        ("too short", bytes[..299_999].to_vec()),
+        ("empty", Vec::new()),
+        ("too long", [bytes.clone(), vec![0]].concat()),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let fetch = MemoryFetch::new();
+        fetch.put(URL, served);
+        let error = run(&fetch, &Disk::new(), &bytes, &path).unwrap_err();
+        assert_eq!(error.fault(), Fault::Peer, "{name}: {error}");
+        assert!(!path.exists(), "{name}");
+        assert!(!part_of(&path).exists() || name == "too long", "{name}");
+    }
+}
+
+#[test]
+fn an_absent_file_and_an_empty_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let fetch = MemoryFetch::new();
+    assert!(matches!(run(&fetch, &Disk::new(), b"", &path), Err(Error::Missing { .. })));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    fetch.put(URL, b"");
+    run(&fetch, &Disk::new(), b"", &path).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"");
+}
+
+#[test]
+fn a_download_stopped_at_any_step_goes_on() {
+    let bytes = content();
+    let fetch = MemoryFetch::new();
+    fetch.put(URL, bytes.clone());
+    let counted = Faults::none();
+    let folder = tempfile::tempdir().unwrap();
+    run(&fetch, &Disk::with_faults(counted.clone()), &bytes, &folder.path().join("below/file")).unwrap();
+    assert!(counted.steps() > 10);
+    for n in 0..counted.steps() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("below/file");
+        run(&fetch, &Disk::with_faults(Faults::stop_at(n)), &bytes, &path).unwrap_err();
+        if path.exists() {
+            assert_eq!(fs::read(&path).unwrap(), bytes, "stopped at {n}");
+        }
+        run(&fetch, &Disk::new(), &bytes, &path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), bytes, "stopped at {n}");
+    }
+}
+
+#[test]
+fn a_full_disk_gets_its_room_back() {
+    let bytes = content();
+    let fetch = MemoryFetch::new();
+    fetch.put(URL, bytes.clone());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    for n in 0..8 {
+        let error = run(&fetch, &Disk::with_faults(Faults::full_from(n)), &bytes, &path).unwrap_err();
+        assert_eq!(error.fault(), Fault::Device, "{error}");
+        assert!(error.hint().unwrap().contains("space"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "full from {n}");
+    }
+    run(&fetch, &Disk::new(), &bytes, &path).unwrap();
+}
