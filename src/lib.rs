@@ -9,11 +9,15 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 pub mod cli;
+pub mod config;
 pub mod error;
 pub mod files;
 pub mod keys;
 pub mod metadata;
 pub mod publish;
+pub mod release;
 pub mod serve;
+pub mod validate;
+pub mod workspace;
 
 pub use error::{Error, Kind};

@@ -7,6 +7,7 @@
 pub mod example;
 mod file;
 pub mod generate;
+mod name;
 mod public;
 mod ring;
 mod uri;
@@ -19,6 +20,7 @@ use zeroize::Zeroizing;
 use crate::error::Result;
 
 pub use file::{FileKey, check_mode};
+pub use name::KeyName;
 pub use public::{parse_public, write_public};
 pub use ring::{KeyEntry, KeyRing};
 pub use uri::KeyUri;

@@ -1,0 +1,330 @@
+//! `tidegate.toml`: what is released, who may sign what, and where the keys are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::Deserialize;
+use tidegate_client::model::name::{HardwareId, Name, Text};
+use tidegate_client::tuf::key::Key;
+
+use super::{Span, check_schema, invalid, load, parse};
+use crate::error::{Error, Result};
+use crate::keys::{KeyEntry, KeyName, KeyUri, parse_public};
+use crate::metadata::{OnlineLifetimes, RoleKeys};
+
+const FILE: &str = "tidegate.toml";
+
+/// `tidegate.toml`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The form of the file: 1.
+    pub schema: u64,
+    /// What people call the repository.
+    pub name: Text,
+    /// What is released. At least one.
+    pub products: Vec<Name>,
+    /// The hardware there is. At least one.
+    pub hardware: BTreeMap<HardwareId, Hardware>,
+    /// The keys by name.
+    pub keys: BTreeMap<KeyName, KeySettings>,
+    /// Who speaks for the top-level roles.
+    pub roles: Roles,
+    /// The channels. At least one.
+    pub channels: BTreeMap<Name, Channel>,
+}
+
+/// A kind of device.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hardware {
+    /// What it is, for people.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// How many bytes an artifact for it may have: the size of its slot.
+    #[serde(default)]
+    pub slot_bytes: Option<u64>,
+}
+
+/// A key.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeySettings {
+    /// Where the private part is: `file:PATH`.
+    pub uri: String,
+    /// The public part: `ed25519:HEX` or `p256:HEX`. `tidegate init` fills it in.
+    #[serde(default)]
+    pub public: Option<String>,
+    /// Who holds it, for people.
+    #[serde(default)]
+    pub holder: Option<String>,
+}
+
+/// Who speaks for the top-level roles.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Roles {
+    /// The keys and thresholds of everything.
+    pub root: RoleSettings,
+    /// Which channels there are.
+    pub targets: RoleSettings,
+    /// Which versions of all roles belong together.
+    pub snapshot: RoleSettings,
+    /// Which snapshot is the newest.
+    pub timestamp: RoleSettings,
+}
+
+/// Keys, threshold and lifetime of a role.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleSettings {
+    /// Names of keys.
+    pub keys: Vec<KeyName>,
+    /// How many of them must sign.
+    pub threshold: u64,
+    /// How long a signed version is valid.
+    pub expires: Span,
+}
+
+/// A channel.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// Who says what may be installed.
+    pub release: RoleSettings,
+    /// Who says how far a rollout goes.
+    pub rollout: RoleSettings,
+}
+
+impl Settings {
+    /// Reads and checks `tidegate.toml` of the workspace `dir`.
+    pub fn load(dir: &Path) -> Result<Self> {
+        load::<Self>(dir, FILE)?.checked()
+    }
+
+    /// Reads and checks the file's content.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        parse::<Self>(FILE, bytes)?.checked()
+    }
+
+    fn checked(self) -> Result<Self> {
+        check_schema(FILE, self.schema)?;
+        let not_empty = |key: &str, empty: bool| {
+            if empty { Err(invalid(FILE, key, "it is empty", "name at least one")) } else { Ok(()) }
+        };
+        not_empty("products", self.products.is_empty())?;
+        not_empty("hardware", self.hardware.is_empty())?;
+        not_empty("channels", self.channels.is_empty())?;
+        if let Some(twice) = twice(&self.products) {
+            return Err(invalid(FILE, "products", format!("{twice} is listed twice"), "list each product once"));
+        }
+        for (path, role) in self.roles() {
+            self.check_role(&path, role)?;
+        }
+        for (name, key) in &self.keys {
+            let at = |e: Error| prefixed(&format!("keys.{name}"), e);
+            KeyUri::parse(&key.uri).map_err(at)?;
+            key.public.as_deref().map(parse_public).transpose().map_err(at)?;
+        }
+        self.check_separation()?;
+        Ok(self)
+    }
+
+    fn check_role(&self, path: &str, role: &RoleSettings) -> Result<()> {
+        let key = |name: &str| format!("{path}.{name}");
+        if let Some(unknown) = role.keys.iter().find(|name| !self.keys.contains_key(*name)) {
+            let names: Vec<_> = self.keys.keys().map(KeyName::as_str).collect();
+            return Err(invalid(
+                FILE,
+                &key("keys"),
+                format!("there is no key {unknown}"),
+                format!("add [keys.{unknown}], or name one of: {}", names.join(", ")),
+            ));
+        }
+        if let Some(twice) = twice(&role.keys) {
+            return Err(invalid(FILE, &key("keys"), format!("{twice} is listed twice"), "list each key once"));
+        }
+        let count = role.keys.len() as u64;
+        if role.threshold == 0 || role.threshold > count {
+            return Err(invalid(
+                FILE,
+                &key("threshold"),
+                format!("{} of {count} keys can never be met", role.threshold),
+                format!("choose 1 to {count}, or list more keys"),
+            ));
+        }
+        if role.expires.is_zero() {
+            return Err(invalid(FILE, &key("expires"), "it would expire at once", "give a span such as 90d"));
+        }
+        Ok(())
+    }
+
+    /// Powers that must not meet in one key.
+    fn check_separation(&self) -> Result<()> {
+        let online = [("roles.snapshot", &self.roles.snapshot), ("roles.timestamp", &self.roles.timestamp)];
+        let shared = |a: &RoleSettings, b: &RoleSettings| a.keys.iter().find(|key| b.keys.contains(key)).cloned();
+        for (path, role) in online {
+            for (other, offline) in [("roles.root", &self.roles.root), ("roles.targets", &self.roles.targets)] {
+                if let Some(key) = shared(role, offline) {
+                    return Err(invalid(
+                        FILE,
+                        path,
+                        format!("the key {key} also speaks for {other}"),
+                        "keys that are online day by day must not be those that everything rests on: use separate keys",
+                    ));
+                }
+            }
+        }
+        for (name, channel) in &self.channels {
+            if let Some(key) = shared(&channel.release, &channel.rollout) {
+                return Err(invalid(
+                    FILE,
+                    &format!("channels.{name}.rollout"),
+                    format!("the key {key} also signs releases"),
+                    "a device installs what two powers agree on, one that approves and one that assigns: use separate keys",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// All roles with the path of their table.
+    fn roles(&self) -> Vec<(String, &RoleSettings)> {
+        let mut roles = vec![
+            ("roles.root".to_owned(), &self.roles.root),
+            ("roles.targets".to_owned(), &self.roles.targets),
+            ("roles.snapshot".to_owned(), &self.roles.snapshot),
+            ("roles.timestamp".to_owned(), &self.roles.timestamp),
+        ];
+        for (name, channel) in &self.channels {
+            roles.push((format!("channels.{name}.release"), &channel.release));
+            roles.push((format!("channels.{name}.rollout"), &channel.rollout));
+        }
+        roles
+    }
+
+    /// The channel called `name`.
+    pub fn channel(&self, name: &Name) -> Result<&Channel> {
+        self.channels.get(name).ok_or_else(|| {
+            let names: Vec<_> = self.channels.keys().map(Name::as_str).collect();
+            Error::input(format!("{FILE} has no channel {name}"))
+                .remedy(format!("the channels are: {}", names.join(", ")))
+        })
+    }
+
+    /// Errs unless there is such a product.
+    pub fn check_product(&self, name: &Name) -> Result<()> {
+        if self.products.contains(name) {
+            return Ok(());
+        }
+        let names: Vec<_> = self.products.iter().map(Name::as_str).collect();
+        Err(Error::input(format!("{FILE} has no product {name}"))
+            .remedy(format!("the products are: {}", names.join(", "))))
+    }
+
+    /// How long snapshot and timestamp live.
+    pub fn online(&self) -> OnlineLifetimes {
+        OnlineLifetimes {
+            snapshot: self.roles.snapshot.expires.delta(),
+            timestamp: self.roles.timestamp.expires.delta(),
+        }
+    }
+
+    /// The keys, for a ring. Errs when a key's public part is not filled in.
+    pub fn key_entries(&self) -> Result<Vec<KeyEntry>> {
+        self.keys
+            .iter()
+            .map(|(name, key)| {
+                let at = |e: Error| prefixed(&format!("keys.{name}"), e);
+                Ok(KeyEntry {
+                    name: name.to_string(),
+                    uri: KeyUri::parse(&key.uri).map_err(at)?,
+                    public: self.public(name)?,
+                    holder: key.holder.clone(),
+                })
+            })
+            .collect()
+    }
+
+    /// The public part of the key called `name`.
+    pub fn public(&self, name: &KeyName) -> Result<Key> {
+        let text = self.keys.get(name).and_then(|key| key.public.as_deref()).ok_or_else(|| {
+            invalid(
+                FILE,
+                &format!("keys.{name}"),
+                "public is missing",
+                "add public = \"ed25519:HEX\", the key's public part",
+            )
+        })?;
+        parse_public(text).map_err(|e| prefixed(&format!("keys.{name}.public"), e))
+    }
+
+    /// Keys and threshold of a role, as metadata declares them.
+    pub fn role_keys(&self, role: &RoleSettings) -> Result<RoleKeys> {
+        let keys = role.keys.iter().map(|name| self.public(name)).collect::<Result<_>>()?;
+        Ok(RoleKeys { keys, threshold: role.threshold })
+    }
+}
+
+fn prefixed(key: &str, error: Error) -> Error {
+    let remedy = error.remedy_text().unwrap_or("correct that key").to_owned();
+    invalid(FILE, key, error, remedy)
+}
+
+fn twice<T: Ord>(names: &[T]) -> Option<&T> {
+    let mut seen = BTreeSet::new();
+    names.iter().find(|name| !seen.insert(*name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEMPLATE: &str = include_str!("../../repo-template/tidegate.toml");
+
+    fn refusal(from: &str, to: &str) -> String {
+        assert!(TEMPLATE.contains(from), "{from}");
+        let error = Settings::parse(TEMPLATE.replacen(from, to, 1).as_bytes()).unwrap_err();
+        assert!(error.remedy_text().is_some(), "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn the_template_is_valid() {
+        Settings::parse(TEMPLATE.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_hold_is_refused_by_file_and_key() {
+        for (from, to, part) in [
+            ("schema = 1", "schema = 2", "tidegate.toml: schema: 2 is not known"),
+            ("schema = 1", "schema = \"1\"", "line 9: invalid type"),
+            ("schema = 1", "schema = 1\ncolour = 2", "unknown field `colour`"),
+            ("products = [\"os\"]", "products = []", "products: it is empty"),
+            ("products = [\"os\"]", "products = [\"OS\"]", "is not a name"),
+            ("products = [\"os\"]", "products = [\"os\", \"os\"]", "os is listed twice"),
+            ("[\"root-1\", \"root-2\", \"root-3\"]", "[\"root-9\"]", "roles.root.keys: there is no key root-9"),
+            (
+                "[\"root-1\", \"root-2\", \"root-3\"]",
+                "[\"root-1\"]",
+                "roles.root.threshold: 2 of 1 keys can never be met",
+            ),
+            (
+                "keys = [\"timestamp\"]",
+                "keys = [\"root-1\"]",
+                "roles.timestamp: the key root-1 also speaks for roles.root",
+            ),
+            (
+                "keys = [\"rollout\"]",
+                "keys = [\"release-1\"]",
+                "channels.stable.rollout: the key release-1 also signs releases",
+            ),
+            ("file:keys/root-1.pem", "pkcs11:token=a", "keys.root-1: keys of the kind pkcs11"),
+            ("expires = \"365d\"", "expires = \"0\"", "would expire at once"),
+            ("expires = \"365d\"", "expires = \"a year\"", "is not a span of time"),
+        ] {
+            let error = refusal(from, to);
+            assert!(error.contains(part), "{to}: {error}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Releases: the record of each, its life, and the ledger of what happened.
+
+pub mod ledger;
+pub mod record;
+pub mod state;
+#[cfg(test)]
+mod state_tests;
+
+pub use ledger::Ledger;
+pub use record::{ArtifactRecord, Record, ReleaseId, ReleaseSpec};
+pub use state::{Event, Facts, Refusal, State, Status};
