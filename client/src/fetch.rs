@@ -317,6 +317,11 @@ impl MemoryFetch {
         self.lock().files.remove(url);
     }
 
+    /// Serves nothing any more.
+    pub fn clear(&self) {
+        self.lock().files.clear();
+    }
+
     /// The URLs asked for since the last call, in order.
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().requests)

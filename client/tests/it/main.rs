@@ -1,6 +1,7 @@
 //! The integration tests of the client, in one binary.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, dead_code)]
 
+mod attacks;
 mod differential;
 mod fuzz;
 mod python;

@@ -71,6 +71,11 @@ impl Simulator {
         SigningKey::from_bytes(&[self.seed; 32])
     }
 
+    /// Every key that was ever made here.
+    pub fn every_key(&self) -> Vec<SigningKey> {
+        (1..=self.seed).map(|seed| SigningKey::from_bytes(&[seed; 32])).collect()
+    }
+
     /// The object that declares a role's key ids and threshold: in root, or in the delegation by `delegator`.
     pub fn declaration(&mut self, role: &str, delegator: &str) -> &mut Value {
         let signed = self.signed.get_mut(delegator).unwrap();
@@ -129,6 +134,15 @@ impl Simulator {
             self.signed.insert(role.into(), part);
         }
         self.add_key_from(role, delegator);
+    }
+
+    /// Gives a role that `targets` delegates to a new key in place of those it had, with threshold 1.
+    pub fn delegate_anew(&mut self, role: &str) {
+        let declaration = self.declaration(role, "targets");
+        declaration["keyids"] = json!([]);
+        declaration["threshold"] = json!(1);
+        self.signers.remove(role);
+        self.add_key_from(role, "targets");
     }
 
     /// Lists a file in a targets role, and stores its bytes. The role is not published yet.
