@@ -92,7 +92,7 @@ impl fmt::Display for Explanation {
                 Verdict::Fail => "FAIL",
                 Verdict::NotApplicable => "-",
             };
-            writeln!(f, "  {verdict:<4}  {:<14} {}", outcome.rule, outcome.why)?;
+            writeln!(f, "  {verdict:<4}  {:<15} {}", outcome.rule, outcome.why)?;
             if let Some(condition) = &outcome.condition {
                 condition.write(f, 12)?;
             }

@@ -4,6 +4,7 @@
 mod attacks;
 mod differential;
 mod fuzz;
+mod model;
 mod python;
 mod simulator;
 mod trusted_set;

@@ -32,7 +32,7 @@ use super::time::{self, Instant};
 use super::version::Version;
 
 /// A device as decisions see it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Profile {
     /// Its id.
     pub id: DeviceId,
@@ -45,11 +45,12 @@ pub struct Profile {
     /// What it runs.
     pub installed: Installed,
     /// What it says about itself; see [`Profile::facts`].
+    #[serde(rename = "facts", default)]
     pub own_facts: Facts,
 }
 
 /// The installed release.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Installed {
     /// Its version.
     pub version: Version,

@@ -11,7 +11,7 @@ use crate::model::name::{HardwareId, Name};
 use crate::model::position::to_ppm;
 use crate::model::rollout::{Assignment, Bridge};
 use crate::model::time::{self, Instant};
-use crate::model::version::{VersionRange, is_newer};
+use crate::model::version::is_newer;
 
 pub(super) fn offered(assignment: &Assignment, cohort: &Name) -> RuleOutcome {
     pass(Rule::Offer, format!("cohort {cohort} is assigned {}", Named(assignment)))
@@ -124,15 +124,15 @@ pub(super) fn upgrade(assignment: &Assignment, manifest: &Manifest, installed: &
         Some(Bridge { release, sequence, .. }) => {
             pass(Rule::Upgrade, format!("{lacking}, but bridge {release} (sequence {sequence}) does"))
         }
-        None => fail(Rule::Upgrade, format!("{lacking}; {}", missing_bridge(assignment, range, installed))),
+        None => fail(Rule::Upgrade, format!("{lacking}; {}", missing_bridge(assignment, installed))),
     }
 }
 
 /// What a bridge would have to be, and what there is instead.
-fn missing_bridge(assignment: &Assignment, range: &VersionRange, installed: &Installed) -> String {
+fn missing_bridge(assignment: &Assignment, installed: &Installed) -> String {
     let missing = format!(
-        "missing is a bridge that upgrades from {} with a sequence above {} to a version in \"{range}\"",
-        installed.version, installed.sequence
+        "missing is a bridge that upgrades from {}, of a sequence above {} and below {}",
+        installed.version, installed.sequence, assignment.sequence
     );
     let listed = assignment
         .bridges
@@ -140,9 +140,9 @@ fn missing_bridge(assignment: &Assignment, range: &VersionRange, installed: &Ins
         .map(|bridge| format!("{} (sequence {}) from \"{}\"", bridge.release, bridge.sequence, bridge.upgrade_from));
     let listed: Vec<_> = listed.collect();
     if listed.is_empty() {
-        format!("{missing}, and none is listed")
+        format!("{missing}; none is listed")
     } else {
-        format!("{missing}; listed: {}", listed.join(", "))
+        format!("{missing}; listed are {}", listed.join(", "))
     }
 }
 

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Recomputes the frozen vectors from the definitions, independently of the Rust code.
+
+Covered: positions and hashed ids, boundaries of shares and rescaling, the cohort of a position, exposure of ramps and its
+inverse, canonical bytes and hashes of manifests. Python's integers are unbounded, so nothing here is rounded but where
+a definition says floor. Only the standard library is used.
+
+    python3 check.py            checks every file beside this script; exit code 1 if any value differs
+"""
+
+import calendar
+import hashlib
+import json
+import pathlib
+import sys
+import time
+
+SPACE = 2**64
+PPM = 10**6
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def digest(purpose, salt, device):
+    """SHA-256(purpose 00 salt 00 device-id)"""
+    return hashlib.sha256(purpose.encode() + b"\0" + bytes.fromhex(salt) + b"\0" + device.encode())
+
+
+def position(salt, device):
+    """The first 8 bytes, big-endian."""
+    return int.from_bytes(digest("tidegate/cohort/1", salt, device).digest()[:8], "big")
+
+
+def device_hash(salt, device):
+    return digest("tidegate/device/1", salt, device).hexdigest()
+
+
+def intervals(shares):
+    """Share k owns [floor(cum_k * 2^64 / 10^6), floor(cum_(k+1) * 2^64 / 10^6))."""
+    total = 0
+    for share in shares:
+        yield total * SPACE // PPM, (total + share) * SPACE // PPM
+        total += share
+    assert total == PPM, f"shares add up to {total}"
+
+
+def rescale(low, high, at):
+    return (at - low) * SPACE // (high - low)
+
+
+def instant(text):
+    return calendar.timegm(time.strptime(text, "%Y-%m-%dT%H:%M:%SZ"))
+
+
+def exposure(ramp, now):
+    """Nobody before the start; floor((from * d + (to - from) * x) * 2^64 / (10^6 * d)) until the end; then as at the end."""
+    start, end = instant(ramp["start"]), instant(ramp["end"])
+    if now < start:
+        return 0
+    duration = end - start
+    elapsed = min(now - start, duration)
+    return (ramp["from"] * duration + (ramp["to"] - ramp["from"]) * elapsed) * SPACE // (PPM * duration)
+
+
+def exposed_at(ramp, at):
+    """The first second at which the exposure exceeds the position: found by bisection, since exposure never falls."""
+    low, high = instant(ramp["start"]), instant(ramp["end"])
+    if exposure(ramp, high) <= at:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if exposure(ramp, middle) > at:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def canonical(value):
+    """Canonical JSON of ASCII values without control characters, for which it is what Python writes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+class Checker:
+    def __init__(self):
+        self.checked = 0
+        self.wrong = 0
+
+    def equal(self, what, frozen, computed):
+        self.checked += 1
+        if frozen != computed:
+            self.wrong += 1
+            print(f"{what}: the file says {frozen}, the definition gives {computed}", file=sys.stderr)
+
+
+def load(name):
+    return json.loads((HERE / name).read_text(encoding="ascii"))
+
+
+def check_positions(check):
+    for case in load("positions.json"):
+        salt, device = case["salt"], case["device"]
+        check.equal(f"position of {device}", case["position"], position(salt, device))
+        check.equal(f"hash of {device}", case["device_hash"], device_hash(salt, device))
+
+
+def check_cohorts(check):
+    for case in load("cohorts.json"):
+        bounds = list(intervals(case["shares"]))
+        frozen = [(int(low), int(high)) for low, high in case["intervals"]]
+        check.equal(f"intervals of {case['shares']}", frozen, bounds)
+        for sample in case["samples"]:
+            at = sample["position"]
+            cohort = next(k for k, (low, high) in enumerate(bounds) if low <= at < high)
+            check.equal(f"cohort of {at} in {case['shares']}", sample["cohort"], cohort)
+            check.equal(f"position of {at} within it", sample["within"], rescale(*bounds[cohort], at))
+
+
+def check_ramps(check):
+    for case in load("ramps.json"):
+        ramp = case["ramp"]
+        for sample in case["exposure"]:
+            check.equal(f"exposure of {ramp} at {sample['at']}", int(sample["bound"]), exposure(ramp, instant(sample["at"])))
+        for sample in case["exposed_at"]:
+            frozen = sample["at"] and instant(sample["at"])
+            check.equal(f"{ramp} reaches {sample['position']}", frozen, exposed_at(ramp, sample["position"]))
+
+
+def check_manifests(check):
+    for case in load("manifests.json"):
+        text = canonical(case["manifest"])
+        check.equal(f"bytes of {case['name']}", case["canonical"], text)
+        check.equal(f"hash of {case['name']}", case["sha256"], hashlib.sha256(text.encode()).hexdigest())
+
+
+def main():
+    check = Checker()
+    for each in (check_positions, check_cohorts, check_ramps, check_manifests):
+        each(check)
+    print(f"{check.checked} values checked, {check.wrong} wrong")
+    return 1 if check.wrong or not check.checked else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
