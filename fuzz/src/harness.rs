@@ -1,9 +1,25 @@
 //! The functions themselves.
 
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+use tidegate_client::Fault;
+use tidegate_client::clock::StubClock;
+use tidegate_client::fetch::MemoryFetch;
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::condition::Condition;
+use tidegate_client::model::facts::Facts;
+use tidegate_client::model::manifest::Manifest;
+use tidegate_client::model::name::DeviceId;
+use tidegate_client::model::rollout::Assignment;
+use tidegate_client::store::{MemoryStore, Store as _};
 use tidegate_client::tuf::key::{Key, KeyId};
 use tidegate_client::tuf::metadata::{Delegations, Envelope, Metadata, PathSet, Root, Snapshot, Targets, Timestamp};
 use tidegate_client::tuf::path::{Pattern, TargetPath, metadata_file};
 use tidegate_client::tuf::{TrustedSet, json, time, valid_signers};
+use tidegate_client::updater::{Repository, Updater};
+
+use crate::simulator::{Simulator, epoch};
 
 /// Root metadata: read, verified against itself, and offered as its own successor.
 pub fn metadata_root(data: &[u8]) {
@@ -122,4 +138,114 @@ fn read<T: Metadata>(role: &str, data: &[u8]) -> Option<T> {
         assert!(signers.iter().all(|id: &KeyId| declared.keyids.contains(id)));
     }
     envelope.danger_read_unverified::<T>(role).ok()
+}
+
+/// Manifests: what is read is written back the same.
+pub fn manifest(data: &[u8]) {
+    if let Ok(manifest) = Manifest::parse(data) {
+        let bytes = manifest.to_bytes().expect("a manifest that was read can be written");
+        assert_eq!(Manifest::parse(&bytes).expect("and read again"), manifest);
+    }
+}
+
+/// Cohort maps and the conditions in them: every device is in exactly one cohort.
+pub fn cohort_map(data: &[u8]) {
+    if let Ok(map) = CohortMap::parse(data) {
+        let bytes = map.to_bytes().expect("a cohort map that was read can be written");
+        assert_eq!(CohortMap::parse(&bytes).expect("and read again"), map);
+        let facts = Facts::new();
+        for id in ["a", "device-7", "ffffffffffffffff"] {
+            let device: DeviceId = id.parse().expect("a valid device id");
+            let name = map.place(&device, &facts).cohort.clone();
+            assert!(map.cohort(&name).is_some());
+        }
+    }
+    if let Ok(value) = json::parse(data)
+        && let Ok(condition) = Condition::from_value(&value)
+    {
+        let _ = condition.evaluate(&Facts::new());
+    }
+}
+
+/// Assignments, their ramps and bridges.
+pub fn assignment(data: &[u8]) {
+    let Ok(value) = json::parse(data) else { return };
+    let Ok(assignment) = Assignment::from_value(&value) else { return };
+    let written = assignment.to_value().expect("an assignment that was read can be written");
+    assert_eq!(Assignment::from_value(&written).expect("and read again"), assignment);
+    let Some(ramp) = assignment.ramp else { return };
+    for position in [0, 1, u64::MAX / 2, u64::MAX] {
+        if let Some(from) = ramp.exposed_at(position) {
+            assert!(ramp.exposure(from).covers(position));
+        }
+    }
+    assert!(ramp.exposure(ramp.start()).bound() <= ramp.exposure(ramp.end()).bound());
+}
+
+/// A whole update session against a server that bends a sound repository's files as the input says.
+///
+/// Whatever it serves, the device stores nothing but what the publisher signed, errs only at the server's fault, and updates
+/// once the server is sound again.
+pub fn session(data: &[u8]) {
+    let (sound, signed) = sound();
+    let (fetch, store) = (MemoryFetch::new(), MemoryStore::new());
+    let names: Vec<&String> = sound.files.keys().collect();
+    let serve = |edits: &[u8]| {
+        fetch.clear();
+        let mut files = sound.files.clone();
+        for edit in edits.chunks_exact(5) {
+            let [file, op, high, low, byte] = [edit[0], edit[1], edit[2], edit[3], edit[4]];
+            let name = names[usize::from(file) % names.len()];
+            let bytes = files.get_mut(name).expect("a file of the repository");
+            let at = (usize::from(high) << 8 | usize::from(low)) % (bytes.len() + 1);
+            match op % 6 {
+                0 => bytes.truncate(at),
+                1 => bytes.insert(at, byte),
+                2 if at < bytes.len() => bytes[at] = byte,
+                3 if at < bytes.len() => drop(bytes.remove(at)),
+                4 => *bytes = sound.files[names[usize::from(byte) % names.len()]].clone(),
+                _ => bytes.clear(),
+            }
+        }
+        for (name, bytes) in files {
+            fetch.put(format!("test://r/{name}"), bytes);
+        }
+    };
+    let update = || {
+        let clock = StubClock::at(epoch());
+        let mut updater = Updater::new(sound.root(1), Repository::at("test://r"), fetch.clone(), store.clone(), clock);
+        updater.refresh()?;
+        let found = updater.find(&TargetPath::new("a/file").expect("a safe path"))?;
+        updater.read_target(&found, 1000)
+    };
+    serve(data);
+    for _ in 0..2 {
+        match update() {
+            Ok(bytes) => assert_eq!(bytes, b"good"),
+            Err(e) => assert_eq!(e.fault(), Fault::Peer, "{e}"),
+        }
+        for name in store.names().into_iter().filter(|name| name.ends_with(".json")) {
+            let stored = store.load(&name, 1 << 20).expect("memory does not fail").expect("it is there");
+            let envelope = Envelope::parse(&name, &stored).expect("what is stored was trusted");
+            assert!(signed.contains(envelope.signed_bytes()), "{name} was never signed");
+        }
+    }
+    serve(&[]);
+    assert_eq!(update().expect("a sound repository updates"), b"good");
+}
+
+/// A repository with a delegated role and a second root, and all that its keys ever signed.
+fn sound() -> &'static (Simulator, BTreeSet<Vec<u8>>) {
+    static SOUND: OnceLock<(Simulator, BTreeSet<Vec<u8>>)> = OnceLock::new();
+    SOUND.get_or_init(|| {
+        let mut sim = Simulator::new();
+        sim.delegate("targets", "a", &["a/*"], true);
+        sim.add_target("a", "a/file", b"good");
+        sim.publish(&["a", "targets", "snapshot", "timestamp", "root"]);
+        let metadata = sim.files.iter().filter(|(name, _)| name.starts_with("metadata/"));
+        let signed = metadata
+            .map(|(name, bytes)| Envelope::parse(name, bytes).expect("sound metadata").signed_bytes().to_vec())
+            .collect();
+        (sim, signed)
+    })
 }
