@@ -18,6 +18,7 @@ pub mod publish;
 pub mod release;
 pub mod serve;
 pub mod validate;
+pub mod verify;
 pub mod workspace;
 
 pub use error::{Error, Kind};

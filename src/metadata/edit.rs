@@ -182,9 +182,10 @@ impl<'a> Edit<'a> {
         let mut changes = Changes::default();
         for (role, (version, bytes)) in files {
             changes.put(format!("{METADATA_DIR}/{}", file_name(role, *version)), bytes.as_slice());
-            // Roots stay, for devices that have to follow them; of other roles only the newest version can be asked for.
+            // Roots stay, for devices that have to follow them, and snapshots, by which publishing recognises what is live as
+            // one of the workspace's own. Of other roles only the newest version can be asked for.
             if let Some(old) = self.base.and_then(|base| base.role(role))
-                && !matches!(role.as_str(), "root" | "timestamp")
+                && !matches!(role.as_str(), "root" | "timestamp" | "snapshot")
             {
                 changes.remove(format!("{METADATA_DIR}/{}", old.file_name()));
             }

@@ -1,0 +1,256 @@
+//! What Tidegate asks of a repository beyond TUF: that channels, cohorts, releases and assignments fit together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout::{
+    DelegatedRole, Location, assignment_path, channel_patterns, cohort_patterns, cohort_role, manifest_path,
+};
+use tidegate_client::model::manifest::Manifest;
+use tidegate_client::model::name::Name;
+use tidegate_client::model::rollout::Assignment;
+use tidegate_client::model::version::Version;
+use tidegate_client::tuf::Chain;
+use tidegate_client::tuf::metadata::{PathSet, TargetFile, Targets};
+
+use super::report::Check;
+use super::walk::{Fault, Listed, Tree};
+
+/// The content of the small targets that are looked into, by their SHA-256.
+pub(super) type Contents = BTreeMap<[u8; 32], Vec<u8>>;
+
+/// What was looked at and what is wrong with it, by check.
+#[derive(Debug, Default)]
+pub(super) struct Audit {
+    pub(super) seen: BTreeMap<Check, u64>,
+    pub(super) faults: Vec<(Check, Fault)>,
+}
+
+impl Audit {
+    fn saw(&mut self, check: Check) {
+        *self.seen.entry(check).or_default() += 1;
+    }
+
+    fn fault(&mut self, check: Check, subject: &str, problem: impl std::fmt::Display) {
+        self.faults.push((check, Fault::new(subject, &problem)));
+    }
+}
+
+/// Whether the bytes of a target are to be looked into.
+pub(super) fn is_read(path: &str) -> bool {
+    matches!(Location::parse(path), Some(Location::CohortMap { .. } | Location::Manifest { .. }))
+}
+
+/// Audits a walked repository. `contents` holds the verified bytes of all targets that [`is_read`] asks for.
+pub(super) fn audit(tree: &Tree, contents: &Contents) -> Audit {
+    let mut audit = Audit::default();
+    for (chain, _) in &tree.targets {
+        let Some(targets) = tree.role(chain) else { continue };
+        delegations(tree, chain, targets, &mut audit);
+    }
+    let manifests = manifests(tree, contents, &mut audit);
+    for listed in tree.listed() {
+        reachable(tree, &listed, &mut audit);
+        match Location::parse(listed.path) {
+            Some(Location::CohortMap { channel }) => cohort_map(tree, &listed, &channel, contents, &mut audit),
+            Some(Location::Assignment { channel, cohort, product }) => {
+                assignment(tree, &listed, (&channel, &cohort, &product), &manifests, &mut audit);
+            }
+            _ => {}
+        }
+    }
+    audit
+}
+
+/// Delegations are what the layout prescribes: a role may speak for its own paths only, and ends the search there.
+fn delegations(tree: &Tree, chain: &Chain, targets: &Targets, audit: &mut Audit) {
+    if *chain == Chain::top() && !targets.targets.is_empty() {
+        audit.fault(Check::Delegations, "targets", "it lists targets itself; only channels may");
+    }
+    for role in targets.delegations.iter().flat_map(|delegations| &delegations.roles) {
+        audit.saw(Check::Delegations);
+        let expected = match (DelegatedRole::parse(&role.name), chain.parent()) {
+            (Some(DelegatedRole::Channel(channel)), None) => channel_patterns(&channel),
+            (Some(DelegatedRole::Cohort { channel, cohort }), Some(_)) if channel.as_str() == chain.role() => {
+                cohort_patterns(&channel, &cohort)
+            }
+            _ => {
+                let problem = format!(
+                    "{} delegates to it, which is neither a channel nor a cohort of that channel",
+                    chain.role()
+                );
+                audit.fault(Check::Delegations, &role.name, problem);
+                continue;
+            }
+        };
+        let PathSet::Patterns(patterns) = &role.paths else {
+            audit.fault(Check::Delegations, &role.name, "it is delegated hash prefixes instead of paths");
+            continue;
+        };
+        let patterns: BTreeSet<&str> = patterns.iter().map(tidegate_client::tuf::path::Pattern::as_str).collect();
+        if patterns != expected.iter().map(String::as_str).collect() {
+            let problem = format!("it is delegated {patterns:?}, and should be delegated {expected:?}");
+            audit.fault(Check::Delegations, &role.name, problem);
+        }
+        if !role.terminating {
+            audit.fault(Check::Delegations, &role.name, "the delegation to it is not terminating");
+        }
+        if tree.role(&chain.then(&role.name)).is_some_and(|below| below.delegations.is_some())
+            && chain.parent().is_some()
+        {
+            audit.fault(Check::Delegations, &role.name, "a cohort's role delegates further");
+        }
+    }
+}
+
+/// A device can get to the file: the delegations that lead to the role cover its path.
+fn reachable(tree: &Tree, listed: &Listed<'_>, audit: &mut Audit) {
+    let mut chain = listed.chain.clone();
+    while let Some(parent) = chain.parent() {
+        let delegation = tree.role(&parent).and_then(|targets| targets.delegation(chain.role()));
+        if !delegation.is_some_and(|delegation| delegation.paths.covers(listed.path)) {
+            let problem = format!("{} lists it, but may not speak for that path", listed.chain.role());
+            audit.fault(Check::Delegations, listed.path, problem);
+            return;
+        }
+        chain = parent;
+    }
+}
+
+/// An approved manifest: what the channel lists, and what it says.
+struct Approved<'a> {
+    file: &'a TargetFile,
+    manifest: Manifest,
+}
+
+type Manifests<'a> = BTreeMap<(Name, Name, Version), Approved<'a>>;
+
+/// Reads all manifests: each is of the release in its path, and its artifacts are listed beside it as it says.
+fn manifests<'a>(tree: &'a Tree, contents: &Contents, audit: &mut Audit) -> Manifests<'a> {
+    let mut manifests = Manifests::new();
+    let mut sequences = BTreeMap::new();
+    for listed in tree.listed() {
+        let Some(Location::Manifest { channel, product, version }) = Location::parse(listed.path) else { continue };
+        audit.saw(Check::Manifests);
+        let Some(bytes) = content(listed.file, contents) else { continue };
+        let manifest = match Manifest::parse(bytes) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                audit.fault(Check::Manifests, listed.path, error);
+                continue;
+            }
+        };
+        if (&manifest.channel, &manifest.product, &manifest.version) != (&channel, &product, &version) {
+            let problem = format!("it is of {} {} on {}", manifest.product, manifest.version, manifest.channel);
+            audit.fault(Check::Manifests, listed.path, problem);
+        }
+        let role = tree.role(listed.chain);
+        for artifact in &manifest.artifacts {
+            let file = role.and_then(|role| role.targets.get(&artifact.path));
+            let problem = match file {
+                None => format!("{} does not list its artifact {}", listed.chain.role(), artifact.path),
+                Some(file) if !is(file, artifact.length, artifact.sha256.as_bytes()) => {
+                    format!("its artifact {} is listed with another length or hash", artifact.path)
+                }
+                Some(_) => continue,
+            };
+            audit.fault(Check::Manifests, listed.path, problem);
+        }
+        if let Some(other) = sequences.insert((channel.clone(), product.clone(), manifest.sequence), version.clone()) {
+            let problem = format!("sequence {} is that of {other}, too", manifest.sequence);
+            audit.fault(Check::Manifests, listed.path, problem);
+        }
+        manifests.insert((channel, product, version), Approved { file: listed.file, manifest });
+    }
+    manifests
+}
+
+/// Every cohort of the map has its role, and every cohort's role its cohort.
+fn cohort_map(tree: &Tree, listed: &Listed<'_>, channel: &Name, contents: &Contents, audit: &mut Audit) {
+    audit.saw(Check::CohortMaps);
+    let Some(bytes) = content(listed.file, contents) else { return };
+    let map = match CohortMap::parse(bytes) {
+        Ok(map) => map,
+        Err(error) => return audit.fault(Check::CohortMaps, listed.path, error),
+    };
+    let named: BTreeSet<String> = map.cohorts().iter().map(|cohort| cohort_role(channel, &cohort.name)).collect();
+    let role = tree.role(listed.chain);
+    let delegations =
+        role.iter().filter_map(|role| role.delegations.as_ref()).flat_map(|delegations| &delegations.roles);
+    let delegated: BTreeSet<String> = delegations.map(|role| role.name.clone()).collect();
+    for role in named.difference(&delegated) {
+        audit.fault(
+            Check::CohortMaps,
+            listed.path,
+            format!("{channel} does not delegate to {role}, which the map has"),
+        );
+    }
+    for role in delegated.difference(&named) {
+        audit.fault(Check::CohortMaps, listed.path, format!("{channel} delegates to {role}, which the map lacks"));
+    }
+}
+
+/// Two signatures, two powers: what a cohort assigns is what its channel has approved.
+fn assignment(
+    tree: &Tree,
+    listed: &Listed<'_>,
+    (channel, cohort, product): (&Name, &Name, &Name),
+    manifests: &Manifests<'_>,
+    audit: &mut Audit,
+) {
+    audit.saw(Check::Assignments);
+    debug_assert_eq!(listed.path, assignment_path(channel, cohort, product));
+    if listed.chain.role() != cohort_role(channel, cohort) {
+        let problem = format!("{} lists it, and only {} may", listed.chain.role(), cohort_role(channel, cohort));
+        return audit.fault(Check::Assignments, listed.path, problem);
+    }
+    let custom = listed.file.custom.clone().unwrap_or_default();
+    let assignment = match Assignment::from_custom(&custom) {
+        Ok(assignment) => assignment,
+        Err(error) => return audit.fault(Check::Assignments, listed.path, error),
+    };
+    let of_target = listed.file.hashes.sha256_digest().map(|sha256| (listed.file.length, Digest::from(*sha256)));
+    let release = (&assignment.release, assignment.sequence, of_target);
+    let bridges = assignment
+        .bridges
+        .iter()
+        .map(|bridge| (&bridge.release, bridge.sequence, Some((bridge.length, bridge.sha256))));
+    for (version, sequence, file) in std::iter::once(release).chain(bridges) {
+        let path = manifest_path(channel, product, version);
+        let Some(approved) = manifests.get(&(channel.clone(), product.clone(), version.clone())) else {
+            // A manifest that is listed and does not parse is told of already.
+            let is_listed = tree.listed().any(|other| other.path == path);
+            if !is_listed {
+                audit.fault(
+                    Check::Assignments,
+                    listed.path,
+                    format!("it assigns {version}, which {channel} has not approved"),
+                );
+            }
+            continue;
+        };
+        if !file.is_some_and(|(length, sha256)| is(approved.file, length, sha256.as_bytes())) {
+            let problem =
+                format!("what it assigns as {version} is not the manifest that {channel} has approved at {path}");
+            audit.fault(Check::Assignments, listed.path, problem);
+        }
+        if approved.manifest.sequence != sequence {
+            let problem = format!(
+                "it assigns {version} as sequence {sequence}, but its manifest says {}",
+                approved.manifest.sequence
+            );
+            audit.fault(Check::Assignments, listed.path, problem);
+        }
+    }
+}
+
+/// Whether a listed file has this length and SHA-256.
+fn is(file: &TargetFile, length: u64, sha256: &[u8; 32]) -> bool {
+    file.length == length && file.hashes.sha256_digest() == Some(sha256)
+}
+
+/// The bytes of a file, if they were read and verified; that they were not is told elsewhere.
+fn content<'a>(file: &TargetFile, contents: &'a Contents) -> Option<&'a [u8]> {
+    contents.get(file.hashes.sha256_digest()?).map(Vec::as_slice)
+}

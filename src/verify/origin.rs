@@ -1,0 +1,140 @@
+//! Where a repository is read from.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use tidegate_client::fetch::{Fetch, Reply, Request};
+use tidegate_client::file::{FileFetch, url_of};
+use tidegate_client::http::HttpFetch;
+use tidegate_client::tuf::path::percent_encode;
+
+use crate::error::{Error, Kind, Result};
+use crate::files;
+
+/// A repository as files, wherever they lie. Blocking.
+pub trait Origin: Send + Sync {
+    /// The bytes of a metadata file, `None` if there is none. Reading stops, with an error, past `limit` bytes.
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>>;
+
+    /// Streams a target, named by its path below the targets folder (under consistent snapshots `dir/HASH.file`, not
+    /// percent-encoded), into `sink`; false if there is none. Reading stops, with an error, past `length` bytes.
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool>;
+}
+
+/// A repository at a URL, read with the fetchers of devices: `metadata/` and `targets/` below it.
+pub struct Repository {
+    fetch: Scheme,
+    url: String,
+}
+
+enum Scheme {
+    File(FileFetch),
+    Http(Box<HttpFetch>),
+}
+
+impl Repository {
+    /// The repository at `place`: an `http://`, `https://` or `file://` URL, or the path of a folder.
+    pub fn open(place: &str) -> Result<Self> {
+        let url = match place.split_once("://") {
+            Some(("http" | "https", _)) => {
+                let url = place.trim_end_matches('/').to_owned();
+                return Ok(Self { fetch: Scheme::Http(Box::default()), url });
+            }
+            Some(("file", _)) => place.trim_end_matches('/').to_owned(),
+            Some((scheme, _)) => {
+                return Err(Error::usage(format!("cannot read a repository from {scheme}://"))
+                    .remedy("give a folder, or a URL that starts with https://, http:// or file://"));
+            }
+            None => {
+                let path = Path::new(place);
+                let path = path.canonicalize().map_err(|error| Error::io("read", path, error))?;
+                url_of(&path).map_err(|error| Error::input(error.to_string()))?
+            }
+        };
+        Ok(Self { fetch: Scheme::File(FileFetch::new()), url })
+    }
+
+    fn fetch(&self, request: &Request<'_>) -> Result<Option<tidegate_client::fetch::Body>> {
+        let reply = match &self.fetch {
+            Scheme::File(fetch) => fetch.fetch(request),
+            Scheme::Http(fetch) => fetch.fetch(request),
+        };
+        match reply {
+            Ok(Reply::Found(body)) => Ok(Some(body)),
+            Ok(Reply::NotFound) => Ok(None),
+            Ok(Reply::Unchanged) => Err(Error::trust(format!("{}: 304 to a request without condition", request.url))),
+            Err(error) => Err(unfetched(&error)),
+        }
+    }
+}
+
+fn unfetched(error: &tidegate_client::fetch::FetchError) -> Error {
+    use tidegate_client::fetch::FetchError::{Protocol, Redirect, TooLong};
+    let kind = if matches!(error, Protocol { .. } | Redirect { .. } | TooLong { .. }) { Kind::Trust } else { Kind::Io };
+    Error::new(kind, error.to_string())
+}
+
+impl Origin for Repository {
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let url = format!("{}/metadata/{file}", self.url);
+        let Some(body) = self.fetch(&Request::metadata(&url, limit))? else { return Ok(None) };
+        body.into_bytes().map(Some).map_err(|error| unfetched(&error))
+    }
+
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let path: Vec<String> = path.split('/').map(percent_encode).collect();
+        let url = format!("{}/targets/{}", self.url, path.join("/"));
+        let Some(mut body) = self.fetch(&Request::target(&url, length))? else { return Ok(false) };
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match body.read(&mut buffer).map_err(|error| unfetched(&error))? {
+                0 => return Ok(true),
+                count => sink(buffer.get(..count).unwrap_or_default())?,
+            }
+        }
+    }
+}
+
+/// A folder of metadata, and targets by their SHA-256: a workspace.
+#[derive(Debug, Clone)]
+pub struct ByHash {
+    metadata: PathBuf,
+    artifacts: PathBuf,
+}
+
+impl ByHash {
+    /// Metadata files in the folder `metadata`, targets in the folder `artifacts`, named by their SHA-256 in hex.
+    pub fn new(metadata: impl Into<PathBuf>, artifacts: impl Into<PathBuf>) -> Self {
+        Self { metadata: metadata.into(), artifacts: artifacts.into() }
+    }
+
+    /// Where the bytes of a target lie.
+    pub fn artifact(&self, sha256: &str) -> PathBuf {
+        self.artifacts.join(sha256)
+    }
+}
+
+impl Origin for ByHash {
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        files::read_if_exists(&self.metadata.join(file), limit)
+    }
+
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let file = path.rsplit('/').next().unwrap_or(path);
+        let Some((sha256, _)) = file.split_once('.') else { return Ok(false) };
+        let path = self.artifact(sha256);
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::io("read", &path, error)),
+        };
+        let mut file = file.take(length.saturating_add(1));
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match file.read(&mut buffer).map_err(|error| Error::io("read", &path, error))? {
+                0 => return Ok(true),
+                count => sink(buffer.get(..count).unwrap_or_default())?,
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! What an audit comes to.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tidegate_client::tuf::time;
+
+use super::walk::Fault;
+
+/// What is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Check {
+    /// Every root from the trusted one on, and every role below: signatures, thresholds, versions, expiry, hashes.
+    Metadata,
+    /// Every target: it is there, with the listed length and hashes.
+    Targets,
+    /// Delegations: terminating, each role for its own paths only, every listed path within them.
+    Delegations,
+    /// Cohort maps: they parse, and have a role for each cohort.
+    CohortMaps,
+    /// Manifests: they parse, are of the release in their path, and their artifacts are listed as they say.
+    Manifests,
+    /// Assignments: they parse, and assign what the channel has approved.
+    Assignments,
+    /// [`Metadata`](Self::Metadata) by the second implementation.
+    SecondMetadata,
+    /// [`Targets`](Self::Targets) by the second implementation.
+    SecondTargets,
+}
+
+impl Check {
+    /// All checks, in the order they are told.
+    pub const ALL: [Self; 8] = [
+        Self::Metadata,
+        Self::Targets,
+        Self::Delegations,
+        Self::CohortMaps,
+        Self::Manifests,
+        Self::Assignments,
+        Self::SecondMetadata,
+        Self::SecondTargets,
+    ];
+
+    /// The implementation that checks it.
+    pub fn by(self) -> &'static str {
+        match self {
+            Self::SecondMetadata | Self::SecondTargets => "tough",
+            _ => "tidegate",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Metadata | Self::SecondMetadata => "metadata",
+            Self::Targets | Self::SecondTargets => "target files",
+            Self::Delegations => "delegations",
+            Self::CohortMaps => "cohort maps",
+            Self::Manifests => "manifests",
+            Self::Assignments => "assignments",
+        }
+    }
+}
+
+/// One line of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// What was checked.
+    pub check: Check,
+    /// By which implementation.
+    pub by: &'static str,
+    /// How many things were looked at.
+    pub items: u64,
+    /// Whether all of them are as they should be.
+    pub ok: bool,
+    /// What else there is to say.
+    pub detail: String,
+}
+
+/// What an audit found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// What was audited.
+    pub place: String,
+    /// As of when.
+    #[serde(with = "tidegate_client::model::time::text")]
+    pub now: DateTime<Utc>,
+    /// Whether nothing is wrong.
+    pub ok: bool,
+    /// The checks.
+    pub rows: Vec<Row>,
+    /// What is wrong.
+    pub faults: Vec<Found>,
+    /// The role that expires first, and when.
+    pub first_to_expire: Option<Expiry>,
+}
+
+/// Something that is wrong, and the check that found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// The check.
+    pub check: Check,
+    /// By which implementation.
+    pub by: &'static str,
+    /// The role, target path or file.
+    pub subject: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// When a role expires.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Expiry {
+    /// The role.
+    pub role: String,
+    /// When.
+    #[serde(with = "tidegate_client::model::time::text")]
+    pub expires: DateTime<Utc>,
+}
+
+impl Report {
+    /// An empty report.
+    pub(super) fn new(place: &str, now: DateTime<Utc>) -> Self {
+        Self { place: place.to_owned(), now, ok: true, rows: Vec::new(), faults: Vec::new(), first_to_expire: None }
+    }
+
+    /// Adds a check with its faults.
+    pub(super) fn add(&mut self, check: Check, items: u64, detail: String, faults: Vec<Fault>) {
+        let ok = faults.is_empty();
+        self.ok &= ok;
+        self.rows.push(Row { check, by: check.by(), items, ok, detail });
+        self.faults.extend(faults.into_iter().map(|Fault { subject, problem }| Found {
+            check,
+            by: check.by(),
+            subject,
+            problem,
+        }));
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<8}  {:<12}  {:>7}  result", "by", "check", "items")?;
+        for row in &self.rows {
+            let result = if row.ok { "ok" } else { "FAULT" };
+            let comma = if row.detail.is_empty() { "" } else { ", " };
+            writeln!(f, "{:<8}  {:<12}  {:>7}  {result}{comma}{}", row.by, row.check.title(), row.items, row.detail)?;
+        }
+        for found in &self.faults {
+            writeln!(f, "FAULT {}: {} [{}, {}]", found.subject, found.problem, found.check.title(), found.by)?;
+        }
+        if let Some(Expiry { role, expires }) = &self.first_to_expire {
+            writeln!(f, "first to expire: {role}, {}", time::format(*expires))?;
+        }
+        match self.faults.len() {
+            0 => write!(f, "{} is sound", self.place),
+            1 => write!(f, "{} has 1 fault", self.place),
+            count => write!(f, "{} has {count} faults", self.place),
+        }
+    }
+}

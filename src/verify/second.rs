@@ -1,0 +1,240 @@
+//! The second opinion: tough, an implementation of TUF that shares no code with ours.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::sync::mpsc;
+use tough::schema::Targets;
+use tough::{
+    ExpirationEnforcement, Limits, Repository, RepositoryLoader, Transport, TransportError, TransportErrorKind,
+    TransportStream,
+};
+use url::Url;
+
+use super::origin::Origin;
+use super::walk::Fault;
+use crate::error::{Error, Result};
+
+/// Where tough believes the repository to be; [`Reader`] takes it from there.
+const METADATA: &str = "http://repository.invalid/metadata/";
+const TARGETS: &str = "http://repository.invalid/targets/";
+/// Pieces of a file on their way to tough.
+const IN_FLIGHT: usize = 8;
+
+/// What tough found.
+#[derive(Debug, Default)]
+pub(super) struct Opinion {
+    pub(super) roles: u64,
+    pub(super) targets: u64,
+    pub(super) bytes: u64,
+    pub(super) metadata_faults: Vec<Fault>,
+    pub(super) target_faults: Vec<Fault>,
+}
+
+/// Loads the whole repository with tough, and with `targets` every target that it finds in it.
+///
+/// `expiry` says whether roles that have expired by the system's clock, which tough reads itself, are faults.
+pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, targets: bool) -> Result<Opinion> {
+    let mut opinion = Opinion::default();
+    let base = |url: &str| Url::parse(url).map_err(|error| Error::bug(error.to_string()));
+    let enforcement = if expiry { ExpirationEnforcement::Safe } else { ExpirationEnforcement::Unsafe };
+    let ours = tidegate_client::tuf::Limits::default();
+    let limits = Limits {
+        max_root_size: ours.root_length,
+        max_targets_size: ours.targets_length,
+        max_timestamp_size: ours.timestamp_length,
+        max_snapshot_size: ours.snapshot_length,
+        max_root_updates: ours.root_rotations,
+    };
+    let loaded = RepositoryLoader::new(&root, base(METADATA)?, base(TARGETS)?)
+        .transport(Reader(origin))
+        .limits(limits)
+        .expiration_enforcement(enforcement)
+        .load()
+        .await;
+    let repository = match loaded {
+        Ok(repository) => repository,
+        Err(error) => {
+            opinion.metadata_faults.push(Fault::new("repository", &chain(&error)));
+            return Ok(opinion);
+        }
+    };
+    // Root, timestamp, snapshot, and the tree of targets roles.
+    opinion.roles = 3 + count(&repository.targets().signed);
+    if targets {
+        read_all(&repository, &mut opinion).await;
+    }
+    Ok(opinion)
+}
+
+/// Streams every target through tough's checks.
+async fn read_all(repository: &Repository, opinion: &mut Opinion) {
+    for (name, _) in repository.all_targets() {
+        opinion.targets += 1;
+        let read = async {
+            let stream = repository.read_target(name).await?;
+            let Some(stream) = stream else { return Ok(None) };
+            stream
+                .try_fold(0_u64, |sum, bytes| async move { Ok(sum.saturating_add(bytes.len() as u64)) })
+                .await
+                .map(Some)
+        };
+        match read.await {
+            Ok(Some(bytes)) => opinion.bytes = opinion.bytes.saturating_add(bytes),
+            Ok(None) => opinion.target_faults.push(Fault::new(name.raw(), &"no delegation leads to it")),
+            Err(error) => opinion.target_faults.push(Fault::new(name.raw(), &chain(&error))),
+        }
+    }
+}
+
+/// This role and all below it.
+fn count(targets: &Targets) -> u64 {
+    let below = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
+    1 + below.filter_map(|role| role.targets.as_ref()).map(|targets| count(&targets.signed)).sum::<u64>()
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Reads an origin on behalf of tough.
+#[derive(Clone)]
+struct Reader(Arc<dyn Origin>);
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reader")
+    }
+}
+
+#[async_trait]
+impl Transport for Reader {
+    async fn fetch(&self, url: Url) -> Result<TransportStream, TransportError> {
+        if let Some(file) = url.as_str().strip_prefix(METADATA) {
+            let (origin, file) = (Arc::clone(&self.0), file.to_owned());
+            // tough bounds what it reads; this bound only keeps an endless file out of memory.
+            let limit = tidegate_client::tuf::Limits::default().targets_length;
+            let read = tokio::task::spawn_blocking(move || origin.metadata(&file, limit)).await;
+            return match read.map_err(|error| failed(&url, error))? {
+                Ok(Some(bytes)) => Ok(stream::iter([Ok(Bytes::from(bytes))]).boxed_sync()),
+                Ok(None) => Err(TransportError::new(TransportErrorKind::FileNotFound, url)),
+                Err(error) => Err(failed(&url, error)),
+            };
+        }
+        match url.as_str().strip_prefix(TARGETS).and_then(target_file) {
+            Some(path) => self.target(url, path).await,
+            None => Err(TransportError::new(TransportErrorKind::UnsupportedUrlScheme, url)),
+        }
+    }
+}
+
+impl Reader {
+    /// Streams a target from a thread of its own, as reading blocks.
+    async fn target(&self, url: Url, path: String) -> Result<TransportStream, TransportError> {
+        let origin = Arc::clone(&self.0);
+        let (sender, mut pieces) = mpsc::channel::<Result<Option<Bytes>>>(IN_FLIGHT);
+        tokio::task::spawn_blocking(move || {
+            let mut sink = |bytes: &[u8]| {
+                // tough has stopped listening: it has seen enough.
+                sender
+                    .blocking_send(Ok(Some(Bytes::copy_from_slice(bytes))))
+                    .map_err(|_| Error::refused("no longer wanted"))
+            };
+            let end = origin.target(&path, u64::MAX, &mut sink);
+            let _ = match end {
+                Ok(true) => Ok(()),
+                Ok(false) => sender.blocking_send(Ok(None)),
+                Err(error) => sender.blocking_send(Err(error)),
+            };
+        });
+        // The first piece tells whether there is such a file.
+        let first = match pieces.recv().await {
+            None => None,
+            Some(Ok(Some(bytes))) => Some(Ok(bytes)),
+            Some(Ok(None)) => return Err(TransportError::new(TransportErrorKind::FileNotFound, url)),
+            Some(Err(error)) => return Err(failed(&url, error)),
+        };
+        let rest = stream::unfold((pieces, url), |(mut pieces, url)| async move {
+            let piece = match pieces.recv().await? {
+                Ok(bytes) => Ok(bytes?),
+                Err(error) => Err(failed(&url, error)),
+            };
+            Some((piece, (pieces, url)))
+        });
+        Ok(stream::iter(first).chain(rest).boxed_sync())
+    }
+}
+
+fn failed(url: &Url, error: impl std::error::Error + Send + Sync + 'static) -> TransportError {
+    TransportError::new_with_cause(TransportErrorKind::Other, url, error)
+}
+
+/// From tough's name of a target file to TUF's: tough writes the hash before the whole path (`HASH.dir/file`), the
+/// specification before the file's name alone (`dir/HASH.file`, TUF 6.2.1).
+fn target_file(path: &str) -> Option<String> {
+    let path = percent_decode(path)?;
+    let (hash, path) = path.split_once('.')?;
+    Some(match path.rsplit_once('/') {
+        Some((dir, file)) => format!("{dir}/{hash}.{file}"),
+        None => format!("{hash}.{path}"),
+    })
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(if byte == b'%' {
+            let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+            digit(rest.next()?)? << 4 | digit(rest.next()?)?
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// Boxing a stream that is `Sync` as well.
+trait BoxedSync {
+    fn boxed_sync(self) -> TransportStream;
+}
+
+impl<S> BoxedSync for S
+where
+    S: futures::Stream<Item = Result<Bytes, TransportError>> + Send + Sync + 'static,
+{
+    fn boxed_sync(self) -> TransportStream {
+        Box::pin(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_files_are_named_as_the_specification_says() {
+        for (tough, specification) in [
+            ("ab.stable/cohorts.json", "stable/ab.cohorts.json"),
+            ("ab.stable/releases/os/1.0.0/os.img", "stable/releases/os/1.0.0/ab.os.img"),
+            ("ab.file", "ab.file"),
+            ("ab.dir%2Ffile%2B1", "dir/ab.file+1"),
+        ] {
+            assert_eq!(target_file(tough).as_deref(), Some(specification), "{tough}");
+        }
+        assert_eq!(target_file("nodot"), None);
+        assert_eq!(target_file("ab.%zz"), None);
+    }
+}

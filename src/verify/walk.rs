@@ -1,0 +1,290 @@
+//! The whole repository through the trust core of devices: every role, by every delegation that leads to it.
+//!
+//! A device walks lazily and sees its own path only. Here everything is walked, and a role that fails is noted and does not
+//! end the walk, so that one report tells all that is wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use tidegate_client::tuf::metadata::{MetaFile, TargetFile, Targets};
+use tidegate_client::tuf::path::metadata_file;
+use tidegate_client::tuf::{Chain, Limits, TrustedSet};
+
+use super::origin::Origin;
+use crate::error::Result;
+
+/// Roles visited before the walk gives up: far above any sane repository, far below what hurts.
+const MAX_ROLES: usize = 100_000;
+
+/// A repository, walked.
+#[derive(Debug)]
+pub struct Tree {
+    /// What of it is trusted.
+    pub trusted: TrustedSet,
+    /// Every root file found, ascending, each verified by the one before it.
+    pub roots: Vec<RoleFile>,
+    /// `timestamp.json`.
+    pub timestamp: Option<RoleFile>,
+    /// The snapshot that the timestamp lists.
+    pub snapshot: Option<RoleFile>,
+    /// The targets role and all that are delegated from it, in the order a device would meet them. A role that two
+    /// delegate to is here twice.
+    pub targets: Vec<(Chain, RoleFile)>,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+}
+
+/// A metadata file that verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoleFile {
+    /// The role's name.
+    pub role: String,
+    /// The file's name below `metadata/`.
+    pub file: String,
+    /// The version.
+    pub version: u64,
+    /// When it expires.
+    pub expires: DateTime<Utc>,
+    /// The bytes, as received.
+    pub bytes: Vec<u8>,
+}
+
+/// Something wrong in a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The role, target path or file that it is about.
+    pub subject: String,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl Fault {
+    pub(crate) fn new(subject: impl Into<String>, problem: &dyn fmt::Display) -> Self {
+        Self { subject: subject.into(), problem: problem.to_string() }
+    }
+}
+
+/// A file that a role lists.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed<'a> {
+    /// The delegations that lead to the role.
+    pub chain: &'a Chain,
+    /// The target path.
+    pub path: &'a str,
+    /// Length, hashes and custom data.
+    pub file: &'a TargetFile,
+}
+
+impl Tree {
+    /// Every target that a verified role lists, with the role; one that two roles list comes twice.
+    pub fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.targets
+            .iter()
+            .filter_map(|(chain, _)| Some((chain, self.trusted.targets(chain)?)))
+            .flat_map(|(chain, targets)| targets.targets.iter().map(move |(path, file)| Listed { chain, path, file }))
+    }
+
+    /// A role's content.
+    pub fn role(&self, chain: &Chain) -> Option<&Targets> {
+        self.trusted.targets(chain)
+    }
+}
+
+/// Walks the repository at `origin` from `root`, a root file that is trusted, as of `now`.
+///
+/// Errs only when reading fails for reasons that are not the repository's, or when `root` is no root.
+pub fn walk(origin: &dyn Origin, root: &[u8], now: DateTime<Utc>) -> Result<Tree> {
+    let trusted = TrustedSet::from_root(root, now).map_err(|error| {
+        crate::error::Error::trust("the root to start from is not one that verifies").with_source(error)
+    })?;
+    let first = role_file("root", Some(trusted.root().common.version), root, &trusted.root().common);
+    let mut walker = Walker {
+        origin,
+        limits: Limits::default(),
+        tree: Tree {
+            trusted,
+            roots: vec![first],
+            timestamp: None,
+            snapshot: None,
+            targets: Vec::new(),
+            faults: Vec::new(),
+        },
+    };
+    walker.roots()?;
+    if walker.top_level()? {
+        walker.delegated()?;
+    }
+    Ok(walker.tree)
+}
+
+struct Walker<'a> {
+    origin: &'a dyn Origin,
+    limits: Limits,
+    tree: Tree,
+}
+
+impl Walker<'_> {
+    fn fault(&mut self, subject: &str, problem: impl fmt::Display) {
+        self.tree.faults.push(Fault::new(subject, &problem));
+    }
+
+    /// Follows the chain of roots to its end, and tells whether the last one is in force.
+    fn roots(&mut self) -> Result<()> {
+        loop {
+            let version = self.tree.trusted.root().common.version.saturating_add(1);
+            let Some(bytes) = self.origin.metadata(&metadata_file("root", Some(version)), self.limits.root_length)?
+            else {
+                break;
+            };
+            if let Err(error) = self.tree.trusted.update_root(&bytes) {
+                self.fault(&format!("root {version}"), error);
+                break;
+            }
+            let file = role_file("root", Some(version), &bytes, &self.tree.trusted.root().common);
+            self.tree.roots.push(file);
+        }
+        if let Err(error) = self.tree.trusted.check_final_root() {
+            self.fault("root", error);
+        }
+        Ok(())
+    }
+
+    /// Loads timestamp, snapshot and targets; false if one fails, and with it all that hangs on it.
+    fn top_level(&mut self) -> Result<bool> {
+        let Some(bytes) = self.fetch("timestamp", None, self.limits.timestamp_length)? else { return Ok(false) };
+        if let Err(error) = self.tree.trusted.update_timestamp(&bytes) {
+            self.fault("timestamp", error);
+            return Ok(false);
+        }
+        let Some(timestamp) = self.tree.trusted.timestamp() else { return Ok(false) };
+        self.tree.timestamp = Some(role_file("timestamp", None, &bytes, &timestamp.common));
+
+        let (version, limit) = wanted(timestamp.snapshot(), self.limits.snapshot_length);
+        let Some(bytes) = self.fetch("snapshot", Some(version), limit)? else { return Ok(false) };
+        if let Err(error) = self.tree.trusted.update_snapshot(&bytes) {
+            self.fault("snapshot", error);
+            return Ok(false);
+        }
+        let Some(snapshot) = self.tree.trusted.snapshot() else { return Ok(false) };
+        self.tree.snapshot = Some(role_file("snapshot", Some(version), &bytes, &snapshot.common));
+        self.targets_role(Chain::top())
+    }
+
+    /// Visits all delegated roles, those of a role in their order before those of the next.
+    fn delegated(&mut self) -> Result<()> {
+        let mut pending = self.children(&Chain::top());
+        let mut visited = 0_usize;
+        while let Some(chain) = pending.pop() {
+            visited += 1;
+            if visited > MAX_ROLES {
+                self.fault("targets", format!("more than {MAX_ROLES} roles can be reached from here"));
+                break;
+            }
+            if self.targets_role(chain.clone())? {
+                pending.extend(self.children(&chain));
+            }
+        }
+        self.unreachable();
+        Ok(())
+    }
+
+    /// The chains to a role's delegations, the first one last; none that would lead in a circle.
+    fn children(&self, chain: &Chain) -> Vec<Chain> {
+        let mut above = BTreeSet::new();
+        let mut link = Some(chain.clone());
+        while let Some(chain) = link {
+            above.insert(chain.role().to_owned());
+            link = chain.parent();
+        }
+        let delegations = self.tree.trusted.targets(chain).and_then(|targets| targets.delegations.as_ref());
+        let roles = delegations.iter().flat_map(|delegations| &delegations.roles);
+        let mut children: Vec<_> =
+            roles.filter(|role| !above.contains(&role.name)).map(|role| chain.then(&role.name)).collect();
+        children.reverse();
+        children
+    }
+
+    /// Loads the targets role at the end of a chain; false if it fails.
+    fn targets_role(&mut self, chain: Chain) -> Result<bool> {
+        let role = chain.role().to_owned();
+        let Some(listed) = self.tree.trusted.listed(&role) else {
+            self.fault(&role, "it is delegated to, but the snapshot does not list it");
+            return Ok(false);
+        };
+        let (version, limit) = wanted(listed, self.limits.targets_length);
+        let Some(bytes) = self.fetch(&role, Some(version), limit)? else { return Ok(false) };
+        let taken = if chain.parent().is_none() {
+            self.tree.trusted.update_targets(&bytes)
+        } else {
+            self.tree.trusted.update_delegated(&chain, &bytes)
+        };
+        if let Err(error) = taken {
+            self.fault(&role, error);
+            return Ok(false);
+        }
+        if let Some(targets) = self.tree.trusted.targets(&chain) {
+            let file = role_file(&role, Some(version), &bytes, &targets.common);
+            self.tree.targets.push((chain, file));
+        }
+        Ok(true)
+    }
+
+    /// Notes roles that the snapshot lists and nothing leads to.
+    fn unreachable(&mut self) {
+        let named: BTreeSet<&str> = self
+            .tree
+            .targets
+            .iter()
+            .filter_map(|(chain, _)| self.tree.trusted.targets(chain))
+            .flat_map(|targets| targets.delegations.iter().flat_map(|delegations| &delegations.roles))
+            .map(|role| role.name.as_str())
+            .chain(["targets"])
+            .collect();
+        // Below a role that failed nothing can be said.
+        if !self.tree.faults.is_empty() {
+            return;
+        }
+        let listed: BTreeMap<String, MetaFile> =
+            self.tree.trusted.snapshot().map(|snapshot| snapshot.meta.clone()).unwrap_or_default();
+        let lost: Vec<String> = listed
+            .keys()
+            .map(|file| file.strip_suffix(".json").unwrap_or(file))
+            .filter(|role| !named.contains(role))
+            .map(ToOwned::to_owned)
+            .collect();
+        for role in lost {
+            self.fault(&role, "the snapshot lists it, but no role delegates to it");
+        }
+    }
+
+    /// Reads a role's file; a missing one is a fault.
+    fn fetch(&mut self, role: &str, version: Option<u64>, limit: u64) -> Result<Option<Vec<u8>>> {
+        let file = metadata_file(role, version);
+        let bytes = self.origin.metadata(&file, limit)?;
+        if bytes.is_none() {
+            self.fault(role, format!("metadata/{file} is missing"));
+        }
+        Ok(bytes)
+    }
+}
+
+/// The version to fetch and how many bytes to read at most.
+fn wanted(listed: &MetaFile, limit: u64) -> (u64, u64) {
+    (listed.version, listed.length.map_or(limit, |length| length.min(limit)))
+}
+
+fn role_file(
+    role: &str,
+    version: Option<u64>,
+    bytes: &[u8],
+    common: &tidegate_client::tuf::metadata::Common,
+) -> RoleFile {
+    RoleFile {
+        role: role.to_owned(),
+        file: metadata_file(role, version),
+        version: common.version,
+        expires: common.expires,
+        bytes: bytes.to_vec(),
+    }
+}

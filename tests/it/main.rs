@@ -1,0 +1,6 @@
+//! The integration tests, one binary: they link once.
+#![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
+
+mod publish;
+mod support;
+mod verify;

@@ -1,0 +1,274 @@
+//! Makes workspaces with the publisher's own metadata library: channels, cohorts and releases without the life of a release.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use tidegate::keys::example::EXAMPLE_KEYS;
+use tidegate::keys::generate::{Kind, generate};
+use tidegate::keys::{FileKey, KeyEntry, KeyRing, KeyUri, NoPassphrases, Signer as _};
+use tidegate::metadata::{Delegation, Document, Edit, OnlineLifetimes, Repository, RoleKeys};
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::layout;
+use tidegate_client::model::manifest::Manifest;
+use tidegate_client::model::name::Name;
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::tuf::key::Key;
+
+const YEAR: TimeDelta = TimeDelta::days(365);
+const ONLINE: OnlineLifetimes = OnlineLifetimes { snapshot: TimeDelta::days(7), timestamp: TimeDelta::days(1) };
+
+/// A workspace with one channel, `stable`, and one product, `os`.
+pub struct Forge {
+    folder: tempfile::TempDir,
+    keys: BTreeMap<&'static str, Key>,
+    now: DateTime<Utc>,
+}
+
+/// The bytes of a file and what metadata lists of it.
+struct Listed {
+    length: u64,
+    sha256: [u8; 32],
+}
+
+impl Forge {
+    /// A workspace with these cohorts, in equal shares, and no release. Its keys are fresh ones.
+    pub fn new(cohorts: &[&str]) -> Self {
+        Self::build(&cohorts.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), false)
+    }
+
+    /// The same with the example keys.
+    pub fn with_example_keys(cohorts: &[&str]) -> Self {
+        Self::build(&cohorts.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), true)
+    }
+
+    /// A workspace with so many cohorts: `c0000`, `c0001` and so on.
+    pub fn with_cohorts(count: usize) -> Self {
+        Self::build(&(0..count).map(|number| format!("c{number:04}")).collect::<Vec<_>>(), false)
+    }
+
+    fn build(cohorts: &[String], example: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut forge = Self { folder, keys: BTreeMap::new(), now: Utc::now().trunc_subsecs(0) - TimeDelta::hours(2) };
+        forge.make_keys(example);
+
+        let share = 1_000_000 / cohorts.len();
+        let rest = 1_000_000 - share * cohorts.len();
+        let cohort = |(index, name)| json!({"name": name, "share": if index == 0 { share + rest } else { share }});
+        let map = json!({
+            "schema": 1,
+            "salt": "00".repeat(32),
+            "cohorts": cohorts.iter().enumerate().map(cohort).collect::<Vec<_>>(),
+        });
+        let map = CohortMap::from_value(&map).unwrap().to_bytes().unwrap();
+        let map = forge.store(&map);
+
+        let mut edit = Edit::initial(forge.now, ONLINE);
+        let roles = [
+            ("root", forge.role(2, &["root-1", "root-2", "root-3"])),
+            ("targets", forge.role(2, &["targets-1", "targets-2", "targets-3"])),
+            ("snapshot", forge.role(1, &["snapshot"])),
+            ("timestamp", forge.role(1, &["timestamp"])),
+        ];
+        edit.put("root", Document::root(&roles.into_iter().collect()), YEAR);
+        let mut targets = Document::targets();
+        let paths = layout::channel_patterns(&name("stable"));
+        targets.set_delegation(&Delegation {
+            name: "stable".into(),
+            keys: forge.role(2, &["release-1", "release-2"]),
+            paths,
+        });
+        edit.put("targets", targets, YEAR);
+        let mut stable = Document::targets();
+        stable.set_target("stable/cohorts.json", map.length, &map.sha256, None);
+        for cohort in cohorts {
+            stable.set_delegation(&Delegation {
+                name: format!("stable.{cohort}"),
+                keys: forge.role(1, &["rollout"]),
+                paths: layout::cohort_patterns(&name("stable"), &name(cohort)),
+            });
+            edit.put(&format!("stable.{cohort}"), Document::targets(), YEAR);
+        }
+        edit.put("stable", stable, YEAR);
+        edit.finish(&mut forge.ring()).unwrap().unwrap().changes.commit(forge.folder.path()).unwrap();
+        forge
+    }
+
+    /// The workspace.
+    pub fn dir(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The root that devices are shipped with.
+    pub fn root(&self) -> Vec<u8> {
+        std::fs::read(self.dir().join("metadata/1.root.json")).unwrap()
+    }
+
+    /// When the last change was made.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.now
+    }
+
+    /// A second workspace in the state of this one: another checkout.
+    pub fn fork(&self) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        copy(self.dir(), folder.path());
+        Self { folder, keys: self.keys.clone(), now: self.now }
+    }
+
+    /// Registers a release of `os` with these artifacts; its sequence is `sequence`.
+    pub fn release(&mut self, version: &str, sequence: u64, artifacts: &[(&str, &[u8])]) {
+        let artifacts: Vec<(String, Listed)> = artifacts
+            .iter()
+            .map(|(file, bytes)| (format!("stable/releases/os/{version}/{file}"), self.store(bytes)))
+            .collect();
+        let listed: Vec<Value> = artifacts
+            .iter()
+            .map(|(path, file)| {
+                json!({
+                    "name": path.rsplit('/').next(), "path": path, "length": file.length, "sha256": to_hex(&file.sha256),
+                    "hardware": ["board-a"], "media_type": "application/octet-stream",
+                })
+            })
+            .collect();
+        let manifest = json!({
+            "schema": 1, "product": "os", "version": version, "sequence": sequence, "channel": "stable",
+            "created": tidegate_client::tuf::time::format(self.now), "build": {"id": format!("build-{sequence}")},
+            "urgency": "normal", "artifacts": listed,
+        });
+        let manifest = Manifest::from_value(&manifest).unwrap().to_bytes().unwrap();
+        let manifest = self.store(&manifest);
+        self.edit(|edit| {
+            edit.change("stable", YEAR, |stable| {
+                for (path, file) in &artifacts {
+                    stable.set_target(path, file.length, &file.sha256, None);
+                }
+                let path = format!("stable/releases/os/{version}/manifest.json");
+                stable.set_target(&path, manifest.length, &manifest.sha256, None);
+            })
+            .unwrap();
+        });
+    }
+
+    /// Assigns a registered release to a cohort, to everyone in it at once.
+    pub fn assign(&mut self, cohort: &str, version: &str) {
+        let manifest = self.manifest(version);
+        let sequence = Manifest::parse(&manifest).unwrap().sequence;
+        let custom = json!({
+            "schema": 1, "release": version, "sequence": sequence, "stage": "limited", "paused": false,
+            "assigned": tidegate_client::tuf::time::format(self.now),
+        });
+        let file = Listed { length: manifest.len() as u64, sha256: Sha256::digest(&manifest).into() };
+        self.list_in_cohort(cohort, &file, custom);
+    }
+
+    /// Lists any bytes as what a cohort is assigned, with any `custom.tidegate`.
+    pub fn assign_bytes(&mut self, cohort: &str, bytes: &[u8], custom: Value) {
+        let file = self.store(bytes);
+        self.list_in_cohort(cohort, &file, custom);
+    }
+
+    fn list_in_cohort(&mut self, cohort: &str, file: &Listed, custom: Value) {
+        let custom = Map::from_iter([("tidegate".to_owned(), custom)]);
+        self.edit(|edit| {
+            edit.change(&format!("stable.{cohort}"), YEAR, |role| {
+                let path = format!("stable/cohorts/{cohort}/os.json");
+                role.set_target(&path, file.length, &file.sha256, Some(custom));
+            })
+            .unwrap();
+        });
+    }
+
+    /// Signs roles anew as they are.
+    pub fn renew(&mut self, roles: &[&str]) {
+        self.edit(|edit| roles.iter().for_each(|role| edit.renew(role, YEAR).unwrap()));
+    }
+
+    /// Any change to the metadata, a minute after the last one.
+    pub fn edit(&mut self, change: impl FnOnce(&mut Edit<'_>)) {
+        self.now += TimeDelta::minutes(1);
+        let base = Repository::open(self.dir()).unwrap();
+        let mut edit = Edit::new(&base, self.now, ONLINE).unwrap();
+        change(&mut edit);
+        edit.finish(&mut self.ring()).unwrap().unwrap().changes.commit(self.dir()).unwrap();
+    }
+
+    /// The version of a role.
+    pub fn version(&self, role: &str) -> u64 {
+        Repository::open(self.dir()).unwrap().role(role).unwrap().version
+    }
+
+    /// The approved manifest of a release.
+    pub fn manifest(&self, version: &str) -> Vec<u8> {
+        let repository = Repository::open(self.dir()).unwrap();
+        let stable = repository.targets("stable").unwrap();
+        let file = &stable.targets[&format!("stable/releases/os/{version}/manifest.json")];
+        std::fs::read(self.artifact(&file.hashes.name_prefix())).unwrap()
+    }
+
+    /// Where the workspace keeps the bytes with this SHA-256.
+    pub fn artifact(&self, sha256: &str) -> PathBuf {
+        self.dir().join("artifacts/sha256").join(sha256)
+    }
+
+    fn store(&self, bytes: &[u8]) -> Listed {
+        let sha256: [u8; 32] = Sha256::digest(bytes).into();
+        let path = self.artifact(&to_hex(&sha256));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+        Listed { length: bytes.len() as u64, sha256 }
+    }
+
+    fn make_keys(&mut self, example: bool) {
+        for key in EXAMPLE_KEYS {
+            let pem = if example { key.pem.to_owned() } else { generate(Kind::Ed25519, None).unwrap().pem.to_string() };
+            self.keys.insert(key.name, FileKey::from_pem(key.name, &pem, &mut NoPassphrases).unwrap().public().clone());
+            let path = self.key_file(key.name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, pem).unwrap();
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt as _;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            }
+        }
+    }
+
+    fn key_file(&self, name: &str) -> PathBuf {
+        self.dir().join("keys").join(format!("{name}.pem"))
+    }
+
+    fn ring(&self) -> KeyRing {
+        let entries = self.keys.iter().map(|(name, public)| KeyEntry {
+            name: (*name).to_owned(),
+            uri: KeyUri::File(self.key_file(name)),
+            public: public.clone(),
+            holder: None,
+        });
+        KeyRing::new(self.dir(), entries.collect(), Box::new(NoPassphrases))
+    }
+
+    fn role(&self, threshold: u64, names: &[&str]) -> RoleKeys {
+        RoleKeys { keys: names.iter().map(|name| self.keys[name].clone()).collect(), threshold }
+    }
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// Copies a folder with all that is in it.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What an audit says of sound and of unsound repositories.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tidegate::publish::{self, Remote, Workspace};
+use tidegate::verify::{Check, Report, Repository, verify};
+
+use crate::support::Forge;
+
+/// A workspace with two releases and two cohorts, published.
+async fn published() -> (Forge, tempfile::TempDir) {
+    let mut forge = Forge::new(&["early", "late"]);
+    forge.release("1.0.0", 1, &[("rootfs.img", b"one"), ("boot.img", &vec![7; 100_000])]);
+    forge.release("1.1.0", 2, &[("rootfs.img", b"two")]);
+    forge.assign("early", "1.1.0");
+    forge.assign("late", "1.0.0");
+    let place = tempfile::tempdir().unwrap();
+    publish(&forge, place.path()).await;
+    (forge, place)
+}
+
+async fn publish(forge: &Forge, place: &std::path::Path) {
+    let (source, remote) = (Workspace::new(forge.dir()), Remote::open(place.to_str().unwrap()).unwrap());
+    let plan = publish::plan(&source, &remote, forge.now()).await.unwrap();
+    publish::execute(&plan, &source, &remote, &|_| {}).await.unwrap();
+}
+
+async fn audit(forge: &Forge, place: &std::path::Path) -> Report {
+    let origin = Arc::new(Repository::open(place.to_str().unwrap()).unwrap());
+    verify(origin, "the repository", forge.root(), chrono::Utc::now()).await.unwrap()
+}
+
+/// The faults that a check found.
+fn faults(report: &Report, check: Check) -> Vec<String> {
+    report.faults.iter().filter(|f| f.check == check).map(|f| format!("{}: {}", f.subject, f.problem)).collect()
+}
+
+#[tokio::test]
+async fn a_sound_repository_passes_both_implementations() {
+    let (forge, place) = published().await;
+    let report = audit(&forge, place.path()).await;
+    assert!(report.ok, "{report}");
+    let items: Vec<(Check, u64)> = report.rows.iter().map(|row| (row.check, row.items)).collect();
+    // Metadata: root, timestamp, snapshot, targets, stable, two cohorts. Targets: cohort map, two manifests (each listed by
+    // its channel and by a cohort, two files), three artifacts.
+    assert_eq!(
+        items,
+        [
+            (Check::Metadata, 7),
+            (Check::Targets, 8),
+            (Check::Delegations, 3),
+            (Check::CohortMaps, 1),
+            (Check::Manifests, 2),
+            (Check::Assignments, 2),
+            (Check::SecondMetadata, 7),
+            (Check::SecondTargets, 8),
+        ]
+    );
+    assert_eq!(report.first_to_expire.unwrap().role, "timestamp");
+}
+
+#[tokio::test]
+async fn it_is_read_over_http_as_well() {
+    let (forge, place) = published().await;
+    let server = tidegate::serve::Server::bind(place.path(), ([127, 0, 0, 1], 0).into()).await.unwrap();
+    let (url, meter) = (format!("http://{}", server.address()), server.meter());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn(server.run(async {
+        let _ = stopped.await;
+    }));
+    let report =
+        verify(Arc::new(Repository::open(&url).unwrap()), &url, forge.root(), chrono::Utc::now()).await.unwrap();
+    assert!(report.ok, "{report}");
+    assert_eq!(meter.read().connections, 1, "one connection is kept alive");
+    stop.send(()).unwrap();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn every_flipped_byte_of_every_file_is_found() {
+    let (forge, place) = published().await;
+    let mut files = Vec::new();
+    let mut folders = vec![place.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().unwrap() != ".publish.lock" {
+                files.push(path);
+            }
+        }
+    }
+    assert_eq!(files.len(), 15);
+    for path in files {
+        let good = std::fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        // Past the signatures' start, so that it is a signature or the content that breaks.
+        let at = bad.len() * 2 / 3;
+        bad[at] ^= 1;
+        std::fs::write(&path, &bad).unwrap();
+        let is_start = path.ends_with("metadata/1.root.json");
+        let report = audit(&forge, place.path()).await;
+        // The root to start from was given, so that the published copy is looked at by nobody.
+        assert_eq!(report.ok, is_start, "{}: {report}", path.display());
+        std::fs::write(&path, &good).unwrap();
+
+        std::fs::remove_file(&path).unwrap();
+        let report = audit(&forge, place.path()).await;
+        assert_eq!(report.ok, is_start, "{} removed: {report}", path.display());
+        std::fs::write(&path, &good).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_rollout_key_can_only_choose_among_what_the_channel_has_approved() {
+    let (mut forge, place) = published().await;
+    let manifest = String::from_utf8(forge.manifest("1.1.0")).unwrap().replace("build-2", "build-x");
+    let custom = json!({
+        "schema": 1, "release": "1.1.0", "sequence": 2, "stage": "limited", "paused": false, "assigned": "2026-01-01T00:00:00Z",
+    });
+    forge.assign_bytes("late", manifest.as_bytes(), custom);
+    publish(&forge, place.path()).await;
+    let report = audit(&forge, place.path()).await;
+    assert_eq!(
+        faults(&report, Check::Assignments),
+        ["stable/cohorts/late/os.json: what it assigns as 1.1.0 is not the manifest that stable has approved at \
+          stable/releases/os/1.1.0/manifest.json"]
+    );
+
+    let custom = json!({
+        "schema": 1, "release": "6.6.6", "sequence": 9, "stage": "limited", "paused": false, "assigned": "2026-01-01T00:00:00Z",
+    });
+    forge.assign_bytes("late", b"{}", custom);
+    publish(&forge, place.path()).await;
+    let report = audit(&forge, place.path()).await;
+    assert_eq!(
+        faults(&report, Check::Assignments),
+        ["stable/cohorts/late/os.json: it assigns 6.6.6, which stable has not approved"]
+    );
+
+    let (length, good) = (forge.manifest("1.1.0").len(), forge.manifest("1.1.0"));
+    let custom = json!({
+        "schema": 1, "release": "1.1.0", "sequence": 9, "stage": "limited", "paused": false, "assigned": "2026-01-01T00:00:00Z",
+    });
+    assert!(length > 0);
+    forge.assign_bytes("late", &good, custom);
+    publish(&forge, place.path()).await;
+    let report = audit(&forge, place.path()).await;
+    assert_eq!(
+        faults(&report, Check::Assignments),
+        ["stable/cohorts/late/os.json: it assigns 1.1.0 as sequence 9, but its manifest says 2"]
+    );
+}
+
+#[tokio::test]
+async fn what_has_expired_is_told_by_both() {
+    let (forge, place) = published().await;
+    let origin = Arc::new(Repository::open(place.path().to_str().unwrap()).unwrap());
+    let later = chrono::Utc::now() + chrono::TimeDelta::days(3);
+    let report = verify(origin, "the repository", forge.root(), later).await.unwrap();
+    assert!(!report.ok);
+    assert!(faults(&report, Check::Metadata)[0].starts_with("timestamp: "), "{report}");
+    // tough has its own clock, and was told that its word on expiry is not asked for.
+    let second = report.rows.iter().find(|row| row.check == Check::SecondMetadata).unwrap();
+    assert!(second.ok && second.detail.contains("expiry not judged"), "{report}");
+}
+
+#[tokio::test]
+async fn a_root_that_is_none_is_refused() {
+    let (_forge, place) = published().await;
+    let origin = Arc::new(Repository::open(place.path().to_str().unwrap()).unwrap());
+    let error = verify(origin, "the repository", b"{}".to_vec(), chrono::Utc::now()).await.unwrap_err();
+    assert_eq!(error.kind(), tidegate::Kind::Trust);
+}
