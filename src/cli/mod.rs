@@ -4,8 +4,10 @@
 //! returns the library's errors; [`error`] alone turns those into text and exit codes.
 
 mod error;
+mod publish;
 mod serve;
 pub mod ui;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +55,8 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Publish(publish::Args),
+    Verify(verify::Args),
     Serve(serve::Args),
 }
 
@@ -90,6 +94,8 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()> {
     match command {
+        Command::Publish(args) => publish::run(args, context),
+        Command::Verify(args) => verify::run(args, context),
         Command::Serve(args) => serve::run(args, context),
     }
 }

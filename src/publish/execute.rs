@@ -9,7 +9,7 @@ use tidegate_client::tuf::hash::to_hex;
 
 use super::plan::{Content, Object, Plan, Stage, State, TIMESTAMP};
 use super::remote::{Outcome, Remote};
-use super::source::Workspace;
+use super::source::Source;
 use crate::error::{Error, Kind, Result};
 
 /// Objects of one stage that are under way at once.
@@ -43,7 +43,7 @@ pub enum Event<'a> {
 /// it again completes it. Errs with [`Kind::Conflict`] if another publisher was faster; devices then see theirs, untouched.
 pub async fn execute(
     plan: &Plan,
-    source: &Workspace,
+    source: &Source,
     remote: &Remote,
     progress: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Report> {
@@ -118,7 +118,7 @@ impl Counts {
 /// Writes an object that never changes.
 async fn create(
     object: &Object,
-    source: &Workspace,
+    source: &Source,
     remote: &Remote,
     counts: &Counts,
     progress: &(dyn Fn(Event<'_>) + Sync),

@@ -20,4 +20,4 @@ pub use self::headers::Headers;
 pub use self::notice::Notice;
 pub use self::plan::{Object, Plan, Stage, State, Totals, plan};
 pub use self::remote::{Guard, Outcome, Remote, Seen};
-pub use self::source::Workspace;
+pub use self::source::Source;

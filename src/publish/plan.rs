@@ -16,7 +16,7 @@ use tidegate_client::tuf::{Chain, Limits};
 
 use super::notice::{self, Notice};
 use super::remote::{Remote, Seen};
-use super::source::Workspace;
+use super::source::Source;
 use crate::error::{Error, Kind, Result};
 use crate::keys::example;
 use crate::verify::{Origin as _, RoleFile, Tree, walk};
@@ -139,7 +139,7 @@ impl Plan {
 ///
 /// Errs if a device would not accept the workspace's metadata, if an example key would leave the machine, and if what is live is
 /// not something that the workspace has grown out of.
-pub async fn plan(source: &Workspace, remote: &Remote, now: DateTime<Utc>) -> Result<Plan> {
+pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<Plan> {
     let first = source.first_root()?;
     let tree = walk(source, &first, now)?;
     sound(&tree)?;
@@ -230,7 +230,7 @@ impl Live {
     /// Reads what is live and finds it among what the workspace has been.
     ///
     /// Its signatures are not looked at: it decides only what need not be sent again, and is about to be replaced.
-    fn read(source: &Workspace, remote: &Remote, seen: &Seen, ours: &RoleFile) -> Result<Self> {
+    fn read(source: &Source, remote: &Remote, seen: &Seen, ours: &RoleFile) -> Result<Self> {
         let place = remote.name();
         let foreign = |error| {
             Error::trust(format!("{TIMESTAMP} at {place} is not a timestamp"))
@@ -288,7 +288,7 @@ async fn newest_live_root(remote: &Remote, roots: &[RoleFile], requests: &mut u6
 
 /// The content of a role as it is live: from the workspace if it still has that version, else from the place itself.
 async fn live_role(
-    source: &Workspace,
+    source: &Source,
     remote: &Remote,
     role: &str,
     version: u64,

@@ -15,12 +15,12 @@ const MAX_ROOT: u64 = 1 << 20;
 
 /// A workspace as an [`Origin`]: metadata as it lies there, targets from the content-addressed folder.
 #[derive(Debug, Clone)]
-pub struct Workspace {
+pub struct Source {
     dir: PathBuf,
     origin: ByHash,
 }
 
-impl Workspace {
+impl Source {
     /// The workspace in `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let dir = dir.into();
@@ -54,7 +54,7 @@ impl Workspace {
     }
 }
 
-impl Origin for Workspace {
+impl Origin for Source {
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         self.origin.metadata(file, limit)
     }

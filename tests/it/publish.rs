@@ -8,7 +8,7 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use tidegate::Kind;
 use tidegate::error::Result;
-use tidegate::publish::{self, Event, Outcome, Plan, Remote, Report, Stage, State, Workspace};
+use tidegate::publish::{self, Event, Outcome, Plan, Remote, Report, Source, Stage, State};
 use tidegate::verify::{self, Repository};
 
 use crate::support::Forge;
@@ -29,12 +29,12 @@ fn changed(forge: &mut Forge) {
 }
 
 async fn plan(forge: &Forge, remote: &Remote) -> Result<Plan> {
-    publish::plan(&Workspace::new(forge.dir()), remote, forge.now()).await
+    publish::plan(&Source::new(forge.dir()), remote, forge.now()).await
 }
 
 async fn publish(forge: &Forge, remote: &Remote) -> Result<Report> {
     let plan = plan(forge, remote).await?;
-    publish::execute(&plan, &Workspace::new(forge.dir()), remote, &|_| {}).await
+    publish::execute(&plan, &Source::new(forge.dir()), remote, &|_| {}).await
 }
 
 fn folder(path: &Path) -> Remote {
@@ -216,7 +216,7 @@ async fn of_two_publishers_one_wins_and_the_other_is_told() {
         one.renew(&[&format!("stable.c{:04}", 2 * round)]);
         two.renew(&[&format!("stable.c{:04}", 2 * round + 1)]);
         let (a, b) = (plan(&one, &remote()).await.unwrap(), plan(&two, &remote()).await.unwrap());
-        let (source_a, source_b) = (Workspace::new(one.dir()), Workspace::new(two.dir()));
+        let (source_a, source_b) = (Source::new(one.dir()), Source::new(two.dir()));
         let (here, there) = (remote(), remote());
         let (a, b) = tokio::join!(
             publish::execute(&a, &source_a, &here, &|_| {}),
@@ -257,7 +257,7 @@ async fn a_publication_that_loses_to_a_renewal_of_the_timestamp_is_finished_with
         Fault::None
     };
     let late = remote().wrapped(|store| Arc::new(Faulty::new(store, Arc::new(script))));
-    let error = publish::execute(&prepared, &Workspace::new(base.dir()), &late, &|_| {}).await.unwrap_err();
+    let error = publish::execute(&prepared, &Source::new(base.dir()), &late, &|_| {}).await.unwrap_err();
     assert!(error.to_string().contains("another publisher was faster"), "{error}");
 
     // A new timestamp over the same snapshot finishes it; all the rest is there.
@@ -332,7 +332,7 @@ async fn an_immutable_object_with_other_content_is_never_replaced() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         // The same length, so that only the content tells.
         std::fs::write(&path, vec![0; usize::try_from(object.length).unwrap()]).unwrap();
-        let error = publish::execute(&plan, &Workspace::new(forge.dir()), &remote, &|_| {}).await.unwrap_err();
+        let error = publish::execute(&plan, &Source::new(forge.dir()), &remote, &|_| {}).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Conflict);
         assert!(error.to_string().contains(problem), "{error}");
         assert!(std::fs::read(&path).unwrap().iter().all(|byte| *byte == 0));
@@ -363,7 +363,7 @@ async fn what_an_interrupted_publication_left_is_found_and_not_sent_again() {
     let plan = plan(&forge, &remote).await.unwrap();
     let outcomes = Mutex::new(Vec::new());
     let sent = AtomicU64::new(0);
-    let report = publish::execute(&plan, &Workspace::new(forge.dir()), &remote, &|event| match event {
+    let report = publish::execute(&plan, &Source::new(forge.dir()), &remote, &|event| match event {
         Event::Sent(bytes) => {
             sent.fetch_add(bytes, Ordering::SeqCst);
         }
@@ -419,7 +419,7 @@ async fn objects_carry_the_headers_that_caches_need() {
 async fn what_devices_would_refuse_is_not_published() {
     let (place, forge) = (tempfile::tempdir().unwrap(), workspace());
     let late = forge.now() + chrono::TimeDelta::days(2);
-    let source = Workspace::new(forge.dir());
+    let source = Source::new(forge.dir());
     let error = publish::plan(&source, &folder(place.path()), late).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Trust);
     assert!(error.to_string().starts_with("devices would refuse this workspace: timestamp: "), "{error}");
@@ -438,7 +438,7 @@ async fn what_devices_would_refuse_is_not_published() {
     assert!(!place.path().join("metadata/timestamp.json").exists());
 
     let nowhere = tempfile::tempdir().unwrap();
-    let error = publish::plan(&Workspace::new(nowhere.path()), &folder(place.path()), late).await.unwrap_err();
+    let error = publish::plan(&Source::new(nowhere.path()), &folder(place.path()), late).await.unwrap_err();
     assert!(error.remedy_text().unwrap().contains("tidegate init"), "{error}");
     assert!(Remote::open("s3://bucket").is_err_and(|error| error.kind() == Kind::Usage));
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tidegate::publish::{self, Remote, Workspace};
+use tidegate::publish::{self, Remote, Source};
 use tidegate::verify::{Check, Report, Repository, verify};
 
 use crate::support::Forge;
@@ -21,7 +21,7 @@ async fn published() -> (Forge, tempfile::TempDir) {
 }
 
 async fn publish(forge: &Forge, place: &std::path::Path) {
-    let (source, remote) = (Workspace::new(forge.dir()), Remote::open(place.to_str().unwrap()).unwrap());
+    let (source, remote) = (Source::new(forge.dir()), Remote::open(place.to_str().unwrap()).unwrap());
     let plan = publish::plan(&source, &remote, forge.now()).await.unwrap();
     publish::execute(&plan, &source, &remote, &|_| {}).await.unwrap();
 }

@@ -1,0 +1,46 @@
+//! `tidegate verify`: an audit of a repository, by two implementations.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args as ClapArgs;
+
+use super::{Context, block_on};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::verify::{Repository, verify};
+
+/// Above any root file that a client reads.
+const MAX_ROOT: u64 = 1 << 20;
+
+/// Audit a published repository
+///
+/// Reads all metadata and every target with the trust core of devices, checks that what cohorts are assigned is what their channels
+/// have approved, and reads all of it once more with tough, an independent implementation. Exits with 1 if anything is wrong.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The repository: a folder, or a URL that starts with https://, http:// or file://
+    place: String,
+    /// The root file to start from: one that you trust, such as the one devices are shipped with
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+}
+
+/// Audits, and prints the report.
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let ui = &context.ui;
+    let root = files::read(&args.root, MAX_ROOT)?;
+    let origin = Arc::new(Repository::open(&args.place)?);
+    ui.status(format_args!("reading all of {}", args.place));
+    let report = block_on(verify(origin, &args.place, root, context.now))?;
+    if ui.is_json() {
+        ui.json(&report)?;
+    } else {
+        ui.result(&report)?;
+    }
+    if report.ok {
+        return Ok(());
+    }
+    Err(Error::trust(format!("{} is not sound", args.place))
+        .remedy("publish again from a sound workspace; devices keep what they have and wait"))
+}
