@@ -132,7 +132,7 @@ fn new_checker(wanted: &Wanted) -> Checker {
 }
 
 /// The name of a download that is not complete.
-fn part_of(path: &Path) -> PathBuf {
+pub(crate) fn part_of(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".part");
     path.with_file_name(name)
@@ -147,7 +147,7 @@ fn resumable(part: &Path, wanted: &Wanted) -> io::Result<Option<Checker>> {
 }
 
 /// Whether the file at `path` is the one that is wanted.
-pub(crate) fn matches(path: &Path, wanted: &Wanted) -> io::Result<bool> {
+fn matches(path: &Path, wanted: &Wanted) -> io::Result<bool> {
     if regular_length(path)? != Some(wanted.length) {
         return Ok(false);
     }

@@ -76,12 +76,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The two powers disagree: the cohort role and the channel role do not vouch for the same manifest.
-    #[error("{assignment} assigns a manifest that {approval} does not approve: {reason}")]
+    /// The two powers disagree: what one role assigns is not what the other approves.
+    #[error("{what} is not approved by role {approval}: {reason}")]
     NotApproved {
-        /// The role that assigns.
-        assignment: String,
-        /// The role that must approve.
+        /// What is not approved.
+        what: String,
+        /// The role that must approve it.
         approval: String,
         /// How they differ.
         reason: String,
@@ -117,7 +117,8 @@ pub enum Error {
 }
 
 /// Whose fault an error is: who has to act.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Fault {
     /// The repository's, or of someone between it and the device: the publisher must act, or the device is under attack.
     Peer,

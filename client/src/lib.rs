@@ -1,6 +1,7 @@
 //! The device's side of Tidegate.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 pub mod clock;
+pub mod device;
 pub mod disk;
 pub mod download;
 mod error;

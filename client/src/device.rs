@@ -1,0 +1,483 @@
+//! A device: it discovers what its cohort is given, decides, downloads, installs and confirms.
+//!
+//! ```text
+//! refresh -> CHANNEL/cohorts.json -> cohort -> assignment (role CHANNEL.COHORT)
+//!                                                  |  the same hash and length
+//!                                   manifest (role CHANNEL) -> decide -> download -> install -> confirm
+//! ```
+//!
+//! Two powers must agree before anything is installed: the cohort's role assigns a release, and the channel's role lists
+//! that release's manifest, and every artifact in it, under the release's own path with the same hash.
+//!
+//! A device needs only its own path through the repository. What is wrong with another cohort does not reach it; and when
+//! its own cohort's role has expired or is not there, that is a decision, not an error: it keeps what it has and says why.
+
+mod builder;
+mod state;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+pub use builder::DeviceBuilder;
+pub use state::{InstallState, Record, Release};
+use state::{Kept, Quarantine};
+
+use crate::clock::Clock;
+use crate::download::{self, Progress, Wanted, download};
+use crate::error::Error;
+use crate::fetch::Fetch;
+use crate::install::{Artifact, Installer};
+use crate::model::cohort::{CohortChoice, CohortMap};
+use crate::model::decision::{Inputs, Installed, Offer, Outcome, Profile, Quarantined};
+use crate::model::digest::Digest;
+use crate::model::explanation::{Explanation, explain};
+use crate::model::facts::Facts;
+use crate::model::layout;
+use crate::model::manifest::Manifest;
+use crate::model::rollout::Assignment;
+use crate::model::time::Instant;
+use crate::store::{DirStore, Store as _};
+use crate::tuf;
+use crate::tuf::hash::Checker;
+use crate::tuf::path::TargetPath;
+use crate::tuf::{Chain, Found};
+use crate::updater::{Repair, Updater};
+
+/// The longest cohort map that is read, in bytes.
+const COHORTS_LENGTH: u64 = 8_000_000;
+/// The longest manifest that is read, in bytes.
+const MANIFEST_LENGTH: u64 = 1_000_000;
+
+/// A device and its state folder, which is locked while this value lives.
+pub struct Device {
+    profile: Profile,
+    factory: Installed,
+    updater: Updater<Box<dyn Fetch + Send>, DirStore, Box<dyn Clock + Send>>,
+    installer: Option<Box<dyn Installer + Send>>,
+    store: DirStore,
+    record: Kept<Record>,
+    quarantine: Kept<Quarantine>,
+    repairs: Vec<Repair>,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// The decision, with the outcome of every rule.
+    #[serde(flatten)]
+    pub explanation: Explanation,
+    /// The decision on the assigned release, if it leads over the bridge that `explanation` is about.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub on_the_way_to: Vec<Explanation>,
+    /// What to download, if the decision is to install.
+    pub update: Option<Update>,
+    /// Stored files that were damaged and are replaced.
+    pub repairs: Vec<Repair>,
+}
+
+/// A release that is to be installed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Update {
+    /// Which release it is.
+    #[serde(flatten)]
+    pub release: Release,
+    /// Its artifacts for this device.
+    pub artifacts: Vec<UpdateArtifact>,
+}
+
+/// One file of an update.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UpdateArtifact {
+    /// Its name in the manifest.
+    pub name: String,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Its SHA-256.
+    pub sha256: Digest,
+    /// Where it is fetched from.
+    pub url: String,
+    #[serde(skip)]
+    wanted: Wanted,
+}
+
+/// An update whose artifacts are here and verified.
+#[derive(Debug, Clone)]
+pub struct Downloaded {
+    update: Update,
+    artifacts: Vec<Artifact>,
+}
+
+impl Downloaded {
+    /// What was downloaded.
+    pub fn update(&self) -> &Update {
+        &self.update
+    }
+
+    /// Where it is.
+    pub fn artifacts(&self) -> &[Artifact] {
+        &self.artifacts
+    }
+}
+
+/// What a device has and knows, without asking the repository.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// Who it is, with what it runs.
+    pub device: Profile,
+    /// What was installed last, if anything was.
+    pub installed: Option<Record>,
+    /// Releases that failed here and are not tried again.
+    pub quarantined: Vec<Quarantined>,
+    /// Stored files that were damaged and are replaced.
+    pub repairs: Vec<Repair>,
+}
+
+impl Check {
+    /// What to do.
+    pub fn outcome(&self) -> &Outcome {
+        &self.explanation.decision.outcome
+    }
+}
+
+impl Device {
+    /// Starts to describe a device.
+    pub fn builder() -> DeviceBuilder {
+        DeviceBuilder::default()
+    }
+
+    /// Asks the repository what this device is to run, and decides. Nothing is installed.
+    ///
+    /// # Errors
+    ///
+    /// If the repository cannot be reached or is not to be trusted. That it has nothing for this device is no error.
+    pub fn check(&mut self) -> Result<Check, Error> {
+        let profile = self.profile.clone();
+        self.look(&profile, None)
+    }
+
+    /// The same for this device as it would be with other facts, or at another time.
+    pub fn explain(&mut self, facts: Option<Facts>, at: Option<Instant>) -> Result<Check, Error> {
+        let own_facts = facts.unwrap_or_else(|| self.profile.own_facts.clone());
+        let profile = Profile { own_facts, ..self.profile.clone() };
+        self.look(&profile, at)
+    }
+
+    /// Brings an update's artifacts into the state folder, resuming what was begun. Other downloads there are removed.
+    pub fn download(&self, update: &Update, progress: &mut dyn FnMut(&str, Progress)) -> Result<Downloaded, Error> {
+        self.remove_downloads_but(update);
+        let mut artifacts = Vec::new();
+        for artifact in &update.artifacts {
+            let path = self.download_path(artifact);
+            let mut progress = |at| progress(&artifact.name, at);
+            download(self.updater.fetcher(), self.store.disk(), &artifact.wanted, &path, &mut progress)?;
+            artifacts.push(Artifact {
+                name: artifact.name.clone(),
+                path,
+                length: artifact.length,
+                hashes: artifact.wanted.hashes.clone(),
+            });
+        }
+        Ok(Downloaded { update: update.clone(), artifacts })
+    }
+
+    /// Installs what was downloaded, notes it, and removes the download.
+    ///
+    /// If this is cut short between the installation and the note, the next check decides to install the same again, which
+    /// does no harm.
+    pub fn install(&mut self, downloaded: &Downloaded) -> Result<Record, Error> {
+        let installer = self
+            .installer
+            .as_mut()
+            .ok_or_else(|| Error::Setting("no installer is set: give the device one, such as a file slot".into()))?;
+        let release = &downloaded.update.release;
+        if release.sequence <= self.profile.installed.sequence {
+            return Err(Error::State(format!(
+                "{} (sequence {}) is installed already, or one after it",
+                release.version, release.sequence
+            )));
+        }
+        installer.install(&release.version, &downloaded.artifacts)?;
+        let previous = self.record.value().map(|record| record.release.clone());
+        self.note(Record {
+            product: self.profile.product.clone(),
+            channel: self.profile.channel.clone(),
+            release: release.clone(),
+            state: InstallState::Installed,
+            previous,
+        })?;
+        for artifact in &downloaded.artifacts {
+            // What cannot be removed now is removed before the next download.
+            let _ = self.store.disk().remove(&artifact.path);
+        }
+        self.installed()
+    }
+
+    /// Notes that the installed release works. Nothing is written if that is noted already.
+    pub fn confirm(&mut self) -> Result<Record, Error> {
+        let record = self.installed()?;
+        if record.state != InstallState::Confirmed {
+            self.note(Record { state: InstallState::Confirmed, ..record })?;
+        }
+        self.installed()
+    }
+
+    /// Notes that the installed release does not work and the one before it runs again. It is never tried again.
+    ///
+    /// What makes the one before it run is the caller's: a boot loader, or another slot.
+    pub fn reject(&mut self) -> Result<Status, Error> {
+        let record = self.installed()?;
+        let mut quarantine = self.quarantine.value().cloned().unwrap_or_default();
+        quarantine.add(Quarantined { sequence: record.release.sequence, sha256: record.release.sha256 });
+        // First, so that a stop in between cannot make the device try again.
+        self.quarantine.save(&self.store, quarantine)?;
+        if let Some(release) = record.previous.clone() {
+            self.note(Record { release, state: InstallState::Confirmed, previous: None, ..record })?;
+        } else {
+            self.record.remove(&self.store)?;
+            self.profile.installed = self.factory.clone();
+        }
+        Ok(self.status())
+    }
+
+    /// What this device has and knows, without asking the repository.
+    pub fn status(&self) -> Status {
+        Status {
+            device: self.profile.clone(),
+            installed: self.record.value().cloned(),
+            quarantined: self.quarantined().to_vec(),
+            repairs: self.repairs.clone(),
+        }
+    }
+
+    fn look(&mut self, profile: &Profile, at: Option<Instant>) -> Result<Check, Error> {
+        self.updater.refresh()?;
+        let channel = Chain::top().then(&layout::channel_role(&profile.channel));
+        let map = self.cohorts(profile, &channel)?;
+        let choice = map.choose(&profile.id, &profile.facts());
+        let now = at.or(self.updater.trusted().map(tuf::TrustedSet::now)).unwrap_or(Instant::UNIX_EPOCH);
+        let mut on_the_way_to = Vec::new();
+        let (explanation, update) = match self.assignment(profile, &channel, &choice)? {
+            Err(why) => {
+                let offer = Offer::Nothing { why: &why };
+                (explain(&Inputs { device: profile, choice: &choice, offer, now, quarantined: &[] }), None)
+            }
+            Ok((mut assignment, mut approved)) => loop {
+                let manifest = self.manifest(&approved)?;
+                let offer = Offer::Release { assignment: &assignment, manifest: &manifest, sha256: approved.sha256 };
+                let quarantined = self.quarantined();
+                let explanation = explain(&Inputs { device: profile, choice: &choice, offer, now, quarantined });
+                match &explanation.decision.outcome {
+                    // Bridges have ever lower sequences, so this ends.
+                    Outcome::Bridge { bridge, .. } => {
+                        approved = self.approved(profile, &channel, &bridge.release)?;
+                        approved.must_be(
+                            &layout::cohort_role(&profile.channel, &choice.cohort),
+                            bridge.length,
+                            bridge.sha256,
+                        )?;
+                        assignment = assignment.through(bridge);
+                        on_the_way_to.push(explanation);
+                    }
+                    Outcome::Install { artifacts, .. } => {
+                        let update = self.update(&channel, &manifest, approved.sha256, artifacts)?;
+                        break (explanation, Some(update));
+                    }
+                    _ => break (explanation, None),
+                }
+            },
+        };
+        let repairs = self.repairs.iter().chain(self.updater.repairs()).cloned().collect();
+        Ok(Check { explanation, on_the_way_to, update, repairs })
+    }
+
+    /// The channel's cohort map, listed by the channel's role and no other.
+    fn cohorts(&mut self, profile: &Profile, channel: &Chain) -> Result<CohortMap, Error> {
+        let path = layout::cohorts_path(&profile.channel);
+        let found = self.find(&path, channel)?;
+        let bytes = self.document("cohorts.json", &found, COHORTS_LENGTH)?;
+        CohortMap::parse(&bytes).map_err(|e| Error::BadDocument { path, reason: e.to_string() })
+    }
+
+    /// What the cohort's role assigns and the channel's role approves; or why there is nothing.
+    fn assignment(
+        &mut self,
+        profile: &Profile,
+        channel: &Chain,
+        choice: &CohortChoice,
+    ) -> Result<Result<(Assignment, Approved), String>, Error> {
+        let role = layout::cohort_role(&profile.channel, &choice.cohort);
+        let path = layout::assignment_path(&profile.channel, &choice.cohort, &profile.product);
+        let found = match self.find(&path, &channel.then(&role)) {
+            Ok(found) => found,
+            Err(e) => return nothing(&role, profile, e).map(Err),
+        };
+        let bad = |reason: String| Error::BadDocument { path: path.clone(), reason };
+        let custom = found.target.custom.as_ref().ok_or_else(|| bad("it carries no assignment".into()))?;
+        let assignment = Assignment::from_custom(custom).map_err(|e| bad(e.to_string()))?;
+        let approved = self.approved(profile, channel, &assignment.release)?;
+        let sha256 = sha256_of(&found)?;
+        approved.must_be(&role, found.target.length, sha256)?;
+        Ok(Ok((assignment, approved)))
+    }
+
+    /// The manifest that the channel's role lists for a release.
+    fn approved(&mut self, profile: &Profile, channel: &Chain, release: &semver::Version) -> Result<Approved, Error> {
+        let path = layout::manifest_path(&profile.channel, &profile.product, release);
+        let found = self.find(&path, channel).map_err(|e| match e {
+            Error::TargetNotFound { .. } => Error::NotApproved {
+                what: format!("release {release}"),
+                approval: channel.role().to_owned(),
+                reason: "it lists no such release".into(),
+            },
+            e => e,
+        })?;
+        Ok(Approved { sha256: sha256_of(&found)?, found })
+    }
+
+    fn manifest(&mut self, approved: &Approved) -> Result<Manifest, Error> {
+        let bytes = self.document("manifest.json", &approved.found, MANIFEST_LENGTH)?;
+        Manifest::parse(&bytes)
+            .map_err(|e| Error::BadDocument { path: approved.found.path.to_string(), reason: e.to_string() })
+    }
+
+    /// What to download for a release: each artifact as the manifest has it and as the channel's role lists it.
+    fn update(
+        &mut self,
+        channel: &Chain,
+        manifest: &Manifest,
+        sha256: Digest,
+        names: &[crate::model::name::ArtifactName],
+    ) -> Result<Update, Error> {
+        let mut artifacts = Vec::new();
+        for artifact in manifest.artifacts.iter().filter(|artifact| names.contains(&artifact.name)) {
+            let found = self.find(&artifact.path, channel)?;
+            let listed = Approved { sha256: sha256_of(&found)?, found };
+            listed.must_be("the manifest", artifact.length, artifact.sha256)?;
+            let found = listed.found;
+            let url = self.updater.target_url(&found);
+            artifacts.push(UpdateArtifact {
+                name: artifact.name.to_string(),
+                length: artifact.length,
+                sha256: artifact.sha256,
+                url: url.clone(),
+                wanted: Wanted {
+                    name: artifact.path.clone(),
+                    url,
+                    length: found.target.length,
+                    hashes: found.target.hashes,
+                },
+            });
+        }
+        let release = Release { version: manifest.version.clone(), sequence: manifest.sequence, sha256 };
+        Ok(Update { release, artifacts })
+    }
+
+    /// Finds a target that no role may list but the last of `chain`, trusted through it.
+    fn find(&mut self, path: &str, chain: &Chain) -> Result<Found, Error> {
+        let found = self.updater.find(&TargetPath::new(path)?)?;
+        if found.chain != *chain {
+            let reason = format!("{} lists it, but only {chain} may", found.chain);
+            return Err(Error::BadDocument { path: path.to_owned(), reason });
+        }
+        Ok(found)
+    }
+
+    /// A signed document, from the state folder if the copy there is still the listed one.
+    fn document(&mut self, name: &str, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
+        let name = format!("documents/{name}");
+        let stored = self.store.load(&name, limit).unwrap_or_default();
+        let is_listed = |bytes: &[u8]| {
+            let mut checker = Checker::new(Some(found.target.length), Some(&found.target.hashes));
+            checker.update(bytes).and_then(|()| checker.finish()).is_ok()
+        };
+        match stored {
+            Some(bytes) if is_listed(&bytes) => Ok(bytes),
+            _ => {
+                let bytes = self.updater.read_target(found, limit)?;
+                self.store.save(&name, &bytes)?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    fn installed(&self) -> Result<Record, Error> {
+        let nothing = || Error::State("nothing was installed on this device yet".into());
+        self.record.value().cloned().ok_or_else(nothing)
+    }
+
+    fn note(&mut self, record: Record) -> Result<(), Error> {
+        self.record.save(&self.store, record)?;
+        self.profile.installed = builder::running(self.record.value(), &self.profile, &self.factory);
+        Ok(())
+    }
+
+    fn quarantined(&self) -> &[Quarantined] {
+        self.quarantine.value().map_or(&[], |quarantine| &quarantine.releases)
+    }
+
+    fn download_path(&self, artifact: &UpdateArtifact) -> PathBuf {
+        self.store.folder().join("downloads").join(artifact.sha256.to_string())
+    }
+
+    /// Makes room: what is not part of this update is of no use any more.
+    fn remove_downloads_but(&self, update: &Update) {
+        let keep: Vec<PathBuf> = update
+            .artifacts
+            .iter()
+            .map(|artifact| self.download_path(artifact))
+            .flat_map(|path| [download::part_of(&path), path])
+            .collect();
+        let entries = std::fs::read_dir(self.store.folder().join("downloads")).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| !keep.contains(path)) {
+            let _ = self.store.disk().remove(&path);
+        }
+    }
+}
+
+/// A manifest or artifact as the channel's role lists it.
+struct Approved {
+    found: Found,
+    sha256: Digest,
+}
+
+impl Approved {
+    /// Errs unless `other` names the very file that is approved.
+    fn must_be(&self, other: &str, length: u64, sha256: Digest) -> Result<(), Error> {
+        if (self.found.target.length, self.sha256) == (length, sha256) {
+            return Ok(());
+        }
+        Err(Error::NotApproved {
+            what: self.found.path.to_string(),
+            approval: self.found.chain.role().to_owned(),
+            reason: format!(
+                "it lists {} bytes with sha256 {}, but {other} has {length} bytes with sha256 {sha256}",
+                self.found.target.length, self.sha256
+            ),
+        })
+    }
+}
+
+fn sha256_of(found: &Found) -> Result<Digest, Error> {
+    let digest = found.target.hashes.sha256_digest().copied();
+    digest.map(Digest::from).ok_or_else(|| Error::BadDocument {
+        path: found.path.to_string(),
+        reason: "it is listed without a sha256 hash".into(),
+    })
+}
+
+/// Turns what is wrong with the device's own cohort role into a reason to keep what it has; other errors stay errors.
+fn nothing(role: &str, profile: &Profile, error: Error) -> Result<String, Error> {
+    match error {
+        Error::TargetNotFound { .. } => Ok(format!("role {role} assigns no release of {}", profile.product)),
+        Error::Metadata(tuf::Error::Expired { role: whose, expires, .. }) if whose == role => {
+            let expires = tuf::time::format(expires);
+            Ok(format!("role {role} expired at {expires}: nobody renews this rollout, so it goes no further"))
+        }
+        Error::Metadata(tuf::Error::NotInSnapshot { role: absent, .. }) if absent == role => {
+            Ok(format!("role {role} is not published"))
+        }
+        Error::Missing { what, .. } if what == role => Ok(format!("role {role} is announced, but its file is missing")),
+        error => Err(error),
+    }
+}

@@ -1,0 +1,179 @@
+//! Describing a device.
+
+use std::path::PathBuf;
+
+use super::Device;
+use super::state::{Kept, Record};
+use crate::clock::{BUILT, Clock, FlooredClock, SystemClock};
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::fetch::{AnyFetch, Fetch};
+use crate::install::Installer;
+use crate::model::decision::{Installed, Profile};
+use crate::model::facts::Facts;
+use crate::model::name::{DeviceId, HardwareId, Name};
+use crate::model::version::Version;
+use crate::store::DirStore;
+use crate::tuf::Limits;
+use crate::updater::{Repository, Updater};
+
+/// What a [`Device`] is made from. What is marked *needed* has no default.
+#[derive(Default)]
+pub struct DeviceBuilder {
+    root: Option<Vec<u8>>,
+    repository: Option<Repository>,
+    state_dir: Option<PathBuf>,
+    id: Option<DeviceId>,
+    channel: Option<Name>,
+    product: Option<Name>,
+    hardware: Option<HardwareId>,
+    running: Option<Installed>,
+    facts: Facts,
+    limits: Limits,
+    disk: Disk,
+    fetch: Option<Box<dyn Fetch + Send>>,
+    clock: Option<Box<dyn Clock + Send>>,
+    installer: Option<Box<dyn Installer + Send>>,
+}
+
+impl DeviceBuilder {
+    /// The root that the device is shipped with, best on a part of it that updates cannot write to. *Needed.*
+    ///
+    /// All trust starts here: every later root is verified from this one on, at every run.
+    #[must_use]
+    pub fn root(self, root: impl Into<Vec<u8>>) -> Self {
+        Self { root: Some(root.into()), ..self }
+    }
+
+    /// Where the repository is. *Needed.*
+    #[must_use]
+    pub fn repository(self, repository: Repository) -> Self {
+        Self { repository: Some(repository), ..self }
+    }
+
+    /// The folder for metadata, downloads and what the device remembers. It survives updates. *Needed.*
+    #[must_use]
+    pub fn state_dir(self, folder: impl Into<PathBuf>) -> Self {
+        Self { state_dir: Some(folder.into()), ..self }
+    }
+
+    /// What tells this device from others; its place in rollouts follows from it. *Needed.*
+    #[must_use]
+    pub fn id(self, id: DeviceId) -> Self {
+        Self { id: Some(id), ..self }
+    }
+
+    /// The channel to follow. *Needed.*
+    #[must_use]
+    pub fn channel(self, channel: Name) -> Self {
+        Self { channel: Some(channel), ..self }
+    }
+
+    /// The product to look for. *Needed.*
+    #[must_use]
+    pub fn product(self, product: Name) -> Self {
+        Self { product: Some(product), ..self }
+    }
+
+    /// The hardware that artifacts must fit. *Needed.*
+    #[must_use]
+    pub fn hardware(self, hardware: HardwareId) -> Self {
+        Self { hardware: Some(hardware), ..self }
+    }
+
+    /// The version and sequence of the image that the device left the factory with, sequence 0 if it has none. *Needed.*
+    ///
+    /// Once something is installed, that counts, unless this has a higher sequence.
+    #[must_use]
+    pub fn factory(self, version: Version, sequence: u64) -> Self {
+        Self { running: Some(Installed { version, sequence }), ..self }
+    }
+
+    /// What the device says about itself. Default: nothing.
+    #[must_use]
+    pub fn facts(self, facts: Facts) -> Self {
+        Self { facts, ..self }
+    }
+
+    /// Bounds on what the repository can make the device do.
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// What fetches. Default: [`AnyFetch`].
+    #[must_use]
+    pub fn fetch(self, fetch: impl Fetch + Send + 'static) -> Self {
+        Self { fetch: Some(Box::new(fetch)), ..self }
+    }
+
+    /// What tells the time. Default: the system's clock, but never before [`BUILT`].
+    #[must_use]
+    pub fn clock(self, clock: impl Clock + Send + 'static) -> Self {
+        Self { clock: Some(Box::new(clock)), ..self }
+    }
+
+    /// What installs. Without it, everything but [`Device::install`] works.
+    #[must_use]
+    pub fn installer(self, installer: impl Installer + Send + 'static) -> Self {
+        Self { installer: Some(Box::new(installer)), ..self }
+    }
+
+    /// What the state folder is on; one with a plan of faults for tests.
+    #[must_use]
+    pub fn disk(self, disk: Disk) -> Self {
+        Self { disk, ..self }
+    }
+
+    /// Opens the state folder, locks it, and reads what the device remembers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] if something needed is not set; [`Error::Store`] if the folder cannot be used, or another process
+    /// uses it.
+    pub fn open(self) -> Result<Device, Error> {
+        let root = needed(self.root, "root")?;
+        let repository = needed(self.repository, "repository")?;
+        let state_dir = needed(self.state_dir, "state_dir")?;
+        let factory = needed(self.running, "factory")?;
+        let mut profile = Profile {
+            id: needed(self.id, "id")?,
+            product: needed(self.product, "product")?,
+            channel: needed(self.channel, "channel")?,
+            hardware: needed(self.hardware, "hardware")?,
+            installed: factory.clone(),
+            own_facts: self.facts,
+        };
+        let store = DirStore::open_on(self.disk, state_dir)?;
+        let mut repairs = Vec::new();
+        let record = Kept::load(&store, "installed.json", &mut repairs)?;
+        let quarantine = Kept::load(&store, "quarantine.json", &mut repairs)?;
+        profile.installed = running(record.value(), &profile, &factory);
+        let fetch = self.fetch.unwrap_or_else(|| Box::new(AnyFetch::new()));
+        let clock = self.clock.unwrap_or_else(|| Box::new(FlooredClock::new(SystemClock::new(), BUILT)));
+        let updater =
+            Updater::new(root, repository, fetch, store.subfolder("metadata")?, clock).with_limits(self.limits);
+        Ok(Device { profile, factory, updater, installer: self.installer, store, record, quarantine, repairs })
+    }
+}
+
+/// What the device runs, from what was installed and what it left the factory with.
+pub(super) fn running(record: Option<&Record>, profile: &Profile, factory: &Installed) -> Installed {
+    match record {
+        Some(record) if record.product == profile.product => {
+            // Another channel counts its sequences by itself.
+            let sequence = if record.channel == profile.channel { record.release.sequence } else { 0 };
+            // A higher one means that the device was given another image by other means.
+            if factory.sequence > sequence {
+                factory.clone()
+            } else {
+                Installed { version: record.release.version.clone(), sequence }
+            }
+        }
+        _ => factory.clone(),
+    }
+}
+
+fn needed<T>(setting: Option<T>, name: &str) -> Result<T, Error> {
+    setting.ok_or_else(|| Error::Setting(format!("the device's {name} is not set")))
+}
