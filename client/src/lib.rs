@@ -1,5 +1,7 @@
 //! The device's side of Tidegate.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod device;
 pub mod disk;

@@ -229,6 +229,10 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
                 .find(|bytes| chain.update_root(bytes).is_ok());
             if candidate != stored.as_deref() {
                 self.note(&name, "it is missing or damaged, or does not follow from the root before it");
+                match candidate {
+                    Some(bytes) => self.store.save(&name, bytes)?,
+                    None => self.store.remove(&name)?,
+                }
             }
             let Some(bytes) = candidate else { break };
             bytes.clone_into(&mut tip);

@@ -1,2 +1,5 @@
-//! `tidegate-device`.
-fn main() {}
+//! `tidegate-device`: see `tidegate-device --help`.
+
+fn main() -> std::process::ExitCode {
+    tidegate_client::cli::main()
+}

@@ -4,7 +4,9 @@
 mod attacks;
 mod differential;
 mod fuzz;
+mod mirror;
 mod model;
 mod python;
 mod simulator;
 mod trusted_set;
+mod updater;

@@ -1,0 +1,169 @@
+//! What was typed.
+
+use std::path::PathBuf;
+
+use lexopt::prelude::*;
+use serde::Deserialize;
+
+use super::help;
+use crate::model::facts::TypedFact;
+use crate::model::time::{self, Instant};
+
+/// A command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Command {
+    Check,
+    Explain,
+    Download,
+    Install,
+    Confirm,
+    Status,
+}
+
+impl Command {
+    const ALL: [(&str, Self); 6] = [
+        ("check", Self::Check),
+        ("explain", Self::Explain),
+        ("download", Self::Download),
+        ("install", Self::Install),
+        ("confirm", Self::Confirm),
+        ("status", Self::Status),
+    ];
+}
+
+/// A command with its options.
+#[derive(Debug)]
+pub(super) struct Arguments {
+    pub(super) command: Command,
+    pub(super) config: Option<PathBuf>,
+    pub(super) given: Given,
+    pub(super) facts: Vec<TypedFact>,
+    pub(super) at: Option<Instant>,
+    pub(super) json: bool,
+    pub(super) quiet: bool,
+}
+
+/// Settings as they are given, in a file or as options; all of them may be absent.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Given {
+    pub(super) root: Option<PathBuf>,
+    pub(super) repository: Option<String>,
+    pub(super) metadata_url: Option<String>,
+    pub(super) targets_url: Option<String>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) device_id: Option<String>,
+    pub(super) channel: Option<String>,
+    pub(super) product: Option<String>,
+    pub(super) hardware: Option<String>,
+    pub(super) factory_version: Option<String>,
+    pub(super) factory_sequence: Option<u64>,
+    pub(super) facts: Option<serde_json::Value>,
+    pub(super) slot: Option<PathBuf>,
+}
+
+/// What was asked for.
+pub(super) enum Parsed {
+    /// To print this text.
+    Help(&'static str),
+    /// To run a command.
+    Run(Box<Arguments>),
+}
+
+pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error> {
+    let mut command = None;
+    let mut config = None;
+    let mut given = Given::default();
+    let mut facts = Vec::new();
+    let (mut at, mut json, mut quiet, mut wants_help) = (None, false, false, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") => config = Some(parser.value()?.into()),
+            Long("root") => given.root = Some(parser.value()?.into()),
+            Long("repository") => given.repository = Some(parser.value()?.string()?),
+            Long("metadata-url") => given.metadata_url = Some(parser.value()?.string()?),
+            Long("targets-url") => given.targets_url = Some(parser.value()?.string()?),
+            Long("state-dir") => given.state_dir = Some(parser.value()?.into()),
+            Long("device-id") => given.device_id = Some(parser.value()?.string()?),
+            Long("channel") => given.channel = Some(parser.value()?.string()?),
+            Long("product") => given.product = Some(parser.value()?.string()?),
+            Long("hardware") => given.hardware = Some(parser.value()?.string()?),
+            Long("factory-version") => given.factory_version = Some(parser.value()?.string()?),
+            Long("factory-sequence") => given.factory_sequence = Some(parser.value()?.parse()?),
+            Long("fact") => facts.push(parser.value()?.parse()?),
+            Long("slot") => given.slot = Some(parser.value()?.into()),
+            Long("at") => at = Some(parser.value()?.parse_with(time::parse)?),
+            Long("json") => json = true,
+            Short('q') | Long("quiet") => quiet = true,
+            Short('h') | Long("help") => wants_help = true,
+            Short('V') | Long("version") => return Ok(Parsed::Help(help::VERSION)),
+            Value(word) if command.is_none() => {
+                let word = word.string()?;
+                let known = Command::ALL.into_iter().find(|(name, _)| *name == word);
+                command = Some(known.ok_or_else(|| unknown(&word))?.1);
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    if wants_help {
+        return Ok(Parsed::Help(command.map_or(help::PROGRAM, help::of)));
+    }
+    let command = command.ok_or_else(|| lexopt::Error::from("a command is needed"))?;
+    if at.is_some() && command != Command::Explain {
+        return Err("--at can only be used with explain: other commands act in the present".into());
+    }
+    Ok(Parsed::Run(Box::new(Arguments { command, config, given, facts, at, json, quiet })))
+}
+
+fn unknown(word: &str) -> lexopt::Error {
+    let close =
+        Command::ALL.iter().find(|(name, _)| word.len() > 1 && (name.starts_with(word) || word.starts_with(name)));
+    let meant = close.map(|(name, _)| format!(" Did you mean {name}?")).unwrap_or_default();
+    format!("{word:?} is no command.{meant}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Result<Parsed, lexopt::Error> {
+        parse(lexopt::Parser::from_args(words))
+    }
+
+    #[test]
+    fn options_may_stand_before_and_after_the_command() {
+        let Ok(Parsed::Run(arguments)) = parsed(&["--channel", "stable", "check", "--json", "--fact=a=1", "-q"]) else {
+            panic!()
+        };
+        assert_eq!((arguments.command, arguments.json, arguments.quiet), (Command::Check, true, true));
+        assert_eq!((arguments.given.channel.as_deref(), arguments.facts.len()), (Some("stable"), 1));
+    }
+
+    #[test]
+    fn wrong_usage_says_what_is_wrong() {
+        for (words, expected) in [
+            (&["instal"][..], "Did you mean install?"),
+            (&["x"], "no command"),
+            (&[], "a command is needed"),
+            (&["check", "check"], "check"),
+            (&["--cohort", "x", "check"], "--cohort"),
+            (&["check", "--at", "2026-01-05T18:00:00Z"], "explain"),
+            (&["explain", "--at", "yesterday"], "yesterday"),
+            (&["check", "--fact", "novalue"], "novalue"),
+            (&["check", "--factory-sequence", "-1"], "-1"),
+            (&["check", "--root"], "--root"),
+        ] {
+            let error = parsed(words).err().unwrap().to_string();
+            assert!(error.contains(expected), "{words:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_help() {
+        for (name, command) in Command::ALL {
+            assert!(help::of(command).contains(&format!("tidegate-device [OPTIONS] {name}")));
+            assert!(help::PROGRAM.contains(&format!("\n  {name} ")));
+            assert!(matches!(parsed(&[name, "--help"]), Ok(Parsed::Help(_))));
+        }
+    }
+}

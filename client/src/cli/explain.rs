@@ -1,0 +1,14 @@
+//! `tidegate-device explain`
+
+use super::Failure;
+use super::output::Output;
+use crate::device::Device;
+use crate::model::time::Instant;
+
+pub(super) fn run(device: &mut Device, at: Option<Instant>, output: Output) -> Result<bool, Failure> {
+    let check = device.explain(None, at)?;
+    output.repairs(&check.repairs);
+    let explanations = check.on_the_way_to.iter().chain([&check.explanation]).map(ToString::to_string);
+    output.result(explanations.collect::<Vec<_>>().join("\n"), &check)?;
+    Ok(true)
+}

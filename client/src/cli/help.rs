@@ -1,0 +1,133 @@
+//! The help texts.
+
+use super::arguments::Command;
+
+pub(super) const VERSION: &str = concat!("tidegate-device ", env!("CARGO_PKG_VERSION"), "\n");
+
+pub(super) const PROGRAM: &str = "\
+Finds, verifies and installs signed over-the-air releases.
+
+Usage: tidegate-device [OPTIONS] COMMAND
+
+Commands:
+  check      say what this device is to do
+  explain    say why, with the outcome of every rule
+  download   fetch and verify what is to be installed
+  install    fetch, verify and install it
+  confirm    note that what was installed works
+  status     show what is installed, without asking the repository
+
+Options:
+      --config FILE             read settings from a JSON file; the options below override them
+      --root FILE               the root that the device is shipped with
+      --repository URL|FOLDER   the folder that holds metadata/ and targets/
+      --metadata-url URL        the metadata, if it is elsewhere
+      --targets-url URL         the targets, if they are elsewhere
+      --state-dir FOLDER        metadata, downloads and what the device remembers
+      --device-id ID            what tells this device from others
+      --channel NAME            the channel to follow
+      --product NAME            the product to look for
+      --hardware ID             the hardware that artifacts must fit
+      --factory-version V       the version the device left the factory with
+      --factory-sequence N      the sequence of that version [default: 0]
+      --fact NAME=VALUE         say something about the device; may be repeated
+      --slot FILE               the file to install into
+      --json                    print results as JSON
+  -q, --quiet                   print nothing but results and errors
+  -h, --help                    print this, or the help of a command
+  -V, --version                 print the version
+
+Exit codes: 0 done, or nothing to do; 1 refused or failed; 2 wrong usage; 3 nobody reads the output; 255 a bug.
+
+Examples:
+  tidegate-device --config /etc/tidegate/device.json check
+  tidegate-device --config /etc/tidegate/device.json install --json
+
+A settings file holds the same names with underscores; its paths are relative to its folder:
+  {
+    \"root\": \"root.json\",
+    \"repository\": \"https://updates.example.com\",
+    \"state_dir\": \"/var/lib/tidegate\",
+    \"device_id\": \"dev-0001\", \"channel\": \"stable\", \"product\": \"os\", \"hardware\": \"board-a\",
+    \"factory_version\": \"1.0.0\",
+    \"facts\": {\"group\": \"lab\"},
+    \"slot\": \"/var/lib/images/next.img\"
+  }
+";
+
+const CHECK: &str = "\
+Says what this device is to do: install, wait, or keep what it has. Installs nothing.
+
+Usage: tidegate-device [OPTIONS] check
+
+An unchanged repository costs two requests.
+
+Examples:
+  tidegate-device --config device.json check
+  tidegate-device --config device.json check --json
+";
+
+const EXPLAIN: &str = "\
+Says what this device is to do, and why: its cohort, what is offered, and the outcome of every rule.
+
+Usage: tidegate-device [OPTIONS] explain [--at TIME] [--fact NAME=VALUE]...
+
+Options:
+      --at TIME                 decide as if it were this time, such as 2026-01-05T18:00:00Z
+      --fact NAME=VALUE         decide as if this were so
+
+Examples:
+  tidegate-device --config device.json explain
+  tidegate-device --config device.json explain --at 2026-01-05T18:00:00Z
+  tidegate-device --config device.json explain --fact ram-mb=512
+";
+
+const DOWNLOAD: &str = "\
+Fetches and verifies what is to be installed, and prints where it is. Resumes what was begun.
+
+Usage: tidegate-device [OPTIONS] download
+
+Examples:
+  tidegate-device --config device.json download
+";
+
+const INSTALL: &str = "\
+Fetches, verifies and installs what this device is to run. Does nothing if that is what it has.
+
+Usage: tidegate-device [OPTIONS] install
+
+The slot holds the old image or the new one at every instant. What download fetched is used.
+
+Examples:
+  tidegate-device --config device.json install
+  tidegate-device --config device.json install --slot /dev/shm/next.img
+";
+
+const CONFIRM: &str = "\
+Notes that what was installed works.
+
+Usage: tidegate-device [OPTIONS] confirm
+
+Examples:
+  tidegate-device --config device.json confirm
+";
+
+const STATUS: &str = "\
+Shows what is installed and what is quarantined, without asking the repository.
+
+Usage: tidegate-device [OPTIONS] status
+
+Examples:
+  tidegate-device --config device.json status --json
+";
+
+pub(super) fn of(command: Command) -> &'static str {
+    match command {
+        Command::Check => CHECK,
+        Command::Explain => EXPLAIN,
+        Command::Download => DOWNLOAD,
+        Command::Install => INSTALL,
+        Command::Confirm => CONFIRM,
+        Command::Status => STATUS,
+    }
+}

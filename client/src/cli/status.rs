@@ -1,0 +1,39 @@
+//! `tidegate-device status`
+
+use std::fmt::Write as _;
+
+use super::Failure;
+use super::output::Output;
+use crate::device::{Device, InstallState, Status};
+
+pub(super) fn run(device: &Device, output: Output) -> Result<bool, Failure> {
+    let status = device.status();
+    output.repairs(&status.repairs);
+    output.result(text(&status), &status)?;
+    Ok(true)
+}
+
+fn text(status: &Status) -> String {
+    let device = &status.device;
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "device       {}, product {}, channel {}, hardware {}",
+        device.id, device.product, device.channel, device.hardware
+    );
+    let state = match status.installed.as_ref().map(|record| record.state) {
+        None => "as it left the factory",
+        Some(InstallState::Installed) => "installed, not confirmed yet",
+        Some(InstallState::Trial) => "on trial",
+        Some(InstallState::Confirmed) => "confirmed",
+    };
+    let _ =
+        writeln!(text, "runs         {} (sequence {}), {state}", device.installed.version, device.installed.sequence);
+    if let Some(previous) = status.installed.as_ref().and_then(|record| record.previous.as_ref()) {
+        let _ = writeln!(text, "before       {} (sequence {})", previous.version, previous.sequence);
+    }
+    for failed in &status.quarantined {
+        let _ = writeln!(text, "quarantined  sequence {}, manifest {}", failed.sequence, failed.sha256);
+    }
+    text
+}

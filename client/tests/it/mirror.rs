@@ -1,0 +1,123 @@
+//! A mirror that serves a [`Simulator`]'s files to the client's own fetch trait, honestly or not.
+
+use std::collections::BTreeMap;
+use std::io::{self, Cursor};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use sha2::{Digest as _, Sha256};
+use tidegate_client::fetch::{Body, Fetch, FetchError, Reply, Request};
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::updater::Repository;
+
+use crate::simulator::Simulator;
+
+/// Clones share the repository and the log.
+#[derive(Clone)]
+pub struct Mirror(Arc<Mutex<Inner>>);
+
+struct Inner {
+    sim: Simulator,
+    requests: Vec<(String, usize)>,
+    tricks: BTreeMap<String, Trick>,
+}
+
+/// What a mirror does with a file instead of serving it.
+#[derive(Clone, Debug)]
+pub enum Trick {
+    /// Serves these bytes.
+    Bytes(Vec<u8>),
+    /// Never stops.
+    Endless,
+    /// Has it no more.
+    Gone,
+    /// Breaks off after so many bytes.
+    Cut(usize),
+}
+
+impl Mirror {
+    pub fn of(sim: Simulator) -> Self {
+        Self(Arc::new(Mutex::new(Inner { sim, requests: Vec::new(), tricks: BTreeMap::new() })))
+    }
+
+    pub fn repository() -> Repository {
+        Repository::at("sim:")
+    }
+
+    /// Changes the repository.
+    pub fn edit(&self, edit: impl FnOnce(&mut Simulator)) {
+        edit(&mut self.lock().sim);
+    }
+
+    /// The repository as it is now.
+    pub fn sim(&self) -> Simulator {
+        self.lock().sim.clone()
+    }
+
+    /// Replaces the repository.
+    pub fn serve(&self, sim: Simulator) {
+        self.lock().sim = sim;
+    }
+
+    /// Plays a trick with a file, such as `metadata/timestamp.json`.
+    pub fn trick(&self, file: &str, trick: Trick) {
+        self.lock().tricks.insert(file.into(), trick);
+    }
+
+    pub fn behave(&self) {
+        self.lock().tricks.clear();
+    }
+
+    /// The files asked for since the last call, in order.
+    pub fn take_requests(&self) -> Vec<String> {
+        self.take_transfers().into_iter().map(|(file, _)| file).collect()
+    }
+
+    /// The same, with the bytes of each answer.
+    pub fn take_transfers(&self) -> Vec<(String, usize)> {
+        std::mem::take(&mut self.lock().requests)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+}
+
+impl Fetch for Mirror {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        let mut inner = self.lock();
+        let file = request.url.strip_prefix("sim:/").unwrap().to_owned();
+        let trick = inner.tricks.get(&file).cloned();
+        let served = match &trick {
+            Some(Trick::Bytes(bytes)) => Some(bytes.clone()),
+            Some(Trick::Gone) => None,
+            _ => inner.sim.files.get(&file).cloned(),
+        };
+        let etag = served.as_ref().map(|bytes| to_hex(&Sha256::digest(bytes)));
+        let unchanged = etag.is_some() && request.etag == etag.as_deref();
+        let count = if unchanged { 0 } else { served.as_ref().map_or(0, Vec::len) };
+        inner.requests.push((file, count));
+        let reader: Box<dyn io::Read> = match (trick, served) {
+            (Some(Trick::Endless), _) => Box::new(io::repeat(b'x')),
+            (_, None) => return Ok(Reply::NotFound),
+            (Some(Trick::Cut(length)), Some(bytes)) => {
+                Box::new(io::Read::chain(Cursor::new(bytes[..length.min(bytes.len())].to_vec()), Broken))
+            }
+            (_, Some(_)) if unchanged => return Ok(Reply::Unchanged),
+            (_, Some(bytes)) => Box::new(Cursor::new(bytes)),
+        };
+        Ok(Reply::Found(Body::new(reader, request, 0).with_etag(etag)))
+    }
+}
+
+/// A folder for state, in memory where that can be had: these tests sync tens of thousands of times.
+pub fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+struct Broken;
+
+impl io::Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::ConnectionReset.into())
+    }
+}
