@@ -157,7 +157,7 @@ impl CohortMap {
         let salt = fields.parsed("salt").map_err(one)?;
         let cohorts =
             fields.list("cohorts", MAX_COHORTS, |item, at| read_cohort(Fields::of(item, at)?)).map_err(one)?;
-        Self::build(salt, cohorts, fields.extra())
+        Self::build(salt, cohorts, fields.extra().map_err(one)?)
     }
 
     /// The bytes that are signed and published: canonical JSON.
@@ -202,6 +202,11 @@ impl CohortMap {
                 return Placement { cohort: name, position, within: position, interval: None };
             }
         }
+        self.share_at(position)
+    }
+
+    /// The cohort that owns a position by its share: that of a device which no explicit cohort takes.
+    pub fn share_at(&self, position: u64) -> Placement<'_> {
         let Slice { cohort, interval, .. } = self.slice(position);
         Placement { cohort, position, within: interval.rescale(position), interval: Some(*interval) }
     }
@@ -288,7 +293,7 @@ fn read_cohort(mut fields: Fields<'_>) -> Result<Cohort, Fault> {
         (None, None, Some(_)) => Selector::Share(fields.u32("share")?),
         _ => return Err(Fault::new(fields.here(), "a cohort has exactly one of devices, condition and share")),
     };
-    Ok(Cohort { name, selector, extra: fields.extra() })
+    Ok(Cohort { name, selector, extra: fields.extra()? })
 }
 
 impl serde::Serialize for CohortMap {

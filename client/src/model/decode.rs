@@ -10,7 +10,8 @@ use super::time::{self, Instant};
 use super::version::{self, Version};
 use crate::tuf::json::{self, JsonError};
 
-/// Fields that this version does not know: kept as they came, and otherwise ignored.
+/// Fields that this version does not know: kept as they came, and otherwise ignored. What could not be signed again (fractions,
+/// text beyond printable ASCII) is refused in them too.
 pub type Extra = BTreeMap<String, Value>;
 
 /// Why a manifest, cohort map, assignment or condition was not accepted.
@@ -289,10 +290,42 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// What no one asked for.
-    pub(crate) fn extra(self) -> Extra {
+    /// What no one asked for, as long as it could be written again.
+    pub(crate) fn extra(self) -> Result<Extra, Fault> {
         let unknown = self.map.iter().filter(|(key, _)| !self.taken.contains(&key.as_str()));
-        unknown.map(|(key, value)| (key.clone(), value.clone())).collect()
+        unknown
+            .map(|(key, value)| {
+                let at = self.at(key);
+                signable_text(key, &at)?;
+                signable(value, &at)?;
+                Ok((key.clone(), value.clone()))
+            })
+            .collect()
+    }
+}
+
+/// Checks that a value has a canonical form that reads back: whole numbers, and printable ASCII like everything signed.
+/// Canonical JSON writes control characters raw, which no JSON reader takes.
+fn signable(value: &Value, at: &str) -> Result<(), Fault> {
+    match value {
+        Value::Number(number) if number.is_f64() => Err(Fault::new(at, format!("{number} is not a whole number"))),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+        Value::String(text) => signable_text(text, at),
+        Value::Array(items) => items.iter().try_for_each(|item| signable(item, at)),
+        Value::Object(map) => map.iter().try_for_each(|(key, value)| {
+            signable_text(key, at)?;
+            signable(value, at)
+        }),
+    }
+}
+
+fn signable_text(text: &str, at: &str) -> Result<(), Fault> {
+    if text.bytes().all(|c| c.is_ascii_graphic() || c == b' ') {
+        Ok(())
+    } else {
+        // `at` may end in the very key.
+        let at: String = at.chars().filter(char::is_ascii_graphic).collect();
+        Err(Fault::new(at, format!("{} holds more than printable ASCII characters", quoted(text))))
     }
 }
 

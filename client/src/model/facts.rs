@@ -123,12 +123,13 @@ impl Facts {
     /// Reads facts from a JSON object.
     pub fn from_value(value: &Value) -> Result<Facts, FormatError> {
         let read = || {
-            let object = Fields::of(value, "")?.extra();
-            if object.len() > MAX_FACTS {
-                return Err(Fault::new("", format!("{} facts are too many: at most {MAX_FACTS}", object.len())));
+            let fields = Fields::of(value, "")?;
+            let count = fields.keys().count();
+            if count > MAX_FACTS {
+                return Err(Fault::new("", format!("{count} facts are too many: at most {MAX_FACTS}")));
             }
             let mut facts = Facts::new();
-            for (name, value) in &object {
+            for (name, value) in fields.keys() {
                 let fact = name.parse().map_err(|error: NameError| Fault::new("", error.to_string()))?;
                 facts.insert(fact, FactValue::from_value(value, name)?);
             }

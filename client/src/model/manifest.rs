@@ -268,7 +268,7 @@ fn read(schema: Schema1, mut fields: Fields<'_>) -> Result<Manifest, Fault> {
             item.as_u64().ok_or_else(|| super::decode::expected("a whole number from 0 to 2^64-1", item, at))
         })?,
         notes: fields.list_or_empty("notes", MAX_LIST, parsed)?,
-        extra: fields.extra(),
+        extra: fields.extra()?,
     })
 }
 
@@ -280,7 +280,7 @@ fn read_build(mut fields: Fields<'_>) -> Result<Build, Fault> {
             None => None,
             Some(value) => Some(read_provenance(Fields::of(value, &fields.at("provenance"))?)?),
         },
-        extra: fields.extra(),
+        extra: fields.extra()?,
     })
 }
 
@@ -289,7 +289,7 @@ fn read_provenance(mut fields: Fields<'_>) -> Result<Provenance, Fault> {
         predicate_type: fields.parsed("type")?,
         sha256: fields.parsed("sha256")?,
         builder: fields.optional_parsed("builder")?,
-        extra: fields.extra(),
+        extra: fields.extra()?,
     })
 }
 
@@ -301,7 +301,7 @@ fn read_artifact(mut fields: Fields<'_>) -> Result<Artifact, Fault> {
         sha256: fields.parsed("sha256")?,
         hardware: fields.set("hardware", MAX_LIST, parsed)?,
         media_type: fields.parsed("media_type")?,
-        extra: fields.extra(),
+        extra: fields.extra()?,
     })
 }
 

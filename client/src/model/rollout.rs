@@ -221,7 +221,7 @@ fn read(schema: Schema1, mut fields: Fields<'_>) -> Result<Assignment, Fault> {
         ramp: fields.optional("ramp").map(|value| Ramp::read(value, "ramp")).transpose()?,
         assigned: fields.instant("assigned")?,
         bridges: fields.list_or_empty("bridges", MAX_BRIDGES, |item, at| read_bridge(Fields::of(item, at)?))?,
-        extra: fields.extra(),
+        extra: fields.extra()?,
     })
 }
 
@@ -232,7 +232,7 @@ fn read_bridge(mut fields: Fields<'_>) -> Result<Bridge, Fault> {
         sha256: fields.parsed("sha256")?,
         length: fields.u64("length")?,
         upgrade_from: fields.parsed("upgrade_from")?,
-        extra: fields.extra(),
+        extra: fields.extra()?,
     })
 }
 

@@ -141,6 +141,7 @@ fn bridges_are_taken_one_by_one() {
                 assert_eq!(leads_to, target.version);
                 let release = manifest(&bridge.release.to_string(), bridge.sequence);
                 let through = assigned.through(&bridge);
+                assert!(through.check().is_ok(), "the bridges left are below the one taken");
                 let step = decided(&device, &through, &release, "2026-01-05T12:00:00Z").outcome;
                 assert!(matches!(step, Outcome::Install { sequence, .. } if sequence == bridge.sequence), "{step}");
                 taken.push(bridge.release.to_string());

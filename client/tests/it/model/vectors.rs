@@ -72,8 +72,9 @@ fn cohort_boundaries() {
                 .filter(|index| map.interval(&name(&format!("c{index}"))).unwrap().contains(sample.position))
                 .collect();
             assert_eq!(owners, [sample.cohort], "{} in {:?}", sample.position, case.shares);
-            let interval = map.interval(&name(&format!("c{}", sample.cohort))).unwrap();
-            assert_eq!(interval.rescale(sample.position), sample.within, "{} in {:?}", sample.position, case.shares);
+            let placement = map.share_at(sample.position);
+            assert_eq!(placement.cohort.as_str(), format!("c{}", sample.cohort));
+            assert_eq!(placement.within, sample.within, "{} in {:?}", sample.position, case.shares);
         }
     }
 }
