@@ -13,10 +13,10 @@
 //! }
 //! ```
 //!
-//! The first cohort that matches a device wins. Explicit ones (`devices`, `condition`) come first; the shares, in parts per
-//! million, cut up the space of positions for the devices that these leave, and add up to the whole, so that each device is in
-//! exactly one cohort. Share *k* owns the positions from [`boundary`](super::position::boundary) of the shares before it to
-//! that of the shares up to and including it.
+//! The first cohort that matches a device wins. Explicit ones (`devices`, `condition`) come first; the shares, in parts
+//! per million, cut up the space of positions for the devices that these leave, and add up to the whole, so that each
+//! device is in exactly one cohort. Share *k* owns the positions from [`boundary`](super::position::boundary) of the
+//! shares before it to that of the shares up to and including it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

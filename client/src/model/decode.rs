@@ -10,8 +10,8 @@ use super::time::{self, Instant};
 use super::version::{self, Version};
 use crate::tuf::json::{self, JsonError};
 
-/// Fields that this version does not know: kept as they came, and otherwise ignored. What could not be signed again (fractions,
-/// text beyond printable ASCII) is refused in them too.
+/// Fields that this version does not know: kept as they came, and otherwise ignored. What could not be signed again
+/// (fractions, text beyond printable ASCII) is refused in them too.
 pub type Extra = BTreeMap<String, Value>;
 
 /// Why a manifest, cohort map, assignment or condition was not accepted.
@@ -99,8 +99,8 @@ pub(crate) fn parse(document: &'static str, bytes: &[u8]) -> Result<Value, Forma
 
 /// Canonical JSON of `value` on behalf of `document`, if it reads back as it is.
 ///
-/// What a type's public fields leave possible and reading refuses is thus never written: a field in [`Extra`] with the name
-/// of a known one, above all.
+/// What a type's public fields leave possible and reading refuses is thus never written: a field in [`Extra`] with the
+/// name of a known one, above all.
 pub(crate) fn canonical<T: serde::Serialize + PartialEq>(
     document: &'static str,
     value: &T,

@@ -18,8 +18,8 @@
 //! }
 //! ```
 //!
-//! `source`, `provenance`, `eligibility`, `upgrade_from`, `supersedes` and `notes` may be absent. `build`, an artifact and
-//! the manifest itself may hold more fields, which are kept and ignored.
+//! `source`, `provenance`, `eligibility`, `upgrade_from`, `supersedes` and `notes` may be absent. `build`, an artifact
+//! and the manifest itself may hold more fields, which are kept and ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,7 +74,8 @@ pub struct Manifest {
     /// takes a bridge first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upgrade_from: Option<VersionRange>,
-    /// Sequences, lower than its own, of releases it may replace although their version is not lower: the signed retract.
+    /// Sequences, lower than its own, of releases it may replace although their version is not lower: the signed
+    /// retract.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub supersedes: BTreeSet<u64>,
     /// Notes for people, line by line.
@@ -141,8 +142,8 @@ impl std::fmt::Display for Urgency {
 pub struct Artifact {
     /// Its name, unique within the manifest.
     pub name: ArtifactName,
-    /// Its target path. It lies below the releases of the manifest's own channel and product; the version in it may be another
-    /// one, as when a retract carries older bytes.
+    /// Its target path. It lies below the releases of the manifest's own channel and product; the version in it may be
+    /// another one, as when a retract carries older bytes.
     pub path: String,
     /// Length in bytes, at least 1.
     pub length: u64,

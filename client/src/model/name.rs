@@ -91,7 +91,8 @@ text_type!(
     /// `manifest.json` and `cohorts.json` are refused: they name other things in a repository.
     ArtifactName,
     "an artifact name",
-    "use 1 to 128 of A-Z, a-z, 0-9, ., _, + and -, first a letter or digit, without .., and not manifest.json or cohorts.json",
+    "use 1 to 128 of A-Z, a-z, 0-9, ., _, + and -, first a letter or digit, without .., \
+             and not manifest.json or cohorts.json",
     valid_artifact_name
 );
 

@@ -18,8 +18,8 @@ pub const SPACE: u128 = 1 << 64;
 /// The whole, in parts per million.
 pub const PPM: u32 = 1_000_000;
 
-/// Where the first `ppm` parts per million of the space end: floor(`ppm` * 2^64 / 10^6), the first position that does not
-/// belong to them. Values above [`PPM`] count as the whole.
+/// Where the first `ppm` parts per million of the space end: floor(`ppm` * 2^64 / 10^6), the first position that does
+/// not belong to them. Values above [`PPM`] count as the whole.
 pub fn boundary(ppm: u32) -> u128 {
     u128::from(ppm.min(PPM)) * SPACE / u128::from(PPM)
 }
@@ -60,7 +60,8 @@ impl Salt {
         digest.as_bytes().iter().take(8).fold(0, |position, byte| (position << 8) | u64::from(*byte))
     }
 
-    /// How an explicit cohort lists a device without telling its id: SHA-256(`"tidegate/device/1"` 00 salt 00 device-id).
+    /// How an explicit cohort lists a device without telling its id: SHA-256(`"tidegate/device/1"` 00 salt 00
+    /// device-id).
     pub fn device_hash(&self, device: &DeviceId) -> Digest {
         self.hash("tidegate/device/1", device)
     }

@@ -182,8 +182,8 @@ impl Assignment {
         if found.is_empty() { Ok(()) } else { Err(faults(DOCUMENT, found)) }
     }
 
-    /// The bridge for a device on `version` with `sequence`: of those that upgrade from its version, the one with the highest
-    /// sequence above its own.
+    /// The bridge for a device on `version` with `sequence`: of those that upgrade from its version, the one with the
+    /// highest sequence above its own.
     pub fn bridge_from(&self, version: &Version, sequence: u64) -> Option<&Bridge> {
         self.bridges
             .iter()

@@ -54,9 +54,9 @@ pub fn parse(text: &str) -> Result<Version, VersionError> {
 /// The notation is Cargo's, and so is the meaning for releases. Pre-releases differ. Cargo leaves them out of every
 /// range that does not name one, which is right for choosing a dependency and wrong for a device in the field: one that
 /// runs `1.3.0-rc.1` would be outside `>=1.0.0` and never be updated again. Here a pre-release is compared by its
-/// precedence (SemVer, clause 11) like any other version: `<2.0.0` holds `2.0.0-rc.1`. Ranges whose end is implied, such as
-/// `^1.4`, `~1.4`, `1.4.*` and `<=1.4`, exclude the pre-releases of the version that ends them: `^1.4` does not hold
-/// `2.0.0-rc.1`. Build metadata is ignored (clause 10).
+/// precedence (SemVer, clause 11) like any other version: `<2.0.0` holds `2.0.0-rc.1`. Ranges whose end is implied,
+/// such as `^1.4`, `~1.4`, `1.4.*` and `<=1.4`, exclude the pre-releases of the version that ends them: `^1.4` does not
+/// hold `2.0.0-rc.1`. Build metadata is ignored (clause 10).
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VersionRange {

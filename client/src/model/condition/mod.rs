@@ -8,9 +8,9 @@
 //! ]}
 //! ```
 //!
-//! `eq` and `in` compare texts, integers and booleans by value and type. `ge gt le lt` compare with an integer, or, given a
-//! text, with a version by its precedence. `matches-version` takes a [`VersionRange`]. `exists` is always `true`: for the
-//! opposite use `not`.
+//! `eq` and `in` compare texts, integers and booleans by value and type. `ge gt le lt` compare with an integer, or,
+//! given a text, with a version by its precedence. `matches-version` takes a [`VersionRange`]. `exists` is always
+//! `true`: for the opposite use `not`.
 //!
 //! Evaluation is total: it never fails and always ends. A test on a fact that the device does not have, or that has
 //! another type than the test can compare, is *false* and says so. Mind `not`: what it makes of such a test is true.

@@ -1,7 +1,7 @@
 //! Whether a device installs a release, and why: one pure function over what was signed and what the device is.
 //!
-//! Publisher and device call the same [`decide`]. Every [`Rule`] is evaluated and reported, also behind one that fails, so that
-//! an explanation shows everything that stands between a device and a release.
+//! Publisher and device call the same [`decide`]. Every [`Rule`] is evaluated and reported, also behind one that fails,
+//! so that an explanation shows everything that stands between a device and a release.
 //!
 //! What the rules say together, first match wins:
 //!

@@ -4,6 +4,7 @@ mod decisions;
 mod fleet;
 mod properties;
 mod refusals;
+mod refused_documents;
 mod vectors;
 
 use tidegate_client::model::name::{DeviceId, Name};
