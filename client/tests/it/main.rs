@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, dead_code)]
 
 mod attacks;
+mod device;
 mod differential;
+mod fleet;
 mod fuzz;
 mod mirror;
 mod model;

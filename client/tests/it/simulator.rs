@@ -20,6 +20,12 @@ pub fn epoch() -> DateTime<Utc> {
     time::parse("2026-01-01T00:00:00Z").unwrap()
 }
 
+fn key(seed: u32) -> SigningKey {
+    let mut secret = [0; 32];
+    secret[..4].copy_from_slice(&seed.to_le_bytes());
+    SigningKey::from_bytes(&secret)
+}
+
 #[derive(Clone)]
 pub struct Simulator {
     /// Role to the `signed` part that the next publication starts from.
@@ -30,7 +36,7 @@ pub struct Simulator {
     pub files: BTreeMap<String, Vec<u8>>,
     /// Whether listings carry length and hashes.
     pub hashes: bool,
-    seed: u8,
+    seed: u32,
 }
 
 impl Simulator {
@@ -68,12 +74,12 @@ impl Simulator {
     /// A fresh key, the same at every run.
     pub fn new_key(&mut self) -> SigningKey {
         self.seed += 1;
-        SigningKey::from_bytes(&[self.seed; 32])
+        key(self.seed)
     }
 
     /// Every key that was ever made here.
     pub fn every_key(&self) -> Vec<SigningKey> {
-        (1..=self.seed).map(|seed| SigningKey::from_bytes(&[seed; 32])).collect()
+        (1..=self.seed).map(key).collect()
     }
 
     /// The object that declares a role's key ids and threshold: in root, or in the delegation by `delegator`.

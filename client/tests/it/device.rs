@@ -1,0 +1,510 @@
+//! A device against a whole repository: what it asks for, what it decides, what it refuses, what it survives.
+
+use std::fs;
+use std::path::Path;
+
+use chrono::TimeDelta;
+use serde_json::json;
+use tidegate_client::device::{Check, InstallState};
+use tidegate_client::disk::{Disk, Faults};
+use tidegate_client::install::{FileSlot, StubInstaller};
+use tidegate_client::model::decision::{Outcome, Rule};
+use tidegate_client::model::facts::Facts;
+use tidegate_client::tuf::time;
+use tidegate_client::{Error, Fault};
+
+use crate::fleet::{self, IMAGE, approve, assign, channel, device, manifest, name, release};
+use crate::mirror::{Mirror, Trick, scratch};
+use crate::simulator::{Simulator, epoch};
+
+/// One cohort for all, and an explicit one before it.
+const SMALL: &[(&str, Option<u32>)] = &[("lab", None), ("all", Some(1_000_000))];
+
+fn check(mirror: &Mirror, state: &Path) -> Result<Check, Error> {
+    device(mirror, state, epoch()).open()?.check()
+}
+
+fn outcome(mirror: &Mirror, state: &Path) -> Outcome {
+    check(mirror, state).unwrap().outcome().clone()
+}
+
+fn install(mirror: &Mirror, state: &Path, slot: &Path, disk: Disk) -> Result<Check, Error> {
+    let installer = FileSlot::on(disk.clone(), slot);
+    let mut device = device(mirror, state, epoch()).disk(disk).installer(installer).open()?;
+    let check = device.check()?;
+    if let Some(update) = &check.update {
+        let downloaded = device.download(update, &mut |_, _| ())?;
+        device.install(&downloaded)?;
+    }
+    Ok(check)
+}
+
+#[test]
+fn from_a_release_to_a_confirmed_device() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        release(&mut sim, "all", "1.2.0", 12);
+        sim
+    });
+    let folder = scratch();
+    let (state, slot) = (folder.path().join("state"), folder.path().join("slot"));
+    let check = install(&mirror, &state, &slot, Disk::new()).unwrap();
+    assert!(matches!(check.outcome(), Outcome::Install { sequence: 12, .. }), "{}", check.explanation);
+    assert_eq!(fs::read(&slot).unwrap(), IMAGE);
+    assert_eq!(fs::read_dir(state.join("downloads")).unwrap().count(), 0);
+    let mut device = device(&mirror, &state, epoch()).open().unwrap();
+    let record = device.status().installed.unwrap();
+    assert_eq!((record.release.sequence, record.state), (12, InstallState::Installed));
+    assert_eq!(device.confirm().unwrap().state, InstallState::Confirmed);
+    assert_eq!(device.confirm().unwrap().state, InstallState::Confirmed);
+    assert!(matches!(device.check().unwrap().outcome(), Outcome::UpToDate { .. }));
+}
+
+/// Requests of a first check, an unchanged one, one after another cohort changed, and one after our own was advanced.
+#[test]
+fn what_a_check_costs_does_not_depend_on_the_number_of_cohorts() {
+    for count in [10_u32, 1_000] {
+        let names: Vec<String> = (0..count).map(|index| format!("cohort-{index}")).collect();
+        let shares: Vec<_> = names.iter().map(|name| (name.as_str(), Some(1_000_000 / count))).collect();
+        let mut sim = channel(&shares);
+        let bytes = approve(&mut sim, &manifest("1.2.0", 12));
+        let roles: Vec<String> = names.iter().map(|name| format!("stable.{name}")).collect();
+        for name in &names {
+            assign(&mut sim, name, &bytes, &json!({}));
+        }
+        sim.publish(&roles.iter().map(String::as_str).collect::<Vec<_>>());
+        sim.publish(&["stable", "snapshot", "timestamp"]);
+        let mirror = Mirror::of(sim);
+        let folder = scratch();
+        let run = || {
+            let check = check(&mirror, folder.path()).unwrap();
+            let transfers = mirror.take_transfers();
+            let bytes: usize = transfers.iter().map(|(_, bytes)| bytes).sum();
+            (check.explanation.cohort.cohort.to_string(), transfers.len(), bytes)
+        };
+        let (own, requests, _) = run();
+        assert_eq!(requests, 8, "{count} cohorts, first check");
+        let (_, requests, bytes) = run();
+        assert_eq!((requests, bytes), (2, 0), "{count} cohorts, unchanged");
+        let other = names.iter().find(|name| **name != own).unwrap();
+        mirror.edit(|sim| {
+            release(sim, other, "1.3.0", 13);
+        });
+        // The channel's role lists the new release: one more.
+        assert_eq!(run().1, 4, "{count} cohorts, a release for another cohort");
+        mirror.edit(|sim| sim.publish(&[&format!("stable.{other}"), "snapshot", "timestamp"]));
+        assert_eq!(run().1, 3, "{count} cohorts, another cohort changed");
+        mirror.edit(|sim| {
+            let approved = sim.signed["stable"]["targets"]["stable/releases/os/1.3.0/manifest.json"].clone();
+            let digest = approved["hashes"]["sha256"].as_str().unwrap();
+            let bytes = sim.files[&format!("targets/stable/releases/os/1.3.0/{digest}.manifest.json")].clone();
+            assign(sim, &own, &bytes, &json!({}));
+            sim.publish(&[&format!("stable.{own}"), "snapshot", "timestamp"]);
+        });
+        assert_eq!(run().1, 5, "{count} cohorts, own cohort advanced");
+    }
+}
+
+/// Two powers (a stolen rollout key chooses among approved releases, it adds none; a channel key assigns nothing).
+#[test]
+fn both_powers_are_needed() {
+    type Bend = fn(&mut Simulator);
+    let cases: &[(&str, Bend, &str)] = &[
+        (
+            "a release that the channel does not list",
+            |sim| {
+                let bytes = fleet::approve(&mut sim.clone(), &manifest("1.3.0", 13));
+                assign(sim, "all", &bytes, &json!({}));
+            },
+            "not approved",
+        ),
+        (
+            "another manifest under an approved version",
+            |sim| {
+                let mut forged = manifest("1.2.0", 12);
+                forged["urgency"] = json!("security");
+                let bytes = fleet::approve(&mut sim.clone(), &forged);
+                assign(sim, "all", &bytes, &json!({}));
+            },
+            "not approved",
+        ),
+        (
+            "an assignment by the channel itself",
+            |sim| {
+                let bytes = approve(sim, &manifest("1.2.0", 12));
+                sim.add_target("stable", "stable/cohorts/all/os.json", &bytes);
+            },
+            "only targets > stable > stable.all may",
+        ),
+        (
+            "a cohort map by targets itself",
+            |sim| sim.add_target("targets", "stable/cohorts.json", b"{}"),
+            "only targets > stable may",
+        ),
+        (
+            "an artifact that the channel lists otherwise",
+            |sim| sim.add_target("stable", "stable/releases/os/1.2.0/image.bin", b"another image"),
+            "not approved",
+        ),
+        (
+            "an assignment without an assignment",
+            |sim| sim.set_custom("stable.all", "stable/cohorts/all/os.json", json!({"other": 1})),
+            "custom.tidegate",
+        ),
+        (
+            "an assignment of an unknown schema",
+            |sim| sim.set_custom("stable.all", "stable/cohorts/all/os.json", json!({"tidegate": {"schema": 2}})),
+            "schema 2",
+        ),
+        ("a cohort map that is none", |sim| sim.add_target("stable", "stable/cohorts.json", b"{}"), "schema"),
+    ];
+    for (case, bend, expected) in cases {
+        let mirror = Mirror::of({
+            let mut sim = channel(SMALL);
+            release(&mut sim, "all", "1.2.0", 12);
+            bend(&mut sim);
+            sim.publish(&["stable.all", "stable", "targets", "snapshot", "timestamp"]);
+            sim
+        });
+        let error = check(&mirror, scratch().path()).unwrap_err();
+        assert_eq!(error.fault(), Fault::Peer, "{case}: {error}");
+        assert!(error.to_string().contains(expected), "{case}: {error}");
+    }
+}
+
+/// A manifest that says another version, sequence, product or channel than its place is refused with a reason.
+#[test]
+fn a_manifest_in_the_wrong_place_is_refused() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        let bytes = approve(&mut sim, &manifest("1.2.0", 12));
+        assign(&mut sim, "all", &bytes, &json!({"sequence": 13}));
+        sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+        sim
+    });
+    let outcome = outcome(&mirror, scratch().path());
+    assert!(matches!(outcome, Outcome::Refuse { rule: Rule::Assigned, .. }), "{outcome}");
+}
+
+#[test]
+fn other_cohorts_faults_do_not_reach_this_device() {
+    type Bend = fn(&Mirror);
+    let cases: &[(&str, Bend)] = &[
+        ("expired", |mirror| {
+            mirror.edit(|sim| {
+                sim.set_expiry("stable.lab", epoch() - TimeDelta::days(1));
+                sim.publish(&["stable.lab", "snapshot", "timestamp"]);
+            });
+        }),
+        ("badly signed", |mirror| {
+            mirror.edit(|sim| {
+                sim.signers.get_mut("stable.lab").unwrap().clear();
+                sim.publish(&["stable.lab", "snapshot", "timestamp"]);
+            });
+        }),
+        ("missing", |mirror| mirror.trick("metadata/1.stable.lab.json", Trick::Gone)),
+        ("oversized", |mirror| mirror.trick("metadata/1.stable.lab.json", Trick::Endless)),
+        ("not metadata", |mirror| mirror.trick("metadata/1.stable.lab.json", Trick::Bytes(b"{}".to_vec()))),
+    ];
+    for (case, bend) in cases {
+        let mirror = Mirror::of({
+            let mut sim = channel(SMALL);
+            release(&mut sim, "all", "1.2.0", 12);
+            sim
+        });
+        bend(&mirror);
+        let folder = scratch();
+        assert!(matches!(outcome(&mirror, folder.path()), Outcome::Install { .. }), "{case}");
+        assert!(!mirror.take_requests().iter().any(|file| file.contains("lab")), "{case}");
+    }
+}
+
+#[test]
+fn without_its_own_cohort_role_a_device_keeps_what_it_has() {
+    type Bend = fn(&Mirror);
+    let cases: &[(&str, Bend, &str)] = &[
+        (
+            "expired",
+            |mirror| {
+                mirror.edit(|sim| {
+                    sim.set_expiry("stable.all", epoch() - TimeDelta::hours(1));
+                    sim.publish(&["stable.all", "snapshot", "timestamp"]);
+                });
+            },
+            "expired at 2025-12-31T23:00:00Z",
+        ),
+        ("missing", |mirror| mirror.trick("metadata/2.stable.all.json", Trick::Gone), "file is missing"),
+        (
+            "not in the snapshot",
+            |mirror| {
+                let sim = {
+                    let mut sim = channel(&[("lab", None), ("all", Some(1_000_000))]);
+                    sim.signed.get_mut("snapshot").unwrap()["meta"].as_object_mut().unwrap().remove("stable.all.json");
+                    sim.publish(&["snapshot", "timestamp"]);
+                    sim
+                };
+                mirror.serve(sim);
+            },
+            "not published",
+        ),
+        (
+            "nothing assigned",
+            |mirror| mirror.serve(channel(&[("lab", None), ("all", Some(1_000_000))])),
+            "assigns no release of os",
+        ),
+        (
+            "not delegated",
+            |mirror| {
+                let mut sim = channel(&[("lab", None), ("all", Some(1_000_000))]);
+                fleet::set_cohorts(&mut sim, &[("new", Some(1_000_000))]);
+                sim.publish(&["stable", "snapshot", "timestamp"]);
+                mirror.serve(sim);
+            },
+            "stable.new assigns no release",
+        ),
+    ];
+    for (case, bend, expected) in cases {
+        let mirror = Mirror::of({
+            let mut sim = channel(SMALL);
+            release(&mut sim, "all", "1.2.0", 12);
+            sim
+        });
+        bend(&mirror);
+        let Outcome::NoOffer { why } = outcome(&mirror, scratch().path()) else { panic!("{case}") };
+        assert!(why.contains(expected), "{case}: {why}");
+    }
+}
+
+#[test]
+fn an_expired_rollout_asks_for_nothing_again_and_resumes_when_renewed() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        release(&mut sim, "all", "1.2.0", 12);
+        sim.set_expiry("stable.all", epoch() + TimeDelta::hours(24));
+        sim.publish(&["stable.all", "snapshot", "timestamp"]);
+        sim
+    });
+    let folder = scratch();
+    let at = |hours| {
+        let mut device = device(&mirror, folder.path(), epoch() + TimeDelta::hours(hours)).open().unwrap();
+        device.check().unwrap().outcome().clone()
+    };
+    assert!(matches!(at(0), Outcome::Install { .. }));
+    mirror.take_requests();
+    assert!(matches!(at(25), Outcome::NoOffer { .. }));
+    assert_eq!(mirror.take_requests().len(), 2);
+    mirror.edit(|sim| {
+        sim.set_expiry("stable.all", epoch() + TimeDelta::hours(48));
+        sim.publish(&["stable.all", "snapshot", "timestamp"]);
+    });
+    assert!(matches!(at(25), Outcome::Install { .. }));
+}
+
+#[test]
+fn a_badly_signed_own_cohort_role_is_an_error() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        release(&mut sim, "all", "1.2.0", 12);
+        sim.signers.get_mut("stable.all").unwrap().clear();
+        sim.publish(&["stable.all", "snapshot", "timestamp"]);
+        sim
+    });
+    assert_eq!(check(&mirror, scratch().path()).unwrap_err().fault(), Fault::Peer);
+}
+
+#[test]
+fn a_sequence_is_never_lowered() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        release(&mut sim, "all", "1.2.0", 12);
+        sim
+    });
+    let folder = scratch();
+    let (state, slot) = (folder.path().join("state"), folder.path().join("slot"));
+    install(&mirror, &state, &slot, Disk::new()).unwrap();
+    mirror.edit(|sim| {
+        release(sim, "all", "1.3.0", 11);
+    });
+    assert!(matches!(outcome(&mirror, &state), Outcome::UpToDate { .. }));
+    // Also when one copy of what was installed is damaged.
+    fs::write(state.join("installed.json"), b"").unwrap();
+    let check = check(&mirror, &state).unwrap();
+    assert!(matches!(check.outcome(), Outcome::UpToDate { .. }));
+    assert_eq!(check.repairs.len(), 1);
+    assert!(fs::read(state.join("installed.json")).unwrap().len() > 10);
+    // And when another program notes a higher one.
+    let mut device = device(&mirror, &state, epoch()).factory("2.0.0".parse().unwrap(), 20).open().unwrap();
+    mirror.edit(|sim| {
+        release(sim, "all", "1.4.0", 19);
+    });
+    assert!(matches!(device.check().unwrap().outcome(), Outcome::UpToDate { .. }));
+}
+
+#[test]
+fn bridges_are_taken_one_by_one() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        let mut bridge = manifest("1.5.0", 15);
+        bridge["upgrade_from"] = json!(">=1.0.0, <1.5.0");
+        let bridge = approve(&mut sim, &bridge);
+        let mut target = manifest("2.0.0", 20);
+        target["upgrade_from"] = json!(">=1.5.0");
+        let target = approve(&mut sim, &target);
+        let listed = &sim.signed["stable"]["targets"]["stable/releases/os/1.5.0/manifest.json"];
+        let bridges = json!({"bridges": [{
+            "release": "1.5.0", "sequence": 15, "sha256": listed["hashes"]["sha256"], "length": bridge.len(),
+            "upgrade_from": ">=1.0.0, <1.5.0",
+        }]});
+        assign(&mut sim, "all", &target, &bridges);
+        sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+        sim
+    });
+    let folder = scratch();
+    let (state, slot) = (folder.path().join("state"), folder.path().join("slot"));
+    for sequence in [15, 20] {
+        let check = install(&mirror, &state, &slot, Disk::new()).unwrap();
+        assert_eq!(check.update.unwrap().release.sequence, sequence);
+        assert_eq!(check.on_the_way_to.len(), usize::from(sequence == 15));
+    }
+    // A bridge that the channel does not list as assigned is not taken.
+    mirror.edit(|sim| {
+        let path = "stable/cohorts/all/os.json";
+        let mut custom = sim.signed["stable.all"]["targets"][path]["custom"].clone();
+        custom["tidegate"]["bridges"][0]["length"] = json!(1);
+        sim.set_custom("stable.all", path, custom);
+        sim.publish(&["stable.all", "snapshot", "timestamp"]);
+    });
+    let error = check(&mirror, scratch().path()).unwrap_err();
+    assert!(matches!(error, Error::NotApproved { .. }), "{error}");
+}
+
+#[test]
+fn a_rejected_release_is_not_tried_again() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        release(&mut sim, "all", "1.2.0", 12);
+        sim
+    });
+    let folder = scratch();
+    let stub = StubInstaller::new();
+    let open = || device(&mirror, folder.path(), epoch()).installer(stub.clone()).open().unwrap();
+    let step = || {
+        let mut device = open();
+        let check = device.check().unwrap();
+        if let Some(update) = &check.update {
+            let downloaded = device.download(update, &mut |_, _| ()).unwrap();
+            device.install(&downloaded).unwrap();
+        }
+        check.outcome().clone()
+    };
+    step();
+    open().confirm().unwrap();
+    mirror.edit(|sim| {
+        release(sim, "all", "1.3.0", 13);
+    });
+    step();
+    let status = open().reject().unwrap();
+    assert_eq!((status.device.installed.sequence, status.quarantined.len()), (12, 1));
+    assert!(matches!(step(), Outcome::Refuse { rule: Rule::Quarantine, .. }));
+    mirror.edit(|sim| {
+        release(sim, "all", "1.3.1", 14);
+    });
+    assert!(matches!(step(), Outcome::Install { sequence: 14, .. }));
+    assert_eq!(stub.installed().len(), 3);
+    // With nothing before it, what is left is the factory image.
+    let folder = scratch();
+    let mut fresh = device(&mirror, folder.path(), epoch()).installer(stub.clone()).open().unwrap();
+    assert!(matches!(fresh.reject(), Err(Error::State(_))));
+    let update = fresh.check().unwrap().update.unwrap();
+    let downloaded = fresh.download(&update, &mut |_, _| ()).unwrap();
+    stub.fail_next("the slot is busy");
+    assert_eq!(fresh.install(&downloaded).unwrap_err().fault(), Fault::Device);
+    fresh.install(&downloaded).unwrap();
+    assert!(matches!(fresh.install(&downloaded), Err(Error::State(_))));
+    assert_eq!(fresh.reject().unwrap().device.installed.sequence, 0);
+}
+
+#[test]
+fn explanations_are_for_any_facts_and_any_time() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        let bytes = approve(&mut sim, &manifest("1.2.0", 12));
+        let start = time::format(epoch() + TimeDelta::days(1));
+        let end = time::format(epoch() + TimeDelta::days(2));
+        assign(&mut sim, "all", &bytes, &json!({"ramp": {"start": start, "end": end, "from": 0, "to": 1_000_000}}));
+        assign(&mut sim, "lab", &bytes, &json!({}));
+        sim.publish(&["stable.all", "stable.lab", "stable", "snapshot", "timestamp"]);
+        sim
+    });
+    let folder = scratch();
+    let mut device = device(&mirror, folder.path(), epoch()).open().unwrap();
+    let Outcome::Wait { until: Some(until), rule: Rule::Ramp, .. } = device.check().unwrap().outcome().clone() else {
+        panic!()
+    };
+    let before = device.explain(None, Some(until - TimeDelta::seconds(1))).unwrap();
+    assert!(matches!(before.outcome(), Outcome::Wait { .. }));
+    assert!(matches!(device.explain(None, Some(until)).unwrap().outcome(), Outcome::Install { .. }));
+    let facts = Facts::parse(br#"{"group": "lab"}"#).unwrap();
+    let lab = device.explain(Some(facts), None).unwrap();
+    assert_eq!(lab.explanation.cohort.cohort, name("lab"));
+    assert!(matches!(lab.outcome(), Outcome::Install { .. }));
+    assert!(lab.explanation.to_string().contains("group = \"lab\""));
+}
+
+#[test]
+fn a_tampered_artifact_reaches_no_slot() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        release(&mut sim, "all", "1.2.0", 12);
+        for (path, bytes) in &mut sim.files {
+            if path.ends_with(".image.bin") {
+                bytes[3] ^= 1;
+            }
+        }
+        sim
+    });
+    let folder = scratch();
+    let (state, slot) = (folder.path().join("state"), folder.path().join("slot"));
+    fs::write(&slot, b"old").unwrap();
+    let error = install(&mirror, &state, &slot, Disk::new()).unwrap_err();
+    assert!(matches!(error, Error::WrongTarget { .. }), "{error}");
+    assert_eq!(error.fault(), Fault::Peer);
+    assert_eq!(fs::read(&slot).unwrap(), b"old");
+}
+
+/// Stopped, or out of space, at every step from the first check to the note of what was installed.
+#[test]
+fn an_installation_may_end_at_any_step() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        release(&mut sim, "all", "1.2.0", 12);
+        sim
+    });
+    let counted = Faults::none();
+    let folder = scratch();
+    install(&mirror, &folder.path().join("state"), &folder.path().join("slot"), Disk::with_faults(counted.clone()))
+        .unwrap();
+    assert!(counted.steps() > 80, "{}", counted.steps());
+    for plan in [Faults::stop_at as fn(usize) -> std::sync::Arc<Faults>, Faults::full_from] {
+        for n in 0..counted.steps() {
+            let folder = scratch();
+            let (state, slot) = (folder.path().join("state"), folder.path().join("slot"));
+            fs::write(&slot, b"old").unwrap();
+            if let Err(error) = install(&mirror, &state, &slot, Disk::with_faults(plan(n))) {
+                assert_eq!(error.fault(), Fault::Device, "at {n}: {error}");
+            }
+            let content = fs::read(&slot).unwrap();
+            assert!(content == b"old" || content == IMAGE, "at {n}");
+            install(&mirror, &state, &slot, Disk::new()).unwrap_or_else(|e| panic!("after {n}: {e}"));
+            assert_eq!(fs::read(&slot).unwrap(), IMAGE, "after {n}");
+            let outcome = outcome(&mirror, &state);
+            assert!(matches!(outcome, Outcome::UpToDate { .. }), "after {n}: {outcome}");
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let error = tidegate_client::device::Device::builder().root(*b"{}").open().err().unwrap();
+    assert_eq!((error.fault(), error.to_string().as_str()), (Fault::Caller, "the device's repository is not set"));
+}

@@ -1,0 +1,109 @@
+//! A Tidegate repository on top of a [`Simulator`]: a channel, its cohorts, releases and assignments.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tidegate_client::device::{Device, DeviceBuilder};
+use tidegate_client::model::cohort::{Cohort, CohortMap, Selector};
+use tidegate_client::model::layout;
+use tidegate_client::model::manifest::Manifest;
+use tidegate_client::model::name::Name;
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::tuf::time;
+
+use crate::mirror::Mirror;
+use crate::simulator::{Simulator, epoch};
+
+pub const IMAGE: &[u8] = b"the image of a release";
+
+pub fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+/// A channel `stable` with these cohorts, in order: a share in parts per million, or else for devices whose fact `group` is
+/// the cohort's name.
+pub fn channel(cohorts: &[(&str, Option<u32>)]) -> Simulator {
+    let mut sim = Simulator::new();
+    sim.delegate("targets", "stable", &["stable/cohorts.json", "stable/releases/*/*/*", "stable/cohorts/*/*"], true);
+    for (cohort, _) in cohorts {
+        sim.delegate("stable", &format!("stable.{cohort}"), &[&format!("stable/cohorts/{cohort}/*")], true);
+    }
+    set_cohorts(&mut sim, cohorts);
+    let roles: Vec<String> = cohorts.iter().map(|(cohort, _)| format!("stable.{cohort}")).collect();
+    let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+    sim.publish(&roles);
+    sim.publish(&["stable", "targets", "snapshot", "timestamp"]);
+    sim
+}
+
+pub fn set_cohorts(sim: &mut Simulator, cohorts: &[(&str, Option<u32>)]) {
+    let cohorts = cohorts.iter().map(|(cohort, share)| {
+        let selector = match share {
+            Some(share) => Selector::Share(*share),
+            None => Selector::Condition(serde_json::from_value(json!({"fact": "group", "eq": *cohort})).unwrap()),
+        };
+        Cohort { name: name(cohort), selector, extra: Default::default() }
+    });
+    let map = CohortMap::new("00112233445566778899aabbccddeeff".parse().unwrap(), cohorts.collect()).unwrap();
+    sim.add_target("stable", "stable/cohorts.json", &map.to_bytes().unwrap());
+}
+
+/// The manifest of a release of product `os` with one artifact for hardware `board`.
+pub fn manifest(version: &str, sequence: u64) -> Value {
+    json!({
+        "schema": 1, "product": "os", "version": version, "sequence": sequence, "channel": "stable",
+        "created": time::format(epoch()), "build": {"id": "build-1"}, "urgency": "normal",
+        "artifacts": [{
+            "name": "image.bin", "path": format!("stable/releases/os/{version}/image.bin"), "length": IMAGE.len(),
+            "sha256": to_hex(&Sha256::digest(IMAGE)), "hardware": ["board"], "media_type": "application/octet-stream",
+        }],
+    })
+}
+
+/// Lists a release in the channel's role. Returns its manifest's bytes.
+pub fn approve(sim: &mut Simulator, manifest: &Value) -> Vec<u8> {
+    let version = manifest["version"].as_str().unwrap();
+    let bytes = Manifest::from_value(manifest).unwrap().to_bytes().unwrap();
+    sim.add_target("stable", &format!("stable/releases/os/{version}/manifest.json"), &bytes);
+    sim.add_target("stable", &format!("stable/releases/os/{version}/image.bin"), IMAGE);
+    bytes
+}
+
+/// Assigns a manifest to a cohort; `more` joins or replaces fields of the assignment.
+pub fn assign(sim: &mut Simulator, cohort: &str, manifest: &[u8], more: &Value) {
+    let parsed: Value = serde_json::from_slice(manifest).unwrap();
+    let mut assignment = json!({
+        "schema": 1, "release": parsed["version"], "sequence": parsed["sequence"], "stage": "limited", "paused": false,
+        "assigned": time::format(epoch()),
+    });
+    for (field, value) in more.as_object().into_iter().flatten() {
+        assignment[field] = value.clone();
+    }
+    let path = layout::assignment_path(&name("stable"), &name(cohort), &name("os"));
+    let role = format!("stable.{cohort}");
+    sim.add_target(&role, &path, manifest);
+    sim.set_custom(&role, &path, json!({"tidegate": assignment}));
+}
+
+/// Approves a release, assigns it to a cohort, and publishes all that changed.
+pub fn release(sim: &mut Simulator, cohort: &str, version: &str, sequence: u64) -> Vec<u8> {
+    let bytes = approve(sim, &manifest(version, sequence));
+    assign(sim, cohort, &bytes, &json!({}));
+    sim.publish(&[&format!("stable.{cohort}"), "stable", "snapshot", "timestamp"]);
+    bytes
+}
+
+/// A device of product `os` on hardware `board`, as it left the factory with 1.0.0.
+pub fn device(mirror: &Mirror, state: &std::path::Path, now: DateTime<Utc>) -> DeviceBuilder {
+    Device::builder()
+        .root(mirror.sim().root(1))
+        .repository(Mirror::repository())
+        .state_dir(state)
+        .id("device-1".parse().unwrap())
+        .channel(name("stable"))
+        .product(name("os"))
+        .hardware("board".parse().unwrap())
+        .factory("1.0.0".parse().unwrap(), 0)
+        .fetch(mirror.clone())
+        .clock(tidegate_client::clock::StubClock::at(now))
+}
