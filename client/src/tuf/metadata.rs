@@ -1,7 +1,7 @@
 //! Metadata as typed values: root, timestamp, snapshot, targets (TUF 4.3 to 4.6).
 //!
 //! [`Envelope`] is a file whose outer form is right and whose content nobody vouches for yet. Only after its signatures are
-//! checked ([`Role::verify`](super::verify)) is its `signed` part read into one of the role types here. A value that exists is well formed;
+//! checked ([`valid_signers`](super::valid_signers)) is its `signed` part read into one of the role types here. A value that exists is well formed;
 //! fields that are not known are ignored, since the bytes they came in were signed and are kept as received.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +21,7 @@ use super::{hash, json, time};
 /// The names of the top-level roles, which no delegated role may bear.
 pub const TOP_LEVEL: [&str; 4] = ["root", "timestamp", "snapshot", "targets"];
 
-/// A metadata file, parsed but not yet verified: nothing in it may be used but by [`verify`](super::verify).
+/// A metadata file, parsed but not yet verified: nothing in it may be used before [`valid_signers`](super::valid_signers) has counted.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     signed: Value,
