@@ -453,7 +453,7 @@ async fn a_full_disk_leaves_what_is_live_untouched() {
     };
     let path = mount.path().to_str().unwrap();
     if !run("mount", &["-t", "tmpfs", "-o", "size=14m", "tmpfs", path]) {
-        crate::support::skip("cannot mount a small file system: not root, or not allowed to", "mount");
+        crate::support::skip("cannot mount a small file system: not root, or not allowed to");
         return;
     }
     let (mut forge, remote) = (workspace(), folder(mount.path()));

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tidegate::publish::{self, Remote, Source};
 use tidegate::verify::{Check, Report, Repository, verify};
 
-use crate::support::Forge;
+use crate::support::{Forge, Serving, publish};
 
 /// A workspace with two releases and two cohorts, published.
 async fn published() -> (Forge, tempfile::TempDir) {
@@ -18,12 +17,6 @@ async fn published() -> (Forge, tempfile::TempDir) {
     let place = tempfile::tempdir().unwrap();
     publish(&forge, place.path()).await;
     (forge, place)
-}
-
-async fn publish(forge: &Forge, place: &std::path::Path) {
-    let (source, remote) = (Source::new(forge.dir()), Remote::open(place.to_str().unwrap()).unwrap());
-    let plan = publish::plan(&source, &remote, forge.now()).await.unwrap();
-    publish::execute(&plan, &source, &remote, &|_| {}).await.unwrap();
 }
 
 async fn audit(forge: &Forge, place: &std::path::Path) -> Report {
@@ -63,18 +56,12 @@ async fn a_sound_repository_passes_both_implementations() {
 #[tokio::test]
 async fn it_is_read_over_http_as_well() {
     let (forge, place) = published().await;
-    let server = tidegate::serve::Server::bind(place.path(), ([127, 0, 0, 1], 0).into()).await.unwrap();
-    let (url, meter) = (format!("http://{}", server.address()), server.meter());
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let running = tokio::spawn(server.run(async {
-        let _ = stopped.await;
-    }));
+    let server = Serving::start(place.path()).await;
+    let url = server.url();
     let report =
         verify(Arc::new(Repository::open(&url).unwrap()), &url, forge.root(), chrono::Utc::now()).await.unwrap();
     assert!(report.ok, "{report}");
-    assert_eq!(meter.read().connections, 1, "one connection is kept alive");
-    stop.send(()).unwrap();
-    running.await.unwrap();
+    assert_eq!(server.meter().read().connections, 1, "one connection is kept alive");
 }
 
 #[tokio::test]

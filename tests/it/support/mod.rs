@@ -3,11 +3,84 @@
 pub mod faulty;
 pub mod forge;
 
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tidegate::publish::{self, Remote, Report, Source};
+use tidegate::serve::{Exchange, Meter, Server};
+
 pub use forge::Forge;
 
 /// Says that a test does not run here, and why. In CI every test runs, so there it is a failure.
-pub fn skip(reason: &str, tool: &str) {
+pub fn skip(reason: &str) {
     let required = std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_some_and(|value| value == "1");
     assert!(!required, "this test must run here: {reason} (TIDEGATE_REQUIRE_TOOLS is set)");
-    eprintln!("SKIPPED, needs {tool}: {reason}");
+    eprintln!("SKIPPED: {reason}");
+}
+
+/// A Python that has python-tuf: `TIDEGATE_PYTHON`, else `python3`. Without one the test is skipped.
+pub fn python_tuf() -> Option<PathBuf> {
+    let python = PathBuf::from(std::env::var_os("TIDEGATE_PYTHON").unwrap_or_else(|| "python3".into()));
+    let found = Command::new(&python).args(["-c", "import tuf"]).output().is_ok_and(|out| out.status.success());
+    if !found {
+        skip(&format!(
+            "{} has no python-tuf; `pip install -r tests/interop/requirements.txt`, or set TIDEGATE_PYTHON to one that has",
+            python.display()
+        ));
+    }
+    found.then_some(python)
+}
+
+/// Runs a script of `tests/interop` and gives back what it prints, which must be JSON.
+pub fn script(python: &Path, name: &str, args: &[&str]) -> serde_json::Value {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(name);
+    let out = Command::new(python).arg(script).args(args).output().unwrap();
+    assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+    serde_json::from_slice(&out.stdout).unwrap()
+}
+
+/// Publishes a workspace to a folder.
+pub async fn publish(forge: &Forge, place: &Path) -> Report {
+    let (source, remote) = (Source::new(forge.dir()), Remote::open(place.to_str().unwrap()).unwrap());
+    let plan = publish::plan(&source, &remote, forge.now()).await.unwrap();
+    publish::execute(&plan, &source, &remote, &|_| {}).await.unwrap()
+}
+
+/// A server of our own over a folder, until it is dropped.
+pub struct Serving {
+    address: SocketAddr,
+    meter: Meter,
+    log: Arc<Mutex<Vec<Exchange>>>,
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+impl Serving {
+    pub async fn start(folder: &Path) -> Self {
+        let log = Arc::<Mutex<Vec<Exchange>>>::default();
+        let seen = Arc::clone(&log);
+        let server = Server::bind(folder, ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let server = server.observe(move |exchange| seen.lock().unwrap().push(exchange.clone()));
+        let (address, meter) = (server.address(), server.meter());
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        tokio::spawn(server.run(async {
+            let _ = stopped.await;
+        }));
+        Self { address, meter, log, _stop: stop }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// What was asked for since the last call: path and status.
+    pub fn take_log(&self) -> Vec<(String, u16)> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.drain(..).map(|exchange| (exchange.path, exchange.status.as_u16())).collect()
+    }
 }
