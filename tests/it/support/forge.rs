@@ -11,6 +11,7 @@ use tidegate::keys::generate::{Kind, generate};
 use tidegate::keys::{FileKey, KeyEntry, KeyRing, KeyUri, NoPassphrases, Signer as _};
 use tidegate::metadata::{Delegation, Document, Edit, OnlineLifetimes, Repository, RoleKeys};
 use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::facts::Facts;
 use tidegate_client::model::layout;
 use tidegate_client::model::manifest::Manifest;
 use tidegate_client::model::name::Name;
@@ -200,11 +201,21 @@ impl Forge {
         Repository::open(self.dir()).unwrap().role(role).unwrap().version
     }
 
+    /// The cohort that a device without facts belongs to.
+    pub fn cohort_of(&self, device: &str) -> String {
+        let map = self.read_target("stable/cohorts.json");
+        let choice = CohortMap::parse(&map).unwrap().choose(&device.parse().unwrap(), &Facts::default());
+        choice.cohort.to_string()
+    }
+
     /// The approved manifest of a release.
     pub fn manifest(&self, version: &str) -> Vec<u8> {
+        self.read_target(&format!("stable/releases/os/{version}/manifest.json"))
+    }
+
+    fn read_target(&self, path: &str) -> Vec<u8> {
         let repository = Repository::open(self.dir()).unwrap();
-        let stable = repository.targets("stable").unwrap();
-        let file = &stable.targets[&format!("stable/releases/os/{version}/manifest.json")];
+        let file = &repository.targets("stable").unwrap().targets[path];
         std::fs::read(self.artifact(&file.hashes.name_prefix())).unwrap()
     }
 
