@@ -76,6 +76,8 @@ pub fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Changes {
     puts: BTreeMap<String, Vec<u8>>,
+    /// Those of `puts` that only the owner may read.
+    private: BTreeSet<String>,
     removes: BTreeSet<String>,
 }
 
@@ -85,6 +87,13 @@ impl Changes {
         let path = path.into();
         self.removes.remove(&path);
         self.puts.insert(path, bytes.into());
+    }
+
+    /// Writes `bytes` to `path` so that only the owner may read it (mode 0600).
+    pub fn put_private(&mut self, path: impl Into<String>, bytes: impl Into<Vec<u8>>) {
+        let path = path.into();
+        self.private.insert(path.clone());
+        self.put(path, bytes);
     }
 
     /// Removes `path`, if it is there.
@@ -111,6 +120,7 @@ impl Changes {
 
     /// Adds another set of changes, which wins where both change a path.
     pub fn extend(&mut self, other: Self) {
+        self.private.extend(other.private);
         for (path, bytes) in other.puts {
             self.put(path, bytes);
         }
@@ -148,7 +158,7 @@ impl Changes {
         for (index, (path, bytes)) in self.puts.iter().enumerate() {
             let staged = journal.join(index.to_string());
             let write = || -> io::Result<()> {
-                let mut file = File::create_new(&staged)?;
+                let mut file = create(&staged, self.private.contains(path))?;
                 file.write_all(bytes)?;
                 file.sync_all()
             };
@@ -159,6 +169,18 @@ impl Changes {
         write_atomic(&journal.join(DECISION), &bytes)?;
         Ok(decision)
     }
+}
+
+/// Creates a file that only the owner may read if it is private.
+fn create(path: &Path, private: bool) -> io::Result<File> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        options.mode(if private { 0o600 } else { 0o644 });
+    }
+    options.open(path)
 }
 
 /// What the journal decided: `puts[i]` is where the staged file `i` goes.

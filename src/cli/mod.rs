@@ -4,8 +4,17 @@
 //! returns the library's errors; [`error`] alone turns those into text and exit codes.
 
 mod error;
+mod explain;
+mod init;
+mod log;
+mod passphrase;
 mod publish;
+mod refresh;
+mod release;
+mod rollout;
 mod serve;
+mod show;
+mod status;
 pub mod ui;
 mod verify;
 
@@ -55,9 +64,16 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Args),
+    Release(Box<release::Args>),
+    Rollout(rollout::Args),
+    Status(status::Args),
+    Explain(explain::Args),
     Publish(publish::Args),
     Verify(verify::Args),
     Serve(serve::Args),
+    Refresh(refresh::Args),
+    Log(log::Args),
 }
 
 /// What every command is given: where, when, and how to talk.
@@ -94,6 +110,13 @@ pub fn main() -> ExitCode {
 
 fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()> {
     match command {
+        Command::Init(args) => init::run(args, context),
+        Command::Release(args) => release::run(args, context),
+        Command::Rollout(args) => rollout::run(args, context),
+        Command::Status(args) => status::run(args, context),
+        Command::Explain(args) => explain::run(args, context),
+        Command::Refresh(args) => refresh::run(args, context),
+        Command::Log(args) => log::run(args, context),
         Command::Publish(args) => publish::run(args, context),
         Command::Verify(args) => verify::run(args, context),
         Command::Serve(args) => serve::run(args, context),
@@ -107,6 +130,12 @@ fn block_on<T>(work: impl Future<Output = crate::error::Result<T>>) -> crate::er
         .build()
         .map_err(|source| Error::new(Kind::Io, "the system gives no threads to work with").with_source(source))?;
     runtime.block_on(work)
+}
+
+/// By whom, for the ledger: TIDEGATE_ACTOR, else the user's name.
+fn actor() -> String {
+    let name = ["TIDEGATE_ACTOR", "USER", "USERNAME"].iter().find_map(|variable| std::env::var(variable).ok());
+    crate::release::ledger::clean(name.as_deref().filter(|name| !name.is_empty()).unwrap_or("unknown"))
 }
 
 fn parse_instant(text: &str) -> Result<DateTime<Utc>, String> {

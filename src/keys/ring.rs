@@ -37,6 +37,16 @@ impl KeyRing {
         Self { workspace: workspace.to_owned(), entries, passphrases, opened: BTreeMap::new() }
     }
 
+    /// Adds an opened key, in place of the one that its entry names.
+    pub fn insert(&mut self, name: &str, signer: Rc<dyn Signer>) {
+        self.opened.insert(name.to_owned(), signer);
+    }
+
+    /// All keys, by name.
+    pub fn entries(&self) -> &[KeyEntry] {
+        &self.entries
+    }
+
     /// The key called `name`; errs with the names there are.
     pub fn entry(&self, name: &str) -> Result<&KeyEntry> {
         self.entries.iter().find(|entry| entry.name == name).ok_or_else(|| {

@@ -86,6 +86,11 @@ pub struct Break {
 }
 
 impl Ledger {
+    /// A ledger without lines.
+    pub fn empty() -> Self {
+        Self { bytes: Vec::new(), entries: Vec::new() }
+    }
+
     /// Reads the ledger of the workspace `dir`. Errs if it is broken, at the first place where it is.
     pub fn open(dir: &Path) -> Result<Self> {
         let bytes = files::read_if_exists(&files::confined(dir, FILE)?, MAX_LENGTH)?.unwrap_or_default();
@@ -201,7 +206,7 @@ mod tests {
     use super::*;
 
     fn ledger(count: usize) -> Ledger {
-        let mut ledger = Ledger { bytes: Vec::new(), entries: Vec::new() };
+        let mut ledger = Ledger::empty();
         for index in 0..count {
             let happening = Happening {
                 event: "edit",

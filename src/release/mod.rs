@@ -1,7 +1,11 @@
 //! Releases: the record of each, its life, and the ledger of what happened.
 
+pub mod diff;
+pub mod draft;
 pub mod ledger;
+pub mod proposal;
 pub mod record;
+pub mod signing;
 pub mod state;
 #[cfg(test)]
 mod state_tests;

@@ -18,8 +18,8 @@ use tidegate_client::model::time;
 use tidegate_client::model::version::{self, Version, VersionRange};
 use tidegate_client::tuf::json;
 
-use super::state::{State, Status};
-use crate::config::Settings;
+use super::state::{self, Event, Facts, State, Status};
+use crate::config::{Policy, Settings};
 use crate::error::{Error, Result};
 use crate::files::{self, Changes};
 
@@ -262,6 +262,16 @@ impl Record {
     /// State and pause.
     pub fn status(&self) -> Status {
         Status { state: self.state, paused: self.paused }
+    }
+
+    /// The status after `event`, or an error that names this release, the rule, and what would satisfy it.
+    pub fn after(&self, event: Event, facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<Status> {
+        state::next(self.status(), event, facts, policy, now).map_err(|refusal| {
+            let id = self.id().to_string();
+            Error::refused(format!("{id}: {}", refusal.why))
+                .rule(refusal.rule)
+                .remedy(refusal.remedy.replace("RELEASE", &id))
+        })
     }
 
     /// Sets state and pause.

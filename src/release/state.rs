@@ -13,7 +13,6 @@ use tidegate_client::model::name::Name;
 use tidegate_client::tuf::time;
 
 use crate::config::{Policy, Skippable, Span, write_share};
-use crate::error::Error;
 use crate::validate::CheckKind;
 
 /// Where a release is in its life.
@@ -227,14 +226,8 @@ pub struct Refusal {
     pub rule: &'static str,
     /// What is in the way.
     pub why: String,
-    /// What would satisfy the rule.
+    /// What would satisfy the rule; `RELEASE` stands for the release.
     pub remedy: String,
-}
-
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Self {
-        Error::refused(refusal.why).rule(refusal.rule).remedy(refusal.remedy)
-    }
 }
 
 /// The state after `event`, or why it cannot be.

@@ -1,8 +1,32 @@
 //! Validation: five kinds of checks, one function and one stable id per rule, all findings at once.
 
-use std::fmt;
+mod artifacts;
+mod devices;
+mod eligibility;
+pub mod report;
+mod rollout;
+mod verification;
 
+use std::fmt;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, json};
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::manifest::Manifest;
+
+use crate::config::{Cohorts, Policy, Settings};
+use crate::error::Result;
+use crate::files::Changes;
+use crate::keys::KeyRing;
+use crate::metadata::Repository;
+use crate::release::draft;
+use crate::release::record::{self, Record, ReleaseSpec};
+use crate::release::state::{Event, Facts};
+use crate::workspace::Workspace;
+
+pub use report::Report;
 
 /// The kinds of checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -46,4 +70,178 @@ impl fmt::Display for CheckKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
+}
+
+/// What came of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It is satisfied.
+    Pass,
+    /// It is satisfied, but somebody should look.
+    Warn,
+    /// It is not.
+    Fail,
+    /// There is nothing for it to look at.
+    NotApplicable,
+}
+
+/// A rule and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// The rule's stable id.
+    pub rule: String,
+    /// Its kind.
+    pub kind: CheckKind,
+    /// What it asks for.
+    pub title: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Why.
+    pub detail: String,
+}
+
+/// What a rule says: the verdict and why.
+pub(crate) type Said = (Verdict, String);
+
+/// A rule: one function and one id that never changes its meaning.
+pub struct Rule {
+    /// The stable id, e.g. `V-ART-01`.
+    pub id: &'static str,
+    /// Its kind.
+    pub kind: CheckKind,
+    /// What it asks for.
+    pub title: &'static str,
+    /// Looks at the subject. An error is a fault of the machine, not a finding.
+    pub(crate) check: fn(&Subject<'_>) -> Result<Said>,
+}
+
+/// What is validated: one release, and everything around it.
+#[derive(Debug)]
+pub struct Subject<'a> {
+    /// The workspace's folder.
+    pub dir: &'a Path,
+    /// `tidegate.toml`.
+    pub settings: &'a Settings,
+    /// `policy.toml`.
+    pub policy: &'a Policy,
+    /// `cohorts.toml`.
+    pub cohorts: &'a Cohorts,
+    /// The metadata.
+    pub repository: &'a Repository,
+    /// The release's record.
+    pub record: &'a Record,
+    /// Its manifest.
+    pub manifest: &'a Manifest,
+    /// The manifest's bytes.
+    pub bytes: &'a [u8],
+    /// The manifest of the release before it.
+    pub previous: Option<&'a Manifest>,
+    /// When.
+    pub now: DateTime<Utc>,
+}
+
+/// All rules, kind by kind.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    [artifacts::RULES, verification::RULES, eligibility::RULES, devices::RULES, rollout::RULES].into_iter().flatten()
+}
+
+/// Runs every rule. Nothing stops at the first finding.
+pub fn run(subject: &Subject<'_>) -> Result<Report> {
+    let findings = rules()
+        .map(|rule| {
+            let (verdict, detail) = (rule.check)(subject)?;
+            Ok(Finding { rule: rule.id.into(), kind: rule.kind, title: rule.title.into(), verdict, detail })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Report {
+        schema: 1,
+        release: subject.record.id().to_string(),
+        manifest: Digest::of(subject.bytes),
+        at: subject.now,
+        tool: env!("CARGO_PKG_VERSION").into(),
+        findings,
+    })
+}
+
+/// Validates a release, signs the report with the key `key` (a rollout or release key of the channel), and keeps it.
+pub fn validate(
+    workspace: &Workspace,
+    spec: &ReleaseSpec,
+    key: Option<&str>,
+    ring: &mut KeyRing,
+    actor: &str,
+    now: DateTime<Utc>,
+) -> Result<(Record, Report)> {
+    let dir = workspace.dir();
+    let (settings, policy, cohorts) = (workspace.settings()?, workspace.policy()?, workspace.cohorts()?);
+    let repository = workspace.repository()?;
+    let mut record = spec.find(dir)?;
+    // Whether it can be validated at all does not depend on the findings.
+    let facts = Facts { frozen: record.manifest.is_some(), ..Facts::default() };
+    record.after(Event::Validate, &facts, &policy, now)?;
+    let (manifest, bytes) = record.manifest(dir)?;
+    let all = record::all(dir)?;
+    let siblings = all.iter().filter(|other| {
+        other.channel == record.channel && other.product == record.product && other.version != record.version
+    });
+    let previous = draft::previous(siblings, manifest.sequence).map(|previous| previous.manifest(dir)).transpose()?;
+    let subject = Subject {
+        dir,
+        settings: &settings,
+        policy: &policy,
+        cohorts: &cohorts,
+        repository: &repository,
+        record: &record,
+        manifest: &manifest,
+        bytes: &bytes,
+        previous: previous.as_ref().map(|(manifest, _)| manifest),
+        now,
+    };
+    let report = run(&subject)?;
+    let key = match key {
+        Some(key) => key.to_owned(),
+        None => settings.channel(&record.channel)?.rollout.keys.first().map(ToString::to_string).unwrap_or_default(),
+    };
+    let signed = report.sign(ring.signer(&key)?.as_ref())?;
+    let before = record.status();
+    let facts = Facts { report: Some(report.facts()), ..facts };
+    record.set_status(record.after(Event::Validate, &facts, &policy, now)?);
+    let mut changes = Changes::default();
+    changes.put(record.id().file("report.json"), signed.as_slice());
+    record.put(&mut changes)?;
+    let mut evidence = Map::new();
+    evidence.insert("manifest".into(), report.manifest.to_string().into());
+    evidence.insert("report".into(), Digest::of(&signed).to_string().into());
+    evidence.insert("key".into(), key.into());
+    evidence.insert("failed".into(), json!(report.failed().map(|finding| &finding.rule).collect::<Vec<_>>()));
+    draft::write_down(workspace, &mut changes, now, "validate", &record, Some(before), actor, evidence)?;
+    workspace.commit(changes)?;
+    Ok((record, report))
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "rules end with it")]
+pub(crate) fn pass(detail: impl Into<String>) -> Result<Said> {
+    Ok((Verdict::Pass, detail.into()))
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "rules end with it")]
+pub(crate) fn warn(detail: impl Into<String>) -> Result<Said> {
+    Ok((Verdict::Warn, detail.into()))
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "rules end with it")]
+pub(crate) fn fail(detail: impl Into<String>) -> Result<Said> {
+    Ok((Verdict::Fail, detail.into()))
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "rules end with it")]
+pub(crate) fn not_applicable(detail: impl Into<String>) -> Result<Said> {
+    Ok((Verdict::NotApplicable, detail.into()))
+}
+
+/// Passes if there is nothing wrong, else fails with all of it.
+pub(crate) fn none_of(wrong: &[String], fine: impl Into<String>) -> Result<Said> {
+    if wrong.is_empty() { pass(fine) } else { fail(wrong.join("; ")) }
 }

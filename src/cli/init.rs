@@ -1,0 +1,101 @@
+//! `tidegate init`: lay down a workspace.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+use tidegate_client::model::digest::Digest;
+
+use super::passphrase::{PassphraseArgs, new_passphrase};
+use super::{Context, actor};
+use crate::error::{Error, Result};
+use crate::init::{KeySource, Options, init};
+use crate::keys::generate::Kind;
+
+/// Lay down a workspace: configuration, keys, and the first signed metadata
+///
+/// The folder must be new or empty; it may hold a tidegate.toml, cohorts.toml or policy.toml of yours to start from.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate init fleet --generate-keys
+  tidegate init fleet --generate-keys --encrypt-keys
+  tidegate init fleet --keys /media/usb/keys
+  tidegate init trial --example-keys")]
+pub(super) struct Args {
+    /// The folder of the workspace [default: the one given with -C]
+    #[arg(value_name = "DIR")]
+    folder: Option<PathBuf>,
+    /// Make all keys now, into keys/ (for a real fleet, make the offline ones where they will stay)
+    #[arg(long, group = "source")]
+    generate_keys: bool,
+    /// Use the keys NAME.pem in this folder
+    #[arg(long, value_name = "FOLDER", group = "source")]
+    keys: Option<PathBuf>,
+    /// Use throwaway keys that everyone knows: for trying out, never for a fleet
+    #[arg(long, group = "source")]
+    example_keys: bool,
+    /// The kind of generated keys: ed25519 or p256
+    #[arg(long, value_name = "KIND", default_value = "ed25519", requires = "generate_keys")]
+    key_type: Kind,
+    /// Encrypt the generated keys with a passphrase (TIDEGATE_PASSPHRASE, or asked for)
+    #[arg(long, requires = "generate_keys")]
+    encrypt_keys: bool,
+    /// The salt that shuffles devices into cohorts, in hex [default: random]
+    #[arg(long, value_name = "HEX")]
+    salt: Option<String>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let dir = match &args.folder {
+        // Nobody wants to read ./fleet.
+        Some(folder) if cx.dir == Path::new(".") => folder.clone(),
+        Some(folder) => cx.dir.join(folder),
+        None => cx.dir.clone(),
+    };
+    let keys = if let Some(folder) = &args.keys {
+        KeySource::Folder(folder.clone())
+    } else if args.example_keys {
+        KeySource::Example
+    } else if args.generate_keys {
+        let passphrase = if args.encrypt_keys { Some(new_passphrase()?) } else { None };
+        KeySource::Generate { kind: args.key_type, passphrase }
+    } else {
+        return Err(Error::usage("a repository needs keys")
+            .remedy("give one of --generate-keys, --keys FOLDER, --example-keys (for trying out)"));
+    };
+    let options = Options { keys, salt: args.salt.clone(), actor: actor() };
+    let made = init(&dir, &options, cx.now, args.passphrase.source().as_mut())?;
+    let root = made.repository.must_have("root")?;
+    let root_sha256 = Digest::of(&root.bytes).to_string();
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({
+            "dir": dir,
+            "written": made.written,
+            "root": {"file": "metadata/1.root.json", "version": root.version, "sha256": root_sha256},
+        }));
+    }
+    cx.ui.status(format_args!("Laid down a workspace in {}", dir.display()));
+    for (file, what) in [
+        ("tidegate.toml", "what is released, who may sign what"),
+        ("cohorts.toml", "who gets a release first"),
+        ("policy.toml", "what a release must have gone through"),
+    ] {
+        cx.ui.status(format_args!("  {file:<15} {what}"));
+    }
+    let roles = made.repository.roles().count();
+    cx.ui.status(format_args!("  {:<15} {roles} roles, signed", "metadata/"));
+    if !matches!(options.keys, KeySource::Folder(_)) {
+        let count = made.settings.keys.len();
+        cx.ui.status(format_args!("  {:<15} {count} private keys, not for version control", "keys/"));
+    }
+    cx.ui.status("");
+    cx.ui.status("Devices are shipped with the first root, from which they verify everything else:");
+    cx.ui.result(format_args!("{}  sha256 {root_sha256}", dir.join("metadata/1.root.json").display()))?;
+    if matches!(options.keys, KeySource::Example) {
+        cx.ui.warn("everyone knows these keys: publishing anywhere but to a local folder is refused");
+    }
+    cx.ui.hint(format_args!("tidegate -C {} release new 1.0.0", dir.display()));
+    Ok(())
+}

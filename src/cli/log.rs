@@ -1,0 +1,72 @@
+//! `tidegate log`: what happened.
+
+use clap::Args as ClapArgs;
+use tidegate_client::model::time;
+
+use super::Context;
+use crate::error::{Error, Result};
+use crate::release::Ledger;
+use crate::release::ledger::{Entry, FILE};
+use crate::release::record;
+use crate::workspace::Workspace;
+
+/// Show the ledger, or check that nobody changed it
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// Check the chain of hashes, and the releases' states against it
+    #[arg(long)]
+    verify: bool,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let (entries, breaks) = Ledger::examine(workspace.dir())?;
+    if args.verify {
+        let mut wrong: Vec<String> = breaks.iter().map(|at| format!("line {}: {}", at.line, at.why)).collect();
+        for record in record::all(workspace.dir())? {
+            let id = record.id().to_string();
+            let last = entries.iter().rev().find(|entry| entry.subject == id);
+            let state = record.status().to_string();
+            match last {
+                None => wrong.push(format!("nothing is written about {id}: lines were cut off at the end")),
+                Some(Entry { to: Some(to), .. }) if *to != state => {
+                    wrong.push(format!(
+                        "{id} is {state}, but the ledger says {to}: lines were cut off, or the record was edited"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(first) = wrong.first() {
+            return Err(Error::trust(format!("{FILE}: {first}")).rule("L-CHAIN").remedy(format!(
+                "{} faults in all; restore the ledger from version control and find out who changed it",
+                wrong.len()
+            )));
+        }
+        if cx.ui.is_json() {
+            return cx
+                .ui
+                .json(&serde_json::json!({"entries": entries.len(), "head": entries.last().map(|last| &last.hash)}));
+        }
+        let head = entries.last().map_or("-", |last| last.hash.as_str());
+        return cx.ui.result(format_args!("{} entries, an unbroken chain up to {head}", entries.len()));
+    }
+    if let Some(first) = breaks.first() {
+        cx.ui.warn(format_args!("the chain is broken at line {}: {}", first.line, first.why));
+    }
+    if cx.ui.is_json() {
+        return cx.ui.json(&entries);
+    }
+    for entry in &entries {
+        let change = match (&entry.from, &entry.to) {
+            (Some(from), Some(to)) if from != to => format!("  {from} -> {to}"),
+            _ => String::new(),
+        };
+        let reason = entry.evidence.get("reason").and_then(|reason| reason.as_str()).or(entry.reason.as_deref());
+        let reason = reason.map(|reason| format!("  ({reason})")).unwrap_or_default();
+        let time = time::format(entry.time);
+        cx.ui
+            .result(format_args!("{time}  {:<9} {}{change}  by {}{reason}", entry.event, entry.subject, entry.actor))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! `tidegate refresh`: renew what expires.
+
+use clap::Args as ClapArgs;
+use serde_json::{Map, json};
+
+use super::passphrase::PassphraseArgs;
+use super::{Context, actor, show};
+use crate::error::Result;
+use crate::refresh::refresh;
+use crate::workspace::Workspace;
+
+/// Renew timestamp and snapshot, and cohorts that expire soon
+///
+/// Cohorts with a limited rollout are left to end by themselves: `tidegate rollout renew` keeps those alive.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let settings = workspace.settings()?;
+    let mut ring = workspace.ring(&settings, args.passphrase.source())?;
+    let (repository, roles) = refresh(&workspace, &settings, &mut ring, &actor(), cx.now)?;
+    if cx.ui.is_json() {
+        let expires = |role: &String| {
+            let expires = repository.role(role).map(|file| tidegate_client::model::time::format(file.expires));
+            (role.clone(), json!(expires))
+        };
+        return cx.ui.json(&json!({"renewed": roles.iter().map(expires).collect::<Map<_, _>>()}));
+    }
+    for file in roles.iter().filter_map(|role| repository.role(role)) {
+        cx.ui.result(format_args!(
+            "{:<12} version {}, expires {}",
+            file.name,
+            file.version,
+            show::expiry(file.expires, cx.now)
+        ))?;
+    }
+    cx.ui.hint("tidegate publish FOLDER");
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! How things are shown to people.
+
+use chrono::{DateTime, Utc};
+use tidegate_client::model::time;
+
+use super::Ui;
+use crate::config::{Span, write_share};
+use crate::error::Result;
+use crate::release::Record;
+use crate::rollout::CohortStanding;
+use crate::validate::{Finding, Report, Verdict};
+
+/// Prints rows under headings, columns as wide as they need to be.
+pub(super) fn table(ui: &Ui, headings: &[&str], rows: &[Vec<String>]) -> Result<()> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(headings.get(column).map(|heading| heading.len())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..headings.len()).map(width).collect();
+    let line = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    ui.result(line(headings.to_vec()))?;
+    for row in rows {
+        ui.result(line(row.iter().map(String::as_str).collect()))?;
+    }
+    Ok(())
+}
+
+/// Prints the findings of a validation, kind by kind.
+pub(super) fn findings(ui: &Ui, report: &Report) -> Result<()> {
+    let mut kind = None;
+    for finding in &report.findings {
+        if kind != Some(finding.kind) {
+            kind = Some(finding.kind);
+            ui.result(finding.kind)?;
+        }
+        let verdict = match finding.verdict {
+            Verdict::Pass => "pass",
+            Verdict::Warn => "look",
+            Verdict::Fail => "FAIL",
+            Verdict::NotApplicable => " -  ",
+        };
+        let Finding { rule, title, detail, .. } = finding;
+        match finding.verdict {
+            Verdict::Pass | Verdict::NotApplicable => {
+                ui.result(format_args!("  {verdict}  {rule}  {title} ({detail})"))?
+            }
+            Verdict::Warn | Verdict::Fail => {
+                ui.result(format_args!("  {verdict}  {rule}  {title}\n                  {detail}"))?
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Prints a release's record.
+pub(super) fn record(ui: &Ui, record: &Record) -> Result<()> {
+    ui.result(format_args!("release      {}", record.id()))?;
+    ui.result(format_args!("state        {}", record.status()))?;
+    let mut build = record.build_id.to_string();
+    for part in [&record.source, &record.provenance.as_ref().and_then(|p| p.builder.clone())].into_iter().flatten() {
+        build = format!("{build}, {part}");
+    }
+    ui.result(format_args!("build        {build}"))?;
+    if let Some(manifest) = &record.manifest {
+        ui.result(format_args!("sequence     {}", manifest.sequence))?;
+        ui.result(format_args!("manifest     {} bytes, sha256 {}", manifest.length, manifest.sha256))?;
+    }
+    for artifact in &record.artifacts {
+        let hardware: Vec<_> = artifact.hardware.iter().map(AsRef::as_ref).collect();
+        ui.result(format_args!(
+            "artifact     {}, {} bytes, for {}",
+            artifact.name,
+            artifact.length,
+            hardware.join(" ")
+        ))?;
+        ui.result(format_args!("             sha256 {}", artifact.sha256))?;
+    }
+    if let Some(eligibility) = &record.eligibility {
+        ui.result(format_args!("eligibility  {eligibility}"))?;
+    }
+    if let Some(range) = &record.upgrade_from {
+        ui.result(format_args!("upgrade from {range}"))?;
+    }
+    for note in &record.notes {
+        ui.result(format_args!("note         {note}"))?;
+    }
+    Ok(())
+}
+
+/// Prints who is offered what of a product.
+pub(super) fn cohorts(ui: &Ui, standings: &[CohortStanding], now: DateTime<Utc>) -> Result<()> {
+    let rows: Vec<Vec<String>> = standings.iter().map(|standing| cohort_row(standing, now)).collect();
+    table(ui, &["COHORT", "SHARE", "RELEASE", "STAGE", "EXPOSED", "UNTIL"], &rows)
+}
+
+fn cohort_row(standing: &CohortStanding, now: DateTime<Utc>) -> Vec<String> {
+    let share = standing.share.map_or_else(|| "named".into(), write_share);
+    let (release, stage, exposed) = match &standing.assignment {
+        None => ("-".into(), "-".into(), "-".into()),
+        Some(assignment) => {
+            let stage = serde_json::to_value(assignment.stage).ok().and_then(|v| v.as_str().map(str::to_owned));
+            let stage = stage.unwrap_or_default();
+            let stage = if assignment.paused { format!("{stage} (paused)") } else { stage };
+            let exposed = write_share(standing.exposed(now));
+            let exposed = match assignment.ramp {
+                Some(ramp) if ramp.end() > now && ramp.from() < ramp.to() => {
+                    let left = Span::from_delta(ramp.end() - now);
+                    format!("{exposed}, {} in {left}", write_share(ramp.to()))
+                }
+                _ => exposed,
+            };
+            (assignment.release.to_string(), stage, exposed)
+        }
+    };
+    vec![standing.cohort.to_string(), share, release, stage, exposed, expiry(standing.expires, now)]
+}
+
+/// An expiry, with how long that is.
+pub(super) fn expiry(expires: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    if expires <= now {
+        return format!("{} EXPIRED", time::format(expires));
+    }
+    let left = Span::from_delta(expires - now);
+    // Days are enough when there are many.
+    let left = if left.seconds() >= 2 * 86_400 { format!("{}d", left.seconds() / 86_400) } else { left.to_string() };
+    format!("{} ({left})", time::format(expires))
+}

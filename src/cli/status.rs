@@ -1,0 +1,201 @@
+//! `tidegate status`: what is live, who gets what, and what comes next.
+
+use chrono::{DateTime, Utc};
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+use tidegate_client::model::name::Name;
+use tidegate_client::model::time;
+
+use super::{Context, show};
+use crate::config::Settings;
+use crate::config::Span;
+use crate::error::{Error, Result};
+use crate::keys::{KeyRing, NoPassphrases};
+use crate::metadata::Repository;
+use crate::release::record::{self, Record};
+use crate::release::signing;
+use crate::release::state::State;
+use crate::rollout::{CohortStanding, map_in_force, standing};
+use crate::workspace::Workspace;
+
+/// Show roles and expiries, releases, and who is offered what
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// Fail if a role expires within this time (for monitoring), e.g. 3d
+    #[arg(long, value_name = "SPAN")]
+    expiring: Option<Span>,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let settings = workspace.settings()?;
+    let repository = workspace.repository()?;
+    let ring = workspace.ring(&settings, Box::new(NoPassphrases))?;
+    let records = record::all(workspace.dir())?;
+    let mut standings = Vec::new();
+    for channel in settings.channels.keys().filter(|channel| repository.role(channel.as_str()).is_some()) {
+        let map = map_in_force(workspace.dir(), &repository, channel)?;
+        for product in &settings.products {
+            standings.push((channel, product, standing(&repository, &map, channel, product)?));
+        }
+    }
+    if cx.ui.is_json() {
+        cx.ui.json(&to_json(cx.now, &settings, &repository, &ring, &records, &standings))?;
+    } else {
+        cx.ui.result(format_args!("{} at {}", settings.name, time::format(cx.now)))?;
+        cx.ui.result("")?;
+        roles(cx, &repository, &ring)?;
+        for (channel, product, standings) in &standings {
+            cx.ui.result("")?;
+            cx.ui.result(format_args!("{product} on {channel}"))?;
+            show::cohorts(&cx.ui, standings, cx.now)?;
+            releases(cx, &records, channel, product)?;
+        }
+        hint(cx, &workspace, &repository, &ring, &records)?;
+    }
+    match args.expiring {
+        Some(within) => check_expiring(&repository, within, cx.now),
+        None => Ok(()),
+    }
+}
+
+/// Cohort roles by the hundred are the rule; only those that need attention are worth a line.
+const MANY_ROLES: usize = 24;
+
+fn roles(cx: &Context, repository: &Repository, ring: &KeyRing) -> Result<()> {
+    let all: Vec<_> = repository.roles().collect();
+    let is_cohort = |name: &str| crate::metadata::listed_by_version_alone(name);
+    let soonest = all.iter().filter(|role| is_cohort(&role.name)).map(|role| role.expires).min();
+    let folded = all.len() > MANY_ROLES;
+    let shown = all.iter().filter(|role| !folded || !is_cohort(&role.name));
+    let rows: Vec<Vec<String>> = shown
+        .map(|role| {
+            let keys = repository.keys_of(&role.name).map(|(_, keys)| {
+                let mut names: Vec<_> = keys.keyids.iter().map(|id| ring.label(id)).collect();
+                names.sort();
+                format!("{} of {}", keys.threshold, names.join(", "))
+            });
+            let expires = show::expiry(role.expires, cx.now);
+            vec![role.name.clone(), role.version.to_string(), expires, keys.unwrap_or_default()]
+        })
+        .collect();
+    show::table(&cx.ui, &["ROLE", "VERSION", "EXPIRES", "KEYS"], &rows)?;
+    if let (true, Some(soonest)) = (folded, soonest) {
+        let count = all.iter().filter(|role| is_cohort(&role.name)).count();
+        cx.ui.result(format_args!("and {count} cohorts, the first to expire at {}", show::expiry(soonest, cx.now)))?;
+    }
+    Ok(())
+}
+
+fn releases(cx: &Context, records: &[Record], channel: &Name, product: &Name) -> Result<()> {
+    for record in records.iter().filter(|record| record.channel == *channel && record.product == *product) {
+        let sequence = record.manifest.as_ref().map(|m| format!(", sequence {}", m.sequence)).unwrap_or_default();
+        cx.ui.result(format_args!("  {}  {}{sequence}", record.version, record.status()))?;
+    }
+    Ok(())
+}
+
+/// The one command that most likely comes next.
+fn hint(
+    cx: &Context,
+    workspace: &Workspace,
+    repository: &Repository,
+    ring: &KeyRing,
+    records: &[Record],
+) -> Result<()> {
+    let due = repository.roles().filter(|role| matches!(role.name.as_str(), "snapshot" | "timestamp"));
+    if due.min_by_key(|role| role.expires).is_some_and(|role| role.expires <= cx.now) {
+        cx.ui.hint("tidegate refresh, since devices no longer accept what is published");
+        return Ok(());
+    }
+    let Some(record) =
+        records.iter().rev().find(|r| !matches!(r.state, State::Stable | State::Withdrawn | State::Retired))
+    else {
+        cx.ui.hint(if records.is_empty() { "tidegate release new 1.0.0" } else { "tidegate release new VERSION" });
+        return Ok(());
+    };
+    let id = record.id();
+    match record.state {
+        State::Draft if record.artifacts.is_empty() => {
+            cx.ui.hint(format_args!("tidegate release add {id} FILE --hardware ID"));
+        }
+        State::Draft if record.manifest.is_none() => cx.ui.hint(format_args!("tidegate release manifest {id}")),
+        State::Draft => {
+            let missing = signing::standing(workspace, record, repository)?.and_then(|s| s.missing.first().cloned());
+            let key = missing.map_or_else(|| "NAME".into(), |id| ring.label(&id));
+            cx.ui.hint(format_args!("tidegate release sign {id} --key {key}"));
+        }
+        State::Signed => cx.ui.hint(format_args!("tidegate release register {id}")),
+        State::Registered => cx.ui.hint(format_args!("tidegate release validate {id}")),
+        State::Validation => cx.ui.hint(format_args!("tidegate rollout start {id}")),
+        _ if record.paused => cx.ui.hint(format_args!("tidegate rollout resume {id}")),
+        _ => cx.ui.hint(format_args!("tidegate rollout status {id}")),
+    }
+    Ok(())
+}
+
+fn check_expiring(repository: &Repository, within: Span, now: DateTime<Utc>) -> Result<()> {
+    let due: Vec<_> = repository
+        .roles()
+        .filter(|role| role.expires <= now + within.delta())
+        .map(|role| format!("{} at {}", role.name, time::format(role.expires)))
+        .collect();
+    if due.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(format!("these roles expire within {within}: {}", due.join(", ")))
+        .rule("S-EXPIRING")
+        .remedy("renew those whose keys are at hand: tidegate refresh"))
+}
+
+fn to_json(
+    now: DateTime<Utc>,
+    settings: &Settings,
+    repository: &Repository,
+    ring: &KeyRing,
+    records: &[Record],
+    standings: &[(&Name, &Name, Vec<CohortStanding>)],
+) -> Value {
+    let roles: Vec<Value> = repository
+        .roles()
+        .map(|role| {
+            let keys = repository.keys_of(&role.name);
+            let listed = keys.map(|(_, keys)| {
+                let key = |id: &tidegate_client::tuf::key::KeyId| json!({"keyid": id.as_str(), "name": ring.by_id(id).map(|key| key.name.as_str())});
+                keys.keyids.iter().map(key).collect::<Vec<_>>()
+            });
+            json!({
+                "name": role.name,
+                "version": role.version,
+                "expires": time::format(role.expires),
+                "expired": role.expires <= now,
+                "threshold": keys.map(|(_, keys)| keys.threshold),
+                "keys": listed,
+                "delegated_by": repository.delegator(&role.name),
+            })
+        })
+        .collect();
+    let rollouts: Vec<Value> = standings
+        .iter()
+        .map(|(channel, product, cohorts)| json!({"channel": channel, "product": product, "cohorts": cohorts}))
+        .collect();
+    let releases: Vec<Value> = records
+        .iter()
+        .map(|record| {
+            json!({
+                "release": record.id().to_string(),
+                "state": record.state,
+                "paused": record.paused,
+                "sequence": record.manifest.as_ref().map(|manifest| manifest.sequence),
+            })
+        })
+        .collect();
+    json!({
+        "schema": 1,
+        "name": settings.name,
+        "at": time::format(now),
+        "roles": roles,
+        "rollouts": rollouts,
+        "releases": releases,
+    })
+}

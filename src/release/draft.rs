@@ -1,0 +1,300 @@
+//! The first stages of a release's life: draft, artifacts, manifest.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value, json};
+use tidegate_client::model::condition::Condition;
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::manifest::Manifest;
+use tidegate_client::model::name::{ArtifactName, HardwareId, Text};
+use tidegate_client::model::version::VersionRange;
+
+use super::diff::{Difference, diff};
+use super::ledger::{Happening, Ledger};
+use super::proposal::Proposal;
+use super::record::{
+    self, ArtifactRecord, MAX_LENGTH, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseSpec,
+};
+use super::state::{Event, Facts, State};
+use crate::error::{Error, Result};
+use crate::files::{self, Changes};
+use crate::store;
+use crate::workspace::Workspace;
+
+/// What a draft starts with.
+#[derive(Debug, Clone)]
+pub struct NewRelease {
+    /// Which release.
+    pub spec: ReleaseSpec,
+    /// The build's id.
+    pub build_id: Text,
+    /// The source it was built from.
+    pub source: Option<Text>,
+    /// An in-toto statement of how it was built.
+    pub provenance: Option<std::path::PathBuf>,
+    /// How pressing it is.
+    pub urgency: RecordedUrgency,
+    /// Which devices may have it.
+    pub eligibility: Option<Condition>,
+    /// From which versions a device may go to it directly.
+    pub upgrade_from: Option<VersionRange>,
+    /// Sequences it may replace although their version is not lower.
+    pub supersedes: BTreeSet<u64>,
+    /// Notes for people.
+    pub notes: Vec<Text>,
+}
+
+/// Makes a draft.
+pub fn new(workspace: &Workspace, new: NewRelease, actor: &str, now: DateTime<Utc>) -> Result<Record> {
+    let dir = workspace.dir();
+    let id = new.spec.complete(&workspace.settings()?)?;
+    if files::confined(dir, &id.file("release.json"))?.exists() {
+        return Err(Error::refused(format!("{id} exists already"))
+            .rule("R-EXISTS")
+            .remedy("a version is used once: choose another one, or go on with this one: tidegate release show"));
+    }
+    let provenance = new.provenance.as_deref().map(|path| read_provenance(dir, path)).transpose()?;
+    let record = Record {
+        schema: 1,
+        channel: id.channel.clone(),
+        product: id.product.clone(),
+        version: id.version.clone(),
+        state: State::Draft,
+        paused: false,
+        created: now,
+        urgency: new.urgency,
+        build_id: new.build_id,
+        source: new.source,
+        provenance,
+        artifacts: Vec::new(),
+        eligibility: new.eligibility,
+        upgrade_from: new.upgrade_from,
+        supersedes: new.supersedes,
+        notes: new.notes,
+        manifest: None,
+    };
+    let mut changes = Changes::default();
+    record.put(&mut changes)?;
+    let mut evidence = Map::new();
+    evidence.insert("build".into(), record.build_id.as_str().into());
+    if let Some(provenance) = &record.provenance {
+        evidence.insert("provenance".into(), provenance.sha256.to_string().into());
+    }
+    write_down(workspace, &mut changes, now, "new", &record, None, actor, evidence)?;
+    workspace.commit(changes)?;
+    Ok(record)
+}
+
+/// An artifact to be added.
+#[derive(Debug, Clone)]
+pub struct NewArtifact<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// Its name in the repository; that of the file if `None`.
+    pub name: Option<ArtifactName>,
+    /// The hardware it fits.
+    pub hardware: BTreeSet<HardwareId>,
+    /// Its media type; guessed from the name if `None`.
+    pub media_type: Option<Text>,
+    /// Whether it may take the place of an artifact of the same name.
+    pub replace: bool,
+}
+
+/// Adds an artifact to a draft. `progress` is told how many bytes each step took.
+pub fn add(
+    workspace: &Workspace,
+    spec: &ReleaseSpec,
+    new: &NewArtifact<'_>,
+    actor: &str,
+    now: DateTime<Utc>,
+    progress: impl FnMut(u64),
+) -> Result<(Record, ArtifactRecord)> {
+    let dir = workspace.dir();
+    let settings = workspace.settings()?;
+    let mut record = spec.find(dir)?;
+    let facts = Facts { frozen: record.manifest.is_some(), ..Facts::default() };
+    record.after(Event::Edit, &facts, &workspace.policy()?, now)?;
+    let name = match &new.name {
+        Some(name) => name.clone(),
+        None => name_of(new.file)?,
+    };
+    if let Some(unknown) = new.hardware.iter().find(|id| !settings.hardware.contains_key(*id)) {
+        let known: Vec<_> = settings.hardware.keys().map(AsRef::as_ref).collect();
+        return Err(Error::input(format!("tidegate.toml knows no hardware {unknown}"))
+            .remedy(format!("add [hardware.{unknown}], or name one of: {}", known.join(", "))));
+    }
+    if !new.replace && record.artifacts.iter().any(|artifact| artifact.name == name) {
+        return Err(Error::refused(format!("{} has an artifact {name} already", record.id()))
+            .rule("R-ARTIFACTS")
+            .remedy("give another --name, or --replace"));
+    }
+    let media_type = match &new.media_type {
+        Some(media_type) => media_type.clone(),
+        None => guess_media_type(&name)?,
+    };
+    let stored = store::add(dir, new.file, progress)?;
+    let artifact = ArtifactRecord {
+        name,
+        length: stored.length,
+        sha256: stored.sha256,
+        hardware: new.hardware.clone(),
+        media_type,
+    };
+    record.artifacts.retain(|old| old.name != artifact.name);
+    record.artifacts.push(artifact.clone());
+    record.artifacts.sort_by(|a, b| a.name.cmp(&b.name));
+    // What could not become a manifest is found now, not when somebody wants to sign it.
+    record.to_manifest(1, now).check().map_err(|e| Error::input("the artifact cannot be listed").with_source(e))?;
+    let mut changes = Changes::default();
+    record.put(&mut changes)?;
+    let mut evidence = Map::new();
+    evidence.insert("artifact".into(), json!({"name": artifact.name.as_str(), "sha256": artifact.sha256.to_string()}));
+    write_down(workspace, &mut changes, now, "add", &record, None, actor, evidence)?;
+    workspace.commit(changes)?;
+    Ok((record, artifact))
+}
+
+/// A manifest that was frozen and proposed.
+#[derive(Debug)]
+pub struct Frozen {
+    /// The record.
+    pub record: Record,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// The release that it was compared with, if there is one.
+    pub previous: Option<record::ReleaseId>,
+    /// What changes against it.
+    pub differences: Vec<Difference>,
+    /// The proposal.
+    pub proposal: Proposal,
+    /// Signatures that it takes.
+    pub threshold: u64,
+}
+
+/// Freezes the manifest of a draft and proposes it for signing. Again: proposes the same manifest anew, on top of the channel's role as it
+/// is now.
+pub fn manifest(workspace: &Workspace, spec: &ReleaseSpec, actor: &str, now: DateTime<Utc>) -> Result<Frozen> {
+    let dir = workspace.dir();
+    let settings = workspace.settings()?;
+    let mut record = spec.find(dir)?;
+    let id = record.id();
+    let facts = Facts { artifacts: record.artifacts.len(), ..Facts::default() };
+    let before = record.status();
+    let after = record.after(Event::Freeze, &facts, &workspace.policy()?, now)?;
+    let repository = workspace.repository()?;
+    let others = record::all(dir)?;
+    let siblings =
+        || others.iter().filter(|other| other.channel == id.channel && other.product == id.product && other.id() != id);
+    let mut changes = Changes::default();
+    let (manifest, bytes) = if record.manifest.is_some() {
+        record.manifest(dir)?
+    } else {
+        let highest = siblings().filter_map(|other| other.manifest.as_ref()).map(|m| m.sequence).max().unwrap_or(0);
+        let manifest = record.to_manifest(highest + 1, now);
+        let bytes = manifest.to_bytes().map_err(|e| Error::input("the manifest cannot be made").with_source(e))?;
+        let sha256 = Digest::of(&bytes);
+        record.manifest = Some(ManifestRecord { sequence: manifest.sequence, sha256, length: bytes.len() as u64 });
+        changes.put(id.file("manifest.json"), bytes.as_slice());
+        changes.put(store::path(&sha256), bytes.as_slice());
+        (manifest, bytes)
+    };
+    let lifetime = settings.channel(&id.channel)?.release.expires;
+    let proposal = Proposal::release(&id, &manifest, &bytes, &repository, lifetime, now)?;
+    let previous = previous(siblings(), manifest.sequence);
+    let previous_manifest = previous.map(|previous| previous.manifest(dir)).transpose()?.map(|(manifest, _)| manifest);
+    let differences = diff(previous_manifest.as_ref(), &manifest);
+    record.set_status(after);
+    record.put(&mut changes)?;
+    proposal.put(&id, &mut changes)?;
+    let mut evidence = Map::new();
+    evidence.insert("manifest".into(), Digest::of(&bytes).to_string().into());
+    evidence.insert("sequence".into(), manifest.sequence.into());
+    evidence.insert("base".into(), json!({"role": proposal.role, "version": proposal.base_version}));
+    write_down(workspace, &mut changes, now, "manifest", &record, Some(before), actor, evidence)?;
+    workspace.commit(changes)?;
+    let threshold = proposal.signers(&repository)?.1;
+    Ok(Frozen { previous: previous.map(Record::id), record, manifest, differences, proposal, threshold })
+}
+
+/// The release before one with this sequence: the newest that was ever registered.
+pub fn previous<'a>(siblings: impl Iterator<Item = &'a Record>, sequence: u64) -> Option<&'a Record> {
+    siblings
+        .filter(|record| !matches!(record.state, State::Draft | State::Signed))
+        .filter(|record| record.manifest.as_ref().is_some_and(|manifest| manifest.sequence < sequence))
+        .max_by_key(|record| record.manifest.as_ref().map(|manifest| manifest.sequence))
+}
+
+/// Adds a line to the ledger, with the other changes.
+#[allow(clippy::too_many_arguments, reason = "each is a column of the ledger")]
+pub fn write_down(
+    workspace: &Workspace,
+    changes: &mut Changes,
+    now: DateTime<Utc>,
+    event: &'static str,
+    record: &Record,
+    before: Option<super::Status>,
+    actor: &str,
+    evidence: Map<String, Value>,
+) -> Result<()> {
+    let mut ledger = Ledger::open(workspace.dir())?;
+    let transition = before.map(|before| (before.to_string(), record.status().to_string()));
+    let happening = Happening {
+        event,
+        subject: record.id().to_string(),
+        actor: actor.to_owned(),
+        transition,
+        reason: None,
+        evidence,
+    };
+    ledger.append(now, happening)?;
+    ledger.put(changes);
+    Ok(())
+}
+
+fn name_of(file: &Path) -> Result<ArtifactName> {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.parse().map_err(|e| {
+        Error::input(format!("the file name cannot be the artifact's: {e}")).remedy("choose one with --name")
+    })
+}
+
+fn guess_media_type(name: &ArtifactName) -> Result<Text> {
+    let extension = name.as_str().rsplit_once('.').map_or("", |(_, extension)| extension);
+    let guessed = match extension {
+        "gz" | "tgz" => "application/gzip",
+        "zst" => "application/zstd",
+        "xz" => "application/x-xz",
+        "bz2" => "application/x-bzip2",
+        "zip" => "application/zip",
+        "tar" => "application/x-tar",
+        "json" => "application/json",
+        _ => "application/octet-stream",
+    };
+    guessed.parse().map_err(|e| Error::bug("a media type").with_source(e))
+}
+
+/// Reads an in-toto statement and keeps its bytes in the store.
+fn read_provenance(dir: &Path, path: &Path) -> Result<ProvenanceRecord> {
+    let bytes = files::read(path, MAX_LENGTH)?;
+    let bad = |why: &str| {
+        Error::input(format!("{} is not an in-toto statement: {why}", path.display()))
+            .remedy("give the statement itself (https://in-toto.io/Statement/v1), not an envelope around it")
+    };
+    let statement: Value = serde_json::from_slice(&bytes).map_err(|e| bad("it is not JSON").with_source(e))?;
+    let text = |pointer: &str| statement.pointer(pointer).and_then(Value::as_str);
+    if !text("/_type").is_some_and(|kind| kind.starts_with("https://in-toto.io/Statement/")) {
+        return Err(bad("its _type is another"));
+    }
+    if statement.pointer("/subject").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+        return Err(bad("it has no subject"));
+    }
+    let fit = |text: &str| text.parse::<Text>().map_err(|e| bad(&e.to_string()));
+    let predicate_type = fit(text("/predicateType").ok_or_else(|| bad("it has no predicateType"))?)?;
+    // SLSA 1.0 and 0.2 name the builder in different places.
+    let builder =
+        text("/predicate/runDetails/builder/id").or_else(|| text("/predicate/builder/id")).map(fit).transpose()?;
+    let stored = store::add(dir, path, |_| ())?;
+    Ok(ProvenanceRecord { predicate_type, sha256: stored.sha256, builder })
+}

@@ -1,0 +1,154 @@
+//! The middle stages of a release's life: signing and registration.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, json};
+use tidegate_client::model::digest::Digest;
+use tidegate_client::tuf::key::KeyId;
+
+use super::draft::write_down;
+use super::proposal::Proposal;
+use super::record::{Record, ReleaseSpec};
+use super::state::{Event, Facts};
+use crate::error::{Error, Result};
+use crate::files::Changes;
+use crate::keys::KeyRing;
+use crate::metadata::{Edit, Repository};
+use crate::store::{self, Stored};
+use crate::workspace::Workspace;
+
+/// Where the signatures of a release stand.
+#[derive(Debug)]
+pub struct Signed {
+    /// The record.
+    pub record: Record,
+    /// The keys that have signed.
+    pub signers: Vec<KeyId>,
+    /// The keys that have not.
+    pub missing: Vec<KeyId>,
+    /// How many it takes.
+    pub threshold: u64,
+}
+
+/// Adds the signatures of the keys `names` to a release's proposal.
+pub fn sign(
+    workspace: &Workspace,
+    spec: &ReleaseSpec,
+    names: &[String],
+    ring: &mut KeyRing,
+    now: DateTime<Utc>,
+) -> Result<Signed> {
+    let mut record = spec.find(workspace.dir())?;
+    let repository = workspace.repository()?;
+    let policy = workspace.policy()?;
+    let mut changes = Changes::default();
+    let id = record.id();
+    let loaded = Proposal::load(workspace.dir(), &id)?;
+    let mut facts = facts(&record, loaded.as_ref(), &repository)?;
+    // Refused before a passphrase is asked for.
+    record.after(Event::Sign, &facts, &policy, now)?;
+    let mut proposal = loaded.ok_or_else(|| missing_proposal(&record))?;
+    let (manifest, bytes) = record.manifest(workspace.dir())?;
+    let lifetime = workspace.settings()?.channel(&id.channel)?.release.expires;
+    proposal.check(&id, &manifest, &bytes, &repository, lifetime)?;
+    for name in names {
+        check_key(name, &proposal.role, &repository, ring)?;
+        proposal.sign(ring.signer(name)?.as_ref(), &repository)?;
+    }
+    let (signers, threshold) = proposal.signers(&repository)?;
+    facts.signatures = signers.len() as u64;
+    let before = record.status();
+    record.set_status(record.after(Event::Sign, &facts, &policy, now)?);
+    record.put(&mut changes)?;
+    proposal.put(&id, &mut changes)?;
+    let mut evidence = Map::new();
+    evidence.insert("manifest".into(), Digest::of(&bytes).to_string().into());
+    evidence.insert("signatures".into(), json!(signers.iter().map(KeyId::as_str).collect::<Vec<_>>()));
+    evidence.insert("threshold".into(), threshold.into());
+    write_down(workspace, &mut changes, now, "sign", &record, Some(before), &names.join(" "), evidence)?;
+    workspace.commit(changes)?;
+    Ok(Signed { missing: missing(&repository, &proposal.role, &signers), record, signers, threshold })
+}
+
+/// Has the channel's role list a signed release, and renews snapshot and timestamp. Gives the roles that got a new version.
+pub fn register(
+    workspace: &Workspace,
+    spec: &ReleaseSpec,
+    ring: &mut KeyRing,
+    actor: &str,
+    now: DateTime<Utc>,
+) -> Result<(Record, Vec<String>)> {
+    let mut record = spec.find(workspace.dir())?;
+    let repository = workspace.repository()?;
+    let id = record.id();
+    let loaded = Proposal::load(workspace.dir(), &id)?;
+    let facts = facts(&record, loaded.as_ref(), &repository)?;
+    let before = record.status();
+    let after = record.after(Event::Register, &facts, &workspace.policy()?, now)?;
+    let proposal = loaded.ok_or_else(|| missing_proposal(&record))?;
+    let (manifest, bytes) = record.manifest(workspace.dir())?;
+    let settings = workspace.settings()?;
+    proposal.check(&id, &manifest, &bytes, &repository, settings.channel(&id.channel)?.release.expires)?;
+    // What is registered will be published: the bytes must be there.
+    for artifact in &manifest.artifacts {
+        store::open(workspace.dir(), Stored { sha256: artifact.sha256, length: artifact.length })?;
+    }
+    let mut edit = Edit::new(&repository, now, settings.online())?;
+    edit.put_signed(&proposal.role, proposal.assemble()?);
+    let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a registration that changes nothing"))?;
+    let mut changes = finished.changes;
+    record.set_status(after);
+    record.put(&mut changes)?;
+    changes.remove(Proposal::file(&id));
+    let mut evidence = Map::new();
+    evidence.insert("manifest".into(), Digest::of(&bytes).to_string().into());
+    evidence.insert("role".into(), json!({"name": proposal.role, "version": proposal.base_version + 1}));
+    write_down(workspace, &mut changes, now, "register", &record, Some(before), actor, evidence)?;
+    workspace.commit(changes)?;
+    Ok((record, finished.roles))
+}
+
+/// Where the signatures of a release stand, without changing them. `None` once it is registered.
+pub fn standing(workspace: &Workspace, record: &Record, repository: &Repository) -> Result<Option<Signed>> {
+    let Some(proposal) = Proposal::load(workspace.dir(), &record.id())? else { return Ok(None) };
+    let (signers, threshold) = proposal.signers(repository)?;
+    let missing = missing(repository, &proposal.role, &signers);
+    Ok(Some(Signed { record: record.clone(), signers, missing, threshold }))
+}
+
+/// Errs when a key has no say in a role, before it is opened.
+fn check_key(name: &str, role: &str, repository: &Repository, ring: &KeyRing) -> Result<()> {
+    let ids = repository.keys_of(role).map(|(_, role)| role.keyids.clone()).unwrap_or_default();
+    if ids.contains(&ring.entry(name)?.public.id()) {
+        return Ok(());
+    }
+    let mut names: Vec<_> = ids.iter().map(|id| ring.label(id)).collect();
+    names.sort();
+    Err(Error::refused(format!("the key {name} does not speak for the role {role}"))
+        .rule("R-KEY")
+        .remedy(format!("sign with one of its keys: {}", names.join(", "))))
+}
+
+fn missing(repository: &Repository, role: &str, signers: &[KeyId]) -> Vec<KeyId> {
+    let ids = repository.keys_of(role).map(|(_, role)| role.keyids.clone()).unwrap_or_default();
+    ids.into_iter().filter(|id| !signers.contains(id)).collect()
+}
+
+fn facts(record: &Record, proposal: Option<&Proposal>, repository: &Repository) -> Result<Facts> {
+    let (signers, threshold) = match proposal {
+        Some(proposal) => proposal.signers(repository)?,
+        None => (Vec::new(), 0),
+    };
+    Ok(Facts {
+        frozen: record.manifest.is_some(),
+        artifacts: record.artifacts.len(),
+        signatures: signers.len() as u64,
+        threshold,
+        follows: proposal.is_some_and(|proposal| proposal.follows(repository)),
+        ..Facts::default()
+    })
+}
+
+fn missing_proposal(record: &Record) -> Error {
+    Error::input(format!("{} is missing", Proposal::file(&record.id())))
+        .remedy(format!("propose it anew: tidegate release manifest {}", record.id()))
+}

@@ -1,0 +1,14 @@
+//! Rollouts: which cohort is offered which release, and how fast.
+//!
+//! What is in force is in the cohort roles, nowhere else: [`standing`] reads it from there. An assignment is a target of the
+//! cohort's role, `CHANNEL/cohorts/COHORT/PRODUCT.json`, with the bytes of the approved manifest and the details in `custom.tidegate`.
+
+mod explain;
+mod ramp;
+mod standing;
+mod steps;
+
+pub use explain::explain;
+pub use ramp::{Planned, RampRequest, plan};
+pub use standing::{CohortStanding, manifest_in_force, map_in_force, standing};
+pub use steps::{Desk, Outcome};

@@ -1,0 +1,426 @@
+//! The steps of a rollout, each one transaction: decided by the state machine, signed with the rollout key, written at once.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value, json};
+use tidegate_client::model::Extra;
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout;
+use tidegate_client::model::manifest::{Manifest, Urgency};
+use tidegate_client::model::name::Name;
+use tidegate_client::model::position::PPM;
+use tidegate_client::model::rollout::{Assignment, Bridge, MAX_BRIDGES, Ramp, Stage};
+use tidegate_client::model::time;
+use tidegate_client::model::version::VersionRange;
+
+use super::ramp::{Planned, RampRequest, plan};
+use super::standing::{CohortStanding, manifest_in_force, map_in_force, standing};
+use crate::config::{Policy, Settings, Span};
+use crate::error::{Error, Result};
+use crate::files::Changes;
+use crate::keys::KeyRing;
+use crate::metadata::{Document, Edit, Repository};
+use crate::release::draft::write_down;
+use crate::release::record::{self, Record, ReleaseSpec};
+use crate::release::state::{Event, Facts, State, Status, Step};
+use crate::validate;
+use crate::workspace::Workspace;
+
+/// Everything that a step of one release's rollout is decided on.
+#[derive(Debug)]
+pub struct Desk<'w> {
+    workspace: &'w Workspace,
+    settings: Settings,
+    policy: Policy,
+    repository: Repository,
+    record: Record,
+    manifest: Manifest,
+    bytes: Vec<u8>,
+    standings: Vec<CohortStanding>,
+    now: DateTime<Utc>,
+}
+
+/// A step that was taken.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The record.
+    pub record: Record,
+    /// The state before.
+    pub before: Status,
+    /// The cohorts whose offer changed.
+    pub cohorts: Vec<Name>,
+    /// The roles that got a new version.
+    pub roles: Vec<String>,
+    /// Where the cohorts now stand.
+    pub standings: Vec<CohortStanding>,
+}
+
+/// What a cohort is to be offered: an assignment, or no longer anything.
+type Offer = (Name, Option<Assignment>);
+
+impl<'w> Desk<'w> {
+    /// Gathers what there is to know about the release that is meant.
+    pub fn open(workspace: &'w Workspace, spec: &ReleaseSpec, now: DateTime<Utc>) -> Result<Self> {
+        let record = spec.find(workspace.dir())?;
+        let repository = workspace.repository()?;
+        let (manifest, bytes) = match record.manifest {
+            Some(_) => record.manifest(workspace.dir())?,
+            // A draft has no rollout; the state machine will say so.
+            None => (record.to_manifest(1, now), Vec::new()),
+        };
+        let map = map_in_force(workspace.dir(), &repository, &record.channel)?;
+        let standings = standing(&repository, &map, &record.channel, &record.product)?;
+        Ok(Self {
+            settings: workspace.settings()?,
+            policy: workspace.policy()?,
+            workspace,
+            repository,
+            record,
+            manifest,
+            bytes,
+            standings,
+            now,
+        })
+    }
+
+    /// The release's record.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Where the cohorts stand.
+    pub fn standings(&self) -> &[CohortStanding] {
+        &self.standings
+    }
+
+    /// Offers the release to the validation cohort.
+    pub fn expose(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+        let cohort = self.validation_cohort().cloned().ok_or_else(|| {
+            Error::refused("there is no validation cohort")
+                .rule("R-COHORTS")
+                .remedy("set validation.cohort in policy.toml to a cohort of the channel")
+        })?;
+        let mut facts = self.facts()?;
+        facts.newer = self.newer([&cohort.cohort]);
+        let offer = self.assignment(Stage::Validation, None)?;
+        self.take(Event::Expose, &facts, vec![(cohort.cohort, Some(offer))], ring, actor, None)
+    }
+
+    /// Starts the rollout: the first cohort and the validation cohort, or for a security release all at once.
+    pub fn start(self, request: RampRequest, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+        let mut facts = self.facts()?;
+        let security = self.manifest.urgency == Urgency::Security;
+        let offers = if security {
+            if request != RampRequest::default() {
+                return Err(Error::usage("a security release has no ramp: it goes to all cohorts at once")
+                    .remedy("leave out --ramp, --from and --to"));
+            }
+            facts.step = self.standings.first().map(|first| Step {
+                cohort: first.cohort.clone(),
+                share: Some(self.standings.iter().filter_map(|standing| standing.share).sum()),
+                at_once: PPM,
+                ramp: None,
+                previous: None,
+            });
+            let all = self.standings.iter().map(|standing| standing.cohort.clone());
+            let offer = self.assignment(Stage::Security, None)?;
+            all.map(|cohort| (cohort, Some(offer.clone()))).collect()
+        } else {
+            let first = self.ordinary().next().ok_or_else(no_cohort)?;
+            let planned = plan(request, 0, self.now)?;
+            facts.step = Some(step(first, &planned, None));
+            let mut offers = vec![(first.cohort.clone(), Some(self.assignment(Stage::Limited, planned.ramp)?))];
+            if let Some(validation) = self.validation_cohort().filter(|v| v.cohort != first.cohort) {
+                offers.push((validation.cohort.clone(), Some(self.assignment(Stage::Limited, None)?)));
+            }
+            offers
+        };
+        facts.newer = self.newer(offers.iter().map(|(cohort, _)| cohort));
+        self.take(Event::Start, &facts, offers, ring, actor, None)
+    }
+
+    /// Goes on: further within a cohort of which only a part is to be exposed, else to the next cohort.
+    pub fn advance(self, request: RampRequest, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+        let sequence = self.manifest.sequence;
+        let mut facts = self.facts()?;
+        let mut offers = Vec::new();
+        if let Some((standing, previous)) = self.next_step() {
+            let exposed = if standing.has(sequence) { standing.exposed(self.now) } else { 0 };
+            let planned = plan(request, exposed, self.now)?;
+            let since = previous.map(|previous| (previous.cohort.clone(), previous.whole_since(self.now)));
+            facts.step = Some(step(standing, &planned, since));
+            facts.newer = self.newer([&standing.cohort]);
+            offers.push((standing.cohort.clone(), Some(self.assignment(Stage::Limited, planned.ramp)?)));
+        }
+        self.take(Event::Advance, &facts, offers, ring, actor, None)
+    }
+
+    /// Exposes nobody new.
+    pub fn pause(self, ring: &mut KeyRing, actor: &str, reason: Option<String>) -> Result<Outcome> {
+        let since = Value::from(time::format(self.now));
+        let offers = self.change_each(|assignment| {
+            assignment.paused = true;
+            assignment.extra.insert("paused_since".into(), since.clone());
+            Ok(())
+        })?;
+        let facts = self.facts()?;
+        self.take(Event::Pause, &facts, offers, ring, actor, reason)
+    }
+
+    /// Goes on after a pause. A ramp goes on from where it was: it is moved by as long as the pause took.
+    pub fn resume(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+        let now = self.now;
+        let offers = self.change_each(|assignment| {
+            let since = assignment.extra.remove("paused_since");
+            let since = since.as_ref().and_then(Value::as_str).and_then(|text| time::parse(text).ok()).unwrap_or(now);
+            assignment.paused = false;
+            if let Some(ramp) = assignment.ramp.filter(|ramp| ramp.end() > since) {
+                let moved = Ramp::new(ramp.start() + (now - since), ramp.end() + (now - since), ramp.from(), ramp.to());
+                assignment.ramp = Some(moved.map_err(|e| Error::input("the ramp cannot be moved").with_source(e))?);
+            }
+            Ok(())
+        })?;
+        let facts = self.facts()?;
+        self.take(Event::Resume, &facts, offers, ring, actor, None)
+    }
+
+    /// Keeps a limited rollout from ending by itself.
+    pub fn renew(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+        let facts = self.facts()?;
+        self.take(Event::Renew, &facts, Vec::new(), ring, actor, None)
+    }
+
+    /// Says that every cohort has it.
+    pub fn complete(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+        let offers = self.change_each(|assignment| {
+            assignment.stage = Stage::Stable;
+            assignment.ramp = None;
+            Ok(())
+        })?;
+        let facts = self.facts()?;
+        self.take(Event::Complete, &facts, offers, ring, actor, None)
+    }
+
+    /// Offers it to nobody any more.
+    pub fn withdraw(self, ring: &mut KeyRing, actor: &str, reason: Option<String>) -> Result<Outcome> {
+        let facts = self.facts()?;
+        let offers = facts.assigned.iter().map(|cohort| (cohort.clone(), None)).collect();
+        self.take(Event::Withdraw, &facts, offers, ring, actor, reason)
+    }
+
+    /// What [`advance`](Self::advance) would look at next, and the cohort before it.
+    pub fn next_step(&self) -> Option<(&CohortStanding, Option<&CohortStanding>)> {
+        let sequence = self.manifest.sequence;
+        let partial = |standing: &&CohortStanding| {
+            let ramp = standing.assignment.as_ref().and_then(|assignment| assignment.ramp);
+            standing.has(sequence) && ramp.is_some_and(|ramp| ramp.to() < PPM)
+        };
+        if let Some(standing) = self.ordinary().find(partial) {
+            return Some((standing, None));
+        }
+        let next = self.ordinary().position(|standing| {
+            standing.assignment.as_ref().is_none_or(|assignment| assignment.sequence < sequence)
+        })?;
+        let previous = self.ordinary().take(next).filter(|standing| standing.has(sequence)).last();
+        self.ordinary().nth(next).map(|standing| (standing, previous))
+    }
+
+    /// The cohorts that a rollout goes through in order: all but the one for validation, unless there is no other.
+    fn ordinary(&self) -> impl Iterator<Item = &CohortStanding> {
+        let validation = self.validation_cohort().map(|standing| standing.cohort.clone());
+        let alone = self.standings.len() == 1;
+        self.standings.iter().filter(move |standing| alone || Some(&standing.cohort) != validation.as_ref())
+    }
+
+    fn validation_cohort(&self) -> Option<&CohortStanding> {
+        let name = self.policy.validation.cohort.as_ref()?;
+        self.standings.iter().find(|standing| standing.cohort == *name)
+    }
+
+    fn assignment(&self, stage: Stage, ramp: Option<Ramp>) -> Result<Assignment> {
+        let mut assignment = Assignment::new(self.manifest.version.clone(), self.manifest.sequence, stage, self.now);
+        assignment.ramp = ramp;
+        assignment.bridges = self.bridges()?;
+        Ok(assignment)
+    }
+
+    /// The releases that a device may take first, if this one does not upgrade from every version: what is registered and not
+    /// given up, newest first.
+    fn bridges(&self) -> Result<Vec<Bridge>> {
+        if self.manifest.upgrade_from.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut bridges = Vec::new();
+        for record in record::all(self.workspace.dir())? {
+            let usable = record.channel == self.record.channel
+                && record.product == self.record.product
+                && !matches!(record.state, State::Draft | State::Signed | State::Withdrawn | State::Retired);
+            let Some(frozen) = record.manifest.as_ref().filter(|m| usable && m.sequence < self.manifest.sequence)
+            else {
+                continue;
+            };
+            let path = layout::manifest_path(&record.channel, &record.product, &record.version);
+            let (manifest, _) = manifest_in_force(self.workspace.dir(), &self.repository, &record.channel, &path)?;
+            bridges.push(Bridge {
+                release: manifest.version,
+                sequence: manifest.sequence,
+                sha256: frozen.sha256,
+                length: frozen.length,
+                upgrade_from: manifest.upgrade_from.unwrap_or_else(VersionRange::any),
+                extra: Extra::new(),
+            });
+        }
+        bridges.sort_by_key(|bridge| std::cmp::Reverse(bridge.sequence));
+        bridges.truncate(MAX_BRIDGES);
+        Ok(bridges)
+    }
+
+    /// The offers of this release, changed.
+    fn change_each(&self, mut change: impl FnMut(&mut Assignment) -> Result<()>) -> Result<Vec<Offer>> {
+        let mut offers = Vec::new();
+        for standing in self.standings.iter().filter(|standing| standing.has(self.manifest.sequence)) {
+            let mut assignment = standing.assignment.clone();
+            if let Some(assignment) = &mut assignment {
+                change(assignment)?;
+            }
+            offers.push((standing.cohort.clone(), assignment));
+        }
+        Ok(offers)
+    }
+
+    /// A release with a higher sequence that one of `cohorts` is offered already.
+    fn newer<'a>(&self, cohorts: impl IntoIterator<Item = &'a Name>) -> Option<String> {
+        let cohorts: Vec<_> = cohorts.into_iter().collect();
+        self.standings.iter().filter(|standing| cohorts.contains(&&standing.cohort)).find_map(|standing| {
+            let assignment = standing.assignment.as_ref()?;
+            (assignment.sequence > self.manifest.sequence).then(|| assignment.release.to_string())
+        })
+    }
+
+    fn facts(&self) -> Result<Facts> {
+        let sequence = self.manifest.sequence;
+        let has_newer = |standing: &CohortStanding| {
+            standing.assignment.as_ref().is_some_and(|assignment| assignment.sequence > sequence)
+        };
+        let reached = |standing: &CohortStanding| {
+            has_newer(standing) || (standing.has(sequence) && standing.whole_since(self.now).is_some())
+        };
+        let names = |filter: &dyn Fn(&CohortStanding) -> bool| -> Vec<Name> {
+            self.standings.iter().filter(|s| filter(s)).map(|standing| standing.cohort.clone()).collect()
+        };
+        Ok(Facts {
+            frozen: self.record.manifest.is_some(),
+            artifacts: self.record.artifacts.len(),
+            urgency: Some(self.manifest.urgency),
+            report: validate::report::newest(self.workspace.dir(), &self.record, &self.repository)?,
+            not_reached: names(&|standing| !reached(standing)),
+            assigned: names(&|standing| self.record.manifest.is_some() && standing.has(sequence)),
+            ..Facts::default()
+        })
+    }
+
+    /// Asks the state machine, signs, and writes: all or nothing.
+    fn take(
+        self,
+        event: Event,
+        facts: &Facts,
+        offers: Vec<Offer>,
+        ring: &mut KeyRing,
+        actor: &str,
+        reason: Option<String>,
+    ) -> Result<Outcome> {
+        let before = self.record.status();
+        let after = self.record.after(event, facts, &self.policy, self.now)?;
+        let Self { workspace, settings, policy, repository, mut record, manifest, bytes, standings, now } = self;
+        let channel = settings.channel(&record.channel)?;
+        let path = layout::manifest_path(&record.channel, &record.product, &record.version);
+        let mut edit = Edit::new(&repository, now, settings.online())?;
+        for (cohort, assignment) in &offers {
+            let role = layout::cohort_role(&record.channel, cohort);
+            let target = layout::assignment_path(&record.channel, cohort, &record.product);
+            let custom = assignment.as_ref().map(custom).transpose()?;
+            if custom.is_some() {
+                // Two powers: what a cohort is assigned, the channel must have approved, byte for byte.
+                let (_, approved) = manifest_in_force(workspace.dir(), &repository, &record.channel, &path)?;
+                if approved != bytes {
+                    return Err(Error::trust(format!("{} is not the manifest that was registered", record.id()))
+                        .remedy("restore the release's folder from version control"));
+                }
+            }
+            let mut document = repository.must_have(&role)?.document.clone();
+            match custom {
+                Some(custom) => {
+                    document.set_target(&target, bytes.len() as u64, Digest::of(&bytes).as_bytes(), Some(custom));
+                }
+                None => {
+                    document.remove_target(&target);
+                }
+            }
+            let lifetime = lifetime(&document, channel.rollout.expires, &policy);
+            edit.change(&role, lifetime.delta(), |old| *old = document)?;
+        }
+        // Whoever takes a step has looked: the offers of a limited rollout live on.
+        if after.state == State::Limited {
+            for standing in standings.iter().filter(|standing| standing.has(manifest.sequence)) {
+                let document = &repository.must_have(&standing.role)?.document;
+                edit.renew(&standing.role, lifetime(document, channel.rollout.expires, &policy).delta())?;
+            }
+        }
+        let finished = edit.finish(ring)?;
+        let (mut changes, repository, roles) = match finished {
+            Some(finished) => (finished.changes, finished.repository, finished.roles),
+            None => (Changes::default(), repository, Vec::new()),
+        };
+        record.set_status(after);
+        record.put(&mut changes)?;
+        let mut evidence = Map::new();
+        evidence.insert("cohorts".into(), json!(offers.iter().map(|(cohort, _)| cohort.as_str()).collect::<Vec<_>>()));
+        evidence.insert("roles".into(), json!(roles));
+        if let Some(reason) = reason {
+            evidence.insert("reason".into(), crate::release::ledger::clean(&reason).into());
+        }
+        write_down(workspace, &mut changes, now, event.name(), &record, Some(before), actor, evidence)?;
+        workspace.commit(changes)?;
+        let map: CohortMap = map_in_force(workspace.dir(), &repository, &record.channel)?;
+        let standings = standing(&repository, &map, &record.channel, &record.product)?;
+        Ok(Outcome {
+            before,
+            cohorts: offers.into_iter().map(|(cohort, _)| cohort).collect(),
+            record,
+            roles,
+            standings,
+        })
+    }
+}
+
+fn step(standing: &CohortStanding, planned: &Planned, previous: Option<(Name, Option<DateTime<Utc>>)>) -> Step {
+    Step {
+        cohort: standing.cohort.clone(),
+        share: standing.share,
+        at_once: planned.at_once,
+        ramp: planned.full_span,
+        previous,
+    }
+}
+
+fn custom(assignment: &Assignment) -> Result<Map<String, Value>> {
+    let value = assignment.to_value().map_err(|e| Error::input("the assignment cannot be written").with_source(e))?;
+    Ok(Map::from_iter([("tidegate".to_owned(), value)]))
+}
+
+/// A cohort's role lives as long as policy lets a limited rollout go unattended, while it has one.
+fn lifetime(document: &Document, ordinary: Span, policy: &Policy) -> Span {
+    let limited = document
+        .to_value()
+        .get("targets")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|targets| targets.values())
+        .filter_map(|target| target.pointer("/custom/tidegate/stage"))
+        .any(|stage| stage == "limited");
+    if limited { policy.rollout.max_unattended.min(ordinary) } else { ordinary }
+}
+
+fn no_cohort() -> Error {
+    Error::refused("the channel has no cohort").rule("R-COHORTS").remedy("add one to cohorts.toml")
+}

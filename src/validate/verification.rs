@@ -1,0 +1,102 @@
+//! Release verification: signatures, thresholds, expiries and the chain of trust.
+
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout;
+use tidegate_client::tuf::time;
+
+use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
+use crate::config::Span;
+use crate::error::Result;
+use crate::release::proposal::Proposal;
+use crate::release::state::State;
+
+const KIND: CheckKind = CheckKind::ReleaseVerification;
+/// Offline roles that expire within this time want somebody's attention before a rollout begins.
+const SOON: Span = Span::hours(14 * 24);
+
+pub(super) const RULES: &[Rule] = &[
+    Rule { id: "V-REL-01", kind: KIND, title: "the channel lists manifest and artifacts as they are", check: listed },
+    Rule { id: "V-REL-02", kind: KIND, title: "a threshold of the channel's keys has signed", check: threshold },
+    Rule { id: "V-REL-03", kind: KIND, title: "no role on the way to the release has expired", check: expiry },
+    Rule { id: "V-REL-04", kind: KIND, title: "no role on the way to the release expires soon", check: expires_soon },
+];
+
+fn is_registered(subject: &Subject<'_>) -> bool {
+    !matches!(subject.record.state, State::Draft | State::Signed)
+}
+
+fn listed(subject: &Subject<'_>) -> Result<Said> {
+    if !is_registered(subject) {
+        return not_applicable("it is not registered yet");
+    }
+    let manifest = subject.manifest;
+    let role = layout::channel_role(&manifest.channel);
+    let path = layout::manifest_path(&manifest.channel, &manifest.product, &manifest.version);
+    let own = (path, subject.bytes.len() as u64, Digest::of(subject.bytes));
+    let artifacts = manifest.artifacts.iter().map(|a| (a.path.clone(), a.length, a.sha256));
+    let targets = subject.repository.targets(&role);
+    let mut wrong = Vec::new();
+    for (path, length, sha256) in std::iter::once(own).chain(artifacts) {
+        match targets.and_then(|targets| targets.targets.get(&path)) {
+            None => wrong.push(format!("{role} does not list {path}")),
+            Some(file) if file.length != length || file.hashes.sha256_digest() != Some(sha256.as_bytes()) => {
+                wrong.push(format!("{role} lists {path} with another hash or length"));
+            }
+            Some(_) => {}
+        }
+    }
+    none_of(&wrong, format!("{role} lists {} files as they are", manifest.artifacts.len() + 1))
+}
+
+fn threshold(subject: &Subject<'_>) -> Result<Said> {
+    let role = layout::channel_role(&subject.manifest.channel);
+    let (signers, threshold) = if is_registered(subject) {
+        let threshold = subject.repository.keys_of(&role).map_or(u64::MAX, |(_, role)| role.threshold);
+        (subject.repository.signers(&role).len(), threshold)
+    } else {
+        match Proposal::load(subject.dir, &subject.record.id())? {
+            Some(proposal) => {
+                let (signers, threshold) = proposal.signers(subject.repository)?;
+                (signers.len(), threshold)
+            }
+            None => return not_applicable("it is not proposed for signing yet"),
+        }
+    };
+    let shown = format!("{signers} of the {threshold} signatures that {role} takes");
+    if signers as u64 >= threshold { pass(shown) } else { super::fail(shown) }
+}
+
+/// The roles that a device needs: top-level, channel, and the channel's cohorts.
+fn on_the_way<'a>(subject: &'a Subject<'_>) -> impl Iterator<Item = &'a crate::metadata::RoleFile> {
+    let channel = layout::channel_role(&subject.manifest.channel);
+    let cohorts = format!("{channel}.");
+    subject.repository.roles().filter(move |role| {
+        matches!(role.name.as_str(), "root" | "targets" | "snapshot" | "timestamp")
+            || role.name == channel
+            || role.name.starts_with(&cohorts)
+    })
+}
+
+fn expiry(subject: &Subject<'_>) -> Result<Said> {
+    // Snapshot, timestamp and the cohorts' roles are signed again with the very next step.
+    let offline = |role: &&crate::metadata::RoleFile| {
+        matches!(role.name.as_str(), "root" | "targets") || role.name == subject.manifest.channel.as_str()
+    };
+    let wrong: Vec<_> = on_the_way(subject)
+        .filter(offline)
+        .filter(|role| role.expires <= subject.now)
+        .map(|role| format!("{} expired at {}", role.name, time::format(role.expires)))
+        .collect();
+    none_of(&wrong, "root, targets and the channel are valid")
+}
+
+fn expires_soon(subject: &Subject<'_>) -> Result<Said> {
+    let soon: Vec<_> = on_the_way(subject)
+        .filter(|role| {
+            matches!(role.name.as_str(), "root" | "targets") || role.name == subject.manifest.channel.as_str()
+        })
+        .filter(|role| role.expires > subject.now && role.expires <= subject.now + SOON.delta())
+        .map(|role| format!("{} expires at {}", role.name, time::format(role.expires)))
+        .collect();
+    if soon.is_empty() { pass(format!("none within {SOON}")) } else { warn(soon.join("; ")) }
+}
