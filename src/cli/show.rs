@@ -45,10 +45,10 @@ pub(super) fn findings(ui: &Ui, report: &Report) -> Result<()> {
         let Finding { rule, title, detail, .. } = finding;
         match finding.verdict {
             Verdict::Pass | Verdict::NotApplicable => {
-                ui.result(format_args!("  {verdict}  {rule}  {title} ({detail})"))?
+                ui.result(format_args!("  {verdict}  {rule}  {title} ({detail})"))?;
             }
             Verdict::Warn | Verdict::Fail => {
-                ui.result(format_args!("  {verdict}  {rule}  {title}\n                  {detail}"))?
+                ui.result(format_args!("  {verdict}  {rule}  {title}\n                  {detail}"))?;
             }
         }
     }
