@@ -3,6 +3,7 @@
 //! Results go to stdout, status to stderr. A command's module has its `Args` (clap) and `run(&Args, &mut Context)`, which
 //! returns the library's errors; [`error`] alone turns those into text and exit codes.
 
+mod demo;
 mod error;
 mod explain;
 mod init;
@@ -74,6 +75,7 @@ enum Command {
     Serve(serve::Args),
     Refresh(refresh::Args),
     Log(log::Args),
+    Demo(demo::Args),
 }
 
 /// What every command is given: where, when, and how to talk.
@@ -117,10 +119,19 @@ fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()
         Command::Explain(args) => explain::run(args, context),
         Command::Refresh(args) => refresh::run(args, context),
         Command::Log(args) => log::run(args, context),
+        Command::Demo(args) => demo::run(args, context),
         Command::Publish(args) => publish::run(args, context),
         Command::Verify(args) => verify::run(args, context),
         Command::Serve(args) => serve::run(args, context),
     }
+}
+
+/// Runs a command line within this process, talking through `ui`.
+fn execute(line: Vec<String>, ui: &Ui) -> crate::error::Result<()> {
+    let cli = Cli::try_parse_from(line).map_err(|e| Error::bug("a command line of our own making").with_source(e))?;
+    let now = cli.global.now.unwrap_or_else(|| Utc::now().trunc_subsecs(0));
+    let ui = if cli.global.quiet { ui.quieter() } else { ui.for_steps() };
+    dispatch(&cli.command, &mut Context { dir: cli.global.dir, now, ui })
 }
 
 /// Runs what is asynchronous (stores and sockets) to its end.

@@ -17,9 +17,14 @@ const FRAMES_PER_SECOND: u8 = 30;
 
 /// Where a command's words go.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct Ui {
     json: bool,
     quiet: bool,
+    /// No hints: what comes next is told otherwise.
+    guided: bool,
+    /// No results: the one result is told at the end.
+    silent: bool,
     style: Style,
 }
 
@@ -29,7 +34,21 @@ impl Ui {
         let colour = io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|value| value != "dumb");
-        Self { json, quiet, style: Style { colour } }
+        Self { json, quiet, guided: false, silent: false, style: Style { colour } }
+    }
+
+    /// The same for a command that is one step of a longer one: in text and without hints, or, where the longer one gives JSON,
+    /// without a word.
+    #[must_use]
+    pub fn for_steps(&self) -> Self {
+        let silent = self.silent || self.json;
+        Self { json: false, quiet: self.quiet || silent, guided: true, silent, style: self.style }
+    }
+
+    /// The same without status.
+    #[must_use]
+    pub fn quieter(&self) -> Self {
+        Self { quiet: true, ..self.for_steps() }
     }
 
     /// Whether results are wanted as JSON.
@@ -49,6 +68,9 @@ impl Ui {
 
     /// Prints one line (or block of lines) of the result.
     pub fn result(&self, text: impl fmt::Display) -> Result<()> {
+        if self.silent {
+            return Ok(());
+        }
         writeln!(io::stdout().lock(), "{text}").map_err(|e| Error::io("write", Path::new("stdout"), e))
     }
 
@@ -68,12 +90,15 @@ impl Ui {
 
     /// Says what may need attention, though the work goes on. Not silenced by `--quiet`.
     pub fn warn(&self, text: impl fmt::Display) {
+        if self.silent {
+            return;
+        }
         let _ = writeln!(io::stderr().lock(), "{} {text}", self.style.yellow("warning:"));
     }
 
     /// Names the command that comes next.
     pub fn hint(&self, text: impl fmt::Display) {
-        if !self.quiet && !self.json {
+        if !self.quiet && !self.json && !self.guided {
             let _ = writeln!(io::stderr().lock(), "{} {text}", self.style.cyan("next:"));
         }
     }

@@ -7,6 +7,7 @@ use tidegate_client::model::decision::{Inputs, Offer, Profile};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::explanation::{self, Explanation};
 use tidegate_client::model::layout;
+use tidegate_client::model::time;
 
 use super::standing::{manifest_in_force, map_in_force, standing};
 use crate::error::Result;
@@ -20,12 +21,17 @@ pub fn explain(dir: &Path, repository: &Repository, device: &Profile, at: DateTi
     let own = standings.iter().find(|standing| standing.cohort == choice.cohort);
     let explained =
         |offer: Offer<'_>| explanation::explain(&Inputs { device, choice: &choice, offer, now: at, quarantined: &[] });
-    let Some((own, assignment)) = own.and_then(|own| Some((own, own.assignment.as_ref()?))) else {
-        return Ok(explained(Offer::Nothing { why: "the cohort is not assigned a release of the product" }));
-    };
-    if own.expires <= at {
-        return Ok(explained(Offer::Nothing { why: "the cohort's role has expired" }));
+    let role = layout::cohort_role(&device.channel, &choice.cohort);
+    // In the device's own words, so that both give the same answer.
+    if let Some(own) = own.filter(|own| own.expires <= at) {
+        let expires = time::format(own.expires);
+        let why = format!("role {role} expired at {expires}: nobody renews this rollout, so it goes no further");
+        return Ok(explained(Offer::Nothing { why: &why }));
     }
+    let Some(assignment) = own.and_then(|own| own.assignment.as_ref()) else {
+        let why = format!("role {role} assigns no release of {}", device.product);
+        return Ok(explained(Offer::Nothing { why: &why }));
+    };
     let path = layout::manifest_path(&device.channel, &device.product, &assignment.release);
     let (manifest, bytes) = manifest_in_force(dir, repository, &device.channel, &path)?;
     Ok(explained(Offer::Release { assignment, manifest: &manifest, sha256: Digest::of(&bytes) }))

@@ -45,7 +45,9 @@ fn present(subject: &Subject<'_>) -> Result<Said> {
         }
     }
     let bytes: u64 = subject.manifest.artifacts.iter().map(|artifact| artifact.length).sum();
-    none_of(&wrong, format!("{bytes} bytes in {}", subject.manifest.artifacts.len()))
+    let count = subject.manifest.artifacts.len();
+    let files = if count == 1 { "file" } else { "files" };
+    none_of(&wrong, format!("{count} {files}, {bytes} bytes"))
 }
 
 fn canonical(subject: &Subject<'_>) -> Result<Said> {

@@ -1,0 +1,67 @@
+//! `tidegate demo`: a real file through every stage of a release's life, to three devices.
+//!
+//! The steps are the program's own commands, run in this process exactly as they are shown, so that the demonstration cannot differ from
+//! what it teaches. The story takes six days, which `--now` makes pass at once.
+
+mod devices;
+mod folder;
+mod story;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::Context;
+use crate::error::Result;
+use folder::Folder;
+use story::Story;
+
+/// Take a real file through every stage of a release, and let three devices decide about it
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The folder to make it in; one that an earlier demo made is replaced
+    #[arg(value_name = "FOLDER", default_value = "demo")]
+    folder: PathBuf,
+    /// The file to release [default: this very program]
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let begun = Instant::now();
+    let image = match &args.image {
+        Some(image) => image.clone(),
+        None => std::env::current_exe().map_err(|e| {
+            crate::Error::usage("this program's own file is not to be found").with_source(e).remedy("give --image FILE")
+        })?,
+    };
+    let folder = Folder::create(&args.folder, &image)?;
+    if let Ok(program) = std::env::current_exe() {
+        cx.ui.status(cx.ui.style().dim(&format!("Below, tidegate stands for {}", program.display())));
+    }
+    let told = Story::new(&folder, &image, cx)?.tell()?;
+    let seconds = begun.elapsed().as_secs_f32();
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({"folder": args.folder, "devices": told, "seconds": seconds}));
+    }
+    cx.ui.status("");
+    cx.ui.status(cx.ui.style().bold(&format!("Done in {seconds:.1} s. What is left is real; go on from there:")));
+    let shown = args.folder.display();
+    for (command, what) in [
+        (format!("tidegate -C {shown}/fleet status"), "what is live, who gets what"),
+        (format!("tidegate -C {shown}/fleet log --verify"), "the ledger, and that nobody changed it"),
+        (
+            format!("tidegate verify {shown}/site --root {shown}/fleet/metadata/1.root.json"),
+            "two implementations agree",
+        ),
+        (format!("tidegate serve {shown}/site"), "over HTTP"),
+        (format!("tidegate-device --config {shown}/devices/late/device.json check"), "as a device sees it"),
+        (format!("tidegate -C {shown}/fleet release new 1.2.0"), "the next release"),
+    ] {
+        cx.ui.status(format_args!("  {command:<66} {}", cx.ui.style().dim(what)));
+    }
+    cx.ui.status(cx.ui.style().dim("(the device's program: cargo build --release -p tidegate-client --features cli)"));
+    Ok(())
+}
