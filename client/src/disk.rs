@@ -91,6 +91,103 @@ impl Disk {
         self.sync_folder(path)
     }
 
+    /// Opens what is there, a file or a block device, to be written over from its start, or creates a file. Says how much room a block device has.
+    ///
+    /// A file is cut to what is then written.
+    pub fn overwrite(&self, path: &Path) -> io::Result<(OpenFile, Option<u64>)> {
+        self.step(Step::Create)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let room = if file.metadata()?.is_file() {
+            file.set_len(0)?;
+            None
+        } else {
+            let room = file.seek(SeekFrom::End(0))?;
+            file.rewind()?;
+            Some(room)
+        };
+        Ok((OpenFile { file, disk: self.clone() }, room))
+    }
+
+    /// Makes the link at `path` point to `target`, instead of where it pointed: readers find one or the other.
+    #[cfg(unix)]
+    pub fn replace_link(&self, path: &Path, target: &Path) -> io::Result<()> {
+        let temporary = temporary(path);
+        self.step(Step::Create)?;
+        match fs::remove_file(&temporary) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(target, &temporary)?;
+        self.rename(&temporary, path)
+    }
+
+    /// Makes the link at `path` point to `target`; not on this system.
+    #[cfg(not(unix))]
+    pub fn replace_link(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Removes a folder with all that is in it, or a file, if it is there. A stop on the way leaves a part of it.
+    pub fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        self.step(Step::Remove)?;
+        let removed = match fs::symlink_metadata(path) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+            Ok(_) => fs::remove_file(path),
+            Err(e) => Err(e),
+        };
+        match removed {
+            Ok(()) => self.sync_folder(path),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes a folder durable with all that is in it.
+    pub fn sync_tree(&self, path: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.sync_tree(&entry.path())?;
+            } else if kind.is_file() {
+                self.step(Step::Sync)?;
+                File::open(entry.path())?.sync_all()?;
+            }
+        }
+        self.step(Step::SyncFolder)?;
+        File::open(path)?.sync_all()
+    }
+
+    /// Has later reads of a file come from the medium rather than from memory, as far as the system does that. Its bytes must
+    /// be durable already.
+    pub fn forget_cached(&self, path: &Path) {
+        #[cfg(target_os = "linux")]
+        if let Ok(file) = File::open(path) {
+            // What the system keeps all the same is read from memory; there is no more to be done about it.
+            let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+        }
+    }
+
+    /// The bytes that may still be written to the file system of `path`, by an ordinary user; `None` where that cannot be known.
+    pub fn room(&self, path: &Path) -> io::Result<Option<u64>> {
+        if let Some(room) = self.faults.as_ref().and_then(|faults| faults.room()) {
+            return Ok(Some(room));
+        }
+        #[cfg(unix)]
+        {
+            let found = rustix::fs::statvfs(path)?;
+            // Some file systems do not count.
+            Ok((found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize)))
+        }
+        #[cfg(not(unix))]
+        Ok(None)
+    }
+
+    /// Counts a call of another program among the steps.
+    pub(crate) fn call(&self) -> io::Result<()> {
+        self.step(Step::Call)
+    }
+
     /// Makes the folder's entry for `path` durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.step(Step::SyncFolder)?;
@@ -159,6 +256,8 @@ pub enum Step {
     SyncFolder,
     /// A file is removed.
     Remove,
+    /// Another program is called, such as the boot hook.
+    Call,
 }
 
 impl Step {
@@ -181,6 +280,7 @@ enum Plan {
     StopAt(usize),
     FailAt(usize, io::ErrorKind),
     FullFrom(usize),
+    Room(u64),
 }
 
 impl Faults {
@@ -204,6 +304,11 @@ impl Faults {
         Self::plan(Plan::FullFrom(n))
     }
 
+    /// Nothing fails, but there is said to be room for so many bytes.
+    pub fn with_room(bytes: u64) -> Arc<Self> {
+        Self::plan(Plan::Room(bytes))
+    }
+
     /// How many steps were attempted.
     pub fn steps(&self) -> usize {
         self.steps.load(Ordering::SeqCst)
@@ -211,6 +316,13 @@ impl Faults {
 
     fn plan(plan: Plan) -> Arc<Self> {
         Arc::new(Self { plan, steps: AtomicUsize::new(0) })
+    }
+
+    fn room(&self) -> Option<u64> {
+        match self.plan {
+            Plan::Room(bytes) => Some(bytes),
+            _ => None,
+        }
     }
 
     fn check(&self, step: Step) -> io::Result<()> {

@@ -3,6 +3,7 @@
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;
+pub mod command;
 pub mod device;
 pub mod disk;
 pub mod download;
@@ -12,7 +13,9 @@ pub mod file;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod install;
+pub mod machine;
 pub mod model;
+pub mod policy;
 pub mod store;
 pub mod tuf;
 pub mod updater;

@@ -1,0 +1,292 @@
+//! Running other programs: hooks, installers, health checks, sources of facts. None may take longer than its limit.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::disk::Disk;
+
+/// The most that is kept of what a program prints, to each of its outputs.
+const MOST_OUTPUT: u64 = 64 * 1024;
+/// How long a program may take to end after it was asked to, before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A program to run, with arguments, variables and a time limit.
+#[derive(Debug, Clone)]
+pub struct Command {
+    words: Vec<String>,
+    variables: Vec<(String, String)>,
+    limit: Duration,
+    disk: Disk,
+}
+
+/// What came of running a program to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// The program.
+    pub program: String,
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed to standard output, at most 64 KiB of it.
+    pub output: String,
+    /// What it printed to standard error, at most 64 KiB of it.
+    pub errors: String,
+}
+
+/// Why a program did not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// It could not be started.
+    #[error("{program}: cannot be run: {source}")]
+    Start {
+        /// The program.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It took too long, and was killed with all that it had started.
+    #[error("{program}: killed, because it took longer than {} s", limit.as_secs_f32())]
+    TooLong {
+        /// The program.
+        program: String,
+        /// The longest time it may take.
+        limit: Duration,
+    },
+    /// It ended with another exit code than 0, or by a signal.
+    #[error("{program}: {}{complaint}", match code { Some(code) => format!("exit code {code}"), None => "ended by a signal".into() })]
+    Failed {
+        /// The program.
+        program: String,
+        /// Its exit code; `None` if a signal ended it.
+        code: Option<i32>,
+        /// The last line it printed to standard error, after a colon; empty if it printed none.
+        complaint: String,
+    },
+}
+
+impl Command {
+    /// A program and its first arguments, and the longest time it may take.
+    pub fn new(words: impl IntoIterator<Item = String>, limit: Duration) -> Self {
+        Self { words: words.into_iter().collect(), variables: Vec::new(), limit, disk: Disk::new() }
+    }
+
+    /// The same, counted among the steps of this disk.
+    #[must_use]
+    pub fn on(self, disk: Disk) -> Self {
+        Self { disk, ..self }
+    }
+
+    /// The same, with these arguments after its own.
+    #[must_use]
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.words.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// The same, with one more variable in its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same, with paths in the place of words such as `{folder}`.
+    #[must_use]
+    pub fn with_paths(&self, replacements: &[(&str, &Path)]) -> Self {
+        let replaced = |word: &String| {
+            let found = replacements.iter().find(|(name, _)| name == word);
+            found.map_or_else(|| word.clone(), |(_, path)| path.display().to_string())
+        };
+        Self { words: self.words.iter().map(replaced).collect(), ..self.clone() }
+    }
+
+    /// The program.
+    pub fn program(&self) -> &str {
+        self.words.first().map_or("", String::as_str)
+    }
+
+    /// Runs it to its end. Its standard input is empty.
+    ///
+    /// It has a process group of its own, so that what it started in turn can be ended with it.
+    pub fn run(&self) -> Result<Ran, CommandError> {
+        let program = self.program().to_owned();
+        let start = |source| CommandError::Start { program: program.clone(), source };
+        self.disk.call().map_err(start)?;
+        let (Some(first), rest) = (self.words.first(), self.words.get(1..).unwrap_or_default()) else {
+            return Err(start(io::Error::new(io::ErrorKind::InvalidInput, "no program is named")));
+        };
+        let mut command = std::process::Command::new(first);
+        command.args(rest).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let started = Instant::now();
+        let mut child = command.spawn().map_err(start)?;
+        let output = read_along(child.stdout.take());
+        let errors = read_along(child.stderr.take());
+        let Some(status) = wait(&mut child, started, self.limit).map_err(start)? else {
+            end(&mut child);
+            return Err(CommandError::TooLong { program, limit: self.limit });
+        };
+        // What it left running may hold its outputs open; that is not waited for longer than the program itself.
+        let left = self.limit.saturating_sub(started.elapsed()).min(GRACE);
+        let collect = |from: Receiver<Vec<u8>>| {
+            String::from_utf8_lossy(&from.recv_timeout(left).unwrap_or_default()).into_owned()
+        };
+        Ok(Ran { program, code: status.code(), output: collect(output), errors: collect(errors) })
+    }
+}
+
+impl Ran {
+    /// What it printed to standard output, if it ended with exit code 0.
+    pub fn success(self) -> Result<String, CommandError> {
+        if self.code == Some(0) {
+            return Ok(self.output);
+        }
+        let complaint = match self.complaint() {
+            line if line.is_empty() => line,
+            line => format!(": {line}"),
+        };
+        Err(CommandError::Failed { program: self.program, code: self.code, complaint })
+    }
+
+    /// The last line that it printed to standard error, at most 200 characters of it.
+    pub fn complaint(&self) -> String {
+        let line = self.errors.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+        line.chars().filter(|c| !c.is_control()).take(200).collect()
+    }
+}
+
+impl CommandError {
+    /// A call that a plan of faults stopped.
+    pub(crate) fn stopped(source: io::Error) -> Self {
+        Self::Start { program: "boot".into(), source }
+    }
+}
+
+/// Waits for the end; `None` if that does not come in time.
+fn wait(child: &mut Child, started: Instant, limit: Duration) -> io::Result<Option<std::process::ExitStatus>> {
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let left = limit.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(Duration::from_millis(100));
+    }
+}
+
+/// Ends a program with all that it started: it is asked first, then killed.
+fn end(child: &mut Child) {
+    signal(child, End::Ask);
+    if !matches!(wait(child, Instant::now(), GRACE), Ok(Some(_))) {
+        let _ = child.kill();
+    }
+    // Also when the program itself has ended: what it started may not have.
+    signal(child, End::Kill);
+    let _ = child.wait();
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    Ask,
+    Kill,
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, end: End) {
+    use rustix::process::{Pid, Signal, kill_process_group};
+    let signal = match end {
+        End::Ask => Signal::TERM,
+        End::Kill => Signal::KILL,
+    };
+    // A group that is gone already is as good.
+    let _ = kill_process_group(Pid::from_child(child), signal);
+}
+
+#[cfg(not(unix))]
+fn signal(_: &Child, _: End) {}
+
+/// Reads an output to its end, however much that is, and keeps the first of it: a full pipe would stop the program.
+fn read_along(from: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (send, receive) = mpsc::channel();
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        if let Some(mut from) = from {
+            let _ = (&mut from).take(MOST_OUTPUT).read_to_end(&mut kept);
+            let _ = send.send(kept);
+            let _ = io::copy(&mut from, &mut io::sink());
+        }
+    });
+    receive
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limit: u64) -> Command {
+        Command::new(["sh", "-c", script].map(String::from), Duration::from_millis(limit))
+    }
+
+    #[test]
+    fn what_a_program_says_is_kept() {
+        let ran = shell("echo $1 $NAME; echo bad >&2; echo worse >&2; exit 3", 5000)
+            .arguments(&["zero", "one"])
+            .variable("NAME", "value")
+            .run()
+            .unwrap();
+        assert_eq!((ran.code, ran.output.as_str(), ran.errors.as_str()), (Some(3), "one value\n", "bad\nworse\n"));
+        assert_eq!(ran.success().unwrap_err().to_string(), "sh: exit code 3: worse");
+        assert_eq!(shell("echo fine", 5000).run().unwrap().success().unwrap(), "fine\n");
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_with_what_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let mark = folder.path().join("mark");
+        let script = format!("(sleep 1.5; echo late > {}) & sleep 60", mark.display());
+        let started = Instant::now();
+        let error = shell(&script, 200).run().unwrap_err();
+        assert!(matches!(error, CommandError::TooLong { .. }), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(3));
+        thread::sleep(Duration::from_millis(1800));
+        assert!(!mark.exists(), "what it started goes on");
+    }
+
+    #[test]
+    fn a_program_that_does_not_listen_is_killed() {
+        let started = Instant::now();
+        let error = shell("trap '' TERM; while true; do sleep 0.1; done", 100).run().unwrap_err();
+        assert!(matches!(error, CommandError::TooLong { .. }), "{error}");
+        assert!(started.elapsed() < Duration::from_secs(10));
+    }
+
+    #[test]
+    fn much_output_neither_fills_memory_nor_stops_the_program() {
+        let ran = shell("head -c 1000000 /dev/zero; echo done >&2", 10_000).run().unwrap();
+        assert_eq!((ran.code, ran.output.len(), ran.errors.as_str()), (Some(0), 65_536, "done\n"));
+    }
+
+    #[test]
+    fn what_is_left_running_is_not_waited_for() {
+        let started = Instant::now();
+        assert_eq!(shell("sleep 30 & echo here", 400).run().unwrap().code, Some(0));
+        assert!(started.elapsed() < Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let error = Command::new(["/no/such/program".into()], Duration::from_secs(1)).run().unwrap_err();
+        assert!(error.to_string().starts_with("/no/such/program: cannot be run"), "{error}");
+        assert!(Command::new([], Duration::from_secs(1)).run().is_err());
+    }
+}

@@ -1,0 +1,195 @@
+//! The boot loader's choice between two slots.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::command::{Command, CommandError};
+use crate::disk::Disk;
+
+/// One of two slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Slot {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
+impl Slot {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    /// The slot called `a` or `b`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "a" => Some(Self::A),
+            "b" => Some(Self::B),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::A => "a",
+            Self::B => "b",
+        })
+    }
+}
+
+/// Speaks with the boot loader.
+pub trait Boot {
+    /// The slot that runs now.
+    fn running(&mut self) -> Result<Slot, BootError>;
+
+    /// Makes `slot` start at the next restart, and the one that is [kept](Self::keep) at those after it unless `slot` is kept by
+    /// then. (A boot loader may allow it a few restarts.)
+    fn attempt(&mut self, slot: Slot) -> Result<(), BootError>;
+
+    /// Makes `slot` start at every restart from now on.
+    fn keep(&mut self, slot: Slot) -> Result<(), BootError>;
+}
+
+/// Why the boot loader could not be spoken with.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BootError {
+    /// The hook could not be run, or failed.
+    #[error("the boot hook failed: {0}")]
+    Hook(#[from] CommandError),
+    /// The hook named no slot.
+    #[error("the boot hook must print a or b when asked what is running, and printed {0:?}")]
+    NoSlot(String),
+}
+
+/// A program that speaks with the boot loader, for example through `fw_setenv` or `grub-editenv`.
+///
+/// | called with | it |
+/// |---|---|
+/// | `running` | prints `a` or `b`: the slot that runs now |
+/// | `try a`, `try b` | makes that slot start at the next restart, on trial |
+/// | `keep a`, `keep b` | makes that slot start from now on |
+///
+/// Each call must have its effect wholly or not at all, and must be durable when the program ends with exit code 0.
+#[derive(Debug, Clone)]
+pub struct BootHook(Command);
+
+impl BootHook {
+    /// A hook: a program and its first arguments, and the longest time that a call may take.
+    pub fn new(program: impl IntoIterator<Item = String>, limit: Duration) -> Self {
+        Self(Command::new(program, limit))
+    }
+
+    /// The same, with calls counted among the steps of this disk.
+    #[must_use]
+    pub fn on(self, disk: Disk) -> Self {
+        Self(self.0.on(disk))
+    }
+
+    fn call(&self, arguments: &[&str]) -> Result<String, CommandError> {
+        self.0.clone().arguments(arguments).run()?.success()
+    }
+}
+
+impl Boot for BootHook {
+    fn running(&mut self) -> Result<Slot, BootError> {
+        let said = self.call(&["running"])?;
+        Slot::named(said.trim()).ok_or(BootError::NoSlot(said))
+    }
+
+    fn attempt(&mut self, slot: Slot) -> Result<(), BootError> {
+        self.call(&["try", &slot.to_string()])?;
+        Ok(())
+    }
+
+    fn keep(&mut self, slot: Slot) -> Result<(), BootError> {
+        self.call(&["keep", &slot.to_string()])?;
+        Ok(())
+    }
+}
+
+/// A boot loader that lives as long as the process. Clones are the same one. For tests.
+#[derive(Debug, Clone)]
+pub struct StubBoot {
+    state: Arc<Mutex<StubState>>,
+    disk: Disk,
+}
+
+#[derive(Debug)]
+struct StubState {
+    running: Slot,
+    kept: Slot,
+    attempted: Option<Slot>,
+}
+
+impl StubBoot {
+    /// A boot loader that started slot a and keeps it.
+    pub fn new() -> Self {
+        let state = StubState { running: Slot::A, kept: Slot::A, attempted: None };
+        Self { state: Arc::new(Mutex::new(state)), disk: Disk::new() }
+    }
+
+    /// The same boot loader, with calls counted among the steps of this disk.
+    #[must_use]
+    pub fn on(&self, disk: Disk) -> Self {
+        Self { disk, ..self.clone() }
+    }
+
+    /// Restarts the device. Says which slot starts.
+    pub fn restart(&self) -> Slot {
+        self.with(|state| {
+            state.running = state.attempted.take().unwrap_or(state.kept);
+            state.running
+        })
+    }
+
+    /// What a restart would start.
+    pub fn next(&self) -> Slot {
+        self.with(|state| state.attempted.unwrap_or(state.kept))
+    }
+
+    /// What is kept.
+    pub fn kept(&self) -> Slot {
+        self.with(|state| state.kept)
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut StubState) -> T) -> T {
+        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn call<T>(&self, act: impl FnOnce(&mut StubState) -> T) -> Result<T, BootError> {
+        self.disk.call().map_err(CommandError::stopped)?;
+        Ok(self.with(act))
+    }
+}
+
+impl Default for StubBoot {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Boot for StubBoot {
+    fn running(&mut self) -> Result<Slot, BootError> {
+        self.call(|state| state.running)
+    }
+
+    fn attempt(&mut self, slot: Slot) -> Result<(), BootError> {
+        self.call(|state| state.attempted = Some(slot))
+    }
+
+    fn keep(&mut self, slot: Slot) -> Result<(), BootError> {
+        self.call(|state| (state.kept, state.attempted) = (slot, None))
+    }
+}

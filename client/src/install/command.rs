@@ -1,0 +1,113 @@
+//! Installing by any program.
+
+use std::time::Duration;
+
+use semver::Version;
+
+use super::copy::check;
+use super::{Artifact, InstallError, Installer};
+use crate::command::{Command, Ran};
+use crate::disk::Disk;
+use crate::machine::Place;
+
+/// Has a program install, such as RAUC, SWUpdate, or a script of one's own.
+///
+/// | called with | it | exit codes |
+/// |---|---|---|
+/// | `install` | installs the artifacts, to run from the next restart on, on trial | 0 done, 10 never on this device, others: try again |
+/// | `running` | prints one line that names what runs, such as a slot | 0 done, 20 cannot tell |
+/// | `confirm` | makes what runs stay | 0 done, 20 nothing to do |
+/// | `revert PLACE` | makes what `running` called PLACE run again | 0 done, 20 cannot |
+///
+/// Its environment says what to install:
+///
+/// | variable | holds |
+/// |---|---|
+/// | `TIDEGATE_ACTION` | the first argument once more |
+/// | `TIDEGATE_VERSION` | the release's version |
+/// | `TIDEGATE_ARTIFACTS` | how many artifacts there are |
+/// | `TIDEGATE_ARTIFACT_0_NAME`, `_PATH`, `_LENGTH`, `_SHA256` | the first artifact, and so on |
+/// | `TIDEGATE_ARTIFACT` | the path of the only artifact, if there is one |
+///
+/// The artifacts are hashed once more before the program starts. It runs in a process group of its own, which is killed when its
+/// time is over. The last line that it prints to standard error becomes part of the error.
+#[derive(Debug, Clone)]
+pub struct CommandInstaller(Command);
+
+const REJECTED: i32 = 10;
+const CANNOT: i32 = 20;
+
+impl CommandInstaller {
+    /// A program and its first arguments, and the longest time that a call may take.
+    pub fn new(program: impl IntoIterator<Item = String>, limit: Duration) -> Self {
+        Self(Command::new(program, limit))
+    }
+
+    /// The same, with calls counted among the steps of this disk.
+    #[must_use]
+    pub fn on(self, disk: Disk) -> Self {
+        Self(self.0.on(disk))
+    }
+
+    fn call(&self, arguments: &[&str], more: &[(String, String)]) -> Result<Ran, InstallError> {
+        let action = arguments.first().copied().unwrap_or_default();
+        let command = self.0.clone().arguments(arguments).variable("TIDEGATE_ACTION", action);
+        Ok(more.iter().fold(command, |command, (name, value)| command.variable(name, value)).run()?)
+    }
+}
+
+impl Installer for CommandInstaller {
+    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+        let mut variables = vec![
+            ("TIDEGATE_VERSION".to_owned(), version.to_string()),
+            ("TIDEGATE_ARTIFACTS".to_owned(), artifacts.len().to_string()),
+        ];
+        for (index, artifact) in artifacts.iter().enumerate() {
+            check(artifact)?;
+            let path = artifact.path.display().to_string();
+            let sha256 = artifact.hashes.sha256_digest().map(|digest| crate::tuf::hash::to_hex(digest));
+            for (name, value) in [
+                ("NAME", artifact.name.clone()),
+                ("PATH", path.clone()),
+                ("LENGTH", artifact.length.to_string()),
+                ("SHA256", sha256.unwrap_or_default()),
+            ] {
+                variables.push((format!("TIDEGATE_ARTIFACT_{index}_{name}"), value));
+            }
+            if artifacts.len() == 1 {
+                variables.push(("TIDEGATE_ARTIFACT".to_owned(), path));
+            }
+        }
+        let ran = self.call(&["install"], &variables)?;
+        if ran.code == Some(REJECTED) {
+            return Err(InstallError::Rejected(ran.complaint()));
+        }
+        ran.success()?;
+        Ok(())
+    }
+
+    fn running(&mut self) -> Result<Option<Place>, InstallError> {
+        let ran = self.call(&["running"], &[])?;
+        if ran.code == Some(CANNOT) {
+            return Ok(None);
+        }
+        let said = ran.success()?;
+        match said.trim() {
+            "" => Err(InstallError::Unsuitable("the installer must print what is running, and printed nothing".into())),
+            place => Ok(Some(place.to_owned())),
+        }
+    }
+
+    fn confirm(&mut self) -> Result<(), InstallError> {
+        let ran = self.call(&["confirm"], &[])?;
+        if ran.code != Some(CANNOT) {
+            ran.success()?;
+        }
+        Ok(())
+    }
+
+    fn revert(&mut self, before: &Place) -> Result<(), InstallError> {
+        self.call(&["revert", before], &[])?.success()?;
+        Ok(())
+    }
+}

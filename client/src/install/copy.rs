@@ -1,0 +1,73 @@
+//! Copying artifacts, with every byte hashed on the way in and again on the way back.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::{Artifact, InstallError};
+use crate::disk::{Disk, OpenFile};
+use crate::tuf::hash::{Checker, Mismatch};
+
+const BUFFER: usize = 64 * 1024;
+
+/// Copies an artifact into `file` at `path` and makes it durable.
+pub(super) fn copy(artifact: &Artifact, file: &mut OpenFile, path: &Path) -> Result<(), InstallError> {
+    let writing = |source| InstallError::Io { action: "write", path: path.to_owned(), source };
+    let mut written = Ok(());
+    source(artifact, |bytes| {
+        written = file.append(bytes);
+        written.is_ok()
+    })?;
+    written.and_then(|()| file.sync()).map_err(writing)
+}
+
+/// Errs unless the first bytes at `path` are the artifact, as the medium has them as far as that can be forced.
+pub(super) fn read_back(disk: &Disk, artifact: &Artifact, path: &Path) -> Result<(), InstallError> {
+    let reading = |source| InstallError::Io { action: "read back", path: path.to_owned(), source };
+    disk.forget_cached(path);
+    // A slot may be longer than what is in it.
+    let written = File::open(path).map_err(reading)?.take(artifact.length);
+    each_block(artifact, written, |_| true).map_err(|e| match e {
+        Unread::Io(source) => reading(source),
+        Unread::Differs(mismatch) => InstallError::ReadBack { path: path.to_owned(), mismatch },
+    })
+}
+
+/// Errs unless the downloaded file is still what was verified.
+pub(super) fn check(artifact: &Artifact) -> Result<(), InstallError> {
+    source(artifact, |_| true)
+}
+
+/// Reads the downloaded file, gives it to `take` until that says stop, and errs unless it is what was verified.
+fn source(artifact: &Artifact, take: impl FnMut(&[u8]) -> bool) -> Result<(), InstallError> {
+    let path = &artifact.path;
+    let reading = |source| InstallError::Io { action: "read", path: path.clone(), source };
+    each_block(artifact, File::open(path).map_err(reading)?, take).map_err(|e| match e {
+        Unread::Io(source) => reading(source),
+        Unread::Differs(mismatch) => InstallError::Changed { path: path.clone(), mismatch },
+    })
+}
+
+enum Unread {
+    Io(io::Error),
+    Differs(Mismatch),
+}
+
+fn each_block(artifact: &Artifact, mut file: impl Read, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), Unread> {
+    let mut checker = Checker::new(Some(artifact.length), Some(&artifact.hashes));
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let count = match file.read(&mut buffer) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            result => result.map_err(Unread::Io)?,
+        };
+        if count == 0 {
+            return checker.finish().map_err(Unread::Differs);
+        }
+        let bytes = buffer.get(..count).unwrap_or_default();
+        checker.update(bytes).map_err(Unread::Differs)?;
+        if !take(bytes) {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A slot that is one file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use semver::Version;
+
+use super::copy::{copy, read_back};
+use super::{Artifact, InstallError, Installer, only};
+use crate::disk::Disk;
+
+/// A slot that is one file: it holds the old image or the new one, never a part of either.
+#[derive(Debug, Clone)]
+pub struct FileSlot {
+    path: PathBuf,
+    disk: Disk,
+}
+
+impl FileSlot {
+    /// A slot at this path. The file need not exist yet; its folder must.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self::on(Disk::new(), path)
+    }
+
+    /// The same, on a disk that may have a plan of faults.
+    pub fn on(disk: Disk, path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), disk }
+    }
+
+    fn io(&self, action: &'static str) -> impl Fn(io::Error) -> InstallError + '_ {
+        move |source| InstallError::Io { action, path: self.path.clone(), source }
+    }
+
+    fn replace(&self, artifact: &Artifact, new: &Path) -> Result<(), InstallError> {
+        copy(artifact, &mut self.disk.create(new).map_err(self.io("write"))?, &self.path)?;
+        read_back(&self.disk, artifact, new)?;
+        self.disk.rename(new, &self.path).map_err(self.io("rename the new image into"))
+    }
+}
+
+impl Installer for FileSlot {
+    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+        let artifact = only("a file slot", version, artifacts)?;
+        let name = self.path.file_name().ok_or_else(|| {
+            InstallError::Unsuitable(format!("{}: a slot must be a file, not a folder", self.path.display()))
+        })?;
+        let mut new = name.to_owned();
+        new.push(".new");
+        let new = self.path.with_file_name(new);
+        self.replace(artifact, &new).inspect_err(|_| {
+            // It would only take room; the next attempt starts over.
+            let _ = self.disk.remove(&new);
+        })
+    }
+}

@@ -1,0 +1,45 @@
+//! An installer for tests.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use semver::Version;
+
+use super::{Artifact, InstallError, Installer};
+
+/// An installer that only notes what it was given, and fails if told to. Clones share what they note. For tests.
+#[derive(Debug, Clone, Default)]
+pub struct StubInstaller(Arc<Mutex<Stub>>);
+
+#[derive(Debug, Default)]
+struct Stub {
+    installed: Vec<(Version, Vec<Artifact>)>,
+    failure: Option<String>,
+}
+
+impl StubInstaller {
+    /// A stub that installs nothing, successfully.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Fails the next installation.
+    pub fn fail_next(&self, reason: impl Into<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).failure = Some(reason.into());
+    }
+
+    /// What was installed, in order.
+    pub fn installed(&self) -> Vec<(Version, Vec<Artifact>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).installed.clone()
+    }
+}
+
+impl Installer for StubInstaller {
+    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+        let mut stub = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = stub.failure.take() {
+            return Err(InstallError::Unsuitable(reason));
+        }
+        stub.installed.push((version.clone(), artifacts.to_vec()));
+        Ok(())
+    }
+}
