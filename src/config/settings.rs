@@ -319,7 +319,7 @@ mod tests {
                 "keys = [\"release-1\"]",
                 "channels.stable.rollout: the key release-1 also signs releases",
             ),
-            ("file:keys/root-1.pem", "pkcs11:token=a", "keys.root-1: keys of the kind pkcs11"),
+            ("file:keys/root-1.pem", "pkcs11:token=a", "keys.root-1: the key URI pkcs11:token=a is not right"),
             ("expires = \"365d\"", "expires = \"0\"", "would expire at once"),
             ("expires = \"365d\"", "expires = \"a year\"", "is not a span of time"),
         ] {

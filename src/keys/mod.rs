@@ -4,12 +4,21 @@
 //! source, signing goes through [`Signer`]; making a key ([`generate`]) is apart from using one. Private parts are wiped from
 //! memory when dropped and never appear in `Debug` output, logs or errors.
 
+mod command;
 pub mod example;
 mod file;
 pub mod generate;
+#[cfg(feature = "kms")]
+mod kms;
 mod name;
+mod open;
+mod passphrase;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
+mod pkcs11_uri;
 mod public;
 mod ring;
+mod signature;
 mod uri;
 
 use std::fmt;
@@ -19,11 +28,20 @@ use zeroize::Zeroizing;
 
 use crate::error::Result;
 
+pub use command::CommandKey;
 pub use file::{FileKey, check_mode};
+#[cfg(feature = "kms")]
+pub use kms::KmsKey;
 pub use name::KeyName;
+pub use open::open;
+pub use passphrase::Ask;
+#[cfg(feature = "pkcs11")]
+pub use pkcs11::TokenKey;
+pub use pkcs11_uri::Pkcs11Uri;
 pub use public::{parse_public, write_public};
 pub use ring::{KeyEntry, KeyRing};
-pub use uri::KeyUri;
+pub use signature::signature_bytes;
+pub use uri::{CommandUri, KeyUri, KmsUri};
 
 /// Something that signs with one private key.
 pub trait Signer: fmt::Debug {
@@ -38,6 +56,12 @@ pub trait Signer: fmt::Debug {
 pub trait Passphrases: fmt::Debug {
     /// The passphrase of the key called `name`.
     fn passphrase(&mut self, name: &str) -> Result<Zeroizing<String>>;
+
+    /// The PIN of the token (of this label) that holds the key called `name`.
+    fn pin(&mut self, name: &str, token: &str) -> Result<Zeroizing<String>> {
+        let _ = token;
+        self.passphrase(name)
+    }
 }
 
 /// Knows no passphrase: an encrypted key is an error.

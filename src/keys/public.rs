@@ -54,7 +54,7 @@ pub(super) fn p256_key(key: &p256::PublicKey) -> Result<Key> {
 }
 
 /// Hex of either case.
-fn from_hex(text: &str) -> Option<Vec<u8>> {
+pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
     if !text.is_ascii() || !text.len().is_multiple_of(2) {
         return None;
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tidegate_client::tuf::key::{Key, KeyId};
 
-use super::{FileKey, KeyUri, Passphrases, Signer};
+use super::{KeyUri, Passphrases, Signer, open};
 use crate::error::{Error, Result};
 
 /// A key as `tidegate.toml` names it.
@@ -66,25 +66,21 @@ impl KeyRing {
         self.by_id(id).map_or_else(|| format!("unknown key {}", id.short()), |entry| entry.name.clone())
     }
 
-    /// Opens the key called `name`. Errs when its file holds another key than `tidegate.toml` says.
+    /// Opens the key called `name`. Errs when what is there is another key than `tidegate.toml` says.
     pub fn signer(&mut self, name: &str) -> Result<Rc<dyn Signer>> {
         if let Some(signer) = self.opened.get(name) {
             return Ok(Rc::clone(signer));
         }
-        let entry = self.entry(name)?;
-        let path = entry.uri.path(&self.workspace);
-        let public = entry.public.clone();
-        let key = FileKey::open(name, &path, self.passphrases.as_mut())?;
-        if *key.public() != public {
+        let KeyEntry { uri, public, .. } = self.entry(name)?.clone();
+        let signer = open(name, &uri, &self.workspace, Some(&public), self.passphrases.as_mut())?;
+        if *signer.public() != public {
             return Err(Error::input(format!(
-                "key {name}: {} holds the key {}, but tidegate.toml says {}",
-                path.display(),
-                key.public().id().short(),
+                "key {name}: {uri} holds the key {}, but tidegate.toml says {}",
+                signer.public().id().short(),
                 public.id().short()
             ))
             .remedy("correct `uri` or `public` of that key in tidegate.toml"));
         }
-        let signer: Rc<dyn Signer> = Rc::new(key);
         self.opened.insert(name.to_owned(), Rc::clone(&signer));
         Ok(signer)
     }

@@ -4,6 +4,7 @@
 mod cli;
 mod cost;
 mod interop;
+mod keys;
 mod publish;
 mod support;
 mod verify;

@@ -2,6 +2,7 @@
 
 pub mod faulty;
 pub mod forge;
+pub mod tools;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,37 @@
+//! Opening a key, wherever it is.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use tidegate_client::tuf::key::Key;
+
+use super::{CommandKey, FileKey, KeyUri, Passphrases, Signer};
+use crate::error::Result;
+
+/// Opens the private key that `uri` names; `name` is what passphrases are asked for by, and what errors call it.
+///
+/// Relative paths count from `workspace`. `declared` is the public part as `tidegate.toml` has it, for tokens that keep none;
+/// whether what was opened is that key is for the caller to see.
+pub fn open(
+    name: &str,
+    uri: &KeyUri,
+    workspace: &Path,
+    declared: Option<&Key>,
+    passphrases: &mut dyn Passphrases,
+) -> Result<Rc<dyn Signer>> {
+    match uri {
+        KeyUri::File(path) => Ok(Rc::new(FileKey::open(name, &workspace.join(path), passphrases)?)),
+        KeyUri::Command(uri) => Ok(Rc::new(CommandKey::open(name, uri, workspace)?)),
+        #[cfg(feature = "pkcs11")]
+        KeyUri::Pkcs11(uri) => Ok(Rc::new(super::TokenKey::open(name, uri, declared, passphrases)?)),
+        #[cfg(feature = "kms")]
+        KeyUri::Kms(uri) => Ok(Rc::new(super::KmsKey::open(name, uri)?)),
+        #[cfg(not(all(feature = "pkcs11", feature = "kms")))]
+        #[allow(unreachable_patterns, reason = "which kinds are left depends on the features")]
+        other => {
+            let _ = declared;
+            Err(crate::Error::input(format!("key {name}: this build cannot use {}: keys", other.source()))
+                .remedy(format!("use a tidegate that was built with the feature {}", other.source())))
+        }
+    }
+}

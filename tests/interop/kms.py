@@ -1,0 +1,33 @@
+"""A stand-in for AWS KMS over real HTTP: moto's server with one P-256 key, until standard input ends.
+
+Prints the URL of the endpoint and the id of the key.
+"""
+
+import sys
+
+import boto3
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from moto.kms.utils import ECDSAPrivateKey
+from moto.server import ThreadedMotoServer
+
+
+def sign(self, message, signing_algorithm):
+    assert signing_algorithm == "ECDSA_SHA_256" and len(message) == 32, (signing_algorithm, len(message))
+    return self.private_key.sign(message, ec.ECDSA(utils.Prehashed(hashes.SHA256())))
+
+
+# moto does not implement MessageType DIGEST (it says so) and would hash the digest once more, as AWS does not.
+ECDSAPrivateKey.sign = sign
+
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+host, port = server.get_host_and_port()
+endpoint = f"http://{host}:{port}"
+kms = boto3.client(
+    "kms", endpoint_url=endpoint, region_name="eu-central-1", aws_access_key_id="test", aws_secret_access_key="test"
+)
+key = kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
+print(endpoint, key, flush=True)
+sys.stdin.read()
+server.stop()

@@ -1,0 +1,29 @@
+//! Programs from outside that some tests need.
+
+#[cfg(feature = "kms")]
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Whether `program` can be started; a test that needs it skips loudly if not. With `TIDEGATE_REQUIRE_TOOLS=1`, as in CI, a missing one
+/// is a failure.
+pub fn have(program: &str, probe: &str) -> bool {
+    let found = Command::new(program).arg(probe).output().is_ok();
+    missing_unless(found, program)
+}
+
+#[cfg(feature = "kms")]
+/// A Python that can import every one of `modules`; `TIDEGATE_PYTHON` names another interpreter than `python3`.
+pub fn python(modules: &[&str]) -> Option<PathBuf> {
+    let python = PathBuf::from(std::env::var_os("TIDEGATE_PYTHON").unwrap_or_else(|| "python3".into()));
+    let imports = format!("import {}", modules.join(", "));
+    let found = Command::new(&python).args(["-c", &imports]).output().is_ok_and(|out| out.status.success());
+    missing_unless(found, &format!("{} with {modules:?}", python.display())).then_some(python)
+}
+
+/// `found`; skips loudly if not.
+pub fn missing_unless(found: bool, wanted: &str) -> bool {
+    if !found {
+        super::skip(&format!("{wanted} was not found"));
+    }
+    found
+}
