@@ -10,13 +10,15 @@ use zeroize::Zeroizing;
 use super::{KeyName, Passphrases};
 use crate::error::{Error, Result};
 
-/// A passphrase is a line.
+/// The variable that serves for every key that has none of its own.
+const VARIABLE: &str = "TIDEGATE_PASSPHRASE";
+/// Passphrases are lines; what is longer is a file given by mistake.
 const MAX_LENGTH: u64 = 4096;
 
 /// Passphrases and PINs from outside, each asked for once.
 ///
 /// In this order: the file descriptor if one was given, the environment variable of the key (`TIDEGATE_PASSPHRASE_ROOT_1` for
-/// the key `root-1`), and the terminal if there is one.
+/// the key `root-1`), the one that serves every key (`TIDEGATE_PASSPHRASE`), and the terminal if there is one.
 pub struct Ask {
     descriptor: Option<u32>,
     prompt: bool,
@@ -31,7 +33,8 @@ impl Ask {
         Self { descriptor: None, prompt: std::io::stdin().is_terminal(), known: BTreeMap::new(), lines: None }
     }
 
-    /// Reads passphrases from an open file descriptor, one a line, in the order in which they are asked for.
+    /// Reads passphrases from an open file descriptor, one a line, in the order in which they are asked for; the last serves all
+    /// keys that are left.
     #[must_use]
     pub fn descriptor(mut self, descriptor: Option<u32>) -> Self {
         self.descriptor = descriptor;
@@ -45,42 +48,27 @@ impl Ask {
         self
     }
 
-    /// Asks for a new passphrase, twice if a person types it. Empty means none.
-    pub fn new_passphrase(&mut self, name: &str) -> Result<Zeroizing<String>> {
-        if let Some(found) = self.given(name)? {
-            return Ok(found);
-        }
-        if !self.prompt {
-            return Err(nobody(name, "passphrase"));
-        }
-        loop {
-            let first = prompt(&format!("New passphrase for the key {name} (empty for none): "))?;
-            if first.is_empty() || *prompt("The same again: ")? == *first {
-                return Ok(first);
-            }
-            // The person sees the next prompt; nothing else needs saying on stdout.
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), b"They differ.\n");
-        }
-    }
-
     fn given(&mut self, name: &str) -> Result<Option<Zeroizing<String>>> {
         if let Some(descriptor) = self.descriptor {
             let lines = match &mut self.lines {
                 Some(lines) => lines,
                 None => self.lines.insert(read_descriptor(descriptor)?),
             };
-            return lines.pop().map(Some).ok_or_else(|| {
+            // The last line serves all keys that are left.
+            let line = if lines.len() > 1 { lines.pop() } else { lines.last().cloned() };
+            return line.map(Some).ok_or_else(|| {
                 Error::input(format!("file descriptor {descriptor} has no line for the passphrase of the key {name}"))
                     .remedy("write one passphrase a line, in the order in which the keys are given")
             });
         }
-        match std::env::var(KeyName::passphrase_variable(name)) {
-            Ok(value) => Ok(Some(Zeroizing::new(value))),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(error) => {
-                Err(Error::input(format!("{} is not UTF-8", KeyName::passphrase_variable(name))).with_source(error))
+        for variable in [KeyName::passphrase_variable(name).as_str(), VARIABLE] {
+            match std::env::var(variable) {
+                Ok(value) => return Ok(Some(Zeroizing::new(value))),
+                Err(std::env::VarError::NotPresent) => {}
+                Err(error) => return Err(Error::input(format!("{variable} is not UTF-8")).with_source(error)),
             }
         }
+        Ok(None)
     }
 
     fn ask(&mut self, name: &str, what: &str) -> Result<Zeroizing<String>> {
@@ -164,7 +152,7 @@ mod tests {
         assert_eq!(*ask.passphrase("a").unwrap(), "one");
         assert_eq!(*ask.passphrase("b").unwrap(), "two");
         assert_eq!(*ask.passphrase("a").unwrap(), "one");
-        assert!(ask.passphrase("c").unwrap_err().to_string().contains("no line"));
+        assert_eq!(*ask.passphrase("c").unwrap(), "two");
         assert!(!format!("{ask:?}").contains("one"));
     }
 
