@@ -100,7 +100,7 @@ pub fn main() -> ExitCode {
             Err(error) => return error::report_usage(&error),
         };
         let now = cli.global.now.unwrap_or_else(|| Utc::now().trunc_subsecs(0));
-        let ui = Ui::new(cli.global.json, cli.global.quiet);
+        let ui = Ui::new(cli.global.json, cli.global.quiet).on(&cli.global.dir);
         let mut context = Context { dir: cli.global.dir, now, ui };
         match dispatch(&cli.command, &mut context) {
             Ok(()) => ExitCode::SUCCESS,

@@ -253,13 +253,12 @@ fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
     if cx.ui.is_json() {
         return cx.ui.json(&signatures(&signed, &ring));
     }
-    let labels = |ids: &[KeyId]| ids.iter().map(|id| ring.label(id)).collect::<Vec<_>>().join(", ");
     cx.ui.status(format_args!("Signed {} with {}", signed.record.id(), args.key.join(", ")));
     cx.ui.result(format_args!(
         "{} of {} signatures: {}",
         signed.signers.len(),
         signed.threshold,
-        labels(&signed.signers)
+        ring.labels(&signed.signers)
     ))?;
     if signed.record.state == State::Signed {
         cx.ui.hint(format_args!("tidegate release register {}", args.release));
@@ -336,8 +335,7 @@ fn show_one(args: &ReleaseArgs, cx: &Context) -> Result<()> {
     }
     show::record(&cx.ui, &record)?;
     if let Some(standing) = &standing {
-        let labels: Vec<_> = standing.signers.iter().map(|id| ring.label(id)).collect();
-        let shown = if labels.is_empty() { "none".into() } else { labels.join(", ") };
+        let shown = if standing.signers.is_empty() { "none".into() } else { ring.labels(&standing.signers) };
         cx.ui.result(format_args!("signatures   {} of {}: {shown}", standing.signers.len(), standing.threshold))?;
     }
     if let Some(report) = &report {

@@ -70,11 +70,9 @@ fn roles(cx: &Context, repository: &Repository, ring: &KeyRing) -> Result<()> {
     let shown = all.iter().filter(|role| !folded || !is_cohort(&role.name));
     let rows: Vec<Vec<String>> = shown
         .map(|role| {
-            let keys = repository.keys_of(&role.name).map(|(_, keys)| {
-                let mut names: Vec<_> = keys.keyids.iter().map(|id| ring.label(id)).collect();
-                names.sort();
-                format!("{} of {}", keys.threshold, names.join(", "))
-            });
+            let keys = repository
+                .keys_of(&role.name)
+                .map(|(_, keys)| format!("{} of {}", keys.threshold, ring.labels(&keys.keyids)));
             let expires = show::expiry(role.expires, cx.now);
             vec![role.name.clone(), role.version.to_string(), expires, keys.unwrap_or_default()]
         })

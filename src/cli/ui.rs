@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -25,6 +25,8 @@ pub struct Ui {
     guided: bool,
     /// No results: the one result is told at the end.
     silent: bool,
+    /// The workspace, where it is not the folder that commands run in: hints must name it.
+    dir: Option<PathBuf>,
     style: Style,
 }
 
@@ -34,7 +36,13 @@ impl Ui {
         let colour = io::stderr().is_terminal()
             && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|value| value != "dumb");
-        Self { json, quiet, guided: false, silent: false, style: Style { colour } }
+        Self { json, quiet, guided: false, silent: false, dir: None, style: Style { colour } }
+    }
+
+    /// The same for commands on the workspace `dir`.
+    #[must_use]
+    pub fn on(self, dir: &Path) -> Self {
+        Self { dir: (dir != Path::new(".")).then(|| dir.to_owned()), ..self }
     }
 
     /// The same for a command that is one step of a longer one: in text and without hints, or, where the longer one gives JSON,
@@ -42,7 +50,14 @@ impl Ui {
     #[must_use]
     pub fn for_steps(&self) -> Self {
         let silent = self.silent || self.json;
-        Self { json: false, quiet: self.quiet || silent, guided: true, silent, style: self.style }
+        Self {
+            json: false,
+            quiet: self.quiet || silent,
+            guided: true,
+            silent,
+            dir: self.dir.clone(),
+            style: self.style,
+        }
     }
 
     /// The same without status.
@@ -96,9 +111,15 @@ impl Ui {
         let _ = writeln!(io::stderr().lock(), "{} {text}", self.style.yellow("warning:"));
     }
 
-    /// Names the command that comes next.
+    /// Names the command that comes next, starting with `tidegate`. Where the workspace was given with `-C`, so it is in the hint.
     pub fn hint(&self, text: impl fmt::Display) {
         if !self.quiet && !self.json && !self.guided {
+            let mut text = text.to_string();
+            if let (Some(dir), Some(rest)) = (&self.dir, text.strip_prefix("tidegate "))
+                && !rest.starts_with("-C")
+            {
+                text = format!("tidegate -C {} {rest}", dir.display());
+            }
             let _ = writeln!(io::stderr().lock(), "{} {text}", self.style.cyan("next:"));
         }
     }

@@ -66,6 +66,13 @@ impl KeyRing {
         self.by_id(id).map_or_else(|| format!("unknown key {}", id.short()), |entry| entry.name.clone())
     }
 
+    /// What people call the keys with these ids, in order of their names.
+    pub fn labels(&self, ids: &[KeyId]) -> String {
+        let mut labels: Vec<_> = ids.iter().map(|id| self.label(id)).collect();
+        labels.sort();
+        labels.join(", ")
+    }
+
     /// Opens the key called `name`. Errs when what is there is another key than `tidegate.toml` says.
     pub fn signer(&mut self, name: &str) -> Result<Rc<dyn Signer>> {
         if let Some(signer) = self.opened.get(name) {

@@ -121,11 +121,9 @@ fn check_key(name: &str, role: &str, repository: &Repository, ring: &KeyRing) ->
     if ids.contains(&ring.entry(name)?.public.id()) {
         return Ok(());
     }
-    let mut names: Vec<_> = ids.iter().map(|id| ring.label(id)).collect();
-    names.sort();
     Err(Error::refused(format!("the key {name} does not speak for the role {role}"))
         .rule("R-KEY")
-        .remedy(format!("sign with one of its keys: {}", names.join(", "))))
+        .remedy(format!("sign with one of its keys: {}", ring.labels(&ids))))
 }
 
 fn missing(repository: &Repository, role: &str, signers: &[KeyId]) -> Vec<KeyId> {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
 mod cli;
+mod commands;
 mod cost;
 mod interop;
 mod keys;

@@ -38,7 +38,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         })?,
     };
     let folder = Folder::create(&args.folder, &image)?;
-    if let Ok(program) = std::env::current_exe() {
+    if let (Ok(program), false) = (std::env::current_exe(), cx.ui.is_json()) {
         cx.ui.status(cx.ui.style().dim(&format!("Below, tidegate stands for {}", program.display())));
     }
     let told = Story::new(&folder, &image, cx)?.tell()?;
