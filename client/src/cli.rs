@@ -17,6 +17,8 @@ mod status;
 use std::io;
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 use crate::error::{Error, Fault};
 use crate::model::decision::Outcome;
 use arguments::{Arguments, Command, Parsed};
@@ -71,6 +73,19 @@ impl<T: Into<Error>> From<T> for Failure {
     }
 }
 
+/// An error for machines.
+#[derive(Serialize)]
+struct Report {
+    error: Described,
+}
+
+#[derive(Serialize)]
+struct Described {
+    fault: Fault,
+    message: String,
+    hint: Option<&'static str>,
+}
+
 /// A decision to refuse is the one decision that asks for somebody's attention.
 fn is_refusal(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Refuse { .. })
@@ -94,8 +109,8 @@ fn finish(output: Output, result: Result<bool, Failure>) -> ExitCode {
                 eprintln!("hint: {hint}");
             }
             if output.json {
-                let (fault, message, hint) = (error.fault(), error.to_string(), error.hint());
-                let report = serde_json::json!({"error": {"fault": fault, "message": message, "hint": hint}});
+                let error = Described { fault: error.fault(), message: error.to_string(), hint: error.hint() };
+                let report = Report { error };
                 if let Err(Failure::Output(e)) = print_json(&report)
                     && e.kind() == io::ErrorKind::BrokenPipe
                 {

@@ -65,7 +65,6 @@ pub struct Device {
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
     /// The decision, with the outcome of every rule.
-    #[serde(flatten)]
     pub explanation: Explanation,
     /// The decision on the assigned release, if it leads over the bridge that `explanation` is about.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -80,7 +79,6 @@ pub struct Check {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Update {
     /// Which release it is.
-    #[serde(flatten)]
     pub release: Release,
     /// Its artifacts for this device.
     pub artifacts: Vec<UpdateArtifact>,

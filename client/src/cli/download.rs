@@ -1,27 +1,37 @@
 //! `tidegate-device download`
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::output::Output;
 use super::{Failure, is_refusal};
-use crate::device::Device;
+use crate::device::{Device, UpdateArtifact};
+use crate::model::decision::Outcome;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    outcome: &'a Outcome,
+    downloaded: Vec<File<'a>>,
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    path: String,
+    artifact: &'a UpdateArtifact,
+}
 
 pub(super) fn run(device: &mut Device, output: Output) -> Result<bool, Failure> {
     let check = device.check()?;
     output.repairs(&check.repairs);
+    let outcome = check.outcome();
     let Some(update) = &check.update else {
-        output.result(check.outcome().to_string(), &json!({"outcome": check.outcome(), "downloaded": []}))?;
-        return Ok(!is_refusal(check.outcome()));
+        output.result(outcome.to_string(), &Report { outcome, downloaded: Vec::new() })?;
+        return Ok(!is_refusal(outcome));
     };
     let downloaded = device.download(update, &mut output.progress())?;
     let paths: Vec<_> = downloaded.artifacts().iter().map(|artifact| artifact.path.display().to_string()).collect();
-    let files: Vec<_> = update
-        .artifacts
-        .iter()
-        .zip(&paths)
-        .map(|(artifact, path)| json!({"name": artifact.name, "path": path, "length": artifact.length, "sha256": artifact.sha256}))
-        .collect();
-    output.result(paths.join("\n"), &json!({"outcome": check.outcome(), "downloaded": files}))?;
+    let text = paths.join("\n");
+    let files = paths.into_iter().zip(&update.artifacts).map(|(path, artifact)| File { path, artifact });
+    output.result(text, &Report { outcome, downloaded: files.collect() })?;
     output.hint("tidegate-device install installs it");
     Ok(true)
 }

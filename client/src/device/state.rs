@@ -31,7 +31,6 @@ pub struct Record {
     /// The channel it came from. Sequences of different channels do not compare.
     pub channel: Name,
     /// The release.
-    #[serde(flatten)]
     pub release: Release,
     /// How far it has proved itself.
     pub state: InstallState,
@@ -91,7 +90,6 @@ pub(super) struct Kept<T> {
 struct Form<T> {
     schema: u64,
     serial: u64,
-    #[serde(flatten)]
     value: T,
 }
 

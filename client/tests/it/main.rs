@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, dead_code)]
 
 mod attacks;
+#[cfg(feature = "cli")]
+mod cli;
 mod device;
 mod differential;
 mod fleet;

@@ -1,0 +1,209 @@
+//! `tidegate-device` as a program: what it prints, and how it exits.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use tidegate_client::store::DirStore;
+
+use crate::fleet::{IMAGE, channel, release};
+use crate::mirror::scratch;
+use crate::simulator::{Simulator, epoch};
+
+/// A repository in a folder, a device that is set to it, and the program.
+struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    /// The program tells the time by the system's clock, so this repository expires in a hundred years.
+    fn new(edit: impl FnOnce(&mut Simulator)) -> Self {
+        let folder = scratch();
+        let mut sim = channel(&[("lab", None), ("all", Some(1_000_000))]);
+        for role in ["root", "timestamp", "snapshot", "targets", "stable", "stable.lab", "stable.all"] {
+            sim.set_expiry(role, epoch() + TimeDelta::days(36_500));
+        }
+        sim.publish(&["stable.lab", "stable.all", "stable", "targets", "snapshot", "timestamp", "root"]);
+        edit(&mut sim);
+        for (path, bytes) in &sim.files {
+            let path = folder.path().join("repository").join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        fs::write(folder.path().join("root.json"), sim.root(1)).unwrap();
+        let settings = json!({
+            "root": "root.json", "repository": "repository", "state_dir": "state", "slot": "slot",
+            "device_id": "device-1", "channel": "stable", "product": "os", "hardware": "board",
+            "factory_version": "1.0.0", "facts": {"group": "field"},
+        });
+        fs::write(folder.path().join("device.json"), settings.to_string()).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-device"));
+        command.arg("--config").arg(self.path("device.json")).args(words).env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    /// Exit code, standard output, standard error.
+    fn run(&self, words: &[&str]) -> (i32, String, String) {
+        let Output { status, stdout, stderr } = self.command(words).output().unwrap();
+        (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    }
+
+    fn json(&self, words: &[&str]) -> Value {
+        let (code, out, err) = self.run(&[words, &["--json"]].concat());
+        assert_eq!((code, err.as_str()), (0, ""), "{out}");
+        serde_json::from_str(&out).unwrap()
+    }
+}
+
+fn with_release() -> Bench {
+    Bench::new(|sim| {
+        release(sim, "all", "1.2.0", 12);
+    })
+}
+
+#[test]
+fn a_whole_life() {
+    let bench = with_release();
+    let (code, out, err) = bench.run(&["check"]);
+    assert_eq!((code, out.as_str()), (0, "install 1.2.0 (sequence 12): image.bin\n"), "{err}");
+    assert_eq!(err, "hint: tidegate-device install fetches and installs it\n");
+    let (code, out, _) = bench.run(&["download"]);
+    assert_eq!(code, 0);
+    assert_eq!(fs::read(out.trim()).unwrap(), IMAGE);
+    let (code, out, err) = bench.run(&["install"]);
+    assert_eq!((code, out.as_str()), (0, "installed 1.2.0 (sequence 12)\n"), "{err}");
+    assert_eq!(fs::read(bench.path("slot")).unwrap(), IMAGE);
+    let (code, out, _) = bench.run(&["install", "-q"]);
+    assert_eq!((code, out.as_str()), (0, "up to date: 1.2.0 (sequence 12) is installed already\n"));
+    assert_eq!(bench.json(&["status"])["installed"]["state"], "installed");
+    let (code, out, _) = bench.run(&["confirm"]);
+    assert_eq!((code, out.as_str()), (0, "confirmed 1.2.0 (sequence 12)\n"));
+    let (_, out, _) = bench.run(&["status"]);
+    assert!(out.contains("runs         1.2.0 (sequence 12), confirmed\n"), "{out}");
+}
+
+#[test]
+fn explain_shows_every_rule_for_any_facts_and_time() {
+    let bench = with_release();
+    let (code, out, err) = bench.run(&["explain", "--at", "2026-01-05T18:00:00Z", "--fact", "group=lab"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("at         2026-01-05T18:00:00Z\n"), "{out}");
+    assert!(out.contains("group = \"lab\"") && out.contains("cohort     lab"), "{out}");
+    assert!(out.ends_with("decision   nothing to install: role stable.lab assigns no release of os\n"), "{out}");
+    let explained = bench.json(&["explain"]);
+    assert_eq!(explained["explanation"]["rules"].as_array().unwrap().len(), 12);
+    assert_eq!(explained["explanation"]["outcome"]["kind"], "install");
+}
+
+#[test]
+fn faults_have_their_exit_codes_and_hints() {
+    let bench = with_release();
+    bench.run(&["check"]);
+    for (words, code, expected) in [
+        (&["chekc"][..], 2, "\"chekc\" is no command"),
+        (&["check", "--bogus"], 2, "--bogus"),
+        (&["check", "--channel", "Stable"], 2, "--channel"),
+        (&["check", "--config", "/nowhere/device.json"], 1, "/nowhere/device.json"),
+        (&["check", "--root", "/nowhere/root.json"], 1, "/nowhere/root.json"),
+        (&["check", "--repository", "ftp://host"], 1, "https://"),
+        (&["check", "--repository", "/nowhere"], 1, "hint: check the URL"),
+        (&["confirm"], 1, "nothing was installed"),
+        (&["check", "--channel", "other"], 1, "other/cohorts.json"),
+    ] {
+        let (got, out, err) = bench.run(words);
+        assert_eq!((got, out.as_str()), (code, ""), "{words:?}: {err}");
+        assert!(err.starts_with("error: ") && err.contains(expected), "{words:?}: {err}");
+    }
+    let (code, out, _) = bench.run(&["check", "--json", "--repository", "/nowhere"]);
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &report["error"]["fault"]), (1, &json!("peer")));
+}
+
+#[test]
+fn settings_are_checked() {
+    let bench = with_release();
+    let good: Value = serde_json::from_slice(&fs::read(bench.path("device.json")).unwrap()).unwrap();
+    for (text, expected) in [
+        ("{", "device.json"),
+        ("{}", "--factory-version is needed"),
+        ("[]", "device.json"),
+        (&good.to_string().replace("\"slot\"", "\"slots\""), "slots"),
+        (&good.to_string().replace("\"field\"", "[]"), "facts"),
+        ("{\"root\": \"a\", \"root\": \"b\"}", "root"),
+    ] {
+        fs::write(bench.path("device.json"), text).unwrap();
+        let (code, _, err) = bench.run(&["check"]);
+        assert_eq!(code, 2, "{text}: {err}");
+        assert!(err.contains(expected), "{text}: {err}");
+    }
+}
+
+#[test]
+fn a_tampered_byte_is_refused_and_nothing_changes() {
+    let bench = with_release();
+    fs::write(bench.path("slot"), b"old").unwrap();
+    let folder = bench.path("repository/targets/stable/releases/os/1.2.0");
+    let image =
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).find(|p| p.to_string_lossy().ends_with(".bin"));
+    let image = image.unwrap();
+    let mut bytes = fs::read(&image).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&image, bytes).unwrap();
+    let (code, out, err) = bench.run(&["install"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("is not the one that is signed for"), "{err}");
+    assert_eq!(fs::read(bench.path("slot")).unwrap(), b"old");
+    assert_eq!(fs::read_dir(bench.path("state/downloads")).unwrap().count(), 0);
+}
+
+#[test]
+fn two_at_once_and_repairs() {
+    let bench = with_release();
+    bench.run(&["install"]);
+    let held = DirStore::open(bench.path("state")).unwrap();
+    let (code, _, err) = bench.run(&["check"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("another process"), "{err}");
+    drop(held);
+    for name in ["state/installed.json", "state/metadata/timestamp.json"] {
+        fs::write(bench.path(name), b"").unwrap();
+    }
+    let (code, out, err) = bench.run(&["check"]);
+    assert_eq!((code, out.starts_with("up to date")), (0, true));
+    assert_eq!(err.matches("warning: the stored file").count(), 2, "{err}");
+    assert!(!bench.run(&["check"]).2.contains("warning"));
+}
+
+#[test]
+fn help_and_version() {
+    let bench = with_release();
+    let (code, out, err) = bench.run(&["--version"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.starts_with("tidegate-device "));
+    assert!(bench.run(&["-h"]).1.contains("Exit codes:"));
+    assert!(bench.run(&["install", "--help"]).1.contains("Examples:"));
+    assert_eq!(bench.run(&[]).0, 2);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written() {
+    let bench = with_release();
+    let full = fs::OpenOptions::new().write(true).open(Path::new("/dev/full")).unwrap();
+    let status = bench.command(&["check"]).stdout(full).stderr(Stdio::null()).status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = bench.command(&["explain"]).stdout(writer).stderr(Stdio::null()).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+}
