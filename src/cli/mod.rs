@@ -1,7 +1,7 @@
 //! The command line: a file a command.
 //!
 //! Results go to stdout, status to stderr. A command's module has its `Args` (clap) and `run(&Args, &mut Context)`, which
-//! returns the library's errors; [`error`] alone turns those into text and exit codes.
+//! returns the library's errors; `error` alone turns those into text and exit codes.
 
 mod demo;
 mod error;

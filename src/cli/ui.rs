@@ -111,12 +111,13 @@ impl Ui {
         let _ = writeln!(io::stderr().lock(), "{} {text}", self.style.yellow("warning:"));
     }
 
-    /// Names the command that comes next, starting with `tidegate`. Where the workspace was given with `-C`, so it is in the hint.
+    /// Names the command that comes next, starting with `tidegate`. Where the workspace was given with `-C`, so it is in
+    /// the hint of a command that works on it.
     pub fn hint(&self, text: impl fmt::Display) {
         if !self.quiet && !self.json && !self.guided {
             let mut text = text.to_string();
             if let (Some(dir), Some(rest)) = (&self.dir, text.strip_prefix("tidegate "))
-                && !rest.starts_with("-C")
+                && !["-C", "verify", "serve"].iter().any(|word| rest.starts_with(word))
             {
                 text = format!("tidegate -C {} {rest}", dir.display());
             }

@@ -7,5 +7,6 @@ mod cost;
 mod interop;
 mod keys;
 mod publish;
+mod releases;
 mod support;
 mod verify;

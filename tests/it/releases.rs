@@ -1,0 +1,386 @@
+//! The life of releases through the library: what the transcripts of the command line do not show.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tidegate::config::Span;
+use tidegate::init::{KeySource, Options, init};
+use tidegate::keys::{KeyRing, NoPassphrases};
+use tidegate::release::draft::{self, NewArtifact, NewRelease};
+use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
+use tidegate::release::{Ledger, State, signing};
+use tidegate::rollout::{CohortStanding, Desk, RampRequest, explain};
+use tidegate::workspace::Workspace;
+use tidegate::{Error, validate};
+use tidegate_client::clock::StubClock;
+use tidegate_client::device::Device;
+use tidegate_client::file::url_of;
+use tidegate_client::model::decision::{Installed, Outcome, Profile};
+use tidegate_client::model::facts::Facts;
+use tidegate_client::model::rollout::Stage;
+use tidegate_client::updater::Repository;
+
+/// A workspace with everybody's keys, and a clock that the test moves.
+struct Fleet {
+    dir: tempfile::TempDir,
+    now: DateTime<Utc>,
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let now = DateTime::parse_from_rfc3339("2026-11-25T00:00:00Z").unwrap().with_timezone(&Utc);
+        let options = Options {
+            keys: KeySource::Example,
+            salt: Some("00112233445566778899aabbccddeeff".into()),
+            actor: "tester".into(),
+        };
+        init(&dir.path().join("fleet"), &options, now, &mut NoPassphrases).unwrap();
+        fs::write(dir.path().join("image.bin"), "the bytes of an image").unwrap();
+        Self { dir, now }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.dir.path().join("fleet")
+    }
+
+    fn open(&self) -> (Workspace, KeyRing) {
+        let workspace = Workspace::open(&self.path()).unwrap();
+        let ring = workspace.ring(&workspace.settings().unwrap(), Box::new(NoPassphrases)).unwrap();
+        (workspace, ring)
+    }
+
+    fn pass(&mut self, hours: i64) {
+        self.now += TimeDelta::hours(hours);
+    }
+
+    /// A draft with one artifact and a frozen manifest.
+    fn draft(&self, version: &str, change: impl FnOnce(&mut NewRelease)) -> ReleaseSpec {
+        let spec: ReleaseSpec = version.parse().unwrap();
+        let mut new = NewRelease {
+            spec: spec.clone(),
+            build_id: "ci".parse().unwrap(),
+            source: None,
+            provenance: None,
+            urgency: RecordedUrgency::Normal,
+            eligibility: None,
+            upgrade_from: None,
+            supersedes: BTreeSet::new(),
+            notes: Vec::new(),
+        };
+        change(&mut new);
+        let (workspace, _) = self.open();
+        draft::new(&workspace, new, "tester", self.now).unwrap();
+        let artifact = NewArtifact {
+            file: &self.dir.path().join("image.bin"),
+            name: None,
+            hardware: BTreeSet::from(["board-a".parse().unwrap()]),
+            media_type: None,
+            replace: false,
+        };
+        draft::add(&workspace, &spec, &artifact, "tester", self.now, |_| ()).unwrap();
+        draft::manifest(&workspace, &spec, "tester", self.now).unwrap();
+        spec
+    }
+
+    fn sign(&self, spec: &ReleaseSpec) -> Result<(), Error> {
+        let (workspace, mut ring) = self.open();
+        signing::sign(&workspace, spec, &["release-1".into(), "release-2".into()], &mut ring, self.now).map(|_| ())
+    }
+
+    fn register(&self, spec: &ReleaseSpec) -> Result<(), Error> {
+        let (workspace, mut ring) = self.open();
+        signing::register(&workspace, spec, &mut ring, "tester", self.now).map(|_| ())
+    }
+
+    fn validate(&self, spec: &ReleaseSpec) -> Record {
+        let (workspace, mut ring) = self.open();
+        validate::validate(&workspace, spec, None, &mut ring, "tester", self.now).unwrap().0
+    }
+
+    /// A validated release.
+    fn release(&self, version: &str, change: impl FnOnce(&mut NewRelease)) -> ReleaseSpec {
+        let spec = self.draft(version, change);
+        self.sign(&spec).unwrap();
+        self.register(&spec).unwrap();
+        assert_eq!(self.validate(&spec).state, State::Validation);
+        spec
+    }
+
+    fn step<T>(
+        &self,
+        spec: &ReleaseSpec,
+        step: impl FnOnce(Desk<'_>, &mut KeyRing) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let (workspace, mut ring) = self.open();
+        step(Desk::open(&workspace, spec, self.now).unwrap(), &mut ring)
+    }
+
+    fn start(&self, spec: &ReleaseSpec) -> Vec<CohortStanding> {
+        self.step(spec, |desk, ring| desk.start(RampRequest::default(), ring, "tester")).unwrap().standings
+    }
+
+    fn advance(&self, spec: &ReleaseSpec, hours: u64) -> Result<Vec<CohortStanding>, Error> {
+        let request = RampRequest { span: Some(Span::hours(hours)), ..RampRequest::default() };
+        self.step(spec, |desk, ring| desk.advance(request, ring, "tester")).map(|outcome| outcome.standings)
+    }
+
+    fn metadata(&self) -> Vec<(String, Vec<u8>)> {
+        let repository = self.open().0.repository().unwrap();
+        repository.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect()
+    }
+}
+
+fn rule(result: Result<impl std::fmt::Debug, Error>) -> &'static str {
+    result.unwrap_err().rule_id().unwrap()
+}
+
+fn named<'a>(standings: &'a [CohortStanding], cohort: &str) -> &'a CohortStanding {
+    standings.iter().find(|standing| standing.cohort.as_str() == cohort).unwrap()
+}
+
+#[test]
+fn of_two_proposals_the_later_one_is_proposed_anew() {
+    let fleet = Fleet::new();
+    let (one, two) = (fleet.draft("1.0.0", |_| ()), fleet.draft("1.1.0", |_| ()));
+    fleet.sign(&one).unwrap();
+    fleet.sign(&two).unwrap();
+    fleet.register(&one).unwrap();
+    assert_eq!(rule(fleet.register(&two)), "R-BASE");
+    assert_eq!(rule(fleet.sign(&two)), "R-BASE");
+
+    let before = two.find(&fleet.path()).unwrap().manifest.unwrap();
+    let again = draft::manifest(&fleet.open().0, &two, "tester", fleet.now).unwrap();
+    assert_eq!(again.record.state, State::Draft);
+    assert_eq!(again.record.manifest.unwrap(), before, "what is frozen stays as it is");
+    fleet.sign(&two).unwrap();
+    fleet.register(&two).unwrap();
+}
+
+#[test]
+fn a_proposal_that_says_something_else_is_not_signed() {
+    let fleet = Fleet::new();
+    let spec = fleet.draft("1.0.0", |_| ());
+    let path = fleet.path().join("proposals/stable-os-1.0.0.json");
+    let text = fs::read_to_string(&path).unwrap();
+    for (from, to) in [
+        ("stable/releases/os/1.0.0/image.bin", "stable/releases/os/1.0.0/other.bin"),
+        ("\"threshold\": 1", "\"threshold\": 0"),
+        ("\"version\": 2", "\"version\": 3"),
+        ("\"length\": 21", "\"length\": 22"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        let error = fleet.sign(&spec).unwrap_err();
+        assert_eq!(error.rule_id(), Some("R-PROPOSAL"), "{to}: {error}");
+    }
+    fs::write(&path, "{").unwrap();
+    assert!(fleet.sign(&spec).unwrap_err().to_string().contains("is malformed"));
+    fs::write(&path, text).unwrap();
+    fleet.sign(&spec).unwrap();
+}
+
+#[test]
+fn a_report_that_was_edited_does_not_count() {
+    let fleet = Fleet::new();
+    let spec = fleet.release("1.0.0", |_| ());
+    let path = fleet.path().join("releases/stable/os/1.0.0/report.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("not-applicable", "pass", 1)).unwrap();
+    let started = fleet.step(&spec, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    let error = started.unwrap_err();
+    assert!(error.to_string().contains("is not signed by a key of the channel"), "{error}");
+}
+
+#[test]
+fn artifacts_that_changed_or_are_gone_fail_validation_and_registration() {
+    let fleet = Fleet::new();
+    let spec = fleet.draft("1.0.0", |_| ());
+    let sha256 = spec.find(&fleet.path()).unwrap().artifacts[0].sha256;
+    let path = fleet.path().join(format!("artifacts/sha256/{sha256}"));
+    fs::write(&path, "the bites of an image").unwrap();
+    let (workspace, mut ring) = fleet.open();
+    let (_, report) = validate::validate(&workspace, &spec, None, &mut ring, "tester", fleet.now).unwrap();
+    drop(workspace);
+    assert_eq!(report.failed().map(|finding| finding.rule.as_str()).collect::<Vec<_>>(), ["V-ART-01", "V-REL-02"]);
+    fs::remove_file(&path).unwrap();
+    fleet.sign(&spec).unwrap();
+    assert!(fleet.register(&spec).unwrap_err().is_not_found());
+    assert_eq!(spec.find(&fleet.path()).unwrap().state, State::Signed, "nothing was half done");
+}
+
+#[test]
+fn a_pause_moves_a_ramp_by_as_long_as_it_took() {
+    let mut fleet = Fleet::new();
+    let spec = fleet.release("1.0.0", |_| ());
+    fleet.start(&spec);
+    fleet.pass(48);
+    let before = named(&fleet.advance(&spec, 24).unwrap(), "early").assignment.clone().unwrap().ramp.unwrap();
+    fleet.pass(6);
+    let exposed = before.exposure(fleet.now);
+    fleet.step(&spec, |desk, ring| desk.pause(ring, "tester", Some("looking into it".into()))).unwrap();
+    fleet.pass(10);
+    let outcome = fleet.step(&spec, |desk, ring| desk.resume(ring, "tester")).unwrap();
+    let after = named(&outcome.standings, "early").assignment.clone().unwrap();
+    let ramp = after.ramp.unwrap();
+    assert_eq!(ramp.end() - before.end(), TimeDelta::hours(10));
+    assert_eq!(ramp.exposure(fleet.now), exposed, "it goes on from where it was");
+    assert!(!after.paused && after.extra.is_empty());
+}
+
+#[test]
+fn a_security_release_goes_to_all_at_once_after_validation() {
+    let fleet = Fleet::new();
+    let spec = fleet.release("1.0.1", |new| new.urgency = RecordedUrgency::Security);
+    let standings = fleet.start(&spec);
+    assert!(standings.iter().all(|standing| standing.assignment.as_ref().unwrap().stage == Stage::Security));
+    let outcome = fleet.step(&spec, |desk, ring| desk.complete(ring, "tester")).unwrap();
+    assert_eq!(outcome.record.state, State::Stable);
+}
+
+#[test]
+fn cohorts_never_go_back_to_a_lower_sequence() {
+    let mut fleet = Fleet::new();
+    let one = fleet.release("1.0.0", |_| ());
+    fleet.start(&one);
+    let two = fleet.release("1.1.0", |_| ());
+    fleet.start(&two);
+    fleet.pass(48);
+    let standings = fleet.advance(&one, 24).unwrap();
+    assert!(named(&standings, "canary").has(2), "the newer one stays");
+    assert!(named(&standings, "early").has(1), "the older one goes on behind it");
+    assert_eq!(rule(fleet.step(&one, |desk, ring| desk.start(RampRequest::default(), ring, "tester"))), "R-ORDER");
+}
+
+#[test]
+fn a_release_that_not_everybody_can_go_to_lists_its_bridges() {
+    let fleet = Fleet::new();
+    fleet.release("1.0.0", |_| ());
+    let two = fleet.release("2.0.0", |new| new.upgrade_from = Some(">=1.0.0".parse().unwrap()));
+    let assignment = named(&fleet.start(&two), "canary").assignment.clone().unwrap();
+    let bridges: Vec<_> =
+        assignment.bridges.iter().map(|bridge| (bridge.release.to_string(), bridge.sequence)).collect();
+    assert_eq!(bridges, [("1.0.0".to_owned(), 1)]);
+}
+
+#[test]
+fn a_limited_rollout_ends_by_itself_and_refresh_does_not_keep_it_alive() {
+    let mut fleet = Fleet::new();
+    let spec = fleet.release("1.0.0", |_| ());
+    let until = named(&fleet.start(&spec), "canary").expires;
+    assert_eq!(until - fleet.now, TimeDelta::hours(72));
+    fleet.pass(60);
+    let (workspace, mut ring) = fleet.open();
+    let settings = workspace.settings().unwrap();
+    let (repository, roles) =
+        tidegate::refresh::refresh(&workspace, &settings, &mut ring, "tester", fleet.now).unwrap();
+    drop(workspace);
+    assert!(!roles.contains(&"stable.canary".to_owned()));
+    assert_eq!(repository.role("stable.canary").unwrap().expires, until);
+    let outcome = fleet.step(&spec, |desk, ring| desk.renew(ring, "tester")).unwrap();
+    assert_eq!(named(&outcome.standings, "canary").expires - fleet.now, TimeDelta::hours(72));
+}
+
+#[test]
+fn a_refusal_changes_nothing() {
+    let fleet = Fleet::new();
+    let spec = fleet.release("1.0.0", |_| ());
+    fleet.start(&spec);
+    let (metadata, ledger) = (fleet.metadata(), fs::read(fleet.path().join("ledger.jsonl")).unwrap());
+    fleet.advance(&spec, 24).unwrap_err();
+    fleet.step(&spec, |desk, ring| desk.complete(ring, "tester")).unwrap_err();
+    assert_eq!(fleet.metadata(), metadata);
+    assert_eq!(fs::read(fleet.path().join("ledger.jsonl")).unwrap(), ledger);
+}
+
+#[test]
+fn a_broken_ledger_stops_every_step() {
+    let fleet = Fleet::new();
+    let path = fleet.path().join("ledger.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("tester", "nobody")).unwrap();
+    assert_eq!(Ledger::open(&fleet.path()).unwrap_err().rule_id(), Some("L-CHAIN"));
+    let (workspace, mut ring) = fleet.open();
+    let settings = workspace.settings().unwrap();
+    assert_eq!(rule(tidegate::refresh::refresh(&workspace, &settings, &mut ring, "tester", fleet.now)), "L-CHAIN");
+}
+
+/// One answer on both sides, byte for byte: across cohorts, before, within and after a ramp, with and without an offer.
+#[test]
+fn publisher_and_device_explain_alike() {
+    let mut fleet = Fleet::new();
+    let spec = fleet.release("1.0.0", |new| {
+        new.eligibility = Some(serde_json::from_str(r#"{"fact": "ram-mb", "ge": 512}"#).unwrap());
+    });
+    fleet.start(&spec);
+    fleet.pass(48);
+    fleet.advance(&spec, 24).unwrap();
+    // The library's publishing is asynchronous; a device reads files as well from a folder that is laid out by hand.
+    let site = fleet.dir.path().join("site");
+    lay_out(&fleet, &site);
+    let (workspace, _) = fleet.open();
+    let repository = workspace.repository().unwrap();
+    let mut kinds = BTreeSet::new();
+    for number in 0..60 {
+        let mut facts = Facts::new();
+        if number % 3 > 0 {
+            facts.insert("ram-mb".parse().unwrap(), i64::from(number * 20).into());
+        }
+        if number % 7 == 0 {
+            facts.insert("group".parse().unwrap(), "lab".into());
+        }
+        let profile = Profile {
+            id: format!("device-{number}").parse().unwrap(),
+            product: "os".parse().unwrap(),
+            channel: "stable".parse().unwrap(),
+            hardware: if number % 5 == 0 { "board-b" } else { "board-a" }.parse().unwrap(),
+            installed: Installed { version: semver::Version::new(0, 9, 0), sequence: 0 },
+            own_facts: facts,
+        };
+        let at = fleet.now + TimeDelta::minutes(i64::from(number) * 20);
+        let ours = explain(workspace.dir(), &repository, &profile, at).unwrap();
+        let device = Device::builder()
+            .root(fs::read(fleet.path().join("metadata/1.root.json")).unwrap())
+            .repository(Repository::at(&url_of(&site).unwrap()))
+            .state_dir(fleet.dir.path().join(format!("device-{number}")))
+            .id(profile.id.clone())
+            .channel(profile.channel.clone())
+            .product(profile.product.clone())
+            .hardware(profile.hardware.clone())
+            .factory(profile.installed.version.clone(), profile.installed.sequence)
+            .facts(profile.own_facts.clone())
+            .clock(StubClock::at(at))
+            .open();
+        let theirs = device.unwrap().check().unwrap().explanation;
+        assert_eq!(ours.to_string(), theirs.to_string());
+        kinds.insert(match theirs.decision.outcome {
+            Outcome::Install { .. } => "install",
+            Outcome::Wait { .. } => "wait",
+            Outcome::NotEligible { .. } => "not eligible",
+            Outcome::NoOffer { .. } => "no offer",
+            _ => "other",
+        });
+    }
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["install", "no offer", "not eligible", "wait"]);
+}
+
+/// Copies what the metadata lists to where a device fetches it.
+fn lay_out(fleet: &Fleet, site: &Path) {
+    let (workspace, _) = fleet.open();
+    let repository = workspace.repository().unwrap();
+    fs::create_dir_all(site.join("metadata")).unwrap();
+    for (name, bytes) in repository.files() {
+        fs::write(site.join("metadata").join(name), bytes).unwrap();
+    }
+    for role in repository.roles() {
+        for (path, file) in repository.targets(&role.name).iter().flat_map(|targets| &targets.targets) {
+            let path = tidegate_client::tuf::path::TargetPath::new(path.as_str()).unwrap();
+            let to = site.join("targets").join(path.file_path(&file.hashes, true));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            let from = workspace.dir().join("artifacts/sha256").join(file.hashes.name_prefix());
+            fs::copy(from, to).unwrap();
+        }
+    }
+}
