@@ -90,9 +90,30 @@ pub(super) fn record(ui: &Ui, record: &Record) -> Result<()> {
     Ok(())
 }
 
+/// From so many cohorts on, neighbours that stand alike are told once.
+const MANY_COHORTS: usize = 24;
+
 /// Prints who is offered what of a product.
 pub(super) fn cohorts(ui: &Ui, standings: &[CohortStanding], now: DateTime<Utc>) -> Result<()> {
-    let rows: Vec<Vec<String>> = standings.iter().map(|standing| cohort_row(standing, now)).collect();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut alike = 0;
+    let told = |alike: usize| vec![format!("({alike} more alike)")];
+    for standing in standings {
+        let row = cohort_row(standing, now);
+        // All but the name.
+        if standings.len() > MANY_COHORTS && rows.last().is_some_and(|last| last.get(1..) == row.get(1..)) {
+            alike += 1;
+            continue;
+        }
+        if alike > 0 {
+            rows.push(told(alike));
+        }
+        alike = 0;
+        rows.push(row);
+    }
+    if alike > 0 {
+        rows.push(told(alike));
+    }
     table(ui, &["COHORT", "SHARE", "RELEASE", "STAGE", "EXPOSED", "UNTIL"], &rows)
 }
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};
 use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::tuf::key::KeyId;
-use tidegate_client::tuf::metadata::{Envelope, Role, Root, Targets};
+use tidegate_client::tuf::metadata::{Envelope, Role, Root, TOP_LEVEL, Targets};
 use tidegate_client::tuf::path::metadata_file;
 
 use super::document::{Document, assemble};
@@ -138,6 +138,7 @@ impl<'a> Edit<'a> {
         if self.changed.is_empty() && !self.renew_snapshot && !self.renew_timestamp {
             return Ok(None);
         }
+        let delegated = self.delegated()?;
         let mut files: BTreeMap<String, (u64, Vec<u8>)> = BTreeMap::new();
         for (role, change) in &self.changed {
             let file = match change {
@@ -145,7 +146,7 @@ impl<'a> Edit<'a> {
                     let version = self.next_version(role);
                     let mut document = document.clone();
                     document.issue(version, self.now, self.now + *lifetime);
-                    (version, self.sign(role, &document, ring)?)
+                    (version, self.sign(role, &document, &delegated, ring)?)
                 }
                 Change::Signed { bytes } => (signed_version(role, bytes)?, bytes.clone()),
             };
@@ -160,7 +161,7 @@ impl<'a> Edit<'a> {
             }
             let version = self.next_version("snapshot");
             snapshot.issue(version, self.now, self.now + self.online.snapshot);
-            files.insert("snapshot".into(), (version, self.sign("snapshot", &snapshot, ring)?));
+            files.insert("snapshot".into(), (version, self.sign("snapshot", &snapshot, &delegated, ring)?));
         }
         if self.renew_timestamp || files.contains_key("snapshot") {
             let mut timestamp = self.document("timestamp").unwrap_or_else(Document::timestamp);
@@ -169,7 +170,7 @@ impl<'a> Edit<'a> {
             }
             let version = self.next_version("timestamp");
             timestamp.issue(version, self.now, self.now + self.online.timestamp);
-            files.insert("timestamp".into(), (version, self.sign("timestamp", &timestamp, ring)?));
+            files.insert("timestamp".into(), (version, self.sign("timestamp", &timestamp, &delegated, ring)?));
         }
         self.commit(&files).map(Some)
     }
@@ -199,10 +200,10 @@ impl<'a> Edit<'a> {
         Ok(Finished { changes, repository, roles })
     }
 
-    fn sign(&self, role: &str, document: &Document, ring: &mut KeyRing) -> Result<Vec<u8>> {
+    fn sign(&self, role: &str, document: &Document, delegated: &Delegated, ring: &mut KeyRing) -> Result<Vec<u8>> {
         let message = document.to_signed_bytes()?;
         let mut signatures = BTreeMap::new();
-        for (ids, threshold) in self.required(role, document)? {
+        for (ids, threshold) in self.required(role, document, delegated)? {
             for signer in ring.signers_for(role, &ids, threshold)? {
                 let id = signer.public().id();
                 if let Entry::Vacant(slot) = signatures.entry(id) {
@@ -215,27 +216,32 @@ impl<'a> Edit<'a> {
 
     /// The keys and thresholds that a role's new version must satisfy: what delegates to it, as this transaction leaves it. A new root must
     /// satisfy the old one as well (TUF 6.1).
-    fn required(&self, role: &str, document: &Document) -> Result<Vec<(Vec<KeyId>, u64)>> {
-        let of = |role: &Role| (role.keyids.clone(), role.threshold);
+    fn required(&self, role: &str, document: &Document, delegated: &Delegated) -> Result<Vec<(Vec<KeyId>, u64)>> {
+        let base = self.base.and_then(|base| base.keys_of(role)).map(|(_, role)| keys_of(role));
         if role == "root" {
             let new: Root = read("root", document)?;
-            let old = self.base.and_then(|base| base.keys_of("root")).map(|(_, role)| of(role));
-            return Ok(old.into_iter().chain(new.role("root").map(of)).collect());
+            return Ok(base.into_iter().chain(new.role("root").map(keys_of)).collect());
         }
-        let none = || Error::bug(format!("no role delegates to {role}"));
+        let found = delegated.get(role).cloned().or(base);
+        Ok(vec![found.ok_or_else(|| Error::bug(format!("no role delegates to {role}")))?])
+    }
+
+    /// What the changed roles delegate.
+    fn delegated(&self) -> Result<Delegated> {
+        let mut delegated = Delegated::new();
         for (name, change) in &self.changed {
             let Change::Sign { document, .. } = change else { continue };
-            let found = if name == "root" {
-                read::<Root>("root", document)?.role(role).map(of)
+            if name == "root" {
+                let root: Root = read(name, document)?;
+                let top = TOP_LEVEL.iter().filter_map(|role| Some(((*role).to_owned(), keys_of(root.role(role)?))));
+                delegated.extend(top);
             } else {
-                read::<Targets>(name, document)?.delegation(role).map(|delegation| of(&delegation.role))
-            };
-            if let Some(found) = found {
-                return Ok(vec![found]);
+                let targets: Targets = read(name, document)?;
+                let roles = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
+                delegated.extend(roles.map(|role| (role.name.clone(), keys_of(&role.role))));
             }
         }
-        let found = self.base.and_then(|base| base.keys_of(role)).map(|(_, role)| of(role));
-        Ok(vec![found.ok_or_else(none)?])
+        Ok(delegated)
     }
 
     fn document(&self, role: &str) -> Option<Document> {
@@ -248,6 +254,13 @@ impl<'a> Edit<'a> {
         let listed = self.base.and_then(|base| base.listed_version(role));
         current.max(listed).unwrap_or_default() + 1
     }
+}
+
+/// Key ids and threshold by role.
+type Delegated = BTreeMap<String, (Vec<KeyId>, u64)>;
+
+fn keys_of(role: &Role) -> (Vec<KeyId>, u64) {
+    (role.keyids.clone(), role.threshold)
 }
 
 fn sign(signer: &Rc<dyn Signer>, message: &[u8]) -> Result<Vec<u8>> {
