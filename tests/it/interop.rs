@@ -68,6 +68,43 @@ async fn python_tuf_updates_from_what_we_publish() {
     }
 }
 
+/// What the commands make, from init to a completed rollout, is what the test above made with the library.
+#[tokio::test(flavor = "multi_thread")]
+async fn python_tuf_updates_from_what_the_demo_leaves() {
+    let Some(python) = python_tuf() else { return };
+    let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let demo = folder.path().join("demo");
+    let image: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+    std::fs::write(folder.path().join("image"), &image).unwrap();
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .arg("demo")
+        .arg(&demo)
+        .arg("--image")
+        .arg(folder.path().join("image"))
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+
+    let root = std::fs::read(demo.join("fleet/metadata/1.root.json")).unwrap();
+    let site = Repository::open(demo.join("site").to_str().unwrap()).unwrap();
+    let tree = walk(&site, &root, chrono::Utc::now()).unwrap();
+    assert_eq!(tree.faults, []);
+    let listed: BTreeMap<&str, Value> = tree
+        .listed()
+        .map(|listed| (listed.path, Value::from(to_hex(listed.file.hashes.sha256_digest().unwrap()))))
+        .collect();
+    assert!(listed.keys().any(|path| path.ends_with("/manifest.json")) && listed.len() > 5, "{listed:?}");
+    let server = Serving::start(&demo.join("site")).await;
+    let root = demo.join("fleet/metadata/1.root.json").display().to_string();
+    let (url, state) = (server.url(), state.path().display().to_string());
+    let args: Vec<&str> = [url.as_str(), &root, &state].into_iter().chain(listed.keys().copied()).collect();
+    let said = script(&python, "update.py", &args);
+    for (path, sha256) in &listed {
+        assert_eq!(said["targets"][*path], *sha256, "{path}");
+    }
+    assert!(listed.values().any(|sha256| *sha256 == Value::from(to_hex(&Sha256::digest(&image)))), "the image is among them");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn we_update_from_what_python_tuf_makes() {
     let Some(python) = python_tuf() else { return };
