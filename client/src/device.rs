@@ -13,30 +13,34 @@
 //! its own cohort's role has expired or is not there, that is a decision, not an error: it keeps what it has and says why.
 
 mod builder;
+mod download;
+mod lifecycle;
 mod state;
-
-use std::path::PathBuf;
 
 use serde::Serialize;
 
 pub use builder::DeviceBuilder;
+pub use download::Downloaded;
 pub use state::{InstallState, Record, Release};
 use state::{Kept, Quarantine};
 
 use crate::clock::Clock;
-use crate::download::{self, Progress, Wanted, download};
+use crate::download::Wanted;
 use crate::error::Error;
 use crate::fetch::Fetch;
-use crate::install::{Artifact, Installer};
+use crate::install::Installer;
+use crate::machine::Machine;
 use crate::model::cohort::{CohortChoice, CohortMap};
 use crate::model::decision::{Inputs, Installed, Offer, Outcome, Profile, Quarantined};
 use crate::model::digest::Digest;
 use crate::model::explanation::{Explanation, explain};
 use crate::model::facts::Facts;
 use crate::model::layout;
-use crate::model::manifest::Manifest;
+use crate::model::manifest::{Manifest, Urgency};
 use crate::model::rollout::Assignment;
 use crate::model::time::Instant;
+use crate::policy::{Deferral, Judgement, Policy, Situation, Step, judge};
+use crate::retry::Retry;
 use crate::store::{DirStore, Store as _};
 use crate::tuf;
 use crate::tuf::hash::Checker;
@@ -58,6 +62,10 @@ pub struct Device {
     store: DirStore,
     record: Kept<Record>,
     quarantine: Kept<Quarantine>,
+    machine: Kept<Machine>,
+    policy: Policy,
+    retry: Retry,
+    reserve: u64,
     repairs: Vec<Repair>,
 }
 
@@ -71,6 +79,9 @@ pub struct Check {
     pub on_the_way_to: Vec<Explanation>,
     /// What to download, if the decision is to install.
     pub update: Option<Update>,
+    /// What the device's own policy says to downloading and to installing it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub policy: Vec<Judgement>,
     /// Stored files that were damaged and are replaced.
     pub repairs: Vec<Repair>,
 }
@@ -80,6 +91,8 @@ pub struct Check {
 pub struct Update {
     /// Which release it is.
     pub release: Release,
+    /// How pressing it is.
+    pub urgency: Urgency,
     /// Its artifacts for this device.
     pub artifacts: Vec<UpdateArtifact>,
 }
@@ -99,25 +112,6 @@ pub struct UpdateArtifact {
     wanted: Wanted,
 }
 
-/// An update whose artifacts are here and verified.
-#[derive(Debug, Clone)]
-pub struct Downloaded {
-    update: Update,
-    artifacts: Vec<Artifact>,
-}
-
-impl Downloaded {
-    /// What was downloaded.
-    pub fn update(&self) -> &Update {
-        &self.update
-    }
-
-    /// Where it is.
-    pub fn artifacts(&self) -> &[Artifact] {
-        &self.artifacts
-    }
-}
-
 /// What a device has and knows, without asking the repository.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
@@ -125,6 +119,11 @@ pub struct Status {
     pub device: Profile,
     /// What was installed last, if anything was.
     pub installed: Option<Record>,
+    /// Where the update stands.
+    pub update: Machine,
+    /// What the user asked for, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deferral: Option<Deferral>,
     /// Releases that failed here and are not tried again.
     pub quarantined: Vec<Quarantined>,
     /// Stored files that were damaged and are replaced.
@@ -161,88 +160,13 @@ impl Device {
         self.look(&profile, at)
     }
 
-    /// Brings an update's artifacts into the state folder, resuming what was begun. Other downloads there are removed.
-    pub fn download(&self, update: &Update, progress: &mut dyn FnMut(&str, Progress)) -> Result<Downloaded, Error> {
-        self.remove_downloads_but(update);
-        let mut artifacts = Vec::new();
-        for artifact in &update.artifacts {
-            let path = self.download_path(artifact);
-            let mut progress = |at| progress(&artifact.name, at);
-            download(self.updater.fetcher(), self.store.disk(), &artifact.wanted, &path, &mut progress)?;
-            artifacts.push(Artifact {
-                name: artifact.name.clone(),
-                path,
-                length: artifact.length,
-                hashes: artifact.wanted.hashes.clone(),
-            });
-        }
-        Ok(Downloaded { update: update.clone(), artifacts })
-    }
-
-    /// Installs what was downloaded, notes it, and removes the download.
-    ///
-    /// If this is cut short between the installation and the note, the next check decides to install the same again, which
-    /// does no harm.
-    pub fn install(&mut self, downloaded: &Downloaded) -> Result<Record, Error> {
-        let installer = self
-            .installer
-            .as_mut()
-            .ok_or_else(|| Error::Setting("no installer is set: give the device one, such as a file slot".into()))?;
-        let release = &downloaded.update.release;
-        if release.sequence <= self.profile.installed.sequence {
-            return Err(Error::State(format!(
-                "{} (sequence {}) is installed already, or one after it",
-                release.version, release.sequence
-            )));
-        }
-        installer.install(&release.version, &downloaded.artifacts)?;
-        let previous = self.record.value().map(|record| record.release.clone());
-        self.note(Record {
-            product: self.profile.product.clone(),
-            channel: self.profile.channel.clone(),
-            release: release.clone(),
-            state: InstallState::Installed,
-            previous,
-        })?;
-        for artifact in &downloaded.artifacts {
-            // What cannot be removed now is removed before the next download.
-            let _ = self.store.disk().remove(&artifact.path);
-        }
-        self.installed()
-    }
-
-    /// Notes that the installed release works. Nothing is written if that is noted already.
-    pub fn confirm(&mut self) -> Result<Record, Error> {
-        let record = self.installed()?;
-        if record.state != InstallState::Confirmed {
-            self.note(Record { state: InstallState::Confirmed, ..record })?;
-        }
-        self.installed()
-    }
-
-    /// Notes that the installed release does not work and the one before it runs again. It is never tried again.
-    ///
-    /// What makes the one before it run is the caller's: a boot loader, or another slot.
-    pub fn reject(&mut self) -> Result<Status, Error> {
-        let record = self.installed()?;
-        let mut quarantine = self.quarantine.value().cloned().unwrap_or_default();
-        quarantine.add(Quarantined { sequence: record.release.sequence, sha256: record.release.sha256 });
-        // First, so that a stop in between cannot make the device try again.
-        self.quarantine.save(&self.store, quarantine)?;
-        if let Some(release) = record.previous.clone() {
-            self.note(Record { release, state: InstallState::Confirmed, previous: None, ..record })?;
-        } else {
-            self.record.remove(&self.store)?;
-            self.profile.installed = self.factory.clone();
-        }
-        Ok(self.status())
-    }
-
     /// What this device has and knows, without asking the repository.
     pub fn status(&self) -> Status {
         Status {
             device: self.profile.clone(),
             installed: self.record.value().cloned(),
+            update: self.machine().clone(),
+            deferral: self.deferral(),
             quarantined: self.quarantined().to_vec(),
             repairs: self.repairs.clone(),
         }
@@ -285,8 +209,11 @@ impl Device {
                 }
             },
         };
+        let policy = update.as_ref().map_or_else(Vec::new, |update| {
+            [Step::Download, Step::Install].map(|step| self.judge(step, update, profile, now)).into()
+        });
         let repairs = self.repairs.iter().chain(self.updater.repairs()).cloned().collect();
-        Ok(Check { explanation, on_the_way_to, update, repairs })
+        Ok(Check { explanation, on_the_way_to, update, policy, repairs })
     }
 
     /// The channel's cohort map, listed by the channel's role and no other.
@@ -368,7 +295,7 @@ impl Device {
             });
         }
         let release = Release { version: manifest.version.clone(), sequence: manifest.sequence, sha256 };
-        Ok(Update { release, artifacts })
+        Ok(Update { release, urgency: manifest.urgency, artifacts })
     }
 
     /// Finds a target that no role may list but the last of `chain`, trusted through it.
@@ -399,37 +326,22 @@ impl Device {
         }
     }
 
-    fn installed(&self) -> Result<Record, Error> {
-        let nothing = || Error::State("nothing was installed on this device yet".into());
-        self.record.value().cloned().ok_or_else(nothing)
-    }
-
-    fn note(&mut self, record: Record) -> Result<(), Error> {
-        self.record.save(&self.store, record)?;
-        self.profile.installed = builder::running(self.record.value(), &self.profile, &self.factory);
-        Ok(())
+    /// What the policy says to a step of an update, for the device as `profile` has it.
+    fn judge(&self, step: Step, update: &Update, profile: &Profile, now: Instant) -> Judgement {
+        let situation = Situation {
+            step,
+            now,
+            sequence: update.release.sequence,
+            urgency: update.urgency,
+            missing: self.missing(update),
+            facts: &profile.facts(),
+            deferral: self.deferral(),
+        };
+        judge(&self.policy, &situation)
     }
 
     fn quarantined(&self) -> &[Quarantined] {
         self.quarantine.value().map_or(&[], |quarantine| &quarantine.releases)
-    }
-
-    fn download_path(&self, artifact: &UpdateArtifact) -> PathBuf {
-        self.store.folder().join("downloads").join(artifact.sha256.to_string())
-    }
-
-    /// Makes room: what is not part of this update is of no use any more.
-    fn remove_downloads_but(&self, update: &Update) {
-        let keep: Vec<PathBuf> = update
-            .artifacts
-            .iter()
-            .map(|artifact| self.download_path(artifact))
-            .flat_map(|path| [download::part_of(&path), path])
-            .collect();
-        let entries = std::fs::read_dir(self.store.folder().join("downloads")).into_iter().flatten().flatten();
-        for path in entries.map(|entry| entry.path()).filter(|path| !keep.contains(path)) {
-            let _ = self.store.disk().remove(&path);
-        }
     }
 }
 

@@ -21,6 +21,11 @@ impl Disk {
         Self::default()
     }
 
+    /// A disk that refuses every change.
+    pub fn read_only() -> Self {
+        Self::with_faults(Faults::plan(Plan::ReadOnly))
+    }
+
     /// The real disk, failing as planned.
     pub fn with_faults(faults: Arc<Faults>) -> Self {
         Self { faults: Some(faults) }
@@ -183,8 +188,8 @@ impl Disk {
         Ok(None)
     }
 
-    /// Counts a call of another program among the steps.
-    pub(crate) fn call(&self) -> io::Result<()> {
+    /// Counts a call of something outside this process, such as the boot loader's hook, among the steps.
+    pub fn call(&self) -> io::Result<()> {
         self.step(Step::Call)
     }
 
@@ -281,6 +286,9 @@ enum Plan {
     FailAt(usize, io::ErrorKind),
     FullFrom(usize),
     Room(u64),
+    ReadOnly,
+    #[cfg(unix)]
+    KillAt(usize),
 }
 
 impl Faults {
@@ -292,6 +300,12 @@ impl Faults {
     /// No step happens from the `n`th on, as if the process had been killed there.
     pub fn stop_at(n: usize) -> Arc<Self> {
         Self::plan(Plan::StopAt(n))
+    }
+
+    /// This process is killed at the `n`th step, by a signal that cannot be caught.
+    #[cfg(unix)]
+    pub fn kill_at(n: usize) -> Arc<Self> {
+        Self::plan(Plan::KillAt(n))
     }
 
     /// The `n`th step alone fails.
@@ -328,6 +342,12 @@ impl Faults {
     fn check(&self, step: Step) -> io::Result<()> {
         let now = self.steps.fetch_add(1, Ordering::SeqCst);
         match self.plan {
+            Plan::ReadOnly => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            #[cfg(unix)]
+            Plan::KillAt(n) if now == n => {
+                rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL)?;
+                Ok(())
+            }
             Plan::StopAt(n) if now >= n => Err(io::Error::other(format!("stopped at step {n}"))),
             Plan::FailAt(n, kind) if now == n => Err(kind.into()),
             Plan::FullFrom(n) if now >= n && step.takes_room() => Err(io::ErrorKind::StorageFull.into()),

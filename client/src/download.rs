@@ -141,7 +141,10 @@ pub(crate) fn part_of(path: &Path) -> PathBuf {
 /// A checker that has seen what is here of the file; `None` if that is nothing, or cannot be a part of it.
 fn resumable(part: &Path, wanted: &Wanted) -> io::Result<Option<Checker>> {
     match regular_length(part)? {
-        Some(length) if length > 0 && length <= wanted.length => feed(part, new_checker(wanted)).map(Result::ok),
+        Some(length) if length > 0 && length <= wanted.length => {
+            let mut checker = new_checker(wanted);
+            Ok(feed(&mut File::open(part)?, &mut checker)?.ok().map(|()| checker))
+        }
         _ => Ok(None),
     }
 }
@@ -151,7 +154,8 @@ fn matches(path: &Path, wanted: &Wanted) -> io::Result<bool> {
     if regular_length(path)? != Some(wanted.length) {
         return Ok(false);
     }
-    Ok(feed(path, new_checker(wanted))?.and_then(Checker::finish).is_ok())
+    let mut checker = new_checker(wanted);
+    Ok(feed(&mut File::open(path)?, &mut checker)?.and_then(|()| checker.finish()).is_ok())
 }
 
 /// The length of a regular file; `None` if there is none at `path`.
@@ -163,13 +167,13 @@ fn regular_length(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-fn feed(path: &Path, mut checker: Checker) -> io::Result<Result<Checker, Mismatch>> {
-    let mut file = File::open(path)?;
+/// Shows the rest of a file to a checker.
+pub(crate) fn feed(file: &mut File, checker: &mut Checker) -> io::Result<Result<(), Mismatch>> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {
-            return Ok(Ok(checker));
+            return Ok(Ok(()));
         }
         if let Err(mismatch) = checker.update(buffer.get(..count).unwrap_or_default()) {
             return Ok(Err(mismatch));

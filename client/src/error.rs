@@ -99,9 +99,25 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is too little room for a download.
+    #[error("{path}: {free} bytes are free, and the download needs {needed}")]
+    NoRoom {
+        /// A folder on the file system that is too full.
+        path: std::path::PathBuf,
+        /// The bytes that are free.
+        free: u64,
+        /// The bytes that are to come, with those that must stay free.
+        needed: u64,
+    },
     /// The installer failed.
     #[error("installing failed: {0}")]
     Install(#[from] crate::install::InstallError),
+    /// The command that restarts the device failed.
+    #[error("the restart command failed: {0}")]
+    Restart(#[source] crate::command::CommandError),
+    /// The stored state of the update does not fit what is done to it.
+    #[error("the update's state: {0}")]
+    Misplaced(#[from] crate::machine::Misplaced),
     /// The root that the device was given is not usable.
     #[error("the root that this device was given cannot be used: {0}")]
     ShippedRoot(#[source] tuf::Error),
@@ -140,6 +156,13 @@ impl Error {
             | Self::BadPath(_)
             | Self::Setting(_)
             | Self::State(_) => Fault::Caller,
+            Self::Fetch(FetchError::Secret { .. } | FetchError::Allowance { .. })
+            | Self::Store(_)
+            | Self::File { .. }
+            | Self::NoRoom { .. }
+            | Self::Install(_)
+            | Self::Restart(_)
+            | Self::Misplaced(_) => Fault::Device,
             Self::Fetch(e) if e.is_temporary() => Fault::Network,
             Self::Fetch(_)
             | Self::Metadata(_)
@@ -151,7 +174,6 @@ impl Error {
             | Self::WrongTarget { .. }
             | Self::BadDocument { .. }
             | Self::NotApproved { .. } => Fault::Peer,
-            Self::Store(_) | Self::File { .. } | Self::Install(_) => Fault::Device,
         }
     }
 
@@ -172,6 +194,7 @@ impl Error {
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 "free some space; nothing was half-written"
             }
+            Self::NoRoom { .. } => "free some space; nothing was fetched, and what was begun goes on where it stopped",
             Self::Missing { .. } => "check the URL; if it is right, the repository is incomplete",
             _ => return None,
         })

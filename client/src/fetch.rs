@@ -1,8 +1,12 @@
 //! Getting files from a repository, whatever carries them: one trait, bounded readers, and a stub.
 
+mod throttle;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub use throttle::{Allowance, Throttle};
 
 use crate::file::FileFetch;
 
@@ -210,6 +214,24 @@ pub enum FetchError {
         url: String,
         /// What is wrong.
         reason: String,
+    },
+    /// The secret that the server asks for could not be read.
+    #[error("{url}: no authorization: {reason}")]
+    Secret {
+        /// The URL asked for.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The device may fetch no more for now, by its own settings.
+    #[error("{url}: the {bytes} bytes that this device may fetch are used up until {until}")]
+    Allowance {
+        /// The URL asked for.
+        url: String,
+        /// The allowance.
+        bytes: u64,
+        /// When there is a new one.
+        until: String,
     },
     /// The URL cannot be fetched by this program.
     #[error("{url:?} cannot be fetched: {reason}")]

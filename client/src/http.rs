@@ -3,7 +3,9 @@
 //! The server is not trusted. What it sends is bounded in length (after decompression), in time (connecting, answering) and
 //! in slowness (a floor on throughput); redirects stay on the same scheme, host and port. Connections are kept alive.
 
+mod authorization;
 mod pace;
+mod tls;
 
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::sync::Arc;
@@ -15,12 +17,15 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector, TcpConnector};
 use ureq::{Agent, Timeout};
 
+pub use authorization::{Authorization, AuthorizationError, Source};
+pub use tls::{Authorities, Identity, TlsError};
+
 use crate::clock::{Monotonic, SystemClock};
 use crate::fetch::{Body, Fetch, FetchError, Kind, Reply, Request};
 use pace::{Meter, Paced, Patience, PatientConnector};
 
 /// How an [`HttpFetch`] behaves. The default suits devices on any network from 2G up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct HttpOptions {
     /// The longest time to resolve a name, and the longest to connect, TLS included.
     pub connect_timeout: Duration,
@@ -34,6 +39,46 @@ pub struct HttpOptions {
     pub redirects: u32,
     /// The `User-Agent` header.
     pub user_agent: String,
+    /// Which proxy to go through.
+    pub proxy: Proxy,
+    /// Who may vouch for servers.
+    pub authorities: Authorities,
+    /// Who this device is, to servers that ask for a certificate.
+    pub identity: Option<Identity>,
+    /// The secret for one server.
+    pub authorization: Option<Authorization>,
+}
+
+/// A proxy.
+#[derive(Debug, Clone, Default)]
+pub enum Proxy {
+    /// The one that the environment names: `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, also in capitals.
+    #[default]
+    Environment,
+    /// None, whatever the environment says.
+    None,
+    /// This one.
+    Url(ProxyUrl),
+}
+
+/// The URL of a proxy, such as `http://user:password@proxy.example.com:3128`.
+#[derive(Clone)]
+pub struct ProxyUrl(ureq::Proxy);
+
+impl std::str::FromStr for ProxyUrl {
+    type Err = String;
+
+    fn from_str(url: &str) -> Result<Self, String> {
+        let bad = || "it is no URL of a proxy: write for example http://proxy.example.com:3128".to_owned();
+        ureq::Proxy::new(url).map(Self).map_err(|_| bad())
+    }
+}
+
+/// Without its password.
+impl std::fmt::Debug for ProxyUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.0.host(), self.0.port())
+    }
 }
 
 impl Default for HttpOptions {
@@ -45,11 +90,15 @@ impl Default for HttpOptions {
             pace_least: 8192,
             redirects: 5,
             user_agent: concat!("tidegate-device/", env!("CARGO_PKG_VERSION")).into(),
+            proxy: Proxy::Environment,
+            authorities: Authorities::built_in(),
+            identity: None,
+            authorization: None,
         }
     }
 }
 
-/// Fetches `http:` and `https:` URLs. A proxy is taken from the environment (`https_proxy`, `http_proxy`, `no_proxy`).
+/// Fetches `http:` and `https:` URLs.
 pub struct HttpFetch {
     agent: Agent,
     options: HttpOptions,
@@ -75,6 +124,12 @@ impl HttpFetch {
             .timeout_send_request(Some(options.response_timeout))
             .timeout_recv_response(Some(options.response_timeout))
             .user_agent(&options.user_agent)
+            .proxy(match &options.proxy {
+                Proxy::Environment => ureq::Proxy::try_from_env(),
+                Proxy::None => None,
+                Proxy::Url(url) => Some(url.0.clone()),
+            })
+            .tls_config(tls::config(&options.authorities, options.identity.as_ref()))
             .build();
         let patience = Patience::new();
         let connector =
@@ -89,6 +144,12 @@ impl HttpFetch {
     /// One request and its answer, redirects not followed.
     fn ask(&self, url: &str, request: &Request<'_>) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
         self.patience.renew(self.options.connect_timeout * 2 + self.options.response_timeout * 2);
+        let secret = match &self.options.authorization {
+            Some(authorization) => {
+                authorization.value(url).map_err(|reason| FetchError::Secret { url: request.url.to_owned(), reason })?
+            }
+            None => None,
+        };
         let encodings = if request.kind == Kind::Metadata { "gzip" } else { "identity" };
         let call = || {
             let mut builder = self.agent.get(url).header(header::ACCEPT_ENCODING, encodings);
@@ -97,6 +158,9 @@ impl HttpFetch {
             }
             if let Some(etag) = request.etag {
                 builder = builder.header(header::IF_NONE_MATCH, etag);
+            }
+            if let Some(secret) = &secret {
+                builder = builder.header(header::AUTHORIZATION, secret);
             }
             builder.call()
         };
@@ -192,6 +256,7 @@ impl Fetch for HttpFetch {
         let mut url = asked.to_owned();
         let mut request = *request;
         let mut redirects = 0;
+        let mut renewed = false;
         loop {
             let response = self.ask(&url, &request)?;
             let status = response.status();
@@ -204,6 +269,12 @@ impl Fetch for HttpFetch {
                         return Err(FetchError::Protocol { url: asked.to_owned(), reason });
                     }
                     return self.found(response, &request, request.offset);
+                }
+                // The secret may have been replaced since it was read.
+                StatusCode::UNAUTHORIZED if !renewed && self.options.authorization.is_some() => {
+                    renewed = true;
+                    self.options.authorization.iter().for_each(Authorization::renew);
+                    self.drain(response.into_body(), asked);
                 }
                 // The part that is here is no part of what is there: take it all.
                 StatusCode::RANGE_NOT_SATISFIABLE if request.offset > 0 => request.offset = 0,

@@ -1,5 +1,6 @@
 //! The device's side of Tidegate.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+pub mod agent;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;
@@ -8,6 +9,7 @@ pub mod device;
 pub mod disk;
 pub mod download;
 mod error;
+pub mod facts;
 pub mod fetch;
 pub mod file;
 #[cfg(feature = "http")]
@@ -16,6 +18,7 @@ pub mod install;
 pub mod machine;
 pub mod model;
 pub mod policy;
+pub mod retry;
 pub mod store;
 pub mod tuf;
 pub mod updater;

@@ -15,7 +15,7 @@
 //!    +-- poll ------------------------------------------------ confirmed          +--returned-- rolled back
 //! ```
 //!
-//! [`Machine::next`] does no I/O and reads no clock. Whoever drives it (the agent) writes the new state down
+//! [`Machine::next`] does no I/O and reads no clock. Whoever drives it ([`Agent`](crate::agent::Agent)) writes the new state down
 //! *before* it does what the state stands for. So at any instant the state on disk names the work that may be half done,
 //! and [`Event::Started`] says what to make of it:
 //!
@@ -24,10 +24,10 @@
 //! | idle, waiting, confirmed, quarantined | the same |
 //! | downloading, verifying | idle: the next check decides anew, what came of the download is kept |
 //! | installing, the old system runs | idle; that it was cut short is counted |
-//! | installing, the new system runs | trial: only the note was missing |
+//! | installing, the new system runs | trial, or first the restart: only the note was missing |
 //! | rebooting, not restarted yet | the same: restart |
 //! | rebooting or trial, the new system runs | trial, one boot more |
-//! | rebooting or trial, the old system runs after a restart | rolled back, by the boot loader |
+//! | rebooting or trial, the old system runs after a restart | rolled back, by the boot loader; tried again, but not often |
 //! | rolled back | the same, until the old system runs |
 //!
 //! *Checking* is never written: an unchanged check writes nothing at all.
@@ -48,12 +48,12 @@ pub struct Machine {
     /// How many checks, downloads and installations failed in a row; waiting grows with it.
     #[serde(default)]
     pub failures: u32,
-    /// How often the installation of one release was begun without an end.
+    /// How often one release was begun to be installed without becoming confirmed or failing for good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub begun: Option<Begun>,
 }
 
-/// Installations of one release that were begun.
+/// Attempts at one release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begun {
     /// The release's sequence.
@@ -78,6 +78,9 @@ pub enum State {
         until: Option<Instant>,
         /// Why.
         why: String,
+        /// The release that the device's own policy holds back, if that is the reason.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        release: Option<Release>,
     },
     /// The release is being fetched.
     Downloading {
@@ -93,6 +96,8 @@ pub enum State {
     Installing {
         /// What is attempted.
         attempt: Attempt,
+        /// The boot in which it is installed.
+        boot: String,
     },
     /// It is in place; a restart makes it run.
     Rebooting {
@@ -109,6 +114,8 @@ pub enum State {
         boot: String,
         /// How many boots it has had.
         boots: u32,
+        /// When it began in this boot, in seconds since the boot.
+        since: u64,
     },
     /// It works, and is what the device runs from now on.
     Confirmed {
@@ -119,8 +126,13 @@ pub enum State {
     RolledBack {
         /// What was attempted.
         attempt: Attempt,
+        /// The boot in which it failed. In a later one, what runs has been restarted since.
+        boot: String,
         /// How it failed.
         why: String,
+        /// Whether it is tried again: the boot loader went back, which a power cut during a trial is enough for.
+        #[serde(default)]
+        again: bool,
     },
     /// It failed, what was before runs again, and the release is not tried again on this device.
     Quarantined {
@@ -160,6 +172,8 @@ pub enum Event {
         running: Option<Place>,
         /// The boot that this is.
         boot: String,
+        /// Seconds since the boot.
+        uptime: u64,
     },
     /// It is time to ask the repository.
     Poll,
@@ -171,6 +185,8 @@ pub enum Event {
         until: Option<Instant>,
         /// Why.
         why: String,
+        /// The release that the device's own policy holds back, if that is the reason.
+        release: Option<Release>,
     },
     /// A release is to be installed.
     Offered {
@@ -180,7 +196,10 @@ pub enum Event {
     /// Its artifacts are here.
     Downloaded,
     /// They are what is signed for.
-    Verified,
+    Verified {
+        /// The boot that this is.
+        boot: String,
+    },
     /// They are in place.
     Installed {
         /// The boot that this is.
@@ -212,15 +231,16 @@ pub enum Event {
 /// How much is tolerated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tolerance {
-    /// How many boots a release on trial may take to prove itself.
+    /// How many boots in a row a release on trial may take to prove itself.
     pub boots: u32,
-    /// How often an installation may be cut short before the release is held to blame.
-    pub installations: u32,
+    /// How often a release may be begun to be installed without proving itself, because the power went, the boot loader went
+    /// back, or the device hung, before the release is held to blame.
+    pub attempts: u32,
 }
 
 impl Default for Tolerance {
     fn default() -> Self {
-        Self { boots: 3, installations: 5 }
+        Self { boots: 3, attempts: 3 }
     }
 }
 
@@ -244,50 +264,59 @@ impl Machine {
         use State as S;
         let misplaced = Misplaced { state: self.state.name(), event: event.name() };
         let next = match (self.state.clone(), event) {
-            (state, Event::Started { running, boot }) => {
-                return Ok(self.to(started(state, running.as_ref(), boot, tolerance)));
+            (state, Event::Started { running, boot, uptime }) => {
+                let now = Now { boot, uptime, attempts: self.begun.as_ref().map_or(0, |begun| begun.times) };
+                return Ok(self.to(started(state, running.as_ref(), &now, tolerance)));
             }
 
             (S::Idle | S::Waiting { .. } | S::Confirmed { .. } | S::Quarantined { .. }, Event::Poll) => S::Checking,
 
             (S::Checking, Event::Nothing) => return Ok(Self { failures: 0, ..self.to(S::Idle) }),
-            (S::Checking | S::Downloading { .. } | S::Verifying { .. }, Event::Hold { until, why }) => {
-                return Ok(Self { failures: 0, ..self.to(S::Waiting { until, why }) });
+            (S::Checking | S::Downloading { .. } | S::Verifying { .. }, Event::Hold { until, why, release }) => {
+                return Ok(Self { failures: 0, ..self.to(S::Waiting { until, why, release }) });
             }
             (S::Checking, Event::Offered { attempt }) => match &self.begun {
-                Some(begun) if begun.sequence == attempt.release.sequence && begun.times >= tolerance.installations => {
-                    let why = format!("its installation was cut short {} times", begun.times);
+                Some(begun) if begun.sequence == attempt.release.sequence && begun.times >= tolerance.attempts => {
+                    let why = format!("it was begun {} times and never proved itself", begun.times);
                     S::Quarantined { release: attempt.release, why }
                 }
                 _ => S::Downloading { attempt },
             },
 
             (S::Downloading { attempt }, Event::Downloaded) => S::Verifying { attempt },
-            (S::Verifying { attempt }, Event::Verified) => {
+            (S::Verifying { attempt }, Event::Verified { boot }) => {
                 let sequence = attempt.release.sequence;
                 let before = self.begun.as_ref().filter(|begun| begun.sequence == sequence);
                 let times = before.map_or(0, |begun| begun.times).saturating_add(1);
-                return Ok(Self { begun: Some(Begun { sequence, times }), ..self.to(S::Installing { attempt }) });
+                return Ok(Self { begun: Some(Begun { sequence, times }), ..self.to(S::Installing { attempt, boot }) });
             }
-            (S::Installing { attempt }, Event::Installed { boot }) => {
-                return Ok(Self { failures: 0, begun: None, state: S::Rebooting { attempt, boot } });
+            (S::Installing { attempt, .. }, Event::Installed { boot }) => {
+                return Ok(Self { failures: 0, ..self.to(S::Rebooting { attempt, boot }) });
             }
-            (S::Installing { attempt }, Event::Rejected { why }) => {
+            (S::Installing { attempt, .. }, Event::Rejected { why }) => {
                 let state = S::Quarantined { release: attempt.release, why };
                 return Ok(Self { failures: 0, begun: None, state });
             }
             (state, Event::Failed { until, why }) if state.is_work() => {
-                // An installation that ended, well or not, was not cut short.
-                let begun = if matches!(state, S::Installing { .. }) { None } else { self.begun.clone() };
-                let state = S::Waiting { until: Some(until), why };
+                // An installation that ended with an error was not cut short.
+                let ended = u32::from(matches!(state, S::Installing { .. }));
+                let begun = self.begun.clone().map(|begun| Begun { times: begun.times.saturating_sub(ended), ..begun });
+                let state = S::Waiting { until: Some(until), why, release: None };
                 return Ok(Self { failures: self.failures.saturating_add(1), begun, state });
             }
 
-            (S::Trial { attempt, .. }, Event::Healthy) => S::Confirmed { release: attempt.release },
-            (S::Rebooting { attempt, .. } | S::Trial { attempt, .. }, Event::Unhealthy { why }) => {
-                S::RolledBack { attempt, why }
+            (S::Trial { attempt, .. }, Event::Healthy) => {
+                return Ok(Self { begun: None, ..self.to(S::Confirmed { release: attempt.release }) });
             }
-            (S::RolledBack { attempt, why }, Event::Returned) => S::Quarantined { release: attempt.release, why },
+            (S::Rebooting { attempt, boot } | S::Trial { attempt, boot, .. }, Event::Unhealthy { why }) => {
+                S::RolledBack { attempt, boot, why, again: false }
+            }
+            (S::RolledBack { why, again: true, .. }, Event::Returned) => {
+                S::Waiting { until: None, why: format!("{why}; it is tried again"), release: None }
+            }
+            (S::RolledBack { attempt, why, .. }, Event::Returned) => {
+                return Ok(Self { begun: None, ..self.to(S::Quarantined { release: attempt.release, why }) });
+            }
 
             _ => return Err(misplaced),
         };
@@ -299,27 +328,42 @@ impl Machine {
     }
 }
 
+/// The present, as far as a stop can be judged by it.
+struct Now {
+    boot: String,
+    uptime: u64,
+    attempts: u32,
+}
+
 /// What a stop left behind, by what runs now.
-fn started(state: State, running: Option<&Place>, boot: String, tolerance: Tolerance) -> State {
+fn started(state: State, running: Option<&Place>, now: &Now, tolerance: Tolerance) -> State {
     use State as S;
+    let trial = |attempt, boots| S::Trial { attempt, boot: now.boot.clone(), boots, since: now.uptime };
+    let went_back = |attempt, boot, how: &str| S::RolledBack {
+        attempt,
+        boot,
+        why: format!("{how}: the boot loader went back to what was before"),
+        again: now.attempts < tolerance.attempts,
+    };
     match state {
         S::Checking | S::Downloading { .. } | S::Verifying { .. } => S::Idle,
         // Without telling the new system from the old there is no telling whether it was written whole.
-        S::Installing { attempt } if attempt.before.is_none() || !attempt.runs(running) => S::Idle,
-        S::Installing { attempt } => S::Trial { attempt, boot, boots: 1 },
-        S::Rebooting { attempt, .. } if attempt.runs(running) => S::Trial { attempt, boot, boots: 1 },
-        S::Rebooting { attempt, boot: installed } if installed == boot => S::Rebooting { attempt, boot },
-        S::Rebooting { attempt, .. } => {
-            S::RolledBack { attempt, why: "it did not start: the boot loader went back to what was before".into() }
+        S::Installing { attempt, .. } if attempt.before.is_none() || !attempt.runs(running) => S::Idle,
+        // What takes effect without a restart of the device may need one of its own.
+        S::Installing { attempt, boot } if boot == now.boot => S::Rebooting { attempt, boot },
+        S::Installing { attempt, .. } => trial(attempt, 1),
+        S::Rebooting { attempt, .. } if attempt.runs(running) => trial(attempt, 1),
+        S::Rebooting { attempt, boot } if boot == now.boot => S::Rebooting { attempt, boot },
+        S::Rebooting { attempt, boot } => went_back(attempt, boot, "it did not start"),
+        S::Trial { attempt, boot, .. } if !attempt.runs(running) => {
+            went_back(attempt, boot, "it stopped during its trial")
         }
-        S::Trial { attempt, .. } if !attempt.runs(running) => {
-            S::RolledBack { attempt, why: "it stopped during its trial: the boot loader went back".into() }
-        }
-        S::Trial { attempt, boot: before, boots } if before != boot => {
+        S::Trial { attempt, boot, boots, .. } if boot != now.boot => {
             if boots >= tolerance.boots {
-                S::RolledBack { attempt, why: format!("it restarted {boots} times without becoming well") }
+                let why = format!("it restarted {boots} times without becoming well");
+                S::RolledBack { attempt, boot: now.boot.clone(), why, again: false }
             } else {
-                S::Trial { attempt, boot, boots: boots.saturating_add(1) }
+                trial(attempt, boots.saturating_add(1))
             }
         }
         S::Idle
@@ -362,14 +406,23 @@ impl State {
     /// The release that it is about.
     pub fn release(&self) -> Option<&Release> {
         match self {
-            Self::Idle | Self::Checking | Self::Waiting { .. } => None,
+            Self::Idle | Self::Checking => None,
+            Self::Waiting { release, .. } => release.as_ref(),
             Self::Downloading { attempt }
             | Self::Verifying { attempt }
-            | Self::Installing { attempt }
+            | Self::Installing { attempt, .. }
             | Self::Rebooting { attempt, .. }
             | Self::Trial { attempt, .. }
             | Self::RolledBack { attempt, .. } => Some(&attempt.release),
             Self::Confirmed { release } | Self::Quarantined { release, .. } => Some(release),
+        }
+    }
+
+    /// The release that is not installed yet and will be, unless something holds it back.
+    pub fn pending(&self) -> Option<&Release> {
+        match self {
+            Self::Waiting { .. } | Self::Downloading { .. } | Self::Verifying { .. } => self.release(),
+            _ => None,
         }
     }
 
@@ -409,7 +462,7 @@ impl Event {
             Self::Hold { .. } => "hold",
             Self::Offered { .. } => "offered",
             Self::Downloaded => "downloaded",
-            Self::Verified => "verified",
+            Self::Verified { .. } => "verified",
             Self::Installed { .. } => "installed",
             Self::Failed { .. } => "failed",
             Self::Rejected { .. } => "rejected",

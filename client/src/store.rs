@@ -90,8 +90,8 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 pub struct DirStore {
     folder: PathBuf,
     disk: Disk,
-    // Held for its lock, which the system releases when the file is closed, however the process ends.
-    lock: Arc<File>,
+    // Held for its lock, which the system releases when the file is closed, however the process ends. None for one that only reads.
+    lock: Option<Arc<File>>,
 }
 
 impl DirStore {
@@ -112,10 +112,22 @@ impl DirStore {
             .open(&path)
             .map_err(|e| StoreError::io("open the lock file", &path, e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { folder, disk, lock: Arc::new(lock) }),
+            Ok(()) => Ok(Self { folder, disk, lock: Some(Arc::new(lock)) }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: folder }),
             Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &path, e)),
         }
+    }
+
+    /// A folder as it is now, for reading alone: no lock is taken, and every write errs.
+    ///
+    /// Files are replaced whole, so each is read as it was before or after what another process does meanwhile.
+    pub fn observe(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), disk: Disk::read_only(), lock: None }
+    }
+
+    /// A folder that another process may have locked, for files that only the caller writes.
+    pub(crate) fn unlocked(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), disk: Disk::new(), lock: None }
     }
 
     /// A store in a folder below this one, under the same lock.

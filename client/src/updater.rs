@@ -135,6 +135,11 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         self.trusted.as_ref()
     }
 
+    /// The time that the clock tells.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
     /// The URL of a target (TUF 5.7.3).
     pub fn target_url(&self, found: &Found) -> String {
         let consistent = self.trusted.as_ref().is_none_or(|trusted| trusted.root().consistent_snapshot);

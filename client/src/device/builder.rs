@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Device;
 use super::state::{Kept, Record};
+use super::{Device, Status};
 use crate::clock::{BUILT, Clock, FlooredClock, SystemClock};
 use crate::disk::Disk;
 use crate::error::Error;
@@ -12,8 +12,11 @@ use crate::install::Installer;
 use crate::model::decision::{Installed, Profile};
 use crate::model::facts::Facts;
 use crate::model::name::{DeviceId, HardwareId, Name};
+use crate::model::time::Instant;
 use crate::model::version::Version;
-use crate::store::DirStore;
+use crate::policy::{Deferral, Policy};
+use crate::retry::Retry;
+use crate::store::{DirStore, StoreError};
 use crate::tuf::Limits;
 use crate::updater::{Repository, Updater};
 
@@ -34,6 +37,9 @@ pub struct DeviceBuilder {
     fetch: Option<Box<dyn Fetch + Send>>,
     clock: Option<Box<dyn Clock + Send>>,
     installer: Option<Box<dyn Installer + Send>>,
+    policy: Policy,
+    retry: Option<Retry>,
+    reserve: u64,
 }
 
 impl DeviceBuilder {
@@ -119,6 +125,25 @@ impl DeviceBuilder {
         Self { installer: Some(Box::new(installer)), ..self }
     }
 
+    /// What the device's owner allows, and when. Default: everything, always. [`Device::check`] reports what it says; the
+    /// [`Agent`](crate::agent::Agent) keeps to it.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy, ..self }
+    }
+
+    /// How often to try again when a download breaks off. Default: not at all, the caller's next call goes on with it.
+    #[must_use]
+    pub fn retry(self, retry: Retry) -> Self {
+        Self { retry: Some(retry), ..self }
+    }
+
+    /// How many bytes of the state folder's file system downloads must leave free. Default: none.
+    #[must_use]
+    pub fn reserve(self, bytes: u64) -> Self {
+        Self { reserve: bytes, ..self }
+    }
+
     /// What the state folder is on; one with a plan of faults for tests.
     #[must_use]
     pub fn disk(self, disk: Disk) -> Self {
@@ -132,6 +157,29 @@ impl DeviceBuilder {
     /// [`Error::Setting`] if something needed is not set; [`Error::Store`] if the folder cannot be used, or another process
     /// uses it.
     pub fn open(self) -> Result<Device, Error> {
+        self.open_on(DirStore::open_on)
+    }
+
+    /// What the device has and knows, also while another process works with the state folder. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open), but for the lock.
+    pub fn observe(self) -> Result<Status, Error> {
+        Ok(self.open_on(|_, folder| Ok(DirStore::observe(folder)))?.status())
+    }
+
+    /// Puts the release that the device is about to install off until `until`, also while another process works with the state
+    /// folder. How long that holds is for the [`Policy`] to say.
+    ///
+    /// # Errors
+    ///
+    /// As for [`observe`](Self::observe), and [`Error::State`] if no release is waiting to be installed.
+    pub fn defer(self, until: Instant) -> Result<Deferral, Error> {
+        self.open_on(|_, folder| Ok(DirStore::unlocked(folder)))?.defer(until)
+    }
+
+    fn open_on(self, open: impl FnOnce(Disk, PathBuf) -> Result<DirStore, StoreError>) -> Result<Device, Error> {
         let root = needed(self.root, "root")?;
         let repository = needed(self.repository, "repository")?;
         let state_dir = needed(self.state_dir, "state_dir")?;
@@ -144,16 +192,30 @@ impl DeviceBuilder {
             installed: factory.clone(),
             own_facts: self.facts,
         };
-        let store = DirStore::open_on(self.disk, state_dir)?;
+        let store = open(self.disk, state_dir)?;
         let mut repairs = Vec::new();
         let record = Kept::load(&store, "installed.json", &mut repairs)?;
         let quarantine = Kept::load(&store, "quarantine.json", &mut repairs)?;
+        let machine = Kept::load(&store, "machine.json", &mut repairs)?;
         profile.installed = running(record.value(), &profile, &factory);
         let fetch = self.fetch.unwrap_or_else(|| Box::new(AnyFetch::new()));
         let clock = self.clock.unwrap_or_else(|| Box::new(FlooredClock::new(SystemClock::new(), BUILT)));
         let updater =
             Updater::new(root, repository, fetch, store.subfolder("metadata")?, clock).with_limits(self.limits);
-        Ok(Device { profile, factory, updater, installer: self.installer, store, record, quarantine, repairs })
+        Ok(Device {
+            profile,
+            factory,
+            updater,
+            installer: self.installer,
+            store,
+            record,
+            quarantine,
+            machine,
+            policy: self.policy,
+            retry: self.retry.unwrap_or(Retry::NEVER),
+            reserve: self.reserve,
+            repairs,
+        })
     }
 }
 

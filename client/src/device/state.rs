@@ -84,6 +84,7 @@ pub(super) struct Kept<T> {
     name: &'static str,
     serial: u64,
     value: Option<T>,
+    stored: Option<T>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,7 +117,8 @@ impl<T: Serialize + DeserializeOwned + Clone> Kept<T> {
         let incomplete = damaged || copies.iter().any(Option::is_none);
         let best = copies.into_iter().flatten().max_by_key(|form| form.serial);
         let serial = best.as_ref().map_or(0, |form| form.serial);
-        let mut kept = Self { name, serial, value: best.map(|form| form.value) };
+        let value = best.map(|form| form.value);
+        let mut kept = Self { name, serial, stored: value.clone(), value };
         if incomplete {
             match kept.value.clone() {
                 // If it cannot be written now, it will be the next time.
@@ -132,6 +134,11 @@ impl<T: Serialize + DeserializeOwned + Clone> Kept<T> {
         self.value.as_ref()
     }
 
+    /// The value as it was written last.
+    pub(super) fn stored(&self) -> Option<&T> {
+        self.stored.as_ref()
+    }
+
     /// Writes a new value.
     pub(super) fn save(&mut self, store: &DirStore, value: T) -> Result<(), Error> {
         let form = Form { schema: SCHEMA, serial: self.serial.saturating_add(1), value };
@@ -139,15 +146,21 @@ impl<T: Serialize + DeserializeOwned + Clone> Kept<T> {
         store.save(self.name, &bytes)?;
         // The first copy is whole from here on, and has the higher number.
         self.serial = form.serial;
+        self.stored = Some(form.value.clone());
         self.value = Some(form.value);
         Ok(store.save(&backup(self.name), &bytes)?)
+    }
+
+    /// Changes the value for as long as the process lives.
+    pub(super) fn set(&mut self, value: T) {
+        self.value = Some(value);
     }
 
     /// Forgets the value.
     pub(super) fn remove(&mut self, store: &DirStore) -> Result<(), Error> {
         store.remove(&backup(self.name))?;
         store.remove(self.name)?;
-        self.value = None;
+        (self.value, self.stored) = (None, None);
         Ok(())
     }
 }

@@ -19,20 +19,20 @@ fn states() -> Vec<State> {
     vec![
         State::Idle,
         State::Checking,
-        State::Waiting { until: Some(noon()), why: why.clone() },
+        State::Waiting { until: Some(noon()), why: why.clone(), release: None },
         State::Downloading { attempt: attempt.clone() },
         State::Verifying { attempt: attempt.clone() },
-        State::Installing { attempt: attempt.clone() },
+        State::Installing { attempt: attempt.clone(), boot: boot.clone() },
         State::Rebooting { attempt: attempt.clone(), boot: boot.clone() },
-        State::Trial { attempt: attempt.clone(), boot, boots: 1 },
+        State::Trial { attempt: attempt.clone(), boot: boot.clone(), boots: 1, since: 5 },
         State::Confirmed { release: release.clone() },
-        State::RolledBack { attempt, why: why.clone() },
+        State::RolledBack { attempt, boot, why: why.clone(), again: false },
         State::Quarantined { release, why },
     ]
 }
 
 fn started(running: &str, boot: &str) -> Event {
-    Event::Started { running: Some(running.into()), boot: boot.into() }
+    Event::Started { running: Some(running.into()), boot: boot.into(), uptime: 9 }
 }
 
 /// One event of each kind, and of each way to start.
@@ -44,10 +44,10 @@ fn events() -> Vec<(&'static str, Event)> {
         ("reboot new", started("b", "two")),
         ("poll", Event::Poll),
         ("nothing", Event::Nothing),
-        ("hold", Event::Hold { until: None, why: "window".into() }),
+        ("hold", Event::Hold { until: None, why: "window".into(), release: None }),
         ("offered", Event::Offered { attempt: attempt() }),
         ("downloaded", Event::Downloaded),
-        ("verified", Event::Verified),
+        ("verified", Event::Verified { boot: "one".into() }),
         ("installed", Event::Installed { boot: "one".into() }),
         ("failed", Event::Failed { until: noon(), why: "no network".into() }),
         ("rejected", Event::Rejected { why: "wrong board".into() }),
@@ -62,7 +62,7 @@ const TABLE: &str = "
            | idle check wait  down  verif insta reboo trial confi rolle quara
 start old  | idle idle  wait  idle  idle  idle  reboo rolle confi rolle quara
 reboot old | idle idle  wait  idle  idle  idle  rolle rolle confi rolle quara
-start new  | idle idle  wait  idle  idle  trial trial trial confi rolle quara
+start new  | idle idle  wait  idle  idle  reboo trial trial confi rolle quara
 reboot new | idle idle  wait  idle  idle  trial trial trial confi rolle quara
 poll       | chec .     check .     .     .     .     .     check .     check
 nothing    | .    idle  .     .     .     .     .     .     .     .     .
@@ -133,9 +133,10 @@ fn boots_on_trial_are_counted_and_bounded() {
 }
 
 #[test]
-fn installations_that_are_cut_short_are_counted_and_the_release_is_blamed() {
-    let tolerance = Tolerance { installations: 3, ..Tolerance::default() };
-    let walk = [Event::Poll, Event::Offered { attempt: attempt() }, Event::Downloaded, Event::Verified];
+fn attempts_are_counted_and_the_release_is_blamed() {
+    let tolerance = Tolerance { attempts: 3, ..Tolerance::default() };
+    let walk =
+        [Event::Poll, Event::Offered { attempt: attempt() }, Event::Downloaded, Event::Verified { boot: "one".into() }];
     let mut machine = Machine::default();
     for times in 1..=3 {
         for event in walk.clone() {
@@ -152,7 +153,28 @@ fn installations_that_are_cut_short_are_counted_and_the_release_is_blamed() {
         State::Downloading { .. }
     ));
     machine = machine.next(walk[1].clone(), tolerance).unwrap();
-    assert_eq!(machine.state.to_string(), "quarantined 1.2.0 (sequence 2): its installation was cut short 3 times");
+    assert_eq!(
+        machine.state.to_string(),
+        "quarantined 1.2.0 (sequence 2): it was begun 3 times and never proved itself"
+    );
+}
+
+/// A power cut during a trial makes a careful boot loader go back; that alone condemns no release.
+#[test]
+fn what_the_boot_loader_takes_back_is_tried_again_within_bounds() {
+    let tolerance = Tolerance { attempts: 2, ..Tolerance::default() };
+    let rebooting = State::Rebooting { attempt: attempt(), boot: "one".into() };
+    let back = |times| {
+        let machine = Machine { state: rebooting.clone(), failures: 0, begun: Some(Begun { sequence: 2, times }) };
+        machine.next(started("a", "two"), tolerance).unwrap().next(Event::Returned, tolerance).unwrap()
+    };
+    let again = back(1);
+    assert_eq!(
+        again.state.to_string(),
+        "waiting: it did not start: the boot loader went back to what was before; it is tried again"
+    );
+    assert_eq!(again.begun, Some(Begun { sequence: 2, times: 1 }));
+    assert!(matches!(back(2).state, State::Quarantined { .. }));
 }
 
 #[test]
@@ -172,11 +194,11 @@ fn failures_in_a_row_are_counted_and_forgotten_when_something_works() {
 #[test]
 fn without_places_what_was_installed_runs() {
     let attempt = Attempt { before: None, ..attempt() };
-    let start = Event::Started { running: None, boot: "one".into() };
+    let start = Event::Started { running: None, boot: "one".into(), uptime: 9 };
     let next = |state| Machine { state, ..Machine::default() }.next(start.clone(), Tolerance::default()).unwrap().state;
     assert!(matches!(next(State::Rebooting { attempt: attempt.clone(), boot: "one".into() }), State::Trial { .. }));
     // But whether it was written whole is not known.
-    assert_eq!(next(State::Installing { attempt }), State::Idle);
+    assert_eq!(next(State::Installing { attempt, boot: "one".into() }), State::Idle);
 }
 
 /// From wherever a device was stopped, whatever then runs, it gets on: it settles or polls within a few events.

@@ -50,22 +50,32 @@ pub fn set_cohorts(sim: &mut Simulator, cohorts: &[(&str, Option<u32>)]) {
 
 /// The manifest of a release of product `os` with one artifact for hardware `board`.
 pub fn manifest(version: &str, sequence: u64) -> Value {
+    manifest_of(version, sequence, IMAGE)
+}
+
+/// The same with this image.
+pub fn manifest_of(version: &str, sequence: u64, image: &[u8]) -> Value {
     json!({
         "schema": 1, "product": "os", "version": version, "sequence": sequence, "channel": "stable",
         "created": time::format(epoch()), "build": {"id": "build-1"}, "urgency": "normal",
         "artifacts": [{
-            "name": "image.bin", "path": format!("stable/releases/os/{version}/image.bin"), "length": IMAGE.len(),
-            "sha256": to_hex(&Sha256::digest(IMAGE)), "hardware": ["board"], "media_type": "application/octet-stream",
+            "name": "image.bin", "path": format!("stable/releases/os/{version}/image.bin"), "length": image.len(),
+            "sha256": to_hex(&Sha256::digest(image)), "hardware": ["board"], "media_type": "application/octet-stream",
         }],
     })
 }
 
 /// Lists a release in the channel's role. Returns its manifest's bytes.
 pub fn approve(sim: &mut Simulator, manifest: &Value) -> Vec<u8> {
+    approve_image(sim, manifest, IMAGE)
+}
+
+/// The same with this image.
+pub fn approve_image(sim: &mut Simulator, manifest: &Value, image: &[u8]) -> Vec<u8> {
     let version = manifest["version"].as_str().unwrap();
     let bytes = Manifest::from_value(manifest).unwrap().to_bytes().unwrap();
     sim.add_target("stable", &format!("stable/releases/os/{version}/manifest.json"), &bytes);
-    sim.add_target("stable", &format!("stable/releases/os/{version}/image.bin"), IMAGE);
+    sim.add_target("stable", &format!("stable/releases/os/{version}/image.bin"), image);
     bytes
 }
 
@@ -87,7 +97,12 @@ pub fn assign(sim: &mut Simulator, cohort: &str, manifest: &[u8], more: &Value) 
 
 /// Approves a release, assigns it to a cohort, and publishes all that changed.
 pub fn release(sim: &mut Simulator, cohort: &str, version: &str, sequence: u64) -> Vec<u8> {
-    let bytes = approve(sim, &manifest(version, sequence));
+    release_image(sim, cohort, version, sequence, IMAGE)
+}
+
+/// The same with this image.
+pub fn release_image(sim: &mut Simulator, cohort: &str, version: &str, sequence: u64, image: &[u8]) -> Vec<u8> {
+    let bytes = approve_image(sim, &manifest_of(version, sequence, image), image);
     assign(sim, cohort, &bytes, &json!({}));
     sim.publish(&[&format!("stable.{cohort}"), "stable", "snapshot", "timestamp"]);
     bytes

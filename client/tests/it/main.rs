@@ -1,16 +1,24 @@
 //! The integration tests of the client, in one binary.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, dead_code)]
 
+#[cfg(unix)]
+mod agent;
 mod attacks;
+#[cfg(unix)]
+mod board;
 #[cfg(feature = "cli")]
 mod cli;
 mod device;
 mod differential;
+#[cfg(unix)]
+mod faults;
 mod fleet;
 mod fuzz;
 mod mirror;
 mod model;
 mod python;
 mod simulator;
+#[cfg(all(unix, feature = "http"))]
+mod tls;
 mod trusted_set;
 mod updater;

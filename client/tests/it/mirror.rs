@@ -30,8 +30,10 @@ pub enum Trick {
     Endless,
     /// Has it no more.
     Gone,
-    /// Breaks off after so many bytes.
+    /// Breaks off after so many bytes of the file.
     Cut(usize),
+    /// Says that it sends what follows the bytes that are there, and sends the start (0), other bytes (1), or too many (2).
+    WrongRange(usize),
 }
 
 impl Mirror {
@@ -96,16 +98,23 @@ impl Fetch for Mirror {
         let unchanged = etag.is_some() && request.etag == etag.as_deref();
         let count = if unchanged { 0 } else { served.as_ref().map_or(0, Vec::len) };
         inner.requests.push((file, count));
+        let offset = served.as_ref().map_or(0, |bytes| usize::try_from(request.offset).unwrap().min(bytes.len()));
         let reader: Box<dyn io::Read> = match (trick, served) {
             (Some(Trick::Endless), _) => Box::new(io::repeat(b'x')),
             (_, None) => return Ok(Reply::NotFound),
             (Some(Trick::Cut(length)), Some(bytes)) => {
-                Box::new(io::Read::chain(Cursor::new(bytes[..length.min(bytes.len())].to_vec()), Broken))
+                let end = length.clamp(offset, bytes.len());
+                Box::new(io::Read::chain(Cursor::new(bytes[offset..end].to_vec()), Broken))
             }
             (_, Some(_)) if unchanged => return Ok(Reply::Unchanged),
-            (_, Some(bytes)) => Box::new(Cursor::new(bytes)),
+            (Some(Trick::WrongRange(kind)), Some(bytes)) => Box::new(Cursor::new(match kind {
+                0 => bytes[..bytes.len() - offset].to_vec(),
+                1 => vec![b'?'; bytes.len() - offset],
+                _ => [&bytes[offset..], b"and more"].concat(),
+            })),
+            (_, Some(bytes)) => Box::new(Cursor::new(bytes[offset..].to_vec())),
         };
-        Ok(Reply::Found(Body::new(reader, request, 0).with_etag(etag)))
+        Ok(Reply::Found(Body::new(reader, request, offset as u64).with_etag(etag)))
     }
 }
 

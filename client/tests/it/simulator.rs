@@ -42,8 +42,7 @@ pub struct Simulator {
 impl Simulator {
     /// A repository with version 1 of the four top-level roles, one key each, expiring 30 days after [`epoch`].
     pub fn new() -> Self {
-        let mut sim =
-            Self { signed: BTreeMap::new(), signers: BTreeMap::new(), files: BTreeMap::new(), hashes: true, seed: 0 };
+        let mut sim = Self::empty();
         for (role, rest) in [
             ("root", json!({"consistent_snapshot": true, "keys": {}, "roles": {}})),
             ("timestamp", json!({"meta": {}})),
@@ -58,6 +57,11 @@ impl Simulator {
         }
         sim.publish(&["root", "targets", "snapshot", "timestamp"]);
         sim
+    }
+
+    /// No repository at all.
+    pub fn empty() -> Self {
+        Self { signed: BTreeMap::new(), signers: BTreeMap::new(), files: BTreeMap::new(), hashes: true, seed: 0 }
     }
 
     fn signed_part(kind: &str, rest: &Value) -> Value {

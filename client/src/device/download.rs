@@ -1,0 +1,140 @@
+//! Bringing an update's artifacts to the device.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+
+use super::{Device, Update, UpdateArtifact};
+use crate::download::{Progress, download, part_of};
+use crate::error::{Error, Fault};
+use crate::install::Artifact;
+use crate::retry::jitter;
+use crate::tuf::hash::Checker;
+
+/// An update whose artifacts are here and verified.
+#[derive(Debug, Clone)]
+pub struct Downloaded {
+    pub(super) update: Update,
+    pub(super) artifacts: Vec<Artifact>,
+}
+
+impl Downloaded {
+    /// What was downloaded.
+    pub fn update(&self) -> &Update {
+        &self.update
+    }
+
+    /// Where it is.
+    pub fn artifacts(&self) -> &[Artifact] {
+        &self.artifacts
+    }
+}
+
+impl Device {
+    /// Brings an update's artifacts into the state folder, resuming what was begun. Other downloads there are removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRoom`] before anything is fetched, if all of it would not fit. Faults of the network are tried again as
+    /// often as the device was told to.
+    pub fn download(&self, update: &Update, progress: &mut dyn FnMut(&str, Progress)) -> Result<Downloaded, Error> {
+        self.remove_downloads_but(update);
+        self.must_have_room(update)?;
+        let mut artifacts = Vec::new();
+        for artifact in &update.artifacts {
+            let path = self.download_path(artifact);
+            let mut failures = 0;
+            loop {
+                let mut most = 0;
+                let mut watched = |at: Progress| {
+                    most = at.done;
+                    progress(&artifact.name, at);
+                };
+                let before = length(&part_of(&path));
+                match download(self.updater.fetcher(), self.store.disk(), &artifact.wanted, &path, &mut watched) {
+                    Ok(()) => break,
+                    Err(e) if e.fault() == Fault::Network && failures < self.retry.times => {
+                        // Something came: it is worth as many attempts again.
+                        failures = if most > before { 1 } else { failures + 1 };
+                        thread::sleep(self.retry.pause(failures, jitter()));
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            artifacts.push(Artifact {
+                name: artifact.name.clone(),
+                path,
+                length: artifact.length,
+                hashes: artifact.wanted.hashes.clone(),
+            });
+        }
+        Ok(Downloaded { update: update.clone(), artifacts })
+    }
+
+    /// Hashes what was downloaded once more. What is no longer what was verified is removed.
+    pub fn verify(&self, downloaded: &Downloaded) -> Result<(), Error> {
+        for (artifact, wanted) in downloaded.artifacts.iter().zip(&downloaded.update.artifacts) {
+            let failed = |source| Error::File { action: "read", path: artifact.path.clone(), source };
+            let mut file = fs::File::open(&artifact.path).map_err(failed)?;
+            let mut checker = Checker::new(Some(artifact.length), Some(&artifact.hashes));
+            let fed = crate::download::feed(&mut file, &mut checker).map_err(failed)?;
+            if let Err(mismatch) = fed.and_then(|()| checker.finish()) {
+                let _ = self.store.disk().remove(&artifact.path);
+                let (path, url) = (wanted.wanted.name.clone(), artifact.path.display().to_string());
+                return Err(Error::WrongTarget { path, url, mismatch });
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of an update that are still to be fetched, at most.
+    pub(super) fn missing(&self, update: &Update) -> u64 {
+        let missing = |artifact: &UpdateArtifact| {
+            let path = self.download_path(artifact);
+            let here = length(&path).max(length(&part_of(&path)));
+            // A longer part is of another file.
+            if here > artifact.length { artifact.length } else { artifact.length - here }
+        };
+        update.artifacts.iter().map(missing).fold(0, u64::saturating_add)
+    }
+
+    fn must_have_room(&self, update: &Update) -> Result<(), Error> {
+        let missing = self.missing(update);
+        if missing == 0 {
+            return Ok(());
+        }
+        let needed = missing.saturating_add(self.reserve);
+        let path = self.store.folder().to_owned();
+        match self.store.disk().room(&path) {
+            Ok(Some(free)) if free < needed => Err(Error::NoRoom { path, free, needed }),
+            // Where that cannot be known, the disk will say so when it is full.
+            _ => Ok(()),
+        }
+    }
+
+    fn download_path(&self, artifact: &UpdateArtifact) -> PathBuf {
+        self.store.folder().join("downloads").join(artifact.sha256.to_string())
+    }
+
+    /// Makes room: what is not part of this update is of no use any more.
+    fn remove_downloads_but(&self, update: &Update) {
+        let paths = update.artifacts.iter().map(|artifact| self.download_path(artifact));
+        let keep: Vec<PathBuf> = paths.flat_map(|path| [part_of(&path), path]).collect();
+        let entries = fs::read_dir(self.store.folder().join("downloads")).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| !keep.contains(path)) {
+            let _ = self.store.disk().remove(&path);
+        }
+    }
+
+    /// Removes all downloads. What cannot be removed now is removed before the next download.
+    pub(super) fn remove_downloads(&self) {
+        let entries = fs::read_dir(self.store.folder().join("downloads")).into_iter().flatten().flatten();
+        for entry in entries {
+            let _ = self.store.disk().remove(&entry.path());
+        }
+    }
+}
+
+fn length(path: &std::path::Path) -> u64 {
+    fs::symlink_metadata(path).map_or(0, |metadata| if metadata.is_file() { metadata.len() } else { 0 })
+}

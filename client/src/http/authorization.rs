@@ -1,0 +1,110 @@
+//! The `Authorization` header: a secret, sent to one server and no other.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ureq::http::Uri;
+
+use super::origin;
+use crate::command::{Command, Ran};
+
+/// The longest value, in bytes.
+const LENGTH: u64 = 8 * 1024;
+
+/// A header that is sent to one scheme, host and port.
+#[derive(Clone)]
+pub struct Authorization {
+    origin: (String, String, u16),
+    source: Source,
+    /// The value that was read last. Clones share it.
+    value: Arc<Mutex<Option<String>>>,
+}
+
+/// Where the header's value comes from, such as `Bearer abc`. It is read when it is first needed, and again when the server no longer takes it.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// The content of a file.
+    File(PathBuf),
+    /// What a program prints.
+    Command(Command),
+}
+
+/// A server that no secret is sent to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthorizationError {
+    /// The URL names no server.
+    #[error("{0:?} names no http or https server")]
+    NoServer(String),
+    /// Anyone on the way could read the secret.
+    #[error("{0}: a secret is only sent over https, or to this machine")]
+    Plain(String),
+}
+
+impl Authorization {
+    /// A header for the server of this URL.
+    ///
+    /// # Errors
+    ///
+    /// If the URL names no server, or one to which others could read along.
+    pub fn new(url: &str, source: Source) -> Result<Self, AuthorizationError> {
+        let server = url.parse::<Uri>().ok().and_then(|uri| origin(&uri));
+        let origin = server.ok_or_else(|| AuthorizationError::NoServer(url.to_owned()))?;
+        let (scheme, host, _) = &origin;
+        let is_here = matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]");
+        if scheme != "https" && !is_here {
+            return Err(AuthorizationError::Plain(url.to_owned()));
+        }
+        Ok(Self { origin, source, value: Arc::default() })
+    }
+
+    /// The header's value for a request to `url`; `None` if it is not for that server.
+    pub(super) fn value(&self, url: &str) -> Result<Option<String>, String> {
+        let is_for_it = url.parse::<Uri>().ok().and_then(|uri| origin(&uri)).as_ref() == Some(&self.origin);
+        if !is_for_it {
+            return Ok(None);
+        }
+        let mut value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        if value.is_none() {
+            *value = Some(self.source.read()?);
+        }
+        Ok(value.clone())
+    }
+
+    /// Has the value read anew.
+    pub(super) fn renew(&self) {
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Source {
+    fn read(&self) -> Result<String, String> {
+        let text = match self {
+            Self::File(path) => {
+                let mut text = String::new();
+                File::open(path)
+                    .and_then(|file| file.take(LENGTH + 1).read_to_string(&mut text))
+                    .map_err(|e| format!("{}: {e}", path.display()))?;
+                text
+            }
+            Self::Command(command) => command.run().and_then(Ran::success).map_err(|e| e.to_string())?,
+        };
+        let value = text.trim();
+        let is_good = !value.is_empty()
+            && value.len() as u64 <= LENGTH
+            && value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        if is_good { Ok(value.to_owned()) } else { Err("the secret must be one line of printable ASCII".into()) }
+    }
+}
+
+/// Without the secret.
+impl fmt::Debug for Authorization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorization")
+            .field("origin", &self.origin)
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}

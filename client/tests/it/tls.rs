@@ -1,0 +1,259 @@
+//! TLS against a real server: whom the device trusts, who it is, and to whom it tells its secret.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
+use tidegate_client::clock::SystemClock;
+use tidegate_client::command::Command;
+use tidegate_client::fetch::{Fetch as _, FetchError, Reply, Request};
+use tidegate_client::http::{Authorities, Authorization, HttpFetch, HttpOptions, Identity, Proxy, Source};
+
+/// An authority that vouches for servers and clients.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate for these names, and its key.
+    fn issue(&self, names: &[&str], purpose: ExtendedKeyUsagePurpose) -> (rcgen::Certificate, KeyPair) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>()).unwrap();
+        params.extended_key_usages = vec![purpose];
+        (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    fn identity(&self) -> Identity {
+        let (certificate, key) = self.issue(&[], ExtendedKeyUsagePurpose::ClientAuth);
+        Identity::from_pem(certificate.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+    }
+}
+
+/// A server that answers every request with what its path is, and notes the requests' headers. Requests for `/secret` need
+/// the authorization `Bearer two`; `/elsewhere` leads to another port.
+struct Server {
+    port: u16,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn new(authority: &Authority, clients: Option<&Authority>) -> Self {
+        let (certificate, key) = authority.issue(&["localhost"], ExtendedKeyUsagePurpose::ServerAuth);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().unwrap();
+        let config = match clients {
+            None => config.with_no_client_auth(),
+            Some(clients) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(clients.0.der().clone()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+                config.with_client_cert_verifier(verifier)
+            }
+        };
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = Arc::new(config.with_single_cert(vec![CertificateDer::from(certificate)], key).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let heads_there = heads.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let connection = ServerConnection::new(config.clone()).unwrap();
+                let mut stream = StreamOwned::new(connection, stream.unwrap());
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count == 1) {
+                    head.push(byte[0]);
+                }
+                let head = String::from_utf8(head).unwrap();
+                let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+                let (status, more) = match path.as_str() {
+                    "/secret" if !head.contains("authorization: Bearer two\r\n") => ("401 Unauthorized", String::new()),
+                    "/elsewhere" => ("302 Found", format!("Location: https://localhost:{}/x\r\n", port ^ 1)),
+                    _ => ("200 OK", String::new()),
+                };
+                let length = path.len();
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\n{more}Content-Length: {length}\r\nConnection: close\r\n\r\n{path}"
+                );
+                stream.conn.send_close_notify();
+                let _ = stream.flush();
+                heads_there.lock().unwrap().push(head);
+            }
+        });
+        Self { port, heads }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.port)
+    }
+
+    fn authorizations(&self) -> Vec<Option<String>> {
+        let heads = std::mem::take(&mut *self.heads.lock().unwrap());
+        let value =
+            |head: &String| head.lines().find_map(|line| line.strip_prefix("authorization: ").map(str::to_owned));
+        heads.iter().filter(|head| !head.is_empty()).map(value).collect()
+    }
+}
+
+fn options(authority: &Authority) -> HttpOptions {
+    HttpOptions {
+        connect_timeout: Duration::from_secs(5),
+        proxy: Proxy::None,
+        authorities: Authorities::from_pem(authority.pem().as_bytes()).unwrap(),
+        ..HttpOptions::default()
+    }
+}
+
+fn get(options: &HttpOptions, url: &str) -> Result<String, FetchError> {
+    let fetch = HttpFetch::with_options(options.clone(), Arc::new(SystemClock::new()));
+    match fetch.fetch(&Request::metadata(url, 1000))? {
+        Reply::Found(body) => Ok(String::from_utf8(body.into_bytes()?).unwrap()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn only_the_given_authorities_are_trusted() {
+    let (ours, other) = (Authority::new(), Authority::new());
+    let server = Server::new(&ours, None);
+    assert_eq!(get(&options(&ours), &server.url("/file")).unwrap(), "/file");
+    let built_in = HttpOptions { authorities: Authorities::built_in(), ..options(&ours) };
+    for wrong in [options(&other), built_in] {
+        let error = get(&wrong, &server.url("/file")).unwrap_err();
+        assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
+    }
+    // Another name than the certificate's.
+    assert!(get(&options(&ours), &format!("https://127.0.0.1:{}/file", server.port)).is_err());
+    assert!(Authorities::from_pem(b"nothing").is_err());
+    assert!(Authorities::from_pem(b"-----BEGIN CERTIFICATE-----\n").is_err());
+}
+
+#[test]
+fn a_server_that_requires_certificates_gets_one() {
+    let (servers, clients, strangers) = (Authority::new(), Authority::new(), Authority::new());
+    let server = Server::new(&servers, Some(&clients));
+    let with = |identity| HttpOptions { identity, ..options(&servers) };
+    assert_eq!(get(&with(Some(clients.identity())), &server.url("/file")).unwrap(), "/file");
+    for wrong in [None, Some(strangers.identity())] {
+        let error = get(&with(wrong), &server.url("/file")).unwrap_err();
+        assert!(error.is_temporary(), "the certificate may come later: {error}");
+    }
+    let (certificate, key) = clients.issue(&[], ExtendedKeyUsagePurpose::ClientAuth);
+    let both = certificate.pem() + &key.serialize_pem();
+    let identity = Identity::from_pem(both.as_bytes(), both.as_bytes()).unwrap();
+    assert!(!format!("{identity:?}").contains("PRIVATE"), "{identity:?}");
+    assert_eq!(get(&with(Some(identity)), &server.url("/file")).unwrap(), "/file");
+    for (chain, key) in [("", key.serialize_pem()), (&*certificate.pem(), String::new())] {
+        let error = Identity::from_pem(chain.as_bytes(), key.as_bytes()).unwrap_err();
+        assert!(!error.to_string().contains("BEGIN"), "{error}");
+    }
+}
+
+#[test]
+fn the_secret_goes_to_one_server_and_no_other() {
+    let authority = Authority::new();
+    let (server, other) = (Server::new(&authority, None), Server::new(&authority, None));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("token");
+    std::fs::write(&path, "Bearer one\n").unwrap();
+    let authorization = Authorization::new(&server.url("/metadata/"), Source::File(path.clone())).unwrap();
+    assert!(!format!("{authorization:?}").contains("one"));
+    let options = HttpOptions { authorization: Some(authorization), ..options(&authority) };
+    let fetch = HttpFetch::with_options(options, Arc::new(SystemClock::new()));
+    let get = |url: &str| fetch.fetch(&Request::metadata(url, 1000)).map(drop);
+    get(&server.url("/file")).unwrap();
+    get(&other.url("/file")).unwrap();
+    assert_eq!(server.authorizations(), [Some("Bearer one".into())]);
+    assert_eq!(other.authorizations(), [None]);
+    // A redirect does not carry it elsewhere: it is not followed.
+    assert!(matches!(get(&server.url("/elsewhere")), Err(FetchError::Redirect { .. })));
+    server.authorizations();
+    // A secret that the server no longer takes is read anew, once.
+    assert!(matches!(get(&server.url("/secret")), Err(FetchError::Status { status: 401, .. })));
+    assert_eq!(server.authorizations().len(), 2);
+    std::fs::write(&path, "Bearer two").unwrap();
+    get(&server.url("/secret")).unwrap();
+    get(&server.url("/secret")).unwrap();
+    assert_eq!(server.authorizations().len(), 3, "it was read anew for the first of the two only");
+    // One that cannot be read is the device's fault.
+    std::fs::write(&path, "two\nlines").unwrap();
+    let fetch = HttpFetch::with_options(
+        HttpOptions {
+            authorization: Some(Authorization::new(&server.url(""), Source::File(path)).unwrap()),
+            ..self::options(&authority)
+        },
+        Arc::new(SystemClock::new()),
+    );
+    let error = fetch.fetch(&Request::metadata(&server.url("/file"), 10)).unwrap_err();
+    assert_eq!(tidegate_client::Error::from(error).fault(), tidegate_client::Fault::Device);
+    assert!(server.authorizations().is_empty());
+}
+
+#[test]
+fn the_secret_may_come_from_a_program() {
+    let authority = Authority::new();
+    let server = Server::new(&authority, None);
+    let program = Command::new(["echo", "Bearer two"].map(String::from), Duration::from_secs(5));
+    let authorization = Authorization::new(&server.url(""), Source::Command(program)).unwrap();
+    let options = HttpOptions { authorization: Some(authorization), ..options(&authority) };
+    assert_eq!(get(&options, &server.url("/secret")).unwrap(), "/secret");
+}
+
+#[test]
+fn secrets_do_not_go_over_plain_http() {
+    let source = || Source::File("token".into());
+    assert!(Authorization::new("http://updates.example.com/", source()).is_err());
+    assert!(Authorization::new("file:///folder", source()).is_err());
+    Authorization::new("http://localhost:8080/", source()).unwrap();
+    Authorization::new("https://updates.example.com/", source()).unwrap();
+}
+
+/// A proxy that is told by the setting, and sees where the device wants to go.
+#[test]
+fn a_proxy_is_gone_through() {
+    let authority = Authority::new();
+    let server = Server::new(&authority, None);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = format!("http://user:word@{}", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(String::new()));
+    let asked_there = asked.clone();
+    thread::spawn(move || {
+        let (mut device, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && device.read(&mut byte).is_ok_and(|count| count == 1) {
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).unwrap();
+        let target = head.split(' ').nth(1).unwrap().to_owned();
+        *asked_there.lock().unwrap() = head;
+        let mut server = std::net::TcpStream::connect(target.replace("localhost", "127.0.0.1")).unwrap();
+        device.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+        let (mut from, mut to) = (device.try_clone().unwrap(), server.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut from, &mut to));
+        let _ = std::io::copy(&mut server, &mut device);
+    });
+    let options = HttpOptions { proxy: Proxy::Url(proxy.parse().unwrap()), ..options(&authority) };
+    assert!(!format!("{options:?}").contains("word"));
+    assert_eq!(get(&options, &server.url("/file")).unwrap(), "/file");
+    let asked = asked.lock().unwrap();
+    assert!(asked.starts_with(&format!("CONNECT localhost:{} ", server.port)), "{asked}");
+    assert!(asked.to_lowercase().contains("proxy-authorization: basic"), "{asked}");
+}
