@@ -243,7 +243,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             bytes.clone_into(&mut tip);
         }
         // A set of its own: rotations on the way here were acted on when they were new.
-        let trusted = TrustedSet::from_root(&tip, start)?;
+        let trusted = if tip == self.root { chain } else { TrustedSet::from_root(&tip, start)? };
         let version = trusted.root().common.version;
         if newest.as_ref() == Some(&tip) {
             return Ok((trusted, version));
@@ -384,7 +384,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         let (first, second) = (self.load(name, limit)?, self.load(&backup, limit)?);
         let mut good = None;
         for (name, bytes) in [(name, &first), (backup.as_str(), &second)] {
-            let Some(bytes) = bytes else { continue };
+            let Some(bytes) = bytes.as_ref().filter(|bytes| good != Some(*bytes)) else { continue };
             match load(trusted, bytes) {
                 Ok(()) => good = Some(bytes),
                 // An older copy is left behind when a run ends between two writes.
