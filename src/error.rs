@@ -110,6 +110,11 @@ impl Error {
         self.kind
     }
 
+    /// What is wrong, without the rule.
+    pub fn text(&self) -> &str {
+        &self.what
+    }
+
     /// The stable id of the rule that was broken, if it was a rule.
     pub fn rule_id(&self) -> Option<&'static str> {
         self.rule

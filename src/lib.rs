@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+pub mod ceremony;
 pub mod cli;
 pub mod config;
 pub mod error;

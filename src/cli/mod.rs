@@ -3,10 +3,12 @@
 //! Results go to stdout, status to stderr. A command's module has its `Args` (clap) and `run(&Args, &mut Context)`, which
 //! returns the library's errors; `error` alone turns those into text and exit codes.
 
+mod ceremony;
 mod demo;
 mod error;
 mod explain;
 mod init;
+mod key;
 mod log;
 mod passphrase;
 mod publish;
@@ -66,6 +68,8 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Args),
+    Key(key::Args),
+    Ceremony(ceremony::Args),
     Release(Box<release::Args>),
     Rollout(rollout::Args),
     Status(status::Args),
@@ -113,6 +117,8 @@ pub fn main() -> ExitCode {
 fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()> {
     match command {
         Command::Init(args) => init::run(args, context),
+        Command::Key(args) => key::run(args, context),
+        Command::Ceremony(args) => ceremony::run(args, context),
         Command::Release(args) => release::run(args, context),
         Command::Rollout(args) => rollout::run(args, context),
         Command::Status(args) => status::run(args, context),

@@ -29,6 +29,14 @@ impl PassphraseArgs {
     pub(super) fn source(&self) -> Box<dyn Passphrases> {
         Box::new(Ask::new().descriptor(self.passphrase_fd))
     }
+
+    /// A new passphrase: from the file descriptor if one was given, else as [`new_passphrase`].
+    pub(super) fn new_passphrase(&self, name: &str) -> Result<Zeroizing<String>> {
+        match self.passphrase_fd {
+            Some(_) => not_empty(self.source().passphrase(name)?),
+            None => new_passphrase(),
+        }
+    }
 }
 
 /// Asks for a new passphrase twice, or takes it from the environment.

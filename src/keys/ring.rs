@@ -92,6 +92,24 @@ impl KeyRing {
         Ok(signer)
     }
 
+    /// Opens every key of `ids` that is at hand; an error if those are fewer than `threshold`.
+    ///
+    /// Once there are enough, a key that cannot be opened is no error.
+    pub fn all_signers_for(&mut self, role: &str, ids: &[KeyId], threshold: u64) -> Result<Vec<Rc<dyn Signer>>> {
+        let mut signers = self.signers_for(role, ids, threshold)?;
+        for id in ids {
+            if signers.iter().any(|signer| signer.public().id() == *id) {
+                continue;
+            }
+            if let Some(name) = self.by_id(id).map(|entry| entry.name.clone())
+                && let Ok(signer) = self.signer(&name)
+            {
+                signers.push(signer);
+            }
+        }
+        Ok(signers)
+    }
+
     /// Opens as many of the keys `ids` as `threshold` asks for, in the order given, passing over those whose files are not here.
     ///
     /// `role` is what they are to sign for; the error lists what is missing.

@@ -204,7 +204,12 @@ impl<'a> Edit<'a> {
         let message = document.to_signed_bytes()?;
         let mut signatures = BTreeMap::new();
         for (ids, threshold) in self.required(role, document, delegated)? {
-            for signer in ring.signers_for(role, &ids, threshold)? {
+            // While an online key is replaced both sign, so that devices verify on either side of the new root.
+            let signers = match role {
+                "snapshot" | "timestamp" => ring.all_signers_for(role, &ids, threshold)?,
+                _ => ring.signers_for(role, &ids, threshold)?,
+            };
+            for signer in signers {
                 let id = signer.public().id();
                 if let Entry::Vacant(slot) = signatures.entry(id) {
                     slot.insert(to_hex(&sign(&signer, &message)?));
@@ -230,13 +235,20 @@ impl<'a> Edit<'a> {
     fn delegated(&self) -> Result<Delegated> {
         let mut delegated = Delegated::new();
         for (name, change) in &self.changed {
-            let Change::Sign { document, .. } = change else { continue };
+            let bytes;
+            let envelope = match change {
+                Change::Sign { document, .. } => {
+                    bytes = as_file(document)?;
+                    &bytes
+                }
+                Change::Signed { bytes } => bytes,
+            };
             if name == "root" {
-                let root: Root = read(name, document)?;
+                let root: Root = read_file(name, envelope)?;
                 let top = TOP_LEVEL.iter().filter_map(|role| Some(((*role).to_owned(), keys_of(root.role(role)?))));
                 delegated.extend(top);
             } else {
-                let targets: Targets = read(name, document)?;
+                let targets: Targets = read_file(name, envelope)?;
                 let roles = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
                 delegated.extend(roles.map(|role| (role.name.clone(), keys_of(&role.role))));
             }
@@ -279,23 +291,36 @@ fn listing(bytes: &[u8]) -> (u64, [u8; 32]) {
     (bytes.len() as u64, Sha256::digest(bytes).into())
 }
 
+/// The version inside a file that others signed. Only to name the file; the whole is verified before anything is written.
 fn signed_version(role: &str, bytes: &[u8]) -> Result<u64> {
     let envelope = Envelope::parse(role, bytes).map_err(|e| Error::input(e.to_string()))?;
-    // Only to name the file; the whole is verified before anything is written.
-    let targets: Targets = envelope.danger_read_unverified(role).map_err(|e| Error::input(e.to_string()))?;
-    Ok(targets.common.version)
+    let version = if role == "root" {
+        envelope.danger_read_unverified::<Root>(role).map(|root| root.common.version)
+    } else {
+        envelope.danger_read_unverified::<Targets>(role).map(|targets| targets.common.version)
+    };
+    version.map_err(|e| Error::input(e.to_string()))
 }
 
 /// Reads a document that this process made as typed metadata.
 fn read<T: tidegate_client::tuf::metadata::Metadata>(role: &str, document: &Document) -> Result<T> {
+    read_file(role, &as_file(document)?)
+}
+
+/// A document as a file without signatures.
+fn as_file(document: &Document) -> Result<Vec<u8>> {
     let mut issued = document.clone();
     if issued.version() == 0 {
         issued.issue(1, DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH + TimeDelta::days(1));
     }
-    let bytes = assemble(&issued.to_value(), &BTreeMap::new())?;
-    Envelope::parse(role, &bytes)
+    assemble(&issued.to_value(), &BTreeMap::new())
+}
+
+/// Reads a file whose signatures are checked when the transaction is finished.
+fn read_file<T: tidegate_client::tuf::metadata::Metadata>(role: &str, bytes: &[u8]) -> Result<T> {
+    Envelope::parse(role, bytes)
         .and_then(|envelope| envelope.danger_read_unverified(role))
-        .map_err(|e| Error::bug(format!("metadata of our own making is malformed: {e}")))
+        .map_err(|e| Error::input(format!("the new metadata of {role} is malformed: {e}")))
 }
 
 #[cfg(test)]

@@ -1,0 +1,269 @@
+//! The file that a proposal travels in.
+//!
+//! A bundle is all that a signer needs on a machine with nothing but this program: the complete next version of every role that
+//! changes, the roots and roles that these follow from, and the signatures so far. It is canonical JSON, byte for byte: a file
+//! that was altered anywhere is no bundle any more, or another one.
+//!
+//! Nothing in a bundle is believed because the bundle says so: [`verify`](super::verify) checks all of it from a root that the
+//! signer was given.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tidegate_client::model::time;
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::tuf::json as strict;
+use tidegate_client::tuf::key::KeyId;
+
+use crate::error::{Error, Result};
+
+/// What the file says it is.
+const FORMAT: &str = "tidegate-proposal";
+/// A bundle holds whole metadata files; what is longer than this is something else.
+pub const MAX_LENGTH: u64 = 64 << 20;
+const MAX_ROOTS: usize = 1024;
+const MAX_ROLES: usize = 4096;
+const MAX_SIGNATURES: usize = 256;
+const MAX_TEXT: usize = 200;
+const MAX_SIGNATURE: usize = 2048;
+
+/// What a proposal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Keys, thresholds, delegations: root, targets, and the channels where they declare keys.
+    Ceremony,
+    /// A channel's release.
+    Release,
+}
+
+/// A change that waits for a threshold of signatures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    format: String,
+    schema: u64,
+    /// What it is about.
+    pub kind: Kind,
+    /// A name for people: `root 2`, or the release as `CHANNEL/PRODUCT/VERSION`.
+    pub subject: String,
+    /// When it was proposed; also the time of issue of every role in it.
+    #[serde(with = "time::text")]
+    pub proposed: DateTime<Utc>,
+    /// Why, in the words of whoever proposed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What it follows from.
+    pub follows: Follows,
+    /// The next version of every role that changes, root first, then targets, then channels.
+    pub changes: Vec<Change>,
+    /// What people call the keys. Nobody vouches for these names but the bundle.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<KeyId, String>,
+    /// Signatures so far: role to key id to signature.
+    pub signatures: BTreeMap<String, BTreeMap<KeyId, Signature>>,
+}
+
+/// The trusted metadata that a proposal follows from, as whole files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Follows {
+    /// Every root, from version 1 to the one in force.
+    pub roots: Vec<String>,
+    /// The version in force of the other roles that it takes to check the change, each after the one that delegates to it.
+    pub roles: Vec<RoleText>,
+}
+
+/// A role's file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleText {
+    /// The role.
+    pub role: String,
+    /// The file, byte for byte.
+    pub file: String,
+}
+
+/// The next version of a role.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// The role.
+    pub role: String,
+    /// Its `signed` part: what is signed, in canonical form.
+    pub signed: Value,
+}
+
+/// One signature, and what the signer's program says of how it came about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    /// In lower-case hex.
+    pub sig: String,
+    /// With what kind of key: `file`, `pkcs11`, `command`, `kms`, or `outside` for one that was made by another program.
+    pub source: String,
+    /// When, by the signer's clock.
+    #[serde(with = "time::text")]
+    pub time: DateTime<Utc>,
+    /// The signer's program: name, version, and its own SHA-256.
+    pub tool: String,
+}
+
+impl Bundle {
+    /// A bundle without signatures.
+    pub fn new(kind: Kind, subject: String, proposed: DateTime<Utc>, follows: Follows, changes: Vec<Change>) -> Self {
+        Self {
+            format: FORMAT.into(),
+            schema: 1,
+            kind,
+            subject,
+            proposed,
+            reason: None,
+            follows,
+            changes,
+            names: BTreeMap::new(),
+            signatures: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a bundle; `name` is the file, for errors. Errs on everything that this program would not have written, to the byte.
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
+        let bad = |why: String| {
+            Error::input(format!("{name} is not a proposal: {why}")).rule("C-FORMAT").remedy(
+                "get the file again from whoever sent it; a proposal that was edited or damaged must not be used",
+            )
+        };
+        if bytes.len() as u64 > MAX_LENGTH {
+            return Err(bad(format!("it is longer than {MAX_LENGTH} bytes")));
+        }
+        let value = strict::parse(bytes).map_err(|e| bad(e.to_string()))?;
+        if let Some(schema) = value.get("schema").filter(|_| value.get("format") == Some(&FORMAT.into()))
+            && *schema != json!(1)
+        {
+            return Err(bad(format!("its schema is {schema}; this version knows 1")).remedy("use a newer tidegate"));
+        }
+        let bundle: Self = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
+        bundle.check().map_err(bad)?;
+        // Last, since a bundle that means something else is the better reason.
+        if bundle.to_bytes()? != bytes {
+            return Err(bad("it was altered: it is not in canonical form".into()));
+        }
+        Ok(bundle)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let bound = |what: &str, count: usize, most: usize| {
+            if count > most { Err(format!("it has {count} {what}, and {most} are the most")) } else { Ok(()) }
+        };
+        if self.format != FORMAT || self.schema != 1 {
+            return Err(format!("its format is {:?} {}, not {FORMAT:?} 1", self.format, self.schema));
+        }
+        bound("roots", self.follows.roots.len(), MAX_ROOTS)?;
+        bound("roles", self.follows.roles.len() + self.changes.len(), MAX_ROLES)?;
+        bound("signatures", self.signatures.values().map(BTreeMap::len).sum(), MAX_SIGNATURES)?;
+        bound("names", self.names.len(), MAX_ROLES)?;
+        let texts = self.names.values().chain([&self.subject]).chain(&self.reason);
+        let entries = || self.signatures.values().flatten();
+        let details = entries().flat_map(|(id, entry)| [id.as_str(), &entry.source, &entry.tool]);
+        for text in texts.map(String::as_str).chain(details) {
+            plain(text)?;
+        }
+        for (_, entry) in entries() {
+            let hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+            if entry.sig.len() > MAX_SIGNATURE || !entry.sig.bytes().all(hex) {
+                return Err("a signature is not in lower-case hex".into());
+            }
+        }
+        if self.changes.is_empty() {
+            return Err("it changes nothing".into());
+        }
+        for (at, change) in self.changes.iter().enumerate() {
+            if self.changes.iter().take(at).any(|other| other.role == change.role) {
+                return Err(format!("it changes {} twice", change.role));
+            }
+        }
+        if let Some(role) = self.signatures.keys().find(|role| self.change(role).is_none()) {
+            return Err(format!("it has signatures for {role}, which it does not change"));
+        }
+        Ok(())
+    }
+
+    /// The file's bytes: canonical JSON and a newline.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let value =
+            serde_json::to_value(self).map_err(|e| Error::bug("a proposal cannot be written").with_source(e))?;
+        let mut bytes =
+            strict::canonical(&value).map_err(|e| Error::bug("a proposal cannot be written").with_source(e))?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// What identifies the proposal whatever signatures it has: the SHA-256 of all that is signed and all that it follows from.
+    ///
+    /// Signers compare its first digits over the phone.
+    pub fn digest(&self) -> Result<String> {
+        let value = json!({
+            "changes": self.changes,
+            "follows": self.follows,
+            "kind": self.kind,
+            "proposed": time::format(self.proposed),
+            "subject": self.subject,
+        });
+        let bytes = strict::canonical(&value).map_err(|e| Error::bug("a proposal cannot be written").with_source(e))?;
+        Ok(to_hex(&Sha256::digest(bytes)))
+    }
+
+    /// The change of a role.
+    pub fn change(&self, role: &str) -> Option<&Change> {
+        self.changes.iter().find(|change| change.role == role)
+    }
+
+    /// The bytes that signatures of a role are over.
+    pub fn signed_bytes(&self, role: &str) -> Result<Vec<u8>> {
+        let change = self.change(role).ok_or_else(|| {
+            let roles: Vec<_> = self.changes.iter().map(|change| change.role.as_str()).collect();
+            Error::input(format!("the proposal does not change {role}"))
+                .remedy(format!("it changes: {}", roles.join(", ")))
+        })?;
+        strict::canonical(&change.signed).map_err(|e| Error::input(format!("{role} cannot be signed")).with_source(e))
+    }
+
+    /// The file that a role becomes with the signatures so far.
+    pub fn file(&self, role: &str) -> Result<Vec<u8>> {
+        let change = self.change(role).ok_or_else(|| Error::bug(format!("the proposal does not change {role}")))?;
+        let none = BTreeMap::new();
+        let signatures = self.signatures.get(role).unwrap_or(&none);
+        let signatures = signatures.iter().map(|(id, entry)| (id.clone(), entry.sig.clone())).collect();
+        crate::metadata::assemble(&change.signed, &signatures)
+    }
+
+    /// What people call a key: its name, else the start of its id.
+    pub fn label(&self, id: &KeyId) -> String {
+        self.names.get(id).cloned().unwrap_or_else(|| id.short().to_owned())
+    }
+
+    /// Adds a signature. Of two by one key the one that sorts first stays, so that the order of combining does not matter.
+    pub fn add(&mut self, role: &str, id: KeyId, signature: Signature) {
+        let signatures = self.signatures.entry(role.to_owned()).or_default();
+        match signatures.get(&id) {
+            Some(old) if *old <= signature => {}
+            _ => {
+                signatures.insert(id, signature);
+            }
+        }
+    }
+}
+
+/// Errs on text that could mislead on a terminal or is no line.
+fn plain(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > MAX_TEXT || !text.bytes().all(|c| (b' '..=b'~').contains(&c)) {
+        return Err(format!(
+            "{:?} is not 1 to {MAX_TEXT} printable ASCII characters",
+            text.chars().take(40).collect::<String>()
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! A ceremony in a workspace: started, combined, finished or given up.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, json};
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout::{self, DelegatedRole};
+use tidegate_client::tuf::key::KeyId;
+
+use super::bundle::{Bundle, Kind, MAX_LENGTH};
+use super::propose::{Wish, propose, satisfied};
+use super::transcript::{Tool, Transcript};
+use super::verify::{Verified, verify};
+use crate::error::{Error, Result};
+use crate::files::{self, Changes};
+use crate::keys::KeyRing;
+use crate::metadata::{Document, Edit, Repository};
+use crate::release::Ledger;
+use crate::release::ledger::Happening;
+use crate::workspace::Workspace;
+
+/// Where the one ceremony that is under way is kept.
+pub const FILE: &str = "proposals/ceremony.json";
+/// Where finished ones leave their transcripts.
+pub const TRANSCRIPTS: &str = "transcripts";
+
+/// The first root of the workspace, from which everything in it is verified.
+pub fn anchor(repository: &Repository) -> Result<&[u8]> {
+    repository.roots().first().map(Vec::as_slice).ok_or_else(|| Error::bug("a repository without roots"))
+}
+
+/// The ceremony that is under way, verified. Errs if there is none.
+pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Bundle, Verified)> {
+    let path = files::confined(workspace.dir(), FILE)?;
+    let Some(bytes) = files::read_if_exists(&path, MAX_LENGTH)? else {
+        return Err(Error::input("no ceremony is under way")
+            .rule("C-NONE")
+            .remedy("begin one: tidegate ceremony start"));
+    };
+    let bundle = Bundle::parse(FILE, &bytes)?;
+    let verified = verify(&bundle, anchor(repository)?)?;
+    Ok((bundle, verified))
+}
+
+/// Starts a ceremony. Errs while one is under way.
+pub fn start(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>) -> Result<Bundle> {
+    let path = files::confined(workspace.dir(), FILE)?;
+    if path.exists() {
+        return Err(Error::refused("a ceremony is under way").rule("C-ONE").remedy(
+            "finish it (tidegate ceremony status says what is missing), or give it up: tidegate ceremony abort",
+        ));
+    }
+    let repository = workspace.repository()?;
+    let settings = workspace.settings()?;
+    // A clock that runs behind what was signed last must not date a proposal.
+    Edit::new(&repository, now, settings.online())?;
+    let bundle = propose(&repository, &settings, &workspace.cohorts()?, wish, now)?;
+    let mut changes = Changes::default();
+    changes.put(FILE, bundle.to_bytes()?);
+    write_down(workspace, &mut changes, now, "ceremony-start", &bundle, actor, Map::new())?;
+    workspace.commit(changes)?;
+    Ok(bundle)
+}
+
+/// Keeps a bundle with more signatures than the one under way.
+pub fn keep(workspace: &Workspace, bundle: &Bundle, actor: &str, now: DateTime<Utc>) -> Result<()> {
+    let mut changes = Changes::default();
+    changes.put(FILE, bundle.to_bytes()?);
+    let signed: Map<_, _> = bundle
+        .signatures
+        .iter()
+        .map(|(role, by)| (role.clone(), json!(by.keys().map(KeyId::as_str).collect::<Vec<_>>())))
+        .collect();
+    let evidence = Map::from_iter([("signatures".to_owned(), signed.into())]);
+    write_down(workspace, &mut changes, now, "ceremony-sign", bundle, actor, evidence)?;
+    workspace.commit(changes)
+}
+
+/// Gives a ceremony up.
+pub fn abort(workspace: &Workspace, reason: Option<String>, actor: &str, now: DateTime<Utc>) -> Result<()> {
+    let path = files::confined(workspace.dir(), FILE)?;
+    let Some(bytes) = files::read_if_exists(&path, MAX_LENGTH)? else {
+        return Err(Error::input("no ceremony is under way").rule("C-NONE").remedy("there is nothing to give up"));
+    };
+    let mut changes = Changes::default();
+    changes.remove(FILE);
+    let mut ledger = Ledger::open(workspace.dir())?;
+    ledger.append(
+        now,
+        Happening {
+            event: "ceremony-abort",
+            // Whatever is wrong with the file must not keep it from being given up.
+            subject: Bundle::parse(FILE, &bytes).map_or_else(|_| "a damaged proposal".to_owned(), |b| b.subject),
+            actor: actor.to_owned(),
+            transition: None,
+            reason,
+            evidence: Map::from_iter([("file".to_owned(), Digest::of(&bytes).to_string().into())]),
+        },
+    )?;
+    ledger.put(&mut changes);
+    workspace.commit(changes)
+}
+
+/// A ceremony that is finished.
+#[derive(Debug)]
+pub struct Done {
+    /// The roles that got a new version.
+    pub roles: Vec<String>,
+    /// The transcript.
+    pub transcript: PathBuf,
+}
+
+/// Errs unless the proposal still follows from exactly what is in force.
+pub fn check_follows(bundle: &Bundle, repository: &Repository) -> Result<()> {
+    let stale = |what: String| {
+        Error::refused(format!("the proposal no longer follows from what is in force: {what}")).rule("C-STALE").remedy(
+            "give it up and begin again: tidegate ceremony abort, then start; signatures cannot be carried over",
+        )
+    };
+    let live = repository.roots();
+    if live.len() != bundle.follows.roots.len()
+        || !live.iter().zip(&bundle.follows.roots).all(|(a, b)| a == b.as_bytes())
+    {
+        return Err(stale(format!(
+            "root {} is in force, and it follows from root {}",
+            live.len(),
+            bundle.follows.roots.len()
+        )));
+    }
+    for text in &bundle.follows.roles {
+        let file = repository.role(&text.role);
+        if file.is_none_or(|file| file.bytes != text.file.as_bytes()) {
+            let version = file.map_or(0, |file| file.version);
+            return Err(stale(format!("{} {version} is in force", text.role)));
+        }
+    }
+    // A role that is new here must be new there.
+    for change in &bundle.changes {
+        let known = change.role == "root" || bundle.follows.roles.iter().any(|text| text.role == change.role);
+        if !known && repository.role(&change.role).is_some() {
+            return Err(stale(format!("{} exists already", change.role)));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the proposal the metadata in force: every threshold met, everything verified again, online roles renewed where it takes that,
+/// all files written or none.
+pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &str, now: DateTime<Utc>) -> Result<Done> {
+    let repository = workspace.repository()?;
+    let settings = workspace.settings()?;
+    let (bundle, verified) = open(workspace, &repository)?;
+    if bundle.kind == Kind::Release {
+        return Err(Error::refused("this is a release")
+            .remedy(format!("finish it with: tidegate release register {}", bundle.subject)));
+    }
+    check_follows(&bundle, &repository)?;
+    check_thresholds(&bundle, &verified)?;
+
+    let mut edit = Edit::new(&repository, now, settings.online())?;
+    for change in &bundle.changes {
+        edit.put_signed(&change.role, bundle.file(&change.role)?);
+    }
+    renew_online(&mut edit, &repository, &settings, &verified)?;
+    // Publishing ends with the timestamp, whatever else changes.
+    edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
+    let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a ceremony that changes nothing"))?;
+    let mut changes = finished.changes;
+    for (path, bytes) in new_targets(workspace, &bundle)? {
+        changes.put(path, bytes);
+    }
+    let transcript = Transcript::of(&bundle, &verified, &finished.repository, tool, now)?;
+    let name = format!("{TRANSCRIPTS}/{}", transcript.file_name());
+    changes.put(name.as_str(), transcript.to_markdown()?.into_bytes());
+    changes.remove(FILE);
+    let evidence = Map::from_iter([
+        ("digest".to_owned(), bundle.digest()?.into()),
+        ("roles".to_owned(), json!(finished.roles)),
+        ("transcript".to_owned(), name.as_str().into()),
+    ]);
+    write_down(workspace, &mut changes, now, "ceremony-finish", &bundle, actor, evidence)?;
+    workspace.commit(changes)?;
+    Ok(Done { roles: finished.roles, transcript: workspace.dir().join(name) })
+}
+
+/// Errs with who is missing unless every threshold is met.
+pub fn check_thresholds(bundle: &Bundle, verified: &Verified) -> Result<()> {
+    let short: Vec<String> = verified
+        .standing(bundle)?
+        .iter()
+        .filter(|standing| !standing.is_met())
+        .map(|standing| {
+            let missing: Vec<_> = standing.missing.iter().map(|id| bundle.label(id)).collect();
+            format!(
+                "{} has {} of {} signatures of {} (not yet: {})",
+                standing.role,
+                standing.signed.len(),
+                standing.threshold,
+                standing.by,
+                missing.join(", ")
+            )
+        })
+        .collect();
+    if short.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(short.join("; "))
+        .rule("C-THRESHOLD")
+        .remedy("have it signed, then: tidegate ceremony combine FILE"))
+}
+
+/// Signs anew what the proposal takes the signatures away from: snapshot, timestamp, and cohorts under a new rollout key.
+fn renew_online(
+    edit: &mut Edit<'_>,
+    repository: &Repository,
+    settings: &crate::config::Settings,
+    verified: &Verified,
+) -> Result<()> {
+    if let Some(root) = &verified.new_root {
+        let stays = |role: &str| repository.role(role).is_some_and(|file| satisfied(role, &file.bytes, root, None));
+        let keys = |root: &tidegate_client::tuf::metadata::Root| root.role("snapshot").map(|role| role.keyids.clone());
+        let changed = verified.roots.last().map(keys) != Some(keys(root));
+        // A key that came in signs from the first moment on, so that the one that goes can be taken away without a gap.
+        if !stays("snapshot") || changed {
+            edit.renew("snapshot", settings.roles.snapshot.expires.delta())?;
+        }
+    }
+    let root =
+        verified.new_root.as_ref().or(verified.roots.last()).ok_or_else(|| Error::bug("a chain without roots"))?;
+    for targets in verified.proposed.values() {
+        let delegated = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
+        for role in delegated {
+            let Some(DelegatedRole::Cohort { channel: name, .. }) = DelegatedRole::parse(&role.name) else { continue };
+            let lifetime = settings.channel(&name)?.rollout.expires.delta();
+            match repository.role(&role.name) {
+                None => edit.put(&role.name, Document::targets(), lifetime),
+                Some(file) if !satisfied(&role.name, &file.bytes, root, Some(targets)) => {
+                    edit.renew(&role.name, lifetime)?
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of cohort maps that new channels list.
+fn new_targets(workspace: &Workspace, bundle: &Bundle) -> Result<Vec<(String, Vec<u8>)>> {
+    let cohorts = workspace.cohorts()?;
+    let mut found = Vec::new();
+    for change in &bundle.changes {
+        let Some(DelegatedRole::Channel(name)) =
+            DelegatedRole::parse(&change.role).filter(|_| change.role != "root" && change.role != "targets")
+        else {
+            continue;
+        };
+        let path = layout::cohorts_path(&name);
+        let listed = change
+            .signed
+            .pointer("/targets")
+            .and_then(|targets| targets.get(&path))
+            .and_then(|file| file.pointer("/hashes/sha256"))
+            .and_then(|hash| hash.as_str());
+        let map = cohorts.map(&name)?;
+        let bytes = map.to_bytes().map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
+        let digest = Digest::of(&bytes);
+        if listed == Some(digest.to_string().as_str()) {
+            found.push((crate::store::path(&digest), bytes));
+        }
+    }
+    Ok(found)
+}
+
+fn write_down(
+    workspace: &Workspace,
+    changes: &mut Changes,
+    now: DateTime<Utc>,
+    event: &'static str,
+    bundle: &Bundle,
+    actor: &str,
+    mut evidence: Map<String, serde_json::Value>,
+) -> Result<()> {
+    evidence.insert("digest".into(), bundle.digest()?.into());
+    let mut ledger = Ledger::open(workspace.dir())?;
+    ledger.append(
+        now,
+        Happening {
+            event,
+            subject: bundle.subject.clone(),
+            actor: actor.to_owned(),
+            transition: None,
+            reason: bundle.reason.clone(),
+            evidence,
+        },
+    )?;
+    ledger.put(changes);
+    Ok(())
+}

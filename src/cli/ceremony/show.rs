@@ -1,0 +1,115 @@
+//! A proposal on the screen.
+
+use super::super::{Context, show};
+use crate::ceremony::{Bundle, Rehearsal, Review, Verified};
+use crate::error::Result;
+
+/// What a proposal changes.
+pub(super) fn review(cx: &Context, review: &Review) -> Result<()> {
+    if cx.ui.is_json() {
+        return cx.ui.json(review);
+    }
+    for line in lines(review) {
+        cx.ui.result(line)?;
+    }
+    Ok(())
+}
+
+/// The same as lines, for whoever must read it before signing.
+pub(super) fn lines(review: &Review) -> Vec<String> {
+    let mut lines = vec![
+        format!("proposal   {}", review.subject),
+        format!("digest     {}", review.digest),
+        format!("proposed   {}", tidegate_client::model::time::format(review.proposed)),
+        format!("follows    root {}", review.root_version),
+    ];
+    lines.extend(review.reason.as_ref().map(|reason| format!("reason     {reason}")));
+    for role in &review.roles {
+        let from = role.from.map_or_else(|| "new".to_owned(), |from| from.to_string());
+        lines.push(String::new());
+        lines.push(format!("{}  {from} -> {}", role.role, role.to));
+        let width =
+            |cell: fn(&crate::ceremony::Row) -> &String| role.rows.iter().map(|row| cell(row).len()).max().unwrap_or(0);
+        let (what, before) = (width(|row| &row.what), width(|row| &row.before));
+        for row in &role.rows {
+            let line = format!("  {} {:<what$}  {:<before$}  {}", row.mark, row.what, row.before, row.after);
+            lines.push(line.trim_end().to_owned());
+        }
+    }
+    for (heading, sentences) in [
+        ("This makes possible:", &review.possible),
+        ("This makes impossible:", &review.impossible),
+        ("Devices:", &review.devices),
+        ("WARNINGS:", &review.warnings),
+    ] {
+        if !sentences.is_empty() {
+            lines.push(String::new());
+            lines.push(heading.to_owned());
+            lines.extend(sentences.iter().map(|sentence| format!("  - {sentence}")));
+        }
+    }
+    lines
+}
+
+/// Who has signed and who is missing.
+pub(super) fn standing(cx: &Context, bundle: &Bundle, verified: &Verified) -> Result<()> {
+    let names = |ids: &[tidegate_client::tuf::key::KeyId]| {
+        let mut names: Vec<_> = ids
+            .iter()
+            .map(|id| match verified.holders.get(id) {
+                Some(holder) => format!("{} ({holder})", bundle.label(id)),
+                None => bundle.label(id),
+            })
+            .collect();
+        names.sort();
+        if names.is_empty() { "-".to_owned() } else { names.join(", ") }
+    };
+    let rows: Vec<Vec<String>> = verified
+        .standing(bundle)?
+        .iter()
+        .map(|standing| {
+            let state = if standing.is_met() { "met" } else { "open" };
+            vec![
+                standing.role.clone(),
+                standing.by.clone(),
+                format!("{} of {}", standing.signed.len(), standing.threshold),
+                state.to_owned(),
+                names(&standing.signed),
+                names(&standing.missing),
+            ]
+        })
+        .collect();
+    show::table(&cx.ui, &["ROLE", "BY THE KEYS OF", "HAS", "IS", "SIGNED", "NOT YET"], &rows)
+}
+
+/// What a rehearsal showed.
+pub(super) fn rehearsal(cx: &Context, rehearsal: &Rehearsal) -> Result<()> {
+    if cx.ui.is_json() {
+        return cx.ui.json(rehearsal);
+    }
+    for fate in &rehearsal.devices {
+        match &fate.error {
+            None => cx.ui.result(format_args!("follows    {} -> root {}", fate.device, fate.root))?,
+            Some(error) => cx.ui.result(format_args!("STRANDED   {}: {error}", fate.device))?,
+        }
+    }
+    cx.ui.result("")?;
+    if rehearsal.moments.is_empty() {
+        cx.ui.result("At every instant of publishing, every device verifies.")?;
+    } else {
+        cx.ui.result("While it is being published, these devices fail once and succeed at their next check:")?;
+        for fate in &rehearsal.moments {
+            cx.ui.result(format_args!("  {}", fate.device))?;
+        }
+    }
+    cx.ui.result("")?;
+    for loss in &rehearsal.losses {
+        let lost = loss.lost.join(" and ");
+        if loss.stuck.is_empty() {
+            cx.ui.result(format_args!("without {lost}: can be signed"))?;
+        } else {
+            cx.ui.result(format_args!("without {lost}: {}", loss.stuck.join("; ")))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! `tidegate ceremony sign`: read what a proposal changes, then sign it.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::super::passphrase::PassphraseArgs;
+use super::super::{Context, actor};
+use super::{Opened, Which, show};
+use crate::ceremony::{self, FILE, Tool};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::keys::{KeyUri, open};
+use crate::workspace::Workspace;
+
+/// Digits of the digest that a signer types: enough that nobody hits them by chance.
+const TYPED: usize = 8;
+
+/// Read what a proposal changes, and sign it
+///
+/// On any machine, with nothing but the file, a root that you trust and your key. The whole chain is checked from that root; what the
+/// file says of itself counts for nothing. You are asked to type the first digits of the proposal's digest, which you have compared with
+/// the other signers.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate ceremony sign ceremony.json --root root.json --key file:root-1.pem
+  tidegate ceremony sign ceremony.json --root root.json --key 'pkcs11:token=Root;object=root-2?module-path=/usr/lib/opensc-pkcs11.so'
+  tidegate ceremony sign --key root-1                     (in the workspace, by name)
+  tidegate ceremony sign --key root-1 --confirm 1f0c9a2b  (in a script)")]
+pub(super) struct Args {
+    #[command(flatten)]
+    which: Which,
+    /// The key: a URI, or its name in tidegate.toml (repeatable)
+    #[arg(long, value_name = "KEY", required = true)]
+    key: Vec<String>,
+    /// The first digits of the digest, at least 8, in place of the prompt
+    #[arg(long, value_name = "DIGITS")]
+    confirm: Option<String>,
+    /// Where to write the signed copy [default: in place]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    // In the workspace, two that sign at once must not lose each other's signature.
+    let workspace = match args.which.file {
+        None => Some(Workspace::open(&cx.dir)?),
+        Some(_) => None,
+    };
+    let Opened { path, mut bundle, verified } = args.which.open(cx)?;
+    let review = ceremony::review(&bundle, &verified, cx.now)?;
+    for line in show::lines(&review) {
+        cx.ui.status(line);
+    }
+    confirm(args, &review.digest)?;
+
+    let tool = Tool::this()?.to_string();
+    let mut passphrases = args.passphrase.source();
+    let mut signed = Vec::new();
+    for text in &args.key {
+        let (name, uri) = key(cx, text)?;
+        let signer = open(&name, &uri, &cx.dir, None, passphrases.as_mut())?;
+        for role in ceremony::sign(&mut bundle, &verified, signer.as_ref(), uri.source(), &tool, cx.now)? {
+            signed.push((role, bundle.label(&signer.public().id())));
+        }
+    }
+    let anchor = match &args.which.root {
+        Some(root) => files::read(root, ceremony::MAX_LENGTH)?,
+        None => super::workspace_root(cx, &path)?,
+    };
+    // Also that no holder has signed twice.
+    let verified = ceremony::verify(&bundle, &anchor)?;
+    let out = args.out.clone().unwrap_or(path);
+    match &workspace {
+        Some(workspace) if args.out.is_none() => ceremony::keep(workspace, &bundle, &actor(), cx.now)?,
+        _ => files::write_atomic(&out, &bundle.to_bytes()?)?,
+    }
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({"signed": signed, "file": out, "thresholds": verified.standing(&bundle)?}));
+    }
+    for (role, key) in signed {
+        cx.ui.result(format_args!("signed {role} with {key}"))?;
+    }
+    show::standing(cx, &bundle, &verified)?;
+    if out.ends_with(FILE) {
+        cx.ui.hint("tidegate ceremony status");
+    } else {
+        cx.ui.hint(format_args!("send {} back; there: tidegate ceremony combine FILE", out.display()));
+    }
+    Ok(())
+}
+
+fn confirm(args: &Args, digest: &str) -> Result<()> {
+    let typed = match &args.confirm {
+        Some(typed) => typed.clone(),
+        None if io::stdin().is_terminal() => {
+            super::super::ui::log(format_args!(
+                "\nTo sign this, type the first {TYPED} digits of the digest, as the other signers read them to you:"
+            ));
+            let mut line = String::new();
+            io::stdin().lock().read_line(&mut line).map_err(|e| Error::io("read", std::path::Path::new("stdin"), e))?;
+            line
+        }
+        None => {
+            return Err(Error::refused("nobody has confirmed what is to be signed, and there is no terminal to ask at")
+                .rule("C-CONFIRM")
+                .remedy(format!("read it (tidegate ceremony show), compare the digest, and give its first {TYPED} digits: --confirm DIGITS")));
+        }
+    };
+    let typed = typed.trim().to_ascii_lowercase();
+    if typed.len() >= TYPED && digest.starts_with(&typed) {
+        return Ok(());
+    }
+    Err(Error::refused("the digits are not those of this proposal's digest, so it was not signed")
+        .rule("C-CONFIRM")
+        .remedy("you may hold another proposal than the other signers; compare the whole digest with them"))
+}
+
+/// A key by URI, or by name in the workspace.
+fn key(cx: &Context, text: &str) -> Result<(String, KeyUri)> {
+    if text.contains(':') {
+        let uri = KeyUri::parse(text)?;
+        let name = match &uri {
+            KeyUri::File(path) => {
+                path.file_stem().map_or_else(|| "key".into(), |stem| stem.to_string_lossy().into_owned())
+            }
+            _ => "key".into(),
+        };
+        // A path on the command line counts from where one is, not from the workspace.
+        let uri = match uri {
+            KeyUri::File(path) => KeyUri::File(std::path::absolute(&path).unwrap_or(path)),
+            other => other,
+        };
+        return Ok((name, uri));
+    }
+    let settings = crate::config::Settings::load(&cx.dir)?;
+    let entries = settings.key_entries()?;
+    let found = entries.iter().find(|entry| entry.name == text).map(|entry| (entry.name.clone(), entry.uri.clone()));
+    found.ok_or_else(|| {
+        let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str()).collect();
+        Error::input(format!("tidegate.toml names no key {text:?}"))
+            .remedy(format!("give a URI such as file:KEY.pem, or one of: {}", names.join(", ")))
+    })
+}
