@@ -40,7 +40,7 @@ pub fn read_if_exists(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 
 /// Writes a file by temporary file, fsync, rename, and fsync of the folder.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
     let mut temp = tempfile::NamedTempFile::new_in(dir).map_err(|e| Error::io("write to", dir, e))?;
     temp.write_all(bytes).map_err(|e| Error::io("write", path, e))?;

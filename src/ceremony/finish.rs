@@ -236,7 +236,7 @@ fn renew_online(
             match repository.role(&role.name) {
                 None => edit.put(&role.name, Document::targets(), lifetime),
                 Some(file) if !satisfied(&role.name, &file.bytes, root, Some(targets)) => {
-                    edit.renew(&role.name, lifetime)?
+                    edit.renew(&role.name, lifetime)?;
                 }
                 Some(_) => {}
             }

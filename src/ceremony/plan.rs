@@ -145,7 +145,8 @@ impl Desk<'_> {
 
     fn signers(&self, role: &str, without: &BTreeSet<KeyId>) -> Result<String> {
         let (ids, threshold) = self.declared(role)?;
-        let names: Vec<_> = ids.iter().filter(|id| !without.contains(*id)).map(|id| self.label(id)).collect();
+        let mut names: Vec<_> = ids.iter().filter(|id| !without.contains(*id)).map(|id| self.label(id)).collect();
+        names.sort();
         Ok(format!("{threshold} of {}", names.join(", ")))
     }
 

@@ -61,11 +61,7 @@ pub fn propose(
         .collect();
     let mut bundle = Bundle::new(Kind::Ceremony, subject, now, follows(repository, &draft.order)?, changes);
     bundle.reason.clone_from(&wish.reason);
-    for (name, key) in &settings.keys {
-        if key.public.is_some() {
-            bundle.names.insert(settings.public(name)?.id(), name.to_string());
-        }
-    }
+    bundle.names = settings.key_names()?;
     // What was just made must pass what every signer checks.
     let first_root = repository.roots().first().ok_or_else(|| Error::bug("a repository without roots"))?;
     let bundle = Bundle::parse("the new proposal", &bundle.to_bytes()?)?;

@@ -157,10 +157,13 @@ impl Stage {
         for (role, (version, _, bytes)) in &translated {
             list(&mut snapshot, role, *version, bytes, false);
         }
+        // As they are right after a refresh: whether somebody kept them fresh is not what is rehearsed.
+        reissue(&mut snapshot, snapshot_version, now);
         let snapshot_bytes = shadow.file(&snapshot, &snapshot_signers)?;
         before.put("snapshot", snapshot_version, snapshot_bytes.clone());
         let (timestamp_version, mut timestamp, timestamp_signers) = online("timestamp")?;
         list(&mut timestamp, "snapshot", snapshot_version, &snapshot_bytes, true);
+        reissue(&mut timestamp, timestamp_version, now);
         before.put("timestamp", timestamp_version, shadow.file(&timestamp, &timestamp_signers)?);
 
         // The proposal, signed by everyone who has not lost a key, then what publishing renews, in the order in which it uploads.
@@ -234,8 +237,7 @@ impl Stage {
             // Looking for a path walks the delegations down to it; whether it is listed does not matter here.
             for path in &self.paths {
                 match updater.find(path) {
-                    Ok(_) => {}
-                    Err(tidegate_client::Error::TargetNotFound { .. }) => {}
+                    Ok(_) | Err(tidegate_client::Error::TargetNotFound { .. }) => {}
                     Err(e) => return Err(e),
                 }
             }

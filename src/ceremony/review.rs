@@ -93,6 +93,7 @@ pub fn review(bundle: &Bundle, verified: &Verified, now: DateTime<Utc>) -> Resul
         impossible: Vec::new(),
         warnings: Vec::new(),
         rows: Vec::new(),
+        examples: 0,
     };
     let mut roles = Vec::new();
     for change in &bundle.changes {
@@ -105,10 +106,15 @@ pub fn review(bundle: &Bundle, verified: &Verified, now: DateTime<Utc>) -> Resul
         } else if let Some(new) = verified.proposed.get(&change.role) {
             desk.targets(&change.role, verified.base.get(&change.role), new);
         }
-        desk.holders(&change.role, before.as_ref().map(|b| b.holders()).unwrap_or_default(), &after.holders());
+        let held = before.as_ref().map(crate::metadata::Document::holders).unwrap_or_default();
+        desk.holders(&change.role, &held, &after.holders());
         desk.others(&change.role, before_value.as_ref(), &change.signed);
         desk.expiry(&change.role, before_value.as_ref(), &change.signed);
         roles.push(RoleReview { role: change.role.clone(), from, to, rows: std::mem::take(&mut desk.rows) });
+    }
+    if desk.examples > 0 {
+        desk.warnings
+            .push(format!("{} of the keys are example keys, whose private parts everyone knows", desk.examples));
     }
     let devices = devices(bundle, verified);
     Ok(Review {
@@ -130,6 +136,7 @@ struct Desk<'a> {
     verified: &'a Verified,
     now: DateTime<Utc>,
     rows: Vec<Row>,
+    examples: usize,
     possible: Vec<String>,
     impossible: Vec<String>,
     warnings: Vec<String>,
@@ -196,8 +203,7 @@ impl Desk<'_> {
                 self.warnings
                     .push(format!("the {name} key {} is of a kind that devices cannot verify", self.bundle.label(id)));
             } else if key.is_some_and(crate::keys::example::is_example) {
-                self.warnings
-                    .push(format!("the {name} key {} is an example key, known to everyone", self.bundle.label(id)));
+                self.examples += 1;
             }
         }
         let count = after.keyids.len() as u64;
@@ -353,14 +359,14 @@ impl Desk<'_> {
         }
     }
 
-    fn holders(&mut self, role: &str, before: BTreeMap<KeyId, String>, after: &BTreeMap<KeyId, String>) {
-        for (id, holder) in &before {
+    fn holders(&mut self, role: &str, before: &BTreeMap<KeyId, String>, after: &BTreeMap<KeyId, String>) {
+        for (id, holder) in before {
             match after.get(id) {
                 Some(new) if new != holder => {
-                    self.row('~', format!("holder of {}", self.bundle.label(id)), holder, new)
+                    self.row('~', format!("holder of {}", self.bundle.label(id)), holder, new);
                 }
                 None if self.key_stays(role, id) => {
-                    self.row('-', format!("holder of {}", self.bundle.label(id)), holder, "")
+                    self.row('-', format!("holder of {}", self.bundle.label(id)), holder, "");
                 }
                 _ => {}
             }
@@ -447,7 +453,9 @@ impl Desk<'_> {
 
 fn patterns(paths: &PathSet) -> String {
     match paths {
-        PathSet::Patterns(paths) => paths.iter().map(|p| p.as_str()).collect::<Vec<_>>().join(" "),
+        PathSet::Patterns(paths) => {
+            paths.iter().map(tidegate_client::tuf::path::Pattern::as_str).collect::<Vec<_>>().join(" ")
+        }
         PathSet::HashPrefixes(prefixes) => format!("hashes {}", prefixes.join(" ")),
     }
 }

@@ -250,7 +250,7 @@ impl Transcript {
                     s.scheme,
                     s.source,
                     time::format(s.time),
-                    cell(&s.tool)
+                    cell(&short_tool(&s.tool))
                 )?;
             }
             writeln!(out)?;
@@ -372,6 +372,14 @@ fn thresholds(bundle: &Bundle, verified: &Verified) -> Result<Vec<ThresholdRecor
 fn role_record(review: &RoleReview) -> RoleRecord {
     let row = |row: &Row| [row.mark.to_string(), row.what.clone(), row.before.clone(), row.after.clone()];
     RoleRecord { role: review.role.clone(), version: review.to, rows: review.rows.iter().map(row).collect() }
+}
+
+/// A program's line with the first digits of its hash; the JSON has them all.
+fn short_tool(tool: &str) -> String {
+    match tool.split_once(" sha256:") {
+        Some((version, hash)) => format!("{version} sha256:{}", hash.get(..16).unwrap_or(hash)),
+        None => tool.to_owned(),
+    }
 }
 
 /// Text that stays within its cell.

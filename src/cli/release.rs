@@ -118,8 +118,11 @@ struct SignArgs {
     /// Which release
     release: ReleaseSpec,
     /// The key to sign with, as tidegate.toml names it (repeatable)
-    #[arg(long, value_name = "NAME", required = true)]
+    #[arg(long, value_name = "NAME", required_unless_present = "copy")]
     key: Vec<String>,
+    /// Take the signatures of a copy that was signed elsewhere, with tidegate ceremony sign (repeatable)
+    #[arg(long, value_name = "FILE")]
+    copy: Vec<PathBuf>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
@@ -249,11 +252,15 @@ fn manifest(args: &ReleaseArgs, cx: &Context) -> Result<()> {
 fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
-    let signed = signing::sign(&workspace, &args.release, &args.key, &mut ring, cx.now)?;
+    let copies = args.copy.iter().map(|path| Ok((path.display().to_string(), super::ceremony::read_bundle(path)?)));
+    let copies = copies.collect::<Result<Vec<_>>>()?;
+    let signed = signing::sign(&workspace, &args.release, &args.key, &copies, &mut ring, cx.now)?;
     if cx.ui.is_json() {
         return cx.ui.json(&signatures(&signed, &ring));
     }
-    cx.ui.status(format_args!("Signed {} with {}", signed.record.id(), args.key.join(", ")));
+    if !args.key.is_empty() {
+        cx.ui.status(format_args!("Signed {} with {}", signed.record.id(), args.key.join(", ")));
+    }
     cx.ui.result(format_args!(
         "{} of {} signatures: {}",
         signed.signers.len(),

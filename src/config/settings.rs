@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use tidegate_client::model::name::{HardwareId, Name, Text};
-use tidegate_client::tuf::key::Key;
+use tidegate_client::tuf::key::{Key, KeyId};
 
 use super::{Span, check_schema, invalid, load, parse};
 use crate::error::{Error, Result};
@@ -244,6 +244,12 @@ impl Settings {
                 })
             })
             .collect()
+    }
+
+    /// What the keys are called, by id.
+    pub fn key_names(&self) -> Result<BTreeMap<KeyId, String>> {
+        let known = self.keys.iter().filter(|(_, key)| key.public.is_some());
+        known.map(|(name, _)| Ok((self.public(name)?.id(), name.to_string()))).collect()
     }
 
     /// The public part of the key called `name`.

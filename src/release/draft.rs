@@ -201,7 +201,8 @@ pub fn manifest(workspace: &Workspace, spec: &ReleaseSpec, actor: &str, now: Dat
         (manifest, bytes)
     };
     let lifetime = settings.channel(&id.channel)?.release.expires;
-    let proposal = Proposal::release(&id, &manifest, &bytes, &repository, lifetime, now)?;
+    let names = settings.key_names()?;
+    let proposal = Proposal::release(&id, &manifest, &bytes, &repository, lifetime, names, now)?;
     let previous = previous(siblings(), manifest.sequence);
     let previous_manifest = previous.map(|previous| previous.manifest(dir)).transpose()?.map(|(manifest, _)| manifest);
     let differences = diff(previous_manifest.as_ref(), &manifest);

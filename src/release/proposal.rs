@@ -1,56 +1,39 @@
-//! A change that waits for a threshold of signatures: `proposals/NAME.json`.
+//! A release that waits for its signatures: `proposals/NAME.json`.
 //!
-//! A proposal holds the complete next version of a role, the version it follows from, and the signatures so far. Signing in parallel and
-//! combining in any order gives the same bytes, since signatures are kept by key id.
+//! The file is a [`Bundle`], the same that ceremonies use: it can be shown, signed and combined on any machine with
+//! `tidegate ceremony`, from a root that the signer trusts. Only its end is another one: `tidegate release register`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::layout;
 use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::time;
 use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::tuf::key::KeyId;
 use tidegate_client::tuf::metadata::Envelope;
 use tidegate_client::tuf::valid_signers;
 
-use super::record::{MAX_LENGTH, ReleaseId, from_file, to_file};
+use super::record::ReleaseId;
+use crate::ceremony::{self, Bundle, Change, Kind, Signature};
 use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::files::{self, Changes};
 use crate::keys::Signer;
-use crate::metadata::{Document, Repository, assemble};
+use crate::metadata::{Document, Repository};
 
 /// Where proposals are.
 pub const DIR: &str = "proposals";
 
-/// A change that waits for signatures.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A release that waits for its signatures.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Proposal {
-    /// The form of the file: 1.
-    pub schema: u64,
-    /// What it is for: `release`.
-    pub kind: String,
-    /// The release, as `CHANNEL/PRODUCT/VERSION`.
-    pub release: String,
     /// The role to be changed.
     pub role: String,
     /// The version of the role that this follows from.
     pub base_version: u64,
-    /// SHA-256 of that version's file.
-    pub base_sha256: Digest,
-    /// When it was proposed.
-    #[serde(with = "time::text")]
-    pub proposed: DateTime<Utc>,
-    /// The role's next version: what is signed.
-    pub signed: Value,
-    /// Signatures in hex, by key id.
-    pub signatures: BTreeMap<KeyId, String>,
+    bundle: Bundle,
 }
 
 impl Proposal {
@@ -61,22 +44,17 @@ impl Proposal {
         manifest_bytes: &[u8],
         repository: &Repository,
         lifetime: Span,
+        names: BTreeMap<KeyId, String>,
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let role = layout::channel_role(&id.channel);
         let base = repository.must_have(&role)?;
-        let signed = next_version(&base.document, base.version, id, manifest, manifest_bytes, lifetime, now);
-        Ok(Self {
-            schema: 1,
-            kind: "release".into(),
-            release: id.to_string(),
-            role,
-            base_version: base.version,
-            base_sha256: Digest::of(&base.bytes),
-            proposed: now,
-            signed: signed.to_value(),
-            signatures: BTreeMap::new(),
-        })
+        let signed = next_version(&base.document, base.version, id, manifest, manifest_bytes, lifetime, now).to_value();
+        let follows = ceremony::follows(repository, std::slice::from_ref(&role))?;
+        let changes = vec![Change { role: role.clone(), signed }];
+        let mut bundle = Bundle::new(Kind::Release, id.to_string(), now, follows, changes);
+        bundle.names = names;
+        Ok(Self { role, base_version: base.version, bundle })
     }
 
     /// The file of a release's proposal.
@@ -87,26 +65,28 @@ impl Proposal {
     /// Reads a release's proposal, if there is one.
     pub fn load(dir: &Path, id: &ReleaseId) -> Result<Option<Self>> {
         let name = Self::file(id);
-        let Some(bytes) = files::read_if_exists(&files::confined(dir, &name)?, MAX_LENGTH)? else { return Ok(None) };
-        let proposal: Self = from_file(&name, &bytes)?;
-        if proposal.release != id.to_string() {
-            return Err(Error::input(format!("{name} is a proposal for {}", proposal.release))
-                .remedy(format!("propose it anew: tidegate release manifest {id}")));
+        let path = files::confined(dir, &name)?;
+        let Some(bytes) = files::read_if_exists(&path, ceremony::MAX_LENGTH)? else { return Ok(None) };
+        let bundle = Bundle::parse(&name, &bytes)?;
+        let role = layout::channel_role(&id.channel);
+        let [change] = bundle.changes.as_slice() else { return Err(another(&name, &bundle, id)) };
+        if bundle.kind != Kind::Release || bundle.subject != id.to_string() || change.role != role {
+            return Err(another(&name, &bundle, id));
         }
-        Ok(Some(proposal))
+        let version = change.signed.get("version").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        Ok(Some(Self { role, base_version: version.saturating_sub(1), bundle }))
     }
 
     /// Writes the proposal with the other changes.
     pub fn put(&self, id: &ReleaseId, changes: &mut Changes) -> Result<()> {
-        changes.put(Self::file(id), to_file(self)?);
+        changes.put(Self::file(id), self.bundle.to_bytes()?);
         Ok(())
     }
 
     /// Whether the role is still as it was when this was proposed.
     pub fn follows(&self, repository: &Repository) -> bool {
-        repository
-            .role(&self.role)
-            .is_some_and(|base| base.version == self.base_version && Digest::of(&base.bytes) == self.base_sha256)
+        let base = self.bundle.follows.roles.iter().find(|text| text.role == self.role);
+        repository.role(&self.role).zip(base).is_some_and(|(live, base)| live.bytes == base.file.as_bytes())
     }
 
     /// Errs unless this proposes exactly that the release with this manifest is listed, and nothing else: whoever signs must not have to
@@ -121,8 +101,8 @@ impl Proposal {
     ) -> Result<()> {
         let base = repository.must_have(&self.role)?;
         let expected =
-            next_version(&base.document, base.version, id, manifest, manifest_bytes, lifetime, self.proposed);
-        if expected.to_value() == self.signed && self.role == layout::channel_role(&id.channel) {
+            next_version(&base.document, base.version, id, manifest, manifest_bytes, lifetime, self.bundle.proposed);
+        if self.bundle.change(&self.role).is_some_and(|change| change.signed == expected.to_value()) {
             return Ok(());
         }
         Err(Error::trust(format!("{} proposes something else than listing {id}", Self::file(id)))
@@ -132,11 +112,17 @@ impl Proposal {
 
     /// The file that the role becomes with the signatures so far.
     pub fn assemble(&self) -> Result<Vec<u8>> {
-        assemble(&self.signed, &self.signatures)
+        self.bundle.file(&self.role)
     }
 
-    /// Adds a signature. Errs when the key has no say in the role.
-    pub fn sign(&mut self, signer: &dyn Signer, repository: &Repository) -> Result<()> {
+    /// Adds a signature, made at `now` by a key of the kind `source`. Errs when the key has no say in the role.
+    pub fn sign(
+        &mut self,
+        signer: &dyn Signer,
+        source: &str,
+        repository: &Repository,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
         let id = signer.public().id();
         let (_, role) = repository.keys_of(&self.role).ok_or_else(|| Error::bug("a role without keys"))?;
         if !role.keyids.contains(&id) {
@@ -145,22 +131,33 @@ impl Proposal {
                 .rule("R-KEY")
                 .remedy(format!("sign with one of its keys: {}", ids.join(", "))));
         }
-        let envelope = self.envelope()?;
-        let signature = signer.sign(envelope.signed_bytes())?;
-        self.signatures.insert(id, to_hex(&signature));
+        let sig = to_hex(&signer.sign(&self.bundle.signed_bytes(&self.role)?)?);
+        let tool = concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned();
+        self.bundle.add(&self.role, id, Signature { sig, source: source.to_owned(), time: now, tool });
+        Ok(())
+    }
+
+    /// Adds the signatures of copies that were signed elsewhere; all or, if one is not a copy of this, none.
+    pub fn combine(&mut self, copies: &[(String, Bundle)], repository: &Repository) -> Result<()> {
+        if !copies.is_empty() {
+            self.bundle = ceremony::combine(&self.bundle, copies, ceremony::anchor(repository)?)?;
+        }
         Ok(())
     }
 
     /// The keys whose signatures are valid, and how many it takes.
     pub fn signers(&self, repository: &Repository) -> Result<(Vec<KeyId>, u64)> {
         let Some((keys, role)) = repository.keys_of(&self.role) else { return Ok((Vec::new(), u64::MAX)) };
-        Ok((valid_signers(keys, role, &self.envelope()?), role.threshold))
+        let envelope = Envelope::parse(&self.role, &self.assemble()?).map_err(|e| {
+            Error::input(format!("the proposal for {} is malformed", self.bundle.subject)).with_source(e)
+        })?;
+        Ok((valid_signers(keys, role, &envelope), role.threshold))
     }
+}
 
-    fn envelope(&self) -> Result<Envelope> {
-        Envelope::parse(&self.role, &self.assemble()?)
-            .map_err(|e| Error::input(format!("the proposal for {} is malformed", self.release)).with_source(e))
-    }
+fn another(name: &str, bundle: &Bundle, id: &ReleaseId) -> Error {
+    Error::input(format!("{name} is a proposal for {}", bundle.subject))
+        .remedy(format!("propose it anew: tidegate release manifest {id}"))
 }
 
 fn next_version(

@@ -9,6 +9,7 @@ use super::draft::write_down;
 use super::proposal::Proposal;
 use super::record::{Record, ReleaseSpec};
 use super::state::{Event, Facts};
+use crate::ceremony::Bundle;
 use crate::error::{Error, Result};
 use crate::files::Changes;
 use crate::keys::KeyRing;
@@ -29,11 +30,12 @@ pub struct Signed {
     pub threshold: u64,
 }
 
-/// Adds the signatures of the keys `names` to a release's proposal.
+/// Adds the signatures of the keys `names`, and those in copies of it that were signed elsewhere, to a release's proposal.
 pub fn sign(
     workspace: &Workspace,
     spec: &ReleaseSpec,
     names: &[String],
+    copies: &[(String, Bundle)],
     ring: &mut KeyRing,
     now: DateTime<Utc>,
 ) -> Result<Signed> {
@@ -52,8 +54,10 @@ pub fn sign(
     proposal.check(&id, &manifest, &bytes, &repository, lifetime)?;
     for name in names {
         check_key(name, &proposal.role, &repository, ring)?;
-        proposal.sign(ring.signer(name)?.as_ref(), &repository)?;
+        let source = ring.entry(name)?.uri.source();
+        proposal.sign(ring.signer(name)?.as_ref(), source, &repository, now)?;
     }
+    proposal.combine(copies, &repository)?;
     let (signers, threshold) = proposal.signers(&repository)?;
     facts.signatures = signers.len() as u64;
     let before = record.status();

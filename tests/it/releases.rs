@@ -87,7 +87,7 @@ impl Fleet {
 
     fn sign(&self, spec: &ReleaseSpec) -> Result<(), Error> {
         let (workspace, mut ring) = self.open();
-        signing::sign(&workspace, spec, &["release-1".into(), "release-2".into()], &mut ring, self.now).map(|_| ())
+        signing::sign(&workspace, spec, &["release-1".into(), "release-2".into()], &[], &mut ring, self.now).map(|_| ())
     }
 
     fn register(&self, spec: &ReleaseSpec) -> Result<(), Error> {
@@ -161,23 +161,30 @@ fn of_two_proposals_the_later_one_is_proposed_anew() {
 
 #[test]
 fn a_proposal_that_says_something_else_is_not_signed() {
+    type Edit = fn(&mut serde_json::Value);
     let fleet = Fleet::new();
     let spec = fleet.draft("1.0.0", |_| ());
     let path = fleet.path().join("proposals/stable-os-1.0.0.json");
     let text = fs::read_to_string(&path).unwrap();
-    for (from, to) in [
-        ("stable/releases/os/1.0.0/image.bin", "stable/releases/os/1.0.0/other.bin"),
-        ("\"threshold\": 1", "\"threshold\": 0"),
-        ("\"version\": 2", "\"version\": 3"),
-        ("\"length\": 21", "\"length\": 22"),
-    ] {
-        assert!(text.contains(from), "{from}");
-        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+    let edits: [(&str, Edit); 4] = [
+        ("another file", |signed| {
+            let image = signed["targets"]["stable/releases/os/1.0.0/image.bin"].clone();
+            signed["targets"]["stable/releases/os/1.0.0/other.bin"] = image;
+        }),
+        ("a threshold", |signed| signed["delegations"]["roles"][0]["threshold"] = 2.into()),
+        ("the version", |signed| signed["version"] = 3.into()),
+        ("a length", |signed| signed["targets"]["stable/releases/os/1.0.0/image.bin"]["length"] = 22.into()),
+    ];
+    for (what, edit) in edits {
+        let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        edit(&mut value["changes"][0]["signed"]);
+        let bytes = tidegate_client::tuf::json::canonical(&value).unwrap();
+        fs::write(&path, [bytes.as_slice(), b"\n"].concat()).unwrap();
         let error = fleet.sign(&spec).unwrap_err();
-        assert_eq!(error.rule_id(), Some("R-PROPOSAL"), "{to}: {error}");
+        assert_eq!(error.rule_id(), Some("R-PROPOSAL"), "{what}: {error}");
     }
     fs::write(&path, "{").unwrap();
-    assert!(fleet.sign(&spec).unwrap_err().to_string().contains("is malformed"));
+    assert_eq!(fleet.sign(&spec).unwrap_err().rule_id(), Some("C-FORMAT"));
     fs::write(&path, text).unwrap();
     fleet.sign(&spec).unwrap();
 }

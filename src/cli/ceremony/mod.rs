@@ -190,7 +190,7 @@ impl Which {
     }
 }
 
-fn read_bundle(path: &Path) -> Result<Bundle> {
+pub(in crate::cli) fn read_bundle(path: &Path) -> Result<Bundle> {
     let name = path.display().to_string();
     let bytes = files::read_if_exists(path, MAX_LENGTH)?.ok_or_else(|| {
         if path.ends_with(FILE) {
@@ -380,14 +380,13 @@ fn key_id(bundle: &Bundle, verified: &Verified, text: &str) -> Result<KeyId> {
             bundle.names.get(*id).is_some_and(|name| name == text) || (text.len() >= 8 && id.as_str().starts_with(text))
         })
         .collect();
-    match found.as_slice() {
-        [id] => Ok((*id).clone()),
-        _ => {
-            let names: Vec<_> = ids.iter().map(|id| bundle.label(id)).collect();
-            Err(Error::refused(format!("{text} is not one key that has a say in this proposal"))
-                .rule("C-KEY")
-                .remedy(format!("those are: {}", names.join(", "))))
-        }
+    if let [id] = found.as_slice() {
+        Ok((*id).clone())
+    } else {
+        let names: Vec<_> = ids.iter().map(|id| bundle.label(id)).collect();
+        Err(Error::refused(format!("{text} is not one key that has a say in this proposal"))
+            .rule("C-KEY")
+            .remedy(format!("those are: {}", names.join(", "))))
     }
 }
 

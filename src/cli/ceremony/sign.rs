@@ -63,9 +63,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let mut signed = Vec::new();
     for text in &args.key {
         let (name, uri) = key(cx, text)?;
-        let signer = open(&name, &uri, &cx.dir, None, passphrases.as_mut())?;
-        for role in ceremony::sign(&mut bundle, &verified, signer.as_ref(), uri.source(), &tool, cx.now)? {
-            signed.push((role, bundle.label(&signer.public().id())));
+        let opened = open(&name, &uri, &cx.dir, None, passphrases.as_mut())?;
+        for role in ceremony::sign(&mut bundle, &verified, opened.as_ref(), uri.source(), &tool, cx.now)? {
+            signed.push((role, bundle.label(&opened.public().id())));
         }
     }
     let anchor = match &args.which.root {
