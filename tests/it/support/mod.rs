@@ -21,17 +21,9 @@ pub fn skip(reason: &str) {
     eprintln!("SKIPPED: {reason}");
 }
 
-/// A Python that has python-tuf: `TIDEGATE_PYTHON`, else `python3`. Without one the test is skipped.
+/// A Python that has python-tuf; without one the test is skipped. `pip install -r tests/interop/requirements.txt` brings it.
 pub fn python_tuf() -> Option<PathBuf> {
-    let python = PathBuf::from(std::env::var_os("TIDEGATE_PYTHON").unwrap_or_else(|| "python3".into()));
-    let found = Command::new(&python).args(["-c", "import tuf"]).output().is_ok_and(|out| out.status.success());
-    if !found {
-        skip(&format!(
-            "{} has no python-tuf; `pip install -r tests/interop/requirements.txt`, or set TIDEGATE_PYTHON to one that has",
-            python.display()
-        ));
-    }
-    found.then_some(python)
+    tools::python(&["tuf"])
 }
 
 /// Runs a script of `tests/interop` and gives back what it prints, which must be JSON.

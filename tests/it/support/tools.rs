@@ -1,6 +1,5 @@
 //! Programs from outside that some tests need.
 
-#[cfg(feature = "kms")]
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -11,7 +10,6 @@ pub fn have(program: &str, probe: &str) -> bool {
     missing_unless(found, program)
 }
 
-#[cfg(feature = "kms")]
 /// A Python that can import every one of `modules`; `TIDEGATE_PYTHON` names another interpreter than `python3`.
 pub fn python(modules: &[&str]) -> Option<PathBuf> {
     let python = PathBuf::from(std::env::var_os("TIDEGATE_PYTHON").unwrap_or_else(|| "python3".into()));
