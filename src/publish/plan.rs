@@ -270,17 +270,28 @@ impl Live {
     }
 }
 
-/// The version of the newest of our roots that is published; usually the newest there is, which takes one request.
+/// The version of the newest of our roots that is published; usually the newest there is, which takes two requests.
+///
+/// Errs if a root is published that is not ours: its keys may be others, and what ours sign would be refused by every device.
 async fn newest_live_root(remote: &Remote, roots: &[RoleFile], requests: &mut u64) -> Result<u64> {
+    let conflict = |file: &str| {
+        Error::new(
+            Kind::Conflict,
+            format!("metadata/{file} at {} is a root that this workspace does not have", remote.name()),
+        )
+        .remedy("take that root over first; if nobody knows where it comes from, publish nothing before that is clear")
+    };
+    let limit = Limits::default().root_length;
+    let next = roots.last().map_or(1, |root| root.version.saturating_add(1));
+    let file = metadata_file("root", Some(next));
+    *requests += 1;
+    if remote.read(&format!("metadata/{file}"), limit).await?.is_some() {
+        return Err(conflict(&file));
+    }
     for root in roots.iter().rev() {
         *requests += 1;
-        let key = format!("metadata/{}", root.file);
-        if let Some(seen) = remote.read(&key, Limits::default().root_length).await? {
-            if *seen.bytes == *root.bytes {
-                return Ok(root.version);
-            }
-            return Err(Error::new(Kind::Conflict, format!("{key} at {} is another root than ours", remote.name()))
-                .remedy("do not publish before it is clear where that root came from"));
+        if let Some(seen) = remote.read(&format!("metadata/{}", root.file), limit).await? {
+            return if *seen.bytes == *root.bytes { Ok(root.version) } else { Err(conflict(&root.file)) };
         }
     }
     Ok(0)

@@ -85,7 +85,7 @@ async fn a_first_publication_creates_everything_and_the_second_finds_nothing_to_
 
     let again = plan(&forge, &remote).await.unwrap();
     assert!(again.is_done());
-    assert_eq!((again.requests, again.totals().requests), (2, 0), "no listing, whatever the size of the repository");
+    assert_eq!((again.requests, again.totals().requests), (3, 0), "no listing, whatever the size of the repository");
     assert!(again.notices.is_empty());
     assert_eq!(publish(&forge, &remote).await.unwrap().written, 0);
 
@@ -305,6 +305,16 @@ async fn a_workspace_that_did_not_grow_out_of_what_is_live_is_refused() {
     assert!(error.to_string().contains("is at snapshot 5, which this workspace has never had"), "{error}");
     let live = check(&forge, place.path());
     assert_eq!(live, 5, "and nothing was touched");
+
+    // A root that only the other has: its keys may be others.
+    let mut rotated = forge.fork();
+    rotated.renew(&["root"]);
+    publish(&rotated, &remote).await.unwrap();
+    forge.renew(&["stable"]);
+    forge.renew(&["stable"]);
+    let error = plan(&forge, &remote).await.unwrap_err();
+    assert!(error.to_string().contains("2.root.json"), "{error}");
+    assert_eq!(error.kind(), Kind::Conflict);
 
     std::fs::write(place.path().join("metadata/timestamp.json"), "hello").unwrap();
     let error = plan(&forge, &remote).await.unwrap_err();
