@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -71,6 +71,17 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Guard(#[allow(dead_code, reason = "closing the file releases the lock")] File);
 
+/// The folder that a path means, whether or not it is there yet: absolute, without links and `..` in what is there.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(resolved(parent)?.join(name))
+        }
+        (found, _, _) => found,
+    }
+}
+
 impl Remote {
     /// Opens a place by name: a path or a `file://` URL. It need not exist yet.
     pub fn open(place: &str) -> Result<Self> {
@@ -85,7 +96,7 @@ impl Remote {
             }
             None => PathBuf::from(place),
         };
-        let root = std::path::absolute(&root).map_err(|error| Error::io("find", &root, error))?;
+        let root = resolved(&root).map_err(|error| Error::io("find", &root, error))?;
         let prefix = Key::from_absolute_path(&root)
             .map_err(|error| Error::usage(format!("{place} cannot be published to")).with_source(error))?;
         // Rooted at `/` rather than at the folder, which need not exist before the first write.

@@ -4,6 +4,7 @@
 mod cli;
 mod commands;
 mod cost;
+mod docs;
 mod full_disk;
 mod interop;
 mod keys;
