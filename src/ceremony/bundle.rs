@@ -4,7 +4,7 @@
 //! changes, the roots and roles that these follow from, and the signatures so far. It is canonical JSON, byte for byte: a file
 //! that was altered anywhere is no bundle any more, or another one.
 //!
-//! Nothing in a bundle is believed because the bundle says so: [`verify`](super::verify) checks all of it from a root that the
+//! Nothing in a bundle is believed because the bundle says so: [`verify`](fn@super::verify) checks all of it from a root that the
 //! signer was given.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! From a workspace to a store that devices read: DESIGN.md section 6.
 //!
-//! A [`plan`] says what is new, changed and unchanged and what devices will notice; [`execute`] carries it out. Targets come
+//! A [`plan()`] says what is new, changed and unchanged and what devices will notice; [`execute()`] carries it out. Targets come
 //! first, then the roles that list them, then what lists those, and `timestamp.json` last, replaced only if it is still the one
 //! that the plan was made from. So at every instant all that the live timestamp leads to is there, an interrupted publication has
 //! changed nothing that devices see, and of two publishers at once one wins and the other is told.

@@ -33,7 +33,7 @@ pub(crate) fn whole(instant: Instant) -> Instant {
     DateTime::from_timestamp(instant.timestamp(), 0).unwrap_or(instant)
 }
 
-/// Whether [`format`] writes this instant so that [`parse`] reads it.
+/// Whether [`format()`] writes this instant so that [`parse`] reads it.
 pub(crate) fn in_range(instant: Instant) -> bool {
     (0..=LAST).contains(&instant.timestamp())
 }
