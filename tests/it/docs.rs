@@ -14,7 +14,10 @@ fn blocks(page: &str, kinds: &[&str]) -> String {
         match (line.strip_prefix("```"), within) {
             (Some(info), None) => within = Some(kinds.contains(&info)),
             (Some(_), Some(_)) => within = None,
-            (None, Some(true)) => script += &format!("{line}\n"),
+            (None, Some(true)) => {
+                script += line;
+                script.push('\n');
+            }
             (None, _) => {}
         }
     }
