@@ -12,6 +12,7 @@
 //! that is cut short anywhere is made up for by the next.
 
 mod host;
+mod schedule;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use chrono::TimeDelta;
 use serde::Serialize;
 
 pub use host::{BootInfo, Entry, Host, StubHost, SystemHost};
+pub use schedule::Schedule;
 
 use crate::command::Command;
 use crate::device::{Check, Device, Downloaded, Release, Update};
@@ -34,8 +36,8 @@ use crate::retry::{Retry, jitter};
 pub struct AgentOptions {
     /// How much is tolerated of a release.
     pub tolerance: Tolerance,
-    /// What tells whether a release on trial is well. Without it, one is as soon as this program runs in it.
-    pub health: Option<Health>,
+    /// What tells whether a release on trial is well.
+    pub health: Health,
     /// What restarts the device, or the programs that a release consists of. Without it, someone else does.
     pub restart: Option<Command>,
     /// How long to wait after failures.
@@ -48,7 +50,7 @@ impl Default for AgentOptions {
     fn default() -> Self {
         Self {
             tolerance: Tolerance::default(),
-            health: None,
+            health: Health::Runs,
             restart: None,
             retry: Retry::CHECKS,
             ignores_policy: false,
@@ -56,9 +58,20 @@ impl Default for AgentOptions {
     }
 }
 
-/// How the health of a release on trial is found out.
+/// What tells whether a release on trial is well.
 #[derive(Debug, Clone)]
-pub struct Health {
+pub enum Health {
+    /// It is as soon as this program runs in it.
+    Runs,
+    /// Someone says so: [`Agent::confirm`] or [`Agent::reject`].
+    ByHand,
+    /// A program does.
+    Command(HealthCommand),
+}
+
+/// A program that tells whether a release on trial is well.
+#[derive(Debug, Clone)]
+pub struct HealthCommand {
     /// Ends with exit code 0 if all is well.
     pub command: Command,
     /// How long after the start of the trial it must have been so.
@@ -246,7 +259,11 @@ impl<'a> Agent<'a> {
     }
 
     fn health(&mut self, since: u64) -> Verdict {
-        let Some(health) = &self.options.health else { return Verdict::Well };
+        let health = match &self.options.health {
+            Health::Runs => return Verdict::Well,
+            Health::ByHand => return Verdict::NotYet { after: Duration::from_secs(3600) },
+            Health::Command(health) => health,
+        };
         let complaint = match health.command.run().and_then(crate::command::Ran::success) {
             Ok(_) => return Verdict::Well,
             Err(e) => e.to_string(),

@@ -6,12 +6,16 @@
 mod arguments;
 mod check;
 mod confirm;
+mod defer;
 mod download;
 mod explain;
 mod help;
+mod host;
 mod install;
 mod output;
+mod run;
 mod settings;
+mod setup;
 mod status;
 
 use std::io;
@@ -50,14 +54,20 @@ pub fn main() -> ExitCode {
 
 /// Whether what was asked for is done; `false` if it was refused.
 fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
-    let mut device = settings::open(arguments)?;
+    let settings = settings::read_all(arguments)?;
+    for problem in &settings.problems {
+        output.warning(problem);
+    }
     match arguments.command {
-        Command::Check => check::run(&mut device, output),
-        Command::Download => download::run(&mut device, output),
-        Command::Install => install::run(&mut device, output),
-        Command::Confirm => confirm::run(&mut device, output),
-        Command::Status => status::run(&device, output),
-        Command::Explain => explain::run(&mut device, arguments.at, output),
+        Command::Check => check::run(&mut settings.builder.open()?, output),
+        Command::Download => download::run(&mut settings.builder.open()?, output),
+        Command::Install => install::run(settings, output),
+        Command::Confirm => confirm::confirm(settings, output),
+        Command::Reject => confirm::reject(settings, output),
+        Command::Defer => defer::run(settings, arguments.time, output),
+        Command::Status => status::run(settings, output),
+        Command::Explain => explain::run(&mut settings.builder.open()?, arguments.at, output),
+        Command::Run => run::run(arguments, settings, output),
     }
 }
 

@@ -79,6 +79,24 @@ pub trait Installer {
     }
 }
 
+impl<T: Installer + ?Sized> Installer for Box<T> {
+    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+        (**self).install(version, artifacts)
+    }
+
+    fn running(&mut self) -> Result<Option<Place>, InstallError> {
+        (**self).running()
+    }
+
+    fn confirm(&mut self) -> Result<(), InstallError> {
+        (**self).confirm()
+    }
+
+    fn revert(&mut self, before: &Place) -> Result<(), InstallError> {
+        (**self).revert(before)
+    }
+}
+
 /// Why a release could not be installed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

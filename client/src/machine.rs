@@ -358,6 +358,10 @@ fn started(state: State, running: Option<&Place>, now: &Now, tolerance: Toleranc
         S::Trial { attempt, boot, .. } if !attempt.runs(running) => {
             went_back(attempt, boot, "it stopped during its trial")
         }
+        // Where nothing can be undone there is nothing to count towards.
+        S::Trial { attempt, boots, .. } if attempt.before.is_none() => {
+            S::Trial { attempt, boot: now.boot.clone(), boots, since: now.uptime }
+        }
         S::Trial { attempt, boot, boots, .. } if boot != now.boot => {
             if boots >= tolerance.boots {
                 let why = format!("it restarted {boots} times without becoming well");

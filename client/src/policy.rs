@@ -111,6 +111,15 @@ pub enum Step {
     Install,
 }
 
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Download => "downloading",
+            Self::Install => "installing",
+        })
+    }
+}
+
 /// All that a judgement depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {

@@ -46,6 +46,11 @@ impl Repository {
         Self::new(&format!("{url}/metadata"), &format!("{url}/targets"))
     }
 
+    /// The folder of the metadata.
+    pub fn metadata_url(&self) -> &str {
+        &self.metadata_url
+    }
+
     fn metadata(&self, file: &str) -> String {
         format!("{}{file}", self.metadata_url)
     }

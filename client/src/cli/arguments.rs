@@ -1,13 +1,17 @@
 //! What was typed.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lexopt::prelude::*;
 use serde::Deserialize;
 
 use super::help;
+use super::setup::{InstallerSetting, NetworkSetting, PollSetting, Program, TrialSetting};
 use crate::model::facts::TypedFact;
 use crate::model::time::{self, Instant};
+use crate::policy::Policy;
+use crate::policy::form::parse_duration;
 
 /// A command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,18 +21,31 @@ pub(super) enum Command {
     Download,
     Install,
     Confirm,
+    Reject,
+    Defer,
+    Run,
     Status,
 }
 
 impl Command {
-    const ALL: [(&str, Self); 6] = [
+    const ALL: [(&str, Self); 9] = [
         ("check", Self::Check),
         ("explain", Self::Explain),
         ("download", Self::Download),
         ("install", Self::Install),
         ("confirm", Self::Confirm),
+        ("reject", Self::Reject),
+        ("defer", Self::Defer),
+        ("run", Self::Run),
         ("status", Self::Status),
     ];
+}
+
+impl Command {
+    /// Whether it asks the repository and decides, for which it needs facts.
+    pub(super) fn decides(self) -> bool {
+        matches!(self, Self::Check | Self::Explain | Self::Download | Self::Install | Self::Run)
+    }
 }
 
 /// A command with its options.
@@ -39,6 +56,10 @@ pub(super) struct Arguments {
     pub(super) given: Given,
     pub(super) facts: Vec<TypedFact>,
     pub(super) at: Option<Instant>,
+    /// How long to put a release off.
+    pub(super) time: Option<Duration>,
+    /// Whether the device's own policy is passed over.
+    pub(super) now: bool,
     pub(super) json: bool,
     pub(super) quiet: bool,
 }
@@ -60,6 +81,16 @@ pub(super) struct Given {
     pub(super) factory_sequence: Option<u64>,
     pub(super) facts: Option<serde_json::Value>,
     pub(super) slot: Option<PathBuf>,
+    // What follows is set in the file only.
+    pub(super) installer: Option<InstallerSetting>,
+    pub(super) trial: Option<TrialSetting>,
+    pub(super) policy: Option<Policy>,
+    pub(super) poll: Option<PollSetting>,
+    pub(super) network: Option<NetworkSetting>,
+    pub(super) reserve: Option<u64>,
+    pub(super) system_facts: Option<bool>,
+    pub(super) facts_file: Option<PathBuf>,
+    pub(super) facts_program: Option<Program>,
 }
 
 /// What was asked for.
@@ -75,7 +106,8 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
     let mut config = None;
     let mut given = Given::default();
     let mut facts = Vec::new();
-    let (mut at, mut json, mut quiet, mut wants_help) = (None, false, false, false);
+    let (mut at, mut time, mut now) = (None, None, false);
+    let (mut json, mut quiet, mut wants_help) = (false, false, false);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("config") => config = Some(parser.value()?.into()),
@@ -93,10 +125,14 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
             Long("fact") => facts.push(parser.value()?.parse()?),
             Long("slot") => given.slot = Some(parser.value()?.into()),
             Long("at") => at = Some(parser.value()?.parse_with(time::parse)?),
+            Long("now") => now = true,
             Long("json") => json = true,
             Short('q') | Long("quiet") => quiet = true,
             Short('h') | Long("help") => wants_help = true,
             Short('V') | Long("version") => return Ok(Parsed::Help(help::VERSION)),
+            Value(word) if command == Some(Command::Defer) && time.is_none() => {
+                time = Some(word.parse_with(parse_duration)?);
+            }
             Value(word) if command.is_none() => {
                 let word = word.string()?;
                 let known = Command::ALL.into_iter().find(|(name, _)| *name == word);
@@ -112,7 +148,13 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
     if at.is_some() && command != Command::Explain {
         return Err("--at can only be used with explain: other commands act in the present".into());
     }
-    Ok(Parsed::Run(Box::new(Arguments { command, config, given, facts, at, json, quiet })))
+    if now && command != Command::Install {
+        return Err("--now can only be used with install: it passes over the device's own policy".into());
+    }
+    if time.is_none() && command == Command::Defer {
+        return Err("defer needs a time, such as 4h".into());
+    }
+    Ok(Parsed::Run(Box::new(Arguments { command, config, given, facts, at, time, now, json, quiet })))
 }
 
 fn unknown(word: &str) -> lexopt::Error {
@@ -152,6 +194,10 @@ mod tests {
             (&["check", "--fact", "novalue"], "novalue"),
             (&["check", "--factory-sequence", "-1"], "-1"),
             (&["check", "--root"], "--root"),
+            (&["check", "--now"], "install"),
+            (&["defer"], "4h"),
+            (&["defer", "soon"], "soon"),
+            (&["defer", "4h", "5h"], "5h"),
         ] {
             let error = parsed(words).err().unwrap().to_string();
             assert!(error.contains(expected), "{words:?}: {error}");

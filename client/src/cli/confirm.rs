@@ -1,13 +1,31 @@
-//! `tidegate-device confirm`
+//! `tidegate-device confirm` and `tidegate-device reject`
 
 use super::Failure;
+use super::host::OnceHost;
 use super::output::Output;
-use crate::device::Device;
+use super::settings::Settings;
+use crate::agent::{Agent, Next};
+use crate::error::Error;
 
-pub(super) fn run(device: &mut Device, output: Output) -> Result<bool, Failure> {
-    let record = device.confirm()?;
-    output.repairs(&device.status().repairs);
+pub(super) fn confirm(settings: Settings, output: Output) -> Result<bool, Failure> {
+    let mut device = settings.builder.open()?;
+    Agent::new(&mut device, &settings.options, &mut OnceHost::new(output)).confirm()?;
+    let status = device.status();
+    output.repairs(&status.repairs);
+    let record = status.installed.ok_or_else(|| Error::State("nothing was installed on this device yet".into()))?;
     let text = format!("confirmed {} (sequence {})", record.release.version, record.release.sequence);
     output.result(text, &record)?;
+    Ok(true)
+}
+
+pub(super) fn reject(settings: Settings, output: Output) -> Result<bool, Failure> {
+    let mut device = settings.builder.open()?;
+    let next = Agent::new(&mut device, &settings.options, &mut OnceHost::new(output)).reject()?;
+    let status = device.status();
+    output.repairs(&status.repairs);
+    output.result(status.update.state.to_string(), &status)?;
+    if next == Next::Restart {
+        output.hint("restart to run what was before");
+    }
     Ok(true)
 }

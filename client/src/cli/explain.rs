@@ -9,6 +9,11 @@ pub(super) fn run(device: &mut Device, at: Option<Instant>, output: Output) -> R
     let check = device.explain(None, at)?;
     output.repairs(&check.repairs);
     let explanations = check.on_the_way_to.iter().chain([&check.explanation]).map(ToString::to_string);
-    output.result(explanations.collect::<Vec<_>>().join("\n"), &check)?;
+    let mut text = explanations.collect::<Vec<_>>().join("\n");
+    for judgement in &check.policy {
+        let verdict = if judgement.allows() { "now" } else { "not now" };
+        text += &format!("\nthis device's own policy says to {}: {verdict}\n{judgement}", judgement.step);
+    }
+    output.result(text, &check)?;
     Ok(true)
 }

@@ -14,7 +14,10 @@ Commands:
   explain    say why, with the outcome of every rule
   download   fetch and verify what is to be installed
   install    fetch, verify and install it
-  confirm    note that what was installed works
+  confirm    say that the release on trial works
+  reject     say that it does not, and go back
+  defer      put off what is about to be installed
+  run        stay, and do all this when it is time
   status     show what is installed, without asking the repository
 
 Options:
@@ -43,7 +46,8 @@ Examples:
   tidegate-device --config /etc/tidegate/device.json check
   tidegate-device --config /etc/tidegate/device.json install --json
 
-A settings file holds the same names with underscores; its paths are relative to its folder:
+A settings file holds the same names with underscores, and what has no option: installer, trial, policy, poll, network,
+reserve, system_facts, facts_file and facts_program. Its paths are relative to its folder:
   {
     \"root\": \"root.json\",
     \"repository\": \"https://updates.example.com\",
@@ -94,9 +98,13 @@ Examples:
 const INSTALL: &str = "\
 Fetches, verifies and installs what this device is to run. Does nothing if that is what it has.
 
-Usage: tidegate-device [OPTIONS] install
+Usage: tidegate-device [OPTIONS] install [--now]
 
-The slot holds the old image or the new one at every instant. What download fetched is used.
+Options:
+      --now                     do it now, whatever the device's own policy says
+
+What runs is not touched; at every instant the device starts what it had, or the whole new release. What download fetched
+is used. The new release is on trial until confirm, or until the health command of the settings says that it is well.
 
 Examples:
   tidegate-device --config device.json install
@@ -104,7 +112,7 @@ Examples:
 ";
 
 const CONFIRM: &str = "\
-Notes that what was installed works.
+Says that the release on trial works. It stays from now on.
 
 Usage: tidegate-device [OPTIONS] confirm
 
@@ -112,8 +120,44 @@ Examples:
   tidegate-device --config device.json confirm
 ";
 
+const REJECT: &str = "\
+Says that the release on trial, or about to be, does not work. The device goes back to what it ran before, and never takes
+that release again.
+
+Usage: tidegate-device [OPTIONS] reject
+
+Examples:
+  tidegate-device --config device.json reject
+";
+
+const DEFER: &str = "\
+Puts off the release that is about to be installed. The device's policy says for how long that may be.
+
+Usage: tidegate-device [OPTIONS] defer TIME
+
+TIME is a whole number and s, m, h or d, from now on.
+
+Examples:
+  tidegate-device --config device.json defer 4h
+";
+
+const RUN: &str = "\
+Stays, checks regularly, installs when the policy allows it, and sees new releases through their trial, or back.
+
+Usage: tidegate-device [OPTIONS] run
+
+SIGHUP and SIGUSR1 make it check now; SIGTERM and SIGINT stop it. Stopped at any instant, it goes on where it was. It says
+what happens on standard error, or with --json as one JSON object a line on standard output. It reports to systemd
+(Type=notify, WatchdogSec). Settings and facts are read anew before every check.
+
+Examples:
+  tidegate-device --config /etc/tidegate/device.json run
+  systemctl kill --signal=USR1 tidegate-device
+";
+
 const STATUS: &str = "\
-Shows what is installed and what is quarantined, without asking the repository.
+Shows what is installed, where an update stands and why, and what is quarantined. Asks nobody, and changes nothing: also
+while another process works.
 
 Usage: tidegate-device [OPTIONS] status
 
@@ -128,6 +172,9 @@ pub(super) fn of(command: Command) -> &'static str {
         Command::Download => DOWNLOAD,
         Command::Install => INSTALL,
         Command::Confirm => CONFIRM,
+        Command::Reject => REJECT,
+        Command::Defer => DEFER,
+        Command::Run => RUN,
         Command::Status => STATUS,
     }
 }

@@ -2,29 +2,43 @@
 
 use serde::Serialize;
 
+use super::host::OnceHost;
 use super::output::Output;
+use super::settings::Settings;
 use super::{Failure, is_refusal};
-use crate::device::{Device, Record};
+use crate::agent::Agent;
+use crate::device::Record;
+use crate::machine::State;
 use crate::model::decision::Outcome;
 
 #[derive(Serialize)]
 struct Report<'a> {
-    outcome: &'a Outcome,
+    outcome: Option<&'a Outcome>,
     installed: Option<&'a Record>,
+    state: &'a State,
 }
 
-pub(super) fn run(device: &mut Device, output: Output) -> Result<bool, Failure> {
-    let check = device.check()?;
-    output.repairs(&check.repairs);
-    let outcome = check.outcome();
-    let Some(update) = &check.update else {
-        output.result(outcome.to_string(), &Report { outcome, installed: None })?;
-        return Ok(!is_refusal(outcome));
+pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
+    let mut device = settings.builder.open()?;
+    let mut host = OnceHost::new(output);
+    Agent::new(&mut device, &settings.options, &mut host).check()?;
+    let status = device.status();
+    let state = &status.update.state;
+    let text = match (state, &host.outcome) {
+        (State::Rebooting { .. } | State::Trial { .. } | State::Confirmed { .. }, Some(_)) => {
+            let release = state.release().map(|release| format!("{} (sequence {})", release.version, release.sequence));
+            format!("installed {}", release.unwrap_or_default())
+        }
+        (State::Idle, Some(outcome)) => outcome.to_string(),
+        _ => state.to_string(),
     };
-    let downloaded = device.download(update, &mut output.progress())?;
-    let record = device.install(&downloaded)?;
-    let text = format!("installed {} (sequence {})", record.release.version, record.release.sequence);
-    output.result(text, &Report { outcome, installed: Some(&record) })?;
-    output.hint("once it runs and is well: tidegate-device confirm");
-    Ok(true)
+    let installed = status.installed.as_ref();
+    output.result(text, &Report { outcome: host.outcome.as_ref(), installed, state })?;
+    match state {
+        State::Rebooting { .. } => output.hint("restart to run it"),
+        State::Trial { .. } => output.hint("once it runs and is well: tidegate-device confirm"),
+        _ => {}
+    }
+    let failed = matches!(state, State::Quarantined { .. } | State::RolledBack { .. });
+    Ok(!failed && !host.outcome.as_ref().is_some_and(is_refusal))
 }

@@ -29,6 +29,13 @@ impl Output {
         }
     }
 
+    /// Says what is not as it should be.
+    pub(super) fn warning(self, text: &str) {
+        if !self.quiet {
+            eprintln!("warning: {text}");
+        }
+    }
+
     /// Says what was damaged and is replaced.
     pub(super) fn repairs(self, repairs: &[Repair]) {
         for Repair { name, reason } in repairs {

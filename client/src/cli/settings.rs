@@ -3,41 +3,59 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
-use super::arguments::{Arguments, Given};
-use crate::device::Device;
+use super::arguments::{Arguments, Command, Given};
+use crate::agent::{AgentOptions, Health, Schedule};
+use crate::device::{Device, DeviceBuilder};
 use crate::error::Error;
+use crate::facts::{FactSource, Gathered, gather};
 use crate::file::url_of;
 use crate::install::FileSlot;
-use crate::model::facts::Facts;
+use crate::model::facts::{Facts, TypedFact};
+use crate::model::name::DeviceId;
 use crate::model::version;
+use crate::retry::Retry;
 use crate::tuf::json;
 use crate::updater::Repository;
 
 /// The longest settings file and root that are read, in bytes.
 const LENGTH: u64 = 1_000_000;
+/// The longest time that a program that tells facts may take, unless it is set.
+const FACTS: Duration = Duration::from_secs(10);
 
-/// Opens the device that the arguments and the settings file describe; the arguments have precedence.
-pub(super) fn open(arguments: &Arguments) -> Result<Device, Error> {
+/// A device that is described and not opened yet, and how it is driven.
+pub(super) struct Settings {
+    pub(super) builder: DeviceBuilder,
+    pub(super) options: AgentOptions,
+    pub(super) schedule: Schedule,
+    pub(super) id: DeviceId,
+    /// What kept facts away.
+    pub(super) problems: Vec<String>,
+}
+
+/// Reads the settings of the device that the arguments and the settings file describe; the arguments have precedence.
+pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let file = arguments.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    let folder = arguments.config.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
     let given = &arguments.given;
     let text =
         |option: &str, ours: &Option<String>, file: &Option<String>| needed(option, ours.as_ref().or(file.as_ref()));
     let path =
         |option: &str, ours: &Option<PathBuf>, file: &Option<PathBuf>| needed(option, ours.as_ref().or(file.as_ref()));
     let version = text("factory-version", &given.factory_version, &file.factory_version)?;
-    let mut facts = match file.facts.as_ref() {
-        Some(value) => Facts::from_value(value).map_err(|e| setting("facts", e))?,
-        None => Facts::new(),
-    };
-    for fact in &arguments.facts {
-        facts.insert(fact.name.clone(), fact.value.clone());
-    }
+    let repository = repository(given, &file)?;
+    let state_dir = path("state-dir", &given.state_dir, &file.state_dir)?;
+    let id: DeviceId = parse("device-id", &text("device-id", &given.device_id, &file.device_id)?)?;
+    let network = file.network.clone().unwrap_or_default();
+    let fetch = network.fetch(folder, repository.metadata_url(), &state_dir)?;
+    let sources = sources(&file, folder, &arguments.facts)?;
+    let Gathered { facts, problems } = if arguments.command.decides() { gather(&sources) } else { Gathered::default() };
     let mut builder = Device::builder()
         .root(read(&path("root", &given.root, &file.root)?)?)
-        .repository(repository(given, &file)?)
-        .state_dir(path("state-dir", &given.state_dir, &file.state_dir)?)
-        .id(parse("device-id", &text("device-id", &given.device_id, &file.device_id)?)?)
+        .repository(repository)
+        .state_dir(state_dir)
+        .id(id.clone())
         .channel(parse("channel", &text("channel", &given.channel, &file.channel)?)?)
         .product(parse("product", &text("product", &given.product, &file.product)?)?)
         .hardware(parse("hardware", &text("hardware", &given.hardware, &file.hardware)?)?)
@@ -45,11 +63,37 @@ pub(super) fn open(arguments: &Arguments) -> Result<Device, Error> {
             version::parse(&version).map_err(|e| setting("factory-version", e))?,
             given.factory_sequence.or(file.factory_sequence).unwrap_or(0),
         )
-        .facts(facts);
+        .facts(facts)
+        .fetch(fetch)
+        .policy(file.policy.clone().unwrap_or_default())
+        .retry(Retry::TRANSFERS)
+        .reserve(file.reserve.unwrap_or(0));
     if let Some(slot) = given.slot.as_ref().or(file.slot.as_ref()) {
         builder = builder.installer(FileSlot::new(slot));
+    } else if let Some(installer) = &file.installer {
+        builder = builder.installer(installer.installer(folder)?);
     }
-    builder.open()
+    // Once `run` is in charge there is nobody at hand.
+    let health = if arguments.command == Command::Run { Health::Runs } else { Health::ByHand };
+    let mut options = file.trial.clone().unwrap_or_default().options(health);
+    options.ignores_policy = arguments.now;
+    let schedule = file.poll.unwrap_or_default().schedule();
+    Ok(Settings { builder, options, schedule, id, problems })
+}
+
+/// Where facts come from, the least telling first.
+fn sources(file: &Given, folder: &Path, typed: &[TypedFact]) -> Result<Vec<FactSource>, Error> {
+    let mut sources = Vec::new();
+    if file.system_facts.unwrap_or(false) {
+        sources.push(FactSource::System("/".into()));
+    }
+    if let Some(value) = &file.facts {
+        sources.push(FactSource::Given(Facts::from_value(value).map_err(|e| setting("facts", e))?));
+    }
+    sources.extend(file.facts_file.as_ref().map(|path| FactSource::File(folder.join(path))));
+    sources.extend(file.facts_program.as_ref().map(|program| FactSource::Command(program.command(FACTS))));
+    sources.push(FactSource::Given(typed.iter().map(|fact| (fact.name.clone(), fact.value.clone())).collect()));
+    Ok(sources)
 }
 
 fn repository(given: &Given, file: &Given) -> Result<Repository, Error> {
@@ -94,7 +138,7 @@ fn read_file(path: &Path) -> Result<Given, Error> {
     Ok(given)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let failed = |source| Error::File { action: "read", path: path.to_owned(), source };
     let mut bytes = Vec::new();
     std::fs::File::open(path).map_err(failed)?.take(LENGTH + 1).read_to_end(&mut bytes).map_err(failed)?;

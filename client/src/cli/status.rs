@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 
 use super::Failure;
 use super::output::Output;
-use crate::device::{Device, InstallState, Status};
+use super::settings::Settings;
+use crate::device::{InstallState, Status};
+use crate::model::time;
 
-pub(super) fn run(device: &Device, output: Output) -> Result<bool, Failure> {
-    let status = device.status();
+pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
+    let status = settings.builder.observe()?;
     output.repairs(&status.repairs);
     output.result(text(&status), &status)?;
     Ok(true)
@@ -31,6 +33,14 @@ fn text(status: &Status) -> String {
         writeln!(text, "runs         {} (sequence {}), {state}", device.installed.version, device.installed.sequence);
     if let Some(previous) = status.installed.as_ref().and_then(|record| record.previous.as_ref()) {
         let _ = writeln!(text, "before       {} (sequence {})", previous.version, previous.sequence);
+    }
+    let _ = writeln!(text, "update       {}", status.update.state);
+    if status.update.failures > 0 {
+        let _ = writeln!(text, "failures     {} in a row", status.update.failures);
+    }
+    if let Some(deferral) = &status.deferral {
+        let until = time::format(deferral.until);
+        let _ = writeln!(text, "deferral     sequence {}, by the user, until {until}", deferral.sequence);
     }
     for failed in &status.quarantined {
         let _ = writeln!(text, "quarantined  sequence {}, manifest {}", failed.sequence, failed.sha256);

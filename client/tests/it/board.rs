@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use tidegate_client::Error;
-use tidegate_client::agent::{Agent, AgentOptions, BootInfo, Entry, Host, Next};
+use tidegate_client::agent::{Agent, AgentOptions, BootInfo, Entry, Health, HealthCommand, Host, Next};
 use tidegate_client::command::Command;
 use tidegate_client::device::{Device, DeviceBuilder, Status};
 use tidegate_client::disk::Disk;
@@ -57,7 +57,7 @@ impl Board {
     /// A board whose health is for the new system to say: it is well if its image says so.
     pub fn with_health(mut self) -> Self {
         let words = ["grep", "-q", "well", &self.folder.join("system").display().to_string()].map(str::to_owned);
-        self.options.health = Some(tidegate_client::agent::Health {
+        self.options.health = Health::Command(HealthCommand {
             command: Command::new(words, std::time::Duration::from_secs(20)),
             within: std::time::Duration::from_secs(60),
             every: std::time::Duration::from_secs(10),
@@ -94,11 +94,12 @@ impl Board {
     )]
     pub fn check(&self, disk: Disk) -> Result<Next, Error> {
         let options = AgentOptions {
-            health: self
-                .options
-                .health
-                .clone()
-                .map(|health| tidegate_client::agent::Health { command: health.command.on(disk.clone()), ..health }),
+            health: match self.options.health.clone() {
+                Health::Command(health) => {
+                    Health::Command(HealthCommand { command: health.command.on(disk.clone()), ..health })
+                }
+                other => other,
+            },
             ..self.options.clone()
         };
         let mut device = self.open(&disk)?;

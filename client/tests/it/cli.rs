@@ -13,13 +13,13 @@ use crate::mirror::scratch;
 use crate::simulator::{Simulator, epoch};
 
 /// A repository in a folder, a device that is set to it, and the program.
-struct Bench {
+pub struct Bench {
     folder: tempfile::TempDir,
 }
 
 impl Bench {
     /// The program tells the time by the system's clock, so this repository expires in a hundred years.
-    fn new(edit: impl FnOnce(&mut Simulator)) -> Self {
+    pub fn new(edit: impl FnOnce(&mut Simulator)) -> Self {
         let folder = scratch();
         let mut sim = channel(&[("lab", None), ("all", Some(1_000_000))]);
         for role in ["root", "timestamp", "snapshot", "targets", "stable", "stable.lab", "stable.all"] {
@@ -42,30 +42,43 @@ impl Bench {
         Self { folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-device"));
         command.arg("--config").arg(self.path("device.json")).args(words).env_remove("RUST_BACKTRACE");
         command
     }
 
+    /// Changes the settings file.
+    pub fn set(&self, more: &Value) {
+        let mut settings: Value = serde_json::from_slice(&fs::read(self.path("device.json")).unwrap()).unwrap();
+        for (name, value) in more.as_object().unwrap() {
+            if value.is_null() {
+                settings.as_object_mut().unwrap().remove(name);
+            } else {
+                settings[name] = value.clone();
+            }
+        }
+        fs::write(self.path("device.json"), settings.to_string()).unwrap();
+    }
+
     /// Exit code, standard output, standard error.
-    fn run(&self, words: &[&str]) -> (i32, String, String) {
+    pub fn run(&self, words: &[&str]) -> (i32, String, String) {
         let Output { status, stdout, stderr } = self.command(words).output().unwrap();
         (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
     }
 
-    fn json(&self, words: &[&str]) -> Value {
+    pub fn json(&self, words: &[&str]) -> Value {
         let (code, out, err) = self.run(&[words, &["--json"]].concat());
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
         serde_json::from_str(&out).unwrap()
     }
 }
 
-fn with_release() -> Bench {
+pub fn with_release() -> Bench {
     Bench::new(|sim| {
         release(sim, "all", "1.2.0", 12);
     })
@@ -84,10 +97,12 @@ fn a_whole_life() {
     assert_eq!((code, out.as_str()), (0, "installed 1.2.0 (sequence 12)\n"), "{err}");
     assert_eq!(fs::read(bench.path("slot")).unwrap(), IMAGE);
     let (code, out, _) = bench.run(&["install", "-q"]);
-    assert_eq!((code, out.as_str()), (0, "up to date: 1.2.0 (sequence 12) is installed already\n"));
-    assert_eq!(bench.json(&["status"])["installed"]["state"], "installed");
+    assert_eq!((code, out.as_str()), (0, "trial 1.2.0 (sequence 12), boot 1\n"));
+    assert_eq!(bench.json(&["status"])["installed"]["state"], "trial");
     let (code, out, _) = bench.run(&["confirm"]);
     assert_eq!((code, out.as_str()), (0, "confirmed 1.2.0 (sequence 12)\n"));
+    let (code, out, _) = bench.run(&["install", "-q"]);
+    assert_eq!((code, out.as_str()), (0, "up to date: 1.2.0 (sequence 12) is installed already\n"));
     let (_, out, _) = bench.run(&["status"]);
     assert!(out.contains("runs         1.2.0 (sequence 12), confirmed\n"), "{out}");
 }

@@ -12,6 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use tidegate_client::agent::Health;
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{Artifact, InstallError, Installer};
 use tidegate_client::machine::State;
@@ -308,7 +309,8 @@ fn reboots_hooks_and_clocks() {
             let mut board = Board::new(folder.path(), &mirror).with_health();
             let hangs = ["sh", "-c", "sleep 600"].map(String::from);
             let limit = std::time::Duration::from_millis(50);
-            board.options.health.as_mut().unwrap().command = tidegate_client::command::Command::new(hangs, limit);
+            let Health::Command(health) = &mut board.options.health else { panic!() };
+            health.command = tidegate_client::command::Command::new(hangs, limit);
             board.run(&Disk::new()).map_err(|e| e.to_string())?;
             let quarantined = !board.status().quarantined.is_empty();
             if board.runs() == OLD && quarantined { Ok(()) } else { Err(board.state().to_string()) }

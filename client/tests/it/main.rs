@@ -17,6 +17,8 @@ mod fuzz;
 mod mirror;
 mod model;
 mod python;
+#[cfg(all(target_os = "linux", feature = "cli"))]
+mod run;
 mod simulator;
 #[cfg(all(unix, feature = "http"))]
 mod tls;
