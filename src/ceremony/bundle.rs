@@ -1,7 +1,7 @@
 //! The file that a proposal travels in.
 //!
 //! A bundle is all that a signer needs on a machine with nothing but this program: the complete next version of every role that
-//! changes, the roots and roles that these follow from, and the signatures so far. It is canonical JSON, byte for byte: a file
+//! changes, the roots and roles that these follow from, and the signatures so far. It has one form, byte for byte: a file
 //! that was altered anywhere is no bundle any more, or another one.
 //!
 //! Nothing in a bundle is believed because the bundle says so: [`verify`](fn@super::verify) checks all of it from a root that the
@@ -149,7 +149,7 @@ impl Bundle {
         bundle.check().map_err(bad)?;
         // Last, since a bundle that means something else is the better reason.
         if bundle.to_bytes()? != bytes {
-            return Err(bad("it was altered: it is not in canonical form".into()));
+            return Err(bad("it was altered: it is not byte for byte as this program writes it".into()));
         }
         Ok(bundle)
     }
@@ -191,12 +191,11 @@ impl Bundle {
         Ok(())
     }
 
-    /// The file's bytes: canonical JSON and a newline.
+    /// The file's bytes: sorted JSON without spaces, and a newline.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let value =
             serde_json::to_value(self).map_err(|e| Error::bug("a proposal cannot be written").with_source(e))?;
-        let mut bytes =
-            strict::canonical(&value).map_err(|e| Error::bug("a proposal cannot be written").with_source(e))?;
+        let mut bytes = crate::metadata::to_json(&value)?;
         bytes.push(b'\n');
         Ok(bytes)
     }

@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::tuf::key::{Key, KeyId};
-use tidegate_client::tuf::metadata::Envelope;
 use tidegate_client::tuf::path::metadata_file;
 
 use crate::error::{Error, Result};
@@ -96,8 +95,8 @@ impl Shadow {
 
 /// The `signed` part of a file.
 pub(super) fn signed_part(role: &str, bytes: &[u8]) -> Result<Value> {
-    let envelope = Envelope::parse(role, bytes).map_err(|e| Error::bug(e.to_string()))?;
-    tidegate_client::tuf::json::parse(envelope.signed_bytes()).map_err(|e| Error::bug(e.to_string()))
+    let file = tidegate_client::tuf::json::parse(bytes).map_err(|e| Error::bug(format!("{role}: {e}")))?;
+    file.get("signed").cloned().ok_or_else(|| Error::bug(format!("{role} has no signed part")))
 }
 
 /// Files of a simulated repository by their names in the metadata folder.

@@ -263,8 +263,27 @@ impl Document {
 pub fn assemble(signed: &Value, signatures: &BTreeMap<KeyId, String>) -> Result<Vec<u8>> {
     let signatures: Vec<Value> =
         signatures.iter().map(|(keyid, sig)| json!({"keyid": keyid.as_str(), "sig": sig})).collect();
-    json::canonical(&json!({"signatures": signatures, "signed": signed}))
-        .map_err(|e| Error::bug("metadata cannot be written").with_source(e))
+    to_json(&json!({"signatures": signatures, "signed": signed}))
+}
+
+/// JSON with sorted members and no spaces, the same bytes for the same value.
+///
+/// Canonical JSON but for one thing: canonical JSON has control characters as they are, such as the line ends in the PEM of a P-256
+/// key, and then is no JSON that a parser takes. Here they are escaped. Signatures are over the canonical form, not over this.
+pub fn to_json(value: &Value) -> Result<Vec<u8>> {
+    let canonical = json::canonical(value).map_err(|e| Error::bug("metadata cannot be written").with_source(e))?;
+    let mut bytes = Vec::with_capacity(canonical.len());
+    // Outside of strings there is no control character.
+    for byte in canonical {
+        match byte {
+            b'\n' => bytes.extend(b"\\n"),
+            b'\r' => bytes.extend(b"\\r"),
+            b'\t' => bytes.extend(b"\\t"),
+            0..=0x1f => bytes.extend(format!("\\u{byte:04x}").into_bytes()),
+            _ => bytes.push(byte),
+        }
+    }
+    Ok(bytes)
 }
 
 fn key_objects(keys: &[Key]) -> impl Iterator<Item = (String, Value)> {
@@ -306,6 +325,16 @@ mod tests {
         assert!(document.remove_delegation("b"));
         assert!(!document.remove_delegation("b"));
         assert_eq!(document.to_value()["delegations"]["keys"].as_object().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_file_with_control_characters_is_json_and_without_them_canonical() {
+        let value = json!({"b": "line\nend\ttab\u{1}", "a": 1});
+        let bytes = to_json(&value).unwrap();
+        assert_eq!(bytes, br#"{"a":1,"b":"line\nend\ttab\u0001"}"#);
+        assert_eq!(json::parse(&bytes).unwrap(), value);
+        let plain = json!({"b": [1, "x\"\\y"], "a": {}});
+        assert_eq!(to_json(&plain).unwrap(), json::canonical(&plain).unwrap());
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod document;
 mod edit;
 mod repository;
 
-pub use document::{Delegation, Document, RoleKeys, assemble};
+pub use document::{Delegation, Document, RoleKeys, assemble, to_json};
 pub use edit::{Edit, Finished, OnlineLifetimes};
 pub use repository::{METADATA_DIR, Repository, RoleFile};
 

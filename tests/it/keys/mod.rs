@@ -13,7 +13,7 @@ use tidegate::keys::{Ask, KeyEntry, KeyRing, KeyUri, NoPassphrases, open, write_
 use tidegate_client::tuf::key::Key;
 
 use crate::support::tools;
-use token::Token;
+pub use token::Token;
 
 /// Names the key to try, in the child process.
 const URI: &str = "TIDEGATE_SUITE_URI";

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tidegate_client::tuf::key::Key;
+
 use crate::support::tools;
 
 /// A token that disappears with the test.
@@ -57,6 +59,22 @@ impl Token {
     /// Makes a key pair as `pkcs11-tool` does it.
     pub fn generate(&self, label: &str, id: &str, kind: &str) {
         self.tool(&["--keypairgen", "--key-type", kind, "--label", label, "--id", id, "--usage-sign"]);
+    }
+
+    /// The public part of a key on it, as `pkcs11-tool` and openssl give it.
+    pub fn public(&self, id: &str, dir: &Path) -> Key {
+        let (raw, der) = (dir.join("public"), dir.join("public.der"));
+        let (raw, der) = (raw.to_str().unwrap(), der.to_str().unwrap());
+        self.tool(&["--read-object", "--type", "pubkey", "--id", id, "--output-file", raw]);
+        // PEM or DER, as the kind of key and the version of the tool have it.
+        self.run("openssl", &["pkey", "-pubin", "-in", raw, "-pubout", "-outform", "DER", "-out", der]);
+        let bytes = std::fs::read(der).unwrap();
+        match bytes.split_last_chunk::<32>().filter(|_| bytes.len() == 44) {
+            Some((_, point)) => Key::ed25519(point),
+            None => Key::ecdsa_p256(
+                String::from_utf8(self.run("openssl", &["pkey", "-pubin", "-in", raw, "-pubout"])).unwrap(),
+            ),
+        }
     }
 
     /// Runs `pkcs11-tool`, logged in; what it printed.

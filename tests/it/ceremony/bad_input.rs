@@ -1,0 +1,230 @@
+//! What a ceremony refuses: each with its rule, and nothing changed.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tidegate::ceremony::{self, Bundle};
+use tidegate_client::tuf::key::KeyId;
+
+use super::table::Table;
+
+/// A table with a proposal that replaces root-3, and the proposal.
+fn proposed() -> (Table, Bundle) {
+    let mut table = Table::new();
+    table.key("root-4");
+    table.edit("\"root-3\"]", "\"root-4\"]");
+    table.pass(1);
+    let bundle = table.start().unwrap();
+    (table, bundle)
+}
+
+fn rule<T: std::fmt::Debug>(result: tidegate::error::Result<T>) -> &'static str {
+    let error = result.unwrap_err();
+    assert!(error.remedy_text().is_some(), "{error}");
+    error.rule_id().unwrap_or_else(|| panic!("{error}"))
+}
+
+/// Everything in the workspace but locks.
+fn everything(table: &Table) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut dirs = vec![table.path()];
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.ends_with(".tidegate") {
+                continue;
+            }
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                found.insert(path.display().to_string(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn a_bundle_altered_in_any_byte_is_refused() {
+    let (table, mut bundle) = proposed();
+    table.sign(&mut bundle, "root-1").unwrap();
+    let anchor = table.first_root();
+    let digest = bundle.digest().unwrap();
+    let good = bundle.to_bytes().unwrap();
+    let before = everything(&table);
+    // Every byte is altered, in three ways that take turns.
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] = match at % 3 {
+            0 => bad[at] ^ 1,
+            1 => bad[at].wrapping_add(1),
+            _ => b'0',
+        };
+        if bad == good {
+            continue;
+        }
+        let Ok(altered) = Bundle::parse("b", &bad) else { continue };
+        // What still reads as a proposal either no longer verifies, or is visibly another one, or differs in labels that nobody vouches for.
+        let Ok(_) = ceremony::verify(&altered, &anchor) else { continue };
+        let labels = altered.names != bundle.names
+            || altered.reason != bundle.reason
+            || altered
+                .signatures
+                .values()
+                .flatten()
+                .zip(bundle.signatures.values().flatten())
+                .any(|(a, b)| a.1 != b.1 && a.1.sig == b.1.sig);
+        assert!(altered.digest().unwrap() != digest || labels, "byte {at}");
+        if altered.digest().unwrap() != digest {
+            assert_eq!(rule(ceremony::combine(&bundle, &[("b".into(), altered)], &anchor)), "C-OTHER");
+        }
+    }
+    assert_eq!(everything(&table), before);
+}
+
+#[test]
+fn the_table_of_bad_input() {
+    let (table, bundle) = proposed();
+    let anchor = table.first_root();
+    let before = everything(&table);
+
+    // For another repository.
+    let (other, theirs) = proposed();
+    std::fs::write(other.path().join("x"), "").unwrap();
+    let mut foreign = Table::new();
+    foreign.pass(2);
+    let elsewhere = {
+        let workspace = tempfile::tempdir().unwrap();
+        let options = tidegate::init::Options {
+            keys: tidegate::init::KeySource::Generate {
+                kind: tidegate::keys::generate::Kind::Ed25519,
+                passphrase: None,
+            },
+            salt: None,
+            actor: "x".into(),
+        };
+        tidegate::init::init(&workspace.path().join("w"), &options, table.now, &mut tidegate::keys::NoPassphrases)
+            .unwrap();
+        std::fs::read(workspace.path().join("w/metadata/1.root.json")).unwrap()
+    };
+    assert_eq!(rule(ceremony::verify(&bundle, &elsewhere)), "C-CHAIN");
+
+    // Replayed from another proposal for the same version.
+    let mut copy = theirs.clone();
+    other.sign(&mut copy, "root-1").unwrap();
+    assert_eq!(rule(ceremony::combine(&bundle, &[("theirs".into(), copy.clone())], &anchor)), "C-OTHER");
+    // Or its signature moved into this one.
+    let mut moved = bundle.clone();
+    moved.signatures.clone_from(&copy.signatures);
+    assert_eq!(rule(ceremony::verify(&moved, &anchor)), "C-SIGNATURE");
+
+    // An unknown key, and one that has no say.
+    let mut unknown = bundle.clone();
+    let entry = copy.signatures["root"].values().next().unwrap().clone();
+    unknown.add("root", KeyId::new("ab".repeat(32)), entry);
+    assert_eq!(rule(ceremony::verify(&unknown, &anchor)), "C-KEY");
+    assert_eq!(rule(table.sign(&mut bundle.clone(), "timestamp")), "C-KEY");
+
+    // Not enough signatures.
+    let mut one = bundle.clone();
+    table.sign(&mut one, "root-1").unwrap();
+    let workspace = table.workspace();
+    assert_eq!(rule(table.finish(&workspace)), "C-THRESHOLD");
+    drop(workspace);
+
+    // A second ceremony beside the first.
+    assert_eq!(rule(table.start()), "C-ONE");
+    assert_eq!(everything(&table), before);
+}
+
+#[test]
+fn a_proposal_that_no_longer_follows_is_refused() {
+    let (mut table, bundle) = proposed();
+    let kept = table.path().join("kept.json");
+    std::fs::copy(table.path().join(ceremony::FILE), &kept).unwrap();
+    let signed =
+        ceremony::combine(&bundle, &table.copies(&bundle, &["root-1", "root-2"]), &table.first_root()).unwrap();
+    ceremony::abort(&table.workspace(), Some("another one".into()), "tester", table.now).unwrap();
+    table.ceremony(&["root-1", "root-2"]);
+    // The old one comes back, complete.
+    std::fs::write(table.path().join(ceremony::FILE), signed.to_bytes().unwrap()).unwrap();
+    let before = everything(&table);
+    let workspace = table.workspace();
+    assert_eq!(rule(table.finish(&workspace)), "C-STALE");
+    drop(workspace);
+    // And a signer who holds the newer root is told.
+    let newer = std::fs::read(table.path().join("metadata/2.root.json")).unwrap();
+    assert_eq!(rule(ceremony::verify(&signed, &newer)), "C-STALE");
+    assert_eq!(everything(&table), before);
+}
+
+#[test]
+fn two_signatures_of_one_holder_are_refused() {
+    let mut table = Table::new();
+    for name in ["root-1", "root-2"] {
+        table.edit(&format!("[keys.{name}]"), &format!("[keys.{name}]\nholder = \"holder 1\""));
+    }
+    table.pass(1);
+    let bundle = table.start().unwrap();
+    let copies = table.copies(&bundle, &["root-1", "root-2"]);
+    assert_eq!(rule(ceremony::combine(&bundle, &copies, &table.first_root())), "C-HOLDER");
+    // A role whose threshold one person alone would meet is not proposed at all.
+    ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
+    table.edit("[keys.root-3]", "[keys.root-3]\nholder = \"holder 1\"");
+    assert_eq!(rule(table.start()), "C-HOLDER");
+}
+
+#[test]
+fn nothing_to_propose_is_said() {
+    let mut table = Table::new();
+    table.pass(1);
+    assert_eq!(rule(table.start()), "C-NOTHING");
+}
+
+#[test]
+fn an_edited_transcript_is_refused() {
+    let (table, bundle) = proposed();
+    let combined =
+        ceremony::combine(&bundle, &table.copies(&bundle, &["root-1", "root-2"]), &table.first_root()).unwrap();
+    let workspace = table.workspace();
+    ceremony::keep(&workspace, &combined, "tester", table.now).unwrap();
+    let done = table.finish(&workspace).unwrap();
+    drop(workspace);
+    let text = std::fs::read_to_string(&done.transcript).unwrap();
+    for (from, to) in [
+        ("root key root-4", "root key root-5"),
+        ("\"subject\": \"root 2\"", "\"subject\": \"root 3\""),
+        ("tidegate test", "tidegate 9"),
+    ] {
+        assert!(text.contains(from));
+        assert_eq!(rule(ceremony::Transcript::parse("t", &text.replacen(from, to, 1))), "C-TRANSCRIPT", "{to}");
+    }
+    // One that is consistent in itself and says something else of the repository.
+    let sha = text.split("\"sha256\": \"").nth(1).unwrap()[..64].to_owned();
+    let forged = ceremony::Transcript::parse("t", &text.replace(&sha, &"0".repeat(64))).unwrap();
+    assert_eq!(rule(ceremony::check(&forged, &table.repository())), "C-TRANSCRIPT");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whoever signs, and in whatever order and grouping the copies are combined, the bytes are the same.
+    #[test]
+    fn combining_in_any_order_gives_the_same_bytes(order in Just(vec![0_usize, 1, 2, 3]).prop_shuffle(), split in 0_usize..4) {
+        thread_local!(static TABLE: (Table, Bundle, Vec<(String, Bundle)>) = {
+            let (table, bundle) = proposed();
+            let copies = table.copies(&bundle, &["root-1", "root-2", "root-4", "root-3"]);
+            (table, bundle, copies)
+        });
+        TABLE.with(|(table, bundle, copies)| {
+            let anchor = table.first_root();
+            let all = ceremony::combine(bundle, copies, &anchor).unwrap().to_bytes().unwrap();
+            let shuffled: Vec<_> = order.iter().map(|at| copies[*at].clone()).collect();
+            let (left, right) = shuffled.split_at(split);
+            let left = ceremony::combine(bundle, left, &anchor).unwrap();
+            let right = ceremony::combine(&right[0].1, right, &anchor).unwrap();
+            let both = ceremony::combine(&right, &[("left".into(), left)], &anchor).unwrap();
+            assert_eq!(both.to_bytes().unwrap(), all);
+        });
+    }
+}

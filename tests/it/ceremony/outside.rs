@@ -1,0 +1,108 @@
+//! Signatures over the bundle's bytes that other programs made.
+
+use std::process::Command;
+
+use sha2::Digest as _;
+use tidegate::ceremony;
+use tidegate::keys::write_public;
+
+use super::table::Table;
+use crate::keys::Token;
+use crate::support::tools;
+
+#[test]
+fn a_signature_by_openssl_is_accepted() {
+    if !tools::have("openssl", "version") {
+        return;
+    }
+    let mut table = Table::new();
+    table.key("root-4");
+    table.edit("\"root-3\"]", "\"root-4\"]");
+    table.pass(1);
+    let mut bundle = table.start().unwrap();
+    let verified = ceremony::verify(&bundle, &table.first_root()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (message, signature) = (dir.path().join("message"), dir.path().join("signature"));
+    std::fs::write(&message, bundle.signed_bytes("root").unwrap()).unwrap();
+    let settings = table.workspace().settings().unwrap();
+    for name in ["root-1", "root-2"] {
+        let key = table.path().join(format!("keys/{name}.pem"));
+        let args = [
+            "pkeyutl",
+            "-sign",
+            "-rawin",
+            "-inkey",
+            key.to_str().unwrap(),
+            "-in",
+            message.to_str().unwrap(),
+            "-out",
+            signature.to_str().unwrap(),
+        ];
+        assert!(Command::new("openssl").args(args).status().unwrap().success());
+        let id = settings.public(&name.parse().unwrap()).unwrap().id();
+        let bytes = std::fs::read(&signature).unwrap();
+        ceremony::add_outside(&mut bundle, &verified, "root", &id, &bytes, table.now).unwrap();
+        let mut wrong = bytes;
+        wrong[0] ^= 1;
+        let error = ceremony::add_outside(&mut bundle, &verified, "root", &id, &wrong, table.now).unwrap_err();
+        assert_eq!(error.rule_id(), Some("C-SIGNATURE"));
+    }
+    let workspace = table.workspace();
+    ceremony::keep(&workspace, &bundle, "tester", table.now).unwrap();
+    table.finish(&workspace).unwrap();
+    assert_eq!(table.repository().roots().len(), 2);
+}
+
+#[test]
+fn signatures_by_pkcs11_tool_are_accepted() {
+    let Some(token) = Token::new() else { return };
+    let mut table = Table::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut names = Vec::new();
+    // Files longer than its buffer pkcs11-tool signs in parts, which EDDSA does not know: Ed25519 is for our own signer.
+    for (name, id, kind) in [("token-1", "01", "EC:prime256v1"), ("token-2", "02", "EC:prime256v1")] {
+        token.generate(name, id, kind);
+        let public = token.public(id, dir.path());
+        let path = table.path().join("tidegate.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(
+            path,
+            format!(
+                "{text}\n[keys.{name}]\nuri = \"{}\"\npublic = \"{}\"\n",
+                token.uri(name),
+                write_public(&public).unwrap()
+            ),
+        )
+        .unwrap();
+        names.push((id, public));
+    }
+    table.edit("\"root-2\", \"root-3\"]", "\"token-1\", \"token-2\"]");
+    table.pass(1);
+    let mut bundle = table.start().unwrap();
+    let verified = ceremony::verify(&bundle, &table.first_root()).unwrap();
+    let (digest, signature) = (dir.path().join("digest"), dir.path().join("signature"));
+    let bytes = bundle.signed_bytes("root").unwrap();
+    std::fs::write(&digest, sha2::Sha256::digest(&bytes)).unwrap();
+    for (id, public) in &names {
+        token.tool(&[
+            "--sign",
+            "--mechanism",
+            "ECDSA",
+            "--id",
+            id,
+            "--input-file",
+            digest.to_str().unwrap(),
+            "--output-file",
+            signature.to_str().unwrap(),
+        ]);
+        let made = std::fs::read(&signature).unwrap();
+        ceremony::add_outside(&mut bundle, &verified, "root", &public.id(), &made, table.now).unwrap();
+    }
+    let copies = table.copies(&bundle, &["root-1", "root-2"]);
+    let combined = ceremony::combine(&bundle, &copies, &table.first_root()).unwrap();
+    let workspace = table.workspace();
+    ceremony::keep(&workspace, &combined, "tester", table.now).unwrap();
+    table.finish(&workspace).unwrap();
+    drop(workspace);
+    assert_eq!(table.repository().roots().len(), 2);
+}

@@ -1,0 +1,262 @@
+//! A table at which ceremonies are held, and a fleet that lives through them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tidegate::ceremony::{self, Bundle, Done, Tool, Wish};
+use tidegate::error::Result;
+use tidegate::init::{KeySource, Options, init};
+use tidegate::keys::generate::{Kind, generate};
+use tidegate::keys::{FileKey, KeyRing, NoPassphrases, Signer as _, write_public};
+use tidegate::metadata::Repository;
+use tidegate::workspace::Workspace;
+use tidegate_client::clock::StubClock;
+use tidegate_client::fetch::MemoryFetch;
+use tidegate_client::store::MemoryStore;
+use tidegate_client::tuf::path::TargetPath;
+use tidegate_client::updater::{Repository as Location, Updater};
+
+use crate::support::{python_tuf, script};
+
+const URL: &str = "memory://fleet";
+
+/// A workspace, everything it ever published, and a device shipped with each root there was.
+pub struct Table {
+    dir: tempfile::TempDir,
+    pub now: DateTime<Utc>,
+    published: BTreeMap<String, Vec<u8>>,
+    /// Devices that check after every ceremony: the root they were shipped with, and what they remember.
+    awake: Vec<(Vec<u8>, MemoryStore)>,
+}
+
+impl Table {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let now = DateTime::parse_from_rfc3339("2026-03-01T00:00:00Z").unwrap().with_timezone(&Utc);
+        let options = Options {
+            keys: KeySource::Example,
+            salt: Some("00112233445566778899aabbccddeeff".into()),
+            actor: "tester".into(),
+        };
+        init(&dir.path().join("fleet"), &options, now, &mut NoPassphrases).unwrap();
+        let mut table = Self { dir, now, published: BTreeMap::new(), awake: Vec::new() };
+        table.publish();
+        table.everyone_follows();
+        table
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("fleet")
+    }
+
+    pub fn workspace(&self) -> Workspace {
+        Workspace::open(&self.path()).unwrap()
+    }
+
+    pub fn repository(&self) -> Repository {
+        Repository::open(&self.path()).unwrap()
+    }
+
+    pub fn first_root(&self) -> Vec<u8> {
+        fs::read(self.path().join("metadata/1.root.json")).unwrap()
+    }
+
+    pub fn ring(workspace: &Workspace) -> KeyRing {
+        workspace.ring(&workspace.settings().unwrap(), Box::new(NoPassphrases)).unwrap()
+    }
+
+    pub fn pass(&mut self, hours: i64) {
+        self.now += TimeDelta::hours(hours);
+    }
+
+    /// Changes `tidegate.toml`.
+    pub fn edit(&self, from: &str, to: &str) {
+        let path = self.path().join("tidegate.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+    }
+
+    /// Makes a key, and adds it to `tidegate.toml`.
+    pub fn key(&self, name: &str) {
+        let made = generate(Kind::Ed25519, None).unwrap();
+        let path = self.path().join(format!("keys/{name}.pem"));
+        fs::write(&path, made.pem.as_bytes()).unwrap();
+        owner_only(&path);
+        let path = self.path().join("tidegate.toml");
+        let mut text = fs::read_to_string(&path).unwrap();
+        let public = write_public(&made.public).unwrap();
+        text = format!("{text}\n[keys.{name}]\nuri = \"file:keys/{name}.pem\"\npublic = \"{public}\"\n");
+        fs::write(path, text).unwrap();
+    }
+
+    /// The private part is lost, or at least not here any more.
+    pub fn lose(&self, name: &str) {
+        fs::remove_file(self.path().join(format!("keys/{name}.pem"))).unwrap();
+    }
+
+    pub fn start(&self) -> Result<Bundle> {
+        ceremony::start(&self.workspace(), &Wish::default(), "tester", self.now)
+    }
+
+    /// Signs a copy, as a holder does on their own machine with a root of their own.
+    pub fn sign(&self, bundle: &mut Bundle, name: &str) -> Result<Vec<String>> {
+        let verified = ceremony::verify(bundle, &self.first_root())?;
+        let path = self.path().join(format!("keys/{name}.pem"));
+        let key = FileKey::open(name, &path, &mut NoPassphrases).unwrap();
+        assert!(!key.public().scheme().is_empty());
+        ceremony::sign(bundle, &verified, &key, "file", "tidegate test", self.now)
+    }
+
+    /// Copies of a proposal, each signed by one key.
+    pub fn copies(&self, bundle: &Bundle, names: &[&str]) -> Vec<(String, Bundle)> {
+        names
+            .iter()
+            .map(|name| {
+                let mut copy = bundle.clone();
+                self.sign(&mut copy, name).unwrap();
+                ((*name).to_owned(), copy)
+            })
+            .collect()
+    }
+
+    /// Proposes, rehearses, has it signed in parallel, combines, finishes, publishes; then the fleet checks.
+    pub fn ceremony(&mut self, signers: &[&str]) -> Done {
+        self.pass(1);
+        let bundle = self.start().unwrap();
+        let repository = self.repository();
+        let verified = ceremony::verify(&bundle, &self.first_root()).unwrap();
+        let rehearsal = ceremony::rehearse(&bundle, &verified, &repository, &[].into(), self.now).unwrap();
+        assert_eq!(rehearsal.stranded().collect::<Vec<_>>(), Vec::<&ceremony::Fate>::new());
+        let combined = ceremony::combine(&bundle, &self.copies(&bundle, signers), &self.first_root()).unwrap();
+        let workspace = self.workspace();
+        ceremony::keep(&workspace, &combined, "tester", self.now).unwrap();
+        let done = self.finish(&workspace).unwrap();
+        drop(workspace);
+        let text = fs::read_to_string(&done.transcript).unwrap();
+        let transcript = ceremony::Transcript::parse("t", &text).unwrap();
+        assert!(ceremony::check(&transcript, &self.repository()).unwrap().iter().all(|file| file.present));
+        let gaps = self.publish();
+        assert_eq!(gaps.is_empty(), rehearsal.moments.is_empty(), "{gaps:?} {:?}", rehearsal.moments);
+        self.everyone_follows();
+        done
+    }
+
+    pub fn finish(&self, workspace: &Workspace) -> Result<Done> {
+        let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
+        ceremony::finish(workspace, &mut Self::ring(workspace), &tool, "tester", self.now)
+    }
+
+    /// Renews snapshot and timestamp.
+    pub fn refresh(&mut self) {
+        self.pass(1);
+        let workspace = self.workspace();
+        let settings = workspace.settings().unwrap();
+        let mut ring = Self::ring(&workspace);
+        tidegate::refresh::refresh(&workspace, &settings, &mut ring, "tester", self.now).unwrap();
+        drop(workspace);
+        assert_eq!(self.publish(), Vec::<String>::new());
+        self.everyone_follows();
+    }
+
+    /// Uploads what changed, in the order of publishing, with devices of each kind checking after every file. Gives what went wrong.
+    fn publish(&mut self) -> Vec<String> {
+        let repository = self.repository();
+        let rank = |name: &str| match name {
+            "timestamp.json" => 5,
+            name if name.ends_with(".root.json") => 4,
+            name if name.ends_with(".snapshot.json") => 3,
+            name if name.ends_with(".targets.json") => 2,
+            _ => 1,
+        };
+        let mut files: Vec<(String, Vec<u8>)> =
+            repository.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect();
+        files.sort_by_key(|(name, _)| (rank(name), name.clone()));
+        let first = self.published.is_empty();
+        let mut gaps = Vec::new();
+        for (name, bytes) in files {
+            if self.published.get(&name) == Some(&bytes) {
+                continue;
+            }
+            self.published.insert(name.clone(), bytes);
+            if first {
+                continue;
+            }
+            for (root, store) in &self.awake {
+                for (kind, store) in [("asleep", MemoryStore::new()), ("awake", copy(store))] {
+                    if let Err(e) = self.check(root, store) {
+                        gaps.push(format!("{kind}, after {name}: {e}"));
+                    }
+                }
+            }
+        }
+        gaps
+    }
+
+    fn check(&self, root: &[u8], store: MemoryStore) -> Result<u64, String> {
+        let fetch = MemoryFetch::new();
+        for (name, bytes) in &self.published {
+            fetch.put(format!("{URL}/metadata/{name}"), bytes.as_slice());
+        }
+        let mut updater = Updater::new(root, Location::at(URL), fetch, store, StubClock::at(self.now));
+        updater.refresh().map_err(|e| e.to_string())?;
+        for cohort in ["validation", "canary", "early", "general"] {
+            let path = TargetPath::new(format!("stable/cohorts/{cohort}/none.json")).unwrap();
+            match updater.find(&path) {
+                Err(tidegate_client::Error::TargetNotFound { .. }) => {}
+                other => return Err(format!("{other:?}")),
+            }
+        }
+        Ok(updater.trusted().unwrap().root().common.version)
+    }
+
+    /// Devices at every root version, those that always checked and those that slept, are at the newest; python-tuf agrees.
+    pub fn everyone_follows(&mut self) {
+        let newest = self.repository().roots().len();
+        while self.awake.len() < newest {
+            let root = self.repository().roots()[self.awake.len()].clone();
+            self.awake.push((root, MemoryStore::new()));
+        }
+        for (root, store) in &self.awake {
+            assert_eq!(self.check(root, store.clone()).unwrap(), newest as u64);
+            assert_eq!(self.check(root, MemoryStore::new()).unwrap(), newest as u64);
+        }
+        if let Some(python) = python_tuf() {
+            let folder = self.path().join("metadata");
+            let time = self.now.format("%Y-%m-%dT%H:%M:%SZ").to_string();
+            let versions: Vec<String> = (1..=newest).map(|version| version.to_string()).collect();
+            let mut args = vec![folder.to_str().unwrap(), time.as_str()];
+            args.extend(versions.iter().map(String::as_str));
+            let said = script(&python, "chain.py", &args);
+            assert!(said.as_array().unwrap().iter().all(|from| from["root"] == newest), "{said}");
+        }
+    }
+
+    /// Puts files of a thief's where devices look.
+    pub fn deface(&mut self, files: Vec<(String, Vec<u8>)>) {
+        self.published.extend(files);
+    }
+
+    /// Whether a device with this store follows.
+    pub fn awake_device(&self, index: usize) -> Result<u64, String> {
+        let (root, store) = &self.awake[index];
+        self.check(root, store.clone())
+    }
+}
+
+/// A store with the same content, so that a check leaves no trace.
+fn copy(store: &MemoryStore) -> MemoryStore {
+    use tidegate_client::store::Store as _;
+    let copied = MemoryStore::new();
+    for name in store.names() {
+        copied.save(&name, &store.load(&name, 1 << 24).unwrap().unwrap()).unwrap();
+    }
+    copied
+}
+
+pub fn owner_only(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
