@@ -2,5 +2,9 @@
 
 #[test]
 fn transcripts() {
-    trycmd::TestCases::new().env("TIDEGATE_ACTOR", "tester").env("NO_COLOR", "1").case("tests/cmd/*.trycmd");
+    trycmd::TestCases::new()
+        .env("TIDEGATE_ACTOR", "tester")
+        .env("NO_COLOR", "1")
+        .register_bin("cp", std::path::Path::new("/bin/cp"))
+        .case("tests/cmd/*.trycmd");
 }
