@@ -12,7 +12,8 @@ use crate::release::Ledger;
 use crate::release::ledger::Happening;
 use crate::workspace::Workspace;
 
-/// Renews timestamp and snapshot, and every cohort's role that has less than half of its life left and no limited rollout.
+/// Renews timestamp and snapshot; every cohort's role that has less than half of its life left and no limited rollout; and targets and
+/// channels that are [`due`], as far as a threshold of their keys is at hand and no proposal waits. Root is left to ceremonies.
 ///
 /// Gives the repository as it then is, and the roles that got a new version.
 pub fn refresh(
@@ -37,6 +38,20 @@ pub fn refresh(
             edit.renew(&role.name, lifetime.delta())?;
         }
     }
+    // A new version would make proposals for it stale.
+    let undisturbed = !has_proposals(workspace)?;
+    for role in due(&repository, now).filter(|_| undisturbed) {
+        let lifetime = match DelegatedRole::parse(&role.name) {
+            _ if role.name == "targets" => settings.roles.targets.expires,
+            Some(DelegatedRole::Channel(channel)) if role.name != "root" => settings.channel(&channel)?.release.expires,
+            _ => continue,
+        };
+        let Some((_, keys)) = repository.keys_of(&role.name) else { continue };
+        // Keys that are elsewhere, or locked with nobody to ask, are no fault of a refresh; whoever runs it sees what stays due.
+        if ring.signers_for(&role.name, &keys.keyids, keys.threshold).is_ok() {
+            edit.renew(&role.name, lifetime.delta())?;
+        }
+    }
     let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a refresh that changes nothing"))?;
     let mut changes = finished.changes;
     let mut ledger = Ledger::open(workspace.dir())?;
@@ -54,6 +69,21 @@ pub fn refresh(
     ledger.put(&mut changes);
     workspace.commit(changes)?;
     Ok((finished.repository, finished.roles))
+}
+
+/// The roles that have less than a quarter of their lives left.
+pub fn due(repository: &Repository, now: DateTime<Utc>) -> impl Iterator<Item = &RoleFile> {
+    let due = move |role: &&RoleFile| role.issued.is_none_or(|issued| role.expires - now < (role.expires - issued) / 4);
+    repository.roles().filter(due)
+}
+
+fn has_proposals(workspace: &Workspace) -> Result<bool> {
+    let dir = workspace.dir().join(crate::release::proposal::DIR);
+    match std::fs::read_dir(&dir) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("read", &dir, e)),
+    }
 }
 
 fn half_over(role: &RoleFile, now: DateTime<Utc>) -> bool {

@@ -285,7 +285,14 @@ impl Desk<'_> {
                     format!("{role} can still be signed, by {threshold} of the {} that are left", left.len())
                 }
             };
-            plan.fact(consequence);
+            // Cohorts of a channel share their keys, and there may be hundreds.
+            let consequence = match role.split_once('.') {
+                Some((channel, _)) => consequence.replace(role.as_str(), &format!("each cohort of {channel}")),
+                None => consequence,
+            };
+            if !plan.facts.contains(&consequence) {
+                plan.fact(consequence);
+            }
         }
         let root = of("root");
         if root.is_some_and(|(_, left, threshold)| (left.len() as u64) < *threshold) {
@@ -309,7 +316,15 @@ impl Desk<'_> {
         for (role, left, threshold) in affected.iter().filter(|(role, ..)| role != "root") {
             if (left.len() as u64) < *threshold {
                 let by = self.repository.delegator(role).unwrap_or("root");
-                plan.fact(format!("{role} gets new keys from {by}, which can be signed"));
+                let fact = match role.split_once('.') {
+                    Some((channel, _)) => {
+                        format!("the cohorts of {channel} get new keys from {channel}, which can be signed")
+                    }
+                    None => format!("{role} gets new keys from {by}, which can be signed"),
+                };
+                if !plan.facts.contains(&fact) {
+                    plan.fact(fact);
+                }
             }
         }
         if stolen && affected.iter().any(|(role, ..)| matches!(role.as_str(), "timestamp" | "snapshot")) {

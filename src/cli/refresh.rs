@@ -6,11 +6,12 @@ use serde_json::{Map, json};
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor, show};
 use crate::error::Result;
-use crate::refresh::refresh;
+use crate::refresh::{due, refresh};
 use crate::workspace::Workspace;
 
 /// Renew timestamp and snapshot, and cohorts that expire soon
 ///
+/// Targets and channels near their expiry, too, if enough of their keys are at hand and no proposal waits; never root.
 /// Cohorts with a limited rollout are left to end by themselves: `tidegate rollout renew` keeps those alive.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -37,6 +38,14 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             file.version,
             show::expiry(file.expires, cx.now)
         ))?;
+    }
+    for role in due(&repository, cx.now) {
+        let how = match role.name.as_str() {
+            "root" | "targets" => format!("tidegate ceremony start --renew {}", role.name),
+            name if name.contains('.') => "tidegate rollout renew".to_owned(),
+            name => format!("tidegate ceremony start --renew {name}"),
+        };
+        cx.ui.warn(format_args!("{} expires at {}: {how}", role.name, show::expiry(role.expires, cx.now)));
     }
     cx.ui.hint("tidegate publish FOLDER");
     Ok(())

@@ -204,3 +204,18 @@ fn a_channel_is_added() {
     assert!(done.roles.contains(&"beta.all".to_owned()), "{:?}", done.roles);
     assert!(table.repository().role("beta").is_some());
 }
+
+#[test]
+fn a_refresh_renews_what_is_due_as_far_as_keys_are_at_hand() {
+    let mut table = Table::new();
+    table.pass(24 * 80);
+    table.refresh();
+    let version = |table: &Table, role: &str| table.repository().role(role).unwrap().version;
+    assert_eq!((version(&table, "stable"), version(&table, "targets"), version(&table, "root")), (2, 1, 1));
+    // Without a threshold of release keys the channel stays as it is, and the rest is renewed all the same.
+    table.lose("release-1");
+    table.pass(24 * 80);
+    let before = version(&table, "timestamp");
+    table.refresh();
+    assert_eq!((version(&table, "stable"), version(&table, "timestamp")), (2, before + 1));
+}
