@@ -18,6 +18,10 @@ mod mirror;
 mod model;
 mod python;
 #[cfg(all(target_os = "linux", feature = "cli"))]
+mod qemu;
+#[cfg(target_os = "linux")]
+mod recipes;
+#[cfg(all(target_os = "linux", feature = "cli"))]
 mod run;
 mod simulator;
 #[cfg(all(unix, feature = "http"))]
