@@ -1,5 +1,7 @@
 //! `tidegate-device explain`
 
+use std::fmt::Write as _;
+
 use super::Failure;
 use super::output::Output;
 use crate::device::Device;
@@ -12,7 +14,7 @@ pub(super) fn run(device: &mut Device, at: Option<Instant>, output: Output) -> R
     let mut text = explanations.collect::<Vec<_>>().join("\n");
     for judgement in &check.policy {
         let verdict = if judgement.allows() { "now" } else { "not now" };
-        text += &format!("\nthis device's own policy says to {}: {verdict}\n{judgement}", judgement.step);
+        let _ = write!(text, "\nthis device's own policy says to {}: {verdict}\n{judgement}", judgement.step);
     }
     output.result(text, &check)?;
     Ok(true)

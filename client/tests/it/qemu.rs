@@ -18,7 +18,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn build(&self, words: &[&str]) {
+    fn build(words: &[&str]) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/qemu/build");
         let mut command = Command::new(script);
         command.args(words).env("DEVICE", env!("CARGO_BIN_EXE_tidegate-device"));
@@ -31,7 +31,7 @@ impl Machine {
     }
 
     fn image(&self, version: &str, fate: &str) -> Vec<u8> {
-        self.build(&["image", &self.path(""), version, fate, &self.path("image")]);
+        Self::build(&["image", &self.path(""), version, fate, &self.path("image")]);
         fs::read(self.path("image")).unwrap()
     }
 
@@ -45,7 +45,7 @@ impl Machine {
             fs::write(path, bytes).unwrap();
         }
         fs::write(folder.join("root.json"), sim.root(1)).unwrap();
-        self.build(&["disk", &self.path("repository"), &self.path("disk.repository"), "160"]);
+        Self::build(&["disk", &self.path("repository"), &self.path("disk.repository"), "160"]);
     }
 
     /// Switches it on, until it switches itself off. What matters of what it says: what GRUB starts, what runs, and the states.
@@ -83,14 +83,14 @@ fn milestone(line: &str) -> Option<String> {
 fn a_machine_updates_itself_and_comes_back_from_what_fails() {
     let folder = tempfile::tempdir().unwrap();
     let machine = Machine { folder: folder.path().into() };
-    machine.build(&["tools", &machine.path("")]);
+    Machine::build(&["tools", &machine.path("")]);
     let old = machine.image("1.0.0", "well");
     fs::write(machine.path("disk.a"), &old).unwrap();
     fs::write(machine.path("disk.b"), vec![0; old.len()]).unwrap();
     fs::create_dir(machine.path("state")).unwrap();
     let block = machine.path("state/grubenv");
     assert!(Command::new("grub-editenv").args([&block, "create"]).status().unwrap().success());
-    machine.build(&["disk", &machine.path("state"), &machine.path("disk.state"), "128"]);
+    Machine::build(&["disk", &machine.path("state"), &machine.path("disk.state"), "128"]);
 
     let mut sim = channel(&[("all", Some(1_000_000))]);
     for role in ["root", "timestamp", "snapshot", "targets", "stable", "stable.all"] {

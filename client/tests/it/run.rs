@@ -110,11 +110,8 @@ fn a_whole_update_without_anyone_at_hand() {
     assert!(agent.until("checked").starts_with("up to date"));
     agent.until("state");
     // Others may look, and work, meanwhile.
-    let status = bench.json(&["status"]);
-    assert_eq!(
-        (&status["update"]["state"]["kind"], &status["installed"]["state"]),
-        (&json!("idle"), &json!("confirmed"))
-    );
+    let seen = bench.json(&["status"]);
+    assert_eq!((&seen["update"]["state"]["kind"], &seen["installed"]["state"]), (&json!("idle"), &json!("confirmed")));
     assert_eq!(bench.run(&["check", "-q"]).0, 0);
     agent.signal("TERM");
     assert_eq!(agent.until("stopped"), "told to stop");
@@ -191,7 +188,7 @@ fn it_reports_to_the_service_manager() {
     for _ in 0..3 {
         let started = Instant::now();
         until("WATCHDOG=1");
-        assert!(started.elapsed() < Duration::from_millis(1000));
+        assert!(started.elapsed() < Duration::from_secs(1));
     }
     agent.until("checked");
     agent.signal("INT");

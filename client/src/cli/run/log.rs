@@ -20,6 +20,7 @@ pub(super) struct Log {
 }
 
 /// Something to write.
+#[derive(Clone, Copy)]
 pub(super) enum Event<'a> {
     Started,
     Stopped,
