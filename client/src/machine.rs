@@ -32,6 +32,8 @@
 //!
 //! *Checking* is never written: an unchanged check writes nothing at all.
 
+mod form;
+
 use serde::{Deserialize, Serialize};
 
 use crate::device::Release;
@@ -64,7 +66,7 @@ pub struct Begun {
 
 /// Where an update stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(try_from = "form::Form", into = "form::Form")]
 pub enum State {
     /// There is nothing to do until the next check.
     #[default]
@@ -74,12 +76,10 @@ pub enum State {
     /// There is something to do, but not now.
     Waiting {
         /// When to look again, at the latest; `None` for the next regular check.
-        #[serde(with = "time::optional_text")]
         until: Option<Instant>,
         /// Why.
         why: String,
         /// The release that the device's own policy holds back, if that is the reason.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         release: Option<Release>,
     },
     /// The release is being fetched.
@@ -131,7 +131,6 @@ pub enum State {
         /// How it failed.
         why: String,
         /// Whether it is tried again: the boot loader went back, which a power cut during a trial is enough for.
-        #[serde(default)]
         again: bool,
     },
     /// It failed, what was before runs again, and the release is not tried again on this device.
@@ -147,7 +146,6 @@ pub enum State {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// The release.
-    #[serde(flatten)]
     pub release: Release,
     /// What ran when the attempt began; `None` if the installer does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
