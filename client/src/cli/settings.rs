@@ -117,7 +117,10 @@ fn to_url(text: &str) -> Result<String, Error> {
     if text.contains("://") {
         return Ok(text.to_owned());
     }
-    let path = std::path::absolute(text).map_err(|e| setting("repository", e))?;
+    // A URL must not hold the `..` that a relative path, or one relative to a settings file, often does. What is not there (yet) is
+    // taken as it stands: fetching from it will say so.
+    let path = Path::new(text).canonicalize().or_else(|_| std::path::absolute(text));
+    let path = path.map_err(|e| setting("repository", e))?;
     Ok(url_of(&path)?)
 }
 
