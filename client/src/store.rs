@@ -90,8 +90,20 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 pub struct DirStore {
     folder: PathBuf,
     disk: Disk,
-    // Held for its lock, which the system releases when the file is closed, however the process ends. None for one that only reads.
-    lock: Option<Arc<File>>,
+    // Held for its lock, which the system releases however the process ends. None for one that only reads.
+    lock: Option<Arc<Lock>>,
+}
+
+/// A locked file.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would do, but for a program that another thread has just begun to start: it holds a copy of all open files
+        // until it runs, and the lock with it.
+        let _ = self.0.unlock();
+    }
 }
 
 impl DirStore {
@@ -112,7 +124,7 @@ impl DirStore {
             .open(&path)
             .map_err(|e| StoreError::io("open the lock file", &path, e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { folder, disk, lock: Some(Arc::new(lock)) }),
+            Ok(()) => Ok(Self { folder, disk, lock: Some(Arc::new(Lock(lock))) }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: folder }),
             Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &path, e)),
         }

@@ -69,7 +69,14 @@ pub enum Outcome {
 
 /// Keeps other publishers out of a local folder until dropped.
 #[derive(Debug)]
-pub struct Guard(#[allow(dead_code, reason = "closing the file releases the lock")] File);
+pub struct Guard(File);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Closing the file would do, but for a program that another thread has just begun to start, which holds a copy of it.
+        let _ = self.0.unlock();
+    }
+}
 
 /// The folder that a path means, whether or not it is there yet: absolute, without links and `..` in what is there.
 fn resolved(path: &Path) -> io::Result<PathBuf> {
