@@ -46,9 +46,7 @@ impl From<State> for Form {
             State::RolledBack { attempt, boot, why, again } => {
                 Self { why: Some(why), again, ..of(attempt, Some(boot)) }
             }
-            State::Quarantined { release, why } => {
-                Self { release: Some(release), why: Some(why), ..Self::default() }
-            }
+            State::Quarantined { release, why } => Self { release: Some(release), why: Some(why), ..Self::default() },
         };
         Self { kind, ..form }
     }
