@@ -136,6 +136,8 @@ fn swupdate() {
     let path = |name: &str| folder.join(name).display().to_string();
     let words = [
         "env".to_owned(),
+        // Its sockets are there: two at once would meet in the system's folder.
+        format!("TMPDIR={}", folder.display()),
         format!("GRUBENV={}", path("grubenv")),
         format!("CMDLINE={}", path("cmdline")),
         format!("BOOT_HOOK={}", contrib("boot/grub").display()),
