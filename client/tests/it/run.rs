@@ -186,13 +186,11 @@ fn it_reports_to_the_service_manager() {
         panic!("no {wanted}");
     };
     until("STATUS=confirmed 1.2.0 (sequence 12)");
-    for _ in 0..3 {
-        let started = Instant::now();
-        until("WATCHDOG=1");
-        assert!(started.elapsed() < Duration::from_secs(1));
-    }
     // While it works a signal ends it at once; while it sleeps it says so first.
     until("STATUS=idle");
+    for _ in 0..3 {
+        until("WATCHDOG=1");
+    }
     agent.signal("INT");
     until("STOPPING=1");
 }
