@@ -2,18 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
-use chrono::{DateTime, TimeDelta, Utc};
-use tidegate::config::Span;
-use tidegate::init::{KeySource, Options, init};
-use tidegate::keys::{KeyRing, NoPassphrases};
-use tidegate::release::draft::{self, NewArtifact, NewRelease};
-use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
-use tidegate::release::{Ledger, State, signing};
-use tidegate::rollout::{CohortStanding, Desk, RampRequest, explain};
-use tidegate::workspace::Workspace;
-use tidegate::{Error, validate};
+use chrono::TimeDelta;
+use tidegate::release::draft;
+use tidegate::release::record::RecordedUrgency;
+use tidegate::release::{Ledger, State};
+use tidegate::rollout::{RampRequest, explain};
+use tidegate::validate;
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
 use tidegate_client::file::url_of;
@@ -22,124 +17,8 @@ use tidegate_client::model::facts::Facts;
 use tidegate_client::model::rollout::Stage;
 use tidegate_client::updater::Repository;
 
-/// A workspace with everybody's keys, and a clock that the test moves.
-struct Fleet {
-    dir: tempfile::TempDir,
-    now: DateTime<Utc>,
-}
-
-impl Fleet {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let now = DateTime::parse_from_rfc3339("2026-11-25T00:00:00Z").unwrap().with_timezone(&Utc);
-        let options = Options {
-            keys: KeySource::Example,
-            salt: Some("00112233445566778899aabbccddeeff".into()),
-            actor: "tester".into(),
-        };
-        init(&dir.path().join("fleet"), &options, now, &mut NoPassphrases).unwrap();
-        fs::write(dir.path().join("image.bin"), "the bytes of an image").unwrap();
-        Self { dir, now }
-    }
-
-    fn path(&self) -> std::path::PathBuf {
-        self.dir.path().join("fleet")
-    }
-
-    fn open(&self) -> (Workspace, KeyRing) {
-        let workspace = Workspace::open(&self.path()).unwrap();
-        let ring = workspace.ring(&workspace.settings().unwrap(), Box::new(NoPassphrases)).unwrap();
-        (workspace, ring)
-    }
-
-    fn pass(&mut self, hours: i64) {
-        self.now += TimeDelta::hours(hours);
-    }
-
-    /// A draft with one artifact and a frozen manifest.
-    fn draft(&self, version: &str, change: impl FnOnce(&mut NewRelease)) -> ReleaseSpec {
-        let spec: ReleaseSpec = version.parse().unwrap();
-        let mut new = NewRelease {
-            spec: spec.clone(),
-            build_id: "ci".parse().unwrap(),
-            source: None,
-            provenance: None,
-            urgency: RecordedUrgency::Normal,
-            eligibility: None,
-            upgrade_from: None,
-            supersedes: BTreeSet::new(),
-            notes: Vec::new(),
-        };
-        change(&mut new);
-        let (workspace, _) = self.open();
-        draft::new(&workspace, new, "tester", self.now).unwrap();
-        let artifact = NewArtifact {
-            file: &self.dir.path().join("image.bin"),
-            name: None,
-            hardware: BTreeSet::from(["board-a".parse().unwrap()]),
-            media_type: None,
-            replace: false,
-        };
-        draft::add(&workspace, &spec, &artifact, "tester", self.now, |_| ()).unwrap();
-        draft::manifest(&workspace, &spec, "tester", self.now).unwrap();
-        spec
-    }
-
-    fn sign(&self, spec: &ReleaseSpec) -> Result<(), Error> {
-        let (workspace, mut ring) = self.open();
-        signing::sign(&workspace, spec, &["release-1".into(), "release-2".into()], &[], &mut ring, self.now).map(|_| ())
-    }
-
-    fn register(&self, spec: &ReleaseSpec) -> Result<(), Error> {
-        let (workspace, mut ring) = self.open();
-        signing::register(&workspace, spec, &mut ring, "tester", self.now).map(|_| ())
-    }
-
-    fn validate(&self, spec: &ReleaseSpec) -> Record {
-        let (workspace, mut ring) = self.open();
-        validate::validate(&workspace, spec, None, &mut ring, "tester", self.now).unwrap().0
-    }
-
-    /// A validated release.
-    fn release(&self, version: &str, change: impl FnOnce(&mut NewRelease)) -> ReleaseSpec {
-        let spec = self.draft(version, change);
-        self.sign(&spec).unwrap();
-        self.register(&spec).unwrap();
-        assert_eq!(self.validate(&spec).state, State::Validation);
-        spec
-    }
-
-    fn step<T>(
-        &self,
-        spec: &ReleaseSpec,
-        step: impl FnOnce(Desk<'_>, &mut KeyRing) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let (workspace, mut ring) = self.open();
-        step(Desk::open(&workspace, spec, self.now).unwrap(), &mut ring)
-    }
-
-    fn start(&self, spec: &ReleaseSpec) -> Vec<CohortStanding> {
-        self.step(spec, |desk, ring| desk.start(RampRequest::default(), ring, "tester")).unwrap().standings
-    }
-
-    fn advance(&self, spec: &ReleaseSpec, hours: u64) -> Result<Vec<CohortStanding>, Error> {
-        let request = RampRequest { span: Some(Span::hours(hours)), ..RampRequest::default() };
-        self.step(spec, |desk, ring| desk.advance(request, ring, "tester")).map(|outcome| outcome.standings)
-    }
-
-    fn metadata(&self) -> Vec<(String, Vec<u8>)> {
-        let repository = self.open().0.repository().unwrap();
-        repository.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect()
-    }
-}
-
-fn rule(result: Result<impl std::fmt::Debug, Error>) -> &'static str {
-    result.unwrap_err().rule_id().unwrap()
-}
-
-fn named<'a>(standings: &'a [CohortStanding], cohort: &str) -> &'a CohortStanding {
-    standings.iter().find(|standing| standing.cohort.as_str() == cohort).unwrap()
-}
+use crate::support::Fleet;
+use crate::support::fleet::{lay_out, named, rule};
 
 #[test]
 fn of_two_proposals_the_later_one_is_proposed_anew() {
@@ -371,23 +250,4 @@ fn publisher_and_device_explain_alike() {
         });
     }
     assert_eq!(kinds.into_iter().collect::<Vec<_>>(), ["install", "no offer", "not eligible", "wait"]);
-}
-
-/// Copies what the metadata lists to where a device fetches it.
-fn lay_out(fleet: &Fleet, site: &Path) {
-    let (workspace, _) = fleet.open();
-    let repository = workspace.repository().unwrap();
-    fs::create_dir_all(site.join("metadata")).unwrap();
-    for (name, bytes) in repository.files() {
-        fs::write(site.join("metadata").join(name), bytes).unwrap();
-    }
-    for role in repository.roles() {
-        for (path, file) in repository.targets(&role.name).iter().flat_map(|targets| &targets.targets) {
-            let path = tidegate_client::tuf::path::TargetPath::new(path.as_str()).unwrap();
-            let to = site.join("targets").join(path.file_path(&file.hashes, true));
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            let from = workspace.dir().join("artifacts/sha256").join(file.hashes.name_prefix());
-            fs::copy(from, to).unwrap();
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! What the integration tests share.
 
 pub mod faulty;
+pub mod fleet;
 pub mod forge;
 pub mod tools;
 
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidegate::publish::{self, Remote, Report, Source};
 use tidegate::serve::{Exchange, Meter, Server};
 
+pub use fleet::Fleet;
 pub use forge::Forge;
 
 /// Says that a test does not run here, and why. In CI every test runs, so there it is a failure.
