@@ -21,9 +21,11 @@ pub mod refresh;
 pub mod release;
 pub mod rollout;
 pub mod serve;
+pub mod site;
 pub mod store;
 pub mod validate;
 pub mod verify;
+pub mod view;
 pub mod workspace;
 
 pub use error::{Error, Kind};

@@ -17,6 +17,7 @@ mod release;
 mod rollout;
 mod serve;
 mod show;
+mod site;
 mod status;
 pub mod ui;
 mod verify;
@@ -77,6 +78,7 @@ enum Command {
     Publish(publish::Args),
     Verify(verify::Args),
     Serve(serve::Args),
+    Site(site::Args),
     Refresh(refresh::Args),
     Log(log::Args),
     Demo(demo::Args),
@@ -129,6 +131,7 @@ fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()
         Command::Publish(args) => publish::run(args, context),
         Command::Verify(args) => verify::run(args, context),
         Command::Serve(args) => serve::run(args, context),
+        Command::Site(args) => site::run(args, context),
     }
 }
 

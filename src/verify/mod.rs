@@ -19,7 +19,7 @@ use tidegate_client::tuf::path::TargetPath;
 
 pub use self::origin::{ByHash, Origin, Repository};
 pub use self::report::{Check, Expiry, Found, Report, Row};
-pub use self::walk::{Fault, Listed, RoleFile, Tree, walk};
+pub use self::walk::{Fault, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
 use crate::error::{Error, Result};
 
 /// Targets up to this length are looked into if they are manifests or cohort maps.
@@ -68,6 +68,46 @@ pub async fn verify(origin: Arc<dyn Origin>, place: &str, root: Vec<u8>, now: Da
     report.add(Check::SecondMetadata, second.roles, detail, second.metadata_faults);
     report.add(Check::SecondTargets, second.targets, format!("{} bytes", second.bytes), second.target_faults);
     Ok(report)
+}
+
+/// A repository as [`look`] sees it.
+#[derive(Debug)]
+pub struct Look {
+    /// The metadata.
+    pub tree: Tree,
+    /// The bytes of manifests and cohort maps, verified, by their SHA-256.
+    pub contents: BTreeMap<[u8; 32], Vec<u8>>,
+    /// What does not verify or does not fit together, expiry and other targets aside.
+    pub faults: Vec<Fault>,
+}
+
+/// Reads all metadata, manifests and cohort maps of a repository from the root file `root`, but no artifacts.
+///
+/// Nothing counts as expired: that is for the reader to judge. With `snapshot`, the state which that version lists. Errs only if `root` is
+/// no root, or if reading fails for other reasons than the repository's.
+pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>) -> Result<Look> {
+    let mut tree = walk_regardless_of_expiry(origin, root, snapshot)?;
+    let mut faults = std::mem::take(&mut tree.faults);
+    let mut contents = audit::Contents::new();
+    let consistent = tree.trusted.root().consistent_snapshot;
+    for listed in tree.listed().filter(|listed| audit::is_read(listed.path)) {
+        let Some(sha256) = listed.file.hashes.sha256_digest().filter(|sha256| !contents.contains_key(*sha256)) else {
+            continue;
+        };
+        let read = match TargetPath::new(listed.path) {
+            Ok(path) => {
+                read_target(origin, &path.file_path(&listed.file.hashes, consistent), listed.path, listed.file)?
+            }
+            Err(error) => Err(Fault::new(listed.path, &error)),
+        };
+        match read {
+            Ok(Some(bytes)) => drop(contents.insert(*sha256, bytes)),
+            Ok(None) => faults.push(Fault::new(listed.path, &format_args!("it is longer than {MAX_READ} bytes"))),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    faults.extend(audit::audit(&tree, &contents).faults.into_iter().map(|(_, fault)| fault));
+    Ok(Look { tree, contents, faults })
 }
 
 /// What our own trust core found.

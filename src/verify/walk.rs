@@ -98,21 +98,29 @@ pub fn walk(origin: &dyn Origin, root: &[u8], now: DateTime<Utc>) -> Result<Tree
     let trusted = TrustedSet::from_root(root, now).map_err(|error| {
         crate::error::Error::trust("the root to start from is not one that verifies").with_source(error)
     })?;
-    let first = role_file("root", Some(trusted.root().common.version), root, &trusted.root().common);
-    let mut walker = Walker {
-        origin,
-        limits: Limits::default(),
-        tree: Tree {
-            trusted,
-            roots: vec![first],
-            timestamp: None,
-            snapshot: None,
-            targets: Vec::new(),
-            faults: Vec::new(),
-        },
-    };
+    let mut walker = Walker::new(origin, trusted, root);
     walker.roots()?;
     if walker.top_level()? {
+        walker.delegated()?;
+    }
+    Ok(walker.tree)
+}
+
+/// Walks the repository like [`walk`], but nothing counts as expired, so that what has expired can be shown as such. With `snapshot`,
+/// what that version of the snapshot lists instead of what the timestamp does: an earlier state, as long as its files are kept.
+///
+/// For looking at a repository, never for a decision about an update.
+pub fn walk_regardless_of_expiry(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>) -> Result<Tree> {
+    let trusted = TrustedSet::danger_from_root_ignoring_expiry(root).map_err(|error| {
+        crate::error::Error::trust("the root to start from is not one that verifies").with_source(error)
+    })?;
+    let mut walker = Walker::new(origin, trusted, root);
+    walker.roots()?;
+    let begun = match snapshot {
+        None => walker.top_level()?,
+        Some(version) => walker.past(version)?,
+    };
+    if begun {
         walker.delegated()?;
     }
     Ok(walker.tree)
@@ -124,7 +132,20 @@ struct Walker<'a> {
     tree: Tree,
 }
 
-impl Walker<'_> {
+impl<'a> Walker<'a> {
+    fn new(origin: &'a dyn Origin, trusted: TrustedSet, root: &[u8]) -> Self {
+        let first = role_file("root", Some(trusted.root().common.version), root, &trusted.root().common);
+        let tree = Tree {
+            trusted,
+            roots: vec![first],
+            timestamp: None,
+            snapshot: None,
+            targets: Vec::new(),
+            faults: Vec::new(),
+        };
+        Self { origin, limits: Limits::default(), tree }
+    }
+
     fn fault(&mut self, subject: &str, problem: impl fmt::Display) {
         self.tree.faults.push(Fault::new(subject, &problem));
     }
@@ -163,6 +184,18 @@ impl Walker<'_> {
         let (version, limit) = wanted(timestamp.snapshot(), self.limits.snapshot_length);
         let Some(bytes) = self.fetch("snapshot", Some(version), limit)? else { return Ok(false) };
         if let Err(error) = self.tree.trusted.update_snapshot(&bytes) {
+            self.fault("snapshot", error);
+            return Ok(false);
+        }
+        let Some(snapshot) = self.tree.trusted.snapshot() else { return Ok(false) };
+        self.tree.snapshot = Some(role_file("snapshot", Some(version), &bytes, &snapshot.common));
+        self.targets_role(Chain::top())
+    }
+
+    /// Loads a snapshot that no timestamp lists any more, and targets.
+    fn past(&mut self, version: u64) -> Result<bool> {
+        let Some(bytes) = self.fetch("snapshot", Some(version), self.limits.snapshot_length)? else { return Ok(false) };
+        if let Err(error) = self.tree.trusted.danger_take_past_snapshot(&bytes) {
             self.fault("snapshot", error);
             return Ok(false);
         }

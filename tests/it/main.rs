@@ -13,3 +13,4 @@ mod publish;
 mod releases;
 mod support;
 mod verify;
+mod view;

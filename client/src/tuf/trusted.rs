@@ -211,6 +211,18 @@ impl TrustedSet {
         Ok(())
     }
 
+    /// Takes a snapshot that no timestamp vouches for: an earlier state of the repository, for a publisher to look at, never for a
+    /// decision about an update. Only in a set that ignores expiry.
+    pub fn danger_take_past_snapshot(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if !self.timeless || self.timestamp.is_some() {
+            return Err(Error::OutOfOrder("a past snapshot where the present one counts"));
+        }
+        self.check_no_targets()?;
+        let snapshot: Snapshot = self.verified("snapshot", bytes, "5.5.3")?;
+        self.snapshot = Some(LoadedSnapshot { snapshot, as_listed: Ok(()) });
+        Ok(())
+    }
+
     /// 5.5.5: every targets role listed before is listed still, and at no lower version.
     fn check_snapshot_rollback(&self, new: &Snapshot) -> Result<(), Error> {
         let Some(loaded) = &self.snapshot else { return Ok(()) };

@@ -1,0 +1,60 @@
+//! `tidegate site`: the status page.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::Context;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::site::{PAGE, STATUS, page, status};
+use crate::view::{Place, add_workspace, signed};
+use crate::workspace::Workspace;
+
+/// Make a status page: one HTML file that needs no network, and the same as status.json
+///
+/// Everything signed is read and verified as devices do it. A workspace adds what only it knows: names of keys, findings, proposals and the
+/// ledger. For a repository elsewhere the root that devices are shipped with is enough.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate site --out ../status
+  tidegate site ../public --root metadata/1.root.json --out ../status-public")]
+pub(super) struct Args {
+    /// The repository: a folder, a URL, or a workspace; without it, the workspace
+    place: Option<String>,
+    /// The root file to start from: one that you trust. A workspace needs none
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// The folder to write index.html and status.json to
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Leave out what only the workspace knows, for a page that everyone may see
+    #[arg(long)]
+    public: bool,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let place = match &args.place {
+        Some(place) => Place::parse(place)?,
+        None => Place::workspace(&cx.dir),
+    };
+    // A workspace is locked while it is read, so that the page shows one state of it.
+    let workspace = place.as_workspace().map(Workspace::open).transpose()?;
+    let mut state = signed(&place.read(args.root.as_deref())?, cx.now);
+    if let Some(workspace) = workspace.as_ref().filter(|_| !args.public) {
+        add_workspace(&mut state, workspace)?;
+    }
+    let folder = &args.out;
+    std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
+    files::write_atomic(&folder.join(STATUS), &status(&state)?)?;
+    files::write_atomic(&folder.join(PAGE), page(&state).as_bytes())?;
+    let shown = folder.join(PAGE);
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({"page": shown, "status": folder.join(STATUS), "sound": state.sound}));
+    }
+    for fault in &state.faults {
+        cx.ui.warn(format_args!("{}: {}", fault.subject, fault.problem));
+    }
+    cx.ui.result(format_args!("wrote {} and {}", shown.display(), folder.join(STATUS).display()))
+}

@@ -1,0 +1,161 @@
+//! Small pieces of HTML. Everything that comes from a repository passes through [`escape`].
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tidegate_client::model::time;
+
+use crate::config::write_share;
+
+/// Text as text, in elements and in quoted attributes alike.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            // Neither control characters nor those that turn the direction of text.
+            c if c.is_control() && c != '\n' => escaped.push('\u{fffd}'),
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => escaped.push('\u{fffd}'),
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+/// A hash, key id or path.
+pub(super) fn code(text: &str) -> String {
+    format!("<code>{}</code>", escape(text))
+}
+
+/// How a word is meant: told by shape and word, and by colour last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Good,
+    Look,
+    Bad,
+    Neutral,
+}
+
+/// A word with its mark.
+pub(super) fn mark(mark: Mark, word: &str) -> String {
+    let class = match mark {
+        Mark::Good => "mark",
+        Mark::Look => "mark look",
+        Mark::Bad => "mark bad",
+        Mark::Neutral => "mark none",
+    };
+    format!("<span class=\"{class}\">{}</span>", escape(word))
+}
+
+/// An instant, to the minute.
+pub(super) fn instant(at: DateTime<Utc>) -> String {
+    format!("<time datetime=\"{}\">{}</time>", time::format(at), at.format("%Y-%m-%d %H:%M"))
+}
+
+/// `in 19 h`, `3 d ago`.
+pub(super) fn relative(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let left = at - now;
+    if left.abs() < TimeDelta::minutes(1) {
+        return "now".into();
+    }
+    let text = span(left.abs());
+    if left > TimeDelta::zero() { format!("in {text}") } else { format!("{text} ago") }
+}
+
+fn span(delta: TimeDelta) -> String {
+    match (delta.num_days(), delta.num_hours(), delta.num_minutes()) {
+        (days, ..) if days >= 3 => format!("{days} days"),
+        (_, hours, _) if hours >= 1 => format!("{hours} h"),
+        (.., minutes) => format!("{minutes} min"),
+    }
+}
+
+/// A share for people: exact where that is short, else to a tenth of a percent.
+pub(super) fn share(ppm: u32) -> String {
+    let rounded = (ppm + 500) / 1000 * 1000;
+    let exact = write_share(ppm);
+    if exact.len() <= "12.5%".len() || rounded == 0 { exact } else { write_share(rounded) }
+}
+
+/// A number of bytes.
+pub(super) fn bytes(count: u64) -> String {
+    let mut value = count;
+    let mut rest = 0;
+    for unit in ["bytes", "KiB", "MiB", "GiB"] {
+        if value < 1024 || unit == "GiB" {
+            return if rest == 0 { format!("{value} {unit}") } else { format!("{value}.{} {unit}", rest * 10 / 1024) };
+        }
+        (value, rest) = (value / 1024, value % 1024);
+    }
+    format!("{count} bytes")
+}
+
+/// A table under construction.
+pub(super) struct Table {
+    headings: Vec<&'static str>,
+    html: String,
+}
+
+impl Table {
+    /// A table that is told by `caption`. On narrow screens each row becomes a block.
+    pub(super) fn new(caption: &str, headings: &[&'static str]) -> Self {
+        let mut html = format!("<table class=\"stack\"><caption>{}</caption><thead><tr>", escape(caption));
+        for heading in headings {
+            let _ = write!(html, "<th scope=\"col\">{}</th>", escape(heading));
+        }
+        html.push_str("</tr></thead><tbody>");
+        Self { headings: headings.to_vec(), html }
+    }
+
+    /// Adds a row of cells that are HTML already; the first one is the row's heading.
+    pub(super) fn row(&mut self, cells: &[String]) {
+        self.html.push_str("<tr>");
+        for (index, cell) in cells.iter().enumerate() {
+            let heading = self.headings.get(index).copied().unwrap_or_default();
+            let _ = if index == 0 {
+                write!(self.html, "<th scope=\"row\">{cell}</th>")
+            } else {
+                write!(self.html, "<td data-is=\"{}\">{cell}</td>", escape(heading))
+            };
+        }
+        self.html.push_str("</tr>");
+    }
+
+    /// The table.
+    pub(super) fn finish(self) -> String {
+        format!("{}</tbody></table>", self.html)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_repository_says_becomes_markup() {
+        assert_eq!(
+            escape("<script>alert('x\"')</script>&\u{202e}\u{7}"),
+            "&lt;script&gt;alert(&#39;x&quot;&#39;)&lt;/script&gt;&amp;\u{fffd}\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn spans_are_in_the_largest_unit_that_tells_enough() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(100);
+        for (delta, text) in [
+            (TimeDelta::seconds(30), "now"),
+            (TimeDelta::minutes(5), "in 5 min"),
+            (TimeDelta::hours(47), "in 47 h"),
+            (TimeDelta::days(-20), "20 days ago"),
+        ] {
+            assert_eq!(relative(now + delta, now), text);
+        }
+        let shares = [0, 5, 10_000, 125_000, 141_667, 999_999, 1_000_000].map(share);
+        assert_eq!(shares, ["0%", "0.0005%", "1%", "12.5%", "14.2%", "100%", "100%"]);
+        assert_eq!((bytes(12), bytes(1536), bytes(5 << 30)), ("12 bytes".into(), "1.5 KiB".into(), "5 GiB".into()));
+    }
+}

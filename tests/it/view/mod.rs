@@ -1,0 +1,4 @@
+//! The operator's view: the site, `status.json`, `diff`, `doctor`.
+
+mod site;
+mod story;

@@ -1,0 +1,171 @@
+//! The status page and `status.json`.
+
+use std::path::Path;
+use std::process::Command;
+
+use schemars::schema_for;
+use serde_json::Value;
+use tidegate::view::State;
+
+use super::story::{NOW, Story, text};
+use crate::support::tools::missing_unless;
+
+const SCHEMA: &str = "docs/schemas/status.schema.json";
+
+fn make(story: &Story, args: &[&str]) -> (String, Value) {
+    let out = story.path("site");
+    let out = story.run(&[&["site", "--out", text(&out)], args].concat());
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let read = |name: &str| std::fs::read_to_string(story.path("site").join(name)).unwrap();
+    (read("index.html"), serde_json::from_str(&read("status.json")).unwrap())
+}
+
+fn schema() -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(SCHEMA);
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn the_schema_is_that_of_the_types() {
+    let mut generated = serde_json::to_value(schema_for!(State)).unwrap();
+    generated["$id"] = "status.schema.json".into();
+    if std::env::var_os("TIDEGATE_WRITE_SCHEMAS").is_some() {
+        let text = serde_json::to_string_pretty(&generated).unwrap() + "\n";
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(SCHEMA), text).unwrap();
+    }
+    assert_eq!(schema(), generated, "write it anew: TIDEGATE_WRITE_SCHEMAS=1 cargo test the_schema_is");
+}
+
+#[test]
+fn a_fleet_in_the_middle_of_things_is_told_whole() {
+    let story = Story::new();
+    let (page, status) = make(&story, &[]);
+    let errors: Vec<String> =
+        jsonschema::validator_for(&schema()).unwrap().iter_errors(&status).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    assert_eq!((&status["sound"], &status["at"]), (&true.into(), &NOW.into()));
+
+    let product = &status["channels"][0]["products"][0];
+    let curve = &product["curves"][0];
+    // 5% canary, and 20% early at half of its ramp.
+    assert_eq!(
+        (&curve["release"], &curve["now_ppm"], &curve["final_ppm"]),
+        (&"1.1.0".into(), &150_000.into(), &250_000.into())
+    );
+    let states: Vec<_> =
+        status["workspace"]["releases"].as_array().unwrap().iter().map(|r| r["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["withdrawn", "limited", "draft"]);
+    let need = &status["workspace"]["proposals"][0]["needs"][0];
+    assert_eq!((&need["signed"][0], &need["missing"][0]), (&"release-2".into(), &"release-1".into()));
+    assert!(status["trust"]["keys"].as_array().unwrap().iter().all(|key| key["example"] == true));
+    assert_eq!(status["workspace"]["ledger"]["entries"][0]["event"], "refresh");
+
+    // One file, which needs nothing and runs nothing.
+    assert_eq!(page.matches("<script").count() + page.matches(" style=").count() + page.matches("<img").count(), 0);
+    assert!(!page.contains("src=") && !page.contains("@import") && !page.contains("url("));
+    assert!(page.contains("default-src 'none'; style-src 'sha256-"));
+    // What a repository says is text.
+    assert!(page.contains("The first &lt;b&gt;release&lt;/b&gt; &amp; all."), "a note is escaped");
+}
+
+#[test]
+fn the_signed_part_is_the_same_from_the_root_alone() {
+    let story = Story::new();
+    let (public, root) = (story.public(), story.root());
+    let (page, mut outside) = make(&story, &[text(&public), "--root", text(&root)]);
+    assert!(!page.contains("somebody"), "the ledger is not for everyone");
+    let (_, mut inside) = make(&story, &["--public"]);
+    assert!(outside.get("workspace").is_none() && inside.get("workspace").is_none());
+    outside["place"] = "".into();
+    inside["place"] = "".into();
+    assert_eq!(outside, inside);
+
+    // Without a root, or with another one, nothing is believed.
+    let out = story.run(&["site", text(&public), "--out", text(&story.path("none"))]);
+    assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
+    let other = Story::new();
+    let other = std::fs::read(other.root()).unwrap();
+    let elsewhere = story.path("other.json");
+    std::fs::write(&elsewhere, String::from_utf8(other).unwrap().replace("\"sig\":\"", "\"sig\":\"00")).unwrap();
+    let out = story.run(&["site", text(&public), "--root", text(&elsewhere), "--out", text(&story.path("none"))]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(!story.path("none").exists());
+}
+
+#[test]
+fn what_has_expired_or_was_tampered_with_is_shown_as_such() {
+    let story = Story::new();
+    let out = story.path("site");
+    let (public, root) = (story.public(), story.root());
+    let late = ["--now", "2026-03-20T00:00:00Z", "site", text(&public), "--root", text(&root), "--out", text(&out)];
+    assert!(super::story::tidegate(&late).status.success());
+    let status: Value = serde_json::from_slice(&std::fs::read(out.join("status.json")).unwrap()).unwrap();
+    assert_eq!((&status["due"][0]["urgency"], &status["sound"]), (&"expired".into(), &true.into()));
+    assert_eq!(status["channels"][0]["products"][0]["offers"][1]["in_force"], false);
+
+    let canary = std::fs::read_dir(public.join("metadata")).unwrap().map(|entry| entry.unwrap().path());
+    let mut canary: Vec<_> = canary.filter(|path| text(path).ends_with(".stable.canary.json")).collect();
+    canary.sort();
+    for path in canary {
+        let bytes = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, bytes.replace("\"paused\":false", "\"paused\":true")).unwrap();
+    }
+    let (page, status) = make(&story, &[text(&public), "--root", text(&root)]);
+    assert_eq!(status["faults"][0]["subject"], "stable.canary");
+    assert!(page.contains("its role does not verify"));
+}
+
+/// In headless Chromium, in light and dark, wide and on a phone; `TIDEGATE_NODE_MODULES` names where playwright-core and axe-core are.
+#[test]
+fn a_browser_shows_it_to_everyone() {
+    let modules = std::env::var_os("TIDEGATE_NODE_MODULES").unwrap_or_else(|| "node_modules".into());
+    let runs = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success());
+    let chromium = std::env::var("TIDEGATE_CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
+    let found = runs("node") && runs(&chromium) && Path::new(&modules).join("axe-core").is_dir();
+    if !missing_unless(found, "node with playwright-core and axe-core (TIDEGATE_NODE_MODULES), or chromium") {
+        return;
+    }
+    let story = Story::new();
+    make(&story, &[]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/site/check.cjs");
+    let mut command = Command::new("node");
+    command.arg(script).arg(story.path("site/index.html")).env("NODE_PATH", &modules);
+    let out = command.env("TIDEGATE_CHROMIUM", &chromium).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let views: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(views.len(), 4);
+    for view in &views {
+        let what = format!("{} at {}", view["colorScheme"], view["width"]);
+        for (none, why) in [("requests", "it asks for something else"), ("problems", "the console complains")] {
+            assert_eq!(view[none], serde_json::json!([]), "{what}: {why}");
+        }
+        assert_eq!(view["found"], serde_json::json!([]), "{what}: axe-core objects");
+        assert!(view["overflow"].as_i64().unwrap() <= 0, "{what}: it is wider than the screen");
+        assert_eq!(
+            (&view["first"], &view["opened"]),
+            (&"Skip to the content".into(), &true.into()),
+            "{what}: by keyboard"
+        );
+        let shown = view["text"].as_str().unwrap();
+        for fact in [
+            "Example fleet",
+            "1.1.0 at 15%",
+            "1 proposal waits",
+            "release-1",
+            "stable.canary",
+            "withdrawn",
+            "git+https://example.com/os@3f2c",
+            "tidegate refresh",
+            "The first <b>release</b> & all.",
+            "V-ART-01",
+            "everyone: it is an example key",
+            "an unbroken chain",
+        ] {
+            assert!(shown.contains(fact), "{what}: {fact} is missing in\n{shown}");
+        }
+        let chart = &view["charts"][0];
+        assert_eq!(chart["name"], "1.1.0 is open to 15% of the fleet, to be 25% in 12 h.", "{what}");
+        assert!(chart["width"].as_f64().unwrap() > 200.0, "{what}: {chart}");
+    }
+    assert_ne!(views[0]["background"], views[2]["background"], "dark is another colour than light");
+}
