@@ -20,10 +20,14 @@ mod python;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod qemu;
 #[cfg(target_os = "linux")]
+mod rauc;
+#[cfg(target_os = "linux")]
 mod recipes;
 #[cfg(all(target_os = "linux", feature = "cli"))]
 mod run;
 mod simulator;
+#[cfg(all(target_os = "linux", feature = "cli"))]
+mod systemd;
 #[cfg(all(unix, feature = "http"))]
 mod tls;
 mod trusted_set;

@@ -11,10 +11,10 @@ use sha2::{Digest as _, Sha256};
 use tidegate_client::install::{Artifact, Boot as _, BootHook, CommandInstaller, Installer as _, Slot};
 use tidegate_client::tuf::hash::{Hashes, to_hex};
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// Whether these tools are here.
-fn have(tools: &[&str]) -> bool {
+pub fn have(tools: &[&str]) -> bool {
     let missing: Vec<_> = tools
         .iter()
         .filter(|tool| {
@@ -28,11 +28,20 @@ fn have(tools: &[&str]) -> bool {
     missing.is_empty()
 }
 
-fn contrib(path: &str) -> PathBuf {
+/// Whether a command succeeds that needs what a container often withholds: being root, mounting, namespaces. Says so if not.
+pub fn is_permitted(what: &str, command: &[&str]) -> bool {
+    let permitted = Command::new(command[0]).args(&command[1..]).output().is_ok_and(|output| output.status.success());
+    if !permitted {
+        println!("SKIPPED: {what} cannot be had here");
+    }
+    permitted
+}
+
+pub fn contrib(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib").join(path)
 }
 
-fn shell(folder: &Path, script: &str) -> String {
+pub fn shell(folder: &Path, script: &str) -> String {
     let output = Command::new("sh").args(["-euc", script]).current_dir(folder).output().unwrap();
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()

@@ -13,7 +13,7 @@ use crate::cli::Bench;
 use crate::fleet::release_image;
 
 /// A boot hook, two slots, and a health command; what runs changes when a test says so.
-const HOOK: &str = r#"
+pub const HOOK: &str = r#"
 cd "$(dirname "$0")"
 case "$1" in
   running) cat running ;;
