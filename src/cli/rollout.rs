@@ -1,5 +1,7 @@
 //! `tidegate rollout`: which cohort is offered which release, and how fast.
 
+mod plan;
+
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 
@@ -22,6 +24,8 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show what a rollout will do to a fleet, hour by hour, before anything is signed
+    Plan(Box<plan::Args>),
     /// Offer it to the first cohort; a security release to all at once
     Start(StepArgs),
     /// Go on to the next cohort, or further within one that is exposed in part
@@ -89,6 +93,7 @@ struct StatusArgs {
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     match &args.command {
+        Command::Plan(args) => plan::run(args, cx),
         Command::Start(args) => {
             take(cx, &args.release, &args.passphrase, |desk, ring| desk.start(args.request(), ring, &actor()))
         }

@@ -3,12 +3,20 @@
 //! What is in force is in the cohort roles, nowhere else: [`standing()`] reads it from there. An assignment is a target of the
 //! cohort's role, `CHANNEL/cohorts/COHORT/PRODUCT.json`, with the bytes of the approved manifest and the details in `custom.tidegate`.
 
+mod course;
+pub mod curve;
 mod explain;
+pub mod fleet;
+mod forecast;
 mod ramp;
+pub mod scene;
+pub mod simulate;
 mod standing;
 mod steps;
 
+pub use course::{Course, CourseStep, Taken};
 pub use explain::explain;
+pub use forecast::{Forecast, MAX_HOURS, MadeUp, Outcome as ForecastOutcome, Outlook};
 pub use ramp::{Planned, RampRequest, plan};
 pub use standing::{CohortStanding, manifest_in_force, map_in_force, standing};
 pub use steps::{Desk, Outcome};

@@ -13,6 +13,7 @@ use tidegate_client::model::rollout::{Assignment, Bridge, MAX_BRIDGES, Ramp, Sta
 use tidegate_client::model::time;
 use tidegate_client::model::version::VersionRange;
 
+use super::course;
 use super::ramp::{Planned, RampRequest, plan};
 use super::standing::{CohortStanding, manifest_in_force, map_in_force, standing};
 use crate::config::{Policy, Settings, Span};
@@ -29,15 +30,15 @@ use crate::workspace::Workspace;
 /// Everything that a step of one release's rollout is decided on.
 #[derive(Debug)]
 pub struct Desk<'w> {
-    workspace: &'w Workspace,
-    settings: Settings,
-    policy: Policy,
-    repository: Repository,
-    record: Record,
-    manifest: Manifest,
-    bytes: Vec<u8>,
-    standings: Vec<CohortStanding>,
-    now: DateTime<Utc>,
+    pub(super) workspace: &'w Workspace,
+    pub(super) settings: Settings,
+    pub(super) policy: Policy,
+    pub(super) repository: Repository,
+    pub(super) record: Record,
+    pub(super) manifest: Manifest,
+    pub(super) bytes: Vec<u8>,
+    pub(super) standings: Vec<CohortStanding>,
+    pub(super) now: DateTime<Utc>,
 }
 
 /// A step that was taken.
@@ -170,16 +171,7 @@ impl<'w> Desk<'w> {
     /// Goes on after a pause. A ramp goes on from where it was: it is moved by as long as the pause took.
     pub fn resume(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
         let now = self.now;
-        let offers = self.change_each(|assignment| {
-            let since = assignment.extra.remove("paused_since");
-            let since = since.as_ref().and_then(Value::as_str).and_then(|text| time::parse(text).ok()).unwrap_or(now);
-            assignment.paused = false;
-            if let Some(ramp) = assignment.ramp.filter(|ramp| ramp.end() > since) {
-                let moved = Ramp::new(ramp.start() + (now - since), ramp.end() + (now - since), ramp.from(), ramp.to());
-                assignment.ramp = Some(moved.map_err(|e| Error::input("the ramp cannot be moved").with_source(e))?);
-            }
-            Ok(())
-        })?;
+        let offers = self.change_each(|assignment| course::resume(assignment, now))?;
         let facts = self.facts()?;
         self.take(Event::Resume, &facts, offers, ring, actor, None)
     }
@@ -246,7 +238,7 @@ impl<'w> Desk<'w> {
 
     /// The releases that a device may take first, if this one does not upgrade from every version: what is registered and not
     /// given up, newest first.
-    fn bridges(&self) -> Result<Vec<Bridge>> {
+    pub(super) fn bridges(&self) -> Result<Vec<Bridge>> {
         if self.manifest.upgrade_from.is_none() {
             return Ok(Vec::new());
         }

@@ -11,6 +11,7 @@ mod interop;
 mod keys;
 mod publish;
 mod releases;
+mod rollouts;
 mod support;
 mod verify;
 mod view;

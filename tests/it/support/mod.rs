@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod chance;
 pub mod faulty;
 pub mod fleet;
 pub mod forge;

@@ -1,0 +1,77 @@
+//! Devices that are made up.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use tidegate_client::model::decision::{Installed, Profile};
+use tidegate_client::model::facts::Facts;
+use tidegate_client::model::name::{DeviceId, HardwareId, Name};
+
+use super::{Class, Member};
+use crate::error::{Error, Result};
+
+/// What made-up devices are like: `device-0000001` and so on, with these kinds of hardware in turn.
+#[derive(Debug, Clone)]
+pub struct Synthetic {
+    /// How many.
+    pub devices: u64,
+    /// Their product.
+    pub product: Name,
+    /// Their channel.
+    pub channel: Name,
+    /// Their kinds of hardware.
+    pub hardware: BTreeSet<HardwareId>,
+    /// What all of them run.
+    pub installed: Installed,
+    /// What all of them say about themselves.
+    pub facts: Facts,
+}
+
+#[derive(Debug)]
+pub(super) struct Devices {
+    devices: u64,
+    done: u64,
+    classes: Vec<Rc<Class>>,
+}
+
+impl Devices {
+    pub(super) fn new(synthetic: Synthetic) -> Self {
+        let Synthetic { devices, product, channel, hardware, installed, facts } = synthetic;
+        let class = |(number, hardware)| {
+            let profile = Profile {
+                id: id(number + 1)?,
+                product: product.clone(),
+                channel: channel.clone(),
+                hardware,
+                installed: installed.clone(),
+                own_facts: facts.clone(),
+            };
+            let facts = profile.facts();
+            Ok(Rc::new(Class { number, profile, facts }))
+        };
+        let classes = (0..).zip(hardware).map(class).collect::<Result<Vec<_>>>().unwrap_or_default();
+        Self { devices: if classes.is_empty() { 0 } else { devices }, done: 0, classes }
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.devices
+    }
+
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<Member>> {
+        if self.done == self.devices {
+            return Ok(None);
+        }
+        let class = usize::try_from(self.done).unwrap_or(0).checked_rem(self.classes.len()).unwrap_or(0);
+        let Some(class) = self.classes.get(class) else { return Ok(None) };
+        self.done += 1;
+        Ok(Some(Member { id: id(self.done)?, class: Rc::clone(class) }))
+    }
+}
+
+fn id(number: u64) -> Result<DeviceId> {
+    format!("device-{number:07}").parse().map_err(|e| Error::bug("the id of a made-up device").with_source(e))
+}
