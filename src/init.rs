@@ -80,6 +80,29 @@ pub fn init(
     now: DateTime<Utc>,
     passphrases: &mut dyn Passphrases,
 ) -> Result<Initialized> {
+    let Prepared { settings, cohorts, mut ring, mut changes } = prepare(dir, options, passphrases)?;
+    let finished = first_metadata(&settings, &cohorts, now, &mut ring, &mut changes)?;
+    let root = finished.repository.must_have("root")?;
+    let mut evidence = Map::new();
+    evidence.insert("root".into(), json!({"version": root.version, "sha256": Digest::of(&root.bytes).to_string()}));
+    begin_ledger("init", evidence, &options.actor, now, &mut changes)?;
+    changes.extend(finished.changes);
+    let written = changes.written().map(str::to_owned).collect();
+    commit(dir, changes)?;
+    Ok(Initialized { repository: finished.repository, written, settings })
+}
+
+/// The configuration and keys of a workspace that is to be.
+pub(crate) struct Prepared {
+    pub(crate) settings: Settings,
+    pub(crate) cohorts: Cohorts,
+    pub(crate) ring: KeyRing,
+    /// The files so far: configuration, and keys that were made.
+    pub(crate) changes: Changes,
+}
+
+/// Reads or lays down the configuration of the folder `dir`, and opens or makes the keys; writes nothing yet.
+pub(crate) fn prepare(dir: &Path, options: &Options, passphrases: &mut dyn Passphrases) -> Result<Prepared> {
     let existing = existing_configuration(dir)?;
     let content = |name: &str, template: &str| -> Result<String> {
         if !existing.contains(name) {
@@ -113,36 +136,39 @@ pub fn init(
     for (name, key) in opened {
         ring.insert(&name, key.signer);
     }
-    let finished = first_metadata(&settings, &cohorts, now, &mut ring, &mut changes)?;
-
     changes.put("tidegate.toml", settings_text);
     changes.put("cohorts.toml", cohorts_text);
     changes.put("policy.toml", policy_text);
     changes.put(".gitignore", texts.remove(".gitignore").unwrap_or_default());
-    let root = finished.repository.must_have("root")?;
-    let mut evidence = Map::new();
-    evidence.insert("root".into(), json!({"version": root.version, "sha256": Digest::of(&root.bytes).to_string()}));
+    Ok(Prepared { settings, cohorts, ring, changes })
+}
+
+/// The first line of the ledger.
+pub(crate) fn begin_ledger(
+    event: &'static str,
+    evidence: Map<String, serde_json::Value>,
+    actor: &str,
+    now: DateTime<Utc>,
+    changes: &mut Changes,
+) -> Result<()> {
     let mut ledger = Ledger::empty();
     ledger.append(
         now,
         Happening {
-            event: "init",
+            event,
             subject: "repository".into(),
-            actor: options.actor.clone(),
+            actor: actor.to_owned(),
             transition: None,
             reason: None,
             evidence,
         },
     )?;
-    ledger.put(&mut changes);
-    changes.extend(finished.changes);
-    let written = changes.written().map(str::to_owned).collect();
-    commit(dir, changes)?;
-    Ok(Initialized { repository: finished.repository, written, settings })
+    ledger.put(changes);
+    Ok(())
 }
 
 /// Commits to a folder that may not exist yet, and takes away what it made if that fails.
-fn commit(dir: &Path, changes: Changes) -> Result<()> {
+pub(crate) fn commit(dir: &Path, changes: Changes) -> Result<()> {
     let existed = dir.exists();
     let result = Workspace::lock(dir).and_then(|workspace| workspace.commit(changes));
     if result.is_err() {

@@ -11,8 +11,10 @@
 pub mod ceremony;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod error;
 pub mod files;
+pub mod import;
 pub mod init;
 pub mod keys;
 pub mod metadata;

@@ -112,6 +112,7 @@ impl Draft<'_> {
             ("timestamp", &settings.roles.timestamp),
         ];
         let mut document = base.clone();
+        document.set_consistent_snapshot();
         let roles = top.iter().map(|(name, role)| Ok((*name, settings.role_keys(role)?))).collect::<Result<_>>()?;
         document.set_roles(&roles);
         document.set_holders(&holders(settings, top.iter().map(|(_, role)| *role))?);
@@ -127,6 +128,10 @@ impl Draft<'_> {
     fn targets(&mut self, settings: &Settings, wish: &Wish) -> Result<()> {
         let base = &self.repository.must_have("targets")?.document;
         let mut document = base.clone();
+        // Ours never list any; those of a repository that is taken over are left to its past.
+        for path in self.repository.targets("targets").into_iter().flat_map(|targets| targets.targets.keys()) {
+            document.remove_target(path);
+        }
         let wanted: Vec<String> = settings.channels.keys().map(layout::channel_role).collect();
         let delegated = self.repository.targets("targets").and_then(|targets| targets.delegations.as_ref());
         for role in delegated.into_iter().flat_map(|delegations| &delegations.roles) {

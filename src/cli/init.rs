@@ -25,6 +25,15 @@ pub(super) struct Args {
     /// The folder of the workspace [default: the one given with -C]
     #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
+    #[command(flatten)]
+    keys: KeyArgs,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// Where the keys of a new workspace come from.
+#[derive(Debug, ClapArgs)]
+pub(super) struct KeyArgs {
     /// Make all keys now, into keys/ (for a real fleet, make the offline ones where they will stay)
     #[arg(long, group = "source")]
     generate_keys: bool,
@@ -43,29 +52,39 @@ pub(super) struct Args {
     /// The salt that shuffles devices into cohorts, in hex [default: random]
     #[arg(long, value_name = "HEX")]
     salt: Option<String>,
-    #[command(flatten)]
-    passphrase: PassphraseArgs,
+}
+
+impl KeyArgs {
+    /// What to lay a workspace down with. Asks for a passphrase if there is to be one.
+    pub(super) fn options(&self) -> Result<Options> {
+        let keys = if let Some(folder) = &self.keys {
+            KeySource::Folder(folder.clone())
+        } else if self.example_keys {
+            KeySource::Example
+        } else if self.generate_keys {
+            let passphrase = if self.encrypt_keys { Some(new_passphrase()?) } else { None };
+            KeySource::Generate { kind: self.key_type, passphrase }
+        } else {
+            return Err(Error::usage("a repository needs keys")
+                .remedy("give one of --generate-keys, --keys FOLDER, --example-keys (for trying out)"));
+        };
+        Ok(Options { keys, salt: self.salt.clone(), actor: actor() })
+    }
+}
+
+/// The folder that a workspace is made in: `folder` as seen from `-C`.
+pub(super) fn folder(cx: &Context, folder: Option<&Path>) -> PathBuf {
+    match folder {
+        // Nobody wants to read ./fleet.
+        Some(folder) if cx.dir == Path::new(".") => folder.to_owned(),
+        Some(folder) => cx.dir.join(folder),
+        None => cx.dir.clone(),
+    }
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let dir = match &args.folder {
-        // Nobody wants to read ./fleet.
-        Some(folder) if cx.dir == Path::new(".") => folder.clone(),
-        Some(folder) => cx.dir.join(folder),
-        None => cx.dir.clone(),
-    };
-    let keys = if let Some(folder) = &args.keys {
-        KeySource::Folder(folder.clone())
-    } else if args.example_keys {
-        KeySource::Example
-    } else if args.generate_keys {
-        let passphrase = if args.encrypt_keys { Some(new_passphrase()?) } else { None };
-        KeySource::Generate { kind: args.key_type, passphrase }
-    } else {
-        return Err(Error::usage("a repository needs keys")
-            .remedy("give one of --generate-keys, --keys FOLDER, --example-keys (for trying out)"));
-    };
-    let options = Options { keys, salt: args.salt.clone(), actor: actor() };
+    let dir = folder(cx, args.folder.as_deref());
+    let options = args.keys.options()?;
     let made = init(&dir, &options, cx.now, args.passphrase.source().as_mut())?;
     let root = made.repository.must_have("root")?;
     let root_sha256 = Digest::of(&root.bytes).to_string();

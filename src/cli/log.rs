@@ -6,8 +6,8 @@ use tidegate_client::model::time;
 use super::Context;
 use crate::error::{Error, Result};
 use crate::release::Ledger;
-use crate::release::ledger::{Entry, FILE};
-use crate::release::record;
+use crate::release::audit;
+use crate::release::ledger::FILE;
 use crate::workspace::Workspace;
 
 /// Show the ledger, or check that nobody changed it
@@ -22,21 +22,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let (entries, breaks) = Ledger::examine(workspace.dir())?;
     if args.verify {
-        let mut wrong: Vec<String> = breaks.iter().map(|at| format!("line {}: {}", at.line, at.why)).collect();
-        for record in record::all(workspace.dir())? {
-            let id = record.id().to_string();
-            let last = entries.iter().rev().find(|entry| entry.subject == id);
-            let state = record.status().to_string();
-            match last {
-                None => wrong.push(format!("nothing is written about {id}: lines were cut off at the end")),
-                Some(Entry { to: Some(to), .. }) if *to != state => {
-                    wrong.push(format!(
-                        "{id} is {state}, but the ledger says {to}: lines were cut off, or the record was edited"
-                    ));
-                }
-                Some(_) => {}
-            }
-        }
+        let (entries, wrong) = audit::audit(workspace.dir())?;
         if let Some(first) = wrong.first() {
             return Err(Error::trust(format!("{FILE}: {first}")).rule("L-CHAIN").remedy(format!(
                 "{} faults in all; restore the ledger from version control and find out who changed it",

@@ -4,9 +4,13 @@
 //! returns the library's errors; `error` alone turns those into text and exit codes.
 
 mod ceremony;
+mod completions;
 mod demo;
+mod diff;
+mod doctor;
 mod error;
 mod explain;
+mod import;
 mod init;
 mod key;
 mod log;
@@ -26,7 +30,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 pub use ui::Ui;
 
@@ -69,6 +73,7 @@ struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(init::Args),
+    Import(import::Args),
     Key(key::Args),
     Ceremony(ceremony::Args),
     Release(Box<release::Args>),
@@ -79,9 +84,13 @@ enum Command {
     Verify(verify::Args),
     Serve(serve::Args),
     Site(site::Args),
+    Diff(diff::Args),
+    Doctor(doctor::Args),
     Refresh(refresh::Args),
     Log(log::Args),
     Demo(demo::Args),
+    Completions(completions::Args),
+    Man(completions::ManArgs),
 }
 
 /// What every command is given: where, when, and how to talk.
@@ -119,6 +128,7 @@ pub fn main() -> ExitCode {
 fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()> {
     match command {
         Command::Init(args) => init::run(args, context),
+        Command::Import(args) => import::run(args, context),
         Command::Key(args) => key::run(args, context),
         Command::Ceremony(args) => ceremony::run(args, context),
         Command::Release(args) => release::run(args, context),
@@ -128,11 +138,20 @@ fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()
         Command::Refresh(args) => refresh::run(args, context),
         Command::Log(args) => log::run(args, context),
         Command::Demo(args) => demo::run(args, context),
+        Command::Completions(args) => completions::run(args, context),
+        Command::Man(args) => completions::man(args, context),
         Command::Publish(args) => publish::run(args, context),
         Command::Verify(args) => verify::run(args, context),
         Command::Serve(args) => serve::run(args, context),
         Command::Site(args) => site::run(args, context),
+        Command::Diff(args) => diff::run(args, context),
+        Command::Doctor(args) => doctor::run(args, context),
     }
+}
+
+/// The command line, with all commands, flags and examples: for manuals, completions and tests.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs a command line within this process, talking through `ui`.

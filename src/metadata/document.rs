@@ -219,6 +219,12 @@ impl Document {
         holders.into_iter().flatten().filter_map(text).collect()
     }
 
+    /// Has a root say that files carry their versions and hashes in their names, without which a repository cannot change under
+    /// devices that read it. Ours always say so; one that was taken over may not.
+    pub fn set_consistent_snapshot(&mut self) {
+        self.0.insert("consistent_snapshot".into(), true.into());
+    }
+
     /// Gives a root other keys and thresholds for these of its roles; keys that no role names any more go.
     pub fn set_roles(&mut self, roles: &BTreeMap<&str, RoleKeys>) {
         for (name, role) in roles {

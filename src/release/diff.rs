@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use tidegate_client::model::manifest::{Artifact, Manifest};
 use tidegate_client::model::name::ArtifactName;
 
 /// One difference.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Difference {
     /// The field, e.g. `version` or `artifact rootfs.img`.
     pub field: String,

@@ -26,6 +26,11 @@ use crate::metadata::{Document, Repository};
 /// Where proposals are.
 pub const DIR: &str = "proposals";
 
+/// Whether a file in that folder is a proposal, by its name.
+pub fn is_json(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "json")
+}
+
 /// A release that waits for its signatures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proposal {

@@ -170,9 +170,10 @@ fn facts(state: &State) -> String {
 fn live(product: &Product) -> (String, String) {
     let Some(newest) = product.curves.first() else {
         let newest = product.releases.first().map(|release| release.version.clone()).unwrap_or_default();
-        return match product.offers.iter().any(|offer| offer.release.is_some()) {
-            true => (newest, ", for named devices only".into()),
-            false => ("Nothing is offered".into(), format!("; newest approved: {newest}")),
+        return if product.offers.iter().any(|offer| offer.release.is_some()) {
+            (newest, ", for named devices only".into())
+        } else {
+            ("Nothing is offered".into(), format!("; newest approved: {newest}"))
         };
     };
     let mut text = String::new();

@@ -78,13 +78,13 @@ fn cohort_row(state: &State, cohort: &Cohort, offer: Option<&Offer>) -> Vec<Stri
         Some(at) => relative(at, state.at),
         None => mark(Mark::Bad, "its role does not verify"),
     };
-    let (offered, open) = match offer {
+    let (release, open) = match offer {
         Some(Offer { release: Some(release), stage, paused, ramp, exposed_ppm, in_force, .. }) => {
-            let stage = stage.clone().unwrap_or_default();
+            let life = stage.clone().unwrap_or_default();
             let word = match (in_force, paused) {
-                (false, _) => mark(Mark::Bad, &format!("{stage}, ended")),
-                (true, true) => mark(Mark::Look, &format!("{stage}, paused")),
-                (true, false) => mark(Mark::Good, &stage),
+                (false, _) => mark(Mark::Bad, &format!("{life}, ended")),
+                (true, true) => mark(Mark::Look, &format!("{life}, paused")),
+                (true, false) => mark(Mark::Good, &life),
             };
             let mut open = format!("{}{}", chart::bar(*exposed_ppm), share(*exposed_ppm));
             if let Some(ramp) = ramp.as_ref().filter(|ramp| ramp.end > state.at && ramp.to_ppm > *exposed_ppm) {
@@ -94,7 +94,7 @@ fn cohort_row(state: &State, cohort: &Cohort, offer: Option<&Offer>) -> Vec<Stri
         }
         _ => (mark(Mark::Neutral, "nothing"), "-".into()),
     };
-    vec![escape(&cohort.name), who, offered, open, expires]
+    vec![escape(&cohort.name), who, release, open, expires]
 }
 
 /// All releases, the newest first, each with its state, provenance and findings.

@@ -124,13 +124,15 @@ fn label(state: &State, id: &str) -> String {
     name.unwrap_or_else(|| id.get(..8).unwrap_or(id).to_owned())
 }
 
+/// So many roles of a key are told by name.
+const SHOWN: usize = 5;
+
 fn key_row(key: &Key) -> Vec<String> {
     let name = key.name.clone().unwrap_or_else(|| key.keyid.get(..8).unwrap_or(&key.keyid).to_owned());
     let mut holder = key.holder.as_deref().map_or_else(|| mark(Mark::Neutral, "not named"), escape);
     if key.example {
         holder = mark(Mark::Bad, "everyone: it is an example key");
     }
-    const SHOWN: usize = 5;
     let mut roles = key.roles.iter().take(SHOWN).map(|role| escape(role)).collect::<Vec<_>>().join(", ");
     if key.roles.len() > SHOWN {
         let _ = write!(roles, " and {} more", key.roles.len() - SHOWN);

@@ -3,7 +3,7 @@
 //! A device walks lazily and sees its own path only. Here everything is walked, and a role that fails is noted and does not
 //! end the walk, so that one report tells all that is wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -218,7 +218,7 @@ impl<'a> Walker<'a> {
                 pending.extend(self.children(&chain));
             }
         }
-        self.unreachable();
+        // What the snapshot lists and nothing leads to is no fault: a role that was given up must stay listed (TUF 5.5.5).
         Ok(())
     }
 
@@ -261,34 +261,6 @@ impl<'a> Walker<'a> {
             self.tree.targets.push((chain, file));
         }
         Ok(true)
-    }
-
-    /// Notes roles that the snapshot lists and nothing leads to.
-    fn unreachable(&mut self) {
-        let named: BTreeSet<&str> = self
-            .tree
-            .targets
-            .iter()
-            .filter_map(|(chain, _)| self.tree.trusted.targets(chain))
-            .flat_map(|targets| targets.delegations.iter().flat_map(|delegations| &delegations.roles))
-            .map(|role| role.name.as_str())
-            .chain(["targets"])
-            .collect();
-        // Below a role that failed nothing can be said.
-        if !self.tree.faults.is_empty() {
-            return;
-        }
-        let listed: BTreeMap<String, MetaFile> =
-            self.tree.trusted.snapshot().map(|snapshot| snapshot.meta.clone()).unwrap_or_default();
-        let lost: Vec<String> = listed
-            .keys()
-            .map(|file| file.strip_suffix(".json").unwrap_or(file))
-            .filter(|role| !named.contains(role))
-            .map(ToOwned::to_owned)
-            .collect();
-        for role in lost {
-            self.fault(&role, "the snapshot lists it, but no role delegates to it");
-        }
     }
 
     /// Reads a role's file; a missing one is a fault.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate_client::model::cohort::Selector;
+use tidegate_client::model::cohort::{CohortMap, Selector};
 use tidegate_client::model::layout::{self, DelegatedRole};
 use tidegate_client::model::name::Name;
 use tidegate_client::model::position::PPM;
@@ -183,7 +183,7 @@ fn due(reading: &Reading, now: DateTime<Utc>) -> Vec<Due> {
             remedy: remedy(&file.role, limited.contains(&file.role)),
         })
         .collect();
-    due.sort_by(|a, b| a.expires.cmp(&b.expires));
+    due.sort_by_key(|due| due.expires);
     due
 }
 
@@ -207,7 +207,7 @@ fn remedy(role: &str, limited: bool) -> String {
 
 fn channel_state(reading: &Reading, channel: &Name, now: DateTime<Utc>) -> Channel {
     let map = reading.maps.get(channel);
-    let cohorts = map.into_iter().flat_map(|map| map.cohorts()).map(|cohort| Cohort {
+    let cohorts = map.into_iter().flat_map(CohortMap::cohorts).map(|cohort| Cohort {
         name: cohort.name.to_string(),
         members: match &cohort.selector {
             Selector::Share(ppm) => Members::Share { ppm: *ppm },
@@ -229,7 +229,7 @@ fn channel_state(reading: &Reading, channel: &Name, now: DateTime<Utc>) -> Chann
 }
 
 fn product_state(reading: &Reading, channel: &Name, product: &Name, now: DateTime<Utc>) -> Product {
-    let cohorts = reading.maps.get(channel).map(|map| map.cohorts()).unwrap_or_default();
+    let cohorts = reading.maps.get(channel).map(CohortMap::cohorts).unwrap_or_default();
     let mut offers = Vec::new();
     let mut parts: BTreeMap<u64, Vec<Part<'_>>> = BTreeMap::new();
     let mut offered: BTreeMap<u64, Vec<String>> = BTreeMap::new();

@@ -107,7 +107,7 @@ fn proposals(workspace: &Workspace, repository: &Repository, people: &People) ->
     let mut files: Vec<String> = Vec::new();
     for entry in entries {
         let name = entry.map_err(|e| Error::io("read", &folder, e))?.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".json") {
+        if proposal::is_json(&name) {
             files.push(format!("{}/{name}", proposal::DIR));
         }
     }

@@ -1,4 +1,8 @@
-//! The operator's view: the site, `status.json`, `diff`, `doctor`.
+//! The operator's view: the site, `status.json`, `diff`, `doctor`; and a takeover, completions and manuals.
 
+mod diff;
+mod doctor;
+mod import;
+mod manual;
 mod site;
 mod story;

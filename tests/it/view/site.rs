@@ -52,9 +52,9 @@ fn a_fleet_in_the_middle_of_things_is_told_whole() {
         (&curve["release"], &curve["now_ppm"], &curve["final_ppm"]),
         (&"1.1.0".into(), &150_000.into(), &250_000.into())
     );
-    let states: Vec<_> =
+    let lives: Vec<_> =
         status["workspace"]["releases"].as_array().unwrap().iter().map(|r| r["state"].as_str().unwrap()).collect();
-    assert_eq!(states, ["withdrawn", "limited", "draft"]);
+    assert_eq!(lives, ["withdrawn", "limited", "draft"]);
     let need = &status["workspace"]["proposals"][0]["needs"][0];
     assert_eq!((&need["signed"][0], &need["missing"][0]), (&"release-2".into(), &"release-1".into()));
     assert!(status["trust"]["keys"].as_array().unwrap().iter().all(|key| key["example"] == true));

@@ -1,0 +1,35 @@
+//! `tidegate diff`: what is different between two states.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::Context;
+use crate::error::Result;
+use crate::view::{Place, diff};
+
+/// Show what is different between two states of a repository, and for which devices
+///
+/// A state is a workspace, a folder or a URL; `PLACE@12` is what snapshot 12 listed, as long as its files are still there. Both are
+/// verified from a trusted root. "Devices affected" is decided by the code that devices run.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate diff ../public .
+  tidegate diff ../public@1 ../public --root metadata/1.root.json")]
+pub(super) struct Args {
+    /// The old state
+    old: String,
+    /// The new state
+    new: String,
+    /// The root file to start from; without it, that of the workspace
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let of_workspace = cx.dir.join("metadata/1.root.json");
+    let root = args.root.clone().or_else(|| of_workspace.is_file().then_some(of_workspace));
+    let (old, new) = (Place::parse(&args.old)?, Place::parse(&args.new)?);
+    let changes = diff(&old.read(root.as_deref())?, &new.read(root.as_deref())?, cx.now);
+    if cx.ui.is_json() { cx.ui.json(&changes) } else { cx.ui.result(changes) }
+}

@@ -1,0 +1,74 @@
+//! `tidegate doctor`: what is not as it should be.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::Context;
+use crate::doctor::{Diagnosis, Severity, published, workspace};
+use crate::error::{Error, Result};
+use crate::view::Place;
+
+/// Check a workspace, and a published repository, and say what to mend
+///
+/// Each finding has an id that stays, says what is wrong and where, and what to do. Exits with 1 if anything does not work; what is only
+/// due or unwise is a warning.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate doctor
+  tidegate doctor ../public --deep
+  tidegate doctor ../public --root metadata/1.root.json")]
+pub(super) struct Args {
+    /// The published repository to look at as well: a folder or a URL
+    place: Option<String>,
+    /// The root file to verify it from: with this, no workspace is needed
+    #[arg(long, value_name = "FILE", requires = "place")]
+    root: Option<PathBuf>,
+    /// Hash all artifacts of the workspace again
+    #[arg(long)]
+    deep: bool,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let is_workspace = cx.dir.join("tidegate.toml").is_file();
+    let mut found = Diagnosis::default();
+    if is_workspace || args.root.is_none() {
+        found.extend(workspace(&cx.dir, args.deep, cx.now)?);
+    }
+    if let Some(place) = &args.place {
+        let own = cx.dir.join("metadata/1.root.json");
+        let root = args.root.as_deref().or(is_workspace.then_some(own.as_path()));
+        let dir = is_workspace.then_some(cx.dir.as_path());
+        found.extend(published(&Place::parse(place)?, root, dir, cx.now)?);
+    }
+    if cx.ui.is_json() {
+        cx.ui.json(&found)?;
+    } else {
+        print(&found, cx)?;
+    }
+    if found.is_ill() {
+        let count = found.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+        let things = if count == 1 { "1 thing does".to_owned() } else { format!("{count} things do") };
+        return Err(Error::refused(format!("{things} not work"))
+            .rule("S-DOCTOR")
+            .remedy("what to do is told with each finding"));
+    }
+    Ok(())
+}
+
+fn print(found: &Diagnosis, cx: &Context) -> Result<()> {
+    for finding in &found.findings {
+        let severity = match finding.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        cx.ui.result(format_args!("{severity:<7}  {}: {} [{}]", finding.place, finding.what, finding.id))?;
+        cx.ui.result(format_args!("         {}", finding.remedy))?;
+    }
+    let checks = found.checked.len();
+    match found.findings.len() {
+        0 => cx.ui.result(format_args!("{checks} checks, nothing to mend")),
+        1 => cx.ui.result(format_args!("{checks} checks, 1 finding")),
+        count => cx.ui.result(format_args!("{checks} checks, {count} findings")),
+    }
+}

@@ -1,0 +1,69 @@
+//! `tidegate import`: taking over a TUF repository.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::Context;
+use super::init::{KeyArgs, folder};
+use super::passphrase::PassphraseArgs;
+use crate::ceremony;
+use crate::error::Result;
+use crate::files;
+use crate::import::import;
+
+/// Above any root file that a client reads.
+const MAX_ROOT: u64 = 1 << 20;
+
+/// Take over an existing TUF repository with its chain of roots
+///
+/// Makes a workspace that goes on from it, and starts the ceremony whose next root names keys of your own. Clients that trust the old root
+/// follow once enough holders of its keys have signed that. See docs/migrate.md.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate import old-repository fleet --root 1.root.json --generate-keys
+  tidegate import https://example.com/tuf fleet --root 1.root.json --keys /media/usb/keys")]
+pub(super) struct Args {
+    /// The old repository: a folder, or a URL with metadata/ below it
+    place: String,
+    /// The folder of the new workspace; it may hold tidegate.toml, cohorts.toml and policy.toml to start from
+    folder: Option<PathBuf>,
+    /// A root of the old repository that you trust, best the one that devices were shipped with
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+    #[command(flatten)]
+    keys: KeyArgs,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let dir = folder(cx, args.folder.as_deref());
+    let root = files::read(&args.root, MAX_ROOT)?;
+    let options = args.keys.options()?;
+    let done = import(&dir, &args.place, &root, &options, cx.now, args.passphrase.source().as_mut())?;
+    let digest = done.proposal.digest()?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({
+            "dir": dir,
+            "root": done.root,
+            "roles": done.roles,
+            "left_behind": done.left_behind,
+            "proposal": {"file": ceremony::FILE, "subject": done.proposal.subject, "digest": digest},
+        }));
+    }
+    cx.ui.status(format_args!("Took over {}: root {}, {} roles", args.place, done.root, done.roles));
+    if done.left_behind > 0 {
+        cx.ui.warn(format_args!(
+            "the new targets role lists channels alone: {} files that clients now find by name they will not find any more",
+            done.left_behind
+        ));
+    }
+    cx.ui.result(format_args!(
+        "{} waits for signatures, of the old root's keys and the new ones: {digest}",
+        done.proposal.subject
+    ))?;
+    cx.ui.hint(format_args!("tidegate -C {} ceremony status", dir.display()));
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! `tidegate doctor`: what is not as it should be, where, and what to do.
+//!
+//! One function and one stable id for each thing that is looked at. A finding is never an error of this program: what keeps a
+//! check from being made is a finding as well.
+
+mod published;
+mod workspace;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+pub use published::published;
+pub use workspace::workspace;
+
+use crate::error::Error;
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Something does not work, or devices are being failed.
+    Error,
+    /// It works, and will not for long, or not as safely as it could.
+    Warning,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Finding {
+    /// The stable id of the check, e.g. `DOC-KEYS-MODE`.
+    pub id: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// What is wrong.
+    pub what: String,
+    /// The file, role or key.
+    pub place: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What was looked at and what was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema)]
+#[schemars(title = "Tidegate doctor")]
+pub struct Diagnosis {
+    /// The checks that were made.
+    pub checked: Vec<String>,
+    /// What they found.
+    pub findings: Vec<Finding>,
+}
+
+impl Diagnosis {
+    /// Whether something does not work.
+    pub fn is_ill(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+
+    /// Adds what another diagnosis says.
+    pub fn extend(&mut self, other: Self) {
+        self.checked.extend(other.checked);
+        self.findings.extend(other.findings);
+    }
+
+    fn checks(&mut self, id: &str) {
+        self.checked.push(id.to_owned());
+    }
+
+    fn find(&mut self, severity: Severity, id: &str, place: &str, what: impl Into<String>, remedy: impl Into<String>) {
+        self.findings.push(Finding {
+            id: id.to_owned(),
+            severity,
+            what: what.into(),
+            place: place.to_owned(),
+            remedy: remedy.into(),
+        });
+    }
+
+    /// What kept a check from being made.
+    fn trouble(&mut self, id: &str, place: &str, error: &Error) {
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        let remedy = error.remedy_text().unwrap_or("mend that first, then run this again");
+        self.find(Severity::Error, id, place, format!("{error}{cause}"), remedy);
+    }
+}

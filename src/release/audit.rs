@@ -1,0 +1,25 @@
+//! Whether the ledger is whole, and tells the same as the records.
+
+use std::path::Path;
+
+use super::ledger::{Entry, Ledger};
+use super::record;
+use crate::error::Result;
+
+/// The ledger's entries, and everything that is wrong with them: breaks of the chain, and releases whose state is another.
+pub fn audit(dir: &Path) -> Result<(Vec<Entry>, Vec<String>)> {
+    let (entries, breaks) = Ledger::examine(dir)?;
+    let mut wrong: Vec<String> = breaks.iter().map(|at| format!("line {}: {}", at.line, at.why)).collect();
+    for record in record::all(dir)? {
+        let id = record.id().to_string();
+        let state = record.status().to_string();
+        match entries.iter().rev().find(|entry| entry.subject == id) {
+            None => wrong.push(format!("nothing is written about {id}: lines were cut off at the end")),
+            Some(Entry { to: Some(to), .. }) if *to != state => wrong.push(format!(
+                "{id} is {state}, but the ledger says {to}: lines were cut off, or the record was edited"
+            )),
+            Some(_) => {}
+        }
+    }
+    Ok((entries, wrong))
+}

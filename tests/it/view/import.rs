@@ -1,0 +1,135 @@
+//! Taking over a repository that python-tuf made.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::story::{text, tidegate};
+use crate::support::{Serving, python_tuf, script};
+
+/// Runs a command that must work, and gives what it prints.
+fn done(args: &[&str]) -> String {
+    let out = tidegate(args);
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+struct Old {
+    folder: tempfile::TempDir,
+    python: PathBuf,
+}
+
+impl Old {
+    /// A repository of python-tuf at its second root: `consistent` snapshots or not, with delegations or not.
+    fn new(consistent: bool, delegations: bool) -> Option<Self> {
+        let python = python_tuf()?;
+        let folder = tempfile::tempdir().unwrap();
+        let flag = |flag: bool| if flag { "1" } else { "0" };
+        script(&python, "takeover.py", &[text(folder.path()), flag(consistent), flag(delegations)]);
+        Some(Self { folder, python })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What python-tuf's client makes of the repository at `url`, from root 1 and with the state it has in `client`.
+    fn update(&self, url: &str, client: &str, path: &str) -> Value {
+        let (root, client) = (self.path("1.root.json"), self.path(client));
+        script(&self.python, "update.py", &[url, text(&root), text(&client), path])
+    }
+
+    /// Takes it over into `fleet`, and has the ceremony signed.
+    fn take_over(&self) -> PathBuf {
+        let (fleet, repository, root) = (self.path("fleet"), self.path("repository"), self.path("1.root.json"));
+        let said = done(&["import", text(&repository), text(&fleet), "--root", text(&root), "--example-keys"]);
+        assert!(said.starts_with("root 3 waits for signatures"), "{said}");
+        let fleet_text = text(&fleet).to_owned();
+        let bundle = fleet.join("proposals/ceremony.json");
+        let digest: Value = serde_json::from_str(&done(&["-C", &fleet_text, "--json", "ceremony", "status"])).unwrap();
+        let digest = digest["digest"].as_str().or_else(|| digest["review"]["digest"].as_str()).unwrap()[..8].to_owned();
+        let sign = |key: &str| done(&["-C", &fleet_text, "ceremony", "sign", "--key", key, "--confirm", &digest]);
+        for key in ["root-1", "root-2", "targets-1", "targets-2", "release-1", "release-2"] {
+            sign(key);
+        }
+        let out = tidegate(&["-C", &fleet_text, "ceremony", "finish"]);
+        assert_eq!(out.status.code(), Some(1), "not without the old keys");
+        for key in ["old-root-0.pem", "old-root-1.pem"] {
+            let key = format!("file:{}", text(&self.path(key)));
+            done(&["ceremony", "sign", text(&bundle), "--root", text(&root), "--key", &key, "--confirm", &digest]);
+        }
+        done(&["-C", &fleet_text, "ceremony", "finish"]);
+        fleet
+    }
+}
+
+async fn follows(consistent: bool, delegations: bool) {
+    let Some(old) = Old::new(consistent, delegations) else { return };
+    // A client of the old repository, that knows it as it was.
+    let server = Serving::start(&old.path("repository")).await;
+    let said = old.update(&server.url(), "client", "firmware.bin");
+    assert_eq!(said["versions"]["root"], 2, "{said}");
+    drop(server);
+
+    let fleet = old.take_over();
+    let public = old.path("public");
+    let fleet = text(&fleet);
+    std::fs::write(old.path("image"), "new").unwrap();
+    let image = old.path("image");
+    for args in [
+        &["release", "new", "1.0.0"][..],
+        &["release", "add", "1.0.0", text(&image), "--name", "rootfs.img", "--hardware", "board-a"],
+        &["release", "manifest", "1.0.0"],
+        &["release", "sign", "1.0.0", "--key", "release-1"],
+        &["release", "sign", "1.0.0", "--key", "release-2"],
+        &["release", "register", "1.0.0"],
+        &["publish", text(&public)],
+        &["log", "--verify"],
+    ] {
+        done(&[&["-C", fleet], args].concat());
+    }
+    let root = old.path("1.root.json");
+    done(&["verify", text(&public), "--root", text(&root)]);
+
+    // The same client, and one that was shipped with the first root and never asked, follow over.
+    let server = Serving::start(&public).await;
+    for client in ["client", "new-client"] {
+        let said = old.update(&server.url(), client, "stable/releases/os/1.0.0/rootfs.img");
+        assert_eq!(said["versions"]["root"], 3, "{said}");
+        assert!(said["targets"]["stable/releases/os/1.0.0/rootfs.img"].is_string(), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_tuf_client_follows_over_the_takeover() {
+    follows(true, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn so_it_does_from_one_without_consistent_snapshots_and_with_delegations() {
+    follows(false, true).await;
+}
+
+#[test]
+fn what_does_not_verify_is_not_taken_over() {
+    let Some(old) = Old::new(true, false) else { return };
+    let (fleet, repository, root) = (old.path("fleet"), old.path("repository"), old.path("1.root.json"));
+    let import = |root: &Path| {
+        let out = tidegate(&["import", text(&repository), text(&fleet), "--root", text(root), "--example-keys"]);
+        assert_eq!(out.status.code(), Some(1));
+        assert!(!fleet.exists(), "nothing is left behind");
+        String::from_utf8(out.stderr).unwrap()
+    };
+    let other = old.path("other.json");
+    let bytes = std::fs::read_to_string(&root).unwrap();
+    std::fs::write(&other, bytes.replace("\"sig\": \"", "\"sig\": \"00")).unwrap();
+    assert!(import(&other).contains("the root to start from is not one"));
+
+    let first = repository.join("metadata/1.root.json");
+    let kept = std::fs::read(&first).unwrap();
+    std::fs::remove_file(&first).unwrap();
+    assert!(import(&old.path("2.root.json")).contains("[I-CHAIN]"));
+    std::fs::write(&first, kept).unwrap();
+    std::fs::remove_file(repository.join("metadata/timestamp.json")).unwrap();
+    assert!(import(&root).contains("[I-SOUND]"));
+}
