@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use futures::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::tuf::hash::to_hex;
@@ -67,6 +68,39 @@ pub fn add(dir: &Path, source: &Path, mut progress: impl FnMut(u64)) -> Result<S
         files::sync_dir(&folder)?;
     }
     Ok(Stored { sha256, length })
+}
+
+/// Takes bytes as they come into the store, which must be `stored`. On an error nothing is left behind.
+pub async fn receive(
+    dir: &Path,
+    stored: Stored,
+    mut bytes: impl Stream<Item = Result<bytes::Bytes>> + Unpin,
+) -> Result<()> {
+    let folder = files::confined(dir, DIR)?;
+    fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+    let target = files::confined(dir, &path(&stored.sha256))?;
+    let mut temp = tempfile::NamedTempFile::new_in(&folder).map_err(|e| Error::io("write to", &folder, e))?;
+    let (mut hash, mut length) = (Sha256::new(), 0_u64);
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk?;
+        length = length.saturating_add(chunk.len() as u64);
+        if length > stored.length {
+            break;
+        }
+        hash.update(&chunk);
+        temp.write_all(&chunk).map_err(|e| Error::io("write to", &folder, e))?;
+    }
+    if length != stored.length || to_hex(&hash.finalize()) != stored.sha256.to_string() {
+        return Err(Error::trust(format!(
+            "what was fetched is not the {} bytes with the SHA-256 {}",
+            stored.length, stored.sha256
+        ))
+        .remedy("someone has damaged the published file; `tidegate verify` says which"));
+    }
+    files::set_mode(temp.as_file(), 0o644).map_err(|e| Error::io("write", &target, e))?;
+    temp.as_file().sync_all().map_err(|e| Error::io("write", &target, e))?;
+    temp.persist(&target).map_err(|e| Error::io("write", &target, e.error))?;
+    files::sync_dir(&folder)
 }
 
 /// Opens the bytes with this hash, of which there must be `length`.

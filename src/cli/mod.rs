@@ -15,7 +15,9 @@ mod init;
 mod key;
 mod log;
 mod passphrase;
+mod prune;
 mod publish;
+mod pull;
 mod refresh;
 mod release;
 mod rollout;
@@ -23,6 +25,7 @@ mod serve;
 mod show;
 mod site;
 mod status;
+mod sync;
 pub mod ui;
 mod verify;
 
@@ -81,6 +84,9 @@ enum Command {
     Status(status::Args),
     Explain(explain::Args),
     Publish(publish::Args),
+    Pull(pull::Args),
+    Prune(prune::Args),
+    Sync(sync::Args),
     Verify(verify::Args),
     Serve(serve::Args),
     Site(site::Args),
@@ -141,6 +147,9 @@ fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()
         Command::Completions(args) => completions::run(args, context),
         Command::Man(args) => completions::man(args, context),
         Command::Publish(args) => publish::run(args, context),
+        Command::Pull(args) => pull::run(args, context),
+        Command::Prune(args) => prune::run(args, context),
+        Command::Sync(args) => sync::run(args, context),
         Command::Verify(args) => verify::run(args, context),
         Command::Serve(args) => serve::run(args, context),
         Command::Site(args) => site::run(args, context),

@@ -127,7 +127,7 @@ impl Ui {
 
     /// A bar over `length` bytes, shown on a terminal when the work takes long.
     pub fn progress_bytes(&self, length: u64, what: &str) -> Progress {
-        self.progress(length, what, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec}")
+        self.progress(length, what, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left")
     }
 
     /// A bar over `length` items, shown on a terminal when the work takes long.

@@ -8,7 +8,8 @@ use clap::Args as ClapArgs;
 use super::{Context, block_on};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::verify::{Repository, verify};
+use crate::publish::{Remote, StoreOrigin};
+use crate::verify::{Origin, Repository, verify};
 
 /// Above any root file that a client reads.
 const MAX_ROOT: u64 = 1 << 20;
@@ -19,7 +20,8 @@ const MAX_ROOT: u64 = 1 << 20;
 /// have approved, and reads all of it once more with tough, an independent implementation. Exits with 1 if anything is wrong.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The repository: a folder, or a URL that starts with https://, http:// or file://
+    /// The repository as devices see it: a folder, or a URL that starts with https:// or http://; or, with your own credentials, s3://,
+    /// gs:// or az://
     place: String,
     /// The root file to start from: one that you trust, such as the one devices are shipped with
     #[arg(long, value_name = "FILE")]
@@ -30,9 +32,17 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let ui = &context.ui;
     let root = files::read(&args.root, MAX_ROOT)?;
-    let origin = Arc::new(Repository::open(&args.place)?);
     ui.status(format_args!("reading all of {}", args.place));
-    let report = block_on(verify(origin, &args.place, root, context.now))?;
+    let report = block_on(async {
+        let with_credentials = ["s3", "s3a", "gs", "az", "azure", "abfs", "abfss"];
+        let origin: Arc<dyn Origin> = match args.place.split_once("://") {
+            Some((scheme, _)) if with_credentials.contains(&scheme) => {
+                Arc::new(StoreOrigin::new(Remote::open(&args.place)?))
+            }
+            _ => Arc::new(Repository::open(&args.place)?),
+        };
+        verify(origin, &args.place, root, context.now).await
+    })?;
     if ui.is_json() {
         ui.json(&report)?;
     } else {

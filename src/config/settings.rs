@@ -32,6 +32,21 @@ pub struct Settings {
     pub roles: Roles,
     /// The channels. At least one.
     pub channels: BTreeMap<Name, Channel>,
+    /// How objects are published.
+    #[serde(default)]
+    pub publish: PublishSettings,
+}
+
+/// How objects are published.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishSettings {
+    /// For how long a cache may keep `timestamp.json`; a minute if it is not said.
+    #[serde(default)]
+    pub timestamp_max_age: Option<Span>,
+    /// Whether versioned metadata is stored compressed.
+    #[serde(default)]
+    pub compress_metadata: bool,
 }
 
 /// A kind of device.

@@ -10,6 +10,7 @@ use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::tuf::key::KeyId;
 use tidegate_client::tuf::metadata::{Envelope, Role, Root, TOP_LEVEL, Targets};
 use tidegate_client::tuf::path::metadata_file;
+use tidegate_client::tuf::valid_signers;
 
 use super::document::{Document, assemble};
 use super::listed_by_version_alone;
@@ -36,6 +37,8 @@ pub struct Edit<'a> {
     changed: BTreeMap<String, Change>,
     renew_snapshot: bool,
     renew_timestamp: bool,
+    /// Versions that are used already, though the base does not know of them.
+    used: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
@@ -83,7 +86,15 @@ impl<'a> Edit<'a> {
     }
 
     fn with_base(base: Option<&'a Repository>, now: DateTime<Utc>, online: OnlineLifetimes) -> Self {
-        Self { base, now, online, changed: BTreeMap::new(), renew_snapshot: false, renew_timestamp: false }
+        Self {
+            base,
+            now,
+            online,
+            changed: BTreeMap::new(),
+            renew_snapshot: false,
+            renew_timestamp: false,
+            used: BTreeMap::new(),
+        }
     }
 
     /// Creates a role, or gives it wholly new content.
@@ -124,6 +135,12 @@ impl<'a> Edit<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Has the role's new version come after `version`, should it get one: that one has been used elsewhere.
+    pub fn after(&mut self, role: &str, version: u64) {
+        let used = self.used.entry(role.to_owned()).or_default();
+        *used = version.max(*used);
     }
 
     /// Takes a file of a role that others have signed. Whether enough of them did is checked when the transaction is finished.
@@ -264,8 +281,39 @@ impl<'a> Edit<'a> {
     fn next_version(&self, role: &str) -> u64 {
         let current = self.base.and_then(|base| base.role(role)).map(|file| file.version);
         let listed = self.base.and_then(|base| base.listed_version(role));
-        current.max(listed).unwrap_or_default() + 1
+        current.max(listed).max(self.used.get(role).copied()).unwrap_or_default() + 1
     }
+}
+
+/// Signs a timestamp of that version that lists what the timestamp `live` lists, a file which the repository's own keys must have signed.
+///
+/// With it a publisher takes its turn: whoever began from `live` can no longer replace it.
+pub fn timestamp_over(
+    repository: &Repository,
+    live: &[u8],
+    version: u64,
+    now: DateTime<Utc>,
+    lifetime: TimeDelta,
+    ring: &mut KeyRing,
+) -> Result<Vec<u8>> {
+    let unreadable = |e: tidegate_client::tuf::Error| Error::trust("the live timestamp is malformed").with_source(e);
+    let envelope = Envelope::parse("timestamp", live).map_err(unreadable)?;
+    let (keys, role) = repository.keys_of("timestamp").ok_or_else(|| Error::bug("a root without timestamp"))?;
+    if (valid_signers(keys, role, &envelope).len() as u64) < role.threshold {
+        return Err(Error::trust("the live timestamp is not signed by this repository's keys"));
+    }
+    let value = tidegate_client::tuf::json::parse(live).map_err(|e| Error::bug("a timestamp").with_source(e))?;
+    let Some(serde_json::Value::Object(signed)) = value.get("signed").cloned() else {
+        return Err(Error::bug("verified bytes without content"));
+    };
+    let mut document = Document::from_verified(signed);
+    document.issue(version, now, now + lifetime);
+    let message = document.to_signed_bytes()?;
+    let mut signatures = BTreeMap::new();
+    for signer in ring.all_signers_for("timestamp", &role.keyids, role.threshold)? {
+        signatures.insert(signer.public().id(), to_hex(&sign(&signer, &message)?));
+    }
+    assemble(&document.to_value(), &signatures)
 }
 
 /// Key ids and threshold by role.

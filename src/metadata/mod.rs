@@ -13,7 +13,7 @@ mod edit;
 mod repository;
 
 pub use document::{Delegation, Document, RoleKeys, assemble, to_json};
-pub use edit::{Edit, Finished, OnlineLifetimes};
+pub use edit::{Edit, Finished, OnlineLifetimes, timestamp_over};
 pub use repository::{METADATA_DIR, Repository, RoleFile};
 
 /// The version of the specification that the metadata follows.

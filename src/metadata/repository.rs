@@ -67,7 +67,7 @@ impl Repository {
     }
 
     /// Verifies the files that `read` gives for a name and a limit of length.
-    pub(super) fn load(read: impl Fn(&str, u64) -> Result<Option<Vec<u8>>>) -> Result<Self> {
+    pub(crate) fn load(read: impl Fn(&str, u64) -> Result<Option<Vec<u8>>>) -> Result<Self> {
         let limits = Limits::default();
         let must_read = |role: &str, version: u64, limit: u64| {
             let name = file_name(role, version);

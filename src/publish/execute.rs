@@ -5,12 +5,17 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::stream::{self, StreamExt as _};
 use serde::Serialize;
-use tidegate_client::tuf::hash::to_hex;
 
 use super::plan::{Content, Object, Plan, Stage, State, TIMESTAMP};
 use super::remote::{Outcome, Remote};
 use super::source::Source;
+use super::sweep;
 use crate::error::{Error, Kind, Result};
+
+/// The rule that says who wins: whoever replaces the timestamp first.
+pub const RACE: &str = "P-RACE";
+/// The rule that versions are used once, though nothing live leads to the one that stands in the way.
+pub const LEFTOVER: &str = "P-LEFTOVER";
 
 /// Objects of one stage that are under way at once.
 const CONCURRENT: usize = 4;
@@ -55,13 +60,16 @@ pub async fn execute(
     if !plan.is_done() && !remote.is_still(TIMESTAMP, plan.seen.as_ref()).await? {
         return Err(too_late(plan));
     }
+    // After the timestamp was read: a clean-up that begins later makes the write of the timestamp fail.
+    let cleaning = !plan.is_done() && sweep::is_under_way(remote).await?;
+    let work = Work { plan, source, remote, counts: &counts, cleaning };
     for stage in [Stage::Target, Stage::Delegated, Stage::Targets, Stage::Snapshot, Stage::Root] {
         // Roots one by one: a client must never meet a root whose predecessor is missing.
         let concurrent = if stage == Stage::Root { 1 } else { CONCURRENT };
-        all(due(stage), concurrent, |object| create(object, source, remote, &counts, progress)).await?;
+        all(due(stage), concurrent, |object| create(object, work, progress)).await?;
     }
     for object in due(Stage::Timestamp) {
-        commit(object, plan, remote, &counts, progress).await?;
+        commit(object, work, progress).await?;
     }
     Ok(Report {
         written: counts.written.into_inner(),
@@ -115,56 +123,70 @@ impl Counts {
     }
 }
 
+/// What every write needs.
+#[derive(Clone, Copy)]
+struct Work<'a> {
+    plan: &'a Plan,
+    source: &'a Source,
+    remote: &'a Remote,
+    counts: &'a Counts,
+    /// Objects that nothing live leads to are being removed.
+    cleaning: bool,
+}
+
 /// Writes an object that never changes.
-async fn create(
-    object: &Object,
-    source: &Source,
-    remote: &Remote,
-    counts: &Counts,
-    progress: &(dyn Fn(Event<'_>) + Sync),
-) -> Result<()> {
-    let outcome = match &object.content {
+async fn create(object: &Object, work: Work<'_>, progress: &(dyn Fn(Event<'_>) + Sync)) -> Result<()> {
+    let Work { source, remote, counts, .. } = work;
+    let mut outcome = match &object.content {
         Content::Bytes(bytes) => {
             let outcome = remote.create(&object.key, bytes).await?;
             progress(Event::Sent(object.length));
             outcome
         }
         Content::Artifact { sha256 } => {
-            let file = source.artifact(&to_hex(sha256));
             let sent = |bytes| progress(Event::Sent(bytes));
-            remote.upload(&object.key, &file, object.length, sha256, &sent).await?
+            let supply = source.supply(&object.key, sha256).await?;
+            remote.upload(&object.key, supply, object.length, sha256, &sent).await?
         }
     };
+    if let (Outcome::Different, true, true, Content::Bytes(bytes)) =
+        (outcome, object.ahead, remote.is_exclusive(), &object.content)
+    {
+        // Left by a publication that was given up: nothing live leads to it, and nobody else is at work here.
+        outcome = remote.overwrite(&object.key, bytes).await?;
+    }
     if outcome == Outcome::Different {
-        let place = remote.name();
-        let (what, remedy) = if object.stage == Stage::Target {
-            ("its content does not have the hash in its name", "find out who damaged it, remove it, and publish again")
-        } else {
-            (
-                "another publication has used that version",
-                "bring this workspace up to date with what is published and repeat the change; if that publication was given \
-                 up, sign the role anew, which takes the next version",
-            )
-        };
-        return Err(Error::new(
-            Kind::Conflict,
-            format!("{} is at {place} already, with other content: {what}", object.key),
-        )
-        .remedy(remedy));
+        return Err(in_the_way(object, remote));
+    }
+    if outcome == Outcome::AlreadyThere && work.cleaning {
+        return Err(sweep::wait(remote, &object.key));
     }
     counts.add(object, outcome);
     progress(Event::Done(object, outcome));
     Ok(())
 }
 
+fn in_the_way(object: &Object, remote: &Remote) -> Error {
+    let place = remote.name();
+    let error = |what: &str| {
+        Error::new(Kind::Conflict, format!("{} is at {place} already, with other content: {what}", object.key))
+    };
+    match object.stage {
+        Stage::Target => error("its content does not have the hash in its name")
+            .rule("P-DAMAGED")
+            .remedy("find out who damaged it, remove it, and publish again"),
+        _ if object.ahead => error("another publication has used that version, and is under way or was given up")
+            .rule(LEFTOVER)
+            .remedy("if one is under way, wait for its end; if it was given up: `tidegate publish --rebase`, which removes what it left"),
+        _ => error("another publication has used that version")
+            .rule("P-FOREIGN")
+            .remedy("this place holds, or held, another repository than this workspace: choose another place, or find out whose it is"),
+    }
+}
+
 /// Writes the timestamp, unless another publisher did since the plan was made.
-async fn commit(
-    object: &Object,
-    plan: &Plan,
-    remote: &Remote,
-    counts: &Counts,
-    progress: &(dyn Fn(Event<'_>) + Sync),
-) -> Result<()> {
+async fn commit(object: &Object, work: Work<'_>, progress: &(dyn Fn(Event<'_>) + Sync)) -> Result<()> {
+    let Work { plan, remote, counts, .. } = work;
     let Content::Bytes(bytes) = &object.content else { return Err(Error::bug("a timestamp that is no metadata")) };
     let outcome = remote.replace(&object.key, bytes, plan.seen.as_ref()).await?;
     progress(Event::Sent(object.length));
@@ -181,5 +203,9 @@ fn too_late(plan: &Plan) -> Error {
         Kind::Conflict,
         format!("another publisher was faster: {} has changed since this publication began", plan.place),
     )
-    .remedy("devices see theirs, and nothing of yours; bring this workspace up to date with it, then repeat the change")
+    .rule(RACE)
+    .remedy(
+        "devices see theirs, and nothing of yours; take theirs over with `tidegate pull PLACE`, or let `tidegate publish --rebase PLACE` \
+         do so and publish yours on top",
+    )
 }

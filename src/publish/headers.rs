@@ -1,4 +1,6 @@
-//! What the world may cache, and for how long: DESIGN.md section 6.
+//! What the world may cache, and for how long.
+
+use std::borrow::Cow;
 
 /// The headers that an object of a repository is served with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,11 +11,43 @@ pub struct Headers {
     pub cache_control: &'static str,
 }
 
+/// What a publisher may choose of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderRules {
+    /// For how many seconds a cache may keep `timestamp.json`.
+    pub timestamp_max_age: u32,
+    /// Whether versioned metadata is stored compressed (`Content-Encoding: gzip`), for stores and caches that do not compress.
+    pub compress: bool,
+}
+
+impl Default for HeaderRules {
+    fn default() -> Self {
+        Self { timestamp_max_age: SHORT_SECONDS, compress: false }
+    }
+}
+
+impl HeaderRules {
+    /// The `Content-Type` and `Cache-Control` of the object with that key.
+    pub fn of(self, key: &str) -> (&'static str, Cow<'static, str>) {
+        let Headers { content_type, cache_control } = Headers::of(key);
+        if cache_control == SHORT && self.timestamp_max_age != SHORT_SECONDS {
+            return (content_type, Cow::Owned(format!("public, max-age={}", self.timestamp_max_age)));
+        }
+        (content_type, Cow::Borrowed(cache_control))
+    }
+
+    /// Whether the object with that key is stored compressed. What is small gains nothing by it.
+    pub fn compresses(self, key: &str, length: usize) -> bool {
+        self.compress && length >= 512 && key.starts_with("metadata/") && Headers::of(key).cache_control == IMMUTABLE
+    }
+}
+
 /// For names that hold a version or a hash: their bytes never change.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// For `timestamp.json`: how long an edge may keep a fleet from seeing news. It bounds what a stale edge can do,
 /// and is long enough that an edge asks the origin once a minute however many devices it has.
 const SHORT: &str = "public, max-age=60";
+const SHORT_SECONDS: u32 = 60;
 /// For what else may lie beside a repository.
 const REVALIDATE: &str = "no-cache";
 
@@ -64,6 +98,12 @@ mod tests {
         ] {
             assert_eq!(Headers::of(&key).cache_control, cache_control, "{key}");
         }
+        let rules = HeaderRules { timestamp_max_age: 5, compress: true };
+        assert_eq!(rules.of("metadata/timestamp.json").1, "public, max-age=5");
+        assert_eq!(rules.of("metadata/1.root.json").1, IMMUTABLE);
+        assert_eq!(HeaderRules::default().of("metadata/timestamp.json").1, SHORT);
+        assert!(rules.compresses("metadata/1.root.json", 5000) && !rules.compresses("metadata/timestamp.json", 5000));
+        assert!(!rules.compresses(&format!("targets/stable/{hash}.cohorts.json"), 5000));
         assert_eq!(Headers::of("a/1.root.json").content_type, "application/json");
         assert_eq!(Headers::of("a/os.img").content_type, "application/octet-stream");
     }

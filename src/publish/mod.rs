@@ -9,15 +9,41 @@
 //! that checks within that instant refuses the old timestamp, keeps what it has, and succeeds at its next check.
 
 mod execute;
+mod fault;
 mod headers;
 mod notice;
+mod place;
 mod plan;
+mod probe;
+mod profile;
+mod prune;
+mod published;
+mod read_back;
+mod rebase;
+mod recreate;
 mod remote;
 mod source;
+mod stream_put;
+mod sweep;
+mod sync;
+mod take_over;
+mod upload;
+mod variables;
 
-pub use self::execute::{Event, Report, execute};
-pub use self::headers::Headers;
+pub use self::execute::{Event, LEFTOVER, RACE, Report, execute};
+pub use self::headers::{HeaderRules, Headers};
 pub use self::notice::Notice;
-pub use self::plan::{Object, Plan, Stage, State, Totals, plan};
+pub use self::place::Options;
+pub use self::plan::{BEHIND, Object, Plan, Stage, State, Totals, plan};
+pub use self::probe::{Concurrency, PROBE};
+pub use self::prune::{Doomed, Pruning, plan_prune, prune};
+pub use self::published::{PUBLISHED, Published};
+pub use self::read_back::read_back;
+pub use self::rebase::{Overcome, overcome, renew_live};
+pub use self::recreate::{Recreated, recreate};
 pub use self::remote::{Guard, Outcome, Remote, Seen};
-pub use self::source::Source;
+pub use self::source::{Source, StoreOrigin};
+pub use self::sweep::{MARK, SWEEP};
+pub use self::sync::plan_sync;
+pub use self::take_over::{CONFLICT, Taken, Taking, take_over};
+pub use self::variables::Variables;

@@ -19,10 +19,13 @@ use super::remote::{Remote, Seen};
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
 use crate::keys::example;
-use crate::verify::{Origin as _, RoleFile, Tree, walk};
+use crate::verify::{RoleFile, Tree, walk};
 
 /// The object whose replacement makes a publication visible.
 pub(super) const TIMESTAMP: &str = "metadata/timestamp.json";
+
+/// The rule that stands against publishing what did not grow out of what is live.
+pub const BEHIND: &str = "P-BEHIND";
 
 /// When an object is written: each stage is complete before the next begins, and refers only to those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -65,6 +68,10 @@ pub struct Object {
     pub state: State,
     /// Its length in bytes.
     pub length: u64,
+    /// Whether nothing live can lead to it: metadata of a version above the live one. Roots never are, as every device asks for the
+    /// next one.
+    #[serde(skip)]
+    pub(super) ahead: bool,
     #[serde(skip)]
     pub(super) content: Content,
 }
@@ -93,6 +100,12 @@ pub struct Plan {
     pub requests: u64,
     #[serde(skip)]
     pub(super) seen: Option<Seen>,
+    /// The version and the SHA-256 of the snapshot that will be live.
+    #[serde(skip)]
+    pub(super) snapshot: (u64, [u8; 32]),
+    /// The version of the newest root that will be live.
+    #[serde(skip)]
+    pub(super) root: u64,
 }
 
 /// What a plan comes to, by state.
@@ -124,7 +137,7 @@ impl Plan {
                 }
             }
             totals.bytes += object.length;
-            totals.requests += super::remote::requests(object.length);
+            totals.requests += super::upload::requests(object.length);
         }
         totals
     }
@@ -140,8 +153,11 @@ impl Plan {
 /// Errs if a device would not accept the workspace's metadata, if an example key would leave the machine, and if what is live is
 /// not something that the workspace has grown out of.
 pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<Plan> {
-    let first = source.first_root()?;
-    let tree = walk(source, &first, now)?;
+    plan_of(source, walk_all(source, now).await?, remote).await
+}
+
+/// The same for a source whose metadata has been read already.
+pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Result<Plan> {
     sound(&tree)?;
     if !remote.is_local() {
         no_example_keys(&tree)?;
@@ -153,7 +169,7 @@ pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Resul
     let mut requests = 1;
     let seen = remote.read(TIMESTAMP, Limits::default().timestamp_length).await?;
     let live = match &seen {
-        Some(seen) => Some(Live::read(source, remote, seen, timestamp)?),
+        Some(seen) => Some(Live::read(source, remote, seen, timestamp).await?),
         None => None,
     };
     let live_root = match &live {
@@ -172,6 +188,7 @@ pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Resul
         }
         let before = live.as_ref().and_then(|live| live.snapshot.role(&role.role));
         let unchanged = before.is_some_and(|before| before.version == role.version);
+        let ahead = live.is_some() && before.is_none_or(|before| role.version > before.version);
         let before = match before {
             _ if unchanged => tree.role(chain).cloned(),
             Some(before) => live_role(source, remote, &role.role, before.version, &mut requests).await?,
@@ -182,7 +199,7 @@ pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Resul
         }
         live_roles.push((chain.clone(), before));
         let stage = if *chain == Chain::top() { Stage::Targets } else { Stage::Delegated };
-        objects.push(metadata(role, stage, if unchanged { State::Unchanged } else { State::New }));
+        objects.push(metadata(role, stage, if unchanged { State::Unchanged } else { State::New }, ahead));
     }
     let mut targets = BTreeSet::new();
     for listed in tree.listed() {
@@ -195,20 +212,22 @@ pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Resul
         })?;
         let state = if live_targets.contains(&key) { State::Unchanged } else { State::New };
         let content = Content::Artifact { sha256 };
-        objects.push(Object { key, stage: Stage::Target, state, length: listed.file.length, content });
+        let length = listed.file.length;
+        objects.push(Object { key, stage: Stage::Target, state, length, ahead: false, content });
     }
     let known = live.as_ref().is_some_and(|live| live.timestamp.snapshot().version == snapshot.version);
-    objects.push(metadata(snapshot, Stage::Snapshot, if known { State::Unchanged } else { State::New }));
+    let ahead = live.as_ref().is_some_and(|live| snapshot.version > live.timestamp.snapshot().version);
+    objects.push(metadata(snapshot, Stage::Snapshot, if known { State::Unchanged } else { State::New }, ahead));
     for root in &tree.roots {
         let state = if root.version <= live_root { State::Unchanged } else { State::New };
-        objects.push(metadata(root, Stage::Root, state));
+        objects.push(metadata(root, Stage::Root, state, false));
     }
     let state = match &seen {
         None => State::New,
         Some(seen) if *seen.bytes == *timestamp.bytes => State::Unchanged,
         Some(_) => State::Changed,
     };
-    objects.push(metadata(timestamp, Stage::Timestamp, state));
+    objects.push(metadata(timestamp, Stage::Timestamp, state, false));
     objects.sort_by_key(|object| object.stage);
 
     let mut notices = notice::changes(&tree, &live_roles);
@@ -217,7 +236,16 @@ pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Resul
     }
     let live = live.map(|live| live.timestamp.common.version);
     let place = remote.name().to_owned();
-    Ok(Plan { place, live, timestamp: timestamp.version, objects, notices, requests, seen })
+    let root = tree.roots.last().map_or(0, |root| root.version);
+    let snapshot = (snapshot.version, Sha256::digest(&snapshot.bytes).into());
+    Ok(Plan { place, live, timestamp: timestamp.version, objects, notices, requests, seen, snapshot, root })
+}
+
+/// Reads and verifies all metadata of a source, on a thread that may block.
+async fn walk_all(source: &Source, now: DateTime<Utc>) -> Result<Tree> {
+    let (first, origin) = (source.first_root().await?, source.origin());
+    let walked = tokio::task::spawn_blocking(move || walk(origin.as_ref(), &first, now)).await;
+    walked.map_err(|error| Error::bug("reading the metadata broke off").with_source(error))?
 }
 
 /// What is live.
@@ -230,7 +258,7 @@ impl Live {
     /// Reads what is live and finds it among what the workspace has been.
     ///
     /// Its signatures are not looked at: it decides only what need not be sent again, and is about to be replaced.
-    fn read(source: &Source, remote: &Remote, seen: &Seen, ours: &RoleFile) -> Result<Self> {
+    async fn read(source: &Source, remote: &Remote, seen: &Seen, ours: &RoleFile) -> Result<Self> {
         let place = remote.name();
         let foreign = |error| {
             Error::trust(format!("{TIMESTAMP} at {place} is not a timestamp"))
@@ -243,7 +271,8 @@ impl Live {
         let version = timestamp.common.version;
         let conflict = |what: String| {
             Error::new(Kind::Conflict, what)
-                .remedy("bring this workspace up to date with what is published, then repeat the change")
+                .rule(BEHIND)
+                .remedy("take over what is published: `tidegate pull PLACE`, or `tidegate publish --rebase PLACE`, which does so itself")
         };
         if version > ours.version {
             return Err(conflict(format!("{place} is at timestamp {version}, and this workspace at {}", ours.version)));
@@ -253,7 +282,7 @@ impl Live {
         }
         let listed = timestamp.snapshot();
         let file = metadata_file("snapshot", Some(listed.version));
-        let bytes = source.metadata(&file, Limits::default().snapshot_length)?.filter(|bytes| {
+        let bytes = source.metadata(&file, Limits::default().snapshot_length).await?.filter(|bytes| {
             listed
                 .hashes
                 .as_ref()
@@ -306,7 +335,7 @@ async fn live_role(
     requests: &mut u64,
 ) -> Result<Option<Targets>> {
     let (file, limit) = (metadata_file(role, Some(version)), Limits::default().targets_length);
-    let bytes = if let Some(bytes) = source.metadata(&file, limit)? {
+    let bytes = if let Some(bytes) = source.metadata(&file, limit).await? {
         Some(bytes)
     } else {
         *requests += 1;
@@ -341,13 +370,14 @@ fn no_example_keys(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-fn metadata(file: &RoleFile, when: Stage, state: State) -> Object {
+fn metadata(file: &RoleFile, when: Stage, state: State, ahead: bool) -> Object {
     let bytes = Bytes::from(file.bytes.clone());
     Object {
         key: format!("metadata/{}", file.file),
         stage: when,
         state,
         length: bytes.len() as u64,
+        ahead,
         content: Content::Bytes(bytes),
     }
 }

@@ -1,51 +1,79 @@
 //! Where a repository is published to: any object store, and a local folder made to behave like one.
 
-use std::error::Error as StdError;
 use std::fs::{File, TryLockError};
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::TryStreamExt as _;
-use object_store::local::LocalFileSystem;
+use chrono::{DateTime, Utc};
+use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
+use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 use object_store::{
-    Attribute, Attributes, Error as StoreError, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, UpdateVersion,
+    Attribute, Attributes, Error as StoreError, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
+    PutPayload, UpdateVersion,
 };
 use sha2::{Digest as _, Sha256};
 use tidegate_client::tuf::Limits;
 use tidegate_client::tuf::hash::to_hex;
-use tokio::io::AsyncReadExt as _;
+use tokio::sync::Semaphore;
 
-use super::headers::Headers;
+use super::fault::{self, Secrets};
+use super::headers::HeaderRules;
+use super::place::Options;
+use super::stream_put::StreamPut;
+use super::upload::BUFFERS;
 use crate::error::{Error, Kind, Result};
 
-/// Parts that large files are sent in; S3 takes none smaller than 5 MiB (but the last).
-const PART: usize = 8 << 20;
-/// Files up to this size are sent in one request, which can be conditional.
-const SINGLE: u64 = PART as u64;
 /// The file whose lock keeps two publishers to one local folder apart.
 const LOCK: &str = ".publish.lock";
+/// Where a store keeps the SHA-256 that an object was checked against when it was sent.
+const CHECKED: &str = "tidegate-sha256";
+/// Tries of a conditional write whose answer was lost.
+const TRIES: u32 = 6;
 
 /// A place that a repository is published to.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Remote {
-    store: Arc<dyn ObjectStore>,
+    pub(super) store: Arc<dyn ObjectStore>,
+    /// The same store, where it lets uploads in parts be resumed by another process.
+    pub(super) multipart: Option<Arc<dyn MultipartStore>>,
+    /// For plain web servers: sends a file as it is read.
+    pub(super) put: Option<Arc<StreamPut>>,
     /// Below which every key lies.
-    prefix: Key,
-    kind: Backend,
-    name: String,
+    pub(super) prefix: Key,
+    pub(super) kind: Backend,
+    pub(super) name: String,
+    /// Which server that name is looked for at, if the name does not tell.
+    pub(super) endpoint: String,
+    pub(super) headers: HeaderRules,
+    pub(super) secrets: Secrets,
+    pub(super) retry_for: Duration,
+    pub(super) memory: Option<PathBuf>,
+    /// Buffers that may be in use at once, whatever is uploaded.
+    pub(super) buffers: Arc<Semaphore>,
 }
 
-#[derive(Debug, Clone)]
-enum Backend {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Backend {
     /// A folder: no conditional replacement and no headers, so a lock file and a comparison stand in for the one and the
     /// server that serves the folder for the other.
     Folder(PathBuf),
-    /// A store that keeps headers and replaces an object only if it is still the one that was read.
+    /// A store that keeps headers.
+    Store(Writes),
+}
+
+/// Whether a store replaces an object only if it is still the one that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// It does, and of several writers at once one wins.
     Conditional,
+    /// It claims to, perhaps.
+    Unknown,
+    /// It does not: there must be a single writer.
+    None,
 }
 
 /// An object as it was read: its bytes, and what a conditional replacement refers to it by.
@@ -53,7 +81,9 @@ enum Backend {
 pub struct Seen {
     /// The content.
     pub bytes: Bytes,
-    version: UpdateVersion,
+    /// When it was written, by the store's clock.
+    pub written: DateTime<Utc>,
+    pub(super) version: UpdateVersion,
 }
 
 /// What became of a conditional write.
@@ -78,54 +108,54 @@ impl Drop for Guard {
     }
 }
 
-/// The folder that a path means, whether or not it is there yet: absolute, without links and `..` in what is there.
-fn resolved(path: &Path) -> io::Result<PathBuf> {
-    let path = std::path::absolute(path)?;
-    match (path.canonicalize(), path.parent(), path.file_name()) {
-        (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(resolved(parent)?.join(name))
-        }
-        (found, _, _) => found,
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the store: what clients say of themselves may hold credentials.
+        f.debug_struct("Remote").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
 impl Remote {
-    /// Opens a place by name: a path or a `file://` URL. It need not exist yet.
-    pub fn open(place: &str) -> Result<Self> {
-        let root = match place.split_once("://") {
-            Some(("file", _)) => url::Url::parse(place)
-                .ok()
-                .and_then(|url| url.to_file_path().ok())
-                .ok_or_else(|| Error::usage(format!("{place} is not the URL of a local folder")))?,
-            Some((scheme, _)) => {
-                return Err(Error::usage(format!("cannot publish to {scheme}:// yet"))
-                    .remedy("publish to a local folder and copy it, targets first and timestamp.json last"));
-            }
-            None => PathBuf::from(place),
-        };
-        let root = resolved(&root).map_err(|error| Error::io("find", &root, error))?;
-        let prefix = Key::from_absolute_path(&root)
-            .map_err(|error| Error::usage(format!("{place} cannot be published to")).with_source(error))?;
-        // Rooted at `/` rather than at the folder, which need not exist before the first write.
-        let store = Arc::new(LocalFileSystem::new().with_fsync(true));
-        Ok(Self { store, prefix, kind: Backend::Folder(root), name: place.to_owned() })
+    pub(super) fn new(store: Arc<dyn ObjectStore>, prefix: Key, kind: Backend, name: &str, options: &Options) -> Self {
+        Self {
+            store,
+            multipart: None,
+            put: None,
+            prefix,
+            kind,
+            name: name.to_owned(),
+            endpoint: String::new(),
+            headers: options.headers,
+            secrets: Secrets::default(),
+            retry_for: options.retry_for,
+            memory: options.memory.clone(),
+            buffers: Arc::new(Semaphore::new(BUFFERS)),
+        }
     }
 
     /// A store that can replace an object conditionally (`PutMode::Update`); all keys go below `prefix`.
     pub fn conditional(store: Arc<dyn ObjectStore>, prefix: &str, name: impl Into<String>) -> Self {
-        Self { store, prefix: Key::from(prefix), kind: Backend::Conditional, name: name.into() }
+        let options = Options { retry_for: Duration::ZERO, ..Options::default() };
+        Self::new(store, Key::from(prefix), Backend::Store(Writes::Conditional), &name.into(), &options)
     }
 
     /// The same place with its store wrapped: to count requests, to limit their rate, to make them fail.
     #[must_use]
     pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         self.store = wrap(self.store);
+        // Uploads would go past the wrapper otherwise.
+        self.multipart = None;
         self
     }
 
     /// Whether it is a folder on this machine.
     pub fn is_local(&self) -> bool {
         matches!(self.kind, Backend::Folder(_))
+    }
+
+    /// Whether nobody else can be at work there: the lock is held, or someone vouched for it.
+    pub(super) fn is_exclusive(&self) -> bool {
+        matches!(self.kind, Backend::Folder(_) | Backend::Store(Writes::None))
     }
 
     /// What people call it.
@@ -152,20 +182,32 @@ impl Remote {
 
     /// Reads a small object, `None` if there is none.
     pub async fn read(&self, key: &str, limit: u64) -> Result<Option<Seen>> {
+        let begun = Instant::now();
+        let mut tries = 0;
+        loop {
+            match self.read_once(key, limit).await {
+                Err(error) if fault::is_transient(&error) && self.may_retry(begun, &mut tries).await => {}
+                Err(error) => return Err(self.fault("read", key, &error)),
+                Ok(Some((seen, size))) if size > limit || seen.bytes.len() as u64 > limit => {
+                    return Err(Error::trust(format!("{key} at {} is {size} bytes long, not metadata", self.name)));
+                }
+                Ok(found) => return Ok(found.map(|(seen, _)| seen)),
+            }
+        }
+    }
+
+    async fn read_once(&self, key: &str, limit: u64) -> Result<Option<(Seen, u64)>, StoreError> {
         let result = match self.store.get_opts(&self.key(key), GetOptions::default()).await {
             Ok(result) => result,
             Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(self.fault("read", key, error)),
+            Err(error) => return Err(error),
         };
-        if result.meta.size > limit {
-            return Err(Error::trust(format!(
-                "{key} at {} is {} bytes long, not metadata",
-                self.name, result.meta.size
-            )));
-        }
+        let (size, written) = (result.meta.size, result.meta.last_modified);
         let version = UpdateVersion { e_tag: result.meta.e_tag.clone(), version: result.meta.version.clone() };
-        let bytes = result.bytes().await.map_err(|error| self.fault("read", key, error))?;
-        Ok(Some(Seen { bytes, version }))
+        let compressed = result.attributes.get(&Attribute::ContentEncoding).is_some_and(|e| e.as_ref() == "gzip");
+        let bytes = if size > limit { Bytes::new() } else { result.bytes().await? };
+        let bytes = if compressed { decompress(&bytes, limit) } else { bytes };
+        Ok(Some((Seen { bytes, written, version }, size)))
     }
 
     /// Whether an object is still as it was `seen`; with `None`, whether there still is none.
@@ -176,13 +218,19 @@ impl Remote {
 
     /// Creates a small object that never changes. One that exists is compared, never replaced.
     pub async fn create(&self, key: &str, bytes: &Bytes) -> Result<Outcome> {
+        self.create_checked(key, bytes, None).await
+    }
+
+    /// The same; `checked` is the SHA-256 of the bytes, which the store then keeps with them.
+    pub(super) async fn create_checked(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>) -> Result<Outcome> {
         self.sweep(key).await;
-        let options = PutOptions { mode: PutMode::Create, attributes: self.attributes(key), ..PutOptions::default() };
-        match self.store.put_opts(&self.key(key), PutPayload::from(bytes.clone()), options).await {
-            Ok(_) => Ok(Outcome::Written),
-            Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => self.compare(key, bytes).await,
-            Err(error) => Err(self.fault("write", key, error)),
+        if self.kind == Backend::Store(Writes::None) {
+            return match self.compare(key, bytes).await? {
+                Some(outcome) => Ok(outcome),
+                None => self.put(key, bytes, checked, PutMode::Overwrite).await,
+            };
         }
+        self.put(key, bytes, checked, PutMode::Create).await
     }
 
     /// Replaces the object that was `seen`, or creates it if none was.
@@ -190,193 +238,170 @@ impl Remote {
         let Some(seen) = seen else { return self.create(key, bytes).await };
         self.sweep(key).await;
         let mode = match self.kind {
-            Backend::Conditional => PutMode::Update(seen.version.clone()),
-            // The caller holds the lock, so nothing comes between the comparison and the write.
-            Backend::Folder(_) => match self.read(key, seen.bytes.len() as u64).await {
-                Ok(Some(now)) if now.bytes == seen.bytes => PutMode::Overwrite,
-                Ok(None) => return Ok(Outcome::Different),
-                Ok(Some(_)) | Err(_) => return self.compare(key, bytes).await,
-            },
+            Backend::Store(Writes::Conditional | Writes::Unknown) => PutMode::Update(seen.version.clone()),
+            // The caller holds the lock or is alone, so nothing comes between the comparison and the write.
+            Backend::Folder(_) | Backend::Store(Writes::None) => {
+                match self.read(key, Limits::default().timestamp_length).await {
+                    Ok(Some(now)) if now.bytes == seen.bytes => PutMode::Overwrite,
+                    Ok(None) => return Ok(Outcome::Different),
+                    Ok(Some(_)) | Err(_) => return Ok(self.compare(key, bytes).await?.unwrap_or(Outcome::Different)),
+                }
+            }
         };
-        let options = PutOptions { mode, attributes: self.attributes(key), ..PutOptions::default() };
-        match self.store.put_opts(&self.key(key), PutPayload::from(bytes.clone()), options).await {
-            Ok(_) => Ok(Outcome::Written),
-            // A retry after a lost answer meets what the first try wrote.
-            Err(StoreError::Precondition { .. } | StoreError::AlreadyExists { .. } | StoreError::NotFound { .. }) => {
-                self.compare(key, bytes).await
-            }
-            Err(error) => Err(self.fault("write", key, error)),
-        }
+        self.put(key, bytes, None, mode).await
     }
 
-    /// Creates an object from a file whose length and SHA-256 are known, in parts if it is large. One that exists is compared.
-    ///
-    /// The file is hashed while it is sent; if it is not what was expected, nothing is created. `sent` is told each part's length.
-    pub async fn upload(
-        &self,
-        key: &str,
-        file: &std::path::Path,
-        length: u64,
-        sha256: &[u8; 32],
-        sent: &(dyn Fn(u64) + Sync),
-    ) -> Result<Outcome> {
-        if length <= SINGLE {
-            let bytes = crate::files::read(file, length)?;
-            check(file, length, sha256, bytes.len() as u64, Sha256::digest(&bytes).into())?;
-            let outcome = self.create(key, &Bytes::from(bytes)).await?;
-            sent(length);
-            return Ok(outcome);
-        }
-        // Multipart uploads replace, so absence is asked for first. Whoever comes in between brings the same bytes: the
-        // name holds their hash.
-        match self.store.head(&self.key(key)).await {
-            Ok(meta) => {
-                let same = meta.size == length && self.remote_sha256(key).await? == *sha256;
-                sent(length);
-                return Ok(if same { Outcome::AlreadyThere } else { Outcome::Different });
-            }
-            Err(StoreError::NotFound { .. }) => {}
-            Err(error) => return Err(self.fault("look for", key, error)),
-        }
-        self.sweep(key).await;
-        let options = PutMultipartOptions { attributes: self.attributes(key), ..PutMultipartOptions::default() };
-        let mut upload = self
-            .store
-            .put_multipart_opts(&self.key(key), options)
-            .await
-            .map_err(|error| self.fault("write", key, error))?;
-        match self.send_parts(upload.as_mut(), key, file, length, sha256, sent).await {
-            Ok(()) => Ok(Outcome::Written),
-            Err(error) => {
-                // What is left behind otherwise costs money on some stores; that it failed is known already.
-                let _ = upload.abort().await;
-                Err(error)
-            }
-        }
+    /// Writes an object whatever is there. Only for who is alone.
+    pub(super) async fn overwrite(&self, key: &str, bytes: &Bytes) -> Result<Outcome> {
+        self.put(key, bytes, None, PutMode::Overwrite).await
     }
 
-    async fn send_parts(
-        &self,
-        upload: &mut dyn object_store::MultipartUpload,
-        key: &str,
-        path: &std::path::Path,
-        length: u64,
-        sha256: &[u8; 32],
-        sent: &(dyn Fn(u64) + Sync),
-    ) -> Result<()> {
-        let mut file = tokio::fs::File::open(path).await.map_err(|error| Error::io("read", path, error))?;
-        let (mut hash, mut seen) = (Sha256::new(), 0_u64);
+    /// Writes, again and again while that may help. What stands in the way of a conditional write is compared: it may be what an
+    /// earlier try wrote whose answer was lost.
+    async fn put(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>, mode: PutMode) -> Result<Outcome> {
+        let begun = Instant::now();
+        let mut tries = 0;
+        let (body, attributes) = self.encode(key, bytes, checked)?;
         loop {
-            let mut part = bytes::BytesMut::with_capacity(PART);
-            // One byte more than expected is wanted too, so that a file which grew is noticed.
-            let mut rest = (&mut file).take(PART as u64);
-            while rest.read_buf(&mut part).await.map_err(|error| Error::io("read", path, error))? > 0 {}
-            if part.is_empty() {
-                break;
+            let options = PutOptions { mode: mode.clone(), attributes: attributes.clone(), ..PutOptions::default() };
+            match self.store.put_opts(&self.key(key), PutPayload::from(body.clone()), options).await {
+                Ok(_) => return Ok(Outcome::Written),
+                Err(
+                    StoreError::Precondition { .. } | StoreError::AlreadyExists { .. } | StoreError::NotFound { .. },
+                ) if mode != PutMode::Overwrite => match self.compare(key, bytes).await? {
+                    Some(outcome) => return Ok(outcome),
+                    // The answer to a race that nobody has won yet (409): S3 asks for another try.
+                    None if mode == PutMode::Create && self.may_retry(begun, &mut tries).await => {}
+                    None => return Ok(Outcome::Different),
+                },
+                Err(error) if fault::is_transient(&error) && self.may_retry(begun, &mut tries).await => {}
+                Err(error) => return Err(self.fault("write", key, &error)),
             }
-            let read = part.len() as u64;
-            seen = seen.saturating_add(read);
-            if seen > length {
-                break;
-            }
-            hash.update(&part);
-            upload.put_part(part.freeze().into()).await.map_err(|error| self.fault("write", key, error))?;
-            sent(read);
         }
-        check(path, length, sha256, seen, hash.finalize().into())?;
-        upload.complete().await.map_err(|error| self.fault("write", key, error))?;
-        Ok(())
     }
 
-    /// Whether the object that stands in the way is the one that was to be written.
-    async fn compare(&self, key: &str, bytes: &Bytes) -> Result<Outcome> {
-        match self.store.get(&self.key(key)).await {
-            Ok(result) if result.meta.size != bytes.len() as u64 => Ok(Outcome::Different),
-            Ok(result) => {
-                let found = result.bytes().await.map_err(|error| self.fault("read", key, error))?;
-                Ok(if found == *bytes { Outcome::AlreadyThere } else { Outcome::Different })
-            }
-            Err(StoreError::NotFound { .. }) => Ok(Outcome::Different),
-            Err(error) => Err(self.fault("read", key, error)),
-        }
+    /// Whether an object is there and the same; `None` if there is none.
+    async fn compare(&self, key: &str, bytes: &Bytes) -> Result<Option<Outcome>> {
+        // Longer ones are different, whatever they hold.
+        let limit = (bytes.len() as u64).saturating_add(4096);
+        let found = match self.read(key, limit).await {
+            Ok(found) => found,
+            Err(error) if error.kind() == Kind::Trust => return Ok(Some(Outcome::Different)),
+            Err(error) => return Err(error),
+        };
+        Ok(found.map(|seen| if seen.bytes == *bytes { Outcome::AlreadyThere } else { Outcome::Different }))
+    }
+
+    /// Whether an object of that length and SHA-256 is there; `None` if there is none. One that we have sent carries the SHA-256 that it
+    /// was checked against, other ones are read.
+    pub(super) async fn look(&self, key: &str, length: u64, sha256: &[u8; 32]) -> Result<Option<Outcome>> {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        let found = match self.store.get_opts(&self.key(key), options).await {
+            Ok(found) => found,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.fault("look for", key, &error)),
+        };
+        let checked = found.attributes.get(&Attribute::Metadata(CHECKED.into()));
+        let same = found.meta.size == length
+            && (checked.is_some_and(|checked| checked.as_ref() == to_hex(sha256))
+                || self.remote_sha256(key).await? == *sha256);
+        Ok(Some(if same { Outcome::AlreadyThere } else { Outcome::Different }))
     }
 
     /// The SHA-256 of an object, by stream.
     async fn remote_sha256(&self, key: &str) -> Result<[u8; 32]> {
-        let fault = |error| self.fault("read", key, error);
-        let mut stream = self.store.get(&self.key(key)).await.map_err(fault)?.into_stream();
+        let gone = || Error::new(Kind::Io, format!("{key} at {} has gone while it was looked at", self.name));
+        let mut stream = self.stream(key).await?.ok_or_else(gone)?;
         let mut hash = Sha256::new();
-        while let Some(chunk) = stream.try_next().await.map_err(fault)? {
+        while let Some(chunk) = stream.try_next().await? {
             hash.update(&chunk);
         }
         Ok(hash.finalize().into())
     }
 
+    /// An object's bytes as they come; `None` if there is none.
+    pub(super) async fn stream(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
+        let result = match self.store.get(&self.key(key)).await {
+            Ok(result) => result,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.fault("read", key, &error)),
+        };
+        let (this, key) = (self.clone(), key.to_owned());
+        let bytes = result.into_stream().map(move |chunk| chunk.map_err(|error| this.fault("read", &key, &error)));
+        Ok(Some(bytes.boxed()))
+    }
+
+    /// Removes an object; one that is not there is removed already.
+    pub(super) async fn delete(&self, key: &str) -> Result<()> {
+        match self.store.delete(&self.key(key)).await {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.fault("remove", key, &error)),
+        }
+    }
+
     /// The store's name for one of our keys.
-    fn key(&self, key: &str) -> Key {
+    pub(super) fn key(&self, key: &str) -> Key {
         self.prefix.parts().chain(Key::from(key).parts()).collect()
     }
 
-    /// The headers that an object is to be served with, where the store keeps them.
-    fn attributes(&self, key: &str) -> Attributes {
-        match self.kind {
-            Backend::Folder(_) => Attributes::new(),
-            Backend::Conditional => {
-                let headers = Headers::of(key);
-                Attributes::from_iter([
-                    (Attribute::CacheControl, headers.cache_control),
-                    (Attribute::ContentType, headers.content_type),
-                ])
-            }
+    /// An object as it is stored: compressed or not, with the headers that it is to be served with.
+    fn encode(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>) -> Result<(Bytes, Attributes)> {
+        let mut attributes = self.attributes(key, checked);
+        if self.is_local() || !self.headers.compresses(key, bytes.len()) {
+            return Ok((bytes.clone(), attributes));
         }
+        attributes.insert(Attribute::ContentEncoding, "gzip".into());
+        // Without a name or a time inside, so that the same bytes stay the same.
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        let compressed = encoder.write_all(bytes).and_then(|()| encoder.finish());
+        Ok((compressed.map_err(|error| Error::bug("cannot compress").with_source(error))?.into(), attributes))
+    }
+
+    /// The headers that an object is to be served with, where the store keeps them.
+    pub(super) fn attributes(&self, key: &str, checked: Option<&[u8; 32]>) -> Attributes {
+        if self.is_local() {
+            return Attributes::new();
+        }
+        let (content_type, cache_control) = self.headers.of(key);
+        let mut attributes = Attributes::from_iter([
+            (Attribute::CacheControl, object_store::AttributeValue::from(cache_control.into_owned())),
+            (Attribute::ContentType, content_type.into()),
+        ]);
+        if let Some(sha256) = checked {
+            attributes.insert(Attribute::Metadata(CHECKED.into()), to_hex(sha256).into());
+        }
+        attributes
     }
 
     /// Removes what a publisher that was killed left of this object: the local store writes `NAME#1` and renames. Whoever holds the
     /// lock is alone, so it is nobody's.
-    async fn sweep(&self, key: &str) {
+    pub(super) async fn sweep(&self, key: &str) {
         if let Backend::Folder(root) = &self.kind {
             let _ = tokio::fs::remove_file(root.join(format!("{key}#1"))).await;
         }
     }
 
-    /// A store's error as one of ours.
-    fn fault(&self, action: &str, key: &str, error: StoreError) -> Error {
-        let what = format!("cannot {action} {key} at {}", self.name);
-        let io = io_kind(&error);
-        let remedy = match io {
-            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
-                "free some space there and publish again; what devices see has not changed"
-            }
-            Some(io::ErrorKind::PermissionDenied) => "check the owner and mode of that folder",
-            _ => "publish again; what devices see has not changed",
-        };
-        Error::new(Kind::Io, what).with_source(error).remedy(remedy)
-    }
-}
-
-/// Errs if what was read of a file is not what its name and metadata promise.
-fn check(file: &std::path::Path, length: u64, sha256: &[u8; 32], read: u64, hash: [u8; 32]) -> Result<()> {
-    if read == length && hash == *sha256 {
-        return Ok(());
-    }
-    Err(Error::input(format!("{} is damaged: {} with {read} bytes was read", file.display(), to_hex(&hash)))
-        .remedy(format!("restore the file whose SHA-256 is {} and publish again", to_hex(sha256))))
-}
-
-/// How many requests an upload takes that finds nothing in its way.
-pub(super) fn requests(length: u64) -> u64 {
-    // Looked for, begun, sent in parts, completed.
-    if length <= SINGLE { 1 } else { 3 + length.div_ceil(PART as u64) }
-}
-
-/// The kind of the system's error beneath, if it was the system.
-fn io_kind(error: &StoreError) -> Option<io::ErrorKind> {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return Some(io.kind());
+    /// Waits, longer each time, and says whether another try is due. Errors that the store's client has tried again itself come here
+    /// when its time is up.
+    pub(super) async fn may_retry(&self, begun: Instant, tries: &mut u32) -> bool {
+        *tries += 1;
+        if *tries >= TRIES || begun.elapsed() >= self.retry_for {
+            return false;
         }
-        cause = error.source();
+        let pause = Duration::from_millis(25) * 2_u32.pow((*tries).min(8));
+        tokio::time::sleep(pause.min(self.retry_for / 4)).await;
+        true
     }
-    None
+
+    /// A store's error as one of ours.
+    pub(super) fn fault(&self, action: &str, key: &str, error: &StoreError) -> Error {
+        fault::fault(format!("cannot {action} {key} at {}", self.name), error, &self.secrets)
+    }
+}
+
+/// What is left of compressed bytes up to the limit; what does not decompress is given back as it is, and no metadata to anyone.
+fn decompress(bytes: &Bytes, limit: u64) -> Bytes {
+    let mut plain = Vec::new();
+    let read = flate2::read::GzDecoder::new(bytes.as_ref()).take(limit.saturating_add(1)).read_to_end(&mut plain);
+    read.map_or_else(|_| bytes.clone(), |_| plain.into())
 }

@@ -1,8 +1,15 @@
-//! A workspace, read as the repository that it is to become.
+//! A repository that is to be published: a workspace, or what another store holds.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::tuf::path::metadata_file;
+use tokio::runtime::Handle;
+
+use super::remote::Remote;
+use super::upload::Supply;
+use crate::error::{Error, Kind, Result};
 use crate::files;
 use crate::verify::{ByHash, Origin};
 
@@ -13,53 +20,136 @@ const ARTIFACTS: &str = "artifacts/sha256";
 /// Above any root file that a client reads.
 const MAX_ROOT: u64 = 1 << 20;
 
-/// A workspace as an [`Origin`]: metadata as it lies there, targets from the content-addressed folder.
-#[derive(Debug, Clone)]
-pub struct Source {
-    dir: PathBuf,
-    origin: ByHash,
+/// A repository as an [`Origin`], and where the bytes of its targets are.
+#[derive(Clone)]
+pub struct Source(From);
+
+#[derive(Clone)]
+enum From {
+    /// Metadata as it lies there, targets from the content-addressed folder.
+    Workspace {
+        dir: PathBuf,
+        origin: ByHash,
+    },
+    Store(StoreOrigin),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            From::Workspace { dir, .. } => f.debug_tuple("Source").field(dir).finish(),
+            From::Store(origin) => f.debug_tuple("Source").field(&origin.remote).finish(),
+        }
+    }
 }
 
 impl Source {
     /// The workspace in `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         let dir = dir.into();
-        Self { origin: ByHash::new(dir.join(METADATA), dir.join(ARTIFACTS)), dir }
+        Self(From::Workspace { origin: ByHash::new(dir.join(METADATA), dir.join(ARTIFACTS)), dir })
+    }
+
+    /// What is published at `remote`. Only within an asynchronous runtime.
+    pub fn store(remote: Remote) -> Self {
+        Self(From::Store(StoreOrigin::new(remote)))
+    }
+
+    /// As an origin of its own, to be read by other threads. Blocking: not for tasks of a runtime.
+    pub fn origin(&self) -> Arc<dyn Origin> {
+        match &self.0 {
+            From::Workspace { origin, .. } => Arc::new(origin.clone()),
+            From::Store(origin) => Arc::new(origin.clone()),
+        }
     }
 
     /// The first root of its chain: what it trusts, being its own.
-    pub fn first_root(&self) -> Result<Vec<u8>> {
-        let dir = self.dir.join(METADATA);
-        let listing = std::fs::read_dir(&dir).map_err(|error| {
-            Error::io("read", &dir, error)
-                .remedy("run this in a workspace, or name one with -C; `tidegate init` makes one")
-        })?;
-        let mut first: Option<u64> = None;
-        for entry in listing {
-            let entry = entry.map_err(|error| Error::io("read", &dir, error))?;
-            let name = entry.file_name();
-            let version = name.to_str().and_then(|name| name.strip_suffix(".root.json")).and_then(|v| v.parse().ok());
-            first = [first, version].into_iter().flatten().min();
+    pub async fn first_root(&self) -> Result<Vec<u8>> {
+        match &self.0 {
+            From::Workspace { dir, .. } => first_root(&dir.join(METADATA)),
+            From::Store(origin) => {
+                let file = metadata_file("root", Some(1));
+                let seen = origin.remote.read(&format!("metadata/{file}"), MAX_ROOT).await?;
+                let missing = || Error::trust(format!("metadata/{file} is missing at {}", origin.remote.name()));
+                Ok(seen.ok_or_else(missing)?.bytes.to_vec())
+            }
         }
-        let first = first.ok_or_else(|| {
-            Error::input(format!("{} holds no root", dir.display()))
-                .remedy("`tidegate init` makes a workspace with one")
-        })?;
-        files::read(&dir.join(format!("{first}.root.json")), MAX_ROOT)
     }
 
-    /// Where the bytes of a target lie.
-    pub fn artifact(&self, sha256: &str) -> PathBuf {
-        self.origin.artifact(sha256)
+    /// A metadata file, `None` if there is none.
+    pub(super) async fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        match &self.0 {
+            From::Workspace { origin, .. } => origin.metadata(file, limit),
+            From::Store(origin) => {
+                let seen = origin.remote.read(&format!("metadata/{file}"), limit).await?;
+                Ok(seen.map(|seen| seen.bytes.to_vec()))
+            }
+        }
+    }
+
+    /// The bytes of the target whose object is `key`.
+    pub(super) async fn supply(&self, key: &str, sha256: &[u8; 32]) -> Result<Supply> {
+        match &self.0 {
+            From::Workspace { origin, .. } => Ok(Supply::file(&origin.artifact(&to_hex(sha256)))),
+            From::Store(origin) => {
+                let name = format!("{key} at {}", origin.remote.name());
+                let missing = || Error::trust(format!("{name} is missing"));
+                let stream = origin.remote.stream(key).await?.ok_or_else(missing)?;
+                Ok(Supply::stream(name, stream))
+            }
+        }
     }
 }
 
-impl Origin for Source {
+fn first_root(dir: &std::path::Path) -> Result<Vec<u8>> {
+    let listing = std::fs::read_dir(dir).map_err(|error| {
+        Error::io("read", dir, error).remedy("run this in a workspace, or name one with -C; `tidegate init` makes one")
+    })?;
+    let mut first: Option<u64> = None;
+    for entry in listing {
+        let entry = entry.map_err(|error| Error::io("read", dir, error))?;
+        let name = entry.file_name();
+        let version = name.to_str().and_then(|name| name.strip_suffix(".root.json")).and_then(|v| v.parse().ok());
+        first = [first, version].into_iter().flatten().min();
+    }
+    let first = first.ok_or_else(|| {
+        Error::input(format!("{} holds no root", dir.display())).remedy("`tidegate init` makes a workspace with one")
+    })?;
+    files::read(&dir.join(metadata_file("root", Some(first))), MAX_ROOT)
+}
+
+/// What is published at a place, read with the publisher's own credentials. Blocking: not for tasks of a runtime.
+#[derive(Clone)]
+pub struct StoreOrigin {
+    remote: Remote,
+    runtime: Handle,
+}
+
+impl StoreOrigin {
+    /// What is at `remote`. Only within an asynchronous runtime, which does the reading.
+    pub fn new(remote: Remote) -> Self {
+        Self { remote, runtime: Handle::current() }
+    }
+}
+
+impl Origin for StoreOrigin {
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        self.origin.metadata(file, limit)
+        let seen = self.runtime.block_on(self.remote.read(&format!("metadata/{file}"), limit))?;
+        Ok(seen.map(|seen| seen.bytes.to_vec()))
     }
 
     fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
-        self.origin.target(path, length, sink)
+        use futures::TryStreamExt as _;
+        let key = format!("targets/{path}");
+        let Some(mut stream) = self.runtime.block_on(self.remote.stream(&key))? else { return Ok(false) };
+        let mut read = 0_u64;
+        while let Some(chunk) = self.runtime.block_on(stream.try_next())? {
+            read = read.saturating_add(chunk.len() as u64);
+            sink(&chunk)?;
+            if read > length {
+                return Err(Error::new(Kind::Trust, format!("{key} at {} is longer than listed", self.remote.name())));
+            }
+        }
+        Ok(true)
     }
 }

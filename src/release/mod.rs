@@ -1,5 +1,6 @@
 //! Releases: the record of each, its life, and the ledger of what happened.
 
+pub mod adopt;
 pub mod audit;
 pub mod diff;
 pub mod draft;

@@ -29,9 +29,23 @@ const MAX_READ: u64 = 8 << 20;
 ///
 /// Faults of the repository are in the report. Errs only if `root` is no root, or if reading fails for other reasons.
 pub async fn verify(origin: Arc<dyn Origin>, place: &str, root: Vec<u8>, now: DateTime<Utc>) -> Result<Report> {
+    verify_where(origin, place, root, now, Arc::new(|_| true)).await
+}
+
+/// Which target paths are to be read.
+pub type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// The same, but of the targets only those are read whose paths are `wanted`, and whatever says how releases fit together.
+pub async fn verify_where(
+    origin: Arc<dyn Origin>,
+    place: &str,
+    root: Vec<u8>,
+    now: DateTime<Utc>,
+    wanted: Wanted,
+) -> Result<Report> {
     let mut report = Report::new(place, now);
-    let (reader, bytes) = (Arc::clone(&origin), root.clone());
-    let ours = tokio::task::spawn_blocking(move || first_opinion(reader.as_ref(), &bytes, now)).await;
+    let (reader, bytes, all) = (Arc::clone(&origin), root.clone(), Arc::clone(&wanted));
+    let ours = tokio::task::spawn_blocking(move || first_opinion(reader.as_ref(), &bytes, now, &*all)).await;
     let First { tree, files, bytes, contents, target_faults } =
         ours.map_err(|error| Error::bug("the audit broke off").with_source(error))??;
 
@@ -63,7 +77,7 @@ pub async fn verify(origin: Arc<dyn Origin>, place: &str, root: Vec<u8>, now: Da
 
     // tough reads the system's clock; under another `now` its word on expiry means nothing.
     let expiry = (Utc::now() - now).abs() < TimeDelta::minutes(1);
-    let second = second::opinion(origin, &root, expiry, true).await?;
+    let second = second::opinion(origin, &root, expiry, wanted).await?;
     let detail = if expiry { String::new() } else { "expiry not judged, as --now is another time".to_owned() };
     report.add(Check::SecondMetadata, second.roles, detail, second.metadata_faults);
     report.add(Check::SecondTargets, second.targets, format!("{} bytes", second.bytes), second.target_faults);
@@ -120,11 +134,11 @@ struct First {
 }
 
 /// Walks all metadata and reads all targets, each file once.
-fn first_opinion(origin: &dyn Origin, root: &[u8], now: DateTime<Utc>) -> Result<First> {
+fn first_opinion(origin: &dyn Origin, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&str) -> bool) -> Result<First> {
     let tree = walk(origin, root, now)?;
     let mut files: BTreeMap<String, (String, TargetFile)> = BTreeMap::new();
     let mut faults = Vec::new();
-    for listed in tree.listed() {
+    for listed in tree.listed().filter(|listed| wanted(listed.path) || audit::is_read(listed.path)) {
         match TargetPath::new(listed.path) {
             Ok(path) => {
                 let name = path.file_path(&listed.file.hashes, tree.trusted.root().consistent_snapshot);

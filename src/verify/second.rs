@@ -13,6 +13,7 @@ use tough::{
 };
 use url::Url;
 
+use super::Wanted;
 use super::origin::Origin;
 use super::walk::Fault;
 use crate::error::{Error, Result};
@@ -33,10 +34,10 @@ pub(super) struct Opinion {
     pub(super) target_faults: Vec<Fault>,
 }
 
-/// Loads the whole repository with tough, and with `targets` every target that it finds in it.
+/// Loads the whole repository with tough, and of its targets those whose paths are wanted.
 ///
 /// `expiry` says whether roles that have expired by the system's clock, which tough reads itself, are faults.
-pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, targets: bool) -> Result<Opinion> {
+pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, wanted: Wanted) -> Result<Opinion> {
     let mut opinion = Opinion::default();
     let base = |url: &str| Url::parse(url).map_err(|error| Error::bug(error.to_string()));
     let enforcement = if expiry { ExpirationEnforcement::Safe } else { ExpirationEnforcement::Unsafe };
@@ -63,15 +64,13 @@ pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, 
     };
     // Root, timestamp, snapshot, and the tree of targets roles.
     opinion.roles = 3 + count(&repository.targets().signed);
-    if targets {
-        read_all(&repository, &mut opinion).await;
-    }
+    read_all(&repository, &wanted, &mut opinion).await;
     Ok(opinion)
 }
 
 /// Streams every target through tough's checks.
-async fn read_all(repository: &Repository, opinion: &mut Opinion) {
-    for (name, _) in repository.all_targets() {
+async fn read_all(repository: &Repository, wanted: &Wanted, opinion: &mut Opinion) {
+    for (name, _) in repository.all_targets().filter(|(name, _)| wanted(name.raw())) {
         opinion.targets += 1;
         let read = async {
             let stream = repository.read_target(name).await?;

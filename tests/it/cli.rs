@@ -19,8 +19,7 @@ fn workspace() -> Forge {
     let mut forge = Forge::new(&["early", "late"]);
     forge.release("1.0.0", 1, &[("os.img", b"one")]);
     forge.assign("early", "1.0.0");
-    std::fs::write(forge.dir().join("tidegate.toml"), "").unwrap();
-    forge
+    forge.with_settings()
 }
 
 fn text(path: &Path) -> String {
@@ -77,7 +76,7 @@ fn refusals_name_what_is_wrong_and_what_to_do_and_have_their_exit_code() {
     let below_a_file = format!("{file}/below");
     for (args, code, says) in [
         (vec!["-C", &dir, "publish"], 2, "PLACE"),
-        (vec!["-C", &dir, "publish", "s3://bucket"], 2, "cannot publish to s3:// yet"),
+        (vec!["-C", &dir, "publish", "ftp://host/dir"], 2, "there is no store behind ftp://"),
         (vec!["-C", &dir, "publish", &below_a_file], 1, "cannot"),
         (vec!["-C", &nowhere, "publish", "x"], 1, "not a workspace"),
         (

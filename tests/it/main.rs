@@ -12,6 +12,7 @@ mod keys;
 mod publish;
 mod releases;
 mod rollouts;
+mod s3;
 mod support;
 mod verify;
 mod view;

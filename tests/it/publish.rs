@@ -228,7 +228,7 @@ async fn of_two_publishers_one_wins_and_the_other_is_told() {
             other => panic!("round {round}: {other:?}"),
         };
         assert_eq!(error.kind(), Kind::Conflict, "{error}");
-        assert!(error.remedy_text().unwrap().contains("bring this workspace up to date"), "{error}");
+        assert!(error.remedy_text().unwrap().contains("tidegate pull"), "{error}");
         // The loser is told again, before it sends anything, until it has taken over what is live.
         assert_eq!(plan(loser, &remote()).await.unwrap_err().kind(), Kind::Conflict);
         (one, two) = (winner.fork(), winner.fork());
@@ -276,7 +276,7 @@ async fn a_publication_that_loses_to_a_renewal_of_the_timestamp_is_finished_with
     other.renew(&["stable.late"]);
     let error = publish(&other, &remote()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
-    assert!(error.remedy_text().unwrap().contains("sign the role anew"), "{error}");
+    assert!(error.remedy_text().unwrap().contains("if it was given up"), "{error}");
     other.renew(&["stable.late"]);
     publish(&other, &remote()).await.unwrap();
 }
@@ -450,7 +450,6 @@ async fn what_devices_would_refuse_is_not_published() {
     let nowhere = tempfile::tempdir().unwrap();
     let error = publish::plan(&Source::new(nowhere.path()), &folder(place.path()), late).await.unwrap_err();
     assert!(error.remedy_text().unwrap().contains("tidegate init"), "{error}");
-    assert!(Remote::open("s3://bucket").is_err_and(|error| error.kind() == Kind::Usage));
 }
 
 /// On a file system of its own that is too small, which takes root to mount.

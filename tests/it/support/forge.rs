@@ -196,6 +196,19 @@ impl Forge {
         edit.finish(&mut self.ring()).unwrap().unwrap().changes.commit(self.dir()).unwrap();
     }
 
+    /// Makes it one that the commands take for a workspace, with the keys that it has.
+    pub fn with_settings(self) -> Self {
+        let mut settings = tidegate::init::TEMPLATE[0].1.to_owned();
+        for (name, public) in &self.keys {
+            let uri = format!("uri = \"file:keys/{name}.pem\"");
+            let public = tidegate::keys::write_public(public).unwrap();
+            assert!(settings.contains(&uri), "{name}");
+            settings = settings.replace(&uri, &format!("{uri}\npublic = \"{public}\""));
+        }
+        std::fs::write(self.dir().join("tidegate.toml"), settings).unwrap();
+        self
+    }
+
     /// The version of a role.
     pub fn version(&self, role: &str) -> u64 {
         Repository::open(self.dir()).unwrap().role(role).unwrap().version

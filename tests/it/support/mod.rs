@@ -4,6 +4,7 @@ pub mod chance;
 pub mod faulty;
 pub mod fleet;
 pub mod forge;
+pub mod s3;
 pub mod tools;
 
 use std::net::SocketAddr;

@@ -18,6 +18,16 @@ pub fn python(modules: &[&str]) -> Option<PathBuf> {
     missing_unless(found, &format!("{} with {modules:?}", python.display())).then_some(python)
 }
 
+/// A program that a Python package brought, beside the interpreter that `TIDEGATE_PYTHON` names; else one on the path.
+pub fn beside_python(program: &str, probe: &str) -> Option<PathBuf> {
+    let beside = std::env::var_os("TIDEGATE_PYTHON")
+        .map(|python| PathBuf::from(python).with_file_name(program))
+        .filter(|path| path.exists());
+    let program = beside.unwrap_or_else(|| program.into());
+    let found = Command::new(&program).arg(probe).output().is_ok();
+    missing_unless(found, &program.display().to_string()).then_some(program)
+}
+
 /// `found`; skips loudly if not.
 pub fn missing_unless(found: bool, wanted: &str) -> bool {
     if !found {

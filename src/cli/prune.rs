@@ -1,0 +1,81 @@
+//! `tidegate prune`: remove what nothing needs any more.
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::passphrase::PassphraseArgs;
+use super::publish::AccessArgs;
+use super::{Context, block_on};
+use crate::config::Span;
+use crate::error::Result;
+use crate::publish::{self, Pruning, plan_prune, renew_live};
+use crate::workspace::Workspace;
+
+/// Remove from a place what nothing needs any more
+///
+/// Kept are all roots, the live snapshot with all that it leads to, and the same for every snapshot that was live within the grace
+/// period: a device may still be on its way through it, or an edge behind. What is younger than that is kept, too. Without --apply
+/// nothing is removed.
+///
+/// Others may publish meanwhile: the timestamp is renewed first, and whoever began before that is told to begin again.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The place: s3://, gs://, az://, https://, or a folder
+    place: String,
+    /// How long what is no longer needed stays; at least as long as a timestamp lives
+    #[arg(long, value_name = "SPAN", default_value = "30d")]
+    grace: Span,
+    /// Remove it
+    #[arg(long)]
+    apply: bool,
+    /// Vouch that nothing else ever publishes there: for places that cannot keep two publishers apart
+    #[arg(long)]
+    single_writer: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let (ui, now) = (&context.ui, context.now);
+    let workspace = Workspace::open(&context.dir)?;
+    let settings = workspace.settings()?;
+    let mut remote = args.access.open(&args.place, &context.dir, Some(&settings))?;
+    block_on(async {
+        let pruning = plan_prune(&remote, now - args.grace.delta(), now).await?;
+        if !args.apply || pruning.doomed.is_empty() {
+            if ui.is_json() {
+                return ui.json(&json!({"pruning": pruning, "removed": 0}));
+            }
+            ui.result(describe(&pruning))?;
+            if !pruning.doomed.is_empty() {
+                ui.hint(format_args!("tidegate prune {} --grace {} --apply", args.place, args.grace));
+            }
+            return Ok(());
+        }
+        ui.status(describe(&pruning));
+        remote.settle(args.single_writer, now).await?;
+        let mut ring = workspace.ring(&settings, args.passphrase.source())?;
+        let (workspace, settings, there, found) = (&workspace, &settings, &remote, &pruning);
+        let fence = move || async move { renew_live(workspace, settings, there, &mut ring, found, now).await };
+        let removed = publish::prune(&remote, &pruning, now, fence).await?;
+        if ui.is_json() {
+            return ui.json(&json!({"pruning": pruning, "removed": removed}));
+        }
+        ui.result(format_args!("removed {removed} objects, {} bytes, from {}", pruning.bytes(), args.place))
+    })
+}
+
+fn describe(pruning: &Pruning) -> String {
+    use std::fmt::Write as _;
+    let mut text = format!("{}: timestamp {} is live\n", pruning.place, pruning.live);
+    let _ = writeln!(text, "  needed     {:>6}  by {} snapshots", pruning.kept, pruning.snapshots.len());
+    let _ = writeln!(text, "  too young  {:>6}", pruning.young);
+    let _ = writeln!(text, "  not ours   {:>6}", pruning.foreign);
+    let _ = write!(text, "  to remove  {:>6}  {} bytes", pruning.doomed.len(), pruning.bytes());
+    for object in &pruning.doomed {
+        let _ = write!(text, "\n  {:>12}  {}  {}", object.length, object.written.format("%Y-%m-%d"), object.key);
+    }
+    text
+}

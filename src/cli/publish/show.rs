@@ -1,0 +1,51 @@
+//! Publications in words.
+
+use std::fmt::Write as _;
+
+use crate::publish::{Concurrency, Plan, Remote, Report, State};
+
+/// A plan in words.
+pub(super) fn plan(plan: &Plan, remote: &Remote) -> String {
+    let totals = plan.totals();
+    let from = plan.live.map_or_else(|| "nothing is there yet".to_owned(), |live| format!("timestamp {live} is live"));
+    let mut text = format!("{}: {from}, to become timestamp {}\n", plan.place, plan.timestamp);
+    let _ = writeln!(text, "  new        {:>6}", totals.new);
+    let _ = writeln!(text, "  changed    {:>6}", totals.changed);
+    let _ = writeln!(text, "  unchanged  {:>6}", totals.unchanged);
+    let _ = write!(
+        text,
+        "  to send    {:>6} bytes in {} requests; planning took {}",
+        totals.bytes, totals.requests, plan.requests
+    );
+    match remote.concurrency() {
+        Concurrency::Lock | Concurrency::Conditional => {}
+        Concurrency::Unknown => text.push_str("\n  whether it keeps two publishers apart is tried out first, once"),
+        Concurrency::SingleWriter => text.push_str("\n  it cannot keep two publishers apart: needs --single-writer"),
+    }
+    for object in plan.objects.iter().filter(|object| object.state != State::Unchanged) {
+        let _ = write!(text, "\n  {:>12}  {}", object.length, object.key);
+    }
+    match plan.notices.as_slice() {
+        [] if plan.is_done() => text.push_str("\ndevices notice nothing: all is there"),
+        [] => text.push_str("\ndevices notice nothing but fresh metadata"),
+        notices => {
+            text.push_str("\ndevices will notice");
+            for notice in notices {
+                let _ = write!(text, "\n  {notice}");
+            }
+        }
+    }
+    text
+}
+
+/// What a publication did, in a line.
+pub(super) fn report(report: &Report, place: &str) -> String {
+    if report.written == 0 {
+        return format!("{place} is up to date: timestamp {}", report.timestamp);
+    }
+    let found = if report.found == 0 { String::new() } else { format!(", {} were there already", report.found) };
+    format!(
+        "published timestamp {} to {place}: {} objects, {} bytes{found}",
+        report.timestamp, report.written, report.bytes
+    )
+}

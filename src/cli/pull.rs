@@ -1,0 +1,99 @@
+//! `tidegate pull`: what is live becomes what the workspace is.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::passphrase::PassphraseArgs;
+use super::publish::AccessArgs;
+use super::{Context, Ui, actor, block_on};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::publish::{Taken, Taking, recreate, take_over};
+use crate::workspace::Workspace;
+
+/// Above any root file that a client reads.
+const MAX_ROOT: u64 = 1 << 20;
+
+/// Take over what is published: into this workspace, or as a new one
+///
+/// In a workspace: takes over what others have published, and keeps what was changed here since, role by role. What both have changed
+/// is a conflict, and then nothing happens.
+///
+/// In an empty folder, with --root: makes a workspace from what is published. The keys stay where they are: `tidegate.toml` then says
+/// whose private parts are wanted.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The place: s3://, gs://, az://, https://, or a folder
+    place: String,
+    /// For a new workspace: a root file that you trust, such as the one devices are shipped with
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// Fetch all artifacts, too, not only what says how releases fit together
+    #[arg(long)]
+    artifacts: bool,
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let ui = &context.ui;
+    let actor = actor();
+    let taking = Taking { actor: &actor, now: context.now, artifacts: args.artifacts };
+    if !context.dir.join("metadata").exists() {
+        let root = args.root.as_ref().ok_or_else(|| {
+            Error::usage(format!("{} is no workspace yet, so --root FILE is needed", context.dir.display()))
+                .remedy("give a root file that you trust, such as the one devices are shipped with")
+        })?;
+        let root = files::read(root, MAX_ROOT)?;
+        let remote = args.access.open(&args.place, &context.dir, None)?;
+        let made = block_on(recreate(&context.dir, &remote, &root, &taking))?;
+        if ui.is_json() {
+            return ui.json(&json!({"taken": made.taken, "keys": made.keys}));
+        }
+        tell(&made.taken, ui);
+        ui.result(format_args!(
+            "made a workspace of {} in {}: timestamp {}",
+            args.place,
+            context.dir.display(),
+            made.taken.live
+        ))?;
+        ui.status(format_args!("keys whose private parts tidegate.toml does not know: {}", made.keys.join(", ")));
+        ui.hint("tidegate status");
+        return Ok(());
+    }
+    let workspace = Workspace::open(&context.dir)?;
+    let settings = workspace.settings()?;
+    let remote = args.access.open(&args.place, &context.dir, Some(&settings))?;
+    let mut ring = workspace.ring(&settings, args.passphrase.source())?;
+    let taken = block_on(take_over(&workspace, &settings, &remote, &mut ring, &taking))?;
+    if ui.is_json() {
+        return ui.json(&json!({ "taken": taken }));
+    }
+    tell(&taken, ui);
+    if taken.theirs.is_empty() && taken.releases.is_empty() && taken.timestamp == taken.live {
+        ui.result(format_args!("up to date with {}: timestamp {}", args.place, taken.live))?;
+    } else {
+        ui.result(format_args!("took over timestamp {} of {}; now at {}", taken.live, args.place, taken.timestamp))?;
+    }
+    if taken.timestamp > taken.live {
+        ui.hint(format_args!("tidegate publish {}", args.place));
+    }
+    Ok(())
+}
+
+/// Says what was taken over.
+pub(super) fn tell(taken: &Taken, ui: &Ui) {
+    if !taken.theirs.is_empty() {
+        ui.status(format_args!("took over {}", taken.theirs.join(", ")));
+    }
+    if !taken.ours.is_empty() {
+        ui.status(format_args!("kept {}, yet to be published", taken.ours.join(", ")));
+    }
+    if !taken.releases.is_empty() {
+        ui.status(format_args!("new here: {}", taken.releases.join(", ")));
+    }
+}

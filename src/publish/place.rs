@@ -1,0 +1,381 @@
+//! Opening a place by its URL: which store it is, with whose credentials, how patiently.
+//!
+//! Credentials come from where each store's own tools take them: variables of the environment, for S3 the profiles of the AWS
+//! command line as well, the roles of instances and containers. They are never taken from a command line, and never shown.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::ClientConfigKey;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::http::HttpBuilder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use url::Url;
+
+use super::fault::Secrets;
+use super::headers::HeaderRules;
+use super::profile::Profile;
+use super::remote::{Backend, Remote, Writes};
+use super::stream_put::StreamPut;
+use super::variables::Variables;
+use crate::error::{Error, Result};
+
+/// How long one request may take: a part of 8 MiB at 64 kB/s.
+const REQUEST: Duration = Duration::from_secs(120);
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// How a place is used.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long a request that fails for reasons that may pass is tried again, with growing pauses.
+    pub retry_for: Duration,
+    /// How long one try of a request may take.
+    pub timeout: Duration,
+    /// What objects are served with.
+    pub headers: HeaderRules,
+    /// Where endpoints, regions and credentials are looked for.
+    pub variables: Variables,
+    /// A folder to remember unfinished uploads and probed stores in; without one nothing is remembered.
+    pub memory: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            retry_for: Duration::from_secs(180),
+            timeout: REQUEST,
+            headers: HeaderRules::default(),
+            variables: Variables::of_process(),
+            memory: None,
+        }
+    }
+}
+
+impl Options {
+    /// Where a workspace remembers unfinished uploads and probed stores: not for version control.
+    #[must_use]
+    pub fn in_workspace(mut self, dir: &Path) -> Self {
+        self.memory = Some(dir.join(".tidegate/remote"));
+        self
+    }
+
+    fn retry(&self) -> RetryConfig {
+        let ceiling = (self.retry_for / 4).clamp(Duration::from_millis(20), Duration::from_secs(15));
+        RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: ceiling.min(Duration::from_millis(100)),
+                max_backoff: ceiling,
+                base: 2.0,
+            },
+            max_retries: if self.retry_for.is_zero() { 0 } else { 12 },
+            retry_timeout: self.retry_for,
+        }
+    }
+
+    /// The options that every store's client takes, as keys and values.
+    fn client(&self) -> [(ClientConfigKey, String); 2] {
+        [
+            (ClientConfigKey::Timeout, format!("{}ms", self.timeout.as_millis())),
+            (ClientConfigKey::ConnectTimeout, format!("{}ms", CONNECT.min(self.timeout).as_millis())),
+        ]
+    }
+}
+
+impl Remote {
+    /// Opens a place by its URL, or a folder by its path: `s3://BUCKET/PREFIX`, `gs://`, `az://`, `http(s)://`, `file://`.
+    pub fn open(place: &str) -> Result<Self> {
+        Self::open_with(place, &Options::default())
+    }
+
+    /// Opens a place, to be used in a certain way.
+    pub fn open_with(place: &str, options: &Options) -> Result<Self> {
+        // A scheme of one letter is a Windows drive.
+        match place.split_once("://") {
+            Some(("file", _)) => folder(&local_path(place)?, place, options),
+            Some((scheme, _)) if scheme.len() > 1 => {
+                let url = Url::parse(place).map_err(|error| invalid(place, &error.to_string()))?;
+                install_cryptography();
+                match url.scheme() {
+                    "s3" | "s3a" => s3(&url, options),
+                    "gs" => gcs(&url, options),
+                    "az" | "azure" | "abfs" | "abfss" => azure(&url, options),
+                    "http" | "https" => http(&url, options),
+                    scheme => Err(Error::usage(format!("there is no store behind {scheme}://"))
+                        .remedy("give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, https://HOST/PATH, or a folder")),
+                }
+            }
+            _ => folder(Path::new(place), place, options),
+        }
+    }
+}
+
+/// TLS by `ring`, as on devices. Whoever embeds this library may have chosen before: then theirs stays.
+fn install_cryptography() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn folder(path: &Path, place: &str, options: &Options) -> Result<Remote> {
+    // Keys are relative to the root of the file system, so the folder need not exist yet.
+    let root = std::path::absolute(path).map_err(|error| Error::io("find", path, error))?;
+    let prefix = Key::from_absolute_path(&root)
+        .map_err(|error| Error::usage(format!("{place} cannot be published to")).with_source(error))?;
+    // Only what is written is durable then, not what a crash forgets.
+    let store = LocalFileSystem::new().with_fsync(true);
+    let mut remote = Remote::new(Arc::new(store), prefix, Backend::Folder(root), place, options);
+    // No folder keeps headers; whatever serves it sets them.
+    remote.headers.compress = false;
+    Ok(remote)
+}
+
+fn s3(url: &Url, options: &Options) -> Result<Remote> {
+    let variables = &options.variables;
+    let mut builder = AmazonS3Builder::new();
+    for (key, value) in variables.beginning("AWS_") {
+        if let Ok(key) = key.parse() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    builder = builder.with_url(url.as_str()).with_retry(options.retry());
+    let has = |key: &AmazonS3ConfigKey, builder: &AmazonS3Builder| {
+        builder.get_config_value(key).is_some_and(|value| !value.is_empty())
+    };
+    let mut secrets = Secrets::among(variables);
+    let from_elsewhere =
+        ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
+    let profile = Profile::load(variables)?;
+    if let Some(profile) = profile {
+        // The environment's keys come first, as with AWS's own tools, unless a profile is named.
+        let keys_needed = !has(&AmazonS3ConfigKey::AccessKeyId, &builder)
+            && !from_elsewhere.iter().any(|name| variables.value(name).is_some());
+        if keys_needed && let Some(keys) = profile.keys()? {
+            secrets.add(&keys.secret);
+            builder = builder.with_access_key_id(keys.id).with_secret_access_key(keys.secret);
+            if let Some(token) = keys.token {
+                secrets.add(&token);
+                builder = builder.with_token(token);
+            }
+        }
+        if !has(&AmazonS3ConfigKey::Region, &builder)
+            && variables.value("AWS_DEFAULT_REGION").is_none()
+            && let Some(region) = profile.region
+        {
+            builder = builder.with_region(region);
+        }
+        if endpoint_of(&builder).is_none()
+            && let Some(endpoint) = profile.endpoint
+        {
+            builder = builder.with_endpoint(endpoint);
+        }
+    }
+    let endpoint = endpoint_of(&builder);
+    if let Some(endpoint) = &endpoint {
+        let endpoint = Url::parse(endpoint).map_err(|error| invalid(endpoint, &error.to_string()))?;
+        if is_loopback(&endpoint) {
+            builder = builder.with_allow_http(true);
+        }
+    }
+    for (key, value) in options.client() {
+        builder = builder.with_config(AmazonS3ConfigKey::Client(key), value);
+    }
+    if builder.get_config_value(&AmazonS3ConfigKey::Checksum).is_none() {
+        builder = builder.with_checksum_algorithm(Checksum::SHA256);
+    }
+    let store = Arc::new(builder.build().map_err(|error| unusable(url, &secrets, &error))?);
+    // AWS documents that conditional writes are atomic; of what else speaks its protocol that must be seen.
+    let writes = if endpoint.is_none() { Writes::Conditional } else { Writes::Unknown };
+    let mut remote = Remote::new(store.clone(), key_of(url)?, Backend::Store(writes), &shown(url), options);
+    if let Some(endpoint) = endpoint {
+        remote.endpoint = endpoint;
+    }
+    remote.multipart = Some(store);
+    remote.secrets = secrets;
+    Ok(remote)
+}
+
+/// An endpoint other than AWS's own.
+fn endpoint_of(builder: &AmazonS3Builder) -> Option<String> {
+    [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
+        .iter()
+        .find_map(|key| builder.get_config_value(key))
+        .filter(|endpoint| !endpoint.is_empty())
+}
+
+fn gcs(url: &Url, options: &Options) -> Result<Remote> {
+    let variables = &options.variables;
+    let secrets = Secrets::among(variables);
+    let mut builder = GoogleCloudStorageBuilder::new();
+    for (key, value) in variables.beginning("GOOGLE_") {
+        if let Ok(key) = key.parse() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    if let Some(path) = variables.value("SERVICE_ACCOUNT") {
+        builder = builder.with_service_account_path(path);
+    }
+    builder = builder.with_url(url.as_str()).with_retry(options.retry());
+    if let Some(base) = builder.get_config_value(&GoogleConfigKey::BaseUrl)
+        && Url::parse(&base).is_ok_and(|base| is_loopback(&base))
+    {
+        builder = builder.with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), "true");
+    }
+    for (key, value) in options.client() {
+        builder = builder.with_config(GoogleConfigKey::Client(key), value);
+    }
+    let store = Arc::new(builder.build().map_err(|error| unusable(url, &secrets, &error))?);
+    let mut remote =
+        Remote::new(store.clone(), key_of(url)?, Backend::Store(Writes::Conditional), &shown(url), options);
+    remote.multipart = Some(store);
+    remote.secrets = secrets;
+    Ok(remote)
+}
+
+fn azure(url: &Url, options: &Options) -> Result<Remote> {
+    let variables = &options.variables;
+    let secrets = Secrets::among(variables);
+    let mut builder = MicrosoftAzureBuilder::new();
+    for (key, value) in variables.beginning("AZURE_") {
+        if let Ok(key) = key.parse() {
+            builder = builder.with_config(key, value);
+        }
+    }
+    if let Some(endpoint) = variables.value("IDENTITY_ENDPOINT") {
+        builder = builder.with_msi_endpoint(endpoint);
+    }
+    builder = builder.with_url(url.as_str()).with_retry(options.retry());
+    if let Some(endpoint) = builder.get_config_value(&AzureConfigKey::Endpoint)
+        && Url::parse(&endpoint).is_ok_and(|endpoint| is_loopback(&endpoint))
+    {
+        builder = builder.with_allow_http(true);
+    }
+    for (key, value) in options.client() {
+        builder = builder.with_config(AzureConfigKey::Client(key), value);
+    }
+    let store = Arc::new(builder.build().map_err(|error| unusable(url, &secrets, &error))?);
+    let mut remote =
+        Remote::new(store.clone(), key_of(url)?, Backend::Store(Writes::Conditional), &shown(url), options);
+    remote.multipart = Some(store);
+    remote.secrets = secrets;
+    Ok(remote)
+}
+
+/// A plain web server that takes `PUT`, such as WebDAV: no conditions, no parts.
+fn http(url: &Url, options: &Options) -> Result<Remote> {
+    let mut secrets = Secrets::among(&options.variables);
+    let mut base = url.clone();
+    base.set_path("/");
+    base.set_query(None);
+    base.set_fragment(None);
+    let mut client = ClientOptions::new().with_allow_http(url.scheme() == "http");
+    for (key, value) in options.client() {
+        client = client.with_config(key, value);
+    }
+    let mut authorization = reqwest::header::HeaderMap::new();
+    let variable = |name: &str| options.variables.value(name).map(ToOwned::to_owned);
+    let user =
+        variable("TIDEGATE_HTTP_USER").or_else(|| Some(url.username().to_owned()).filter(|user| !user.is_empty()));
+    let password = variable("TIDEGATE_HTTP_PASSWORD").or_else(|| url.password().map(ToOwned::to_owned));
+    if let Some(user) = user {
+        let password = password.unwrap_or_default();
+        secrets.add(&password);
+        let (header, encoded) = basic(&user, &password)?;
+        secrets.add(&encoded);
+        authorization.insert(reqwest::header::AUTHORIZATION, header);
+        client = client.with_default_headers(authorization.clone());
+        // Only as a header: a URL is shown in errors.
+        let _ = base.set_username("");
+        let _ = base.set_password(None);
+    }
+    let fault = |error| unusable(url, &secrets, &error);
+    let store = HttpBuilder::new()
+        .with_url(base.as_str())
+        .with_client_options(client)
+        .with_retry(options.retry())
+        .build()
+        .map_err(fault)?;
+    let mut remote = Remote::new(Arc::new(store), key_of(url)?, Backend::Store(Writes::None), &shown(url), options);
+    remote.put = Some(Arc::new(StreamPut::new(base, authorization, options.timeout)?));
+    remote.secrets = secrets;
+    Ok(remote)
+}
+
+fn basic(user: &str, password: &str) -> Result<(reqwest::header::HeaderValue, String)> {
+    use base64::Engine as _;
+    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    let mut value = reqwest::header::HeaderValue::from_str(&format!("Basic {encoded}"))
+        .map_err(|error| Error::usage("the user's name or password cannot be sent").with_source(error))?;
+    value.set_sensitive(true);
+    Ok((value, encoded))
+}
+
+fn key_of(url: &Url) -> Result<Key> {
+    Key::from_url_path(url.path().trim_matches('/')).map_err(|error| invalid(&shown(url), &error.to_string()))
+}
+
+/// A URL for people: without a user's name, a password or a query, any of which may be secret.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.as_str().trim_end_matches('/').to_owned()
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn local_path(place: &str) -> Result<PathBuf> {
+    let invalid = || Error::usage(format!("{place} is not the URL of a folder on this machine"));
+    Url::parse(place).map_err(|error| invalid().with_source(error))?.to_file_path().map_err(|()| invalid())
+}
+
+fn invalid(place: &str, why: &str) -> Error {
+    Error::usage(format!("{place} is not the URL of a place: {why}"))
+        .remedy("write it as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or https://HOST/PATH")
+}
+
+fn unusable(url: &Url, secrets: &Secrets, error: &object_store::Error) -> Error {
+    let why = secrets.redact(&super::fault::chain(error));
+    Error::usage(format!("{} cannot be opened: {why}", shown(url)))
+        .remedy("see docs/publish.md for the variables of the environment that name region, endpoint and credentials")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_shown_without_what_may_be_secret() {
+        let url = Url::parse("https://user:word@example.com/a/b?sig=secret#x").unwrap();
+        assert_eq!(shown(&url), "https://example.com/a/b");
+        assert_eq!(shown(&Url::parse("s3://bucket/a/").unwrap()), "s3://bucket/a");
+    }
+
+    #[test]
+    fn what_is_no_place_is_refused_with_what_would_be_one() {
+        for place in ["ftp://host/dir", "s4://x", "s3://", "https://"] {
+            let error = Remote::open(place).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Usage, "{place}: {error}");
+            assert!(error.remedy_text().is_some(), "{place}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_a_web_server_are_kept_out_of_names_and_errors() {
+        let remote = Remote::open("https://user:sesame-open@example.com/repo").unwrap();
+        assert_eq!(remote.name(), "https://example.com/repo");
+        assert!(!format!("{remote:?}").contains("sesame-open"), "{remote:?}");
+    }
+}

@@ -1,0 +1,91 @@
+//! `published.json`: what this workspace was, and the place with it, when both last agreed.
+//!
+//! From it the changes of two publishers are told apart: what differs from it here is ours, what differs from it there is theirs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tidegate_client::model::digest::Digest;
+use tidegate_client::tuf::Limits;
+use tidegate_client::tuf::metadata::{Envelope, Snapshot};
+use tidegate_client::tuf::path::metadata_file;
+
+use super::plan::Plan;
+use crate::error::{Error, Result};
+use crate::files::{self, Changes};
+use crate::metadata::{METADATA_DIR, Repository};
+
+/// Where it is. Suited to version control, so that every checkout knows.
+pub const PUBLISHED: &str = "published.json";
+
+/// What was live when workspace and place last agreed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    schema: u64,
+    /// The version of the timestamp.
+    pub timestamp: u64,
+    /// The version of the newest root.
+    pub root: u64,
+    /// The version of the snapshot.
+    pub snapshot: u64,
+    /// SHA-256 of the snapshot.
+    pub sha256: Digest,
+}
+
+impl Published {
+    /// After a publication.
+    pub fn after(plan: &Plan) -> Self {
+        let (snapshot, sha256) = plan.snapshot;
+        Self { schema: 1, timestamp: plan.timestamp, root: plan.root, snapshot, sha256: Digest::from(sha256) }
+    }
+
+    /// After taking over what is live.
+    pub(super) fn of(live: &Repository) -> Result<Self> {
+        let (timestamp, snapshot) = (live.must_have("timestamp")?, live.must_have("snapshot")?);
+        Ok(Self {
+            schema: 1,
+            timestamp: timestamp.version,
+            root: live.roots().len() as u64,
+            snapshot: snapshot.version,
+            sha256: Digest::of(&snapshot.bytes),
+        })
+    }
+
+    /// What the workspace `dir` says; `None` if it has never been published.
+    pub fn load(dir: &Path) -> Result<Option<Self>> {
+        let Some(bytes) = files::read_if_exists(&files::confined(dir, PUBLISHED)?, 1 << 16)? else { return Ok(None) };
+        let published: Self = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::input(format!("{PUBLISHED} is malformed"))
+                .with_source(error)
+                .remedy("restore it from version control")
+        })?;
+        if published.schema != 1 {
+            return Err(Error::input(format!("{PUBLISHED} has the schema {}, which is not known", published.schema)));
+        }
+        Ok(Some(published))
+    }
+
+    /// Writes it with the other changes.
+    pub fn put(&self, changes: &mut Changes) -> Result<()> {
+        changes.put(PUBLISHED, crate::release::record::to_file(self)?);
+        Ok(())
+    }
+
+    /// The version of each role then, `root` among them; `None` if the workspace has lost that snapshot.
+    pub(super) fn roles(&self, dir: &Path) -> Result<Option<BTreeMap<String, u64>>> {
+        let file = metadata_file("snapshot", Some(self.snapshot));
+        let path = dir.join(METADATA_DIR).join(file);
+        let bytes = files::read_if_exists(&path, Limits::default().snapshot_length)?;
+        let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == self.sha256) else { return Ok(None) };
+        let snapshot: Snapshot = Envelope::parse("snapshot", &bytes)
+            .and_then(|envelope| envelope.danger_read_unverified("snapshot"))
+            .map_err(|error| Error::input(format!("{} is damaged", path.display())).with_source(error))?;
+        let listed = snapshot
+            .meta
+            .iter()
+            .map(|(file, meta)| (file.strip_suffix(".json").unwrap_or(file).to_owned(), meta.version));
+        Ok(Some(listed.chain([("root".to_owned(), self.root)]).collect()))
+    }
+}

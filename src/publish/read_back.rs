@@ -1,0 +1,55 @@
+//! Reading back what was just published.
+//!
+//! What was written is read from the place, with all that it depends on, by both implementations; what was there already, and was read
+//! back when it was written, comes from the source. So a small change to a large repository is a small audit.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::plan::{Plan, State, TIMESTAMP};
+use super::remote::Remote;
+use super::source::{Source, StoreOrigin};
+use crate::error::Result;
+use crate::verify::{Origin, Report, verify_where};
+
+/// Audits a publication from the first root of its source on, as of `now`.
+pub async fn read_back(plan: &Plan, source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<Report> {
+    let written = plan.objects.iter().filter(|object| object.state != State::Unchanged);
+    let keys: BTreeSet<String> = written.map(|object| object.key.clone()).chain([TIMESTAMP.to_owned()]).collect();
+    // A target's path is its object's without the hash.
+    let paths: BTreeSet<String> = keys.iter().filter_map(|key| path_of(key)).collect();
+    let origin = Both { written: keys, there: StoreOrigin::new(remote.clone()), here: source.origin() };
+    let wanted = Arc::new(move |path: &str| paths.contains(path));
+    verify_where(Arc::new(origin), remote.name(), source.first_root().await?, now, wanted).await
+}
+
+fn path_of(key: &str) -> Option<String> {
+    let (folder, file) = key.strip_prefix("targets/")?.rsplit_once('/')?;
+    let (_, name) = file.split_once('.')?;
+    Some(format!("{folder}/{name}"))
+}
+
+/// What was written from the place, all else from the source.
+struct Both {
+    written: BTreeSet<String>,
+    there: StoreOrigin,
+    here: Arc<dyn Origin>,
+}
+
+impl Both {
+    fn of(&self, key: &str) -> &dyn Origin {
+        if self.written.contains(key) { &self.there } else { self.here.as_ref() }
+    }
+}
+
+impl Origin for Both {
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        self.of(&format!("metadata/{file}")).metadata(file, limit)
+    }
+
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        self.of(&format!("targets/{path}")).target(path, length, sink)
+    }
+}

@@ -1,0 +1,170 @@
+//! Getting out of the way of others: what stands against a publication is overcome where nothing conflicts.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, json};
+use tidegate_client::tuf::Limits;
+
+use super::execute::{LEFTOVER, RACE};
+use super::plan::{BEHIND, Content, Plan, State, TIMESTAMP};
+use super::published::Published;
+use super::remote::{Outcome, Remote};
+use super::sweep;
+use super::take_over::{Taken, Taking, take_over};
+use crate::config::Settings;
+use crate::error::{Error, Kind, Result};
+use crate::files::Changes;
+use crate::keys::KeyRing;
+use crate::metadata::{Edit, METADATA_DIR, timestamp_over};
+use crate::release::ledger::{Happening, Ledger};
+use crate::workspace::Workspace;
+
+/// What was done about what stood in the way.
+#[derive(Debug)]
+pub enum Overcome {
+    /// Another publisher was faster: theirs was taken over.
+    TakenOver(Taken),
+    /// Another publisher gave up: what it left was removed.
+    Cleared(Vec<String>),
+}
+
+/// Does what is needed before a publication that failed with `error` can be tried again; gives the error back if nothing can be done.
+///
+/// `plan` is the one that failed, if there was one.
+pub async fn overcome(
+    error: Error,
+    plan: Option<&Plan>,
+    workspace: &Workspace,
+    settings: &Settings,
+    remote: &Remote,
+    ring: &mut KeyRing,
+    taking: &Taking<'_>,
+) -> Result<Overcome> {
+    match (error.rule_id(), plan) {
+        (Some(RACE | BEHIND), _) => take_over(workspace, settings, remote, ring, taking).await.map(Overcome::TakenOver),
+        (Some(LEFTOVER), Some(plan)) => {
+            clear(plan, workspace, settings, remote, ring, taking).await.map(Overcome::Cleared)
+        }
+        _ => Err(error),
+    }
+}
+
+/// Removes what a publication left that was given up, and makes sure that it cannot go on: the timestamp that it began from is replaced.
+async fn clear(
+    plan: &Plan,
+    workspace: &Workspace,
+    settings: &Settings,
+    remote: &Remote,
+    ring: &mut KeyRing,
+    taking: &Taking<'_>,
+) -> Result<Vec<String>> {
+    let mut leftovers = Vec::new();
+    for object in plan.objects.iter().filter(|object| object.ahead && object.state == State::New) {
+        let Content::Bytes(bytes) = &object.content else { continue };
+        let there = remote.read(&object.key, Limits::default().targets_length).await?;
+        if there.is_some_and(|there| there.bytes != *bytes) {
+            leftovers.push(object.key.clone());
+        }
+    }
+    let seen = plan.seen.as_ref().ok_or_else(|| Error::bug("leftovers before anything was published"))?;
+    let repository = workspace.repository()?;
+    let ours = repository.must_have("timestamp")?.version;
+    let version = ours.max(plan.live.unwrap_or_default() + 1);
+    let lifetime = settings.online().timestamp;
+    let fence = timestamp_over(&repository, &seen.bytes, version, taking.now, lifetime, ring)?;
+    sweep::sweep(remote, &leftovers, taking.now, || async {
+        match remote.replace(TIMESTAMP, &fence.into(), Some(seen)).await? {
+            Outcome::Written | Outcome::AlreadyThere => Ok(()),
+            Outcome::Different => {
+                Err(Error::new(Kind::Conflict, format!("{} was published to just now", remote.name()))
+                    .rule(RACE)
+                    .remedy("publish again"))
+            }
+        }
+    })
+    .await?;
+    renew_after(workspace, settings, ring, version, taking.now, &leftovers, taking.actor)?;
+    Ok(leftovers)
+}
+
+/// Has the workspace's timestamp follow the one that was put in between.
+fn renew_after(
+    workspace: &Workspace,
+    settings: &Settings,
+    ring: &mut KeyRing,
+    version: u64,
+    now: DateTime<Utc>,
+    removed: &[String],
+    actor: &str,
+) -> Result<()> {
+    let repository = workspace.repository()?;
+    let mut edit = Edit::new(&repository, now, settings.online())?;
+    edit.after("timestamp", version);
+    edit.renew("timestamp", settings.online().timestamp)?;
+    let mut changes = edit.finish(ring)?.ok_or_else(|| Error::bug("a renewal that changes nothing"))?.changes;
+    if let Some(mut published) = Published::load(workspace.dir())? {
+        published.timestamp = version;
+        published.put(&mut changes)?;
+    }
+    note(workspace, &mut changes, now, removed, actor)?;
+    workspace.commit(changes)
+}
+
+fn note(
+    workspace: &Workspace,
+    changes: &mut Changes,
+    now: DateTime<Utc>,
+    removed: &[String],
+    actor: &str,
+) -> Result<()> {
+    let mut ledger = Ledger::open(workspace.dir())?;
+    ledger.append(
+        now,
+        Happening {
+            event: "sweep",
+            subject: "repository".into(),
+            actor: actor.to_owned(),
+            transition: None,
+            reason: None,
+            evidence: Map::from_iter([("removed".to_owned(), json!(removed))]),
+        },
+    )?;
+    ledger.put(changes);
+    Ok(())
+}
+
+/// Renews the timestamp of a workspace that is what is live, and publishes it: the fence of [`super::prune()`].
+pub async fn renew_live(
+    workspace: &Workspace,
+    settings: &Settings,
+    remote: &Remote,
+    ring: &mut KeyRing,
+    pruning: &super::prune::Pruning,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let repository = workspace.repository()?;
+    let behind = |what: &str| {
+        Error::new(Kind::Conflict, format!("this workspace {what} {}", remote.name()))
+            .rule(BEHIND)
+            .remedy("publish what is ready, or take over what is live with `tidegate pull`; then prune")
+    };
+    let seen = pruning.seen.as_ref().ok_or_else(|| Error::bug("pruning without a timestamp"))?;
+    if repository.must_have("timestamp")?.bytes != seen.bytes {
+        return Err(behind("is not what is live at"));
+    }
+    let mut edit = Edit::new(&repository, now, settings.online())?;
+    edit.renew("timestamp", settings.online().timestamp)?;
+    let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a renewal that changes nothing"))?;
+    let timestamp = finished.repository.must_have("timestamp")?;
+    let (bytes, version) = (timestamp.bytes.clone(), timestamp.version);
+    match remote.replace(TIMESTAMP, &bytes.into(), Some(seen)).await? {
+        Outcome::Written | Outcome::AlreadyThere => {}
+        Outcome::Different => return Err(behind("is no longer what is live at")),
+    }
+    let mut changes = finished.changes;
+    debug_assert!(changes.pending(&format!("{METADATA_DIR}/timestamp.json")).is_some());
+    if let Some(mut published) = Published::load(workspace.dir())? {
+        published.timestamp = version;
+        published.put(&mut changes)?;
+    }
+    workspace.commit(changes)
+}

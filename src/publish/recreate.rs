@@ -1,0 +1,230 @@
+//! A workspace made from what is published.
+//!
+//! What is signed comes back whole. What is not published cannot: where the private keys are, the policy, the drafts, the ledger. So
+//! `tidegate.toml` is written with the public keys and the names that the template gives them, `cohorts.toml` from the cohort
+//! maps, `policy.toml` as it is in the template; and a new ledger begins.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::path::Path;
+
+use chrono::TimeDelta;
+use tidegate_client::model::cohort::Selector;
+use tidegate_client::model::layout::{Location, channel_role, cohort_role};
+use tidegate_client::model::name::Name;
+use tidegate_client::tuf::key::{Key, KeyId};
+
+use super::published::Published;
+use super::remote::Remote;
+use super::take_over::{self, Taken, Taking};
+use crate::config::{Cohorts, Settings, Span, write_share};
+use crate::error::{Error, Result};
+use crate::files::Changes;
+use crate::init::TEMPLATE;
+use crate::keys::write_public;
+use crate::metadata::{METADATA_DIR, Repository};
+use crate::release::adopt;
+use crate::rollout::{manifest_in_force, map_in_force};
+use crate::workspace::Workspace;
+
+/// A workspace that was made.
+#[derive(Debug)]
+pub struct Recreated {
+    /// What was taken over.
+    pub taken: Taken,
+    /// The names that the keys were given.
+    pub keys: Vec<String>,
+}
+
+/// Makes a workspace in `dir` from what is live at `remote`, trusting the root file `root`. Configuration that is there already stays.
+pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &Taking<'_>) -> Result<Recreated> {
+    let repository = take_over::live(remote, &[]).await?;
+    if !repository.roots().iter().any(|known| known == root) {
+        return Err(Error::trust(format!("{} does not have the root that you trust among its own", remote.name()))
+            .rule("P-ROOT")
+            .remedy("check the place and the root file: this is another repository, or someone has replaced it"));
+    }
+    // Files of one's own are kept; only their absence is made up for.
+    let has = |name: &str| dir.join(name).exists();
+    let fetched = take_over::fetch(dir, remote, &repository, taking.artifacts).await?;
+    let workspace = Workspace::lock(dir)?;
+    let mut changes = Changes::default();
+    for (name, bytes) in repository.files() {
+        changes.put(format!("{METADATA_DIR}/{name}"), bytes);
+    }
+    let names = key_names(&repository);
+    if !has("tidegate.toml") {
+        let text = settings(dir, &repository, &names)?;
+        Settings::parse(text.as_bytes())?;
+        changes.put("tidegate.toml", text);
+    }
+    if !has("cohorts.toml") {
+        let text = cohorts(dir, &repository)?;
+        Cohorts::parse(text.as_bytes())?;
+        changes.put("cohorts.toml", text);
+    }
+    for (name, text) in TEMPLATE.iter().filter(|(name, _)| matches!(*name, "policy.toml" | ".gitignore") && !has(name))
+    {
+        changes.put(*name, *text);
+    }
+    Published::of(&repository)?.put(&mut changes)?;
+    let releases = adopt::adopt(dir, &repository, &mut changes)?;
+    let live = repository.must_have("timestamp")?.version;
+    let taken = Taken {
+        live,
+        timestamp: live,
+        theirs: repository.roles().map(|file| file.name.clone()).collect(),
+        releases: releases.iter().map(ToString::to_string).collect(),
+        fetched,
+        ..Taken::default()
+    };
+    take_over::write_down(dir, &taken, remote.name(), taking, &mut changes)?;
+    workspace.commit(changes)?;
+    Ok(Recreated { taken, keys: names.into_values().map(|(name, _)| name).collect() })
+}
+
+/// A name for every key: its role's, with a number if the role has several.
+fn key_names(repository: &Repository) -> BTreeMap<KeyId, (String, Key)> {
+    let mut names = BTreeMap::new();
+    let channels = channels(repository);
+    let alone = channels.len() == 1;
+    let mut roles: Vec<(String, String)> =
+        ["root", "targets", "snapshot", "timestamp"].map(|role| (role.to_owned(), role.to_owned())).to_vec();
+    for channel in &channels {
+        let label = |power: &str| if alone { power.to_owned() } else { format!("{channel}-{power}") };
+        roles.push((channel_role(channel), label("release")));
+        for cohort in cohorts_of(repository, channel) {
+            roles.push((cohort_role(channel, &cohort), label("rollout")));
+        }
+    }
+    let mut used: BTreeMap<String, usize> = BTreeMap::new();
+    for (role, label) in roles {
+        let Some((keys, spoken)) = repository.keys_of(&role) else { continue };
+        for id in &spoken.keyids {
+            let Some(key) = keys.get(id).filter(|_| !names.contains_key(id)) else { continue };
+            let number = used.entry(label.clone()).or_default();
+            *number += 1;
+            let single = spoken.keyids.len() == 1 && *number == 1;
+            let name = if single { label.clone() } else { format!("{label}-{number}") };
+            names.insert(id.clone(), (name, key.clone()));
+        }
+    }
+    names
+}
+
+fn channels(repository: &Repository) -> Vec<Name> {
+    let delegations = repository.targets("targets").and_then(|targets| targets.delegations.as_ref());
+    delegations
+        .into_iter()
+        .flat_map(|delegations| &delegations.roles)
+        .filter_map(|role| role.name.parse().ok())
+        .collect()
+}
+
+fn cohorts_of(repository: &Repository, channel: &Name) -> Vec<Name> {
+    let delegations = repository.targets(&channel_role(channel)).and_then(|targets| targets.delegations.as_ref());
+    let roles = delegations.into_iter().flat_map(|delegations| &delegations.roles);
+    roles.filter_map(|role| role.name.split_once('.')?.1.parse().ok()).collect()
+}
+
+fn settings(dir: &Path, repository: &Repository, names: &BTreeMap<KeyId, (String, Key)>) -> Result<String> {
+    let (products, hardware) = made_for(dir, repository)?;
+    let list = |names: &BTreeSet<String>| names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    let mut text = String::from(
+        "# tidegate.toml: what is released, who may sign what, and where the keys are.\n#\n# Made from what is published, which says \
+         neither what people call this repository nor where the private keys are: fill that in.\n\nschema = 1\n\nname = \"Fleet\"\n\n",
+    );
+    let _ = writeln!(text, "products = [{}]\n", list(&products));
+    for id in &hardware {
+        let _ = writeln!(text, "[hardware.{id}]\n");
+    }
+    for role in ["root", "targets", "snapshot", "timestamp"] {
+        role_table(&mut text, &format!("roles.{role}"), role, repository, names)?;
+    }
+    for channel in channels(repository) {
+        role_table(&mut text, &format!("channels.{channel}.release"), &channel_role(&channel), repository, names)?;
+        if let Some(cohort) = cohorts_of(repository, &channel).first() {
+            role_table(
+                &mut text,
+                &format!("channels.{channel}.rollout"),
+                &cohort_role(&channel, cohort),
+                repository,
+                names,
+            )?;
+        }
+    }
+    for (name, key) in names.values() {
+        let public = write_public(key)?;
+        let _ = writeln!(text, "[keys.{name}]\nuri = \"file:keys/{name}.pem\"\npublic = {public:?}\n");
+    }
+    Ok(text)
+}
+
+fn role_table(
+    text: &mut String,
+    table: &str,
+    role: &str,
+    repository: &Repository,
+    names: &BTreeMap<KeyId, (String, Key)>,
+) -> Result<()> {
+    let (_, spoken) = repository.keys_of(role).ok_or_else(|| Error::bug(format!("no keys of {role}")))?;
+    let file = repository.must_have(role)?;
+    let lifetime = file.issued.map_or(TimeDelta::days(7), |issued| file.expires - issued);
+    let keys: Vec<String> =
+        spoken.keyids.iter().filter_map(|id| names.get(id)).map(|(name, _)| format!("{name:?}")).collect();
+    let _ = writeln!(
+        text,
+        "[{table}]\nkeys = [{}]\nthreshold = {}\nexpires = \"{}\"\n",
+        keys.join(", "),
+        spoken.threshold,
+        Span::from_delta(lifetime)
+    );
+    Ok(())
+}
+
+/// The products that there are releases of, and the hardware that their artifacts fit. At least one of each, which settings must have.
+fn made_for(dir: &Path, repository: &Repository) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
+    let (mut products, mut hardware) = (BTreeSet::new(), BTreeSet::new());
+    for channel in channels(repository) {
+        let Some(targets) = repository.targets(&channel_role(&channel)) else { continue };
+        for path in targets.targets.keys() {
+            let Some(Location::Manifest { product, .. }) = Location::parse(path) else { continue };
+            products.insert(product.to_string());
+            let (manifest, _) = manifest_in_force(dir, repository, &channel, path)?;
+            hardware.extend(manifest.artifacts.iter().flat_map(|artifact| &artifact.hardware).map(ToString::to_string));
+        }
+    }
+    if products.is_empty() {
+        products.insert("os".to_owned());
+    }
+    if hardware.is_empty() {
+        hardware.insert("board-a".to_owned());
+    }
+    Ok((products, hardware))
+}
+
+fn cohorts(dir: &Path, repository: &Repository) -> Result<String> {
+    let mut text = String::from("# cohorts.toml: who gets a release first. Made from the published cohort maps.\n");
+    for channel in channels(repository) {
+        let map = map_in_force(dir, repository, &channel)?;
+        let _ = writeln!(text, "\n[{channel}]\nsalt = \"{}\"", map.salt());
+        for cohort in map.cohorts() {
+            let _ = writeln!(text, "\n[[{channel}.cohort]]\nname = \"{}\"", cohort.name);
+            match &cohort.selector {
+                Selector::Share(ppm) => {
+                    let _ = writeln!(text, "share = \"{}\"", write_share(*ppm));
+                }
+                Selector::Devices(devices) => {
+                    let devices: Vec<String> = devices.iter().map(|device| format!("\"{device}\"")).collect();
+                    let _ = writeln!(text, "devices = [{}]", devices.join(", "));
+                }
+                Selector::Condition(condition) => {
+                    let value = toml::Value::try_from(condition)
+                        .map_err(|error| Error::bug("a condition as TOML").with_source(error))?;
+                    let _ = writeln!(text, "condition = {value}");
+                }
+            }
+        }
+    }
+    Ok(text)
+}

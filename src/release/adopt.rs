@@ -1,0 +1,99 @@
+//! Records of releases that others have made: what the signed metadata tells of them.
+
+use std::path::Path;
+
+use tidegate_client::model::layout::Location;
+use tidegate_client::model::manifest::{Manifest, Urgency};
+use tidegate_client::model::name::Name;
+use tidegate_client::model::version::Version;
+
+use super::record::{self, ArtifactRecord, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseId};
+use super::state::State;
+use crate::error::Result;
+use crate::files::Changes;
+use crate::metadata::Repository;
+use crate::rollout::manifest_in_force;
+
+/// Makes a record of every listed release that the workspace has none of. The manifests' bytes must be in its store.
+pub fn adopt(dir: &Path, repository: &Repository, changes: &mut Changes) -> Result<Vec<ReleaseId>> {
+    let known: Vec<ReleaseId> = record::all(dir)?.iter().map(Record::id).collect();
+    let mut adopted = Vec::new();
+    let listed =
+        repository.roles().filter_map(|file| repository.targets(&file.name)).flat_map(|role| role.targets.keys());
+    for path in listed {
+        let Some(Location::Manifest { channel, product, version }) = Location::parse(path) else { continue };
+        let id = ReleaseId { channel: channel.clone(), product, version };
+        if known.contains(&id) {
+            continue;
+        }
+        let (manifest, bytes) = manifest_in_force(dir, repository, &channel, path)?;
+        let record = of(&manifest, &bytes, state(repository, &id));
+        record.put(changes)?;
+        changes.put(id.file("manifest.json"), bytes);
+        adopted.push(id);
+    }
+    Ok(adopted)
+}
+
+fn of(manifest: &Manifest, bytes: &[u8], state: State) -> Record {
+    let artifacts = manifest.artifacts.iter().map(|artifact| ArtifactRecord {
+        name: artifact.name.clone(),
+        length: artifact.length,
+        sha256: artifact.sha256,
+        hardware: artifact.hardware.clone(),
+        media_type: artifact.media_type.clone(),
+    });
+    let provenance = manifest.build.provenance.as_ref().map(|provenance| ProvenanceRecord {
+        predicate_type: provenance.predicate_type.clone(),
+        sha256: provenance.sha256,
+        builder: provenance.builder.clone(),
+    });
+    Record {
+        schema: 1,
+        channel: manifest.channel.clone(),
+        product: manifest.product.clone(),
+        version: manifest.version.clone(),
+        state,
+        paused: false,
+        created: manifest.created,
+        urgency: match manifest.urgency {
+            Urgency::Security => RecordedUrgency::Security,
+            Urgency::Normal => RecordedUrgency::Normal,
+        },
+        build_id: manifest.build.id.clone(),
+        source: manifest.build.source.clone(),
+        provenance,
+        artifacts: artifacts.collect(),
+        eligibility: manifest.eligibility.clone(),
+        upgrade_from: manifest.upgrade_from.clone(),
+        supersedes: manifest.supersedes.clone(),
+        notes: manifest.notes.clone(),
+        manifest: Some(ManifestRecord {
+            sequence: manifest.sequence,
+            sha256: tidegate_client::model::digest::Digest::of(bytes),
+            length: bytes.len() as u64,
+        }),
+    }
+}
+
+/// Where a release is in its life, as far as its cohorts' roles tell.
+fn state(repository: &Repository, id: &ReleaseId) -> State {
+    let cohorts: Vec<Option<Version>> = repository
+        .roles()
+        .filter_map(|file| file.name.strip_prefix(&format!("{}.", id.channel)))
+        .map(|cohort| assigned(repository, &id.channel, cohort, &id.product))
+        .collect();
+    let with = cohorts.iter().filter(|assigned| assigned.as_ref() == Some(&id.version)).count();
+    match with {
+        0 => State::Registered,
+        count if count == cohorts.len() => State::Stable,
+        _ => State::Limited,
+    }
+}
+
+fn assigned(repository: &Repository, channel: &Name, cohort: &str, product: &Name) -> Option<Version> {
+    let role = repository.targets(&format!("{channel}.{cohort}"))?;
+    let file = role.targets.get(&format!("{channel}/cohorts/{cohort}/{product}.json"))?;
+    let custom = file.custom.as_ref()?;
+    tidegate_client::model::rollout::Assignment::from_custom(custom).ok().map(|assignment| assignment.release)
+}

@@ -1,0 +1,22 @@
+"""An S3 over real HTTP: moto's server with one bucket, until standard input ends.
+
+Conditions on writes are atomic here. Requests are not authenticated until `POST /moto-api/reset-auth` switches that on.
+Prints the URL of the endpoint.
+"""
+
+import sys
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+host, port = server.get_host_and_port()
+endpoint = f"http://{host}:{port}"
+s3 = boto3.client(
+    "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+)
+s3.create_bucket(Bucket="fleet")
+print(endpoint, flush=True)
+sys.stdin.read()
+server.stop()
