@@ -129,8 +129,11 @@ pub(crate) fn prepare(dir: &Path, options: &Options, passphrases: &mut dyn Passp
         cohorts_text = fill_in_salts(&cohorts_text, options.salt.as_deref())?;
     }
     let cohorts = Cohorts::parse(cohorts_text.as_bytes())?;
-    let policy_text = texts.remove("policy.toml").unwrap_or_default();
-    Policy::parse(policy_text.as_bytes())?;
+    let mut policy_text = texts.remove("policy.toml").unwrap_or_default();
+    if existing.contains("cohorts.toml") && !existing.contains("policy.toml") {
+        policy_text = fit_policy(&policy_text, &cohorts)?;
+    }
+    Policy::parse(policy_text.as_bytes())?.check_against(&settings, &cohorts)?;
 
     let mut ring = KeyRing::new(dir, settings.key_entries()?, Box::new(NoPassphrases));
     for (name, key) in opened {
@@ -313,6 +316,20 @@ fn fill_in_key(text: &str, name: &str, uri: &str, public: &Key) -> Result<String
     }
     lines.push(String::new());
     Ok(lines.join("\n"))
+}
+
+/// Takes out of the template's policy what it says of cohorts that there are none of.
+fn fit_policy(text: &str, cohorts: &Cohorts) -> Result<String> {
+    let mut known = BTreeSet::new();
+    for channel in cohorts.channels() {
+        known.extend(cohorts.map(channel)?.cohorts().iter().map(|cohort| cohort.name.to_string()));
+    }
+    let fits = |line: &&str| match line.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
+        Some(("soak_of", _)) => known.contains("canary"),
+        Some(("cohort", "\"validation\"")) => known.contains("validation"),
+        _ => true,
+    };
+    Ok(text.lines().filter(fits).map(|line| format!("{line}\n")).collect())
 }
 
 /// Gives every channel its salt.

@@ -9,6 +9,8 @@ use crate::error::{Error, Kind, Result};
 use crate::files::{self, Changes};
 use crate::keys::{KeyRing, Passphrases};
 use crate::metadata::Repository;
+use crate::release::Ledger;
+use crate::release::ledger::Entry;
 
 /// The folder for locks and journals, not for version control.
 const PRIVATE_DIR: &str = ".tidegate";
@@ -20,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Workspace {
     dir: PathBuf,
     _lock: File,
+    /// How long the ledger was when this process began to wait for the lock.
+    ledger_length: u64,
 }
 
 impl Workspace {
@@ -39,6 +43,8 @@ impl Workspace {
         let private = dir.join(PRIVATE_DIR);
         std::fs::create_dir_all(&private).map_err(|e| Error::io("create", &private, e))?;
         let path = private.join("lock");
+        // Before the lock: what is added while waiting for it was done by others, unseen by whoever asked.
+        let ledger_length = std::fs::metadata(dir.join(crate::release::ledger::FILE)).map_or(0, |ledger| ledger.len());
         let lock = File::create(&path).map_err(|e| Error::io("lock", &path, e))?;
         let begun = Instant::now();
         loop {
@@ -58,12 +64,18 @@ impl Workspace {
             }
         }
         files::recover(dir)?;
-        Ok(Self { dir: dir.to_owned(), _lock: lock })
+        Ok(Self { dir: dir.to_owned(), _lock: lock, ledger_length })
     }
 
     /// The folder.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// What others wrote into the ledger while this process waited for its turn.
+    pub fn meanwhile(&self) -> Result<Vec<Entry>> {
+        let ledger = Ledger::open(&self.dir)?;
+        Ok(ledger.since(self.ledger_length).to_vec())
     }
 
     /// `tidegate.toml`.
@@ -76,9 +88,11 @@ impl Workspace {
         Cohorts::load(&self.dir)
     }
 
-    /// `policy.toml`.
+    /// `policy.toml`, which names only what the other two files know.
     pub fn policy(&self) -> Result<Policy> {
-        Policy::load(&self.dir)
+        let policy = Policy::load(&self.dir)?;
+        policy.check_against(&self.settings()?, &self.cohorts()?)?;
+        Ok(policy)
     }
 
     /// The metadata, verified.

@@ -3,6 +3,7 @@
 //! Results go to stdout, status to stderr. A command's module has its `Args` (clap) and `run(&Args, &mut Context)`, which
 //! returns the library's errors; `error` alone turns those into text and exit codes.
 
+mod approve;
 mod ceremony;
 mod completions;
 mod demo;

@@ -4,6 +4,7 @@ mod plan;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
+use tidegate_client::model::name::Name;
 
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor, show};
@@ -40,6 +41,7 @@ enum Command {
     Withdraw(ReasonArgs),
     /// Every cohort has it: it is stable
     Complete(PlainArgs),
+    Approve(super::approve::Args),
     /// Show where every cohort stands
     Status(StatusArgs),
 }
@@ -62,6 +64,9 @@ struct StepArgs {
     /// Part of the cohort that is exposed in the end [default: 100%]
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     to: Option<u32>,
+    /// Only if this is the cohort that comes next: for scripts, and for two people at once
+    #[arg(long, value_name = "NAME")]
+    cohort: Option<Name>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
@@ -95,10 +100,16 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     match &args.command {
         Command::Plan(args) => plan::run(args, cx),
         Command::Start(args) => {
-            take(cx, &args.release, &args.passphrase, |desk, ring| desk.start(args.request(), ring, &actor()))
+            take(cx, &args.release, &args.passphrase, |desk, ring| {
+                desk.must_be_next(args.cohort.as_ref())?;
+                desk.start(args.request(), ring, &actor())
+            })
         }
         Command::Advance(args) => {
-            take(cx, &args.release, &args.passphrase, |desk, ring| desk.advance(args.request(), ring, &actor()))
+            take(cx, &args.release, &args.passphrase, |desk, ring| {
+                desk.must_be_next(args.cohort.as_ref())?;
+                desk.advance(args.request(), ring, &actor())
+            })
         }
         Command::Pause(args) => {
             take(cx, &args.release, &args.passphrase, |desk, ring| desk.pause(ring, &actor(), args.reason.clone()))
@@ -111,6 +122,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         Command::Complete(args) => {
             take(cx, &args.release, &args.passphrase, |desk, ring| desk.complete(ring, &actor()))
         }
+        Command::Approve(args) => super::approve::run(args, cx),
         Command::Status(args) => status(args, cx),
     }
 }

@@ -16,7 +16,10 @@ use crate::error::{Error, Result};
 use crate::files;
 
 pub use cohorts::{ChannelCohorts, Cohorts, parse_share, write_share};
-pub use policy::{Policy, RolloutPolicy, SecurityPolicy, Skippable, ValidationPolicy};
+pub use policy::{
+    ApprovalRule, CheckId, Freeze, OwnCheck, Policy, ProvenancePolicy, RetirementPolicy, RolloutPolicy, SecurityPolicy,
+    Skippable, Stretch, ValidationPolicy,
+};
 pub use settings::{Channel, Hardware, KeySettings, RoleSettings, Roles, Settings};
 pub use span::Span;
 

@@ -112,6 +112,13 @@ impl Ledger {
         &self.entries
     }
 
+    /// The lines after the first `length` bytes.
+    pub fn since(&self, length: u64) -> &[Entry] {
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.bytes.len());
+        let before = self.bytes.get(..length).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count();
+        self.entries.get(before..).unwrap_or_default()
+    }
+
     /// Adds a line.
     pub fn append(&mut self, now: DateTime<Utc>, happening: Happening) -> Result<()> {
         let (from, to) = happening.transition.unzip();

@@ -1,6 +1,7 @@
 //! Releases: the record of each, its life, and the ledger of what happened.
 
 pub mod adopt;
+pub mod approval;
 pub mod audit;
 pub mod diff;
 pub mod draft;
@@ -9,8 +10,6 @@ pub mod proposal;
 pub mod record;
 pub mod signing;
 pub mod state;
-#[cfg(test)]
-mod state_tests;
 
 pub use ledger::Ledger;
 pub use record::{ArtifactRecord, Record, ReleaseId, ReleaseSpec};

@@ -5,6 +5,7 @@ use serde_json::{Map, json};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::tuf::key::KeyId;
 
+use super::approval;
 use super::draft::write_down;
 use super::proposal::Proposal;
 use super::record::{Record, ReleaseSpec};
@@ -15,6 +16,7 @@ use crate::files::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
 use crate::store::{self, Stored};
+use crate::validate::report;
 use crate::workspace::Workspace;
 
 /// Where the signatures of a release stand.
@@ -85,12 +87,14 @@ pub fn register(
     let repository = workspace.repository()?;
     let id = record.id();
     let loaded = Proposal::load(workspace.dir(), &id)?;
-    let facts = facts(&record, loaded.as_ref(), &repository)?;
+    let settings = workspace.settings()?;
+    let mut facts = facts(&record, loaded.as_ref(), &repository)?;
+    facts.report = report::newest(workspace.dir(), &record, &repository)?;
+    facts.approvals = approval::given(workspace.dir(), &settings, &record, Event::Register, None)?;
     let before = record.status();
     let after = record.after(Event::Register, &facts, &workspace.policy()?, now)?;
     let proposal = loaded.ok_or_else(|| missing_proposal(&record))?;
     let (manifest, bytes) = record.manifest(workspace.dir())?;
-    let settings = workspace.settings()?;
     proposal.check(&id, &manifest, &bytes, &repository, settings.channel(&id.channel)?.release.expires)?;
     // What is registered will be published: the bytes must be there.
     for artifact in &manifest.artifacts {
@@ -106,6 +110,7 @@ pub fn register(
     let mut evidence = Map::new();
     evidence.insert("manifest".into(), Digest::of(&bytes).to_string().into());
     evidence.insert("role".into(), json!({"name": proposal.role, "version": proposal.base_version + 1}));
+    approval::evidence(&facts, &mut evidence);
     write_down(workspace, &mut changes, now, "register", &record, Some(before), actor, evidence)?;
     workspace.commit(changes)?;
     Ok((record, finished.roles))

@@ -17,10 +17,11 @@ use super::course;
 use super::ramp::{Planned, RampRequest, plan};
 use super::standing::{CohortStanding, manifest_in_force, map_in_force, standing};
 use crate::config::{Policy, Settings, Span};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::files::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Document, Edit, Repository};
+use crate::release::approval;
 use crate::release::draft::write_down;
 use crate::release::record::{self, Record, ReleaseSpec};
 use crate::release::state::{Event, Facts, State, Status, Step};
@@ -121,6 +122,7 @@ impl<'w> Desk<'w> {
                 share: Some(self.standings.iter().filter_map(|standing| standing.share).sum()),
                 at_once: PPM,
                 ramp: None,
+                until: None,
                 previous: None,
             });
             let all = self.standings.iter().map(|standing| standing.cohort.clone());
@@ -215,6 +217,40 @@ impl<'w> Desk<'w> {
         })?;
         let previous = self.ordinary().take(next).filter(|standing| standing.has(sequence)).last();
         self.ordinary().nth(next).map(|standing| (standing, previous))
+    }
+
+    /// Errs unless the next step is to this cohort; `None` for whichever it is.
+    pub fn must_be_next(&self, cohort: Option<&Name>) -> Result<()> {
+        let Some(wanted) = cohort else { return Ok(()) };
+        let next = self.next_step().map(|(standing, _)| &standing.cohort);
+        if next == Some(wanted) {
+            return Ok(());
+        }
+        let id = self.record.id();
+        Err(Error::refused(match next {
+            Some(next) => format!("{id}: the next cohort is {next}, not {wanted}"),
+            None => format!("{id}: there is no further cohort, so {wanted} is not the next"),
+        })
+        .rule("R-COHORTS")
+        .remedy(format!("see where it stands: tidegate rollout status {id}")))
+    }
+
+    /// Errs when somebody else moved the release while this process waited for its turn: what was asked for was asked with another
+    /// state in mind.
+    fn unraced(&self, event: Event) -> Result<()> {
+        // What stops an exposure, or keeps it as it is, is as right after as before.
+        if matches!(event, Event::Pause | Event::Withdraw | Event::Renew) {
+            return Ok(());
+        }
+        let id = self.record.id().to_string();
+        let meanwhile = self.workspace.meanwhile()?;
+        let Some(other) = meanwhile.iter().rev().find(|entry| entry.subject == id) else { return Ok(()) };
+        Err(Error::new(
+            Kind::Conflict,
+            format!("{id}: {} was faster: {} at {}", other.actor, other.event, time::format(other.time)),
+        )
+        .rule("R-RACE")
+        .remedy(format!("nothing was changed; see where it stands now: tidegate rollout status {id}")))
     }
 
     /// The cohorts that a rollout goes through in order: all but the one for validation, unless there is no other.
@@ -321,8 +357,12 @@ impl<'w> Desk<'w> {
         actor: &str,
         reason: Option<String>,
     ) -> Result<Outcome> {
+        self.unraced(event)?;
         let before = self.record.status();
-        let after = self.record.after(event, facts, &self.policy, self.now)?;
+        let mut facts = facts.clone();
+        let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == Event::Advance);
+        facts.approvals = approval::given(self.workspace.dir(), &self.settings, &self.record, event, cohort)?;
+        let after = self.record.after(event, &facts, &self.policy, self.now)?;
         let Self { workspace, settings, policy, repository, mut record, manifest, bytes, standings, now } = self;
         let channel = settings.channel(&record.channel)?;
         let path = layout::manifest_path(&record.channel, &record.product, &record.version);
@@ -368,6 +408,7 @@ impl<'w> Desk<'w> {
         let mut evidence = Map::new();
         evidence.insert("cohorts".into(), json!(offers.iter().map(|(cohort, _)| cohort.as_str()).collect::<Vec<_>>()));
         evidence.insert("roles".into(), json!(roles));
+        approval::evidence(&facts, &mut evidence);
         if let Some(reason) = reason {
             evidence.insert("reason".into(), crate::release::ledger::clean(&reason).into());
         }
@@ -391,6 +432,7 @@ fn step(standing: &CohortStanding, planned: &Planned, previous: Option<(Name, Op
         share: standing.share,
         at_once: planned.at_once,
         ramp: planned.full_span,
+        until: planned.ramp.map(|ramp| ramp.end()),
         previous,
     }
 }

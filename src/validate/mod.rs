@@ -42,16 +42,19 @@ pub enum CheckKind {
     DeviceCompatibility,
     /// The cohorts make up the fleet, and the next step is allowed.
     RolloutPolicy,
+    /// What the workspace's own checks ask for.
+    OwnChecks,
 }
 
 impl CheckKind {
     /// All kinds.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::ArtifactIntegrity,
         Self::ReleaseVerification,
         Self::Eligibility,
         Self::DeviceCompatibility,
         Self::RolloutPolicy,
+        Self::OwnChecks,
     ];
 
     /// Its name, as in `policy.toml`.
@@ -62,6 +65,7 @@ impl CheckKind {
             Self::Eligibility => "eligibility",
             Self::DeviceCompatibility => "device-compatibility",
             Self::RolloutPolicy => "rollout-policy",
+            Self::OwnChecks => "own-checks",
         }
     }
 }

@@ -59,6 +59,12 @@ impl Report {
             at: self.at,
             passed: CheckKind::ALL.into_iter().filter(|kind| self.passed(*kind)).collect(),
             failed: self.failed().map(|finding| finding.rule.clone()).collect(),
+            own: self
+                .findings
+                .iter()
+                .filter(|finding| finding.kind == CheckKind::OwnChecks && finding.verdict != Verdict::Fail)
+                .map(|finding| finding.rule.clone())
+                .collect(),
         }
     }
 

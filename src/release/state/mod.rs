@@ -3,17 +3,25 @@
 //! [`next`] takes a state, an event, the facts it depends on, the policy and the time, and gives the next state or a [`Refusal`] that
 //! names the rule and what would satisfy it. It looks at nothing else and changes nothing.
 
-use std::collections::BTreeSet;
+mod facts;
+mod rules;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tidegate_client::model::manifest::Urgency;
-use tidegate_client::model::name::Name;
-use tidegate_client::tuf::time;
 
-use crate::config::{Policy, Skippable, Span, write_share};
-use crate::validate::CheckKind;
+use self::rules::{
+    approved, follows, list, newest, offered, over, refuse, retracted_is_withdrawn, running, step_allowed, thawed,
+    validated,
+};
+use crate::config::Policy;
+
+pub use facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Step};
+pub use rules::{RULES, RuleText};
 
 /// Where a release is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -124,11 +132,15 @@ pub enum Event {
     Withdraw,
     /// Take it out of the channel's role.
     Retire,
+    /// Approve a step that is to come.
+    Approve,
+    /// Make a release that takes it back.
+    Retract,
 }
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Edit,
         Self::Freeze,
         Self::Sign,
@@ -143,6 +155,8 @@ impl Event {
         Self::Complete,
         Self::Withdraw,
         Self::Retire,
+        Self::Approve,
+        Self::Retract,
     ];
 
     /// What it is called in the ledger.
@@ -162,72 +176,10 @@ impl Event {
             Self::Complete => "complete",
             Self::Withdraw => "withdraw",
             Self::Retire => "retire",
+            Self::Approve => "approve",
+            Self::Retract => "retract",
         }
     }
-}
-
-/// What the next state depends on besides the state itself. Gathered by whoever asks.
-#[derive(Debug, Clone, Default)]
-pub struct Facts {
-    /// Whether the manifest is frozen.
-    pub frozen: bool,
-    /// How many artifacts there are.
-    pub artifacts: usize,
-    /// How pressing the release is.
-    pub urgency: Option<Urgency>,
-    /// Valid signatures on the proposal, the new one included.
-    pub signatures: u64,
-    /// Signatures that the channel's role takes.
-    pub threshold: u64,
-    /// Whether the proposal follows from the channel's role as it is now.
-    pub follows: bool,
-    /// The newest report on exactly this manifest.
-    pub report: Option<ReportFacts>,
-    /// The step that is asked for.
-    pub step: Option<Step>,
-    /// Cohorts, in order, that are not wholly offered the release yet.
-    pub not_reached: Vec<Name>,
-    /// Cohorts that are offered it.
-    pub assigned: Vec<Name>,
-    /// A release with a higher sequence that a cohort of this step is already offered.
-    pub newer: Option<String>,
-}
-
-/// A validation report in short.
-#[derive(Debug, Clone)]
-pub struct ReportFacts {
-    /// When the checks ran.
-    pub at: DateTime<Utc>,
-    /// The kinds of checks of which all passed.
-    pub passed: BTreeSet<CheckKind>,
-    /// The rules that failed.
-    pub failed: Vec<String>,
-}
-
-/// A step of a rollout: what it newly exposes.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// The cohort.
-    pub cohort: Name,
-    /// Its share of the fleet in parts per million; `None` for a cohort that names its devices.
-    pub share: Option<u32>,
-    /// The part of the cohort, in parts per million, that is exposed at once.
-    pub at_once: u32,
-    /// From nobody to everybody, how long the ramp would take; `None` without a ramp.
-    pub ramp: Option<Span>,
-    /// The cohort before it, and since when all of it is offered the release: `None` if it is not yet.
-    pub previous: Option<(Name, Option<DateTime<Utc>>)>,
-}
-
-/// Why an event cannot be: the rule and what would satisfy it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// The rule's stable id.
-    pub rule: &'static str,
-    /// What is in the way.
-    pub why: String,
-    /// What would satisfy the rule; `RELEASE` stands for the release.
-    pub remedy: String,
 }
 
 /// The state after `event`, or why it cannot be.
@@ -276,6 +228,8 @@ pub fn next(
         )),
         (E::Register, S::Signed) => {
             follows(facts)?;
+            validated(facts, policy, now)?;
+            approved(event, facts, policy, now)?;
             to(S::Registered)
         }
 
@@ -291,13 +245,19 @@ pub fn next(
         (E::Expose, S::Validation) => {
             validated(facts, policy, now)?;
             newest(facts)?;
+            retracted_is_withdrawn(facts)?;
+            thawed(facts, policy, now)?;
+            approved(event, facts, policy, now)?;
             stay
         }
 
         (E::Start, S::Registered | S::Validation) => {
             validated(facts, policy, now)?;
             newest(facts)?;
+            retracted_is_withdrawn(facts)?;
             step_allowed(facts, policy, now)?;
+            thawed(facts, policy, now)?;
+            approved(event, facts, policy, now)?;
             to(if facts.urgency == Some(Urgency::Security) { S::Security } else { S::Limited })
         }
 
@@ -313,6 +273,8 @@ pub fn next(
                 ));
             }
             step_allowed(facts, policy, now)?;
+            thawed(facts, policy, now)?;
+            approved(event, facts, policy, now)?;
             stay
         }
         (E::Advance, S::Security) => Err(refuse(
@@ -329,10 +291,12 @@ pub fn next(
             Ok(Status { paused: true, ..status })
         }
         (E::Resume, S::Validation | S::Limited | S::Stable | S::Security) => {
-            if status.paused {
-                return Ok(Status { paused: false, ..status });
+            if !status.paused {
+                return Err(refuse("R-PAUSED", "it is not paused", "nothing needs to be done"));
             }
-            Err(refuse("R-PAUSED", "it is not paused", "nothing needs to be done"))
+            thawed(facts, policy, now)?;
+            approved(event, facts, policy, now)?;
+            Ok(Status { paused: false, ..status })
         }
         (E::Renew, S::Limited) => {
             running(status)?;
@@ -342,6 +306,7 @@ pub fn next(
         (E::Complete, S::Limited | S::Security) => {
             running(status)?;
             if facts.not_reached.is_empty() {
+                approved(event, facts, policy, now)?;
                 return to(S::Stable);
             }
             Err(refuse(
@@ -356,7 +321,14 @@ pub fn next(
 
         (E::Retire, S::Registered | S::Validation | S::Stable | S::Withdrawn) => {
             if facts.assigned.is_empty() {
-                return to(S::Retired);
+                if facts.bridge_of.is_empty() {
+                    return to(S::Retired);
+                }
+                return Err(refuse(
+                    "R-BRIDGE",
+                    &format!("it is a bridge to what is offered: {}", facts.bridge_of.join(", ")),
+                    "keep it until no release that is offered needs it: one that upgrades from every version needs none",
+                ));
             }
             Err(refuse(
                 "R-ASSIGNED",
@@ -364,6 +336,17 @@ pub fn next(
                 "roll out another release to them, or withdraw this one: tidegate rollout withdraw RELEASE",
             ))
         }
+
+        (E::Approve, S::Signed | S::Registered | S::Validation | S::Limited | S::Security) => stay,
+        (E::Approve, S::Stable) => stay_if_paused(status),
+
+        // A release that is withdrawn is the usual one to take back.
+        (E::Retract, S::Validation | S::Limited | S::Stable | S::Security | S::Withdrawn | S::Retired) => stay,
+        (E::Retract, S::Registered) => Err(refuse(
+            "R-ORDER",
+            "nobody was offered it, so no device has it",
+            "withdraw it: tidegate rollout withdraw RELEASE",
+        )),
 
         (_, S::Withdrawn | S::Retired) => Err(over(status)),
         (_, S::Draft | S::Signed) => Err(refuse(
@@ -401,133 +384,10 @@ pub fn next(
     }
 }
 
-fn follows(facts: &Facts) -> Result<(), Refusal> {
-    if facts.follows {
-        return Ok(());
-    }
-    Err(refuse(
-        "R-BASE",
-        "the channel's role has moved on since this was proposed, so the proposal no longer follows from it",
-        "propose it anew and have it signed again: tidegate release manifest RELEASE",
-    ))
-}
-
-fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<(), Refusal> {
-    let remedy = "validate it: tidegate release validate RELEASE";
-    let Some(report) = &facts.report else {
-        return Err(refuse("R-VALIDATED", "there is no validation report on this manifest", remedy));
-    };
-    let age = Span::from_delta(now - report.at);
-    if age > policy.validation.max_age {
-        return Err(refuse(
-            "R-VALIDATED",
-            &format!("the validation report is {age} old, and policy.toml allows {}", policy.validation.max_age),
-            remedy,
-        ));
-    }
-    let lacking: Vec<_> =
-        policy.validation.required.difference(&report.passed).map(|kind| kind.name().to_owned()).collect();
-    if lacking.is_empty() {
-        return Ok(());
-    }
-    let failed = if report.failed.is_empty() { String::new() } else { format!(" ({})", report.failed.join(", ")) };
-    Err(refuse(
-        "R-VALIDATED",
-        &format!("required checks did not pass: {}{failed}", lacking.join(", ")),
-        "mend what the report names, then validate again: tidegate release validate RELEASE",
-    ))
-}
-
-fn newest(facts: &Facts) -> Result<(), Refusal> {
-    match &facts.newer {
-        None => Ok(()),
-        Some(newer) => Err(refuse(
-            "R-SEQUENCE",
-            &format!("a cohort is offered {newer} already, which has a higher sequence; devices never go back"),
-            "make a release with a higher sequence that carries what you want: tidegate release new",
-        )),
-    }
-}
-
-fn running(status: Status) -> Result<(), Refusal> {
+/// A stable release waits for nothing, unless it is paused and is to be resumed.
+fn stay_if_paused(status: Status) -> Result<Status, Refusal> {
     if status.paused {
-        return Err(refuse("R-PAUSED", "the rollout is paused", "go on with: tidegate rollout resume RELEASE"));
+        return Ok(status);
     }
-    Ok(())
-}
-
-fn offered(facts: &Facts) -> Result<(), Refusal> {
-    if facts.assigned.is_empty() {
-        return Err(refuse("R-ASSIGNED", "no cohort is offered it", "nothing needs to be done"));
-    }
-    Ok(())
-}
-
-fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<(), Refusal> {
-    let Some(step) = &facts.step else { return Ok(()) };
-    let skips = |what| facts.urgency == Some(Urgency::Security) && policy.security.skip.contains(&what);
-    if let (Some((previous, since)), false) = (&step.previous, skips(Skippable::Soak)) {
-        let soak = policy.soak(previous);
-        let Some(since) = since else {
-            return Err(refuse(
-                "R-SOAK",
-                &format!("the cohort {previous} is not wholly offered it yet"),
-                "wait until its ramp has ended: tidegate rollout status RELEASE",
-            ));
-        };
-        let until = *since + soak.delta();
-        if now < until {
-            return Err(refuse(
-                "R-SOAK",
-                &format!(
-                    "the cohort {previous} has had it for {}, and policy.toml asks for {soak}",
-                    Span::from_delta(now - *since)
-                ),
-                &format!("wait until {}", time::format(until)),
-            ));
-        }
-    }
-    if skips(Skippable::Ramp) {
-        return Ok(());
-    }
-    // A cohort that names its devices is as large as whoever named them made it.
-    let Some(share) = step.share else { return Ok(()) };
-    let at_once = u64::from(share) * u64::from(step.at_once) / 1_000_000;
-    if at_once > u64::from(policy.rollout.largest_step) {
-        let shown = write_share(u32::try_from(at_once).unwrap_or(u32::MAX));
-        return Err(refuse(
-            "R-STEP",
-            &format!(
-                "{shown} of the fleet would be exposed at one instant, and policy.toml allows {}",
-                write_share(policy.rollout.largest_step)
-            ),
-            &format!("expose the cohort little by little: --ramp {}", policy.rollout.shortest_ramp),
-        ));
-    }
-    if let Some(ramp) = step.ramp
-        && ramp < policy.rollout.shortest_ramp
-        && u64::from(share) > u64::from(policy.rollout.largest_step)
-    {
-        return Err(refuse(
-            "R-RAMP",
-            &format!(
-                "the ramp would go from nobody to everybody in {ramp}, and policy.toml asks for {}",
-                policy.rollout.shortest_ramp
-            ),
-            &format!("take more time: --ramp {}", policy.rollout.shortest_ramp),
-        ));
-    }
-    Ok(())
-}
-
-fn over(status: Status) -> Refusal {
-    refuse("R-OVER", &format!("it is {status}, and its life is over"), "start another version: tidegate release new")
-}
-
-fn refuse(rule: &'static str, why: &str, remedy: &str) -> Refusal {
-    Refusal { rule, why: why.to_owned(), remedy: remedy.to_owned() }
-}
-
-fn list(names: &[Name]) -> String {
-    names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+    Err(refuse("R-ORDER", "it is stable: there is no step left to approve", "nothing needs to be done"))
 }

@@ -1,0 +1,78 @@
+//! `tidegate rollout approve`: a signature that lets a step go ahead.
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+use tidegate_client::model::name::Name;
+
+use super::passphrase::PassphraseArgs;
+use super::{Context, actor};
+use crate::config::ApprovalRule;
+use crate::error::Result;
+use crate::release::approval;
+use crate::release::record::ReleaseSpec;
+use crate::release::state::{Event, State};
+use crate::rollout::Desk;
+use crate::workspace::Workspace;
+
+/// Approve a step that policy.toml lets wait for approval, with a signature
+///
+/// The signature is over the release's manifest, the very step, and where the release stands: once the release moves, it counts no more.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate rollout approve 1.2.0 --key release-1
+  tidegate rollout approve 1.2.0 --step advance --cohort general --key release-1")]
+pub(super) struct Args {
+    /// Which release
+    release: ReleaseSpec,
+    /// The step: register, expose, start, advance, resume or complete [default: the one that comes next]
+    #[arg(long, value_name = "STEP", value_parser = parse_step)]
+    step: Option<Event>,
+    /// The cohort that is advanced to [default: the one that comes next]
+    #[arg(long, value_name = "NAME")]
+    cohort: Option<Name>,
+    /// The key to approve with, as tidegate.toml names it
+    #[arg(long, value_name = "NAME")]
+    key: String,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
+    let desk = Desk::open(&workspace, &args.release, cx.now)?;
+    let next = desk.next_step().map(|(standing, _)| standing.cohort.clone());
+    let record = desk.record();
+    let step = args.step.unwrap_or(match record.state {
+        _ if record.paused => Event::Resume,
+        State::Draft | State::Signed => Event::Register,
+        State::Limited if next.is_some() => Event::Advance,
+        State::Limited | State::Security => Event::Complete,
+        _ => Event::Start,
+    });
+    let cohort = if step == Event::Advance { args.cohort.clone().or(next) } else { None };
+    let (record, approval) =
+        approval::approve(&workspace, &args.release, step, cohort, &args.key, &mut ring, &actor(), cx.now)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({"release": record.id().to_string(), "approval": approval}));
+    }
+    let what = match &approval.statement.cohort {
+        Some(cohort) => format!("{} to {cohort}", step.name()),
+        None => step.name().to_owned(),
+    };
+    cx.ui.status(format_args!("Approved {what} of {} with {}", record.id(), args.key));
+    cx.ui.status(format_args!("  manifest sha256 {}", approval.statement.manifest));
+    match step {
+        Event::Register => cx.ui.hint(format_args!("tidegate release register {}", args.release)),
+        Event::Expose => cx.ui.hint(format_args!("tidegate release validate {} --expose", args.release)),
+        _ => cx.ui.hint(format_args!("tidegate rollout {} {}", step.name(), args.release)),
+    }
+    Ok(())
+}
+
+fn parse_step(text: &str) -> Result<Event, String> {
+    ApprovalRule::STEPS
+        .into_iter()
+        .find(|step| step.name() == text)
+        .ok_or_else(|| format!("take one of: {}", ApprovalRule::STEPS.map(Event::name).join(", ")))
+}
