@@ -268,7 +268,7 @@ fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
         ring.labels(&signed.signers)
     ))?;
     if signed.record.state == State::Signed {
-        cx.ui.hint(format_args!("tidegate release register {}", args.release));
+        cx.ui.hint(format_args!("tidegate release validate {}", args.release));
     } else if let Some(next) = signed.missing.first() {
         cx.ui.hint(format_args!("tidegate release sign {} --key {}", args.release, ring.label(next)));
     }
@@ -284,7 +284,7 @@ fn register(args: &RegisterArgs, cx: &Context) -> Result<()> {
     }
     cx.ui.status(format_args!("Registered {}: the channel lists it, and nobody is offered it yet", record.id()));
     cx.ui.status(format_args!("  new versions of: {}", roles.join(", ")));
-    cx.ui.hint(format_args!("tidegate release validate {}", args.release));
+    cx.ui.hint(format_args!("tidegate release validate {} --expose", args.release));
     Ok(())
 }
 
@@ -314,7 +314,8 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
         }
     }
     match record.state {
-        State::Draft | State::Signed => cx.ui.hint(format_args!("tidegate release sign {} --key NAME", args.release)),
+        State::Draft => cx.ui.hint(format_args!("tidegate release sign {} --key NAME", args.release)),
+        State::Signed => cx.ui.hint(format_args!("tidegate release register {}", args.release)),
         State::Registered | State::Validation => cx.ui.hint(format_args!("tidegate rollout start {}", args.release)),
         _ => {}
     }

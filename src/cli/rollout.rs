@@ -99,18 +99,14 @@ struct StatusArgs {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     match &args.command {
         Command::Plan(args) => plan::run(args, cx),
-        Command::Start(args) => {
-            take(cx, &args.release, &args.passphrase, |desk, ring| {
-                desk.must_be_next(args.cohort.as_ref())?;
-                desk.start(args.request(), ring, &actor())
-            })
-        }
-        Command::Advance(args) => {
-            take(cx, &args.release, &args.passphrase, |desk, ring| {
-                desk.must_be_next(args.cohort.as_ref())?;
-                desk.advance(args.request(), ring, &actor())
-            })
-        }
+        Command::Start(args) => take(cx, &args.release, &args.passphrase, |desk, ring| {
+            desk.must_be_next(args.cohort.as_ref())?;
+            desk.start(args.request(), ring, &actor())
+        }),
+        Command::Advance(args) => take(cx, &args.release, &args.passphrase, |desk, ring| {
+            desk.must_be_next(args.cohort.as_ref())?;
+            desk.advance(args.request(), ring, &actor())
+        }),
         Command::Pause(args) => {
             take(cx, &args.release, &args.passphrase, |desk, ring| desk.pause(ring, &actor(), args.reason.clone()))
         }

@@ -123,6 +123,9 @@ fn hint(
             let key = missing.map_or_else(|| "NAME".into(), |id| ring.label(&id));
             cx.ui.hint(format_args!("tidegate release sign {id} --key {key}"));
         }
+        State::Signed if crate::validate::report::newest(workspace.dir(), record, repository)?.is_none() => {
+            cx.ui.hint(format_args!("tidegate release validate {id}"));
+        }
         State::Signed => cx.ui.hint(format_args!("tidegate release register {id}")),
         State::Registered => cx.ui.hint(format_args!("tidegate release validate {id}")),
         State::Validation => cx.ui.hint(format_args!("tidegate rollout start {id}")),

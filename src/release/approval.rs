@@ -93,8 +93,7 @@ pub fn approve(
     let policy = workspace.policy()?;
     record.after(Event::Approve, &Facts { frozen: record.manifest.is_some(), ..Facts::default() }, &policy, now)?;
     let id = record.id();
-    let rules: Vec<&ApprovalRule> =
-        policy.approvals.iter().filter(|rule| rule.covers(step, cohort.as_ref())).collect();
+    let rules: Vec<&ApprovalRule> = policy.approvals.iter().filter(|rule| rule.covers(step, cohort.as_ref())).collect();
     let named = match &cohort {
         Some(cohort) => format!("{} to {cohort}", step.name()),
         None => step.name().to_owned(),
@@ -112,8 +111,7 @@ pub fn approve(
     }
     let manifest = record.manifest.as_ref().ok_or_else(|| Error::bug("a signed release without a manifest"))?;
     let after = place(&Ledger::open(workspace.dir())?, &id.to_string());
-    let statement =
-        Statement { release: id.to_string(), manifest: manifest.sha256, step, cohort, after, at: now };
+    let statement = Statement { release: id.to_string(), manifest: manifest.sha256, step, cohort, after, at: now };
     let signer = ring.signer(key)?;
     let sig = to_hex(&signer.sign(&statement.message()?)?);
     let approval = Approval { statement, keyid: signer.public().id(), sig };

@@ -17,8 +17,8 @@ const STEPS: &[&[&str]] = &[
     &["release", "manifest", "1.0.0"],
     &["release", "sign", "1.0.0", "--key", "release-1"],
     &["release", "sign", "1.0.0", "--key", "release-2"],
-    &["release", "register", "1.0.0"],
     &["release", "validate", "1.0.0"],
+    &["release", "register", "1.0.0"],
     &["rollout", "start", "1.0.0"],
     &["rollout", "pause", "1.0.0", "--reason", "a test"],
 ];

@@ -7,6 +7,7 @@ mod commands;
 mod cost;
 mod docs;
 mod full_disk;
+mod governance;
 mod interop;
 mod keys;
 mod publish;

@@ -26,6 +26,9 @@ fn of_two_proposals_the_later_one_is_proposed_anew() {
     let (one, two) = (fleet.draft("1.0.0", |_| ()), fleet.draft("1.1.0", |_| ()));
     fleet.sign(&one).unwrap();
     fleet.sign(&two).unwrap();
+    for spec in [&one, &two] {
+        fleet.validate(spec);
+    }
     fleet.register(&one).unwrap();
     assert_eq!(rule(fleet.register(&two)), "R-BASE");
     assert_eq!(rule(fleet.sign(&two)), "R-BASE");
@@ -35,6 +38,7 @@ fn of_two_proposals_the_later_one_is_proposed_anew() {
     assert_eq!(again.record.state, State::Draft);
     assert_eq!(again.record.manifest.unwrap(), before, "what is frozen stays as it is");
     fleet.sign(&two).unwrap();
+    fleet.validate(&two);
     fleet.register(&two).unwrap();
 }
 
@@ -86,13 +90,18 @@ fn artifacts_that_changed_or_are_gone_fail_validation_and_registration() {
     let spec = fleet.draft("1.0.0", |_| ());
     let sha256 = spec.find(&fleet.path()).unwrap().artifacts[0].sha256;
     let path = fleet.path().join(format!("artifacts/sha256/{sha256}"));
+    let good = fs::read(&path).unwrap();
     fs::write(&path, "the bites of an image").unwrap();
     let (workspace, mut ring) = fleet.open();
     let (_, report) = validate::validate(&workspace, &spec, None, &mut ring, "tester", fleet.now).unwrap();
     drop(workspace);
     assert_eq!(report.failed().map(|finding| finding.rule.as_str()).collect::<Vec<_>>(), ["V-ART-01", "V-REL-02"]);
-    fs::remove_file(&path).unwrap();
     fleet.sign(&spec).unwrap();
+    assert_eq!(rule(fleet.register(&spec)), "R-VALIDATED");
+    fs::write(&path, good).unwrap();
+    fleet.validate(&spec);
+    // Lost after it was looked at.
+    fs::remove_file(&path).unwrap();
     assert!(fleet.register(&spec).unwrap_err().is_not_found());
     assert_eq!(spec.find(&fleet.path()).unwrap().state, State::Signed, "nothing was half done");
 }

@@ -120,7 +120,10 @@ impl<'a> Story<'a> {
         self.heading("Stage 4: release signing. Two holders, one key each");
         self.run(at(40), &["release", "sign", VERSION, "--key", "release-1"], true)?;
         self.run(at(50), &["release", "sign", VERSION, "--key", "release-2"], true)?;
-        self.heading("Stage 5: registration. The channel approves it; nobody is offered it yet");
+        self.heading(
+            "Stage 5: registration, which takes a fresh report. The channel approves it; nobody is offered it yet",
+        );
+        self.run(at(55), &["release", "validate", VERSION], true)?;
         self.run(at(60), &["release", "register", VERSION], true)?;
         self.heading("Stage 6: validation. Five kinds of checks, a signed report");
         self.run(at(70), &["release", "validate", VERSION, "--expose"], true)?;

@@ -106,9 +106,12 @@ pub(super) fn covers_every_week<'a>(freezes: impl IntoIterator<Item = &'a Freeze
         }
     }
     stretches.sort_unstable();
-    let reached = stretches.into_iter().try_fold(0, |reached, (from, until)| {
-        if from > reached { None } else { Some(reached.max(until)) }
-    });
+    let reached = stretches.into_iter().try_fold(
+        0,
+        |reached, (from, until)| {
+            if from > reached { None } else { Some(reached.max(until)) }
+        },
+    );
     reached == Some(WEEK)
 }
 
@@ -153,9 +156,9 @@ fn instant(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(date) = NaiveDate::from_str(text) {
         return Ok(date.and_time(chrono::NaiveTime::MIN).and_utc());
     }
-    DateTime::parse_from_rfc3339(text)
-        .map(|instant| instant.with_timezone(&Utc))
-        .map_err(|_| format!("{text:?} is neither a date, such as 2026-12-20, nor an instant, such as 2026-12-20T16:00:00Z"))
+    DateTime::parse_from_rfc3339(text).map(|instant| instant.with_timezone(&Utc)).map_err(|_| {
+        format!("{text:?} is neither a date, such as 2026-12-20, nor an instant, such as 2026-12-20T16:00:00Z")
+    })
 }
 
 /// Reads `fri 16:00 - mon 08:00`, in local time if an offset is given.

@@ -237,9 +237,8 @@ impl Policy {
             ));
         }
         for key in keys {
-            crate::keys::parse_public(key).map_err(|e| {
-                invalid(FILE, "provenance.keys", &e, "write public keys as ed25519:HEX or p256:HEX")
-            })?;
+            crate::keys::parse_public(key)
+                .map_err(|e| invalid(FILE, "provenance.keys", &e, "write public keys as ed25519:HEX or p256:HEX"))?;
         }
         Ok(())
     }
@@ -362,7 +361,7 @@ mod tests {
             ("largest_step = \"10%\"", "largest_step = \"ten\"", "is not a share"),
             ("\"artifact-integrity\"", "\"artifact-beauty\"", "artifact-beauty"),
             ("\"artifact-integrity\"", "\"own-checks\"", "own-checks can never pass"),
-            ("skip = [\"soak\", \"ramp\"]", "skip = [\"signing\"]", "signing"),
+            ("skip = [\"soak\", \"ramp\", \"freeze\"]", "skip = [\"signing\"]", "signing"),
         ] {
             assert!(TEMPLATE.contains(from), "{from}");
             let error = Policy::parse(TEMPLATE.replacen(from, to, 1).as_bytes()).unwrap_err();
@@ -385,7 +384,10 @@ mod tests {
     #[test]
     fn what_nobody_could_ever_satisfy_is_refused() {
         for (more, part) in [
-            ("[[freeze]]\nweekly = \"mon 00:00 - sun 23:59\"\n[[freeze]]\nweekly = \"sun 12:00 - mon 12:00\"", "no minute"),
+            (
+                "[[freeze]]\nweekly = \"mon 00:00 - sun 23:59\"\n[[freeze]]\nweekly = \"sun 12:00 - mon 12:00\"",
+                "no minute",
+            ),
             ("[retirement]\nkeep_releases = 0", "keeps no release"),
             ("[provenance]\nrequired = true\nbuilders = []", "no builder is the right one"),
             ("[provenance]\nkeys = []", "no signature could ever count"),
@@ -394,9 +396,15 @@ mod tests {
             ("[[approval]]\nsteps = []\nby = [\"rollout\"]\ncount = 1", "about no step"),
             ("[[approval]]\nsteps = [\"withdraw\"]\nby = [\"rollout\"]\ncount = 1", "withdraw never waits"),
             ("[[approval]]\nsteps = [\"start\"]\nby = [\"rollout\"]\ncount = 1\nmax_age = \"0\"", "ever be fresh"),
-            ("[[validation.check]]\nid = \"SBOM\"\ntitle = \"t\"\ncommand = [\"x\"]\ntimeout = \"1m\"", "is no id of an own check"),
+            (
+                "[[validation.check]]\nid = \"SBOM\"\ntitle = \"t\"\ncommand = [\"x\"]\ntimeout = \"1m\"",
+                "is no id of an own check",
+            ),
             ("[[validation.check]]\nid = \"X-A\"\ntitle = \"t\"\ncommand = []\ntimeout = \"1m\"", "names no program"),
-            ("[[validation.check]]\nid = \"X-A\"\ntitle = \"t\"\ncommand = [\"x\"]\ntimeout = \"0\"", "could never pass"),
+            (
+                "[[validation.check]]\nid = \"X-A\"\ntitle = \"t\"\ncommand = [\"x\"]\ntimeout = \"0\"",
+                "could never pass",
+            ),
         ] {
             let error = refusal(more);
             assert!(error.contains(part), "{more}: {error}");
@@ -413,7 +421,10 @@ mod tests {
         for (more, part) in [
             (rule("\"release-1\", \"release-2\"", 3, ""), "3 approvals can never be had from 2 people"),
             (rule("\"nobody\"", 1, ""), "names no key nobody"),
-            (rule("\"rollout\"", 1, "cohorts = [\"generals\"]"), "approval[0].cohorts: cohorts.toml has no cohort generals"),
+            (
+                rule("\"rollout\"", 1, "cohorts = [\"generals\"]"),
+                "approval[0].cohorts: cohorts.toml has no cohort generals",
+            ),
         ] {
             let error = check_against(&more).unwrap_err();
             assert!(error.to_string().contains(part), "{more}: {error}");

@@ -38,7 +38,10 @@ pub const RULES: &[RuleText] = &[
     rule("R-SOAK", "the cohort before has had all of it for `rollout.soak`"),
     rule("R-STEP", "at most `rollout.largest_step` of the fleet is exposed at one instant"),
     rule("R-THRESHOLD", "a threshold of the channel's release keys has signed"),
-    rule("R-VALIDATED", "a report on exactly this manifest, not older than `validation.max_age`, passed all required checks"),
+    rule(
+        "R-VALIDATED",
+        "a report on exactly this manifest, not older than `validation.max_age`, passed all required checks",
+    ),
 ];
 
 const fn rule(id: &'static str, asks: &'static str) -> RuleText {
@@ -71,7 +74,8 @@ pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> R
     }
     let own = policy.validation.checks.iter().map(|check| check.id.as_str());
     let own = own.filter(|id| !report.own.contains(*id)).map(str::to_owned);
-    let lacking: Vec<_> = policy.validation.required.difference(&report.passed).map(|kind| kind.name().to_owned()).chain(own).collect();
+    let lacking: Vec<_> =
+        policy.validation.required.difference(&report.passed).map(|kind| kind.name().to_owned()).chain(own).collect();
     if lacking.is_empty() {
         return Ok(());
     }

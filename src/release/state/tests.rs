@@ -26,7 +26,12 @@ fn good() -> Facts {
         signatures: 2,
         threshold: 2,
         follows: true,
-        report: Some(ReportFacts { at: now(), passed: CheckKind::ALL.into_iter().collect(), failed: Vec::new(), own: BTreeSet::new() }),
+        report: Some(ReportFacts {
+            at: now(),
+            passed: CheckKind::ALL.into_iter().collect(),
+            failed: Vec::new(),
+            own: BTreeSet::new(),
+        }),
         step: Some(step()),
         not_reached: Vec::new(),
         assigned: Vec::new(),
@@ -38,7 +43,14 @@ fn good() -> Facts {
 }
 
 fn step() -> Step {
-    Step { cohort: "early".parse().unwrap(), share: Some(50_000), at_once: 1_000_000, ramp: None, until: None, previous: None }
+    Step {
+        cohort: "early".parse().unwrap(),
+        share: Some(50_000),
+        at_once: 1_000_000,
+        ramp: None,
+        until: None,
+        previous: None,
+    }
 }
 
 fn rule(state: State, event: Event, facts: &Facts) -> Result<Status, &'static str> {
@@ -100,7 +112,8 @@ fn every_refusal_says_why_and_what_to_do() {
         retraction: Some(Retraction { still_offered: Some("x".into()) }),
         ..Facts::default()
     };
-    let cases = [good(), Facts::default(), bad.clone(), Facts { newer: None, ..bad }, Facts { retraction: None, ..good() }];
+    let cases =
+        [good(), Facts::default(), bad.clone(), Facts { newer: None, ..bad }, Facts { retraction: None, ..good() }];
     for policy in [policy(), strict] {
         for paused in [false, true] {
             for (state, event) in State::ALL.into_iter().flat_map(|s| Event::ALL.map(|e| (s, e))) {
@@ -119,7 +132,8 @@ fn every_refusal_says_why_and_what_to_do() {
     }
     // Those that these facts do not reach have tests of their own below.
     let others = ["R-RAMP", "R-SOAK", "R-STEP"];
-    let missing: Vec<_> = RULES.iter().map(|rule| rule.id).filter(|id| !seen.contains(id) && !others.contains(id)).collect();
+    let missing: Vec<_> =
+        RULES.iter().map(|rule| rule.id).filter(|id| !seen.contains(id) && !others.contains(id)).collect();
     assert!(missing.is_empty(), "{missing:?} never refuse anything");
 }
 
@@ -131,7 +145,8 @@ fn registration_takes_a_fresh_report_too() {
 #[test]
 fn an_own_check_that_policy_names_must_have_run_and_passed() {
     let text = include_str!("../../../repo-template/policy.toml");
-    let text = format!("{text}\n[[validation.check]]\nid = \"X-SBOM\"\ntitle = \"t\"\ncommand = [\"x\"]\ntimeout = \"1m\"");
+    let text =
+        format!("{text}\n[[validation.check]]\nid = \"X-SBOM\"\ntitle = \"t\"\ncommand = [\"x\"]\ntimeout = \"1m\"");
     let policy = Policy::parse(text.as_bytes()).unwrap();
     let mut facts = good();
     let start = |facts: &Facts| next(Status::of(State::Validation), Event::Start, facts, &policy, now());
@@ -155,7 +170,9 @@ fn a_step_takes_the_approvals_of_as_many_people() {
     };
     let with = |approvals: &[Approved]| Facts { approvals: approvals.to_vec(), ..good() };
     let advance = |facts: &Facts| {
-        next(Status::of(State::Limited), Event::Advance, facts, &policy, now()).map(|_| ()).map_err(|refusal| refusal.rule)
+        next(Status::of(State::Limited), Event::Advance, facts, &policy, now())
+            .map(|_| ())
+            .map_err(|refusal| refusal.rule)
     };
     let (a, b) = (approved("a", "holder 1", 1), approved("b", "holder 2", 24));
     assert_eq!(advance(&with(&[])), Err("R-APPROVAL"));
@@ -193,7 +210,9 @@ fn nobody_new_is_exposed_in_a_freeze_by_a_step_or_a_ramp() {
     assert_eq!(advance(24, None, &urgent), Ok(()), "the template lets security skip it");
     let assigned = Facts { assigned: vec!["canary".parse().unwrap()], ..good() };
     let event = |event, paused| {
-        next(Status { state: State::Limited, paused }, event, &assigned, &policy, at(24)).map(|_| ()).map_err(|r| r.rule)
+        next(Status { state: State::Limited, paused }, event, &assigned, &policy, at(24))
+            .map(|_| ())
+            .map_err(|r| r.rule)
     };
     assert_eq!(event(Event::Resume, true), Err("R-FREEZE"));
     for stops in [Event::Pause, Event::Withdraw] {
@@ -239,7 +258,12 @@ fn a_rollout_takes_a_fresh_report_with_all_required_checks() {
         let rule = |facts: &Facts| rule(State::Validation, event, facts).map(|_| ());
         assert_eq!(rule(&Facts { report: None, ..good() }), Err("R-VALIDATED"));
         let report = |age: TimeDelta, passed: &[CheckKind]| {
-            let report = ReportFacts { at: now() - age, passed: passed.iter().copied().collect(), failed: Vec::new(), own: BTreeSet::new() };
+            let report = ReportFacts {
+                at: now() - age,
+                passed: passed.iter().copied().collect(),
+                failed: Vec::new(),
+                own: BTreeSet::new(),
+            };
             Facts { report: Some(report), ..good() }
         };
         assert_eq!(rule(&report(TimeDelta::days(7), &CheckKind::ALL)), Ok(()));

@@ -83,6 +83,7 @@ impl Fleet {
         signing::sign(&workspace, spec, &["release-1".into(), "release-2".into()], &[], &mut ring, self.now).map(|_| ())
     }
 
+    /// Has it listed; it must have been validated.
     pub fn register(&self, spec: &ReleaseSpec) -> Result<(), Error> {
         let (workspace, mut ring) = self.open();
         signing::register(&workspace, spec, &mut ring, "tester", self.now).map(|_| ())
@@ -97,6 +98,7 @@ impl Fleet {
     pub fn release(&self, version: &str, change: impl FnOnce(&mut NewRelease)) -> ReleaseSpec {
         let spec = self.draft(version, change);
         self.sign(&spec).unwrap();
+        self.validate(&spec);
         self.register(&spec).unwrap();
         assert_eq!(self.validate(&spec).state, State::Validation);
         spec

@@ -1,0 +1,4 @@
+//! Who may do what with a release, and what is refused.
+
+mod approvals;
+mod race;
