@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct Workspace {
     dir: PathBuf,
     _lock: File,
-    /// How long the ledger was when this process began to wait for the lock.
-    ledger_length: u64,
+    /// How long the ledger was when this process began to wait for the lock, and when it had it.
+    ledger_lengths: [u64; 2],
 }
 
 impl Workspace {
@@ -44,7 +44,9 @@ impl Workspace {
         std::fs::create_dir_all(&private).map_err(|e| Error::io("create", &private, e))?;
         let path = private.join("lock");
         // Before the lock: what is added while waiting for it was done by others, unseen by whoever asked.
-        let ledger_length = std::fs::metadata(dir.join(crate::release::ledger::FILE)).map_or(0, |ledger| ledger.len());
+        let ledger = dir.join(crate::release::ledger::FILE);
+        let length = || std::fs::metadata(&ledger).map_or(0, |ledger| ledger.len());
+        let before = length();
         let lock = File::create(&path).map_err(|e| Error::io("lock", &path, e))?;
         let begun = Instant::now();
         loop {
@@ -64,7 +66,7 @@ impl Workspace {
             }
         }
         files::recover(dir)?;
-        Ok(Self { dir: dir.to_owned(), _lock: lock, ledger_length })
+        Ok(Self { dir: dir.to_owned(), _lock: lock, ledger_lengths: [before, length()] })
     }
 
     /// The folder.
@@ -74,8 +76,11 @@ impl Workspace {
 
     /// What others wrote into the ledger while this process waited for its turn.
     pub fn meanwhile(&self) -> Result<Vec<Entry>> {
-        let ledger = Ledger::open(&self.dir)?;
-        Ok(ledger.since(self.ledger_length).to_vec())
+        let [before, after] = self.ledger_lengths;
+        if before == after {
+            return Ok(Vec::new());
+        }
+        Ok(Ledger::open(&self.dir)?.between(before, after).to_vec())
     }
 
     /// `tidegate.toml`.

@@ -112,11 +112,13 @@ impl Ledger {
         &self.entries
     }
 
-    /// The lines after the first `length` bytes.
-    pub fn since(&self, length: u64) -> &[Entry] {
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.bytes.len());
-        let before = self.bytes.get(..length).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count();
-        self.entries.get(before..).unwrap_or_default()
+    /// The lines that were added while the file grew from `before` to `after` bytes.
+    pub fn between(&self, before: u64, after: u64) -> &[Entry] {
+        let lines = |length: u64| {
+            let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.bytes.len());
+            self.bytes.get(..length).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count()
+        };
+        self.entries.get(lines(before)..lines(after)).unwrap_or_default()
     }
 
     /// Adds a line.

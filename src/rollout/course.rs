@@ -16,7 +16,7 @@ use super::ramp::{RampRequest, plan};
 use super::standing::CohortStanding;
 use crate::config::{Policy, Span, write_share};
 use crate::error::{Error, Result};
-use crate::release::state::{Event, Facts, Refusal, ReportFacts, State, Status, Step, next};
+use crate::release::state::{Approved, Event, Facts, Refusal, ReportFacts, State, Status, Step, next};
 
 /// How far ahead a step is looked for, in hours.
 const HORIZON: i64 = 24 * 366;
@@ -243,6 +243,7 @@ impl Terms<'_> {
                     share: standing.share,
                     at_once: planned.at_once,
                     ramp: planned.full_span,
+                    until: planned.ramp.map(|ramp| ramp.end()),
                     previous: previous.clone().map(|(cohort, since)| (cohort, (since <= at).then_some(since))),
                 };
                 match self.ask(what, step, at) {
@@ -282,13 +283,22 @@ impl Terms<'_> {
     }
 
     fn ask(&self, what: Taken, step: Step, at: DateTime<Utc>) -> Result<Status, Refusal> {
-        let report = ReportFacts { at, passed: self.policy.validation.required.clone(), failed: Vec::new() };
+        let report = ReportFacts {
+            at,
+            passed: self.policy.validation.required.clone(),
+            failed: Vec::new(),
+            own: self.policy.validation.checks.iter().map(|check| check.id.to_string()).collect(),
+        };
+        // Whoever must approve is taken to do so in time.
+        let approvers = self.policy.approvals.iter().flat_map(|rule| &rule.by);
+        let approvals = approvers.map(|key| Approved { key: key.to_string(), person: key.to_string(), at });
         let facts = Facts {
             frozen: true,
             artifacts: 1,
             urgency: Some(self.urgency),
             report: Some(report),
             step: Some(step),
+            approvals: approvals.collect(),
             ..Facts::default()
         };
         match what {

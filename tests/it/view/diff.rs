@@ -33,6 +33,7 @@ fn an_advance_affects_the_share_of_the_fleet_that_its_ramp_covers() {
     for args in [
         &["rollout", "advance", "1.1.0", "--ramp", "48h", "--to", "50%"][..],
         &["release", "sign", "1.2.0", "--key", "release-1"],
+        &["release", "validate", "1.2.0"],
         &["release", "register", "1.2.0"],
     ] {
         let out = tidegate(&[&["-C", text(&workspace), "--now", now, "-q"], args].concat());

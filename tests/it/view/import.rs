@@ -82,6 +82,7 @@ async fn follows(consistent: bool, delegations: bool) {
         &["release", "manifest", "1.0.0"],
         &["release", "sign", "1.0.0", "--key", "release-1"],
         &["release", "sign", "1.0.0", "--key", "release-2"],
+        &["release", "validate", "1.0.0"],
         &["release", "register", "1.0.0"],
         &["publish", text(&public)],
         &["log", "--verify"],

@@ -53,6 +53,7 @@ impl Story {
             &["release", "manifest", version],
             &["release", "sign", version, "--key", "release-1"],
             &["release", "sign", version, "--key", "release-2"],
+            &["release", "validate", version],
             &["release", "register", version],
             &["release", "validate", version],
         ] {
