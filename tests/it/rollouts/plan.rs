@@ -71,6 +71,7 @@ fn a_plan_comes_true_hour_by_hour_and_ramps_need_no_new_signature() {
     // Planned before anything is signed.
     let planned = plan(&fleet, &spec, &csv, Outlook::default()).unwrap();
     fleet.sign(&spec).unwrap();
+    fleet.validate(&spec);
     fleet.register(&spec).unwrap();
     fleet.validate(&spec);
     let again = plan(&fleet, &spec, &csv, Outlook::default()).unwrap();
