@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chrono::TimeDelta;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
@@ -42,7 +43,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let ui = &context.ui;
     let actor = actor();
-    let taking = Taking { actor: &actor, now: context.now, artifacts: args.artifacts };
+    let taking = Taking { actor: &actor, now: context.now, artifacts: args.artifacts, patience: TimeDelta::zero() };
     if !context.dir.join("metadata").exists() {
         let root = args.root.as_ref().ok_or_else(|| {
             Error::usage(format!("{} is no workspace yet, so --root FILE is needed", context.dir.display()))

@@ -19,6 +19,8 @@ pub const LEFTOVER: &str = "P-LEFTOVER";
 
 /// Objects of one stage that are under way at once.
 const CONCURRENT: usize = 4;
+/// So many roles are written one after the other.
+const ONE_BY_ONE: usize = 16;
 
 /// What a publication did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -64,8 +66,14 @@ pub async fn execute(
     let cleaning = !plan.is_done() && sweep::is_under_way(remote).await?;
     let work = Work { plan, source, remote, counts: &counts, cleaning };
     for stage in [Stage::Target, Stage::Delegated, Stage::Targets, Stage::Snapshot, Stage::Root] {
-        // Roots one by one: a client must never meet a root whose predecessor is missing.
-        let concurrent = if stage == Stage::Root { 1 } else { CONCURRENT };
+        // Roots one by one: a client must never meet a root whose predecessor is missing. And roles, unless they are many: of two
+        // publishers who want the same versions, whoever is first at the first of them then is at all.
+        let one_by_one = match stage {
+            Stage::Root => true,
+            Stage::Delegated => due(stage).count() <= ONE_BY_ONE,
+            _ => false,
+        };
+        let concurrent = if one_by_one { 1 } else { CONCURRENT };
         all(due(stage), concurrent, |object| create(object, work, progress)).await?;
     }
     for object in due(Stage::Timestamp) {

@@ -15,6 +15,7 @@ use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use reqwest::header::HeaderValue;
 use url::Url;
 
 use super::fault::Secrets;
@@ -22,6 +23,7 @@ use super::headers::HeaderRules;
 use super::profile::Profile;
 use super::remote::{Backend, Remote, Writes};
 use super::stream_put::StreamPut;
+use super::upload::PART;
 use super::variables::Variables;
 use crate::error::{Error, Result};
 
@@ -37,6 +39,8 @@ pub struct Options {
     pub retry_for: Duration,
     /// How long one try of a request may take.
     pub timeout: Duration,
+    /// The length of the parts that large files are sent in, four of which are in memory at once. S3 takes none below 5 MiB.
+    pub part: u64,
     /// What objects are served with.
     pub headers: HeaderRules,
     /// Where endpoints, regions and credentials are looked for.
@@ -50,6 +54,7 @@ impl Default for Options {
         Self {
             retry_for: Duration::from_secs(180),
             timeout: REQUEST,
+            part: PART,
             headers: HeaderRules::default(),
             variables: Variables::of_process(),
             memory: None,
@@ -135,7 +140,12 @@ fn folder(path: &Path, place: &str, options: &Options) -> Result<Remote> {
 
 fn s3(url: &Url, options: &Options) -> Result<Remote> {
     let variables = &options.variables;
-    let mut builder = AmazonS3Builder::new();
+    // Asked for by buckets with object lock, besides the checksum itself.
+    let header = ("x-amz-sdk-checksum-algorithm", "SHA256");
+    let headers = [(reqwest::header::HeaderName::from_static(header.0), HeaderValue::from_static(header.1))];
+    let client = ClientOptions::new().with_default_headers(headers.into_iter().collect());
+    // One by one: not every imitation knows how to remove many at once, and nobody is in a hurry.
+    let mut builder = AmazonS3Builder::new().with_client_options(client).with_disable_bulk_delete(true);
     for (key, value) in variables.beginning("AWS_") {
         if let Ok(key) = key.parse() {
             builder = builder.with_config(key, value);
@@ -304,10 +314,10 @@ fn http(url: &Url, options: &Options) -> Result<Remote> {
     Ok(remote)
 }
 
-fn basic(user: &str, password: &str) -> Result<(reqwest::header::HeaderValue, String)> {
+fn basic(user: &str, password: &str) -> Result<(HeaderValue, String)> {
     use base64::Engine as _;
     let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-    let mut value = reqwest::header::HeaderValue::from_str(&format!("Basic {encoded}"))
+    let mut value = HeaderValue::from_str(&format!("Basic {encoded}"))
         .map_err(|error| Error::usage("the user's name or password cannot be sent").with_source(error))?;
     value.set_sensitive(true);
     Ok((value, encoded))

@@ -19,6 +19,7 @@ use super::remote::{Remote, Seen};
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
 use crate::keys::example;
+use crate::metadata::listed_by_version_alone;
 use crate::verify::{RoleFile, Tree, walk};
 
 /// The object whose replacement makes a publication visible.
@@ -106,6 +107,8 @@ pub struct Plan {
     /// The version of the newest root that will be live.
     #[serde(skip)]
     pub(super) root: u64,
+    #[serde(skip)]
+    part: u64,
 }
 
 /// What a plan comes to, by state.
@@ -137,7 +140,7 @@ impl Plan {
                 }
             }
             totals.bytes += object.length;
-            totals.requests += super::upload::requests(object.length);
+            totals.requests += super::upload::requests(object.length, self.part);
         }
         totals
     }
@@ -177,6 +180,7 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Res
         None => 0,
     };
 
+    let agreed = if live.is_some() { source.agreed()? } else { None };
     let mut objects = Vec::new();
     let mut live_roles = Vec::new();
     let mut live_targets = BTreeSet::new();
@@ -188,6 +192,27 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Res
         }
         let before = live.as_ref().and_then(|live| live.snapshot.role(&role.role));
         let unchanged = before.is_some_and(|before| before.version == role.version);
+        // Its bytes are not in the snapshot, and this workspace has signed it since both agreed: so may have another.
+        if unchanged
+            && listed_by_version_alone(&role.role)
+            && agreed.as_ref().is_some_and(|agreed| agreed.get(&role.role) != Some(&role.version))
+        {
+            requests += 1;
+            let there = remote.read(&format!("metadata/{}", role.file), Limits::default().targets_length).await?;
+            if there.is_none_or(|there| *there.bytes != *role.bytes) {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!(
+                        "{} has another version {} of {} than this workspace",
+                        remote.name(),
+                        role.version,
+                        role.role
+                    ),
+                )
+                .rule(BEHIND)
+                .remedy("take over what is published: `tidegate pull PLACE`"));
+            }
+        }
         let ahead = live.is_some() && before.is_none_or(|before| role.version > before.version);
         let before = match before {
             _ if unchanged => tree.role(chain).cloned(),
@@ -237,8 +262,9 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Res
     let live = live.map(|live| live.timestamp.common.version);
     let place = remote.name().to_owned();
     let root = tree.roots.last().map_or(0, |root| root.version);
+    let part = remote.part;
     let snapshot = (snapshot.version, Sha256::digest(&snapshot.bytes).into());
-    Ok(Plan { place, live, timestamp: timestamp.version, objects, notices, requests, seen, snapshot, root })
+    Ok(Plan { place, live, timestamp: timestamp.version, objects, notices, requests, seen, snapshot, root, part })
 }
 
 /// Reads and verifies all metadata of a source, on a thread that may block.

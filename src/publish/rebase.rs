@@ -1,6 +1,8 @@
 //! Getting out of the way of others: what stands against a publication is overcome where nothing conflicts.
 
-use chrono::{DateTime, Utc};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, json};
 use tidegate_client::tuf::Limits;
 
@@ -17,6 +19,9 @@ use crate::keys::KeyRing;
 use crate::metadata::{Edit, METADATA_DIR, timestamp_over};
 use crate::release::ledger::{Happening, Ledger};
 use crate::workspace::Workspace;
+
+/// How often to look whether another publication has finished.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What was done about what stood in the way.
 #[derive(Debug)]
@@ -42,29 +47,61 @@ pub async fn overcome(
     match (error.rule_id(), plan) {
         (Some(RACE | BEHIND), _) => take_over(workspace, settings, remote, ring, taking).await.map(Overcome::TakenOver),
         (Some(LEFTOVER), Some(plan)) => {
-            clear(plan, workspace, settings, remote, ring, taking).await.map(Overcome::Cleared)
+            let leftovers = leftovers(plan, remote).await?;
+            if still_under_way(plan, &leftovers, remote, taking.patience).await? {
+                return take_over(workspace, settings, remote, ring, taking).await.map(Overcome::TakenOver);
+            }
+            let keys = leftovers.into_iter().map(|(key, _)| key).collect();
+            clear(plan, keys, workspace, settings, remote, ring, taking).await.map(Overcome::Cleared)
         }
         _ => Err(error),
+    }
+}
+
+/// What stands in the way of a plan, and when it was written.
+async fn leftovers(plan: &Plan, remote: &Remote) -> Result<Vec<(String, DateTime<Utc>)>> {
+    let mut leftovers = Vec::new();
+    for object in plan.objects.iter().filter(|object| object.ahead && object.state == State::New) {
+        let Content::Bytes(bytes) = &object.content else { continue };
+        let there = remote.read(&object.key, Limits::default().targets_length).await?;
+        if let Some(there) = there.filter(|there| there.bytes != *bytes) {
+            leftovers.push((object.key.clone(), there.written));
+        }
+    }
+    Ok(leftovers)
+}
+
+/// Waits until whoever left these has finished or has had their time. Says whether they have finished: then the timestamp is another one.
+async fn still_under_way(
+    plan: &Plan,
+    leftovers: &[(String, DateTime<Utc>)],
+    remote: &Remote,
+    patience: TimeDelta,
+) -> Result<bool> {
+    let Some(youngest) = leftovers.iter().map(|(_, written)| *written).max() else { return Ok(true) };
+    loop {
+        if !remote.is_still(TIMESTAMP, plan.seen.as_ref()).await? {
+            return Ok(true);
+        }
+        // By the store's clock and ours; that they agree to some minutes is what stores insist on.
+        let left = patience - (Utc::now() - youngest);
+        match left.min(patience).to_std() {
+            Ok(left) if !left.is_zero() => tokio::time::sleep(left.min(LOOK_AGAIN)).await,
+            _ => return Ok(false),
+        }
     }
 }
 
 /// Removes what a publication left that was given up, and makes sure that it cannot go on: the timestamp that it began from is replaced.
 async fn clear(
     plan: &Plan,
+    leftovers: Vec<String>,
     workspace: &Workspace,
     settings: &Settings,
     remote: &Remote,
     ring: &mut KeyRing,
     taking: &Taking<'_>,
 ) -> Result<Vec<String>> {
-    let mut leftovers = Vec::new();
-    for object in plan.objects.iter().filter(|object| object.ahead && object.state == State::New) {
-        let Content::Bytes(bytes) = &object.content else { continue };
-        let there = remote.read(&object.key, Limits::default().targets_length).await?;
-        if there.is_some_and(|there| there.bytes != *bytes) {
-            leftovers.push(object.key.clone());
-        }
-    }
     let seen = plan.seen.as_ref().ok_or_else(|| Error::bug("leftovers before anything was published"))?;
     let repository = workspace.repository()?;
     let ours = repository.must_have("timestamp")?.version;

@@ -52,6 +52,8 @@ pub struct Remote {
     pub(super) secrets: Secrets,
     pub(super) retry_for: Duration,
     pub(super) memory: Option<PathBuf>,
+    /// The length of the parts that large files are sent in.
+    pub(super) part: u64,
     /// Buffers that may be in use at once, whatever is uploaded.
     pub(super) buffers: Arc<Semaphore>,
 }
@@ -129,6 +131,7 @@ impl Remote {
             secrets: Secrets::default(),
             retry_for: options.retry_for,
             memory: options.memory.clone(),
+            part: options.part,
             buffers: Arc::new(Semaphore::new(BUFFERS)),
         }
     }
@@ -260,22 +263,29 @@ impl Remote {
     /// earlier try wrote whose answer was lost.
     async fn put(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>, mode: PutMode) -> Result<Outcome> {
         let begun = Instant::now();
-        let mut tries = 0;
+        let (mut tries, mut gone) = (0, 0);
         let (body, attributes) = self.encode(key, bytes, checked)?;
         loop {
             let options = PutOptions { mode: mode.clone(), attributes: attributes.clone(), ..PutOptions::default() };
-            match self.store.put_opts(&self.key(key), PutPayload::from(body.clone()), options).await {
+            let error = match self.store.put_opts(&self.key(key), PutPayload::from(body.clone()), options).await {
                 Ok(_) => return Ok(Outcome::Written),
-                Err(
-                    StoreError::Precondition { .. } | StoreError::AlreadyExists { .. } | StoreError::NotFound { .. },
-                ) if mode != PutMode::Overwrite => match self.compare(key, bytes).await? {
+                Err(error) => error,
+            };
+            let lost = match &error {
+                StoreError::Precondition { .. } | StoreError::AlreadyExists { .. } => mode != PutMode::Overwrite,
+                // What was to be replaced is not there; but what was to be created needs nothing to be there, save a bucket.
+                StoreError::NotFound { .. } => matches!(mode, PutMode::Update(_)),
+                _ => false,
+            };
+            if lost {
+                match self.compare(key, bytes).await? {
                     Some(outcome) => return Ok(outcome),
-                    // The answer to a race that nobody has won yet (409): S3 asks for another try.
-                    None if mode == PutMode::Create && self.may_retry(begun, &mut tries).await => {}
+                    // Removed meanwhile, or the answer to a race that nobody has won yet (409).
+                    None if mode == PutMode::Create && gone < TRIES => gone += 1,
                     None => return Ok(Outcome::Different),
-                },
-                Err(error) if fault::is_transient(&error) && self.may_retry(begun, &mut tries).await => {}
-                Err(error) => return Err(self.fault("write", key, &error)),
+                }
+            } else if !(fault::is_transient(&error) && self.may_retry(begun, &mut tries).await) {
+                return Err(self.fault("write", key, &error));
             }
         }
     }
@@ -299,7 +309,12 @@ impl Remote {
         let found = match self.store.get_opts(&self.key(key), options).await {
             Ok(found) => found,
             Err(StoreError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(self.fault("look for", key, &error)),
+            // An answer to HEAD cannot say why; one to GET can.
+            Err(error) => {
+                let options = GetOptions { range: Some((0..1).into()), ..GetOptions::default() };
+                let why = self.store.get_opts(&self.key(key), options).await.err();
+                return Err(self.fault("look for", key, why.as_ref().unwrap_or(&error)));
+            }
         };
         let checked = found.attributes.get(&Attribute::Metadata(CHECKED.into()));
         let same = found.meta.size == length

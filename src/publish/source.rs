@@ -1,5 +1,6 @@
 //! A repository that is to be published: a workspace, or what another store holds.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::tuf::path::metadata_file;
 use tokio::runtime::Handle;
 
+use super::published::Published;
 use super::remote::Remote;
 use super::upload::Supply;
 use crate::error::{Error, Kind, Result};
@@ -73,6 +75,17 @@ impl Source {
                 let missing = || Error::trust(format!("metadata/{file} is missing at {}", origin.remote.name()));
                 Ok(seen.ok_or_else(missing)?.bytes.to_vec())
             }
+        }
+    }
+
+    /// The roles' versions when this workspace and what is live last agreed, if it knows.
+    pub(super) fn agreed(&self) -> Result<Option<BTreeMap<String, u64>>> {
+        match &self.0 {
+            From::Workspace { dir, .. } => Ok(match Published::load(dir)? {
+                Some(published) => published.roles(dir)?,
+                None => None,
+            }),
+            From::Store(_) => Ok(None),
         }
     }
 

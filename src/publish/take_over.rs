@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use serde_json::{Map, json};
@@ -64,6 +64,8 @@ pub struct Taking<'a> {
     pub now: DateTime<Utc>,
     /// Whether all artifacts are fetched, too, not only what says how releases fit together.
     pub artifacts: bool,
+    /// For how long another publication that is not complete is taken to be under way, not given up.
+    pub patience: TimeDelta,
 }
 
 /// Takes what is live at `remote` over into a workspace, and keeps what the workspace has changed since both agreed.

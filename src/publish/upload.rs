@@ -22,15 +22,11 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// Parts that large files are sent in; S3 takes none smaller than 5 MiB (but the last).
-const PART: u64 = 8 << 20;
+pub(super) const PART: u64 = 8 << 20;
 /// Buffers of that size in use at once, over all uploads: with them the program stays below 64 MiB.
 pub(super) const BUFFERS: usize = 4;
 /// S3 takes so many parts.
 const MOST_PARTS: u64 = 10_000;
-/// Files up to this size are sent in one request, which can be conditional.
-const SINGLE: u64 = PART;
-/// Above this it is worth a request to find out whether a file is there already.
-const LOOK: u64 = 1 << 20;
 /// How often the arrival of parts is written down.
 const NOTE: Duration = Duration::from_secs(1);
 
@@ -175,17 +171,20 @@ impl Remote {
         sha256: &[u8; 32],
         sent: &(dyn Fn(u64) + Sync),
     ) -> Result<Outcome> {
-        if length > LOOK
+        if length > look(self.part)
             && let Some(found) = self.look(key, length, sha256).await?
             // A plain web server may have kept half of what a publisher sent that was killed; who is alone there mends it.
             && !(found == Outcome::Different && self.is_exclusive() && !self.is_local())
         {
+            // Completed by a try whose answer was lost.
+            forget(self.record(key).as_deref());
             sent(length);
             return Ok(found);
         }
         let job = Job { key, length, sha256, sent };
         let mut reader = supply.open()?;
-        if length <= SINGLE {
+        // What fits into one part is sent in one request, which can be conditional.
+        if length <= self.part {
             let _buffer = self.buffers.acquire().await;
             // One byte more than expected is wanted, so that a file which grew is noticed.
             let (bytes, _) = reader.next(length + 1).await?;
@@ -218,7 +217,7 @@ impl Remote {
         let work = async {
             loop {
                 let _buffer = self.buffers.acquire().await;
-                let (part, _) = reader.next(PART).await?;
+                let (part, _) = reader.next(self.part).await?;
                 if part.is_empty() || reader.read > job.length {
                     break;
                 }
@@ -239,7 +238,7 @@ impl Remote {
 
     /// In parts, several at once; those that an earlier try has sent are not sent again.
     async fn resumable(&self, store: &dyn MultipartStore, job: &Job<'_>, reader: Reader) -> Result<Outcome> {
-        let size = part_size(job.length);
+        let size = part_size(job.length, self.part);
         let path = self.record(job.key);
         let mut record = match path.as_deref().and_then(|path| Record::load(path, self, job.key, size)) {
             Some(record) => record,
@@ -389,7 +388,7 @@ impl Remote {
         let feed = async {
             loop {
                 let _buffer = self.buffers.acquire().await;
-                let (part, _) = reader.next(PART / 8).await?;
+                let (part, _) = reader.next(self.part / 8).await?;
                 if part.is_empty() || reader.read > job.length {
                     break;
                 }
@@ -461,18 +460,23 @@ fn forget(path: Option<&Path>) {
 }
 
 /// The length of the parts of a file: as few MiB more as it takes to need no more parts than there may be.
-fn part_size(length: u64) -> u64 {
-    PART.max(length.div_ceil(MOST_PARTS).next_multiple_of(1 << 20))
+fn part_size(length: u64, part: u64) -> u64 {
+    part.max(length.div_ceil(MOST_PARTS).next_multiple_of(1 << 20))
 }
 
 /// How many requests an upload takes that finds nothing in its way.
-pub(super) fn requests(length: u64) -> u64 {
+pub(super) fn requests(length: u64, part: u64) -> u64 {
     match length {
         // Sent; looked for and sent; looked for, begun, sent in parts, completed.
-        _ if length <= LOOK => 1,
-        _ if length <= SINGLE => 2,
-        _ => 3 + length.div_ceil(part_size(length)),
+        _ if length <= look(part) => 1,
+        _ if length <= part => 2,
+        _ => 3 + length.div_ceil(part_size(length, part)),
     }
+}
+
+/// Above this length it is worth a request to find out whether a file is there already.
+fn look(part: u64) -> u64 {
+    part / 8
 }
 
 #[cfg(test)]
@@ -482,8 +486,8 @@ mod tests {
     #[test]
     fn parts_are_large_enough_for_any_file() {
         for (length, size) in [(1, PART), (80_000 << 20, PART), (80_001 << 20, 9 << 20), (5 << 40, 525 << 20)] {
-            assert_eq!(part_size(length), size, "{length}");
-            assert!(length.div_ceil(part_size(length)) <= MOST_PARTS);
+            assert_eq!(part_size(length, PART), size, "{length}");
+            assert!(length.div_ceil(size) <= MOST_PARTS);
         }
     }
 

@@ -4,6 +4,7 @@ Conditions on writes are atomic here. Requests are not authenticated until `POST
 Prints the URL of the endpoint.
 """
 
+import pathlib
 import sys
 
 import boto3
@@ -17,6 +18,10 @@ s3 = boto3.client(
     "s3", endpoint_url=endpoint, region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
 )
 s3.create_bucket(Bucket="fleet")
+# Anyone may read: the policy that the documentation gives.
+policy = pathlib.Path(__file__).parents[2] / "contrib/iam/public-reader.json"
+policy = policy.read_text().replace("BUCKET", "fleet").replace("PREFIX/", "*")
+s3.put_bucket_policy(Bucket="fleet", Policy=policy)
 print(endpoint, flush=True)
 sys.stdin.read()
 server.stop()

@@ -105,6 +105,11 @@ async fn moto() {
     remote.settle(false, chrono::Utc::now()).await.unwrap();
     assert_eq!(remote.concurrency(), Concurrency::Conditional);
     suite(&s3, &remote, "a/b").await;
+
+    let options = Options { retry_for: std::time::Duration::ZERO, ..s3.options() };
+    let nowhere = Remote::open_with("s3://no-such-bucket/x", &options).unwrap().danger_assume_conditional();
+    let error = publish(&Forge::new(&["early"]), &nowhere).await.unwrap_err();
+    assert!(error.remedy_text().unwrap().contains("make that bucket"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,10 +138,6 @@ async fn refusals(s3: &S3) {
     assert!(said.contains("SignatureDoesNotMatch"), "{said}");
     assert!(!said.contains("not-the-secret-of-anyone"), "{said}");
     assert!(error.remedy_text().unwrap().contains("check the credentials"), "{said}");
-
-    let nowhere = Remote::open_with("s3://no-such-bucket/x", &s3.options()).unwrap();
-    let error = publish(&forge, &nowhere).await.unwrap_err();
-    assert!(error.remedy_text().unwrap().contains("bucket"), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,4 +179,184 @@ async fn a_single_writer_publishes_where_there_are_no_conditions() {
     std::fs::write(&half, "{\"half").unwrap();
     publish(&forge, &remote).await.unwrap();
     audit(&forge, &remote).await;
+}
+
+/// The policies in contrib/iam, against a server that enforces them: each party can do its work, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_party_may_do_its_work_and_no_more() {
+    let Some(s3) = S3::moto() else { return };
+    let policies = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/iam");
+    let policy = |name: &str| format!("{name}={}", policies.join(format!("{name}.json")).display());
+    let python = crate::support::tools::python(&["moto.server", "boto3"]).unwrap();
+    let names = ["release-publisher", "online-refresher", "public-reader"];
+    let users = names.map(policy);
+    let args: Vec<&str> = std::iter::once(s3.endpoint.as_str()).chain(users.iter().map(String::as_str)).collect();
+    let keys = crate::support::script(&python, "iam.py", &args);
+    let remote = |name: &str| {
+        let mut variables = s3.variables();
+        for (variable, value) in &mut variables {
+            match variable.as_str() {
+                "AWS_ACCESS_KEY_ID" => *value = keys[name][0].as_str().unwrap().to_owned(),
+                "AWS_SECRET_ACCESS_KEY" => *value = keys[name][1].as_str().unwrap().to_owned(),
+                _ => {}
+            }
+        }
+        let options = Options { variables: variables.into_iter().collect(), ..s3.options() };
+        Remote::open_with(&format!("s3://{BUCKET}/prod"), &options).unwrap()
+    };
+    let denied = |outcome: tidegate::error::Result<publish::Report>, key: &str| {
+        let error = outcome.unwrap_err();
+        assert!(error.to_string().contains(key), "{error}");
+        assert!(error.remedy_text().unwrap().contains("least privilege"), "{error:?}");
+    };
+    let [mut releaser, mut refresher, reader] = names.map(remote);
+
+    // The release publisher publishes all there is, after probing.
+    let mut forge = workspace();
+    releaser.settle(false, chrono::Utc::now()).await.unwrap();
+    publish(&forge, &releaser).await.unwrap();
+    // The refresher renews and moves a rollout on, and reads back what it wrote.
+    refresher.settle(false, chrono::Utc::now()).await.unwrap();
+    let base = forge.fork();
+    forge.renew(&["timestamp"]);
+    publish(&forge, &refresher).await.unwrap();
+    forge.renew(&["snapshot", "stable.early"]);
+    forge.assign("late", "1.0.0");
+    let source = Source::new(forge.dir());
+    let plan = publish::plan(&source, &refresher, forge.now()).await.unwrap();
+    publish::execute(&plan, &source, &refresher, &|_| {}).await.unwrap();
+    let report = publish::read_back(&plan, &source, &refresher, forge.now()).await.unwrap();
+    assert!(report.ok, "{report}");
+    // It cannot publish a release, a channel, targets, or a root; nor remove anything.
+    let mut thief = forge.fork();
+    thief.release("6.6.6", 66, &[("os.img", b"evil")]);
+    denied(publish(&thief, &refresher).await, "targets/stable/releases/os/6.6.6/");
+    for (role, key) in [("stable", ".stable.json"), ("targets", ".targets.json"), ("root", ".root.json")] {
+        let mut thief = forge.fork();
+        thief.renew(&[role]);
+        denied(publish(&thief, &refresher).await, key);
+    }
+    let cutoff = chrono::Utc::now() + chrono::TimeDelta::seconds(5);
+    let pruning = publish::plan_prune(&releaser, cutoff, cutoff + chrono::TimeDelta::days(2)).await.unwrap();
+    assert!(!pruning.doomed.is_empty());
+    let none = async || Ok(());
+    assert!(publish::prune(&refresher, &pruning, cutoff, none).await.is_err());
+    // The release publisher may, though never what devices start from.
+    assert_eq!(publish::prune(&releaser, &pruning, cutoff, none).await.unwrap(), pruning.doomed.len() as u64);
+    audit(&base, &releaser).await;
+    // The reader reads all of it, and writes nothing.
+    audit(&forge, &reader).await;
+    forge.renew(&["timestamp"]);
+    denied(publish(&forge, &reader).await, ".tidegate/sweep.json");
+    let bytes = bytes::Bytes::from_static(b"x");
+    assert!(reader.create("metadata/99.stable.json", &bytes).await.is_err());
+}
+
+/// Object lock, versions and encryption, where the store has them.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_locks_and_encryption_are_used_where_a_bucket_has_them() {
+    let Some(s3) = S3::moto() else { return };
+    let python = crate::support::tools::python(&["moto.server", "boto3"]).unwrap();
+    crate::support::script(&python, "locked.py", &[&s3.endpoint, "make"]);
+    let variables = s3.variables().into_iter().chain([("AWS_SERVER_SIDE_ENCRYPTION".to_owned(), "AES256".to_owned())]);
+    let options = Options { variables: variables.collect(), ..s3.options() };
+    let remote = Remote::open_with("s3://locked/p", &options).unwrap().danger_assume_conditional();
+    let mut forge = workspace();
+    publish(&forge, &remote).await.unwrap();
+    forge.renew(&["timestamp"]);
+    publish(&forge, &remote).await.unwrap();
+    audit(&forge, &remote).await;
+    let report = crate::support::script(&python, "locked.py", &[&s3.endpoint, "report"]);
+    // Both timestamps are kept; none of the thirteen versions can be removed, but for the one that came in parts, which moto forgets
+    // to lock; all are encrypted.
+    assert_eq!(report, serde_json::json!({"timestamps": 2, "others": 11, "refused": 12, "encrypted": 13}));
+}
+
+/// Metadata that is stored compressed is the same to a device, to an audit, and to the next publication.
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_metadata_is_the_same_metadata() {
+    let Some(s3) = S3::moto() else { return };
+    let headers = publish::HeaderRules { timestamp_max_age: 7, compress: true };
+    let options = Options { headers, ..s3.options() };
+    let remote = Remote::open_with(&format!("s3://{BUCKET}/z"), &options).unwrap().danger_assume_conditional();
+    let mut forge = workspace();
+    publish(&forge, &remote).await.unwrap();
+    assert!(publish::plan(&Source::new(forge.dir()), &remote, forge.now()).await.unwrap().is_done());
+    let object = |key: &str| {
+        let (store, key) = (s3.store(), format!("z/{key}"));
+        async move { store.get(&key.as_str().into()).await.unwrap() }
+    };
+    let root = object("metadata/1.root.json").await;
+    assert_eq!(root.attributes.get(&Attribute::ContentEncoding).unwrap().as_ref(), "gzip");
+    assert!(root.meta.size < forge.root().len() as u64 * 3 / 4, "{} bytes", root.meta.size);
+    let timestamp = object("metadata/timestamp.json").await;
+    assert_eq!(timestamp.attributes.get(&Attribute::CacheControl).unwrap().as_ref(), "public, max-age=7");
+    assert!(timestamp.attributes.get(&Attribute::ContentEncoding).is_none());
+    audit(&forge, &remote).await;
+    // As devices get it, and after a change and an interruption.
+    forge.renew(&["stable.early"]);
+    publish(&forge, &remote).await.unwrap();
+    let origin = std::sync::Arc::new(verify::Repository::open(&s3.url("z")).unwrap());
+    let report = verify::verify(origin, "as devices see it", forge.root(), chrono::Utc::now()).await.unwrap();
+    assert!(report.ok, "{report}");
+}
+
+/// What has arrived is not sent again: finished parts of a file, by another process that knows of them from the workspace alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_taken_up_where_it_was_broken_off() {
+    use crate::support::proxy::{Fault, Proxy};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+    let (s3, forge, memory) = (S3::here().await, workspace(), tempfile::tempdir().unwrap());
+    let parts = Arc::new(Mutex::new(Vec::<String>::new()));
+    let seen = Arc::clone(&parts);
+    // The third part never arrives.
+    let script = Arc::new(move |_: u64, what: &str| {
+        if what.contains("partNumber=3") {
+            return Fault::Error500;
+        }
+        if what.contains("partNumber=") {
+            seen.lock().unwrap().push(what.to_owned());
+        }
+        Fault::None
+    });
+    let proxy = Proxy::start(&s3.endpoint, Duration::from_secs(1), script).await;
+    let open = || {
+        let options = Options { retry_for: Duration::from_millis(500), ..s3.options_at(&proxy.endpoint) };
+        let remote = Remote::open_with(&format!("s3://{BUCKET}/resume"), &options.in_workspace(memory.path())).unwrap();
+        remote.danger_assume_conditional()
+    };
+    let error = publish(&forge, &open()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Io, "{error}");
+    let first = std::mem::take(&mut *parts.lock().unwrap());
+    assert_eq!(first.len(), 2, "{first:?}");
+    let records = memory.path().join(".tidegate/remote/uploads");
+    assert_eq!(std::fs::read_dir(&records).unwrap().count(), 1);
+    let sent = proxy.parts();
+    proxy.heal();
+    let remote = open();
+    publish(&forge, &remote).await.unwrap();
+    let second = proxy.parts() - sent;
+    assert_eq!(second, 1, "only the part that was missing");
+    assert_eq!(std::fs::read_dir(&records).unwrap().count(), 0);
+    audit(&forge, &remote).await;
+}
+
+/// A plain web server that takes any write: SeaweedFS's file service.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_web_server_needs_a_single_writer_and_takes_files_as_they_are_read() {
+    let Some((_weed, url)) = S3::weed_files().await else { return };
+    let options = Options { retry_for: std::time::Duration::from_secs(30), ..Options::default() };
+    let mut remote = Remote::open_with(&format!("{url}/site"), &options).unwrap();
+    let now = chrono::Utc::now();
+    assert_eq!(remote.settle(false, now).await.unwrap_err().rule_id(), Some("P-SINGLE-WRITER"));
+    remote.settle(true, now).await.unwrap();
+    let mut forge = workspace();
+    publish(&forge, &remote).await.unwrap();
+    forge.assign("late", "1.0.0");
+    publish(&forge, &remote).await.unwrap();
+    audit(&forge, &remote).await;
+    let origin = std::sync::Arc::new(verify::Repository::open(&format!("{url}/site")).unwrap());
+    let report = verify::verify(origin, "as devices see it", forge.root(), now).await.unwrap();
+    assert!(report.ok, "{report}");
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 pub(super) use self::access::AccessArgs;
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor, block_on};
-use crate::config::Settings;
+use crate::config::{Settings, Span};
 use crate::error::{Error, Kind, Result};
 use crate::files::Changes;
 use crate::publish::{self, Event, Overcome, Plan, Published, Remote, Report, SWEEP, Source, Taking};
@@ -40,6 +40,9 @@ pub(super) struct Args {
     /// If another publisher was faster, take theirs over and publish on top, where nothing conflicts
     #[arg(long)]
     rebase: bool,
+    /// With --rebase: how long to wait for another publication that is not complete before what it left is removed
+    #[arg(long, value_name = "SPAN", default_value = "2m")]
+    patience: Span,
     /// Do not read back what was published
     #[arg(long)]
     no_verify: bool,
@@ -187,7 +190,8 @@ async fn rebase(
     let workspace = Workspace::open(&context.dir)?;
     let mut ring = workspace.ring(settings, args.passphrase.source())?;
     let actor = actor();
-    let taking = Taking { actor: &actor, now: context.now, artifacts: false };
+    let patience = args.patience.delta();
+    let taking = Taking { actor: &actor, now: context.now, artifacts: false, patience };
     context.ui.status(format_args!("{error}"));
     match publish::overcome(error, plan, &workspace, settings, remote, &mut ring, &taking).await? {
         Overcome::TakenOver(taken) => super::pull::tell(&taken, &context.ui),

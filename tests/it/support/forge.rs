@@ -112,6 +112,16 @@ impl Forge {
         self.now
     }
 
+    /// Lets a minute pass.
+    pub fn later(&mut self) {
+        self.now += TimeDelta::minutes(1);
+    }
+
+    /// Lets time pass until it is as late as in another workspace.
+    pub fn not_before(&mut self, other: &Self) {
+        self.now = self.now.max(other.now);
+    }
+
     /// A second workspace in the state of this one: another checkout.
     pub fn fork(&self) -> Self {
         let folder = tempfile::tempdir().unwrap();

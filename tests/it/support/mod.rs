@@ -4,6 +4,7 @@ pub mod chance;
 pub mod faulty;
 pub mod fleet;
 pub mod forge;
+pub mod proxy;
 pub mod s3;
 pub mod tools;
 

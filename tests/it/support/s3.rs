@@ -27,6 +27,10 @@ pub struct S3 {
     pub endpoint: String,
     /// Where the server keeps its objects as files, one a key, if it does.
     pub folder: Option<PathBuf>,
+    /// The URL of its file service, if it has one.
+    files: Option<String>,
+    /// The URL of the server that it is led by, if it has one.
+    master: Option<String>,
     key: String,
     secret: String,
     _keep: Keep,
@@ -72,7 +76,15 @@ impl S3 {
             }
         });
         let path = folder.path().join(BUCKET);
-        Self { endpoint, folder: Some(path), key: KEY.into(), secret: SECRET.into(), _keep: Keep::Task(task, folder) }
+        Self {
+            endpoint,
+            folder: Some(path),
+            files: None,
+            master: None,
+            key: KEY.into(),
+            secret: SECRET.into(),
+            _keep: Keep::Task(task, folder),
+        }
     }
 
     /// moto: conditional writes are atomic, keys are not checked.
@@ -92,6 +104,8 @@ impl S3 {
         Some(Self {
             endpoint: line.trim().into(),
             folder: None,
+            files: None,
+            master: None,
             key: "test".into(),
             secret: "test".into(),
             _keep: keep,
@@ -111,6 +125,8 @@ impl S3 {
         let (child, endpoint) = start_weed(&weed, folder.path(), &config, &ports);
         let this = Self {
             endpoint,
+            files: Some(format!("http://127.0.0.1:{}", ports[2])),
+            master: Some(format!("http://127.0.0.1:{}", ports[0])),
             folder: None,
             key: KEY.into(),
             secret: SECRET.into(),
@@ -118,6 +134,13 @@ impl S3 {
         };
         this.make_bucket().await;
         Some(this)
+    }
+
+    /// SeaweedFS's file service, a plain web server that takes `PUT`: what keeps it, and its URL.
+    pub async fn weed_files() -> Option<(Self, String)> {
+        let s3 = Self::seaweed().await?;
+        let url = s3.files.clone()?;
+        Some((s3, url))
     }
 
     /// Asks until the server is up and the bucket is there.
@@ -129,11 +152,17 @@ impl S3 {
             // The URL of the bucket itself: that of an object without its name.
             let signed = url.signed_url(reqwest::Method::PUT, &"".into(), Duration::from_secs(60)).await.unwrap();
             match client.put(signed).send().await {
-                Ok(answer) if answer.status().is_success() || answer.status() == 409 => return,
+                Ok(answer) if answer.status().is_success() || answer.status() == 409 => break,
                 _ => tokio::time::sleep(Duration::from_millis(100)).await,
             }
         }
-        panic!("SeaweedFS did not come up");
+        // Volumes made beforehand: the first writers of a collection wait for them otherwise, and many at once wait long.
+        for collection in [BUCKET, ""] {
+            let master = self.master.as_ref().unwrap();
+            let url = format!("{master}/vol/grow?collection={collection}&count=4&replication=000");
+            let grown = client.get(url).send().await.unwrap();
+            assert!(grown.status().is_success(), "SeaweedFS did not come up: {grown:?}");
+        }
     }
 
     fn builder(&self) -> AmazonS3Builder {
