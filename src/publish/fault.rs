@@ -174,7 +174,7 @@ fn brief(text: &str) -> String {
     let text = match (text.split_once('<'), tag("Code")) {
         (Some((before, _)), Some(code)) => {
             let message = tag("Message").unwrap_or_default();
-            format!("{}{code}: {message}", before)
+            format!("{before}{code}: {message}")
         }
         _ => text.to_owned(),
     };

@@ -75,13 +75,12 @@ impl Remote {
             Backend::Folder(_) | Backend::Store(Writes::Conditional) => return Ok(()),
             Backend::Store(Writes::None) => "a plain web server takes any write",
             Backend::Store(Writes::Unknown) => {
-                let conditional = match self.remembered(now) {
-                    Some(known) => known,
-                    None => {
-                        let conditional = self.probe().await?;
-                        self.remember(conditional, now);
-                        conditional
-                    }
+                let conditional = if let Some(known) = self.remembered(now) {
+                    known
+                } else {
+                    let conditional = self.probe().await?;
+                    self.remember(conditional, now);
+                    conditional
                 };
                 if conditional {
                     self.kind = Backend::Store(Writes::Conditional);
@@ -104,8 +103,7 @@ impl Remote {
         let mut random = [0; 12];
         getrandom::fill(&mut random)
             .map_err(|error| Error::bug("no randomness").with_source(std::io::Error::from(error)))?;
-        let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let key = format!("{PROBE}/{name}");
+        let key = format!("{PROBE}/{}", to_hex(&random));
         let conditional = self.race(&key).await;
         // Nothing depends on it: leftovers are small, and `tidegate prune` takes them.
         let _ = self.store.delete(&self.key(&key)).await;

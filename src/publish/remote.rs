@@ -267,10 +267,8 @@ impl Remote {
         let (body, attributes) = self.encode(key, bytes, checked)?;
         loop {
             let options = PutOptions { mode: mode.clone(), attributes: attributes.clone(), ..PutOptions::default() };
-            let error = match self.store.put_opts(&self.key(key), PutPayload::from(body.clone()), options).await {
-                Ok(_) => return Ok(Outcome::Written),
-                Err(error) => error,
-            };
+            let sent = self.store.put_opts(&self.key(key), PutPayload::from(body.clone()), options).await;
+            let Err(error) = sent else { return Ok(Outcome::Written) };
             let lost = match &error {
                 StoreError::Precondition { .. } | StoreError::AlreadyExists { .. } => mode != PutMode::Overwrite,
                 // What was to be replaced is not there; but what was to be created needs nothing to be there, save a bucket.

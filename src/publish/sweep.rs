@@ -83,7 +83,7 @@ impl Marked {
     async fn leave(remote: &Remote, now: DateTime<Utc>) -> Result<Self> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| Error::bug(format!("no randomness: {error}")))?;
-        let id = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let id = tidegate_client::tuf::hash::to_hex(&random);
         let mark = serde_json::to_vec(&Mark { schema: 1, id, begun: now });
         let mark = Bytes::from(mark.map_err(|error| Error::bug("a mark").with_source(error))?);
         let before = remote.read(MARK, MAX_MARK).await?;

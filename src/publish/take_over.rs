@@ -276,10 +276,9 @@ impl Split {
                     .rule(CONFLICT)
                     .remedy("publish them one by one, each before the next ceremony"));
             }
-            match ours.role(role) {
-                Some(file) => edit.put_signed(role, file.bytes.clone()),
-                // Gone here: then the role that delegated to it is among ours.
-                None => continue,
+            // One that is gone here needs nothing: the role that delegated to it is among ours.
+            if let Some(file) = ours.role(role) {
+                edit.put_signed(role, file.bytes.clone());
             }
         }
         for role in ["snapshot", "timestamp"] {

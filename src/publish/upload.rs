@@ -405,8 +405,8 @@ impl Remote {
             drop(pieces);
             Ok::<_, Error>(())
         };
-        let (answer, fed) = tokio::join!(request, feed);
-        fed?;
+        let (answer, supplied) = tokio::join!(request, feed);
+        supplied?;
         answer.map_err(|why| {
             super::fault::fault(
                 format!("cannot write {} at {}", job.key, self.name()),

@@ -98,11 +98,11 @@ async fn case(s3: &S3, scenario: &Scenario, number: u64, fault: Fault, at: u64) 
     let prefix = format!("{}-{number}", scenario.name);
     let place = s3.folder.as_ref().unwrap().join(&prefix);
     let memory = tempfile::tempdir().unwrap();
-    let before = if scenario.before.is_some() {
+    let before = if let Some(before) = &scenario.before {
         let base = s3.folder.as_ref().unwrap().join("base");
         let to = place.clone();
         tokio::task::spawn_blocking(move || forge::copy(&base, &to)).await.unwrap();
-        scenario.before.as_ref().unwrap().version("timestamp")
+        before.version("timestamp")
     } else {
         0
     };

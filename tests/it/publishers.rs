@@ -429,20 +429,23 @@ async fn pruning_while_another_publishes_is_safe_at_every_request() {
             // The very bytes that are to be pruned are wanted again.
             publisher.release("0.9.0", 2, &[("os.img", b"nought"), ("more.img", b"more")]);
             pruner.later();
-            let (pruner, publisher) = (Arc::new(Mutex::new(pruner)), Arc::new(Mutex::new(publisher)));
+            // Each is at work in one of two: the test's own, or one that the script has.
+            let (of_script, own) =
+                if prune_within { (pruner.fork(), publisher) } else { (publisher.fork(), pruner.fork()) };
+            let of_script = Arc::new(tokio::sync::Mutex::new(of_script));
             let reached = Arc::new(AtomicU64::new(0));
             let inner = Arc::new(Mutex::new(None));
             let (count, store, told) = (Arc::clone(&reached), Arc::clone(&memory), Arc::clone(&inner));
-            let (a, b) = (Arc::clone(&pruner), Arc::clone(&publisher));
             let script = move |number: u64, _: &str| {
                 count.fetch_max(number + 1, Ordering::SeqCst);
                 if number == at {
                     let remote = Remote::conditional(Arc::clone(&store), "", "memory");
                     *told.lock().unwrap() = Some(futures::executor::block_on(async {
+                        let forge = of_script.lock().await;
                         if prune_within {
-                            prune(&a.lock().unwrap(), &remote).await.map(drop)
+                            prune(&forge, &remote).await.map(drop)
                         } else {
-                            publish(&b.lock().unwrap(), &remote).await.map(drop)
+                            publish(&forge, &remote).await.map(drop)
                         }
                     }));
                 }
@@ -450,13 +453,11 @@ async fn pruning_while_another_publishes_is_safe_at_every_request() {
             };
             let watched = remote().wrapped(|store| Arc::new(Faulty::new(store, Arc::new(script))));
             let outer = if prune_within {
-                let fork = publisher.lock().unwrap().fork();
-                publish(&fork, &watched).await.map(drop)
+                publish(&own, &watched).await.map(drop)
             } else {
-                let fork = pruner.lock().unwrap().fork();
-                prune(&fork, &watched).await.map(drop)
+                prune(&own, &watched).await.map(drop)
             };
-            audit(&pruner.lock().unwrap().fork(), &remote()).await;
+            audit(&own, &remote()).await;
             if reached.load(Ordering::SeqCst) <= at {
                 outer.unwrap();
                 break;
@@ -468,9 +469,9 @@ async fn pruning_while_another_publishes_is_safe_at_every_request() {
             }
             let word = |outcome: &Result<()>| outcome.as_ref().map_or_else(|e| e.rule_id().unwrap_or("?"), |()| "done");
             let (outer_word, inner_word) = (word(&outer), word(&inner));
-            let (pruned, published) = if prune_within { (inner_word, outer_word) } else { (outer_word, inner_word) };
+            let (of_prune, of_publish) = if prune_within { (inner_word, outer_word) } else { (outer_word, inner_word) };
             assert!(outer.is_ok() || inner.is_ok(), "at {at} neither got through");
-            *outcomes.entry(format!("pruning: {pruned}, publishing: {published}")).or_default() += 1;
+            *outcomes.entry(format!("pruning: {of_prune}, publishing: {of_publish}")).or_default() += 1;
         }
     }
     let total: u64 = outcomes.values().sum();

@@ -70,7 +70,8 @@ async fn suite(s3: &S3, remote: &Remote, prefix: &str) {
             "public, max-age=31536000, immutable"
         };
         assert_eq!(cache, expected, "{}", object.key);
-        let expected = if object.key.ends_with(".json") { "application/json" } else { "application/octet-stream" };
+        let json = std::path::Path::new(&object.key).extension().is_some_and(|extension| extension == "json");
+        let expected = if json { "application/json" } else { "application/octet-stream" };
         // SeaweedFS takes application/octet-stream for none given, and guesses one from the name.
         assert!(
             kind == expected || (expected != "application/json" && kind != "application/json"),

@@ -30,6 +30,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 ///
 /// With several places the first decides: what it takes is copied to the others, which may fail without harm; the next run mends them.
 #[derive(Debug, ClapArgs)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct Args {
     /// Where to: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, https://HOST/PATH (WebDAV), or a folder
     #[arg(required = true, value_name = "PLACE")]

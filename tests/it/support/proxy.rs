@@ -177,7 +177,7 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
         Ok((status, headers, answer.bytes().await.map_err(io::Error::other)?))
     };
     match fault {
-        Fault::None => answer(forward(bytes).await?, |body| whole(body)),
+        Fault::None => Ok(answer(forward(bytes).await?, whole)),
         Fault::Die => {
             last(Fault::Die);
             Err(reset())
@@ -209,10 +209,10 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
         }
         Fault::Truncated => match forward(bytes).await? {
             (_, _, body) if body.is_empty() => Err(reset()),
-            whole => answer(whole, half),
+            whole => Ok(answer(whole, |body| half(&body))),
         },
-        Fault::WrongAnswer => answer(forward(bytes).await?, |body| whole(wrong(body))),
-        Fault::WrongRequest => answer(forward(wrong(bytes)).await?, whole),
+        Fault::WrongAnswer => Ok(answer(forward(bytes).await?, |body| whole(wrong(&body)))),
+        Fault::WrongRequest => Ok(answer(forward(wrong(&bytes)).await?, whole)),
         Fault::Expired => {
             last(Fault::Expired);
             Ok(said(400, "ExpiredToken", "The provided token has expired."))
@@ -231,12 +231,12 @@ async fn handle(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
 fn answer(
     (status, headers, body): (reqwest::StatusCode, reqwest::header::HeaderMap, Bytes),
     send: impl FnOnce(Bytes) -> Body,
-) -> io::Result<Response<Body>> {
+) -> Response<Body> {
     let mut answer = Response::new(send(body));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     answer.headers_mut().remove(hyper::header::TRANSFER_ENCODING);
-    Ok(answer)
+    answer
 }
 
 fn whole(body: Bytes) -> Body {
@@ -244,13 +244,13 @@ fn whole(body: Bytes) -> Body {
 }
 
 /// The first half, and then the end of the connection.
-fn half(body: Bytes) -> Body {
+fn half(body: &Bytes) -> Body {
     let first = body.slice(..body.len() / 2);
     StreamBody::new(stream::iter([Ok(Frame::data(first)), Err(reset())])).boxed()
 }
 
 /// The same bytes but for one in the middle.
-fn wrong(body: Bytes) -> Bytes {
+fn wrong(body: &Bytes) -> Bytes {
     let mut body = body.to_vec();
     let middle = body.len() / 2;
     if let Some(byte) = body.get_mut(middle) {
