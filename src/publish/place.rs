@@ -3,6 +3,7 @@
 //! Credentials come from where each store's own tools take them: variables of the environment, for S3 the profiles of the AWS
 //! command line as well, the roles of instances and containers. They are never taken from a command line, and never shown.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,7 +128,7 @@ fn install_cryptography() {
 
 fn folder(path: &Path, place: &str, options: &Options) -> Result<Remote> {
     // Keys are relative to the root of the file system, so the folder need not exist yet.
-    let root = std::path::absolute(path).map_err(|error| Error::io("find", path, error))?;
+    let root = resolved(path).map_err(|error| Error::io("find", path, error))?;
     let prefix = Key::from_absolute_path(&root)
         .map_err(|error| Error::usage(format!("{place} cannot be published to")).with_source(error))?;
     // Only what is written is durable then, not what a crash forgets.
@@ -136,6 +137,17 @@ fn folder(path: &Path, place: &str, options: &Options) -> Result<Remote> {
     // No folder keeps headers; whatever serves it sets them.
     remote.headers.compress = false;
     Ok(remote)
+}
+
+/// The folder that a path means, whether or not it is there yet: absolute, without links and `..` in what is there.
+fn resolved(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    match (path.canonicalize(), path.parent(), path.file_name()) {
+        (Err(error), Some(parent), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(resolved(parent)?.join(name))
+        }
+        (found, _, _) => found,
+    }
 }
 
 fn s3(url: &Url, options: &Options) -> Result<Remote> {

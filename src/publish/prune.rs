@@ -115,7 +115,7 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     Ok(Pruning { place, live, snapshots, kept, young, foreign, doomed, seen: Some(seen) })
 }
 
-/// Removes what was found. `fence` must renew the timestamp that was live when the plan was made, as [`super::sweep`] tells; it is not
+/// Removes what was found. `fence` must renew the timestamp that was live when the plan was made, so that whoever began before has to begin again; it is not
 /// called where publishers are kept apart by other means, which is then the caller's lock. Gives the number of objects removed.
 pub async fn prune<F>(remote: &Remote, pruning: &Pruning, now: DateTime<Utc>, fence: impl FnOnce() -> F) -> Result<u64>
 where
