@@ -49,7 +49,7 @@ pub enum CommandError {
         source: io::Error,
     },
     /// It took too long, and was killed with all that it had started.
-    #[error("{program}: killed, because it took longer than {} s", limit.as_secs_f32())]
+    #[error("{program}: killed, because it took longer than {limit:?}")]
     TooLong {
         /// The program.
         program: String,

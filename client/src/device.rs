@@ -21,6 +21,7 @@ use serde::Serialize;
 
 pub use builder::DeviceBuilder;
 pub use download::Downloaded;
+pub(crate) use state::Keep;
 pub use state::{InstallState, Record, Release};
 use state::{Kept, Quarantine};
 

@@ -156,7 +156,7 @@ impl Error {
             | Self::BadPath(_)
             | Self::Setting(_)
             | Self::State(_) => Fault::Caller,
-            Self::Fetch(FetchError::Secret { .. } | FetchError::Allowance { .. })
+            Self::Fetch(FetchError::Secret { .. } | FetchError::Authorities { .. } | FetchError::Allowance { .. })
             | Self::Store(_)
             | Self::File { .. }
             | Self::NoRoom { .. }

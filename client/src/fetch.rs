@@ -223,6 +223,14 @@ pub enum FetchError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The certificate authorities that may vouch for the server could not be read.
+    #[error("{url}: {reason}")]
+    Authorities {
+        /// The URL asked for.
+        url: String,
+        /// What is wrong with them.
+        reason: String,
+    },
     /// The device may fetch no more for now, by its own settings.
     #[error("{url}: the {bytes} bytes that this device may fetch are used up until {until}")]
     Allowance {

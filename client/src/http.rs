@@ -8,11 +8,12 @@ mod pace;
 mod tls;
 
 use std::io::{self, BufRead as _, BufReader, Read};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use flate2::bufread::GzDecoder;
 use ureq::http::{HeaderMap, StatusCode, Uri, header};
+use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector, TcpConnector};
 use ureq::{Agent, Timeout};
@@ -91,7 +92,7 @@ impl Default for HttpOptions {
             redirects: 5,
             user_agent: concat!("tidegate-device/", env!("CARGO_PKG_VERSION")).into(),
             proxy: Proxy::Environment,
-            authorities: Authorities::built_in(),
+            authorities: Authorities::system(),
             identity: None,
             authorization: None,
         }
@@ -100,7 +101,10 @@ impl Default for HttpOptions {
 
 /// Fetches `http:` and `https:` URLs.
 pub struct HttpFetch {
-    agent: Agent,
+    plain: Agent,
+    /// Made when it is needed: reading a system's authorities takes longer than everything else.
+    secure: OnceLock<Result<Agent, TlsError>>,
+    proxy: Option<ureq::Proxy>,
     options: HttpOptions,
     patience: Patience,
     clock: Arc<dyn Monotonic>,
@@ -114,31 +118,28 @@ impl HttpFetch {
 
     /// A fetcher with these options, that measures throughput by this clock.
     pub fn with_options(options: HttpOptions, clock: Arc<dyn Monotonic>) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            // Followed here, where the rules are.
-            .max_redirects(0)
-            .max_response_header_size(32 * 1024)
-            .timeout_resolve(Some(options.connect_timeout))
-            .timeout_connect(Some(options.connect_timeout))
-            .timeout_send_request(Some(options.response_timeout))
-            .timeout_recv_response(Some(options.response_timeout))
-            .user_agent(&options.user_agent)
-            .proxy(match &options.proxy {
-                Proxy::Environment => ureq::Proxy::try_from_env(),
-                Proxy::None => None,
-                Proxy::Url(url) => Some(url.0.clone()),
-            })
-            .tls_config(tls::config(&options.authorities, options.identity.as_ref()))
-            .build();
         let patience = Patience::new();
-        let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(TcpConnector::default())
-                .chain(PatientConnector(patience.clone()))
-                .chain(RustlsConnector::default());
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
-        Self { agent, options, patience, clock }
+        let proxy = match &options.proxy {
+            Proxy::Environment => ureq::Proxy::try_from_env(),
+            Proxy::None => None,
+            Proxy::Url(url) => Some(url.0.clone()),
+        };
+        let plain = agent(&options, proxy.clone(), &patience, tls::none());
+        Self { plain, secure: OnceLock::new(), proxy, options, patience, clock }
+    }
+
+    /// What asks for this URL.
+    fn agent(&self, url: &str) -> Result<&Agent, FetchError> {
+        let by_tls = |proxy: &ureq::Proxy| proxy.protocol() == ureq::ProxyProtocol::Https;
+        if !is_secure(url) && !self.proxy.as_ref().is_some_and(by_tls) {
+            return Ok(&self.plain);
+        }
+        let make = || {
+            let tls = tls::config(&self.options.authorities, self.options.identity.as_ref())?;
+            Ok(agent(&self.options, self.proxy.clone(), &self.patience, tls))
+        };
+        let agent = self.secure.get_or_init(make).as_ref();
+        agent.map_err(|e| FetchError::Authorities { url: url.to_owned(), reason: e.to_string() })
     }
 
     /// One request and its answer, redirects not followed.
@@ -150,9 +151,10 @@ impl HttpFetch {
             }
             None => None,
         };
+        let agent = self.agent(url)?;
         let encodings = if request.kind == Kind::Metadata { "gzip" } else { "identity" };
         let call = || {
-            let mut builder = self.agent.get(url).header(header::ACCEPT_ENCODING, encodings);
+            let mut builder = agent.get(url).header(header::ACCEPT_ENCODING, encodings);
             if request.offset > 0 {
                 builder = builder.header(header::RANGE, format!("bytes={}-", request.offset));
             }
@@ -308,6 +310,32 @@ impl Fetch for HttpFetch {
             }
         }
     }
+}
+
+fn agent(options: &HttpOptions, proxy: Option<ureq::Proxy>, patience: &Patience, tls: TlsConfig) -> Agent {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        // Followed here, where the rules are.
+        .max_redirects(0)
+        .max_response_header_size(32 * 1024)
+        .timeout_resolve(Some(options.connect_timeout))
+        .timeout_connect(Some(options.connect_timeout))
+        .timeout_send_request(Some(options.response_timeout))
+        .timeout_recv_response(Some(options.response_timeout))
+        .user_agent(&options.user_agent)
+        .proxy(proxy)
+        .tls_config(tls)
+        .build();
+    let connector =
+        ().chain(ConnectProxyConnector::default())
+            .chain(TcpConnector::default())
+            .chain(PatientConnector(patience.clone()))
+            .chain(RustlsConnector::default());
+    Agent::with_parts(config, connector, DefaultResolver::default())
+}
+
+fn is_secure(url: &str) -> bool {
+    url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"))
 }
 
 fn is_hang_up(error: &io::Error) -> bool {

@@ -34,7 +34,7 @@
 
 mod form;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::device::Release;
 use crate::model::time::{self, Instant};
@@ -43,20 +43,19 @@ use crate::model::time::{self, Instant};
 pub type Place = String;
 
 /// The state of a device's update, with what is remembered from one attempt to the next.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Machine {
     /// The state.
     pub state: State,
     /// How many checks, downloads and installations failed in a row; waiting grows with it.
-    #[serde(default)]
     pub failures: u32,
     /// How often one release was begun to be installed without becoming confirmed or failing for good.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub begun: Option<Begun>,
 }
 
 /// Attempts at one release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Begun {
     /// The release's sequence.
     pub sequence: u64,
@@ -65,8 +64,8 @@ pub struct Begun {
 }
 
 /// Where an update stands.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "form::Form", into = "form::Form")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(into = "form::Form")]
 pub enum State {
     /// There is nothing to do until the next check.
     #[default]
@@ -143,12 +142,12 @@ pub enum State {
 }
 
 /// A release on its way onto the device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attempt {
     /// The release.
     pub release: Release,
     /// What ran when the attempt began; `None` if the installer does not tell.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Place>,
 }
 

@@ -25,7 +25,7 @@ mod window;
 use std::collections::BTreeSet;
 
 use chrono::TimeDelta;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 pub use window::{Days, UtcOffset, Window};
 
@@ -36,15 +36,13 @@ use crate::model::manifest::Urgency;
 use crate::model::time::{self, Instant};
 
 /// What the owner of a device allows. The default allows everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
     /// When to install and restart; empty for any time.
     pub windows: Vec<Window>,
     /// What the windows' local time is ahead of UTC, if the device has no fact `utc-offset`, such as `+02:00`.
     pub utc_offset: UtcOffset,
     /// Whether downloads may run outside the windows. Default: they may.
-    #[serde(deserialize_with = "form::enabled")]
     pub download_any_time: form::Enabled,
     /// Whether, and for how long, the user may put an update off.
     pub deferral: DeferralRule,
@@ -57,7 +55,7 @@ pub struct Policy {
 }
 
 /// The rules that a security release passes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overrides(BTreeSet<Rule>);
 
 impl Default for Overrides {
@@ -67,17 +65,14 @@ impl Default for Overrides {
 }
 
 /// How users may put updates off.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeferralRule {
     /// The longest time from the first deferral of a release; zero if users may not defer.
-    #[serde(deserialize_with = "form::duration")]
     pub limit: TimeDelta,
 }
 
 /// What may be done on a network that costs money.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Metered {
     /// Everything.
     #[default]
@@ -89,15 +84,15 @@ pub enum Metered {
 }
 
 /// What the user asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Deferral {
     /// The release that is put off, by its sequence.
     pub sequence: u64,
     /// When it was put off for the first time.
-    #[serde(with = "time::text")]
+    #[serde(serialize_with = "time::text::serialize")]
     pub since: Instant,
     /// Until when it is put off.
-    #[serde(with = "time::text")]
+    #[serde(serialize_with = "time::text::serialize")]
     pub until: Instant,
 }
 
@@ -140,8 +135,7 @@ pub struct Situation<'a> {
 }
 
 /// A rule of the policy. The ids are stable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     /// Installations happen in maintenance windows.
     Windows,

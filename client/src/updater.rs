@@ -14,7 +14,7 @@
 //! the device forget or stop, not trust.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
@@ -22,7 +22,9 @@ use crate::error::Error;
 use crate::fetch::{Fetch, Reply, Request};
 use crate::store::{LONGEST_SEGMENT, Store, StoreError};
 use crate::tuf;
+use crate::tuf::fields::Fields;
 use crate::tuf::hash::{Checker, to_hex};
+use crate::tuf::json;
 use crate::tuf::path::{TargetPath, metadata_file};
 use crate::tuf::{Chain, Found, Freshness, Limits, Search, Step, TrustedSet};
 
@@ -78,10 +80,18 @@ pub struct Repair {
 }
 
 /// The server's tag for the timestamp with this hash.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 struct Tag {
     etag: String,
     sha256: String,
+}
+
+impl Tag {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let value = json::parse(bytes).ok()?;
+        let mut fields = Fields::of(&value, "").ok()?;
+        Some(Self { etag: fields.text("etag").ok()?.to_owned(), sha256: fields.text("sha256").ok()?.to_owned() })
+    }
 }
 
 const TAG: &str = "timestamp.etag";
@@ -267,7 +277,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         let name = "timestamp.json";
         let stored = self.load_twice(name, self.limits.timestamp_length, trusted, TrustedSet::load_timestamp)?;
         let hash = stored.as_ref().map(|bytes| to_hex(&Sha256::digest(bytes)));
-        let tag = self.load(TAG, 4096)?.and_then(|bytes| serde_json::from_slice::<Tag>(&bytes).ok());
+        let tag = self.load(TAG, 4096)?.and_then(|bytes| Tag::read(&bytes));
         let usable = tag.as_ref().filter(|tag| Some(&tag.sha256) == hash.as_ref()).map(|tag| tag.etag.as_str());
         // 5.4.1
         let url = self.repository.metadata(&metadata_file("timestamp", None));

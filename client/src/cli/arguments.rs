@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use serde::Deserialize;
+use serde_json::Value as Json;
 
 use super::help;
 use super::setup::{InstallerSetting, NetworkSetting, PollSetting, Program, TrialSetting};
@@ -12,6 +12,7 @@ use crate::model::facts::TypedFact;
 use crate::model::time::{self, Instant};
 use crate::policy::Policy;
 use crate::policy::form::parse_duration;
+use crate::tuf::fields::{Fault, Fields};
 
 /// A command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,8 +66,7 @@ pub(super) struct Arguments {
 }
 
 /// Settings as they are given, in a file or as options; all of them may be absent.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 pub(super) struct Given {
     pub(super) root: Option<PathBuf>,
     pub(super) repository: Option<String>,
@@ -79,7 +79,7 @@ pub(super) struct Given {
     pub(super) hardware: Option<String>,
     pub(super) factory_version: Option<String>,
     pub(super) factory_sequence: Option<u64>,
-    pub(super) facts: Option<serde_json::Value>,
+    pub(super) facts: Option<Json>,
     pub(super) slot: Option<PathBuf>,
     // What follows is set in the file only.
     pub(super) installer: Option<InstallerSetting>,
@@ -88,9 +88,50 @@ pub(super) struct Given {
     pub(super) poll: Option<PollSetting>,
     pub(super) network: Option<NetworkSetting>,
     pub(super) reserve: Option<u64>,
-    pub(super) system_facts: Option<bool>,
+    pub(super) system_facts: bool,
     pub(super) facts_file: Option<PathBuf>,
     pub(super) facts_program: Option<Program>,
+}
+
+impl Given {
+    /// Reads a settings file's content.
+    pub(super) fn read(value: &Json) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, "")?;
+        let given = Self {
+            root: path(&mut fields, "root")?,
+            repository: text(&mut fields, "repository")?,
+            metadata_url: text(&mut fields, "metadata_url")?,
+            targets_url: text(&mut fields, "targets_url")?,
+            state_dir: path(&mut fields, "state_dir")?,
+            device_id: text(&mut fields, "device_id")?,
+            channel: text(&mut fields, "channel")?,
+            product: text(&mut fields, "product")?,
+            hardware: text(&mut fields, "hardware")?,
+            factory_version: text(&mut fields, "factory_version")?,
+            factory_sequence: fields.optional_u64("factory_sequence")?,
+            facts: fields.optional("facts").cloned(),
+            slot: path(&mut fields, "slot")?,
+            installer: fields.optional_part("installer", InstallerSetting::read)?,
+            trial: fields.optional_part("trial", TrialSetting::read)?,
+            policy: fields.optional_part("policy", Policy::read)?,
+            poll: fields.optional_part("poll", PollSetting::read)?,
+            network: fields.optional_part("network", NetworkSetting::read)?,
+            reserve: fields.optional_u64("reserve")?,
+            system_facts: fields.bool_or("system_facts", false)?,
+            facts_file: path(&mut fields, "facts_file")?,
+            facts_program: fields.optional_part("facts_program", Program::read)?,
+        };
+        fields.finish()?;
+        Ok(given)
+    }
+}
+
+fn text(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<String>, Fault> {
+    Ok(fields.optional_text(key)?.map(str::to_owned))
+}
+
+pub(super) fn path(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<PathBuf>, Fault> {
+    Ok(fields.optional_text(key)?.map(PathBuf::from))
 }
 
 /// What was asked for.

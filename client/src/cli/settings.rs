@@ -84,7 +84,7 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
 /// Where facts come from, the least telling first.
 fn sources(file: &Given, folder: &Path, typed: &[TypedFact]) -> Result<Vec<FactSource>, Error> {
     let mut sources = Vec::new();
-    if file.system_facts.unwrap_or(false) {
+    if file.system_facts {
         sources.push(FactSource::System("/".into()));
     }
     if let Some(value) = &file.facts {
@@ -128,7 +128,7 @@ fn to_url(text: &str) -> Result<String, Error> {
 fn read_file(path: &Path) -> Result<Given, Error> {
     let wrong = |e: &dyn std::fmt::Display| Error::Setting(format!("{}: {e}", path.display()));
     let value = json::parse(&read(path)?).map_err(|e| wrong(&e))?;
-    let mut given: Given = serde_json::from_value(value).map_err(|e| wrong(&e))?;
+    let mut given = Given::read(&value).map_err(|e| wrong(&e))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     for path in [&mut given.root, &mut given.state_dir, &mut given.slot].into_iter().flatten() {
         *path = folder.join(&path);

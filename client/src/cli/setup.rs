@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
 
+use super::arguments::path;
 use crate::agent::{AgentOptions, Health, HealthCommand, Schedule};
 use crate::clock::{BUILT, FlooredClock, SystemClock};
 use crate::command::Command;
@@ -16,58 +17,41 @@ use crate::http::{Authorities, Authorization, HttpFetch, HttpOptions, Identity, 
 use crate::install::{BootHook, CommandInstaller, DirectoryInstaller, FileSlot, Installer, SlotImage, SlotInstaller};
 use crate::machine::Tolerance;
 use crate::policy::form::parse_duration;
+use crate::tuf::fields::{Fault, Fields, expected, quoted, texts};
 
 /// A program with a time limit: `["program", "argument"]`, or `{"program": [..], "limit": "30s"}`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "a program must be a list of words, or {\"program\": [..], \"limit\": \"30s\"}")]
-pub(super) enum Program {
-    Words(Vec<String>),
-    Limited(LimitedProgram),
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct LimitedProgram {
-    program: Vec<String>,
-    limit: Span,
-}
-
-/// A duration, such as `90s` or `7d`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Span(pub(super) Duration);
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        parse_duration(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
-    }
+#[derive(Debug, Clone)]
+pub(super) struct Program {
+    words: Vec<String>,
+    limit: Option<Duration>,
 }
 
 impl Program {
-    pub(super) fn command(&self, limit: Duration) -> Command {
-        match self {
-            Self::Words(words) => Command::new(words.clone(), limit),
-            Self::Limited(program) => Command::new(program.program.clone(), program.limit.0),
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        if value.is_array() {
+            return Ok(Self { words: texts(value, at)?, limit: None });
         }
+        if !value.is_object() {
+            return Err(expected("a list of words, or {\"program\": [..], \"limit\": \"30s\"}", value, at));
+        }
+        let mut fields = Fields::of(value, at)?;
+        let program =
+            Self { words: fields.part("program", texts)?, limit: Some(fields.meant("limit", parse_duration)?) };
+        fields.finish()?;
+        Ok(program)
     }
 
-    fn words(&self) -> &[String] {
-        match self {
-            Self::Words(words) => words,
-            Self::Limited(program) => &program.program,
-        }
+    pub(super) fn command(&self, limit: Duration) -> Command {
+        Command::new(self.words.clone(), self.limit(limit))
     }
 
     fn limit(&self, otherwise: Duration) -> Duration {
-        match self {
-            Self::Words(_) => otherwise,
-            Self::Limited(program) => program.limit.0,
-        }
+        self.limit.unwrap_or(otherwise)
     }
 }
 
 /// Where releases go.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub(super) enum InstallerSetting {
     File { path: PathBuf },
     Slots { images: Vec<SlotImage>, boot: Program },
@@ -79,6 +63,28 @@ const HOOK: Duration = Duration::from_secs(30);
 const INSTALLATION: Duration = Duration::from_secs(3600);
 
 impl InstallerSetting {
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let place = |fields: &mut Fields<'_>| fields.text("path").map(PathBuf::from);
+        let setting = match fields.text("kind")? {
+            "file" => Self::File { path: place(&mut fields)? },
+            "slots" => Self::Slots {
+                images: fields.list("images", usize::MAX, image)?,
+                boot: fields.part("boot", Program::read)?,
+            },
+            "command" => Self::Command { program: fields.part("program", Program::read)? },
+            "directory" => {
+                Self::Directory { path: place(&mut fields)?, unpack: fields.optional_part("unpack", Program::read)? }
+            }
+            other => {
+                let why = format!("{} is unknown: use one of file, slots, command, directory", quoted(other));
+                return Err(Fault::new(fields.at("kind"), why));
+            }
+        };
+        fields.finish()?;
+        Ok(setting)
+    }
+
     pub(super) fn installer(&self, folder: &Path) -> Result<Box<dyn Installer + Send>, Error> {
         Ok(match self {
             Self::File { path } => Box::new(FileSlot::new(folder.join(path))),
@@ -88,17 +94,17 @@ impl InstallerSetting {
                     a: folder.join(&image.a),
                     b: folder.join(&image.b),
                 };
-                let boot = BootHook::new(boot.words().to_vec(), boot.limit(HOOK));
+                let boot = BootHook::new(boot.words.clone(), boot.limit(HOOK));
                 let slots = SlotInstaller::new(images.iter().map(place).collect(), boot);
                 Box::new(slots.map_err(|e| Error::Setting(format!("installer: {e}")))?)
             }
             Self::Command { program } => {
-                Box::new(CommandInstaller::new(program.words().to_vec(), program.limit(INSTALLATION)))
+                Box::new(CommandInstaller::new(program.words.clone(), program.limit(INSTALLATION)))
             }
             Self::Directory { path, unpack } => {
                 let directory = DirectoryInstaller::new(folder.join(path));
                 Box::new(match unpack {
-                    Some(unpack) => directory.unpack(unpack.words().to_vec(), unpack.limit(INSTALLATION)),
+                    Some(unpack) => directory.unpack(unpack.words.clone(), unpack.limit(INSTALLATION)),
                     None => directory,
                 })
             }
@@ -106,46 +112,66 @@ impl InstallerSetting {
     }
 }
 
+fn image(value: &Value, at: &str) -> Result<SlotImage, Fault> {
+    let mut fields = Fields::of(value, at)?;
+    let image = SlotImage {
+        artifact: fields.optional_text("artifact")?.map(str::to_owned),
+        a: fields.text("a")?.into(),
+        b: fields.text("b")?.into(),
+    };
+    fields.finish()?;
+    Ok(image)
+}
+
 /// How a new release proves itself.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct TrialSetting {
     /// `"by-hand"`, or a program.
     health: Option<HealthSetting>,
-    within: Option<Span>,
-    every: Option<Span>,
+    within: Option<Duration>,
+    every: Option<Duration>,
     boots: Option<u32>,
     attempts: Option<u32>,
     restart: Option<Program>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "trial.health must be \"by-hand\", a program with its arguments, or a program with a limit"
-)]
+#[derive(Debug, Clone)]
 enum HealthSetting {
-    ByHand(ByHand),
+    ByHand,
     Program(Program),
 }
 
-#[derive(Debug, Clone, Deserialize)]
-enum ByHand {
-    #[serde(rename = "by-hand")]
-    ByHand,
-}
-
 impl TrialSetting {
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let setting = Self {
+            health: fields.optional_part("health", |value, at| match value {
+                Value::String(word) if word == "by-hand" => Ok(HealthSetting::ByHand),
+                Value::String(_) => {
+                    Err(expected("\"by-hand\", a program with its arguments, or a program with a limit", value, at))
+                }
+                program => Program::read(program, at).map(HealthSetting::Program),
+            })?,
+            within: fields.optional_meant("within", parse_duration)?,
+            every: fields.optional_meant("every", parse_duration)?,
+            boots: fields.optional_u32("boots")?,
+            attempts: fields.optional_u32("attempts")?,
+            restart: fields.optional_part("restart", Program::read)?,
+        };
+        fields.finish()?;
+        Ok(setting)
+    }
+
     /// `otherwise` is how health is found out if nothing is set.
     pub(super) fn options(&self, otherwise: Health) -> AgentOptions {
         let tolerance = Tolerance::default();
         let health = match &self.health {
             None => otherwise,
-            Some(HealthSetting::ByHand(ByHand::ByHand)) => Health::ByHand,
+            Some(HealthSetting::ByHand) => Health::ByHand,
             Some(HealthSetting::Program(program)) => Health::Command(HealthCommand {
                 command: program.command(HOOK),
-                within: self.within.map_or(Duration::from_secs(300), |span| span.0),
-                every: self.every.map_or(Duration::from_secs(10), |span| span.0),
+                within: self.within.unwrap_or(Duration::from_secs(300)),
+                every: self.every.unwrap_or(Duration::from_secs(10)),
             }),
         };
         AgentOptions {
@@ -161,30 +187,38 @@ impl TrialSetting {
 }
 
 /// When to ask the repository.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PollSetting {
-    interval: Option<Span>,
-    first_within: Option<Span>,
+    interval: Option<Duration>,
+    first_within: Option<Duration>,
 }
 
 impl PollSetting {
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let setting = Self {
+            interval: fields.optional_meant("interval", parse_duration)?,
+            first_within: fields.optional_meant("first_within", parse_duration)?,
+        };
+        fields.finish()?;
+        Ok(setting)
+    }
+
     pub(super) fn schedule(self) -> Schedule {
         let otherwise = Schedule::default();
         Schedule {
-            interval: self.interval.map_or(otherwise.interval, |span| span.0.max(Duration::from_secs(1))),
-            first_within: self.first_within.map_or(otherwise.first_within, |span| span.0),
+            interval: self.interval.map_or(otherwise.interval, |span| span.max(Duration::from_secs(1))),
+            first_within: self.first_within.unwrap_or(otherwise.first_within),
         }
     }
 }
 
 /// How to reach the repository.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct NetworkSetting {
     /// A URL, or `"none"`. Default: what the environment says.
     proxy: Option<String>,
-    /// A file, or `"system"`. Default: the built-in list.
+    /// A file, or `"system"`, which is the default.
     ca: Option<String>,
     client_certificate: Option<PathBuf>,
     client_key: Option<PathBuf>,
@@ -194,8 +228,7 @@ pub(super) struct NetworkSetting {
     allowance: Option<AllowanceSetting>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 struct AuthorizationSetting {
     file: Option<PathBuf>,
     program: Option<Program>,
@@ -203,14 +236,50 @@ struct AuthorizationSetting {
     server: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy)]
 struct AllowanceSetting {
     bytes: u64,
-    per: Span,
+    per: Duration,
+}
+
+impl AuthorizationSetting {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let setting = Self {
+            file: path(&mut fields, "file")?,
+            program: fields.optional_part("program", Program::read)?,
+            server: fields.optional_text("server")?.map(str::to_owned),
+        };
+        fields.finish()?;
+        Ok(setting)
+    }
+}
+
+impl AllowanceSetting {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let setting = Self { bytes: fields.u64("bytes")?, per: fields.meant("per", parse_duration)? };
+        fields.finish()?;
+        Ok(setting)
+    }
 }
 
 impl NetworkSetting {
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let setting = Self {
+            proxy: fields.optional_text("proxy")?.map(str::to_owned),
+            ca: fields.optional_text("ca")?.map(str::to_owned),
+            client_certificate: path(&mut fields, "client_certificate")?,
+            client_key: path(&mut fields, "client_key")?,
+            authorization: fields.optional_part("authorization", AuthorizationSetting::read)?,
+            rate: fields.optional_u64("rate")?,
+            allowance: fields.optional_part("allowance", AllowanceSetting::read)?,
+        };
+        fields.finish()?;
+        Ok(setting)
+    }
+
     /// What fetches. Paths are relative to `folder`; `metadata` is the metadata's URL.
     pub(super) fn fetch(&self, folder: &Path, metadata: &str, state: &Path) -> Result<Box<dyn Fetch + Send>, Error> {
         let http = HttpFetch::with_options(self.options(folder, metadata)?, Arc::new(SystemClock::new()));
@@ -219,7 +288,7 @@ impl NetworkSetting {
             throttle = throttle.rate(rate);
         }
         if let Some(AllowanceSetting { bytes, per }) = self.allowance {
-            let per = TimeDelta::from_std(per.0).unwrap_or(TimeDelta::MAX);
+            let per = TimeDelta::from_std(per).unwrap_or(TimeDelta::MAX);
             let clock = FlooredClock::new(SystemClock::new(), BUILT);
             throttle = throttle.allowance(Allowance::new(bytes, per, state.join("traffic.json"), clock));
         }
@@ -230,13 +299,8 @@ impl NetworkSetting {
         let read = |path: &Path| super::settings::read(&folder.join(path));
         let wrong = |what: &str, e: &dyn std::fmt::Display| Error::Setting(format!("network.{what}: {e}"));
         let authorities = match self.ca.as_deref() {
-            None => Authorities::built_in(),
-            Some(ca) => {
-                let none =
-                    || Error::Setting("network.ca: this system keeps no authorities in any of the usual files".into());
-                let path = if ca == "system" { Authorities::system_file().ok_or_else(none)? } else { ca.into() };
-                Authorities::from_pem(&read(&path)?).map_err(|e| wrong("ca", &e))?
-            }
+            None | Some("system") => Authorities::system(),
+            Some(ca) => Authorities::from_pem(&read(ca.as_ref())?).map_err(|e| wrong("ca", &e))?,
         };
         let identity = match (&self.client_certificate, &self.client_key) {
             (Some(certificate), key) => {

@@ -4,8 +4,7 @@
 //! with the higher number counts. So neither a stop between two writes nor damage to one copy makes a device forget which
 //! sequence it has reached.
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::error::Error;
@@ -14,6 +13,7 @@ use crate::model::digest::Digest;
 use crate::model::name::Name;
 use crate::model::version::Version;
 use crate::store::{DirStore, Store as _, StoreError};
+use crate::tuf::fields::{Fault, Fields};
 use crate::tuf::json;
 use crate::updater::Repair;
 
@@ -24,7 +24,7 @@ const MAX_QUARANTINED: usize = 256;
 const SCHEMA: u64 = 1;
 
 /// What was installed last.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// The product.
     pub product: Name,
@@ -35,12 +35,12 @@ pub struct Record {
     /// How far it has proved itself.
     pub state: InstallState,
     /// What was there before, if this program installed that too.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<Release>,
 }
 
 /// Which release it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Release {
     /// Its version.
     pub version: Version,
@@ -51,7 +51,7 @@ pub struct Release {
 }
 
 /// How far an installed release has proved itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InstallState {
     /// Its bytes are in place; it may not run yet.
@@ -63,7 +63,7 @@ pub enum InstallState {
 }
 
 /// Releases that failed on this device.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Quarantine {
     pub(super) releases: Vec<Quarantined>,
 }
@@ -78,6 +78,51 @@ impl Quarantine {
     }
 }
 
+/// A value that can be kept.
+pub(crate) trait Keep: Serialize + Clone {
+    /// Reads what was written.
+    fn read(value: &Value, at: &str) -> Result<Self, Fault>;
+}
+
+impl Keep for Release {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        Ok(Self {
+            version: fields.version("version")?,
+            sequence: fields.u64("sequence")?,
+            sha256: fields.parsed("sha256")?,
+        })
+    }
+}
+
+impl Keep for Record {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        const STATES: [(&str, InstallState); 3] = [
+            ("installed", InstallState::Installed),
+            ("trial", InstallState::Trial),
+            ("confirmed", InstallState::Confirmed),
+        ];
+        let mut fields = Fields::of(value, at)?;
+        Ok(Self {
+            product: fields.parsed("product")?,
+            channel: fields.parsed("channel")?,
+            release: fields.part("release", Release::read)?,
+            state: fields.one_of("state", &STATES)?,
+            previous: fields.optional_part("previous", Release::read)?,
+        })
+    }
+}
+
+impl Keep for Quarantine {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let releases = Fields::of(value, at)?.list("releases", usize::MAX, |value, at| {
+            let mut fields = Fields::of(value, at)?;
+            Ok(Quarantined { sequence: fields.u64("sequence")?, sha256: fields.parsed("sha256")? })
+        });
+        Ok(Self { releases: releases? })
+    }
+}
+
 /// A value that is kept in a file of the state folder, twice.
 #[derive(Debug)]
 pub(super) struct Kept<T> {
@@ -87,43 +132,30 @@ pub(super) struct Kept<T> {
     stored: Option<T>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Form<T> {
     schema: u64,
     serial: u64,
     value: T,
 }
 
-impl<T: Serialize + DeserializeOwned + Clone> Kept<T> {
+impl<T: Keep> Kept<T> {
     /// Reads the value. A damaged copy is noted in `repairs` and replaced by the good one.
     ///
     /// # Errors
     ///
     /// If a file cannot be read, or was written by a newer version of this program.
     pub(super) fn load(store: &DirStore, name: &'static str, repairs: &mut Vec<Repair>) -> Result<Self, Error> {
-        let names = [name.to_owned(), backup(name)];
-        let mut copies = Vec::new();
-        let mut damaged = false;
-        for name in &names {
-            match read::<T>(store, name) {
-                Ok(copy) => copies.push(copy),
-                Err(Unread::Damaged(reason)) => {
-                    damaged = true;
-                    repairs.push(Repair { name: name.clone(), reason });
-                }
-                Err(Unread::Failed(e)) => return Err(e),
-            }
-        }
-        let incomplete = damaged || copies.iter().any(Option::is_none);
-        let best = copies.into_iter().flatten().max_by_key(|form| form.serial);
-        let serial = best.as_ref().map_or(0, |form| form.serial);
-        let value = best.map(|form| form.value);
+        let check = |value: &Value| T::read(value, "value").map(drop);
+        let (best, damaged) = best(store, name, &check, repairs)?;
+        let serial = best.as_ref().map_or(0, |(serial, _)| *serial);
+        let value = best.and_then(|(_, value)| T::read(&value, "value").ok());
         let mut kept = Self { name, serial, stored: value.clone(), value };
-        if incomplete {
+        if damaged != Damage::None {
             match kept.value.clone() {
                 // If it cannot be written now, it will be the next time.
                 Some(value) => drop(kept.save(store, value)),
-                None if damaged => drop(kept.remove(store)),
+                None if damaged == Damage::Bad => drop(kept.remove(store)),
                 None => {}
             }
         }
@@ -170,21 +202,75 @@ enum Unread {
     Failed(Error),
 }
 
-fn read<T: DeserializeOwned>(store: &DirStore, name: &str) -> Result<Option<Form<T>>, Unread> {
+/// What there is to mend.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Damage {
+    None,
+    /// A copy is missing.
+    Missing,
+    /// A copy is not as it was written.
+    Bad,
+}
+
+/// The serial number and value of the better of two copies.
+type Best = Option<(u64, Value)>;
+
+/// Reads both copies; `check` says whether a value is what it should be.
+///
+/// Apart from [`Kept`], so that a device has it once and not for every type.
+fn best(
+    store: &DirStore,
+    name: &str,
+    check: &dyn Fn(&Value) -> Result<(), Fault>,
+    repairs: &mut Vec<Repair>,
+) -> Result<(Best, Damage), Error> {
+    let mut best: Best = None;
+    let mut damage = Damage::None;
+    for name in [name.to_owned(), backup(name)] {
+        match read(store, &name, check) {
+            Ok(None) if damage == Damage::None => damage = Damage::Missing,
+            Ok(None) => {}
+            Ok(Some(copy)) => {
+                if best.as_ref().is_none_or(|(serial, _)| copy.0 >= *serial) {
+                    best = Some(copy);
+                }
+            }
+            Err(Unread::Damaged(reason)) => {
+                damage = Damage::Bad;
+                repairs.push(Repair { name, reason });
+            }
+            Err(Unread::Failed(e)) => return Err(e),
+        }
+    }
+    Ok((best, damage))
+}
+
+/// What is in a file: the serial number and the value.
+fn read(store: &DirStore, name: &str, check: &dyn Fn(&Value) -> Result<(), Fault>) -> Result<Best, Unread> {
     let bytes = match store.load(name, LENGTH) {
         Ok(None) => return Ok(None),
         Ok(Some(bytes)) => bytes,
         Err(e @ StoreError::TooLong { .. }) => return Err(Unread::Damaged(e.to_string())),
         Err(e) => return Err(Unread::Failed(e.into())),
     };
-    let value = json::parse(&bytes).map_err(|e| Unread::Damaged(e.to_string()))?;
+    let mut value = json::parse(&bytes).map_err(|e| Unread::Damaged(e.to_string()))?;
     match value.get("schema").and_then(Value::as_u64) {
         Some(schema) if schema != SCHEMA => Err(Unread::Failed(Error::State(format!(
             "{}: schema {schema} is unknown: a newer version of this program wrote it",
             store.folder().join(name).display()
         )))),
-        _ => serde_json::from_value(value).map(Some).map_err(|e| Unread::Damaged(e.to_string())),
+        _ => {
+            let serial =
+                Fields::of(&value, "").and_then(|mut fields| fields.u64("serial")).map_err(|fault| damaged(&fault))?;
+            let value = value.get_mut("value").map(Value::take).unwrap_or_default();
+            check(&value).map_err(|fault| damaged(&fault))?;
+            Ok(Some((serial, value)))
+        }
     }
+}
+
+fn damaged(fault: &Fault) -> Unread {
+    Unread::Damaged(fault.to_string())
 }
 
 fn backup(name: &str) -> String {

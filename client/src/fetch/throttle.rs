@@ -1,18 +1,20 @@
 //! Bounds on what a device may fetch: how fast, and how much.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Body, Fetch, FetchError, Kind, Reply, Request};
 use crate::clock::{Clock, Monotonic, SystemClock};
 use crate::disk::Disk;
 use crate::model::time::{self, Instant};
+use crate::tuf::fields::Fields;
+use crate::tuf::json;
 
 /// How many bytes may come before they are written down.
 const UNWRITTEN: u64 = 1_000_000;
@@ -129,18 +131,27 @@ struct Inner {
 }
 
 /// What was fetched, since when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 struct Spent {
-    #[serde(with = "time::text")]
+    #[serde(serialize_with = "time::text::serialize")]
     since: Instant,
     bytes: u64,
+}
+
+impl Spent {
+    fn load(path: &Path) -> Option<Self> {
+        let mut bytes = Vec::new();
+        std::fs::File::open(path).ok()?.take(4096).read_to_end(&mut bytes).ok()?;
+        let value = json::parse(&bytes).ok()?;
+        let mut fields = Fields::of(&value, "").ok()?;
+        Some(Self { since: fields.instant("since").ok()?, bytes: fields.u64("bytes").ok()? })
+    }
 }
 
 impl Allowance {
     /// So many bytes in each stretch of this length, counted in this file. One that is missing or damaged starts a new stretch.
     pub fn new(bytes: u64, per: TimeDelta, path: PathBuf, clock: impl Clock + Send + Sync + 'static) -> Self {
-        let stored = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let spent = stored.unwrap_or(Spent { since: clock.now(), bytes: 0 });
+        let spent = Spent::load(&path).unwrap_or(Spent { since: clock.now(), bytes: 0 });
         let spent = Mutex::new((spent, 0));
         Self(Arc::new(Inner { bytes, per, path, disk: Disk::new(), clock: Box::new(clock), spent }))
     }

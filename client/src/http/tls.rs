@@ -1,7 +1,9 @@
 //! Whom to trust, and who to be, in TLS.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read as _;
+use std::path::PathBuf;
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
@@ -9,7 +11,16 @@ use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConf
 ///
 /// What is fetched is verified by its own signatures whatever the transport. TLS keeps others from seeing what a device asks for.
 #[derive(Clone, Default)]
-pub struct Authorities(Option<Vec<Certificate<'static>>>);
+pub struct Authorities(Kind);
+
+#[derive(Clone, Default)]
+enum Kind {
+    #[default]
+    System,
+    #[cfg(feature = "built-in-authorities")]
+    BuiltIn,
+    Given(Vec<Certificate<'static>>),
+}
 
 /// The certificate and key by which a device shows who it is (mutual TLS).
 #[derive(Clone)]
@@ -19,6 +30,9 @@ pub struct Identity(ClientCert);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TlsError(String);
+
+/// The longest file of authorities that is read, in bytes.
+const LONGEST: u64 = 8 * 1024 * 1024;
 
 /// Where systems keep the authorities that they trust, as one file.
 const SYSTEM: [&str; 6] = [
@@ -31,9 +45,18 @@ const SYSTEM: [&str; 6] = [
 ];
 
 impl Authorities {
-    /// Those that browsers trust, as they were when this program was built. The default.
+    /// Those that the system trusts. The default.
+    ///
+    /// They are read when a server is to be connected to by TLS for the first time, from the file that `SSL_CERT_FILE` names or, if it
+    /// names none, from the first that exists of the files in which systems keep them.
+    pub fn system() -> Self {
+        Self(Kind::System)
+    }
+
+    /// Those that browsers trusted when this program was built, for systems that keep none.
+    #[cfg(feature = "built-in-authorities")]
     pub fn built_in() -> Self {
-        Self::default()
+        Self(Kind::BuiltIn)
     }
 
     /// The certificates in this PEM text, and no other.
@@ -42,14 +65,42 @@ impl Authorities {
         if certificates.is_empty() {
             return Err(TlsError("there is no certificate in it: it must be PEM".into()));
         }
-        Ok(Self(Some(certificates)))
+        Ok(Self(Kind::Given(certificates)))
     }
 
-    /// The file in which the system keeps those that it trusts: the one that `SSL_CERT_FILE` names, or one of the usual.
-    pub fn system_file() -> Option<PathBuf> {
-        let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-        named.into_iter().chain(SYSTEM.map(PathBuf::from)).find(|path: &PathBuf| Path::is_file(path))
+    fn roots(&self) -> Result<RootCerts, TlsError> {
+        match &self.0 {
+            Kind::System => Ok(RootCerts::new_with_certs(&of_the_system()?)),
+            #[cfg(feature = "built-in-authorities")]
+            Kind::BuiltIn => Ok(RootCerts::WebPki),
+            Kind::Given(certificates) => Ok(RootCerts::new_with_certs(certificates)),
+        }
     }
+}
+
+/// The certificates that the system trusts.
+fn of_the_system() -> Result<Vec<Certificate<'static>>, TlsError> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let path = match named {
+        Some(path) => path,
+        None => SYSTEM.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
+            TlsError(format!(
+                "this system keeps no certificate authorities in any of {}: install them, or name a file of your own",
+                SYSTEM.join(", ")
+            ))
+        })?,
+    };
+    let wrong = |e: &dyn fmt::Display| TlsError(format!("certificate authorities: {}: {e}", path.display()));
+    let mut pem = Vec::new();
+    File::open(&path).and_then(|file| file.take(LONGEST).read_to_end(&mut pem)).map_err(|e| wrong(&e))?;
+    // What a system trusts may have entries that are not certificates of a form that is known.
+    let certificates: Vec<_> = parse_pem(&pem)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if certificates.is_empty() { Err(wrong(&"there is no certificate in it")) } else { Ok(certificates) }
 }
 
 impl Identity {
@@ -76,20 +127,24 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, TlsError> {
         .collect()
 }
 
+/// What ureq is told where there is no TLS: to trust nobody.
+pub(super) fn none() -> TlsConfig {
+    TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[])).build()
+}
+
 /// What ureq is told.
-pub(super) fn config(authorities: &Authorities, identity: Option<&Identity>) -> TlsConfig {
-    let roots = match &authorities.0 {
-        Some(certificates) => RootCerts::new_with_certs(certificates),
-        None => RootCerts::WebPki,
-    };
-    TlsConfig::builder().root_certs(roots).client_cert(identity.map(|identity| identity.0.clone())).build()
+pub(super) fn config(authorities: &Authorities, identity: Option<&Identity>) -> Result<TlsConfig, TlsError> {
+    let identity = identity.map(|identity| identity.0.clone());
+    Ok(TlsConfig::builder().root_certs(authorities.roots()?).client_cert(identity).build())
 }
 
 impl fmt::Debug for Authorities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            None => f.write_str("Authorities(built-in)"),
-            Some(certificates) => write!(f, "Authorities({})", certificates.len()),
+            Kind::System => f.write_str("Authorities(system)"),
+            #[cfg(feature = "built-in-authorities")]
+            Kind::BuiltIn => f.write_str("Authorities(built-in)"),
+            Kind::Given(certificates) => write!(f, "Authorities({})", certificates.len()),
         }
     }
 }

@@ -4,7 +4,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use semver::Version;
-use serde::Deserialize;
 
 use super::boot::{Boot, Slot};
 use super::copy::{copy, read_back};
@@ -13,11 +12,9 @@ use crate::disk::Disk;
 use crate::machine::Place;
 
 /// What one artifact is written to: a file or a block device in each slot.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotImage {
     /// The artifact's name in the manifest; may be absent if the slots take one artifact.
-    #[serde(default)]
     pub artifact: Option<String>,
     /// Where it is in slot a.
     pub a: PathBuf,

@@ -2,32 +2,66 @@
 //!
 //! By hand, because what serde derives for such enums is many times as large, and devices are small.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
-use super::{Attempt, Place, State};
-use crate::device::Release;
+use super::{Attempt, Begun, Machine, Place, State};
+use crate::device::{Keep, Release};
 use crate::model::time::{self, Instant};
+use crate::tuf::fields::{Fault, Fields};
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Serialize)]
 pub(super) struct Form {
     kind: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     release: Option<Release>,
     /// What ran when the attempt began.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     before: Option<Place>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     boot: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     boots: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "time::optional_text")]
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::optional_text")]
     until: Option<Instant>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
     again: bool,
+}
+
+impl Keep for Machine {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        Ok(Self {
+            state: fields.part("state", State::read)?,
+            failures: fields.optional_u32("failures")?.unwrap_or(0),
+            begun: fields.optional_part("begun", |value, at| {
+                let mut fields = Fields::of(value, at)?;
+                Ok(Begun { sequence: fields.u64("sequence")?, times: fields.u32("times")? })
+            })?,
+        })
+    }
+}
+
+impl State {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let form = Form {
+            kind: fields.text("kind")?.to_owned(),
+            release: fields.optional_part("release", Release::read)?,
+            before: fields.optional_text("before")?.map(str::to_owned),
+            boot: fields.optional_text("boot")?.map(str::to_owned),
+            boots: fields.optional_u32("boots")?,
+            since: fields.optional_u64("since")?,
+            until: fields.optional_meant("until", time::parse)?,
+            why: fields.optional_text("why")?.map(str::to_owned),
+            again: fields.bool_or("again", false)?,
+        };
+        form.state().map_err(|why| Fault::new(at, why))
+    }
 }
 
 impl From<State> for Form {
@@ -52,31 +86,29 @@ impl From<State> for Form {
     }
 }
 
-impl TryFrom<Form> for State {
-    type Error = String;
-
-    fn try_from(form: Form) -> Result<Self, String> {
-        let Form { kind, release, before, boot, boots, since, until, why, again } = form;
+impl Form {
+    fn state(self) -> Result<State, String> {
+        let Self { kind, release, before, boot, boots, since, until, why, again } = self;
         let read = || {
             Some(match kind.as_str() {
-                "idle" => Self::Idle,
-                "checking" => Self::Checking,
-                "waiting" => Self::Waiting { until, why: why?, release },
-                "downloading" => Self::Downloading { attempt: Attempt { release: release?, before } },
-                "verifying" => Self::Verifying { attempt: Attempt { release: release?, before } },
-                "installing" => Self::Installing { attempt: Attempt { release: release?, before }, boot: boot? },
-                "rebooting" => Self::Rebooting { attempt: Attempt { release: release?, before }, boot: boot? },
-                "trial" => Self::Trial {
+                "idle" => State::Idle,
+                "checking" => State::Checking,
+                "waiting" => State::Waiting { until, why: why?, release },
+                "downloading" => State::Downloading { attempt: Attempt { release: release?, before } },
+                "verifying" => State::Verifying { attempt: Attempt { release: release?, before } },
+                "installing" => State::Installing { attempt: Attempt { release: release?, before }, boot: boot? },
+                "rebooting" => State::Rebooting { attempt: Attempt { release: release?, before }, boot: boot? },
+                "trial" => State::Trial {
                     attempt: Attempt { release: release?, before },
                     boot: boot?,
                     boots: boots?,
                     since: since?,
                 },
-                "confirmed" => Self::Confirmed { release: release? },
+                "confirmed" => State::Confirmed { release: release? },
                 "rolled-back" => {
-                    Self::RolledBack { attempt: Attempt { release: release?, before }, boot: boot?, why: why?, again }
+                    State::RolledBack { attempt: Attempt { release: release?, before }, boot: boot?, why: why?, again }
                 }
-                "quarantined" => Self::Quarantined { release: release?, why: why? },
+                "quarantined" => State::Quarantined { release: release?, why: why? },
                 _ => return None,
             })
         };

@@ -1,9 +1,15 @@
-//! How settings are written.
+//! How a policy is written.
 
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Deserializer, de::Error};
+use serde_json::Value;
+
+use super::{Deferral, DeferralRule, Metered, Overrides, Policy, Rule, Window};
+use crate::device::Keep;
+use crate::model::condition::Condition;
+use crate::tuf::fields::{Fault, Fields, expected, text};
 
 /// A switch that is on unless it is switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,14 +21,78 @@ impl Default for Enabled {
     }
 }
 
-pub(super) fn enabled<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Enabled, D::Error> {
-    bool::deserialize(deserializer).map(Enabled)
+const RULES: [(&str, Rule); 4] =
+    [("windows", Rule::Windows), ("deferral", Rule::Deferral), ("require", Rule::Require), ("metered", Rule::Metered)];
+
+impl Policy {
+    /// Reads a policy that is written at `at` of a larger document. What is not there has its default.
+    pub(crate) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let policy = Self {
+            windows: fields.list_or_empty("windows", usize::MAX, Window::read)?,
+            utc_offset: fields.optional_meant("utc_offset", str::parse)?.unwrap_or_default(),
+            download_any_time: Enabled(fields.bool_or("download_any_time", true)?),
+            deferral: fields.optional_part("deferral", DeferralRule::read)?.unwrap_or_default(),
+            require: match fields.optional("require") {
+                None | Some(Value::Null) => None,
+                Some(value) => {
+                    Some(Condition::from_value(value).map_err(|e| Fault::new(fields.at("require"), e.to_string()))?)
+                }
+            },
+            metered: fields.optional_part("metered", metered)?.unwrap_or_default(),
+            security_overrides: match fields.optional("security_overrides") {
+                None => Overrides::default(),
+                Some(_) => Overrides(fields.set("security_overrides", usize::MAX, rule)?),
+            },
+        };
+        fields.finish()?;
+        Ok(policy)
+    }
 }
 
-pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TimeDelta, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let duration = parse_duration(&text).map_err(D::Error::custom)?;
-    TimeDelta::from_std(duration).map_err(D::Error::custom)
+impl<'de> Deserialize<'de> for Policy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(&Value::deserialize(deserializer)?, "").map_err(D::Error::custom)
+    }
+}
+
+impl Keep for Deferral {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        Ok(Self { sequence: fields.u64("sequence")?, since: fields.instant("since")?, until: fields.instant("until")? })
+    }
+}
+
+impl DeferralRule {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let rule = Self { limit: fields.meant("limit", duration)? };
+        fields.finish()?;
+        Ok(rule)
+    }
+}
+
+fn metered(value: &Value, at: &str) -> Result<Metered, Fault> {
+    match value.as_str() {
+        Some("allow") => return Ok(Metered::Allow),
+        Some("refuse") => return Ok(Metered::Refuse),
+        _ if value.is_object() => {}
+        _ => return Err(expected("\"allow\", \"refuse\", or {\"at_most\": BYTES}", value, at)),
+    }
+    let mut fields = Fields::of(value, at)?;
+    let most = fields.u64("at_most")?;
+    fields.finish()?;
+    Ok(Metered::AtMost(most))
+}
+
+fn rule(value: &Value, at: &str) -> Result<Rule, Fault> {
+    let word = text(value, at)?;
+    let known = RULES.iter().find(|(name, _)| *name == word).map(|(_, rule)| *rule);
+    known.ok_or_else(|| expected("one of windows, deferral, require, metered", value, at))
+}
+
+fn duration(text: &str) -> Result<TimeDelta, String> {
+    TimeDelta::from_std(parse_duration(text)?).map_err(|e| e.to_string())
 }
 
 /// Reads a duration as people write it: a whole number and `s`, `m`, `h` or `d`.

@@ -4,22 +4,19 @@ use std::fmt;
 use std::str::FromStr;
 
 use chrono::{DateTime, Datelike as _, Days as Dates, NaiveTime, TimeDelta, Timelike as _, Weekday};
-use serde::{Deserialize, Deserializer, de::Error};
+use serde_json::Value;
 
 use crate::model::time::Instant;
+use crate::tuf::fields::{Fault, Fields, quoted, texts};
 
 /// A stretch of time that comes every week, or every day, in local time.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// The days on which it starts. Default: all.
-    #[serde(default)]
     pub days: Days,
     /// When it starts.
-    #[serde(deserialize_with = "time_of_day")]
     pub from: NaiveTime,
     /// When it ends; on the next day if that is not after its start.
-    #[serde(deserialize_with = "time_of_day")]
     pub to: NaiveTime,
 }
 
@@ -32,6 +29,17 @@ pub struct Days([bool; 7]);
 pub struct UtcOffset(TimeDelta);
 
 impl Window {
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let window = Self {
+            days: fields.optional_part("days", Days::read)?.unwrap_or_default(),
+            from: fields.meant("from", time_of_day)?,
+            to: fields.meant("to", time_of_day)?,
+        };
+        fields.finish()?;
+        Ok(window)
+    }
+
     /// Whether it is open at this instant.
     pub fn holds(&self, now: Instant, offset: UtcOffset) -> bool {
         [0, 1].into_iter().filter_map(|back| self.opening(now, offset, -back)).any(|(from, to)| from <= now && now < to)
@@ -98,29 +106,28 @@ impl Default for Days {
     }
 }
 
-impl<'de> Deserialize<'de> for Days {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let names = Vec::<String>::deserialize(deserializer)?;
+impl Days {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let names = texts(value, at)?;
         if names.is_empty() {
-            return Err(D::Error::custom("a window without days never opens: leave \"days\" out for all of them"));
+            return Err(Fault::new(at, "a window without days never opens: leave \"days\" out for all of them"));
         }
         let mut days = [false; 7];
         for name in names {
             let place = WEEK.iter().position(|(known, _)| *known == name);
             let day = place.and_then(|place| days.get_mut(place));
             *day.ok_or_else(|| {
-                D::Error::custom(format!("{name:?} is no day: write mon tue wed thu fri sat or sun"))
+                Fault::new(at, format!("{} is no day: write mon tue wed thu fri sat or sun", quoted(&name)))
             })? = true;
         }
         Ok(Self(days))
     }
 }
 
-fn time_of_day<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NaiveTime, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    minutes(&text)
+fn time_of_day(text: &str) -> Result<NaiveTime, String> {
+    minutes(text)
         .and_then(|minutes| NaiveTime::from_num_seconds_from_midnight_opt(minutes * 60, 0))
-        .ok_or_else(|| D::Error::custom(format!("{text:?} is no time of day: write HH:MM, from 00:00 to 23:59")))
+        .ok_or_else(|| format!("{} is no time of day: write HH:MM, from 00:00 to 23:59", quoted(text)))
 }
 
 /// Reads `HH:MM`.
@@ -152,11 +159,5 @@ impl FromStr for UtcOffset {
             (minutes <= 18 * 60).then(|| Self(TimeDelta::minutes(sign * i64::from(minutes))))
         };
         read().ok_or_else(|| format!("{text:?} is no offset from UTC: write for example +02:00"))
-    }
-}
-
-impl<'de> Deserialize<'de> for UtcOffset {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }

@@ -1,9 +1,8 @@
 //! Lengths and hashes of files, checked as the bytes stream by (TUF 4.4 "METAFILES", 4.5 "HASHES").
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256, Sha512};
 
 use super::key::from_hex;
@@ -25,11 +24,11 @@ impl Hashes {
     }
 
     /// Reads the `hashes` object. A digest of the wrong length errs, and so does an empty object.
-    pub(crate) fn from_map(map: &BTreeMap<String, String>) -> Result<Self, String> {
-        fn digest<const N: usize>(map: &BTreeMap<String, String>, name: &str) -> Result<Option<[u8; N]>, String> {
+    pub(crate) fn from_map(map: &Map<String, Value>) -> Result<Self, String> {
+        fn digest<const N: usize>(map: &Map<String, Value>, name: &str) -> Result<Option<[u8; N]>, String> {
             map.get(name)
-                .map(|text| {
-                    from_hex(text)
+                .map(|digest| {
+                    from_hex(digest.as_str().unwrap_or_default())
                         .and_then(|bytes| bytes.try_into().ok())
                         .ok_or_else(|| format!("the {name} digest must be {} hex digits", 2 * N))
                 })
@@ -183,17 +182,6 @@ pub fn to_hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A `hashes` object that is absent, or present and checkable.
-pub(crate) fn optional<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Hashes>, D::Error> {
-    required(deserializer).map(Some)
-}
-
-/// A `hashes` object that must be there and checkable.
-pub(crate) fn required<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Hashes, D::Error> {
-    let map = BTreeMap::<String, String>::deserialize(deserializer)?;
-    Hashes::from_map(&map).map_err(serde::de::Error::custom)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,7 +217,7 @@ mod tests {
 
     #[test]
     fn hashes_that_cannot_be_checked_are_refused() {
-        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let map = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
         assert!(Hashes::from_map(&map(&[])).is_err());
         assert!(Hashes::from_map(&map(&[("sha256", "00")])).is_err());
         assert!(Hashes::from_map(&map(&[("sha256", &"zz".repeat(32))])).is_err());

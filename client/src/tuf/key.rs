@@ -5,8 +5,7 @@ use std::fmt;
 use ed25519_dalek as ed25519;
 use p256::ecdsa;
 use p256::ecdsa::signature::Verifier as _;
-use rsa::pss;
-use rsa::traits::PublicKeyParts as _;
+use p256::pkcs8::der::pem;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -123,15 +122,10 @@ impl Key {
             }
             // Older repositories write the scheme's name as the key type.
             ("ecdsa" | "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256") => {
-                use p256::pkcs8::DecodePublicKey as _;
-                Some(PublicKey(Kind::EcdsaP256(ecdsa::VerifyingKey::from_public_key_pem(public).ok()?)))
+                Some(PublicKey(Kind::EcdsaP256(ecdsa_p256(public)?)))
             }
-            ("rsa", "rsassa-pss-sha256") => {
-                use rsa::pkcs8::DecodePublicKey as _;
-                let key = rsa::PublicKey::from_public_key_pem(public).ok()?;
-                // "All RSA keys MUST be at least 2048 bits" (TUF 4.2.2).
-                (key.size() * 8 >= 2048).then(|| PublicKey(Kind::RsaPss(Box::new(key))))
-            }
+            #[cfg(feature = "rsa")]
+            ("rsa", "rsassa-pss-sha256") => rsa_pss::Key::decode(public).map(|key| PublicKey(Kind::RsaPss(key))),
             _ => None,
         }
     }
@@ -145,7 +139,8 @@ pub struct PublicKey(Kind);
 enum Kind {
     Ed25519(ed25519::VerifyingKey),
     EcdsaP256(ecdsa::VerifyingKey),
-    RsaPss(Box<rsa::PublicKey>),
+    #[cfg(feature = "rsa")]
+    RsaPss(rsa_pss::Key),
 }
 
 impl PublicKey {
@@ -159,10 +154,8 @@ impl PublicKey {
             Kind::EcdsaP256(key) => {
                 ecdsa::Signature::from_der(signature).is_ok_and(|sig| key.verify(message, &sig).is_ok())
             }
-            // The salt's length is the signer's choice (RFC 8017 section 9.1), so it is found, not assumed.
-            Kind::RsaPss(key) => pss::Signature::try_from(signature).is_ok_and(|sig| {
-                pss::VerifyingKey::<Sha256>::new_with_auto_salt_len((**key).clone()).verify(message, &sig).is_ok()
-            }),
+            #[cfg(feature = "rsa")]
+            Kind::RsaPss(key) => key.verify(message, signature),
         }
     }
 
@@ -179,14 +172,67 @@ impl PublicKey {
                 hash.update(b"p256:");
                 hash.update(key.to_sec1_point(true).as_bytes());
             }
-            Kind::RsaPss(key) => {
-                hash.update(b"rsa:");
-                hash.update(key.n_bytes());
-                hash.update(b":");
-                hash.update(key.e_bytes());
-            }
+            #[cfg(feature = "rsa")]
+            Kind::RsaPss(key) => key.identify(&mut hash),
         }
         hash.finalize().into()
+    }
+}
+
+/// Reads a `SubjectPublicKeyInfo` in PEM that holds a P-256 key (RFC 5480).
+fn ecdsa_p256(pem: &str) -> Option<ecdsa::VerifyingKey> {
+    // id-ecPublicKey with prime256v1. DER writes one thing in one way, so that what comes before the point is known to the byte: for
+    // one that is written out, and for one that is compressed.
+    const HEADS: [&[u8]; 2] = [
+        b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00",
+        b"\x30\x39\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x22\x00",
+    ];
+    let (label, der) = pem::decode_vec(pem.as_bytes()).ok()?;
+    if label != "PUBLIC KEY" {
+        return None;
+    }
+    let [long, short] = HEADS;
+    let point = match der.strip_prefix(long) {
+        Some(point) if point.len() == 65 => point,
+        Some(_) => return None,
+        None => der.strip_prefix(short).filter(|point| point.len() == 33)?,
+    };
+    ecdsa::VerifyingKey::from_sec1_bytes(point).ok()
+}
+
+/// RSA keys, for repositories that others made: ours have none.
+#[cfg(feature = "rsa")]
+mod rsa_pss {
+    use rsa::pkcs8::DecodePublicKey as _;
+    use rsa::pss;
+    use rsa::signature::Verifier as _;
+    use rsa::traits::PublicKeyParts as _;
+    use sha2::{Digest as _, Sha256};
+
+    #[derive(Debug, Clone)]
+    pub(super) struct Key(Box<rsa::PublicKey>);
+
+    impl Key {
+        pub(super) fn decode(pem: &str) -> Option<Self> {
+            let key = rsa::PublicKey::from_public_key_pem(pem).ok()?;
+            // "All RSA keys MUST be at least 2048 bits" (TUF 4.2.2).
+            (key.size() * 8 >= 2048).then(|| Self(Box::new(key)))
+        }
+
+        pub(super) fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+            pss::Signature::try_from(signature).is_ok_and(|signature| {
+                // The salt's length is the signer's choice (RFC 8017 section 9.1), so it is found, not assumed.
+                let key = pss::VerifyingKey::<Sha256>::new_with_auto_salt_len((*self.0).clone());
+                key.verify(message, &signature).is_ok()
+            })
+        }
+
+        pub(super) fn identify(&self, hash: &mut Sha256) {
+            hash.update(b"rsa:");
+            hash.update(self.0.n_bytes());
+            hash.update(b":");
+            hash.update(self.0.e_bytes());
+        }
     }
 }
 

@@ -5,18 +5,16 @@
 //! fields that are not known are ignored, since the bytes they came in were signed and are kept as received.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU64;
 
 use chrono::{DateTime, Utc};
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::error::Error;
+use super::fields::{Fault, Fields, expected, list, text, texts};
 use super::hash::Hashes;
 use super::key::{Key, KeyId};
 use super::path::Pattern;
-use super::{hash, json, time};
+use super::{json, time};
 
 /// The names of the top-level roles, which no delegated role may bear.
 pub const TOP_LEVEL: [&str; 4] = ["root", "timestamp", "snapshot", "targets"];
@@ -30,7 +28,7 @@ pub struct Envelope {
 }
 
 /// One entry of `signatures`: the signer's key id and the signature in hex.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signature {
     /// The id under which the delegating role declares the key.
     pub keyid: KeyId,
@@ -50,10 +48,9 @@ impl Envelope {
         let Some(signed @ Value::Object(_)) = object.remove("signed") else {
             return Err(Error::malformed(role, "\"signed\" must be an object"));
         };
-        let signatures: Vec<Signature> =
-            object.remove("signatures").ok_or_else(|| Error::malformed(role, "\"signatures\" is missing")).and_then(
-                |list| serde_json::from_value(list).map_err(|e| Error::malformed(role, format!("signatures: {e}"))),
-            )?;
+        let signatures = object.get("signatures").ok_or_else(|| Error::malformed(role, "\"signatures\" is missing"))?;
+        let signatures = list(signatures, "signatures", usize::MAX, Signature::read);
+        let signatures = signatures.map_err(|e| Error::malformed(role, e))?;
         let mut seen = BTreeSet::new();
         if let Some(twice) = signatures.iter().find(|s| !seen.insert(&s.keyid)) {
             return Err(Error::malformed(role, format!("key id {} signs twice", twice.keyid)));
@@ -75,16 +72,16 @@ impl Envelope {
     /// Reads `signed` as `T` **without** checking a signature: for tools that show or edit metadata whose trust they
     /// establish otherwise, never for a decision about an update.
     pub fn danger_read_unverified<T: Metadata>(&self, role: &str) -> Result<T, Error> {
-        read(role, self.signed.clone())
+        read(role, &self.signed)
     }
 
     /// Reads `signed` as `T`. Callers have verified the signatures.
     pub(super) fn into_verified<T: Metadata>(self, role: &str) -> Result<T, Error> {
-        read(role, self.signed)
+        read(role, &self.signed)
     }
 }
 
-fn read<T: Metadata>(role: &str, signed: Value) -> Result<T, Error> {
+fn read<T: Metadata>(role: &str, signed: &Value) -> Result<T, Error> {
     let text = |name: &str| signed.get(name).and_then(Value::as_str).unwrap_or_default();
     if text("_type") != T::TYPE {
         return Err(Error::malformed(
@@ -101,7 +98,7 @@ fn read<T: Metadata>(role: &str, signed: Value) -> Result<T, Error> {
             format!("\"spec_version\" is {:?}; this client implements 1.x", text("spec_version")),
         ));
     }
-    let value: T = serde_json::from_value(signed).map_err(|e| Error::malformed(role, e))?;
+    let value = T::read(signed).map_err(|e| Error::malformed(role, e))?;
     if value.common().issued.is_some_and(|issued| issued >= value.common().expires) {
         return Err(Error::malformed(role, "\"x-tidegate-issued\" must lie before \"expires\""));
     }
@@ -109,43 +106,41 @@ fn read<T: Metadata>(role: &str, signed: Value) -> Result<T, Error> {
 }
 
 /// The four kinds of metadata.
-pub trait Metadata: DeserializeOwned {
+pub trait Metadata: Sized {
     /// What `_type` must say.
     const TYPE: &'static str;
+
+    /// Reads `signed`, whose signatures have been checked, or which is only looked at.
+    #[doc(hidden)]
+    fn read(signed: &Value) -> Result<Self, Fault>;
 
     /// The fields that every kind has.
     fn common(&self) -> &Common;
 }
 
 /// The fields that every kind of metadata has.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Common {
     /// The version, from 1.
-    #[serde(deserialize_with = "positive")]
     pub version: u64,
     /// When the metadata stops being valid.
-    #[serde(deserialize_with = "instant")]
     pub expires: DateTime<Utc>,
     /// When the metadata was made, if it says so: an extension of Tidegate's, a floor for clocks that run behind.
-    #[serde(default, rename = "x-tidegate-issued", deserialize_with = "some_instant")]
     pub issued: Option<DateTime<Utc>>,
 }
 
 /// The root role: the keys and thresholds of the top-level roles (TUF 4.3).
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Root {
     /// Version, expiry and time of issue.
-    #[serde(flatten)]
     pub common: Common,
     /// Whether files are named by version and hash (TUF 6.2). Tidegate's always are.
-    #[serde(default)]
     pub consistent_snapshot: bool,
-    #[serde(deserialize_with = "keys")]
     keys: BTreeMap<KeyId, Key>,
     roles: RootRoles,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct RootRoles {
     root: Role,
     timestamp: Role,
@@ -182,44 +177,33 @@ impl Root {
 }
 
 /// Which keys speak for a role, and how many of them must.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Role {
     /// Ids of the keys, each once.
-    #[serde(deserialize_with = "distinct")]
     pub keyids: Vec<KeyId>,
     /// How many distinct keys must sign, from 1.
-    #[serde(deserialize_with = "positive")]
     pub threshold: u64,
 }
 
 /// The timestamp role: which snapshot is the newest (TUF 4.6).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timestamp {
     /// Version, expiry and time of issue.
-    #[serde(flatten)]
     pub common: Common,
-    #[serde(rename = "meta")]
-    meta: TimestampMeta,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-struct TimestampMeta {
-    #[serde(rename = "snapshot.json")]
     snapshot: MetaFile,
 }
 
 impl Timestamp {
     /// What is listed of the snapshot.
     pub fn snapshot(&self) -> &MetaFile {
-        &self.meta.snapshot
+        &self.snapshot
     }
 }
 
 /// The snapshot role: which version of every targets role is the newest (TUF 4.4).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// Version, expiry and time of issue.
-    #[serde(flatten)]
     pub common: Common,
     /// File name (`ROLE.json`) to what is listed of it.
     pub meta: BTreeMap<String, MetaFile>,
@@ -233,29 +217,24 @@ impl Snapshot {
 }
 
 /// What a role lists of another role's file.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetaFile {
     /// The version that the file must have.
-    #[serde(deserialize_with = "positive")]
     pub version: u64,
     /// Its length in bytes, if listed.
-    #[serde(default)]
     pub length: Option<u64>,
     /// Its hashes, if listed.
-    #[serde(default, deserialize_with = "hash::optional")]
     pub hashes: Option<Hashes>,
 }
 
 /// The targets role or a role delegated from it: files, and delegations to further roles (TUF 4.5).
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Targets {
     /// Version, expiry and time of issue.
-    #[serde(flatten)]
     pub common: Common,
     /// Target path to file.
     pub targets: BTreeMap<String, TargetFile>,
     /// Whom this role trusts with which paths.
-    #[serde(default, deserialize_with = "present")]
     pub delegations: Option<Delegations>,
 }
 
@@ -267,25 +246,21 @@ impl Targets {
 }
 
 /// A file that a targets role vouches for.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TargetFile {
     /// Its length in bytes.
     pub length: u64,
     /// Its hashes.
-    #[serde(deserialize_with = "hash::required")]
     pub hashes: Hashes,
     /// What the application attaches to it.
-    #[serde(default)]
     pub custom: Option<serde_json::Map<String, Value>>,
 }
 
 /// The delegations of a targets role, in order of precedence.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Delegations {
-    #[serde(deserialize_with = "keys")]
     keys: BTreeMap<KeyId, Key>,
     /// The delegated roles; earlier ones take precedence.
-    #[serde(deserialize_with = "delegated_roles")]
     pub roles: Vec<DelegatedRole>,
 }
 
@@ -297,8 +272,7 @@ impl Delegations {
 }
 
 /// One delegation: a role, its keys, and the paths it is trusted with.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(try_from = "DelegatedRoleForm")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DelegatedRole {
     /// The delegated role's name.
     pub name: String,
@@ -319,28 +293,160 @@ pub enum PathSet {
     HashPrefixes(Vec<String>),
 }
 
-#[derive(Deserialize)]
-struct DelegatedRoleForm {
-    name: String,
-    #[serde(flatten)]
-    role: Role,
-    #[serde(default)]
-    paths: Option<Vec<String>>,
-    #[serde(default)]
-    path_hash_prefixes: Option<Vec<String>>,
-    #[serde(default)]
-    terminating: bool,
+impl Metadata for Root {
+    const TYPE: &'static str = "root";
+
+    fn read(signed: &Value) -> Result<Self, Fault> {
+        let fields = &mut Fields::of(signed, "")?;
+        Ok(Self {
+            common: Common::read(fields)?,
+            consistent_snapshot: fields.bool_or("consistent_snapshot", false)?,
+            keys: fields.part("keys", keys)?,
+            roles: fields.part("roles", RootRoles::read)?,
+        })
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
 }
 
-impl TryFrom<DelegatedRoleForm> for DelegatedRole {
-    type Error = String;
+impl Metadata for Timestamp {
+    const TYPE: &'static str = "timestamp";
 
-    fn try_from(form: DelegatedRoleForm) -> Result<Self, String> {
-        let name = form.name;
-        if name.is_empty() || TOP_LEVEL.contains(&name.as_str()) {
-            return Err(format!("{name:?} cannot be the name of a delegated role"));
+    fn read(signed: &Value) -> Result<Self, Fault> {
+        let fields = &mut Fields::of(signed, "")?;
+        let common = Common::read(fields)?;
+        let snapshot = fields.part("meta", |value, at| Fields::of(value, at)?.part("snapshot.json", MetaFile::read))?;
+        Ok(Self { common, snapshot })
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Metadata for Snapshot {
+    const TYPE: &'static str = "snapshot";
+
+    fn read(signed: &Value) -> Result<Self, Fault> {
+        let fields = &mut Fields::of(signed, "")?;
+        let common = Common::read(fields)?;
+        Ok(Self { common, meta: fields.part("meta", |value, at| map(value, at, str::to_owned, MetaFile::read))? })
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Metadata for Targets {
+    const TYPE: &'static str = "targets";
+
+    fn read(signed: &Value) -> Result<Self, Fault> {
+        let fields = &mut Fields::of(signed, "")?;
+        Ok(Self {
+            common: Common::read(fields)?,
+            targets: fields.part("targets", |value, at| map(value, at, str::to_owned, TargetFile::read))?,
+            delegations: fields.optional_part("delegations", Delegations::read)?,
+        })
+    }
+
+    fn common(&self) -> &Common {
+        &self.common
+    }
+}
+
+impl Signature {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        Ok(Self { keyid: KeyId::new(fields.text("keyid")?), sig: fields.text("sig")?.to_owned() })
+    }
+}
+
+impl Common {
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
+        Ok(Self {
+            version: positive(fields, "version")?,
+            expires: fields.meant("expires", instant)?,
+            issued: fields.optional_meant("x-tidegate-issued", instant)?,
+        })
+    }
+}
+
+impl RootRoles {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let mut role = |name| fields.part(name, |value, at| Role::read(&mut Fields::of(value, at)?));
+        Ok(Self {
+            root: role("root")?,
+            timestamp: role("timestamp")?,
+            snapshot: role("snapshot")?,
+            targets: role("targets")?,
+        })
+    }
+}
+
+impl Role {
+    fn read(fields: &mut Fields<'_>) -> Result<Self, Fault> {
+        let keyids: Vec<KeyId> = fields.part("keyids", texts)?.into_iter().map(KeyId::new).collect();
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = keyids.iter().find(|id| !seen.insert(*id)) {
+            return Err(Fault::new(fields.at("keyids"), format!("key id {twice} is listed twice for one role")));
         }
-        let paths = match (form.paths, form.path_hash_prefixes) {
+        Ok(Self { keyids, threshold: positive(fields, "threshold")? })
+    }
+}
+
+impl MetaFile {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        Ok(Self {
+            version: positive(&mut fields, "version")?,
+            length: if fields.is_null("length") { None } else { fields.optional_u64("length")? },
+            hashes: fields.optional_part("hashes", hashes)?,
+        })
+    }
+}
+
+impl TargetFile {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        Ok(Self {
+            length: fields.u64("length")?,
+            hashes: fields.part("hashes", hashes)?,
+            custom: match fields.optional("custom") {
+                None | Some(Value::Null) => None,
+                Some(Value::Object(custom)) => Some(custom.clone()),
+                Some(other) => return Err(expected("an object", other, &fields.at("custom"))),
+            },
+        })
+    }
+}
+
+impl Delegations {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let keys = fields.part("keys", keys)?;
+        let roles = fields.list("roles", usize::MAX, DelegatedRole::read)?;
+        let mut seen = BTreeSet::new();
+        match roles.iter().find(|role| !seen.insert(&role.name)) {
+            Some(twice) => Err(Fault::new(fields.at("roles"), format!("role {:?} is delegated to twice", twice.name))),
+            None => Ok(Self { keys, roles }),
+        }
+    }
+}
+
+impl DelegatedRole {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let name = fields.text("name")?.to_owned();
+        if name.is_empty() || TOP_LEVEL.contains(&name.as_str()) {
+            return Err(Fault::new(at, format!("{name:?} cannot be the name of a delegated role")));
+        }
+        let role = Role::read(&mut fields)?;
+        let mut listed = |key| if fields.is_null(key) { Ok(None) } else { fields.optional_part(key, texts) };
+        let paths = match (listed("paths")?, listed("path_hash_prefixes")?) {
             (Some(patterns), None) => PathSet::Patterns(patterns.into_iter().map(Pattern::new).collect()),
             (None, Some(prefixes)) => {
                 PathSet::HashPrefixes(prefixes.into_iter().map(|p| p.to_ascii_lowercase()).collect())
@@ -348,67 +454,49 @@ impl TryFrom<DelegatedRoleForm> for DelegatedRole {
             // Neither covers nothing, which harms nobody; both would leave open which one counts.
             (None, None) => PathSet::Patterns(Vec::new()),
             (Some(_), Some(_)) => {
-                return Err(format!("delegation to {name:?}: \"paths\" and \"path_hash_prefixes\" exclude each other"));
+                let why = format!("delegation to {name:?}: \"paths\" and \"path_hash_prefixes\" exclude each other");
+                return Err(Fault::new(at, why));
             }
         };
-        Ok(Self { name, role: form.role, paths, terminating: form.terminating })
+        Ok(Self { name, role, paths, terminating: fields.bool_or("terminating", false)? })
     }
 }
 
-macro_rules! metadata {
-    ($($kind:ident $name:literal),*) => {$(
-        impl Metadata for $kind {
-            const TYPE: &'static str = $name;
-
-            fn common(&self) -> &Common {
-                &self.common
-            }
-        }
-    )*};
-}
-
-metadata!(Root "root", Timestamp "timestamp", Snapshot "snapshot", Targets "targets");
-
-fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    NonZeroU64::deserialize(deserializer).map(NonZeroU64::get)
-}
-
-fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    time::parse(&text)
-        .ok_or_else(|| D::Error::custom(format_args!("{text:?} is not a time of the form YYYY-MM-DDTHH:MM:SSZ")))
-}
-
-fn some_instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
-    instant(deserializer).map(Some)
-}
-
-/// A field that may be absent, but not null.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-fn keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<KeyId, Key>, D::Error> {
-    BTreeMap::<KeyId, Value>::deserialize(deserializer)?
-        .into_iter()
-        .map(|(id, raw)| Key::from_value(&raw).map(|key| (id, key)).map_err(D::Error::custom))
-        .collect()
-}
-
-fn distinct<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyId>, D::Error> {
-    let ids = Vec::<KeyId>::deserialize(deserializer)?;
-    let mut seen = BTreeSet::new();
-    match ids.iter().find(|id| !seen.insert(*id)) {
-        Some(twice) => Err(D::Error::custom(format_args!("key id {twice} is listed twice for one role"))),
-        None => Ok(ids),
+fn positive(fields: &mut Fields<'_>, key: &'static str) -> Result<u64, Fault> {
+    match fields.u64(key)? {
+        0 => Err(Fault::new(fields.at(key), "0 is too small: it counts from 1")),
+        number => Ok(number),
     }
 }
 
-fn delegated_roles<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DelegatedRole>, D::Error> {
-    let roles = Vec::<DelegatedRole>::deserialize(deserializer)?;
-    let mut seen = BTreeSet::new();
-    match roles.iter().find(|role| !seen.insert(&role.name)) {
-        Some(twice) => Err(D::Error::custom(format_args!("role {:?} is delegated to twice", twice.name))),
-        None => Ok(roles),
+fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+    time::parse(text).ok_or_else(|| format!("{text:?} is not a time of the form YYYY-MM-DDTHH:MM:SSZ"))
+}
+
+fn keys(value: &Value, at: &str) -> Result<BTreeMap<KeyId, Key>, Fault> {
+    map(value, at, |id| KeyId::new(id), |raw, at| Key::from_value(raw).map_err(|e| Fault::new(at, e)))
+}
+
+fn hashes(value: &Value, at: &str) -> Result<Hashes, Fault> {
+    let fields = Fields::of(value, at)?;
+    for (name, digest) in fields.keys() {
+        text(digest, &fields.at(name))?;
     }
+    Hashes::from_map(fields.map).map_err(|e| Fault::new(at, e))
+}
+
+/// An object with any names.
+fn map<K: Ord, T>(
+    value: &Value,
+    at: &str,
+    name_of: impl Fn(&str) -> K,
+    mut read: impl FnMut(&Value, &str) -> Result<T, Fault>,
+) -> Result<BTreeMap<K, T>, Fault> {
+    let fields = Fields::of(value, at)?;
+    // Not collected: that would sort first, which is much code for a device, and they are sorted.
+    let mut map = BTreeMap::new();
+    for (name, value) in fields.keys() {
+        map.insert(name_of(name), read(value, &fields.at(name))?);
+    }
+    Ok(map)
 }

@@ -6,6 +6,7 @@
 
 mod chain;
 mod error;
+pub(crate) mod fields;
 pub mod hash;
 pub mod json;
 pub mod key;

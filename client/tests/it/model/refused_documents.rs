@@ -231,7 +231,7 @@ fn bytes_that_are_no_document() {
     let twice = br#"{"schema": 1, "schema": 1}"#;
     assert!(refused(Manifest::parse(twice)).starts_with("manifest: the key \"schema\" appears twice in one object"));
     let fraction = br#"{"schema": 1.0}"#;
-    assert!(refused(Manifest::parse(fraction)).starts_with("manifest: the number 1 is not a whole number"));
+    assert!(refused(Manifest::parse(fraction)).starts_with("manifest: the number is not a whole number"));
 }
 
 /// What public fields leave possible and reading refuses is not written either.
@@ -251,7 +251,7 @@ fn what_would_not_read_back_is_not_written() {
 
     let mut manifest = decisions::manifest("1.2.0", 12);
     manifest.extra.insert("x".into(), json!(1.5));
-    assert_eq!(refused(manifest.to_bytes()), "manifest: `x`: 1.5 is not a whole number");
+    assert_eq!(refused(manifest.to_bytes()), "manifest: `x`: it is not a whole number");
 
     let assigned = instant("2026-01-05T12:00:00Z");
     let mut assignment = Assignment::new(version::parse("1.2.0").unwrap(), 12, Stage::Security, assigned);
