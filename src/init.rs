@@ -329,7 +329,7 @@ fn fit_policy(text: &str, cohorts: &Cohorts) -> Result<String> {
         Some(("cohort", "\"validation\"")) => known.contains("validation"),
         _ => true,
     };
-    Ok(text.lines().filter(fits).map(|line| format!("{line}\n")).collect())
+    Ok(text.split_inclusive('\n').filter(|line| fits(&line.trim_end())).collect())
 }
 
 /// Gives every channel its salt.

@@ -116,7 +116,7 @@ impl Ledger {
     pub fn between(&self, before: u64, after: u64) -> &[Entry] {
         let lines = |length: u64| {
             let length = usize::try_from(length).unwrap_or(usize::MAX).min(self.bytes.len());
-            self.bytes.get(..length).unwrap_or_default().iter().filter(|byte| **byte == b'\n').count()
+            self.bytes.get(..length).unwrap_or_default().split(|byte| *byte == b'\n').skip(1).count()
         };
         self.entries.get(lines(before)..lines(after)).unwrap_or_default()
     }

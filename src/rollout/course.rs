@@ -150,11 +150,13 @@ fn in_turn(terms: &Terms<'_>, course: &mut Course, mut started: bool) -> Result<
         now = now.max(standing_step.map_or(now, |step| step.whole));
         let what = if started { Taken::Advance } else { Taken::Start };
         let since = previous.clone().filter(|_| exposed == 0);
-        let (at, ramp) = terms.earliest(standing, exposed, since, what, now, &mut course.assumptions)?;
-        if !started && let Some(validation) = terms.standings.iter().find(|s| Some(&s.cohort) == validation) {
-            if !terms.reached(validation) && !course.passes_over(&validation.cohort) {
-                course.steps.push(terms.step(validation, what, at, None, Stage::Limited)?);
-            }
+        let (at, ramp) = terms.earliest(standing, exposed, since.as_ref(), what, now, &mut course.assumptions)?;
+        if !started
+            && let Some(validation) = terms.standings.iter().find(|s| Some(&s.cohort) == validation)
+            && !terms.reached(validation)
+            && !course.passes_over(&validation.cohort)
+        {
+            course.steps.push(terms.step(validation, what, at, None, Stage::Limited)?);
         }
         started = true;
         let step = terms.step(standing, what, at, ramp, Stage::Limited)?;
@@ -227,13 +229,13 @@ impl Terms<'_> {
         &self,
         standing: &CohortStanding,
         exposed: u32,
-        previous: Option<(Name, DateTime<Utc>)>,
+        previous: Option<&(Name, DateTime<Utc>)>,
         what: Taken,
         from: DateTime<Utc>,
         assumptions: &mut Vec<String>,
     ) -> Result<(DateTime<Utc>, Option<Ramp>)> {
         let mut at = from;
-        let soaked = previous.as_ref().map(|(cohort, since)| *since + self.policy.soak(cohort).delta());
+        let soaked = previous.map(|(cohort, since)| *since + self.policy.soak(cohort).delta());
         loop {
             let mut refusal = None;
             for request in self.requests(exposed) {
@@ -244,7 +246,7 @@ impl Terms<'_> {
                     at_once: planned.at_once,
                     ramp: planned.full_span,
                     until: planned.ramp.map(|ramp| ramp.end()),
-                    previous: previous.clone().map(|(cohort, since)| (cohort, (since <= at).then_some(since))),
+                    previous: previous.map(|(cohort, since)| (cohort.clone(), (*since <= at).then_some(*since))),
                 };
                 match self.ask(what, step, at) {
                     Ok(_) => return Ok((at, planned.ramp)),

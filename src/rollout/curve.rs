@@ -75,7 +75,7 @@ pub fn svg(curve: &Curve) -> String {
     let mut svg = String::new();
     let _ = write!(
         svg,
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="title desc">
+        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="title desc">
 <title id="title">{title}</title>
 <desc id="desc">{desc}</desc>
 <style>
@@ -94,7 +94,7 @@ svg {{ color: #e6e8eb; background: #14171a }}
 }}
 </style>
 <text x="{LEFT}" y="24" font-weight="600">{title}</text>
-"##,
+"#,
         title = escape(&curve.title),
         desc = escape(&in_words(curve)),
     );

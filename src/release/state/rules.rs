@@ -208,7 +208,7 @@ pub(super) fn approved(event: Event, facts: &Facts, policy: &Policy, now: DateTi
         };
         let people: BTreeSet<&str> = facts.approvals.iter().filter(counts).map(|a| a.person.as_str()).collect();
         if people.len() < *count {
-            let keys: Vec<_> = by.iter().map(|key| key.as_str()).collect();
+            let keys: Vec<_> = by.iter().map(crate::keys::KeyName::as_str).collect();
             let had = if people.is_empty() {
                 String::new()
             } else {

@@ -176,7 +176,7 @@ fn a_step_takes_the_approvals_of_as_many_people() {
     };
     let (a, b) = (approved("a", "holder 1", 1), approved("b", "holder 2", 24));
     assert_eq!(advance(&with(&[])), Err("R-APPROVAL"));
-    assert_eq!(advance(&with(&[a.clone()])), Err("R-APPROVAL"));
+    assert_eq!(advance(&with(std::slice::from_ref(&a))), Err("R-APPROVAL"));
     assert_eq!(advance(&with(&[a.clone(), b])), Ok(()));
     assert_eq!(advance(&with(&[a.clone(), approved("b", "holder 2", 25)])), Err("R-APPROVAL"), "too old");
     assert_eq!(advance(&with(&[a.clone(), approved("c", "holder 1", 1)])), Err("R-APPROVAL"), "one person, two keys");

@@ -120,17 +120,16 @@ impl Reader {
             }
         }
         let id = id.parse().map_err(|e| self.wrong(e))?;
-        let class = match self.classes.get(&self.key) {
-            Some(class) => Rc::clone(class),
-            None => {
-                let class = Rc::new(self.class(&id)?);
-                self.numbered += 1;
-                if self.classes.len() == MAX_CLASSES {
-                    self.classes.clear();
-                }
-                self.classes.insert(self.key.clone(), Rc::clone(&class));
-                class
+        let class = if let Some(class) = self.classes.get(&self.key) {
+            Rc::clone(class)
+        } else {
+            let class = Rc::new(self.class(&id)?);
+            self.numbered += 1;
+            if self.classes.len() == MAX_CLASSES {
+                self.classes.clear();
             }
+            self.classes.insert(self.key.clone(), Rc::clone(&class));
+            class
         };
         Ok(Some(Member { id, class }))
     }
@@ -192,12 +191,11 @@ impl Reader {
                     let version = version::parse(cell);
                     installed = Some(version.map_err(|e| self.wrong(format!("version: {e}")))?);
                 }
-                Column::Sequence if cell.is_empty() => {}
+                Column::Sequence | Column::Fact(_) if cell.is_empty() => {}
                 Column::Sequence => {
                     sequence =
                         cell.parse().map_err(|_| self.wrong(format!("sequence: {cell:?} is not a whole number")))?;
                 }
-                Column::Fact(_) if cell.is_empty() => {}
                 Column::Fact(fact) if cell.len() > MAX_TEXT => {
                     return Err(self.wrong(format!("{fact}: {} bytes are too many: at most {MAX_TEXT}", cell.len())));
                 }
@@ -279,18 +277,17 @@ impl Cells {
         self.ends.clear();
         let mut rest = line;
         loop {
-            let after = match rest.strip_prefix('"') {
-                Some(quoted) => self.quoted(quoted)?,
-                None => {
-                    let (cell, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
-                    if cell.contains('"') {
-                        return Err(format!(
-                            "a double quote stands inside of {cell:?}: put the whole value between quotes"
-                        ));
-                    }
-                    self.text.push_str(cell);
-                    after
+            let after = if let Some(quoted) = rest.strip_prefix('"') {
+                self.quoted(quoted)?
+            } else {
+                let (cell, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
+                if cell.contains('"') {
+                    return Err(format!(
+                        "a double quote stands inside of {cell:?}: put the whole value between quotes"
+                    ));
                 }
+                self.text.push_str(cell);
+                after
             };
             self.ends.push(self.text.len());
             match after.strip_prefix(',') {

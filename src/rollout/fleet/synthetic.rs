@@ -29,7 +29,7 @@ pub struct Synthetic {
 
 #[derive(Debug)]
 pub(super) struct Devices {
-    devices: u64,
+    count: u64,
     done: u64,
     classes: Vec<Rc<Class>>,
 }
@@ -50,11 +50,11 @@ impl Devices {
             Ok(Rc::new(Class { number, profile, facts }))
         };
         let classes = (0..).zip(hardware).map(class).collect::<Result<Vec<_>>>().unwrap_or_default();
-        Self { devices: if classes.is_empty() { 0 } else { devices }, done: 0, classes }
+        Self { count: if classes.is_empty() { 0 } else { devices }, done: 0, classes }
     }
 
     pub(super) fn length(&self) -> u64 {
-        self.devices
+        self.count
     }
 
     pub(super) fn done(&self) -> u64 {
@@ -62,7 +62,7 @@ impl Devices {
     }
 
     pub(super) fn next(&mut self) -> Result<Option<Member>> {
-        if self.done == self.devices {
+        if self.done == self.count {
             return Ok(None);
         }
         let class = usize::try_from(self.done).unwrap_or(0).checked_rem(self.classes.len()).unwrap_or(0);

@@ -41,6 +41,7 @@ fn devices(path: &Path, count: u64) -> Vec<Profile> {
     profiles
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "shorter where it is called")]
 fn plan(fleet: &Fleet, spec: &ReleaseSpec, csv: &Path, outlook: Outlook) -> Result<ForecastOutcome, Error> {
     let (workspace, _) = fleet.open();
     let desk = Desk::open(&workspace, spec, fleet.now)?;

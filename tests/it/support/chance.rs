@@ -18,6 +18,7 @@ pub struct Policy {
     pub manifests: Vec<Manifest>,
     /// By cohort, in order.
     pub assignments: Vec<Option<Assignment>>,
+    #[allow(dead_code, reason = "for tests that judge for this instant")]
     pub now: DateTime<Utc>,
 }
 
@@ -93,7 +94,7 @@ impl Chance {
     fn manifest(&mut self, sequence: u64, now: DateTime<Utc>) -> Manifest {
         // Versions mostly rise; a retract's does not.
         let version = if self.once_in(8) { format!("0.{sequence}.0") } else { format!("1.{sequence}.0") };
-        let artifacts: Vec<Value> = HARDWARE[..1 + usize::try_from(self.below(3)).unwrap()]
+        let artifacts: Vec<Value> = HARDWARE[..=usize::try_from(self.below(3)).unwrap()]
             .iter()
             .map(|hardware| {
                 let name = format!("{hardware}.img");
