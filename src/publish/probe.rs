@@ -137,9 +137,9 @@ impl Remote {
         for outcome in join_all(writers).await {
             match outcome {
                 Ok(_) => won += 1,
-                Err(
-                    StoreError::Precondition { .. } | StoreError::AlreadyExists { .. } | StoreError::NotFound { .. },
-                ) => {}
+                Err(StoreError::Precondition { .. } | StoreError::AlreadyExists { .. }) => {}
+                // To a replacement of what is not there; to a creation it is the answer of a bucket that is not there.
+                Err(StoreError::NotFound { .. }) if *mode != PutMode::Create => {}
                 Err(error) if fault::is_unsupported(&error) => return Ok(usize::MAX),
                 Err(error) => return Err(self.fault("try a conditional write to", key, &error)),
             }

@@ -108,8 +108,10 @@ async fn moto() {
     suite(&s3, &remote, "a/b").await;
 
     let options = Options { retry_for: std::time::Duration::ZERO, ..s3.options() };
-    let nowhere = Remote::open_with("s3://no-such-bucket/x", &options).unwrap().danger_assume_conditional();
-    let error = publish(&Forge::new(&["early"]), &nowhere).await.unwrap_err();
+    let mut nowhere = Remote::open_with("s3://no-such-bucket/x", &options).unwrap();
+    let error = nowhere.settle(false, chrono::Utc::now()).await.unwrap_err();
+    assert!(error.remedy_text().unwrap().contains("make that bucket"), "{error:?}");
+    let error = publish(&Forge::new(&["early"]), &nowhere.danger_assume_conditional()).await.unwrap_err();
     assert!(error.remedy_text().unwrap().contains("make that bucket"), "{error:?}");
 }
 

@@ -226,10 +226,10 @@ async fn carry_out(
 ) -> Result<Done, (Error, Plan)> {
     let ui = &context.ui;
     if !plan.is_done() {
-        ui.status(show::plan(&plan, remote));
         if let Err(error) = remote.settle(args.single_writer, context.now).await {
             return Err((error, plan));
         }
+        ui.status(show::plan(&plan, remote));
     }
     let progress = Mutex::new(ui.progress_bytes(plan.totals().bytes, "publishing"));
     let report = publish::execute(&plan, source, remote, &|event| {

@@ -160,8 +160,16 @@ impl S3 {
         for collection in [BUCKET, ""] {
             let master = self.master.as_ref().unwrap();
             let url = format!("{master}/vol/grow?collection={collection}&count=4&replication=000");
-            let grown = client.get(url).send().await.unwrap();
-            assert!(grown.status().is_success(), "SeaweedFS did not come up: {grown:?}");
+            // Until the server of volumes has made itself known there is none to grow on.
+            let mut grown = false;
+            for _ in 0..300 {
+                grown = client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());
+                if grown {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            assert!(grown, "SeaweedFS did not come up");
         }
     }
 
