@@ -18,8 +18,8 @@ use object_store::{
 use sha2::{Digest as _, Sha256};
 use tidegate_client::tuf::Limits;
 use tidegate_client::tuf::hash::to_hex;
-use tokio::sync::Semaphore;
 
+use super::buffers::Buffers;
 use super::fault::{self, Secrets};
 use super::headers::HeaderRules;
 use super::place::Options;
@@ -55,7 +55,7 @@ pub struct Remote {
     /// The length of the parts that large files are sent in.
     pub(super) part: u64,
     /// Buffers that may be in use at once, whatever is uploaded.
-    pub(super) buffers: Arc<Semaphore>,
+    pub(super) buffers: Buffers,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +132,7 @@ impl Remote {
             retry_for: options.retry_for,
             memory: options.memory.clone(),
             part: options.part,
-            buffers: Arc::new(Semaphore::new(BUFFERS)),
+            buffers: Buffers::new(BUFFERS),
         }
     }
 

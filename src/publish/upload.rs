@@ -5,7 +5,6 @@
 //! bytes up to their end, so that a part is used again only if it came from the same bytes.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tidegate_client::tuf::hash::to_hex;
 
+use super::buffers::Buffers;
 use super::remote::{Backend, Outcome, Remote};
 use crate::error::{Error, Result};
 use crate::files;
@@ -52,7 +52,7 @@ impl Supply {
         Self { name, from: From::Stream(stream) }
     }
 
-    fn open(self) -> Result<Reader> {
+    fn open(self, buffers: Buffers) -> Result<Reader> {
         let source = match self.from {
             From::File(path) => {
                 let file = std::fs::File::open(&path).map_err(|error| Error::io("read", &path, error))?;
@@ -60,7 +60,7 @@ impl Supply {
             }
             From::Stream(stream) => Input::Stream(stream, Bytes::new()),
         };
-        Ok(Reader { name: self.name, source: Some(source), hash: Sha256::new(), read: 0 })
+        Ok(Reader { name: self.name, source: Some(source), hash: Sha256::new(), read: 0, buffers })
     }
 }
 
@@ -70,6 +70,7 @@ struct Reader {
     source: Option<Input>,
     hash: Sha256,
     read: u64,
+    buffers: Buffers,
 }
 
 enum Input {
@@ -87,30 +88,33 @@ impl Reader {
         let (source, part) = match source {
             // Reading and hashing both take a processor's time, which the tasks that send must not lose.
             Input::File(file, path) => {
+                let mut part = self.buffers.take(capacity);
                 let work = tokio::task::spawn_blocking(move || {
-                    use std::io::Read as _;
-                    let mut part = Vec::with_capacity(capacity);
-                    let read = (&file).take(size).read_to_end(&mut part);
-                    read.map_err(|error| Error::io("read", &path, error))?;
+                    let filled = fill(&file, &mut part).map_err(|error| Error::io("read", &path, error))?;
+                    part.truncate(filled);
                     hash.update(&part);
-                    Ok::<_, Error>((Input::File(file, path), Bytes::from(part), hash))
+                    Ok::<_, Error>((Input::File(file, path), part.freeze(), hash))
                 });
                 let (source, part, hashed) = work.await.map_err(|error| lost().with_source(error))??;
                 hash = hashed;
                 (source, part)
             }
             Input::Stream(mut stream, mut rest) => {
-                let mut part = bytes::BytesMut::with_capacity(capacity);
-                while part.len() < capacity {
+                let (mut part, mut filled) = (self.buffers.take(capacity), 0);
+                while filled < capacity {
                     if rest.is_empty() {
                         match stream.next().await {
                             Some(chunk) => rest = chunk?,
                             None => break,
                         }
                     }
-                    let take = rest.len().min(capacity - part.len());
-                    part.extend_from_slice(&rest.split_to(take));
+                    let chunk = rest.split_to(rest.len().min(capacity - filled));
+                    if let Some(room) = part.get_mut(filled..filled + chunk.len()) {
+                        room.copy_from_slice(&chunk);
+                    }
+                    filled += chunk.len();
                 }
+                part.truncate(filled);
                 hash.update(&part);
                 (Input::Stream(stream, rest), part.freeze())
             }
@@ -131,6 +135,21 @@ impl Reader {
         Err(Error::input(format!("{} is damaged: {} with {} bytes was read", self.name, to_hex(&hash), self.read))
             .remedy(format!("restore the file whose SHA-256 is {} and publish again", to_hex(sha256))))
     }
+}
+
+/// Reads until the buffer is full or the file ends. Gives the number of bytes.
+fn fill(mut file: &std::fs::File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    use std::io::Read as _;
+    let mut filled = 0;
+    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match file.read(room) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// An upload that is under way, as it is remembered.
@@ -182,10 +201,10 @@ impl Remote {
             return Ok(found);
         }
         let job = Job { key, length, sha256, sent };
-        let mut reader = supply.open()?;
+        let mut reader = supply.open(self.buffers.clone())?;
         // What fits into one part is sent in one request, which can be conditional.
         if length <= self.part {
-            let _buffer = self.buffers.acquire().await;
+            let _turn = self.buffers.turn().await;
             // One byte more than expected is wanted, so that a file which grew is noticed.
             let (bytes, _) = reader.next(length + 1).await?;
             reader.check(length, sha256)?;
@@ -193,6 +212,7 @@ impl Remote {
             if outcome == Outcome::Different && self.is_exclusive() && !self.is_local() {
                 outcome = self.overwrite(key, &bytes).await?;
             }
+            self.buffers.give_back(bytes);
             sent(length);
             return Ok(outcome);
         }
@@ -216,13 +236,14 @@ impl Remote {
         let mut upload = self.store.put_multipart_opts(&self.key(job.key), options).await.map_err(fault)?;
         let work = async {
             loop {
-                let _buffer = self.buffers.acquire().await;
+                let _turn = self.buffers.turn().await;
                 let (part, _) = reader.next(self.part).await?;
                 if part.is_empty() || reader.read > job.length {
                     break;
                 }
                 let read = part.len() as u64;
-                upload.put_part(part.into()).await.map_err(fault)?;
+                upload.put_part(part.clone().into()).await.map_err(fault)?;
+                self.buffers.give_back(part);
                 (job.sent)(read);
             }
             reader.check(job.length, job.sha256)?;
@@ -249,24 +270,27 @@ impl Remote {
         let (reader, stop, known, upload, at) = (&reader, &stop, &known, &upload, &at);
         let parts = stream::unfold(Some(0_usize), |number| async move {
             let number = number.filter(|_| !stop.load(Ordering::Relaxed))?;
-            let buffer = Arc::clone(&self.buffers).acquire_owned().await.ok()?;
+            let turn = self.buffers.turn().await;
             let mut reader = reader.lock().await;
             match reader.next(size).await {
                 Ok((part, _)) if part.is_empty() || reader.read > job.length => None,
-                Ok((part, upto)) => Some((Ok((number, part, to_hex(&upto), buffer)), Some(number + 1))),
+                Ok((part, upto)) => Some((Ok((number, part, to_hex(&upto), turn)), Some(number + 1))),
                 Err(error) => Some((Err(Failure::Ours(error)), None)),
             }
         });
         let sends = parts.map(|part| async move {
-            let (number, part, upto, buffer) = part?;
+            let (number, part, upto, turn) = part?;
             let length = part.len() as u64;
             if let Some(Some(there)) = known.get(number)
                 && there.upto == upto
             {
+                self.buffers.give_back(part);
                 return Ok((number, length, there.clone()));
             }
-            let id = self.send_part(store, at, upload, number, part).await.map_err(Failure::Store)?.content_id;
-            drop(buffer);
+            let id = self.send_part(store, at, upload, number, &part).await;
+            self.buffers.give_back(part);
+            drop(turn);
+            let id = id.map_err(Failure::Store)?.content_id;
             Ok((number, length, Arrived { id, upto }))
         });
         let mut sends = std::pin::pin!(sends.buffer_unordered(BUFFERS));
@@ -359,7 +383,7 @@ impl Remote {
         key: &object_store::path::Path,
         upload: &str,
         index: usize,
-        part: Bytes,
+        part: &Bytes,
     ) -> Result<PartId, StoreError> {
         let begun = Instant::now();
         let mut tries = 0;
@@ -387,7 +411,7 @@ impl Remote {
         let request = put.send(&at, headers, job.length, stream);
         let feed = async {
             loop {
-                let _buffer = self.buffers.acquire().await;
+                let _turn = self.buffers.turn().await;
                 let (part, _) = reader.next(self.part / 8).await?;
                 if part.is_empty() || reader.read > job.length {
                     break;
@@ -494,7 +518,8 @@ mod tests {
     #[tokio::test]
     async fn a_stream_is_cut_into_parts_of_one_size() {
         let chunks = [3, 0, 5, 9, 1].map(|length| Ok(Bytes::from(vec![7; length])));
-        let mut reader = Supply::stream("x".into(), futures::stream::iter(chunks).boxed()).open().unwrap();
+        let mut reader =
+            Supply::stream("x".into(), futures::stream::iter(chunks).boxed()).open(Buffers::new(1)).unwrap();
         let mut lengths = Vec::new();
         loop {
             let (part, upto) = reader.next(8).await.unwrap();

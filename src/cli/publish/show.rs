@@ -21,7 +21,7 @@ pub(super) fn plan(plan: &Plan, remote: &Remote) -> String {
         Concurrency::Lock | Concurrency::Conditional => {}
         Concurrency::Unknown => text.push_str("\n  whether it keeps two publishers apart is tried out first, once"),
         Concurrency::SingleWriter => {
-            text.push_str("\n  it cannot keep two publishers apart: only with --single-writer")
+            text.push_str("\n  it cannot keep two publishers apart: only with --single-writer");
         }
     }
     for object in plan.objects.iter().filter(|object| object.state != State::Unchanged) {
