@@ -27,6 +27,20 @@ pub enum Kind {
     Bug,
 }
 
+/// An error with its causes, each said once.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// An error that says what is wrong and what to do about it.
 ///
 /// `what` names the file, role or rule; `remedy`, when there is one, is a sentence or a command that mends it.

@@ -8,7 +8,7 @@ use object_store::Error as StoreError;
 use object_store::client::{HttpError, HttpErrorKind};
 
 use super::variables::Variables;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, chain};
 
 /// Variables of the environment whose values must never be shown.
 const SECRET: [&str; 12] = [
@@ -82,20 +82,6 @@ impl Secrets {
         }
         text
     }
-}
-
-/// An error with its causes, each said once.
-pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// What a store said, in one line, redacted.

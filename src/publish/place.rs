@@ -14,8 +14,9 @@ use object_store::client::ClientConfigKey;
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
+use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
-use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use reqwest::header::HeaderValue;
 use url::Url;
 
@@ -26,7 +27,7 @@ use super::remote::{Backend, Remote, Writes};
 use super::stream_put::StreamPut;
 use super::upload::PART;
 use super::variables::Variables;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 
 /// How long one request may take: a part of 8 MiB at 64 kB/s.
 const REQUEST: Duration = Duration::from_secs(120);
@@ -208,13 +209,26 @@ fn s3(url: &Url, options: &Options) -> Result<Remote> {
     if builder.get_config_value(&AmazonS3ConfigKey::Checksum).is_none() {
         builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }
-    let store = Arc::new(builder.build().map_err(|error| unusable(url, &secrets, &error))?);
+    let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
     // AWS documents that conditional writes are atomic; of what else speaks its protocol that must be seen.
     let writes = if endpoint.is_none() { Writes::Conditional } else { Writes::Unknown };
-    let mut remote = Remote::new(store.clone(), key_of(url)?, Backend::Store(writes), &shown(url), options);
+    let mut remote = in_parts(store, writes, url, secrets, options)?;
     if let Some(endpoint) = endpoint {
         remote.endpoint = endpoint;
     }
+    Ok(remote)
+}
+
+/// A place in a store that takes large objects in parts.
+fn in_parts(
+    store: impl ObjectStore + MultipartStore,
+    writes: Writes,
+    url: &Url,
+    secrets: Secrets,
+    options: &Options,
+) -> Result<Remote> {
+    let store = Arc::new(store);
+    let mut remote = Remote::new(store.clone(), key_of(url)?, Backend::Store(writes), &shown(url), options);
     remote.multipart = Some(store);
     remote.secrets = secrets;
     Ok(remote)
@@ -249,12 +263,8 @@ fn gcs(url: &Url, options: &Options) -> Result<Remote> {
     for (key, value) in options.client() {
         builder = builder.with_config(GoogleConfigKey::Client(key), value);
     }
-    let store = Arc::new(builder.build().map_err(|error| unusable(url, &secrets, &error))?);
-    let mut remote =
-        Remote::new(store.clone(), key_of(url)?, Backend::Store(Writes::Conditional), &shown(url), options);
-    remote.multipart = Some(store);
-    remote.secrets = secrets;
-    Ok(remote)
+    let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
+    in_parts(store, Writes::Conditional, url, secrets, options)
 }
 
 fn azure(url: &Url, options: &Options) -> Result<Remote> {
@@ -278,12 +288,8 @@ fn azure(url: &Url, options: &Options) -> Result<Remote> {
     for (key, value) in options.client() {
         builder = builder.with_config(AzureConfigKey::Client(key), value);
     }
-    let store = Arc::new(builder.build().map_err(|error| unusable(url, &secrets, &error))?);
-    let mut remote =
-        Remote::new(store.clone(), key_of(url)?, Backend::Store(Writes::Conditional), &shown(url), options);
-    remote.multipart = Some(store);
-    remote.secrets = secrets;
-    Ok(remote)
+    let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
+    in_parts(store, Writes::Conditional, url, secrets, options)
 }
 
 /// A plain web server that takes `PUT`, such as WebDAV: no conditions, no parts.
@@ -369,7 +375,7 @@ fn invalid(place: &str, why: &str) -> Error {
 }
 
 fn unusable(url: &Url, secrets: &Secrets, error: &object_store::Error) -> Error {
-    let why = secrets.redact(&super::fault::chain(error));
+    let why = secrets.redact(&chain(error));
     Error::usage(format!("{} cannot be opened: {why}", shown(url)))
         .remedy("see docs/publish.md for the variables of the environment that name region, endpoint and credentials")
 }

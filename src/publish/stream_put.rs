@@ -47,7 +47,7 @@ impl StreamPut {
             .header(CACHE_CONTROL, &*cache_control)
             .header(CONTENT_LENGTH, length)
             .body(reqwest::Body::wrap_stream(body));
-        let answer = request.send().await.map_err(|error| super::fault::chain(&error.without_url()))?;
+        let answer = request.send().await.map_err(|error| crate::error::chain(&error.without_url()))?;
         let status = answer.status();
         if status.is_success() { Ok(()) } else { Err(format!("status code: {status}")) }
     }

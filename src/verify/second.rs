@@ -16,7 +16,7 @@ use url::Url;
 use super::Wanted;
 use super::origin::Origin;
 use super::walk::Fault;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 
 /// Where tough believes the repository to be; [`Reader`] takes it from there.
 const METADATA: &str = "http://repository.invalid/metadata/";
@@ -92,20 +92,6 @@ async fn read_all(repository: &Repository, wanted: &Wanted, opinion: &mut Opinio
 fn count(targets: &Targets) -> u64 {
     let below = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
     1 + below.filter_map(|role| role.targets.as_ref()).map(|targets| count(&targets.signed)).sum::<u64>()
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Reads an origin on behalf of tough.

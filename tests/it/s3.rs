@@ -187,10 +187,11 @@ async fn a_single_writer_publishes_where_there_are_no_conditions() {
 /// The policies in contrib/iam, against a server that enforces them: each party can do its work, and no more.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_party_may_do_its_work_and_no_more() {
+    // Earlier ones ask for more than the listing of a bucket takes.
+    let Some(python) = crate::support::tools::python_with("moto", [5, 2, 5], &["moto.server", "boto3"]) else { return };
     let Some(s3) = S3::moto() else { return };
     let policies = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/iam");
     let policy = |name: &str| format!("{name}={}", policies.join(format!("{name}.json")).display());
-    let python = crate::support::tools::python(&["moto.server", "boto3"]).unwrap();
     let names = ["release-publisher", "online-refresher", "public-reader"];
     let users = names.map(policy);
     let args: Vec<&str> = std::iter::once(s3.endpoint.as_str()).chain(users.iter().map(String::as_str)).collect();

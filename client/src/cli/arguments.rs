@@ -12,7 +12,7 @@ use crate::model::facts::TypedFact;
 use crate::model::time::{self, Instant};
 use crate::policy::Policy;
 use crate::policy::form::parse_duration;
-use crate::tuf::fields::{Fault, Fields};
+use crate::tuf::fields::{Fault, Fields, whole};
 
 /// A command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,33 +96,32 @@ pub(super) struct Given {
 impl Given {
     /// Reads a settings file's content.
     pub(super) fn read(value: &Json) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, "")?;
-        let given = Self {
-            root: path(&mut fields, "root")?,
-            repository: text(&mut fields, "repository")?,
-            metadata_url: text(&mut fields, "metadata_url")?,
-            targets_url: text(&mut fields, "targets_url")?,
-            state_dir: path(&mut fields, "state_dir")?,
-            device_id: text(&mut fields, "device_id")?,
-            channel: text(&mut fields, "channel")?,
-            product: text(&mut fields, "product")?,
-            hardware: text(&mut fields, "hardware")?,
-            factory_version: text(&mut fields, "factory_version")?,
-            factory_sequence: fields.optional_u64("factory_sequence")?,
-            facts: fields.optional("facts").cloned(),
-            slot: path(&mut fields, "slot")?,
-            installer: fields.optional_part("installer", InstallerSetting::read)?,
-            trial: fields.optional_part("trial", TrialSetting::read)?,
-            policy: fields.optional_part("policy", Policy::read)?,
-            poll: fields.optional_part("poll", PollSetting::read)?,
-            network: fields.optional_part("network", NetworkSetting::read)?,
-            reserve: fields.optional_u64("reserve")?,
-            system_facts: fields.bool_or("system_facts", false)?,
-            facts_file: path(&mut fields, "facts_file")?,
-            facts_program: fields.optional_part("facts_program", Program::read)?,
-        };
-        fields.finish()?;
-        Ok(given)
+        whole(value, "", |fields| {
+            Ok(Self {
+                root: path(fields, "root")?,
+                repository: text(fields, "repository")?,
+                metadata_url: text(fields, "metadata_url")?,
+                targets_url: text(fields, "targets_url")?,
+                state_dir: path(fields, "state_dir")?,
+                device_id: text(fields, "device_id")?,
+                channel: text(fields, "channel")?,
+                product: text(fields, "product")?,
+                hardware: text(fields, "hardware")?,
+                factory_version: text(fields, "factory_version")?,
+                factory_sequence: fields.optional_u64("factory_sequence")?,
+                facts: fields.optional("facts").cloned(),
+                slot: path(fields, "slot")?,
+                installer: fields.optional_part("installer", InstallerSetting::read)?,
+                trial: fields.optional_part("trial", TrialSetting::read)?,
+                policy: fields.optional_part("policy", Policy::read)?,
+                poll: fields.optional_part("poll", PollSetting::read)?,
+                network: fields.optional_part("network", NetworkSetting::read)?,
+                reserve: fields.optional_u64("reserve")?,
+                system_facts: fields.bool_or("system_facts", false)?,
+                facts_file: path(fields, "facts_file")?,
+                facts_program: fields.optional_part("facts_program", Program::read)?,
+            })
+        })
     }
 }
 

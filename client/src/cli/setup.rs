@@ -17,7 +17,7 @@ use crate::http::{Authorities, Authorization, HttpFetch, HttpOptions, Identity, 
 use crate::install::{BootHook, CommandInstaller, DirectoryInstaller, FileSlot, Installer, SlotImage, SlotInstaller};
 use crate::machine::Tolerance;
 use crate::policy::form::parse_duration;
-use crate::tuf::fields::{Fault, Fields, expected, quoted, texts};
+use crate::tuf::fields::{Fault, Fields, expected, quoted, texts, whole};
 
 /// A program with a time limit: `["program", "argument"]`, or `{"program": [..], "limit": "30s"}`.
 #[derive(Debug, Clone)]
@@ -34,11 +34,9 @@ impl Program {
         if !value.is_object() {
             return Err(expected("a list of words, or {\"program\": [..], \"limit\": \"30s\"}", value, at));
         }
-        let mut fields = Fields::of(value, at)?;
-        let program =
-            Self { words: fields.part("program", texts)?, limit: Some(fields.meant("limit", parse_duration)?) };
-        fields.finish()?;
-        Ok(program)
+        whole(value, at, |fields| {
+            Ok(Self { words: fields.part("program", texts)?, limit: Some(fields.meant("limit", parse_duration)?) })
+        })
     }
 
     pub(super) fn command(&self, limit: Duration) -> Command {
@@ -64,25 +62,24 @@ const INSTALLATION: Duration = Duration::from_secs(3600);
 
 impl InstallerSetting {
     pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, at)?;
-        let place = |fields: &mut Fields<'_>| fields.text("path").map(PathBuf::from);
-        let setting = match fields.text("kind")? {
-            "file" => Self::File { path: place(&mut fields)? },
-            "slots" => Self::Slots {
-                images: fields.list("images", usize::MAX, image)?,
-                boot: fields.part("boot", Program::read)?,
-            },
-            "command" => Self::Command { program: fields.part("program", Program::read)? },
-            "directory" => {
-                Self::Directory { path: place(&mut fields)?, unpack: fields.optional_part("unpack", Program::read)? }
-            }
-            other => {
-                let why = format!("{} is unknown: use one of file, slots, command, directory", quoted(other));
-                return Err(Fault::new(fields.at("kind"), why));
-            }
-        };
-        fields.finish()?;
-        Ok(setting)
+        whole(value, at, |fields| {
+            let place = |fields: &mut Fields<'_>| fields.text("path").map(PathBuf::from);
+            Ok(match fields.text("kind")? {
+                "file" => Self::File { path: place(fields)? },
+                "slots" => Self::Slots {
+                    images: fields.list("images", usize::MAX, image)?,
+                    boot: fields.part("boot", Program::read)?,
+                },
+                "command" => Self::Command { program: fields.part("program", Program::read)? },
+                "directory" => {
+                    Self::Directory { path: place(fields)?, unpack: fields.optional_part("unpack", Program::read)? }
+                }
+                other => {
+                    let why = format!("{} is unknown: use one of file, slots, command, directory", quoted(other));
+                    return Err(Fault::new(fields.at("kind"), why));
+                }
+            })
+        })
     }
 
     pub(super) fn installer(&self, folder: &Path) -> Result<Box<dyn Installer + Send>, Error> {
@@ -113,14 +110,13 @@ impl InstallerSetting {
 }
 
 fn image(value: &Value, at: &str) -> Result<SlotImage, Fault> {
-    let mut fields = Fields::of(value, at)?;
-    let image = SlotImage {
-        artifact: fields.optional_text("artifact")?.map(str::to_owned),
-        a: fields.text("a")?.into(),
-        b: fields.text("b")?.into(),
-    };
-    fields.finish()?;
-    Ok(image)
+    whole(value, at, |fields| {
+        Ok(SlotImage {
+            artifact: fields.optional_text("artifact")?.map(str::to_owned),
+            a: fields.text("a")?.into(),
+            b: fields.text("b")?.into(),
+        })
+    })
 }
 
 /// How a new release proves itself.
@@ -143,23 +139,22 @@ enum HealthSetting {
 
 impl TrialSetting {
     pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, at)?;
-        let setting = Self {
-            health: fields.optional_part("health", |value, at| match value {
-                Value::String(word) if word == "by-hand" => Ok(HealthSetting::ByHand),
-                Value::String(_) => {
-                    Err(expected("\"by-hand\", a program with its arguments, or a program with a limit", value, at))
-                }
-                program => Program::read(program, at).map(HealthSetting::Program),
-            })?,
-            within: fields.optional_meant("within", parse_duration)?,
-            every: fields.optional_meant("every", parse_duration)?,
-            boots: fields.optional_u32("boots")?,
-            attempts: fields.optional_u32("attempts")?,
-            restart: fields.optional_part("restart", Program::read)?,
-        };
-        fields.finish()?;
-        Ok(setting)
+        whole(value, at, |fields| {
+            Ok(Self {
+                health: fields.optional_part("health", |value, at| match value {
+                    Value::String(word) if word == "by-hand" => Ok(HealthSetting::ByHand),
+                    Value::String(_) => {
+                        Err(expected("\"by-hand\", a program with its arguments, or a program with a limit", value, at))
+                    }
+                    program => Program::read(program, at).map(HealthSetting::Program),
+                })?,
+                within: fields.optional_meant("within", parse_duration)?,
+                every: fields.optional_meant("every", parse_duration)?,
+                boots: fields.optional_u32("boots")?,
+                attempts: fields.optional_u32("attempts")?,
+                restart: fields.optional_part("restart", Program::read)?,
+            })
+        })
     }
 
     /// `otherwise` is how health is found out if nothing is set.
@@ -195,13 +190,12 @@ pub(super) struct PollSetting {
 
 impl PollSetting {
     pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, at)?;
-        let setting = Self {
-            interval: fields.optional_meant("interval", parse_duration)?,
-            first_within: fields.optional_meant("first_within", parse_duration)?,
-        };
-        fields.finish()?;
-        Ok(setting)
+        whole(value, at, |fields| {
+            Ok(Self {
+                interval: fields.optional_meant("interval", parse_duration)?,
+                first_within: fields.optional_meant("first_within", parse_duration)?,
+            })
+        })
     }
 
     pub(super) fn schedule(self) -> Schedule {
@@ -244,40 +238,35 @@ struct AllowanceSetting {
 
 impl AuthorizationSetting {
     fn read(value: &Value, at: &str) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, at)?;
-        let setting = Self {
-            file: path(&mut fields, "file")?,
-            program: fields.optional_part("program", Program::read)?,
-            server: fields.optional_text("server")?.map(str::to_owned),
-        };
-        fields.finish()?;
-        Ok(setting)
+        whole(value, at, |fields| {
+            Ok(Self {
+                file: path(fields, "file")?,
+                program: fields.optional_part("program", Program::read)?,
+                server: fields.optional_text("server")?.map(str::to_owned),
+            })
+        })
     }
 }
 
 impl AllowanceSetting {
     fn read(value: &Value, at: &str) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, at)?;
-        let setting = Self { bytes: fields.u64("bytes")?, per: fields.meant("per", parse_duration)? };
-        fields.finish()?;
-        Ok(setting)
+        whole(value, at, |fields| Ok(Self { bytes: fields.u64("bytes")?, per: fields.meant("per", parse_duration)? }))
     }
 }
 
 impl NetworkSetting {
     pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, at)?;
-        let setting = Self {
-            proxy: fields.optional_text("proxy")?.map(str::to_owned),
-            ca: fields.optional_text("ca")?.map(str::to_owned),
-            client_certificate: path(&mut fields, "client_certificate")?,
-            client_key: path(&mut fields, "client_key")?,
-            authorization: fields.optional_part("authorization", AuthorizationSetting::read)?,
-            rate: fields.optional_u64("rate")?,
-            allowance: fields.optional_part("allowance", AllowanceSetting::read)?,
-        };
-        fields.finish()?;
-        Ok(setting)
+        whole(value, at, |fields| {
+            Ok(Self {
+                proxy: fields.optional_text("proxy")?.map(str::to_owned),
+                ca: fields.optional_text("ca")?.map(str::to_owned),
+                client_certificate: path(fields, "client_certificate")?,
+                client_key: path(fields, "client_key")?,
+                authorization: fields.optional_part("authorization", AuthorizationSetting::read)?,
+                rate: fields.optional_u64("rate")?,
+                allowance: fields.optional_part("allowance", AllowanceSetting::read)?,
+            })
+        })
     }
 
     /// What fetches. Paths are relative to `folder`; `metadata` is the metadata's URL.

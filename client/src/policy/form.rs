@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Deferral, DeferralRule, Metered, Overrides, Policy, Rule, Window};
 use crate::device::Keep;
 use crate::model::condition::Condition;
-use crate::tuf::fields::{Fault, Fields, expected, text};
+use crate::tuf::fields::{Fault, Fields, expected, text, whole};
 
 /// A switch that is on unless it is switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,26 +27,25 @@ const RULES: [(&str, Rule); 4] =
 impl Policy {
     /// Reads a policy that is written at `at` of a larger document. What is not there has its default.
     pub(crate) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, at)?;
-        let policy = Self {
-            windows: fields.list_or_empty("windows", usize::MAX, Window::read)?,
-            utc_offset: fields.optional_meant("utc_offset", str::parse)?.unwrap_or_default(),
-            download_any_time: Enabled(fields.bool_or("download_any_time", true)?),
-            deferral: fields.optional_part("deferral", DeferralRule::read)?.unwrap_or_default(),
-            require: match fields.optional("require") {
-                None | Some(Value::Null) => None,
-                Some(value) => {
-                    Some(Condition::from_value(value).map_err(|e| Fault::new(fields.at("require"), e.to_string()))?)
-                }
-            },
-            metered: fields.optional_part("metered", metered)?.unwrap_or_default(),
-            security_overrides: match fields.optional("security_overrides") {
-                None => Overrides::default(),
-                Some(_) => Overrides(fields.set("security_overrides", usize::MAX, rule)?),
-            },
-        };
-        fields.finish()?;
-        Ok(policy)
+        whole(value, at, |fields| {
+            Ok(Self {
+                windows: fields.list_or_empty("windows", usize::MAX, Window::read)?,
+                utc_offset: fields.optional_meant("utc_offset", str::parse)?.unwrap_or_default(),
+                download_any_time: Enabled(fields.bool_or("download_any_time", true)?),
+                deferral: fields.optional_part("deferral", DeferralRule::read)?.unwrap_or_default(),
+                require: match fields.optional("require") {
+                    None | Some(Value::Null) => None,
+                    Some(value) => Some(
+                        Condition::from_value(value).map_err(|e| Fault::new(fields.at("require"), e.to_string()))?,
+                    ),
+                },
+                metered: fields.optional_part("metered", metered)?.unwrap_or_default(),
+                security_overrides: match fields.optional("security_overrides") {
+                    None => Overrides::default(),
+                    Some(_) => Overrides(fields.set("security_overrides", usize::MAX, rule)?),
+                },
+            })
+        })
     }
 }
 
@@ -65,10 +64,7 @@ impl Keep for Deferral {
 
 impl DeferralRule {
     fn read(value: &Value, at: &str) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, at)?;
-        let rule = Self { limit: fields.meant("limit", duration)? };
-        fields.finish()?;
-        Ok(rule)
+        whole(value, at, |fields| Ok(Self { limit: fields.meant("limit", duration)? }))
     }
 }
 
@@ -79,10 +75,10 @@ fn metered(value: &Value, at: &str) -> Result<Metered, Fault> {
         _ if value.is_object() => {}
         _ => return Err(expected("\"allow\", \"refuse\", or {\"at_most\": BYTES}", value, at)),
     }
-    let mut fields = Fields::of(value, at)?;
-    let most = fields.u64("at_most")?;
-    fields.finish()?;
-    Ok(Metered::AtMost(most))
+    whole(value, at, |fields| {
+        let most = fields.u64("at_most")?;
+        Ok(Metered::AtMost(most))
+    })
 }
 
 fn rule(value: &Value, at: &str) -> Result<Rule, Fault> {

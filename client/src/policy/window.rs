@@ -7,7 +7,7 @@ use chrono::{DateTime, Datelike as _, Days as Dates, NaiveTime, TimeDelta, Timel
 use serde_json::Value;
 
 use crate::model::time::Instant;
-use crate::tuf::fields::{Fault, Fields, quoted, texts};
+use crate::tuf::fields::{Fault, quoted, texts, whole};
 
 /// A stretch of time that comes every week, or every day, in local time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,14 +30,13 @@ pub struct UtcOffset(TimeDelta);
 
 impl Window {
     pub(super) fn read(value: &Value, at: &str) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, at)?;
-        let window = Self {
-            days: fields.optional_part("days", Days::read)?.unwrap_or_default(),
-            from: fields.meant("from", time_of_day)?,
-            to: fields.meant("to", time_of_day)?,
-        };
-        fields.finish()?;
-        Ok(window)
+        whole(value, at, |fields| {
+            Ok(Self {
+                days: fields.optional_part("days", Days::read)?.unwrap_or_default(),
+                from: fields.meant("from", time_of_day)?,
+                to: fields.meant("to", time_of_day)?,
+            })
+        })
     }
 
     /// Whether it is open at this instant.

@@ -235,6 +235,18 @@ pub(crate) fn text<'a>(value: &'a Value, at: &str) -> Result<&'a str, Fault> {
     value.as_str().ok_or_else(|| expected("a string", value, at))
 }
 
+/// An object in which every field means something: what `read` does not ask for is refused.
+pub(crate) fn whole<'a, T>(
+    value: &'a Value,
+    at: &str,
+    read: impl FnOnce(&mut Fields<'a>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut fields = Fields::of(value, at)?;
+    let whole = read(&mut fields)?;
+    fields.finish()?;
+    Ok(whole)
+}
+
 /// A list of texts.
 pub(crate) fn texts(value: &Value, at: &str) -> Result<Vec<String>, Fault> {
     list(value, at, usize::MAX, |item, at| text(item, at).map(str::to_owned))

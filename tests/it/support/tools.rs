@@ -18,6 +18,17 @@ pub fn python(modules: &[&str]) -> Option<PathBuf> {
     missing_unless(found, &format!("{} with {modules:?}", python.display())).then_some(python)
 }
 
+/// [`python`], with a module of at least this version.
+pub fn python_with(module: &str, version: [u32; 3], modules: &[&str]) -> Option<PathBuf> {
+    let python = python(modules)?;
+    let [a, b, c] = version;
+    let asks = format!(
+        "import importlib.metadata as m; exit(tuple(map(int, m.version('{module}').split('.')[:3])) < ({a}, {b}, {c}))"
+    );
+    let found = Command::new(&python).args(["-c", &asks]).status().is_ok_and(|status| status.success());
+    missing_unless(found, &format!("{} with {module} {a}.{b}.{c} or later", python.display())).then_some(python)
+}
+
 /// A program that a Python package brought, beside the interpreter that `TIDEGATE_PYTHON` names; else one on the path.
 pub fn beside_python(program: &str, probe: &str) -> Option<PathBuf> {
     let beside = std::env::var_os("TIDEGATE_PYTHON")
