@@ -44,12 +44,12 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let mut remote = args.access.open(&args.place, &context.dir, Some(&settings))?;
     block_on(async {
         let pruning = plan_prune(&remote, now - args.grace.delta(), now).await?;
-        if !args.apply || pruning.doomed.is_empty() {
+        if !args.apply || pruning.is_done() {
             if ui.is_json() {
                 return ui.json(&json!({"pruning": pruning, "removed": 0}));
             }
             ui.result(describe(&pruning))?;
-            if !pruning.doomed.is_empty() {
+            if !pruning.is_done() {
                 ui.hint(format_args!("tidegate prune {} --grace {} --apply", args.place, args.grace));
             }
             return Ok(());

@@ -44,7 +44,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (ui, now) = (&context.ui, context.now);
     let root = files::read(&args.root, MAX_ROOT)?;
-    let settings = crate::config::Settings::load(&context.dir).ok();
+    // There need not be a workspace; one that there is must be right.
+    let here = context.dir.join("tidegate.toml").exists();
+    let settings = here.then(|| crate::config::Settings::load(&context.dir)).transpose()?;
     let from = args.access.open(&args.from, &context.dir, None)?;
     let mut to = args.access.open(&args.to, &context.dir, settings.as_ref())?;
     block_on(async {

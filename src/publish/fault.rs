@@ -61,15 +61,7 @@ impl Secrets {
         for secret in &self.0 {
             text = text.replace(secret.as_str(), "(secret)");
         }
-        for name in [
-            "Signature=",
-            "sig=",
-            "X-Amz-Signature=",
-            "X-Amz-Security-Token=",
-            "X-Amz-Credential=",
-            "Bearer ",
-            "Basic ",
-        ] {
+        for name in ["Signature=", "sig=", "X-Amz-Security-Token=", "X-Amz-Credential=", "Bearer ", "Basic "] {
             let mut from = 0;
             while let Some(at) = text.get(from..).and_then(|rest| rest.find(name)) {
                 let begin = from + at + name.len();

@@ -106,7 +106,16 @@ impl Remote {
         match place.split_once("://") {
             Some(("file", _)) => folder(&local_path(place)?, place, options),
             Some((scheme, _)) if scheme.len() > 1 => {
-                let url = Url::parse(place).map_err(|error| invalid(place, &error.to_string()))?;
+                // What stands before an `@` may be a secret, and is not shown.
+                let url = Url::parse(place)
+                    .map_err(|error| invalid(place.rsplit('@').next().unwrap_or_default(), &error.to_string()))?;
+                if url.password().is_some() {
+                    return Err(Error::usage(format!(
+                        "the URL of {} holds a password, which others can read",
+                        shown(&url)
+                    ))
+                    .remedy("leave it out, and set TIDEGATE_HTTP_USER and TIDEGATE_HTTP_PASSWORD"));
+                }
                 install_cryptography();
                 match url.scheme() {
                     "s3" | "s3a" => s3(&url, options),
@@ -307,9 +316,8 @@ fn http(url: &Url, options: &Options) -> Result<Remote> {
     let variable = |name: &str| options.variables.value(name).map(ToOwned::to_owned);
     let user =
         variable("TIDEGATE_HTTP_USER").or_else(|| Some(url.username().to_owned()).filter(|user| !user.is_empty()));
-    let password = variable("TIDEGATE_HTTP_PASSWORD").or_else(|| url.password().map(ToOwned::to_owned));
     if let Some(user) = user {
-        let password = password.unwrap_or_default();
+        let password = variable("TIDEGATE_HTTP_PASSWORD").unwrap_or_default();
         secrets.add(&password);
         let (header, encoded) = basic(&user, &password)?;
         secrets.add(&encoded);
@@ -402,8 +410,19 @@ mod tests {
 
     #[test]
     fn the_words_of_a_web_server_are_kept_out_of_names_and_errors() {
-        let remote = Remote::open("https://user:sesame-open@example.com/repo").unwrap();
+        let variables = [("TIDEGATE_HTTP_PASSWORD".to_owned(), "sesame-open".to_owned())].into_iter().collect();
+        let options = Options { variables, ..Options::default() };
+        let remote = Remote::open_with("https://user@example.com/repo", &options).unwrap();
         assert_eq!(remote.name(), "https://example.com/repo");
         assert!(!format!("{remote:?}").contains("sesame-open"), "{remote:?}");
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_repeated() {
+        for place in ["https://user:sesame-open@example.com/repo", "https://user:sesame-open@exa mple.com/repo"] {
+            let error = Remote::open(place).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Usage);
+            assert!(!format!("{error:?}").contains("sesame-open"), "{error:?}");
+        }
     }
 }

@@ -54,9 +54,17 @@ pub struct Pruning {
     /// The live timestamp.
     #[serde(skip)]
     pub(super) seen: Option<Seen>,
+    /// Whether the mark of a clean-up is there, which may have died.
+    #[serde(skip)]
+    pub(super) marked: bool,
 }
 
 impl Pruning {
+    /// Whether there is nothing to do: nothing to remove, and no clean-up that died and is to be finished.
+    pub fn is_done(&self) -> bool {
+        self.doomed.is_empty() && !self.marked
+    }
+
     /// Bytes to be freed.
     pub fn bytes(&self) -> u64 {
         self.doomed.iter().map(|object| object.length).sum()
@@ -82,6 +90,7 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     }
     let live = timestamp.snapshot().version;
     let objects = list(remote).await?;
+    let marked = objects.contains_key(sweep::MARK);
 
     let mut snapshots: BTreeMap<u64, DateTime<Utc>> = BTreeMap::new();
     for (key, object) in &objects {
@@ -112,7 +121,7 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     }
     doomed.sort_by(|a, b| (a.written, &a.key).cmp(&(b.written, &b.key)));
     let live = timestamp.common.version;
-    Ok(Pruning { place, live, snapshots, kept, young, foreign, doomed, seen: Some(seen) })
+    Ok(Pruning { place, live, snapshots, kept, young, foreign, doomed, marked, seen: Some(seen) })
 }
 
 /// Removes what was found. `fence` must renew the timestamp that was live when the plan was made, so that whoever began before has to begin again; it is not

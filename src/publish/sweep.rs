@@ -23,10 +23,10 @@ use crate::error::{Error, Kind, Result};
 pub const MARK: &str = ".tidegate/sweep.json";
 /// The rule that a publisher gives way to a sweep.
 pub const SWEEP: &str = "P-SWEEP";
-/// A sweep that has left its mark for so long has died: each of its requests ends sooner, and it looks for its mark before each.
+/// A sweep that has left its mark for so long has died: each of its requests ends sooner, and it looks for its mark before each few.
 const PATIENCE: TimeDelta = TimeDelta::minutes(15);
-/// Objects removed between two looks for the mark.
-const BATCH: usize = 200;
+/// Objects removed between two looks for the mark: as many as are removed at once, so that no look lies far behind.
+const BATCH: usize = 8;
 const MAX_MARK: u64 = 4096;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -129,7 +129,7 @@ async fn remove(remote: &Remote, doomed: &[String], mark: Option<&Marked>) -> Re
                 .remedy("let it finish"));
             }
         }
-        let deletes = stream::iter(batch).map(|key| remote.delete(key)).buffer_unordered(8);
+        let deletes = stream::iter(batch).map(|key| remote.delete(key)).buffer_unordered(BATCH);
         deletes.try_collect::<Vec<_>>().await?;
         removed += batch.len() as u64;
     }

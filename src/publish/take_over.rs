@@ -139,9 +139,9 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
     let read = async |file: &str, limit: u64| -> Result<Option<Vec<u8>>> {
         Ok(remote.read(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec()))
     };
-    let mut next = roots.len() as u64;
-    loop {
-        next += 1;
+    // As many as a device follows: they are not verified yet, and must not be without end.
+    let known = roots.len() as u64;
+    for next in known + 1..=known.saturating_add(limits.root_rotations) {
         let file = metadata_file("root", Some(next));
         let Some(bytes) = read(&file, limits.root_length).await? else { break };
         files.insert(file, bytes);
@@ -229,6 +229,16 @@ impl Split {
             let (our, their) = (ours.role(name), theirs.role(name));
             if our.map(|file| &file.bytes) == their.map(|file| &file.bytes) {
                 continue;
+            }
+            if let (Some(their), Some(base)) = (their, base.get(name))
+                && their.version < *base
+            {
+                return Err(Error::trust(format!(
+                    "{place} has version {} of {name}, and had {base} before",
+                    their.version
+                ))
+                .rule("P-ROLLBACK")
+                .remedy("do not build on what is there; find out who put it back, and `tidegate verify` it"));
             }
             let changed =
                 |file: Option<&crate::metadata::RoleFile>| file.map(|file| file.version) != base.get(name).copied();

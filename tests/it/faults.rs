@@ -241,7 +241,8 @@ async fn the_program_killed_at_every_request() {
                 child.wait().await.unwrap();
                 break false;
             }
-            if child.try_wait().unwrap().is_some_and(|status| status.success()) {
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "it ended by itself at {at}: {status}");
                 break true;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

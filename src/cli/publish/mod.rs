@@ -13,7 +13,7 @@ pub(super) use self::access::AccessArgs;
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor, block_on};
 use crate::config::{Settings, Span};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, chain};
 use crate::files::Changes;
 use crate::publish::{self, Event, Overcome, Plan, Published, Remote, Report, SWEEP, Source, Taking};
 use crate::workspace::Workspace;
@@ -85,7 +85,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         let mut told = vec![];
         let mut behind = vec![];
         for place in mirrors {
-            match publish_mirror(args, place, context).await {
+            match publish_mirror(args, place, done.plan.timestamp, context).await {
                 Ok(done) => {
                     told.push(json!({"place": place, "ok": true, "report": done.report, "verified": done.audit}));
                     if !ui.is_json() {
@@ -94,8 +94,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
                     }
                 }
                 Err(error) => {
-                    let cause = std::error::Error::source(&error).map(ToString::to_string);
-                    let why = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+                    let why = chain(&error);
                     told.push(json!({"place": place, "ok": false, "error": why}));
                     if !ui.is_json() {
                         ui.result(format_args!("{place} lags behind: {why}"))?;
@@ -207,12 +206,16 @@ async fn rebase(
 }
 
 /// Publishes to a place that follows the first.
-async fn publish_mirror(args: &Args, place: &str, context: &Context) -> Result<Done> {
+async fn publish_mirror(args: &Args, place: &str, first: u64, context: &Context) -> Result<Done> {
     let workspace = Workspace::open(&context.dir)?;
     let mut remote = args.access.open(place, &context.dir, Some(&workspace.settings()?))?;
     let source = Source::new(&context.dir);
     let plan = publish::plan(&source, &remote, context.now).await?;
     drop(workspace);
+    if plan.timestamp != first {
+        return Err(Error::new(Kind::Conflict, "the workspace has changed since it was published to the first place")
+            .remedy("publish again"));
+    }
     carry_out(args, plan, &source, &mut remote, context).await.map_err(|(error, _)| error)
 }
 
