@@ -7,7 +7,7 @@ use tidegate_client::model::name::Name;
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor};
 use crate::config::ApprovalRule;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::release::approval;
 use crate::release::record::ReleaseSpec;
 use crate::release::state::{Event, State};
@@ -50,6 +50,10 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         State::Limited | State::Security => Event::Complete,
         _ => Event::Start,
     });
+    if args.cohort.is_some() && step != Event::Advance {
+        return Err(Error::usage(format!("the step {} is not to one cohort", step.name()))
+            .remedy("leave out --cohort, or give --step advance"));
+    }
     let cohort = if step == Event::Advance { args.cohort.clone().or(next) } else { None };
     let (record, approval) =
         approval::approve(&workspace, &args.release, step, cohort, &args.key, &mut ring, &actor(), cx.now)?;

@@ -136,10 +136,20 @@ impl Settings {
         for (path, role) in self.roles() {
             self.check_role(&path, role)?;
         }
+        // One key under two names would count as two people, and could hold two powers.
+        let mut seen = BTreeMap::new();
         for (name, key) in &self.keys {
             let at = |e: Error| prefixed(&format!("keys.{name}"), e);
             KeyUri::parse(&key.uri).map_err(at)?;
-            key.public.as_deref().map(parse_public).transpose().map_err(at)?;
+            let public = key.public.as_deref().map(parse_public).transpose().map_err(at)?;
+            if let Some(other) = public.and_then(|public| seen.insert(public.id(), name)) {
+                return Err(invalid(
+                    FILE,
+                    &format!("keys.{name}.public"),
+                    format!("it is that of {other}, too"),
+                    "use separate keys, or one name",
+                ));
+            }
         }
         self.check_separation()?;
         Ok(self)
@@ -313,6 +323,17 @@ mod tests {
     #[test]
     fn the_template_is_valid() {
         Settings::parse(TEMPLATE.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn one_key_under_two_names_is_refused() {
+        let public =
+            format!("public = \"ed25519:{}\"", "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
+        let text = format!(
+            "{TEMPLATE}\n[keys.one]\nuri = \"file:keys/one.pem\"\n{public}\n[keys.two]\nuri = \"file:keys/two.pem\"\n{public}\n"
+        );
+        let error = Settings::parse(text.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains("keys.two.public: it is that of one, too"), "{error}");
     }
 
     #[test]

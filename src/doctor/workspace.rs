@@ -113,14 +113,18 @@ fn keys(workspace: &Workspace, settings: &Settings, found: &mut Diagnosis) {
     }
 }
 
+/// The longest file that is looked into for a private key, in bytes.
+const MAX_KEY: u64 = 1 << 20;
+
 /// No private key is under version control.
 fn secrets(dir: &Path, found: &mut Diagnosis) {
     found.checks("DOC-KEYS-GIT");
-    let out = Command::new("git").arg("-C").arg(dir).args(["ls-files", "--", "keys", "*.pem"]).output();
+    let out = Command::new("git").arg("-C").arg(dir).args(["ls-files", "-z", "--", "keys", "*.pem"]).output();
     // Without git, or outside a repository, there is nothing to find.
     let Some(out) = out.ok().filter(|out| out.status.success()) else { return };
-    for file in String::from_utf8_lossy(&out.stdout).lines() {
-        let private = fs::read(dir.join(file)).is_ok_and(|bytes| bytes.windows(11).any(|part| part == b"PRIVATE KEY"));
+    for file in String::from_utf8_lossy(&out.stdout).split('\0').filter(|file| !file.is_empty()) {
+        let private = files::read(&dir.join(file), MAX_KEY)
+            .is_ok_and(|bytes| bytes.windows(11).any(|part| part == b"PRIVATE KEY"));
         if private {
             let what = "a private key is under version control";
             let remedy = "git rm --cached it, take it for stolen, and replace it: tidegate ceremony plan";

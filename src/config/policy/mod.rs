@@ -214,6 +214,17 @@ impl Policy {
                 "add one, or take own-checks out",
             ));
         }
+        // A rule that is written down and not enforced would be worse than none.
+        let provenance = &self.provenance;
+        for (key, given) in [
+            ("provenance", provenance.required || provenance.builders.is_some() || provenance.keys.is_some()),
+            ("validation.fleet", self.validation.fleet.is_some()),
+            ("retirement.keep_releases", self.retirement.keep_releases.is_some()),
+        ] {
+            if given {
+                return never(key, "this version does not enforce it", "take it out, and see to it by other means");
+            }
+        }
         Ok(self)
     }
 
@@ -389,6 +400,8 @@ mod tests {
                 "no minute",
             ),
             ("[retirement]\nkeep_releases = 0", "keeps no release"),
+            ("[retirement]\nkeep_releases = 20", "retirement.keep_releases: this version does not enforce it"),
+            ("[provenance]\nrequired = true", "provenance: this version does not enforce it"),
             ("[provenance]\nrequired = true\nbuilders = []", "no builder is the right one"),
             ("[provenance]\nkeys = []", "no signature could ever count"),
             ("[provenance]\nkeys = [\"ed25519:00\"]", "provenance.keys"),

@@ -243,6 +243,7 @@ pub fn next(
         (E::Validate, _) => stay,
 
         (E::Expose, S::Validation) => {
+            running(status)?;
             validated(facts, policy, now)?;
             newest(facts)?;
             retracted_is_withdrawn(facts)?;
@@ -252,6 +253,7 @@ pub fn next(
         }
 
         (E::Start, S::Registered | S::Validation) => {
+            running(status)?;
             validated(facts, policy, now)?;
             newest(facts)?;
             retracted_is_withdrawn(facts)?;

@@ -204,7 +204,7 @@ pub(super) fn approved(event: Event, facts: &Facts, policy: &Policy, now: DateTi
         let ApprovalRule { by, count, max_age, .. } = rule;
         let counts = |approved: &&super::Approved| {
             by.iter().any(|key| key.as_str() == approved.key)
-                && max_age.is_none_or(|most| Span::from_delta(now - approved.at) <= most)
+                && max_age.is_none_or(|most| approved.at <= now && Span::from_delta(now - approved.at) <= most)
         };
         let people: BTreeSet<&str> = facts.approvals.iter().filter(counts).map(|a| a.person.as_str()).collect();
         if people.len() < *count {

@@ -180,6 +180,7 @@ fn a_step_takes_the_approvals_of_as_many_people() {
     assert_eq!(advance(&with(&[a.clone(), b])), Ok(()));
     assert_eq!(advance(&with(&[a.clone(), approved("b", "holder 2", 25)])), Err("R-APPROVAL"), "too old");
     assert_eq!(advance(&with(&[a.clone(), approved("c", "holder 1", 1)])), Err("R-APPROVAL"), "one person, two keys");
+    assert_eq!(advance(&with(&[a.clone(), approved("b", "holder 2", -1)])), Err("R-APPROVAL"), "from the future");
     assert_eq!(advance(&with(&[a, approved("d", "holder 2", 1)])), Err("R-APPROVAL"), "a key that is not asked");
     let other = Facts { step: Some(Step { cohort: "canary".parse().unwrap(), ..step() }), ..good() };
     assert_eq!(advance(&other), Ok(()), "another cohort");
@@ -321,6 +322,11 @@ fn a_pause_holds_everything_back_but_withdrawal() {
     assert_eq!(then(Event::Resume), Ok(Status::of(State::Limited)));
     assert_eq!(then(Event::Withdraw), Ok(Status::of(State::Withdrawn)));
     assert_eq!(then(Event::Validate), Ok(paused));
+    let paused = Status { state: State::Validation, paused: true };
+    for event in [Event::Expose, Event::Start] {
+        let refusal = next(paused, event, &good(), &policy(), now()).unwrap_err();
+        assert_eq!(refusal.rule, "R-PAUSED", "{}", event.name());
+    }
 }
 
 #[test]
