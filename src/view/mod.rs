@@ -1,6 +1,6 @@
 //! What a repository says, for those who look rather than sign.
 //!
-//! [`Place::read`] verifies a repository with the trust core of devices, [`signed`] puts what it says into plain types ([`State`], the
+//! [`Place::read`] verifies a repository with the trust core of devices, [`signed()`] puts what it says into plain types ([`State`], the
 //! content of `status.json`), and [`add_workspace`] adds what only the workspace knows. The site, `diff` and `doctor` all show this.
 
 mod affected;
