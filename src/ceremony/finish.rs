@@ -191,7 +191,8 @@ pub fn check_thresholds(bundle: &Bundle, verified: &Verified) -> Result<()> {
         .iter()
         .filter(|standing| !standing.is_met())
         .map(|standing| {
-            let missing: Vec<_> = standing.missing.iter().map(|id| bundle.label(id)).collect();
+            let mut missing: Vec<_> = standing.missing.iter().map(|id| bundle.label(id)).collect();
+            missing.sort();
             format!(
                 "{} has {} of {} signatures of {} (not yet: {})",
                 standing.role,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tidegate_client::tuf::key::{Key, KeyId};
-use tidegate_client::tuf::metadata::{Common, Envelope, Role, Root, Targets};
+use tidegate_client::tuf::metadata::{Common, Delegations, Envelope, Role, Root, Targets};
 use tidegate_client::tuf::{TrustedSet, valid_signers};
 
 use super::bundle::{Bundle, RoleText};
@@ -140,6 +140,7 @@ pub fn verify(bundle: &Bundle, anchor: &[u8]) -> Result<Verified> {
                 .into_iter()
                 .flatten(),
             );
+            check_key_ids(role, new.keys(), Some(current.keys()))?;
             let common = new.common.clone();
             verified.new_root = Some(new);
             common
@@ -149,6 +150,10 @@ pub fn verify(bundle: &Bundle, anchor: &[u8]) -> Result<Verified> {
                 delegator(role, verified.new_root.as_ref().unwrap_or(current), &verified.proposed, &verified.base);
             let (by, keys, declared) = found.ok_or_else(|| orphan(role))?;
             verified.requirements.extend(requirement(role, by, keys, Some(declared)));
+            if let Some(delegations) = &new.delegations {
+                let in_force = verified.base.get(role).and_then(|targets| targets.delegations.as_ref());
+                check_key_ids(role, delegations.keys(), in_force.map(Delegations::keys))?;
+            }
             let common = new.common.clone();
             verified.proposed.insert(role.to_owned(), new);
             common
@@ -258,6 +263,24 @@ fn delegator<'a>(
 
 fn requirement(role: &str, by: String, keys: &BTreeMap<KeyId, Key>, declared: Option<&Role>) -> Option<Requirement> {
     Some(Requirement { role: role.to_owned(), by, keys: keys.clone(), threshold: declared?.clone() })
+}
+
+/// Every key is declared under its own id, or under the one that it has in force.
+///
+/// Devices go by the declared id (TAP 12), and so do the tables that signers read: another key under an id that is known already would
+/// come in unseen.
+fn check_key_ids(role: &str, keys: &BTreeMap<KeyId, Key>, in_force: Option<&BTreeMap<KeyId, Key>>) -> Result<()> {
+    let is_right = |id: &KeyId, key: &Key| key.id() == *id || in_force.and_then(|keys| keys.get(id)) == Some(key);
+    match keys.iter().find(|(id, key)| !is_right(id, key)) {
+        None => Ok(()),
+        Some((id, key)) => Err(Error::trust(format!(
+            "the proposed {role} declares the key {} under the id {}, which is not its own",
+            key.id().short(),
+            id.short()
+        ))
+        .rule("C-KEY-ID")
+        .remedy("do not sign it: whoever proposed it wants another key to pass for one that is known")),
+    }
 }
 
 /// The new version is the next one, made when the proposal was, and not expired from the start.

@@ -6,5 +6,6 @@ fn transcripts() {
         .env("TIDEGATE_ACTOR", "tester")
         .env("NO_COLOR", "1")
         .register_bin("cp", std::path::Path::new("/bin/cp"))
+        .register_bin("chmod", std::path::Path::new("/bin/chmod"))
         .case("tests/cmd/*.trycmd");
 }

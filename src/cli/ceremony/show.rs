@@ -1,8 +1,43 @@
-//! A proposal on the screen.
+//! `tidegate ceremony show`, and how the other commands show proposals.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
 
 use super::super::{Context, show};
-use crate::ceremony::{Bundle, Rehearsal, Review, Verified};
+use super::proposal::Which;
+use crate::ceremony::{self, Bundle, Rehearsal, Review, Verified};
 use crate::error::Result;
+use crate::files;
+
+/// Show what a proposal changes, in words and tables
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(flatten)]
+    which: Which,
+    /// Write the exact bytes that signatures of this role are over, for openssl or pkcs11-tool
+    #[arg(long, value_name = "ROLE", requires = "out")]
+    signed_bytes: Option<String>,
+    /// Where to write them
+    #[arg(long, value_name = "FILE", requires = "signed_bytes")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let opened = args.which.open(cx)?;
+    if let (Some(role), Some(out)) = (&args.signed_bytes, &args.out) {
+        files::write_atomic(out, &opened.bundle.signed_bytes(role)?)?;
+        cx.ui.status(format_args!("written to {}: sign exactly these bytes", out.display()));
+        cx.ui.hint(format_args!("tidegate ceremony combine --signature {role}:KEY=FILE"));
+        return Ok(());
+    }
+    review(cx, &ceremony::review(&opened.bundle, &opened.verified, cx.now)?)?;
+    if !cx.ui.is_json() {
+        cx.ui.result("")?;
+        standing(cx, &opened.bundle, &opened.verified)?;
+    }
+    Ok(())
+}
 
 /// What a proposal changes.
 pub(super) fn review(cx: &Context, review: &Review) -> Result<()> {

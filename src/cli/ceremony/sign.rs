@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::super::passphrase::PassphraseArgs;
 use super::super::{Context, actor};
-use super::{Opened, Which, show};
+use super::proposal::{Opened, Which, workspace_root};
+use super::show;
 use crate::ceremony::{self, FILE, Tool};
 use crate::error::{Error, Result};
 use crate::files;
@@ -74,7 +75,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     }
     let anchor = match &args.which.root {
         Some(root) => files::read(root, ceremony::MAX_LENGTH)?,
-        None => super::workspace_root(cx, &path)?,
+        None => workspace_root(cx, &path)?,
     };
     // Also that no holder has signed twice.
     let verified = ceremony::verify(&bundle, &anchor)?;

@@ -174,6 +174,56 @@ fn two_signatures_of_one_holder_are_refused() {
     assert_eq!(rule(table.start()), "C-HOLDER");
 }
 
+/// The tables that signers read go by key ids; so does a device. A key of the thief's under the id of one that is known would be in
+/// neither.
+#[test]
+fn a_key_that_passes_for_a_known_one_is_refused() {
+    let (table, bundle) = proposed();
+    let anchor = table.first_root();
+    let thief = tidegate::keys::generate::generate(tidegate::keys::generate::Kind::Ed25519, None).unwrap().public;
+    let mut swapped = bundle.clone();
+    let ids: Vec<String> =
+        swapped.changes[0].signed["keys"].as_object().unwrap().keys().map(ToString::to_string).collect();
+    for id in ids {
+        swapped.changes[0].signed["keys"][&id] = thief.to_value();
+        assert_eq!(rule(ceremony::verify(&swapped, &anchor)), "C-KEY-ID");
+        swapped = bundle.clone();
+    }
+    // And in a delegation.
+    let mut table = Table::new();
+    table.key("release-3");
+    table.edit("keys = [\"release-1\", \"release-2\"]", "keys = [\"release-1\", \"release-3\"]");
+    table.pass(1);
+    let mut bundle = table.start().unwrap();
+    let keys = bundle.changes[0].signed["delegations"]["keys"].as_object_mut().unwrap();
+    let id = keys.keys().next().unwrap().clone();
+    keys[&id] = thief.to_value();
+    assert_eq!(rule(ceremony::verify(&bundle, &table.first_root())), "C-KEY-ID");
+}
+
+/// What is hidden in a member that nobody asked for is at least pointed at.
+#[test]
+fn whatever_cannot_be_explained_is_warned_of() {
+    let (table, bundle) = proposed();
+    let anchor = table.first_root();
+    let id = bundle.changes[0].signed["roles"]["root"]["keyids"][0].as_str().unwrap().to_owned();
+    for (pointer, member) in
+        [("", "meta"), ("/roles/root", "x-more"), (&*format!("/keys/{id}"), "x-more"), ("", "x-tidegate-other")]
+    {
+        let mut altered = bundle.clone();
+        let at = altered.changes[0].signed.pointer_mut(pointer).unwrap();
+        at[member] = serde_json::json!({"hidden": "thing"});
+        // A key with a member more is another key.
+        let Ok(verified) = ceremony::verify(&altered, &anchor) else { continue };
+        let review = ceremony::review(&altered, &verified, table.now).unwrap();
+        assert!(
+            review.warnings.iter().any(|w| w.contains(member) && w.contains("not explain")),
+            "{pointer} {member}: {:?}",
+            review.warnings
+        );
+    }
+}
+
 #[test]
 fn nothing_to_propose_is_said() {
     let mut table = Table::new();

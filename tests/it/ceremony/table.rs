@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate::ceremony::{self, Bundle, Done, Tool, Wish};
@@ -11,6 +12,7 @@ use tidegate::init::{KeySource, Options, init};
 use tidegate::keys::generate::{Kind, generate};
 use tidegate::keys::{FileKey, KeyRing, NoPassphrases, Signer as _, write_public};
 use tidegate::metadata::Repository;
+use tidegate::publish::{self, Event, Remote, Source};
 use tidegate::workspace::Workspace;
 use tidegate_client::clock::StubClock;
 use tidegate_client::fetch::MemoryFetch;
@@ -164,26 +166,14 @@ impl Table {
         self.everyone_follows();
     }
 
-    /// Uploads what changed, in the order of publishing, with devices of each kind checking after every file. Gives what went wrong.
+    /// Publishes for real, then lets devices of each kind check after every file, in the order in which the files arrived. Gives what
+    /// went wrong.
     fn publish(&mut self) -> Vec<String> {
         let repository = self.repository();
-        let rank = |name: &str| match name {
-            "timestamp.json" => 5,
-            name if name.ends_with(".root.json") => 4,
-            name if name.ends_with(".snapshot.json") => 3,
-            name if name.ends_with(".targets.json") => 2,
-            _ => 1,
-        };
-        let mut files: Vec<(String, Vec<u8>)> =
-            repository.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect();
-        files.sort_by_key(|(name, _)| (rank(name), name.clone()));
         let first = self.published.is_empty();
         let mut gaps = Vec::new();
-        for (name, bytes) in files {
-            if self.published.get(&name) == Some(&bytes) {
-                continue;
-            }
-            self.published.insert(name.clone(), bytes);
+        for name in self.upload() {
+            self.published.insert(name.clone(), repository.files().remove(&name).unwrap().to_vec());
             if first {
                 continue;
             }
@@ -196,6 +186,26 @@ impl Table {
             }
         }
         gaps
+    }
+
+    /// Publishes to a folder; the metadata files that arrived there, in order.
+    fn upload(&self) -> Vec<String> {
+        let (source, site) = (Source::new(self.path()), self.dir.path().join("site"));
+        let remote = Remote::open(site.to_str().unwrap()).unwrap();
+        let arrived = Mutex::new(Vec::new());
+        let note = |event: Event<'_>| {
+            if let Event::Done(object, _) = event {
+                arrived.lock().unwrap().push(object.key.clone());
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let plan = publish::plan(&source, &remote, self.now).await.unwrap();
+            publish::execute(&plan, &source, &remote, &note).await.unwrap();
+        });
+        let arrived = arrived.into_inner().unwrap();
+        assert_eq!(arrived.last().map(String::as_str), Some("metadata/timestamp.json"));
+        arrived.iter().filter_map(|key| key.strip_prefix("metadata/")).map(str::to_owned).collect()
     }
 
     fn check(&self, root: &[u8], store: MemoryStore) -> Result<u64, String> {

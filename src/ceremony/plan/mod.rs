@@ -1,5 +1,7 @@
 //! Guided plans: from a situation to the steps that lead out of it, or the plain word that none does.
 
+mod gone;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -61,8 +63,8 @@ pub fn plan(situation: &Situation, repository: &Repository, settings: &Settings)
         Situation::ReplaceRootKey(old, new) => desk.replace_root_key(old, new),
         Situation::Threshold(role, threshold) => desk.threshold(role, *threshold),
         Situation::ReplaceOnlineKey(old, new) => desk.replace_online_key(old, new),
-        Situation::Lost(names) => desk.gone(names, false),
-        Situation::Compromised(names) => desk.gone(names, true),
+        Situation::Lost(names) => gone::plan(&desk, names, false),
+        Situation::Compromised(names) => gone::plan(&desk, names, true),
         Situation::RenameHolder(name, holder) => desk.rename(name, holder),
     }
 }
@@ -91,10 +93,16 @@ impl Plan {
 
     /// The part that is the same for all.
     fn ceremony(&mut self, signers: &str, reason: &str) {
+        self.ceremony_without(&[], signers, reason);
+    }
+
+    /// The same, where nobody has these keys any more.
+    fn ceremony_without(&mut self, lost: &[String], signers: &str, reason: &str) {
         self.run("Propose it", format!("tidegate ceremony start --reason '{reason}'"));
+        let lost: String = lost.iter().map(|name| format!(" --lost {name}")).collect();
         self.run(
             "Play it to simulated devices of every generation; no device may be stranded",
-            "tidegate ceremony rehearse",
+            format!("tidegate ceremony rehearse{lost}"),
         );
         self.run(
             format!("Send proposals/ceremony.json to the signers ({signers}); each reads it and signs on their own machine, with the root that they keep"),
@@ -148,6 +156,16 @@ impl Desk<'_> {
         let mut names: Vec<_> = ids.iter().filter(|id| !without.contains(*id)).map(|id| self.label(id)).collect();
         names.sort();
         Ok(format!("{threshold} of {}", names.join(", ")))
+    }
+
+    /// Who signs `role` by its future keys, where `replaced` are given up for new ones of their name with `-b`.
+    fn as_it_will_be(&self, role: &str, threshold: u64, replaced: &[String]) -> Result<String> {
+        let mut names: Vec<_> = self.declared(role)?.0.iter().map(|id| self.label(id)).collect();
+        for name in names.iter_mut().filter(|name| replaced.contains(name)) {
+            *name = format!("{name}-b");
+        }
+        names.sort();
+        Ok(format!("{role} as it will be: {threshold} of {}", names.join(", ")))
     }
 
     fn must_be_root_key(&self, name: &str) -> Result<KeyId> {
@@ -229,7 +247,14 @@ impl Desk<'_> {
         };
         plan.say(format!("Set {table}.threshold = {threshold} in tidegate.toml"));
         let above = self.repository.delegator(role).unwrap_or("root");
-        plan.ceremony(&self.signers(above, &BTreeSet::new())?, &format!("threshold of {role} to {threshold}"));
+        let mut signers = self.signers(above, &BTreeSet::new())?;
+        // What is in force loses its signatures if there are too few of them for the new threshold.
+        let online = matches!(role, "snapshot" | "timestamp") || role.contains('.');
+        if threshold > current && !online && (self.repository.signers(role).len() as u64) < threshold || role == "root"
+        {
+            signers = format!("{above}: {signers}; {}", self.as_it_will_be(role, threshold, &[])?);
+        }
+        plan.ceremony(&signers, &format!("threshold of {role} to {threshold}"));
         Ok(plan)
     }
 
@@ -260,115 +285,6 @@ impl Desk<'_> {
         Ok(plan)
     }
 
-    fn gone(&self, names: &[String], stolen: bool) -> Result<Plan> {
-        let ids: BTreeSet<KeyId> = names.iter().map(|name| self.id(name)).collect::<Result<_>>()?;
-        let affected = self.roles_of(&ids);
-        let list = names.join(", ");
-        let mut plan = Plan::new(format!("{}: {list}", if stolen { "Compromised" } else { "Lost" }));
-        if affected.is_empty() {
-            plan.fact(format!("no role counts on {list}: nothing is at stake"));
-            return Ok(plan);
-        }
-        let of = |role: &str| affected.iter().find(|(name, ..)| name == role);
-        for (role, left, threshold) in &affected {
-            let stuck = (left.len() as u64) < *threshold;
-            let have = self.declared(role)?.0.len() - left.len();
-            let consequence = match (stolen, stuck) {
-                (true, _) if have as u64 >= *threshold => {
-                    format!("whoever has them can sign {role} alone: {}", power(role))
-                }
-                (true, _) => {
-                    format!("{have} of the {threshold} signatures that {role} takes: not enough to sign it alone")
-                }
-                (false, true) => format!("{role} can no longer be signed by the keys in force"),
-                (false, false) => {
-                    format!("{role} can still be signed, by {threshold} of the {} that are left", left.len())
-                }
-            };
-            // Cohorts of a channel share their keys, and there may be hundreds.
-            let consequence = match role.split_once('.') {
-                Some((channel, _)) => consequence.replace(role.as_str(), &format!("each cohort of {channel}")),
-                None => consequence,
-            };
-            if !plan.facts.contains(&consequence) {
-                plan.fact(consequence);
-            }
-        }
-        let root = of("root");
-        if root.is_some_and(|(_, left, threshold)| (left.len() as u64) < *threshold) {
-            plan.recoverable = false;
-            plan.fact("ROOT CANNOT BE RECOVERED: no new root that devices accept can ever be signed again");
-            plan.say("What is published stays valid until it expires; until then releases and rollouts go on with the keys that are left");
-            plan.say("Make a new repository with new keys (tidegate init), and bring its root to every device by a way that does not rest on this one: a visit, the factory, a firmware image installed by hand");
-            plan.say("While the old repository is alive, its last release may carry the new root and the new address: devices take it as data, and your own installer puts it in place");
-            return Ok(plan);
-        }
-        if stolen
-            && root.is_some_and(|(_, left, threshold)| {
-                self.declared("root").is_ok_and(|(all, _)| (all.len() - left.len()) as u64 >= *threshold)
-            })
-        {
-            plan.recoverable = false;
-            plan.fact("WHOEVER HAS A THRESHOLD OF ROOT KEYS CAN TAKE THE FLEET: rotating is a race that devices decide by whichever root they see first");
-            plan.say("Take the published timestamp.json offline if you cannot sign at once: devices then keep what they have");
-            plan.say("Rotate at once with the steps below, and treat every device that fetched metadata in between as suspect");
-        }
-        for (role, left, threshold) in affected.iter().filter(|(role, ..)| role != "root") {
-            if (left.len() as u64) < *threshold {
-                let by = self.repository.delegator(role).unwrap_or("root");
-                let fact = match role.split_once('.') {
-                    Some((channel, _)) => {
-                        format!("the cohorts of {channel} get new keys from {channel}, which can be signed")
-                    }
-                    None => format!("{role} gets new keys from {by}, which can be signed"),
-                };
-                if !plan.facts.contains(&fact) {
-                    plan.fact(fact);
-                }
-            }
-        }
-        if stolen && affected.iter().any(|(role, ..)| matches!(role.as_str(), "timestamp" | "snapshot")) {
-            plan.fact("devices may have been shown run-up version numbers; the new root makes them forget what those keys signed (fast-forward recovery)");
-        }
-        if stolen && affected.iter().any(|(role, ..)| role.contains('.')) {
-            plan.say("Look at what cohorts are assigned: a thief can have moved them among approved releases, no further. Correct it with tidegate rollout once the key is replaced");
-        }
-        if stolen
-            && affected.iter().any(|(role, ..)| {
-                !role.contains('.') && !matches!(role.as_str(), "root" | "targets" | "timestamp" | "snapshot")
-            })
-        {
-            plan.say("Compare the channel's role with the ledger (tidegate log --verify): a release that nobody registered must be withdrawn, and devices that installed it visited");
-        }
-        for name in names {
-            plan.run(
-                format!("Make a key to take the place of {name}, on the machine of its holder"),
-                format!("tidegate key new {name}-b --out {name}-b.pem"),
-            );
-        }
-        let replaced: Vec<String> = names.iter().map(|name| format!("{name} by {name}-b")).collect();
-        plan.say(format!(
-            "In tidegate.toml, add the new keys, and replace {} wherever it is listed",
-            replaced.join(", ")
-        ));
-        let tops: BTreeSet<&str> = affected
-            .iter()
-            .map(|(role, ..)| match role.as_str() {
-                "targets" | "snapshot" | "timestamp" | "root" => "root",
-                other => self.repository.delegator(other).unwrap_or("targets"),
-            })
-            .collect();
-        let mut signers: Vec<String> = Vec::new();
-        for role in tops {
-            signers.push(format!("{role}: {}", self.signers(role, &ids)?));
-        }
-        plan.ceremony(&signers.join("; "), &format!("{} {list}", if stolen { "compromised" } else { "lost" }));
-        if stolen {
-            plan.say("Revoke what the thief could reach beside the keys: credentials of the publishing machine, of CI, of the bucket");
-        }
-        Ok(plan)
-    }
-
     fn rename(&self, name: &str, holder: &str) -> Result<Plan> {
         let id = self.id(name)?;
         let mut plan = Plan::new(format!("Name {holder} as the holder of {name}"));
@@ -385,19 +301,5 @@ impl Desk<'_> {
         let above = self.repository.delegator(&role).unwrap_or("root").to_owned();
         plan.ceremony(&self.signers(&above, &BTreeSet::new())?, &format!("{name} is held by {holder}"));
         Ok(plan)
-    }
-}
-
-/// What a role's keys alone can do.
-fn power(role: &str) -> &'static str {
-    match role {
-        "root" => "everything",
-        "targets" => "make channels of their own; not yet without snapshot and timestamp",
-        "snapshot" => "with timestamp, freeze devices or mix old versions; never add a release",
-        "timestamp" => "freeze devices at what is published, and run up versions",
-        role if role.contains('.') => {
-            "assign any approved release to that cohort; never add one, never lower a device's sequence"
-        }
-        _ => "approve releases of that channel; a rollout key must still assign them",
     }
 }

@@ -1,11 +1,8 @@
-//! Playing a proposal before anybody signs it: every generation of devices, every instant of publishing, lost keys.
-//!
-//! The repository and the proposal are rebuilt with keys of our own (see [`shadow`](super::shadow)); the devices are the real client.
+//! A shadow repository before and after a proposal, and at every instant between, and devices that look at it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
 use serde_json::Value;
 use tidegate_client::clock::StubClock;
 use tidegate_client::fetch::MemoryFetch;
@@ -13,106 +10,24 @@ use tidegate_client::store::MemoryStore;
 use tidegate_client::tuf::key::KeyId;
 use tidegate_client::tuf::metadata::{Role, Root, Targets};
 use tidegate_client::tuf::path::TargetPath;
-use tidegate_client::tuf::time;
 use tidegate_client::updater::{Repository as Location, Updater};
 
-use super::bundle::Bundle;
-use super::shadow::{Files, Shadow, list, signed_part};
-use super::verify::Verified;
+use super::Fate;
+use super::thief::{reissue, thief};
+use crate::ceremony::bundle::Bundle;
+use crate::ceremony::shadow::{Files, Shadow, list, signed_part};
+use crate::ceremony::verify::Verified;
 use crate::error::{Error, Result};
 use crate::metadata::{Repository, listed_by_version_alone};
 
 const URL: &str = "memory://rehearsal";
 
-/// What a rehearsal showed.
-#[derive(Debug, Clone, Serialize)]
-pub struct Rehearsal {
-    /// Devices after everything is published.
-    pub devices: Vec<Fate>,
-    /// Devices that check in the middle of publishing and fail that once; empty when every instant is good.
-    pub moments: Vec<Fate>,
-    /// Which keys were taken for lost, and whether the proposal can still be signed.
-    pub losses: Vec<Loss>,
-}
-
-/// What became of a device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Fate {
-    /// Which device, and when it checked.
-    pub device: String,
-    /// The root that it ended at.
-    pub root: u64,
-    /// Why it did not follow; `None` if it did.
-    pub error: Option<String>,
-}
-
-/// What the loss of keys would mean.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Loss {
-    /// The names of the keys.
-    pub lost: Vec<String>,
-    /// The roles that could not be signed any more, and why; empty if all could.
-    pub stuck: Vec<String>,
-}
-
-impl Rehearsal {
-    /// The devices that would be stranded.
-    pub fn stranded(&self) -> impl Iterator<Item = &Fate> {
-        self.devices.iter().filter(|fate| fate.error.is_some())
-    }
-}
-
-/// Plays the proposal. `lost` are keys that sign nothing; more are tried one by one.
-pub fn rehearse(
-    bundle: &Bundle,
-    verified: &Verified,
-    repository: &Repository,
-    lost: &BTreeSet<KeyId>,
-    now: DateTime<Utc>,
-) -> Result<Rehearsal> {
-    let stage = Stage::set(bundle, verified, repository, lost, now)?;
-    let mut devices = Vec::new();
-    let mut moments = Vec::new();
-    for version in 1..=stage.roots.len() {
-        let slept = stage.device(version)?;
-        devices.push(stage.check(&slept, &stage.after, format!("at root {version}, asleep until now")));
-        let awake = stage.device(version)?;
-        let before = stage.check(&awake, &stage.before, format!("shipped with root {version}, up to date before"));
-        if before.error.is_none() {
-            devices.push(stage.check(
-                &awake,
-                &stage.after,
-                format!("shipped with root {version}, up to date until now"),
-            ));
-        }
-        for (upload, files) in &stage.instants {
-            for (kind, updated) in [("asleep", false), ("up to date", true)] {
-                let device = stage.device(version)?;
-                if updated && stage.check(&device, &stage.before, String::new()).error.is_some() {
-                    continue;
-                }
-                let fate = stage.check(
-                    &device,
-                    files,
-                    format!("shipped with root {version}, {kind}, checking just after {upload} is published"),
-                );
-                if fate.error.is_some() {
-                    moments.push(fate);
-                }
-            }
-        }
-    }
-    devices.extend(stage.run_up()?);
-    let losses = losses(bundle, verified, lost);
-    Ok(Rehearsal { devices, moments, losses })
-}
-
 /// A shadow repository before and after, and at every instant between.
-struct Stage {
-    roots: Vec<Vec<u8>>,
-    before: Files,
-    after: Files,
-    instants: Vec<(String, Files)>,
+pub(super) struct Stage {
+    pub(super) roots: Vec<Vec<u8>>,
+    pub(super) before: Files,
+    pub(super) after: Files,
+    pub(super) instants: Vec<(String, Files)>,
     /// Ran-up timestamp and snapshot, if the proposal revokes the keys that could sign them.
     thief: Option<Files>,
     paths: Vec<TargetPath>,
@@ -120,7 +35,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(
+    pub(super) fn set(
         bundle: &Bundle,
         verified: &Verified,
         repository: &Repository,
@@ -220,13 +135,13 @@ impl Stage {
         Ok(Self { roots, before, after, instants, thief, paths: probes(repository), now })
     }
 
-    fn device(&self, version: usize) -> Result<Device> {
+    pub(super) fn device(&self, version: usize) -> Result<Device> {
         let root = self.roots.get(version.saturating_sub(1)).cloned().ok_or_else(|| Error::bug("no such root"))?;
         Ok(Device { root, store: MemoryStore::new() })
     }
 
     /// Lets a device check, with what it remembers, and tells what became of it.
-    fn check(&self, device: &Device, files: &Files, name: String) -> Fate {
+    pub(super) fn check(&self, device: &Device, files: &Files, name: String) -> Fate {
         let fetch = MemoryFetch::new();
         for (file, bytes) in &files.0 {
             fetch.put(format!("{URL}/metadata/{file}"), bytes.as_slice());
@@ -248,7 +163,7 @@ impl Stage {
     }
 
     /// A device that a thief of the online keys ran up to the highest versions, and then the proposal.
-    fn run_up(&self) -> Result<Option<Fate>> {
+    pub(super) fn run_up(&self) -> Result<Option<Fate>> {
         let Some(thief) = &self.thief else { return Ok(None) };
         let device = self.device(self.roots.len())?;
         let misled = self.check(&device, thief, String::new());
@@ -259,7 +174,7 @@ impl Stage {
     }
 }
 
-struct Device {
+pub(super) struct Device {
     root: Vec<u8>,
     store: MemoryStore,
 }
@@ -297,7 +212,7 @@ fn cohorts(verified: &Verified, repository: &Repository, lost: &BTreeSet<KeyId>)
         for role in targets.delegations.iter().flat_map(|d| &d.roles).filter(|role| role.name.contains('.')) {
             let signers: BTreeSet<KeyId> = role.role.keyids.iter().filter(|id| !lost.contains(id)).cloned().collect();
             match repository.role(&role.name) {
-                Some(file) if super::propose::satisfied(&role.name, &file.bytes, root, Some(targets)) => {}
+                Some(file) if crate::ceremony::propose::satisfied(&role.name, &file.bytes, root, Some(targets)) => {}
                 Some(file) => {
                     let mut signed = signed_part(&role.name, &file.bytes)?;
                     if let Some(object) = signed.as_object_mut() {
@@ -323,58 +238,6 @@ fn shadow_issue(signed: &Value, now: DateTime<Utc>) -> Value {
     signed
 }
 
-fn reissue(signed: &mut Value, version: u64, now: DateTime<Utc>) {
-    if let Some(object) = signed.as_object_mut() {
-        object.insert("version".into(), version.into());
-        object.insert("x-tidegate-issued".into(), time::format(now).into());
-        object.insert("expires".into(), time::format(now + TimeDelta::days(1)).into());
-    }
-}
-
-/// The repository as a thief of the old online keys would run it up, if the proposal takes those keys away.
-fn thief(
-    shadow: &mut Shadow,
-    verified: &Verified,
-    before: &Files,
-    (mut snapshot, mut timestamp): (Value, Value),
-    (snapshot_signers, timestamp_signers): (&BTreeSet<KeyId>, &BTreeSet<KeyId>),
-    now: DateTime<Utc>,
-) -> Result<Option<Files>> {
-    let (Some(old), Some(new)) = (verified.roots.last(), &verified.new_root) else { return Ok(None) };
-    let revoked = |role: &str| match (old.role(role), new.role(role)) {
-        (Some(old), Some(new)) => old.keyids.iter().any(|id| !new.keyids.contains(id)),
-        _ => false,
-    };
-    if !revoked("timestamp") && !revoked("snapshot") {
-        return Ok(None);
-    }
-    let mut files = before.clone();
-    let highest = u64::from(u32::MAX);
-    // What the repository lists stays, so that the device finds it; the numbers alone are run up.
-    for (name, bytes) in &before.0 {
-        if let Some(role) = name.split_once('.').and_then(|(_, rest)| rest.strip_suffix(".json"))
-            && !matches!(role, "root" | "snapshot")
-        {
-            let version = name.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(1);
-            list(&mut snapshot, role, version, bytes, false);
-        }
-    }
-    if let Some(meta) = snapshot.get_mut("meta").and_then(Value::as_object_mut) {
-        meta.retain(|name, entry| {
-            let version = entry.get("version").and_then(Value::as_u64).unwrap_or_default();
-            before.0.contains_key(&format!("{version}.{name}"))
-        });
-    }
-    reissue(&mut snapshot, highest, now);
-    let bytes = shadow.file(&snapshot, snapshot_signers)?;
-    files.put("snapshot", highest, bytes.clone());
-    list(&mut timestamp, "snapshot", highest, &bytes, true);
-    reissue(&mut timestamp, highest, now);
-    let bytes = shadow.file(&timestamp, timestamp_signers)?;
-    files.put("timestamp", highest, bytes);
-    Ok(Some(files))
-}
-
 /// A path below every delegation, so that looking for it loads every role.
 fn probes(repository: &Repository) -> Vec<TargetPath> {
     let all = repository.roles().filter_map(|file| repository.targets(&file.name));
@@ -384,34 +247,4 @@ fn probes(repository: &Repository) -> Vec<TargetPath> {
         tidegate_client::tuf::metadata::PathSet::HashPrefixes(_) => None,
     });
     patterns.filter_map(|pattern| TargetPath::new(pattern.as_str().replace('*', "rehearsal")).ok()).collect()
-}
-
-/// What the loss of the given keys, and of each single other one, would mean for this proposal and for what follows it.
-fn losses(bundle: &Bundle, verified: &Verified, lost: &BTreeSet<KeyId>) -> Vec<Loss> {
-    let all: BTreeSet<&KeyId> = verified.requirements.iter().flat_map(|r| &r.threshold.keyids).collect();
-    let singles = all.into_iter().filter(|id| !lost.contains(id)).map(|id| {
-        let mut one = lost.clone();
-        one.insert(id.clone());
-        one
-    });
-    std::iter::once(lost.clone())
-        .filter(|lost| !lost.is_empty())
-        .chain(singles)
-        .map(|lost| {
-            let stuck = verified
-                .requirements
-                .iter()
-                .filter_map(|r| {
-                    let left = r.threshold.keyids.iter().filter(|id| !lost.contains(*id)).count() as u64;
-                    (left < r.threshold.threshold).then(|| {
-                        format!(
-                            "{} could not be signed: {left} keys of {} would be left, and it takes {}",
-                            r.role, r.by, r.threshold.threshold
-                        )
-                    })
-                })
-                .collect();
-            Loss { lost: lost.iter().map(|id| bundle.label(id)).collect(), stuck }
-        })
-        .collect()
 }

@@ -1,0 +1,191 @@
+//! Keys that are lost or stolen: what that means, and the way out if there is one.
+
+use std::collections::BTreeSet;
+
+use tidegate_client::tuf::key::KeyId;
+
+use super::{Desk, Plan};
+use crate::error::Result;
+
+/// A role of which keys are gone.
+struct Affected {
+    role: String,
+    /// The keys that are left.
+    left: Vec<KeyId>,
+    /// How many are gone.
+    gone: u64,
+    threshold: u64,
+}
+
+impl Affected {
+    /// Whether those who are left cannot sign it.
+    fn is_stuck(&self) -> bool {
+        (self.left.len() as u64) < self.threshold
+    }
+
+    /// Whether whoever has what is gone can sign it.
+    fn is_taken(&self) -> bool {
+        self.gone >= self.threshold
+    }
+
+    fn is_online(&self) -> bool {
+        matches!(self.role.as_str(), "timestamp" | "snapshot") || self.role.contains('.')
+    }
+
+    fn is_channel(&self) -> bool {
+        !self.is_online() && !matches!(self.role.as_str(), "root" | "targets")
+    }
+}
+
+/// The plan for keys that nobody has any more or, if `stolen`, that somebody else may have as well.
+pub(super) fn plan(desk: &Desk<'_>, names: &[String], stolen: bool) -> Result<Plan> {
+    let ids: BTreeSet<KeyId> = names.iter().map(|name| desk.id(name)).collect::<Result<_>>()?;
+    let affected: Vec<Affected> = desk
+        .roles_of(&ids)
+        .into_iter()
+        .map(|(role, left, threshold)| {
+            let all = desk.declared(&role)?.0.len();
+            Ok(Affected { role, gone: (all - left.len()) as u64, left, threshold })
+        })
+        .collect::<Result<_>>()?;
+    let list = names.join(", ");
+    let mut plan = Plan::new(format!("{}: {list}", if stolen { "Compromised" } else { "Lost" }));
+    if affected.is_empty() {
+        plan.fact(format!("no role counts on {list}: nothing is at stake"));
+        return Ok(plan);
+    }
+    say_consequences(desk, &affected, stolen, &mut plan);
+    let root = affected.iter().find(|affected| affected.role == "root");
+    if !stolen && root.is_some_and(Affected::is_stuck) {
+        say_hopeless(&mut plan);
+        return Ok(plan);
+    }
+    let race = stolen && root.is_some_and(Affected::is_taken);
+    if race {
+        plan.recoverable = false;
+        plan.fact("WHOEVER HAS A THRESHOLD OF ROOT KEYS CAN TAKE THE FLEET: rotating is a race that devices decide by whichever root they see first");
+        plan.say(
+            "Take the published timestamp.json offline if you cannot sign at once: devices then keep what they have",
+        );
+        plan.say(
+            "Rotate at once with the steps below, and treat every device that fetched metadata in between as suspect",
+        );
+    }
+    if stolen && affected.iter().any(|affected| affected.role.contains('.')) {
+        plan.say("Look at what cohorts are assigned: a thief can have moved them among approved releases, no further. Correct it with tidegate rollout once the key is replaced");
+    }
+    if stolen && affected.iter().any(Affected::is_channel) {
+        plan.say("Compare the channel's role with the ledger (tidegate log --verify): a release that nobody registered must be withdrawn, and devices that installed it visited");
+    }
+    say_new_keys(desk, names, &affected, &mut plan)?;
+    let lost = if stolen { &[] } else { names };
+    let reason = format!("{} {list}", if stolen { "compromised" } else { "lost" });
+    plan.ceremony_without(lost, &signers(desk, names, &ids, &affected, stolen)?, &reason);
+    if stolen {
+        plan.say("Revoke what the thief could reach beside the keys: credentials of the publishing machine, of CI, of the bucket");
+    }
+    Ok(plan)
+}
+
+fn say_consequences(desk: &Desk<'_>, affected: &[Affected], stolen: bool, plan: &mut Plan) {
+    let mut say = |role: &str, text: String| {
+        // Cohorts of a channel share their keys, and there may be hundreds.
+        let text = match role.split_once('.') {
+            Some((channel, _)) => text.replace(role, &format!("each cohort of {channel}")),
+            None => text,
+        };
+        if !plan.facts.contains(&text) {
+            plan.fact(text);
+        }
+    };
+    for a in affected {
+        let Affected { role, left, gone, threshold } = a;
+        let text = match (stolen, a.is_stuck()) {
+            (true, _) if a.is_taken() => format!("whoever has them can sign {role} alone: {}", power(role)),
+            (true, _) => format!("{gone} of the {threshold} signatures that {role} takes: not enough to sign it alone"),
+            (false, true) => format!("{role} can no longer be signed by the keys in force"),
+            (false, false) => format!("{role} can still be signed, by {threshold} of the {} that are left", left.len()),
+        };
+        say(role, text);
+    }
+    for a in affected.iter().filter(|a| a.role != "root" && a.is_stuck()) {
+        let role = &a.role;
+        let by = desk.repository.delegator(role).unwrap_or("root");
+        say(role, format!("{role} gets new keys from {by}, which can be signed"));
+    }
+    if stolen && affected.iter().any(|a| matches!(a.role.as_str(), "timestamp" | "snapshot")) {
+        plan.fact("devices may have been shown run-up version numbers; the new root makes them forget what those keys signed (fast-forward recovery)");
+    }
+}
+
+fn say_hopeless(plan: &mut Plan) {
+    plan.recoverable = false;
+    plan.fact("ROOT CANNOT BE RECOVERED: no new root that devices accept can ever be signed again");
+    plan.say("What is published stays valid until it expires; until then releases and rollouts go on with the keys that are left");
+    plan.say("Make a new repository with new keys (tidegate init), and bring its root to every device by a way that does not rest on this one: a visit, the factory, a firmware image installed by hand");
+    plan.say("While the old repository is alive, its last release may carry the new root and the new address: devices take it as data, and your own installer puts it in place");
+}
+
+fn say_new_keys(desk: &Desk<'_>, names: &[String], affected: &[Affected], plan: &mut Plan) -> Result<()> {
+    for name in names {
+        let id = desk.id(name)?;
+        let counts = |a: &&Affected| desk.declared(&a.role).is_ok_and(|(all, _)| all.contains(&id));
+        if affected.iter().filter(counts).all(Affected::is_online) {
+            plan.run(
+                format!("Make a key to take the place of {name}, on the machine that signs with it, where it adds itself to tidegate.toml"),
+                format!("tidegate key new {name}-b --no-passphrase"),
+            );
+        } else {
+            plan.run(
+                format!("Make a key to take the place of {name}, on the machine of its holder, who sends the lines that are printed for tidegate.toml"),
+                format!("tidegate key new {name}-b --out {name}-b.pem"),
+            );
+        }
+    }
+    let replaced: Vec<String> = names.iter().map(|name| format!("{name} by {name}-b")).collect();
+    plan.say(format!("In tidegate.toml, replace {} wherever it is listed", replaced.join(", ")));
+    Ok(())
+}
+
+/// Who has to sign: whoever declares the keys, and, where what is in force loses its signatures, the role itself by its keys as they
+/// will be.
+fn signers(
+    desk: &Desk<'_>,
+    names: &[String],
+    ids: &BTreeSet<KeyId>,
+    affected: &[Affected],
+    stolen: bool,
+) -> Result<String> {
+    let mut parts: Vec<String> = Vec::new();
+    let mut declared_by = BTreeSet::new();
+    for a in affected {
+        declared_by.insert(desk.repository.delegator(&a.role).unwrap_or("root"));
+    }
+    for role in declared_by {
+        // A stolen key still signs; whoever else can should rather.
+        let stuck = affected.iter().any(|a| a.role == role && a.is_stuck());
+        let without = if stolen && stuck { BTreeSet::new() } else { ids.clone() };
+        parts.push(format!("{role}: {}", desk.signers(role, &without)?));
+    }
+    for a in affected.iter().filter(|a| !a.is_online()) {
+        let valid = desk.repository.signers(&a.role).iter().filter(|id| !ids.contains(*id)).count() as u64;
+        if a.role == "root" || valid < a.threshold {
+            parts.push(desk.as_it_will_be(&a.role, a.threshold, names)?);
+        }
+    }
+    Ok(parts.join("; "))
+}
+
+/// What a role's keys alone can do.
+fn power(role: &str) -> &'static str {
+    match role {
+        "root" => "everything",
+        "targets" => "make channels of their own; not yet without snapshot and timestamp",
+        "snapshot" => "with timestamp, freeze devices or mix old versions; never add a release",
+        "timestamp" => "freeze devices at what is published, and run up versions",
+        role if role.contains('.') => {
+            "assign any approved release to that cohort; never add one, never lower a device's sequence"
+        }
+        _ => "approve releases of that channel; a rollout key must still assign them",
+    }
+}

@@ -1,0 +1,23 @@
+//! `tidegate ceremony abort`: give a ceremony up.
+
+use clap::Args as ClapArgs;
+
+use super::super::{Context, actor};
+use crate::ceremony;
+use crate::error::Result;
+use crate::workspace::Workspace;
+
+/// Give the ceremony up
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// Why
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    ceremony::abort(&workspace, args.reason.as_deref().map(crate::release::ledger::clean), &actor(), cx.now)?;
+    cx.ui.status("given up; nothing but the ledger was changed");
+    Ok(())
+}

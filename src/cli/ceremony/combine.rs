@@ -1,0 +1,100 @@
+//! `tidegate ceremony combine`: put signatures together.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::super::{Context, actor};
+use super::proposal::{key_id, read_bundle};
+use super::show;
+use crate::ceremony::{self, MAX_LENGTH, Standing};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::workspace::Workspace;
+
+/// Put signed copies together, in any order
+///
+/// All or none: one bad copy, and nothing is changed.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate ceremony combine /media/usb/ceremony-1.json mail/ceremony-2.json
+  tidegate ceremony combine --signature root:root-2=root-2.sig
+  tidegate ceremony combine a.json b.json --root root.json --out both.json    (without a workspace)")]
+pub(super) struct Args {
+    /// Signed copies of the proposal
+    #[arg(value_name = "COPY")]
+    copies: Vec<PathBuf>,
+    /// A signature that another program made: ROLE:KEY=FILE, where KEY is a name in the proposal or a key id (repeatable)
+    #[arg(long, value_name = "ROLE:KEY=FILE", value_parser = parse_outside)]
+    signature: Vec<Outside>,
+    /// Without a workspace: verify from this root
+    #[arg(long, value_name = "FILE", requires = "out")]
+    root: Option<PathBuf>,
+    /// Write the result here instead of into the workspace
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone)]
+struct Outside {
+    role: String,
+    key: String,
+    file: PathBuf,
+}
+
+fn parse_outside(text: &str) -> Result<Outside, String> {
+    let parts = text.split_once('=').and_then(|(left, file)| Some((left.split_once(':')?, file)));
+    let ((role, key), file) = parts.ok_or("write it as ROLE:KEY=FILE, for example root:root-2=root-2.sig")?;
+    Ok(Outside { role: role.into(), key: key.into(), file: file.into() })
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    if args.copies.is_empty() && args.signature.is_empty() {
+        return Err(Error::usage("there is nothing to combine").remedy("name the signed copies"));
+    }
+    let mut copies = args
+        .copies
+        .iter()
+        .map(|path| Ok((path.display().to_string(), read_bundle(path)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let workspace = if args.root.is_some() { None } else { Some(Workspace::open(&cx.dir)?) };
+    let (anchor, first) = match (&args.root, &workspace) {
+        (Some(root), _) => {
+            if copies.is_empty() {
+                return Err(Error::usage("name the copies to combine"));
+            }
+            (files::read(root, MAX_LENGTH)?, copies.remove(0).1)
+        }
+        (None, Some(workspace)) => {
+            let repository = workspace.repository()?;
+            let (bundle, _) = ceremony::open(workspace, &repository)?;
+            ceremony::check_follows(&bundle, &repository)?;
+            (ceremony::anchor(&repository)?.to_vec(), bundle)
+        }
+        (None, None) => return Err(Error::bug("neither root nor workspace")),
+    };
+    let mut combined = ceremony::combine(&first, &copies, &anchor)?;
+    let verified = ceremony::verify(&combined, &anchor)?;
+    for outside in &args.signature {
+        let id = key_id(&combined, &verified, &outside.key)?;
+        let text = files::read(&outside.file, 64 * 1024)?;
+        ceremony::add_outside(&mut combined, &verified, &outside.role, &id, &text, cx.now)?;
+    }
+    let verified = ceremony::verify(&combined, &anchor)?;
+    match (&args.out, &workspace) {
+        (Some(out), _) => files::write_atomic(out, &combined.to_bytes()?)?,
+        (None, Some(workspace)) => ceremony::keep(workspace, &combined, &actor(), cx.now)?,
+        (None, None) => return Err(Error::bug("nowhere to write to")),
+    }
+    if cx.ui.is_json() {
+        return cx.ui.json(&verified.standing(&combined)?);
+    }
+    show::standing(cx, &combined, &verified)?;
+    let complete = verified.standing(&combined)?.iter().all(Standing::is_met);
+    cx.ui.hint(if complete {
+        "tidegate ceremony finish"
+    } else {
+        "wait for the other signers, then combine their copies, too"
+    });
+    Ok(())
+}

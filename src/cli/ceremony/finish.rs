@@ -1,0 +1,33 @@
+//! `tidegate ceremony finish`: bring a proposal into force.
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::super::passphrase::PassphraseArgs;
+use super::super::{Context, actor};
+use crate::ceremony::{self, Tool};
+use crate::error::Result;
+use crate::workspace::Workspace;
+
+/// Make the proposal the metadata in force, and write its transcript
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let settings = workspace.settings()?;
+    let mut ring = workspace.ring(&settings, args.passphrase.source())?;
+    let done = ceremony::finish(&workspace, &mut ring, &Tool::this()?, &actor(), cx.now)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({"roles": done.roles, "transcript": done.transcript}));
+    }
+    cx.ui.result(format_args!("in force: {}", done.roles.join(", ")))?;
+    cx.ui.result(format_args!("transcript: {}", done.transcript.display()))?;
+    cx.ui.hint(
+        "tidegate publish FOLDER, then have the signers check the transcript: tidegate ceremony verify-transcript FILE",
+    );
+    Ok(())
+}

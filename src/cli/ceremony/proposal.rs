@@ -1,0 +1,85 @@
+//! Finding, reading and verifying a proposal, and the keys in it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use clap::Args as ClapArgs;
+use tidegate_client::tuf::key::KeyId;
+
+use super::super::Context;
+use crate::ceremony::{self, Bundle, FILE, MAX_LENGTH, Verified};
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Which proposal, and the root to verify it from.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Which {
+    /// The proposal [default: the workspace's proposals/ceremony.json]
+    pub(super) file: Option<PathBuf>,
+    /// Verify from this root, which you trust [default: the workspace's first root]
+    #[arg(long, value_name = "FILE")]
+    pub(super) root: Option<PathBuf>,
+}
+
+/// A proposal that was read and verified.
+pub(super) struct Opened {
+    pub(super) path: PathBuf,
+    pub(super) bundle: Bundle,
+    pub(super) verified: Verified,
+}
+
+impl Which {
+    /// Reads and verifies the proposal, from the given root or the workspace's.
+    pub(super) fn open(&self, cx: &Context) -> Result<Opened> {
+        let path = self.file.clone().unwrap_or_else(|| cx.dir.join(FILE));
+        let bundle = read_bundle(&path)?;
+        let anchor = match &self.root {
+            Some(root) => files::read(root, MAX_LENGTH)?,
+            None => workspace_root(cx, &path)?,
+        };
+        let verified = ceremony::verify(&bundle, &anchor)?;
+        Ok(Opened { path, bundle, verified })
+    }
+}
+
+pub(in crate::cli) fn read_bundle(path: &Path) -> Result<Bundle> {
+    let name = path.display().to_string();
+    let bytes = files::read_if_exists(path, MAX_LENGTH)?.ok_or_else(|| {
+        if path.ends_with(FILE) {
+            Error::input("no ceremony is under way").rule("C-NONE").remedy("begin one: tidegate ceremony start")
+        } else {
+            Error::input(format!("there is no file {name}"))
+        }
+    })?;
+    Bundle::parse(&name, &bytes)
+}
+
+/// The first root of the workspace that we are in. A bundle's own roots are never a stand-in for it.
+pub(super) fn workspace_root(cx: &Context, bundle: &Path) -> Result<Vec<u8>> {
+    let root = cx.dir.join("metadata/1.root.json");
+    if !cx.dir.join("tidegate.toml").is_file() || !root.is_file() {
+        return Err(Error::usage(format!("{} can only be checked from a root that you trust", bundle.display()))
+            .remedy("give the root that devices are shipped with, or a later one that you kept: --root FILE"));
+    }
+    files::read(&root, MAX_LENGTH)
+}
+
+/// A key by its name in the proposal, or by its id or the start of it.
+pub(super) fn key_id(bundle: &Bundle, verified: &Verified, text: &str) -> Result<KeyId> {
+    let ids: BTreeSet<&KeyId> = verified.requirements.iter().flat_map(|r| &r.threshold.keyids).collect();
+    let found: Vec<&KeyId> = ids
+        .iter()
+        .copied()
+        .filter(|id| {
+            bundle.names.get(*id).is_some_and(|name| name == text) || (text.len() >= 8 && id.as_str().starts_with(text))
+        })
+        .collect();
+    if let [id] = found.as_slice() {
+        Ok((*id).clone())
+    } else {
+        let names: Vec<_> = ids.iter().map(|id| bundle.label(id)).collect();
+        Err(Error::refused(format!("{text} is not one key that has a say in this proposal"))
+            .rule("C-KEY")
+            .remedy(format!("those are: {}", names.join(", "))))
+    }
+}

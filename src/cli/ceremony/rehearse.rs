@@ -1,0 +1,54 @@
+//! `tidegate ceremony rehearse`: play a proposal before anybody signs.
+
+use std::collections::BTreeSet;
+
+use clap::Args as ClapArgs;
+use tidegate_client::tuf::key::KeyId;
+
+use super::super::Context;
+use super::proposal::key_id;
+use super::show;
+use crate::ceremony::{self, Bundle, Verified};
+use crate::error::{Error, Result};
+use crate::workspace::Workspace;
+
+/// Play the proposal to simulated devices at every root version, before anybody signs
+///
+/// Fails if any device would be stranded.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// Take this key for lost (repeatable)
+    #[arg(long, value_name = "NAME")]
+    lost: Vec<String>,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let repository = workspace.repository()?;
+    let (bundle, verified) = ceremony::open(&workspace, &repository)?;
+    ceremony::check_follows(&bundle, &repository)?;
+    let lost = args.lost.iter().map(|name| lost_key(&bundle, &verified, name)).collect::<Result<BTreeSet<_>>>()?;
+    let rehearsal = ceremony::rehearse(&bundle, &verified, &repository, &lost, cx.now)?;
+    show::rehearsal(cx, &rehearsal)?;
+    let stranded = rehearsal.stranded().count();
+    if stranded > 0 {
+        let expired = rehearsal.stranded().all(|fate| fate.error.as_ref().is_some_and(|e| e.contains("expired")));
+        return Err(Error::refused(format!("{stranded} kinds of devices would be stranded"))
+            .rule("C-STRANDED")
+            .remedy(if expired {
+                "renew what has expired first: tidegate refresh, or tidegate ceremony abort and start --renew ROLE"
+            } else {
+                "do not sign this proposal; tidegate ceremony abort, and change tidegate.toml"
+            }));
+    }
+    cx.ui.hint(
+        "send proposals/ceremony.json to its signers; each runs: tidegate ceremony sign FILE --root ROOT --key KEY",
+    );
+    Ok(())
+}
+
+/// A key that is taken for lost: also one that the proposal takes out, which has no say in it any more.
+fn lost_key(bundle: &Bundle, verified: &Verified, text: &str) -> Result<KeyId> {
+    let named = bundle.names.iter().find(|(_, name)| *name == text);
+    named.map_or_else(|| key_id(bundle, verified, text), |(id, _)| Ok(id.clone()))
+}

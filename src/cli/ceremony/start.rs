@@ -1,0 +1,35 @@
+//! `tidegate ceremony start`: propose.
+
+use clap::Args as ClapArgs;
+
+use super::super::{Context, actor};
+use super::show;
+use crate::ceremony::{self, FILE, Wish};
+use crate::error::Result;
+use crate::workspace::Workspace;
+
+/// Propose that the signed metadata becomes what tidegate.toml says
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate ceremony start --reason 'add the third holder'
+  tidegate ceremony start --renew root --renew targets")]
+pub(super) struct Args {
+    /// Sign this role for a new lifetime even if nothing else of it changes: root, targets, or a channel (repeatable)
+    #[arg(long, value_name = "ROLE")]
+    renew: Vec<String>,
+    /// Why, for those who will review it
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let wish = Wish { renew: args.renew.iter().cloned().collect(), reason: args.reason.clone() };
+    let bundle = ceremony::start(&workspace, &wish, &actor(), cx.now)?;
+    let repository = workspace.repository()?;
+    let verified = ceremony::verify(&bundle, ceremony::anchor(&repository)?)?;
+    show::review(cx, &ceremony::review(&bundle, &verified, cx.now)?)?;
+    cx.ui.status(format_args!("\nwritten to {}", cx.dir.join(FILE).display()));
+    cx.ui.hint("tidegate ceremony rehearse, then send the file to its signers");
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! `tidegate ceremony status`: who has signed.
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::super::Context;
+use super::proposal::Which;
+use super::show;
+use crate::ceremony::Standing;
+use crate::error::Result;
+
+/// Say who has signed and who is missing
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(flatten)]
+    which: Which,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let opened = args.which.open(cx)?;
+    if cx.ui.is_json() {
+        let standing = opened.verified.standing(&opened.bundle)?;
+        return cx.ui.json(&json!({
+            "subject": opened.bundle.subject,
+            "digest": opened.bundle.digest()?,
+            "thresholds": standing,
+            "complete": standing.iter().all(Standing::is_met),
+        }));
+    }
+    cx.ui.result(format_args!("{}, proposal {}", opened.bundle.subject, short(&opened.bundle.digest()?)))?;
+    show::standing(cx, &opened.bundle, &opened.verified)?;
+    if opened.verified.standing(&opened.bundle)?.iter().all(Standing::is_met) {
+        cx.ui.hint("tidegate ceremony finish");
+    }
+    Ok(())
+}
+
+/// What people read out to each other.
+fn short(digest: &str) -> &str {
+    digest.get(..16).unwrap_or(digest)
+}

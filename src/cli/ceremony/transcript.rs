@@ -1,0 +1,36 @@
+//! `tidegate ceremony verify-transcript`: check a record against the repository.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::super::Context;
+use crate::ceremony::{self, MAX_TRANSCRIPT, Transcript};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::workspace::Workspace;
+
+/// Check a transcript against the repository
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// The transcript
+    file: PathBuf,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let bytes = files::read(&args.file, MAX_TRANSCRIPT)?;
+    let name = args.file.display().to_string();
+    let text = String::from_utf8(bytes).map_err(|e| Error::input(format!("{name} is not text")).with_source(e))?;
+    let transcript = Transcript::parse(&name, &text)?;
+    let workspace = Workspace::open(&cx.dir)?;
+    let checked = ceremony::check(&transcript, &workspace.repository()?)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({"subject": transcript.subject, "files": checked}));
+    }
+    for file in &checked {
+        let how = if file.present { "the same, byte for byte" } else { "replaced by a later version since" };
+        cx.ui.result(format_args!("{:<24} {how}", file.file))?;
+    }
+    cx.ui.result(format_args!("{name} is the record of {}", transcript.subject))
+}

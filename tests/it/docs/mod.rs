@@ -1,0 +1,110 @@
+//! The commands that the documentation gives, run as they stand there.
+
+#[cfg(unix)]
+mod ceremony;
+#[cfg(unix)]
+mod integrate;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::support::skip;
+
+/// A fenced block of commands.
+struct Block {
+    /// The headings that it stands under, the highest first.
+    headings: Vec<String>,
+    /// What stands after the opening fence.
+    info: String,
+    text: String,
+}
+
+/// All fenced blocks of a page.
+fn blocks(page: &str) -> Vec<Block> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut headings: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in text.lines() {
+        match (line.strip_prefix("```"), open) {
+            (Some(info), false) => {
+                blocks.push(Block { headings: headings.clone(), info: info.into(), text: String::new() });
+                open = true;
+            }
+            (Some(_), true) => open = false,
+            (None, true) => {
+                let block = blocks.last_mut().unwrap();
+                block.text += line;
+                block.text.push('\n');
+            }
+            (None, false) => {
+                let level = line.bytes().take_while(|c| *c == b'#').count();
+                if level > 0 {
+                    headings.truncate(level - 1);
+                    headings.push(line[level..].trim().to_owned());
+                }
+            }
+        }
+    }
+    blocks
+}
+
+/// A script of blocks, one after the other. The info string `sh refused` means that the block has to fail.
+fn script<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> String {
+    let mut script = String::new();
+    for block in blocks {
+        script += &match block.info.as_str() {
+            "sh refused" => format!(
+                "if bash -euo pipefail <<'REFUSED'\n{}REFUSED\nthen echo 'not refused:' '{}' >&2; exit 99; fi\n",
+                block.text, block.text
+            ),
+            _ => block.text.clone(),
+        };
+    }
+    script
+}
+
+/// The folder of the program under test, where the device's program is too if it was built.
+fn programs() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_tidegate")).parent().unwrap().to_owned()
+}
+
+/// Runs a script where the programs are on the path, and shows what it said if it fails. `None` where there is no bash.
+fn bash(script: &str, place: &Path) -> Option<Output> {
+    let path = std::env::join_paths(
+        std::iter::once(programs()).chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+    );
+    let out = Command::new("bash")
+        .args(["-euo", "pipefail", "-c", script])
+        .current_dir(place)
+        .env("PATH", path.unwrap())
+        .env_remove("TIDEGATE_PASSPHRASE")
+        .stdin(Stdio::null())
+        .output();
+    let Ok(out) = out else {
+        skip("there is no bash");
+        return None;
+    };
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{}\n{said}\n{script}", String::from_utf8_lossy(&out.stdout));
+    Some(out)
+}
+
+#[cfg(unix)]
+#[test]
+fn the_quick_start_works_as_written() {
+    let device = programs().join("tidegate-device").is_file();
+    let kinds: &[&str] = if device { &["sh", "sh device"] } else { &["sh"] };
+    let blocks = blocks("docs/quickstart.md");
+    let script = script(blocks.iter().filter(|block| kinds.contains(&block.info.as_str())));
+    assert!(script.contains("tidegate release register 1.0.0") && script.contains("tidegate verify"), "{script}");
+    let place = tempfile::tempdir().unwrap();
+    if bash(&script, place.path()).is_none() {
+        return;
+    }
+    if device {
+        assert!(place.path().join("slot.img").is_file());
+    } else {
+        eprintln!("the device's part was left out: tidegate-device was not built beside tidegate");
+    }
+}
