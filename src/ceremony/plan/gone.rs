@@ -78,9 +78,9 @@ pub(super) fn plan(desk: &Desk<'_>, names: &[String], stolen: bool) -> Result<Pl
         plan.say("Compare the channel's role with the ledger (tidegate log --verify): a release that nobody registered must be withdrawn, and devices that installed it visited");
     }
     say_new_keys(desk, names, &affected, &mut plan)?;
-    let lost = if stolen { &[] } else { names };
+    let missing = if stolen { &[] } else { names };
     let reason = format!("{} {list}", if stolen { "compromised" } else { "lost" });
-    plan.ceremony_without(lost, &signers(desk, names, &ids, &affected, stolen)?, &reason);
+    plan.ceremony_without(missing, &signers(desk, names, &ids, &affected, stolen)?, &reason);
     if stolen {
         plan.say("Revoke what the thief could reach beside the keys: credentials of the publishing machine, of CI, of the bucket");
     }

@@ -99,7 +99,7 @@ impl Plan {
     /// The same, where nobody has these keys any more.
     fn ceremony_without(&mut self, lost: &[String], signers: &str, reason: &str) {
         self.run("Propose it", format!("tidegate ceremony start --reason '{reason}'"));
-        let lost: String = lost.iter().map(|name| format!(" --lost {name}")).collect();
+        let lost = lost.iter().fold(String::new(), |words, name| words + " --lost " + name);
         self.run(
             "Play it to simulated devices of every generation; no device may be stranded",
             format!("tidegate ceremony rehearse{lost}"),

@@ -53,13 +53,14 @@ fn blocks(page: &str) -> Vec<Block> {
 fn script<'a>(blocks: impl IntoIterator<Item = &'a Block>) -> String {
     let mut script = String::new();
     for block in blocks {
-        script += &match block.info.as_str() {
+        let lines = match block.info.as_str() {
             "sh refused" => format!(
                 "if bash -euo pipefail <<'REFUSED'\n{}REFUSED\nthen echo 'not refused:' '{}' >&2; exit 99; fi\n",
                 block.text, block.text
             ),
             _ => block.text.clone(),
         };
+        script.push_str(&lines);
     }
     script
 }
