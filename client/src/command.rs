@@ -1,8 +1,8 @@
 //! Running other programs: hooks, installers, health checks, sources of facts. None may take longer than its limit.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ const GRACE: Duration = Duration::from_secs(2);
 pub struct Command {
     words: Vec<String>,
     variables: Vec<(String, String)>,
+    input: Vec<u8>,
     limit: Duration,
     disk: Disk,
 }
@@ -71,7 +72,7 @@ pub enum CommandError {
 impl Command {
     /// A program and its first arguments, and the longest time it may take.
     pub fn new(words: impl IntoIterator<Item = String>, limit: Duration) -> Self {
-        Self { words: words.into_iter().collect(), variables: Vec::new(), limit, disk: Disk::new() }
+        Self { words: words.into_iter().collect(), variables: Vec::new(), input: Vec::new(), limit, disk: Disk::new() }
     }
 
     /// The same, counted among the steps of this disk.
@@ -94,6 +95,13 @@ impl Command {
         self
     }
 
+    /// The same, with these bytes on its standard input, which is empty otherwise.
+    #[must_use]
+    pub fn input(mut self, bytes: Vec<u8>) -> Self {
+        self.input = bytes;
+        self
+    }
+
     /// The same, with paths in the place of words such as `{folder}`.
     #[must_use]
     pub fn with_paths(&self, replacements: &[(&str, &Path)]) -> Self {
@@ -109,7 +117,7 @@ impl Command {
         self.words.first().map_or("", String::as_str)
     }
 
-    /// Runs it to its end. Its standard input is empty.
+    /// Runs it to its end.
     ///
     /// It has a process group of its own, so that what it started in turn can be ended with it.
     pub fn run(&self) -> Result<Ran, CommandError> {
@@ -121,11 +129,13 @@ impl Command {
         };
         let mut command = std::process::Command::new(first);
         command.args(rest).envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         let started = Instant::now();
         let mut child = command.spawn().map_err(start)?;
+        write_along(child.stdin.take(), self.input.clone());
         let output = read_along(child.stdout.take());
         let errors = read_along(child.stderr.take());
         let Some(status) = wait(&mut child, started, self.limit).map_err(start)? else {
@@ -215,6 +225,14 @@ fn signal(child: &Child, end: End) {
 #[cfg(not(unix))]
 fn signal(_: &Child, _: End) {}
 
+/// Writes an input while the program runs: one that does not read it must not stop this one.
+fn write_along(to: Option<ChildStdin>, bytes: Vec<u8>) {
+    if let Some(mut to) = to {
+        // That the program does not want all of it is its own affair.
+        thread::spawn(move || to.write_all(&bytes));
+    }
+}
+
 /// Reads an output to its end, however much that is, and keeps the first of it: a full pipe would stop the program.
 fn read_along(from: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (send, receive) = mpsc::channel();
@@ -274,6 +292,13 @@ mod tests {
     fn much_output_neither_fills_memory_nor_stops_the_program() {
         let ran = shell("head -c 1000000 /dev/zero; echo done >&2", 10_000).run().unwrap();
         assert_eq!((ran.code, ran.output.len(), ran.errors.as_str()), (Some(0), 65_536, "done\n"));
+    }
+
+    #[test]
+    fn a_program_is_given_its_input_and_need_not_read_it() {
+        let long = vec![b'x'; 1_000_000];
+        assert_eq!(shell("wc -c", 10_000).input(long.clone()).run().unwrap().output.trim(), "1000000");
+        assert_eq!(shell("exec <&-; echo fine", 10_000).input(long).run().unwrap().output, "fine\n");
     }
 
     #[test]

@@ -147,6 +147,15 @@ struct ValidateArgs {
     /// The key that signs the report [default: the channel's first rollout key]
     #[arg(long, value_name = "NAME")]
     key: Option<String>,
+    /// Also write the report as JUnit XML, for a CI system to show
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// A sample of the fleet as CSV, of which no device may be left without a way [default: validation.fleet in policy.toml]
+    #[arg(long, value_name = "CSV")]
+    fleet: Option<PathBuf>,
+    /// Where it is published, a folder or a URL: compare what is there, byte for byte
+    #[arg(long, value_name = "PLACE")]
+    published: Option<String>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
@@ -292,8 +301,12 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let settings = workspace.settings()?;
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
-    let (record, report) =
-        validate::validate(&workspace, &args.release, args.key.as_deref(), &mut ring, &actor(), cx.now)?;
+    let options =
+        validate::Options { key: args.key.clone(), fleet: args.fleet.clone(), published: args.published.clone() };
+    let (record, report) = validate::validate(&workspace, &args.release, &options, &mut ring, &actor(), cx.now)?;
+    if let Some(path) = &args.junit {
+        crate::files::write_atomic(path, validate::junit(&report).as_bytes())?;
+    }
     if cx.ui.is_json() {
         cx.ui.json(&report)?;
     } else {

@@ -20,7 +20,7 @@ pub use policy::{
     ApprovalRule, CheckId, Freeze, OwnCheck, Policy, ProvenancePolicy, RetirementPolicy, RolloutPolicy, SecurityPolicy,
     Skippable, Stretch, ValidationPolicy,
 };
-pub use settings::{Channel, Hardware, KeySettings, RoleSettings, Roles, Settings};
+pub use settings::{Channel, FactKind, FactSettings, Hardware, KeySettings, RoleSettings, Roles, Settings};
 pub use span::Span;
 
 /// A configuration file is a few kilobytes; what is longer is something else.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
-use tidegate_client::model::name::{HardwareId, Name, Text};
+use tidegate_client::model::name::{FactName, HardwareId, Name, Text};
+use tidegate_client::model::version::Version;
 use tidegate_client::tuf::key::{Key, KeyId};
 
 use super::{Span, check_schema, invalid, load, parse};
@@ -26,6 +27,9 @@ pub struct Settings {
     pub products: Vec<Name>,
     /// The hardware there is. At least one.
     pub hardware: BTreeMap<HardwareId, Hardware>,
+    /// The facts that devices have beside those that every device has. Where there are any, a condition on another one is a slip.
+    #[serde(default)]
+    pub facts: BTreeMap<FactName, FactSettings>,
     /// The keys by name.
     pub keys: BTreeMap<KeyName, KeySettings>,
     /// Who speaks for the top-level roles.
@@ -59,6 +63,53 @@ pub struct Hardware {
     /// How many bytes an artifact for it may have: the size of its slot.
     #[serde(default)]
     pub slot_bytes: Option<u64>,
+    /// The lowest version that runs on it.
+    #[serde(default)]
+    pub minimum_version: Option<Version>,
+}
+
+/// A fact that devices have.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactSettings {
+    /// What kind of value it has.
+    #[serde(rename = "type")]
+    pub kind: FactKind,
+    /// What it is, for people.
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
+/// The kind of a fact's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FactKind {
+    /// Any text.
+    Text,
+    /// A whole number.
+    Integer,
+    /// True or false.
+    Boolean,
+    /// A text that is a version.
+    Version,
+}
+
+impl FactKind {
+    /// Whether a fact of this kind can be compared with a value of another. A version is a text.
+    pub fn compares_as(self, other: Self) -> bool {
+        self == other || (self == Self::Version && other == Self::Text)
+    }
+}
+
+impl std::fmt::Display for FactKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Text => "a text",
+            Self::Integer => "an integer",
+            Self::Boolean => "a boolean",
+            Self::Version => "a version",
+        })
+    }
 }
 
 /// A key.

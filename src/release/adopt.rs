@@ -67,6 +67,7 @@ fn of(manifest: &Manifest, bytes: &[u8], state: State) -> Record {
         eligibility: manifest.eligibility.clone(),
         upgrade_from: manifest.upgrade_from.clone(),
         supersedes: manifest.supersedes.clone(),
+        retraction: None,
         notes: manifest.notes.clone(),
         manifest: Some(ManifestRecord {
             sequence: manifest.sequence,

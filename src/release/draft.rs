@@ -14,10 +14,12 @@ use tidegate_client::model::version::VersionRange;
 use super::diff::{Difference, diff};
 use super::ledger::{Happening, Ledger};
 use super::proposal::Proposal;
+use super::provenance::{Statement, against_policy, digests};
 use super::record::{
     self, ArtifactRecord, MAX_LENGTH, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseSpec,
 };
 use super::state::{Event, Facts, State};
+use crate::config::ProvenancePolicy;
 use crate::error::{Error, Result};
 use crate::files::{self, Changes};
 use crate::store;
@@ -72,6 +74,7 @@ pub fn new(workspace: &Workspace, new: NewRelease, actor: &str, now: DateTime<Ut
         eligibility: new.eligibility,
         upgrade_from: new.upgrade_from,
         supersedes: new.supersedes,
+        retraction: None,
         notes: new.notes,
         manifest: None,
     };
@@ -80,7 +83,13 @@ pub fn new(workspace: &Workspace, new: NewRelease, actor: &str, now: DateTime<Ut
     let mut evidence = Map::new();
     evidence.insert("build".into(), record.build_id.as_str().into());
     if let Some(provenance) = &record.provenance {
-        evidence.insert("provenance".into(), provenance.sha256.to_string().into());
+        evidence.insert(
+            "provenance".into(),
+            json!({
+                "sha256": provenance.sha256.to_string(),
+                "builder": provenance.builder.as_ref().map(Text::as_str),
+            }),
+        );
     }
     write_down(workspace, &mut changes, now, "new", &record, None, actor, evidence)?;
     workspace.commit(changes)?;
@@ -182,7 +191,9 @@ pub fn manifest(workspace: &Workspace, spec: &ReleaseSpec, actor: &str, now: Dat
     let id = record.id();
     let facts = Facts { artifacts: record.artifacts.len(), ..Facts::default() };
     let before = record.status();
-    let after = record.after(Event::Freeze, &facts, &workspace.policy()?, now)?;
+    let policy = workspace.policy()?;
+    let after = record.after(Event::Freeze, &facts, &policy, now)?;
+    check_provenance(dir, &record, &policy.provenance)?;
     let repository = workspace.repository()?;
     let others = record::all(dir)?;
     let siblings =
@@ -276,26 +287,41 @@ fn guess_media_type(name: &ArtifactName) -> Result<Text> {
     guessed.parse().map_err(|e| Error::bug("a media type").with_source(e))
 }
 
-/// Reads an in-toto statement and keeps its bytes in the store.
+/// Reads a provenance statement and keeps its bytes in the store.
 fn read_provenance(dir: &Path, path: &Path) -> Result<ProvenanceRecord> {
     let bytes = files::read(path, MAX_LENGTH)?;
-    let bad = |why: &str| {
-        Error::input(format!("{} is not an in-toto statement: {why}", path.display()))
-            .remedy("give the statement itself (https://in-toto.io/Statement/v1), not an envelope around it")
-    };
-    let statement: Value = serde_json::from_slice(&bytes).map_err(|e| bad("it is not JSON").with_source(e))?;
-    let text = |pointer: &str| statement.pointer(pointer).and_then(Value::as_str);
-    if !text("/_type").is_some_and(|kind| kind.starts_with("https://in-toto.io/Statement/")) {
-        return Err(bad("its _type is another"));
-    }
-    if statement.pointer("/subject").and_then(Value::as_array).is_none_or(Vec::is_empty) {
-        return Err(bad("it has no subject"));
-    }
-    let fit = |text: &str| text.parse::<Text>().map_err(|e| bad(&e.to_string()));
-    let predicate_type = fit(text("/predicateType").ok_or_else(|| bad("it has no predicateType"))?)?;
-    // SLSA 1.0 and 0.2 name the builder in different places.
-    let builder =
-        text("/predicate/runDetails/builder/id").or_else(|| text("/predicate/builder/id")).map(fit).transpose()?;
+    let statement = Statement::parse(&bytes).map_err(|why| {
+        Error::input(format!("{} is no in-toto statement: {why}", path.display()))
+            .remedy("give the statement (https://in-toto.io/Statement/v1), or the DSSE envelope around it")
+    })?;
     let stored = store::add(dir, path, |_| ())?;
-    Ok(ProvenanceRecord { predicate_type, sha256: stored.sha256, builder })
+    Ok(ProvenanceRecord { predicate_type: statement.predicate_type, sha256: stored.sha256, builder: statement.builder })
+}
+
+/// The provenance statement of a release, from the store; `None` if it came without one.
+pub fn provenance(dir: &Path, record: &Record) -> Result<Option<Statement>> {
+    let Some(ProvenanceRecord { sha256, .. }) = &record.provenance else { return Ok(None) };
+    let path = files::confined(dir, &store::path(sha256))?;
+    let lost = |why: &str| {
+        Error::trust(format!("the provenance statement of {} {why}", record.id()))
+            .remedy("restore artifacts/ from a copy; the statement's hash is in release.json")
+    };
+    let bytes = files::read_if_exists(&path, MAX_LENGTH)?.ok_or_else(|| lost("is not in the store any more"))?;
+    if Digest::of(&bytes) != *sha256 {
+        return Err(lost("has other bytes than it had"));
+    }
+    Statement::parse(&bytes).map(Some).map_err(|why| lost(&format!("cannot be read: {why}")))
+}
+
+/// Errs when a manifest must not be frozen for want of provenance, or with one that is about other files.
+fn check_provenance(dir: &Path, record: &Record, policy: &ProvenancePolicy) -> Result<()> {
+    let statement = provenance(dir, record)?;
+    let mut wrong = against_policy(statement.as_ref(), policy);
+    wrong.extend(statement.iter().flat_map(|statement| statement.lacks(digests(&record.artifacts))));
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(format!("{}: {}", record.id(), wrong.join("; ")))
+        .rule("R-PROVENANCE")
+        .remedy("start the draft with the statement of the build that made these files: tidegate release new VERSION --provenance FILE"))
 }

@@ -7,6 +7,7 @@ pub mod diff;
 pub mod draft;
 pub mod ledger;
 pub mod proposal;
+pub mod provenance;
 pub mod record;
 pub mod signing;
 pub mod state;

@@ -185,12 +185,27 @@ pub struct Record {
     /// Sequences it may replace although their version is not lower.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub supersedes: BTreeSet<u64>,
+    /// What it takes back, if it is a retraction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retraction: Option<RetractionRecord>,
     /// Notes for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Text>,
     /// The frozen manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<ManifestRecord>,
+}
+
+/// What a retraction takes back, and where its bytes are from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetractionRecord {
+    /// The release that it takes back.
+    pub of: Version,
+    /// That release's sequence.
+    pub sequence: u64,
+    /// The release whose bytes it carries.
+    pub to: Version,
 }
 
 /// `normal` or `security`.

@@ -3,6 +3,7 @@
 //! What is in force is in the cohort roles, nowhere else: [`standing()`] reads it from there. An assignment is a target of the
 //! cohort's role, `CHANNEL/cohorts/COHORT/PRODUCT.json`, with the bytes of the approved manifest and the details in `custom.tidegate`.
 
+mod bridges;
 mod course;
 pub mod curve;
 mod explain;
@@ -14,6 +15,7 @@ pub mod simulate;
 mod standing;
 mod steps;
 
+pub use bridges::bridges;
 pub use course::{Course, CourseStep, Taken};
 pub use explain::explain;
 pub use forecast::{Forecast, MAX_HOURS, MadeUp, Outcome as ForecastOutcome, Outlook};

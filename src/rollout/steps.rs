@@ -2,17 +2,16 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
-use tidegate_client::model::Extra;
 use tidegate_client::model::cohort::CohortMap;
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::layout;
 use tidegate_client::model::manifest::{Manifest, Urgency};
 use tidegate_client::model::name::Name;
 use tidegate_client::model::position::PPM;
-use tidegate_client::model::rollout::{Assignment, Bridge, MAX_BRIDGES, Ramp, Stage};
+use tidegate_client::model::rollout::{Assignment, Bridge, Ramp, Stage};
 use tidegate_client::model::time;
-use tidegate_client::model::version::VersionRange;
 
+use super::bridges::bridges;
 use super::course;
 use super::ramp::{Planned, RampRequest, plan};
 use super::standing::{CohortStanding, manifest_in_force, map_in_force, standing};
@@ -23,7 +22,7 @@ use crate::keys::KeyRing;
 use crate::metadata::{Document, Edit, Repository};
 use crate::release::approval;
 use crate::release::draft::write_down;
-use crate::release::record::{self, Record, ReleaseSpec};
+use crate::release::record::{Record, ReleaseSpec};
 use crate::release::state::{Event, Facts, State, Status, Step};
 use crate::validate;
 use crate::workspace::Workspace;
@@ -272,35 +271,9 @@ impl<'w> Desk<'w> {
         Ok(assignment)
     }
 
-    /// The releases that a device may take first, if this one does not upgrade from every version: what is registered and not
-    /// given up, newest first.
+    /// What the release's assignments list for devices that it does not upgrade from.
     pub(super) fn bridges(&self) -> Result<Vec<Bridge>> {
-        if self.manifest.upgrade_from.is_none() {
-            return Ok(Vec::new());
-        }
-        let mut bridges = Vec::new();
-        for record in record::all(self.workspace.dir())? {
-            let usable = record.channel == self.record.channel
-                && record.product == self.record.product
-                && !matches!(record.state, State::Draft | State::Signed | State::Withdrawn | State::Retired);
-            let Some(frozen) = record.manifest.as_ref().filter(|m| usable && m.sequence < self.manifest.sequence)
-            else {
-                continue;
-            };
-            let path = layout::manifest_path(&record.channel, &record.product, &record.version);
-            let (manifest, _) = manifest_in_force(self.workspace.dir(), &self.repository, &record.channel, &path)?;
-            bridges.push(Bridge {
-                release: manifest.version,
-                sequence: manifest.sequence,
-                sha256: frozen.sha256,
-                length: frozen.length,
-                upgrade_from: manifest.upgrade_from.unwrap_or_else(VersionRange::any),
-                extra: Extra::new(),
-            });
-        }
-        bridges.sort_by_key(|bridge| std::cmp::Reverse(bridge.sequence));
-        bridges.truncate(MAX_BRIDGES);
-        Ok(bridges)
+        bridges(self.workspace.dir(), &self.repository, &self.manifest)
     }
 
     /// The offers of this release, changed.

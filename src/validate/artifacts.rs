@@ -1,13 +1,14 @@
 //! Artifact integrity: the bytes are there and are the ones that were signed.
 
-use std::io::Read as _;
-
-use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout;
 use tidegate_client::model::manifest::{Artifact, Manifest};
 
-use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable};
-use crate::error::{Kind, Result};
-use crate::files;
+use super::formats::{self, Beginning};
+use super::{CheckKind, Published, Rule, Said, Subject, none_of, not_applicable};
+use crate::error::{Error, Kind, Result};
+use crate::release::draft;
 use crate::store::{self, Stored};
 
 const KIND: CheckKind = CheckKind::ArtifactIntegrity;
@@ -27,6 +28,9 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule { id: "V-ART-03", kind: KIND, title: "files are of the type that the manifest says", check: types },
     Rule { id: "V-ART-04", kind: KIND, title: "the provenance statement is about these artifacts", check: provenance },
+    Rule { id: "V-ART-05", kind: KIND, title: "packed files can be unpacked to their end", check: unpacked },
+    Rule { id: "V-ART-06", kind: KIND, title: "what is published is what was signed", check: published },
+    Rule { id: "V-ART-07", kind: KIND, title: "it was built as policy.toml asks", check: built_as_required },
 ];
 
 fn stored(artifact: &Artifact) -> Stored {
@@ -60,55 +64,109 @@ fn canonical(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, "written anew, it has the same bytes")
 }
 
-/// The first bytes of formats that have such.
-const SIGNATURES: [(&str, &[u8]); 5] = [
-    ("application/gzip", &[0x1f, 0x8b]),
-    ("application/zstd", &[0x28, 0xb5, 0x2f, 0xfd]),
-    ("application/x-xz", &[0xfd, b'7', b'z', b'X', b'Z', 0]),
-    ("application/x-bzip2", b"BZh"),
-    ("application/zip", b"PK"),
-];
-
 fn types(subject: &Subject<'_>) -> Result<Said> {
     let mut wrong = Vec::new();
     let mut looked = 0;
     for artifact in &subject.manifest.artifacts {
-        let Some((_, signature)) = SIGNATURES.iter().find(|(kind, _)| *kind == artifact.media_type.as_str()) else {
-            continue;
-        };
         // A file that is missing or has another length is the other rule's to report.
-        let Ok((_, file)) = store::open(subject.dir, stored(artifact)) else { continue };
-        looked += 1;
-        let mut start = Vec::new();
-        let read = file.take(signature.len() as u64).read_to_end(&mut start);
-        if read.is_err() || start != *signature {
-            wrong.push(format!("{} does not begin as {} does", artifact.name, artifact.media_type));
+        let Ok((path, file)) = store::open(subject.dir, stored(artifact)) else { continue };
+        let kind = artifact.media_type.as_str();
+        match formats::beginning(kind, file).map_err(|e| Error::io("read", &path, e))? {
+            Beginning::Unknown => {}
+            Beginning::Right => looked += 1,
+            Beginning::Wrong(other) => {
+                let other = other.map(|other| format!(" but as {other}")).unwrap_or_default();
+                wrong.push(format!("{} does not begin as {kind} does{other}", artifact.name));
+            }
         }
     }
-    if looked == 0 {
+    if looked == 0 && wrong.is_empty() {
         return not_applicable("no artifact is of a type that can be told by its first bytes");
     }
     none_of(&wrong, format!("{looked} files begin as their types do"))
 }
 
+fn unpacked(subject: &Subject<'_>) -> Result<Said> {
+    let mut wrong = Vec::new();
+    let mut looked = Vec::new();
+    for artifact in &subject.manifest.artifacts {
+        let Ok((_, file)) = store::open(subject.dir, stored(artifact)) else { continue };
+        match formats::unpacked(artifact.media_type.as_str(), file) {
+            Ok(None) => {}
+            Ok(Some(length)) => looked.push(format!("{} to {length} bytes", artifact.name)),
+            Err(error) => {
+                wrong.push(format!("{} cannot be read as {}: {error}", artifact.name, artifact.media_type));
+            }
+        }
+    }
+    if looked.is_empty() && wrong.is_empty() {
+        return not_applicable("no artifact is of a type that is unpacked");
+    }
+    none_of(&wrong, looked.join(", "))
+}
+
 fn provenance(subject: &Subject<'_>) -> Result<Said> {
-    let Some(provenance) = &subject.manifest.build.provenance else {
-        return not_applicable("the release came without a provenance statement");
+    let statement = match draft::provenance(subject.dir, subject.record) {
+        Ok(Some(statement)) => statement,
+        Ok(None) => return not_applicable("the release came without a provenance statement"),
+        Err(error) if error.kind() == Kind::Trust => return super::fail(error.to_string()),
+        Err(error) => return Err(error),
     };
-    let path = files::confined(subject.dir, &store::path(&provenance.sha256))?;
-    let Some(bytes) = files::read_if_exists(&path, crate::release::record::MAX_LENGTH)? else {
-        return super::fail("the statement is not in the store any more");
+    let artifacts = subject.manifest.artifacts.iter().map(|artifact| (artifact.name.as_str(), artifact.sha256));
+    let mut wrong = statement.lacks(artifacts);
+    let signed = subject.manifest.build.provenance.as_ref().map(|provenance| provenance.sha256);
+    if signed != subject.record.provenance.as_ref().map(|provenance| provenance.sha256) {
+        wrong.push("the manifest names another provenance statement than the record".into());
+    }
+    none_of(&wrong, format!("{} names every artifact by its hash", statement.predicate_type))
+}
+
+fn built_as_required(subject: &Subject<'_>) -> Result<Said> {
+    let policy = &subject.policy.provenance;
+    if !policy.required && policy.builders.is_none() && policy.keys.is_none() {
+        return not_applicable("policy.toml asks for no provenance");
+    }
+    let statement = match draft::provenance(subject.dir, subject.record) {
+        Ok(statement) => statement,
+        Err(error) if error.kind() == Kind::Trust => return super::fail(error.to_string()),
+        Err(error) => return Err(error),
     };
-    let statement: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    let subjects = statement.get("subject").and_then(Value::as_array).cloned().unwrap_or_default();
-    let digests: Vec<&str> =
-        subjects.iter().filter_map(|subject| subject.pointer("/digest/sha256").and_then(Value::as_str)).collect();
-    let wrong: Vec<_> = subject
-        .manifest
-        .artifacts
-        .iter()
-        .filter(|artifact| !digests.contains(&artifact.sha256.to_string().as_str()))
-        .map(|artifact| format!("no subject of the statement has the hash of {}", artifact.name))
-        .collect();
-    none_of(&wrong, format!("{} names every artifact by its hash", provenance.predicate_type))
+    let builder = statement.as_ref().and_then(|statement| statement.builder.as_ref()).map(ToString::to_string);
+    let shown = builder.unwrap_or_else(|| "no builder is named".into());
+    let wrong = crate::release::provenance::against_policy(statement.as_ref(), policy);
+    none_of(&wrong, shown)
+}
+
+/// What devices will fetch, as devices fetch it.
+fn published(subject: &Subject<'_>) -> Result<Said> {
+    let Some(Published { place, origin }) = &subject.published else {
+        return not_applicable("no place was named: --published URL");
+    };
+    let manifest = subject.manifest;
+    let own = layout::manifest_path(&manifest.channel, &manifest.product, &manifest.version);
+    let files = std::iter::once((own, subject.bytes.len() as u64, Digest::of(subject.bytes)))
+        .chain(manifest.artifacts.iter().map(|a| (a.path.clone(), a.length, a.sha256)));
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for (path, length, sha256) in files {
+        count += 1;
+        let Some((folder, file)) = path.rsplit_once('/') else { continue };
+        let mut hash = Sha256::new();
+        let mut seen = 0;
+        let read = origin.target(&format!("{folder}/{sha256}.{file}"), length, &mut |bytes| {
+            seen += bytes.len() as u64;
+            hash.update(bytes);
+            Ok(())
+        });
+        match read {
+            Ok(false) => wrong.push(format!("{path} is not there")),
+            Ok(true) if seen != length || hash.finalize().as_slice() != sha256.as_bytes() => {
+                wrong.push(format!("{path} has other bytes there"));
+            }
+            Ok(true) => {}
+            Err(error) if error.kind() == Kind::Trust => wrong.push(format!("{path}: {error}")),
+            Err(error) => return Err(error),
+        }
+    }
+    none_of(&wrong, format!("{count} files at {place}, byte for byte"))
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tidegate_client::model::manifest::Manifest;
 use tidegate_client::model::name::HardwareId;
+use tidegate_client::model::version::is_newer;
 
 use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
 use crate::error::Result;
@@ -18,6 +19,12 @@ pub(super) const RULES: &[Rule] = &[
         kind: KIND,
         title: "hardware that the previous release served is served still",
         check: kept,
+    },
+    Rule {
+        id: "V-DEV-04",
+        kind: KIND,
+        title: "the version is not below what its hardware runs at least",
+        check: minimum,
     },
 ];
 
@@ -54,6 +61,22 @@ fn fits(subject: &Subject<'_>) -> Result<Said> {
         return not_applicable("no hardware of the release has slot_bytes in tidegate.toml");
     }
     none_of(&wrong, "those that tidegate.toml gives")
+}
+
+fn minimum(subject: &Subject<'_>) -> Result<Said> {
+    let version = &subject.manifest.version;
+    let known = |id: &&HardwareId| subject.settings.hardware.get(*id)?.minimum_version.as_ref();
+    let ids = hardware(subject.manifest);
+    let with: Vec<_> = ids.iter().filter_map(|id| Some((*id, known(id)?))).collect();
+    if with.is_empty() {
+        return not_applicable("no hardware of the release has minimum_version in tidegate.toml");
+    }
+    let wrong: Vec<_> = with
+        .iter()
+        .filter(|(_, least)| is_newer(least, version))
+        .map(|(id, least)| format!("{id} runs {least} and above, and this is {version}"))
+        .collect();
+    none_of(&wrong, format!("{version} runs on all of it"))
 }
 
 fn kept(subject: &Subject<'_>) -> Result<Said> {

@@ -1,10 +1,12 @@
 //! Eligibility: somebody can have it, and everybody has a way to it.
 
-use serde_json::Value;
+use tidegate_client::model::condition::Condition;
+use tidegate_client::model::name::HardwareId;
 use tidegate_client::model::version::is_newer;
 
-use super::{CheckKind, Rule, Said, Subject, fail, not_applicable, pass, warn};
-use crate::error::{Error, Result};
+use super::conditions::{Known, Possible, can_fail, can_hold, dead_ends, fact_faults};
+use super::{CheckKind, Rule, Said, Subject, fail, none_of, not_applicable, pass, warn, ways};
+use crate::error::Result;
 
 const KIND: CheckKind = CheckKind::Eligibility;
 
@@ -12,64 +14,87 @@ pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-ELI-01", kind: KIND, title: "the condition can hold for some device", check: satisfiable },
     Rule { id: "V-ELI-02", kind: KIND, title: "the previous release has a way to this one", check: reachable },
     Rule { id: "V-ELI-03", kind: KIND, title: "the version rises, or the release supersedes", check: rises },
+    Rule { id: "V-ELI-04", kind: KIND, title: "the condition looks at known facts, by their types", check: facts },
+    Rule {
+        id: "V-ELI-05",
+        kind: KIND,
+        title: "every release that is out has a way to this one",
+        check: ways::releases,
+    },
+    Rule {
+        id: "V-ELI-06",
+        kind: KIND,
+        title: "every device of the sample fleet has a way to this one",
+        check: ways::fleet,
+    },
 ];
-
-/// Three-valued logic: facts that only a device knows may have any value; product, channel and hardware are known here.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct May {
-    hold: bool,
-    fail: bool,
-}
 
 fn satisfiable(subject: &Subject<'_>) -> Result<Said> {
     let Some(condition) = &subject.manifest.eligibility else {
         return not_applicable("the release has no condition: every device of its hardware is eligible");
     };
-    let value = serde_json::to_value(condition).map_err(|e| Error::bug("a condition").with_source(e))?;
-    let hardware = subject.manifest.artifacts.iter().flat_map(|artifact| &artifact.hardware);
-    let can = hardware.filter(|id| {
-        let known = |fact: &str| match fact {
-            "product" => Some(subject.manifest.product.as_str()),
-            "channel" => Some(subject.manifest.channel.as_str()),
-            "hardware" => Some(id.as_str()),
-            _ => None,
-        };
-        may(&value, &known).hold
-    });
-    let mut ids: Vec<&str> = can.map(AsRef::as_ref).collect();
+    let mut ids: Vec<&HardwareId> = subject.manifest.artifacts.iter().flat_map(|artifact| &artifact.hardware).collect();
     ids.sort_unstable();
     ids.dedup();
-    if ids.is_empty() {
+    let mut possible = Vec::new();
+    let mut undecided = Vec::new();
+    let mut always = !ids.is_empty();
+    for id in ids {
+        let known = known(subject, id);
+        match can_hold(condition, &known)? {
+            Possible::Yes => possible.push(id.as_str()),
+            Possible::Unknown => undecided.push(id.as_str()),
+            Possible::No => {}
+        }
+        always &= can_fail(condition, &known)? == Possible::No;
+    }
+    if possible.is_empty() && undecided.is_empty() {
         return fail(format!("no device of the release's hardware can fulfil: {condition}"));
     }
-    pass(format!("{condition}; possible on {}", ids.join(", ")))
+    if possible.is_empty() {
+        return warn(format!("it has too many ways to hold to tell whether one of them can: {condition}"));
+    }
+    if always {
+        return warn(format!("every device fulfils it, so it holds nobody back: {condition}"));
+    }
+    let dead = dead_ends_on_any(subject, condition)?;
+    if !dead.is_empty() {
+        return warn(format!("{condition}; these alternatives can never hold: {}", dead.join("; ")));
+    }
+    pass(format!("{condition}; possible on {}", possible.join(", ")))
 }
 
-fn may<'a>(node: &Value, known: &impl Fn(&str) -> Option<&'a str>) -> May {
-    let parts =
-        |value: &Value| -> Vec<May> { value.as_array().into_iter().flatten().map(|part| may(part, known)).collect() };
-    if let Some(all) = node.get("all").map(parts) {
-        return May { hold: all.iter().all(|p| p.hold), fail: all.iter().any(|p| p.fail) };
+/// What is known of every device of this hardware.
+fn known<'a>(subject: &'a Subject<'_>, hardware: &'a HardwareId) -> Known<'a> {
+    let manifest = subject.manifest;
+    let facts = [
+        ("product", manifest.product.as_str()),
+        ("channel", manifest.channel.as_str()),
+        ("hardware", hardware.as_str()),
+    ];
+    facts.into_iter().collect()
+}
+
+/// Alternatives that hold on none of the release's hardware.
+fn dead_ends_on_any(subject: &Subject<'_>, condition: &Condition) -> Result<Vec<String>> {
+    let mut common: Option<Vec<String>> = None;
+    for hardware in subject.manifest.artifacts.iter().flat_map(|artifact| &artifact.hardware) {
+        let dead = dead_ends(condition, &known(subject, hardware))?;
+        common = Some(match common {
+            None => dead,
+            Some(before) => before.into_iter().filter(|text| dead.contains(text)).collect(),
+        });
     }
-    if let Some(any) = node.get("any").map(parts) {
-        return May { hold: any.iter().any(|p| p.hold), fail: any.iter().all(|p| p.fail) };
-    }
-    if let Some(not) = node.get("not") {
-        let inner = may(not, known);
-        return May { hold: inner.fail, fail: inner.hold };
-    }
-    let either = May { hold: true, fail: true };
-    let Some(value) = node.get("fact").and_then(Value::as_str).and_then(known) else { return either };
-    let holds = if let Some(wanted) = node.get("eq") {
-        wanted == value
-    } else if let Some(list) = node.get("in").and_then(Value::as_array) {
-        list.iter().any(|wanted| wanted == value)
-    } else if node.get("exists").is_some() {
-        true
-    } else {
-        return either;
+    Ok(common.unwrap_or_default())
+}
+
+fn facts(subject: &Subject<'_>) -> Result<Said> {
+    let Some(condition) = &subject.manifest.eligibility else {
+        return not_applicable("the release has no condition");
     };
-    May { hold: holds, fail: !holds }
+    let wrong = fact_faults(condition, &subject.settings.facts)?;
+    let names: Vec<_> = condition.facts().into_iter().map(AsRef::as_ref).collect();
+    none_of(&wrong, names.join(", "))
 }
 
 fn reachable(subject: &Subject<'_>) -> Result<Said> {
@@ -99,32 +124,4 @@ fn rises(subject: &Subject<'_>) -> Result<Said> {
         "{new} is not above {old}, and does not supersede its sequence {}: devices that have {old} will not take it",
         previous.sequence
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn conditions_that_can_never_hold_are_found() {
-        let known = |fact: &str| (fact == "hardware").then_some("board-a");
-        let hardware = |id: &str| json!({"fact": "hardware", "eq": id});
-        let free = json!({"fact": "group", "eq": "lab"});
-        for (condition, hold) in [
-            (hardware("board-a"), true),
-            (hardware("board-x"), false),
-            (json!({"not": hardware("board-a")}), false),
-            (json!({"not": free}), true),
-            (json!({"all": [free, hardware("board-x")]}), false),
-            (json!({"any": [free, hardware("board-x")]}), true),
-            (json!({"fact": "hardware", "in": ["board-x", "board-a"]}), true),
-            (json!({"fact": "hardware", "in": ["board-x"]}), false),
-            (json!({"not": {"fact": "hardware", "exists": true}}), false),
-            (json!({"fact": "hardware", "matches-version": ">=1"}), true),
-        ] {
-            assert_eq!(may(&condition, &known).hold, hold, "{condition}");
-        }
-    }
 }

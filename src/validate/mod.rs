@@ -1,14 +1,20 @@
 //! Validation: five kinds of checks, one function and one stable id per rule, all findings at once.
 
 mod artifacts;
+pub(crate) mod conditions;
 mod devices;
 mod eligibility;
+mod formats;
+mod junit;
+mod own;
 pub mod report;
 mod rollout;
 mod verification;
+mod ways;
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -24,8 +30,10 @@ use crate::metadata::Repository;
 use crate::release::draft;
 use crate::release::record::{self, Record, ReleaseSpec};
 use crate::release::state::{Event, Facts};
+use crate::verify::Origin;
 use crate::workspace::Workspace;
 
+pub use junit::junit;
 pub use report::Report;
 
 /// The kinds of checks.
@@ -142,8 +150,37 @@ pub struct Subject<'a> {
     pub bytes: &'a [u8],
     /// The manifest of the release before it.
     pub previous: Option<&'a Manifest>,
+    /// A sample of the fleet, as CSV.
+    pub fleet: Option<&'a Path>,
+    /// Where it is published, to be looked at as devices do.
+    pub published: Option<Published>,
     /// When.
     pub now: DateTime<Utc>,
+}
+
+/// A published repository.
+pub struct Published {
+    /// What people call the place.
+    pub place: String,
+    /// How it is read.
+    pub origin: Arc<dyn Origin>,
+}
+
+impl fmt::Debug for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Published").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// What a validation looks at beside the workspace.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The key that signs the report; `None` for the channel's first rollout key.
+    pub key: Option<String>,
+    /// A sample of the fleet, as CSV; `None` for the one that policy names, if it does.
+    pub fleet: Option<PathBuf>,
+    /// Where it is published: a folder or a URL.
+    pub published: Option<String>,
 }
 
 /// All rules, kind by kind.
@@ -153,12 +190,19 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
 
 /// Runs every rule. Nothing stops at the first finding.
 pub fn run(subject: &Subject<'_>) -> Result<Report> {
-    let findings = rules()
+    let mut findings = rules()
         .map(|rule| {
             let (verdict, detail) = (rule.check)(subject)?;
-            Ok(Finding { rule: rule.id.into(), kind: rule.kind, title: rule.title.into(), verdict, detail })
+            Ok(Finding {
+                rule: rule.id.into(),
+                kind: rule.kind,
+                title: rule.title.into(),
+                verdict,
+                detail: ascii(&detail),
+            })
         })
-        .collect::<Result<_>>()?;
+        .collect::<Result<Vec<_>>>()?;
+    findings.extend(own::run(subject)?);
     Ok(Report {
         schema: 1,
         release: subject.record.id().to_string(),
@@ -169,11 +213,16 @@ pub fn run(subject: &Subject<'_>) -> Result<Report> {
     })
 }
 
-/// Validates a release, signs the report with the key `key` (a rollout or release key of the channel), and keeps it.
+/// What is signed is ASCII, and what programs and files say need not be.
+fn ascii(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' }).collect()
+}
+
+/// Validates a release, signs the report with a rollout or release key of the channel, and keeps it.
 pub fn validate(
     workspace: &Workspace,
     spec: &ReleaseSpec,
-    key: Option<&str>,
+    options: &Options,
     ring: &mut KeyRing,
     actor: &str,
     now: DateTime<Utc>,
@@ -191,6 +240,17 @@ pub fn validate(
         other.channel == record.channel && other.product == record.product && other.version != record.version
     });
     let previous = draft::previous(siblings, manifest.sequence).map(|previous| previous.manifest(dir)).transpose()?;
+    let fleet = match (&options.fleet, &policy.validation.fleet) {
+        (Some(given), _) => Some(given.clone()),
+        (None, Some(named)) => Some(crate::files::confined(dir, named)?),
+        (None, None) => None,
+    };
+    let published = match &options.published {
+        None => None,
+        Some(place) => {
+            Some(Published { place: place.clone(), origin: Arc::new(crate::verify::Repository::open(place)?) })
+        }
+    };
     let subject = Subject {
         dir,
         settings: &settings,
@@ -201,11 +261,13 @@ pub fn validate(
         manifest: &manifest,
         bytes: &bytes,
         previous: previous.as_ref().map(|(manifest, _)| manifest),
+        fleet: fleet.as_deref(),
+        published,
         now,
     };
     let report = run(&subject)?;
-    let key = match key {
-        Some(key) => key.to_owned(),
+    let key = match &options.key {
+        Some(key) => key.clone(),
         None => settings.channel(&record.channel)?.rollout.keys.first().map(ToString::to_string).unwrap_or_default(),
     };
     let signed = report.sign(ring.signer(&key)?.as_ref())?;

@@ -1,7 +1,10 @@
 //! Rollout policy: the cohorts make up the fleet, and the first step is allowed.
 
+use tidegate_client::model::cohort::{CohortMap, Selector};
+
+use super::conditions::{Known, Possible, can_hold, fact_faults};
 use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
-use crate::config::write_share;
+use crate::config::{Settings, write_share};
 use crate::error::Result;
 use crate::rollout::{map_in_force, standing};
 
@@ -12,6 +15,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-ROL-02", kind: KIND, title: "policy.toml names cohorts that exist", check: names },
     Rule { id: "V-ROL-03", kind: KIND, title: "the first cohort may be exposed at once", check: first_step },
     Rule { id: "V-ROL-04", kind: KIND, title: "no cohort is offered a newer release already", check: newer },
+    Rule { id: "V-ROL-05", kind: KIND, title: "cohorts that ask for facts can have devices", check: conditions },
 ];
 
 fn in_force(subject: &Subject<'_>) -> Result<Said> {
@@ -26,7 +30,14 @@ fn in_force(subject: &Subject<'_>) -> Result<Said> {
 
 fn names(subject: &Subject<'_>) -> Result<Said> {
     let map = map_in_force(subject.dir, subject.repository, &subject.manifest.channel)?;
-    let named = subject.policy.rollout.soak_of.keys().chain(&subject.policy.validation.cohort);
+    // A cohort of another channel is no fault of this one.
+    let soak_of = subject.policy.rollout.soak_of.keys().filter(|name| {
+        !subject.cohorts.channels().any(|channel| {
+            *channel != subject.manifest.channel
+                && subject.cohorts.map(channel).is_ok_and(|map| map.cohort(name).is_some())
+        })
+    });
+    let named = soak_of.chain(&subject.policy.validation.cohort);
     let wrong: Vec<_> = named
         .filter(|name| map.cohort(name).is_none())
         .map(|name| format!("the channel has no cohort {name}"))
@@ -65,4 +76,47 @@ fn newer(subject: &Subject<'_>) -> Result<Said> {
         })
         .collect();
     none_of(&wrong, format!("its sequence {} is the highest", manifest.sequence))
+}
+
+fn conditions(subject: &Subject<'_>) -> Result<Said> {
+    let map = map_in_force(subject.dir, subject.repository, &subject.manifest.channel)?;
+    let wrong = condition_faults(&map, subject.settings)?;
+    none_of(&wrong, "they ask for known facts, by their types, and what they ask for is possible")
+}
+
+/// What is wrong with the conditions of cohorts.
+fn condition_faults(map: &CohortMap, settings: &Settings) -> Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    for cohort in map.cohorts() {
+        let Selector::Condition(condition) = &cohort.selector else { continue };
+        let at = |why: String| format!("{}: {why}", cohort.name);
+        wrong.extend(fact_faults(condition, &settings.facts)?.into_iter().map(at));
+        if can_hold(condition, &Known::new())? == Possible::No {
+            wrong.push(at(format!("no device can ever belong to it: {condition}")));
+        }
+    }
+    Ok(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Cohorts;
+
+    #[test]
+    fn a_cohort_that_no_device_can_belong_to_is_found() {
+        let settings = Settings::parse(include_bytes!("../../repo-template/tidegate.toml")).unwrap();
+        let faults = |condition: &str| {
+            let template = include_str!("../../repo-template/cohorts.toml");
+            let text = template.replacen("{ fact = \"group\", eq = \"lab\" }\n\n", &format!("{condition}\n\n"), 1);
+            assert!(text.contains(condition));
+            let cohorts = Cohorts::parse(text.as_bytes()).unwrap();
+            condition_faults(&cohorts.map(&"stable".parse().unwrap()).unwrap(), &settings).unwrap()
+        };
+        assert!(faults("{ fact = \"group\", eq = \"lab\" }").is_empty());
+        let never = "{ all = [{ fact = \"ram\", lt = 1 }, { fact = \"ram\", gt = 2 }] }";
+        assert!(faults(never)[0].starts_with("validation: no device can ever belong to it"), "{:?}", faults(never));
+        let mixed = "{ any = [{ fact = \"ram\", eq = 1 }, { fact = \"ram\", eq = \"1\" }] }";
+        assert!(faults(mixed)[0].contains("compared with an integer and with a text"), "{:?}", faults(mixed));
+    }
 }

@@ -1,14 +1,19 @@
 //! Release verification: signatures, thresholds, expiries and the chain of trust.
 
+use std::sync::Arc;
+
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::layout;
 use tidegate_client::tuf::time;
 
 use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
 use crate::config::Span;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::metadata::METADATA_DIR;
 use crate::release::proposal::Proposal;
 use crate::release::state::State;
+use crate::store;
+use crate::verify::{self, ByHash};
 
 const KIND: CheckKind = CheckKind::ReleaseVerification;
 /// Offline roles that expire within this time want somebody's attention before a rollout begins.
@@ -19,6 +24,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-REL-02", kind: KIND, title: "a threshold of the channel's keys has signed", check: threshold },
     Rule { id: "V-REL-03", kind: KIND, title: "no role on the way to the release has expired", check: expiry },
     Rule { id: "V-REL-04", kind: KIND, title: "no role on the way to the release expires soon", check: expires_soon },
+    Rule { id: "V-REL-05", kind: KIND, title: "an independent implementation accepts the metadata", check: second },
 ];
 
 fn is_registered(subject: &Subject<'_>) -> bool {
@@ -27,7 +33,7 @@ fn is_registered(subject: &Subject<'_>) -> bool {
 
 fn listed(subject: &Subject<'_>) -> Result<Said> {
     if !is_registered(subject) {
-        return not_applicable("it is not registered yet");
+        return proposed(subject);
     }
     let manifest = subject.manifest;
     let role = layout::channel_role(&manifest.channel);
@@ -46,6 +52,38 @@ fn listed(subject: &Subject<'_>) -> Result<Said> {
         }
     }
     none_of(&wrong, format!("{role} lists {} files as they are", manifest.artifacts.len() + 1))
+}
+
+/// Before registration: what the signers are asked to sign.
+fn proposed(subject: &Subject<'_>) -> Result<Said> {
+    let id = subject.record.id();
+    let Some(proposal) = Proposal::load(subject.dir, &id)? else {
+        return not_applicable("it is not proposed for signing yet");
+    };
+    if !proposal.follows(subject.repository) {
+        return super::fail(
+            "the proposal no longer follows from the channel's role: propose it anew with tidegate release manifest",
+        );
+    }
+    let lifetime = subject.settings.channel(&id.channel)?.release.expires;
+    match proposal.check(&id, subject.manifest, subject.bytes, subject.repository, lifetime) {
+        Ok(()) => pass(format!(
+            "the proposed {} lists {} files as they are",
+            proposal.role,
+            subject.manifest.artifacts.len() + 1
+        )),
+        Err(error) if error.kind() == Kind::Trust => super::fail(error.to_string()),
+        Err(error) => Err(error),
+    }
+}
+
+/// tough walks everything, from the first root on. Our own trust core has done so when the workspace was opened.
+fn second(subject: &Subject<'_>) -> Result<Said> {
+    let root = subject.repository.roots().first().ok_or_else(|| Error::bug("a repository without roots"))?.clone();
+    let origin = Arc::new(ByHash::new(subject.dir.join(METADATA_DIR), subject.dir.join(store::DIR)));
+    let opinion = verify::second_opinion(origin, root)?;
+    let wrong: Vec<_> = opinion.faults.iter().map(|fault| format!("{}: {}", fault.subject, fault.problem)).collect();
+    none_of(&wrong, format!("tough accepts {} roles, as our own client does", opinion.roles))
 }
 
 fn threshold(subject: &Subject<'_>) -> Result<Said> {

@@ -124,6 +124,29 @@ pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>) -> Result<L
     Ok(Look { tree, contents, faults })
 }
 
+/// What tough says of a repository's metadata alone, whatever of it has expired.
+#[derive(Debug)]
+pub struct SecondOpinion {
+    /// How many roles it looked at.
+    pub roles: u64,
+    /// What it objects to.
+    pub faults: Vec<Fault>,
+}
+
+/// Has tough walk all metadata at `origin` from `root`. Blocking: it has a thread and a runtime of its own, so that it can be called from
+/// anywhere.
+pub fn second_opinion(origin: Arc<dyn Origin>, root: Vec<u8>) -> Result<SecondOpinion> {
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::new(crate::Kind::Io, "the system gives no threads to work with").with_source(e))?;
+        runtime.block_on(second::opinion(origin, &root, false, Arc::new(|_: &str| false)))
+    };
+    let done = std::thread::spawn(work).join().map_err(|_| Error::bug("the second opinion broke off"))?;
+    done.map(|opinion| SecondOpinion { roles: opinion.roles, faults: opinion.metadata_faults })
+}
+
 /// What our own trust core found.
 struct First {
     tree: Tree,

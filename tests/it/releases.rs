@@ -93,7 +93,8 @@ fn artifacts_that_changed_or_are_gone_fail_validation_and_registration() {
     let good = fs::read(&path).unwrap();
     fs::write(&path, "the bites of an image").unwrap();
     let (workspace, mut ring) = fleet.open();
-    let (_, report) = validate::validate(&workspace, &spec, None, &mut ring, "tester", fleet.now).unwrap();
+    let (_, report) =
+        validate::validate(&workspace, &spec, &validate::Options::default(), &mut ring, "tester", fleet.now).unwrap();
     drop(workspace);
     assert_eq!(report.failed().map(|finding| finding.rule.as_str()).collect::<Vec<_>>(), ["V-ART-01", "V-REL-02"]);
     fleet.sign(&spec).unwrap();

@@ -215,15 +215,12 @@ impl Policy {
             ));
         }
         // A rule that is written down and not enforced would be worse than none.
-        let provenance = &self.provenance;
-        for (key, given) in [
-            ("provenance", provenance.required || provenance.builders.is_some() || provenance.keys.is_some()),
-            ("validation.fleet", self.validation.fleet.is_some()),
-            ("retirement.keep_releases", self.retirement.keep_releases.is_some()),
-        ] {
-            if given {
-                return never(key, "this version does not enforce it", "take it out, and see to it by other means");
-            }
+        if self.retirement.keep_releases.is_some() {
+            return never(
+                "retirement.keep_releases",
+                "this version does not enforce it",
+                "take it out, and see to it by other means",
+            );
         }
         Ok(self)
     }
@@ -401,7 +398,6 @@ mod tests {
             ),
             ("[retirement]\nkeep_releases = 0", "keeps no release"),
             ("[retirement]\nkeep_releases = 20", "retirement.keep_releases: this version does not enforce it"),
-            ("[provenance]\nrequired = true", "provenance: this version does not enforce it"),
             ("[provenance]\nrequired = true\nbuilders = []", "no builder is the right one"),
             ("[provenance]\nkeys = []", "no signature could ever count"),
             ("[provenance]\nkeys = [\"ed25519:00\"]", "provenance.keys"),

@@ -4,6 +4,7 @@
 mod ceremony;
 #[cfg(unix)]
 mod integrate;
+mod lifecycle;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

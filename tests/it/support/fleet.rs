@@ -91,7 +91,7 @@ impl Fleet {
 
     pub fn validate(&self, spec: &ReleaseSpec) -> Record {
         let (workspace, mut ring) = self.open();
-        validate::validate(&workspace, spec, None, &mut ring, "tester", self.now).unwrap().0
+        validate::validate(&workspace, spec, &validate::Options::default(), &mut ring, "tester", self.now).unwrap().0
     }
 
     /// A validated release.

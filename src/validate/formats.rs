@@ -1,0 +1,280 @@
+//! What a file is by its content: whether it begins as its media type does, and whether it can be unpacked to its end.
+//!
+//! A file that was cut off or damaged before it was hashed has the right hash and is of no use; only reading it through shows that.
+
+use std::io::{self, BufReader, Read, Seek as _, SeekFrom};
+
+use flate2::read::MultiGzDecoder;
+
+/// The first bytes of formats that have such.
+const SIGNATURES: [(&str, &[u8]); 5] = [
+    ("application/gzip", &[0x1f, 0x8b]),
+    ("application/zstd", &[0x28, 0xb5, 0x2f, 0xfd]),
+    ("application/x-xz", &[0xfd, b'7', b'z', b'X', b'Z', 0]),
+    ("application/x-bzip2", b"BZh"),
+    ("application/zip", b"PK"),
+];
+/// What unpacks to more than this is no artifact but a bomb.
+const MOST: u64 = 1 << 40;
+/// The memory, in KiB, that unpacking xz may take: more than its highest preset asks for.
+const XZ_MEMORY: u32 = 256 * 1024;
+const TAR_BLOCK: usize = 512;
+
+/// What the first bytes of a file say of the media type that the manifest gives it.
+pub(super) enum Beginning {
+    /// Files of this type begin so.
+    Right,
+    /// They do not; this is what it looks like instead, if that is known.
+    Wrong(Option<&'static str>),
+    /// Files of this type have no beginning to know them by.
+    Unknown,
+}
+
+/// Compares a file's first bytes with its media type.
+pub(super) fn beginning(media_type: &str, mut file: impl Read) -> io::Result<Beginning> {
+    let Some((_, signature)) = SIGNATURES.iter().find(|(kind, _)| *kind == media_type) else {
+        return Ok(Beginning::Unknown);
+    };
+    let mut start = Vec::new();
+    file.by_ref().take(8).read_to_end(&mut start)?;
+    if start.starts_with(signature) {
+        return Ok(Beginning::Right);
+    }
+    Ok(Beginning::Wrong(SIGNATURES.iter().find(|(_, other)| start.starts_with(other)).map(|(kind, _)| *kind)))
+}
+
+/// Unpacks a file to its end and keeps nothing: how many bytes it unpacks to, `None` for a type that is not packed. An error says
+/// what is wrong with the file.
+pub(super) fn unpacked(media_type: &str, mut file: impl Read + io::Seek) -> io::Result<Option<u64>> {
+    let length = match media_type {
+        "application/gzip" => drain(MultiGzDecoder::new(BufReader::new(file)))?,
+        "application/x-bzip2" => drain(bzip2::read::MultiBzDecoder::new(BufReader::new(file)))?,
+        "application/x-xz" => drain(lzma_rust2::XzReader::new_mem_limit(BufReader::new(file), true, XZ_MEMORY))?,
+        "application/zstd" => zstd(BufReader::new(file))?,
+        "application/x-tar" => tar(BufReader::new(file))?,
+        "application/zip" => zip_directory(&mut file)?,
+        "application/json" => {
+            let mut reader = BufReader::new(file);
+            serde_json::from_reader::<_, serde::de::IgnoredAny>(&mut reader).map_err(io::Error::from)?;
+            reader.stream_position()?
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(length))
+}
+
+fn drain(mut reader: impl Read) -> io::Result<u64> {
+    let length = io::copy(&mut reader.by_ref().take(MOST), &mut io::sink())?;
+    if length == MOST {
+        return Err(bad(format!("it unpacks to {MOST} bytes or more")));
+    }
+    Ok(length)
+}
+
+/// A stream of frames, of which some may be there to be skipped.
+fn zstd(mut file: impl io::BufRead) -> io::Result<u64> {
+    use ruzstd::decoding::StreamingDecoder;
+    use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+    let mut length = 0;
+    let mut frames = 0;
+    while !file.fill_buf()?.is_empty() {
+        let mut decoder = match StreamingDecoder::new(&mut file) {
+            Ok(decoder) => decoder,
+            Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
+                let skipped = io::copy(&mut file.by_ref().take(u64::from(length)), &mut io::sink())?;
+                if skipped < u64::from(length) {
+                    return Err(bad("it ends within a frame".into()));
+                }
+                continue;
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        length += drain(&mut decoder)?;
+        frames += 1;
+        let decoder = decoder.into_frame_decoder();
+        if let Some(written) = decoder.get_checksum_from_data()
+            && decoder.get_calculated_checksum() != Some(written)
+        {
+            return Err(bad("the checksum of a frame is wrong".into()));
+        }
+    }
+    if frames == 0 {
+        return Err(bad("it holds no frame".into()));
+    }
+    Ok(length)
+}
+
+/// Headers one after the other, each with its checksum, up to an empty block.
+fn tar(mut file: impl Read) -> io::Result<u64> {
+    let mut length = 0;
+    loop {
+        let mut block = [0; TAR_BLOCK];
+        file.read_exact(&mut block).map_err(|_| bad("it ends without an end".into()))?;
+        if block.iter().all(|byte| *byte == 0) {
+            return Ok(length);
+        }
+        let field = |from: usize, to: usize| block.get(from..to).unwrap_or_default();
+        let written = octal(field(148, 156)).ok_or_else(|| bad("a header has no checksum".into()))?;
+        let sum =
+            block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) });
+        if sum.sum::<u64>() != written {
+            return Err(bad("the checksum of a header is wrong".into()));
+        }
+        let size = size(field(124, 136)).ok_or_else(|| bad("a header has no size".into()))?;
+        let padded = size.checked_next_multiple_of(TAR_BLOCK as u64).ok_or_else(|| bad("a file is too long".into()))?;
+        if io::copy(&mut file.by_ref().take(padded), &mut io::sink())? < padded {
+            return Err(bad("it ends within a file".into()));
+        }
+        length += size;
+    }
+}
+
+fn octal(field: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(field).ok()?.trim_matches([' ', '\0']);
+    u64::from_str_radix(text, 8).ok()
+}
+
+/// Octal text, or for what that is too short for, big-endian with the first bit set.
+fn size(field: &[u8]) -> Option<u64> {
+    match field.split_first() {
+        Some((0x80, rest)) => {
+            rest.iter().try_fold(0_u64, |sum, byte| sum.checked_mul(256)?.checked_add(u64::from(*byte)))
+        }
+        _ => octal(field),
+    }
+}
+
+/// The directory at a ZIP file's end, and that it lies where the file says.
+fn zip_directory(file: &mut (impl Read + io::Seek)) -> io::Result<u64> {
+    const END: &[u8] = b"PK\x05\x06";
+    const ENTRY: &[u8] = b"PK\x01\x02";
+    let length = file.seek(SeekFrom::End(0))?;
+    // A comment of at most 64 KiB may follow.
+    file.seek(SeekFrom::Start(length.saturating_sub(22 + 0xffff)))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    let at = tail.windows(END.len()).rposition(|bytes| bytes == END);
+    let end = at.and_then(|at| tail.get(at..at + 22)).ok_or_else(|| bad("it has no directory at its end".into()))?;
+    let number = |at: usize| {
+        let bytes = end.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u32::from_le_bytes).ok_or_else(|| bad("its directory is cut off".into()))
+    };
+    let (count, start) = (number(8)? & 0xffff, number(16)?);
+    if count > 0 && start < u32::MAX {
+        let mut entry = [0; 4];
+        file.seek(SeekFrom::Start(u64::from(start)))?;
+        file.read_exact(&mut entry)?;
+        if entry != ENTRY {
+            return Err(bad("its directory does not lie where its end says".into()));
+        }
+    }
+    Ok(length)
+}
+
+fn bad(why: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write as _};
+
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn bzip2(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn zstandard(bytes: &[u8]) -> Vec<u8> {
+        ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
+    }
+
+    fn tar_of(bytes: &[u8]) -> Vec<u8> {
+        let mut header = [0_u8; 512];
+        header[..4].copy_from_slice(b"file");
+        header[124..135].copy_from_slice(format!("{:011o}", bytes.len()).as_bytes());
+        header[148..156].copy_from_slice(b"        ");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        let mut tar = header.to_vec();
+        tar.extend(bytes);
+        tar.resize(tar.len().next_multiple_of(512), 0);
+        tar.extend([0; 1024]);
+        tar
+    }
+
+    fn read(kind: &str, bytes: &[u8]) -> Result<Option<u64>, String> {
+        unpacked(kind, Cursor::new(bytes)).map_err(|error| error.to_string())
+    }
+
+    /// `printf 'the bytes of an image' | xz`.
+    const XZ: &[u8] = &[
+        0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00, 0x00, 0x04, 0xe6, 0xd6, 0xb4, 0x46, 0x02, 0x00, 0x21, 0x01, 0x16, 0x00,
+        0x00, 0x00, 0x74, 0x2f, 0xe5, 0xa3, 0x01, 0x00, 0x14, 0x74, 0x68, 0x65, 0x20, 0x62, 0x79, 0x74, 0x65, 0x73,
+        0x20, 0x6f, 0x66, 0x20, 0x61, 0x6e, 0x20, 0x69, 0x6d, 0x61, 0x67, 0x65, 0x00, 0x00, 0x00, 0x00, 0xb6, 0xa0,
+        0xb8, 0x00, 0xf9, 0xa7, 0xd1, 0xb0, 0x00, 0x01, 0x2d, 0x15, 0x2f, 0x0b, 0x71, 0x6d, 0x1f, 0xb6, 0xf3, 0x7d,
+        0x01, 0x00, 0x00, 0x00, 0x00, 0x04, 0x59, 0x5a,
+    ];
+
+    #[test]
+    fn packed_files_are_read_to_their_end() {
+        let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_le_bytes).collect();
+        let length = Some(bytes.len() as u64);
+        for (kind, packed) in [
+            ("application/gzip", gzip(&bytes)),
+            ("application/x-bzip2", bzip2(&bytes)),
+            ("application/zstd", zstandard(&bytes)),
+            ("application/x-tar", tar_of(&bytes)),
+        ] {
+            assert_eq!(read(kind, &packed), Ok(length), "{kind}");
+            assert!(read(kind, &packed[..packed.len() / 2]).is_err(), "{kind}, cut off");
+            let mut damaged = packed.clone();
+            damaged[packed.len() / 2] ^= 0x10;
+            if kind != "application/x-tar" {
+                assert!(read(kind, &damaged).is_err(), "{kind}, damaged");
+            }
+        }
+        let twice = [zstandard(b"one"), zstandard(b"two")].concat();
+        assert_eq!(read("application/zstd", &twice), Ok(Some(6)));
+        assert_eq!(read("application/x-xz", XZ), Ok(Some(21)));
+        assert!(read("application/x-xz", &XZ[..40]).is_err(), "cut off");
+        assert_eq!(read("application/octet-stream", b"anything"), Ok(None));
+        assert_eq!(read("application/json", b"{\"a\": [1, 2]}"), Ok(Some(13)));
+        assert!(read("application/json", b"{\"a\": [1, 2}").is_err());
+        let mut tar = tar_of(b"x");
+        tar[0] = b'g';
+        assert!(read("application/x-tar", &tar).unwrap_err().contains("checksum"));
+    }
+
+    #[test]
+    fn a_zip_has_its_directory_where_it_says() {
+        let mut zip = b"PK\x03\x04 an entry ".to_vec();
+        let start = u32::try_from(zip.len()).unwrap();
+        zip.extend(b"PK\x01\x02 its line in the directory");
+        zip.extend(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+        zip.extend(26_u32.to_le_bytes());
+        zip.extend(start.to_le_bytes());
+        zip.extend([0, 0]);
+        assert_eq!(read("application/zip", &zip), Ok(Some(zip.len() as u64)));
+        assert!(read("application/zip", &zip[..zip.len() - 20]).unwrap_err().contains("no directory"));
+        let moved = [b"xx".as_slice(), &zip].concat();
+        assert!(read("application/zip", &moved).unwrap_err().contains("does not lie where"));
+    }
+
+    #[test]
+    fn what_begins_otherwise_is_named() {
+        let looks = |kind: &str, bytes: &[u8]| beginning(kind, bytes).unwrap();
+        assert!(matches!(looks("application/gzip", &gzip(b"x")), Beginning::Right));
+        assert!(matches!(looks("application/zstd", &gzip(b"x")), Beginning::Wrong(Some("application/gzip"))));
+        assert!(matches!(looks("application/zstd", b"plain"), Beginning::Wrong(None)));
+        assert!(matches!(looks("application/octet-stream", b"plain"), Beginning::Unknown));
+    }
+}
