@@ -16,8 +16,8 @@ use crate::error::{Error, Result};
 use crate::files::{self, Changes};
 use crate::keys::KeyRing;
 use crate::metadata::{Document, Edit, Repository};
-use crate::release::Ledger;
 use crate::release::ledger::Happening;
+use crate::release::{Ledger, retire};
 use crate::workspace::Workspace;
 
 /// Where the one ceremony that is under way is kept.
@@ -58,7 +58,7 @@ pub fn start(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>
     let bundle = propose(&repository, &settings, &workspace.cohorts()?, wish, now)?;
     let mut changes = Changes::default();
     changes.put(FILE, bundle.to_bytes()?);
-    write_down(workspace, &mut changes, now, "ceremony-start", &bundle, actor, Map::new())?;
+    write_down(workspace, &mut changes, now, [happening("ceremony-start", &bundle, actor, Map::new())?])?;
     workspace.commit(changes)?;
     Ok(bundle)
 }
@@ -73,7 +73,7 @@ pub fn keep(workspace: &Workspace, bundle: &Bundle, actor: &str, now: DateTime<U
         .map(|(role, by)| (role.clone(), json!(by.keys().map(KeyId::as_str).collect::<Vec<_>>())))
         .collect();
     let evidence = Map::from_iter([("signatures".to_owned(), signed.into())]);
-    write_down(workspace, &mut changes, now, "ceremony-sign", bundle, actor, evidence)?;
+    write_down(workspace, &mut changes, now, [happening("ceremony-sign", bundle, actor, evidence)?])?;
     workspace.commit(changes)
 }
 
@@ -174,12 +174,11 @@ pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &st
     let name = format!("{TRANSCRIPTS}/{}", transcript.file_name());
     changes.put(name.as_str(), transcript.to_markdown()?.into_bytes());
     changes.remove(FILE);
-    let evidence = Map::from_iter([
-        ("digest".to_owned(), bundle.digest()?.into()),
-        ("roles".to_owned(), json!(finished.roles)),
-        ("transcript".to_owned(), name.as_str().into()),
-    ]);
-    write_down(workspace, &mut changes, now, "ceremony-finish", &bundle, actor, evidence)?;
+    let retired = retire::finished(workspace, &repository, &bundle, actor, now, &mut changes)?;
+    let evidence =
+        Map::from_iter([("roles".to_owned(), json!(finished.roles)), ("transcript".to_owned(), name.as_str().into())]);
+    let own = happening("ceremony-finish", &bundle, actor, evidence)?;
+    write_down(workspace, &mut changes, now, std::iter::once(own).chain(retired))?;
     workspace.commit(changes)?;
     Ok(Done { roles: finished.roles, transcript: workspace.dir().join(name) })
 }
@@ -273,28 +272,33 @@ fn new_targets(workspace: &Workspace, bundle: &Bundle) -> Result<Vec<(String, Ve
     Ok(found)
 }
 
-fn write_down(
-    workspace: &Workspace,
-    changes: &mut Changes,
-    now: DateTime<Utc>,
+fn happening(
     event: &'static str,
     bundle: &Bundle,
     actor: &str,
     mut evidence: Map<String, serde_json::Value>,
-) -> Result<()> {
+) -> Result<Happening> {
     evidence.insert("digest".into(), bundle.digest()?.into());
+    Ok(Happening {
+        event,
+        subject: bundle.subject.clone(),
+        actor: actor.to_owned(),
+        transition: None,
+        reason: bundle.reason.clone(),
+        evidence,
+    })
+}
+
+fn write_down(
+    workspace: &Workspace,
+    changes: &mut Changes,
+    now: DateTime<Utc>,
+    happenings: impl IntoIterator<Item = Happening>,
+) -> Result<()> {
     let mut ledger = Ledger::open(workspace.dir())?;
-    ledger.append(
-        now,
-        Happening {
-            event,
-            subject: bundle.subject.clone(),
-            actor: actor.to_owned(),
-            transition: None,
-            reason: bundle.reason.clone(),
-            evidence,
-        },
-    )?;
+    for happening in happenings {
+        ledger.append(now, happening)?;
+    }
     ledger.put(changes);
     Ok(())
 }

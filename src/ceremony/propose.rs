@@ -18,6 +18,8 @@ use crate::metadata::{Delegation, Document, Repository};
 pub struct Wish {
     /// Roles to be signed again as they are, for a new lifetime.
     pub renew: BTreeSet<String>,
+    /// Target paths that channels are to list no longer.
+    pub unlist: BTreeSet<String>,
     /// Why, for those who will review it.
     pub reason: Option<String>,
 }
@@ -170,6 +172,9 @@ impl Draft<'_> {
             let bytes = map.to_bytes().map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
             let digest = tidegate_client::model::digest::Digest::of(&bytes);
             document.set_target(&layout::cohorts_path(name), bytes.len() as u64, digest.as_bytes(), None);
+        }
+        for path in wish.unlist.iter().filter(|path| path.starts_with(&format!("{name}/"))) {
+            document.remove_target(path);
         }
         let keys = settings.role_keys(&channel.rollout)?;
         let existing = self.repository.targets(&role).and_then(|targets| targets.delegations.as_ref());

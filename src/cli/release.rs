@@ -1,4 +1,6 @@
-//! `tidegate release`: from a build output to a registered, validated release.
+//! `tidegate release`: from a build output to a registered, validated release, and to its end.
+
+mod retire;
 
 use std::path::PathBuf;
 
@@ -44,6 +46,7 @@ enum Command {
     Show(ReleaseArgs),
     /// List all releases
     List,
+    Retire(retire::Args),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -170,6 +173,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         Command::Validate(args) => validate(args, cx),
         Command::Show(args) => show_one(args, cx),
         Command::List => list(cx),
+        Command::Retire(args) => retire::run(args, cx),
     }
 }
 
@@ -294,6 +298,11 @@ fn register(args: &RegisterArgs, cx: &Context) -> Result<()> {
     cx.ui.status(format_args!("Registered {}: the channel lists it, and nobody is offered it yet", record.id()));
     cx.ui.status(format_args!("  new versions of: {}", roles.join(", ")));
     cx.ui.hint(format_args!("tidegate release validate {} --expose", args.release));
+    let surplus =
+        crate::release::retire::surplus(&workspace, &workspace.repository()?, &record.channel, &record.product)?;
+    if surplus > 0 {
+        cx.ui.hint(format_args!("the channel lists {surplus} more than policy.toml keeps: tidegate release retire"));
+    }
     Ok(())
 }
 

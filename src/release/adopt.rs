@@ -4,15 +4,14 @@ use std::path::Path;
 
 use tidegate_client::model::layout::Location;
 use tidegate_client::model::manifest::{Manifest, Urgency};
-use tidegate_client::model::name::Name;
-use tidegate_client::model::version::Version;
+use tidegate_client::model::rollout::Stage;
 
 use super::record::{self, ArtifactRecord, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseId};
-use super::state::State;
+use super::state::{State, Status};
 use crate::error::Result;
 use crate::files::Changes;
 use crate::metadata::Repository;
-use crate::rollout::manifest_in_force;
+use crate::rollout::{assignments, manifest_in_force};
 
 /// Makes a record of every listed release that the workspace has none of. The manifests' bytes must be in its store.
 pub fn adopt(dir: &Path, repository: &Repository, changes: &mut Changes) -> Result<Vec<ReleaseId>> {
@@ -27,7 +26,7 @@ pub fn adopt(dir: &Path, repository: &Repository, changes: &mut Changes) -> Resu
             continue;
         }
         let (manifest, bytes) = manifest_in_force(dir, repository, &channel, path)?;
-        let record = of(&manifest, &bytes, state(repository, &id));
+        let record = of(&manifest, &bytes, status(repository, &id)?);
         record.put(changes)?;
         changes.put(id.file("manifest.json"), bytes);
         adopted.push(id);
@@ -35,7 +34,7 @@ pub fn adopt(dir: &Path, repository: &Repository, changes: &mut Changes) -> Resu
     Ok(adopted)
 }
 
-fn of(manifest: &Manifest, bytes: &[u8], state: State) -> Record {
+fn of(manifest: &Manifest, bytes: &[u8], status: Status) -> Record {
     let artifacts = manifest.artifacts.iter().map(|artifact| ArtifactRecord {
         name: artifact.name.clone(),
         length: artifact.length,
@@ -53,8 +52,8 @@ fn of(manifest: &Manifest, bytes: &[u8], state: State) -> Record {
         channel: manifest.channel.clone(),
         product: manifest.product.clone(),
         version: manifest.version.clone(),
-        state,
-        paused: false,
+        state: status.state,
+        paused: status.paused,
         created: manifest.created,
         urgency: match manifest.urgency {
             Urgency::Security => RecordedUrgency::Security,
@@ -77,24 +76,28 @@ fn of(manifest: &Manifest, bytes: &[u8], state: State) -> Record {
     }
 }
 
-/// Where a release is in its life, as far as its cohorts' roles tell.
-fn state(repository: &Repository, id: &ReleaseId) -> State {
-    let cohorts: Vec<Option<Version>> = repository
-        .roles()
-        .filter_map(|file| file.name.strip_prefix(&format!("{}.", id.channel)))
-        .map(|cohort| assigned(repository, &id.channel, cohort, &id.product))
-        .collect();
-    let with = cohorts.iter().filter(|assigned| assigned.as_ref() == Some(&id.version)).count();
-    match with {
-        0 => State::Registered,
-        count if count == cohorts.len() => State::Stable,
-        _ => State::Limited,
-    }
+/// Where a release is in its life, as far as its cohorts' roles tell: what they say of the stage holds, however many of them say it.
+fn status(repository: &Repository, id: &ReleaseId) -> Result<Status> {
+    let all = assignments(repository, &id.channel, &id.product)?;
+    let of_it: Vec<_> = all.iter().map(|(_, assignment)| assignment).filter(|a| a.release == id.version).collect();
+    let Some(furthest) = of_it.iter().map(|assignment| assignment.stage).max_by_key(|stage| rank(*stage)) else {
+        return Ok(Status::of(State::Registered));
+    };
+    let state = match furthest {
+        Stage::Validation => State::Validation,
+        Stage::Limited => State::Limited,
+        Stage::Stable => State::Stable,
+        Stage::Security => State::Security,
+    };
+    Ok(Status { state, paused: of_it.iter().any(|assignment| assignment.paused) })
 }
 
-fn assigned(repository: &Repository, channel: &Name, cohort: &str, product: &Name) -> Option<Version> {
-    let role = repository.targets(&format!("{channel}.{cohort}"))?;
-    let file = role.targets.get(&format!("{channel}/cohorts/{cohort}/{product}.json"))?;
-    let custom = file.custom.as_ref()?;
-    tidegate_client::model::rollout::Assignment::from_custom(custom).ok().map(|assignment| assignment.release)
+/// A release whose rollout goes on offers it to the lab as well.
+fn rank(stage: Stage) -> u8 {
+    match stage {
+        Stage::Validation => 0,
+        Stage::Limited => 1,
+        Stage::Security => 2,
+        Stage::Stable => 3,
+    }
 }

@@ -9,6 +9,7 @@ pub mod ledger;
 pub mod proposal;
 pub mod provenance;
 pub mod record;
+pub mod retire;
 pub mod signing;
 pub mod state;
 

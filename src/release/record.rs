@@ -373,6 +373,21 @@ pub fn from_file<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Re
     serde_json::from_value(value).map_err(|e| malformed().with_source(e))
 }
 
+/// The record of one release of the workspace `dir`; `None` if it has none.
+pub fn load(dir: &Path, id: &ReleaseId) -> Result<Option<Record>> {
+    read(dir, &id.file("release.json"))
+}
+
+fn read(dir: &Path, name: &str) -> Result<Option<Record>> {
+    let Some(bytes) = files::read_if_exists(&files::confined(dir, name)?, MAX_LENGTH)? else { return Ok(None) };
+    let record: Record = from_file(name, &bytes)?;
+    if record.id().file("release.json") != name {
+        return Err(Error::input(format!("{name} is the record of {}", record.id()))
+            .remedy("restore the folder from version control; records cannot be copied or moved"));
+    }
+    Ok(Some(record))
+}
+
 /// All records of the workspace `dir`, by channel, product, and version.
 pub fn all(dir: &Path) -> Result<Vec<Record>> {
     let mut records = Vec::new();
@@ -380,13 +395,7 @@ pub fn all(dir: &Path) -> Result<Vec<Record>> {
         for product in subfolders(&dir.join(RELEASES_DIR).join(&channel))? {
             for version in subfolders(&dir.join(RELEASES_DIR).join(&channel).join(&product))? {
                 let name = format!("{RELEASES_DIR}/{channel}/{product}/{version}/release.json");
-                let Some(bytes) = files::read_if_exists(&files::confined(dir, &name)?, MAX_LENGTH)? else { continue };
-                let record: Record = from_file(&name, &bytes)?;
-                if record.id().file("release.json") != name {
-                    return Err(Error::input(format!("{name} is the record of {}", record.id()))
-                        .remedy("restore the folder from version control; records cannot be copied or moved"));
-                }
-                records.push(record);
+                records.extend(read(dir, &name)?);
             }
         }
     }

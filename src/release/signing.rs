@@ -148,6 +148,7 @@ fn facts(record: &Record, proposal: Option<&Proposal>, repository: &Repository) 
     Ok(Facts {
         frozen: record.manifest.is_some(),
         artifacts: record.artifacts.len(),
+        urgency: Some(record.urgency.into()),
         signatures: signers.len() as u64,
         threshold,
         follows: proposal.is_some_and(|proposal| proposal.follows(repository)),

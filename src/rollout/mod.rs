@@ -20,5 +20,5 @@ pub use course::{Course, CourseStep, Taken};
 pub use explain::explain;
 pub use forecast::{Forecast, MAX_HOURS, MadeUp, Outcome as ForecastOutcome, Outlook};
 pub use ramp::{Planned, RampRequest, plan};
-pub use standing::{CohortStanding, manifest_in_force, map_in_force, standing};
+pub use standing::{CohortStanding, assignments, manifest_in_force, map_in_force, standing};
 pub use steps::{Desk, Outcome};

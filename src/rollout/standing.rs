@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tidegate_client::model::cohort::{CohortMap, Selector};
 use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout;
+use tidegate_client::model::layout::{self, DelegatedRole};
 use tidegate_client::model::manifest::Manifest;
 use tidegate_client::model::name::Name;
 use tidegate_client::model::position::PPM;
@@ -108,6 +108,31 @@ pub(super) fn digest(file: &TargetFile) -> Result<Digest> {
     to_hex(bytes).parse().map_err(|e| Error::bug("a digest").with_source(e))
 }
 
+/// What the cohorts of a channel are offered of a product, by the roles that there are: those of cohorts that the map has no longer too,
+/// for the snapshot goes on listing them and a device may still follow one.
+pub fn assignments(repository: &Repository, channel: &Name, product: &Name) -> Result<Vec<(Name, Assignment)>> {
+    let mut found = Vec::new();
+    for file in repository.roles() {
+        let Some(DelegatedRole::Cohort { channel: of, cohort }) = DelegatedRole::parse(&file.name) else { continue };
+        if of == *channel
+            && let Some(assignment) =
+                assigned(repository, &file.name, &layout::assignment_path(channel, &cohort, product))?
+        {
+            found.push((cohort, assignment));
+        }
+    }
+    Ok(found)
+}
+
+fn assigned(repository: &Repository, role: &str, path: &str) -> Result<Option<Assignment>> {
+    let target = repository.targets(role).and_then(|targets| targets.targets.get(path));
+    let custom = target.and_then(|target| target.custom.as_ref());
+    custom
+        .map(Assignment::from_custom)
+        .transpose()
+        .map_err(|e| Error::input(format!("the role {role} lists a malformed assignment")).with_source(e))
+}
+
 /// Where all cohorts of a channel stand with a product, in order.
 pub fn standing(
     repository: &Repository,
@@ -121,12 +146,7 @@ pub fn standing(
             let role = layout::cohort_role(channel, &cohort.name);
             let file = repository.must_have(&role)?;
             let path = layout::assignment_path(channel, &cohort.name, product);
-            let target = repository.targets(&role).and_then(|targets| targets.targets.get(&path));
-            let custom = target.and_then(|target| target.custom.as_ref());
-            let assignment = custom
-                .map(Assignment::from_custom)
-                .transpose()
-                .map_err(|e| Error::input(format!("the role {role} lists a malformed assignment")).with_source(e))?;
+            let assignment = assigned(repository, &role, &path)?;
             let share = match cohort.selector {
                 Selector::Share(share) => Some(share),
                 Selector::Condition(_) | Selector::Devices(_) => None,

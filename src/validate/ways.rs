@@ -162,7 +162,7 @@ pub(super) fn releases(subject: &Subject<'_>) -> Result<Said> {
     if more > 0 {
         wrong.push(format!("and {more} more"));
     }
-    none_of(&wrong, format!("from all {seen} releases before it"))
+    none_of(&wrong, format!("from each of the {seen} before it"))
 }
 
 /// Every device of a sample of the fleet that the release is meant for.

@@ -24,7 +24,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    let wish = Wish { renew: args.renew.iter().cloned().collect(), reason: args.reason.clone() };
+    let wish = Wish { renew: args.renew.iter().cloned().collect(), reason: args.reason.clone(), ..Wish::default() };
     let bundle = ceremony::start(&workspace, &wish, &actor(), cx.now)?;
     let repository = workspace.repository()?;
     let verified = ceremony::verify(&bundle, ceremony::anchor(&repository)?)?;

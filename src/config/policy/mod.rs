@@ -214,14 +214,6 @@ impl Policy {
                 "add one, or take own-checks out",
             ));
         }
-        // A rule that is written down and not enforced would be worse than none.
-        if self.retirement.keep_releases.is_some() {
-            return never(
-                "retirement.keep_releases",
-                "this version does not enforce it",
-                "take it out, and see to it by other means",
-            );
-        }
         Ok(self)
     }
 
@@ -397,7 +389,6 @@ mod tests {
                 "no minute",
             ),
             ("[retirement]\nkeep_releases = 0", "keeps no release"),
-            ("[retirement]\nkeep_releases = 20", "retirement.keep_releases: this version does not enforce it"),
             ("[provenance]\nrequired = true\nbuilders = []", "no builder is the right one"),
             ("[provenance]\nkeys = []", "no signature could ever count"),
             ("[provenance]\nkeys = [\"ed25519:00\"]", "provenance.keys"),

@@ -64,6 +64,13 @@ pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> R
     let Some(report) = &facts.report else {
         return Err(refuse("R-VALIDATED", "there is no validation report on this manifest", remedy));
     };
+    if report.at > now {
+        return Err(refuse(
+            "R-VALIDATED",
+            &format!("the validation report is from {}, which is still to come", time::format(report.at)),
+            "set the clock, or validate again: tidegate release validate RELEASE",
+        ));
+    }
     let age = Span::from_delta(now - report.at);
     if age > policy.validation.max_age {
         return Err(refuse(

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use tidegate::release::record::ReleaseSpec;
+use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::release::state::Event;
 use tidegate::release::{Ledger, approval};
 use tidegate::rollout::RampRequest;
@@ -29,6 +29,22 @@ fn approve(fleet: &Fleet, spec: &ReleaseSpec, step: Event, cohort: Option<&str>,
     let (workspace, mut ring) = fleet.open();
     let cohort = cohort.map(|cohort| cohort.parse().unwrap());
     approval::approve(&workspace, spec, step, cohort, key, &mut ring, "tester", fleet.now).map(|_| ())
+}
+
+#[test]
+fn a_security_release_is_registered_without_approval_where_policy_lets_it() {
+    let register = |skip: &str| {
+        let fleet = fleet(RULE);
+        let path = fleet.path().join("policy.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, text.replace("skip = [\"soak\", \"ramp\", \"freeze\"]", &format!("skip = [{skip}]"))).unwrap();
+        let spec = fleet.draft("1.0.0", |new| new.urgency = RecordedUrgency::Security);
+        fleet.sign(&spec).unwrap();
+        fleet.validate(&spec);
+        fleet.register(&spec)
+    };
+    assert_eq!(rule(register("\"ramp\"")), "R-APPROVAL");
+    register("\"approval\"").unwrap();
 }
 
 fn both(fleet: &Fleet, spec: &ReleaseSpec, step: Event, cohort: Option<&str>) {

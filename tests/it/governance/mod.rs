@@ -2,4 +2,5 @@
 
 mod approvals;
 mod race;
+mod retire;
 mod validation;

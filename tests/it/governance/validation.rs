@@ -383,6 +383,24 @@ fn newer_offered(fleet: &mut Fleet) -> Report {
 }
 
 #[test]
+fn a_report_is_good_from_when_it_was_made_until_it_is_too_old() {
+    let mut fleet = Fleet::new();
+    let spec = fleet.draft("1.0.0", |_| ());
+    fleet.sign(&spec).unwrap();
+    fleet.pass(24 * 365);
+    fleet.validate(&spec);
+    fleet.pass(-24 * 365);
+    let error = fleet.register(&spec).unwrap_err();
+    assert!(
+        error.to_string().contains("still to come"),
+        "a clock that ran ahead makes nothing fresh for a year: {error}"
+    );
+    fleet.validate(&spec);
+    fleet.pass(24 * 8);
+    assert_eq!(rule(fleet.register(&spec)), "R-VALIDATED");
+}
+
+#[test]
 fn provenance_is_held_against_the_artifacts_before_anything_is_frozen() {
     let draft = |fleet: &Fleet, bytes: &[u8]| {
         let path = fleet.dir.path().join("provenance.json");

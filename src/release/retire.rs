@@ -1,0 +1,181 @@
+//! Retiring releases: the channel's role lists them no longer, so that what devices fetch stays small.
+//!
+//! That changes a role that takes a threshold, so it is a ceremony like any other. Whether a release may go is asked twice: when it is
+//! proposed, and when the ceremony is finished, for a cohort may have been offered it in between.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, json};
+use tidegate_client::model::layout::{self, Location};
+use tidegate_client::model::name::Name;
+
+use super::ledger::Happening;
+use super::record::{self, Record, ReleaseId};
+use super::state::{Event, Facts, Status};
+use crate::ceremony::{self, Bundle, Wish};
+use crate::config::Policy;
+use crate::error::{Error, Result};
+use crate::files::Changes;
+use crate::metadata::Repository;
+use crate::rollout::assignments;
+use crate::workspace::Workspace;
+
+/// Releases that can go, and those that are beyond what is kept and must stay.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// They can go.
+    pub go: Vec<ReleaseId>,
+    /// They must stay, and why.
+    pub stay: Vec<(ReleaseId, Error)>,
+}
+
+/// What is beyond the `keep` newest releases that a channel lists of each product, and can go.
+pub fn choose(workspace: &Workspace, repository: &Repository, keep: usize, now: DateTime<Utc>) -> Result<Choice> {
+    let policy = workspace.policy()?;
+    let mut listed: Vec<Record> = record::all(workspace.dir())?;
+    listed.retain(|record| is_listed(repository, &record.id()));
+    let sequence = |record: &Record| record.manifest.as_ref().map(|manifest| manifest.sequence);
+    listed.sort_by_key(|record| (record.channel.clone(), record.product.clone(), std::cmp::Reverse(sequence(record))));
+    let mut choice = Choice::default();
+    for of_one in listed.chunk_by(|a, b| a.channel == b.channel && a.product == b.product) {
+        for record in of_one.iter().skip(keep) {
+            match check(repository, &policy, record, now) {
+                Ok(_) => choice.go.push(record.id()),
+                Err(error) => choice.stay.push((record.id(), error)),
+            }
+        }
+    }
+    Ok(choice)
+}
+
+/// The state that the release would have once it is retired; errs while it is offered, or devices need it on their way.
+pub fn check(repository: &Repository, policy: &Policy, record: &Record, now: DateTime<Utc>) -> Result<Status> {
+    record.after(Event::Retire, &facts(repository, record)?, policy, now)
+}
+
+fn facts(repository: &Repository, record: &Record) -> Result<Facts> {
+    let Some(manifest) = &record.manifest else { return Ok(Facts::default()) };
+    let mut facts = Facts { frozen: true, ..Facts::default() };
+    let mut bridge_of = BTreeSet::new();
+    for (cohort, assignment) in assignments(repository, &record.channel, &record.product)? {
+        if assignment.sequence == manifest.sequence {
+            facts.assigned.push(cohort);
+        } else if assignment.bridges.iter().any(|bridge| bridge.sequence == manifest.sequence) {
+            bridge_of.insert(assignment.release.to_string());
+        }
+    }
+    facts.bridge_of = bridge_of.into_iter().collect();
+    Ok(facts)
+}
+
+/// Starts the ceremony that takes these releases out of their channels' roles.
+pub fn propose(
+    workspace: &Workspace,
+    releases: &[ReleaseId],
+    reason: Option<String>,
+    actor: &str,
+    now: DateTime<Utc>,
+) -> Result<Bundle> {
+    let repository = workspace.repository()?;
+    let policy = workspace.policy()?;
+    let mut unlist = BTreeSet::new();
+    for id in releases {
+        let record =
+            record::load(workspace.dir(), id)?.ok_or_else(|| Error::input(format!("there is no release {id}")))?;
+        check(&repository, &policy, &record, now)?;
+        let paths = paths(&repository, id);
+        if paths.is_empty() {
+            return Err(Error::refused(format!(
+                "{id}: the role {} does not list it",
+                layout::channel_role(&id.channel)
+            ))
+            .rule("R-ORDER")
+            .remedy("nothing needs to be done"));
+        }
+        unlist.extend(paths);
+    }
+    let names: Vec<String> = releases.iter().map(ToString::to_string).collect();
+    let reason = reason.unwrap_or_else(|| format!("retire {}", names.join(", ")));
+    ceremony::start(workspace, &Wish { unlist, reason: Some(reason), ..Wish::default() }, actor, now)
+}
+
+/// What a ceremony that is being finished makes of releases: their records, and lines for the ledger.
+pub fn finished(
+    workspace: &Workspace,
+    repository: &Repository,
+    bundle: &Bundle,
+    actor: &str,
+    now: DateTime<Utc>,
+    changes: &mut Changes,
+) -> Result<Vec<Happening>> {
+    let policy = workspace.policy()?;
+    let mut happenings = Vec::new();
+    for id in unlisted(repository, bundle) {
+        let Some(mut record) = record::load(workspace.dir(), &id)? else { continue };
+        let before = record.status();
+        let after = check(repository, &policy, &record, now)?;
+        record.set_status(after);
+        record.put(changes)?;
+        let manifest = record.manifest.as_ref().map(|manifest| manifest.sha256.to_string());
+        happenings.push(Happening {
+            event: Event::Retire.name(),
+            subject: id.to_string(),
+            actor: actor.to_owned(),
+            transition: Some((before.to_string(), after.to_string())),
+            reason: bundle.reason.clone(),
+            evidence: Map::from_iter([
+                ("manifest".to_owned(), json!(manifest)),
+                ("digest".to_owned(), json!(bundle.digest()?)),
+            ]),
+        });
+    }
+    Ok(happenings)
+}
+
+/// The releases that channels list now, and would not after the ceremony.
+fn unlisted(repository: &Repository, bundle: &Bundle) -> BTreeSet<ReleaseId> {
+    let mut gone = BTreeSet::new();
+    for change in &bundle.changes {
+        let Some(before) = repository.targets(&change.role) else { continue };
+        let after = change.signed.get("targets").and_then(serde_json::Value::as_object);
+        for path in before.targets.keys().filter(|path| after.is_none_or(|after| !after.contains_key(*path))) {
+            if let Some(Location::Manifest { channel, product, version }) = Location::parse(path) {
+                gone.insert(ReleaseId { channel, product, version });
+            }
+        }
+    }
+    gone
+}
+
+fn is_listed(repository: &Repository, id: &ReleaseId) -> bool {
+    let path = layout::manifest_path(&id.channel, &id.product, &id.version);
+    repository.targets(&layout::channel_role(&id.channel)).is_some_and(|targets| targets.targets.contains_key(&path))
+}
+
+/// What a channel's role lists for a release.
+fn paths(repository: &Repository, id: &ReleaseId) -> Vec<String> {
+    let of_it = |path: &&String| match Location::parse(path) {
+        Some(
+            Location::Manifest { channel, product, version } | Location::Artifact { channel, product, version, .. },
+        ) => id.channel == channel && id.product == product && id.version == version,
+        _ => false,
+    };
+    let listed = repository.targets(&layout::channel_role(&id.channel)).into_iter().flat_map(|t| t.targets.keys());
+    listed.filter(of_it).cloned().collect()
+}
+
+/// How many releases of one product the channel lists beyond what `retirement.keep_releases` keeps; 0 without that rule.
+pub fn surplus(workspace: &Workspace, repository: &Repository, channel: &Name, product: &Name) -> Result<usize> {
+    let Some(keep) = workspace.policy()?.retirement.keep_releases else { return Ok(0) };
+    let listed = count(repository, workspace.dir(), channel, product)?;
+    Ok(listed.saturating_sub(keep))
+}
+
+fn count(repository: &Repository, dir: &Path, channel: &Name, product: &Name) -> Result<usize> {
+    let of_one = |record: &&Record| {
+        record.channel == *channel && record.product == *product && is_listed(repository, &record.id())
+    };
+    Ok(record::all(dir)?.iter().filter(of_one).count())
+}

@@ -1,0 +1,106 @@
+//! Releases that the channel lists no longer: which may go, what is left, and what devices then fetch.
+
+use tidegate::ceremony::{self, Tool};
+use tidegate::release::record::{RecordedUrgency, ReleaseId, ReleaseSpec};
+use tidegate::release::{Ledger, State, retire};
+use tidegate::{Error, validate};
+
+use crate::support::fleet::{Fleet, rule};
+
+/// Out to everybody at once.
+fn everywhere(fleet: &Fleet, version: &str, upgrade_from: Option<&str>) -> ReleaseSpec {
+    let spec = fleet.release(version, |new| {
+        new.urgency = RecordedUrgency::Security;
+        new.upgrade_from = upgrade_from.map(|range| range.parse().unwrap());
+    });
+    fleet.start(&spec);
+    fleet.step(&spec, |desk, ring| desk.complete(ring, "tester")).unwrap();
+    spec
+}
+
+fn id(fleet: &Fleet, spec: &ReleaseSpec) -> ReleaseId {
+    spec.find(&fleet.path()).unwrap().id()
+}
+
+fn propose(fleet: &Fleet, specs: &[&ReleaseSpec]) -> Result<(), Error> {
+    let ids: Vec<_> = specs.iter().map(|spec| id(fleet, spec)).collect();
+    retire::propose(&fleet.open().0, &ids, None, "tester", fleet.now).map(|_| ())
+}
+
+/// Has the ceremony that is under way signed, and finishes it.
+fn finish(fleet: &Fleet) -> Result<(), Error> {
+    let (workspace, mut ring) = fleet.open();
+    let repository = workspace.repository().unwrap();
+    let (mut bundle, verified) = ceremony::open(&workspace, &repository).unwrap();
+    for key in ["release-1", "release-2"] {
+        let signer = ring.signer(key).unwrap();
+        ceremony::sign(&mut bundle, &verified, signer.as_ref(), "file", "tidegate test", fleet.now).unwrap();
+    }
+    ceremony::keep(&workspace, &bundle, "tester", fleet.now).unwrap();
+    let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
+    ceremony::finish(&workspace, &mut ring, &tool, "tester", fleet.now).map(|_| ())
+}
+
+fn listed(fleet: &Fleet) -> Vec<String> {
+    let repository = fleet.open().0.repository().unwrap();
+    let targets = repository.targets("stable").unwrap();
+    targets.targets.keys().filter(|path| path.ends_with("manifest.json")).cloned().collect()
+}
+
+#[test]
+fn what_nobody_needs_goes_and_what_somebody_needs_stays() {
+    let fleet = Fleet::new();
+    let old = everywhere(&fleet, "1.0.0", None);
+    let bridge = everywhere(&fleet, "1.1.0", None);
+    let new = everywhere(&fleet, "2.0.0", Some(">=1.1.0"));
+    let size = |fleet: &Fleet| fleet.open().0.repository().unwrap().role("stable").unwrap().bytes.len();
+    let before = size(&fleet);
+
+    assert_eq!(rule(propose(&fleet, &[&new])), "R-ASSIGNED");
+    assert_eq!(rule(propose(&fleet, &[&bridge])), "R-BRIDGE");
+    let (workspace, _) = fleet.open();
+    let choice = retire::choose(&workspace, &workspace.repository().unwrap(), 1, fleet.now).unwrap();
+    drop(workspace);
+    assert_eq!(choice.go, [id(&fleet, &old)]);
+    let stay: Vec<_> = choice.stay.iter().map(|(id, why)| (id.clone(), why.rule_id().unwrap())).collect();
+    assert_eq!(stay, [(id(&fleet, &bridge), "R-BRIDGE")]);
+
+    propose(&fleet, &[&old]).unwrap();
+    assert_eq!(listed(&fleet).len(), 3, "nothing has changed before it is signed");
+    finish(&fleet).unwrap();
+    assert_eq!(listed(&fleet), ["stable/releases/os/1.1.0/manifest.json", "stable/releases/os/2.0.0/manifest.json"]);
+    assert!(size(&fleet) < before, "devices fetch less");
+    assert_eq!(old.find(&fleet.path()).unwrap().state, State::Retired);
+    let ledger = Ledger::open(&fleet.path()).unwrap();
+    let entry = ledger.entries().iter().find(|entry| entry.event == "retire").unwrap();
+    assert_eq!(entry.subject, "stable/os/1.0.0");
+    assert_eq!(entry.to.as_deref(), Some("retired"));
+    assert_eq!(entry.reason.as_deref(), Some("retire stable/os/1.0.0"));
+
+    // Its life is over, and its version is used up.
+    assert_eq!(rule(propose(&fleet, &[&old])), "R-OVER");
+    let (workspace, mut ring) = fleet.open();
+    let options = validate::Options::default();
+    assert_eq!(rule(validate::validate(&workspace, &old, &options, &mut ring, "tester", fleet.now)), "R-OVER");
+    drop(workspace);
+
+    // Who is on 1.0.0 still has a way: the next release is validated against it.
+    let next = fleet.draft("2.1.0", |new| new.upgrade_from = Some(">=1.1.0".parse().unwrap()));
+    let (workspace, mut ring) = fleet.open();
+    let (_, report) = validate::validate(&workspace, &next, &options, &mut ring, "tester", fleet.now).unwrap();
+    let ways = report.findings.iter().find(|finding| finding.rule == "V-ELI-05").unwrap();
+    assert_eq!(ways.verdict, validate::Verdict::Pass, "{}", ways.detail);
+}
+
+#[test]
+fn what_is_offered_meanwhile_is_not_retired_after_all() {
+    let fleet = Fleet::new();
+    let spec = fleet.release("1.0.0", |new| new.urgency = RecordedUrgency::Security);
+    propose(&fleet, &[&spec]).unwrap();
+    fleet.start(&spec);
+    assert_eq!(rule(finish(&fleet)), "R-ORDER");
+    fleet.step(&spec, |desk, ring| desk.complete(ring, "tester")).unwrap();
+    assert_eq!(rule(finish(&fleet)), "R-ASSIGNED");
+    assert_eq!(listed(&fleet).len(), 1);
+    assert_eq!(spec.find(&fleet.path()).unwrap().state, State::Stable);
+}
