@@ -1,9 +1,12 @@
 //! Releases that the channel lists no longer: which may go, what is left, and what devices then fetch.
 
+use std::process::Command;
+
 use tidegate::ceremony::{self, Tool};
 use tidegate::release::record::{RecordedUrgency, ReleaseId, ReleaseSpec};
 use tidegate::release::{Ledger, State, retire};
 use tidegate::{Error, validate};
+use tidegate_client::model::time;
 
 use crate::support::fleet::{Fleet, rule};
 
@@ -103,4 +106,47 @@ fn what_is_offered_meanwhile_is_not_retired_after_all() {
     assert_eq!(rule(finish(&fleet)), "R-ASSIGNED");
     assert_eq!(listed(&fleet).len(), 1);
     assert_eq!(spec.find(&fleet.path()).unwrap().state, State::Stable);
+}
+
+/// Runs the command line at the fleet's time.
+fn tidegate(fleet: &Fleet, args: &[&str]) {
+    let out = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["-C", "fleet", "--now", &time::format(fleet.now)])
+        .args(args)
+        .current_dir(fleet.dir.path())
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+#[test]
+fn what_is_retired_can_be_pruned_from_storage() {
+    let mut fleet = Fleet::new();
+    let old = everywhere(&fleet, "1.0.0", None);
+    // Other bytes, or there would be nothing of the old release's own but its manifest.
+    std::fs::write(fleet.dir.path().join("image.bin"), "the bytes of another image").unwrap();
+    everywhere(&fleet, "1.1.0", None);
+    tidegate(&fleet, &["publish", "site"]);
+    propose(&fleet, &[&old]).unwrap();
+    finish(&fleet).unwrap();
+    tidegate(&fleet, &["publish", "site"]);
+    let releases = fleet.dir.path().join("site/targets/stable/releases/os");
+    let files = |version: &str| std::fs::read_dir(releases.join(version)).map_or(0, Iterator::count);
+    assert_eq!((files("1.0.0"), files("1.1.0")), (2, 2));
+    // What lies there was written by this machine's clock, and the fleet has its own.
+    for entry in walk(&fleet.dir.path().join("site")) {
+        std::fs::File::open(&entry).unwrap().set_modified(fleet.now.into()).unwrap();
+    }
+    fleet.pass(24 * 31);
+    tidegate(&fleet, &["refresh"]);
+    tidegate(&fleet, &["publish", "site"]);
+    tidegate(&fleet, &["prune", "site", "--apply"]);
+    assert_eq!((files("1.0.0"), files("1.1.0")), (0, 2));
+    let root = fleet.path().join("metadata/1.root.json");
+    tidegate(&fleet, &["verify", "site", "--root", root.to_str().unwrap()]);
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
