@@ -60,10 +60,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"release": record.id().to_string(), "approval": approval}));
     }
-    let what = match &approval.statement.cohort {
-        Some(cohort) => format!("{} to {cohort}", step.name()),
-        None => step.name().to_owned(),
-    };
+    let what = step.with_cohort(approval.statement.cohort.as_ref());
     cx.ui.status(format_args!("Approved {what} of {} with {}", record.id(), args.key));
     cx.ui.status(format_args!("  manifest sha256 {}", approval.statement.manifest));
     match step {

@@ -18,7 +18,7 @@ use crate::keys::example::is_example;
 use crate::metadata::{Repository, RoleFile};
 use crate::refresh::due;
 use crate::release::audit;
-use crate::release::proposal::{self, is_json};
+use crate::release::proposal;
 use crate::store::{self, Stored};
 use crate::workspace::Workspace;
 
@@ -204,11 +204,11 @@ fn artifacts(workspace: &Workspace, repository: &Repository, deep: bool, found: 
 /// What waits for signatures can still be taken.
 fn proposals(workspace: &Workspace, repository: &Repository, found: &mut Diagnosis) {
     found.checks("DOC-PROPOSAL");
-    let Ok(entries) = fs::read_dir(workspace.dir().join(proposal::DIR)) else { return };
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()));
-    let names: BTreeSet<String> = names.filter(|name| is_json(name)).collect();
-    for name in names {
-        let file = format!("{}/{name}", proposal::DIR);
+    let names = match proposal::files(workspace.dir()) {
+        Ok(names) => names,
+        Err(error) => return found.trouble("DOC-PROPOSAL", proposal::DIR, &error),
+    };
+    for file in names {
         let checked = files::confined(workspace.dir(), &file)
             .and_then(|path| files::read(&path, ceremony::MAX_LENGTH))
             .and_then(|bytes| Bundle::parse(&file, &bytes))

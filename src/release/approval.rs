@@ -94,10 +94,7 @@ pub fn approve(
     record.after(Event::Approve, &Facts { frozen: record.manifest.is_some(), ..Facts::default() }, &policy, now)?;
     let id = record.id();
     let rules: Vec<&ApprovalRule> = policy.approvals.iter().filter(|rule| rule.covers(step, cohort.as_ref())).collect();
-    let named = match &cohort {
-        Some(cohort) => format!("{} to {cohort}", step.name()),
-        None => step.name().to_owned(),
-    };
+    let named = step.with_cohort(cohort.as_ref());
     if rules.is_empty() {
         return Err(Error::refused(format!("{id}: policy.toml asks nobody to approve {named}"))
             .rule("R-APPROVAL")

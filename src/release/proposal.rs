@@ -26,9 +26,23 @@ use crate::metadata::{Document, Repository};
 /// Where proposals are.
 pub const DIR: &str = "proposals";
 
-/// Whether a file in that folder is a proposal, by its name.
-pub fn is_json(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|extension| extension == "json")
+/// The files of the workspace `dir` that hold proposals, in order of their names.
+pub fn files(dir: &Path) -> Result<Vec<String>> {
+    let folder = dir.join(DIR);
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", &folder, e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|e| Error::io("read", &folder, e))?.file_name().to_string_lossy().into_owned();
+        if Path::new(&name).extension().is_some_and(|extension| extension == "json") {
+            found.push(format!("{DIR}/{name}"));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// A release that waits for its signatures.

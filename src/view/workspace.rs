@@ -1,14 +1,13 @@
 //! What only the workspace knows: records, findings, proposals, the ledger.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use tidegate_client::tuf::key::KeyId;
 
 use super::state::{FindingState, LedgerEntry, LedgerState, Need, Proposal, RecordState, State, WorkspaceState};
 use crate::ceremony::{self, Bundle};
 use crate::config::Settings;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::metadata::Repository;
 use crate::release::ledger::{self, Ledger};
@@ -98,20 +97,7 @@ fn text_of(value: &impl serde::Serialize) -> String {
 
 /// Everything in `proposals/`, by file name.
 fn proposals(workspace: &Workspace, repository: &Repository, people: &People) -> Result<Vec<Proposal>> {
-    let folder = workspace.dir().join(proposal::DIR);
-    let entries = match fs::read_dir(&folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io("read", &folder, e)),
-    };
-    let mut files: Vec<String> = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(|e| Error::io("read", &folder, e))?.file_name().to_string_lossy().into_owned();
-        if proposal::is_json(&name) {
-            files.push(format!("{}/{name}", proposal::DIR));
-        }
-    }
-    files.sort();
+    let files = proposal::files(workspace.dir())?;
     Ok(files.into_iter().map(|file| proposal_state(workspace, repository, people, file)).collect())
 }
 

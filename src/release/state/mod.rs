@@ -13,6 +13,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tidegate_client::model::manifest::Urgency;
+use tidegate_client::model::name::Name;
 
 use self::rules::{
     approved, follows, list, newest, offered, over, refuse, retracted_is_withdrawn, running, step_allowed, thawed,
@@ -179,6 +180,13 @@ impl Event {
             Self::Approve => "approve",
             Self::Retract => "retract",
         }
+    }
+}
+
+impl Event {
+    /// The step in words: `advance to canary`.
+    pub fn with_cohort(self, cohort: Option<&Name>) -> String {
+        cohort.map_or_else(|| self.name().to_owned(), |cohort| format!("{} to {cohort}", self.name()))
     }
 }
 

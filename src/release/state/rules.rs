@@ -221,10 +221,7 @@ pub(super) fn approved(event: Event, facts: &Facts, policy: &Policy, now: DateTi
             } else {
                 format!(" ({})", people.into_iter().collect::<Vec<_>>().join(", "))
             };
-            let step = match cohort {
-                Some(cohort) => format!("{} to {cohort}", event.name()),
-                None => event.name().to_owned(),
-            };
+            let step = event.with_cohort(cohort);
             let fresh = max_age.map(|age| format!(" of the last {age}")).unwrap_or_default();
             return Err(refuse(
                 "R-APPROVAL",
