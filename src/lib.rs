@@ -17,6 +17,7 @@ pub mod files;
 pub mod import;
 pub mod init;
 pub mod keys;
+mod markup;
 pub mod metadata;
 pub mod publish;
 pub mod refresh;

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use chrono::{DateTime, Utc};
 use tidegate_client::model::time;
 
+use crate::markup::escape;
+
 /// What to draw.
 #[derive(Debug, Clone)]
 pub struct Curve {
@@ -209,11 +211,6 @@ fn ticks(curve: &Curve, hours: usize) -> Vec<(f64, String)> {
             (at, instant.format(form).to_string())
         })
         .collect()
-}
-
-/// Text as XML has it.
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// For drawing only: nothing is decided by these numbers.

@@ -6,25 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_client::model::time;
 
 use crate::config::write_share;
-
-/// Text as text, in elements and in quoted attributes alike.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            // Neither control characters nor those that turn the direction of text.
-            c if c.is_control() && c != '\n' => escaped.push('\u{fffd}'),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => escaped.push('\u{fffd}'),
-            c => escaped.push(c),
-        }
-    }
-    escaped
-}
+pub(super) use crate::markup::escape;
 
 /// A hash, key id or path.
 pub(super) fn code(text: &str) -> String {
@@ -134,14 +116,6 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nothing_that_a_repository_says_becomes_markup() {
-        assert_eq!(
-            escape("<script>alert('x\"')</script>&\u{202e}\u{7}"),
-            "&lt;script&gt;alert(&#39;x&quot;&#39;)&lt;/script&gt;&amp;\u{fffd}\u{fffd}"
-        );
-    }
 
     #[test]
     fn spans_are_in_the_largest_unit_that_tells_enough() {
