@@ -180,7 +180,7 @@ impl Device {
         let choice = map.choose(&profile.id, &profile.facts());
         let now = at.or(self.updater.trusted().map(tuf::TrustedSet::now)).unwrap_or(Instant::UNIX_EPOCH);
         let mut on_the_way_to = Vec::new();
-        let (explanation, update) = match self.assignment(profile, &channel, &choice)? {
+        let (explanation, update) = match self.assignment(profile, &channel, &choice, now)? {
             Err(why) => {
                 let offer = Offer::Nothing { why: &why };
                 (explain(&Inputs { device: profile, choice: &choice, offer, now, quarantined: &[] }), None)
@@ -231,12 +231,19 @@ impl Device {
         profile: &Profile,
         channel: &Chain,
         choice: &CohortChoice,
+        at: Instant,
     ) -> Result<Result<(Assignment, Approved), String>, Error> {
         let role = layout::cohort_role(&profile.channel, &choice.cohort);
         let path = layout::assignment_path(&profile.channel, &choice.cohort, &profile.product);
-        let found = match self.find(&path, &channel.then(&role)) {
-            Ok(found) => found,
-            Err(e) => return nothing(&role, profile, e).map(Err),
+        let chain = channel.then(&role);
+        let found = self.find(&path, &chain);
+        // What is asked about may be an instant at which the role will have expired.
+        let trusted = self.updater.trusted().and_then(|trusted| trusted.targets(&chain));
+        let expires = trusted.map(|targets| targets.common.expires).filter(|expires| *expires <= at);
+        let found = match (found, expires) {
+            (Ok(_) | Err(Error::TargetNotFound { .. }), Some(expires)) => return Ok(Err(expired(&role, expires))),
+            (Ok(found), None) => found,
+            (Err(e), _) => return nothing(&role, profile, e).map(Err),
         };
         let bad = |reason: String| Error::BadDocument { path: path.clone(), reason };
         let custom = found.target.custom.as_ref().ok_or_else(|| bad("it carries no assignment".into()))?;
@@ -382,8 +389,7 @@ fn nothing(role: &str, profile: &Profile, error: Error) -> Result<String, Error>
     match error {
         Error::TargetNotFound { .. } => Ok(format!("role {role} assigns no release of {}", profile.product)),
         Error::Metadata(tuf::Error::Expired { role: whose, expires, .. }) if whose == role => {
-            let expires = tuf::time::format(expires);
-            Ok(format!("role {role} expired at {expires}: nobody renews this rollout, so it goes no further"))
+            Ok(expired(role, expires))
         }
         Error::Metadata(tuf::Error::NotInSnapshot { role: absent, .. }) if absent == role => {
             Ok(format!("role {role} is not published"))
@@ -391,4 +397,9 @@ fn nothing(role: &str, profile: &Profile, error: Error) -> Result<String, Error>
         Error::Missing { what, .. } if what == role => Ok(format!("role {role} is announced, but its file is missing")),
         error => Err(error),
     }
+}
+
+fn expired(role: &str, expires: Instant) -> String {
+    let expires = tuf::time::format(expires);
+    format!("role {role} expired at {expires}: nobody renews this rollout, so it goes no further")
 }

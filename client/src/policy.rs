@@ -337,7 +337,7 @@ fn metered(policy: &Policy, situation: &Situation<'_>) -> Found {
         return Found::NotApplicable("nothing is to be fetched".into());
     }
     if !is_metered {
-        return Found::Pass("the network is not known to be metered".into());
+        return Found::NotApplicable("the network is not known to be metered".into());
     }
     match policy.metered {
         Metered::Allow => Found::Pass("the network is metered, and that is allowed".into()),

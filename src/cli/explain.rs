@@ -1,36 +1,58 @@
-//! `tidegate explain`: what a device would do, and why.
+//! `tidegate explain`: what a device would do, and why; or a whole fleet.
 
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use clap::Args as ClapArgs;
 use serde::Deserialize;
-use tidegate_client::model::decision::{Installed, Profile};
+use tidegate_client::model::decision::{Installed, Profile, Quarantined};
 use tidegate_client::model::facts::Facts;
 use tidegate_client::model::name::{DeviceId, HardwareId, Name};
+use tidegate_client::model::time;
 use tidegate_client::model::version::Version;
 
-use super::{Context, parse_instant};
+use super::{Context, parse_instant, show};
+use crate::config::{Settings, write_share};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::metadata::Repository;
 use crate::release::record::from_file;
-use crate::rollout::explain;
+use crate::rollout::fleet::{Fleet, Scope};
+use crate::rollout::{Explainer, Group};
 use crate::workspace::Workspace;
 
-/// Show what a device would do now, or at any time, with every rule's outcome
+/// How many cohorts of a group are named in the table.
+const NAMED: usize = 3;
+
+/// Show what a device would do now, or at any time, with every rule's outcome; or what a fleet would, counted
 ///
-/// The answer is computed from the signed metadata by the code that devices run.
+/// The answer is computed from the signed metadata by the code that devices run: for one device it is the device's own, to the letter.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:
+#[command(group = clap::ArgGroup::new("whom").args(["device", "fleet"]).required(true))]
+#[command(after_help = "Examples:
   tidegate explain --device device.json --at 2026-03-01T12:00:00Z
+  tidegate explain --fleet fleet.csv
 
 device.json:
   {\"id\": \"device-0042\", \"product\": \"os\", \"channel\": \"stable\", \"hardware\": \"board-a\",
-   \"version\": \"1.1.0\", \"sequence\": 1, \"facts\": {\"group\": \"field\"}}")]
+   \"version\": \"1.1.0\", \"sequence\": 1, \"facts\": {\"group\": \"field\"}}
+
+fleet.csv:
+  id,hardware,version,sequence,group
+  device-0042,board-a,1.1.0,1,field")]
 pub(super) struct Args {
     /// The device, as JSON: id, product, channel, hardware, version, sequence, facts
     #[arg(long, value_name = "FILE")]
-    device: PathBuf,
+    device: Option<PathBuf>,
+    /// The fleet, as CSV; `-` for standard input. The columns are id, hardware, version, sequence, product, channel, and facts by name
+    #[arg(long, value_name = "FILE")]
+    fleet: Option<PathBuf>,
+    /// The product of devices whose line does not name it [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "fleet")]
+    product: Option<Name>,
+    /// The channel of devices whose line does not name it [default: the only one]
+    #[arg(long, value_name = "NAME", requires = "fleet")]
+    channel: Option<Name>,
     /// At this instant instead of now
     #[arg(long, value_name = "RFC3339", value_parser = parse_instant)]
     at: Option<DateTime<Utc>>,
@@ -48,11 +70,24 @@ struct Device {
     sequence: u64,
     #[serde(default)]
     facts: Facts,
+    /// Releases that failed on the device, as `tidegate-device status --json` lists them.
+    #[serde(default)]
+    quarantined: Vec<Quarantined>,
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let bytes = files::read(&args.device, 1 << 20)?;
-    let name = args.device.display().to_string();
+    let workspace = Workspace::open(&cx.dir)?;
+    let repository = workspace.repository()?;
+    let at = args.at.unwrap_or(cx.now);
+    stale(&repository, cx);
+    let mut explainer = Explainer::new(workspace.dir(), &repository, cx.now);
+    if let Some(path) = &args.fleet {
+        let settings = workspace.settings()?;
+        return fleet(Fleet::csv(path, scope(args, &settings)?)?, &mut explainer, at, cx);
+    }
+    let path = args.device.as_deref().ok_or_else(|| Error::bug("neither a device nor a fleet"))?;
+    let bytes = files::read(path, 1 << 20)?;
+    let name = path.display().to_string();
     let device: Device = from_file(&name, &bytes).map_err(|e| {
         let text = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
         Error::input(format!("{name} does not describe a device: {text}"))
@@ -66,7 +101,86 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         installed: Installed { version: device.version, sequence: device.sequence },
         own_facts: device.facts,
     };
-    let workspace = Workspace::open(&cx.dir)?;
-    let explanation = explain(workspace.dir(), &workspace.repository()?, &profile, args.at.unwrap_or(cx.now))?;
-    if cx.ui.is_json() { cx.ui.json(&explanation) } else { cx.ui.result(explanation.to_string().trim_end()) }
+    let answer = explainer.explain(&profile, &device.quarantined, at)?;
+    if cx.ui.is_json() { cx.ui.json(&answer) } else { cx.ui.result(answer.to_string().trim_end()) }
+}
+
+/// Says which roles every device needs and will not take any more.
+fn stale(repository: &Repository, cx: &Context) {
+    for role in ["timestamp", "snapshot", "targets"] {
+        if let Some(role) = repository.role(role).filter(|role| role.expires <= cx.now) {
+            let expires = time::format(role.expires);
+            cx.ui.status(format_args!(
+                "The role {} expired at {expires}: until `tidegate refresh` devices decide nothing new",
+                role.name
+            ));
+        }
+    }
+}
+
+fn scope(args: &Args, settings: &Settings) -> Result<Scope> {
+    let only = |given: &Option<Name>, mut all: Vec<&Name>| match (given, all.pop(), all.is_empty()) {
+        (Some(name), ..) => Some(name.clone()),
+        (None, Some(one), true) => Some(one.clone()),
+        _ => None,
+    };
+    if let Some(product) = &args.product {
+        settings.check_product(product)?;
+    }
+    if let Some(channel) = &args.channel {
+        settings.channel(channel)?;
+    }
+    let product = only(&args.product, settings.products.iter().collect());
+    let channel = only(&args.channel, settings.channels.keys().collect());
+    Ok(Scope { product, channel, facts: None })
+}
+
+fn fleet(mut fleet: Fleet, explainer: &mut Explainer<'_>, at: DateTime<Utc>, cx: &Context) -> Result<()> {
+    let mut bar = cx.ui.progress_items(fleet.length(), "looking at the fleet");
+    let mut told = 0;
+    let answer = explainer.explain_fleet(&mut fleet, at, |fleet| {
+        bar.advance(fleet.done() - told);
+        told = fleet.done();
+    })?;
+    drop(bar);
+    if cx.ui.is_json() {
+        return cx.ui.json(&answer);
+    }
+    cx.ui.result(format_args!("{} devices at {}", answer.devices, time::format(at)))?;
+    let rows: Vec<_> = answer.groups.iter().map(|group| row(group, answer.devices)).collect();
+    show::table(&cx.ui, &["DEVICES", "OF ALL", "PRODUCT", "OUTCOME", "RELEASE", "COHORTS", "WHY"], &rows)?;
+    if let Some(group) =
+        answer.groups.iter().find(|group| !matches!(group.reason.outcome.as_str(), "install" | "up-to-date"))
+    {
+        cx.ui.hint(format_args!("tidegate explain --device FILE, for one of them, such as {}", group.example));
+    }
+    Ok(())
+}
+
+fn row(group: &Group, devices: u64) -> Vec<String> {
+    let reason = &group.reason;
+    let share = u128::from(group.devices) * 1_000_000 / u128::from(devices.max(1));
+    // Hundredths of a percent are enough.
+    let share = write_share(u32::try_from(share).unwrap_or(1_000_000) / 100 * 100);
+    let mut cohorts: Vec<_> = group.cohorts.keys().take(NAMED).map(Name::to_string).collect();
+    if group.cohorts.len() > NAMED {
+        cohorts.push(format!("and {} more", group.cohorts.len() - NAMED));
+    }
+    let rule = reason.rule.as_ref().map(|rule| format!("{rule}: ")).unwrap_or_default();
+    let mut why = format!("{rule}{}", reason.why);
+    if let Some(reached) = group.reached {
+        why = format!("{why}: from {} to {}", time::format(reached.first), time::format(reached.last));
+    }
+    if let Some(first) = &reason.by_way_of {
+        why = format!("{why}; by way of {first}");
+    }
+    vec![
+        group.devices.to_string(),
+        share,
+        format!("{}/{}", group.channel, group.product),
+        reason.outcome.clone(),
+        reason.release.clone().unwrap_or_else(|| "-".into()),
+        cohorts.join(" "),
+        why,
+    ]
 }

@@ -1,6 +1,7 @@
 //! `tidegate rollout`: which cohort is offered which release, and how fast.
 
 mod plan;
+mod renew;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
@@ -36,7 +37,7 @@ enum Command {
     /// Go on after a pause, from where it was
     Resume(PlainArgs),
     /// Keep a limited rollout from ending by itself
-    Renew(PlainArgs),
+    Renew(renew::Args),
     /// Offer it to nobody any more; devices that have it keep it
     Withdraw(ReasonArgs),
     /// Every cohort has it: it is stable
@@ -111,7 +112,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             take(cx, &args.release, &args.passphrase, |desk, ring| desk.pause(ring, &actor(), args.reason.clone()))
         }
         Command::Resume(args) => take(cx, &args.release, &args.passphrase, |desk, ring| desk.resume(ring, &actor())),
-        Command::Renew(args) => take(cx, &args.release, &args.passphrase, |desk, ring| desk.renew(ring, &actor())),
+        Command::Renew(args) => renew::run(args, cx),
         Command::Withdraw(args) => {
             take(cx, &args.release, &args.passphrase, |desk, ring| desk.withdraw(ring, &actor(), args.reason.clone()))
         }
@@ -149,6 +150,12 @@ fn take(
             "standing": outcome.standings,
         }));
     }
+    told(cx, &outcome)
+}
+
+/// Says what a step did.
+fn told(cx: &Context, outcome: &Outcome) -> Result<()> {
+    let record = &outcome.record;
     let (before, after) = (outcome.before.to_string(), record.status().to_string());
     if before == after {
         cx.ui.status(format_args!("{} is {after}", record.id()));

@@ -4,6 +4,7 @@
 //! and values that cannot hold are errors that name the file, the key, the rule and what to do.
 
 mod cohorts;
+mod health;
 mod policy;
 mod settings;
 mod span;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::files;
 
 pub use cohorts::{ChannelCohorts, Cohorts, parse_share, write_share};
+pub use health::{HealthPolicy, Thresholds};
 pub use policy::{
     ApprovalRule, CheckId, Freeze, OwnCheck, Policy, ProvenancePolicy, RetirementPolicy, RolloutPolicy, SecurityPolicy,
     Skippable, Stretch, ValidationPolicy,

@@ -251,18 +251,27 @@ pub fn write_down(
     evidence: Map<String, Value>,
 ) -> Result<()> {
     let mut ledger = Ledger::open(workspace.dir())?;
-    let transition = before.map(|before| (before.to_string(), record.status().to_string()));
-    let happening = Happening {
+    ledger.append(now, happening(event, record, before, actor, evidence))?;
+    ledger.put(changes);
+    Ok(())
+}
+
+/// What happened to a release.
+pub fn happening(
+    event: &'static str,
+    record: &Record,
+    before: Option<super::Status>,
+    actor: &str,
+    evidence: Map<String, Value>,
+) -> Happening {
+    Happening {
         event,
         subject: record.id().to_string(),
         actor: actor.to_owned(),
-        transition,
+        transition: before.map(|before| (before.to_string(), record.status().to_string())),
         reason: None,
         evidence,
-    };
-    ledger.append(now, happening)?;
-    ledger.put(changes);
-    Ok(())
+    }
 }
 
 fn name_of(file: &Path) -> Result<ArtifactName> {

@@ -4,7 +4,6 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use serde_json::Value;
 use tidegate_client::model::manifest::Urgency;
 use tidegate_client::model::name::Name;
 use tidegate_client::model::position::PPM;
@@ -12,6 +11,7 @@ use tidegate_client::model::rollout::{Assignment, Bridge, Ramp, Stage};
 use tidegate_client::model::time;
 use tidegate_client::model::version::Version;
 
+use super::attended;
 use super::ramp::{RampRequest, plan};
 use super::standing::CohortStanding;
 use crate::config::{Policy, Span, write_share};
@@ -107,6 +107,10 @@ pub(super) fn course(terms: &Terms<'_>) -> Result<Course> {
             course.steps.push(in_force(terms, standing, own)?);
         }
     }
+    if terms.paused {
+        let goes_on = course.steps.iter().map(|step| step.at).max().unwrap_or(terms.from);
+        course.assumptions.push(format!("it is paused, and goes on at {}", time::format(goes_on)));
+    }
     if terms.urgency == Urgency::Security {
         at_once(terms, &mut course)?;
     } else {
@@ -167,13 +171,14 @@ fn in_turn(terms: &Terms<'_>, course: &mut Course, mut started: bool) -> Result<
     Ok(())
 }
 
-/// What a cohort is assigned already. A pause ends when the plan begins.
+/// What a cohort is assigned already. A pause ends when the plan begins, or when the freeze that forbids it does.
 fn in_force(terms: &Terms<'_>, standing: &CohortStanding, own: &Assignment) -> Result<CourseStep> {
     let mut assignment = own.clone();
+    let mut at = own.assigned;
     if terms.paused || assignment.paused {
-        resume(&mut assignment, terms.from)?;
+        at = terms.resumed(own)?;
+        attended::resume(&mut assignment, at)?;
     }
-    let at = if own.paused { terms.from } else { own.assigned };
     let whole = assignment.ramp.map_or(at, |ramp| ramp.end());
     Ok(CourseStep {
         what: Taken::InForce,
@@ -185,18 +190,6 @@ fn in_force(terms: &Terms<'_>, standing: &CohortStanding, own: &Assignment) -> R
     })
 }
 
-/// Ends a pause: a ramp goes on from where it was, moved by as long as the pause took.
-pub(super) fn resume(assignment: &mut Assignment, now: DateTime<Utc>) -> Result<()> {
-    let since = assignment.extra.remove("paused_since");
-    let since = since.as_ref().and_then(Value::as_str).and_then(|text| time::parse(text).ok()).unwrap_or(now);
-    assignment.paused = false;
-    if let Some(ramp) = assignment.ramp.filter(|ramp| ramp.end() > since) {
-        let moved = Ramp::new(ramp.start() + (now - since), ramp.end() + (now - since), ramp.from(), ramp.to());
-        assignment.ramp = Some(moved.map_err(|e| Error::input("the ramp cannot be moved").with_source(e))?);
-    }
-    Ok(())
-}
-
 impl Course {
     fn passes_over(&self, cohort: &Name) -> bool {
         self.passed_over.iter().any(|(passed, _)| passed == cohort)
@@ -204,6 +197,33 @@ impl Course {
 }
 
 impl Terms<'_> {
+    /// The first instant at which the state machine lets a paused offer go on.
+    fn resumed(&self, own: &Assignment) -> Result<DateTime<Utc>> {
+        let mut at = self.from;
+        while at - self.from < TimeDelta::hours(HORIZON) {
+            let mut next_one = own.clone();
+            attended::resume(&mut next_one, at)?;
+            let facts = Facts {
+                urgency: Some(self.urgency),
+                ramps_until: next_one.ramp.map(|ramp| ramp.end()).filter(|end| *end > at),
+                approvals: self.approvals(at),
+                ..Facts::default()
+            };
+            let status = Status { state: State::Limited, paused: true };
+            match next(status, Event::Resume, &facts, self.policy, at) {
+                Err(Refusal { rule: "R-FREEZE", .. }) => at += TimeDelta::hours(1),
+                _ => return Ok(at),
+            }
+        }
+        Ok(self.from)
+    }
+
+    /// Whoever must approve is taken to do so in time.
+    fn approvals(&self, at: DateTime<Utc>) -> Vec<Approved> {
+        let approvers = self.policy.approvals.iter().flat_map(|rule| &rule.by);
+        approvers.map(|key| Approved { key: key.to_string(), person: key.to_string(), at }).collect()
+    }
+
     fn reached(&self, standing: &CohortStanding) -> bool {
         standing.has(self.sequence)
     }
@@ -291,16 +311,13 @@ impl Terms<'_> {
             failed: Vec::new(),
             own: self.policy.validation.checks.iter().map(|check| check.id.to_string()).collect(),
         };
-        // Whoever must approve is taken to do so in time.
-        let approvers = self.policy.approvals.iter().flat_map(|rule| &rule.by);
-        let approvals = approvers.map(|key| Approved { key: key.to_string(), person: key.to_string(), at });
         let facts = Facts {
             frozen: true,
             artifacts: 1,
             urgency: Some(self.urgency),
             report: Some(report),
             step: Some(step),
-            approvals: approvals.collect(),
+            approvals: self.approvals(at),
             ..Facts::default()
         };
         match what {
@@ -333,8 +350,8 @@ fn assumptions(terms: &Terms<'_>) -> Vec<String> {
             policy.max_unattended
         ));
     }
-    if terms.paused {
-        assumed.push(format!("it is paused, and goes on at {}", time::format(terms.from)));
+    if !terms.policy.approvals.is_empty() {
+        assumed.push("every step that takes approvals has them by then".into());
     }
     assumed
 }

@@ -1,6 +1,7 @@
 //! What a rollout will do to a fleet, before anything is signed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -68,7 +69,7 @@ pub struct Forecast {
     /// The hours that are looked at.
     pub window: Window,
     manifest: Manifest,
-    scene: Scene,
+    scene: Rc<Scene>,
     before: Option<Installed>,
 }
 
@@ -136,7 +137,7 @@ impl Forecast {
             Some(Installed { version: record.version.clone(), sequence: record.manifest.as_ref()?.sequence })
         });
         let window = window(&course, outlook)?;
-        let scene = Scene::new(map.clone(), offers(&map, &course, own, outlook.from), manifests);
+        let scene = Rc::new(Scene::new(map.clone(), offers(&map, &course, own, outlook.from), manifests));
         Ok(Self {
             release: record.id().to_string(),
             state: record.status().to_string(),
@@ -161,8 +162,8 @@ impl Forecast {
         Scope { product: Some(product.clone()), channel: Some(channel.clone()), facts: Some(facts) }
     }
 
-    /// Makes up a fleet for it, and says in words what it is.
-    pub fn made_up(&self, wish: MadeUp) -> (Fleet, String) {
+    /// Makes up a fleet for it, and says in words what it is. Errs if the release has no hardware and none is said.
+    pub fn made_up(&self, wish: MadeUp) -> Result<(Fleet, String)> {
         let all = || self.manifest.artifacts.iter().flat_map(|artifact| artifact.hardware.iter().cloned()).collect();
         let hardware: BTreeSet<HardwareId> = if wish.hardware.is_empty() { all() } else { wish.hardware };
         let factory = Installed { version: Version::new(0, 0, 0), sequence: 0 };
@@ -184,8 +185,8 @@ impl Forecast {
             hardware,
             installed,
             facts: wish.facts,
-        });
-        (fleet, said)
+        })?;
+        Ok((fleet, said))
     }
 
     /// Looks at a fleet; `progress` is told how far it was read.

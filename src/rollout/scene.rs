@@ -4,6 +4,7 @@
 //! of devices in a cohort, and the ramp for each device; that both together say what `decide` says for the device is tested.
 
 use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 use tidegate_client::model::cohort::{ChosenBy, CohortChoice, CohortMap};
 use tidegate_client::model::condition::Condition;
@@ -169,15 +170,20 @@ fn outcome(class: &Class, choice: &CohortChoice, offer: Offer<'_>, now: Instant)
 
 /// Judges the devices of a fleet, a class at a time.
 #[derive(Debug)]
-pub struct Judge<'s> {
-    scene: &'s Scene,
+pub struct Judge {
+    scene: Rc<Scene>,
     known: HashMap<(u64, usize), Vec<Judgement>>,
 }
 
-impl<'s> Judge<'s> {
+impl Judge {
     /// A judge that knows nothing yet.
-    pub fn new(scene: &'s Scene) -> Self {
+    pub fn new(scene: Rc<Scene>) -> Self {
         Self { scene, known: HashMap::new() }
+    }
+
+    /// What it judges by.
+    pub fn scene(&self) -> &Scene {
+        &self.scene
     }
 
     /// What each offering of a cohort means for devices of a class, in order of time.
@@ -185,7 +191,7 @@ impl<'s> Judge<'s> {
         if self.known.len() >= MAX_JUDGEMENTS {
             self.known.clear();
         }
-        let scene = self.scene;
+        let scene = &self.scene;
         self.known.entry((class.number, cohort)).or_insert_with(|| {
             scene.offers(cohort).iter().map(|offering| scene.judge(class, cohort, offering)).collect()
         })

@@ -1,6 +1,7 @@
 //! How many devices of a fleet are offered a release by when.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use chrono::TimeDelta;
 use serde::Serialize;
@@ -106,7 +107,7 @@ impl Simulation {
 ///
 /// The last offerings of each cohort are those of the release that is asked about.
 pub fn simulate(
-    scene: &Scene,
+    scene: &Rc<Scene>,
     (channel, product): (&Name, &Name),
     fleet: &mut Fleet,
     window: Window,
@@ -122,7 +123,7 @@ pub fn simulate(
         never: BTreeMap::new(),
     };
     let mut cohorts: Vec<Tally> = scene.map().cohorts().iter().map(tally).collect();
-    let mut judge = Judge::new(scene);
+    let mut judge = Judge::new(Rc::clone(scene));
     let (mut others, mut seen) = (0, 0_u64);
     while let Some(member) = fleet.next() {
         let member = member?;

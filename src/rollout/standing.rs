@@ -4,7 +4,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tidegate_client::model::cohort::{CohortMap, Selector};
+use tidegate_client::model::cohort::{Cohort, CohortMap, Selector};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::layout::{self, DelegatedRole};
 use tidegate_client::model::manifest::Manifest;
@@ -45,8 +45,9 @@ impl CohortStanding {
         self.assignment.as_ref().is_some_and(|assignment| assignment.sequence == sequence)
     }
 
-    /// How much of the cohort is exposed, in parts per million.
+    /// How much of the cohort is exposed, in parts per million. A ramp gets no further than its role lives.
     pub fn exposed(&self, now: DateTime<Utc>) -> u32 {
+        let now = now.min(self.expires);
         let Some(assignment) = &self.assignment else { return 0 };
         assignment.ramp.map_or(PPM, |ramp| ramp.exposure(now).to_ppm())
     }
@@ -54,6 +55,7 @@ impl CohortStanding {
     /// Since when all of the cohort is offered what it is offered; `None` if it is not.
     pub fn whole_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let assignment = self.assignment.as_ref().filter(|assignment| !assignment.paused)?;
+        let now = now.min(self.expires);
         match assignment.ramp {
             None => Some(assignment.assigned),
             Some(ramp) => (ramp.to() == PPM && ramp.end() <= now).then(|| ramp.end()),
@@ -140,18 +142,28 @@ pub fn standing(
     channel: &Name,
     product: &Name,
 ) -> Result<Vec<CohortStanding>> {
-    map.cohorts()
-        .iter()
-        .map(|cohort| {
-            let role = layout::cohort_role(channel, &cohort.name);
-            let file = repository.must_have(&role)?;
-            let path = layout::assignment_path(channel, &cohort.name, product);
-            let assignment = assigned(repository, &role, &path)?;
-            let share = match cohort.selector {
-                Selector::Share(share) => Some(share),
-                Selector::Condition(_) | Selector::Devices(_) => None,
-            };
-            Ok(CohortStanding { cohort: cohort.name.clone(), share, assignment, role, expires: file.expires })
-        })
-        .collect()
+    map.cohorts().iter().map(|cohort| of_cohort(repository, cohort, channel, product)).collect()
+}
+
+/// Where one cohort stands; `None` if the channel has no such cohort.
+pub(super) fn one_standing(
+    repository: &Repository,
+    map: &CohortMap,
+    channel: &Name,
+    cohort: &Name,
+    product: &Name,
+) -> Result<Option<CohortStanding>> {
+    map.cohort(cohort).map(|cohort| of_cohort(repository, cohort, channel, product)).transpose()
+}
+
+fn of_cohort(repository: &Repository, cohort: &Cohort, channel: &Name, product: &Name) -> Result<CohortStanding> {
+    let role = layout::cohort_role(channel, &cohort.name);
+    let file = repository.must_have(&role)?;
+    let path = layout::assignment_path(channel, &cohort.name, product);
+    let assignment = assigned(repository, &role, &path)?;
+    let share = match cohort.selector {
+        Selector::Share(share) => Some(share),
+        Selector::Condition(_) | Selector::Devices(_) => None,
+    };
+    Ok(CohortStanding { cohort: cohort.name.clone(), share, assignment, role, expires: file.expires })
 }

@@ -1,5 +1,7 @@
 //! The steps of a rollout, each one transaction: decided by the state machine, signed with the rollout key, written at once.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use tidegate_client::model::cohort::CohortMap;
@@ -11,19 +13,20 @@ use tidegate_client::model::position::PPM;
 use tidegate_client::model::rollout::{Assignment, Bridge, Ramp, Stage};
 use tidegate_client::model::time;
 
+use super::attended;
 use super::bridges::bridges;
-use super::course;
+use super::health::{Action, Health, Verdict};
 use super::ramp::{Planned, RampRequest, plan};
 use super::standing::{CohortStanding, manifest_in_force, map_in_force, standing};
-use crate::config::{Policy, Settings, Span};
+use crate::config::{HealthPolicy, Policy, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::files::Changes;
 use crate::keys::KeyRing;
-use crate::metadata::{Document, Edit, Repository};
-use crate::release::approval;
-use crate::release::draft::write_down;
+use crate::metadata::{Edit, Repository};
+use crate::release::draft::happening;
 use crate::release::record::{Record, ReleaseSpec};
 use crate::release::state::{Event, Facts, State, Status, Step};
+use crate::release::{Ledger, approval};
 use crate::validate;
 use crate::workspace::Workspace;
 
@@ -39,6 +42,8 @@ pub struct Desk<'w> {
     pub(super) bytes: Vec<u8>,
     pub(super) standings: Vec<CohortStanding>,
     pub(super) now: DateTime<Utc>,
+    /// What the step rests on: for the ledger, and the report that lies beside the record.
+    health: Option<(Value, Vec<u8>)>,
 }
 
 /// A step that was taken.
@@ -81,6 +86,7 @@ impl<'w> Desk<'w> {
             bytes,
             standings,
             now,
+            health: None,
         })
     }
 
@@ -162,7 +168,7 @@ impl<'w> Desk<'w> {
         let since = Value::from(time::format(self.now));
         let offers = self.change_each(|assignment| {
             assignment.paused = true;
-            assignment.extra.insert("paused_since".into(), since.clone());
+            assignment.extra.insert(attended::PAUSED_SINCE.into(), since.clone());
             Ok(())
         })?;
         let facts = self.facts()?;
@@ -172,15 +178,62 @@ impl<'w> Desk<'w> {
     /// Goes on after a pause. A ramp goes on from where it was: it is moved by as long as the pause took.
     pub fn resume(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
         let now = self.now;
-        let offers = self.change_each(|assignment| course::resume(assignment, now))?;
+        let offers = self.change_each(|assignment| attended::resume(assignment, now))?;
         let facts = self.facts()?;
         self.take(Event::Resume, &facts, offers, ring, actor, None)
     }
 
     /// Keeps a limited rollout from ending by itself.
     pub fn renew(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+        if self.policy.health.as_ref().is_some_and(|health| health.required) {
+            let id = self.record.id();
+            return Err(Error::refused(format!("{id}: policy.toml takes a health report to renew a rollout"))
+                .rule("R-HEALTH")
+                .remedy(format!("give one: tidegate rollout renew {id} --require-health FILE")));
+        }
         let facts = self.facts()?;
         self.take(Event::Renew, &facts, Vec::new(), ring, actor, None)
+    }
+
+    /// What policy says about the health of devices; an error if it says nothing.
+    pub fn health_policy(&self) -> Result<&HealthPolicy> {
+        self.policy.health.as_ref().ok_or_else(|| {
+            Error::refused("policy.toml has no [health]: nothing says what is healthy")
+                .rule("R-HEALTH")
+                .remedy("add [health] with min_sample, max_age and thresholds; see docs/rollout.md")
+        })
+    }
+
+    /// The cohorts that are offered the release.
+    pub fn offered(&self) -> Vec<Name> {
+        let has = |standing: &&CohortStanding| standing.has(self.manifest.sequence);
+        self.standings.iter().filter(has).map(|standing| standing.cohort.clone()).collect()
+    }
+
+    /// Does what a health report means by policy: keeps the rollout from ending by itself, pauses it, or withdraws the release.
+    ///
+    /// `None` if there is nothing to do: a rollout that is not limited does not end by itself, and one that is paused is stopped already.
+    pub fn renew_by_health(
+        mut self,
+        health: &Health,
+        ring: &mut KeyRing,
+        actor: &str,
+    ) -> Result<(Verdict, Option<Outcome>)> {
+        let verdict = health.judge(self.health_policy()?);
+        self.health = Some((health.evidence(&verdict), health.bytes.clone()));
+        let reason = verdict.findings.first().map(|finding| format!("{}: {finding}", finding.rule));
+        let status = self.record.status();
+        let outcome = match verdict.action {
+            Action::Renew if matches!(status.state, State::Stable | State::Security) && !status.paused => None,
+            Action::Renew => {
+                let facts = self.facts()?;
+                Some(self.take(Event::Renew, &facts, Vec::new(), ring, actor, None)?)
+            }
+            Action::Pause if status.paused => None,
+            Action::Pause => Some(self.pause(ring, actor, reason)?),
+            Action::Withdraw => Some(self.withdraw(ring, actor, reason)?),
+        };
+        Ok((verdict, outcome))
     }
 
     /// Says that every cohort has it.
@@ -320,6 +373,26 @@ impl<'w> Desk<'w> {
         })
     }
 
+    /// Notes how long ramps will run once the cohorts have these offers, and whether some have stopped by themselves.
+    fn look_ahead(&self, offers: &[Offer], facts: &mut Facts) -> Result<()> {
+        let sequence = self.manifest.sequence;
+        for standing in &self.standings {
+            let offer = offers.iter().find(|(cohort, _)| *cohort == standing.cohort);
+            let own = standing.assignment.as_ref().filter(|assignment| assignment.sequence == sequence);
+            facts.stopped |= own.is_some_and(|own| attended::stopped(own, &self.policy, self.now).is_some());
+            let Some(mut next) = offer.map_or_else(|| own.cloned(), |(_, assignment)| assignment.clone()) else {
+                continue;
+            };
+            attended::attend(&mut next, &self.policy, self.now)?;
+            // A ramp that goes on as it did was put to the rules when it began.
+            let moved = offer.is_some() || own.is_some_and(|own| own.ramp != next.ramp);
+            let rises = next.ramp.filter(|ramp| !next.paused && ramp.from() < ramp.to() && ramp.end() > self.now);
+            let rises = rises.filter(|_| moved);
+            facts.ramps_until = facts.ramps_until.max(rises.map(|ramp| ramp.end()));
+        }
+        Ok(())
+    }
+
     /// Asks the state machine, signs, and writes: all or nothing.
     fn take(
         self,
@@ -335,41 +408,53 @@ impl<'w> Desk<'w> {
         let mut facts = facts.clone();
         let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == Event::Advance);
         facts.approvals = approval::given(self.workspace.dir(), &self.settings, &self.record, event, cohort)?;
+        self.look_ahead(&offers, &mut facts)?;
         let after = self.record.after(event, &facts, &self.policy, self.now)?;
-        let Self { workspace, settings, policy, repository, mut record, manifest, bytes, standings, now } = self;
+        let Self { workspace, settings, policy, repository, mut record, manifest, bytes, standings, now, health } =
+            self;
         let channel = settings.channel(&record.channel)?;
         let path = layout::manifest_path(&record.channel, &record.product, &record.version);
+        // Whoever takes a step has looked: the offers of a limited rollout live on. What lives for long yet is not signed again.
+        let half = policy.rollout.max_unattended.delta() / 2;
+        let due = |standing: &&CohortStanding| {
+            let untouched = !offers.iter().any(|(cohort, _)| *cohort == standing.cohort);
+            let soon = event == Event::Renew || standing.expires - now < half;
+            after.state == State::Limited && standing.has(manifest.sequence) && untouched && soon
+        };
+        let renewed: Vec<Offer> =
+            standings.iter().filter(due).map(|s| (s.cohort.clone(), s.assignment.clone())).collect();
+        if offers.iter().chain(&renewed).any(|(_, assignment)| assignment.is_some()) {
+            // Two powers: what a cohort is assigned, the channel must have approved, byte for byte.
+            let (_, approved) = manifest_in_force(workspace.dir(), &repository, &record.channel, &path)?;
+            if approved != bytes {
+                return Err(Error::trust(format!("{} is not the manifest that was registered", record.id()))
+                    .remedy("restore the release's folder from version control"));
+            }
+        }
         let mut edit = Edit::new(&repository, now, settings.online())?;
-        for (cohort, assignment) in &offers {
+        let mut unattended = BTreeSet::new();
+        for (cohort, assignment) in offers.iter().chain(&renewed) {
             let role = layout::cohort_role(&record.channel, cohort);
             let target = layout::assignment_path(&record.channel, cohort, &record.product);
-            let custom = assignment.as_ref().map(custom).transpose()?;
-            if custom.is_some() {
-                // Two powers: what a cohort is assigned, the channel must have approved, byte for byte.
-                let (_, approved) = manifest_in_force(workspace.dir(), &repository, &record.channel, &path)?;
-                if approved != bytes {
-                    return Err(Error::trust(format!("{} is not the manifest that was registered", record.id()))
-                        .remedy("restore the release's folder from version control"));
-                }
-            }
             let mut document = repository.must_have(&role)?.document.clone();
-            match custom {
-                Some(custom) => {
-                    document.set_target(&target, bytes.len() as u64, Digest::of(&bytes).as_bytes(), Some(custom));
-                }
-                None => {
-                    document.remove_target(&target);
-                }
+            let mut assignment = assignment.clone();
+            if let Some(assignment) = &mut assignment {
+                attended::attend(assignment, &policy, now)?;
+                let custom = attended::custom(assignment)?;
+                document.set_target(&target, bytes.len() as u64, Digest::of(&bytes).as_bytes(), Some(custom));
+            } else {
+                document.remove_target(&target);
             }
-            let lifetime = lifetime(&document, channel.rollout.expires, &policy);
-            edit.change(&role, lifetime.delta(), |old| *old = document)?;
-        }
-        // Whoever takes a step has looked: the offers of a limited rollout live on.
-        if after.state == State::Limited {
-            for standing in standings.iter().filter(|standing| standing.has(manifest.sequence)) {
-                let document = &repository.must_have(&standing.role)?.document;
-                edit.renew(&standing.role, lifetime(document, channel.rollout.expires, &policy).delta())?;
-            }
+            let (lifetime, stopped) = attended::settle(
+                &mut document,
+                repository.targets(&role),
+                (&record.channel, cohort, &record.product),
+                assignment.as_ref(),
+                (&policy, channel.rollout.expires),
+                now,
+            )?;
+            unattended.extend(stopped);
+            edit.change(&role, lifetime, |old| *old = document)?;
         }
         let finished = edit.finish(ring)?;
         let (mut changes, repository, roles) = match finished {
@@ -385,7 +470,16 @@ impl<'w> Desk<'w> {
         if let Some(reason) = reason {
             evidence.insert("reason".into(), crate::release::ledger::clean(&reason).into());
         }
-        write_down(workspace, &mut changes, now, event.name(), &record, Some(before), actor, evidence)?;
+        if let Some((value, report)) = health {
+            evidence.insert("health".into(), value);
+            changes.put(record.id().file("health.json"), report);
+        }
+        let mut ledger = Ledger::open(workspace.dir())?;
+        ledger.append(now, happening(event.name(), &record, Some(before), actor, evidence))?;
+        for other in unattended {
+            other.pause(workspace, &record.channel, &mut ledger, &mut changes, (&policy, actor, now))?;
+        }
+        ledger.put(&mut changes);
         workspace.commit(changes)?;
         let map: CohortMap = map_in_force(workspace.dir(), &repository, &record.channel)?;
         let standings = standing(&repository, &map, &record.channel, &record.product)?;
@@ -408,24 +502,6 @@ fn step(standing: &CohortStanding, planned: &Planned, previous: Option<(Name, Op
         until: planned.ramp.map(|ramp| ramp.end()),
         previous,
     }
-}
-
-fn custom(assignment: &Assignment) -> Result<Map<String, Value>> {
-    let value = assignment.to_value().map_err(|e| Error::input("the assignment cannot be written").with_source(e))?;
-    Ok(Map::from_iter([("tidegate".to_owned(), value)]))
-}
-
-/// A cohort's role lives as long as policy lets a limited rollout go unattended, while it has one.
-fn lifetime(document: &Document, ordinary: Span, policy: &Policy) -> Span {
-    let limited = document
-        .to_value()
-        .get("targets")
-        .and_then(Value::as_object)
-        .into_iter()
-        .flat_map(|targets| targets.values())
-        .filter_map(|target| target.pointer("/custom/tidegate/stage"))
-        .any(|stage| stage == "limited");
-    if limited { policy.rollout.max_unattended.min(ordinary) } else { ordinary }
 }
 
 fn no_cohort() -> Error {

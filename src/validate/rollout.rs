@@ -30,17 +30,13 @@ fn in_force(subject: &Subject<'_>) -> Result<Said> {
 
 fn names(subject: &Subject<'_>) -> Result<Said> {
     let map = map_in_force(subject.dir, subject.repository, &subject.manifest.channel)?;
-    // A cohort of another channel is no fault of this one.
-    let soak_of = subject.policy.rollout.soak_of.keys().filter(|name| {
-        !subject.cohorts.channels().any(|channel| {
-            *channel != subject.manifest.channel
-                && subject.cohorts.map(channel).is_ok_and(|map| map.cohort(name).is_some())
-        })
-    });
-    let named = soak_of.chain(&subject.policy.validation.cohort);
+    // One policy holds for all channels: a cohort of another one is no fault of this one.
+    let others = subject.cohorts.channels().filter(|channel| **channel != subject.manifest.channel);
+    let others = others.map(|channel| subject.cohorts.map(channel)).collect::<Result<Vec<_>>>()?;
+    let named = subject.policy.rollout.soak_of.keys().chain(&subject.policy.validation.cohort);
     let wrong: Vec<_> = named
-        .filter(|name| map.cohort(name).is_none())
-        .map(|name| format!("the channel has no cohort {name}"))
+        .filter(|name| others.iter().chain([&map]).all(|map| map.cohort(name).is_none()))
+        .map(|name| format!("the channel has no cohort {name}, nor has another"))
         .collect();
     none_of(&wrong, "all of them do")
 }

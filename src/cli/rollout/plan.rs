@@ -94,7 +94,7 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
                 .zip(args.sequence)
                 .map(|(version, sequence)| Installed { version, sequence }),
             facts: args.facts.iter().map(|fact| (fact.name.clone(), fact.value.clone())).collect::<Facts>(),
-        }),
+        })?,
     };
     let mut bar = cx.ui.progress_items(fleet.length(), "looking at the fleet");
     let mut told = 0;

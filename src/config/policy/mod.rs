@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_client::model::name::Name;
 use tidegate_client::model::position::PPM;
 
+use super::health::HealthPolicy;
 use super::{Cohorts, Settings, Span, check_schema, invalid, load, parse, parse_share};
 use crate::error::Result;
 use crate::keys::KeyName;
@@ -45,6 +46,9 @@ pub struct Policy {
     /// When nobody new is exposed.
     #[serde(default, rename = "freeze")]
     pub freezes: Vec<Freeze>,
+    /// What a health report must say for a limited rollout to go on.
+    #[serde(default)]
+    pub health: Option<HealthPolicy>,
 }
 
 /// What must have been validated.
@@ -202,6 +206,9 @@ impl Policy {
             );
         }
         self.check_provenance()?;
+        if let Some(health) = &self.health {
+            health.check(FILE)?;
+        }
         for (index, rule) in self.approvals.iter().enumerate() {
             rule.check(&format!("approval[{index}]"))?;
         }

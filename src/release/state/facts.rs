@@ -28,6 +28,10 @@ pub struct Facts {
     pub report: Option<ReportFacts>,
     /// The step that is asked for.
     pub step: Option<Step>,
+    /// When the last ramp of what is offered would end, as the event leaves it; `None` without a ramp that still rises.
+    pub ramps_until: Option<DateTime<Utc>>,
+    /// Whether a cohort is offered it no more because nobody looked after it, so that to go on exposes devices anew.
+    pub stopped: bool,
     /// Cohorts, in order, that are not wholly offered the release yet.
     pub not_reached: Vec<Name>,
     /// Cohorts that are offered it.

@@ -310,6 +310,10 @@ pub fn next(
         }
         (E::Renew, S::Limited) => {
             running(status)?;
+            // To keep an exposure as it is exposes nobody new; to take one up again does.
+            if facts.stopped {
+                thawed(facts, policy, now)?;
+            }
             stay
         }
 

@@ -185,7 +185,8 @@ pub(super) fn thawed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Resu
     if skips(facts, policy, Skippable::Freeze) {
         return Ok(());
     }
-    let horizon = facts.step.as_ref().and_then(|step| step.until).unwrap_or(now);
+    let ramp = facts.step.as_ref().and_then(|step| step.until);
+    let horizon = ramp.max(facts.ramps_until).unwrap_or(now);
     let found = policy.freezes.iter().find_map(|freeze| Some((freeze, freeze.within(now, horizon)?)));
     let Some((freeze, Stretch { from, until })) = found else { return Ok(()) };
     if from <= now {

@@ -33,6 +33,8 @@ fn good() -> Facts {
             own: BTreeSet::new(),
         }),
         step: Some(step()),
+        ramps_until: None,
+        stopped: false,
         not_reached: Vec::new(),
         assigned: Vec::new(),
         newer: None,
@@ -216,6 +218,17 @@ fn nobody_new_is_exposed_in_a_freeze_by_a_step_or_a_ramp() {
             .map_err(|r| r.rule)
     };
     assert_eq!(event(Event::Resume, true), Err("R-FREEZE"));
+    assert_eq!(event(Event::Renew, false), Ok(()), "it keeps what there is");
+    let goes_on = |event, stopped, hours: i64, until: Option<i64>| {
+        let facts = Facts { stopped, ramps_until: until.map(at), ..assigned.clone() };
+        let status = Status { state: State::Limited, paused: event == Event::Resume };
+        next(status, event, &facts, &policy, at(hours)).map(|_| ()).map_err(|r| r.rule)
+    };
+    assert_eq!(goes_on(Event::Resume, false, 20, Some(24)), Ok(()));
+    assert_eq!(goes_on(Event::Resume, false, 20, Some(25)), Err("R-FREEZE"), "the moved ramp runs into it");
+    assert_eq!(goes_on(Event::Renew, true, 20, Some(24)), Ok(()));
+    assert_eq!(goes_on(Event::Renew, true, 20, Some(25)), Err("R-FREEZE"));
+    assert_eq!(goes_on(Event::Renew, true, 30, None), Err("R-FREEZE"), "it had stopped by itself");
     for stops in [Event::Pause, Event::Withdraw] {
         assert_eq!(event(stops, false), Ok(()), "{}", stops.name());
     }

@@ -82,9 +82,9 @@ impl Fleet {
         Ok(Self(Source::Csv(Box::new(csv::Reader::open(path, scope)?))))
     }
 
-    /// Makes up devices.
-    pub fn synthetic(synthetic: Synthetic) -> Self {
-        Self(Source::Synthetic(Box::new(synthetic::Devices::new(synthetic))))
+    /// Makes up devices. Errs if there is no hardware for them.
+    pub fn synthetic(synthetic: Synthetic) -> Result<Self> {
+        Ok(Self(Source::Synthetic(Box::new(synthetic::Devices::new(synthetic)?))))
     }
 
     /// How far [`done`](Self::done) will go: bytes or devices; 0 if that is not known.

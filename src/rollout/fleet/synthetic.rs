@@ -35,7 +35,7 @@ pub(super) struct Devices {
 }
 
 impl Devices {
-    pub(super) fn new(synthetic: Synthetic) -> Self {
+    pub(super) fn new(synthetic: Synthetic) -> Result<Self> {
         let Synthetic { devices, product, channel, hardware, installed, facts } = synthetic;
         let class = |(number, hardware)| {
             let profile = Profile {
@@ -49,8 +49,12 @@ impl Devices {
             let facts = profile.facts();
             Ok(Rc::new(Class { number, profile, facts }))
         };
-        let classes = (0..).zip(hardware).map(class).collect::<Result<Vec<_>>>().unwrap_or_default();
-        Self { count: if classes.is_empty() { 0 } else { devices }, done: 0, classes }
+        let classes = (0..).zip(hardware).map(class).collect::<Result<Vec<_>>>()?;
+        if classes.is_empty() && devices > 0 {
+            return Err(Error::input("devices cannot be made up without hardware")
+                .remedy("say what they are: --hardware ID; or add an artifact to the release first"));
+        }
+        Ok(Self { count: devices, done: 0, classes })
     }
 
     pub(super) fn length(&self) -> u64 {

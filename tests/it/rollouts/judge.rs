@@ -63,8 +63,8 @@ fn a_class_and_a_ramp_give_what_every_device_decides() {
     let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
     for _ in 0..200 {
         let policy = chance.policy(now);
-        let scene = scene(&policy);
-        let mut judge = Judge::new(&scene);
+        let scene = Rc::new(scene(&policy));
+        let mut judge = Judge::new(Rc::clone(&scene));
         for number in 0..50 {
             let profile = chance.device(number);
             let facts = profile.facts();

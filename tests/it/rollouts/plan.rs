@@ -55,7 +55,7 @@ fn installing(fleet: &Fleet, profiles: &[Profile], version: &str, at: DateTime<U
     let (workspace, _) = fleet.open();
     let repository = workspace.repository().unwrap();
     let installs = |profile: &&Profile| {
-        let explanation = explain(workspace.dir(), &repository, profile, at).unwrap();
+        let explanation = explain(workspace.dir(), &repository, profile, at).unwrap().explanation;
         matches!(explanation.decision.outcome, Outcome::Install { release, .. } if release.to_string() == version)
     };
     profiles.iter().filter(installs).count() as u64

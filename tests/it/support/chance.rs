@@ -18,7 +18,6 @@ pub struct Policy {
     pub manifests: Vec<Manifest>,
     /// By cohort, in order.
     pub assignments: Vec<Option<Assignment>>,
-    #[allow(dead_code, reason = "for tests that judge for this instant")]
     pub now: DateTime<Utc>,
 }
 

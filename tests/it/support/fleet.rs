@@ -14,6 +14,12 @@ use tidegate::release::{State, signing};
 use tidegate::rollout::{CohortStanding, Desk, RampRequest};
 use tidegate::workspace::Workspace;
 use tidegate::{Error, validate};
+use tidegate_client::clock::StubClock;
+use tidegate_client::device::Device;
+use tidegate_client::file::url_of;
+use tidegate_client::model::decision::{Installed, Profile};
+use tidegate_client::model::facts::Facts;
+use tidegate_client::updater::Repository as Published;
 
 /// A workspace with everybody's keys, and a clock that the test moves.
 pub struct Fleet {
@@ -23,8 +29,22 @@ pub struct Fleet {
 
 impl Fleet {
     pub fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::shaped(|_, text| text)
+    }
+
+    /// One whose configuration files, given by name, were changed before anything was signed.
+    pub fn shaped(change: impl Fn(&str, String) -> String) -> Self {
         let now = DateTime::parse_from_rfc3339("2026-11-25T00:00:00Z").unwrap().with_timezone(&Utc);
+        Self::shaped_at(now, change)
+    }
+
+    /// The same, begun at this instant.
+    pub fn shaped_at(now: DateTime<Utc>, change: impl Fn(&str, String) -> String) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("fleet")).unwrap();
+        for (name, text) in tidegate::init::TEMPLATE.iter().filter(|(name, _)| *name != ".gitignore") {
+            fs::write(dir.path().join("fleet").join(name), change(name, (*text).to_owned())).unwrap();
+        }
         let options = Options {
             keys: KeySource::Example,
             salt: Some("00112233445566778899aabbccddeeff".into()),
@@ -122,6 +142,44 @@ impl Fleet {
         self.step(spec, |desk, ring| desk.advance(request, ring, "tester")).map(|outcome| outcome.standings)
     }
 
+    /// A device that follows this fleet, at this fleet's time. What it knows it keeps between calls.
+    pub fn device(&self, site: &Path, profile: &Profile) -> Device {
+        Device::builder()
+            .root(fs::read(self.path().join("metadata/1.root.json")).unwrap())
+            .repository(Published::at(&url_of(site).unwrap()))
+            .state_dir(self.dir.path().join("devices").join(profile.id.as_str()))
+            .id(profile.id.clone())
+            .channel(profile.channel.clone())
+            .product(profile.product.clone())
+            .hardware(profile.hardware.clone())
+            .factory(profile.installed.version.clone(), profile.installed.sequence)
+            .facts(profile.own_facts.clone())
+            .clock(StubClock::at(self.now))
+            .open()
+            .unwrap()
+    }
+
+    /// Renews what expires and publishes, as a nightly job does.
+    pub fn nightly(&self, site: &Path) {
+        let (workspace, mut ring) = self.open();
+        let settings = workspace.settings().unwrap();
+        tidegate::refresh::refresh(&workspace, &settings, &mut ring, "nightly", self.now).unwrap();
+        drop(workspace);
+        lay_out(self, site);
+    }
+
+    /// A device without facts.
+    pub fn profile(id: &str, channel: &str, product: &str, hardware: &str) -> Profile {
+        Profile {
+            id: id.parse().unwrap(),
+            product: product.parse().unwrap(),
+            channel: channel.parse().unwrap(),
+            hardware: hardware.parse().unwrap(),
+            installed: Installed { version: semver::Version::new(0, 0, 1), sequence: 0 },
+            own_facts: Facts::new(),
+        }
+    }
+
     pub fn metadata(&self) -> Vec<(String, Vec<u8>)> {
         let repository = self.open().0.repository().unwrap();
         repository.files().into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect()
@@ -138,8 +196,11 @@ pub fn named<'a>(standings: &'a [CohortStanding], cohort: &str) -> &'a CohortSta
 
 /// Copies what the metadata lists to where a device fetches it.
 pub fn lay_out(fleet: &Fleet, site: &Path) {
-    let (workspace, _) = fleet.open();
-    let repository = workspace.repository().unwrap();
+    lay_out_folder(&fleet.path(), &fleet.open().0.repository().unwrap(), site);
+}
+
+/// The same for the workspace in a folder.
+pub fn lay_out_folder(dir: &Path, repository: &tidegate::metadata::Repository, site: &Path) {
     fs::create_dir_all(site.join("metadata")).unwrap();
     for (name, bytes) in repository.files() {
         fs::write(site.join("metadata").join(name), bytes).unwrap();
@@ -149,7 +210,7 @@ pub fn lay_out(fleet: &Fleet, site: &Path) {
             let path = tidegate_client::tuf::path::TargetPath::new(path.as_str()).unwrap();
             let to = site.join("targets").join(path.file_path(&file.hashes, true));
             fs::create_dir_all(to.parent().unwrap()).unwrap();
-            let from = workspace.dir().join("artifacts/sha256").join(file.hashes.name_prefix());
+            let from = dir.join("artifacts/sha256").join(file.hashes.name_prefix());
             fs::copy(from, to).unwrap();
         }
     }

@@ -18,6 +18,8 @@ use tidegate_client::model::name::Name;
 use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::tuf::key::Key;
 
+use super::chance::Policy;
+
 const YEAR: TimeDelta = TimeDelta::days(365);
 const ONLINE: OnlineLifetimes = OnlineLifetimes { snapshot: TimeDelta::days(7), timestamp: TimeDelta::days(1) };
 
@@ -51,10 +53,6 @@ impl Forge {
     }
 
     fn build(cohorts: &[String], example: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut forge = Self { folder, keys: BTreeMap::new(), now: Utc::now().trunc_subsecs(0) - TimeDelta::hours(2) };
-        forge.make_keys(example);
-
         let share = 1_000_000 / cohorts.len();
         let rest = 1_000_000 - share * cohorts.len();
         let cohort = |(index, name)| json!({"name": name, "share": if index == 0 { share + rest } else { share }});
@@ -63,8 +61,50 @@ impl Forge {
             "salt": "00".repeat(32),
             "cohorts": cohorts.iter().enumerate().map(cohort).collect::<Vec<_>>(),
         });
-        let map = CohortMap::from_value(&map).unwrap().to_bytes().unwrap();
-        let map = forge.store(&map);
+        let map = CohortMap::from_value(&map).unwrap();
+        Self::over(&map, Utc::now().trunc_subsecs(0) - TimeDelta::hours(2), example)
+    }
+
+    /// A workspace with the example keys in which all is as `policy` has it; the cohorts' roles live as long as `lifetimes` say.
+    pub fn of_policy(policy: &Policy, lifetimes: &[TimeDelta]) -> Self {
+        let forge = Self::over(&policy.map, policy.now, true);
+        let manifests: BTreeMap<u64, Listed> =
+            policy.manifests.iter().map(|m| (m.sequence, forge.store(&m.to_bytes().unwrap()))).collect();
+        let image = forge.store(b"img");
+        let base = Repository::open(forge.dir()).unwrap();
+        let mut edit = Edit::new(&base, forge.now, ONLINE).unwrap();
+        edit.change("stable", YEAR, |stable| {
+            for manifest in &policy.manifests {
+                let file = &manifests[&manifest.sequence];
+                let path = layout::manifest_path(&manifest.channel, &manifest.product, &manifest.version);
+                stable.set_target(&path, file.length, &file.sha256, None);
+                for artifact in &manifest.artifacts {
+                    stable.set_target(&artifact.path, image.length, &image.sha256, None);
+                }
+            }
+        })
+        .unwrap();
+        for ((cohort, assignment), lifetime) in policy.map.cohorts().iter().zip(&policy.assignments).zip(lifetimes) {
+            let role = layout::cohort_role(&name("stable"), &cohort.name);
+            let mut document = base.role(&role).unwrap().document.clone();
+            if let Some(assignment) = assignment {
+                let file = &manifests[&assignment.sequence];
+                let path = layout::assignment_path(&name("stable"), &cohort.name, &name("os"));
+                let custom = Map::from_iter([("tidegate".to_owned(), assignment.to_value().unwrap())]);
+                document.set_target(&path, file.length, &file.sha256, Some(custom));
+            }
+            edit.put(&role, document, *lifetime);
+        }
+        edit.finish(&mut forge.ring()).unwrap().unwrap().changes.commit(forge.dir()).unwrap();
+        forge
+    }
+
+    fn over(map: &CohortMap, now: DateTime<Utc>, example: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut forge = Self { folder, keys: BTreeMap::new(), now };
+        forge.make_keys(example);
+        let cohorts: Vec<String> = map.cohorts().iter().map(|cohort| cohort.name.to_string()).collect();
+        let map = forge.store(&map.to_bytes().unwrap());
 
         let mut edit = Edit::initial(forge.now, ONLINE);
         let roles = [
@@ -84,7 +124,7 @@ impl Forge {
         edit.put("targets", targets, YEAR);
         let mut stable = Document::targets();
         stable.set_target("stable/cohorts.json", map.length, &map.sha256, None);
-        for cohort in cohorts {
+        for cohort in &cohorts {
             stable.set_delegation(&Delegation {
                 name: format!("stable.{cohort}"),
                 keys: forge.role(1, &["rollout"]),

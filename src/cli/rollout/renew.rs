@@ -1,0 +1,103 @@
+//! `tidegate rollout renew`: keeps a limited rollout alive, if its devices are well.
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::super::passphrase::PassphraseArgs;
+use super::super::{Context, actor, show};
+use crate::error::{Error, Result};
+use crate::release::record::ReleaseSpec;
+use crate::rollout::Desk;
+use crate::rollout::health::{Action, Counts, Health, Source, Verdict};
+use crate::workspace::Workspace;
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate rollout renew 1.2.0
+  tidegate rollout renew 1.2.0 --require-health health.json
+  tidegate rollout renew 1.2.0 --require-health 'command:./health --release 1.2.0'
+
+For a health job: whatever came of it, publish, so that a pause reaches the devices.
+
+  tidegate rollout renew 1.2.0 --require-health health.json; healthy=$?
+  tidegate publish FOLDER; exit $healthy
+
+The form of the report, and what [health] of policy.toml makes of it, are described in docs/rollout.md.")]
+pub(super) struct Args {
+    /// Which release
+    release: ReleaseSpec,
+    /// Only if this report says that the devices are well: a file, `-` for standard input, or `command:PROGRAM ARGUMENT...`. Beyond the
+    /// thresholds of policy.toml the rollout is paused, or the release withdrawn
+    #[arg(long, value_name = "FILE|COMMAND")]
+    require_health: Option<Source>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
+    match &args.require_health {
+        None => super::take(cx, &args.release, &args.passphrase, |desk, ring| desk.renew(ring, &actor())),
+        Some(source) => by_health(args, source, cx),
+    }
+}
+
+fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let desk = Desk::open(&workspace, &args.release, cx.now)?;
+    let (id, policy) = (desk.record().id(), desk.health_policy()?.clone());
+    let sequence = desk.record().manifest.as_ref().map_or(0, |manifest| manifest.sequence);
+    drop(desk);
+    // A program may take its time, and may look at the workspace itself.
+    drop(workspace);
+    let bytes = source.fetch(&id, sequence, &policy)?;
+
+    let workspace = Workspace::open(&cx.dir)?;
+    let desk = Desk::open(&workspace, &args.release, cx.now)?;
+    let health = Health::parse(bytes, source, (&id, sequence), &desk.offered(), &policy, cx.now)?;
+    let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
+    let (verdict, outcome) = desk.renew_by_health(&health, &mut ring, &actor())?;
+    if cx.ui.is_json() {
+        cx.ui.json(&json!({
+            "release": id.to_string(),
+            "verdict": verdict,
+            "state": outcome.as_ref().map(|outcome| outcome.record.state),
+            "paused": outcome.as_ref().map(|outcome| outcome.record.paused),
+            "roles": outcome.as_ref().map(|outcome| &outcome.roles),
+            "standing": outcome.as_ref().map(|outcome| &outcome.standings),
+        }))?;
+    } else {
+        tell(cx, &health, &verdict)?;
+        match &outcome {
+            Some(outcome) => {
+                super::told(cx, outcome)?;
+            }
+            None => cx.ui.status(format_args!("Nothing needs to be changed")),
+        }
+    }
+    let Some(worst) = verdict.findings.first() else { return Ok(()) };
+    let done = match (verdict.action, &outcome) {
+        (Action::Withdraw, Some(_)) => "the release is withdrawn",
+        (_, Some(_)) => "the rollout is paused",
+        (_, None) => "the rollout is paused already",
+    };
+    Err(Error::refused(format!("{id}: {worst}: {done}")).rule(worst.rule).remedy(match verdict.action {
+        Action::Withdraw => {
+            "publish, so that no device is offered it; then release what mends it: tidegate release new".into()
+        }
+        _ => format!("publish, and look into it; then tidegate rollout resume {id}, or withdraw {id}"),
+    }))
+}
+
+fn tell(cx: &Context, health: &Health, verdict: &Verdict) -> Result<()> {
+    let row = |name: &str, counts: &Counts| {
+        let Counts { installed, confirmed, failed, rolled_back } = counts;
+        [vec![name.to_owned()], [installed, confirmed, failed, rolled_back].map(u64::to_string).to_vec()].concat()
+    };
+    let mut rows: Vec<_> = health.cohorts.iter().map(|(cohort, counts)| row(cohort.as_str(), counts)).collect();
+    rows.push(row("all", &verdict.all));
+    show::table(&cx.ui, &["COHORT", "INSTALLED", "CONFIRMED", "FAILED", "ROLLED BACK"], &rows)?;
+    for finding in &verdict.findings {
+        cx.ui.result(format_args!("{}: {finding}", finding.rule))?;
+    }
+    Ok(())
+}

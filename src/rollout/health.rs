@@ -1,0 +1,509 @@
+//! How the devices of a rollout are: read from a report, held against policy.
+//!
+//! A report is JSON, made by whoever sees the devices:
+//!
+//! ```json
+//! {
+//!   "schema": 1,
+//!   "at": "2026-01-05T12:00:00Z",
+//!   "releases": [{
+//!     "release": "stable/os/1.2.0",
+//!     "sequence": 12,
+//!     "cohorts": {
+//!       "canary": {"installed": 480, "confirmed": 470, "failed": 3, "rolled_back": 2}
+//!     }
+//!   }]
+//! }
+//! ```
+//!
+//! Counts are of devices, since the release was first offered. `installed`: wrote the release and started it; of these, `confirmed`: it
+//! proved itself, and `rolled_back`: they went back to what they had. `failed`: could not install it. Each cohort that is offered the release
+//! must be there; fields that are not known are ignored, and none of the four counts may be left out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tidegate_client::command::Command;
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::name::Name;
+use tidegate_client::model::time;
+use tidegate_client::tuf::json;
+
+use crate::config::{HealthPolicy, Span, Thresholds, write_share};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::release::ReleaseId;
+use crate::release::ledger::clean;
+
+/// The longest report, in bytes; a program prints no more than this either.
+const MAX_LENGTH: usize = 16 << 20;
+/// What the runner of programs keeps of what they print.
+const MAX_OUTPUT: usize = 64 * 1024;
+/// By how much the clock of whoever made a report may be ahead.
+const AHEAD: TimeDelta = TimeDelta::minutes(5);
+
+/// Where a report comes from: `FILE`, `-`, or `command:PROGRAM ARGUMENT...`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// Standard input.
+    Input,
+    /// What a program prints. It is started without a shell.
+    Command(Vec<String>),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("command:") {
+            Some(command) => {
+                let words: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
+                if words.is_empty() {
+                    return Err("name the program: command:./health or \"command:./health --all\"".into());
+                }
+                Ok(Self::Command(words))
+            }
+            None if text == "-" => Ok(Self::Input),
+            None => Ok(Self::File(text.into())),
+        }
+    }
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Input => f.write_str("standard input"),
+            Self::Command(words) => write!(f, "command:{}", words.join(" ")),
+        }
+    }
+}
+
+impl Source {
+    /// Fetches a report. A program is given the release in `TIDEGATE_RELEASE` and `TIDEGATE_SEQUENCE`, and as long as policy allows.
+    pub fn fetch(&self, release: &ReleaseId, sequence: u64, policy: &HealthPolicy) -> Result<Vec<u8>> {
+        match self {
+            Self::File(path) => files::read(path, MAX_LENGTH as u64),
+            Self::Input => {
+                use std::io::Read as _;
+                let mut bytes = Vec::new();
+                let read = std::io::stdin().take(MAX_LENGTH as u64 + 1).read_to_end(&mut bytes);
+                read.map_err(|e| Error::io("read", Path::new("standard input"), e))?;
+                Ok(bytes)
+            }
+            Self::Command(words) => {
+                let no_report = |why: String| {
+                    report_error("H-COMMAND", format!("there is no health report: {why}"))
+                        .remedy("mend the program: until it reports, the rollout is not renewed and stops by itself")
+                };
+                let ran = Command::new(words.iter().cloned(), Duration::from_secs(policy.timeout.seconds()))
+                    .variable("TIDEGATE_RELEASE", &release.to_string())
+                    .variable("TIDEGATE_SEQUENCE", &sequence.to_string())
+                    .run();
+                let output =
+                    ran.and_then(tidegate_client::command::Ran::success).map_err(|e| no_report(e.to_string()))?;
+                if output.len() >= MAX_OUTPUT {
+                    return Err(no_report(format!(
+                        "{self} prints {MAX_OUTPUT} bytes or more; let it write a file instead"
+                    )));
+                }
+                Ok(output.into_bytes())
+            }
+        }
+    }
+}
+
+/// A report on a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// When the devices were counted.
+    pub at: DateTime<Utc>,
+    /// By cohort.
+    pub cohorts: BTreeMap<Name, Counts>,
+    /// Where it came from.
+    pub source: String,
+    /// SHA-256 of its bytes.
+    pub sha256: Digest,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// How many devices of a cohort fare how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
+    /// Wrote the release and started it.
+    pub installed: u64,
+    /// Of these: it proved itself.
+    pub confirmed: u64,
+    /// Could not install it.
+    pub failed: u64,
+    /// Of those who installed it: went back to what they had.
+    pub rolled_back: u64,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    schema: u64,
+    #[serde(with = "time::text")]
+    at: DateTime<Utc>,
+    releases: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    release: String,
+    sequence: u64,
+    cohorts: BTreeMap<Name, Counts>,
+}
+
+/// What a report means for a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Verdict {
+    /// What is to be done.
+    pub action: Action,
+    /// The thresholds that are exceeded, the worst first.
+    pub findings: Vec<Finding>,
+    /// All cohorts together.
+    pub all: Counts,
+}
+
+/// What a verdict does to a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// It goes on.
+    Renew,
+    /// Nobody new is exposed.
+    Pause,
+    /// It is offered to nobody any more.
+    Withdraw,
+}
+
+/// A threshold that is exceeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// `H-FAILED` or `H-ROLLED-BACK`.
+    pub rule: &'static str,
+    /// The cohort; `None` for all of them together.
+    pub cohort: Option<Name>,
+    /// How many devices.
+    pub count: u64,
+    /// Of how many.
+    pub of: u64,
+    /// The share that policy allows, in parts per million.
+    pub limit: u32,
+    /// What policy does about it.
+    pub action: Action,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { count, of, limit, .. } = self;
+        let what = if self.rule == "H-FAILED" { "could not install it" } else { "went back from it" };
+        let share = u32::try_from(u128::from(*count) * 1_000_000 / u128::from((*of).max(1))).unwrap_or(1_000_000);
+        let whose =
+            self.cohort.as_ref().map_or_else(|| "all cohorts".to_owned(), |cohort| format!("the cohort {cohort}"));
+        write!(
+            f,
+            "{count} of {of} devices of {whose} ({}) {what}, and policy.toml allows {}",
+            // Hundredths of a percent are enough.
+            write_share(share / 100 * 100),
+            write_share(*limit)
+        )
+    }
+}
+
+impl Counts {
+    /// How many tried to install the release.
+    pub fn tried(&self) -> u64 {
+        self.installed.saturating_add(self.failed)
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            installed: self.installed.saturating_add(other.installed),
+            confirmed: self.confirmed.saturating_add(other.confirmed),
+            failed: self.failed.saturating_add(other.failed),
+            rolled_back: self.rolled_back.saturating_add(other.rolled_back),
+        }
+    }
+}
+
+impl Health {
+    /// Reads the part of a report that is about one release, and checks it: its age, and that it counts the devices of each cohort that is
+    /// `offered` the release.
+    pub fn parse(
+        bytes: Vec<u8>,
+        source: &Source,
+        (release, sequence): (&ReleaseId, u64),
+        offered: &[Name],
+        policy: &HealthPolicy,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        let malformed = |why: String| report_error("H-REPORT", format!("the health report of {source} {why}"));
+        if bytes.len() > MAX_LENGTH {
+            return Err(malformed(format!("is longer than {MAX_LENGTH} bytes")));
+        }
+        let value = json::parse(&bytes).map_err(|e| malformed(format!("is no strict JSON: {e}")))?;
+        // The schema first: of one that is not known nothing else is said.
+        if let Some(schema) = value.get("schema").and_then(Value::as_u64).filter(|schema| *schema != 1) {
+            return Err(malformed(format!("has schema {schema}, which is not known to this version")));
+        }
+        let document: Document =
+            serde_json::from_value(value).map_err(|e| malformed(format!("does not say what it must: {e}")))?;
+        if document.schema != 1 {
+            return Err(malformed("has an unknown schema".into()));
+        }
+        let age = now - document.at;
+        if age > policy.max_age.delta() {
+            return Err(report_error(
+                "H-AGE",
+                format!(
+                    "the health report is {} old, and policy.toml allows {}",
+                    Span::from_delta(age),
+                    policy.max_age
+                ),
+            ));
+        }
+        if -age > AHEAD {
+            return Err(report_error(
+                "H-AGE",
+                format!("the health report is of {}, which is to come", time::format(document.at)),
+            ));
+        }
+        let named = release.to_string();
+        let mut entries = document.releases.into_iter().filter(|entry| entry.release == named);
+        let (Some(entry), None) = (entries.next(), entries.next()) else {
+            return Err(report_error("H-RELEASE", format!("the health report does not have {named} exactly once")));
+        };
+        if entry.sequence != sequence {
+            let why = format!(
+                "the health report has {named} with sequence {}, but its sequence is {sequence}",
+                entry.sequence
+            );
+            return Err(report_error("H-RELEASE", why));
+        }
+        if let Some(missing) = offered.iter().find(|cohort| !entry.cohorts.contains_key(*cohort)) {
+            return Err(report_error(
+                "H-COHORT",
+                format!("the health report says nothing about the cohort {missing}, which is offered {named}"),
+            ));
+        }
+        for (cohort, counts) in &entry.cohorts {
+            let Counts { installed, confirmed, rolled_back, .. } = counts;
+            if confirmed.saturating_add(*rolled_back) > *installed {
+                return Err(report_error(
+                    "H-COUNTS",
+                    format!(
+                        "in the cohort {cohort}, {confirmed} devices confirmed and {rolled_back} rolled back, which is more than the {installed} that installed it"
+                    ),
+                ));
+            }
+        }
+        Ok(Self {
+            at: document.at,
+            cohorts: entry.cohorts,
+            source: source.to_string(),
+            sha256: Digest::of(&bytes),
+            bytes,
+        })
+    }
+
+    /// Holds the report against policy: each cohort, and all of them together.
+    pub fn judge(&self, policy: &HealthPolicy) -> Verdict {
+        let all = self.cohorts.values().fold(Counts::default(), |all, counts| all.plus(*counts));
+        let cohorts = self.cohorts.iter().map(|(name, counts)| (Some(name), counts));
+        let mut findings: Vec<Finding> =
+            cohorts.chain([(None, &all)]).flat_map(|(cohort, counts)| exceeded(cohort, counts, policy)).collect();
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.action));
+        let action = findings.first().map_or(Action::Renew, |finding| finding.action);
+        Verdict { action, findings, all }
+    }
+
+    /// What the ledger keeps of the report; the report itself lies beside the release's record.
+    pub(super) fn evidence(&self, verdict: &Verdict) -> Value {
+        let findings: Vec<String> =
+            verdict.findings.iter().map(|finding| format!("{}: {finding}", finding.rule)).collect();
+        let mut evidence = Map::from_iter([
+            ("at".to_owned(), json!(time::format(self.at))),
+            ("sha256".to_owned(), json!(self.sha256)),
+            ("source".to_owned(), json!(clean(&self.source))),
+            ("installed".to_owned(), json!(verdict.all.installed)),
+            ("confirmed".to_owned(), json!(verdict.all.confirmed)),
+            ("failed".to_owned(), json!(verdict.all.failed)),
+            ("rolled_back".to_owned(), json!(verdict.all.rolled_back)),
+        ]);
+        if !findings.is_empty() {
+            evidence.insert("findings".into(), json!(findings));
+        }
+        evidence.into()
+    }
+}
+
+fn exceeded(cohort: Option<&Name>, counts: &Counts, policy: &HealthPolicy) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut hold = |rule, count: u64, of: u64, share: fn(&Thresholds) -> Option<u32>| {
+        if counts.tried() < policy.min_sample || of == 0 {
+            return;
+        }
+        for (action, thresholds) in [(Action::Withdraw, &policy.withdraw), (Action::Pause, &policy.pause)] {
+            if let Some(limit) = share(thresholds)
+                && u128::from(count) * 1_000_000 > u128::from(of) * u128::from(limit)
+            {
+                findings.push(Finding { rule, cohort: cohort.cloned(), count, of, limit, action });
+                return;
+            }
+        }
+    };
+    hold("H-FAILED", counts.failed, counts.tried(), |thresholds| thresholds.failed);
+    hold("H-ROLLED-BACK", counts.rolled_back, counts.installed, |thresholds| thresholds.rolled_back);
+    findings
+}
+
+fn report_error(rule: &'static str, why: String) -> Error {
+    Error::refused(why)
+        .rule(rule)
+        .remedy("the form of the report is described in docs/rollout.md; until it is good, the rollout is not renewed and stops by itself")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> HealthPolicy {
+        toml::from_str(
+            "min_sample = 50\nmax_age = \"1h\"\npause = { failed = \"2%\", rolled_back = \"1%\" }\nwithdraw = { rolled_back = \"5%\" }",
+        )
+        .unwrap()
+    }
+
+    fn id() -> ReleaseId {
+        let version = semver::Version::new(1, 2, 0);
+        ReleaseId { channel: "stable".parse().unwrap(), product: "os".parse().unwrap(), version }
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000, 0).unwrap()
+    }
+
+    fn report(counts: [u64; 4]) -> Value {
+        let [installed, confirmed, failed, rolled_back] = counts;
+        json!({"schema": 1, "at": time::format(now()), "by": "a newer job", "releases": [{
+            "release": "stable/os/1.2.0", "sequence": 12, "cohorts": {
+                "canary": {"installed": installed, "confirmed": confirmed, "failed": failed, "rolled_back": rolled_back}}}]})
+    }
+
+    fn parse(bytes: &[u8], at: DateTime<Utc>) -> Result<Health> {
+        let offered = ["canary".parse().unwrap()];
+        Health::parse(bytes.to_vec(), &Source::Input, (&id(), 12), &offered, &policy(), at)
+    }
+
+    fn verdict(counts: [u64; 4]) -> (Action, Vec<&'static str>) {
+        let verdict = parse(report(counts).to_string().as_bytes(), now()).unwrap().judge(&policy());
+        // Once for the cohort, once for all.
+        (verdict.action, verdict.findings.iter().filter(|f| f.cohort.is_some()).map(|f| f.rule).collect())
+    }
+
+    #[test]
+    fn thresholds_hold_from_the_first_device_beyond_them() {
+        for (counts, action, rules) in [
+            ([0, 0, 0, 0], Action::Renew, &[][..]),
+            // Too few to say anything.
+            ([40, 0, 9, 40], Action::Renew, &[]),
+            ([40, 0, 10, 0], Action::Pause, &["H-FAILED"]),
+            // Exactly at the limits.
+            ([98, 97, 2, 0], Action::Renew, &[]),
+            ([97, 97, 3, 0], Action::Pause, &["H-FAILED"]),
+            ([100, 0, 0, 1], Action::Renew, &[]),
+            ([100, 0, 0, 2], Action::Pause, &["H-ROLLED-BACK"]),
+            ([100, 0, 0, 5], Action::Pause, &["H-ROLLED-BACK"]),
+            ([100, 0, 0, 6], Action::Withdraw, &["H-ROLLED-BACK"]),
+            ([100, 0, 50, 6], Action::Withdraw, &["H-ROLLED-BACK", "H-FAILED"]),
+            // Nobody could even start it. There is no threshold at which failures withdraw.
+            ([0, 0, 60, 0], Action::Pause, &["H-FAILED"]),
+            ([u64::MAX, 0, u64::MAX, 0], Action::Pause, &["H-FAILED"]),
+        ] {
+            assert_eq!(verdict(counts), (action, rules.to_vec()), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn cohorts_too_small_to_judge_are_judged_together() {
+        let mut value = report([40, 0, 0, 2]);
+        value["releases"][0]["cohorts"]["early"] = value["releases"][0]["cohorts"]["canary"].clone();
+        let verdict = parse(value.to_string().as_bytes(), now()).unwrap().judge(&policy());
+        assert_eq!(verdict.action, Action::Pause);
+        assert_eq!(
+            verdict.findings[0].to_string(),
+            "4 of 80 devices of all cohorts (5%) went back from it, and policy.toml allows 1%"
+        );
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_relied_on_is_refused_by_name() {
+        let edit = |pointer: &str, to: Value| {
+            let mut value = report([1, 1, 0, 0]);
+            *value.pointer_mut(pointer).unwrap() = to;
+            value.to_string()
+        };
+        let whole = report([1, 1, 0, 0]).to_string();
+        let twice = whole.replace("\"schema\":1", "\"schema\":1,\"schema\":1");
+        let lacking = whole.replace("\"failed\":0,", "");
+        for (text, rule) in [
+            ("", "H-REPORT"),
+            (&*twice, "H-REPORT"),
+            (&lacking, "H-REPORT"),
+            (&edit("/schema", json!(2)), "H-REPORT"),
+            (&edit("/at", json!("yesterday")), "H-REPORT"),
+            (&edit("/releases/0/cohorts/canary/failed", json!(-1)), "H-REPORT"),
+            (&edit("/releases/0/release", json!("stable/os/1.1.0")), "H-RELEASE"),
+            (&edit("/releases/0/sequence", json!(11)), "H-RELEASE"),
+            (&edit("/releases/0/cohorts", json!({})), "H-COHORT"),
+            (&edit("/releases/0/cohorts/canary/rolled_back", json!(1)), "H-COUNTS"),
+        ] {
+            let error = parse(text.as_bytes(), now()).unwrap_err();
+            assert_eq!(error.rule_id(), Some(rule), "{text}: {error}");
+        }
+        assert!(parse(whole.as_bytes(), now() + TimeDelta::hours(1)).is_ok());
+        for late in [TimeDelta::seconds(3601), TimeDelta::minutes(-6)] {
+            assert_eq!(parse(whole.as_bytes(), now() + late).unwrap_err().rule_id(), Some("H-AGE"));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_program_has_a_time_limit_and_bounded_output() {
+        let fetch = |script: &str| {
+            let policy = HealthPolicy { timeout: "1s".parse().unwrap(), ..policy() };
+            Source::Command(["sh", "-c", script].map(str::to_owned).into()).fetch(&id(), 12, &policy)
+        };
+        let told = fetch("echo $TIDEGATE_RELEASE $TIDEGATE_SEQUENCE").unwrap();
+        assert_eq!(String::from_utf8(told).unwrap(), "stable/os/1.2.0 12\n");
+        for (script, says) in [
+            ("sleep 60", "killed, because it took longer than 1"),
+            ("echo no devices >&2; exit 4", "exit code 4: no devices"),
+            ("head -c 200000 /dev/zero", "prints 65536 bytes or more"),
+        ] {
+            let error = fetch(script).unwrap_err();
+            assert_eq!(error.rule_id(), Some("H-COMMAND"), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn sources_are_told_apart() {
+        let source = |text: &str| text.parse::<Source>();
+        assert_eq!(source("health.json").unwrap(), Source::File("health.json".into()));
+        assert_eq!(source("-").unwrap(), Source::Input);
+        let words = ["./health", "--all"].map(str::to_owned).into();
+        assert_eq!(source("command:./health --all").unwrap(), Source::Command(words));
+        assert!(source("command: ").is_err());
+    }
+}

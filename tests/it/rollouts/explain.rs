@@ -1,0 +1,245 @@
+//! Publisher and device explain alike, to the letter; and a fleet is explained as its devices are.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
+use serde_json::json;
+use tidegate::metadata::Repository;
+use tidegate::rollout::fleet::{Fleet as Devices, Scope};
+use tidegate::rollout::{Explainer, RampRequest};
+use tidegate_client::clock::StubClock;
+use tidegate_client::device::{Check, Device};
+use tidegate_client::file::url_of;
+use tidegate_client::model::decision::{Outcome, Profile};
+use tidegate_client::model::facts::FactValue;
+use tidegate_client::model::time;
+use tidegate_client::updater::Repository as Published;
+
+use crate::support::chance::Chance;
+use crate::support::fleet::lay_out_folder;
+use crate::support::{Fleet, Forge, skip};
+
+/// What the device's program prints of a check.
+fn text(check: &Check) -> String {
+    let explanations = check.on_the_way_to.iter().chain([&check.explanation]).map(ToString::to_string);
+    explanations.collect::<Vec<_>>().join("\n")
+}
+
+/// In four parts, 10,000 devices under 100 policies.
+#[test]
+fn devices_and_the_publisher_give_the_same_answers_1() {
+    same_answers(7);
+}
+
+#[test]
+fn devices_and_the_publisher_give_the_same_answers_2() {
+    same_answers(8);
+}
+
+#[test]
+fn devices_and_the_publisher_give_the_same_answers_3() {
+    same_answers(11);
+}
+
+#[test]
+fn devices_and_the_publisher_give_the_same_answers_4() {
+    same_answers(10);
+}
+
+/// 2,500 devices under 25 policies, each asked by its own code and by the publisher's.
+fn same_answers(seed: u64) {
+    let mut chance = Chance::new(seed);
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut asked = 0;
+    for _ in 0..25 {
+        let policy = chance.policy(now);
+        let lifetimes: Vec<TimeDelta> = policy
+            .map
+            .cohorts()
+            .iter()
+            .map(|_| TimeDelta::hours(1 + i64::try_from(chance.below(200)).unwrap()))
+            .collect();
+        let forge = Forge::of_policy(&policy, &lifetimes);
+        let repository = Repository::open(forge.dir()).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        lay_out_folder(forge.dir(), &repository, &place.path().join("site"));
+        let url = url_of(&place.path().join("site")).unwrap();
+        let mut explainer = Explainer::new(forge.dir(), &repository, now + TimeDelta::minutes(30));
+        for number in 0..100 {
+            let profile = chance.device(number);
+            // One folder for all: what devices keep there is public.
+            let mut device = Device::builder()
+                .root(forge.root())
+                .repository(Published::at(&url))
+                .state_dir(place.path().join("state"))
+                .id(profile.id.clone())
+                .channel(profile.channel.clone())
+                .product(profile.product.clone())
+                .hardware(profile.hardware.clone())
+                .factory(profile.installed.version.clone(), profile.installed.sequence)
+                .facts(profile.own_facts.clone())
+                .clock(StubClock::at(now + TimeDelta::minutes(30)))
+                .open()
+                .unwrap();
+            let at = chance.instant(now);
+            let theirs = device.explain(None, Some(at)).unwrap();
+            let ours = explainer.explain(&profile, &[], at).unwrap();
+            assert_eq!(ours.to_string(), text(&theirs));
+            assert_eq!(
+                serde_json::to_string(&(&ours.explanation, &ours.on_the_way_to)).unwrap(),
+                serde_json::to_string(&(&theirs.explanation, &theirs.on_the_way_to)).unwrap()
+            );
+            asked += 1;
+            let kind = match ours.explanation.decision.outcome {
+                Outcome::Install { .. } if ours.on_the_way_to.is_empty() => "install",
+                Outcome::Install { .. } => "install a bridge",
+                Outcome::Bridge { .. } => "never: bridges are followed",
+                Outcome::UpToDate { .. } => "up to date",
+                Outcome::Wait { .. } => "wait",
+                Outcome::NotEligible { .. } => "not eligible",
+                Outcome::Refuse { .. } => "refuse",
+                Outcome::NoOffer { .. } => "no offer",
+            };
+            *kinds.entry(kind).or_default() += 1;
+        }
+    }
+    assert_eq!(asked, 2_500);
+    let all = ["install", "install a bridge", "no offer", "not eligible", "up to date", "wait"];
+    assert_eq!(kinds.keys().copied().collect::<Vec<_>>(), all, "{kinds:?}");
+}
+
+#[test]
+fn a_fleet_is_explained_as_each_of_its_devices_is() {
+    let mut chance = Chance::new(8);
+    let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+    for _ in 0..10 {
+        let policy = chance.policy(now);
+        let lifetimes = vec![TimeDelta::hours(60); policy.map.cohorts().len()];
+        let forge = Forge::of_policy(&policy, &lifetimes);
+        let repository = Repository::open(forge.dir()).unwrap();
+        let profiles: Vec<Profile> = (0..200).map(|number| chance.device(number)).collect();
+        let csv = forge.dir().join("fleet.csv");
+        fs::write(&csv, written(&profiles)).unwrap();
+        let at = chance.instant(now);
+        let mut explainer = Explainer::new(forge.dir(), &repository, now);
+        let scope = Scope { product: "os".parse().ok(), channel: "stable".parse().ok(), facts: None };
+        let answer = explainer.explain_fleet(&mut Devices::csv(&csv, scope).unwrap(), at, |_| ()).unwrap();
+        assert_eq!(answer.devices, 200);
+
+        let mut expected: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for profile in &profiles {
+            let explanation = explainer.explain(profile, &[], at).unwrap().explanation;
+            let kind =
+                serde_json::to_value(&explanation.decision.outcome).unwrap()["kind"].as_str().unwrap().to_owned();
+            *expected.entry((kind, explanation.cohort.cohort.to_string())).or_default() += 1;
+        }
+        let mut counted: BTreeMap<(String, String), u64> = BTreeMap::new();
+        for group in &answer.groups {
+            assert_eq!(group.devices, group.cohorts.values().sum::<u64>());
+            for (cohort, count) in &group.cohorts {
+                *counted.entry((group.reason.outcome.clone(), cohort.to_string())).or_default() += count;
+            }
+            // The device that is named as an example is one.
+            let example = profiles.iter().find(|profile| profile.id == group.example).unwrap();
+            let outcome = explainer.explain(example, &[], at).unwrap().explanation.decision.outcome;
+            assert_eq!(serde_json::to_value(outcome).unwrap()["kind"], group.reason.outcome);
+        }
+        assert_eq!(counted, expected);
+    }
+}
+
+/// Devices by chance as CSV.
+fn written(profiles: &[Profile]) -> String {
+    let mut csv = "id,hardware,version,sequence,group,ram-mb,battery\n".to_owned();
+    for Profile { id, hardware, installed, own_facts, .. } in profiles {
+        let fact = |name: &str| match own_facts.value(&name.parse().unwrap()) {
+            Some(FactValue::Text(text)) => text.clone(),
+            Some(value) => value.to_string(),
+            None => String::new(),
+        };
+        let (group, ram, battery) = (fact("group"), fact("ram-mb"), fact("battery"));
+        writeln!(csv, "{id},{hardware},{},{},\"{group}\",{ram},{battery}", installed.version, installed.sequence)
+            .unwrap();
+    }
+    csv
+}
+
+/// Whether a program was built after its sources were written: this package's tests do not build the other's program.
+fn is_current(program: &Path) -> bool {
+    let written = |path: &Path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("client/src")];
+    let mut newest = None;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                newest = newest.max(written(&path));
+            }
+        }
+    }
+    written(program).is_some_and(|built| Some(built) >= newest)
+}
+
+#[test]
+fn the_two_programs_print_the_same() {
+    let publisher = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    let device = publisher.with_file_name("tidegate-device");
+    if !is_current(&device) {
+        return skip(
+            "tidegate-device is not there, or older than its sources: cargo build -p tidegate-client --features cli",
+        );
+    }
+    let begun = Utc::now().trunc_subsecs(0) - TimeDelta::hours(72);
+    let mut fleet = Fleet::shaped_at(begun, |_, text| text);
+    let site = fleet.dir.path().join("site");
+    fleet.release("1.0.0", |_| ());
+    let spec = fleet.release("1.1.0", |new| {
+        new.upgrade_from = Some(">=1.0.0".parse().unwrap());
+        new.eligibility = Some(serde_json::from_str(r#"{"fact": "ram-mb", "ge": 512}"#).unwrap());
+    });
+    fleet.start(&spec);
+    fleet.pass(49);
+    let ramp = RampRequest { span: Some("48h".parse().unwrap()), ..RampRequest::default() };
+    fleet.step(&spec, |desk, ring| desk.advance(ramp, ring, "tester")).unwrap();
+    fleet.pass(22);
+    fleet.nightly(&site);
+
+    let mut kinds = std::collections::BTreeSet::new();
+    for number in 0..24 {
+        let id = format!("device-{number}");
+        let hardware = if number % 6 == 5 { "board-b" } else { "board-a" };
+        let version = if number % 2 == 0 { "1.0.0" } else { "0.9.0" };
+        let at = time::format(fleet.now + TimeDelta::hours(if number % 5 == 4 { 90 } else { i64::from(number) }));
+        let facts = if number % 4 == 3 { json!({"group": "lab"}) } else { json!({"ram-mb": 1024, "group": "field"}) };
+        let file = fleet.dir.path().join("device.json");
+        let described = json!({"id": id, "product": "os", "channel": "stable", "hardware": hardware, "version": version, "facts": facts});
+        fs::write(&file, described.to_string()).unwrap();
+        let mut ours = Command::new(publisher);
+        ours.arg("-C").arg(fleet.path()).arg("explain").arg("--device").arg(&file).args(["--at", &at]);
+        let mut theirs = Command::new(&device);
+        theirs.arg("--root").arg(fleet.path().join("metadata/1.root.json")).arg("--repository").arg(&site);
+        theirs.arg("--state-dir").arg(fleet.dir.path().join("state"));
+        theirs.args(["--device-id", &id, "--channel", "stable", "--product", "os", "--hardware", hardware]);
+        theirs.args(["--factory-version", version, "explain", "--at", &at]);
+        for (name, value) in facts.as_object().unwrap() {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            theirs.args(["--fact", &format!("{name}={value}")]);
+        }
+        let [ours, theirs] = [ours, theirs].map(|mut command| {
+            let out = command.stdin(Stdio::null()).output().unwrap();
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            String::from_utf8(out.stdout).unwrap()
+        });
+        assert_eq!(ours, theirs);
+        let decision = ours.lines().last().unwrap().split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+        kinds.insert(decision.split(':').next().unwrap().to_owned());
+    }
+    assert!(kinds.len() >= 4, "{kinds:?}");
+}

@@ -1,0 +1,277 @@
+//! The dead man's switch, over simulated days: a health job that does its work, finds something, lies, or dies.
+
+use std::fs;
+use std::path::PathBuf;
+
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use tidegate::Error;
+use tidegate::release::record::ReleaseSpec;
+use tidegate::release::{Ledger, State};
+use tidegate::rollout::health::{Action, Health, Source, Verdict};
+use tidegate::rollout::{CohortStanding, explain};
+use tidegate_client::model::decision::{Outcome, Profile};
+use tidegate_client::model::time;
+
+use crate::support::Fleet;
+use crate::support::fleet::{lay_out, named, rule};
+
+/// A rollout that goes unattended for a day at most, with a health job and devices.
+struct Job {
+    fleet: Fleet,
+    spec: ReleaseSpec,
+    site: PathBuf,
+}
+
+impl Job {
+    fn new() -> Self {
+        let fleet = Fleet::shaped(|name, text| match name {
+            "policy.toml" => text.replace("max_unattended = \"72h\"", "max_unattended = \"24h\""),
+            _ => text,
+        });
+        let site = fleet.dir.path().join("site");
+        let spec = fleet.release("1.0.0", |_| ());
+        fleet.start(&spec);
+        lay_out(&fleet, &site);
+        Self { fleet, spec, site }
+    }
+
+    /// The job runs: counts of the canary are installed, confirmed, failed, rolled back.
+    fn run(&self, canary: [u64; 4]) -> Result<Verdict, Error> {
+        self.run_with(&self.report(canary))
+    }
+
+    fn run_with(&self, report: &Value) -> Result<Verdict, Error> {
+        let file = self.fleet.dir.path().join("health.json");
+        fs::write(&file, report.to_string()).unwrap();
+        let source = Source::File(file);
+        self.fleet.step(&self.spec, |desk, ring| {
+            let policy = desk.health_policy()?.clone();
+            let id = desk.record().id();
+            let bytes = source.fetch(&id, 1, &policy)?;
+            let health = Health::parse(bytes, &source, (&id, 1), &desk.offered(), &policy, self.fleet.now)?;
+            desk.renew_by_health(&health, ring, "job").map(|(verdict, _)| verdict)
+        })
+    }
+
+    fn report(&self, canary: [u64; 4]) -> Value {
+        let counts = |[installed, confirmed, failed, rolled_back]: [u64; 4]| json!({"installed": installed, "confirmed": confirmed, "failed": failed, "rolled_back": rolled_back});
+        let cohorts: serde_json::Map<String, Value> = self
+            .standings()
+            .into_iter()
+            .filter(|standing| standing.has(1))
+            .map(|standing| {
+                let canary = if standing.cohort.as_str() == "canary" { canary } else { [9, 9, 0, 0] };
+                (standing.cohort.to_string(), counts(canary))
+            })
+            .collect();
+        json!({"schema": 1, "at": time::format(self.fleet.now),
+            "releases": [{"release": "stable/os/1.0.0", "sequence": 1, "cohorts": cohorts}]})
+    }
+
+    fn standings(&self) -> Vec<CohortStanding> {
+        self.fleet.step(&self.spec, |desk, _| Ok(desk.standings().to_vec())).unwrap()
+    }
+
+    fn state(&self) -> (State, bool) {
+        let record = self.spec.find(&self.fleet.path()).unwrap();
+        (record.state, record.paused)
+    }
+
+    /// A device of this cohort.
+    fn device_of(&self, cohort: &str) -> Profile {
+        let (workspace, _) = self.fleet.open();
+        let repository = workspace.repository().unwrap();
+        let of = |number: u32| {
+            let profile = Fleet::profile(&format!("device-{number}"), "stable", "os", "board-a");
+            let answer = explain(workspace.dir(), &repository, &profile, self.fleet.now).unwrap();
+            (answer.explanation.cohort.cohort.as_str() == cohort).then_some(profile)
+        };
+        (0..).find_map(of).unwrap()
+    }
+
+    /// What a device says tonight.
+    fn asks(&self, profile: &Profile) -> Outcome {
+        self.fleet.nightly(&self.site);
+        self.fleet.device(&self.site, profile).check().unwrap().explanation.decision.outcome
+    }
+
+    fn ledger(&self) -> Vec<tidegate::release::ledger::Entry> {
+        Ledger::open(&self.fleet.path()).unwrap().entries().to_vec()
+    }
+}
+
+#[test]
+fn while_the_job_lives_the_rollout_does_and_when_it_dies_the_rollout_stops_by_itself() {
+    let mut job = Job::new();
+    let device = job.device_of("canary");
+    for day in 0..5 {
+        assert!(matches!(job.asks(&device), Outcome::Install { .. }), "day {day}");
+        for _ in 0..2 {
+            job.fleet.pass(12);
+            assert_eq!(job.run([200, 198, 2, 1]).unwrap().action, Action::Renew);
+        }
+    }
+    let last = job.ledger().last().unwrap().clone();
+    assert_eq!((last.event.as_str(), last.actor.as_str()), ("renew", "job"));
+    assert_eq!(last.evidence["health"]["installed"], 209);
+    let kept = fs::read(job.fleet.path().join("releases/stable/os/1.0.0/health.json")).unwrap();
+    let sha256 = tidegate_client::model::digest::Digest::of(&kept).to_string();
+    assert_eq!(last.evidence["health"]["sha256"], sha256, "what the ledger names is there");
+
+    // The job dies. Nobody else does anything but the nightly refresh.
+    job.fleet.pass(23);
+    assert!(matches!(job.asks(&device), Outcome::Install { .. }));
+    job.fleet.pass(2);
+    let outcome = job.asks(&device);
+    let Outcome::NoOffer { why } = &outcome else { panic!("{outcome}") };
+    assert!(why.contains("nobody renews this rollout"), "{why}");
+    assert_eq!(job.state(), (State::Limited, false), "nobody had to do anything");
+
+    // It comes back, and with it the rollout.
+    job.fleet.pass(100);
+    assert_eq!(job.run([200, 198, 2, 1]).unwrap().action, Action::Renew);
+    assert!(matches!(job.asks(&device), Outcome::Install { .. }));
+}
+
+#[test]
+fn a_ramp_goes_on_from_where_it_stopped_when_nobody_looked() {
+    let mut job = Job::new();
+    job.fleet.pass(20);
+    job.run([200, 198, 0, 0]).unwrap();
+    job.fleet.pass(20);
+    job.run([200, 198, 0, 0]).unwrap();
+    job.fleet.pass(8);
+    let early = |job: &Job| named(&job.standings(), "early").clone();
+    job.fleet.advance(&job.spec, 48).unwrap();
+    let ramp = early(&job).assignment.unwrap().ramp.unwrap();
+    let begun = job.fleet.now;
+    // Nobody comes for a week. The ramp got as far as 24 of its 48 hours.
+    job.fleet.pass(24 * 7);
+    assert_eq!(early(&job).exposed(job.fleet.now), 500_000);
+    job.run([200, 198, 0, 0]).unwrap();
+    let moved = early(&job).assignment.unwrap().ramp.unwrap();
+    assert_eq!(moved.exposure(job.fleet.now), ramp.exposure(begun + TimeDelta::hours(24)), "no leap");
+    assert_eq!(moved.end() - ramp.end(), TimeDelta::days(6));
+}
+
+#[test]
+fn what_was_stopped_does_not_go_on_into_a_freeze() {
+    let mut fleet = Fleet::shaped(|name, text| match name {
+        // From the fifth day on.
+        "policy.toml" => {
+            format!("{text}\n[[freeze]]\nfrom = \"2026-11-30\"\nuntil = \"2026-12-02\"\nreason = \"an audit\"\n")
+        }
+        _ => text,
+    });
+    let spec = fleet.release("1.0.0", |_| ());
+    fleet.start(&spec);
+    fleet.pass(48);
+    fleet.advance(&spec, 48).unwrap();
+    // Paused for a day, the ramp that would have ended in time no longer does.
+    fleet.pass(24);
+    fleet.step(&spec, |desk, ring| desk.pause(ring, "tester", None)).unwrap();
+    fleet.pass(25);
+    let before = fleet.metadata();
+    let resume = |fleet: &Fleet| fleet.step(&spec, |desk, ring| desk.resume(ring, "tester"));
+    let error = resume(&fleet).unwrap_err();
+    assert_eq!(error.rule_id(), Some("R-FREEZE"));
+    assert!(error.to_string().contains("run into a freeze that begins at 2026-11-30"), "{error}");
+    assert_eq!(fleet.metadata(), before, "nothing half done");
+    fleet.pass(24 * 4);
+    resume(&fleet).unwrap();
+
+    // Nobody looks after it for so long that it stops; a freeze that was added meanwhile holds it back.
+    let policy = fleet.path().join("policy.toml");
+    let text = fs::read_to_string(&policy).unwrap();
+    fs::write(&policy, text.replace("2026-11-30", "2026-12-05").replace("2026-12-02", "2026-12-20")).unwrap();
+    let renew = |fleet: &Fleet| fleet.step(&spec, |desk, ring| desk.renew(ring, "tester"));
+    renew(&fleet).unwrap();
+    fleet.pass(24 * 5);
+    assert_eq!(rule(renew(&fleet)), "R-FREEZE");
+    fleet.pass(24 * 14);
+    renew(&fleet).unwrap();
+}
+
+#[test]
+fn failures_pause_the_rollout_and_worse_ones_withdraw_the_release() {
+    let mut job = Job::new();
+    let device = job.device_of("canary");
+    job.fleet.pass(12);
+    let verdict = job.run([200, 190, 3, 5]).unwrap();
+    assert_eq!((verdict.action, verdict.findings[0].rule), (Action::Pause, "H-ROLLED-BACK"));
+    assert_eq!(job.state(), (State::Limited, true));
+    let outcome = job.asks(&device);
+    assert!(matches!(&outcome, Outcome::Wait { until: None, .. }), "{outcome}");
+    let entry = job.ledger().into_iter().rev().find(|entry| entry.event == "pause").unwrap();
+    assert_eq!(
+        entry.evidence["reason"],
+        "H-ROLLED-BACK: 5 of 200 devices of the cohort canary (2.5%) went back from it, and policy.toml allows 2%"
+    );
+    assert_eq!(entry.evidence["health"]["rolled_back"], 5);
+
+    // Well again: but whoever resumes it is a person.
+    job.fleet.pass(1);
+    assert_eq!(rule(job.run([200, 199, 0, 0])), "R-PAUSED");
+    // Still ill: nothing more to do.
+    let before = job.ledger().len();
+    assert_eq!(job.run([200, 190, 3, 5]).unwrap().action, Action::Pause);
+    assert_eq!(job.ledger().len(), before);
+    // Much worse, although it is paused.
+    assert_eq!(job.run([200, 100, 3, 30]).unwrap().action, Action::Withdraw);
+    assert_eq!(job.state(), (State::Withdrawn, false));
+    let outcome = job.asks(&device);
+    assert!(matches!(&outcome, Outcome::NoOffer { .. }), "{outcome}");
+    assert_eq!(job.ledger().into_iter().rev().find(|entry| entry.event == "withdraw").unwrap().actor, "job");
+}
+
+#[test]
+fn a_report_that_cannot_be_relied_on_changes_nothing() {
+    let mut job = Job::new();
+    job.fleet.pass(12);
+    let (metadata, ledger) = (job.fleet.metadata(), job.ledger().len());
+    let edited = |pointer: &str, to: Value| {
+        let mut report = job.report([200, 199, 0, 0]);
+        *report.pointer_mut(pointer).unwrap() = to;
+        report
+    };
+    for (report, expected) in [
+        (edited("/at", json!(time::format(job.fleet.now - TimeDelta::hours(2)))), "H-AGE"),
+        (edited("/releases/0/cohorts", json!({})), "H-COHORT"),
+        (edited("/releases", json!([])), "H-RELEASE"),
+        (edited("/releases/0/cohorts/canary", json!({"installed": 1})), "H-REPORT"),
+        (json!("well"), "H-REPORT"),
+    ] {
+        assert_eq!(rule(job.run_with(&report)), expected);
+    }
+    assert_eq!((job.fleet.metadata(), job.ledger().len()), (metadata, ledger));
+}
+
+#[test]
+fn policy_can_take_a_report_for_every_renewal_and_what_can_stop_nothing_is_refused() {
+    let fleet = Fleet::shaped(|name, text| match name {
+        "policy.toml" => text.replace("required = false", "required = true"),
+        _ => text,
+    });
+    let spec = fleet.release("1.0.0", |_| ());
+    fleet.start(&spec);
+    assert_eq!(rule(fleet.step(&spec, |desk, ring| desk.renew(ring, "tester"))), "R-HEALTH");
+
+    let text = fs::read_to_string(fleet.path().join("policy.toml")).unwrap();
+    for (from, to, says) in [
+        ("min_sample = 50", "min_sample = 0", "health.min_sample"),
+        ("max_age = \"1h\"", "max_age = \"0\"", "health.max_age"),
+        ("failed = \"20%\"", "failed = \"1%\"", "health.withdraw.failed: 1% is less than the 5% that pause it"),
+        ("pause = {", "paws = {", "paws"),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let error = tidegate::config::Policy::parse(text.replace(from, to).as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    let none: String = text
+        .lines()
+        .filter(|line| !line.starts_with("pause =") && !line.starts_with("withdraw ="))
+        .fold(String::new(), |text, line| text + line + "\n");
+    let error = tidegate::config::Policy::parse(none.as_bytes()).unwrap_err();
+    assert!(error.to_string().contains("nothing would ever stop a rollout"), "{error}");
+}

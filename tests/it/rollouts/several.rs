@@ -1,0 +1,171 @@
+//! Several releases in flight: on one channel, of several products, on several channels, for several kinds of hardware.
+
+use tidegate::release::State;
+use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
+use tidegate::rollout::{CohortStanding, RampRequest, explain};
+use tidegate_client::model::decision::Outcome;
+
+use crate::support::Fleet;
+use crate::support::fleet::{lay_out, named, rule};
+
+/// Two channels, two products.
+fn wide() -> Fleet {
+    Fleet::shaped(|name, text| match name {
+        "tidegate.toml" => {
+            let text = text.replace("products = [\"os\"]", "products = [\"os\", \"app\"]");
+            let from = text.find("[channels.stable.release]").unwrap();
+            let until = from + text[from..].find("\n# How objects").unwrap();
+            let beta = text[from..until].replace("channels.stable", "channels.beta");
+            format!("{}{beta}\n{}", &text[..from], &text[from..])
+        }
+        "cohorts.toml" => {
+            let beta = "[beta]\nsalt = \"00000000000000000000000000000000\"\n\n[[beta.cohort]]\nname = \"everyone\"\nshare = \"100%\"\n";
+            format!("{text}\n{beta}")
+        }
+        "policy.toml" => text.replace("max_unattended = \"72h\"", "max_unattended = \"24h\""),
+        _ => text,
+    })
+}
+
+fn standings(fleet: &Fleet, spec: &ReleaseSpec) -> Vec<CohortStanding> {
+    fleet.step(spec, |desk, _| Ok(desk.standings().to_vec())).unwrap()
+}
+
+#[test]
+fn channels_products_and_hardware_go_their_own_ways_at_once() {
+    let mut fleet = wide();
+    let os = fleet.release("stable/os/1.0.0", |_| ());
+    let app = fleet.release("stable/app/7.0.0", |_| ());
+    let beta = fleet.release("beta/os/2.0.0", |_| ());
+    fleet.start(&os);
+    fleet.pass(12);
+    fleet.start(&app);
+    let ramp = RampRequest { span: Some("12h".parse().unwrap()), ..RampRequest::default() };
+    fleet.step(&beta, |desk, ring| desk.start(ramp, ring, "tester")).unwrap();
+    fleet.pass(12);
+    for spec in [&os, &app, &beta] {
+        fleet.step(spec, |desk, ring| desk.renew(ring, "tester")).unwrap();
+    }
+    fleet.pass(12);
+    fleet.step(&app, |desk, ring| desk.pause(ring, "tester", None)).unwrap();
+
+    let site = fleet.dir.path().join("site");
+    lay_out(&fleet, &site);
+    let (workspace, _) = fleet.open();
+    let repository = workspace.repository().unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    for number in 0..120 {
+        let channel = if number % 4 == 0 { "beta" } else { "stable" };
+        let product = if number % 2 == 0 { "os" } else { "app" };
+        let hardware = if number % 5 == 0 { "board-b" } else { "board-a" };
+        let mut profile = Fleet::profile(&format!("device-{number}"), channel, product, hardware);
+        if number % 3 == 0 {
+            profile.own_facts.insert("group".parse().unwrap(), "lab".into());
+        }
+        let ours = explain(workspace.dir(), &repository, &profile, fleet.now).unwrap().explanation;
+        let theirs = fleet.device(&site, &profile).check().unwrap().explanation;
+        assert_eq!(ours.to_string(), theirs.to_string());
+        let outcome = match theirs.decision.outcome {
+            Outcome::Install { release, .. } => format!("installs {release}"),
+            Outcome::Wait { .. } => "waits".into(),
+            Outcome::NotEligible { .. } => "is of other hardware".into(),
+            Outcome::NoOffer { .. } => "is offered nothing".into(),
+            other => other.to_string(),
+        };
+        seen.insert(format!("{channel} {product} {outcome}"));
+    }
+    for expected in [
+        "beta os installs 2.0.0",
+        "beta os is of other hardware",
+        "stable app waits",
+        "stable app is offered nothing",
+        "stable os installs 1.0.0",
+        "stable os is offered nothing",
+    ] {
+        assert!(seen.contains(expected), "{expected}: {seen:?}");
+    }
+}
+
+#[test]
+fn whoever_looks_after_one_release_does_not_keep_another_alive() {
+    let mut fleet = wide();
+    let os = fleet.release("stable/os/1.0.0", |_| ());
+    let app = fleet.release("stable/app/7.0.0", |_| ());
+    fleet.start(&os);
+    fleet.start(&app);
+    let canary = |fleet: &Fleet, spec| named(&standings(fleet, spec), "canary").clone();
+    let deadline = canary(&fleet, &os).expires;
+    // Only the app is looked after. The role they share lives no longer than the one that nobody looks after.
+    fleet.pass(12);
+    fleet.step(&app, |desk, ring| desk.renew(ring, "tester")).unwrap();
+    assert_eq!(canary(&fleet, &app).expires, deadline);
+    // From then on the neglected one is paused, and the other goes on.
+    fleet.pass(13);
+    fleet.step(&app, |desk, ring| desk.renew(ring, "tester")).unwrap();
+    let (own, other) = (canary(&fleet, &app), canary(&fleet, &os));
+    assert!(own.expires > fleet.now && !own.assignment.unwrap().paused);
+    assert!(other.assignment.unwrap().paused);
+    let record = os.find(&fleet.path()).unwrap();
+    assert_eq!((record.state, record.paused), (State::Limited, true), "its record says so");
+    // Whoever comes to it finds it paused, and goes on.
+    assert_eq!(rule(fleet.step(&os, |desk, ring| desk.renew(ring, "tester"))), "R-PAUSED");
+    fleet.step(&os, |desk, ring| desk.resume(ring, "tester")).unwrap();
+    assert!(!canary(&fleet, &os).assignment.unwrap().paused);
+}
+
+#[test]
+fn a_security_release_outranks_the_pause_of_an_ordinary_one_and_is_validated_all_the_same() {
+    let mut fleet = Fleet::new();
+    let ordinary = fleet.release("1.0.0", |_| ());
+    fleet.start(&ordinary);
+    fleet.pass(1);
+    fleet.step(&ordinary, |desk, ring| desk.pause(ring, "tester", None)).unwrap();
+
+    let urgent = fleet.draft("1.0.1", |new| new.urgency = RecordedUrgency::Security);
+    let start = |fleet: &Fleet| fleet.step(&urgent, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    // Neither the signatures nor the validation are skipped.
+    assert_eq!(rule(start(&fleet)), "R-ORDER");
+    fleet.sign(&urgent).unwrap();
+    assert_eq!(rule(start(&fleet)), "R-ORDER");
+    assert_eq!(rule(fleet.register(&urgent)), "R-VALIDATED");
+    fleet.validate(&urgent);
+    fleet.register(&urgent).unwrap();
+    let standings = start(&fleet).unwrap().standings;
+    assert!(standings.iter().all(|standing| standing.has(2) && !standing.assignment.as_ref().unwrap().paused));
+
+    // To every device at once, whatever its cohort.
+    let site = fleet.dir.path().join("site");
+    lay_out(&fleet, &site);
+    for number in 0..20 {
+        let profile = Fleet::profile(&format!("device-{number}"), "stable", "os", "board-a");
+        let outcome = fleet.device(&site, &profile).check().unwrap().explanation.decision.outcome;
+        assert!(matches!(&outcome, Outcome::Install { release, .. } if release.to_string() == "1.0.1"), "{outcome}");
+    }
+    // The ordinary one may go on, and reaches nobody that has the newer one.
+    fleet.step(&ordinary, |desk, ring| desk.resume(ring, "tester")).unwrap();
+    fleet.pass(72);
+    assert_eq!(rule(fleet.advance(&ordinary, 24)), "R-COHORTS");
+    let outcome = fleet.step(&urgent, |desk, ring| desk.complete(ring, "tester")).unwrap();
+    assert_eq!(outcome.record.state, State::Stable);
+}
+
+#[test]
+fn every_step_beyond_policy_is_refused_by_its_rule() {
+    let mut fleet = Fleet::new();
+    let spec = fleet.release("1.0.0", |_| ());
+    let advance = |fleet: &Fleet, request| fleet.step(&spec, |desk, ring| desk.advance(request, ring, "tester"));
+    let ramp = |hours: &str| RampRequest { span: Some(hours.parse().unwrap()), ..RampRequest::default() };
+    assert_eq!(rule(advance(&fleet, ramp("24h"))), "R-ORDER");
+    fleet.start(&spec);
+    fleet.pass(47);
+    assert_eq!(rule(advance(&fleet, ramp("24h"))), "R-SOAK");
+    fleet.pass(1);
+    assert_eq!(rule(advance(&fleet, RampRequest::default())), "R-STEP");
+    assert_eq!(rule(advance(&fleet, ramp("11h"))), "R-RAMP");
+    let leap = RampRequest { span: Some("24h".parse().unwrap()), from: Some(600_000), to: None };
+    assert_eq!(rule(advance(&fleet, leap)), "R-STEP");
+    advance(&fleet, ramp("24h")).unwrap();
+    fleet.pass(30);
+    assert_eq!(rule(advance(&fleet, ramp("24h"))), "R-SOAK");
+    assert_eq!(rule(fleet.step(&spec, |desk, ring| desk.complete(ring, "tester"))), "R-COHORTS");
+}
