@@ -140,13 +140,13 @@ fn proxies_come_from_the_environment_or_the_settings() {
 #[test]
 fn bounds_on_rate_and_data_hold_downloads_back() {
     let (bench, _, server) = at_server(None);
-    // Metadata may be fetched in any case; the image may not.
+    // What a decision takes may be fetched in any case; the image may not.
     network(&bench, &json!({"allowance": {"bytes": IMAGE.len() - 1, "per": "30d"}}));
     let (code, out, err) = run(&bench, &[], &["-q", "check"]);
     assert_eq!((code, out.as_str()), (0, OFFERED), "{err}");
     let (code, out, err) = run(&bench, &[], &["-q", "install"]);
     assert_eq!(code, 1, "{out}{err}");
-    assert!(err.contains("allowance") || out.contains("allowance"), "{out}{err}");
+    assert!(err.contains("the 21 bytes that this device may fetch are used up until"), "{out}{err}");
     assert!(!bench.path("slot").exists());
     let asked = |server: &Server| {
         let heads = std::mem::take(&mut *server.heads.lock().unwrap());
