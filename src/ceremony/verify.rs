@@ -9,7 +9,7 @@ use tidegate_client::tuf::{TrustedSet, valid_signers};
 
 use super::bundle::{Bundle, RoleText};
 use crate::error::{Error, Result};
-use crate::metadata::{Document, danger_parse_unverified};
+use crate::metadata::Document;
 
 /// A bundle that follows from a given root, and what it takes to finish it.
 #[derive(Debug, Clone)]
@@ -176,7 +176,8 @@ pub fn verify(bundle: &Bundle, anchor: &[u8]) -> Result<Verified> {
 
 /// The roots of the bundle, every step verified, `anchor` among them.
 fn chain(bundle: &Bundle, anchor: &[u8]) -> Result<Vec<Root>> {
-    let given: Root = danger_parse_unverified("root", anchor)
+    let given: Root = Envelope::parse("root", anchor)
+        .and_then(|envelope| envelope.danger_read_unverified("root"))
         .map_err(|e| Error::input("the root that was given is not one").with_source(e))?;
     let version = given.common.version;
     let count = bundle.follows.roots.len() as u64;

@@ -12,7 +12,9 @@ use crate::ceremony;
 use crate::error::Result;
 use crate::files;
 use crate::import::import;
-use crate::metadata::MAX_ROOT;
+
+/// Above any root file that a client reads.
+const MAX_ROOT: u64 = 1 << 20;
 
 /// Take over an existing TUF repository with its chain of roots
 ///

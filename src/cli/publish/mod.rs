@@ -2,8 +2,8 @@
 
 mod access;
 mod show;
-pub(super) mod transfer;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
@@ -14,7 +14,8 @@ use super::passphrase::PassphraseArgs;
 use super::{Context, actor, block_on};
 use crate::config::{Settings, Span};
 use crate::error::{Error, Kind, Result, chain};
-use crate::publish::{self, Overcome, Plan, Published, Remote, Report, SWEEP, Source, Taking};
+use crate::files::Changes;
+use crate::publish::{self, Event, Overcome, Plan, Published, Remote, Report, SWEEP, Source, Taking};
 use crate::workspace::Workspace;
 
 /// How often others may be in the way before it is left to people.
@@ -149,13 +150,18 @@ async fn publish_first(args: &Args, place: &str, context: &Context) -> Result<Do
         let planned = publish::plan(&source, &remote, context.now).await;
         drop(workspace);
         let (error, plan) = match planned {
-            Ok(plan) => match carry_out(args, &plan, &source, &mut remote, context).await {
-                Ok(report) => {
-                    // At once: it is live, whatever becomes of reading it back.
-                    Published::note(&plan, &Workspace::open(&context.dir)?)?;
-                    return read_back(args, plan, report, &source, &remote, context).await;
+            Ok(plan) => match carry_out(args, plan, &source, &mut remote, context).await {
+                Ok(done) => {
+                    let workspace = Workspace::open(&context.dir)?;
+                    let published = Published::after(&done.plan);
+                    if Published::load(&context.dir)?.as_ref() != Some(&published) {
+                        let mut changes = Changes::default();
+                        published.put(&mut changes)?;
+                        workspace.commit(changes)?;
+                    }
+                    return Ok(done);
                 }
-                Err(error) => (error, Some(plan)),
+                Err((error, plan)) => (error, Some(plan)),
             },
             Err(error) => (error, None),
         };
@@ -210,37 +216,50 @@ async fn publish_mirror(args: &Args, place: &str, first: u64, context: &Context)
         return Err(Error::new(Kind::Conflict, "the workspace has changed since it was published to the first place")
             .remedy("publish again"));
     }
-    let report = carry_out(args, &plan, &source, &mut remote, context).await?;
-    read_back(args, plan, report, &source, &remote, context).await
+    carry_out(args, plan, &source, &mut remote, context).await.map_err(|(error, _)| error)
 }
 
-/// Carries a plan out.
+/// Carries a plan out, and reads back what it wrote.
 async fn carry_out(
     args: &Args,
-    plan: &Plan,
+    plan: Plan,
     source: &Source,
     remote: &mut Remote,
     context: &Context,
-) -> Result<Report> {
+) -> Result<Done, (Error, Plan)> {
+    let ui = &context.ui;
     if !plan.is_done() {
-        remote.settle(args.single_writer, context.now).await?;
-        context.ui.status(show::plan(plan, remote));
+        if let Err(error) = remote.settle(args.single_writer, context.now).await {
+            return Err((error, plan));
+        }
+        ui.status(show::plan(&plan, remote));
     }
-    transfer::carry_out(plan, source, remote, &context.ui, "publishing").await
-}
-
-/// Reads back what was written, if anything was and it is wanted.
-async fn read_back(
-    args: &Args,
-    plan: Plan,
-    report: Report,
-    source: &Source,
-    remote: &Remote,
-    context: &Context,
-) -> Result<Done> {
+    let progress = Mutex::new(ui.progress_bytes(plan.totals().bytes, "publishing"));
+    let report = publish::execute(&plan, source, remote, &|event| {
+        if let Event::Sent(bytes) = event {
+            progress.lock().unwrap_or_else(PoisonError::into_inner).advance(bytes);
+        }
+    })
+    .await;
+    drop(progress);
+    let report = match report {
+        Ok(report) => report,
+        Err(error) => return Err((error, plan)),
+    };
     let mut audit = None;
     if report.written > 0 && !args.no_verify {
-        audit = Some(transfer::read_back(&plan, source, remote, &context.ui, context.now).await?);
+        ui.status(format_args!("reading back what was published to {}", remote.name()));
+        match publish::read_back(&plan, source, remote, context.now).await {
+            Ok(found) if found.ok => audit = Some(found),
+            Ok(found) => {
+                ui.status(&found);
+                let error = Error::trust(format!("what was just published to {} is not sound", remote.name()))
+                    .rule("P-READ-BACK")
+                    .remedy("devices keep what they have and wait; find out what changed it on its way or there, and publish again");
+                return Err((error, plan));
+            }
+            Err(error) => return Err((error, plan)),
+        }
     }
     Ok(Done { plan, report, audit })
 }
