@@ -21,11 +21,12 @@ pub fn sign(
     now: DateTime<Utc>,
 ) -> Result<Vec<String>> {
     let key = signer.public();
-    let roles: Vec<String> = verified.roles_of(key).into_iter().map(str::to_owned).collect();
+    let roles: Vec<(String, KeyId)> =
+        verified.roles_of(key).into_iter().map(|(role, id)| (role.to_owned(), id.clone())).collect();
     if roles.is_empty() {
         return Err(no_say(bundle, verified, &key.id()));
     }
-    for role in &roles {
+    for (role, id) in &roles {
         let message = bundle.signed_bytes(role)?;
         let signature = signer.sign(&message)?;
         let public = key.decode().filter(|public| public.verify(&message, &signature));
@@ -34,8 +35,10 @@ pub fn sign(
                 .remedy("replace the key's hardware or file"));
         }
         let entry = Signature { sig: to_hex(&signature), source: source.into(), time: now, tool: tool.into() };
-        bundle.add(role, key.id(), entry);
+        bundle.add(role, id.clone(), entry);
     }
+    let mut roles: Vec<String> = roles.into_iter().map(|(role, _)| role).collect();
+    roles.dedup();
     Ok(roles)
 }
 

@@ -19,7 +19,7 @@ use super::bundle::Bundle;
 use super::review::{RoleReview, Row, review};
 use super::verify::Verified;
 use crate::error::{Error, Result};
-use crate::metadata::Repository;
+use crate::metadata::{Repository, danger_parse_unverified};
 
 /// What stands before and after the JSON.
 const FENCE: (&str, &str) = ("```json\n", "\n```\n");
@@ -332,9 +332,7 @@ fn check_signers(record: &ThresholdRecord, version: u64, files: &BTreeMap<String
     let envelope = Envelope::parse("root", bytes).map_err(|e| e.to_string())?;
     let declaring = if record.by.ends_with("(in force)") { version.saturating_sub(1) } else { version };
     let bytes = files.get(&format!("{declaring}.root.json")).ok_or("the root before it is missing")?;
-    let root: Root = Envelope::parse("root", bytes)
-        .and_then(|envelope| envelope.danger_read_unverified("root"))
-        .map_err(|e| e.to_string())?;
+    let root: Root = danger_parse_unverified("root", bytes).map_err(|e| e.to_string())?;
     let role = root.role("root").ok_or("no root role")?;
     let mut valid = valid_signers(root.keys(), role, &envelope);
     let mut said: Vec<KeyId> = record.signed.iter().map(|signer| signer.keyid.clone()).collect();

@@ -9,7 +9,7 @@ use tidegate_client::tuf::{TrustedSet, valid_signers};
 
 use super::bundle::{Bundle, RoleText};
 use crate::error::{Error, Result};
-use crate::metadata::Document;
+use crate::metadata::{Document, danger_parse_unverified};
 
 /// A bundle that follows from a given root, and what it takes to finish it.
 #[derive(Debug, Clone)]
@@ -85,18 +85,30 @@ impl Verified {
             .collect()
     }
 
-    /// The roles that `key` may sign.
-    pub fn roles_of(&self, key: &Key) -> Vec<&str> {
-        let id = key.id();
-        let mut roles: Vec<&str> = self
+    /// The roles that `key` may sign, and the id that it is declared under for each.
+    ///
+    /// What others have declared may have members beside the key itself (tuf-on-ci names the owner there), and so another id than the
+    /// same key would get here. Signatures go by the declared one (TAP 12).
+    pub fn roles_of(&self, key: &Key) -> Vec<(&str, &KeyId)> {
+        let mut roles: Vec<(&str, &KeyId)> = self
             .requirements
             .iter()
-            .filter(|r| r.threshold.keyids.iter().any(|declared| *declared == id && r.keys.get(declared) == Some(key)))
-            .map(|r| r.role.as_str())
+            .flat_map(|r| {
+                let own = |id: &&KeyId| r.keys.get(*id).is_some_and(|declared| is_same(declared, key));
+                r.threshold.keyids.iter().filter(own).map(|id| (r.role.as_str(), id))
+            })
             .collect();
         roles.dedup();
         roles
     }
+}
+
+/// Whether two keys verify the same signatures, whatever else is declared beside them.
+fn is_same(one: &Key, other: &Key) -> bool {
+    let public = |key: &Key| {
+        key.to_value().pointer("/keyval/public").and_then(|text| text.as_str()).map(|text| text.trim().to_owned())
+    };
+    one.scheme() == other.scheme() && public(one).is_some() && public(one) == public(other)
 }
 
 /// Checks a bundle from `anchor`, a root that the caller trusts: the one that devices are shipped with, or any later one.
@@ -176,8 +188,7 @@ pub fn verify(bundle: &Bundle, anchor: &[u8]) -> Result<Verified> {
 
 /// The roots of the bundle, every step verified, `anchor` among them.
 fn chain(bundle: &Bundle, anchor: &[u8]) -> Result<Vec<Root>> {
-    let given: Root = Envelope::parse("root", anchor)
-        .and_then(|envelope| envelope.danger_read_unverified("root"))
+    let given: Root = danger_parse_unverified("root", anchor)
         .map_err(|e| Error::input("the root that was given is not one").with_source(e))?;
     let version = given.common.version;
     let count = bundle.follows.roots.len() as u64;
