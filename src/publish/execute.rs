@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use futures::stream::{self, StreamExt as _};
 use serde::Serialize;
 
-use super::plan::{Content, Object, Plan, Stage, State, TIMESTAMP};
+use super::plan::{Content, Object, Plan, Stage, State};
 use super::remote::{Outcome, Remote};
 use super::source::Source;
 use super::sweep;
@@ -59,12 +59,17 @@ pub async fn execute(
     let due =
         |stage| plan.objects.iter().filter(move |object| object.stage == stage && object.state != State::Unchanged);
     // Whoever has lost already must not leave versions behind that the winner's next change will want.
-    if !plan.is_done() && !remote.is_still(TIMESTAMP, plan.seen.as_ref()).await? {
+    if !plan.is_done() && !remote.is_still_at(plan.seen.as_ref()).await? {
         return Err(too_late(plan));
     }
     // After the timestamp was read: a clean-up that begins later makes the write of the timestamp fail.
-    let cleaning = !plan.is_done() && sweep::is_under_way(remote).await?;
-    let work = Work { plan, source, remote, counts: &counts, cleaning };
+    let first = plan.objects.iter().find(|object| object.stage != Stage::Timestamp && object.state != State::Unchanged);
+    if let Some(first) = first
+        && sweep::is_under_way(remote).await?
+    {
+        return Err(sweep::wait(remote, &first.key));
+    }
+    let work = Work { plan, source, remote, counts: &counts };
     for stage in [Stage::Target, Stage::Delegated, Stage::Targets, Stage::Snapshot, Stage::Root] {
         // Roots one by one: a client must never meet a root whose predecessor is missing. And roles, unless they are many: of two
         // publishers who want the same versions, whoever is first at the first of them then is at all.
@@ -138,8 +143,6 @@ struct Work<'a> {
     source: &'a Source,
     remote: &'a Remote,
     counts: &'a Counts,
-    /// Objects that nothing live leads to are being removed.
-    cleaning: bool,
 }
 
 /// Writes an object that never changes.
@@ -165,9 +168,6 @@ async fn create(object: &Object, work: Work<'_>, progress: &(dyn Fn(Event<'_>) +
     }
     if outcome == Outcome::Different {
         return Err(in_the_way(object, remote));
-    }
-    if outcome == Outcome::AlreadyThere && work.cleaning {
-        return Err(sweep::wait(remote, &object.key));
     }
     counts.add(object, outcome);
     progress(Event::Done(object, outcome));

@@ -56,7 +56,12 @@ impl Headers {
     pub fn of(key: &str) -> Self {
         let name = key.rsplit('/').next().unwrap_or(key);
         let json = std::path::Path::new(name).extension().is_some_and(|extension| extension == "json");
-        let content_type = if json { "application/json" } else { "application/octet-stream" };
+        let page = std::path::Path::new(name).extension().is_some_and(|extension| extension == "html");
+        let content_type = match (json, page) {
+            (true, _) => "application/json",
+            (_, true) => "text/html; charset=utf-8",
+            _ => "application/octet-stream",
+        };
         let cache_control = match name.split_once('.') {
             _ if name == "timestamp.json" => SHORT,
             Some((prefix, _)) if (json && is_version(prefix)) || is_hash(prefix) => IMMUTABLE,

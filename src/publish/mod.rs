@@ -8,6 +8,7 @@
 //! A root that revokes the keys of timestamp or snapshot is visible an instant before the timestamp that it asks for. A device
 //! that checks within that instant refuses the old timestamp, keeps what it has, and succeeds at its next check.
 
+mod beside;
 mod buffers;
 mod execute;
 mod fault;
@@ -48,3 +49,4 @@ pub use self::sweep::{MARK, SWEEP};
 pub use self::sync::plan_sync;
 pub use self::take_over::{CONFLICT, Taken, Taking, take_over};
 pub use self::variables::Variables;
+pub use beside::beside;

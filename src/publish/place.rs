@@ -114,7 +114,9 @@ impl Remote {
                         "the URL of {} holds a password, which others can read",
                         shown(&url)
                     ))
-                    .remedy("leave it out, and set TIDEGATE_HTTP_USER and TIDEGATE_HTTP_PASSWORD"));
+                    .remedy(
+                        "leave it out, and set TIDEGATE_HTTP_HOST, TIDEGATE_HTTP_USER and TIDEGATE_HTTP_PASSWORD",
+                    ));
                 }
                 install_cryptography();
                 match url.scheme() {
@@ -313,11 +315,7 @@ fn http(url: &Url, options: &Options) -> Result<Remote> {
         client = client.with_config(key, value);
     }
     let mut authorization = reqwest::header::HeaderMap::new();
-    let variable = |name: &str| options.variables.value(name).map(ToOwned::to_owned);
-    let user =
-        variable("TIDEGATE_HTTP_USER").or_else(|| Some(url.username().to_owned()).filter(|user| !user.is_empty()));
-    if let Some(user) = user {
-        let password = variable("TIDEGATE_HTTP_PASSWORD").unwrap_or_default();
+    if let Some((user, password)) = user_of(url, &options.variables)? {
         secrets.add(&password);
         let (header, encoded) = basic(&user, &password)?;
         secrets.add(&encoded);
@@ -338,6 +336,27 @@ fn http(url: &Url, options: &Options) -> Result<Remote> {
     remote.put = Some(Arc::new(StreamPut::new(base, authorization, options.timeout)?));
     remote.secrets = secrets;
     Ok(remote)
+}
+
+/// Whom a web server is told that we are, and the password, which goes to one host only, whatever other places are at work with it.
+fn user_of(url: &Url, variables: &Variables) -> Result<Option<(String, String)>> {
+    let variable = |name: &str| variables.value(name).map(ToOwned::to_owned);
+    let of_url = Some(url.username().to_owned()).filter(|user| !user.is_empty());
+    let (user, password) = (variable("TIDEGATE_HTTP_USER"), variable("TIDEGATE_HTTP_PASSWORD"));
+    if user.is_none() && password.is_none() {
+        return Ok(of_url.map(|user| (user, String::new())));
+    }
+    // With its port, if that is not the scheme's own.
+    let name = url.host_str().unwrap_or_default();
+    let here = url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
+    let Some(host) = variable("TIDEGATE_HTTP_HOST") else {
+        return Err(Error::usage("TIDEGATE_HTTP_USER or TIDEGATE_HTTP_PASSWORD is set, but not for which host")
+            .remedy(format!("set TIDEGATE_HTTP_HOST, to {here} if that is the one: no other server is sent them")));
+    };
+    if !here.eq_ignore_ascii_case(&host) {
+        return Ok(of_url.map(|user| (user, String::new())));
+    }
+    Ok(user.or(of_url).map(|user| (user, password.unwrap_or_default())))
 }
 
 fn basic(user: &str, password: &str) -> Result<(HeaderValue, String)> {
@@ -410,11 +429,37 @@ mod tests {
 
     #[test]
     fn the_words_of_a_web_server_are_kept_out_of_names_and_errors() {
-        let variables = [("TIDEGATE_HTTP_PASSWORD".to_owned(), "sesame-open".to_owned())].into_iter().collect();
-        let options = Options { variables, ..Options::default() };
+        let options = Options { variables: words("example.com"), ..Options::default() };
         let remote = Remote::open_with("https://user@example.com/repo", &options).unwrap();
         assert_eq!(remote.name(), "https://example.com/repo");
         assert!(!format!("{remote:?}").contains("sesame-open"), "{remote:?}");
+    }
+
+    fn words(host: &str) -> Variables {
+        [("TIDEGATE_HTTP_HOST", host), ("TIDEGATE_HTTP_USER", "user"), ("TIDEGATE_HTTP_PASSWORD", "sesame-open")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into_iter()
+            .collect()
+    }
+
+    #[test]
+    fn a_web_server_is_sent_the_words_that_are_for_it() {
+        let user = |url: &str, host: &str| user_of(&Url::parse(url).unwrap(), &words(host)).unwrap();
+        let known = Some(("user".to_owned(), "sesame-open".to_owned()));
+        assert_eq!(user("https://example.com/repo", "example.com"), known);
+        assert_eq!(user("https://example.com:443/repo", "Example.com"), known);
+        assert_eq!(user("http://127.0.0.1:8000/", "127.0.0.1:8000"), known);
+        for (url, host) in [
+            ("https://other.example.com/", "example.com"),
+            ("https://example.com:8443/", "example.com"),
+            ("https://example.com/", "example.com:8443"),
+            ("https://example.com.evil.example/", "example.com"),
+        ] {
+            assert_eq!(user(url, host), None, "{url} {host}");
+        }
+        assert_eq!(user("https://me@other.example.com/", "example.com"), Some(("me".to_owned(), String::new())));
+        let error = user_of(&Url::parse("https://example.com/").unwrap(), &words("")).unwrap_err();
+        assert!(error.remedy_text().unwrap().contains("TIDEGATE_HTTP_HOST, to example.com"), "{error}");
     }
 
     #[test]

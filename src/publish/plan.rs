@@ -10,7 +10,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::metadata::{Delegations, Envelope, Snapshot, TargetFile, Targets, Timestamp};
+use tidegate_client::tuf::metadata::{Delegations, Snapshot, TargetFile, Targets, Timestamp};
 use tidegate_client::tuf::path::{TargetPath, metadata_file};
 use tidegate_client::tuf::{Chain, Limits};
 
@@ -19,7 +19,7 @@ use super::remote::{Remote, Seen};
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
 use crate::keys::example;
-use crate::metadata::listed_by_version_alone;
+use crate::metadata::{danger_parse_unverified, listed_by_version_alone};
 use crate::verify::{RoleFile, Tree, walk};
 
 /// The object whose replacement makes a publication visible.
@@ -291,9 +291,7 @@ impl Live {
                 .with_source(error)
                 .remedy("choose another place; nothing that is not a repository's is replaced")
         };
-        let timestamp: Timestamp = Envelope::parse("timestamp", &seen.bytes)
-            .and_then(|envelope| envelope.danger_read_unverified("timestamp"))
-            .map_err(foreign)?;
+        let timestamp: Timestamp = danger_parse_unverified("timestamp", &seen.bytes).map_err(foreign)?;
         let version = timestamp.common.version;
         let conflict = |what: String| {
             Error::new(Kind::Conflict, what)
@@ -318,8 +316,7 @@ impl Live {
         let bytes = bytes.ok_or_else(|| {
             conflict(format!("{place} is at snapshot {}, which this workspace has never had", listed.version))
         })?;
-        let snapshot = Envelope::parse("snapshot", &bytes)
-            .and_then(|envelope| envelope.danger_read_unverified("snapshot"))
+        let snapshot = danger_parse_unverified("snapshot", &bytes)
             .map_err(|error| Error::input(format!("metadata/{file} is damaged")).with_source(error))?;
         Ok(Self { timestamp, snapshot })
     }
@@ -368,7 +365,7 @@ async fn live_role(
         remote.read(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec())
     };
     // Unreadable: then all that it listed counts as new, and is compared when it is written.
-    Ok(bytes.and_then(|bytes| Envelope::parse(role, &bytes).ok()?.danger_read_unverified(role).ok()))
+    Ok(bytes.and_then(|bytes| danger_parse_unverified(role, &bytes).ok()))
 }
 
 /// Errs with all that a device would refuse.

@@ -20,8 +20,14 @@ use crate::files;
 
 /// Writers at once.
 const RACERS: usize = 8;
-/// How long an answer counts: stores are upgraded, and replaced behind the same name.
+/// How long a good answer counts: stores are upgraded, and replaced behind the same name.
 const MEMORY: TimeDelta = TimeDelta::days(30);
+/// How long a bad one does: it may have been the store's bad day, and somebody may be mending it.
+const MEMORY_OF_NO: TimeDelta = TimeDelta::days(1);
+/// Races that must go well: in one alone writers who did not meet look as if they were kept apart.
+const GOOD: usize = 3;
+/// Races at most, with those that nobody has won.
+const RACES: usize = 6;
 /// Below which the objects of a probe lie. They are removed again.
 pub const PROBE: &str = ".tidegate/probe";
 
@@ -100,29 +106,46 @@ impl Remote {
 
     /// Has several writers race. Objects of the probe are removed again, if that is allowed.
     async fn probe(&self) -> Result<bool> {
-        let mut random = [0; 12];
-        getrandom::fill(&mut random)
-            .map_err(|error| Error::bug("no randomness").with_source(std::io::Error::from(error)))?;
-        let key = format!("{PROBE}/{}", to_hex(&random));
-        let conditional = self.race(&key).await;
-        // Nothing depends on it: leftovers are small, and `tidegate prune` takes them.
-        let _ = self.store.delete(&self.key(&key)).await;
-        conditional
+        let mut good = 0;
+        for _ in 0..RACES {
+            let mut random = [0; 12];
+            getrandom::fill(&mut random)
+                .map_err(|error| Error::bug("no randomness").with_source(std::io::Error::from(error)))?;
+            let key = format!("{PROBE}/{}", to_hex(&random));
+            let conditional = self.race(&key).await;
+            // Nothing depends on it: leftovers are small, and `tidegate prune` takes them.
+            let _ = self.store.delete(&self.key(&key)).await;
+            match conditional? {
+                Some(true) => good += 1,
+                Some(false) => return Ok(false),
+                None => {}
+            }
+            if good == GOOD {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
-    async fn race(&self, key: &str) -> Result<bool> {
-        if self.winners(key, &PutMode::Create).await? != 1 {
-            return Ok(false);
+    /// `None` if nobody won: stores may turn all of those away who come at once (S3 answers 409), and that settles nothing.
+    async fn race(&self, key: &str) -> Result<Option<bool>> {
+        match self.winners(key, &PutMode::Create).await? {
+            0 => return Ok(None),
+            1 => {}
+            _ => return Ok(Some(false)),
         }
-        let Some(seen) = self.read(key, 64).await? else { return Ok(false) };
-        if self.winners(key, &PutMode::Update(seen.version.clone())).await? != 1 {
-            return Ok(false);
+        let Some(seen) = self.read(key, 64).await? else { return Ok(None) };
+        match self.winners(key, &PutMode::Update(seen.version.clone())).await? {
+            0 => return Ok(None),
+            1 => {}
+            _ => return Ok(Some(false)),
         }
         // What was seen is no longer there, and what never was cannot be replaced either.
         let never = UpdateVersion { e_tag: Some("\"00000000000000000000000000000000\"".into()), version: None };
-        Ok(self.winners(key, &PutMode::Update(seen.version)).await? == 0
+        let conditional = self.winners(key, &PutMode::Update(seen.version)).await? == 0
             && self.winners(key, &PutMode::Update(never)).await? == 0
-            && self.winners(key, &PutMode::Create).await? == 0)
+            && self.winners(key, &PutMode::Create).await? == 0;
+        Ok(Some(conditional))
     }
 
     /// How many of several writers won. A store that does not know the condition lets none win, for this purpose.
@@ -155,7 +178,8 @@ impl Remote {
     fn remembered(&self, now: DateTime<Utc>) -> Option<bool> {
         let bytes = files::read_if_exists(&self.memory_of_probe()?, 1 << 16).ok()??;
         let known: Known = serde_json::from_slice(&bytes).ok()?;
-        (known.place == self.place() && (now - known.probed).abs() < MEMORY).then_some(known.conditional)
+        let memory = if known.conditional { MEMORY } else { MEMORY_OF_NO };
+        (known.place == self.place() && (now - known.probed).abs() < memory).then_some(known.conditional)
     }
 
     fn remember(&self, conditional: bool, now: DateTime<Utc>) {

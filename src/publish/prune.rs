@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tidegate_client::tuf::Limits;
-use tidegate_client::tuf::metadata::{Envelope, Snapshot, Targets, Timestamp};
+use tidegate_client::tuf::metadata::{Snapshot, Targets, Timestamp};
 use tidegate_client::tuf::path::{TargetPath, metadata_file};
 
 use super::headers::Headers;
@@ -18,6 +18,7 @@ use super::probe::PROBE;
 use super::remote::{Remote, Seen};
 use super::sweep;
 use crate::error::{Error, Result};
+use crate::metadata::danger_parse_unverified;
 
 /// Metadata files read at once.
 const READERS: usize = 16;
@@ -131,7 +132,7 @@ where
     F: Future<Output = Result<()>>,
 {
     let _guard = remote.lock()?;
-    if !remote.is_still(TIMESTAMP, pruning.seen.as_ref()).await? {
+    if !remote.is_still_at(pruning.seen.as_ref()).await? {
         return Err(Error::new(
             crate::Kind::Conflict,
             format!("something was published to {} meanwhile", pruning.place),
@@ -202,9 +203,7 @@ async fn needed(
 }
 
 fn parse<T: tidegate_client::tuf::metadata::Metadata>(role: &str, bytes: &[u8], place: &str) -> Result<T> {
-    Envelope::parse(role, bytes)
-        .and_then(|envelope| envelope.danger_read_unverified(role))
-        .map_err(|error| unsound(place, &format!("{role}: {error}")))
+    danger_parse_unverified(role, bytes).map_err(|error| unsound(place, &format!("{role}: {error}")))
 }
 
 fn unsound(place: &str, what: &str) -> Error {

@@ -8,13 +8,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::tuf::Limits;
-use tidegate_client::tuf::metadata::{Envelope, Snapshot};
+use tidegate_client::tuf::metadata::Snapshot;
 use tidegate_client::tuf::path::metadata_file;
 
 use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::files::{self, Changes};
-use crate::metadata::{METADATA_DIR, Repository};
+use crate::metadata::{METADATA_DIR, Repository, danger_parse_unverified};
+use crate::workspace::Workspace;
 
 /// Where it is. Suited to version control, so that every checkout knows.
 pub const PUBLISHED: &str = "published.json";
@@ -67,6 +68,18 @@ impl Published {
         Ok(Some(published))
     }
 
+    /// Notes what `plan` has published, unless something newer was noted meanwhile. Says whether it did.
+    pub fn note(plan: &Plan, workspace: &Workspace) -> Result<bool> {
+        let published = Self::after(plan);
+        if Self::load(workspace.dir())?.is_some_and(|noted| noted.timestamp >= published.timestamp) {
+            return Ok(false);
+        }
+        let mut changes = Changes::default();
+        published.put(&mut changes)?;
+        workspace.commit(changes)?;
+        Ok(true)
+    }
+
     /// Writes it with the other changes.
     pub fn put(&self, changes: &mut Changes) -> Result<()> {
         changes.put(PUBLISHED, crate::release::record::to_file(self)?);
@@ -79,8 +92,7 @@ impl Published {
         let path = dir.join(METADATA_DIR).join(file);
         let bytes = files::read_if_exists(&path, Limits::default().snapshot_length)?;
         let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == self.sha256) else { return Ok(None) };
-        let snapshot: Snapshot = Envelope::parse("snapshot", &bytes)
-            .and_then(|envelope| envelope.danger_read_unverified("snapshot"))
+        let snapshot: Snapshot = danger_parse_unverified("snapshot", &bytes)
             .map_err(|error| Error::input(format!("{} is damaged", path.display())).with_source(error))?;
         let listed = snapshot
             .meta

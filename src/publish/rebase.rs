@@ -80,7 +80,7 @@ async fn still_under_way(
 ) -> Result<bool> {
     let Some(youngest) = leftovers.iter().map(|(_, written)| *written).max() else { return Ok(true) };
     loop {
-        if !remote.is_still(TIMESTAMP, plan.seen.as_ref()).await? {
+        if !remote.is_still_at(plan.seen.as_ref()).await? {
             return Ok(true);
         }
         // By the store's clock and ours; that they agree to some minutes is what stores insist on.
@@ -119,19 +119,18 @@ async fn clear(
         }
     })
     .await?;
-    renew_after(workspace, settings, ring, version, taking.now, &leftovers, taking.actor)?;
+    renew_after(workspace, settings, ring, version, taking.now, Some((&leftovers, taking.actor)))?;
     Ok(leftovers)
 }
 
-/// Has the workspace's timestamp follow the one that was put in between.
+/// Has the workspace's timestamp follow the one that was put in between, and writes down what was `removed`, and by whom.
 fn renew_after(
     workspace: &Workspace,
     settings: &Settings,
     ring: &mut KeyRing,
     version: u64,
     now: DateTime<Utc>,
-    removed: &[String],
-    actor: &str,
+    removed: Option<(&[String], &str)>,
 ) -> Result<()> {
     let repository = workspace.repository()?;
     let mut edit = Edit::new(&repository, now, settings.online())?;
@@ -142,7 +141,9 @@ fn renew_after(
         published.timestamp = version;
         published.put(&mut changes)?;
     }
-    note(workspace, &mut changes, now, removed, actor)?;
+    if let Some((removed, actor)) = removed {
+        note(workspace, &mut changes, now, removed, actor)?;
+    }
     workspace.commit(changes)
 }
 
@@ -169,7 +170,8 @@ fn note(
     Ok(())
 }
 
-/// Renews the timestamp of a workspace that is what is live, and publishes it: the fence of [`super::prune()`].
+/// Renews the timestamp that is live, and publishes it: the fence of [`super::prune()`]. What the workspace has changed since stays
+/// unpublished; what is live must be what it last published, or took over.
 pub async fn renew_live(
     workspace: &Workspace,
     settings: &Settings,
@@ -185,8 +187,18 @@ pub async fn renew_live(
             .remedy("publish what is ready, or take over what is live with `tidegate pull`; then prune")
     };
     let seen = pruning.seen.as_ref().ok_or_else(|| Error::bug("pruning without a timestamp"))?;
-    if repository.must_have("timestamp")?.bytes != seen.bytes {
-        return Err(behind("is not what is live at"));
+    let ours = repository.must_have("timestamp")?;
+    if ours.bytes != seen.bytes {
+        let noted = Published::load(workspace.dir())?.is_some_and(|noted| noted.timestamp == pruning.live);
+        if !noted || ours.version <= pruning.live {
+            return Err(behind("is not what is live at"));
+        }
+        let version = ours.version;
+        let fence = timestamp_over(&repository, &seen.bytes, version, now, settings.online().timestamp, ring)?;
+        return match remote.replace(TIMESTAMP, &fence.into(), Some(seen)).await? {
+            Outcome::Written | Outcome::AlreadyThere => renew_after(workspace, settings, ring, version, now, None),
+            Outcome::Different => Err(behind("is no longer what is live at")),
+        };
     }
     let mut edit = Edit::new(&repository, now, settings.online())?;
     edit.renew("timestamp", settings.online().timestamp)?;

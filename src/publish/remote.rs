@@ -23,6 +23,7 @@ use super::buffers::Buffers;
 use super::fault::{self, Secrets};
 use super::headers::HeaderRules;
 use super::place::Options;
+use super::plan::TIMESTAMP;
 use super::stream_put::StreamPut;
 use super::upload::BUFFERS;
 use crate::error::{Error, Kind, Result};
@@ -213,10 +214,10 @@ impl Remote {
         Ok(Some((Seen { bytes, written, version }, size)))
     }
 
-    /// Whether an object is still as it was `seen`; with `None`, whether there still is none.
-    pub async fn is_still(&self, key: &str, seen: Option<&Seen>) -> Result<bool> {
+    /// Whether the timestamp is still the one that was `seen`; with `None`, whether there still is none.
+    pub async fn is_still_at(&self, seen: Option<&Seen>) -> Result<bool> {
         let limit = Limits::default().timestamp_length;
-        Ok(self.read(key, limit).await?.map(|now| now.bytes) == seen.map(|seen| seen.bytes.clone()))
+        Ok(self.read(TIMESTAMP, limit).await?.map(|now| now.bytes) == seen.map(|seen| seen.bytes.clone()))
     }
 
     /// Creates a small object that never changes. One that exists is compared, never replaced.

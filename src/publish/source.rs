@@ -13,15 +13,13 @@ use super::remote::Remote;
 use super::upload::Supply;
 use crate::error::{Error, Kind, Result};
 use crate::files;
+use crate::metadata::MAX_ROOT;
 use crate::verify::{ByHash, Origin};
 
 /// The folder of a workspace that holds metadata.
 const METADATA: &str = "metadata";
 /// The folder of a workspace that holds the bytes of all targets, by their SHA-256.
 const ARTIFACTS: &str = "artifacts/sha256";
-/// Above any root file that a client reads.
-const MAX_ROOT: u64 = 1 << 20;
-
 /// A repository as an [`Origin`], and where the bytes of its targets are.
 #[derive(Clone)]
 pub struct Source(From);

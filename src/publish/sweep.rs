@@ -10,7 +10,8 @@
 //!
 //! A publisher reads the timestamp, then looks for the mark, then writes. If it sees no mark, either the sweep ended before, and what
 //! it finds will stay; or the sweep's new timestamp comes after the one it has read, and its own write of the timestamp fails. If it
-//! does see one, it takes nothing that it finds for granted, and gives way.
+//! does see one, it gives way before it writes anything: what it finds may be about to go, and what it writes may meet a removal
+//! that is late.
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -42,9 +43,9 @@ pub(super) async fn is_under_way(remote: &Remote) -> Result<bool> {
     Ok(!remote.is_exclusive() && remote.read(MARK, MAX_MARK).await?.is_some())
 }
 
-/// The error of a publisher that gives way: `key` may be about to go.
+/// The error of a publisher that gives way: `key`, and whatever else it is to write, might be removed again.
 pub(super) fn wait(remote: &Remote, key: &str) -> Error {
-    Error::new(Kind::Conflict, format!("{} is being cleaned up, and {key} may be about to go", remote.name()))
+    Error::new(Kind::Conflict, format!("{} is being cleaned up, and {key} might be removed again", remote.name()))
         .rule(SWEEP)
         .remedy(
             "publish again when that is done; if it never ends, run `tidegate prune PLACE --apply`, which finishes it",

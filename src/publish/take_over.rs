@@ -14,7 +14,7 @@ use serde_json::{Map, json};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::layout::Location;
 use tidegate_client::tuf::Limits;
-use tidegate_client::tuf::metadata::{Envelope, Snapshot, TargetFile, Timestamp};
+use tidegate_client::tuf::metadata::{Snapshot, TargetFile, Timestamp};
 use tidegate_client::tuf::path::{TargetPath, metadata_file};
 
 use super::plan::TIMESTAMP;
@@ -24,7 +24,7 @@ use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::files::Changes;
 use crate::keys::KeyRing;
-use crate::metadata::{Edit, METADATA_DIR, Repository};
+use crate::metadata::{Edit, METADATA_DIR, Repository, danger_parse_unverified};
 use crate::release::ledger::{Happening, Ledger};
 use crate::release::{ReleaseId, adopt};
 use crate::store;
@@ -152,15 +152,11 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
     };
     let timestamp = remote.read(TIMESTAMP, limits.timestamp_length).await?.ok_or_else(nothing)?.bytes;
     let malformed = |error| Error::trust(format!("the metadata at {} is malformed", remote.name())).with_source(error);
-    let listed: Timestamp = Envelope::parse("timestamp", &timestamp)
-        .and_then(|envelope| envelope.danger_read_unverified("timestamp"))
-        .map_err(malformed)?;
+    let listed: Timestamp = danger_parse_unverified("timestamp", &timestamp).map_err(malformed)?;
     files.insert("timestamp.json".to_owned(), timestamp.to_vec());
     let file = metadata_file("snapshot", Some(listed.snapshot().version));
     if let Some(bytes) = read(&file, limits.snapshot_length).await? {
-        let snapshot: Snapshot = Envelope::parse("snapshot", &bytes)
-            .and_then(|envelope| envelope.danger_read_unverified("snapshot"))
-            .map_err(malformed)?;
+        let snapshot: Snapshot = danger_parse_unverified("snapshot", &bytes).map_err(malformed)?;
         files.insert(file, bytes);
         let names = snapshot
             .meta

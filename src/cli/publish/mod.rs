@@ -2,8 +2,8 @@
 
 mod access;
 mod show;
+pub(super) mod transfer;
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
@@ -14,9 +14,9 @@ use super::passphrase::PassphraseArgs;
 use super::{Context, actor, block_on};
 use crate::config::{Settings, Span};
 use crate::error::{Error, Kind, Result, chain};
-use crate::files::Changes;
-use crate::publish::{self, Event, Overcome, Plan, Published, Remote, Report, SWEEP, Source, Taking};
+use crate::publish::{self, Overcome, Plan, Published, Remote, Report, SWEEP, Source, Taking};
 use crate::workspace::Workspace;
+use crate::{site, view};
 
 /// How often others may be in the way before it is left to people.
 const TRIES: u32 = 8;
@@ -50,10 +50,22 @@ pub(super) struct Args {
     /// Vouch that nothing else ever publishes there: for places that cannot keep two publishers apart
     #[arg(long)]
     single_writer: bool,
+    /// Publish the status page beside it (index.html, status.json): what is signed, or all that the workspace knows
+    #[arg(long, value_name = "public|full", num_args = 0..=1, require_equals = true, default_missing_value = "public")]
+    site: Option<Site>,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
     passphrase: PassphraseArgs,
+}
+
+/// How much a published status page says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Site {
+    /// What is signed, and so public anyway.
+    Public,
+    /// The ledger, proposals and findings, too.
+    Full,
 }
 
 /// What came of one place.
@@ -103,6 +115,9 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
                 }
             }
         }
+        if let Some(site) = args.site {
+            publish_site(args, site, context).await?;
+        }
         if ui.is_json() {
             let mut value = done.json();
             if let (Some(object), false) = (value.as_object_mut(), mirrors.is_empty()) {
@@ -150,18 +165,13 @@ async fn publish_first(args: &Args, place: &str, context: &Context) -> Result<Do
         let planned = publish::plan(&source, &remote, context.now).await;
         drop(workspace);
         let (error, plan) = match planned {
-            Ok(plan) => match carry_out(args, plan, &source, &mut remote, context).await {
-                Ok(done) => {
-                    let workspace = Workspace::open(&context.dir)?;
-                    let published = Published::after(&done.plan);
-                    if Published::load(&context.dir)?.as_ref() != Some(&published) {
-                        let mut changes = Changes::default();
-                        published.put(&mut changes)?;
-                        workspace.commit(changes)?;
-                    }
-                    return Ok(done);
+            Ok(plan) => match carry_out(args, &plan, &source, &mut remote, context).await {
+                Ok(report) => {
+                    // At once: it is live, whatever becomes of reading it back.
+                    Published::note(&plan, &Workspace::open(&context.dir)?)?;
+                    return read_back(args, plan, report, &source, &remote, context).await;
                 }
-                Err((error, plan)) => (error, Some(plan)),
+                Err(error) => (error, Some(plan)),
             },
             Err(error) => (error, None),
         };
@@ -205,6 +215,26 @@ async fn rebase(
     Ok(())
 }
 
+/// Publishes the status page to all places, as of what the workspace says now.
+async fn publish_site(args: &Args, site: Site, context: &Context) -> Result<()> {
+    let workspace = Workspace::open(&context.dir)?;
+    let settings = workspace.settings()?;
+    let mut state = view::signed(&view::Place::workspace(&context.dir).read(None)?, context.now);
+    if site == Site::Full {
+        view::add_workspace(&mut state, &workspace)?;
+    }
+    drop(workspace);
+    for place in &args.places {
+        state.place.clone_from(place);
+        let files = [(site::STATUS, site::status(&state)?), (site::PAGE, site::page(&state).into_bytes())];
+        let mut remote = args.access.open(place, &context.dir, Some(&settings))?;
+        remote.settle(args.single_writer, context.now).await?;
+        publish::beside(&remote, &files).await?;
+        context.ui.status(format_args!("the status page is at {place}/{}", site::PAGE));
+    }
+    Ok(())
+}
+
 /// Publishes to a place that follows the first.
 async fn publish_mirror(args: &Args, place: &str, first: u64, context: &Context) -> Result<Done> {
     let workspace = Workspace::open(&context.dir)?;
@@ -216,50 +246,37 @@ async fn publish_mirror(args: &Args, place: &str, first: u64, context: &Context)
         return Err(Error::new(Kind::Conflict, "the workspace has changed since it was published to the first place")
             .remedy("publish again"));
     }
-    carry_out(args, plan, &source, &mut remote, context).await.map_err(|(error, _)| error)
+    let report = carry_out(args, &plan, &source, &mut remote, context).await?;
+    read_back(args, plan, report, &source, &remote, context).await
 }
 
-/// Carries a plan out, and reads back what it wrote.
+/// Carries a plan out.
 async fn carry_out(
     args: &Args,
-    plan: Plan,
+    plan: &Plan,
     source: &Source,
     remote: &mut Remote,
     context: &Context,
-) -> Result<Done, (Error, Plan)> {
-    let ui = &context.ui;
+) -> Result<Report> {
     if !plan.is_done() {
-        if let Err(error) = remote.settle(args.single_writer, context.now).await {
-            return Err((error, plan));
-        }
-        ui.status(show::plan(&plan, remote));
+        remote.settle(args.single_writer, context.now).await?;
+        context.ui.status(show::plan(plan, remote));
     }
-    let progress = Mutex::new(ui.progress_bytes(plan.totals().bytes, "publishing"));
-    let report = publish::execute(&plan, source, remote, &|event| {
-        if let Event::Sent(bytes) = event {
-            progress.lock().unwrap_or_else(PoisonError::into_inner).advance(bytes);
-        }
-    })
-    .await;
-    drop(progress);
-    let report = match report {
-        Ok(report) => report,
-        Err(error) => return Err((error, plan)),
-    };
+    transfer::carry_out(plan, source, remote, &context.ui, "publishing").await
+}
+
+/// Reads back what was written, if anything was and it is wanted.
+async fn read_back(
+    args: &Args,
+    plan: Plan,
+    report: Report,
+    source: &Source,
+    remote: &Remote,
+    context: &Context,
+) -> Result<Done> {
     let mut audit = None;
     if report.written > 0 && !args.no_verify {
-        ui.status(format_args!("reading back what was published to {}", remote.name()));
-        match publish::read_back(&plan, source, remote, context.now).await {
-            Ok(found) if found.ok => audit = Some(found),
-            Ok(found) => {
-                ui.status(&found);
-                let error = Error::trust(format!("what was just published to {} is not sound", remote.name()))
-                    .rule("P-READ-BACK")
-                    .remedy("devices keep what they have and wait; find out what changed it on its way or there, and publish again");
-                return Err((error, plan));
-            }
-            Err(error) => return Err((error, plan)),
-        }
+        audit = Some(transfer::read_back(&plan, source, remote, &context.ui, context.now).await?);
     }
     Ok(Done { plan, report, audit })
 }

@@ -1,0 +1,46 @@
+//! Carrying out a plan on a terminal, for all commands that do.
+
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+
+use crate::cli::Ui;
+use crate::error::{Error, Result};
+use crate::publish::{self, Event, Plan, Remote, Report, Source};
+use crate::verify;
+
+/// Carries `plan` out, and shows how far it is; `doing` says what.
+pub(in crate::cli) async fn carry_out(
+    plan: &Plan,
+    source: &Source,
+    remote: &Remote,
+    ui: &Ui,
+    doing: &str,
+) -> Result<Report> {
+    let progress = Mutex::new(ui.progress_bytes(plan.totals().bytes, doing));
+    publish::execute(plan, source, remote, &|event| {
+        if let Event::Sent(bytes) = event {
+            progress.lock().unwrap_or_else(PoisonError::into_inner).advance(bytes);
+        }
+    })
+    .await
+}
+
+/// Reads back what was written. Errs (`P-READ-BACK`) if it is not sound.
+pub(in crate::cli) async fn read_back(
+    plan: &Plan,
+    source: &Source,
+    remote: &Remote,
+    ui: &Ui,
+    now: DateTime<Utc>,
+) -> Result<verify::Report> {
+    ui.status(format_args!("reading back what was written to {}", remote.name()));
+    let audit = publish::read_back(plan, source, remote, now).await?;
+    if audit.ok {
+        return Ok(audit);
+    }
+    ui.status(&audit);
+    Err(Error::trust(format!("what was just written to {} is not sound", remote.name())).rule("P-READ-BACK").remedy(
+        "devices keep what they have and wait; find out what changed it on its way or there, and run this again",
+    ))
+}
