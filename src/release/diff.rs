@@ -20,15 +20,22 @@ pub struct Difference {
     pub after: Option<String>,
 }
 
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Difference {
+    /// The difference in one line, its field padded to `width`.
+    pub fn line(&self, width: usize) -> String {
         let field = &self.field;
         match (&self.before, &self.after) {
-            (Some(before), Some(after)) => write!(f, "~ {field:<14} {before} -> {after}"),
-            (None, Some(after)) => write!(f, "+ {field:<14} {after}"),
-            (Some(before), None) => write!(f, "- {field:<14} {before}"),
-            (None, None) => write!(f, "  {field}"),
+            (Some(before), Some(after)) => format!("~ {field:<width$} {before} -> {after}"),
+            (None, Some(after)) => format!("+ {field:<width$} {after}"),
+            (Some(before), None) => format!("- {field:<width$} {before}"),
+            (None, None) => format!("  {field}"),
         }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line(14))
     }
 }
 

@@ -134,6 +134,8 @@ fn shifts(old: &Reading, new: &Reading, device: &Profile, now: DateTime<Utc>) ->
     let mut shifts: Vec<Shift> = found
         .into_iter()
         .filter(|((_, _, before, after), weight)| before != after && *weight > 0)
+        // Whether it is offered nothing new or nothing at all, a device does nothing.
+        .filter(|((_, _, before, after), _)| ![before, after].into_iter().all(|fate| fate == NOTHING || fate == KEEP))
         .map(|((cohort, when, before, after), weight)| Shift {
             cohort: cohort.map(|name| name.to_string()),
             when: when.to_owned(),
@@ -276,6 +278,7 @@ fn fate_at(reading: &Reading, device: &Profile, position: u128, moment: Moment) 
 }
 
 const NOTHING: &str = "are offered nothing";
+const KEEP: &str = "keep what they have";
 
 /// What a device does, in a few words.
 fn fate(reading: &Reading, device: &Profile, choice: &CohortChoice, moment: Moment) -> String {
@@ -298,7 +301,7 @@ fn fate(reading: &Reading, device: &Profile, choice: &CohortChoice, moment: Mome
     match decision.outcome {
         Outcome::Install { .. } => format!("install {version}{of}"),
         Outcome::Bridge { bridge, .. } => format!("install {} on the way to {version}{of}", bridge.release),
-        Outcome::UpToDate { .. } => "keep what they have".into(),
+        Outcome::UpToDate { .. } => KEEP.into(),
         Outcome::Wait { .. } => format!("wait for {version}"),
         Outcome::NotEligible { rule, .. } => format!("may not take {version} ({rule})"),
         Outcome::Refuse { rule, .. } => format!("refuse {version} ({rule})"),

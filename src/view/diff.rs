@@ -10,7 +10,7 @@ use tidegate_client::model::name::Name;
 use tidegate_client::model::time;
 use tidegate_client::model::version::Version;
 
-use super::affected::{Affected, affected};
+use super::affected::{Affected, Shift, affected};
 use super::reading::{Approved, Reading};
 use super::signed::signed;
 use super::state::{Cohort, Key, Members, Offer, Role, State};
@@ -204,6 +204,25 @@ fn previous<'a>(releases: &'a Releases, id: &(Name, Name, Version), sequence: u6
         .max_by_key(|approved| approved.manifest.sequence)
 }
 
+/// Fields are put in one column up to this width.
+const WIDEST: usize = 40;
+
+/// The shifts, those that are the same now and in the end told once.
+fn told(shifts: &[Shift]) -> Vec<(&'static str, &Shift)> {
+    let same = |a: &Shift, b: &Shift| {
+        (&a.cohort, &a.before, &a.after, a.ppm) == (&b.cohort, &b.before, &b.after, b.ppm) && a.when != b.when
+    };
+    shifts
+        .iter()
+        .filter_map(|shift| match (shifts.iter().any(|other| same(shift, other)), shift.when.as_str()) {
+            (true, "now") => Some(("from now on", shift)),
+            (true, _) => None,
+            (false, "now") => Some(("now", shift)),
+            (false, _) => Some(("in the end", shift)),
+        })
+        .collect()
+}
+
 impl Changes {
     /// The differences by what they are about.
     pub fn sections(&self) -> [(&'static str, &[Difference]); 9] {
@@ -229,8 +248,9 @@ impl fmt::Display for Changes {
         write!(f, "from {} to {}", self.old, self.new)?;
         for (title, rows) in self.sections().into_iter().filter(|(_, rows)| !rows.is_empty()) {
             write!(f, "\n\n{title}")?;
+            let width = rows.iter().map(|row| row.field.len()).max().unwrap_or_default().min(WIDEST);
             for row in rows {
-                write!(f, "\n  {row}")?;
+                write!(f, "\n  {}", row.line(width))?;
             }
         }
         write!(f, "\n\ndevices affected")?;
@@ -240,10 +260,10 @@ impl fmt::Display for Changes {
         for kind in &self.affected {
             let installed = kind.installed.as_deref().unwrap_or("the factory image");
             write!(f, "\n  {} on {}, {}, with {installed}", kind.product, kind.channel, kind.hardware)?;
-            for shift in &kind.shifts {
-                let of = shift.cohort.as_ref().map_or_else(|| "of the fleet".into(), |cohort| format!("of {cohort}"));
-                let share = format!("{} {of}", write_share(shift.ppm));
-                write!(f, "\n    {:<10}  {share}: {}; before, they {}", shift.when, shift.after, shift.before)?;
+            for (when, shift) in told(&kind.shifts) {
+                let of = shift.cohort.as_deref().unwrap_or("the fleet");
+                let share = format!("{} of {of}", write_share(shift.ppm));
+                write!(f, "\n    {when}, {share}: {} (before: {})", shift.after, shift.before)?;
             }
         }
         Ok(())

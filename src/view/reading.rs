@@ -13,12 +13,10 @@ use tidegate_client::model::version::Version;
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::metadata::METADATA_DIR;
+use crate::metadata::{MAX_ROOT, METADATA_DIR};
 use crate::store;
 use crate::verify::{ByHash, Fault, Look, Origin, Repository, Tree, look};
 
-/// Above any root file that a client reads.
-const MAX_ROOT: u64 = 1 << 20;
 /// Where a workspace's first root is.
 const FIRST_ROOT: &str = "metadata/1.root.json";
 

@@ -7,7 +7,10 @@ use super::story::{Story, text, tidegate};
 fn diff(args: &[&str]) -> Value {
     let out = tidegate(&[&["--json", "diff"], args].concat());
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    serde_json::from_slice(&out.stdout).unwrap()
+    let changes = serde_json::from_slice(&out.stdout).unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../../../docs/schemas/diff.schema.json")).unwrap();
+    assert!(jsonschema::is_valid(&schema, &changes), "{changes:#}");
+    changes
 }
 
 fn fields(changes: &Value, section: &str) -> Vec<String> {
