@@ -21,9 +21,13 @@ pub(super) struct Args {
     shell: Shell,
 }
 
-pub(super) fn run(args: &Args, _cx: &mut Context) -> Result<()> {
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command(), "tidegate", &mut script);
+    if cx.ui.is_json() {
+        let script = String::from_utf8_lossy(&script);
+        return cx.ui.json(&serde_json::json!({"shell": args.shell.to_string(), "script": script}));
+    }
     std::io::stdout().lock().write_all(&script).map_err(|e| Error::io("write", Path::new("stdout"), e))
 }
 

@@ -12,9 +12,7 @@ use crate::ceremony;
 use crate::error::Result;
 use crate::files;
 use crate::import::import;
-
-/// Above any root file that a client reads.
-const MAX_ROOT: u64 = 1 << 20;
+use crate::metadata::MAX_ROOT;
 
 /// Take over an existing TUF repository with its chain of roots
 ///

@@ -10,6 +10,7 @@ mod demo;
 mod diff;
 mod doctor;
 mod error;
+mod examples;
 mod explain;
 mod import;
 mod init;
@@ -34,7 +35,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use chrono::{DateTime, SubsecRound, Utc};
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use ui::Ui;
 
@@ -117,7 +118,7 @@ pub struct Context {
 pub fn main() -> ExitCode {
     // A panic is a bug whatever caused it: the default hook prints where, the code tells scripts apart.
     std::panic::catch_unwind(|| {
-        let cli = match Cli::try_parse() {
+        let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
             Ok(cli) => cli,
             Err(error) => return error::report_usage(&error),
         };
@@ -161,7 +162,7 @@ fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()
 
 /// The command line, with all commands, flags and examples: for manuals, completions and tests.
 pub fn command() -> clap::Command {
-    Cli::command()
+    examples::add(Cli::command())
 }
 
 /// Runs a command line within this process, talking through `ui`.

@@ -11,11 +11,9 @@ use super::publish::AccessArgs;
 use super::{Context, Ui, actor, block_on};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::metadata::MAX_ROOT;
 use crate::publish::{Taken, Taking, recreate, take_over};
 use crate::workspace::Workspace;
-
-/// Above any root file that a client reads.
-const MAX_ROOT: u64 = 1 << 20;
 
 /// Take over what is published: into this workspace, or as a new one
 ///

@@ -1,19 +1,16 @@
 //! `tidegate sync`: from one store to another.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::publish::AccessArgs;
+use super::publish::{AccessArgs, transfer};
 use super::{Context, block_on};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
-use crate::publish::{self, Event, plan_sync};
-
-/// Above any root file that a client reads.
-const MAX_ROOT: u64 = 1 << 20;
+use crate::metadata::MAX_ROOT;
+use crate::publish::plan_sync;
 
 /// Copy what is published from one place to another
 ///
@@ -64,20 +61,10 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
             });
         }
         to.settle(args.single_writer, now).await?;
-        let progress = Mutex::new(ui.progress_bytes(plan.totals().bytes, "copying"));
-        let report = publish::execute(&plan, &source, &to, &|event| {
-            if let Event::Sent(bytes) = event {
-                progress.lock().unwrap_or_else(PoisonError::into_inner).advance(bytes);
-            }
-        })
-        .await?;
-        drop(progress);
-        let audit = if args.no_verify { None } else { Some(publish::read_back(&plan, &source, &to, now).await?) };
-        if let Some(audit) = audit.as_ref().filter(|audit| !audit.ok) {
-            ui.status(audit);
-            return Err(Error::trust(format!("what was just copied to {} is not sound", args.to))
-                .rule("P-READ-BACK")
-                .remedy("devices that use it keep what they have and wait; find out what changed it, and sync again"));
+        let report = transfer::carry_out(&plan, &source, &to, ui, "copying").await?;
+        let mut audit = None;
+        if !args.no_verify {
+            audit = Some(transfer::read_back(&plan, &source, &to, ui, now).await?);
         }
         if ui.is_json() {
             return ui.json(&json!({"plan": plan, "report": report, "verified": audit}));

@@ -8,11 +8,9 @@ use clap::Args as ClapArgs;
 use super::{Context, block_on};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::metadata::MAX_ROOT;
 use crate::publish::{Remote, StoreOrigin};
 use crate::verify::{Origin, Repository, verify};
-
-/// Above any root file that a client reads.
-const MAX_ROOT: u64 = 1 << 20;
 
 /// Audit a published repository
 ///

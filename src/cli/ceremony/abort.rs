@@ -1,6 +1,7 @@
 //! `tidegate ceremony abort`: give a ceremony up.
 
 use clap::Args as ClapArgs;
+use serde_json::json;
 
 use super::super::{Context, actor};
 use crate::ceremony;
@@ -18,6 +19,9 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     ceremony::abort(&workspace, args.reason.as_deref().map(crate::release::ledger::clean), &actor(), cx.now)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({"aborted": true, "reason": args.reason}));
+    }
     cx.ui.status("given up; nothing but the ledger was changed");
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use serde_json::json;
 
 use super::super::{Context, show};
 use super::proposal::Which;
@@ -27,6 +28,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let opened = args.which.open(cx)?;
     if let (Some(role), Some(out)) = (&args.signed_bytes, &args.out) {
         files::write_atomic(out, &opened.bundle.signed_bytes(role)?)?;
+        if cx.ui.is_json() {
+            return cx.ui.json(&json!({"written": out, "role": role}));
+        }
         cx.ui.status(format_args!("written to {}: sign exactly these bytes", out.display()));
         cx.ui.hint(format_args!("tidegate ceremony combine --signature {role}:KEY=FILE"));
         return Ok(());

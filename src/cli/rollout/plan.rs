@@ -32,7 +32,7 @@ const CURVE: usize = 72;
 #[command(after_help = "Examples:
   tidegate rollout plan 1.2.0 --devices 1000000
   tidegate rollout plan 1.2.0 --fleet fleet.csv --svg plan.svg
-  tidegate rollout plan stable/os/1.2.0 --from 2026-03-02T08:00:00Z --ramp 24h --hours 96
+  tidegate rollout plan stable/os/1.2.0 --devices 5000 --from 2026-03-02T08:00:00Z --ramp 24h --hours 96
 
 fleet.csv:
   id,hardware,version,sequence,group

@@ -19,8 +19,8 @@ use crate::workspace::Workspace;
 
 For a health job: whatever came of it, publish, so that a pause reaches the devices.
 
-  tidegate rollout renew 1.2.0 --require-health health.json; healthy=$?
-  tidegate publish FOLDER; exit $healthy
+    tidegate rollout renew 1.2.0 --require-health health.json; healthy=$?
+    tidegate publish FOLDER; exit $healthy
 
 The form of the report, and what [health] of policy.toml makes of it, are described in docs/rollout.md.")]
 pub(super) struct Args {

@@ -23,6 +23,8 @@ pub enum Fault {
     Before,
     /// It is carried out, and the answer is lost.
     After,
+    /// It is turned away, as if somebody else had been there first.
+    TurnedAway,
 }
 
 /// Decides what happens at the request with a number, counted from 0, and is told the rest of it in words.
@@ -49,6 +51,7 @@ async fn run<T>(count: &AtomicU64, script: &Script, what: &str, work: impl Futur
     match script(count.fetch_add(1, Ordering::SeqCst), what) {
         Fault::None => work.await,
         Fault::Before => Err(gone()),
+        Fault::TurnedAway => Err(Error::AlreadyExists { path: what.to_owned(), source: "409 Conflict".into() }),
         Fault::After => {
             let _ = work.await;
             Err(gone())

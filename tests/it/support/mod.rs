@@ -82,3 +82,21 @@ impl Serving {
         log.drain(..).map(|exchange| (exchange.path, exchange.status.as_u16())).collect()
     }
 }
+
+/// The words of a line as a shell takes them, up to what is the shell's own.
+pub fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, false);
+    for c in line.chars() {
+        match c {
+            '\'' => {
+                quote = !quote;
+                word.get_or_insert_default();
+            }
+            ' ' if !quote => words.extend(word.take()),
+            '>' | '&' if !quote => break,
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}

@@ -2,6 +2,7 @@
 
 mod diff;
 mod doctor;
+mod examples;
 mod import;
 mod manual;
 mod site;
