@@ -52,6 +52,9 @@ def main(folder, consistent, delegations):
     for signer in roots:
         root.add_key(signer.public_key, "root")
     root.roles["root"].threshold = 2
+    # What tuf-on-ci adds to roles; such members are signed, and mean nothing to anyone else.
+    root.unrecognized_fields["x-tuf-on-ci-expiry-period"] = 365
+    root.unrecognized_fields["x-tuf-on-ci-signing-period"] = 60
     for role, signer in online.items():
         root.add_key(signer.public_key, role)
     md = Metadata(root)

@@ -1,8 +1,14 @@
 //! Taking over a repository that python-tuf made.
 
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use base64::Engine as _;
+use serde_json::{Value, json};
+use tidegate::keys::generate::{Kind, generate};
+use tidegate::keys::{KeyUri, NoPassphrases, open};
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::tuf::json::canonical;
 
 use super::story::{text, tidegate};
 use crate::support::{Serving, python_tuf, script};
@@ -14,8 +20,10 @@ fn done(args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// An old repository: `repository`, its first root `1.root.json`, and two of the root's keys, `old-root-0.pem` and `old-root-1.pem`.
 struct Old {
     folder: tempfile::TempDir,
+    /// The Python with python-tuf, if that made it.
     python: PathBuf,
 }
 
@@ -39,11 +47,11 @@ impl Old {
         script(&self.python, "update.py", &[url, text(&root), text(&client), path])
     }
 
-    /// Takes it over into `fleet`, and has the ceremony signed.
-    fn take_over(&self) -> PathBuf {
+    /// Takes it over into `fleet`, with `next` as the new root, and has the ceremony signed.
+    fn take_over(&self, next: u64) -> PathBuf {
         let (fleet, repository, root) = (self.path("fleet"), self.path("repository"), self.path("1.root.json"));
         let said = done(&["import", text(&repository), text(&fleet), "--root", text(&root), "--example-keys"]);
-        assert!(said.starts_with("root 3 waits for signatures"), "{said}");
+        assert!(said.starts_with(&format!("root {next} waits for signatures")), "{said}");
         let fleet_text = text(&fleet).to_owned();
         let bundle = fleet.join("proposals/ceremony.json");
         let digest: Value = serde_json::from_str(&done(&["-C", &fleet_text, "--json", "ceremony", "status"])).unwrap();
@@ -71,7 +79,7 @@ async fn follows(consistent: bool, delegations: bool) {
     assert_eq!(said["versions"]["root"], 2, "{said}");
     drop(server);
 
-    let fleet = old.take_over();
+    let fleet = old.take_over(3);
     let public = old.path("public");
     let fleet = text(&fleet);
     std::fs::write(old.path("image"), "new").unwrap();
@@ -109,6 +117,77 @@ async fn a_python_tuf_client_follows_over_the_takeover() {
 #[tokio::test(flavor = "multi_thread")]
 async fn so_it_does_from_one_without_consistent_snapshots_and_with_delegations() {
     follows(false, true).await;
+}
+
+/// A repository made by tough's editor, which is what tuftool is made of: its layout, canonical JSON and key ids.
+async fn by_tough() -> Old {
+    use tough::editor::RepositoryEditor;
+    use tough::key_source::{KeySource, LocalKeySource};
+
+    let old = Old { folder: tempfile::tempdir().unwrap(), python: PathBuf::new() };
+    let mut keys = serde_json::Map::new();
+    let mut ids = Vec::new();
+    for name in ["old-root-0", "old-root-1", "online"] {
+        let made = generate(Kind::P256, None).unwrap();
+        std::fs::write(old.path(&format!("{name}.pem")), made.pem.as_bytes()).unwrap();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let private = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(old.path(&format!("{name}.pem")), private).unwrap();
+        }
+        // tough reads keys of curves as DER alone.
+        let pem = made.pem.lines().filter(|line| !line.starts_with('-')).collect::<String>();
+        let der = base64::engine::general_purpose::STANDARD.decode(pem).unwrap();
+        std::fs::write(old.path(&format!("{name}.der")), der).unwrap();
+        keys.insert(made.public.id().to_string(), made.public.to_value());
+        ids.push(made.public.id().to_string());
+    }
+    let by_online = json!({"keyids": [ids[2]], "threshold": 1});
+    let signed = json!({
+        "_type": "root", "spec_version": "1.0.0", "version": 1, "expires": "2100-01-01T00:00:00Z",
+        "consistent_snapshot": true, "keys": keys,
+        "roles": {
+            "root": {"keyids": ids[..2], "threshold": 2},
+            "targets": by_online, "snapshot": by_online, "timestamp": by_online,
+        },
+    });
+    let bytes = canonical(&signed).unwrap();
+    let signatures: Vec<Value> = (0..2)
+        .map(|at| {
+            let uri = KeyUri::parse(&format!("file:{}", text(&old.path(&format!("old-root-{at}.pem"))))).unwrap();
+            let key = open("old", &uri, Path::new("."), None, &mut NoPassphrases).unwrap();
+            json!({"keyid": ids[at], "sig": to_hex(&key.sign(&bytes).unwrap())})
+        })
+        .collect();
+    let root = old.path("1.root.json");
+    std::fs::write(&root, json!({"signatures": signatures, "signed": signed}).to_string()).unwrap();
+
+    let firmware = old.path("firmware.bin");
+    std::fs::write(&firmware, "old firmware").unwrap();
+    let mut editor = RepositoryEditor::new(&root).await.unwrap();
+    let (three, never) = (NonZeroU64::new(3).unwrap(), "2100-01-01T00:00:00Z");
+    editor.targets_version(three).unwrap().targets_expires(never.parse().unwrap()).unwrap();
+    editor.snapshot_version(three).snapshot_expires(never.parse().unwrap());
+    editor.timestamp_version(three).timestamp_expires(never.parse().unwrap());
+    editor.add_target_path(&firmware).await.unwrap();
+    let online: Box<dyn KeySource> = Box::new(LocalKeySource { path: old.path("online.der") });
+    let repository = editor.sign(&[online]).await.unwrap();
+    repository.write(old.path("repository/metadata")).await.unwrap();
+    let targets = old.path("repository/targets");
+    repository.copy_targets(old.folder.path(), &targets, tough::editor::signed::PathExists::Skip).await.unwrap();
+    assert!(old.path("repository/metadata/3.snapshot.json").is_file());
+    old
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_in_the_layout_of_tuftool_is_taken_over() {
+    let old = by_tough().await;
+    let fleet = old.take_over(2);
+    let (public, root) = (old.path("public"), old.path("1.root.json"));
+    done(&["-C", text(&fleet), "publish", text(&public)]);
+    let said = done(&["verify", text(&public), "--root", text(&root)]);
+    assert!(said.contains("root 2"), "{said}");
 }
 
 #[test]
