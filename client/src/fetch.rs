@@ -58,9 +58,9 @@ impl<'a> Request<'a> {
 /// What sort of file is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Small and textual: it may come compressed.
+    /// Small and textual, such as roles and manifests: it may come compressed.
     Metadata,
-    /// Hashed as it stands in the repository: it must come as it is.
+    /// Large, and hashed as it stands in the repository: it must come as it is.
     Target,
 }
 

@@ -161,7 +161,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         format!("{}{}", self.repository.targets_url, found.path.url_path(&found.target.hashes, consistent))
     }
 
-    /// Reads a small target into memory: at most `limit` bytes, verified.
+    /// Reads a small target into memory: at most `limit` bytes, verified. It is fetched as metadata is, with which it is needed to decide.
     pub fn read_target(&self, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
         let url = self.target_url(found);
         let length = found.target.length;
@@ -169,7 +169,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             let reason = format!("{length} bytes are listed, more than the {limit} that are read");
             return Err(Error::BadDocument { path: found.path.to_string(), reason });
         }
-        let Reply::Found(body) = self.fetch.fetch(&Request::target(&url, length))? else {
+        let Reply::Found(body) = self.fetch.fetch(&Request::metadata(&url, length))? else {
             return Err(Error::Missing { what: found.path.to_string(), url });
         };
         let bytes = body.into_bytes()?;

@@ -13,8 +13,8 @@ use tidegate_client::tuf::path::metadata_file;
 use tidegate_client::tuf::valid_signers;
 
 use super::document::{Document, assemble};
-use super::listed_by_version_alone;
 use super::repository::{METADATA_DIR, Repository, file_name};
+use super::{danger_parse_unverified, listed_by_version_alone};
 use crate::error::{Error, Result};
 use crate::files::Changes;
 use crate::keys::{KeyRing, Signer};
@@ -366,8 +366,7 @@ fn as_file(document: &Document) -> Result<Vec<u8>> {
 
 /// Reads a file whose signatures are checked when the transaction is finished.
 fn read_file<T: tidegate_client::tuf::metadata::Metadata>(role: &str, bytes: &[u8]) -> Result<T> {
-    Envelope::parse(role, bytes)
-        .and_then(|envelope| envelope.danger_read_unverified(role))
+    danger_parse_unverified(role, bytes)
         .map_err(|e| Error::input(format!("the new metadata of {role} is malformed: {e}")))
 }
 

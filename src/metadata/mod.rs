@@ -15,9 +15,18 @@ mod repository;
 pub use document::{Delegation, Document, RoleKeys, assemble, to_json};
 pub use edit::{Edit, Finished, OnlineLifetimes, timestamp_over};
 pub use repository::{METADATA_DIR, Repository, RoleFile};
+use tidegate_client::tuf::metadata::{Envelope, Metadata};
 
 /// The version of the specification that the metadata follows.
 pub const SPEC_VERSION: &str = "1.0.34";
+
+/// Bytes of the longest root file that is read: above any that a client reads.
+pub const MAX_ROOT: u64 = 1 << 20;
+
+/// Reads `bytes` as the metadata of `role` **without** checking a signature, as [`Envelope::danger_read_unverified`] does.
+pub(crate) fn danger_parse_unverified<T: Metadata>(role: &str, bytes: &[u8]) -> Result<T, tidegate_client::tuf::Error> {
+    Envelope::parse(role, bytes)?.danger_read_unverified(role)
+}
 
 /// Whether the snapshot lists a role by version alone, without length and hash.
 ///

@@ -1,11 +1,14 @@
 //! The same behaviour at every store: real servers that speak S3.
 
+use std::sync::Arc;
+
 use object_store::{Attribute, ObjectStoreExt as _};
 use tidegate::Kind;
 use tidegate::publish::{self, Concurrency, Options, Remote, Source, State};
 use tidegate::verify;
 
 use crate::support::Forge;
+use crate::support::faulty::{Fault as Away, Faulty};
 use crate::support::s3::{BUCKET, S3};
 
 async fn publish(forge: &Forge, remote: &Remote) -> tidegate::error::Result<publish::Report> {
@@ -164,8 +167,23 @@ async fn a_store_whose_conditions_are_not_atomic_is_found_out_and_needs_a_single
     drop(s3);
     assert_eq!(again.settle(false, now).await.unwrap_err().rule_id(), Some("P-SINGLE-WRITER"));
     let mut later = Remote::open_with(&place, &gone).unwrap();
-    let error = later.settle(false, now + chrono::TimeDelta::days(31)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Io, "but not for ever: {error}");
+    let error = later.settle(false, now + chrono::TimeDelta::days(2)).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Io, "but not for long: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_race_that_nobody_has_won_is_run_again() {
+    let Some(s3) = S3::moto() else { return };
+    let settled = async |away: u64| {
+        let script = move |number: u64, _: &str| if number < away { Away::TurnedAway } else { Away::None };
+        let mut remote =
+            s3.remote(&format!("away{away}")).wrapped(|store| Arc::new(Faulty::new(store, Arc::new(script))));
+        remote.settle(false, chrono::Utc::now()).await.map(|()| remote.concurrency())
+    };
+    // The first eight writers, who come at once, are all told that somebody was faster.
+    assert_eq!(settled(8).await.unwrap(), Concurrency::Conditional);
+    // A store that turns everybody away, whatever they do, cannot be relied on.
+    assert_eq!(settled(1000).await.unwrap_err().rule_id(), Some("P-SINGLE-WRITER"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,7 +269,7 @@ async fn each_party_may_do_its_work_and_no_more() {
     // The reader reads all of it, and writes nothing.
     audit(&forge, &reader).await;
     forge.renew(&["timestamp"]);
-    denied(publish(&forge, &reader).await, ".tidegate/sweep.json");
+    denied(publish(&forge, &reader).await, "metadata/timestamp.json");
     let bytes = bytes::Bytes::from_static(b"x");
     assert!(reader.create("metadata/99.stable.json", &bytes).await.is_err());
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tidegate_client::Error;
@@ -10,7 +11,7 @@ use tidegate_client::command::Command;
 use tidegate_client::device::{Device, DeviceBuilder, Status};
 use tidegate_client::disk::Disk;
 use tidegate_client::download::Progress;
-use tidegate_client::install::{Boot, BootError, Slot, SlotImage, SlotInstaller};
+use tidegate_client::install::{Boot, BootError, BootHook, Slot, SlotImage, SlotInstaller};
 use tidegate_client::machine::State;
 use tidegate_client::store::StoreError;
 
@@ -25,6 +26,8 @@ pub struct Board {
     pub mirror: Mirror,
     pub options: AgentOptions,
     pub now: DateTime<Utc>,
+    /// A program that speaks with the boot loader, instead of this process.
+    pub hook: Option<BootHook>,
     /// What else there is to say of the device.
     pub adjust: fn(DeviceBuilder) -> DeviceBuilder,
 }
@@ -50,6 +53,7 @@ impl Board {
             mirror: mirror.clone(),
             options: AgentOptions::default(),
             now: epoch(),
+            hook: None,
             adjust: |builder| builder,
         }
     }
@@ -58,19 +62,38 @@ impl Board {
     pub fn with_health(mut self) -> Self {
         let words = ["grep", "-q", "well", &self.folder.join("system").display().to_string()].map(str::to_owned);
         self.options.health = Health::Command(HealthCommand {
-            command: Command::new(words, std::time::Duration::from_secs(20)),
-            within: std::time::Duration::from_secs(60),
-            every: std::time::Duration::from_secs(10),
+            command: Command::new(words, Duration::from_secs(20)),
+            within: Duration::from_secs(60),
+            every: Duration::from_secs(10),
         });
+        self
+    }
+
+    /// The same, with a boot hook that hangs when it is called for the `n`-th time.
+    pub fn with_hook_hanging_at(mut self, n: usize) -> Self {
+        const HOOK: &str = r#"
+            cd "$1"; n=$(cat calls 2>/dev/null || echo 0); echo $((n + 1)) > calls; [ "$n" != "$2" ] || sleep 600
+            put() { printf %s "$2" > "new.$1"; mv "new.$1" "$1"; }
+            case "$3" in
+              running) cat running ;;
+              try) put attempted "$4" ;;
+              keep) put kept "$4"; put attempted "" ;;
+            esac
+        "#;
+        let words = ["sh", "-c", HOOK, "hook", &self.folder.display().to_string(), &n.to_string()].map(str::to_owned);
+        self.hook = Some(BootHook::new(words, Duration::from_millis(500)));
         self
     }
 
     pub fn builder(&self, disk: Disk) -> DeviceBuilder {
         let image = SlotImage::only(self.folder.join("slot.a"), self.folder.join("slot.b"));
-        let boot = FileBoot { folder: self.folder.clone(), disk: disk.clone() };
-        let installer = SlotInstaller::new(vec![image], boot).unwrap().on(disk.clone());
-        let builder = fleet::device(&self.mirror, &self.folder.join("state"), self.now);
-        (self.adjust)(builder.disk(disk).installer(installer))
+        let builder = fleet::device(&self.mirror, &self.folder.join("state"), self.now).disk(disk.clone());
+        (self.adjust)(if let Some(hook) = self.hook.clone() {
+            builder.installer(SlotInstaller::new(vec![image], hook).unwrap().on(disk))
+        } else {
+            let boot = FileBoot { folder: self.folder.clone(), disk: disk.clone() };
+            builder.installer(SlotInstaller::new(vec![image], boot).unwrap().on(disk))
+        })
     }
 
     pub fn device(&self) -> Device {
@@ -81,7 +104,7 @@ impl Board {
         loop {
             match self.builder(disk.clone()).open() {
                 // Another test starts a program at this moment, and that holds the lock until it has replaced itself.
-                Err(Error::Store(StoreError::Locked { .. })) => std::thread::sleep(std::time::Duration::from_millis(1)),
+                Err(Error::Store(StoreError::Locked { .. })) => std::thread::sleep(Duration::from_millis(1)),
                 opened => return opened,
             }
         }

@@ -316,6 +316,17 @@ fn reboots_hooks_and_clocks() {
             if board.runs() == OLD && quarantined { Ok(()) } else { Err(board.state().to_string()) }
         });
 
+        table.add(&format!("{update:?}: a boot hook that hangs at its n-th call"), 8, |n| {
+            let folder = scratch();
+            let board = Board::new(folder.path(), &mirror).with_health().with_hook_hanging_at(n);
+            let _ = board.run(&Disk::new());
+            let calls: usize = std::fs::read_to_string(folder.path().join("calls")).unwrap().trim().parse().unwrap();
+            if calls <= n {
+                return Err(format!("it was called {calls} times only"));
+            }
+            aftermath(update, &board, n % 2 == 1)
+        });
+
         let jumps = [-60 * 365, -365, -1, 1, 29, 31, 365, 60 * 365];
         for calls in 0..3 {
             table.add(&format!("{update:?}: the clock jumps by years before call {calls}"), jumps.len(), |n| {

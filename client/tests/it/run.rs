@@ -3,14 +3,17 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tidegate_client::tuf::hash::to_hex;
 
 use crate::agent::WELL;
 use crate::cli::Bench;
-use crate::fleet::release_image;
+use crate::fleet::{approve_image, assign, manifest_of, release_image};
 
 /// A boot hook, two slots, and a health command; what runs changes when a test says so.
 pub const HOOK: &str = r#"
@@ -28,6 +31,12 @@ fn bench() -> Bench {
     let bench = Bench::new(|sim| {
         release_image(sim, "all", "1.2.0", 12, WELL);
     });
+    with_two_slots(&bench);
+    bench
+}
+
+/// Two slots with a boot hook, which it gives.
+fn with_two_slots(bench: &Bench) -> Vec<String> {
     fs::write(bench.path("hook"), HOOK).unwrap();
     for (name, content) in [("slot.a", "old"), ("running", "a"), ("kept", "a")] {
         fs::write(bench.path(name), content).unwrap();
@@ -40,7 +49,7 @@ fn bench() -> Bench {
         "trial": {"health": {"program": hook(&["health"]), "limit": "10s"}, "within": "60s", "restart": hook(&["restart"])},
         "poll": {"interval": "1h", "first_within": "0s"},
     }));
-    bench
+    hook(&[])
 }
 
 /// A running agent. It is killed when this is dropped.
@@ -117,6 +126,73 @@ fn a_whole_update_without_anyone_at_hand() {
     agent.signal("TERM");
     assert_eq!(agent.until("stopped"), "told to stop");
     assert_eq!(agent.child.wait().unwrap().code(), Some(0));
+}
+
+/// A system of two images, and one of another board that stays where it is.
+#[test]
+fn a_whole_update_of_several_artifacts() {
+    const KERNEL: &[u8] = b"a kernel for the new image";
+    let bench = Bench::new(|sim| {
+        let mut manifest = manifest_of("1.2.0", 12, WELL);
+        for (name, hardware, bytes) in [("kernel.bin", "board", KERNEL), ("other.bin", "other-board", b"not for us")] {
+            let path = format!("stable/releases/os/1.2.0/{name}");
+            manifest["artifacts"].as_array_mut().unwrap().push(json!({
+                "name": name, "path": path, "length": bytes.len(), "sha256": to_hex(&Sha256::digest(bytes)),
+                "hardware": [hardware], "media_type": "application/octet-stream",
+            }));
+            sim.add_target("stable", &path, bytes);
+        }
+        let bytes = approve_image(sim, &manifest, WELL);
+        assign(sim, "all", &bytes, &json!({}));
+        sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+    });
+    let hook = with_two_slots(&bench);
+    fs::write(bench.path("kernel.a"), "old kernel").unwrap();
+    let images = json!([
+        {"artifact": "image.bin", "a": "slot.a", "b": "slot.b"},
+        {"artifact": "kernel.bin", "a": "kernel.a", "b": "kernel.b"},
+    ]);
+    bench.set(&json!({"installer": {"kind": "slots", "images": images, "boot": hook}}));
+    let (code, out, err) = bench.run(&["check", "-q"]);
+    assert_eq!((code, out.as_str()), (0, "install 1.2.0 (sequence 12): image.bin, kernel.bin\n"), "{err}");
+
+    // One of the two spoiled on the way: neither is installed, and the slot that runs is as it was.
+    let kernel = find(&bench.path("repository/targets"), ".kernel.bin");
+    fs::write(&kernel, b"another kernel for the old").unwrap();
+    let (code, _, err) = bench.run(&["install", "-q"]);
+    assert_eq!(code, 1, "{err}");
+    assert_eq!(fs::read(bench.path("slot.a")).unwrap(), b"old");
+    assert!(!bench.path("slot.b").exists() && !bench.path("kernel.b").exists());
+    fs::write(&kernel, KERNEL).unwrap();
+
+    let (code, out, err) = bench.run(&["install", "-q", "--now"]);
+    assert_eq!((code, out.as_str()), (0, "installed 1.2.0 (sequence 12)\n"), "{err}");
+    // The board restarts by itself; the next process finds the new system on trial, and well.
+    assert_eq!(bench.run(&["install", "-q"]).0, 0);
+    assert_eq!(bench.json(&["status"])["installed"]["state"], "confirmed");
+    assert_eq!(
+        (fs::read(bench.path("slot.b")).unwrap(), fs::read(bench.path("kernel.b")).unwrap()),
+        (WELL.into(), KERNEL.into())
+    );
+    assert_eq!(fs::read(bench.path("slot.a")).unwrap(), b"old");
+    assert_eq!(fs::read(bench.path("kernel.a")).unwrap(), b"old kernel");
+    assert_eq!(fs::read_to_string(bench.path("kept")).unwrap().trim(), "b");
+}
+
+/// The file below a folder whose name ends so.
+fn find(folder: &Path, ending: &str) -> PathBuf {
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_str().unwrap().ends_with(ending) {
+                return path;
+            }
+        }
+    }
+    panic!("there is no {ending}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod ceremony;
 #[cfg(unix)]
 mod integrate;
 mod lifecycle;
+mod pages;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -12,6 +12,8 @@ fn doctor(story: &Story, now: &str, args: &[&str]) -> (i32, Vec<(String, String)
     let out = tidegate(&[&["-C", text(&workspace), "--now", now, "--json", "doctor"], args].concat());
     let said: Value =
         serde_json::from_slice(&out.stdout).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out.stderr)));
+    let schema: Value = serde_json::from_str(include_str!("../../../docs/schemas/doctor.schema.json")).unwrap();
+    assert!(jsonschema::is_valid(&schema, &said), "{said:#}");
     let findings = said["findings"].as_array().unwrap();
     for finding in findings {
         for field in ["id", "what", "place", "remedy"] {

@@ -5,7 +5,6 @@ use std::process::Command;
 
 use schemars::schema_for;
 use serde_json::Value;
-use tidegate::view::State;
 
 use super::story::{NOW, Story, text};
 use crate::support::tools::missing_unless;
@@ -26,14 +25,27 @@ fn schema() -> Value {
 }
 
 #[test]
-fn the_schema_is_that_of_the_types() {
-    let mut generated = serde_json::to_value(schema_for!(State)).unwrap();
-    generated["$id"] = "status.schema.json".into();
-    if std::env::var_os("TIDEGATE_WRITE_SCHEMAS").is_some() {
-        let text = serde_json::to_string_pretty(&generated).unwrap() + "\n";
-        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(SCHEMA), text).unwrap();
+fn the_schemas_are_those_of_the_types() {
+    let generated = [
+        ("status", schema_for!(tidegate::view::State)),
+        ("diff", schema_for!(tidegate::view::Changes)),
+        ("doctor", schema_for!(tidegate::doctor::Diagnosis)),
+    ];
+    for (name, generated) in generated {
+        let mut generated = serde_json::to_value(generated).unwrap();
+        let name = format!("{name}.schema.json");
+        generated["$id"] = name.as_str().into();
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/schemas").join(name);
+        if std::env::var_os("TIDEGATE_WRITE_SCHEMAS").is_some() {
+            std::fs::write(&path, serde_json::to_string_pretty(&generated).unwrap() + "\n").unwrap();
+        }
+        let published: Value = serde_json::from_slice(&std::fs::read(&path).unwrap_or_default()).unwrap_or_default();
+        assert!(
+            published == generated,
+            "{}: write it anew: TIDEGATE_WRITE_SCHEMAS=1 cargo test the_schemas_are",
+            path.display()
+        );
     }
-    assert_eq!(schema(), generated, "write it anew: TIDEGATE_WRITE_SCHEMAS=1 cargo test the_schema_is");
 }
 
 #[test]
@@ -83,10 +95,8 @@ fn the_signed_part_is_the_same_from_the_root_alone() {
     // Without a root, or with another one, nothing is believed.
     let out = story.run(&["site", text(&public), "--out", text(&story.path("none"))]);
     assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
-    let other = Story::new();
-    let other = std::fs::read(other.root()).unwrap();
     let elsewhere = story.path("other.json");
-    std::fs::write(&elsewhere, String::from_utf8(other).unwrap().replace("\"sig\":\"", "\"sig\":\"00")).unwrap();
+    std::fs::write(&elsewhere, std::fs::read_to_string(root).unwrap().replace("\"sig\":\"", "\"sig\":\"00")).unwrap();
     let out = story.run(&["site", text(&public), "--root", text(&elsewhere), "--out", text(&story.path("none"))]);
     assert_eq!(out.status.code(), Some(1));
     assert!(!story.path("none").exists());
@@ -168,4 +178,67 @@ fn a_browser_shows_it_to_everyone() {
         assert!(chart["width"].as_f64().unwrap() > 200.0, "{what}: {chart}");
     }
     assert_ne!(views[0]["background"], views[2]["background"], "dark is another colour than light");
+}
+
+#[test]
+fn it_is_published_beside_the_repository_when_asked() {
+    let story = Story::new();
+    let public = story.public();
+    let publish = |flag: &str| {
+        let out = story.run(&["publish", text(&public), flag]);
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let status = std::fs::read(public.join("status.json")).unwrap();
+        (std::fs::read_to_string(public.join("index.html")).unwrap(), serde_json::from_slice::<Value>(&status).unwrap())
+    };
+    let (page, status) = publish("--site");
+    assert!(page.contains("1.1.0 at 15%") && !page.contains("somebody"));
+    assert!(status.get("workspace").is_none());
+    let (page, status) = publish("--site=full");
+    assert!(page.contains("somebody") && status["workspace"]["name"] == "Example fleet");
+    let root = story.root();
+    let out = story.run(&["verify", text(&public), "--root", text(&root)]);
+    assert!(out.status.success(), "it is no part of the repository: {}", String::from_utf8_lossy(&out.stdout));
+}
+
+#[test]
+fn the_schemas_of_what_is_signed_hold_for_what_is_published_and_for_the_vectors() {
+    let read = |path: &Path| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
+    let base = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let validator = |name: &str| jsonschema::validator_for(&read(&base.join("docs/schemas").join(name))).unwrap();
+    let holds = |validator: &jsonschema::Validator, value: &Value, what: &str| {
+        let errors: Vec<String> = validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert!(errors.is_empty(), "{what}: {errors:#?}");
+    };
+    let (manifest, cohorts, assignment) =
+        (validator("manifest.schema.json"), validator("cohorts.schema.json"), validator("assignment.schema.json"));
+    for vector in read(&base.join("client/tests/vectors/manifests.json")).as_array().unwrap() {
+        holds(&manifest, &vector["manifest"], &vector["name"].to_string());
+    }
+    let story = Story::new();
+    let (mut manifests, mut maps, mut assignments) = (0, 0, 0);
+    let mut folders = vec![story.public()];
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = text(&path).to_owned();
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with(".manifest.json") {
+                manifests += 1;
+                holds(&manifest, &read(&path), &name);
+            } else if name.ends_with(".cohorts.json") {
+                maps += 1;
+                holds(&cohorts, &read(&path), &name);
+            } else if name.contains("/metadata/") && name.contains(".stable.") && !name.ends_with(".stable.json") {
+                for file in read(&path)["signed"]["targets"].as_object().unwrap().values() {
+                    assignments += 1;
+                    holds(&assignment, &file["custom"]["tidegate"], &name);
+                }
+            }
+        }
+    }
+    assert!(manifests >= 2 && maps >= 1 && assignments >= 2, "{manifests} {maps} {assignments}");
+    // And they can say no.
+    assert!(
+        !manifest.is_valid(&serde_json::json!({"schema": 2})) && !cohorts.is_valid(&serde_json::json!({"schema": 1}))
+    );
 }

@@ -1,7 +1,0 @@
-//! The `tidegate-gate` program.
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    tidegate_gate::cli::main()
-}

@@ -1,0 +1,295 @@
+//! Every command in the documentation is run as it stands there, or named here with the reason why not.
+//!
+//! A block of commands has an info string that begins with `sh`. What runs the blocks of a page is [`PAGES`]; what no test can run is
+//! [`NOT_RUN`], whose reasons must be visible in the line itself, and whose length is written down, so that nothing slips in.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clap::error::ErrorKind;
+
+use super::{Block, bash, blocks, script};
+use crate::support::{python_tuf, words};
+
+/// How the blocks of a page are run.
+enum Run {
+    /// One after the other, after these lines.
+    After(&'static str),
+    /// One after the other, beside a repository that python-tuf made.
+    Takeover,
+    /// By a test of its own, in this folder.
+    Elsewhere,
+}
+
+use Run::{After, Elsewhere, Takeover};
+
+/// A fleet with a release that is going out, and its folder entered.
+const ROLLING: &str = "tidegate -q init fleet --example-keys >/dev/null; cd fleet; head -c 5000 /dev/zero > ../image
+    tidegate -q release new 1.0.0; tidegate -q release add 1.0.0 ../image --hardware board-a; tidegate -q release manifest 1.0.0
+    tidegate -q release sign 1.0.0 --key release-1 --key release-2; tidegate -q release validate 1.0.0
+    tidegate -q release register 1.0.0; tidegate -q release validate 1.0.0; tidegate -q rollout start 1.0.0\n";
+
+/// The pages with commands, the info strings of their blocks, and how they are run.
+const PAGES: &[(&str, &[&str], Run)] = &[
+    ("README.md", &["sh"], After("")),
+    ("docs/ceremony.md", &["sh", "sh refused"], Elsewhere),
+    ("docs/cli.md", &["sh"], After("")),
+    ("docs/conformance.md", &["sh"], After("")),
+    ("docs/integrate.md", &["sh"], Elsewhere),
+    (
+        "docs/keys.md",
+        &["sh"],
+        After(
+            "export TIDEGATE_PASSPHRASE='for practice only'; tidegate -q init fleet --example-keys; cd fleet
+             tidegate -q key new root-6 --no-passphrase --out ../root-6.pem
+             tidegate -q key new sent --no-passphrase --out ../sent.pem | tee ../sent.toml
+             public=$(sed -n 's/^public = \"\\(.*\\)\"/\\1/p' ../sent.toml)",
+        ),
+    ),
+    ("docs/migrate.md", &["sh takeover"], Takeover),
+    ("docs/operations.md", &["sh"], After("")),
+    ("docs/publish.md", &["sh"], After(ROLLING)),
+    ("docs/quickstart.md", &["sh", "sh device", "sh build"], Elsewhere),
+    (
+        "docs/rollout.md",
+        &["sh"],
+        // 1.2.0 on its way, a fleet, and a report on its health, from a file and from a program.
+        After(
+            "tidegate() { command tidegate --now 2026-03-01T12:00:00Z \"$@\"; }
+             tidegate -q init fleet --example-keys; cd fleet; tidegate -q release new 1.2.0; echo image > image
+             tidegate -q release add 1.2.0 image --hardware board-a; tidegate -q release manifest 1.2.0
+             tidegate -q release sign 1.2.0 --key release-1 --key release-2; tidegate -q release validate 1.2.0
+             tidegate -q release register 1.2.0; tidegate -q release validate 1.2.0; tidegate -q rollout start 1.2.0
+             printf 'id,hardware,version,sequence\nd-1,board-a,1.1.0,0\n' > fleet.csv
+             cohort='{\"installed\": 480, \"confirmed\": 470, \"failed\": 3, \"rolled_back\": 2}'
+             echo '{\"schema\": 1, \"at\": \"2026-03-01T12:00:00Z\", \"releases\": [{\"release\": \"stable/os/1.2.0\", \"sequence\": 1,' \
+               \"\\\"cohorts\\\": {\\\"validation\\\": $cohort, \\\"canary\\\": $cohort}}]}\" > health.json
+             printf '#!/bin/sh\\ncat health.json\\n' > health; chmod +x health",
+        ),
+    ),
+];
+
+/// Why a command is not run, and what must be seen in it for that.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Reason {
+    /// The programs are built, and on the path.
+    Built,
+    /// It tests this very project: CI runs it.
+    TheTests,
+    /// It takes a token. `tests/it/keys/token.rs` runs the same against `SoftHSM`.
+    Token,
+    /// It takes an account in a cloud. `tests/it/keys` runs the same against a server that speaks KMS's protocol.
+    Cloud,
+    /// It takes a checkout of the conformance suite, which is no package of any registry.
+    Suite,
+}
+
+impl Reason {
+    fn is_seen_in(self, line: &str) -> bool {
+        match self {
+            Self::Built => line.starts_with("cargo build ") || line.starts_with("export PATH="),
+            Self::TheTests => line == "cargo test --workspace --all-features",
+            Self::Token => line.contains("'pkcs11:"),
+            Self::Cloud => line.contains(" kms:"),
+            Self::Suite => line.contains("conformance"),
+        }
+    }
+}
+
+/// How many commands are not run. One more is one less that is known to work: find a way to run it first.
+const HOW_MANY: usize = 10;
+
+/// The commands that are not run: page, line, why. Those of [`Elsewhere`] pages are what their tests leave out.
+const NOT_RUN: [(&str, &str, Reason); HOW_MANY] = [
+    ("README.md", "cargo test --workspace --all-features", Reason::TheTests),
+    ("docs/conformance.md", "cargo build -p tidegate-client --features cli,rsa --example conformance", Reason::Built),
+    ("docs/conformance.md", "cd tuf-conformance", Reason::Suite),
+    (
+        "docs/conformance.md",
+        "python -m pytest tuf_conformance --entrypoint ../tidegate/target/debug/examples/conformance",
+        Reason::Suite,
+    ),
+    (
+        "docs/integrate.md",
+        "cargo build --release && cargo build --release -p tidegate-client --features cli",
+        Reason::Built,
+    ),
+    ("docs/integrate.md", "export PATH=$PWD/target/release:$PATH", Reason::Built),
+    (
+        "docs/keys.md",
+        "tidegate key new root-7 --on 'pkcs11:token=Root;object=root-7?module-path=/usr/lib/softhsm/libsofthsm2.so'",
+        Reason::Token,
+    ),
+    ("docs/keys.md", "tidegate key import snapshot-2 kms:alias/snapshot?region=eu-central-1", Reason::Cloud),
+    ("docs/quickstart.md", "cargo build --release --workspace --features tidegate-client/cli", Reason::Built),
+    ("docs/quickstart.md", "export PATH=$PATH:$PWD/target/release", Reason::Built),
+];
+
+/// Blocks that hold no commands for a shell.
+const OTHERS: [&str; 9] = ["json", "toml", "csv", "rust", "yaml", "cron", "nginx", "text", "c"];
+/// What a command begins with.
+const PROGRAMS: [&str; 10] =
+    ["tidegate", "tidegate-device", "cargo", "openssl", "python", "python3", "pip", "aws", "git", "curl"];
+
+/// All pages, relative to the project's folder.
+fn pages() -> Vec<String> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let found = std::fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let markdown = found.filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "md"));
+    markdown.map(|name| format!("docs/{name}")).chain(["README.md".to_owned()]).collect()
+}
+
+/// A line of a block without a comment at its end.
+fn bare(line: &str) -> &str {
+    line.split("  #").next().unwrap_or(line).trim_end()
+}
+
+/// The blocks of a page that are run, without the lines that are not, and with `cargo run` as what it builds.
+fn runnable(page: &str, infos: &[&str]) -> Vec<Block> {
+    let mut found: Vec<Block> = blocks(page).into_iter().filter(|block| infos.contains(&block.info.as_str())).collect();
+    for block in &mut found {
+        let left_out = |line: &str| NOT_RUN.iter().any(|(of, command, _)| *of == page && *command == bare(line));
+        let lines = block.text.lines().filter(|line| !left_out(line));
+        block.text = lines.map(|line| line.replace("cargo run --release -- ", "tidegate ") + "\n").collect();
+    }
+    found
+}
+
+#[test]
+fn every_command_of_every_page_is_run_or_named_with_the_reason() {
+    let mut used: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut commands = 0;
+    for page in pages() {
+        let infos = PAGES.iter().find(|(name, ..)| *name == page).map_or(&[][..], |(_, infos, _)| infos);
+        for block in blocks(&page) {
+            let info = block.info.as_str();
+            let first = block.text.lines().next().unwrap_or_default();
+            assert!(
+                infos.contains(&info) || OTHERS.contains(&info),
+                "{page}: nothing runs the block `{info}`: {first}"
+            );
+            for line in block.text.lines() {
+                if infos.contains(&info) {
+                    commands += 1;
+                    let named = NOT_RUN.iter().find(|(of, command, _)| *of == page && *command == bare(line));
+                    if let Some((page, command, _)) = named {
+                        *used.entry((page, command)).or_default() += 1;
+                    }
+                } else if !["yaml", "cron"].contains(&info) {
+                    let program = line.trim_start_matches(['$', ' ']).split(' ').next().unwrap_or_default();
+                    assert!(!PROGRAMS.contains(&program), "{page}: a command in a block of {info}: {line}");
+                }
+            }
+        }
+    }
+    assert!(commands > 250, "{commands}");
+    for (page, command, reason) in NOT_RUN {
+        assert!(reason.is_seen_in(command), "{command}: that it is {reason:?} is not to be seen");
+        assert_eq!(used.get(&(page, command)), Some(&1), "{page} does not have it, or twice: {command}");
+    }
+    for (page, ..) in PAGES {
+        assert!(pages().contains(&(*page).to_owned()), "{page} is gone");
+    }
+}
+
+/// That the command line knows what a line gives to it.
+fn understood(line: &str) -> Result<(), String> {
+    let known = |error: &clap::Error| {
+        // A sentence may name a command without all that it needs, or with a word in capitals for something of the reader's.
+        !matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::TooManyValues)
+    };
+    match tidegate::cli::command().try_get_matches_from(words(line)) {
+        Err(error) if !known(&error) => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+#[test]
+fn what_sentences_and_schedules_say_is_understood() {
+    let mut seen = 0;
+    for page in pages() {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&page)).unwrap();
+        let mut lines = Vec::new();
+        for (at, part) in text.split("```").enumerate() {
+            if at % 2 == 0 {
+                lines.extend(part.split('`').skip(1).step_by(2));
+            } else if part.starts_with("yaml") || part.starts_with("cron") {
+                lines.extend(part.split(['\n', '&']).filter_map(|line| line.find("tidegate ").map(|at| &line[at..])));
+            }
+        }
+        for line in lines {
+            if line.starts_with("tidegate ") && !line.contains("COMMAND") {
+                seen += 1;
+                // What may be left out stands in brackets.
+                let line = line.replace(['[', ']'], "").split_whitespace().collect::<Vec<_>>().join(" ");
+                if let Err(error) = understood(&line) {
+                    panic!("{page}: {line}: {error}");
+                }
+            }
+        }
+    }
+    assert!(seen > 40, "{seen}");
+    assert!(understood("tidegate publish --fast").is_err() && understood("tidegate shout").is_err());
+}
+
+#[cfg(unix)]
+#[test]
+fn pages_that_are_one_story_work_as_written() {
+    for (page, infos, run) in PAGES {
+        let After(before) = run else { continue };
+        let place = tempfile::tempdir().unwrap();
+        let blocks = runnable(page, infos);
+        assert!(!blocks.is_empty(), "{page}");
+        if bash(&format!("{before}\n{}", script(&blocks)), place.path()).is_none() {
+            return;
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_takeover_works_as_written() {
+    for (page, infos, run) in PAGES {
+        let Takeover = run else { continue };
+        let Some(python) = python_tuf() else { return };
+        let place = tempfile::tempdir().unwrap();
+        crate::support::script(&python, "takeover.py", &[place.path().to_str().unwrap(), "1", "0"]);
+        bash(&format!("mv repository old\n{}", script(&runnable(page, infos))), place.path());
+        assert!(place.path().join("public/metadata/timestamp.json").is_file());
+    }
+}
+
+#[test]
+fn every_link_between_the_pages_leads_somewhere() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let mut seen = 0;
+    for page in std::fs::read_dir(&docs).unwrap().map(|entry| entry.unwrap().path()) {
+        if page.extension().is_none_or(|extension| extension != "md") {
+            continue;
+        }
+        let content = std::fs::read_to_string(&page).unwrap();
+        for rest in content.split("](").skip(1) {
+            let link = rest.split(')').next().unwrap();
+            if link.starts_with("http") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { page.clone() } else { docs.join(file) };
+            assert!(target.exists(), "{}: {link}", page.display());
+            let slug = |heading: &str| {
+                let kept = heading.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+                kept.collect::<String>().trim().to_lowercase().replace(' ', "-")
+            };
+            if !anchor.is_empty() {
+                let headings = std::fs::read_to_string(&target).unwrap();
+                let found = headings
+                    .lines()
+                    .filter_map(|l| l.trim_start_matches('#').strip_prefix(' '))
+                    .any(|h| slug(h) == anchor);
+                assert!(found, "{}: {link} leads to no heading", page.display());
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}

@@ -1,0 +1,97 @@
+//! Several publishers, several places.
+
+mod copies;
+mod leftovers;
+mod pruning;
+mod races;
+
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+
+use chrono::{TimeDelta, Utc};
+use tidegate::error::Result;
+use tidegate::keys::{KeyRing, NoPassphrases};
+use tidegate::publish::{self, Overcome, Plan, Remote, Report, Source, Taken, Taking};
+use tidegate::verify;
+use tidegate::workspace::Workspace;
+
+use crate::support::Forge;
+use crate::support::s3::S3;
+
+fn workspace(cohorts: usize) -> Forge {
+    let mut forge = Forge::with_cohorts(cohorts).with_settings();
+    forge.release("1.0.0", 1, &[("os.img", b"one")]);
+    forge
+}
+
+async fn plan(forge: &Forge, remote: &Remote) -> Result<Plan> {
+    publish::plan(&Source::new(forge.dir()), remote, forge.now()).await
+}
+
+async fn put_live(forge: &Forge, remote: &Remote) -> Result<Report> {
+    let plan = plan(forge, remote).await?;
+    publish::execute(&plan, &Source::new(forge.dir()), remote, &|_| {}).await
+}
+
+/// Publishes and notes what was published, as the command does.
+async fn publish_noting(forge: &Forge, remote: &Remote) -> Result<Report> {
+    let plan = plan(forge, remote).await?;
+    let report = publish::execute(&plan, &Source::new(forge.dir()), remote, &|_| {}).await?;
+    note(forge, &plan);
+    Ok(report)
+}
+
+fn note(forge: &Forge, plan: &Plan) {
+    let mut changes = tidegate::files::Changes::default();
+    publish::Published::after(plan).put(&mut changes).unwrap();
+    changes.commit(forge.dir()).unwrap();
+}
+
+fn open(forge: &Forge) -> (Workspace, tidegate::config::Settings, KeyRing) {
+    let workspace = Workspace::open(forge.dir()).unwrap();
+    let settings = workspace.settings().unwrap();
+    let ring = workspace.ring(&settings, Box::new(NoPassphrases)).unwrap();
+    (workspace, settings, ring)
+}
+
+fn taking(forge: &Forge) -> Taking<'static> {
+    Taking { actor: "test", now: forge.now(), artifacts: false, patience: TimeDelta::zero() }
+}
+
+async fn pull(forge: &mut Forge, remote: &Remote) -> Result<Taken> {
+    forge.later();
+    let (workspace, settings, mut ring) = open(forge);
+    publish::take_over(&workspace, &settings, remote, &mut ring, &taking(forge)).await
+}
+
+/// Publishes, and overcomes what stands in the way, once.
+async fn rebase(forge: &mut Forge, remote: &Remote) -> Result<Overcome> {
+    let source = Source::new(forge.dir());
+    let (error, planned) = match plan(forge, remote).await {
+        Ok(planned) => (publish::execute(&planned, &source, remote, &|_| {}).await.unwrap_err(), Some(planned)),
+        Err(error) => (error, None),
+    };
+    forge.later();
+    let (workspace, settings, mut ring) = open(forge);
+    publish::overcome(error, planned.as_ref(), &workspace, &settings, remote, &mut ring, &taking(forge)).await
+}
+
+async fn audit(forge: &Forge, remote: &Remote) {
+    let origin = Arc::new(publish::StoreOrigin::new(remote.clone()));
+    let report = verify::verify(origin, "the place", forge.root(), Utc::now()).await.unwrap();
+    assert!(report.ok, "{report}");
+}
+
+fn tidegate(forge: &Forge, s3: Option<&S3>, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.arg("-C").arg(forge.dir()).args(["--now", &tidegate_client::tuf::time::format(forge.now())]).args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1");
+    if let Some(s3) = s3 {
+        command.envs(s3.variables());
+    }
+    command
+}
+
+fn said(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
