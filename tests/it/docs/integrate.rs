@@ -1,8 +1,10 @@
 //! docs/integrate.md: the board made of files, from nothing to its first update.
 
+use std::path::Path;
 use std::process::Command;
 
 use super::{bash, blocks, programs, script};
+use crate::support::skip;
 
 #[test]
 fn the_integrators_guide_works_as_written() {
@@ -13,12 +15,7 @@ fn the_integrators_guide_works_as_written() {
     let page = blocks("docs/integrate.md");
     let place = tempfile::tempdir().unwrap();
     let script = script(page.iter().filter(|block| block.info == "sh"));
-    // The programs are built and on the path, and the folder is this one.
-    let script: String = script
-        .lines()
-        .filter(|line| !line.starts_with("cargo build") && !line.starts_with("export PATH"))
-        .map(|line| line.replace("/tmp/board", place.path().to_str().unwrap()) + "\n")
-        .collect();
+    let script = on_board(&script, place.path());
     if bash(&script, place.path()).is_none() {
         return;
     }
@@ -32,4 +29,44 @@ fn the_integrators_guide_works_as_written() {
         status.lines().any(|line| line.starts_with("runs ") && line.contains("1.1.0") && line.ends_with("confirmed")),
         "{status}"
     );
+}
+
+/// The crate's example: the page shows it as it is, and it does on a new board what the page says.
+#[test]
+fn the_agent_of_the_guide_is_the_crates_example_and_works() {
+    let page = blocks("docs/integrate.md");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("client/examples/board.rs");
+    let example = std::fs::read_to_string(example).unwrap();
+    let shown = page.iter().find(|block| block.info == "rust").unwrap();
+    assert!(
+        example.ends_with(&format!("\n\n{}", shown.text)),
+        "docs/integrate.md does not show client/examples/board.rs"
+    );
+    if !programs().join("examples/board").is_file() {
+        skip("client/examples/board.rs was not built beside tidegate");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let steps = page.iter().filter(|block| {
+        let step = block.headings.iter().any(|heading| heading.starts_with("1. ") || heading.starts_with("2. "));
+        (step && block.info == "sh") || block.info == "sh board"
+    });
+    let script =
+        format!("PATH=$PATH:{}\n{}", programs().join("examples").display(), on_board(&script(steps), place.path()));
+    let Some(out) = bash(&script, place.path()) else { return };
+    let said = String::from_utf8(out.stdout).unwrap();
+    let states: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("now: ")).collect();
+    assert!(states.iter().any(|state| state.starts_with("rebooting")), "{said}");
+    assert!(states.iter().any(|state| state.starts_with("confirmed 1.1.0")), "{said}");
+    let kept = std::fs::read_to_string(place.path().join("kept")).unwrap();
+    assert_eq!(kept.trim(), "b");
+}
+
+/// The programs are built and on the path, and the folder is this one.
+fn on_board(script: &str, place: &Path) -> String {
+    script
+        .lines()
+        .filter(|line| !line.starts_with("cargo build") && !line.starts_with("export PATH"))
+        .map(|line| line.replace("/tmp/board", place.to_str().unwrap()) + "\n")
+        .collect()
 }
