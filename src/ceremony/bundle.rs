@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
+use sha2::Sha256;
+use tidegate_client::model::digest::Digest;
 use tidegate_client::model::time;
 use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::tuf::json as strict;
@@ -27,6 +28,7 @@ pub const MAX_LENGTH: u64 = 64 << 20;
 const MAX_ROOTS: usize = 1024;
 const MAX_ROLES: usize = 4096;
 const MAX_SIGNATURES: usize = 256;
+const MAX_FILES: usize = 64;
 const MAX_TEXT: usize = 200;
 const MAX_SIGNATURE: usize = 2048;
 
@@ -63,6 +65,10 @@ pub struct Bundle {
     /// What people call the keys. Nobody vouches for these names but the bundle.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<KeyId, String>,
+    /// The cohort maps that a change lists, as they are in force and as they are proposed, by their SHA-256: what people look at before they
+    /// sign. Not in the digest: what is listed is listed by hash.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<Digest, Value>,
     /// Signatures so far: role to key id to signature.
     pub signatures: BTreeMap<String, BTreeMap<KeyId, Signature>>,
 }
@@ -125,6 +131,7 @@ impl Bundle {
             follows,
             changes,
             names: BTreeMap::new(),
+            files: BTreeMap::new(),
             signatures: BTreeMap::new(),
         }
     }
@@ -165,6 +172,13 @@ impl Bundle {
         bound("roles", self.follows.roles.len() + self.changes.len(), MAX_ROLES)?;
         bound("signatures", self.signatures.values().map(BTreeMap::len).sum(), MAX_SIGNATURES)?;
         bound("names", self.names.len(), MAX_ROLES)?;
+        bound("files", self.files.len(), MAX_FILES)?;
+        for (sha256, content) in &self.files {
+            let bytes = strict::canonical(content).map_err(|e| format!("a file in it is not canonical JSON: {e}"))?;
+            if Digest::of(&bytes) != *sha256 {
+                return Err(format!("the file that it holds as {sha256} is another"));
+            }
+        }
         let texts = self.names.values().chain([&self.subject]).chain(&self.reason);
         let entries = || self.signatures.values().flatten();
         let details = entries().flat_map(|(id, entry)| [id.as_str(), &entry.source, &entry.tool]);
@@ -212,7 +226,7 @@ impl Bundle {
             "subject": self.subject,
         });
         let bytes = strict::canonical(&value).map_err(|e| Error::bug("a proposal cannot be written").with_source(e))?;
-        Ok(to_hex(&Sha256::digest(bytes)))
+        Ok(to_hex(&<Sha256 as sha2::Digest>::digest(bytes)))
     }
 
     /// The change of a role.

@@ -6,7 +6,9 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::layout::{self, DelegatedRole};
+use tidegate_client::model::name::Name;
 use tidegate_client::tuf::key::KeyId;
+use tidegate_client::tuf::metadata::Targets;
 
 use super::bundle::{Bundle, Kind, MAX_LENGTH};
 use super::propose::{Wish, propose, satisfied};
@@ -18,6 +20,7 @@ use crate::keys::KeyRing;
 use crate::metadata::{Document, Edit, Repository};
 use crate::release::ledger::Happening;
 use crate::release::{Ledger, retire};
+use crate::rollout::map_in_force;
 use crate::workspace::Workspace;
 
 /// Where the one ceremony that is under way is kept.
@@ -55,7 +58,8 @@ pub fn start(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>
     let settings = workspace.settings()?;
     // A clock that runs behind what was signed last must not date a proposal.
     Edit::new(&repository, now, settings.online())?;
-    let bundle = propose(&repository, &settings, &workspace.cohorts()?, wish, now)?;
+    let mut bundle = propose(&repository, &settings, &workspace.cohorts()?, wish, now)?;
+    attach_maps_in_force(workspace, &repository, &mut bundle)?;
     let mut changes = Changes::default();
     changes.put(FILE, bundle.to_bytes()?);
     write_down(workspace, &mut changes, now, [happening("ceremony-start", &bundle, actor, Map::new())?])?;
@@ -167,7 +171,7 @@ pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &st
     edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
     let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a ceremony that changes nothing"))?;
     let mut changes = finished.changes;
-    for (path, bytes) in new_targets(workspace, &bundle)? {
+    for (path, bytes) in new_targets(&repository, &bundle)? {
         changes.put(path, bytes);
     }
     let transcript = Transcript::of(&bundle, &verified, &finished.repository, tool, now)?;
@@ -245,31 +249,55 @@ fn renew_online(
     Ok(())
 }
 
-/// The bytes of cohort maps that new channels list.
-fn new_targets(workspace: &Workspace, bundle: &Bundle) -> Result<Vec<(String, Vec<u8>)>> {
-    let cohorts = workspace.cohorts()?;
+/// The bytes of cohort maps that channels newly list: they came with the proposal.
+fn new_targets(repository: &Repository, bundle: &Bundle) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
-    for change in &bundle.changes {
-        let Some(DelegatedRole::Channel(name)) =
-            DelegatedRole::parse(&change.role).filter(|_| change.role != "root" && change.role != "targets")
-        else {
+    for (channel, digest) in cohort_maps(bundle) {
+        let in_force =
+            repository.targets(&layout::channel_role(&channel)).and_then(|targets| listed(targets, &channel));
+        if in_force == Some(digest) {
             continue;
-        };
-        let path = layout::cohorts_path(&name);
-        let listed = change
-            .signed
-            .pointer("/targets")
-            .and_then(|targets| targets.get(&path))
-            .and_then(|file| file.pointer("/hashes/sha256"))
-            .and_then(|hash| hash.as_str());
-        let map = cohorts.map(&name)?;
-        let bytes = map.to_bytes().map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
-        let digest = Digest::of(&bytes);
-        if listed == Some(digest.to_string().as_str()) {
-            found.push((crate::store::path(&digest), bytes));
         }
+        let content = bundle.files.get(&digest).ok_or_else(|| {
+            Error::input(format!("the proposal lists {} and does not hold it", layout::cohorts_path(&channel)))
+                .rule("C-FORMAT")
+                .remedy("propose it anew: tidegate ceremony abort, then start")
+        })?;
+        let bytes = tidegate_client::tuf::json::canonical(content)
+            .map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
+        found.push((crate::store::path(&digest), bytes));
     }
     Ok(found)
+}
+
+/// The cohort maps that the channels in a proposal list.
+fn cohort_maps(bundle: &Bundle) -> Vec<(Name, Digest)> {
+    let of = |change: &super::Change| {
+        let DelegatedRole::Channel(name) = DelegatedRole::parse(&change.role)? else { return None };
+        let file = change.signed.pointer("/targets")?.get(layout::cohorts_path(&name))?;
+        Some((name, file.pointer("/hashes/sha256")?.as_str()?.parse().ok()?))
+    };
+    bundle.changes.iter().filter(|change| change.role != "root" && change.role != "targets").filter_map(of).collect()
+}
+
+fn listed(targets: &Targets, channel: &Name) -> Option<Digest> {
+    targets.targets.get(&layout::cohorts_path(channel))?.hashes.name_prefix().parse().ok()
+}
+
+/// Puts the cohort maps in force beside those that would take their place, for people to compare.
+fn attach_maps_in_force(workspace: &Workspace, repository: &Repository, bundle: &mut Bundle) -> Result<()> {
+    for (channel, digest) in cohort_maps(bundle) {
+        let in_force =
+            repository.targets(&layout::channel_role(&channel)).and_then(|targets| listed(targets, &channel));
+        if in_force.is_none_or(|in_force| in_force == digest) {
+            continue;
+        }
+        let bytes = map_in_force(workspace.dir(), repository, &channel)?.to_bytes();
+        let bytes = bytes.map_err(|e| Error::bug("a cohort map").with_source(e))?;
+        let content = serde_json::from_slice(&bytes).map_err(|e| Error::bug("a cohort map").with_source(e))?;
+        bundle.files.insert(Digest::of(&bytes), content);
+    }
+    Ok(())
 }
 
 fn happening(

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tidegate_client::model::digest::Digest;
 use tidegate_client::model::layout;
 use tidegate_client::tuf::key::{Key, KeyId};
 use tidegate_client::tuf::metadata::{Envelope, Root, Targets};
@@ -35,7 +37,7 @@ pub fn propose(
     wish: &Wish,
     now: DateTime<Utc>,
 ) -> Result<Bundle> {
-    let mut draft = Draft { repository, now, changes: BTreeMap::new(), order: Vec::new() };
+    let mut draft = Draft { repository, now, changes: BTreeMap::new(), order: Vec::new(), files: BTreeMap::new() };
     for role in &wish.renew {
         if !matches!(role.as_str(), "root" | "targets") && !settings.channels.keys().any(|c| c.as_str() == role) {
             return Err(Error::input(format!("{role} is not signed at a ceremony"))
@@ -48,7 +50,7 @@ pub fn propose(
         draft.channel(settings, cohorts, name, wish)?;
     }
     let Some(first) = draft.order.first() else {
-        return Err(Error::refused("there is nothing to propose: the signed metadata is what tidegate.toml says")
+        return Err(Error::refused("there is nothing to propose: the signed metadata is what tidegate.toml and cohorts.toml say")
             .rule("C-NOTHING")
             .remedy("edit tidegate.toml first (tidegate ceremony plan says how), or sign a role for a new lifetime: --renew root"));
     };
@@ -64,6 +66,7 @@ pub fn propose(
     let mut bundle = Bundle::new(Kind::Ceremony, subject, now, follows(repository, &draft.order)?, changes);
     bundle.reason.clone_from(&wish.reason);
     bundle.names = settings.key_names()?;
+    bundle.files = draft.files;
     // What was just made must pass what every signer checks.
     let first_root = repository.roots().first().ok_or_else(|| Error::bug("a repository without roots"))?;
     let bundle = Bundle::parse("the new proposal", &bundle.to_bytes()?)?;
@@ -94,6 +97,7 @@ struct Draft<'a> {
     now: DateTime<Utc>,
     changes: BTreeMap<String, Document>,
     order: Vec<String>,
+    files: BTreeMap<Digest, Value>,
 }
 
 impl Draft<'_> {
@@ -168,22 +172,28 @@ impl Draft<'_> {
         let base = self.repository.role(&role).map(|file| file.document.clone());
         let mut document = base.clone().unwrap_or_else(Document::targets);
         let map = cohorts.map(name)?;
-        if base.is_none() {
-            let bytes = map.to_bytes().map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
-            let digest = tidegate_client::model::digest::Digest::of(&bytes);
-            document.set_target(&layout::cohorts_path(name), bytes.len() as u64, digest.as_bytes(), None);
+        let bytes = map.to_bytes().map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
+        let digest = Digest::of(&bytes);
+        let path = layout::cohorts_path(name);
+        let listed = self.repository.targets(&role).and_then(|targets| targets.targets.get(&path));
+        if listed.is_none_or(|file| file.hashes.sha256_digest() != Some(digest.as_bytes())) {
+            document.set_target(&path, bytes.len() as u64, digest.as_bytes(), None);
+            let value = serde_json::from_slice(&bytes).map_err(|e| Error::bug("a cohort map").with_source(e))?;
+            self.files.insert(digest, value);
         }
         for path in wish.unlist.iter().filter(|path| path.starts_with(&format!("{name}/"))) {
             document.remove_target(path);
         }
         let keys = settings.role_keys(&channel.rollout)?;
         let existing = self.repository.targets(&role).and_then(|targets| targets.delegations.as_ref());
-        let mut delegated: Vec<String> =
-            existing.into_iter().flat_map(|d| &d.roles).map(|role| role.name.clone()).collect();
-        if base.is_none() {
-            delegated = map.cohorts().iter().map(|cohort| layout::cohort_role(name, &cohort.name)).collect();
+        let wanted: Vec<String> = map.cohorts().iter().map(|cohort| layout::cohort_role(name, &cohort.name)).collect();
+        // The snapshot goes on listing a role that is gone, as it has to; who finds the new map finds no way to it.
+        for role in existing.into_iter().flat_map(|delegations| &delegations.roles) {
+            if !wanted.contains(&role.name) {
+                document.remove_delegation(&role.name);
+            }
         }
-        for role in delegated {
+        for role in wanted {
             let Some(layout::DelegatedRole::Cohort { cohort, .. }) = layout::DelegatedRole::parse(&role) else {
                 continue;
             };

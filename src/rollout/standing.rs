@@ -110,8 +110,7 @@ pub(super) fn digest(file: &TargetFile) -> Result<Digest> {
     to_hex(bytes).parse().map_err(|e| Error::bug("a digest").with_source(e))
 }
 
-/// What the cohorts of a channel are offered of a product, by the roles that there are: those of cohorts that the map has no longer too,
-/// for the snapshot goes on listing them and a device may still follow one.
+/// What the cohorts of a channel are offered of a product, by the roles that there are.
 pub fn assignments(repository: &Repository, channel: &Name, product: &Name) -> Result<Vec<(Name, Assignment)>> {
     let mut found = Vec::new();
     for file in repository.roles() {

@@ -25,7 +25,9 @@ fn in_force(subject: &Subject<'_>) -> Result<Said> {
     if signed == wanted {
         return pass(format!("{} cohorts make up the fleet", signed.cohorts().len()));
     }
-    super::fail("cohorts.toml was changed and is not signed: the channel's role lists another cohort map")
+    super::fail(
+        "cohorts.toml was changed and is not signed: have the channel's keys sign it (tidegate ceremony start), or take the change back",
+    )
 }
 
 fn names(subject: &Subject<'_>) -> Result<Said> {

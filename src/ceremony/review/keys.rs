@@ -113,10 +113,12 @@ impl Desk<'_> {
             self.row('-', format!("delegation {}", gone.name), patterns(&gone.paths), "");
             self.impossible
                 .push(format!("{} speaks for nothing any more: what it lists cannot be installed", gone.name));
-            self.warnings.push(format!(
-                "the delegation to {} is removed; devices that follow it stop getting updates",
-                gone.name
-            ));
+            if !self.left_the_map(&gone.name, new) {
+                self.warnings.push(format!(
+                    "the delegation to {} is removed; devices that follow it stop getting updates",
+                    gone.name
+                ));
+            }
         }
         let Some(delegations) = &new.delegations else { return };
         // Cohorts by the hundred share one set of keys: said once.

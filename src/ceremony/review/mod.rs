@@ -1,5 +1,6 @@
 //! What a proposal changes, for people: tables, sentences, warnings. Pure; the words are the same on every machine.
 
+mod cohorts;
 mod content;
 mod devices;
 mod keys;
@@ -88,6 +89,7 @@ pub fn review(bundle: &Bundle, verified: &Verified, now: DateTime<Utc>) -> Resul
             desk.root(old, new);
         } else if let Some(new) = verified.proposed.get(&change.role) {
             desk.targets(&change.role, verified.base.get(&change.role), new);
+            desk.cohorts(&change.role, verified.base.get(&change.role), new);
         }
         let held = before.as_ref().map(crate::metadata::Document::holders).unwrap_or_default();
         desk.holders(&change.role, &held, &after.holders());

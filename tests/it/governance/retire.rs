@@ -1,13 +1,10 @@
 //! Releases that the channel lists no longer: which may go, what is left, and what devices then fetch.
 
-use std::process::Command;
-
-use tidegate::ceremony::{self, Tool};
 use tidegate::release::record::{RecordedUrgency, ReleaseId, ReleaseSpec};
 use tidegate::release::{Ledger, State, retire};
 use tidegate::{Error, validate};
-use tidegate_client::model::time;
 
+use super::{finish, tidegate};
 use crate::support::fleet::{Fleet, rule};
 
 /// Out to everybody at once.
@@ -28,20 +25,6 @@ fn id(fleet: &Fleet, spec: &ReleaseSpec) -> ReleaseId {
 fn propose(fleet: &Fleet, specs: &[&ReleaseSpec]) -> Result<(), Error> {
     let ids: Vec<_> = specs.iter().map(|spec| id(fleet, spec)).collect();
     retire::propose(&fleet.open().0, &ids, None, "tester", fleet.now).map(|_| ())
-}
-
-/// Has the ceremony that is under way signed, and finishes it.
-fn finish(fleet: &Fleet) -> Result<(), Error> {
-    let (workspace, mut ring) = fleet.open();
-    let repository = workspace.repository().unwrap();
-    let (mut bundle, verified) = ceremony::open(&workspace, &repository).unwrap();
-    for key in ["release-1", "release-2"] {
-        let signer = ring.signer(key).unwrap();
-        ceremony::sign(&mut bundle, &verified, signer.as_ref(), "file", "tidegate test", fleet.now).unwrap();
-    }
-    ceremony::keep(&workspace, &bundle, "tester", fleet.now).unwrap();
-    let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
-    ceremony::finish(&workspace, &mut ring, &tool, "tester", fleet.now).map(|_| ())
 }
 
 fn listed(fleet: &Fleet) -> Vec<String> {
@@ -106,17 +89,6 @@ fn what_is_offered_meanwhile_is_not_retired_after_all() {
     assert_eq!(rule(finish(&fleet)), "R-ASSIGNED");
     assert_eq!(listed(&fleet).len(), 1);
     assert_eq!(spec.find(&fleet.path()).unwrap().state, State::Stable);
-}
-
-/// Runs the command line at the fleet's time.
-fn tidegate(fleet: &Fleet, args: &[&str]) {
-    let out = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["-C", "fleet", "--now", &time::format(fleet.now)])
-        .args(args)
-        .current_dir(fleet.dir.path())
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
 #[test]
