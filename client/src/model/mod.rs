@@ -27,6 +27,7 @@ pub mod layout;
 pub mod manifest;
 pub mod name;
 pub mod position;
+pub mod receipt;
 pub mod rollout;
 pub mod time;
 pub mod version;

@@ -1,0 +1,56 @@
+//! `tidegate-gate serve`
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::gate::Gate;
+use crate::server::Server;
+
+#[derive(clap::Args)]
+pub(super) struct Arguments {}
+
+pub(super) async fn run(path: &Path) -> Result<()> {
+    let server = Server::bind(Gate::open(Config::load(path)?)?).await?;
+    let local = server.local_address().map(|address| address.to_string());
+    eprintln!("{}", json!({"event": "listening", "devices": server.address()?.to_string(), "local": local}));
+    tell_systemd();
+    let stop = stop()?;
+    server.serve(stop).await;
+    eprintln!("{}", json!({"event": "stopped"}));
+    Ok(())
+}
+
+/// SIGTERM or SIGINT.
+#[cfg(unix)]
+fn stop() -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |error| Error::new(format!("cannot wait for signals: {error}"));
+    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn stop() -> Result<impl Future<Output = ()>> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}
+
+/// `Type=notify`: the unit counts as started once the sockets are there (sd_notify(3)).
+fn tell_systemd() {
+    #[cfg(unix)]
+    if let Some(path) = std::env::var_os("NOTIFY_SOCKET")
+        && let Ok(socket) = std::os::unix::net::UnixDatagram::unbound()
+    {
+        let _ = socket.send_to(b"READY=1", path);
+    }
+}

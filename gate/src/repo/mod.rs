@@ -1,0 +1,5 @@
+//! What lies behind the gate: which object a request names, who may have it, and how it is given.
+
+pub mod give;
+pub mod listing;
+pub mod path;

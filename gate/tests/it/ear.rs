@@ -1,0 +1,195 @@
+//! Attestation results by a verifier: what is taken, and what is not.
+
+use std::io::{Read as _, Write as _};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use serde_json::{Value, json};
+
+use crate::support::device::{Device, now};
+use crate::support::{COHORTS, House, Running, target};
+
+pub struct Verifier {
+    key: EcdsaKeyPair,
+    kid: &'static str,
+}
+
+impl Verifier {
+    pub fn new(kid: &'static str) -> Self {
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        Self { key: EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).unwrap(), kid }
+    }
+
+    pub fn jwk(&self) -> Value {
+        let point = self.key.public_key().as_ref();
+        json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.kid, "x": text(&point[1..33]), "y": text(&point[33..])})
+    }
+
+    fn token(&self, header: &Value, claims: &Value) -> String {
+        let message = format!("{}.{}", text(header.to_string().as_bytes()), text(claims.to_string().as_bytes()));
+        let signature = self.key.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
+        format!("{message}.{}", text(signature.as_ref()))
+    }
+
+    fn header(&self) -> Value {
+        json!({"alg": "ES256", "kid": self.kid, "typ": "JWT"})
+    }
+}
+
+/// Makes a token for a nonce.
+type Make<'a> = Box<dyn Fn(&str) -> String + 'a>;
+
+fn text(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn claims(nonce: &str) -> Value {
+    json!({
+        "eat_profile": "tag:github.com,2023:veraison/ear", "iss": "https://verifier.example.com", "iat": now(), "ueid": "device-1", "eat_nonce": nonce,
+        "ear.verifier-id": {"developer": "https://verifier.example.com", "build": "1"},
+        "submods": {"os": {"ear.status": "affirming", "build": "release"}, "boot": {"ear.status": 2}},
+    })
+}
+
+fn set(claims: &Value, pointer: &str, value: Value) -> Value {
+    let mut claims = claims.clone();
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let parent = claims.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+    if value.is_null() {
+        parent.remove(name)
+    } else {
+        parent.insert(name.into(), value)
+    };
+    claims
+}
+
+fn ask(device: &Device, gate: &Running, token: impl FnOnce(&str) -> String) -> (u16, String, Value) {
+    let answer = device.grant(gate, &["stable.lab"], |nonce| json!({"kind": "ear", "token": token(nonce)}));
+    let body = answer.json();
+    (answer.status, body["error"]["rule"].as_str().unwrap_or_default().to_owned(), body)
+}
+
+#[test]
+fn a_result_opens_a_cohort_only_if_all_of_it_is_as_it_must_be() {
+    let house = House::new();
+    let verifier = Verifier::new("k1");
+    house.write("acme.json", &json!({"keys": [verifier.jwk()]}).to_string());
+    house.settle("required", COHORTS);
+    let gate = house.serve();
+    let device = Device::certified(&house, "device-1");
+    let sound = |claims: &dyn Fn(&str) -> Value| {
+        ask(&device, &gate, |nonce| verifier.token(&verifier.header(), &claims(nonce)))
+    };
+
+    let (status, _, body) = sound(&claims);
+    assert_eq!((status, &body["cohorts"]), (200, &json!(["stable.lab"])), "{body}");
+    let token = body["token"].as_str().unwrap();
+    let (name, image) = target("stable/releases/os/1.3.0/os.img", "1.3.0");
+    assert_eq!(device.get(&gate, &name, token).body, image.as_bytes());
+    // Several nonces are allowed; one of them must be ours.
+    assert_eq!(sound(&|nonce| set(&claims(nonce), "/eat_nonce", json!(["other-nonce", nonce]))).0, 200);
+
+    for (pointer, value, rule) in [
+        ("/eat_nonce", Value::Null, "G-ATT-02"),
+        ("/eat_nonce", json!("another-nonce"), "G-ATT-02"),
+        ("/eat_nonce", json!([]), "G-ATT-02"),
+        ("/ueid", json!("device-2"), "G-ATT-02"),
+        ("/ueid", Value::Null, "G-ATT-02"),
+        ("/iss", json!("https://other.example.com"), "G-ATT-02"),
+        ("/iss", Value::Null, "G-ATT-02"),
+        ("/iat", Value::Null, "G-ATT-02"),
+        ("/iat", json!(now() + 600), "G-ATT-02"),
+        ("/iat", json!(now() - 601), "G-ATT-09"),
+        ("/exp", json!(now() - 600), "G-ATT-02"),
+        ("/nbf", json!(now() + 600), "G-ATT-02"),
+        ("/submods", json!({}), "G-ATT-02"),
+        ("/submods", Value::Null, "G-ATT-02"),
+        ("/submods/boot", json!({}), "G-ATT-02"),
+        ("/submods/boot", json!({"ear.status": "splendid"}), "G-ATT-02"),
+        ("/submods/boot", json!({"ear.status": "none"}), "G-ATT-06"),
+        ("/submods/boot", json!({"ear.status": 32}), "G-ATT-06"),
+        ("/submods/boot", json!({"ear.status": "contraindicated"}), "G-ATT-06"),
+        ("/submods/os/build", json!("home-made"), "G-ATT-10"),
+        ("/submods/os/build", Value::Null, "G-ATT-10"),
+    ] {
+        let (status, found, body) = sound(&|nonce| set(&claims(nonce), pointer, value.clone()));
+        assert_eq!((status, found.as_str()), (403, rule), "{pointer} {value}: {body}");
+    }
+
+    let other = Verifier::new("k1");
+    let part = |nonce: &str, header: &Value| verifier.token(header, &claims(nonce));
+    let unsigned = |nonce: &str, alg: &str| {
+        format!("{}.{}.", text(json!({"alg": alg}).to_string().as_bytes()), text(claims(nonce).to_string().as_bytes()))
+    };
+    let forged: Vec<(&str, Make<'_>)> = vec![
+        ("another key", Box::new(|nonce| other.token(&other.header(), &claims(nonce)))),
+        ("no signature", Box::new(|nonce| unsigned(nonce, "none"))),
+        ("an empty signature", Box::new(|nonce| unsigned(nonce, "ES256"))),
+        (
+            "HMAC by the public key",
+            Box::new(|nonce| {
+                let message = format!(
+                    "{}.{}",
+                    text(br#"{"alg":"HS256","kid":"k1"}"#),
+                    text(claims(nonce).to_string().as_bytes())
+                );
+                let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, verifier.key.public_key().as_ref());
+                format!("{message}.{}", text(ring::hmac::sign(&key, message.as_bytes()).as_ref()))
+            }),
+        ),
+        ("another algorithm", Box::new(|nonce| part(nonce, &json!({"alg": "EdDSA", "kid": "k1"})))),
+        ("an unknown key", Box::new(|nonce| part(nonce, &json!({"alg": "ES256", "kid": "k2"})))),
+        (
+            "its own key",
+            Box::new(|nonce| other.token(&json!({"alg": "ES256", "kid": "k1", "jwk": other.jwk()}), &claims(nonce))),
+        ),
+        (
+            "a changed claim",
+            Box::new(|nonce| {
+                let token = part(nonce, &verifier.header());
+                let mut parts: Vec<&str> = token.split('.').collect();
+                let changed = text(set(&claims(nonce), "/submods/os/build", json!("debug")).to_string().as_bytes());
+                parts[1] = &changed;
+                parts.join(".")
+            }),
+        ),
+        ("no JWT", Box::new(|_| "a.b".into())),
+        ("nothing", Box::new(|_| String::new())),
+        ("too long", Box::new(|_| "a".repeat(40_000))),
+    ];
+    for (what, make) in &forged {
+        let (status, rule, body) = ask(&device, &gate, |nonce| make(nonce));
+        assert_eq!((status, rule.as_str()), (403, "G-ATT-02"), "{what}: {body}");
+    }
+}
+
+#[test]
+fn keys_come_from_a_url_and_are_asked_for_again_when_one_is_new_but_not_often() {
+    let house = House::new();
+    let [first, second] = ["k1", "k2"].map(Verifier::new);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/keys", listener.local_addr().unwrap());
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (count, keys) = (asked.clone(), json!({"keys": [first.jwk()]}).to_string());
+    std::thread::spawn(move || {
+        for socket in listener.incoming() {
+            let mut socket = socket.unwrap();
+            let _ = socket.read(&mut [0; 4096]);
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let _ =
+                write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{keys}", keys.len());
+        }
+    });
+    house.settle("required", &COHORTS.replace("acme.json", &url));
+    let gate = house.serve();
+    let device = Device::certified(&house, "device-1");
+    for _ in 0..3 {
+        assert_eq!(ask(&device, &gate, |nonce| first.token(&first.header(), &claims(nonce))).0, 200);
+        // A key that is not there is asked for at most once in ten seconds, whatever devices send.
+        assert_eq!(ask(&device, &gate, |nonce| second.token(&second.header(), &claims(nonce))).0, 403);
+    }
+    assert!(asked.load(std::sync::atomic::Ordering::SeqCst) <= 2, "{asked:?}");
+}

@@ -1,0 +1,7 @@
+//! The gate as it is run: the program, real sockets, real certificates, real stores.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)]
+
+mod ear;
+mod instances;
+mod service;
+mod support;

@@ -1,0 +1,238 @@
+//! The way of a device through the gate.
+
+use serde_json::json;
+
+use crate::support::device::{Device, now, random};
+use crate::support::wire::send;
+use crate::support::{COHORTS, House, MARK, client, target};
+
+fn canary_image() -> (String, String) {
+    target("stable/releases/os/1.2.0/os.img", "1.2.0")
+}
+
+#[test]
+fn a_device_with_a_certificate_gets_what_its_cohort_lists_and_nothing_else() {
+    let house = House::new();
+    house.settle("required", COHORTS);
+    let checked = house.run(&["check"]);
+    assert!(checked.status.success(), "{checked:?}");
+    let gate = house.serve();
+    let device = Device::certified(&house, "device-1");
+    let token = device.token(&gate);
+    let (name, text) = canary_image();
+    let whole = device.get(&gate, &name, &token);
+    assert_eq!((whole.status, whole.body.as_slice()), (200, text.as_bytes()));
+    assert_eq!(device.get(&gate, "metadata/3.stable.canary.json", &token).status, 200);
+    let (plus, _) = target("stable/releases/os/1.2.0+b1/os+x.img", "plus");
+    for spelling in [plus.clone(), plus.replace('+', "%2B")] {
+        assert_eq!(device.get(&gate, &spelling, &token).status, 200, "{spelling}");
+    }
+    for (object, status, rule) in [
+        ("metadata/3.stable.lab.json", 403, "G-TOK-05"),
+        ("metadata/3.beta.canary.json", 403, "G-TOK-05"),
+        (target("stable/releases/os/1.3.0/os.img", "1.3.0").0.as_str(), 403, "G-TOK-05"),
+        (target("stable/releases/os/9.9.9/os.img", "9.9.9").0.as_str(), 403, "G-TOK-05"),
+        (target("beta/releases/os/1.0.0/os.img", "1.0.0").0.as_str(), 403, "G-TOK-05"),
+        ("metadata/4.stable.canary.json", 404, "G-PATH-02"),
+        ("metadata/1.root.json", 400, "G-PATH-01"),
+        ("metadata/timestamp.json", 400, "G-PATH-01"),
+        ("gate/stable.canary.json", 400, "G-PATH-01"),
+        ("secret.txt", 400, "G-PATH-01"),
+    ] {
+        let answer = device.get(&gate, object, &token);
+        assert_eq!((answer.status, answer.rule().as_str()), (status, rule), "{object}");
+    }
+    // Another device has no use for the token.
+    let other = Device::certified(&house, "device-2");
+    let answer = other.get(&gate, &name, &token);
+    assert_eq!((answer.status, answer.rule().as_str()), (401, "G-TOK-04"));
+    // Nor has a device of the same name with another key.
+    let again = Device::certified(&house, "device-1");
+    assert_eq!(again.get(&gate, &name, &token).rule(), "G-TOK-04");
+
+    let audit = gate.audit();
+    assert!(audit.contains("\"route\":\"repo\",\"status\":200"), "{audit}");
+    assert!(!audit.contains("device-1") && !audit.contains(&token), "{audit}");
+    let metrics = String::from_utf8(gate.local("/metrics").body).unwrap();
+    assert!(metrics.contains("tidegate_gate_grants_total{cohort=\"stable.canary\"} 1"), "{metrics}");
+    assert_eq!(gate.local("/readyz").status, 200);
+    assert_eq!(gate.local("/healthz").status, 200);
+}
+
+#[test]
+fn parts_and_unchanged_objects_are_told_from_whole_ones() {
+    let house = House::new();
+    house.settle("required", COHORTS);
+    let gate = house.serve();
+    let device = Device::certified(&house, "device-1");
+    let token = device.token(&gate);
+    let (name, text) = canary_image();
+    let path = format!("/v1/repo/{name}");
+    let ask = |method: &str, more: &str| device.ask(gate.address, method, &path, b"", Some(&token), more);
+    let part = ask("GET", "Range: bytes=10-19\r\n");
+    assert_eq!((part.status, part.body.as_slice()), (206, &text.as_bytes()[10..20]));
+    assert_eq!(part.header("content-range"), Some(format!("bytes 10-19/{}", text.len()).as_str()));
+    let rest = ask("GET", &format!("Range: bytes={}-\r\n", text.len() - 5));
+    assert_eq!(rest.body, text.as_bytes()[text.len() - 5..]);
+    assert_eq!(ask("GET", &format!("Range: bytes={}-\r\n", text.len())).status, 416);
+    let head = ask("HEAD", "");
+    assert_eq!(
+        (head.status, head.body.len(), head.header("content-length")),
+        (200, 0, Some(text.len().to_string().as_str()))
+    );
+    let etag = head.header("etag").unwrap();
+    let same = ask("GET", &format!("If-None-Match: {etag}\r\n"));
+    assert_eq!((same.status, same.body.len()), (304, 0));
+    let changed = ask("GET", "Range: bytes=10-19\r\nIf-Range: \"other\"\r\n");
+    assert_eq!((changed.status, changed.body.len()), (200, text.len()));
+}
+
+#[test]
+fn a_device_key_will_do_where_certificates_are_optional() {
+    let house = House::new();
+    house.settle("optional", COHORTS);
+    let device = Device::enrolled(&house, "device-1");
+    let gate = house.serve();
+    let token = device.token(&gate);
+    let (name, text) = canary_image();
+    assert_eq!(device.get(&gate, &name, &token).body, text.as_bytes());
+
+    // The same request again, to the byte.
+    let path = format!("/v1/repo/{name}");
+    let request = device.request("GET", &path, b"", Some(&token), "");
+    assert_eq!(send(gate.address, device.tls.as_ref(), &request).unwrap().status, 200);
+    let replayed = send(gate.address, device.tls.as_ref(), &request).unwrap();
+    assert_eq!((replayed.status, replayed.rule().as_str()), (401, "G-ID-06"));
+
+    // Without a certificate or a proof, and with proofs of other things.
+    let stranger = Device::stranger(&house);
+    assert_eq!(stranger.get(&gate, &name, &token).rule(), "G-ID-02");
+    let proof = |seconds: u64, method: &str, path: &str, token: &str| {
+        let proof = device.proof(method, path, b"", token, seconds, &random());
+        stranger.ask(
+            gate.address,
+            "GET",
+            &format!("/v1/repo/{name}"),
+            b"",
+            Some(token),
+            &format!("Tidegate-Proof: {proof}\r\n"),
+        )
+    };
+    assert_eq!(proof(now(), "GET", &path, &token).status, 200);
+    assert_eq!(proof(now() - 1000, "GET", &path, &token).rule(), "G-ID-05");
+    assert_eq!(proof(now() + 1000, "GET", &path, &token).rule(), "G-ID-05");
+    assert_eq!(proof(now(), "HEAD", &path, &token).rule(), "G-ID-04");
+    assert_eq!(proof(now(), "GET", "/v1/repo/other", &token).rule(), "G-ID-04");
+    let unknown = Device { id: "device-1".into(), tls: device.tls.clone(), ..Device::stranger(&house) };
+    assert_eq!(unknown.post(&gate, "/v1/challenge", &json!({"device": "device-1"})).rule(), "G-ID-02");
+
+    // Disabled: refused as soon as the enrolment is read again.
+    assert!(house.run(&["enrol", "device-1", "--disable"]).status.success());
+    House::eventually("disabled", || device.get(&gate, &name, &token).status == 403);
+    assert_eq!(device.get(&gate, &name, &token).rule(), "G-ID-08");
+}
+
+#[test]
+fn nonces_are_good_once_for_one_device() {
+    let house = House::new();
+    house.settle("required", COHORTS);
+    let gate = house.serve();
+    let [one, two] = ["device-1", "device-2"].map(|id| Device::certified(&house, id));
+    let nonce = one.nonce(&gate);
+    let grant = |device: &Device, nonce: &str| {
+        let body =
+            json!({"device": device.id, "nonce": nonce, "cohorts": ["stable.canary"], "evidence": {"kind": "none"}});
+        device.post(&gate, "/v1/grant", &body)
+    };
+    assert_eq!(grant(&two, &nonce).rule(), "G-NON-01");
+    assert_eq!(grant(&one, &nonce).status, 200);
+    assert_eq!(grant(&one, &nonce).rule(), "G-NON-03");
+    assert_eq!(one.post(&gate, "/v1/challenge", &json!({"device": "device-2"})).rule(), "G-ID-07");
+}
+
+#[test]
+fn certificates_that_name_no_device_or_are_not_the_authoritys_open_nothing() {
+    let house = House::new();
+    house.settle("required", COHORTS);
+    let gate = house.serve();
+    let challenge = |device: &Device| {
+        let bytes =
+            device.request("POST", "/v1/challenge", json!({"device": device.id}).to_string().as_bytes(), None, "");
+        send(gate.address, device.tls.as_ref(), &bytes)
+    };
+    // By common name.
+    let common = Device::with(&house, "device-1", &client("device-1", &[]), &house.ca);
+    assert_eq!(challenge(&common).unwrap().status, 200);
+    // The alternative name counts before the common one.
+    let both = Device::with(&house, "device-1", &client("device-1", &["tidegate:device:device-2"]), &house.ca);
+    assert_eq!(challenge(&both).unwrap().rule(), "G-ID-07");
+    let two = Device::with(&house, "a", &client("a", &["tidegate:device:a", "tidegate:device:b"]), &house.ca);
+    assert_eq!(challenge(&two).unwrap().rule(), "G-ID-01");
+    let spaced = Device::with(&house, "a b", &client("a b", &[]), &house.ca);
+    assert_eq!(challenge(&spaced).unwrap().rule(), "G-ID-01");
+    // Turned away in the handshake.
+    assert!(challenge(&Device::with(&house, "device-1", &client("device-1", &[]), &house.stranger)).is_none());
+    assert!(challenge(&Device::stranger(&house)).is_none());
+    let mut server = client("device-1", &[]);
+    server.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    assert!(challenge(&Device::with(&house, "device-1", &server, &house.ca)).is_none());
+    let mut old = client("device-1", &[]);
+    old.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    assert!(challenge(&Device::with(&house, "device-1", &old, &house.ca)).is_none());
+}
+
+#[test]
+fn receipts_are_kept_once_and_only_those_of_the_device_itself() {
+    let house = House::new();
+    house.settle("optional", COHORTS);
+    let [one, two] = ["device-1", "device-2"].map(|id| Device::enrolled(&house, id));
+    let gate = house.serve();
+    let post = |device: &Device, receipts: &[serde_json::Value]| {
+        device.post(&gate, "/v1/receipts", &json!({"receipts": receipts}))
+    };
+    let first = post(&one, &[one.receipt(1), one.receipt(2)]);
+    assert_eq!((first.status, first.json()), (200, json!({"stored": 2, "known": 0})));
+    assert_eq!(post(&one, &[one.receipt(2), one.receipt(3)]).json(), json!({"stored": 1, "known": 1}));
+    let folder = house.path("receipts/receipts/stable/os/12");
+    let mut kept: Vec<_> =
+        std::fs::read_dir(&folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
+    kept.sort();
+    let mut expected: Vec<_> =
+        (1..=3).map(|number| tidegate_client::tuf::json::canonical(&one.receipt(number)).unwrap()).collect();
+    expected.sort();
+    assert_eq!(kept, expected);
+
+    assert_eq!(post(&two, &[one.receipt(4)]).rule(), "G-REC-04");
+    // A hash that could be anybody's, but another's key.
+    let mut hashed = one.receipt(5)["signed"].clone();
+    hashed["device"] = "ab".repeat(32).into();
+    assert_eq!(post(&two, &[one.sign(&hashed)]).rule(), "G-REC-05");
+    assert_eq!(post(&one, &[one.sign(&hashed)]).json(), json!({"stored": 1, "known": 0}));
+    // One bad one: none is stored.
+    let mut changed = one.receipt(7);
+    changed["signed"]["outcome"] = "confirmed".into();
+    assert_eq!(post(&one, &[one.receipt(6), changed]).rule(), "G-REC-05");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 4);
+    assert_eq!(post(&one, &vec![one.receipt(1); 65]).rule(), "G-REC-02");
+    assert_eq!(post(&one, &[]).rule(), "G-REC-02");
+}
+
+#[test]
+fn an_answer_says_how_to_go_on_and_holds_nothing_protected() {
+    let house = House::new();
+    house.settle("required", COHORTS);
+    let gate = house.serve();
+    let device = Device::certified(&house, "device-1");
+    let refused = device.grant(&gate, &["stable.lab"], |_| json!({"kind": "none"}));
+    assert_eq!((refused.status, refused.rule().as_str()), (403, "G-ATT-05"));
+    assert_eq!(refused.json()["error"]["missing"], json!(["ear"]));
+    assert!(!String::from_utf8_lossy(&refused.raw).contains(MARK));
+    let unknown = device.grant(&gate, &["stable.other"], |_| json!({"kind": "none"}));
+    assert_eq!(
+        (unknown.rule().as_str(), &unknown.json()["error"]["missing"]),
+        ("G-ATT-01", &json!(["cohort stable.other"]))
+    );
+    // Of several, those that pass.
+    let some = device.grant(&gate, &["stable.lab", "stable.canary"], |_| json!({"kind": "none"}));
+    assert_eq!(some.json()["cohorts"], json!(["stable.canary"]));
+}

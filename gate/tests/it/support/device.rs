@@ -1,0 +1,182 @@
+//! Devices: with a certificate, or with an enrolled key.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::pkcs8::EncodePublicKey as _;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::{Signer as _, SigningKey};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tidegate_client::tuf::key::Key;
+
+use super::wire::{Answer, send};
+use super::{House, Running, client};
+
+pub struct Device {
+    pub id: String,
+    pub tls: Option<Arc<ClientConfig>>,
+    pub key: SigningKey,
+    pub proves: bool,
+}
+
+impl Device {
+    /// With a certificate by the house's authority.
+    pub fn certified(house: &House, id: &str) -> Self {
+        Self::with(house, id, &client("x", &[&format!("tidegate:device:{id}")]), &house.ca)
+    }
+
+    /// With any certificate, by any authority.
+    pub fn with(house: &House, id: &str, params: &CertificateParams, ca: &CertifiedIssuer<'static, KeyPair>) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, ca).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+        Self::new(id, Some(tls(house, Some((certificate.der().clone(), key)))), false)
+    }
+
+    /// With an enrolled device key and no certificate.
+    pub fn enrolled(house: &House, id: &str) -> Self {
+        let device = Self::new(id, Some(tls(house, None)), true);
+        let pem = device.key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
+        house.write(&format!("{id}.pub"), &pem);
+        let enrolled = house.run(&["enrol", id, "--key", house.path(&format!("{id}.pub")).to_str().unwrap()]);
+        assert!(enrolled.status.success(), "{enrolled:?}");
+        device
+    }
+
+    /// With neither.
+    pub fn stranger(house: &House) -> Self {
+        Self::new("stranger", Some(tls(house, None)), false)
+    }
+
+    fn new(id: &str, tls: Option<Arc<ClientConfig>>, proves: bool) -> Self {
+        let key = SigningKey::from_bytes(&Sha256::digest(id).into());
+        Self { id: id.into(), tls, key, proves }
+    }
+
+    pub fn public(&self) -> Key {
+        Key::ed25519(self.key.verifying_key().as_bytes())
+    }
+
+    /// A header that proves a request, for any time and random text.
+    pub fn proof(&self, method: &str, path: &str, body: &[u8], token: &str, seconds: u64, random: &str) -> String {
+        let hex =
+            |bytes: &[u8]| Sha256::digest(bytes).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let message = format!(
+            "tidegate/gate/1\n{method}\n{path}\n{}\n{}\n{seconds}\n{random}\n",
+            hex(body),
+            hex(token.as_bytes())
+        );
+        let signature = URL_SAFE_NO_PAD.encode(self.key.sign(message.as_bytes()).to_bytes());
+        format!("{}.{seconds}.{random}.{signature}", self.public().id())
+    }
+
+    /// The bytes of a request, with what shows who asks.
+    pub fn request(&self, method: &str, path: &str, body: &[u8], token: Option<&str>, more: &str) -> Vec<u8> {
+        use std::fmt::Write as _;
+        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}");
+        if let Some(token) = token {
+            let _ = write!(head, "Authorization: Bearer {token}\r\n");
+        }
+        if self.proves {
+            let proof = self.proof(method, path, body, token.unwrap_or_default(), now(), &random());
+            let _ = write!(head, "Tidegate-Proof: {proof}\r\n");
+        }
+        if method == "POST" {
+            let _ = write!(head, "Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
+        }
+        [head.as_bytes(), b"\r\n", body].concat()
+    }
+
+    pub fn ask(
+        &self,
+        at: SocketAddr,
+        method: &str,
+        path: &str,
+        body: &[u8],
+        token: Option<&str>,
+        more: &str,
+    ) -> Answer {
+        let bytes = self.request(method, path, body, token, more);
+        send(at, self.tls.as_ref(), &bytes).unwrap_or_else(|| panic!("{method} {path}: no answer"))
+    }
+
+    pub fn post(&self, gate: &Running, path: &str, body: &Value) -> Answer {
+        self.ask(gate.address, "POST", path, body.to_string().as_bytes(), None, "")
+    }
+
+    pub fn get(&self, gate: &Running, object: &str, token: &str) -> Answer {
+        self.ask(gate.address, "GET", &format!("/v1/repo/{object}"), b"", Some(token), "")
+    }
+
+    pub fn nonce(&self, gate: &Running) -> String {
+        let answer = self.post(gate, "/v1/challenge", &json!({"device": self.id}));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["nonce"].as_str().unwrap().to_owned()
+    }
+
+    pub fn grant(&self, gate: &Running, cohorts: &[&str], evidence: impl FnOnce(&str) -> Value) -> Answer {
+        let nonce = self.nonce(gate);
+        let evidence = evidence(&nonce);
+        self.post(
+            gate,
+            "/v1/grant",
+            &json!({"device": self.id, "nonce": nonce, "cohorts": cohorts, "evidence": evidence}),
+        )
+    }
+
+    /// A token for the canary cohort, which takes no evidence.
+    pub fn token(&self, gate: &Running) -> String {
+        let answer = self.grant(gate, &["stable.canary"], |_| json!({"kind": "none"}));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()["token"].as_str().unwrap().to_owned()
+    }
+
+    /// A receipt, signed by the device's key.
+    pub fn receipt(&self, number: u64) -> Value {
+        self.sign(&json!({"schema": 1, "type": "receipt", "device": self.id, "channel": "stable", "cohort": "canary", "product": "os",
+            "release": "1.2.0", "sequence": 12, "manifest": "ab".repeat(32), "hardware": "board-a", "outcome": "installed",
+            "reason": format!("try {number}"), "at": "2026-01-05T12:00:00Z", "from": "1.1.0"}))
+    }
+
+    pub fn sign(&self, signed: &Value) -> Value {
+        let bytes = tidegate_client::tuf::json::canonical(signed).unwrap();
+        let sig = self.key.sign(&bytes).to_bytes().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        json!({"signed": signed, "signature": {"keyid": self.public().id(), "sig": sig}})
+    }
+}
+
+/// A client's TLS, which trusts the house's server.
+pub fn tls(house: &House, identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(house.server_ca.der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    Arc::new(match identity {
+        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).unwrap(),
+        None => builder.with_no_client_auth(),
+    })
+}
+
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// Text that no other request has.
+pub fn random() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let process = std::process::id();
+    URL_SAFE_NO_PAD.encode([&count.to_be_bytes()[..], &process.to_be_bytes(), &[0; 4]].concat())
+}

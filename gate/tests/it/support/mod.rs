@@ -1,0 +1,259 @@
+//! A house with a gate: settings, authority, devices, a private place; and the program, running.
+
+pub mod device;
+pub mod wire;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+use sha2::{Digest as _, Sha256};
+
+/// In everything that is protected, and nowhere else.
+pub const MARK: &str = "TIDE-IN-THE-GATE";
+
+/// The settings that most tests begin with.
+pub const COHORTS: &str = r#"
+[cohorts."stable.canary"]
+least = "none"
+[cohorts."stable.lab"]
+least = "affirming"
+evidence = ["ear"]
+max-age = "10m"
+claims = { "submods.os.build" = ["release", "debug"] }
+[verifiers.acme]
+jwks = "acme.json"
+algorithms = ["ES256"]
+issuer = "https://verifier.example.com"
+"#;
+
+pub struct House {
+    pub dir: tempfile::TempDir,
+    pub ca: CertifiedIssuer<'static, KeyPair>,
+    /// Another authority, which the gate does not know.
+    pub stranger: CertifiedIssuer<'static, KeyPair>,
+    pub server_ca: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// The program, until it is dropped.
+pub struct Running {
+    pub address: SocketAddr,
+    pub local: Option<SocketAddr>,
+    child: Child,
+    pub audit: PathBuf,
+    pub events: Arc<Mutex<String>>,
+}
+
+impl House {
+    /// With mutual TLS.
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let [ca, stranger, server_ca] = ["devices", "strangers", "servers"].map(authority);
+        let house = Self { dir, ca, stranger, server_ca };
+        house.write("device-ca.pem", &house.ca.pem());
+        house.renew_server();
+        house.write("acme.json", r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "none", "x": "AA", "y": "AA"}]}"#);
+        house.lay_out();
+        house
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        if name == "server.key" {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    /// A new certificate for the gate.
+    pub fn renew_server(&self) -> Vec<u8> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
+        let certificate = params.signed_by(&key, &self.server_ca).unwrap();
+        self.write("server.key", &key.serialize_pem());
+        self.write("server.pem", &certificate.pem());
+        certificate.der().to_vec()
+    }
+
+    /// What the publisher would lay out.
+    fn lay_out(&self) {
+        let artifact =
+            |channel: &str, version: &str| target(&format!("{channel}/releases/os/{version}/os.img"), version);
+        let canary = [
+            artifact("stable", "1.2.0"),
+            target("stable/cohorts/canary/os.json", "c"),
+            target("stable/releases/os/1.2.0+b1/os+x.img", "plus"),
+        ];
+        let lab = [artifact("stable", "1.3.0")];
+        let listed = |cohort: &str, objects: &[(String, String)]| {
+            let names: Vec<&String> = objects.iter().map(|(name, _)| name).collect();
+            self.write(
+                &format!("private/gate/{cohort}.json"),
+                &serde_json::json!({"schema": 1, "cohort": cohort, "objects": names}).to_string(),
+            );
+        };
+        listed("stable.canary", &canary);
+        listed("stable.lab", &lab);
+        let unlisted = [artifact("stable", "9.9.9"), artifact("beta", "1.0.0")];
+        listed("beta.canary", &unlisted[1..]);
+        for (name, text) in canary.iter().chain(&lab).chain(&unlisted) {
+            self.write(&format!("private/{name}"), text);
+        }
+        for role in ["3.stable.canary", "3.stable.lab", "3.beta.canary", "1.root", "timestamp"] {
+            self.write(&format!("private/metadata/{role}.json"), &format!("{{\"{MARK}\": \"{role}\"}}"));
+        }
+        self.write("private/secret.txt", MARK);
+        self.write("outside.txt", MARK);
+    }
+
+    /// Writes the settings: mutual TLS, then `more`.
+    pub fn settle(&self, clients: &str, more: &str) {
+        let tls = format!(
+            "[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\ndevice-ca = \"device-ca.pem\"\nclients = \"{clients}\"\nreload = \"1s\"\n"
+        );
+        self.write("gate.toml", &format!("{}{tls}{more}", Self::head()));
+        if !self.path("gate.secret").exists() {
+            let made = self.run(&["secret"]);
+            assert!(made.status.success(), "{made:?}");
+        }
+    }
+
+    fn head() -> &'static str {
+        "schema = 1\nlisten = \"127.0.0.1:0\"\nlocal = \"127.0.0.1:0\"\nsecret = \"gate.secret\"\nprivate = \"file:private\"\nstate = \"file:state\"\n\
+         receipts = \"file:receipts\"\nenrolments = \"file:enrolments\"\naudit = { file = \"audit.jsonl\" }\nlisting-life = \"1s\"\n"
+    }
+
+    /// Runs the program to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_tidegate-gate"))
+            .arg("--config")
+            .arg(self.path("gate.toml"))
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    /// Starts the program.
+    pub fn serve(&self) -> Running {
+        self.serve_as(&self.path("gate.toml"), &[])
+    }
+
+    /// Starts the program with other settings and variables.
+    pub fn serve_as(&self, config: &Path, variables: &[(String, String)]) -> Running {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate-gate"))
+            .arg("--config")
+            .arg(config)
+            .arg("serve")
+            .envs(variables.iter().cloned())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| {
+            let mut rest = String::new();
+            let _ = lines.read_to_string(&mut rest);
+            panic!("it does not start: {line}{rest}")
+        });
+        let events = Arc::new(Mutex::new(String::new()));
+        let keep = Arc::clone(&events);
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                keep.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        let address = |name: &str| event[name].as_str().and_then(|text| text.parse().ok());
+        Running {
+            address: address("devices").unwrap(),
+            local: address("local"),
+            child,
+            audit: self.path("audit.jsonl"),
+            events,
+        }
+    }
+
+    /// Waits, generously, until something is so.
+    pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+        for _ in 0..300 {
+            if so() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("never: {what}");
+    }
+}
+
+impl Running {
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// What the local listener says.
+    pub fn local(&self, path: &str) -> wire::Answer {
+        wire::send(
+            self.local.unwrap(),
+            None,
+            format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes(),
+        )
+        .unwrap()
+    }
+
+    pub fn audit(&self) -> String {
+        std::fs::read_to_string(&self.audit).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A target's name with its hash in it, and its protected text.
+pub fn target(path: &str, text: &str) -> (String, String) {
+    let text = format!("{MARK} {text} ").repeat(100);
+    let hash = Sha256::digest(&text).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let (folder, file) = path.rsplit_once('/').unwrap();
+    (format!("targets/{folder}/{hash}.{file}"), text)
+}
+
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.distinguished_name = named(name);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut names = DistinguishedName::new();
+    names.push(DnType::CommonName, name);
+    names
+}
+
+/// A client certificate: its common name, and a subject alternative name if it has one.
+pub fn client(common: &str, uris: &[&str]) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = named(common);
+    params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}

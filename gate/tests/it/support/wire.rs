@@ -1,0 +1,102 @@
+//! Bytes over sockets, so that nothing that a well-behaved client would not send is out of reach.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+/// An answer, read to the end of the connection.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+    /// All that came.
+    pub raw: Vec<u8>,
+}
+
+impl Answer {
+    fn parse(raw: Vec<u8>) -> Option<Self> {
+        let at = raw.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&raw[..at]).into_owned();
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some(Self { status, body: raw[at + 4..].to_vec(), head, raw })
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head
+            .lines()
+            .filter_map(|line| line.split_once(": "))
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{self:?}"))
+    }
+
+    pub fn rule(&self) -> String {
+        self.json()["error"]["rule"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Sends bytes and reads what comes until the other end closes. `None` if nothing came that is an answer.
+pub fn send(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, bytes: &[u8]) -> Option<Answer> {
+    Answer::parse(exchange(address, tls, bytes).unwrap_or_default())
+}
+
+/// All bytes that come.
+pub fn exchange(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+    socket.set_write_timeout(Some(Duration::from_secs(60)))?;
+    let mut raw = Vec::new();
+    match tls {
+        None => {
+            // The gate may close before it has read all.
+            let _ = socket.write_all(bytes);
+            let _ = socket.read_to_end(&mut raw);
+        }
+        Some(config) => {
+            let connection =
+                ClientConnection::new(Arc::clone(config), "localhost".try_into().unwrap()).map_err(io::Error::other)?;
+            let mut stream = StreamOwned::new(connection, socket);
+            let _ = stream.write_all(bytes);
+            let _ = stream.read_to_end(&mut raw);
+        }
+    }
+    Ok(raw)
+}
+
+/// A connection that stays open.
+pub struct Open(StreamOwned<ClientConnection, TcpStream>);
+
+impl Open {
+    pub fn new(address: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
+        let socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let connection = ClientConnection::new(Arc::clone(tls), "localhost".try_into().unwrap()).unwrap();
+        let mut stream = StreamOwned::new(connection, socket);
+        while stream.conn.is_handshaking() && stream.conn.complete_io(&mut stream.sock).is_ok() {}
+        Self(stream)
+    }
+
+    /// The server's certificate, in DER.
+    pub fn server(&self) -> Vec<u8> {
+        self.0.conn.peer_certificates().and_then(|chain| chain.first()).map(|first| first.to_vec()).unwrap_or_default()
+    }
+
+    pub fn kind(&self) -> Option<rustls::HandshakeKind> {
+        self.0.conn.handshake_kind()
+    }
+
+    /// Sends bytes and reads the head of what comes, and a little of its body. `None` if the connection is over.
+    pub fn ask(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        self.0.write_all(bytes).and_then(|()| self.0.flush()).ok()?;
+        let mut buffer = [0; 8192];
+        let count = self.0.read(&mut buffer).ok()?;
+        (count > 0).then(|| buffer[..count].to_vec())
+    }
+}
