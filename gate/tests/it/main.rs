@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)]
 
 mod ear;
+mod hostile;
 mod instances;
 mod service;
 mod support;
+mod tpm;

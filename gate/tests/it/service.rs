@@ -236,3 +236,35 @@ fn an_answer_says_how_to_go_on_and_holds_nothing_protected() {
     let some = device.grant(&gate, &["stable.lab", "stable.canary"], |_| json!({"kind": "none"}));
     assert_eq!(some.json()["cohorts"], json!(["stable.canary"]));
 }
+
+#[test]
+fn who_asks_too_often_is_told_when_to_come_again_and_others_go_on() {
+    let house = House::new();
+    house.settle("required", &format!("[limits]\nper-device-per-minute = 6\ndevice-burst = 3\n{COHORTS}"));
+    let gate = house.serve();
+    let [one, two] = ["device-1", "device-2"].map(|id| Device::certified(&house, id));
+    let challenge = |device: &Device| device.post(&gate, "/v1/challenge", &json!({"device": device.id}));
+    for _ in 0..3 {
+        assert_eq!(challenge(&one).status, 200);
+    }
+    let refused = challenge(&one);
+    assert_eq!((refused.status, refused.rule().as_str()), (429, "G-LIM-03"));
+    let seconds: u32 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((1..=10).contains(&seconds), "{seconds}");
+    assert_eq!(challenge(&two).status, 200);
+    drop(gate);
+
+    house.settle("required", &format!("[limits]\nper-second = 2\nconnections-per-address = 2\n{COHORTS}"));
+    let gate = house.serve();
+    let statuses: Vec<u16> =
+        (0..6).map(|_| two.post(&gate, "/v1/challenge", &json!({"device": "device-2"})).status).collect();
+    assert!(statuses.starts_with(&[200, 200]) && statuses.contains(&429), "{statuses:?}");
+    // Connections of one address are bounded as well, whatever they do.
+    let held: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(gate.address).unwrap()).collect();
+    House::eventually("turned away", || {
+        let text = String::from_utf8(gate.local("/metrics").body).unwrap();
+        let _ = std::net::TcpStream::connect(gate.address);
+        !text.contains("tidegate_gate_connections_turned_away_total 0")
+    });
+    drop(held);
+}
