@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
+use tidegate_client::model::cohort::CohortMap;
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::layout::{self, DelegatedRole};
 use tidegate_client::model::name::Name;
@@ -17,10 +18,10 @@ use super::verify::{Verified, verify};
 use crate::error::{Error, Result};
 use crate::files::{self, Changes};
 use crate::keys::KeyRing;
-use crate::metadata::{Document, Edit, Repository};
+use crate::metadata::{Edit, Repository};
 use crate::release::ledger::Happening;
 use crate::release::{Ledger, retire};
-use crate::rollout::map_in_force;
+use crate::rollout::{cohorts, map_in_force};
 use crate::workspace::Workspace;
 
 /// Where the one ceremony that is under way is kept.
@@ -60,6 +61,9 @@ pub fn start(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>
     Edit::new(&repository, now, settings.online())?;
     let mut bundle = propose(&repository, &settings, &workspace.cohorts()?, wish, now)?;
     attach_maps_in_force(workspace, &repository, &mut bundle)?;
+    for (channel, _, map) in changed_maps(&repository, &bundle)? {
+        cohorts::check_change(workspace, &repository, &channel, &map, now)?;
+    }
     let mut changes = Changes::default();
     changes.put(FILE, bundle.to_bytes()?);
     write_down(workspace, &mut changes, now, [happening("ceremony-start", &bundle, actor, Map::new())?])?;
@@ -161,12 +165,18 @@ pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &st
     }
     check_follows(&bundle, &repository)?;
     check_thresholds(&bundle, &verified)?;
+    let mut moved = Vec::new();
+    for (channel, sha256, map) in changed_maps(&repository, &bundle)? {
+        cohorts::check_change(workspace, &repository, &channel, &map, now)?;
+        let evidence = Map::from_iter([("map".to_owned(), json!(sha256))]);
+        moved.push(Happening { subject: channel.to_string(), ..happening("cohorts", &bundle, actor, evidence)? });
+    }
 
     let mut edit = Edit::new(&repository, now, settings.online())?;
     for change in &bundle.changes {
         edit.put_signed(&change.role, bundle.file(&change.role)?);
     }
-    renew_online(&mut edit, &repository, &settings, &verified)?;
+    renew_online(&mut edit, &repository, &settings, &verified, now)?;
     // Publishing ends with the timestamp, whatever else changes.
     edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
     let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a ceremony that changes nothing"))?;
@@ -182,7 +192,7 @@ pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &st
     let evidence =
         Map::from_iter([("roles".to_owned(), json!(finished.roles)), ("transcript".to_owned(), name.as_str().into())]);
     let own = happening("ceremony-finish", &bundle, actor, evidence)?;
-    write_down(workspace, &mut changes, now, std::iter::once(own).chain(retired))?;
+    write_down(workspace, &mut changes, now, std::iter::once(own).chain(retired).chain(moved))?;
     workspace.commit(changes)?;
     Ok(Done { roles: finished.roles, transcript: workspace.dir().join(name) })
 }
@@ -220,6 +230,7 @@ fn renew_online(
     repository: &Repository,
     settings: &crate::config::Settings,
     verified: &Verified,
+    now: DateTime<Utc>,
 ) -> Result<()> {
     if let Some(root) = &verified.new_root {
         let stays = |role: &str| repository.role(role).is_some_and(|file| satisfied(role, &file.bytes, root, None));
@@ -235,10 +246,12 @@ fn renew_online(
     for targets in verified.proposed.values() {
         let delegated = targets.delegations.iter().flat_map(|delegations| &delegations.roles);
         for role in delegated {
-            let Some(DelegatedRole::Cohort { channel: name, .. }) = DelegatedRole::parse(&role.name) else { continue };
+            let Some(DelegatedRole::Cohort { channel: name, cohort }) = DelegatedRole::parse(&role.name) else {
+                continue;
+            };
             let lifetime = settings.channel(&name)?.rollout.expires.delta();
             match repository.role(&role.name) {
-                None => edit.put(&role.name, Document::targets(), lifetime),
+                None => edit.put(&role.name, cohorts::beginning(repository, &name, &cohort, now)?, lifetime),
                 Some(file) if !satisfied(&role.name, &file.bytes, root, Some(targets)) => {
                     edit.renew(&role.name, lifetime)?;
                 }
@@ -253,21 +266,40 @@ fn renew_online(
 fn new_targets(repository: &Repository, bundle: &Bundle) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
     for (channel, digest) in cohort_maps(bundle) {
-        let in_force =
-            repository.targets(&layout::channel_role(&channel)).and_then(|targets| listed(targets, &channel));
-        if in_force == Some(digest) {
-            continue;
+        if in_force(repository, &channel) != Some(digest) {
+            let bytes = tidegate_client::tuf::json::canonical(attached(bundle, &channel, &digest)?)
+                .map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
+            found.push((crate::store::path(&digest), bytes));
         }
-        let content = bundle.files.get(&digest).ok_or_else(|| {
-            Error::input(format!("the proposal lists {} and does not hold it", layout::cohorts_path(&channel)))
-                .rule("C-FORMAT")
-                .remedy("propose it anew: tidegate ceremony abort, then start")
-        })?;
-        let bytes = tidegate_client::tuf::json::canonical(content)
-            .map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
-        found.push((crate::store::path(&digest), bytes));
     }
     Ok(found)
+}
+
+/// The maps that take the place of others, with their hashes.
+fn changed_maps(repository: &Repository, bundle: &Bundle) -> Result<Vec<(Name, Digest, CohortMap)>> {
+    let mut found = Vec::new();
+    for (channel, digest) in cohort_maps(bundle) {
+        if in_force(repository, &channel).is_some_and(|in_force| in_force != digest) {
+            let map = CohortMap::from_value(attached(bundle, &channel, &digest)?).map_err(|e| {
+                Error::input(format!("the proposed cohort map of {channel} is malformed")).with_source(e)
+            })?;
+            found.push((channel, digest, map));
+        }
+    }
+    Ok(found)
+}
+
+fn in_force(repository: &Repository, channel: &Name) -> Option<Digest> {
+    repository.targets(&layout::channel_role(channel)).and_then(|targets| listed(targets, channel))
+}
+
+/// A file that came with the proposal.
+fn attached<'a>(bundle: &'a Bundle, channel: &Name, digest: &Digest) -> Result<&'a serde_json::Value> {
+    bundle.files.get(digest).ok_or_else(|| {
+        Error::input(format!("the proposal lists {} and does not hold it", layout::cohorts_path(channel)))
+            .rule("C-FORMAT")
+            .remedy("propose it anew: tidegate ceremony abort, then start")
+    })
 }
 
 /// The cohort maps that the channels in a proposal list.
@@ -287,9 +319,7 @@ fn listed(targets: &Targets, channel: &Name) -> Option<Digest> {
 /// Puts the cohort maps in force beside those that would take their place, for people to compare.
 fn attach_maps_in_force(workspace: &Workspace, repository: &Repository, bundle: &mut Bundle) -> Result<()> {
     for (channel, digest) in cohort_maps(bundle) {
-        let in_force =
-            repository.targets(&layout::channel_role(&channel)).and_then(|targets| listed(targets, &channel));
-        if in_force.is_none_or(|in_force| in_force == digest) {
+        if in_force(repository, &channel).is_none_or(|in_force| in_force == digest) {
             continue;
         }
         let bytes = map_in_force(workspace.dir(), repository, &channel)?.to_bytes();

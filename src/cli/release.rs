@@ -1,6 +1,7 @@
 //! `tidegate release`: from a build output to a registered, validated release, and to its end.
 
 mod retire;
+mod retract;
 
 use std::path::PathBuf;
 
@@ -16,7 +17,7 @@ use super::passphrase::PassphraseArgs;
 use super::{Context, actor, show};
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
-use crate::release::draft::{self, NewArtifact, NewRelease};
+use crate::release::draft::{self, Frozen, NewArtifact, NewRelease};
 use crate::release::record::{self, Record, RecordedUrgency, ReleaseSpec};
 use crate::release::signing::{self, Signed};
 use crate::release::state::State;
@@ -46,6 +47,7 @@ enum Command {
     Show(ReleaseArgs),
     /// List all releases
     List,
+    Retract(retract::Args),
     Retire(retire::Args),
 }
 
@@ -173,6 +175,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         Command::Validate(args) => validate(args, cx),
         Command::Show(args) => show_one(args, cx),
         Command::List => list(cx),
+        Command::Retract(args) => retract::run(args, cx),
         Command::Retire(args) => retire::run(args, cx),
     }
 }
@@ -227,24 +230,32 @@ fn add(args: &AddArgs, cx: &Context) -> Result<()> {
 fn manifest(args: &ReleaseArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let frozen = draft::manifest(&workspace, &args.release, &actor(), cx.now)?;
-    let manifest = frozen.record.manifest.as_ref();
     if cx.ui.is_json() {
-        return cx.ui.json(&json!({
-            "release": frozen.record.id().to_string(),
-            "manifest": manifest,
-            "previous": frozen.previous.map(|previous| previous.to_string()),
-            "differences": frozen.differences,
-            "proposal": {"role": frozen.proposal.role, "base_version": frozen.proposal.base_version, "threshold": frozen.threshold},
-        }));
+        return cx.ui.json(&frozen_json(&frozen));
     }
     match &frozen.previous {
         Some(previous) => cx.ui.status(format_args!("{} against {previous}:", frozen.record.id())),
         None => cx.ui.status(format_args!("{}, the first release of its product:", frozen.record.id())),
     }
+    tell_frozen(cx, &workspace, &frozen, &args.release)
+}
+
+fn frozen_json(frozen: &Frozen) -> Value {
+    json!({
+        "release": frozen.record.id().to_string(),
+        "manifest": frozen.record.manifest,
+        "previous": frozen.previous.as_ref().map(ToString::to_string),
+        "differences": frozen.differences,
+        "proposal": {"role": frozen.proposal.role, "base_version": frozen.proposal.base_version, "threshold": frozen.threshold},
+    })
+}
+
+/// Says what was frozen and proposed, and how it is signed; `named` is the release as people named it.
+fn tell_frozen(cx: &Context, workspace: &Workspace, frozen: &Frozen, named: &dyn std::fmt::Display) -> Result<()> {
     for difference in &frozen.differences {
         cx.ui.result(difference)?;
     }
-    if let Some(manifest) = manifest {
+    if let Some(manifest) = &frozen.record.manifest {
         cx.ui.status(format_args!("Froze the manifest: {} bytes, sha256 {}", manifest.length, manifest.sha256));
     }
     let proposal = &frozen.proposal;
@@ -257,7 +268,7 @@ fn manifest(args: &ReleaseArgs, cx: &Context) -> Result<()> {
     let settings = workspace.settings()?;
     let keys = &settings.channel(&frozen.record.channel)?.release.keys;
     if let Some(key) = keys.first() {
-        cx.ui.hint(format_args!("tidegate release sign {} --key {key}", args.release));
+        cx.ui.hint(format_args!("tidegate release sign {named} --key {key}"));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ pub mod proposal;
 pub mod provenance;
 pub mod record;
 pub mod retire;
+pub mod retract;
 pub mod signing;
 pub mod state;
 

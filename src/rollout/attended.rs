@@ -152,7 +152,8 @@ pub(super) fn settle(
     Ok((until - now, unattended))
 }
 
-fn read(path: &str, file: &TargetFile) -> Result<Option<Assignment>> {
+/// The assignment that a target of a cohort's role is; `None` if it is none.
+pub(super) fn read(path: &str, file: &TargetFile) -> Result<Option<Assignment>> {
     let custom = file.custom.as_ref().filter(|custom| custom.contains_key("tidegate"));
     custom
         .map(Assignment::from_custom)

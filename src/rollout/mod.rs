@@ -5,6 +5,7 @@
 
 mod attended;
 mod bridges;
+pub mod cohorts;
 mod course;
 pub mod curve;
 mod explain;

@@ -26,7 +26,7 @@ use crate::metadata::{Edit, Repository};
 use crate::release::draft::happening;
 use crate::release::record::{Record, ReleaseSpec};
 use crate::release::state::{Event, Facts, State, Status, Step};
-use crate::release::{Ledger, approval};
+use crate::release::{Ledger, approval, retract};
 use crate::validate;
 use crate::workspace::Workspace;
 
@@ -368,6 +368,7 @@ impl<'w> Desk<'w> {
             urgency: Some(self.manifest.urgency),
             report: validate::report::newest(self.workspace.dir(), &self.record, &self.repository)?,
             not_reached: names(&|standing| !reached(standing)),
+            retraction: retract::facts(self.workspace.dir(), &self.record, &self.manifest)?,
             assigned: names(&|standing| self.record.manifest.is_some() && standing.has(sequence)),
             ..Facts::default()
         })

@@ -35,7 +35,7 @@ const PAGES: &[(&str, &[&str], Run)] = &[
     ("docs/ceremony.md", &["sh", "sh refused"], Elsewhere),
     ("docs/cli.md", &["sh"], After("")),
     ("docs/conformance.md", &["sh"], After("")),
-    ("docs/integrate.md", &["sh"], Elsewhere),
+    ("docs/integrate.md", &["sh", "sh board"], Elsewhere),
     (
         "docs/keys.md",
         &["sh"],
@@ -53,16 +53,19 @@ const PAGES: &[(&str, &[&str], Run)] = &[
     (
         "docs/rollout.md",
         &["sh"],
-        // 1.2.0 on its way, a fleet, and a report on its health, from a file and from a program.
+        // 1.1.0 everywhere, 1.2.0 on its way, a fleet, and a report on its health, from a file and from a program.
         After(
             "tidegate() { command tidegate --now 2026-03-01T12:00:00Z \"$@\"; }
-             tidegate -q init fleet --example-keys; cd fleet; tidegate -q release new 1.2.0; echo image > image
-             tidegate -q release add 1.2.0 image --hardware board-a; tidegate -q release manifest 1.2.0
-             tidegate -q release sign 1.2.0 --key release-1 --key release-2; tidegate -q release validate 1.2.0
-             tidegate -q release register 1.2.0; tidegate -q release validate 1.2.0; tidegate -q rollout start 1.2.0
+             released() {
+               tidegate -q release new \"$@\"; tidegate -q release add $1 image --hardware board-a; tidegate -q release manifest $1
+               tidegate -q release sign $1 --key release-1 --key release-2; tidegate -q release validate $1
+               tidegate -q release register $1; tidegate -q release validate $1; tidegate -q rollout start $1
+             }
+             tidegate -q init fleet --example-keys; cd fleet; echo older > image; released 1.1.0 --urgency security
+             echo image > image; released 1.2.0
              printf 'id,hardware,version,sequence\nd-1,board-a,1.1.0,0\n' > fleet.csv
              cohort='{\"installed\": 480, \"confirmed\": 470, \"failed\": 3, \"rolled_back\": 2}'
-             echo '{\"schema\": 1, \"at\": \"2026-03-01T12:00:00Z\", \"releases\": [{\"release\": \"stable/os/1.2.0\", \"sequence\": 1,' \
+             echo '{\"schema\": 1, \"at\": \"2026-03-01T12:00:00Z\", \"releases\": [{\"release\": \"stable/os/1.2.0\", \"sequence\": 2,' \
                \"\\\"cohorts\\\": {\\\"validation\\\": $cohort, \\\"canary\\\": $cohort}}]}\" > health.json
              printf '#!/bin/sh\\ncat health.json\\n' > health; chmod +x health",
         ),

@@ -8,23 +8,13 @@ mod validation;
 
 use std::process::Command;
 
-use tidegate::ceremony::{self, Tool};
 use tidegate_client::model::time;
 
 use crate::support::fleet::Fleet;
 
 /// Has the ceremony that is under way signed, and finishes it.
 fn finish(fleet: &Fleet) -> Result<(), tidegate::Error> {
-    let (workspace, mut ring) = fleet.open();
-    let repository = workspace.repository().unwrap();
-    let (mut bundle, verified) = ceremony::open(&workspace, &repository).unwrap();
-    for key in ["release-1", "release-2"] {
-        let signer = ring.signer(key).unwrap();
-        ceremony::sign(&mut bundle, &verified, signer.as_ref(), "file", "tidegate test", fleet.now).unwrap();
-    }
-    ceremony::keep(&workspace, &bundle, "tester", fleet.now).unwrap();
-    let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
-    ceremony::finish(&workspace, &mut ring, &tool, "tester", fleet.now).map(|_| ())
+    fleet.finish_ceremony()
 }
 
 /// Runs the command line at the fleet's time.

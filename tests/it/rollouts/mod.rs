@@ -1,8 +1,10 @@
 //! Rollouts: what a plan says, what health says, what is explained, and that all of them agree with devices.
 
+mod cohorts;
 mod explain;
 mod health;
 mod judge;
 mod plan;
+mod retract;
 mod several;
 mod size;

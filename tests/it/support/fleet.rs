@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tidegate::ceremony::{self, Tool};
 use tidegate::config::Span;
 use tidegate::init::{KeySource, Options, init};
 use tidegate::keys::{KeyRing, NoPassphrases};
@@ -140,6 +141,20 @@ impl Fleet {
     pub fn advance(&self, spec: &ReleaseSpec, hours: u64) -> Result<Vec<CohortStanding>, Error> {
         let request = RampRequest { span: Some(Span::hours(hours)), ..RampRequest::default() };
         self.step(spec, |desk, ring| desk.advance(request, ring, "tester")).map(|outcome| outcome.standings)
+    }
+
+    /// Has the ceremony that is under way signed by the release keys, and finishes it.
+    pub fn finish_ceremony(&self) -> Result<(), Error> {
+        let (workspace, mut ring) = self.open();
+        let repository = workspace.repository().unwrap();
+        let (mut bundle, verified) = ceremony::open(&workspace, &repository).unwrap();
+        for key in ["release-1", "release-2"] {
+            let signer = ring.signer(key).unwrap();
+            ceremony::sign(&mut bundle, &verified, signer.as_ref(), "file", "tidegate test", self.now).unwrap();
+        }
+        ceremony::keep(&workspace, &bundle, "tester", self.now).unwrap();
+        let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
+        ceremony::finish(&workspace, &mut ring, &tool, "tester", self.now).map(|_| ())
     }
 
     /// A device that follows this fleet, at this fleet's time. What it knows it keeps between calls.

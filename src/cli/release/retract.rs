@@ -1,0 +1,64 @@
+//! `tidegate release retract`: takes a bad release back.
+
+use clap::Args as ClapArgs;
+use serde_json::json;
+
+use super::super::{Context, actor};
+use super::{frozen_json, parse_urgency, tell_frozen};
+use crate::error::Result;
+use crate::release::record::{RecordedUrgency, ReleaseSpec};
+use crate::release::retract::{Wish, retract};
+use crate::release::state::State;
+use crate::workspace::Workspace;
+
+/// Take a bad release back: make one with a higher sequence that carries the bytes of an older one
+///
+/// Devices that have the bad release move, others stay, and no device ever goes back in sequence. Withdraw the bad release first, so
+/// that no more devices get it; then sign, validate, register and roll out the new one like any other.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate release retract 1.3.0 --reason 'does not boot on board-b'
+  tidegate release retract 1.3.1 --also 1.3.0 --to 1.2.0 --urgency security")]
+pub(super) struct Args {
+    /// The bad release
+    release: ReleaseSpec,
+    /// Another one that is taken back with it (repeatable)
+    #[arg(long, value_name = "RELEASE")]
+    also: Vec<ReleaseSpec>,
+    /// The release whose bytes their devices get [default: the newest before them that devices were offered]
+    #[arg(long, value_name = "RELEASE")]
+    to: Option<ReleaseSpec>,
+    /// How pressing it is: normal, or security, which goes to all cohorts at once
+    #[arg(long, value_name = "URGENCY", default_value = "normal", value_parser = parse_urgency)]
+    urgency: RecordedUrgency,
+    /// Why, for the ledger and for the release's notes
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let wish = Wish {
+        bad: std::iter::once(&args.release).chain(&args.also).cloned().collect(),
+        to: args.to.clone(),
+        urgency: args.urgency,
+        reason: args.reason.clone(),
+    };
+    let retracted = retract(&workspace, &wish, &actor(), cx.now)?;
+    let bad: Vec<_> = retracted.bad.iter().map(|bad| bad.id().to_string()).collect();
+    if cx.ui.is_json() {
+        let mut told = frozen_json(&retracted.frozen);
+        if let Some(told) = told.as_object_mut() {
+            told.insert("retracts".into(), json!(bad));
+            told.insert("carries".into(), json!(retracted.to.id().to_string()));
+        }
+        return cx.ui.json(&told);
+    }
+    let id = retracted.frozen.record.id();
+    cx.ui.status(format_args!("{id} takes back {}, with the bytes of {}", bad.join(", "), retracted.to.id()));
+    tell_frozen(cx, &workspace, &retracted.frozen, &id)?;
+    for bad in retracted.bad.iter().filter(|bad| !matches!(bad.state, State::Withdrawn | State::Retired)) {
+        cx.ui.hint(format_args!("tidegate rollout withdraw {}, so that no more devices get it", bad.id()));
+    }
+    Ok(())
+}

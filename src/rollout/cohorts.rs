@@ -1,0 +1,135 @@
+//! What a change of a channel's cohorts means for what is on its way through them.
+//!
+//! The cohort map is listed by the channel's role, so to change it is a ceremony. A map that changes moves devices from one cohort to another at
+//! one instant, past soak and ramps. So it may expose no more of the fleet to a limited release than policy lets a step expose; that is asked
+//! when the change is proposed, and again when the ceremony is finished.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::layout::{self, DelegatedRole, Location};
+use tidegate_client::model::name::Name;
+use tidegate_client::model::position::PPM;
+use tidegate_client::model::rollout::{Assignment, Stage};
+
+use super::attended;
+use super::standing::{CohortStanding, digest, map_in_force, standing};
+use crate::config::write_share;
+use crate::error::{Error, Result};
+use crate::metadata::{Document, Repository};
+use crate::workspace::Workspace;
+
+/// Errs if the change to the map `next` would expose more of the fleet to a limited release at one instant than policy allows.
+pub fn check_change(
+    workspace: &Workspace,
+    repository: &Repository,
+    channel: &Name,
+    next: &CohortMap,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let largest = workspace.policy()?.rollout.largest_step;
+    let current = map_in_force(workspace.dir(), repository, channel)?;
+    let products: BTreeSet<Name> = offers(repository, channel)?.into_iter().map(|offer| offer.product).collect();
+    for product in products {
+        let standings = standing(repository, &current, channel, &product)?;
+        let limited = |own: &CohortStanding| {
+            own.assignment.as_ref().filter(|assignment| assignment.stage == Stage::Limited).cloned()
+        };
+        for release in standings.iter().filter_map(limited) {
+            let exposed = newly_exposed(&current, next, &standings, release.sequence, now);
+            if exposed > largest {
+                let id = format!("{channel}/{product}/{}", release.release);
+                return Err(Error::refused(format!(
+                    "other cohorts would expose {} more of the fleet to {id} at one instant, and policy.toml allows {}",
+                    write_share(exposed),
+                    write_share(largest)
+                ))
+                .rule("C-COHORTS")
+                .remedy(format!(
+                    "first complete the rollout (tidegate rollout complete {id}) or withdraw it; or move fewer devices into cohorts that have it"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The share of the fleet, in parts per million, that would newly be exposed to the release with this sequence. Cohorts that name their devices
+/// are as large as whoever named them made them, here as for every step.
+fn newly_exposed(
+    current: &CohortMap,
+    next: &CohortMap,
+    standings: &[CohortStanding],
+    sequence: u64,
+    now: DateTime<Utc>,
+) -> u32 {
+    let exposure: BTreeMap<&Name, u128> = standings
+        .iter()
+        .filter(|own| own.assignment.as_ref().is_some_and(|offer| offer.sequence >= sequence && !offer.paused))
+        .map(|own| (&own.cohort, u128::from(own.exposed(now))))
+        .collect();
+    let exposed = |cohort: &Name| exposure.get(cohort).copied().unwrap_or_default();
+    let ppm = u128::from(PPM);
+    let intervals = |map: &CohortMap| -> Vec<_> {
+        map.cohorts().iter().filter_map(|cohort| Some((cohort.name.clone(), map.interval(&cohort.name)?))).collect()
+    };
+    let from = intervals(current);
+    // Of the positions that go from one cohort to another, those that the new one exposes and the old one did not.
+    let mut moved = 0;
+    for (to, after) in intervals(next) {
+        if current.salt() != next.salt() {
+            // Everybody is somewhere else.
+            moved += (after.high() - u128::from(after.low())) * exposed(&to);
+            continue;
+        }
+        for (cohort, before) in &from {
+            let low = u128::from(after.low().max(before.low()));
+            let both = after.high().min(before.high()).saturating_sub(low);
+            moved += both * exposed(&to).saturating_sub(exposed(cohort));
+        }
+    }
+    u32::try_from((moved >> 64).min(ppm)).unwrap_or(PPM)
+}
+
+/// What a cohort that is new on a channel begins with: what the others have, wherever that is settled. Its devices were in one of those.
+pub fn beginning(repository: &Repository, channel: &Name, cohort: &Name, now: DateTime<Utc>) -> Result<Document> {
+    let mut settled: BTreeMap<Name, Offer<'_>> = BTreeMap::new();
+    for offer in offers(repository, channel)? {
+        let newest = settled.get(&offer.product).is_none_or(|old| old.assignment.sequence < offer.assignment.sequence);
+        if newest && matches!(offer.assignment.stage, Stage::Stable | Stage::Security) && !offer.assignment.paused {
+            settled.insert(offer.product.clone(), offer);
+        }
+    }
+    let mut document = Document::targets();
+    for (product, Offer { mut assignment, file, .. }) in settled {
+        assignment.assigned = now;
+        let path = layout::assignment_path(channel, cohort, &product);
+        document.set_target(&path, file.length, digest(file)?.as_bytes(), Some(attended::custom(&assignment)?));
+    }
+    Ok(document)
+}
+
+/// What some cohort is offered of a product.
+struct Offer<'a> {
+    product: Name,
+    assignment: Assignment,
+    file: &'a tidegate_client::tuf::metadata::TargetFile,
+}
+
+fn offers<'a>(repository: &'a Repository, channel: &Name) -> Result<Vec<Offer<'a>>> {
+    let mut found = Vec::new();
+    for role in repository.roles() {
+        let Some(DelegatedRole::Cohort { channel: of, .. }) = DelegatedRole::parse(&role.name) else { continue };
+        if of != *channel {
+            continue;
+        }
+        for (path, file) in repository.targets(&role.name).into_iter().flat_map(|targets| &targets.targets) {
+            let Some(Location::Assignment { product, .. }) = Location::parse(path) else { continue };
+            if let Some(assignment) = attended::read(path, file)? {
+                found.push(Offer { product, assignment, file });
+            }
+        }
+    }
+    Ok(found)
+}
