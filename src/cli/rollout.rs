@@ -141,14 +141,18 @@ fn take(
     let outcome = step(Desk::open(&workspace, release, cx.now)?, &mut ring)?;
     let record = &outcome.record;
     if cx.ui.is_json() {
-        return cx.ui.json(&json!({
+        let mut told = json!({
             "release": record.id().to_string(),
             "state": record.state,
             "paused": record.paused,
             "cohorts": outcome.cohorts,
             "roles": outcome.roles,
             "standing": outcome.standings,
-        }));
+        });
+        if !outcome.bridge_of.is_empty() {
+            told["bridge_of"] = json!(outcome.bridge_of);
+        }
+        return cx.ui.json(&told);
     }
     told(cx, &outcome)
 }
@@ -163,6 +167,11 @@ fn told(cx: &Context, outcome: &Outcome) -> Result<()> {
         cx.ui.status(format_args!("{}: {before} -> {after}", record.id()));
     }
     show::cohorts(&cx.ui, &outcome.standings, cx.now)?;
+    for release in &outcome.bridge_of {
+        cx.ui.status(format_args!(
+            "It is no bridge to {release} any more: devices that needed it wait. See who: tidegate explain --fleet CSV"
+        ));
+    }
     if !outcome.roles.is_empty() {
         cx.ui.status(format_args!("New versions of: {}", outcome.roles.join(", ")));
         cx.ui.hint("tidegate publish FOLDER");

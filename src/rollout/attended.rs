@@ -110,6 +110,24 @@ fn deadline(assignment: &Assignment, policy: &Policy) -> Option<DateTime<Utc>> {
     (assignment.stage == Stage::Limited).then(|| since + policy.rollout.max_unattended.delta())
 }
 
+/// Pauses an assignment that nobody has looked after for too long, if it is one: whether it is, and was not paused before.
+pub(super) fn let_go(assignment: &mut Assignment, policy: &Policy, now: DateTime<Utc>) -> bool {
+    let run_out = deadline(assignment, policy).filter(|deadline| *deadline <= now);
+    run_out.is_some_and(|deadline| lapse(assignment, deadline, now))
+}
+
+fn lapse(assignment: &mut Assignment, deadline: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    let went_on = !assignment.paused;
+    if went_on {
+        assignment.paused = true;
+        // Devices have been offered nothing since then: so much of its ramp is still to come.
+        assignment.extra.insert(PAUSED_SINCE.into(), time::format(deadline).into());
+    }
+    // A pause is not for long either, but it is nobody's fault that it goes on.
+    assignment.extra.insert(ATTENDED.into(), time::format(now).into());
+    went_on
+}
+
 /// How long a cohort's role may live that lists what `targets` lists, but for the release of `own` product, of which it is to list `assignment`.
 ///
 /// Pauses in `document` the releases of other products that nobody has looked after, and names them.
@@ -137,14 +155,9 @@ pub(super) fn settle(
         }
         let product = path.rsplit('/').next().and_then(|name| name.strip_suffix(".json")?.parse().ok());
         let product = product.ok_or_else(|| Error::input(format!("{path} is no assignment")))?;
-        if !other.paused {
-            other.paused = true;
-            // Devices have been offered nothing since then: so much of its ramp is still to come.
-            other.extra.insert(PAUSED_SINCE.into(), time::format(deadline).into());
+        if lapse(&mut other, deadline, now) {
             unattended.push(Unattended { product, release: other.release.clone() });
         }
-        // A pause is not for long either, but it is nobody's fault that it goes on.
-        other.extra.insert(ATTENDED.into(), time::format(now).into());
         until = until.min(now + policy.rollout.max_unattended.delta());
         let sha256 = *super::standing::digest(file)?.as_bytes();
         document.set_target(path, file.length, &sha256, Some(custom(&other)?));

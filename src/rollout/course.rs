@@ -14,6 +14,7 @@ use tidegate_client::model::version::Version;
 use super::attended;
 use super::ramp::{RampRequest, plan};
 use super::standing::CohortStanding;
+use super::steps::step;
 use crate::config::{Policy, Span, write_share};
 use crate::error::{Error, Result};
 use crate::release::state::{Approved, Event, Facts, Refusal, ReportFacts, State, Status, Step, next};
@@ -205,6 +206,7 @@ impl Terms<'_> {
             attended::resume(&mut next_one, at)?;
             let facts = Facts {
                 urgency: Some(self.urgency),
+                report: Some(self.report(at)),
                 ramps_until: next_one.ramp.map(|ramp| ramp.end()).filter(|end| *end > at),
                 approvals: self.approvals(at),
                 ..Facts::default()
@@ -216,6 +218,17 @@ impl Terms<'_> {
             }
         }
         Ok(self.from)
+    }
+
+    /// It is validated in time, and passes.
+    fn report(&self, at: DateTime<Utc>) -> ReportFacts {
+        ReportFacts {
+            at,
+            passed: self.policy.validation.required.clone(),
+            failed: Vec::new(),
+            own: self.policy.validation.checks.iter().map(|check| check.id.to_string()).collect(),
+            way_lost: None,
+        }
     }
 
     /// Whoever must approve is taken to do so in time.
@@ -260,15 +273,8 @@ impl Terms<'_> {
             let mut refusal = None;
             for request in self.requests(exposed) {
                 let planned = plan(request, exposed, at)?;
-                let step = Step {
-                    cohort: standing.cohort.clone(),
-                    share: standing.share,
-                    at_once: planned.at_once,
-                    ramp: planned.full_span,
-                    until: planned.ramp.map(|ramp| ramp.end()),
-                    previous: previous.map(|(cohort, since)| (cohort.clone(), (*since <= at).then_some(*since))),
-                };
-                match self.ask(what, step, at) {
+                let since = previous.map(|(cohort, since)| (cohort.clone(), (*since <= at).then_some(*since)));
+                match self.ask(what, step(standing, &planned, since), at) {
                     Ok(_) => return Ok((at, planned.ramp)),
                     Err(refused) => refusal = Some((refused, planned.ramp)),
                 }
@@ -305,17 +311,11 @@ impl Terms<'_> {
     }
 
     fn ask(&self, what: Taken, step: Step, at: DateTime<Utc>) -> Result<Status, Refusal> {
-        let report = ReportFacts {
-            at,
-            passed: self.policy.validation.required.clone(),
-            failed: Vec::new(),
-            own: self.policy.validation.checks.iter().map(|check| check.id.to_string()).collect(),
-        };
         let facts = Facts {
             frozen: true,
             artifacts: 1,
             urgency: Some(self.urgency),
-            report: Some(report),
+            report: Some(self.report(at)),
             step: Some(step),
             approvals: self.approvals(at),
             ..Facts::default()

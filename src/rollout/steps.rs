@@ -13,11 +13,11 @@ use tidegate_client::model::position::PPM;
 use tidegate_client::model::rollout::{Assignment, Bridge, Ramp, Stage};
 use tidegate_client::model::time;
 
-use super::attended;
+use super::attended::{self, Unattended};
 use super::bridges::bridges;
 use super::health::{Action, Health, Verdict};
 use super::ramp::{Planned, RampRequest, plan};
-use super::standing::{CohortStanding, manifest_in_force, map_in_force, standing};
+use super::standing::{CohortStanding, digest, manifest_in_force, map_in_force, standing};
 use crate::config::{HealthPolicy, Policy, Settings};
 use crate::error::{Error, Kind, Result};
 use crate::files::Changes;
@@ -57,6 +57,8 @@ pub struct Outcome {
     pub cohorts: Vec<Name>,
     /// The roles that got a new version.
     pub roles: Vec<String>,
+    /// Releases whose offers named this one as a bridge and do so no longer: devices that needed it wait for another way.
+    pub bridge_of: Vec<String>,
     /// Where the cohorts now stand.
     pub standings: Vec<CohortStanding>,
 }
@@ -424,6 +426,8 @@ impl<'w> Desk<'w> {
         };
         let renewed: Vec<Offer> =
             standings.iter().filter(due).map(|s| (s.cohort.clone(), s.assignment.clone())).collect();
+        // What is withdrawn is offered to nobody, on the way to another release neither.
+        let unbridged = if event == Event::Withdraw { without(&standings, manifest.sequence) } else { Vec::new() };
         if offers.iter().chain(&renewed).any(|(_, assignment)| assignment.is_some()) {
             // Two powers: what a cohort is assigned, the channel must have approved, byte for byte.
             let (_, approved) = manifest_in_force(workspace.dir(), &repository, &record.channel, &path)?;
@@ -434,15 +438,27 @@ impl<'w> Desk<'w> {
         }
         let mut edit = Edit::new(&repository, now, settings.online())?;
         let mut unattended = BTreeSet::new();
-        for (cohort, assignment) in offers.iter().chain(&renewed) {
+        for (cohort, assignment) in offers.iter().chain(&renewed).chain(&unbridged) {
             let role = layout::cohort_role(&record.channel, cohort);
             let target = layout::assignment_path(&record.channel, cohort, &record.product);
             let mut document = repository.must_have(&role)?.document.clone();
             let mut assignment = assignment.clone();
             if let Some(assignment) = &mut assignment {
-                attended::attend(assignment, &policy, now)?;
-                let custom = attended::custom(assignment)?;
-                document.set_target(&target, bytes.len() as u64, Digest::of(&bytes).as_bytes(), Some(custom));
+                let (length, sha256) = if assignment.sequence == manifest.sequence {
+                    attended::attend(assignment, &policy, now)?;
+                    (bytes.len() as u64, Digest::of(&bytes))
+                } else {
+                    if attended::let_go(assignment, &policy, now) {
+                        unattended.insert(Unattended {
+                            product: record.product.clone(),
+                            release: assignment.release.clone(),
+                        });
+                    }
+                    let listed = repository.targets(&role).and_then(|targets| targets.targets.get(&target));
+                    let listed = listed.ok_or_else(|| Error::bug(format!("{role} lists no {target}")))?;
+                    (listed.length, digest(listed)?)
+                };
+                document.set_target(&target, length, sha256.as_bytes(), Some(attended::custom(assignment)?));
             } else {
                 document.remove_target(&target);
             }
@@ -468,6 +484,11 @@ impl<'w> Desk<'w> {
         evidence.insert("cohorts".into(), json!(offers.iter().map(|(cohort, _)| cohort.as_str()).collect::<Vec<_>>()));
         evidence.insert("roles".into(), json!(roles));
         approval::evidence(&facts, &mut evidence);
+        let bridge_of: BTreeSet<String> =
+            unbridged.iter().filter_map(|(_, other)| Some(other.as_ref()?.release.to_string())).collect();
+        if !bridge_of.is_empty() {
+            evidence.insert("bridge_of".into(), json!(bridge_of));
+        }
         if let Some(reason) = reason {
             evidence.insert("reason".into(), crate::release::ledger::clean(&reason).into());
         }
@@ -489,12 +510,32 @@ impl<'w> Desk<'w> {
             cohorts: offers.into_iter().map(|(cohort, _)| cohort).collect(),
             record,
             roles,
+            bridge_of: bridge_of.into_iter().collect(),
             standings,
         })
     }
 }
 
-fn step(standing: &CohortStanding, planned: &Planned, previous: Option<(Name, Option<DateTime<Utc>>)>) -> Step {
+/// The offers of other releases that name the one with this sequence as a bridge, without it.
+fn without(standings: &[CohortStanding], sequence: u64) -> Vec<Offer> {
+    let mut offers = Vec::new();
+    for standing in standings {
+        let Some(mut other) = standing.assignment.clone().filter(|other| other.sequence != sequence) else { continue };
+        let named = other.bridges.len();
+        other.bridges.retain(|bridge| bridge.sequence != sequence);
+        if other.bridges.len() < named {
+            offers.push((standing.cohort.clone(), Some(other)));
+        }
+    }
+    offers
+}
+
+/// What a step to a cohort newly exposes, as the state machine is asked about it.
+pub(super) fn step(
+    standing: &CohortStanding,
+    planned: &Planned,
+    previous: Option<(Name, Option<DateTime<Utc>>)>,
+) -> Step {
     Step {
         cohort: standing.cohort.clone(),
         share: standing.share,

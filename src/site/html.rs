@@ -13,6 +13,11 @@ pub(super) fn code(text: &str) -> String {
     format!("<code>{}</code>", escape(text))
 }
 
+/// A wide table, which scrolls by itself, and by keyboard.
+pub(super) fn region(label: &str, table: &str) -> String {
+    format!("<div class=\"scroll\" role=\"region\" aria-label=\"{}\" tabindex=\"0\">{table}</div>", escape(label))
+}
+
 /// How a word is meant: told by shape and word, and by colour last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chart;
-use super::html::{Mark, Table, bytes, code, escape, instant, mark, relative, share};
+use super::html::{Mark, Table, bytes, code, escape, instant, mark, region, relative, share};
 use crate::view::State;
 use crate::view::state::{Channel, Cohort, FindingState, Members, Offer, Product, RecordState, Release};
 
@@ -52,11 +52,7 @@ fn cohorts(state: &State, channel: &Channel, product: Option<&Product>) -> Strin
     for row in rows {
         table.row(&row);
     }
-    format!(
-        "<div class=\"scroll\" role=\"region\" aria-label=\"{}\" tabindex=\"0\">{}</div>",
-        escape(&caption),
-        table.finish()
-    )
+    region(&caption, &table.finish())
 }
 
 fn fold(rows: &mut Vec<Vec<String>>, alike: &mut usize) {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chart;
-use super::html::{Mark, Table, code, escape, instant, mark, relative};
+use super::html::{Mark, Table, code, escape, instant, mark, region, relative};
 use crate::view::State;
 use crate::view::state::{Due, Key, Role, RoleKind, Urgency};
 
@@ -82,10 +82,6 @@ pub(super) fn trust(state: &State) -> String {
     }
     html.push_str(&region(caption, &table.finish()));
     html
-}
-
-fn region(label: &str, table: &str) -> String {
-    format!("<div class=\"scroll\" role=\"region\" aria-label=\"{}\" tabindex=\"0\">{table}</div>", escape(label))
 }
 
 fn role_row(state: &State, role: &Role) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::html::{Mark, Table, code, escape, instant, mark, relative};
+use super::html::{Mark, Table, code, escape, instant, mark, region, relative};
 use crate::view::State;
 use crate::view::state::{LedgerState, Need};
 
@@ -95,10 +95,6 @@ pub(super) fn ledger(ledger: &LedgerState) -> String {
             reason,
         ]);
     }
-    let table = table.finish();
-    let _ = write!(
-        html,
-        "<div class=\"scroll\" role=\"region\" aria-label=\"Entries of the ledger\" tabindex=\"0\">{table}</div>"
-    );
+    html.push_str(&region("Entries of the ledger", &table.finish()));
     html
 }

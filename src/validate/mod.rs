@@ -275,7 +275,7 @@ pub fn validate(
     let facts = Facts { report: Some(report.facts()), ..facts };
     record.set_status(record.after(Event::Validate, &facts, &policy, now)?);
     let mut changes = Changes::default();
-    changes.put(record.id().file("report.json"), signed.as_slice());
+    report::put(&mut changes, dir, &record.id(), &signed)?;
     record.put(&mut changes)?;
     let mut evidence = Map::new();
     evidence.insert("manifest".into(), report.manifest.to_string().into());

@@ -1,4 +1,5 @@
-//! The signed report of a validation: `releases/CHANNEL/PRODUCT/VERSION/report.json`.
+//! The signed report of a validation: `releases/CHANNEL/PRODUCT/VERSION/report.json`, and beside it those before it, as
+//! `reports/SHA256.json`: by the hashes that the ledger knows them by.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,11 +17,14 @@ use tidegate_client::tuf::metadata::Delegations;
 
 use super::{CheckKind, Finding, Verdict};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Changes};
 use crate::keys::Signer;
 use crate::metadata::Repository;
-use crate::release::record::{MAX_LENGTH, Record, from_file, to_file};
+use crate::release::Ledger;
+use crate::release::record::{self, MAX_LENGTH, Record, ReleaseId, from_file, to_file};
 use crate::release::state::ReportFacts;
+
+const FILE: &str = "report.json";
 
 /// What was checked, when, and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,6 +69,7 @@ impl Report {
                 .filter(|finding| finding.kind == CheckKind::OwnChecks && finding.verdict != Verdict::Fail)
                 .map(|finding| finding.rule.clone())
                 .collect(),
+            way_lost: None,
         }
     }
 
@@ -76,6 +81,16 @@ impl Report {
             SignedReport { signatures: BTreeMap::from([(signer.public().id(), to_hex(&signature))]), signed: report };
         to_file(&file)
     }
+}
+
+/// Writes a release's newest report. The one before stays: earlier steps rest on it.
+pub(super) fn put(changes: &mut Changes, dir: &Path, id: &ReleaseId, signed: &[u8]) -> Result<()> {
+    let name = id.file(FILE);
+    if let Some(before) = files::read_if_exists(&files::confined(dir, &name)?, MAX_LENGTH)? {
+        changes.put(id.file(&format!("reports/{}.json", Digest::of(&before))), before);
+    }
+    changes.put(name, signed);
+    Ok(())
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -93,12 +108,39 @@ fn message(signed: &Value) -> Result<Vec<u8>> {
 
 /// The newest report on a release, if it is on the manifest as it is and signed by a key of the channel; `None` otherwise.
 pub fn newest(dir: &Path, record: &Record, repository: &Repository) -> Result<Option<ReportFacts>> {
-    Ok(load(dir, record, repository)?.map(|report| report.facts()))
+    let Some(report) = load(dir, record, repository)? else { return Ok(None) };
+    Ok(Some(ReportFacts { way_lost: way_lost(dir, record)?, ..report.facts() }))
+}
+
+/// What happened, since the release was last validated, to one that devices may have to take first: withdrawn or retired, it is no bridge any
+/// more, and the report says nothing of the ways that are left. `None` if nothing did.
+fn way_lost(dir: &Path, record: &Record) -> Result<Option<String>> {
+    let sequence = record.manifest.as_ref().map(|manifest| manifest.sequence);
+    if record.upgrade_from.is_none() || record.retraction.is_some() {
+        return Ok(None);
+    }
+    let (own, siblings) = (record.id().to_string(), format!("{}/{}/", record.channel, record.product));
+    let ledger = Ledger::open(dir)?;
+    let since = ledger.entries().iter().rev().take_while(|entry| entry.subject != own || entry.event != "validate");
+    for entry in since.filter(|entry| entry.subject != own) {
+        let (Some(from), Some(to)) = (&entry.from, &entry.to) else { continue };
+        // What was never registered, or was given up before, was no bridge.
+        let gave_way = matches!(to.as_str(), "withdrawn" | "retired")
+            && !matches!(from.as_str(), "draft" | "signed" | "withdrawn");
+        let version = entry.subject.strip_prefix(&siblings).and_then(|version| version.parse().ok());
+        let Some(version) = version.filter(|_| gave_way) else { continue };
+        let id = ReleaseId { channel: record.channel.clone(), product: record.product.clone(), version };
+        let before = record::load(dir, &id)?.and_then(|other| other.manifest).map(|manifest| manifest.sequence);
+        if before < sequence {
+            return Ok(Some(format!("{id} was {to}")));
+        }
+    }
+    Ok(None)
 }
 
 /// Like [`newest`], but the whole report.
 pub fn load(dir: &Path, record: &Record, repository: &Repository) -> Result<Option<Report>> {
-    let name = record.id().file("report.json");
+    let name = record.id().file(FILE);
     let Some(bytes) = files::read_if_exists(&files::confined(dir, &name)?, MAX_LENGTH)? else { return Ok(None) };
     let file: SignedReport = from_file(&name, &bytes)?;
     if !signed_by_channel(&file, record, repository)? {

@@ -25,6 +25,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-REL-03", kind: KIND, title: "no role on the way to the release has expired", check: expiry },
     Rule { id: "V-REL-04", kind: KIND, title: "no role on the way to the release expires soon", check: expires_soon },
     Rule { id: "V-REL-05", kind: KIND, title: "an independent implementation accepts the metadata", check: second },
+    Rule { id: "V-REL-06", kind: KIND, title: "the devices' own trust core accepts the metadata", check: first },
 ];
 
 fn is_registered(subject: &Subject<'_>) -> bool {
@@ -77,13 +78,30 @@ fn proposed(subject: &Subject<'_>) -> Result<Said> {
     }
 }
 
-/// tough walks everything, from the first root on. Our own trust core has done so when the workspace was opened.
+/// What lies on the disk, as it would be published, and the first root, from which both implementations walk.
+fn as_published(subject: &Subject<'_>) -> Result<(ByHash, Vec<u8>)> {
+    let root = subject.repository.roots().first().ok_or_else(|| Error::bug("a repository without roots"))?;
+    Ok((ByHash::new(subject.dir.join(METADATA_DIR), subject.dir.join(store::DIR)), root.clone()))
+}
+
 fn second(subject: &Subject<'_>) -> Result<Said> {
-    let root = subject.repository.roots().first().ok_or_else(|| Error::bug("a repository without roots"))?.clone();
-    let origin = Arc::new(ByHash::new(subject.dir.join(METADATA_DIR), subject.dir.join(store::DIR)));
-    let opinion = verify::second_opinion(origin, root)?;
-    let wrong: Vec<_> = opinion.faults.iter().map(|fault| format!("{}: {}", fault.subject, fault.problem)).collect();
-    none_of(&wrong, format!("tough accepts {} roles, as our own client does", opinion.roles))
+    let (origin, root) = as_published(subject)?;
+    let opinion = verify::second_opinion(Arc::new(origin), root)?;
+    none_of(&told(&opinion.faults), format!("tough accepts {} roles", opinion.roles))
+}
+
+/// Expiry is another rule's.
+fn first(subject: &Subject<'_>) -> Result<Said> {
+    let (origin, root) = as_published(subject)?;
+    match verify::walk_regardless_of_expiry(&origin, &root, None) {
+        Ok(tree) => none_of(&told(&tree.faults), format!("it accepts {} roles", tree.roles())),
+        Err(error) if matches!(error.kind(), Kind::Input | Kind::Trust) => super::fail(error.to_string()),
+        Err(error) => Err(error),
+    }
+}
+
+fn told(faults: &[verify::Fault]) -> Vec<String> {
+    faults.iter().map(|fault| format!("{}: {}", fault.subject, fault.problem)).collect()
 }
 
 fn threshold(subject: &Subject<'_>) -> Result<Said> {

@@ -54,10 +54,7 @@ pub async fn verify_where(
     let in_force = newest_root.into_iter().chain(below).chain(tree.targets.iter().map(|(_, file)| file));
     report.first_to_expire =
         in_force.min_by_key(|file| file.expires).map(|file| Expiry { role: file.role.clone(), expires: file.expires });
-    let roles = tree.roots.len()
-        + tree.targets.len()
-        + usize::from(tree.timestamp.is_some())
-        + usize::from(tree.snapshot.is_some());
+    let roles = tree.roles();
     let versions = match (&newest_root, &tree.timestamp, &tree.snapshot) {
         (Some(root), Some(timestamp), Some(snapshot)) => {
             format!("root {}, timestamp {}, snapshot {}", root.version, timestamp.version, snapshot.version)

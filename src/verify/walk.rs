@@ -85,6 +85,12 @@ impl Tree {
             .flat_map(|(chain, targets)| targets.targets.iter().map(move |(path, file)| Listed { chain, path, file }))
     }
 
+    /// How many metadata files verified.
+    pub fn roles(&self) -> usize {
+        let below = usize::from(self.timestamp.is_some()) + usize::from(self.snapshot.is_some());
+        self.roots.len() + self.targets.len() + below
+    }
+
     /// A role's content.
     pub fn role(&self, chain: &Chain) -> Option<&Targets> {
         self.trusted.targets(chain)

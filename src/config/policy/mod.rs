@@ -4,7 +4,7 @@ mod checks;
 mod freeze;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 use tidegate_client::model::name::Name;
@@ -205,6 +205,16 @@ impl Policy {
                 "keep at least 1",
             );
         }
+        if let Some(fleet) = &self.validation.fleet
+            && (fleet.is_empty()
+                || !Path::new(fleet).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)))
+        {
+            return never(
+                "validation.fleet",
+                "it is no path within the workspace, so it could never be read",
+                "give a path relative to the workspace, without \"..\"",
+            );
+        }
         self.check_provenance()?;
         if let Some(health) = &self.health {
             health.check(FILE)?;
@@ -367,6 +377,8 @@ mod tests {
             ("max_unattended = \"72h\"", "max_unattended = \"0\"", "rollout.max_unattended"),
             ("largest_step = \"10%\"", "largest_step = \"ten\"", "is not a share"),
             ("\"artifact-integrity\"", "\"artifact-beauty\"", "artifact-beauty"),
+            ("max_age = \"7d\"", "max_age = \"7d\"\nfleet = \"../fleet.csv\"", "no path within the workspace"),
+            ("max_age = \"7d\"", "max_age = \"7d\"\nfleet = \"\"", "no path within the workspace"),
             ("\"artifact-integrity\"", "\"own-checks\"", "own-checks can never pass"),
             ("skip = [\"soak\", \"ramp\", \"freeze\"]", "skip = [\"signing\"]", "signing"),
         ] {

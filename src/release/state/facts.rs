@@ -75,6 +75,8 @@ pub struct ReportFacts {
     pub failed: Vec<String>,
     /// The own checks that ran and did not fail.
     pub own: BTreeSet<String>,
+    /// What happened since to a release that devices may have to take first, if anything did: the ways are no longer those that were walked.
+    pub way_lost: Option<String>,
 }
 
 /// A step of a rollout: what it newly exposes.

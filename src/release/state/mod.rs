@@ -304,6 +304,7 @@ pub fn next(
             if !status.paused {
                 return Err(refuse("R-PAUSED", "it is not paused", "nothing needs to be done"));
             }
+            validated(facts, policy, now)?;
             thawed(facts, policy, now)?;
             approved(event, facts, policy, now)?;
             Ok(Status { paused: false, ..status })
@@ -312,6 +313,7 @@ pub fn next(
             running(status)?;
             // To keep an exposure as it is exposes nobody new; to take one up again does.
             if facts.stopped {
+                validated(facts, policy, now)?;
                 thawed(facts, policy, now)?;
             }
             stay
@@ -320,6 +322,7 @@ pub fn next(
         (E::Complete, S::Limited | S::Security) => {
             running(status)?;
             if facts.not_reached.is_empty() {
+                validated(facts, policy, now)?;
                 approved(event, facts, policy, now)?;
                 return to(S::Stable);
             }

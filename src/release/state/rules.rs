@@ -79,6 +79,13 @@ pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> R
             remedy,
         ));
     }
+    if let Some(lost) = &report.way_lost {
+        return Err(refuse(
+            "R-VALIDATED",
+            &format!("since the validation report {lost}, which may have been a bridge to it"),
+            "see whether devices still have a way: tidegate release validate RELEASE",
+        ));
+    }
     let own = policy.validation.checks.iter().map(|check| check.id.as_str());
     let own = own.filter(|id| !report.own.contains(*id)).map(str::to_owned);
     let lacking: Vec<_> =

@@ -31,6 +31,7 @@ fn good() -> Facts {
             passed: CheckKind::ALL.into_iter().collect(),
             failed: Vec::new(),
             own: BTreeSet::new(),
+            way_lost: None,
         }),
         step: Some(step()),
         ramps_until: None,
@@ -277,6 +278,7 @@ fn a_rollout_takes_a_fresh_report_with_all_required_checks() {
                 passed: passed.iter().copied().collect(),
                 failed: Vec::new(),
                 own: BTreeSet::new(),
+                way_lost: None,
             };
             Facts { report: Some(report), ..good() }
         };
@@ -284,8 +286,40 @@ fn a_rollout_takes_a_fresh_report_with_all_required_checks() {
         assert_eq!(rule(&report(TimeDelta::days(7) + TimeDelta::seconds(1), &CheckKind::ALL)), Err("R-VALIDATED"));
         assert_eq!(rule(&report(TimeDelta::zero(), &CheckKind::ALL[1..])), Err("R-VALIDATED"));
     }
+    let mut lost = good();
+    lost.report.as_mut().unwrap().way_lost = Some("stable/os/1.1.0 was withdrawn".into());
+    assert_eq!(rule(State::Validation, Event::Start, &lost), Err("R-VALIDATED"));
     let failed = Facts { report: None, ..good() };
     assert_eq!(rule(State::Registered, Event::Validate, &failed), Ok(Status::of(State::Registered)));
+}
+
+#[test]
+fn whatever_exposes_devices_or_makes_that_last_takes_a_fresh_report() {
+    let none = Facts { report: None, ..good() };
+    for (state, event) in [
+        (State::Signed, Event::Register),
+        (State::Validation, Event::Expose),
+        (State::Validation, Event::Start),
+        (State::Limited, Event::Advance),
+        (State::Limited, Event::Complete),
+        (State::Security, Event::Complete),
+    ] {
+        assert_eq!(rule(state, event, &none), Err("R-VALIDATED"), "{}", event.name());
+    }
+    let paused = |facts: &Facts| {
+        let status = Status { state: State::Limited, paused: true };
+        next(status, Event::Resume, facts, &policy(), now()).map_err(|refusal| refusal.rule)
+    };
+    assert_eq!(paused(&none), Err("R-VALIDATED"));
+    assert_eq!(paused(&good()), Ok(Status::of(State::Limited)));
+    let renew = |stopped| rule(State::Limited, Event::Renew, &Facts { stopped, ..none.clone() }).map(|_| ());
+    assert_eq!(renew(false), Ok(()), "it keeps what there is");
+    assert_eq!(renew(true), Err("R-VALIDATED"), "it had stopped by itself, and would expose devices anew");
+    // What stops an exposure never waits for one.
+    let offered = Facts { assigned: vec!["canary".parse().unwrap()], ..none };
+    for event in [Event::Pause, Event::Withdraw] {
+        assert!(rule(State::Limited, event, &offered).is_ok(), "{}", event.name());
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Who may do what with a release, and what is refused.
 
 mod approvals;
+mod bridges;
 mod cohorts;
 mod race;
 mod retire;

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Write as _;
 
 use serde_json::{Value, json};
+use tidegate::release::Ledger;
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
 use tidegate::release::record::ReleaseSpec;
 use tidegate::validate::{self, Options, Report, Verdict};
@@ -112,6 +113,7 @@ const CASES: &[Case] = &[
     ("V-REL-03", expired, Verdict::Fail, "stable expired at"),
     ("V-REL-04", nearly_expired, Verdict::Warn, "stable expires at"),
     ("V-REL-05", metadata_damaged, Verdict::Fail, "repository"),
+    ("V-REL-06", metadata_damaged, Verdict::Fail, "snapshot"),
     ("V-ELI-01", nobody_eligible, Verdict::Fail, "no device of the release's hardware can fulfil"),
     ("V-ELI-02", previous_stranded, Verdict::Fail, "would be stranded"),
     ("V-ELI-03", version_falls, Verdict::Warn, "is not above"),
@@ -380,6 +382,31 @@ fn newer_offered(fleet: &mut Fleet) -> Report {
     let two = fleet.release("1.1.0", |_| ());
     fleet.start(&two);
     report(fleet, &one)
+}
+
+#[test]
+fn reports_are_kept_by_the_hashes_that_the_ledger_knows_them_by() {
+    let mut fleet = Fleet::new();
+    let spec = fleet.draft("1.0.0", |_| ());
+    fleet.validate(&spec);
+    fleet.sign(&spec).unwrap();
+    fleet.pass(1);
+    fleet.validate(&spec);
+    fleet.pass(1);
+    fleet.validate(&spec);
+    let folder = fleet.path().join("releases/stable/os/1.0.0");
+    let ledger = Ledger::open(&fleet.path()).unwrap();
+    let known: Vec<_> = ledger.entries().iter().filter_map(|entry| entry.evidence.get("report")?.as_str()).collect();
+    let [first, second, newest] = known[..] else { panic!("{known:?}") };
+    for (hash, file) in [
+        (first, format!("reports/{first}.json")),
+        (second, format!("reports/{second}.json")),
+        (newest, "report.json".into()),
+    ] {
+        assert_eq!(Digest::of(&fs::read(folder.join(&file)).unwrap()).to_string(), hash, "{file}");
+    }
+    // The release is still read as one, and the newest report counts.
+    fleet.register(&spec).unwrap();
 }
 
 #[test]

@@ -130,6 +130,8 @@ fn while_the_job_lives_the_rollout_does_and_when_it_dies_the_rollout_stops_by_it
 
     // It comes back, and with it the rollout.
     job.fleet.pass(100);
+    assert_eq!(rule(job.run([200, 198, 2, 1])), "R-VALIDATED", "to take it up exposes devices anew");
+    job.fleet.validate(&job.spec);
     assert_eq!(job.run([200, 198, 2, 1]).unwrap().action, Action::Renew);
     assert!(matches!(job.asks(&device), Outcome::Install { .. }));
 }
@@ -149,6 +151,7 @@ fn a_ramp_goes_on_from_where_it_stopped_when_nobody_looked() {
     // Nobody comes for a week. The ramp got as far as 24 of its 48 hours.
     job.fleet.pass(24 * 7);
     assert_eq!(early(&job).exposed(job.fleet.now), 500_000);
+    job.fleet.validate(&job.spec);
     job.run([200, 198, 0, 0]).unwrap();
     let moved = early(&job).assignment.unwrap().ramp.unwrap();
     assert_eq!(moved.exposure(job.fleet.now), ramp.exposure(begun + TimeDelta::hours(24)), "no leap");
@@ -179,6 +182,7 @@ fn what_was_stopped_does_not_go_on_into_a_freeze() {
     assert!(error.to_string().contains("run into a freeze that begins at 2026-11-30"), "{error}");
     assert_eq!(fleet.metadata(), before, "nothing half done");
     fleet.pass(24 * 4);
+    fleet.validate(&spec);
     resume(&fleet).unwrap();
 
     // Nobody looks after it for so long that it stops; a freeze that was added meanwhile holds it back.
@@ -190,6 +194,7 @@ fn what_was_stopped_does_not_go_on_into_a_freeze() {
     fleet.pass(24 * 5);
     assert_eq!(rule(renew(&fleet)), "R-FREEZE");
     fleet.pass(24 * 14);
+    fleet.validate(&spec);
     renew(&fleet).unwrap();
 }
 

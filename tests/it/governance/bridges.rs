@@ -1,0 +1,160 @@
+//! Stepping stones, from validation to the device: chains of them, gaps, and what happens when one is taken away.
+
+use std::fs;
+use std::path::Path;
+
+use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
+use tidegate::release::{Ledger, State};
+use tidegate::rollout::RampRequest;
+use tidegate::validate::{self, Finding, Options, Verdict};
+use tidegate_client::model::decision::{Installed, Outcome};
+use tidegate_client::model::rollout::Assignment;
+
+use crate::support::fleet::{Fleet, lay_out, named, rule};
+
+fn upgrading(fleet: &Fleet, version: &str, from: &str) -> ReleaseSpec {
+    fleet.release(version, |new| new.upgrade_from = Some(from.parse().unwrap()))
+}
+
+/// What a rule says of a release, given a fleet of these devices.
+fn finding(fleet: &Fleet, spec: &ReleaseSpec, rule: &str, devices: &str) -> Finding {
+    let csv = fleet.dir.path().join("fleet.csv");
+    fs::write(&csv, format!("id,hardware,version\n{devices}")).unwrap();
+    let (workspace, mut ring) = fleet.open();
+    let options = Options { fleet: Some(csv), ..Options::default() };
+    let report = validate::validate(&workspace, spec, &options, &mut ring, "tester", fleet.now).unwrap().1;
+    report.findings.into_iter().find(|finding| finding.rule == rule).unwrap()
+}
+
+fn withdraw(fleet: &Fleet, spec: &ReleaseSpec) -> tidegate::rollout::Outcome {
+    fleet.step(spec, |desk, ring| desk.withdraw(ring, "tester", Some("it eats flash".into()))).unwrap()
+}
+
+fn offered(fleet: &Fleet, spec: &ReleaseSpec, cohort: &str) -> Assignment {
+    let (workspace, _) = fleet.open();
+    let desk = tidegate::rollout::Desk::open(&workspace, spec, fleet.now).unwrap();
+    named(desk.standings(), cohort).assignment.clone().unwrap()
+}
+
+fn stones(assignment: &Assignment) -> Vec<String> {
+    assignment.bridges.iter().map(|bridge| bridge.release.to_string()).collect()
+}
+
+/// 1.0.0 -> 1.1.0 -> 2.0.0 -> 3.0.0, none of which can be left out.
+fn chain(fleet: &Fleet) -> [ReleaseSpec; 4] {
+    let first = fleet.release("1.0.0", |_| ());
+    [
+        first,
+        upgrading(fleet, "1.1.0", ">=1.0.0"),
+        upgrading(fleet, "2.0.0", ">=1.1.0"),
+        upgrading(fleet, "3.0.0", ">=2.0.0"),
+    ]
+}
+
+#[test]
+fn a_chain_of_bridges_is_walked_and_a_missing_stone_is_found_at_validation() {
+    let fleet = Fleet::new();
+    let [_, stone, _, newest] = chain(&fleet);
+    let devices = "old,board-a,1.0.0\nnew,board-a,2.0.0\n";
+    let ways = finding(&fleet, &newest, "V-ELI-05", devices);
+    assert_eq!((ways.verdict, ways.detail.as_str()), (Verdict::Pass, "from each of the 3 before it"));
+    let ways = finding(&fleet, &newest, "V-ELI-06", devices);
+    assert_eq!(ways.detail, "of 2 devices 1 go directly, 1 over bridges, 0 are not meant to have it");
+    let ways = finding(&fleet, &newest, "V-ELI-06", "older,board-a,0.9.0\n");
+    assert_eq!(
+        ways.verdict,
+        Verdict::Pass,
+        "1.0.0 upgrades from every version, and is a stone as well: {}",
+        ways.detail
+    );
+
+    withdraw(&fleet, &stone);
+    let ways = finding(&fleet, &newest, "V-ELI-05", devices);
+    assert_eq!(ways.verdict, Verdict::Fail);
+    assert!(ways.detail.contains("from 1.0.0 on board-a"), "{}", ways.detail);
+    let ways = finding(&fleet, &newest, "V-ELI-06", devices);
+    assert_eq!(ways.verdict, Verdict::Fail);
+    assert!(ways.detail.starts_with("1 of 2 devices have no way: old on 1.0.0"), "{}", ways.detail);
+    // And that holds the rollout back.
+    let start = fleet.step(&newest, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    assert_eq!(rule(start), "R-VALIDATED");
+}
+
+#[test]
+fn a_report_from_before_a_bridge_was_withdrawn_is_not_fresh() {
+    let fleet = Fleet::new();
+    let [_, stone, _, newest] = chain(&fleet);
+    let start = |fleet: &Fleet| fleet.step(&newest, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    withdraw(&fleet, &stone);
+    let refused = start(&fleet).unwrap_err();
+    assert_eq!(refused.rule_id(), Some("R-VALIDATED"));
+    assert!(refused.to_string().contains("stable/os/1.1.0 was withdrawn"), "{refused}");
+
+    // What is no way to it does not matter.
+    let fleet = Fleet::new();
+    let other = fleet.release("1.0.0", |_| ());
+    let anywhere = fleet.release("1.1.0", |_| ());
+    withdraw(&fleet, &other);
+    fleet.start(&anywhere);
+}
+
+#[test]
+fn a_bridge_that_is_withdrawn_leaves_the_offers_that_name_it_and_nothing_else_of_them_changes() {
+    let mut fleet = Fleet::new();
+    fleet.release("1.0.0", |_| ());
+    let stone = upgrading(&fleet, "1.1.0", ">=1.0.0");
+    let newest = upgrading(&fleet, "2.0.0", ">=1.1.0");
+    fleet.start(&newest);
+    let before = offered(&fleet, &newest, "canary");
+    assert_eq!(stones(&before), ["1.1.0", "1.0.0"]);
+    fleet.pass(1);
+    let done = withdraw(&fleet, &stone);
+    assert_eq!((done.record.state, done.bridge_of), (State::Withdrawn, vec!["2.0.0".to_owned()]));
+    let after = offered(&fleet, &newest, "canary");
+    assert_eq!(stones(&after), ["1.0.0"]);
+    // Whoever withdraws one release has not looked after another, whose end by itself comes no later for it.
+    assert_eq!(Assignment { bridges: Vec::new(), ..after }, Assignment { bridges: Vec::new(), ..before });
+    let ledger = Ledger::open(&fleet.path()).unwrap();
+    let entry = ledger.entries().iter().find(|entry| entry.event == "withdraw").unwrap();
+    assert_eq!(entry.evidence["bridge_of"], serde_json::json!(["2.0.0"]));
+
+    // One that had stopped by itself by then does not start again.
+    let mut fleet = Fleet::new();
+    fleet.release("1.0.0", |_| ());
+    let stone = upgrading(&fleet, "1.1.0", ">=1.0.0");
+    let newest = upgrading(&fleet, "2.0.0", ">=1.1.0");
+    fleet.start(&newest);
+    fleet.pass(73);
+    withdraw(&fleet, &stone);
+    assert!(offered(&fleet, &newest, "canary").paused);
+    let record = newest.find(&fleet.path()).unwrap();
+    assert!(record.paused, "and that is written down");
+}
+
+/// What a device that runs 1.0.0 decides.
+fn decision(fleet: &Fleet, site: &Path) -> Outcome {
+    let mut profile = Fleet::profile("device-1", "stable", "os", "board-a");
+    profile.installed = Installed { version: "1.0.0".parse().unwrap(), sequence: 1 };
+    fleet.device(site, &profile).check().unwrap().explanation.decision.outcome
+}
+
+#[test]
+fn devices_go_over_a_bridge_until_it_is_withdrawn() {
+    let fleet = Fleet::new();
+    fleet.release("1.0.0", |_| ());
+    let stone = upgrading(&fleet, "1.1.0", ">=1.0.0");
+    let newest = fleet.release("2.0.0", |new| {
+        new.urgency = RecordedUrgency::Security;
+        new.upgrade_from = Some(">=1.1.0".parse().unwrap());
+    });
+    fleet.start(&newest);
+    let site = fleet.dir.path().join("site");
+    lay_out(&fleet, &site);
+    let outcome = decision(&fleet, &site);
+    assert!(matches!(&outcome, Outcome::Install { sequence: 2, .. }), "{outcome:?}");
+
+    withdraw(&fleet, &stone);
+    lay_out(&fleet, &site);
+    let outcome = decision(&fleet, &site);
+    assert!(matches!(&outcome, Outcome::NotEligible { .. }), "{outcome:?}");
+}
