@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
-use tidegate::release::{Ledger, State};
+use tidegate::release::{Ledger, State, retire};
 use tidegate::rollout::RampRequest;
 use tidegate::validate::{self, Finding, Options, Verdict};
 use tidegate_client::model::decision::{Installed, Outcome};
 use tidegate_client::model::rollout::Assignment;
 
+use super::finish;
 use crate::support::fleet::{Fleet, lay_out, named, rule};
 
 fn upgrading(fleet: &Fleet, version: &str, from: &str) -> ReleaseSpec {
@@ -89,6 +90,18 @@ fn a_report_from_before_a_bridge_was_withdrawn_is_not_fresh() {
     let refused = start(&fleet).unwrap_err();
     assert_eq!(refused.rule_id(), Some("R-VALIDATED"));
     assert!(refused.to_string().contains("stable/os/1.1.0 was withdrawn"), "{refused}");
+
+    // A release that nobody is offered can be retired, whatever may come to need it.
+    let fleet = Fleet::new();
+    let [_, stone, _, newest] = chain(&fleet);
+    let id = stone.find(&fleet.path()).unwrap().id();
+    retire::propose(&fleet.open().0, &[id], None, "tester", fleet.now).unwrap();
+    finish(&fleet).unwrap();
+    let start = |fleet: &Fleet| fleet.step(&newest, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    let refused = start(&fleet).unwrap_err();
+    assert!(refused.to_string().contains("stable/os/1.1.0 was retired"), "{refused}");
+    let ways = finding(&fleet, &newest, "V-ELI-05", "");
+    assert_eq!(ways.verdict, Verdict::Fail, "{}", ways.detail);
 
     // What is no way to it does not matter.
     let fleet = Fleet::new();
