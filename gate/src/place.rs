@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::ClientConfigKey;
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::signer::Signer;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{BackoffConfig, ObjectStore, RetryConfig};
 use url::Url;
 
 use crate::error::{Error, Result};
@@ -51,24 +52,28 @@ impl Place {
         }
         let opened = |error: object_store::Error| wrong(&error.to_string());
         let prefix = Key::from_url_path(url.path()).map_err(|error| wrong(&error.to_string()))?;
-        let timeouts =
-            ClientOptions::new().with_timeout(Duration::from_secs(20)).with_connect_timeout(Duration::from_secs(5));
+        // Beside what the environment sets, not instead of it.
+        let timeouts = [(ClientConfigKey::Timeout, "20s"), (ClientConfigKey::ConnectTimeout, "5s")];
         let (store, signer): (Arc<dyn ObjectStore>, Arc<dyn Signer>) = match url.scheme() {
             "s3" => {
-                let store =
-                    AmazonS3Builder::from_env().with_client_options(timeouts).with_url(place).with_retry(retry());
+                let store = AmazonS3Builder::from_env().with_url(place).with_retry(retry());
+                let store = timeouts
+                    .into_iter()
+                    .fold(store, |store, (key, value)| store.with_config(AmazonS3ConfigKey::Client(key), value));
                 both(store.build().map_err(opened)?)
             }
             "gs" => {
-                let store = GoogleCloudStorageBuilder::from_env()
-                    .with_client_options(timeouts)
-                    .with_url(place)
-                    .with_retry(retry());
+                let store = GoogleCloudStorageBuilder::from_env().with_url(place).with_retry(retry());
+                let store = timeouts
+                    .into_iter()
+                    .fold(store, |store, (key, value)| store.with_config(GoogleConfigKey::Client(key), value));
                 both(store.build().map_err(opened)?)
             }
             "az" => {
-                let store =
-                    MicrosoftAzureBuilder::from_env().with_client_options(timeouts).with_url(place).with_retry(retry());
+                let store = MicrosoftAzureBuilder::from_env().with_url(place).with_retry(retry());
+                let store = timeouts
+                    .into_iter()
+                    .fold(store, |store, (key, value)| store.with_config(AzureConfigKey::Client(key), value));
                 both(store.build().map_err(opened)?)
             }
             _ => return Err(wrong("its scheme is not known")),

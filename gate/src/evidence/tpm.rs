@@ -80,7 +80,7 @@ impl AttestationKey {
 
 /// What a device must have its TPM quote over: bound to this nonce and this device.
 pub fn qualifying_data(nonce: &[u8], device: &str) -> [u8; 32] {
-    sha256(&[b"tidegate/gate/quote/1\n", nonce, b"\n", device.as_bytes()])
+    sha256(&[b"tidegate/gate/quote/1\n", nonce, b"\n", device.as_bytes(), b"\n"])
 }
 
 /// A quote as a request brings it, all in base64url and hex.

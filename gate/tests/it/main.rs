@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)]
 
 mod ear;
+mod guide;
 mod hostile;
 mod instances;
+mod redirect;
 mod service;
 mod support;
 mod tpm;

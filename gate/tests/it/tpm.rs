@@ -123,7 +123,7 @@ impl Tpm {
 /// As the device computes it.
 fn qualifying(nonce: &str, device: &str) -> Vec<u8> {
     let nonce = URL_SAFE_NO_PAD.decode(nonce).unwrap();
-    Sha256::digest([b"tidegate/gate/quote/1\n", nonce.as_slice(), b"\n", device.as_bytes()].concat()).to_vec()
+    Sha256::digest([b"tidegate/gate/quote/1\n", nonce.as_slice(), b"\n", device.as_bytes(), b"\n"].concat()).to_vec()
 }
 
 fn settle(house: &House, pcr7: &str) {
