@@ -176,6 +176,9 @@ fn told(cx: &Context, outcome: &Outcome) -> Result<()> {
         cx.ui.status(format_args!("New versions of: {}", outcome.roles.join(", ")));
         cx.ui.hint("tidegate publish FOLDER");
     }
+    if record.state == State::Withdrawn && outcome.before.state != State::Registered && !outcome.roles.is_empty() {
+        cx.ui.hint(format_args!("tidegate release retract {}, if devices that have it are to go back", record.id()));
+    }
     Ok(())
 }
 

@@ -84,6 +84,13 @@ pub(super) fn record(ui: &Ui, record: &Record) -> Result<()> {
     if let Some(range) = &record.upgrade_from {
         ui.result(format_args!("upgrade from {range}"))?;
     }
+    if !record.supersedes.is_empty() {
+        let sequences: Vec<_> = record.supersedes.iter().map(ToString::to_string).collect();
+        ui.result(format_args!("supersedes   sequence {}", sequences.join(", ")))?;
+    }
+    if let Some(retraction) = &record.retraction {
+        ui.result(format_args!("takes back   {}, with the bytes of {}", retraction.of, retraction.to))?;
+    }
     for note in &record.notes {
         ui.result(format_args!("note         {note}"))?;
     }

@@ -148,19 +148,44 @@ pub struct Counts {
     pub rolled_back: u64,
 }
 
-#[derive(Deserialize)]
-struct Document {
-    schema: u64,
+/// The file: what whoever sees the devices writes. Fields that are not known are ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The form of the file: 1.
+    pub schema: u64,
+    /// When the devices were counted.
     #[serde(with = "time::text")]
-    at: DateTime<Utc>,
-    releases: Vec<Entry>,
+    pub at: DateTime<Utc>,
+    /// The releases that it is about, each once.
+    pub releases: Vec<ReleaseCounts>,
 }
 
-#[derive(Deserialize)]
-struct Entry {
-    release: String,
-    sequence: u64,
-    cohorts: BTreeMap<Name, Counts>,
+/// How the devices of a release's cohorts fare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseCounts {
+    /// The release, as `CHANNEL/PRODUCT/VERSION`.
+    pub release: String,
+    /// Its sequence.
+    pub sequence: u64,
+    /// The counts of each cohort that is offered it.
+    pub cohorts: BTreeMap<Name, Counts>,
+}
+
+impl Report {
+    /// Reads a report from strict JSON; `source` is where it came from, for errors. Its age, and what it leaves out, are held against
+    /// policy by [`Health::parse`].
+    pub fn read(bytes: &[u8], source: &Source) -> Result<Self> {
+        let malformed = |why: String| report_error("H-REPORT", format!("the health report of {source} {why}"));
+        if bytes.len() > MAX_LENGTH {
+            return Err(malformed(format!("is longer than {MAX_LENGTH} bytes")));
+        }
+        let value = json::parse(bytes).map_err(|e| malformed(format!("is no strict JSON: {e}")))?;
+        // The schema first: of one that is not known nothing else is said.
+        if let Some(schema) = value.get("schema").and_then(Value::as_u64).filter(|schema| *schema != 1) {
+            return Err(malformed(format!("has schema {schema}, which is not known to this version")));
+        }
+        serde_json::from_value(value).map_err(|e| malformed(format!("does not say what it must: {e}")))
+    }
 }
 
 /// What a report means for a rollout.
@@ -247,20 +272,7 @@ impl Health {
         policy: &HealthPolicy,
         now: DateTime<Utc>,
     ) -> Result<Self> {
-        let malformed = |why: String| report_error("H-REPORT", format!("the health report of {source} {why}"));
-        if bytes.len() > MAX_LENGTH {
-            return Err(malformed(format!("is longer than {MAX_LENGTH} bytes")));
-        }
-        let value = json::parse(&bytes).map_err(|e| malformed(format!("is no strict JSON: {e}")))?;
-        // The schema first: of one that is not known nothing else is said.
-        if let Some(schema) = value.get("schema").and_then(Value::as_u64).filter(|schema| *schema != 1) {
-            return Err(malformed(format!("has schema {schema}, which is not known to this version")));
-        }
-        let document: Document =
-            serde_json::from_value(value).map_err(|e| malformed(format!("does not say what it must: {e}")))?;
-        if document.schema != 1 {
-            return Err(malformed("has an unknown schema".into()));
-        }
+        let document = Report::read(&bytes, source)?;
         let age = now - document.at;
         if age > policy.max_age.delta() {
             return Err(report_error(

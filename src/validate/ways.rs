@@ -123,7 +123,9 @@ fn siblings(subject: &Subject<'_>) -> Result<Vec<Record>> {
 /// sample fleet.
 pub(super) fn releases(subject: &Subject<'_>) -> Result<Said> {
     if subject.record.retraction.is_some() {
-        return not_applicable("a retraction is for the devices that have what it takes back, and for no others");
+        return not_applicable(
+            "a retraction is for the devices that have what it takes back; those that have its bytes stay",
+        );
     }
     let mut road = Road::to(subject)?;
     let mut target = subject.manifest.clone();
@@ -171,7 +173,9 @@ pub(super) fn fleet(subject: &Subject<'_>) -> Result<Said> {
         return not_applicable("no sample was given: --fleet FILE, or validation.fleet in policy.toml");
     };
     if subject.record.retraction.is_some() {
-        return not_applicable("a retraction is for the devices that have what it takes back, and for no others");
+        return not_applicable(
+            "a retraction is for the devices that have what it takes back; those that have its bytes stay",
+        );
     }
     let (lost, counts) = walk_fleet(subject, path)?;
     let Counts { devices, direct, over_bridges, not_meant, without } = counts;

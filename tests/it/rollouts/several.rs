@@ -87,6 +87,34 @@ fn channels_products_and_hardware_go_their_own_ways_at_once() {
 }
 
 #[test]
+fn a_release_follows_another_through_the_cohorts_of_one_channel() {
+    let mut fleet = Fleet::new();
+    let first = fleet.release("1.0.0", |_| ());
+    let second = fleet.release("1.1.0", |_| ());
+    fleet.start(&first);
+    fleet.pass(48);
+    fleet.advance(&first, 24).unwrap();
+    fleet.pass(48);
+    // The second begins while the first is half way.
+    fleet.start(&second);
+    let offered = |standings: &[CohortStanding]| -> Vec<String> {
+        let release = |own: &CohortStanding| own.assignment.as_ref().map_or("-".into(), |own| own.release.to_string());
+        standings.iter().map(release).collect()
+    };
+    assert_eq!(offered(&standings(&fleet, &first)), ["1.1.0", "1.1.0", "1.0.0", "-"]);
+    // The first goes on where it is the newest, and takes nobody back.
+    assert_eq!(offered(&fleet.advance(&first, 24).unwrap()), ["1.1.0", "1.1.0", "1.0.0", "1.0.0"]);
+    fleet.pass(48);
+    assert_eq!(offered(&fleet.advance(&second, 24).unwrap()), ["1.1.0", "1.1.0", "1.1.0", "1.0.0"]);
+    let outcome = fleet.step(&first, |desk, ring| desk.complete(ring, "tester")).unwrap();
+    assert_eq!(outcome.record.state, State::Stable, "every cohort has it, or something newer");
+    // Withdrawing one leaves the other as it is.
+    fleet.step(&first, |desk, ring| desk.withdraw(ring, "tester", None)).unwrap();
+    assert_eq!(offered(&standings(&fleet, &second)), ["1.1.0", "1.1.0", "1.1.0", "-"]);
+    assert_eq!(second.find(&fleet.path()).unwrap().state, State::Limited);
+}
+
+#[test]
 fn whoever_looks_after_one_release_does_not_keep_another_alive() {
     let mut fleet = wide();
     let os = fleet.release("stable/os/1.0.0", |_| ());
