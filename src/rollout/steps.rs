@@ -427,7 +427,9 @@ impl<'w> Desk<'w> {
         let renewed: Vec<Offer> =
             standings.iter().filter(due).map(|s| (s.cohort.clone(), s.assignment.clone())).collect();
         // What is withdrawn is offered to nobody, on the way to another release neither.
-        let unbridged = if event == Event::Withdraw { without(&standings, manifest.sequence) } else { Vec::new() };
+        // A draft that is not frozen has no sequence yet, and is nobody's bridge.
+        let withdrawn = record.manifest.as_ref().filter(|_| event == Event::Withdraw);
+        let unbridged = withdrawn.map_or_else(Vec::new, |frozen| without(&standings, frozen.sequence));
         if offers.iter().chain(&renewed).any(|(_, assignment)| assignment.is_some()) {
             // Two powers: what a cohort is assigned, the channel must have approved, byte for byte.
             let (_, approved) = manifest_in_force(workspace.dir(), &repository, &record.channel, &path)?;

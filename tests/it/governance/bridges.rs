@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use tidegate::release::draft;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::release::{Ledger, State, retire};
 use tidegate::rollout::RampRequest;
@@ -11,6 +12,7 @@ use tidegate_client::model::decision::{Installed, Outcome};
 use tidegate_client::model::rollout::Assignment;
 
 use super::finish;
+use super::validation::plain;
 use crate::support::fleet::{Fleet, lay_out, named, rule};
 
 fn upgrading(fleet: &Fleet, version: &str, from: &str) -> ReleaseSpec {
@@ -121,6 +123,11 @@ fn a_bridge_that_is_withdrawn_leaves_the_offers_that_name_it_and_nothing_else_of
     let before = offered(&fleet, &newest, "canary");
     assert_eq!(stones(&before), ["1.1.0", "1.0.0"]);
     fleet.pass(1);
+    // A draft has no sequence yet, so it is nobody's bridge: least of all in the place of the first release.
+    let draft: ReleaseSpec = "3.0.0".parse().unwrap();
+    draft::new(&fleet.open().0, plain(&draft), "tester", fleet.now).unwrap();
+    let done = withdraw(&fleet, &draft);
+    assert_eq!((done.roles.len(), done.bridge_of.len()), (0, 0), "{:?}", done.roles);
     let done = withdraw(&fleet, &stone);
     assert_eq!((done.record.state, done.bridge_of), (State::Withdrawn, vec!["2.0.0".to_owned()]));
     let after = offered(&fleet, &newest, "canary");
@@ -128,7 +135,7 @@ fn a_bridge_that_is_withdrawn_leaves_the_offers_that_name_it_and_nothing_else_of
     // Whoever withdraws one release has not looked after another, whose end by itself comes no later for it.
     assert_eq!(Assignment { bridges: Vec::new(), ..after }, Assignment { bridges: Vec::new(), ..before });
     let ledger = Ledger::open(&fleet.path()).unwrap();
-    let entry = ledger.entries().iter().find(|entry| entry.event == "withdraw").unwrap();
+    let entry = ledger.entries().iter().rfind(|entry| entry.event == "withdraw").unwrap();
     assert_eq!(entry.evidence["bridge_of"], serde_json::json!(["2.0.0"]));
 
     // One that had stopped by itself by then does not start again.

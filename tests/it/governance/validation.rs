@@ -50,7 +50,7 @@ fn carrying(fleet: &Fleet, name: &str, bytes: &[u8]) -> ReleaseSpec {
     spec
 }
 
-fn plain(spec: &ReleaseSpec) -> NewRelease {
+pub(super) fn plain(spec: &ReleaseSpec) -> NewRelease {
     NewRelease {
         spec: spec.clone(),
         build_id: "ci".parse().unwrap(),
