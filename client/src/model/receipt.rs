@@ -261,7 +261,7 @@ mod tests {
         let key = SigningKey::from_bytes(&[7; 32]);
         let public = Key::ed25519(key.verifying_key().as_bytes());
         let signature = key.sign(&receipt().to_bytes().unwrap());
-        (receipt().signed(public.id(), signature.to_vec()), public)
+        (receipt().signed(public.id(), signature.to_bytes().to_vec()), public)
     }
 
     #[test]
