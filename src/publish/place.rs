@@ -300,7 +300,10 @@ fn azure(url: &Url, options: &Options) -> Result<Remote> {
         builder = builder.with_config(AzureConfigKey::Client(key), value);
     }
     let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
-    in_parts(store, Writes::Conditional, url, secrets, options)
+    let mut remote = in_parts(store, Writes::Conditional, url, secrets, options)?;
+    // `object_store` loses the headers of what it sends there in parts that can be taken up again.
+    remote.multipart = None;
+    Ok(remote)
 }
 
 /// A plain web server that takes `PUT`, such as WebDAV: no conditions, no parts.

@@ -30,8 +30,8 @@ use crate::error::{Error, Kind, Result};
 
 /// The file whose lock keeps two publishers to one local folder apart.
 const LOCK: &str = ".publish.lock";
-/// Where a store keeps the SHA-256 that an object was checked against when it was sent.
-const CHECKED: &str = "tidegate-sha256";
+/// Where a store keeps the SHA-256 that an object was checked against when it was sent. Azure takes letters, digits and `_` only.
+const CHECKED: &str = "tidegatesha256";
 /// Tries of a conditional write whose answer was lost.
 const TRIES: u32 = 6;
 

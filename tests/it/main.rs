@@ -1,6 +1,7 @@
 //! The integration tests, one binary: they link once.
 #![allow(clippy::unwrap_used, clippy::panic, unreachable_pub)]
 
+mod azure;
 mod ceremony;
 mod cli;
 mod commands;

@@ -265,7 +265,7 @@ fn start_weed(weed: &Path, folder: &Path, config: &Path, ports: &[u16]) -> (Chil
 }
 
 /// Ports that are free, and the next one to each as well.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let mut found = Vec::new();
     let mut held = Vec::new();
     while found.len() < count {
