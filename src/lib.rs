@@ -19,6 +19,7 @@ pub mod init;
 pub mod keys;
 mod markup;
 pub mod metadata;
+pub mod protect;
 pub mod publish;
 pub mod refresh;
 pub mod release;

@@ -180,7 +180,14 @@ impl Device {
         let choice = map.choose(&profile.id, &profile.facts());
         let now = at.or(self.updater.trusted().map(tuf::TrustedSet::now)).unwrap_or(Instant::UNIX_EPOCH);
         let mut on_the_way_to = Vec::new();
-        let (explanation, update) = match self.assignment(profile, &channel, &choice, now)? {
+        let assigned = match map.cohort(&choice.cohort).and_then(|cohort| cohort.protected.as_ref()) {
+            Some(protected) => Err(format!(
+                "cohort {} is protected, and this program cannot speak to its gate {}: it was built without the feature \"gate\"",
+                choice.cohort, protected.gate
+            )),
+            None => self.assignment(profile, &channel, &choice, now)?,
+        };
+        let (explanation, update) = match assigned {
             Err(why) => {
                 let offer = Offer::Nothing { why: &why };
                 (explain(&Inputs { device: profile, choice: &choice, offer, now, quarantined: &[] }), None)

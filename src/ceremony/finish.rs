@@ -1,5 +1,6 @@
 //! A ceremony in a workspace: started, combined, finished or given up.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -176,7 +177,7 @@ pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &st
     for change in &bundle.changes {
         edit.put_signed(&change.role, bundle.file(&change.role)?);
     }
-    renew_online(&mut edit, &repository, &settings, &verified, now)?;
+    renew_online(&mut edit, &repository, &settings, &verified, &reguarded(workspace, &repository)?, now)?;
     // Publishing ends with the timestamp, whatever else changes.
     edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
     let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a ceremony that changes nothing"))?;
@@ -230,6 +231,7 @@ fn renew_online(
     repository: &Repository,
     settings: &crate::config::Settings,
     verified: &Verified,
+    reguarded: &BTreeSet<String>,
     now: DateTime<Utc>,
 ) -> Result<()> {
     if let Some(root) = &verified.new_root {
@@ -255,11 +257,29 @@ fn renew_online(
                 Some(file) if !satisfied(&role.name, &file.bytes, root, Some(targets)) => {
                     edit.renew(&role.name, lifetime)?;
                 }
+                // The version that everyone could read is not the one that is to be kept from the public, nor the other way round.
+                Some(_) if reguarded.contains(&role.name) => edit.renew(&role.name, lifetime)?,
                 Some(_) => {}
             }
         }
     }
     Ok(())
+}
+
+/// The roles of cohorts that the cohort maps in force protect and `cohorts.toml` does not, or the other way round.
+fn reguarded(workspace: &Workspace, repository: &Repository) -> Result<BTreeSet<String>> {
+    let wanted = workspace.cohorts()?;
+    let mut found = BTreeSet::new();
+    for channel in wanted.channels().filter(|channel| repository.role(&layout::channel_role(channel)).is_some()) {
+        let (before, after) = (map_in_force(workspace.dir(), repository, channel)?, wanted.map(channel)?);
+        for cohort in after.cohorts() {
+            let was = before.cohort(&cohort.name).map(|cohort| cohort.protected.is_some());
+            if was.is_some_and(|was| was != cohort.protected.is_some()) {
+                found.insert(layout::cohort_role(channel, &cohort.name));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The bytes of cohort maps that channels newly list: they came with the proposal.

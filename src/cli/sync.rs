@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// A root file that you trust, such as the one devices are shipped with
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
+    /// Where what is protected goes; where it comes from is --private
+    #[arg(long, value_name = "PLACE", requires = "private")]
+    private_to: Option<String>,
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -45,7 +48,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let here = context.dir.join("tidegate.toml").exists();
     let settings = here.then(|| crate::config::Settings::load(&context.dir)).transpose()?;
     let from = args.access.open(&args.from, &context.dir, None)?;
-    let mut to = args.access.open(&args.to, &context.dir, settings.as_ref())?;
+    let mut to = args.access.open_with(&args.to, args.private_to.as_deref(), &context.dir, settings.as_ref())?;
     block_on(async {
         let (source, plan) = plan_sync(&from, &to, &root, now).await?;
         if args.dry_run || plan.is_done() {

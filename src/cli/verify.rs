@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::metadata::MAX_ROOT;
 use crate::publish::{Remote, StoreOrigin};
-use crate::verify::{Origin, Repository, verify};
+use crate::verify::{Origin, Repository, View, verify_where};
 
 /// Audit a published repository
 ///
@@ -24,6 +24,9 @@ pub(super) struct Args {
     /// The root file to start from: one that you trust, such as the one devices are shipped with
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
+    /// The private place, to audit what is protected as well; without it only that nobody can read it at the public one
+    #[arg(long, value_name = "PLACE")]
+    private: Option<String>,
 }
 
 /// Audits, and prints the report.
@@ -32,14 +35,12 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let root = files::read(&args.root, MAX_ROOT)?;
     ui.status(format_args!("reading all of {}", args.place));
     let report = block_on(async {
-        let with_credentials = ["s3", "s3a", "gs", "az", "azure", "abfs", "abfss"];
-        let origin: Arc<dyn Origin> = match args.place.split_once("://") {
-            Some((scheme, _)) if with_credentials.contains(&scheme) => {
-                Arc::new(StoreOrigin::new(Remote::open(&args.place)?))
-            }
-            _ => Arc::new(Repository::open(&args.place)?),
+        let public = open(&args.place)?;
+        let view = match &args.private {
+            Some(private) => View::both(public, open(private)?),
+            None => View::public(public),
         };
-        verify(origin, &args.place, root, context.now).await
+        verify_where(view, &args.place, root, context.now, Arc::new(|_| true)).await
     })?;
     if ui.is_json() {
         ui.json(&report)?;
@@ -51,4 +52,13 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     Err(Error::trust(format!("{} is not sound", args.place))
         .remedy("publish again from a sound workspace; devices keep what they have and wait"))
+}
+
+/// A place as it is read: through its store's own interface with credentials, else like a device.
+fn open(place: &str) -> Result<Arc<dyn Origin>> {
+    let with_credentials = ["s3", "s3a", "gs", "az", "azure", "abfs", "abfss"];
+    Ok(match place.split_once("://") {
+        Some((scheme, _)) if with_credentials.contains(&scheme) => Arc::new(StoreOrigin::new(Remote::open(place)?)),
+        _ => Arc::new(Repository::open(place)?),
+    })
 }

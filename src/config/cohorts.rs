@@ -8,6 +8,7 @@ use tidegate_client::model::Extra;
 use tidegate_client::model::cohort::{Cohort, CohortMap, Selector};
 use tidegate_client::model::condition::Condition;
 use tidegate_client::model::digest::Digest;
+use tidegate_client::model::gate::{GateUrl, Protected};
 use tidegate_client::model::name::Name;
 use tidegate_client::model::position::{PPM, Salt};
 
@@ -45,6 +46,15 @@ pub struct CohortSettings {
     devices: Option<BTreeSet<Digest>>,
     #[serde(default)]
     share: Option<String>,
+    #[serde(default)]
+    protected: Option<ProtectedSettings>,
+}
+
+/// That a cohort's releases must not lie open: `protected = { gate = "https://gate.example.com" }`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProtectedSettings {
+    gate: GateUrl,
 }
 
 impl Cohorts {
@@ -86,7 +96,8 @@ impl Cohorts {
                     let remedy = e.remedy_text().unwrap_or_default().to_owned();
                     invalid(FILE, &format!("{channel}.{}", cohort.name), e, remedy)
                 })?;
-                Ok(Cohort { name: cohort.name.clone(), selector, extra: Extra::new() })
+                let protected = cohort.protected.as_ref().map(|protected| Protected::by(protected.gate.clone()));
+                Ok(Cohort { name: cohort.name.clone(), selector, protected, extra: Extra::new() })
             })
             .collect::<Result<_>>()?;
         CohortMap::new(salt, cohorts).map_err(|e| {
@@ -175,6 +186,13 @@ mod tests {
             ("name = \"canary\"", "name = \"Canary\"", "is not a name"),
             ("eq = \"lab\" }\n", "equals = \"lab\" }\n", "equals"),
             ("salt = \"", "salt = \"xyz", "stable.salt: "),
+            (
+                "share = \"5%\"",
+                "share = \"5%\"\nprotected = { gate = \"http://gate.example.com\" }",
+                "is not the URL of a gate",
+            ),
+            ("share = \"5%\"", "share = \"5%\"\nprotected = { }", "gate"),
+            ("share = \"5%\"", "share = \"5%\"\nprotected = { gate = \"https://g\", tier = 1 }", "tier"),
         ] {
             assert!(TEMPLATE.contains(from), "{from}");
             let error = Cohorts::parse(TEMPLATE.replacen(from, to, 1).as_bytes()).unwrap_err();

@@ -51,6 +51,9 @@ pub struct PublishSettings {
     /// Whether versioned metadata is stored compressed.
     #[serde(default)]
     pub compress_metadata: bool,
+    /// Where what is meant for protected cohorts goes: a place that only the gate reads.
+    #[serde(default)]
+    pub private: Option<String>,
 }
 
 /// A kind of device.

@@ -55,6 +55,8 @@ pub async fn execute(
     progress: &(dyn Fn(Event<'_>) + Sync),
 ) -> Result<Report> {
     let _guard = remote.lock()?;
+    let private = remote.private();
+    let _private_guard = private.map(Remote::lock).transpose()?;
     let counts = Counts::default();
     let due =
         |stage| plan.objects.iter().filter(move |object| object.stage == stage && object.state != State::Unchanged);
@@ -70,6 +72,18 @@ pub async fn execute(
         return Err(sweep::wait(remote, &first.key));
     }
     let work = Work { plan, source, remote, counts: &counts };
+    // What goes through a gate comes first: nothing leads to it before the timestamp does.
+    if let Some(private) = private {
+        let work = Work { remote: private, ..work };
+        for stage in [Stage::Target, Stage::Delegated] {
+            let concurrent = if stage == Stage::Target { CONCURRENT } else { 1 };
+            let objects = due(stage).filter(|object| object.private);
+            all(objects, concurrent, |object| create(object, work, progress)).await?;
+        }
+        for object in due(Stage::Listing) {
+            list(object, work, progress).await?;
+        }
+    }
     for stage in [Stage::Target, Stage::Delegated, Stage::Targets, Stage::Snapshot, Stage::Root] {
         // Roots one by one: a client must never meet a root whose predecessor is missing. And roles, unless they are many: of two
         // publishers who want the same versions, whoever is first at the first of them then is at all.
@@ -79,7 +93,8 @@ pub async fn execute(
             _ => false,
         };
         let concurrent = if one_by_one { 1 } else { CONCURRENT };
-        all(due(stage), concurrent, |object| create(object, work, progress)).await?;
+        let objects = due(stage).filter(|object| !object.private);
+        all(objects, concurrent, |object| create(object, work, progress)).await?;
     }
     for object in due(Stage::Timestamp) {
         commit(object, work, progress).await?;
@@ -159,6 +174,7 @@ async fn create(object: &Object, work: Work<'_>, progress: &(dyn Fn(Event<'_>) +
             let supply = source.supply(&object.key, sha256).await?;
             remote.upload(&object.key, supply, object.length, sha256, &sent).await?
         }
+        Content::Listing { .. } => return Err(Error::bug("a listing is no object that never changes")),
     };
     if let (Outcome::Different, true, true, Content::Bytes(bytes)) =
         (outcome, object.ahead, remote.is_exclusive(), &object.content)
@@ -197,6 +213,21 @@ async fn commit(object: &Object, work: Work<'_>, progress: &(dyn Fn(Event<'_>) +
     let Work { plan, remote, counts, .. } = work;
     let Content::Bytes(bytes) = &object.content else { return Err(Error::bug("a timestamp that is no metadata")) };
     let outcome = remote.replace(&object.key, bytes, plan.seen.as_ref()).await?;
+    progress(Event::Sent(object.length));
+    if outcome == Outcome::Different {
+        return Err(too_late(plan));
+    }
+    counts.add(object, outcome);
+    progress(Event::Done(object, outcome));
+    Ok(())
+}
+
+/// Writes what a gate lets a cohort's devices read, unless another publisher did since the plan was made: of two, one must give way before
+/// its timestamp is live, or what the gate gives would not be what that leads to.
+async fn list(object: &Object, work: Work<'_>, progress: &(dyn Fn(Event<'_>) + Sync)) -> Result<()> {
+    let Work { plan, remote, counts, .. } = work;
+    let Content::Listing { bytes, seen } = &object.content else { return Err(Error::bug("a listing that is none")) };
+    let outcome = remote.replace(&object.key, bytes, seen.as_ref()).await?;
     progress(Event::Sent(object.length));
     if outcome == Outcome::Different {
         return Err(too_late(plan));

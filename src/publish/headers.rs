@@ -18,11 +18,13 @@ pub struct HeaderRules {
     pub timestamp_max_age: u32,
     /// Whether versioned metadata is stored compressed (`Content-Encoding: gzip`), for stores and caches that do not compress.
     pub compress: bool,
+    /// Whether caches that serve more than one device keep nothing of it.
+    pub private: bool,
 }
 
 impl Default for HeaderRules {
     fn default() -> Self {
-        Self { timestamp_max_age: SHORT_SECONDS, compress: false }
+        Self { timestamp_max_age: SHORT_SECONDS, compress: false, private: false }
     }
 }
 
@@ -30,6 +32,11 @@ impl HeaderRules {
     /// The `Content-Type` and `Cache-Control` of the object with that key.
     pub fn of(self, key: &str) -> (&'static str, Cow<'static, str>) {
         let Headers { content_type, cache_control } = Headers::of(key);
+        if self.private
+            && let Some(rest) = cache_control.strip_prefix("public")
+        {
+            return (content_type, Cow::Owned(format!("private{rest}")));
+        }
         if cache_control == SHORT && self.timestamp_max_age != SHORT_SECONDS {
             return (content_type, Cow::Owned(format!("public, max-age={}", self.timestamp_max_age)));
         }
@@ -103,10 +110,12 @@ mod tests {
         ] {
             assert_eq!(Headers::of(&key).cache_control, cache_control, "{key}");
         }
-        let rules = HeaderRules { timestamp_max_age: 5, compress: true };
+        let rules = HeaderRules { timestamp_max_age: 5, compress: true, private: false };
         assert_eq!(rules.of("metadata/timestamp.json").1, "public, max-age=5");
         assert_eq!(rules.of("metadata/1.root.json").1, IMMUTABLE);
         assert_eq!(HeaderRules::default().of("metadata/timestamp.json").1, SHORT);
+        let rules = HeaderRules { private: true, ..rules };
+        assert_eq!(rules.of("metadata/1.root.json").1, "private, max-age=31536000, immutable");
         assert!(rules.compresses("metadata/1.root.json", 5000) && !rules.compresses("metadata/timestamp.json", 5000));
         assert!(!rules.compresses(&format!("targets/stable/{hash}.cohorts.json"), 5000));
         assert_eq!(Headers::of("a/1.root.json").content_type, "application/json");

@@ -8,8 +8,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::tuf::json::canonical;
 use tidegate_client::tuf::metadata::{Delegations, Snapshot, TargetFile, Targets, Timestamp};
 use tidegate_client::tuf::path::{TargetPath, metadata_file};
 use tidegate_client::tuf::{Chain, Limits};
@@ -20,13 +23,26 @@ use super::source::Source;
 use crate::error::{Error, Kind, Result};
 use crate::keys::example;
 use crate::metadata::{danger_parse_unverified, listed_by_version_alone};
-use crate::verify::{RoleFile, Tree, walk};
+use crate::protect::{Maps, Needs, Protection};
+use crate::verify::{Origin, RoleFile, Tree, walk};
 
 /// The object whose replacement makes a publication visible.
 pub(super) const TIMESTAMP: &str = "metadata/timestamp.json";
 
 /// The rule that stands against publishing what did not grow out of what is live.
 pub const BEHIND: &str = "P-BEHIND";
+
+/// The rule that what is protected needs a private place.
+pub const PRIVATE: &str = "P-PRIVATE";
+/// The rule that what is protected is not in the public place.
+pub const READABLE: &str = "P-READABLE";
+
+/// The longest cohort map that is read, in bytes: what devices read.
+pub(super) const MAX_MAP: u64 = 8_000_000;
+/// The longest listing for a gate, in bytes.
+const MAX_LISTING: u64 = 8 << 20;
+/// Objects looked for at once.
+const READERS: usize = 16;
 
 /// When an object is written: each stage is complete before the next begins, and refers only to those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -36,6 +52,8 @@ pub enum Stage {
     Target,
     /// Channel and cohort roles.
     Delegated,
+    /// What gates let the devices of protected cohorts read.
+    Listing,
     /// The top-level targets role.
     Targets,
     /// The snapshot.
@@ -69,6 +87,9 @@ pub struct Object {
     pub state: State,
     /// Its length in bytes.
     pub length: u64,
+    /// Whether it goes to the private place. What both need is here twice.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
     /// Whether nothing live can lead to it: metadata of a version above the live one. Roots never are, as every device asks for the
     /// next one.
     #[serde(skip)]
@@ -81,7 +102,14 @@ pub struct Object {
 #[derive(Debug, Clone)]
 pub(super) enum Content {
     Bytes(Bytes),
-    Artifact { sha256: [u8; 32] },
+    Artifact {
+        sha256: [u8; 32],
+    },
+    /// The one object beside the timestamp that is replaced, and what is there.
+    Listing {
+        bytes: Bytes,
+        seen: Option<Seen>,
+    },
 }
 
 /// What a publication will do.
@@ -89,6 +117,9 @@ pub(super) enum Content {
 pub struct Plan {
     /// Where to.
     pub place: String,
+    /// Where what is protected goes, if anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private: Option<String>,
     /// The version of the live timestamp; none if nothing is published there.
     pub live: Option<u64>,
     /// The version that the timestamp will have.
@@ -156,11 +187,12 @@ impl Plan {
 /// Errs if a device would not accept the workspace's metadata, if an example key would leave the machine, and if what is live is
 /// not something that the workspace has grown out of.
 pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<Plan> {
-    plan_of(source, walk_all(source, now).await?, remote).await
+    let (tree, maps) = walk_all(source, now).await?;
+    plan_of(source, tree, maps, remote).await
 }
 
 /// The same for a source whose metadata has been read already.
-pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Result<Plan> {
+pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Remote) -> Result<Plan> {
     sound(&tree)?;
     if !remote.is_local() {
         no_example_keys(&tree)?;
@@ -168,6 +200,9 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Res
     let (Some(timestamp), Some(snapshot)) = (&tree.timestamp, &tree.snapshot) else {
         return Err(Error::bug("a sound repository without timestamp or snapshot"));
     };
+
+    let protection = Protection::of(tree.by_name(), &maps);
+    let private = private_place(&protection, remote)?;
 
     let mut requests = 1;
     let seen = remote.read(TIMESTAMP, Limits::default().timestamp_length).await?;
@@ -184,6 +219,7 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Res
     let mut objects = Vec::new();
     let mut live_roles = Vec::new();
     let mut live_targets = BTreeSet::new();
+    let mut role_objects = Vec::new();
     let mut by_file = BTreeSet::new();
     for (chain, role) in &tree.targets {
         // A role that two delegate to is one file.
@@ -198,7 +234,7 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Res
             && agreed.as_ref().is_some_and(|agreed| agreed.get(&role.role) != Some(&role.version))
         {
             requests += 1;
-            let there = remote.read(&format!("metadata/{}", role.file), Limits::default().targets_length).await?;
+            let there = remote.find(&format!("metadata/{}", role.file), Limits::default().targets_length).await?;
             if there.is_none_or(|there| *there.bytes != *role.bytes) {
                 return Err(Error::new(
                     Kind::Conflict,
@@ -224,7 +260,17 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Res
         }
         live_roles.push((chain.clone(), before));
         let stage = if *chain == Chain::top() { Stage::Targets } else { Stage::Delegated };
-        objects.push(metadata(role, stage, if unchanged { State::Unchanged } else { State::New }, ahead));
+        let object = metadata(role, stage, if unchanged { State::Unchanged } else { State::New }, ahead);
+        role_objects.push((role.role.as_str(), object));
+    }
+    let before = live_protection(&live_roles, maps, remote, &mut requests).await?;
+    for (role, mut object) in role_objects {
+        object.private = protection.is_protected(role);
+        // What was public yesterday is not in the private place, nor the other way round.
+        if live.is_some() && object.private != before.is_protected(role) {
+            object.state = State::New;
+        }
+        objects.push(object);
     }
     let mut targets = BTreeSet::new();
     for listed in tree.listed() {
@@ -235,10 +281,17 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Res
         let sha256 = *listed.file.hashes.sha256_digest().ok_or_else(|| {
             Error::input(format!("{} lists {} without a sha256 hash", listed.chain.role(), listed.path))
         })?;
-        let state = if live_targets.contains(&key) { State::Unchanged } else { State::New };
-        let content = Content::Artifact { sha256 };
-        let length = listed.file.length;
-        objects.push(Object { key, stage: Stage::Target, state, length, ahead: false, content });
+        let is_live = live_targets.contains(&key);
+        for (private, is_there) in sides(protection.needs(&key), before.needs(&key), is_live) {
+            let state = if is_there { State::Unchanged } else { State::New };
+            let (key, content, length) = (key.clone(), Content::Artifact { sha256 }, listed.file.length);
+            objects.push(Object { key, stage: Stage::Target, state, length, private, ahead: false, content });
+        }
+    }
+    if let Some(private) = private {
+        let same = seen.as_ref().is_some_and(|seen| *seen.bytes == *timestamp.bytes);
+        objects.extend(listings(&protection, &before, private, same, &mut requests).await?);
+        closed(&objects, &protection, remote, &mut requests).await?;
     }
     let known = live.as_ref().is_some_and(|live| live.timestamp.snapshot().version == snapshot.version);
     let ahead = live.as_ref().is_some_and(|live| snapshot.version > live.timestamp.snapshot().version);
@@ -264,14 +317,161 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, remote: &Remote) -> Res
     let root = tree.roots.last().map_or(0, |root| root.version);
     let part = remote.part;
     let snapshot = (snapshot.version, Sha256::digest(&snapshot.bytes).into());
-    Ok(Plan { place, live, timestamp: timestamp.version, objects, notices, requests, seen, snapshot, root, part })
+    let private = private.map(|private| private.name().to_owned());
+    Ok(Plan {
+        place,
+        private,
+        live,
+        timestamp: timestamp.version,
+        objects,
+        notices,
+        requests,
+        seen,
+        snapshot,
+        root,
+        part,
+    })
 }
 
-/// Reads and verifies all metadata of a source, on a thread that may block.
-async fn walk_all(source: &Source, now: DateTime<Utc>) -> Result<Tree> {
+/// Where what is protected goes; `None` if nothing is.
+fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> Result<Option<&'a Remote>> {
+    let Some(role) = protection.roles().next() else { return Ok(None) };
+    remote.private().map(Some).ok_or_else(|| {
+        Error::refused(format!("{role} is protected, and there is no private place for it")).rule(PRIVATE).remedy(
+            "give one that only the gate can read: --private PLACE, or private under [publish] in tidegate.toml",
+        )
+    })
+}
+
+/// In which places a target belongs, and whether it is there already, by what is live.
+fn sides(now: Needs, before: Needs, is_live: bool) -> Vec<(bool, bool)> {
+    match now {
+        // Nobody needs it: it stays where it is, and comes to where it gives nothing away.
+        Needs { public: false, private: false } => vec![(!is_live || !before.public, is_live)],
+        Needs { public, private } => {
+            let sides = [(public, false, before.public), (private, true, before.private)];
+            sides.into_iter().filter(|side| side.0).map(|(_, side, was)| (side, is_live && was)).collect()
+        }
+    }
+}
+
+/// What is protected of what is live.
+async fn live_protection(
+    live: &[(Chain, Option<Targets>)],
+    mut maps: Maps,
+    remote: &Remote,
+    requests: &mut u64,
+) -> Result<Protection> {
+    let roles = || live.iter().filter_map(|(chain, targets)| Some((chain.role(), targets.as_ref()?)));
+    for (path, file) in Protection::maps(roles()) {
+        let Some(sha256) = file.hashes.sha256_digest().filter(|sha256| !maps.contains_key(*sha256)) else { continue };
+        *requests += 1;
+        let bytes = remote.read(&target_key(&path, file)?, MAX_MAP).await?;
+        // One that cannot be read protects nothing: then all is written, or found to be there.
+        if let Some(map) = bytes.and_then(|seen| CohortMap::parse(&seen.bytes).ok()) {
+            maps.insert(*sha256, map);
+        }
+    }
+    Ok(Protection::of(roles(), &maps))
+}
+
+/// What gates let each protected cohort read: what is about to be live, and what is, as devices may be on their way through that.
+async fn listings(
+    protection: &Protection,
+    before: &Protection,
+    private: &Remote,
+    same: bool,
+    requests: &mut u64,
+) -> Result<Vec<Object>> {
+    #[derive(Serialize, Deserialize)]
+    struct Listing {
+        schema: u64,
+        cohort: String,
+        objects: BTreeSet<String>,
+    }
+    let mut found = Vec::new();
+    for (role, objects) in protection.listings() {
+        let key = format!("gate/{role}.json");
+        *requests += 1;
+        let seen = private.read(&key, MAX_LISTING).await?;
+        let there: Option<Listing> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
+        let there = there.filter(|there| there.schema == 1 && there.cohort == *role);
+        let wanted: BTreeSet<String> =
+            objects.iter().chain(before.listings().get(role).into_iter().flatten()).cloned().collect();
+        let is_enough = there.is_some_and(|there| {
+            let has_all = wanted.iter().all(|object| there.objects.contains(object));
+            has_all && (same || there.objects.len() == wanted.len())
+        });
+        let listing = Listing { schema: 1, cohort: role.clone(), objects: wanted };
+        let value = serde_json::to_value(&listing).map_err(|error| Error::bug("a listing").with_source(error))?;
+        let bytes = Bytes::from(canonical(&value).map_err(|error| Error::bug("a listing").with_source(error))?);
+        let state = match &seen {
+            Some(_) if is_enough => State::Unchanged,
+            Some(_) => State::Changed,
+            None => State::New,
+        };
+        let length = bytes.len() as u64;
+        let content = Content::Listing { bytes, seen };
+        found.push(Object { key, stage: Stage::Listing, state, length, private: true, ahead: false, content });
+    }
+    Ok(found)
+}
+
+/// Errs if something lies open that is about to be kept from the public.
+async fn closed(objects: &[Object], protection: &Protection, remote: &Remote, requests: &mut u64) -> Result<()> {
+    let secret =
+        |object: &&Object| object.private && object.state == State::New && protection.needs(&object.key).is_secret();
+    let keys: Vec<&str> = objects.iter().filter(secret).map(|object| object.key.as_str()).collect();
+    *requests += keys.len() as u64;
+    let found: Vec<Option<&str>> = stream::iter(keys)
+        .map(|key| async move { Ok::<_, Error>(remote.has(key).await?.then_some(key)) })
+        .buffered(READERS)
+        .try_collect()
+        .await?;
+    let Some(key) = found.into_iter().flatten().next() else { return Ok(()) };
+    Err(Error::refused(format!("{key} is protected, and anyone can read it at {}", remote.name()))
+        .rule(READABLE)
+        .remedy(
+            "remove it there, or let `tidegate prune` do so if nothing live leads to it; what was read meanwhile stays known: a new release \
+             keeps what was not",
+        ))
+}
+
+/// Reads and verifies all metadata of a source, and its cohort maps, on a thread that may block.
+pub(super) async fn walk_all(source: &Source, now: DateTime<Utc>) -> Result<(Tree, Maps)> {
     let (first, origin) = (source.first_root().await?, source.origin());
-    let walked = tokio::task::spawn_blocking(move || walk(origin.as_ref(), &first, now)).await;
+    let walked = tokio::task::spawn_blocking(move || {
+        let tree = walk(origin.as_ref(), &first, now)?;
+        let maps = cohort_maps(&tree, origin.as_ref())?;
+        Ok((tree, maps))
+    })
+    .await;
     walked.map_err(|error| Error::bug("reading the metadata broke off").with_source(error))?
+}
+
+/// The cohort maps that a repository lists.
+///
+/// Errs if one is not there or is none: then nobody can say what is protected.
+fn cohort_maps(tree: &Tree, origin: &dyn Origin) -> Result<Maps> {
+    let mut maps = Maps::new();
+    for (path, file) in Protection::maps(tree.by_name()) {
+        let Some(sha256) = file.hashes.sha256_digest() else { continue };
+        let mut bytes = Vec::new();
+        let name = target_name(&path, file)?;
+        let limit = file.length.min(MAX_MAP);
+        let found = origin.target(&name, limit, &mut |chunk| {
+            bytes.extend_from_slice(chunk);
+            if bytes.len() as u64 > limit { Err(Error::trust(format!("{path} is longer than listed"))) } else { Ok(()) }
+        })?;
+        let bad = |what: &str| Error::input(format!("the cohort map {path} {what}"));
+        if !found || <[u8; 32]>::from(Sha256::digest(&bytes)) != *sha256 {
+            return Err(bad("is missing or damaged")
+                .remedy("restore the workspace's artifacts/ from a backup, or `tidegate pull` it"));
+        }
+        let map = CohortMap::parse(&bytes).map_err(|error| bad("is malformed").with_source(error))?;
+        maps.insert(*sha256, map);
+    }
+    Ok(maps)
 }
 
 /// What is live.
@@ -362,7 +562,7 @@ async fn live_role(
         Some(bytes)
     } else {
         *requests += 1;
-        remote.read(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec())
+        remote.find(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec())
     };
     // Unreadable: then all that it listed counts as new, and is compared when it is written.
     Ok(bytes.and_then(|bytes| danger_parse_unverified(role, &bytes).ok()))
@@ -400,12 +600,17 @@ fn metadata(file: &RoleFile, when: Stage, state: State, ahead: bool) -> Object {
         stage: when,
         state,
         length: bytes.len() as u64,
+        private: false,
         ahead,
         content: Content::Bytes(bytes),
     }
 }
 
 fn target_key(path: &str, file: &TargetFile) -> Result<String> {
+    Ok(format!("targets/{}", target_name(path, file)?))
+}
+
+fn target_name(path: &str, file: &TargetFile) -> Result<String> {
     let path = TargetPath::new(path).map_err(|error| Error::input("a role lists a path").with_source(error))?;
-    Ok(format!("targets/{}", path.file_path(&file.hashes, true)))
+    Ok(path.file_path(&file.hashes, true))
 }

@@ -77,6 +77,9 @@ impl Remote {
     ///
     /// Errs (`P-SINGLE-WRITER`) if the store cannot keep them apart, unless `single_writer` says that there is only one.
     pub async fn settle(&mut self, single_writer: bool, now: DateTime<Utc>) -> Result<()> {
+        if let Some(private) = &mut self.private {
+            Box::pin(std::sync::Arc::make_mut(private).settle(single_writer, now)).await?;
+        }
         let why = match self.kind {
             Backend::Folder(_) | Backend::Store(Writes::Conditional) => return Ok(()),
             Backend::Store(Writes::None) => "a plain web server takes any write",

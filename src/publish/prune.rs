@@ -8,17 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
+use tidegate_client::model::cohort::CohortMap;
 use tidegate_client::tuf::Limits;
 use tidegate_client::tuf::metadata::{Snapshot, Targets, Timestamp};
 use tidegate_client::tuf::path::{TargetPath, metadata_file};
 
 use super::headers::Headers;
-use super::plan::TIMESTAMP;
+use super::plan::{MAX_MAP, TIMESTAMP};
 use super::probe::PROBE;
 use super::remote::{Remote, Seen};
 use super::sweep;
 use crate::error::{Error, Result};
 use crate::metadata::danger_parse_unverified;
+use crate::protect::{Maps, Protection};
 
 /// Metadata files read at once.
 const READERS: usize = 16;
@@ -168,38 +170,78 @@ async fn needed(
     let limits = Limits::default();
     let mut needed = BTreeSet::new();
     let mut roles: BTreeMap<String, (String, bool)> = BTreeMap::new();
+    let mut by_snapshot: Vec<Vec<String>> = Vec::new();
     for version in snapshots {
         let key = format!("metadata/{}", metadata_file("snapshot", Some(*version)));
         let bytes = remote.read(&key, limits.snapshot_length).await?;
         let bytes = bytes.ok_or_else(|| unsound(place, &format!("{key} is missing")))?.bytes;
         let snapshot: Snapshot = parse("snapshot", &bytes, place)?;
+        let mut keys = Vec::new();
         for (file, meta) in &snapshot.meta {
             let role = file.strip_suffix(".json").unwrap_or(file);
             let key = format!("metadata/{}", metadata_file(role, Some(meta.version)));
-            let entry = roles.entry(key).or_insert_with(|| (role.to_owned(), false));
+            let entry = roles.entry(key.clone()).or_insert_with(|| (role.to_owned(), false));
             entry.1 |= *version == live;
+            keys.push(key);
         }
+        by_snapshot.push(keys);
         needed.insert(key);
     }
-    // A snapshot lists each role as it was in its time: of the older ones some may have gone already.
-    roles.retain(|key, (_, is_live)| *is_live || objects.contains_key(key));
-    let files: Vec<(String, Targets)> = stream::iter(roles)
-        .map(|(key, (role, _))| async move {
-            let bytes = remote.read(&key, limits.targets_length).await?;
-            let bytes = bytes.ok_or_else(|| unsound(place, &format!("{key} is missing")))?.bytes;
-            Ok::<_, Error>((key, parse::<Targets>(&role, &bytes, place)?))
+    // A snapshot lists each role as it was in its time: of the older ones some may have gone already. The private place is not listed.
+    roles.retain(|key, (_, is_live)| *is_live || objects.contains_key(key) || remote.private().is_some());
+    let files: Vec<Option<(String, (String, Targets))>> = stream::iter(roles)
+        .map(|(key, (role, is_live))| async move {
+            match remote.find(&key, limits.targets_length).await? {
+                Some(seen) => {
+                    let targets = parse::<Targets>(&role, &seen.bytes, place)?;
+                    Ok::<_, Error>(Some((key, (role, targets))))
+                }
+                None if !is_live => Ok(None),
+                None if role.contains('.') && remote.private().is_none() => {
+                    Err(unsound(place, &format!("{key} is missing"))
+                        .remedy("nothing was removed; if its cohort is protected, say where what is protected lies: --private PLACE"))
+                }
+                None => Err(unsound(place, &format!("{key} is missing"))),
+            }
         })
         .buffer_unordered(READERS)
         .try_collect()
         .await?;
-    for (key, targets) in files {
-        needed.insert(key);
-        for (path, file) in &targets.targets {
-            let path = TargetPath::new(path).map_err(|error| unsound(place, &error.to_string()))?;
-            needed.insert(format!("targets/{}", path.file_path(&file.hashes, true)));
+    let files: BTreeMap<String, (String, Targets)> = files.into_iter().flatten().collect();
+    let maps = cohort_maps(remote, &files).await?;
+    for keys in by_snapshot {
+        let roles = || keys.iter().filter_map(|key| Some((key, files.get(key)?)));
+        // What was public then is kept for who is still on the way; what is protected now and lies here all the same is not.
+        let protection = Protection::of(roles().map(|(_, (role, targets))| (role.as_str(), targets)), &maps);
+        for (key, (role, targets)) in roles() {
+            if !protection.is_protected(role) {
+                needed.insert(key.clone());
+            }
+            for (path, file) in &targets.targets {
+                let path = TargetPath::new(path).map_err(|error| unsound(place, &error.to_string()))?;
+                let key = format!("targets/{}", path.file_path(&file.hashes, true));
+                if !protection.needs(&key).is_secret() {
+                    needed.insert(key);
+                }
+            }
         }
     }
     Ok(needed)
+}
+
+/// The cohort maps that these roles list, as far as they can be read: one that cannot protects nothing, and so dooms nothing.
+async fn cohort_maps(remote: &Remote, files: &BTreeMap<String, (String, Targets)>) -> Result<Maps> {
+    let mut maps = Maps::new();
+    for (path, file) in Protection::maps(files.values().map(|(role, targets)| (role.as_str(), targets))) {
+        let Some(sha256) = file.hashes.sha256_digest().filter(|sha256| !maps.contains_key(*sha256)) else { continue };
+        let Ok(path) = TargetPath::new(&path) else { continue };
+        let key = format!("targets/{}", path.file_path(&file.hashes, true));
+        let bytes = remote.read(&key, MAX_MAP).await?;
+        if let Some(map) = bytes.and_then(|seen| CohortMap::parse(&seen.bytes).ok()) {
+            maps.insert(*sha256, map);
+        }
+    }
+    Ok(maps)
 }
 
 fn parse<T: tidegate_client::tuf::metadata::Metadata>(role: &str, bytes: &[u8], place: &str) -> Result<T> {

@@ -12,7 +12,7 @@ use super::plan::{Plan, State, TIMESTAMP};
 use super::remote::Remote;
 use super::source::{Source, StoreOrigin};
 use crate::error::Result;
-use crate::verify::{Origin, Report, verify_where};
+use crate::verify::{Origin, Report, View, verify_where};
 
 /// Audits a publication from the first root of its source on, as of `now`.
 pub async fn read_back(plan: &Plan, source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<Report> {
@@ -22,7 +22,12 @@ pub async fn read_back(plan: &Plan, source: &Source, remote: &Remote, now: DateT
     let paths: BTreeSet<String> = keys.iter().filter_map(|key| path_of(key)).collect();
     let origin = Both { written: keys, there: StoreOrigin::new(remote.clone()), here: source.origin() };
     let wanted = Arc::new(move |path: &str| paths.contains(path));
-    verify_where(Arc::new(origin), remote.name(), source.first_root().await?, now, wanted).await
+    let open: Option<Arc<dyn Origin>> = match remote.private() {
+        Some(_) => Some(Arc::new(StoreOrigin::new(remote.clone()))),
+        None => None,
+    };
+    let view = View { origin: Arc::new(origin), open, is_whole: true };
+    verify_where(view, remote.name(), source.first_root().await?, now, wanted).await
 }
 
 fn path_of(key: &str) -> Option<String> {

@@ -61,7 +61,7 @@ pub async fn overcome(
 /// What stands in the way of a plan, and when it was written.
 async fn leftovers(plan: &Plan, remote: &Remote) -> Result<Vec<(String, DateTime<Utc>)>> {
     let mut leftovers = Vec::new();
-    for object in plan.objects.iter().filter(|object| object.ahead && object.state == State::New) {
+    for object in plan.objects.iter().filter(|object| object.ahead && object.state == State::New && !object.private) {
         let Content::Bytes(bytes) = &object.content else { continue };
         let there = remote.read(&object.key, Limits::default().targets_length).await?;
         if let Some(there) = there.filter(|there| there.bytes != *bytes) {

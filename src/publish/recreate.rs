@@ -224,6 +224,9 @@ fn cohorts(dir: &Path, repository: &Repository) -> Result<String> {
                     let _ = writeln!(text, "condition = {value}");
                 }
             }
+            if let Some(protected) = &cohort.protected {
+                let _ = writeln!(text, "protected = {{ gate = \"{}\" }}", protected.gate);
+            }
         }
     }
     Ok(text)

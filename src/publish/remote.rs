@@ -57,6 +57,8 @@ pub struct Remote {
     pub(super) part: u64,
     /// Buffers that may be in use at once, whatever is uploaded.
     pub(super) buffers: Buffers,
+    /// Where what is protected lies.
+    pub(super) private: Option<Arc<Remote>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +136,7 @@ impl Remote {
             memory: options.memory.clone(),
             part: options.part,
             buffers: Buffers::new(BUFFERS),
+            private: None,
         }
     }
 

@@ -69,7 +69,7 @@ impl Source {
             From::Workspace { dir, .. } => first_root(&dir.join(METADATA)),
             From::Store(origin) => {
                 let file = metadata_file("root", Some(1));
-                let seen = origin.remote.read(&format!("metadata/{file}"), MAX_ROOT).await?;
+                let seen = origin.remote.find(&format!("metadata/{file}"), MAX_ROOT).await?;
                 let missing = || Error::trust(format!("metadata/{file} is missing at {}", origin.remote.name()));
                 Ok(seen.ok_or_else(missing)?.bytes.to_vec())
             }
@@ -92,7 +92,7 @@ impl Source {
         match &self.0 {
             From::Workspace { origin, .. } => origin.metadata(file, limit),
             From::Store(origin) => {
-                let seen = origin.remote.read(&format!("metadata/{file}"), limit).await?;
+                let seen = origin.remote.find(&format!("metadata/{file}"), limit).await?;
                 Ok(seen.map(|seen| seen.bytes.to_vec()))
             }
         }
@@ -105,7 +105,7 @@ impl Source {
             From::Store(origin) => {
                 let name = format!("{key} at {}", origin.remote.name());
                 let missing = || Error::trust(format!("{name} is missing"));
-                let stream = origin.remote.stream(key).await?.ok_or_else(missing)?;
+                let stream = origin.remote.find_stream(key).await?.ok_or_else(missing)?;
                 Ok(Supply::stream(name, stream))
             }
         }
@@ -145,14 +145,14 @@ impl StoreOrigin {
 
 impl Origin for StoreOrigin {
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let seen = self.runtime.block_on(self.remote.read(&format!("metadata/{file}"), limit))?;
+        let seen = self.runtime.block_on(self.remote.find(&format!("metadata/{file}"), limit))?;
         Ok(seen.map(|seen| seen.bytes.to_vec()))
     }
 
     fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
         use futures::TryStreamExt as _;
         let key = format!("targets/{path}");
-        let Some(mut stream) = self.runtime.block_on(self.remote.stream(&key))? else { return Ok(false) };
+        let Some(mut stream) = self.runtime.block_on(self.remote.find_stream(&key))? else { return Ok(false) };
         let mut read = 0_u64;
         while let Some(chunk) = self.runtime.block_on(stream.try_next())? {
             read = read.saturating_add(chunk.len() as u64);
@@ -162,5 +162,9 @@ impl Origin for StoreOrigin {
             }
         }
         Ok(true)
+    }
+
+    fn is_open(&self, key: &str) -> Result<bool> {
+        self.runtime.block_on(self.remote.has(key))
     }
 }

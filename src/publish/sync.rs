@@ -6,7 +6,6 @@ use super::plan::{self, Plan};
 use super::remote::Remote;
 use super::source::Source;
 use crate::error::{Error, Result};
-use crate::verify::walk;
 
 /// Plans the copy of what is live at `from` to another place: everything that its timestamp leads to, in the order in which nothing ever
 /// refers to something missing. All metadata is verified on the way, and every target as it is sent.
@@ -14,14 +13,12 @@ use crate::verify::walk;
 /// `root` is trusted: errs unless it is one of the roots there, by which the newest is reached.
 pub async fn plan_sync(from: &Remote, to: &Remote, root: &[u8], now: DateTime<Utc>) -> Result<(Source, Plan)> {
     let source = Source::store(from.clone());
-    let (first, origin) = (source.first_root().await?, source.origin());
-    let tree = tokio::task::spawn_blocking(move || walk(origin.as_ref(), &first, now)).await;
-    let tree = tree.map_err(|error| Error::bug("reading the metadata broke off").with_source(error))??;
+    let (tree, maps) = plan::walk_all(&source, now).await?;
     if !tree.roots.iter().any(|file| file.bytes == root) {
         return Err(Error::trust(format!("{} does not have the root that you trust among its own", from.name()))
             .rule("P-ROOT")
             .remedy("check the place and the root file: this is another repository, or someone has replaced it"));
     }
-    let plan = plan::plan_of(&source, tree, to).await?;
+    let plan = plan::plan_of(&source, tree, maps, to).await?;
     Ok((source, plan))
 }

@@ -137,7 +137,7 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
         files.insert(metadata_file("root", Some(version)), root.clone());
     }
     let read = async |file: &str, limit: u64| -> Result<Option<Vec<u8>>> {
-        Ok(remote.read(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec()))
+        Ok(remote.find(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec()))
     };
     // As many as a device follows: they are not verified yet, and must not be without end.
     let known = roots.len() as u64;
@@ -375,7 +375,7 @@ async fn fetch_one(dir: &Path, remote: &Remote, sha256: Digest, path: String, fi
     let target = TargetPath::new(&path).map_err(|error| Error::trust("a role lists a path").with_source(error))?;
     let key = format!("targets/{}", target.file_path(&file.hashes, true));
     let missing = || Error::trust(format!("{key} is missing at {}", remote.name()));
-    let stream = remote.stream(&key).await?.ok_or_else(missing)?;
+    let stream = remote.find_stream(&key).await?.ok_or_else(missing)?;
     store::receive(dir, store::Stored { sha256, length: file.length }, stream).await
 }
 

@@ -331,6 +331,43 @@ impl<'w> Desk<'w> {
         bridges(self.workspace.dir(), &self.repository, &self.manifest)
     }
 
+    /// The offers, each saying whether the release comes through a gate: in a protected cohort it does, as long as nobody gets it in the
+    /// open. Once it is public it stays so, for all cohorts.
+    fn guarded(&self, mut offers: Vec<Offer>) -> Result<Vec<Offer>> {
+        let map = map_in_force(self.workspace.dir(), &self.repository, &self.record.channel)?;
+        let is_protected = |cohort: &Name| map.cohort(cohort).is_some_and(|cohort| cohort.protected.is_some());
+        if !self.standings.iter().any(|standing| is_protected(&standing.cohort)) {
+            return Ok(offers);
+        }
+        let version = &self.manifest.version;
+        let gives = |assignment: &Assignment| {
+            assignment.release == *version || assignment.bridges.iter().any(|bridge| bridge.release == *version)
+        };
+        let standing =
+            self.standings.iter().filter_map(|standing| Some((&standing.cohort, standing.assignment.as_ref()?)));
+        let offered = offers.iter().filter_map(|(cohort, assignment)| Some((cohort, assignment.as_ref()?)));
+        // What stands now counts, too, though it is about to end: who was offered it has seen it.
+        let is_open = standing
+            .clone()
+            .any(|(cohort, assignment)| gives(assignment) && !(is_protected(cohort) && assignment.private))
+            || offered.clone().any(|(cohort, assignment)| gives(assignment) && !is_protected(cohort));
+        for (cohort, assignment) in &mut offers {
+            if let Some(assignment) = assignment {
+                assignment.private = is_protected(cohort) && !is_open;
+            }
+        }
+        if is_open {
+            let others = standing.filter(|(cohort, assignment)| {
+                assignment.private && assignment.release == *version && offers.iter().all(|(other, _)| other != *cohort)
+            });
+            let opened: Vec<Offer> = others
+                .map(|(cohort, assignment)| (cohort.clone(), Some(Assignment { private: false, ..assignment.clone() })))
+                .collect();
+            offers.extend(opened);
+        }
+        Ok(offers)
+    }
+
     /// The offers of this release, changed.
     fn change_each(&self, mut change: impl FnMut(&mut Assignment) -> Result<()>) -> Result<Vec<Offer>> {
         let mut offers = Vec::new();
@@ -407,6 +444,7 @@ impl<'w> Desk<'w> {
         reason: Option<String>,
     ) -> Result<Outcome> {
         self.unraced(event)?;
+        let offers = self.guarded(offers)?;
         let before = self.record.status();
         let mut facts = facts.clone();
         let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == Event::Advance);

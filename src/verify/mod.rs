@@ -9,18 +9,21 @@ mod report;
 mod second;
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::layout::Location;
 use tidegate_client::tuf::hash::Checker;
 use tidegate_client::tuf::metadata::TargetFile;
 use tidegate_client::tuf::path::TargetPath;
 
-pub use self::origin::{ByHash, Origin, Repository};
+pub use self::origin::{ByHash, Origin, Pair, Repository};
 pub use self::report::{Check, Expiry, Found, Report, Row};
 pub use self::walk::{Fault, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
 use crate::error::{Error, Result};
+use crate::protect::{Maps, Needs, Protection};
 
 /// Targets up to this length are looked into if they are manifests or cohort maps.
 const MAX_READ: u64 = 8 << 20;
@@ -29,7 +32,35 @@ const MAX_READ: u64 = 8 << 20;
 ///
 /// Faults of the repository are in the report. Errs only if `root` is no root, or if reading fails for other reasons.
 pub async fn verify(origin: Arc<dyn Origin>, place: &str, root: Vec<u8>, now: DateTime<Utc>) -> Result<Report> {
-    verify_where(origin, place, root, now, Arc::new(|_| true)).await
+    verify_where(View::whole(origin), place, root, now, Arc::new(|_| true)).await
+}
+
+/// How a repository is looked at.
+#[derive(Clone)]
+pub struct View {
+    /// Where it is read.
+    pub origin: Arc<dyn Origin>,
+    /// What anyone can read, if that is to be looked into: nothing protected may be there.
+    pub open: Option<Arc<dyn Origin>>,
+    /// Whether `origin` has what is protected, too. What it does not have is then missing.
+    pub is_whole: bool,
+}
+
+impl View {
+    /// A repository that is all in one place which is not the public's, such as a workspace.
+    pub fn whole(origin: Arc<dyn Origin>) -> Self {
+        Self { origin, open: None, is_whole: true }
+    }
+
+    /// What is at a public place, as anyone sees it.
+    pub fn public(origin: Arc<dyn Origin>) -> Self {
+        Self { open: Some(Arc::clone(&origin)), origin, is_whole: false }
+    }
+
+    /// What is at a public place and at a private one.
+    pub fn both(public: Arc<dyn Origin>, private: Arc<dyn Origin>) -> Self {
+        Self { open: Some(Arc::clone(&public)), origin: Arc::new(Pair { public, private }), is_whole: true }
+    }
 }
 
 /// Which target paths are to be read.
@@ -37,16 +68,16 @@ pub type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// The same, but of the targets only those are read whose paths are `wanted`, and whatever says how releases fit together.
 pub async fn verify_where(
-    origin: Arc<dyn Origin>,
+    view: View,
     place: &str,
     root: Vec<u8>,
     now: DateTime<Utc>,
     wanted: Wanted,
 ) -> Result<Report> {
     let mut report = Report::new(place, now);
-    let (reader, bytes, all) = (Arc::clone(&origin), root.clone(), Arc::clone(&wanted));
-    let ours = tokio::task::spawn_blocking(move || first_opinion(reader.as_ref(), &bytes, now, &*all)).await;
-    let First { tree, files, bytes, contents, target_faults } =
+    let (looking, bytes, all) = (view.clone(), root.clone(), Arc::clone(&wanted));
+    let ours = tokio::task::spawn_blocking(move || first_opinion(&looking, &bytes, now, &*all)).await;
+    let First { tree, files, bytes, contents, target_faults, protection, open } =
         ours.map_err(|error| Error::bug("the audit broke off").with_source(error))??;
 
     let below = [&tree.timestamp, &tree.snapshot].into_iter().flatten();
@@ -72,9 +103,19 @@ pub async fn verify_where(
         report.add(check, seen, String::new(), faults.into_iter().map(|(_, fault)| fault).collect());
     }
 
+    if protection.is_any() {
+        let detail = if view.is_whole { String::new() } else { "not looked into: they are not here".to_owned() };
+        report.add(Check::Protected, protection.secrets().count() as u64, detail, open);
+        if !view.is_whole {
+            let detail = "not asked: it reads every role, and protected ones are not here";
+            report.add(Check::SecondMetadata, 0, detail.to_owned(), Vec::new());
+            return Ok(report);
+        }
+    }
+
     // tough reads the system's clock; under another `now` its word on expiry means nothing.
     let expiry = (Utc::now() - now).abs() < TimeDelta::minutes(1);
-    let second = second::opinion(origin, &root, expiry, wanted).await?;
+    let second = second::opinion(view.origin, &root, expiry, wanted).await?;
     let detail = if expiry { String::new() } else { "expiry not judged, as --now is another time".to_owned() };
     report.add(Check::SecondMetadata, second.roles, detail, second.metadata_faults);
     report.add(Check::SecondTargets, second.targets, format!("{} bytes", second.bytes), second.target_faults);
@@ -151,35 +192,106 @@ struct First {
     bytes: u64,
     contents: audit::Contents,
     target_faults: Vec<Fault>,
+    protection: Protection,
+    /// What is protected and lies open.
+    open: Vec<Fault>,
 }
 
 /// Walks all metadata and reads all targets, each file once.
-fn first_opinion(origin: &dyn Origin, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&str) -> bool) -> Result<First> {
-    let tree = walk(origin, root, now)?;
-    let mut files: BTreeMap<String, (String, TargetFile)> = BTreeMap::new();
-    let mut faults = Vec::new();
+fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&str) -> bool) -> Result<First> {
+    let origin = view.origin.as_ref();
+    let mut tree = walk(origin, root, now)?;
+    let mut read = Files::new(origin, tree.trusted.root().consistent_snapshot);
+    for listed in tree.listed().filter(|listed| is_map(listed.path)) {
+        read.file(&listed, true)?;
+    }
+    let protection = Protection::of(tree.by_name(), &read.maps());
     for listed in tree.listed().filter(|listed| wanted(listed.path) || audit::is_read(listed.path)) {
-        match TargetPath::new(listed.path) {
-            Ok(path) => {
-                let name = path.file_path(&listed.file.hashes, tree.trusted.root().consistent_snapshot);
-                files.insert(name, (listed.path.to_owned(), listed.file.clone()));
-            }
-            Err(error) => faults.push(Fault::new(listed.path, &error)),
+        let needs = read.key(&listed).map(|key| protection.needs(&key)).unwrap_or_default();
+        match (view.is_whole, needs) {
+            (false, Needs { public: false, private: true }) => {}
+            // Nobody needs it: it may be here, or be kept with what is protected.
+            (false, Needs { public: false, private: false }) => read.file(&listed, false)?,
+            _ => read.file(&listed, true)?,
         }
     }
-    let (mut contents, mut bytes) = (audit::Contents::new(), 0);
-    for (name, (path, file)) in &files {
-        match read_target(origin, name, path, file)? {
+    let Files { contents, faults, seen, bytes, .. } = read;
+    let files = seen.len() as u64;
+    let mut open = Vec::new();
+    if let Some(public) = &view.open {
+        for key in protection.secrets() {
+            if public.is_open(key)? {
+                open.push(Fault::new(key, &"it is protected, and anyone can read it"));
+            }
+        }
+    }
+    if !view.is_whole {
+        let Tree { absent, faults, .. } = &mut tree;
+        faults.retain(|fault| !(absent.contains(&fault.subject) && protection.is_kept(&fault.subject)));
+    }
+    Ok(First { tree, files, bytes, contents, target_faults: faults, protection, open })
+}
+
+/// Whether a target is a cohort map.
+fn is_map(path: &str) -> bool {
+    matches!(Location::parse(path), Some(Location::CohortMap { .. }))
+}
+
+/// The targets that are read, each file once.
+struct Files<'a> {
+    origin: &'a dyn Origin,
+    consistent: bool,
+    contents: audit::Contents,
+    faults: Vec<Fault>,
+    seen: BTreeSet<String>,
+    bytes: u64,
+}
+
+impl<'a> Files<'a> {
+    fn new(origin: &'a dyn Origin, consistent: bool) -> Self {
+        let (contents, faults, seen) = (audit::Contents::new(), Vec::new(), BTreeSet::new());
+        Self { origin, consistent, contents, faults, seen, bytes: 0 }
+    }
+
+    fn name(&self, listed: &Listed<'_>) -> Result<String, Fault> {
+        let path = TargetPath::new(listed.path).map_err(|error| Fault::new(listed.path, &error))?;
+        Ok(path.file_path(&listed.file.hashes, self.consistent))
+    }
+
+    fn key(&self, listed: &Listed<'_>) -> Option<String> {
+        self.name(listed).ok().map(|name| format!("targets/{name}"))
+    }
+
+    /// Reads a file; that it is missing is a fault if it `must` be there.
+    fn file(&mut self, listed: &Listed<'_>, must: bool) -> Result<()> {
+        let name = match self.name(listed) {
+            Ok(name) => name,
+            Err(fault) => {
+                self.faults.push(fault);
+                return Ok(());
+            }
+        };
+        if self.seen.contains(&name) || (!must && !self.origin.is_open(&format!("targets/{name}"))?) {
+            return Ok(());
+        }
+        match read_target(self.origin, &name, listed.path, listed.file)? {
             Ok(content) => {
-                bytes += file.length;
-                if let Some((content, sha256)) = content.zip(file.hashes.sha256_digest()) {
-                    contents.insert(*sha256, content);
+                self.bytes += listed.file.length;
+                if let Some((content, sha256)) = content.zip(listed.file.hashes.sha256_digest()) {
+                    self.contents.insert(*sha256, content);
                 }
             }
-            Err(fault) => faults.push(fault),
+            Err(fault) => self.faults.push(fault),
         }
+        self.seen.insert(name);
+        Ok(())
     }
-    Ok(First { tree, files: files.len() as u64, bytes, contents, target_faults: faults })
+
+    /// The cohort maps among what was read. That one is malformed is told elsewhere.
+    fn maps(&self) -> Maps {
+        let maps = self.contents.iter().filter_map(|(sha256, bytes)| Some((*sha256, CohortMap::parse(bytes).ok()?)));
+        maps.collect()
+    }
 }
 
 /// Reads a target through the checks of a device; gives back its content if the audit looks into it.

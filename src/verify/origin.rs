@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tidegate_client::fetch::{Fetch, Reply, Request};
 use tidegate_client::file::{FileFetch, url_of};
@@ -19,6 +20,42 @@ pub trait Origin: Send + Sync {
     /// Streams a target, named by its path below the targets folder (under consistent snapshots `dir/HASH.file`, not
     /// percent-encoded), into `sink`; false if there is none. Reading stops, with an error, past `length` bytes.
     fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool>;
+
+    /// Whether whoever asks for the object `key`, `metadata/FILE` or `targets/PATH`, gets it.
+    fn is_open(&self, key: &str) -> Result<bool> {
+        if let Some(file) = key.strip_prefix("metadata/") {
+            return Ok(self.metadata(file, tidegate_client::tuf::Limits::default().targets_length)?.is_some());
+        }
+        let path = key.strip_prefix("targets/").unwrap_or(key);
+        let mut is_read = false;
+        let end = self.target(path, u64::MAX, &mut |_| {
+            is_read = true;
+            // The first bytes tell.
+            Err(Error::refused("seen enough"))
+        });
+        if is_read { Ok(true) } else { end }
+    }
+}
+
+/// What is public and, behind it, what is protected.
+pub struct Pair {
+    /// What anyone can read.
+    pub public: Arc<dyn Origin>,
+    /// What only some can.
+    pub private: Arc<dyn Origin>,
+}
+
+impl Origin for Pair {
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        match self.public.metadata(file, limit)? {
+            None => self.private.metadata(file, limit),
+            found => Ok(found),
+        }
+    }
+
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        Ok(self.public.target(path, length, sink)? || self.private.target(path, length, sink)?)
+    }
 }
 
 /// A repository at a URL, read with the fetchers of devices: `metadata/` and `targets/` below it.
@@ -79,6 +116,22 @@ impl Origin for Repository {
         let url = format!("{}/metadata/{file}", self.url);
         let Some(body) = self.fetch(&Request::metadata(&url, limit))? else { return Ok(None) };
         body.into_bytes().map(Some).map_err(|error| unfetched(&error))
+    }
+
+    fn is_open(&self, key: &str) -> Result<bool> {
+        use tidegate_client::fetch::FetchError::Status;
+        let key: Vec<String> = key.split('/').map(percent_encode).collect();
+        let url = format!("{}/{}", self.url, key.join("/"));
+        let request = Request::target(&url, u64::MAX);
+        let reply = match &self.fetch {
+            Scheme::File(fetch) => fetch.fetch(&request),
+            Scheme::Http(fetch) => fetch.fetch(&request),
+        };
+        match reply {
+            Ok(Reply::NotFound) | Err(Status { status: 401 | 403 | 410, .. }) => Ok(false),
+            Ok(_) => Ok(true),
+            Err(error) => Err(unfetched(&error)),
+        }
     }
 
     fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {

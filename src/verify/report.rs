@@ -24,6 +24,8 @@ pub enum Check {
     Manifests,
     /// Assignments: they parse, and assign what the channel has approved.
     Assignments,
+    /// What is protected: nobody can read it in the open. Only if something is.
+    Protected,
     /// [`Metadata`](Self::Metadata) by the second implementation.
     SecondMetadata,
     /// [`Targets`](Self::Targets) by the second implementation.
@@ -32,13 +34,14 @@ pub enum Check {
 
 impl Check {
     /// All checks, in the order they are told.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Metadata,
         Self::Targets,
         Self::Delegations,
         Self::CohortMaps,
         Self::Manifests,
         Self::Assignments,
+        Self::Protected,
         Self::SecondMetadata,
         Self::SecondTargets,
     ];
@@ -59,6 +62,7 @@ impl Check {
             Self::CohortMaps => "cohort maps",
             Self::Manifests => "manifests",
             Self::Assignments => "assignments",
+            Self::Protected => "protected",
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Tree {
     /// The targets role and all that are delegated from it, in the order a device would meet them. A role that two
     /// delegate to is here twice.
     pub targets: Vec<(Chain, RoleFile)>,
+    /// Roles whose files are missing, which `faults` says, too.
+    pub absent: BTreeSet<String>,
     /// What is wrong.
     pub faults: Vec<Fault>,
 }
@@ -91,6 +93,11 @@ impl Tree {
         self.roots.len() + self.targets.len() + below
     }
 
+    /// Every verified targets role with its name; one that two delegate to comes twice.
+    pub fn by_name(&self) -> impl Iterator<Item = (&str, &Targets)> {
+        self.targets.iter().filter_map(|(chain, _)| Some((chain.role(), self.trusted.targets(chain)?)))
+    }
+
     /// A role's content.
     pub fn role(&self, chain: &Chain) -> Option<&Targets> {
         self.trusted.targets(chain)
@@ -147,6 +154,7 @@ impl<'a> Walker<'a> {
             timestamp: None,
             snapshot: None,
             targets: Vec::new(),
+            absent: BTreeSet::new(),
             faults: Vec::new(),
         };
         Self { origin, limits: Limits::default(), tree }
@@ -275,6 +283,7 @@ impl<'a> Walker<'a> {
         let bytes = self.origin.metadata(&file, limit)?;
         if bytes.is_none() {
             self.fault(role, format!("metadata/{file} is missing"));
+            self.tree.absent.insert(role.to_owned());
         }
         Ok(bytes)
     }

@@ -12,6 +12,7 @@ mod full_disk;
 mod governance;
 mod interop;
 mod keys;
+mod protected;
 mod publish;
 mod publishers;
 mod releases;

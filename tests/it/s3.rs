@@ -297,7 +297,7 @@ async fn versions_locks_and_encryption_are_used_where_a_bucket_has_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn compressed_metadata_is_the_same_metadata() {
     let Some(s3) = S3::moto() else { return };
-    let headers = publish::HeaderRules { timestamp_max_age: 7, compress: true };
+    let headers = publish::HeaderRules { timestamp_max_age: 7, compress: true, private: false };
     let options = Options { headers, ..s3.options() };
     let remote = Remote::open_with(&format!("s3://{BUCKET}/z"), &options).unwrap().danger_assume_conditional();
     let mut forge = workspace();

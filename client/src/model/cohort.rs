@@ -17,6 +17,8 @@
 //! per million, cut up the space of positions for the devices that these leave, and add up to the whole, so that each
 //! device is in exactly one cohort. Share *k* owns the positions from [`boundary`](super::position::boundary) of the
 //! shares before it to that of the shares up to and including it.
+//!
+//! A cohort may be [protected](super::gate): `"protected": {"gate": "https://gate.example.com"}`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -27,6 +29,7 @@ use super::condition::{Condition, Outcome};
 use super::decode::{Extra, Fault, Fields, FormatError, Schema1, canonical, faults, parse, parsed, schema};
 use super::digest::Digest;
 use super::facts::Facts;
+use super::gate::Protected;
 use super::name::{DeviceId, Name};
 use super::position::{Interval, PPM, Salt, to_ppm};
 
@@ -65,6 +68,9 @@ pub struct Cohort {
     /// Who belongs to it.
     #[serde(flatten)]
     pub selector: Selector,
+    /// That only devices which can show what they are may read what is meant for it, and where they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protected: Option<Protected>,
     /// Fields that this version does not know.
     #[serde(flatten)]
     pub extra: Extra,
@@ -293,7 +299,10 @@ fn read_cohort(mut fields: Fields<'_>) -> Result<Cohort, Fault> {
         (None, None, Some(_)) => Selector::Share(fields.u32("share")?),
         _ => return Err(Fault::new(fields.here(), "a cohort has exactly one of devices, condition and share")),
     };
-    Ok(Cohort { name, selector, extra: fields.extra()? })
+    // Strictly: who overlooks this would ask in the open for what is not there.
+    let protected =
+        fields.optional("protected").map(|value| Protected::read(value, &fields.at("protected"))).transpose()?;
+    Ok(Cohort { name, selector, protected, extra: fields.extra()? })
 }
 
 impl serde::Serialize for CohortMap {

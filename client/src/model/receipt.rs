@@ -7,7 +7,7 @@
 //!  "signature": {"keyid": "<id of the device's key>", "sig": "<hex>"}}
 //! ```
 //!
-//! The signature is over the canonical JSON of `signed`. Whoever collects receipts keeps each under the SHA-256 of those bytes
+//! The signature is over the canonical JSON of `signed`. Whoever collects receipts keeps each under a name made of those bytes and the key's id
 //! ([`SignedReceipt::object_name`]), so that one that comes twice is stored once. `reason` may be absent; `device` is the device's id or, for
 //! who would rather not say it, [its salted hash](super::position::Salt::device_hash). Nothing in a receipt may be ignored: a field that
 //! is not known is refused.
@@ -206,10 +206,13 @@ impl SignedReceipt {
         key.id() == self.keyid && key.decode().is_some_and(|key| key.verify(&bytes, &self.signature))
     }
 
-    /// Where it is kept: `receipts/CHANNEL/PRODUCT/SEQUENCE/SHA256.json`, by the SHA-256 of what is signed.
+    /// Where it is kept: `receipts/CHANNEL/PRODUCT/SEQUENCE/SHA256.json`, by the SHA-256 of what is signed, a line break and the key's id:
+    /// no device can take the place of what another says.
     pub fn object_name(&self) -> Result<String, FormatError> {
         let Receipt { channel, product, sequence, .. } = &self.receipt;
-        Ok(format!("receipts/{channel}/{product}/{sequence}/{}.json", Digest::of(&self.receipt.to_bytes()?)))
+        let mut named = self.receipt.to_bytes()?;
+        named.extend_from_slice(format!("\n{}", self.keyid).as_bytes());
+        Ok(format!("receipts/{channel}/{product}/{sequence}/{}.json", Digest::of(&named)))
     }
 
     fn read(value: &Value) -> Result<Self, Fault> {
@@ -276,7 +279,9 @@ mod tests {
         other.receipt.outcome = Outcome::Confirmed;
         assert!(!other.verify(&key), "what it says is signed");
         assert_ne!(other.object_name().unwrap(), read.object_name().unwrap());
-        let digest = Digest::of(&read.receipt.to_bytes().unwrap());
+        let mut named = read.receipt.to_bytes().unwrap();
+        named.extend_from_slice(format!("\n{}", key.id()).as_bytes());
+        let digest = Digest::of(&named);
         assert_eq!(read.object_name().unwrap(), format!("receipts/stable/os/12/{digest}.json"));
     }
 
@@ -292,7 +297,7 @@ mod tests {
             ("/signed/outcome", json!("rolled_back")),
             ("/signed/reason", json!("x".repeat(201))),
             ("/signed/reason", json!("two\nlines")),
-            ("/signed/device", json!("../up")),
+            ("/signed/device", json!("")),
             ("/signed/channel", json!("Stable")),
             ("/signed/at", json!("yesterday")),
             ("/signed/manifest", json!("00")),

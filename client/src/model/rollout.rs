@@ -12,7 +12,7 @@
 //! }
 //! ```
 //!
-//! `paused`, `ramp` and `bridges` may be absent. Without a ramp everyone is exposed at once.
+//! `paused`, `private`, `ramp` and `bridges` may be absent. Without a ramp everyone is exposed at once.
 
 use std::collections::BTreeMap;
 
@@ -45,6 +45,10 @@ pub struct Assignment {
     pub stage: Stage,
     /// Nobody new is exposed while this is set.
     pub paused: bool,
+    /// Its release is not public, and neither are its bridges: manifests and artifacts come through the gate of the cohort. Means nothing
+    /// in a cohort that is not protected.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
     /// How the cohort is exposed in time; `None` for everyone at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ramp: Option<Ramp>,
@@ -120,6 +124,7 @@ impl Assignment {
             sequence,
             stage,
             paused: false,
+            private: false,
             ramp: None,
             assigned,
             bridges: Vec::new(),
@@ -218,6 +223,7 @@ fn read(schema: Schema1, mut fields: Fields<'_>) -> Result<Assignment, Fault> {
         sequence: fields.u64("sequence")?,
         stage: fields.one_of("stage", &Stage::NAMES)?,
         paused: fields.bool_or("paused", false)?,
+        private: fields.bool_or("private", false)?,
         ramp: fields.optional("ramp").map(|value| Ramp::read(value, "ramp")).transpose()?,
         assigned: fields.instant("assigned")?,
         bridges: fields.list_or_empty("bridges", MAX_BRIDGES, |item, at| read_bridge(Fields::of(item, at)?))?,

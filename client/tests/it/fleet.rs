@@ -42,7 +42,7 @@ pub fn set_cohorts(sim: &mut Simulator, cohorts: &[(&str, Option<u32>)]) {
             Some(share) => Selector::Share(*share),
             None => Selector::Condition(serde_json::from_value(json!({"fact": "group", "eq": *cohort})).unwrap()),
         };
-        Cohort { name: name(cohort), selector, extra: std::collections::BTreeMap::default() }
+        Cohort { name: name(cohort), selector, protected: None, extra: std::collections::BTreeMap::default() }
     });
     let map = CohortMap::new("00112233445566778899aabbccddeeff".parse().unwrap(), cohorts.collect()).unwrap();
     sim.add_target("stable", "stable/cohorts.json", &map.to_bytes().unwrap());

@@ -15,11 +15,27 @@ pub(in crate::cli) struct AccessArgs {
     /// How long a request that fails for reasons that may pass is tried again
     #[arg(long, value_name = "SPAN", default_value = "3m")]
     retry_for: Span,
+    /// Where what is meant for protected cohorts lies: a place that only their gate reads [default: private under [publish] in
+    /// tidegate.toml]
+    #[arg(long, value_name = "PLACE")]
+    private: Option<String>,
 }
 
 impl AccessArgs {
     /// Opens a place that the workspace `dir` is published to, or taken from.
     pub(in crate::cli) fn open(&self, place: &str, dir: &Path, settings: Option<&Settings>) -> Result<Remote> {
+        let private = self.private.as_deref().or_else(|| settings?.publish.private.as_deref());
+        self.open_with(place, private, dir, settings)
+    }
+
+    /// The same, with what is protected in the place `private`, whatever the options and the settings say.
+    pub(in crate::cli) fn open_with(
+        &self,
+        place: &str,
+        private: Option<&str>,
+        dir: &Path,
+        settings: Option<&Settings>,
+    ) -> Result<Remote> {
         let mut headers = HeaderRules::default();
         if let Some(publish) = settings.map(|settings| &settings.publish) {
             headers.compress = publish.compress_metadata;
@@ -29,6 +45,11 @@ impl AccessArgs {
             }
         }
         let retry_for = self.retry_for.delta().to_std().unwrap_or(Duration::ZERO);
-        Remote::open_with(place, &Options { retry_for, headers, ..Options::default() }.in_workspace(dir))
+        let options = Options { retry_for, headers, ..Options::default() }.in_workspace(dir);
+        let remote = Remote::open_with(place, &options)?;
+        match private {
+            Some(private) => remote.with_private(Remote::open_with(private, &options)?),
+            None => Ok(remote),
+        }
     }
 }

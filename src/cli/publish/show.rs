@@ -26,6 +26,9 @@ pub(super) fn plan(plan: &Plan, remote: &Remote) -> String {
     }
     for object in plan.objects.iter().filter(|object| object.state != State::Unchanged) {
         let _ = write!(text, "\n  {:>12}  {}", object.length, object.key);
+        if let Some(private) = plan.private.as_ref().filter(|_| object.private) {
+            let _ = write!(text, "  (to {private})");
+        }
     }
     match plan.notices.as_slice() {
         [] if plan.is_done() => text.push_str("\ndevices notice nothing: all is there"),

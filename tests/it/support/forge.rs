@@ -52,10 +52,25 @@ impl Forge {
         Self::build(&(0..count).map(|number| format!("c{number:04}")).collect::<Vec<_>>(), false)
     }
 
+    /// A workspace with these cohorts, the last of which is protected by this gate.
+    pub fn with_gate(cohorts: &[&str], gate: &str) -> Self {
+        Self::build_with(&cohorts.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), false, Some(gate))
+    }
+
     fn build(cohorts: &[String], example: bool) -> Self {
+        Self::build_with(cohorts, example, None)
+    }
+
+    fn build_with(cohorts: &[String], example: bool, gate: Option<&str>) -> Self {
         let share = 1_000_000 / cohorts.len();
         let rest = 1_000_000 - share * cohorts.len();
-        let cohort = |(index, name)| json!({"name": name, "share": if index == 0 { share + rest } else { share }});
+        let cohort = |(index, name)| {
+            let share = if index == 0 { share + rest } else { share };
+            match gate.filter(|_| index + 1 == cohorts.len()) {
+                Some(gate) => json!({"name": name, "share": share, "protected": {"gate": gate}}),
+                None => json!({"name": name, "share": share}),
+            }
+        };
         let map = json!({
             "schema": 1,
             "salt": "00".repeat(32),
@@ -205,12 +220,22 @@ impl Forge {
 
     /// Assigns a registered release to a cohort, to everyone in it at once.
     pub fn assign(&mut self, cohort: &str, version: &str) {
+        self.assign_with(cohort, version, &json!({}));
+    }
+
+    /// The same, to be taken through the gate.
+    pub fn assign_privately(&mut self, cohort: &str, version: &str) {
+        self.assign_with(cohort, version, &json!({"private": true}));
+    }
+
+    fn assign_with(&mut self, cohort: &str, version: &str, more: &Value) {
         let manifest = self.manifest(version);
         let sequence = Manifest::parse(&manifest).unwrap().sequence;
-        let custom = json!({
+        let mut custom = json!({
             "schema": 1, "release": version, "sequence": sequence, "stage": "limited", "paused": false,
             "assigned": tidegate_client::tuf::time::format(self.now),
         });
+        custom.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let file = Listed { length: manifest.len() as u64, sha256: Sha256::digest(&manifest).into() };
         self.list_in_cohort(cohort, &file, custom);
     }

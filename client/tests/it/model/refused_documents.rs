@@ -361,7 +361,12 @@ fn every_fault_of_a_cohort_map_is_listed() {
         )
     );
     // The same from code.
-    let cohort = |text: &str, share| Cohort { name: name(text), selector: Selector::Share(share), extra: Extra::new() };
+    let cohort = |text: &str, share| Cohort {
+        name: name(text),
+        selector: Selector::Share(share),
+        protected: None,
+        extra: Extra::new(),
+    };
     let salt = Salt::new(&[0; 16]).unwrap();
     assert_eq!(
         refused(CohortMap::new(salt, vec![cohort("a", 1), cohort("b", 1_000_000)])),

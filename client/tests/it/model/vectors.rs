@@ -84,6 +84,7 @@ pub(super) fn shares(shares: &[u32]) -> CohortMap {
     let cohorts = shares.iter().enumerate().map(|(index, share)| Cohort {
         name: name(&format!("c{index}")),
         selector: Selector::Share(*share),
+        protected: None,
         extra: Extra::new(),
     });
     CohortMap::new(Salt::new(&[7; 32]).unwrap(), cohorts.collect()).unwrap()

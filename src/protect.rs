@@ -1,0 +1,177 @@
+//! What of a repository must not lie open: the roles of protected cohorts, and what only such cohorts are assigned.
+//!
+//! | object | where it belongs |
+//! |---|---|
+//! | root, timestamp, snapshot, targets, channel roles, cohort maps, roles of other cohorts | the public place |
+//! | role of a protected cohort, and its copies of manifests | the private place, alone |
+//! | manifest and artifacts of a release that a public cohort is assigned, also as a bridge, or a protected one without `private` | the public place |
+//! | the same of a release that a protected cohort is assigned with `private` | the private place, and the public one if the line above asks for it |
+//! | the same of a release that nobody is assigned, in a channel with protected cohorts | where it is; the private place if it is new |
+//!
+//! The snapshot lists protected roles by their version, and the channel's role names every release with its hashes: that they exist is
+//! known to all. What they say is not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::layout::{DelegatedRole, Location, cohort_role, cohorts_path};
+use tidegate_client::model::name::Name;
+use tidegate_client::model::rollout::Assignment;
+use tidegate_client::model::version::Version;
+use tidegate_client::tuf::metadata::{TargetFile, Targets};
+use tidegate_client::tuf::path::{TargetPath, metadata_file};
+
+/// The cohort maps of a repository, by the SHA-256 of their bytes.
+pub type Maps = BTreeMap<[u8; 32], CohortMap>;
+
+/// Where an object belongs. Neither: nobody needs it now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Whether someone takes it from the public place.
+    pub public: bool,
+    /// Whether someone takes it through a gate.
+    pub private: bool,
+}
+
+impl Needs {
+    /// Whether it must not be found in the public place.
+    pub fn is_secret(self) -> bool {
+        self.private && !self.public
+    }
+}
+
+/// What of a repository is protected. The default is: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Protection {
+    roles: BTreeSet<String>,
+    /// The roles of all cohorts that are marked as protected.
+    kept: BTreeSet<String>,
+    /// What channels with protected cohorts list, by key; all else is public.
+    objects: BTreeMap<String, Needs>,
+    listings: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Protection {
+    /// What is protected in a repository with these targets roles, each with its name. A channel whose cohort map is not among `maps` counts
+    /// as one without protected cohorts.
+    pub fn of<'a>(roles: impl IntoIterator<Item = (&'a str, &'a Targets)>, maps: &Maps) -> Self {
+        let roles: BTreeMap<&str, &Targets> = roles.into_iter().collect();
+        let mut protection = Self::default();
+        for (name, targets) in &roles {
+            let Some(DelegatedRole::Channel(channel)) = DelegatedRole::parse(name) else { continue };
+            let map =
+                targets.targets.get(&cohorts_path(&channel)).and_then(|file| maps.get(file.hashes.sha256_digest()?));
+            if let Some(map) = map.filter(|map| map.cohorts().iter().any(|cohort| cohort.protected.is_some())) {
+                protection.channel(&channel, targets, map, &roles);
+            }
+        }
+        protection
+    }
+
+    /// The files of cohort maps that targets roles list: what [`Protection::of`] wants to have read.
+    pub fn maps<'a>(roles: impl IntoIterator<Item = (&'a str, &'a Targets)>) -> Vec<(String, &'a TargetFile)> {
+        let found = roles.into_iter().filter_map(|(name, targets)| {
+            let Some(DelegatedRole::Channel(channel)) = DelegatedRole::parse(name) else { return None };
+            let path = cohorts_path(&channel);
+            let file = targets.targets.get(&path)?;
+            Some((path, file))
+        });
+        found.collect()
+    }
+
+    /// Whether anything is protected.
+    pub fn is_any(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// Whether a role is that of a protected cohort.
+    pub fn is_protected(&self, role: &str) -> bool {
+        self.roles.contains(role)
+    }
+
+    /// Whether a role is that of a protected cohort, also if the role itself was not there to be read.
+    pub fn is_kept(&self, role: &str) -> bool {
+        self.kept.contains(role)
+    }
+
+    /// The roles of protected cohorts.
+    pub fn roles(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().map(String::as_str)
+    }
+
+    /// Where the object with this key belongs.
+    pub fn needs(&self, key: &str) -> Needs {
+        self.objects.get(key).copied().unwrap_or(Needs { public: true, private: false })
+    }
+
+    /// The keys of all that must not be found in the public place.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.objects.iter().filter(|(_, needs)| needs.is_secret()).map(|(key, _)| key.as_str())
+    }
+
+    /// What each protected cohort's devices take through their gate, by role.
+    pub fn listings(&self) -> &BTreeMap<String, BTreeSet<String>> {
+        &self.listings
+    }
+
+    fn channel(&mut self, channel: &Name, targets: &Targets, map: &CohortMap, roles: &BTreeMap<&str, &Targets>) {
+        let marked = map.cohorts().iter().filter(|cohort| cohort.protected.is_some());
+        self.kept.extend(marked.map(|cohort| cohort_role(channel, &cohort.name)));
+        let mut releases: BTreeMap<(Name, Version), Needs> = BTreeMap::new();
+        let mut taken: BTreeMap<String, BTreeSet<(Name, Version)>> = BTreeMap::new();
+        for (name, cohort_targets) in roles {
+            let Some(DelegatedRole::Cohort { channel: of, cohort }) = DelegatedRole::parse(name) else { continue };
+            if of != *channel {
+                continue;
+            }
+            // A role that the map does not know is nobody's, and guarded like one.
+            let protected = map.cohort(&cohort).is_none_or(|cohort| cohort.protected.is_some());
+            if protected {
+                let file = metadata_file(name, Some(cohort_targets.common.version));
+                self.secret(name, format!("metadata/{file}"));
+                self.roles.insert((*name).to_owned());
+            }
+            for (path, file) in &cohort_targets.targets {
+                if protected && let Some(key) = target_key(path, file) {
+                    self.secret(name, key);
+                }
+                let Some(Location::Assignment { product, .. }) = Location::parse(path) else { continue };
+                let assignment = file.custom.as_ref().and_then(|custom| Assignment::from_custom(custom).ok());
+                let Some(assignment) = assignment else { continue };
+                let through_gate = protected && assignment.private;
+                let bridges = assignment.bridges.iter().map(|bridge| &bridge.release);
+                for version in std::iter::once(&assignment.release).chain(bridges) {
+                    let release = (product.clone(), version.clone());
+                    let needs = releases.entry(release.clone()).or_default();
+                    needs.public |= !through_gate;
+                    needs.private |= through_gate;
+                    if through_gate {
+                        taken.entry((*name).to_owned()).or_default().insert(release);
+                    }
+                }
+            }
+        }
+        for (path, file) in &targets.targets {
+            let release = match Location::parse(path) {
+                Some(Location::Manifest { product, version, .. } | Location::Artifact { product, version, .. }) => {
+                    (product, version)
+                }
+                _ => continue,
+            };
+            let Some(key) = target_key(path, file) else { continue };
+            self.objects.insert(key.clone(), releases.get(&release).copied().unwrap_or_default());
+            for (role, _) in taken.iter().filter(|(_, releases)| releases.contains(&release)) {
+                self.listings.entry(role.clone()).or_default().insert(key.clone());
+            }
+        }
+    }
+
+    fn secret(&mut self, role: &str, key: String) {
+        self.listings.entry(role.to_owned()).or_default().insert(key.clone());
+        self.objects.insert(key, Needs { public: false, private: true });
+    }
+}
+
+fn target_key(path: &str, file: &TargetFile) -> Option<String> {
+    Some(format!("targets/{}", TargetPath::new(path).ok()?.file_path(&file.hashes, true)))
+}
