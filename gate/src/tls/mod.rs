@@ -45,7 +45,7 @@ pub fn load(config: &Config, tls: &Tls) -> Result<Loaded> {
             let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let lists = tls.crl.iter().map(|path| revoked(&config.path(path))).collect::<Result<Vec<_>>>()?;
             if !lists.is_empty() {
-                // Each certificate of the chain must be covered by a list, and no list be out of date: a list that somebody keeps from being
+                // Each device's certificate must be covered by a list, and no list be out of date: a list that somebody keeps from being
                 // renewed closes the gate instead of opening it.
                 verifier = verifier.with_crls(lists.into_iter().flatten()).enforce_revocation_expiration();
                 verifier = verifier.only_check_end_entity_revocation();
