@@ -8,7 +8,8 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
 use tidegate_client::model::digest::Digest;
-use tidegate_client::tuf::path::metadata_file;
+use tidegate_client::model::layout::Location;
+use tidegate_client::tuf::path::{TargetPath, metadata_file};
 use tidegate_client::tuf::{Limits, TrustedSet};
 
 use crate::ceremony::{self, Bundle, Wish};
@@ -16,7 +17,8 @@ use crate::error::{Error, Result};
 use crate::init::{Options, begin_ledger, commit, prepare};
 use crate::keys::Passphrases;
 use crate::metadata::METADATA_DIR;
-use crate::verify::{ByHash, Origin, Repository, Tree, walk_regardless_of_expiry};
+use crate::store;
+use crate::verify::{ByHash, Origin, Repository, Tree, read_target, walk_regardless_of_expiry};
 use crate::workspace::Workspace;
 
 /// A repository that was taken over.
@@ -58,6 +60,9 @@ pub fn import(
     for (version, bytes) in (1_u64..).zip(&roots) {
         changes.put(format!("{METADATA_DIR}/{}", metadata_file("root", Some(version))), bytes.as_slice());
     }
+    for (digest, bytes) in cohort_maps(&origin, &tree)? {
+        changes.put(store::path(&digest), bytes);
+    }
     let below = [&tree.timestamp, &tree.snapshot].into_iter().flatten();
     for file in below.chain(tree.targets.iter().map(|(_, file)| file)) {
         changes.put(format!("{METADATA_DIR}/{}", file.file), file.bytes.as_slice());
@@ -73,6 +78,28 @@ pub fn import(
     let wish = Wish { reason: Some("take the repository over".into()), ..Wish::default() };
     let proposal = ceremony::start(&workspace, &wish, &options.actor, now)?;
     Ok(Imported { root: version, roles: tree.targets.len() + 3, left_behind: tree.listed().count(), proposal })
+}
+
+/// The cohort maps of a repository that Tidegate made: signers of the takeover are shown who moves.
+fn cohort_maps(origin: &Foreign, tree: &Tree) -> Result<Vec<(Digest, Vec<u8>)>> {
+    let consistent = tree.trusted.root().consistent_snapshot;
+    let is_map = |path: &str| matches!(Location::parse(path), Some(Location::CohortMap { .. }));
+    let mut maps = Vec::new();
+    for listed in tree.listed().filter(|listed| is_map(listed.path)) {
+        let unsound = |problem: String| {
+            Error::trust(format!("{}: {problem}", listed.path))
+                .rule("I-SOUND")
+                .remedy("check that the repository is whole: tidegate verify")
+        };
+        let path = TargetPath::new(listed.path).map_err(|error| unsound(error.to_string()))?;
+        let name = path.file_path(&listed.file.hashes, consistent);
+        match read_target(origin.origin.as_ref(), &name, listed.path, listed.file)? {
+            Ok(Some(bytes)) => maps.push((Digest::of(&bytes), bytes)),
+            Ok(None) => return Err(unsound("it is too long for a cohort map".into())),
+            Err(fault) => return Err(unsound(fault.problem)),
+        }
+    }
+    Ok(maps)
 }
 
 /// Every root from version 1 on: `given` is one of them, and each follows from the one before.
@@ -141,6 +168,6 @@ impl Origin for Foreign {
     }
 
     fn target(&self, _path: &str, _length: u64, _sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
-        Err(Error::bug("a takeover reads no targets"))
+        Err(Error::bug("of the targets a takeover reads cohort maps alone, from the origin itself"))
     }
 }

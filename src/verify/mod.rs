@@ -116,7 +116,10 @@ pub async fn verify_where(
     // tough reads the system's clock; under another `now` its word on expiry means nothing.
     let expiry = (Utc::now() - now).abs() < TimeDelta::minutes(1);
     let second = second::opinion(view.origin, &root, expiry, wanted).await?;
-    let detail = if expiry { String::new() } else { "expiry not judged, as --now is another time".to_owned() };
+    let since =
+        second.since.map(|version| format!("from root {version} on: it does not know the key ids of older ones"));
+    let blind = (!expiry).then(|| "expiry not judged, as --now is another time".to_owned());
+    let detail = since.into_iter().chain(blind).collect::<Vec<_>>().join("; ");
     report.add(Check::SecondMetadata, second.roles, detail, second.metadata_faults);
     report.add(Check::SecondTargets, second.targets, format!("{} bytes", second.bytes), second.target_faults);
     Ok(report)
@@ -295,7 +298,7 @@ impl<'a> Files<'a> {
 }
 
 /// Reads a target through the checks of a device; gives back its content if the audit looks into it.
-fn read_target(
+pub(crate) fn read_target(
     origin: &dyn Origin,
     name: &str,
     path: &str,

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::mpsc;
-use tough::schema::Targets;
+use tough::schema::{Root, Signed, Targets};
 use tough::{
     ExpirationEnforcement, Limits, Repository, RepositoryLoader, Transport, TransportError, TransportErrorKind,
     TransportStream,
@@ -30,6 +30,8 @@ pub(super) struct Opinion {
     pub(super) roles: u64,
     pub(super) targets: u64,
     pub(super) bytes: u64,
+    /// The root that it began with, if it cannot read those before.
+    pub(super) since: Option<u64>,
     pub(super) metadata_faults: Vec<Fault>,
     pub(super) target_faults: Vec<Fault>,
 }
@@ -49,16 +51,27 @@ pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, 
         max_snapshot_size: ours.snapshot_length,
         max_root_updates: ours.root_rotations,
     };
-    let loaded = RepositoryLoader::new(&root, base(METADATA)?, base(TARGETS)?)
-        .transport(Reader(origin))
-        .limits(limits)
-        .expiration_enforcement(enforcement)
-        .load()
-        .await;
+    let load = async |root: &[u8]| {
+        RepositoryLoader::new(&root, base(METADATA)?, base(TARGETS)?)
+            .transport(Reader(Arc::clone(&origin)))
+            .limits(limits)
+            .expiration_enforcement(enforcement)
+            .load()
+            .await
+            .map_err(|error| Fault::new("repository", &chain(&error)))
+            .map_or_else(|fault| Ok(Err(fault)), |repository| Ok::<_, Error>(Ok(repository)))
+    };
+    let mut loaded = load(root).await?;
+    if loaded.is_err()
+        && let Some((version, later)) = first_readable(&origin, root, ours.root_rotations).await?
+    {
+        opinion.since = Some(version);
+        loaded = load(&later).await?;
+    }
     let repository = match loaded {
         Ok(repository) => repository,
-        Err(error) => {
-            opinion.metadata_faults.push(Fault::new("repository", &chain(&error)));
+        Err(fault) => {
+            opinion.metadata_faults.push(fault);
             return Ok(opinion);
         }
     };
@@ -66,6 +79,36 @@ pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, 
     opinion.roles = 3 + count(&repository.targets().signed);
     read_all(&repository, &wanted, &mut opinion).await;
     Ok(opinion)
+}
+
+/// Where roots of other makers are in the way, the first root after them, and its version.
+///
+/// tough counts every member of a key into its id, so it cannot read roots that name, say, a key's owner beside the key, as those of
+/// tuf-on-ci do under ids of the key alone. Devices take ids as they are declared (TAP 12), and have verified the chain up to here.
+async fn first_readable(origin: &Arc<dyn Origin>, root: &[u8], most: u64) -> Result<Option<(u64, Vec<u8>)>> {
+    let readable =
+        |bytes: &[u8]| serde_json::from_slice::<Signed<Root>>(bytes).map(|root| root.signed.version.get()).ok();
+    let version = |bytes: &[u8]| {
+        let value = serde_json::from_slice::<serde_json::Value>(bytes).ok()?;
+        value.pointer("/signed/version")?.as_u64()
+    };
+    let Some(first) = version(root) else { return Ok(None) };
+    let mut found = None;
+    let mut obstacle = readable(root).is_none();
+    for next in (first..first.saturating_add(most)).map(|version| version + 1) {
+        let reader = Arc::clone(origin);
+        let limit = tidegate_client::tuf::Limits::default().root_length;
+        let read = tokio::task::spawn_blocking(move || reader.metadata(&format!("{next}.root.json"), limit)).await;
+        let Some(bytes) = read.map_err(|error| Error::bug("reading a root broke off").with_source(error))?? else {
+            break;
+        };
+        match readable(&bytes) {
+            None => (obstacle, found) = (true, None),
+            Some(version) if found.is_none() => found = Some((version, bytes)),
+            Some(_) => {}
+        }
+    }
+    Ok(found.filter(|_| obstacle))
 }
 
 /// Streams every target through tough's checks.

@@ -52,7 +52,9 @@ def main(folder, consistent, delegations):
     for signer in roots:
         root.add_key(signer.public_key, "root")
     root.roles["root"].threshold = 2
-    # What tuf-on-ci adds to roles; such members are signed, and mean nothing to anyone else.
+    # What tuf-on-ci adds to keys, under the ids that they have without it, and to roles; signed, and without meaning to anyone else.
+    for key in root.keys.values():
+        key.unrecognized_fields["x-tuf-on-ci-keyowner"] = "@holder"
     root.unrecognized_fields["x-tuf-on-ci-expiry-period"] = 365
     root.unrecognized_fields["x-tuf-on-ci-signing-period"] = 60
     for role, signer in online.items():

@@ -98,7 +98,8 @@ async fn follows(consistent: bool, delegations: bool) {
         done(&[&["-C", fleet], args].concat());
     }
     let root = old.path("1.root.json");
-    done(&["verify", text(&public), "--root", text(&root)]);
+    let said = done(&["verify", text(&public), "--root", text(&root)]);
+    assert!(said.contains("from root 3 on"), "tough cannot read the old roots: {said}");
 
     // The same client, and one that was shipped with the first root and never asked, follow over.
     let server = Serving::start(&public).await;
