@@ -1,6 +1,6 @@
 //! How things are shown to people.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_client::model::time;
 
 use super::Ui;
@@ -151,7 +151,10 @@ pub(super) fn expiry(expires: DateTime<Utc>, now: DateTime<Utc>) -> String {
     if expires <= now {
         return format!("{} EXPIRED", time::format(expires));
     }
-    let left = Span::from_delta(expires - now);
+    let left = expires - now;
+    // Seconds matter only when there are few.
+    let odd = if left.num_hours() >= 1 { left.num_seconds() % 60 } else { 0 };
+    let left = Span::from_delta(left - TimeDelta::seconds(odd));
     // Days are enough when there are many.
     let left = if left.seconds() >= 2 * 86_400 { format!("{}d", left.seconds() / 86_400) } else { left.to_string() };
     format!("{} ({left})", time::format(expires))

@@ -25,7 +25,7 @@ pub(super) fn plan(plan: &Plan, remote: &Remote) -> String {
         }
     }
     for object in plan.objects.iter().filter(|object| object.state != State::Unchanged) {
-        let _ = write!(text, "\n  {:>12}  {}", object.length, object.key);
+        let _ = write!(text, "\n  {:>12}  {}", object.length, short(&object.key));
         if let Some(private) = plan.private.as_ref().filter(|_| object.private) {
             let _ = write!(text, "  (to {private})");
         }
@@ -41,6 +41,15 @@ pub(super) fn plan(plan: &Plan, remote: &Remote) -> String {
         }
     }
     text
+}
+
+/// A key with the hash in its name cut short: the whole one is in the JSON.
+fn short(key: &str) -> String {
+    let (folder, name) = key.rsplit_once('/').map_or(("", key), |(folder, name)| (folder, name));
+    match name.split_once('.') {
+        Some((hash, rest)) if hash.len() >= 64 => format!("{folder}/{}...{rest}", hash.get(..8).unwrap_or(hash)),
+        _ => key.to_owned(),
+    }
 }
 
 /// What a publication did, in a line.

@@ -63,10 +63,11 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     match proposal {
         Some(_) => {
             cx.ui.status(format_args!("Proposed in {}; nothing has changed yet", cx.dir.join(FILE).display()));
-            cx.ui.hint("tidegate ceremony show, then have the release keys sign it: tidegate ceremony sign --key NAME");
+            cx.ui.status("The release keys sign it: tidegate ceremony sign --key NAME");
+            cx.ui.hint("tidegate ceremony show");
         }
         None if go.is_empty() => cx.ui.status("Nothing can be retired"),
-        None => cx.ui.hint("the same without --dry-run"),
+        None => cx.ui.status("Nothing was proposed: that takes the same without --dry-run"),
     }
     Ok(())
 }
