@@ -35,6 +35,8 @@ const PAGES: &[(&str, &[&str], Run)] = &[
     ("docs/ceremony.md", &["sh", "sh refused"], Elsewhere),
     ("docs/cli.md", &["sh"], After("")),
     ("docs/conformance.md", &["sh"], After("")),
+    // By `gate/tests/it/guide.rs`.
+    ("docs/gate.md", &["sh", "sh guide"], Elsewhere),
     ("docs/integrate.md", &["sh", "sh board"], Elsewhere),
     (
         "docs/keys.md",
@@ -83,6 +85,8 @@ enum Reason {
     Token,
     /// It takes an account in a cloud. `tests/it/keys` runs the same against a server that speaks KMS's protocol.
     Cloud,
+    /// It takes a TPM. `gate/tests/it/tpm.rs` goes the same way with `swtpm`.
+    Tpm,
     /// It takes a checkout of the conformance suite, which is no package of any registry.
     Suite,
 }
@@ -94,13 +98,14 @@ impl Reason {
             Self::TheTests => line == "cargo test --workspace --all-features",
             Self::Token => line.contains("'pkcs11:"),
             Self::Cloud => line.contains(" kms:"),
+            Self::Tpm => line.starts_with("tpm2_") || line.contains(" --ak "),
             Self::Suite => line.contains("conformance"),
         }
     }
 }
 
 /// How many commands are not run. One more is one less that is known to work: find a way to run it first.
-const HOW_MANY: usize = 10;
+const HOW_MANY: usize = 13;
 
 /// The commands that are not run: page, line, why. Those of [`Elsewhere`] pages are what their tests leave out.
 const NOT_RUN: [(&str, &str, Reason); HOW_MANY] = [
@@ -112,6 +117,13 @@ const NOT_RUN: [(&str, &str, Reason); HOW_MANY] = [
         "python -m pytest tuf_conformance --entrypoint ../tidegate/target/debug/examples/conformance",
         Reason::Suite,
     ),
+    ("docs/gate.md", "tpm2_createek -c ek.ctx -G ecc -u ek.pub", Reason::Tpm),
+    (
+        "docs/gate.md",
+        "tpm2_createak -C ek.ctx -c ak.ctx -G ecc -g sha256 -s ecdsa -u ak.pem -f pem -n ak.name",
+        Reason::Tpm,
+    ),
+    ("docs/gate.md", "tidegate-gate enrol device-0001 --ak ak.pem", Reason::Tpm),
     (
         "docs/integrate.md",
         "cargo build --release && cargo build --release -p tidegate-client --features cli",

@@ -54,6 +54,10 @@ const SCENES: &[(&str, &str)] = &[
     ("tidegate release register", "signed"),
     ("tidegate release validate", "registered"),
     (
+        "tidegate release retract",
+        "fleet; for v in 1.2.0 1.3.0 1.3.1; do listed $v; t release validate $v; t rollout start $v; done",
+    ),
+    (
         "tidegate release retire",
         "fleet; listed 1.0.0 1.0.1 1.2.0; sed -i '/retirement/d; /^keep_releases/d' policy.toml; printf '\n[retirement]\nkeep_releases = 1\n' >> policy.toml",
     ),
