@@ -52,7 +52,7 @@ impl Drop for Azurite {
 async fn azure_is_a_store_like_the_others() {
     let Some(python) = tools::python(&["json"]) else { return };
     let Some(azurite) = Azurite::start() else { return };
-    let made = script(&python, "azure.py", &[&azurite.endpoint, "fleet"]);
+    let made = script(&python, "azurite_container.py", &[&azurite.endpoint, "fleet"]);
     let (account, key) = (made["account"].as_str().unwrap(), made["key"].as_str().unwrap());
     let variables = [
         ("AZURE_STORAGE_ACCOUNT_NAME", account),

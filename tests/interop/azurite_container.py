@@ -1,6 +1,6 @@
 """Makes a container in Azurite, which knows one account. Prints its name as JSON.
 
-    azure.py ENDPOINT CONTAINER
+    azurite_container.py ENDPOINT CONTAINER
 """
 
 import base64
