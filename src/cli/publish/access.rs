@@ -15,7 +15,7 @@ pub(in crate::cli) struct AccessArgs {
     /// How long a request that fails for reasons that may pass is tried again
     #[arg(long, value_name = "SPAN", default_value = "3m")]
     retry_for: Span,
-    /// Where what is meant for protected cohorts lies: a place that only their gate reads [default: private under [publish] in
+    /// Where what is meant for protected cohorts lies: a place that only their gate reads [default: publish.private in
     /// tidegate.toml]
     #[arg(long, value_name = "PLACE")]
     private: Option<String>,
