@@ -28,6 +28,9 @@ pub(super) fn table(ui: &Ui, headings: &[&str], rows: &[Vec<String>]) -> Result<
     Ok(())
 }
 
+/// Where a finding's words begin.
+const DETAIL: usize = 18;
+
 /// Prints the findings of a validation, kind by kind.
 pub(super) fn findings(ui: &Ui, report: &Report) -> Result<()> {
     let mut kind = None;
@@ -45,10 +48,11 @@ pub(super) fn findings(ui: &Ui, report: &Report) -> Result<()> {
         let Finding { rule, title, detail, .. } = finding;
         match finding.verdict {
             Verdict::Pass | Verdict::NotApplicable => {
-                ui.result(format_args!("  {verdict}  {rule}  {title} ({detail})"))?;
+                ui.folded(&format!("  {verdict}  {rule}  {title} ({detail})"), DETAIL)?;
             }
             Verdict::Warn | Verdict::Fail => {
-                ui.result(format_args!("  {verdict}  {rule}  {title}\n                  {detail}"))?;
+                ui.folded(&format!("  {verdict}  {rule}  {title}"), DETAIL)?;
+                ui.folded(&format!("{:DETAIL$}{detail}", ""), DETAIL)?;
             }
         }
     }

@@ -89,6 +89,14 @@ impl Ui {
         writeln!(io::stdout().lock(), "{text}").map_err(|e| Error::io("write", Path::new("stdout"), e))
     }
 
+    /// Prints a line of the result; on a terminal too narrow for it, folded between words, with what follows indented by `indent`.
+    pub fn folded(&self, line: &str, indent: usize) -> Result<()> {
+        match terminal_size::terminal_size_of(io::stdout()) {
+            Some((terminal_size::Width(columns), _)) => self.result(fold(line, usize::from(columns), indent)),
+            None => self.result(line),
+        }
+    }
+
     /// Prints the result as JSON, indented.
     pub fn json(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("result as JSON: {e}")))?;
@@ -146,6 +154,29 @@ impl Ui {
         bar.set_message(what.to_owned());
         Progress { bar, shown: false, started: std::time::Instant::now() }
     }
+}
+
+/// Breaks a line between words so that no part is wider than `columns`, unless a word alone is.
+fn fold(line: &str, columns: usize, indent: usize) -> String {
+    let lead = line.len() - line.trim_start().len();
+    let mut folded = line.get(..lead).unwrap_or_default().to_owned();
+    let mut width = lead;
+    let mut empty = true;
+    for word in line.get(lead..).unwrap_or_default().split(' ') {
+        let length = word.chars().count();
+        if !empty && width + 1 + length > columns {
+            folded.push('\n');
+            folded.push_str(&" ".repeat(indent));
+            width = indent;
+        } else if !empty {
+            folded.push(' ');
+            width += 1;
+        }
+        empty = false;
+        folded.push_str(word);
+        width += length;
+    }
+    folded
 }
 
 /// Writes a line of a log, from any thread.
@@ -217,5 +248,21 @@ impl Style {
     /// For what matters less.
     pub fn dim(self, text: &str) -> String {
         self.paint("2", text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_folded_between_words() {
+        let line = "  pass  V-ART-01  every artifact is in the store";
+        assert_eq!(fold(line, 80, 18), line);
+        assert_eq!(
+            fold(line, 30, 18),
+            "  pass  V-ART-01  every\n                  artifact is\n                  in the store"
+        );
+        assert_eq!(fold("a wordthatistoolong b", 5, 2), "a\n  wordthatistoolong\n  b");
     }
 }

@@ -7,3 +7,5 @@ mod import;
 mod manual;
 mod site;
 mod story;
+#[cfg(unix)]
+mod terminal;
