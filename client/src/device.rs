@@ -182,7 +182,7 @@ impl Device {
         let mut on_the_way_to = Vec::new();
         let assigned = match map.cohort(&choice.cohort).and_then(|cohort| cohort.protected.as_ref()) {
             Some(protected) => Err(format!(
-                "cohort {} is protected, and this program cannot speak to its gate {}: it was built without the feature \"gate\"",
+                "cohort {} is protected: its gate {} asks devices to show what they are, which this program cannot",
                 choice.cohort, protected.gate
             )),
             None => self.assignment(profile, &channel, &choice, now)?,

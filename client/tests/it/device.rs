@@ -341,6 +341,35 @@ fn a_sequence_is_never_lowered() {
 }
 
 #[test]
+fn a_device_of_a_protected_cohort_keeps_what_it_has_and_says_what_is_missing() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        release(&mut sim, "all", "1.2.0", 12);
+        // The lab's files lie behind a gate; the public place has none of them.
+        let map = json!({
+            "schema": 1, "salt": "00112233445566778899aabbccddeeff",
+            "cohorts": [
+                {"name": "lab", "condition": {"fact": "group", "eq": "lab"}, "protected": {"gate": "https://gate.example.com"}},
+                {"name": "all", "share": 1_000_000},
+            ],
+        });
+        sim.add_target("stable", "stable/cohorts.json", &tidegate_client::tuf::json::canonical(&map).unwrap());
+        sim.publish(&["stable", "snapshot", "timestamp"]);
+        sim
+    });
+    let folder = scratch();
+    let mut facts = Facts::new();
+    facts.insert("group".parse().unwrap(), "lab".into());
+    let lab = device(&mirror, &folder.path().join("lab"), epoch()).facts(facts);
+    let check = lab.open().unwrap().check().unwrap();
+    let Outcome::NoOffer { why } = check.outcome() else { panic!("{}", check.explanation) };
+    assert!(why.contains("cohort lab is protected") && why.contains("https://gate.example.com"), "{why}");
+    assert!(check.explanation.to_string().contains("https://gate.example.com"), "{}", check.explanation);
+    // Everybody else updates as ever.
+    assert!(matches!(outcome(&mirror, &folder.path().join("all")), Outcome::Install { sequence: 12, .. }));
+}
+
+#[test]
 fn bridges_are_taken_one_by_one() {
     let mirror = Mirror::of({
         let mut sim = channel(SMALL);
