@@ -4,26 +4,29 @@
 //! what the two snapshots have in common is there already: nothing live ever refers to something missing. If it is not, someone
 //! else has published, and nothing is done.
 
+mod apart;
+mod live;
+
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::tuf::json::canonical;
-use tidegate_client::tuf::metadata::{Delegations, Snapshot, TargetFile, Targets, Timestamp};
-use tidegate_client::tuf::path::{TargetPath, metadata_file};
+use tidegate_client::tuf::metadata::{Delegations, TargetFile};
+use tidegate_client::tuf::path::TargetPath;
 use tidegate_client::tuf::{Chain, Limits};
 
+use self::apart::{closed, listings, live_protection, private_place, sides};
+use self::live::{Live, live_role, newest_live_root};
 use super::notice::{self, Notice};
 use super::remote::{Remote, Seen};
 use super::source::Source;
 use crate::error::{Error, Kind, Result};
 use crate::keys::example;
-use crate::metadata::{danger_parse_unverified, listed_by_version_alone};
-use crate::protect::{Maps, Needs, Protection};
+use crate::metadata::listed_by_version_alone;
+use crate::protect::{Maps, Protection};
 use crate::verify::{Origin, RoleFile, Tree, walk};
 
 /// The object whose replacement makes a publication visible.
@@ -333,110 +336,6 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
     })
 }
 
-/// Where what is protected goes; `None` if nothing is.
-fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> Result<Option<&'a Remote>> {
-    let Some(role) = protection.roles().next() else { return Ok(None) };
-    remote.private().map(Some).ok_or_else(|| {
-        Error::refused(format!("{role} is protected, and there is no private place for it")).rule(PRIVATE).remedy(
-            "give one that only the gate can read: --private PLACE, or private under [publish] in tidegate.toml",
-        )
-    })
-}
-
-/// In which places a target belongs, and whether it is there already, by what is live.
-fn sides(now: Needs, before: Needs, is_live: bool) -> Vec<(bool, bool)> {
-    match now {
-        // Nobody needs it: it stays where it is, and comes to where it gives nothing away.
-        Needs { public: false, private: false } => vec![(!is_live || !before.public, is_live)],
-        Needs { public, private } => {
-            let sides = [(public, false, before.public), (private, true, before.private)];
-            sides.into_iter().filter(|side| side.0).map(|(_, side, was)| (side, is_live && was)).collect()
-        }
-    }
-}
-
-/// What is protected of what is live.
-async fn live_protection(
-    live: &[(Chain, Option<Targets>)],
-    mut maps: Maps,
-    remote: &Remote,
-    requests: &mut u64,
-) -> Result<Protection> {
-    let roles = || live.iter().filter_map(|(chain, targets)| Some((chain.role(), targets.as_ref()?)));
-    for (path, file) in Protection::maps(roles()) {
-        let Some(sha256) = file.hashes.sha256_digest().filter(|sha256| !maps.contains_key(*sha256)) else { continue };
-        *requests += 1;
-        let bytes = remote.read(&target_key(&path, file)?, MAX_MAP).await?;
-        // One that cannot be read protects nothing: then all is written, or found to be there.
-        if let Some(map) = bytes.and_then(|seen| CohortMap::parse(&seen.bytes).ok()) {
-            maps.insert(*sha256, map);
-        }
-    }
-    Ok(Protection::of(roles(), &maps))
-}
-
-/// What gates let each protected cohort read: what is about to be live, and what is, as devices may be on their way through that.
-async fn listings(
-    protection: &Protection,
-    before: &Protection,
-    private: &Remote,
-    same: bool,
-    requests: &mut u64,
-) -> Result<Vec<Object>> {
-    #[derive(Serialize, Deserialize)]
-    struct Listing {
-        schema: u64,
-        cohort: String,
-        objects: BTreeSet<String>,
-    }
-    let mut found = Vec::new();
-    for (role, objects) in protection.listings() {
-        let key = format!("gate/{role}.json");
-        *requests += 1;
-        let seen = private.read(&key, MAX_LISTING).await?;
-        let there: Option<Listing> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
-        let there = there.filter(|there| there.schema == 1 && there.cohort == *role);
-        let wanted: BTreeSet<String> =
-            objects.iter().chain(before.listings().get(role).into_iter().flatten()).cloned().collect();
-        let is_enough = there.is_some_and(|there| {
-            let has_all = wanted.iter().all(|object| there.objects.contains(object));
-            has_all && (same || there.objects.len() == wanted.len())
-        });
-        let listing = Listing { schema: 1, cohort: role.clone(), objects: wanted };
-        let value = serde_json::to_value(&listing).map_err(|error| Error::bug("a listing").with_source(error))?;
-        let bytes = Bytes::from(canonical(&value).map_err(|error| Error::bug("a listing").with_source(error))?);
-        let state = match &seen {
-            Some(_) if is_enough => State::Unchanged,
-            Some(_) => State::Changed,
-            None => State::New,
-        };
-        let length = bytes.len() as u64;
-        let content = Content::Listing { bytes, seen };
-        found.push(Object { key, stage: Stage::Listing, state, length, private: true, ahead: false, content });
-    }
-    Ok(found)
-}
-
-/// Errs if something lies open that is about to be kept from the public.
-async fn closed(objects: &[Object], protection: &Protection, remote: &Remote, requests: &mut u64) -> Result<()> {
-    let secret =
-        |object: &&Object| object.private && object.state == State::New && protection.needs(&object.key).is_secret();
-    let keys: Vec<&str> = objects.iter().filter(secret).map(|object| object.key.as_str()).collect();
-    *requests += keys.len() as u64;
-    let found: Vec<Option<&str>> = stream::iter(keys)
-        .map(|key| async move { Ok::<_, Error>(remote.has(key).await?.then_some(key)) })
-        .buffered(READERS)
-        .try_collect()
-        .await?;
-    let Some(key) = found.into_iter().flatten().next() else { return Ok(()) };
-    Err(Error::refused(format!("{key} is protected, and anyone can read it at {}", remote.name()))
-        .rule(READABLE)
-        .remedy(
-            "remove it there, or let `tidegate prune` do so if nothing live leads to it; what was read meanwhile stays known: a new release \
-             keeps what was not",
-        ))
-}
-
 /// Reads and verifies all metadata of a source, and its cohort maps, on a thread that may block.
 pub(super) async fn walk_all(source: &Source, now: DateTime<Utc>) -> Result<(Tree, Maps)> {
     let (first, origin) = (source.first_root().await?, source.origin());
@@ -472,100 +371,6 @@ fn cohort_maps(tree: &Tree, origin: &dyn Origin) -> Result<Maps> {
         maps.insert(*sha256, map);
     }
     Ok(maps)
-}
-
-/// What is live.
-struct Live {
-    timestamp: Timestamp,
-    snapshot: Snapshot,
-}
-
-impl Live {
-    /// Reads what is live and finds it among what the workspace has been.
-    ///
-    /// Its signatures are not looked at: it decides only what need not be sent again, and is about to be replaced.
-    async fn read(source: &Source, remote: &Remote, seen: &Seen, ours: &RoleFile) -> Result<Self> {
-        let place = remote.name();
-        let foreign = |error| {
-            Error::trust(format!("{TIMESTAMP} at {place} is not a timestamp"))
-                .with_source(error)
-                .remedy("choose another place; nothing that is not a repository's is replaced")
-        };
-        let timestamp: Timestamp = danger_parse_unverified("timestamp", &seen.bytes).map_err(foreign)?;
-        let version = timestamp.common.version;
-        let conflict = |what: String| {
-            Error::new(Kind::Conflict, what)
-                .rule(BEHIND)
-                .remedy("take over what is published: `tidegate pull PLACE`, or `tidegate publish --rebase PLACE`, which does so itself")
-        };
-        if version > ours.version {
-            return Err(conflict(format!("{place} is at timestamp {version}, and this workspace at {}", ours.version)));
-        }
-        if version == ours.version && *seen.bytes != *ours.bytes {
-            return Err(conflict(format!("{place} has another timestamp {version} than this workspace")));
-        }
-        let listed = timestamp.snapshot();
-        let file = metadata_file("snapshot", Some(listed.version));
-        let bytes = source.metadata(&file, Limits::default().snapshot_length).await?.filter(|bytes| {
-            listed
-                .hashes
-                .as_ref()
-                .and_then(|hashes| hashes.sha256_digest())
-                .is_some_and(|listed| <[u8; 32]>::from(Sha256::digest(bytes)) == *listed)
-        });
-        let bytes = bytes.ok_or_else(|| {
-            conflict(format!("{place} is at snapshot {}, which this workspace has never had", listed.version))
-        })?;
-        let snapshot = danger_parse_unverified("snapshot", &bytes)
-            .map_err(|error| Error::input(format!("metadata/{file} is damaged")).with_source(error))?;
-        Ok(Self { timestamp, snapshot })
-    }
-}
-
-/// The version of the newest of our roots that is published; usually the newest there is, which takes two requests.
-///
-/// Errs if a root is published that is not ours: its keys may be others, and what ours sign would be refused by every device.
-async fn newest_live_root(remote: &Remote, roots: &[RoleFile], requests: &mut u64) -> Result<u64> {
-    let conflict = |file: &str| {
-        Error::new(
-            Kind::Conflict,
-            format!("metadata/{file} at {} is a root that this workspace does not have", remote.name()),
-        )
-        .remedy("take that root over first; if nobody knows where it comes from, publish nothing before that is clear")
-    };
-    let limit = Limits::default().root_length;
-    let next = roots.last().map_or(1, |root| root.version.saturating_add(1));
-    let file = metadata_file("root", Some(next));
-    *requests += 1;
-    if remote.read(&format!("metadata/{file}"), limit).await?.is_some() {
-        return Err(conflict(&file));
-    }
-    for root in roots.iter().rev() {
-        *requests += 1;
-        if let Some(seen) = remote.read(&format!("metadata/{}", root.file), limit).await? {
-            return if *seen.bytes == *root.bytes { Ok(root.version) } else { Err(conflict(&root.file)) };
-        }
-    }
-    Ok(0)
-}
-
-/// The content of a role as it is live: from the workspace if it still has that version, else from the place itself.
-async fn live_role(
-    source: &Source,
-    remote: &Remote,
-    role: &str,
-    version: u64,
-    requests: &mut u64,
-) -> Result<Option<Targets>> {
-    let (file, limit) = (metadata_file(role, Some(version)), Limits::default().targets_length);
-    let bytes = if let Some(bytes) = source.metadata(&file, limit).await? {
-        Some(bytes)
-    } else {
-        *requests += 1;
-        remote.find(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec())
-    };
-    // Unreadable: then all that it listed counts as new, and is compared when it is written.
-    Ok(bytes.and_then(|bytes| danger_parse_unverified(role, &bytes).ok()))
 }
 
 /// Errs with all that a device would refuse.

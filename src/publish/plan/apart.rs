@@ -1,0 +1,125 @@
+//! What of a plan is kept apart: protected cohorts' objects go to the private place, and must not lie open.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde::{Deserialize, Serialize};
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::tuf::Chain;
+use tidegate_client::tuf::json::canonical;
+use tidegate_client::tuf::metadata::Targets;
+
+use super::{Content, MAX_LISTING, MAX_MAP, Object, PRIVATE, READABLE, READERS, Stage, State, target_key};
+use crate::error::{Error, Result};
+use crate::protect::{Maps, Needs, Protection};
+use crate::publish::remote::Remote;
+
+/// Where what is protected goes; `None` if nothing is.
+pub(super) fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> Result<Option<&'a Remote>> {
+    let Some(role) = protection.roles().next() else { return Ok(None) };
+    remote.private().map(Some).ok_or_else(|| {
+        Error::refused(format!("{role} is protected, and there is no private place for it")).rule(PRIVATE).remedy(
+            "give one that only the gate can read: --private PLACE, or private under [publish] in tidegate.toml",
+        )
+    })
+}
+
+/// In which places a target belongs, and whether it is there already, by what is live.
+pub(super) fn sides(now: Needs, before: Needs, is_live: bool) -> Vec<(bool, bool)> {
+    match now {
+        // Nobody needs it: it stays where it is, and comes to where it gives nothing away.
+        Needs { public: false, private: false } => vec![(!is_live || !before.public, is_live)],
+        Needs { public, private } => {
+            let sides = [(public, false, before.public), (private, true, before.private)];
+            sides.into_iter().filter(|side| side.0).map(|(_, side, was)| (side, is_live && was)).collect()
+        }
+    }
+}
+
+/// What gates let each protected cohort read: what is about to be live, and what is, as devices may be on their way through that.
+pub(super) async fn listings(
+    protection: &Protection,
+    before: &Protection,
+    private: &Remote,
+    same: bool,
+    requests: &mut u64,
+) -> Result<Vec<Object>> {
+    #[derive(Serialize, Deserialize)]
+    struct Listing {
+        schema: u64,
+        cohort: String,
+        objects: BTreeSet<String>,
+    }
+    let mut found = Vec::new();
+    for (role, objects) in protection.listings() {
+        let key = format!("gate/{role}.json");
+        *requests += 1;
+        let seen = private.read(&key, MAX_LISTING).await?;
+        let there: Option<Listing> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
+        let there = there.filter(|there| there.schema == 1 && there.cohort == *role);
+        let wanted: BTreeSet<String> =
+            objects.iter().chain(before.listings().get(role).into_iter().flatten()).cloned().collect();
+        let is_enough = there.is_some_and(|there| {
+            let has_all = wanted.iter().all(|object| there.objects.contains(object));
+            has_all && (same || there.objects.len() == wanted.len())
+        });
+        let listing = Listing { schema: 1, cohort: role.clone(), objects: wanted };
+        let value = serde_json::to_value(&listing).map_err(|error| Error::bug("a listing").with_source(error))?;
+        let bytes = Bytes::from(canonical(&value).map_err(|error| Error::bug("a listing").with_source(error))?);
+        let state = match &seen {
+            Some(_) if is_enough => State::Unchanged,
+            Some(_) => State::Changed,
+            None => State::New,
+        };
+        let length = bytes.len() as u64;
+        let content = Content::Listing { bytes, seen };
+        found.push(Object { key, stage: Stage::Listing, state, length, private: true, ahead: false, content });
+    }
+    Ok(found)
+}
+
+/// Errs if something lies open that is about to be kept from the public.
+pub(super) async fn closed(
+    objects: &[Object],
+    protection: &Protection,
+    remote: &Remote,
+    requests: &mut u64,
+) -> Result<()> {
+    let secret =
+        |object: &&Object| object.private && object.state == State::New && protection.needs(&object.key).is_secret();
+    let keys: Vec<&str> = objects.iter().filter(secret).map(|object| object.key.as_str()).collect();
+    *requests += keys.len() as u64;
+    let found: Vec<Option<&str>> = stream::iter(keys)
+        .map(|key| async move { Ok::<_, Error>(remote.has(key).await?.then_some(key)) })
+        .buffered(READERS)
+        .try_collect()
+        .await?;
+    let Some(key) = found.into_iter().flatten().next() else { return Ok(()) };
+    Err(Error::refused(format!("{key} is protected, and anyone can read it at {}", remote.name()))
+        .rule(READABLE)
+        .remedy(
+            "remove it there, or let `tidegate prune` do so if nothing live leads to it; what was read meanwhile stays known: a new release \
+             keeps what was not",
+        ))
+}
+
+/// What is protected of what is live.
+pub(super) async fn live_protection(
+    live: &[(Chain, Option<Targets>)],
+    mut maps: Maps,
+    remote: &Remote,
+    requests: &mut u64,
+) -> Result<Protection> {
+    let roles = || live.iter().filter_map(|(chain, targets)| Some((chain.role(), targets.as_ref()?)));
+    for (path, file) in Protection::maps(roles()) {
+        let Some(sha256) = file.hashes.sha256_digest().filter(|sha256| !maps.contains_key(*sha256)) else { continue };
+        *requests += 1;
+        let bytes = remote.read(&target_key(&path, file)?, MAX_MAP).await?;
+        // One that cannot be read protects nothing: then all is written, or found to be there.
+        if let Some(map) = bytes.and_then(|seen| CohortMap::parse(&seen.bytes).ok()) {
+            maps.insert(*sha256, map);
+        }
+    }
+    Ok(Protection::of(roles(), &maps))
+}

@@ -1,0 +1,107 @@
+//! What is live at a place, as far as a plan needs to know: what the workspace has grown out of, and what need not be sent again.
+
+use sha2::{Digest as _, Sha256};
+use tidegate_client::tuf::Limits;
+use tidegate_client::tuf::metadata::{Snapshot, Targets, Timestamp};
+use tidegate_client::tuf::path::metadata_file;
+
+use super::{BEHIND, TIMESTAMP};
+use crate::error::{Error, Kind, Result};
+use crate::metadata::danger_parse_unverified;
+use crate::publish::remote::{Remote, Seen};
+use crate::publish::source::Source;
+use crate::verify::RoleFile;
+
+/// What is live.
+pub(super) struct Live {
+    pub(super) timestamp: Timestamp,
+    pub(super) snapshot: Snapshot,
+}
+
+impl Live {
+    /// Reads what is live and finds it among what the workspace has been.
+    ///
+    /// Its signatures are not looked at: it decides only what need not be sent again, and is about to be replaced.
+    pub(super) async fn read(source: &Source, remote: &Remote, seen: &Seen, ours: &RoleFile) -> Result<Self> {
+        let place = remote.name();
+        let foreign = |error| {
+            Error::trust(format!("{TIMESTAMP} at {place} is not a timestamp"))
+                .with_source(error)
+                .remedy("choose another place; nothing that is not a repository's is replaced")
+        };
+        let timestamp: Timestamp = danger_parse_unverified("timestamp", &seen.bytes).map_err(foreign)?;
+        let version = timestamp.common.version;
+        let conflict = |what: String| {
+            Error::new(Kind::Conflict, what)
+                .rule(BEHIND)
+                .remedy("take over what is published: `tidegate pull PLACE`, or `tidegate publish --rebase PLACE`, which does so itself")
+        };
+        if version > ours.version {
+            return Err(conflict(format!("{place} is at timestamp {version}, and this workspace at {}", ours.version)));
+        }
+        if version == ours.version && *seen.bytes != *ours.bytes {
+            return Err(conflict(format!("{place} has another timestamp {version} than this workspace")));
+        }
+        let listed = timestamp.snapshot();
+        let file = metadata_file("snapshot", Some(listed.version));
+        let bytes = source.metadata(&file, Limits::default().snapshot_length).await?.filter(|bytes| {
+            listed
+                .hashes
+                .as_ref()
+                .and_then(|hashes| hashes.sha256_digest())
+                .is_some_and(|listed| <[u8; 32]>::from(Sha256::digest(bytes)) == *listed)
+        });
+        let bytes = bytes.ok_or_else(|| {
+            conflict(format!("{place} is at snapshot {}, which this workspace has never had", listed.version))
+        })?;
+        let snapshot = danger_parse_unverified("snapshot", &bytes)
+            .map_err(|error| Error::input(format!("metadata/{file} is damaged")).with_source(error))?;
+        Ok(Self { timestamp, snapshot })
+    }
+}
+
+/// The version of the newest of our roots that is published; usually the newest there is, which takes two requests.
+///
+/// Errs if a root is published that is not ours: its keys may be others, and what ours sign would be refused by every device.
+pub(super) async fn newest_live_root(remote: &Remote, roots: &[RoleFile], requests: &mut u64) -> Result<u64> {
+    let conflict = |file: &str| {
+        Error::new(
+            Kind::Conflict,
+            format!("metadata/{file} at {} is a root that this workspace does not have", remote.name()),
+        )
+        .remedy("take that root over first; if nobody knows where it comes from, publish nothing before that is clear")
+    };
+    let limit = Limits::default().root_length;
+    let next = roots.last().map_or(1, |root| root.version.saturating_add(1));
+    let file = metadata_file("root", Some(next));
+    *requests += 1;
+    if remote.read(&format!("metadata/{file}"), limit).await?.is_some() {
+        return Err(conflict(&file));
+    }
+    for root in roots.iter().rev() {
+        *requests += 1;
+        if let Some(seen) = remote.read(&format!("metadata/{}", root.file), limit).await? {
+            return if *seen.bytes == *root.bytes { Ok(root.version) } else { Err(conflict(&root.file)) };
+        }
+    }
+    Ok(0)
+}
+
+/// The content of a role as it is live: from the workspace if it still has that version, else from the place itself.
+pub(super) async fn live_role(
+    source: &Source,
+    remote: &Remote,
+    role: &str,
+    version: u64,
+    requests: &mut u64,
+) -> Result<Option<Targets>> {
+    let (file, limit) = (metadata_file(role, Some(version)), Limits::default().targets_length);
+    let bytes = if let Some(bytes) = source.metadata(&file, limit).await? {
+        Some(bytes)
+    } else {
+        *requests += 1;
+        remote.find(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec())
+    };
+    // Unreadable: then all that it listed counts as new, and is compared when it is written.
+    Ok(bytes.and_then(|bytes| danger_parse_unverified(role, &bytes).ok()))
+}
