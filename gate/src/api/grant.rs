@@ -51,7 +51,7 @@ pub(super) async fn answer(gate: &Gate, asked: &Asked, line: &mut Line) -> Resul
         Evidence::Tpm2 { quote, signature, pcrs } => {
             line.evidence = Some("tpm2");
             let ak = enrolment.and_then(|enrolment| enrolment.ak.as_deref());
-            tpm::verify(tpm::Sent { quote, signature, pcrs }, ak, &nonce, device)?
+            tpm::verify(tpm::Sent { quote, signature, pcrs }, ak, &nonce, &asked.identity.device)?
         }
     };
 

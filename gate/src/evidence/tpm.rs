@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm};
+use tidegate_client::model::gate::quote_data;
+use tidegate_client::model::name::DeviceId;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
@@ -78,11 +80,6 @@ impl AttestationKey {
     }
 }
 
-/// What a device must have its TPM quote over: bound to this nonce and this device.
-pub fn qualifying_data(nonce: &[u8], device: &str) -> [u8; 32] {
-    sha256(&[b"tidegate/gate/quote/1\n", nonce, b"\n", device.as_bytes(), b"\n"])
-}
-
 /// A quote as a request brings it, all in base64url and hex.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent<'a> {
@@ -96,7 +93,7 @@ pub struct Sent<'a> {
 
 /// Verifies a quote: that the enrolled key signed it, over this nonce, and that the values are those that were quoted. Whether they are good
 /// ones is the policy's to say.
-pub fn verify(sent: Sent<'_>, ak: Option<&str>, nonce: &[u8], device: &str) -> Result<Finding, Refusal> {
+pub fn verify(sent: Sent<'_>, ak: Option<&str>, nonce: &[u8], device: &DeviceId) -> Result<Finding, Refusal> {
     let refused = |why: &str| {
         Refusal::forbidden("G-ATT-04", format!("the quote is refused: {why}")).missing(vec!["tpm2 quote".into()])
     };
@@ -117,7 +114,7 @@ pub fn verify(sent: Sent<'_>, ak: Option<&str>, nonce: &[u8], device: &str) -> R
         return Err(refused("its signature is not by the enrolled attestation key"));
     }
     let attest = Attest::parse(&quote).ok_or_else(|| refused("it is no TPMS_ATTEST of a quote"))?;
-    if !bool::from(attest.extra_data.as_slice().ct_eq(&qualifying_data(nonce, device))) {
+    if !bool::from(attest.extra_data.as_slice().ct_eq(quote_data(nonce, device).as_bytes())) {
         return Err(refused("its qualifying data is not that of this challenge"));
     }
     let values = values(&attest, sent.pcrs).map_err(|why| refused(&why))?;

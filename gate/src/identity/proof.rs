@@ -10,9 +10,10 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
+use tidegate_client::model::gate;
 use tidegate_client::tuf::key::Key;
 
-use crate::encoding::{from_base64, sha256, to_hex};
+use crate::encoding::{from_base64, sha256};
 use crate::refusal::Refusal;
 
 /// The header's name.
@@ -28,8 +29,8 @@ pub struct Proof {
     /// The id of the key that signed.
     pub keyid: String,
     seconds: u64,
-    /// As text: what is signed.
-    said: (String, String),
+    /// As it was sent: it is signed.
+    random: String,
     signature: Vec<u8>,
 }
 
@@ -48,8 +49,8 @@ impl Proof {
             && seconds.bytes().all(|c| c.is_ascii_digit())
             && from_base64(random).is_some_and(|bytes| bytes.len() == 16);
         let signature = from_base64(signature).filter(|bytes| !bytes.is_empty() && good).ok_or_else(refused)?;
-        let said = (seconds.to_owned(), random.to_owned());
-        Ok(Self { keyid: keyid.to_owned(), seconds: seconds.parse().map_err(|_| refused())?, said, signature })
+        let random = random.to_owned();
+        Ok(Self { keyid: keyid.to_owned(), seconds: seconds.parse().map_err(|_| refused())?, random, signature })
     }
 
     /// Whether it is this key's, over this request, and of now.
@@ -61,7 +62,7 @@ impl Proof {
             )
             .missing(vec!["time".into()]));
         }
-        let message = request.message(&self.said.0, &self.said.1);
+        let message = request.message(self.seconds, &self.random);
         if key.decode().is_some_and(|key| key.verify(&message, &self.signature)) {
             Ok(())
         } else {
@@ -85,9 +86,11 @@ pub struct Signed<'a> {
 
 impl Signed<'_> {
     /// The bytes that are signed.
-    pub fn message(&self, seconds: &str, random: &str) -> Vec<u8> {
-        let [body, token] = [self.body, self.token.as_bytes()].map(|bytes| to_hex(&sha256(&[bytes])));
-        format!("tidegate/gate/1\n{}\n{}\n{body}\n{token}\n{seconds}\n{random}\n", self.method, self.path).into_bytes()
+    fn message(&self, seconds: u64, random: &str) -> Vec<u8> {
+        let Self { method, path, body, token } = *self;
+        // What is later than that is refused for its time before it comes here.
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        gate::Proof { method, path, body, token, seconds, random }.message()
     }
 }
 
@@ -108,7 +111,7 @@ struct Generations {
 impl Seen {
     /// Remembers a proof that has been checked; errs if it has been seen before.
     pub fn once(&self, proof: &Proof, now: u64) -> Result<(), Refusal> {
-        let digest = sha256(&[proof.keyid.as_bytes(), b".", proof.said.1.as_bytes()]);
+        let digest = sha256(&[proof.keyid.as_bytes(), b".", proof.random.as_bytes()]);
         let Some((mark, _)) = digest.split_first_chunk::<16>() else { return Ok(()) };
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A proof is good from 120 s before to 120 s after its time.
