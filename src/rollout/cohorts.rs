@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::layout::{self, DelegatedRole, Location};
+use tidegate_client::model::layout;
 use tidegate_client::model::name::Name;
 use tidegate_client::model::position::PPM;
-use tidegate_client::model::rollout::{Assignment, Stage};
+use tidegate_client::model::rollout::Stage;
 
 use super::attended;
-use super::standing::{CohortStanding, digest, map_in_force, standing};
+use super::standing::{CohortStanding, Offer, digest, map_in_force, offers, standing};
 use crate::config::write_share;
 use crate::error::{Error, Result};
 use crate::metadata::{Document, Repository};
@@ -108,28 +108,4 @@ pub fn beginning(repository: &Repository, channel: &Name, cohort: &Name, now: Da
         document.set_target(&path, file.length, digest(file)?.as_bytes(), Some(attended::custom(&assignment)?));
     }
     Ok(document)
-}
-
-/// What some cohort is offered of a product.
-struct Offer<'a> {
-    product: Name,
-    assignment: Assignment,
-    file: &'a tidegate_client::tuf::metadata::TargetFile,
-}
-
-fn offers<'a>(repository: &'a Repository, channel: &Name) -> Result<Vec<Offer<'a>>> {
-    let mut found = Vec::new();
-    for role in repository.roles() {
-        let Some(DelegatedRole::Cohort { channel: of, .. }) = DelegatedRole::parse(&role.name) else { continue };
-        if of != *channel {
-            continue;
-        }
-        for (path, file) in repository.targets(&role.name).into_iter().flat_map(|targets| &targets.targets) {
-            let Some(Location::Assignment { product, .. }) = Location::parse(path) else { continue };
-            if let Some(assignment) = attended::read(path, file)? {
-                found.push(Offer { product, assignment, file });
-            }
-        }
-    }
-    Ok(found)
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tidegate_client::model::cohort::{Cohort, CohortMap, Selector};
 use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout::{self, DelegatedRole};
+use tidegate_client::model::layout::{self, DelegatedRole, Location};
 use tidegate_client::model::manifest::Manifest;
 use tidegate_client::model::name::Name;
 use tidegate_client::model::position::PPM;
@@ -15,6 +15,7 @@ use tidegate_client::model::time;
 use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::tuf::metadata::TargetFile;
 
+use super::attended;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::metadata::Repository;
@@ -112,14 +113,32 @@ pub(super) fn digest(file: &TargetFile) -> Result<Digest> {
 
 /// What the cohorts of a channel are offered of a product, by the roles that there are.
 pub fn assignments(repository: &Repository, channel: &Name, product: &Name) -> Result<Vec<(Name, Assignment)>> {
+    let mut all = offers(repository, channel)?;
+    all.retain(|offer| offer.product == *product);
+    Ok(all.into_iter().map(|offer| (offer.cohort, offer.assignment)).collect())
+}
+
+/// What a cohort is offered of a product.
+pub(super) struct Offer<'a> {
+    cohort: Name,
+    pub(super) product: Name,
+    pub(super) assignment: Assignment,
+    pub(super) file: &'a TargetFile,
+}
+
+/// Everything that the cohorts of a channel are offered, by the roles that there are.
+pub(super) fn offers<'a>(repository: &'a Repository, channel: &Name) -> Result<Vec<Offer<'a>>> {
     let mut found = Vec::new();
-    for file in repository.roles() {
-        let Some(DelegatedRole::Cohort { channel: of, cohort }) = DelegatedRole::parse(&file.name) else { continue };
-        if of == *channel
-            && let Some(assignment) =
-                assigned(repository, &file.name, &layout::assignment_path(channel, &cohort, product))?
-        {
-            found.push((cohort, assignment));
+    for role in repository.roles() {
+        let Some(DelegatedRole::Cohort { channel: of, cohort }) = DelegatedRole::parse(&role.name) else { continue };
+        if of != *channel {
+            continue;
+        }
+        for (path, file) in repository.targets(&role.name).into_iter().flat_map(|targets| &targets.targets) {
+            let Some(Location::Assignment { product, .. }) = Location::parse(path) else { continue };
+            if let Some(assignment) = attended::read(path, file)? {
+                found.push(Offer { cohort: cohort.clone(), product, assignment, file });
+            }
         }
     }
     Ok(found)
