@@ -23,6 +23,9 @@ fn a_state_is_like_itself_wherever_it_is() {
     let (public, workspace) = (story.public(), story.workspace());
     let changes = diff(&["-C", text(&workspace), text(&public), text(&workspace)]);
     assert_eq!(changes["same"], true, "{changes}");
+    let server = super::Server::over(&public);
+    let changes = diff(&["-C", text(&workspace), &server.url, text(&workspace)]);
+    assert_eq!(changes["same"], true, "over the network: {changes}");
     let out = story.run(&["diff", text(&public), text(&workspace)]);
     assert!(String::from_utf8_lossy(&out.stdout).trim_end().ends_with("are the same"));
 }

@@ -5,7 +5,10 @@ mod doctor;
 mod examples;
 mod import;
 mod manual;
+mod server;
 mod site;
 mod story;
 #[cfg(unix)]
 mod terminal;
+
+use server::Server;

@@ -93,13 +93,10 @@ fn the_signed_part_is_the_same_from_the_root_alone() {
     assert_eq!(outside, inside);
 
     // The same over the network, from a server that knows nothing.
-    #[cfg(unix)]
-    {
-        let server = super::terminal::Server::over(&public);
-        let (_, mut over_the_network) = make(&story, &[&server.url, "--root", text(&root)]);
-        over_the_network["place"] = "".into();
-        assert_eq!(over_the_network, outside);
-    }
+    let server = super::Server::over(&public);
+    let (_, mut over_the_network) = make(&story, &[&server.url, "--root", text(&root)]);
+    over_the_network["place"] = "".into();
+    assert_eq!(over_the_network, outside);
 
     // Without a root, or with another one, nothing is believed.
     let out = story.run(&["site", text(&public), "--out", text(&story.path("none"))]);

@@ -1,39 +1,9 @@
 //! What people see at a terminal, and pipes do not: colour, progress, folded lines. The terminal is a real one: a pseudo-terminal.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use super::story::{Story, text};
 use crate::support::tools::have;
-
-/// `tidegate serve`, until it is dropped.
-pub struct Server {
-    child: Child,
-    pub url: String,
-}
-
-impl Server {
-    pub fn over(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-            .args(["serve", text(folder), "--port", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut url = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
-        Self { child, url: url.trim_end().to_owned() }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Runs a command at a terminal of so many columns, and gives what came out. `None` where there is no `script`.
 fn at_a_terminal(columns: u16, command: &str, variables: &[(&str, &str)]) -> Option<String> {
@@ -62,29 +32,40 @@ fn colour_is_for_terminals_that_want_it() {
     assert!(!String::from_utf8_lossy(&piped.stderr).contains(ESCAPE));
 }
 
+/// Large enough to take longer than a bar waits before it shows itself.
+const LARGE: u64 = 320 << 20;
+
 #[test]
 fn long_work_shows_how_far_it_is() {
     let story = Story::new();
     let image = story.path("large.bin");
-    std::fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+    std::fs::File::create(&image).unwrap().set_len(LARGE).unwrap();
     let workspace = story.workspace();
-    let draft = |version: &str| {
-        let out = story.run(&["release", "new", version]);
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        format!(
-            "-C {} --now {} release add {version} {} --hardware board-a",
-            text(&workspace),
-            super::story::NOW,
-            text(&image)
-        )
+    let step = |args: &[&str]| {
+        let out = story.run(args);
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stderr).into_owned()
     };
-    let Some(seen) = at_a_terminal(80, &draft("7.0.0"), &[]) else { return };
-    assert!(seen.contains("/s ") && seen.contains(" left"), "a rate, and the time that is left: {seen:?}");
-    let seen = at_a_terminal(80, &format!("--quiet {}", draft("7.0.1")), &[]).unwrap();
-    assert!(!seen.contains(" left"), "{seen:?}");
-    let out = story.run(&draft("7.0.2").split(' ').skip(4).collect::<Vec<_>>());
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success() && !said.contains(" left") && !said.contains('\r'), "{said:?}");
+    let seen = |command: &str| {
+        at_a_terminal(80, &format!("-C {} --now {} {command}", text(&workspace), super::story::NOW), &[])
+    };
+    step(&["release", "new", "7.0.0"]);
+    let Some(hashing) = seen(&format!("release add 7.0.0 {} --hardware board-a", text(&image))) else { return };
+    assert!(hashing.contains("hashing") && hashing.contains("/s ") && hashing.contains(" left"), "{hashing:?}");
+    step(&["release", "manifest", "7.0.0"]);
+    step(&["release", "sign", "7.0.0", "--key", "release-1", "--key", "release-2"]);
+    step(&["release", "validate", "7.0.0"]);
+    step(&["release", "register", "7.0.0"]);
+    let uploading = seen(&format!("publish {}", text(&story.path("elsewhere")))).unwrap();
+    assert!(uploading.contains("publishing") && uploading.contains(" left"), "{uploading:?}");
+
+    // Neither without a terminal nor when quiet is asked for; the same work, so that there would be something to see.
+    let simulating = seen("rollout plan 7.0.0 --devices 2000000").unwrap();
+    assert!(simulating.contains("looking at the fleet"), "{simulating:?}");
+    let quiet = seen("--quiet rollout plan 7.0.0 --devices 2000000").unwrap();
+    assert!(!quiet.contains("looking at the fleet"), "{quiet:?}");
+    let piped = step(&["rollout", "plan", "7.0.0", "--devices", "2000000"]);
+    assert!(!piped.contains("looking at the fleet") && !piped.contains('\r'), "{piped:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The program over TLS: authorities, certificates, secrets, proxies and bounds, as its settings and its environment say.
 
 use std::fs;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::ExtendedKeyUsagePurpose;
@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Authority, Content, Server, Tunnel};
 use crate::cli::{Bench, with_release};
-use crate::fleet::IMAGE;
+use crate::fleet::{IMAGE, release_image};
+use crate::recipes::have;
 
 const OFFERED: &str = "install 1.2.0 (sequence 12): image.bin\n";
 
@@ -161,4 +162,39 @@ fn bounds_on_rate_and_data_hold_downloads_back() {
     assert_eq!((code, out.as_str()), (0, "installed 1.2.0 (sequence 12)\n"), "{err}");
     assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
     assert_eq!(asked(&server), 1);
+}
+
+/// Half a second's download at a pseudo-terminal, and again without one.
+#[test]
+fn a_download_shows_how_far_it_is_on_a_terminal_alone() {
+    if !have(&["script"]) {
+        return;
+    }
+    let bench = || {
+        let bench = Bench::new(|sim| {
+            release_image(sim, "all", "1.2.0", 12, &vec![7; 1 << 20]);
+        });
+        let authority = Authority::new();
+        let server = Server::with(&authority, None, Content::Folder(bench.path("repository")));
+        fs::write(bench.path("ca.pem"), authority.pem()).unwrap();
+        bench.set(&json!({"repository": server.url("")}));
+        network(&bench, &json!({"rate": 2 << 20}));
+        (bench, server)
+    };
+    let at_a_terminal = |words: &[&str]| {
+        let (bench, _server) = bench();
+        let command = bench.command(words);
+        let line: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).collect();
+        let line = line.join(std::ffi::OsStr::new(" "));
+        let out = Command::new("script").arg("-qec").arg(line).arg("/dev/null").stdin(Stdio::null()).output().unwrap();
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let seen = at_a_terminal(&["download"]);
+    assert!(seen.contains("\rimage.bin: ") && seen.contains(" % of 1048576 bytes"), "{seen:?}");
+    let seen = at_a_terminal(&["-q", "download"]);
+    assert!(!seen.contains('%'), "{seen:?}");
+    let (bench, _server) = bench();
+    let (code, _, err) = run(&bench, &[], &["download"]);
+    assert!(code == 0 && !err.contains('%'), "{err}");
 }
