@@ -71,6 +71,7 @@
 //!
 //! - `http` (default): HTTP and HTTPS through ureq and rustls.
 //! - `cli`: the program `tidegate-device`.
+//! - `gate`: a device key, by which a device signs receipts of what became of releases.
 //!
 //! [The Update Framework]: https://theupdateframework.github.io/specification/v1.0.34/
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
@@ -89,6 +90,8 @@ pub mod file;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod install;
+#[cfg(feature = "gate")]
+pub mod key;
 pub mod machine;
 pub mod model;
 pub mod policy;
