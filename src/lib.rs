@@ -21,6 +21,7 @@ mod markup;
 pub mod metadata;
 pub mod protect;
 pub mod publish;
+pub mod receipts;
 pub mod refresh;
 pub mod release;
 pub mod rollout;

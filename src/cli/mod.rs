@@ -20,6 +20,7 @@ mod passphrase;
 mod prune;
 mod publish;
 mod pull;
+mod receipts;
 mod refresh;
 mod release;
 mod rollout;
@@ -83,6 +84,7 @@ enum Command {
     Ceremony(ceremony::Args),
     Release(Box<release::Args>),
     Rollout(rollout::Args),
+    Receipts(receipts::Args),
     Status(status::Args),
     Explain(explain::Args),
     Publish(publish::Args),
@@ -141,6 +143,7 @@ fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()
         Command::Ceremony(args) => ceremony::run(args, context),
         Command::Release(args) => release::run(args, context),
         Command::Rollout(args) => rollout::run(args, context),
+        Command::Receipts(args) => receipts::run(args, context),
         Command::Status(args) => status::run(args, context),
         Command::Explain(args) => explain::run(args, context),
         Command::Refresh(args) => refresh::run(args, context),

@@ -28,6 +28,20 @@ pub(super) fn table(ui: &Ui, headings: &[&str], rows: &[Vec<String>]) -> Result<
     Ok(())
 }
 
+/// Of very many rows only the first and the last.
+pub(super) fn folded(rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
+    const MOST: usize = 40;
+    if rows.len() <= MOST {
+        return rows;
+    }
+    let left_out = rows.len() - MOST;
+    let mut kept = rows;
+    let rest = kept.split_off(MOST / 2);
+    kept.push(vec![format!("({left_out} more; --json has them all)")]);
+    kept.extend(rest.into_iter().skip(left_out));
+    kept
+}
+
 /// Where a finding's words begin.
 const DETAIL: usize = 18;
 

@@ -135,19 +135,24 @@ impl Ui {
 
     /// A bar over `length` bytes, shown on a terminal when the work takes long.
     pub fn progress_bytes(&self, length: u64, what: &str) -> Progress {
-        self.progress(length, what, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left")
+        self.progress(Some(length), what, "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta} left")
     }
 
     /// A bar over `length` items, shown on a terminal when the work takes long.
     pub fn progress_items(&self, length: u64, what: &str) -> Progress {
-        self.progress(length, what, "{msg} {wide_bar} {pos}/{len}")
+        self.progress(Some(length), what, "{msg} {wide_bar} {pos}/{len}")
     }
 
-    fn progress(&self, length: u64, what: &str, template: &str) -> Progress {
+    /// A count of items, of which nobody knows how many there are.
+    pub fn progress_count(&self, what: &str) -> Progress {
+        self.progress(None, what, "{spinner} {pos} {msg}, {per_sec}")
+    }
+
+    fn progress(&self, length: Option<u64>, what: &str, template: &str) -> Progress {
         if self.quiet || self.json || !io::stderr().is_terminal() {
             return Progress { bar: ProgressBar::hidden(), shown: true, started: std::time::Instant::now() };
         }
-        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::hidden());
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::hidden());
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

@@ -39,6 +39,21 @@ pub struct Settings {
     /// How objects are published.
     #[serde(default)]
     pub publish: PublishSettings,
+    /// Where devices' receipts are.
+    #[serde(default)]
+    pub receipts: ReceiptSettings,
+}
+
+/// Where devices' receipts are, and the keys that they are verified by. `file:FOLDER` counts from the workspace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReceiptSettings {
+    /// Where receipts are kept.
+    #[serde(default)]
+    pub places: Vec<String>,
+    /// Where devices' keys are enrolled.
+    #[serde(default)]
+    pub enrolments: Option<String>,
 }
 
 /// How objects are published.

@@ -13,6 +13,7 @@ mod buffers;
 mod execute;
 mod fault;
 mod headers;
+mod listing;
 mod notice;
 mod place;
 mod plan;

@@ -330,13 +330,7 @@ impl Health {
 
     /// Holds the report against policy: each cohort, and all of them together.
     pub fn judge(&self, policy: &HealthPolicy) -> Verdict {
-        let all = self.cohorts.values().fold(Counts::default(), |all, counts| all.plus(*counts));
-        let cohorts = self.cohorts.iter().map(|(name, counts)| (Some(name), counts));
-        let mut findings: Vec<Finding> =
-            cohorts.chain([(None, &all)]).flat_map(|(cohort, counts)| exceeded(cohort, counts, policy)).collect();
-        findings.sort_by_key(|finding| std::cmp::Reverse(finding.action));
-        let action = findings.first().map_or(Action::Renew, |finding| finding.action);
-        Verdict { action, findings, all }
+        judge(&self.cohorts, policy)
     }
 
     /// What the ledger keeps of the report; the report itself lies beside the release's record.
@@ -357,6 +351,17 @@ impl Health {
         }
         evidence.into()
     }
+}
+
+/// Holds counts against policy: each cohort's, and those of all of them together.
+pub fn judge(cohorts: &BTreeMap<Name, Counts>, policy: &HealthPolicy) -> Verdict {
+    let all = cohorts.values().fold(Counts::default(), |all, counts| all.plus(*counts));
+    let each = cohorts.iter().map(|(name, counts)| (Some(name), counts));
+    let mut findings: Vec<Finding> =
+        each.chain([(None, &all)]).flat_map(|(cohort, counts)| exceeded(cohort, counts, policy)).collect();
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.action));
+    let action = findings.first().map_or(Action::Renew, |finding| finding.action);
+    Verdict { action, findings, all }
 }
 
 fn exceeded(cohort: Option<&Name>, counts: &Counts, policy: &HealthPolicy) -> Vec<Finding> {

@@ -23,5 +23,6 @@ pub use course::{Course, CourseStep, Taken};
 pub use explain::{Answer, Explainer, FleetAnswer, Group, Reached, Reason, explain};
 pub use forecast::{Forecast, MAX_HOURS, MadeUp, Outcome as ForecastOutcome, Outlook};
 pub use ramp::{Planned, RampRequest, plan};
+pub(crate) use standing::digest as target_digest;
 pub use standing::{CohortStanding, assignments, manifest_in_force, map_in_force, standing};
 pub use steps::{Desk, Outcome};

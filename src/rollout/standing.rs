@@ -106,7 +106,7 @@ fn listed(dir: &Path, repository: &Repository, role: &str, path: &str) -> Result
 }
 
 /// The SHA-256 of a target, which everything that this program writes has.
-pub(super) fn digest(file: &TargetFile) -> Result<Digest> {
+pub(crate) fn digest(file: &TargetFile) -> Result<Digest> {
     let bytes = file.hashes.sha256_digest().ok_or_else(|| Error::input("a target without sha256"))?;
     to_hex(bytes).parse().map_err(|e| Error::bug("a digest").with_source(e))
 }

@@ -15,6 +15,7 @@ mod keys;
 mod protected;
 mod publish;
 mod publishers;
+mod receipts;
 mod releases;
 mod rollouts;
 mod s3;

@@ -12,14 +12,14 @@ use crate::config::Config;
 use crate::enrol::{Enrolment, Enrolments};
 use crate::error::{Error, Result, read};
 use crate::evidence::tpm::AttestationKey;
-use crate::identity::certificate::key_of;
+use crate::identity::certificate::{Certified, key_of};
 use crate::place::Place;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
     /// The device's id.
     device: DeviceId,
-    /// The public part of a device key, PEM: Ed25519 or P-256. Added to those that it has.
+    /// The public part of a device key, PEM: Ed25519 or P-256; or the device's certificate with such a key. Added to those that it has.
     #[arg(long, value_name = "PEM")]
     key: Vec<PathBuf>,
     /// The public part of its TPM's attestation key, PEM (`tpm2_readpublic --format=pem`): P-256 or RSA.
@@ -43,7 +43,7 @@ pub(super) async fn run(path: &Path, arguments: &Arguments, json: bool) -> Resul
     let is_new = known.is_none();
     let mut enrolment = known.map_or_else(|| Enrolment::of(arguments.device.clone()), |known| known.as_ref().clone());
     for file in &arguments.key {
-        let key = public_key(file)?;
+        let key = public_key(file, &arguments.device)?;
         if !enrolment.keys.contains(&key) {
             enrolment.keys.push(key);
         }
@@ -79,16 +79,29 @@ fn text(path: &Path) -> Result<String> {
     String::from_utf8(read(path, 16 * 1024)?).map_err(|_| Error::new(format!("{} is not text", path.display())))
 }
 
-fn public_key(path: &Path) -> Result<serde_json::Value> {
+fn public_key(path: &Path, device: &DeviceId) -> Result<serde_json::Value> {
     let text = text(path)?;
     let wrong = || {
         Error::new(format!("{} is no public key that devices sign with", path.display()))
-            .remedy("give SubjectPublicKeyInfo in PEM (BEGIN PUBLIC KEY) of an Ed25519 or P-256 key, e.g. by `openssl pkey -pubout`")
+            .remedy("give SubjectPublicKeyInfo in PEM (BEGIN PUBLIC KEY) of an Ed25519 or P-256 key, e.g. by `openssl pkey -pubout`, or a certificate with such a key")
     };
     let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| wrong())?;
-    if pem.label != "PUBLIC KEY" {
-        return Err(wrong());
-    }
-    let (_, spki) = SubjectPublicKeyInfo::from_der(&pem.contents).map_err(|_| wrong())?;
-    key_of(&spki).map(|key| key.to_value()).ok_or_else(wrong)
+    let key = match pem.label.as_str() {
+        "PUBLIC KEY" => {
+            let (_, spki) = SubjectPublicKeyInfo::from_der(&pem.contents).map_err(|_| wrong())?;
+            key_of(&spki)
+        }
+        // That the authority issued it is not asked: whoever enrols a device vouches for its key.
+        "CERTIFICATE" => {
+            let certified = Certified::read(&pem.contents)
+                .map_err(|why| Error::new(format!("{}: the certificate is no device's: {why}", path.display())))?;
+            if certified.device != *device {
+                return Err(Error::new(format!("{} is the certificate of {}", path.display(), certified.device))
+                    .remedy("enrol each device with its own certificate"));
+            }
+            certified.key
+        }
+        _ => return Err(wrong()),
+    };
+    key.map(|key| key.to_value()).ok_or_else(wrong)
 }

@@ -7,5 +7,6 @@ mod hostile;
 mod instances;
 mod redirect;
 mod service;
+mod stored;
 mod support;
 mod tpm;

@@ -172,7 +172,7 @@ fn steps(steps: &[CourseStep]) -> Vec<Vec<String>> {
         };
         vec![time::format(step.at), what(step.what).into(), step.cohort.to_string(), how, time::format(step.whole)]
     };
-    folded(steps.iter().map(row).collect())
+    show::folded(steps.iter().map(row).collect())
 }
 
 fn what(taken: Taken) -> &'static str {
@@ -189,7 +189,7 @@ fn cohorts(simulation: &Simulation) -> Vec<Vec<String>> {
         [tally.devices, tally.offered_in_all(), tally.later, tally.have_it, tally.never_in_all()]
     };
     let mut rows: Vec<_> = simulation.cohorts.iter().map(|tally| row(tally.cohort.to_string(), of(tally))).collect();
-    rows = folded(rows);
+    rows = show::folded(rows);
     let mut all = [0; 5];
     for tally in &simulation.cohorts {
         for (sum, count) in all.iter_mut().zip(of(tally)) {
@@ -198,20 +198,6 @@ fn cohorts(simulation: &Simulation) -> Vec<Vec<String>> {
     }
     rows.push(row("all".into(), all));
     rows
-}
-
-/// Of very many rows only the first and the last.
-fn folded(rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
-    const MOST: usize = 40;
-    if rows.len() <= MOST {
-        return rows;
-    }
-    let left_out = rows.len() - MOST;
-    let mut kept = rows;
-    let rest = kept.split_off(MOST / 2);
-    kept.push(vec![format!("({left_out} more; --json has them all)")]);
-    kept.extend(rest.into_iter().skip(left_out));
-    kept
 }
 
 /// The hours in which anything happens.

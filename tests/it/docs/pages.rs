@@ -55,9 +55,12 @@ const PAGES: &[(&str, &[&str], Run)] = &[
     (
         "docs/rollout.md",
         &["sh"],
-        // 1.1.0 everywhere, 1.2.0 on its way, a fleet, and a report on its health, from a file and from a program.
-        After(
-            "tidegate() { command tidegate --now 2026-03-01T12:00:00Z \"$@\"; }
+        // 1.1.0 everywhere, 1.2.0 on its way, a fleet, a report on its health, from a file and from a program, and devices' receipts.
+        After(concat!(
+            ". '",
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/interop/receipt.sh'
+             tidegate() { command tidegate --now 2026-03-01T12:00:00Z \"$@\"; }
              released() {
                tidegate -q release new \"$@\"; tidegate -q release add $1 image --hardware board-a; tidegate -q release manifest $1
                tidegate -q release sign $1 --key release-1 --key release-2; tidegate -q release validate $1
@@ -69,8 +72,9 @@ const PAGES: &[(&str, &[&str], Run)] = &[
              cohort='{\"installed\": 480, \"confirmed\": 470, \"failed\": 3, \"rolled_back\": 2}'
              echo '{\"schema\": 1, \"at\": \"2026-03-01T12:00:00Z\", \"releases\": [{\"release\": \"stable/os/1.2.0\", \"sequence\": 2,' \
                \"\\\"cohorts\\\": {\\\"validation\\\": $cohort, \\\"canary\\\": $cohort}}]}\" > health.json
-             printf '#!/bin/sh\\ncat health.json\\n' > health; chmod +x health",
-        ),
+             printf '#!/bin/sh\\ncat health.json\\n' > health; chmod +x health
+             enrol device-0001; says device-0001 confirmed 'all lights' 1.2.0 2 2026-03-01T12:00:00Z",
+        )),
     ),
 ];
 

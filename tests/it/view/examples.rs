@@ -84,6 +84,16 @@ const SCENES: &[(&str, &str)] = &[
         "started; printf '{\"schema\": 1, \"at\": \"%s\", \"releases\": [{\"release\": \"stable/os/1.2.0\", \"sequence\": 1, \"cohorts\": {\"validation\": {\"installed\": 9, \"confirmed\": 9, \"failed\": 0, \"rolled_back\": 0}, \"canary\": {\"installed\": 480, \"confirmed\": 470, \"failed\": 3, \"rolled_back\": 2}}}]}' $NOW > health.json; printf '#!/bin/sh\ncat health.json\n' > health; chmod +x health",
     ),
     (
+        "tidegate receipts",
+        concat!(
+            "started; . '",
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/interop/receipt.sh'; enrol device-1; enrol device-2; enrol device-3; rm enrolments/device-3.json; \
+             says device-1 installed 'on its way' 1.2.0 1 $NOW; says device-1 confirmed 'all lights' 1.2.0 1 $NOW; \
+             says device-2 rolled-back 'no light' 1.2.0 1 $NOW; says device-3 failed 'never enrolled' 1.2.0 1 $NOW",
+        ),
+    ),
+    (
         "tidegate explain --fleet",
         "published; printf 'id,hardware,version,sequence\\nd-1,board-a,1.1.0,0\\nd-2,board-b,1.1.0,0\\n' > fleet.csv",
     ),
@@ -124,7 +134,7 @@ const OUTSIDE: [&str; 9] = [
 ];
 
 /// How many examples these leave out.
-const LEFT_OUT: usize = 13;
+const LEFT_OUT: usize = 14;
 
 /// All examples by the command they are of.
 fn examples() -> BTreeMap<String, Vec<String>> {

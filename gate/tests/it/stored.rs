@@ -1,0 +1,76 @@
+//! What is stored is what the publisher reads: `client/tests/vectors/receipts.json`, which `tests/it/receipts/vectors.rs` counts.
+
+use std::path::{Path, PathBuf};
+
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+
+use crate::support::device::Device;
+use crate::support::{COHORTS, House, client};
+
+/// All files below a folder, by their paths from there.
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut left: Vec<PathBuf> = vec![folder.to_owned()];
+    while let Some(next) = left.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                let name = path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+                found.push((name, std::fs::read(path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn enrolments_and_receipts_are_stored_as_the_publisher_reads_them() {
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/tests/vectors/receipts.json");
+    let vectors: Value = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
+    let house = House::new();
+    house.settle("optional", COHORTS);
+    let posted = vectors["posted"].as_object().unwrap();
+    let devices: Vec<Device> = posted.keys().map(|id| Device::enrolled(&house, id)).collect();
+    let gate = house.serve();
+    for device in &devices {
+        let receipts = &posted[&device.id];
+        let answer = device.post(&gate, "/v1/receipts", &json!({"receipts": receipts}));
+        let stored = receipts.as_array().unwrap().len();
+        assert_eq!((answer.status, answer.json()), (200, json!({"stored": stored, "known": 0})));
+    }
+    let expected = |place: &str| -> Vec<(String, Vec<u8>)> {
+        let objects = vectors[place].as_object().unwrap().iter();
+        objects.map(|(name, text)| (name.clone(), text.as_str().unwrap().as_bytes().to_vec())).collect()
+    };
+    assert_eq!(files(&house.path("receipts")), expected("receipts"));
+    // Of these the order of fields is nobody's concern.
+    let read = |files: Vec<(String, Vec<u8>)>| -> Vec<(String, Value)> {
+        files.into_iter().map(|(name, bytes)| (name, serde_json::from_slice(&bytes).unwrap())).collect()
+    };
+    assert_eq!(read(files(&house.path("enrolments"))), read(expected("enrolments")));
+}
+
+#[test]
+fn the_key_of_a_certificate_is_enrolled_by_the_certificate() {
+    let house = House::new();
+    house.settle("required", COHORTS);
+    let key = KeyPair::generate().unwrap();
+    let certificate = client("x", &["tidegate:device:device-1"]).signed_by(&key, &house.ca).unwrap();
+    house.write("device.pem", &certificate.pem());
+    house.write("device.pub", &key.public_key_pem().replace("\r\n", "\n"));
+    let enrol = |device: &str, file: &str| house.run(&["enrol", device, "--key", house.path(file).to_str().unwrap()]);
+    assert!(enrol("device-1", "device.pem").status.success());
+    let kept = files(&house.path("enrolments"));
+    // The same key as from a file of its own: it is there once.
+    assert!(enrol("device-1", "device.pub").status.success());
+    assert_eq!(files(&house.path("enrolments")), kept);
+    let other = enrol("device-2", "device.pem");
+    let said = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(!other.status.success() && said.contains("is the certificate of device-1"), "{said}");
+    house.write("key.pem", &key.serialize_pem());
+    assert!(String::from_utf8_lossy(&enrol("device-1", "key.pem").stderr).contains("is no public key"));
+}

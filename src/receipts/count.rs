@@ -1,0 +1,331 @@
+//! Counting what devices say: an entry for each device and release, whatever they send.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use tidegate_client::model::receipt::{Outcome, Receipt};
+
+use super::releases::{About, Releases};
+
+/// By how much a device's clock may be ahead.
+const AHEAD: TimeDelta = TimeDelta::minutes(5);
+
+/// Why a receipt counts for nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// Its name is none that a receipt can have.
+    Name,
+    /// It is longer than any receipt.
+    Length,
+    /// It is no receipt.
+    Form,
+    /// It is kept under another name than its own: a copy, or one that was changed.
+    Misnamed,
+    /// No enrolment has the key that it names.
+    UnknownKey,
+    /// Several devices are enrolled with that key.
+    SharedKey,
+    /// The device is disabled.
+    Disabled,
+    /// It names another device than the one that the key is enrolled for.
+    OtherDevice,
+    /// It is not signed by the key that it names.
+    Signature,
+    /// The workspace has no such release, or has not registered it.
+    Release,
+    /// The release has another manifest or another sequence.
+    Manifest,
+    /// The channel never had such a cohort.
+    Cohort,
+    /// The release is not for that hardware.
+    Hardware,
+    /// It is from the future.
+    Future,
+}
+
+impl Why {
+    /// The reason's id, which stays.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Length => "length",
+            Self::Form => "form",
+            Self::Misnamed => "misnamed",
+            Self::UnknownKey => "unknown-key",
+            Self::SharedKey => "shared-key",
+            Self::Disabled => "disabled",
+            Self::OtherDevice => "other-device",
+            Self::Signature => "signature",
+            Self::Release => "release",
+            Self::Manifest => "manifest",
+            Self::Cohort => "cohort",
+            Self::Hardware => "hardware",
+            Self::Future => "future",
+        }
+    }
+
+    /// The same in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Name => "named as no receipt is",
+            Self::Length => "longer than any receipt",
+            Self::Form => "no receipt, or one of a form that is not known",
+            Self::Misnamed => "kept under another name than its own",
+            Self::UnknownKey => "by a key that is not enrolled",
+            Self::SharedKey => "by a key that several devices are enrolled with",
+            Self::Disabled => "by a device that is disabled",
+            Self::OtherDevice => "in the name of another device than the key is enrolled for",
+            Self::Signature => "not signed by the key that it names",
+            Self::Release => "about a release that is not known here",
+            Self::Manifest => "about another manifest than the release has",
+            Self::Cohort => "of a cohort that the channel never had",
+            Self::Hardware => "of hardware that the release is not for",
+            Self::Future => "from the future",
+        }
+    }
+}
+
+/// How many were refused for a reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) count: u64,
+    /// One of them: the first in the alphabet, so that the order of reading is of no matter.
+    pub(super) example: String,
+}
+
+/// Counts devices, by what they say of releases.
+#[derive(Debug)]
+pub struct Counter<'a> {
+    pub(super) releases: &'a Releases,
+    pub(super) now: DateTime<Utc>,
+    pub(super) words: HashMap<(u32, u32), Word>,
+    pub(super) refused: BTreeMap<Why, Count>,
+    pub(super) counted: u64,
+    pub(super) repeated: u64,
+    /// When the last of them was given, by the device's clock.
+    pub(super) newest: Option<DateTime<Utc>>,
+}
+
+/// What counts of all that a device said of a release.
+#[derive(Debug)]
+pub(super) struct Word {
+    pub(super) outcome: Outcome,
+    at: DateTime<Utc>,
+    pub(super) cohort: u32,
+    pub(super) hardware: u32,
+    /// Why it failed or went back.
+    pub(super) reason: Option<Box<str>>,
+    /// All outcomes that it ever told of: a bit for each.
+    said: u8,
+}
+
+impl Word {
+    /// Whether the device ever told of this outcome.
+    pub(super) fn said(&self, outcome: Outcome) -> bool {
+        self.said & bit(outcome) != 0
+    }
+
+    /// What decides between two things that a device said: how it ended before what came before that; the later; of one second the graver;
+    /// and then anything, so long as it is always the same.
+    fn rank(&self) -> (u8, DateTime<Utc>, Outcome, u32, u32, Option<&str>) {
+        let stage = match self.outcome {
+            Outcome::Offered => 0,
+            Outcome::Installed => 1,
+            Outcome::Confirmed | Outcome::Failed | Outcome::RolledBack => 2,
+        };
+        (stage, self.at, self.outcome, self.cohort, self.hardware, self.reason.as_deref())
+    }
+}
+
+fn bit(outcome: Outcome) -> u8 {
+    match outcome {
+        Outcome::Offered => 1,
+        Outcome::Installed => 2,
+        Outcome::Confirmed => 4,
+        Outcome::Failed => 8,
+        Outcome::RolledBack => 16,
+    }
+}
+
+impl<'a> Counter<'a> {
+    /// Counts as of `now`, for these releases.
+    pub fn new(releases: &'a Releases, now: DateTime<Utc>) -> Self {
+        Self { releases, now, words: HashMap::new(), refused: BTreeMap::new(), counted: 0, repeated: 0, newest: None }
+    }
+
+    /// Takes what [`read`](super::read()) found under a name.
+    pub fn take(&mut self, name: &str, found: Result<&(u32, Receipt), Why>) {
+        if let Err(why) = found.and_then(|(device, receipt)| self.count(*device, receipt)) {
+            let refused = self.refused.entry(why).or_default();
+            refused.count += 1;
+            if refused.example.is_empty() || name < refused.example.as_str() {
+                name.clone_into(&mut refused.example);
+            }
+        }
+    }
+
+    fn count(&mut self, device: u32, receipt: &Receipt) -> Result<(), Why> {
+        let About { release, cohort, hardware } = self.releases.about(receipt)?;
+        if receipt.at - self.now > AHEAD {
+            return Err(Why::Future);
+        }
+        let Receipt { outcome, at, reason, .. } = receipt;
+        let reason = reason.as_ref().filter(|_| matches!(outcome, Outcome::Failed | Outcome::RolledBack));
+        let reason = reason.map(|reason| reason.as_str().into());
+        let mut word = Word { outcome: *outcome, at: *at, cohort, hardware, reason, said: bit(*outcome) };
+        match self.words.entry((release, device)) {
+            std::collections::hash_map::Entry::Vacant(new) => {
+                new.insert(word);
+            }
+            std::collections::hash_map::Entry::Occupied(mut known) => {
+                let known = known.get_mut();
+                self.repeated += u64::from(known.said(*outcome));
+                known.said |= word.said;
+                if word.rank() > known.rank() {
+                    word.said = known.said;
+                    *known = word;
+                }
+            }
+        }
+        self.counted += 1;
+        self.newest = self.newest.max(Some(*at));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use tidegate_client::model::digest::Digest;
+    use tidegate_client::model::time;
+
+    use super::super::{Known, Tally};
+    use super::*;
+
+    fn releases() -> Releases {
+        let mut releases = Releases::default();
+        releases.add(Known {
+            id: crate::release::ReleaseId {
+                channel: "stable".parse().unwrap(),
+                product: "os".parse().unwrap(),
+                version: "1.2.0".parse().unwrap(),
+            },
+            sequence: 12,
+            manifest: Digest::of(b"manifest"),
+            hardware: BTreeSet::from(["board-a".parse().unwrap(), "board-b".parse().unwrap()]),
+            offered: BTreeSet::from(["canary".parse().unwrap(), "early".parse().unwrap()]),
+        });
+        releases
+    }
+
+    fn receipt(minute: u32, outcome: Outcome) -> Receipt {
+        Receipt {
+            device: "device-1".parse().unwrap(),
+            channel: "stable".parse().unwrap(),
+            cohort: "canary".parse().unwrap(),
+            product: "os".parse().unwrap(),
+            release: "1.2.0".parse().unwrap(),
+            sequence: 12,
+            manifest: Digest::of(b"manifest"),
+            hardware: "board-a".parse().unwrap(),
+            outcome,
+            reason: Some("no light".parse().unwrap()),
+            at: time::parse(&format!("2026-01-05T12:{minute:02}:00Z")).unwrap(),
+            from: "1.1.0".parse().unwrap(),
+        }
+    }
+
+    fn counted(said: &[(u32, Outcome)]) -> Tally {
+        let releases = releases();
+        let mut tallies = Vec::new();
+        // In any order the same.
+        for backwards in [false, true] {
+            let mut counter = Counter::new(&releases, time::parse("2026-01-05T13:00:00Z").unwrap());
+            let mut receipts: Vec<_> = said.iter().map(|(minute, outcome)| receipt(*minute, *outcome)).collect();
+            if backwards {
+                receipts.reverse();
+            }
+            for receipt in receipts {
+                counter.take("x", Ok(&(0, receipt)));
+            }
+            assert!(counter.refused.is_empty());
+            tallies.push(counter.report(Vec::new(), None, None).releases[0].all);
+        }
+        assert_eq!(tallies[0], tallies[1], "{said:?}");
+        tallies[0]
+    }
+
+    #[test]
+    fn a_device_counts_once_and_by_how_it_ended_last() {
+        use Outcome::{Confirmed, Failed, Installed, Offered, RolledBack};
+        let tally = |[installed, confirmed, failed, rolled_back, recovered]: [u64; 5]| Tally {
+            offered: 1,
+            installed,
+            confirmed,
+            failed,
+            rolled_back,
+            recovered,
+        };
+        for (said, expected) in [
+            (&[(1, Offered)][..], [0, 0, 0, 0, 0]),
+            (&[(1, Offered), (2, Installed)], [1, 0, 0, 0, 0]),
+            (&[(1, Offered), (2, Installed), (3, Confirmed)], [1, 1, 0, 0, 0]),
+            (&[(1, Offered), (2, Installed), (3, RolledBack)], [1, 0, 0, 1, 0]),
+            (&[(1, Offered), (2, Failed)], [0, 0, 1, 0, 0]),
+            // It tries again, and fails until it confirms.
+            (&[(2, Failed), (3, Offered), (4, Installed)], [0, 0, 1, 0, 0]),
+            (&[(2, RolledBack), (3, Offered), (4, Installed)], [1, 0, 0, 1, 0]),
+            (&[(2, Failed), (4, Installed), (5, Confirmed)], [1, 1, 0, 0, 1]),
+            (&[(2, RolledBack), (5, Confirmed)], [1, 1, 0, 0, 1]),
+            (&[(2, RolledBack), (3, Failed)], [0, 0, 1, 0, 0]),
+            // Confirmed too early.
+            (&[(2, Confirmed), (3, RolledBack)], [1, 0, 0, 1, 0]),
+            // Within one second the graver.
+            (&[(2, Installed), (2, Confirmed)], [1, 1, 0, 0, 0]),
+            (&[(2, Confirmed), (2, RolledBack)], [1, 0, 0, 1, 0]),
+            // A clock that went back does not make it undone.
+            (&[(9, Installed), (3, Confirmed)], [1, 1, 0, 0, 0]),
+            // However often it says so.
+            (&[(1, Failed), (2, Failed), (3, Failed), (3, Failed)], [0, 0, 1, 0, 0]),
+        ] {
+            assert_eq!(counted(said), tally(expected), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_so_counts_for_nothing() {
+        let releases = releases();
+        let mut counter = Counter::new(&releases, time::parse("2026-01-05T12:30:00Z").unwrap());
+        let edit = |edit: fn(&mut Receipt)| {
+            let mut receipt = receipt(1, Outcome::Failed);
+            edit(&mut receipt);
+            receipt
+        };
+        for (receipt, why) in [
+            (edit(|r| r.release = "1.3.0".parse().unwrap()), Why::Release),
+            (edit(|r| r.product = "app".parse().unwrap()), Why::Release),
+            (edit(|r| r.manifest = Digest::of(b"another")), Why::Manifest),
+            (edit(|r| r.sequence = 13), Why::Manifest),
+            (edit(|r| r.cohort = "nowhere".parse().unwrap()), Why::Cohort),
+            (edit(|r| r.hardware = "board-z".parse().unwrap()), Why::Hardware),
+            (edit(|r| r.at = time::parse("2026-01-05T12:35:01Z").unwrap()), Why::Future),
+        ] {
+            counter.take(why.id(), Ok(&(7, receipt)));
+            assert_eq!(counter.refused.get(&why).map(|refused| refused.example.as_str()), Some(why.id()));
+        }
+        assert_eq!((counter.counted, counter.words.len()), (0, 0));
+        counter.take("y", Err(Why::Signature));
+        counter.take("x", Err(Why::Signature));
+        counter.take("z", Err(Why::Signature));
+        assert_eq!(counter.refused[&Why::Signature], Count { count: 3, example: "x".into() });
+        // A clock that is a little ahead, and one that is far behind.
+        for at in ["2026-01-05T12:35:00Z", "1970-01-02T00:00:00Z"] {
+            let receipt = Receipt { at: time::parse(at).unwrap(), ..receipt(1, Outcome::Failed) };
+            counter.take("good", Ok(&(8, receipt)));
+        }
+        assert_eq!((counter.counted, counter.repeated, counter.words.len()), (2, 1, 1));
+    }
+}

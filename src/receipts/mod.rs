@@ -1,0 +1,35 @@
+//! Receipts: what devices say became of releases, read from where they are kept, verified, and counted by device.
+//!
+//! A receipt is a device's word, signed by the device's key ([`tidegate_client::model::receipt`]). Whoever can write to the place where they
+//! are kept can put anything there, so nothing is believed for lying there: each is held against its own name, the keys that are
+//! [enrolled](Enrolments), and the [releases](Releases) that the workspace knows. What is refused is counted too, by [reason](Why).
+//!
+//! Devices are counted, not receipts. All keys of an enrolment are one device, and of what a device said of a release one thing counts:
+//! the last that it said of how it ended (`confirmed`, `failed`, `rolled-back`), by its own clock; `installed` if it said nothing of that,
+//! and `offered` if it said nothing else. So a device that repeats itself counts once, one that fails and tries again fails until it confirms, and
+//! the order in which receipts are read is of no matter.
+//!
+//! In memory are an entry for each enrolled key and one for each device and release, never the receipts.
+
+mod count;
+mod enrolments;
+mod read;
+mod releases;
+mod report;
+
+pub use count::{Counter, Why};
+pub use enrolments::{Enrolled, Enrolments};
+pub use read::{check, read};
+pub use releases::{Known, Releases, Scope};
+pub use report::{Group, Reason, Refused, ReleaseReport, Report, Tally};
+
+use crate::error::Error;
+
+/// A store's error, for who only reads.
+fn reading(error: Error) -> Error {
+    match error.remedy_text() {
+        // What a publisher is told.
+        Some(text) if text.starts_with("publish again") => error.remedy("nothing was counted: run the command again"),
+        _ => error,
+    }
+}
