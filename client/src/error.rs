@@ -163,6 +163,8 @@ impl Error {
             | Self::Install(_)
             | Self::Restart(_)
             | Self::Misplaced(_) => Fault::Device,
+            #[cfg(feature = "gate")]
+            Self::Fetch(FetchError::Evidence { .. }) => Fault::Device,
             Self::Fetch(e) if e.is_temporary() => Fault::Network,
             Self::Fetch(_)
             | Self::Metadata(_)
@@ -181,6 +183,14 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Fetch(FetchError::Unreachable { .. }) => "check the URL and the network; nothing was changed",
+            #[cfg(feature = "gate")]
+            Self::Fetch(FetchError::Denied { .. }) => {
+                "this device keeps what it has; whoever runs the gate can tell from its audit what it lacks"
+            }
+            #[cfg(feature = "gate")]
+            Self::Fetch(FetchError::Evidence { .. }) => {
+                "check the attestor in this device's settings; nothing was changed"
+            }
             Self::Fetch(e) if e.is_temporary() => "try again later; a download goes on where it stopped",
             Self::Metadata(e) if e.is_expired() => {
                 "check this device's clock; if it is right, the publisher must renew the role"

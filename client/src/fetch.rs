@@ -29,17 +29,50 @@ pub struct Request<'a> {
     pub offset: u64,
     /// The tag of the copy that is here already: the reply may be [`Reply::Unchanged`].
     pub etag: Option<&'a str>,
+    /// What opens the file, if not everyone may have it. Only what speaks HTTP looks at it.
+    #[cfg(feature = "gate")]
+    pub pass: Option<&'a dyn Pass>,
+}
+
+/// Shows a server with each request whose it is and what it may have: what a [gate](crate::gate) lets a device in with.
+#[cfg(feature = "gate")]
+pub trait Pass: std::fmt::Debug {
+    /// The headers of a `GET` for this URL. They go to its server, and not to where that redirects to.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none.
+    fn headers(&self, url: &str) -> Result<Vec<(&'static str, String)>, String>;
 }
 
 impl<'a> Request<'a> {
     /// Asks for a metadata file of at most `limit` bytes.
     pub fn metadata(url: &'a str, limit: u64) -> Self {
-        Self { url, kind: Kind::Metadata, limit, offset: 0, etag: None }
+        Self::new(url, Kind::Metadata, limit)
     }
 
     /// Asks for a target file of `length` bytes.
     pub fn target(url: &'a str, length: u64) -> Self {
-        Self { url, kind: Kind::Target, limit: length, offset: 0, etag: None }
+        Self::new(url, Kind::Target, length)
+    }
+
+    fn new(url: &'a str, kind: Kind, limit: u64) -> Self {
+        Self {
+            url,
+            kind,
+            limit,
+            offset: 0,
+            etag: None,
+            #[cfg(feature = "gate")]
+            pass: None,
+        }
+    }
+
+    /// The same, opened by this.
+    #[cfg(feature = "gate")]
+    #[must_use]
+    pub fn opened_by(self, pass: &'a dyn Pass) -> Self {
+        Self { pass: Some(pass), ..self }
     }
 
     /// The same, unless the file still has this tag.
@@ -189,6 +222,26 @@ pub enum FetchError {
         /// The HTTP status.
         status: u16,
     },
+    /// The gate of a protected cohort does not let this device in, or not to this.
+    #[cfg(feature = "gate")]
+    #[error("{url}: {refusal}")]
+    Denied {
+        /// The URL asked for.
+        url: String,
+        /// The HTTP status: 401 if the gate does not know who asks, 403 if its rules do not let the device in.
+        status: u16,
+        /// Why, and what is missing.
+        refusal: crate::gate::Refusal,
+    },
+    /// This device could not make the evidence that a gate asks for.
+    #[cfg(feature = "gate")]
+    #[error("{url}: no evidence for this gate: {reason}")]
+    Evidence {
+        /// The gate.
+        url: String,
+        /// What failed.
+        reason: String,
+    },
     /// The file is longer than it may be: an endless data attack (TUF 1.5.2), or a wrong file.
     #[error("{url}: longer than {limit} bytes")]
     TooLong {
@@ -286,7 +339,7 @@ impl<T: Fetch + ?Sized> Fetch for Box<T> {
 pub struct AnyFetch {
     file: FileFetch,
     #[cfg(feature = "http")]
-    http: std::cell::OnceCell<crate::http::HttpFetch>,
+    http: std::cell::OnceCell<Arc<crate::http::HttpFetch>>,
 }
 
 impl AnyFetch {
@@ -297,8 +350,8 @@ impl AnyFetch {
 
     /// The same, with this one for HTTP.
     #[cfg(feature = "http")]
-    pub fn with_http(http: crate::http::HttpFetch) -> Self {
-        Self { file: FileFetch::new(), http: http.into() }
+    pub fn with_http(http: impl Into<Arc<crate::http::HttpFetch>>) -> Self {
+        Self { file: FileFetch::new(), http: http.into().into() }
     }
 }
 
@@ -307,7 +360,7 @@ impl Fetch for AnyFetch {
         match request.url.split_once(':').map(|(scheme, _)| scheme.to_ascii_lowercase()).as_deref() {
             Some("file") => self.file.fetch(request),
             #[cfg(feature = "http")]
-            Some("http" | "https") => self.http.get_or_init(crate::http::HttpFetch::new).fetch(request),
+            Some("http" | "https") => self.http.get_or_init(Arc::default).fetch(request),
             #[cfg(not(feature = "http"))]
             Some("http" | "https") => Err(FetchError::BadUrl {
                 url: request.url.to_owned(),

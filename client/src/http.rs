@@ -1,10 +1,15 @@
 //! HTTP and HTTPS, through ureq and rustls.
 //!
 //! The server is not trusted. What it sends is bounded in length (after decompression), in time (connecting, answering) and
-//! in slowness (a floor on throughput); redirects stay on the same scheme, host and port. Connections are kept alive.
+//! in slowness (a floor on throughput); redirects stay on the same scheme, host and port,
+//! but for those of a gate (feature `gate`), which lead to where an object is kept. Connections are kept alive.
 
 mod authorization;
+#[cfg(feature = "gate")]
+mod gate;
 mod pace;
+#[cfg(feature = "gate")]
+mod send;
 mod tls;
 
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -19,6 +24,8 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, Rustls
 use ureq::{Agent, Timeout};
 
 pub use authorization::{Authorization, AuthorizationError, Source};
+#[cfg(feature = "gate")]
+pub use send::Answered;
 pub use tls::{Authorities, Identity, TlsError};
 
 use crate::clock::{Monotonic, SystemClock};
@@ -104,6 +111,9 @@ pub struct HttpFetch {
     plain: Agent,
     /// Made when it is needed: reading a system's authorities takes longer than everything else.
     secure: OnceLock<Result<Agent, TlsError>>,
+    /// The same without the device's certificate, for where a gate redirects to.
+    #[cfg(feature = "gate")]
+    nameless: OnceLock<Result<Agent, TlsError>>,
     proxy: Option<ureq::Proxy>,
     options: HttpOptions,
     patience: Patience,
@@ -125,33 +135,67 @@ impl HttpFetch {
             Proxy::Url(url) => Some(url.0.clone()),
         };
         let plain = agent(&options, proxy.clone(), &patience, tls::none());
-        Self { plain, secure: OnceLock::new(), proxy, options, patience, clock }
+        Self {
+            plain,
+            secure: OnceLock::new(),
+            #[cfg(feature = "gate")]
+            nameless: OnceLock::new(),
+            proxy,
+            options,
+            patience,
+            clock,
+        }
     }
 
     /// What asks for this URL.
     fn agent(&self, url: &str) -> Result<&Agent, FetchError> {
+        self.agent_from(&self.secure, url, self.options.identity.as_ref())
+    }
+
+    /// What asks for this URL by TLS, as this device or as nobody, made when it is needed; or else what asks without TLS.
+    fn agent_from<'a>(
+        &'a self,
+        secure: &'a OnceLock<Result<Agent, TlsError>>,
+        url: &str,
+        identity: Option<&Identity>,
+    ) -> Result<&'a Agent, FetchError> {
         let by_tls = |proxy: &ureq::Proxy| proxy.protocol() == ureq::ProxyProtocol::Https;
         if !is_secure(url) && !self.proxy.as_ref().is_some_and(by_tls) {
             return Ok(&self.plain);
         }
         let make = || {
-            let tls = tls::config(&self.options.authorities, self.options.identity.as_ref())?;
+            let tls = tls::config(&self.options.authorities, identity)?;
             Ok(agent(&self.options, self.proxy.clone(), &self.patience, tls))
         };
-        let agent = self.secure.get_or_init(make).as_ref();
+        let agent = secure.get_or_init(make).as_ref();
         agent.map_err(|e| FetchError::Authorities { url: url.to_owned(), reason: e.to_string() })
     }
 
     /// One request and its answer, redirects not followed.
     fn ask(&self, url: &str, request: &Request<'_>) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
-        self.patience.renew(self.options.connect_timeout * 2 + self.options.response_timeout * 2);
+        #[cfg(feature = "gate")]
+        if let Some(pass) = request.pass {
+            return self.ask_gate(url, request, pass);
+        }
         let secret = match &self.options.authorization {
             Some(authorization) => {
                 authorization.value(url).map_err(|reason| FetchError::Secret { url: request.url.to_owned(), reason })?
             }
             None => None,
         };
-        let agent = self.agent(url)?;
+        let secret = secret.map(|secret| (header::AUTHORIZATION.as_str(), secret));
+        self.ask_by(self.agent(url)?, url, request, secret.as_slice())
+    }
+
+    /// One request, and its answer, with these headers.
+    fn ask_by(
+        &self,
+        agent: &Agent,
+        url: &str,
+        request: &Request<'_>,
+        headers: &[(&str, String)],
+    ) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
+        self.patience.renew(self.options.connect_timeout * 2 + self.options.response_timeout * 2);
         let encodings = if request.kind == Kind::Metadata { "gzip" } else { "identity" };
         let call = || {
             let mut builder = agent.get(url).header(header::ACCEPT_ENCODING, encodings);
@@ -161,8 +205,8 @@ impl HttpFetch {
             if let Some(etag) = request.etag {
                 builder = builder.header(header::IF_NONE_MATCH, etag);
             }
-            if let Some(secret) = &secret {
-                builder = builder.header(header::AUTHORIZATION, secret);
+            for (name, value) in headers {
+                builder = builder.header(*name, value);
             }
             builder.call()
         };
@@ -272,6 +316,10 @@ impl Fetch for HttpFetch {
                     }
                     return self.found(response, &request, request.offset);
                 }
+                #[cfg(feature = "gate")]
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if request.pass.is_some() => {
+                    return Err(self.denied(response, asked, url == asked));
+                }
                 // The secret may have been replaced since it was read.
                 StatusCode::UNAUTHORIZED if !renewed && self.options.authorization.is_some() => {
                     renewed = true;
@@ -295,12 +343,17 @@ impl Fetch for HttpFetch {
                 | StatusCode::TEMPORARY_REDIRECT
                 | StatusCode::PERMANENT_REDIRECT => {
                     let location = text(response.headers(), &header::LOCATION).unwrap_or_default();
-                    let refused = |rule| FetchError::Redirect { url: asked.to_owned(), to: location.to_owned(), rule };
                     redirects += 1;
-                    if redirects > self.options.redirects {
-                        return Err(refused("there were too many redirects before it"));
-                    }
-                    url = redirected(&url, location).map_err(refused)?;
+                    let next = if redirects > self.options.redirects {
+                        Err("there were too many redirects before it")
+                    } else {
+                        follow(&request, &url, location)
+                    };
+                    url = next.map_err(|rule| FetchError::Redirect {
+                        url: asked.to_owned(),
+                        to: nameable(&request, location).to_owned(),
+                        rule,
+                    })?;
                     self.drain(response.into_body(), asked);
                 }
                 _ => {
@@ -352,34 +405,80 @@ fn range_start(value: &str) -> Option<u64> {
     value.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
 
+/// Where a redirect leads, if it may be followed for this request.
+fn follow(request: &Request<'_>, from: &str, location: &str) -> Result<String, &'static str> {
+    #[cfg(feature = "gate")]
+    if request.pass.is_some() {
+        return gate::redirected(from, location);
+    }
+    let _ = request;
+    redirected(from, location)
+}
+
+/// Of where a redirect leads, what errors may name.
+fn nameable<'a>(request: &Request<'_>, location: &'a str) -> &'a str {
+    #[cfg(feature = "gate")]
+    if request.pass.is_some() {
+        return send::shown(location);
+    }
+    let _ = request;
+    location
+}
+
 /// Where a redirect leads, if it may be followed: to the same scheme, host and port.
 ///
 /// A mirror that could send devices elsewhere could make them reach into networks that it cannot reach itself.
 fn redirected(from: &str, location: &str) -> Result<String, &'static str> {
     const ELSEWHERE: &str = "only redirects to the same scheme, host and port are followed";
-    const MALFORMED: &str = "that is not a URL";
-    let base: Uri = from.parse().map_err(|_| MALFORMED)?;
-    let origin = origin(&base).ok_or(MALFORMED)?;
-    let location = location.split('#').next().unwrap_or_default();
-    let target = if location.is_empty() {
-        return Err(MALFORMED);
-    } else if location.starts_with("//") {
-        format!("{}:{location}", origin.0)
-    } else if location.starts_with('/') {
-        format!("{}://{}:{}{location}", origin.0, origin.1, origin.2)
-    } else if location.contains("://") {
-        location.to_owned()
-    } else {
-        let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
-        format!("{}://{}:{}{folder}/{location}", origin.0, origin.1, origin.2)
-    };
-    let uri: Uri = target.parse().map_err(|_| MALFORMED)?;
-    // Credentials in a URL are not part of its origin, and have no business there.
-    let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    if !has_user && self::origin(&uri) == Some(origin) { Ok(target) } else { Err(ELSEWHERE) }
+    let Redirect { from, to, url } = Redirect::read(from, location)?;
+    if from == to { Ok(url) } else { Err(ELSEWHERE) }
 }
 
-fn origin(uri: &Uri) -> Option<(String, String, u16)> {
+/// Scheme, host and port.
+type Origin = (String, String, u16);
+
+/// Whether it is this machine.
+fn is_here((_, host, _): &Origin) -> bool {
+    matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]")
+}
+
+/// A redirect between two servers, which may be one.
+struct Redirect {
+    from: Origin,
+    to: Origin,
+    /// Where it leads.
+    url: String,
+}
+
+impl Redirect {
+    fn read(from: &str, location: &str) -> Result<Self, &'static str> {
+        const MALFORMED: &str = "that is not a URL";
+        let base: Uri = from.parse().map_err(|_| MALFORMED)?;
+        let origin = origin(&base).ok_or(MALFORMED)?;
+        let location = location.split('#').next().unwrap_or_default();
+        let url = if location.is_empty() {
+            return Err(MALFORMED);
+        } else if location.starts_with("//") {
+            format!("{}:{location}", origin.0)
+        } else if location.starts_with('/') {
+            format!("{}://{}:{}{location}", origin.0, origin.1, origin.2)
+        } else if location.contains("://") {
+            location.to_owned()
+        } else {
+            let folder = base.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+            format!("{}://{}:{}{folder}/{location}", origin.0, origin.1, origin.2)
+        };
+        let uri: Uri = url.parse().map_err(|_| MALFORMED)?;
+        // Credentials in a URL are not part of its origin, and have no business there.
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("a redirect must not name a user");
+        }
+        let to = self::origin(&uri).ok_or("only redirects to http and https are followed")?;
+        Ok(Self { from: origin, to, url })
+    }
+}
+
+fn origin(uri: &Uri) -> Option<Origin> {
     let scheme = uri.scheme_str()?.to_ascii_lowercase();
     let port = uri.port_u16().or(match scheme.as_str() {
         "https" => Some(443),
@@ -425,4 +524,4 @@ impl Read for Gunzip {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -57,6 +57,7 @@
 //! | [`updater`] | the TUF client: up-to-date metadata, and targets found in it | by the traits above |
 //! | [`download`], [`install`] | from a target to a file, from a file to a slot | by the traits above |
 //! | [`device`] | all of it | by the traits above |
+//! | `gate` | showing a gate what the device is, for what is kept for devices like it | by the traits above |
 //!
 //! Each effect is a small trait with a stub beside it ([`fetch::MemoryFetch`], [`store::MemoryStore`], [`clock::StubClock`],
 //! [`install::StubInstaller`]; [`disk::Faults`] plans failures), so an integration can be tested without a network, a clock or
@@ -87,6 +88,8 @@ mod error;
 pub mod facts;
 pub mod fetch;
 pub mod file;
+#[cfg(feature = "gate")]
+pub mod gate;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod install;

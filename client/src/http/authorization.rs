@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ureq::http::Uri;
 
-use super::origin;
+use super::{Origin, is_here, origin};
 use crate::command::{Command, Ran};
 
 /// The longest value, in bytes.
@@ -17,7 +17,7 @@ const LENGTH: u64 = 8 * 1024;
 /// A header that is sent to one scheme, host and port.
 #[derive(Clone)]
 pub struct Authorization {
-    origin: (String, String, u16),
+    origin: Origin,
     source: Source,
     /// The value that was read last. Clones share it.
     value: Arc<Mutex<Option<String>>>,
@@ -52,9 +52,7 @@ impl Authorization {
     pub fn new(url: &str, source: Source) -> Result<Self, AuthorizationError> {
         let server = url.parse::<Uri>().ok().and_then(|uri| origin(&uri));
         let origin = server.ok_or_else(|| AuthorizationError::NoServer(url.to_owned()))?;
-        let (scheme, host, _) = &origin;
-        let is_here = matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]");
-        if scheme != "https" && !is_here {
+        if origin.0 != "https" && !is_here(&origin) {
             return Err(AuthorizationError::Plain(url.to_owned()));
         }
         Ok(Self { origin, source, value: Arc::default() })

@@ -10,16 +10,16 @@ use std::time::Instant;
 use super::*;
 
 /// Serves one scripted answer after another, and keeps the connection if the answer lets it.
-struct Server {
+pub(crate) struct Server {
     address: String,
     seen: Arc<Mutex<Vec<String>>>,
     connections: Arc<Mutex<usize>>,
 }
 
-type Answer = Box<dyn FnOnce(&mut TcpStream) -> io::Result<()> + Send>;
+pub(crate) type Answer = Box<dyn FnOnce(&mut TcpStream) -> io::Result<()> + Send>;
 
 impl Server {
-    fn new(answers: Vec<Answer>) -> Self {
+    pub(crate) fn new(answers: Vec<Answer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (seen, connections) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
@@ -30,7 +30,8 @@ impl Server {
                 let (mut stream, _) = listener.accept().unwrap();
                 *connections_there.lock().unwrap() += 1;
                 while let Some(head) = read_head(&mut stream) {
-                    seen_there.lock().unwrap().push(head);
+                    let body = read_body(&mut stream, &head);
+                    seen_there.lock().unwrap().push(head + &body);
                     let Some(answer) = answers.pop_front() else { return };
                     if answer(&mut stream).is_err() {
                         break;
@@ -41,11 +42,11 @@ impl Server {
         Self { address, seen, connections }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -62,8 +63,16 @@ fn read_head(stream: &mut TcpStream) -> Option<String> {
     Some(String::from_utf8(head).unwrap().to_lowercase())
 }
 
+/// What comes after a head that declares its length.
+fn read_body(stream: &mut TcpStream, head: &str) -> String {
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    String::from_utf8(body).unwrap()
+}
+
 /// An answer whose length is declared, so that the connection stays open.
-fn answer(status: &str, headers: &str, body: impl Into<Vec<u8>>) -> Answer {
+pub(crate) fn answer(status: &str, headers: &str, body: impl Into<Vec<u8>>) -> Answer {
     let (body, status, headers) = (body.into(), status.to_owned(), headers.to_owned());
     Box::new(move |stream| {
         write!(stream, "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len())?;
@@ -72,7 +81,7 @@ fn answer(status: &str, headers: &str, body: impl Into<Vec<u8>>) -> Answer {
 }
 
 /// An answer that is sent as it stands, and the end of the connection.
-fn raw(bytes: impl Into<Vec<u8>>) -> Answer {
+pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Answer {
     let bytes = bytes.into();
     Box::new(move |stream| {
         stream.write_all(&bytes)?;
@@ -86,7 +95,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-fn impatient() -> HttpFetch {
+pub(crate) fn impatient() -> HttpFetch {
     let options = HttpOptions {
         connect_timeout: Duration::from_secs(2),
         response_timeout: Duration::from_millis(400),
@@ -97,14 +106,14 @@ fn impatient() -> HttpFetch {
     HttpFetch::with_options(options, Arc::new(SystemClock::new()))
 }
 
-fn bytes(reply: Reply) -> Vec<u8> {
+pub(crate) fn bytes(reply: Reply) -> Vec<u8> {
     match reply {
         Reply::Found(body) => body.into_bytes().unwrap(),
         other => panic!("{other:?}"),
     }
 }
 
-fn fault(reply: Result<Reply, FetchError>) -> FetchError {
+pub(crate) fn fault(reply: Result<Reply, FetchError>) -> FetchError {
     match reply {
         Ok(Reply::Found(body)) => body.into_bytes().unwrap_err(),
         Ok(other) => panic!("{other:?}"),

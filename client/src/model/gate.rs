@@ -117,6 +117,47 @@ impl<'de> serde::Deserialize<'de> for GateUrl {
     }
 }
 
+/// A kind of evidence that a device can give of its state. The fact `attestation` holds its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Attestation {
+    /// A quote of its TPM 2.0.
+    Tpm2,
+    /// A verifier's attestation result (EAR).
+    Ear,
+}
+
+impl Attestation {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Tpm2, Self::Ear];
+
+    /// The name of the fact that says which of them a device gives. A device that gives none does not have this fact.
+    pub const FACT: &'static str = "attestation";
+
+    /// As facts and requests to gates write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tpm2 => "tpm2",
+            Self::Ear => "ear",
+        }
+    }
+}
+
+impl FromStr for Attestation {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
+        found.ok_or_else(|| format!("{} is no kind of evidence: use one of tpm2, ear", super::decode::quoted(name)))
+    }
+}
+
+impl fmt::Display for Attestation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 /// What a device signs with its key for each request to a gate, so that a token that was overheard is of no use.
 #[derive(Debug, Clone, Copy)]
 pub struct Proof<'a> {

@@ -1,0 +1,101 @@
+//! What makes evidence of the device's state.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64ct::{Base64UrlUnpadded, Encoding as _};
+
+use super::Evidence;
+use crate::command::CommandError;
+use crate::model::digest::Digest;
+use crate::model::gate::{Attestation, GateUrl, quote_data};
+use crate::model::name::DeviceId;
+
+/// Makes evidence of the device's state, for one challenge of a gate.
+pub trait Attestor {
+    /// The kind of evidence that it makes. `None` if it makes none.
+    fn kind(&self) -> Option<Attestation>;
+
+    /// Evidence for this challenge, within a time that the attestor bounds.
+    fn evidence(&self, challenge: &Challenge<'_>) -> Result<Evidence, AttestError>;
+}
+
+/// What evidence is to be bound to.
+#[derive(Debug, Clone, Copy)]
+pub struct Challenge<'a> {
+    /// The gate that asks.
+    pub gate: &'a GateUrl,
+    /// The device.
+    pub device: &'a DeviceId,
+    /// The gate's nonce.
+    pub nonce: &'a [u8],
+}
+
+impl Challenge<'_> {
+    /// The nonce as it came, in base64url: what an attestation result repeats as `eat_nonce`.
+    pub fn nonce_text(&self) -> String {
+        Base64UrlUnpadded::encode_string(self.nonce)
+    }
+
+    /// What a TPM's quote has as its qualifying data.
+    pub fn quote_data(&self) -> Digest {
+        quote_data(self.nonce, self.device)
+    }
+}
+
+/// Why there is no evidence.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttestError {
+    /// A program failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    /// A program gave something else than it should.
+    #[error("{program}: {why}")]
+    Answer {
+        /// The program.
+        program: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file could not be written or read.
+    #[error("{path}: cannot {action}: {source}")]
+    File {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// Gives the evidence that it was given, and notes the nonces that it was asked with. Clones are the same. For tests.
+#[derive(Debug, Clone)]
+pub struct StubAttestor {
+    evidence: Evidence,
+    nonces: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl StubAttestor {
+    /// One that always gives this.
+    pub fn new(evidence: Evidence) -> Self {
+        Self { evidence, nonces: Arc::default() }
+    }
+
+    /// The nonces since the last call.
+    pub fn take_nonces(&self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.nonces.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Attestor for StubAttestor {
+    fn kind(&self) -> Option<Attestation> {
+        self.evidence.kind()
+    }
+
+    fn evidence(&self, challenge: &Challenge<'_>) -> Result<Evidence, AttestError> {
+        self.nonces.lock().unwrap_or_else(PoisonError::into_inner).push(challenge.nonce.to_vec());
+        Ok(self.evidence.clone())
+    }
+}

@@ -1,0 +1,222 @@
+//! The real gate: challenges, grants, and what is sent along with requests.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use base64ct::{Base64UrlUnpadded, Encoding as _};
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use super::{Attestor, Challenge, Evidence, Gate, HEADER, Refusal, Signer, Visit};
+use crate::clock::{Monotonic, SystemClock};
+use crate::fetch::{FetchError, Pass};
+use crate::http::{Answered, HttpFetch};
+use crate::model::gate::{Attestation, GateUrl};
+use crate::model::time;
+use crate::tuf::fields::{Fault, Fields};
+use crate::tuf::json;
+
+/// How long a gate takes a nonce back for, from when it gave it: the protocol says so, and so it tells the gate's time.
+const NONCE: Duration = Duration::from_secs(120);
+/// A grant is not used any more when less than this is left of it, or less than a quarter.
+const MARGIN: Duration = Duration::from_secs(30);
+/// No grant counts for longer, whatever a gate says.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// The longest nonce and the longest token, in characters.
+const TEXT: usize = 4096;
+
+/// Asks gates over HTTP. Share it with an [`Arc`] with whatever else speaks to gates.
+///
+/// The device is known to a gate by the client certificate of the [`HttpFetch`] (mutual TLS), or by a device key that signs each request.
+/// Grants are kept in memory alone.
+pub struct GateClient {
+    http: Arc<HttpFetch>,
+    signer: Option<Signer>,
+    attestor: Option<Box<dyn Attestor + Send + Sync>>,
+    clock: Arc<dyn Monotonic>,
+    grant: Mutex<Option<Grant>>,
+}
+
+/// What a gate gave.
+struct Grant {
+    visit: Visit,
+    /// When it is not to be used any more.
+    until: Duration,
+    token: Arc<Token>,
+}
+
+impl GateClient {
+    /// A client that asks through this, which should be what the device fetches with, too. It gives no evidence yet.
+    pub fn new(http: impl Into<Arc<HttpFetch>>) -> Self {
+        let clock = Arc::new(SystemClock::new());
+        Self { http: http.into(), signer: None, attestor: None, clock, grant: Mutex::new(None) }
+    }
+
+    /// The same, known by a device key.
+    #[must_use]
+    pub fn signer(self, signer: Signer) -> Self {
+        Self { signer: Some(signer), ..self }
+    }
+
+    /// The same, with evidence by this.
+    #[must_use]
+    pub fn attestor(self, attestor: impl Attestor + Send + Sync + 'static) -> Self {
+        Self { attestor: Some(Box::new(attestor)), ..self }
+    }
+
+    /// The same, with the age of grants measured by this.
+    #[must_use]
+    pub fn clock(self, clock: Arc<dyn Monotonic>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Posts JSON to a path of a gate, such as `/v1/receipts`, as this device.
+    ///
+    /// # Errors
+    ///
+    /// If no answer came. An answer may be a refusal.
+    pub fn post(&self, gate: &GateUrl, path: &str, body: &[u8]) -> Result<Answered, FetchError> {
+        let url = format!("{gate}{path}");
+        let secret = |reason| FetchError::Secret { url: url.clone(), reason };
+        let proof =
+            self.signer.as_ref().map(|signer| signer.proof("POST", path, body, "")).transpose().map_err(secret)?;
+        let mut headers = vec![("Content-Type", "application/json")];
+        headers.extend(proof.as_deref().map(|proof| (HEADER, proof)));
+        self.http.send(&Method::POST, &url, &headers, body)
+    }
+
+    /// A new grant.
+    fn ask(&self, visit: &Visit) -> Result<Grant, FetchError> {
+        let Visit { gate, role, device } = visit;
+        let asked = self.clock.elapsed();
+        let challenge = self.tell(gate, "/v1/challenge", &json!({"device": device}), |fields| {
+            let nonce = fields.meant("nonce", |text| match Base64UrlUnpadded::decode_vec(text) {
+                Ok(nonce) if !nonce.is_empty() && text.len() <= TEXT => Ok(nonce),
+                _ => Err("it is no base64url"),
+            })?;
+            Ok((nonce, fields.meant("expires", time::parse)?))
+        });
+        let (nonce, challenged) = challenge?;
+        let evidence = match &self.attestor {
+            None => Evidence::None,
+            Some(attestor) => attestor
+                .evidence(&Challenge { gate, device, nonce: &nonce })
+                .map_err(|e| FetchError::Evidence { url: gate.to_string(), reason: e.to_string() })?,
+        };
+        let nonce = Base64UrlUnpadded::encode_string(&nonce);
+        let body = json!({"device": device, "nonce": nonce, "cohorts": [role], "evidence": evidence.to_value()});
+        let (token, expires) = self.tell(gate, "/v1/grant", &body, |fields| {
+            let token = fields.meant("token", |text| {
+                let is_good = (1..=TEXT).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic());
+                if is_good { Ok(text.to_owned()) } else { Err("it cannot be sent in a header") }
+            })?;
+            let opened = fields.list("cohorts", 64, crate::tuf::fields::parsed::<String>)?;
+            if !opened.contains(role) {
+                return Err(Fault::new("cohorts", format!("{role} is not among them")));
+            }
+            Ok((token, fields.meant("expires", time::parse)?))
+        })?;
+        // By the gate's own clock alone: this device's may be wrong.
+        let life = (expires - challenged).to_std().map_or_else(
+            |_| NONCE.saturating_sub((challenged - expires).to_std().unwrap_or(NONCE)),
+            |after| after.saturating_add(NONCE),
+        );
+        let life = life.min(LONGEST);
+        let until = asked.saturating_add(life.saturating_sub(MARGIN.min(life / 4)));
+        let token = Arc::new(Token { gate: gate.clone(), text: token, signer: self.signer.clone() });
+        Ok(Grant { visit: visit.clone(), until, token })
+    }
+
+    /// Posts, and reads the answer.
+    fn tell<T>(
+        &self,
+        gate: &GateUrl,
+        path: &str,
+        body: &Value,
+        read: impl FnOnce(&mut Fields<'_>) -> Result<T, Fault>,
+    ) -> Result<T, FetchError> {
+        let url = format!("{gate}{path}");
+        let Answered { status, body, .. } = self.post(gate, path, body.to_string().as_bytes())?;
+        match status {
+            200 => {}
+            401 | 403 => return Err(FetchError::Denied { url, status, refusal: Refusal::read(&body) }),
+            400 => {
+                let reason = format!("the gate does not understand this device: {}", Refusal::read(&body));
+                return Err(FetchError::Protocol { url, reason });
+            }
+            _ => return Err(FetchError::Status { url, status }),
+        }
+        let wrong = |why: String| FetchError::Protocol {
+            url: url.clone(),
+            reason: format!("that is no answer of a gate: {why}"),
+        };
+        let value = json::parse(&body).map_err(|e| wrong(e.to_string()))?;
+        let mut fields = Fields::of(&value, "").map_err(|fault| wrong(fault.to_string()))?;
+        read(&mut fields).map_err(|fault| wrong(fault.to_string()))
+    }
+}
+
+impl Gate for GateClient {
+    fn attestation(&self) -> Option<Attestation> {
+        self.attestor.as_ref().and_then(|attestor| attestor.kind())
+    }
+
+    fn enter(&self, visit: &Visit, afresh: bool) -> Result<Arc<dyn Pass + Send + Sync>, FetchError> {
+        let mut kept = self.grant.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.elapsed();
+        if let Some(grant) = kept.as_ref().filter(|grant| !afresh && grant.visit == *visit && now < grant.until) {
+            return Ok(grant.token.clone());
+        }
+        *kept = None;
+        let grant = match self.ask(visit) {
+            // The connection broke off between a request and its answer, and what was good once was sent twice.
+            Err(FetchError::Denied { refusal, .. }) if is_spent(&refusal) => self.ask(visit),
+            result => result,
+        }?;
+        Ok(kept.insert(grant).token.clone())
+    }
+}
+
+/// Whether a refusal is about a proof or a nonce that was used.
+fn is_spent(refusal: &Refusal) -> bool {
+    matches!(refusal.rule.as_str(), "G-ID-06" | "G-NON-03")
+}
+
+/// A token, and what makes it this device's.
+struct Token {
+    gate: GateUrl,
+    text: String,
+    signer: Option<Signer>,
+}
+
+impl Pass for Token {
+    fn headers(&self, url: &str) -> Result<Vec<(&'static str, String)>, String> {
+        let path = url.strip_prefix(self.gate.as_str()).filter(|path| path.starts_with('/'));
+        let path = path.ok_or_else(|| format!("it is for {} alone", self.gate))?;
+        let mut headers = vec![("Authorization", format!("Bearer {}", self.text))];
+        if let Some(signer) = &self.signer {
+            headers.push((HEADER, signer.proof("GET", path, b"", &self.text)?));
+        }
+        Ok(headers)
+    }
+}
+
+/// Without the token.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for GateClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GateClient")
+            .field("signer", &self.signer)
+            .field("attests", &self.attestation())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

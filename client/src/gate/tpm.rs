@@ -1,0 +1,256 @@
+//! Evidence by a TPM 2.0: a quote, made by tpm2-tools.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::{AttestError, Attestor, Challenge, Evidence};
+use crate::command::{Command, Ran};
+use crate::model::gate::Attestation;
+
+/// The number of registers in a bank.
+const REGISTERS: u8 = 24;
+/// The longest file that the tool may leave, in bytes.
+const LENGTH: u64 = 4096;
+/// How long a quote may take, unless it is set: TPMs are slow.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A bank of registers: the hash by which they are extended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bank {
+    /// The one that `tidegate-gate` looks at.
+    #[default]
+    Sha256,
+    /// For gates that do.
+    Sha384,
+    /// For gates that do.
+    Sha512,
+}
+
+impl Bank {
+    /// Every bank that is known, by name.
+    pub const ALL: [(&str, Self); 3] = [("sha256", Self::Sha256), ("sha384", Self::Sha384), ("sha512", Self::Sha512)];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    /// The length of a register in bytes.
+    fn length(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+}
+
+impl FromStr for Bank {
+    type Err = &'static str;
+
+    fn from_str(name: &str) -> Result<Self, &'static str> {
+        let found = Self::ALL.into_iter().find(|(known, _)| *known == name);
+        found.map(|(_, bank)| bank).ok_or("it is no bank of registers: use one of sha256, sha384, sha512")
+    }
+}
+
+/// What is quoted, and with what.
+#[derive(Debug, Clone)]
+pub struct TpmOptions {
+    /// The attestation key: a persistent handle such as `0x81010002`, or the file of a saved context. With a saved context, speak to the TPM through a
+    /// resource manager (`/dev/tpmrm0`), which unloads it again.
+    pub key: String,
+    /// The key's authorization, as tpm2-tools read it: `file:PATH` rather than the secret itself, which others could see among the running processes.
+    pub auth: Option<String>,
+    /// How to reach the TPM, such as `device:/dev/tpmrm0`. `None` for what the environment or tpm2-tools say.
+    pub tcti: Option<String>,
+    /// The bank.
+    pub bank: Bank,
+    /// The registers, 0 to 23, at least one.
+    pub pcrs: BTreeSet<u8>,
+    /// The program, `tpm2_quote` of tpm2-tools 5 unless it is set, with its time limit.
+    pub program: Option<Command>,
+}
+
+/// Has a TPM quote its registers.
+#[derive(Debug, Clone)]
+pub struct TpmAttestor {
+    command: Command,
+    bank: Bank,
+    pcrs: BTreeSet<u8>,
+    folder: PathBuf,
+}
+
+impl TpmAttestor {
+    /// An attestor whose temporary files are in this folder, which is made when it is needed. It should be in memory or in the device's state folder, and be
+    /// used by one process at a time.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be quoted.
+    pub fn new(options: TpmOptions, folder: impl Into<PathBuf>) -> Result<Self, &'static str> {
+        let TpmOptions { key, auth, tcti, bank, pcrs, program } = options;
+        if pcrs.is_empty() || pcrs.iter().any(|pcr| *pcr >= REGISTERS) {
+            return Err("name at least one register, of 0 to 23");
+        }
+        if key.is_empty() || key.starts_with('-') {
+            return Err(
+                "name the attestation key: a persistent handle such as 0x81010002, or the file of a saved context",
+            );
+        }
+        let numbers: Vec<String> = pcrs.iter().map(u8::to_string).collect();
+        let list = format!("{}:{}", bank.name(), numbers.join(","));
+        let program = program.unwrap_or_else(|| Command::new(["tpm2_quote".to_owned()], LIMIT));
+        let mut command = program.arguments(&["-Q", "-c", &key, "-l", &list, "-g", "sha256"]);
+        if let Some(auth) = auth {
+            command = command.arguments(&["-p", &auth]);
+        }
+        if let Some(tcti) = tcti {
+            command = command.variable("TPM2TOOLS_TCTI", &tcti);
+        }
+        Ok(Self { command, bank, pcrs, folder: folder.into() })
+    }
+
+    fn quote(&self, challenge: &Challenge<'_>) -> Result<Evidence, AttestError> {
+        let [message, signature, values] = ["quote", "signature", "pcrs"].map(|name| self.folder.join(name));
+        let data = challenge.quote_data().to_string();
+        let shown = |path: &Path| path.display().to_string();
+        let arguments =
+            ["-q", &data, "-m", &shown(&message), "-s", &shown(&signature), "-o", &shown(&values), "-F", "values"];
+        self.command.clone().arguments(&arguments).run().and_then(Ran::success)?;
+        let values = read(&values)?;
+        let length = self.bank.length();
+        if values.len() != self.pcrs.len() * length {
+            let why = format!("it gave {} bytes of {} registers, not {length} for each", values.len(), self.pcrs.len());
+            return Err(AttestError::Answer { program: self.command.program().to_owned(), why });
+        }
+        let named = |(pcr, value): (&u8, &[u8])| (format!("{}:{pcr}", self.bank.name()), value.to_vec());
+        let pcrs: BTreeMap<_, _> = self.pcrs.iter().zip(values.chunks_exact(length)).map(named).collect();
+        Ok(Evidence::Tpm2 { quote: read(&message)?, signature: read(&signature)?, pcrs })
+    }
+}
+
+impl Attestor for TpmAttestor {
+    fn kind(&self) -> Option<Attestation> {
+        Some(Attestation::Tpm2)
+    }
+
+    fn evidence(&self, challenge: &Challenge<'_>) -> Result<Evidence, AttestError> {
+        // What an earlier run left would else pass for what this one made.
+        let clear = || match fs::remove_dir_all(&self.folder) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        };
+        let made = clear().and_then(|()| make_folder(&self.folder));
+        made.map_err(|source| AttestError::File { action: "make", path: self.folder.clone(), source })?;
+        let evidence = self.quote(challenge);
+        // If that fails, the next one will say so.
+        let _ = clear();
+        evidence
+    }
+}
+
+/// For its owner alone.
+fn make_folder(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, AttestError> {
+    let failed = |source| AttestError::File { action: "read", path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    fs::File::open(path).and_then(|file| file.take(LENGTH).read_to_end(&mut bytes)).map_err(failed)?;
+    Ok(bytes)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// Stands in for `tpm2_quote`: what it is called with goes into the quote. The real one is in the gate's tests, with a TPM.
+    const TOOL: &str = r#"
+        all="$*"; while [ $# -gt 0 ]; do case $1 in -m) m=$2;; -s) s=$2;; -o) o=$2;; esac; shift; done
+        printf '%s' "$TPM2TOOLS_TCTI $all" > "$m"; printf sig > "$s"; printf "$VALUES" > "$o""#;
+
+    fn options(values: &str) -> TpmOptions {
+        let words = ["sh", "-c", TOOL, "tpm2_quote"].map(String::from);
+        TpmOptions {
+            key: "0x81010002".into(),
+            auth: Some("file:/etc/ak".into()),
+            tcti: Some("device:/dev/tpmrm0".into()),
+            bank: Bank::Sha256,
+            pcrs: BTreeSet::from([7, 0]),
+            program: Some(Command::new(words, LIMIT).variable("VALUES", values)),
+        }
+    }
+
+    fn evidence(options: TpmOptions, folder: &Path) -> Result<Evidence, AttestError> {
+        let (gate, device) = ("https://gate.example.com".parse().unwrap(), "device-1".parse().unwrap());
+        let challenge = Challenge { gate: &gate, device: &device, nonce: b"nonce" };
+        TpmAttestor::new(options, folder.join("quote")).unwrap().evidence(&challenge)
+    }
+
+    #[test]
+    fn the_tool_is_told_what_to_quote_and_its_values_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let values = "a".repeat(32) + &"b".repeat(32);
+        let Evidence::Tpm2 { quote, signature, pcrs } = evidence(options(&values), folder.path()).unwrap() else {
+            panic!()
+        };
+        let data = crate::model::gate::quote_data(b"nonce", &"device-1".parse().unwrap());
+        let called = String::from_utf8(quote).unwrap();
+        let expected =
+            format!("device:/dev/tpmrm0 -Q -c 0x81010002 -l sha256:0,7 -g sha256 -p file:/etc/ak -q {data} -m ");
+        assert!(called.starts_with(&expected), "{called}");
+        assert_eq!(signature, b"sig");
+        let expected = [("sha256:0".to_owned(), vec![b'a'; 32]), ("sha256:7".to_owned(), vec![b'b'; 32])];
+        assert_eq!(pcrs, BTreeMap::from(expected));
+        assert!(!folder.path().join("quote").exists(), "it leaves nothing");
+    }
+
+    #[test]
+    fn a_quote_that_is_none_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let failing = |script: &str| {
+            let program = Some(Command::new(["sh", "-c", script].map(String::from), Duration::from_secs(20)));
+            evidence(TpmOptions { program, ..options("") }, folder.path()).unwrap_err().to_string()
+        };
+        for (error, expected) in [
+            (evidence(options("short"), folder.path()).unwrap_err().to_string(), "5 bytes of 2 registers"),
+            (failing("echo ERROR: no TPM >&2; exit 1"), "no TPM"),
+            (failing("true"), "cannot read"),
+        ] {
+            assert!(error.contains(expected), "{error}");
+        }
+        // What an earlier quote left is not taken for another's.
+        fs::create_dir_all(folder.path().join("quote")).unwrap();
+        for name in ["quote", "signature", "pcrs"] {
+            fs::write(folder.path().join("quote").join(name), [0; 64]).unwrap();
+        }
+        assert!(failing("true").contains("cannot read"));
+    }
+
+    #[test]
+    fn what_cannot_be_quoted_is_refused_at_once() {
+        let with = |change: fn(&mut TpmOptions)| {
+            let mut options = options("");
+            change(&mut options);
+            TpmAttestor::new(options, "/nowhere").is_err()
+        };
+        assert!(with(|options| options.pcrs.clear()));
+        assert!(with(|options| options.pcrs = BTreeSet::from([24])));
+        assert!(with(|options| options.key.clear()));
+        assert!(with(|options| options.key = "--help".into()));
+        assert!(!with(|_| ()));
+        assert!("md5".parse::<Bank>().is_err());
+    }
+}

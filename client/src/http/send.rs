@@ -1,0 +1,71 @@
+//! Small requests that bring something: what a device tells.
+
+use std::time::Duration;
+
+use ureq::http::{Method, header};
+
+use super::{HttpFetch, is_hang_up, text};
+use crate::fetch::FetchError;
+
+/// The longest answer that is read, in bytes.
+const ANSWER: u64 = 64 * 1024;
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The status of HTTP.
+    pub status: u16,
+    /// After how long to ask again, if that was said in seconds.
+    pub retry_after: Option<Duration>,
+    /// The body; empty if it is longer than 64 KiB.
+    pub body: Vec<u8>,
+}
+
+impl HttpFetch {
+    /// Sends a body, and does not follow redirects.
+    ///
+    /// What comes in `headers` goes to this URL alone. Errors name the URL without its query, in which there may be a secret.
+    pub fn send(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answered, FetchError> {
+        let shown = shown(url);
+        self.patience.renew(self.options.connect_timeout * 2 + self.options.response_timeout * 2);
+        let agent = self.agent(url).map_err(|e| match e {
+            FetchError::Authorities { reason, .. } => FetchError::Authorities { url: shown.to_owned(), reason },
+            other => other,
+        })?;
+        let call = || {
+            let request = headers.iter().fold(
+                ureq::http::Request::builder().method(method).uri(url).header(header::ACCEPT_ENCODING, "identity"),
+                |request, (name, value)| request.header(*name, *value),
+            );
+            agent.run(request.body(body)?)
+        };
+        let response = match call() {
+            // A server may close a connection that was kept alive just as it is used again.
+            Err(ureq::Error::Io(e)) if is_hang_up(&e) => call(),
+            result => result,
+        }
+        .map_err(|e| self.unanswered(shown, &e))?;
+        let (parts, body) = response.into_parts();
+        let retry_after = text(&parts.headers, &header::RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
+        let mut bytes = Vec::new();
+        let mut reader = self.paced(body, shown, ANSWER);
+        if let Err(e) = std::io::Read::read_to_end(&mut reader, &mut bytes) {
+            match FetchError::from_io(shown, e) {
+                FetchError::TooLong { .. } => bytes.clear(),
+                slow_or_broken => return Err(slow_or_broken),
+            }
+        }
+        Ok(Answered { status: parts.status.as_u16(), retry_after: retry_after.map(Duration::from_secs), body: bytes })
+    }
+}
+
+/// A URL without its query, in which there may be a secret.
+pub(crate) fn shown(url: &str) -> &str {
+    url.split(['?', '#']).next().unwrap_or_default()
+}
