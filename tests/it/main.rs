@@ -9,6 +9,7 @@ mod cost;
 mod docs;
 mod faults;
 mod full_disk;
+mod gcs;
 mod governance;
 mod interop;
 mod keys;
