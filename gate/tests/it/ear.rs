@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
 use crate::support::device::{Device, now};
@@ -192,4 +192,45 @@ fn keys_come_from_a_url_and_are_asked_for_again_when_one_is_new_but_not_often() 
         assert_eq!(ask(&device, &gate, |nonce| second.token(&second.header(), &claims(nonce))).0, 403);
     }
     assert!(asked.load(std::sync::atomic::Ordering::SeqCst) <= 2, "{asked:?}");
+}
+
+/// RFC 8037: an octet key pair, and signatures of the kind `EdDSA`.
+#[test]
+fn a_verifier_may_sign_by_ed25519() {
+    let house = House::new();
+    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+    let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
+    let point = key.public_key().as_ref();
+    let jwk = json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "k1", "x": text(point)});
+    house.write("acme.json", &json!({"keys": [jwk, Verifier::new("k2").jwk()]}).to_string());
+    let token = |header: Value, nonce: &str| {
+        let message = format!("{}.{}", text(header.to_string().as_bytes()), text(claims(nonce).to_string().as_bytes()));
+        format!("{message}.{}", text(key.sign(message.as_bytes()).as_ref()))
+    };
+    let by_edwards = |nonce: &str| token(json!({"alg": "EdDSA", "kid": "k1"}), nonce);
+    house.settle("required", &COHORTS.replace("\"ES256\"", "\"EdDSA\""));
+    let gate = house.serve();
+    let device = Device::certified(&house, "device-1");
+    let (status, _, body) = ask(&device, &gate, by_edwards);
+    assert_eq!((status, &body["cohorts"]), (200, &json!(["stable.lab"])), "{body}");
+    let flipped = |nonce: &str| {
+        let token = by_edwards(nonce);
+        let at = token.rfind('.').unwrap() + 1;
+        let other = if token[at..].starts_with('A') { "B" } else { "A" };
+        format!("{}{other}{}", &token[..at], &token[at + 1..])
+    };
+    for make in [
+        &flipped as &dyn Fn(&str) -> String,
+        // The other key's kind, and an algorithm that is not among those named.
+        &|nonce| token(json!({"alg": "EdDSA", "kid": "k2"}), nonce),
+        &|nonce| token(json!({"alg": "ES256", "kid": "k1"}), nonce),
+        &|nonce| token(json!({"alg": "Ed25519", "kid": "k1"}), nonce),
+    ] {
+        let (status, rule, body) = ask(&device, &gate, make);
+        assert_eq!((status, rule.as_str()), (403, "G-ATT-02"), "{body}");
+    }
+    // And where only the other algorithm is named, it does not open.
+    house.settle("required", COHORTS);
+    let gate = house.serve();
+    assert_eq!(ask(&Device::certified(&house, "device-1"), &gate, by_edwards).0, 403);
 }
