@@ -315,6 +315,8 @@ impl<'a> Agent<'a> {
         } else {
             None
         };
+        #[cfg(feature = "gate")]
+        self.device.tell_what_is_owed();
         let BootInfo { id: boot, uptime } = self.host.boot();
         self.advance(Event::Started { running, boot, uptime })
     }
@@ -325,6 +327,8 @@ impl<'a> Agent<'a> {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
+        #[cfg(feature = "gate")]
+        self.device.tell_failure(&error, self.options.tolerance);
         let failures = self.device.machine().failures.saturating_add(1);
         let pause = TimeDelta::from_std(self.options.retry.pause(failures, jitter())).unwrap_or(TimeDelta::MAX);
         let now = self.device.now();
@@ -337,6 +341,10 @@ impl<'a> Agent<'a> {
     fn advance(&mut self, event: Event) -> Result<(), Error> {
         let before = self.device.machine().state.clone();
         self.device.advance(event, self.options.tolerance)?;
+        #[cfg(feature = "gate")]
+        if let Some(problem) = self.device.receipt_problem() {
+            self.host.note(&Entry::Problem(&problem));
+        }
         let after = &self.device.machine().state;
         if *after != before {
             self.host.note(&Entry::Now(after));

@@ -13,6 +13,8 @@ mod help;
 mod host;
 mod install;
 mod output;
+#[cfg(feature = "gate")]
+mod receipts;
 mod run;
 mod settings;
 mod setup;
@@ -68,6 +70,10 @@ fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
         Command::Status => status::run(settings, output),
         Command::Explain => explain::run(&mut settings.builder.open()?, arguments.at, output),
         Command::Run => run::run(arguments, settings, output),
+        #[cfg(feature = "gate")]
+        Command::Receipts => receipts::show(settings, output),
+        #[cfg(feature = "gate")]
+        Command::SendReceipts => receipts::send_now(settings, output),
     }
 }
 

@@ -15,6 +15,8 @@
 mod builder;
 mod download;
 mod lifecycle;
+#[cfg(feature = "gate")]
+mod receipts;
 mod state;
 
 use serde::Serialize;
@@ -68,6 +70,8 @@ pub struct Device {
     retry: Retry,
     reserve: u64,
     repairs: Vec<Repair>,
+    #[cfg(feature = "gate")]
+    teller: Option<receipts::Teller>,
 }
 
 /// What a check found.
@@ -127,6 +131,10 @@ pub struct Status {
     pub deferral: Option<Deferral>,
     /// Releases that failed here and are not tried again.
     pub quarantined: Vec<Quarantined>,
+    /// How the receipts stand, if the device keeps any.
+    #[cfg(feature = "gate")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receipts: Option<crate::receipts::ReceiptStatus>,
     /// Stored files that were damaged and are replaced.
     pub repairs: Vec<Repair>,
 }
@@ -151,7 +159,12 @@ impl Device {
     /// If the repository cannot be reached or is not to be trusted. That it has nothing for this device is no error.
     pub fn check(&mut self) -> Result<Check, Error> {
         let profile = self.profile.clone();
-        self.look(&profile, None)
+        let check = self.look(&profile, None)?;
+        #[cfg(feature = "gate")]
+        if let Some(update) = &check.update {
+            self.tell_offer(update);
+        }
+        Ok(check)
     }
 
     /// The same for this device as it would be with other facts, or at another time.
@@ -169,6 +182,8 @@ impl Device {
             update: self.machine().clone(),
             deferral: self.deferral(),
             quarantined: self.quarantined().to_vec(),
+            #[cfg(feature = "gate")]
+            receipts: self.receipts(),
             repairs: self.repairs.clone(),
         }
     }
@@ -178,6 +193,8 @@ impl Device {
         let channel = Chain::top().then(&layout::channel_role(&profile.channel));
         let map = self.cohorts(profile, &channel)?;
         let choice = map.choose(&profile.id, &profile.facts());
+        #[cfg(feature = "gate")]
+        self.see(&map, &choice);
         let now = at.or(self.updater.trusted().map(tuf::TrustedSet::now)).unwrap_or(Instant::UNIX_EPOCH);
         let mut on_the_way_to = Vec::new();
         let assigned = match map.cohort(&choice.cohort).and_then(|cohort| cohort.protected.as_ref()) {

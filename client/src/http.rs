@@ -26,6 +26,8 @@ use ureq::{Agent, Timeout};
 pub use authorization::{Authorization, AuthorizationError, Source};
 #[cfg(feature = "gate")]
 pub use send::Answered;
+#[cfg(feature = "gate")]
+pub(crate) use send::shown;
 pub use tls::{Authorities, Identity, TlsError};
 
 use crate::clock::{Monotonic, SystemClock};

@@ -7,6 +7,8 @@ use lexopt::prelude::*;
 use serde_json::Value as Json;
 
 use super::help;
+#[cfg(feature = "gate")]
+use super::receipts::ReceiptSetting;
 use super::setup::{InstallerSetting, NetworkSetting, PollSetting, Program, TrialSetting};
 use crate::model::facts::TypedFact;
 use crate::model::time::{self, Instant};
@@ -26,10 +28,15 @@ pub(super) enum Command {
     Defer,
     Run,
     Status,
+    #[cfg(feature = "gate")]
+    Receipts,
+    /// `receipts --send`
+    #[cfg(feature = "gate")]
+    SendReceipts,
 }
 
 impl Command {
-    const ALL: [(&str, Self); 9] = [
+    const ALL: &[(&str, Self)] = &[
         ("check", Self::Check),
         ("explain", Self::Explain),
         ("download", Self::Download),
@@ -39,6 +46,8 @@ impl Command {
         ("defer", Self::Defer),
         ("run", Self::Run),
         ("status", Self::Status),
+        #[cfg(feature = "gate")]
+        ("receipts", Self::Receipts),
     ];
 }
 
@@ -91,12 +100,16 @@ pub(super) struct Given {
     pub(super) system_facts: bool,
     pub(super) facts_file: Option<PathBuf>,
     pub(super) facts_program: Option<Program>,
+    #[cfg(feature = "gate")]
+    pub(super) receipts: Option<ReceiptSetting>,
 }
 
 impl Given {
     /// Reads a settings file's content.
     pub(super) fn read(value: &Json) -> Result<Self, Fault> {
         whole(value, "", |fields| {
+            #[cfg(not(feature = "gate"))]
+            built_without(fields)?;
             Ok(Self {
                 root: path(fields, "root")?,
                 repository: text(fields, "repository")?,
@@ -120,8 +133,20 @@ impl Given {
                 system_facts: fields.bool_or("system_facts", false)?,
                 facts_file: path(fields, "facts_file")?,
                 facts_program: fields.optional_part("facts_program", Program::read)?,
+                #[cfg(feature = "gate")]
+                receipts: fields.optional_part("receipts", ReceiptSetting::read)?,
             })
         })
+    }
+}
+
+/// What this program knows of only if it is built with a feature.
+#[cfg(not(feature = "gate"))]
+fn built_without(fields: &mut Fields<'_>) -> Result<(), Fault> {
+    const NAME: &str = "receipts";
+    match fields.optional(NAME) {
+        Some(_) => Err(Fault::new(NAME, "this program was built without the feature \"gate\", which this needs")),
+        None => Ok(()),
     }
 }
 
@@ -147,6 +172,8 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
     let mut given = Given::default();
     let mut facts = Vec::new();
     let (mut at, mut time, mut now) = (None, None, false);
+    #[cfg(feature = "gate")]
+    let mut send = false;
     let (mut json, mut quiet, mut wants_help) = (false, false, false);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -166,6 +193,8 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
             Long("slot") => given.slot = Some(parser.value()?.into()),
             Long("at") => at = Some(parser.value()?.parse_with(time::parse)?),
             Long("now") => now = true,
+            #[cfg(feature = "gate")]
+            Long("send") => send = true,
             Long("json") => json = true,
             Short('q') | Long("quiet") => quiet = true,
             Short('h') | Long("help") => wants_help = true,
@@ -175,7 +204,7 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
             }
             Value(word) if command.is_none() => {
                 let word = word.string()?;
-                let known = Command::ALL.into_iter().find(|(name, _)| *name == word);
+                let known = Command::ALL.iter().find(|(name, _)| *name == word);
                 command = Some(known.ok_or_else(|| unknown(&word))?.1);
             }
             other => return Err(other.unexpected()),
@@ -194,6 +223,12 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
     if time.is_none() && command == Command::Defer {
         return Err("defer needs a time, such as 4h".into());
     }
+    #[cfg(feature = "gate")]
+    let command = match command {
+        Command::Receipts if send => Command::SendReceipts,
+        _ if send => return Err("--send can only be used with receipts".into()),
+        command => command,
+    };
     Ok(Parsed::Run(Box::new(Arguments { command, config, given, facts, at, time, now, json, quiet })))
 }
 
@@ -246,7 +281,7 @@ mod tests {
 
     #[test]
     fn every_command_has_help() {
-        for (name, command) in Command::ALL {
+        for &(name, command) in Command::ALL {
             assert!(help::of(command).contains(&format!("tidegate-device [OPTIONS] {name}")));
             assert!(help::PROGRAM.contains(&format!("\n  {name} ")));
             assert!(matches!(parsed(&[name, "--help"]), Ok(Parsed::Help(_))));

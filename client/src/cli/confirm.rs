@@ -4,12 +4,20 @@ use super::Failure;
 use super::host::OnceHost;
 use super::output::Output;
 use super::settings::Settings;
-use crate::agent::{Agent, Next};
+use crate::agent::{Agent, AgentOptions, Next};
+use crate::device::Device;
 use crate::error::Error;
 
 pub(super) fn confirm(settings: Settings, output: Output) -> Result<bool, Failure> {
-    let mut device = settings.builder.open()?;
-    Agent::new(&mut device, &settings.options, &mut OnceHost::new(output)).confirm()?;
+    settings.act(output, act_confirm)
+}
+
+pub(super) fn reject(settings: Settings, output: Output) -> Result<bool, Failure> {
+    settings.act(output, act_reject)
+}
+
+fn act_confirm(device: &mut Device, options: &AgentOptions, output: Output) -> Result<bool, Failure> {
+    Agent::new(device, options, &mut OnceHost::new(output)).confirm()?;
     let status = device.status();
     output.repairs(&status.repairs);
     let record = status.installed.ok_or_else(|| Error::State("nothing was installed on this device yet".into()))?;
@@ -18,9 +26,8 @@ pub(super) fn confirm(settings: Settings, output: Output) -> Result<bool, Failur
     Ok(true)
 }
 
-pub(super) fn reject(settings: Settings, output: Output) -> Result<bool, Failure> {
-    let mut device = settings.builder.open()?;
-    let next = Agent::new(&mut device, &settings.options, &mut OnceHost::new(output)).reject()?;
+fn act_reject(device: &mut Device, options: &AgentOptions, output: Output) -> Result<bool, Failure> {
+    let next = Agent::new(device, options, &mut OnceHost::new(output)).reject()?;
     let status = device.status();
     output.repairs(&status.repairs);
     output.result(status.update.state.to_string(), &status)?;

@@ -4,7 +4,22 @@ use super::arguments::Command;
 
 pub(super) const VERSION: &str = concat!("tidegate-device ", env!("CARGO_PKG_VERSION"), "\n");
 
-pub(super) const PROGRAM: &str = "\
+/// What is there with the feature `gate` alone.
+#[cfg(feature = "gate")]
+macro_rules! with_gate {
+    ($text:literal) => {
+        $text
+    };
+}
+#[cfg(not(feature = "gate"))]
+macro_rules! with_gate {
+    ($text:literal) => {
+        ""
+    };
+}
+
+pub(super) const PROGRAM: &str = concat!(
+    "\
 Finds, verifies and installs signed over-the-air releases.
 
 Usage: tidegate-device [OPTIONS] COMMAND
@@ -19,7 +34,9 @@ Commands:
   defer      put off what is about to be installed
   run        stay, and do all this when it is time
   status     show what is installed, without asking the repository
-
+",
+    with_gate!("  receipts   show what this device has yet to tell, or send it\n"),
+    "
 Options:
       --config FILE             read settings from a JSON file; the options below override them
       --root FILE               the root that the device is shipped with
@@ -47,7 +64,9 @@ Examples:
   tidegate-device --config /etc/tidegate/device.json install --json
 
 A settings file holds the same names with underscores, and what has no option: installer, trial, policy, poll, network,
-reserve, system_facts, facts_file and facts_program. Its paths are relative to its folder:
+reserve, system_facts, facts_file, facts_program",
+    with_gate!(", receipts"),
+    ". Its paths are relative to its folder:
   {
     \"root\": \"root.json\",
     \"repository\": \"https://updates.example.com\",
@@ -57,7 +76,8 @@ reserve, system_facts, facts_file and facts_program. Its paths are relative to i
     \"facts\": {\"group\": \"lab\"},
     \"slot\": \"/var/lib/images/next.img\"
   }
-";
+"
+);
 
 const CHECK: &str = "\
 Says what this device is to do: install, wait, or keep what it has. Installs nothing.
@@ -165,6 +185,21 @@ Examples:
   tidegate-device --config device.json status --json
 ";
 
+#[cfg(feature = "gate")]
+const RECEIPTS: &str = "\
+Shows the receipts that wait: what became of releases on this device, signed by it. They are sent by run and at the end of install, confirm
+and reject, to where the settings say: \"receipts\": {\"to\": .., \"key\": .., \"device\": ..}
+
+Usage: tidegate-device [OPTIONS] receipts [--send]
+
+Options:
+      --send                    send them now, although a failure asked for patience
+
+Examples:
+  tidegate-device --config device.json receipts
+  tidegate-device --config device.json receipts --send --json
+";
+
 pub(super) fn of(command: Command) -> &'static str {
     match command {
         Command::Check => CHECK,
@@ -176,5 +211,7 @@ pub(super) fn of(command: Command) -> &'static str {
         Command::Defer => DEFER,
         Command::Run => RUN,
         Command::Status => STATUS,
+        #[cfg(feature = "gate")]
+        Command::Receipts | Command::SendReceipts => RECEIPTS,
     }
 }

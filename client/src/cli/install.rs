@@ -6,8 +6,8 @@ use super::host::OnceHost;
 use super::output::Output;
 use super::settings::Settings;
 use super::{Failure, is_refusal};
-use crate::agent::Agent;
-use crate::device::Record;
+use crate::agent::{Agent, AgentOptions};
+use crate::device::{Device, Record};
 use crate::machine::State;
 use crate::model::decision::Outcome;
 
@@ -19,9 +19,12 @@ struct Report<'a> {
 }
 
 pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
-    let mut device = settings.builder.open()?;
+    settings.act(output, act)
+}
+
+fn act(device: &mut Device, options: &AgentOptions, output: Output) -> Result<bool, Failure> {
     let mut host = OnceHost::new(output);
-    Agent::new(&mut device, &settings.options, &mut host).check()?;
+    Agent::new(device, options, &mut host).check()?;
     let status = device.status();
     let state = &status.update.state;
     let text = match (state, &host.outcome) {

@@ -114,6 +114,12 @@ fn cycle(
             Task::Resume => agent.resume(),
             Task::Check => agent.check(),
         };
+        #[cfg(feature = "gate")]
+        if let Some(sink) = settings.sink
+            && may_send(&next)
+        {
+            host.send(&mut device, sink);
+        }
         let until = match &device.machine().state {
             State::Waiting { until, .. } => *until,
             _ => None,
@@ -133,6 +139,13 @@ fn cycle(
             Ok(Cycle::Failed(None))
         }
     }
+}
+
+/// Whether there is time to send receipts: a trial that is looked after every few seconds leaves none, but whatever else is waited for does,
+/// also a restart that was asked for.
+#[cfg(feature = "gate")]
+fn may_send(next: &Result<Next, Error>) -> bool {
+    !matches!(next, Ok(Next::Look { after }) if *after < Duration::from_secs(300))
 }
 
 /// The time to an instant; without one, or in the past, at least a moment, so that no fault makes this loop spin.

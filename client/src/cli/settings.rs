@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::Failure;
 use super::arguments::{Arguments, Command, Given};
+use super::output::Output;
 use crate::agent::{AgentOptions, Health, Schedule};
 use crate::device::{Device, DeviceBuilder};
 use crate::error::Error;
@@ -30,8 +32,28 @@ pub(super) struct Settings {
     pub(super) options: AgentOptions,
     pub(super) schedule: Schedule,
     pub(super) id: DeviceId,
-    /// What kept facts away.
+    /// What kept facts away, or receipts.
     pub(super) problems: Vec<String>,
+    /// Where receipts go.
+    #[cfg(feature = "gate")]
+    pub(super) sink: Option<Box<dyn crate::receipts::Sink>>,
+}
+
+impl Settings {
+    /// Opens the device for a command that acts on it once. What it has to tell is sent at the end, however that went.
+    pub(super) fn act(
+        self,
+        output: Output,
+        act: fn(&mut Device, &AgentOptions, Output) -> Result<bool, Failure>,
+    ) -> Result<bool, Failure> {
+        let mut device = self.builder.open()?;
+        let result = act(&mut device, &self.options, output);
+        #[cfg(feature = "gate")]
+        if let Some(mut sink) = self.sink {
+            super::receipts::send(&mut device, &mut *sink, output);
+        }
+        result
+    }
 }
 
 /// Reads the settings of the device that the arguments and the settings file describe; the arguments have precedence.
@@ -49,8 +71,12 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let id: DeviceId = parse("device-id", &text("device-id", &given.device_id, &file.device_id)?)?;
     let network = file.network.clone().unwrap_or_default();
     let fetch = network.fetch(folder, repository.metadata_url(), &state_dir)?;
+    #[cfg(feature = "gate")]
+    let metadata_url = repository.metadata_url().to_owned();
     let sources = sources(&file, folder, &arguments.facts)?;
-    let Gathered { facts, problems } = if arguments.command.decides() { gather(&sources) } else { Gathered::default() };
+    #[cfg_attr(not(feature = "gate"), allow(unused_mut, reason = "there is no other source of problems then"))]
+    let Gathered { facts, mut problems } =
+        if arguments.command.decides() { gather(&sources) } else { Gathered::default() };
     let mut builder = Device::builder()
         .root(read(&path("root", &given.root, &file.root)?)?)
         .repository(repository)
@@ -73,12 +99,42 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     } else if let Some(installer) = &file.installer {
         builder = builder.installer(installer.installer(folder)?);
     }
+    #[cfg(feature = "gate")]
+    let sink = match &file.receipts {
+        Some(receipts) => {
+            let made = receipts.receipts(folder, network.key()).and_then(|kept| {
+                let sink = receipts.sink(folder, || network.http(folder, &metadata_url))?;
+                Ok((kept, sink))
+            });
+            match made {
+                Ok((kept, sink)) => {
+                    builder = builder.receipts(kept);
+                    Some(sink)
+                }
+                Err(e) if matches!(arguments.command, Command::Receipts | Command::SendReceipts) => return Err(e),
+                // An update does not need them.
+                Err(e) => {
+                    problems.push(format!("no receipts are kept: {e}"));
+                    None
+                }
+            }
+        }
+        None => None,
+    };
     // Once `run` is in charge there is nobody at hand.
     let health = if arguments.command == Command::Run { Health::Runs } else { Health::ByHand };
     let mut options = file.trial.clone().unwrap_or_default().options(health);
     options.ignores_policy = arguments.now;
     let schedule = file.poll.unwrap_or_default().schedule();
-    Ok(Settings { builder, options, schedule, id, problems })
+    Ok(Settings {
+        builder,
+        options,
+        schedule,
+        id,
+        problems,
+        #[cfg(feature = "gate")]
+        sink,
+    })
 }
 
 /// Where facts come from, the least telling first.

@@ -284,6 +284,18 @@ impl NetworkSetting {
         Ok(Box::new(throttle))
     }
 
+    /// The private key of the client certificate, if there is one.
+    #[cfg(feature = "gate")]
+    pub(super) fn key(&self) -> Option<&PathBuf> {
+        self.client_key.as_ref().or(self.client_certificate.as_ref())
+    }
+
+    /// What sends over HTTP, to other servers than the repository's, too.
+    #[cfg(feature = "gate")]
+    pub(super) fn http(&self, folder: &Path, metadata: &str) -> Result<HttpFetch, Error> {
+        Ok(HttpFetch::with_options(self.options(folder, metadata)?, Arc::new(SystemClock::new())))
+    }
+
     fn options(&self, folder: &Path, metadata: &str) -> Result<HttpOptions, Error> {
         let read = |path: &Path| super::settings::read(&folder.join(path));
         let wrong = |what: &str, e: &dyn std::fmt::Display| Error::Setting(format!("network.{what}: {e}"));

@@ -42,6 +42,10 @@ fn text(status: &Status) -> String {
         let until = time::format(deferral.until);
         let _ = writeln!(text, "deferral     sequence {}, by the user, until {until}", deferral.sequence);
     }
+    #[cfg(feature = "gate")]
+    if let Some(receipts) = &status.receipts {
+        let _ = writeln!(text, "receipts     {receipts}");
+    }
     for failed in &status.quarantined {
         let _ = writeln!(text, "quarantined  sequence {}, manifest {}", failed.sequence, failed.sha256);
     }

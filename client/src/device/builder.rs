@@ -40,6 +40,8 @@ pub struct DeviceBuilder {
     policy: Policy,
     retry: Option<Retry>,
     reserve: u64,
+    #[cfg(feature = "gate")]
+    receipts: Option<crate::receipts::Receipts>,
 }
 
 impl DeviceBuilder {
@@ -144,6 +146,13 @@ impl DeviceBuilder {
         Self { reserve: bytes, ..self }
     }
 
+    /// How to sign receipts of what becomes of releases. Without it, none are kept.
+    #[cfg(feature = "gate")]
+    #[must_use]
+    pub fn receipts(self, receipts: crate::receipts::Receipts) -> Self {
+        Self { receipts: Some(receipts), ..self }
+    }
+
     /// What the state folder is on; one with a plan of faults for tests.
     #[must_use]
     pub fn disk(self, disk: Disk) -> Self {
@@ -167,6 +176,19 @@ impl DeviceBuilder {
     /// As for [`open`](Self::open), but for the lock.
     pub fn observe(self) -> Result<Status, Error> {
         Ok(self.open_on(|_, folder| Ok(DirStore::observe(folder)))?.status())
+    }
+
+    /// How the receipts stand and which of them wait, also while another process works with the state folder. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As for [`observe`](Self::observe).
+    #[cfg(feature = "gate")]
+    pub fn observe_receipts(
+        self,
+    ) -> Result<(Option<crate::receipts::ReceiptStatus>, Vec<crate::model::receipt::SignedReceipt>), Error> {
+        let device = self.open_on(|_, folder| Ok(DirStore::observe(folder)))?;
+        Ok((device.receipts(), device.waiting_receipts().to_vec()))
     }
 
     /// Puts the release that the device is about to install off until `until`, also while another process works with the state
@@ -197,6 +219,8 @@ impl DeviceBuilder {
         let record = Kept::load(&store, "installed.json", &mut repairs)?;
         let quarantine = Kept::load(&store, "quarantine.json", &mut repairs)?;
         let machine = Kept::load(&store, "machine.json", &mut repairs)?;
+        #[cfg(feature = "gate")]
+        let teller = self.receipts.map(|settings| super::receipts::Teller::open(settings, &store, &mut repairs));
         profile.installed = running(record.value(), &profile, &factory);
         let fetch = self.fetch.unwrap_or_else(|| Box::new(AnyFetch::new()));
         let clock = self.clock.unwrap_or_else(|| Box::new(FlooredClock::new(SystemClock::new(), BUILT)));
@@ -215,6 +239,8 @@ impl DeviceBuilder {
             retry: self.retry.unwrap_or(Retry::NEVER),
             reserve: self.reserve,
             repairs,
+            #[cfg(feature = "gate")]
+            teller,
         })
     }
 }

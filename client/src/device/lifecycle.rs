@@ -9,6 +9,8 @@ use crate::error::Error;
 use crate::install::Installer;
 use crate::machine::{Event, Machine, Place, Tolerance};
 use crate::model::decision::Quarantined;
+#[cfg(feature = "gate")]
+use crate::model::receipt::Outcome;
 use crate::model::time::Instant;
 use crate::policy::{Deferral, Judgement, Step};
 use crate::tuf::TrustedSet;
@@ -28,7 +30,14 @@ impl Device {
                 release.version, release.sequence
             )));
         }
-        self.put(downloaded)?;
+        let put = self.put(downloaded);
+        #[cfg(feature = "gate")]
+        match &put {
+            Ok(()) => self.tell(&release, Outcome::Installed, None),
+            Err(Error::Install(e)) if e.is_final() => self.tell(&release, Outcome::Failed, Some(&e.to_string())),
+            Err(_) => {}
+        }
+        put?;
         self.note_new(&release, InstallState::Installed)?;
         self.remove_downloads();
         self.installed()
@@ -38,6 +47,8 @@ impl Device {
     pub fn confirm(&mut self) -> Result<Record, Error> {
         let record = self.installed()?;
         if record.state != InstallState::Confirmed {
+            #[cfg(feature = "gate")]
+            self.tell(&record.release, Outcome::Confirmed, None);
             self.note(Record { state: InstallState::Confirmed, ..record })?;
         }
         self.installed()
@@ -48,6 +59,8 @@ impl Device {
     /// What makes the one before it run is the caller's: a boot loader, or another slot.
     pub fn reject(&mut self) -> Result<Status, Error> {
         let record = self.installed()?;
+        #[cfg(feature = "gate")]
+        self.tell(&record.release, Outcome::RolledBack, Some("it was rejected"));
         self.forget(&record.release)?;
         Ok(self.status())
     }
@@ -83,6 +96,8 @@ impl Device {
     /// The state after `event`, written down if it must be.
     pub(crate) fn advance(&mut self, event: Event, tolerance: Tolerance) -> Result<(), Error> {
         let next = self.machine().next(event, tolerance)?;
+        #[cfg(feature = "gate")]
+        self.tell_step(&next.state);
         if !next.state.is_durable() || self.machine.stored().unwrap_or(&Machine::default()) == &next {
             self.machine.set(next);
             return Ok(());

@@ -65,7 +65,7 @@ pub struct Receipt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// The device may have it and begins to fetch it.
+    /// The device may have it: a check decided to install it.
     Offered,
     /// It is written, and the device starts it.
     Installed,
@@ -78,7 +78,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const NAMES: [(&str, Self); 5] = [
+    pub(crate) const NAMES: [(&str, Self); 5] = [
         ("offered", Self::Offered),
         ("installed", Self::Installed),
         ("confirmed", Self::Confirmed),

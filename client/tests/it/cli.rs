@@ -163,6 +163,17 @@ fn settings_are_checked() {
     }
 }
 
+#[cfg(not(feature = "gate"))]
+#[test]
+fn what_needs_a_feature_names_it() {
+    let bench = with_release();
+    bench.set(&json!({"receipts": {"to": "file:usb", "key": "device.key"}}));
+    let (code, _, err) = bench.run(&["check"]);
+    assert_eq!(code, 2, "{err}");
+    assert!(err.contains("`receipts`") && err.contains("feature \"gate\""), "{err}");
+    assert_eq!(bench.run(&["receipts"]).0, 2);
+}
+
 #[test]
 fn a_tampered_byte_is_refused_and_nothing_changes() {
     let bench = with_release();

@@ -21,6 +21,8 @@ mod python;
 mod qemu;
 #[cfg(target_os = "linux")]
 mod rauc;
+#[cfg(all(unix, feature = "gate"))]
+mod receipts;
 #[cfg(target_os = "linux")]
 mod recipes;
 #[cfg(all(target_os = "linux", feature = "cli"))]

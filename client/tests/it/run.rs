@@ -53,13 +53,13 @@ fn with_two_slots(bench: &Bench) -> Vec<String> {
 }
 
 /// A running agent. It is killed when this is dropped.
-struct Running {
+pub struct Running {
     child: Child,
     lines: BufReader<ChildStdout>,
 }
 
 impl Running {
-    fn start(command: &mut Command) -> Self {
+    pub fn start(command: &mut Command) -> Self {
         let mut child = command.args(["run", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
@@ -72,7 +72,7 @@ impl Running {
     }
 
     /// Reads lines up to one of this event, and gives that one's message.
-    fn until(&mut self, event: &str) -> String {
+    pub fn until(&mut self, event: &str) -> String {
         loop {
             let line = self.next();
             if line["event"] == event {

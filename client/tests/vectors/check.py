@@ -2,7 +2,7 @@
 """Recomputes the frozen vectors from the definitions, independently of the Rust code.
 
 Covered: positions and hashed ids, boundaries of shares and rescaling, the cohort of a position, exposure of ramps and its
-inverse, canonical bytes and hashes of manifests. Python's integers are unbounded, so nothing here is rounded but where
+inverse, canonical bytes and hashes of manifests, canonical bytes, keys and names of receipts. Python's integers are unbounded, so nothing here is rounded but where
 a definition says floor. Only the standard library is used.
 
     python3 check.py            checks every file beside this script; exit code 1 if any value differs
@@ -132,9 +132,27 @@ def check_manifests(check):
         check.equal(f"hash of {case['name']}", case["sha256"], hashlib.sha256(text.encode()).hexdigest())
 
 
+def check_receipts(check):
+    for case in load("signed-receipts.json"):
+        receipt = case["receipt"]
+        text = canonical(receipt["signed"])
+        keyid = hashlib.sha256(key_text(case["key"]).encode()).hexdigest()
+        check.equal(f"bytes of {case['name']}", case["canonical"], text)
+        check.equal(f"key of {case['name']}", receipt["signature"]["keyid"], keyid)
+        signed = receipt["signed"]
+        name = hashlib.sha256(f"{text}\n{keyid}".encode()).hexdigest()
+        path = f"receipts/{signed['channel']}/{signed['product']}/{signed['sequence']}/{name}.json"
+        check.equal(f"name of {case['name']}", case["object"], path)
+
+
+def key_text(key):
+    """Canonical JSON writes control characters as they are, such as the line breaks of a key in PEM."""
+    return canonical(key).replace("\\n", "\n")
+
+
 def main():
     check = Checker()
-    for each in (check_positions, check_cohorts, check_ramps, check_manifests):
+    for each in (check_positions, check_cohorts, check_ramps, check_manifests, check_receipts):
         each(check)
     print(f"{check.checked} values checked, {check.wrong} wrong")
     return 1 if check.wrong or not check.checked else 0

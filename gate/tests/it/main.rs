@@ -5,6 +5,7 @@ mod ear;
 mod guide;
 mod hostile;
 mod instances;
+mod receipts;
 mod redirect;
 mod service;
 mod stored;

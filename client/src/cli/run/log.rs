@@ -97,6 +97,28 @@ impl LogHost<'_> {
     pub(super) fn problem(&mut self, problem: &str) {
         self.log.line("problem", problem, None, None::<()>);
     }
+
+    /// Sends the receipts that wait, and says what came of it if something did.
+    #[cfg(feature = "gate")]
+    pub(super) fn send(&mut self, device: &mut crate::device::Device, mut sink: Box<dyn crate::receipts::Sink>) {
+        self.watch.renew();
+        let held_back = device.receipts().is_some_and(|status| status.until.is_some_and(|until| until > device.now()));
+        match device.send_receipts(&mut *sink, crate::receipts::Sending::default()) {
+            Ok(sent) => {
+                for refused in &sent.refused {
+                    self.problem(&format!("a receipt was refused for good, and is dropped: {refused}"));
+                }
+                if sent.sent > 0 {
+                    self.log.line("receipts", &crate::cli::receipts::summary(&sent), None, Some(&sent));
+                }
+                if let (Some(problem), false) = (&sent.problem, held_back) {
+                    self.problem(&format!("receipts cannot be sent now: {problem}"));
+                }
+            }
+            Err(e) => self.problem(&e.to_string()),
+        }
+        self.watch.renew();
+    }
 }
 
 impl Host for LogHost<'_> {

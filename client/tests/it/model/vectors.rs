@@ -12,10 +12,12 @@ use tidegate_client::model::digest::Digest;
 use tidegate_client::model::facts::Facts;
 use tidegate_client::model::manifest::Manifest;
 use tidegate_client::model::position::Salt;
+use tidegate_client::model::receipt::SignedReceipt;
 use tidegate_client::model::rollout::Ramp;
 use tidegate_client::model::version::{self, VersionRange};
 use tidegate_client::model::{Extra, time};
 use tidegate_client::tuf::json;
+use tidegate_client::tuf::key::Key;
 
 use super::{device, instant, name};
 
@@ -179,6 +181,26 @@ fn manifests() {
         assert_eq!(String::from_utf8(bytes.clone()).unwrap(), case.canonical, "{}", case.name);
         assert_eq!(Digest::of(&bytes), case.sha256, "{}", case.name);
         assert_eq!(Manifest::parse(&bytes).unwrap(), manifest, "{}", case.name);
+    }
+}
+
+#[test]
+fn signed_receipts() {
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        key: Value,
+        receipt: Value,
+        canonical: String,
+        object: String,
+    }
+    for case in load::<Case>("signed-receipts.json") {
+        let signed = SignedReceipt::from_value(&case.receipt).unwrap();
+        let key = Key::from_value(&case.key).unwrap();
+        assert_eq!(String::from_utf8(signed.receipt.to_bytes().unwrap()).unwrap(), case.canonical, "{}", case.name);
+        assert!(signed.verify(&key), "{}: the signature", case.name);
+        assert_eq!(signed.object_name().unwrap(), case.object, "{}", case.name);
+        assert_eq!(signed.to_value(), case.receipt, "{}", case.name);
     }
 }
 

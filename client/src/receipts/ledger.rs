@@ -1,0 +1,369 @@
+//! What was told of which release, and what waits to be sent: one file of the state folder.
+
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
+
+use super::ReceiptStatus;
+use crate::device::{Keep, Release};
+use crate::key::DeviceKey;
+use crate::model::gate::GateUrl;
+use crate::model::name::{DeviceId, HardwareId, Name};
+use crate::model::receipt::{MAX_LENGTH, Outcome, Receipt, SignedReceipt};
+use crate::model::time::{self, Instant};
+use crate::model::version::Version;
+use crate::tuf::fields::{Fault, Fields};
+use crate::tuf::json;
+
+/// The most receipts that wait to be sent. Of more, the oldest `offered` are dropped first, then the oldest.
+pub const MAX_WAITING: usize = 256;
+/// The most bytes that they take.
+pub const MAX_BYTES: usize = 160 * 1024;
+/// The most releases that are remembered as told of; the oldest are forgotten first.
+const MAX_RELEASES: usize = 64;
+
+/// What a device has told, and has yet to send.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Ledger {
+    /// The oldest first.
+    pub(super) queue: Vec<SignedReceipt>,
+    /// The newest last.
+    releases: Vec<Known>,
+    /// The gate of the cohort that the device was in last, if it had one.
+    pub(crate) gate: Option<GateUrl>,
+    pub(super) dropped: u64,
+    pub(super) refused: u64,
+    pub(super) failures: u32,
+    pub(super) until: Option<Instant>,
+    pub(super) problem: Option<String>,
+}
+
+/// A release that was offered to this device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Known {
+    release: Release,
+    context: Context,
+    /// What was told of it last.
+    last: Outcome,
+}
+
+/// What a receipt says beside the release and the outcome: as it was when the release was offered, since after a restart nobody may be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Context {
+    /// The device's id or its salted hash.
+    pub(crate) device: DeviceId,
+    pub(crate) channel: Name,
+    pub(crate) cohort: Name,
+    pub(crate) product: Name,
+    pub(crate) hardware: HardwareId,
+    /// What the device ran.
+    pub(crate) from: Version,
+}
+
+impl Ledger {
+    /// Tells that a release is offered, if that is new. Whether anything changed.
+    pub(crate) fn offered(
+        &mut self,
+        release: &Release,
+        context: Context,
+        at: Instant,
+        key: &DeviceKey,
+    ) -> Result<bool, String> {
+        if let Some(known) = self.known(release) {
+            // Not once it is installed: then the device runs it.
+            let changed = !matches!(known.last, Outcome::Installed | Outcome::Confirmed) && known.context != context;
+            if changed {
+                known.context = context;
+            }
+            return Ok(changed);
+        }
+        let known = Known { release: release.clone(), context, last: Outcome::Offered };
+        self.queue.push(sign(&known, None, at, key)?);
+        self.releases.push(known);
+        let excess = self.releases.len().saturating_sub(MAX_RELEASES);
+        self.releases.drain(..excess);
+        self.make_room();
+        Ok(true)
+    }
+
+    /// Tells what became of a release, unless that is what was told last, or it was never offered. Whether anything changed.
+    pub(crate) fn tell(
+        &mut self,
+        release: &Release,
+        outcome: Outcome,
+        reason: Option<&str>,
+        at: Instant,
+        key: &DeviceKey,
+    ) -> Result<bool, String> {
+        let Some(known) = self.known(release) else { return Ok(false) };
+        let follows = match outcome {
+            Outcome::Offered => false,
+            // What works is not installed again.
+            Outcome::Installed | Outcome::Failed => !matches!(known.last, Outcome::Confirmed),
+            Outcome::Confirmed | Outcome::RolledBack => true,
+        };
+        if !follows || outcome == known.last {
+            return Ok(false);
+        }
+        known.last = outcome;
+        let receipt = sign(known, reason, at, key)?;
+        self.queue.push(receipt);
+        self.make_room();
+        Ok(true)
+    }
+
+    /// What was told of a release last.
+    pub(crate) fn last(&self, release: &Release) -> Option<Outcome> {
+        self.releases.iter().find(|known| known.release == *release).map(|known| known.last)
+    }
+
+    /// The receipts that wait, the oldest first.
+    pub(crate) fn waiting(&self) -> &[SignedReceipt] {
+        &self.queue
+    }
+
+    pub(crate) fn status(&self) -> ReceiptStatus {
+        ReceiptStatus {
+            waiting: self.queue.len(),
+            dropped: self.dropped,
+            refused: self.refused,
+            failures: self.failures,
+            problem: self.problem.clone(),
+            until: self.until,
+        }
+    }
+
+    fn known(&mut self, release: &Release) -> Option<&mut Known> {
+        self.releases.iter_mut().find(|known| known.release == *release)
+    }
+
+    /// Drops what there is no room for. What a release came to says more than that it was offered.
+    fn make_room(&mut self) {
+        let mut bytes: usize = self.queue.iter().map(length).sum();
+        while self.queue.len() > MAX_WAITING || bytes > MAX_BYTES {
+            let offered = self.queue.iter().position(|signed| signed.receipt.outcome == Outcome::Offered);
+            let gone = self.queue.remove(offered.unwrap_or(0));
+            bytes = bytes.saturating_sub(length(&gone));
+            self.dropped = self.dropped.saturating_add(1);
+        }
+    }
+}
+
+fn length(signed: &SignedReceipt) -> usize {
+    json::canonical(&signed.to_value()).map_or(MAX_LENGTH, |bytes| bytes.len())
+}
+
+fn sign(known: &Known, reason: Option<&str>, at: Instant, key: &DeviceKey) -> Result<SignedReceipt, String> {
+    let Known { release, context, last } = known.clone();
+    let receipt = Receipt {
+        device: context.device,
+        channel: context.channel,
+        cohort: context.cohort,
+        product: context.product,
+        release: release.version,
+        sequence: release.sequence,
+        manifest: release.sha256,
+        hardware: context.hardware,
+        outcome: last,
+        reason: reason.and_then(super::reason),
+        at: time::whole(at),
+        from: context.from,
+    };
+    let bytes = receipt.to_bytes().map_err(|e| e.to_string())?;
+    let signed = receipt.signed(key.id().clone(), key.sign(&bytes));
+    if length(&signed) > MAX_LENGTH {
+        return Err(format!("a receipt would be longer than {MAX_LENGTH} bytes"));
+    }
+    Ok(signed)
+}
+
+impl Serialize for Ledger {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let queue: Vec<Value> = self.queue.iter().map(SignedReceipt::to_value).collect();
+        let releases: Vec<Value> = self
+            .releases
+            .iter()
+            .map(|known| json!({"release": known.release, "context": known.context, "last": known.last.name()}))
+            .collect();
+        json!({
+            "queue": queue, "releases": releases, "gate": self.gate, "dropped": self.dropped, "refused": self.refused,
+            "failures": self.failures, "until": self.until.map(time::format), "problem": self.problem,
+        })
+        .serialize(serializer)
+    }
+}
+
+impl Keep for Ledger {
+    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+        let mut fields = Fields::of(value, at)?;
+        let queue = fields.list("queue", usize::MAX, |value, at| {
+            SignedReceipt::from_value(value).map_err(|e| Fault::new(at, e.to_string()))
+        })?;
+        let releases = fields.list("releases", usize::MAX, known)?;
+        let is_set = |fields: &Fields<'_>, key| !fields.is_null(key);
+        Ok(Self {
+            queue,
+            releases,
+            gate: if is_set(&fields, "gate") { fields.optional_parsed("gate")? } else { None },
+            dropped: fields.u64("dropped")?,
+            refused: fields.u64("refused")?,
+            failures: fields.u32("failures")?,
+            until: if is_set(&fields, "until") { fields.optional_meant("until", time::parse)? } else { None },
+            problem: if is_set(&fields, "problem") {
+                fields.optional_text("problem")?.map(str::to_owned)
+            } else {
+                None
+            },
+        })
+    }
+}
+
+fn known(value: &Value, at: &str) -> Result<Known, Fault> {
+    let mut fields = Fields::of(value, at)?;
+    Ok(Known {
+        release: fields.part("release", Release::read)?,
+        context: fields.part("context", |value, at| {
+            let mut fields = Fields::of(value, at)?;
+            Ok(Context {
+                device: fields.parsed("device")?,
+                channel: fields.parsed("channel")?,
+                cohort: fields.parsed("cohort")?,
+                product: fields.parsed("product")?,
+                hardware: fields.parsed("hardware")?,
+                from: fields.version("from")?,
+            })
+        })?,
+        last: fields.one_of("last", &Outcome::NAMES)?,
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::model::digest::Digest;
+
+    pub(in crate::receipts) fn key() -> DeviceKey {
+        use ed25519_dalek::pkcs8::EncodePrivateKey as _;
+        let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+        DeviceKey::from_pem(key.to_pkcs8_pem(p256::pkcs8::LineEnding::LF).unwrap().as_bytes()).unwrap()
+    }
+
+    fn release(sequence: u64) -> Release {
+        Release { version: semver::Version::new(1, sequence, 0), sequence, sha256: Digest::of(b"manifest") }
+    }
+
+    fn context(cohort: &str) -> Context {
+        Context {
+            device: "device-0001".parse().unwrap(),
+            channel: "stable".parse().unwrap(),
+            cohort: cohort.parse().unwrap(),
+            product: "os".parse().unwrap(),
+            hardware: "board-a".parse().unwrap(),
+            from: "1.0.0".parse().unwrap(),
+        }
+    }
+
+    fn at(second: i64) -> Instant {
+        time::from_seconds(1_767_225_600 + second).unwrap()
+    }
+
+    /// A ledger in which so many releases were offered.
+    pub(in crate::receipts) fn offered(count: u64) -> Ledger {
+        let mut ledger = Ledger::default();
+        for sequence in 1..=count {
+            assert!(ledger.offered(&release(sequence), context("canary"), at(0), &key()).unwrap());
+        }
+        ledger
+    }
+
+    fn told(ledger: &Ledger) -> Vec<&'static str> {
+        ledger.queue.iter().map(|signed| signed.receipt.outcome.name()).collect()
+    }
+
+    #[test]
+    fn each_outcome_is_told_once_and_again_only_with_another_attempt() {
+        let mut ledger = offered(1);
+        assert!(!ledger.offered(&release(1), context("canary"), at(9), &key()).unwrap());
+        let mut tell = |outcome| {
+            let first = ledger.tell(&release(1), outcome, Some("why"), at(1), &key()).unwrap();
+            assert!(!ledger.tell(&release(1), outcome, Some("why"), at(2), &key()).unwrap(), "{outcome} twice");
+            first
+        };
+        for (outcome, expected) in [
+            (Outcome::Offered, false),
+            (Outcome::Installed, true),
+            (Outcome::RolledBack, true),
+            (Outcome::Offered, false),
+            (Outcome::Installed, true),
+            (Outcome::Failed, true),
+            (Outcome::Installed, true),
+            (Outcome::Confirmed, true),
+            (Outcome::Installed, false),
+            (Outcome::Failed, false),
+            (Outcome::RolledBack, true),
+        ] {
+            assert_eq!(tell(outcome), expected, "{outcome}");
+        }
+        assert_eq!(
+            told(&ledger),
+            ["offered", "installed", "rolled-back", "installed", "failed", "installed", "confirmed", "rolled-back"]
+        );
+        let public = key().public().clone();
+        assert!(ledger.queue.iter().all(|signed| signed.verify(&public)));
+        // Nothing can be told of what was never offered.
+        assert!(!ledger.tell(&release(9), Outcome::Installed, None, at(1), &key()).unwrap());
+    }
+
+    #[test]
+    fn a_release_that_waits_may_come_to_another_cohort_and_what_is_installed_does_not() {
+        let mut ledger = offered(1);
+        assert!(ledger.offered(&release(1), context("all"), at(1), &key()).unwrap());
+        ledger.tell(&release(1), Outcome::Installed, None, at(2), &key()).unwrap();
+        assert!(!ledger.offered(&release(1), context("lab"), at(3), &key()).unwrap());
+        ledger.tell(&release(1), Outcome::Confirmed, None, at(4), &key()).unwrap();
+        let cohorts: Vec<_> = ledger.queue.iter().map(|signed| signed.receipt.cohort.to_string()).collect();
+        assert_eq!(cohorts, ["canary", "all", "all"]);
+    }
+
+    #[test]
+    fn it_reads_back_as_it_was() {
+        let mut ledger = offered(3);
+        ledger.tell(&release(2), Outcome::Failed, Some("no\u{a0}room"), at(1), &key()).unwrap();
+        for changed in [
+            ledger.clone(),
+            Ledger {
+                gate: Some("https://gate.example.com".parse().unwrap()),
+                until: Some(at(7)),
+                problem: Some("no connection".into()),
+                failures: 2,
+                dropped: 1,
+                refused: 3,
+                ..ledger
+            },
+            Ledger::default(),
+        ] {
+            let bytes = serde_json::to_vec(&changed).unwrap();
+            assert_eq!(Ledger::read(&json::parse(&bytes).unwrap(), "").unwrap(), changed);
+        }
+        assert!(Ledger::read(&json!({"queue": [{}]}), "").is_err());
+    }
+
+    #[test]
+    fn it_is_bounded_and_the_oldest_offers_go_first() {
+        let mut ledger = offered(10);
+        ledger.tell(&release(1), Outcome::Installed, None, at(1), &key()).unwrap();
+        for sequence in 11..=300 {
+            ledger.offered(&release(sequence), context("canary"), at(0), &key()).unwrap();
+            ledger.tell(&release(sequence), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
+        }
+        let bytes: usize = ledger.queue.iter().map(length).sum();
+        assert!(ledger.queue.len() <= MAX_WAITING && bytes <= MAX_BYTES, "{} {bytes}", ledger.queue.len());
+        assert!(bytes > MAX_BYTES / 2);
+        // All offers went before the first other outcome did, and that one, the oldest, before later ones.
+        assert!(told(&ledger).iter().all(|outcome| *outcome == "failed"), "{:?}", told(&ledger));
+        assert_eq!(ledger.queue.last().unwrap().receipt.sequence, 300);
+        assert_eq!(ledger.dropped, 10 + 1 + 2 * 290 - ledger.queue.len() as u64);
+        assert_eq!(ledger.releases.len(), MAX_RELEASES);
+        // The file that it is kept in may be read whole.
+        assert!(serde_json::to_vec(&ledger).unwrap().len() < 256 * 1024);
+    }
+}

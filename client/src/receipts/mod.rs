@@ -1,0 +1,271 @@
+//! Receipts: the device tells what became of releases.
+//!
+//! ```text
+//! check decides to install ---- offered      in the state folder, signed at once      sent when there is time
+//! written to its place -------- installed    ----------------------------------->    Sink: gate, folder, PUT
+//! proved itself --------------- confirmed
+//! cannot be installed --------- failed
+//! back at what was before ----- rolled-back
+//! ```
+//!
+//! [`Device`](crate::device::Device) and [`Agent`](crate::agent::Agent) record by themselves, once the device was given a key
+//! ([`DeviceBuilder::receipts`](crate::device::DeviceBuilder::receipts)). Each outcome is written down *before* the state that follows from it, so that
+//! a stop in between repeats the step and finds it told already: one receipt, wherever it stops. What was told last of a release says what may
+//! follow: `installed` comes again only after `rolled-back` or `failed`, that is with another attempt.
+//!
+//! A receipt leaves the queue when it was acknowledged ([`Device::send_receipts`](crate::device::Device::send_receipts)). One that is sent twice because the
+//! device stopped in between is stored once: its name is made of what it says. Neither recording nor sending ever makes an update fail: what goes
+//! wrong is noted ([`ReceiptStatus`]).
+
+mod ledger;
+mod sending;
+mod sink;
+
+use std::fmt;
+
+use serde::Serialize;
+
+pub(crate) use ledger::{Context, Ledger};
+pub use ledger::{MAX_BYTES, MAX_WAITING};
+pub(crate) use sending::drain;
+pub use sending::{Sending, Sent};
+pub use sink::{Answer, Destination, FolderSink, GateSink, Post, PutSink, Sink, StubSink, Urls};
+
+use crate::error::Error;
+use crate::fetch::FetchError;
+use crate::key::DeviceKey;
+use crate::machine::State;
+use crate::model::name::Text;
+use crate::model::receipt::{MAX_REASON, Outcome};
+use crate::model::time::{self, Instant};
+
+/// How a device signs its receipts.
+#[derive(Debug, Clone)]
+pub struct Receipts {
+    /// Its key. Whoever collects receipts counts by it: one key is one device.
+    pub key: DeviceKey,
+    /// How a receipt names the device.
+    pub naming: Naming,
+}
+
+/// How a receipt names the device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// By the salted hash of the cohort map: who knows the map and the ids can tell which device it is, others cannot.
+    ///
+    /// The default, since receipts often lie where others read, and nothing needs the id: they are counted by key.
+    #[default]
+    Hash,
+    /// By its id. A gate checks that it is the sender's.
+    Id,
+}
+
+/// How a device's receipts stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReceiptStatus {
+    /// How many wait to be sent.
+    pub waiting: usize,
+    /// How many were dropped, because there was no room for more.
+    pub dropped: u64,
+    /// How many were refused for good where they were sent.
+    pub refused: u64,
+    /// How often sending failed since it went well.
+    pub failures: u32,
+    /// What went wrong last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Not to be sent before.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::optional_text")]
+    pub until: Option<Instant>,
+}
+
+/// One line, e.g. `3 wait; failed 2 times: no connection`.
+impl fmt::Display for ReceiptStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.waiting {
+            0 => write!(f, "none waits")?,
+            1 => write!(f, "1 waits")?,
+            more => write!(f, "{more} wait")?,
+        }
+        if self.dropped > 0 {
+            write!(f, "; {} dropped for lack of room", self.dropped)?;
+        }
+        if self.refused > 0 {
+            write!(f, "; {} refused for good", self.refused)?;
+        }
+        if let Some(problem) = &self.problem {
+            write!(f, "; ")?;
+            if self.failures > 0 {
+                write!(f, "sending failed {} in a row, the last: ", times(self.failures))?;
+            }
+            write!(f, "{problem}")?;
+        }
+        if let Some(until) = self.until {
+            write!(f, "; again from {} on", time::format(until))?;
+        }
+        Ok(())
+    }
+}
+
+fn times(count: u32) -> String {
+    if count == 1 { "once".into() } else { format!("{count} times") }
+}
+
+/// What a step of an update means to a receipt: the outcome and, if there is one, the reason.
+pub(crate) fn outcome_of<'a>(before: &State, after: &'a State) -> Option<(Outcome, Option<&'a str>)> {
+    match (before, after) {
+        (State::Installing { .. }, State::Rebooting { .. } | State::Trial { .. }) => Some((Outcome::Installed, None)),
+        (State::Trial { .. }, State::Confirmed { .. }) => Some((Outcome::Confirmed, None)),
+        (State::RolledBack { attempt, .. }, State::Quarantined { why, .. } | State::Waiting { why, .. }) => {
+            // Without a place to go back to, it stays and is not tried again.
+            let outcome = if attempt.before.is_some() { Outcome::RolledBack } else { Outcome::Failed };
+            Some((outcome, Some(why)))
+        }
+        (State::Checking | State::Installing { .. }, State::Quarantined { why, .. }) => {
+            Some((Outcome::Failed, Some(why)))
+        }
+        _ => None,
+    }
+}
+
+/// What must have been told of a release in this state, if it was `last` that was: what could not be written down when it happened is told
+/// when the state is looked at again.
+pub(crate) fn owed(state: &State, last: Outcome) -> Option<(Outcome, Option<&str>)> {
+    let owed = match state {
+        State::Rebooting { .. } | State::Trial { .. } | State::RolledBack { .. } if last != Outcome::Confirmed => {
+            (Outcome::Installed, None)
+        }
+        State::Confirmed { .. } => (Outcome::Confirmed, None),
+        State::Quarantined { why, .. } => match last {
+            Outcome::Failed | Outcome::RolledBack => return None,
+            Outcome::Offered => (Outcome::Failed, Some(why.as_str())),
+            Outcome::Installed | Outcome::Confirmed => (Outcome::RolledBack, Some(why.as_str())),
+        },
+        _ => return None,
+    };
+    // Going back was told: what it went back from is not told again.
+    let is_told = owed.0 == last || (matches!(state, State::RolledBack { .. }) && last != Outcome::Offered);
+    (!is_told).then_some(owed)
+}
+
+/// Whether an error says something about the release, or about this device with it: the network, and limits that the owner set, do not.
+pub(crate) fn is_failure(error: &Error) -> bool {
+    let is_limit = matches!(error, Error::Fetch(FetchError::Allowance { .. }));
+    error.fault() != crate::error::Fault::Network && !is_limit
+}
+
+/// A reason as a receipt may have it: one line of printable ASCII.
+pub(crate) fn reason(text: &str) -> Option<Text> {
+    let printable = text.chars().map(|c| {
+        if c.is_ascii_graphic() {
+            c
+        } else if c.is_whitespace() {
+            ' '
+        } else {
+            '?'
+        }
+    });
+    let line: String = printable.collect();
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let short: String = words.join(" ").chars().take(MAX_REASON).collect();
+    short.trim_end().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Release;
+    use crate::machine::Attempt;
+    use crate::model::digest::Digest;
+
+    #[test]
+    fn steps_mean_one_outcome_or_none() {
+        let release = Release { version: "1.2.0".parse().unwrap(), sequence: 12, sha256: Digest::of(b"manifest") };
+        let attempt = Attempt { release: release.clone(), before: Some("a".into()) };
+        let no_way_back = Attempt { before: None, ..attempt.clone() };
+        let why = || "because".to_owned();
+        let waiting = || State::Waiting { until: None, why: why(), release: None };
+        let quarantined = || State::Quarantined { release: release.clone(), why: why() };
+        let installing = || State::Installing { attempt: attempt.clone(), boot: "1".into() };
+        let rebooting = || State::Rebooting { attempt: attempt.clone(), boot: "1".into() };
+        let trial = || State::Trial { attempt: attempt.clone(), boot: "2".into(), boots: 1, since: 0 };
+        let rolled_back = |attempt: &Attempt, again| State::RolledBack {
+            attempt: attempt.clone(),
+            boot: "2".into(),
+            why: why(),
+            again,
+        };
+        let downloading = || State::Downloading { attempt: attempt.clone() };
+        let confirmed = || State::Confirmed { release: release.clone() };
+        for (before, after, expected) in [
+            (installing(), rebooting(), Some((Outcome::Installed, None))),
+            (installing(), trial(), Some((Outcome::Installed, None))),
+            (installing(), quarantined(), Some((Outcome::Failed, Some("because")))),
+            (installing(), waiting(), None),
+            (installing(), State::Idle, None),
+            (State::Checking, quarantined(), Some((Outcome::Failed, Some("because")))),
+            (State::Checking, downloading(), None),
+            (State::Checking, waiting(), None),
+            (downloading(), waiting(), None),
+            (rebooting(), trial(), None),
+            (rebooting(), rolled_back(&attempt, false), None),
+            (trial(), trial(), None),
+            (trial(), confirmed(), Some((Outcome::Confirmed, None))),
+            (trial(), rolled_back(&attempt, false), None),
+            (rolled_back(&attempt, false), quarantined(), Some((Outcome::RolledBack, Some("because")))),
+            (rolled_back(&attempt, true), waiting(), Some((Outcome::RolledBack, Some("because")))),
+            (rolled_back(&no_way_back, false), quarantined(), Some((Outcome::Failed, Some("because")))),
+            (quarantined(), State::Checking, None),
+            (quarantined(), quarantined(), None),
+            (confirmed(), State::Checking, None),
+        ] {
+            assert_eq!(outcome_of(&before, &after), expected, "{before} -> {after}");
+        }
+    }
+
+    #[test]
+    fn what_is_owed_follows_from_the_state() {
+        let release = Release { version: "1.2.0".parse().unwrap(), sequence: 12, sha256: Digest::of(b"manifest") };
+        let attempt = Attempt { release: release.clone(), before: Some("a".into()) };
+        let boot = || "1".to_owned();
+        let why = || "because".to_owned();
+        let rebooting = State::Rebooting { attempt: attempt.clone(), boot: boot() };
+        let trial = State::Trial { attempt: attempt.clone(), boot: boot(), boots: 1, since: 0 };
+        let rolled_back = State::RolledBack { attempt: attempt.clone(), boot: boot(), why: why(), again: false };
+        let confirmed = State::Confirmed { release: release.clone() };
+        let quarantined = State::Quarantined { release, why: why() };
+        let downloading = State::Downloading { attempt };
+        let said = |outcome| Some((outcome, None));
+        for (state, last, expected) in [
+            (&rebooting, Outcome::Offered, said(Outcome::Installed)),
+            (&rebooting, Outcome::Failed, said(Outcome::Installed)),
+            (&rebooting, Outcome::RolledBack, said(Outcome::Installed)),
+            (&rebooting, Outcome::Installed, None),
+            (&trial, Outcome::Offered, said(Outcome::Installed)),
+            (&trial, Outcome::Installed, None),
+            (&trial, Outcome::Confirmed, None),
+            (&rolled_back, Outcome::Offered, said(Outcome::Installed)),
+            (&rolled_back, Outcome::Installed, None),
+            (&rolled_back, Outcome::RolledBack, None),
+            (&confirmed, Outcome::Installed, said(Outcome::Confirmed)),
+            (&confirmed, Outcome::Confirmed, None),
+            (&quarantined, Outcome::Offered, Some((Outcome::Failed, Some("because")))),
+            (&quarantined, Outcome::Installed, Some((Outcome::RolledBack, Some("because")))),
+            (&quarantined, Outcome::RolledBack, None),
+            (&quarantined, Outcome::Failed, None),
+            (&downloading, Outcome::Offered, None),
+            (&State::Idle, Outcome::Installed, None),
+        ] {
+            assert_eq!(owed(state, last), expected, "{state}, {last}");
+        }
+    }
+
+    #[test]
+    fn reasons_are_one_printable_line() {
+        let said = |text: &str| reason(text).map(|reason| reason.as_str().to_owned());
+        assert_eq!(said("all is\n  well\t"), Some("all is well".into()));
+        assert_eq!(said("\u{e9}t\u{e9}\0"), Some("?t??".into()));
+        assert_eq!(said(" \n"), None);
+        assert_eq!(said(&"long words ".repeat(100)).unwrap().len(), MAX_REASON);
+    }
+}

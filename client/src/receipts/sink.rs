@@ -1,0 +1,90 @@
+//! Where receipts go.
+
+mod folder;
+mod gate;
+mod put;
+mod stub;
+
+use std::time::Duration;
+
+pub use folder::FolderSink;
+pub use gate::{GateSink, Post};
+pub use put::{PutSink, Urls};
+pub use stub::StubSink;
+
+use crate::model::gate::GateUrl;
+use crate::model::receipt::SignedReceipt;
+
+/// Takes receipts, each of which it keeps once and for good.
+pub trait Sink {
+    /// How many it takes at a time: 1 to 64.
+    fn at_once(&self) -> usize;
+
+    /// Hands receipts over, in this order.
+    fn send(&mut self, receipts: &[SignedReceipt], to: &Destination) -> Answer;
+}
+
+/// What a sink may have to know of the device.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Destination {
+    /// The gate of the device's cohort, if it has one.
+    pub gate: Option<GateUrl>,
+}
+
+/// What a sink says. It speaks of the first few of the receipts, and of those after them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The first so many are there, and durable.
+    Kept(usize),
+    /// The first `kept` are there; among the `of` after them is one that will never be taken.
+    Refused {
+        /// How many are there.
+        kept: usize,
+        /// How many the refusal is about.
+        of: usize,
+        /// Why.
+        why: String,
+    },
+    /// The first `kept` are there; the others may be taken another time.
+    Later {
+        /// How many are there.
+        kept: usize,
+        /// Why.
+        why: String,
+        /// After how long, if that was said.
+        after: Option<Duration>,
+    },
+}
+
+impl Answer {
+    /// How many are there.
+    pub fn kept(&self) -> usize {
+        match self {
+            Self::Kept(kept) | Self::Refused { kept, .. } | Self::Later { kept, .. } => *kept,
+        }
+    }
+
+    /// Hands receipts over one by one, until one is not taken: `one` says `Ok` if it is there.
+    pub(crate) fn one_by_one(
+        receipts: &[SignedReceipt],
+        mut one: impl FnMut(&SignedReceipt) -> Result<(), NotTaken>,
+    ) -> Self {
+        for (kept, receipt) in receipts.iter().enumerate() {
+            match one(receipt) {
+                Ok(()) => {}
+                Err(NotTaken::Ever(why)) => return Self::Refused { kept, of: 1, why },
+                Err(NotTaken::Now { why, after }) => return Self::Later { kept, why, after },
+            }
+        }
+        Self::Kept(receipts.len())
+    }
+}
+
+/// Why one receipt is not taken.
+#[derive(Debug)]
+pub(crate) enum NotTaken {
+    /// It never will be.
+    Ever(String),
+    /// It may be another time.
+    Now { why: String, after: Option<Duration> },
+}

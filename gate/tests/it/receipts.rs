@@ -1,0 +1,242 @@
+//! A device's own queue of receipts, and the gate that takes them: each is kept once, whoever stops when.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+use tidegate_client::clock::SystemClock;
+use tidegate_client::device::Device;
+use tidegate_client::disk::{Disk, Faults};
+use tidegate_client::http::{Answered, Authorities, HttpFetch, HttpOptions, Identity};
+use tidegate_client::key::DeviceKey;
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::gate::GateUrl;
+use tidegate_client::model::receipt::{Outcome, Receipt, SignedReceipt};
+use tidegate_client::model::time;
+use tidegate_client::receipts::{GateSink, Naming, Post, Receipts, Sending, Sent};
+use tidegate_client::updater::Repository;
+
+use crate::support::{COHORTS, House, Running, client};
+
+/// A device with a certificate, whose key signs its receipts, and its state folder.
+struct Teller {
+    folder: tempfile::TempDir,
+    key: DeviceKey,
+    http: Arc<HttpFetch>,
+}
+
+/// Its request arrives, and its answer never does.
+struct Deaf(Arc<HttpFetch>);
+
+impl Post for Deaf {
+    fn post(&self, gate: &GateUrl, path: &str, body: &[u8]) -> Result<Answered, String> {
+        let answered = self.0.post(gate, path, body)?;
+        assert_eq!(answered.status, 200, "{answered:?}");
+        Err("the connection broke off".into())
+    }
+}
+
+impl Teller {
+    fn new(house: &House, id: &str) -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = client("x", &[&format!("tidegate:device:{id}")]).signed_by(&key, &house.ca).unwrap();
+        let pem = key.serialize_pem();
+        let options = HttpOptions {
+            authorities: Authorities::from_pem(house.server_ca.pem().as_bytes()).unwrap(),
+            identity: Some(Identity::from_pem(certificate.pem().as_bytes(), pem.as_bytes()).unwrap()),
+            ..HttpOptions::default()
+        };
+        let http = Arc::new(HttpFetch::with_options(options, Arc::new(SystemClock::new())));
+        Self { folder: tempfile::tempdir().unwrap(), key: DeviceKey::from_pem(pem.as_bytes()).unwrap(), http }
+    }
+
+    fn receipt(&self, device: &str, number: u64) -> SignedReceipt {
+        let outcomes = [Outcome::Offered, Outcome::Installed, Outcome::Confirmed];
+        let receipt = Receipt {
+            device: device.parse().unwrap(),
+            channel: "stable".parse().unwrap(),
+            cohort: "canary".parse().unwrap(),
+            product: "os".parse().unwrap(),
+            release: "1.2.0".parse().unwrap(),
+            sequence: 12 + number / 3,
+            manifest: Digest::of(b"manifest"),
+            hardware: "board-a".parse().unwrap(),
+            outcome: outcomes[usize::try_from(number % 3).unwrap()],
+            reason: None,
+            at: time::parse("2026-01-05T12:00:00Z").unwrap(),
+            from: "1.1.0".parse().unwrap(),
+        };
+        let signature = self.key.sign(&receipt.to_bytes().unwrap());
+        receipt.signed(self.key.id().clone(), signature)
+    }
+
+    /// The state of a device that has these to tell, as it writes it down itself.
+    fn owes(&self, gate: &Running, receipts: &[SignedReceipt]) {
+        let queue: Vec<_> = receipts.iter().map(SignedReceipt::to_value).collect();
+        let value = json!({
+            "queue": queue, "releases": [], "gate": url(gate), "dropped": 0, "refused": 0, "failures": 0, "until": null, "problem": null,
+        });
+        // All of it, or the copy that is kept beside it would count.
+        let _ = std::fs::remove_dir_all(self.folder.path().join("state"));
+        std::fs::create_dir_all(self.folder.path().join("state")).unwrap();
+        let form = json!({"schema": 1, "serial": 1, "value": value});
+        std::fs::write(self.folder.path().join("state/receipts.json"), form.to_string()).unwrap();
+    }
+
+    fn open(&self, disk: Disk) -> Device {
+        Device::builder()
+            .root("not needed to send receipts")
+            .repository(Repository::at("http://127.0.0.1:9"))
+            .state_dir(self.folder.path().join("state"))
+            .id("device-1".parse().unwrap())
+            .channel("stable".parse().unwrap())
+            .product("os".parse().unwrap())
+            .hardware("board-a".parse().unwrap())
+            .factory("1.0.0".parse().unwrap(), 0)
+            .receipts(Receipts { key: self.key.clone(), naming: Naming::Id })
+            .disk(disk)
+            .open()
+            .unwrap()
+    }
+
+    fn send(&self, disk: Disk) -> Sent {
+        self.send_by(disk, self.http.clone())
+    }
+
+    fn send_by(&self, disk: Disk, post: impl Post + 'static) -> Sent {
+        let options = Sending { at_once: true, ..Sending::default() };
+        self.open(disk).send_receipts(&mut GateSink::new(post, None), options).unwrap()
+    }
+}
+
+fn url(gate: &Running) -> String {
+    format!("https://localhost:{}", gate.address.port())
+}
+
+fn house() -> House {
+    let house = House::new();
+    house.settle("required", COHORTS);
+    house
+}
+
+/// What the gate keeps, by name.
+fn kept(house: &House) -> Vec<PathBuf> {
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+    }
+    files(&house.path("receipts"))
+}
+
+#[test]
+fn a_devices_queue_drains_into_the_gate() {
+    let house = house();
+    let gate = house.serve();
+    let teller = Teller::new(&house, "device-1");
+    let receipts: Vec<_> = (0..150).map(|number| teller.receipt("device-1", number)).collect();
+    teller.owes(&gate, &receipts);
+    let sent = teller.send(Disk::new());
+    assert_eq!((sent.sent, sent.waiting, sent.problem), (150, 0, None));
+    let kept = kept(&house);
+    assert_eq!(kept.len(), 150);
+    for signed in &receipts {
+        let path = house.path("receipts").join(signed.object_name().unwrap());
+        let read = SignedReceipt::parse(&std::fs::read(path).unwrap()).unwrap();
+        assert!(read == *signed && read.verify(teller.key.public()));
+    }
+    assert_eq!(teller.send(Disk::new()), Sent::default());
+    // In batches, on one connection.
+    assert_eq!(gate.audit().matches("\"route\":\"receipts\",\"status\":200").count(), 3, "{}", gate.audit());
+}
+
+/// The device stops at every step between the gate's acknowledgement and the end of its own note of it.
+#[test]
+fn what_was_acknowledged_and_not_noted_is_kept_once() {
+    let house = house();
+    let gate = house.serve();
+    let teller = Teller::new(&house, "device-1");
+    let counted = Faults::none();
+    teller.owes(&gate, &[teller.receipt("device-1", 0)]);
+    assert_eq!(teller.send(Disk::with_faults(counted.clone())).sent, 1);
+    assert!(counted.steps() >= 5, "{}", counted.steps());
+    for n in 0..counted.steps() {
+        let number = 100 + 3 * u64::try_from(n).unwrap();
+        let receipts = [0, 1, 2].map(|more| teller.receipt("device-1", number + more));
+        teller.owes(&gate, &receipts);
+        let before = kept(&house).len();
+        teller.send(Disk::with_faults(Faults::stop_at(n)));
+        // It comes back, and does not know whether it was heard.
+        let sent = teller.send(Disk::new());
+        assert!(sent.waiting == 0 && sent.problem.is_none(), "stopped at {n}: {sent:?}");
+        assert_eq!(kept(&house).len(), before + 3, "stopped at {n}");
+    }
+    // The answer itself is lost.
+    let receipts = [0, 1, 2].map(|more| teller.receipt("device-1", 1000 + more));
+    teller.owes(&gate, &receipts);
+    let before = kept(&house).len();
+    let sent = teller.send_by(Disk::new(), Deaf(teller.http.clone()));
+    assert_eq!((sent.sent, sent.waiting, sent.problem.as_deref()), (0, 3, Some("the connection broke off")));
+    assert_eq!(teller.send(Disk::new()).sent, 3);
+    assert_eq!(kept(&house).len(), before + 3);
+}
+
+/// The gate is killed after it acknowledged, and comes back: what it said it has, it has, and does not take twice.
+#[test]
+fn a_gate_that_was_killed_keeps_what_it_acknowledged() {
+    let house = house();
+    let mut gate = house.serve();
+    let teller = Teller::new(&house, "device-1");
+    let receipts: Vec<_> = (0..70).map(|number| teller.receipt("device-1", number)).collect();
+    teller.owes(&gate, &receipts);
+    // The acknowledgement arrives; the note of it does not: all of them wait still.
+    teller.send(Disk::with_faults(Faults::stop_at(0)));
+    gate.kill();
+    assert_eq!(kept(&house).len(), 64);
+    let sent = teller.send(Disk::new());
+    assert_eq!((sent.sent, sent.waiting), (0, 70));
+    assert!(sent.problem.unwrap().contains("localhost"));
+    let gate = house.serve();
+    // Another port: the device hears of it by the cohort map.
+    teller.owes(&gate, &receipts);
+    let sent = teller.send(Disk::new());
+    assert_eq!((sent.sent, sent.waiting, sent.problem), (70, 0, None));
+    assert_eq!(kept(&house).len(), 70);
+}
+
+/// One receipt that the gate will never take is found among the others, and given up alone.
+#[test]
+fn what_the_gate_refuses_for_good_does_not_block_the_rest() {
+    let house = house();
+    let gate = house.serve();
+    let teller = Teller::new(&house, "device-1");
+    let mut receipts: Vec<_> = (0..20).map(|number| teller.receipt("device-1", number)).collect();
+    // Told when the device had another id; and one whose signature was damaged.
+    receipts[7] = teller.receipt("device-2", 7);
+    receipts[13].signature.reverse();
+    teller.owes(&gate, &receipts);
+    let sent = teller.send(Disk::new());
+    assert_eq!((sent.sent, sent.refused.len(), sent.waiting, sent.problem), (18, 2, 0, None));
+    assert!(sent.refused[0].contains("G-REC-04") && sent.refused[1].contains("G-REC-05"), "{:?}", sent.refused);
+    assert_eq!(kept(&house).len(), 18);
+    assert_eq!(teller.open(Disk::new()).receipts().unwrap().refused, 2);
+}
+
+/// A device that is shut out keeps what it has to tell.
+#[test]
+fn a_stranger_keeps_its_receipts() {
+    let house = house();
+    let gate = house.serve();
+    let mut teller = Teller::new(&house, "device-1");
+    let receipts = [teller.receipt("device-1", 0)];
+    let options = HttpOptions {
+        authorities: Authorities::from_pem(house.server_ca.pem().as_bytes()).unwrap(),
+        ..HttpOptions::default()
+    };
+    let certified =
+        std::mem::replace(&mut teller.http, Arc::new(HttpFetch::with_options(options, Arc::new(SystemClock::new()))));
+    teller.owes(&gate, &receipts);
+    let sent = teller.send(Disk::new());
+    assert_eq!((sent.sent, sent.waiting, sent.refused.len()), (0, 1, 0));
+    teller.http = certified;
+    assert_eq!(teller.send(Disk::new()).sent, 1);
+}
