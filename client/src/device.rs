@@ -171,7 +171,10 @@ impl Device {
     pub fn explain(&mut self, facts: Option<Facts>, at: Option<Instant>) -> Result<Check, Error> {
         let own_facts = facts.unwrap_or_else(|| self.profile.own_facts.clone());
         let profile = Profile { own_facts, ..self.profile.clone() };
-        self.look(&profile, at)
+        let check = self.look(&profile, at);
+        #[cfg(feature = "gate")]
+        self.unsee();
+        check
     }
 
     /// What this device has and knows, without asking the repository.

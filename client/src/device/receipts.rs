@@ -40,8 +40,16 @@ struct Seen {
 impl Teller {
     /// Reads what was told before.
     pub(super) fn open(settings: Receipts, store: &DirStore, repairs: &mut Vec<Repair>) -> Self {
-        let (kept, problem) = match Kept::load(store, NAME, repairs) {
-            Ok(kept) => (Some(kept), None),
+        let (kept, problem) = match Kept::<Ledger>::load(store, NAME, repairs) {
+            Ok(mut kept) => {
+                let ledger = kept.value().cloned();
+                if let Some(mut ledger) = ledger
+                    && ledger.sign_again(&settings.key)
+                {
+                    kept.set(ledger);
+                }
+                (Some(kept), None)
+            }
             Err(e) => (None, Some(format!("no receipts are kept: {e}"))),
         };
         Self { settings, kept, seen: None, problem }
@@ -121,6 +129,13 @@ impl Device {
     /// What could not be told or written down, once.
     pub(crate) fn receipt_problem(&mut self) -> Option<String> {
         self.teller.as_mut()?.problem.take()
+    }
+
+    /// Forgets what was seen of the device as it might be, and not as it is.
+    pub(super) fn unsee(&mut self) {
+        if let Some(teller) = &mut self.teller {
+            teller.seen = None;
+        }
     }
 
     /// Takes note of where this device stands.

@@ -111,6 +111,18 @@ impl Ledger {
         Ok(true)
     }
 
+    /// Has what waits signed by this key, where it is by another: nobody may know that one any more. Whether anything changed.
+    pub(crate) fn sign_again(&mut self, key: &DeviceKey) -> bool {
+        let mut changed = false;
+        for signed in self.queue.iter_mut().filter(|signed| signed.keyid != *key.id()) {
+            if let Ok(bytes) = signed.receipt.to_bytes() {
+                *signed = signed.receipt.clone().signed(key.id().clone(), key.sign(&bytes));
+                changed = true;
+            }
+        }
+        changed
+    }
+
     /// What was told of a release last.
     pub(crate) fn last(&self, release: &Release) -> Option<Outcome> {
         self.releases.iter().find(|known| known.release == *release).map(|known| known.last)
@@ -325,6 +337,20 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn what_waits_is_signed_again_when_the_key_is_another() {
+        use ed25519_dalek::pkcs8::EncodePrivateKey as _;
+        let mut ledger = offered(3);
+        assert!(!ledger.sign_again(&key()));
+        let pem = p256::SecretKey::from_slice(&[3; 32]).unwrap().to_pkcs8_pem(p256::pkcs8::LineEnding::LF).unwrap();
+        let other = DeviceKey::from_pem(pem.as_bytes()).unwrap();
+        let before = ledger.clone();
+        assert!(ledger.sign_again(&other) && !ledger.sign_again(&other));
+        for (signed, before) in ledger.queue.iter().zip(&before.queue) {
+            assert!(signed.verify(other.public()) && signed.receipt == before.receipt);
+        }
+    }
+
+    #[test]
     fn it_reads_back_as_it_was() {
         let mut ledger = offered(3);
         ledger.tell(&release(2), Outcome::Failed, Some("no\u{a0}room"), at(1), &key()).unwrap();
@@ -351,7 +377,12 @@ pub(super) mod tests {
     fn it_is_bounded_and_the_oldest_offers_go_first() {
         let mut ledger = offered(10);
         ledger.tell(&release(1), Outcome::Installed, None, at(1), &key()).unwrap();
-        for sequence in 11..=300 {
+        // As it is after many more.
+        ledger.offered(&release(11), context("canary"), at(0), &key()).unwrap();
+        ledger.tell(&release(11), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
+        let failed = ledger.queue.last().unwrap().clone();
+        ledger.queue.extend(std::iter::repeat_n(failed, 170));
+        for sequence in 12..=100 {
             ledger.offered(&release(sequence), context("canary"), at(0), &key()).unwrap();
             ledger.tell(&release(sequence), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
         }
@@ -360,8 +391,8 @@ pub(super) mod tests {
         assert!(bytes > MAX_BYTES / 2);
         // All offers went before the first other outcome did, and that one, the oldest, before later ones.
         assert!(told(&ledger).iter().all(|outcome| *outcome == "failed"), "{:?}", told(&ledger));
-        assert_eq!(ledger.queue.last().unwrap().receipt.sequence, 300);
-        assert_eq!(ledger.dropped, 10 + 1 + 2 * 290 - ledger.queue.len() as u64);
+        assert_eq!(ledger.queue.last().unwrap().receipt.sequence, 100);
+        assert_eq!(ledger.dropped, 10 + 1 + 2 + 170 + 2 * 89 - ledger.queue.len() as u64);
         assert_eq!(ledger.releases.len(), MAX_RELEASES);
         // The file that it is kept in may be read whole.
         assert!(serde_json::to_vec(&ledger).unwrap().len() < 256 * 1024);

@@ -3,20 +3,28 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ed25519_dalek::pkcs8::EncodePrivateKey as _;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use object_store::ObjectStoreExt as _;
+use object_store::aws::AmazonS3Builder;
+use object_store::signer::Signer as _;
 use serde_json::json;
 use tidegate_client::clock::SystemClock;
+use tidegate_client::command::Command;
 use tidegate_client::device::Device;
 use tidegate_client::disk::{Disk, Faults};
+use tidegate_client::gate::{GateClient, Signer};
 use tidegate_client::http::{Answered, Authorities, HttpFetch, HttpOptions, Identity};
 use tidegate_client::key::DeviceKey;
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::gate::GateUrl;
 use tidegate_client::model::receipt::{Outcome, Receipt, SignedReceipt};
 use tidegate_client::model::time;
-use tidegate_client::receipts::{GateSink, Naming, Post, Receipts, Sending, Sent};
+use tidegate_client::receipts::{GateSink, Naming, Post, PutSink, Receipts, Sending, Sent, Sink, Urls};
 use tidegate_client::updater::Repository;
 
-use crate::support::{COHORTS, House, Running, client};
+use crate::redirect::moto;
+use crate::support::{COHORTS, House, Running, client, device};
 
 /// A device with a certificate, whose key signs its receipts, and its state folder.
 struct Teller {
@@ -71,10 +79,10 @@ impl Teller {
     }
 
     /// The state of a device that has these to tell, as it writes it down itself.
-    fn owes(&self, gate: &Running, receipts: &[SignedReceipt]) {
+    fn owes(&self, gate: Option<&Running>, receipts: &[SignedReceipt]) {
         let queue: Vec<_> = receipts.iter().map(SignedReceipt::to_value).collect();
         let value = json!({
-            "queue": queue, "releases": [], "gate": url(gate), "dropped": 0, "refused": 0, "failures": 0, "until": null, "problem": null,
+            "queue": queue, "releases": [], "gate": gate.map(url), "dropped": 0, "refused": 0, "failures": 0, "until": null, "problem": null,
         });
         // All of it, or the copy that is kept beside it would count.
         let _ = std::fs::remove_dir_all(self.folder.path().join("state"));
@@ -104,8 +112,11 @@ impl Teller {
     }
 
     fn send_by(&self, disk: Disk, post: impl Post + 'static) -> Sent {
-        let options = Sending { at_once: true, ..Sending::default() };
-        self.open(disk).send_receipts(&mut GateSink::new(post, None), options).unwrap()
+        self.send_to(disk, &mut GateSink::new(post, None))
+    }
+
+    fn send_to(&self, disk: Disk, sink: &mut dyn Sink) -> Sent {
+        self.open(disk).send_receipts(sink, Sending { at_once: true, ..Sending::default() }).unwrap()
     }
 }
 
@@ -134,7 +145,7 @@ fn a_devices_queue_drains_into_the_gate() {
     let gate = house.serve();
     let teller = Teller::new(&house, "device-1");
     let receipts: Vec<_> = (0..150).map(|number| teller.receipt("device-1", number)).collect();
-    teller.owes(&gate, &receipts);
+    teller.owes(Some(&gate), &receipts);
     let sent = teller.send(Disk::new());
     assert_eq!((sent.sent, sent.waiting, sent.problem), (150, 0, None));
     let kept = kept(&house);
@@ -156,13 +167,13 @@ fn what_was_acknowledged_and_not_noted_is_kept_once() {
     let gate = house.serve();
     let teller = Teller::new(&house, "device-1");
     let counted = Faults::none();
-    teller.owes(&gate, &[teller.receipt("device-1", 0)]);
+    teller.owes(Some(&gate), &[teller.receipt("device-1", 0)]);
     assert_eq!(teller.send(Disk::with_faults(counted.clone())).sent, 1);
     assert!(counted.steps() >= 5, "{}", counted.steps());
     for n in 0..counted.steps() {
         let number = 100 + 3 * u64::try_from(n).unwrap();
         let receipts = [0, 1, 2].map(|more| teller.receipt("device-1", number + more));
-        teller.owes(&gate, &receipts);
+        teller.owes(Some(&gate), &receipts);
         let before = kept(&house).len();
         teller.send(Disk::with_faults(Faults::stop_at(n)));
         // It comes back, and does not know whether it was heard.
@@ -172,7 +183,7 @@ fn what_was_acknowledged_and_not_noted_is_kept_once() {
     }
     // The answer itself is lost.
     let receipts = [0, 1, 2].map(|more| teller.receipt("device-1", 1000 + more));
-    teller.owes(&gate, &receipts);
+    teller.owes(Some(&gate), &receipts);
     let before = kept(&house).len();
     let sent = teller.send_by(Disk::new(), Deaf(teller.http.clone()));
     assert_eq!((sent.sent, sent.waiting, sent.problem.as_deref()), (0, 3, Some("the connection broke off")));
@@ -187,7 +198,7 @@ fn a_gate_that_was_killed_keeps_what_it_acknowledged() {
     let mut gate = house.serve();
     let teller = Teller::new(&house, "device-1");
     let receipts: Vec<_> = (0..70).map(|number| teller.receipt("device-1", number)).collect();
-    teller.owes(&gate, &receipts);
+    teller.owes(Some(&gate), &receipts);
     // The acknowledgement arrives; the note of it does not: all of them wait still.
     teller.send(Disk::with_faults(Faults::stop_at(0)));
     gate.kill();
@@ -197,7 +208,7 @@ fn a_gate_that_was_killed_keeps_what_it_acknowledged() {
     assert!(sent.problem.unwrap().contains("localhost"));
     let gate = house.serve();
     // Another port: the device hears of it by the cohort map.
-    teller.owes(&gate, &receipts);
+    teller.owes(Some(&gate), &receipts);
     let sent = teller.send(Disk::new());
     assert_eq!((sent.sent, sent.waiting, sent.problem), (70, 0, None));
     assert_eq!(kept(&house).len(), 70);
@@ -213,7 +224,7 @@ fn what_the_gate_refuses_for_good_does_not_block_the_rest() {
     // Told when the device had another id; and one whose signature was damaged.
     receipts[7] = teller.receipt("device-2", 7);
     receipts[13].signature.reverse();
-    teller.owes(&gate, &receipts);
+    teller.owes(Some(&gate), &receipts);
     let sent = teller.send(Disk::new());
     assert_eq!((sent.sent, sent.refused.len(), sent.waiting, sent.problem), (18, 2, 0, None));
     assert!(sent.refused[0].contains("G-REC-04") && sent.refused[1].contains("G-REC-05"), "{:?}", sent.refused);
@@ -234,9 +245,82 @@ fn a_stranger_keeps_its_receipts() {
     };
     let certified =
         std::mem::replace(&mut teller.http, Arc::new(HttpFetch::with_options(options, Arc::new(SystemClock::new()))));
-    teller.owes(&gate, &receipts);
+    teller.owes(Some(&gate), &receipts);
     let sent = teller.send(Disk::new());
     assert_eq!((sent.sent, sent.waiting, sent.refused.len()), (0, 1, 0));
     teller.http = certified;
     assert_eq!(teller.send(Disk::new()).sent, 1);
+}
+
+/// A device without a certificate shows who it is by its key.
+#[test]
+fn an_enrolled_key_will_do() {
+    let house = House::new();
+    house.settle("optional", COHORTS);
+    let enrolled = device::Device::enrolled(&house, "device-1");
+    let gate = house.serve();
+    let mut teller = Teller::new(&house, "device-1");
+    teller.key = DeviceKey::from_pem(enrolled.key.to_pkcs8_pem(LineEnding::LF).unwrap().as_bytes()).unwrap();
+    let options = HttpOptions {
+        authorities: Authorities::from_pem(house.server_ca.pem().as_bytes()).unwrap(),
+        ..HttpOptions::default()
+    };
+    let http = HttpFetch::with_options(options, Arc::new(SystemClock::new()));
+    let client = GateClient::new(http).signer(Signer::new(teller.key.clone(), SystemClock::new()));
+    let receipts = [0, 1, 2].map(|number| teller.receipt("device-1", number));
+    teller.owes(Some(&gate), &receipts);
+    let sent = teller.send_by(Disk::new(), client);
+    assert_eq!((sent.sent, sent.waiting, sent.problem), (3, 0, None));
+    assert_eq!(kept(&house).len(), 3);
+}
+
+/// Without a gate: presigned URLs of a real S3 server, each for one object and for nothing but to create it.
+#[test]
+fn presigned_urls_take_each_receipt_once() {
+    let Some(moto) = moto() else { return };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let store = AmazonS3Builder::new().with_endpoint(&moto.1).with_bucket_name("fleet").with_region("us-east-1");
+    let store = store.with_access_key_id("test").with_secret_access_key("test").with_allow_http(true).build().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let house = House::new();
+    let teller = Teller::new(&house, "device-1");
+    let receipts: Vec<_> = (0..5).map(|number| teller.receipt("device-1", number)).collect();
+    // What a service of the house would answer that signs for devices.
+    let urls = receipts.iter().map(|signed| {
+        let name = signed.object_name().unwrap();
+        let key = format!("told/{name}").into();
+        let url = store.signed_url(reqwest::Method::PUT, &key, std::time::Duration::from_secs(600));
+        format!("{name} {}\n", runtime.block_on(url).unwrap())
+    });
+    std::fs::write(teller.folder.path().join("urls"), urls.collect::<String>()).unwrap();
+    let script = format!("grep -F \"$1 \" '{}' | cut -d ' ' -f 2", teller.folder.path().join("urls").display());
+    let program = Command::new(["sh", "-c", &script, "url"].map(str::to_owned), std::time::Duration::from_secs(20));
+    let deliver = |disk| {
+        let mut sink = PutSink::new(HttpFetch::new(), Urls::Program(program.clone())).unwrap();
+        teller.send_to(disk, &mut sink)
+    };
+    teller.owes(None, &receipts);
+    // Two are put, the second of which the device does not take note of.
+    let counted = Faults::none();
+    teller.owes(None, &receipts[..1]);
+    assert_eq!(deliver(Disk::with_faults(counted.clone())).sent, 1);
+    teller.owes(None, &receipts);
+    deliver(Disk::with_faults(Faults::stop_at(counted.steps())));
+    assert_eq!(teller.open(Disk::new()).waiting_receipts().len(), 4);
+    let sent = deliver(Disk::new());
+    assert_eq!((sent.sent, sent.waiting, sent.problem), (4, 0, None));
+    for signed in &receipts {
+        let key = format!("told/{}", signed.object_name().unwrap()).into();
+        let bytes = runtime.block_on(async { store.get(&key).await.unwrap().bytes().await.unwrap() });
+        assert!(SignedReceipt::parse(&bytes).unwrap() == *signed);
+    }
+    // A URL that is for nothing: all of it waits, and what is secret in it is not said.
+    let false_url = format!("echo '{}/fleet/told/x.json?X-Amz-Signature=0123'", moto.1);
+    let program = Command::new(["sh", "-c", &false_url, "url"].map(str::to_owned), std::time::Duration::from_secs(20));
+    teller.owes(None, &receipts);
+    let mut gone = PutSink::new(HttpFetch::new(), Urls::Program(program)).unwrap();
+    std::mem::drop(moto);
+    let sent = teller.send_to(Disk::new(), &mut gone);
+    assert_eq!((sent.sent, sent.waiting), (0, 5));
+    assert!(!sent.problem.unwrap().contains("X-Amz"));
 }

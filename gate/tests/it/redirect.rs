@@ -12,7 +12,7 @@ use crate::support::wire::send;
 use crate::support::{COHORTS, House, target};
 
 /// The server, until it is dropped.
-struct Moto(Child, String);
+pub struct Moto(Child, pub String);
 
 impl Drop for Moto {
     fn drop(&mut self) {
@@ -22,7 +22,7 @@ impl Drop for Moto {
     }
 }
 
-fn moto() -> Option<Moto> {
+pub fn moto() -> Option<Moto> {
     let required = std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_some();
     let python = std::env::var("TIDEGATE_PYTHON").unwrap_or_else(|_| "python3".into());
     let has = Command::new(&python)

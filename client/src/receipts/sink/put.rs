@@ -80,9 +80,9 @@ impl PutSink {
 }
 
 impl Sink for PutSink {
-    /// Each takes a request of its own.
+    /// Each takes a request of its own, and is taken note of before the next.
     fn at_once(&self) -> usize {
-        8
+        1
     }
 
     fn send(&mut self, receipts: &[SignedReceipt], _: &Destination) -> Answer {
