@@ -14,6 +14,8 @@
 
 mod builder;
 mod download;
+#[cfg(feature = "gate")]
+mod gate;
 mod lifecycle;
 #[cfg(feature = "gate")]
 mod receipts;
@@ -30,6 +32,7 @@ use state::{Kept, Quarantine};
 use crate::clock::Clock;
 use crate::download::Wanted;
 use crate::error::Error;
+#[cfg(not(feature = "gate"))]
 use crate::fetch::Fetch;
 use crate::install::Installer;
 use crate::machine::Machine;
@@ -38,6 +41,8 @@ use crate::model::decision::{Inputs, Installed, Offer, Outcome, Profile, Quarant
 use crate::model::digest::Digest;
 use crate::model::explanation::{Explanation, explain};
 use crate::model::facts::Facts;
+#[cfg(not(feature = "gate"))]
+use crate::model::gate::Protected;
 use crate::model::layout;
 use crate::model::manifest::{Manifest, Urgency};
 use crate::model::rollout::Assignment;
@@ -46,21 +51,26 @@ use crate::policy::{Deferral, Judgement, Policy, Situation, Step, judge};
 use crate::retry::Retry;
 use crate::store::{DirStore, Store as _};
 use crate::tuf;
+use crate::tuf::Chain;
 use crate::tuf::hash::Checker;
 use crate::tuf::path::TargetPath;
-use crate::tuf::{Chain, Found};
-use crate::updater::{Repair, Updater};
+use crate::updater::{Repair, Repository, Updater};
 
 /// The longest cohort map that is read, in bytes.
 const COHORTS_LENGTH: u64 = 8_000_000;
 /// The longest manifest that is read, in bytes.
 const MANIFEST_LENGTH: u64 = 1_000_000;
 
+#[cfg(not(feature = "gate"))]
+type Fetcher = Box<dyn Fetch + Send>;
+#[cfg(feature = "gate")]
+type Fetcher = gate::Through;
+
 /// A device and its state folder, which is locked while this value lives.
 pub struct Device {
     profile: Profile,
     factory: Installed,
-    updater: Updater<Box<dyn Fetch + Send>, DirStore, Box<dyn Clock + Send>>,
+    updater: Updater<Fetcher, DirStore, Box<dyn Clock + Send>>,
     installer: Option<Box<dyn Installer + Send>>,
     store: DirStore,
     record: Kept<Record>,
@@ -115,6 +125,10 @@ pub struct UpdateArtifact {
     pub url: String,
     #[serde(skip)]
     wanted: Wanted,
+    /// Whose gate it comes through, if it is not public.
+    #[cfg(feature = "gate")]
+    #[serde(skip)]
+    visit: Option<crate::gate::Visit>,
 }
 
 /// What a device has and knows, without asking the repository.
@@ -167,11 +181,12 @@ impl Device {
         Ok(check)
     }
 
-    /// The same for this device as it would be with other facts, or at another time.
+    /// The same for this device as it would be with other facts, or at another time. The fact `attestation` supposes an attestor; without it,
+    /// the device has the one that it has.
     pub fn explain(&mut self, facts: Option<Facts>, at: Option<Instant>) -> Result<Check, Error> {
         let own_facts = facts.unwrap_or_else(|| self.profile.own_facts.clone());
         let profile = Profile { own_facts, ..self.profile.clone() };
-        let check = self.look(&profile, at);
+        let check = self.look(&profile.supposed().map_err(Error::Setting)?, at);
         #[cfg(feature = "gate")]
         self.unsee();
         check
@@ -199,44 +214,17 @@ impl Device {
         #[cfg(feature = "gate")]
         self.see(&map, &choice);
         let now = at.or(self.updater.trusted().map(tuf::TrustedSet::now)).unwrap_or(Instant::UNIX_EPOCH);
-        let mut on_the_way_to = Vec::new();
-        let assigned = match map.cohort(&choice.cohort).and_then(|cohort| cohort.protected.as_ref()) {
-            Some(protected) => Err(format!(
-                "cohort {} is protected: its gate {} asks devices to show what they are, which this program cannot",
-                choice.cohort, protected.gate
-            )),
-            None => self.assignment(profile, &channel, &choice, now)?,
+        let protected = map.cohort(&choice.cohort).and_then(|cohort| cohort.protected.as_ref());
+        let offered = match self.approach(profile, &choice, protected) {
+            Ok(private) => self.offered(profile, &channel, &choice, private.as_ref(), now),
+            Err(why) => Ok(Err(why)),
         };
-        let (explanation, update) = match assigned {
-            Err(why) => {
-                let offer = Offer::Nothing { why: &why };
-                (explain(&Inputs { device: profile, choice: &choice, offer, now, quarantined: &[] }), None)
-            }
-            Ok((mut assignment, mut approved)) => loop {
-                let manifest = self.manifest(&approved)?;
-                let offer = Offer::Release { assignment: &assignment, manifest: &manifest, sha256: approved.sha256 };
-                let quarantined = self.quarantined();
-                let explanation = explain(&Inputs { device: profile, choice: &choice, offer, now, quarantined });
-                match &explanation.decision.outcome {
-                    // Bridges have ever lower sequences, so this ends.
-                    Outcome::Bridge { bridge, .. } => {
-                        approved = self.approved(profile, &channel, &bridge.release)?;
-                        approved.must_be(
-                            &layout::cohort_role(&profile.channel, &choice.cohort),
-                            bridge.length,
-                            bridge.sha256,
-                        )?;
-                        assignment = assignment.through(bridge);
-                        on_the_way_to.push(explanation);
-                    }
-                    Outcome::Install { artifacts, .. } => {
-                        let update = self.update(&channel, &manifest, approved.sha256, artifacts)?;
-                        break (explanation, Some(update));
-                    }
-                    _ => break (explanation, None),
-                }
-            },
-        };
+        #[cfg(feature = "gate")]
+        let offered = gate::or_denied(offered, &choice, protected);
+        let Found { explanation, on_the_way_to, update } = offered?.unwrap_or_else(|why| {
+            let offer = Offer::Nothing { why: &why };
+            explain(&Inputs { device: profile, choice: &choice, offer, now, quarantined: &[] }).into()
+        });
         let policy = update.as_ref().map_or_else(Vec::new, |update| {
             [Step::Download, Step::Install].map(|step| self.judge(step, update, profile, now)).into()
         });
@@ -244,11 +232,69 @@ impl Device {
         Ok(Check { explanation, on_the_way_to, update, policy, repairs })
     }
 
+    /// What the device's cohort is given, and the decision on it; or why that is nothing. `private` is where what is not public is kept.
+    fn offered(
+        &mut self,
+        profile: &Profile,
+        channel: &Chain,
+        choice: &CohortChoice,
+        private: Option<&Repository>,
+        now: Instant,
+    ) -> Result<Result<Found, String>, Error> {
+        let mut on_the_way_to = Vec::new();
+        let (mut assignment, mut approved) = match self.assignment(profile, channel, choice, now)? {
+            Ok(assigned) => assigned,
+            Err(why) => return Ok(Err(why)),
+        };
+        // The same for its bridges.
+        let private = private.filter(|_| assignment.private);
+        loop {
+            let manifest = self.manifest(&approved, private)?;
+            let offer = Offer::Release { assignment: &assignment, manifest: &manifest, sha256: approved.sha256 };
+            let quarantined = self.quarantined();
+            let explanation = explain(&Inputs { device: profile, choice, offer, now, quarantined });
+            let update = match &explanation.decision.outcome {
+                // Bridges have ever lower sequences, so this ends.
+                Outcome::Bridge { bridge, .. } => {
+                    approved = self.approved(profile, channel, &bridge.release)?;
+                    let role = layout::cohort_role(&profile.channel, &choice.cohort);
+                    approved.must_be(&role, bridge.length, bridge.sha256)?;
+                    assignment = assignment.through(bridge);
+                    on_the_way_to.push(explanation);
+                    continue;
+                }
+                Outcome::Install { artifacts, .. } => {
+                    Some(self.update(channel, &manifest, approved.sha256, artifacts, private)?)
+                }
+                _ => None,
+            };
+            return Ok(Ok(Found { explanation, on_the_way_to, update }));
+        }
+    }
+
+    /// Gets ready for the device's cohort: if it is protected, what is kept for it comes through its gate, and where that is is returned.
+    #[cfg(not(feature = "gate"))]
+    #[expect(clippy::unused_self, reason = "as with the feature gate")]
+    fn approach(
+        &mut self,
+        _: &Profile,
+        choice: &CohortChoice,
+        protected: Option<&Protected>,
+    ) -> Result<Option<Repository>, String> {
+        match protected {
+            None => Ok(None),
+            Some(protected) => Err(format!(
+                "cohort {} is protected: its gate {} asks devices to show what they are, which this program cannot",
+                choice.cohort, protected.gate
+            )),
+        }
+    }
+
     /// The channel's cohort map, listed by the channel's role and no other.
     fn cohorts(&mut self, profile: &Profile, channel: &Chain) -> Result<CohortMap, Error> {
         let path = layout::cohorts_path(&profile.channel);
         let found = self.find(&path, channel)?;
-        let bytes = self.document("cohorts.json", &found, COHORTS_LENGTH)?;
+        let bytes = self.document("cohorts.json", &found, COHORTS_LENGTH, None)?;
         CohortMap::parse(&bytes).map_err(|e| Error::BadDocument { path, reason: e.to_string() })
     }
 
@@ -295,8 +341,8 @@ impl Device {
         Ok(Approved { sha256: sha256_of(&found)?, found })
     }
 
-    fn manifest(&mut self, approved: &Approved) -> Result<Manifest, Error> {
-        let bytes = self.document("manifest.json", &approved.found, MANIFEST_LENGTH)?;
+    fn manifest(&mut self, approved: &Approved, private: Option<&Repository>) -> Result<Manifest, Error> {
+        let bytes = self.document("manifest.json", &approved.found, MANIFEST_LENGTH, private)?;
         Manifest::parse(&bytes)
             .map_err(|e| Error::BadDocument { path: approved.found.path.to_string(), reason: e.to_string() })
     }
@@ -308,6 +354,7 @@ impl Device {
         manifest: &Manifest,
         sha256: Digest,
         names: &[crate::model::name::ArtifactName],
+        private: Option<&Repository>,
     ) -> Result<Update, Error> {
         let mut artifacts = Vec::new();
         for artifact in manifest.artifacts.iter().filter(|artifact| names.contains(&artifact.name)) {
@@ -315,7 +362,10 @@ impl Device {
             let listed = Approved { sha256: sha256_of(&found)?, found };
             listed.must_be("the manifest", artifact.length, artifact.sha256)?;
             let found = listed.found;
-            let url = self.updater.target_url(&found);
+            let url = match private {
+                Some(place) => self.updater.target_url_in(place, &found),
+                None => self.updater.target_url(&found),
+            };
             artifacts.push(UpdateArtifact {
                 name: artifact.name.to_string(),
                 length: artifact.length,
@@ -327,6 +377,8 @@ impl Device {
                     length: found.target.length,
                     hashes: found.target.hashes,
                 },
+                #[cfg(feature = "gate")]
+                visit: private.and_then(|_| self.updater.fetcher().visit()),
             });
         }
         let release = Release { version: manifest.version.clone(), sequence: manifest.sequence, sha256 };
@@ -334,7 +386,7 @@ impl Device {
     }
 
     /// Finds a target that no role may list but the last of `chain`, trusted through it.
-    fn find(&mut self, path: &str, chain: &Chain) -> Result<Found, Error> {
+    fn find(&mut self, path: &str, chain: &Chain) -> Result<tuf::Found, Error> {
         let found = self.updater.find(&TargetPath::new(path)?)?;
         if found.chain != *chain {
             let reason = format!("{} lists it, but only {chain} may", found.chain);
@@ -344,7 +396,13 @@ impl Device {
     }
 
     /// A signed document, from the state folder if the copy there is still the listed one.
-    fn document(&mut self, name: &str, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
+    fn document(
+        &mut self,
+        name: &str,
+        found: &tuf::Found,
+        limit: u64,
+        private: Option<&Repository>,
+    ) -> Result<Vec<u8>, Error> {
         let name = format!("documents/{name}");
         let stored = self.store.load(&name, limit).unwrap_or_default();
         let is_listed = |bytes: &[u8]| {
@@ -354,7 +412,10 @@ impl Device {
         match stored {
             Some(bytes) if is_listed(&bytes) => Ok(bytes),
             _ => {
-                let bytes = self.updater.read_target(found, limit)?;
+                let bytes = match private {
+                    Some(place) => self.updater.read_target_in(place, found, limit),
+                    None => self.updater.read_target(found, limit),
+                }?;
                 self.store.save(&name, &bytes)?;
                 Ok(bytes)
             }
@@ -380,9 +441,22 @@ impl Device {
     }
 }
 
+/// A decision, and what leads to it.
+struct Found {
+    explanation: Explanation,
+    on_the_way_to: Vec<Explanation>,
+    update: Option<Update>,
+}
+
+impl From<Explanation> for Found {
+    fn from(explanation: Explanation) -> Self {
+        Self { explanation, on_the_way_to: Vec::new(), update: None }
+    }
+}
+
 /// A manifest or artifact as the channel's role lists it.
 struct Approved {
-    found: Found,
+    found: tuf::Found,
     sha256: Digest,
 }
 
@@ -403,7 +477,7 @@ impl Approved {
     }
 }
 
-fn sha256_of(found: &Found) -> Result<Digest, Error> {
+fn sha256_of(found: &tuf::Found) -> Result<Digest, Error> {
     let digest = found.target.hashes.sha256_digest().copied();
     digest.map(Digest::from).ok_or_else(|| Error::BadDocument {
         path: found.path.to_string(),

@@ -58,10 +58,20 @@ impl Repository {
     }
 }
 
+/// A role whose files are not where those of the others are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The role.
+    pub role: String,
+    /// Where its files are.
+    pub repository: Repository,
+}
+
 /// Keeps trusted metadata up to date and finds targets in it.
 pub struct Updater<F, S, C> {
     root: Vec<u8>,
     repository: Repository,
+    elsewhere: Option<Elsewhere>,
     limits: Limits,
     fetch: F,
     store: S,
@@ -102,6 +112,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         Self {
             root: root.into(),
             repository,
+            elsewhere: None,
             limits: Limits::default(),
             fetch,
             store,
@@ -115,6 +126,11 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Has one role fetched from elsewhere, from now on, or none. What is listed and verified stays the same.
+    pub fn route(&mut self, elsewhere: Option<Elsewhere>) {
+        self.elsewhere = elsewhere;
     }
 
     /// Brings root, timestamp, snapshot and targets up to date (TUF 5.1 to 5.6.6).
@@ -157,13 +173,23 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
 
     /// The URL of a target (TUF 5.7.3).
     pub fn target_url(&self, found: &Found) -> String {
+        self.target_url_in(&self.repository, found)
+    }
+
+    /// The URL of a target that is kept in another place.
+    pub fn target_url_in(&self, place: &Repository, found: &Found) -> String {
         let consistent = self.trusted.as_ref().is_none_or(|trusted| trusted.root().consistent_snapshot);
-        format!("{}{}", self.repository.targets_url, found.path.url_path(&found.target.hashes, consistent))
+        format!("{}{}", place.targets_url, found.path.url_path(&found.target.hashes, consistent))
     }
 
     /// Reads a small target into memory: at most `limit` bytes, verified. It is fetched as metadata is, with which it is needed to decide.
     pub fn read_target(&self, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
-        let url = self.target_url(found);
+        self.read_target_in(&self.repository, found, limit)
+    }
+
+    /// The same of a target that is kept in another place.
+    pub fn read_target_in(&self, place: &Repository, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
+        let url = self.target_url_in(place, found);
         let length = found.target.length;
         if length > limit {
             let reason = format!("{length} bytes are listed, more than the {limit} that are read");
@@ -375,7 +401,9 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             .listed(role)
             .ok_or_else(|| tuf::Error::NotInSnapshot { role: role.to_owned(), delegator: "root".into() })?;
         let version = trusted.root().consistent_snapshot.then_some(listed.version);
-        let url = self.repository.metadata(&metadata_file(role, version));
+        let elsewhere = self.elsewhere.as_ref().filter(|elsewhere| elsewhere.role == role);
+        let place = elsewhere.map_or(&self.repository, |elsewhere| &elsewhere.repository);
+        let url = place.metadata(&metadata_file(role, version));
         let limit = listed.length.unwrap_or(limit).min(limit);
         match self.fetch.fetch(&Request::metadata(&url, limit))? {
             Reply::Found(body) => Ok(body.into_bytes()?),

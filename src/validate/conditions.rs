@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use tidegate_client::model::condition::Condition;
 use tidegate_client::model::facts::{FactValue, Facts};
+use tidegate_client::model::gate::Attestation;
 use tidegate_client::model::name::FactName;
 use tidegate_client::model::version::{self, Version};
 
@@ -25,6 +26,12 @@ const ALWAYS: [(&str, FactKind); 5] = [
     ("version", FactKind::Version),
     ("sequence", FactKind::Integer),
 ];
+
+/// The kind of a fact that devices have by themselves.
+fn fixed(name: &str) -> Option<FactKind> {
+    let always = ALWAYS.iter().find(|(fact, _)| *fact == name).map(|(_, kind)| *kind);
+    always.or((name == Attestation::FACT).then_some(FactKind::Text))
+}
 
 /// Whether a condition can hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,11 +70,15 @@ pub(crate) fn fact_faults(condition: &Condition, declared: &BTreeMap<FactName, F
     let mut seen: BTreeMap<String, FactKind> = BTreeMap::new();
     for test in tests(&value_of(condition)?) {
         let name = test.fact;
-        let fixed = ALWAYS.iter().find(|(fact, _)| *fact == name).map(|(_, kind)| *kind);
         let declared_kind = declared.iter().find(|(fact, _)| fact.as_str() == name).map(|(_, fact)| fact.kind);
-        let kind = fixed.or(declared_kind);
+        let kind = fixed(&name).or(declared_kind);
         if kind.is_none() && !declared.is_empty() {
-            let known: Vec<_> = declared.keys().map(FactName::as_str).chain(ALWAYS.map(|(fact, _)| fact)).collect();
+            let known: Vec<_> = declared
+                .keys()
+                .map(FactName::as_str)
+                .chain(ALWAYS.map(|(fact, _)| fact))
+                .chain([Attestation::FACT])
+                .collect();
             faults.insert(format!("the fact {name} is unknown; tidegate.toml knows {}", known.join(", ")));
         }
         let Some(wanted) = test.compares else { continue };
@@ -177,6 +188,9 @@ fn consistent(way: &[Literal<'_>], known: &Known<'_>) -> bool {
 fn candidates(fact: &str, tests: &[&Value], known: &Known<'_>) -> Vec<Option<FactValue>> {
     if let Some(value) = known.get(fact) {
         return vec![Some(FactValue::from(*value))];
+    }
+    if fact == Attestation::FACT {
+        return Attestation::ALL.map(|kind| Some(FactValue::from(kind.name()))).into_iter().chain([None]).collect();
     }
     let always = ALWAYS.iter().find(|(name, _)| *name == fact).map(|(_, kind)| *kind);
     let mut values: Vec<Option<FactValue>> = Vec::new();
@@ -355,6 +369,10 @@ mod tests_of_it {
             (fact("hardware", "in", json!(["board-x"])), Possible::No),
             (fact("hardware", "matches-version", json!(">=1")), Possible::No),
             (fact("sequence", "lt", json!(0)), Possible::No),
+            (fact("attestation", "in", json!(["tpm2", "ear"])), Possible::Yes),
+            (json!({"not": fact("attestation", "exists", json!(true))}), Possible::Yes),
+            (fact("attestation", "eq", json!("tpm3")), Possible::No),
+            (fact("attestation", "ge", json!("1.0.0")), Possible::No),
             (fact("sequence", "eq", json!("12")), Possible::No),
             (fact("version", "eq", json!("not a version")), Possible::No),
             (json!({"all": [fact("version", "lt", json!("1.2.0")), fact("version", "matches-version", json!(">=1.2.0"))]}), Possible::No),
@@ -395,10 +413,15 @@ mod tests_of_it {
         assert!(faults(json!({"fact": "ram-mb", "ge": 512})).is_empty());
         assert!(faults(json!({"fact": "kernel", "eq": "5.10.0"})).is_empty());
         assert!(faults(json!({"fact": "hardware", "eq": "board-a"})).is_empty());
+        assert!(faults(json!({"fact": "attestation", "in": ["tpm2"]})).is_empty());
+        assert_eq!(
+            faults(json!({"fact": "attestation", "eq": true})),
+            ["the fact attestation is a text, and is compared with a boolean"]
+        );
         assert_eq!(
             faults(json!({"fact": "ram", "ge": 512})),
             [
-                "the fact ram is unknown; tidegate.toml knows kernel, ram-mb, product, channel, hardware, version, sequence"
+                "the fact ram is unknown; tidegate.toml knows kernel, ram-mb, product, channel, hardware, version, sequence, attestation"
             ]
         );
         assert_eq!(

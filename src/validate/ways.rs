@@ -150,6 +150,7 @@ pub(super) fn releases(subject: &Subject<'_>) -> Result<Said> {
                 hardware: hardware.clone(),
                 installed: Installed { version: record.version.clone(), sequence: frozen.sequence },
                 own_facts: Facts::new(),
+                attestation: None,
             };
             if let End::Gap(why) = road.walk(&device)? {
                 wrong.push(format!("from {} on {hardware}: {why}", record.version));

@@ -72,6 +72,7 @@ pub fn affected(old: &Reading, new: &Reading, now: DateTime<Utc>) -> Vec<Affecte
                 hardware: hardware.clone(),
                 installed,
                 own_facts: Facts::new(),
+                attestation: None,
             };
             let shifts = shifts(old, new, &device, now);
             if !shifts.is_empty() {

@@ -11,6 +11,7 @@ use crate::fetch::{AnyFetch, Fetch};
 use crate::install::Installer;
 use crate::model::decision::{Installed, Profile};
 use crate::model::facts::Facts;
+use crate::model::gate::Attestation;
 use crate::model::name::{DeviceId, HardwareId, Name};
 use crate::model::time::Instant;
 use crate::model::version::Version;
@@ -42,6 +43,8 @@ pub struct DeviceBuilder {
     reserve: u64,
     #[cfg(feature = "gate")]
     receipts: Option<crate::receipts::Receipts>,
+    #[cfg(feature = "gate")]
+    gate: Option<Box<dyn crate::gate::Gate + Send>>,
 }
 
 impl DeviceBuilder {
@@ -153,6 +156,16 @@ impl DeviceBuilder {
         Self { receipts: Some(receipts), ..self }
     }
 
+    /// What lets the device in to what is kept for its cohort, if that is protected. Default: nothing does, and it keeps what it has there.
+    ///
+    /// What it is let in to is fetched as everything is. A [`GateClient`](crate::gate::GateClient) should therefore share its
+    /// [`HttpFetch`](crate::http::HttpFetch) with what [`fetch`](Self::fetch) is given.
+    #[cfg(feature = "gate")]
+    #[must_use]
+    pub fn gate(self, gate: impl crate::gate::Gate + Send + 'static) -> Self {
+        Self { gate: Some(Box::new(gate)), ..self }
+    }
+
     /// What the state folder is on; one with a plan of faults for tests.
     #[must_use]
     pub fn disk(self, disk: Disk) -> Self {
@@ -213,7 +226,10 @@ impl DeviceBuilder {
             hardware: needed(self.hardware, "hardware")?,
             installed: factory.clone(),
             own_facts: self.facts,
+            attestation: None,
         };
+        // It is the attestor's to say.
+        profile.own_facts.remove(Attestation::FACT);
         let store = open(self.disk, state_dir)?;
         let mut repairs = Vec::new();
         let record = Kept::load(&store, "installed.json", &mut repairs)?;
@@ -223,6 +239,12 @@ impl DeviceBuilder {
         let teller = self.receipts.map(|settings| super::receipts::Teller::open(settings, &store, &mut repairs));
         profile.installed = running(record.value(), &profile, &factory);
         let fetch = self.fetch.unwrap_or_else(|| Box::new(AnyFetch::new()));
+        #[cfg(feature = "gate")]
+        let fetch = super::gate::Through::new(fetch, self.gate);
+        #[cfg(feature = "gate")]
+        {
+            profile.attestation = fetch.attestation();
+        }
         let clock = self.clock.unwrap_or_else(|| Box::new(FlooredClock::new(SystemClock::new(), BUILT)));
         let updater =
             Updater::new(root, repository, fetch, store.subfolder("metadata")?, clock).with_limits(self.limits);

@@ -66,11 +66,14 @@ pub fn explain(inputs: &Inputs<'_>) -> Explanation {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Profile { id, product, channel, hardware, installed, own_facts } = &self.device;
+        let Profile { id, product, channel, hardware, installed, own_facts, attestation } = &self.device;
         let Installed { version, sequence } = installed;
         writeln!(f, "at         {}", time::format(self.at))?;
         writeln!(f, "device     {id}, product {product}, channel {channel}, hardware {hardware}")?;
         writeln!(f, "installed  {version} (sequence {sequence})")?;
+        if let Some(kind) = attestation {
+            writeln!(f, "evidence   {kind}")?;
+        }
         for (index, (name, value)) in own_facts.iter().enumerate() {
             writeln!(f, "{}{name} = {value}", if index == 0 { "facts      " } else { "           " })?;
         }

@@ -143,6 +143,11 @@ impl Facts {
         self.0.insert(name, value)
     }
 
+    /// Takes a fact away, and returns the value it had.
+    pub fn remove(&mut self, name: &str) -> Option<FactValue> {
+        self.0.remove(name)
+    }
+
     /// The value of a fact.
     pub fn value(&self, name: &FactName) -> Option<&FactValue> {
         self.0.get(name)

@@ -148,7 +148,9 @@ impl FromStr for Attestation {
 
     fn from_str(name: &str) -> Result<Self, String> {
         let found = Self::ALL.into_iter().find(|kind| kind.name() == name);
-        found.ok_or_else(|| format!("{} is no kind of evidence: use one of tpm2, ear", super::decode::quoted(name)))
+        found.ok_or_else(|| {
+            format!("{} is no kind of evidence: use one of tpm2, ear, none", super::decode::quoted(name))
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tidegate_client::device::{Device, DeviceBuilder};
 use tidegate_client::model::cohort::{Cohort, CohortMap, Selector};
+use tidegate_client::model::gate::Protected;
 use tidegate_client::model::layout;
 use tidegate_client::model::manifest::Manifest;
 use tidegate_client::model::name::Name;
@@ -37,12 +38,19 @@ pub fn channel(cohorts: &[(&str, Option<u32>)]) -> Simulator {
 }
 
 pub fn set_cohorts(sim: &mut Simulator, cohorts: &[(&str, Option<u32>)]) {
+    set_protected_cohorts(sim, cohorts, &[]);
+}
+
+/// The same, with the gates of some of them.
+pub fn set_protected_cohorts(sim: &mut Simulator, cohorts: &[(&str, Option<u32>)], gates: &[(&str, &str)]) {
     let cohorts = cohorts.iter().map(|(cohort, share)| {
         let selector = match share {
             Some(share) => Selector::Share(*share),
             None => Selector::Condition(serde_json::from_value(json!({"fact": "group", "eq": *cohort})).unwrap()),
         };
-        Cohort { name: name(cohort), selector, protected: None, extra: std::collections::BTreeMap::default() }
+        let gate = gates.iter().find(|(protected, _)| protected == cohort);
+        let protected = gate.map(|(_, gate)| Protected::by(gate.parse().unwrap()));
+        Cohort { name: name(cohort), selector, protected, extra: std::collections::BTreeMap::default() }
     });
     let map = CohortMap::new("00112233445566778899aabbccddeeff".parse().unwrap(), cohorts.collect()).unwrap();
     sim.add_target("stable", "stable/cohorts.json", &map.to_bytes().unwrap());

@@ -14,6 +14,8 @@ mod differential;
 mod faults;
 mod fleet;
 mod fuzz;
+#[cfg(feature = "gate")]
+mod gate;
 mod mirror;
 mod model;
 mod python;

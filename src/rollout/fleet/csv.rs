@@ -212,7 +212,9 @@ impl Reader {
             hardware: hardware.ok_or_else(|| lacks("hardware"))?,
             installed: Installed { version: installed.ok_or_else(|| lacks("version"))?, sequence },
             own_facts: facts,
+            attestation: None,
         };
+        let profile = profile.supposed().map_err(|e| self.wrong(e))?;
         let facts = profile.facts();
         Ok(Class { number: self.numbered, profile, facts })
     }
@@ -321,6 +323,8 @@ impl Cells {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_client::model::gate::Attestation;
+
     use super::*;
 
     fn scope() -> Scope {
@@ -355,6 +359,18 @@ mod tests {
         assert!(Rc::ptr_eq(&members[0].class, &members[1].class), "they differ in their ids only");
         assert_eq!(members[2].class.profile.installed.sequence, 0);
         assert!(members[2].class.profile.own_facts.is_empty(), "an empty value is no fact");
+    }
+
+    #[test]
+    fn the_evidence_that_devices_give_is_a_column() {
+        let text = "id,hardware,version,attestation\na,b,1.0.0,tpm2\nb,b,1.0.0,none\nc,b,1.0.0,\n";
+        let members = read(text, scope()).unwrap();
+        let given: Vec<_> = members.iter().map(|member| member.class.profile.attestation).collect();
+        assert_eq!(given, [Some(Attestation::Tpm2), None, None]);
+        assert!(members.iter().all(|member| member.class.profile.own_facts.is_empty()));
+        assert_eq!(members[0].class.facts.value(&"attestation".parse().unwrap()), Some(&"tpm2".into()));
+        let error = read("id,hardware,version,attestation\na,b,1.0.0,rumour\n", scope()).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("tpm2, ear, none"), "{error}");
     }
 
     #[test]

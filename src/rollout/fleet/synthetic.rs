@@ -45,7 +45,9 @@ impl Devices {
                 hardware,
                 installed: installed.clone(),
                 own_facts: facts.clone(),
+                attestation: None,
             };
+            let profile = profile.supposed().map_err(Error::input)?;
             let facts = profile.facts();
             Ok(Rc::new(Class { number, profile, facts }))
         };

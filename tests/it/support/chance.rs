@@ -180,6 +180,7 @@ impl Chance {
             hardware: self.one(&HARDWARE).parse().unwrap(),
             installed: Installed { version: self.one(&FROM).parse().unwrap(), sequence: self.below(5) },
             own_facts: facts,
+            attestation: None,
         }
     }
 

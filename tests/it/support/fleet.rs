@@ -192,6 +192,7 @@ impl Fleet {
             hardware: hardware.parse().unwrap(),
             installed: Installed { version: semver::Version::new(0, 0, 1), sequence: 0 },
             own_facts: Facts::new(),
+            attestation: None,
         }
     }
 

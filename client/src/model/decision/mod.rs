@@ -25,6 +25,7 @@ use super::cohort::CohortChoice;
 use super::condition;
 use super::digest::Digest;
 use super::facts::{FactValue, Facts};
+use super::gate::Attestation;
 use super::manifest::Manifest;
 use super::name::{ArtifactName, DeviceId, FactName, HardwareId, Name};
 use super::rollout::{Assignment, Bridge};
@@ -47,6 +48,9 @@ pub struct Profile {
     /// What it says about itself; see [`Profile::facts`].
     #[serde(rename = "facts", default)]
     pub own_facts: Facts,
+    /// The kind of evidence of its state that it gives. On a device its attestor alone says that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation: Option<Attestation>,
 }
 
 /// The installed release.
@@ -266,8 +270,8 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
 }
 
 impl Profile {
-    /// The facts that conditions see: the device's own, and `product`, `channel`, `hardware`, `version` and `sequence`,
-    /// which always say what the profile says.
+    /// The facts that conditions see: the device's own, and `product`, `channel`, `hardware`, `version`, `sequence` and
+    /// `attestation`, which always say what the profile says. The last is missing if the device gives no evidence.
     pub fn facts(&self) -> Facts {
         let sequence = i64::try_from(self.installed.sequence).unwrap_or(i64::MAX);
         let built_in = [
@@ -278,12 +282,30 @@ impl Profile {
             ("sequence", FactValue::from(sequence)),
         ];
         let mut facts = self.own_facts.clone();
-        for (name, value) in built_in {
+        facts.remove(Attestation::FACT);
+        let attestation = self.attestation.map(|kind| (Attestation::FACT, FactValue::from(kind.name())));
+        for (name, value) in built_in.into_iter().chain(attestation) {
             if let Ok(name) = name.parse::<FactName>() {
                 facts.insert(name, value);
             }
         }
         facts
+    }
+
+    /// The same device, supposed to give the kind of evidence that the fact `attestation` among its own facts names; `none` for none.
+    /// Without that fact, it is as it was.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the fact.
+    pub fn supposed(mut self) -> Result<Self, String> {
+        match self.own_facts.remove(Attestation::FACT) {
+            None => {}
+            Some(FactValue::Text(kind)) if kind == "none" => self.attestation = None,
+            Some(FactValue::Text(kind)) => self.attestation = Some(kind.parse()?),
+            Some(other) => return Err(format!("{other} is no kind of evidence: use one of tpm2, ear, none")),
+        }
+        Ok(self)
     }
 }
 

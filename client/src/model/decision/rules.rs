@@ -4,8 +4,10 @@ use std::cmp::Ordering;
 
 use super::{Installed, Quarantined, Rule, RuleOutcome, Verdict};
 use crate::model::cohort::CohortChoice;
+use crate::model::condition;
 use crate::model::digest::Digest;
 use crate::model::facts::Facts;
+use crate::model::gate::Attestation;
 use crate::model::manifest::{Manifest, Urgency};
 use crate::model::name::{HardwareId, Name};
 use crate::model::position::to_ppm;
@@ -101,10 +103,33 @@ pub(super) fn eligibility(manifest: &Manifest, facts: &Facts) -> RuleOutcome {
     let why = if outcome.holds {
         format!("the condition holds: {condition}")
     } else {
-        format!("the condition does not hold: {condition}")
+        format!("the condition does not hold: {condition}{}", on_evidence(&outcome, facts))
     };
     let verdict = if outcome.holds { Verdict::Pass } else { Verdict::Fail };
     RuleOutcome { rule: Rule::Eligibility, verdict, why, condition: Some(outcome) }
+}
+
+/// For a condition that looks at the evidence that a device gives of its state: what this one gives.
+fn on_evidence(outcome: &condition::Outcome, facts: &Facts) -> String {
+    if !looks_at(outcome, Attestation::FACT) {
+        return String::new();
+    }
+    match facts.iter().find(|(name, _)| name.as_str() == Attestation::FACT) {
+        None => {
+            "; missing is the fact attestation: this device has no attestor, and gives no evidence of its state".into()
+        }
+        Some((_, kind)) => format!("; this device gives evidence of the kind {kind}"),
+    }
+}
+
+fn looks_at(outcome: &condition::Outcome, name: &str) -> bool {
+    match &outcome.of {
+        condition::Part::All { parts } | condition::Part::Any { parts } => {
+            parts.iter().any(|part| looks_at(part, name))
+        }
+        condition::Part::Not { part } => looks_at(part, name),
+        condition::Part::Test { fact, .. } => fact.as_str() == name,
+    }
 }
 
 pub(super) fn upgrade(assignment: &Assignment, manifest: &Manifest, installed: &Installed) -> RuleOutcome {

@@ -1,0 +1,376 @@
+//! A device in a protected cohort: what it asks its gate for, and what it makes of what that says. The real gate is in the gate's own tests.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::json;
+use tidegate_client::device::{Device, DeviceBuilder};
+use tidegate_client::fetch::{Fetch, FetchError, Reply, Request};
+use tidegate_client::gate::{Refusal, StubGate};
+use tidegate_client::install::StubInstaller;
+use tidegate_client::model::decision::{Outcome, Rule};
+use tidegate_client::model::facts::Facts;
+use tidegate_client::model::gate::Attestation;
+use tidegate_client::retry::Retry;
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::{Error, Fault};
+
+use crate::fleet::{self, IMAGE, approve, assign, channel, manifest, release};
+use crate::mirror::{Mirror, Trick, scratch};
+use crate::simulator::{Simulator, epoch};
+
+const GATE: &str = "https://gate.example.com";
+const COHORTS: &[(&str, Option<u32>)] = &[("lab", None), ("all", Some(1_000_000))];
+
+/// A repository of which a part is behind a gate.
+#[derive(Clone)]
+struct House {
+    mirror: Mirror,
+    gate: StubGate,
+    /// The files asked for in the open and through the gate.
+    asked: Arc<Mutex<(Vec<String>, Vec<String>)>>,
+    /// Whether releases are private.
+    private: bool,
+}
+
+impl House {
+    /// Cohort `all` is protected, and assigned what `fill` assigns it.
+    fn new(private: bool, fill: impl FnOnce(&mut Simulator)) -> Self {
+        let mut sim = channel(COHORTS);
+        fleet::set_protected_cohorts(&mut sim, COHORTS, &[("all", GATE)]);
+        fill(&mut sim);
+        sim.publish(&["stable.all", "stable.lab", "stable", "snapshot", "timestamp"]);
+        Self { mirror: Mirror::of(sim), gate: StubGate::new(), asked: Arc::default(), private }
+    }
+
+    /// With release 1.2.0.
+    fn with_release(private: bool) -> Self {
+        Self::new(private, |sim| {
+            let bytes = approve(sim, &manifest("1.2.0", 12));
+            assign(sim, "all", &bytes, &json!({"private": private}));
+        })
+    }
+
+    fn device(&self, state: &Path) -> DeviceBuilder {
+        fleet::device(&self.mirror, state, epoch()).fetch(self.clone()).gate(self.gate.clone())
+    }
+
+    /// What was asked for since the last call, in the open and through the gate.
+    fn take(&self) -> (Vec<String>, Vec<String>) {
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
+    /// Whether a file is kept behind the gate, and for whom. What both powers look at stays public.
+    fn owner(&self, file: &str) -> Option<&'static str> {
+        let is_private = file.ends_with(".stable.all.json") || (self.private && file.contains("/releases/"));
+        is_private.then_some("stable.all")
+    }
+}
+
+impl Fetch for House {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        let behind = request.url.strip_prefix(GATE).map(|path| path.strip_prefix("/v1/repo/").unwrap());
+        let file = behind.unwrap_or_else(|| request.url.strip_prefix("sim:/").unwrap()).to_owned();
+        {
+            let mut asked = self.asked.lock().unwrap();
+            if behind.is_some() { asked.1.push(file.clone()) } else { asked.0.push(file.clone()) }
+        }
+        match (behind, self.owner(&file)) {
+            (None, Some(_)) => return Ok(Reply::NotFound),
+            (Some(_), owner) => self.gate.opens(request, owner.unwrap_or("nobody"))?,
+            (None, None) => assert!(request.pass.is_none(), "{file}: nobody else learns of the grant"),
+        }
+        let url = format!("sim:/{file}");
+        self.mirror.fetch(&Request { url: &url, ..*request })
+    }
+}
+
+fn refusal(why: &str, missing: &[&str]) -> Refusal {
+    Refusal { rule: "G-ATT-12".into(), why: why.into(), missing: missing.iter().map(ToString::to_string).collect() }
+}
+
+fn installs(device: &mut Device) -> String {
+    let check = device.check().unwrap();
+    let update = check.update.unwrap_or_else(|| panic!("{}", check.explanation));
+    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+    device.install(&downloaded).unwrap().release.version.to_string()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    to_hex(&sha2::Sha256::digest(bytes))
+}
+
+#[test]
+fn only_what_is_kept_for_the_cohort_comes_through_the_gate() {
+    for private in [false, true] {
+        let house = House::with_release(private);
+        let folder = scratch();
+        let installer = StubInstaller::new();
+        let mut device = house.device(folder.path()).installer(installer.clone()).open().unwrap();
+        assert_eq!(installs(&mut device), "1.2.0");
+        let (open, through) = house.take();
+        let release = |file: &str| format!("targets/stable/releases/os/1.2.0/{file}");
+        let image = release(&format!("{}.image.bin", digest(IMAGE)));
+        assert_eq!(through.first().unwrap(), "metadata/2.stable.all.json");
+        assert!(!open.iter().any(|file| file.contains("stable.all")), "{open:?}");
+        assert!(
+            open.iter().any(|file| file.ends_with("cohorts.json")) && open.contains(&"metadata/2.stable.json".into())
+        );
+        if private {
+            assert!(through.len() == 3 && through[1].ends_with(".manifest.json") && through[2] == image, "{through:?}");
+            assert!(!open.iter().any(|file| file.contains("/releases/")), "{open:?}");
+        } else {
+            assert_eq!(through.len(), 1, "{through:?}");
+            assert!(open.contains(&image), "{open:?}");
+        }
+        assert_eq!(house.gate.granted(), ["stable.all"], "one grant for all of it");
+        // Nothing changed: nothing is asked of the gate, which may be gone.
+        house.gate.vanish(true);
+        drop(device);
+        let mut device = house.device(folder.path()).open().unwrap();
+        assert!(matches!(device.check().unwrap().outcome(), Outcome::UpToDate { .. }));
+        assert_eq!(house.take(), (vec!["metadata/2.root.json".into(), "metadata/timestamp.json".into()], vec![]));
+    }
+}
+
+#[test]
+fn bridges_of_a_private_release_come_through_the_gate() {
+    let house = House::new(true, |sim| {
+        let bridge = approve(sim, &{
+            let mut bridge = manifest("1.1.9", 10);
+            bridge["upgrade_from"] = json!("<1.1.0");
+            bridge
+        });
+        let mut target = manifest("1.2.0", 12);
+        target["upgrade_from"] = json!(">=1.1.0");
+        let target = approve(sim, &target);
+        let bridges = json!([{"release": "1.1.9", "sequence": 10, "sha256": digest(&bridge), "length": bridge.len(), "upgrade_from": "<1.1.0"}]);
+        assign(sim, "all", &target, &json!({"private": true, "bridges": bridges}));
+    });
+    let folder = scratch();
+    let mut device = house.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
+    assert_eq!(installs(&mut device), "1.1.9");
+    let (open, through) = house.take();
+    assert!(!open.iter().any(|file| file.contains("/releases/")), "{open:?}");
+    let bridge: Vec<_> = through.iter().filter(|file| file.contains("/1.1.9/")).collect();
+    assert_eq!(bridge.len(), 2, "{through:?}");
+    assert_eq!(installs(&mut device), "1.2.0");
+}
+
+#[test]
+fn a_refusal_is_a_decision_that_names_what_is_missing() {
+    let house = House::with_release(true);
+    let folder = scratch();
+    house.gate.refuse(Some(refusal("the device's state is not one that stable.all takes", &["pcr sha256:7"])));
+    let mut device = house.device(folder.path()).open().unwrap();
+    let check = device.check().unwrap();
+    let Outcome::NoOffer { why } = check.outcome() else { panic!("{}", check.explanation) };
+    assert_eq!(
+        why,
+        "cohort all is protected, and its gate https://gate.example.com does not let this device in: the device's state is not one that \
+         stable.all takes (G-ATT-12); missing: pcr sha256:7"
+    );
+    assert!(check.update.is_none() && device.status().installed.is_none());
+    assert!(check.explanation.to_string().contains("missing: pcr sha256:7"));
+    // What was put right is let in at the next check.
+    house.gate.refuse(None);
+    assert!(device.check().unwrap().update.is_some());
+    // A grant that does not open what it should.
+    let house = House { private: false, ..House::with_release(true) };
+    let mut device = house.device(scratch().path()).open().unwrap();
+    let check = device.check().unwrap();
+    let Outcome::NoOffer { why } = check.outcome() else { panic!("{}", check.explanation) };
+    assert!(why.ends_with("the token's cohorts do not open this object (G-TOK)"), "{why}");
+}
+
+#[test]
+fn a_device_that_was_not_told_of_gates_says_so_and_keeps_what_it_has() {
+    let house = House::with_release(false);
+    let mut device = fleet::device(&house.mirror, scratch().path(), epoch()).fetch(house.clone()).open().unwrap();
+    let check = device.check().unwrap();
+    let Outcome::NoOffer { why } = check.outcome() else { panic!("{}", check.explanation) };
+    assert!(why.contains(GATE) && why.contains("no settings for gates"), "{why}");
+    assert!(house.take().1.is_empty());
+}
+
+#[test]
+fn a_gate_that_is_gone_is_the_networks_fault_and_changes_nothing() {
+    let house = House::with_release(true);
+    let folder = scratch();
+    house.gate.vanish(true);
+    let mut device = house.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
+    let before = serde_json::to_string(&device.status()).unwrap();
+    let error = device.check().unwrap_err();
+    assert_eq!(error.fault(), Fault::Network, "{error}");
+    assert!(error.to_string().contains(GATE), "{error}");
+    assert_eq!(serde_json::to_string(&device.status()).unwrap(), before);
+    house.gate.vanish(false);
+    assert_eq!(installs(&mut device), "1.2.0");
+}
+
+#[test]
+fn a_device_in_a_public_cohort_has_nothing_to_do_with_the_gate() {
+    let house = House::new(true, |sim| {
+        release(sim, "lab", "1.3.0", 13);
+    });
+    let house = House { private: false, ..house };
+    house.gate.vanish(true);
+    let folder = scratch();
+    let lab = || Facts::parse(br#"{"group": "lab"}"#).unwrap();
+    let mut device = house.device(folder.path()).facts(lab()).installer(StubInstaller::new()).open().unwrap();
+    assert_eq!(installs(&mut device), "1.3.0");
+    assert!(house.take().1.is_empty());
+    // Nor does it take with it what it had in a protected one.
+    house.gate.vanish(false);
+    assert!(device.explain(Some(Facts::new()), None).is_ok());
+    assert_eq!(house.take().1, ["metadata/2.stable.all.json"]);
+    device.check().unwrap();
+    assert!(house.take().1.is_empty());
+}
+
+#[test]
+fn a_grant_that_ends_in_the_middle_is_renewed_and_the_download_goes_on_where_it_was() {
+    let house = House::with_release(true);
+    let folder = scratch();
+    let at_once = Retry { times: 2, first: Duration::ZERO, longest: Duration::ZERO };
+    let mut device = house.device(folder.path()).installer(StubInstaller::new()).retry(at_once).open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    let file = format!("targets/stable/releases/os/1.2.0/{}.image.bin", digest(IMAGE));
+    house.mirror.trick(&file, Trick::Cut(7));
+    house.take();
+    let (gate, mirror) = (house.gate.clone(), house.mirror.clone());
+    let mut seen = Vec::new();
+    let downloaded = device.download(&update, &mut |_, progress| {
+        seen.push(progress.done);
+        // While the first part comes, the grant ends.
+        gate.expire();
+        mirror.behave();
+    });
+    let downloaded = downloaded.unwrap();
+    assert_eq!(seen, [7, IMAGE.len() as u64], "it went on where it was");
+    // Once with what had ended, once with what is new.
+    assert_eq!(house.take().1, [file.clone(), file.clone(), file]);
+    assert_eq!(house.gate.granted().len(), 2);
+    device.install(&downloaded).unwrap();
+    // A gate that takes no token at all is asked for one more, not for ever.
+    let house = House::with_release(true);
+    let mut device = house.device(scratch().path()).open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    house.gate.refuse(Some(refusal("not any more", &["pcr sha256:7"])));
+    house.gate.expire();
+    let error = device.download(&update, &mut |_, _| ()).unwrap_err();
+    assert!(matches!(&error, Error::Fetch(FetchError::Denied { .. })), "{error}");
+    assert!(error.to_string().contains("not any more (G-ATT-12); missing: pcr sha256:7"), "{error}");
+    assert_eq!(error.fault(), Fault::Peer);
+    assert!(error.hint().is_some());
+}
+
+/// Trusted with letting devices in, and with nothing else.
+#[test]
+fn what_a_gate_gives_is_verified_like_everything_else() {
+    let role = "metadata/2.stable.all.json";
+    let image = format!("targets/stable/releases/os/1.2.0/{}.image.bin", digest(IMAGE));
+    let house = House::with_release(true);
+    let sim = house.mirror.sim();
+    let manifest = sim.files.keys().find(|file| file.ends_with(".manifest.json")).unwrap().clone();
+    let forged = sim.sign_with("stable.all", &sim.signers["stable.lab"]);
+    let cases: &[(&str, &str, Trick)] = &[
+        ("an older version of the role", role, Trick::Bytes(sim.files["metadata/1.stable.all.json"].clone())),
+        ("another cohort's role", role, Trick::Bytes(sim.files["metadata/2.stable.lab.json"].clone())),
+        ("the role by another's key", role, Trick::Bytes(forged)),
+        ("no role", role, Trick::Bytes(b"{}".to_vec())),
+        ("a role without an end", role, Trick::Endless),
+        ("another manifest", &manifest, Trick::Bytes(b"{}".to_vec())),
+        ("a manifest without an end", &manifest, Trick::Endless),
+        ("another image", &image, Trick::Bytes(vec![b'x'; IMAGE.len()])),
+        ("a longer image", &image, Trick::Bytes([IMAGE, b"more"].concat())),
+        ("an image without an end", &image, Trick::Endless),
+    ];
+    for (case, file, trick) in cases {
+        let house = House::with_release(true);
+        house.mirror.trick(file, trick.clone());
+        let folder = scratch();
+        let mut device = house.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
+        let tried = device.check().and_then(|check| {
+            let update = check.update.unwrap_or_else(|| panic!("{case}: {}", check.explanation));
+            device.download(&update, &mut |_, _| ()).map(drop)
+        });
+        let error = tried.unwrap_err();
+        assert_eq!(error.fault(), Fault::Peer, "{case}: {error}");
+        assert!(device.status().installed.is_none(), "{case}");
+        // Nothing of it was kept that stands in the way.
+        house.mirror.behave();
+        assert_eq!(installs(&mut device), "1.2.0", "{case}");
+    }
+}
+
+#[test]
+fn a_release_may_ask_for_evidence_of_the_devices_state() {
+    let asking = |condition: serde_json::Value| {
+        House::new(false, |sim| {
+            let mut manifest = manifest("1.2.0", 12);
+            manifest["eligibility"] = condition;
+            let bytes = approve(sim, &manifest);
+            assign(sim, "all", &bytes, &json!({}));
+        })
+    };
+    let kind = |kind: &str| Some(Facts::parse(format!(r#"{{"attestation": "{kind}"}}"#).as_bytes()).unwrap());
+    for (condition, ear) in [
+        (json!({"fact": "attestation", "exists": true}), true),
+        (json!({"fact": "attestation", "in": ["tpm2"]}), false),
+    ] {
+        let house = asking(condition);
+        let folder = scratch();
+        // It is the attestor's to say: a device's own facts are not asked.
+        let claims = kind("tpm2").unwrap();
+        let mut device = house.device(folder.path()).facts(claims).open().unwrap();
+        let check = device.check().unwrap();
+        let Outcome::NotEligible { rule: Rule::Eligibility, why } = check.outcome() else {
+            panic!("{}", check.explanation)
+        };
+        assert!(why.contains("missing is the fact attestation: this device has no attestor"), "{why}");
+        assert!(!serde_json::to_string(&device.status()).unwrap().contains("attestation"));
+        // What if it had one.
+        assert!(device.explain(kind("tpm2"), None).unwrap().update.is_some());
+        let check = device.explain(kind("ear"), None).unwrap();
+        assert_eq!(check.update.is_some(), ear, "{}", check.explanation);
+        assert!(check.explanation.to_string().contains("evidence   ear\n"));
+        if !ear {
+            assert!(
+                check.outcome().to_string().ends_with("this device gives evidence of the kind \"ear\""),
+                "{}",
+                check.outcome()
+            );
+        }
+        let error = device.explain(kind("rumour"), None).unwrap_err();
+        assert_eq!((error.fault(), error.to_string().contains("tpm2, ear, none")), (Fault::Caller, true), "{error}");
+        drop(device);
+        // And now it has.
+        house.gate.attest(Some(Attestation::Tpm2));
+        let mut device = house.device(folder.path()).open().unwrap();
+        let check = device.check().unwrap();
+        assert!(check.update.is_some(), "{}", check.explanation);
+        assert_eq!(serde_json::to_value(&check).unwrap()["explanation"]["device"]["attestation"], "tpm2");
+        assert!(device.explain(kind("none"), None).unwrap().update.is_none());
+    }
+}
+
+#[test]
+fn a_cohort_may_be_of_devices_that_give_evidence() {
+    let house = House::with_release(false);
+    house.mirror.edit(|sim| {
+        let map = json!({"schema": 1, "salt": "00112233445566778899aabbccddeeff", "cohorts": [
+            {"name": "all", "condition": {"fact": "attestation", "eq": "tpm2"}, "protected": {"gate": GATE}},
+            {"name": "lab", "share": 1_000_000},
+        ]});
+        sim.add_target("stable", "stable/cohorts.json", map.to_string().as_bytes());
+        sim.publish(&["stable", "snapshot", "timestamp"]);
+    });
+    let cohort = |device: &mut Device| device.check().unwrap().explanation.cohort.cohort.to_string();
+    let folder = scratch();
+    assert_eq!(cohort(&mut house.device(folder.path()).open().unwrap()), "lab");
+    house.gate.attest(Some(Attestation::Tpm2));
+    assert_eq!(cohort(&mut house.device(folder.path()).open().unwrap()), "all");
+}
