@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::publish::{Options, Remote};
 use crate::receipts::{self, Counter, Enrolments, Reason, ReleaseReport, Releases, Report, Scope, Tally};
+use crate::release::ledger::clean;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::health::Action;
 use crate::workspace::Workspace;
@@ -101,8 +102,11 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         }
         Ok(enrolments)
     })?;
-    for name in enrolments.unreadable() {
-        cx.ui.warn(format_args!("{name} at {} is no enrolment: no receipt of that device counts", enrolled_at.name()));
+    if let Some(name) = enrolments.unreadable().first() {
+        let more = enrolments.unreadable().len() - 1;
+        let (name, at) = (clean(name), enrolled_at.name());
+        let more = if more > 0 { format!(", nor are {more} others") } else { String::new() };
+        cx.ui.warn(format_args!("{name} at {at} is no enrolment{more}: receipts of these devices do not count"));
     }
     let named = places.iter().map(|place| place.name().to_owned()).collect();
     let report = counter.report(named, Some(enrolments.enrolled()), policy.as_ref());
@@ -178,7 +182,8 @@ fn print(report: &Report, args: &Args, cx: &Context) -> Result<()> {
             refused.count,
             refused.why.id(),
             refused.text,
-            refused.example
+            // Whoever put it there has named it.
+            clean(&refused.example)
         ))?;
     }
     if let Some(enrolled) = &report.enrolled {

@@ -1,22 +1,33 @@
-//! What a place holds, as a stream: there may be more of it than fits into memory.
+//! What a place holds that others may write to, as a stream: there may be more of it than fits into memory.
 
-use futures::stream::{BoxStream, StreamExt as _};
-use object_store::ObjectMeta;
+use std::fs::{DirEntry, ReadDir};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures::stream::{self, BoxStream, StreamExt as _};
 use object_store::path::Path as Key;
 
 use super::remote::{Backend, Remote};
 use crate::error::{Error, Result};
 
+/// An object's key, relative to the place, and its length in bytes.
+type Listed = (String, u64);
+
 impl Remote {
-    /// What lies below a key of ours, such as `receipts/stable`; below the place itself if that is empty. Keys are relative to the place,
-    /// in no order.
-    pub(crate) fn objects(&self, below: &str) -> BoxStream<'_, Result<(String, ObjectMeta)>> {
+    /// What lies below a key of ours, such as `receipts/stable`; below the place itself if that is empty. In no order.
+    pub(crate) fn objects(&self, below: &str) -> BoxStream<'_, Result<Listed>> {
+        if let Backend::Folder(root) = &self.kind {
+            // Not by the store's own listing: that ends at the first name that no key can have, and goes wherever links lead.
+            let files = Files { root, left: vec![root.join(below)], open: None };
+            return stream::iter(files.map(|file| file.map_err(|(path, error)| Error::io("list", &path, error))))
+                .boxed();
+        }
         let prefix: Key = self.prefix.parts().chain(Key::from(below).parts()).collect();
         let strip = if self.prefix.as_ref().is_empty() { 0 } else { self.prefix.as_ref().len() + 1 };
         let listed = self.store.list((!prefix.as_ref().is_empty()).then_some(&prefix));
         let found = listed.filter_map(move |object| async move {
             let object = object.map_err(|error| self.fault("list", "what is", &error));
-            object.map(|meta| Some((meta.location.as_ref().get(strip..)?.to_owned(), meta))).transpose()
+            object.map(|meta| Some((meta.location.as_ref().get(strip..)?.to_owned(), meta.size))).transpose()
         });
         found.boxed()
     }
@@ -27,6 +38,60 @@ impl Remote {
             Backend::Folder(root) if !root.is_dir() => Err(Error::input(format!("there is no folder {}", self.name()))
                 .remedy("correct the name, or make the folder if nothing has been put there yet")),
             _ => Ok(()),
+        }
+    }
+}
+
+/// The files below a folder, folder by folder: no links, no pipes, and nothing whose name is not UTF-8.
+struct Files<'a> {
+    root: &'a Path,
+    left: Vec<PathBuf>,
+    open: Option<(PathBuf, ReadDir)>,
+}
+
+impl Files<'_> {
+    /// The key and length of an entry, if it is a file; a folder is kept for later.
+    fn look(&mut self, entry: &DirEntry) -> io::Result<Option<Listed>> {
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            self.left.push(entry.path());
+        }
+        if !kind.is_file() {
+            return Ok(None);
+        }
+        let path = entry.path();
+        let parts = path.strip_prefix(self.root).into_iter().flat_map(Path::iter);
+        let Some(parts) = parts.map(|part| part.to_str()).collect::<Option<Vec<_>>>() else { return Ok(None) };
+        match entry.metadata() {
+            Ok(meta) => Ok(Some((parts.join("/"), meta.len()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Iterator for Files<'_> {
+    type Item = Result<Listed, (PathBuf, io::Error)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some((folder, entries)) = &mut self.open else {
+                let folder = self.left.pop()?;
+                match std::fs::read_dir(&folder) {
+                    Ok(entries) => self.open = Some((folder, entries)),
+                    // Nothing has been put there yet, or it is no longer there.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Some(Err((folder, error))),
+                }
+                continue;
+            };
+            let folder = folder.clone();
+            match entries.next().map(|entry| entry.and_then(|entry| self.look(&entry))) {
+                Some(Ok(Some(file))) => return Some(Ok(file)),
+                Some(Ok(None)) => {}
+                Some(Err(error)) => return Some(Err((folder, error))),
+                None => self.open = None,
+            }
         }
     }
 }

@@ -148,9 +148,12 @@ where
 
 /// All objects of the place, by key.
 async fn list(remote: &Remote) -> Result<BTreeMap<String, Doomed>> {
+    let prefix = (!remote.prefix.as_ref().is_empty()).then_some(&remote.prefix);
+    let strip = if prefix.is_some() { remote.prefix.as_ref().len() + 1 } else { 0 };
     let mut found = BTreeMap::new();
-    let mut objects = remote.objects("");
-    while let Some((key, object)) = objects.try_next().await? {
+    let mut objects = remote.store.list(prefix);
+    while let Some(object) = objects.try_next().await.map_err(|error| remote.fault("list", "what is", &error))? {
+        let Some(key) = object.location.as_ref().get(strip..).map(ToOwned::to_owned) else { continue };
         found.insert(key.clone(), Doomed { key, length: object.size, written: object.last_modified });
     }
     Ok(found)

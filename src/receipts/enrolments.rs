@@ -138,13 +138,13 @@ impl Enrolments {
             std::future::ready(is_one)
         });
         let read = listed.map(|listed| async {
-            let (key, meta) = listed?;
-            if meta.size > LONGEST {
+            let (key, length) = listed?;
+            if length > LONGEST {
                 return Ok((key, None));
             }
             match place.read(&key, LONGEST).await {
-                // One that has just been removed is none any more.
-                Ok(found) => Ok((key, Some(found.map(|found| found.bytes)))),
+                // Removed since it was listed, or named as the store can give no object back.
+                Ok(found) => Ok((key, found.map(|found| found.bytes))),
                 Err(error) if error.kind() == Kind::Trust => Ok((key, None)),
                 Err(error) => Err(error),
             }
@@ -153,8 +153,7 @@ impl Enrolments {
         while let Some((name, bytes)) = read.try_next().await.map_err(reading)? {
             progress(1);
             match bytes {
-                Some(None) => {}
-                Some(Some(bytes)) => enrolments.add(&name, &bytes),
+                Some(bytes) => enrolments.add(&name, &bytes),
                 None => enrolments.unreadable.push(name),
             }
         }

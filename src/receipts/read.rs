@@ -31,10 +31,10 @@ pub async fn read(
     mut told: impl FnMut(&str, Result<&Word, Why>),
 ) -> Result<()> {
     let looked_at = place.objects(below).map(|listed| async {
-        let (name, meta) = listed?;
+        let (name, length) = listed?;
         let (place, enrolments) = (place.clone(), Arc::clone(enrolments));
         // Verifying takes longer than reading: as tasks, so that all processors do it.
-        let looked = tokio::spawn(async move { look(&place, name, meta.size, &enrolments).await });
+        let looked = tokio::spawn(async move { look(&place, name, length, &enrolments).await });
         looked.await.map_err(|error| Error::bug("reading a receipt ended early").with_source(error))?
     });
     let mut looked_at = std::pin::pin!(looked_at.buffer_unordered(AT_A_TIME));
@@ -52,14 +52,14 @@ pub async fn read(
 async fn look(
     place: &Remote,
     name: String,
-    size: u64,
+    length: u64,
     enrolments: &Enrolments,
 ) -> Result<(String, Option<Result<Word, Why>>)> {
     if !is_name(&name) {
         return Ok((name, Some(Err(Why::Name))));
     }
     let limit = MAX_LENGTH as u64;
-    if size > limit {
+    if length > limit {
         return Ok((name, Some(Err(Why::Length))));
     }
     let found = match place.read(&name, limit).await {

@@ -106,6 +106,19 @@ fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
     ];
     // Not below `receipts/`: it is not looked at.
     write(&receipts, "other.json", b"{}");
+    // What no key can be named is no object, and keeps nothing else from being found; links and pipes lead nowhere.
+    #[cfg(unix)]
+    {
+        let folder = receipts.join("receipts/stable/os/1");
+        let odd = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff.json");
+        fs::write(folder.join::<&std::ffi::OsStr>(odd), b"").unwrap();
+        fs::write(folder.join("two\nlines.json"), b"").unwrap();
+        fs::write(folder.join("A\u{1b}[31m%2F.json"), b"").unwrap();
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.join(name)).unwrap();
+        link("/dev/zero", &format!("{}.json", "3".repeat(64)));
+        link("..", "around");
+        link("nowhere", "lost");
+    }
 
     let now = now + TimeDelta::minutes(10);
     let line = ["receipts", "file:receipts", "--enrolments", "file:enrolments"];
@@ -126,6 +139,10 @@ fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
     let mut found = refused.clone();
     found.sort();
     let mut wanted: Vec<_> = expected.iter().map(|(why, name)| (*why, name.clone(), 1)).collect();
+    if cfg!(unix) {
+        let named = wanted.iter_mut().find(|(why, ..)| *why == "name").unwrap();
+        *named = ("name", "receipts/stable/os/1/A\u{1b}[31m%2F.json".into(), 3);
+    }
     wanted.sort();
     assert_eq!(found, wanted);
     assert_eq!((&report["counted"], &report["repeated"]), (&json!(4), &json!(1)));
@@ -158,8 +175,9 @@ fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
     ] {
         assert!(said.contains(expected), "{expected}\n{said}");
     }
+    assert!(!said.contains('\u{1b}'), "{said}");
     for expected in [
-        "warning: notes.json at ",
+        " is no enrolment: receipts of these devices do not count",
         "warning: 1 keys are enrolled for several devices",
         "next: tidegate receipts file:receipts --enrolments file:enrolments --health health.json",
     ] {
