@@ -9,6 +9,8 @@ mod confirm;
 mod defer;
 mod download;
 mod explain;
+#[cfg(feature = "gate")]
+mod gate;
 mod help;
 mod host;
 mod install;
@@ -68,7 +70,7 @@ fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
         Command::Reject => confirm::reject(settings, output),
         Command::Defer => defer::run(settings, arguments.time, output),
         Command::Status => status::run(settings, output),
-        Command::Explain => explain::run(&mut settings.builder.open()?, arguments.at, output),
+        Command::Explain => explain::run(&mut settings.builder.open()?, arguments, output),
         Command::Run => run::run(arguments, settings, output),
         #[cfg(feature = "gate")]
         Command::Receipts => receipts::show(settings, output),

@@ -433,7 +433,7 @@ fn nameable<'a>(request: &Request<'_>, location: &'a str) -> &'a str {
 fn redirected(from: &str, location: &str) -> Result<String, &'static str> {
     const ELSEWHERE: &str = "only redirects to the same scheme, host and port are followed";
     let Redirect { from, to, url } = Redirect::read(from, location)?;
-    if from == to { Ok(url) } else { Err(ELSEWHERE) }
+    if Some(from) == to { Ok(url) } else { Err(ELSEWHERE) }
 }
 
 /// Scheme, host and port.
@@ -447,7 +447,8 @@ fn is_here((_, host, _): &Origin) -> bool {
 /// A redirect between two servers, which may be one.
 struct Redirect {
     from: Origin,
-    to: Origin,
+    /// `None` if that is no server that a device asks.
+    to: Option<Origin>,
     /// Where it leads.
     url: String,
 }
@@ -472,10 +473,8 @@ impl Redirect {
         };
         let uri: Uri = url.parse().map_err(|_| MALFORMED)?;
         // Credentials in a URL are not part of its origin, and have no business there.
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err("a redirect must not name a user");
-        }
-        let to = self::origin(&uri).ok_or("only redirects to http and https are followed")?;
+        let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        let to = if has_user { None } else { self::origin(&uri) };
         Ok(Self { from: origin, to, url })
     }
 }

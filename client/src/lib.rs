@@ -73,7 +73,7 @@
 //!
 //! - `http` (default): HTTP and HTTPS through ureq and rustls.
 //! - `cli`: the program `tidegate-device`.
-//! - `gate`: a device key, by which a device signs receipts of what became of releases.
+//! - `gate`: what is kept for a protected cohort, through its gate; a device key; and receipts of what became of releases, signed with it.
 //!
 //! [The Update Framework]: https://theupdateframework.github.io/specification/v1.0.34/
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]

@@ -59,6 +59,7 @@ impl Repository {
 }
 
 /// A role whose files are not where those of the others are.
+#[cfg(feature = "gate")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elsewhere {
     /// The role.
@@ -71,6 +72,7 @@ pub struct Elsewhere {
 pub struct Updater<F, S, C> {
     root: Vec<u8>,
     repository: Repository,
+    #[cfg(feature = "gate")]
     elsewhere: Option<Elsewhere>,
     limits: Limits,
     fetch: F,
@@ -112,6 +114,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         Self {
             root: root.into(),
             repository,
+            #[cfg(feature = "gate")]
             elsewhere: None,
             limits: Limits::default(),
             fetch,
@@ -129,6 +132,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     }
 
     /// Has one role fetched from elsewhere, from now on, or none. What is listed and verified stays the same.
+    #[cfg(feature = "gate")]
     pub fn route(&mut self, elsewhere: Option<Elsewhere>) {
         self.elsewhere = elsewhere;
     }
@@ -401,14 +405,22 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             .listed(role)
             .ok_or_else(|| tuf::Error::NotInSnapshot { role: role.to_owned(), delegator: "root".into() })?;
         let version = trusted.root().consistent_snapshot.then_some(listed.version);
-        let elsewhere = self.elsewhere.as_ref().filter(|elsewhere| elsewhere.role == role);
-        let place = elsewhere.map_or(&self.repository, |elsewhere| &elsewhere.repository);
-        let url = place.metadata(&metadata_file(role, version));
+        let url = self.place_of(role).metadata(&metadata_file(role, version));
         let limit = listed.length.unwrap_or(limit).min(limit);
         match self.fetch.fetch(&Request::metadata(&url, limit))? {
             Reply::Found(body) => Ok(body.into_bytes()?),
             _ => Err(Error::Missing { what: role.to_owned(), url }),
         }
+    }
+
+    /// Where the files of a role are.
+    fn place_of(&self, role: &str) -> &Repository {
+        #[cfg(feature = "gate")]
+        if let Some(elsewhere) = self.elsewhere.as_ref().filter(|elsewhere| elsewhere.role == role) {
+            return &elsewhere.repository;
+        }
+        let _ = role;
+        &self.repository
     }
 
     /// Loads both copies of a file that rollback checks stand on; the newer one that is good counts. Returns its bytes.

@@ -7,10 +7,12 @@ use lexopt::prelude::*;
 use serde_json::Value as Json;
 
 use super::help;
-#[cfg(feature = "gate")]
-use super::receipts::ReceiptSetting;
 use super::setup::{InstallerSetting, NetworkSetting, PollSetting, Program, TrialSetting};
+#[cfg(feature = "gate")]
+use super::{gate::GateSetting, receipts::ReceiptSetting};
 use crate::model::facts::TypedFact;
+#[cfg(feature = "gate")]
+use crate::model::gate::Attestation;
 use crate::model::time::{self, Instant};
 use crate::policy::Policy;
 use crate::policy::form::parse_duration;
@@ -102,6 +104,8 @@ pub(super) struct Given {
     pub(super) facts_program: Option<Program>,
     #[cfg(feature = "gate")]
     pub(super) receipts: Option<ReceiptSetting>,
+    #[cfg(feature = "gate")]
+    pub(super) gate: Option<GateSetting>,
 }
 
 impl Given {
@@ -135,6 +139,8 @@ impl Given {
                 facts_program: fields.optional_part("facts_program", Program::read)?,
                 #[cfg(feature = "gate")]
                 receipts: fields.optional_part("receipts", ReceiptSetting::read)?,
+                #[cfg(feature = "gate")]
+                gate: fields.optional_part("gate", GateSetting::read)?,
             })
         })
     }
@@ -143,9 +149,8 @@ impl Given {
 /// What this program knows of only if it is built with a feature.
 #[cfg(not(feature = "gate"))]
 fn built_without(fields: &mut Fields<'_>) -> Result<(), Fault> {
-    const NAME: &str = "receipts";
-    match fields.optional(NAME) {
-        Some(_) => Err(Fault::new(NAME, "this program was built without the feature \"gate\", which this needs")),
+    match ["receipts", "gate"].into_iter().find(|name| fields.optional(name).is_some()) {
+        Some(name) => Err(Fault::new(name, "this program was built without the feature \"gate\", which this needs")),
         None => Ok(()),
     }
 }
@@ -217,6 +222,10 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
     if at.is_some() && command != Command::Explain {
         return Err("--at can only be used with explain: other commands act in the present".into());
     }
+    #[cfg(feature = "gate")]
+    if command != Command::Explain && facts.iter().any(|fact: &TypedFact| fact.name.as_str() == Attestation::FACT) {
+        return Err("--fact attestation can only be used with explain: the device's attestor says what it gives".into());
+    }
     if now && command != Command::Install {
         return Err("--now can only be used with install: it passes over the device's own policy".into());
     }
@@ -270,6 +279,8 @@ mod tests {
             (&["check", "--factory-sequence", "-1"], "-1"),
             (&["check", "--root"], "--root"),
             (&["check", "--now"], "install"),
+            #[cfg(feature = "gate")]
+            (&["check", "--fact", "attestation=tpm2"], "explain"),
             (&["defer"], "4h"),
             (&["defer", "soon"], "soon"),
             (&["defer", "4h", "5h"], "5h"),

@@ -3,14 +3,25 @@
 use std::fmt::Write as _;
 
 use super::Failure;
+use super::arguments::Arguments;
 use super::output::Output;
 use crate::device::Device;
 use crate::model::decision::Verdict;
-use crate::model::time::Instant;
+#[cfg(feature = "gate")]
+use crate::model::gate::Attestation;
 use crate::policy::Judgement;
 
-pub(super) fn run(device: &mut Device, at: Option<Instant>, output: Output) -> Result<bool, Failure> {
-    let check = device.explain(None, at)?;
+pub(super) fn run(device: &mut Device, arguments: &Arguments, output: Output) -> Result<bool, Failure> {
+    #[cfg(not(feature = "gate"))]
+    let supposed = None;
+    // The other facts that were typed are among the device's own already; this one is the attestor's, but for the question what if.
+    #[cfg(feature = "gate")]
+    let supposed = arguments.facts.iter().rfind(|fact| fact.name.as_str() == Attestation::FACT).map(|fact| {
+        let mut facts = device.status().device.own_facts;
+        facts.insert(fact.name.clone(), fact.value.clone());
+        facts
+    });
+    let check = device.explain(supposed, arguments.at)?;
     output.repairs(&check.repairs);
     let explanations = check.on_the_way_to.iter().chain([&check.explanation]).map(ToString::to_string);
     let mut text = explanations.collect::<Vec<_>>().join("\n");

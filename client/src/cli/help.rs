@@ -65,7 +65,7 @@ Examples:
 
 A settings file holds the same names with underscores, and what has no option: installer, trial, policy, poll, network,
 reserve, system_facts, facts_file, facts_program",
-    with_gate!(", receipts"),
+    with_gate!(", receipts, gate"),
     ". Its paths are relative to its folder:
   {
     \"root\": \"root.json\",
@@ -91,7 +91,8 @@ Examples:
   tidegate-device --config device.json check --json
 ";
 
-const EXPLAIN: &str = "\
+const EXPLAIN: &str = concat!(
+    "\
 Says what this device is to do, and why: its cohort, what is offered, and the outcome of every rule.
 
 Usage: tidegate-device [OPTIONS] explain [--at TIME] [--fact NAME=VALUE]...
@@ -99,12 +100,16 @@ Usage: tidegate-device [OPTIONS] explain [--at TIME] [--fact NAME=VALUE]...
 Options:
       --at TIME                 decide as if it were this time, such as 2026-01-05T18:00:00Z
       --fact NAME=VALUE         decide as if this were so
-
+",
+    with_gate!("                                attestation=tpm2, ear or none: as if it had such an attestor\n"),
+    "
 Examples:
   tidegate-device --config device.json explain
   tidegate-device --config device.json explain --at 2026-01-05T18:00:00Z
   tidegate-device --config device.json explain --fact ram-mb=512
-";
+",
+    with_gate!("  tidegate-device --config device.json explain --fact attestation=tpm2\n")
+);
 
 const DOWNLOAD: &str = "\
 Fetches and verifies what is to be installed, and prints where it is. Resumes what was begun.

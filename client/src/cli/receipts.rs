@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,8 +13,10 @@ use super::arguments::path;
 use super::output::Output;
 use super::settings::Settings;
 use super::setup::Program;
+use crate::clock::{BUILT, FlooredClock, SystemClock};
 use crate::device::Device;
 use crate::error::Error;
+use crate::gate::{GateClient, Signer};
 use crate::http::HttpFetch;
 use crate::key::DeviceKey;
 use crate::model::gate::GateUrl;
@@ -85,19 +88,26 @@ impl ReceiptSetting {
         Ok(Receipts { key, naming: self.naming })
     }
 
-    /// Where to send to. `http` is for those that need it.
+    /// Where to send to, by `http`, and to gates as `gate` knows this device to them, if it does.
     pub(super) fn sink(
         &self,
         folder: &Path,
-        http: impl FnOnce() -> Result<HttpFetch, Error>,
+        http: Arc<HttpFetch>,
+        gate: Option<Arc<GateClient>>,
+        key: &DeviceKey,
     ) -> Result<Box<dyn Sink>, Error> {
         let urls = match &self.to {
-            To::Gate(otherwise) => return Ok(Box::new(GateSink::new(http()?, otherwise.clone()))),
+            To::Gate(otherwise) => {
+                // Without settings for gates the key that signs receipts says whose they are.
+                let signer = || Signer::new(key.clone(), FlooredClock::new(SystemClock::new(), BUILT));
+                let gate = gate.unwrap_or_else(|| Arc::new(GateClient::new(http).signer(signer())));
+                return Ok(Box::new(GateSink::new(gate, otherwise.clone())));
+            }
             To::Folder(path) => return Ok(Box::new(FolderSink::new(folder.join(path)))),
             To::Put(pattern) => Urls::Pattern(pattern.clone()),
             To::Program(program) => Urls::Program(program.command(URL)),
         };
-        let sink = PutSink::new(http()?, urls).map_err(|e| Error::Setting(format!("receipts.to: {e}")))?;
+        let sink = PutSink::new(http, urls).map_err(|e| Error::Setting(format!("receipts.to: {e}")))?;
         Ok(Box::new(sink))
     }
 }

@@ -3,6 +3,8 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+#[cfg(feature = "gate")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Failure;
@@ -15,6 +17,7 @@ use crate::facts::{FactSource, Gathered, gather};
 use crate::file::url_of;
 use crate::install::FileSlot;
 use crate::model::facts::{Facts, TypedFact};
+use crate::model::gate::Attestation;
 use crate::model::name::DeviceId;
 use crate::model::version;
 use crate::retry::Retry;
@@ -70,13 +73,16 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let state_dir = path("state-dir", &given.state_dir, &file.state_dir)?;
     let id: DeviceId = parse("device-id", &text("device-id", &given.device_id, &file.device_id)?)?;
     let network = file.network.clone().unwrap_or_default();
-    let fetch = network.fetch(folder, repository.metadata_url(), &state_dir)?;
+    let http = network.http(folder, repository.metadata_url())?;
+    let fetch = network.fetch(http.clone(), &state_dir);
     #[cfg(feature = "gate")]
-    let metadata_url = repository.metadata_url().to_owned();
+    let gate = file.gate.as_ref().map(|gate| gate.client(folder, &state_dir, http.clone()).map(Arc::new)).transpose();
     let sources = sources(&file, folder, &arguments.facts)?;
-    #[cfg_attr(not(feature = "gate"), allow(unused_mut, reason = "there is no other source of problems then"))]
-    let Gathered { facts, mut problems } =
+    let Gathered { mut facts, mut problems } =
         if arguments.command.decides() { gather(&sources) } else { Gathered::default() };
+    if facts.remove(Attestation::FACT).is_some() {
+        problems.push("the fact attestation is passed over: the device's attestor says what it gives".into());
+    }
     let mut builder = Device::builder()
         .root(read(&path("root", &given.root, &file.root)?)?)
         .repository(repository)
@@ -100,10 +106,26 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
         builder = builder.installer(installer.installer(folder)?);
     }
     #[cfg(feature = "gate")]
+    let gate = match gate {
+        Ok(gate) => {
+            if let Some(gate) = gate.clone() {
+                builder = builder.gate(gate);
+            }
+            gate
+        }
+        // What is public does not need it.
+        Err(e) => {
+            builder = builder.gate(super::gate::Unusable(e.to_string()));
+            problems.push(format!("no gate can be entered: {e}"));
+            None
+        }
+    };
+    #[cfg(feature = "gate")]
     let sink = match &file.receipts {
         Some(receipts) => {
-            let made = receipts.receipts(folder, network.key()).and_then(|kept| {
-                let sink = receipts.sink(folder, || network.http(folder, &metadata_url))?;
+            let key = file.gate.as_ref().and_then(super::gate::GateSetting::key).or(network.key());
+            let made = receipts.receipts(folder, key).and_then(|kept| {
+                let sink = receipts.sink(folder, http, gate, &kept.key)?;
                 Ok((kept, sink))
             });
             match made {
@@ -148,7 +170,12 @@ fn sources(file: &Given, folder: &Path, typed: &[TypedFact]) -> Result<Vec<FactS
     }
     sources.extend(file.facts_file.as_ref().map(|path| FactSource::File(folder.join(path))));
     sources.extend(file.facts_program.as_ref().map(|program| FactSource::Command(program.command(FACTS))));
-    sources.push(FactSource::Given(typed.iter().map(|fact| (fact.name.clone(), fact.value.clone())).collect()));
+    // What was supposed is no fact of this device.
+    #[cfg(feature = "gate")]
+    let typed = typed.iter().filter(|fact| fact.name.as_str() != Attestation::FACT);
+    #[cfg(not(feature = "gate"))]
+    let typed = typed.iter();
+    sources.push(FactSource::Given(typed.map(|fact| (fact.name.clone(), fact.value.clone())).collect()));
     Ok(sources)
 }
 

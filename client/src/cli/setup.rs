@@ -269,9 +269,8 @@ impl NetworkSetting {
         })
     }
 
-    /// What fetches. Paths are relative to `folder`; `metadata` is the metadata's URL.
-    pub(super) fn fetch(&self, folder: &Path, metadata: &str, state: &Path) -> Result<Box<dyn Fetch + Send>, Error> {
-        let http = HttpFetch::with_options(self.options(folder, metadata)?, Arc::new(SystemClock::new()));
+    /// What fetches, over HTTP by this.
+    pub(super) fn fetch(&self, http: Arc<HttpFetch>, state: &Path) -> Box<dyn Fetch + Send> {
         let mut throttle = Throttle::new(AnyFetch::with_http(http));
         if let Some(rate) = self.rate {
             throttle = throttle.rate(rate);
@@ -281,7 +280,7 @@ impl NetworkSetting {
             let clock = FlooredClock::new(SystemClock::new(), BUILT);
             throttle = throttle.allowance(Allowance::new(bytes, per, state.join("traffic.json"), clock));
         }
-        Ok(Box::new(throttle))
+        Box::new(throttle)
     }
 
     /// The private key of the client certificate, if there is one.
@@ -290,10 +289,9 @@ impl NetworkSetting {
         self.client_key.as_ref().or(self.client_certificate.as_ref())
     }
 
-    /// What sends over HTTP, to other servers than the repository's, too.
-    #[cfg(feature = "gate")]
-    pub(super) fn http(&self, folder: &Path, metadata: &str) -> Result<HttpFetch, Error> {
-        Ok(HttpFetch::with_options(self.options(folder, metadata)?, Arc::new(SystemClock::new())))
+    /// What speaks HTTP. Paths are relative to `folder`; `metadata` is the metadata's URL.
+    pub(super) fn http(&self, folder: &Path, metadata: &str) -> Result<Arc<HttpFetch>, Error> {
+        Ok(Arc::new(HttpFetch::with_options(self.options(folder, metadata)?, Arc::new(SystemClock::new()))))
     }
 
     fn options(&self, folder: &Path, metadata: &str) -> Result<HttpOptions, Error> {

@@ -2,7 +2,7 @@
 
 use ureq::Agent;
 
-use super::{HttpFetch, Redirect, is_here};
+use super::{HttpFetch, Origin, Redirect, is_here};
 use crate::fetch::{FetchError, Pass, Request};
 use crate::gate::Refusal;
 
@@ -49,11 +49,8 @@ impl HttpFetch {
 /// Where a gate may redirect to: to any server by TLS; a gate on this machine, which tests have, to this machine.
 pub(super) fn redirected(from: &str, location: &str) -> Result<String, &'static str> {
     let Redirect { from, to, url } = Redirect::read(from, location)?;
-    if to.0 == "https" || (from.0 == "http" && is_here(&from) && is_here(&to)) {
-        Ok(url)
-    } else {
-        Err("a gate may redirect to https alone")
-    }
+    let follows = |to: &Origin| to.0 == "https" || (from.0 == "http" && is_here(&from) && is_here(to));
+    if to.as_ref().is_some_and(follows) { Ok(url) } else { Err("a gate may redirect to https alone") }
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! A device in a protected cohort: what it asks its gate for, and what it makes of what that says. The real gate is in the gate's own tests.
 
+#[cfg(all(unix, feature = "cli"))]
+mod program;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Receipts as objects of a store that lets devices create and nothing else, without a gate.
 
+use std::sync::Arc;
+
 use ureq::http::Method;
 
 use super::folder::object;
@@ -21,7 +23,7 @@ pub enum Urls {
 /// Puts each receipt under its own name, on condition that there is nothing of that name yet (`If-None-Match: *`).
 #[derive(Debug)]
 pub struct PutSink {
-    http: HttpFetch,
+    http: Arc<HttpFetch>,
     urls: Urls,
 }
 
@@ -34,7 +36,7 @@ impl PutSink {
     /// # Errors
     ///
     /// What is wrong with the pattern.
-    pub fn new(http: HttpFetch, urls: Urls) -> Result<Self, String> {
+    pub fn new(http: impl Into<Arc<HttpFetch>>, urls: Urls) -> Result<Self, String> {
         if let Urls::Pattern(pattern) = &urls {
             let (before, _) = pattern.split_once(NAME).ok_or(
                 "a presigned URL is for one object: write {name} where the name of each receipt's object belongs, or name a program that prints a URL for it",
@@ -44,7 +46,7 @@ impl PutSink {
             }
             must_be_private(&pattern.replacen(NAME, "name", 1))?;
         }
-        Ok(Self { http, urls })
+        Ok(Self { http: http.into(), urls })
     }
 
     fn url(&self, name: &str) -> Result<String, String> {
