@@ -24,7 +24,7 @@ impl HttpFetch {
         self.ask_by(self.agent(url)?, url, request, &headers)
     }
 
-    fn nameless(&self, url: &str) -> Result<&Agent, FetchError> {
+    pub(super) fn nameless(&self, url: &str) -> Result<&Agent, FetchError> {
         let agents = if self.options.identity.is_some() { &self.nameless } else { &self.secure };
         self.agent_from(agents, url, None)
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ureq::Agent;
 use ureq::http::{Method, header};
 
 use super::{HttpFetch, is_hang_up, text};
@@ -32,9 +33,31 @@ impl HttpFetch {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answered, FetchError> {
+        self.send_by(self.agent(url), method, url, headers, body)
+    }
+
+    /// The same without the device's certificate: whoever takes it learns from it alone whose it is.
+    pub(crate) fn send_nameless(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answered, FetchError> {
+        self.send_by(self.nameless(url), method, url, headers, body)
+    }
+
+    fn send_by(
+        &self,
+        agent: Result<&Agent, FetchError>,
+        method: &Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answered, FetchError> {
         let shown = shown(url);
         self.patience.renew(self.options.connect_timeout * 2 + self.options.response_timeout * 2);
-        let agent = self.agent(url).map_err(|e| match e {
+        let agent = agent.map_err(|e| match e {
             FetchError::Authorities { reason, .. } => FetchError::Authorities { url: shown.to_owned(), reason },
             other => other,
         })?;

@@ -148,10 +148,20 @@ pub(crate) fn owed(state: &State, last: Outcome) -> Option<(Outcome, Option<&str
     (!is_told).then_some(owed)
 }
 
-/// Whether an error says something about the release, or about this device with it: the network, and limits that the owner set, do not.
+/// Whether an error says something about the release, or about this device with it: the network, limits that the owner set, and who is let in
+/// where do not.
 pub(crate) fn is_failure(error: &Error) -> bool {
-    let is_limit = matches!(error, Error::Fetch(FetchError::Allowance { .. }));
-    error.fault() != crate::error::Fault::Network && !is_limit
+    let is_elsewhere = matches!(
+        error,
+        Error::Fetch(
+            FetchError::Allowance { .. }
+                | FetchError::Denied { .. }
+                | FetchError::Evidence { .. }
+                | FetchError::Secret { .. }
+                | FetchError::Authorities { .. }
+        )
+    );
+    error.fault() != crate::error::Fault::Network && !is_elsewhere
 }
 
 /// A reason as a receipt may have it: one line of printable ASCII.

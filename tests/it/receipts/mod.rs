@@ -1,6 +1,7 @@
 //! Receipts, as the publisher counts them: by the program, from folders and buckets, over simulated days.
 
 mod counting;
+mod devices;
 mod places;
 mod simulated;
 mod vectors;

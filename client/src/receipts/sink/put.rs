@@ -69,7 +69,7 @@ impl PutSink {
         let url = self.url(&name).map_err(now)?;
         let headers = [("Content-Type", "application/json"), ("If-None-Match", "*")];
         let Answered { status, retry_after, .. } =
-            self.http.send(&Method::PUT, &url, &headers, &bytes).map_err(|e| now(e.to_string()))?;
+            self.http.send_nameless(&Method::PUT, &url, &headers, &bytes).map_err(|e| now(e.to_string()))?;
         let why = || format!("{} answered with status {status}", shown(&url));
         match status {
             // 412: it is there already. The name is made of what it says.
