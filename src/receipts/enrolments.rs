@@ -142,9 +142,8 @@ impl Enrolments {
             if length > LONGEST {
                 return Ok((key, None));
             }
-            match place.read(&key, LONGEST).await {
-                // Removed since it was listed, or named as the store can give no object back.
-                Ok(found) => Ok((key, found.map(|found| found.bytes))),
+            match place.read_listed(&key, LONGEST).await {
+                Ok(found) => Ok((key, found)),
                 Err(error) if error.kind() == Kind::Trust => Ok((key, None)),
                 Err(error) => Err(error),
             }
@@ -154,6 +153,7 @@ impl Enrolments {
             progress(1);
             match bytes {
                 Some(bytes) => enrolments.add(&name, &bytes),
+                // Too long, or removed since it was listed.
                 None => enrolments.unreadable.push(name),
             }
         }

@@ -62,8 +62,8 @@ async fn look(
     if length > limit {
         return Ok((name, Some(Err(Why::Length))));
     }
-    let found = match place.read(&name, limit).await {
-        Ok(found) => found.map(|found| check(&name, &found.bytes, enrolments)),
+    let found = match place.read_listed(&name, limit).await {
+        Ok(found) => found.map(|bytes| check(&name, &bytes, enrolments)),
         // It grew.
         Err(error) if error.kind() == Kind::Trust => Some(Err(Why::Length)),
         Err(error) => return Err(error),

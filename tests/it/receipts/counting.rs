@@ -3,10 +3,13 @@
 use std::fs;
 
 use chrono::TimeDelta;
+use p256::ecdsa::signature::Signer as _;
+use p256::pkcs8::{EncodePublicKey as _, LineEnding};
 use serde_json::{Value, json};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::receipt::{MAX_LENGTH, Outcome, Receipt};
 use tidegate_client::model::time;
+use tidegate_client::tuf::key::Key;
 
 use super::{Signer, enrolment, object, receipt, tidegate, told, write};
 use crate::support::Fleet;
@@ -26,6 +29,9 @@ fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
     let (fleet, manifest) = rolling();
     let (receipts, enrolments) = (fleet.path().join("receipts"), fleet.path().join("enrolments"));
     let [one, two, off, cloned, stranger] = ["one", "two", "off", "cloned", "stranger"].map(Signer::of);
+    // The key of a device's certificate.
+    let secret = p256::SecretKey::from_slice(Digest::of(b"certified").as_bytes()).unwrap();
+    let certified = Key::ecdsa_p256(secret.public_key().to_public_key_pem(LineEnding::LF).unwrap());
     let mut disabled = enrolment("off", &off);
     disabled["disabled"] = true.into();
     // What else the gate knows of a device is nothing to us.
@@ -38,6 +44,7 @@ fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
         ("a.json", enrolment("clone-a", &cloned)),
         ("b.json", enrolment("clone-b", &cloned)),
         (&*format!("keys/{}.json", one.public().id()), json!({"device": "one"})),
+        ("certified.json", json!({"schema": 1, "device": "certified", "keys": [certified.to_value()]})),
         ("notes.json", json!("no enrolment")),
     ] {
         write(&enrolments, name, document.to_string().as_bytes());
@@ -56,7 +63,11 @@ fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
         edit(&mut receipt);
         receipt
     };
-    // What counts: two devices, one of which gives its salted hash instead of its name.
+    // What counts: three devices, one of which gives its salted hash instead of its name, one with a key of another kind.
+    let confirmed = at("certified", Outcome::Confirmed);
+    let signature: p256::ecdsa::Signature = p256::ecdsa::SigningKey::from(&secret).sign(&confirmed.to_bytes().unwrap());
+    let (name, bytes) = object(&confirmed.signed(certified.id(), signature.to_der().as_bytes().to_vec()));
+    write(&receipts, &name, &bytes);
     keep(&one, at("one", Outcome::Installed));
     let mut failed = Receipt { at: now + TimeDelta::minutes(1), ..at("one", Outcome::RolledBack) };
     failed.reason = Some("no light".parse().unwrap());
@@ -145,30 +156,30 @@ fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
     }
     wanted.sort();
     assert_eq!(found, wanted);
-    assert_eq!((&report["counted"], &report["repeated"]), (&json!(4), &json!(1)));
+    assert_eq!((&report["counted"], &report["repeated"]), (&json!(5), &json!(1)));
     assert_eq!(report["newest"], time::format(fleet.now + TimeDelta::minutes(2)));
-    assert_eq!(report["enrolled"], json!({"devices": 5, "keys": 4, "disabled": 1, "shared": 1, "unreadable": 1}));
+    assert_eq!(report["enrolled"], json!({"devices": 6, "keys": 5, "disabled": 1, "shared": 1, "unreadable": 1}));
     let release = &report["releases"][0];
     let tally = |counts: [u64; 4]| {
         let [offered, installed, confirmed, rolled_back] = counts;
         json!({"offered": offered, "installed": installed, "confirmed": confirmed, "failed": 0, "rolled_back": rolled_back, "recovered": 0})
     };
-    assert_eq!((&release["all"], &release["cohorts"]["canary"]), (&tally([2, 2, 1, 1]), &tally([2, 2, 1, 1])));
+    assert_eq!((&release["all"], &release["cohorts"]["canary"]), (&tally([3, 3, 2, 1]), &tally([3, 3, 2, 1])));
     assert_eq!(release["cohorts"]["validation"], tally([0; 4]), "it is offered it, and has said nothing");
     assert_eq!(release["cohorts"].as_object().unwrap().len(), 2);
     assert_eq!(
         release["reasons"],
         json!([{"outcome": "rolled-back", "reason": "no light", "devices": 1, "cohorts": {"canary": 1}, "hardware": {"board-a": 1}}])
     );
-    assert_eq!(release["verdict"]["action"], "renew", "two devices are too few to say anything");
+    assert_eq!(release["verdict"]["action"], "renew", "three devices are too few to say anything");
 
     // For people.
     let out = tidegate(&fleet.path(), now, &[], &line);
     let (said, status) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
     for expected in [
-        "stable/os/1.0.0, sequence 1: 2 devices spoke of it; 1 of the 2 that tried it fail\n",
+        "stable/os/1.0.0, sequence 1: 3 devices spoke of it; 1 of the 3 that tried it fail\n",
         "COHORT      HARDWARE  OFFERED  INSTALLED  CONFIRMED  FAILED  ROLLED BACK  OPEN  FAILING\n",
-        "canary      board-a   2        2          1          0       1            0     50%\n",
+        "canary      board-a   3        3          2          0       1            0     33.33%\n",
         "validation  -         0        0          0          0       0            0     0%\n",
         "1        rolled-back  no light  board-a 1  canary 1\n",
         "refused  1  unknown-key: by a key that is not enrolled, such as receipts/stable/os/1/",

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use chrono::TimeDelta;
 use serde_json::Value;
@@ -23,6 +24,8 @@ const DEVICES: usize = 10_000;
 const LAST: i64 = 10;
 /// So often does the one device say the same.
 const REPEATED: i64 = 5_000;
+/// All devices before anything has happened to them. Every workspace has the same cohort map.
+static ALL: OnceLock<Vec<Device>> = OnceLock::new();
 const COHORTS: [&str; 4] = ["validation", "canary", "early", "general"];
 
 /// How devices fare, in parts per million of those that go back, by day and hardware.
@@ -34,6 +37,7 @@ const WELL: Fate = |_, _| 5_000;
 const ILL: Fate =
     |day, hardware| if hardware == "board-b" { 10_000_u32.saturating_mul(1 << day).min(1_000_000) } else { 0 };
 
+#[derive(Clone)]
 struct Device {
     profile: Profile,
     signer: Signer,
@@ -71,6 +75,7 @@ struct Story {
 }
 
 impl World {
+    /// The fleet before anything has happened to it, with everybody enrolled, and the release on its way.
     fn new(fate: Fate) -> Self {
         let fleet = Fleet::new();
         let public = fleet.dir.path().join("public");
@@ -96,19 +101,11 @@ impl World {
         }
         world.manifest =
             Digest::of(&fs::read(world.fleet.path().join("releases/stable/os/1.0.0/manifest.json")).unwrap());
-        let map = world.map();
-        world.devices = (0..DEVICES)
-            .map(|number| {
-                let id = format!("device-{number:05}");
-                // Three of ten.
-                let hardware = if number % 10 < 3 { "board-b" } else { "board-a" };
-                let profile = Fleet::profile(&id, "stable", "os", hardware);
-                let signer = Signer::of(&id);
-                write(&enrolments, &format!("{id}.json"), enrolment(&id, &signer).to_string().as_bytes());
-                let choice = map.choose(&profile.id, &profile.facts());
-                Device { profile, signer, choice, exposed: false, quarantined: Vec::new() }
-            })
-            .collect();
+        world.devices = ALL.get_or_init(|| devices(&world.map())).clone();
+        for Device { profile, signer, .. } in &world.devices {
+            let id = profile.id.as_str();
+            write(&enrolments, &format!("{id}.json"), enrolment(id, signer).to_string().as_bytes());
+        }
         world
     }
 
@@ -325,6 +322,24 @@ impl World {
             keep(&liar.signer, self.claim(liar, outcome, now - TimeDelta::seconds(second)));
         }
     }
+}
+
+/// All devices. By two hands: in a build that is not optimised that takes long.
+fn devices(map: &CohortMap) -> Vec<Device> {
+    let device = |number: usize| {
+        let id = format!("device-{number:05}");
+        // Three of ten.
+        let hardware = if number % 10 < 3 { "board-b" } else { "board-a" };
+        let profile = Fleet::profile(&id, "stable", "os", hardware);
+        let signer = Signer::of(&id);
+        let choice = map.choose(&profile.id, &profile.facts());
+        Device { profile, signer, choice, exposed: false, quarantined: Vec::new() }
+    };
+    std::thread::scope(|scope| {
+        let halves = [0..DEVICES / 2, DEVICES / 2..DEVICES];
+        let halves = halves.map(|half| scope.spawn(move || half.map(device).collect::<Vec<_>>()));
+        halves.into_iter().flat_map(|half| half.join().unwrap()).collect()
+    })
 }
 
 fn refused(counted: &Value) -> BTreeMap<String, u64> {
