@@ -1,10 +1,22 @@
 //! The gate as it is run: the program, real sockets, real certificates, real stores.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)]
 
+// A repository in memory, as the client's own tests have it.
+#[allow(dead_code, missing_docs)]
+#[path = "../../../client/tests/it/fleet.rs"]
+mod fleet;
+#[allow(dead_code, missing_docs)]
+#[path = "../../../client/tests/it/mirror.rs"]
+mod mirror;
+#[allow(dead_code, missing_docs)]
+#[path = "../../../client/tests/it/simulator.rs"]
+mod simulator;
+
 mod ear;
 mod guide;
 mod hostile;
 mod instances;
+mod passage;
 mod receipts;
 mod redirect;
 mod service;

@@ -14,9 +14,9 @@ use crate::support::device::Device;
 use crate::support::{House, Running, target};
 
 /// A TPM in software, until it is dropped.
-struct Tpm {
+pub struct Tpm {
     child: Child,
-    dir: PathBuf,
+    pub dir: PathBuf,
     port: u16,
 }
 
@@ -29,7 +29,7 @@ impl Drop for Tpm {
 
 impl Tpm {
     /// `None` where the programs are missing.
-    fn start(dir: PathBuf) -> Option<Self> {
+    pub fn start(dir: PathBuf) -> Option<Self> {
         let has = |program: &str| {
             Command::new(program)
                 .arg("--version")
@@ -72,25 +72,27 @@ impl Tpm {
     fn command(&self, line: &str) -> Command {
         let mut words = line.split(' ');
         let mut command = Command::new(words.next().unwrap());
+        command.args(words).current_dir(&self.dir).env("TPM2TOOLS_TCTI", self.tcti());
         command
-            .args(words)
-            .current_dir(&self.dir)
-            .env("TPM2TOOLS_TCTI", format!("swtpm:host=127.0.0.1,port={}", self.port));
-        command
+    }
+
+    /// How tpm2-tools reach it.
+    pub fn tcti(&self) -> String {
+        format!("swtpm:host=127.0.0.1,port={}", self.port)
     }
 
     fn try_tool(&self, line: &str) -> bool {
         self.command(line).output().unwrap().status.success()
     }
 
-    fn tool(&self, line: &str) -> String {
+    pub fn tool(&self, line: &str) -> String {
         let out = self.command(line).output().unwrap();
         assert!(out.status.success(), "{line}: {out:?}");
         String::from_utf8(out.stdout).unwrap()
     }
 
     /// An attestation key, and its public part in PEM.
-    fn make_key(&self, name: &str, scheme: &str) -> String {
+    pub fn make_key(&self, name: &str, scheme: &str) -> String {
         let (kind, scheme) = if scheme == "ecdsa" { ("ecc", "ecdsa") } else { ("rsa", "rsassa") };
         self.tool(&format!("tpm2_createek -Q -c {name}.ek -G {kind} -u {name}.ekpub"));
         self.tool(&format!("tpm2_createak -Q -C {name}.ek -c {name}.ctx -G {kind} -g sha256 -s {scheme} -u {name}.pem -f pem -n {name}.name"));
@@ -98,11 +100,11 @@ impl Tpm {
         self.dir.join(format!("{name}.pem")).to_str().unwrap().to_owned()
     }
 
-    fn extend(&self, register: u8, byte: &str) {
+    pub fn extend(&self, register: u8, byte: &str) {
         self.tool(&format!("tpm2_pcrextend {register}:sha256={}", byte.repeat(32)));
     }
 
-    fn read(&self, register: u8) -> String {
+    pub fn read(&self, register: u8) -> String {
         let text = self.tool(&format!("tpm2_pcrread sha256:{register}"));
         text.split("0x").nth(1).unwrap().trim().to_ascii_lowercase()
     }
@@ -126,7 +128,7 @@ fn qualifying(nonce: &str, device: &str) -> Vec<u8> {
     Sha256::digest([b"tidegate/gate/quote/1\n", nonce.as_slice(), b"\n", device.as_bytes(), b"\n"].concat()).to_vec()
 }
 
-fn settle(house: &House, pcr7: &str) {
+pub fn settle(house: &House, pcr7: &str) {
     house.settle("required", &format!("[pcrs.golden]\n\"sha256:0\" = [\"{}\"]\n\"sha256:7\" = [\"{pcr7}\"]\n[cohorts.\"stable.canary\"]\nleast = \"affirming\"\nevidence = [\"tpm2\"]\npcrs = \"golden\"\n", "00".repeat(32)));
 }
 
