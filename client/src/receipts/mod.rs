@@ -164,21 +164,26 @@ pub(crate) fn is_failure(error: &Error) -> bool {
     error.fault() != crate::error::Fault::Network && !is_elsewhere
 }
 
-/// A reason as a receipt may have it: one line of printable ASCII.
+/// A reason as a receipt may have it: one line of printable ASCII, without what URLs may hold of secrets.
 pub(crate) fn reason(text: &str) -> Option<Text> {
-    let printable = text.chars().map(|c| {
-        if c.is_ascii_graphic() {
-            c
-        } else if c.is_whitespace() {
-            ' '
-        } else {
-            '?'
-        }
+    let words = text.split(char::is_whitespace).filter(|word| !word.is_empty()).map(|word| {
+        let (url, rest) = match word.split_once("://") {
+            Some((scheme, rest)) => {
+                let end = rest.find(['?', '#']).unwrap_or(rest.len());
+                let (address, cut) = rest.split_at(end);
+                let host = address.find('/').unwrap_or(address.len());
+                let user = address.get(..host).and_then(|host| host.rfind('@')).map_or(0, |at| at + 1);
+                // What follows a URL in a sentence is no part of it.
+                let mark = if cut.ends_with(':') { ":" } else { "" };
+                (format!("{scheme}://"), format!("{}{mark}", address.get(user..).unwrap_or_default()))
+            }
+            None => (String::new(), word.to_owned()),
+        };
+        let printable = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+        format!("{url}{rest}").chars().map(printable).collect::<String>()
     });
-    let line: String = printable.collect();
-    let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    let short: String = words.join(" ").chars().take(MAX_REASON).collect();
-    short.trim_end().parse().ok()
+    let line = words.collect::<Vec<_>>().join(" ");
+    line.chars().take(MAX_REASON).collect::<String>().trim_end().parse().ok()
 }
 
 #[cfg(test)]
@@ -276,6 +281,10 @@ mod tests {
         assert_eq!(said("all is\n  well\t"), Some("all is well".into()));
         assert_eq!(said("\u{e9}t\u{e9}\0"), Some("?t??".into()));
         assert_eq!(said(" \n"), None);
+        assert_eq!(
+            said("https://user:word@mirror.example.com:8443/os.img?token=abc#d: no answer (http://[::1]/x@y?z)"),
+            Some("https://mirror.example.com:8443/os.img: no answer (http://[::1]/x@y".into())
+        );
         assert_eq!(said(&"long words ".repeat(100)).unwrap().len(), MAX_REASON);
     }
 }

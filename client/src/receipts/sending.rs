@@ -62,7 +62,9 @@ pub(crate) fn drain(
 ) -> Sent {
     let mut sent = Sent::default();
     let started = Moment::now();
-    let held_back = ledger.until.is_some_and(|until| until > now) && !options.at_once;
+    // A time that no failure asks for is one of a clock that was ahead.
+    let is_to_come = |until: Instant| (until - now).to_std().is_ok_and(|left| left <= options.retry.longest);
+    let held_back = ledger.until.is_some_and(|until| until > now && is_to_come(until)) && !options.at_once;
     let mut size = AT_ONCE;
     while !ledger.queue.is_empty() && !held_back && started.elapsed() < options.within {
         let most = sink.at_once().clamp(1, AT_ONCE).min(size);
@@ -192,6 +194,16 @@ mod tests {
         let (sent, _) = send(&mut ledger, &mut sink, true);
         assert_eq!((sent.sent, sent.waiting, sent.problem), (3, 0, None));
         assert_eq!((ledger.failures, ledger.until, ledger.status().problem), (0, None, None));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_does_not_hold_back_for_years() {
+        let mut ledger = offered(1);
+        let mut sink = StubSink::new(64);
+        ledger.until = Some(now() + TimeDelta::hours(3));
+        assert_eq!(send(&mut ledger, &mut sink, false).0.waiting, 1);
+        ledger.until = Some(now() + TimeDelta::days(1000));
+        assert_eq!(send(&mut ledger, &mut sink, false).0.sent, 1);
     }
 
     #[test]

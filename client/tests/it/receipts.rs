@@ -325,6 +325,43 @@ fn each_outcome_is_told_once(image: &[u8], runs: &[u8], end: &str) {
     assert!(steps > 100 && lost.is_empty(), "{lost:#?}");
 }
 
+/// Killed by a signal that cannot be caught, here and there in a whole update.
+#[test]
+fn each_outcome_is_told_once_when_the_process_is_killed() {
+    let mirror = Mirror::of(repository(WELL));
+    let folder = scratch();
+    let counted = Faults::none();
+    board(folder.path(), &mirror).run(&Disk::with_faults(counted.clone())).unwrap();
+    for n in (3..counted.steps()).step_by(8) {
+        let folder = scratch();
+        let board = board(folder.path(), &mirror);
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "receipts::killed", "--ignored", "--nocapture"])
+            .env("TIDEGATE_TEST_BOARD", folder.path())
+            .env("TIDEGATE_TEST_KILL_AT", n.to_string())
+            .output()
+            .unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(9), "{output:?}");
+        board.run(&Disk::new()).unwrap();
+        assert_eq!(
+            (board.runs().as_slice(), told(&board).as_slice()),
+            (WELL, &["offered", "installed", "confirmed"][..]),
+            "{n}"
+        );
+    }
+}
+
+/// Not a test of its own: the process that is killed.
+#[test]
+#[ignore = "it is started by another test, to be killed"]
+fn killed() {
+    let Some(folder) = std::env::var_os("TIDEGATE_TEST_BOARD") else { return };
+    let at = std::env::var("TIDEGATE_TEST_KILL_AT").unwrap().parse().unwrap();
+    let mut board = Board::existing(folder.as_ref(), &Mirror::of(repository(WELL))).with_health();
+    board.adjust = keeps_receipts;
+    let _ = board.run(&Disk::with_faults(Faults::kill_at(at)));
+}
+
 /// The files in a folder and below it.
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());

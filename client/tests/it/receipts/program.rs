@@ -197,6 +197,70 @@ fn the_key_of_the_client_certificate_will_do() {
     assert_eq!(signed.receipt.device.as_str(), "device-1");
 }
 
+/// A gate in plain HTTP on this machine: it notes what it is sent, and answers with this status and body.
+fn gate(status: u16, answer: fn(usize) -> String) -> (String, std::sync::mpsc::Receiver<(String, Value)>) {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, notes) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut reader = BufReader::new(stream);
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap() > 0 {}
+            let head = head.to_lowercase();
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            let mut body = vec![0; length.parse().unwrap()];
+            reader.read_exact(&mut body).unwrap();
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            let answer = answer(body["receipts"].as_array().unwrap().len());
+            let length = answer.len();
+            let answer =
+                format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{answer}");
+            reader.get_mut().write_all(answer.as_bytes()).unwrap();
+            sender.send((head, body)).unwrap();
+        }
+    });
+    (url, notes)
+}
+
+#[test]
+fn a_gate_is_shown_whose_receipts_they_are() {
+    let bench = bench();
+    let (url, notes) = gate(200, |count| json!({"stored": count, "known": 0}).to_string());
+    // The same key, by the one setting or the other.
+    for receipts in [json!({"to": "gate", "gate": url, "key": "device.key"}), json!({"to": "gate", "gate": url})] {
+        bench.set(&json!({"receipts": receipts, "gate": {"key": "device.key"}}));
+        if receipts.get("key").is_some() {
+            bench.set(&json!({"gate": Value::Null}));
+        }
+        let (code, _, err) = bench.run(&["install"]);
+        assert!(code == 0 && !err.contains("warning"), "{err}");
+        bench.run(&["confirm"]);
+        let (head, body) = notes.recv().unwrap();
+        assert!(head.starts_with("post /v1/receipts http/1.1\r\n"), "{head}");
+        let proof = head.lines().find_map(|line| line.strip_prefix("tidegate-proof: ")).unwrap();
+        assert!(proof.starts_with(&format!("{}.", key().id())), "{proof}");
+        let receipts = body["receipts"].as_array().unwrap();
+        assert!(receipts.iter().all(|value| SignedReceipt::from_value(value).unwrap().verify(key().public())));
+        // The next has all to tell again.
+        fs::remove_dir_all(bench.path("state")).unwrap();
+        while notes.try_recv().is_ok() {}
+    }
+    let (url, notes) = gate(403, |_| {
+        json!({"error": {"rule": "G-ID-08", "why": "the device is disabled", "missing": []}}).to_string()
+    });
+    bench.set(&json!({"receipts": {"to": "gate", "gate": url, "key": "device.key"}}));
+    let (code, _, err) = bench.run(&["install"]);
+    assert_eq!((code, notes.recv().unwrap().1["receipts"].as_array().unwrap().len()), (0, 2));
+    assert!(err.contains("2 receipts wait to be sent: ") && err.contains("the device is disabled (G-ID-08)"), "{err}");
+    // No gate is named, nor has the cohort one.
+    bench.set(&json!({"receipts": {"to": "gate", "key": "device.key"}}));
+    let (code, out, err) = bench.run(&["receipts", "--send"]);
+    assert_eq!((code, out.as_str()), (1, "0 receipts sent, 2 waiting\n"));
+    assert!(err.contains("the settings name none"), "{err}");
+}
+
 /// A second release, and a device that never came online in between: both are told.
 #[test]
 fn releases_are_told_apart() {
