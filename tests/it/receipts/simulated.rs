@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use chrono::TimeDelta;
@@ -72,6 +72,8 @@ struct Story {
     exposed: Vec<usize>,
     /// The last count.
     counted: Value,
+    /// The same for people, of the day on which it was stopped.
+    told: String,
 }
 
 impl World {
@@ -277,7 +279,7 @@ impl World {
 
     /// Lets days pass, to the end of the rollout or two days past its stop. `each_day` may put more receipts into the place, before cron counts.
     fn live(mut self, each_day: impl Fn(&Self, Instant)) -> Story {
-        let mut story = Story { stopped: None, exposed: Vec::new(), counted: Value::Null };
+        let mut story = Story { stopped: None, exposed: Vec::new(), counted: Value::Null, told: String::new() };
         for day in 0..=LAST {
             self.day = day;
             let now = self.begun + TimeDelta::days(day);
@@ -289,7 +291,11 @@ impl World {
                 story.counted = counted;
             }
             match (&story.stopped, stopped) {
-                (None, Some(rule)) => story.stopped = Some((day, rule)),
+                (None, Some(rule)) => {
+                    let line = "receipts file:../receipts --enrolments file:../enrolments --release 1.0.0";
+                    story.told = self.run(now + TimeDelta::hours(1), line);
+                    story.stopped = Some((day, rule));
+                }
                 (Some((since, _)), _) if day >= since + 2 => break,
                 (Some(_), _) => {}
                 (None, None) => self.operator(now + TimeDelta::hours(2)),
@@ -373,6 +379,9 @@ fn a_bad_rollout_stops_by_itself_whatever_is_forged_to_hide_it() {
         (&reason["reason"], &reason["hardware"]),
         (&"health command failed".into(), &serde_json::json!({"board-b": all["rolled_back"]}))
     );
+
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rollout.md")).unwrap();
+    assert!(page.contains(&format!("```text\n{}\n```", honest.told.trim_end())), "{}", honest.told);
 
     // The same with forgers who want it to go on.
     let hidden = World::new(ILL).live(|world, now| {
