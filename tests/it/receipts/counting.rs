@@ -293,3 +293,38 @@ fn nothing_is_reported_when_nothing_could_be_counted() {
     let out = tidegate(&fleet.path(), fleet.now, &[], &line);
     assert!(String::from_utf8_lossy(&out.stderr).contains("it is not registered"), "{out:?}");
 }
+
+#[test]
+fn what_a_device_says_of_a_retired_release_or_from_a_cohort_that_is_gone_still_counts() {
+    let fleet = Fleet::new();
+    let [old, new] = ["1.0.0", "1.1.0"].map(|version| {
+        let spec = fleet.release(version, |_| ());
+        spec.find(&fleet.path()).unwrap().manifest.unwrap()
+    });
+    told(&fleet.path(), fleet.now, &["release", "retire", "1.0.0"]);
+    fleet.finish_ceremony().unwrap();
+    let cohorts = fs::read_to_string(fleet.path().join("cohorts.toml")).unwrap();
+    let fewer = cohorts.replace("[[stable.cohort]]\nname = \"early\"\nshare = \"20%\"\n", "").replace("75%", "95%");
+    assert_ne!(fewer, cohorts);
+    fs::write(fleet.path().join("cohorts.toml"), fewer).unwrap();
+    told(&fleet.path(), fleet.now, &["ceremony", "start"]);
+    fleet.finish_ceremony().unwrap();
+
+    let one = Signer::of("one");
+    write(&fleet.path(), "enrolments/one.json", enrolment("one", &one).to_string().as_bytes());
+    let of_old = receipt("one", old.sha256, Outcome::Confirmed, fleet.now);
+    let mut of_new = receipt("one", new.sha256, Outcome::Confirmed, fleet.now);
+    of_new.release = "1.1.0".parse().unwrap();
+    of_new.sequence = new.sequence;
+    of_new.cohort = "early".parse().unwrap();
+    for said in [of_old, of_new] {
+        let (name, bytes) = object(&one.sign(said));
+        write(&fleet.path().join("receipts"), &name, &bytes);
+    }
+    let line = ["receipts", "file:receipts", "--enrolments", "file:enrolments", "--json"];
+    let report: Value = serde_json::from_str(&told(&fleet.path(), fleet.now, &line)).unwrap();
+    assert_eq!((&report["counted"], &report["refused"]), (&json!(2), &json!([])));
+    let told_of: Vec<_> = report["releases"].as_array().unwrap().iter().map(|release| &release["release"]).collect();
+    assert_eq!(told_of, ["stable/os/1.0.0", "stable/os/1.1.0"]);
+    assert_eq!(report["releases"][1]["cohorts"]["early"]["confirmed"], 1);
+}
