@@ -186,6 +186,12 @@ impl<'a> Agent<'a> {
         }
         let host = &mut *self.host;
         let downloaded = self.device.download(update, &mut |name, progress| host.progress(name, progress));
+        #[cfg(feature = "gate")]
+        if let Err(Error::Fetch(e @ crate::fetch::FetchError::Denied { .. })) = &downloaded {
+            // Who is let in where may change at any time: that is no failure.
+            self.advance(Event::Hold { until: None, why: e.to_string(), release: None })?;
+            return Ok(Next::Check { until: None });
+        }
         let downloaded = self.or_fail(downloaded)?;
         self.advance(Event::Downloaded)?;
         let verified = self.device.verify(&downloaded);

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
+use tidegate_client::agent::{Agent, AgentOptions, Next, StubHost};
 use tidegate_client::device::{Device, DeviceBuilder};
 use tidegate_client::fetch::{Fetch, FetchError, Reply, Request};
 use tidegate_client::gate::{Refusal, StubGate};
 use tidegate_client::install::StubInstaller;
+use tidegate_client::machine::State;
 use tidegate_client::model::decision::{Outcome, Rule};
 use tidegate_client::model::facts::Facts;
 use tidegate_client::model::gate::Attestation;
@@ -268,6 +270,29 @@ fn a_grant_that_ends_in_the_middle_is_renewed_and_the_download_goes_on_where_it_
     assert!(error.to_string().contains("not any more (G-ATT-12); missing: pcr sha256:7"), "{error}");
     assert_eq!(error.fault(), Fault::Peer);
     assert!(error.hint().is_some());
+}
+
+/// The role was let in before, and the artifact is not: the agent waits, and nothing counts as a failure.
+#[test]
+fn a_device_that_is_let_in_no_more_waits_and_goes_on_when_it_is() {
+    let house = House::with_release(true);
+    let folder = scratch();
+    let mut device = house.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
+    assert!(device.check().unwrap().update.is_some());
+    house.gate.refuse(Some(refusal("not any more", &["pcr sha256:7"])));
+    house.gate.expire();
+    let (options, mut host) = (AgentOptions::default(), StubHost::new());
+    for _ in 0..5 {
+        let next = Agent::new(&mut device, &options, &mut host).check().unwrap();
+        assert_eq!(next, Next::Check { until: None });
+        let machine = device.machine();
+        assert_eq!(machine.failures, 0);
+        let State::Waiting { why, .. } = &machine.state else { panic!("{}", machine.state) };
+        assert!(why.contains("not any more (G-ATT-12); missing: pcr sha256:7"), "{why}");
+    }
+    house.gate.refuse(None);
+    Agent::new(&mut device, &options, &mut host).check().unwrap();
+    assert_eq!(device.status().installed.unwrap().release.sequence, 12);
 }
 
 /// Trusted with letting devices in, and with nothing else.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate::metadata::Repository;
 use tidegate::rollout::fleet::{Fleet as Devices, Scope};
 use tidegate::rollout::{Explainer, RampRequest};
@@ -15,7 +15,7 @@ use tidegate_client::clock::StubClock;
 use tidegate_client::device::{Check, Device};
 use tidegate_client::file::url_of;
 use tidegate_client::model::decision::{Outcome, Profile};
-use tidegate_client::model::facts::FactValue;
+use tidegate_client::model::facts::{FactValue, TypedFact};
 use tidegate_client::model::time;
 use tidegate_client::updater::Repository as Published;
 
@@ -242,4 +242,77 @@ fn the_two_programs_print_the_same() {
         kinds.insert(decision.split(':').next().unwrap().to_owned());
     }
     assert!(kinds.len() >= 4, "{kinds:?}");
+}
+
+#[test]
+fn what_a_release_that_asks_for_evidence_lacks_is_named_on_both_sides() {
+    let begun = Utc::now().trunc_subsecs(0) - TimeDelta::hours(2);
+    let mut fleet = Fleet::shaped_at(begun, |_, text| text);
+    let site = fleet.dir.path().join("site");
+    fleet.release("1.0.0", |_| ());
+    let spec = fleet.release("1.1.0", |new| {
+        new.eligibility = Some(serde_json::from_str(r#"{"fact": "attestation", "in": ["tpm2"]}"#).unwrap());
+    });
+    fleet.start(&spec);
+    fleet.pass(1);
+    fleet.nightly(&site);
+    let explain = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        let out = command.arg("-C").arg(fleet.path()).arg("explain").args(words).output().unwrap();
+        (out.status.success(), String::from_utf8_lossy(&[out.stdout, out.stderr].concat()).into_owned())
+    };
+    let file = fleet.dir.path().join("device.json");
+    let path = file.to_str().unwrap();
+    let ask = |id: &str, mut facts: Value| {
+        facts["group"] = json!("lab");
+        let described = json!({"id": id, "product": "os", "channel": "stable", "hardware": "board-a", "version": "1.0.0", "facts": facts});
+        fs::write(&file, described.to_string()).unwrap();
+        explain(&["--device", path, "--at", &time::format(fleet.now)])
+    };
+    let id = "device-1".to_owned();
+    let missing = "missing is the fact attestation: this device has no attestor, and gives no evidence of its state";
+    let (_, without) = ask(&id, json!({}));
+    assert!(without.contains("not eligible (D-ELIGIBILITY)") && without.contains(missing), "{without}");
+    let (_, other) = ask(&id, json!({"attestation": "ear"}));
+    assert!(other.contains("this device gives evidence of the kind \"ear\""), "{other}");
+    assert!(other.contains("evidence   ear\n"), "{other}");
+    let (_, with) = ask(&id, json!({"attestation": "tpm2"}));
+    assert!(!with.contains("not eligible") && with.contains("pass  D-ELIGIBILITY"), "{with}");
+    let (is_done, wrong) = ask(&id, json!({"attestation": "rumour"}));
+    assert!(!is_done && wrong.contains("use one of tpm2, ear, none"), "{wrong}");
+
+    // The device, whose own facts claim what they like, says it to the letter.
+    let mut device = Device::builder()
+        .root(fs::read(fleet.path().join("metadata/1.root.json")).unwrap())
+        .repository(Published::at(&url_of(&site).unwrap()))
+        .state_dir(fleet.dir.path().join("state"))
+        .id(id.parse().unwrap())
+        .channel("stable".parse().unwrap())
+        .product("os".parse().unwrap())
+        .hardware("board-a".parse().unwrap())
+        .factory("1.0.0".parse().unwrap(), 0)
+        .facts(
+            ["attestation=tpm2", "group=lab"]
+                .map(|fact| fact.parse::<TypedFact>().unwrap())
+                .map(|fact| (fact.name, fact.value))
+                .into_iter()
+                .collect(),
+        )
+        .open()
+        .unwrap();
+    let theirs = device.explain(None, Some(fleet.now)).unwrap();
+    assert_eq!(text(&theirs).trim_end(), without.trim_end());
+
+    // A fleet, by what it gives.
+    let csv = fleet.dir.path().join("fleet.csv");
+    fs::write(
+        &csv,
+        format!("id,hardware,version,group,attestation\n{id},board-a,1.0.0,lab,tpm2\n{id},board-a,1.0.0,lab,\n"),
+    )
+    .unwrap();
+    let (_, groups) = explain(&["--fleet", csv.to_str().unwrap(), "--json"]);
+    let groups: Value = serde_json::from_str(&groups).unwrap();
+    let lacking: Vec<_> =
+        groups["groups"].as_array().unwrap().iter().filter(|group| group["rule"] == "D-ELIGIBILITY").collect();
+    assert!(lacking.len() == 1 && lacking[0]["devices"] == 1, "{groups}");
 }
