@@ -241,6 +241,41 @@ fn callers_that_drive_the_device_themselves_tell_the_same() {
     assert_eq!(device_told, expected.map(|(sequence, outcome, from)| (sequence, outcome, from.to_owned())));
 }
 
+/// Whatever step it stops at, what is done again is not told again.
+#[test]
+fn callers_may_be_stopped_anywhere_as_well() {
+    let mirror = Mirror::of(repository(WELL));
+    let open = |folder: &Path, disk: Disk| {
+        let builder = keeps_receipts(fleet::device(&mirror, folder, epoch())).installer(StubInstaller::new());
+        builder.disk(disk).open()
+    };
+    let life = |folder: &Path, disk: Disk, end: Outcome| {
+        let mut device = open(folder, disk)?;
+        if let Some(update) = device.check()?.update {
+            let downloaded = device.download(&update, &mut |_, _| ())?;
+            device.install(&downloaded)?;
+        }
+        match end {
+            Outcome::Confirmed => device.confirm().map(drop),
+            // What is rejected is not there to be rejected again.
+            _ if device.status().installed.is_none() => Ok(()),
+            _ => device.reject().map(drop),
+        }
+    };
+    for end in [Outcome::Confirmed, Outcome::RolledBack] {
+        let folder = scratch();
+        let counted = Faults::none();
+        life(folder.path(), Disk::with_faults(counted.clone()), end).unwrap();
+        for n in 0..counted.steps() {
+            let folder = scratch();
+            life(folder.path(), Disk::with_faults(Faults::stop_at(n)), end).unwrap_err();
+            life(folder.path(), Disk::new(), end).unwrap();
+            let device = open(folder.path(), Disk::new()).unwrap();
+            assert_eq!(outcomes(device.waiting_receipts()), ["offered", "installed", end.name()], "stopped at {n}");
+        }
+    }
+}
+
 /// To explain is not to check: nothing is told, nor is anything by a device without a key.
 #[test]
 fn only_checks_tell_and_only_devices_with_a_key() {
