@@ -3,7 +3,7 @@
 //! | object | where it belongs |
 //! |---|---|
 //! | root, timestamp, snapshot, targets, channel roles, cohort maps, roles of other cohorts | the public place |
-//! | role of a protected cohort, and its copies of manifests | the private place, alone |
+//! | role of a protected cohort, and its copies of manifests | the private place, alone; a copy of a public manifest is no secret |
 //! | manifest and artifacts of a release that a public cohort is assigned, also as a bridge, or a protected one without `private` | the public place |
 //! | the same of a release that a protected cohort is assigned with `private` | the private place, and the public one if the line above asks for it |
 //! | the same of a release that nobody is assigned, in a channel with protected cohorts | where it is; the private place if it is new |
@@ -31,12 +31,20 @@ pub struct Needs {
     pub public: bool,
     /// Whether someone takes it through a gate.
     pub private: bool,
+    /// Whether the public knows what it says: a cohort's copy of a manifest that is public.
+    pub known: bool,
 }
 
 impl Needs {
-    /// Whether it must not be found in the public place.
-    pub fn is_secret(self) -> bool {
+    /// Whether it belongs in the private place alone.
+    pub fn is_apart(self) -> bool {
         self.private && !self.public
+    }
+
+    /// Whether it must not be found in the public place. What is apart and known may still lie there from the time before its cohort was
+    /// protected.
+    pub fn is_secret(self) -> bool {
+        self.is_apart() && !self.known
     }
 }
 
@@ -101,7 +109,7 @@ impl Protection {
 
     /// Where the object with this key belongs.
     pub fn needs(&self, key: &str) -> Needs {
-        self.objects.get(key).copied().unwrap_or(Needs { public: true, private: false })
+        self.objects.get(key).copied().unwrap_or(Needs { public: true, ..Needs::default() })
     }
 
     /// The keys of all that must not be found in the public place.
@@ -119,6 +127,7 @@ impl Protection {
         self.kept.extend(marked.map(|cohort| cohort_role(channel, &cohort.name)));
         let mut releases: BTreeMap<(Name, Version), Needs> = BTreeMap::new();
         let mut taken: BTreeMap<String, BTreeSet<(Name, Version)>> = BTreeMap::new();
+        let mut copies: Vec<(String, (Name, Version))> = Vec::new();
         for (name, cohort_targets) in roles {
             let Some(DelegatedRole::Cohort { channel: of, cohort }) = DelegatedRole::parse(name) else { continue };
             if of != *channel {
@@ -128,16 +137,18 @@ impl Protection {
             let protected = map.cohort(&cohort).is_none_or(|cohort| cohort.protected.is_some());
             if protected {
                 let file = metadata_file(name, Some(cohort_targets.common.version));
-                self.secret(name, format!("metadata/{file}"));
+                self.keep_apart(name, format!("metadata/{file}"));
                 self.roles.insert((*name).to_owned());
             }
             for (path, file) in &cohort_targets.targets {
-                if protected && let Some(key) = target_key(path, file) {
-                    self.secret(name, key);
+                let key = target_key(path, file).filter(|_| protected);
+                if let Some(key) = &key {
+                    self.keep_apart(name, key.clone());
                 }
                 let Some(Location::Assignment { product, .. }) = Location::parse(path) else { continue };
                 let assignment = file.custom.as_ref().and_then(|custom| Assignment::from_custom(custom).ok());
                 let Some(assignment) = assignment else { continue };
+                copies.extend(key.map(|key| (key, (product.clone(), assignment.release.clone()))));
                 let through_gate = protected && assignment.private;
                 let bridges = assignment.bridges.iter().map(|bridge| &bridge.release);
                 for version in std::iter::once(&assignment.release).chain(bridges) {
@@ -149,6 +160,11 @@ impl Protection {
                         taken.entry((*name).to_owned()).or_default().insert(release);
                     }
                 }
+            }
+        }
+        for (key, release) in copies {
+            if let Some(needs) = self.objects.get_mut(&key) {
+                needs.known = releases.get(&release).is_some_and(|release| release.public);
             }
         }
         for (path, file) in &targets.targets {
@@ -166,9 +182,9 @@ impl Protection {
         }
     }
 
-    fn secret(&mut self, role: &str, key: String) {
+    fn keep_apart(&mut self, role: &str, key: String) {
         self.listings.entry(role.to_owned()).or_default().insert(key.clone());
-        self.objects.insert(key, Needs { public: false, private: true });
+        self.objects.insert(key, Needs { private: true, ..Needs::default() });
     }
 }
 

@@ -17,6 +17,9 @@ use crate::workspace::Workspace;
 /// period: a device may still be on its way through it, or an edge behind. What is younger than that is kept, too. Without --apply
 /// nothing is removed.
 ///
+/// It is the same at the private place, if there is one (--private): what those snapshots have protected cohorts take there is kept. The
+/// listings of what gates give out are shortened to it.
+///
 /// Others may publish meanwhile: the timestamp is renewed first, and whoever began before that is told to begin again.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -70,12 +73,21 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
 fn describe(pruning: &Pruning) -> String {
     use std::fmt::Write as _;
     let mut text = format!("{}: timestamp {} is live\n", pruning.place, pruning.live);
+    if let Some(private) = &pruning.private {
+        let _ = writeln!(text, "  and what is private, at {private}");
+    }
     let _ = writeln!(text, "  needed     {:>6}  by {} snapshots", pruning.kept, pruning.snapshots.len());
     let _ = writeln!(text, "  too young  {:>6}", pruning.young);
     let _ = writeln!(text, "  not ours   {:>6}", pruning.foreign);
+    if pruning.private.is_some() {
+        let _ = writeln!(text, "  listings   {:>6}  to be shortened", pruning.listings);
+    }
     let _ = write!(text, "  to remove  {:>6}  {} bytes", pruning.doomed.len(), pruning.bytes());
     for object in &pruning.doomed {
         let _ = write!(text, "\n  {:>12}  {}  {}", object.length, object.written.format("%Y-%m-%d"), object.key);
+        if object.private {
+            text.push_str("  (private)");
+        }
     }
     text
 }

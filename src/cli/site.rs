@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// The folder to write index.html and status.json to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Leave out what only the workspace knows, for a page that everyone may see
+    /// Leave out what only the workspace knows, and what is protected, for a page that everyone may see
     #[arg(long)]
     public: bool,
 }
@@ -41,7 +41,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     };
     // A workspace is locked while it is read, so that the page shows one state of it.
     let workspace = place.as_workspace().map(Workspace::open).transpose()?;
-    let mut state = signed(&place.read(args.root.as_deref())?, cx.now);
+    let root = args.root.as_deref();
+    let reading = if args.public { place.read_as_the_public(root)? } else { place.read(root)? };
+    let mut state = signed(&reading, cx.now);
     if let Some(workspace) = workspace.as_ref().filter(|_| !args.public) {
         add_workspace(&mut state, workspace)?;
     }

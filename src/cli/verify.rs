@@ -9,7 +9,7 @@ use super::{Context, block_on};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::metadata::MAX_ROOT;
-use crate::publish::{Remote, StoreOrigin};
+use crate::publish::{Options, Remote, StoreOrigin, Variables};
 use crate::verify::{Origin, Repository, View, verify_where};
 
 /// Audit a published repository
@@ -37,7 +37,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let report = block_on(async {
         let public = open(&args.place)?;
         let view = match &args.private {
-            Some(private) => View::both(public, open(private)?),
+            Some(private) => View::both(public, open_with(private, Variables::of_process().for_private())?),
             None => View::public(public),
         };
         verify_where(view, &args.place, root, context.now, Arc::new(|_| true)).await
@@ -56,9 +56,16 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
 
 /// A place as it is read: through its store's own interface with credentials, else like a device.
 fn open(place: &str) -> Result<Arc<dyn Origin>> {
+    open_with(place, Variables::of_process())
+}
+
+fn open_with(place: &str, variables: Variables) -> Result<Arc<dyn Origin>> {
     let with_credentials = ["s3", "s3a", "gs", "az", "azure", "abfs", "abfss"];
     Ok(match place.split_once("://") {
-        Some((scheme, _)) if with_credentials.contains(&scheme) => Arc::new(StoreOrigin::new(Remote::open(place)?)),
+        Some((scheme, _)) if with_credentials.contains(&scheme) => {
+            let options = Options { variables, ..Options::default() };
+            Arc::new(StoreOrigin::new(Remote::open_with(place, &options)?))
+        }
         _ => Arc::new(Repository::open(place)?),
     })
 }

@@ -75,6 +75,15 @@ pub async fn execute(
     // What goes through a gate comes first: nothing leads to it before the timestamp does.
     if let Some(private) = private {
         let work = Work { remote: private, ..work };
+        let is_due = plan.objects.iter().any(|object| object.private && object.state != State::Unchanged);
+        let kept: Vec<&Object> =
+            plan.objects.iter().filter(|object| object.private && object.state == State::Unchanged).collect();
+        if !plan.is_done() {
+            private.closed_to_anyone(&kept).await?;
+        }
+        if is_due && kept.is_empty() {
+            private.closed_before_the_first().await?;
+        }
         for stage in [Stage::Target, Stage::Delegated] {
             let concurrent = if stage == Stage::Target { CONCURRENT } else { 1 };
             let objects = due(stage).filter(|object| object.private);
@@ -83,6 +92,9 @@ pub async fn execute(
         for object in due(Stage::Listing) {
             list(object, work, progress).await?;
         }
+        let written: Vec<&Object> =
+            plan.objects.iter().filter(|object| object.private && object.state != State::Unchanged).collect();
+        private.closed_to_anyone(&written).await?;
     }
     for stage in [Stage::Target, Stage::Delegated, Stage::Targets, Stage::Snapshot, Stage::Root] {
         // Roots one by one: a client must never meet a root whose predecessor is missing. And roles, unless they are many: of two

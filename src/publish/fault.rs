@@ -42,7 +42,8 @@ impl Secrets {
     /// What variables hold of them.
     pub(super) fn among(variables: &Variables) -> Self {
         let mut secrets = Self::default();
-        for value in SECRET.iter().filter_map(|name| variables.value(name)) {
+        let own = variables.for_private();
+        for value in SECRET.iter().flat_map(|name| [variables.value(name), own.value(name)]).flatten() {
             secrets.add(value);
         }
         secrets

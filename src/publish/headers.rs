@@ -18,7 +18,7 @@ pub struct HeaderRules {
     pub timestamp_max_age: u32,
     /// Whether versioned metadata is stored compressed (`Content-Encoding: gzip`), for stores and caches that do not compress.
     pub compress: bool,
-    /// Whether caches that serve more than one device keep nothing of it.
+    /// Whether no cache keeps anything of it.
     pub private: bool,
 }
 
@@ -32,10 +32,8 @@ impl HeaderRules {
     /// The `Content-Type` and `Cache-Control` of the object with that key.
     pub fn of(self, key: &str) -> (&'static str, Cow<'static, str>) {
         let Headers { content_type, cache_control } = Headers::of(key);
-        if self.private
-            && let Some(rest) = cache_control.strip_prefix("public")
-        {
-            return (content_type, Cow::Owned(format!("private{rest}")));
+        if self.private {
+            return (content_type, Cow::Borrowed(PRIVATE));
         }
         if cache_control == SHORT && self.timestamp_max_age != SHORT_SECONDS {
             return (content_type, Cow::Owned(format!("public, max-age={}", self.timestamp_max_age)));
@@ -55,6 +53,8 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// and is long enough that an edge asks the origin once a minute however many devices it has.
 const SHORT: &str = "public, max-age=60";
 const SHORT_SECONDS: u32 = 60;
+/// For what a gate gives out: nothing on the way may keep it, as it would keep it for anyone. A device keeps what it needs by itself.
+const PRIVATE: &str = "private, no-store";
 /// For what else may lie beside a repository.
 const REVALIDATE: &str = "no-cache";
 
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(rules.of("metadata/1.root.json").1, IMMUTABLE);
         assert_eq!(HeaderRules::default().of("metadata/timestamp.json").1, SHORT);
         let rules = HeaderRules { private: true, ..rules };
-        assert_eq!(rules.of("metadata/1.root.json").1, "private, max-age=31536000, immutable");
+        assert_eq!(rules.of("metadata/7.stable.canary.json"), ("application/json", "private, no-store".into()));
         assert!(rules.compresses("metadata/1.root.json", 5000) && !rules.compresses("metadata/timestamp.json", 5000));
         assert!(!rules.compresses(&format!("targets/stable/{hash}.cohorts.json"), 5000));
         assert_eq!(Headers::of("a/1.root.json").content_type, "application/json");

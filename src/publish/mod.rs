@@ -8,6 +8,7 @@
 //! A root that revokes the keys of timestamp or snapshot is visible an instant before the timestamp that it asks for. A device
 //! that checks within that instant refuses the old timestamp, keeps what it has, and succeeds at its next check.
 
+mod anyone;
 mod beside;
 mod buffers;
 mod execute;

@@ -20,6 +20,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 use reqwest::header::HeaderValue;
 use url::Url;
 
+use super::anyone::Anyone;
 use super::fault::Secrets;
 use super::headers::HeaderRules;
 use super::profile::Profile;
@@ -220,14 +221,30 @@ fn s3(url: &Url, options: &Options) -> Result<Remote> {
     if builder.get_config_value(&AmazonS3ConfigKey::Checksum).is_none() {
         builder = builder.with_checksum_algorithm(Checksum::SHA256);
     }
+    let region = builder.get_config_value(&AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".to_owned());
+    let base = endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
+    let in_name = builder.get_config_value(&AmazonS3ConfigKey::VirtualHostedStyleRequest);
+    // An endpoint that has the bucket in its name is followed by keys alone.
+    let in_name = endpoint.is_some() && in_name.is_some_and(|value| matches!(value.as_str(), "true" | "1"));
+    let anyone = asked_at(&base, url.host_str().filter(|_| !in_name), options)?;
     let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
     // AWS documents that conditional writes are atomic; of what else speaks its protocol that must be seen.
     let writes = if endpoint.is_none() { Writes::Conditional } else { Writes::Unknown };
     let mut remote = in_parts(store, writes, url, secrets, options)?;
+    remote.anyone = Some(anyone);
     if let Some(endpoint) = endpoint {
         remote.endpoint = endpoint;
     }
     Ok(remote)
+}
+
+/// How anyone asks for objects of a bucket below `base`.
+fn asked_at(base: &str, bucket: Option<&str>, options: &Options) -> Result<Anyone> {
+    let mut url = Url::parse(base).map_err(|error| invalid(base, &error.to_string()))?;
+    if let (Some(bucket), Ok(mut path)) = (bucket, url.path_segments_mut()) {
+        path.pop_if_empty().push(bucket);
+    }
+    Anyone::at(url, options.timeout)
 }
 
 /// A place in a store that takes large objects in parts.
@@ -274,8 +291,13 @@ fn gcs(url: &Url, options: &Options) -> Result<Remote> {
     for (key, value) in options.client() {
         builder = builder.with_config(GoogleConfigKey::Client(key), value);
     }
+    let base = builder.get_config_value(&GoogleConfigKey::BaseUrl).filter(|base| !base.is_empty());
+    let base = base.unwrap_or_else(|| "https://storage.googleapis.com".to_owned());
+    let anyone = asked_at(&base, url.host_str(), options)?;
     let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
-    in_parts(store, Writes::Conditional, url, secrets, options)
+    let mut remote = in_parts(store, Writes::Conditional, url, secrets, options)?;
+    remote.anyone = Some(anyone);
+    Ok(remote)
 }
 
 fn azure(url: &Url, options: &Options) -> Result<Remote> {
@@ -299,8 +321,14 @@ fn azure(url: &Url, options: &Options) -> Result<Remote> {
     for (key, value) in options.client() {
         builder = builder.with_config(AzureConfigKey::Client(key), value);
     }
+    let account = builder.get_config_value(&AzureConfigKey::AccountName).filter(|account| !account.is_empty());
+    let base = builder.get_config_value(&AzureConfigKey::Endpoint).filter(|endpoint| !endpoint.is_empty());
+    let base = base.or_else(|| Some(format!("https://{}.blob.core.windows.net", account?)));
+    let anyone = base.filter(|_| url.username().is_empty());
+    let anyone = anyone.map(|base| asked_at(&base, url.host_str(), options)).transpose()?;
     let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
     let mut remote = in_parts(store, Writes::Conditional, url, secrets, options)?;
+    remote.anyone = anyone;
     // `object_store` loses the headers of what it sends there in parts that can be taken up again.
     remote.multipart = None;
     Ok(remote)
@@ -336,6 +364,7 @@ fn http(url: &Url, options: &Options) -> Result<Remote> {
         .build()
         .map_err(fault)?;
     let mut remote = Remote::new(Arc::new(store), key_of(url)?, Backend::Store(Writes::None), &shown(url), options);
+    remote.anyone = Some(Anyone::at(base.clone(), options.timeout)?);
     remote.put = Some(Arc::new(StreamPut::new(base, authorization, options.timeout)?));
     remote.secrets = secrets;
     Ok(remote)

@@ -42,8 +42,6 @@ pub const READABLE: &str = "P-READABLE";
 
 /// The longest cohort map that is read, in bytes: what devices read.
 pub(super) const MAX_MAP: u64 = 8_000_000;
-/// The longest listing for a gate, in bytes.
-const MAX_LISTING: u64 = 8 << 20;
 /// Objects looked for at once.
 const READERS: usize = 16;
 
@@ -292,9 +290,8 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
         }
     }
     if let Some(private) = private {
-        let same = seen.as_ref().is_some_and(|seen| *seen.bytes == *timestamp.bytes);
-        objects.extend(listings(&protection, &before, private, same, &mut requests).await?);
-        closed(&objects, &protection, remote, &mut requests).await?;
+        objects.extend(listings(&protection, &before, private, &mut requests).await?);
+        closed(&objects, &protection, &before, remote, &mut requests).await?;
     }
     let known = live.as_ref().is_some_and(|live| live.timestamp.snapshot().version == snapshot.version);
     let ahead = live.as_ref().is_some_and(|live| snapshot.version > live.timestamp.snapshot().version);

@@ -59,7 +59,7 @@ impl Remote {
         match self.store.get_opts(&self.key(key), options).await {
             Ok(_) => Ok(true),
             Err(StoreError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(self.fault("look for", key, &error)),
+            Err(error) => Err(self.why_not_there(key, &error).await),
         }
     }
 }

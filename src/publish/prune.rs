@@ -2,25 +2,32 @@
 //!
 //! A device may have read its timestamp a while ago, or from an edge that is behind, and still be on its way through what that one
 //! leads to. So not only the live snapshot is kept with all that hangs on it, but each that was live within the grace period.
+//!
+//! It is the same at the private place: what those snapshots have protected cohorts take there is kept. Publishing only adds to listings, so
+//! that a gate goes on giving out what devices are on their way to; here they are made as short again as they may be. One private place may stand behind several public ones, mirrors of each other. Whoever prunes at one that lags does not see
+//! what the others have published since; but that is younger than the grace period, unless the timestamp of the one that lags has expired,
+//! and then nothing private is removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod needed;
+
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use futures::stream::TryStreamExt as _;
 use serde::Serialize;
-use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::layout::{DelegatedRole, Location};
+use tidegate_client::model::listing::Listing;
 use tidegate_client::tuf::Limits;
-use tidegate_client::tuf::metadata::{Snapshot, Targets, Timestamp};
-use tidegate_client::tuf::path::{TargetPath, metadata_file};
+use tidegate_client::tuf::metadata::Timestamp;
 
+use self::needed::Needed;
 use super::headers::Headers;
-use super::plan::{MAX_MAP, TIMESTAMP};
+use super::plan::TIMESTAMP;
 use super::probe::PROBE;
 use super::remote::{Remote, Seen};
-use super::sweep;
+use super::sweep::{self, Spot};
 use crate::error::{Error, Result};
 use crate::metadata::danger_parse_unverified;
-use crate::protect::{Maps, Protection};
 
 /// Metadata files read at once.
 const READERS: usize = 16;
@@ -35,6 +42,9 @@ pub struct Doomed {
     /// When it was written, by the store's clock.
     #[serde(with = "tidegate_client::model::time::text")]
     pub written: DateTime<Utc>,
+    /// Whether it is in the private place.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
 }
 
 /// What pruning would do.
@@ -42,21 +52,28 @@ pub struct Doomed {
 pub struct Pruning {
     /// Where.
     pub place: String,
+    /// Where what is protected lies, if that was looked into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private: Option<String>,
     /// The live timestamp's version.
     pub live: u64,
     /// The snapshots whose files are kept.
     pub snapshots: Vec<u64>,
-    /// Objects that are needed.
+    /// Objects that are needed, at both places.
     pub kept: u64,
     /// Objects that are not needed, and too young to be removed.
     pub young: u64,
-    /// Objects that are none of a repository's, which are left alone.
+    /// Objects that are none of a repository's, and in the private place none of this one's. They are left alone.
     pub foreign: u64,
-    /// Objects to remove, the oldest first.
+    /// How many listings are to be shortened, as they name what is not needed.
+    pub listings: u64,
+    /// Objects to remove: the private ones first, listings before what they name, and then the oldest first.
     pub doomed: Vec<Doomed>,
     /// The live timestamp.
     #[serde(skip)]
     pub(super) seen: Option<Seen>,
+    #[serde(skip)]
+    shorter: Vec<needed::Shorter>,
     /// Whether the mark of a clean-up is there, which may have died.
     #[serde(skip)]
     pub(super) marked: bool,
@@ -65,7 +82,7 @@ pub struct Pruning {
 impl Pruning {
     /// Whether there is nothing to do: nothing to remove, and no clean-up that died and is to be finished.
     pub fn is_done(&self) -> bool {
-        self.doomed.is_empty() && !self.marked
+        self.doomed.is_empty() && self.shorter.is_empty() && !self.marked
     }
 
     /// Bytes to be freed.
@@ -74,7 +91,7 @@ impl Pruning {
     }
 }
 
-/// Finds what is not needed at a place and was written before `cutoff`.
+/// Finds what is not needed at a place, and at the private one with it, and was written before `cutoff`.
 ///
 /// Errs if what is live does not hang together: then nobody can say what is needed. Errs if the grace period, which is from `cutoff` to
 /// `now`, is shorter than timestamps live: an edge that is behind would lead devices to what is gone.
@@ -92,11 +109,64 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
             .remedy(format!("an edge may serve one for as long; give a grace period of {hours}h or more")));
     }
     let live = timestamp.snapshot().version;
-    let objects = list(remote).await?;
+    let objects = list(remote, false).await?;
+    let apart = match remote.private() {
+        Some(private) => list(private, true).await?,
+        None => BTreeMap::new(),
+    };
     let marked = objects.contains_key(sweep::MARK);
+    let snapshots = snapshots(&objects, live, cutoff);
+    if !snapshots.contains(&live) {
+        return Err(unsound(&place, &format!("metadata/{live}.snapshot.json is missing")));
+    }
+    let mut needed = Needed::by(remote, &snapshots, live, &objects).await?;
+    let shorter = match remote.private() {
+        Some(private) => needed.listings(private, &apart, cutoff).await?,
+        None => Vec::new(),
+    };
 
+    let private = remote.private().map(|private| private.name().to_owned());
+    let version = timestamp.common.version;
+    let mut pruning = Pruning {
+        place,
+        private,
+        live: version,
+        snapshots,
+        kept: 0,
+        young: 0,
+        foreign: 0,
+        listings: shorter.len() as u64,
+        doomed: Vec::new(),
+        shorter,
+        seen: Some(seen),
+        marked,
+    };
+    for (key, object) in objects {
+        let is_kept = needed.public.contains(&key) || key == TIMESTAMP || is_root(&key) || key == sweep::MARK;
+        pruning.sort_in(object, is_kept, is_ours(&key), cutoff);
+    }
+    for (key, object) in apart {
+        let is_kept = needed.private.contains(&key);
+        pruning.sort_in(object, is_kept, is_ours_apart(&key, &needed), cutoff);
+    }
+    let is_private = !pruning.shorter.is_empty() || pruning.doomed.iter().any(|object| object.private);
+    if is_private && timestamp.common.expires <= now {
+        return Err(Error::refused(format!("timestamp {version} of {} has expired", pruning.place))
+            .rule("P-GRACE")
+            .remedy(
+                "what is published elsewhere may need what is private: prune at the first place, or publish here before",
+            ));
+    }
+    pruning.doomed.sort_by_key(|object| {
+        (!object.private, Listing::cohort_of(&object.key).is_none(), object.written, object.key.clone())
+    });
+    Ok(pruning)
+}
+
+/// The snapshots whose files are kept: the live one, and each that was live since `cutoff`.
+fn snapshots(objects: &BTreeMap<String, Doomed>, live: u64, cutoff: DateTime<Utc>) -> Vec<u64> {
     let mut snapshots: BTreeMap<u64, DateTime<Utc>> = BTreeMap::new();
-    for (key, object) in &objects {
+    for (key, object) in objects {
         let version = key.strip_prefix("metadata/").and_then(|file| file.strip_suffix(".snapshot.json"));
         if let Some(version) = version.and_then(|version| version.parse().ok()).filter(|version| *version <= live) {
             snapshots.insert(version, object.written);
@@ -104,27 +174,21 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     }
     // The newest that was written before the grace period was live when it began.
     let first = snapshots.iter().filter(|(_, written)| **written < cutoff).map(|(version, _)| *version).max();
-    let snapshots: Vec<u64> = snapshots.into_keys().filter(|version| *version >= first.unwrap_or(0)).collect();
-    if !snapshots.contains(&live) {
-        return Err(unsound(&place, &format!("metadata/{live}.snapshot.json is missing")));
-    }
-    let needed = needed(remote, &snapshots, live, &objects, &place).await?;
+    snapshots.into_keys().filter(|version| *version >= first.unwrap_or(0)).collect()
+}
 
-    let (mut kept, mut young, mut foreign, mut doomed) = (0, 0, 0, Vec::new());
-    for (key, object) in objects {
-        if needed.contains(&key) || key == TIMESTAMP || is_root(&key) || key == sweep::MARK {
-            kept += 1;
-        } else if !is_ours(&key) {
-            foreign += 1;
+impl Pruning {
+    fn sort_in(&mut self, object: Doomed, is_kept: bool, is_ours: bool, cutoff: DateTime<Utc>) {
+        if is_kept {
+            self.kept += 1;
+        } else if !is_ours {
+            self.foreign += 1;
         } else if object.written >= cutoff {
-            young += 1;
+            self.young += 1;
         } else {
-            doomed.push(object);
+            self.doomed.push(object);
         }
     }
-    doomed.sort_by(|a, b| (a.written, &a.key).cmp(&(b.written, &b.key)));
-    let live = timestamp.common.version;
-    Ok(Pruning { place, live, snapshots, kept, young, foreign, doomed, marked, seen: Some(seen) })
 }
 
 /// Removes what was found. `fence` must renew the timestamp that was live when the plan was made, so that whoever began before has to begin again; it is not
@@ -134,6 +198,7 @@ where
     F: Future<Output = Result<()>>,
 {
     let _guard = remote.lock()?;
+    let _private_guard = remote.private().map(Remote::lock).transpose()?;
     if !remote.is_still_at(pruning.seen.as_ref()).await? {
         return Err(Error::new(
             crate::Kind::Conflict,
@@ -142,106 +207,32 @@ where
         .rule(super::execute::RACE)
         .remedy("nothing was removed; prune again"));
     }
-    let keys: Vec<String> = pruning.doomed.iter().map(|object| object.key.clone()).collect();
-    sweep::sweep(remote, &keys, now, fence).await
+    let spot = |object: &Doomed| Spot { key: object.key.clone(), private: object.private };
+    let spots: Vec<Spot> = pruning.doomed.iter().map(spot).collect();
+    // When it is certain that nobody who began before can finish, and before what they name goes.
+    let fence = || async {
+        if !remote.is_exclusive() {
+            fence().await?;
+        }
+        for shorter in &pruning.shorter {
+            shorter.write(remote.side(true)?).await?;
+        }
+        Ok(())
+    };
+    sweep::sweep(remote, &spots, now, fence).await
 }
 
-/// All objects of the place, by key.
-async fn list(remote: &Remote) -> Result<BTreeMap<String, Doomed>> {
+/// All objects of the place, by key; `private` says which of the two it is.
+async fn list(remote: &Remote, private: bool) -> Result<BTreeMap<String, Doomed>> {
     let prefix = (!remote.prefix.as_ref().is_empty()).then_some(&remote.prefix);
     let strip = if prefix.is_some() { remote.prefix.as_ref().len() + 1 } else { 0 };
     let mut found = BTreeMap::new();
     let mut objects = remote.store.list(prefix);
     while let Some(object) = objects.try_next().await.map_err(|error| remote.fault("list", "what is", &error))? {
         let Some(key) = object.location.as_ref().get(strip..).map(ToOwned::to_owned) else { continue };
-        found.insert(key.clone(), Doomed { key, length: object.size, written: object.last_modified });
+        found.insert(key.clone(), Doomed { key, length: object.size, written: object.last_modified, private });
     }
     Ok(found)
-}
-
-/// The keys of all that the snapshots lead to.
-async fn needed(
-    remote: &Remote,
-    snapshots: &[u64],
-    live: u64,
-    objects: &BTreeMap<String, Doomed>,
-    place: &str,
-) -> Result<BTreeSet<String>> {
-    let limits = Limits::default();
-    let mut needed = BTreeSet::new();
-    let mut roles: BTreeMap<String, (String, bool)> = BTreeMap::new();
-    let mut by_snapshot: Vec<Vec<String>> = Vec::new();
-    for version in snapshots {
-        let key = format!("metadata/{}", metadata_file("snapshot", Some(*version)));
-        let bytes = remote.read(&key, limits.snapshot_length).await?;
-        let bytes = bytes.ok_or_else(|| unsound(place, &format!("{key} is missing")))?.bytes;
-        let snapshot: Snapshot = parse("snapshot", &bytes, place)?;
-        let mut keys = Vec::new();
-        for (file, meta) in &snapshot.meta {
-            let role = file.strip_suffix(".json").unwrap_or(file);
-            let key = format!("metadata/{}", metadata_file(role, Some(meta.version)));
-            let entry = roles.entry(key.clone()).or_insert_with(|| (role.to_owned(), false));
-            entry.1 |= *version == live;
-            keys.push(key);
-        }
-        by_snapshot.push(keys);
-        needed.insert(key);
-    }
-    // A snapshot lists each role as it was in its time: of the older ones some may have gone already. The private place is not listed.
-    roles.retain(|key, (_, is_live)| *is_live || objects.contains_key(key) || remote.private().is_some());
-    let files: Vec<Option<(String, (String, Targets))>> = stream::iter(roles)
-        .map(|(key, (role, is_live))| async move {
-            match remote.find(&key, limits.targets_length).await? {
-                Some(seen) => {
-                    let targets = parse::<Targets>(&role, &seen.bytes, place)?;
-                    Ok::<_, Error>(Some((key, (role, targets))))
-                }
-                None if !is_live => Ok(None),
-                None if role.contains('.') && remote.private().is_none() => {
-                    Err(unsound(place, &format!("{key} is missing"))
-                        .remedy("nothing was removed; if its cohort is protected, say where what is protected lies: --private PLACE"))
-                }
-                None => Err(unsound(place, &format!("{key} is missing"))),
-            }
-        })
-        .buffer_unordered(READERS)
-        .try_collect()
-        .await?;
-    let files: BTreeMap<String, (String, Targets)> = files.into_iter().flatten().collect();
-    let maps = cohort_maps(remote, &files).await?;
-    for keys in by_snapshot {
-        let roles = || keys.iter().filter_map(|key| Some((key, files.get(key)?)));
-        // What was public then is kept for who is still on the way; what is protected now and lies here all the same is not.
-        let protection = Protection::of(roles().map(|(_, (role, targets))| (role.as_str(), targets)), &maps);
-        for (key, (role, targets)) in roles() {
-            if !protection.is_protected(role) {
-                needed.insert(key.clone());
-            }
-            for (path, file) in &targets.targets {
-                let path = TargetPath::new(path).map_err(|error| unsound(place, &error.to_string()))?;
-                let key = format!("targets/{}", path.file_path(&file.hashes, true));
-                if !protection.needs(&key).is_secret() {
-                    needed.insert(key);
-                }
-            }
-        }
-    }
-    Ok(needed)
-}
-
-/// The cohort maps that these roles list, as far as they can be read: one that cannot protects nothing, and so dooms nothing.
-async fn cohort_maps(remote: &Remote, files: &BTreeMap<String, (String, Targets)>) -> Result<Maps> {
-    let mut maps = Maps::new();
-    for (path, file) in Protection::maps(files.values().map(|(role, targets)| (role.as_str(), targets))) {
-        let Some(sha256) = file.hashes.sha256_digest().filter(|sha256| !maps.contains_key(*sha256)) else { continue };
-        let Ok(path) = TargetPath::new(&path) else { continue };
-        let key = format!("targets/{}", path.file_path(&file.hashes, true));
-        let bytes = remote.read(&key, MAX_MAP).await?;
-        if let Some(map) = bytes.and_then(|seen| CohortMap::parse(&seen.bytes).ok()) {
-            maps.insert(*sha256, map);
-        }
-    }
-    Ok(maps)
 }
 
 fn parse<T: tidegate_client::tuf::metadata::Metadata>(role: &str, bytes: &[u8], place: &str) -> Result<T> {
@@ -265,9 +256,68 @@ fn is_ours(key: &str) -> bool {
     (immutable && (key.starts_with("metadata/") || key.starts_with("targets/"))) || key.starts_with(PROBE)
 }
 
+/// The same in the private place, and of this very repository: what others keep there, for other channels, is theirs.
+fn is_ours_apart(key: &str, needed: &Needed) -> bool {
+    let is_known = |role: &str| needed.roles.contains(role);
+    if key.starts_with(PROBE) {
+        return true;
+    }
+    if let Some(role) = Listing::cohort_of(key) {
+        return is_known(role);
+    }
+    if let Some(file) = key.strip_prefix("metadata/") {
+        let role = file.split_once('.').and_then(|(_, role)| role.strip_suffix(".json"));
+        let role = role.filter(|role| matches!(DelegatedRole::parse(role), Some(DelegatedRole::Cohort { .. })));
+        return is_ours(key) && role.is_some_and(is_known);
+    }
+    is_ours(key) && channel_of(key).is_some_and(|channel| is_known(&channel))
+}
+
+/// The channel that a target is of, by its key.
+fn channel_of(key: &str) -> Option<String> {
+    let (folder, file) = key.strip_prefix("targets/")?.rsplit_once('/')?;
+    let (_, name) = file.split_once('.')?;
+    Some(match Location::parse(&format!("{folder}/{name}"))? {
+        Location::CohortMap { channel }
+        | Location::Manifest { channel, .. }
+        | Location::Artifact { channel, .. }
+        | Location::Assignment { channel, .. } => channel.to_string(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn in_the_private_place_only_what_is_of_this_repository_is_removed() {
+        let needed = Needed { roles: ["stable".into(), "stable.canary".into()].into(), ..Needed::default() };
+        let hash = "ab".repeat(32);
+        let release = |channel: &str| format!("targets/{channel}/releases/os/1.0.0/{hash}.os.img");
+        for key in [
+            "metadata/7.stable.canary.json",
+            &release("stable"),
+            &format!("targets/stable/cohorts/canary/{hash}.os.json"),
+            "gate/stable.canary.json",
+            ".tidegate/probe/00ff",
+        ] {
+            assert!(is_ours_apart(key, &needed), "{key}");
+        }
+        for key in [
+            "metadata/7.beta.canary.json",
+            "metadata/7.stable.json",
+            "metadata/timestamp.json",
+            &release("beta"),
+            &format!("targets/{hash}.x"),
+            "gate/beta.canary.json",
+            "gate/stable.json",
+            "gate/secret",
+            "receipts/stable/os/1/x.json",
+            "notes.txt",
+        ] {
+            assert!(!is_ours_apart(key, &needed), "{key}");
+        }
+    }
 
     #[test]
     fn only_what_publishing_makes_is_removed() {

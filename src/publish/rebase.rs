@@ -10,7 +10,7 @@ use super::execute::{LEFTOVER, RACE};
 use super::plan::{BEHIND, Content, Plan, State, TIMESTAMP};
 use super::published::Published;
 use super::remote::{Outcome, Remote};
-use super::sweep;
+use super::sweep::{self, Spot};
 use super::take_over::{Taken, Taking, take_over};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
@@ -51,21 +51,21 @@ pub async fn overcome(
             if still_under_way(plan, &leftovers, remote, taking.patience).await? {
                 return take_over(workspace, settings, remote, ring, taking).await.map(Overcome::TakenOver);
             }
-            let keys = leftovers.into_iter().map(|(key, _)| key).collect();
-            clear(plan, keys, workspace, settings, remote, ring, taking).await.map(Overcome::Cleared)
+            let spots = leftovers.into_iter().map(|(spot, _)| spot).collect();
+            clear(plan, spots, workspace, settings, remote, ring, taking).await.map(Overcome::Cleared)
         }
         _ => Err(error),
     }
 }
 
-/// What stands in the way of a plan, and when it was written.
-async fn leftovers(plan: &Plan, remote: &Remote) -> Result<Vec<(String, DateTime<Utc>)>> {
+/// What stands in the way of a plan, at either place, and when it was written.
+async fn leftovers(plan: &Plan, remote: &Remote) -> Result<Vec<(Spot, DateTime<Utc>)>> {
     let mut leftovers = Vec::new();
-    for object in plan.objects.iter().filter(|object| object.ahead && object.state == State::New && !object.private) {
+    for object in plan.objects.iter().filter(|object| object.ahead && object.state == State::New) {
         let Content::Bytes(bytes) = &object.content else { continue };
-        let there = remote.read(&object.key, Limits::default().targets_length).await?;
+        let there = remote.side(object.private)?.read(&object.key, Limits::default().targets_length).await?;
         if let Some(there) = there.filter(|there| there.bytes != *bytes) {
-            leftovers.push((object.key.clone(), there.written));
+            leftovers.push((Spot { key: object.key.clone(), private: object.private }, there.written));
         }
     }
     Ok(leftovers)
@@ -74,7 +74,7 @@ async fn leftovers(plan: &Plan, remote: &Remote) -> Result<Vec<(String, DateTime
 /// Waits until whoever left these has finished or has had their time. Says whether they have finished: then the timestamp is another one.
 async fn still_under_way(
     plan: &Plan,
-    leftovers: &[(String, DateTime<Utc>)],
+    leftovers: &[(Spot, DateTime<Utc>)],
     remote: &Remote,
     patience: TimeDelta,
 ) -> Result<bool> {
@@ -95,7 +95,7 @@ async fn still_under_way(
 /// Removes what a publication left that was given up, and makes sure that it cannot go on: the timestamp that it began from is replaced.
 async fn clear(
     plan: &Plan,
-    leftovers: Vec<String>,
+    leftovers: Vec<Spot>,
     workspace: &Workspace,
     settings: &Settings,
     remote: &Remote,
@@ -109,6 +109,9 @@ async fn clear(
     let lifetime = settings.online().timestamp;
     let fence = timestamp_over(&repository, &seen.bytes, version, taking.now, lifetime, ring)?;
     sweep::sweep(remote, &leftovers, taking.now, || async {
+        if remote.is_exclusive() {
+            return Ok(());
+        }
         match remote.replace(TIMESTAMP, &fence.into(), Some(seen)).await? {
             Outcome::Written | Outcome::AlreadyThere => Ok(()),
             Outcome::Different => {
@@ -119,8 +122,10 @@ async fn clear(
         }
     })
     .await?;
-    renew_after(workspace, settings, ring, version, taking.now, Some((&leftovers, taking.actor)))?;
-    Ok(leftovers)
+    let name = |Spot { key, private }: Spot| if private { format!("{key} (private)") } else { key };
+    let removed: Vec<String> = leftovers.into_iter().map(name).collect();
+    renew_after(workspace, settings, ring, version, taking.now, Some((&removed, taking.actor)))?;
+    Ok(removed)
 }
 
 /// Has the workspace's timestamp follow the one that was put in between, and writes down what was `removed`, and by whom.

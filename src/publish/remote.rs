@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use tidegate_client::tuf::Limits;
 use tidegate_client::tuf::hash::to_hex;
 
+use super::anyone::Anyone;
 use super::buffers::Buffers;
 use super::fault::{self, Secrets};
 use super::headers::HeaderRules;
@@ -59,6 +60,8 @@ pub struct Remote {
     pub(super) buffers: Buffers,
     /// Where what is protected lies.
     pub(super) private: Option<Arc<Remote>>,
+    /// How anyone would ask there, without credentials; none for folders.
+    pub(super) anyone: Option<Anyone>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +140,7 @@ impl Remote {
             part: options.part,
             buffers: Buffers::new(BUFFERS),
             private: None,
+            anyone: None,
         }
     }
 
@@ -152,6 +156,7 @@ impl Remote {
         self.store = wrap(self.store);
         // Uploads would go past the wrapper otherwise.
         self.multipart = None;
+        self.anyone = None;
         self
     }
 
@@ -248,7 +253,8 @@ impl Remote {
             Backend::Store(Writes::Conditional | Writes::Unknown) => PutMode::Update(seen.version.clone()),
             // The caller holds the lock or is alone, so nothing comes between the comparison and the write.
             Backend::Folder(_) | Backend::Store(Writes::None) => {
-                match self.read(key, Limits::default().timestamp_length).await {
+                // What is longer is another one.
+                match self.read(key, (seen.bytes.len() as u64).saturating_add(4096)).await {
                     Ok(Some(now)) if now.bytes == seen.bytes => PutMode::Overwrite,
                     Ok(None) => return Ok(Outcome::Different),
                     Ok(Some(_)) | Err(_) => return Ok(self.compare(key, bytes).await?.unwrap_or(Outcome::Different)),
@@ -311,18 +317,20 @@ impl Remote {
         let found = match self.store.get_opts(&self.key(key), options).await {
             Ok(found) => found,
             Err(StoreError::NotFound { .. }) => return Ok(None),
-            // An answer to HEAD cannot say why; one to GET can.
-            Err(error) => {
-                let options = GetOptions { range: Some((0..1).into()), ..GetOptions::default() };
-                let why = self.store.get_opts(&self.key(key), options).await.err();
-                return Err(self.fault("look for", key, why.as_ref().unwrap_or(&error)));
-            }
+            Err(error) => return Err(self.why_not_there(key, &error).await),
         };
         let checked = found.attributes.get(&Attribute::Metadata(CHECKED.into()));
         let same = found.meta.size == length
             && (checked.is_some_and(|checked| checked.as_ref() == to_hex(sha256))
                 || self.remote_sha256(key).await? == *sha256);
         Ok(Some(if same { Outcome::AlreadyThere } else { Outcome::Different }))
+    }
+
+    /// What stands against looking for an object: an answer to HEAD cannot say why, one to GET can.
+    pub(super) async fn why_not_there(&self, key: &str, error: &StoreError) -> Error {
+        let options = GetOptions { range: Some((0..1).into()), ..GetOptions::default() };
+        let why = self.store.get_opts(&self.key(key), options).await.err();
+        self.fault("look for", key, why.as_ref().unwrap_or(error))
     }
 
     /// The SHA-256 of an object, by stream.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tidegate_client::model::listing::{Listing, MAX_LISTING};
 use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::tuf::path::metadata_file;
 use tokio::runtime::Handle;
@@ -31,7 +32,7 @@ enum From {
         dir: PathBuf,
         origin: ByHash,
     },
-    Store(StoreOrigin),
+    Store(Box<StoreOrigin>),
 }
 
 impl std::fmt::Debug for Source {
@@ -52,14 +53,14 @@ impl Source {
 
     /// What is published at `remote`. Only within an asynchronous runtime.
     pub fn store(remote: Remote) -> Self {
-        Self(From::Store(StoreOrigin::new(remote)))
+        Self(From::Store(Box::new(StoreOrigin::new(remote))))
     }
 
     /// As an origin of its own, to be read by other threads. Blocking: not for tasks of a runtime.
     pub fn origin(&self) -> Arc<dyn Origin> {
         match &self.0 {
             From::Workspace { origin, .. } => Arc::new(origin.clone()),
-            From::Store(origin) => Arc::new(origin.clone()),
+            From::Store(origin) => Arc::new(StoreOrigin::clone(origin)),
         }
     }
 
@@ -143,6 +144,15 @@ impl StoreOrigin {
     }
 }
 
+impl StoreOrigin {
+    /// The listing of what a gate gives out to a cohort's devices, from the private place; `None` if there is none.
+    pub fn listing(&self, cohort: &str) -> Result<Option<Vec<u8>>> {
+        let Some(private) = self.remote.private() else { return Ok(None) };
+        let seen = self.runtime.block_on(private.read(&Listing::key(cohort), MAX_LISTING))?;
+        Ok(seen.map(|seen| seen.bytes.to_vec()))
+    }
+}
+
 impl Origin for StoreOrigin {
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let seen = self.runtime.block_on(self.remote.find(&format!("metadata/{file}"), limit))?;
@@ -166,5 +176,9 @@ impl Origin for StoreOrigin {
 
     fn is_open(&self, key: &str) -> Result<bool> {
         self.runtime.block_on(self.remote.has(key))
+    }
+
+    fn is_open_to_anyone(&self, key: &str) -> Result<Option<bool>> {
+        self.runtime.block_on(self.remote.is_open_to_anyone(key, None, None))
     }
 }

@@ -38,6 +38,27 @@ struct Mark {
     begun: DateTime<Utc>,
 }
 
+/// An object to be removed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Spot {
+    /// Its key.
+    pub(super) key: String,
+    /// Whether it is in the private place. The mark at the public one, and the timestamp there, guard it as well: a publisher reads both
+    /// before it writes anything anywhere.
+    pub(super) private: bool,
+}
+
+impl Remote {
+    /// The place itself, or the private one.
+    pub(super) fn side(&self, private: bool) -> Result<&Self> {
+        match self.private() {
+            _ if !private => Ok(self),
+            Some(private) => Ok(private),
+            None => Err(Error::bug("something private, and no private place")),
+        }
+    }
+}
+
 /// Whether a sweep is under way at a place. Where publishers are kept apart by other means none ever is.
 pub(super) async fn is_under_way(remote: &Remote) -> Result<bool> {
     Ok(!remote.is_exclusive() && remote.read(MARK, MAX_MARK).await?.is_some())
@@ -52,11 +73,11 @@ pub(super) fn wait(remote: &Remote, key: &str) -> Error {
         )
 }
 
-/// Removes objects that nothing live leads to. `fence` must replace the timestamp by a new one that is live when it returns; `now` is
-/// written into the mark. Gives the number of objects removed.
+/// Removes objects that nothing live leads to. `fence` must replace the timestamp by a new one that is live when it returns, but where
+/// publishers are kept apart by other means; `now` is written into the mark. Gives the number of objects removed.
 pub(super) async fn sweep<F>(
     remote: &Remote,
-    doomed: &[String],
+    doomed: &[Spot],
     now: DateTime<Utc>,
     fence: impl FnOnce() -> F,
 ) -> Result<u64>
@@ -64,6 +85,7 @@ where
     F: Future<Output = Result<()>>,
 {
     if remote.is_exclusive() {
+        fence().await?;
         return remove(remote, doomed, None).await;
     }
     let mark = Marked::leave(remote, now).await?;
@@ -115,7 +137,7 @@ fn is_dead(mark: &Seen) -> bool {
     Utc::now() - mark.written > PATIENCE
 }
 
-async fn remove(remote: &Remote, doomed: &[String], mark: Option<&Marked>) -> Result<u64> {
+async fn remove(remote: &Remote, doomed: &[Spot], mark: Option<&Marked>) -> Result<u64> {
     use futures::{StreamExt as _, TryStreamExt as _, stream};
     let mut removed = 0;
     for batch in doomed.chunks(BATCH) {
@@ -130,7 +152,11 @@ async fn remove(remote: &Remote, doomed: &[String], mark: Option<&Marked>) -> Re
                 .remedy("let it finish"));
             }
         }
-        let deletes = stream::iter(batch).map(|key| remote.delete(key)).buffer_unordered(BATCH);
+        let delete = |spot: &'_ Spot| {
+            let (side, key) = (remote.side(spot.private), spot.key.clone());
+            async move { side?.delete(&key).await }
+        };
+        let deletes = stream::iter(batch).map(delete).buffer_unordered(BATCH);
         deletes.try_collect::<Vec<_>>().await?;
         removed += batch.len() as u64;
     }

@@ -97,7 +97,7 @@ pub async fn take_over(
         files: files.iter().map(|(name, bytes)| (name.clone(), bytes.to_vec())).collect(),
         targets: ByHash::new(workspace.dir().join(METADATA_DIR), workspace.dir().join(store::DIR)),
     };
-    if let Some(fault) = look(&merged, &ours.roots().first().cloned().unwrap_or_default(), None)?.faults.first() {
+    if let Some(fault) = look(&merged, &ours.roots().first().cloned().unwrap_or_default(), None, true)?.faults.first() {
         return Err(Error::new(
             Kind::Conflict,
             format!("your changes and those at {place} do not fit together: {}: {}", fault.subject, fault.problem),
@@ -153,6 +153,7 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
     let timestamp = remote.read(TIMESTAMP, limits.timestamp_length).await?.ok_or_else(nothing)?.bytes;
     let malformed = |error| Error::trust(format!("the metadata at {} is malformed", remote.name())).with_source(error);
     let listed: Timestamp = danger_parse_unverified("timestamp", &timestamp).map_err(malformed)?;
+    let mut lacks_cohort = false;
     files.insert("timestamp.json".to_owned(), timestamp.to_vec());
     let file = metadata_file("snapshot", Some(listed.snapshot().version));
     if let Some(bytes) = read(&file, limits.snapshot_length).await? {
@@ -173,12 +174,18 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
             .buffer_unordered(READERS)
             .try_collect()
             .await?;
+        lacks_cohort = found.iter().any(|(name, bytes)| bytes.is_none() && name.split('.').count() > 3);
         files.extend(found.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))));
     }
     // Verified here: nothing above has been believed.
     Repository::load(|name, _| Ok(files.get(name).cloned())).map_err(|error| {
         let what = format!("what is live at {} does not verify", remote.name());
-        Error::trust(what).with_source(error).remedy("take nothing over from there; `tidegate verify` says more")
+        // A role of a cohort that is not there may well be elsewhere.
+        Error::trust(what).with_source(error).remedy(if remote.private().is_some() || !lacks_cohort {
+            "take nothing over from there; `tidegate verify` says more"
+        } else {
+            "if cohorts are protected, say where what is protected lies: --private PLACE; else take nothing over from there"
+        })
     })
 }
 

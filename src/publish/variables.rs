@@ -27,6 +27,27 @@ impl Variables {
     }
 }
 
+/// Before the name of a variable that is meant for the private place.
+const PRIVATE: &str = "TIDEGATE_PRIVATE_";
+
+impl Variables {
+    /// The same as they are for the private place: `TIDEGATE_PRIVATE_NAME`, where there is one, in the place of `NAME`. With keys of its own
+    /// it has none of the public place's: no session of theirs, no profile.
+    #[must_use]
+    pub fn for_private(&self) -> Self {
+        let own: Vec<(&str, &String)> =
+            self.0.iter().filter_map(|(name, value)| Some((name.strip_prefix(PRIVATE)?, value))).collect();
+        let mut variables = self.0.clone();
+        if own.iter().any(|(name, _)| matches!(*name, "AWS_ACCESS_KEY_ID" | "AWS_PROFILE")) {
+            for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"] {
+                variables.remove(name);
+            }
+        }
+        variables.extend(own.into_iter().map(|(name, value)| (name.to_owned(), value.clone())));
+        Self(variables)
+    }
+}
+
 impl FromIterator<(String, String)> for Variables {
     fn from_iter<T: IntoIterator<Item = (String, String)>>(variables: T) -> Self {
         Self(variables.into_iter().collect())
@@ -36,5 +57,26 @@ impl FromIterator<(String, String)> for Variables {
 impl fmt::Debug for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Variables({})", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_private_place_may_have_credentials_of_its_own() {
+        let variables = |pairs: &[(&str, &str)]| -> Variables {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let shared = [("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_SESSION_TOKEN", "c")];
+        let one = variables(&shared).for_private();
+        assert_eq!((one.value("AWS_ACCESS_KEY_ID"), one.value("AWS_SESSION_TOKEN")), (Some("a"), Some("c")));
+        let own = [("TIDEGATE_PRIVATE_AWS_ACCESS_KEY_ID", "x"), ("TIDEGATE_PRIVATE_AWS_SECRET_ACCESS_KEY", "y")];
+        let other = variables(&[&shared[..], &own, &[("AWS_REGION", "r")]].concat()).for_private();
+        assert_eq!((other.value("AWS_ACCESS_KEY_ID"), other.value("AWS_SECRET_ACCESS_KEY")), (Some("x"), Some("y")));
+        assert_eq!((other.value("AWS_SESSION_TOKEN"), other.value("AWS_REGION")), (None, Some("r")));
+        let profile = variables(&[&shared[..], &[("TIDEGATE_PRIVATE_AWS_PROFILE", "vault")]].concat()).for_private();
+        assert_eq!((profile.value("AWS_PROFILE"), profile.value("AWS_ACCESS_KEY_ID")), (Some("vault"), None));
     }
 }

@@ -72,7 +72,12 @@ fn cohort_row(state: &State, cohort: &Cohort, offer: Option<&Offer>) -> Vec<Stri
     let expires = match cohort.expires {
         Some(at) if at <= state.at => mark(Mark::Bad, &format!("ended {}", relative(at, state.at))),
         Some(at) => relative(at, state.at),
+        None if cohort.gate.is_some() => "not public".into(),
         None => mark(Mark::Bad, "its role does not verify"),
+    };
+    let who = match &cohort.gate {
+        Some(gate) => format!("{who}, through {}", code(gate)),
+        None => who,
     };
     let (release, open) = match offer {
         Some(Offer { release: Some(release), stage, paused, ramp, exposed_ppm, in_force, .. }) => {
@@ -88,6 +93,7 @@ fn cohort_row(state: &State, cohort: &Cohort, offer: Option<&Offer>) -> Vec<Stri
             }
             (format!("{} {word}", escape(release)), open)
         }
+        _ if cohort.gate.is_some() && cohort.expires.is_none() => (mark(Mark::Neutral, "not public"), "-".into()),
         _ => (mark(Mark::Neutral, "nothing"), "-".into()),
     };
     vec![escape(&cohort.name), who, release, open, expires]

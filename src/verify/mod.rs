@@ -42,6 +42,8 @@ pub struct View {
     pub origin: Arc<dyn Origin>,
     /// What anyone can read, if that is to be looked into: nothing protected may be there.
     pub open: Option<Arc<dyn Origin>>,
+    /// Where what is protected lies, if it is to be looked into whether anyone can read it there.
+    pub private: Option<Arc<dyn Origin>>,
     /// Whether `origin` has what is protected, too. What it does not have is then missing.
     pub is_whole: bool,
 }
@@ -49,17 +51,19 @@ pub struct View {
 impl View {
     /// A repository that is all in one place which is not the public's, such as a workspace.
     pub fn whole(origin: Arc<dyn Origin>) -> Self {
-        Self { origin, open: None, is_whole: true }
+        Self { origin, open: None, private: None, is_whole: true }
     }
 
     /// What is at a public place, as anyone sees it.
     pub fn public(origin: Arc<dyn Origin>) -> Self {
-        Self { open: Some(Arc::clone(&origin)), origin, is_whole: false }
+        Self { open: Some(Arc::clone(&origin)), origin, private: None, is_whole: false }
     }
 
     /// What is at a public place and at a private one.
     pub fn both(public: Arc<dyn Origin>, private: Arc<dyn Origin>) -> Self {
-        Self { open: Some(Arc::clone(&public)), origin: Arc::new(Pair { public, private }), is_whole: true }
+        let open = Some(Arc::clone(&public));
+        let apart = Some(Arc::clone(&private));
+        Self { open, private: apart, origin: Arc::new(Pair { public, private }), is_whole: true }
     }
 }
 
@@ -134,35 +138,65 @@ pub struct Look {
     pub contents: BTreeMap<[u8; 32], Vec<u8>>,
     /// What does not verify or does not fit together, expiry and other targets aside.
     pub faults: Vec<Fault>,
+    /// What of it is protected.
+    pub protection: Protection,
 }
 
 /// Reads all metadata, manifests and cohort maps of a repository from the root file `root`, but no artifacts.
 ///
 /// Nothing counts as expired: that is for the reader to judge. With `snapshot`, the state which that version lists. Errs only if `root` is
 /// no root, or if reading fails for other reasons than the repository's.
-pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>) -> Result<Look> {
+///
+/// Where it `is_whole`, all must be there; else what protected cohorts take through their gates may be missing.
+pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>, is_whole: bool) -> Result<Look> {
     let mut tree = walk_regardless_of_expiry(origin, root, snapshot)?;
     let mut faults = std::mem::take(&mut tree.faults);
     let mut contents = audit::Contents::new();
     let consistent = tree.trusted.root().consistent_snapshot;
-    for listed in tree.listed().filter(|listed| audit::is_read(listed.path)) {
+    let read = |listed: &Listed<'_>,
+                protection: Option<&Protection>,
+                contents: &mut audit::Contents,
+                faults: &mut Vec<Fault>|
+     -> Result<()> {
         let Some(sha256) = listed.file.hashes.sha256_digest().filter(|sha256| !contents.contains_key(*sha256)) else {
-            continue;
+            return Ok(());
         };
-        let read = match TargetPath::new(listed.path) {
+        let found = match TargetPath::new(listed.path) {
             Ok(path) => {
-                read_target(origin, &path.file_path(&listed.file.hashes, consistent), listed.path, listed.file)?
+                let name = path.file_path(&listed.file.hashes, consistent);
+                let needs = protection.map(|protection| protection.needs(&format!("targets/{name}")));
+                if needs.is_some_and(|needs| !needs.public) && !is_whole {
+                    return Ok(());
+                }
+                read_target(origin, &name, listed.path, listed.file)?
             }
             Err(error) => Err(Fault::new(listed.path, &error)),
         };
-        match read {
+        match found {
             Ok(Some(bytes)) => drop(contents.insert(*sha256, bytes)),
             Ok(None) => faults.push(Fault::new(listed.path, &format_args!("it is longer than {MAX_READ} bytes"))),
             Err(fault) => faults.push(fault),
         }
+        Ok(())
+    };
+    for listed in tree.listed().filter(|listed| is_map(listed.path)) {
+        read(&listed, None, &mut contents, &mut faults)?;
+    }
+    let maps = maps_among(&contents);
+    let protection = Protection::of(tree.by_name(), &maps);
+    for listed in tree.listed().filter(|listed| audit::is_read(listed.path) && !is_map(listed.path)) {
+        read(&listed, Some(&protection), &mut contents, &mut faults)?;
     }
     faults.extend(audit::audit(&tree, &contents).faults.into_iter().map(|(_, fault)| fault));
-    Ok(Look { tree, contents, faults })
+    if !is_whole {
+        faults.retain(|fault| !(tree.absent.contains(&fault.subject) && protection.is_kept(&fault.subject)));
+    }
+    Ok(Look { tree, contents, faults, protection })
+}
+
+/// The cohort maps among contents. That one is malformed is told elsewhere.
+fn maps_among(contents: &audit::Contents) -> Maps {
+    contents.iter().filter_map(|(sha256, bytes)| Some((*sha256, CohortMap::parse(bytes).ok()?))).collect()
 }
 
 /// What tough says of a repository's metadata alone, whatever of it has expired.
@@ -208,13 +242,13 @@ fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&
     for listed in tree.listed().filter(|listed| is_map(listed.path)) {
         read.file(&listed, true)?;
     }
-    let protection = Protection::of(tree.by_name(), &read.maps());
+    let protection = Protection::of(tree.by_name(), &maps_among(&read.contents));
     for listed in tree.listed().filter(|listed| wanted(listed.path) || audit::is_read(listed.path)) {
         let needs = read.key(&listed).map(|key| protection.needs(&key)).unwrap_or_default();
         match (view.is_whole, needs) {
-            (false, Needs { public: false, private: true }) => {}
+            (false, needs) if needs.is_apart() => {}
             // Nobody needs it: it may be here, or be kept with what is protected.
-            (false, Needs { public: false, private: false }) => read.file(&listed, false)?,
+            (false, Needs { public: false, .. }) => read.file(&listed, false)?,
             _ => read.file(&listed, true)?,
         }
     }
@@ -225,6 +259,15 @@ fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&
         for key in protection.secrets() {
             if public.is_open(key)? {
                 open.push(Fault::new(key, &"it is protected, and anyone can read it"));
+            }
+        }
+    }
+    if let Some(private) = &view.private {
+        // What lets the world read goes by folders: one of each tells.
+        for kind in ["metadata/", "targets/"] {
+            let Some(key) = protection.secrets().find(|key| key.starts_with(kind)) else { continue };
+            if private.is_open_to_anyone(key)? == Some(true) {
+                open.push(Fault::new(key, &"anyone can read it in the private place, without a grant"));
             }
         }
     }
@@ -288,12 +331,6 @@ impl<'a> Files<'a> {
         }
         self.seen.insert(name);
         Ok(())
-    }
-
-    /// The cohort maps among what was read. That one is malformed is told elsewhere.
-    fn maps(&self) -> Maps {
-        let maps = self.contents.iter().filter_map(|(sha256, bytes)| Some((*sha256, CohortMap::parse(bytes).ok()?)));
-        maps.collect()
     }
 }
 

@@ -35,6 +35,11 @@ pub trait Origin: Send + Sync {
         });
         if is_read { Ok(true) } else { end }
     }
+
+    /// Whether anyone gets it from here, without credentials; `None` where that cannot be told.
+    fn is_open_to_anyone(&self, _: &str) -> Result<Option<bool>> {
+        Ok(None)
+    }
 }
 
 /// What is public and, behind it, what is protected.
@@ -116,6 +121,15 @@ impl Origin for Repository {
         let url = format!("{}/metadata/{file}", self.url);
         let Some(body) = self.fetch(&Request::metadata(&url, limit))? else { return Ok(None) };
         body.into_bytes().map(Some).map_err(|error| unfetched(&error))
+    }
+
+    fn is_open_to_anyone(&self, key: &str) -> Result<Option<bool>> {
+        match self.fetch {
+            // Who may read a folder depends on what serves it.
+            Scheme::File(_) => Ok(None),
+            // As anyone asks, so has this asked.
+            Scheme::Http(_) => self.is_open(key).map(Some),
+        }
     }
 
     fn is_open(&self, key: &str) -> Result<bool> {

@@ -117,10 +117,13 @@ fn keys(state: &State) -> BTreeMap<String, String> {
 }
 
 fn cohorts(state: &State) -> BTreeMap<String, String> {
-    let text = |cohort: &Cohort, index: usize| match &cohort.members {
-        Members::Share { ppm } => write_share(*ppm),
-        Members::Devices { count } => format!("{count} named devices, place {}", index + 1),
-        Members::Condition { condition } => format!("{condition}, place {}", index + 1),
+    let text = |cohort: &Cohort, index: usize| {
+        let gate = cohort.gate.as_ref().map(|gate| format!(", protected by {gate}")).unwrap_or_default();
+        match &cohort.members {
+            Members::Share { ppm } => format!("{}{gate}", write_share(*ppm)),
+            Members::Devices { count } => format!("{count} named devices, place {}{gate}", index + 1),
+            Members::Condition { condition } => format!("{condition}, place {}{gate}", index + 1),
+        }
     };
     let mut cohorts = BTreeMap::new();
     for channel in &state.channels {

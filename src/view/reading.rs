@@ -14,6 +14,7 @@ use tidegate_client::model::version::Version;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::metadata::{MAX_ROOT, METADATA_DIR};
+use crate::protect::Protection;
 use crate::store;
 use crate::verify::{ByHash, Fault, Look, Origin, Repository, Tree, look};
 
@@ -69,8 +70,19 @@ impl Place {
 
     /// Reads what is there, verified from the root file `root`; a workspace needs none, since it has its own first one.
     ///
+    /// Of a repository that is not a workspace, what protected cohorts take through their gates need not be there.
+    ///
     /// Faults of the repository are in the result. Errs if the root is no root, or if reading fails for other reasons.
     pub fn read(&self, root: Option<&Path>) -> Result<Reading> {
+        self.read_as(root, false)
+    }
+
+    /// The same, as the public sees it: without what is protected, which a workspace holds as well.
+    pub fn read_as_the_public(&self, root: Option<&Path>) -> Result<Reading> {
+        self.read_as(root, true)
+    }
+
+    fn read_as(&self, root: Option<&Path>, public: bool) -> Result<Reading> {
         let bytes = match (root, &self.what) {
             (Some(path), _) => files::read(path, MAX_ROOT)?,
             (None, What::Workspace(dir)) => files::read(&dir.join(FIRST_ROOT), MAX_ROOT)?,
@@ -79,11 +91,16 @@ impl Place {
                     .remedy("give the root that devices are shipped with: --root FILE"));
             }
         };
-        let origin: Box<dyn Origin> = match &self.what {
-            What::Workspace(dir) => Box::new(ByHash::new(dir.join(METADATA_DIR), dir.join(store::DIR))),
-            What::Repository(name) => Box::new(Repository::open(name)?),
+        let (origin, is_whole): (Box<dyn Origin>, bool) = match &self.what {
+            What::Workspace(dir) => (Box::new(ByHash::new(dir.join(METADATA_DIR), dir.join(store::DIR))), true),
+            What::Repository(name) => (Box::new(Repository::open(name)?), false),
         };
-        let reading = Reading::of(&self.name, look(origin.as_ref(), &bytes, self.snapshot)?, Digest::of(&bytes));
+        let mut seen = look(origin.as_ref(), &bytes, self.snapshot, is_whole)?;
+        if public && seen.protection.is_any() {
+            let veiled = Veiled { origin: origin.as_ref(), protection: &seen.protection };
+            seen = look(&veiled, &bytes, self.snapshot, false)?;
+        }
+        let reading = Reading::of(&self.name, seen, Digest::of(&bytes));
         if reading.tree.targets.is_empty() {
             let first = reading.faults.first().map(|fault| format!(": {}: {}", fault.subject, fault.problem));
             return Err(Error::trust(format!(
@@ -94,6 +111,28 @@ impl Place {
             .remedy("check that the place and the root belong together: tidegate verify PLACE --root FILE"));
         }
         Ok(reading)
+    }
+}
+
+/// A repository without what is protected.
+struct Veiled<'a> {
+    origin: &'a dyn Origin,
+    protection: &'a Protection,
+}
+
+impl Origin for Veiled<'_> {
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let role = file.split_once('.').and_then(|(_, rest)| rest.strip_suffix(".json"));
+        if role.is_some_and(|role| self.protection.is_kept(role)) {
+            Ok(None)
+        } else {
+            self.origin.metadata(file, limit)
+        }
+    }
+
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let is_public = self.protection.needs(&format!("targets/{path}")).public;
+        if is_public { self.origin.target(path, length, sink) } else { Ok(false) }
     }
 }
 
@@ -136,7 +175,7 @@ pub struct Reading {
 
 impl Reading {
     fn of(place: &str, look: Look, anchor: Digest) -> Self {
-        let Look { tree, contents, faults } = look;
+        let Look { tree, contents, faults, .. } = look;
         let content = |sha256: Option<&[u8; 32]>| sha256.and_then(|sha256| contents.get(sha256));
         let mut maps = BTreeMap::new();
         let mut releases = BTreeMap::new();

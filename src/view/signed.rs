@@ -214,6 +214,7 @@ fn channel_state(reading: &Reading, channel: &Name, now: DateTime<Utc>) -> Chann
             Selector::Devices(devices) => Members::Devices { count: devices.len() as u64 },
             Selector::Condition(condition) => Members::Condition { condition: condition.to_string() },
         },
+        gate: cohort.protected.as_ref().map(|protected| protected.gate.to_string()),
         expires: reading.role(&layout::cohort_role(channel, &cohort.name)).map(|file| file.expires),
     });
     Channel {

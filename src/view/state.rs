@@ -180,7 +180,10 @@ pub struct Cohort {
     pub name: String,
     /// Who belongs to it.
     pub members: Members,
-    /// When its role expires, and every offer with it; absent if the role does not verify.
+    /// The gate through which its devices take what is meant for them, if it is protected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
+    /// When its role expires, and every offer with it; absent if the role does not verify, or is protected and not here.
     #[serde(with = "time::optional_text")]
     #[schemars(with = "Option<String>")]
     pub expires: Option<DateTime<Utc>>,

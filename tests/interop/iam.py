@@ -18,7 +18,8 @@ keys = {}
 for user in users:
     name, _, path = user.partition("=")
     with open(path) as file:
-        policy = json.loads(file.read().replace("BUCKET", "fleet").replace("PREFIX", "prod"))
+        text = file.read().replace("PRIVATE-BUCKET", "vault").replace("PRIVATE-PREFIX", "prod")
+    policy = json.loads(text.replace("BUCKET", "fleet").replace("PREFIX", "prod"))
     for statement in policy["Statement"]:
         statement.pop("Principal", None)
     iam.create_user(UserName=name)

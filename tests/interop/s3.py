@@ -1,4 +1,4 @@
-"""An S3 over real HTTP: moto's server with one bucket, until standard input ends.
+"""An S3 over real HTTP: moto's server with two buckets, until standard input ends.
 
 Conditions on writes are atomic here. Requests are not authenticated until `POST /moto-api/reset-auth` switches that on.
 Prints the URL of the endpoint.
@@ -22,6 +22,8 @@ s3.create_bucket(Bucket="fleet")
 policy = pathlib.Path(__file__).parents[2] / "contrib/iam/public-reader.json"
 policy = policy.read_text().replace("BUCKET", "fleet").replace("PREFIX/", "*")
 s3.put_bucket_policy(Bucket="fleet", Policy=policy)
+# And here nobody.
+s3.create_bucket(Bucket="vault")
 print(endpoint, flush=True)
 sys.stdin.read()
 server.stop()

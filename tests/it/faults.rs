@@ -27,6 +27,8 @@ struct Scenario {
     name: &'static str,
     before: Option<Forge>,
     after: Forge,
+    /// Whether a cohort is protected, so that there is a private place beside the public one.
+    apart: bool,
 }
 
 fn workspace() -> Forge {
@@ -47,18 +49,44 @@ fn scenarios() -> Vec<Scenario> {
     let mut refresh = base.fork();
     refresh.renew(&["timestamp"]);
     let (first, before) = (base.fork(), || Some(base.fork()));
+    let guarded = guarded();
+    let mut secret = guarded.fork();
+    secret.release("2.0.0", 2, &[("rootfs.img", &vec![2; 150_000])]);
+    secret.assign_privately("secret", "2.0.0");
+    let apart = false;
     vec![
-        Scenario { name: "first", before: None, after: first },
-        Scenario { name: "release", before: before(), after: release },
-        Scenario { name: "root", before: before(), after: rotation },
-        Scenario { name: "refresh", before: before(), after: refresh },
+        Scenario { name: "first", before: None, after: first, apart },
+        Scenario { name: "release", before: before(), after: release, apart },
+        Scenario { name: "root", before: before(), after: rotation, apart },
+        Scenario { name: "refresh", before: before(), after: refresh, apart },
+        Scenario { name: "private", before: Some(guarded), after: secret, apart: true },
     ]
 }
 
+/// One of whose cohorts is protected.
+fn guarded() -> Forge {
+    let mut forge = Forge::with_gate(&["early", "secret"], "https://gate.example.com");
+    forge.release("1.0.0", 1, &[("boot.img", b"boot one")]);
+    forge.assign("early", "1.0.0");
+    forge
+}
+
 /// Publishes; small parts, so that small files have several.
-async fn publish(forge: &Forge, options: Options, prefix: &str) -> tidegate::error::Result<publish::Report> {
+async fn publish(
+    forge: &Forge,
+    options: Options,
+    prefix: &str,
+    apart: bool,
+) -> tidegate::error::Result<publish::Report> {
     let options = Options { part: 64 << 10, ..options };
-    let remote = Remote::open_with(&format!("s3://{BUCKET}/{prefix}"), &options)?.danger_assume_conditional();
+    let open = |prefix: &str| {
+        Remote::open_with(&format!("s3://{BUCKET}/{prefix}"), &options).map(Remote::danger_assume_conditional)
+    };
+    let remote = if apart {
+        open(&format!("{prefix}/public"))?.with_private(open(&format!("{prefix}/private"))?)?
+    } else {
+        open(prefix)?
+    };
     let source = Source::new(forge.dir());
     let plan = publish::plan(&source, &remote, forge.now()).await?;
     publish::execute(&plan, &source, &remote, &|_| {}).await
@@ -82,6 +110,30 @@ fn check(forge: &Forge, place: &Path) -> u64 {
     tree.timestamp.unwrap().version
 }
 
+/// The same of a public place and a private one: all is there, what is secret not in the open, and what goes through gates is given out.
+fn check_apart(forge: &Forge, place: &Path) -> u64 {
+    let (public, private) = (place.join("public"), place.join("private"));
+    if !public.join("metadata/timestamp.json").exists() {
+        return 0;
+    }
+    let open = |path: &Path| Arc::new(Repository::open(path.to_str().unwrap()).unwrap());
+    let view = verify::View::both(open(&public), open(&private));
+    let look = verify::look(view.origin.as_ref(), &forge.root(), None, true).unwrap();
+    assert_eq!(look.faults, [], "a reader saw a broken repository at {}", place.display());
+    for secret in look.protection.secrets() {
+        assert!(!public.join(secret).exists(), "{secret} lies open");
+    }
+    for (role, objects) in look.protection.listings() {
+        let listing = std::fs::read(private.join(format!("gate/{role}.json"))).unwrap();
+        let listing = tidegate_client::model::listing::Listing::parse(&listing, role).unwrap();
+        for key in objects {
+            assert!(listing.objects.contains(key), "its gate would not give {key} to {role}");
+            assert!(private.join(key).exists(), "a device of {role} missed {key}");
+        }
+    }
+    look.tree.timestamp.unwrap().version
+}
+
 /// What came of one fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Came {
@@ -102,7 +154,7 @@ async fn case(s3: &S3, scenario: &Scenario, number: u64, fault: Fault, at: u64) 
     let place = s3.folder.as_ref().unwrap().join(&prefix);
     let memory = tempfile::tempdir().unwrap();
     let before = if let Some(before) = &scenario.before {
-        let base = s3.folder.as_ref().unwrap().join("base");
+        let base = s3.folder.as_ref().unwrap().join(if scenario.apart { "base-apart" } else { "base" });
         let to = place.clone();
         tokio::task::spawn_blocking(move || forge::copy(&base, &to)).await.unwrap();
         before.version("timestamp")
@@ -112,7 +164,8 @@ async fn case(s3: &S3, scenario: &Scenario, number: u64, fault: Fault, at: u64) 
     let script = Arc::new(move |number: u64, _: &str| if number == at { fault } else { Fault::None });
     let proxy = Proxy::start(&s3.endpoint, TIMEOUT * 2, script).await;
     let options = Options { retry_for: RETRY, timeout: TIMEOUT, ..s3.options_at(&proxy.endpoint) };
-    let outcome = publish(&scenario.after, options.in_workspace(memory.path()), &prefix).await;
+    let check: fn(&Forge, &Path) -> u64 = if scenario.apart { check_apart } else { check };
+    let outcome = publish(&scenario.after, options.in_workspace(memory.path()), &prefix, scenario.apart).await;
     let reached = proxy.count() > at;
     proxy.heal();
     let after = scenario.after.version("timestamp");
@@ -142,7 +195,7 @@ async fn case(s3: &S3, scenario: &Scenario, number: u64, fault: Fault, at: u64) 
     };
     // The next run completes, whatever was left behind.
     let options = s3.options_at(&proxy.endpoint);
-    let again = publish(&scenario.after, options.in_workspace(memory.path()), &prefix).await;
+    let again = publish(&scenario.after, options.in_workspace(memory.path()), &prefix, scenario.apart).await;
     again.unwrap_or_else(|error| panic!("after {fault:?} at {at} of {}: {error} {error:?}", scenario.name));
     assert_eq!(check(&scenario.after, &place), after);
     let uploads = memory.path().join(".tidegate/remote/uploads");
@@ -155,7 +208,8 @@ async fn case(s3: &S3, scenario: &Scenario, number: u64, fault: Fault, at: u64) 
 async fn at_every_request_and_of_every_kind() {
     let s3 = S3::here().await;
     let scenarios = scenarios();
-    publish(scenarios[1].before.as_ref().unwrap(), s3.options(), "base").await.unwrap();
+    publish(scenarios[1].before.as_ref().unwrap(), s3.options(), "base", false).await.unwrap();
+    publish(scenarios[4].before.as_ref().unwrap(), s3.options(), "base-apart", true).await.unwrap();
     let numbers = AtomicU64::new(0);
     let (s3, numbers) = (&s3, &numbers);
     let kinds = scenarios.iter().flat_map(|scenario| Fault::ALL.map(|fault| (scenario, fault)));

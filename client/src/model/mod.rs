@@ -7,7 +7,7 @@
 //! * [`layout`]: where things are in a repository, and which role may list them.
 //! * [`manifest`]: what a release is. [`cohort`] and [`position`]: who a device is among its fleet.
 //! * [`rollout`]: what a cohort is assigned, and the ramp in time. [`facts`] and [`condition`]: eligibility.
-//! * [`gate`]: cohorts whose releases must not lie open. [`receipt`]: what became of a release on a device.
+//! * [`gate`] and [`listing`]: cohorts whose releases must not lie open. [`receipt`]: what became of a release on a device.
 //! * [`decision`] and [`explanation`]: all of it together, with the outcome of every rule.
 //!
 //! ## Reading JSON
@@ -26,6 +26,7 @@ pub mod explanation;
 pub mod facts;
 pub mod gate;
 pub mod layout;
+pub mod listing;
 pub mod manifest;
 pub mod name;
 pub mod position;

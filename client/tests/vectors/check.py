@@ -132,6 +132,26 @@ def check_manifests(check):
         check.equal(f"hash of {case['name']}", case["sha256"], hashlib.sha256(text.encode()).hexdigest())
 
 
+def check_listings(check):
+    """What is in a listing, its objects in order, and nothing else."""
+    for case in load("listings.json"):
+        if "canonical" in case:
+            objects = sorted(set(case["objects"]))
+            text = canonical({"schema": 1, "cohort": case["cohort"], "objects": objects})
+            check.equal(f"bytes of {case['name']}", case["canonical"], text)
+            check.equal(f"hash of {case['name']}", case["sha256"], hashlib.sha256(text.encode()).hexdigest())
+
+
+def check_protected(check):
+    for case in load("protected.json"):
+        if "canonical" in case:
+            text = canonical(case["map"])
+            check.equal(f"bytes of {case['name']}", case["canonical"], text)
+            check.equal(f"hash of {case['name']}", case["sha256"], hashlib.sha256(text.encode()).hexdigest())
+            gates = {c["name"]: c["protected"]["gate"] for c in case["map"]["cohorts"] if "protected" in c}
+            check.equal(f"gates of {case['name']}", case["protected"], gates)
+
+
 def check_receipts(check):
     for case in load("signed-receipts.json"):
         receipt = case["receipt"]
@@ -152,7 +172,15 @@ def key_text(key):
 
 def main():
     check = Checker()
-    for each in (check_positions, check_cohorts, check_ramps, check_manifests, check_receipts):
+    for each in (
+        check_positions,
+        check_cohorts,
+        check_ramps,
+        check_manifests,
+        check_listings,
+        check_protected,
+        check_receipts,
+    ):
         each(check)
     print(f"{check.checked} values checked, {check.wrong} wrong")
     return 1 if check.wrong or not check.checked else 0

@@ -5,23 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use object_store::ObjectStoreExt as _;
-use serde::Deserialize;
-use tidegate_client::tuf::json;
+use tidegate_client::model::listing::{Listing, MAX_LISTING};
 use tokio::sync::Mutex;
 
 use crate::place::Place;
 use crate::refusal::Refusal;
-
-/// The longest listing, in bytes.
-const LONGEST: u64 = 8 << 20;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Form {
-    schema: u64,
-    cohort: String,
-    objects: Vec<String>,
-}
 
 /// When a listing was read, and the objects that it names.
 type Read = (Instant, Arc<HashSet<String>>);
@@ -57,7 +45,7 @@ impl Listings {
     }
 
     async fn read(&self, cohort: &str) -> Result<HashSet<String>, Refusal> {
-        let name = format!("gate/{cohort}.json");
+        let name = Listing::key(cohort);
         let found = match self.place.store.get(&self.place.key(&name)).await {
             Ok(found) => found,
             // Nothing has been published for it yet.
@@ -71,12 +59,11 @@ impl Listings {
             );
             Refusal::unavailable("G-SRV-04", "the listing of this cohort cannot be read: its publisher has to mend it")
         };
-        if found.meta.size > LONGEST {
+        if found.meta.size > MAX_LISTING {
             return Err(broken());
         }
         let bytes = found.bytes().await.map_err(|error| self.place.failed(&error))?;
-        let form: Option<Form> = json::parse(&bytes).ok().and_then(|value| serde_json::from_value(value).ok());
-        let form = form.filter(|form| form.schema == 1 && form.cohort == cohort).ok_or_else(broken)?;
-        Ok(form.objects.into_iter().collect())
+        let listing = Listing::parse(&bytes, cohort).map_err(|_| broken())?;
+        Ok(listing.objects.into_iter().collect())
     }
 }

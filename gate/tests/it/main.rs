@@ -16,6 +16,7 @@ mod ear;
 mod guide;
 mod hostile;
 mod instances;
+mod listings;
 mod passage;
 mod receipts;
 mod redirect;

@@ -48,7 +48,10 @@ impl AccessArgs {
         let options = Options { retry_for, headers, ..Options::default() }.in_workspace(dir);
         let remote = Remote::open_with(place, &options)?;
         match private {
-            Some(private) => remote.with_private(Remote::open_with(private, &options)?),
+            Some(private) => {
+                let options = Options { variables: options.variables.for_private(), ..options };
+                remote.with_private(Remote::open_with(private, &options)?)
+            }
             None => Ok(remote),
         }
     }

@@ -219,7 +219,9 @@ async fn rebase(
 async fn publish_site(args: &Args, site: Site, context: &Context) -> Result<()> {
     let workspace = Workspace::open(&context.dir)?;
     let settings = workspace.settings()?;
-    let mut state = view::signed(&view::Place::workspace(&context.dir).read(None)?, context.now);
+    let here = view::Place::workspace(&context.dir);
+    let reading = if site == Site::Full { here.read(None)? } else { here.read_as_the_public(None)? };
+    let mut state = view::signed(&reading, context.now);
     if site == Site::Full {
         view::add_workspace(&mut state, &workspace)?;
     }

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use serde::{Deserialize, Serialize};
 use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::listing::{Listing, MAX_LISTING};
 use tidegate_client::tuf::Chain;
-use tidegate_client::tuf::json::canonical;
 use tidegate_client::tuf::metadata::Targets;
 
-use super::{Content, MAX_LISTING, MAX_MAP, Object, PRIVATE, READABLE, READERS, Stage, State, target_key};
+use super::{Content, MAX_MAP, Object, PRIVATE, READABLE, READERS, Stage, State, target_key};
 use crate::error::{Error, Result};
 use crate::protect::{Maps, Needs, Protection};
 use crate::publish::remote::Remote;
@@ -29,50 +28,48 @@ pub(super) fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> 
 pub(super) fn sides(now: Needs, before: Needs, is_live: bool) -> Vec<(bool, bool)> {
     match now {
         // Nobody needs it: it stays where it is, and comes to where it gives nothing away.
-        Needs { public: false, private: false } => vec![(!is_live || !before.public, is_live)],
-        Needs { public, private } => {
+        Needs { public: false, private: false, .. } => vec![(!is_live || !before.public, is_live)],
+        Needs { public, private, .. } => {
             let sides = [(public, false, before.public), (private, true, before.private)];
             sides.into_iter().filter(|side| side.0).map(|(_, side, was)| (side, is_live && was)).collect()
         }
     }
 }
 
-/// What gates let each protected cohort read: what is about to be live, and what is, as devices may be on their way through that.
+/// What gates let each protected cohort read: what is about to be live, what is, and what was before that or will be if another publication
+/// that is under way comes first. Devices may be on their way through any of these. So a publication only adds; [`crate::publish::prune()`]
+/// takes away what the grace period has passed over.
 pub(super) async fn listings(
     protection: &Protection,
     before: &Protection,
     private: &Remote,
-    same: bool,
     requests: &mut u64,
 ) -> Result<Vec<Object>> {
-    #[derive(Serialize, Deserialize)]
-    struct Listing {
-        schema: u64,
-        cohort: String,
-        objects: BTreeSet<String>,
-    }
     let mut found = Vec::new();
     for (role, objects) in protection.listings() {
-        let key = format!("gate/{role}.json");
+        let key = Listing::key(role);
         *requests += 1;
         let seen = private.read(&key, MAX_LISTING).await?;
-        let there: Option<Listing> = seen.as_ref().and_then(|seen| serde_json::from_slice(&seen.bytes).ok());
-        let there = there.filter(|there| there.schema == 1 && there.cohort == *role);
-        let wanted: BTreeSet<String> =
+        let there = seen.as_ref().and_then(|seen| Listing::parse(&seen.bytes, role).ok());
+        let mut wanted: BTreeSet<String> =
             objects.iter().chain(before.listings().get(role).into_iter().flatten()).cloned().collect();
-        let is_enough = there.is_some_and(|there| {
-            let has_all = wanted.iter().all(|object| there.objects.contains(object));
-            has_all && (same || there.objects.len() == wanted.len())
-        });
-        let listing = Listing { schema: 1, cohort: role.clone(), objects: wanted };
-        let value = serde_json::to_value(&listing).map_err(|error| Error::bug("a listing").with_source(error))?;
-        let bytes = Bytes::from(canonical(&value).map_err(|error| Error::bug("a listing").with_source(error))?);
+        let is_enough = there.as_ref().is_some_and(|there| there.objects.is_superset(&wanted));
+        wanted.extend(there.into_iter().flat_map(|there| there.objects));
+        let listing = Listing { cohort: role.clone(), objects: wanted };
+        let bytes = Bytes::from(listing.to_bytes().map_err(|error| Error::bug("a listing").with_source(error))?);
         let state = match &seen {
             Some(_) if is_enough => State::Unchanged,
             Some(_) => State::Changed,
             None => State::New,
         };
         let length = bytes.len() as u64;
+        if length > MAX_LISTING {
+            return Err(Error::refused(format!(
+                "{key} would be longer than {MAX_LISTING} bytes, and no gate reads it"
+            ))
+            .rule(PRIVATE)
+            .remedy("have what is not needed any more removed: `tidegate prune PLACE --private PRIVATE --apply`"));
+        }
         let content = Content::Listing { bytes, seen };
         found.push(Object { key, stage: Stage::Listing, state, length, private: true, ahead: false, content });
     }
@@ -83,11 +80,14 @@ pub(super) async fn listings(
 pub(super) async fn closed(
     objects: &[Object],
     protection: &Protection,
+    before: &Protection,
     remote: &Remote,
     requests: &mut u64,
 ) -> Result<()> {
-    let secret =
-        |object: &&Object| object.private && object.state == State::New && protection.needs(&object.key).is_secret();
+    let secret = |object: &&Object| {
+        let is_new = object.state == State::New || !before.needs(&object.key).is_secret();
+        object.private && is_new && protection.needs(&object.key).is_secret()
+    };
     let keys: Vec<&str> = objects.iter().filter(secret).map(|object| object.key.as_str()).collect();
     *requests += keys.len() as u64;
     let found: Vec<Option<&str>> = stream::iter(keys)

@@ -24,30 +24,30 @@ fn workspace(cohorts: usize) -> Forge {
     forge
 }
 
-async fn plan(forge: &Forge, remote: &Remote) -> Result<Plan> {
+pub async fn plan(forge: &Forge, remote: &Remote) -> Result<Plan> {
     publish::plan(&Source::new(forge.dir()), remote, forge.now()).await
 }
 
-async fn put_live(forge: &Forge, remote: &Remote) -> Result<Report> {
+pub async fn put_live(forge: &Forge, remote: &Remote) -> Result<Report> {
     let plan = plan(forge, remote).await?;
     publish::execute(&plan, &Source::new(forge.dir()), remote, &|_| {}).await
 }
 
 /// Publishes and notes what was published, as the command does.
-async fn publish_noting(forge: &Forge, remote: &Remote) -> Result<Report> {
+pub async fn publish_noting(forge: &Forge, remote: &Remote) -> Result<Report> {
     let plan = plan(forge, remote).await?;
     let report = publish::execute(&plan, &Source::new(forge.dir()), remote, &|_| {}).await?;
     note(forge, &plan);
     Ok(report)
 }
 
-fn note(forge: &Forge, plan: &Plan) {
+pub fn note(forge: &Forge, plan: &Plan) {
     let mut changes = tidegate::files::Changes::default();
     publish::Published::after(plan).put(&mut changes).unwrap();
     changes.commit(forge.dir()).unwrap();
 }
 
-fn open(forge: &Forge) -> (Workspace, tidegate::config::Settings, KeyRing) {
+pub fn open(forge: &Forge) -> (Workspace, tidegate::config::Settings, KeyRing) {
     let workspace = Workspace::open(forge.dir()).unwrap();
     let settings = workspace.settings().unwrap();
     let ring = workspace.ring(&settings, Box::new(NoPassphrases)).unwrap();
@@ -58,14 +58,14 @@ fn taking(forge: &Forge) -> Taking<'static> {
     Taking { actor: "test", now: forge.now(), artifacts: false, patience: TimeDelta::zero() }
 }
 
-async fn pull(forge: &mut Forge, remote: &Remote) -> Result<Taken> {
+pub async fn pull(forge: &mut Forge, remote: &Remote) -> Result<Taken> {
     forge.later();
     let (workspace, settings, mut ring) = open(forge);
     publish::take_over(&workspace, &settings, remote, &mut ring, &taking(forge)).await
 }
 
 /// Publishes, and overcomes what stands in the way, once.
-async fn rebase(forge: &mut Forge, remote: &Remote) -> Result<Overcome> {
+pub async fn rebase(forge: &mut Forge, remote: &Remote) -> Result<Overcome> {
     let source = Source::new(forge.dir());
     let (error, planned) = match plan(forge, remote).await {
         Ok(planned) => (publish::execute(&planned, &source, remote, &|_| {}).await.unwrap_err(), Some(planned)),
@@ -82,7 +82,7 @@ async fn audit(forge: &Forge, remote: &Remote) {
     assert!(report.ok, "{report}");
 }
 
-fn tidegate(forge: &Forge, s3: Option<&S3>, args: &[&str]) -> Command {
+pub fn tidegate(forge: &Forge, s3: Option<&S3>, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     command.arg("-C").arg(forge.dir()).args(["--now", &tidegate_client::tuf::time::format(forge.now())]).args(args);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1");
@@ -92,6 +92,6 @@ fn tidegate(forge: &Forge, s3: Option<&S3>, args: &[&str]) -> Command {
     command
 }
 
-fn said(out: &Output) -> String {
+pub fn said(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }

@@ -54,30 +54,41 @@ impl Forge {
 
     /// A workspace with these cohorts, the last of which is protected by this gate.
     pub fn with_gate(cohorts: &[&str], gate: &str) -> Self {
-        Self::build_with(&cohorts.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>(), false, Some(gate))
+        let last = cohorts.len() - 1;
+        let cohorts: Vec<_> =
+            cohorts.iter().enumerate().map(|(index, name)| (*name, (index == last).then_some(gate))).collect();
+        Self::with_gates(&cohorts)
+    }
+
+    /// A workspace with these cohorts, some of which are protected, each by its gate.
+    pub fn with_gates(cohorts: &[(&str, Option<&str>)]) -> Self {
+        Self::over(&map_of(cohorts), Utc::now().trunc_subsecs(0) - TimeDelta::hours(2), false)
+    }
+
+    /// Has the cohorts be protected by these gates from now on, as a ceremony does it: those whose protection changes are signed anew.
+    pub fn guard(&mut self, cohorts: &[(&str, Option<&str>)]) {
+        let map = map_of(cohorts);
+        let before = CohortMap::parse(&self.read_target("stable/cohorts.json")).unwrap();
+        let listed = self.store(&map.to_bytes().unwrap());
+        let changed = map
+            .cohorts()
+            .iter()
+            .filter(|cohort| before.cohort(&cohort.name).unwrap().protected.is_some() != cohort.protected.is_some());
+        let changed: Vec<String> = changed.map(|cohort| layout::cohort_role(&name("stable"), &cohort.name)).collect();
+        self.edit(|edit| {
+            edit.change("stable", YEAR, |stable| {
+                stable.set_target("stable/cohorts.json", listed.length, &listed.sha256, None);
+            })
+            .unwrap();
+            for role in &changed {
+                edit.renew(role, YEAR).unwrap();
+            }
+        });
     }
 
     fn build(cohorts: &[String], example: bool) -> Self {
-        Self::build_with(cohorts, example, None)
-    }
-
-    fn build_with(cohorts: &[String], example: bool, gate: Option<&str>) -> Self {
-        let share = 1_000_000 / cohorts.len();
-        let rest = 1_000_000 - share * cohorts.len();
-        let cohort = |(index, name)| {
-            let share = if index == 0 { share + rest } else { share };
-            match gate.filter(|_| index + 1 == cohorts.len()) {
-                Some(gate) => json!({"name": name, "share": share, "protected": {"gate": gate}}),
-                None => json!({"name": name, "share": share}),
-            }
-        };
-        let map = json!({
-            "schema": 1,
-            "salt": "00".repeat(32),
-            "cohorts": cohorts.iter().enumerate().map(cohort).collect::<Vec<_>>(),
-        });
-        let map = CohortMap::from_value(&map).unwrap();
-        Self::over(&map, Utc::now().trunc_subsecs(0) - TimeDelta::hours(2), example)
+        let cohorts: Vec<_> = cohorts.iter().map(|name| (name.as_str(), None)).collect();
+        Self::over(&map_of(&cohorts), Utc::now().trunc_subsecs(0) - TimeDelta::hours(2), example)
     }
 
     /// A workspace with the example keys in which all is as `policy` has it; the cohorts' roles live as long as `lifetimes` say.
@@ -170,6 +181,11 @@ impl Forge {
     /// Lets a minute pass.
     pub fn later(&mut self) {
         self.now += TimeDelta::minutes(1);
+    }
+
+    /// Lets time pass.
+    pub fn pass(&mut self, time: TimeDelta) {
+        self.now += time;
     }
 
     /// Lets time pass until it is as late as in another workspace.
@@ -352,6 +368,21 @@ impl Forge {
     fn role(&self, threshold: u64, names: &[&str]) -> RoleKeys {
         RoleKeys { keys: names.iter().map(|name| self.keys[name].clone()).collect(), threshold }
     }
+}
+
+/// A map of these cohorts in equal shares, some protected.
+fn map_of(cohorts: &[(&str, Option<&str>)]) -> CohortMap {
+    let share = 1_000_000 / cohorts.len();
+    let rest = 1_000_000 - share * cohorts.len();
+    let cohort = |(index, (name, gate)): (usize, &(&str, Option<&str>))| {
+        let share = if index == 0 { share + rest } else { share };
+        match gate {
+            Some(gate) => json!({"name": name, "share": share, "protected": {"gate": gate}}),
+            None => json!({"name": name, "share": share}),
+        }
+    };
+    let cohorts: Vec<_> = cohorts.iter().enumerate().map(cohort).collect();
+    CohortMap::from_value(&json!({"schema": 1, "salt": "00".repeat(32), "cohorts": cohorts})).unwrap()
 }
 
 fn name(text: &str) -> Name {

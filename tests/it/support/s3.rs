@@ -19,6 +19,15 @@ use super::tools;
 
 /// The bucket that every server has.
 pub const BUCKET: &str = "fleet";
+/// A bucket for what is private, on moto and SeaweedFS.
+pub const VAULT: &str = "vault";
+/// Who else SeaweedFS knows: name, key, secret, and what each may do. Without credentials anyone reads the first bucket.
+const OTHERS: [(&str, &str, &str, &[&str]); 4] = [
+    ("public", "public-key", "public-secret-0123456789", &["Read:fleet", "Write:fleet", "List:fleet", "Tagging:fleet"]),
+    ("private", "vault-key", "vault-secret-0123456789", &["Read:vault", "Write:vault", "List:vault", "Tagging:vault"]),
+    ("gate", "gate-key", "gate-secret-0123456789", &["Read:vault", "List:vault"]),
+    ("anonymous", "", "", &["Read:fleet"]),
+];
 const KEY: &str = "tidegate-key";
 const SECRET: &str = "tidegate-secret-0123456789";
 
@@ -116,9 +125,16 @@ impl S3 {
     pub async fn seaweed() -> Option<Self> {
         let weed = tools::beside_python("weed", "version")?;
         let folder = tempfile::tempdir().unwrap();
-        let identities = serde_json::json!({"identities": [{
+        let mut identities = vec![serde_json::json!({
             "name": "publisher", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"],
-        }]});
+        })];
+        identities.extend(OTHERS.map(|(name, key, secret, actions)| match key {
+            "" => serde_json::json!({"name": name, "actions": actions}),
+            _ => serde_json::json!({
+                "name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions,
+            }),
+        }));
+        let identities = serde_json::json!({ "identities": identities });
         let config = folder.path().join("s3.json");
         std::fs::write(&config, identities.to_string()).unwrap();
         let ports: Vec<u16> = free_ports(6);
@@ -132,8 +148,22 @@ impl S3 {
             secret: SECRET.into(),
             _keep: Keep::Process(child, Some(folder)),
         };
-        this.make_bucket().await;
+        this.make_bucket(BUCKET).await;
         Some(this)
+    }
+
+    /// The variables by which one of the others is known to SeaweedFS.
+    pub fn variables_of(&self, name: &str) -> Vec<(String, String)> {
+        let (_, key, secret, _) = OTHERS.into_iter().find(|other| other.0 == name).unwrap();
+        let mut variables = self.variables();
+        for (variable, value) in &mut variables {
+            match variable.as_str() {
+                "AWS_ACCESS_KEY_ID" => key.clone_into(value),
+                "AWS_SECRET_ACCESS_KEY" => secret.clone_into(value),
+                _ => {}
+            }
+        }
+        variables
     }
 
     /// SeaweedFS's file service, a plain web server that takes `PUT`: what keeps it, and its URL.
@@ -144,9 +174,9 @@ impl S3 {
     }
 
     /// Asks until the server is up and the bucket is there.
-    async fn make_bucket(&self) {
+    pub async fn make_bucket(&self, bucket: &str) {
         use object_store::signer::Signer as _;
-        let url = self.builder().build().unwrap();
+        let url = self.builder().with_bucket_name(bucket).build().unwrap();
         let client = reqwest::Client::new();
         for _ in 0..300 {
             // The URL of the bucket itself: that of an object without its name.
@@ -157,7 +187,7 @@ impl S3 {
             }
         }
         // Volumes made beforehand: the first writers of a collection wait for them otherwise, and many at once wait long.
-        for collection in [BUCKET, ""] {
+        for collection in [bucket, ""] {
             let master = self.master.as_ref().unwrap();
             let url = format!("{master}/vol/grow?collection={collection}&count=4&replication=000");
             // Until the server of volumes has made itself known there is none to grow on.
@@ -186,7 +216,12 @@ impl S3 {
 
     /// The bucket as a store, without anything of ours between.
     pub fn store(&self) -> Arc<dyn ObjectStore> {
-        Arc::new(self.builder().build().unwrap())
+        self.store_of(BUCKET)
+    }
+
+    /// The same of another bucket.
+    pub fn store_of(&self, bucket: &str) -> Arc<dyn ObjectStore> {
+        Arc::new(self.builder().with_bucket_name(bucket).build().unwrap())
     }
 
     /// The variables that lead to it.

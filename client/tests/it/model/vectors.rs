@@ -1,6 +1,7 @@
 //! The frozen vectors of `tests/vectors`: what publishers and devices of every version agree on.
 //! A value in them never changes; new ones are added.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,6 +11,7 @@ use tidegate_client::model::cohort::{Cohort, CohortMap, Selector};
 use tidegate_client::model::condition::{Condition, Problem};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::facts::Facts;
+use tidegate_client::model::listing::Listing;
 use tidegate_client::model::manifest::Manifest;
 use tidegate_client::model::position::Salt;
 use tidegate_client::model::receipt::SignedReceipt;
@@ -117,6 +119,60 @@ fn ramps() {
         for Reached { position, at } in exposed_at {
             assert_eq!(ramp.exposed_at(position).map(time::format), at, "{ramp}, position {position}");
         }
+    }
+}
+
+/// What a publisher writes and a gate reads: `tests/it/protected/vectors.rs` and `gate/tests/it/listings.rs` hold these against both.
+#[test]
+fn listings() {
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        cohort: String,
+        objects: Option<Vec<String>>,
+        canonical: Option<String>,
+        sha256: Option<Digest>,
+        bytes: Option<String>,
+        #[serde(default)]
+        refused: bool,
+    }
+    for case in load::<Case>("listings.json") {
+        let bytes = case.canonical.as_ref().or(case.bytes.as_ref()).unwrap().as_bytes();
+        let read = Listing::parse(bytes, &case.cohort);
+        assert_eq!(read.is_err(), case.refused, "{}: {read:?}", case.name);
+        let Ok(listing) = read else { continue };
+        assert_eq!(listing.objects.iter().cloned().collect::<Vec<_>>(), case.objects.unwrap(), "{}", case.name);
+        if let Some(sha256) = case.sha256 {
+            assert_eq!(listing.to_bytes().unwrap(), bytes, "{}", case.name);
+            assert_eq!(Digest::of(bytes), sha256, "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn protected_cohorts() {
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        map: Value,
+        canonical: Option<String>,
+        sha256: Option<Digest>,
+        protected: Option<BTreeMap<String, String>>,
+        #[serde(default)]
+        refused: bool,
+    }
+    for case in load::<Case>("protected.json") {
+        let read = CohortMap::from_value(&case.map);
+        assert_eq!(read.is_err(), case.refused, "{}: {read:?}", case.name);
+        let Ok(map) = read else { continue };
+        let gates = map
+            .cohorts()
+            .iter()
+            .filter_map(|cohort| Some((cohort.name.to_string(), cohort.protected.as_ref()?.gate.to_string())));
+        assert_eq!(Some(gates.collect()), case.protected, "{}", case.name);
+        let bytes = map.to_bytes().unwrap();
+        assert_eq!(String::from_utf8(bytes.clone()).unwrap(), case.canonical.unwrap(), "{}", case.name);
+        assert_eq!(Digest::of(&bytes), case.sha256.unwrap(), "{}", case.name);
     }
 }
 

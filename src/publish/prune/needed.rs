@@ -1,0 +1,215 @@
+//! What the snapshots that are kept lead to, at each of the two places.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::layout::{DelegatedRole, channel_role};
+use tidegate_client::model::listing::{Listing, MAX_LISTING};
+use tidegate_client::tuf::metadata::{Envelope, Snapshot, Targets};
+use tidegate_client::tuf::path::{TargetPath, metadata_file};
+use tidegate_client::tuf::{Limits, valid_signers};
+
+use super::{Doomed, READERS, parse, unsound};
+use crate::error::{Error, Result};
+use crate::protect::{Maps, Protection};
+use crate::publish::execute::RACE;
+use crate::publish::plan::MAX_MAP;
+use crate::publish::remote::{Outcome, Remote, Seen};
+
+/// What is needed, by key.
+#[derive(Debug, Default)]
+pub(super) struct Needed {
+    pub(super) public: BTreeSet<String>,
+    pub(super) private: BTreeSet<String>,
+    /// All roles that this repository has, or had: a snapshot goes on listing those that were given up.
+    pub(super) roles: BTreeSet<String>,
+    /// The roles of cohorts that are protected in one of the snapshots.
+    pub(super) protected: BTreeSet<String>,
+}
+
+/// A role as it was read.
+struct Read {
+    role: String,
+    bytes: Vec<u8>,
+    targets: Targets,
+}
+
+impl Needed {
+    /// What these snapshots lead to, of which `live` is the live one; `objects` is what the public place holds.
+    pub(super) async fn by(
+        remote: &Remote,
+        snapshots: &[u64],
+        live: u64,
+        objects: &BTreeMap<String, Doomed>,
+    ) -> Result<Self> {
+        let (place, limits) = (remote.name(), Limits::default());
+        let mut needed = Self::default();
+        let mut roles: BTreeMap<String, (String, bool)> = BTreeMap::new();
+        let mut by_snapshot: Vec<(bool, Vec<String>)> = Vec::new();
+        for version in snapshots {
+            let key = format!("metadata/{}", metadata_file("snapshot", Some(*version)));
+            let bytes = remote.read(&key, limits.snapshot_length).await?;
+            let bytes = bytes.ok_or_else(|| unsound(place, &format!("{key} is missing")))?.bytes;
+            let snapshot: Snapshot = parse("snapshot", &bytes, place)?;
+            let mut keys = Vec::new();
+            for (file, meta) in &snapshot.meta {
+                let role = file.strip_suffix(".json").unwrap_or(file);
+                needed.roles.insert(role.to_owned());
+                let key = format!("metadata/{}", metadata_file(role, Some(meta.version)));
+                let entry = roles.entry(key.clone()).or_insert_with(|| (role.to_owned(), false));
+                entry.1 |= *version == live;
+                keys.push(key);
+            }
+            by_snapshot.push((*version == live, keys));
+            needed.public.insert(key);
+        }
+        // A snapshot lists each role as it was in its time: of the older ones some may have gone already.
+        roles.retain(|key, (_, is_live)| *is_live || objects.contains_key(key) || remote.private().is_some());
+        let files = read(remote, roles).await?;
+        let maps = cohort_maps(remote, &files).await?;
+        for (is_live, keys) in by_snapshot {
+            let roles = || keys.iter().filter_map(|key| Some((key, files.get(key)?)));
+            // What was public then is kept for who is still on the way; what is protected now and lies here all the same is not.
+            let protection = Protection::of(roles().map(|(_, read)| (read.role.as_str(), &read.targets)), &maps);
+            if is_live && remote.private().is_some() {
+                let all: BTreeMap<&str, &Read> = roles().map(|(_, read)| (read.role.as_str(), read)).collect();
+                theirs(&protection, &all, place)?;
+            }
+            needed.protected.extend(protection.roles().map(ToOwned::to_owned));
+            for (key, read) in roles() {
+                let side = if protection.is_protected(&read.role) { &mut needed.private } else { &mut needed.public };
+                side.insert(key.clone());
+                for (path, file) in &read.targets.targets {
+                    let path = TargetPath::new(path).map_err(|error| unsound(place, &error.to_string()))?;
+                    let key = format!("targets/{}", path.file_path(&file.hashes, true));
+                    let needs = protection.needs(&key);
+                    // What nobody is assigned stays wherever it is.
+                    if needs.private || !needs.public {
+                        needed.private.insert(key.clone());
+                    }
+                    if !needs.is_apart() {
+                        needed.public.insert(key);
+                    }
+                }
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Takes the listings of cohorts that are protected for needed, and gives those that name what is not, without that. `objects` is what
+    /// the private place holds, and `cutoff` how old of these goes what is not needed.
+    pub(super) async fn listings(
+        &mut self,
+        private: &Remote,
+        objects: &BTreeMap<String, Doomed>,
+        cutoff: DateTime<Utc>,
+    ) -> Result<Vec<Shorter>> {
+        let mut shorter = Vec::new();
+        for key in objects.keys() {
+            let Some(role) = Listing::cohort_of(key).filter(|role| self.protected.contains(*role)) else { continue };
+            self.private.insert(key.clone());
+            let Some(seen) = private.read(key, MAX_LISTING).await? else { continue };
+            let mut listing = Listing::parse(&seen.bytes, role)
+                .map_err(|error| unsound(private.name(), &format!("{key} is no listing")).with_source(error))?;
+            let named = listing.objects.len();
+            let stays = |key: &String| {
+                objects.get(key).is_some_and(|object| self.private.contains(key) || object.written >= cutoff)
+            };
+            listing.objects.retain(stays);
+            if listing.objects.len() < named {
+                let bytes = listing.to_bytes().map_err(|error| Error::bug("a listing").with_source(error))?;
+                shorter.push(Shorter { key: key.clone(), bytes: bytes.into(), seen });
+            }
+        }
+        Ok(shorter)
+    }
+}
+
+/// A listing that names what has gone, or is to go, without that.
+#[derive(Debug)]
+pub(in crate::publish) struct Shorter {
+    key: String,
+    bytes: Bytes,
+    seen: Seen,
+}
+
+impl Shorter {
+    /// Writes it in the place of the one that was read.
+    pub(super) async fn write(&self, private: &Remote) -> Result<()> {
+        match private.replace(&self.key, &self.bytes, Some(&self.seen)).await? {
+            Outcome::Written | Outcome::AlreadyThere => Ok(()),
+            Outcome::Different => Err(Error::new(
+                crate::Kind::Conflict,
+                format!("{} at {} has changed meanwhile", self.key, private.name()),
+            )
+            .rule(RACE)
+            .remedy("nothing was removed; prune again")),
+        }
+    }
+}
+
+async fn read(remote: &Remote, roles: BTreeMap<String, (String, bool)>) -> Result<BTreeMap<String, Read>> {
+    let (place, limits) = (remote.name(), Limits::default());
+    let files: Vec<Option<(String, Read)>> = stream::iter(roles)
+        .map(|(key, (role, is_live))| async move {
+            match remote.find(&key, limits.targets_length).await? {
+                Some(seen) => {
+                    let targets = parse::<Targets>(&role, &seen.bytes, place)?;
+                    Ok::<_, Error>(Some((key, Read { role, bytes: seen.bytes.to_vec(), targets })))
+                }
+                None if !is_live => Ok(None),
+                None if role.contains('.') && remote.private().is_none() => {
+                    Err(unsound(place, &format!("{key} is missing"))
+                        .remedy("nothing was removed; if its cohort is protected, say where what is protected lies: --private PLACE"))
+                }
+                None => Err(unsound(place, &format!("{key} is missing"))),
+            }
+        })
+        .buffer_unordered(READERS)
+        .try_collect()
+        .await?;
+    Ok(files.into_iter().flatten().collect())
+}
+
+/// Errs unless what the private place has of the live cohorts is this repository's. The snapshot lists such roles by their version alone,
+/// and what is said to be the private place may be another fleet's: all that it holds would go.
+fn theirs(protection: &Protection, roles: &BTreeMap<&str, &Read>, place: &str) -> Result<()> {
+    for role in protection.roles() {
+        let Some(DelegatedRole::Cohort { channel, .. }) = DelegatedRole::parse(role) else { continue };
+        let channel = channel_role(&channel);
+        let (Some(read), Some(above)) = (roles.get(role), roles.get(channel.as_str())) else { continue };
+        let declared = above.targets.delegation(role).zip(above.targets.delegations.as_ref());
+        let envelope = Envelope::parse(role, &read.bytes).ok();
+        let is_theirs = declared.zip(envelope).is_some_and(|((delegation, all), envelope)| {
+            valid_signers(all.keys(), &delegation.role, &envelope).len() as u64 >= delegation.role.threshold
+        });
+        if !is_theirs {
+            return Err(unsound(place, &format!("{role} is not signed by the keys that {channel} names"))
+                .remedy("nothing was removed; check that the private place is the one of this repository"));
+        }
+    }
+    Ok(())
+}
+
+/// The cohort maps that these roles list. One that cannot be read protects nothing, and so dooms nothing at the public place; with a
+/// private place that is an error, as what it protects would go there.
+async fn cohort_maps(remote: &Remote, files: &BTreeMap<String, Read>) -> Result<Maps> {
+    let mut maps = Maps::new();
+    for (path, file) in Protection::maps(files.values().map(|read| (read.role.as_str(), &read.targets))) {
+        let Some(sha256) = file.hashes.sha256_digest().filter(|sha256| !maps.contains_key(*sha256)) else { continue };
+        let Ok(path) = TargetPath::new(&path) else { continue };
+        let key = format!("targets/{}", path.file_path(&file.hashes, true));
+        let bytes = remote.read(&key, MAX_MAP).await?;
+        match bytes.and_then(|seen| CohortMap::parse(&seen.bytes).ok()) {
+            Some(map) => drop(maps.insert(*sha256, map)),
+            None if remote.private().is_some() => {
+                return Err(unsound(remote.name(), &format!("{key} is missing or is no cohort map")));
+            }
+            None => {}
+        }
+    }
+    Ok(maps)
+}
