@@ -65,6 +65,9 @@ pub(super) struct Args {
     /// Write the report on health that `tidegate rollout renew --require-health` reads; `-` for standard output, which then has nothing else
     #[arg(long, value_name = "FILE")]
     health: Option<PathBuf>,
+    /// Write that report only if some device spoke within this time: silence looks like health, and is none
+    #[arg(long, value_name = "SPAN", requires = "health")]
+    heard_within: Option<Span>,
     /// How long a request that fails for reasons that may pass is tried again
     #[arg(long, value_name = "SPAN", default_value = "3m")]
     retry_for: Span,
@@ -110,7 +113,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     }
     let named = places.iter().map(|place| place.name().to_owned()).collect();
     let report = counter.report(named, Some(enrolments.enrolled()), policy.as_ref());
-    if let Some(file) = &args.health {
+    let silence = args.heard_within.and_then(|within| silence(&report, within));
+    let health = args.health.as_ref().filter(|_| silence.is_none());
+    if let Some(file) = health {
         let mut text = serde_json::to_vec_pretty(&report.health())
             .map_err(|error| Error::bug("a report cannot be written").with_source(error))?;
         text.push(b'\n');
@@ -123,10 +128,26 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     if cx.ui.is_json() {
         let mut told = serde_json::to_value(&report)
             .map_err(|error| Error::bug("a report cannot be written").with_source(error))?;
-        told["health"] = args.health.as_ref().map_or(Value::Null, |file| file.display().to_string().into());
-        return cx.ui.json(&told);
+        told["health"] = health.map_or(Value::Null, |file| file.display().to_string().into());
+        cx.ui.json(&told)?;
+    } else if !to_stdout {
+        print(&report, args, health, cx)?;
     }
-    print(&report, args, cx)
+    silence.map_or(Ok(()), Err)
+}
+
+/// What stands against a report when no device has spoken for longer than that.
+fn silence(report: &Report, within: Span) -> Option<Error> {
+    let said = match report.newest {
+        Some(newest) if report.at - newest <= within.delta() => return None,
+        Some(newest) => format!("the last receipt that counts is of {}", time::format(newest)),
+        None => "there is no receipt that counts".to_owned(),
+    };
+    let error =
+        Error::refused(format!("{said}, and some device must have spoken within {within}: no report is written"));
+    Some(error.rule("H-SILENCE").remedy(
+        "see whether receipts arrive where they are kept; until they do, the rollout is not renewed and stops by itself",
+    ))
 }
 
 impl Args {
@@ -167,7 +188,7 @@ fn open(place: &str, base: &Path, options: &Options) -> Result<Remote> {
     Remote::open_with(folder, options)
 }
 
-fn print(report: &Report, args: &Args, cx: &Context) -> Result<()> {
+fn print(report: &Report, args: &Args, health: Option<&PathBuf>, cx: &Context) -> Result<()> {
     let ui = &cx.ui;
     for release in &report.releases {
         print_release(release, cx)?;
@@ -202,14 +223,14 @@ fn print(report: &Report, args: &Args, cx: &Context) -> Result<()> {
     if report.counted == 0 && report.refused() > 0 {
         ui.warn("no receipt counts: are these the enrolments of the devices that sent them?");
     }
-    if let Some(file) = &args.health {
+    if let Some(file) = health {
         ui.status(format_args!("Wrote {}", file.display()));
         let going = report.releases.iter().filter(|release| release.is_offered);
         // Of what is offered the newest is the one that is on its way.
         if let Some(release) = going.max_by_key(|release| release.sequence) {
             ui.hint(format_args!("tidegate rollout renew {} --require-health {}", release.release, file.display()));
         }
-    } else {
+    } else if args.health.is_none() {
         let mut words = vec!["tidegate receipts"];
         words.extend(args.places.iter().map(String::as_str));
         words.extend(args.enrolments.iter().flat_map(|place| ["--enrolments", place]));

@@ -237,6 +237,16 @@ fn a_scope_is_all_that_is_looked_at_and_the_report_is_what_renewing_takes() {
     assert_eq!(printed.as_bytes(), here, "and nothing else");
 
     fleet.pass(1);
+    // Nobody has spoken for an hour.
+    for (within, code) in [("59m", 1), ("60m", 0)] {
+        let line = ["receipts", "--health", "heard.json", "--heard-within", within];
+        let out = tidegate(&fleet.path(), fleet.now, &[], &line);
+        let (said, status) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert_eq!(out.status.code(), Some(code), "{within}: {status}");
+        assert!(said.contains("1 devices spoke of it"), "the count is told either way: {said}");
+        assert_eq!(fleet.path().join("heard.json").exists(), code == 0);
+        assert_eq!(status.contains("[H-SILENCE]"), code == 1, "{status}");
+    }
     told(&fleet.path(), fleet.now, &["receipts", "--health", "health.json"]);
     told(&fleet.path(), fleet.now, &["rollout", "renew", spec, "--require-health", "health.json"]);
     // By a program, which is what the job can be as well.
