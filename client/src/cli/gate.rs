@@ -73,7 +73,7 @@ impl GateSetting {
                     options.key = folder.join(&options.key).to_string_lossy().into_owned();
                 }
                 options.program = program.as_ref().map(|program| program.command(EVIDENCE));
-                let attestor = TpmAttestor::new(options, state.join("quote"));
+                let attestor = TpmAttestor::new(options, state);
                 client.attestor(attestor.map_err(|e| wrong("attestor", &e))?)
             }
         })

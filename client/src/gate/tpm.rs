@@ -17,6 +17,8 @@ const REGISTERS: u8 = 24;
 const LENGTH: u64 = 4096;
 /// How long a quote may take, unless it is set: TPMs are slow.
 const LIMIT: Duration = Duration::from_secs(30);
+/// What a quote consists of.
+const FILES: [&str; 3] = ["quote", "signature", "pcrs"];
 
 /// A bank of registers: the hash by which they are extended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -89,8 +91,7 @@ pub struct TpmAttestor {
 }
 
 impl TpmAttestor {
-    /// An attestor whose temporary files are in this folder, which is made when it is needed. It should be in memory or in the device's state folder, and be
-    /// used by one process at a time.
+    /// An attestor that makes, for each quote, a folder for its temporary files in this one, which should be in memory or the device's state folder.
     ///
     /// # Errors
     ///
@@ -118,8 +119,9 @@ impl TpmAttestor {
         Ok(Self { command, bank, pcrs, folder: folder.into() })
     }
 
-    fn quote(&self, challenge: &Challenge<'_>) -> Result<Evidence, AttestError> {
-        let [message, signature, values] = ["quote", "signature", "pcrs"].map(|name| self.folder.join(name));
+    /// With the files in this folder.
+    fn quote(&self, challenge: &Challenge<'_>, folder: &Path) -> Result<Evidence, AttestError> {
+        let [message, signature, values] = FILES.map(|name| folder.join(name));
         let data = challenge.quote_data().to_string();
         let shown = |path: &Path| path.display().to_string();
         let arguments =
@@ -143,18 +145,25 @@ impl Attestor for TpmAttestor {
     }
 
     fn evidence(&self, challenge: &Challenge<'_>) -> Result<Evidence, AttestError> {
-        // What an earlier run left would else pass for what this one made.
-        let clear = || match fs::remove_dir_all(&self.folder) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-            _ => Ok(()),
-        };
-        let made = clear().and_then(|()| make_folder(&self.folder));
-        made.map_err(|source| AttestError::File { action: "make", path: self.folder.clone(), source })?;
-        let evidence = self.quote(challenge);
+        let folder = self.folder.join(format!("quote-{}", std::process::id()));
+        // What an earlier process of that number left would else pass for what this one made.
+        let made = clear(&folder).and_then(|()| make_folder(&folder));
+        made.map_err(|source| AttestError::File { action: "make", path: folder.clone(), source })?;
+        let evidence = self.quote(challenge, &folder);
         // If that fails, the next one will say so.
-        let _ = clear();
+        let _ = clear(&folder);
         evidence
     }
+}
+
+/// Removes the files of a quote and their folder, and nothing else.
+fn clear(folder: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    };
+    FILES.iter().try_for_each(|name| gone(fs::remove_file(folder.join(name))))?;
+    gone(fs::remove_dir(folder))
 }
 
 /// For its owner alone.
@@ -196,7 +205,7 @@ mod tests {
     fn evidence(options: TpmOptions, folder: &Path) -> Result<Evidence, AttestError> {
         let (gate, device) = ("https://gate.example.com".parse().unwrap(), "device-1".parse().unwrap());
         let challenge = Challenge { gate: &gate, device: &device, nonce: b"nonce" };
-        TpmAttestor::new(options, folder.join("quote")).unwrap().evidence(&challenge)
+        TpmAttestor::new(options, folder).unwrap().evidence(&challenge)
     }
 
     #[test]
@@ -214,7 +223,7 @@ mod tests {
         assert_eq!(signature, b"sig");
         let expected = [("sha256:0".to_owned(), vec![b'a'; 32]), ("sha256:7".to_owned(), vec![b'b'; 32])];
         assert_eq!(pcrs, BTreeMap::from(expected));
-        assert!(!folder.path().join("quote").exists(), "it leaves nothing");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "it leaves nothing");
     }
 
     #[test]
@@ -231,12 +240,15 @@ mod tests {
         ] {
             assert!(error.contains(expected), "{error}");
         }
-        // What an earlier quote left is not taken for another's.
-        fs::create_dir_all(folder.path().join("quote")).unwrap();
-        for name in ["quote", "signature", "pcrs"] {
-            fs::write(folder.path().join("quote").join(name), [0; 64]).unwrap();
+        // What an earlier quote left is not taken for another's; what is someone else's is left alone.
+        let left = folder.path().join(format!("quote-{}", std::process::id()));
+        fs::create_dir_all(&left).unwrap();
+        for name in FILES {
+            fs::write(left.join(name), [0; 64]).unwrap();
         }
+        fs::write(folder.path().join("quote"), "another's").unwrap();
         assert!(failing("true").contains("cannot read"));
+        assert_eq!(fs::read(folder.path().join("quote")).unwrap(), b"another's");
     }
 
     #[test]

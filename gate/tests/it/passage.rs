@@ -187,7 +187,7 @@ fn from_a_quote_of_its_tpm_to_an_installed_release_and_a_changed_register_is_ref
             program: None,
         };
         let http = http(&site.house, Some(identity(&site.house, "device-1")));
-        let attestor = TpmAttestor::new(options, site.house.path("quote")).unwrap();
+        let attestor = TpmAttestor::new(options, site.house.dir.path()).unwrap();
         site.device("device-1", &http, GateClient::new(http.clone()).attestor(attestor)).open().unwrap()
     };
     let mut device = attesting("0x81010002", &[0, 7]);
