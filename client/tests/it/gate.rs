@@ -25,13 +25,13 @@ use crate::fleet::{self, IMAGE, approve, assign, channel, manifest, release};
 use crate::mirror::{Mirror, Trick, scratch};
 use crate::simulator::{Simulator, epoch};
 
-const GATE: &str = "https://gate.example.com";
+pub const GATE: &str = "https://gate.example.com";
 const COHORTS: &[(&str, Option<u32>)] = &[("lab", None), ("all", Some(1_000_000))];
 
 /// A repository of which a part is behind a gate.
 #[derive(Clone)]
-struct House {
-    mirror: Mirror,
+pub struct House {
+    pub mirror: Mirror,
     gate: StubGate,
     /// The files asked for in the open and through the gate.
     asked: Arc<Mutex<(Vec<String>, Vec<String>)>>,
@@ -50,14 +50,14 @@ impl House {
     }
 
     /// With release 1.2.0.
-    fn with_release(private: bool) -> Self {
+    pub fn with_release(private: bool) -> Self {
         Self::new(private, |sim| {
             let bytes = approve(sim, &manifest("1.2.0", 12));
             assign(sim, "all", &bytes, &json!({"private": private}));
         })
     }
 
-    fn device(&self, state: &Path) -> DeviceBuilder {
+    pub fn device(&self, state: &Path) -> DeviceBuilder {
         fleet::device(&self.mirror, state, epoch()).fetch(self.clone()).gate(self.gate.clone())
     }
 

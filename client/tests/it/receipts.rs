@@ -502,6 +502,46 @@ fn a_public_cohort_has_no_gate() {
     assert_eq!(asks.0, [Destination { gate: None }]);
 }
 
+/// Also when the gate itself gave the release, and when nobody was asked since the restart.
+#[test]
+fn a_protected_cohorts_receipts_go_to_its_gate() {
+    let folder = scratch();
+    let house = crate::gate::House::with_release(true);
+    let open = || keeps_receipts(house.device(folder.path())).installer(StubInstaller::new()).open().unwrap();
+    let told_to = |device: &mut Device| {
+        let mut asks = Asks(Vec::new());
+        device.send_receipts(&mut asks, Sending::default()).unwrap();
+        asks.0
+    };
+    let gates = [Destination { gate: Some(crate::gate::GATE.parse().unwrap()) }];
+    let mut device = open();
+    let update = device.check().unwrap().update.unwrap();
+    assert_eq!(device.waiting_receipts()[0].receipt.cohort.as_str(), "all");
+    assert_eq!(told_to(&mut device), gates);
+    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+    // What would be so with other facts, in a cohort without a gate, changes nothing.
+    let lab = [("group".parse().unwrap(), "lab".into())].into_iter().collect();
+    device.explain(Some(lab), None).unwrap();
+    device.install(&downloaded).unwrap();
+    assert_eq!(told_to(&mut device), gates);
+    drop(device);
+    let mut device = open();
+    device.confirm().unwrap();
+    assert_eq!(told_to(&mut device), gates);
+    drop(device);
+    // The gate moves: the next check says where to.
+    let moved = "https://other.example.com";
+    house.mirror.edit(|sim| {
+        fleet::set_protected_cohorts(sim, &[("lab", None), ("all", Some(1_000_000))], &[("all", moved)]);
+        sim.publish(&["stable", "snapshot", "timestamp"]);
+    });
+    let mut device = open();
+    let _ = device.check();
+    device.give_up(&update, "enough");
+    device.reject().unwrap();
+    assert_eq!(told_to(&mut device), [Destination { gate: Some(moved.parse().unwrap()) }]);
+}
+
 /// A state file that cannot be written, cannot be read, or that a newer version wrote: the update does not care.
 #[test]
 fn an_update_does_not_need_receipts() {
