@@ -5,6 +5,7 @@ use std::sync::Arc;
 use object_store::{Attribute, ObjectStore, ObjectStoreExt as _};
 use tidegate::Kind;
 use tidegate::publish::{self, Concurrency, Options, Remote, Source, State};
+use tidegate::receipts::{self, Enrolments};
 use tidegate::verify;
 
 use crate::support::Forge;
@@ -209,11 +210,19 @@ async fn each_party_may_do_its_work_and_no_more() {
     let Some(s3) = S3::moto() else { return };
     let policies = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/iam");
     let policy = |name: &str| format!("{name}={}", policies.join(format!("{name}.json")).display());
-    let names = ["release-publisher", "online-refresher", "public-reader"];
+    // What a gate has stored, before everybody is held to a policy.
+    let receipt = format!("receipts/stable/os/1/{}.json", "0".repeat(64));
+    let key = serde_json::json!({"keytype": "ed25519", "scheme": "ed25519", "keyval": {"public": "00".repeat(32)}});
+    let enrolment = serde_json::json!({"schema": 1, "device": "device-1", "keys": [key]}).to_string();
+    for (name, text) in [(receipt.as_str(), "{}"), ("enrolments/device-1.json", &enrolment)] {
+        let body = object_store::PutPayload::from(text.to_owned());
+        s3.store().put(&format!("prod/{name}").as_str().into(), body).await.unwrap();
+    }
+    let names = ["release-publisher", "online-refresher", "public-reader", "receipt-reader"];
     let users = names.map(policy);
     let args: Vec<&str> = std::iter::once(s3.endpoint.as_str()).chain(users.iter().map(String::as_str)).collect();
     let keys = crate::support::script(&python, "iam.py", &args);
-    let remote = |name: &str| {
+    let remote_at = |name: &str, place: &str| {
         let mut variables = s3.variables();
         for (variable, value) in &mut variables {
             match variable.as_str() {
@@ -223,14 +232,15 @@ async fn each_party_may_do_its_work_and_no_more() {
             }
         }
         let options = Options { variables: variables.into_iter().collect(), ..s3.options() };
-        Remote::open_with(&format!("s3://{BUCKET}/prod"), &options).unwrap()
+        Remote::open_with(&format!("s3://{BUCKET}/{place}"), &options).unwrap()
     };
+    let remote = |name: &str| remote_at(name, "prod");
     let denied = |outcome: tidegate::error::Result<publish::Report>, key: &str| {
         let error = outcome.unwrap_err();
         assert!(error.to_string().contains(key), "{error}");
         assert!(error.remedy_text().unwrap().contains("least privilege"), "{error:?}");
     };
-    let [mut releaser, mut refresher, reader] = names.map(remote);
+    let [mut releaser, mut refresher, reader, counter] = names.map(remote);
 
     // The release publisher publishes all there is, after probing.
     let mut forge = workspace();
@@ -271,6 +281,19 @@ async fn each_party_may_do_its_work_and_no_more() {
     denied(publish(&forge, &reader).await, "metadata/timestamp.json");
     let bytes = bytes::Bytes::from_static(b"x");
     assert!(reader.create("metadata/99.stable.json", &bytes).await.is_err());
+
+    // Who counts receipts lists and reads them and the enrolments; nothing else, and writes neither.
+    let enrolments = Arc::new(Enrolments::read(&remote_at("receipt-reader", "prod/enrolments"), |_| ()).await.unwrap());
+    let mut found = Vec::new();
+    receipts::read(&counter, "receipts", &enrolments, |name, what| found.push((name.to_owned(), what.is_ok())))
+        .await
+        .unwrap();
+    assert_eq!(found, [(receipt.clone(), false)]);
+    let bytes = bytes::Bytes::from_static(b"{}");
+    for key in [&*receipt, "enrolments/device-2.json"] {
+        assert!(counter.create(key, &bytes).await.is_err(), "{key}");
+    }
+    assert!(counter.read("metadata/timestamp.json", 1 << 20).await.is_err());
 }
 
 /// Object lock, versions and encryption, where the store has them.
