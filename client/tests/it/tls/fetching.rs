@@ -144,3 +144,46 @@ fn a_proxy_is_gone_through() {
     assert!(asked.starts_with(&format!("CONNECT localhost:{} ", server.port)), "{asked}");
     assert!(asked.to_lowercase().contains("proxy-authorization: basic"), "{asked}");
 }
+
+/// A token, as a gate gives it.
+#[cfg(feature = "gate")]
+#[derive(Debug)]
+struct Token;
+
+#[cfg(feature = "gate")]
+impl tidegate_client::fetch::Pass for Token {
+    fn headers(&self, _: &str) -> Result<Vec<(&'static str, String)>, String> {
+        Ok(vec![("Authorization", "Bearer token".into())])
+    }
+}
+
+#[cfg(feature = "gate")]
+#[test]
+fn where_a_gate_redirects_to_gets_no_certificate_no_token_and_no_secret() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("secret"), "Bearer secret").unwrap();
+    let ask = |store: &Server| {
+        let gate = Server::with(&servers, Some(&clients), super::Content::Moved(store.url("")));
+        let secret = Source::File(folder.path().join("secret"));
+        let options = HttpOptions {
+            identity: Some(clients.identity()),
+            // Even what is meant for that very server is not for a gate to ask for.
+            authorization: Some(Authorization::new(&store.url(""), secret).unwrap()),
+            ..options(&servers)
+        };
+        let fetch = HttpFetch::with_options(options, Arc::new(SystemClock::new()));
+        let url = gate.url("/v1/repo/x");
+        let reply = fetch.fetch(&Request::metadata(&url, 1000).opened_by(&Token));
+        (reply, gate.authorizations())
+    };
+    let open = Server::new(&servers, None);
+    let (reply, asked) = ask(&open);
+    assert!(matches!(reply, Ok(Reply::Found(_))), "{reply:?}");
+    assert_eq!((asked, open.authorizations()), (vec![Some("Bearer token".to_owned())], vec![None]));
+    // One that asks for a certificate, which this device has, and does not get it.
+    let asking = Server::new(&servers, Some(&clients));
+    let (reply, _) = ask(&asking);
+    assert!(matches!(reply, Err(FetchError::Unreachable { .. })), "{reply:?}");
+    assert!(asking.authorizations().is_empty());
+}

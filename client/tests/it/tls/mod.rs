@@ -50,6 +50,8 @@ enum Content {
     Echo,
     /// The files of a folder.
     Folder(PathBuf),
+    /// Another server has them.
+    Moved(String),
 }
 
 impl Content {
@@ -58,6 +60,7 @@ impl Content {
         match self {
             Self::Echo if path == "/elsewhere" => ("302 Found", path.into()),
             Self::Echo => ("200 OK", path.into()),
+            Self::Moved(to) => ("307 Temporary Redirect", format!("{to}{path}").into()),
             Self::Folder(folder) => match std::fs::read(folder.join(path.trim_start_matches('/'))) {
                 Ok(bytes) => ("200 OK", bytes),
                 Err(_) => ("404 Not Found", Vec::new()),
@@ -114,6 +117,7 @@ impl Server {
                 }
                 let more = match status {
                     "302 Found" => format!("Location: https://localhost:{}/x\r\n", port ^ 1),
+                    "307 Temporary Redirect" => format!("Location: {}\r\n", String::from_utf8_lossy(&body)),
                     _ => String::new(),
                 };
                 let length = body.len();
