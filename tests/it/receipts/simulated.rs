@@ -21,7 +21,7 @@ use crate::support::Fleet;
 
 const DEVICES: usize = 10_000;
 /// The rollout's last day, on which it is completed.
-const LAST: i64 = 10;
+const LAST: i64 = 9;
 /// So often does the one device say the same.
 const REPEATED: i64 = 5_000;
 /// All devices before anything has happened to them. Every workspace has the same cohort map.
@@ -268,7 +268,7 @@ impl World {
     fn operator(&self, now: Instant) {
         let line = match self.day {
             2 => "rollout advance 1.0.0 --cohort early --ramp 48h",
-            5 => "rollout advance 1.0.0 --cohort general --ramp 96h",
+            5 => "rollout advance 1.0.0 --cohort general --ramp 72h",
             LAST => "rollout complete 1.0.0",
             _ => return,
         };
@@ -404,7 +404,7 @@ fn exposed_after(day: i64) -> usize {
 #[test]
 fn a_good_rollout_runs_to_its_end_whatever_is_forged_to_stop_it() {
     let story = World::new(WELL).live(|world, now| {
-        if world.day == 9 {
+        if world.day == LAST {
             world.forge(Outcome::Failed, now);
         }
     });
