@@ -11,6 +11,8 @@
 //!
 //! A device needs only its own path through the repository. What is wrong with another cohort does not reach it; and when
 //! its own cohort's role has expired or is not there, that is a decision, not an error: it keeps what it has and says why.
+//! So it is when its cohort is protected and the cohort's gate (feature `gate`) does not let it in; what a gate gives is verified like
+//! everything else.
 
 mod builder;
 mod download;

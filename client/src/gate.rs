@@ -12,6 +12,36 @@
 //! what is installed, not an error; one that cannot be reached is an error of the network's kind.
 //!
 //! [`GateClient`] is the real one. What it is made of are traits with stubs beside them: [`StubGate`], [`StubAttestor`].
+//!
+//! ```no_run
+//! use std::collections::BTreeSet;
+//! use std::sync::Arc;
+//!
+//! use tidegate_client::clock::SystemClock;
+//! use tidegate_client::device::Device;
+//! use tidegate_client::fetch::AnyFetch;
+//! use tidegate_client::gate::{Bank, GateClient, Signer, TpmAttestor, TpmOptions};
+//! use tidegate_client::http::HttpFetch;
+//! use tidegate_client::key::DeviceKey;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // One for all that is fetched, so that connections and the device's certificate, if it has one, are shared.
+//! let http = Arc::new(HttpFetch::new());
+//! let quote = TpmOptions {
+//!     key: "0x81010002".into(),
+//!     auth: None,
+//!     tcti: None,
+//!     bank: Bank::Sha256,
+//!     pcrs: BTreeSet::from([0, 7]),
+//!     program: None,
+//! };
+//! let gate = GateClient::new(http.clone())
+//!     .signer(Signer::new(DeviceKey::open("/etc/tidegate/device.key")?, SystemClock::new()))
+//!     .attestor(TpmAttestor::new(quote, "/var/lib/tidegate")?);
+//! let builder = Device::builder().fetch(AnyFetch::with_http(http)).gate(gate);
+//! # Ok(())
+//! # }
+//! ```
 
 mod attestor;
 mod client;
