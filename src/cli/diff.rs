@@ -11,7 +11,8 @@ use crate::view::{Place, diff};
 /// Show what is different between two states of a repository, and for which devices
 ///
 /// A state is a workspace, a folder or a URL; `PLACE@12` is what snapshot 12 listed, as long as its files are still there. Both are
-/// verified from a trusted root. "Devices affected" is decided by the code that devices run.
+/// verified from a trusted root. "Devices affected" is decided by the code that devices run. What protected cohorts take through their gates is
+/// compared between workspaces alone.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate diff ../public .
@@ -30,6 +31,12 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let of_workspace = cx.dir.join("metadata/1.root.json");
     let root = args.root.clone().or_else(|| of_workspace.is_file().then_some(of_workspace));
     let (old, new) = (Place::parse(&args.old)?, Place::parse(&args.new)?);
-    let changes = diff(&old.read(root.as_deref())?, &new.read(root.as_deref())?, cx.now);
+    // A workspace holds what is protected as well. Against a place that does not, both are seen as the public sees them.
+    let public = [&old, &new].into_iter().any(|place| place.as_workspace().is_none());
+    let read = |place: &Place| {
+        let root = root.as_deref();
+        if public { place.read_as_the_public(root) } else { place.read(root) }
+    };
+    let changes = diff(&read(&old)?, &read(&new)?, cx.now);
     if cx.ui.is_json() { cx.ui.json(&changes) } else { cx.ui.result(changes) }
 }

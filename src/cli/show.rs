@@ -158,10 +158,13 @@ fn cohort_row(standing: &CohortStanding, now: DateTime<Utc>) -> Vec<String> {
                 }
                 _ => exposed,
             };
-            (assignment.release.to_string(), stage, exposed)
+            let private = if standing.protected && assignment.private { " (private)" } else { "" };
+            (format!("{}{private}", assignment.release), stage, exposed)
         }
     };
-    vec![standing.cohort.to_string(), share, release, stage, exposed, expiry(standing.expires, now)]
+    let cohort =
+        if standing.protected { format!("{} (protected)", standing.cohort) } else { standing.cohort.to_string() };
+    vec![cohort, share, release, stage, exposed, expiry(standing.expires, now)]
 }
 
 /// An expiry, with how long that is.

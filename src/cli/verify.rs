@@ -36,6 +36,9 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     ui.status(format_args!("reading all of {}", args.place));
     let report = block_on(async {
         let public = open(&args.place)?;
+        if let Some(private) = &args.private {
+            apart(&args.place, private)?;
+        }
         let view = match &args.private {
             Some(private) => View::both(public, open_with(private, Variables::of_process().for_private())?),
             None => View::public(public),
@@ -52,6 +55,15 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     Err(Error::trust(format!("{} is not sound", args.place))
         .remedy("publish again from a sound workspace; devices keep what they have and wait"))
+}
+
+/// Errs (`P-PRIVATE`) if one of the two places is, or lies in, the other. Of a URL it cannot be told where it comes from.
+fn apart(public: &str, private: &str) -> Result<()> {
+    let is_url = |place: &str| place.starts_with("http://") || place.starts_with("https://");
+    if is_url(public) || is_url(private) {
+        return Ok(());
+    }
+    Remote::open(public)?.with_private(Remote::open(private)?).map(drop)
 }
 
 /// A place as it is read: through its store's own interface with credentials, else like a device.

@@ -31,6 +31,9 @@ pub struct CohortStanding {
     pub cohort: Name,
     /// Its share of the fleet in parts per million; `None` if it names its devices.
     pub share: Option<u32>,
+    /// Whether it is protected.
+    #[serde(skip)]
+    pub protected: bool,
     /// What it is offered.
     pub assignment: Option<Assignment>,
     /// Its role.
@@ -183,5 +186,6 @@ fn of_cohort(repository: &Repository, cohort: &Cohort, channel: &Name, product: 
         Selector::Share(share) => Some(share),
         Selector::Condition(_) | Selector::Devices(_) => None,
     };
-    Ok(CohortStanding { cohort: cohort.name.clone(), share, assignment, role, expires: file.expires })
+    let protected = cohort.protected.is_some();
+    Ok(CohortStanding { cohort: cohort.name.clone(), share, protected, assignment, role, expires: file.expires })
 }

@@ -22,8 +22,7 @@ fn open(public: &str, private: &str, variables: &Variables) -> Remote {
     remote.with_private(Remote::open_with(private, &with(variables.for_private())).unwrap()).unwrap()
 }
 
-async fn publish(forge: &Forge, remote: &mut Remote) -> Result<Report> {
-    remote.settle(false, chrono::Utc::now()).await?;
+async fn publish(forge: &Forge, remote: &Remote) -> Result<Report> {
     let source = Source::new(forge.dir());
     let plan = publish::plan(&source, remote, forge.now()).await?;
     let report = publish::execute(&plan, &source, remote, &|_| {}).await?;
@@ -57,10 +56,12 @@ async fn two_buckets_with_credentials_of_their_own() {
     let (public, private) = (format!("s3://{BUCKET}/prod"), format!("s3://{VAULT}/prod"));
     let mut remote = open(&public, &private, &variables.clone().into_iter().collect());
     let mut forge = forge();
-    publish(&forge, &mut remote).await.unwrap();
+    // Both are tried out, each with its own credentials, once.
+    remote.settle(false, chrono::Utc::now()).await.unwrap();
+    publish(&forge, &remote).await.unwrap();
     sound(&forge, &remote, "two buckets").await;
     forge.renew(&["stable.secret"]);
-    publish(&forge, &mut remote).await.unwrap();
+    publish(&forge, &remote).await.unwrap();
     sound(&forge, &remote, "again").await;
 
     // On the far side: no cache keeps anything of it, and without credentials nobody gets it; what is public everyone gets.
@@ -100,9 +101,10 @@ async fn two_buckets_with_credentials_of_their_own() {
 
     // A bucket that anyone reads is no private place: found out by an object that says nothing, before any secret is there.
     let mut forge = super::forge();
-    let mut open_wide =
+    let root = forge.dir().join("metadata/1.root.json");
+    let open_wide =
         open(&format!("s3://{VAULT}/public"), &format!("s3://{BUCKET}/private"), &s3.variables().into_iter().collect());
-    let error = publish(&forge, &mut open_wide).await.unwrap_err();
+    let error = publish(&forge, &open_wide).await.unwrap_err();
     assert_eq!(error.rule_id(), Some(READABLE), "{error}");
     assert!(error.to_string().contains("anyone can read .tidegate/probe/"), "{error}");
     let left = async |bucket: &str, prefix: &str| {
@@ -111,20 +113,18 @@ async fn two_buckets_with_credentials_of_their_own() {
     };
     assert_eq!((left(BUCKET, "private").await, left(VAULT, "public").await), (0, 0));
     // And so is one that is opened later, at the next publication; the audit says so, too.
-    let mut remote =
-        open(&format!("s3://{VAULT}/a"), &format!("s3://{VAULT}/b"), &s3.variables().into_iter().collect());
-    publish(&forge, &mut remote).await.unwrap();
+    let remote = open(&format!("s3://{VAULT}/a"), &format!("s3://{VAULT}/b"), &s3.variables().into_iter().collect());
+    publish(&forge, &remote).await.unwrap();
     forge.renew(&["stable.secret"]);
     let copied = s3.store_of(VAULT);
     for key in self::listing(&remote).await.objects.into_iter().chain([Listing::key("stable.secret")]) {
         let bytes = copied.get(&format!("b/{key}").as_str().into()).await.unwrap().bytes().await.unwrap();
         s3.store().put(&format!("b/{key}").as_str().into(), bytes.into()).await.unwrap();
     }
-    let mut opened =
-        open(&format!("s3://{VAULT}/a"), &format!("s3://{BUCKET}/b"), &s3.variables().into_iter().collect());
-    let error = publish(&forge, &mut opened).await.unwrap_err();
+    let opened = open(&format!("s3://{VAULT}/a"), &format!("s3://{BUCKET}/b"), &s3.variables().into_iter().collect());
+    let error = publish(&forge, &opened).await.unwrap_err();
     assert_eq!(error.rule_id(), Some(READABLE), "{error}");
-    assert!(error.to_string().contains("anyone can read metadata/"), "{error}");
+    assert!(error.to_string().contains("is not private: anyone can read targets/"), "{error}");
     let out = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["verify", &format!("s3://{VAULT}/a"), "--private", &format!("s3://{BUCKET}/b"), "--root"])
         .arg(&root)
@@ -133,6 +133,7 @@ async fn two_buckets_with_credentials_of_their_own() {
         .output()
         .unwrap();
     assert_eq!(out.status.code(), Some(1), "{}", said(&out));
+    assert!(said(&out).contains("anyone can read it in the private place"), "{}", said(&out));
 }
 
 /// What most buckets of the kind have: a policy that lets the world read by folders.
@@ -141,15 +142,15 @@ async fn a_policy_that_opens_the_private_place_is_found_out_before_anything_lead
     let Some(s3) = S3::moto() else { return };
     let variables = s3.variables().into_iter().collect();
     // Its policy lets anyone read below metadata/ and targets/, in whatever folder.
-    let mut remote = open(&format!("s3://{VAULT}/a"), &format!("s3://{BUCKET}/b"), &variables);
+    let remote = open(&format!("s3://{VAULT}/a"), &format!("s3://{BUCKET}/b"), &variables);
     let forge = forge();
-    let error = publish(&forge, &mut remote).await.unwrap_err();
+    let error = publish(&forge, &remote).await.unwrap_err();
     assert_eq!(error.rule_id(), Some(READABLE), "{error}");
     assert!(error.to_string().contains("anyone can read metadata/"), "{error}");
     assert!(error.remedy_text().unwrap().contains("nothing public leads there yet"), "{error:?}");
     assert!(s3.store_of(VAULT).get(&"a/metadata/timestamp.json".into()).await.is_err());
-    let mut remote = open(&format!("s3://{BUCKET}/a"), &format!("s3://{VAULT}/b"), &variables);
-    publish(&forge, &mut remote).await.unwrap();
+    let remote = open(&format!("s3://{BUCKET}/a"), &format!("s3://{VAULT}/b"), &variables);
+    publish(&forge, &remote).await.unwrap();
     sound(&forge, &remote, "the other way round").await;
 }
 
@@ -176,13 +177,13 @@ async fn each_party_may_do_its_work_at_the_private_place_and_no_more() {
     };
     let (public, private) = (format!("s3://{BUCKET}/prod"), format!("s3://{VAULT}/prod"));
     let variables = two(of("release-publisher"), &of("private-publisher")).into_iter().collect();
-    let mut remote = open(&public, &private, &variables);
+    let remote = open(&public, &private, &variables);
     let mut forge = forge();
     forge.pass(chrono::TimeDelta::days(3));
     forge.renew(&["stable.early"]);
-    publish(&forge, &mut remote).await.unwrap();
+    publish(&forge, &remote).await.unwrap();
     forge.renew(&["stable.secret"]);
-    publish(&forge, &mut remote).await.unwrap();
+    publish(&forge, &remote).await.unwrap();
     // It prunes what is not needed: here the role before this one.
     let now = forge.now();
     let pruning = publish::plan_prune(&remote, now - chrono::TimeDelta::days(1), now).await.unwrap();

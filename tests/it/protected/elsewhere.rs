@@ -148,6 +148,15 @@ async fn what_everyone_may_see_says_nothing_of_what_is_protected() {
     assert!(run(&forge, &["site", "--out", text(&to)]).status.success());
     assert_eq!(secrets(&to), ["2.0.0", "build-2"]);
 
+    // What the workspace itself says of it.
+    let out = run(&forge, &["status"]);
+    assert!(said(&out).contains("secret (protected)") && said(&out).contains("2.0.0 (private)"), "{}", said(&out));
+    let out = run(&forge, &["diff", text(&public), text(forge.dir()), "--root", text(&root)]);
+    assert!(said(&out).contains("are the same"), "{}", said(&out));
+    // An audit of a layout that cannot be one.
+    let out = run(&forge, &["verify", text(&public), "--private", text(&public.join("x")), "--root", text(&root)]);
+    assert!(out.status.code() == Some(1) && said(&out).contains("[P-PRIVATE]"), "{}", said(&out));
+
     // The doctor finds nothing wrong with what is not there for it, and a comparison tells what is public of a change.
     let out = run(&forge, &["doctor", "--published", text(&public)]);
     assert!(!said(&out).contains("missing"), "{}", said(&out));
