@@ -146,3 +146,43 @@ async fn readers_find_everything_while_things_move() {
     println!("{looks} looks during 24 publications, the last at timestamp {newest}");
     assert!(looks >= 24, "only {looks} looks");
 }
+
+/// Devices take a bridge through their gate, too: one that was public before is moved by hand, as the error says.
+#[tokio::test]
+async fn a_bridge_of_a_private_release_that_lies_open_is_named() {
+    let (mut forge, places) = (Forge::with_gate(&["early", "secret"], GATE), Places::new());
+    forge.release("1.0.0", 1, &[("os.img", b"public one")]);
+    forge.assign("early", "1.0.0");
+    places.publish(&forge).await.unwrap();
+    forge.release("1.1.0", 2, &[("os.img", b"public two")]);
+    forge.assign("early", "1.1.0");
+    forge.release("2.0.0", 3, &[("os.img", b"secret three")]);
+    places.publish(&forge).await.unwrap();
+    let (manifest, bridge) = (forge.manifest("2.0.0"), forge.manifest("1.0.0"));
+    let custom = serde_json::json!({
+        "schema": 1, "release": "2.0.0", "sequence": 3, "stage": "limited", "paused": false, "private": true,
+        "assigned": tidegate_client::tuf::time::format(forge.now()),
+        "bridges": [{
+            "release": "1.0.0", "sequence": 1, "length": bridge.len(), "upgrade_from": "<1.0.0",
+            "sha256": tidegate_client::model::digest::Digest::of(&bridge).to_string(),
+        }],
+    });
+    forge.assign_bytes("secret", &manifest, custom);
+    let mut named = 0;
+    loop {
+        match places.publish(&forge).await {
+            Ok(_) => break,
+            Err(error) => {
+                assert_eq!(error.rule_id(), Some(READABLE), "{error}");
+                let text = error.to_string();
+                let key = text.split(' ').next().unwrap();
+                assert!(key.starts_with("targets/stable/releases/os/1.0.0/"), "{text}");
+                std::fs::remove_file(places.public().join(key)).unwrap();
+                named += 1;
+            }
+        }
+    }
+    assert_eq!((named, release(&places.private(), "1.0.0").len()), (2, 2), "the manifest and the artifact");
+    let (all, public) = places.verify(&forge).await;
+    assert!(all.ok && public.ok, "{all}\n{public}");
+}
