@@ -260,26 +260,40 @@ async fn the_program_killed_at_every_request() {
     let mut later = base.fork();
     later.release("1.1.0", 2, &[("rootfs.img", &vec![2; 9 << 20])]);
     later.assign("early", "1.1.0");
+    killed_at_every_request(&s3, &base, &later, false).await;
+    let base = guarded().with_settings();
+    let mut later = base.fork();
+    later.release("2.0.0", 2, &[("rootfs.img", &vec![2; 9 << 20])]);
+    later.assign_privately("secret", "2.0.0");
+    killed_at_every_request(&s3, &base, &later, true).await;
+}
+
+/// `apart`: with a private place beside the public one.
+#[cfg(unix)]
+async fn killed_at_every_request(s3: &S3, base: &Forge, later: &Forge, apart: bool) {
+    let check: fn(&Forge, &Path) -> u64 = if apart { check_apart } else { check };
+    let name = |what: &str| if apart { format!("{what}-apart") } else { what.to_owned() };
     let options = |memory: &Path| s3.options().in_workspace(memory);
     let memory = tempfile::tempdir().unwrap();
     let folder = s3.folder.clone().unwrap();
-    {
-        let remote = Remote::open_with(&format!("s3://{BUCKET}/base"), &options(memory.path())).unwrap();
-        let (remote, source) = (remote.danger_assume_conditional(), Source::new(base.dir()));
-        let plan = publish::plan(&source, &remote, base.now()).await.unwrap();
-        publish::execute(&plan, &source, &remote, &|_| {}).await.unwrap();
-    }
+    publish(base, options(memory.path()), &name("begun"), apart).await.unwrap();
     let (before, after) = (base.version("timestamp"), later.version("timestamp"));
     let run = |endpoint: &str, prefix: &str| -> tokio::process::Child {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.args(["-C", later.dir().to_str().unwrap(), "-q", "publish", "--single-writer"]);
-        command.args(["--now", &tidegate_client::tuf::time::format(later.now()), &format!("s3://{BUCKET}/{prefix}")]);
+        command.args(["--now", &tidegate_client::tuf::time::format(later.now())]);
+        let place = |side: &str| format!("s3://{BUCKET}/{prefix}{side}");
+        if apart {
+            command.args([&place("/public"), "--private", &place("/private")]);
+        } else {
+            command.arg(place(""));
+        }
         command.envs(s3.variables_at(endpoint)).stdin(std::process::Stdio::null()).kill_on_drop(true).spawn().unwrap()
     };
     let (mut at, mut killed) = (0, 0);
     loop {
-        let prefix = format!("kill-{at}");
-        forge::copy(&folder.join("base"), &folder.join(&prefix));
+        let prefix = name(&format!("kill-{at}"));
+        forge::copy(&folder.join(name("begun")), &folder.join(&prefix));
         let reached = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&reached);
         let script = Arc::new(move |number: u64, _: &str| {
@@ -307,14 +321,14 @@ async fn the_program_killed_at_every_request() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
         drop(proxy);
-        let seen = check(&later, &folder.join(&prefix));
+        let seen = check(later, &folder.join(&prefix));
         assert!(seen == before || seen == after, "killed at {at}: {seen}");
         if ended {
             break;
         }
         killed += 1;
         assert!(run(&s3.endpoint, &prefix).wait().await.unwrap().success(), "the run after the kill at {at}");
-        assert_eq!(check(&later, &folder.join(&prefix)), after);
+        assert_eq!(check(later, &folder.join(&prefix)), after);
         std::fs::remove_dir_all(folder.join(&prefix)).unwrap();
         at += 1;
     }
