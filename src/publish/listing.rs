@@ -19,7 +19,7 @@ impl Remote {
     pub(crate) fn objects(&self, below: &str) -> BoxStream<'_, Result<Listed>> {
         if let Backend::Folder(root) = &self.kind {
             // Not by the store's own listing: that ends at the first name that no key can have, and goes wherever links lead.
-            let files = Files { root, left: vec![root.join(below)], open: None };
+            let files = Files { root, left: vec![(root.join(below), 0)], open: None };
             return stream::iter(files.map(|file| file.map_err(|(path, error)| Error::io("list", &path, error))))
                 .boxed();
         }
@@ -27,7 +27,15 @@ impl Remote {
         let strip = if self.prefix.as_ref().is_empty() { 0 } else { self.prefix.as_ref().len() + 1 };
         let listed = self.store.list((!prefix.as_ref().is_empty()).then_some(&prefix));
         let found = listed.filter_map(move |object| async move {
-            let object = object.map_err(|error| self.fault("list", "what is", &error));
+            let object = object.map_err(|error| match error {
+                // The store's listing ends here, and this library has no way around it.
+                object_store::Error::InvalidPath { source } => Error::trust(format!(
+                    "{} holds an object whose name is none that was put there by a gate: {source}",
+                    self.name()
+                ))
+                .remedy("remove it with the store's own tools, and let nobody but the gate name objects there: docs/gate.md"),
+                error => self.fault("list", "what is", &error),
+            });
             object.map(|meta| Some((meta.location.as_ref().get(strip..)?.to_owned(), meta.size))).transpose()
         });
         found.boxed()
@@ -37,7 +45,8 @@ impl Remote {
     ///
     /// # Errors
     ///
-    /// [`Kind::Trust`] if it is longer than `limit`.
+    /// [`Kind::Trust`](crate::error::Kind::Trust) if it is longer than `limit`, or is a file that may not be read: whoever may write to a folder
+    /// can put such a one there.
     pub(crate) async fn read_listed(&self, key: &str, limit: u64) -> Result<Option<Bytes>> {
         let Backend::Folder(root) = &self.kind else {
             return Ok(self.read(key, limit).await?.map(|seen| seen.bytes));
@@ -50,6 +59,9 @@ impl Remote {
             }
             Ok(_) => Ok(Some(bytes.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(Error::trust(format!("{} may not be read", path.display())).with_source(error))
+            }
             Err(error) => Err(Error::io("read", &path, error)),
         }
     }
@@ -64,31 +76,42 @@ impl Remote {
     }
 }
 
-/// The files below a folder, folder by folder: no links, no pipes, and nothing whose name is not UTF-8.
+/// How deep below where a listing begins folders are looked into: deeper than anything that is put there. What lies deeper is no more than a
+/// name, so that no chain of folders grows longer than the system can open.
+const DEEPEST: usize = 6;
+
+/// The files below a folder, folder by folder: no links, no pipes, and nothing whose name is not UTF-8. A folder that may not be looked into, or is
+/// too deep, stands for itself.
 struct Files<'a> {
     root: &'a Path,
-    left: Vec<PathBuf>,
-    open: Option<(PathBuf, ReadDir)>,
+    /// The folders to come, and how deep they are.
+    left: Vec<(PathBuf, usize)>,
+    open: Option<(PathBuf, usize, ReadDir)>,
 }
 
 impl Files<'_> {
     /// The key and length of an entry, if it is a file; a folder is kept for later.
-    fn look(&mut self, entry: &DirEntry) -> io::Result<Option<Listed>> {
+    fn look(&mut self, entry: &DirEntry, depth: usize) -> io::Result<Option<Listed>> {
         let kind = entry.file_type()?;
-        if kind.is_dir() {
-            self.left.push(entry.path());
-        }
-        if !kind.is_file() {
+        let path = entry.path();
+        if kind.is_dir() && depth < DEEPEST {
+            self.left.push((path, depth + 1));
             return Ok(None);
         }
-        let path = entry.path();
-        let parts = path.strip_prefix(self.root).into_iter().flat_map(Path::iter);
-        let Some(parts) = parts.map(|part| part.to_str()).collect::<Option<Vec<_>>>() else { return Ok(None) };
+        if kind.is_dir() {
+            return Ok(self.key(&path).map(|key| (key, 0)));
+        }
+        let Some(key) = self.key(&path).filter(|_| kind.is_file()) else { return Ok(None) };
         match entry.metadata() {
-            Ok(meta) => Ok(Some((parts.join("/"), meta.len()))),
+            Ok(meta) => Ok(Some((key, meta.len()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    fn key(&self, path: &Path) -> Option<String> {
+        let parts = path.strip_prefix(self.root).into_iter().flat_map(Path::iter);
+        Some(parts.map(|part| part.to_str()).collect::<Option<Vec<_>>>()?.join("/"))
     }
 }
 
@@ -97,18 +120,24 @@ impl Iterator for Files<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Some((folder, entries)) = &mut self.open else {
-                let folder = self.left.pop()?;
+            let Some((folder, depth, entries)) = &mut self.open else {
+                let (folder, depth) = self.left.pop()?;
                 match std::fs::read_dir(&folder) {
-                    Ok(entries) => self.open = Some((folder, entries)),
+                    Ok(entries) => self.open = Some((folder, depth, entries)),
                     // Nothing has been put there yet, or it is no longer there.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    // Whoever may write here can make one that nobody may open; where the listing begins, somebody is to know.
+                    Err(error) if depth > 0 && error.kind() == io::ErrorKind::PermissionDenied => {
+                        if let Some(key) = self.key(&folder) {
+                            return Some(Ok((key, 0)));
+                        }
+                    }
                     Err(error) => return Some(Err((folder, error))),
                 }
                 continue;
             };
-            let folder = folder.clone();
-            match entries.next().map(|entry| entry.and_then(|entry| self.look(&entry))) {
+            let (folder, depth) = (folder.clone(), *depth);
+            match entries.next().map(|entry| entry.and_then(|entry| self.look(&entry, depth))) {
                 Some(Ok(Some(file))) => return Some(Ok(file)),
                 Some(Ok(None)) => {}
                 Some(Err(error)) => return Some(Err((folder, error))),

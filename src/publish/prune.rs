@@ -119,7 +119,7 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     if !snapshots.contains(&live) {
         return Err(unsound(&place, &format!("metadata/{live}.snapshot.json is missing")));
     }
-    let mut needed = Needed::by(remote, &snapshots, live, &objects).await?;
+    let mut needed = Needed::by(remote, &snapshots, live, &objects, &apart).await?;
     let shorter = match remote.private() {
         Some(private) => needed.listings(private, &apart, cutoff).await?,
         None => Vec::new(),
@@ -256,9 +256,13 @@ fn is_ours(key: &str) -> bool {
     (immutable && (key.starts_with("metadata/") || key.starts_with("targets/"))) || key.starts_with(PROBE)
 }
 
-/// The same in the private place, and of this very repository: what others keep there, for other channels, is theirs.
+/// The same in the private place, and of this very repository: what others keep there is theirs. Other fleets have channels and cohorts of the
+/// same names; so only of cohorts that are this repository's by what has signed them, and of their channels.
 fn is_ours_apart(key: &str, needed: &Needed) -> bool {
-    let is_known = |role: &str| needed.roles.contains(role);
+    let is_known = |role: &str| {
+        let mut owned = needed.owned.iter();
+        owned.any(|known| known == role || known.split_once('.').is_some_and(|(channel, _)| channel == role))
+    };
     if key.starts_with(PROBE) {
         return true;
     }
@@ -291,7 +295,11 @@ mod tests {
 
     #[test]
     fn in_the_private_place_only_what_is_of_this_repository_is_removed() {
-        let needed = Needed { roles: ["stable".into(), "stable.canary".into()].into(), ..Needed::default() };
+        let needed = Needed {
+            roles: ["stable".into(), "stable.canary".into(), "beta".into(), "beta.canary".into()].into(),
+            owned: ["stable.canary".into()].into(),
+            ..Needed::default()
+        };
         let hash = "ab".repeat(32);
         let release = |channel: &str| format!("targets/{channel}/releases/os/1.0.0/{hash}.os.img");
         for key in [

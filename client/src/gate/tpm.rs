@@ -106,6 +106,11 @@ impl TpmAttestor {
                 "name the attestation key: a persistent handle such as 0x81010002, or the file of a saved context",
             );
         }
+        // An argument list is for everybody on the device to read.
+        let names_a_place = |auth: &String| ["file:", "session:"].iter().any(|kind| auth.starts_with(kind));
+        if !auth.as_ref().is_none_or(names_a_place) {
+            return Err("name the file that holds the key's authorization, as file:PATH, not the authorization itself");
+        }
         let numbers: Vec<String> = pcrs.iter().map(u8::to_string).collect();
         let list = format!("{}:{}", bank.name(), numbers.join(","));
         let program = program.unwrap_or_else(|| Command::new(["tpm2_quote".to_owned()], LIMIT));

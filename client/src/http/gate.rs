@@ -18,7 +18,14 @@ impl HttpFetch {
     /// own server is for neither of them.
     pub(super) fn ask_gate(&self, url: &str, request: &Request<'_>, pass: &dyn Pass) -> Result<Response, FetchError> {
         if url != request.url {
-            return self.ask_by(self.nameless(url)?, url, request, &[]);
+            // The URL opens the object: no error holds it.
+            let agent = self.nameless(url).map_err(|e| match e {
+                FetchError::Authorities { reason, .. } => {
+                    FetchError::Authorities { url: request.url.to_owned(), reason }
+                }
+                other => other,
+            })?;
+            return self.ask_by(agent, url, request, &[]);
         }
         let headers = pass.headers(url).map_err(|reason| FetchError::Secret { url: request.url.to_owned(), reason })?;
         self.ask_by(self.agent(url)?, url, request, &headers)

@@ -32,7 +32,6 @@ pub use sending::{Sending, Sent};
 pub use sink::{Answer, Destination, FolderSink, GateSink, Post, PutSink, Sink, StubSink, Urls};
 
 use crate::error::Error;
-use crate::fetch::FetchError;
 use crate::key::DeviceKey;
 use crate::machine::State;
 use crate::model::name::Text;
@@ -148,20 +147,10 @@ pub(crate) fn owed(state: &State, last: Outcome) -> Option<(Outcome, Option<&str
     (!is_told).then_some(owed)
 }
 
-/// Whether an error says something about the release, or about this device with it: the network, limits that the owner set, and who is let in
-/// where do not.
+/// Whether an error says something about the release, or about this device with it. That a file does not come does not, whatever the reason: who
+/// stands between could otherwise have honest devices stop a rollout.
 pub(crate) fn is_failure(error: &Error) -> bool {
-    let is_elsewhere = matches!(
-        error,
-        Error::Fetch(
-            FetchError::Allowance { .. }
-                | FetchError::Denied { .. }
-                | FetchError::Evidence { .. }
-                | FetchError::Secret { .. }
-                | FetchError::Authorities { .. }
-        )
-    );
-    error.fault() != crate::error::Fault::Network && !is_elsewhere
+    !matches!(error, Error::Fetch(_) | Error::Missing { .. } | Error::WrongTarget { .. })
 }
 
 /// A reason as a receipt may have it: one line of printable ASCII, without what URLs may hold of secrets.

@@ -28,6 +28,8 @@ pub(super) struct Needed {
     pub(super) roles: BTreeSet<String>,
     /// The roles of cohorts that are protected in one of the snapshots.
     pub(super) protected: BTreeSet<String>,
+    /// The roles of cohorts of which the private place holds what this repository's keys have signed: protected now or before.
+    pub(super) owned: BTreeSet<String>,
 }
 
 /// A role as it was read.
@@ -38,12 +40,13 @@ struct Read {
 }
 
 impl Needed {
-    /// What these snapshots lead to, of which `live` is the live one; `objects` is what the public place holds.
+    /// What these snapshots lead to, of which `live` is the live one; `objects` is what the public place holds, `apart` what the private one does.
     pub(super) async fn by(
         remote: &Remote,
         snapshots: &[u64],
         live: u64,
         objects: &BTreeMap<String, Doomed>,
+        apart: &BTreeMap<String, Doomed>,
     ) -> Result<Self> {
         let (place, limits) = (remote.name(), Limits::default());
         let mut needed = Self::default();
@@ -70,6 +73,15 @@ impl Needed {
         roles.retain(|key, (_, is_live)| *is_live || objects.contains_key(key) || remote.private().is_some());
         let files = read(remote, roles).await?;
         let maps = cohort_maps(remote, &files).await?;
+        let channels: BTreeMap<&str, &Targets> = by_snapshot
+            .iter()
+            .filter(|(is_live, _)| *is_live)
+            .flat_map(|(_, keys)| keys.iter().filter_map(|key| files.get(key)))
+            .map(|read| (read.role.as_str(), &read.targets))
+            .collect();
+        if let Some(private) = remote.private() {
+            needed.owned = owned(private, apart, &needed.roles, &channels).await?;
+        }
         for (is_live, keys) in by_snapshot {
             let roles = || keys.iter().filter_map(|key| Some((key, files.get(key)?)));
             // What was public then is kept for who is still on the way; what is protected now and lies here all the same is not.
@@ -172,6 +184,41 @@ async fn read(remote: &Remote, roles: BTreeMap<String, (String, bool)>) -> Resul
         .try_collect()
         .await?;
     Ok(files.into_iter().flatten().collect())
+}
+
+/// The cohorts' roles, of these, whose newest file in the private place a live channel's keys have signed, whichever of its cohorts they are for: a
+/// cohort may be gone. Names alone say nothing: other fleets have channels and cohorts of the same names.
+async fn owned(
+    private: &Remote,
+    apart: &BTreeMap<String, Doomed>,
+    roles: &BTreeSet<String>,
+    channels: &BTreeMap<&str, &Targets>,
+) -> Result<BTreeSet<String>> {
+    let mut newest: BTreeMap<&str, u64> = BTreeMap::new();
+    for key in apart.keys() {
+        let Some((version, role)) = key.strip_prefix("metadata/").and_then(|file| file.split_once('.')) else {
+            continue;
+        };
+        let (Ok(version), Some(role)) = (version.parse(), role.strip_suffix(".json")) else { continue };
+        let best = newest.entry(role).or_insert(version);
+        *best = version.max(*best);
+    }
+    let mut owned = BTreeSet::new();
+    for (role, version) in newest.into_iter().filter(|(role, _)| roles.contains(*role)) {
+        let Some(DelegatedRole::Cohort { channel, .. }) = DelegatedRole::parse(role) else { continue };
+        let Some(delegations) = channels.get(channel_role(&channel).as_str()).and_then(|it| it.delegations.as_ref())
+        else {
+            continue;
+        };
+        let key = format!("metadata/{}", metadata_file(role, Some(version)));
+        let Some(seen) = private.read(&key, Limits::default().targets_length).await? else { continue };
+        let Ok(envelope) = Envelope::parse(role, &seen.bytes) else { continue };
+        let mut declared = delegations.roles.iter();
+        if declared.any(|it| valid_signers(delegations.keys(), &it.role, &envelope).len() as u64 >= it.role.threshold) {
+            owned.insert(role.to_owned());
+        }
+    }
+    Ok(owned)
 }
 
 /// Errs unless what the private place has of the live cohorts is this repository's. The snapshot lists such roles by their version alone,

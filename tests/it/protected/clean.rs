@@ -250,3 +250,17 @@ fn delist(forge: &mut Forge, version: &str) {
         .unwrap();
     });
 }
+
+#[tokio::test]
+async fn anothers_private_place_loses_nothing_to_a_fleet_with_the_same_names() {
+    // A copy of the settings in which nothing is protected, as for trying out, with keys of its own.
+    let (fleet, places) = (ahead(forge()), Places::new());
+    places.publish(&fleet).await.unwrap();
+    let (mut trial, tried) = (ahead(forge()), Places::new());
+    trial.guard(&[("early", None), ("secret", None)]);
+    tried.publish(&trial).await.unwrap();
+    let wrong = folder(&tried.public()).with_private(folder(&places.private())).unwrap();
+    let pruning = plan(&wrong, trial.now()).await.unwrap();
+    let lost: Vec<_> = doomed(&pruning).into_iter().filter(|(private, _)| *private).collect();
+    assert!(lost.is_empty() && pruning.listings == 0, "{lost:?}");
+}

@@ -115,9 +115,8 @@ fn sending_that_fails_or_is_refused_is_told_by_the_exit_code() {
 #[test]
 fn a_failed_command_sends_what_it_has_to_tell() {
     let bench = bench();
-    let image = files(&bench.path("repository/targets/stable/releases"));
-    let image = image.iter().find(|path| path.to_string_lossy().ends_with(".image.bin")).unwrap();
-    fs::write(image, "another image").unwrap();
+    fs::write(bench.path("blocked"), "a file, where a folder is to be").unwrap();
+    bench.set(&json!({"receipts": {"to": "file:usb", "key": "device.key"}, "slot": "blocked/next.img"}));
     for _ in 0..3 {
         assert_eq!(bench.run(&["install"]).0, 1);
     }
