@@ -124,6 +124,17 @@ impl S3 {
     /// SeaweedFS: authenticates, and is the one that is fast.
     pub async fn seaweed() -> Option<Self> {
         let weed = tools::beside_python("weed", "version")?;
+        for _ in 0..3 {
+            // Ports that were free a moment ago may be another's by the time that the server has come so far.
+            let this = Self::start_seaweed(&weed);
+            if this.is_ready_with(BUCKET).await {
+                return Some(this);
+            }
+        }
+        panic!("SeaweedFS did not come up");
+    }
+
+    fn start_seaweed(weed: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut identities = vec![serde_json::json!({
             "name": "publisher", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"],
@@ -138,8 +149,8 @@ impl S3 {
         let config = folder.path().join("s3.json");
         std::fs::write(&config, identities.to_string()).unwrap();
         let ports: Vec<u16> = free_ports(6);
-        let (child, endpoint) = start_weed(&weed, folder.path(), &config, &ports);
-        let this = Self {
+        let (child, endpoint) = start_weed(weed, folder.path(), &config, &ports);
+        Self {
             endpoint,
             files: Some(format!("http://127.0.0.1:{}", ports[2])),
             master: Some(format!("http://127.0.0.1:{}", ports[0])),
@@ -147,9 +158,7 @@ impl S3 {
             key: KEY.into(),
             secret: SECRET.into(),
             _keep: Keep::Process(child, Some(folder)),
-        };
-        this.make_bucket(BUCKET).await;
-        Some(this)
+        }
     }
 
     /// The variables by which one of the others is known to SeaweedFS.
@@ -173,8 +182,13 @@ impl S3 {
         Some((s3, url))
     }
 
-    /// Asks until the server is up and the bucket is there.
+    /// Makes a bucket of a server that is up.
     pub async fn make_bucket(&self, bucket: &str) {
+        assert!(self.is_ready_with(bucket).await, "SeaweedFS made no bucket {bucket}");
+    }
+
+    /// Asks until the server is up and the bucket is there; not for ever.
+    async fn is_ready_with(&self, bucket: &str) -> bool {
         use object_store::signer::Signer as _;
         let url = self.builder().with_bucket_name(bucket).build().unwrap();
         let client = reqwest::Client::new();
@@ -199,8 +213,11 @@ impl S3 {
                 }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
-            assert!(grown, "SeaweedFS did not come up");
+            if !grown {
+                return false;
+            }
         }
+        true
     }
 
     fn builder(&self) -> AmazonS3Builder {
