@@ -1,6 +1,7 @@
 //! The same behaviour at every store: real servers that speak S3.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 use object_store::{Attribute, ObjectStore, ObjectStoreExt as _};
 use tidegate::Kind;
@@ -99,6 +100,76 @@ pub async fn suite(store: &dyn ObjectStore, remote: &Remote, prefix: &str) {
 async fn a_server_in_this_process() {
     let s3 = S3::here().await;
     suite(&*s3.store(), &s3.remote("a/b").danger_assume_conditional(), "a/b").await;
+}
+
+/// Answers as the metadata service of an instance does (IMDSv2), with these keys; gives its URL and what it was asked.
+async fn instance_with(key: String, secret: String) -> (String, Arc<Mutex<Vec<String>>>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::<Mutex<Vec<String>>>::default();
+    let log = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut head = vec![0; 8192];
+            let length = socket.read(&mut head).await.unwrap();
+            let head = String::from_utf8_lossy(&head[..length]).to_ascii_lowercase();
+            let line = head.lines().next().unwrap_or_default().to_owned();
+            let keys = serde_json::json!({
+                "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": key, "SecretAccessKey": secret, "Token": "session",
+                "LastUpdated": "2026-01-01T00:00:00Z", "Expiration": "2099-01-01T00:00:00Z",
+            });
+            let has_token = head.contains("x-aws-ec2-metadata-token: a-token");
+            let (status, body) = match line.split(' ').nth(1).unwrap_or_default() {
+                "/latest/api/token" if line.starts_with("put ") => ("200 OK", "a-token".to_owned()),
+                "/latest/meta-data/iam/security-credentials/" if has_token => ("200 OK", "publisher".to_owned()),
+                "/latest/meta-data/iam/security-credentials/publisher" if has_token => ("200 OK", keys.to_string()),
+                _ => ("403 Forbidden", String::new()),
+            };
+            log.lock().unwrap().push(line);
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    (url, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_come_from_the_role_of_an_instance_or_from_a_profile() {
+    let s3 = S3::here().await;
+    let own: BTreeMap<String, String> = s3.variables().into_iter().collect();
+    let (key, secret) = (own["AWS_ACCESS_KEY_ID"].clone(), own["AWS_SECRET_ACCESS_KEY"].clone());
+    let without_keys = || {
+        let mut variables = own.clone();
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_EC2_METADATA_DISABLED"] {
+            variables.remove(name);
+        }
+        variables
+    };
+    let open = |prefix: &str, variables: BTreeMap<String, String>| {
+        let options = Options { variables: variables.into_iter().collect(), ..s3.options() };
+        Remote::open_with(&format!("s3://{BUCKET}/{prefix}"), &options).unwrap().danger_assume_conditional()
+    };
+    let (instance, asked) = instance_with(key.clone(), secret.clone()).await;
+    let mut variables = without_keys();
+    variables.insert("AWS_METADATA_ENDPOINT".into(), instance);
+    publish(&Forge::new(&["early"]), &open("role", variables)).await.unwrap();
+    assert!(asked.lock().unwrap().iter().any(|line| line.contains("security-credentials/publisher")), "{asked:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("credentials");
+    std::fs::write(&file, format!("[ci]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n")).unwrap();
+    let mut variables = without_keys();
+    variables.insert("AWS_SHARED_CREDENTIALS_FILE".into(), file.display().to_string());
+    variables.insert("AWS_PROFILE".into(), "ci".into());
+    publish(&Forge::new(&["early"]), &open("profile", variables)).await.unwrap();
+
+    // The role of another is refused: the keys are what lets it in.
+    let (other, _) = instance_with(key, "not-the-secret-of-anyone".into()).await;
+    let mut variables = without_keys();
+    variables.insert("AWS_METADATA_ENDPOINT".into(), other);
+    assert!(publish(&Forge::new(&["early"]), &open("other", variables)).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,14 +294,7 @@ async fn each_party_may_do_its_work_and_no_more() {
     let args: Vec<&str> = std::iter::once(s3.endpoint.as_str()).chain(users.iter().map(String::as_str)).collect();
     let keys = crate::support::script(&python, "iam.py", &args);
     let remote_at = |name: &str, place: &str| {
-        let mut variables = s3.variables();
-        for (variable, value) in &mut variables {
-            match variable.as_str() {
-                "AWS_ACCESS_KEY_ID" => *value = keys[name][0].as_str().unwrap().to_owned(),
-                "AWS_SECRET_ACCESS_KEY" => *value = keys[name][1].as_str().unwrap().to_owned(),
-                _ => {}
-            }
-        }
+        let variables = s3.variables_with(keys[name][0].as_str().unwrap(), keys[name][1].as_str().unwrap());
         let options = Options { variables: variables.into_iter().collect(), ..s3.options() };
         Remote::open_with(&format!("s3://{BUCKET}/{place}"), &options).unwrap()
     };

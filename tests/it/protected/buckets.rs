@@ -164,17 +164,7 @@ async fn each_party_may_do_its_work_at_the_private_place_and_no_more() {
         .map(|name| format!("{name}={}", policies.join(format!("{name}.json")).display()));
     let args: Vec<&str> = std::iter::once(s3.endpoint.as_str()).chain(users.iter().map(String::as_str)).collect();
     let keys = crate::support::script(&python, "iam.py", &args);
-    let of = |name: &str| {
-        let mut variables = s3.variables();
-        for (variable, value) in &mut variables {
-            match variable.as_str() {
-                "AWS_ACCESS_KEY_ID" => *value = keys[name][0].as_str().unwrap().to_owned(),
-                "AWS_SECRET_ACCESS_KEY" => *value = keys[name][1].as_str().unwrap().to_owned(),
-                _ => {}
-            }
-        }
-        variables
-    };
+    let of = |name: &str| s3.variables_with(keys[name][0].as_str().unwrap(), keys[name][1].as_str().unwrap());
     let (public, private) = (format!("s3://{BUCKET}/prod"), format!("s3://{VAULT}/prod"));
     let variables = two(of("release-publisher"), &of("private-publisher")).into_iter().collect();
     let remote = open(&public, &private, &variables);

@@ -164,6 +164,11 @@ impl S3 {
     /// The variables by which one of the others is known to SeaweedFS.
     pub fn variables_of(&self, name: &str) -> Vec<(String, String)> {
         let (_, key, secret, _) = OTHERS.into_iter().find(|other| other.0 == name).unwrap();
+        self.variables_with(key, secret)
+    }
+
+    /// The variables by which the server knows whoever has this key.
+    pub fn variables_with(&self, key: &str, secret: &str) -> Vec<(String, String)> {
         let mut variables = self.variables();
         for (variable, value) in &mut variables {
             match variable.as_str() {
