@@ -18,18 +18,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate::files::Changes;
-use tidegate::init::{KeySource, Options, init};
+use tidegate::fleet::Fleet;
+use tidegate::forecast::{Forecast, MadeUp, Outcome as ForecastOutcome, Outlook};
+use tidegate::fs::Changes;
 use tidegate::keys::{KeyRing, NoPassphrases};
 use tidegate::metadata::{Delegation, Document, Edit, RoleKeys};
-use tidegate::release::State;
+use tidegate::policy::State;
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
 use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
 use tidegate::release::signing;
-use tidegate::rollout::fleet::Fleet;
-use tidegate::rollout::{Desk, Forecast, ForecastOutcome, MadeUp, Outlook, RampRequest};
-use tidegate::workspace::Workspace;
-use tidegate::{store, validate};
+use tidegate::rollout::{Desk, RampRequest};
+use tidegate::validate;
+use tidegate::workspace::init::{KeySource, Options, init};
+use tidegate::workspace::{Workspace, artifacts};
 use tidegate_client::model::cohort::CohortMap;
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::facts::Facts;
@@ -222,7 +223,7 @@ fn grown(dir: &Path, releases: u64, cohorts: u64) {
     let folder = workspace.dir().to_owned();
     let mut changes = Changes::default();
     let stored = |bytes: &[u8]| {
-        let path = folder.join(store::path(&Digest::of(bytes)));
+        let path = folder.join(artifacts::path(&Digest::of(bytes)));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
         (bytes.len() as u64, *Digest::of(bytes).as_bytes())
@@ -303,7 +304,7 @@ fn grown(dir: &Path, releases: u64, cohorts: u64) {
 /// What all releases are made from.
 fn drafted_record(dir: &Path) -> Record {
     let folder = dir.join("fleet");
-    let image = store::add(&folder, &dir.join("image.bin"), |_| ()).unwrap();
+    let image = artifacts::add(&folder, &dir.join("image.bin"), |_| ()).unwrap();
     let artifact = serde_json::json!({
         "name": "image.bin", "length": image.length, "sha256": image.sha256.to_string(), "hardware": ["board-a"],
         "media_type": "application/octet-stream",

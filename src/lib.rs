@@ -8,29 +8,26 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+pub mod audit;
 pub mod ceremony;
 pub mod cli;
 pub mod config;
-pub mod doctor;
 pub mod error;
-pub mod files;
-pub mod import;
-pub mod init;
+pub mod fleet;
+pub mod forecast;
+pub mod fs;
 pub mod keys;
 mod markup;
 pub mod metadata;
-pub mod protect;
+pub mod policy;
+pub mod proposal;
 pub mod publish;
 pub mod receipts;
-pub mod refresh;
 pub mod release;
+pub mod report;
 pub mod rollout;
 pub mod serve;
-pub mod site;
-pub mod store;
 pub mod validate;
-pub mod verify;
-pub mod view;
 pub mod workspace;
 
 pub use error::{Error, Kind};

@@ -12,18 +12,15 @@ use tidegate_client::model::name::Name;
 use tidegate_client::tuf::key::KeyId;
 use tidegate_client::tuf::metadata::Targets;
 
-use super::bundle::{Bundle, Kind, MAX_LENGTH};
-use super::propose::{Wish, propose, satisfied};
-use super::transcript::{Tool, Transcript};
-use super::verify::{Verified, verify};
 use crate::error::{Error, Result};
-use crate::files::{self, Changes};
+use crate::fs::{self, Changes};
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
-use crate::release::ledger::Happening;
-use crate::release::{Ledger, retire};
-use crate::rollout::{cohorts, map_in_force};
-use crate::workspace::Workspace;
+use crate::proposal::{Bundle, Kind, MAX_LENGTH, Tool, Transcript, Verified, Wish, propose, satisfied, verify};
+use crate::release::retire;
+use crate::rollout::cohorts;
+use crate::workspace::ledger::Happening;
+use crate::workspace::{Ledger, Workspace, map_in_force};
 
 /// Where the one ceremony that is under way is kept.
 pub const FILE: &str = "proposals/ceremony.json";
@@ -37,8 +34,8 @@ pub fn anchor(repository: &Repository) -> Result<&[u8]> {
 
 /// The ceremony that is under way, verified. Errs if there is none.
 pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Bundle, Verified)> {
-    let path = files::confined(workspace.dir(), FILE)?;
-    let Some(bytes) = files::read_if_exists(&path, MAX_LENGTH)? else {
+    let path = fs::confined(workspace.dir(), FILE)?;
+    let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
         return Err(Error::input("no ceremony is under way")
             .rule("C-NONE")
             .remedy("begin one: tidegate ceremony start"));
@@ -50,7 +47,7 @@ pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Bundle, V
 
 /// Starts a ceremony. Errs while one is under way.
 pub fn start(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>) -> Result<Bundle> {
-    let path = files::confined(workspace.dir(), FILE)?;
+    let path = fs::confined(workspace.dir(), FILE)?;
     if path.exists() {
         return Err(Error::refused("a ceremony is under way").rule("C-ONE").remedy(
             "finish it (tidegate ceremony status says what is missing), or give it up: tidegate ceremony abort",
@@ -88,8 +85,8 @@ pub fn keep(workspace: &Workspace, bundle: &Bundle, actor: &str, now: DateTime<U
 
 /// Gives a ceremony up.
 pub fn abort(workspace: &Workspace, reason: Option<String>, actor: &str, now: DateTime<Utc>) -> Result<()> {
-    let path = files::confined(workspace.dir(), FILE)?;
-    let Some(bytes) = files::read_if_exists(&path, MAX_LENGTH)? else {
+    let path = fs::confined(workspace.dir(), FILE)?;
+    let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
         return Err(Error::input("no ceremony is under way").rule("C-NONE").remedy("there is nothing to give up"));
     };
     let mut changes = Changes::default();
@@ -289,7 +286,7 @@ fn new_targets(repository: &Repository, bundle: &Bundle) -> Result<Vec<(String, 
         if in_force(repository, &channel) != Some(digest) {
             let bytes = tidegate_client::tuf::json::canonical(attached(bundle, &channel, &digest)?)
                 .map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
-            found.push((crate::store::path(&digest), bytes));
+            found.push((crate::workspace::artifacts::path(&digest), bytes));
         }
     }
     Ok(found)
@@ -324,7 +321,7 @@ fn attached<'a>(bundle: &'a Bundle, channel: &Name, digest: &Digest) -> Result<&
 
 /// The cohort maps that the channels in a proposal list.
 fn cohort_maps(bundle: &Bundle) -> Vec<(Name, Digest)> {
-    let of = |change: &super::Change| {
+    let of = |change: &crate::proposal::Change| {
         let DelegatedRole::Channel(name) = DelegatedRole::parse(&change.role)? else { return None };
         let file = change.signed.pointer("/targets")?.get(layout::cohorts_path(&name))?;
         Some((name, file.pointer("/hashes/sha256")?.as_str()?.parse().ok()?))

@@ -6,11 +6,10 @@ use tidegate_client::model::name::Name;
 
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor};
-use crate::config::ApprovalRule;
 use crate::error::{Error, Result};
+use crate::policy::{ApprovalRule, Event, State};
 use crate::release::approval;
 use crate::release::record::ReleaseSpec;
-use crate::release::state::{Event, State};
 use crate::rollout::Desk;
 use crate::workspace::Workspace;
 

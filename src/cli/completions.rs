@@ -8,7 +8,7 @@ use clap_complete::Shell;
 
 use super::{Context, command};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fs;
 
 /// Print a script that completes commands in a shell
 #[derive(Debug, ClapArgs)]
@@ -60,7 +60,7 @@ fn pages(command: &clap::Command, name: &str, out: &Path, names: &mut Vec<String
     clap_mangen::Man::new(command.clone().display_name(name.replace('-', " ")).name(name.to_owned()))
         .render(&mut page)
         .map_err(|e| Error::io("write", &path, e))?;
-    files::write_atomic(&path, &page)?;
+    fs::write_atomic(&path, &page)?;
     names.push(file);
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
         pages(below, &format!("{name}-{}", below.get_name()), out, names)?;

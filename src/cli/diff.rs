@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::Context;
 use crate::error::Result;
-use crate::view::{Place, diff};
+use crate::report::view::{Place, diff};
 
 /// Show what is different between two states of a repository, and for which devices
 ///

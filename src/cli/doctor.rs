@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use super::Context;
-use crate::doctor::{Diagnosis, Severity, published, workspace};
 use crate::error::{Error, Result};
-use crate::view::Place;
+use crate::report::doctor::{Diagnosis, Severity, published, workspace};
+use crate::report::view::Place;
 
 /// Check a workspace, and a published repository, and say what to mend
 ///

@@ -14,11 +14,11 @@ use tidegate_client::model::version::Version;
 use super::{Context, parse_instant, show};
 use crate::config::{Settings, write_share};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fleet::{Fleet, Scope};
+use crate::forecast::{Explainer, Group};
+use crate::fs;
 use crate::metadata::Repository;
 use crate::release::record::from_file;
-use crate::rollout::fleet::{Fleet, Scope};
-use crate::rollout::{Explainer, Group};
 use crate::workspace::Workspace;
 
 /// How many cohorts of a group are named in the table.
@@ -86,7 +86,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         return fleet(Fleet::csv(path, scope(args, &settings)?)?, &mut explainer, at, cx);
     }
     let path = args.device.as_deref().ok_or_else(|| Error::bug("neither a device nor a fleet"))?;
-    let bytes = files::read(path, 1 << 20)?;
+    let bytes = fs::read(path, 1 << 20)?;
     let name = path.display().to_string();
     let device: Device = from_file(&name, &bytes).map_err(|e| {
         let text = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();

@@ -8,10 +8,9 @@ use serde_json::json;
 use super::Context;
 use super::init::{KeyArgs, folder};
 use super::passphrase::PassphraseArgs;
-use crate::ceremony;
+use crate::ceremony::{self, import};
 use crate::error::Result;
-use crate::files;
-use crate::import::import;
+use crate::fs;
 use crate::metadata::MAX_ROOT;
 
 /// Take over an existing TUF repository with its chain of roots
@@ -38,7 +37,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let dir = folder(cx, args.folder.as_deref());
-    let root = files::read(&args.root, MAX_ROOT)?;
+    let root = fs::read(&args.root, MAX_ROOT)?;
     let options = args.keys.options()?;
     let done = import(&dir, &args.place, &root, &options, cx.now, args.passphrase.source().as_mut())?;
     let digest = done.proposal.digest()?;

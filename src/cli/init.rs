@@ -9,8 +9,8 @@ use tidegate_client::model::digest::Digest;
 use super::passphrase::{PassphraseArgs, new_passphrase};
 use super::{Context, actor};
 use crate::error::{Error, Result};
-use crate::init::{KeySource, Options, init};
 use crate::keys::generate::Kind;
+use crate::workspace::init::{KeySource, Options, init};
 
 /// Lay down a workspace: configuration, keys, and the first signed metadata
 ///

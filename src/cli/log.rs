@@ -5,10 +5,9 @@ use tidegate_client::model::time;
 
 use super::Context;
 use crate::error::{Error, Result};
-use crate::release::Ledger;
 use crate::release::audit;
-use crate::release::ledger::FILE;
-use crate::workspace::Workspace;
+use crate::workspace::ledger::FILE;
+use crate::workspace::{Ledger, Workspace};
 
 /// Show the ledger, or check that nobody changed it
 #[derive(Debug, ClapArgs)]

@@ -188,7 +188,7 @@ fn block_on<T>(work: impl Future<Output = crate::error::Result<T>>) -> crate::er
 /// By whom, for the ledger: TIDEGATE_ACTOR, else the user's name.
 fn actor() -> String {
     let name = ["TIDEGATE_ACTOR", "USER", "USERNAME"].iter().find_map(|variable| std::env::var(variable).ok());
-    crate::release::ledger::clean(name.as_deref().filter(|name| !name.is_empty()).unwrap_or("unknown"))
+    crate::workspace::ledger::clean(name.as_deref().filter(|name| !name.is_empty()).unwrap_or("unknown"))
 }
 
 fn parse_instant(text: &str) -> Result<DateTime<Utc>, String> {

@@ -10,7 +10,7 @@ use super::passphrase::PassphraseArgs;
 use super::publish::AccessArgs;
 use super::{Context, Ui, actor, block_on};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fs;
 use crate::metadata::MAX_ROOT;
 use crate::publish::{Taken, Taking, recreate, take_over};
 use crate::workspace::Workspace;
@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
             Error::usage(format!("{} is no workspace yet, so --root FILE is needed", context.dir.display()))
                 .remedy("give a root file that you trust, such as the one devices are shipped with")
         })?;
-        let root = files::read(root, MAX_ROOT)?;
+        let root = fs::read(root, MAX_ROOT)?;
         let remote = args.access.open(&args.place, &context.dir, None)?;
         let made = block_on(recreate(&context.dir, &remote, &root, &taking))?;
         if ui.is_json() {

@@ -13,13 +13,13 @@ use tidegate_client::model::time;
 use super::{Context, block_on, show};
 use crate::config::{Settings, Span, write_share};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fs;
 use crate::publish::{Options, Remote};
 use crate::receipts::{self, Counter, Enrolments, Reason, ReleaseReport, Releases, Report, Scope, Tally};
-use crate::release::ledger::clean;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::health::Action;
 use crate::workspace::Workspace;
+use crate::workspace::ledger::clean;
 
 /// How many reasons the table has.
 const REASONS: usize = 10;
@@ -123,7 +123,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             let written = std::io::stdout().lock().write_all(&text);
             return written.map_err(|error| Error::io("write", Path::new("stdout"), error));
         }
-        files::write_atomic(file, &text)?;
+        fs::write_atomic(file, &text)?;
     }
     if cx.ui.is_json() {
         let mut told = serde_json::to_value(&report)

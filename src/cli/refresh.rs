@@ -6,7 +6,7 @@ use serde_json::{Map, json};
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor, show};
 use crate::error::Result;
-use crate::refresh::{due, refresh};
+use crate::rollout::refresh::{due, refresh};
 use crate::workspace::Workspace;
 
 /// Renew timestamp and snapshot, and cohorts that expire soon

@@ -7,8 +7,9 @@ use super::Ui;
 use crate::config::{Span, write_share};
 use crate::error::Result;
 use crate::release::Record;
-use crate::rollout::CohortStanding;
-use crate::validate::{Finding, Report, Verdict};
+use crate::release::report::Report;
+use crate::validate::{Finding, Verdict};
+use crate::workspace::CohortStanding;
 
 /// Prints rows under headings, columns as wide as they need to be.
 pub(super) fn table(ui: &Ui, headings: &[&str], rows: &[Vec<String>]) -> Result<()> {

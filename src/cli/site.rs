@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::Context;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::site::{PAGE, STATUS, page, status};
-use crate::view::{Place, add_workspace, signed};
+use crate::fs;
+use crate::report::site::{PAGE, STATUS, page, status};
+use crate::report::view::{Place, add_workspace, signed};
 use crate::workspace::Workspace;
 
 /// Make a status page: one HTML file that needs no network, and the same as status.json
@@ -49,8 +49,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     }
     let folder = &args.out;
     std::fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
-    files::write_atomic(&folder.join(STATUS), &status(&state)?)?;
-    files::write_atomic(&folder.join(PAGE), page(&state).as_bytes())?;
+    fs::write_atomic(&folder.join(STATUS), &status(&state)?)?;
+    fs::write_atomic(&folder.join(PAGE), page(&state).as_bytes())?;
     let shown = folder.join(PAGE);
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"page": shown, "status": folder.join(STATUS), "sound": state.sound}));

@@ -7,16 +7,14 @@ use tidegate_client::model::name::Name;
 use tidegate_client::model::time;
 
 use super::{Context, show};
-use crate::config::Settings;
-use crate::config::Span;
+use crate::config::{Settings, Span};
 use crate::error::{Error, Result};
 use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::Repository;
+use crate::policy::State;
 use crate::release::record::{self, Record};
 use crate::release::signing;
-use crate::release::state::State;
-use crate::rollout::{CohortStanding, map_in_force, standing};
-use crate::workspace::Workspace;
+use crate::workspace::{CohortStanding, Workspace, map_in_force, standing};
 
 /// Show roles and expiries, releases, and who is offered what
 #[derive(Debug, ClapArgs)]
@@ -123,7 +121,7 @@ fn hint(
             let key = missing.map_or_else(|| "NAME".into(), |id| ring.label(&id));
             cx.ui.hint(format_args!("tidegate release sign {id} --key {key}"));
         }
-        State::Signed if crate::validate::report::newest(workspace.dir(), record, repository)?.is_none() => {
+        State::Signed if crate::release::report::newest(workspace.dir(), record, repository)?.is_none() => {
             cx.ui.hint(format_args!("tidegate release validate {id}"));
         }
         State::Signed => cx.ui.hint(format_args!("tidegate release register {id}")),

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::publish::{AccessArgs, transfer};
 use super::{Context, block_on};
 use crate::error::Result;
-use crate::files;
+use crate::fs;
 use crate::metadata::MAX_ROOT;
 use crate::publish::plan_sync;
 
@@ -43,7 +43,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (ui, now) = (&context.ui, context.now);
-    let root = files::read(&args.root, MAX_ROOT)?;
+    let root = fs::read(&args.root, MAX_ROOT)?;
     // There need not be a workspace; one that there is must be right.
     let here = context.dir.join("tidegate.toml").exists();
     let settings = here.then(|| crate::config::Settings::load(&context.dir)).transpose()?;

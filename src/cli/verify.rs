@@ -6,11 +6,11 @@ use std::sync::Arc;
 use clap::Args as ClapArgs;
 
 use super::{Context, block_on};
+use crate::audit::{Origin, Repository, View, verify_where};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fs;
 use crate::metadata::MAX_ROOT;
 use crate::publish::{Options, Remote, StoreOrigin, Variables};
-use crate::verify::{Origin, Repository, View, verify_where};
 
 /// Audit a published repository
 ///
@@ -32,7 +32,7 @@ pub(super) struct Args {
 /// Audits, and prints the report.
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let ui = &context.ui;
-    let root = files::read(&args.root, MAX_ROOT)?;
+    let root = fs::read(&args.root, MAX_ROOT)?;
     ui.status(format_args!("reading all of {}", args.place));
     let report = block_on(async {
         let public = open(&args.place)?;

@@ -3,34 +3,27 @@
 //! They say what is wanted. What is in force is the signed metadata: a change here takes effect when a command signs it. Unknown keys
 //! and values that cannot hold are errors that name the file, the key, the rule and what to do.
 
-mod cohorts;
-mod health;
-mod policy;
-mod settings;
+mod cohorts_toml;
 mod span;
+mod tidegate_toml;
 
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fs;
 
-pub use cohorts::{ChannelCohorts, Cohorts, parse_share, write_share};
-pub use health::{HealthPolicy, Thresholds};
-pub use policy::{
-    ApprovalRule, CheckId, Freeze, OwnCheck, Policy, ProvenancePolicy, RetirementPolicy, RolloutPolicy, SecurityPolicy,
-    Skippable, Stretch, ValidationPolicy,
-};
-pub use settings::{Channel, FactKind, FactSettings, Hardware, KeySettings, RoleSettings, Roles, Settings};
+pub use cohorts_toml::{ChannelCohorts, Cohorts, parse_share, write_share};
 pub use span::Span;
+pub use tidegate_toml::{Channel, FactKind, FactSettings, Hardware, KeySettings, RoleSettings, Roles, Settings};
 
 /// A configuration file is a few kilobytes; what is longer is something else.
 const MAX_LENGTH: u64 = 16 << 20;
 
 /// Reads and checks one of the files of the workspace `dir`.
-fn load<T: DeserializeOwned>(dir: &Path, file: &'static str) -> Result<T> {
-    let bytes = files::read(&dir.join(file), MAX_LENGTH).map_err(|e| {
+pub(crate) fn load<T: DeserializeOwned>(dir: &Path, file: &'static str) -> Result<T> {
+    let bytes = fs::read(&dir.join(file), MAX_LENGTH).map_err(|e| {
         if e.is_not_found() {
             Error::input(format!("{} has no {file}, so it is not a workspace", dir.display()))
                 .remedy("give the workspace with -C DIR, or make one: tidegate init DIR --generate-keys")
@@ -41,7 +34,7 @@ fn load<T: DeserializeOwned>(dir: &Path, file: &'static str) -> Result<T> {
     parse(file, &bytes)
 }
 
-fn parse<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T> {
+pub(crate) fn parse<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T> {
     let text = std::str::from_utf8(bytes).map_err(|e| Error::input(format!("{file} is not UTF-8")).with_source(e))?;
     toml::from_str(text).map_err(|e| {
         let line = e.span().map_or(1, |span| text.get(..span.start).unwrap_or_default().matches('\n').count() + 1);
@@ -52,11 +45,11 @@ fn parse<T: DeserializeOwned>(file: &str, bytes: &[u8]) -> Result<T> {
 }
 
 /// A value that the file's types allow and a rule does not.
-fn invalid(file: &str, key: &str, why: impl std::fmt::Display, remedy: impl Into<String>) -> Error {
+pub(crate) fn invalid(file: &str, key: &str, why: impl std::fmt::Display, remedy: impl Into<String>) -> Error {
     Error::input(format!("{file}: {key}: {why}")).remedy(remedy)
 }
 
-fn check_schema(file: &str, schema: u64) -> Result<()> {
+pub(crate) fn check_schema(file: &str, schema: u64) -> Result<()> {
     if schema == 1 {
         return Ok(());
     }

@@ -25,7 +25,7 @@ use super::generate::Kind as KeyKind;
 use super::pkcs11_uri::Pkcs11Uri;
 use super::{Passphrases, Signer, public};
 use crate::error::{Error, Kind, Result};
-use crate::files;
+use crate::fs;
 
 /// The module to use when the URI names none.
 const MODULE_VARIABLE: &str = "TIDEGATE_PKCS11_MODULE";
@@ -232,7 +232,7 @@ fn log_in(
 fn read_pin(name: &str, path: &Path) -> Result<Zeroizing<String>> {
     let metadata = std::fs::metadata(path).map_err(|e| Error::io("read", path, e))?;
     super::check_mode(name, path, &metadata)?;
-    let bytes = Zeroizing::new(files::read(path, 4096)?);
+    let bytes = Zeroizing::new(fs::read(path, 4096)?);
     let text = std::str::from_utf8(&bytes)
         .map_err(|e| Error::input(format!("{} is not text", path.display())).with_source(e))?;
     Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))

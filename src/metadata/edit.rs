@@ -16,7 +16,7 @@ use super::document::{Document, assemble};
 use super::repository::{METADATA_DIR, Repository, file_name};
 use super::{danger_parse_unverified, listed_by_version_alone};
 use crate::error::{Error, Result};
-use crate::files::Changes;
+use crate::fs::Changes;
 use crate::keys::{KeyRing, Signer};
 
 /// How long online roles live, for the snapshot and timestamp that end every transaction.

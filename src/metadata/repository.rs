@@ -12,7 +12,7 @@ use tidegate_client::tuf::{Chain, Limits, TrustedSet, json, valid_signers};
 
 use super::document::Document;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fs;
 
 /// Where a workspace keeps its metadata.
 pub const METADATA_DIR: &str = "metadata";
@@ -63,7 +63,7 @@ impl Repository {
     /// Opens the metadata of the workspace `dir`.
     pub fn open(dir: &Path) -> Result<Self> {
         let folder = dir.join(METADATA_DIR);
-        Self::load(|name, limit| files::read_if_exists(&folder.join(name), limit))
+        Self::load(|name, limit| fs::read_if_exists(&folder.join(name), limit))
     }
 
     /// Verifies the files that `read` gives for a name and a limit of length.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::remote::{Outcome, Remote};
+use super::store::{Outcome, Remote};
 use crate::error::Result;
 
 /// Above any status page.

@@ -7,9 +7,8 @@ use futures::stream::{self, StreamExt as _};
 use serde::Serialize;
 
 use super::plan::{Content, Object, Plan, Stage, State};
-use super::remote::{Outcome, Remote};
 use super::source::Source;
-use super::sweep;
+use super::store::{Outcome, Remote, sweep};
 use crate::error::{Error, Kind, Result};
 
 /// The rule that says who wins: whoever replaces the timestamp first.

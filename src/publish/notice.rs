@@ -9,7 +9,7 @@ use tidegate_client::model::time;
 use tidegate_client::tuf::Chain;
 use tidegate_client::tuf::metadata::{TargetFile, Targets};
 
-use crate::verify::{RoleFile, Tree};
+use crate::audit::{RoleFile, Tree};
 
 /// One thing that devices will notice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

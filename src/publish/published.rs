@@ -13,7 +13,7 @@ use tidegate_client::tuf::path::metadata_file;
 
 use super::plan::Plan;
 use crate::error::{Error, Result};
-use crate::files::{self, Changes};
+use crate::fs::{self, Changes};
 use crate::metadata::{METADATA_DIR, Repository, danger_parse_unverified};
 use crate::workspace::Workspace;
 
@@ -56,7 +56,7 @@ impl Published {
 
     /// What the workspace `dir` says; `None` if it has never been published.
     pub fn load(dir: &Path) -> Result<Option<Self>> {
-        let Some(bytes) = files::read_if_exists(&files::confined(dir, PUBLISHED)?, 1 << 16)? else { return Ok(None) };
+        let Some(bytes) = fs::read_if_exists(&fs::confined(dir, PUBLISHED)?, 1 << 16)? else { return Ok(None) };
         let published: Self = serde_json::from_slice(&bytes).map_err(|error| {
             Error::input(format!("{PUBLISHED} is malformed"))
                 .with_source(error)
@@ -90,7 +90,7 @@ impl Published {
     pub(super) fn roles(&self, dir: &Path) -> Result<Option<BTreeMap<String, u64>>> {
         let file = metadata_file("snapshot", Some(self.snapshot));
         let path = dir.join(METADATA_DIR).join(file);
-        let bytes = files::read_if_exists(&path, Limits::default().snapshot_length)?;
+        let bytes = fs::read_if_exists(&path, Limits::default().snapshot_length)?;
         let Some(bytes) = bytes.filter(|bytes| Digest::of(bytes) == self.sha256) else { return Ok(None) };
         let snapshot: Snapshot = danger_parse_unverified("snapshot", &bytes)
             .map_err(|error| Error::input(format!("{} is damaged", path.display())).with_source(error))?;

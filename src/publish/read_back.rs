@@ -9,10 +9,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::plan::{Plan, State, TIMESTAMP};
-use super::remote::Remote;
 use super::source::{Source, StoreOrigin};
+use super::store::Remote;
+use crate::audit::{Origin, Report, View, verify_where};
 use crate::error::Result;
-use crate::verify::{Origin, Report, View, verify_where};
 
 /// Audits a publication from the first root of its source on, as of `now`.
 pub async fn read_back(plan: &Plan, source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<Report> {

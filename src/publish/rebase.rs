@@ -9,16 +9,16 @@ use tidegate_client::tuf::Limits;
 use super::execute::{LEFTOVER, RACE};
 use super::plan::{BEHIND, Content, Plan, State, TIMESTAMP};
 use super::published::Published;
-use super::remote::{Outcome, Remote};
-use super::sweep::{self, Spot};
-use super::take_over::{Taken, Taking, take_over};
+use super::pull::{Taken, Taking, take_over};
+use super::store::sweep::{self, Spot};
+use super::store::{Outcome, Remote};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
-use crate::files::Changes;
+use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, METADATA_DIR, timestamp_over};
-use crate::release::ledger::{Happening, Ledger};
-use crate::workspace::Workspace;
+use crate::workspace::ledger::Happening;
+use crate::workspace::{Ledger, Workspace};
 
 /// How often to look whether another publication has finished.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);

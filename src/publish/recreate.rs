@@ -15,17 +15,16 @@ use tidegate_client::model::name::Name;
 use tidegate_client::tuf::key::{Key, KeyId};
 
 use super::published::Published;
-use super::remote::Remote;
-use super::take_over::{self, Taken, Taking};
+use super::pull::{self, Taken, Taking};
+use super::store::Remote;
 use crate::config::{Cohorts, Settings, Span, write_share};
 use crate::error::{Error, Result};
-use crate::files::Changes;
-use crate::init::TEMPLATE;
+use crate::fs::Changes;
 use crate::keys::write_public;
 use crate::metadata::{METADATA_DIR, Repository};
 use crate::release::adopt;
-use crate::rollout::{manifest_in_force, map_in_force};
-use crate::workspace::Workspace;
+use crate::workspace::init::TEMPLATE;
+use crate::workspace::{Workspace, manifest_in_force, map_in_force};
 
 /// A workspace that was made.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ pub struct Recreated {
 
 /// Makes a workspace in `dir` from what is live at `remote`, trusting the root file `root`. Configuration that is there already stays.
 pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &Taking<'_>) -> Result<Recreated> {
-    let repository = take_over::live(remote, &[]).await?;
+    let repository = pull::live(remote, &[]).await?;
     if !repository.roots().iter().any(|known| known == root) {
         return Err(Error::trust(format!("{} does not have the root that you trust among its own", remote.name()))
             .rule("P-ROOT")
@@ -46,7 +45,7 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &Taking<
     }
     // Files of one's own are kept; only their absence is made up for.
     let has = |name: &str| dir.join(name).exists();
-    let fetched = take_over::fetch(dir, remote, &repository, taking.artifacts).await?;
+    let fetched = pull::fetch(dir, remote, &repository, taking.artifacts).await?;
     let workspace = Workspace::lock(dir)?;
     let mut changes = Changes::default();
     for (name, bytes) in repository.files() {
@@ -78,7 +77,7 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &Taking<
         fetched,
         ..Taken::default()
     };
-    take_over::write_down(dir, &taken, remote.name(), taking, &mut changes)?;
+    pull::write_down(dir, &taken, remote.name(), taking, &mut changes)?;
     workspace.commit(changes)?;
     Ok(Recreated { taken, keys: names.into_values().map(|(name, _)| name).collect() })
 }

@@ -10,12 +10,11 @@ use tidegate_client::tuf::path::metadata_file;
 use tokio::runtime::Handle;
 
 use super::published::Published;
-use super::remote::Remote;
-use super::upload::Supply;
+use super::store::{Remote, Supply};
+use crate::audit::{ByHash, Origin};
 use crate::error::{Error, Kind, Result};
-use crate::files;
+use crate::fs;
 use crate::metadata::MAX_ROOT;
-use crate::verify::{ByHash, Origin};
 
 /// The folder of a workspace that holds metadata.
 const METADATA: &str = "metadata";
@@ -127,7 +126,7 @@ fn first_root(dir: &std::path::Path) -> Result<Vec<u8>> {
     let first = first.ok_or_else(|| {
         Error::input(format!("{} holds no root", dir.display())).remedy("`tidegate init` makes a workspace with one")
     })?;
-    files::read(&dir.join(metadata_file("root", Some(first))), MAX_ROOT)
+    fs::read(&dir.join(metadata_file("root", Some(first))), MAX_ROOT)
 }
 
 /// What is published at a place, read with the publisher's own credentials. Blocking: not for tasks of a runtime.

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 
 use super::plan::{self, Plan};
-use super::remote::Remote;
 use super::source::Source;
+use super::store::Remote;
 use crate::error::{Error, Result};
 
 /// Plans the copy of what is live at `from` to another place: everything that its timestamp leads to, in the order in which nothing ever

@@ -11,10 +11,11 @@ use tidegate_client::model::receipt::Receipt;
 use super::count::Why;
 use crate::error::{Error, Result};
 use crate::metadata::Repository;
+use crate::policy::State;
+use crate::release::ReleaseId;
 use crate::release::record::{self, Record, ReleaseSpec};
-use crate::release::{ReleaseId, State};
-use crate::rollout::{assignments, manifest_in_force, target_digest};
-use crate::workspace::Workspace;
+use crate::workspace::in_force::digest as target_digest;
+use crate::workspace::{Workspace, assignments, manifest_in_force};
 
 /// What is to be looked at.
 #[derive(Debug, Clone, Default)]

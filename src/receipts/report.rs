@@ -12,7 +12,7 @@ use tidegate_client::model::time;
 use super::count::{Counter, Why, Word};
 use super::enrolments::Enrolled;
 use super::releases::Known;
-use crate::config::HealthPolicy;
+use crate::policy::HealthPolicy;
 use crate::rollout::health::{self, Counts, Verdict};
 
 /// So many reasons of a release are told apart; the others are counted together.

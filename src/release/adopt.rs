@@ -7,11 +7,11 @@ use tidegate_client::model::manifest::{Manifest, Urgency};
 use tidegate_client::model::rollout::Stage;
 
 use super::record::{self, ArtifactRecord, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseId};
-use super::state::{State, Status};
 use crate::error::Result;
-use crate::files::Changes;
+use crate::fs::Changes;
 use crate::metadata::Repository;
-use crate::rollout::{assignments, manifest_in_force};
+use crate::policy::{State, Status};
+use crate::workspace::{assignments, manifest_in_force};
 
 /// Makes a record of every listed release that the workspace has none of. The manifests' bytes must be in its store.
 pub fn adopt(dir: &Path, repository: &Repository, changes: &mut Changes) -> Result<Vec<ReleaseId>> {

@@ -17,14 +17,14 @@ use tidegate_client::tuf::json;
 use tidegate_client::tuf::key::KeyId;
 
 use super::draft::write_down;
-use super::ledger::{Entry, Ledger};
 use super::record::{MAX_LENGTH, Record, ReleaseSpec, from_file, to_file};
-use super::state::{Approved, Event, Facts};
-use crate::config::{ApprovalRule, Settings};
+use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::files::{self, Changes};
+use crate::fs::{self, Changes};
 use crate::keys::{KeyRing, signature_bytes};
-use crate::workspace::Workspace;
+use crate::policy::{ApprovalRule, Approved, Event, Facts};
+use crate::workspace::ledger::Entry;
+use crate::workspace::{Ledger, Workspace};
 
 /// Events that leave a release where it is.
 const STANDING_STILL: [&str; 2] = ["validate", "approve"];
@@ -194,7 +194,7 @@ fn path(record: &Record) -> String {
 
 fn read(dir: &Path, record: &Record) -> Result<File> {
     let name = path(record);
-    match files::read_if_exists(&files::confined(dir, &name)?, MAX_LENGTH)? {
+    match fs::read_if_exists(&fs::confined(dir, &name)?, MAX_LENGTH)? {
         Some(bytes) => from_file(&name, &bytes),
         None => Ok(File::default()),
     }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::ledger::{Entry, Ledger};
 use super::record;
 use crate::error::Result;
+use crate::workspace::Ledger;
+use crate::workspace::ledger::Entry;
 
 /// The ledger's entries, and everything that is wrong with them: breaks of the chain, and releases whose state is another.
 pub fn audit(dir: &Path) -> Result<(Vec<Entry>, Vec<String>)> {

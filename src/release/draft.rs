@@ -12,18 +12,16 @@ use tidegate_client::model::name::{ArtifactName, HardwareId, Text};
 use tidegate_client::model::version::VersionRange;
 
 use super::diff::{Difference, diff};
-use super::ledger::{Happening, Ledger};
-use super::proposal::Proposal;
+use super::listing::Proposal;
 use super::provenance::{Statement, against_policy, digests};
 use super::record::{
     self, ArtifactRecord, MAX_LENGTH, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseSpec,
 };
-use super::state::{Event, Facts, State};
-use crate::config::ProvenancePolicy;
 use crate::error::{Error, Result};
-use crate::files::{self, Changes};
-use crate::store;
-use crate::workspace::Workspace;
+use crate::fs::{self, Changes};
+use crate::policy::{Event, Facts, ProvenancePolicy, State};
+use crate::workspace::ledger::Happening;
+use crate::workspace::{Ledger, Workspace, artifacts};
 
 /// What a draft starts with.
 #[derive(Debug, Clone)]
@@ -52,7 +50,7 @@ pub struct NewRelease {
 pub fn new(workspace: &Workspace, new: NewRelease, actor: &str, now: DateTime<Utc>) -> Result<Record> {
     let dir = workspace.dir();
     let id = new.spec.complete(&workspace.settings()?)?;
-    if files::confined(dir, &id.file("release.json"))?.exists() {
+    if fs::confined(dir, &id.file("release.json"))?.exists() {
         return Err(Error::refused(format!("{id} exists already"))
             .rule("R-EXISTS")
             .remedy("a version is used once: choose another one, or go on with this one: tidegate release show"));
@@ -143,7 +141,7 @@ pub fn add(
         Some(media_type) => media_type.clone(),
         None => guess_media_type(&name)?,
     };
-    let stored = store::add(dir, new.file, progress)?;
+    let stored = artifacts::add(dir, new.file, progress)?;
     let artifact = ArtifactRecord {
         name,
         length: stored.length,
@@ -208,7 +206,7 @@ pub fn manifest(workspace: &Workspace, spec: &ReleaseSpec, actor: &str, now: Dat
         let sha256 = Digest::of(&bytes);
         record.manifest = Some(ManifestRecord { sequence: manifest.sequence, sha256, length: bytes.len() as u64 });
         changes.put(id.file("manifest.json"), bytes.as_slice());
-        changes.put(store::path(&sha256), bytes.as_slice());
+        changes.put(artifacts::path(&sha256), bytes.as_slice());
         (manifest, bytes)
     };
     let lifetime = settings.channel(&id.channel)?.release.expires;
@@ -246,7 +244,7 @@ pub fn write_down(
     now: DateTime<Utc>,
     event: &'static str,
     record: &Record,
-    before: Option<super::Status>,
+    before: Option<crate::policy::Status>,
     actor: &str,
     evidence: Map<String, Value>,
 ) -> Result<()> {
@@ -260,7 +258,7 @@ pub fn write_down(
 pub fn happening(
     event: &'static str,
     record: &Record,
-    before: Option<super::Status>,
+    before: Option<crate::policy::Status>,
     actor: &str,
     evidence: Map<String, Value>,
 ) -> Happening {
@@ -298,24 +296,24 @@ fn guess_media_type(name: &ArtifactName) -> Result<Text> {
 
 /// Reads a provenance statement and keeps its bytes in the store.
 fn read_provenance(dir: &Path, path: &Path) -> Result<ProvenanceRecord> {
-    let bytes = files::read(path, MAX_LENGTH)?;
+    let bytes = fs::read(path, MAX_LENGTH)?;
     let statement = Statement::parse(&bytes).map_err(|why| {
         Error::input(format!("{} is no in-toto statement: {why}", path.display()))
             .remedy("give the statement (https://in-toto.io/Statement/v1), or the DSSE envelope around it")
     })?;
-    let stored = store::add(dir, path, |_| ())?;
+    let stored = artifacts::add(dir, path, |_| ())?;
     Ok(ProvenanceRecord { predicate_type: statement.predicate_type, sha256: stored.sha256, builder: statement.builder })
 }
 
 /// The provenance statement of a release, from the store; `None` if it came without one.
 pub fn provenance(dir: &Path, record: &Record) -> Result<Option<Statement>> {
     let Some(ProvenanceRecord { sha256, .. }) = &record.provenance else { return Ok(None) };
-    let path = files::confined(dir, &store::path(sha256))?;
+    let path = fs::confined(dir, &artifacts::path(sha256))?;
     let lost = |why: &str| {
         Error::trust(format!("the provenance statement of {} {why}", record.id()))
             .remedy("restore artifacts/ from a copy; the statement's hash is in release.json")
     };
-    let bytes = files::read_if_exists(&path, MAX_LENGTH)?.ok_or_else(|| lost("is not in the store any more"))?;
+    let bytes = fs::read_if_exists(&path, MAX_LENGTH)?.ok_or_else(|| lost("is not in the store any more"))?;
     if Digest::of(&bytes) != *sha256 {
         return Err(lost("has other bytes than it had"));
     }

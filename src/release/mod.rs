@@ -3,17 +3,16 @@
 pub mod adopt;
 pub mod approval;
 pub mod audit;
+mod bridges;
 pub mod diff;
 pub mod draft;
-pub mod ledger;
-pub mod proposal;
+pub mod listing;
 pub mod provenance;
 pub mod record;
+pub mod report;
 pub mod retire;
 pub mod retract;
 pub mod signing;
-pub mod state;
 
-pub use ledger::Ledger;
+pub use bridges::bridges;
 pub use record::{ArtifactRecord, Record, ReleaseId, ReleaseSpec};
-pub use state::{Event, Facts, Refusal, State, Status};

@@ -15,8 +15,8 @@ use tidegate_client::model::name::Text;
 use tidegate_client::tuf::key::Key;
 
 use super::record::ArtifactRecord;
-use crate::config::ProvenancePolicy;
 use crate::keys::{parse_public, signature_bytes};
+use crate::policy::ProvenancePolicy;
 
 const STATEMENTS: [&str; 2] = ["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"];
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -18,10 +17,10 @@ use tidegate_client::model::time;
 use tidegate_client::model::version::{self, Version, VersionRange};
 use tidegate_client::tuf::json;
 
-use super::state::{self, Event, Facts, State, Status};
-use crate::config::{Policy, Settings};
+use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::files::{self, Changes};
+use crate::fs::{self, Changes};
+use crate::policy::{self, Event, Facts, Policy, State, Status};
 
 /// Where records are.
 pub const RELEASES_DIR: &str = "releases";
@@ -281,7 +280,7 @@ impl Record {
 
     /// The status after `event`, or an error that names this release, the rule, and what would satisfy it.
     pub fn after(&self, event: Event, facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<Status> {
-        state::next(self.status(), event, facts, policy, now).map_err(|refusal| {
+        policy::next(self.status(), event, facts, policy, now).map_err(|refusal| {
             let id = self.id().to_string();
             Error::refused(format!("{id}: {}", refusal.why))
                 .rule(refusal.rule)
@@ -344,7 +343,7 @@ impl Record {
             return Err(Error::refused(format!("{} has no manifest yet", self.id()))
                 .remedy(format!("freeze it: tidegate release manifest {}", self.id())));
         };
-        let bytes = files::read(&files::confined(dir, &path)?, MAX_LENGTH)?;
+        let bytes = fs::read(&fs::confined(dir, &path)?, MAX_LENGTH)?;
         if Digest::of(&bytes) != frozen.sha256 {
             return Err(Error::trust(format!("{path} is not the manifest that was frozen"))
                 .remedy("restore it from version control"));
@@ -379,7 +378,7 @@ pub fn load(dir: &Path, id: &ReleaseId) -> Result<Option<Record>> {
 }
 
 fn read(dir: &Path, name: &str) -> Result<Option<Record>> {
-    let Some(bytes) = files::read_if_exists(&files::confined(dir, name)?, MAX_LENGTH)? else { return Ok(None) };
+    let Some(bytes) = fs::read_if_exists(&fs::confined(dir, name)?, MAX_LENGTH)? else { return Ok(None) };
     let record: Record = from_file(name, &bytes)?;
     if record.id().file("release.json") != name {
         return Err(Error::input(format!("{name} is the record of {}", record.id()))
@@ -406,7 +405,7 @@ pub fn all(dir: &Path) -> Result<Vec<Record>> {
 }
 
 fn subfolders(dir: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(dir) {
+    let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("read", dir, e)),

@@ -11,16 +11,15 @@ use serde_json::{Map, json};
 use tidegate_client::model::layout::{self, Location};
 use tidegate_client::model::name::Name;
 
-use super::ledger::Happening;
 use super::record::{self, Record, ReleaseId};
-use super::state::{Event, Facts, Status};
-use crate::ceremony::{self, Bundle, Wish};
-use crate::config::Policy;
+use crate::ceremony;
 use crate::error::{Error, Result};
-use crate::files::Changes;
+use crate::fs::Changes;
 use crate::metadata::Repository;
-use crate::rollout::assignments;
-use crate::workspace::Workspace;
+use crate::policy::{Event, Facts, Policy, Status};
+use crate::proposal::{Bundle, Wish};
+use crate::workspace::ledger::Happening;
+use crate::workspace::{Workspace, assignments};
 
 /// Releases that can go, and those that are beyond what is kept and must stay.
 #[derive(Debug, Default)]

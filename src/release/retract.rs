@@ -15,13 +15,13 @@ use tidegate_client::model::name::Text;
 use tidegate_client::model::version::{Version, VersionRange};
 
 use super::draft::{self, Frozen, happening};
-use super::ledger::{Ledger, clean};
 use super::record::{self, ArtifactRecord, Record, RecordedUrgency, ReleaseId, ReleaseSpec, RetractionRecord};
-use super::state::{Event, Facts, Retraction, State};
 use crate::error::{Error, Result};
-use crate::files::{self, Changes};
-use crate::store::{self, Stored};
-use crate::workspace::Workspace;
+use crate::fs::{self, Changes};
+use crate::policy::{Event, Facts, Retraction, State};
+use crate::workspace::artifacts::{self, Stored};
+use crate::workspace::ledger::clean;
+use crate::workspace::{Ledger, Workspace};
 
 /// What is to be taken back, and for what.
 #[derive(Debug, Clone)]
@@ -79,11 +79,11 @@ pub fn retract(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Ut
     }
     let to = carried(wish.to.as_ref(), &bad, &others, dir)?;
     for artifact in &to.artifacts {
-        store::open(dir, Stored { sha256: artifact.sha256, length: artifact.length })?;
+        artifacts::open(dir, Stored { sha256: artifact.sha256, length: artifact.length })?;
     }
     let draft = drafted(wish, &bad, &newest, &to, &others, now)?;
     let id = draft.id();
-    if files::confined(dir, &id.file("release.json"))?.exists() {
+    if fs::confined(dir, &id.file("release.json"))?.exists() {
         return Err(Error::refused(format!("{id} exists already"))
             .rule("R-EXISTS")
             .remedy(format!("go on with it: tidegate release manifest {id}")));

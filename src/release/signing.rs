@@ -5,19 +5,18 @@ use serde_json::{Map, json};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::tuf::key::KeyId;
 
-use super::approval;
 use super::draft::write_down;
-use super::proposal::Proposal;
+use super::listing::Proposal;
 use super::record::{Record, ReleaseSpec};
-use super::state::{Event, Facts};
-use crate::ceremony::Bundle;
+use super::{approval, report};
 use crate::error::{Error, Result};
-use crate::files::Changes;
+use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
-use crate::store::{self, Stored};
-use crate::validate::report;
+use crate::policy::{Event, Facts};
+use crate::proposal::Bundle;
 use crate::workspace::Workspace;
+use crate::workspace::artifacts::{self, Stored};
 
 /// Where the signatures of a release stand.
 #[derive(Debug)]
@@ -98,7 +97,7 @@ pub fn register(
     proposal.check(&id, &manifest, &bytes, &repository, settings.channel(&id.channel)?.release.expires)?;
     // What is registered will be published: the bytes must be there.
     for artifact in &manifest.artifacts {
-        store::open(workspace.dir(), Stored { sha256: artifact.sha256, length: artifact.length })?;
+        artifacts::open(workspace.dir(), Stored { sha256: artifact.sha256, length: artifact.length })?;
     }
     let mut edit = Edit::new(&repository, now, settings.online())?;
     edit.put_signed(&proposal.role, proposal.assemble()?);

@@ -13,12 +13,12 @@ use tidegate_client::model::name::Name;
 use tidegate_client::model::position::PPM;
 use tidegate_client::model::rollout::Stage;
 
-use super::attended;
-use super::standing::{CohortStanding, Offer, digest, map_in_force, offers, standing};
+use super::dead_mans_switch;
 use crate::config::write_share;
 use crate::error::{Error, Result};
 use crate::metadata::{Document, Repository};
-use crate::workspace::Workspace;
+use crate::workspace::in_force::{Offer, digest, offers};
+use crate::workspace::{CohortStanding, Workspace, map_in_force, standing};
 
 /// Errs if the change to the map `next` would expose more of the fleet to a limited release at one instant than policy allows.
 pub fn check_change(
@@ -105,7 +105,7 @@ pub fn beginning(repository: &Repository, channel: &Name, cohort: &Name, now: Da
     for (product, Offer { mut assignment, file, .. }) in settled {
         assignment.assigned = now;
         let path = layout::assignment_path(channel, cohort, &product);
-        document.set_target(&path, file.length, digest(file)?.as_bytes(), Some(attended::custom(&assignment)?));
+        document.set_target(&path, file.length, digest(file)?.as_bytes(), Some(dead_mans_switch::custom(&assignment)?));
     }
     Ok(document)
 }

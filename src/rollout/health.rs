@@ -34,11 +34,12 @@ use tidegate_client::model::name::Name;
 use tidegate_client::model::time;
 use tidegate_client::tuf::json;
 
-use crate::config::{HealthPolicy, Span, Thresholds, write_share};
+use crate::config::{Span, write_share};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fs;
+use crate::policy::{HealthPolicy, Thresholds};
 use crate::release::ReleaseId;
-use crate::release::ledger::clean;
+use crate::workspace::ledger::clean;
 
 /// The longest report, in bytes; a program prints no more than this either.
 const MAX_LENGTH: usize = 16 << 20;
@@ -90,7 +91,7 @@ impl Source {
     /// Fetches a report. A program is given the release in `TIDEGATE_RELEASE` and `TIDEGATE_SEQUENCE`, and as long as policy allows.
     pub fn fetch(&self, release: &ReleaseId, sequence: u64, policy: &HealthPolicy) -> Result<Vec<u8>> {
         match self {
-            Self::File(path) => files::read(path, MAX_LENGTH as u64),
+            Self::File(path) => fs::read(path, MAX_LENGTH as u64),
             Self::Input => {
                 use std::io::Read as _;
                 let mut bytes = Vec::new();

@@ -9,7 +9,7 @@ use super::formats::{self, Beginning};
 use super::{CheckKind, Published, Rule, Said, Subject, none_of, not_applicable};
 use crate::error::{Error, Kind, Result};
 use crate::release::draft;
-use crate::store::{self, Stored};
+use crate::workspace::artifacts::{self, Stored};
 
 const KIND: CheckKind = CheckKind::ArtifactIntegrity;
 
@@ -40,7 +40,7 @@ fn stored(artifact: &Artifact) -> Stored {
 fn present(subject: &Subject<'_>) -> Result<Said> {
     let mut wrong = Vec::new();
     for artifact in &subject.manifest.artifacts {
-        match store::verify(subject.dir, stored(artifact), |_| ()) {
+        match artifacts::verify(subject.dir, stored(artifact), |_| ()) {
             Ok(()) => {}
             Err(error) if error.kind() == Kind::Trust || error.is_not_found() => {
                 wrong.push(format!("{}: {error}", artifact.name));
@@ -69,7 +69,7 @@ fn types(subject: &Subject<'_>) -> Result<Said> {
     let mut looked = 0;
     for artifact in &subject.manifest.artifacts {
         // A file that is missing or has another length is the other rule's to report.
-        let Ok((path, file)) = store::open(subject.dir, stored(artifact)) else { continue };
+        let Ok((path, file)) = artifacts::open(subject.dir, stored(artifact)) else { continue };
         let kind = artifact.media_type.as_str();
         match formats::beginning(kind, file).map_err(|e| Error::io("read", &path, e))? {
             Beginning::Unknown => {}
@@ -90,7 +90,7 @@ fn unpacked(subject: &Subject<'_>) -> Result<Said> {
     let mut wrong = Vec::new();
     let mut looked = Vec::new();
     for artifact in &subject.manifest.artifacts {
-        let Ok((_, file)) = store::open(subject.dir, stored(artifact)) else { continue };
+        let Ok((_, file)) = artifacts::open(subject.dir, stored(artifact)) else { continue };
         match formats::unpacked(artifact.media_type.as_str(), file) {
             Ok(None) => {}
             Ok(Some(length)) => looked.push(format!("{} to {length} bytes", artifact.name)),

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use tidegate_client::model::time;
 
-use super::{CheckKind, Finding, Report, Verdict};
+use super::{CheckKind, Finding, Verdict};
+use crate::release::report::Report;
 
 /// The report as one XML document.
 pub fn junit(report: &Report) -> String {

@@ -7,7 +7,6 @@ mod eligibility;
 mod formats;
 mod junit;
 mod own;
-pub mod report;
 mod rollout;
 mod verification;
 mod ways;
@@ -22,19 +21,19 @@ use serde_json::{Map, json};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::manifest::Manifest;
 
-use crate::config::{Cohorts, Policy, Settings};
+use crate::audit::Origin;
+use crate::config::{Cohorts, Settings};
 use crate::error::Result;
-use crate::files::Changes;
+use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::Repository;
+use crate::policy::{Event, Facts, Policy};
 use crate::release::draft;
 use crate::release::record::{self, Record, ReleaseSpec};
-use crate::release::state::{Event, Facts};
-use crate::verify::Origin;
+use crate::release::report::{self, Report};
 use crate::workspace::Workspace;
 
 pub use junit::junit;
-pub use report::Report;
 
 /// The kinds of checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -242,13 +241,13 @@ pub fn validate(
     let previous = draft::previous(siblings, manifest.sequence).map(|previous| previous.manifest(dir)).transpose()?;
     let fleet = match (&options.fleet, &policy.validation.fleet) {
         (Some(given), _) => Some(given.clone()),
-        (None, Some(named)) => Some(crate::files::confined(dir, named)?),
+        (None, Some(named)) => Some(crate::fs::confined(dir, named)?),
         (None, None) => None,
     };
     let published = match &options.published {
         None => None,
         Some(place) => {
-            Some(Published { place: place.clone(), origin: Arc::new(crate::verify::Repository::open(place)?) })
+            Some(Published { place: place.clone(), origin: Arc::new(crate::audit::Repository::open(place)?) })
         }
     };
     let subject = Subject {

@@ -13,11 +13,11 @@ use tidegate_client::model::digest::Digest;
 use tidegate_client::model::time;
 
 use super::{CheckKind, Finding, Said, Subject, Verdict, fail, pass};
-use crate::config::OwnCheck;
 use crate::error::{Error, Result};
-use crate::files;
-use crate::release::ledger::clean;
-use crate::store;
+use crate::fs;
+use crate::policy::OwnCheck;
+use crate::workspace::artifacts;
+use crate::workspace::ledger::clean;
 
 /// What the program is told that it speaks.
 const PROTOCOL: &str = "tidegate-check/1";
@@ -68,7 +68,7 @@ pub(super) fn run(subject: &Subject<'_>) -> Result<Vec<Finding>> {
 
 fn input(subject: &Subject<'_>) -> Result<Value> {
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path).display().to_string();
-    let stored = |sha256: &Digest| Ok::<_, Error>(absolute(files::confined(subject.dir, &store::path(sha256))?));
+    let stored = |sha256: &Digest| Ok::<_, Error>(absolute(fs::confined(subject.dir, &artifacts::path(sha256))?));
     let manifest = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
     let mut artifacts = Vec::new();
     for artifact in &subject.manifest.artifacts {

@@ -6,7 +6,7 @@ use super::conditions::{Known, Possible, can_hold, fact_faults};
 use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
 use crate::config::{Settings, write_share};
 use crate::error::Result;
-use crate::rollout::{map_in_force, standing};
+use crate::workspace::{map_in_force, standing};
 
 const KIND: CheckKind = CheckKind::RolloutPolicy;
 

@@ -7,13 +7,13 @@ use tidegate_client::model::layout;
 use tidegate_client::tuf::time;
 
 use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
+use crate::audit::{self, ByHash};
 use crate::config::Span;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::METADATA_DIR;
-use crate::release::proposal::Proposal;
-use crate::release::state::State;
-use crate::store;
-use crate::verify::{self, ByHash};
+use crate::policy::State;
+use crate::release::listing::Proposal;
+use crate::workspace::artifacts;
 
 const KIND: CheckKind = CheckKind::ReleaseVerification;
 /// Offline roles that expire within this time want somebody's attention before a rollout begins.
@@ -81,26 +81,26 @@ fn proposed(subject: &Subject<'_>) -> Result<Said> {
 /// What lies on the disk, as it would be published, and the first root, from which both implementations walk.
 fn as_published(subject: &Subject<'_>) -> Result<(ByHash, Vec<u8>)> {
     let root = subject.repository.roots().first().ok_or_else(|| Error::bug("a repository without roots"))?;
-    Ok((ByHash::new(subject.dir.join(METADATA_DIR), subject.dir.join(store::DIR)), root.clone()))
+    Ok((ByHash::new(subject.dir.join(METADATA_DIR), subject.dir.join(artifacts::DIR)), root.clone()))
 }
 
 fn second(subject: &Subject<'_>) -> Result<Said> {
     let (origin, root) = as_published(subject)?;
-    let opinion = verify::second_opinion(Arc::new(origin), root)?;
+    let opinion = audit::second_opinion(Arc::new(origin), root)?;
     none_of(&told(&opinion.faults), format!("tough accepts {} roles", opinion.roles))
 }
 
 /// Expiry is another rule's.
 fn first(subject: &Subject<'_>) -> Result<Said> {
     let (origin, root) = as_published(subject)?;
-    match verify::walk_regardless_of_expiry(&origin, &root, None) {
+    match audit::walk_regardless_of_expiry(&origin, &root, None) {
         Ok(tree) => none_of(&told(&tree.faults), format!("it accepts {} roles", tree.roles())),
         Err(error) if matches!(error.kind(), Kind::Input | Kind::Trust) => super::fail(error.to_string()),
         Err(error) => Err(error),
     }
 }
 
-fn told(faults: &[verify::Fault]) -> Vec<String> {
+fn told(faults: &[audit::Fault]) -> Vec<String> {
     faults.iter().map(|fault| format!("{}: {}", fault.subject, fault.problem)).collect()
 }
 

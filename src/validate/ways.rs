@@ -15,10 +15,10 @@ use tidegate_client::model::rollout::{Assignment, Stage};
 
 use super::{Said, Subject, fail, none_of, not_applicable, pass, warn};
 use crate::error::{Error, Result};
+use crate::fleet::{Fleet, Scope};
+use crate::policy::State;
+use crate::release::bridges;
 use crate::release::record::{self, Record};
-use crate::release::state::State;
-use crate::rollout::bridges;
-use crate::rollout::fleet::{Fleet, Scope};
 
 /// So many devices or releases without a way are named; the others are counted.
 const NAMED: usize = 5;

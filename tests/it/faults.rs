@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use tidegate::publish::{self, Options, Remote, Source};
-use tidegate::verify::{self, Repository};
-
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{BUCKET, S3};
 use crate::support::{Forge, forge};
+use futures::StreamExt as _;
+use tidegate::audit::{self, Repository};
+use tidegate::publish::{self, Options, Remote, Source};
 
 /// How long the publisher waits for an answer, and how long it tries again.
 const TIMEOUT: Duration = Duration::from_millis(400);
@@ -98,7 +97,7 @@ fn check(forge: &Forge, place: &Path) -> u64 {
         return 0;
     }
     let origin = Repository::open(place.to_str().unwrap()).unwrap();
-    let tree = verify::walk(&origin, &forge.root(), forge.now()).unwrap();
+    let tree = audit::walk(&origin, &forge.root(), forge.now()).unwrap();
     assert_eq!(tree.faults, [], "a reader saw a broken repository at {}", place.display());
     for listed in tree.listed() {
         let path = tidegate_client::tuf::path::TargetPath::new(listed.path).unwrap();
@@ -117,8 +116,8 @@ fn check_apart(forge: &Forge, place: &Path) -> u64 {
         return 0;
     }
     let open = |path: &Path| Arc::new(Repository::open(path.to_str().unwrap()).unwrap());
-    let view = verify::View::both(open(&public), open(&private));
-    let look = verify::look(view.origin.as_ref(), &forge.root(), None, true).unwrap();
+    let view = audit::View::both(open(&public), open(&private));
+    let look = audit::look(view.origin.as_ref(), &forge.root(), None, true).unwrap();
     assert_eq!(look.faults, [], "a reader saw a broken repository at {}", place.display());
     for secret in look.protection.secrets() {
         assert!(!public.join(secret).exists(), "{secret} lies open");

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::{Forge, Serving, publish, python_tuf, script};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tidegate::verify::{Check, Repository, verify, walk};
+use tidegate::audit::{Check, Repository, verify, walk};
 use tidegate_client::clock::SystemClock;
 use tidegate_client::fetch::Fetch;
 use tidegate_client::file::{FileFetch, url_of};
@@ -15,8 +16,6 @@ use tidegate_client::store::MemoryStore;
 use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::tuf::path::TargetPath;
 use tidegate_client::updater::{self, Updater};
-
-use crate::support::{Forge, Serving, publish, python_tuf, script};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn python_tuf_updates_from_what_we_publish() {

@@ -4,15 +4,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::support::Forge;
+use crate::support::faulty::{Fault, Faulty};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use tidegate::Kind;
+use tidegate::audit::{self, Repository};
 use tidegate::error::Result;
 use tidegate::publish::{self, Event, Outcome, Plan, Remote, Report, Source, Stage, State};
-use tidegate::verify::{self, Repository};
-
-use crate::support::Forge;
-use crate::support::faulty::{Fault, Faulty};
 
 /// A workspace with a release, some of it too large for one request.
 fn workspace() -> Forge {
@@ -48,7 +47,7 @@ fn check(forge: &Forge, place: &Path) -> u64 {
         return 0;
     }
     let origin = Repository::open(place.to_str().unwrap()).unwrap();
-    let tree = verify::walk(&origin, &forge.root(), forge.now()).unwrap();
+    let tree = audit::walk(&origin, &forge.root(), forge.now()).unwrap();
     assert_eq!(tree.faults, [], "a reader saw a broken repository");
     for listed in tree.listed() {
         let path = tidegate_client::tuf::path::TargetPath::new(listed.path).unwrap();
@@ -62,7 +61,7 @@ fn check(forge: &Forge, place: &Path) -> u64 {
 /// The same with every byte of every target read, by two implementations.
 async fn audit(forge: &Forge, place: &Path) {
     let origin = Arc::new(Repository::open(place.to_str().unwrap()).unwrap());
-    let report = verify::verify(origin, "the repository", forge.root(), chrono::Utc::now()).await.unwrap();
+    let report = audit::verify(origin, "the repository", forge.root(), chrono::Utc::now()).await.unwrap();
     assert!(report.ok, "{report}");
 }
 
@@ -181,7 +180,7 @@ async fn readers_see_a_whole_repository_at_every_instant_of_many_publications() 
         let (mut rounds, mut newest) = (0_u64, 0);
         while stopped.load(Ordering::SeqCst) == 0 {
             let origin = Repository::open(path.to_str().unwrap()).unwrap();
-            let tree = verify::walk(&origin, &root, chrono::Utc::now()).unwrap();
+            let tree = audit::walk(&origin, &root, chrono::Utc::now()).unwrap();
             assert_eq!(tree.faults, []);
             let version = tree.timestamp.as_ref().unwrap().version;
             assert!(version >= newest);

@@ -2,16 +2,16 @@
 
 use std::fs;
 
-use chrono::TimeDelta;
-use tidegate::release::draft;
-use tidegate::release::record::RecordedUrgency;
-use tidegate::release::{Ledger, State};
-use tidegate::rollout::RampRequest;
-use tidegate::validate;
-use tidegate_client::model::rollout::Stage;
-
 use crate::support::Fleet;
 use crate::support::fleet::{named, rule};
+use chrono::TimeDelta;
+use tidegate::policy::State;
+use tidegate::release::draft;
+use tidegate::release::record::RecordedUrgency;
+use tidegate::rollout::RampRequest;
+use tidegate::validate;
+use tidegate::workspace::Ledger;
+use tidegate_client::model::rollout::Stage;
 
 #[test]
 fn of_two_proposals_the_later_one_is_proposed_anew() {
@@ -164,7 +164,7 @@ fn a_limited_rollout_ends_by_itself_and_refresh_does_not_keep_it_alive() {
     let (workspace, mut ring) = fleet.open();
     let settings = workspace.settings().unwrap();
     let (repository, roles) =
-        tidegate::refresh::refresh(&workspace, &settings, &mut ring, "tester", fleet.now).unwrap();
+        tidegate::rollout::refresh::refresh(&workspace, &settings, &mut ring, "tester", fleet.now).unwrap();
     drop(workspace);
     assert!(!roles.contains(&"stable.canary".to_owned()));
     assert_eq!(repository.role("stable.canary").unwrap().expires, until);
@@ -193,5 +193,8 @@ fn a_broken_ledger_stops_every_step() {
     assert_eq!(Ledger::open(&fleet.path()).unwrap_err().rule_id(), Some("L-CHAIN"));
     let (workspace, mut ring) = fleet.open();
     let settings = workspace.settings().unwrap();
-    assert_eq!(rule(tidegate::refresh::refresh(&workspace, &settings, &mut ring, "tester", fleet.now)), "L-CHAIN");
+    assert_eq!(
+        rule(tidegate::rollout::refresh::refresh(&workspace, &settings, &mut ring, "tester", fleet.now)),
+        "L-CHAIN"
+    );
 }

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use object_store::{Attribute, ObjectStore, ObjectStoreExt as _};
-use tidegate::Kind;
-use tidegate::publish::{self, Concurrency, Options, Remote, Source, State};
-use tidegate::receipts::{self, Enrolments};
-use tidegate::verify;
-
 use crate::support::Forge;
 use crate::support::faulty::{Fault as Away, Faulty};
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{BUCKET, S3};
+use object_store::{Attribute, ObjectStore, ObjectStoreExt as _};
+use tidegate::publish::{self, Concurrency, Options, Remote, Source, State};
+use tidegate::receipts::{self, Enrolments};
+use tidegate::{Kind, audit};
 
 async fn publish(forge: &Forge, remote: &Remote) -> tidegate::error::Result<publish::Report> {
     let source = Source::new(forge.dir());
@@ -46,7 +45,7 @@ fn noise(length: usize) -> Vec<u8> {
 
 async fn audit(forge: &Forge, remote: &Remote) {
     let origin = std::sync::Arc::new(publish::StoreOrigin::new(remote.clone()));
-    let report = verify::verify(origin, "the place", forge.root(), chrono::Utc::now()).await.unwrap();
+    let report = audit::verify(origin, "the place", forge.root(), chrono::Utc::now()).await.unwrap();
     assert!(report.ok, "{report}");
 }
 
@@ -404,15 +403,14 @@ async fn compressed_metadata_is_the_same_metadata() {
     // As devices get it, and after a change and an interruption.
     forge.renew(&["stable.early"]);
     publish(&forge, &remote).await.unwrap();
-    let origin = std::sync::Arc::new(verify::Repository::open(&s3.url("z")).unwrap());
-    let report = verify::verify(origin, "as devices see it", forge.root(), chrono::Utc::now()).await.unwrap();
+    let origin = std::sync::Arc::new(audit::Repository::open(&s3.url("z")).unwrap());
+    let report = audit::verify(origin, "as devices see it", forge.root(), chrono::Utc::now()).await.unwrap();
     assert!(report.ok, "{report}");
 }
 
 /// What has arrived is not sent again: finished parts of a file, by another process that knows of them from the workspace alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_is_taken_up_where_it_was_broken_off() {
-    use crate::support::proxy::{Fault, Proxy};
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
     let (s3, forge, memory) = (S3::here().await, workspace(), tempfile::tempdir().unwrap());
@@ -464,7 +462,7 @@ async fn a_plain_web_server_needs_a_single_writer_and_takes_files_as_they_are_re
     forge.assign("late", "1.0.0");
     publish(&forge, &remote).await.unwrap();
     audit(&forge, &remote).await;
-    let origin = std::sync::Arc::new(verify::Repository::open(&format!("{url}/site")).unwrap());
-    let report = verify::verify(origin, "as devices see it", forge.root(), now).await.unwrap();
+    let origin = std::sync::Arc::new(audit::Repository::open(&format!("{url}/site")).unwrap());
+    let report = audit::verify(origin, "as devices see it", forge.root(), now).await.unwrap();
     assert!(report.ok, "{report}");
 }

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-use tidegate::verify::{Check, Report, Repository, verify};
-
 use crate::support::{Forge, Serving, publish};
+use serde_json::json;
+use tidegate::audit::{Check, Report, Repository, verify};
 
 /// A workspace with two releases and two cohorts, published.
 async fn published() -> (Forge, tempfile::TempDir) {

@@ -18,7 +18,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    ceremony::abort(&workspace, args.reason.as_deref().map(crate::release::ledger::clean), &actor(), cx.now)?;
+    ceremony::abort(&workspace, args.reason.as_deref().map(crate::workspace::ledger::clean), &actor(), cx.now)?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"aborted": true, "reason": args.reason}));
     }

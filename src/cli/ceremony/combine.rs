@@ -7,10 +7,10 @@ use clap::Args as ClapArgs;
 use super::super::{Context, actor};
 use super::proposal::{key_id, read_bundle};
 use super::show;
-use crate::ceremony::{self, MAX_LENGTH, Standing};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::proposal::{self, MAX_LENGTH, Standing};
 use crate::workspace::Workspace;
+use crate::{ceremony, fs};
 
 /// Put signed copies together, in any order
 ///
@@ -63,7 +63,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             if copies.is_empty() {
                 return Err(Error::usage("name the copies to combine"));
             }
-            (files::read(root, MAX_LENGTH)?, copies.remove(0).1)
+            (fs::read(root, MAX_LENGTH)?, copies.remove(0).1)
         }
         (None, Some(workspace)) => {
             let repository = workspace.repository()?;
@@ -73,16 +73,16 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         }
         (None, None) => return Err(Error::bug("neither root nor workspace")),
     };
-    let mut combined = ceremony::combine(&first, &copies, &anchor)?;
-    let verified = ceremony::verify(&combined, &anchor)?;
+    let mut combined = proposal::combine(&first, &copies, &anchor)?;
+    let verified = proposal::verify(&combined, &anchor)?;
     for outside in &args.signature {
         let id = key_id(&combined, &verified, &outside.key)?;
-        let text = files::read(&outside.file, 64 * 1024)?;
-        ceremony::add_outside(&mut combined, &verified, &outside.role, &id, &text, cx.now)?;
+        let text = fs::read(&outside.file, 64 * 1024)?;
+        proposal::add_outside(&mut combined, &verified, &outside.role, &id, &text, cx.now)?;
     }
-    let verified = ceremony::verify(&combined, &anchor)?;
+    let verified = proposal::verify(&combined, &anchor)?;
     match (&args.out, &workspace) {
-        (Some(out), _) => files::write_atomic(out, &combined.to_bytes()?)?,
+        (Some(out), _) => fs::write_atomic(out, &combined.to_bytes()?)?,
         (None, Some(workspace)) => ceremony::keep(workspace, &combined, &actor(), cx.now)?,
         (None, None) => return Err(Error::bug("nowhere to write to")),
     }

@@ -5,8 +5,9 @@ use serde_json::json;
 
 use super::super::passphrase::PassphraseArgs;
 use super::super::{Context, actor};
-use crate::ceremony::{self, Tool};
+use crate::ceremony;
 use crate::error::Result;
+use crate::proposal::Tool;
 use crate::workspace::Workspace;
 
 /// Make the proposal the metadata in force, and write its transcript

@@ -3,8 +3,8 @@
 use clap::{Args as ClapArgs, Subcommand};
 
 use super::super::Context;
-use crate::ceremony::{Situation, plan};
 use crate::error::Result;
+use crate::proposal::{Situation, plan};
 use crate::workspace::Workspace;
 
 /// Say what to do, step by step, from what is in force here

@@ -7,9 +7,10 @@ use clap::Args as ClapArgs;
 use tidegate_client::tuf::key::KeyId;
 
 use super::super::Context;
-use crate::ceremony::{self, Bundle, FILE, MAX_LENGTH, Verified};
+use crate::ceremony::FILE;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fs;
+use crate::proposal::{self, Bundle, MAX_LENGTH, Verified};
 
 /// Which proposal, and the root to verify it from.
 #[derive(Debug, ClapArgs)]
@@ -34,17 +35,17 @@ impl Which {
         let path = self.file.clone().unwrap_or_else(|| cx.dir.join(FILE));
         let bundle = read_bundle(&path)?;
         let anchor = match &self.root {
-            Some(root) => files::read(root, MAX_LENGTH)?,
+            Some(root) => fs::read(root, MAX_LENGTH)?,
             None => workspace_root(cx, &path)?,
         };
-        let verified = ceremony::verify(&bundle, &anchor)?;
+        let verified = proposal::verify(&bundle, &anchor)?;
         Ok(Opened { path, bundle, verified })
     }
 }
 
 pub(in crate::cli) fn read_bundle(path: &Path) -> Result<Bundle> {
     let name = path.display().to_string();
-    let bytes = files::read_if_exists(path, MAX_LENGTH)?.ok_or_else(|| {
+    let bytes = fs::read_if_exists(path, MAX_LENGTH)?.ok_or_else(|| {
         if path.ends_with(FILE) {
             Error::input("no ceremony is under way").rule("C-NONE").remedy("begin one: tidegate ceremony start")
         } else {
@@ -61,7 +62,7 @@ pub(super) fn workspace_root(cx: &Context, bundle: &Path) -> Result<Vec<u8>> {
         return Err(Error::usage(format!("{} can only be checked from a root that you trust", bundle.display()))
             .remedy("give the root that devices are shipped with, or a later one that you kept: --root FILE"));
     }
-    files::read(&root, MAX_LENGTH)
+    fs::read(&root, MAX_LENGTH)
 }
 
 /// A key by its name in the proposal, or by its id or the start of it.

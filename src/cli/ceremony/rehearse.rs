@@ -8,8 +8,9 @@ use tidegate_client::tuf::key::KeyId;
 use super::super::Context;
 use super::proposal::key_id;
 use super::show;
-use crate::ceremony::{self, Bundle, Verified};
+use crate::ceremony;
 use crate::error::{Error, Result};
+use crate::proposal::{self, Bundle, Verified};
 use crate::workspace::Workspace;
 
 /// Play the proposal to simulated devices at every root version, before anybody signs
@@ -28,7 +29,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let (bundle, verified) = ceremony::open(&workspace, &repository)?;
     ceremony::check_follows(&bundle, &repository)?;
     let lost = args.lost.iter().map(|name| lost_key(&bundle, &verified, name)).collect::<Result<BTreeSet<_>>>()?;
-    let rehearsal = ceremony::rehearse(&bundle, &verified, &repository, &lost, cx.now)?;
+    let rehearsal = proposal::rehearse(&bundle, &verified, &repository, &lost, cx.now)?;
     show::rehearsal(cx, &rehearsal)?;
     let stranded = rehearsal.stranded().count();
     if stranded > 0 {

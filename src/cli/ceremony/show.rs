@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::super::{Context, show};
 use super::proposal::Which;
-use crate::ceremony::{self, Bundle, Rehearsal, Review, Verified};
 use crate::error::Result;
-use crate::files;
+use crate::fs;
+use crate::proposal::{self, Bundle, Rehearsal, Review, Verified};
 
 /// Show what a proposal changes, in words and tables
 #[derive(Debug, ClapArgs)]
@@ -27,7 +27,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let opened = args.which.open(cx)?;
     if let (Some(role), Some(out)) = (&args.signed_bytes, &args.out) {
-        files::write_atomic(out, &opened.bundle.signed_bytes(role)?)?;
+        fs::write_atomic(out, &opened.bundle.signed_bytes(role)?)?;
         if cx.ui.is_json() {
             return cx.ui.json(&json!({"written": out, "role": role}));
         }
@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         cx.ui.hint(format_args!("tidegate ceremony combine --signature {role}:KEY=FILE"));
         return Ok(());
     }
-    review(cx, &ceremony::review(&opened.bundle, &opened.verified, cx.now)?)?;
+    review(cx, &proposal::review(&opened.bundle, &opened.verified, cx.now)?)?;
     if !cx.ui.is_json() {
         cx.ui.result("")?;
         standing(cx, &opened.bundle, &opened.verified)?;
@@ -68,7 +68,7 @@ pub(super) fn lines(review: &Review) -> Vec<String> {
         lines.push(String::new());
         lines.push(format!("{}  {from} -> {}", role.role, role.to));
         let width =
-            |cell: fn(&crate::ceremony::Row) -> &String| role.rows.iter().map(|row| cell(row).len()).max().unwrap_or(0);
+            |cell: fn(&crate::proposal::Row) -> &String| role.rows.iter().map(|row| cell(row).len()).max().unwrap_or(0);
         let (what, before) = (width(|row| &row.what), width(|row| &row.before));
         for row in &role.rows {
             let line = format!("  {} {:<what$}  {:<before$}  {}", row.mark, row.what, row.before, row.after);

@@ -10,10 +10,11 @@ use super::super::passphrase::PassphraseArgs;
 use super::super::{Context, actor};
 use super::proposal::{Opened, Which, workspace_root};
 use super::show;
-use crate::ceremony::{self, FILE, Tool};
+use crate::ceremony::{self, FILE};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fs;
 use crate::keys::{KeyUri, open};
+use crate::proposal::{self, Tool};
 use crate::workspace::Workspace;
 
 /// Digits of the digest that a signer types: enough that nobody hits them by chance.
@@ -53,7 +54,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         Some(_) => None,
     };
     let Opened { path, mut bundle, verified } = args.which.open(cx)?;
-    let review = ceremony::review(&bundle, &verified, cx.now)?;
+    let review = proposal::review(&bundle, &verified, cx.now)?;
     for line in show::lines(&review) {
         // Whoever is asked must have seen it; a script that confirms by digits may do without.
         match args.confirm {
@@ -69,20 +70,20 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     for text in &args.key {
         let (name, uri) = key(cx, text)?;
         let opened = open(&name, &uri, &cx.dir, None, passphrases.as_mut())?;
-        for role in ceremony::sign(&mut bundle, &verified, opened.as_ref(), uri.source(), &tool, cx.now)? {
+        for role in proposal::sign(&mut bundle, &verified, opened.as_ref(), uri.source(), &tool, cx.now)? {
             signed.push((role, bundle.label(&opened.public().id())));
         }
     }
     let anchor = match &args.which.root {
-        Some(root) => files::read(root, ceremony::MAX_LENGTH)?,
+        Some(root) => fs::read(root, proposal::MAX_LENGTH)?,
         None => workspace_root(cx, &path)?,
     };
     // Also that no holder has signed twice.
-    let verified = ceremony::verify(&bundle, &anchor)?;
+    let verified = proposal::verify(&bundle, &anchor)?;
     let out = args.out.clone().unwrap_or(path);
     match &workspace {
         Some(workspace) if args.out.is_none() => ceremony::keep(workspace, &bundle, &actor(), cx.now)?,
-        _ => files::write_atomic(&out, &bundle.to_bytes()?)?,
+        _ => fs::write_atomic(&out, &bundle.to_bytes()?)?,
     }
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"signed": signed, "file": out, "thresholds": verified.standing(&bundle)?}));

@@ -4,8 +4,9 @@ use clap::Args as ClapArgs;
 
 use super::super::{Context, actor};
 use super::show;
-use crate::ceremony::{self, FILE, Wish};
+use crate::ceremony::{self, FILE};
 use crate::error::Result;
+use crate::proposal::{self, Wish};
 use crate::workspace::Workspace;
 
 /// Propose that the signed metadata becomes what tidegate.toml says
@@ -27,8 +28,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let wish = Wish { renew: args.renew.iter().cloned().collect(), reason: args.reason.clone(), ..Wish::default() };
     let bundle = ceremony::start(&workspace, &wish, &actor(), cx.now)?;
     let repository = workspace.repository()?;
-    let verified = ceremony::verify(&bundle, ceremony::anchor(&repository)?)?;
-    show::review(cx, &ceremony::review(&bundle, &verified, cx.now)?)?;
+    let verified = proposal::verify(&bundle, ceremony::anchor(&repository)?)?;
+    show::review(cx, &proposal::review(&bundle, &verified, cx.now)?)?;
     cx.ui.status(format_args!("\nwritten to {}", cx.dir.join(FILE).display()));
     cx.ui.hint("tidegate ceremony rehearse, then send the file to its signers");
     Ok(())

@@ -6,8 +6,8 @@ use serde_json::json;
 use super::super::Context;
 use super::proposal::Which;
 use super::show;
-use crate::ceremony::Standing;
 use crate::error::Result;
+use crate::proposal::Standing;
 
 /// Say who has signed and who is missing
 #[derive(Debug, ClapArgs)]

@@ -6,9 +6,9 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::super::Context;
-use crate::ceremony::{self, MAX_TRANSCRIPT, Transcript};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fs;
+use crate::proposal::{self, MAX_TRANSCRIPT, Transcript};
 use crate::workspace::Workspace;
 
 /// Check a transcript against the repository
@@ -19,12 +19,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let bytes = files::read(&args.file, MAX_TRANSCRIPT)?;
+    let bytes = fs::read(&args.file, MAX_TRANSCRIPT)?;
     let name = args.file.display().to_string();
     let text = String::from_utf8(bytes).map_err(|e| Error::input(format!("{name} is not text")).with_source(e))?;
     let transcript = Transcript::parse(&name, &text)?;
     let workspace = Workspace::open(&cx.dir)?;
-    let checked = ceremony::check(&transcript, &workspace.repository()?)?;
+    let checked = proposal::check(&transcript, &workspace.repository()?)?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"subject": transcript.subject, "files": checked}));
     }

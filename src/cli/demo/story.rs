@@ -15,9 +15,7 @@ use super::devices::{Actor, RAM_MB, cast, failed};
 use super::folder::Folder;
 use crate::cli::{Context, Ui, execute};
 use crate::error::{Error, Result};
-use crate::rollout::map_in_force;
-use crate::store;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, artifacts, map_in_force};
 
 /// The salt of the demonstration, so that the same devices play the same parts every time.
 const SALT: &str = "746964656761746520646564696d6f21";
@@ -222,7 +220,7 @@ impl<'a> Story<'a> {
     /// A statement of how the file was made, as a build system would give it.
     fn provenance(&self) -> Result<String> {
         let build = self.folder.join("build");
-        let stored = store::add(&build, self.image, |_| ())?;
+        let stored = artifacts::add(&build, self.image, |_| ())?;
         let statement = json!({
             "_type": "https://in-toto.io/Statement/v1",
             "subject": [{"name": ARTIFACT, "digest": {"sha256": stored.sha256.to_string()}}],

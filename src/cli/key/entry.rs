@@ -6,7 +6,7 @@ use tidegate_client::tuf::key::Key;
 use super::super::Context;
 use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::files::Changes;
+use crate::fs::Changes;
 use crate::keys::write_public;
 use crate::metadata::Repository;
 use crate::workspace::Workspace;

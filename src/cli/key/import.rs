@@ -7,7 +7,7 @@ use super::super::passphrase::PassphraseArgs;
 use super::check::try_out;
 use super::entry::{add, workspace_if_any};
 use crate::error::{Error, Result};
-use crate::files::Changes;
+use crate::fs::Changes;
 use crate::keys::{KeyName, KeyUri, open};
 
 /// Take in a key that exists: read its public part and add it to tidegate.toml

@@ -10,7 +10,7 @@ use super::super::Context;
 use super::super::passphrase::PassphraseArgs;
 use super::entry::{add, print, workspace_if_any};
 use crate::error::{Error, Result};
-use crate::files::Changes;
+use crate::fs::Changes;
 use crate::keys::generate::{Kind, generate};
 use crate::keys::{KeyName, KeyUri};
 use crate::workspace::Workspace;

@@ -15,8 +15,8 @@ use super::{Context, actor, block_on};
 use crate::config::{Settings, Span};
 use crate::error::{Error, Kind, Result, chain};
 use crate::publish::{self, Overcome, Plan, Published, Remote, Report, SWEEP, Source, Taking};
+use crate::report::{site, view};
 use crate::workspace::Workspace;
-use crate::{site, view};
 
 /// How often others may be in the way before it is left to people.
 const TRIES: u32 = 8;
@@ -72,7 +72,7 @@ enum Site {
 struct Done {
     plan: Plan,
     report: Report,
-    audit: Option<crate::verify::Report>,
+    audit: Option<crate::audit::Report>,
 }
 
 impl Done {

@@ -4,10 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 
+use crate::audit;
 use crate::cli::Ui;
 use crate::error::{Error, Result};
 use crate::publish::{self, Event, Plan, Remote, Report, Source};
-use crate::verify;
 
 /// Carries `plan` out, and shows how far it is; `doing` says what.
 pub(in crate::cli) async fn carry_out(
@@ -33,7 +33,7 @@ pub(in crate::cli) async fn read_back(
     remote: &Remote,
     ui: &Ui,
     now: DateTime<Utc>,
-) -> Result<verify::Report> {
+) -> Result<audit::Report> {
     ui.status(format_args!("reading back what was written to {}", remote.name()));
     let audit = publish::read_back(plan, source, remote, now).await?;
     if audit.ok {

@@ -6,9 +6,9 @@ use serde_json::json;
 use super::super::{Context, actor};
 use super::{frozen_json, parse_urgency, tell_frozen};
 use crate::error::Result;
+use crate::policy::State;
 use crate::release::record::{RecordedUrgency, ReleaseSpec};
 use crate::release::retract::{Wish, retract};
-use crate::release::state::State;
 use crate::workspace::Workspace;
 
 /// Take a bad release back: make one with a higher sequence that carries the bytes of an older one

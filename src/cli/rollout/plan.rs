@@ -14,12 +14,13 @@ use tidegate_client::model::version::{self, Version};
 use super::super::{Context, parse_instant, show};
 use crate::config::{Span, write_share};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::fleet::Fleet;
+use crate::forecast::curve::{self, Curve};
+use crate::forecast::simulate::Simulation;
+use crate::forecast::{CourseStep, Forecast, MadeUp, Outcome as ForecastOutcome, Outlook, Taken};
+use crate::fs;
 use crate::release::record::ReleaseSpec;
-use crate::rollout::curve::{self, Curve};
-use crate::rollout::fleet::Fleet;
-use crate::rollout::simulate::Simulation;
-use crate::rollout::{CourseStep, Desk, Forecast, ForecastOutcome, MadeUp, Outlook, Taken};
+use crate::rollout::Desk;
 use crate::workspace::Workspace;
 
 /// How many cohorts have a column of their own in the table of hours.
@@ -185,7 +186,7 @@ fn what(taken: Taken) -> &'static str {
 
 fn cohorts(simulation: &Simulation) -> Vec<Vec<String>> {
     let row = |name: String, counts: [u64; 5]| [vec![name], counts.map(|count| count.to_string()).to_vec()].concat();
-    let of = |tally: &crate::rollout::simulate::Tally| {
+    let of = |tally: &crate::forecast::simulate::Tally| {
         [tally.devices, tally.offered_in_all(), tally.later, tally.have_it, tally.never_in_all()]
     };
     let mut rows: Vec<_> = simulation.cohorts.iter().map(|tally| row(tally.cohort.to_string(), of(tally))).collect();
@@ -256,5 +257,5 @@ fn drawn(outcome: &ForecastOutcome) -> Curve {
 }
 
 fn draw(path: &Path, outcome: &ForecastOutcome) -> Result<()> {
-    files::write_atomic(path, curve::svg(&drawn(outcome)).as_bytes())
+    fs::write_atomic(path, curve::svg(&drawn(outcome)).as_bytes())
 }

@@ -10,9 +10,9 @@ use tidegate_client::tuf::Chain;
 use tidegate_client::tuf::metadata::Targets;
 
 use super::{Content, MAX_MAP, Object, PRIVATE, READABLE, READERS, Stage, State, target_key};
+use crate::audit::protect::{Maps, Needs, Protection};
 use crate::error::{Error, Result};
-use crate::protect::{Maps, Needs, Protection};
-use crate::publish::remote::Remote;
+use crate::publish::store::Remote;
 
 /// Where what is protected goes; `None` if nothing is.
 pub(super) fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> Result<Option<&'a Remote>> {

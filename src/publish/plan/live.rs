@@ -6,11 +6,11 @@ use tidegate_client::tuf::metadata::{Snapshot, Targets, Timestamp};
 use tidegate_client::tuf::path::metadata_file;
 
 use super::{BEHIND, TIMESTAMP};
+use crate::audit::RoleFile;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::danger_parse_unverified;
-use crate::publish::remote::{Remote, Seen};
 use crate::publish::source::Source;
-use crate::verify::RoleFile;
+use crate::publish::store::{Remote, Seen};
 
 /// What is live.
 pub(super) struct Live {

@@ -13,11 +13,11 @@ use tidegate_client::tuf::path::{TargetPath, metadata_file};
 use tidegate_client::tuf::{Limits, valid_signers};
 
 use super::{Doomed, READERS, parse, unsound};
+use crate::audit::protect::{Maps, Protection};
 use crate::error::{Error, Result};
-use crate::protect::{Maps, Protection};
 use crate::publish::execute::RACE;
 use crate::publish::plan::MAX_MAP;
-use crate::publish::remote::{Outcome, Remote, Seen};
+use crate::publish::store::{Outcome, Remote, Seen};
 
 /// What is needed, by key.
 #[derive(Debug, Default)]

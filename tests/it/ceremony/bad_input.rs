@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use tidegate::ceremony::{self, Bundle};
+use tidegate::ceremony;
+use tidegate::proposal::{self, Bundle};
 use tidegate_client::tuf::key::KeyId;
 
 use super::table::Table;
@@ -65,7 +66,7 @@ fn a_bundle_altered_in_any_byte_is_refused() {
         }
         let Ok(altered) = Bundle::parse("b", &bad) else { continue };
         // What still reads as a proposal either no longer verifies, or is visibly another one, or differs in labels that nobody vouches for.
-        let Ok(_) = ceremony::verify(&altered, &anchor) else { continue };
+        let Ok(_) = proposal::verify(&altered, &anchor) else { continue };
         let labels = altered.names != bundle.names
             || altered.reason != bundle.reason
             || altered
@@ -76,7 +77,7 @@ fn a_bundle_altered_in_any_byte_is_refused() {
                 .any(|(a, b)| a.1 != b.1 && a.1.sig == b.1.sig);
         assert!(altered.digest().unwrap() != digest || labels, "byte {at}");
         if altered.digest().unwrap() != digest {
-            assert_eq!(rule(ceremony::combine(&bundle, &[("b".into(), altered)], &anchor)), "C-OTHER");
+            assert_eq!(rule(proposal::combine(&bundle, &[("b".into(), altered)], &anchor)), "C-OTHER");
         }
     }
     assert_eq!(everything(&table), before);
@@ -95,34 +96,39 @@ fn the_table_of_bad_input() {
     foreign.pass(2);
     let elsewhere = {
         let workspace = tempfile::tempdir().unwrap();
-        let options = tidegate::init::Options {
-            keys: tidegate::init::KeySource::Generate {
+        let options = tidegate::workspace::init::Options {
+            keys: tidegate::workspace::init::KeySource::Generate {
                 kind: tidegate::keys::generate::Kind::Ed25519,
                 passphrase: None,
             },
             salt: None,
             actor: "x".into(),
         };
-        tidegate::init::init(&workspace.path().join("w"), &options, table.now, &mut tidegate::keys::NoPassphrases)
-            .unwrap();
+        tidegate::workspace::init::init(
+            &workspace.path().join("w"),
+            &options,
+            table.now,
+            &mut tidegate::keys::NoPassphrases,
+        )
+        .unwrap();
         std::fs::read(workspace.path().join("w/metadata/1.root.json")).unwrap()
     };
-    assert_eq!(rule(ceremony::verify(&bundle, &elsewhere)), "C-CHAIN");
+    assert_eq!(rule(proposal::verify(&bundle, &elsewhere)), "C-CHAIN");
 
     // Replayed from another proposal for the same version.
     let mut copy = theirs.clone();
     other.sign(&mut copy, "root-1").unwrap();
-    assert_eq!(rule(ceremony::combine(&bundle, &[("theirs".into(), copy.clone())], &anchor)), "C-OTHER");
+    assert_eq!(rule(proposal::combine(&bundle, &[("theirs".into(), copy.clone())], &anchor)), "C-OTHER");
     // Or its signature moved into this one.
     let mut moved = bundle.clone();
     moved.signatures.clone_from(&copy.signatures);
-    assert_eq!(rule(ceremony::verify(&moved, &anchor)), "C-SIGNATURE");
+    assert_eq!(rule(proposal::verify(&moved, &anchor)), "C-SIGNATURE");
 
     // An unknown key, and one that has no say.
     let mut unknown = bundle.clone();
     let entry = copy.signatures["root"].values().next().unwrap().clone();
     unknown.add("root", KeyId::new("ab".repeat(32)), entry);
-    assert_eq!(rule(ceremony::verify(&unknown, &anchor)), "C-KEY");
+    assert_eq!(rule(proposal::verify(&unknown, &anchor)), "C-KEY");
     assert_eq!(rule(table.sign(&mut bundle.clone(), "timestamp")), "C-KEY");
 
     // Not enough signatures.
@@ -143,7 +149,7 @@ fn a_proposal_that_no_longer_follows_is_refused() {
     let kept = table.path().join("kept.json");
     std::fs::copy(table.path().join(ceremony::FILE), &kept).unwrap();
     let signed =
-        ceremony::combine(&bundle, &table.copies(&bundle, &["root-1", "root-2"]), &table.first_root()).unwrap();
+        proposal::combine(&bundle, &table.copies(&bundle, &["root-1", "root-2"]), &table.first_root()).unwrap();
     ceremony::abort(&table.workspace(), Some("another one".into()), "tester", table.now).unwrap();
     table.ceremony(&["root-1", "root-2"]);
     // The old one comes back, complete.
@@ -154,7 +160,7 @@ fn a_proposal_that_no_longer_follows_is_refused() {
     drop(workspace);
     // And a signer who holds the newer root is told.
     let newer = std::fs::read(table.path().join("metadata/2.root.json")).unwrap();
-    assert_eq!(rule(ceremony::verify(&signed, &newer)), "C-STALE");
+    assert_eq!(rule(proposal::verify(&signed, &newer)), "C-STALE");
     assert_eq!(everything(&table), before);
 }
 
@@ -167,7 +173,7 @@ fn two_signatures_of_one_holder_are_refused() {
     table.pass(1);
     let bundle = table.start().unwrap();
     let copies = table.copies(&bundle, &["root-1", "root-2"]);
-    assert_eq!(rule(ceremony::combine(&bundle, &copies, &table.first_root())), "C-HOLDER");
+    assert_eq!(rule(proposal::combine(&bundle, &copies, &table.first_root())), "C-HOLDER");
     // A role whose threshold one person alone would meet is not proposed at all.
     ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
     table.edit("[keys.root-3]", "[keys.root-3]\nholder = \"holder 1\"");
@@ -186,7 +192,7 @@ fn a_key_that_passes_for_a_known_one_is_refused() {
         swapped.changes[0].signed["keys"].as_object().unwrap().keys().map(ToString::to_string).collect();
     for id in ids {
         swapped.changes[0].signed["keys"][&id] = thief.to_value();
-        assert_eq!(rule(ceremony::verify(&swapped, &anchor)), "C-KEY-ID");
+        assert_eq!(rule(proposal::verify(&swapped, &anchor)), "C-KEY-ID");
         swapped = bundle.clone();
     }
     // And in a delegation.
@@ -198,7 +204,7 @@ fn a_key_that_passes_for_a_known_one_is_refused() {
     let keys = bundle.changes[0].signed["delegations"]["keys"].as_object_mut().unwrap();
     let id = keys.keys().next().unwrap().clone();
     keys[&id] = thief.to_value();
-    assert_eq!(rule(ceremony::verify(&bundle, &table.first_root())), "C-KEY-ID");
+    assert_eq!(rule(proposal::verify(&bundle, &table.first_root())), "C-KEY-ID");
 }
 
 /// What is hidden in a member that nobody asked for is at least pointed at.
@@ -214,8 +220,8 @@ fn whatever_cannot_be_explained_is_warned_of() {
         let at = altered.changes[0].signed.pointer_mut(pointer).unwrap();
         at[member] = serde_json::json!({"hidden": "thing"});
         // A key with a member more is another key.
-        let Ok(verified) = ceremony::verify(&altered, &anchor) else { continue };
-        let review = ceremony::review(&altered, &verified, table.now).unwrap();
+        let Ok(verified) = proposal::verify(&altered, &anchor) else { continue };
+        let review = proposal::review(&altered, &verified, table.now).unwrap();
         assert!(
             review.warnings.iter().any(|w| w.contains(member) && w.contains("not explain")),
             "{pointer} {member}: {:?}",
@@ -235,7 +241,7 @@ fn nothing_to_propose_is_said() {
 fn an_edited_transcript_is_refused() {
     let (table, bundle) = proposed();
     let combined =
-        ceremony::combine(&bundle, &table.copies(&bundle, &["root-1", "root-2"]), &table.first_root()).unwrap();
+        proposal::combine(&bundle, &table.copies(&bundle, &["root-1", "root-2"]), &table.first_root()).unwrap();
     let workspace = table.workspace();
     ceremony::keep(&workspace, &combined, "tester", table.now).unwrap();
     let done = table.finish(&workspace).unwrap();
@@ -247,12 +253,12 @@ fn an_edited_transcript_is_refused() {
         ("tidegate test", "tidegate 9"),
     ] {
         assert!(text.contains(from));
-        assert_eq!(rule(ceremony::Transcript::parse("t", &text.replacen(from, to, 1))), "C-TRANSCRIPT", "{to}");
+        assert_eq!(rule(proposal::Transcript::parse("t", &text.replacen(from, to, 1))), "C-TRANSCRIPT", "{to}");
     }
     // One that is consistent in itself and says something else of the repository.
     let sha = text.split("\"sha256\": \"").nth(1).unwrap()[..64].to_owned();
-    let forged = ceremony::Transcript::parse("t", &text.replace(&sha, &"0".repeat(64))).unwrap();
-    assert_eq!(rule(ceremony::check(&forged, &table.repository())), "C-TRANSCRIPT");
+    let forged = proposal::Transcript::parse("t", &text.replace(&sha, &"0".repeat(64))).unwrap();
+    assert_eq!(rule(proposal::check(&forged, &table.repository())), "C-TRANSCRIPT");
 }
 
 proptest! {
@@ -268,12 +274,12 @@ proptest! {
         });
         TABLE.with(|(table, bundle, copies)| {
             let anchor = table.first_root();
-            let all = ceremony::combine(bundle, copies, &anchor).unwrap().to_bytes().unwrap();
+            let all = proposal::combine(bundle, copies, &anchor).unwrap().to_bytes().unwrap();
             let shuffled: Vec<_> = order.iter().map(|at| copies[*at].clone()).collect();
             let (left, right) = shuffled.split_at(split);
-            let left = ceremony::combine(bundle, left, &anchor).unwrap();
-            let right = ceremony::combine(&right[0].1, right, &anchor).unwrap();
-            let both = ceremony::combine(&right, &[("left".into(), left)], &anchor).unwrap();
+            let left = proposal::combine(bundle, left, &anchor).unwrap();
+            let right = proposal::combine(&right[0].1, right, &anchor).unwrap();
+            let both = proposal::combine(&right, &[("left".into(), left)], &anchor).unwrap();
             assert_eq!(both.to_bytes().unwrap(), all);
         });
     }

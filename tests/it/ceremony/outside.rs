@@ -2,13 +2,13 @@
 
 use std::process::Command;
 
-use sha2::Digest as _;
-use tidegate::ceremony;
-use tidegate::keys::write_public;
-
-use super::table::Table;
 use crate::keys::Token;
 use crate::support::tools;
+use sha2::Digest as _;
+use tidegate::keys::write_public;
+use tidegate::{ceremony, proposal};
+
+use super::table::Table;
 
 #[test]
 fn a_signature_by_openssl_is_accepted() {
@@ -20,7 +20,7 @@ fn a_signature_by_openssl_is_accepted() {
     table.edit("\"root-3\"]", "\"root-4\"]");
     table.pass(1);
     let mut bundle = table.start().unwrap();
-    let verified = ceremony::verify(&bundle, &table.first_root()).unwrap();
+    let verified = proposal::verify(&bundle, &table.first_root()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (message, signature) = (dir.path().join("message"), dir.path().join("signature"));
     std::fs::write(&message, bundle.signed_bytes("root").unwrap()).unwrap();
@@ -41,10 +41,10 @@ fn a_signature_by_openssl_is_accepted() {
         assert!(Command::new("openssl").args(args).status().unwrap().success());
         let id = settings.public(&name.parse().unwrap()).unwrap().id();
         let bytes = std::fs::read(&signature).unwrap();
-        ceremony::add_outside(&mut bundle, &verified, "root", &id, &bytes, table.now).unwrap();
+        proposal::add_outside(&mut bundle, &verified, "root", &id, &bytes, table.now).unwrap();
         let mut wrong = bytes;
         wrong[0] ^= 1;
-        let error = ceremony::add_outside(&mut bundle, &verified, "root", &id, &wrong, table.now).unwrap_err();
+        let error = proposal::add_outside(&mut bundle, &verified, "root", &id, &wrong, table.now).unwrap_err();
         assert_eq!(error.rule_id(), Some("C-SIGNATURE"));
     }
     let workspace = table.workspace();
@@ -79,7 +79,7 @@ fn signatures_by_pkcs11_tool_are_accepted() {
     table.edit("\"root-2\", \"root-3\"]", "\"token-1\", \"token-2\"]");
     table.pass(1);
     let mut bundle = table.start().unwrap();
-    let verified = ceremony::verify(&bundle, &table.first_root()).unwrap();
+    let verified = proposal::verify(&bundle, &table.first_root()).unwrap();
     let (digest, signature) = (dir.path().join("digest"), dir.path().join("signature"));
     let bytes = bundle.signed_bytes("root").unwrap();
     std::fs::write(&digest, sha2::Sha256::digest(&bytes)).unwrap();
@@ -96,10 +96,10 @@ fn signatures_by_pkcs11_tool_are_accepted() {
             signature.to_str().unwrap(),
         ]);
         let made = std::fs::read(&signature).unwrap();
-        ceremony::add_outside(&mut bundle, &verified, "root", &public.id(), &made, table.now).unwrap();
+        proposal::add_outside(&mut bundle, &verified, "root", &public.id(), &made, table.now).unwrap();
     }
     let copies = table.copies(&bundle, &["root-1", "root-2"]);
-    let combined = ceremony::combine(&bundle, &copies, &table.first_root()).unwrap();
+    let combined = proposal::combine(&bundle, &copies, &table.first_root()).unwrap();
     let workspace = table.workspace();
     ceremony::keep(&workspace, &combined, "tester", table.now).unwrap();
     table.finish(&workspace).unwrap();

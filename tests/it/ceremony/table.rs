@@ -5,22 +5,22 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
+use crate::support::{python_tuf, script};
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate::ceremony::{self, Bundle, Done, Tool, Wish};
+use tidegate::ceremony::{self, Done};
 use tidegate::error::Result;
-use tidegate::init::{KeySource, Options, init};
 use tidegate::keys::generate::{Kind, generate};
 use tidegate::keys::{FileKey, KeyRing, NoPassphrases, Signer as _, write_public};
 use tidegate::metadata::Repository;
+use tidegate::proposal::{self, Bundle, Tool, Wish};
 use tidegate::publish::{self, Event, Remote, Source};
 use tidegate::workspace::Workspace;
+use tidegate::workspace::init::{KeySource, Options, init};
 use tidegate_client::clock::StubClock;
 use tidegate_client::fetch::MemoryFetch;
 use tidegate_client::store::MemoryStore;
 use tidegate_client::tuf::path::TargetPath;
 use tidegate_client::updater::{Repository as Location, Updater};
-
-use crate::support::{python_tuf, script};
 
 const URL: &str = "memory://fleet";
 
@@ -105,11 +105,11 @@ impl Table {
 
     /// Signs a copy, as a holder does on their own machine with a root of their own.
     pub fn sign(&self, bundle: &mut Bundle, name: &str) -> Result<Vec<String>> {
-        let verified = ceremony::verify(bundle, &self.first_root())?;
+        let verified = proposal::verify(bundle, &self.first_root())?;
         let path = self.path().join(format!("keys/{name}.pem"));
         let key = FileKey::open(name, &path, &mut NoPassphrases).unwrap();
         assert!(!key.public().scheme().is_empty());
-        ceremony::sign(bundle, &verified, &key, "file", "tidegate test", self.now)
+        proposal::sign(bundle, &verified, &key, "file", "tidegate test", self.now)
     }
 
     /// Copies of a proposal, each signed by one key.
@@ -129,17 +129,17 @@ impl Table {
         self.pass(1);
         let bundle = self.start().unwrap();
         let repository = self.repository();
-        let verified = ceremony::verify(&bundle, &self.first_root()).unwrap();
-        let rehearsal = ceremony::rehearse(&bundle, &verified, &repository, &[].into(), self.now).unwrap();
-        assert_eq!(rehearsal.stranded().collect::<Vec<_>>(), Vec::<&ceremony::Fate>::new());
-        let combined = ceremony::combine(&bundle, &self.copies(&bundle, signers), &self.first_root()).unwrap();
+        let verified = proposal::verify(&bundle, &self.first_root()).unwrap();
+        let rehearsal = proposal::rehearse(&bundle, &verified, &repository, &[].into(), self.now).unwrap();
+        assert_eq!(rehearsal.stranded().collect::<Vec<_>>(), Vec::<&proposal::Fate>::new());
+        let combined = proposal::combine(&bundle, &self.copies(&bundle, signers), &self.first_root()).unwrap();
         let workspace = self.workspace();
         ceremony::keep(&workspace, &combined, "tester", self.now).unwrap();
         let done = self.finish(&workspace).unwrap();
         drop(workspace);
         let text = fs::read_to_string(&done.transcript).unwrap();
-        let transcript = ceremony::Transcript::parse("t", &text).unwrap();
-        assert!(ceremony::check(&transcript, &self.repository()).unwrap().iter().all(|file| file.present));
+        let transcript = proposal::Transcript::parse("t", &text).unwrap();
+        assert!(proposal::check(&transcript, &self.repository()).unwrap().iter().all(|file| file.present));
         let gaps = self.publish();
         assert_eq!(gaps.is_empty(), rehearsal.moments.is_empty(), "{gaps:?} {:?}", rehearsal.moments);
         self.everyone_follows();
@@ -159,7 +159,7 @@ impl Table {
         let workspace = self.workspace();
         let settings = workspace.settings().unwrap();
         let mut ring = Self::ring(&workspace);
-        tidegate::refresh::refresh(&workspace, &settings, &mut ring, "tester", self.now).unwrap();
+        tidegate::rollout::refresh::refresh(&workspace, &settings, &mut ring, "tester", self.now).unwrap();
         drop(workspace);
         let gaps = self.publish();
         assert!(late || gaps.is_empty(), "{gaps:?}");

@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
-use tidegate::release::state::Event;
-use tidegate::release::{Ledger, approval};
-use tidegate::rollout::RampRequest;
-use tidegate::{Error, Kind};
-
 use crate::support::fleet::{Fleet, rule};
+use tidegate::policy::Event;
+use tidegate::release::approval;
+use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
+use tidegate::rollout::RampRequest;
+use tidegate::workspace::Ledger;
+use tidegate::{Error, Kind};
 
 const RULE: &str = r#"
 [[approval]]

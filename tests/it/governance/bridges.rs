@@ -3,17 +3,18 @@
 use std::fs;
 use std::path::Path;
 
-use tidegate::release::draft;
+use crate::support::fleet::{Fleet, lay_out, named, rule};
+use tidegate::policy::State;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
-use tidegate::release::{Ledger, State, retire};
+use tidegate::release::{draft, retire};
 use tidegate::rollout::RampRequest;
 use tidegate::validate::{self, Finding, Options, Verdict};
+use tidegate::workspace::Ledger;
 use tidegate_client::model::decision::{Installed, Outcome};
 use tidegate_client::model::rollout::Assignment;
 
 use super::finish;
 use super::validation::plain;
-use crate::support::fleet::{Fleet, lay_out, named, rule};
 
 fn upgrading(fleet: &Fleet, version: &str, from: &str) -> ReleaseSpec {
     fleet.release(version, |new| new.upgrade_from = Some(from.parse().unwrap()))

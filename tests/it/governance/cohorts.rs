@@ -2,12 +2,12 @@
 
 use std::fs;
 
-use tidegate::ceremony::{self, Review, Wish};
+use crate::support::fleet::{Fleet, named, rule};
+use tidegate::proposal::{self, Review, Wish};
 use tidegate::rollout::RampRequest;
-use tidegate::{Error, validate};
+use tidegate::{Error, ceremony, validate};
 
 use super::{finish, tidegate};
-use crate::support::fleet::{Fleet, named, rule};
 
 fn edit(fleet: &Fleet, edits: &[(&str, &str)]) {
     for file in ["cohorts.toml", "policy.toml"] {
@@ -24,9 +24,9 @@ fn propose(fleet: &Fleet) -> Result<Review, Error> {
     let bundle = ceremony::start(&workspace, &Wish::default(), "tester", fleet.now)?;
     let root = fs::read(fleet.path().join("metadata/1.root.json")).unwrap();
     // As it travels: from nothing but the file and a root.
-    let bundle = ceremony::Bundle::parse("a copy", &bundle.to_bytes()?)?;
-    let verified = ceremony::verify(&bundle, &root)?;
-    ceremony::review(&bundle, &verified, fleet.now)
+    let bundle = proposal::Bundle::parse("a copy", &bundle.to_bytes()?)?;
+    let verified = proposal::verify(&bundle, &root)?;
+    proposal::review(&bundle, &verified, fleet.now)
 }
 
 fn rows(review: &Review) -> Vec<String> {

@@ -1,11 +1,13 @@
 //! Releases that the channel lists no longer: which may go, what is left, and what devices then fetch.
 
+use crate::support::fleet::{Fleet, rule};
+use tidegate::policy::State;
 use tidegate::release::record::{RecordedUrgency, ReleaseId, ReleaseSpec};
-use tidegate::release::{Ledger, State, retire};
+use tidegate::release::retire;
+use tidegate::workspace::Ledger;
 use tidegate::{Error, validate};
 
 use super::{finish, tidegate};
-use crate::support::fleet::{Fleet, rule};
 
 /// Out to everybody at once.
 fn everywhere(fleet: &Fleet, version: &str, upgrade_from: Option<&str>) -> ReleaseSpec {

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
 
+use crate::support::fleet::{Fleet, lay_out, rule};
 use serde_json::{Value, json};
-use tidegate::release::Ledger;
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
 use tidegate::release::record::ReleaseSpec;
-use tidegate::validate::{self, Options, Report, Verdict};
+use tidegate::release::report::Report;
+use tidegate::validate::{self, Options, Verdict};
+use tidegate::workspace::Ledger;
 use tidegate_client::model::condition::Condition;
 use tidegate_client::model::digest::Digest;
-
-use crate::support::fleet::{Fleet, lay_out, rule};
 
 fn report_with(fleet: &Fleet, spec: &ReleaseSpec, options: &Options) -> Report {
     let (workspace, mut ring) = fleet.open();

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tidegate::audit::Check;
 use tidegate::publish::{self, PRIVATE, READABLE, Source, Stage, State};
-use tidegate::verify::Check;
 
 use super::{Places, folder, forge, release};
 

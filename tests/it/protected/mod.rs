@@ -14,19 +14,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::Forge;
+use crate::support::faulty::{Fault, Faulty};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use serde_json::Value;
 use tidegate::Error;
-use tidegate::protect::{Maps, Protection};
+use tidegate::audit::protect::{Maps, Protection};
+use tidegate::audit::{self, Origin as _, Repository, View};
 use tidegate::publish::{self, Plan, Remote, Report, Source, StoreOrigin};
-use tidegate::verify::{self, Origin as _, Repository, View};
 use tidegate_client::model::cohort::CohortMap;
 use tidegate_client::model::listing::Listing;
 use tidegate_client::tuf::path::TargetPath;
-
-use crate::support::Forge;
-use crate::support::faulty::{Fault, Faulty};
 
 const GATE: &str = "https://gate.example.com";
 
@@ -64,13 +63,13 @@ impl Places {
     }
 
     /// What is in the two places, by two implementations, and then as the public sees it.
-    async fn verify(&self, forge: &Forge) -> (verify::Report, verify::Report) {
+    async fn verify(&self, forge: &Forge) -> (audit::Report, audit::Report) {
         let open = |path: &Path| Arc::new(Repository::open(path.to_str().unwrap()).unwrap());
         let all = View::both(open(&self.public()), open(&self.private()));
         let now = chrono::Utc::now();
-        let all = verify::verify_where(all, "both", forge.root(), now, Arc::new(|_| true)).await.unwrap();
+        let all = audit::verify_where(all, "both", forge.root(), now, Arc::new(|_| true)).await.unwrap();
         let public = View::public(open(&self.public()));
-        let public = verify::verify_where(public, "public", forge.root(), now, Arc::new(|_| true)).await.unwrap();
+        let public = audit::verify_where(public, "public", forge.root(), now, Arc::new(|_| true)).await.unwrap();
         (all, public)
     }
 
@@ -171,7 +170,7 @@ async fn sound(forge: &Forge, remote: &Remote, what: &str) -> u64 {
     let origin = Arc::new(StoreOrigin::new(remote.clone()));
     let view = View { origin: origin.clone(), open: Some(origin.clone()), private: None, is_whole: true };
     let (now, wanted) = (forge.now(), Arc::new(|_: &str| true));
-    let report = verify::verify_where(view, "both", forge.root(), now, wanted).await.unwrap();
+    let report = audit::verify_where(view, "both", forge.root(), now, wanted).await.unwrap();
     assert!(report.ok, "{what}: {report}");
     let (root, what) = (forge.root(), what.to_owned());
     let origin = StoreOrigin::new(remote.clone());
@@ -180,7 +179,7 @@ async fn sound(forge: &Forge, remote: &Remote, what: &str) -> u64 {
 
 /// What devices of protected cohorts take through a gate is named by the listings; gives the version of the timestamp.
 fn given_out(origin: &StoreOrigin, root: &[u8], now: chrono::DateTime<chrono::Utc>, what: &str) -> u64 {
-    let tree = verify::walk(origin, root, now).unwrap();
+    let tree = audit::walk(origin, root, now).unwrap();
     assert_eq!(tree.faults, [], "{what}");
     let mut maps = Maps::new();
     for (path, file) in Protection::maps(tree.by_name()) {

@@ -8,15 +8,14 @@ mod races;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use crate::support::Forge;
+use crate::support::s3::S3;
 use chrono::{TimeDelta, Utc};
+use tidegate::audit;
 use tidegate::error::Result;
 use tidegate::keys::{KeyRing, NoPassphrases};
 use tidegate::publish::{self, Overcome, Plan, Remote, Report, Source, Taken, Taking};
-use tidegate::verify;
 use tidegate::workspace::Workspace;
-
-use crate::support::Forge;
-use crate::support::s3::S3;
 
 fn workspace(cohorts: usize) -> Forge {
     let mut forge = Forge::with_cohorts(cohorts).with_settings();
@@ -42,7 +41,7 @@ pub async fn publish_noting(forge: &Forge, remote: &Remote) -> Result<Report> {
 }
 
 pub fn note(forge: &Forge, plan: &Plan) {
-    let mut changes = tidegate::files::Changes::default();
+    let mut changes = tidegate::fs::Changes::default();
     publish::Published::after(plan).put(&mut changes).unwrap();
     changes.commit(forge.dir()).unwrap();
 }
@@ -78,7 +77,7 @@ pub async fn rebase(forge: &mut Forge, remote: &Remote) -> Result<Overcome> {
 
 async fn audit(forge: &Forge, remote: &Remote) {
     let origin = Arc::new(publish::StoreOrigin::new(remote.clone()));
-    let report = verify::verify(origin, "the place", forge.root(), Utc::now()).await.unwrap();
+    let report = audit::verify(origin, "the place", forge.root(), Utc::now()).await.unwrap();
     assert!(report.ok, "{report}");
 }
 

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::Forge;
+use crate::support::proxy::{self, Proxy};
+use crate::support::s3::{BUCKET, S3};
 use chrono::{TimeDelta, Utc};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use tidegate::Kind;
+use tidegate::audit::{Origin, Repository, walk};
 use tidegate::publish::{self, BEHIND, CONFLICT, LEFTOVER, RACE, Remote, Source};
-use tidegate::verify::{self, Repository};
 use tidegate::workspace::Workspace;
 
 use super::{audit, note, plan, publish_noting, pull, put_live, rebase, said, tidegate, workspace};
-use crate::support::Forge;
-use crate::support::proxy::{self, Proxy};
-use crate::support::s3::{BUCKET, S3};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_at_once_one_wins_each_of_many_rounds_and_the_other_pulls_and_follows() {
@@ -166,12 +166,12 @@ async fn a_reader_sees_a_whole_repository_during_hundreds_of_publications() {
         let (mut looks, mut newest) = (0_u64, 0);
         while !stopped.load(Ordering::SeqCst) {
             let origin = Repository::open(&url).unwrap();
-            let tree = verify::walk(&origin, &root, Utc::now()).unwrap();
+            let tree = walk(&origin, &root, Utc::now()).unwrap();
             assert_eq!(tree.faults, [], "a reader saw a broken repository");
             for listed in tree.listed() {
                 let path = tidegate_client::tuf::path::TargetPath::new(listed.path).unwrap();
                 let name = path.file_path(&listed.file.hashes, true);
-                let found = verify::Origin::target(&origin, &name, listed.file.length, &mut |_| Ok(())).unwrap();
+                let found = Origin::target(&origin, &name, listed.file.length, &mut |_| Ok(())).unwrap();
                 assert!(found, "a reader missed {name}");
             }
             let version = tree.timestamp.as_ref().unwrap().version;

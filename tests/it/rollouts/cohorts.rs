@@ -2,16 +2,15 @@
 
 use std::fs;
 
-use tidegate::Error;
-use tidegate::ceremony::{self, Wish};
-use tidegate::release::Ledger;
+use crate::support::Fleet;
+use crate::support::fleet::{lay_out, named, rule};
+use tidegate::proposal::Wish;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
+use tidegate::workspace::Ledger;
+use tidegate::{Error, ceremony};
 use tidegate_client::model::decision::{Outcome, Profile};
 use tidegate_client::model::facts::FactValue;
 use tidegate_client::model::rollout::Stage;
-
-use crate::support::Fleet;
-use crate::support::fleet::{lay_out, named, rule};
 
 const PILOTS: &str = "[[stable.cohort]]\nname = \"pilots\"\ncondition = { fact = \"group\", eq = \"pilot\" }\n\n";
 const EARLY: &str = "[[stable.cohort]]\nname = \"early\"\nshare = \"20%\"\n\n";

@@ -6,11 +6,15 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::chance::Chance;
+use crate::support::fleet::lay_out_folder;
+use crate::support::{Fleet, Forge, skip};
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use serde_json::{Value, json};
+use tidegate::fleet::{Fleet as Devices, Scope};
+use tidegate::forecast::Explainer;
 use tidegate::metadata::Repository;
-use tidegate::rollout::fleet::{Fleet as Devices, Scope};
-use tidegate::rollout::{Explainer, RampRequest};
+use tidegate::rollout::RampRequest;
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::{Check, Device};
 use tidegate_client::file::url_of;
@@ -18,10 +22,6 @@ use tidegate_client::model::decision::{Outcome, Profile};
 use tidegate_client::model::facts::{FactValue, TypedFact};
 use tidegate_client::model::time;
 use tidegate_client::updater::Repository as Published;
-
-use crate::support::chance::Chance;
-use crate::support::fleet::lay_out_folder;
-use crate::support::{Fleet, Forge, skip};
 
 /// What the device's program prints of a check.
 fn text(check: &Check) -> String {

@@ -3,18 +3,18 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::Fleet;
+use crate::support::fleet::{lay_out, named, rule};
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 use tidegate::Error;
+use tidegate::forecast::explain;
+use tidegate::policy::State;
 use tidegate::release::record::ReleaseSpec;
-use tidegate::release::{Ledger, State};
 use tidegate::rollout::health::{Action, Health, Source, Verdict};
-use tidegate::rollout::{CohortStanding, explain};
+use tidegate::workspace::{CohortStanding, Ledger};
 use tidegate_client::model::decision::{Outcome, Profile};
 use tidegate_client::model::time;
-
-use crate::support::Fleet;
-use crate::support::fleet::{lay_out, named, rule};
 
 /// A rollout that goes unattended for a day at most, with a health job and devices.
 struct Job {
@@ -96,7 +96,7 @@ impl Job {
         self.fleet.device(&self.site, profile).check().unwrap().explanation.decision.outcome
     }
 
-    fn ledger(&self) -> Vec<tidegate::release::ledger::Entry> {
+    fn ledger(&self) -> Vec<tidegate::workspace::ledger::Entry> {
         Ledger::open(&self.fleet.path()).unwrap().entries().to_vec()
     }
 }
@@ -270,13 +270,13 @@ fn policy_can_take_a_report_for_every_renewal_and_what_can_stop_nothing_is_refus
         ("pause = {", "paws = {", "paws"),
     ] {
         assert!(text.contains(from), "{from}");
-        let error = tidegate::config::Policy::parse(text.replace(from, to).as_bytes()).unwrap_err();
+        let error = tidegate::policy::Policy::parse(text.replace(from, to).as_bytes()).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     }
     let none: String = text
         .lines()
         .filter(|line| !line.starts_with("pause =") && !line.starts_with("withdraw ="))
         .fold(String::new(), |text, line| text + line + "\n");
-    let error = tidegate::config::Policy::parse(none.as_bytes()).unwrap_err();
+    let error = tidegate::policy::Policy::parse(none.as_bytes()).unwrap_err();
     assert!(error.to_string().contains("nothing would ever stop a rollout"), "{error}");
 }

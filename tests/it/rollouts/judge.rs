@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use crate::support::chance::{Chance, Policy};
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate::rollout::fleet::{Class, Member};
-use tidegate::rollout::scene::{Given, Judge, Offering, Scene};
+use tidegate::fleet::{Class, Member};
+use tidegate::forecast::scene::{Given, Judge, Offering, Scene};
 use tidegate_client::model::decision::{Inputs, Offer, Outcome, decide};
 use tidegate_client::model::digest::Digest;
 use tidegate_client::model::manifest::Manifest;
 use tidegate_client::model::rollout::Assignment;
-
-use crate::support::chance::{Chance, Policy};
 
 fn hash(manifest: &Manifest) -> Digest {
     Digest::of(&manifest.to_bytes().unwrap())

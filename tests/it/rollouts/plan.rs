@@ -4,16 +4,16 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use crate::support::Fleet;
+use crate::support::chance::Chance;
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate::Error;
 use tidegate::config::Span;
+use tidegate::fleet::{Fleet as Devices, Scope};
+use tidegate::forecast::{Forecast, Outcome as ForecastOutcome, Outlook, Taken, explain};
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
-use tidegate::rollout::fleet::{Fleet as Devices, Scope};
-use tidegate::rollout::{Desk, Forecast, ForecastOutcome, Outlook, RampRequest, Taken, explain};
+use tidegate::rollout::{Desk, RampRequest};
 use tidegate_client::model::decision::{Outcome, Profile};
-
-use crate::support::Fleet;
-use crate::support::chance::Chance;
 
 /// A fleet of devices by chance, as a CSV file and as devices.
 fn devices(path: &Path, count: u64) -> Vec<Profile> {
@@ -101,7 +101,7 @@ fn a_plan_comes_true_hour_by_hour_and_ramps_need_no_new_signature() {
     assert_eq!(signed, 3, "three steps, one signature each, over {} hours", planned.curve.len());
     let eligible = *planned.curve.last().unwrap();
     assert!(planned.curve[0] > 0 && eligible > planned.curve[0] * 2, "{:?}", planned.curve);
-    let never: u64 = planned.simulation.cohorts.iter().map(tidegate::rollout::simulate::Tally::never_in_all).sum();
+    let never: u64 = planned.simulation.cohorts.iter().map(tidegate::forecast::simulate::Tally::never_in_all).sum();
     assert_eq!(eligible + never, profiles.len() as u64);
 }
 

@@ -3,14 +3,18 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::Fleet;
+use crate::support::fleet::{lay_out, rule};
 use chrono::TimeDelta;
 use serde_json::json;
 use tidegate::Error;
+use tidegate::forecast::explain;
 use tidegate::metadata::Edit;
+use tidegate::policy::State;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::release::retract::{Retracted, Wish, retract};
-use tidegate::release::{Ledger, State};
-use tidegate::rollout::{RampRequest, explain};
+use tidegate::rollout::RampRequest;
+use tidegate::workspace::Ledger;
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
 use tidegate_client::file::url_of;
@@ -20,9 +24,6 @@ use tidegate_client::model::digest::Digest;
 use tidegate_client::model::layout;
 use tidegate_client::model::time;
 use tidegate_client::updater::Repository as Published;
-
-use crate::support::Fleet;
-use crate::support::fleet::{lay_out, rule};
 
 const IMAGES: [(&str, &str); 3] = [("1.1.0", "eleven"), ("1.2.0", "twelve"), ("1.3.0", "thirteen, which is bad")];
 

@@ -1,12 +1,13 @@
 //! Several releases in flight: on one channel, of several products, on several channels, for several kinds of hardware.
 
-use tidegate::release::State;
-use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
-use tidegate::rollout::{CohortStanding, RampRequest, explain};
-use tidegate_client::model::decision::Outcome;
-
 use crate::support::Fleet;
 use crate::support::fleet::{lay_out, named, rule};
+use tidegate::forecast::explain;
+use tidegate::policy::State;
+use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
+use tidegate::rollout::RampRequest;
+use tidegate::workspace::CohortStanding;
+use tidegate_client::model::decision::Outcome;
 
 /// Two channels, two products.
 fn wide() -> Fleet {

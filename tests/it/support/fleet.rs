@@ -5,16 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate::ceremony::{self, Tool};
 use tidegate::config::Span;
-use tidegate::init::{KeySource, Options, init};
 use tidegate::keys::{KeyRing, NoPassphrases};
+use tidegate::policy::State;
+use tidegate::proposal::{self, Tool};
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
 use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
-use tidegate::release::{State, signing};
-use tidegate::rollout::{CohortStanding, Desk, RampRequest};
-use tidegate::workspace::Workspace;
-use tidegate::{Error, validate};
+use tidegate::release::signing;
+use tidegate::rollout::{Desk, RampRequest};
+use tidegate::workspace::init::{KeySource, Options, init};
+use tidegate::workspace::{CohortStanding, Workspace};
+use tidegate::{Error, ceremony, validate};
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
 use tidegate_client::file::url_of;
@@ -43,7 +44,7 @@ impl Fleet {
     pub fn shaped_at(now: DateTime<Utc>, change: impl Fn(&str, String) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("fleet")).unwrap();
-        for (name, text) in tidegate::init::TEMPLATE.iter().filter(|(name, _)| *name != ".gitignore") {
+        for (name, text) in tidegate::workspace::init::TEMPLATE.iter().filter(|(name, _)| *name != ".gitignore") {
             fs::write(dir.path().join("fleet").join(name), change(name, (*text).to_owned())).unwrap();
         }
         let options = Options {
@@ -150,7 +151,7 @@ impl Fleet {
         let (mut bundle, verified) = ceremony::open(&workspace, &repository).unwrap();
         for key in ["release-1", "release-2"] {
             let signer = ring.signer(key).unwrap();
-            ceremony::sign(&mut bundle, &verified, signer.as_ref(), "file", "tidegate test", self.now).unwrap();
+            proposal::sign(&mut bundle, &verified, signer.as_ref(), "file", "tidegate test", self.now).unwrap();
         }
         ceremony::keep(&workspace, &bundle, "tester", self.now).unwrap();
         let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
@@ -178,7 +179,7 @@ impl Fleet {
     pub fn nightly(&self, site: &Path) {
         let (workspace, mut ring) = self.open();
         let settings = workspace.settings().unwrap();
-        tidegate::refresh::refresh(&workspace, &settings, &mut ring, "nightly", self.now).unwrap();
+        tidegate::rollout::refresh::refresh(&workspace, &settings, &mut ring, "nightly", self.now).unwrap();
         drop(workspace);
         lay_out(self, site);
     }

@@ -289,7 +289,7 @@ impl Forge {
 
     /// Makes it one that the commands take for a workspace, with the keys that it has.
     pub fn with_settings(self) -> Self {
-        let mut settings = tidegate::init::TEMPLATE[0].1.to_owned();
+        let mut settings = tidegate::workspace::init::TEMPLATE[0].1.to_owned();
         for (name, public) in &self.keys {
             let uri = format!("uri = \"file:keys/{name}.pem\"");
             let public = tidegate::keys::write_public(public).unwrap();

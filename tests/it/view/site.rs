@@ -27,9 +27,9 @@ fn schema() -> Value {
 #[test]
 fn the_schemas_are_those_of_the_types() {
     let generated = [
-        ("status", schema_for!(tidegate::view::State)),
-        ("diff", schema_for!(tidegate::view::Changes)),
-        ("doctor", schema_for!(tidegate::doctor::Diagnosis)),
+        ("status", schema_for!(tidegate::report::view::State)),
+        ("diff", schema_for!(tidegate::report::view::Changes)),
+        ("doctor", schema_for!(tidegate::report::doctor::Diagnosis)),
     ];
     for (name, generated) in generated {
         let mut generated = serde_json::to_value(generated).unwrap();

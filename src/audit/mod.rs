@@ -1,0 +1,369 @@
+//! Auditing a repository: everything in it, by two implementations.
+//!
+//! Devices are lazy: each looks only at what it needs. An audit looks at all of it, with the same trust core, and then once more
+//! with tough, which shares no code with ours. What neither objects to, no device will.
+
+mod content;
+mod origin;
+pub mod protect;
+mod report;
+mod tough;
+mod walk;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::layout::Location;
+use tidegate_client::tuf::hash::Checker;
+use tidegate_client::tuf::metadata::TargetFile;
+use tidegate_client::tuf::path::TargetPath;
+
+use crate::error::{Error, Result};
+use protect::{Maps, Needs, Protection};
+
+pub use self::origin::{ByHash, Origin, Pair, Repository};
+pub use self::report::{Check, Expiry, Found, Report, Row};
+pub use self::walk::{Fault, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
+
+/// Targets up to this length are looked into if they are manifests or cohort maps.
+const MAX_READ: u64 = 8 << 20;
+
+/// Audits the repository at `origin`, which people call `place`, from the root file `root`, which is trusted, as of `now`.
+///
+/// Faults of the repository are in the report. Errs only if `root` is no root, or if reading fails for other reasons.
+pub async fn verify(origin: Arc<dyn Origin>, place: &str, root: Vec<u8>, now: DateTime<Utc>) -> Result<Report> {
+    verify_where(View::whole(origin), place, root, now, Arc::new(|_| true)).await
+}
+
+/// How a repository is looked at.
+#[derive(Clone)]
+pub struct View {
+    /// Where it is read.
+    pub origin: Arc<dyn Origin>,
+    /// What anyone can read, if that is to be looked into: nothing protected may be there.
+    pub open: Option<Arc<dyn Origin>>,
+    /// Where what is protected lies, if it is to be looked into whether anyone can read it there.
+    pub private: Option<Arc<dyn Origin>>,
+    /// Whether `origin` has what is protected, too. What it does not have is then missing.
+    pub is_whole: bool,
+}
+
+impl View {
+    /// A repository that is all in one place which is not the public's, such as a workspace.
+    pub fn whole(origin: Arc<dyn Origin>) -> Self {
+        Self { origin, open: None, private: None, is_whole: true }
+    }
+
+    /// What is at a public place, as anyone sees it.
+    pub fn public(origin: Arc<dyn Origin>) -> Self {
+        Self { open: Some(Arc::clone(&origin)), origin, private: None, is_whole: false }
+    }
+
+    /// What is at a public place and at a private one.
+    pub fn both(public: Arc<dyn Origin>, private: Arc<dyn Origin>) -> Self {
+        let open = Some(Arc::clone(&public));
+        let apart = Some(Arc::clone(&private));
+        Self { open, private: apart, origin: Arc::new(Pair { public, private }), is_whole: true }
+    }
+}
+
+/// Which target paths are to be read.
+pub type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// The same, but of the targets only those are read whose paths are `wanted`, and whatever says how releases fit together.
+pub async fn verify_where(
+    view: View,
+    place: &str,
+    root: Vec<u8>,
+    now: DateTime<Utc>,
+    wanted: Wanted,
+) -> Result<Report> {
+    let mut report = Report::new(place, now);
+    let (looking, bytes, all) = (view.clone(), root.clone(), Arc::clone(&wanted));
+    let ours = tokio::task::spawn_blocking(move || first_opinion(&looking, &bytes, now, &*all)).await;
+    let First { tree, files, bytes, contents, target_faults, protection, open } =
+        ours.map_err(|error| Error::bug("the audit broke off").with_source(error))??;
+
+    let below = [&tree.timestamp, &tree.snapshot].into_iter().flatten();
+    let newest_root = tree.roots.last();
+    let in_force = newest_root.into_iter().chain(below).chain(tree.targets.iter().map(|(_, file)| file));
+    report.first_to_expire =
+        in_force.min_by_key(|file| file.expires).map(|file| Expiry { role: file.role.clone(), expires: file.expires });
+    let roles = tree.roles();
+    let versions = match (&newest_root, &tree.timestamp, &tree.snapshot) {
+        (Some(root), Some(timestamp), Some(snapshot)) => {
+            format!("root {}, timestamp {}, snapshot {}", root.version, timestamp.version, snapshot.version)
+        }
+        _ => String::new(),
+    };
+    let mut audit = content::audit(&tree, &contents);
+    report.add(Check::Metadata, roles as u64, versions, tree.faults);
+    report.add(Check::Targets, files, format!("{bytes} bytes"), target_faults);
+    for check in [Check::Delegations, Check::CohortMaps, Check::Manifests, Check::Assignments] {
+        let (found, rest) = audit.faults.into_iter().partition(|(of, _)| *of == check);
+        audit.faults = rest;
+        let faults: Vec<(Check, Fault)> = found;
+        let seen = audit.seen.get(&check).copied().unwrap_or(0);
+        report.add(check, seen, String::new(), faults.into_iter().map(|(_, fault)| fault).collect());
+    }
+
+    if protection.is_any() {
+        let detail = if view.is_whole { String::new() } else { "not looked into: they are not here".to_owned() };
+        report.add(Check::Protected, protection.secrets().count() as u64, detail, open);
+        if !view.is_whole {
+            let detail = "not asked: it reads every role, and protected ones are not here";
+            report.add(Check::SecondMetadata, 0, detail.to_owned(), Vec::new());
+            return Ok(report);
+        }
+    }
+
+    // tough reads the system's clock; under another `now` its word on expiry means nothing.
+    let expiry = (Utc::now() - now).abs() < TimeDelta::minutes(1);
+    let second = tough::opinion(view.origin, &root, expiry, wanted).await?;
+    let since =
+        second.since.map(|version| format!("from root {version} on: it does not know the key ids of older ones"));
+    let blind = (!expiry).then(|| "expiry not judged, as --now is another time".to_owned());
+    let detail = since.into_iter().chain(blind).collect::<Vec<_>>().join("; ");
+    report.add(Check::SecondMetadata, second.roles, detail, second.metadata_faults);
+    report.add(Check::SecondTargets, second.targets, format!("{} bytes", second.bytes), second.target_faults);
+    Ok(report)
+}
+
+/// A repository as [`look`] sees it.
+#[derive(Debug)]
+pub struct Look {
+    /// The metadata.
+    pub tree: Tree,
+    /// The bytes of manifests and cohort maps, verified, by their SHA-256.
+    pub contents: BTreeMap<[u8; 32], Vec<u8>>,
+    /// What does not verify or does not fit together, expiry and other targets aside.
+    pub faults: Vec<Fault>,
+    /// What of it is protected.
+    pub protection: Protection,
+}
+
+/// Reads all metadata, manifests and cohort maps of a repository from the root file `root`, but no artifacts.
+///
+/// Nothing counts as expired: that is for the reader to judge. With `snapshot`, the state which that version lists. Errs only if `root` is
+/// no root, or if reading fails for other reasons than the repository's.
+///
+/// Where it `is_whole`, all must be there; else what protected cohorts take through their gates may be missing.
+pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>, is_whole: bool) -> Result<Look> {
+    let mut tree = walk_regardless_of_expiry(origin, root, snapshot)?;
+    let mut faults = std::mem::take(&mut tree.faults);
+    let mut contents = content::Contents::new();
+    let consistent = tree.trusted.root().consistent_snapshot;
+    let read = |listed: &Listed<'_>,
+                protection: Option<&Protection>,
+                contents: &mut content::Contents,
+                faults: &mut Vec<Fault>|
+     -> Result<()> {
+        let Some(sha256) = listed.file.hashes.sha256_digest().filter(|sha256| !contents.contains_key(*sha256)) else {
+            return Ok(());
+        };
+        let found = match TargetPath::new(listed.path) {
+            Ok(path) => {
+                let name = path.file_path(&listed.file.hashes, consistent);
+                let needs = protection.map(|protection| protection.needs(&format!("targets/{name}")));
+                if needs.is_some_and(|needs| !needs.public) && !is_whole {
+                    return Ok(());
+                }
+                read_target(origin, &name, listed.path, listed.file)?
+            }
+            Err(error) => Err(Fault::new(listed.path, &error)),
+        };
+        match found {
+            Ok(Some(bytes)) => drop(contents.insert(*sha256, bytes)),
+            Ok(None) => faults.push(Fault::new(listed.path, &format_args!("it is longer than {MAX_READ} bytes"))),
+            Err(fault) => faults.push(fault),
+        }
+        Ok(())
+    };
+    for listed in tree.listed().filter(|listed| is_map(listed.path)) {
+        read(&listed, None, &mut contents, &mut faults)?;
+    }
+    let maps = maps_among(&contents);
+    let protection = Protection::of(tree.by_name(), &maps);
+    for listed in tree.listed().filter(|listed| content::is_read(listed.path) && !is_map(listed.path)) {
+        read(&listed, Some(&protection), &mut contents, &mut faults)?;
+    }
+    faults.extend(content::audit(&tree, &contents).faults.into_iter().map(|(_, fault)| fault));
+    if !is_whole {
+        faults.retain(|fault| !(tree.absent.contains(&fault.subject) && protection.is_kept(&fault.subject)));
+    }
+    Ok(Look { tree, contents, faults, protection })
+}
+
+/// The cohort maps among contents. That one is malformed is told elsewhere.
+fn maps_among(contents: &content::Contents) -> Maps {
+    contents.iter().filter_map(|(sha256, bytes)| Some((*sha256, CohortMap::parse(bytes).ok()?))).collect()
+}
+
+/// What tough says of a repository's metadata alone, whatever of it has expired.
+#[derive(Debug)]
+pub struct SecondOpinion {
+    /// How many roles it looked at.
+    pub roles: u64,
+    /// What it objects to.
+    pub faults: Vec<Fault>,
+}
+
+/// Has tough walk all metadata at `origin` from `root`. Blocking: it has a thread and a runtime of its own, so that it can be called from
+/// anywhere.
+pub fn second_opinion(origin: Arc<dyn Origin>, root: Vec<u8>) -> Result<SecondOpinion> {
+    let work = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Error::new(crate::Kind::Io, "the system gives no threads to work with").with_source(e))?;
+        runtime.block_on(tough::opinion(origin, &root, false, Arc::new(|_: &str| false)))
+    };
+    let done = std::thread::spawn(work).join().map_err(|_| Error::bug("the second opinion broke off"))?;
+    done.map(|opinion| SecondOpinion { roles: opinion.roles, faults: opinion.metadata_faults })
+}
+
+/// What our own trust core found.
+struct First {
+    tree: Tree,
+    files: u64,
+    bytes: u64,
+    contents: content::Contents,
+    target_faults: Vec<Fault>,
+    protection: Protection,
+    /// What is protected and lies open.
+    open: Vec<Fault>,
+}
+
+/// Walks all metadata and reads all targets, each file once.
+fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&str) -> bool) -> Result<First> {
+    let origin = view.origin.as_ref();
+    let mut tree = walk(origin, root, now)?;
+    let mut read = Files::new(origin, tree.trusted.root().consistent_snapshot);
+    for listed in tree.listed().filter(|listed| is_map(listed.path)) {
+        read.file(&listed, true)?;
+    }
+    let protection = Protection::of(tree.by_name(), &maps_among(&read.contents));
+    for listed in tree.listed().filter(|listed| wanted(listed.path) || content::is_read(listed.path)) {
+        let needs = read.key(&listed).map(|key| protection.needs(&key)).unwrap_or_default();
+        match (view.is_whole, needs) {
+            (false, needs) if needs.is_apart() => {}
+            // Nobody needs it: it may be here, or be kept with what is protected.
+            (false, Needs { public: false, .. }) => read.file(&listed, false)?,
+            _ => read.file(&listed, true)?,
+        }
+    }
+    let Files { contents, faults, seen, bytes, .. } = read;
+    let files = seen.len() as u64;
+    let mut open = Vec::new();
+    if let Some(public) = &view.open {
+        for key in protection.secrets() {
+            if public.is_open(key)? {
+                open.push(Fault::new(key, &"it is protected, and anyone can read it"));
+            }
+        }
+    }
+    if let Some(private) = &view.private {
+        // What lets the world read goes by folders: one of each tells.
+        for kind in ["metadata/", "targets/"] {
+            let Some(key) = protection.secrets().find(|key| key.starts_with(kind)) else { continue };
+            if private.is_open_to_anyone(key)? == Some(true) {
+                open.push(Fault::new(key, &"anyone can read it in the private place, without a grant"));
+            }
+        }
+    }
+    if !view.is_whole {
+        let Tree { absent, faults, .. } = &mut tree;
+        faults.retain(|fault| !(absent.contains(&fault.subject) && protection.is_kept(&fault.subject)));
+    }
+    Ok(First { tree, files, bytes, contents, target_faults: faults, protection, open })
+}
+
+/// Whether a target is a cohort map.
+fn is_map(path: &str) -> bool {
+    matches!(Location::parse(path), Some(Location::CohortMap { .. }))
+}
+
+/// The targets that are read, each file once.
+struct Files<'a> {
+    origin: &'a dyn Origin,
+    consistent: bool,
+    contents: content::Contents,
+    faults: Vec<Fault>,
+    seen: BTreeSet<String>,
+    bytes: u64,
+}
+
+impl<'a> Files<'a> {
+    fn new(origin: &'a dyn Origin, consistent: bool) -> Self {
+        let (contents, faults, seen) = (content::Contents::new(), Vec::new(), BTreeSet::new());
+        Self { origin, consistent, contents, faults, seen, bytes: 0 }
+    }
+
+    fn name(&self, listed: &Listed<'_>) -> Result<String, Fault> {
+        let path = TargetPath::new(listed.path).map_err(|error| Fault::new(listed.path, &error))?;
+        Ok(path.file_path(&listed.file.hashes, self.consistent))
+    }
+
+    fn key(&self, listed: &Listed<'_>) -> Option<String> {
+        self.name(listed).ok().map(|name| format!("targets/{name}"))
+    }
+
+    /// Reads a file; that it is missing is a fault if it `must` be there.
+    fn file(&mut self, listed: &Listed<'_>, must: bool) -> Result<()> {
+        let name = match self.name(listed) {
+            Ok(name) => name,
+            Err(fault) => {
+                self.faults.push(fault);
+                return Ok(());
+            }
+        };
+        if self.seen.contains(&name) || (!must && !self.origin.is_open(&format!("targets/{name}"))?) {
+            return Ok(());
+        }
+        match read_target(self.origin, &name, listed.path, listed.file)? {
+            Ok(content) => {
+                self.bytes += listed.file.length;
+                if let Some((content, sha256)) = content.zip(listed.file.hashes.sha256_digest()) {
+                    self.contents.insert(*sha256, content);
+                }
+            }
+            Err(fault) => self.faults.push(fault),
+        }
+        self.seen.insert(name);
+        Ok(())
+    }
+}
+
+/// Reads a target through the checks of a device; gives back its content if the audit looks into it.
+pub(crate) fn read_target(
+    origin: &dyn Origin,
+    name: &str,
+    path: &str,
+    file: &TargetFile,
+) -> Result<Result<Option<Vec<u8>>, Fault>> {
+    let mut checker = Checker::new(Some(file.length), Some(&file.hashes));
+    let mut content = (file.length <= MAX_READ && content::is_read(path)).then(Vec::new);
+    let mut wrong = None;
+    let found = origin.target(name, file.length, &mut |bytes| {
+        if let Err(mismatch) = checker.update(bytes) {
+            wrong = Some(mismatch);
+            return Err(Error::trust("longer than listed"));
+        }
+        if let Some(content) = &mut content {
+            content.extend_from_slice(bytes);
+        }
+        Ok(())
+    });
+    if let Some(mismatch) = wrong {
+        return Ok(Err(Fault::new(path, &mismatch)));
+    }
+    match found {
+        Ok(false) => return Ok(Err(Fault::new(path, &format_args!("targets/{name} is missing")))),
+        Ok(true) => {}
+        Err(error) if error.kind() == crate::Kind::Trust => return Ok(Err(Fault::new(path, &error))),
+        Err(error) => return Err(error),
+    }
+    Ok(checker.finish().map(|()| content).map_err(|mismatch| Fault::new(path, &mismatch)))
+}

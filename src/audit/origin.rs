@@ -1,0 +1,207 @@
+//! Where a repository is read from.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tidegate_client::fetch::{Fetch, Reply, Request};
+use tidegate_client::file::{FileFetch, url_of};
+use tidegate_client::http::HttpFetch;
+use tidegate_client::tuf::path::percent_encode;
+
+use crate::error::{Error, Kind, Result};
+use crate::fs;
+
+/// A repository as files, wherever they lie. Blocking.
+pub trait Origin: Send + Sync {
+    /// The bytes of a metadata file, `None` if there is none. Reading stops, with an error, past `limit` bytes.
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>>;
+
+    /// Streams a target, named by its path below the targets folder (under consistent snapshots `dir/HASH.file`, not
+    /// percent-encoded), into `sink`; false if there is none. Reading stops, with an error, past `length` bytes.
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool>;
+
+    /// Whether whoever asks for the object `key`, `metadata/FILE` or `targets/PATH`, gets it.
+    fn is_open(&self, key: &str) -> Result<bool> {
+        if let Some(file) = key.strip_prefix("metadata/") {
+            return Ok(self.metadata(file, tidegate_client::tuf::Limits::default().targets_length)?.is_some());
+        }
+        let path = key.strip_prefix("targets/").unwrap_or(key);
+        let mut is_read = false;
+        let end = self.target(path, u64::MAX, &mut |_| {
+            is_read = true;
+            // The first bytes tell.
+            Err(Error::refused("seen enough"))
+        });
+        if is_read { Ok(true) } else { end }
+    }
+
+    /// Whether anyone gets it from here, without credentials; `None` where that cannot be told.
+    fn is_open_to_anyone(&self, _: &str) -> Result<Option<bool>> {
+        Ok(None)
+    }
+}
+
+/// What is public and, behind it, what is protected.
+pub struct Pair {
+    /// What anyone can read.
+    pub public: Arc<dyn Origin>,
+    /// What only some can.
+    pub private: Arc<dyn Origin>,
+}
+
+impl Origin for Pair {
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        match self.public.metadata(file, limit)? {
+            None => self.private.metadata(file, limit),
+            found => Ok(found),
+        }
+    }
+
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        Ok(self.public.target(path, length, sink)? || self.private.target(path, length, sink)?)
+    }
+}
+
+/// A repository at a URL, read with the fetchers of devices: `metadata/` and `targets/` below it.
+pub struct Repository {
+    fetch: Scheme,
+    url: String,
+}
+
+enum Scheme {
+    File(FileFetch),
+    Http(Box<HttpFetch>),
+}
+
+impl Repository {
+    /// The repository at `place`: an `http://`, `https://` or `file://` URL, or the path of a folder.
+    pub fn open(place: &str) -> Result<Self> {
+        let url = match place.split_once("://") {
+            Some(("http" | "https", _)) => {
+                let url = place.trim_end_matches('/').to_owned();
+                return Ok(Self { fetch: Scheme::Http(Box::default()), url });
+            }
+            Some(("file", _)) => place.trim_end_matches('/').to_owned(),
+            Some((scheme, _)) => {
+                return Err(Error::usage(format!("cannot read a repository from {scheme}://"))
+                    .remedy("give a folder, or a URL that starts with https://, http:// or file://"));
+            }
+            None => {
+                let path = Path::new(place);
+                let path = path.canonicalize().map_err(|error| Error::io("read", path, error))?;
+                url_of(&path).map_err(|error| Error::input(error.to_string()))?
+            }
+        };
+        Ok(Self { fetch: Scheme::File(FileFetch::new()), url })
+    }
+
+    fn fetch(&self, request: &Request<'_>) -> Result<Option<tidegate_client::fetch::Body>> {
+        let reply = match &self.fetch {
+            Scheme::File(fetch) => fetch.fetch(request),
+            Scheme::Http(fetch) => fetch.fetch(request),
+        };
+        match reply {
+            Ok(Reply::Found(body)) => Ok(Some(body)),
+            Ok(Reply::NotFound) => Ok(None),
+            Ok(Reply::Unchanged) => Err(Error::trust(format!("{}: 304 to a request without condition", request.url))),
+            Err(error) => Err(unfetched(&error)),
+        }
+    }
+}
+
+fn unfetched(error: &tidegate_client::fetch::FetchError) -> Error {
+    use tidegate_client::fetch::FetchError::{Protocol, Redirect, TooLong};
+    let kind = if matches!(error, Protocol { .. } | Redirect { .. } | TooLong { .. }) { Kind::Trust } else { Kind::Io };
+    Error::new(kind, error.to_string())
+}
+
+impl Origin for Repository {
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let url = format!("{}/metadata/{file}", self.url);
+        let Some(body) = self.fetch(&Request::metadata(&url, limit))? else { return Ok(None) };
+        body.into_bytes().map(Some).map_err(|error| unfetched(&error))
+    }
+
+    fn is_open_to_anyone(&self, key: &str) -> Result<Option<bool>> {
+        match self.fetch {
+            // Who may read a folder depends on what serves it.
+            Scheme::File(_) => Ok(None),
+            // As anyone asks, so has this asked.
+            Scheme::Http(_) => self.is_open(key).map(Some),
+        }
+    }
+
+    fn is_open(&self, key: &str) -> Result<bool> {
+        use tidegate_client::fetch::FetchError::Status;
+        let key: Vec<String> = key.split('/').map(percent_encode).collect();
+        let url = format!("{}/{}", self.url, key.join("/"));
+        let request = Request::target(&url, u64::MAX);
+        let reply = match &self.fetch {
+            Scheme::File(fetch) => fetch.fetch(&request),
+            Scheme::Http(fetch) => fetch.fetch(&request),
+        };
+        match reply {
+            Ok(Reply::NotFound) | Err(Status { status: 401 | 403 | 410, .. }) => Ok(false),
+            Ok(_) => Ok(true),
+            Err(error) => Err(unfetched(&error)),
+        }
+    }
+
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let path: Vec<String> = path.split('/').map(percent_encode).collect();
+        let url = format!("{}/targets/{}", self.url, path.join("/"));
+        let Some(mut body) = self.fetch(&Request::target(&url, length))? else { return Ok(false) };
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match body.read(&mut buffer).map_err(|error| unfetched(&error))? {
+                0 => return Ok(true),
+                count => sink(buffer.get(..count).unwrap_or_default())?,
+            }
+        }
+    }
+}
+
+/// A folder of metadata, and targets by their SHA-256: a workspace.
+#[derive(Debug, Clone)]
+pub struct ByHash {
+    metadata: PathBuf,
+    artifacts: PathBuf,
+}
+
+impl ByHash {
+    /// Metadata files in the folder `metadata`, targets in the folder `artifacts`, named by their SHA-256 in hex.
+    pub fn new(metadata: impl Into<PathBuf>, artifacts: impl Into<PathBuf>) -> Self {
+        Self { metadata: metadata.into(), artifacts: artifacts.into() }
+    }
+
+    /// Where the bytes of a target lie.
+    pub fn artifact(&self, sha256: &str) -> PathBuf {
+        self.artifacts.join(sha256)
+    }
+}
+
+impl Origin for ByHash {
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        fs::read_if_exists(&self.metadata.join(file), limit)
+    }
+
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let file = path.rsplit('/').next().unwrap_or(path);
+        let Some((sha256, _)) = file.split_once('.') else { return Ok(false) };
+        let path = self.artifact(sha256);
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(Error::io("read", &path, error)),
+        };
+        let mut file = file.take(length.saturating_add(1));
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match file.read(&mut buffer).map_err(|error| Error::io("read", &path, error))? {
+                0 => return Ok(true),
+                count => sink(buffer.get(..count).unwrap_or_default())?,
+            }
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! `tidegate release`: from a build output to a registered, validated release, and to its end.
+
+mod retire;
+mod retract;
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand};
+use serde_json::{Value, json};
+use tidegate_client::model::condition::Condition;
+use tidegate_client::model::name::{ArtifactName, HardwareId, Text};
+use tidegate_client::model::version::VersionRange;
+use tidegate_client::tuf::json as strict;
+use tidegate_client::tuf::key::KeyId;
+
+use super::passphrase::PassphraseArgs;
+use super::{Context, actor, show};
+use crate::error::{Error, Result};
+use crate::keys::KeyRing;
+use crate::policy::State;
+use crate::release::draft::{self, Frozen, NewArtifact, NewRelease};
+use crate::release::record::{self, Record, RecordedUrgency, ReleaseSpec};
+use crate::release::report;
+use crate::release::signing::{self, Signed};
+use crate::rollout::Desk;
+use crate::validate::{self, Verdict};
+use crate::workspace::Workspace;
+
+/// Make, sign, register and validate a release
+///
+/// RELEASE is a version, or PRODUCT/VERSION, or CHANNEL/PRODUCT/VERSION where that is not clear.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    New(NewArgs),
+    Add(AddArgs),
+    /// Freeze the manifest, show what changes, and propose it for signing
+    Manifest(ReleaseArgs),
+    Sign(SignArgs),
+    Register(RegisterArgs),
+    Validate(ValidateArgs),
+    /// Show a release: its manifest, signatures and checks
+    Show(ReleaseArgs),
+    /// List all releases
+    List,
+    Retract(retract::Args),
+    Retire(retire::Args),
+}
+
+#[derive(Debug, ClapArgs)]
+struct ReleaseArgs {
+    /// Which release
+    release: ReleaseSpec,
+}
+
+/// Start a release as a draft
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate release new 1.2.0 --build-id ci-4711 --source git+https://example.org/os@9f3c1d2
+  tidegate release new 1.2.1 --urgency security --note 'Closes a hole in the updater'
+  tidegate release new 2.0.0 --upgrade-from '>=1.8, <2' --eligibility '{\"fact\": \"ram-mb\", \"ge\": 512}'")]
+struct NewArgs {
+    /// Which release
+    release: ReleaseSpec,
+    /// The build's id in the system that ran it
+    #[arg(long, value_name = "TEXT", default_value = "by-hand")]
+    build_id: Text,
+    /// The source it was built from, best as a URI with a commit
+    #[arg(long, value_name = "URI")]
+    source: Option<Text>,
+    /// An in-toto statement (SLSA provenance) of how it was built
+    #[arg(long, value_name = "FILE")]
+    provenance: Option<PathBuf>,
+    /// How pressing it is: normal or security
+    #[arg(long, value_name = "URGENCY", default_value = "normal", value_parser = parse_urgency)]
+    urgency: RecordedUrgency,
+    /// Which devices may have it: a condition on facts, as JSON
+    #[arg(long, value_name = "JSON", value_parser = parse_condition)]
+    eligibility: Option<Condition>,
+    /// From which installed versions a device may go to it directly, e.g. '>=1.8, <2'
+    #[arg(long, value_name = "RANGE")]
+    upgrade_from: Option<VersionRange>,
+    /// The sequence of a release that it may replace although its version is not higher (repeatable)
+    #[arg(long, value_name = "SEQUENCE")]
+    supersedes: Vec<u64>,
+    /// A line of notes for people (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    note: Vec<Text>,
+}
+
+/// Add an artifact: hash the file and keep its bytes
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:
+  tidegate release add 1.2.0 build/rootfs.img --hardware board-a --hardware board-b")]
+struct AddArgs {
+    /// Which release
+    release: ReleaseSpec,
+    /// The file that the build made
+    file: PathBuf,
+    /// The hardware it fits (repeatable)
+    #[arg(long, value_name = "ID", required = true)]
+    hardware: Vec<HardwareId>,
+    /// Its name in the repository [default: the file's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<ArtifactName>,
+    /// Its media type [default: guessed from the name]
+    #[arg(long, value_name = "TYPE")]
+    media_type: Option<Text>,
+    /// Take the place of the artifact of the same name
+    #[arg(long)]
+    replace: bool,
+}
+
+/// Add signatures of release keys; repeat, on whichever machine holds the next key, until the threshold is met
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:
+  tidegate release sign 1.2.0 --key release-1")]
+struct SignArgs {
+    /// Which release
+    release: ReleaseSpec,
+    /// The key to sign with, as tidegate.toml names it (repeatable)
+    #[arg(long, value_name = "NAME", required_unless_present = "copy")]
+    key: Vec<String>,
+    /// Take the signatures of a copy that was signed elsewhere, with tidegate ceremony sign (repeatable)
+    #[arg(long, value_name = "FILE")]
+    copy: Vec<PathBuf>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// Have the channel list the signed release; nobody is offered it yet
+#[derive(Debug, ClapArgs)]
+struct RegisterArgs {
+    /// Which release
+    release: ReleaseSpec,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// Run all checks and sign the report
+#[derive(Debug, ClapArgs)]
+struct ValidateArgs {
+    /// Which release
+    release: ReleaseSpec,
+    /// Then offer it to the validation cohort that policy.toml names
+    #[arg(long)]
+    expose: bool,
+    /// The key that signs the report [default: the channel's first rollout key]
+    #[arg(long, value_name = "NAME")]
+    key: Option<String>,
+    /// Also write the report as JUnit XML, for a CI system to show
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// A sample of the fleet as CSV, of which no device may be left without a way [default: validation.fleet in policy.toml]
+    #[arg(long, value_name = "CSV")]
+    fleet: Option<PathBuf>,
+    /// Where it is published, a folder or a URL: compare what is there, byte for byte
+    #[arg(long, value_name = "PLACE")]
+    published: Option<String>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    match &args.command {
+        Command::New(args) => new(args, cx),
+        Command::Add(args) => add(args, cx),
+        Command::Manifest(args) => manifest(args, cx),
+        Command::Sign(args) => sign(args, cx),
+        Command::Register(args) => register(args, cx),
+        Command::Validate(args) => validate(args, cx),
+        Command::Show(args) => show_one(args, cx),
+        Command::List => list(cx),
+        Command::Retract(args) => retract::run(args, cx),
+        Command::Retire(args) => retire::run(args, cx),
+    }
+}
+
+fn new(args: &NewArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let new = NewRelease {
+        spec: args.release.clone(),
+        build_id: args.build_id.clone(),
+        source: args.source.clone(),
+        provenance: args.provenance.clone(),
+        urgency: args.urgency,
+        eligibility: args.eligibility.clone(),
+        upgrade_from: args.upgrade_from.clone(),
+        supersedes: args.supersedes.iter().copied().collect(),
+        notes: args.note.clone(),
+    };
+    let record = draft::new(&workspace, new, &actor(), cx.now)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&record);
+    }
+    cx.ui.status(format_args!("Started {} as a draft (build {})", record.id(), record.build_id));
+    cx.ui.hint(format_args!("tidegate release add {} FILE --hardware ID", args.release));
+    Ok(())
+}
+
+fn add(args: &AddArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let length = std::fs::metadata(&args.file).map(|metadata| metadata.len()).unwrap_or_default();
+    let mut progress = cx.ui.progress_bytes(length, "hashing");
+    let new = NewArtifact {
+        file: &args.file,
+        name: args.name.clone(),
+        hardware: args.hardware.iter().cloned().collect(),
+        media_type: args.media_type.clone(),
+        replace: args.replace,
+    };
+    let (record, artifact) =
+        draft::add(&workspace, &args.release, &new, &actor(), cx.now, |count| progress.advance(count))?;
+    drop(progress);
+    if cx.ui.is_json() {
+        return cx.ui.json(&artifact);
+    }
+    cx.ui.status(format_args!("Added {} to {}", artifact.name, record.id()));
+    let hardware: Vec<_> = artifact.hardware.iter().map(HardwareId::as_str).collect();
+    cx.ui.status(format_args!("  {} bytes, {}, for {}", artifact.length, artifact.media_type, hardware.join(", ")));
+    cx.ui.result(format_args!("{}  {}", artifact.sha256, artifact.name))?;
+    cx.ui.hint(format_args!("tidegate release manifest {}", args.release));
+    Ok(())
+}
+
+fn manifest(args: &ReleaseArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let frozen = draft::manifest(&workspace, &args.release, &actor(), cx.now)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&frozen_json(&frozen));
+    }
+    match &frozen.previous {
+        Some(previous) => cx.ui.status(format_args!("{} against {previous}:", frozen.record.id())),
+        None => cx.ui.status(format_args!("{}, the first release of its product:", frozen.record.id())),
+    }
+    tell_frozen(cx, &workspace, &frozen, &args.release)
+}
+
+fn frozen_json(frozen: &Frozen) -> Value {
+    json!({
+        "release": frozen.record.id().to_string(),
+        "manifest": frozen.record.manifest,
+        "previous": frozen.previous.as_ref().map(ToString::to_string),
+        "differences": frozen.differences,
+        "proposal": {"role": frozen.proposal.role, "base_version": frozen.proposal.base_version, "threshold": frozen.threshold},
+    })
+}
+
+/// Says what was frozen and proposed, and how it is signed; `named` is the release as people named it.
+fn tell_frozen(cx: &Context, workspace: &Workspace, frozen: &Frozen, named: &dyn std::fmt::Display) -> Result<()> {
+    for difference in &frozen.differences {
+        cx.ui.result(difference)?;
+    }
+    if let Some(manifest) = &frozen.record.manifest {
+        cx.ui.status(format_args!("Froze the manifest: {} bytes, sha256 {}", manifest.length, manifest.sha256));
+    }
+    let proposal = &frozen.proposal;
+    cx.ui.status(format_args!(
+        "Proposed version {} of the role {}; it takes {} signatures",
+        proposal.base_version + 1,
+        proposal.role,
+        frozen.threshold
+    ));
+    let settings = workspace.settings()?;
+    let keys = &settings.channel(&frozen.record.channel)?.release.keys;
+    if let Some(key) = keys.first() {
+        cx.ui.hint(format_args!("tidegate release sign {named} --key {key}"));
+    }
+    Ok(())
+}
+
+fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
+    let copies = args.copy.iter().map(|path| Ok((path.display().to_string(), super::ceremony::read_bundle(path)?)));
+    let copies = copies.collect::<Result<Vec<_>>>()?;
+    let signed = signing::sign(&workspace, &args.release, &args.key, &copies, &mut ring, cx.now)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&signatures(&signed, &ring));
+    }
+    if !args.key.is_empty() {
+        cx.ui.status(format_args!("Signed {} with {}", signed.record.id(), args.key.join(", ")));
+    }
+    cx.ui.result(format_args!(
+        "{} of {} signatures: {}",
+        signed.signers.len(),
+        signed.threshold,
+        ring.labels(&signed.signers)
+    ))?;
+    if signed.record.state == State::Signed {
+        cx.ui.hint(format_args!("tidegate release validate {}", args.release));
+    } else if let Some(next) = signed.missing.first() {
+        cx.ui.hint(format_args!("tidegate release sign {} --key {}", args.release, ring.label(next)));
+    }
+    Ok(())
+}
+
+fn register(args: &RegisterArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
+    let (record, roles) = signing::register(&workspace, &args.release, &mut ring, &actor(), cx.now)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({"release": record.id().to_string(), "state": record.state, "roles": roles}));
+    }
+    cx.ui.status(format_args!("Registered {}: the channel lists it, and nobody is offered it yet", record.id()));
+    cx.ui.status(format_args!("  new versions of: {}", roles.join(", ")));
+    cx.ui.hint(format_args!("tidegate release validate {} --expose", args.release));
+    let surplus =
+        crate::release::retire::surplus(&workspace, &workspace.repository()?, &record.channel, &record.product)?;
+    if surplus > 0 {
+        cx.ui.hint(format_args!("the channel lists {surplus} more than policy.toml keeps: tidegate release retire"));
+    }
+    Ok(())
+}
+
+fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let settings = workspace.settings()?;
+    let mut ring = workspace.ring(&settings, args.passphrase.source())?;
+    let options =
+        validate::Options { key: args.key.clone(), fleet: args.fleet.clone(), published: args.published.clone() };
+    let (record, report) = validate::validate(&workspace, &args.release, &options, &mut ring, &actor(), cx.now)?;
+    if let Some(path) = &args.junit {
+        crate::fs::write_atomic(path, validate::junit(&report).as_bytes())?;
+    }
+    if cx.ui.is_json() {
+        cx.ui.json(&report)?;
+    } else {
+        cx.ui.status(format_args!("Validated {}, manifest sha256 {}", record.id(), report.manifest));
+        show::findings(&cx.ui, &report)?;
+    }
+    let failed: Vec<_> = report.failed().map(|finding| finding.rule.clone()).collect();
+    if !failed.is_empty() {
+        return Err(Error::refused(format!("{} checks failed: {}", failed.len(), failed.join(", ")))
+            .rule("R-VALIDATED")
+            .remedy("mend what they name, then validate again"));
+    }
+    if args.expose {
+        let desk = Desk::open(&workspace, &args.release, cx.now)?;
+        let outcome = desk.expose(&mut ring, &actor())?;
+        for cohort in &outcome.cohorts {
+            cx.ui.status(format_args!("The cohort {cohort} is offered it"));
+        }
+    }
+    match record.state {
+        State::Draft => cx.ui.hint(format_args!("tidegate release sign {} --key NAME", args.release)),
+        State::Signed => cx.ui.hint(format_args!("tidegate release register {}", args.release)),
+        State::Registered | State::Validation => cx.ui.hint(format_args!("tidegate rollout start {}", args.release)),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn show_one(args: &ReleaseArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let record = args.release.find(workspace.dir())?;
+    let repository = workspace.repository()?;
+    let ring = workspace.ring(&workspace.settings()?, Box::new(crate::keys::NoPassphrases))?;
+    let standing = signing::standing(&workspace, &record, &repository)?;
+    let report = report::load(workspace.dir(), &record, &repository)?;
+    if cx.ui.is_json() {
+        let manifest = match record.manifest {
+            Some(_) => Some(record.manifest(workspace.dir())?.0),
+            None => None,
+        };
+        return cx.ui.json(&json!({
+            "record": record,
+            "manifest": manifest,
+            "signatures": standing.as_ref().map(|standing| signatures(standing, &ring)),
+            "report": report,
+        }));
+    }
+    show::record(&cx.ui, &record)?;
+    if let Some(standing) = &standing {
+        let shown = if standing.signers.is_empty() { "none".into() } else { ring.labels(&standing.signers) };
+        cx.ui.result(format_args!("signatures   {} of {}: {shown}", standing.signers.len(), standing.threshold))?;
+    }
+    if let Some(report) = &report {
+        let failed = report.failed().count();
+        let warned = report.findings.iter().filter(|finding| finding.verdict == Verdict::Warn).count();
+        let at = tidegate_client::model::time::format(report.at);
+        cx.ui.result(format_args!("validated    {at}: {failed} failed, {warned} to look at"))?;
+    }
+    Ok(())
+}
+
+fn list(cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let records = record::all(workspace.dir())?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&records);
+    }
+    if records.is_empty() {
+        cx.ui.status("There are no releases yet");
+        cx.ui.hint("tidegate release new 1.0.0");
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = records.iter().map(row).collect();
+    show::table(&cx.ui, &["RELEASE", "STATE", "SEQUENCE", "URGENCY", "ARTIFACTS", "BUILD"], &rows)
+}
+
+fn row(record: &Record) -> Vec<String> {
+    let sequence = record.manifest.as_ref().map_or_else(|| "-".into(), |manifest| manifest.sequence.to_string());
+    let urgency = tidegate_client::model::manifest::Urgency::from(record.urgency).to_string();
+    vec![
+        record.id().to_string(),
+        record.status().to_string(),
+        sequence,
+        urgency,
+        record.artifacts.len().to_string(),
+        record.build_id.to_string(),
+    ]
+}
+
+fn signatures(signed: &Signed, ring: &KeyRing) -> Value {
+    let list = |ids: &[KeyId]| -> Vec<Value> {
+        ids.iter()
+            .map(|id| json!({"keyid": id.as_str(), "name": ring.by_id(id).map(|key| key.name.as_str())}))
+            .collect()
+    };
+    json!({
+        "release": signed.record.id().to_string(),
+        "state": signed.record.state,
+        "threshold": signed.threshold,
+        "signed": list(&signed.signers),
+        "missing": list(&signed.missing),
+    })
+}
+
+fn parse_urgency(text: &str) -> Result<RecordedUrgency, String> {
+    match text {
+        "normal" => Ok(RecordedUrgency::Normal),
+        "security" => Ok(RecordedUrgency::Security),
+        _ => Err("take normal or security".into()),
+    }
+}
+
+fn parse_condition(text: &str) -> Result<Condition, String> {
+    let value = strict::parse(text.as_bytes()).map_err(|e| e.to_string())?;
+    Condition::from_value(&value).map_err(|e| e.to_string())
+}

@@ -1,0 +1,212 @@
+//! `tidegate rollout`: which cohort is offered which release, and how fast.
+
+mod plan;
+mod renew;
+
+use clap::{Args as ClapArgs, Subcommand};
+use serde_json::json;
+use tidegate_client::model::name::Name;
+
+use super::passphrase::PassphraseArgs;
+use super::{Context, actor, show};
+use crate::config::{Span, parse_share};
+use crate::error::Result;
+use crate::keys::KeyRing;
+use crate::policy::State;
+use crate::release::record::ReleaseSpec;
+use crate::rollout::{Desk, Outcome, RampRequest};
+use crate::workspace::Workspace;
+
+/// Offer a release to the fleet, cohort by cohort
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what a rollout will do to a fleet, hour by hour, before anything is signed
+    Plan(Box<plan::Args>),
+    /// Offer it to the first cohort; a security release to all at once
+    Start(StepArgs),
+    /// Go on to the next cohort, or further within one that is exposed in part
+    Advance(StepArgs),
+    /// Expose nobody new; devices that have it keep it
+    Pause(ReasonArgs),
+    /// Go on after a pause, from where it was
+    Resume(PlainArgs),
+    /// Keep a limited rollout from ending by itself
+    Renew(renew::Args),
+    /// Offer it to nobody any more; devices that have it keep it
+    Withdraw(ReasonArgs),
+    /// Every cohort has it: it is stable
+    Complete(PlainArgs),
+    Approve(super::approve::Args),
+    /// Show where every cohort stands
+    Status(StatusArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate rollout start 1.2.0
+  tidegate rollout advance 1.2.0 --ramp 24h
+  tidegate rollout advance 1.2.0 --to 10%
+  tidegate rollout advance 1.2.0 --ramp 12h --from 10% --to 50%")]
+struct StepArgs {
+    /// Which release
+    release: ReleaseSpec,
+    /// Expose the cohort little by little over this time
+    #[arg(long, value_name = "SPAN")]
+    ramp: Option<Span>,
+    /// Part of the cohort that is exposed at once when the ramp starts
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    from: Option<u32>,
+    /// Part of the cohort that is exposed in the end [default: 100%]
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    to: Option<u32>,
+    /// Only if this is the cohort that comes next: for scripts, and for two people at once
+    #[arg(long, value_name = "NAME")]
+    cohort: Option<Name>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+struct PlainArgs {
+    /// Which release
+    release: ReleaseSpec,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+struct ReasonArgs {
+    /// Which release
+    release: ReleaseSpec,
+    /// Why, for the ledger
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+struct StatusArgs {
+    /// Which release
+    release: ReleaseSpec,
+}
+
+pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    match &args.command {
+        Command::Plan(args) => plan::run(args, cx),
+        Command::Start(args) => take(cx, &args.release, &args.passphrase, |desk, ring| {
+            desk.must_be_next(args.cohort.as_ref())?;
+            desk.start(args.request(), ring, &actor())
+        }),
+        Command::Advance(args) => take(cx, &args.release, &args.passphrase, |desk, ring| {
+            desk.must_be_next(args.cohort.as_ref())?;
+            desk.advance(args.request(), ring, &actor())
+        }),
+        Command::Pause(args) => {
+            take(cx, &args.release, &args.passphrase, |desk, ring| desk.pause(ring, &actor(), args.reason.clone()))
+        }
+        Command::Resume(args) => take(cx, &args.release, &args.passphrase, |desk, ring| desk.resume(ring, &actor())),
+        Command::Renew(args) => renew::run(args, cx),
+        Command::Withdraw(args) => {
+            take(cx, &args.release, &args.passphrase, |desk, ring| desk.withdraw(ring, &actor(), args.reason.clone()))
+        }
+        Command::Complete(args) => {
+            take(cx, &args.release, &args.passphrase, |desk, ring| desk.complete(ring, &actor()))
+        }
+        Command::Approve(args) => super::approve::run(args, cx),
+        Command::Status(args) => status(args, cx),
+    }
+}
+
+impl StepArgs {
+    fn request(&self) -> RampRequest {
+        RampRequest { span: self.ramp, from: self.from, to: self.to }
+    }
+}
+
+fn take(
+    cx: &Context,
+    release: &ReleaseSpec,
+    passphrase: &PassphraseArgs,
+    step: impl FnOnce(Desk<'_>, &mut KeyRing) -> Result<Outcome>,
+) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let mut ring = workspace.ring(&workspace.settings()?, passphrase.source())?;
+    let outcome = step(Desk::open(&workspace, release, cx.now)?, &mut ring)?;
+    let record = &outcome.record;
+    if cx.ui.is_json() {
+        let mut told = json!({
+            "release": record.id().to_string(),
+            "state": record.state,
+            "paused": record.paused,
+            "cohorts": outcome.cohorts,
+            "roles": outcome.roles,
+            "standing": outcome.standings,
+        });
+        if !outcome.bridge_of.is_empty() {
+            told["bridge_of"] = json!(outcome.bridge_of);
+        }
+        return cx.ui.json(&told);
+    }
+    told(cx, &outcome)
+}
+
+/// Says what a step did.
+fn told(cx: &Context, outcome: &Outcome) -> Result<()> {
+    let record = &outcome.record;
+    let (before, after) = (outcome.before.to_string(), record.status().to_string());
+    if before == after {
+        cx.ui.status(format_args!("{} is {after}", record.id()));
+    } else {
+        cx.ui.status(format_args!("{}: {before} -> {after}", record.id()));
+    }
+    show::cohorts(&cx.ui, &outcome.standings, cx.now)?;
+    for release in &outcome.bridge_of {
+        cx.ui.status(format_args!(
+            "It is no bridge to {release} any more: devices that needed it wait. See who: tidegate explain --fleet CSV"
+        ));
+    }
+    if !outcome.roles.is_empty() {
+        cx.ui.status(format_args!("New versions of: {}", outcome.roles.join(", ")));
+        cx.ui.hint("tidegate publish FOLDER");
+    }
+    if record.state == State::Withdrawn && outcome.before.state != State::Registered && !outcome.roles.is_empty() {
+        cx.ui.hint(format_args!("tidegate release retract {}, if devices that have it are to go back", record.id()));
+    }
+    Ok(())
+}
+
+fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let desk = Desk::open(&workspace, &args.release, cx.now)?;
+    let record = desk.record();
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({
+            "release": record.id().to_string(),
+            "state": record.state,
+            "paused": record.paused,
+            "standing": desk.standings(),
+        }));
+    }
+    cx.ui.result(format_args!("{}  {}", record.id(), record.status()))?;
+    show::cohorts(&cx.ui, desk.standings(), cx.now)?;
+    match (record.state, desk.next_step()) {
+        (State::Registered | State::Validation, _) => {
+            cx.ui.hint(format_args!("tidegate rollout start {}", args.release));
+        }
+        (State::Limited, Some((next, _))) => {
+            cx.ui.hint(format_args!("tidegate rollout advance {}, to the cohort {}", args.release, next.cohort));
+        }
+        (State::Limited | State::Security, _) => {
+            cx.ui.hint(format_args!("tidegate rollout complete {}", args.release));
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! What a rollout will do to a fleet, before anything is signed.
+
+mod course;
+pub mod curve;
+mod explain;
+pub mod scene;
+pub mod simulate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use tidegate_client::model::cohort::{CohortMap, Selector};
+use tidegate_client::model::decision::Installed;
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::facts::Facts;
+use tidegate_client::model::layout;
+use tidegate_client::model::manifest::Manifest;
+use tidegate_client::model::name::{FactName, HardwareId};
+use tidegate_client::model::rollout::Bridge;
+use tidegate_client::model::time;
+use tidegate_client::model::version::Version;
+
+use crate::config::Span;
+use crate::error::{Error, Result};
+use crate::fleet::{Fleet, Scope, Synthetic};
+use crate::policy::State;
+use crate::release::draft::previous;
+use crate::release::record;
+use crate::rollout::Desk;
+use crate::workspace::{manifest_in_force, map_in_force};
+use course::{Terms, course};
+use scene::{Given, Offering, Scene};
+use simulate::{Simulation, Window, simulate};
+
+pub use course::{Course, CourseStep, Taken};
+pub use explain::{Answer, Explainer, FleetAnswer, Group, Reached, Reason, explain};
+
+/// The most hours that a plan looks ahead: two years.
+pub const MAX_HOURS: usize = 24 * 366 * 2;
+/// So many hours a plan looks ahead at most if it is not told.
+const USUAL_HOURS: usize = 24 * 60;
+
+/// What is asked of a plan.
+#[derive(Debug, Clone, Default)]
+pub struct Outlook {
+    /// When the first step may be taken, and the first instant that is looked at.
+    pub from: DateTime<Utc>,
+    /// How many hours to look at; if it is not said, until every cohort has the release.
+    pub hours: Option<usize>,
+    /// How long to take for each cohort, instead of as long as policy asks for.
+    pub ramp: Option<Span>,
+}
+
+/// A fleet to be made up.
+#[derive(Debug, Clone)]
+pub struct MadeUp {
+    /// How many devices.
+    pub devices: u64,
+    /// Their hardware, in turn; if none is said, all that the release is for.
+    pub hardware: BTreeSet<HardwareId>,
+    /// What they run; if it is not said, the release before.
+    pub installed: Option<Installed>,
+    /// What they say about themselves.
+    pub facts: Facts,
+}
+
+/// A rollout that can be planned: what it would be, before a fleet is looked at.
+#[derive(Debug)]
+pub struct Forecast {
+    /// The release.
+    pub release: String,
+    /// Its state now.
+    pub state: String,
+    /// Its steps.
+    pub course: Course,
+    /// The hours that are looked at.
+    pub window: Window,
+    manifest: Manifest,
+    scene: Rc<Scene>,
+    before: Option<Installed>,
+}
+
+/// A plan: what becomes of a fleet.
+#[derive(Debug, Serialize)]
+pub struct Outcome {
+    /// The release.
+    pub release: String,
+    /// Its state now.
+    pub state: String,
+    /// The fleet, in words.
+    pub fleet: String,
+    /// The steps, and what was assumed.
+    #[serde(flatten)]
+    pub course: Course,
+    /// When every cohort has it.
+    #[serde(with = "time::optional_text")]
+    pub whole: Option<DateTime<Utc>>,
+    /// Hour by hour, what becomes of the devices of each cohort.
+    #[serde(flatten)]
+    pub simulation: Simulation,
+    /// How many devices are offered it by the beginning, by the end of the first hour, and so on.
+    pub curve: Vec<u64>,
+}
+
+impl Forecast {
+    /// Works out what the rollout would be.
+    pub fn new(desk: &Desk<'_>, outlook: &Outlook) -> Result<Self> {
+        let record = desk.record();
+        if matches!(record.state, State::Withdrawn | State::Retired) {
+            return Err(Error::refused(format!("{} is {}, and its life is over", record.id(), record.status()))
+                .rule("R-OVER")
+                .remedy("plan another version"));
+        }
+        let dir = desk.workspace.dir();
+        let map = map_in_force(dir, &desk.repository, &record.channel)?;
+        let siblings: Vec<_> = record::all(dir)?
+            .into_iter()
+            .filter(|other| other.channel == record.channel && other.product == record.product)
+            .collect();
+        let mut manifest = desk.manifest.clone();
+        let mut notes = Vec::new();
+        if record.manifest.is_none() {
+            let highest = siblings.iter().filter_map(|other| other.manifest.as_ref()).map(|m| m.sequence).max();
+            manifest.sequence = highest.unwrap_or(0) + 1;
+            notes.push(format!("it is a draft: it is taken as it is now, with sequence {}", manifest.sequence));
+        }
+        let bytes = manifest.to_bytes().map_err(|e| Error::input("the manifest cannot be").with_source(e))?;
+        let own = if desk.bytes.is_empty() { Digest::of(&bytes) } else { Digest::of(&desk.bytes) };
+        let bridges = desk.bridges()?;
+        let mut course = course(&Terms {
+            release: &manifest.version,
+            sequence: manifest.sequence,
+            urgency: manifest.urgency,
+            bridges: bridges.clone(),
+            paused: record.paused,
+            policy: &desk.policy,
+            standings: desk.standings(),
+            from: outlook.from,
+            ramp: outlook.ramp,
+        })?;
+        course.assumptions.extend(notes);
+        let manifests = approved(desk, &course, &bridges, own, &manifest)?;
+        let before = previous(siblings.iter(), manifest.sequence).and_then(|record| {
+            Some(Installed { version: record.version.clone(), sequence: record.manifest.as_ref()?.sequence })
+        });
+        let window = window(&course, outlook)?;
+        let scene = Rc::new(Scene::new(map.clone(), offers(&map, &course, own, outlook.from), manifests));
+        Ok(Self {
+            release: record.id().to_string(),
+            state: record.status().to_string(),
+            course,
+            window,
+            manifest,
+            scene,
+            before,
+        })
+    }
+
+    /// What a fleet file leaves unsaid.
+    pub fn scope(&self) -> Scope {
+        let mut facts: BTreeSet<FactName> = BTreeSet::new();
+        for cohort in self.scene.map().cohorts() {
+            if let Selector::Condition(condition) = &cohort.selector {
+                facts.extend(condition.facts().into_iter().cloned());
+            }
+        }
+        facts.extend(self.scene.conditions().flat_map(|condition| condition.facts().into_iter().cloned()));
+        let Manifest { product, channel, .. } = &self.manifest;
+        Scope { product: Some(product.clone()), channel: Some(channel.clone()), facts: Some(facts) }
+    }
+
+    /// Makes up a fleet for it, and says in words what it is. Errs if the release has no hardware and none is said.
+    pub fn made_up(&self, wish: MadeUp) -> Result<(Fleet, String)> {
+        let all = || self.manifest.artifacts.iter().flat_map(|artifact| artifact.hardware.iter().cloned()).collect();
+        let hardware: BTreeSet<HardwareId> = if wish.hardware.is_empty() { all() } else { wish.hardware };
+        let factory = Installed { version: Version::new(0, 0, 0), sequence: 0 };
+        let installed = wish.installed.or_else(|| self.before.clone()).unwrap_or(factory);
+        let kinds: Vec<_> = hardware.iter().map(HardwareId::as_str).collect();
+        let facts: Vec<_> = wish.facts.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let said = format!(
+            "{} made-up devices on {} (sequence {}), hardware {}, {}",
+            wish.devices,
+            installed.version,
+            installed.sequence,
+            kinds.join(" and "),
+            if facts.is_empty() { "without facts".to_owned() } else { format!("with {}", facts.join(", ")) },
+        );
+        let fleet = Fleet::synthetic(Synthetic {
+            devices: wish.devices,
+            product: self.manifest.product.clone(),
+            channel: self.manifest.channel.clone(),
+            hardware,
+            installed,
+            facts: wish.facts,
+        })?;
+        Ok((fleet, said))
+    }
+
+    /// Looks at a fleet; `progress` is told how far it was read.
+    pub fn over(self, mut fleet: Fleet, said: String, progress: impl FnMut(&Fleet)) -> Result<Outcome> {
+        let Manifest { product, channel, .. } = &self.manifest;
+        let simulation = simulate(&self.scene, (channel, product), &mut fleet, self.window, progress)?;
+        Ok(Outcome {
+            release: self.release,
+            state: self.state,
+            fleet: said,
+            whole: self.course.whole(),
+            course: self.course,
+            curve: simulation.curve(),
+            simulation,
+        })
+    }
+}
+
+/// The manifests of all that may be installed on the way.
+fn approved(
+    desk: &Desk<'_>,
+    course: &Course,
+    bridges: &[Bridge],
+    own: Digest,
+    manifest: &Manifest,
+) -> Result<BTreeMap<Digest, Manifest>> {
+    let record = desk.record();
+    let mut manifests = BTreeMap::from([(own, manifest.clone())]);
+    let listed = course.steps.iter().flat_map(|step| &step.assignment.bridges);
+    for bridge in listed.chain(bridges) {
+        if !manifests.contains_key(&bridge.sha256) {
+            let path = layout::manifest_path(&record.channel, &record.product, &bridge.release);
+            let (manifest, bytes) = manifest_in_force(desk.workspace.dir(), &desk.repository, &record.channel, &path)?;
+            manifests.insert(Digest::of(&bytes), manifest);
+        }
+    }
+    Ok(manifests)
+}
+
+fn offers(map: &CohortMap, course: &Course, own: Digest, from: DateTime<Utc>) -> Vec<Vec<Offering>> {
+    let nothing = |why: &str| vec![Offering { since: from, given: Given::Nothing(why.to_owned()) }];
+    let mut offers: BTreeMap<_, Vec<Offering>> = BTreeMap::new();
+    for step in &course.steps {
+        let given = Given::Release(Box::new(step.assignment.clone()), own);
+        offers.entry(&step.cohort).or_default().push(Offering { since: step.at, given });
+    }
+    let passed_over = |name| course.passed_over.iter().find(|(cohort, _)| cohort == name);
+    map.cohorts()
+        .iter()
+        .map(|cohort| match (offers.remove(&cohort.name), passed_over(&cohort.name)) {
+            (Some(offers), _) => offers,
+            (None, Some((_, why))) => nothing(&format!("the cohort is passed over: {why}")),
+            (None, None) => nothing("no step reaches the cohort"),
+        })
+        .collect()
+}
+
+fn window(course: &Course, outlook: &Outlook) -> Result<Window> {
+    let from = outlook.from;
+    let hours = match outlook.hours {
+        Some(hours) if hours > MAX_HOURS => {
+            return Err(Error::usage(format!("{hours} hours are too many: a plan looks ahead {MAX_HOURS} at most"))
+                .remedy("give fewer --hours, or an earlier --until"));
+        }
+        Some(hours) => hours,
+        None => {
+            let seconds = course.whole().map_or(TimeDelta::zero(), |whole| whole - from).num_seconds().max(0);
+            usize::try_from(seconds.unsigned_abs().div_ceil(3600)).unwrap_or(USUAL_HOURS).clamp(1, USUAL_HOURS)
+        }
+    };
+    Ok(Window { from, hours })
+}

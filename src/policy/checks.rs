@@ -1,0 +1,96 @@
+//! Checks of one's own: programs that look at a release, each a rule with an id that begins with `X-`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::file::FILE;
+use crate::config::{Span, invalid};
+use crate::error::Result;
+
+/// The longest that a check may take: a validation holds the workspace's lock.
+const LONGEST: Span = Span::hours(24);
+
+/// A check of one's own. What it is given and what it answers: docs/lifecycle.md.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnCheck {
+    /// The rule's id, e.g. `X-SBOM`.
+    pub id: CheckId,
+    /// What it asks for, in a few words.
+    pub title: String,
+    /// The program and its arguments; a path with a `/` counts from the workspace.
+    pub command: Vec<String>,
+    /// How long it may take.
+    pub timeout: Span,
+}
+
+/// The id of an own check: `X-` and 1 to 40 capital letters, digits and hyphens.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CheckId(String);
+
+impl CheckId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CheckId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let fine = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'-';
+        match text.strip_prefix("X-") {
+            Some(rest) if (1..=40).contains(&rest.len()) && rest.bytes().all(fine) => Ok(Self(text.to_owned())),
+            _ => Err(format!("{text:?} is no id of an own check: write X- and capital letters, digits or hyphens")),
+        }
+    }
+}
+
+impl TryFrom<String> for CheckId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<CheckId> for String {
+    fn from(id: CheckId) -> String {
+        id.0
+    }
+}
+
+impl fmt::Display for CheckId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// Errs on checks that could not run or could not be told apart.
+pub(super) fn check_all(checks: &[OwnCheck]) -> Result<()> {
+    for (index, check) in checks.iter().enumerate() {
+        let refuse = |key: &str, why: &str, remedy: &str| {
+            Err(invalid(FILE, &format!("validation.check[{index}].{key}"), why, remedy))
+        };
+        if checks.iter().take(index).any(|other| other.id == check.id) {
+            return refuse("id", &format!("{} is the id of two checks", check.id), "give each its own");
+        }
+        if check.command.first().is_none_or(String::is_empty) {
+            return refuse("command", "it names no program", "give the program and its arguments as a list");
+        }
+        if check.timeout.is_zero() {
+            return refuse("timeout", "the check could never pass", "give a span such as 60s");
+        }
+        if check.timeout > LONGEST {
+            return refuse("timeout", &format!("it is longer than {LONGEST}"), "give a span such as 10m");
+        }
+        if check.title.is_empty() || check.title.chars().any(char::is_control) {
+            return refuse("title", "it is empty, or no line", "say in a few words what the check asks for");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! `policy.toml`, and the life of a release under it, as pure functions.
+
+mod checks;
+mod facts;
+mod file;
+mod freeze;
+mod health;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod transitions;
+
+pub use checks::{CheckId, OwnCheck};
+pub use facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Step};
+pub use file::{
+    ApprovalRule, Policy, ProvenancePolicy, RetirementPolicy, RolloutPolicy, SecurityPolicy, Skippable,
+    ValidationPolicy,
+};
+pub use freeze::{Freeze, Stretch};
+pub use health::{HealthPolicy, Thresholds};
+pub use rules::{RULES, RuleText};
+pub use transitions::{Event, State, Status, next};

@@ -1,0 +1,272 @@
+//! The rules that hold an event back, one function each, with the words of the documentation beside them.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use tidegate_client::model::manifest::Urgency;
+use tidegate_client::model::name::Name;
+use tidegate_client::tuf::time;
+
+use super::facts::{Facts, Refusal};
+use super::file::{ApprovalRule, Policy, Skippable};
+use super::freeze::Stretch;
+use super::transitions::{Event, Status};
+use crate::config::{Span, write_share};
+
+/// A rule as people know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RuleText {
+    /// Its stable id.
+    pub id: &'static str,
+    /// What it asks for.
+    pub asks: &'static str,
+}
+
+/// Every rule that refuses an event, by id.
+pub const RULES: &[RuleText] = &[
+    rule("R-APPROVAL", "the step has the approvals that `[[approval]]` asks for"),
+    rule("R-ARTIFACTS", "a release has at least one artifact, and no two of one name"),
+    rule("R-ASSIGNED", "what is paused is offered; what is retired is not"),
+    rule("R-BASE", "a proposal follows from the channel's role as it is in force"),
+    rule("R-BRIDGE", "what is retired is no bridge to a release that is offered"),
+    rule("R-COHORTS", "a rollout goes through the cohorts, and is complete when every one of them has the release"),
+    rule("R-FREEZE", "nobody new is exposed within a `[[freeze]]`"),
+    rule("R-FROZEN", "a manifest is frozen once, then signed, and never changes"),
+    rule("R-ORDER", "events come in the order of a release's life"),
+    rule("R-OVER", "what is withdrawn or retired stays so"),
+    rule("R-PAUSED", "a paused rollout is resumed before it goes on"),
+    rule("R-RAMP", "a ramp is not steeper than `rollout.shortest_ramp`"),
+    rule("R-RETRACT", "what is retracted is withdrawn first"),
+    rule("R-SEQUENCE", "no cohort goes back to a lower sequence"),
+    rule("R-SOAK", "the cohort before has had all of it for `rollout.soak`"),
+    rule("R-STEP", "at most `rollout.largest_step` of the fleet is exposed at one instant"),
+    rule("R-THRESHOLD", "a threshold of the channel's release keys has signed"),
+    rule(
+        "R-VALIDATED",
+        "a report on exactly this manifest, not older than `validation.max_age`, passed all required checks",
+    ),
+];
+
+const fn rule(id: &'static str, asks: &'static str) -> RuleText {
+    RuleText { id, asks }
+}
+
+pub(super) fn follows(facts: &Facts) -> Result<(), Refusal> {
+    if facts.follows {
+        return Ok(());
+    }
+    Err(refuse(
+        "R-BASE",
+        "the channel's role has moved on since this was proposed, so the proposal no longer follows from it",
+        "propose it anew and have it signed again: tidegate release manifest RELEASE",
+    ))
+}
+
+pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<(), Refusal> {
+    let remedy = "validate it: tidegate release validate RELEASE";
+    let Some(report) = &facts.report else {
+        return Err(refuse("R-VALIDATED", "there is no validation report on this manifest", remedy));
+    };
+    if report.at > now {
+        return Err(refuse(
+            "R-VALIDATED",
+            &format!("the validation report is from {}, which is still to come", time::format(report.at)),
+            "set the clock, or validate again: tidegate release validate RELEASE",
+        ));
+    }
+    let age = Span::from_delta(now - report.at);
+    if age > policy.validation.max_age {
+        return Err(refuse(
+            "R-VALIDATED",
+            &format!("the validation report is {age} old, and policy.toml allows {}", policy.validation.max_age),
+            remedy,
+        ));
+    }
+    if let Some(lost) = &report.way_lost {
+        return Err(refuse(
+            "R-VALIDATED",
+            &format!("since the validation report {lost}, which may have been a bridge to it"),
+            "see whether devices still have a way: tidegate release validate RELEASE",
+        ));
+    }
+    let own = policy.validation.checks.iter().map(|check| check.id.as_str());
+    let own = own.filter(|id| !report.own.contains(*id)).map(str::to_owned);
+    let lacking: Vec<_> =
+        policy.validation.required.difference(&report.passed).map(|kind| kind.name().to_owned()).chain(own).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let failed = if report.failed.is_empty() { String::new() } else { format!(" ({})", report.failed.join(", ")) };
+    Err(refuse(
+        "R-VALIDATED",
+        &format!("required checks did not pass: {}{failed}", lacking.join(", ")),
+        "mend what the report names, then validate again: tidegate release validate RELEASE",
+    ))
+}
+
+pub(super) fn newest(facts: &Facts) -> Result<(), Refusal> {
+    match &facts.newer {
+        None => Ok(()),
+        Some(newer) => Err(refuse(
+            "R-SEQUENCE",
+            &format!("a cohort is offered {newer} already, which has a higher sequence; devices never go back"),
+            "make a release with a higher sequence that carries what you want: tidegate release new",
+        )),
+    }
+}
+
+pub(super) fn running(status: Status) -> Result<(), Refusal> {
+    if status.paused {
+        return Err(refuse("R-PAUSED", "the rollout is paused", "go on with: tidegate rollout resume RELEASE"));
+    }
+    Ok(())
+}
+
+pub(super) fn offered(facts: &Facts) -> Result<(), Refusal> {
+    if facts.assigned.is_empty() {
+        return Err(refuse("R-ASSIGNED", "no cohort is offered it", "nothing needs to be done"));
+    }
+    Ok(())
+}
+
+pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<(), Refusal> {
+    let Some(step) = &facts.step else { return Ok(()) };
+    if let (Some((previous, since)), false) = (&step.previous, skips(facts, policy, Skippable::Soak)) {
+        let soak = policy.soak(previous);
+        let Some(since) = since else {
+            return Err(refuse(
+                "R-SOAK",
+                &format!("the cohort {previous} is not wholly offered it yet"),
+                "wait until its ramp has ended: tidegate rollout status RELEASE",
+            ));
+        };
+        let until = *since + soak.delta();
+        if now < until {
+            return Err(refuse(
+                "R-SOAK",
+                &format!(
+                    "the cohort {previous} has had it for {}, and policy.toml asks for {soak}",
+                    Span::from_delta(now - *since)
+                ),
+                &format!("wait until {}", time::format(until)),
+            ));
+        }
+    }
+    if skips(facts, policy, Skippable::Ramp) {
+        return Ok(());
+    }
+    // A cohort that names its devices is as large as whoever named them made it.
+    let Some(share) = step.share else { return Ok(()) };
+    let at_once = u64::from(share) * u64::from(step.at_once) / 1_000_000;
+    if at_once > u64::from(policy.rollout.largest_step) {
+        let shown = write_share(u32::try_from(at_once).unwrap_or(u32::MAX));
+        return Err(refuse(
+            "R-STEP",
+            &format!(
+                "{shown} of the fleet would be exposed at one instant, and policy.toml allows {}",
+                write_share(policy.rollout.largest_step)
+            ),
+            &format!("expose the cohort little by little: --ramp {}", policy.rollout.shortest_ramp),
+        ));
+    }
+    if let Some(ramp) = step.ramp
+        && ramp < policy.rollout.shortest_ramp
+        && u64::from(share) > u64::from(policy.rollout.largest_step)
+    {
+        return Err(refuse(
+            "R-RAMP",
+            &format!(
+                "the ramp would go from nobody to everybody in {ramp}, and policy.toml asks for {}",
+                policy.rollout.shortest_ramp
+            ),
+            &format!("take more time: --ramp {}", policy.rollout.shortest_ramp),
+        ));
+    }
+    Ok(())
+}
+
+/// What is urgent may skip what policy says.
+fn skips(facts: &Facts, policy: &Policy, what: Skippable) -> bool {
+    let urgent = facts.urgency == Some(Urgency::Security) || facts.retraction.is_some();
+    urgent && policy.security.skip.contains(&what)
+}
+
+pub(super) fn thawed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<(), Refusal> {
+    if skips(facts, policy, Skippable::Freeze) {
+        return Ok(());
+    }
+    let ramp = facts.step.as_ref().and_then(|step| step.until);
+    let horizon = ramp.max(facts.ramps_until).unwrap_or(now);
+    let found = policy.freezes.iter().find_map(|freeze| Some((freeze, freeze.within(now, horizon)?)));
+    let Some((freeze, Stretch { from, until })) = found else { return Ok(()) };
+    if from <= now {
+        return Err(refuse(
+            "R-FREEZE",
+            &format!("policy.toml has a freeze, {freeze}"),
+            &format!("wait until {}", time::format(until)),
+        ));
+    }
+    Err(refuse(
+        "R-FREEZE",
+        &format!("the ramp would run into a freeze that begins at {}: {freeze}", time::format(from)),
+        &format!("have it end by then, or wait until {}", time::format(until)),
+    ))
+}
+
+pub(super) fn approved(event: Event, facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<(), Refusal> {
+    if skips(facts, policy, Skippable::Approval) {
+        return Ok(());
+    }
+    let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == Event::Advance);
+    for rule in policy.approvals.iter().filter(|rule| rule.covers(event, cohort)) {
+        let ApprovalRule { by, count, max_age, .. } = rule;
+        let counts = |approved: &&super::facts::Approved| {
+            by.iter().any(|key| key.as_str() == approved.key)
+                && max_age.is_none_or(|most| approved.at <= now && Span::from_delta(now - approved.at) <= most)
+        };
+        let people: BTreeSet<&str> = facts.approvals.iter().filter(counts).map(|a| a.person.as_str()).collect();
+        if people.len() < *count {
+            let keys: Vec<_> = by.iter().map(crate::keys::KeyName::as_str).collect();
+            let had = if people.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", people.into_iter().collect::<Vec<_>>().join(", "))
+            };
+            let step = event.with_cohort(cohort);
+            let fresh = max_age.map(|age| format!(" of the last {age}")).unwrap_or_default();
+            return Err(refuse(
+                "R-APPROVAL",
+                &format!("the step {step} takes {count} approvals{fresh}, and has fewer{had}"),
+                &format!(
+                    "have holders of these keys approve it: {}; tidegate rollout approve RELEASE --step {} --key NAME",
+                    keys.join(", "),
+                    event.name()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn retracted_is_withdrawn(facts: &Facts) -> Result<(), Refusal> {
+    match facts.retraction.as_ref().and_then(|retraction| retraction.still_offered.as_ref()) {
+        None => Ok(()),
+        Some(bad) => Err(refuse(
+            "R-RETRACT",
+            &format!("{bad}, which it takes back, is not withdrawn: more devices could still get it"),
+            &format!("withdraw it first: tidegate rollout withdraw {bad}"),
+        )),
+    }
+}
+
+pub(super) fn over(status: Status) -> Refusal {
+    refuse("R-OVER", &format!("it is {status}, and its life is over"), "start another version: tidegate release new")
+}
+
+pub(super) fn refuse(rule: &'static str, why: &str, remedy: &str) -> Refusal {
+    Refusal { rule, why: why.to_owned(), remedy: remedy.to_owned() }
+}
+
+pub(super) fn list(names: &[Name]) -> String {
+    names.iter().map(Name::as_str).collect::<Vec<_>>().join(", ")
+}

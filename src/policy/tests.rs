@@ -1,0 +1,392 @@
+//! Every pair of a state and an event, and every rule.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tidegate_client::model::manifest::Urgency;
+
+use super::facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Step};
+use super::file::Policy;
+use super::rules::RULES;
+use super::transitions::{Event, State, Status, next};
+use crate::config::Span;
+use crate::validate::CheckKind;
+
+fn policy() -> Policy {
+    Policy::parse(include_bytes!("../../repo-template/policy.toml")).unwrap()
+}
+
+fn now() -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::days(20_000)
+}
+
+/// Facts under which every event is allowed in the states that know it.
+fn good() -> Facts {
+    Facts {
+        frozen: true,
+        artifacts: 1,
+        urgency: Some(Urgency::Normal),
+        signatures: 2,
+        threshold: 2,
+        follows: true,
+        report: Some(ReportFacts {
+            at: now(),
+            passed: CheckKind::ALL.into_iter().collect(),
+            failed: Vec::new(),
+            own: BTreeSet::new(),
+            way_lost: None,
+        }),
+        step: Some(step()),
+        ramps_until: None,
+        stopped: false,
+        not_reached: Vec::new(),
+        assigned: Vec::new(),
+        newer: None,
+        approvals: Vec::new(),
+        retraction: None,
+        bridge_of: Vec::new(),
+    }
+}
+
+fn step() -> Step {
+    Step {
+        cohort: "early".parse().unwrap(),
+        share: Some(50_000),
+        at_once: 1_000_000,
+        ramp: None,
+        until: None,
+        previous: None,
+    }
+}
+
+fn rule(state: State, event: Event, facts: &Facts) -> Result<Status, &'static str> {
+    next(Status::of(state), event, facts, &policy(), now()).map_err(|refusal| refusal.rule)
+}
+
+/// What comes of each event in each state, under good facts: a state, or the rule that refuses.
+#[test]
+#[rustfmt::skip]
+fn the_table() {
+    use Event as E;
+    use State as S;
+    let none = "R-ORDER";
+    let over = "R-OVER";
+    // Columns: Draft Signed Registered Validation Limited Stable Security Withdrawn Retired
+    let table: [(Event, [Result<State, &str>; 9]); 16] = [
+        (E::Edit, [Err("R-FROZEN"), Err(none), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
+        (E::Freeze, [Ok(S::Draft), Ok(S::Draft), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
+        (E::Sign, [Ok(S::Signed), Ok(S::Signed), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
+        (E::Register, [Err("R-THRESHOLD"), Ok(S::Registered), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
+        (E::Validate, [Ok(S::Draft), Ok(S::Signed), Ok(S::Validation), Ok(S::Validation), Ok(S::Limited), Ok(S::Stable), Ok(S::Security), Err(over), Err(over)]),
+        (E::Expose, [Err(none), Err(none), Err(none), Ok(S::Validation), Err(none), Err(none), Err(none), Err(over), Err(over)]),
+        (E::Start, [Err(none), Err(none), Ok(S::Limited), Ok(S::Limited), Err(none), Err(none), Err(none), Err(over), Err(over)]),
+        (E::Advance, [Err(none), Err(none), Err(none), Err(none), Ok(S::Limited), Err(none), Err("R-COHORTS"), Err(over), Err(over)]),
+        (E::Pause, [Err(none), Err(none), Err(none), Err("R-ASSIGNED"), Err("R-ASSIGNED"), Err("R-ASSIGNED"), Err("R-ASSIGNED"), Err(over), Err(over)]),
+        (E::Resume, [Err(none), Err(none), Err(none), Err("R-PAUSED"), Err("R-PAUSED"), Err("R-PAUSED"), Err("R-PAUSED"), Err(over), Err(over)]),
+        (E::Renew, [Err(none), Err(none), Err(none), Err(none), Ok(S::Limited), Err(none), Err(none), Err(over), Err(over)]),
+        (E::Complete, [Err(none), Err(none), Err(none), Err(none), Ok(S::Stable), Err(none), Ok(S::Stable), Err(over), Err(over)]),
+        (E::Withdraw, [Ok(S::Withdrawn), Ok(S::Withdrawn), Ok(S::Withdrawn), Ok(S::Withdrawn), Ok(S::Withdrawn), Ok(S::Withdrawn), Ok(S::Withdrawn), Err(over), Err(over)]),
+        (E::Retire, [Err(none), Err(none), Ok(S::Retired), Ok(S::Retired), Err(none), Ok(S::Retired), Err(none), Ok(S::Retired), Err(over)]),
+        (E::Approve, [Err(none), Ok(S::Signed), Ok(S::Registered), Ok(S::Validation), Ok(S::Limited), Err(none), Ok(S::Security), Err(over), Err(over)]),
+        (E::Retract, [Err(none), Err(none), Err(none), Ok(S::Validation), Ok(S::Limited), Ok(S::Stable), Ok(S::Security), Ok(S::Withdrawn), Ok(S::Retired)]),
+    ];
+    assert_eq!(table.map(|(event, _)| event), Event::ALL, "every event has a row");
+    for (event, row) in table {
+        for (state, expected) in State::ALL.into_iter().zip(row) {
+            let found = rule(state, event, &good()).map(|status| status.state);
+            assert_eq!(found, expected, "{} in {state}", event.name());
+        }
+    }
+}
+
+/// Under good and under bad facts, paused and not: a refusal names a rule that the documentation knows, and what would satisfy it.
+#[test]
+fn every_refusal_says_why_and_what_to_do() {
+    let mut seen = BTreeSet::new();
+    let text = include_str!("../../repo-template/policy.toml");
+    let strict = format!(
+        "{text}\n[[approval]]\nsteps = [\"register\", \"resume\"]\nby = [\"rollout\"]\ncount = 1\n\
+         [[freeze]]\nfrom = \"2000-01-01\"\nuntil = \"2100-01-01\""
+    );
+    let strict = Policy::parse(strict.as_bytes()).unwrap();
+    let bad = Facts {
+        frozen: true,
+        artifacts: 1,
+        report: good().report,
+        newer: Some("x".into()),
+        bridge_of: vec!["x".into()],
+        retraction: Some(Retraction { still_offered: Some("x".into()) }),
+        ..Facts::default()
+    };
+    let cases =
+        [good(), Facts::default(), bad.clone(), Facts { newer: None, ..bad }, Facts { retraction: None, ..good() }];
+    for policy in [policy(), strict] {
+        for paused in [false, true] {
+            for (state, event) in State::ALL.into_iter().flat_map(|s| Event::ALL.map(|e| (s, e))) {
+                for facts in &cases {
+                    let Err(Refusal { rule, why, remedy }) =
+                        next(Status { state, paused }, event, facts, &policy, now())
+                    else {
+                        continue;
+                    };
+                    assert!(RULES.iter().any(|known| known.id == rule), "{rule} is not in the list");
+                    assert!(!why.is_empty() && !remedy.is_empty(), "{} in {state}", event.name());
+                    seen.insert(rule);
+                }
+            }
+        }
+    }
+    // Those that these facts do not reach have tests of their own below.
+    let others = ["R-RAMP", "R-SOAK", "R-STEP"];
+    let missing: Vec<_> =
+        RULES.iter().map(|rule| rule.id).filter(|id| !seen.contains(id) && !others.contains(id)).collect();
+    assert!(missing.is_empty(), "{missing:?} never refuse anything");
+}
+
+#[test]
+fn registration_takes_a_fresh_report_too() {
+    assert_eq!(rule(State::Signed, Event::Register, &Facts { report: None, ..good() }), Err("R-VALIDATED"));
+}
+
+#[test]
+fn an_own_check_that_policy_names_must_have_run_and_passed() {
+    let text = include_str!("../../repo-template/policy.toml");
+    let text =
+        format!("{text}\n[[validation.check]]\nid = \"X-SBOM\"\ntitle = \"t\"\ncommand = [\"x\"]\ntimeout = \"1m\"");
+    let policy = Policy::parse(text.as_bytes()).unwrap();
+    let mut facts = good();
+    let start = |facts: &Facts| next(Status::of(State::Validation), Event::Start, facts, &policy, now());
+    let refusal = start(&facts).unwrap_err();
+    assert!(refusal.rule == "R-VALIDATED" && refusal.why.contains("X-SBOM"), "{refusal:?}");
+    facts.report.as_mut().unwrap().own.insert("X-SBOM".into());
+    assert_eq!(start(&facts), Ok(Status::of(State::Limited)));
+}
+
+#[test]
+fn a_step_takes_the_approvals_of_as_many_people() {
+    let text = include_str!("../../repo-template/policy.toml");
+    let text = format!(
+        "{text}\n[[approval]]\nsteps = [\"start\", \"advance\"]\ncohorts = [\"early\"]\nby = [\"a\", \"b\", \"c\"]\ncount = 2\nmax_age = \"24h\""
+    );
+    let policy = Policy::parse(text.as_bytes()).unwrap();
+    let approved = |key: &str, person: &str, hours: i64| Approved {
+        key: key.into(),
+        person: person.into(),
+        at: now() - TimeDelta::hours(hours),
+    };
+    let with = |approvals: &[Approved]| Facts { approvals: approvals.to_vec(), ..good() };
+    let advance = |facts: &Facts| {
+        next(Status::of(State::Limited), Event::Advance, facts, &policy, now())
+            .map(|_| ())
+            .map_err(|refusal| refusal.rule)
+    };
+    let (a, b) = (approved("a", "holder 1", 1), approved("b", "holder 2", 24));
+    assert_eq!(advance(&with(&[])), Err("R-APPROVAL"));
+    assert_eq!(advance(&with(std::slice::from_ref(&a))), Err("R-APPROVAL"));
+    assert_eq!(advance(&with(&[a.clone(), b])), Ok(()));
+    assert_eq!(advance(&with(&[a.clone(), approved("b", "holder 2", 25)])), Err("R-APPROVAL"), "too old");
+    assert_eq!(advance(&with(&[a.clone(), approved("c", "holder 1", 1)])), Err("R-APPROVAL"), "one person, two keys");
+    assert_eq!(advance(&with(&[a.clone(), approved("b", "holder 2", -1)])), Err("R-APPROVAL"), "from the future");
+    assert_eq!(advance(&with(&[a, approved("d", "holder 2", 1)])), Err("R-APPROVAL"), "a key that is not asked");
+    let other = Facts { step: Some(Step { cohort: "canary".parse().unwrap(), ..step() }), ..good() };
+    assert_eq!(advance(&other), Ok(()), "another cohort");
+    let start = next(Status::of(State::Validation), Event::Start, &good(), &policy, now()).unwrap_err();
+    assert!(start.rule == "R-APPROVAL" && start.remedy.contains("--step start"), "{start:?}");
+}
+
+#[test]
+fn nobody_new_is_exposed_in_a_freeze_by_a_step_or_a_ramp() {
+    let text = include_str!("../../repo-template/policy.toml");
+    // now() is 2024-10-04.
+    let text = format!("{text}\n[[freeze]]\nfrom = \"2024-10-05\"\nuntil = \"2024-10-07\"\nreason = \"audit\"");
+    let policy = Policy::parse(text.as_bytes()).unwrap();
+    let at = |hours: i64| now() + TimeDelta::hours(hours);
+    let advance = |hours: i64, ramp: Option<i64>, facts: &Facts| {
+        let step = Step { until: ramp.map(|ramp| at(hours + ramp)), ..step() };
+        let report = ReportFacts { at: at(hours), ..facts.report.clone().unwrap() };
+        let facts = Facts { step: Some(step), report: Some(report), ..facts.clone() };
+        next(Status::of(State::Limited), Event::Advance, &facts, &policy, at(hours)).map(|_| ()).map_err(|r| r.rule)
+    };
+    assert_eq!(advance(23, None, &good()), Ok(()));
+    assert_eq!(advance(23, Some(1), &good()), Ok(()), "a ramp that ends when the freeze begins");
+    assert_eq!(advance(23, Some(2), &good()), Err("R-FREEZE"));
+    assert_eq!(advance(24, None, &good()), Err("R-FREEZE"));
+    assert_eq!(advance(71, None, &good()), Err("R-FREEZE"));
+    assert_eq!(advance(72, Some(24), &good()), Ok(()));
+    let urgent = Facts { urgency: Some(Urgency::Security), ..good() };
+    assert_eq!(advance(24, None, &urgent), Ok(()), "the template lets security skip it");
+    let assigned = Facts { assigned: vec!["canary".parse().unwrap()], ..good() };
+    let event = |event, paused| {
+        next(Status { state: State::Limited, paused }, event, &assigned, &policy, at(24))
+            .map(|_| ())
+            .map_err(|r| r.rule)
+    };
+    assert_eq!(event(Event::Resume, true), Err("R-FREEZE"));
+    assert_eq!(event(Event::Renew, false), Ok(()), "it keeps what there is");
+    let goes_on = |event, stopped, hours: i64, until: Option<i64>| {
+        let facts = Facts { stopped, ramps_until: until.map(at), ..assigned.clone() };
+        let status = Status { state: State::Limited, paused: event == Event::Resume };
+        next(status, event, &facts, &policy, at(hours)).map(|_| ()).map_err(|r| r.rule)
+    };
+    assert_eq!(goes_on(Event::Resume, false, 20, Some(24)), Ok(()));
+    assert_eq!(goes_on(Event::Resume, false, 20, Some(25)), Err("R-FREEZE"), "the moved ramp runs into it");
+    assert_eq!(goes_on(Event::Renew, true, 20, Some(24)), Ok(()));
+    assert_eq!(goes_on(Event::Renew, true, 20, Some(25)), Err("R-FREEZE"));
+    assert_eq!(goes_on(Event::Renew, true, 30, None), Err("R-FREEZE"), "it had stopped by itself");
+    for stops in [Event::Pause, Event::Withdraw] {
+        assert_eq!(event(stops, false), Ok(()), "{}", stops.name());
+    }
+}
+
+#[test]
+fn a_retraction_skips_what_security_may_and_waits_for_the_withdrawal() {
+    let facts = |still_offered: Option<&str>| Facts {
+        retraction: Some(Retraction { still_offered: still_offered.map(str::to_owned) }),
+        step: Some(Step { share: Some(1_000_000), ..step() }),
+        ..good()
+    };
+    assert_eq!(rule(State::Registered, Event::Start, &facts(None)), Ok(Status::of(State::Limited)));
+    assert_eq!(rule(State::Registered, Event::Start, &facts(Some("stable/os/1.2.0"))), Err("R-RETRACT"));
+    let validated = Facts { report: None, ..facts(None) };
+    assert_eq!(rule(State::Registered, Event::Start, &validated), Err("R-VALIDATED"));
+}
+
+#[test]
+fn a_draft_is_open_until_it_is_frozen() {
+    let facts = Facts { frozen: false, ..good() };
+    assert_eq!(rule(State::Draft, Event::Edit, &facts), Ok(Status::of(State::Draft)));
+    assert_eq!(rule(State::Draft, Event::Sign, &facts), Err("R-FROZEN"));
+    assert_eq!(rule(State::Draft, Event::Validate, &facts), Err("R-FROZEN"));
+    assert_eq!(rule(State::Draft, Event::Freeze, &Facts { artifacts: 0, ..facts }), Err("R-ARTIFACTS"));
+}
+
+#[test]
+fn signing_takes_the_threshold_and_a_proposal_that_follows() {
+    let one = Facts { signatures: 1, ..good() };
+    assert_eq!(rule(State::Draft, Event::Sign, &one), Ok(Status::of(State::Draft)));
+    let stale = Facts { follows: false, ..good() };
+    for event in [Event::Sign, Event::Register] {
+        assert_eq!(rule(State::Signed, event, &stale), Err("R-BASE"));
+    }
+}
+
+#[test]
+fn a_rollout_takes_a_fresh_report_with_all_required_checks() {
+    for event in [Event::Start, Event::Expose] {
+        let rule = |facts: &Facts| rule(State::Validation, event, facts).map(|_| ());
+        assert_eq!(rule(&Facts { report: None, ..good() }), Err("R-VALIDATED"));
+        let report = |age: TimeDelta, passed: &[CheckKind]| {
+            let report = ReportFacts {
+                at: now() - age,
+                passed: passed.iter().copied().collect(),
+                failed: Vec::new(),
+                own: BTreeSet::new(),
+                way_lost: None,
+            };
+            Facts { report: Some(report), ..good() }
+        };
+        assert_eq!(rule(&report(TimeDelta::days(7), &CheckKind::ALL)), Ok(()));
+        assert_eq!(rule(&report(TimeDelta::days(7) + TimeDelta::seconds(1), &CheckKind::ALL)), Err("R-VALIDATED"));
+        assert_eq!(rule(&report(TimeDelta::zero(), &CheckKind::ALL[1..])), Err("R-VALIDATED"));
+    }
+    let mut lost = good();
+    lost.report.as_mut().unwrap().way_lost = Some("stable/os/1.1.0 was withdrawn".into());
+    assert_eq!(rule(State::Validation, Event::Start, &lost), Err("R-VALIDATED"));
+    let failed = Facts { report: None, ..good() };
+    assert_eq!(rule(State::Registered, Event::Validate, &failed), Ok(Status::of(State::Registered)));
+}
+
+#[test]
+fn whatever_exposes_devices_or_makes_that_last_takes_a_fresh_report() {
+    let none = Facts { report: None, ..good() };
+    for (state, event) in [
+        (State::Signed, Event::Register),
+        (State::Validation, Event::Expose),
+        (State::Validation, Event::Start),
+        (State::Limited, Event::Advance),
+        (State::Limited, Event::Complete),
+        (State::Security, Event::Complete),
+    ] {
+        assert_eq!(rule(state, event, &none), Err("R-VALIDATED"), "{}", event.name());
+    }
+    let paused = |facts: &Facts| {
+        let status = Status { state: State::Limited, paused: true };
+        next(status, Event::Resume, facts, &policy(), now()).map_err(|refusal| refusal.rule)
+    };
+    assert_eq!(paused(&none), Err("R-VALIDATED"));
+    assert_eq!(paused(&good()), Ok(Status::of(State::Limited)));
+    let renew = |stopped| rule(State::Limited, Event::Renew, &Facts { stopped, ..none.clone() }).map(|_| ());
+    assert_eq!(renew(false), Ok(()), "it keeps what there is");
+    assert_eq!(renew(true), Err("R-VALIDATED"), "it had stopped by itself, and would expose devices anew");
+    // What stops an exposure never waits for one.
+    let offered = Facts { assigned: vec!["canary".parse().unwrap()], ..none };
+    for event in [Event::Pause, Event::Withdraw] {
+        assert!(rule(State::Limited, event, &offered).is_ok(), "{}", event.name());
+    }
+}
+
+#[test]
+fn soak_step_and_ramp_hold_a_step_back() {
+    let advance = |step: Step| {
+        next(Status::of(State::Limited), Event::Advance, &Facts { step: Some(step), ..good() }, &policy(), now())
+            .map(|_| ())
+            .map_err(|refusal| refusal.rule)
+    };
+    let after = |hours: i64| Some(("canary".parse().unwrap(), Some(now() - TimeDelta::hours(hours))));
+    assert_eq!(advance(Step { previous: after(47), ..step() }), Err("R-SOAK"));
+    assert_eq!(advance(Step { previous: after(48), ..step() }), Ok(()));
+    assert_eq!(advance(Step { previous: Some(("canary".parse().unwrap(), None)), ..step() }), Err("R-SOAK"));
+
+    let large = Step { share: Some(200_000), ..step() };
+    assert_eq!(advance(large.clone()), Err("R-STEP"));
+    assert_eq!(advance(Step { at_once: 500_000, ..large.clone() }), Ok(()), "exactly the largest step");
+    assert_eq!(advance(Step { at_once: 500_005, ..large.clone() }), Err("R-STEP"));
+    let ramp = |hours| Step { at_once: 0, ramp: Some(Span::hours(hours)), ..large.clone() };
+    assert_eq!(advance(ramp(11)), Err("R-RAMP"));
+    assert_eq!(advance(ramp(12)), Ok(()));
+    assert_eq!(advance(Step { share: None, ..large }), Ok(()), "a cohort that names its devices");
+}
+
+#[test]
+fn a_security_release_skips_soak_and_ramp_but_not_validation() {
+    let step = Step { share: Some(1_000_000), previous: Some(("canary".parse().unwrap(), None)), ..step() };
+    let facts = Facts { urgency: Some(Urgency::Security), step: Some(step), ..good() };
+    assert_eq!(rule(State::Validation, Event::Start, &facts), Ok(Status::of(State::Security)));
+    assert_eq!(rule(State::Validation, Event::Start, &Facts { report: None, ..facts.clone() }), Err("R-VALIDATED"));
+
+    let mut strict = policy();
+    strict.security.skip.clear();
+    let refusal = next(Status::of(State::Validation), Event::Start, &facts, &strict, now()).unwrap_err();
+    assert_eq!(refusal.rule, "R-SOAK");
+}
+
+#[test]
+fn a_pause_holds_everything_back_but_withdrawal() {
+    let facts = Facts { assigned: vec!["canary".parse().unwrap()], ..good() };
+    let paused = Status { state: State::Limited, paused: true };
+    assert_eq!(rule(State::Limited, Event::Pause, &facts), Ok(paused));
+    let then = |event| next(paused, event, &facts, &policy(), now()).map_err(|refusal| refusal.rule);
+    for event in [Event::Advance, Event::Complete, Event::Renew, Event::Pause] {
+        assert_eq!(then(event), Err("R-PAUSED"), "{}", event.name());
+    }
+    assert_eq!(then(Event::Resume), Ok(Status::of(State::Limited)));
+    assert_eq!(then(Event::Withdraw), Ok(Status::of(State::Withdrawn)));
+    assert_eq!(then(Event::Validate), Ok(paused));
+    let paused = Status { state: State::Validation, paused: true };
+    for event in [Event::Expose, Event::Start] {
+        let refusal = next(paused, event, &good(), &policy(), now()).unwrap_err();
+        assert_eq!(refusal.rule, "R-PAUSED", "{}", event.name());
+    }
+}
+
+#[test]
+fn cohorts_are_not_passed_over_and_never_go_back() {
+    let left = Facts { not_reached: vec!["general".parse().unwrap()], ..good() };
+    assert_eq!(rule(State::Limited, Event::Complete, &left), Err("R-COHORTS"));
+    assert_eq!(rule(State::Limited, Event::Advance, &Facts { step: None, ..good() }), Err("R-COHORTS"));
+    let newer = Facts { newer: Some("stable/os/1.3.0".into()), ..good() };
+    assert_eq!(rule(State::Limited, Event::Advance, &newer), Err("R-SEQUENCE"));
+    assert_eq!(rule(State::Validation, Event::Start, &newer), Err("R-SEQUENCE"));
+    let assigned = Facts { assigned: vec!["general".parse().unwrap()], ..good() };
+    assert_eq!(rule(State::Stable, Event::Retire, &assigned), Err("R-ASSIGNED"));
+}

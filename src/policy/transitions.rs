@@ -1,0 +1,403 @@
+//! The life of a release, as a pure function.
+//!
+//! [`next`] takes a state, an event, the facts it depends on, the policy and the time, and gives the next state or a [`Refusal`] that
+//! names the rule and what would satisfy it. It looks at nothing else and changes nothing.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tidegate_client::model::manifest::Urgency;
+use tidegate_client::model::name::Name;
+
+use super::facts::{Facts, Refusal};
+use super::file::Policy;
+use super::rules::{
+    approved, follows, list, newest, offered, over, refuse, retracted_is_withdrawn, running, step_allowed, thawed,
+    validated,
+};
+
+/// Where a release is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Artifacts are being added; or the manifest is frozen and waits for signatures.
+    Draft,
+    /// A threshold of release keys has signed it. Nothing is exposed.
+    Signed,
+    /// The channel's role lists it. It is assigned to nobody.
+    Registered,
+    /// It has been validated, and may be exposed to the validation cohort.
+    Validation,
+    /// It goes out, cohort by cohort.
+    Limited,
+    /// Every cohort has it.
+    Stable,
+    /// A security release: it goes out to all cohorts at once.
+    Security,
+    /// It is offered to nobody any more.
+    Withdrawn,
+    /// The channel's role lists it no longer.
+    Retired,
+}
+
+impl State {
+    /// All states, in the order of a release's life.
+    pub const ALL: [Self; 9] = [
+        Self::Draft,
+        Self::Signed,
+        Self::Registered,
+        Self::Validation,
+        Self::Limited,
+        Self::Stable,
+        Self::Security,
+        Self::Withdrawn,
+        Self::Retired,
+    ];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Draft => "draft",
+            Self::Signed => "signed",
+            Self::Registered => "registered",
+            Self::Validation => "validation",
+            Self::Limited => "limited",
+            Self::Stable => "stable",
+            Self::Security => "security",
+            Self::Withdrawn => "withdrawn",
+            Self::Retired => "retired",
+        })
+    }
+}
+
+/// A state and whether the rollout is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The state.
+    pub state: State,
+    /// Nobody new is exposed while this is set.
+    pub paused: bool,
+}
+
+impl Status {
+    /// A state that is not paused.
+    pub const fn of(state: State) -> Self {
+        Self { state, paused: false }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.paused { write!(f, "{} (paused)", self.state) } else { self.state.fmt(f) }
+    }
+}
+
+/// What somebody wants to do with a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// Change the draft: add or remove artifacts.
+    Edit,
+    /// Freeze the manifest and propose it for signing; again, if the proposal no longer follows from the live channel.
+    Freeze,
+    /// Add one signature.
+    Sign,
+    /// Have the channel's role list it.
+    Register,
+    /// Record a validation report.
+    Validate,
+    /// Offer it to the validation cohort.
+    Expose,
+    /// Start the rollout.
+    Start,
+    /// Go on to the next cohort, or further within one.
+    Advance,
+    /// Expose nobody new.
+    Pause,
+    /// Go on after a pause.
+    Resume,
+    /// Keep a limited rollout from ending by itself.
+    Renew,
+    /// Say that every cohort has it.
+    Complete,
+    /// Offer it to nobody any more.
+    Withdraw,
+    /// Take it out of the channel's role.
+    Retire,
+    /// Approve a step that is to come.
+    Approve,
+    /// Make a release that takes it back.
+    Retract,
+}
+
+impl Event {
+    /// All events.
+    pub const ALL: [Self; 16] = [
+        Self::Edit,
+        Self::Freeze,
+        Self::Sign,
+        Self::Register,
+        Self::Validate,
+        Self::Expose,
+        Self::Start,
+        Self::Advance,
+        Self::Pause,
+        Self::Resume,
+        Self::Renew,
+        Self::Complete,
+        Self::Withdraw,
+        Self::Retire,
+        Self::Approve,
+        Self::Retract,
+    ];
+
+    /// What it is called in the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Edit => "edit",
+            Self::Freeze => "freeze",
+            Self::Sign => "sign",
+            Self::Register => "register",
+            Self::Validate => "validate",
+            Self::Expose => "expose",
+            Self::Start => "start",
+            Self::Advance => "advance",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Renew => "renew",
+            Self::Complete => "complete",
+            Self::Withdraw => "withdraw",
+            Self::Retire => "retire",
+            Self::Approve => "approve",
+            Self::Retract => "retract",
+        }
+    }
+}
+
+impl Event {
+    /// The step in words: `advance to canary`.
+    pub fn with_cohort(self, cohort: Option<&Name>) -> String {
+        cohort.map_or_else(|| self.name().to_owned(), |cohort| format!("{} to {cohort}", self.name()))
+    }
+}
+
+/// The state after `event`, or why it cannot be.
+#[allow(clippy::match_same_arms, reason = "the table is read event by event")]
+pub fn next(
+    status: Status,
+    event: Event,
+    facts: &Facts,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Result<Status, Refusal> {
+    use Event as E;
+    use State as S;
+    let stay = Ok(status);
+    let to = |state| Ok(Status { state, paused: false });
+    match (event, status.state) {
+        (E::Edit, S::Draft) if facts.frozen => Err(refuse(
+            "R-FROZEN",
+            "the manifest is frozen, and what is signed must not change",
+            "start another version: tidegate release new",
+        )),
+        (E::Edit, S::Draft) => stay,
+
+        (E::Freeze, S::Draft | S::Signed) if facts.artifacts == 0 => Err(refuse(
+            "R-ARTIFACTS",
+            "the release has no artifact",
+            "add one: tidegate release add RELEASE FILE --hardware ID",
+        )),
+        // Signatures on the old proposal are over other bytes.
+        (E::Freeze, S::Draft | S::Signed) => to(S::Draft),
+
+        (E::Sign, S::Draft) if !facts.frozen => Err(refuse(
+            "R-FROZEN",
+            "there is nothing to sign yet",
+            "freeze the manifest first: tidegate release manifest RELEASE",
+        )),
+        (E::Sign, S::Draft | S::Signed) => {
+            follows(facts)?;
+            to(if facts.signatures >= facts.threshold { S::Signed } else { S::Draft })
+        }
+
+        (E::Register, S::Draft) => Err(refuse(
+            "R-THRESHOLD",
+            &format!("it has {} of the {} signatures it takes", facts.signatures, facts.threshold),
+            "have release keys sign it: tidegate release sign RELEASE --key NAME",
+        )),
+        (E::Register, S::Signed) => {
+            follows(facts)?;
+            validated(facts, policy, now)?;
+            approved(event, facts, policy, now)?;
+            to(S::Registered)
+        }
+
+        (E::Validate, S::Draft) if !facts.frozen => Err(refuse(
+            "R-FROZEN",
+            "there is no manifest to validate yet",
+            "freeze it first: tidegate release manifest RELEASE",
+        )),
+        (E::Validate, S::Registered) if validated(facts, policy, now).is_ok() => to(S::Validation),
+        (E::Validate, S::Withdrawn | S::Retired) => Err(over(status)),
+        (E::Validate, _) => stay,
+
+        (E::Expose, S::Validation) => {
+            running(status)?;
+            validated(facts, policy, now)?;
+            newest(facts)?;
+            retracted_is_withdrawn(facts)?;
+            thawed(facts, policy, now)?;
+            approved(event, facts, policy, now)?;
+            stay
+        }
+
+        (E::Start, S::Registered | S::Validation) => {
+            running(status)?;
+            validated(facts, policy, now)?;
+            newest(facts)?;
+            retracted_is_withdrawn(facts)?;
+            step_allowed(facts, policy, now)?;
+            thawed(facts, policy, now)?;
+            approved(event, facts, policy, now)?;
+            to(if facts.urgency == Some(Urgency::Security) { S::Security } else { S::Limited })
+        }
+
+        (E::Advance, S::Limited) => {
+            running(status)?;
+            validated(facts, policy, now)?;
+            newest(facts)?;
+            if facts.step.is_none() {
+                return Err(refuse(
+                    "R-COHORTS",
+                    "there is no further cohort",
+                    "finish it: tidegate rollout complete RELEASE",
+                ));
+            }
+            step_allowed(facts, policy, now)?;
+            thawed(facts, policy, now)?;
+            approved(event, facts, policy, now)?;
+            stay
+        }
+        (E::Advance, S::Security) => Err(refuse(
+            "R-COHORTS",
+            "a security release goes to all cohorts at its start",
+            "finish it: tidegate rollout complete RELEASE",
+        )),
+
+        (E::Pause, S::Validation | S::Limited | S::Stable | S::Security) => {
+            if status.paused {
+                return Err(refuse("R-PAUSED", "it is paused already", "go on with: tidegate rollout resume RELEASE"));
+            }
+            offered(facts)?;
+            Ok(Status { paused: true, ..status })
+        }
+        (E::Resume, S::Validation | S::Limited | S::Stable | S::Security) => {
+            if !status.paused {
+                return Err(refuse("R-PAUSED", "it is not paused", "nothing needs to be done"));
+            }
+            validated(facts, policy, now)?;
+            thawed(facts, policy, now)?;
+            approved(event, facts, policy, now)?;
+            Ok(Status { paused: false, ..status })
+        }
+        (E::Renew, S::Limited) => {
+            running(status)?;
+            // To keep an exposure as it is exposes nobody new; to take one up again does.
+            if facts.stopped {
+                validated(facts, policy, now)?;
+                thawed(facts, policy, now)?;
+            }
+            stay
+        }
+
+        (E::Complete, S::Limited | S::Security) => {
+            running(status)?;
+            if facts.not_reached.is_empty() {
+                validated(facts, policy, now)?;
+                approved(event, facts, policy, now)?;
+                return to(S::Stable);
+            }
+            Err(refuse(
+                "R-COHORTS",
+                &format!("not every device of these cohorts is offered it yet: {}", list(&facts.not_reached)),
+                "advance the rollout, and wait until its ramps have ended: tidegate rollout status RELEASE",
+            ))
+        }
+
+        (E::Withdraw, S::Withdrawn | S::Retired) => Err(over(status)),
+        (E::Withdraw, _) => to(S::Withdrawn),
+
+        (E::Retire, S::Registered | S::Validation | S::Stable | S::Withdrawn) => {
+            if facts.assigned.is_empty() {
+                if facts.bridge_of.is_empty() {
+                    return to(S::Retired);
+                }
+                return Err(refuse(
+                    "R-BRIDGE",
+                    &format!("it is a bridge to what is offered: {}", facts.bridge_of.join(", ")),
+                    "keep it until no release that is offered needs it: one that upgrades from every version needs none",
+                ));
+            }
+            Err(refuse(
+                "R-ASSIGNED",
+                &format!("these cohorts are still offered it: {}", list(&facts.assigned)),
+                "roll out another release to them, or withdraw this one: tidegate rollout withdraw RELEASE",
+            ))
+        }
+
+        (E::Approve, S::Signed | S::Registered | S::Validation | S::Limited | S::Security) => stay,
+        (E::Approve, S::Stable) => stay_if_paused(status),
+
+        // A release that is withdrawn is the usual one to take back.
+        (E::Retract, S::Validation | S::Limited | S::Stable | S::Security | S::Withdrawn | S::Retired) => stay,
+        (E::Retract, S::Registered) => Err(refuse(
+            "R-ORDER",
+            "nobody was offered it, so no device has it",
+            "withdraw it: tidegate rollout withdraw RELEASE",
+        )),
+
+        (_, S::Withdrawn | S::Retired) => Err(over(status)),
+        (_, S::Draft | S::Signed) => Err(refuse(
+            "R-ORDER",
+            &format!("it is {status}, and nobody can be offered it before it is registered"),
+            "sign and register it: tidegate release sign RELEASE --key NAME, then tidegate release register RELEASE",
+        )),
+        (E::Expose | E::Advance | E::Pause | E::Resume | E::Renew | E::Complete, S::Registered | S::Validation) => {
+            Err(refuse(
+                "R-ORDER",
+                &format!("it is {status}: the rollout has not started"),
+                "validate it, then start: tidegate release validate RELEASE, then tidegate rollout start RELEASE",
+            ))
+        }
+        (E::Edit | E::Freeze | E::Sign | E::Register, _) => Err(refuse(
+            "R-ORDER",
+            &format!("it is {status}: what is registered is signed and does not change"),
+            "start another version: tidegate release new",
+        )),
+        (E::Expose | E::Start, _) => Err(refuse(
+            "R-ORDER",
+            &format!("it is {status}: the rollout has started already"),
+            "see where it stands: tidegate rollout status RELEASE",
+        )),
+        (E::Advance | E::Renew | E::Complete, _) => Err(refuse(
+            "R-ORDER",
+            &format!("it is {status}: there is nothing left to do"),
+            "see where it stands: tidegate rollout status RELEASE",
+        )),
+        (E::Retire, _) => Err(refuse(
+            "R-ORDER",
+            &format!("it is {status}: its rollout is under way"),
+            "complete or withdraw it first: tidegate rollout complete RELEASE",
+        )),
+    }
+}
+
+/// A stable release waits for nothing, unless it is paused and is to be resumed.
+fn stay_if_paused(status: Status) -> Result<Status, Refusal> {
+    if status.paused {
+        return Ok(status);
+    }
+    Err(refuse("R-ORDER", "it is stable: there is no step left to approve", "nothing needs to be done"))
+}

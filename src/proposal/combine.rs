@@ -1,0 +1,128 @@
+//! Signing and combining: the only ways in which signatures get into a bundle.
+
+use chrono::{DateTime, Utc};
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::tuf::key::KeyId;
+
+use super::file::{Bundle, Signature};
+use super::verify::{Verified, check_signature, verify};
+use crate::error::{Error, Result};
+use crate::keys::{Signer, signature_bytes};
+
+/// Signs every role of the proposal in which the key has a say; the roles.
+///
+/// `source` is what kind of key it is, `tool` the program that signs.
+pub fn sign(
+    bundle: &mut Bundle,
+    verified: &Verified,
+    signer: &dyn Signer,
+    source: &str,
+    tool: &str,
+    now: DateTime<Utc>,
+) -> Result<Vec<String>> {
+    let key = signer.public();
+    let roles: Vec<(String, KeyId)> =
+        verified.roles_of(key).into_iter().map(|(role, id)| (role.to_owned(), id.clone())).collect();
+    if roles.is_empty() {
+        return Err(no_say(bundle, verified, &key.id()));
+    }
+    for (role, id) in &roles {
+        let message = bundle.signed_bytes(role)?;
+        let signature = signer.sign(&message)?;
+        let public = key.decode().filter(|public| public.verify(&message, &signature));
+        if public.is_none() {
+            return Err(Error::trust(format!("the key {} made a signature that does not verify", key.id().short()))
+                .remedy("replace the key's hardware or file"));
+        }
+        let entry = Signature { sig: to_hex(&signature), source: source.into(), time: now, tool: tool.into() };
+        bundle.add(role, id.clone(), entry);
+    }
+    let mut roles: Vec<String> = roles.into_iter().map(|(role, _)| role).collect();
+    roles.dedup();
+    Ok(roles)
+}
+
+/// Adds a signature that another program made over the bytes of one role; `text` is its file, raw, hex or base64.
+pub fn add_outside(
+    bundle: &mut Bundle,
+    verified: &Verified,
+    role: &str,
+    id: &KeyId,
+    text: &[u8],
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let key = verified
+        .requirements
+        .iter()
+        .filter(|r| r.role == role && r.threshold.keyids.contains(id))
+        .find_map(|r| r.keys.get(id))
+        .ok_or_else(|| no_say(bundle, verified, id))?;
+    let signature = signature_bytes(key, text)
+        .map_err(|why| Error::input(format!("the signature of {} on {role}: {why}", bundle.label(id))))?;
+    let sig = to_hex(&signature);
+    check_signature(verified, role, id, &bundle.signed_bytes(role)?, &sig)?;
+    let entry = Signature { sig, source: "outside".into(), time: now, tool: "not known".into() };
+    bundle.add(role, id.clone(), entry);
+    Ok(())
+}
+
+/// Puts the signatures of several copies of one proposal together. Every copy is verified from `anchor`; one bad copy and nothing is
+/// combined. The order does not matter, to the byte.
+pub fn combine(first: &Bundle, others: &[(String, Bundle)], anchor: &[u8]) -> Result<Bundle> {
+    verify(first, anchor)?;
+    let digest = first.digest()?;
+    let mut combined = first.clone();
+    for (name, other) in others {
+        if other.digest()? != digest {
+            return Err(different(name, first, other));
+        }
+        verify(other, anchor).map_err(|e| named(name, &e))?;
+        for (role, signatures) in &other.signatures {
+            for (id, signature) in signatures {
+                combined.add(role, id.clone(), signature.clone());
+            }
+        }
+        // Names and reason are labels for people, outside the digest; what sorts first wins, in any order.
+        for (id, label) in &other.names {
+            let old = combined.names.entry(id.clone()).or_insert_with(|| label.clone());
+            if *label < *old {
+                old.clone_from(label);
+            }
+        }
+        combined.reason = combined.reason.take().into_iter().chain(other.reason.clone()).min();
+    }
+    // Two copies may each be right and not be so together: one holder with two keys.
+    verify(&combined, anchor)?;
+    Ok(combined)
+}
+
+fn different(name: &str, first: &Bundle, other: &Bundle) -> Error {
+    let older = other.proposed < first.proposed;
+    let what = if other.subject == first.subject && older {
+        format!("{name} is an older proposal for {}, of {}", other.subject, other.proposed.format("%Y-%m-%dT%H:%M:%SZ"))
+    } else {
+        format!("{name} is another proposal ({}), not this one ({})", other.subject, first.subject)
+    };
+    Error::refused(what).rule("C-OTHER").remedy("have this proposal signed; signatures cannot move from one to another")
+}
+
+/// Who may sign what is wanted, when a key may not.
+fn no_say(bundle: &Bundle, verified: &Verified, id: &KeyId) -> Error {
+    let mut may: Vec<String> =
+        verified.requirements.iter().flat_map(|r| &r.threshold.keyids).map(|id| bundle.label(id)).collect();
+    may.sort();
+    may.dedup();
+    Error::refused(format!("the key {} has no say in this proposal", bundle.label(id)))
+        .rule("C-KEY")
+        .remedy(format!("sign with one of: {}", may.join(", ")))
+}
+
+/// The same error, with the name of the file that it is about.
+fn named(name: &str, error: &Error) -> Error {
+    let named = Error::new(error.kind(), format!("{name}, so nothing was combined: {}", error.text()))
+        .remedy(error.remedy_text().unwrap_or("get the file again"));
+    match error.rule_id() {
+        Some(rule) => named.rule(rule),
+        None => named,
+    }
+}

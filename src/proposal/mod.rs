@@ -1,0 +1,28 @@
+//! Proposals: changes that need a threshold of people, who sit apart.
+//!
+//! There is one mechanism for all of them: root rotations, delegations, a channel's release. A change is *proposed*
+//! ([`propose`](fn@propose)), travels as a [`Bundle`], is *reviewed* ([`review`](fn@review)) and *signed* ([`sign`]) wherever its signers are, and
+//! *combined* ([`combine`](fn@combine)) in any order. All of that are pure functions over bytes; [`crate::ceremony`] finishes a proposal in the
+//! workspace.
+//!
+//! Signers believe a root they were given, never the bundle: [`verify`](fn@verify) checks everything in it from there. Before anybody
+//! signs, [`rehearse`](fn@rehearse) plays the proposal to simulated devices at every root version.
+
+mod combine;
+mod file;
+mod plan;
+mod propose;
+mod rehearse;
+mod review;
+mod transcript;
+mod verify;
+
+pub use combine::{add_outside, combine, sign};
+pub use file::{Bundle, Change, Follows, Kind, MAX_LENGTH, RoleText, Signature};
+pub use plan::{Plan, Situation, plan};
+pub(crate) use propose::satisfied;
+pub use propose::{Wish, follows, propose};
+pub use rehearse::{Fate, Rehearsal, rehearse};
+pub use review::{Review, RoleReview, Row, review};
+pub use transcript::{Checked, MAX_LENGTH as MAX_TRANSCRIPT, Tool, Transcript, check};
+pub use verify::{Requirement, Standing, Verified, verify};

@@ -1,0 +1,275 @@
+//! From what `tidegate.toml` asks for to a proposal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout;
+use tidegate_client::tuf::key::{Key, KeyId};
+use tidegate_client::tuf::metadata::{Envelope, Root, Targets};
+use tidegate_client::tuf::valid_signers;
+
+use super::file::{Bundle, Change, Follows, Kind, RoleText};
+use crate::config::{Cohorts, RoleSettings, Settings, Span};
+use crate::error::{Error, Result};
+use crate::metadata::{Delegation, Document, Repository};
+
+/// What to propose, beside what `tidegate.toml` asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Wish {
+    /// Roles to be signed again as they are, for a new lifetime.
+    pub renew: BTreeSet<String>,
+    /// Target paths that channels are to list no longer.
+    pub unlist: BTreeSet<String>,
+    /// Why, for those who will review it.
+    pub reason: Option<String>,
+}
+
+/// Proposes that the signed metadata becomes what `tidegate.toml` and `cohorts.toml` say of keys, thresholds, holders and delegations.
+///
+/// Roles whose content stays, but whose signatures would no longer count, are proposed anew as well. Errs with `C-NOTHING` when
+/// there is nothing to do.
+pub fn propose(
+    repository: &Repository,
+    settings: &Settings,
+    cohorts: &Cohorts,
+    wish: &Wish,
+    now: DateTime<Utc>,
+) -> Result<Bundle> {
+    let mut draft = Draft { repository, now, changes: BTreeMap::new(), order: Vec::new(), files: BTreeMap::new() };
+    for role in &wish.renew {
+        if !matches!(role.as_str(), "root" | "targets") && !settings.channels.keys().any(|c| c.as_str() == role) {
+            return Err(Error::input(format!("{role} is not signed at a ceremony"))
+                .remedy("renew root, targets or a channel here; tidegate refresh renews the others"));
+        }
+    }
+    draft.root(settings, wish)?;
+    draft.targets(settings, wish)?;
+    for name in settings.channels.keys() {
+        draft.channel(settings, cohorts, name, wish)?;
+    }
+    let Some(first) = draft.order.first() else {
+        return Err(Error::refused("there is nothing to propose: the signed metadata is what tidegate.toml and cohorts.toml say")
+            .rule("C-NOTHING")
+            .remedy("edit tidegate.toml first (tidegate ceremony plan says how), or sign a role for a new lifetime: --renew root"));
+    };
+    let subject = match draft.changes.get(first) {
+        Some(document) => format!("{first} {}", document.version()),
+        None => return Err(Error::bug("a change without a document")),
+    };
+    let changes = draft
+        .order
+        .iter()
+        .filter_map(|role| Some(Change { role: role.clone(), signed: draft.changes.get(role)?.to_value() }))
+        .collect();
+    let mut bundle = Bundle::new(Kind::Ceremony, subject, now, follows(repository, &draft.order)?, changes);
+    bundle.reason.clone_from(&wish.reason);
+    bundle.names = settings.key_names()?;
+    bundle.files = draft.files;
+    // What was just made must pass what every signer checks.
+    let first_root = repository.roots().first().ok_or_else(|| Error::bug("a repository without roots"))?;
+    let bundle = Bundle::parse("the new proposal", &bundle.to_bytes()?)?;
+    super::verify(&bundle, first_root)?;
+    Ok(bundle)
+}
+
+/// The chain that a change of `roles` follows from: all roots, and targets and channels as far as they are needed.
+pub fn follows(repository: &Repository, roles: &[String]) -> Result<Follows> {
+    let text = |role: &str, bytes: &[u8]| {
+        String::from_utf8(bytes.to_vec())
+            .map_err(|_| Error::input(format!("the role {role} is not UTF-8, so it cannot travel in a proposal")))
+    };
+    let roots = repository.roots().iter().map(|bytes| text("root", bytes)).collect::<Result<_>>()?;
+    let mut follows = Follows { roots, roles: Vec::new() };
+    let below_root = roles.iter().any(|role| role != "root");
+    let needed = repository
+        .roles()
+        .filter(|file| (file.name == "targets" && below_root) || roles.contains(&file.name) && file.name != "root");
+    for file in needed {
+        follows.roles.push(RoleText { role: file.name.clone(), file: text(&file.name, &file.bytes)? });
+    }
+    Ok(follows)
+}
+
+struct Draft<'a> {
+    repository: &'a Repository,
+    now: DateTime<Utc>,
+    changes: BTreeMap<String, Document>,
+    order: Vec<String>,
+    files: BTreeMap<Digest, Value>,
+}
+
+impl Draft<'_> {
+    fn put(&mut self, role: &str, mut document: Document, lifetime: Span) {
+        let current = self.repository.role(role).map(|file| file.version);
+        let version = current.max(self.repository.listed_version(role)).unwrap_or_default() + 1;
+        document.issue(version, self.now, self.now + lifetime.delta());
+        self.changes.insert(role.to_owned(), document);
+        self.order.push(role.to_owned());
+    }
+
+    fn root(&mut self, settings: &Settings, wish: &Wish) -> Result<()> {
+        let base = &self.repository.must_have("root")?.document;
+        let top = [
+            ("root", &settings.roles.root),
+            ("targets", &settings.roles.targets),
+            ("snapshot", &settings.roles.snapshot),
+            ("timestamp", &settings.roles.timestamp),
+        ];
+        let mut document = base.clone();
+        document.set_consistent_snapshot();
+        let roles = top.iter().map(|(name, role)| Ok((*name, settings.role_keys(role)?))).collect::<Result<_>>()?;
+        document.set_roles(&roles);
+        document.set_holders(&holders(settings, top.iter().map(|(_, role)| *role))?);
+        for (name, role) in top.iter().filter(|(name, _)| matches!(*name, "root" | "targets")) {
+            enough_holders(settings, name, role)?;
+        }
+        if !base.says_the_same(&document) || wish.renew.contains("root") {
+            self.put("root", document, settings.roles.root.expires);
+        }
+        Ok(())
+    }
+
+    fn targets(&mut self, settings: &Settings, wish: &Wish) -> Result<()> {
+        let base = &self.repository.must_have("targets")?.document;
+        let mut document = base.clone();
+        // Ours never list any; those of a repository that is taken over are left to its past.
+        for path in self.repository.targets("targets").into_iter().flat_map(|targets| targets.targets.keys()) {
+            document.remove_target(path);
+        }
+        let wanted: Vec<String> = settings.channels.keys().map(layout::channel_role).collect();
+        let delegated = self.repository.targets("targets").and_then(|targets| targets.delegations.as_ref());
+        for role in delegated.into_iter().flat_map(|delegations| &delegations.roles) {
+            if !wanted.contains(&role.name) {
+                document.remove_delegation(&role.name);
+            }
+        }
+        for (name, channel) in &settings.channels {
+            let role = layout::channel_role(name);
+            enough_holders(settings, &role, &channel.release)?;
+            let keys = settings.role_keys(&channel.release)?;
+            document.set_delegation(&Delegation { name: role, keys, paths: layout::channel_patterns(name) });
+        }
+        let release = settings.channels.values().map(|channel| &channel.release);
+        document.set_holders(&holders(settings, release)?);
+        let resign = !self.still_signed("targets", &settings.roles.targets, settings)?;
+        if !base.says_the_same(&document) || resign || wish.renew.contains("targets") {
+            self.put("targets", document, settings.roles.targets.expires);
+        }
+        Ok(())
+    }
+
+    fn channel(
+        &mut self,
+        settings: &Settings,
+        cohorts: &Cohorts,
+        name: &tidegate_client::model::name::Name,
+        wish: &Wish,
+    ) -> Result<()> {
+        let role = layout::channel_role(name);
+        let channel = settings.channel(name)?;
+        let base = self.repository.role(&role).map(|file| file.document.clone());
+        let mut document = base.clone().unwrap_or_else(Document::targets);
+        let map = cohorts.map(name)?;
+        let bytes = map.to_bytes().map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
+        let digest = Digest::of(&bytes);
+        let path = layout::cohorts_path(name);
+        let listed = self.repository.targets(&role).and_then(|targets| targets.targets.get(&path));
+        if listed.is_none_or(|file| file.hashes.sha256_digest() != Some(digest.as_bytes())) {
+            document.set_target(&path, bytes.len() as u64, digest.as_bytes(), None);
+            let value = serde_json::from_slice(&bytes).map_err(|e| Error::bug("a cohort map").with_source(e))?;
+            self.files.insert(digest, value);
+        }
+        for path in wish.unlist.iter().filter(|path| path.starts_with(&format!("{name}/"))) {
+            document.remove_target(path);
+        }
+        let keys = settings.role_keys(&channel.rollout)?;
+        let existing = self.repository.targets(&role).and_then(|targets| targets.delegations.as_ref());
+        let wanted: Vec<String> = map.cohorts().iter().map(|cohort| layout::cohort_role(name, &cohort.name)).collect();
+        // The snapshot goes on listing a role that is gone, as it has to; who finds the new map finds no way to it.
+        for role in existing.into_iter().flat_map(|delegations| &delegations.roles) {
+            if !wanted.contains(&role.name) {
+                document.remove_delegation(&role.name);
+            }
+        }
+        for role in wanted {
+            let Some(layout::DelegatedRole::Cohort { cohort, .. }) = layout::DelegatedRole::parse(&role) else {
+                continue;
+            };
+            let paths = layout::cohort_patterns(name, &cohort);
+            document.set_delegation(&Delegation { name: role, keys: keys.clone(), paths });
+        }
+        document.set_holders(&holders(settings, [&channel.rollout])?);
+        let same = base.as_ref().is_some_and(|base| base.says_the_same(&document));
+        let resign = !self.still_signed(&role, &channel.release, settings)?;
+        if !same || resign || wish.renew.contains(&role) {
+            self.put(&role, document, channel.release.expires);
+        }
+        Ok(())
+    }
+
+    /// Whether the role's file in force has a threshold of the signatures that `wanted` asks for.
+    fn still_signed(&self, role: &str, wanted: &RoleSettings, settings: &Settings) -> Result<bool> {
+        let Some(file) = self.repository.role(role) else { return Ok(true) };
+        let wanted = settings.role_keys(wanted)?;
+        let keys: BTreeMap<KeyId, Key> = wanted.keys.iter().map(|key| (key.id(), key.clone())).collect();
+        let declared = tidegate_client::tuf::metadata::Role {
+            keyids: keys.keys().cloned().collect(),
+            threshold: wanted.threshold,
+        };
+        let envelope = Envelope::parse(role, &file.bytes).map_err(|e| Error::bug(e.to_string()))?;
+        Ok(valid_signers(&keys, &declared, &envelope).len() as u64 >= wanted.threshold)
+    }
+}
+
+/// Who holds the keys of these roles, as far as `tidegate.toml` says.
+fn holders<'a>(
+    settings: &Settings,
+    roles: impl IntoIterator<Item = &'a RoleSettings>,
+) -> Result<BTreeMap<KeyId, String>> {
+    let mut holders = BTreeMap::new();
+    for name in roles.into_iter().flat_map(|role| &role.keys) {
+        if let Some(holder) = settings.keys.get(name).and_then(|key| key.holder.clone()) {
+            let printable =
+                !holder.is_empty() && holder.len() <= 100 && holder.bytes().all(|c| (b' '..=b'~').contains(&c));
+            if !printable {
+                return Err(Error::input(format!(
+                    "tidegate.toml: keys.{name}.holder: what is signed is ASCII, 1 to 100 characters"
+                ))
+                .remedy("write the holder's name in ASCII"));
+            }
+            holders.insert(settings.public(name)?.id(), holder);
+        }
+    }
+    Ok(holders)
+}
+
+/// A threshold of two that one person can meet is a threshold of one.
+fn enough_holders(settings: &Settings, role: &str, wanted: &RoleSettings) -> Result<()> {
+    let holder = |name| settings.keys.get(name).and_then(|key| key.holder.as_deref());
+    let named: BTreeSet<&str> = wanted.keys.iter().filter_map(holder).collect();
+    let unnamed = wanted.keys.iter().filter(|name| holder(*name).is_none()).count();
+    if (named.len() + unnamed) as u64 >= wanted.threshold {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "the role {role} would need {} signatures, but its keys have only {} holders",
+        wanted.threshold,
+        named.len() + unnamed
+    ))
+    .rule("C-HOLDER")
+    .remedy("give keys to more people, or lower the threshold"))
+}
+
+/// Whether a role's file has a threshold of signatures under what a proposal declares; used when it is finished.
+pub(crate) fn satisfied(role: &str, bytes: &[u8], root: &Root, delegator: Option<&Targets>) -> bool {
+    let Ok(envelope) = Envelope::parse(role, bytes) else { return false };
+    let found = match delegator {
+        None => root.role(role).map(|declared| (root.keys(), declared)),
+        Some(targets) => {
+            targets.delegations.as_ref().zip(targets.delegation(role)).map(|(d, role)| (d.keys(), &role.role))
+        }
+    };
+    found.is_some_and(|(keys, declared)| valid_signers(keys, declared, &envelope).len() as u64 >= declared.threshold)
+}

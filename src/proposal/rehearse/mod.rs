@@ -1,0 +1,140 @@
+//! Playing a proposal before anybody signs it: every generation of devices, every instant of publishing, lost keys.
+//!
+//! The repository and the proposal are rebuilt with keys of our own (see [`shadow`](super::shadow)); the devices are the real client.
+
+mod compromised_keys;
+mod simulated_repository;
+mod throwaway_keys;
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tidegate_client::tuf::key::KeyId;
+
+use super::file::Bundle;
+use super::verify::Verified;
+use crate::error::Result;
+use crate::metadata::Repository;
+use simulated_repository::Stage;
+
+/// What a rehearsal showed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Rehearsal {
+    /// Devices after everything is published.
+    pub devices: Vec<Fate>,
+    /// Devices that check in the middle of publishing and fail that once; empty when every instant is good.
+    pub moments: Vec<Fate>,
+    /// Which keys were taken for lost, and whether the proposal can still be signed.
+    pub losses: Vec<Loss>,
+}
+
+/// What became of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fate {
+    /// Which device, and when it checked.
+    pub device: String,
+    /// The root that it ended at.
+    pub root: u64,
+    /// Why it did not follow; `None` if it did.
+    pub error: Option<String>,
+}
+
+/// What the loss of keys would mean.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Loss {
+    /// The names of the keys.
+    pub lost: Vec<String>,
+    /// The roles that could not be signed any more, and why; empty if all could.
+    pub stuck: Vec<String>,
+}
+
+impl Rehearsal {
+    /// The devices that would be stranded.
+    pub fn stranded(&self) -> impl Iterator<Item = &Fate> {
+        self.devices.iter().filter(|fate| fate.error.is_some())
+    }
+}
+
+/// Plays the proposal. `lost` are keys that sign nothing; more are tried one by one.
+pub fn rehearse(
+    bundle: &Bundle,
+    verified: &Verified,
+    repository: &Repository,
+    lost: &BTreeSet<KeyId>,
+    now: DateTime<Utc>,
+) -> Result<Rehearsal> {
+    let stage = Stage::set(bundle, verified, repository, lost, now)?;
+    let mut devices = Vec::new();
+    let mut moments = Vec::new();
+    for version in 1..=stage.roots.len() {
+        let slept = stage.device(version)?;
+        devices.push(stage.check(&slept, &stage.after, format!("at root {version}, asleep until now")));
+        let awake = stage.device(version)?;
+        let before = stage.check(&awake, &stage.before, format!("shipped with root {version}, up to date before"));
+        if before.error.is_none() {
+            devices.push(stage.check(
+                &awake,
+                &stage.after,
+                format!("shipped with root {version}, up to date until now"),
+            ));
+        }
+        for (upload, files) in &stage.instants {
+            for (kind, updated) in [("asleep", false), ("up to date", true)] {
+                let device = stage.device(version)?;
+                if updated && stage.check(&device, &stage.before, String::new()).error.is_some() {
+                    continue;
+                }
+                let fate = stage.check(
+                    &device,
+                    files,
+                    format!("shipped with root {version}, {kind}, checking just after {upload} is published"),
+                );
+                if fate.error.is_some() {
+                    moments.push(fate);
+                }
+            }
+        }
+    }
+    devices.extend(stage.run_up()?);
+    let losses = losses(bundle, verified, lost);
+    Ok(Rehearsal { devices, moments, losses })
+}
+
+/// What the loss of the given keys, and of each single other one, would mean for this proposal and for what follows it.
+fn losses(bundle: &Bundle, verified: &Verified, lost: &BTreeSet<KeyId>) -> Vec<Loss> {
+    let all: BTreeSet<&KeyId> = verified.requirements.iter().flat_map(|r| &r.threshold.keyids).collect();
+    let singles = all.into_iter().filter(|id| !lost.contains(id)).map(|id| {
+        let mut one = lost.clone();
+        one.insert(id.clone());
+        one
+    });
+    let mut losses: Vec<Loss> = std::iter::once(lost.clone())
+        .filter(|lost| !lost.is_empty())
+        .chain(singles)
+        .map(|lost| {
+            let stuck = verified
+                .requirements
+                .iter()
+                .filter_map(|r| {
+                    let left = r.threshold.keyids.iter().filter(|id| !lost.contains(*id)).count() as u64;
+                    (left < r.threshold.threshold).then(|| {
+                        format!(
+                            "{} could not be signed: {left} keys of {} would be left, and it takes {}",
+                            r.role, r.by, r.threshold.threshold
+                        )
+                    })
+                })
+                .collect();
+            let mut names: Vec<String> = lost.iter().map(|id| bundle.label(id)).collect();
+            names.sort();
+            Loss { lost: names, stuck }
+        })
+        .collect();
+    // In the order of names, not of key ids; what was asked for stays first.
+    let asked = usize::from(!lost.is_empty()).min(losses.len());
+    if let Some(singles) = losses.get_mut(asked..) {
+        singles.sort_by(|a, b| a.lost.cmp(&b.lost));
+    }
+    losses
+}

@@ -1,0 +1,142 @@
+//! What a proposal changes, for people: tables, sentences, warnings. Pure; the words are the same on every machine.
+
+mod cohorts;
+mod content;
+mod devices;
+mod keys;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tidegate_client::model::time;
+use tidegate_client::tuf::key::KeyId;
+
+use super::file::Bundle;
+use super::verify::Verified;
+use crate::error::Result;
+
+/// What a proposal changes.
+#[derive(Debug, Clone, Serialize)]
+pub struct Review {
+    /// What it is about.
+    pub subject: String,
+    /// What to compare over the phone.
+    pub digest: String,
+    /// When it was proposed.
+    #[serde(with = "time::text")]
+    pub proposed: DateTime<Utc>,
+    /// Why, in the words of whoever proposed it.
+    pub reason: Option<String>,
+    /// The root in force that it follows from.
+    pub root_version: u64,
+    /// Role by role.
+    pub roles: Vec<RoleReview>,
+    /// What becomes possible.
+    pub possible: Vec<String>,
+    /// What becomes impossible.
+    pub impossible: Vec<String>,
+    /// What devices need in order to follow.
+    pub devices: Vec<String>,
+    /// What deserves a question before one signs.
+    pub warnings: Vec<String>,
+}
+
+/// What changes in one role.
+#[derive(Debug, Clone, Serialize)]
+pub struct RoleReview {
+    /// The role.
+    pub role: String,
+    /// The version in force, if there is one.
+    pub from: Option<u64>,
+    /// The version proposed.
+    pub to: u64,
+    /// What changes, line by line.
+    pub rows: Vec<Row>,
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// `+` for what comes, `-` for what goes, `~` for what changes, a space for what stays.
+    pub mark: char,
+    /// What it is.
+    pub what: String,
+    /// As it is in force.
+    pub before: String,
+    /// As it is proposed.
+    pub after: String,
+}
+
+/// Says what a verified proposal changes, for someone who reads it at `now`.
+pub fn review(bundle: &Bundle, verified: &Verified, now: DateTime<Utc>) -> Result<Review> {
+    let current = verified.roots.last();
+    let mut desk = Desk {
+        bundle,
+        verified,
+        now,
+        possible: Vec::new(),
+        impossible: Vec::new(),
+        warnings: Vec::new(),
+        rows: Vec::new(),
+        examples: 0,
+    };
+    let mut roles = Vec::new();
+    for change in &bundle.changes {
+        let Some((before, after)) = verified.documents.get(&change.role) else { continue };
+        desk.rows = Vec::new();
+        let (from, to) = (before.as_ref().map(crate::metadata::Document::version), after.version());
+        let before_value = before.as_ref().map(crate::metadata::Document::to_value);
+        if let (true, Some(old), Some(new)) = (change.role == "root", current, &verified.new_root) {
+            desk.root(old, new);
+        } else if let Some(new) = verified.proposed.get(&change.role) {
+            desk.targets(&change.role, verified.base.get(&change.role), new);
+            desk.cohorts(&change.role, verified.base.get(&change.role), new);
+        }
+        let held = before.as_ref().map(crate::metadata::Document::holders).unwrap_or_default();
+        desk.holders(&change.role, &held, &after.holders());
+        desk.others(&change.role, before_value.as_ref(), &change.signed);
+        desk.expiry(&change.role, before_value.as_ref(), &change.signed);
+        roles.push(RoleReview { role: change.role.clone(), from, to, rows: std::mem::take(&mut desk.rows) });
+    }
+    if desk.examples > 0 {
+        desk.warnings
+            .push(format!("{} of the keys are example keys, whose private parts everyone knows", desk.examples));
+    }
+    let devices = devices::devices(bundle, verified);
+    Ok(Review {
+        subject: bundle.subject.clone(),
+        digest: bundle.digest()?,
+        proposed: bundle.proposed,
+        reason: bundle.reason.clone(),
+        root_version: current.map_or(0, |root| root.common.version),
+        roles,
+        possible: desk.possible,
+        impossible: desk.impossible,
+        devices,
+        warnings: desk.warnings,
+    })
+}
+
+struct Desk<'a> {
+    bundle: &'a Bundle,
+    verified: &'a Verified,
+    now: DateTime<Utc>,
+    rows: Vec<Row>,
+    examples: usize,
+    possible: Vec<String>,
+    impossible: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Desk<'_> {
+    fn row(&mut self, mark: char, what: impl Into<String>, before: impl Into<String>, after: impl Into<String>) {
+        self.rows.push(Row { mark, what: what.into(), before: before.into(), after: after.into() });
+    }
+
+    fn person(&self, id: &KeyId) -> String {
+        let label = self.bundle.label(id);
+        match self.verified.holders.get(id) {
+            Some(holder) => format!("{label}, held by {holder}"),
+            None => label,
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! Checking a bundle from a root that one was given: its chain, what it proposes, and every signature in it.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tidegate_client::tuf::key::{Key, KeyId};
+use tidegate_client::tuf::metadata::{Common, Delegations, Envelope, Role, Root, Targets};
+use tidegate_client::tuf::{TrustedSet, valid_signers};
+
+use super::file::{Bundle, RoleText};
+use crate::error::{Error, Result};
+use crate::metadata::{Document, danger_parse_unverified};
+
+/// A bundle that follows from a given root, and what it takes to finish it.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// Every root, from version 1 to the one in force.
+    pub roots: Vec<Root>,
+    /// The proposed root, if it changes.
+    pub new_root: Option<Root>,
+    /// The other roles in force, by name.
+    pub base: BTreeMap<String, Targets>,
+    /// The other roles as proposed, by name.
+    pub proposed: BTreeMap<String, Targets>,
+    /// The thresholds to be met, in the order of the changes; for root, the old one's before the new one's.
+    pub requirements: Vec<Requirement>,
+    /// Who holds which key, as the roles in force and then the proposed ones say.
+    pub holders: BTreeMap<KeyId, String>,
+    /// Documents in force and proposed, by role, for comparison.
+    pub documents: BTreeMap<String, (Option<Document>, Document)>,
+}
+
+/// Keys of which a threshold must sign a role.
+#[derive(Debug, Clone)]
+pub struct Requirement {
+    /// The role to be signed.
+    pub role: String,
+    /// Whose keys these are, for people: `root 1 (in force)`, `root 2 (proposed)`.
+    pub by: String,
+    /// The keys that are declared beside them.
+    pub keys: BTreeMap<KeyId, Key>,
+    /// Ids and threshold.
+    pub threshold: Role,
+}
+
+/// Where a requirement stands.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Standing {
+    /// The role to be signed.
+    pub role: String,
+    /// Whose keys count.
+    pub by: String,
+    /// How many it takes.
+    pub threshold: u64,
+    /// The keys that have signed.
+    pub signed: Vec<KeyId>,
+    /// The keys that have not.
+    pub missing: Vec<KeyId>,
+}
+
+impl Standing {
+    /// Whether enough have signed.
+    pub fn is_met(&self) -> bool {
+        self.signed.len() as u64 >= self.threshold
+    }
+}
+
+impl Verified {
+    /// Where each requirement stands.
+    pub fn standing(&self, bundle: &Bundle) -> Result<Vec<Standing>> {
+        self.requirements
+            .iter()
+            .map(|requirement| {
+                let envelope = envelope(bundle, &requirement.role)?;
+                let signed = valid_signers(&requirement.keys, &requirement.threshold, &envelope);
+                let missing = requirement.threshold.keyids.iter().filter(|id| !signed.contains(id)).cloned().collect();
+                Ok(Standing {
+                    role: requirement.role.clone(),
+                    by: requirement.by.clone(),
+                    threshold: requirement.threshold.threshold,
+                    signed,
+                    missing,
+                })
+            })
+            .collect()
+    }
+
+    /// The roles that `key` may sign, and the id that it is declared under for each.
+    ///
+    /// What others have declared may have members beside the key itself (tuf-on-ci names the owner there), and so another id than the
+    /// same key would get here. Signatures go by the declared one (TAP 12).
+    pub fn roles_of(&self, key: &Key) -> Vec<(&str, &KeyId)> {
+        let mut roles: Vec<(&str, &KeyId)> = self
+            .requirements
+            .iter()
+            .flat_map(|r| {
+                let own = |id: &&KeyId| r.keys.get(*id).is_some_and(|declared| is_same(declared, key));
+                r.threshold.keyids.iter().filter(own).map(|id| (r.role.as_str(), id))
+            })
+            .collect();
+        roles.dedup();
+        roles
+    }
+}
+
+/// Whether two keys verify the same signatures, whatever else is declared beside them.
+fn is_same(one: &Key, other: &Key) -> bool {
+    let public = |key: &Key| {
+        key.to_value().pointer("/keyval/public").and_then(|text| text.as_str()).map(|text| text.trim().to_owned())
+    };
+    one.scheme() == other.scheme() && public(one).is_some() && public(one) == public(other)
+}
+
+/// Checks a bundle from `anchor`, a root that the caller trusts: the one that devices are shipped with, or any later one.
+///
+/// Whatever the error, nothing in the bundle may be used.
+pub fn verify(bundle: &Bundle, anchor: &[u8]) -> Result<Verified> {
+    let roots = chain(bundle, anchor)?;
+    let current = roots.last().ok_or_else(|| Error::bug("a chain without roots"))?;
+    let mut verified = Verified {
+        new_root: None,
+        base: BTreeMap::new(),
+        proposed: BTreeMap::new(),
+        requirements: Vec::new(),
+        holders: BTreeMap::new(),
+        documents: BTreeMap::new(),
+        roots: Vec::new(),
+    };
+    let mut documents: BTreeMap<&str, Document> = BTreeMap::new();
+    documents.extend(bundle.follows.roots.last().map(|text| ("root", text)).map(document).transpose()?);
+    for RoleText { role, file } in &bundle.follows.roles {
+        let targets = base(role, file, current, &verified.base)?;
+        verified.base.insert(role.clone(), targets);
+        documents.extend([document((role, file))?]);
+    }
+    for change in &bundle.changes {
+        let role = change.role.as_str();
+        let envelope = envelope(bundle, role)?;
+        let before = documents.remove(role);
+        let common = if role == "root" {
+            let new: Root = envelope.danger_read_unverified(role).map_err(malformed)?;
+            verified.requirements.extend(
+                [
+                    requirement(
+                        role,
+                        format!("root {} (in force)", current.common.version),
+                        current.keys(),
+                        current.role(role),
+                    ),
+                    requirement(role, format!("root {} (proposed)", new.common.version), new.keys(), new.role(role)),
+                ]
+                .into_iter()
+                .flatten(),
+            );
+            check_key_ids(role, new.keys(), Some(current.keys()))?;
+            let common = new.common.clone();
+            verified.new_root = Some(new);
+            common
+        } else {
+            let new: Targets = envelope.danger_read_unverified(role).map_err(malformed)?;
+            let found =
+                delegator(role, verified.new_root.as_ref().unwrap_or(current), &verified.proposed, &verified.base);
+            let (by, keys, declared) = found.ok_or_else(|| orphan(role))?;
+            verified.requirements.extend(requirement(role, by, keys, Some(declared)));
+            if let Some(delegations) = &new.delegations {
+                let in_force = verified.base.get(role).and_then(|targets| targets.delegations.as_ref());
+                check_key_ids(role, delegations.keys(), in_force.map(Delegations::keys))?;
+            }
+            let common = new.common.clone();
+            verified.proposed.insert(role.to_owned(), new);
+            common
+        };
+        check_issue(bundle, role, before.as_ref(), &common)?;
+        let Value::Object(signed) = change.signed.clone() else { return Err(Error::bug("a change without an object")) };
+        verified.documents.insert(role.to_owned(), (before, Document::from_verified(signed)));
+    }
+    for document in documents.values() {
+        verified.holders.extend(document.holders());
+    }
+    for (before, after) in verified.documents.values() {
+        verified.holders.extend(before.iter().flat_map(Document::holders));
+        verified.holders.extend(after.holders());
+    }
+    verified.roots = roots;
+    check_signatures(bundle, &verified)?;
+    Ok(verified)
+}
+
+/// The roots of the bundle, every step verified, `anchor` among them.
+fn chain(bundle: &Bundle, anchor: &[u8]) -> Result<Vec<Root>> {
+    let given: Root = danger_parse_unverified("root", anchor)
+        .map_err(|e| Error::input("the root that was given is not one").with_source(e))?;
+    let version = given.common.version;
+    let count = bundle.follows.roots.len() as u64;
+    if version > count {
+        return Err(Error::refused(format!(
+            "the proposal follows from root {count}, but the root that was given is {version}: it is older than what is in force"
+        ))
+        .rule("C-STALE")
+        .remedy("have it proposed anew from the root in force"));
+    }
+    let elsewhere = |why: String| {
+        Error::trust(format!("the proposal is not for the repository of the given root: {why}"))
+            .rule("C-CHAIN")
+            .remedy("do not sign it; ask whoever sent it, over another way, which repository it is for")
+    };
+    let mut set: Option<TrustedSet> = None;
+    let mut roots = Vec::new();
+    for (text, number) in bundle.follows.roots.iter().zip(1_u64..) {
+        match &mut set {
+            None => {
+                let first = TrustedSet::danger_from_root_ignoring_expiry(text.as_bytes());
+                set = Some(first.map_err(|e| elsewhere(e.to_string()))?);
+            }
+            Some(set) => set.update_root(text.as_bytes()).map_err(|e| elsewhere(e.to_string()))?,
+        }
+        let root = set.as_ref().map(|set| set.root().clone()).ok_or_else(|| Error::bug("a chain without a set"))?;
+        if root.common.version != number {
+            return Err(elsewhere(format!("its roots do not begin with version 1, but {}", root.common.version)));
+        }
+        if number == version && !same_signed(anchor, text.as_bytes()) {
+            return Err(elsewhere(format!("its root {number} is another one")));
+        }
+        roots.push(root);
+    }
+    // And once more from the given one: what came before it is only believed as history.
+    let mut set = TrustedSet::danger_from_root_ignoring_expiry(anchor).map_err(|e| elsewhere(e.to_string()))?;
+    for text in bundle.follows.roots.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
+        set.update_root(text.as_bytes()).map_err(|e| elsewhere(e.to_string()))?;
+    }
+    Ok(roots)
+}
+
+fn same_signed(a: &[u8], b: &[u8]) -> bool {
+    match (Envelope::parse("root", a), Envelope::parse("root", b)) {
+        (Ok(a), Ok(b)) => a.signed_bytes() == b.signed_bytes(),
+        _ => false,
+    }
+}
+
+/// Verifies a role in force by what delegates to it in force.
+fn base(role: &str, file: &str, root: &Root, known: &BTreeMap<String, Targets>) -> Result<Targets> {
+    let forged = |why: String| {
+        Error::trust(format!("the proposal follows from a role {role} that does not verify: {why}"))
+            .rule("C-CHAIN")
+            .remedy("do not sign it; get the file again, or have it proposed anew")
+    };
+    let none = BTreeMap::new();
+    let (_, keys, declared) = delegator(role, root, &none, known).ok_or_else(|| orphan(role))?;
+    let envelope = Envelope::parse(role, file.as_bytes()).map_err(|e| forged(e.to_string()))?;
+    let valid = valid_signers(keys, declared, &envelope).len() as u64;
+    if valid < declared.threshold {
+        return Err(forged(format!("{valid} of {} signatures are valid", declared.threshold)));
+    }
+    envelope.danger_read_unverified(role).map_err(|e| forged(e.to_string()))
+}
+
+/// Who declares the keys of `role`: the proposed roles before those in force.
+fn delegator<'a>(
+    role: &str,
+    root: &'a Root,
+    proposed: &'a BTreeMap<String, Targets>,
+    base: &'a BTreeMap<String, Targets>,
+) -> Option<(String, &'a BTreeMap<KeyId, Key>, &'a Role)> {
+    if role == "targets" {
+        return Some((format!("root {}", root.common.version), root.keys(), root.role(role)?));
+    }
+    proposed.iter().chain(base.iter().filter(|(name, _)| !proposed.contains_key(*name))).find_map(|(name, targets)| {
+        let delegation = targets.delegation(role)?;
+        let by = format!("{name} {}", targets.common.version);
+        Some((by, targets.delegations.as_ref()?.keys(), &delegation.role))
+    })
+}
+
+fn requirement(role: &str, by: String, keys: &BTreeMap<KeyId, Key>, declared: Option<&Role>) -> Option<Requirement> {
+    Some(Requirement { role: role.to_owned(), by, keys: keys.clone(), threshold: declared?.clone() })
+}
+
+/// Every key is declared under its own id, or under the one that it has in force.
+///
+/// Devices go by the declared id (TAP 12), and so do the tables that signers read: another key under an id that is known already would
+/// come in unseen.
+fn check_key_ids(role: &str, keys: &BTreeMap<KeyId, Key>, in_force: Option<&BTreeMap<KeyId, Key>>) -> Result<()> {
+    let is_right = |id: &KeyId, key: &Key| key.id() == *id || in_force.and_then(|keys| keys.get(id)) == Some(key);
+    match keys.iter().find(|(id, key)| !is_right(id, key)) {
+        None => Ok(()),
+        Some((id, key)) => Err(Error::trust(format!(
+            "the proposed {role} declares the key {} under the id {}, which is not its own",
+            key.id().short(),
+            id.short()
+        ))
+        .rule("C-KEY-ID")
+        .remedy("do not sign it: whoever proposed it wants another key to pass for one that is known")),
+    }
+}
+
+/// The new version is the next one, made when the proposal was, and not expired from the start.
+fn check_issue(bundle: &Bundle, role: &str, before: Option<&Document>, new: &Common) -> Result<()> {
+    let refuse = |why: String| {
+        Error::refused(format!("the proposed {role} {why}")).rule("C-ISSUE").remedy("have it proposed anew")
+    };
+    if let Some(before) = before
+        && new.version != before.version() + 1
+    {
+        return Err(refuse(format!("is version {}, and {} would follow", new.version, before.version() + 1)));
+    }
+    if new.issued != Some(bundle.proposed) {
+        return Err(refuse("was not made when the proposal says".into()));
+    }
+    if new.expires <= bundle.proposed {
+        return Err(refuse("would be expired from the start".into()));
+    }
+    Ok(())
+}
+
+/// Every signature is by a key that has a say and verifies; nobody signs twice towards one threshold.
+fn check_signatures(bundle: &Bundle, verified: &Verified) -> Result<()> {
+    for (role, signatures) in &bundle.signatures {
+        let message = bundle.signed_bytes(role)?;
+        for (id, entry) in signatures {
+            check_signature(verified, role, id, &message, &entry.sig)?;
+        }
+    }
+    for standing in verified.standing(bundle)? {
+        let mut seen: BTreeMap<&str, &KeyId> = BTreeMap::new();
+        for id in &standing.signed {
+            let Some(holder) = verified.holders.get(id) else { continue };
+            if let Some(other) = seen.insert(holder, id) {
+                return Err(Error::refused(format!(
+                    "{holder} signed {} with two keys ({} and {}) that both count for {}",
+                    standing.role,
+                    bundle.label(other),
+                    bundle.label(id),
+                    standing.by
+                ))
+                .rule("C-HOLDER")
+                .remedy("a threshold is of people: have another holder sign"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Errs unless `sig` (hex) is a signature of the key `id` over `message`, and that key has a say in `role`.
+pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, message: &[u8], sig: &str) -> Result<()> {
+    let declared = verified
+        .requirements
+        .iter()
+        .filter(|r| r.role == role && r.threshold.keyids.contains(id))
+        .find_map(|r| r.keys.get(id));
+    let Some(key) = declared else {
+        return Err(Error::refused(format!("the key {} has no say in {role}", id.short()))
+            .rule("C-KEY")
+            .remedy("sign with a key that `tidegate ceremony status` lists"));
+    };
+    let good = key
+        .decode()
+        .zip(crate::keys::signature_bytes(key, sig.as_bytes()).ok())
+        .is_some_and(|(public, bytes)| public.verify(message, &bytes));
+    if good {
+        return Ok(());
+    }
+    Err(Error::trust(format!("the signature of {} on {role} is not over what is proposed", id.short()))
+        .rule("C-SIGNATURE")
+        .remedy("it was made for another proposal, or the file was altered; sign this one anew"))
+}
+
+pub(super) fn envelope(bundle: &Bundle, role: &str) -> Result<Envelope> {
+    Envelope::parse(role, &bundle.file(role)?).map_err(malformed)
+}
+
+fn document<'a>((role, file): (&'a str, &String)) -> Result<(&'a str, Document)> {
+    let value = tidegate_client::tuf::json::parse(file.as_bytes())
+        .map_err(|e| Error::bug("verified bytes do not parse").with_source(e))?;
+    match value.get("signed").cloned() {
+        Some(Value::Object(signed)) => Ok((role, Document::from_verified(signed))),
+        _ => Err(Error::bug("verified bytes hold no signed part")),
+    }
+}
+
+fn malformed(e: tidegate_client::tuf::Error) -> Error {
+    Error::input("the proposal holds malformed metadata").with_source(e).rule("C-FORMAT")
+}
+
+fn orphan(role: &str) -> Error {
+    Error::refused(format!("nothing in the proposal delegates to {role}"))
+        .rule("C-CHAIN")
+        .remedy("have it proposed anew from the repository's own folder")
+}

@@ -1,0 +1,418 @@
+//! What a publication will do: found out with few requests, and without listing.
+//!
+//! The live timestamp names its snapshot. If that is one of the workspace's own, the workspace has grown out of what is live, and
+//! what the two snapshots have in common is there already: nothing live ever refers to something missing. If it is not, someone
+//! else has published, and nothing is done.
+
+mod apart;
+mod live;
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::tuf::metadata::{Delegations, TargetFile};
+use tidegate_client::tuf::path::TargetPath;
+use tidegate_client::tuf::{Chain, Limits};
+
+use self::apart::{closed, listings, live_protection, private_place, sides};
+use self::live::{Live, live_role, newest_live_root};
+use super::notice::{self, Notice};
+use super::source::Source;
+use super::store::{Remote, Seen};
+use crate::audit::protect::{Maps, Protection};
+use crate::audit::{Origin, RoleFile, Tree, walk};
+use crate::error::{Error, Kind, Result};
+use crate::keys::example;
+use crate::metadata::listed_by_version_alone;
+
+/// The object whose replacement makes a publication visible.
+pub(super) const TIMESTAMP: &str = "metadata/timestamp.json";
+
+/// The rule that stands against publishing what did not grow out of what is live.
+pub const BEHIND: &str = "P-BEHIND";
+
+/// The rule that what is protected needs a private place.
+pub const PRIVATE: &str = "P-PRIVATE";
+/// The rule that what is protected is not in the public place.
+pub const READABLE: &str = "P-READABLE";
+
+/// The longest cohort map that is read, in bytes: what devices read.
+pub(super) const MAX_MAP: u64 = 8_000_000;
+/// Objects looked for at once.
+const READERS: usize = 16;
+
+/// When an object is written: each stage is complete before the next begins, and refers only to those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Artifacts, manifests, cohort maps.
+    Target,
+    /// Channel and cohort roles.
+    Delegated,
+    /// What gates let the devices of protected cohorts read.
+    Listing,
+    /// The top-level targets role.
+    Targets,
+    /// The snapshot.
+    Snapshot,
+    /// Roots, in ascending order.
+    Root,
+    /// The timestamp: the one object that is replaced.
+    Timestamp,
+}
+
+/// What is to be done about an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It is created.
+    New,
+    /// It is replaced.
+    Changed,
+    /// It is there.
+    Unchanged,
+}
+
+/// One object of the repository.
+#[derive(Debug, Clone, Serialize)]
+pub struct Object {
+    /// Its name, relative to the root of the repository.
+    pub key: String,
+    /// When it is written.
+    pub stage: Stage,
+    /// Whether it is.
+    pub state: State,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Whether it goes to the private place. What both need is here twice.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
+    /// Whether nothing live can lead to it: metadata of a version above the live one. Roots never are, as every device asks for the
+    /// next one.
+    #[serde(skip)]
+    pub(super) ahead: bool,
+    #[serde(skip)]
+    pub(super) content: Content,
+}
+
+/// Where an object's bytes are.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    Bytes(Bytes),
+    Artifact {
+        sha256: [u8; 32],
+    },
+    /// The one object beside the timestamp that is replaced, and what is there.
+    Listing {
+        bytes: Bytes,
+        seen: Option<Seen>,
+    },
+}
+
+/// What a publication will do.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// Where to.
+    pub place: String,
+    /// Where what is protected goes, if anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private: Option<String>,
+    /// The version of the live timestamp; none if nothing is published there.
+    pub live: Option<u64>,
+    /// The version that the timestamp will have.
+    pub timestamp: u64,
+    /// All objects of the repository, in the order they are written.
+    pub objects: Vec<Object>,
+    /// What devices will notice.
+    pub notices: Vec<Notice>,
+    /// Requests that planning took.
+    pub requests: u64,
+    #[serde(skip)]
+    pub(super) seen: Option<Seen>,
+    /// The version and the SHA-256 of the snapshot that will be live.
+    #[serde(skip)]
+    pub(super) snapshot: (u64, [u8; 32]),
+    /// The version of the newest root that will be live.
+    #[serde(skip)]
+    pub(super) root: u64,
+    #[serde(skip)]
+    part: u64,
+}
+
+/// What a plan comes to, by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Objects to create.
+    pub new: u64,
+    /// Objects to replace.
+    pub changed: u64,
+    /// Objects that are there.
+    pub unchanged: u64,
+    /// Bytes to send.
+    pub bytes: u64,
+    /// Requests that sending takes, if nothing of it is there yet.
+    pub requests: u64,
+}
+
+impl Plan {
+    /// Sums it up.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals::default();
+        for object in &self.objects {
+            match object.state {
+                State::New => totals.new += 1,
+                State::Changed => totals.changed += 1,
+                State::Unchanged => {
+                    totals.unchanged += 1;
+                    continue;
+                }
+            }
+            totals.bytes += object.length;
+            totals.requests += super::store::requests(object.length, self.part);
+        }
+        totals
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_done(&self) -> bool {
+        self.objects.iter().all(|object| object.state == State::Unchanged)
+    }
+}
+
+/// Plans the publication of a workspace to `remote`, as of `now`.
+///
+/// Errs if a device would not accept the workspace's metadata, if an example key would leave the machine, and if what is live is
+/// not something that the workspace has grown out of.
+pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<Plan> {
+    let (tree, maps) = walk_all(source, now).await?;
+    plan_of(source, tree, maps, remote).await
+}
+
+/// The same for a source whose metadata has been read already.
+pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Remote) -> Result<Plan> {
+    sound(&tree)?;
+    if !remote.is_local() {
+        no_example_keys(&tree)?;
+    }
+    let (Some(timestamp), Some(snapshot)) = (&tree.timestamp, &tree.snapshot) else {
+        return Err(Error::bug("a sound repository without timestamp or snapshot"));
+    };
+
+    let protection = Protection::of(tree.by_name(), &maps);
+    let private = private_place(&protection, remote)?;
+
+    let mut requests = 1;
+    let seen = remote.read(TIMESTAMP, Limits::default().timestamp_length).await?;
+    let live = match &seen {
+        Some(seen) => Some(Live::read(source, remote, seen, timestamp).await?),
+        None => None,
+    };
+    let live_root = match &live {
+        Some(_) => newest_live_root(remote, &tree.roots, &mut requests).await?,
+        None => 0,
+    };
+
+    let agreed = if live.is_some() { source.agreed()? } else { None };
+    let mut objects = Vec::new();
+    let mut live_roles = Vec::new();
+    let mut live_targets = BTreeSet::new();
+    let mut role_objects = Vec::new();
+    let mut by_file = BTreeSet::new();
+    for (chain, role) in &tree.targets {
+        // A role that two delegate to is one file.
+        if !by_file.insert(role.file.as_str()) {
+            continue;
+        }
+        let before = live.as_ref().and_then(|live| live.snapshot.role(&role.role));
+        let unchanged = before.is_some_and(|before| before.version == role.version);
+        // Its bytes are not in the snapshot, and this workspace has signed it since both agreed: so may have another.
+        if unchanged
+            && listed_by_version_alone(&role.role)
+            && agreed.as_ref().is_some_and(|agreed| agreed.get(&role.role) != Some(&role.version))
+        {
+            requests += 1;
+            let there = remote.find(&format!("metadata/{}", role.file), Limits::default().targets_length).await?;
+            if there.is_none_or(|there| *there.bytes != *role.bytes) {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!(
+                        "{} has another version {} of {} than this workspace",
+                        remote.name(),
+                        role.version,
+                        role.role
+                    ),
+                )
+                .rule(BEHIND)
+                .remedy("take over what is published: `tidegate pull PLACE`"));
+            }
+        }
+        let ahead = live.is_some() && before.is_none_or(|before| role.version > before.version);
+        let before = match before {
+            _ if unchanged => tree.role(chain).cloned(),
+            Some(before) => live_role(source, remote, &role.role, before.version, &mut requests).await?,
+            None => None,
+        };
+        for (path, file) in before.iter().flat_map(|targets| &targets.targets) {
+            live_targets.insert(target_key(path, file)?);
+        }
+        live_roles.push((chain.clone(), before));
+        let stage = if *chain == Chain::top() { Stage::Targets } else { Stage::Delegated };
+        let object = metadata(role, stage, if unchanged { State::Unchanged } else { State::New }, ahead);
+        role_objects.push((role.role.as_str(), object));
+    }
+    let before = live_protection(&live_roles, maps, remote, &mut requests).await?;
+    for (role, mut object) in role_objects {
+        object.private = protection.is_protected(role);
+        // What was public yesterday is not in the private place, nor the other way round.
+        if live.is_some() && object.private != before.is_protected(role) {
+            object.state = State::New;
+        }
+        objects.push(object);
+    }
+    let mut targets = BTreeSet::new();
+    for listed in tree.listed() {
+        let key = target_key(listed.path, listed.file)?;
+        if !targets.insert(key.clone()) {
+            continue;
+        }
+        let sha256 = *listed.file.hashes.sha256_digest().ok_or_else(|| {
+            Error::input(format!("{} lists {} without a sha256 hash", listed.chain.role(), listed.path))
+        })?;
+        let is_live = live_targets.contains(&key);
+        for (private, is_there) in sides(protection.needs(&key), before.needs(&key), is_live) {
+            let state = if is_there { State::Unchanged } else { State::New };
+            let (key, content, length) = (key.clone(), Content::Artifact { sha256 }, listed.file.length);
+            objects.push(Object { key, stage: Stage::Target, state, length, private, ahead: false, content });
+        }
+    }
+    if let Some(private) = private {
+        objects.extend(listings(&protection, &before, private, &mut requests).await?);
+        closed(&objects, &protection, &before, remote, &mut requests).await?;
+    }
+    let known = live.as_ref().is_some_and(|live| live.timestamp.snapshot().version == snapshot.version);
+    let ahead = live.as_ref().is_some_and(|live| snapshot.version > live.timestamp.snapshot().version);
+    objects.push(metadata(snapshot, Stage::Snapshot, if known { State::Unchanged } else { State::New }, ahead));
+    for root in &tree.roots {
+        let state = if root.version <= live_root { State::Unchanged } else { State::New };
+        objects.push(metadata(root, Stage::Root, state, false));
+    }
+    let state = match &seen {
+        None => State::New,
+        Some(seen) if *seen.bytes == *timestamp.bytes => State::Unchanged,
+        Some(_) => State::Changed,
+    };
+    objects.push(metadata(timestamp, Stage::Timestamp, state, false));
+    objects.sort_by_key(|object| object.stage);
+
+    let mut notices = notice::changes(&tree, &live_roles);
+    if live.is_some() {
+        notices.extend(tree.roots.iter().filter(|root| root.version > live_root).map(Notice::root));
+    }
+    let live = live.map(|live| live.timestamp.common.version);
+    let place = remote.name().to_owned();
+    let root = tree.roots.last().map_or(0, |root| root.version);
+    let part = remote.part;
+    let snapshot = (snapshot.version, Sha256::digest(&snapshot.bytes).into());
+    let private = private.map(|private| private.name().to_owned());
+    Ok(Plan {
+        place,
+        private,
+        live,
+        timestamp: timestamp.version,
+        objects,
+        notices,
+        requests,
+        seen,
+        snapshot,
+        root,
+        part,
+    })
+}
+
+/// Reads and verifies all metadata of a source, and its cohort maps, on a thread that may block.
+pub(super) async fn walk_all(source: &Source, now: DateTime<Utc>) -> Result<(Tree, Maps)> {
+    let (first, origin) = (source.first_root().await?, source.origin());
+    let walked = tokio::task::spawn_blocking(move || {
+        let tree = walk(origin.as_ref(), &first, now)?;
+        let maps = cohort_maps(&tree, origin.as_ref())?;
+        Ok((tree, maps))
+    })
+    .await;
+    walked.map_err(|error| Error::bug("reading the metadata broke off").with_source(error))?
+}
+
+/// The cohort maps that a repository lists.
+///
+/// Errs if one is not there or is none: then nobody can say what is protected.
+fn cohort_maps(tree: &Tree, origin: &dyn Origin) -> Result<Maps> {
+    let mut maps = Maps::new();
+    for (path, file) in Protection::maps(tree.by_name()) {
+        let Some(sha256) = file.hashes.sha256_digest() else { continue };
+        let mut bytes = Vec::new();
+        let name = target_name(&path, file)?;
+        let limit = file.length.min(MAX_MAP);
+        let found = origin.target(&name, limit, &mut |chunk| {
+            bytes.extend_from_slice(chunk);
+            if bytes.len() as u64 > limit { Err(Error::trust(format!("{path} is longer than listed"))) } else { Ok(()) }
+        })?;
+        let bad = |what: &str| Error::input(format!("the cohort map {path} {what}"));
+        if !found || <[u8; 32]>::from(Sha256::digest(&bytes)) != *sha256 {
+            return Err(bad("is missing or damaged")
+                .remedy("restore the workspace's artifacts/ from a backup, or `tidegate pull` it"));
+        }
+        let map = CohortMap::parse(&bytes).map_err(|error| bad("is malformed").with_source(error))?;
+        maps.insert(*sha256, map);
+    }
+    Ok(maps)
+}
+
+/// Errs with all that a device would refuse.
+fn sound(tree: &Tree) -> Result<()> {
+    let Some(first) = tree.faults.first() else { return Ok(()) };
+    let more = match tree.faults.len() {
+        1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    Err(Error::trust(format!("devices would refuse this workspace: {}: {}{more}", first.subject, first.problem))
+        .remedy("see `tidegate status`; an expired online role is renewed by `tidegate refresh`"))
+}
+
+/// Errs if the repository trusts a key that everyone has.
+fn no_example_keys(tree: &Tree) -> Result<()> {
+    let delegated = tree.targets.iter().filter_map(|(chain, _)| tree.role(chain)?.delegations.as_ref());
+    let keys = tree.trusted.root().keys().iter().chain(delegated.flat_map(Delegations::keys));
+    for (id, key) in keys {
+        if example::is_example(key) {
+            return Err(Error::refused(format!("this workspace trusts the example key {id}, which everyone has"))
+                .rule("P-EXAMPLE-KEY")
+                .remedy("make a workspace with keys of your own: `tidegate init DIR`; example keys serve for local folders only"));
+        }
+    }
+    Ok(())
+}
+
+fn metadata(file: &RoleFile, when: Stage, state: State, ahead: bool) -> Object {
+    let bytes = Bytes::from(file.bytes.clone());
+    Object {
+        key: format!("metadata/{}", file.file),
+        stage: when,
+        state,
+        length: bytes.len() as u64,
+        private: false,
+        ahead,
+        content: Content::Bytes(bytes),
+    }
+}
+
+fn target_key(path: &str, file: &TargetFile) -> Result<String> {
+    Ok(format!("targets/{}", target_name(path, file)?))
+}
+
+fn target_name(path: &str, file: &TargetFile) -> Result<String> {
+    let path = TargetPath::new(path).map_err(|error| Error::input("a role lists a path").with_source(error))?;
+    Ok(path.file_path(&file.hashes, true))
+}

@@ -1,0 +1,342 @@
+//! Finding what a place holds and nothing needs.
+//!
+//! A device may have read its timestamp a while ago, or from an edge that is behind, and still be on its way through what that one
+//! leads to. So not only the live snapshot is kept with all that hangs on it, but each that was live within the grace period.
+//!
+//! It is the same at the private place: what those snapshots have protected cohorts take there is kept. Publishing only adds to listings, so
+//! that a gate goes on giving out what devices are on their way to; here they are made as short again as they may be. One private place may stand behind several public ones, mirrors of each other. Whoever prunes at one that lags does not see
+//! what the others have published since; but that is younger than the grace period, unless the timestamp of the one that lags has expired,
+//! and then nothing private is removed.
+
+mod needed;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::stream::TryStreamExt as _;
+use serde::Serialize;
+use tidegate_client::model::layout::{DelegatedRole, Location};
+use tidegate_client::model::listing::Listing;
+use tidegate_client::tuf::Limits;
+use tidegate_client::tuf::metadata::Timestamp;
+
+use self::needed::Needed;
+use super::plan::TIMESTAMP;
+use super::store::sweep::{self, Spot};
+use super::store::{self, Headers, PROBE, Remote, Seen};
+use crate::error::{Error, Result};
+use crate::metadata::danger_parse_unverified;
+
+/// Metadata files read at once.
+const READERS: usize = 16;
+
+/// An object that nothing needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Doomed {
+    /// Its key.
+    pub key: String,
+    /// Its length in bytes.
+    pub length: u64,
+    /// When it was written, by the store's clock.
+    #[serde(with = "tidegate_client::model::time::text")]
+    pub written: DateTime<Utc>,
+    /// Whether it is in the private place.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
+}
+
+/// What pruning would do.
+#[derive(Debug, Serialize)]
+pub struct Pruning {
+    /// Where.
+    pub place: String,
+    /// Where what is protected lies, if that was looked into.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private: Option<String>,
+    /// The live timestamp's version.
+    pub live: u64,
+    /// The snapshots whose files are kept.
+    pub snapshots: Vec<u64>,
+    /// Objects that are needed, at both places.
+    pub kept: u64,
+    /// Objects that are not needed, and too young to be removed.
+    pub young: u64,
+    /// Objects that are none of a repository's, and in the private place none of this one's. They are left alone.
+    pub foreign: u64,
+    /// How many listings are to be shortened, as they name what is not needed.
+    pub listings: u64,
+    /// Objects to remove: the private ones first, listings before what they name, and then the oldest first.
+    pub doomed: Vec<Doomed>,
+    /// The live timestamp.
+    #[serde(skip)]
+    pub(super) seen: Option<Seen>,
+    #[serde(skip)]
+    shorter: Vec<needed::Shorter>,
+    /// Whether the mark of a clean-up is there, which may have died.
+    #[serde(skip)]
+    pub(super) marked: bool,
+}
+
+impl Pruning {
+    /// Whether there is nothing to do: nothing to remove, and no clean-up that died and is to be finished.
+    pub fn is_done(&self) -> bool {
+        self.doomed.is_empty() && self.shorter.is_empty() && !self.marked
+    }
+
+    /// Bytes to be freed.
+    pub fn bytes(&self) -> u64 {
+        self.doomed.iter().map(|object| object.length).sum()
+    }
+}
+
+/// Finds what is not needed at a place, and at the private one with it, and was written before `cutoff`.
+///
+/// Errs if what is live does not hang together: then nobody can say what is needed. Errs if the grace period, which is from `cutoff` to
+/// `now`, is shorter than timestamps live: an edge that is behind would lead devices to what is gone.
+pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> Result<Pruning> {
+    let place = remote.name().to_owned();
+    let nothing = || Error::input(format!("nothing is published at {place}"));
+    // Before the listing: whatever is published later is younger than anything that is removed.
+    let seen = remote.read(TIMESTAMP, Limits::default().timestamp_length).await?.ok_or_else(nothing)?;
+    let timestamp: Timestamp = parse("timestamp", &seen.bytes, &place)?;
+    let lifetime = timestamp.common.issued.map_or(TimeDelta::zero(), |issued| timestamp.common.expires - issued);
+    if now - cutoff < lifetime {
+        let hours = lifetime.num_hours();
+        return Err(Error::refused(format!("timestamps of {place} live {hours} hours, longer than that grace period"))
+            .rule("P-GRACE")
+            .remedy(format!("an edge may serve one for as long; give a grace period of {hours}h or more")));
+    }
+    let live = timestamp.snapshot().version;
+    let objects = list(remote, false).await?;
+    let apart = match remote.private() {
+        Some(private) => list(private, true).await?,
+        None => BTreeMap::new(),
+    };
+    let marked = objects.contains_key(store::MARK);
+    let snapshots = snapshots(&objects, live, cutoff);
+    if !snapshots.contains(&live) {
+        return Err(unsound(&place, &format!("metadata/{live}.snapshot.json is missing")));
+    }
+    let mut needed = Needed::by(remote, &snapshots, live, &objects, &apart).await?;
+    let shorter = match remote.private() {
+        Some(private) => needed.listings(private, &apart, cutoff).await?,
+        None => Vec::new(),
+    };
+
+    let private = remote.private().map(|private| private.name().to_owned());
+    let version = timestamp.common.version;
+    let mut pruning = Pruning {
+        place,
+        private,
+        live: version,
+        snapshots,
+        kept: 0,
+        young: 0,
+        foreign: 0,
+        listings: shorter.len() as u64,
+        doomed: Vec::new(),
+        shorter,
+        seen: Some(seen),
+        marked,
+    };
+    for (key, object) in objects {
+        let is_kept = needed.public.contains(&key) || key == TIMESTAMP || is_root(&key) || key == store::MARK;
+        pruning.sort_in(object, is_kept, is_ours(&key), cutoff);
+    }
+    for (key, object) in apart {
+        let is_kept = needed.private.contains(&key);
+        pruning.sort_in(object, is_kept, is_ours_apart(&key, &needed), cutoff);
+    }
+    let is_private = !pruning.shorter.is_empty() || pruning.doomed.iter().any(|object| object.private);
+    if is_private && timestamp.common.expires <= now {
+        return Err(Error::refused(format!("timestamp {version} of {} has expired", pruning.place))
+            .rule("P-GRACE")
+            .remedy(
+                "what is published elsewhere may need what is private: prune at the first place, or publish here before",
+            ));
+    }
+    pruning.doomed.sort_by_key(|object| {
+        (!object.private, Listing::cohort_of(&object.key).is_none(), object.written, object.key.clone())
+    });
+    Ok(pruning)
+}
+
+/// The snapshots whose files are kept: the live one, and each that was live since `cutoff`.
+fn snapshots(objects: &BTreeMap<String, Doomed>, live: u64, cutoff: DateTime<Utc>) -> Vec<u64> {
+    let mut snapshots: BTreeMap<u64, DateTime<Utc>> = BTreeMap::new();
+    for (key, object) in objects {
+        let version = key.strip_prefix("metadata/").and_then(|file| file.strip_suffix(".snapshot.json"));
+        if let Some(version) = version.and_then(|version| version.parse().ok()).filter(|version| *version <= live) {
+            snapshots.insert(version, object.written);
+        }
+    }
+    // The newest that was written before the grace period was live when it began.
+    let first = snapshots.iter().filter(|(_, written)| **written < cutoff).map(|(version, _)| *version).max();
+    snapshots.into_keys().filter(|version| *version >= first.unwrap_or(0)).collect()
+}
+
+impl Pruning {
+    fn sort_in(&mut self, object: Doomed, is_kept: bool, is_ours: bool, cutoff: DateTime<Utc>) {
+        if is_kept {
+            self.kept += 1;
+        } else if !is_ours {
+            self.foreign += 1;
+        } else if object.written >= cutoff {
+            self.young += 1;
+        } else {
+            self.doomed.push(object);
+        }
+    }
+}
+
+/// Removes what was found. `fence` must renew the timestamp that was live when the plan was made, so that whoever began before has to begin again; it is not
+/// called where publishers are kept apart by other means, which is then the caller's lock. Gives the number of objects removed.
+pub async fn prune<F>(remote: &Remote, pruning: &Pruning, now: DateTime<Utc>, fence: impl FnOnce() -> F) -> Result<u64>
+where
+    F: Future<Output = Result<()>>,
+{
+    let _guard = remote.lock()?;
+    let _private_guard = remote.private().map(Remote::lock).transpose()?;
+    if !remote.is_still_at(pruning.seen.as_ref()).await? {
+        return Err(Error::new(
+            crate::Kind::Conflict,
+            format!("something was published to {} meanwhile", pruning.place),
+        )
+        .rule(super::execute::RACE)
+        .remedy("nothing was removed; prune again"));
+    }
+    let spot = |object: &Doomed| Spot { key: object.key.clone(), private: object.private };
+    let spots: Vec<Spot> = pruning.doomed.iter().map(spot).collect();
+    // When it is certain that nobody who began before can finish, and before what they name goes.
+    let fence = || async {
+        if !remote.is_exclusive() {
+            fence().await?;
+        }
+        for shorter in &pruning.shorter {
+            shorter.write(remote.side(true)?).await?;
+        }
+        Ok(())
+    };
+    sweep::sweep(remote, &spots, now, fence).await
+}
+
+/// All objects of the place, by key; `private` says which of the two it is.
+async fn list(remote: &Remote, private: bool) -> Result<BTreeMap<String, Doomed>> {
+    let prefix = (!remote.prefix.as_ref().is_empty()).then_some(&remote.prefix);
+    let strip = if prefix.is_some() { remote.prefix.as_ref().len() + 1 } else { 0 };
+    let mut found = BTreeMap::new();
+    let mut objects = remote.store.list(prefix);
+    while let Some(object) = objects.try_next().await.map_err(|error| remote.fault("list", "what is", &error))? {
+        let Some(key) = object.location.as_ref().get(strip..).map(ToOwned::to_owned) else { continue };
+        found.insert(key.clone(), Doomed { key, length: object.size, written: object.last_modified, private });
+    }
+    Ok(found)
+}
+
+fn parse<T: tidegate_client::tuf::metadata::Metadata>(role: &str, bytes: &[u8], place: &str) -> Result<T> {
+    danger_parse_unverified(role, bytes).map_err(|error| unsound(place, &format!("{role}: {error}")))
+}
+
+fn unsound(place: &str, what: &str) -> Error {
+    Error::trust(format!("{place} does not hang together: {what}"))
+        .remedy("nothing was removed; `tidegate verify` says more, publishing again mends what is missing")
+}
+
+fn is_root(key: &str) -> bool {
+    key.strip_prefix("metadata/")
+        .and_then(|file| file.strip_suffix(".root.json"))
+        .is_some_and(|version| !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Whether an object is one that publishing makes: anything else is not ours to remove.
+fn is_ours(key: &str) -> bool {
+    let immutable = Headers::of(key).cache_control == Headers::of("metadata/1.root.json").cache_control;
+    (immutable && (key.starts_with("metadata/") || key.starts_with("targets/"))) || key.starts_with(PROBE)
+}
+
+/// The same in the private place, and of this very repository: what others keep there is theirs. Other fleets have channels and cohorts of the
+/// same names; so only of cohorts that are this repository's by what has signed them, and of their channels.
+fn is_ours_apart(key: &str, needed: &Needed) -> bool {
+    let is_known = |role: &str| {
+        let mut owned = needed.owned.iter();
+        owned.any(|known| known == role || known.split_once('.').is_some_and(|(channel, _)| channel == role))
+    };
+    if key.starts_with(PROBE) {
+        return true;
+    }
+    if let Some(role) = Listing::cohort_of(key) {
+        return is_known(role);
+    }
+    if let Some(file) = key.strip_prefix("metadata/") {
+        let role = file.split_once('.').and_then(|(_, role)| role.strip_suffix(".json"));
+        let role = role.filter(|role| matches!(DelegatedRole::parse(role), Some(DelegatedRole::Cohort { .. })));
+        return is_ours(key) && role.is_some_and(is_known);
+    }
+    is_ours(key) && channel_of(key).is_some_and(|channel| is_known(&channel))
+}
+
+/// The channel that a target is of, by its key.
+fn channel_of(key: &str) -> Option<String> {
+    let (folder, file) = key.strip_prefix("targets/")?.rsplit_once('/')?;
+    let (_, name) = file.split_once('.')?;
+    Some(match Location::parse(&format!("{folder}/{name}"))? {
+        Location::CohortMap { channel }
+        | Location::Manifest { channel, .. }
+        | Location::Artifact { channel, .. }
+        | Location::Assignment { channel, .. } => channel.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_the_private_place_only_what_is_of_this_repository_is_removed() {
+        let needed = Needed {
+            roles: ["stable".into(), "stable.canary".into(), "beta".into(), "beta.canary".into()].into(),
+            owned: ["stable.canary".into()].into(),
+            ..Needed::default()
+        };
+        let hash = "ab".repeat(32);
+        let release = |channel: &str| format!("targets/{channel}/releases/os/1.0.0/{hash}.os.img");
+        for key in [
+            "metadata/7.stable.canary.json",
+            &release("stable"),
+            &format!("targets/stable/cohorts/canary/{hash}.os.json"),
+            "gate/stable.canary.json",
+            ".tidegate/probe/00ff",
+        ] {
+            assert!(is_ours_apart(key, &needed), "{key}");
+        }
+        for key in [
+            "metadata/7.beta.canary.json",
+            "metadata/7.stable.json",
+            "metadata/timestamp.json",
+            &release("beta"),
+            &format!("targets/{hash}.x"),
+            "gate/beta.canary.json",
+            "gate/stable.json",
+            "gate/secret",
+            "receipts/stable/os/1/x.json",
+            "notes.txt",
+        ] {
+            assert!(!is_ours_apart(key, &needed), "{key}");
+        }
+    }
+
+    #[test]
+    fn only_what_publishing_makes_is_removed() {
+        let hash = "ab".repeat(32);
+        for key in ["metadata/7.stable.json", &format!("targets/stable/{hash}.cohorts.json"), ".tidegate/probe/00ff"] {
+            assert!(is_ours(key), "{key}");
+        }
+        for key in ["index.html", "metadata/notes.json", "targets/readme.txt", ".tidegate/sweep.json", "7.stable.json"]
+        {
+            assert!(!is_ours(key), "{key}");
+        }
+        assert!(
+            is_root("metadata/12.root.json") && !is_root("metadata/x.root.json") && !is_root("metadata/.root.json")
+        );
+    }
+}

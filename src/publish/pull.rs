@@ -1,0 +1,402 @@
+//! Taking over what is live: `tidegate pull`, and what `tidegate publish --rebase` does before it tries again.
+//!
+//! Role by role: what only they have changed is theirs, what only this workspace has changed stays, what both have changed is a
+//! conflict. Snapshot and timestamp are signed anew on top. What comes of it is verified as a device would, and audited, before
+//! anything in the workspace changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde::Serialize;
+use serde_json::{Map, json};
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout::Location;
+use tidegate_client::tuf::Limits;
+use tidegate_client::tuf::metadata::{Snapshot, TargetFile, Timestamp};
+use tidegate_client::tuf::path::{TargetPath, metadata_file};
+
+use super::plan::TIMESTAMP;
+use super::published::Published;
+use super::store::Remote;
+use crate::audit::{ByHash, Origin, look};
+use crate::config::Settings;
+use crate::error::{Error, Kind, Result};
+use crate::fs::Changes;
+use crate::keys::KeyRing;
+use crate::metadata::{Edit, METADATA_DIR, Repository, danger_parse_unverified};
+use crate::release::{ReleaseId, adopt};
+use crate::workspace::ledger::Happening;
+use crate::workspace::{Ledger, Workspace, artifacts};
+
+/// The rule that what both have changed is for people to settle.
+pub const CONFLICT: &str = "P-CONFLICT";
+/// Roles read at once.
+const READERS: usize = 16;
+/// Manifests and cohort maps that are longer are not read.
+const MAX_SMALL: u64 = 8 << 20;
+
+/// What taking over came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Taken {
+    /// The version of the live timestamp.
+    pub live: u64,
+    /// The version of the workspace's timestamp now.
+    pub timestamp: u64,
+    /// Roles that were taken over.
+    pub theirs: Vec<String>,
+    /// Roles with changes of this workspace, which are yet to be published.
+    pub ours: Vec<String>,
+    /// Releases that the workspace did not know.
+    pub releases: Vec<String>,
+    /// Files fetched into the workspace's store.
+    pub fetched: u64,
+}
+
+/// How to take over.
+#[derive(Debug)]
+pub struct Taking<'a> {
+    /// By whom, for the ledger.
+    pub actor: &'a str,
+    /// As of when.
+    pub now: DateTime<Utc>,
+    /// Whether all artifacts are fetched, too, not only what says how releases fit together.
+    pub artifacts: bool,
+    /// For how long another publication that is not complete is taken to be under way, not given up.
+    pub patience: TimeDelta,
+}
+
+/// Takes what is live at `remote` over into a workspace, and keeps what the workspace has changed since both agreed.
+pub async fn take_over(
+    workspace: &Workspace,
+    settings: &Settings,
+    remote: &Remote,
+    ring: &mut KeyRing,
+    taking: &Taking<'_>,
+) -> Result<Taken> {
+    let ours = workspace.repository()?;
+    let theirs = live(remote, ours.roots()).await?;
+    let place = remote.name();
+    let base = Published::load(workspace.dir())?;
+    let live = theirs.must_have("timestamp")?.version;
+    if let Some(base) = base.as_ref().filter(|base| base.timestamp > live) {
+        return Err(Error::trust(format!("{place} is at timestamp {live}, and was at {} before", base.timestamp))
+            .rule("P-ROLLBACK")
+            .remedy(
+                "it shows an old state, or is a mirror that lags: look at the first place, and do not build on this",
+            ));
+    }
+    let split = Split::of(workspace.dir(), base.as_ref(), &ours, &theirs, place)?;
+    let repository = split.join(&ours, &theirs, settings, ring, taking.now)?;
+
+    let fetched = fetch(workspace.dir(), remote, &theirs, taking.artifacts).await?;
+    let files = repository.as_ref().unwrap_or(&theirs).files();
+    let merged = Merged {
+        files: files.iter().map(|(name, bytes)| (name.clone(), bytes.to_vec())).collect(),
+        targets: ByHash::new(workspace.dir().join(METADATA_DIR), workspace.dir().join(artifacts::DIR)),
+    };
+    if let Some(fault) = look(&merged, &ours.roots().first().cloned().unwrap_or_default(), None, true)?.faults.first() {
+        return Err(Error::new(
+            Kind::Conflict,
+            format!("your changes and those at {place} do not fit together: {}: {}", fault.subject, fault.problem),
+        )
+        .rule(CONFLICT)
+        .remedy(
+            "nothing was taken over; undo one of the two, or repeat yours in a workspace fresh from `tidegate pull`",
+        ));
+    }
+
+    let mut changes = Changes::default();
+    let repository = repository.as_ref().unwrap_or(&theirs);
+    replace_metadata(&ours, repository, &theirs, &mut changes)?;
+    Published::of(&theirs)?.put(&mut changes)?;
+    let releases = adopt::adopt(workspace.dir(), repository, &mut changes)?;
+    let timestamp = repository.must_have("timestamp")?.version;
+    let taken = Taken {
+        live,
+        timestamp,
+        theirs: split.theirs,
+        ours: split.ours,
+        releases: releases.iter().map(ReleaseId::to_string).collect(),
+        fetched,
+    };
+    if !changes.is_empty() {
+        write_down(workspace.dir(), &taken, place, taking, &mut changes)?;
+    }
+    workspace.commit(changes)?;
+    Ok(taken)
+}
+
+/// All metadata that is live at a place, verified from a chain of roots on: `roots` holds them from version 1.
+pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repository> {
+    let limits = Limits::default();
+    let mut files = BTreeMap::new();
+    for (version, root) in (1_u64..).zip(roots) {
+        files.insert(metadata_file("root", Some(version)), root.clone());
+    }
+    let read = async |file: &str, limit: u64| -> Result<Option<Vec<u8>>> {
+        Ok(remote.find(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec()))
+    };
+    // As many as a device follows: they are not verified yet, and must not be without end.
+    let known = roots.len() as u64;
+    for next in known + 1..=known.saturating_add(limits.root_rotations) {
+        let file = metadata_file("root", Some(next));
+        let Some(bytes) = read(&file, limits.root_length).await? else { break };
+        files.insert(file, bytes);
+    }
+    let nothing = || {
+        Error::input(format!("nothing is published at {}", remote.name()))
+            .remedy("check the place; the first publication needs no --rebase and nothing to pull")
+    };
+    let timestamp = remote.read(TIMESTAMP, limits.timestamp_length).await?.ok_or_else(nothing)?.bytes;
+    let malformed = |error| Error::trust(format!("the metadata at {} is malformed", remote.name())).with_source(error);
+    let listed: Timestamp = danger_parse_unverified("timestamp", &timestamp).map_err(malformed)?;
+    let mut lacks_cohort = false;
+    files.insert("timestamp.json".to_owned(), timestamp.to_vec());
+    let file = metadata_file("snapshot", Some(listed.snapshot().version));
+    if let Some(bytes) = read(&file, limits.snapshot_length).await? {
+        let snapshot: Snapshot = danger_parse_unverified("snapshot", &bytes).map_err(malformed)?;
+        files.insert(file, bytes);
+        let names = snapshot
+            .meta
+            .iter()
+            .map(|(file, meta)| metadata_file(file.strip_suffix(".json").unwrap_or(file), Some(meta.version)));
+        let found: Vec<(String, Option<Vec<u8>>)> = stream::iter(names)
+            .map(|name| {
+                let read = &read;
+                async move {
+                    let bytes = read(&name, limits.targets_length).await?;
+                    Ok::<_, Error>((name, bytes))
+                }
+            })
+            .buffer_unordered(READERS)
+            .try_collect()
+            .await?;
+        lacks_cohort = found.iter().any(|(name, bytes)| bytes.is_none() && name.split('.').count() > 3);
+        files.extend(found.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))));
+    }
+    // Verified here: nothing above has been believed.
+    Repository::load(|name, _| Ok(files.get(name).cloned())).map_err(|error| {
+        let what = format!("what is live at {} does not verify", remote.name());
+        // A role of a cohort that is not there may well be elsewhere.
+        Error::trust(what).with_source(error).remedy(if remote.private().is_some() || !lacks_cohort {
+            "take nothing over from there; `tidegate verify` says more"
+        } else {
+            "if cohorts are protected, say where what is protected lies: --private PLACE; else take nothing over from there"
+        })
+    })
+}
+
+/// Who has changed what since both agreed.
+#[derive(Debug, Default)]
+struct Split {
+    ours: Vec<String>,
+    theirs: Vec<String>,
+}
+
+impl Split {
+    fn of(
+        dir: &Path,
+        published: Option<&Published>,
+        ours: &Repository,
+        theirs: &Repository,
+        place: &str,
+    ) -> Result<Self> {
+        let roots = ours.roots().iter().zip(theirs.roots()).all(|(a, b)| a == b);
+        if !roots {
+            return Err(Error::new(Kind::Conflict, format!("{place} has other roots than this workspace"))
+                .rule(CONFLICT)
+                .remedy("hold a ceremony on top of the roots that are published; nothing else can settle this"));
+        }
+        let base = match published.map(|published| published.roles(dir)).transpose()?.flatten() {
+            Some(base) => base,
+            // Never published from here, or lost: then it must be plain that the workspace has grown out of what is live.
+            None => grown_from(dir, theirs).ok_or_else(|| {
+                Error::new(Kind::Conflict, format!("this workspace does not know what it has in common with {place}"))
+                    .rule("P-BASE")
+                    .remedy("`tidegate pull` into a new folder and repeat your changes there")
+            })?,
+        };
+        let mut split = Self::default();
+        let mut both = Vec::new();
+        let root = |repository: &Repository| repository.roots().len() as u64;
+        if root(ours) > root(theirs) {
+            split.ours.push("root".to_owned());
+        } else if root(ours) < root(theirs) {
+            split.theirs.push("root".to_owned());
+        }
+        let names: BTreeSet<&str> = roles(ours).chain(roles(theirs)).collect();
+        for name in names {
+            let (our, their) = (ours.role(name), theirs.role(name));
+            if our.map(|file| &file.bytes) == their.map(|file| &file.bytes) {
+                continue;
+            }
+            if let (Some(their), Some(base)) = (their, base.get(name))
+                && their.version < *base
+            {
+                return Err(Error::trust(format!(
+                    "{place} has version {} of {name}, and had {base} before",
+                    their.version
+                ))
+                .rule("P-ROLLBACK")
+                .remedy("do not build on what is there; find out who put it back, and `tidegate verify` it"));
+            }
+            let changed =
+                |file: Option<&crate::metadata::RoleFile>| file.map(|file| file.version) != base.get(name).copied();
+            match (changed(our), changed(their)) {
+                (true, false) => split.ours.push(name.to_owned()),
+                (false, true) => split.theirs.push(name.to_owned()),
+                // Neither should be, as they differ: then one version was used twice.
+                _ => both.push(name),
+            }
+        }
+        if both.is_empty() {
+            return Ok(split);
+        }
+        Err(Error::new(Kind::Conflict, format!("both this workspace and {place} have changed {}", both.join(", ")))
+            .rule(CONFLICT)
+            .remedy("`tidegate pull` into a new folder and repeat your change there, or have theirs undone first"))
+    }
+
+    /// The repository that has both; `None` if theirs is all there is. Snapshot and timestamp never take a version that either has used.
+    fn join(
+        &self,
+        ours: &Repository,
+        theirs: &Repository,
+        settings: &Settings,
+        ring: &mut KeyRing,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Repository>> {
+        if self.ours.is_empty() {
+            return Ok(None);
+        }
+        let online = settings.online();
+        let version = |repository: &Repository, role: &str| repository.must_have(role).map(|file| file.version);
+        // They have renewed at most what is signed anew anyway.
+        let base = if self.theirs.is_empty() { ours } else { theirs };
+        let mut edit = Edit::new(base, now, online)?;
+        if self.theirs.is_empty() {
+            edit.renew("timestamp", online.timestamp)?;
+            if version(theirs, "snapshot")? >= version(ours, "snapshot")? {
+                edit.renew("snapshot", online.snapshot)?;
+            }
+        }
+        for role in self.ours.iter().filter(|_| !self.theirs.is_empty()) {
+            if role == "root" && ours.roots().len() > theirs.roots().len() + 1 {
+                return Err(Error::new(Kind::Conflict, "this workspace has several roots that are not published")
+                    .rule(CONFLICT)
+                    .remedy("publish them one by one, each before the next ceremony"));
+            }
+            // One that is gone here needs nothing: the role that delegated to it is among ours.
+            if let Some(file) = ours.role(role) {
+                edit.put_signed(role, file.bytes.clone());
+            }
+        }
+        for role in ["snapshot", "timestamp"] {
+            edit.after(role, version(ours, role)?);
+            edit.after(role, version(theirs, role)?);
+        }
+        Ok(edit.finish(ring)?.map(|finished| finished.repository))
+    }
+}
+
+/// The roles' versions of what is live, if the workspace holds that very snapshot.
+fn grown_from(dir: &Path, theirs: &Repository) -> Option<BTreeMap<String, u64>> {
+    Published::of(theirs).ok()?.roles(dir).ok()?
+}
+
+fn roles(repository: &Repository) -> impl Iterator<Item = &str> {
+    repository.roles().map(|file| file.name.as_str()).filter(|name| !["root", "snapshot", "timestamp"].contains(name))
+}
+
+/// Has the workspace's metadata be that of `now`. Snapshots stay, theirs among them, by which publishing recognises what is live.
+fn replace_metadata(ours: &Repository, now: &Repository, theirs: &Repository, changes: &mut Changes) -> Result<()> {
+    let before = ours.files();
+    let mut files = now.files();
+    let snapshot = theirs.must_have("snapshot")?;
+    files.insert(snapshot.file_name(), &snapshot.bytes);
+    for (name, bytes) in &files {
+        if before.get(name) != Some(bytes) {
+            changes.put(format!("{METADATA_DIR}/{name}"), *bytes);
+        }
+    }
+    for role in roles(ours).filter_map(|role| ours.role(role)) {
+        if !files.contains_key(&role.file_name()) {
+            changes.remove(format!("{METADATA_DIR}/{}", role.file_name()));
+        }
+    }
+    Ok(())
+}
+
+/// Adds what was taken over to the ledger.
+pub(super) fn write_down(
+    dir: &Path,
+    taken: &Taken,
+    place: &str,
+    taking: &Taking<'_>,
+    changes: &mut Changes,
+) -> Result<()> {
+    let mut ledger = Ledger::open(dir)?;
+    let mut evidence = Map::new();
+    evidence.insert("timestamp".into(), taken.live.into());
+    evidence.insert("theirs".into(), json!(taken.theirs));
+    evidence.insert("ours".into(), json!(taken.ours));
+    evidence.insert("releases".into(), json!(taken.releases));
+    ledger.append(
+        taking.now,
+        Happening {
+            event: "pull",
+            subject: "repository".into(),
+            actor: taking.actor.to_owned(),
+            transition: None,
+            reason: Some(crate::workspace::ledger::clean(place)),
+            evidence,
+        },
+    )?;
+    ledger.put(changes);
+    Ok(())
+}
+
+/// Fetches what the workspace's store lacks: manifests and cohort maps, and with `all` every artifact. Gives their number.
+pub(super) async fn fetch(dir: &Path, remote: &Remote, theirs: &Repository, all: bool) -> Result<u64> {
+    let mut wanted: BTreeMap<Digest, (String, TargetFile)> = BTreeMap::new();
+    for (path, file) in roles(theirs).filter_map(|role| theirs.targets(role)).flat_map(|targets| &targets.targets) {
+        let small =
+            file.length <= MAX_SMALL && !matches!(Location::parse(path), None | Some(Location::Artifact { .. }));
+        let Some(sha256) = file.hashes.sha256_digest().filter(|_| small || all) else { continue };
+        wanted.insert(Digest::from(*sha256), (path.clone(), file.clone()));
+    }
+    wanted.retain(|sha256, _| !dir.join(artifacts::path(sha256)).exists());
+    let count = wanted.len() as u64;
+    stream::iter(wanted)
+        .map(|(sha256, (path, file))| fetch_one(dir, remote, sha256, path, file))
+        .buffer_unordered(if all { 4 } else { READERS })
+        .try_collect::<Vec<()>>()
+        .await?;
+    Ok(count)
+}
+
+async fn fetch_one(dir: &Path, remote: &Remote, sha256: Digest, path: String, file: TargetFile) -> Result<()> {
+    let target = TargetPath::new(&path).map_err(|error| Error::trust("a role lists a path").with_source(error))?;
+    let key = format!("targets/{}", target.file_path(&file.hashes, true));
+    let missing = || Error::trust(format!("{key} is missing at {}", remote.name()));
+    let stream = remote.find_stream(&key).await?.ok_or_else(missing)?;
+    artifacts::receive(dir, artifacts::Stored { sha256, length: file.length }, stream).await
+}
+
+/// Metadata that is not written yet, with the workspace's targets.
+struct Merged {
+    files: BTreeMap<String, Vec<u8>>,
+    targets: ByHash,
+}
+
+impl Origin for Merged {
+    fn metadata(&self, file: &str, _: u64) -> Result<Option<Vec<u8>>> {
+        Ok(self.files.get(file).cloned())
+    }
+
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        self.targets.target(path, length, sink)
+    }
+}

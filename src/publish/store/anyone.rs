@@ -1,0 +1,145 @@
+//! What anyone is given who asks a store without credentials.
+//!
+//! A private place is one that its owner says is private. Whether it is, only asking tells: as the world would, from here.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use object_store::path::Path as Key;
+use reqwest::header::RANGE;
+use reqwest::{Client, StatusCode, redirect};
+use url::Url;
+
+use super::probe::PROBE;
+use super::remote::{Backend, Remote};
+use crate::error::{Error, Kind, Result, chain};
+use crate::publish::plan::{Content, Object, READABLE, State};
+
+/// How objects of a store are asked for without credentials.
+#[derive(Debug, Clone)]
+pub(super) struct Anyone {
+    client: Client,
+    /// What keys are below.
+    base: Url,
+}
+
+impl Anyone {
+    /// Asks at `base`, patiently for `timeout`. Where a redirect leads is not followed: who is sent elsewhere was not given the object.
+    pub(super) fn at(base: Url, timeout: Duration) -> Result<Self> {
+        let client = Client::builder().redirect(redirect::Policy::none()).timeout(timeout).connect_timeout(timeout);
+        let client = client.build().map_err(|error| Error::bug("no client for HTTP").with_source(error))?;
+        Ok(Self { client, base })
+    }
+
+    async fn ask(&self, key: &Key, length: Option<u64>, bytes: Option<&Bytes>) -> Result<bool, reqwest::Error> {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(key.parts().map(|part| part.as_ref().to_owned()));
+        }
+        let request = self.client.get(url);
+        // What is long need not be read: its first byte tells.
+        let request = if bytes.is_some() { request } else { request.header(RANGE, "bytes=0-0") };
+        let answer = request.send().await?;
+        if answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS {
+            answer.error_for_status()?;
+            return Ok(false);
+        }
+        if !answer.status().is_success() {
+            return Ok(false);
+        }
+        // A page to log in at is an answer, too.
+        let Some(bytes) = bytes else {
+            let whole = answer.headers().get("content-range").and_then(|range| range.to_str().ok()?.rsplit('/').next());
+            let whole = whole.and_then(|whole| whole.parse().ok()).or(answer.content_length());
+            return Ok(whole.zip(length).is_none_or(|(whole, length): (u64, u64)| whole == length));
+        };
+        let mut found = Vec::new();
+        let mut body = answer.bytes_stream();
+        while let Some(chunk) = body.try_next().await? {
+            found.extend_from_slice(&chunk);
+            if found.len() > bytes.len() {
+                return Ok(false);
+            }
+        }
+        Ok(found == *bytes)
+    }
+}
+
+impl Remote {
+    /// Whether anyone who asks for an object gets it; `None` where that cannot be tried: a folder is served by something else, if at all.
+    /// `length` and `bytes` are what its content is, if that is at hand.
+    ///
+    /// Errs if there is no answer, as it cannot be told then.
+    pub(in crate::publish) async fn is_open_to_anyone(
+        &self,
+        key: &str,
+        length: Option<u64>,
+        bytes: Option<&Bytes>,
+    ) -> Result<Option<bool>> {
+        let Some(anyone) = &self.anyone else { return Ok(None) };
+        let (begun, mut tries) = (Instant::now(), 0);
+        loop {
+            match anyone.ask(&self.key(key), length, bytes).await {
+                Ok(is_open) => return Ok(Some(is_open)),
+                Err(_) if self.may_retry(begun, &mut tries).await => {}
+                Err(error) => {
+                    let why = self.secrets.redact(&chain(&error.without_url()));
+                    let what = format!("cannot find out whether anyone can read {key} at {}: {why}", self.name());
+                    return Err(Error::new(Kind::Io, what).remedy("publish again; what devices see has not changed"));
+                }
+            }
+        }
+    }
+
+    /// Errs (`P-READABLE`) if anyone can read one of these objects here, the private place. Of each kind, role, target and listing, one is
+    /// asked for: what lets the world read goes by folders.
+    pub(in crate::publish) async fn closed_to_anyone(&self, objects: &[&Object]) -> Result<()> {
+        for kind in ["metadata/", "targets/", "gate/"] {
+            let of_kind = objects.iter().filter(|object| object.key.starts_with(kind));
+            let Some(object) = of_kind.min_by_key(|object| object.length) else { continue };
+            let bytes = match &object.content {
+                Content::Bytes(bytes) => Some(bytes),
+                // One that is about to be replaced is there as it was.
+                Content::Listing { bytes, seen } => match object.state {
+                    State::Unchanged => seen.as_ref().map(|seen| &seen.bytes),
+                    _ => Some(bytes),
+                },
+                Content::Artifact { .. } => None,
+            };
+            if self.is_open_to_anyone(&object.key, Some(object.length), bytes).await? == Some(true) {
+                return Err(open(self, &object.key));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same before anything is there, with an object that says nothing.
+    pub(in crate::publish) async fn closed_before_the_first(&self) -> Result<()> {
+        if self.anyone.is_none() {
+            return Ok(());
+        }
+        let mut random = [0; 12];
+        getrandom::fill(&mut random).map_err(|error| Error::bug(format!("no randomness: {error}")))?;
+        let name = tidegate_client::tuf::hash::to_hex(&random);
+        let (key, bytes) = (format!("{PROBE}/{name}"), Bytes::from(format!("{name}\n")));
+        self.create(&key, &bytes).await?;
+        let is_open = self.is_open_to_anyone(&key, None, Some(&bytes)).await;
+        // Nothing depends on it: leftovers are small, and `tidegate prune` takes them.
+        let _ = self.delete(&key).await;
+        if is_open? == Some(true) { Err(open(self, &key)) } else { Ok(()) }
+    }
+}
+
+fn open(private: &Remote, key: &str) -> Error {
+    let how = match private.kind {
+        Backend::Folder(_) => "",
+        Backend::Store(_) => ", without credentials",
+    };
+    Error::refused(format!("{} is not private: anyone can read {key} there{how}", private.name()))
+        .rule(READABLE)
+        .remedy(
+            "nothing public leads there yet, and what devices see has not changed: let only the publisher and the gate read that place \
+             (docs/publish.md, protected cohorts), then publish again",
+        )
+}

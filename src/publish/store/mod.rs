@@ -1,0 +1,24 @@
+//! Where a repository is published to: an object store or a folder.
+
+mod anyone;
+mod buffers;
+mod fault;
+mod headers;
+mod listing;
+mod place;
+mod private;
+mod probe;
+mod profile;
+mod remote;
+mod stream_put;
+pub(super) mod sweep;
+mod upload;
+mod variables;
+
+pub use self::headers::{HeaderRules, Headers};
+pub use self::place::Options;
+pub use self::probe::{Concurrency, PROBE};
+pub use self::remote::{Guard, Outcome, Remote, Seen};
+pub use self::sweep::{MARK, SWEEP};
+pub(super) use self::upload::{Supply, requests};
+pub use self::variables::Variables;

@@ -1,0 +1,154 @@
+//! A place with a second one beside it, for what must not lie open.
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use object_store::{Error as StoreError, GetOptions};
+
+use super::remote::{Backend, Remote, Seen};
+use crate::error::{Error, Result};
+use crate::publish::plan::PRIVATE;
+
+impl Remote {
+    /// The same place, with what is protected in another.
+    ///
+    /// # Errors
+    ///
+    /// If one of the two is, or lies in, the other: whoever may read the one could read the other.
+    pub fn with_private(mut self, mut private: Self) -> Result<Self> {
+        if let Some(why) = overlap(&self, &private) {
+            return Err(Error::refused(format!(
+                "what is protected would lie open: {} {why} {}",
+                private.name(),
+                self.name()
+            ))
+            .rule(PRIVATE)
+            .remedy("choose a private place of its own, best another bucket, which only the gate may read"));
+        }
+        // A gate hands out the bytes as they are, and no cache on the way may give them to anyone else.
+        private.headers.compress = false;
+        private.headers.private = true;
+        self.private = Some(Arc::new(private));
+        Ok(self)
+    }
+
+    /// Where what is protected lies.
+    pub fn private(&self) -> Option<&Self> {
+        self.private.as_deref()
+    }
+
+    /// Reads a small object from here or, if there is none, from the private place.
+    pub(in crate::publish) async fn find(&self, key: &str, limit: u64) -> Result<Option<Seen>> {
+        match (self.read(key, limit).await?, self.private()) {
+            (None, Some(private)) => private.read(key, limit).await,
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// The bytes of an object from here or, if there is none, from the private place.
+    pub(in crate::publish) async fn find_stream(
+        &self,
+        key: &str,
+    ) -> Result<Option<BoxStream<'static, Result<bytes::Bytes>>>> {
+        match (self.stream(key).await?, self.private()) {
+            (None, Some(private)) => private.stream(key).await,
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// Whether there is such an object here, and not only in the private place.
+    pub(in crate::publish) async fn has(&self, key: &str) -> Result<bool> {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        match self.store.get_opts(&self.key(key), options).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.why_not_there(key, &error).await),
+        }
+    }
+}
+
+/// How two places lie to each other, if one can be read by way of the other.
+fn overlap(public: &Remote, private: &Remote) -> Option<&'static str> {
+    let (a, b) = match (&public.kind, &private.kind) {
+        (Backend::Folder(a), Backend::Folder(b)) => {
+            return relation(a == b, b.starts_with(a), a.starts_with(b));
+        }
+        (Backend::Store(_), Backend::Store(_)) => (server(public), server(private)),
+        _ => return None,
+    };
+    if a != b {
+        return None;
+    }
+    let (a, b) = (&public.prefix, &private.prefix);
+    relation(a == b, b.prefix_matches(a), a.prefix_matches(b))
+}
+
+fn relation(same: bool, inside: bool, around: bool) -> Option<&'static str> {
+    match (same, inside, around) {
+        (true, ..) => Some("is the same place as"),
+        (_, true, _) => Some("lies inside"),
+        (_, _, true) => Some("lies around"),
+        _ => None,
+    }
+}
+
+/// What tells stores apart: scheme, bucket or host, and the server if the name does not tell.
+fn server(remote: &Remote) -> (String, String, String) {
+    let (scheme, rest) = remote.name().split_once("://").unwrap_or(("", remote.name()));
+    let scheme = match scheme {
+        "s3a" => "s3",
+        "azure" | "abfs" | "abfss" => "az",
+        // One server may well answer to both.
+        "http" => "https",
+        other => other,
+    };
+    (scheme.to_owned(), rest.split('/').next().unwrap_or_default().to_owned(), remote.endpoint.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::Options;
+
+    fn open(place: &str) -> Remote {
+        let variables = [("AWS_REGION".to_owned(), "x".to_owned())].into_iter().collect();
+        Remote::open_with(place, &Options { variables, ..Options::default() }).unwrap()
+    }
+
+    #[test]
+    fn a_private_place_is_never_within_reach_of_the_public_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir(path("public")).unwrap();
+        std::fs::create_dir(path("other")).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(path("public"), path("link")).unwrap();
+        for (public, private, why) in [
+            (path("public"), path("public"), "is the same place as"),
+            (path("public"), path("public/private"), "lies inside"),
+            (path("public/repo"), path("public"), "lies around"),
+            #[cfg(unix)]
+            (path("public"), path("link/private"), "lies inside"),
+            (path("public"), path("other/../public/x"), "lies inside"),
+            ("s3://bucket/a".into(), "s3://bucket/a".into(), "is the same place as"),
+            ("s3://bucket/a".into(), "s3a://bucket/a/b".into(), "lies inside"),
+            ("s3://bucket/".into(), "s3://bucket/b".into(), "lies inside"),
+            ("s3://bucket/a/b".into(), "s3://bucket/a".into(), "lies around"),
+            ("https://host/a".into(), "http://host/a/b".into(), "lies inside"),
+        ] {
+            let error = open(&public).with_private(open(&private)).unwrap_err();
+            assert_eq!(error.rule_id(), Some(PRIVATE));
+            assert!(error.to_string().contains(why), "{public} {private}: {error}");
+        }
+        for (public, private) in [
+            (path("public"), path("public2")),
+            (path("public"), path("private")),
+            ("s3://bucket/a".into(), "s3://bucket/ab".into()),
+            ("s3://bucket/a".into(), "s3://other/a".into()),
+            ("s3://bucket/a".into(), "gs://bucket/a".into()),
+            (path("public"), "s3://bucket/a".into()),
+        ] {
+            open(&public).with_private(open(&private)).unwrap();
+        }
+    }
+}

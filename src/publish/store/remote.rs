@@ -1,0 +1,432 @@
+//! Where a repository is published to: any object store, and a local folder made to behave like one.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
+use object_store::multipart::MultipartStore;
+use object_store::path::Path as Key;
+use object_store::{
+    Attribute, Attributes, Error as StoreError, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
+    PutPayload, UpdateVersion,
+};
+use sha2::{Digest as _, Sha256};
+use tidegate_client::tuf::Limits;
+use tidegate_client::tuf::hash::to_hex;
+
+use super::anyone::Anyone;
+use super::buffers::Buffers;
+use super::fault::{self, Secrets};
+use super::headers::HeaderRules;
+use super::place::Options;
+use super::stream_put::StreamPut;
+use super::upload::BUFFERS;
+use crate::error::{Error, Kind, Result};
+use crate::publish::plan::TIMESTAMP;
+
+/// The file whose lock keeps two publishers to one local folder apart.
+const LOCK: &str = ".publish.lock";
+/// Where a store keeps the SHA-256 that an object was checked against when it was sent. Azure takes letters, digits and `_` only.
+const CHECKED: &str = "tidegatesha256";
+/// Tries of a conditional write whose answer was lost.
+const TRIES: u32 = 6;
+
+/// A place that a repository is published to.
+#[derive(Clone)]
+pub struct Remote {
+    pub(in crate::publish) store: Arc<dyn ObjectStore>,
+    /// The same store, where it lets uploads in parts be resumed by another process.
+    pub(super) multipart: Option<Arc<dyn MultipartStore>>,
+    /// For plain web servers: sends a file as it is read.
+    pub(super) put: Option<Arc<StreamPut>>,
+    /// Below which every key lies.
+    pub(in crate::publish) prefix: Key,
+    pub(super) kind: Backend,
+    pub(super) name: String,
+    /// Which server that name is looked for at, if the name does not tell.
+    pub(super) endpoint: String,
+    pub(super) headers: HeaderRules,
+    pub(super) secrets: Secrets,
+    pub(super) retry_for: Duration,
+    pub(super) memory: Option<PathBuf>,
+    /// The length of the parts that large files are sent in.
+    pub(in crate::publish) part: u64,
+    /// Buffers that may be in use at once, whatever is uploaded.
+    pub(super) buffers: Buffers,
+    /// Where what is protected lies.
+    pub(in crate::publish) private: Option<Arc<Remote>>,
+    /// How anyone would ask there, without credentials; none for folders.
+    pub(super) anyone: Option<Anyone>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::publish) enum Backend {
+    /// A folder: no conditional replacement and no headers, so a lock file and a comparison stand in for the one and the
+    /// server that serves the folder for the other.
+    Folder(PathBuf),
+    /// A store that keeps headers.
+    Store(Writes),
+}
+
+/// Whether a store replaces an object only if it is still the one that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    /// It does, and of several writers at once one wins.
+    Conditional,
+    /// It claims to, perhaps.
+    Unknown,
+    /// It does not: there must be a single writer.
+    None,
+}
+
+/// An object as it was read: its bytes, and what a conditional replacement refers to it by.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The content.
+    pub bytes: Bytes,
+    /// When it was written, by the store's clock.
+    pub written: DateTime<Utc>,
+    pub(super) version: UpdateVersion,
+}
+
+/// What became of a conditional write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The object is as it was to become, by this write.
+    Written,
+    /// It was so already: an earlier try that was interrupted, or someone else with the same bytes.
+    AlreadyThere,
+    /// It is something else, and was left alone.
+    Different,
+}
+
+/// Keeps other publishers out of a local folder until dropped.
+#[derive(Debug)]
+pub struct Guard(File);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // Closing the file would do, but for a program that another thread has just begun to start, which holds a copy of it.
+        let _ = self.0.unlock();
+    }
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the store: what clients say of themselves may hold credentials.
+        f.debug_struct("Remote").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+impl Remote {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, prefix: Key, kind: Backend, name: &str, options: &Options) -> Self {
+        Self {
+            store,
+            multipart: None,
+            put: None,
+            prefix,
+            kind,
+            name: name.to_owned(),
+            endpoint: String::new(),
+            headers: options.headers,
+            secrets: Secrets::default(),
+            retry_for: options.retry_for,
+            memory: options.memory.clone(),
+            part: options.part,
+            buffers: Buffers::new(BUFFERS),
+            private: None,
+            anyone: None,
+        }
+    }
+
+    /// A store that can replace an object conditionally (`PutMode::Update`); all keys go below `prefix`.
+    pub fn conditional(store: Arc<dyn ObjectStore>, prefix: &str, name: impl Into<String>) -> Self {
+        let options = Options { retry_for: Duration::ZERO, ..Options::default() };
+        Self::new(store, Key::from(prefix), Backend::Store(Writes::Conditional), &name.into(), &options)
+    }
+
+    /// The same place with its store wrapped: to count requests, to limit their rate, to make them fail.
+    #[must_use]
+    pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        self.store = wrap(self.store);
+        // Uploads would go past the wrapper otherwise.
+        self.multipart = None;
+        self.anyone = None;
+        self
+    }
+
+    /// Whether it is a folder on this machine.
+    pub fn is_local(&self) -> bool {
+        matches!(self.kind, Backend::Folder(_))
+    }
+
+    /// Whether nobody else can be at work there: the lock is held, or someone vouched for it.
+    pub(in crate::publish) fn is_exclusive(&self) -> bool {
+        matches!(self.kind, Backend::Folder(_) | Backend::Store(Writes::None))
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Keeps other publishers out while the guard lives. Only local folders need that; elsewhere the conditional write decides.
+    pub fn lock(&self) -> Result<Option<Guard>> {
+        let Backend::Folder(root) = &self.kind else { return Ok(None) };
+        std::fs::create_dir_all(root).map_err(|error| Error::io("create", root, error))?;
+        let path = root.join(LOCK);
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(|error| Error::io("write", &path, error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Guard(file))),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::new(Kind::Conflict, format!("another process is publishing to {}", self.name))
+                    .remedy("run the command again when it is done"))
+            }
+            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
+        }
+    }
+
+    /// Reads a small object, `None` if there is none.
+    pub async fn read(&self, key: &str, limit: u64) -> Result<Option<Seen>> {
+        let begun = Instant::now();
+        let mut tries = 0;
+        loop {
+            match self.read_once(key, limit).await {
+                Err(error) if fault::is_transient(&error) && self.may_retry(begun, &mut tries).await => {}
+                Err(error) => return Err(self.fault("read", key, &error)),
+                Ok(Some((seen, size))) if size > limit || seen.bytes.len() as u64 > limit => {
+                    return Err(Error::trust(format!("{key} at {} is {size} bytes long, not metadata", self.name)));
+                }
+                Ok(found) => return Ok(found.map(|(seen, _)| seen)),
+            }
+        }
+    }
+
+    async fn read_once(&self, key: &str, limit: u64) -> Result<Option<(Seen, u64)>, StoreError> {
+        let result = match self.store.get_opts(&self.key(key), GetOptions::default()).await {
+            Ok(result) => result,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let (size, written) = (result.meta.size, result.meta.last_modified);
+        let version = UpdateVersion { e_tag: result.meta.e_tag.clone(), version: result.meta.version.clone() };
+        let compressed = result.attributes.get(&Attribute::ContentEncoding).is_some_and(|e| e.as_ref() == "gzip");
+        let bytes = if size > limit { Bytes::new() } else { result.bytes().await? };
+        let bytes = if compressed { decompress(&bytes, limit) } else { bytes };
+        Ok(Some((Seen { bytes, written, version }, size)))
+    }
+
+    /// Whether the timestamp is still the one that was `seen`; with `None`, whether there still is none.
+    pub async fn is_still_at(&self, seen: Option<&Seen>) -> Result<bool> {
+        let limit = Limits::default().timestamp_length;
+        Ok(self.read(TIMESTAMP, limit).await?.map(|now| now.bytes) == seen.map(|seen| seen.bytes.clone()))
+    }
+
+    /// Creates a small object that never changes. One that exists is compared, never replaced.
+    pub async fn create(&self, key: &str, bytes: &Bytes) -> Result<Outcome> {
+        self.create_checked(key, bytes, None).await
+    }
+
+    /// The same; `checked` is the SHA-256 of the bytes, which the store then keeps with them.
+    pub(super) async fn create_checked(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>) -> Result<Outcome> {
+        self.sweep(key).await;
+        if self.kind == Backend::Store(Writes::None) {
+            return match self.compare(key, bytes).await? {
+                Some(outcome) => Ok(outcome),
+                None => self.put(key, bytes, checked, PutMode::Overwrite).await,
+            };
+        }
+        self.put(key, bytes, checked, PutMode::Create).await
+    }
+
+    /// Replaces the object that was `seen`, or creates it if none was.
+    pub async fn replace(&self, key: &str, bytes: &Bytes, seen: Option<&Seen>) -> Result<Outcome> {
+        let Some(seen) = seen else { return self.create(key, bytes).await };
+        self.sweep(key).await;
+        let mode = match self.kind {
+            Backend::Store(Writes::Conditional | Writes::Unknown) => PutMode::Update(seen.version.clone()),
+            // The caller holds the lock or is alone, so nothing comes between the comparison and the write.
+            Backend::Folder(_) | Backend::Store(Writes::None) => {
+                // What is longer is another one.
+                match self.read(key, (seen.bytes.len() as u64).saturating_add(4096)).await {
+                    Ok(Some(now)) if now.bytes == seen.bytes => PutMode::Overwrite,
+                    Ok(None) => return Ok(Outcome::Different),
+                    Ok(Some(_)) | Err(_) => return Ok(self.compare(key, bytes).await?.unwrap_or(Outcome::Different)),
+                }
+            }
+        };
+        self.put(key, bytes, None, mode).await
+    }
+
+    /// Writes an object whatever is there. Only for who is alone.
+    pub(in crate::publish) async fn overwrite(&self, key: &str, bytes: &Bytes) -> Result<Outcome> {
+        self.put(key, bytes, None, PutMode::Overwrite).await
+    }
+
+    /// Writes, again and again while that may help. What stands in the way of a conditional write is compared: it may be what an
+    /// earlier try wrote whose answer was lost.
+    async fn put(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>, mode: PutMode) -> Result<Outcome> {
+        let begun = Instant::now();
+        let (mut tries, mut gone) = (0, 0);
+        let (body, attributes) = self.encode(key, bytes, checked)?;
+        loop {
+            let options = PutOptions { mode: mode.clone(), attributes: attributes.clone(), ..PutOptions::default() };
+            let sent = self.store.put_opts(&self.key(key), PutPayload::from(body.clone()), options).await;
+            let Err(error) = sent else { return Ok(Outcome::Written) };
+            let lost = match &error {
+                StoreError::Precondition { .. } | StoreError::AlreadyExists { .. } => mode != PutMode::Overwrite,
+                // What was to be replaced is not there; but what was to be created needs nothing to be there, save a bucket.
+                StoreError::NotFound { .. } => matches!(mode, PutMode::Update(_)),
+                _ => false,
+            };
+            if lost {
+                match self.compare(key, bytes).await? {
+                    Some(outcome) => return Ok(outcome),
+                    // Removed meanwhile, or the answer to a race that nobody has won yet (409).
+                    None if mode == PutMode::Create && gone < TRIES => gone += 1,
+                    None => return Ok(Outcome::Different),
+                }
+            } else if !(fault::is_transient(&error) && self.may_retry(begun, &mut tries).await) {
+                return Err(self.fault("write", key, &error));
+            }
+        }
+    }
+
+    /// Whether an object is there and the same; `None` if there is none.
+    async fn compare(&self, key: &str, bytes: &Bytes) -> Result<Option<Outcome>> {
+        // Longer ones are different, whatever they hold.
+        let limit = (bytes.len() as u64).saturating_add(4096);
+        let found = match self.read(key, limit).await {
+            Ok(found) => found,
+            Err(error) if error.kind() == Kind::Trust => return Ok(Some(Outcome::Different)),
+            Err(error) => return Err(error),
+        };
+        Ok(found.map(|seen| if seen.bytes == *bytes { Outcome::AlreadyThere } else { Outcome::Different }))
+    }
+
+    /// Whether an object of that length and SHA-256 is there; `None` if there is none. One that we have sent carries the SHA-256 that it
+    /// was checked against, other ones are read.
+    pub(super) async fn look(&self, key: &str, length: u64, sha256: &[u8; 32]) -> Result<Option<Outcome>> {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        let found = match self.store.get_opts(&self.key(key), options).await {
+            Ok(found) => found,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.why_not_there(key, &error).await),
+        };
+        let checked = found.attributes.get(&Attribute::Metadata(CHECKED.into()));
+        let same = found.meta.size == length
+            && (checked.is_some_and(|checked| checked.as_ref() == to_hex(sha256))
+                || self.remote_sha256(key).await? == *sha256);
+        Ok(Some(if same { Outcome::AlreadyThere } else { Outcome::Different }))
+    }
+
+    /// What stands against looking for an object: an answer to HEAD cannot say why, one to GET can.
+    pub(super) async fn why_not_there(&self, key: &str, error: &StoreError) -> Error {
+        let options = GetOptions { range: Some((0..1).into()), ..GetOptions::default() };
+        let why = self.store.get_opts(&self.key(key), options).await.err();
+        self.fault("look for", key, why.as_ref().unwrap_or(error))
+    }
+
+    /// The SHA-256 of an object, by stream.
+    async fn remote_sha256(&self, key: &str) -> Result<[u8; 32]> {
+        let gone = || Error::new(Kind::Io, format!("{key} at {} has gone while it was looked at", self.name));
+        let mut stream = self.stream(key).await?.ok_or_else(gone)?;
+        let mut hash = Sha256::new();
+        while let Some(chunk) = stream.try_next().await? {
+            hash.update(&chunk);
+        }
+        Ok(hash.finalize().into())
+    }
+
+    /// An object's bytes as they come; `None` if there is none.
+    pub(super) async fn stream(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
+        let result = match self.store.get(&self.key(key)).await {
+            Ok(result) => result,
+            Err(StoreError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(self.fault("read", key, &error)),
+        };
+        let (this, key) = (self.clone(), key.to_owned());
+        let bytes = result.into_stream().map(move |chunk| chunk.map_err(|error| this.fault("read", &key, &error)));
+        Ok(Some(bytes.boxed()))
+    }
+
+    /// Removes an object; one that is not there is removed already.
+    pub(super) async fn delete(&self, key: &str) -> Result<()> {
+        match self.store.delete(&self.key(key)).await {
+            Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.fault("remove", key, &error)),
+        }
+    }
+
+    /// The store's name for one of our keys.
+    pub(in crate::publish) fn key(&self, key: &str) -> Key {
+        self.prefix.parts().chain(Key::from(key).parts()).collect()
+    }
+
+    /// An object as it is stored: compressed or not, with the headers that it is to be served with.
+    fn encode(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>) -> Result<(Bytes, Attributes)> {
+        let mut attributes = self.attributes(key, checked);
+        if self.is_local() || !self.headers.compresses(key, bytes.len()) {
+            return Ok((bytes.clone(), attributes));
+        }
+        attributes.insert(Attribute::ContentEncoding, "gzip".into());
+        // Without a name or a time inside, so that the same bytes stay the same.
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        let compressed = encoder.write_all(bytes).and_then(|()| encoder.finish());
+        Ok((compressed.map_err(|error| Error::bug("cannot compress").with_source(error))?.into(), attributes))
+    }
+
+    /// The headers that an object is to be served with, where the store keeps them.
+    pub(super) fn attributes(&self, key: &str, checked: Option<&[u8; 32]>) -> Attributes {
+        if self.is_local() {
+            return Attributes::new();
+        }
+        let (content_type, cache_control) = self.headers.of(key);
+        let mut attributes = Attributes::from_iter([
+            (Attribute::CacheControl, object_store::AttributeValue::from(cache_control.into_owned())),
+            (Attribute::ContentType, content_type.into()),
+        ]);
+        if let Some(sha256) = checked {
+            attributes.insert(Attribute::Metadata(CHECKED.into()), to_hex(sha256).into());
+        }
+        attributes
+    }
+
+    /// Removes what a publisher that was killed left of this object: the local store writes `NAME#1` and renames. Whoever holds the
+    /// lock is alone, so it is nobody's.
+    pub(in crate::publish) async fn sweep(&self, key: &str) {
+        if let Backend::Folder(root) = &self.kind {
+            let _ = tokio::fs::remove_file(root.join(format!("{key}#1"))).await;
+        }
+    }
+
+    /// Waits, longer each time, and says whether another try is due. Errors that the store's client has tried again itself come here
+    /// when its time is up.
+    pub(super) async fn may_retry(&self, begun: Instant, tries: &mut u32) -> bool {
+        *tries += 1;
+        if *tries >= TRIES || begun.elapsed() >= self.retry_for {
+            return false;
+        }
+        let pause = Duration::from_millis(25) * 2_u32.pow((*tries).min(8));
+        tokio::time::sleep(pause.min(self.retry_for / 4)).await;
+        true
+    }
+
+    /// A store's error as one of ours.
+    pub(in crate::publish) fn fault(&self, action: &str, key: &str, error: &StoreError) -> Error {
+        fault::fault(format!("cannot {action} {key} at {}", self.name), error, &self.secrets)
+    }
+}
+
+/// What is left of compressed bytes up to the limit; what does not decompress is given back as it is, and no metadata to anyone.
+fn decompress(bytes: &Bytes, limit: u64) -> Bytes {
+    let mut plain = Vec::new();
+    let read = flate2::read::GzDecoder::new(bytes.as_ref()).take(limit.saturating_add(1)).read_to_end(&mut plain);
+    read.map_or_else(|_| bytes.clone(), |_| plain.into())
+}

@@ -1,0 +1,164 @@
+//! Removing what nothing live leads to, while others may be publishing.
+//!
+//! A store removes whatever is asked, and a publisher that finds an object there need not send it: so an object might be found by
+//! the one and then removed by the other. What keeps them apart is the one object that is replaced conditionally, the timestamp:
+//!
+//! 1. the sweeper leaves a mark, [`MARK`];
+//! 2. it renews the timestamp. Whoever began to publish before can no longer finish;
+//! 3. it removes what it had found;
+//! 4. it takes the mark away.
+//!
+//! A publisher reads the timestamp, then looks for the mark, then writes. If it sees no mark, either the sweep ended before, and what
+//! it finds will stay; or the sweep's new timestamp comes after the one it has read, and its own write of the timestamp fails. If it
+//! does see one, it gives way before it writes anything: what it finds may be about to go, and what it writes may meet a removal
+//! that is late.
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::remote::{Outcome, Remote, Seen};
+use crate::error::{Error, Kind, Result};
+
+/// The object that says that a sweep is under way.
+pub const MARK: &str = ".tidegate/sweep.json";
+/// The rule that a publisher gives way to a sweep.
+pub const SWEEP: &str = "P-SWEEP";
+/// A sweep that has left its mark for so long has died: each of its requests ends sooner, and it looks for its mark before each few.
+const PATIENCE: TimeDelta = TimeDelta::minutes(15);
+/// Objects removed between two looks for the mark: as many as are removed at once, so that no look lies far behind.
+const BATCH: usize = 8;
+const MAX_MARK: u64 = 4096;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Mark {
+    schema: u64,
+    id: String,
+    #[serde(with = "tidegate_client::model::time::text")]
+    begun: DateTime<Utc>,
+}
+
+/// An object to be removed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::publish) struct Spot {
+    /// Its key.
+    pub(in crate::publish) key: String,
+    /// Whether it is in the private place. The mark at the public one, and the timestamp there, guard it as well: a publisher reads both
+    /// before it writes anything anywhere.
+    pub(in crate::publish) private: bool,
+}
+
+impl Remote {
+    /// The place itself, or the private one.
+    pub(in crate::publish) fn side(&self, private: bool) -> Result<&Self> {
+        match self.private() {
+            _ if !private => Ok(self),
+            Some(private) => Ok(private),
+            None => Err(Error::bug("something private, and no private place")),
+        }
+    }
+}
+
+/// Whether a sweep is under way at a place. Where publishers are kept apart by other means none ever is.
+pub(in crate::publish) async fn is_under_way(remote: &Remote) -> Result<bool> {
+    Ok(!remote.is_exclusive() && remote.read(MARK, MAX_MARK).await?.is_some())
+}
+
+/// The error of a publisher that gives way: `key`, and whatever else it is to write, might be removed again.
+pub(in crate::publish) fn wait(remote: &Remote, key: &str) -> Error {
+    Error::new(Kind::Conflict, format!("{} is being cleaned up, and {key} might be removed again", remote.name()))
+        .rule(SWEEP)
+        .remedy(
+            "publish again when that is done; if it never ends, run `tidegate prune PLACE --apply`, which finishes it",
+        )
+}
+
+/// Removes objects that nothing live leads to. `fence` must replace the timestamp by a new one that is live when it returns, but where
+/// publishers are kept apart by other means; `now` is written into the mark. Gives the number of objects removed.
+pub(in crate::publish) async fn sweep<F>(
+    remote: &Remote,
+    doomed: &[Spot],
+    now: DateTime<Utc>,
+    fence: impl FnOnce() -> F,
+) -> Result<u64>
+where
+    F: Future<Output = Result<()>>,
+{
+    if remote.is_exclusive() {
+        fence().await?;
+        return remove(remote, doomed, None).await;
+    }
+    let mark = Marked::leave(remote, now).await?;
+    if let Err(error) = fence().await {
+        // Nothing was removed yet, so nobody need wait.
+        let _ = remote.delete(MARK).await;
+        return Err(error);
+    }
+    // From here on the mark stays until all is done: a removal that failed may yet come to pass.
+    let removed = remove(remote, doomed, Some(&mark)).await?;
+    remote.delete(MARK).await?;
+    Ok(removed)
+}
+
+struct Marked(Bytes);
+
+impl Marked {
+    async fn leave(remote: &Remote, now: DateTime<Utc>) -> Result<Self> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(|error| Error::bug(format!("no randomness: {error}")))?;
+        let id = tidegate_client::tuf::hash::to_hex(&random);
+        let mark = serde_json::to_vec(&Mark { schema: 1, id, begun: now });
+        let mark = Bytes::from(mark.map_err(|error| Error::bug("a mark").with_source(error))?);
+        let before = remote.read(MARK, MAX_MARK).await?;
+        if let Some(before) = &before {
+            let other = |begun: &str| {
+                Error::new(Kind::Conflict, format!("another clean-up of {} is under way since {begun}", remote.name()))
+                    .rule(SWEEP)
+                    .remedy("wait for its end; one that has died can be taken over a quarter of an hour after it began")
+            };
+            if !is_dead(before) {
+                return Err(other(&tidegate_client::tuf::time::format(before.written)));
+            }
+        }
+        match remote.replace(MARK, &mark, before.as_ref()).await? {
+            Outcome::Written | Outcome::AlreadyThere => Ok(Self(mark)),
+            Outcome::Different => {
+                Err(Error::new(Kind::Conflict, format!("another clean-up of {} has just begun", remote.name()))
+                    .rule(SWEEP)
+                    .remedy("wait for its end"))
+            }
+        }
+    }
+}
+
+/// Whether whoever left the mark has died.
+fn is_dead(mark: &Seen) -> bool {
+    // Both are the wall clock's, ours and the store's, which refuses requests by a clock that is more than that wrong.
+    Utc::now() - mark.written > PATIENCE
+}
+
+async fn remove(remote: &Remote, doomed: &[Spot], mark: Option<&Marked>) -> Result<u64> {
+    use futures::{StreamExt as _, TryStreamExt as _, stream};
+    let mut removed = 0;
+    for batch in doomed.chunks(BATCH) {
+        if let Some(Marked(mark)) = mark {
+            let now = remote.read(MARK, MAX_MARK).await?;
+            if now.is_none_or(|now| now.bytes != *mark) {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!("another clean-up of {} has taken over", remote.name()),
+                )
+                .rule(SWEEP)
+                .remedy("let it finish"));
+            }
+        }
+        let delete = |spot: &'_ Spot| {
+            let (side, key) = (remote.side(spot.private), spot.key.clone());
+            async move { side?.delete(&key).await }
+        };
+        let deletes = stream::iter(batch).map(delete).buffer_unordered(BATCH);
+        deletes.try_collect::<Vec<_>>().await?;
+        removed += batch.len() as u64;
+    }
+    Ok(removed)
+}

@@ -1,0 +1,200 @@
+//! A release that waits for its signatures: `proposals/NAME.json`.
+//!
+//! The file is a [`Bundle`], the same that ceremonies use: it can be shown, signed and combined on any machine with
+//! `tidegate ceremony`, from a root that the signer trusts. Only its end is another one: `tidegate release register`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout;
+use tidegate_client::model::manifest::Manifest;
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::tuf::key::KeyId;
+use tidegate_client::tuf::metadata::Envelope;
+use tidegate_client::tuf::valid_signers;
+
+use super::record::ReleaseId;
+use crate::ceremony;
+use crate::config::Span;
+use crate::error::{Error, Result};
+use crate::fs::{self, Changes};
+use crate::keys::Signer;
+use crate::metadata::{Document, Repository};
+use crate::proposal::{self, Bundle, Change, Kind, Signature};
+
+/// Where proposals are.
+pub const DIR: &str = "proposals";
+
+/// The files of the workspace `dir` that hold proposals, in order of their names.
+pub fn files(dir: &Path) -> Result<Vec<String>> {
+    let folder = dir.join(DIR);
+    let entries = match std::fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io("read", &folder, e)),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(|e| Error::io("read", &folder, e))?.file_name().to_string_lossy().into_owned();
+        if Path::new(&name).extension().is_some_and(|extension| extension == "json") {
+            found.push(format!("{DIR}/{name}"));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// A release that waits for its signatures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proposal {
+    /// The role to be changed.
+    pub role: String,
+    /// The version of the role that this follows from.
+    pub base_version: u64,
+    bundle: Bundle,
+}
+
+impl Proposal {
+    /// Proposes that the channel's role lists a release.
+    pub fn release(
+        id: &ReleaseId,
+        manifest: &Manifest,
+        manifest_bytes: &[u8],
+        repository: &Repository,
+        lifetime: Span,
+        names: BTreeMap<KeyId, String>,
+        now: DateTime<Utc>,
+    ) -> Result<Self> {
+        let role = layout::channel_role(&id.channel);
+        let base = repository.must_have(&role)?;
+        let signed = next_version(&base.document, base.version, id, manifest, manifest_bytes, lifetime, now).to_value();
+        let follows = proposal::follows(repository, std::slice::from_ref(&role))?;
+        let changes = vec![Change { role: role.clone(), signed }];
+        let mut bundle = Bundle::new(Kind::Release, id.to_string(), now, follows, changes);
+        bundle.names = names;
+        Ok(Self { role, base_version: base.version, bundle })
+    }
+
+    /// The file of a release's proposal.
+    pub fn file(id: &ReleaseId) -> String {
+        format!("{DIR}/{}-{}-{}.json", id.channel, id.product, id.version)
+    }
+
+    /// Reads a release's proposal, if there is one.
+    pub fn load(dir: &Path, id: &ReleaseId) -> Result<Option<Self>> {
+        let name = Self::file(id);
+        let path = fs::confined(dir, &name)?;
+        let Some(bytes) = fs::read_if_exists(&path, proposal::MAX_LENGTH)? else { return Ok(None) };
+        let bundle = Bundle::parse(&name, &bytes)?;
+        let role = layout::channel_role(&id.channel);
+        let [change] = bundle.changes.as_slice() else { return Err(another(&name, &bundle, id)) };
+        if bundle.kind != Kind::Release || bundle.subject != id.to_string() || change.role != role {
+            return Err(another(&name, &bundle, id));
+        }
+        let version = change.signed.get("version").and_then(serde_json::Value::as_u64).unwrap_or_default();
+        Ok(Some(Self { role, base_version: version.saturating_sub(1), bundle }))
+    }
+
+    /// Writes the proposal with the other changes.
+    pub fn put(&self, id: &ReleaseId, changes: &mut Changes) -> Result<()> {
+        changes.put(Self::file(id), self.bundle.to_bytes()?);
+        Ok(())
+    }
+
+    /// Whether the role is still as it was when this was proposed.
+    pub fn follows(&self, repository: &Repository) -> bool {
+        let base = self.bundle.follows.roles.iter().find(|text| text.role == self.role);
+        repository.role(&self.role).zip(base).is_some_and(|(live, base)| live.bytes == base.file.as_bytes())
+    }
+
+    /// Errs unless this proposes exactly that the release with this manifest is listed, and nothing else: whoever signs must not have to
+    /// take the file's word for it.
+    pub fn check(
+        &self,
+        id: &ReleaseId,
+        manifest: &Manifest,
+        manifest_bytes: &[u8],
+        repository: &Repository,
+        lifetime: Span,
+    ) -> Result<()> {
+        let base = repository.must_have(&self.role)?;
+        let expected =
+            next_version(&base.document, base.version, id, manifest, manifest_bytes, lifetime, self.bundle.proposed);
+        if self.bundle.change(&self.role).is_some_and(|change| change.signed == expected.to_value()) {
+            return Ok(());
+        }
+        Err(Error::trust(format!("{} proposes something else than listing {id}", Self::file(id)))
+            .rule("R-PROPOSAL")
+            .remedy(format!("do not sign it; propose it anew: tidegate release manifest {id}")))
+    }
+
+    /// The file that the role becomes with the signatures so far.
+    pub fn assemble(&self) -> Result<Vec<u8>> {
+        self.bundle.file(&self.role)
+    }
+
+    /// Adds a signature, made at `now` by a key of the kind `source`. Errs when the key has no say in the role.
+    pub fn sign(
+        &mut self,
+        signer: &dyn Signer,
+        source: &str,
+        repository: &Repository,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let id = signer.public().id();
+        let (_, role) = repository.keys_of(&self.role).ok_or_else(|| Error::bug("a role without keys"))?;
+        if !role.keyids.contains(&id) {
+            let ids: Vec<_> = role.keyids.iter().map(KeyId::short).collect();
+            return Err(Error::refused(format!("the key {} does not speak for the role {}", id.short(), self.role))
+                .rule("R-KEY")
+                .remedy(format!("sign with one of its keys: {}", ids.join(", "))));
+        }
+        let sig = to_hex(&signer.sign(&self.bundle.signed_bytes(&self.role)?)?);
+        let tool = concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned();
+        self.bundle.add(&self.role, id, Signature { sig, source: source.to_owned(), time: now, tool });
+        Ok(())
+    }
+
+    /// Adds the signatures of copies that were signed elsewhere; all or, if one is not a copy of this, none.
+    pub fn combine(&mut self, copies: &[(String, Bundle)], repository: &Repository) -> Result<()> {
+        if !copies.is_empty() {
+            self.bundle = proposal::combine(&self.bundle, copies, ceremony::anchor(repository)?)?;
+        }
+        Ok(())
+    }
+
+    /// The keys whose signatures are valid, and how many it takes.
+    pub fn signers(&self, repository: &Repository) -> Result<(Vec<KeyId>, u64)> {
+        let Some((keys, role)) = repository.keys_of(&self.role) else { return Ok((Vec::new(), u64::MAX)) };
+        let envelope = Envelope::parse(&self.role, &self.assemble()?).map_err(|e| {
+            Error::input(format!("the proposal for {} is malformed", self.bundle.subject)).with_source(e)
+        })?;
+        Ok((valid_signers(keys, role, &envelope), role.threshold))
+    }
+}
+
+fn another(name: &str, bundle: &Bundle, id: &ReleaseId) -> Error {
+    Error::input(format!("{name} is a proposal for {}", bundle.subject))
+        .remedy(format!("propose it anew: tidegate release manifest {id}"))
+}
+
+fn next_version(
+    base: &Document,
+    base_version: u64,
+    id: &ReleaseId,
+    manifest: &Manifest,
+    manifest_bytes: &[u8],
+    lifetime: Span,
+    proposed: DateTime<Utc>,
+) -> Document {
+    let mut document = base.clone();
+    let path = layout::manifest_path(&id.channel, &id.product, &id.version);
+    document.set_target(&path, manifest_bytes.len() as u64, Digest::of(manifest_bytes).as_bytes(), None);
+    for artifact in &manifest.artifacts {
+        document.set_target(&artifact.path, artifact.length, artifact.sha256.as_bytes(), None);
+    }
+    document.issue(base_version + 1, proposed, proposed + lifetime.delta());
+    document
+}

@@ -1,0 +1,177 @@
+//! The signed report of a validation: `releases/CHANNEL/PRODUCT/VERSION/report.json`, and beside it those before it, as
+//! `reports/SHA256.json`: by the hashes that the ledger knows them by.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout;
+use tidegate_client::model::time;
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::tuf::json;
+use tidegate_client::tuf::key::{Key, KeyId};
+use tidegate_client::tuf::metadata::Delegations;
+
+use crate::error::{Error, Result};
+use crate::fs::{self, Changes};
+use crate::keys::Signer;
+use crate::metadata::Repository;
+use crate::policy::ReportFacts;
+use crate::release::record::{self, MAX_LENGTH, Record, ReleaseId, from_file, to_file};
+use crate::validate::{CheckKind, Finding, Verdict};
+use crate::workspace::Ledger;
+
+const FILE: &str = "report.json";
+
+/// What was checked, when, and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// The form of the report: 1.
+    pub schema: u64,
+    /// The release.
+    pub release: String,
+    /// SHA-256 of the manifest that was validated: the report is about these bytes and no others.
+    pub manifest: Digest,
+    /// When the checks ran.
+    #[serde(with = "time::text")]
+    pub at: DateTime<Utc>,
+    /// The version of the program that ran them.
+    pub tool: String,
+    /// Every rule, whatever came of it.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether all rules of a kind passed, of which there is at least one.
+    pub fn passed(&self, kind: CheckKind) -> bool {
+        let mut of_kind = self.findings.iter().filter(|finding| finding.kind == kind).peekable();
+        of_kind.peek().is_some() && of_kind.all(|finding| finding.verdict != Verdict::Fail)
+    }
+
+    /// The rules that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.verdict == Verdict::Fail)
+    }
+
+    /// The report in short, for the state machine.
+    pub fn facts(&self) -> ReportFacts {
+        ReportFacts {
+            at: self.at,
+            passed: CheckKind::ALL.into_iter().filter(|kind| self.passed(*kind)).collect(),
+            failed: self.failed().map(|finding| finding.rule.clone()).collect(),
+            own: self
+                .findings
+                .iter()
+                .filter(|finding| finding.kind == CheckKind::OwnChecks && finding.verdict != Verdict::Fail)
+                .map(|finding| finding.rule.clone())
+                .collect(),
+            way_lost: None,
+        }
+    }
+
+    /// The file with the report and a signature on it.
+    pub fn sign(&self, signer: &dyn Signer) -> Result<Vec<u8>> {
+        let report = serde_json::to_value(self).map_err(|e| Error::bug("a report cannot be written").with_source(e))?;
+        let signature = signer.sign(&message(&report)?)?;
+        let file =
+            SignedReport { signatures: BTreeMap::from([(signer.public().id(), to_hex(&signature))]), signed: report };
+        to_file(&file)
+    }
+}
+
+/// Writes a release's newest report. The one before stays: earlier steps rest on it.
+pub(crate) fn put(changes: &mut Changes, dir: &Path, id: &ReleaseId, signed: &[u8]) -> Result<()> {
+    let name = id.file(FILE);
+    if let Some(before) = fs::read_if_exists(&fs::confined(dir, &name)?, MAX_LENGTH)? {
+        changes.put(id.file(&format!("reports/{}.json", Digest::of(&before))), before);
+    }
+    changes.put(name, signed);
+    Ok(())
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignedReport {
+    signed: Value,
+    signatures: BTreeMap<KeyId, String>,
+}
+
+/// What the signature is over: apart from everything else that the same key may sign.
+fn message(signed: &Value) -> Result<Vec<u8>> {
+    json::canonical(&json!({"_type": "tidegate-validation-report", "report": signed}))
+        .map_err(|e| Error::bug("a report cannot be written").with_source(e))
+}
+
+/// The newest report on a release, if it is on the manifest as it is and signed by a key of the channel; `None` otherwise.
+pub fn newest(dir: &Path, record: &Record, repository: &Repository) -> Result<Option<ReportFacts>> {
+    let Some(report) = load(dir, record, repository)? else { return Ok(None) };
+    Ok(Some(ReportFacts { way_lost: way_lost(dir, record)?, ..report.facts() }))
+}
+
+/// What happened, since the release was last validated, to one that devices may have to take first: withdrawn or retired, it is no bridge any
+/// more, and the report says nothing of the ways that are left. `None` if nothing did.
+fn way_lost(dir: &Path, record: &Record) -> Result<Option<String>> {
+    let sequence = record.manifest.as_ref().map(|manifest| manifest.sequence);
+    if record.upgrade_from.is_none() || record.retraction.is_some() {
+        return Ok(None);
+    }
+    let (own, siblings) = (record.id().to_string(), format!("{}/{}/", record.channel, record.product));
+    let ledger = Ledger::open(dir)?;
+    let since = ledger.entries().iter().rev().take_while(|entry| entry.subject != own || entry.event != "validate");
+    for entry in since.filter(|entry| entry.subject != own) {
+        let (Some(from), Some(to)) = (&entry.from, &entry.to) else { continue };
+        // What was never registered, or was given up before, was no bridge.
+        let gave_way = matches!(to.as_str(), "withdrawn" | "retired")
+            && !matches!(from.as_str(), "draft" | "signed" | "withdrawn");
+        let version = entry.subject.strip_prefix(&siblings).and_then(|version| version.parse().ok());
+        let Some(version) = version.filter(|_| gave_way) else { continue };
+        let id = ReleaseId { channel: record.channel.clone(), product: record.product.clone(), version };
+        let before = record::load(dir, &id)?.and_then(|other| other.manifest).map(|manifest| manifest.sequence);
+        if before < sequence {
+            return Ok(Some(format!("{id} was {to}")));
+        }
+    }
+    Ok(None)
+}
+
+/// Like [`newest`], but the whole report.
+pub fn load(dir: &Path, record: &Record, repository: &Repository) -> Result<Option<Report>> {
+    let name = record.id().file(FILE);
+    let Some(bytes) = fs::read_if_exists(&fs::confined(dir, &name)?, MAX_LENGTH)? else { return Ok(None) };
+    let file: SignedReport = from_file(&name, &bytes)?;
+    if !signed_by_channel(&file, record, repository)? {
+        return Err(Error::trust(format!("{name} is not signed by a key of the channel {}", record.channel))
+            .remedy(format!("validate again: tidegate release validate {}", record.id())));
+    }
+    let report: Report =
+        serde_json::from_value(file.signed).map_err(|e| Error::input(format!("{name} is malformed")).with_source(e))?;
+    let about_this = record.manifest.as_ref().is_some_and(|manifest| manifest.sha256 == report.manifest);
+    Ok((about_this && report.release == record.id().to_string()).then_some(report))
+}
+
+fn signed_by_channel(file: &SignedReport, record: &Record, repository: &Repository) -> Result<bool> {
+    let message = message(&file.signed)?;
+    let channel = layout::channel_role(&record.channel);
+    let cohort_keys =
+        repository.targets(&channel).and_then(|targets| targets.delegations.as_ref()).map(Delegations::keys);
+    let release_keys = repository.keys_of(&channel).map(|(keys, role)| (keys, &role.keyids));
+    let known = |id: &KeyId| -> Option<&Key> {
+        let release = release_keys.filter(|(_, ids)| ids.contains(id)).and_then(|(keys, _)| keys.get(id));
+        release.or_else(|| cohort_keys?.get(id))
+    };
+    Ok(file.signatures.iter().any(|(id, signature)| {
+        let bytes = from_hex(signature);
+        known(id).and_then(Key::decode).zip(bytes).is_some_and(|(key, bytes)| key.verify(&message, &bytes))
+    }))
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}

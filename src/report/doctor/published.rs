@@ -1,0 +1,95 @@
+//! The checks on a published repository, by itself and against the workspace.
+
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use tidegate_client::model::time;
+
+use super::{Diagnosis, Severity};
+use crate::error::Result;
+use crate::report::view::state::Urgency;
+use crate::report::view::{Place, Reading, signed};
+
+/// Looks at the repository at `place`, verified from `root`, and at how it stands to the workspace `dir`, if there is one.
+pub fn published(place: &Place, root: Option<&Path>, dir: Option<&Path>, now: DateTime<Utc>) -> Result<Diagnosis> {
+    let mut found = Diagnosis::default();
+    found.checks("DOC-PUB-SOUND");
+    let live = match place.read(root) {
+        Ok(live) => live,
+        // How the command was given is no finding.
+        Err(error) if error.kind() == crate::Kind::Usage => return Err(error),
+        Err(error) => {
+            found.trouble("DOC-PUB-SOUND", &place.name, &error);
+            return Ok(found);
+        }
+    };
+    let state = signed(&live, now);
+    for fault in &state.faults {
+        let remedy = "publish again from a sound workspace; devices keep what they have until then";
+        found.find(Severity::Error, "DOC-PUB-SOUND", &fault.subject, &*fault.problem, remedy);
+    }
+    found.checks("DOC-PUB-EXPIRY");
+    for due in state.due.iter().filter(|due| due.urgency != Urgency::Later) {
+        let at = time::format(due.expires);
+        let (severity, what) = match due.urgency {
+            Urgency::Expired => (Severity::Error, format!("what is published expired at {at}")),
+            _ => (Severity::Warning, format!("what is published expires at {at}")),
+        };
+        found.find(severity, "DOC-PUB-EXPIRY", &due.role, what, format!("{}, then tidegate publish", due.remedy));
+    }
+    if let Some(dir) = dir {
+        found.checks("DOC-PUB-SAME");
+        match Place::workspace(dir).read(None) {
+            Ok(ours) => same(&ours, &live, &place.name, &mut found),
+            Err(error) => found.trouble("DOC-METADATA", "metadata/", &error),
+        }
+    }
+    Ok(found)
+}
+
+/// What is published is what the workspace has.
+fn same(ours: &Reading, live: &Reading, place: &str, found: &mut Diagnosis) {
+    const ID: &str = "DOC-PUB-SAME";
+    let anchors = (ours.tree.roots.first(), live.tree.roots.first());
+    if let (Some(a), Some(b)) = anchors
+        && a.version == b.version
+        && a.bytes != b.bytes
+    {
+        let what = "it starts from another root: it is another repository";
+        return found.find(Severity::Error, ID, place, what, "name the right place, or the right workspace with -C");
+    }
+    let (Some(mine), Some(theirs)) = (&ours.tree.timestamp, &live.tree.timestamp) else { return };
+    if mine.version > theirs.version {
+        let what = format!("timestamp {} is live, and the workspace is at {}", theirs.version, mine.version);
+        found.find(Severity::Warning, ID, place, what, format!("tidegate publish {place}"));
+    } else if mine.version < theirs.version {
+        let what = format!(
+            "timestamp {} is live, and the workspace is only at {}: somebody else published",
+            theirs.version, mine.version
+        );
+        found.find(
+            Severity::Error,
+            ID,
+            place,
+            what,
+            "bring this workspace up to date from version control before anything else",
+        );
+    } else if mine.bytes != theirs.bytes {
+        let what = format!("both are at timestamp {}, with different content: two workspaces went apart", mine.version);
+        found.find(
+            Severity::Error,
+            ID,
+            place,
+            what,
+            "find out which is right (tidegate diff PLACE .), and go on from that one alone",
+        );
+    }
+    let (Some(mine), Some(theirs)) = (ours.tree.roots.last(), live.tree.roots.last()) else { return };
+    if theirs.version < mine.version {
+        let what = format!(
+            "root {} is the last that can be followed there, and the workspace is at {}",
+            theirs.version, mine.version
+        );
+        found.find(Severity::Error, ID, place, what, format!("tidegate publish {place}"));
+    }
+}

@@ -1,0 +1,245 @@
+//! The checks on a workspace.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+use chrono::{DateTime, Utc};
+use tidegate_client::model::digest::Digest;
+
+use super::{Diagnosis, Severity};
+use crate::config::Settings;
+use crate::error::Result;
+use crate::keys::check_mode;
+use crate::keys::example::is_example;
+use crate::metadata::{Repository, RoleFile};
+use crate::proposal::{self, Bundle, Wish, propose};
+use crate::release::{audit, listing};
+use crate::rollout::refresh::due;
+use crate::workspace::Workspace;
+use crate::workspace::artifacts::{self, Stored};
+use crate::{ceremony, fs};
+
+/// Looks at a workspace. With `deep`, artifacts are hashed again.
+///
+/// Errs only if there is no workspace, or another process holds it.
+pub fn workspace(dir: &Path, deep: bool, now: DateTime<Utc>) -> Result<Diagnosis> {
+    let workspace = Workspace::open(dir)?;
+    let mut found = Diagnosis::default();
+    let settings = configuration(&workspace, &mut found);
+    ledger(&workspace, &mut found);
+    if let Some(settings) = &settings {
+        keys(&workspace, settings, &mut found);
+    }
+    secrets(dir, &mut found);
+    found.checks("DOC-METADATA");
+    match workspace.repository() {
+        Err(error) => found.trouble("DOC-METADATA", "metadata/", &error),
+        Ok(repository) => {
+            expiry(&repository, now, &mut found);
+            clock(&repository, now, &mut found);
+            spare(&repository, &mut found);
+            artifacts(&workspace, &repository, deep, &mut found);
+            proposals(&workspace, &repository, &mut found);
+            if let Some(settings) = &settings {
+                intent(&workspace, &repository, settings, now, &mut found);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The three files can be read.
+fn configuration(workspace: &Workspace, found: &mut Diagnosis) -> Option<Settings> {
+    found.checks("DOC-CONFIG");
+    if let Err(error) = workspace.cohorts() {
+        found.trouble("DOC-CONFIG", "cohorts.toml", &error);
+    }
+    if let Err(error) = workspace.policy() {
+        found.trouble("DOC-CONFIG", "policy.toml", &error);
+    }
+    match workspace.settings() {
+        Ok(settings) => Some(settings),
+        Err(error) => {
+            found.trouble("DOC-CONFIG", "tidegate.toml", &error);
+            None
+        }
+    }
+}
+
+/// The ledger is whole and tells what the records tell.
+fn ledger(workspace: &Workspace, found: &mut Diagnosis) {
+    found.checks("DOC-LEDGER");
+    match audit::audit(workspace.dir()) {
+        Err(error) => found.trouble("DOC-LEDGER", "releases/", &error),
+        Ok((_, wrong)) => {
+            for what in wrong {
+                let remedy = "restore the ledger and the records from version control, and find out who changed them";
+                found.find(Severity::Error, "DOC-LEDGER", "ledger.jsonl", what, remedy);
+            }
+        }
+    }
+}
+
+/// Private keys that are files are for their owner alone; none is an example.
+fn keys(workspace: &Workspace, settings: &Settings, found: &mut Diagnosis) {
+    found.checks("DOC-KEYS-MODE");
+    found.checks("DOC-KEYS-EXAMPLE");
+    let entries = match settings.key_entries() {
+        Ok(entries) => entries,
+        Err(error) => return found.trouble("DOC-CONFIG", "tidegate.toml", &error),
+    };
+    let mut examples = Vec::new();
+    for entry in &entries {
+        let example = is_example(&entry.public);
+        if example {
+            examples.push(entry.name.clone());
+        }
+        // A file that is elsewhere is how offline keys should be.
+        let Some(path) = entry.uri.file(workspace.dir()) else { continue };
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        if let Err(error) = check_mode(&entry.name, &path, &metadata)
+            && !example
+        {
+            found.trouble("DOC-KEYS-MODE", &path.display().to_string(), &error);
+        }
+    }
+    if !examples.is_empty() {
+        let what = format!("everyone knows the private parts of {}", examples.join(", "));
+        let remedy = "fine for trying out; for anything else make a workspace with keys of your own: tidegate init DIR --generate-keys";
+        found.find(Severity::Warning, "DOC-KEYS-EXAMPLE", "tidegate.toml", what, remedy);
+    }
+}
+
+/// The longest file that is looked into for a private key, in bytes.
+const MAX_KEY: u64 = 1 << 20;
+
+/// No private key is under version control.
+fn secrets(dir: &Path, found: &mut Diagnosis) {
+    found.checks("DOC-KEYS-GIT");
+    let out = Command::new("git").arg("-C").arg(dir).args(["ls-files", "-z", "--", "keys", "*.pem"]).output();
+    // Without git, or outside a repository, there is nothing to find.
+    let Some(out) = out.ok().filter(|out| out.status.success()) else { return };
+    for file in String::from_utf8_lossy(&out.stdout).split('\0').filter(|file| !file.is_empty()) {
+        let private =
+            fs::read(&dir.join(file), MAX_KEY).is_ok_and(|bytes| bytes.windows(11).any(|part| part == b"PRIVATE KEY"));
+        if private {
+            let what = "a private key is under version control";
+            let remedy = "git rm --cached it, take it for stolen, and replace it: tidegate ceremony plan";
+            found.find(Severity::Error, "DOC-KEYS-GIT", file, what, remedy);
+        }
+    }
+}
+
+/// Nothing has expired or is about to.
+fn expiry(repository: &Repository, now: DateTime<Utc>, found: &mut Diagnosis) {
+    found.checks("DOC-EXPIRY");
+    let how = |role: &RoleFile| match role.name.as_str() {
+        "timestamp" | "snapshot" => "tidegate refresh".to_owned(),
+        name if name.contains('.') => {
+            "tidegate refresh, or tidegate rollout renew if its rollout is limited".to_owned()
+        }
+        name => format!("tidegate ceremony start --renew {name}"),
+    };
+    for role in due(repository, now) {
+        let (severity, what) = if role.expires <= now {
+            (Severity::Error, format!("it expired at {}", tidegate_client::model::time::format(role.expires)))
+        } else {
+            let at = tidegate_client::model::time::format(role.expires);
+            (Severity::Warning, format!("less than a quarter of its life is left: it expires at {at}"))
+        };
+        found.find(severity, "DOC-EXPIRY", &role.name, what, how(role));
+    }
+}
+
+/// The clock is not behind what was signed.
+fn clock(repository: &Repository, now: DateTime<Utc>, found: &mut Diagnosis) {
+    found.checks("DOC-CLOCK");
+    let ahead = repository.roles().filter(|role| role.issued.is_some_and(|issued| issued > now));
+    if let Some(role) = ahead.max_by_key(|role| role.issued) {
+        let what =
+            "it was signed in the future: this machine's clock is behind, or that of whoever signed it was ahead";
+        found.find(Severity::Error, "DOC-CLOCK", &role.name, what, "set the clock: timedatectl status");
+    }
+}
+
+/// A key of root or targets may be lost.
+fn spare(repository: &Repository, found: &mut Diagnosis) {
+    found.checks("DOC-KEYS-SPARE");
+    for role in ["root", "targets"] {
+        let Some((_, keys)) = repository.keys_of(role) else { continue };
+        if keys.threshold >= keys.keyids.len() as u64 {
+            let what = format!(
+                "it takes {} of {} keys: if one is lost, it can never be signed again",
+                keys.threshold,
+                keys.keyids.len()
+            );
+            let remedy = "add a key to tidegate.toml, held elsewhere, and run a ceremony: tidegate ceremony start";
+            found.find(Severity::Warning, "DOC-KEYS-SPARE", role, what, remedy);
+        }
+    }
+}
+
+/// Everything that is listed is in the store.
+fn artifacts(workspace: &Workspace, repository: &Repository, deep: bool, found: &mut Diagnosis) {
+    found.checks(if deep { "DOC-STORE-HASH" } else { "DOC-STORE" });
+    let mut seen = BTreeSet::new();
+    let listed = repository.roles().filter_map(|role| repository.targets(&role.name)).flat_map(|role| &role.targets);
+    for (path, file) in listed {
+        let Some(sha256) = file.hashes.sha256_digest().filter(|sha256| seen.insert(**sha256)) else { continue };
+        let stored = Stored { sha256: Digest::from(*sha256), length: file.length };
+        let checked = if deep {
+            artifacts::verify(workspace.dir(), stored, |_| ())
+        } else {
+            artifacts::open(workspace.dir(), stored).map(|_| ())
+        };
+        if let Err(error) = checked {
+            found.trouble(if deep { "DOC-STORE-HASH" } else { "DOC-STORE" }, path, &error);
+        }
+    }
+}
+
+/// What waits for signatures can still be taken.
+fn proposals(workspace: &Workspace, repository: &Repository, found: &mut Diagnosis) {
+    found.checks("DOC-PROPOSAL");
+    let names = match listing::files(workspace.dir()) {
+        Ok(names) => names,
+        Err(error) => return found.trouble("DOC-PROPOSAL", listing::DIR, &error),
+    };
+    for file in names {
+        let checked = fs::confined(workspace.dir(), &file)
+            .and_then(|path| fs::read(&path, proposal::MAX_LENGTH))
+            .and_then(|bytes| Bundle::parse(&file, &bytes))
+            .and_then(|bundle| {
+                proposal::verify(&bundle, ceremony::anchor(repository)?)?;
+                ceremony::check_follows(&bundle, repository)
+            });
+        if let Err(error) = checked {
+            found.trouble("DOC-PROPOSAL", &file, &error);
+        }
+    }
+}
+
+/// What the configuration asks for is signed.
+fn intent(
+    workspace: &Workspace,
+    repository: &Repository,
+    settings: &Settings,
+    now: DateTime<Utc>,
+    found: &mut Diagnosis,
+) {
+    found.checks("DOC-INTENT");
+    if workspace.dir().join(ceremony::FILE).exists() {
+        return;
+    }
+    let Ok(cohorts) = workspace.cohorts() else { return };
+    match propose(repository, settings, &cohorts, &Wish::default(), now) {
+        Ok(bundle) => {
+            let what = format!("it asks for what was never signed: {}", bundle.subject);
+            let remedy = "sign it (tidegate ceremony start), or take the change back";
+            found.find(Severity::Warning, "DOC-INTENT", "tidegate.toml", what, remedy);
+        }
+        Err(error) if error.rule_id() == Some("C-NOTHING") => {}
+        Err(error) => found.trouble("DOC-INTENT", "tidegate.toml", &error),
+    }
+}

@@ -1,0 +1,5 @@
+//! What people and programs read about a repository: its state, the status page, and what is wrong with it.
+
+pub mod doctor;
+pub mod site;
+pub mod view;

@@ -1,0 +1,267 @@
+//! A repository read: where from, and what of it is typed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tidegate_client::model::cohort::CohortMap;
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout::Location;
+use tidegate_client::model::manifest::Manifest;
+use tidegate_client::model::name::Name;
+use tidegate_client::model::rollout::Assignment;
+use tidegate_client::model::version::Version;
+
+use crate::audit::protect::Protection;
+use crate::audit::{ByHash, Fault, Look, Origin, Repository, Tree, look};
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::metadata::{MAX_ROOT, METADATA_DIR};
+use crate::workspace::artifacts;
+
+/// Where a workspace's first root is.
+const FIRST_ROOT: &str = "metadata/1.root.json";
+
+/// Where a state is read from: a workspace, or a repository in a folder or at a URL; as it stands, or at an earlier snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// As it was given.
+    pub name: String,
+    what: What,
+    snapshot: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    Workspace(PathBuf),
+    Repository(String),
+}
+
+impl Place {
+    /// Reads `PLACE` or `PLACE@SNAPSHOT`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let (place, snapshot) = match text.rsplit_once('@') {
+            // An @ is fine in a path or URL; a number after it is a version.
+            Some((place, version)) if !place.is_empty() && !version.is_empty() => match version.parse() {
+                Ok(version) => (place, Some(version)),
+                Err(_) => (text, None),
+            },
+            _ => (text, None),
+        };
+        let what = if Path::new(place).join("tidegate.toml").is_file() {
+            What::Workspace(place.into())
+        } else {
+            What::Repository(place.to_owned())
+        };
+        Ok(Self { name: text.to_owned(), what, snapshot })
+    }
+
+    /// The workspace `dir`, as it stands.
+    pub fn workspace(dir: &Path) -> Self {
+        Self { name: dir.display().to_string(), what: What::Workspace(dir.to_owned()), snapshot: None }
+    }
+
+    /// The workspace's folder, if it is one.
+    pub fn as_workspace(&self) -> Option<&Path> {
+        match &self.what {
+            What::Workspace(dir) => Some(dir),
+            What::Repository(_) => None,
+        }
+    }
+
+    /// Reads what is there, verified from the root file `root`; a workspace needs none, since it has its own first one.
+    ///
+    /// Of a repository that is not a workspace, what protected cohorts take through their gates need not be there.
+    ///
+    /// Faults of the repository are in the result. Errs if the root is no root, or if reading fails for other reasons.
+    pub fn read(&self, root: Option<&Path>) -> Result<Reading> {
+        self.read_as(root, false)
+    }
+
+    /// The same, as the public sees it: without what is protected, which a workspace holds as well.
+    pub fn read_as_the_public(&self, root: Option<&Path>) -> Result<Reading> {
+        self.read_as(root, true)
+    }
+
+    fn read_as(&self, root: Option<&Path>, public: bool) -> Result<Reading> {
+        let bytes = match (root, &self.what) {
+            (Some(path), _) => fs::read(path, MAX_ROOT)?,
+            (None, What::Workspace(dir)) => fs::read(&dir.join(FIRST_ROOT), MAX_ROOT)?,
+            (None, What::Repository(name)) => {
+                return Err(Error::usage(format!("{name} is not believed without a root to verify it from"))
+                    .remedy("give the root that devices are shipped with: --root FILE"));
+            }
+        };
+        let (origin, is_whole): (Box<dyn Origin>, bool) = match &self.what {
+            What::Workspace(dir) => (Box::new(ByHash::new(dir.join(METADATA_DIR), dir.join(artifacts::DIR))), true),
+            What::Repository(name) => (Box::new(Repository::open(name)?), false),
+        };
+        let mut seen = look(origin.as_ref(), &bytes, self.snapshot, is_whole)?;
+        if public && seen.protection.is_any() {
+            let veiled = Veiled { origin: origin.as_ref(), protection: &seen.protection };
+            seen = look(&veiled, &bytes, self.snapshot, false)?;
+        }
+        let reading = Reading::of(&self.name, seen, Digest::of(&bytes));
+        if reading.tree.targets.is_empty() {
+            let first = reading.faults.first().map(|fault| format!(": {}: {}", fault.subject, fault.problem));
+            return Err(Error::trust(format!(
+                "{} has nothing that can be verified from that root{}",
+                self.name,
+                first.unwrap_or_default()
+            ))
+            .remedy("check that the place and the root belong together: tidegate verify PLACE --root FILE"));
+        }
+        Ok(reading)
+    }
+}
+
+/// A repository without what is protected.
+struct Veiled<'a> {
+    origin: &'a dyn Origin,
+    protection: &'a Protection,
+}
+
+impl Origin for Veiled<'_> {
+    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let role = file.split_once('.').and_then(|(_, rest)| rest.strip_suffix(".json"));
+        if role.is_some_and(|role| self.protection.is_kept(role)) {
+            Ok(None)
+        } else {
+            self.origin.metadata(file, limit)
+        }
+    }
+
+    fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
+        let is_public = self.protection.needs(&format!("targets/{path}")).public;
+        if is_public { self.origin.target(path, length, sink) } else { Ok(false) }
+    }
+}
+
+/// A release that a channel approves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Approved {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// SHA-256 of the manifest's bytes.
+    pub sha256: Digest,
+}
+
+/// What a cohort is assigned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assigned {
+    /// The assignment.
+    pub assignment: Assignment,
+    /// Whether it assigns what the channel approves, byte for byte: two signatures, two powers.
+    pub approved: bool,
+}
+
+/// A repository's metadata, manifests and cohort maps, verified.
+#[derive(Debug)]
+pub struct Reading {
+    /// What people call the place.
+    pub place: String,
+    /// The metadata.
+    pub tree: Tree,
+    /// SHA-256 of the root that it was verified from.
+    pub anchor: Digest,
+    /// The cohort maps by channel.
+    pub maps: BTreeMap<Name, CohortMap>,
+    /// The releases by channel, product and version.
+    pub releases: BTreeMap<(Name, Name, Version), Approved>,
+    /// The assignments by channel, product and cohort.
+    pub assignments: BTreeMap<(Name, Name, Name), Assigned>,
+    /// What does not verify or fit.
+    pub faults: Vec<Fault>,
+}
+
+impl Reading {
+    fn of(place: &str, look: Look, anchor: Digest) -> Self {
+        let Look { tree, contents, faults, .. } = look;
+        let content = |sha256: Option<&[u8; 32]>| sha256.and_then(|sha256| contents.get(sha256));
+        let mut maps = BTreeMap::new();
+        let mut releases = BTreeMap::new();
+        for listed in tree.listed() {
+            // A path counts only in the role whose it is; the audit has told of others.
+            let Some(sha256) = listed.file.hashes.sha256_digest() else { continue };
+            match Location::parse(listed.path) {
+                Some(Location::CohortMap { channel }) if listed.chain.role() == channel.as_str() => {
+                    if let Some(map) = content(Some(sha256)).and_then(|bytes| CohortMap::parse(bytes).ok()) {
+                        maps.insert(channel, map);
+                    }
+                }
+                Some(Location::Manifest { channel, product, version }) if listed.chain.role() == channel.as_str() => {
+                    if let Some(manifest) = content(Some(sha256)).and_then(|bytes| Manifest::parse(bytes).ok()) {
+                        let approved = Approved { manifest, sha256: Digest::from(*sha256) };
+                        releases.insert((channel, product, version), approved);
+                    }
+                }
+                _ => {}
+            }
+        }
+        let mut assignments = BTreeMap::new();
+        for listed in tree.listed() {
+            let Some(Location::Assignment { channel, cohort, product }) = Location::parse(listed.path) else {
+                continue;
+            };
+            let role = tidegate_client::model::layout::cohort_role(&channel, &cohort);
+            let custom = listed.file.custom.as_ref().filter(|_| listed.chain.role() == role);
+            let Some(assignment) = custom.and_then(|custom| Assignment::from_custom(custom).ok()) else { continue };
+            let key = (channel.clone(), product.clone(), assignment.release.clone());
+            let sha256 = listed.file.hashes.sha256_digest().map(|sha256| Digest::from(*sha256));
+            let approved = releases.get(&key).is_some_and(|approved: &Approved| Some(approved.sha256) == sha256);
+            assignments.insert((channel, product, cohort), Assigned { assignment, approved });
+        }
+        Self { place: place.to_owned(), tree, anchor, maps, releases, assignments, faults }
+    }
+
+    /// The channels, by name.
+    pub fn channels(&self) -> Vec<Name> {
+        let delegated = self.tree.targets.iter().filter_map(|(_, file)| file.role.parse::<Name>().ok());
+        let mut channels: Vec<Name> = delegated.filter(|name| name.as_str() != "targets").collect();
+        channels.sort();
+        channels.dedup();
+        channels
+    }
+
+    /// The products of a channel, by name.
+    pub fn products(&self, channel: &Name) -> Vec<Name> {
+        let released = self.releases.keys().map(|(of, product, _)| (of, product));
+        let assigned = self.assignments.keys().map(|(of, product, _)| (of, product));
+        let mut products: Vec<Name> =
+            released.chain(assigned).filter(|(of, _)| *of == channel).map(|(_, product)| product.clone()).collect();
+        products.sort();
+        products.dedup();
+        products
+    }
+
+    /// The file of a role in force.
+    pub fn role(&self, role: &str) -> Option<&crate::audit::RoleFile> {
+        self.roles().find(|file| file.role == role)
+    }
+
+    /// The files of all roles in force: root, timestamp, snapshot, then targets and what it delegates to.
+    pub fn roles(&self) -> impl Iterator<Item = &crate::audit::RoleFile> {
+        let top = [self.tree.roots.last(), self.tree.timestamp.as_ref(), self.tree.snapshot.as_ref()];
+        top.into_iter().flatten().chain(self.tree.targets.iter().map(|(_, file)| file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_behind_an_at_is_a_version() {
+        let place = |text: &str| Place::parse(text).unwrap();
+        assert_eq!(place("public@12").snapshot, Some(12));
+        assert_eq!(place("public@12").what, What::Repository("public".into()));
+        for text in ["public", "https://user@example.com/fleet", "@12", "public@", "public@x"] {
+            assert_eq!((place(text).snapshot, place(text).what), (None, What::Repository(text.into())), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_workspace_needs_a_root() {
+        let error = Place::parse("nowhere").unwrap().read(None).unwrap_err();
+        assert!(error.to_string().contains("not believed without a root"), "{error}");
+    }
+}

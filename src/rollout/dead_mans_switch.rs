@@ -1,0 +1,182 @@
+//! The dead man's switch, for each release by itself.
+//!
+//! A cohort's role holds what the cohort is offered of every product, and expires as a whole. So that whoever looks after one release does not
+//! keep another alive that nobody looks after, each limited assignment says when somebody last did (`attended`), the role lives until the first
+//! of them runs out, and what has run out is paused when the role is signed again.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Map, Value};
+use tidegate_client::model::layout;
+use tidegate_client::model::name::Name;
+use tidegate_client::model::rollout::{Assignment, Ramp, Stage};
+use tidegate_client::model::time;
+use tidegate_client::model::version::Version;
+use tidegate_client::tuf::metadata::{TargetFile, Targets};
+
+use crate::config::Span;
+use crate::error::{Error, Result};
+use crate::fs::Changes;
+use crate::metadata::Document;
+use crate::policy::{Policy, Status};
+use crate::release::draft::happening;
+use crate::release::{ReleaseId, record};
+use crate::workspace::{Ledger, Workspace};
+
+/// The field of an assignment that says when somebody last looked after it.
+const ATTENDED: &str = "attended";
+/// The field of a paused assignment that says since when.
+pub(super) const PAUSED_SINCE: &str = "paused_since";
+
+/// A release that nobody has looked after for too long.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Unattended {
+    pub(super) product: Name,
+    pub(super) release: Version,
+}
+
+impl Unattended {
+    /// Notes in its record and in the ledger that it is paused.
+    pub(super) fn pause(
+        &self,
+        workspace: &Workspace,
+        channel: &Name,
+        ledger: &mut Ledger,
+        changes: &mut Changes,
+        (policy, actor, now): (&Policy, &str, DateTime<Utc>),
+    ) -> Result<()> {
+        let Self { product, release } = self;
+        let id = ReleaseId { channel: channel.clone(), product: product.clone(), version: release.clone() };
+        let mut record = record::load(workspace.dir(), &id)?.ok_or_else(|| {
+            Error::input(format!("{id} is offered, and there is no record of it"))
+                .remedy("restore releases/ from version control")
+        })?;
+        let before = record.status();
+        record.set_status(Status { paused: true, ..before });
+        record.put(changes)?;
+        let why = format!("nobody looked after it for {}", policy.rollout.max_unattended);
+        let evidence = Map::from_iter([("reason".to_owned(), Value::from(why))]);
+        ledger.append(now, happening("pause", &record, Some(before), actor, evidence))
+    }
+}
+
+/// Notes that somebody looks after a limited assignment. One that nobody had looked after was not offered any more: its ramp goes on from where
+/// it was then.
+pub(super) fn attend(assignment: &mut Assignment, policy: &Policy, now: DateTime<Utc>) -> Result<()> {
+    if let Some(stopped) = stopped(assignment, policy, now)
+        && let Some(ramp) = assignment.ramp.filter(|ramp| ramp.end() > stopped)
+    {
+        assignment.ramp = Some(moved(ramp, now - stopped)?);
+    }
+    attend_to(assignment, now);
+    Ok(())
+}
+
+/// Since when a limited assignment is not offered any more because nobody looked after it; `None` if it is, or is paused.
+pub(super) fn stopped(assignment: &Assignment, policy: &Policy, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    deadline(assignment, policy).filter(|deadline| *deadline < now && !assignment.paused)
+}
+
+/// Ends a pause: a ramp goes on from where it was, moved by as long as the pause took.
+pub(crate) fn resume(assignment: &mut Assignment, now: DateTime<Utc>) -> Result<()> {
+    assignment.paused = false;
+    let since = assignment.extra.remove(PAUSED_SINCE);
+    // Without it the cohort was not paused, but nobody looked after it: `attend` sees to that.
+    let Some(since) = since.as_ref().and_then(Value::as_str).and_then(|text| time::parse(text).ok()) else {
+        return Ok(());
+    };
+    if let Some(ramp) = assignment.ramp.filter(|ramp| ramp.end() > since) {
+        assignment.ramp = Some(moved(ramp, now - since)?);
+    }
+    attend_to(assignment, now);
+    Ok(())
+}
+
+fn attend_to(assignment: &mut Assignment, now: DateTime<Utc>) {
+    if assignment.stage == Stage::Limited {
+        assignment.extra.insert(ATTENDED.into(), time::format(now).into());
+    } else {
+        assignment.extra.remove(ATTENDED);
+    }
+}
+
+fn moved(ramp: Ramp, by: TimeDelta) -> Result<Ramp> {
+    Ramp::new(ramp.start() + by, ramp.end() + by, ramp.from(), ramp.to())
+        .map_err(|e| Error::input("the ramp cannot be moved").with_source(e))
+}
+
+/// Until when an assignment goes on without anybody looking after it; `None` for as long as its role does.
+fn deadline(assignment: &Assignment, policy: &Policy) -> Option<DateTime<Utc>> {
+    let attended = assignment.extra.get(ATTENDED).and_then(Value::as_str).and_then(|text| time::parse(text).ok());
+    let since = attended.unwrap_or(assignment.assigned);
+    (assignment.stage == Stage::Limited).then(|| since + policy.rollout.max_unattended.delta())
+}
+
+/// Pauses an assignment that nobody has looked after for too long, if it is one: whether it is, and was not paused before.
+pub(super) fn let_go(assignment: &mut Assignment, policy: &Policy, now: DateTime<Utc>) -> bool {
+    let run_out = deadline(assignment, policy).filter(|deadline| *deadline <= now);
+    run_out.is_some_and(|deadline| lapse(assignment, deadline, now))
+}
+
+fn lapse(assignment: &mut Assignment, deadline: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    let went_on = !assignment.paused;
+    if went_on {
+        assignment.paused = true;
+        // Devices have been offered nothing since then: so much of its ramp is still to come.
+        assignment.extra.insert(PAUSED_SINCE.into(), time::format(deadline).into());
+    }
+    // A pause is not for long either, but it is nobody's fault that it goes on.
+    assignment.extra.insert(ATTENDED.into(), time::format(now).into());
+    went_on
+}
+
+/// How long a cohort's role may live that lists what `targets` lists, but for the release of `own` product, of which it is to list `assignment`.
+///
+/// Pauses in `document` the releases of other products that nobody has looked after, and names them.
+pub(super) fn settle(
+    document: &mut Document,
+    targets: Option<&Targets>,
+    (channel, cohort, own): (&Name, &Name, &Name),
+    assignment: Option<&Assignment>,
+    (policy, ordinary): (&Policy, Span),
+    now: DateTime<Utc>,
+) -> Result<(TimeDelta, Vec<Unattended>)> {
+    let mut unattended = Vec::new();
+    let mut until = now + ordinary.delta();
+    if let Some(deadline) = assignment.and_then(|assignment| deadline(assignment, policy)) {
+        until = until.min(deadline);
+    }
+    let own_path = layout::assignment_path(channel, cohort, own);
+    for (path, file) in targets.into_iter().flat_map(|targets| &targets.targets).filter(|(path, _)| **path != own_path)
+    {
+        let Some(mut other) = read(path, file)? else { continue };
+        let Some(deadline) = deadline(&other, policy) else { continue };
+        if deadline > now {
+            until = until.min(deadline);
+            continue;
+        }
+        let product = path.rsplit('/').next().and_then(|name| name.strip_suffix(".json")?.parse().ok());
+        let product = product.ok_or_else(|| Error::input(format!("{path} is no assignment")))?;
+        if lapse(&mut other, deadline, now) {
+            unattended.push(Unattended { product, release: other.release.clone() });
+        }
+        until = until.min(now + policy.rollout.max_unattended.delta());
+        let sha256 = *crate::workspace::in_force::digest(file)?.as_bytes();
+        document.set_target(path, file.length, &sha256, Some(custom(&other)?));
+    }
+    Ok((until - now, unattended))
+}
+
+/// The assignment that a target of a cohort's role is; `None` if it is none.
+pub(crate) fn read(path: &str, file: &TargetFile) -> Result<Option<Assignment>> {
+    let custom = file.custom.as_ref().filter(|custom| custom.contains_key("tidegate"));
+    custom
+        .map(Assignment::from_custom)
+        .transpose()
+        .map_err(|e| Error::input(format!("{path} is a malformed assignment")).with_source(e))
+}
+
+/// What a target's `custom` holds of an assignment.
+pub(super) fn custom(assignment: &Assignment) -> Result<Map<String, Value>> {
+    let value = assignment.to_value().map_err(|e| Error::input("the assignment cannot be written").with_source(e))?;
+    Ok(Map::from_iter([("tidegate".to_owned(), value)]))
+}

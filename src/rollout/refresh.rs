@@ -1,0 +1,97 @@
+//! Renewing what expires, as long as the keys are at hand.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, json};
+use tidegate_client::model::layout::DelegatedRole;
+
+use crate::config::Settings;
+use crate::error::{Error, Result};
+use crate::keys::KeyRing;
+use crate::metadata::{Edit, Repository, RoleFile};
+use crate::workspace::ledger::Happening;
+use crate::workspace::{Ledger, Workspace};
+
+/// Renews timestamp and snapshot; every cohort's role that has less than half of its life left and no limited rollout; and targets and
+/// channels that are [`due`], as far as a threshold of their keys is at hand and no proposal waits. Root is left to ceremonies.
+///
+/// Gives the repository as it then is, and the roles that got a new version.
+pub fn refresh(
+    workspace: &Workspace,
+    settings: &Settings,
+    ring: &mut KeyRing,
+    actor: &str,
+    now: DateTime<Utc>,
+) -> Result<(Repository, Vec<String>)> {
+    let repository = workspace.repository()?;
+    let mut edit = Edit::new(&repository, now, settings.online())?;
+    edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
+    let snapshot = repository.must_have("snapshot")?;
+    if half_over(snapshot, now) {
+        edit.renew("snapshot", settings.roles.snapshot.expires.delta())?;
+    }
+    for role in repository.roles().filter(|role| half_over(role, now)) {
+        let Some(DelegatedRole::Cohort { channel, .. }) = DelegatedRole::parse(&role.name) else { continue };
+        // The dead man's switch: what nobody looks after ends.
+        if !has_limited(&repository, &role.name) {
+            let lifetime = settings.channel(&channel)?.rollout.expires;
+            edit.renew(&role.name, lifetime.delta())?;
+        }
+    }
+    // A new version would make proposals for it stale.
+    let undisturbed = !has_proposals(workspace)?;
+    for role in due(&repository, now).filter(|_| undisturbed) {
+        let lifetime = match DelegatedRole::parse(&role.name) {
+            _ if role.name == "targets" => settings.roles.targets.expires,
+            Some(DelegatedRole::Channel(channel)) if role.name != "root" => settings.channel(&channel)?.release.expires,
+            _ => continue,
+        };
+        let Some((_, keys)) = repository.keys_of(&role.name) else { continue };
+        // Keys that are elsewhere, or locked with nobody to ask, are no fault of a refresh; whoever runs it sees what stays due.
+        if ring.signers_for(&role.name, &keys.keyids, keys.threshold).is_ok() {
+            edit.renew(&role.name, lifetime.delta())?;
+        }
+    }
+    let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a refresh that changes nothing"))?;
+    let mut changes = finished.changes;
+    let mut ledger = Ledger::open(workspace.dir())?;
+    ledger.append(
+        now,
+        Happening {
+            event: "refresh",
+            subject: "repository".into(),
+            actor: actor.to_owned(),
+            transition: None,
+            reason: None,
+            evidence: Map::from_iter([("roles".to_owned(), json!(finished.roles))]),
+        },
+    )?;
+    ledger.put(&mut changes);
+    workspace.commit(changes)?;
+    Ok((finished.repository, finished.roles))
+}
+
+/// The roles that have less than a quarter of their lives left.
+pub fn due(repository: &Repository, now: DateTime<Utc>) -> impl Iterator<Item = &RoleFile> {
+    let due = move |role: &&RoleFile| role.issued.is_none_or(|issued| role.expires - now < (role.expires - issued) / 4);
+    repository.roles().filter(due)
+}
+
+fn has_proposals(workspace: &Workspace) -> Result<bool> {
+    let dir = workspace.dir().join(crate::release::listing::DIR);
+    match std::fs::read_dir(&dir) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io("read", &dir, e)),
+    }
+}
+
+fn half_over(role: &RoleFile, now: DateTime<Utc>) -> bool {
+    role.issued.is_none_or(|issued| role.expires - now < (role.expires - issued) / 2)
+}
+
+fn has_limited(repository: &Repository, role: &str) -> bool {
+    repository.targets(role).into_iter().flat_map(|targets| targets.targets.values()).any(|file| {
+        let stage = file.custom.as_ref().and_then(|custom| custom.get("tidegate")?.get("stage")?.as_str());
+        stage == Some("limited")
+    })
+}

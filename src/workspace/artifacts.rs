@@ -1,0 +1,184 @@
+//! The workspace's content-addressed store of bytes: `artifacts/sha256/HEX`.
+//!
+//! It holds every target that the metadata lists, and provenance statements. What is in it never changes.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use futures::{Stream, StreamExt as _};
+use sha2::{Digest as _, Sha256};
+use tidegate_client::model::digest::Digest;
+use tidegate_client::tuf::hash::to_hex;
+
+use crate::error::{Error, Result};
+use crate::fs;
+
+/// The folder, relative to the workspace.
+pub const DIR: &str = "artifacts/sha256";
+const CHUNK: usize = 1 << 20;
+
+/// Where the bytes with this hash are, relative to the workspace.
+pub fn path(digest: &Digest) -> String {
+    format!("{DIR}/{digest}")
+}
+
+/// A file in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// SHA-256 of its bytes.
+    pub sha256: Digest,
+    /// Their number.
+    pub length: u64,
+}
+
+/// Copies a file into the store of the workspace `dir`, hashing as it goes; `progress` is told how many bytes each step took.
+///
+/// Memory use does not depend on the file's size. Errs on what is not a regular file.
+pub fn add(dir: &Path, source: &Path, mut progress: impl FnMut(u64)) -> Result<Stored> {
+    let metadata = std::fs::metadata(source).map_err(|e| Error::io("read", source, e))?;
+    if !metadata.is_file() {
+        return Err(Error::input(format!("{} is not a regular file", source.display()))
+            .remedy("an artifact is one file; pack a folder into an archive or an image first"));
+    }
+    if metadata.len() == 0 {
+        return Err(Error::input(format!("{} is empty", source.display())).remedy("give the file that the build made"));
+    }
+    let folder = fs::confined(dir, DIR)?;
+    std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+    let mut from = File::open(source).map_err(|e| Error::io("read", source, e))?;
+    let mut temp = tempfile::NamedTempFile::new_in(&folder).map_err(|e| Error::io("write to", &folder, e))?;
+    let mut hash = Sha256::new();
+    let mut length = 0;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = from.read(&mut buffer).map_err(|e| Error::io("read", source, e))?;
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
+        hash.update(bytes);
+        temp.write_all(bytes).map_err(|e| Error::io("write to", &folder, e))?;
+        length += count as u64;
+        progress(count as u64);
+    }
+    let sha256: Digest = to_hex(&hash.finalize()).parse().map_err(|e| Error::bug("a digest").with_source(e))?;
+    let target = fs::confined(dir, &path(&sha256))?;
+    if !target.exists() {
+        fs::set_mode(temp.as_file(), 0o644).map_err(|e| Error::io("write", &target, e))?;
+        temp.as_file().sync_all().map_err(|e| Error::io("write", &target, e))?;
+        temp.persist(&target).map_err(|e| Error::io("write", &target, e.error))?;
+        fs::sync_dir(&folder)?;
+    }
+    Ok(Stored { sha256, length })
+}
+
+/// Takes bytes as they come into the store, which must be `stored`. On an error nothing is left behind.
+pub async fn receive(
+    dir: &Path,
+    stored: Stored,
+    mut bytes: impl Stream<Item = Result<bytes::Bytes>> + Unpin,
+) -> Result<()> {
+    let folder = fs::confined(dir, DIR)?;
+    std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+    let target = fs::confined(dir, &path(&stored.sha256))?;
+    let mut temp = tempfile::NamedTempFile::new_in(&folder).map_err(|e| Error::io("write to", &folder, e))?;
+    let (mut hash, mut length) = (Sha256::new(), 0_u64);
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk?;
+        length = length.saturating_add(chunk.len() as u64);
+        if length > stored.length {
+            break;
+        }
+        hash.update(&chunk);
+        temp.write_all(&chunk).map_err(|e| Error::io("write to", &folder, e))?;
+    }
+    if length != stored.length || to_hex(&hash.finalize()) != stored.sha256.to_string() {
+        return Err(Error::trust(format!(
+            "what was fetched is not the {} bytes with the SHA-256 {}",
+            stored.length, stored.sha256
+        ))
+        .remedy("someone has damaged the published file; `tidegate verify` says which"));
+    }
+    fs::set_mode(temp.as_file(), 0o644).map_err(|e| Error::io("write", &target, e))?;
+    temp.as_file().sync_all().map_err(|e| Error::io("write", &target, e))?;
+    temp.persist(&target).map_err(|e| Error::io("write", &target, e.error))?;
+    fs::sync_dir(&folder)
+}
+
+/// Opens the bytes with this hash, of which there must be `length`.
+pub fn open(dir: &Path, stored: Stored) -> Result<(PathBuf, File)> {
+    let path = fs::confined(dir, &path(&stored.sha256))?;
+    let file = File::open(&path).map_err(|e| {
+        let error = Error::io("read", &path, e);
+        if error.is_not_found() {
+            error.remedy(
+                "bring the file back into the store: tidegate release add, or copy it from the published repository",
+            )
+        } else {
+            error
+        }
+    })?;
+    let length = file.metadata().map_err(|e| Error::io("read", &path, e))?.len();
+    if length != stored.length {
+        return Err(Error::trust(format!("{} has {length} bytes, and {} were signed", path.display(), stored.length))
+            .remedy("remove the file and bring the right one back"));
+    }
+    Ok((path, file))
+}
+
+/// Hashes the bytes with this hash again. Errs if they are others.
+pub fn verify(dir: &Path, stored: Stored, mut progress: impl FnMut(u64)) -> Result<()> {
+    let (path, mut file) = open(dir, stored)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let count = file.read(&mut buffer).map_err(|e| Error::io("read", &path, e))?;
+        let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
+        hash.update(bytes);
+        progress(count as u64);
+    }
+    if to_hex(&hash.finalize()) == stored.sha256.to_string() {
+        return Ok(());
+    }
+    Err(Error::trust(format!("{} does not hold the bytes that its name says", path.display()))
+        .remedy("remove the file and bring the right one back"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_kept_by_its_hash() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("image");
+        std::fs::write(&source, b"bytes").unwrap();
+        let mut seen = 0;
+        let stored = add(dir.path(), &source, |count| seen += count).unwrap();
+        assert_eq!((stored.length, seen, stored.sha256), (5, 5, Digest::of(b"bytes")));
+        verify(dir.path(), stored, |_| ()).unwrap();
+        assert_eq!(add(dir.path(), &source, |_| ()).unwrap(), stored);
+
+        std::fs::write(dir.path().join(path(&stored.sha256)), b"bites").unwrap();
+        assert_eq!(verify(dir.path(), stored, |_| ()).unwrap_err().kind(), crate::Kind::Trust);
+        std::fs::write(dir.path().join(path(&stored.sha256)), b"byte").unwrap();
+        assert!(open(dir.path(), stored).unwrap_err().to_string().contains("has 4 bytes, and 5 were signed"));
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(add(dir.path(), dir.path(), |_| ()).unwrap_err().to_string().contains("not a regular file"));
+        assert!(add(dir.path(), &dir.path().join("none"), |_| ()).unwrap_err().is_not_found());
+        std::fs::write(dir.path().join("empty"), b"").unwrap();
+        assert!(add(dir.path(), &dir.path().join("empty"), |_| ()).unwrap_err().to_string().contains("is empty"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_store_that_is_a_link_to_elsewhere_is_refused() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(dir.path().join("image"), b"bytes").unwrap();
+        std::os::unix::fs::symlink(outside.path(), dir.path().join("artifacts")).unwrap();
+        assert_eq!(add(dir.path(), &dir.path().join("image"), |_| ()).unwrap_err().rule_id(), Some("P-CONFINED"));
+        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,191 @@
+//! Where the cohorts of a channel stand, from the signed metadata.
+
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tidegate_client::model::cohort::{Cohort, CohortMap, Selector};
+use tidegate_client::model::digest::Digest;
+use tidegate_client::model::layout::{self, DelegatedRole, Location};
+use tidegate_client::model::manifest::Manifest;
+use tidegate_client::model::name::Name;
+use tidegate_client::model::position::PPM;
+use tidegate_client::model::rollout::Assignment;
+use tidegate_client::model::time;
+use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::tuf::metadata::TargetFile;
+
+use super::artifacts;
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::metadata::Repository;
+use crate::rollout::dead_mans_switch;
+
+/// The largest manifest or cohort map that is read.
+const MAX_LENGTH: u64 = 64 << 20;
+
+/// A cohort and what it is offered of one product.
+#[derive(Debug, Clone, Serialize)]
+pub struct CohortStanding {
+    /// The cohort.
+    pub cohort: Name,
+    /// Its share of the fleet in parts per million; `None` if it names its devices.
+    pub share: Option<u32>,
+    /// Whether it is protected.
+    #[serde(skip)]
+    pub protected: bool,
+    /// What it is offered.
+    pub assignment: Option<Assignment>,
+    /// Its role.
+    pub role: String,
+    /// When the role expires, and the offer with it.
+    #[serde(with = "time::text")]
+    pub expires: DateTime<Utc>,
+}
+
+impl CohortStanding {
+    /// Whether it is offered the release with this sequence.
+    pub fn has(&self, sequence: u64) -> bool {
+        self.assignment.as_ref().is_some_and(|assignment| assignment.sequence == sequence)
+    }
+
+    /// How much of the cohort is exposed, in parts per million. A ramp gets no further than its role lives.
+    pub fn exposed(&self, now: DateTime<Utc>) -> u32 {
+        let now = now.min(self.expires);
+        let Some(assignment) = &self.assignment else { return 0 };
+        assignment.ramp.map_or(PPM, |ramp| ramp.exposure(now).to_ppm())
+    }
+
+    /// Since when all of the cohort is offered what it is offered; `None` if it is not.
+    pub fn whole_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let assignment = self.assignment.as_ref().filter(|assignment| !assignment.paused)?;
+        let now = now.min(self.expires);
+        match assignment.ramp {
+            None => Some(assignment.assigned),
+            Some(ramp) => (ramp.to() == PPM && ramp.end() <= now).then(|| ramp.end()),
+        }
+    }
+}
+
+/// The cohort map that the channel's role lists.
+pub fn map_in_force(dir: &Path, repository: &Repository, channel: &Name) -> Result<CohortMap> {
+    let bytes = listed(dir, repository, &layout::channel_role(channel), &layout::cohorts_path(channel))?;
+    CohortMap::parse(&bytes)
+        .map_err(|e| Error::input(format!("the cohort map of {channel} is malformed")).with_source(e))
+}
+
+/// The manifest of a release that the channel's role lists.
+pub fn manifest_in_force(
+    dir: &Path,
+    repository: &Repository,
+    channel: &Name,
+    path: &str,
+) -> Result<(Manifest, Vec<u8>)> {
+    let bytes = listed(dir, repository, &layout::channel_role(channel), path)?;
+    let manifest = Manifest::parse(&bytes).map_err(|e| Error::input(format!("{path} is malformed")).with_source(e))?;
+    Ok((manifest, bytes))
+}
+
+/// The bytes of a target that a role lists, from the store, checked against its hash.
+fn listed(dir: &Path, repository: &Repository, role: &str, path: &str) -> Result<Vec<u8>> {
+    let file = repository.targets(role).and_then(|targets| targets.targets.get(path)).ok_or_else(|| {
+        Error::input(format!("the role {role} does not list {path}"))
+            .remedy("`tidegate status` shows what is registered; register the release first")
+    })?;
+    let digest = digest(file)?;
+    let stored = fs::confined(dir, &artifacts::path(&digest))?;
+    let bytes = fs::read(&stored, MAX_LENGTH.min(file.length)).map_err(|e| {
+        if e.is_not_found() {
+            e.remedy(format!("bring {path} back into the store, from the published repository"))
+        } else {
+            e
+        }
+    })?;
+    if Digest::of(&bytes) != digest {
+        return Err(Error::trust(format!("{} does not hold the bytes that its name says", stored.display()))
+            .remedy("remove the file and bring the right one back"));
+    }
+    Ok(bytes)
+}
+
+/// The SHA-256 of a target, which everything that this program writes has.
+pub(crate) fn digest(file: &TargetFile) -> Result<Digest> {
+    let bytes = file.hashes.sha256_digest().ok_or_else(|| Error::input("a target without sha256"))?;
+    to_hex(bytes).parse().map_err(|e| Error::bug("a digest").with_source(e))
+}
+
+/// What the cohorts of a channel are offered of a product, by the roles that there are.
+pub fn assignments(repository: &Repository, channel: &Name, product: &Name) -> Result<Vec<(Name, Assignment)>> {
+    let mut all = offers(repository, channel)?;
+    all.retain(|offer| offer.product == *product);
+    Ok(all.into_iter().map(|offer| (offer.cohort, offer.assignment)).collect())
+}
+
+/// What a cohort is offered of a product.
+pub(crate) struct Offer<'a> {
+    cohort: Name,
+    pub(crate) product: Name,
+    pub(crate) assignment: Assignment,
+    pub(crate) file: &'a TargetFile,
+}
+
+/// Everything that the cohorts of a channel are offered, by the roles that there are.
+pub(crate) fn offers<'a>(repository: &'a Repository, channel: &Name) -> Result<Vec<Offer<'a>>> {
+    let mut found = Vec::new();
+    for role in repository.roles() {
+        let Some(DelegatedRole::Cohort { channel: of, cohort }) = DelegatedRole::parse(&role.name) else { continue };
+        if of != *channel {
+            continue;
+        }
+        for (path, file) in repository.targets(&role.name).into_iter().flat_map(|targets| &targets.targets) {
+            let Some(Location::Assignment { product, .. }) = Location::parse(path) else { continue };
+            if let Some(assignment) = dead_mans_switch::read(path, file)? {
+                found.push(Offer { cohort: cohort.clone(), product, assignment, file });
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn assigned(repository: &Repository, role: &str, path: &str) -> Result<Option<Assignment>> {
+    let target = repository.targets(role).and_then(|targets| targets.targets.get(path));
+    let custom = target.and_then(|target| target.custom.as_ref());
+    custom
+        .map(Assignment::from_custom)
+        .transpose()
+        .map_err(|e| Error::input(format!("the role {role} lists a malformed assignment")).with_source(e))
+}
+
+/// Where all cohorts of a channel stand with a product, in order.
+pub fn standing(
+    repository: &Repository,
+    map: &CohortMap,
+    channel: &Name,
+    product: &Name,
+) -> Result<Vec<CohortStanding>> {
+    map.cohorts().iter().map(|cohort| of_cohort(repository, cohort, channel, product)).collect()
+}
+
+/// Where one cohort stands; `None` if the channel has no such cohort.
+pub(crate) fn one_standing(
+    repository: &Repository,
+    map: &CohortMap,
+    channel: &Name,
+    cohort: &Name,
+    product: &Name,
+) -> Result<Option<CohortStanding>> {
+    map.cohort(cohort).map(|cohort| of_cohort(repository, cohort, channel, product)).transpose()
+}
+
+fn of_cohort(repository: &Repository, cohort: &Cohort, channel: &Name, product: &Name) -> Result<CohortStanding> {
+    let role = layout::cohort_role(channel, &cohort.name);
+    let file = repository.must_have(&role)?;
+    let path = layout::assignment_path(channel, &cohort.name, product);
+    let assignment = assigned(repository, &role, &path)?;
+    let share = match cohort.selector {
+        Selector::Share(share) => Some(share),
+        Selector::Condition(_) | Selector::Devices(_) => None,
+    };
+    let protected = cohort.protected.is_some();
+    Ok(CohortStanding { cohort: cohort.name.clone(), share, protected, assignment, role, expires: file.expires })
+}
