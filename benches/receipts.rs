@@ -22,10 +22,10 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use tidegate::publish::Remote;
 use tidegate::receipts::{Counter, Enrolments, Known, Releases, read};
 use tidegate::release::ReleaseId;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::receipt::{Outcome, Receipt};
-use tidegate_client::tuf::json;
-use tidegate_client::tuf::key::Key;
+use tidegate_model::digest::Digest;
+use tidegate_model::receipt::{Outcome, Receipt};
+use tidegate_tuf::json;
+use tidegate_tuf::key::Key;
 
 /// For 100,000 devices: at most this long, and this many bytes.
 const LIMITS: (Duration, u64) = (Duration::from_secs(120), 300_000_000);

@@ -31,11 +31,11 @@ use tidegate::rollout::{Desk, RampRequest};
 use tidegate::validate;
 use tidegate::workspace::init::{KeySource, Options, init};
 use tidegate::workspace::{Workspace, artifacts};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::facts::Facts;
-use tidegate_client::model::layout;
-use tidegate_client::model::name::Name;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::digest::Digest;
+use tidegate_model::facts::Facts;
+use tidegate_model::layout;
+use tidegate_model::name::Name;
 
 /// A plan of a million devices takes at most this long, and this many bytes.
 const PLAN: (Duration, u64) = (Duration::from_secs(2), 500_000_000);

@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::hash::{Checker, Hashes};
+use tidegate_tuf::hash::{Checker, Hashes};
 
 const BUFFER: usize = 64 * 1024;
 const TURNS: usize = 5;

@@ -8,10 +8,10 @@ use tidegate_client::agent::{Agent, AgentOptions, BootInfo, Entry, Health, Healt
 use tidegate_client::command::Command;
 use tidegate_client::device::Device;
 use tidegate_client::download::Progress;
-use tidegate_client::file::url_of;
+use tidegate_client::fetch::file::url_of;
 use tidegate_client::install::{BootHook, SlotImage, SlotInstaller};
-use tidegate_client::model::facts::Facts;
 use tidegate_client::updater::Repository;
+use tidegate_model::facts::Facts;
 
 /// The system beneath the agent, and where it says what happens.
 struct Board;

@@ -15,8 +15,8 @@ use tidegate_client::disk::Disk;
 use tidegate_client::download::{Wanted, download};
 use tidegate_client::fetch::AnyFetch;
 use tidegate_client::store::DirStore;
-use tidegate_client::tuf::path::{TargetPath, percent_encode};
 use tidegate_client::updater::{Repository, Updater};
+use tidegate_tuf::path::{TargetPath, percent_encode};
 
 #[derive(Default)]
 struct Arguments {

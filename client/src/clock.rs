@@ -4,7 +4,7 @@
 //! a download is too slow. A device's wall clock may be wrong in three ways, and each behaves as follows:
 //!
 //! - *No clock, or one that starts in 1970.* Time is at least [`BUILT`] (through [`FlooredClock`]) and at least the newest
-//!   signed time in trusted metadata ([`TrustedSet::now`](crate::tuf::TrustedSet::now)), so what had expired by then stays
+//!   signed time in trusted metadata ([`TrustedSet::now`](tidegate_tuf::TrustedSet::now)), so what had expired by then stays
 //!   expired. Until the clock is set, a freeze (TUF 1.5.2) that began after those instants is not noticed.
 //! - *A clock that is behind.* The same floors apply.
 //! - *A clock that is ahead, such as one in 2099.* Metadata looks expired and is refused; what is installed stays. The error

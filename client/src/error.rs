@@ -2,9 +2,8 @@
 
 use crate::fetch::FetchError;
 use crate::store::StoreError;
-use crate::tuf;
-use crate::tuf::hash::Mismatch;
-use crate::tuf::path::BadPath;
+use tidegate_tuf::hash::Mismatch;
+use tidegate_tuf::path::BadPath;
 
 /// Why an update could not be looked for, fetched or installed. What was trusted and installed before stays so.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +14,7 @@ pub enum Error {
     Fetch(#[from] FetchError),
     /// The repository's metadata is not to be trusted, or no longer.
     #[error(transparent)]
-    Metadata(#[from] tuf::Error),
+    Metadata(#[from] tidegate_tuf::Error),
     /// The repository lacks a file that it must have.
     #[error("the repository has no {what} ({url} was not found)")]
     Missing {
@@ -117,10 +116,10 @@ pub enum Error {
     Restart(#[source] crate::command::CommandError),
     /// The stored state of the update does not fit what is done to it.
     #[error("the update's state: {0}")]
-    Misplaced(#[from] crate::machine::Misplaced),
+    Misplaced(#[from] crate::state::Misplaced),
     /// The root that the device was given is not usable.
     #[error("the root that this device was given cannot be used: {0}")]
-    ShippedRoot(#[source] tuf::Error),
+    ShippedRoot(#[source] tidegate_tuf::Error),
     /// A target path that is not safe to use.
     #[error(transparent)]
     BadPath(#[from] BadPath),
@@ -151,7 +150,7 @@ impl Error {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Fetch(FetchError::BadUrl { .. })
-            | Self::Metadata(tuf::Error::OutOfOrder(_))
+            | Self::Metadata(tidegate_tuf::Error::OutOfOrder(_))
             | Self::ShippedRoot(_)
             | Self::BadPath(_)
             | Self::Setting(_)

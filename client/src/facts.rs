@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::command::Command;
-use crate::model::facts::{FactValue, Facts, TypedFact};
-use crate::model::name::FactName;
+use tidegate_model::facts::{FactValue, Facts, TypedFact};
+use tidegate_model::name::FactName;
 
 /// The longest file of facts that is read, in bytes.
 const LENGTH: u64 = 256 * 1024;
@@ -138,7 +138,7 @@ fn os_release(text: &str, key: &str) -> Option<String> {
     while let Some(character) = characters.next() {
         plain.extend(if character == '\\' { characters.next() } else { Some(character) });
     }
-    Some(plain).filter(|plain| !plain.is_empty() && plain.len() <= crate::model::facts::MAX_TEXT)
+    Some(plain).filter(|plain| !plain.is_empty() && plain.len() <= tidegate_model::facts::MAX_TEXT)
 }
 
 fn read(path: &Path) -> io::Result<String> {

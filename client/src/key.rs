@@ -16,7 +16,7 @@ use p256::pkcs8::spki::EncodePublicKey as _;
 use p256::pkcs8::{LineEnding, ObjectIdentifier, PrivateKeyInfoRef, SecretDocument};
 use zeroize::Zeroizing;
 
-use crate::tuf::key::{Key, KeyId};
+use tidegate_tuf::key::{Key, KeyId};
 
 /// The longest file that is read, in bytes. Keys are a few hundred long.
 const LENGTH: u64 = 16 * 1024;
@@ -147,7 +147,7 @@ impl DeviceKey {
         &self.public
     }
 
-    /// The signature over a message, as [`PublicKey::verify`](crate::tuf::key::PublicKey::verify) takes it: Ed25519 in 64 bytes, P-256 in DER.
+    /// The signature over a message, as [`PublicKey::verify`](tidegate_tuf::key::PublicKey::verify) takes it: Ed25519 in 64 bytes, P-256 in DER.
     ///
     /// The same message has the same signature: neither kind needs randomness (RFC 8032, RFC 6979).
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {

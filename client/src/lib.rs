@@ -40,7 +40,7 @@
 //!   says ([`updater`]).
 //! - **Nothing breaks off.** The device may stop at any instant; it comes back with the old release or the new one, and the
 //!   next run completes what was begun ([`disk`]).
-//! - **Nothing is endless.** Lengths, numbers and slowness are bounded, after decompression ([`tuf::limits`], [`fetch`],
+//! - **Nothing is endless.** Lengths, numbers and slowness are bounded, after decompression ([`tidegate_tuf::limits`], [`fetch`],
 //!   `http`). Memory use does not depend on the length of what is downloaded.
 //! - **Every decision has its reasons.** [`Device::check`](device::Device::check) returns the outcome of every rule, and
 //!   [`Device::explain`](device::Device::explain) does so for other facts and other times.
@@ -72,14 +72,11 @@
 //! # Features
 //!
 //! - `http` (default): HTTP and HTTPS through ureq and rustls.
-//! - `cli`: the program `tidegate-device`.
 //! - `gate`: what is kept for a protected cohort, through its gate; a device key; and receipts of what became of releases, signed with it.
 //!
 //! [The Update Framework]: https://theupdateframework.github.io/specification/v1.0.34/
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 pub mod agent;
-#[cfg(feature = "cli")]
-pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod device;
@@ -88,22 +85,17 @@ pub mod download;
 mod error;
 pub mod facts;
 pub mod fetch;
-pub mod file;
 #[cfg(feature = "gate")]
 pub mod gate;
-#[cfg(feature = "http")]
-pub mod http;
 pub mod install;
 #[cfg(feature = "gate")]
 pub mod key;
-pub mod machine;
-pub mod model;
 pub mod policy;
 #[cfg(feature = "gate")]
 pub mod receipts;
 pub mod retry;
+pub mod state;
 pub mod store;
-pub mod tuf;
 pub mod updater;
 
 pub use error::{Error, Fault};

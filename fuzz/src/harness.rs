@@ -6,18 +6,18 @@ use std::sync::OnceLock;
 use tidegate_client::Fault;
 use tidegate_client::clock::StubClock;
 use tidegate_client::fetch::MemoryFetch;
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::condition::Condition;
-use tidegate_client::model::facts::Facts;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::DeviceId;
-use tidegate_client::model::rollout::Assignment;
 use tidegate_client::store::{MemoryStore, Store as _};
-use tidegate_client::tuf::key::{Key, KeyId};
-use tidegate_client::tuf::metadata::{Delegations, Envelope, Metadata, PathSet, Root, Snapshot, Targets, Timestamp};
-use tidegate_client::tuf::path::{Pattern, TargetPath, metadata_file};
-use tidegate_client::tuf::{TrustedSet, json, time, valid_signers};
 use tidegate_client::updater::{Repository, Updater};
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::condition::Condition;
+use tidegate_model::facts::Facts;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::DeviceId;
+use tidegate_model::rollout::Assignment;
+use tidegate_tuf::key::{Key, KeyId};
+use tidegate_tuf::metadata::{Delegations, Envelope, Metadata, Root, Snapshot, Targets, Timestamp};
+use tidegate_tuf::path::{PathSet, Pattern, TargetPath, metadata_file};
+use tidegate_tuf::{TrustedSet, json, time, valid_signers};
 
 use crate::simulator::{Simulator, epoch};
 

@@ -4,7 +4,7 @@
 //! the same functions over the seeds and mutations of them, so that they stay alive where no fuzzer is at hand.
 
 pub mod harness;
-#[path = "../../client/tests/it/simulator.rs"]
+#[path = "../../tuf/tests/it/simulator.rs"]
 pub mod simulator;
 
 pub use harness::*;

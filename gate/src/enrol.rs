@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 use object_store::{ObjectStoreExt as _, PutPayload};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidegate_client::model::name::DeviceId;
-use tidegate_client::tuf::json;
-use tidegate_client::tuf::key::Key;
+use tidegate_model::name::DeviceId;
+use tidegate_tuf::json;
+use tidegate_tuf::key::Key;
 
 use crate::encoding::{sha256, to_hex};
 use crate::error::{Error, Result};

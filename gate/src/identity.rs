@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tidegate_client::model::name::DeviceId;
-use tidegate_client::tuf::key::Key;
+use tidegate_model::name::DeviceId;
+use tidegate_tuf::key::Key;
 
 use crate::encoding::sha256;
 use crate::enrol::Enrolment;

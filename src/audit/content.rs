@@ -2,17 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout::{
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::{
     DelegatedRole, Location, assignment_path, channel_patterns, cohort_patterns, cohort_role, manifest_path,
 };
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::rollout::Assignment;
-use tidegate_client::model::version::Version;
-use tidegate_client::tuf::Chain;
-use tidegate_client::tuf::metadata::{PathSet, TargetFile, Targets};
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::Name;
+use tidegate_model::rollout::Assignment;
+use tidegate_model::version::Version;
+use tidegate_tuf::Chain;
+use tidegate_tuf::metadata::{TargetFile, Targets};
+use tidegate_tuf::path::PathSet;
 
 use super::report::Check;
 use super::walk::{Fault, Listed, Tree};
@@ -88,7 +89,7 @@ fn delegations(tree: &Tree, chain: &Chain, targets: &Targets, audit: &mut Audit)
             audit.fault(Check::Delegations, &role.name, "it is delegated hash prefixes instead of paths");
             continue;
         };
-        let patterns: BTreeSet<&str> = patterns.iter().map(tidegate_client::tuf::path::Pattern::as_str).collect();
+        let patterns: BTreeSet<&str> = patterns.iter().map(tidegate_tuf::path::Pattern::as_str).collect();
         if patterns != expected.iter().map(String::as_str).collect() {
             let problem = format!("it is delegated {patterns:?}, and should be delegated {expected:?}");
             audit.fault(Check::Delegations, &role.name, problem);

@@ -14,11 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::layout::Location;
-use tidegate_client::tuf::hash::Checker;
-use tidegate_client::tuf::metadata::TargetFile;
-use tidegate_client::tuf::path::TargetPath;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::layout::Location;
+use tidegate_tuf::hash::Checker;
+use tidegate_tuf::metadata::TargetFile;
+use tidegate_tuf::path::TargetPath;
 
 use crate::error::{Error, Result};
 use protect::{Maps, Needs, Protection};

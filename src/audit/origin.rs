@@ -4,10 +4,10 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tidegate_client::fetch::file::{FileFetch, url_of};
+use tidegate_client::fetch::http::HttpFetch;
 use tidegate_client::fetch::{Fetch, Reply, Request};
-use tidegate_client::file::{FileFetch, url_of};
-use tidegate_client::http::HttpFetch;
-use tidegate_client::tuf::path::percent_encode;
+use tidegate_tuf::path::percent_encode;
 
 use crate::error::{Error, Kind, Result};
 use crate::fs;
@@ -24,7 +24,7 @@ pub trait Origin: Send + Sync {
     /// Whether whoever asks for the object `key`, `metadata/FILE` or `targets/PATH`, gets it.
     fn is_open(&self, key: &str) -> Result<bool> {
         if let Some(file) = key.strip_prefix("metadata/") {
-            return Ok(self.metadata(file, tidegate_client::tuf::Limits::default().targets_length)?.is_some());
+            return Ok(self.metadata(file, tidegate_tuf::Limits::default().targets_length)?.is_some());
         }
         let path = key.strip_prefix("targets/").unwrap_or(key);
         let mut is_read = false;

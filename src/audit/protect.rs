@@ -13,13 +13,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::layout::{DelegatedRole, Location, cohort_role, cohorts_path};
-use tidegate_client::model::name::Name;
-use tidegate_client::model::rollout::Assignment;
-use tidegate_client::model::version::Version;
-use tidegate_client::tuf::metadata::{TargetFile, Targets};
-use tidegate_client::tuf::path::{TargetPath, metadata_file};
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::layout::{DelegatedRole, Location, cohort_role, cohorts_path};
+use tidegate_model::name::Name;
+use tidegate_model::rollout::Assignment;
+use tidegate_model::version::Version;
+use tidegate_tuf::metadata::{TargetFile, Targets};
+use tidegate_tuf::path::{TargetPath, metadata_file};
 
 /// The cohort maps of a repository, by the SHA-256 of their bytes.
 pub type Maps = BTreeMap<[u8; 32], CohortMap>;

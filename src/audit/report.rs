@@ -4,7 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tidegate_client::tuf::time;
+use tidegate_tuf::time;
 
 use super::walk::Fault;
 
@@ -88,7 +88,7 @@ pub struct Report {
     /// What was audited.
     pub place: String,
     /// As of when.
-    #[serde(with = "tidegate_client::model::time::text")]
+    #[serde(with = "tidegate_model::time::text")]
     pub now: DateTime<Utc>,
     /// Whether nothing is wrong.
     pub ok: bool,
@@ -119,7 +119,7 @@ pub struct Expiry {
     /// The role.
     pub role: String,
     /// When.
-    #[serde(with = "tidegate_client::model::time::text")]
+    #[serde(with = "tidegate_model::time::text")]
     pub expires: DateTime<Utc>,
 }
 

@@ -43,7 +43,7 @@ pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, 
     let mut opinion = Opinion::default();
     let base = |url: &str| Url::parse(url).map_err(|error| Error::bug(error.to_string()));
     let enforcement = if expiry { ExpirationEnforcement::Safe } else { ExpirationEnforcement::Unsafe };
-    let ours = tidegate_client::tuf::Limits::default();
+    let ours = tidegate_tuf::Limits::default();
     let limits = Limits {
         max_root_size: ours.root_length,
         max_targets_size: ours.targets_length,
@@ -97,7 +97,7 @@ async fn first_readable(origin: &Arc<dyn Origin>, root: &[u8], most: u64) -> Res
     let mut obstacle = readable(root).is_none();
     for next in (first..first.saturating_add(most)).map(|version| version + 1) {
         let reader = Arc::clone(origin);
-        let limit = tidegate_client::tuf::Limits::default().root_length;
+        let limit = tidegate_tuf::Limits::default().root_length;
         let read = tokio::task::spawn_blocking(move || reader.metadata(&format!("{next}.root.json"), limit)).await;
         let Some(bytes) = read.map_err(|error| Error::bug("reading a root broke off").with_source(error))?? else {
             break;
@@ -153,7 +153,7 @@ impl Transport for Reader {
         if let Some(file) = url.as_str().strip_prefix(METADATA) {
             let (origin, file) = (Arc::clone(&self.0), file.to_owned());
             // tough bounds what it reads; this bound only keeps an endless file out of memory.
-            let limit = tidegate_client::tuf::Limits::default().targets_length;
+            let limit = tidegate_tuf::Limits::default().targets_length;
             let read = tokio::task::spawn_blocking(move || origin.metadata(&file, limit)).await;
             return match read.map_err(|error| failed(&url, error))? {
                 Ok(Some(bytes)) => Ok(stream::iter([Ok(Bytes::from(bytes))]).boxed_sync()),

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use tidegate_client::tuf::metadata::{MetaFile, TargetFile, Targets};
-use tidegate_client::tuf::path::metadata_file;
-use tidegate_client::tuf::{Chain, Limits, TrustedSet};
+use tidegate_tuf::metadata::{MetaFile, TargetFile, Targets};
+use tidegate_tuf::path::metadata_file;
+use tidegate_tuf::{Chain, Limits, TrustedSet};
 
 use super::origin::Origin;
 use crate::error::Result;
@@ -294,12 +294,7 @@ fn wanted(listed: &MetaFile, limit: u64) -> (u64, u64) {
     (listed.version, listed.length.map_or(limit, |length| length.min(limit)))
 }
 
-fn role_file(
-    role: &str,
-    version: Option<u64>,
-    bytes: &[u8],
-    common: &tidegate_client::tuf::metadata::Common,
-) -> RoleFile {
+fn role_file(role: &str, version: Option<u64>, bytes: &[u8], common: &tidegate_tuf::metadata::Common) -> RoleFile {
     RoleFile {
         role: role.to_owned(),
         file: metadata_file(role, version),

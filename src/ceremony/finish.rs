@@ -5,12 +5,12 @@ use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout::{self, DelegatedRole};
-use tidegate_client::model::name::Name;
-use tidegate_client::tuf::key::KeyId;
-use tidegate_client::tuf::metadata::Targets;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::{self, DelegatedRole};
+use tidegate_model::name::Name;
+use tidegate_tuf::key::KeyId;
+use tidegate_tuf::metadata::Targets;
 
 use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
@@ -233,7 +233,7 @@ fn renew_online(
 ) -> Result<()> {
     if let Some(root) = &verified.new_root {
         let stays = |role: &str| repository.role(role).is_some_and(|file| satisfied(role, &file.bytes, root, None));
-        let keys = |root: &tidegate_client::tuf::metadata::Root| root.role("snapshot").map(|role| role.keyids.clone());
+        let keys = |root: &tidegate_tuf::metadata::Root| root.role("snapshot").map(|role| role.keyids.clone());
         let changed = verified.roots.last().map(keys) != Some(keys(root));
         // A key that came in signs from the first moment on, so that the one that goes can be taken away without a gap.
         if !stays("snapshot") || changed {
@@ -284,7 +284,7 @@ fn new_targets(repository: &Repository, bundle: &Bundle) -> Result<Vec<(String, 
     let mut found = Vec::new();
     for (channel, digest) in cohort_maps(bundle) {
         if in_force(repository, &channel) != Some(digest) {
-            let bytes = tidegate_client::tuf::json::canonical(attached(bundle, &channel, &digest)?)
+            let bytes = tidegate_tuf::json::canonical(attached(bundle, &channel, &digest)?)
                 .map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
             found.push((crate::workspace::artifacts::path(&digest), bytes));
         }

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout::Location;
-use tidegate_client::tuf::path::{TargetPath, metadata_file};
-use tidegate_client::tuf::{Limits, TrustedSet};
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::Location;
+use tidegate_tuf::path::{TargetPath, metadata_file};
+use tidegate_tuf::{Limits, TrustedSet};
 
 use crate::audit::{ByHash, Origin, Repository, Tree, read_target, walk_regardless_of_expiry};
 use crate::ceremony;

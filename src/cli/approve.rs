@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 use serde_json::json;
-use tidegate_client::model::name::Name;
+use tidegate_model::name::Name;
 
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor};

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use clap::Args as ClapArgs;
 use serde::Deserialize;
-use tidegate_client::model::decision::{Installed, Profile, Quarantined};
-use tidegate_client::model::facts::Facts;
-use tidegate_client::model::name::{DeviceId, HardwareId, Name};
-use tidegate_client::model::time;
-use tidegate_client::model::version::Version;
+use tidegate_model::decision::{Installed, Profile, Quarantined};
+use tidegate_model::facts::Facts;
+use tidegate_model::name::{DeviceId, HardwareId, Name};
+use tidegate_model::time;
+use tidegate_model::version::Version;
 
 use super::{Context, parse_instant, show};
 use crate::config::{Settings, write_share};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use serde_json::json;
-use tidegate_client::model::digest::Digest;
+use tidegate_model::digest::Digest;
 
 use super::passphrase::{PassphraseArgs, new_passphrase};
 use super::{Context, actor};

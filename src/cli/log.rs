@@ -1,7 +1,7 @@
 //! `tidegate log`: what happened.
 
 use clap::Args as ClapArgs;
-use tidegate_client::model::time;
+use tidegate_model::time;
 
 use super::Context;
 use crate::error::{Error, Result};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use serde_json::Value;
-use tidegate_client::model::name::{HardwareId, Name};
-use tidegate_client::model::time;
+use tidegate_model::name::{HardwareId, Name};
+use tidegate_model::time;
 
 use super::{Context, block_on, show};
 use crate::config::{Settings, Span, write_share};

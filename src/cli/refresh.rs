@@ -26,7 +26,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let (repository, roles) = refresh(&workspace, &settings, &mut ring, &actor(), cx.now)?;
     if cx.ui.is_json() {
         let expires = |role: &String| {
-            let expires = repository.role(role).map(|file| tidegate_client::model::time::format(file.expires));
+            let expires = repository.role(role).map(|file| tidegate_model::time::format(file.expires));
             (role.clone(), json!(expires))
         };
         return cx.ui.json(&json!({"renewed": roles.iter().map(expires).collect::<Map<_, _>>()}));

@@ -1,7 +1,7 @@
 //! How things are shown to people.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate_client::model::time;
+use tidegate_model::time;
 
 use super::Ui;
 use crate::config::{Span, write_share};

@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
-use tidegate_client::model::name::Name;
-use tidegate_client::model::time;
+use tidegate_model::name::Name;
+use tidegate_model::time;
 
 use super::{Context, show};
 use crate::config::{Settings, Span};
@@ -160,7 +160,7 @@ fn to_json(
         .map(|role| {
             let keys = repository.keys_of(&role.name);
             let listed = keys.map(|(_, keys)| {
-                let key = |id: &tidegate_client::tuf::key::KeyId| json!({"keyid": id.as_str(), "name": ring.by_id(id).map(|key| key.name.as_str())});
+                let key = |id: &tidegate_tuf::key::KeyId| json!({"keyid": id.as_str(), "name": ring.by_id(id).map(|key| key.name.as_str())});
                 keys.keyids.iter().map(key).collect::<Vec<_>>()
             });
             json!({

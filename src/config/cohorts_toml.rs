@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
-use tidegate_client::model::Extra;
-use tidegate_client::model::cohort::{Cohort, CohortMap, Selector};
-use tidegate_client::model::condition::Condition;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::gate::{GateUrl, Protected};
-use tidegate_client::model::name::Name;
-use tidegate_client::model::position::{PPM, Salt};
+use tidegate_model::Extra;
+use tidegate_model::cohort::{Cohort, CohortMap, Selector};
+use tidegate_model::condition::Condition;
+use tidegate_model::digest::Digest;
+use tidegate_model::gate::{GateUrl, Protected};
+use tidegate_model::name::Name;
+use tidegate_model::position::{PPM, Salt};
 
 use super::{invalid, load, parse};
 use crate::error::{Error, Result};

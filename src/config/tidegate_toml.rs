@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
-use tidegate_client::model::name::{FactName, HardwareId, Name, Text};
-use tidegate_client::model::version::Version;
-use tidegate_client::tuf::key::{Key, KeyId};
+use tidegate_model::name::{FactName, HardwareId, Name, Text};
+use tidegate_model::version::Version;
+use tidegate_tuf::key::{Key, KeyId};
 
 use super::{Span, check_schema, invalid, load, parse};
 use crate::error::{Error, Result};

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::rc::Rc;
 use std::str::FromStr;
 
-use tidegate_client::model::decision::{Installed, Profile};
-use tidegate_client::model::facts::{FactValue, Facts, MAX_FACTS, MAX_TEXT};
-use tidegate_client::model::name::FactName;
-use tidegate_client::model::version;
+use tidegate_model::decision::{Installed, Profile};
+use tidegate_model::facts::{FactValue, Facts, MAX_FACTS, MAX_TEXT};
+use tidegate_model::name::FactName;
+use tidegate_model::version;
 
 use super::{Class, Member, Scope};
 use crate::error::{Error, Result};
@@ -173,7 +173,7 @@ impl Reader {
         Ok(columns)
     }
 
-    fn class(&self, id: &tidegate_client::model::name::DeviceId) -> Result<Class> {
+    fn class(&self, id: &tidegate_model::name::DeviceId) -> Result<Class> {
         let mut product = self.scope.product.clone();
         let mut channel = self.scope.channel.clone();
         let (mut hardware, mut installed, mut sequence) = (None, None, 0);
@@ -323,7 +323,7 @@ impl Cells {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_client::model::gate::Attestation;
+    use tidegate_model::gate::Attestation;
 
     use super::*;
 

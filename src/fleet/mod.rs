@@ -25,9 +25,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::rc::Rc;
 
-use tidegate_client::model::decision::Profile;
-use tidegate_client::model::facts::Facts;
-use tidegate_client::model::name::{DeviceId, FactName, Name};
+use tidegate_model::decision::Profile;
+use tidegate_model::facts::Facts;
+use tidegate_model::name::{DeviceId, FactName, Name};
 
 use crate::error::Result;
 

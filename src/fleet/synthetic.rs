@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use tidegate_client::model::decision::{Installed, Profile};
-use tidegate_client::model::facts::Facts;
-use tidegate_client::model::name::{DeviceId, HardwareId, Name};
+use tidegate_model::decision::{Installed, Profile};
+use tidegate_model::facts::Facts;
+use tidegate_model::name::{DeviceId, HardwareId, Name};
 
 use super::{Class, Member};
 use crate::error::{Error, Result};

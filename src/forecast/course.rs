@@ -4,12 +4,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use tidegate_client::model::manifest::Urgency;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::position::PPM;
-use tidegate_client::model::rollout::{Assignment, Bridge, Ramp, Stage};
-use tidegate_client::model::time;
-use tidegate_client::model::version::Version;
+use tidegate_model::manifest::Urgency;
+use tidegate_model::name::Name;
+use tidegate_model::position::PPM;
+use tidegate_model::rollout::{Assignment, Bridge, Ramp, Stage};
+use tidegate_model::time;
+use tidegate_model::version::Version;
 
 use crate::config::{Span, write_share};
 use crate::error::{Error, Result};

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
-use tidegate_client::model::time;
+use tidegate_model::time;
 
 use crate::markup::escape;
 

@@ -7,14 +7,14 @@ use std::rc::Rc;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::decision::{Inputs, Offer, Outcome, Profile, Quarantined};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::explanation::{self, Explanation};
-use tidegate_client::model::layout;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::{DeviceId, Name};
-use tidegate_client::model::time;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::decision::{Inputs, Offer, Outcome, Profile, Quarantined};
+use tidegate_model::digest::Digest;
+use tidegate_model::explanation::{self, Explanation};
+use tidegate_model::layout;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::{DeviceId, Name};
+use tidegate_model::time;
 
 use super::scene::{Given, Judge, Judgement, Offering, Scene};
 use crate::error::{Error, Result};
@@ -158,7 +158,7 @@ impl<'a> Explainer<'a> {
     fn manifest(
         &mut self,
         device: &Profile,
-        release: &tidegate_client::model::version::Version,
+        release: &tidegate_model::version::Version,
     ) -> Result<&(Manifest, Digest)> {
         let path = layout::manifest_path(&device.channel, &device.product, release);
         if !self.manifests.contains_key(&path) {
@@ -174,7 +174,7 @@ impl<'a> Explainer<'a> {
         own: Option<&CohortStanding>,
         (channel, cohort, product): (&Name, &Name, &Name),
         at: DateTime<Utc>,
-    ) -> std::result::Result<tidegate_client::model::rollout::Assignment, String> {
+    ) -> std::result::Result<tidegate_model::rollout::Assignment, String> {
         let role = layout::cohort_role(channel, cohort);
         if let Some(own) = own.filter(|own| own.expires <= at.max(self.now)) {
             let expires = time::format(own.expires);

@@ -11,16 +11,16 @@ use std::rc::Rc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use tidegate_client::model::cohort::{CohortMap, Selector};
-use tidegate_client::model::decision::Installed;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::facts::Facts;
-use tidegate_client::model::layout;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::{FactName, HardwareId};
-use tidegate_client::model::rollout::Bridge;
-use tidegate_client::model::time;
-use tidegate_client::model::version::Version;
+use tidegate_model::cohort::{CohortMap, Selector};
+use tidegate_model::decision::Installed;
+use tidegate_model::digest::Digest;
+use tidegate_model::facts::Facts;
+use tidegate_model::layout;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::{FactName, HardwareId};
+use tidegate_model::rollout::Bridge;
+use tidegate_model::time;
+use tidegate_model::version::Version;
 
 use crate::config::Span;
 use crate::error::{Error, Result};

@@ -6,15 +6,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use tidegate_client::model::cohort::{ChosenBy, CohortChoice, CohortMap};
-use tidegate_client::model::condition::Condition;
-use tidegate_client::model::decision::{Inputs, Offer, Outcome, Rule, decide};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::manifest::{Manifest, Urgency};
-use tidegate_client::model::name::Name;
-use tidegate_client::model::rollout::{Assignment, Ramp};
-use tidegate_client::model::time::Instant;
-use tidegate_client::model::version::Version;
+use tidegate_model::cohort::{ChosenBy, CohortChoice, CohortMap};
+use tidegate_model::condition::Condition;
+use tidegate_model::decision::{Inputs, Offer, Outcome, Rule, decide};
+use tidegate_model::digest::Digest;
+use tidegate_model::manifest::{Manifest, Urgency};
+use tidegate_model::name::Name;
+use tidegate_model::rollout::{Assignment, Ramp};
+use tidegate_model::time::Instant;
+use tidegate_model::version::Version;
 
 use crate::fleet::{Class, Member};
 

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use chrono::TimeDelta;
 use serde::Serialize;
-use tidegate_client::model::decision::Outcome;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::time::{self, Instant};
+use tidegate_model::decision::Outcome;
+use tidegate_model::name::Name;
+use tidegate_model::time::{self, Instant};
 
 use super::scene::{Judge, Judgement, Scene};
 use crate::error::Result;
@@ -113,7 +113,7 @@ pub fn simulate(
     window: Window,
     mut progress: impl FnMut(&Fleet),
 ) -> Result<Simulation> {
-    let tally = |cohort: &tidegate_client::model::cohort::Cohort| Tally {
+    let tally = |cohort: &tidegate_model::cohort::Cohort| Tally {
         cohort: cohort.name.clone(),
         devices: 0,
         have_it: 0,
@@ -169,7 +169,7 @@ fn count(tally: &mut Tally, judgements: &[Judgement], within: u64, window: &Wind
 fn why_never(judgement: &Judgement) -> String {
     match &judgement.outcome {
         Outcome::Install { .. } | Outcome::Bridge { .. } => {
-            let to = judgement.ramp().map_or(0, tidegate_client::model::rollout::Ramp::to);
+            let to = judgement.ramp().map_or(0, tidegate_model::rollout::Ramp::to);
             format!("the ramp ends at {} of the cohort", crate::config::write_share(to))
         }
         Outcome::UpToDate { why } | Outcome::NoOffer { why } => why.clone(),

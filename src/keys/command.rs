@@ -27,8 +27,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::key::Key;
 
 use super::uri::CommandUri;
 use super::{Signer, parse_public, signature_bytes, write_public};

@@ -3,7 +3,7 @@
 //! They are compiled in, so that `tidegate demo` needs no checkout, and recognised by their ids wherever they turn up:
 //! whatever they sign must not leave the machine.
 
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 
 /// One example key: its name, its key id, and its private part as PEM.
 #[derive(Debug, Clone, Copy)]

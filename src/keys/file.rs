@@ -8,7 +8,7 @@ use ed25519_dalek::Signer as _;
 use p256::ecdsa;
 use p256::pkcs8::DecodePrivateKey as _;
 use pkcs8::{EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef, SecretDocument};
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
 use super::{Passphrases, Signer, example, public};

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use p256::pkcs8::{EncodePrivateKey as _, LineEnding};
 use pkcs8::{PrivateKeyInfoRef, SecretDocument};
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
 use super::file::FileKey;

@@ -13,7 +13,7 @@ use aws_sdk_kms::types::{KeyUsageType, MessageType, SigningAlgorithmSpec};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use p256::pkcs8::DecodePublicKey as _;
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 
 use super::uri::KmsUri;
 use super::{Signer, public};

@@ -23,7 +23,7 @@ mod uri;
 
 use std::fmt;
 
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
 use crate::error::Result;

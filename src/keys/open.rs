@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 
 use super::{CommandKey, FileKey, KeyUri, Passphrases, Signer};
 use crate::error::Result;

@@ -18,7 +18,7 @@ use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 use p256::ecdsa;
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
 use super::generate::Kind as KeyKind;

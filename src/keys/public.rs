@@ -2,8 +2,8 @@
 
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use p256::pkcs8::{DecodePublicKey as _, EncodePublicKey as _, LineEnding};
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::key::Key;
 
 use crate::error::{Error, Result};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use tidegate_client::tuf::key::{Key, KeyId};
+use tidegate_tuf::key::{Key, KeyId};
 
 use super::{KeyUri, Passphrases, Signer, open};
 use crate::error::{Error, Result};

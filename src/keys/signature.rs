@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use p256::ecdsa;
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 
 /// Reads a signature by `key` from the bytes of a file or an answer: raw, hex or base64; for P-256 either DER or r and s of 32
 /// bytes each. The result is as metadata holds it. Whether it verifies is for the caller to see.
@@ -30,7 +30,7 @@ pub fn signature_bytes(key: &Key, text: &[u8]) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_client::tuf::hash::to_hex;
+    use tidegate_tuf::hash::to_hex;
 
     use super::super::generate::{Kind, generate};
     use super::super::{FileKey, NoPassphrases, Signer as _};

@@ -256,7 +256,7 @@ pub(super) fn percent_decode_bytes(text: &str) -> Result<Vec<u8>, String> {
 
 /// Percent-encodes all but what RFC 3986 leaves alone and `/` and `:`, which only make it harder to read.
 pub(super) fn encode(text: &str) -> String {
-    tidegate_client::tuf::path::percent_encode(text).replace("%2F", "/").replace("%3A", ":")
+    tidegate_tuf::path::percent_encode(text).replace("%2F", "/").replace("%3A", ":")
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::json;
-use tidegate_client::tuf::key::{Key, KeyId};
-use tidegate_client::tuf::time;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::json;
+use tidegate_tuf::key::{Key, KeyId};
+use tidegate_tuf::time;
 
 use super::SPEC_VERSION;
 use crate::error::{Error, Result};

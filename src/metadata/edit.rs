@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::key::KeyId;
-use tidegate_client::tuf::metadata::{Envelope, Role, Root, TOP_LEVEL, Targets};
-use tidegate_client::tuf::path::metadata_file;
-use tidegate_client::tuf::valid_signers;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::key::KeyId;
+use tidegate_tuf::metadata::{Envelope, Role, Root, TOP_LEVEL, Targets};
+use tidegate_tuf::path::metadata_file;
+use tidegate_tuf::valid_signers;
 
 use super::document::{Document, assemble};
 use super::repository::{METADATA_DIR, Repository, file_name};
@@ -70,9 +70,9 @@ impl<'a> Edit<'a> {
         {
             return Err(Error::refused(format!(
                 "it is {}, but the role {} was signed at {}",
-                tidegate_client::tuf::time::format(now),
+                tidegate_tuf::time::format(now),
                 role.name,
-                tidegate_client::tuf::time::format(issued)
+                tidegate_tuf::time::format(issued)
             ))
             .rule("M-TIME")
             .remedy("set the clock, or give a later --now"));
@@ -296,13 +296,13 @@ pub fn timestamp_over(
     lifetime: TimeDelta,
     ring: &mut KeyRing,
 ) -> Result<Vec<u8>> {
-    let unreadable = |e: tidegate_client::tuf::Error| Error::trust("the live timestamp is malformed").with_source(e);
+    let unreadable = |e: tidegate_tuf::Error| Error::trust("the live timestamp is malformed").with_source(e);
     let envelope = Envelope::parse("timestamp", live).map_err(unreadable)?;
     let (keys, role) = repository.keys_of("timestamp").ok_or_else(|| Error::bug("a root without timestamp"))?;
     if (valid_signers(keys, role, &envelope).len() as u64) < role.threshold {
         return Err(Error::trust("the live timestamp is not signed by this repository's keys"));
     }
-    let value = tidegate_client::tuf::json::parse(live).map_err(|e| Error::bug("a timestamp").with_source(e))?;
+    let value = tidegate_tuf::json::parse(live).map_err(|e| Error::bug("a timestamp").with_source(e))?;
     let Some(serde_json::Value::Object(signed)) = value.get("signed").cloned() else {
         return Err(Error::bug("verified bytes without content"));
     };
@@ -351,7 +351,7 @@ fn signed_version(role: &str, bytes: &[u8]) -> Result<u64> {
 }
 
 /// Reads a document that this process made as typed metadata.
-fn read<T: tidegate_client::tuf::metadata::Metadata>(role: &str, document: &Document) -> Result<T> {
+fn read<T: tidegate_tuf::metadata::Metadata>(role: &str, document: &Document) -> Result<T> {
     read_file(role, &as_file(document)?)
 }
 
@@ -365,14 +365,14 @@ fn as_file(document: &Document) -> Result<Vec<u8>> {
 }
 
 /// Reads a file whose signatures are checked when the transaction is finished.
-fn read_file<T: tidegate_client::tuf::metadata::Metadata>(role: &str, bytes: &[u8]) -> Result<T> {
+fn read_file<T: tidegate_tuf::metadata::Metadata>(role: &str, bytes: &[u8]) -> Result<T> {
     danger_parse_unverified(role, bytes)
         .map_err(|e| Error::input(format!("the new metadata of {role} is malformed: {e}")))
 }
 
 #[cfg(test)]
 mod tests {
-    use tidegate_client::tuf::key::Key;
+    use tidegate_tuf::key::Key;
 
     use super::super::document::{Delegation, RoleKeys};
     use super::*;

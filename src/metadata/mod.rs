@@ -15,7 +15,7 @@ mod repository;
 pub use document::{Delegation, Document, RoleKeys, assemble, to_json};
 pub use edit::{Edit, Finished, OnlineLifetimes, timestamp_over};
 pub use repository::{METADATA_DIR, Repository, RoleFile};
-use tidegate_client::tuf::metadata::{Envelope, Metadata};
+use tidegate_tuf::metadata::{Envelope, Metadata};
 
 /// The version of the specification that the metadata follows.
 pub const SPEC_VERSION: &str = "1.0.34";
@@ -24,7 +24,7 @@ pub const SPEC_VERSION: &str = "1.0.34";
 pub const MAX_ROOT: u64 = 1 << 20;
 
 /// Reads `bytes` as the metadata of `role` **without** checking a signature, as [`Envelope::danger_read_unverified`] does.
-pub(crate) fn danger_parse_unverified<T: Metadata>(role: &str, bytes: &[u8]) -> Result<T, tidegate_client::tuf::Error> {
+pub(crate) fn danger_parse_unverified<T: Metadata>(role: &str, bytes: &[u8]) -> Result<T, tidegate_tuf::Error> {
     Envelope::parse(role, bytes)?.danger_read_unverified(role)
 }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tidegate_client::tuf::key::{Key, KeyId};
-use tidegate_client::tuf::metadata::{Common, Envelope, Role, Targets};
-use tidegate_client::tuf::path::metadata_file;
-use tidegate_client::tuf::{Chain, Limits, TrustedSet, json, valid_signers};
+use tidegate_tuf::key::{Key, KeyId};
+use tidegate_tuf::metadata::{Common, Envelope, Role, Targets};
+use tidegate_tuf::path::metadata_file;
+use tidegate_tuf::{Chain, Limits, TrustedSet, json, valid_signers};
 
 use super::document::Document;
 use crate::error::{Error, Result};
@@ -211,7 +211,7 @@ impl Repository {
     pub fn all_keys(&self) -> BTreeMap<KeyId, Key> {
         let delegated = self.chains.values().filter_map(|chain| self.trusted.targets(chain)?.delegations.as_ref());
         std::iter::once(self.trusted.root().keys())
-            .chain(delegated.map(tidegate_client::tuf::metadata::Delegations::keys))
+            .chain(delegated.map(tidegate_tuf::metadata::Delegations::keys))
             .flatten()
             .map(|(id, key)| (id.clone(), key.clone()))
             .collect()
@@ -239,7 +239,7 @@ fn role_file(name: &str, common: &Common, bytes: Vec<u8>) -> Result<RoleFile> {
     })
 }
 
-fn untrusted(error: tidegate_client::tuf::Error) -> Error {
+fn untrusted(error: tidegate_tuf::Error) -> Error {
     Error::trust("the workspace's metadata does not verify").with_source(error).remedy(
         "a file below metadata/ was changed or lost; restore it from version control or from the published repository",
     )

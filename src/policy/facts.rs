@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use tidegate_client::model::manifest::Urgency;
-use tidegate_client::model::name::Name;
+use tidegate_model::manifest::Urgency;
+use tidegate_model::name::Name;
 
 use crate::config::Span;
 use crate::validate::CheckKind;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
-use tidegate_client::model::name::Name;
-use tidegate_client::model::position::PPM;
+use tidegate_model::name::Name;
+use tidegate_model::position::PPM;
 
 use super::checks::{self, OwnCheck};
 use super::freeze::{self, Freeze};

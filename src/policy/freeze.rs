@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Timelike as _, Utc};
 use serde::Deserialize;
-use tidegate_client::model::time;
+use tidegate_model::time;
 
 const DAY: u32 = 24 * 60;
 const WEEK: u32 = 7 * DAY;

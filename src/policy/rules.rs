@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use tidegate_client::model::manifest::Urgency;
-use tidegate_client::model::name::Name;
-use tidegate_client::tuf::time;
+use tidegate_model::manifest::Urgency;
+use tidegate_model::name::Name;
+use tidegate_tuf::time;
 
 use super::facts::{Facts, Refusal};
 use super::file::{ApprovalRule, Policy, Skippable};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate_client::model::manifest::Urgency;
+use tidegate_model::manifest::Urgency;
 
 use super::facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Step};
 use super::file::Policy;

@@ -7,8 +7,8 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tidegate_client::model::manifest::Urgency;
-use tidegate_client::model::name::Name;
+use tidegate_model::manifest::Urgency;
+use tidegate_model::name::Name;
 
 use super::facts::{Facts, Refusal};
 use super::file::Policy;

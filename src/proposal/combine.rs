@@ -1,8 +1,8 @@
 //! Signing and combining: the only ways in which signatures get into a bundle.
 
 use chrono::{DateTime, Utc};
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::key::KeyId;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::key::KeyId;
 
 use super::file::{Bundle, Signature};
 use super::verify::{Verified, check_signature, verify};

@@ -13,11 +13,11 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::time;
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::json as strict;
-use tidegate_client::tuf::key::KeyId;
+use tidegate_model::digest::Digest;
+use tidegate_model::time;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::json as strict;
+use tidegate_tuf::key::KeyId;
 
 use crate::error::{Error, Result};
 

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout;
-use tidegate_client::tuf::key::{Key, KeyId};
-use tidegate_client::tuf::metadata::{Envelope, Root, Targets};
-use tidegate_client::tuf::valid_signers;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout;
+use tidegate_tuf::key::{Key, KeyId};
+use tidegate_tuf::metadata::{Envelope, Root, Targets};
+use tidegate_tuf::valid_signers;
 
 use super::file::{Bundle, Change, Follows, Kind, RoleText};
 use crate::config::{Cohorts, RoleSettings, Settings, Span};
@@ -164,7 +164,7 @@ impl Draft<'_> {
         &mut self,
         settings: &Settings,
         cohorts: &Cohorts,
-        name: &tidegate_client::model::name::Name,
+        name: &tidegate_model::name::Name,
         wish: &Wish,
     ) -> Result<()> {
         let role = layout::channel_role(name);
@@ -214,10 +214,8 @@ impl Draft<'_> {
         let Some(file) = self.repository.role(role) else { return Ok(true) };
         let wanted = settings.role_keys(wanted)?;
         let keys: BTreeMap<KeyId, Key> = wanted.keys.iter().map(|key| (key.id(), key.clone())).collect();
-        let declared = tidegate_client::tuf::metadata::Role {
-            keyids: keys.keys().cloned().collect(),
-            threshold: wanted.threshold,
-        };
+        let declared =
+            tidegate_tuf::metadata::Role { keyids: keys.keys().cloned().collect(), threshold: wanted.threshold };
         let envelope = Envelope::parse(role, &file.bytes).map_err(|e| Error::bug(e.to_string()))?;
         Ok(valid_signers(&keys, &declared, &envelope).len() as u64 >= wanted.threshold)
     }

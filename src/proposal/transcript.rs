@@ -9,11 +9,11 @@ use std::fmt::Write as _;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tidegate_client::model::time;
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::key::{Key, KeyId};
-use tidegate_client::tuf::metadata::{Envelope, Root};
-use tidegate_client::tuf::valid_signers;
+use tidegate_model::time;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::key::{Key, KeyId};
+use tidegate_tuf::metadata::{Envelope, Root};
+use tidegate_tuf::valid_signers;
 
 use super::file::Bundle;
 use super::review::{RoleReview, Row, review};
@@ -278,7 +278,7 @@ impl Transcript {
         };
         let (_, rest) = text.split_once(FENCE.0).ok_or_else(|| bad("it holds no JSON"))?;
         let json = rest.strip_suffix(FENCE.1).ok_or_else(|| bad("it does not end with its JSON"))?;
-        let value = tidegate_client::tuf::json::parse(json.as_bytes()).map_err(|e| bad(&e.to_string()))?;
+        let value = tidegate_tuf::json::parse(json.as_bytes()).map_err(|e| bad(&e.to_string()))?;
         let transcript: Self = serde_json::from_value(value).map_err(|e| bad(&e.to_string()))?;
         if transcript.schema != 1 {
             return Err(bad("its schema is not known to this version"));
@@ -308,7 +308,7 @@ pub fn check(transcript: &Transcript, repository: &Repository) -> Result<Vec<Che
     }
     let mut checked = Vec::new();
     for file in &transcript.files {
-        let name = tidegate_client::tuf::path::metadata_file(&file.role, Some(file.version));
+        let name = tidegate_tuf::path::metadata_file(&file.role, Some(file.version));
         let newest = repository.role(&file.role).map_or(0, |role| role.version);
         let present = match files.get(&name) {
             Some(bytes) if to_hex(&Sha256::digest(bytes)) == file.sha256 && bytes.len() as u64 == file.length => true,

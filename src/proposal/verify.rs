@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use tidegate_client::tuf::key::{Key, KeyId};
-use tidegate_client::tuf::metadata::{Common, Delegations, Envelope, Role, Root, Targets};
-use tidegate_client::tuf::{TrustedSet, valid_signers};
+use tidegate_tuf::key::{Key, KeyId};
+use tidegate_tuf::metadata::{Common, Delegations, Envelope, Role, Root, Targets};
+use tidegate_tuf::{TrustedSet, valid_signers};
 
 use super::file::{Bundle, RoleText};
 use crate::error::{Error, Result};
@@ -370,7 +370,7 @@ pub(super) fn envelope(bundle: &Bundle, role: &str) -> Result<Envelope> {
 }
 
 fn document<'a>((role, file): (&'a str, &String)) -> Result<(&'a str, Document)> {
-    let value = tidegate_client::tuf::json::parse(file.as_bytes())
+    let value = tidegate_tuf::json::parse(file.as_bytes())
         .map_err(|e| Error::bug("verified bytes do not parse").with_source(e))?;
     match value.get("signed").cloned() {
         Some(Value::Object(signed)) => Ok((role, Document::from_verified(signed))),
@@ -378,7 +378,7 @@ fn document<'a>((role, file): (&'a str, &String)) -> Result<(&'a str, Document)>
     }
 }
 
-fn malformed(e: tidegate_client::tuf::Error) -> Error {
+fn malformed(e: tidegate_tuf::Error) -> Error {
     Error::input("the proposal holds malformed metadata").with_source(e).rule("C-FORMAT")
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
-use tidegate_client::model::rollout::Assignment;
-use tidegate_client::model::time;
-use tidegate_client::tuf::Chain;
-use tidegate_client::tuf::metadata::{TargetFile, Targets};
+use tidegate_model::rollout::Assignment;
+use tidegate_model::time;
+use tidegate_tuf::Chain;
+use tidegate_tuf::metadata::{TargetFile, Targets};
 
 use crate::audit::{RoleFile, Tree};
 

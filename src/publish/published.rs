@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::tuf::Limits;
-use tidegate_client::tuf::metadata::Snapshot;
-use tidegate_client::tuf::path::metadata_file;
+use tidegate_model::digest::Digest;
+use tidegate_tuf::Limits;
+use tidegate_tuf::metadata::Snapshot;
+use tidegate_tuf::path::metadata_file;
 
 use super::plan::Plan;
 use crate::error::{Error, Result};

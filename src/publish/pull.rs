@@ -11,11 +11,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use serde_json::{Map, json};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout::Location;
-use tidegate_client::tuf::Limits;
-use tidegate_client::tuf::metadata::{Snapshot, TargetFile, Timestamp};
-use tidegate_client::tuf::path::{TargetPath, metadata_file};
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::Location;
+use tidegate_tuf::Limits;
+use tidegate_tuf::metadata::{Snapshot, TargetFile, Timestamp};
+use tidegate_tuf::path::{TargetPath, metadata_file};
 
 use super::plan::TIMESTAMP;
 use super::published::Published;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, json};
-use tidegate_client::tuf::Limits;
+use tidegate_tuf::Limits;
 
 use super::execute::{LEFTOVER, RACE};
 use super::plan::{BEHIND, Content, Plan, State, TIMESTAMP};

@@ -9,10 +9,10 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use chrono::TimeDelta;
-use tidegate_client::model::cohort::Selector;
-use tidegate_client::model::layout::{Location, channel_role, cohort_role};
-use tidegate_client::model::name::Name;
-use tidegate_client::tuf::key::{Key, KeyId};
+use tidegate_model::cohort::Selector;
+use tidegate_model::layout::{Location, channel_role, cohort_role};
+use tidegate_model::name::Name;
+use tidegate_tuf::key::{Key, KeyId};
 
 use super::published::Published;
 use super::pull::{self, Taken, Taking};

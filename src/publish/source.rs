@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidegate_client::model::listing::{Listing, MAX_LISTING};
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::path::metadata_file;
+use tidegate_model::listing::{Listing, MAX_LISTING};
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::path::metadata_file;
 use tokio::runtime::Handle;
 
 use super::published::Published;

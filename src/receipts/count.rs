@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use tidegate_client::model::receipt::{Outcome, Receipt};
+use tidegate_model::receipt::{Outcome, Receipt};
 
 use super::releases::{About, Releases};
 
@@ -199,8 +199,8 @@ impl<'a> Counter<'a> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use tidegate_client::model::digest::Digest;
-    use tidegate_client::model::time;
+    use tidegate_model::digest::Digest;
+    use tidegate_model::time;
 
     use super::super::{Known, Tally};
     use super::*;

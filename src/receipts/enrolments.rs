@@ -12,10 +12,10 @@ use std::collections::hash_map::Entry;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::name::DeviceId;
-use tidegate_client::tuf::json;
-use tidegate_client::tuf::key::{Key, KeyId};
+use tidegate_model::digest::Digest;
+use tidegate_model::name::DeviceId;
+use tidegate_tuf::json;
+use tidegate_tuf::key::{Key, KeyId};
 
 use super::reading;
 use crate::error::{Error, Kind, Result};

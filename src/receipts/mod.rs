@@ -1,6 +1,6 @@
 //! Receipts: what devices say became of releases, read from where they are kept, verified, and counted by device.
 //!
-//! A receipt is a device's word, signed by the device's key ([`tidegate_client::model::receipt`]). Whoever can write to the place where they
+//! A receipt is a device's word, signed by the device's key ([`tidegate_model::receipt`]). Whoever can write to the place where they
 //! are kept can put anything there, so nothing is believed for lying there: each is held against its own name, the keys that are
 //! [enrolled](Enrolments), and the [releases](Releases) that the workspace knows. What is refused is counted too, by [reason](Why).
 //!

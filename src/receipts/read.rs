@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use futures::stream::{StreamExt as _, TryStreamExt as _};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::receipt::{MAX_LENGTH, Receipt, SignedReceipt};
+use tidegate_model::digest::Digest;
+use tidegate_model::name::Name;
+use tidegate_model::receipt::{MAX_LENGTH, Receipt, SignedReceipt};
 
 use super::count::Why;
 use super::enrolments::{Enrolments, Held};

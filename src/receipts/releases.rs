@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout::{DelegatedRole, Location};
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::{HardwareId, Name};
-use tidegate_client::model::receipt::Receipt;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::{DelegatedRole, Location};
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::{HardwareId, Name};
+use tidegate_model::receipt::Receipt;
 
 use super::count::Why;
 use crate::error::{Error, Result};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::name::{HardwareId, Name};
-use tidegate_client::model::receipt::Outcome;
-use tidegate_client::model::time;
+use tidegate_model::digest::Digest;
+use tidegate_model::name::{HardwareId, Name};
+use tidegate_model::receipt::Outcome;
+use tidegate_model::time;
 
 use super::count::{Counter, Why, Word};
 use super::enrolments::Enrolled;

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use tidegate_client::model::layout::Location;
-use tidegate_client::model::manifest::{Manifest, Urgency};
-use tidegate_client::model::rollout::Stage;
+use tidegate_model::layout::Location;
+use tidegate_model::manifest::{Manifest, Urgency};
+use tidegate_model::rollout::Stage;
 
 use super::record::{self, ArtifactRecord, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseId};
 use crate::error::Result;
@@ -70,7 +70,7 @@ fn of(manifest: &Manifest, bytes: &[u8], status: Status) -> Record {
         notes: manifest.notes.clone(),
         manifest: Some(ManifestRecord {
             sequence: manifest.sequence,
-            sha256: tidegate_client::model::digest::Digest::of(bytes),
+            sha256: tidegate_model::digest::Digest::of(bytes),
             length: bytes.len() as u64,
         }),
     }

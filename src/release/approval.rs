@@ -9,12 +9,12 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::time;
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::json;
-use tidegate_client::tuf::key::KeyId;
+use tidegate_model::digest::Digest;
+use tidegate_model::name::Name;
+use tidegate_model::time;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::json;
+use tidegate_tuf::key::KeyId;
 
 use super::draft::write_down;
 use super::record::{MAX_LENGTH, Record, ReleaseSpec, from_file, to_file};

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use tidegate_client::model::Extra;
-use tidegate_client::model::layout;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::rollout::{Bridge, MAX_BRIDGES};
-use tidegate_client::model::version::VersionRange;
+use tidegate_model::Extra;
+use tidegate_model::layout;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::rollout::{Bridge, MAX_BRIDGES};
+use tidegate_model::version::VersionRange;
 
 use crate::error::Result;
 use crate::metadata::Repository;

@@ -6,8 +6,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use tidegate_client::model::manifest::{Artifact, Manifest};
-use tidegate_client::model::name::ArtifactName;
+use tidegate_model::manifest::{Artifact, Manifest};
+use tidegate_model::name::ArtifactName;
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]

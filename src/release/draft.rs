@@ -5,11 +5,11 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
-use tidegate_client::model::condition::Condition;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::{ArtifactName, HardwareId, Text};
-use tidegate_client::model::version::VersionRange;
+use tidegate_model::condition::Condition;
+use tidegate_model::digest::Digest;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::{ArtifactName, HardwareId, Text};
+use tidegate_model::version::VersionRange;
 
 use super::diff::{Difference, diff};
 use super::listing::Proposal;

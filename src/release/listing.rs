@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::key::KeyId;
-use tidegate_client::tuf::metadata::Envelope;
-use tidegate_client::tuf::valid_signers;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout;
+use tidegate_model::manifest::Manifest;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::key::KeyId;
+use tidegate_tuf::metadata::Envelope;
+use tidegate_tuf::valid_signers;
 
 use super::record::ReleaseId;
 use crate::ceremony;

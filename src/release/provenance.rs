@@ -10,9 +10,9 @@ use std::collections::BTreeSet;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use serde_json::Value;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::name::Text;
-use tidegate_client::tuf::key::Key;
+use tidegate_model::digest::Digest;
+use tidegate_model::name::Text;
+use tidegate_tuf::key::Key;
 
 use super::record::ArtifactRecord;
 use crate::keys::{parse_public, signature_bytes};
@@ -161,7 +161,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 mod tests {
     use ed25519_dalek::{Signer as _, SigningKey};
     use serde_json::json;
-    use tidegate_client::tuf::hash::to_hex;
+    use tidegate_tuf::hash::to_hex;
 
     use super::*;
 

@@ -7,15 +7,15 @@ use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use tidegate_client::model::Extra;
-use tidegate_client::model::condition::Condition;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout;
-use tidegate_client::model::manifest::{Artifact, Build, Manifest, Provenance, Urgency};
-use tidegate_client::model::name::{ArtifactName, HardwareId, Name, Text};
-use tidegate_client::model::time;
-use tidegate_client::model::version::{self, Version, VersionRange};
-use tidegate_client::tuf::json;
+use tidegate_model::Extra;
+use tidegate_model::condition::Condition;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout;
+use tidegate_model::manifest::{Artifact, Build, Manifest, Provenance, Urgency};
+use tidegate_model::name::{ArtifactName, HardwareId, Name, Text};
+use tidegate_model::time;
+use tidegate_model::version::{self, Version, VersionRange};
+use tidegate_tuf::json;
 
 use crate::config::Settings;
 use crate::error::{Error, Result};

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
-use tidegate_client::model::layout::{self, Location};
-use tidegate_client::model::name::Name;
+use tidegate_model::layout::{self, Location};
+use tidegate_model::name::Name;
 
 use super::record::{self, Record, ReleaseId};
 use crate::ceremony;

@@ -10,9 +10,9 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::Text;
-use tidegate_client::model::version::{Version, VersionRange};
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::Text;
+use tidegate_model::version::{Version, VersionRange};
 
 use super::draft::{self, Frozen, happening};
 use super::record::{self, ArtifactRecord, Record, RecordedUrgency, ReleaseId, ReleaseSpec, RetractionRecord};
@@ -125,7 +125,7 @@ pub fn facts(dir: &Path, record: &Record, manifest: &Manifest) -> Result<Option<
 
 /// What of a manifest decides which bytes a device gets.
 fn fits(manifest: &Manifest) -> BTreeSet<(String, String, Vec<String>)> {
-    let hardware = |artifact: &tidegate_client::model::manifest::Artifact| {
+    let hardware = |artifact: &tidegate_model::manifest::Artifact| {
         artifact.hardware.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let artifacts = manifest.artifacts.iter();

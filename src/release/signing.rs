@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::tuf::key::KeyId;
+use tidegate_model::digest::Digest;
+use tidegate_tuf::key::KeyId;
 
 use super::draft::write_down;
 use super::listing::Proposal;

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::layout;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::position::PPM;
-use tidegate_client::model::rollout::Stage;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::layout;
+use tidegate_model::name::Name;
+use tidegate_model::position::PPM;
+use tidegate_model::rollout::Stage;
 
 use super::dead_mans_switch;
 use crate::config::write_share;

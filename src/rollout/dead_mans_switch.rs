@@ -6,12 +6,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
-use tidegate_client::model::layout;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::rollout::{Assignment, Ramp, Stage};
-use tidegate_client::model::time;
-use tidegate_client::model::version::Version;
-use tidegate_client::tuf::metadata::{TargetFile, Targets};
+use tidegate_model::layout;
+use tidegate_model::name::Name;
+use tidegate_model::rollout::{Assignment, Ramp, Stage};
+use tidegate_model::time;
+use tidegate_model::version::Version;
+use tidegate_tuf::metadata::{TargetFile, Targets};
 
 use crate::config::Span;
 use crate::error::{Error, Result};

@@ -29,10 +29,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tidegate_client::command::Command;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::time;
-use tidegate_client::tuf::json;
+use tidegate_model::digest::Digest;
+use tidegate_model::name::Name;
+use tidegate_model::time;
+use tidegate_tuf::json;
 
 use crate::config::{Span, write_share};
 use crate::error::{Error, Result};

@@ -1,8 +1,8 @@
 //! From what is asked for to a ramp.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate_client::model::position::PPM;
-use tidegate_client::model::rollout::Ramp;
+use tidegate_model::position::PPM;
+use tidegate_model::rollout::Ramp;
 
 use crate::config::{Span, write_share};
 use crate::error::{Error, Result};

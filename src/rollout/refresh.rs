@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
-use tidegate_client::model::layout::DelegatedRole;
+use tidegate_model::layout::DelegatedRole;
 
 use crate::config::Settings;
 use crate::error::{Error, Result};

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout;
-use tidegate_client::model::manifest::{Manifest, Urgency};
-use tidegate_client::model::name::Name;
-use tidegate_client::model::position::PPM;
-use tidegate_client::model::rollout::{Assignment, Bridge, Ramp, Stage};
-use tidegate_client::model::time;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout;
+use tidegate_model::manifest::{Manifest, Urgency};
+use tidegate_model::name::Name;
+use tidegate_model::position::PPM;
+use tidegate_model::rollout::{Assignment, Bridge, Ramp, Stage};
+use tidegate_model::time;
 
 use super::dead_mans_switch::{self, Unattended};
 use super::health::{Action, Health, Verdict};

@@ -1,9 +1,9 @@
 //! Artifact integrity: the bytes are there and are the ones that were signed.
 
 use sha2::{Digest as _, Sha256};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout;
-use tidegate_client::model::manifest::{Artifact, Manifest};
+use tidegate_model::digest::Digest;
+use tidegate_model::layout;
+use tidegate_model::manifest::{Artifact, Manifest};
 
 use super::formats::{self, Beginning};
 use super::{CheckKind, Published, Rule, Said, Subject, none_of, not_applicable};

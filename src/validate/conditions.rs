@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use tidegate_client::model::condition::Condition;
-use tidegate_client::model::facts::{FactValue, Facts};
-use tidegate_client::model::gate::Attestation;
-use tidegate_client::model::name::FactName;
-use tidegate_client::model::version::{self, Version};
+use tidegate_model::condition::Condition;
+use tidegate_model::facts::{FactValue, Facts};
+use tidegate_model::gate::Attestation;
+use tidegate_model::name::FactName;
+use tidegate_model::version::{self, Version};
 
 use crate::config::{FactKind, FactSettings};
 use crate::error::{Error, Result};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::HardwareId;
-use tidegate_client::model::version::is_newer;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::HardwareId;
+use tidegate_model::version::is_newer;
 
 use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
 use crate::error::Result;

@@ -1,8 +1,8 @@
 //! Eligibility: somebody can have it, and everybody has a way to it.
 
-use tidegate_client::model::condition::Condition;
-use tidegate_client::model::name::HardwareId;
-use tidegate_client::model::version::is_newer;
+use tidegate_model::condition::Condition;
+use tidegate_model::name::HardwareId;
+use tidegate_model::version::is_newer;
 
 use super::conditions::{Known, Possible, can_fail, can_hold, dead_ends, fact_faults};
 use super::{CheckKind, Rule, Said, Subject, fail, none_of, not_applicable, pass, warn, ways};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use tidegate_client::model::time;
+use tidegate_model::time;
 
 use super::{CheckKind, Finding, Verdict};
 use crate::release::report::Report;
@@ -80,7 +80,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use chrono::DateTime;
-    use tidegate_client::model::digest::Digest;
+    use tidegate_model::digest::Digest;
 
     use super::*;
 

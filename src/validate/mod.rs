@@ -18,8 +18,8 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::manifest::Manifest;
+use tidegate_model::digest::Digest;
+use tidegate_model::manifest::Manifest;
 
 use crate::audit::Origin;
 use crate::config::{Cohorts, Settings};

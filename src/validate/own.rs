@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_client::command::{Command, CommandError, Ran};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::time;
+use tidegate_model::digest::Digest;
+use tidegate_model::time;
 
 use super::{CheckKind, Finding, Said, Subject, Verdict, fail, pass};
 use crate::error::{Error, Result};
@@ -82,7 +82,7 @@ fn input(subject: &Subject<'_>) -> Result<Value> {
         }));
     }
     let provenance = subject.record.provenance.as_ref().map(|provenance| stored(&provenance.sha256)).transpose()?;
-    let previous = subject.previous.map(tidegate_client::model::manifest::Manifest::to_bytes).transpose();
+    let previous = subject.previous.map(tidegate_model::manifest::Manifest::to_bytes).transpose();
     let previous = previous.map_err(|e| Error::bug("a manifest").with_source(e))?;
     Ok(json!({
         "protocol": PROTOCOL,

@@ -1,6 +1,6 @@
 //! Rollout policy: the cohorts make up the fleet, and the first step is allowed.
 
-use tidegate_client::model::cohort::{CohortMap, Selector};
+use tidegate_model::cohort::{CohortMap, Selector};
 
 use super::conditions::{Known, Possible, can_hold, fact_faults};
 use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};

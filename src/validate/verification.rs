@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout;
-use tidegate_client::tuf::time;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout;
+use tidegate_tuf::time;
 
 use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
 use crate::audit::{self, ByHash};

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use tidegate_client::model::cohort::{ChosenBy, CohortChoice};
-use tidegate_client::model::decision::{Decision, Inputs, Installed, Offer, Outcome, Profile, Rule, decide};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::facts::Facts;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::rollout::{Assignment, Stage};
+use tidegate_model::cohort::{ChosenBy, CohortChoice};
+use tidegate_model::decision::{Decision, Inputs, Installed, Offer, Outcome, Profile, Rule, decide};
+use tidegate_model::digest::Digest;
+use tidegate_model::facts::Facts;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::Name;
+use tidegate_model::rollout::{Assignment, Stage};
 
 use super::{Said, Subject, fail, none_of, not_applicable, pass, warn};
 use crate::error::{Error, Result};

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use futures::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::tuf::hash::to_hex;
+use tidegate_model::digest::Digest;
+use tidegate_tuf::hash::to_hex;
 
 use crate::error::{Error, Result};
 use crate::fs;

@@ -4,16 +4,16 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tidegate_client::model::cohort::{Cohort, CohortMap, Selector};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout::{self, DelegatedRole, Location};
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::position::PPM;
-use tidegate_client::model::rollout::Assignment;
-use tidegate_client::model::time;
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::metadata::TargetFile;
+use tidegate_model::cohort::{Cohort, CohortMap, Selector};
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::{self, DelegatedRole, Location};
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::Name;
+use tidegate_model::position::PPM;
+use tidegate_model::rollout::Assignment;
+use tidegate_model::time;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::metadata::TargetFile;
 
 use super::artifacts;
 use crate::error::{Error, Result};

@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout;
-use tidegate_client::model::position::Salt;
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::key::Key;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout;
+use tidegate_model::position::Salt;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
 use super::artifacts;

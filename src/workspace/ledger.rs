@@ -8,9 +8,9 @@ use std::path::Path;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::time;
-use tidegate_client::tuf::json;
+use tidegate_model::digest::Digest;
+use tidegate_model::time;
+use tidegate_tuf::json;
 
 use crate::error::{Error, Result};
 use crate::fs::{self, Changes};

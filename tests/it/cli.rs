@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use tidegate_client::fetch::http::HttpFetch;
 use tidegate_client::fetch::{Fetch as _, Reply, Request};
-use tidegate_client::http::HttpFetch;
 
 use crate::support::{Forge, forge};
 

@@ -1,9 +1,9 @@
 //! What a check costs a device, in requests and bytes, against a real server: with 10 cohorts and with 1,000.
 
 use tidegate_client::device::{Check, Device};
-use tidegate_client::http::HttpFetch;
-use tidegate_client::model::decision::Outcome;
+use tidegate_client::fetch::http::HttpFetch;
 use tidegate_client::updater::Repository;
+use tidegate_model::decision::Outcome;
 
 use crate::support::{Forge, Serving, publish};
 

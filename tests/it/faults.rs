@@ -100,7 +100,7 @@ fn check(forge: &Forge, place: &Path) -> u64 {
     let tree = audit::walk(&origin, &forge.root(), forge.now()).unwrap();
     assert_eq!(tree.faults, [], "a reader saw a broken repository at {}", place.display());
     for listed in tree.listed() {
-        let path = tidegate_client::tuf::path::TargetPath::new(listed.path).unwrap();
+        let path = tidegate_tuf::path::TargetPath::new(listed.path).unwrap();
         let path = place.join("targets").join(path.file_path(&listed.file.hashes, true));
         let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("a reader missed {}: {error}", path.display()));
         let sha256 = <[u8; 32]>::from(<sha2::Sha256 as sha2::Digest>::digest(&bytes));
@@ -124,7 +124,7 @@ fn check_apart(forge: &Forge, place: &Path) -> u64 {
     }
     for (role, objects) in look.protection.listings() {
         let listing = std::fs::read(private.join(format!("gate/{role}.json"))).unwrap();
-        let listing = tidegate_client::model::listing::Listing::parse(&listing, role).unwrap();
+        let listing = tidegate_model::listing::Listing::parse(&listing, role).unwrap();
         for key in objects {
             assert!(listing.objects.contains(key), "its gate would not give {key} to {role}");
             assert!(private.join(key).exists(), "a device of {role} missed {key}");
@@ -280,7 +280,7 @@ async fn killed_at_every_request(s3: &S3, base: &Forge, later: &Forge, apart: bo
     let run = |endpoint: &str, prefix: &str| -> tokio::process::Child {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.args(["-C", later.dir().to_str().unwrap(), "-q", "publish", "--single-writer"]);
-        command.args(["--now", &tidegate_client::tuf::time::format(later.now())]);
+        command.args(["--now", &tidegate_tuf::time::format(later.now())]);
         let place = |side: &str| format!("s3://{BUCKET}/{prefix}{side}");
         if apart {
             command.args([&place("/public"), "--private", &place("/private")]);

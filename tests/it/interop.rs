@@ -10,12 +10,12 @@ use sha2::{Digest as _, Sha256};
 use tidegate::audit::{Check, Repository, verify, walk};
 use tidegate_client::clock::SystemClock;
 use tidegate_client::fetch::Fetch;
-use tidegate_client::file::{FileFetch, url_of};
-use tidegate_client::http::HttpFetch;
+use tidegate_client::fetch::file::{FileFetch, url_of};
+use tidegate_client::fetch::http::HttpFetch;
 use tidegate_client::store::MemoryStore;
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::path::TargetPath;
 use tidegate_client::updater::{self, Updater};
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::path::TargetPath;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn python_tuf_updates_from_what_we_publish() {

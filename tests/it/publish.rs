@@ -50,7 +50,7 @@ fn check(forge: &Forge, place: &Path) -> u64 {
     let tree = audit::walk(&origin, &forge.root(), forge.now()).unwrap();
     assert_eq!(tree.faults, [], "a reader saw a broken repository");
     for listed in tree.listed() {
-        let path = tidegate_client::tuf::path::TargetPath::new(listed.path).unwrap();
+        let path = tidegate_tuf::path::TargetPath::new(listed.path).unwrap();
         let path = place.join("targets").join(path.file_path(&listed.file.hashes, true));
         let length = std::fs::metadata(&path).map(|metadata| metadata.len()).ok();
         assert_eq!(length, Some(listed.file.length), "a reader missed {}", path.display());
@@ -434,7 +434,7 @@ async fn what_devices_would_refuse_is_not_published() {
     assert!(error.to_string().starts_with("devices would refuse this workspace: timestamp: "), "{error}");
 
     let manifest = forge.manifest("1.0.0");
-    let digest = tidegate_client::model::digest::Digest::of(&manifest);
+    let digest = tidegate_model::digest::Digest::of(&manifest);
     for damage in [b"damaged".to_vec(), vec![0; manifest.len()]] {
         std::fs::write(forge.artifact(&digest.to_string()), damage).unwrap();
         let error = publish(&forge, &folder(place.path())).await.unwrap_err();

@@ -11,7 +11,7 @@ use tidegate::release::record::RecordedUrgency;
 use tidegate::rollout::RampRequest;
 use tidegate::validate;
 use tidegate::workspace::Ledger;
-use tidegate_client::model::rollout::Stage;
+use tidegate_model::rollout::Stage;
 
 #[test]
 fn of_two_proposals_the_later_one_is_proposed_anew() {
@@ -54,7 +54,7 @@ fn a_proposal_that_says_something_else_is_not_signed() {
     for (what, edit) in edits {
         let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
         edit(&mut value["changes"][0]["signed"]);
-        let bytes = tidegate_client::tuf::json::canonical(&value).unwrap();
+        let bytes = tidegate_tuf::json::canonical(&value).unwrap();
         fs::write(&path, [bytes.as_slice(), b"\n"].concat()).unwrap();
         let error = fleet.sign(&spec).unwrap_err();
         assert_eq!(error.rule_id(), Some("R-PROPOSAL"), "{what}: {error}");

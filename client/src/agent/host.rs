@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::device::Check;
 use crate::download::Progress;
-use crate::machine::State;
+use crate::state::State;
 
 /// The system beneath an agent.
 pub trait Host {

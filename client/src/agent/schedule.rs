@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::model::name::DeviceId;
+use tidegate_model::name::DeviceId;
 
 /// How often to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,24 +2,25 @@
 
 use std::path::PathBuf;
 
-use super::state::{Kept, Record};
+use super::state::Record;
 use super::{Device, Status};
 use crate::clock::{BUILT, Clock, FlooredClock, SystemClock};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::fetch::{AnyFetch, Fetch};
 use crate::install::Installer;
-use crate::model::decision::{Installed, Profile};
-use crate::model::facts::Facts;
-use crate::model::gate::Attestation;
-use crate::model::name::{DeviceId, HardwareId, Name};
-use crate::model::time::Instant;
-use crate::model::version::Version;
 use crate::policy::{Deferral, Policy};
 use crate::retry::Retry;
+use crate::store::Kept;
 use crate::store::{DirStore, StoreError};
-use crate::tuf::Limits;
 use crate::updater::{Repository, Updater};
+use tidegate_model::decision::{Installed, Profile};
+use tidegate_model::facts::Facts;
+use tidegate_model::gate::Attestation;
+use tidegate_model::name::{DeviceId, HardwareId, Name};
+use tidegate_model::time::Instant;
+use tidegate_model::version::Version;
+use tidegate_tuf::Limits;
 
 /// What a [`Device`] is made from. What is marked *needed* has no default.
 #[derive(Default)]
@@ -159,7 +160,7 @@ impl DeviceBuilder {
     /// What lets the device in to what is kept for its cohort, if that is protected. Default: nothing does, and it keeps what it has there.
     ///
     /// What it is let in to is fetched as everything is. A [`GateClient`](crate::gate::GateClient) should therefore share its
-    /// [`HttpFetch`](crate::http::HttpFetch) with what [`fetch`](Self::fetch) is given.
+    /// [`HttpFetch`](crate::fetch::http::HttpFetch) with what [`fetch`](Self::fetch) is given.
     #[cfg(feature = "gate")]
     #[must_use]
     pub fn gate(self, gate: impl crate::gate::Gate + Send + 'static) -> Self {
@@ -199,7 +200,7 @@ impl DeviceBuilder {
     #[cfg(feature = "gate")]
     pub fn observe_receipts(
         self,
-    ) -> Result<(Option<crate::receipts::ReceiptStatus>, Vec<crate::model::receipt::SignedReceipt>), Error> {
+    ) -> Result<(Option<crate::receipts::ReceiptStatus>, Vec<tidegate_model::receipt::SignedReceipt>), Error> {
         let device = self.open_on(|_, folder| Ok(DirStore::observe(folder)))?;
         Ok((device.receipts(), device.waiting_receipts().to_vec()))
     }
@@ -236,11 +237,12 @@ impl DeviceBuilder {
         let quarantine = Kept::load(&store, "quarantine.json", &mut repairs)?;
         let machine = Kept::load(&store, "machine.json", &mut repairs)?;
         #[cfg(feature = "gate")]
-        let teller = self.receipts.map(|settings| super::receipts::Teller::open(settings, &store, &mut repairs));
+        let recorder =
+            self.receipts.map(|settings| crate::receipts::ReceiptRecorder::open(settings, &store, &mut repairs));
         profile.installed = running(record.value(), &profile, &factory);
         let fetch = self.fetch.unwrap_or_else(|| Box::new(AnyFetch::new()));
         #[cfg(feature = "gate")]
-        let fetch = super::gate::Through::new(fetch, self.gate);
+        let fetch = crate::gate::GatedFetch::new(fetch, self.gate);
         #[cfg(feature = "gate")]
         {
             profile.attestation = fetch.attestation();
@@ -262,7 +264,7 @@ impl DeviceBuilder {
             reserve: self.reserve,
             repairs,
             #[cfg(feature = "gate")]
-            teller,
+            recorder,
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::download::{Progress, download, part_of};
 use crate::error::{Error, Fault};
 use crate::install::Artifact;
 use crate::retry::jitter;
-use crate::tuf::hash::Checker;
+use tidegate_tuf::hash::Checker;
 
 /// An update whose artifacts are here and verified.
 #[derive(Debug, Clone)]

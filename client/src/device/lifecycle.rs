@@ -3,17 +3,19 @@
 //! [`Device::install`], [`Device::confirm`] and [`Device::reject`] are for callers that watch over a trial themselves. The
 //! [`Agent`](crate::agent::Agent) takes the smaller steps below them, each of which may be repeated after a stop.
 
-use super::state::{InstallState, Kept, Record, Release};
+use super::state::{InstallState, Record};
 use super::{Device, Downloaded, Status, Update, builder};
 use crate::error::Error;
 use crate::install::Installer;
-use crate::machine::{Event, Machine, Place, Tolerance};
-use crate::model::decision::Quarantined;
-#[cfg(feature = "gate")]
-use crate::model::receipt::Outcome;
-use crate::model::time::Instant;
 use crate::policy::{Deferral, Judgement, Step};
-use crate::tuf::TrustedSet;
+use crate::state::{Event, Machine, Place, Tolerance};
+use crate::store::Kept;
+use tidegate_model::decision::Quarantined;
+#[cfg(feature = "gate")]
+use tidegate_model::receipt::Outcome;
+use tidegate_model::release::Release;
+use tidegate_model::time::Instant;
+use tidegate_tuf::TrustedSet;
 
 const DEFERRAL: &str = "deferral.json";
 
@@ -67,7 +69,7 @@ impl Device {
 
     /// Where the update stands.
     pub fn machine(&self) -> &Machine {
-        static NEW: Machine = Machine { state: crate::machine::State::Idle, failures: 0, begun: None };
+        static NEW: Machine = Machine { state: crate::state::State::Idle, failures: 0, begun: None };
         self.machine.value().unwrap_or(&NEW)
     }
 
@@ -102,7 +104,7 @@ impl Device {
             self.machine.set(next);
             return Ok(());
         }
-        self.machine.save(&self.store, next)
+        Ok(self.machine.save(&self.store, next)?)
     }
 
     /// What the policy says to a step of an update now.

@@ -1,27 +1,16 @@
-//! What a device remembers: what it installed, and what failed.
-//!
-//! Both files are kept twice, each copy written whole, with a serial number that rises with every write: the good copy
-//! with the higher number counts. So neither a stop between two writes nor damage to one copy makes a device forget which
-//! sequence it has reached.
+//! What a device remembers: the release it installed, and the releases that failed.
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::error::Error;
-use crate::model::decision::Quarantined;
-use crate::model::digest::Digest;
-use crate::model::name::Name;
-use crate::model::version::Version;
-use crate::store::{DirStore, Store as _, StoreError};
-use crate::tuf::fields::{Fault, Fields};
-use crate::tuf::json;
-use crate::updater::Repair;
+use crate::store::Keep;
+use tidegate_model::decision::Quarantined;
+use tidegate_model::name::Name;
+use tidegate_model::release::Release;
+use tidegate_tuf::fields::{FieldError, Fields};
 
-/// The longest state file that is read, in bytes.
-const LENGTH: u64 = 256 * 1024;
 /// The most releases that are remembered as failed; the oldest are forgotten first.
 const MAX_QUARANTINED: usize = 256;
-const SCHEMA: u64 = 1;
 
 /// What was installed last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,17 +26,6 @@ pub struct Record {
     /// What was there before, if this program installed that too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<Release>,
-}
-
-/// Which release it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Release {
-    /// Its version.
-    pub version: Version,
-    /// Its sequence.
-    pub sequence: u64,
-    /// SHA-256 of its manifest.
-    pub sha256: Digest,
 }
 
 /// How far an installed release has proved itself.
@@ -78,25 +56,8 @@ impl Quarantine {
     }
 }
 
-/// A value that can be kept.
-pub(crate) trait Keep: Serialize + Clone {
-    /// Reads what was written.
-    fn read(value: &Value, at: &str) -> Result<Self, Fault>;
-}
-
-impl Keep for Release {
-    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
-        let mut fields = Fields::of(value, at)?;
-        Ok(Self {
-            version: fields.version("version")?,
-            sequence: fields.u64("sequence")?,
-            sha256: fields.parsed("sha256")?,
-        })
-    }
-}
-
 impl Keep for Record {
-    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
         const STATES: [(&str, InstallState); 3] = [
             ("installed", InstallState::Installed),
             ("trial", InstallState::Trial),
@@ -114,7 +75,7 @@ impl Keep for Record {
 }
 
 impl Keep for Quarantine {
-    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
         let releases = Fields::of(value, at)?.list("releases", usize::MAX, |value, at| {
             let mut fields = Fields::of(value, at)?;
             Ok(Quarantined { sequence: fields.u64("sequence")?, sha256: fields.parsed("sha256")? })
@@ -123,166 +84,15 @@ impl Keep for Quarantine {
     }
 }
 
-/// A value that is kept in a file of the state folder, twice.
-#[derive(Debug)]
-pub(super) struct Kept<T> {
-    name: &'static str,
-    serial: u64,
-    value: Option<T>,
-    stored: Option<T>,
-}
-
-#[derive(Serialize)]
-struct Form<T> {
-    schema: u64,
-    serial: u64,
-    value: T,
-}
-
-impl<T: Keep> Kept<T> {
-    /// Reads the value. A damaged copy is noted in `repairs` and replaced by the good one.
-    ///
-    /// # Errors
-    ///
-    /// If a file cannot be read, or was written by a newer version of this program.
-    pub(super) fn load(store: &DirStore, name: &'static str, repairs: &mut Vec<Repair>) -> Result<Self, Error> {
-        let check = |value: &Value| T::read(value, "value").map(drop);
-        let (best, damaged) = best(store, name, &check, repairs)?;
-        let serial = best.as_ref().map_or(0, |(serial, _)| *serial);
-        let value = best.and_then(|(_, value)| T::read(&value, "value").ok());
-        let mut kept = Self { name, serial, stored: value.clone(), value };
-        if damaged != Damage::None {
-            match kept.value.clone() {
-                // If it cannot be written now, it will be the next time.
-                Some(value) => drop(kept.save(store, value)),
-                None if damaged == Damage::Bad => drop(kept.remove(store)),
-                None => {}
-            }
-        }
-        Ok(kept)
-    }
-
-    pub(super) fn value(&self) -> Option<&T> {
-        self.value.as_ref()
-    }
-
-    /// The value as it was written last.
-    pub(super) fn stored(&self) -> Option<&T> {
-        self.stored.as_ref()
-    }
-
-    /// Writes a new value.
-    pub(super) fn save(&mut self, store: &DirStore, value: T) -> Result<(), Error> {
-        let form = Form { schema: SCHEMA, serial: self.serial.saturating_add(1), value };
-        let bytes = serde_json::to_vec(&form).map_err(|e| Error::State(format!("{}: {e}", self.name)))?;
-        store.save(self.name, &bytes)?;
-        // The first copy is whole from here on, and has the higher number.
-        self.serial = form.serial;
-        self.stored = Some(form.value.clone());
-        self.value = Some(form.value);
-        Ok(store.save(&backup(self.name), &bytes)?)
-    }
-
-    /// Changes the value for as long as the process lives.
-    pub(super) fn set(&mut self, value: T) {
-        self.value = Some(value);
-    }
-
-    /// Forgets the value.
-    pub(super) fn remove(&mut self, store: &DirStore) -> Result<(), Error> {
-        store.remove(&backup(self.name))?;
-        store.remove(self.name)?;
-        (self.value, self.stored) = (None, None);
-        Ok(())
-    }
-}
-
-enum Unread {
-    Damaged(String),
-    Failed(Error),
-}
-
-/// What there is to mend.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Damage {
-    None,
-    /// A copy is missing.
-    Missing,
-    /// A copy is not as it was written.
-    Bad,
-}
-
-/// The serial number and value of the better of two copies.
-type Best = Option<(u64, Value)>;
-
-/// Reads both copies; `check` says whether a value is what it should be.
-///
-/// Apart from [`Kept`], so that a device has it once and not for every type.
-fn best(
-    store: &DirStore,
-    name: &str,
-    check: &dyn Fn(&Value) -> Result<(), Fault>,
-    repairs: &mut Vec<Repair>,
-) -> Result<(Best, Damage), Error> {
-    let mut best: Best = None;
-    let mut damage = Damage::None;
-    for name in [name.to_owned(), backup(name)] {
-        match read(store, &name, check) {
-            Ok(None) if damage == Damage::None => damage = Damage::Missing,
-            Ok(None) => {}
-            Ok(Some(copy)) => {
-                if best.as_ref().is_none_or(|(serial, _)| copy.0 >= *serial) {
-                    best = Some(copy);
-                }
-            }
-            Err(Unread::Damaged(reason)) => {
-                damage = Damage::Bad;
-                repairs.push(Repair { name, reason });
-            }
-            Err(Unread::Failed(e)) => return Err(e),
-        }
-    }
-    Ok((best, damage))
-}
-
-/// What is in a file: the serial number and the value.
-fn read(store: &DirStore, name: &str, check: &dyn Fn(&Value) -> Result<(), Fault>) -> Result<Best, Unread> {
-    let bytes = match store.load(name, LENGTH) {
-        Ok(None) => return Ok(None),
-        Ok(Some(bytes)) => bytes,
-        Err(e @ StoreError::TooLong { .. }) => return Err(Unread::Damaged(e.to_string())),
-        Err(e) => return Err(Unread::Failed(e.into())),
-    };
-    let mut value = json::parse(&bytes).map_err(|e| Unread::Damaged(e.to_string()))?;
-    match value.get("schema").and_then(Value::as_u64) {
-        Some(schema) if schema != SCHEMA => Err(Unread::Failed(Error::State(format!(
-            "{}: schema {schema} is unknown: a newer version of this program wrote it",
-            store.folder().join(name).display()
-        )))),
-        _ => {
-            let serial =
-                Fields::of(&value, "").and_then(|mut fields| fields.u64("serial")).map_err(|fault| damaged(&fault))?;
-            let value = value.get_mut("value").map(Value::take).unwrap_or_default();
-            check(&value).map_err(|fault| damaged(&fault))?;
-            Ok(Some((serial, value)))
-        }
-    }
-}
-
-fn damaged(fault: &Fault) -> Unread {
-    Unread::Damaged(fault.to_string())
-}
-
-fn backup(name: &str) -> String {
-    format!("backup/{name}")
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
+    use tidegate_model::digest::Digest;
+
     use super::*;
     use crate::disk::{Disk, Faults};
+    use crate::store::{DirStore, Kept, Repair, Store as _};
 
     fn quarantine(sequences: &[u64]) -> Quarantine {
         let releases = sequences.iter().map(|&sequence| Quarantined { sequence, sha256: Digest::of(b"manifest") });

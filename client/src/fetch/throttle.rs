@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::{Body, Fetch, FetchError, Kind, Reply, Request};
 use crate::clock::{Clock, Monotonic, SystemClock};
 use crate::disk::Disk;
-use crate::model::time::{self, Instant};
-use crate::tuf::fields::Fields;
-use crate::tuf::json;
+use tidegate_model::time::{self, Instant};
+use tidegate_tuf::fields::Fields;
+use tidegate_tuf::json;
 
 /// How many bytes may come before they are written down.
 const UNWRITTEN: u64 = 1_000_000;
@@ -144,7 +144,7 @@ impl Spent {
         std::fs::File::open(path).ok()?.take(4096).read_to_end(&mut bytes).ok()?;
         let value = json::parse(&bytes).ok()?;
         let mut fields = Fields::of(&value, "").ok()?;
-        Some(Self { since: fields.instant("since").ok()?, bytes: fields.u64("bytes").ok()? })
+        Some(Self { since: fields.text_as("since", time::parse).ok()?, bytes: fields.u64("bytes").ok()? })
     }
 }
 

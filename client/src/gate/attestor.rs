@@ -7,9 +7,9 @@ use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use super::Evidence;
 use crate::command::CommandError;
-use crate::model::digest::Digest;
-use crate::model::gate::{Attestation, GateUrl, quote_data};
-use crate::model::name::DeviceId;
+use tidegate_model::digest::Digest;
+use tidegate_model::gate::{Attestation, GateUrl, quote_data};
+use tidegate_model::name::DeviceId;
 
 /// Makes evidence of the device's state, for one challenge of a gate.
 pub trait Attestor {

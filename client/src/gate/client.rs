@@ -8,14 +8,14 @@ use base64ct::{Base64UrlUnpadded, Encoding as _};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::{Attestor, Challenge, Evidence, Gate, HEADER, Refusal, Signer, Visit};
+use super::{Attestor, Challenge, Evidence, Gate, HEADER, Signer, Visit};
 use crate::clock::{Monotonic, SystemClock};
-use crate::fetch::{FetchError, Pass};
-use crate::http::{Answered, HttpFetch};
-use crate::model::gate::{Attestation, GateUrl};
-use crate::model::time;
-use crate::tuf::fields::{Fault, Fields};
-use crate::tuf::json;
+use crate::fetch::http::{Answered, HttpFetch};
+use crate::fetch::{FetchError, Pass, Refusal};
+use tidegate_model::gate::{Attestation, GateUrl};
+use tidegate_model::time;
+use tidegate_tuf::fields::{FieldError, Fields};
+use tidegate_tuf::json;
 
 /// How long a gate takes a nonce back for, from when it gave it: the protocol says so, and so it tells the gate's time.
 const NONCE: Duration = Duration::from_secs(120);
@@ -91,11 +91,11 @@ impl GateClient {
         let Visit { gate, role, device } = visit;
         let asked = self.clock.elapsed();
         let challenge = self.tell(gate, "/v1/challenge", &json!({"device": device}), |fields| {
-            let nonce = fields.meant("nonce", |text| match Base64UrlUnpadded::decode_vec(text) {
+            let nonce = fields.text_as("nonce", |text| match Base64UrlUnpadded::decode_vec(text) {
                 Ok(nonce) if !nonce.is_empty() && text.len() <= TEXT => Ok(nonce),
                 _ => Err("it is no base64url"),
             })?;
-            Ok((nonce, fields.meant("expires", time::parse)?))
+            Ok((nonce, fields.text_as("expires", time::parse)?))
         });
         let (nonce, challenged) = challenge?;
         let evidence = match &self.attestor {
@@ -107,15 +107,15 @@ impl GateClient {
         let nonce = Base64UrlUnpadded::encode_string(&nonce);
         let body = json!({"device": device, "nonce": nonce, "cohorts": [role], "evidence": evidence.to_value()});
         let (token, expires) = self.tell(gate, "/v1/grant", &body, |fields| {
-            let token = fields.meant("token", |text| {
+            let token = fields.text_as("token", |text| {
                 let is_good = (1..=TEXT).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic());
                 if is_good { Ok(text.to_owned()) } else { Err("it cannot be sent in a header") }
             })?;
-            let opened = fields.list("cohorts", 64, crate::tuf::fields::parsed::<String>)?;
+            let opened = fields.list("cohorts", 64, tidegate_tuf::fields::parsed::<String>)?;
             if !opened.contains(role) {
-                return Err(Fault::new("cohorts", format!("{role} is not among them")));
+                return Err(FieldError::new("cohorts", format!("{role} is not among them")));
             }
-            Ok((token, fields.meant("expires", time::parse)?))
+            Ok((token, fields.text_as("expires", time::parse)?))
         })?;
         // By the gate's own clock alone: this device's may be wrong.
         let life = (expires - challenged).to_std().map_or_else(
@@ -134,7 +134,7 @@ impl GateClient {
         gate: &GateUrl,
         path: &str,
         body: &Value,
-        read: impl FnOnce(&mut Fields<'_>) -> Result<T, Fault>,
+        read: impl FnOnce(&mut Fields<'_>) -> Result<T, FieldError>,
     ) -> Result<T, FetchError> {
         let url = format!("{gate}{path}");
         let Answered { status, body, .. } = self.post(gate, path, body.to_string().as_bytes())?;

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use serde_json::{Value, json};
 
-use crate::model::gate::Attestation;
-use crate::tuf::fields::{Fault, Fields, expected, quoted, whole};
-use crate::tuf::hash::to_hex;
-use crate::tuf::json;
+use tidegate_model::gate::Attestation;
+use tidegate_tuf::fields::{FieldError, Fields, expected, quoted, whole};
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::json;
 
 /// The longest attestation result: with what is around it, it must fit into what a gate takes.
 const TOKEN: usize = 48 * 1024;
@@ -71,18 +71,18 @@ impl Evidence {
         Self::read(&value).map_err(|fault| fault.to_string())
     }
 
-    fn read(value: &Value) -> Result<Self, Fault> {
+    fn read(value: &Value) -> Result<Self, FieldError> {
         whole(value, "", |fields| match fields.text("kind")? {
             "none" => Ok(Self::None),
-            "ear" => Ok(Self::Ear { token: fields.meant("token", token)? }),
+            "ear" => Ok(Self::Ear { token: fields.text_as("token", token)? }),
             "tpm2" => Ok(Self::Tpm2 {
-                quote: fields.meant("quote", base64)?,
-                signature: fields.meant("signature", base64)?,
+                quote: fields.text_as("quote", base64)?,
+                signature: fields.text_as("signature", base64)?,
                 pcrs: fields.part("pcrs", registers)?,
             }),
             other => {
                 let why = format!("{} is unknown: use one of tpm2, ear, none", quoted(other));
-                Err(Fault::new(fields.at("kind"), why))
+                Err(FieldError::new(fields.at("kind"), why))
             }
         })
     }
@@ -98,16 +98,16 @@ fn base64(text: &str) -> Result<Vec<u8>, String> {
     bytes.ok_or_else(|| format!("it must be 1 to {QUOTE} bytes in base64url without padding"))
 }
 
-fn registers(value: &Value, at: &str) -> Result<BTreeMap<String, Vec<u8>>, Fault> {
+fn registers(value: &Value, at: &str) -> Result<BTreeMap<String, Vec<u8>>, FieldError> {
     let fields = Fields::of(value, at)?;
     let read = |(name, value): (&str, &Value)| {
-        let bytes = value.as_str().and_then(crate::model::digest::from_hex);
+        let bytes = value.as_str().and_then(tidegate_model::digest::from_hex);
         let bytes = bytes.ok_or_else(|| expected("hexadecimal digits", value, &format!("{at}.{name}")))?;
         Ok((name.to_owned(), bytes))
     };
-    match fields.keys().count() {
-        0..=REGISTERS => fields.keys().map(read).collect(),
-        count => Err(Fault::new(at, format!("{count} registers are too many: at most {REGISTERS}"))),
+    match fields.entries().count() {
+        0..=REGISTERS => fields.entries().map(read).collect(),
+        count => Err(FieldError::new(at, format!("{count} registers are too many: at most {REGISTERS}"))),
     }
 }
 

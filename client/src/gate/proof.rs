@@ -7,7 +7,7 @@ use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use crate::clock::Clock;
 use crate::key::DeviceKey;
-use crate::model::gate::Proof;
+use tidegate_model::gate::Proof;
 
 /// The header's name.
 pub const HEADER: &str = "Tidegate-Proof";
@@ -51,7 +51,7 @@ impl fmt::Debug for Signer {
 mod tests {
     use super::*;
     use crate::clock::StubClock;
-    use crate::model::time;
+    use tidegate_model::time;
 
     #[test]
     fn a_proof_is_over_its_request_and_another_each_time() {

@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Gate, Refusal, Visit};
-use crate::fetch::{FetchError, Pass, Request};
-use crate::model::gate::Attestation;
+use super::{Gate, Visit};
+use crate::fetch::{FetchError, Pass, Refusal, Request};
+use tidegate_model::gate::Attestation;
 
 /// A gate that lets in whom it is told to, and notes who came. Clones are the same gate. For tests.
 ///
 /// What lies behind it is served by the test's own fetcher, such as [`MemoryFetch`](crate::fetch::MemoryFetch), at the URLs of
-/// [`GateUrl::repository`](crate::model::gate::GateUrl::repository); [`opens`](Self::opens) tells it whom to give it to.
+/// [`GateUrl::repository`](tidegate_model::gate::GateUrl::repository); [`opens`](Self::opens) tells it whom to give it to.
 #[derive(Debug, Clone, Default)]
 pub struct StubGate(Arc<Mutex<Stub>>);
 

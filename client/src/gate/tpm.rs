@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{AttestError, Attestor, Challenge, Evidence};
 use crate::command::{Command, Ran};
-use crate::model::gate::Attestation;
+use tidegate_model::gate::Attestation;
 
 /// The number of registers in a bank.
 const REGISTERS: u8 = 24;
@@ -220,7 +220,7 @@ mod tests {
         let Evidence::Tpm2 { quote, signature, pcrs } = evidence(options(&values), folder.path()).unwrap() else {
             panic!()
         };
-        let data = crate::model::gate::quote_data(b"nonce", &"device-1".parse().unwrap());
+        let data = tidegate_model::gate::quote_data(b"nonce", &"device-1".parse().unwrap());
         let called = String::from_utf8(quote).unwrap();
         let expected =
             format!("device:/dev/tpmrm0 -Q -c 0x81010002 -l sha256:0,7 -g sha256 -p file:/etc/ak -q {data} -m ");

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use semver::Version;
+use tidegate_model::version::Version;
 
 use super::copy::check;
 use super::{Artifact, InstallError, Installer};
 use crate::command::{Command, Ran};
 use crate::disk::Disk;
-use crate::machine::Place;
+use crate::state::Place;
 
 /// Has a program install, such as RAUC, SWUpdate, or a script of one's own.
 ///
@@ -65,7 +65,7 @@ impl Installer for CommandInstaller {
         for (index, artifact) in artifacts.iter().enumerate() {
             check(artifact)?;
             let path = artifact.path.display().to_string();
-            let sha256 = artifact.hashes.sha256_digest().map(|digest| crate::tuf::hash::to_hex(digest));
+            let sha256 = artifact.hashes.sha256_digest().map(|digest| tidegate_tuf::hash::to_hex(digest));
             for (name, value) in [
                 ("NAME", artifact.name.clone()),
                 ("PATH", path.clone()),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Artifact, InstallError};
 use crate::disk::{Disk, OpenFile};
-use crate::tuf::hash::{Checker, Mismatch};
+use tidegate_tuf::hash::{Checker, Mismatch};
 
 const BUFFER: usize = 64 * 1024;
 

@@ -5,13 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use semver::Version;
+use tidegate_model::version::Version;
 
 use super::copy::{check, copy, read_back};
 use super::{Artifact, InstallError, Installer};
 use crate::command::Command;
 use crate::disk::Disk;
-use crate::machine::Place;
+use crate::state::Place;
 
 /// Keeps each release in a folder of its own, and lets the link `current` point to one of them.
 ///

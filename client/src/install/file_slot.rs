@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use semver::Version;
+use tidegate_model::version::Version;
 
 use super::copy::{copy, read_back};
 use super::{Artifact, InstallError, Installer, only};

@@ -3,13 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use semver::Version;
+use tidegate_model::version::Version;
 
 use super::boot::{Boot, Slot};
 use super::copy::{copy, read_back};
 use super::{Artifact, InstallError, Installer};
 use crate::disk::Disk;
-use crate::machine::Place;
+use crate::state::Place;
 
 /// What one artifact is written to: a file or a block device in each slot.
 #[derive(Debug, Clone, PartialEq, Eq)]

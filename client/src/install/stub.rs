@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use semver::Version;
+use tidegate_model::version::Version;
 
 use super::{Artifact, InstallError, Installer};
 

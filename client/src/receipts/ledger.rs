@@ -4,15 +4,16 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::ReceiptStatus;
-use crate::device::{Keep, Release};
 use crate::key::DeviceKey;
-use crate::model::gate::GateUrl;
-use crate::model::name::{DeviceId, HardwareId, Name};
-use crate::model::receipt::{MAX_LENGTH, Outcome, Receipt, SignedReceipt};
-use crate::model::time::{self, Instant};
-use crate::model::version::Version;
-use crate::tuf::fields::{Fault, Fields};
-use crate::tuf::json;
+use crate::store::Keep;
+use tidegate_model::gate::GateUrl;
+use tidegate_model::name::{DeviceId, HardwareId, Name};
+use tidegate_model::receipt::{MAX_LENGTH, Outcome, Receipt, SignedReceipt};
+use tidegate_model::release::Release;
+use tidegate_model::time::{self, Instant};
+use tidegate_model::version::Version;
+use tidegate_tuf::fields::{FieldError, Fields};
+use tidegate_tuf::json;
 
 /// The most receipts that wait to be sent. Of more, the oldest `offered` are dropped first, then the oldest.
 pub const MAX_WAITING: usize = 256;
@@ -205,10 +206,10 @@ impl Serialize for Ledger {
 }
 
 impl Keep for Ledger {
-    fn read(value: &Value, at: &str) -> Result<Self, Fault> {
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
         let mut fields = Fields::of(value, at)?;
         let queue = fields.list("queue", usize::MAX, |value, at| {
-            SignedReceipt::from_value(value).map_err(|e| Fault::new(at, e.to_string()))
+            SignedReceipt::from_value(value).map_err(|e| FieldError::new(at, e.to_string()))
         })?;
         let releases = fields.list("releases", usize::MAX, known)?;
         let is_set = |fields: &Fields<'_>, key| !fields.is_null(key);
@@ -219,7 +220,7 @@ impl Keep for Ledger {
             dropped: fields.u64("dropped")?,
             refused: fields.u64("refused")?,
             failures: fields.u32("failures")?,
-            until: if is_set(&fields, "until") { fields.optional_meant("until", time::parse)? } else { None },
+            until: if is_set(&fields, "until") { fields.optional_text_as("until", time::parse)? } else { None },
             problem: if is_set(&fields, "problem") {
                 fields.optional_text("problem")?.map(str::to_owned)
             } else {
@@ -229,7 +230,7 @@ impl Keep for Ledger {
     }
 }
 
-fn known(value: &Value, at: &str) -> Result<Known, Fault> {
+fn known(value: &Value, at: &str) -> Result<Known, FieldError> {
     let mut fields = Fields::of(value, at)?;
     Ok(Known {
         release: fields.part("release", Release::read)?,
@@ -241,7 +242,7 @@ fn known(value: &Value, at: &str) -> Result<Known, Fault> {
                 cohort: fields.parsed("cohort")?,
                 product: fields.parsed("product")?,
                 hardware: fields.parsed("hardware")?,
-                from: fields.version("from")?,
+                from: fields.text_as("from", tidegate_model::version::parse)?,
             })
         })?,
         last: fields.one_of("last", &Outcome::NAMES)?,
@@ -251,7 +252,7 @@ fn known(value: &Value, at: &str) -> Result<Known, Fault> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::digest::Digest;
+    use tidegate_model::digest::Digest;
 
     pub(in crate::receipts) fn key() -> DeviceKey {
         use ed25519_dalek::pkcs8::EncodePrivateKey as _;
@@ -275,7 +276,7 @@ pub(super) mod tests {
     }
 
     fn at(second: i64) -> Instant {
-        time::from_seconds(1_767_225_600 + second).unwrap()
+        chrono::DateTime::from_timestamp(1_767_225_600 + second, 0).unwrap()
     }
 
     /// A ledger in which so many releases were offered.

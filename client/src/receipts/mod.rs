@@ -18,6 +18,7 @@
 //! wrong is noted ([`ReceiptStatus`]).
 
 mod ledger;
+mod recorder;
 mod sending;
 mod sink;
 
@@ -27,16 +28,17 @@ use serde::Serialize;
 
 pub(crate) use ledger::{Context, Ledger};
 pub use ledger::{MAX_BYTES, MAX_WAITING};
+pub(crate) use recorder::{ReceiptRecorder, Seen};
 pub(crate) use sending::drain;
 pub use sending::{Sending, Sent};
 pub use sink::{Answer, Destination, FolderSink, GateSink, Post, PutSink, Sink, StubSink, Urls};
 
 use crate::error::Error;
 use crate::key::DeviceKey;
-use crate::machine::State;
-use crate::model::name::Text;
-use crate::model::receipt::{MAX_REASON, Outcome};
-use crate::model::time::{self, Instant};
+use crate::state::State;
+use tidegate_model::name::Text;
+use tidegate_model::receipt::{MAX_REASON, Outcome};
+use tidegate_model::time::{self, Instant};
 
 /// How a device signs its receipts.
 #[derive(Debug, Clone)]
@@ -178,9 +180,9 @@ pub(crate) fn reason(text: &str) -> Option<Text> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Release;
-    use crate::machine::Attempt;
-    use crate::model::digest::Digest;
+    use crate::state::Attempt;
+    use tidegate_model::digest::Digest;
+    use tidegate_model::release::Release;
 
     #[test]
     fn steps_mean_one_outcome_or_none() {

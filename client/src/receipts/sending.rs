@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::ledger::Ledger;
 use super::sink::{Answer, Destination, Sink};
 use crate::error::Error;
-use crate::model::time::Instant;
 use crate::retry::{Retry, jitter};
+use tidegate_model::time::Instant;
 
 /// The most that are handed over at a time.
 const AT_ONCE: usize = 64;
@@ -137,7 +137,7 @@ mod tests {
     use super::super::ledger::tests::offered;
     use super::super::sink::StubSink;
     use super::*;
-    use crate::model::time;
+    use tidegate_model::time;
 
     const NOWHERE: Destination = Destination { gate: None };
 

@@ -12,8 +12,8 @@ pub use gate::{GateSink, Post};
 pub use put::{PutSink, Urls};
 pub use stub::StubSink;
 
-use crate::model::gate::GateUrl;
-use crate::model::receipt::SignedReceipt;
+use tidegate_model::gate::GateUrl;
+use tidegate_model::receipt::SignedReceipt;
 
 /// Takes receipts, each of which it keeps once and for good.
 pub trait Sink {

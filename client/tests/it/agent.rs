@@ -8,27 +8,15 @@ use serde_json::json;
 use tidegate_client::agent::{Agent, Next, StubHost};
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::StubInstaller;
-use tidegate_client::machine::{State, Tolerance};
-use tidegate_client::model::decision::Outcome;
-use tidegate_client::tuf::time;
+use tidegate_client::state::{State, Tolerance};
 use tidegate_client::{Error, Fault};
+use tidegate_model::decision::Outcome;
+use tidegate_tuf::time;
 
-use crate::board::{Board, OLD};
+use crate::board::{ALL, Board, OLD, UNWELL, WELL, mirror};
 use crate::fleet::{self, approve_image, assign, channel, release_image};
 use crate::mirror::{Mirror, Trick, scratch};
-use crate::simulator::{Simulator, epoch};
-
-pub const WELL: &[u8] = b"a new image that is well";
-pub const UNWELL: &[u8] = b"a new image that is not";
-
-const ALL: &[(&str, Option<u32>)] = &[("all", Some(1_000_000))];
-
-/// A repository that assigns release 1.2.0 with this image to everyone.
-fn mirror(image: &[u8]) -> Mirror {
-    let mut sim = channel(ALL);
-    release_image(&mut sim, "all", "1.2.0", 12, image);
-    Mirror::of(sim)
-}
+use crate::simulator::epoch;
 
 #[test]
 fn an_update_goes_from_check_to_confirmed() {
@@ -220,7 +208,7 @@ fn the_policy_holds_back_steps_and_says_why() {
     let mut board = Board::new(folder.path(), &mirror(WELL)).with_health();
     board.now = time::parse("2026-01-01T12:00:00Z").unwrap();
     board.adjust = |builder| {
-        let windows = json!({"windows": [{"from": "01:00", "to": "02:00"}], "deferral": {"limit": "1d"}});
+        let windows = json!({"windows": ["01:00 - 02:00"], "deferral": {"limit": "1d"}});
         builder.policy(serde_json::from_value(windows).unwrap())
     };
     let opens = time::parse("2026-01-02T01:00:00Z").unwrap();
@@ -355,8 +343,4 @@ fn a_spoiled_download_is_fetched_again() {
     assert!(board.mirror.take_requests().iter().any(|file| file.ends_with("image.bin")));
     board.run(&Disk::new()).unwrap();
     assert_eq!(board.runs(), WELL);
-}
-
-pub fn repository(image: &[u8]) -> Simulator {
-    mirror(image).sim()
 }

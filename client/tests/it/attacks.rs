@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use tidegate_client::clock::StubClock;
 use tidegate_client::fetch::MemoryFetch;
 use tidegate_client::store::{MemoryStore, Store as _};
-use tidegate_client::tuf::path::TargetPath;
-use tidegate_client::tuf::{Limits, time};
 use tidegate_client::updater::{Repository, Updater};
 use tidegate_client::{Error, Fault};
+use tidegate_tuf::path::TargetPath;
+use tidegate_tuf::{Limits, time};
 
 use crate::simulator::{Simulator, TOP, epoch};
 
@@ -263,7 +263,7 @@ fn bloat(sim: &mut Simulator, role: &str, announced: bool) {
     } else {
         all(sim);
     }
-    let file = tidegate_client::tuf::path::metadata_file(role, (role != "timestamp").then(|| sim.version(role)));
+    let file = tidegate_tuf::path::metadata_file(role, (role != "timestamp").then(|| sim.version(role)));
     let bytes = sim.files.get_mut(&format!("metadata/{file}")).unwrap();
     bytes.resize(17_000_000, b' ');
 }

@@ -12,13 +12,17 @@ use tidegate_client::device::{Device, DeviceBuilder, Status};
 use tidegate_client::disk::Disk;
 use tidegate_client::download::Progress;
 use tidegate_client::install::{Boot, BootError, BootHook, Slot, SlotImage, SlotInstaller};
-use tidegate_client::machine::State;
+use tidegate_client::state::State;
 use tidegate_client::store::StoreError;
 
 use crate::fleet;
 use crate::mirror::Mirror;
-use crate::simulator::epoch;
+use crate::simulator::{Simulator, epoch};
 
+/// The whole fleet as one cohort.
+pub const ALL: &[(&str, Option<u32>)] = &[("all", Some(1_000_000))];
+pub const WELL: &[u8] = b"a new image that is well";
+pub const UNWELL: &[u8] = b"a new image that is not";
 pub const OLD: &[u8] = b"the image that the board left the factory with";
 
 pub struct Board {
@@ -231,4 +235,15 @@ impl Host for BoardHost {
     fn note(&mut self, _: &Entry<'_>) {}
 
     fn progress(&mut self, _: &str, _: Progress) {}
+}
+
+/// A repository that assigns release 1.2.0 with this image to every device.
+pub fn repository(image: &[u8]) -> Simulator {
+    let mut sim = fleet::channel(ALL);
+    fleet::release_image(&mut sim, "all", "1.2.0", 12, image);
+    sim
+}
+
+pub fn mirror(image: &[u8]) -> Mirror {
+    Mirror::of(repository(image))
 }

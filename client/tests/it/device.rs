@@ -8,10 +8,10 @@ use serde_json::json;
 use tidegate_client::device::{Check, InstallState};
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{FileSlot, StubInstaller};
-use tidegate_client::model::decision::{Outcome, Rule};
-use tidegate_client::model::facts::Facts;
-use tidegate_client::tuf::time;
 use tidegate_client::{Error, Fault};
+use tidegate_model::decision::{Outcome, Rule};
+use tidegate_model::facts::Facts;
+use tidegate_tuf::time;
 
 use crate::fleet::{self, IMAGE, approve, assign, channel, device, manifest, name, release};
 use crate::mirror::{Mirror, Trick, scratch};
@@ -353,7 +353,7 @@ fn a_device_of_a_protected_cohort_keeps_what_it_has_and_says_what_is_missing() {
                 {"name": "all", "share": 1_000_000},
             ],
         });
-        sim.add_target("stable", "stable/cohorts.json", &tidegate_client::tuf::json::canonical(&map).unwrap());
+        sim.add_target("stable", "stable/cohorts.json", &tidegate_tuf::json::canonical(&map).unwrap());
         sim.publish(&["stable", "snapshot", "timestamp"]);
         sim
     });

@@ -15,10 +15,9 @@ use chrono::TimeDelta;
 use tidegate_client::agent::Health;
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{Artifact, InstallError, Installer};
-use tidegate_client::machine::State;
+use tidegate_client::state::State;
 
-use crate::agent::{UNWELL, WELL, repository};
-use crate::board::{Board, OLD};
+use crate::board::{Board, OLD, UNWELL, WELL, repository};
 use crate::fleet::{assign, channel, release_image};
 use crate::mirror::{Mirror, Trick, scratch};
 
@@ -353,7 +352,7 @@ fn reboots_hooks_and_clocks() {
 struct Deadly;
 
 impl Installer for Deadly {
-    fn install(&mut self, _: &semver::Version, _: &[Artifact]) -> Result<(), InstallError> {
+    fn install(&mut self, _: &tidegate_model::version::Version, _: &[Artifact]) -> Result<(), InstallError> {
         panic!("the power is gone");
     }
 

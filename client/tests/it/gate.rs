@@ -1,8 +1,5 @@
 //! A device in a protected cohort: what it asks its gate for, and what it makes of what that says. The real gate is in the gate's own tests.
 
-#[cfg(all(unix, feature = "cli"))]
-mod program;
-
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,16 +7,17 @@ use std::time::Duration;
 use serde_json::json;
 use tidegate_client::agent::{Agent, AgentOptions, Next, StubHost};
 use tidegate_client::device::{Device, DeviceBuilder};
+use tidegate_client::fetch::Refusal;
 use tidegate_client::fetch::{Fetch, FetchError, Reply, Request};
-use tidegate_client::gate::{Refusal, StubGate};
+use tidegate_client::gate::StubGate;
 use tidegate_client::install::StubInstaller;
-use tidegate_client::machine::State;
-use tidegate_client::model::decision::{Outcome, Rule};
-use tidegate_client::model::facts::Facts;
-use tidegate_client::model::gate::Attestation;
 use tidegate_client::retry::Retry;
-use tidegate_client::tuf::hash::to_hex;
+use tidegate_client::state::State;
 use tidegate_client::{Error, Fault};
+use tidegate_model::decision::{Outcome, Rule};
+use tidegate_model::facts::Facts;
+use tidegate_model::gate::Attestation;
+use tidegate_tuf::hash::to_hex;
 
 use crate::fleet::{self, IMAGE, approve, assign, channel, manifest, release};
 use crate::mirror::{Mirror, Trick, scratch};

@@ -6,10 +6,9 @@ mod agent;
 mod attacks;
 #[cfg(unix)]
 mod board;
-#[cfg(feature = "cli")]
-mod cli;
 mod device;
-mod differential;
+#[cfg(feature = "gate")]
+mod device_key;
 #[cfg(unix)]
 mod faults;
 mod fleet;
@@ -17,22 +16,17 @@ mod fuzz;
 #[cfg(feature = "gate")]
 mod gate;
 mod mirror;
-mod model;
-mod python;
-#[cfg(all(target_os = "linux", feature = "cli"))]
-mod qemu;
 #[cfg(target_os = "linux")]
 mod rauc;
 #[cfg(all(unix, feature = "gate"))]
 mod receipts;
 #[cfg(target_os = "linux")]
 mod recipes;
-#[cfg(all(target_os = "linux", feature = "cli"))]
-mod run;
+#[path = "../../../tuf/tests/it/simulator.rs"]
 mod simulator;
-#[cfg(all(target_os = "linux", feature = "cli"))]
-mod systemd;
 #[cfg(all(unix, feature = "http"))]
 mod tls;
-mod trusted_set;
+#[cfg(all(unix, feature = "http"))]
+mod tls_server;
+mod tools;
 mod updater;

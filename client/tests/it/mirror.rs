@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use sha2::{Digest as _, Sha256};
 use tidegate_client::fetch::{Body, Fetch, FetchError, Reply, Request};
-use tidegate_client::tuf::hash::to_hex;
 use tidegate_client::updater::Repository;
+use tidegate_tuf::hash::to_hex;
 
 use crate::simulator::Simulator;
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tidegate_client::install::{Artifact, CommandInstaller, Installer as _};
-use tidegate_client::tuf::hash::Hashes;
+use tidegate_tuf::hash::Hashes;
 
-use crate::recipes::{LIMIT, contrib, have, is_permitted, shell};
+use crate::tools::{LIMIT, contrib, have, is_permitted, shell};
 
 /// A board whose slots RAUC writes. What runs on it ends with it.
 struct Board {
@@ -163,7 +163,7 @@ fn rauc() {
         return;
     }
     let mut board = Board::new();
-    let version = semver::Version::new(1, 2, 0);
+    let version = tidegate_model::version::Version::new(1, 2, 0);
     assert_eq!(board.start(), "a");
     board.installer().confirm().unwrap();
 

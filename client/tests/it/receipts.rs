@@ -1,39 +1,25 @@
 //! What a device tells of releases: each outcome once, whatever stops it, and sent until it was acknowledged.
 
-#[cfg(all(target_os = "linux", feature = "cli"))]
-mod program;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use chrono::TimeDelta;
-use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use tidegate_client::Error;
 use tidegate_client::agent::{Agent, AgentOptions, Next, StubHost};
 use tidegate_client::device::{Device, DeviceBuilder};
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{FileSlot, StubInstaller};
-use tidegate_client::key::DeviceKey;
-use tidegate_client::machine::State;
-use tidegate_client::model::position::Salt;
-use tidegate_client::model::receipt::{Outcome, SignedReceipt};
 use tidegate_client::receipts::{Destination, FolderSink, Naming, Receipts, Sending, Sink, StubSink};
+use tidegate_client::state::State;
+use tidegate_model::position::Salt;
+use tidegate_model::receipt::{Outcome, SignedReceipt};
 
-use crate::agent::{UNWELL, WELL, repository};
-use crate::board::{Board, OLD};
+use crate::board::{Board, OLD, UNWELL, WELL, repository};
+use crate::device_key::key;
 use crate::fleet::{self, channel, release_image};
 use crate::mirror::{Mirror, Trick, scratch};
 use crate::simulator::epoch;
-
-pub fn key() -> DeviceKey {
-    DeviceKey::from_pem(pem().as_bytes()).unwrap()
-}
-
-pub fn pem() -> String {
-    let key = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
-    key.to_pkcs8_pem(ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF).unwrap().to_string()
-}
 
 fn keeps_receipts(builder: DeviceBuilder) -> DeviceBuilder {
     builder.receipts(Receipts { key: key(), naming: Naming::default() })

@@ -3,49 +3,12 @@
 //! Where a tool is missing a test says so and passes, unless `TIDEGATE_REQUIRE_TOOLS` is set.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::path::Path;
 
+use crate::tools::{LIMIT, contrib, have, shell};
 use sha2::{Digest as _, Sha256};
 use tidegate_client::install::{Artifact, Boot as _, BootHook, CommandInstaller, Installer as _, Slot};
-use tidegate_client::tuf::hash::{Hashes, to_hex};
-
-pub const LIMIT: Duration = Duration::from_secs(60);
-
-/// Whether these tools are here.
-pub fn have(tools: &[&str]) -> bool {
-    let missing: Vec<_> = tools
-        .iter()
-        .filter(|tool| {
-            !Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap().status.success()
-        })
-        .collect();
-    assert!(missing.is_empty() || std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_none(), "missing: {missing:?}");
-    if !missing.is_empty() {
-        println!("SKIPPED: these tools are not installed: {missing:?}");
-    }
-    missing.is_empty()
-}
-
-/// Whether a command succeeds that needs what a container often withholds: being root, mounting, namespaces. Says so if not.
-pub fn is_permitted(what: &str, command: &[&str]) -> bool {
-    let permitted = Command::new(command[0]).args(&command[1..]).output().is_ok_and(|output| output.status.success());
-    if !permitted {
-        println!("SKIPPED: {what} cannot be had here");
-    }
-    permitted
-}
-
-pub fn contrib(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib").join(path)
-}
-
-pub fn shell(folder: &Path, script: &str) -> String {
-    let output = Command::new("sh").args(["-euc", script]).current_dir(folder).output().unwrap();
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
+use tidegate_tuf::hash::{Hashes, to_hex};
 
 /// A boot hook from `contrib/boot`, with these variables.
 fn hook(name: &str, variables: &[(&str, &Path)]) -> BootHook {
@@ -161,7 +124,7 @@ fn swupdate() {
         length: bytes.len() as u64,
         hashes: Hashes::sha256(Sha256::digest(&bytes).into()),
     };
-    let version = semver::Version::new(1, 2, 3);
+    let version = tidegate_model::version::Version::new(1, 2, 3);
     assert_eq!(installer.running().unwrap().as_deref(), Some("a"));
     installer.install(&version, std::slice::from_ref(&artifact)).unwrap();
     assert_eq!(fs::read(folder.join("slot.b")).unwrap(), image);

@@ -8,10 +8,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_client::clock::{Clock as _, StubClock};
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::store::{DirStore, MemoryStore, Store, StoreError};
-use tidegate_client::tuf::TrustedSet;
-use tidegate_client::tuf::path::TargetPath;
 use tidegate_client::updater::Updater;
 use tidegate_client::{Error, Fault};
+use tidegate_tuf::TrustedSet;
+use tidegate_tuf::path::TargetPath;
 
 use crate::mirror::{Mirror, Trick, scratch};
 use crate::simulator::{Simulator, epoch};
@@ -157,7 +157,7 @@ fn too_many_roots_at_once_are_followed_in_several_updates() {
     }
     let mirror = Mirror::of(sim);
     let store = MemoryStore::new();
-    let limits = tidegate_client::tuf::Limits { root_rotations: 4, ..Default::default() };
+    let limits = tidegate_tuf::Limits { root_rotations: 4, ..Default::default() };
     let mut few = updater(&mirror, store).with_limits(limits);
     assert!(matches!(few.refresh(), Err(Error::TooManyRoots { limit: 4, reached: 5 })));
     assert_eq!(few.refresh().unwrap().root().common.version, 7);
@@ -392,8 +392,7 @@ fn a_failed_refresh_leaves_nothing_to_search_in() {
 #[test]
 fn clocks_that_are_wrong() {
     let issued = |sim: &mut Simulator, role: &str, at: DateTime<Utc>| {
-        sim.signed.get_mut(role).unwrap()["x-tidegate-issued"] =
-            serde_json::json!(tidegate_client::tuf::time::format(at));
+        sim.signed.get_mut(role).unwrap()["x-tidegate-issued"] = serde_json::json!(tidegate_tuf::time::format(at));
     };
     let mut sim = delegating();
     issued(&mut sim, "timestamp", epoch());

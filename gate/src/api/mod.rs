@@ -12,8 +12,8 @@ use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use tidegate_client::model::name::DeviceId;
-use tidegate_client::tuf::json;
+use tidegate_model::name::DeviceId;
+use tidegate_tuf::json;
 
 use crate::audit::Line;
 use crate::gate::Gate;
@@ -266,5 +266,5 @@ fn printable(text: &str) -> String {
 /// An instant as text.
 fn instant(seconds: u64) -> String {
     let at = i64::try_from(seconds).ok().and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0));
-    at.map(tidegate_client::model::time::format).unwrap_or_default()
+    at.map(tidegate_model::time::format).unwrap_or_default()
 }

@@ -6,8 +6,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::{ObjectStore as _, PutMode, PutOptions, PutPayload};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidegate_client::model::receipt::SignedReceipt;
-use tidegate_client::tuf::json;
+use tidegate_model::receipt::SignedReceipt;
+use tidegate_tuf::json;
 
 use super::{Asked, parse, printable};
 use crate::audit::Line;

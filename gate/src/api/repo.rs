@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Response};
 use subtle::ConstantTimeEq as _;
-use tidegate_client::model::layout::DelegatedRole;
+use tidegate_model::layout::DelegatedRole;
 
 use super::Asked;
 use crate::audit::Line;

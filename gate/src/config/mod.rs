@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use tidegate_client::model::layout::DelegatedRole;
+use tidegate_model::layout::DelegatedRole;
 
 use crate::error::{Error, Result, read};
 use crate::evidence::{Kind, Tier};

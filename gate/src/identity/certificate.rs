@@ -2,8 +2,8 @@
 //!
 //! rustls has verified the certificate by then: its chain to the device CA, its dates, that it is for clients, that it is not revoked.
 
-use tidegate_client::model::name::DeviceId;
-use tidegate_client::tuf::key::Key;
+use tidegate_model::name::DeviceId;
+use tidegate_tuf::key::Key;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 use x509_parser::x509::SubjectPublicKeyInfo;
 

@@ -10,8 +10,8 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use tidegate_client::model::gate;
-use tidegate_client::tuf::key::Key;
+use tidegate_model::gate;
+use tidegate_tuf::key::Key;
 
 use crate::encoding::{from_base64, sha256};
 use crate::refusal::Refusal;

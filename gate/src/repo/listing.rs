@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use object_store::ObjectStoreExt as _;
-use tidegate_client::model::listing::{Listing, MAX_LISTING};
+use tidegate_model::listing::{Listing, MAX_LISTING};
 use tokio::sync::Mutex;
 
 use crate::place::Place;

@@ -1,8 +1,8 @@
 //! From a request's path to an object of the repository, by the repository's own types. What is not one of its paths is refused.
 
-use tidegate_client::model::layout::{DelegatedRole, Location};
-use tidegate_client::model::name::Name;
-use tidegate_client::tuf::path::TargetPath;
+use tidegate_model::layout::{DelegatedRole, Location};
+use tidegate_model::name::Name;
+use tidegate_tuf::path::TargetPath;
 
 use crate::refusal::Refusal;
 

@@ -1,4 +1,4 @@
-//! Listings are read as `client/tests/vectors/listings.json` has them, by which the publisher writes them (`tests/it/protected/vectors.rs`).
+//! Listings are read as `model/tests/vectors/listings.json` has them, by which the publisher writes them (`tests/it/protected/vectors.rs`).
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tidegate_gate::repo::listing::Listings;
 
 #[test]
 fn listings_are_read_as_publishers_write_them() {
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/tests/vectors/listings.json");
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/vectors/listings.json");
     let vectors: Vec<Value> = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (mut read, mut refused) = (0, 0);

@@ -9,7 +9,7 @@ mod fleet;
 #[path = "../../../client/tests/it/mirror.rs"]
 mod mirror;
 #[allow(dead_code, missing_docs)]
-#[path = "../../../client/tests/it/simulator.rs"]
+#[path = "../../../tuf/tests/it/simulator.rs"]
 mod simulator;
 
 mod ear;

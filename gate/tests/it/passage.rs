@@ -10,15 +10,15 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use serde_json::json;
 use tidegate_client::clock::{StubClock, SystemClock};
 use tidegate_client::device::{Device, DeviceBuilder};
+use tidegate_client::fetch::file::url_of;
+use tidegate_client::fetch::http::{Authorities, HttpFetch, HttpOptions, Identity, Proxy};
 use tidegate_client::fetch::{AnyFetch, FetchError};
-use tidegate_client::file::url_of;
 use tidegate_client::gate::{Bank, GateClient, Signer, TpmAttestor, TpmOptions};
-use tidegate_client::http::{Authorities, HttpFetch, HttpOptions, Identity, Proxy};
 use tidegate_client::install::FileSlot;
 use tidegate_client::key::DeviceKey;
-use tidegate_client::model::decision::Outcome;
 use tidegate_client::updater::Repository;
 use tidegate_client::{Error, Fault};
+use tidegate_model::decision::Outcome;
 
 use crate::fleet::{self, IMAGE};
 use crate::redirect::{Moto, moto};

@@ -198,7 +198,7 @@ fn receipts_are_kept_once_and_only_those_of_the_device_itself() {
         std::fs::read_dir(&folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
     kept.sort();
     let mut expected: Vec<_> =
-        (1..=3).map(|number| tidegate_client::tuf::json::canonical(&one.receipt(number)).unwrap()).collect();
+        (1..=3).map(|number| tidegate_tuf::json::canonical(&one.receipt(number)).unwrap()).collect();
     expected.sort();
     assert_eq!(kept, expected);
 

@@ -1,4 +1,4 @@
-//! What is stored is what the publisher reads: `client/tests/vectors/receipts.json`, which `tests/it/receipts/vectors.rs` counts.
+//! What is stored is what the publisher reads: `model/tests/vectors/receipts.json`, which `tests/it/receipts/vectors.rs` counts.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn enrolments_and_receipts_are_stored_as_the_publisher_reads_them() {
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/tests/vectors/receipts.json");
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/vectors/receipts.json");
     let vectors: Value = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
     let house = House::new();
     house.settle("optional", COHORTS);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use tidegate_client::tuf::key::KeyId;
+use tidegate_tuf::key::KeyId;
 
 use super::super::Context;
 use crate::ceremony::FILE;

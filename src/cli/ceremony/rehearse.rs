@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args as ClapArgs;
-use tidegate_client::tuf::key::KeyId;
+use tidegate_tuf::key::KeyId;
 
 use super::super::Context;
 use super::proposal::key_id;

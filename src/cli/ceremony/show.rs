@@ -59,7 +59,7 @@ pub(super) fn lines(review: &Review) -> Vec<String> {
     let mut lines = vec![
         format!("proposal   {}", review.subject),
         format!("digest     {}", review.digest),
-        format!("proposed   {}", tidegate_client::model::time::format(review.proposed)),
+        format!("proposed   {}", tidegate_model::time::format(review.proposed)),
         format!("follows    root {}", review.root_version),
     ];
     lines.extend(review.reason.as_ref().map(|reason| format!("reason     {reason}")));
@@ -92,7 +92,7 @@ pub(super) fn lines(review: &Review) -> Vec<String> {
 
 /// Who has signed and who is missing.
 pub(super) fn standing(cx: &Context, bundle: &Bundle, verified: &Verified) -> Result<()> {
-    let names = |ids: &[tidegate_client::tuf::key::KeyId]| {
+    let names = |ids: &[tidegate_tuf::key::KeyId]| {
         let mut names: Vec<_> = ids
             .iter()
             .map(|id| match verified.holders.get(id) {

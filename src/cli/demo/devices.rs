@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
-use tidegate_client::file::url_of;
+use tidegate_client::fetch::file::url_of;
 use tidegate_client::install::FileSlot;
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::facts::{FactValue, Facts};
-use tidegate_client::model::name::DeviceId;
-use tidegate_client::model::time::Instant;
 use tidegate_client::updater::Repository;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::facts::{FactValue, Facts};
+use tidegate_model::name::DeviceId;
+use tidegate_model::time::Instant;
 
 use super::folder::Folder;
 use crate::error::{Error, Kind, Result};
@@ -60,7 +60,7 @@ impl Actor {
         let url = url_of(&site).map_err(|e| Error::input("the folder has no file URL").with_source(e))?;
         let clock = StubClock::at(Instant::UNIX_EPOCH);
         let slot = home.join("slot.img");
-        let word = |e: tidegate_client::model::name::NameError| Error::bug(e.to_string());
+        let word = |e: tidegate_model::name::NameError| Error::bug(e.to_string());
         let mut facts = Facts::new();
         facts.insert("ram-mb".parse().map_err(word)?, FactValue::from(ram_mb));
         let device = Device::builder()

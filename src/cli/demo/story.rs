@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::json;
-use tidegate_client::model::decision::Outcome;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::time;
+use tidegate_model::decision::Outcome;
+use tidegate_model::name::Name;
+use tidegate_model::time;
 
 use super::devices::{Actor, RAM_MB, cast, failed};
 use super::folder::Folder;

@@ -1,7 +1,7 @@
 //! A key in `tidegate.toml`.
 
 use serde_json::json;
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 
 use super::super::Context;
 use crate::config::Settings;

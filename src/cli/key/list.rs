@@ -1,7 +1,7 @@
 //! `tidegate key list`: the keys and the roles that count on them.
 
 use serde_json::json;
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 
 use super::super::{Context, show};
 use super::entry::roles;

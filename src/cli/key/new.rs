@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
 use super::super::Context;

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
-use tidegate_client::model::condition::Condition;
-use tidegate_client::model::name::{ArtifactName, HardwareId, Text};
-use tidegate_client::model::version::VersionRange;
-use tidegate_client::tuf::json as strict;
-use tidegate_client::tuf::key::KeyId;
+use tidegate_model::condition::Condition;
+use tidegate_model::name::{ArtifactName, HardwareId, Text};
+use tidegate_model::version::VersionRange;
+use tidegate_tuf::json as strict;
+use tidegate_tuf::key::KeyId;
 
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor, show};
@@ -383,7 +383,7 @@ fn show_one(args: &ReleaseArgs, cx: &Context) -> Result<()> {
     if let Some(report) = &report {
         let failed = report.failed().count();
         let warned = report.findings.iter().filter(|finding| finding.verdict == Verdict::Warn).count();
-        let at = tidegate_client::model::time::format(report.at);
+        let at = tidegate_model::time::format(report.at);
         cx.ui.result(format_args!("validated    {at}: {failed} failed, {warned} to look at"))?;
     }
     Ok(())
@@ -406,7 +406,7 @@ fn list(cx: &Context) -> Result<()> {
 
 fn row(record: &Record) -> Vec<String> {
     let sequence = record.manifest.as_ref().map_or_else(|| "-".into(), |manifest| manifest.sequence.to_string());
-    let urgency = tidegate_client::model::manifest::Urgency::from(record.urgency).to_string();
+    let urgency = tidegate_model::manifest::Urgency::from(record.urgency).to_string();
     vec![
         record.id().to_string(),
         record.status().to_string(),

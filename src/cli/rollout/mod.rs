@@ -5,7 +5,7 @@ mod renew;
 
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
-use tidegate_client::model::name::Name;
+use tidegate_model::name::Name;
 
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor, show};

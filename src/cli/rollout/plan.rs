@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use clap::Args as ClapArgs;
-use tidegate_client::model::decision::Installed;
-use tidegate_client::model::facts::{Facts, TypedFact};
-use tidegate_client::model::name::HardwareId;
-use tidegate_client::model::time;
-use tidegate_client::model::version::{self, Version};
+use tidegate_model::decision::Installed;
+use tidegate_model::facts::{Facts, TypedFact};
+use tidegate_model::name::HardwareId;
+use tidegate_model::time;
+use tidegate_model::version::{self, Version};
 
 use super::super::{Context, parse_instant, show};
 use crate::config::{Span, write_share};

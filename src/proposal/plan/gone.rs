@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_client::tuf::key::KeyId;
+use tidegate_tuf::key::KeyId;
 
 use super::{Desk, Plan};
 use crate::error::Result;

@@ -5,7 +5,7 @@ mod gone;
 use std::collections::BTreeSet;
 
 use serde::Serialize;
-use tidegate_client::tuf::key::KeyId;
+use tidegate_tuf::key::KeyId;
 
 use crate::config::Settings;
 use crate::error::{Error, Result};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
-use tidegate_client::tuf::key::KeyId;
-use tidegate_client::tuf::time;
+use tidegate_tuf::key::KeyId;
+use tidegate_tuf::time;
 
 use super::throwaway_keys::{Files, Shadow, list};
 use crate::error::Result;

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tidegate_client::tuf::key::KeyId;
+use tidegate_tuf::key::KeyId;
 
 use super::file::Bundle;
 use super::verify::Verified;

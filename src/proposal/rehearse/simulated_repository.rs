@@ -7,10 +7,10 @@ use serde_json::Value;
 use tidegate_client::clock::StubClock;
 use tidegate_client::fetch::MemoryFetch;
 use tidegate_client::store::MemoryStore;
-use tidegate_client::tuf::key::KeyId;
-use tidegate_client::tuf::metadata::{Role, Root, Targets};
-use tidegate_client::tuf::path::TargetPath;
 use tidegate_client::updater::{Repository as Location, Updater};
+use tidegate_tuf::key::KeyId;
+use tidegate_tuf::metadata::{Role, Root, Targets};
+use tidegate_tuf::path::TargetPath;
 
 use super::Fate;
 use super::compromised_keys::{reissue, thief};
@@ -183,16 +183,11 @@ pub(super) struct Device {
 fn signers_of(
     name: &str,
     bytes: &[u8],
-    keys: &BTreeMap<KeyId, tidegate_client::tuf::key::Key>,
+    keys: &BTreeMap<KeyId, tidegate_tuf::key::Key>,
     role: Option<&Role>,
 ) -> Result<BTreeSet<KeyId>> {
-    let envelope =
-        tidegate_client::tuf::metadata::Envelope::parse(name, bytes).map_err(|e| Error::bug(e.to_string()))?;
-    Ok(role
-        .map(|role| tidegate_client::tuf::valid_signers(keys, role, &envelope))
-        .unwrap_or_default()
-        .into_iter()
-        .collect())
+    let envelope = tidegate_tuf::metadata::Envelope::parse(name, bytes).map_err(|e| Error::bug(e.to_string()))?;
+    Ok(role.map(|role| tidegate_tuf::valid_signers(keys, role, &envelope)).unwrap_or_default().into_iter().collect())
 }
 
 /// Everyone who may sign a role and has not lost the key.
@@ -243,8 +238,8 @@ fn probes(repository: &Repository) -> Vec<TargetPath> {
     let all = repository.roles().filter_map(|file| repository.targets(&file.name));
     let delegated = all.flat_map(|targets: &Targets| targets.delegations.iter().flat_map(|d| &d.roles));
     let patterns = delegated.filter_map(|role| match &role.paths {
-        tidegate_client::tuf::metadata::PathSet::Patterns(patterns) => patterns.last(),
-        tidegate_client::tuf::metadata::PathSet::HashPrefixes(_) => None,
+        tidegate_tuf::path::PathSet::Patterns(patterns) => patterns.last(),
+        tidegate_tuf::path::PathSet::HashPrefixes(_) => None,
     });
     patterns.filter_map(|pattern| TargetPath::new(pattern.as_str().replace('*', "rehearsal")).ok()).collect()
 }

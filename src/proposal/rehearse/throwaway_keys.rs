@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::key::{Key, KeyId};
-use tidegate_client::tuf::path::metadata_file;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::key::{Key, KeyId};
+use tidegate_tuf::path::metadata_file;
 
 use crate::error::{Error, Result};
 use crate::metadata::assemble;
@@ -72,7 +72,7 @@ impl Shadow {
 
     /// The file of a translated `signed` part, signed by the stand-ins of `signers`.
     pub(super) fn file(&mut self, signed: &Value, signers: &BTreeSet<KeyId>) -> Result<Vec<u8>> {
-        let bytes = tidegate_client::tuf::json::canonical(signed)
+        let bytes = tidegate_tuf::json::canonical(signed)
             .map_err(|e| Error::bug("metadata cannot be written").with_source(e))?;
         let mut signatures = BTreeMap::new();
         for signer in signers {
@@ -95,7 +95,7 @@ impl Shadow {
 
 /// The `signed` part of a file.
 pub(super) fn signed_part(role: &str, bytes: &[u8]) -> Result<Value> {
-    let file = tidegate_client::tuf::json::parse(bytes).map_err(|e| Error::bug(format!("{role}: {e}")))?;
+    let file = tidegate_tuf::json::parse(bytes).map_err(|e| Error::bug(format!("{role}: {e}")))?;
     file.get("signed").cloned().ok_or_else(|| Error::bug(format!("{role} has no signed part")))
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_client::model::cohort::{Cohort, CohortMap, Selector};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout::{DelegatedRole, Location, cohorts_path};
-use tidegate_client::tuf::metadata::{TargetFile, Targets};
+use tidegate_model::cohort::{Cohort, CohortMap, Selector};
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::{DelegatedRole, Location, cohorts_path};
+use tidegate_tuf::metadata::{TargetFile, Targets};
 
 use super::Desk;
 use crate::config::write_share;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
-use tidegate_client::model::time;
-use tidegate_client::tuf::key::KeyId;
-use tidegate_client::tuf::metadata::Targets;
+use tidegate_model::time;
+use tidegate_tuf::key::KeyId;
+use tidegate_tuf::metadata::Targets;
 
 use super::Desk;
 use crate::proposal::file::Kind;
@@ -41,7 +41,7 @@ impl Desk<'_> {
     pub(super) fn targets(&mut self, role: &str, old: Option<&Targets>, new: &Targets) {
         let no_files = BTreeMap::new();
         let before = old.map_or(&no_files, |old| &old.targets);
-        let show = |file: &tidegate_client::tuf::metadata::TargetFile| {
+        let show = |file: &tidegate_tuf::metadata::TargetFile| {
             let custom = file.custom.as_ref().map(|custom| Value::from(custom.clone()).to_string());
             let custom = custom.map(|custom| format!(", {}", custom.chars().take(200).collect::<String>()));
             format!("{} bytes, {}{}", file.length, file.hashes.name_prefix(), custom.unwrap_or_default())
@@ -127,7 +127,7 @@ impl Desk<'_> {
 
     pub(super) fn expiry(&mut self, role: &str, before: Option<&Value>, after: &Value) {
         let instant = |value: Option<&Value>, name: &str| {
-            value.and_then(|v| v.get(name)).and_then(Value::as_str).and_then(tidegate_client::tuf::time::parse)
+            value.and_then(|v| v.get(name)).and_then(Value::as_str).and_then(tidegate_tuf::time::parse)
         };
         let (Some(issued), Some(expires)) =
             (instant(Some(after), "x-tidegate-issued"), instant(Some(after), "expires"))

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_client::tuf::key::{Key, KeyId};
-use tidegate_client::tuf::metadata::{PathSet, Role, Root, Targets};
+use tidegate_tuf::key::{Key, KeyId};
+use tidegate_tuf::metadata::{Role, Root, Targets};
+use tidegate_tuf::path::PathSet;
 
 use super::Desk;
 
@@ -199,9 +200,7 @@ impl Desk<'_> {
 
 fn patterns(paths: &PathSet) -> String {
     match paths {
-        PathSet::Patterns(paths) => {
-            paths.iter().map(tidegate_client::tuf::path::Pattern::as_str).collect::<Vec<_>>().join(" ")
-        }
+        PathSet::Patterns(paths) => paths.iter().map(tidegate_tuf::path::Pattern::as_str).collect::<Vec<_>>().join(" "),
         PathSet::HashPrefixes(prefixes) => format!("hashes {}", prefixes.join(" ")),
     }
 }

@@ -7,8 +7,8 @@ mod keys;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tidegate_client::model::time;
-use tidegate_client::tuf::key::KeyId;
+use tidegate_model::time;
+use tidegate_tuf::key::KeyId;
 
 use super::file::Bundle;
 use super::verify::Verified;

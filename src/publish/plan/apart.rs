@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::listing::{Listing, MAX_LISTING};
-use tidegate_client::tuf::Chain;
-use tidegate_client::tuf::metadata::Targets;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::listing::{Listing, MAX_LISTING};
+use tidegate_tuf::Chain;
+use tidegate_tuf::metadata::Targets;
 
 use super::{Content, MAX_MAP, Object, PRIVATE, READABLE, READERS, Stage, State, target_key};
 use crate::audit::protect::{Maps, Needs, Protection};

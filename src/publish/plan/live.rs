@@ -1,9 +1,9 @@
 //! What is live at a place, as far as a plan needs to know: what the workspace has grown out of, and what need not be sent again.
 
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::Limits;
-use tidegate_client::tuf::metadata::{Snapshot, Targets, Timestamp};
-use tidegate_client::tuf::path::metadata_file;
+use tidegate_tuf::Limits;
+use tidegate_tuf::metadata::{Snapshot, Targets, Timestamp};
+use tidegate_tuf::path::metadata_file;
 
 use super::{BEHIND, TIMESTAMP};
 use crate::audit::RoleFile;

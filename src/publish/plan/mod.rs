@@ -13,10 +13,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::tuf::metadata::{Delegations, TargetFile};
-use tidegate_client::tuf::path::TargetPath;
-use tidegate_client::tuf::{Chain, Limits};
+use tidegate_model::cohort::CohortMap;
+use tidegate_tuf::metadata::{Delegations, TargetFile};
+use tidegate_tuf::path::TargetPath;
+use tidegate_tuf::{Chain, Limits};
 
 use self::apart::{closed, listings, live_protection, private_place, sides};
 use self::live::{Live, live_role, newest_live_root};

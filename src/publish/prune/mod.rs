@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::TryStreamExt as _;
 use serde::Serialize;
-use tidegate_client::model::layout::{DelegatedRole, Location};
-use tidegate_client::model::listing::Listing;
-use tidegate_client::tuf::Limits;
-use tidegate_client::tuf::metadata::Timestamp;
+use tidegate_model::layout::{DelegatedRole, Location};
+use tidegate_model::listing::Listing;
+use tidegate_tuf::Limits;
+use tidegate_tuf::metadata::Timestamp;
 
 use self::needed::Needed;
 use super::plan::TIMESTAMP;
@@ -38,7 +38,7 @@ pub struct Doomed {
     /// Its length in bytes.
     pub length: u64,
     /// When it was written, by the store's clock.
-    #[serde(with = "tidegate_client::model::time::text")]
+    #[serde(with = "tidegate_model::time::text")]
     pub written: DateTime<Utc>,
     /// Whether it is in the private place.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -233,7 +233,7 @@ async fn list(remote: &Remote, private: bool) -> Result<BTreeMap<String, Doomed>
     Ok(found)
 }
 
-fn parse<T: tidegate_client::tuf::metadata::Metadata>(role: &str, bytes: &[u8], place: &str) -> Result<T> {
+fn parse<T: tidegate_tuf::metadata::Metadata>(role: &str, bytes: &[u8], place: &str) -> Result<T> {
     danger_parse_unverified(role, bytes).map_err(|error| unsound(place, &format!("{role}: {error}")))
 }
 

@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::layout::{DelegatedRole, channel_role};
-use tidegate_client::model::listing::{Listing, MAX_LISTING};
-use tidegate_client::tuf::metadata::{Envelope, Snapshot, Targets};
-use tidegate_client::tuf::path::{TargetPath, metadata_file};
-use tidegate_client::tuf::{Limits, valid_signers};
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::layout::{DelegatedRole, channel_role};
+use tidegate_model::listing::{Listing, MAX_LISTING};
+use tidegate_tuf::metadata::{Envelope, Snapshot, Targets};
+use tidegate_tuf::path::{TargetPath, metadata_file};
+use tidegate_tuf::{Limits, valid_signers};
 
 use super::{Doomed, READERS, parse, unsound};
 use crate::audit::protect::{Maps, Protection};

@@ -121,7 +121,7 @@ impl Remote {
         }
         let mut random = [0; 12];
         getrandom::fill(&mut random).map_err(|error| Error::bug(format!("no randomness: {error}")))?;
-        let name = tidegate_client::tuf::hash::to_hex(&random);
+        let name = tidegate_tuf::hash::to_hex(&random);
         let (key, bytes) = (format!("{PROBE}/{name}"), Bytes::from(format!("{name}\n")));
         self.create(&key, &bytes).await?;
         let is_open = self.is_open_to_anyone(&key, None, Some(&bytes)).await;

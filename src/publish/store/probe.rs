@@ -11,7 +11,7 @@ use futures::future::join_all;
 use object_store::{Error as StoreError, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, UpdateVersion};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::hash::to_hex;
+use tidegate_tuf::hash::to_hex;
 
 use super::fault;
 use super::remote::{Backend, Remote, Writes};
@@ -49,7 +49,7 @@ pub enum Concurrency {
 struct Known {
     place: String,
     conditional: bool,
-    #[serde(with = "tidegate_client::model::time::text")]
+    #[serde(with = "tidegate_model::time::text")]
     probed: DateTime<Utc>,
 }
 

@@ -16,8 +16,8 @@ use object_store::{
     PutPayload, UpdateVersion,
 };
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::Limits;
-use tidegate_client::tuf::hash::to_hex;
+use tidegate_tuf::Limits;
+use tidegate_tuf::hash::to_hex;
 
 use super::anyone::Anyone;
 use super::buffers::Buffers;

@@ -34,7 +34,7 @@ const MAX_MARK: u64 = 4096;
 struct Mark {
     schema: u64,
     id: String,
-    #[serde(with = "tidegate_client::model::time::text")]
+    #[serde(with = "tidegate_model::time::text")]
     begun: DateTime<Utc>,
 }
 
@@ -106,7 +106,7 @@ impl Marked {
     async fn leave(remote: &Remote, now: DateTime<Utc>) -> Result<Self> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| Error::bug(format!("no randomness: {error}")))?;
-        let id = tidegate_client::tuf::hash::to_hex(&random);
+        let id = tidegate_tuf::hash::to_hex(&random);
         let mark = serde_json::to_vec(&Mark { schema: 1, id, begun: now });
         let mark = Bytes::from(mark.map_err(|error| Error::bug("a mark").with_source(error))?);
         let before = remote.read(MARK, MAX_MARK).await?;
@@ -117,7 +117,7 @@ impl Marked {
                     .remedy("wait for its end; one that has died can be taken over a quarter of an hour after it began")
             };
             if !is_dead(before) {
-                return Err(other(&tidegate_client::tuf::time::format(before.written)));
+                return Err(other(&tidegate_tuf::time::format(before.written)));
             }
         }
         match remote.replace(MARK, &mark, before.as_ref()).await? {

@@ -14,7 +14,7 @@ use object_store::multipart::{MultipartStore, PartId};
 use object_store::{Error as StoreError, MultipartUpload, PutMultipartOptions};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::hash::to_hex;
+use tidegate_tuf::hash::to_hex;
 
 use super::buffers::Buffers;
 use super::remote::{Backend, Outcome, Remote};

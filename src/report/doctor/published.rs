@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use tidegate_client::model::time;
+use tidegate_model::time;
 
 use super::{Diagnosis, Severity};
 use crate::error::Result;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use chrono::{DateTime, Utc};
-use tidegate_client::model::digest::Digest;
+use tidegate_model::digest::Digest;
 
 use super::{Diagnosis, Severity};
 use crate::config::Settings;
@@ -143,9 +143,9 @@ fn expiry(repository: &Repository, now: DateTime<Utc>, found: &mut Diagnosis) {
     };
     for role in due(repository, now) {
         let (severity, what) = if role.expires <= now {
-            (Severity::Error, format!("it expired at {}", tidegate_client::model::time::format(role.expires)))
+            (Severity::Error, format!("it expired at {}", tidegate_model::time::format(role.expires)))
         } else {
-            let at = tidegate_client::model::time::format(role.expires);
+            let at = tidegate_model::time::format(role.expires);
             (Severity::Warning, format!("less than a quarter of its life is left: it expires at {at}"))
         };
         found.find(severity, "DOC-EXPIRY", &role.name, what, how(role));

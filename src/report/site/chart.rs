@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate_client::model::position::PPM;
+use tidegate_model::position::PPM;
 
 use super::html::{relative, share};
 use crate::markup::escape;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate_client::model::time;
+use tidegate_model::time;
 
 use crate::config::write_share;
 pub(super) use crate::markup::escape;

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tidegate_client::model::cohort::{ChosenBy, CohortChoice, CohortMap, Selector};
-use tidegate_client::model::decision::{Inputs, Installed, Offer, Outcome, Profile, decide};
-use tidegate_client::model::facts::Facts;
-use tidegate_client::model::layout;
-use tidegate_client::model::name::{DeviceId, Name};
-use tidegate_client::model::position::{Interval, PPM, SPACE};
-use tidegate_client::model::rollout::Ramp;
-use tidegate_client::model::version::Version;
+use tidegate_model::cohort::{ChosenBy, CohortChoice, CohortMap, Selector};
+use tidegate_model::decision::{Inputs, Installed, Offer, Outcome, Profile, decide};
+use tidegate_model::facts::Facts;
+use tidegate_model::layout;
+use tidegate_model::name::{DeviceId, Name};
+use tidegate_model::position::{Interval, PPM, SPACE};
+use tidegate_model::rollout::Ramp;
+use tidegate_model::version::Version;
 
 use super::reading::Reading;
 

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use tidegate_client::model::position::{PPM, SPACE};
-use tidegate_client::model::rollout::{Assignment, Exposure};
+use tidegate_model::position::{PPM, SPACE};
+use tidegate_model::rollout::{Assignment, Exposure};
 
 use super::state::{Curve, CurvePoint};
 
@@ -76,7 +76,7 @@ fn total(parts: &[Part<'_>], at: DateTime<Utc>, before: bool) -> u32 {
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use tidegate_client::model::rollout::{Ramp, Stage};
+    use tidegate_model::rollout::{Ramp, Stage};
 
     use super::*;
 

@@ -6,9 +6,9 @@ use std::fmt::{self, Write as _};
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::time;
-use tidegate_client::model::version::Version;
+use tidegate_model::name::Name;
+use tidegate_model::time;
+use tidegate_model::version::Version;
 
 use super::affected::{Affected, Shift, affected};
 use super::reading::{Approved, Reading};

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout::Location;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::Name;
-use tidegate_client::model::rollout::Assignment;
-use tidegate_client::model::version::Version;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::Location;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::Name;
+use tidegate_model::rollout::Assignment;
+use tidegate_model::version::Version;
 
 use crate::audit::protect::Protection;
 use crate::audit::{ByHash, Fault, Look, Origin, Repository, Tree, look};
@@ -202,7 +202,7 @@ impl Reading {
             let Some(Location::Assignment { channel, cohort, product }) = Location::parse(listed.path) else {
                 continue;
             };
-            let role = tidegate_client::model::layout::cohort_role(&channel, &cohort);
+            let role = tidegate_model::layout::cohort_role(&channel, &cohort);
             let custom = listed.file.custom.as_ref().filter(|_| listed.chain.role() == role);
             let Some(assignment) = custom.and_then(|custom| Assignment::from_custom(custom).ok()) else { continue };
             let key = (channel.clone(), product.clone(), assignment.release.clone());

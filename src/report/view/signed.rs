@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate_client::model::cohort::{CohortMap, Selector};
-use tidegate_client::model::layout::{self, DelegatedRole};
-use tidegate_client::model::name::Name;
-use tidegate_client::model::position::PPM;
-use tidegate_client::model::rollout::Stage;
-use tidegate_client::tuf::key::{self, KeyId};
-use tidegate_client::tuf::metadata::{Envelope, PathSet, Role as Declared, TOP_LEVEL};
-use tidegate_client::tuf::path::Pattern;
-use tidegate_client::tuf::{Chain, json, valid_signers};
+use tidegate_model::cohort::{CohortMap, Selector};
+use tidegate_model::layout::{self, DelegatedRole};
+use tidegate_model::name::Name;
+use tidegate_model::position::PPM;
+use tidegate_model::rollout::Stage;
+use tidegate_tuf::key::{self, KeyId};
+use tidegate_tuf::metadata::{Envelope, Role as Declared, TOP_LEVEL};
+use tidegate_tuf::path::PathSet;
+use tidegate_tuf::path::Pattern;
+use tidegate_tuf::{Chain, json, valid_signers};
 
 use super::curve::{Part, curve, exposure};
 use super::reading::{Approved, Reading};
@@ -163,7 +164,7 @@ fn kind(role: &str) -> RoleKind {
 /// When a role was signed, if it says so.
 fn issued(file: &RoleFile) -> Option<DateTime<Utc>> {
     let value = json::parse(&file.bytes).ok()?;
-    tidegate_client::tuf::time::parse(value.get("signed")?.get("x-tidegate-issued")?.as_str()?)
+    tidegate_tuf::time::parse(value.get("signed")?.get("x-tidegate-issued")?.as_str()?)
 }
 
 /// Every role with its expiry, the first first.
@@ -279,7 +280,7 @@ fn product_state(reading: &Reading, channel: &Name, product: &Name, now: DateTim
 
 fn release_state(approved: &Approved, offered_to: Vec<String>, exposed_ppm: u32) -> Release {
     let Approved { manifest, sha256 } = approved;
-    let artifact = |artifact: &tidegate_client::model::manifest::Artifact| Artifact {
+    let artifact = |artifact: &tidegate_model::manifest::Artifact| Artifact {
         name: artifact.name.to_string(),
         length: artifact.length,
         sha256: artifact.sha256.to_string(),

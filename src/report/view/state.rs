@@ -5,7 +5,7 @@
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tidegate_client::model::time;
+use tidegate_model::time;
 
 /// What a repository says at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_client::tuf::key::KeyId;
+use tidegate_tuf::key::KeyId;
 
 use super::state::{FindingState, LedgerEntry, LedgerState, Need, Proposal, RecordState, State, WorkspaceState};
 use crate::config::Settings;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use tidegate::ceremony;
 use tidegate::proposal::{self, Bundle};
-use tidegate_client::tuf::key::KeyId;
+use tidegate_tuf::key::KeyId;
 
 use super::table::Table;
 

@@ -142,8 +142,8 @@ fn stolen_online_keys_that_ran_up_versions_are_recovered_from() {
 
 fn signed(ring: &mut tidegate::keys::KeyRing, key: &str, content: &serde_json::Value) -> Vec<u8> {
     let opened = ring.signer(key).unwrap();
-    let bytes = tidegate_client::tuf::json::canonical(content).unwrap();
-    let sig = tidegate_client::tuf::hash::to_hex(&opened.sign(&bytes).unwrap());
+    let bytes = tidegate_tuf::json::canonical(content).unwrap();
+    let sig = tidegate_tuf::hash::to_hex(&opened.sign(&bytes).unwrap());
     tidegate::metadata::assemble(content, &[(opened.public().id(), sig)].into()).unwrap()
 }
 

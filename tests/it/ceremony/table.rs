@@ -19,8 +19,8 @@ use tidegate::workspace::init::{KeySource, Options, init};
 use tidegate_client::clock::StubClock;
 use tidegate_client::fetch::MemoryFetch;
 use tidegate_client::store::MemoryStore;
-use tidegate_client::tuf::path::TargetPath;
 use tidegate_client::updater::{Repository as Location, Updater};
+use tidegate_tuf::path::TargetPath;
 
 const URL: &str = "memory://fleet";
 

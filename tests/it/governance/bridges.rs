@@ -10,8 +10,8 @@ use tidegate::release::{draft, retire};
 use tidegate::rollout::RampRequest;
 use tidegate::validate::{self, Finding, Options, Verdict};
 use tidegate::workspace::Ledger;
-use tidegate_client::model::decision::{Installed, Outcome};
-use tidegate_client::model::rollout::Assignment;
+use tidegate_model::decision::{Installed, Outcome};
+use tidegate_model::rollout::Assignment;
 
 use super::finish;
 use super::validation::plain;

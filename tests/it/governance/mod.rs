@@ -9,7 +9,7 @@ mod validation;
 
 use std::process::Command;
 
-use tidegate_client::model::time;
+use tidegate_model::time;
 
 use crate::support::fleet::Fleet;
 

@@ -11,8 +11,8 @@ use tidegate::release::record::ReleaseSpec;
 use tidegate::release::report::Report;
 use tidegate::validate::{self, Options, Verdict};
 use tidegate::workspace::Ledger;
-use tidegate_client::model::condition::Condition;
-use tidegate_client::model::digest::Digest;
+use tidegate_model::condition::Condition;
+use tidegate_model::digest::Digest;
 
 fn report_with(fleet: &Fleet, spec: &ReleaseSpec, options: &Options) -> Report {
     let (workspace, mut ring) = fleet.open();

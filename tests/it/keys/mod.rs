@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use tidegate::keys::generate::{Kind, generate};
 use tidegate::keys::{Ask, KeyEntry, KeyRing, KeyUri, NoPassphrases, open, write_public};
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 
 use crate::support::tools;
 pub use token::Token;

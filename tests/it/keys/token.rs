@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 
 use crate::support::tools;
 

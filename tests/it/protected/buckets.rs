@@ -7,7 +7,7 @@ use bytes::Bytes;
 use object_store::{Attribute, ObjectStoreExt as _};
 use tidegate::error::Result;
 use tidegate::publish::{self, Options, READABLE, Remote, Report, Source, Variables};
-use tidegate_client::model::listing::Listing;
+use tidegate_model::listing::Listing;
 
 use super::{forge, sound};
 use crate::publishers::said;
@@ -128,7 +128,7 @@ async fn two_buckets_with_credentials_of_their_own() {
     let out = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["verify", &format!("s3://{VAULT}/a"), "--private", &format!("s3://{BUCKET}/b"), "--root"])
         .arg(&root)
-        .args(["--now", &tidegate_client::tuf::time::format(forge.now())])
+        .args(["--now", &tidegate_tuf::time::format(forge.now())])
         .envs(s3.variables())
         .output()
         .unwrap();

@@ -17,7 +17,7 @@ fn forge() -> Forge {
 
 fn run_in(dir: &Path, forge: &Forge, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.args(["--now", &tidegate_client::tuf::time::format(forge.now()), "-C", dir.to_str().unwrap()]);
+    command.args(["--now", &tidegate_tuf::time::format(forge.now()), "-C", dir.to_str().unwrap()]);
     command.args(args).env("NO_COLOR", "1").stdin(Stdio::null()).output().unwrap()
 }
 

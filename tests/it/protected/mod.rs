@@ -23,9 +23,9 @@ use tidegate::Error;
 use tidegate::audit::protect::{Maps, Protection};
 use tidegate::audit::{self, Origin as _, Repository, View};
 use tidegate::publish::{self, Plan, Remote, Report, Source, StoreOrigin};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::listing::Listing;
-use tidegate_client::tuf::path::TargetPath;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::listing::Listing;
+use tidegate_tuf::path::TargetPath;
 
 const GATE: &str = "https://gate.example.com";
 

@@ -161,10 +161,10 @@ async fn a_bridge_of_a_private_release_that_lies_open_is_named() {
     let (manifest, bridge) = (forge.manifest("2.0.0"), forge.manifest("1.0.0"));
     let custom = serde_json::json!({
         "schema": 1, "release": "2.0.0", "sequence": 3, "stage": "limited", "paused": false, "private": true,
-        "assigned": tidegate_client::tuf::time::format(forge.now()),
+        "assigned": tidegate_tuf::time::format(forge.now()),
         "bridges": [{
             "release": "1.0.0", "sequence": 1, "length": bridge.len(), "upgrade_from": "<1.0.0",
-            "sha256": tidegate_client::model::digest::Digest::of(&bridge).to_string(),
+            "sha256": tidegate_model::digest::Digest::of(&bridge).to_string(),
         }],
     });
     forge.assign_bytes("secret", &manifest, custom);

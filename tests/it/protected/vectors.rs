@@ -1,15 +1,15 @@
-//! Listings are written as `client/tests/vectors/listings.json` has them, by which the gate reads them (`gate/tests/it/listings.rs`).
+//! Listings are written as `model/tests/vectors/listings.json` has them, by which the gate reads them (`gate/tests/it/listings.rs`).
 
 use std::path::Path;
 
 use serde_json::Value;
-use tidegate_client::model::listing::Listing;
+use tidegate_model::listing::Listing;
 
 use super::{Places, forge};
 
 #[tokio::test]
 async fn listings_are_written_as_gates_read_them() {
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("client/tests/vectors/listings.json");
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/tests/vectors/listings.json");
     let vectors: Vec<Value> = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
     let mut written = 0;
     for case in vectors.iter().filter(|case| case.get("canonical").is_some()) {

@@ -110,7 +110,7 @@ async fn a_workspace_comes_back_from_what_is_published() {
     let made = folder.path().join("again");
     let run_at = |now: chrono::DateTime<chrono::Utc>, args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.args(["-C", made.to_str().unwrap(), "--now", &tidegate_client::tuf::time::format(now)]);
+        command.args(["-C", made.to_str().unwrap(), "--now", &tidegate_tuf::time::format(now)]);
         command.args(args).env("NO_COLOR", "1").stdin(Stdio::null()).output().unwrap()
     };
     let run = |args: &[&str]| run_at(forge.now(), args);

@@ -83,7 +83,7 @@ async fn audit(forge: &Forge, remote: &Remote) {
 
 pub fn tidegate(forge: &Forge, s3: Option<&S3>, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    command.arg("-C").arg(forge.dir()).args(["--now", &tidegate_client::tuf::time::format(forge.now())]).args(args);
+    command.arg("-C").arg(forge.dir()).args(["--now", &tidegate_tuf::time::format(forge.now())]).args(args);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).env("NO_COLOR", "1");
     if let Some(s3) = s3 {
         command.envs(s3.variables());

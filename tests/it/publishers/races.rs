@@ -169,7 +169,7 @@ async fn a_reader_sees_a_whole_repository_during_hundreds_of_publications() {
             let tree = walk(&origin, &root, Utc::now()).unwrap();
             assert_eq!(tree.faults, [], "a reader saw a broken repository");
             for listed in tree.listed() {
-                let path = tidegate_client::tuf::path::TargetPath::new(listed.path).unwrap();
+                let path = tidegate_tuf::path::TargetPath::new(listed.path).unwrap();
                 let name = path.file_path(&listed.file.hashes, true);
                 let found = Origin::target(&origin, &name, listed.file.length, &mut |_| Ok(())).unwrap();
                 assert!(found, "a reader missed {name}");

@@ -6,10 +6,10 @@ use chrono::TimeDelta;
 use p256::ecdsa::signature::Signer as _;
 use p256::pkcs8::{EncodePublicKey as _, LineEnding};
 use serde_json::{Value, json};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::receipt::{MAX_LENGTH, Outcome, Receipt};
-use tidegate_client::model::time;
-use tidegate_client::tuf::key::Key;
+use tidegate_model::digest::Digest;
+use tidegate_model::receipt::{MAX_LENGTH, Outcome, Receipt};
+use tidegate_model::time;
+use tidegate_tuf::key::Key;
 
 use super::{Signer, enrolment, object, receipt, tidegate, told, write};
 use crate::support::Fleet;

@@ -7,12 +7,12 @@ use tidegate::rollout::RampRequest;
 use tidegate_client::agent::{Agent, AgentOptions, Health, StubHost};
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
-use tidegate_client::file::url_of;
+use tidegate_client::fetch::file::url_of;
 use tidegate_client::install::StubInstaller;
 use tidegate_client::key::DeviceKey;
-use tidegate_client::model::position::Salt;
 use tidegate_client::receipts::{FolderSink, Naming, Receipts, Sending};
 use tidegate_client::updater::Repository as Published;
+use tidegate_model::position::Salt;
 
 use super::told;
 use crate::support::Fleet;
@@ -84,7 +84,7 @@ fn what_devices_tell_is_what_is_counted() {
 fn key(id: &str) -> DeviceKey {
     use ed25519_dalek::pkcs8::EncodePrivateKey as _;
     use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-    let seed = tidegate_client::model::digest::Digest::of(id.as_bytes());
+    let seed = tidegate_model::digest::Digest::of(id.as_bytes());
     let key = ed25519_dalek::SigningKey::from_bytes(seed.as_bytes());
     DeviceKey::from_pem(key.to_pkcs8_pem(LineEnding::LF).unwrap().as_bytes()).unwrap()
 }

@@ -13,11 +13,11 @@ use std::process::{Command, Output};
 use chrono::{DateTime, Utc};
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::receipt::{Outcome, Receipt, SignedReceipt};
-use tidegate_client::model::time;
-use tidegate_client::tuf::json;
-use tidegate_client::tuf::key::{Key, KeyId};
+use tidegate_model::digest::Digest;
+use tidegate_model::receipt::{Outcome, Receipt, SignedReceipt};
+use tidegate_model::time;
+use tidegate_tuf::json;
+use tidegate_tuf::key::{Key, KeyId};
 
 /// A device's key, always the same for a name.
 #[derive(Clone)]

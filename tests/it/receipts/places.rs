@@ -2,7 +2,7 @@
 
 use object_store::{ObjectStoreExt as _, PutPayload};
 use serde_json::{Value, json};
-use tidegate_client::model::receipt::Outcome;
+use tidegate_model::receipt::Outcome;
 
 use super::{Signer, enrolment, object, receipt, tidegate, write};
 use crate::support::Fleet;

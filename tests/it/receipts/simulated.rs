@@ -8,13 +8,13 @@ use std::sync::OnceLock;
 
 use chrono::TimeDelta;
 use serde_json::Value;
-use tidegate_client::model::cohort::{CohortChoice, CohortMap};
-use tidegate_client::model::decision::{Inputs, Offer, Outcome as Decision, Profile, Quarantined, decide};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::receipt::{Outcome, Receipt};
-use tidegate_client::model::rollout::Assignment;
-use tidegate_client::model::time::{self, Instant};
+use tidegate_model::cohort::{CohortChoice, CohortMap};
+use tidegate_model::decision::{Inputs, Offer, Outcome as Decision, Profile, Quarantined, decide};
+use tidegate_model::digest::Digest;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::receipt::{Outcome, Receipt};
+use tidegate_model::rollout::Assignment;
+use tidegate_model::time::{self, Instant};
 
 use super::{Signer, enrolment, object, tidegate, told, write};
 use crate::support::Fleet;

@@ -8,14 +8,14 @@ use serde_json::Value;
 use tidegate::publish::Remote;
 use tidegate::receipts::{Counter, Enrolments, Known, Releases, read};
 use tidegate::release::ReleaseId;
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::time;
+use tidegate_model::digest::Digest;
+use tidegate_model::time;
 
 use super::write;
 
 #[tokio::test]
 async fn what_a_gate_stored_is_read_and_counted() {
-    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("client/tests/vectors/receipts.json");
+    let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("model/tests/vectors/receipts.json");
     let vectors: Value = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     for place in ["enrolments", "receipts"] {

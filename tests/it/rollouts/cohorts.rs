@@ -8,9 +8,9 @@ use tidegate::proposal::Wish;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::workspace::Ledger;
 use tidegate::{Error, ceremony};
-use tidegate_client::model::decision::{Outcome, Profile};
-use tidegate_client::model::facts::FactValue;
-use tidegate_client::model::rollout::Stage;
+use tidegate_model::decision::{Outcome, Profile};
+use tidegate_model::facts::FactValue;
+use tidegate_model::rollout::Stage;
 
 const PILOTS: &str = "[[stable.cohort]]\nname = \"pilots\"\ncondition = { fact = \"group\", eq = \"pilot\" }\n\n";
 const EARLY: &str = "[[stable.cohort]]\nname = \"early\"\nshare = \"20%\"\n\n";

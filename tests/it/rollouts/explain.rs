@@ -17,11 +17,11 @@ use tidegate::metadata::Repository;
 use tidegate::rollout::RampRequest;
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::{Check, Device};
-use tidegate_client::file::url_of;
-use tidegate_client::model::decision::{Outcome, Profile};
-use tidegate_client::model::facts::{FactValue, TypedFact};
-use tidegate_client::model::time;
+use tidegate_client::fetch::file::url_of;
 use tidegate_client::updater::Repository as Published;
+use tidegate_model::decision::{Outcome, Profile};
+use tidegate_model::facts::{FactValue, TypedFact};
+use tidegate_model::time;
 
 /// What the device's program prints of a check.
 fn text(check: &Check) -> String {

@@ -13,8 +13,8 @@ use tidegate::policy::State;
 use tidegate::release::record::ReleaseSpec;
 use tidegate::rollout::health::{Action, Health, Source, Verdict};
 use tidegate::workspace::{CohortStanding, Ledger};
-use tidegate_client::model::decision::{Outcome, Profile};
-use tidegate_client::model::time;
+use tidegate_model::decision::{Outcome, Profile};
+use tidegate_model::time;
 
 /// A rollout that goes unattended for a day at most, with a health job and devices.
 struct Job {
@@ -116,7 +116,7 @@ fn while_the_job_lives_the_rollout_does_and_when_it_dies_the_rollout_stops_by_it
     assert_eq!((last.event.as_str(), last.actor.as_str()), ("renew", "job"));
     assert_eq!(last.evidence["health"]["installed"], 209);
     let kept = fs::read(job.fleet.path().join("releases/stable/os/1.0.0/health.json")).unwrap();
-    let sha256 = tidegate_client::model::digest::Digest::of(&kept).to_string();
+    let sha256 = tidegate_model::digest::Digest::of(&kept).to_string();
     assert_eq!(last.evidence["health"]["sha256"], sha256, "what the ledger names is there");
 
     // The job dies. Nobody else does anything but the nightly refresh.

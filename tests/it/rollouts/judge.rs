@@ -7,10 +7,10 @@ use crate::support::chance::{Chance, Policy};
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate::fleet::{Class, Member};
 use tidegate::forecast::scene::{Given, Judge, Offering, Scene};
-use tidegate_client::model::decision::{Inputs, Offer, Outcome, decide};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::rollout::Assignment;
+use tidegate_model::decision::{Inputs, Offer, Outcome, decide};
+use tidegate_model::digest::Digest;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::rollout::Assignment;
 
 fn hash(manifest: &Manifest) -> Digest {
     Digest::of(&manifest.to_bytes().unwrap())

@@ -13,7 +13,7 @@ use tidegate::fleet::{Fleet as Devices, Scope};
 use tidegate::forecast::{Forecast, Outcome as ForecastOutcome, Outlook, Taken, explain};
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::rollout::{Desk, RampRequest};
-use tidegate_client::model::decision::{Outcome, Profile};
+use tidegate_model::decision::{Outcome, Profile};
 
 /// A fleet of devices by chance, as a CSV file and as devices.
 fn devices(path: &Path, count: u64) -> Vec<Profile> {
@@ -29,7 +29,7 @@ fn devices(path: &Path, count: u64) -> Vec<Profile> {
     for profile in &profiles {
         let Profile { id, hardware, installed, own_facts, .. } = profile;
         let fact = |name: &str| match own_facts.value(&name.parse().unwrap()) {
-            Some(tidegate_client::model::facts::FactValue::Text(text)) => text.clone(),
+            Some(tidegate_model::facts::FactValue::Text(text)) => text.clone(),
             Some(value) => value.to_string(),
             None => String::new(),
         };

@@ -17,13 +17,13 @@ use tidegate::rollout::RampRequest;
 use tidegate::workspace::Ledger;
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
-use tidegate_client::file::url_of;
+use tidegate_client::fetch::file::url_of;
 use tidegate_client::install::FileSlot;
-use tidegate_client::model::decision::{Outcome, Profile};
-use tidegate_client::model::digest::Digest;
-use tidegate_client::model::layout;
-use tidegate_client::model::time;
 use tidegate_client::updater::Repository as Published;
+use tidegate_model::decision::{Outcome, Profile};
+use tidegate_model::digest::Digest;
+use tidegate_model::layout;
+use tidegate_model::time;
 
 const IMAGES: [(&str, &str); 3] = [("1.1.0", "eleven"), ("1.2.0", "twelve"), ("1.3.0", "thirteen, which is bad")];
 
@@ -173,7 +173,7 @@ fn devices_that_have_the_bad_release_move_and_others_stay() {
     let (workspace, _) = story.fleet.open();
     let repository = workspace.repository().unwrap();
     let mut profile = Story::profile("has-bad");
-    profile.installed = tidegate_client::model::decision::Installed { version: "1.3.0".parse().unwrap(), sequence: 3 };
+    profile.installed = tidegate_model::decision::Installed { version: "1.3.0".parse().unwrap(), sequence: 3 };
     let answer = explain(workspace.dir(), &repository, &profile, story.fleet.now).unwrap().explanation;
     assert!(answer.to_string().contains("but the release supersedes sequence 3"), "{answer}");
 

@@ -7,7 +7,7 @@ use tidegate::policy::State;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::rollout::RampRequest;
 use tidegate::workspace::CohortStanding;
-use tidegate_client::model::decision::Outcome;
+use tidegate_model::decision::Outcome;
 
 /// Two channels, two products.
 fn wide() -> Fleet {

@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::decision::{Installed, Profile};
-use tidegate_client::model::facts::{FactValue, Facts};
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::rollout::Assignment;
-use tidegate_client::model::time;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::decision::{Installed, Profile};
+use tidegate_model::facts::{FactValue, Facts};
+use tidegate_model::manifest::Manifest;
+use tidegate_model::rollout::Assignment;
+use tidegate_model::time;
 
 /// A sequence of numbers that looks like chance (splitmix64).
 pub struct Chance(u64);
@@ -99,7 +99,7 @@ impl Chance {
                 let name = format!("{hardware}.img");
                 json!({
                     "name": name, "path": format!("stable/releases/os/{version}/{name}"), "length": 3,
-                    "sha256": tidegate_client::model::digest::Digest::of(b"img").to_string(),
+                    "sha256": tidegate_model::digest::Digest::of(b"img").to_string(),
                     "hardware": [hardware], "media_type": "application/octet-stream",
                 })
             })
@@ -146,7 +146,7 @@ impl Chance {
             let bytes = bridge.to_bytes().unwrap();
             json!({
                 "release": bridge.version.to_string(), "sequence": bridge.sequence, "length": bytes.len(),
-                "sha256": tidegate_client::model::digest::Digest::of(&bytes).to_string(),
+                "sha256": tidegate_model::digest::Digest::of(&bytes).to_string(),
                 "upgrade_from": bridge.upgrade_from.as_ref().map_or("*".to_owned(), ToString::to_string),
             })
         };

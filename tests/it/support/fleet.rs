@@ -18,10 +18,10 @@ use tidegate::workspace::{CohortStanding, Workspace};
 use tidegate::{Error, ceremony, validate};
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
-use tidegate_client::file::url_of;
-use tidegate_client::model::decision::{Installed, Profile};
-use tidegate_client::model::facts::Facts;
+use tidegate_client::fetch::file::url_of;
 use tidegate_client::updater::Repository as Published;
+use tidegate_model::decision::{Installed, Profile};
+use tidegate_model::facts::Facts;
 
 /// A workspace with everybody's keys, and a clock that the test moves.
 pub struct Fleet {
@@ -224,7 +224,7 @@ pub fn lay_out_folder(dir: &Path, repository: &tidegate::metadata::Repository, s
     }
     for role in repository.roles() {
         for (path, file) in repository.targets(&role.name).iter().flat_map(|targets| &targets.targets) {
-            let path = tidegate_client::tuf::path::TargetPath::new(path.as_str()).unwrap();
+            let path = tidegate_tuf::path::TargetPath::new(path.as_str()).unwrap();
             let to = site.join("targets").join(path.file_path(&file.hashes, true));
             fs::create_dir_all(to.parent().unwrap()).unwrap();
             let from = dir.join("artifacts/sha256").join(file.hashes.name_prefix());

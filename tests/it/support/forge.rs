@@ -10,13 +10,13 @@ use tidegate::keys::example::EXAMPLE_KEYS;
 use tidegate::keys::generate::{Kind, generate};
 use tidegate::keys::{FileKey, KeyEntry, KeyRing, KeyUri, NoPassphrases, Signer as _};
 use tidegate::metadata::{Delegation, Document, Edit, OnlineLifetimes, Repository, RoleKeys};
-use tidegate_client::model::cohort::CohortMap;
-use tidegate_client::model::facts::Facts;
-use tidegate_client::model::layout;
-use tidegate_client::model::manifest::Manifest;
-use tidegate_client::model::name::Name;
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::key::Key;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::facts::Facts;
+use tidegate_model::layout;
+use tidegate_model::manifest::Manifest;
+use tidegate_model::name::Name;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::key::Key;
 
 use super::chance::Policy;
 
@@ -217,7 +217,7 @@ impl Forge {
             .collect();
         let manifest = json!({
             "schema": 1, "product": "os", "version": version, "sequence": sequence, "channel": "stable",
-            "created": tidegate_client::tuf::time::format(self.now), "build": {"id": format!("build-{sequence}")},
+            "created": tidegate_tuf::time::format(self.now), "build": {"id": format!("build-{sequence}")},
             "urgency": "normal", "artifacts": listed,
         });
         let manifest = Manifest::from_value(&manifest).unwrap().to_bytes().unwrap();
@@ -249,7 +249,7 @@ impl Forge {
         let sequence = Manifest::parse(&manifest).unwrap().sequence;
         let mut custom = json!({
             "schema": 1, "release": version, "sequence": sequence, "stage": "limited", "paused": false,
-            "assigned": tidegate_client::tuf::time::format(self.now),
+            "assigned": tidegate_tuf::time::format(self.now),
         });
         custom.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let file = Listed { length: manifest.len() as u64, sha256: Sha256::digest(&manifest).into() };

@@ -7,8 +7,8 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 use tidegate::keys::generate::{Kind, generate};
 use tidegate::keys::{KeyUri, NoPassphrases, open};
-use tidegate_client::tuf::hash::to_hex;
-use tidegate_client::tuf::json::canonical;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::json::canonical;
 
 use super::story::{text, tidegate};
 use crate::support::{Serving, python_tuf, script};

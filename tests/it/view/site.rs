@@ -217,18 +217,18 @@ fn the_schemas_of_what_is_signed_hold_for_what_is_published_and_for_the_vectors(
     };
     let (manifest, cohorts, assignment) =
         (validator("manifest.schema.json"), validator("cohorts.schema.json"), validator("assignment.schema.json"));
-    for vector in read(&base.join("client/tests/vectors/manifests.json")).as_array().unwrap() {
+    for vector in read(&base.join("model/tests/vectors/manifests.json")).as_array().unwrap() {
         holds(&manifest, &vector["manifest"], &vector["name"].to_string());
     }
     // A schema need not know all that is refused; these, however, are the ways to leave a cohort unprotected by mistake.
-    for vector in read(&base.join("client/tests/vectors/protected.json")).as_array().unwrap() {
+    for vector in read(&base.join("model/tests/vectors/protected.json")).as_array().unwrap() {
         match vector.get("refused") {
             Some(_) => assert!(!cohorts.is_valid(&vector["map"]), "{}", vector["name"]),
             None => holds(&cohorts, &vector["map"], &vector["name"].to_string()),
         }
     }
     let listing = validator("listing.schema.json");
-    for vector in read(&base.join("client/tests/vectors/listings.json")).as_array().unwrap() {
+    for vector in read(&base.join("model/tests/vectors/listings.json")).as_array().unwrap() {
         if let Some(text) = vector.get("canonical") {
             holds(&listing, &serde_json::from_str(text.as_str().unwrap()).unwrap(), &vector["name"].to_string());
         }

@@ -3,8 +3,8 @@
 use super::*;
 use crate::clock::StubClock;
 use crate::error::{Error, Fault as Whose};
+use crate::fetch::http::tests::{Answer, Server, answer, impatient, raw};
 use crate::gate::StubAttestor;
-use crate::http::tests::{Answer, Server, answer, impatient, raw};
 use crate::key::DeviceKey;
 
 const CHALLENGE: &str = r#"{"nonce": "AAEC", "expires": "2026-01-05T12:02:00Z"}"#;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use super::{Answer, Destination, NotTaken, Sink};
 use crate::disk::Disk;
-use crate::model::receipt::SignedReceipt;
-use crate::tuf::json;
+use tidegate_model::receipt::SignedReceipt;
+use tidegate_tuf::json;
 
 /// Writes each receipt to a file of its own, named as a gate's store names it: `receipts/CHANNEL/PRODUCT/SEQUENCE/HASH.json` below the folder.
 ///

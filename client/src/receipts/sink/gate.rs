@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::{Answer, Destination, Sink};
+use crate::fetch::http::{Answered, HttpFetch};
 use crate::gate::GateClient;
-use crate::http::{Answered, HttpFetch};
-use crate::model::gate::GateUrl;
-use crate::model::receipt::SignedReceipt;
-use crate::tuf::json;
+use tidegate_model::gate::GateUrl;
+use tidegate_model::receipt::SignedReceipt;
+use tidegate_tuf::json;
 
 /// Posts to gates, and shows them who this device is.
 pub trait Post {

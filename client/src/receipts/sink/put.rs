@@ -7,8 +7,8 @@ use ureq::http::Method;
 use super::folder::object;
 use super::{Answer, Destination, NotTaken, Sink};
 use crate::command::{Command, Ran};
-use crate::http::{Answered, HttpFetch, shown};
-use crate::model::receipt::SignedReceipt;
+use crate::fetch::http::{Answered, HttpFetch, shown};
+use tidegate_model::receipt::SignedReceipt;
 
 /// Where the URL for a receipt comes from.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Answer, Destination, Sink};
-use crate::model::receipt::SignedReceipt;
+use tidegate_model::receipt::SignedReceipt;
 
 /// Keeps what it is sent, unless it was told to do otherwise. For tests.
 #[derive(Debug, Clone, Default)]

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tidegate_client::tuf::key::Key;
+use tidegate_tuf::key::Key;
 
 use super::wire::{Answer, send};
 use super::{House, Running, client};
@@ -148,7 +148,7 @@ impl Device {
     }
 
     pub fn sign(&self, signed: &Value) -> Value {
-        let bytes = tidegate_client::tuf::json::canonical(signed).unwrap();
+        let bytes = tidegate_tuf::json::canonical(signed).unwrap();
         let sig = self.key.sign(&bytes).to_bytes().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         json!({"signed": signed, "signature": {"keyid": self.public().id(), "sig": sig}})
     }

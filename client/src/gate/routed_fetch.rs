@@ -1,0 +1,55 @@
+//! The way through the gate of a protected cohort.
+
+use std::cell::RefCell;
+
+use crate::fetch::{Fetch, FetchError, Reply, Request};
+use crate::gate::{Gate, Visit};
+use tidegate_model::gate::Attestation;
+
+/// Fetches what is public as ever, and what is behind the gate of the visit under way with what that gate gives.
+pub(crate) struct GatedFetch {
+    fetch: Box<dyn Fetch + Send>,
+    gate: Option<Box<dyn Gate + Send>>,
+    visit: RefCell<Option<Visit>>,
+}
+
+impl GatedFetch {
+    pub(crate) fn new(fetch: Box<dyn Fetch + Send>, gate: Option<Box<dyn Gate + Send>>) -> Self {
+        Self { fetch, gate, visit: RefCell::new(None) }
+    }
+
+    /// Whether the device was given a gate.
+    pub(crate) fn has_gate(&self) -> bool {
+        self.gate.is_some()
+    }
+
+    pub(crate) fn attestation(&self) -> Option<Attestation> {
+        self.gate.as_ref().and_then(|gate| gate.attestation())
+    }
+
+    /// The visit under way.
+    pub(crate) fn visit(&self) -> Option<Visit> {
+        self.visit.borrow().clone()
+    }
+
+    /// Begins another visit, or none.
+    pub(crate) fn begin(&self, visit: Option<Visit>) {
+        *self.visit.borrow_mut() = visit;
+    }
+}
+
+impl Fetch for GatedFetch {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        let visit = self.visit().filter(|visit| visit.leads_to(request.url));
+        let (Some(gate), Some(visit)) = (&self.gate, visit) else { return self.fetch.fetch(request) };
+        let pass = gate.enter(&visit, false)?;
+        match self.fetch.fetch(&request.opened_by(&*pass)) {
+            // What was granted may have ended, or the gate may have another secret now.
+            Err(FetchError::Denied { status: 401, .. }) => {
+                let pass = gate.enter(&visit, true)?;
+                self.fetch.fetch(&request.opened_by(&*pass))
+            }
+            result => result,
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! What the device's owner allows, and when: a pure function beside the release's own rules.
+//!
+//! The signed side decides *whether* a device may have a release ([`decide`](tidegate_model::decision::decide)); this side decides
+//! whether it is convenient now. [`judge`] evaluates every rule for one [`Step`] and reports each outcome, so that `status` and
+//! `explain` show all that stands in the way, not just the first thing.
+//!
+//! ```json
+//! {
+//!   "windows": ["sat sun 01:00 - 05:30"],
+//!   "utc_offset": "+01:00",
+//!   "download_any_time": true,
+//!   "deferral": {"limit": "7d"},
+//!   "require": {"fact": "battery-percent", "ge": 30},
+//!   "metered": {"at_most": 1000000},
+//!   "security_overrides": ["windows", "deferral"]
+//! }
+//! ```
+//!
+//! A release of urgency `security` passes the rules that `security_overrides` names; which these are is the owner's choice, and
+//! none of them is ever a rule of the release itself.
+
+mod form;
+
+use std::collections::BTreeSet;
+
+use chrono::TimeDelta;
+use serde::Serialize;
+
+use tidegate_model::condition::{self, Condition};
+use tidegate_model::decision::Verdict;
+use tidegate_model::facts::{FactValue, Facts};
+use tidegate_model::manifest::Urgency;
+use tidegate_model::time::{self, Instant};
+use tidegate_model::week::{UtcOffset, WeeklyPeriod};
+
+/// What the owner of a device allows. The default allows everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// When to install and restart; empty for any time.
+    pub windows: Vec<WeeklyPeriod>,
+    /// What the windows' local time is ahead of UTC, if the device has no fact `utc-offset`, such as `+02:00`.
+    pub utc_offset: UtcOffset,
+    /// Whether downloads may run outside the windows. Default: they may.
+    pub download_any_time: form::Enabled,
+    /// Whether, and for how long, the user may put an update off.
+    pub deferral: DeferralRule,
+    /// What must hold of the device's facts, such as the charge of its battery.
+    pub require: Option<Condition>,
+    /// What may be done while the fact `metered` is true.
+    pub metered: Metered,
+    /// The rules that a security release passes. Default: windows and deferral.
+    pub security_overrides: Overrides,
+}
+
+/// The rules that a security release passes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overrides(BTreeSet<Rule>);
+
+impl Default for Overrides {
+    fn default() -> Self {
+        Self([Rule::Windows, Rule::Deferral].into())
+    }
+}
+
+/// How users may put updates off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeferralRule {
+    /// The longest time from the first deferral of a release; zero if users may not defer.
+    pub limit: TimeDelta,
+}
+
+/// What may be done on a network that costs money.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Metered {
+    /// Everything.
+    #[default]
+    Allow,
+    /// Downloads of at most so many bytes.
+    AtMost(u64),
+    /// No downloads.
+    Refuse,
+}
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Deferral {
+    /// The release that is put off, by its sequence.
+    pub sequence: u64,
+    /// When it was put off for the first time.
+    #[serde(serialize_with = "time::text::serialize")]
+    pub since: Instant,
+    /// Until when it is put off.
+    #[serde(serialize_with = "time::text::serialize")]
+    pub until: Instant,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// Fetching what is missing of a release.
+    Download,
+    /// Writing it, and restarting.
+    Install,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Download => "downloading",
+            Self::Install => "installing",
+        })
+    }
+}
+
+/// All that a judgement depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// What is to be done.
+    pub step: Step,
+    /// The instant to judge for.
+    pub now: Instant,
+    /// The release's sequence.
+    pub sequence: u64,
+    /// The release's urgency.
+    pub urgency: Urgency,
+    /// The bytes that are still to be fetched.
+    pub missing: u64,
+    /// The device's facts.
+    pub facts: &'a Facts,
+    /// What the user asked for.
+    pub deferral: Option<Deferral>,
+}
+
+/// A rule of the policy. The ids are stable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// Installations happen in maintenance windows.
+    Windows,
+    /// The user has not put the release off.
+    Deferral,
+    /// The device's facts are as required.
+    Require,
+    /// The download is not too dear.
+    Metered,
+}
+
+impl Rule {
+    /// Every rule, in the order in which judgements report them.
+    pub const ALL: [Self; 4] = [Self::Windows, Self::Deferral, Self::Require, Self::Metered];
+
+    /// The stable id, e.g. `L-WINDOW`.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Windows => "L-WINDOW",
+            Self::Deferral => "L-DEFERRAL",
+            Self::Require => "L-REQUIRE",
+            Self::Metered => "L-METERED",
+        }
+    }
+}
+
+impl Serialize for Rule {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.id())
+    }
+}
+
+/// What came of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleOutcome {
+    /// The rule.
+    pub rule: Rule,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// When it passes by itself, if it fails and that is known.
+    #[serde(with = "time::optional_text")]
+    pub until: Option<Instant>,
+    /// Why, as a sentence without a full stop.
+    pub why: String,
+}
+
+/// What the policy says to a step, with the outcome of every rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Judgement {
+    /// What is to be done.
+    pub step: Step,
+    /// Every rule, in the order of [`Rule::ALL`].
+    pub rules: Vec<RuleOutcome>,
+}
+
+impl Judgement {
+    /// Whether the step may be done now.
+    pub fn allows(&self) -> bool {
+        self.failed().next().is_none()
+    }
+
+    /// When all that holds it back has passed, if that is known for all of it.
+    pub fn until(&self) -> Option<Instant> {
+        self.failed().map(|rule| rule.until).try_fold(None, |latest, until| Some(latest.max(Some(until?)))).flatten()
+    }
+
+    /// All that holds it back, in words.
+    pub fn why(&self) -> String {
+        self.failed().map(|rule| format!("{} ({})", rule.why, rule.rule.id())).collect::<Vec<_>>().join("; ")
+    }
+
+    fn failed(&self) -> impl Iterator<Item = &RuleOutcome> {
+        self.rules.iter().filter(|rule| rule.verdict == Verdict::Fail)
+    }
+}
+
+/// One line a rule.
+impl std::fmt::Display for Judgement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for RuleOutcome { rule, verdict, why, .. } in &self.rules {
+            let verdict = match verdict {
+                Verdict::Pass => "pass",
+                Verdict::Fail => "FAIL",
+                Verdict::NotApplicable => "-",
+            };
+            writeln!(f, "  {verdict:<4}  {:<15} {why}", rule.id())?;
+        }
+        Ok(())
+    }
+}
+
+/// Says whether the policy allows a step now, and why.
+pub fn judge(policy: &Policy, situation: &Situation<'_>) -> Judgement {
+    let rules = Rule::ALL.map(|rule| {
+        let found = match rule {
+            Rule::Windows => windows(policy, situation),
+            Rule::Deferral => deferral(policy, situation),
+            Rule::Require => require(policy, situation),
+            Rule::Metered => metered(policy, situation),
+        };
+        let (verdict, until, why) = match found {
+            Found::Pass(why) => (Verdict::Pass, None, why),
+            Found::NotApplicable(why) => (Verdict::NotApplicable, None, why),
+            Found::Fail(_, why)
+                if situation.urgency == Urgency::Security && policy.security_overrides.0.contains(&rule) =>
+            {
+                (Verdict::Pass, None, format!("overridden by a security release: {why}"))
+            }
+            Found::Fail(until, why) => (Verdict::Fail, until, why),
+        };
+        RuleOutcome { rule, verdict, until, why }
+    });
+    Judgement { step: situation.step, rules: rules.into() }
+}
+
+enum Found {
+    Pass(String),
+    Fail(Option<Instant>, String),
+    NotApplicable(String),
+}
+
+fn windows(policy: &Policy, situation: &Situation<'_>) -> Found {
+    if policy.windows.is_empty() {
+        return Found::NotApplicable("there are no maintenance windows".into());
+    }
+    if situation.step == Step::Download && policy.download_any_time.0 {
+        return Found::NotApplicable("downloads may run at any time".into());
+    }
+    let offset = offset(policy, situation.facts);
+    if let Some(window) = policy.windows.iter().find(|window| window.contains(situation.now, offset)) {
+        return Found::Pass(format!("inside the maintenance window {window}"));
+    }
+    match policy.windows.iter().filter_map(|window| window.next_start(situation.now, offset)).min() {
+        Some(next) => Found::Fail(
+            Some(next),
+            format!("outside the maintenance windows, the next starts at {}", time::format(next)),
+        ),
+        None => Found::Fail(None, "outside the maintenance windows, and none is to come".into()),
+    }
+}
+
+/// The fact `utc-offset`, which can follow daylight saving time, or else the setting.
+fn offset(policy: &Policy, facts: &Facts) -> UtcOffset {
+    let fact = "utc-offset".parse().ok().and_then(|name| match facts.value(&name)? {
+        FactValue::Text(text) => text.parse().ok(),
+        _ => None,
+    });
+    fact.unwrap_or(policy.utc_offset)
+}
+
+fn deferral(policy: &Policy, situation: &Situation<'_>) -> Found {
+    let limit = policy.deferral.limit;
+    match situation.deferral.filter(|deferral| deferral.sequence == situation.sequence) {
+        _ if situation.step == Step::Download => Found::NotApplicable("it holds back installing only".into()),
+        None => Found::NotApplicable("the user has not put this release off".into()),
+        Some(_) if limit.is_zero() => Found::Pass("the user may not put releases off".into()),
+        Some(Deferral { since, until, .. }) => {
+            let last = since.checked_add_signed(limit).unwrap_or(since);
+            let until = until.min(last);
+            // A clock that was set back must not stretch what the user asked for.
+            if situation.now < since {
+                Found::Pass("the user's request lies in the future: the clock was set back".into())
+            } else if situation.now < until {
+                Found::Fail(Some(until), format!("the user put this release off until {}", time::format(until)))
+            } else if until == last {
+                Found::Pass(format!("the user may put a release off no longer than until {}", time::format(last)))
+            } else {
+                Found::Pass(format!("the user put this release off until {}", time::format(until)))
+            }
+        }
+    }
+}
+
+fn require(policy: &Policy, situation: &Situation<'_>) -> Found {
+    match &policy.require {
+        _ if situation.step == Step::Download => Found::NotApplicable("it holds back installing only".into()),
+        None => Found::NotApplicable("nothing is required of the device's facts".into()),
+        Some(condition) => {
+            let outcome = condition.evaluate(situation.facts);
+            let text = Lines(&outcome).to_string().lines().map(str::trim).collect::<Vec<_>>().join(", ");
+            if outcome.holds { Found::Pass(text) } else { Found::Fail(None, text) }
+        }
+    }
+}
+
+struct Lines<'a>(&'a condition::Outcome);
+
+impl std::fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.write(f, 0)
+    }
+}
+
+fn metered(policy: &Policy, situation: &Situation<'_>) -> Found {
+    let is_metered =
+        "metered".parse().ok().and_then(|name| situation.facts.value(&name)) == Some(&FactValue::Boolean(true));
+    let missing = situation.missing;
+    if situation.step == Step::Install || missing == 0 {
+        return Found::NotApplicable("nothing is to be fetched".into());
+    }
+    if !is_metered {
+        return Found::NotApplicable("the network is not known to be metered".into());
+    }
+    match policy.metered {
+        Metered::Allow => Found::Pass("the network is metered, and that is allowed".into()),
+        Metered::AtMost(bytes) if missing <= bytes => {
+            Found::Pass(format!("the network is metered, and {missing} of at most {bytes} bytes are to be fetched"))
+        }
+        Metered::AtMost(bytes) => {
+            Found::Fail(None, format!("the network is metered, and {missing} bytes are more than the {bytes} allowed"))
+        }
+        Metered::Refuse => Found::Fail(None, "the network is metered".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! Values that survive any stop and damage to one file: each is kept in two files.
+//!
+//! Each copy is written whole, with a serial number that rises with every write: the good copy with the higher number counts. So neither a
+//! stop between two writes nor damage to one copy loses the value.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{DirStore, Repair, Store as _, StoreError};
+use tidegate_model::release::Release;
+use tidegate_tuf::fields::{FieldError, Fields};
+use tidegate_tuf::json;
+
+/// The longest state file that is read, in bytes.
+const LENGTH: u64 = 256 * 1024;
+const SCHEMA: u64 = 1;
+
+/// A value that can be kept.
+pub(crate) trait Keep: Serialize + Clone {
+    /// Reads what was written.
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError>;
+}
+
+impl Keep for Release {
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        Self::read(value, at)
+    }
+}
+
+/// A value that is kept in a file of the state folder, twice.
+#[derive(Debug)]
+pub(crate) struct Kept<T> {
+    name: &'static str,
+    serial: u64,
+    value: Option<T>,
+    stored: Option<T>,
+}
+
+#[derive(Serialize)]
+struct Form<T> {
+    schema: u64,
+    serial: u64,
+    value: T,
+}
+
+impl<T: Keep> Kept<T> {
+    /// Reads the value. A damaged copy is noted in `repairs` and replaced by the good one.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read, or was written by a newer version of this program.
+    pub(crate) fn load(store: &DirStore, name: &'static str, repairs: &mut Vec<Repair>) -> Result<Self, StoreError> {
+        let check = |value: &Value| T::read(value, "value").map(drop);
+        let (best, damaged) = best(store, name, &check, repairs)?;
+        let serial = best.as_ref().map_or(0, |(serial, _)| *serial);
+        let value = best.and_then(|(_, value)| T::read(&value, "value").ok());
+        let mut kept = Self { name, serial, stored: value.clone(), value };
+        if damaged != Damage::None {
+            match kept.value.clone() {
+                // If it cannot be written now, it will be the next time.
+                Some(value) => drop(kept.save(store, value)),
+                None if damaged == Damage::Bad => drop(kept.remove(store)),
+                None => {}
+            }
+        }
+        Ok(kept)
+    }
+
+    pub(crate) fn value(&self) -> Option<&T> {
+        self.value.as_ref()
+    }
+
+    /// The value as it was written last.
+    pub(crate) fn stored(&self) -> Option<&T> {
+        self.stored.as_ref()
+    }
+
+    /// Writes a new value.
+    pub(crate) fn save(&mut self, store: &DirStore, value: T) -> Result<(), StoreError> {
+        let form = Form { schema: SCHEMA, serial: self.serial.saturating_add(1), value };
+        let bytes = serde_json::to_vec(&form)
+            .map_err(|e| StoreError::Unwritable { name: self.name.to_owned(), reason: e.to_string() })?;
+        store.save(self.name, &bytes)?;
+        // The first copy is whole from here on, and has the higher number.
+        self.serial = form.serial;
+        self.stored = Some(form.value.clone());
+        self.value = Some(form.value);
+        store.save(&backup(self.name), &bytes)
+    }
+
+    /// Changes the value for as long as the process lives.
+    pub(crate) fn set(&mut self, value: T) {
+        self.value = Some(value);
+    }
+
+    /// Forgets the value.
+    pub(crate) fn remove(&mut self, store: &DirStore) -> Result<(), StoreError> {
+        store.remove(&backup(self.name))?;
+        store.remove(self.name)?;
+        (self.value, self.stored) = (None, None);
+        Ok(())
+    }
+}
+
+enum Unread {
+    Damaged(String),
+    Failed(StoreError),
+}
+
+/// What there is to mend.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Damage {
+    None,
+    /// A copy is missing.
+    Missing,
+    /// A copy is not as it was written.
+    Bad,
+}
+
+/// The serial number and value of the better of two copies.
+type Best = Option<(u64, Value)>;
+
+/// Reads both copies; `check` says whether a value is what it should be.
+///
+/// Apart from [`Kept`], so that a device has it once and not for every type.
+fn best(
+    store: &DirStore,
+    name: &str,
+    check: &dyn Fn(&Value) -> Result<(), FieldError>,
+    repairs: &mut Vec<Repair>,
+) -> Result<(Best, Damage), StoreError> {
+    let mut best: Best = None;
+    let mut damage = Damage::None;
+    for name in [name.to_owned(), backup(name)] {
+        match read(store, &name, check) {
+            Ok(None) if damage == Damage::None => damage = Damage::Missing,
+            Ok(None) => {}
+            Ok(Some(copy)) => {
+                if best.as_ref().is_none_or(|(serial, _)| copy.0 >= *serial) {
+                    best = Some(copy);
+                }
+            }
+            Err(Unread::Damaged(reason)) => {
+                damage = Damage::Bad;
+                repairs.push(Repair { name, reason });
+            }
+            Err(Unread::Failed(e)) => return Err(e),
+        }
+    }
+    Ok((best, damage))
+}
+
+/// What is in a file: the serial number and the value.
+fn read(store: &DirStore, name: &str, check: &dyn Fn(&Value) -> Result<(), FieldError>) -> Result<Best, Unread> {
+    let bytes = match store.load(name, LENGTH) {
+        Ok(None) => return Ok(None),
+        Ok(Some(bytes)) => bytes,
+        Err(e @ StoreError::TooLong { .. }) => return Err(Unread::Damaged(e.to_string())),
+        Err(e) => return Err(Unread::Failed(e)),
+    };
+    let mut value = json::parse(&bytes).map_err(|e| Unread::Damaged(e.to_string()))?;
+    match value.get("schema").and_then(Value::as_u64) {
+        Some(schema) if schema != SCHEMA => {
+            Err(Unread::Failed(StoreError::NewerSchema { path: store.folder().join(name), schema }))
+        }
+        _ => {
+            let serial =
+                Fields::of(&value, "").and_then(|mut fields| fields.u64("serial")).map_err(|fault| damaged(&fault))?;
+            let value = value.get_mut("value").map(Value::take).unwrap_or_default();
+            check(&value).map_err(|fault| damaged(&fault))?;
+            Ok(Some((serial, value)))
+        }
+    }
+}
+
+fn damaged(fault: &FieldError) -> Unread {
+    Unread::Damaged(fault.to_string())
+}
+
+fn backup(name: &str) -> String {
+    format!("backup/{name}")
+}

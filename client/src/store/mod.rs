@@ -1,0 +1,341 @@
+//! Where trusted metadata and the device's state are kept between runs.
+
+mod kept;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+
+pub(crate) use kept::{Keep, Kept};
+
+use crate::disk::Disk;
+
+/// Keeps small files by name.
+///
+/// A name is `/`-separated segments of URL-safe characters and `%`, as [`metadata_file`](tidegate_tuf::path::metadata_file)
+/// makes them. A saved file is durable when `save` returns, and whole whenever `load` finds it.
+pub trait Store {
+    /// The content of `name`, or `None` if it was never saved. Reads at most `limit` bytes; a longer file errs.
+    fn load(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Gives `name` the content `bytes`, wholly or not at all.
+    fn save(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Removes `name` if it is there.
+    fn remove(&self, name: &str) -> Result<(), StoreError>;
+}
+
+/// A damaged file of the store that is replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Repair {
+    /// The stored name.
+    pub name: String,
+    /// What was wrong with it.
+    pub reason: String,
+}
+
+/// Why the store could not do as asked: the device's fault, or its operator's.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The operating system refused.
+    #[error("{path}: cannot {action}: {source}")]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A newer version of this program wrote the file.
+    #[error("{path}: schema {schema} is unknown: a newer version of this program wrote it")]
+    NewerSchema {
+        /// The file.
+        path: PathBuf,
+        /// The schema that it declares.
+        schema: u64,
+    },
+    /// A value has no JSON form.
+    #[error("{name}: {reason}")]
+    Unwritable {
+        /// The stored name.
+        name: String,
+        /// What is wrong with the value.
+        reason: String,
+    },
+    /// A stored file is longer than any this crate writes.
+    #[error("{path}: longer than {limit} bytes; it was not written by this program")]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// The longest that is read, in bytes.
+        limit: u64,
+    },
+    /// Another process works with the same folder.
+    #[error("{path}: in use by another process; wait until it ends")]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The name could leave the folder.
+    #[error("{name:?} is not a name that can be stored")]
+    BadName {
+        /// The name as given.
+        name: String,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { action, path: path.into(), source }
+    }
+
+    /// Whether the disk is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
+
+impl<T: Store + ?Sized> Store for Arc<T> {
+    fn load(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        (**self).load(name, limit)
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        (**self).save(name, bytes)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        (**self).remove(name)
+    }
+}
+
+/// A folder on disk, locked against other processes while this value or one of its [`subfolder`](Self::subfolder)s lives.
+#[derive(Debug, Clone)]
+pub struct DirStore {
+    folder: PathBuf,
+    disk: Disk,
+    // Held for its lock, which the system releases however the process ends. None for one that only reads.
+    lock: Option<Arc<Lock>>,
+}
+
+/// A locked file.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file would do, but for a program that another thread has just begun to start: it holds a copy of all open files
+        // until it runs, and the lock with it.
+        let _ = self.0.unlock();
+    }
+}
+
+impl DirStore {
+    /// Opens a folder, creating it if it is not there, and locks it. Errs at once if another process has it locked.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        Self::open_on(Disk::new(), folder)
+    }
+
+    /// The same, on a disk that may have a plan of faults.
+    pub fn open_on(disk: Disk, folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let folder = folder.into();
+        disk.create_folder(&folder).map_err(|e| StoreError::io("create the folder", &folder, e))?;
+        let path = folder.join(".lock");
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| StoreError::io("open the lock file", &path, e))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { folder, disk, lock: Some(Arc::new(Lock(lock))) }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: folder }),
+            Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &path, e)),
+        }
+    }
+
+    /// A folder as it is now, for reading alone: no lock is taken, and every write errs.
+    ///
+    /// Files are replaced whole, so each is read as it was before or after what another process does meanwhile.
+    pub fn observe(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), disk: Disk::read_only(), lock: None }
+    }
+
+    /// A folder that another process may have locked, for files that only the caller writes.
+    pub(crate) fn unlocked(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), disk: Disk::new(), lock: None }
+    }
+
+    /// A store in a folder below this one, under the same lock.
+    pub fn subfolder(&self, name: &str) -> Result<Self, StoreError> {
+        Ok(Self { folder: self.path(name)?, disk: self.disk.clone(), lock: self.lock.clone() })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The disk that the folder is on.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    fn path(&self, name: &str) -> Result<PathBuf, StoreError> {
+        check_name(name)?;
+        Ok(name.split('/').fold(self.folder.clone(), |path, segment| path.join(segment)))
+    }
+}
+
+impl Store for DirStore {
+    fn load(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.path(name)?;
+        let read = || -> io::Result<Vec<u8>> {
+            // Opening a pipe would wait for its other end.
+            if !fs::metadata(&path)?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            }
+            let mut bytes = Vec::new();
+            File::open(&path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        match read() {
+            Ok(bytes) if bytes.len() as u64 > limit => Err(StoreError::TooLong { path, limit }),
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(StoreError::io("read", path, e)),
+        }
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.path(name)?;
+        if let Some(folder) = path.parent() {
+            self.disk.create_folder(folder).map_err(|e| StoreError::io("create the folder", folder, e))?;
+        }
+        self.disk.replace(&path, bytes).map_err(|e| StoreError::io("write", path, e))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.path(name)?;
+        match fs::symlink_metadata(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            _ => self.disk.remove(&path).map_err(|e| StoreError::io("remove", path, e)),
+        }
+    }
+}
+
+/// The longest segment of a name: file systems take 255 bytes, of which a temporary file's suffix needs a few.
+pub(crate) const LONGEST_SEGMENT: usize = 240;
+
+fn check_name(name: &str) -> Result<(), StoreError> {
+    let good = |segment: &str| {
+        !matches!(segment, "" | "." | "..")
+            && segment.len() <= LONGEST_SEGMENT
+            && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b))
+    };
+    if name.split('/').all(good) { Ok(()) } else { Err(StoreError::BadName { name: name.to_owned() }) }
+}
+
+/// A store that lives as long as the process. Clones share their content.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The names stored, in order.
+    pub fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+}
+
+impl Store for MemoryStore {
+    fn load(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        check_name(name)?;
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name) {
+            Some(bytes) if bytes.len() as u64 > limit => Err(StoreError::TooLong { path: name.into(), limit }),
+            found => Ok(found.cloned()),
+        }
+    }
+
+    fn save(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        check_name(name)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), bytes.to_owned());
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        check_name(name)?;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One suite for every store.
+    fn suite(store: &dyn Store) {
+        assert_eq!(store.load("a.json", 10).unwrap(), None);
+        store.remove("a.json").unwrap();
+        store.save("a.json", b"one").unwrap();
+        store.save("a.json", b"two!").unwrap();
+        assert_eq!(store.load("a.json", 4).unwrap().unwrap(), b"two!");
+        assert!(matches!(store.load("a.json", 3), Err(StoreError::TooLong { limit: 3, .. })));
+        store.save("folder/b%2Fc.json", b"").unwrap();
+        assert_eq!(store.load("folder/b%2Fc.json", 0).unwrap().unwrap(), b"");
+        store.remove("folder/b%2Fc.json").unwrap();
+        assert_eq!(store.load("folder/b%2Fc.json", 0).unwrap(), None);
+        for name in ["", "..", "../a", "a/../b", "/a", "a/", "a\\b", "a b", "a\0", "\u{e9}", &"a".repeat(241)] {
+            assert!(matches!(store.load(name, 1), Err(StoreError::BadName { .. })), "{name:?}");
+            assert!(matches!(store.save(name, b""), Err(StoreError::BadName { .. })), "{name:?}");
+            assert!(matches!(store.remove(name), Err(StoreError::BadName { .. })), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_memory_store_keeps_the_suite() {
+        suite(&MemoryStore::new());
+    }
+
+    #[test]
+    fn the_folder_store_keeps_the_suite() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DirStore::open(folder.path().join("state")).unwrap();
+        suite(&store);
+        suite(&store.subfolder("below").unwrap());
+        assert!(folder.path().join("state/below/a.json").is_file());
+    }
+
+    #[test]
+    fn only_one_holder_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DirStore::open(folder.path()).unwrap();
+        let below = first.subfolder("below").unwrap();
+        assert!(matches!(DirStore::open(folder.path()), Err(StoreError::Locked { .. })));
+        drop(first);
+        assert!(matches!(DirStore::open(folder.path()), Err(StoreError::Locked { .. })));
+        drop(below);
+        DirStore::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_the_folders_place_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        fs::write(&path, b"").unwrap();
+        let error = DirStore::open(&path).unwrap_err();
+        assert!(error.to_string().contains("state"), "{error}");
+    }
+}

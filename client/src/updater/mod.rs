@@ -1,0 +1,470 @@
+//! The client workflow (TUF 5) with its I/O: what is stored is loaded, what is missing is fetched, what is trusted is stored.
+//!
+//! Metadata is stored byte for byte as it came, under unversioned names, and only once it is trusted:
+//!
+//! | name | content |
+//! |---|---|
+//! | `root.json` `timestamp.json` `snapshot.json` `targets.json` `ROLE.json` | the newest trusted version |
+//! | `roots/N.root.json` | every root after the shipped one: the chain that leads to `root.json` |
+//! | `backup/timestamp.json` `backup/snapshot.json` | second copies, so that a damaged file does not lower what is accepted |
+//! | `timestamp.etag` | the server's tag for `timestamp.json`, bound to its hash |
+//!
+//! Damage is repaired from the second copy or from the repository and noted in [`Updater::repairs`]. Whatever happens to
+//! these files, the chain of roots is verified anew from the shipped one every time: someone who can write to them can make
+//! the device forget or stop, not trust.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::fetch::{Fetch, Reply, Request};
+use crate::store::{LONGEST_SEGMENT, Repair, Store, StoreError};
+use tidegate_tuf::fields::Fields;
+use tidegate_tuf::hash::{Checker, to_hex};
+use tidegate_tuf::json;
+use tidegate_tuf::path::{TargetPath, metadata_file};
+use tidegate_tuf::{Chain, Found, Freshness, Limits, Search, Step, TrustedSet};
+
+/// Where a repository's files are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repository {
+    metadata_url: String,
+    targets_url: String,
+}
+
+impl Repository {
+    /// A repository with its metadata and targets at these URLs.
+    pub fn new(metadata_url: &str, targets_url: &str) -> Self {
+        let folder = |url: &str| format!("{}/", url.trim_end_matches('/'));
+        Self { metadata_url: folder(metadata_url), targets_url: folder(targets_url) }
+    }
+
+    /// A repository with the folders `metadata` and `targets` below this URL.
+    pub fn at(url: &str) -> Self {
+        let url = url.trim_end_matches('/');
+        Self::new(&format!("{url}/metadata"), &format!("{url}/targets"))
+    }
+
+    /// The folder of the metadata.
+    pub fn metadata_url(&self) -> &str {
+        &self.metadata_url
+    }
+
+    fn metadata(&self, file: &str) -> String {
+        format!("{}{file}", self.metadata_url)
+    }
+}
+
+/// A role whose files are not where those of the others are.
+#[cfg(feature = "gate")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// The role.
+    pub role: String,
+    /// Where its files are.
+    pub repository: Repository,
+}
+
+/// Keeps trusted metadata up to date and finds targets in it.
+pub struct Updater<F, S, C> {
+    root: Vec<u8>,
+    repository: Repository,
+    #[cfg(feature = "gate")]
+    elsewhere: Option<Elsewhere>,
+    limits: Limits,
+    fetch: F,
+    store: S,
+    clock: C,
+    trusted: Option<TrustedSet>,
+    repairs: Vec<Repair>,
+}
+
+/// The server's tag for the timestamp with this hash.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Tag {
+    etag: String,
+    sha256: String,
+}
+
+impl Tag {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let value = json::parse(bytes).ok()?;
+        let mut fields = Fields::of(&value, "").ok()?;
+        Some(Self { etag: fields.text("etag").ok()?.to_owned(), sha256: fields.text("sha256").ok()?.to_owned() })
+    }
+}
+
+const TAG: &str = "timestamp.etag";
+
+impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
+    /// An updater that starts from `root`, the root that the device was shipped with. Does no I/O yet.
+    pub fn new(root: impl Into<Vec<u8>>, repository: Repository, fetch: F, store: S, clock: C) -> Self {
+        Self {
+            root: root.into(),
+            repository,
+            #[cfg(feature = "gate")]
+            elsewhere: None,
+            limits: Limits::default(),
+            fetch,
+            store,
+            clock,
+            trusted: None,
+            repairs: Vec::new(),
+        }
+    }
+
+    /// The same, within these limits.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Has one role fetched from elsewhere, from now on, or none. What is listed and verified stays the same.
+    #[cfg(feature = "gate")]
+    pub fn route(&mut self, elsewhere: Option<Elsewhere>) {
+        self.elsewhere = elsewhere;
+    }
+
+    /// Brings root, timestamp, snapshot and targets up to date (TUF 5.1 to 5.6.6).
+    ///
+    /// An unchanged repository costs two requests: for the next root, which is not there, and for the timestamp. On an
+    /// error, what was brought up to date before it stays stored, as the specification has it.
+    pub fn refresh(&mut self) -> Result<&TrustedSet, Error> {
+        self.trusted = None;
+        self.repairs.clear();
+        let mut trusted = self.update_root()?;
+        trusted.check_final_root()?;
+        self.update_timestamp(&mut trusted)?;
+        self.update_snapshot(&mut trusted)?;
+        self.load_targets(&mut trusted, &Chain::top())?;
+        Ok(self.trusted.insert(trusted))
+    }
+
+    /// Finds the role that vouches for `path` and what it says of it (TUF 5.6.7, 5.7.1). Refreshes first if that was not done.
+    ///
+    /// Roles are fetched as the search reaches them, and only if they changed.
+    pub fn find(&mut self, path: &TargetPath) -> Result<Found, Error> {
+        if self.trusted.is_none() {
+            self.refresh()?;
+        }
+        let mut trusted = self.trusted.take().ok_or_else(|| Error::State("refresh the metadata first".into()))?;
+        let found = self.search(&mut trusted, path);
+        self.trusted = Some(trusted);
+        found
+    }
+
+    /// What is trusted, after a refresh that succeeded.
+    pub fn trusted(&self) -> Option<&TrustedSet> {
+        self.trusted.as_ref()
+    }
+
+    /// The time that the clock tells.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// The URL of a target (TUF 5.7.3).
+    pub fn target_url(&self, found: &Found) -> String {
+        self.target_url_in(&self.repository, found)
+    }
+
+    /// The URL of a target that is kept in another place.
+    pub fn target_url_in(&self, place: &Repository, found: &Found) -> String {
+        let consistent = self.trusted.as_ref().is_none_or(|trusted| trusted.root().consistent_snapshot);
+        format!("{}{}", place.targets_url, found.path.url_path(&found.target.hashes, consistent))
+    }
+
+    /// Reads a small target into memory: at most `limit` bytes, verified. It is fetched as metadata is, with which it is needed to decide.
+    pub fn read_target(&self, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
+        self.read_target_in(&self.repository, found, limit)
+    }
+
+    /// The same of a target that is kept in another place.
+    pub fn read_target_in(&self, place: &Repository, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
+        let url = self.target_url_in(place, found);
+        let length = found.target.length;
+        if length > limit {
+            let reason = format!("{length} bytes are listed, more than the {limit} that are read");
+            return Err(Error::BadDocument { path: found.path.to_string(), reason });
+        }
+        let Reply::Found(body) = self.fetch.fetch(&Request::metadata(&url, length))? else {
+            return Err(Error::Missing { what: found.path.to_string(), url });
+        };
+        let bytes = body.into_bytes()?;
+        let mut checker = Checker::new(Some(length), Some(&found.target.hashes));
+        checker.update(&bytes).and_then(|()| checker.finish()).map_err(|mismatch| Error::WrongTarget {
+            path: found.path.to_string(),
+            url,
+            mismatch,
+        })?;
+        Ok(bytes)
+    }
+
+    /// What was found damaged in the store by the last [`refresh`](Self::refresh) and searches after it.
+    pub fn repairs(&self) -> &[Repair] {
+        &self.repairs
+    }
+
+    /// What fetches.
+    pub fn fetcher(&self) -> &F {
+        &self.fetch
+    }
+
+    /// TUF 5.2 and 5.3.
+    fn update_root(&mut self) -> Result<TrustedSet, Error> {
+        // 5.1
+        let start = self.clock.now();
+        let (mut trusted, known) = self.stored_root(start)?;
+        let mut followed = 0;
+        loop {
+            let next = trusted.root().common.version.saturating_add(1);
+            // 5.3.3
+            let url = self.repository.metadata(&metadata_file("root", Some(next)));
+            let request = Request::metadata(&url, self.limits.root_length);
+            let Reply::Found(body) = self.fetch.fetch(&request)? else { break };
+            if followed == self.limits.root_rotations {
+                return Err(Error::TooManyRoots { limit: followed, reached: next.saturating_sub(1) });
+            }
+            followed += 1;
+            let bytes = body.into_bytes()?;
+            // 5.3.4 to 5.3.7
+            trusted.update_root(&bytes)?;
+            if next <= known {
+                // This one was followed before, and only its copy was lost: what it rotated was acted on then.
+                trusted = TrustedSet::from_root(&bytes, start)?;
+            } else if trusted.online_keys_rotated() {
+                // 5.3.11, before 5.3.8: see `online_keys_rotated` for the order.
+                for name in ["timestamp.json", "snapshot.json", TAG] {
+                    self.store.remove(name)?;
+                    self.store.remove(&format!("backup/{name}"))?;
+                }
+            }
+            // 5.3.8
+            self.store.save(&format!("roots/{}", metadata_file("root", Some(next))), &bytes)?;
+            if next >= known {
+                self.store.save("root.json", &bytes)?;
+            }
+        }
+        let offered = trusted.root().common.version;
+        if offered < known {
+            return Err(Error::RootWithheld { known, offered });
+        }
+        Ok(trusted)
+    }
+
+    /// The newest root that a stored chain leads to from the shipped one, and the newest version that was ever stored.
+    fn stored_root(&mut self, start: DateTime<Utc>) -> Result<(TrustedSet, u64), Error> {
+        let newest = self.load("root.json", self.limits.root_length)?;
+        let mut chain = TrustedSet::from_root(&self.root, start).map_err(Error::ShippedRoot)?;
+        let mut tip = self.root.clone();
+        loop {
+            let name = format!("roots/{}", metadata_file("root", chain.root().common.version.checked_add(1)));
+            let stored = self.load(&name, self.limits.root_length)?;
+            // The newest root is stored twice.
+            let candidate = [stored.as_deref(), newest.as_deref().filter(|bytes| *bytes != tip)]
+                .into_iter()
+                .flatten()
+                .find(|bytes| chain.update_root(bytes).is_ok());
+            if candidate != stored.as_deref() {
+                self.note(&name, "it is missing or damaged, or does not follow from the root before it");
+                match candidate {
+                    Some(bytes) => self.store.save(&name, bytes)?,
+                    None => self.store.remove(&name)?,
+                }
+            }
+            let Some(bytes) = candidate else { break };
+            bytes.clone_into(&mut tip);
+        }
+        // A set of its own: rotations on the way here were acted on when they were new.
+        let trusted = if tip == self.root { chain } else { TrustedSet::from_root(&tip, start)? };
+        let version = trusted.root().common.version;
+        if newest.as_ref() == Some(&tip) {
+            return Ok((trusted, version));
+        }
+        // Whether or not a chain leads to it, a root that was stored once tells how far the chain must reach again.
+        let known = newest.and_then(|bytes| TrustedSet::from_root(&bytes, start).ok());
+        let known = known.map_or(0, |set| set.root().common.version);
+        if known <= version {
+            self.store.save("root.json", &tip)?;
+        }
+        Ok((trusted, known.max(version)))
+    }
+
+    /// TUF 5.4.
+    fn update_timestamp(&mut self, trusted: &mut TrustedSet) -> Result<(), Error> {
+        let name = "timestamp.json";
+        let stored = self.load_twice(name, self.limits.timestamp_length, trusted, TrustedSet::load_timestamp)?;
+        let hash = stored.as_ref().map(|bytes| to_hex(&Sha256::digest(bytes)));
+        let tag = self.load(TAG, 4096)?.and_then(|bytes| Tag::read(&bytes));
+        let usable = tag.as_ref().filter(|tag| Some(&tag.sha256) == hash.as_ref()).map(|tag| tag.etag.as_str());
+        // 5.4.1
+        let url = self.repository.metadata(&metadata_file("timestamp", None));
+        let request = Request::metadata(&url, self.limits.timestamp_length).unless(usable);
+        let body = match self.fetch.fetch(&request)? {
+            Reply::Found(body) => body,
+            Reply::Unchanged => return Ok(trusted.timestamp_is_unchanged()?),
+            Reply::NotFound => return Err(Error::Missing { what: "timestamp".into(), url }),
+        };
+        let etag = body.etag().map(str::to_owned);
+        let bytes = body.into_bytes()?;
+        // 5.4.2 to 5.4.4
+        if trusted.update_timestamp(&bytes)? == Freshness::New {
+            // 5.4.5
+            self.save_twice(name, &bytes)?;
+        } else if stored.as_ref() != Some(&bytes) {
+            // The same version with other content: the stored one stays, and the tag is not its.
+            return Ok(());
+        }
+        let tag_now = etag.map(|etag| Tag { etag, sha256: to_hex(&Sha256::digest(&bytes)) });
+        match &tag_now {
+            Some(now) if tag_now != tag => {
+                let text = serde_json::to_vec(now).unwrap_or_default();
+                self.store.save(TAG, &text)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// TUF 5.5.
+    fn update_snapshot(&mut self, trusted: &mut TrustedSet) -> Result<(), Error> {
+        let name = "snapshot.json";
+        self.load_twice(name, self.limits.snapshot_length, trusted, TrustedSet::load_snapshot)?;
+        if trusted.snapshot_is_current() {
+            return Ok(());
+        }
+        // 5.5.1
+        let bytes = self.fetch_listed(trusted, "snapshot", self.limits.snapshot_length)?;
+        // 5.5.2 to 5.5.6
+        trusted.update_snapshot(&bytes)?;
+        // 5.5.7
+        self.save_twice(name, &bytes)
+    }
+
+    /// TUF 5.6.1 to 5.6.6, for the top-level targets role and for delegated ones.
+    fn load_targets(&mut self, trusted: &mut TrustedSet, chain: &Chain) -> Result<(), Error> {
+        let role = chain.role();
+        let name = metadata_file(role, None);
+        let accept = |trusted: &mut TrustedSet, bytes: &[u8]| match chain.parent() {
+            None => trusted.update_targets(bytes),
+            Some(_) => trusted.update_delegated(chain, bytes),
+        };
+        // A name that no file can bear is fetched every time.
+        let storable = name.len() <= LONGEST_SEGMENT;
+        let stored = if storable { self.load(&name, self.limits.targets_length)? } else { None };
+        match stored.map(|bytes| accept(trusted, &bytes)) {
+            Some(Ok(())) => return Ok(()),
+            // It is the file that is listed, so the repository has no other.
+            Some(Err(e)) if e.is_expired() => return Err(e.into()),
+            // Superseded, damaged, or verified through another delegator earlier. The repository's copy will tell.
+            _ => {}
+        }
+        let bytes =
+            self.fetch_listed(trusted, role, self.limits.targets_length).map_err(|e| match (e, chain.parent()) {
+                (Error::Metadata(tidegate_tuf::Error::NotInSnapshot { role, .. }), Some(parent)) => {
+                    tidegate_tuf::Error::NotInSnapshot { role, delegator: parent.role().to_owned() }.into()
+                }
+                (e, _) => e,
+            })?;
+        accept(trusted, &bytes)?;
+        if storable {
+            self.store.save(&name, &bytes)?;
+        }
+        Ok(())
+    }
+
+    fn search(&mut self, trusted: &mut TrustedSet, path: &TargetPath) -> Result<Found, Error> {
+        let mut search = Search::new(path.clone(), self.limits.roles_visited);
+        loop {
+            match search.step(trusted) {
+                Step::Load(chain) => self.load_targets(trusted, &chain)?,
+                Step::Found(found) => return Ok(found),
+                Step::NotFound => return Err(Error::TargetNotFound { path: path.to_string() }),
+                Step::TooManyRoles => {
+                    return Err(Error::TooManyRoles { path: path.to_string(), limit: self.limits.roles_visited });
+                }
+            }
+        }
+    }
+
+    /// Fetches the file that timestamp or snapshot lists for a role (TUF 5.5.1, 5.6.1).
+    fn fetch_listed(&self, trusted: &TrustedSet, role: &str, limit: u64) -> Result<Vec<u8>, Error> {
+        let listed = trusted
+            .listed(role)
+            .ok_or_else(|| tidegate_tuf::Error::NotInSnapshot { role: role.to_owned(), delegator: "root".into() })?;
+        let version = trusted.root().consistent_snapshot.then_some(listed.version);
+        let url = self.place_of(role).metadata(&metadata_file(role, version));
+        let limit = listed.length.unwrap_or(limit).min(limit);
+        match self.fetch.fetch(&Request::metadata(&url, limit))? {
+            Reply::Found(body) => Ok(body.into_bytes()?),
+            _ => Err(Error::Missing { what: role.to_owned(), url }),
+        }
+    }
+
+    /// Where the files of a role are.
+    fn place_of(&self, role: &str) -> &Repository {
+        #[cfg(feature = "gate")]
+        if let Some(elsewhere) = self.elsewhere.as_ref().filter(|elsewhere| elsewhere.role == role) {
+            return &elsewhere.repository;
+        }
+        let _ = role;
+        &self.repository
+    }
+
+    /// Loads both copies of a file that rollback checks stand on; the newer one that is good counts. Returns its bytes.
+    fn load_twice(
+        &mut self,
+        name: &str,
+        limit: u64,
+        trusted: &mut TrustedSet,
+        load: impl Fn(&mut TrustedSet, &[u8]) -> Result<(), tidegate_tuf::Error>,
+    ) -> Result<Option<Vec<u8>>, Error> {
+        // After 5.3.11 there is nothing to load, whatever a copy says.
+        if trusted.online_keys_rotated() {
+            return Ok(None);
+        }
+        let backup = format!("backup/{name}");
+        let (first, second) = (self.load(name, limit)?, self.load(&backup, limit)?);
+        let mut good = None;
+        for (name, bytes) in [(name, &first), (backup.as_str(), &second)] {
+            let Some(bytes) = bytes.as_ref().filter(|bytes| good != Some(*bytes)) else { continue };
+            match load(trusted, bytes) {
+                Ok(()) => good = Some(bytes),
+                // An older copy is left behind when a run ends between two writes.
+                Err(tidegate_tuf::Error::Rollback { .. }) if good.is_some() => {}
+                Err(e) => self.note(name, e),
+            }
+        }
+        let Some(good) = good else { return Ok(None) };
+        for (name, bytes) in [(name, &first), (backup.as_str(), &second)] {
+            if bytes.as_ref() != Some(good) {
+                self.store.save(name, good)?;
+            }
+        }
+        Ok(Some(good.clone()))
+    }
+
+    /// The second copy is written once the first is whole, so that one of them always is.
+    fn save_twice(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        self.store.save(name, bytes)?;
+        Ok(self.store.save(&format!("backup/{name}"), bytes)?)
+    }
+
+    /// Loads a stored file; one that is too long is damaged, and counts as missing.
+    fn load(&mut self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        match self.store.load(name, limit) {
+            Ok(found) => Ok(found),
+            Err(e @ StoreError::TooLong { .. }) => {
+                self.note(name, e);
+                Ok(None)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn note(&mut self, name: &str, reason: impl std::fmt::Display) {
+        self.repairs.push(Repair { name: name.to_owned(), reason: reason.to_string() });
+    }
+}

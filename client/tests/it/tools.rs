@@ -1,0 +1,43 @@
+//! Programs from outside, and the files in `contrib/`.
+//!
+//! Where a program is missing a test says so and passes, unless `TIDEGATE_REQUIRE_TOOLS` is set.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// Whether these tools are here.
+pub fn have(tools: &[&str]) -> bool {
+    let missing: Vec<_> = tools
+        .iter()
+        .filter(|tool| {
+            !Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap().status.success()
+        })
+        .collect();
+    assert!(missing.is_empty() || std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_none(), "missing: {missing:?}");
+    if !missing.is_empty() {
+        println!("SKIPPED: these tools are not installed: {missing:?}");
+    }
+    missing.is_empty()
+}
+
+/// Whether a command succeeds that needs what a container often withholds: being root, mounting, namespaces. Says so if not.
+pub fn is_permitted(what: &str, command: &[&str]) -> bool {
+    let permitted = Command::new(command[0]).args(&command[1..]).output().is_ok_and(|output| output.status.success());
+    if !permitted {
+        println!("SKIPPED: {what} cannot be had here");
+    }
+    permitted
+}
+
+pub fn contrib(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../contrib").join(path)
+}
+
+pub fn shell(folder: &Path, script: &str) -> String {
+    let output = Command::new("sh").args(["-euc", script]).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}

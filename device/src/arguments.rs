@@ -1,0 +1,304 @@
+//! What was typed.
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+use serde_json::Value as Json;
+
+use super::help;
+use super::setup::{InstallerSetting, NetworkSetting, PollSetting, Program, TrialSetting};
+#[cfg(feature = "gate")]
+use super::{gate::GateSetting, receipts::ReceiptSetting};
+use tidegate_client::policy::Policy;
+use tidegate_model::facts::TypedFact;
+#[cfg(feature = "gate")]
+use tidegate_model::gate::Attestation;
+use tidegate_model::span::Span;
+use tidegate_model::time::{self, Instant};
+use tidegate_tuf::fields::{FieldError, Fields, whole};
+
+/// A command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Command {
+    Check,
+    Explain,
+    Download,
+    Install,
+    Confirm,
+    Reject,
+    Defer,
+    Run,
+    Status,
+    #[cfg(feature = "gate")]
+    Receipts,
+    /// `receipts --send`
+    #[cfg(feature = "gate")]
+    SendReceipts,
+}
+
+impl Command {
+    const ALL: &[(&str, Self)] = &[
+        ("check", Self::Check),
+        ("explain", Self::Explain),
+        ("download", Self::Download),
+        ("install", Self::Install),
+        ("confirm", Self::Confirm),
+        ("reject", Self::Reject),
+        ("defer", Self::Defer),
+        ("run", Self::Run),
+        ("status", Self::Status),
+        #[cfg(feature = "gate")]
+        ("receipts", Self::Receipts),
+    ];
+}
+
+impl Command {
+    /// Whether it asks the repository and decides, for which it needs facts.
+    pub(super) fn decides(self) -> bool {
+        matches!(self, Self::Check | Self::Explain | Self::Download | Self::Install | Self::Run)
+    }
+}
+
+/// A command with its options.
+#[derive(Debug)]
+pub(super) struct Arguments {
+    pub(super) command: Command,
+    pub(super) config: Option<PathBuf>,
+    pub(super) given: Given,
+    pub(super) facts: Vec<TypedFact>,
+    pub(super) at: Option<Instant>,
+    /// How long to put a release off.
+    pub(super) time: Option<Duration>,
+    /// Whether the device's own policy is passed over.
+    pub(super) now: bool,
+    pub(super) json: bool,
+    pub(super) quiet: bool,
+}
+
+/// Settings as they are given, in a file or as options; all of them may be absent.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    pub(super) root: Option<PathBuf>,
+    pub(super) repository: Option<String>,
+    pub(super) metadata_url: Option<String>,
+    pub(super) targets_url: Option<String>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) device_id: Option<String>,
+    pub(super) channel: Option<String>,
+    pub(super) product: Option<String>,
+    pub(super) hardware: Option<String>,
+    pub(super) factory_version: Option<String>,
+    pub(super) factory_sequence: Option<u64>,
+    pub(super) facts: Option<Json>,
+    pub(super) slot: Option<PathBuf>,
+    // What follows is set in the file only.
+    pub(super) installer: Option<InstallerSetting>,
+    pub(super) trial: Option<TrialSetting>,
+    pub(super) policy: Option<Policy>,
+    pub(super) poll: Option<PollSetting>,
+    pub(super) network: Option<NetworkSetting>,
+    pub(super) reserve: Option<u64>,
+    pub(super) system_facts: bool,
+    pub(super) facts_file: Option<PathBuf>,
+    pub(super) facts_program: Option<Program>,
+    #[cfg(feature = "gate")]
+    pub(super) receipts: Option<ReceiptSetting>,
+    #[cfg(feature = "gate")]
+    pub(super) gate: Option<GateSetting>,
+}
+
+impl Given {
+    /// Reads a settings file's content.
+    pub(super) fn read(value: &Json) -> Result<Self, FieldError> {
+        whole(value, "", |fields| {
+            #[cfg(not(feature = "gate"))]
+            built_without(fields)?;
+            Ok(Self {
+                root: path(fields, "root")?,
+                repository: text(fields, "repository")?,
+                metadata_url: text(fields, "metadata_url")?,
+                targets_url: text(fields, "targets_url")?,
+                state_dir: path(fields, "state_dir")?,
+                device_id: text(fields, "device_id")?,
+                channel: text(fields, "channel")?,
+                product: text(fields, "product")?,
+                hardware: text(fields, "hardware")?,
+                factory_version: text(fields, "factory_version")?,
+                factory_sequence: fields.optional_u64("factory_sequence")?,
+                facts: fields.optional("facts").cloned(),
+                slot: path(fields, "slot")?,
+                installer: fields.optional_part("installer", InstallerSetting::read)?,
+                trial: fields.optional_part("trial", TrialSetting::read)?,
+                policy: fields.optional_part("policy", Policy::read)?,
+                poll: fields.optional_part("poll", PollSetting::read)?,
+                network: fields.optional_part("network", NetworkSetting::read)?,
+                reserve: fields.optional_u64("reserve")?,
+                system_facts: fields.bool_or("system_facts", false)?,
+                facts_file: path(fields, "facts_file")?,
+                facts_program: fields.optional_part("facts_program", Program::read)?,
+                #[cfg(feature = "gate")]
+                receipts: fields.optional_part("receipts", ReceiptSetting::read)?,
+                #[cfg(feature = "gate")]
+                gate: fields.optional_part("gate", GateSetting::read)?,
+            })
+        })
+    }
+}
+
+/// What this program knows of only if it is built with a feature.
+#[cfg(not(feature = "gate"))]
+fn built_without(fields: &mut Fields<'_>) -> Result<(), FieldError> {
+    match ["receipts", "gate"].into_iter().find(|name| fields.optional(name).is_some()) {
+        Some(name) => {
+            Err(FieldError::new(name, "this program was built without the feature \"gate\", which this needs"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn text(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<String>, FieldError> {
+    Ok(fields.optional_text(key)?.map(str::to_owned))
+}
+
+pub(super) fn path(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<PathBuf>, FieldError> {
+    Ok(fields.optional_text(key)?.map(PathBuf::from))
+}
+
+/// What was asked for.
+pub(super) enum Parsed {
+    /// To print this text.
+    Help(&'static str),
+    /// To run a command.
+    Run(Box<Arguments>),
+}
+
+pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error> {
+    let mut command = None;
+    let mut config = None;
+    let mut given = Given::default();
+    let mut facts = Vec::new();
+    let (mut at, mut time, mut now) = (None, None, false);
+    #[cfg(feature = "gate")]
+    let mut send = false;
+    let (mut json, mut quiet, mut wants_help) = (false, false, false);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") => config = Some(parser.value()?.into()),
+            Long("root") => given.root = Some(parser.value()?.into()),
+            Long("repository") => given.repository = Some(parser.value()?.string()?),
+            Long("metadata-url") => given.metadata_url = Some(parser.value()?.string()?),
+            Long("targets-url") => given.targets_url = Some(parser.value()?.string()?),
+            Long("state-dir") => given.state_dir = Some(parser.value()?.into()),
+            Long("device-id") => given.device_id = Some(parser.value()?.string()?),
+            Long("channel") => given.channel = Some(parser.value()?.string()?),
+            Long("product") => given.product = Some(parser.value()?.string()?),
+            Long("hardware") => given.hardware = Some(parser.value()?.string()?),
+            Long("factory-version") => given.factory_version = Some(parser.value()?.string()?),
+            Long("factory-sequence") => given.factory_sequence = Some(parser.value()?.parse()?),
+            Long("fact") => facts.push(parser.value()?.parse()?),
+            Long("slot") => given.slot = Some(parser.value()?.into()),
+            Long("at") => at = Some(parser.value()?.parse_with(time::parse)?),
+            Long("now") => now = true,
+            #[cfg(feature = "gate")]
+            Long("send") => send = true,
+            Long("json") => json = true,
+            Short('q') | Long("quiet") => quiet = true,
+            Short('h') | Long("help") => wants_help = true,
+            Short('V') | Long("version") => return Ok(Parsed::Help(help::VERSION)),
+            Value(word) if command == Some(Command::Defer) && time.is_none() => {
+                time = Some(word.parse_with(Span::from_str)?.into());
+            }
+            Value(word) if command.is_none() => {
+                let word = word.string()?;
+                let known = Command::ALL.iter().find(|(name, _)| *name == word);
+                command = Some(known.ok_or_else(|| unknown(&word))?.1);
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    if wants_help {
+        return Ok(Parsed::Help(command.map_or(help::PROGRAM, help::of)));
+    }
+    let command = command.ok_or_else(|| lexopt::Error::from("a command is needed"))?;
+    if at.is_some() && command != Command::Explain {
+        return Err("--at can only be used with explain: other commands act in the present".into());
+    }
+    #[cfg(feature = "gate")]
+    if command != Command::Explain && facts.iter().any(|fact: &TypedFact| fact.name.as_str() == Attestation::FACT) {
+        return Err("--fact attestation can only be used with explain: the device's attestor says what it gives".into());
+    }
+    if now && command != Command::Install {
+        return Err("--now can only be used with install: it passes over the device's own policy".into());
+    }
+    if time.is_none() && command == Command::Defer {
+        return Err("defer needs a time, such as 4h".into());
+    }
+    #[cfg(feature = "gate")]
+    let command = match command {
+        Command::Receipts if send => Command::SendReceipts,
+        _ if send => return Err("--send can only be used with receipts".into()),
+        command => command,
+    };
+    Ok(Parsed::Run(Box::new(Arguments { command, config, given, facts, at, time, now, json, quiet })))
+}
+
+fn unknown(word: &str) -> lexopt::Error {
+    let close =
+        Command::ALL.iter().find(|(name, _)| word.len() > 1 && (name.starts_with(word) || word.starts_with(name)));
+    let meant = close.map(|(name, _)| format!(" Did you mean {name}?")).unwrap_or_default();
+    format!("{word:?} is no command.{meant}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &[&str]) -> Result<Parsed, lexopt::Error> {
+        parse(lexopt::Parser::from_args(words))
+    }
+
+    #[test]
+    fn options_may_stand_before_and_after_the_command() {
+        let Ok(Parsed::Run(arguments)) = parsed(&["--channel", "stable", "check", "--json", "--fact=a=1", "-q"]) else {
+            panic!()
+        };
+        assert_eq!((arguments.command, arguments.json, arguments.quiet), (Command::Check, true, true));
+        assert_eq!((arguments.given.channel.as_deref(), arguments.facts.len()), (Some("stable"), 1));
+    }
+
+    #[test]
+    fn wrong_usage_says_what_is_wrong() {
+        for (words, expected) in [
+            (&["instal"][..], "Did you mean install?"),
+            (&["x"], "no command"),
+            (&[], "a command is needed"),
+            (&["check", "check"], "check"),
+            (&["--cohort", "x", "check"], "--cohort"),
+            (&["check", "--at", "2026-01-05T18:00:00Z"], "explain"),
+            (&["explain", "--at", "yesterday"], "yesterday"),
+            (&["check", "--fact", "novalue"], "novalue"),
+            (&["check", "--factory-sequence", "-1"], "-1"),
+            (&["check", "--root"], "--root"),
+            (&["check", "--now"], "install"),
+            #[cfg(feature = "gate")]
+            (&["check", "--fact", "attestation=tpm2"], "explain"),
+            (&["defer"], "4h"),
+            (&["defer", "soon"], "soon"),
+            (&["defer", "4h", "5h"], "5h"),
+        ] {
+            let error = parsed(words).err().unwrap().to_string();
+            assert!(error.contains(expected), "{words:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_help() {
+        for &(name, command) in Command::ALL {
+            assert!(help::of(command).contains(&format!("tidegate-device [OPTIONS] {name}")));
+            assert!(help::PROGRAM.contains(&format!("\n  {name} ")));
+            assert!(matches!(parsed(&[name, "--help"]), Ok(Parsed::Help(_))));
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The system beneath a command that acts once.
+
+use super::output::Output;
+use tidegate_client::agent::{BootInfo, Entry, Host, SystemHost};
+use tidegate_client::download::Progress;
+use tidegate_model::decision::Outcome;
+
+/// Shows progress, and remembers what was decided.
+pub(super) struct OnceHost<P> {
+    output: Output,
+    progress: P,
+    pub(super) outcome: Option<Outcome>,
+}
+
+impl OnceHost<()> {
+    pub(super) fn new(output: Output) -> OnceHost<impl FnMut(&str, Progress)> {
+        OnceHost { output, progress: output.progress(), outcome: None }
+    }
+}
+
+impl<P: FnMut(&str, Progress)> Host for OnceHost<P> {
+    fn boot(&self) -> BootInfo {
+        SystemHost::boot()
+    }
+
+    fn note(&mut self, entry: &Entry<'_>) {
+        match entry {
+            Entry::Checked(check) => {
+                self.output.repairs(&check.repairs);
+                self.outcome = Some(check.outcome().clone());
+            }
+            Entry::Problem(problem) => self.output.warning(problem),
+            Entry::Now(_) | Entry::Restarting => {}
+        }
+    }
+
+    fn progress(&mut self, artifact: &str, progress: Progress) {
+        (self.progress)(artifact, progress);
+    }
+}

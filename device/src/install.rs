@@ -1,0 +1,47 @@
+//! `tidegate-device install`
+
+use serde::Serialize;
+
+use super::host::OnceHost;
+use super::output::Output;
+use super::settings::Settings;
+use super::{Failure, is_refusal};
+use tidegate_client::agent::{Agent, AgentOptions};
+use tidegate_client::device::{Device, Record};
+use tidegate_client::state::State;
+use tidegate_model::decision::Outcome;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    outcome: Option<&'a Outcome>,
+    installed: Option<&'a Record>,
+    state: &'a State,
+}
+
+pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
+    settings.act(output, act)
+}
+
+fn act(device: &mut Device, options: &AgentOptions, output: Output) -> Result<bool, Failure> {
+    let mut host = OnceHost::new(output);
+    Agent::new(device, options, &mut host).check()?;
+    let status = device.status();
+    let state = &status.update.state;
+    let text = match (state, &host.outcome) {
+        (State::Rebooting { .. } | State::Trial { .. } | State::Confirmed { .. }, Some(_)) => {
+            let release = state.release().map(|release| format!("{} (sequence {})", release.version, release.sequence));
+            format!("installed {}", release.unwrap_or_default())
+        }
+        (State::Idle, Some(outcome)) => outcome.to_string(),
+        _ => state.to_string(),
+    };
+    let installed = status.installed.as_ref();
+    output.result(text, &Report { outcome: host.outcome.as_ref(), installed, state })?;
+    match state {
+        State::Rebooting { .. } => output.hint("restart to run it"),
+        State::Trial { .. } => output.hint("once it runs and is well: tidegate-device confirm"),
+        _ => {}
+    }
+    let failed = matches!(state, State::Quarantined { .. } | State::RolledBack { .. });
+    Ok(!failed && !host.outcome.as_ref().is_some_and(is_refusal))
+}

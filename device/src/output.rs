@@ -1,0 +1,83 @@
+//! Standard output and standard error.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::Failure;
+use tidegate_client::download::Progress;
+use tidegate_client::store::Repair;
+
+/// How to print.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Output {
+    pub(super) json: bool,
+    pub(super) quiet: bool,
+}
+
+impl Output {
+    /// Prints a result: as text, or as JSON if that was asked for.
+    pub(super) fn result(self, text: impl AsRef<str>, value: &impl Serialize) -> Result<(), Failure> {
+        if self.json { print_json(value) } else { print_text(text) }
+    }
+
+    /// Says what to do next.
+    pub(super) fn hint(self, text: &str) {
+        if !self.quiet && !self.json {
+            eprintln!("hint: {text}");
+        }
+    }
+
+    /// Says what is not as it should be.
+    pub(super) fn warning(self, text: &str) {
+        if !self.quiet {
+            eprintln!("warning: {text}");
+        }
+    }
+
+    /// Says what was damaged and is replaced.
+    pub(super) fn repairs(self, repairs: &[Repair]) {
+        for Repair { name, reason } in repairs {
+            if !self.quiet {
+                eprintln!("warning: the stored file {name} was not good and is replaced: {reason}");
+            }
+        }
+    }
+
+    /// A progress line for a terminal: none at first, then at most 30 times a second.
+    pub(super) fn progress(self) -> impl FnMut(&str, Progress) + use<> {
+        const BEFORE_THE_FIRST: Duration = Duration::from_millis(250);
+        const BETWEEN: Duration = Duration::from_millis(34);
+        let shows = !self.quiet && !self.json && io::stderr().is_terminal();
+        let started = Instant::now();
+        let mut last: Option<Instant> = None;
+        move |name, Progress { done, total }| {
+            let complete = done >= total;
+            let due = match last {
+                None => !complete && started.elapsed() >= BEFORE_THE_FIRST,
+                Some(last) => complete || last.elapsed() >= BETWEEN,
+            };
+            if shows && due {
+                let percent = u128::from(done) * 100 / u128::from(total.max(1));
+                let end = if complete { "\n" } else { "" };
+                eprint!("\r{name}: {percent} % of {total} bytes{end}");
+                last = (!complete).then(Instant::now);
+            }
+        }
+    }
+}
+
+/// Prints a text, with a line end if it has none.
+pub(super) fn print_text(text: impl AsRef<str>) -> Result<(), Failure> {
+    let text = text.as_ref();
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    let mut out = io::stdout().lock();
+    write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(Failure::Output)
+}
+
+/// Prints one line of JSON.
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let line = serde_json::to_string(value).map_err(|e| Failure::Output(e.into()))?;
+    print_text(line)
+}

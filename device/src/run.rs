@@ -1,0 +1,170 @@
+//! `tidegate-device run`: the agent that stays.
+//!
+//! Between checks the state folder is not locked and nothing is held but this loop's own few variables: settings, facts and
+//! state are read anew each time. The process sleeps in one system call, which a signal ends.
+
+mod log;
+mod notify;
+mod signals;
+
+use std::time::Duration;
+
+use super::Failure;
+use super::arguments::Arguments;
+use super::output::Output;
+use super::settings::{self, Settings};
+use log::{Event, Log};
+use notify::Supervisor;
+use signals::{Signals, Woken};
+use tidegate_client::Error;
+use tidegate_client::agent::{Agent, Next};
+use tidegate_client::clock::{BUILT, Clock as _, FlooredClock, SystemClock};
+use tidegate_client::retry::{Retry, jitter};
+use tidegate_client::state::State;
+use tidegate_client::store::StoreError;
+use tidegate_model::time::Instant;
+
+/// How long to wait for a restart that was asked for, before asking again.
+const RESTART: Duration = Duration::from_secs(600);
+/// How long to wait for another process to leave the state folder.
+const LOCKED: Duration = Duration::from_secs(5);
+
+/// Runs until it is told to stop. `first` is what was read to see whether the settings are good.
+pub(super) fn run(arguments: &Arguments, first: Settings, output: Output) -> Result<bool, Failure> {
+    let (schedule, id) = (first.schedule, first.id.clone());
+    drop(first);
+    let signals = Signals::new().map_err(|e| Error::Setting(format!("cannot listen for signals: {e}")))?;
+    let supervisor = Supervisor::from_environment();
+    let mut log = Log::new(output);
+    log.write(Event::Started)?;
+    supervisor.ready();
+
+    let mut round = 0;
+    // What was begun is looked after at once; the repository is asked when it is this device's turn.
+    let mut task = Task::Resume;
+    let mut due = schedule.first(&id);
+    loop {
+        let (pause, next) = match cycle(arguments, task, &signals, &supervisor, &mut log)? {
+            Cycle::Next(Next::Restart) => (RESTART, Task::Resume),
+            Cycle::Next(Next::Look { after }) => (after, Task::Resume),
+            Cycle::Next(Next::Check { until }) => {
+                if task == Task::Check {
+                    round += 1;
+                    due = schedule.next(&id, round);
+                }
+                (due.min(remaining(until)), Task::Check)
+            }
+            Cycle::Locked => (LOCKED, task),
+            Cycle::Failed(until) => {
+                round += 1;
+                due = schedule.next(&id, round);
+                (due.min(remaining(until)), if task == Task::Resume { Task::Resume } else { Task::Check })
+            }
+        };
+        supervisor.status(&log.state());
+        task = match wait(pause, &signals, &supervisor) {
+            Woken::Stop => {
+                supervisor.stopping();
+                log.write(Event::Stopped)?;
+                return Ok(true);
+            }
+            Woken::Wake => {
+                log.write(Event::Woken)?;
+                Task::Check
+            }
+            Woken::Time => next,
+        };
+    }
+}
+
+/// What a cycle is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Resume,
+    Check,
+}
+
+/// How a cycle ended.
+enum Cycle {
+    Next(Next),
+    /// Another process has the state folder.
+    Locked,
+    /// Something failed, and is to be tried again at this time at the latest, if that is known.
+    Failed(Option<Instant>),
+}
+
+fn cycle(
+    arguments: &Arguments,
+    task: Task,
+    signals: &Signals,
+    supervisor: &Supervisor,
+    log: &mut Log,
+) -> Result<Cycle, Failure> {
+    // Stopped here, this process loses nothing: it may be stopped the hard way.
+    let _working = signals.working();
+    let result = supervisor.watched(|watch| {
+        let mut host = log.host(watch);
+        let settings = settings::read_all(arguments)?;
+        for problem in &settings.problems {
+            host.problem(problem);
+        }
+        let mut device = settings.builder.open()?;
+        let mut agent = Agent::new(&mut device, &settings.options, &mut host);
+        let next = match task {
+            Task::Resume => agent.resume(),
+            Task::Check => agent.check(),
+        };
+        #[cfg(feature = "gate")]
+        if let Some(sink) = settings.sink
+            && may_send(&next)
+        {
+            host.send(&mut device, sink);
+        }
+        let until = match &device.machine().state {
+            State::Waiting { until, .. } => *until,
+            _ => None,
+        };
+        Ok::<_, Error>((next, until))
+    });
+    log.flush()?;
+    match result {
+        Ok((Ok(next), _)) => Ok(Cycle::Next(next)),
+        Ok((Err(error), until)) => {
+            log.write(Event::Failed(&error))?;
+            Ok(Cycle::Failed(until))
+        }
+        Err(Error::Store(StoreError::Locked { .. })) => Ok(Cycle::Locked),
+        Err(error) => {
+            log.write(Event::Failed(&error))?;
+            Ok(Cycle::Failed(None))
+        }
+    }
+}
+
+/// Whether there is time to send receipts: a trial that is looked after every few seconds leaves none, but whatever else is waited for does,
+/// also a restart that was asked for.
+#[cfg(feature = "gate")]
+fn may_send(next: &Result<Next, Error>) -> bool {
+    !matches!(next, Ok(Next::Look { after }) if *after < Duration::from_secs(300))
+}
+
+/// The time to an instant; without one, or in the past, at least a moment, so that no fault makes this loop spin.
+fn remaining(until: Option<Instant>) -> Duration {
+    let Some(until) = until else { return Duration::MAX };
+    let now = FlooredClock::new(SystemClock::new(), BUILT).now();
+    let moment = Retry { times: 0, first: Duration::from_secs(2), longest: Duration::from_secs(2) }.pause(1, jitter());
+    until.signed_duration_since(now).to_std().unwrap_or_default().max(moment)
+}
+
+/// Sleeps, and tells the supervisor now and then that all is well.
+fn wait(pause: Duration, signals: &Signals, supervisor: &Supervisor) -> Woken {
+    let mut left = pause;
+    loop {
+        supervisor.alive();
+        let slice = supervisor.interval().map_or(left, |interval| interval.min(left));
+        match signals.wait(slice) {
+            Woken::Time if slice < left => left -= slice,
+            woken => return woken,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What the agent says: lines for people on standard error, or with `--json` one JSON object a line on standard output.
+
+use serde::Serialize;
+
+use super::notify::Watch;
+use crate::Failure;
+use crate::output::{Output, print_json};
+use tidegate_client::agent::{BootInfo, Entry, Host, SystemHost};
+use tidegate_client::clock::{Clock as _, SystemClock};
+use tidegate_client::download::Progress;
+use tidegate_client::state::State;
+use tidegate_client::{Error, Fault};
+use tidegate_model::time;
+
+pub(super) struct Log {
+    output: Output,
+    state: String,
+    /// The first failure to write.
+    failure: Option<Failure>,
+}
+
+/// Something to write.
+#[derive(Clone, Copy)]
+pub(super) enum Event<'a> {
+    Started,
+    Stopped,
+    Woken,
+    Failed(&'a Error),
+}
+
+#[derive(Serialize)]
+struct Line<'a, T: Serialize> {
+    time: String,
+    event: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<Fault>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<T>,
+}
+
+impl Log {
+    pub(super) fn new(output: Output) -> Self {
+        Self { output, state: State::Idle.to_string(), failure: None }
+    }
+
+    /// The update's state, as it was noted last.
+    pub(super) fn state(&self) -> String {
+        self.state.clone()
+    }
+
+    pub(super) fn host<'a>(&'a mut self, watch: &'a Watch) -> LogHost<'a> {
+        LogHost { log: self, watch }
+    }
+
+    pub(super) fn write(&mut self, event: Event<'_>) -> Result<(), Failure> {
+        let version = concat!("tidegate-device ", env!("CARGO_PKG_VERSION"), " runs");
+        match event {
+            Event::Started => self.line("started", version, None, None::<()>),
+            Event::Stopped => self.line("stopped", "told to stop", None, None::<()>),
+            Event::Woken => self.line("woken", "told to look now", None, None::<()>),
+            Event::Failed(error) => {
+                let message = error.to_string();
+                if self.state.starts_with("waiting") && self.state.ends_with(&message) {
+                    self.line("failed", &self.state.clone(), Some(error.fault()), None::<()>);
+                } else {
+                    self.line("failed", &message, Some(error.fault()), None::<()>);
+                }
+            }
+        }
+        self.flush()
+    }
+
+    /// Errs if a line could not be written: whoever reads the log must know.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn line(&mut self, event: &str, message: &str, fault: Option<Fault>, detail: Option<impl Serialize>) {
+        if self.output.json {
+            let time = time::format(SystemClock::new().now());
+            if let Err(failure) = print_json(&Line { time, event, message, fault, detail }) {
+                self.failure.get_or_insert(failure);
+            }
+        } else if !self.output.quiet || fault.is_some() {
+            eprintln!("{event}: {message}");
+        }
+    }
+}
+
+pub(super) struct LogHost<'a> {
+    log: &'a mut Log,
+    watch: &'a Watch,
+}
+
+impl LogHost<'_> {
+    pub(super) fn problem(&mut self, problem: &str) {
+        self.log.line("problem", problem, None, None::<()>);
+    }
+
+    /// Sends the receipts that wait, and says what came of it if something did.
+    #[cfg(feature = "gate")]
+    pub(super) fn send(
+        &mut self,
+        device: &mut tidegate_client::device::Device,
+        mut sink: Box<dyn tidegate_client::receipts::Sink>,
+    ) {
+        self.watch.renew();
+        let held_back = device.receipts().is_some_and(|status| status.until.is_some_and(|until| until > device.now()));
+        match device.send_receipts(&mut *sink, tidegate_client::receipts::Sending::default()) {
+            Ok(sent) => {
+                for refused in &sent.refused {
+                    self.problem(&format!("a receipt was refused for good, and is dropped: {refused}"));
+                }
+                if sent.sent > 0 {
+                    self.log.line("receipts", &crate::receipts::summary(&sent), None, Some(&sent));
+                }
+                if let (Some(problem), false) = (&sent.problem, held_back) {
+                    self.problem(&format!("receipts cannot be sent now: {problem}"));
+                }
+            }
+            Err(e) => self.problem(&e.to_string()),
+        }
+        self.watch.renew();
+    }
+}
+
+impl Host for LogHost<'_> {
+    fn boot(&self) -> BootInfo {
+        SystemHost::boot()
+    }
+
+    fn note(&mut self, entry: &Entry<'_>) {
+        self.watch.renew();
+        match entry {
+            Entry::Checked(check) => {
+                for repair in &check.repairs {
+                    let message =
+                        format!("the stored file {} was not good and is replaced: {}", repair.name, repair.reason);
+                    self.problem(&message);
+                }
+                self.log.line("checked", &check.outcome().to_string(), None, Some(check.outcome()));
+            }
+            Entry::Now(state) => {
+                self.log.state = state.to_string();
+                self.log.line("state", &state.to_string(), None, Some(state));
+            }
+            Entry::Restarting => self.log.line("restarting", "the restart command is called", None, None::<()>),
+            Entry::Problem(problem) => self.problem(problem),
+        }
+    }
+
+    fn progress(&mut self, _: &str, _: Progress) {
+        self.watch.renew();
+    }
+}

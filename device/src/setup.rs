@@ -1,0 +1,334 @@
+//! The settings of installers, trials, policy, polling and network, as they are written in the settings file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use serde_json::Value;
+
+use super::arguments::path;
+use tidegate_client::Error;
+use tidegate_client::agent::{AgentOptions, Health, HealthCommand, Schedule};
+use tidegate_client::clock::{BUILT, FlooredClock, SystemClock};
+use tidegate_client::command::Command;
+use tidegate_client::fetch::http::{Authorities, Authorization, HttpFetch, HttpOptions, Identity, Proxy, Source};
+use tidegate_client::fetch::{Allowance, AnyFetch, Fetch, Throttle};
+use tidegate_client::install::{
+    BootHook, CommandInstaller, DirectoryInstaller, FileSlot, Installer, SlotImage, SlotInstaller,
+};
+use tidegate_client::state::Tolerance;
+use tidegate_model::span::Span;
+use tidegate_tuf::fields::{FieldError, Fields, expected, quoted, texts, whole};
+
+/// A program with a time limit: `["program", "argument"]`, or `{"program": [..], "limit": "30s"}`.
+#[derive(Debug, Clone)]
+pub(super) struct Program {
+    words: Vec<String>,
+    limit: Option<Duration>,
+}
+
+impl Program {
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        if value.is_array() {
+            return Ok(Self { words: texts(value, at)?, limit: None });
+        }
+        if !value.is_object() {
+            return Err(expected("a list of words, or {\"program\": [..], \"limit\": \"30s\"}", value, at));
+        }
+        whole(value, at, |fields| {
+            Ok(Self { words: fields.part("program", texts)?, limit: Some(fields.parsed::<Span>("limit")?.into()) })
+        })
+    }
+
+    pub(super) fn command(&self, limit: Duration) -> Command {
+        Command::new(self.words.clone(), self.limit(limit))
+    }
+
+    fn limit(&self, otherwise: Duration) -> Duration {
+        self.limit.unwrap_or(otherwise)
+    }
+}
+
+/// Where releases go.
+#[derive(Debug, Clone)]
+pub(super) enum InstallerSetting {
+    File { path: PathBuf },
+    Slots { images: Vec<SlotImage>, boot: Program },
+    Command { program: Program },
+    Directory { path: PathBuf, unpack: Option<Program> },
+}
+
+const HOOK: Duration = Duration::from_secs(30);
+const INSTALLATION: Duration = Duration::from_secs(3600);
+
+impl InstallerSetting {
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        whole(value, at, |fields| {
+            let place = |fields: &mut Fields<'_>| fields.text("path").map(PathBuf::from);
+            Ok(match fields.text("kind")? {
+                "file" => Self::File { path: place(fields)? },
+                "slots" => Self::Slots {
+                    images: fields.list("images", usize::MAX, image)?,
+                    boot: fields.part("boot", Program::read)?,
+                },
+                "command" => Self::Command { program: fields.part("program", Program::read)? },
+                "directory" => {
+                    Self::Directory { path: place(fields)?, unpack: fields.optional_part("unpack", Program::read)? }
+                }
+                other => {
+                    let why = format!("{} is unknown: use one of file, slots, command, directory", quoted(other));
+                    return Err(FieldError::new(fields.at("kind"), why));
+                }
+            })
+        })
+    }
+
+    pub(super) fn installer(&self, folder: &Path) -> Result<Box<dyn Installer + Send>, Error> {
+        Ok(match self {
+            Self::File { path } => Box::new(FileSlot::new(folder.join(path))),
+            Self::Slots { images, boot } => {
+                let place = |image: &SlotImage| SlotImage {
+                    artifact: image.artifact.clone(),
+                    a: folder.join(&image.a),
+                    b: folder.join(&image.b),
+                };
+                let boot = BootHook::new(boot.words.clone(), boot.limit(HOOK));
+                let slots = SlotInstaller::new(images.iter().map(place).collect(), boot);
+                Box::new(slots.map_err(|e| Error::Setting(format!("installer: {e}")))?)
+            }
+            Self::Command { program } => {
+                Box::new(CommandInstaller::new(program.words.clone(), program.limit(INSTALLATION)))
+            }
+            Self::Directory { path, unpack } => {
+                let directory = DirectoryInstaller::new(folder.join(path));
+                Box::new(match unpack {
+                    Some(unpack) => directory.unpack(unpack.words.clone(), unpack.limit(INSTALLATION)),
+                    None => directory,
+                })
+            }
+        })
+    }
+}
+
+fn image(value: &Value, at: &str) -> Result<SlotImage, FieldError> {
+    whole(value, at, |fields| {
+        Ok(SlotImage {
+            artifact: fields.optional_text("artifact")?.map(str::to_owned),
+            a: fields.text("a")?.into(),
+            b: fields.text("b")?.into(),
+        })
+    })
+}
+
+/// How a new release proves itself.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TrialSetting {
+    /// `"by-hand"`, or a program.
+    health: Option<HealthSetting>,
+    within: Option<Duration>,
+    every: Option<Duration>,
+    boots: Option<u32>,
+    attempts: Option<u32>,
+    restart: Option<Program>,
+}
+
+#[derive(Debug, Clone)]
+enum HealthSetting {
+    ByHand,
+    Program(Program),
+}
+
+impl TrialSetting {
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        whole(value, at, |fields| {
+            Ok(Self {
+                health: fields.optional_part("health", |value, at| match value {
+                    Value::String(word) if word == "by-hand" => Ok(HealthSetting::ByHand),
+                    Value::String(_) => {
+                        Err(expected("\"by-hand\", a program with its arguments, or a program with a limit", value, at))
+                    }
+                    program => Program::read(program, at).map(HealthSetting::Program),
+                })?,
+                within: fields.optional_parsed::<Span>("within")?.map(Into::into),
+                every: fields.optional_parsed::<Span>("every")?.map(Into::into),
+                boots: fields.optional_u32("boots")?,
+                attempts: fields.optional_u32("attempts")?,
+                restart: fields.optional_part("restart", Program::read)?,
+            })
+        })
+    }
+
+    /// `otherwise` is how health is found out if nothing is set.
+    pub(super) fn options(&self, otherwise: Health) -> AgentOptions {
+        let tolerance = Tolerance::default();
+        let health = match &self.health {
+            None => otherwise,
+            Some(HealthSetting::ByHand) => Health::ByHand,
+            Some(HealthSetting::Program(program)) => Health::Command(HealthCommand {
+                command: program.command(HOOK),
+                within: self.within.unwrap_or(Duration::from_secs(300)),
+                every: self.every.unwrap_or(Duration::from_secs(10)),
+            }),
+        };
+        AgentOptions {
+            health,
+            tolerance: Tolerance {
+                boots: self.boots.unwrap_or(tolerance.boots),
+                attempts: self.attempts.unwrap_or(tolerance.attempts),
+            },
+            restart: self.restart.as_ref().map(|program| program.command(HOOK)),
+            ..AgentOptions::default()
+        }
+    }
+}
+
+/// When to ask the repository.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PollSetting {
+    interval: Option<Duration>,
+    first_within: Option<Duration>,
+}
+
+impl PollSetting {
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        whole(value, at, |fields| {
+            Ok(Self {
+                interval: fields.optional_parsed::<Span>("interval")?.map(Into::into),
+                first_within: fields.optional_parsed::<Span>("first_within")?.map(Into::into),
+            })
+        })
+    }
+
+    pub(super) fn schedule(self) -> Schedule {
+        let otherwise = Schedule::default();
+        Schedule {
+            interval: self.interval.map_or(otherwise.interval, |span| span.max(Duration::from_secs(1))),
+            first_within: self.first_within.unwrap_or(otherwise.first_within),
+        }
+    }
+}
+
+/// How to reach the repository.
+#[derive(Debug, Clone, Default)]
+pub(super) struct NetworkSetting {
+    /// A URL, or `"none"`. Default: what the environment says.
+    proxy: Option<String>,
+    /// A file, or `"system"`, which is the default.
+    ca: Option<String>,
+    client_certificate: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    authorization: Option<AuthorizationSetting>,
+    /// Bytes a second.
+    rate: Option<u64>,
+    allowance: Option<AllowanceSetting>,
+}
+
+#[derive(Debug, Clone)]
+struct AuthorizationSetting {
+    file: Option<PathBuf>,
+    program: Option<Program>,
+    /// The server it is for. Default: that of the metadata.
+    server: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct AllowanceSetting {
+    bytes: u64,
+    per: Duration,
+}
+
+impl AuthorizationSetting {
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        whole(value, at, |fields| {
+            Ok(Self {
+                file: path(fields, "file")?,
+                program: fields.optional_part("program", Program::read)?,
+                server: fields.optional_text("server")?.map(str::to_owned),
+            })
+        })
+    }
+}
+
+impl AllowanceSetting {
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        whole(value, at, |fields| Ok(Self { bytes: fields.u64("bytes")?, per: fields.parsed::<Span>("per")?.into() }))
+    }
+}
+
+impl NetworkSetting {
+    pub(super) fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        whole(value, at, |fields| {
+            Ok(Self {
+                proxy: fields.optional_text("proxy")?.map(str::to_owned),
+                ca: fields.optional_text("ca")?.map(str::to_owned),
+                client_certificate: path(fields, "client_certificate")?,
+                client_key: path(fields, "client_key")?,
+                authorization: fields.optional_part("authorization", AuthorizationSetting::read)?,
+                rate: fields.optional_u64("rate")?,
+                allowance: fields.optional_part("allowance", AllowanceSetting::read)?,
+            })
+        })
+    }
+
+    /// What fetches, over HTTP by this.
+    pub(super) fn fetch(&self, http: Arc<HttpFetch>, state: &Path) -> Box<dyn Fetch + Send> {
+        let mut throttle = Throttle::new(AnyFetch::with_http(http));
+        if let Some(rate) = self.rate {
+            throttle = throttle.rate(rate);
+        }
+        if let Some(AllowanceSetting { bytes, per }) = self.allowance {
+            let per = TimeDelta::from_std(per).unwrap_or(TimeDelta::MAX);
+            let clock = FlooredClock::new(SystemClock::new(), BUILT);
+            throttle = throttle.allowance(Allowance::new(bytes, per, state.join("traffic.json"), clock));
+        }
+        Box::new(throttle)
+    }
+
+    /// The private key of the client certificate, if there is one.
+    #[cfg(feature = "gate")]
+    pub(super) fn key(&self) -> Option<&PathBuf> {
+        self.client_key.as_ref().or(self.client_certificate.as_ref())
+    }
+
+    /// What speaks HTTP. Paths are relative to `folder`; `metadata` is the metadata's URL.
+    pub(super) fn http(&self, folder: &Path, metadata: &str) -> Result<Arc<HttpFetch>, Error> {
+        Ok(Arc::new(HttpFetch::with_options(self.options(folder, metadata)?, Arc::new(SystemClock::new()))))
+    }
+
+    fn options(&self, folder: &Path, metadata: &str) -> Result<HttpOptions, Error> {
+        let read = |path: &Path| super::settings::read(&folder.join(path));
+        let wrong = |what: &str, e: &dyn std::fmt::Display| Error::Setting(format!("network.{what}: {e}"));
+        let authorities = match self.ca.as_deref() {
+            None | Some("system") => Authorities::system(),
+            Some(ca) => Authorities::from_pem(&read(ca.as_ref())?).map_err(|e| wrong("ca", &e))?,
+        };
+        let identity = match (&self.client_certificate, &self.client_key) {
+            (Some(certificate), key) => {
+                let key = key.as_ref().unwrap_or(certificate);
+                let identity = Identity::from_pem(&read(certificate)?, &read(key)?);
+                Some(identity.map_err(|e| wrong("client_certificate", &e))?)
+            }
+            (None, Some(_)) => return Err(wrong("client_key", &"there must be a client_certificate, too")),
+            (None, None) => None,
+        };
+        let authorization = match &self.authorization {
+            None => None,
+            Some(AuthorizationSetting { file, program, server }) => {
+                let source = match (file, program) {
+                    (Some(file), None) => Source::File(folder.join(file)),
+                    (None, Some(program)) => Source::Command(program.command(HOOK)),
+                    _ => return Err(wrong("authorization", &"there must be a file or a program, and not both")),
+                };
+                let server = server.as_deref().unwrap_or(metadata);
+                Some(Authorization::new(server, source).map_err(|e| wrong("authorization", &e))?)
+            }
+        };
+        let proxy = match self.proxy.as_deref() {
+            None => Proxy::Environment,
+            Some("none") => Proxy::None,
+            Some(url) => Proxy::Url(url.parse().map_err(|e: String| wrong("proxy", &e))?),
+        };
+        Ok(HttpOptions { proxy, authorities, identity, authorization, ..HttpOptions::default() })
+    }
+}

@@ -1,0 +1,57 @@
+//! `tidegate-device status`
+
+use std::fmt::Write as _;
+
+use super::Failure;
+use super::output::Output;
+use super::settings::Settings;
+use tidegate_client::device::{InstallState, Status};
+use tidegate_model::time;
+
+pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
+    let status = settings.builder.observe()?;
+    output.repairs(&status.repairs);
+    output.result(text(&status), &status)?;
+    Ok(true)
+}
+
+fn text(status: &Status) -> String {
+    let device = &status.device;
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "device       {}, product {}, channel {}, hardware {}",
+        device.id, device.product, device.channel, device.hardware
+    );
+    let state = match status.installed.as_ref().map(|record| record.state) {
+        None => "as it left the factory",
+        Some(InstallState::Installed) => "installed, not confirmed yet",
+        Some(InstallState::Trial) => "on trial",
+        Some(InstallState::Confirmed) => "confirmed",
+    };
+    let _ =
+        writeln!(text, "runs         {} (sequence {}), {state}", device.installed.version, device.installed.sequence);
+    if let Some(previous) = status.installed.as_ref().and_then(|record| record.previous.as_ref()) {
+        let _ = writeln!(text, "before       {} (sequence {})", previous.version, previous.sequence);
+    }
+    let _ = writeln!(text, "update       {}", status.update.state);
+    if status.update.failures > 0 {
+        let _ = writeln!(text, "failures     {} in a row", status.update.failures);
+    }
+    if let Some(deferral) = &status.deferral {
+        let until = time::format(deferral.until);
+        let _ = writeln!(text, "deferral     sequence {}, by the user, until {until}", deferral.sequence);
+    }
+    #[cfg(feature = "gate")]
+    if let Some(kind) = device.attestation {
+        let _ = writeln!(text, "evidence     {kind}, for gates that ask");
+    }
+    #[cfg(feature = "gate")]
+    if let Some(receipts) = &status.receipts {
+        let _ = writeln!(text, "receipts     {receipts}");
+    }
+    for failed in &status.quarantined {
+        let _ = writeln!(text, "quarantined  sequence {}, manifest {}", failed.sequence, failed.sha256);
+    }
+    text
+}

@@ -1,0 +1,30 @@
+//! The program `tidegate-device`, run as a process.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, dead_code)]
+
+// A board and a repository in memory, as in the client's own tests.
+#[path = "../../../client/tests/it/board.rs"]
+mod board;
+#[cfg(feature = "gate")]
+#[path = "../../../client/tests/it/device_key.rs"]
+mod device_key;
+#[path = "../../../client/tests/it/fleet.rs"]
+mod fleet;
+#[path = "../../../client/tests/it/mirror.rs"]
+mod mirror;
+#[path = "../../../tuf/tests/it/simulator.rs"]
+mod simulator;
+#[path = "../../../client/tests/it/tls_server.rs"]
+mod tls_server;
+#[path = "../../../client/tests/it/tools.rs"]
+mod tools;
+
+mod cli;
+#[cfg(feature = "gate")]
+mod gate;
+mod qemu;
+#[cfg(feature = "gate")]
+mod receipts;
+mod run;
+mod systemd;
+mod tls;

@@ -1,0 +1,358 @@
+//! The cohort map of a channel: who a device is among its fleet. Schema 1.
+//!
+//! ```json
+//! {
+//!   "schema": 1,
+//!   "salt": "00112233445566778899aabbccddeeff",
+//!   "cohorts": [
+//!     {"name": "validation", "devices": ["<hash of a device id>"]},
+//!     {"name": "lab", "condition": {"fact": "group", "eq": "lab"}},
+//!     {"name": "canary", "share": 10000},
+//!     {"name": "fleet", "share": 990000}
+//!   ]
+//! }
+//! ```
+//!
+//! The first cohort that matches a device wins. Explicit ones (`devices`, `condition`) come first; the shares, in parts
+//! per million, cut up the space of positions for the devices that these leave, and add up to the whole, so that each
+//! device is in exactly one cohort. Share *k* owns the positions from [`boundary`](super::position::boundary) of the
+//! shares before it to that of the shares up to and including it.
+//!
+//! A cohort may be [protected](super::gate): `"protected": {"gate": "https://gate.example.com"}`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde_json::Value;
+
+use super::condition::{Condition, Outcome};
+use super::decode::{Extra, FieldError, Fields, FormatError, Schema1, canonical, extra, faults, parse, parsed, schema};
+use super::digest::Digest;
+use super::facts::Facts;
+use super::gate::Protected;
+use super::name::{DeviceId, Name};
+use super::position::{Interval, PPM, Salt, to_ppm};
+
+/// The most cohorts in a map.
+pub const MAX_COHORTS: usize = 10_000;
+
+/// The most devices that one cohort may list.
+pub const MAX_DEVICES: usize = 100_000;
+
+const DOCUMENT: &str = "cohort map";
+
+/// The cohorts of a channel. One that exists is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CohortMap {
+    salt: Salt,
+    cohorts: Vec<Cohort>,
+    extra: Extra,
+    /// The cohorts with shares and the positions they own, in order, without gaps.
+    slices: Vec<Slice>,
+    /// The last of them, which ends at 2^64.
+    last: Slice,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Slice {
+    cohort: Name,
+    share: u32,
+    interval: Interval,
+}
+
+/// One cohort.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Cohort {
+    /// Its name, unique in the map.
+    pub name: Name,
+    /// Who belongs to it.
+    #[serde(flatten)]
+    pub selector: Selector,
+    /// That only devices which can show what they are may read what is meant for it, and where they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protected: Option<Protected>,
+    /// Fields that this version does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// Who belongs to a cohort.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selector {
+    /// The devices whose ids hash to one of these; see [`Salt::device_hash`].
+    Devices(BTreeSet<Digest>),
+    /// The devices whose facts fulfil a condition.
+    Condition(Condition),
+    /// A share, in parts per million, of the devices that no explicit cohort takes. At least 1.
+    Share(u32),
+}
+
+/// Where a device belongs, in the short form that is computed for whole fleets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement<'a> {
+    /// The cohort.
+    pub cohort: &'a Name,
+    /// The position in the fleet.
+    pub position: u64,
+    /// The position within the cohort, which ramps look at: rescaled for a share, else the same as `position`.
+    pub within: u64,
+    /// The positions that the cohort owns; `None` for an explicit cohort.
+    pub interval: Option<Interval>,
+}
+
+/// Where a device belongs, and why.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct CohortChoice {
+    /// The cohort.
+    pub cohort: Name,
+    /// The position in the fleet.
+    pub position: u64,
+    /// The position within the cohort; see [`Placement::within`].
+    pub within: u64,
+    /// What made it this cohort.
+    pub by: ChosenBy,
+    /// What was looked at before, in the map's order: explicit cohorts that did not match.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// What put a device into its cohort.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ChosenBy {
+    /// The cohort lists the device.
+    Devices,
+    /// The cohort's condition holds.
+    Condition {
+        /// How.
+        outcome: Outcome,
+    },
+    /// The device's position falls into the cohort's share.
+    Share {
+        /// The share in parts per million.
+        share: u32,
+    },
+}
+
+/// An explicit cohort that did not match a device.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PassedOver {
+    /// The cohort.
+    pub cohort: Name,
+    /// How its condition failed; `None` if it lists devices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+impl CohortMap {
+    /// A map of these cohorts, in this order. All faults are listed.
+    pub fn new(salt: Salt, cohorts: Vec<Cohort>) -> Result<CohortMap, FormatError> {
+        Self::build(salt, cohorts, Extra::new())
+    }
+
+    /// Reads a map from strict JSON.
+    pub fn parse(bytes: &[u8]) -> Result<CohortMap, FormatError> {
+        CohortMap::from_value(&parse(DOCUMENT, bytes)?)
+    }
+
+    /// Reads a map from a JSON value.
+    pub fn from_value(value: &Value) -> Result<CohortMap, FormatError> {
+        let one = |fault| faults(DOCUMENT, vec![fault]);
+        let mut fields = Fields::of(value, "").map_err(one)?;
+        schema(DOCUMENT, &mut fields)?;
+        let salt = fields.parsed("salt").map_err(one)?;
+        let cohorts =
+            fields.list("cohorts", MAX_COHORTS, |item, at| read_cohort(Fields::of(item, at)?)).map_err(one)?;
+        Self::build(salt, cohorts, extra(&fields).map_err(one)?)
+    }
+
+    /// The bytes that are signed and published: canonical JSON.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
+        canonical(DOCUMENT, self, CohortMap::from_value)
+    }
+
+    /// The channel's salt.
+    pub fn salt(&self) -> &Salt {
+        &self.salt
+    }
+
+    /// The cohorts, in order.
+    pub fn cohorts(&self) -> &[Cohort] {
+        &self.cohorts
+    }
+
+    /// The cohort of this name.
+    pub fn cohort(&self, name: &Name) -> Option<&Cohort> {
+        self.cohorts.iter().find(|cohort| cohort.name == *name)
+    }
+
+    /// The positions that a cohort owns; `None` for an explicit or unknown one.
+    pub fn interval(&self, name: &Name) -> Option<Interval> {
+        self.slices.iter().find(|slice| slice.cohort == *name).map(|slice| slice.interval)
+    }
+
+    /// The cohort and position of a device.
+    pub fn place(&self, device: &DeviceId, facts: &Facts) -> Placement<'_> {
+        let position = self.salt.position(device);
+        // Hashed at most once, and only if some cohort lists devices.
+        let mut hash = None;
+        for Cohort { name, selector, .. } in self.explicit() {
+            let matches = match selector {
+                Selector::Devices(devices) => {
+                    devices.contains(hash.get_or_insert_with(|| self.salt.device_hash(device)))
+                }
+                Selector::Condition(condition) => condition.holds(facts),
+                Selector::Share(_) => false,
+            };
+            if matches {
+                return Placement { cohort: name, position, within: position, interval: None };
+            }
+        }
+        self.share_at(position)
+    }
+
+    /// The cohort that owns a position by its share: that of a device which no explicit cohort takes.
+    pub fn share_at(&self, position: u64) -> Placement<'_> {
+        let Slice { cohort, interval, .. } = self.slice(position);
+        Placement { cohort, position, within: interval.rescale(position), interval: Some(*interval) }
+    }
+
+    /// The cohort and position of a device as [`CohortMap::place`] finds them, with the reasons.
+    pub fn choose(&self, device: &DeviceId, facts: &Facts) -> CohortChoice {
+        let Placement { cohort, position, within, .. } = self.place(device, facts);
+        let mut passed_over = Vec::new();
+        let mut by = ChosenBy::Share { share: self.slice(position).share };
+        for Cohort { name, selector, .. } in self.explicit() {
+            let outcome = match selector {
+                Selector::Condition(condition) => Some(condition.evaluate(facts)),
+                Selector::Devices(_) | Selector::Share(_) => None,
+            };
+            if name == cohort {
+                by = outcome.map_or(ChosenBy::Devices, |outcome| ChosenBy::Condition { outcome });
+                break;
+            }
+            passed_over.push(PassedOver { cohort: name.clone(), outcome });
+        }
+        CohortChoice { cohort: cohort.clone(), position, within, by, passed_over }
+    }
+
+    /// The cohorts that come before the shares.
+    fn explicit(&self) -> impl Iterator<Item = &Cohort> {
+        self.cohorts.iter().take_while(|cohort| !matches!(cohort.selector, Selector::Share(_)))
+    }
+
+    fn slice(&self, position: u64) -> &Slice {
+        let index = self.slices.partition_point(|slice| slice.interval.high() <= u128::from(position));
+        self.slices.get(index).unwrap_or(&self.last)
+    }
+
+    fn build(salt: Salt, cohorts: Vec<Cohort>, extra: Extra) -> Result<CohortMap, FormatError> {
+        let mut found = Vec::new();
+        let mut fault = |at: String, why: String| found.push(FieldError::new(at, why));
+        let mut names = BTreeMap::new();
+        let mut slices: Vec<Slice> = Vec::new();
+        // 64 bits, so that shares too large are added up and reported as they are.
+        let mut total = 0_u64;
+        for (index, Cohort { name, selector, .. }) in cohorts.iter().enumerate() {
+            if let Some(first) = names.insert(name, index) {
+                fault(format!("cohorts[{index}].name"), format!("{name} is the name of cohorts[{first}] already"));
+            }
+            match selector {
+                Selector::Share(0) => {
+                    fault(format!("cohorts[{index}].share"), "a share is at least 1 part per million".into());
+                }
+                Selector::Share(share) => {
+                    let from = total;
+                    total = total.saturating_add(u64::from(*share));
+                    let ends = (u32::try_from(from).ok(), u32::try_from(total).ok());
+                    if let (Some(from), Some(to)) = ends
+                        && let Some(interval) = Interval::between(from, to)
+                    {
+                        slices.push(Slice { cohort: name.clone(), share: *share, interval });
+                    }
+                }
+                Selector::Devices(_) | Selector::Condition(_) if total > 0 => {
+                    let why = "an explicit cohort after one with a share would match nobody: move it before the shares";
+                    fault(format!("cohorts[{index}]"), why.into());
+                }
+                Selector::Devices(_) | Selector::Condition(_) => {}
+            }
+        }
+        if total != u64::from(PPM) {
+            fault("cohorts".into(), format!("the shares add up to {total} parts per million, not to {PPM}"));
+        }
+        match slices.last().cloned() {
+            Some(last) if found.is_empty() => Ok(CohortMap { salt, cohorts, extra, slices, last }),
+            _ => Err(faults(DOCUMENT, found)),
+        }
+    }
+}
+
+fn read_cohort(mut fields: Fields<'_>) -> Result<Cohort, FieldError> {
+    let name = fields.parsed("name")?;
+    let devices = fields.optional("devices");
+    let condition = fields.optional("condition");
+    let share = fields.optional("share");
+    let selector = match (devices, condition, share) {
+        (Some(_), None, None) => Selector::Devices(fields.set("devices", MAX_DEVICES, parsed)?),
+        (None, Some(value), None) => Selector::Condition(Condition::read(value, &fields.at("condition"))?),
+        (None, None, Some(_)) => Selector::Share(fields.u32("share")?),
+        _ => return Err(FieldError::new(fields.here(), "a cohort has exactly one of devices, condition and share")),
+    };
+    // Strictly: who overlooks this would ask in the open for what is not there.
+    let protected =
+        fields.optional("protected").map(|value| Protected::read(value, &fields.at("protected"))).transpose()?;
+    Ok(Cohort { name, selector, protected, extra: extra(&fields)? })
+}
+
+impl serde::Serialize for CohortMap {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(serde::Serialize)]
+        struct Form<'a> {
+            schema: Schema1,
+            salt: &'a Salt,
+            cohorts: &'a [Cohort],
+            #[serde(flatten)]
+            extra: &'a Extra,
+        }
+        Form { schema: Schema1, salt: &self.salt, cohorts: &self.cohorts, extra: &self.extra }.serialize(serializer)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for CohortMap {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        CohortMap::from_value(&Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+/// In lines: the cohort and why, then the cohorts that were passed over and why.
+impl fmt::Display for CohortChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let CohortChoice { cohort, position, within, .. } = self;
+        match &self.by {
+            ChosenBy::Devices => writeln!(f, "{cohort}: it lists this device")?,
+            ChosenBy::Condition { outcome } => {
+                writeln!(f, "{cohort}: its condition holds")?;
+                outcome.write(f, 2)?;
+            }
+            ChosenBy::Share { share } => {
+                writeln!(f, "{cohort}: its share of {share} ppm holds this device's position")?;
+            }
+        }
+        for PassedOver { cohort, outcome } in &self.passed_over {
+            match outcome {
+                None => writeln!(f, "  not {cohort}: it does not list this device")?,
+                Some(outcome) => {
+                    writeln!(f, "  not {cohort}: its condition does not hold")?;
+                    outcome.write(f, 2)?;
+                }
+            }
+        }
+        write!(
+            f,
+            "  position {position} (at {} ppm of the fleet), within the cohort {within} (at {} ppm)",
+            to_ppm(*position),
+            to_ppm(*within)
+        )
+    }
+}

@@ -1,0 +1,45 @@
+//! What publisher and device must read alike: names, paths, manifests, cohorts, rollouts, conditions, decisions.
+//!
+//! Everything here is a pure function of its arguments: no file, socket, clock or terminal. Both sides link this
+//! very code, so that a decision explained before a rollout is the decision a device takes.
+//!
+//! * [`name`], [`version`], [`digest`], [`time`]: the small values, each valid by construction.
+//! * [`layout`]: where things are in a repository, and which role may list them.
+//! * [`manifest`]: what a release is. [`cohort`] and [`position`]: who a device is among its fleet.
+//! * [`rollout`]: what a cohort is assigned, and the ramp in time. [`facts`] and [`condition`]: eligibility.
+//! * [`gate`] and [`listing`]: cohorts whose releases must not lie open. [`receipt`]: what became of a release on a device.
+//! * [`decision`] and [`explanation`]: all of it together, with the outcome of every rule.
+//!
+//! ## Reading JSON
+//!
+//! Documents are read strictly (see [`tidegate_tuf::json`]). An unknown *field* is kept and ignored, so that a newer
+//! publisher can say more to newer devices; an unknown *schema* is refused by name. Conditions and ramps know no such
+//! leniency: to ignore part of either could expose a release to devices that it is not for. A known field with a wrong
+//! value is never skipped.
+
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+pub mod cohort;
+pub mod condition;
+pub mod decision;
+mod decode;
+pub mod digest;
+pub mod explanation;
+pub mod facts;
+pub mod failure;
+pub mod gate;
+pub mod layout;
+pub mod listing;
+pub mod manifest;
+pub mod name;
+pub mod position;
+pub mod receipt;
+pub mod release;
+pub mod rollout;
+pub mod span;
+pub mod time;
+pub mod version;
+pub mod week;
+
+pub use decode::{Extra, FieldError, FormatError, Schema1};

@@ -1,0 +1,66 @@
+//! What a gate may give to the devices of a protected cohort: `gate/CHANNEL.COHORT.json`, in the private place.
+//!
+//! ```json
+//! {"cohort": "stable.canary", "objects": ["metadata/9.stable.canary.json"], "schema": 1}
+//! ```
+//!
+//! The publisher writes it and the gate reads it; devices never see it. It is not signed: it can open to a cohort's devices what lies in
+//! the private place, and no more. Nothing may be added to it.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+
+use super::decode::{FormatError, faults, parse, schema};
+use super::layout::DelegatedRole;
+use tidegate_tuf::fields::{FieldError, Fields, text};
+use tidegate_tuf::json;
+
+/// The longest listing, in bytes.
+pub const MAX_LISTING: u64 = 8 << 20;
+/// No listing of that length names more.
+const MAX_OBJECTS: usize = 200_000;
+const DOCUMENT: &str = "listing";
+
+/// What a gate may give to the devices of a cohort.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The cohort's role, `CHANNEL.COHORT`.
+    pub cohort: String,
+    /// The keys of the objects, relative to the root of the repository.
+    pub objects: BTreeSet<String>,
+}
+
+impl Listing {
+    /// The key of a cohort's listing.
+    pub fn key(cohort: &str) -> String {
+        format!("gate/{cohort}.json")
+    }
+
+    /// Whose listing has this key; `None` if it is none.
+    pub fn cohort_of(key: &str) -> Option<&str> {
+        let role = key.strip_prefix("gate/")?.strip_suffix(".json")?;
+        matches!(DelegatedRole::parse(role), Some(DelegatedRole::Cohort { .. })).then_some(role)
+    }
+
+    /// Reads the listing of `cohort`, strictly: of another one, or with anything in it that is not known, it is none.
+    pub fn parse(bytes: &[u8], cohort: &str) -> Result<Self, FormatError> {
+        let value = parse(DOCUMENT, bytes)?;
+        let one = |fault| faults(DOCUMENT, vec![fault]);
+        let mut fields = Fields::of(&value, "").map_err(one)?;
+        schema(DOCUMENT, &mut fields)?;
+        let found = fields.text("cohort").map_err(one)?.to_owned();
+        if found != cohort {
+            return Err(one(FieldError::new("cohort", format!("it is of {found:?}, not of {cohort}"))));
+        }
+        let objects = fields.list("objects", MAX_OBJECTS, |item, at| text(item, at).map(str::to_owned)).map_err(one)?;
+        fields.finish().map_err(one)?;
+        Ok(Self { cohort: found, objects: objects.into_iter().collect() })
+    }
+
+    /// The bytes that are published: canonical JSON.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
+        let value = json!({"schema": 1, "cohort": self.cohort, "objects": self.objects});
+        json::canonical(&value).map_err(|source| FormatError::Json { document: DOCUMENT, source })
+    }
+}

@@ -1,0 +1,324 @@
+//! Receipts: what became of a release on a device, signed by the device. Schema 1.
+//!
+//! ```json
+//! {"signed": {"schema": 1, "type": "receipt", "device": "device-0001", "channel": "stable", "cohort": "canary", "product": "os",
+//!             "release": "1.2.0", "sequence": 12, "manifest": "<SHA-256>", "hardware": "board-a", "outcome": "rolled-back",
+//!             "reason": "health command failed", "at": "2026-01-05T12:00:00Z", "from": "1.1.0"},
+//!  "signature": {"keyid": "<id of the device's key>", "sig": "<hex>"}}
+//! ```
+//!
+//! The signature is over the canonical JSON of `signed`. Whoever collects receipts keeps each under a name made of those bytes and the key's id
+//! ([`SignedReceipt::object_name`]), so that one that comes twice is stored once. `reason` may be absent; `device` is the device's id or, for
+//! who would rather not say it, [its salted hash](super::position::Salt::device_hash). Nothing in a receipt may be ignored: a field that
+//! is not known is refused.
+
+use serde_json::{Value, json};
+
+use super::decode::{FieldError, Fields, FormatError, faults, parse};
+use super::digest::Digest;
+use super::name::{DeviceId, HardwareId, Name, Text};
+use super::time::{self, Instant};
+use super::version::Version;
+use tidegate_tuf::fields::quoted;
+use tidegate_tuf::json;
+use tidegate_tuf::key::{Key, KeyId};
+
+/// The longest receipt with its signature, in bytes.
+pub const MAX_LENGTH: usize = 4096;
+/// The longest reason, in characters.
+pub const MAX_REASON: usize = 200;
+
+const DOCUMENT: &str = "receipt";
+/// ECDSA in DER is at most 72 bytes, Ed25519 64.
+const MAX_SIGNATURE: usize = 128;
+
+/// What became of a release on a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The device's id or its salted hash.
+    pub device: DeviceId,
+    /// The channel that it follows.
+    pub channel: Name,
+    /// Its cohort then.
+    pub cohort: Name,
+    /// The product.
+    pub product: Name,
+    /// The release's version.
+    pub release: Version,
+    /// The release's sequence.
+    pub sequence: u64,
+    /// SHA-256 of the release's manifest.
+    pub manifest: Digest,
+    /// The device's hardware.
+    pub hardware: HardwareId,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, in one line of at most [`MAX_REASON`] printable ASCII characters.
+    pub reason: Option<Text>,
+    /// When, by the device's clock.
+    pub at: Instant,
+    /// The version that the device ran before.
+    pub from: Version,
+}
+
+/// What became of a release on a device, in the order in which it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The device may have it: a check decided to install it.
+    Offered,
+    /// It is written, and the device starts it.
+    Installed,
+    /// It runs and has proved itself.
+    Confirmed,
+    /// It could not be installed.
+    Failed,
+    /// It was started and did not prove itself: the device is back at what it had.
+    RolledBack,
+}
+
+impl Outcome {
+    /// The outcomes with their names in receipts.
+    pub const NAMES: [(&str, Self); 5] = [
+        ("offered", Self::Offered),
+        ("installed", Self::Installed),
+        ("confirmed", Self::Confirmed),
+        ("failed", Self::Failed),
+        ("rolled-back", Self::RolledBack),
+    ];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, outcome)| *outcome == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// A receipt with its signature, which is not verified yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedReceipt {
+    /// What it says.
+    pub receipt: Receipt,
+    /// The key that claims to have signed it.
+    pub keyid: KeyId,
+    /// The signature.
+    pub signature: Vec<u8>,
+}
+
+impl Receipt {
+    /// What is signed: canonical JSON.
+    ///
+    /// # Errors
+    ///
+    /// If it says something that no receipt may, such as a reason that is too long.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
+        let value = self.value();
+        if Self::read(&value).map_err(|fault| faults(DOCUMENT, vec![fault]))? != *self {
+            return Err(faults(
+                DOCUMENT,
+                vec![FieldError::new("at", "an instant within the years 1970 to 9999, in whole seconds")],
+            ));
+        }
+        json::canonical(&value).map_err(|source| FormatError::Json { document: DOCUMENT, source })
+    }
+
+    /// The same with a signature over [`Receipt::to_bytes`].
+    pub fn signed(self, keyid: KeyId, signature: Vec<u8>) -> SignedReceipt {
+        SignedReceipt { receipt: self, keyid, signature }
+    }
+
+    fn value(&self) -> Value {
+        let mut value = json!({
+            "schema": 1, "type": "receipt", "device": self.device, "channel": self.channel, "cohort": self.cohort,
+            "product": self.product, "release": self.release.to_string(), "sequence": self.sequence, "manifest": self.manifest,
+            "hardware": self.hardware, "outcome": self.outcome.name(), "at": time::format(self.at), "from": self.from.to_string(),
+        });
+        if let (Some(reason), Some(map)) = (&self.reason, value.as_object_mut()) {
+            map.insert("reason".into(), reason.as_str().into());
+        }
+        value
+    }
+
+    fn read(value: &Value) -> Result<Self, FieldError> {
+        let mut fields = Fields::of(value, "signed")?;
+        match fields.u64("schema")? {
+            1 => {}
+            other => {
+                return Err(FieldError::new(
+                    "signed.schema",
+                    format!("schema {other} is unknown: this program reads schema 1"),
+                ));
+            }
+        }
+        fields.one_of("type", &[("receipt", ())])?;
+        let receipt = Self {
+            device: fields.parsed("device")?,
+            channel: fields.parsed("channel")?,
+            cohort: fields.parsed("cohort")?,
+            product: fields.parsed("product")?,
+            release: fields.text_as("release", crate::version::parse)?,
+            sequence: fields.u64("sequence")?,
+            manifest: fields.parsed("manifest")?,
+            hardware: fields.parsed("hardware")?,
+            outcome: fields.one_of("outcome", &Outcome::NAMES)?,
+            reason: fields.optional_parsed("reason")?,
+            at: fields.text_as("at", time::parse)?,
+            from: fields.text_as("from", crate::version::parse)?,
+        };
+        fields.finish()?;
+        if receipt.sequence == 0 {
+            return Err(FieldError::new("signed.sequence", "0 stands for the factory image: releases begin at 1"));
+        }
+        if receipt.reason.as_ref().is_some_and(|reason| reason.as_str().len() > MAX_REASON) {
+            return Err(FieldError::new("signed.reason", format!("longer than {MAX_REASON} characters")));
+        }
+        Ok(receipt)
+    }
+}
+
+impl SignedReceipt {
+    /// Reads a receipt from strict JSON of at most [`MAX_LENGTH`] bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
+        if bytes.len() > MAX_LENGTH {
+            return Err(faults(DOCUMENT, vec![FieldError::new("", format!("longer than {MAX_LENGTH} bytes"))]));
+        }
+        Self::from_value(&parse(DOCUMENT, bytes)?)
+    }
+
+    /// Reads a receipt from a JSON value, one of the list that a device sends.
+    pub fn from_value(value: &Value) -> Result<Self, FormatError> {
+        Self::read(value).map_err(|fault| faults(DOCUMENT, vec![fault]))
+    }
+
+    /// The JSON form.
+    pub fn to_value(&self) -> Value {
+        let sig = tidegate_tuf::hash::to_hex(&self.signature);
+        json!({"signed": self.receipt.value(), "signature": {"keyid": self.keyid.as_str(), "sig": sig}})
+    }
+
+    /// Whether this key has signed it. Whose key it is, the caller knows by [`SignedReceipt::keyid`].
+    pub fn verify(&self, key: &Key) -> bool {
+        let Ok(bytes) = self.receipt.to_bytes() else { return false };
+        key.id() == self.keyid && key.decode().is_some_and(|key| key.verify(&bytes, &self.signature))
+    }
+
+    /// Where it is kept: `receipts/CHANNEL/PRODUCT/SEQUENCE/SHA256.json`, by the SHA-256 of what is signed, a line break and the key's id:
+    /// no device can take the place of what another says.
+    pub fn object_name(&self) -> Result<String, FormatError> {
+        let Receipt { channel, product, sequence, .. } = &self.receipt;
+        let mut named = self.receipt.to_bytes()?;
+        named.extend_from_slice(format!("\n{}", self.keyid).as_bytes());
+        Ok(format!("receipts/{channel}/{product}/{sequence}/{}.json", Digest::of(&named)))
+    }
+
+    fn read(value: &Value) -> Result<Self, FieldError> {
+        let mut fields = Fields::of(value, "")?;
+        let receipt = Receipt::read(fields.required("signed")?)?;
+        let mut signature = Fields::of(fields.required("signature")?, "signature")?;
+        let keyid: Digest = signature.parsed("keyid")?;
+        let sig = signature.text("sig")?;
+        let bytes = hex(sig).filter(|bytes| !bytes.is_empty() && bytes.len() <= MAX_SIGNATURE);
+        let bytes = bytes
+            .ok_or_else(|| FieldError::new("signature.sig", format!("{} is not a signature in hex", quoted(sig))))?;
+        signature.finish()?;
+        fields.finish()?;
+        Ok(Self { receipt, keyid: KeyId::new(keyid.to_string()), signature: bytes })
+    }
+}
+
+fn hex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::{Signer as _, SigningKey};
+
+    use super::*;
+
+    fn receipt() -> Receipt {
+        Receipt {
+            device: "device-0001".parse().unwrap(),
+            channel: "stable".parse().unwrap(),
+            cohort: "canary".parse().unwrap(),
+            product: "os".parse().unwrap(),
+            release: "1.2.0".parse().unwrap(),
+            sequence: 12,
+            manifest: Digest::of(b"manifest"),
+            hardware: "board-a".parse().unwrap(),
+            outcome: Outcome::RolledBack,
+            reason: Some("health command failed".parse().unwrap()),
+            at: time::parse("2026-01-05T12:00:00Z").unwrap(),
+            from: "1.1.0".parse().unwrap(),
+        }
+    }
+
+    fn signed() -> (SignedReceipt, Key) {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let public = Key::ed25519(key.verifying_key().as_bytes());
+        let signature = key.sign(&receipt().to_bytes().unwrap());
+        (receipt().signed(public.id(), signature.to_bytes().to_vec()), public)
+    }
+
+    #[test]
+    fn a_receipt_reads_back_and_only_its_own_key_vouches_for_it() {
+        let (signed, key) = signed();
+        let bytes = serde_json::to_vec(&signed.to_value()).unwrap();
+        let read = SignedReceipt::parse(&bytes).unwrap();
+        assert_eq!(read, signed);
+        assert!(read.verify(&key));
+        assert!(!read.verify(&Key::ed25519(SigningKey::from_bytes(&[8; 32]).verifying_key().as_bytes())));
+        let mut other = read.clone();
+        other.receipt.outcome = Outcome::Confirmed;
+        assert!(!other.verify(&key), "what it says is signed");
+        assert_ne!(other.object_name().unwrap(), read.object_name().unwrap());
+        let mut named = read.receipt.to_bytes().unwrap();
+        named.extend_from_slice(format!("\n{}", key.id()).as_bytes());
+        let digest = Digest::of(&named);
+        assert_eq!(read.object_name().unwrap(), format!("receipts/stable/os/12/{digest}.json"));
+    }
+
+    #[test]
+    fn what_is_no_receipt_is_refused() {
+        let (signed, _) = signed();
+        let good = signed.to_value();
+        for (pointer, value) in [
+            ("/signed/schema", json!(2)),
+            ("/signed/type", json!("manifest")),
+            ("/signed/sequence", json!(0)),
+            ("/signed/sequence", json!(1.5)),
+            ("/signed/outcome", json!("rolled_back")),
+            ("/signed/reason", json!("x".repeat(201))),
+            ("/signed/reason", json!("two\nlines")),
+            ("/signed/device", json!("")),
+            ("/signed/channel", json!("Stable")),
+            ("/signed/at", json!("yesterday")),
+            ("/signed/manifest", json!("00")),
+            ("/signed/new", json!(1)),
+            ("/signature/sig", json!("")),
+            ("/signature/sig", json!("0")),
+            ("/signature/sig", json!("AB")),
+            ("/signature/sig", json!("00".repeat(200))),
+            ("/signature/keyid", json!("00")),
+            ("/signature/extra", json!(true)),
+            ("/other", json!(true)),
+        ] {
+            let (parent, field) = pointer.rsplit_once('/').unwrap();
+            let mut bad = good.clone();
+            bad.pointer_mut(parent).unwrap().as_object_mut().unwrap().insert(field.to_owned(), value.clone());
+            assert!(SignedReceipt::from_value(&bad).is_err(), "{pointer} = {value}");
+        }
+        let text = serde_json::to_string(&good).unwrap();
+        let twice = text.replacen('{', "{\"signature\":{},", 1);
+        assert!(SignedReceipt::parse(twice.as_bytes()).is_err(), "a field twice");
+        assert!(SignedReceipt::parse(format!("{text}{}", " ".repeat(MAX_LENGTH)).as_bytes()).is_err());
+    }
+}

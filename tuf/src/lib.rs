@@ -1,0 +1,29 @@
+//! The trust core: TUF 1.0.34 metadata, verified over the bytes as received, with no I/O.
+//!
+//! Bytes come in, a verdict comes out. [`TrustedSet`] holds what is trusted and enforces the order of the specification's
+//! client workflow (section 5); [`Search`] walks delegations lazily and names the role it needs next. Fetching and
+//! storing are the caller's.
+//!
+#![doc = include_str!("../README.md")]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+mod chain;
+mod error;
+pub mod fields;
+pub mod hash;
+pub mod json;
+pub mod key;
+pub mod limits;
+pub mod metadata;
+pub mod path;
+mod search;
+pub mod time;
+mod trusted;
+mod verify;
+
+pub use chain::Chain;
+pub use error::Error;
+pub use limits::Limits;
+pub use search::{Found, Search, Step};
+pub use trusted::{Freshness, TrustedSet};
+pub use verify::valid_signers;

@@ -1,0 +1,72 @@
+//! Counting signatures towards a threshold (TUF 5.3.4 and its like).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::Error;
+use super::hash::from_hex;
+use super::key::{Key, KeyId};
+use super::metadata::{Delegations, Envelope, Role, Root};
+
+/// A role that vouches for others: it declares their keys and thresholds.
+pub(super) struct Delegator<'a> {
+    /// Its name, for errors.
+    pub(super) name: &'a str,
+    keys: &'a BTreeMap<KeyId, Key>,
+}
+
+impl<'a> Delegator<'a> {
+    pub(super) fn root(root: &'a Root) -> Self {
+        Self { name: "root", keys: root.keys() }
+    }
+
+    pub(super) fn targets(name: &'a str, delegations: &'a Delegations) -> Self {
+        Self { name, keys: delegations.keys() }
+    }
+
+    /// Errs unless a threshold of `role`'s keys signed `envelope`.
+    ///
+    /// At most one signature counts for a key id, and at most one for the same key material under several ids. A
+    /// signature by another key, in an unknown scheme, or that does not verify is passed over: what counts is whether enough
+    /// are good.
+    pub(super) fn verify(
+        &self,
+        role_name: &str,
+        role: &Role,
+        envelope: &Envelope,
+        clause: &'static str,
+    ) -> Result<(), Error> {
+        let valid = valid_signers(self.keys, role, envelope).len();
+        if valid as u64 >= role.threshold {
+            return Ok(());
+        }
+        Err(Error::Threshold {
+            role: role_name.to_owned(),
+            delegator: self.name.to_owned(),
+            valid,
+            threshold: role.threshold,
+            clause,
+        })
+    }
+}
+
+/// The key ids of `role` whose signatures on `envelope` verify, each key's material counted once.
+///
+/// `keys` are the delegating role's declared keys. The result is at least `role.threshold` long if and only if the role speaks here.
+pub fn valid_signers(keys: &BTreeMap<KeyId, Key>, role: &Role, envelope: &Envelope) -> Vec<KeyId> {
+    let mut materials = BTreeSet::new();
+    let signed = envelope.signed_bytes();
+    envelope
+        .signatures()
+        .iter()
+        .filter(|signature| role.keyids.contains(&signature.keyid))
+        .filter(|signature| {
+            let key = keys.get(&signature.keyid).and_then(Key::decode);
+            let bytes = from_hex(&signature.sig);
+            match (key, bytes) {
+                (Some(key), Some(bytes)) => key.verify(signed, &bytes) && materials.insert(key.fingerprint()),
+                _ => false,
+            }
+        })
+        .map(|signature| signature.keyid.clone())
+        .collect()
+}

@@ -1,0 +1,7 @@
+//! The integration tests of the trust core, in one binary.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, dead_code)]
+
+mod differential;
+mod python;
+mod simulator;
+mod trusted_set;
