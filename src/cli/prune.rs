@@ -6,10 +6,10 @@ use serde_json::json;
 use super::passphrase::PassphraseArgs;
 use super::publish::AccessArgs;
 use super::{Context, block_on};
-use crate::config::Span;
 use crate::error::Result;
 use crate::publish::{self, Pruning, plan_prune, renew_live};
 use crate::workspace::Workspace;
+use tidegate_model::span::Span;
 
 /// Remove from a place what nothing needs any more
 ///

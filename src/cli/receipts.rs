@@ -11,7 +11,7 @@ use tidegate_model::name::{HardwareId, Name};
 use tidegate_model::time;
 
 use super::{Context, block_on, show};
-use crate::config::{Settings, Span, write_share};
+use crate::config::{Settings, write_share};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::publish::{Options, Remote};
@@ -20,6 +20,7 @@ use crate::release::record::ReleaseSpec;
 use crate::rollout::health::Action;
 use crate::workspace::Workspace;
 use crate::workspace::ledger::clean;
+use tidegate_model::span::Span;
 
 /// How many reasons the table has.
 const REASONS: usize = 10;

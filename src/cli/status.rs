@@ -7,7 +7,7 @@ use tidegate_model::name::Name;
 use tidegate_model::time;
 
 use super::{Context, show};
-use crate::config::{Settings, Span};
+use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::Repository;
@@ -15,6 +15,7 @@ use crate::policy::State;
 use crate::release::record::{self, Record};
 use crate::release::signing;
 use crate::workspace::{CohortStanding, Workspace, map_in_force, standing};
+use tidegate_model::span::Span;
 
 /// Show roles and expiries, releases, and who is offered what
 #[derive(Debug, ClapArgs)]

@@ -4,7 +4,6 @@
 //! and values that cannot hold are errors that name the file, the key, the rule and what to do.
 
 mod cohorts_toml;
-mod span;
 mod tidegate_toml;
 
 use std::path::Path;
@@ -15,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::fs;
 
 pub use cohorts_toml::{ChannelCohorts, Cohorts, parse_share, write_share};
-pub use span::Span;
 pub use tidegate_toml::{Channel, FactKind, FactSettings, Hardware, KeySettings, RoleSettings, Roles, Settings};
 
 /// A configuration file is a few kilobytes; what is longer is something else.

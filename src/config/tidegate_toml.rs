@@ -8,10 +8,11 @@ use tidegate_model::name::{FactName, HardwareId, Name, Text};
 use tidegate_model::version::Version;
 use tidegate_tuf::key::{Key, KeyId};
 
-use super::{Span, check_schema, invalid, load, parse};
+use super::{check_schema, invalid, load, parse};
 use crate::error::{Error, Result};
 use crate::keys::{KeyEntry, KeyName, KeyUri, parse_public};
 use crate::metadata::{OnlineLifetimes, RoleKeys};
+use tidegate_model::span::Span;
 
 const FILE: &str = "tidegate.toml";
 

@@ -11,11 +11,12 @@ use tidegate_model::rollout::{Assignment, Bridge, Ramp, Stage};
 use tidegate_model::time;
 use tidegate_model::version::Version;
 
-use crate::config::{Span, write_share};
+use crate::config::write_share;
 use crate::error::{Error, Result};
 use crate::policy::{Approved, Event, Facts, Policy, Refusal, ReportFacts, State, Status, Step, next};
 use crate::rollout::{RampRequest, dead_mans_switch, plan, step};
 use crate::workspace::CohortStanding;
+use tidegate_model::span::Span;
 
 /// How far ahead a step is looked for, in hours.
 const HORIZON: i64 = 24 * 366;

@@ -22,7 +22,6 @@ use tidegate_model::rollout::Bridge;
 use tidegate_model::time;
 use tidegate_model::version::Version;
 
-use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::fleet::{Fleet, Scope, Synthetic};
 use crate::policy::State;
@@ -33,6 +32,7 @@ use crate::workspace::{manifest_in_force, map_in_force};
 use course::{Terms, course};
 use scene::{Given, Offering, Scene};
 use simulate::{Simulation, Window, simulate};
+use tidegate_model::span::Span;
 
 pub use course::{Course, CourseStep, Taken};
 pub use explain::{Answer, Explainer, FleetAnswer, Group, Reached, Reason, explain};

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::pkcs11_uri::Pkcs11Uri;
-use crate::config::Span;
 use crate::error::{Error, Result};
+use tidegate_model::span::Span;
 
 /// What a key URI may look like, for errors.
 const FORMS: &str =

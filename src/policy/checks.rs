@@ -6,8 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::file::FILE;
-use crate::config::{Span, invalid};
+use crate::config::invalid;
 use crate::error::Result;
+use tidegate_model::span::Span;
 
 /// The longest that a check may take: a validation holds the workspace's lock.
 const LONGEST: Span = Span::hours(24);

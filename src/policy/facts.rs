@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use tidegate_model::manifest::Urgency;
 use tidegate_model::name::Name;
 
-use crate::config::Span;
 use crate::validate::CheckKind;
+use tidegate_model::span::Span;
 
 /// What the next state depends on besides the state itself. Gathered by whoever asks.
 #[derive(Debug, Clone, Default)]

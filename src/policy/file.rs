@@ -11,10 +11,11 @@ use super::checks::{self, OwnCheck};
 use super::freeze::{self, Freeze};
 use super::health::HealthPolicy;
 use super::transitions::Event;
-use crate::config::{Cohorts, Settings, Span, check_schema, invalid, load, parse, parse_share};
+use crate::config::{Cohorts, Settings, check_schema, invalid, load, parse, parse_share};
 use crate::error::Result;
 use crate::keys::KeyName;
 use crate::validate::CheckKind;
+use tidegate_model::span::Span;
 
 pub(super) const FILE: &str = "policy.toml";
 

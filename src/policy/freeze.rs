@@ -3,13 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Timelike as _, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use serde::Deserialize;
 use tidegate_model::time;
-
-const DAY: u32 = 24 * 60;
-const WEEK: u32 = 7 * DAY;
-const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+use tidegate_model::week::{Occurrence, UtcOffset, WEEK, WeekError, WeeklyPeriod};
 
 /// A freeze period: either once, `from` one instant `until` another, or `weekly`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -32,27 +29,12 @@ pub enum Period {
         until: DateTime<Utc>,
     },
     /// Every week.
-    Weekly(Weekly),
-}
-
-/// A stretch of the week.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Weekly {
-    /// Minutes from Monday, 00:00 UTC, to its start.
-    from: u32,
-    /// How many minutes it lasts: less than a week.
-    length: u32,
-    /// As it was written, with the offset.
-    text: String,
-}
-
-/// A stretch of time in which a freeze holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
-    /// Its start.
-    pub from: DateTime<Utc>,
-    /// Its end.
-    pub until: DateTime<Utc>,
+    Weekly {
+        /// The time of the week, local.
+        period: WeeklyPeriod,
+        /// How far local time is ahead of UTC.
+        offset: UtcOffset,
+    },
 }
 
 #[derive(Deserialize)]
@@ -71,26 +53,13 @@ struct FreezeText {
 }
 
 impl Freeze {
-    /// The stretch around `now`, or else the next one that begins before `horizon`.
-    pub fn within(&self, now: DateTime<Utc>, horizon: DateTime<Utc>) -> Option<Stretch> {
+    /// The occurrence around `now`, or else the next one that begins before `horizon`.
+    pub fn within(&self, now: DateTime<Utc>, horizon: DateTime<Utc>) -> Option<Occurrence> {
         let stretch = match &self.period {
-            Period::Once { from, until } => (now < *until).then_some(Stretch { from: *from, until: *until }),
-            Period::Weekly(weekly) => weekly.at_or_after(now),
+            Period::Once { from, until } => (now < *until).then_some(Occurrence { from: *from, until: *until }),
+            Period::Weekly { period, offset } => period.at_or_after(now, *offset),
         }?;
         (stretch.from <= now || stretch.from < horizon).then_some(stretch)
-    }
-}
-
-impl Weekly {
-    fn at_or_after(&self, now: DateTime<Utc>) -> Option<Stretch> {
-        let monday = now.date_naive() - TimeDelta::days(i64::from(now.weekday().num_days_from_monday()));
-        let monday = monday.and_time(chrono::NaiveTime::MIN).and_utc();
-        // One that began last week may hold still; the next one begins within a week.
-        [-1, 0, 1].into_iter().find_map(|week| {
-            let from = monday + TimeDelta::weeks(week) + TimeDelta::minutes(i64::from(self.from));
-            let until = from + TimeDelta::minutes(i64::from(self.length));
-            (now < until).then_some(Stretch { from, until })
-        })
     }
 }
 
@@ -98,11 +67,8 @@ impl Weekly {
 pub(super) fn covers_every_week<'a>(freezes: impl IntoIterator<Item = &'a Freeze>) -> bool {
     let mut stretches: Vec<(u32, u32)> = Vec::new();
     for freeze in freezes {
-        let Period::Weekly(weekly) = &freeze.period else { continue };
-        let end = weekly.from + weekly.length;
-        stretches.push((weekly.from, end.min(WEEK)));
-        if end > WEEK {
-            stretches.push((0, end - WEEK));
+        if let Period::Weekly { period, offset } = &freeze.period {
+            stretches.extend(period.minutes(*offset));
         }
     }
     stretches.sort_unstable();
@@ -119,7 +85,7 @@ impl fmt::Display for Freeze {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.period {
             Period::Once { from, until } => write!(f, "from {} until {}", time::format(*from), time::format(*until))?,
-            Period::Weekly(weekly) => write!(f, "weekly, {}", weekly.text)?,
+            Period::Weekly { period, offset } => write!(f, "weekly, {period} {offset}")?,
         }
         match &self.reason {
             Some(reason) => write!(f, " ({reason})"),
@@ -144,7 +110,13 @@ impl TryFrom<FreezeText> for Freeze {
                 }
                 Period::Once { from, until }
             }
-            (None, None, Some(weekly)) => Period::Weekly(weekly_of(&weekly, utc_offset.as_deref())?),
+            (None, None, Some(weekly)) => Period::Weekly {
+                period: weekly.parse().map_err(|e: WeekError| e.to_string())?,
+                offset: match utc_offset {
+                    None => UtcOffset::default(),
+                    Some(offset) => offset.parse().map_err(|e: WeekError| e.to_string())?,
+                },
+            },
             _ => return Err("a freeze has either from and until, or weekly".into()),
         };
         Ok(Self { period, reason })
@@ -159,45 +131,6 @@ fn instant(text: &str) -> Result<DateTime<Utc>, String> {
     DateTime::parse_from_rfc3339(text).map(|instant| instant.with_timezone(&Utc)).map_err(|_| {
         format!("{text:?} is neither a date, such as 2026-12-20, nor an instant, such as 2026-12-20T16:00:00Z")
     })
-}
-
-/// Reads `fri 16:00 - mon 08:00`, in local time if an offset is given.
-fn weekly_of(text: &str, offset: Option<&str>) -> Result<Weekly, String> {
-    let bad = || format!("{text:?} is no part of the week: write it as \"fri 16:00 - mon 08:00\"");
-    let (from, until) = text.split_once('-').ok_or_else(bad)?;
-    let minute = |text: &str| -> Option<u32> {
-        let (day, clock) = text.trim().split_once(' ')?;
-        let day = DAYS.iter().position(|name| *name == day)?;
-        let clock = chrono::NaiveTime::parse_from_str(clock.trim(), "%H:%M").ok()?;
-        Some(u32::try_from(day).ok()? * DAY + clock.hour() * 60 + clock.minute())
-    };
-    let (from, until) = (minute(from).ok_or_else(bad)?, minute(until).ok_or_else(bad)?);
-    let length = (until + WEEK - from) % WEEK;
-    if length == 0 {
-        return Err(format!("{text:?} ends when it begins: the whole week would be frozen, or none of it"));
-    }
-    let ahead = match offset {
-        None => 0,
-        Some(offset) => offset_minutes(offset)?,
-    };
-    let from = i64::from(from) - ahead;
-    let from = u32::try_from(from.rem_euclid(i64::from(WEEK))).map_err(|_| bad())?;
-    let text = format!("{text} {}", offset.unwrap_or("UTC"));
-    Ok(Weekly { from, length, text })
-}
-
-/// Reads `+01:00`.
-fn offset_minutes(text: &str) -> Result<i64, String> {
-    let read = || {
-        let sign = match text.get(..1)? {
-            "+" => 1,
-            "-" => -1,
-            _ => return None,
-        };
-        let clock = chrono::NaiveTime::parse_from_str(text.get(1..)?, "%H:%M").ok()?;
-        (clock.hour() <= 18).then(|| sign * i64::from(clock.hour() * 60 + clock.minute()))
-    };
-    read().ok_or_else(|| format!("{text:?} is no offset from UTC: write for example +01:00"))
 }
 
 #[cfg(test)]
@@ -215,7 +148,7 @@ mod tests {
     #[test]
     fn a_freeze_holds_from_its_start_to_before_its_end() {
         let once = freeze("from = \"2026-12-20\"\nuntil = \"2027-01-04T08:00:00+01:00\"").unwrap();
-        let stretch = Stretch { from: at("2026-12-20"), until: at("2027-01-04T07:00:00Z") };
+        let stretch = Occurrence { from: at("2026-12-20"), until: at("2027-01-04T07:00:00Z") };
         let within = |now: &str, horizon: &str| once.within(at(now), at(horizon));
         assert_eq!(within("2026-12-20", "2026-12-20"), Some(stretch));
         assert_eq!(within("2026-12-19T23:59:59Z", "2026-12-20"), None, "a ramp may end when a freeze begins");
@@ -257,9 +190,9 @@ mod tests {
             ("from = \"2026-12-20\"", "either from and until, or weekly"),
             ("from = \"2026-12-20\"\nuntil = \"2026-12-20\"", "before it begins"),
             ("from = \"20.12.2026\"\nuntil = \"2027-01-01\"", "is neither a date"),
-            ("weekly = \"fri - mon\"", "is no part of the week"),
+            ("weekly = \"fri - mon\"", "is not a time of the week"),
             ("weekly = \"fri 16:00 - fri 16:00\"", "ends when it begins"),
-            ("weekly = \"fri 16:00 - mon 08:00\"\nutc_offset = \"CET\"", "is no offset"),
+            ("weekly = \"fri 16:00 - mon 08:00\"\nutc_offset = \"CET\"", "is not an offset"),
             ("weekly = \"fri 16:00 - mon 08:00\"\nfrom = \"2026-12-20\"", "either from and until, or weekly"),
         ] {
             let error = freeze(text).unwrap_err();

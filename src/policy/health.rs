@@ -2,8 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::config::{Span, invalid, parse_share, write_share};
+use crate::config::{invalid, parse_share, write_share};
 use crate::error::Result;
+use tidegate_model::span::Span;
 
 /// `[health]`. One that exists can stop something.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -16,7 +16,7 @@ pub use file::{
     ApprovalRule, Policy, ProvenancePolicy, RetirementPolicy, RolloutPolicy, SecurityPolicy, Skippable,
     ValidationPolicy,
 };
-pub use freeze::{Freeze, Stretch};
+pub use freeze::Freeze;
 pub use health::{HealthPolicy, Thresholds};
 pub use rules::{RULES, RuleText};
 pub use transitions::{Event, State, Status, next};

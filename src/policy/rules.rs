@@ -9,9 +9,10 @@ use tidegate_tuf::time;
 
 use super::facts::{Facts, Refusal};
 use super::file::{ApprovalRule, Policy, Skippable};
-use super::freeze::Stretch;
 use super::transitions::{Event, Status};
-use crate::config::{Span, write_share};
+use crate::config::write_share;
+use tidegate_model::span::Span;
+use tidegate_model::week::Occurrence;
 
 /// A rule as people know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -198,7 +199,7 @@ pub(super) fn thawed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Resu
     let ramp = facts.step.as_ref().and_then(|step| step.until);
     let horizon = ramp.max(facts.ramps_until).unwrap_or(now);
     let found = policy.freezes.iter().find_map(|freeze| Some((freeze, freeze.within(now, horizon)?)));
-    let Some((freeze, Stretch { from, until })) = found else { return Ok(()) };
+    let Some((freeze, Occurrence { from, until })) = found else { return Ok(()) };
     if from <= now {
         return Err(refuse(
             "R-FREEZE",

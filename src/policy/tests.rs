@@ -9,8 +9,8 @@ use super::facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Step};
 use super::file::Policy;
 use super::rules::RULES;
 use super::transitions::{Event, State, Status, next};
-use crate::config::Span;
 use crate::validate::CheckKind;
+use tidegate_model::span::Span;
 
 fn policy() -> Policy {
     Policy::parse(include_bytes!("../../repo-template/policy.toml")).unwrap()

@@ -11,9 +11,10 @@ use tidegate_tuf::metadata::{Envelope, Root, Targets};
 use tidegate_tuf::valid_signers;
 
 use super::file::{Bundle, Change, Follows, Kind, RoleText};
-use crate::config::{Cohorts, RoleSettings, Settings, Span};
+use crate::config::{Cohorts, RoleSettings, Settings};
 use crate::error::{Error, Result};
 use crate::metadata::{Delegation, Document, Repository};
+use tidegate_model::span::Span;
 
 /// What to propose, beside what `tidegate.toml` asks for.
 #[derive(Debug, Clone, Default)]

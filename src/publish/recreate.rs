@@ -17,7 +17,7 @@ use tidegate_tuf::key::{Key, KeyId};
 use super::published::Published;
 use super::pull::{self, Taken, Taking};
 use super::store::Remote;
-use crate::config::{Cohorts, Settings, Span, write_share};
+use crate::config::{Cohorts, Settings, write_share};
 use crate::error::{Error, Result};
 use crate::fs::Changes;
 use crate::keys::write_public;
@@ -25,6 +25,7 @@ use crate::metadata::{METADATA_DIR, Repository};
 use crate::release::adopt;
 use crate::workspace::init::TEMPLATE;
 use crate::workspace::{Workspace, manifest_in_force, map_in_force};
+use tidegate_model::span::Span;
 
 /// A workspace that was made.
 #[derive(Debug)]

@@ -17,12 +17,12 @@ use tidegate_tuf::valid_signers;
 
 use super::record::ReleaseId;
 use crate::ceremony;
-use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
 use crate::keys::Signer;
 use crate::metadata::{Document, Repository};
 use crate::proposal::{self, Bundle, Change, Kind, Signature};
+use tidegate_model::span::Span;
 
 /// Where proposals are.
 pub const DIR: &str = "proposals";

@@ -13,7 +13,6 @@ use tidegate_model::time;
 use tidegate_model::version::Version;
 use tidegate_tuf::metadata::{TargetFile, Targets};
 
-use crate::config::Span;
 use crate::error::{Error, Result};
 use crate::fs::Changes;
 use crate::metadata::Document;
@@ -21,6 +20,7 @@ use crate::policy::{Policy, Status};
 use crate::release::draft::happening;
 use crate::release::{ReleaseId, record};
 use crate::workspace::{Ledger, Workspace};
+use tidegate_model::span::Span;
 
 /// The field of an assignment that says when somebody last looked after it.
 const ATTENDED: &str = "attended";

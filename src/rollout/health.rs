@@ -34,12 +34,13 @@ use tidegate_model::name::Name;
 use tidegate_model::time;
 use tidegate_tuf::json;
 
-use crate::config::{Span, write_share};
+use crate::config::write_share;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::policy::{HealthPolicy, Thresholds};
 use crate::release::ReleaseId;
 use crate::workspace::ledger::clean;
+use tidegate_model::span::Span;
 
 /// The longest report, in bytes; a program prints no more than this either.
 const MAX_LENGTH: usize = 16 << 20;

@@ -4,8 +4,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_model::position::PPM;
 use tidegate_model::rollout::Ramp;
 
-use crate::config::{Span, write_share};
+use crate::config::write_share;
 use crate::error::{Error, Result};
+use tidegate_model::span::Span;
 
 /// How a cohort is to be exposed: all at once, a part at once, or little by little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -8,12 +8,12 @@ use tidegate_tuf::time;
 
 use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
 use crate::audit::{self, ByHash};
-use crate::config::Span;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::METADATA_DIR;
 use crate::policy::State;
 use crate::release::listing::Proposal;
 use crate::workspace::artifacts;
+use tidegate_model::span::Span;
 
 const KIND: CheckKind = CheckKind::ReleaseVerification;
 /// Offline roles that expire within this time want somebody's attention before a rollout begins.

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 
-use crate::config::{Settings, Span};
+use crate::config::Settings;
 use crate::error::Result;
 use crate::publish::{HeaderRules, Options, Remote};
+use tidegate_model::span::Span;
 
 /// How a place is used.
 #[derive(Debug, Clone, ClapArgs)]

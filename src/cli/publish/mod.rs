@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 pub(super) use self::access::AccessArgs;
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor, block_on};
-use crate::config::{Settings, Span};
+use crate::config::Settings;
 use crate::error::{Error, Kind, Result, chain};
 use crate::publish::{self, Overcome, Plan, Published, Remote, Report, SWEEP, Source, Taking};
 use crate::report::{site, view};
 use crate::workspace::Workspace;
+use tidegate_model::span::Span;
 
 /// How often others may be in the way before it is left to people.
 const TRIES: u32 = 8;

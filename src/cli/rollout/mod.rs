@@ -9,13 +9,14 @@ use tidegate_model::name::Name;
 
 use super::passphrase::PassphraseArgs;
 use super::{Context, actor, show};
-use crate::config::{Span, parse_share};
+use crate::config::parse_share;
 use crate::error::Result;
 use crate::keys::KeyRing;
 use crate::policy::State;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::{Desk, Outcome, RampRequest};
 use crate::workspace::Workspace;
+use tidegate_model::span::Span;
 
 /// Offer a release to the fleet, cohort by cohort
 #[derive(Debug, ClapArgs)]

@@ -12,7 +12,7 @@ use tidegate_model::time;
 use tidegate_model::version::{self, Version};
 
 use super::super::{Context, parse_instant, show};
-use crate::config::{Span, write_share};
+use crate::config::write_share;
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::forecast::curve::{self, Curve};
@@ -22,6 +22,7 @@ use crate::fs;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::Desk;
 use crate::workspace::Workspace;
+use tidegate_model::span::Span;
 
 /// How many cohorts have a column of their own in the table of hours.
 const COLUMNS: usize = 6;

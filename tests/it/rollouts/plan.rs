@@ -8,12 +8,12 @@ use crate::support::Fleet;
 use crate::support::chance::Chance;
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate::Error;
-use tidegate::config::Span;
 use tidegate::fleet::{Fleet as Devices, Scope};
 use tidegate::forecast::{Forecast, Outcome as ForecastOutcome, Outlook, Taken, explain};
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::rollout::{Desk, RampRequest};
 use tidegate_model::decision::{Outcome, Profile};
+use tidegate_model::span::Span;
 
 /// A fleet of devices by chance, as a CSV file and as devices.
 fn devices(path: &Path, count: u64) -> Vec<Profile> {

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate::config::Span;
 use tidegate::keys::{KeyRing, NoPassphrases};
 use tidegate::policy::State;
 use tidegate::proposal::{self, Tool};
@@ -22,6 +21,7 @@ use tidegate_client::fetch::file::url_of;
 use tidegate_client::updater::Repository as Published;
 use tidegate_model::decision::{Installed, Profile};
 use tidegate_model::facts::Facts;
+use tidegate_model::span::Span;
 
 /// A workspace with everybody's keys, and a clock that the test moves.
 pub struct Fleet {
