@@ -27,11 +27,6 @@ pub const FILE: &str = "proposals/ceremony.json";
 /// Where finished ones leave their transcripts.
 pub const TRANSCRIPTS: &str = "transcripts";
 
-/// The first root of the workspace, from which everything in it is verified.
-pub fn anchor(repository: &Repository) -> Result<&[u8]> {
-    repository.roots().first().map(Vec::as_slice).ok_or_else(|| Error::bug("a repository without roots"))
-}
-
 /// The ceremony that is under way, verified. Errs if there is none.
 pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Bundle, Verified)> {
     let path = fs::confined(workspace.dir(), FILE)?;
@@ -41,7 +36,7 @@ pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Bundle, V
             .remedy("begin one: tidegate ceremony start"));
     };
     let bundle = Bundle::parse(FILE, &bytes)?;
-    let verified = verify(&bundle, anchor(repository)?)?;
+    let verified = verify(&bundle, repository.anchor()?)?;
     Ok((bundle, verified))
 }
 

@@ -7,8 +7,7 @@ use super::Ui;
 use crate::config::write_share;
 use crate::error::Result;
 use crate::release::Record;
-use crate::release::report::Report;
-use crate::validate::{Finding, Verdict};
+use crate::release::report::{Finding, Report, Verdict};
 use crate::workspace::CohortStanding;
 use tidegate_model::span::Span;
 

@@ -13,6 +13,7 @@ mod kms;
 mod name;
 mod open;
 mod passphrase;
+mod percent;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
 mod pkcs11_uri;

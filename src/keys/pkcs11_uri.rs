@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::uri::{encode, percent_decode, percent_decode_bytes};
+use super::percent::{encode, percent_decode, percent_decode_bytes};
 use crate::error::{Error, Result};
 
 /// A PKCS#11 URI that names a private key. Parsing needs no module; using it takes the feature `pkcs11`.

@@ -66,6 +66,11 @@ impl Repository {
         Self::load(|name, limit| fs::read_if_exists(&folder.join(name), limit))
     }
 
+    /// The first root, from which everything else is verified.
+    pub fn anchor(&self) -> Result<&[u8]> {
+        self.roots.first().map(Vec::as_slice).ok_or_else(|| Error::bug("a repository without roots"))
+    }
+
     /// Verifies the files that `read` gives for a name and a limit of length.
     pub(crate) fn load(read: impl Fn(&str, u64) -> Result<Option<Vec<u8>>>) -> Result<Self> {
         let limits = Limits::default();

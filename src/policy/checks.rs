@@ -5,10 +5,57 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::file::FILE;
 use crate::config::invalid;
 use crate::error::Result;
 use tidegate_model::span::Span;
+
+/// The kinds of checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckKind {
+    /// The bytes are there and are the ones that were signed.
+    ArtifactIntegrity,
+    /// Signatures, thresholds, expiries and the chain of trust.
+    ReleaseVerification,
+    /// Who is eligible.
+    Eligibility,
+    /// The hardware is known and the artifacts fit it.
+    DeviceCompatibility,
+    /// The cohorts make up the fleet, and the next step is allowed.
+    RolloutPolicy,
+    /// What the workspace's own checks ask for.
+    OwnChecks,
+}
+
+impl CheckKind {
+    /// All kinds.
+    pub const ALL: [Self; 6] = [
+        Self::ArtifactIntegrity,
+        Self::ReleaseVerification,
+        Self::Eligibility,
+        Self::DeviceCompatibility,
+        Self::RolloutPolicy,
+        Self::OwnChecks,
+    ];
+
+    /// Its name, as in `policy.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ArtifactIntegrity => "artifact-integrity",
+            Self::ReleaseVerification => "release-verification",
+            Self::Eligibility => "eligibility",
+            Self::DeviceCompatibility => "device-compatibility",
+            Self::RolloutPolicy => "rollout-policy",
+            Self::OwnChecks => "own-checks",
+        }
+    }
+}
+
+impl fmt::Display for CheckKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
 
 /// The longest that a check may take: a validation holds the workspace's lock.
 const LONGEST: Span = Span::hours(24);
@@ -72,10 +119,10 @@ impl fmt::Display for CheckId {
 }
 
 /// Errs on checks that could not run or could not be told apart.
-pub(super) fn check_all(checks: &[OwnCheck]) -> Result<()> {
+pub(super) fn check_all(file: &str, checks: &[OwnCheck]) -> Result<()> {
     for (index, check) in checks.iter().enumerate() {
         let refuse = |key: &str, why: &str, remedy: &str| {
-            Err(invalid(FILE, &format!("validation.check[{index}].{key}"), why, remedy))
+            Err(invalid(file, &format!("validation.check[{index}].{key}"), why, remedy))
         };
         if checks.iter().take(index).any(|other| other.id == check.id) {
             return refuse("id", &format!("{} is the id of two checks", check.id), "give each its own");

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tidegate_model::manifest::Urgency;
 use tidegate_model::name::Name;
 
-use crate::validate::CheckKind;
+use super::checks::CheckKind;
 use tidegate_model::span::Span;
 
 /// What the next state depends on besides the state itself. Gathered by whoever asks.

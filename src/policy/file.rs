@@ -7,17 +7,16 @@ use serde::{Deserialize, Serialize};
 use tidegate_model::name::Name;
 use tidegate_model::position::PPM;
 
-use super::checks::{self, OwnCheck};
+use super::checks::{self, CheckKind, OwnCheck};
 use super::freeze::{self, Freeze};
 use super::health::HealthPolicy;
-use super::transitions::Event;
+use super::state::Event;
 use crate::config::{Cohorts, Settings, check_schema, invalid, load, parse, parse_share};
 use crate::error::Result;
 use crate::keys::KeyName;
-use crate::validate::CheckKind;
 use tidegate_model::span::Span;
 
-pub(super) const FILE: &str = "policy.toml";
+const FILE: &str = "policy.toml";
 
 /// `policy.toml`. One that exists can be met.
 #[derive(Debug, Clone, Deserialize)]
@@ -219,7 +218,7 @@ impl Policy {
         for (index, rule) in self.approvals.iter().enumerate() {
             rule.check(&format!("approval[{index}]"))?;
         }
-        checks::check_all(&self.validation.checks)?;
+        checks::check_all(FILE, &self.validation.checks)?;
         if self.validation.checks.is_empty() && self.validation.required.contains(&CheckKind::OwnChecks) {
             return Err(invalid(
                 FILE,

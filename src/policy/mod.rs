@@ -6,11 +6,12 @@ mod file;
 mod freeze;
 mod health;
 mod rules;
+mod state;
 #[cfg(test)]
 mod tests;
 mod transitions;
 
-pub use checks::{CheckId, OwnCheck};
+pub use checks::{CheckId, CheckKind, OwnCheck};
 pub use facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Step};
 pub use file::{
     ApprovalRule, Policy, ProvenancePolicy, RetirementPolicy, RolloutPolicy, SecurityPolicy, Skippable,
@@ -19,4 +20,5 @@ pub use file::{
 pub use freeze::Freeze;
 pub use health::{HealthPolicy, Thresholds};
 pub use rules::{RULES, RuleText};
-pub use transitions::{Event, State, Status, next};
+pub use state::{Event, State, Status};
+pub use transitions::next;

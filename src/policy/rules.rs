@@ -9,7 +9,7 @@ use tidegate_tuf::time;
 
 use super::facts::{Facts, Refusal};
 use super::file::{ApprovalRule, Policy, Skippable};
-use super::transitions::{Event, Status};
+use super::state::{Event, Status};
 use crate::config::write_share;
 use tidegate_model::span::Span;
 use tidegate_model::week::Occurrence;

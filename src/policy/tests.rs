@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_model::manifest::Urgency;
 
+use super::checks::CheckKind;
 use super::facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Step};
 use super::file::Policy;
 use super::rules::RULES;
-use super::transitions::{Event, State, Status, next};
-use crate::validate::CheckKind;
+use super::state::{Event, State, Status};
+use super::transitions::next;
 use tidegate_model::span::Span;
 
 fn policy() -> Policy {

@@ -78,7 +78,7 @@ pub async fn execute(
         let kept: Vec<&Object> =
             plan.objects.iter().filter(|object| object.private && object.state == State::Unchanged).collect();
         if !plan.is_done() {
-            private.closed_to_anyone(&kept).await?;
+            closed_to_anyone(private, &kept).await?;
         }
         if is_due && kept.is_empty() {
             private.closed_before_the_first().await?;
@@ -93,7 +93,7 @@ pub async fn execute(
         }
         let written: Vec<&Object> =
             plan.objects.iter().filter(|object| object.private && object.state != State::Unchanged).collect();
-        private.closed_to_anyone(&written).await?;
+        closed_to_anyone(private, &written).await?;
     }
     for stage in [Stage::Target, Stage::Delegated, Stage::Targets, Stage::Snapshot, Stage::Root] {
         // Roots one by one: a client must never meet a root whose predecessor is missing. And roles, unless they are many: of two
@@ -116,6 +116,26 @@ pub async fn execute(
         bytes: counts.bytes.into_inner(),
         timestamp: plan.timestamp,
     })
+}
+
+/// Errs (`P-READABLE`) if anyone can read one of these objects in the private place. Of each kind, role, target and listing, one is
+/// asked for: what lets the world read goes by folders.
+async fn closed_to_anyone(private: &Remote, objects: &[&Object]) -> Result<()> {
+    for kind in ["metadata/", "targets/", "gate/"] {
+        let of_kind = objects.iter().filter(|object| object.key.starts_with(kind));
+        let Some(object) = of_kind.min_by_key(|object| object.length) else { continue };
+        let bytes = match &object.content {
+            Content::Bytes(bytes) => Some(bytes),
+            // One that is about to be replaced is there as it was.
+            Content::Listing { bytes, seen } => match object.state {
+                State::Unchanged => seen.as_ref().map(|seen| &seen.bytes),
+                _ => Some(bytes),
+            },
+            Content::Artifact { .. } => None,
+        };
+        private.closed_to_anyone(&object.key, Some(object.length), bytes).await?;
+    }
+    Ok(())
 }
 
 /// Runs `work` on every object, some at once. After an error no further one is begun, and those begun are waited for: a write that

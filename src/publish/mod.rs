@@ -25,7 +25,7 @@ mod sync;
 pub use self::beside::beside;
 pub use self::execute::{Event, LEFTOVER, RACE, Report, execute};
 pub use self::notice::Notice;
-pub use self::plan::{BEHIND, Object, PRIVATE, Plan, READABLE, Stage, State, Totals, plan};
+pub use self::plan::{BEHIND, Object, Plan, Stage, State, Totals, plan};
 pub use self::prune::{Doomed, Pruning, plan_prune, prune};
 pub use self::published::{PUBLISHED, Published};
 pub use self::pull::{CONFLICT, Taken, Taking, take_over};
@@ -34,6 +34,7 @@ pub use self::rebase::{Overcome, overcome, renew_live};
 pub use self::recreate::{Recreated, recreate};
 pub use self::source::{Source, StoreOrigin};
 pub use self::store::{
-    Concurrency, Guard, HeaderRules, Headers, MARK, Options, Outcome, PROBE, Remote, SWEEP, Seen, Variables,
+    Concurrency, Guard, HeaderRules, Headers, MARK, Options, Outcome, PRIVATE, PROBE, READABLE, Remote, SWEEP, Seen,
+    Variables,
 };
 pub use self::sync::plan_sync;

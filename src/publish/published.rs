@@ -11,7 +11,6 @@ use tidegate_tuf::Limits;
 use tidegate_tuf::metadata::Snapshot;
 use tidegate_tuf::path::metadata_file;
 
-use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
 use crate::metadata::{METADATA_DIR, Repository, danger_parse_unverified};
@@ -36,10 +35,9 @@ pub struct Published {
 }
 
 impl Published {
-    /// After a publication.
-    pub fn after(plan: &Plan) -> Self {
-        let (snapshot, sha256) = plan.snapshot;
-        Self { schema: 1, timestamp: plan.timestamp, root: plan.root, snapshot, sha256: Digest::from(sha256) }
+    /// After a publication of these versions of timestamp and root, and of this snapshot: its version and SHA-256.
+    pub(super) fn new(timestamp: u64, root: u64, (snapshot, sha256): (u64, [u8; 32])) -> Self {
+        Self { schema: 1, timestamp, root, snapshot, sha256: Digest::from(sha256) }
     }
 
     /// After taking over what is live.
@@ -68,14 +66,13 @@ impl Published {
         Ok(Some(published))
     }
 
-    /// Notes what `plan` has published, unless something newer was noted meanwhile. Says whether it did.
-    pub fn note(plan: &Plan, workspace: &Workspace) -> Result<bool> {
-        let published = Self::after(plan);
-        if Self::load(workspace.dir())?.is_some_and(|noted| noted.timestamp >= published.timestamp) {
+    /// Notes what was published, unless something newer was noted meanwhile. Says whether it did.
+    pub fn note(&self, workspace: &Workspace) -> Result<bool> {
+        if Self::load(workspace.dir())?.is_some_and(|noted| noted.timestamp >= self.timestamp) {
             return Ok(false);
         }
         let mut changes = Changes::default();
-        published.put(&mut changes)?;
+        self.put(&mut changes)?;
         workspace.commit(changes)?;
         Ok(true)
     }

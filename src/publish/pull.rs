@@ -17,9 +17,8 @@ use tidegate_tuf::Limits;
 use tidegate_tuf::metadata::{Snapshot, TargetFile, Timestamp};
 use tidegate_tuf::path::{TargetPath, metadata_file};
 
-use super::plan::TIMESTAMP;
 use super::published::Published;
-use super::store::Remote;
+use super::store::{Remote, TIMESTAMP};
 use crate::audit::{ByHash, Origin, look};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};

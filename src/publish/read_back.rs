@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::plan::{Plan, State, TIMESTAMP};
+use super::plan::{Plan, State};
 use super::source::{Source, StoreOrigin};
-use super::store::Remote;
+use super::store::{Remote, TIMESTAMP};
 use crate::audit::{Origin, Report, View, verify_where};
 use crate::error::Result;
 

@@ -7,11 +7,11 @@ use serde_json::{Map, json};
 use tidegate_tuf::Limits;
 
 use super::execute::{LEFTOVER, RACE};
-use super::plan::{BEHIND, Content, Plan, State, TIMESTAMP};
+use super::plan::{BEHIND, Content, Plan, State};
 use super::published::Published;
 use super::pull::{Taken, Taking, take_over};
 use super::store::sweep::{self, Spot};
-use super::store::{Outcome, Remote};
+use super::store::{Outcome, Remote, TIMESTAMP};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::fs::Changes;

@@ -16,7 +16,6 @@ use tidegate_tuf::metadata::Envelope;
 use tidegate_tuf::valid_signers;
 
 use super::record::ReleaseId;
-use crate::ceremony;
 use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
 use crate::keys::Signer;
@@ -160,7 +159,7 @@ impl Proposal {
     /// Adds the signatures of copies that were signed elsewhere; all or, if one is not a copy of this, none.
     pub fn combine(&mut self, copies: &[(String, Bundle)], repository: &Repository) -> Result<()> {
         if !copies.is_empty() {
-            self.bundle = proposal::combine(&self.bundle, copies, ceremony::anchor(repository)?)?;
+            self.bundle = proposal::combine(&self.bundle, copies, repository.anchor()?)?;
         }
         Ok(())
     }

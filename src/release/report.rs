@@ -19,12 +19,41 @@ use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
 use crate::keys::Signer;
 use crate::metadata::Repository;
-use crate::policy::ReportFacts;
+use crate::policy::{CheckKind, ReportFacts};
 use crate::release::record::{self, MAX_LENGTH, Record, ReleaseId, from_file, to_file};
-use crate::validate::{CheckKind, Finding, Verdict};
 use crate::workspace::Ledger;
 
 const FILE: &str = "report.json";
+
+/// What came of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// It is satisfied.
+    Pass,
+    /// It is satisfied, but somebody should look.
+    Warn,
+    /// It is not.
+    Fail,
+    /// There is nothing for it to look at.
+    NotApplicable,
+}
+
+/// A rule and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// The rule's stable id.
+    pub rule: String,
+    /// Its kind.
+    pub kind: CheckKind,
+    /// What it asks for.
+    pub title: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Why.
+    pub detail: String,
+}
 
 /// What was checked, when, and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

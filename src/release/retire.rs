@@ -12,7 +12,6 @@ use tidegate_model::layout::{self, Location};
 use tidegate_model::name::Name;
 
 use super::record::{self, Record, ReleaseId};
-use crate::ceremony;
 use crate::error::{Error, Result};
 use crate::fs::Changes;
 use crate::metadata::Repository;
@@ -69,14 +68,13 @@ fn facts(repository: &Repository, record: &Record) -> Result<Facts> {
     Ok(facts)
 }
 
-/// Starts the ceremony that takes these releases out of their channels' roles.
+/// What to propose so that these releases leave their channels' roles.
 pub fn propose(
     workspace: &Workspace,
     releases: &[ReleaseId],
     reason: Option<String>,
-    actor: &str,
     now: DateTime<Utc>,
-) -> Result<Bundle> {
+) -> Result<Wish> {
     let repository = workspace.repository()?;
     let policy = workspace.policy()?;
     let mut unlist = BTreeSet::new();
@@ -97,7 +95,7 @@ pub fn propose(
     }
     let names: Vec<String> = releases.iter().map(ToString::to_string).collect();
     let reason = reason.unwrap_or_else(|| format!("retire {}", names.join(", ")));
-    ceremony::start(workspace, &Wish { unlist, reason: Some(reason), ..Wish::default() }, actor, now)
+    Ok(Wish { unlist, reason: Some(reason), ..Wish::default() })
 }
 
 /// What a ceremony that is being finished makes of releases: their records, and lines for the ledger.

@@ -13,11 +13,10 @@ use tidegate_model::name::Name;
 use tidegate_model::position::PPM;
 use tidegate_model::rollout::Stage;
 
-use super::dead_mans_switch;
 use crate::config::write_share;
 use crate::error::{Error, Result};
 use crate::metadata::{Document, Repository};
-use crate::workspace::in_force::{Offer, digest, offers};
+use crate::workspace::in_force::{self, Offer, digest, offers};
 use crate::workspace::{CohortStanding, Workspace, map_in_force, standing};
 
 /// Errs if the change to the map `next` would expose more of the fleet to a limited release at one instant than policy allows.
@@ -105,7 +104,7 @@ pub fn beginning(repository: &Repository, channel: &Name, cohort: &Name, now: Da
     for (product, Offer { mut assignment, file, .. }) in settled {
         assignment.assigned = now;
         let path = layout::assignment_path(channel, cohort, &product);
-        document.set_target(&path, file.length, digest(file)?.as_bytes(), Some(dead_mans_switch::custom(&assignment)?));
+        document.set_target(&path, file.length, digest(file)?.as_bytes(), Some(in_force::custom(&assignment)?));
     }
     Ok(document)
 }

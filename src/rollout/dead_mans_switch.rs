@@ -11,7 +11,7 @@ use tidegate_model::name::Name;
 use tidegate_model::rollout::{Assignment, Ramp, Stage};
 use tidegate_model::time;
 use tidegate_model::version::Version;
-use tidegate_tuf::metadata::{TargetFile, Targets};
+use tidegate_tuf::metadata::Targets;
 
 use crate::error::{Error, Result};
 use crate::fs::Changes;
@@ -19,6 +19,7 @@ use crate::metadata::Document;
 use crate::policy::{Policy, Status};
 use crate::release::draft::happening;
 use crate::release::{ReleaseId, record};
+use crate::workspace::in_force::{custom, digest, read};
 use crate::workspace::{Ledger, Workspace};
 use tidegate_model::span::Span;
 
@@ -160,23 +161,8 @@ pub(super) fn settle(
             unattended.push(Unattended { product, release: other.release.clone() });
         }
         until = until.min(now + policy.rollout.max_unattended.delta());
-        let sha256 = *crate::workspace::in_force::digest(file)?.as_bytes();
+        let sha256 = *digest(file)?.as_bytes();
         document.set_target(path, file.length, &sha256, Some(custom(&other)?));
     }
     Ok((until - now, unattended))
-}
-
-/// The assignment that a target of a cohort's role is; `None` if it is none.
-pub(crate) fn read(path: &str, file: &TargetFile) -> Result<Option<Assignment>> {
-    let custom = file.custom.as_ref().filter(|custom| custom.contains_key("tidegate"));
-    custom
-        .map(Assignment::from_custom)
-        .transpose()
-        .map_err(|e| Error::input(format!("{path} is a malformed assignment")).with_source(e))
-}
-
-/// What a target's `custom` holds of an assignment.
-pub(super) fn custom(assignment: &Assignment) -> Result<Map<String, Value>> {
-    let value = assignment.to_value().map_err(|e| Error::input("the assignment cannot be written").with_source(e))?;
-    Ok(Map::from_iter([("tidegate".to_owned(), value)]))
 }

@@ -25,7 +25,7 @@ use crate::policy::{Event, Facts, HealthPolicy, Policy, State, Status, Step};
 use crate::release::draft::happening;
 use crate::release::record::{Record, ReleaseSpec};
 use crate::release::{approval, bridges, report, retract};
-use crate::workspace::in_force::digest;
+use crate::workspace::in_force::{self, digest};
 use crate::workspace::{CohortStanding, Ledger, Workspace, manifest_in_force, map_in_force, standing};
 
 /// Everything that a step of one release's rollout is decided on.
@@ -496,7 +496,7 @@ impl<'w> Desk<'w> {
                     let listed = listed.ok_or_else(|| Error::bug(format!("{role} lists no {target}")))?;
                     (listed.length, digest(listed)?)
                 };
-                document.set_target(&target, length, sha256.as_bytes(), Some(dead_mans_switch::custom(assignment)?));
+                document.set_target(&target, length, sha256.as_bytes(), Some(in_force::custom(assignment)?));
             } else {
                 document.remove_target(&target);
             }

@@ -6,8 +6,9 @@ use tidegate_model::layout;
 use tidegate_model::manifest::{Artifact, Manifest};
 
 use super::formats::{self, Beginning};
-use super::{CheckKind, Published, Rule, Said, Subject, none_of, not_applicable};
+use super::{Published, Rule, Said, Subject, none_of, not_applicable};
 use crate::error::{Error, Kind, Result};
+use crate::policy::CheckKind;
 use crate::release::draft;
 use crate::workspace::artifacts::{self, Stored};
 

@@ -6,8 +6,9 @@ use tidegate_model::manifest::Manifest;
 use tidegate_model::name::HardwareId;
 use tidegate_model::version::is_newer;
 
-use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
+use super::{Rule, Said, Subject, none_of, not_applicable, pass, warn};
 use crate::error::Result;
+use crate::policy::CheckKind;
 
 const KIND: CheckKind = CheckKind::DeviceCompatibility;
 

@@ -5,8 +5,9 @@ use tidegate_model::name::HardwareId;
 use tidegate_model::version::is_newer;
 
 use super::conditions::{Known, Possible, can_fail, can_hold, dead_ends, fact_faults};
-use super::{CheckKind, Rule, Said, Subject, fail, none_of, not_applicable, pass, warn, ways};
+use super::{Rule, Said, Subject, fail, none_of, not_applicable, pass, warn, ways};
 use crate::error::Result;
+use crate::policy::CheckKind;
 
 const KIND: CheckKind = CheckKind::Eligibility;
 

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use tidegate_model::time;
 
-use super::{CheckKind, Finding, Verdict};
-use crate::release::report::Report;
+use crate::policy::CheckKind;
+use crate::release::report::{Finding, Report, Verdict};
 
 /// The report as one XML document.
 pub fn junit(report: &Report) -> String {

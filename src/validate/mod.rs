@@ -16,7 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 use tidegate_model::digest::Digest;
 use tidegate_model::manifest::Manifest;
@@ -27,91 +26,13 @@ use crate::error::Result;
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::Repository;
-use crate::policy::{Event, Facts, Policy};
+use crate::policy::{CheckKind, Event, Facts, Policy};
 use crate::release::draft;
 use crate::release::record::{self, Record, ReleaseSpec};
-use crate::release::report::{self, Report};
+use crate::release::report::{self, Finding, Report, Verdict};
 use crate::workspace::Workspace;
 
 pub use junit::junit;
-
-/// The kinds of checks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CheckKind {
-    /// The bytes are there and are the ones that were signed.
-    ArtifactIntegrity,
-    /// Signatures, thresholds, expiries and the chain of trust.
-    ReleaseVerification,
-    /// Who is eligible.
-    Eligibility,
-    /// The hardware is known and the artifacts fit it.
-    DeviceCompatibility,
-    /// The cohorts make up the fleet, and the next step is allowed.
-    RolloutPolicy,
-    /// What the workspace's own checks ask for.
-    OwnChecks,
-}
-
-impl CheckKind {
-    /// All kinds.
-    pub const ALL: [Self; 6] = [
-        Self::ArtifactIntegrity,
-        Self::ReleaseVerification,
-        Self::Eligibility,
-        Self::DeviceCompatibility,
-        Self::RolloutPolicy,
-        Self::OwnChecks,
-    ];
-
-    /// Its name, as in `policy.toml`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ArtifactIntegrity => "artifact-integrity",
-            Self::ReleaseVerification => "release-verification",
-            Self::Eligibility => "eligibility",
-            Self::DeviceCompatibility => "device-compatibility",
-            Self::RolloutPolicy => "rollout-policy",
-            Self::OwnChecks => "own-checks",
-        }
-    }
-}
-
-impl fmt::Display for CheckKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-/// What came of a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// It is satisfied.
-    Pass,
-    /// It is satisfied, but somebody should look.
-    Warn,
-    /// It is not.
-    Fail,
-    /// There is nothing for it to look at.
-    NotApplicable,
-}
-
-/// A rule and what came of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Finding {
-    /// The rule's stable id.
-    pub rule: String,
-    /// Its kind.
-    pub kind: CheckKind,
-    /// What it asks for.
-    pub title: String,
-    /// What came of it.
-    pub verdict: Verdict,
-    /// Why.
-    pub detail: String,
-}
 
 /// What a rule says: the verdict and why.
 pub(crate) type Said = (Verdict, String);

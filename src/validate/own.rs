@@ -12,10 +12,11 @@ use tidegate_client::command::{Command, CommandError, Ran};
 use tidegate_model::digest::Digest;
 use tidegate_model::time;
 
-use super::{CheckKind, Finding, Said, Subject, Verdict, fail, pass};
+use super::{Said, Subject, fail, pass};
 use crate::error::{Error, Result};
 use crate::fs;
-use crate::policy::OwnCheck;
+use crate::policy::{CheckKind, OwnCheck};
+use crate::release::report::{Finding, Verdict};
 use crate::workspace::artifacts;
 use crate::workspace::ledger::clean;
 

@@ -3,9 +3,10 @@
 use tidegate_model::cohort::{CohortMap, Selector};
 
 use super::conditions::{Known, Possible, can_hold, fact_faults};
-use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
+use super::{Rule, Said, Subject, none_of, not_applicable, pass, warn};
 use crate::config::{Settings, write_share};
 use crate::error::Result;
+use crate::policy::CheckKind;
 use crate::workspace::{map_in_force, standing};
 
 const KIND: CheckKind = CheckKind::RolloutPolicy;

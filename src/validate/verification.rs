@@ -6,11 +6,11 @@ use tidegate_model::digest::Digest;
 use tidegate_model::layout;
 use tidegate_tuf::time;
 
-use super::{CheckKind, Rule, Said, Subject, none_of, not_applicable, pass, warn};
+use super::{Rule, Said, Subject, none_of, not_applicable, pass, warn};
 use crate::audit::{self, ByHash};
 use crate::error::{Error, Kind, Result};
 use crate::metadata::METADATA_DIR;
-use crate::policy::State;
+use crate::policy::{CheckKind, State};
 use crate::release::listing::Proposal;
 use crate::workspace::artifacts;
 use tidegate_model::span::Span;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tidegate_model::cohort::{Cohort, CohortMap, Selector};
 use tidegate_model::digest::Digest;
 use tidegate_model::layout::{self, DelegatedRole, Location};
@@ -19,7 +20,6 @@ use super::artifacts;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::Repository;
-use crate::rollout::dead_mans_switch;
 
 /// The largest manifest or cohort map that is read.
 const MAX_LENGTH: u64 = 64 << 20;
@@ -139,7 +139,7 @@ pub(crate) fn offers<'a>(repository: &'a Repository, channel: &Name) -> Result<V
         }
         for (path, file) in repository.targets(&role.name).into_iter().flat_map(|targets| &targets.targets) {
             let Some(Location::Assignment { product, .. }) = Location::parse(path) else { continue };
-            if let Some(assignment) = dead_mans_switch::read(path, file)? {
+            if let Some(assignment) = read(path, file)? {
                 found.push(Offer { cohort: cohort.clone(), product, assignment, file });
             }
         }
@@ -188,4 +188,19 @@ fn of_cohort(repository: &Repository, cohort: &Cohort, channel: &Name, product: 
     };
     let protected = cohort.protected.is_some();
     Ok(CohortStanding { cohort: cohort.name.clone(), share, protected, assignment, role, expires: file.expires })
+}
+
+/// The assignment that a target of a cohort's role is; `None` if it is none.
+pub(crate) fn read(path: &str, file: &TargetFile) -> Result<Option<Assignment>> {
+    let custom = file.custom.as_ref().filter(|custom| custom.contains_key("tidegate"));
+    custom
+        .map(Assignment::from_custom)
+        .transpose()
+        .map_err(|e| Error::input(format!("{path} is a malformed assignment")).with_source(e))
+}
+
+/// What a target's `custom` holds of an assignment.
+pub(crate) fn custom(assignment: &Assignment) -> Result<Map<String, Value>> {
+    let value = assignment.to_value().map_err(|e| Error::input("the assignment cannot be written").with_source(e))?;
+    Ok(Map::from_iter([("tidegate".to_owned(), value)]))
 }

@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             let repository = workspace.repository()?;
             let (bundle, _) = ceremony::open(workspace, &repository)?;
             ceremony::check_follows(&bundle, &repository)?;
-            (ceremony::anchor(&repository)?.to_vec(), bundle)
+            (repository.anchor()?.to_vec(), bundle)
         }
         (None, None) => return Err(Error::bug("neither root nor workspace")),
     };

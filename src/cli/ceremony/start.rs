@@ -28,7 +28,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let wish = Wish { renew: args.renew.iter().cloned().collect(), reason: args.reason.clone(), ..Wish::default() };
     let bundle = ceremony::start(&workspace, &wish, &actor(), cx.now)?;
     let repository = workspace.repository()?;
-    let verified = proposal::verify(&bundle, ceremony::anchor(&repository)?)?;
+    let verified = proposal::verify(&bundle, repository.anchor()?)?;
     show::review(cx, &proposal::review(&bundle, &verified, cx.now)?)?;
     cx.ui.status(format_args!("\nwritten to {}", cx.dir.join(FILE).display()));
     cx.ui.hint("tidegate ceremony rehearse, then send the file to its signers");

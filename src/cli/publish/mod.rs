@@ -14,7 +14,7 @@ use super::passphrase::PassphraseArgs;
 use super::{Context, actor, block_on};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, chain};
-use crate::publish::{self, Overcome, Plan, Published, Remote, Report, SWEEP, Source, Taking};
+use crate::publish::{self, Overcome, Plan, Remote, Report, SWEEP, Source, Taking};
 use crate::report::{site, view};
 use crate::workspace::Workspace;
 use tidegate_model::span::Span;
@@ -169,7 +169,7 @@ async fn publish_first(args: &Args, place: &str, context: &Context) -> Result<Do
             Ok(plan) => match carry_out(args, &plan, &source, &mut remote, context).await {
                 Ok(report) => {
                     // At once: it is live, whatever becomes of reading it back.
-                    Published::note(&plan, &Workspace::open(&context.dir)?)?;
+                    plan.published().note(&Workspace::open(&context.dir)?)?;
                     return read_back(args, plan, report, &source, &remote, context).await;
                 }
                 Err(error) => (error, Some(plan)),

@@ -20,10 +20,10 @@ use crate::keys::KeyRing;
 use crate::policy::State;
 use crate::release::draft::{self, Frozen, NewArtifact, NewRelease};
 use crate::release::record::{self, Record, RecordedUrgency, ReleaseSpec};
-use crate::release::report;
+use crate::release::report::{self, Verdict};
 use crate::release::signing::{self, Signed};
 use crate::rollout::Desk;
-use crate::validate::{self, Verdict};
+use crate::validate;
 use crate::workspace::Workspace;
 
 /// Make, sign, register and validate a release

@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::super::{Context, actor};
-use crate::ceremony::FILE;
+use crate::ceremony::{self, FILE};
 use crate::error::{Error, Result};
 use crate::release::record::{ReleaseId, ReleaseSpec};
 use crate::release::retire::{self, Choice};
@@ -41,7 +41,8 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     let proposal = if args.dry_run || choice.go.is_empty() {
         None
     } else {
-        Some(retire::propose(&workspace, &choice.go, args.reason.clone(), &actor(), cx.now)?)
+        let wish = retire::propose(&workspace, &choice.go, args.reason.clone(), cx.now)?;
+        Some(ceremony::start(&workspace, &wish, &actor(), cx.now)?)
     };
     if cx.ui.is_json() {
         let stay: Vec<_> = stay.iter().map(|(id, why)| json!({"release": id, "why": why})).collect();

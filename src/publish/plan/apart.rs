@@ -9,10 +9,10 @@ use tidegate_model::listing::{Listing, MAX_LISTING};
 use tidegate_tuf::Chain;
 use tidegate_tuf::metadata::Targets;
 
-use super::{Content, MAX_MAP, Object, PRIVATE, READABLE, READERS, Stage, State, target_key};
+use super::{Content, MAX_MAP, Object, READERS, Stage, State, target_key};
 use crate::audit::protect::{Maps, Needs, Protection};
 use crate::error::{Error, Result};
-use crate::publish::store::Remote;
+use crate::publish::store::{PRIVATE, READABLE, Remote};
 
 /// Where what is protected goes; `None` if nothing is.
 pub(super) fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> Result<Option<&'a Remote>> {

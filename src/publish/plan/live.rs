@@ -5,12 +5,12 @@ use tidegate_tuf::Limits;
 use tidegate_tuf::metadata::{Snapshot, Targets, Timestamp};
 use tidegate_tuf::path::metadata_file;
 
-use super::{BEHIND, TIMESTAMP};
+use super::BEHIND;
 use crate::audit::RoleFile;
 use crate::error::{Error, Kind, Result};
 use crate::metadata::danger_parse_unverified;
 use crate::publish::source::Source;
-use crate::publish::store::{Remote, Seen};
+use crate::publish::store::{Remote, Seen, TIMESTAMP};
 
 /// What is live.
 pub(super) struct Live {

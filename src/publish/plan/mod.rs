@@ -21,24 +21,17 @@ use tidegate_tuf::{Chain, Limits};
 use self::apart::{closed, listings, live_protection, private_place, sides};
 use self::live::{Live, live_role, newest_live_root};
 use super::notice::{self, Notice};
+use super::published::Published;
 use super::source::Source;
-use super::store::{Remote, Seen};
+use super::store::{Remote, Seen, TIMESTAMP};
 use crate::audit::protect::{Maps, Protection};
 use crate::audit::{Origin, RoleFile, Tree, walk};
 use crate::error::{Error, Kind, Result};
 use crate::keys::example;
 use crate::metadata::listed_by_version_alone;
 
-/// The object whose replacement makes a publication visible.
-pub(super) const TIMESTAMP: &str = "metadata/timestamp.json";
-
 /// The rule that stands against publishing what did not grow out of what is live.
 pub const BEHIND: &str = "P-BEHIND";
-
-/// The rule that what is protected needs a private place.
-pub const PRIVATE: &str = "P-PRIVATE";
-/// The rule that what is protected is not in the public place.
-pub const READABLE: &str = "P-READABLE";
 
 /// The longest cohort map that is read, in bytes: what devices read.
 pub(super) const MAX_MAP: u64 = 8_000_000;
@@ -159,6 +152,11 @@ pub struct Totals {
 }
 
 impl Plan {
+    /// What is live once it is carried out.
+    pub fn published(&self) -> Published {
+        Published::new(self.timestamp, self.root, self.snapshot)
+    }
+
     /// Sums it up.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();

@@ -21,9 +21,8 @@ use tidegate_tuf::Limits;
 use tidegate_tuf::metadata::Timestamp;
 
 use self::needed::Needed;
-use super::plan::TIMESTAMP;
 use super::store::sweep::{self, Spot};
-use super::store::{self, Headers, PROBE, Remote, Seen};
+use super::store::{self, Headers, PROBE, Remote, Seen, TIMESTAMP};
 use crate::error::{Error, Result};
 use crate::metadata::danger_parse_unverified;
 

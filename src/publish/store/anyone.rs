@@ -14,7 +14,9 @@ use url::Url;
 use super::probe::PROBE;
 use super::remote::{Backend, Remote};
 use crate::error::{Error, Kind, Result, chain};
-use crate::publish::plan::{Content, Object, READABLE, State};
+
+/// The rule that what is protected is not in the public place.
+pub const READABLE: &str = "P-READABLE";
 
 /// How objects of a store are asked for without credentials.
 #[derive(Debug, Clone)]
@@ -92,26 +94,14 @@ impl Remote {
         }
     }
 
-    /// Errs (`P-READABLE`) if anyone can read one of these objects here, the private place. Of each kind, role, target and listing, one is
-    /// asked for: what lets the world read goes by folders.
-    pub(in crate::publish) async fn closed_to_anyone(&self, objects: &[&Object]) -> Result<()> {
-        for kind in ["metadata/", "targets/", "gate/"] {
-            let of_kind = objects.iter().filter(|object| object.key.starts_with(kind));
-            let Some(object) = of_kind.min_by_key(|object| object.length) else { continue };
-            let bytes = match &object.content {
-                Content::Bytes(bytes) => Some(bytes),
-                // One that is about to be replaced is there as it was.
-                Content::Listing { bytes, seen } => match object.state {
-                    State::Unchanged => seen.as_ref().map(|seen| &seen.bytes),
-                    _ => Some(bytes),
-                },
-                Content::Artifact { .. } => None,
-            };
-            if self.is_open_to_anyone(&object.key, Some(object.length), bytes).await? == Some(true) {
-                return Err(open(self, &object.key));
-            }
-        }
-        Ok(())
+    /// Errs (`P-READABLE`) if anyone can read this object here, the private place.
+    pub(in crate::publish) async fn closed_to_anyone(
+        &self,
+        key: &str,
+        length: Option<u64>,
+        bytes: Option<&Bytes>,
+    ) -> Result<()> {
+        if self.is_open_to_anyone(key, length, bytes).await? == Some(true) { Err(open(self, key)) } else { Ok(()) }
     }
 
     /// The same before anything is there, with an object that says nothing.
@@ -124,10 +114,10 @@ impl Remote {
         let name = tidegate_tuf::hash::to_hex(&random);
         let (key, bytes) = (format!("{PROBE}/{name}"), Bytes::from(format!("{name}\n")));
         self.create(&key, &bytes).await?;
-        let is_open = self.is_open_to_anyone(&key, None, Some(&bytes)).await;
+        let closed = self.closed_to_anyone(&key, None, Some(&bytes)).await;
         // Nothing depends on it: leftovers are small, and `tidegate prune` takes them.
         let _ = self.delete(&key).await;
-        if is_open? == Some(true) { Err(open(self, &key)) } else { Ok(()) }
+        closed
     }
 }
 

@@ -15,9 +15,12 @@ pub(super) mod sweep;
 mod upload;
 mod variables;
 
+pub use self::anyone::READABLE;
 pub use self::headers::{HeaderRules, Headers};
 pub use self::place::Options;
+pub use self::private::PRIVATE;
 pub use self::probe::{Concurrency, PROBE};
+pub(super) use self::remote::TIMESTAMP;
 pub use self::remote::{Guard, Outcome, Remote, Seen};
 pub use self::sweep::{MARK, SWEEP};
 pub(super) use self::upload::{Supply, requests};

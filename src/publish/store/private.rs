@@ -7,7 +7,9 @@ use object_store::{Error as StoreError, GetOptions};
 
 use super::remote::{Backend, Remote, Seen};
 use crate::error::{Error, Result};
-use crate::publish::plan::PRIVATE;
+
+/// The rule that what is protected needs a private place.
+pub const PRIVATE: &str = "P-PRIVATE";
 
 impl Remote {
     /// The same place, with what is protected in another.

@@ -27,7 +27,9 @@ use super::place::Options;
 use super::stream_put::StreamPut;
 use super::upload::BUFFERS;
 use crate::error::{Error, Kind, Result};
-use crate::publish::plan::TIMESTAMP;
+
+/// The object whose replacement makes a publication visible.
+pub(in crate::publish) const TIMESTAMP: &str = "metadata/timestamp.json";
 
 /// The file whose lock keeps two publishers to one local folder apart.
 const LOCK: &str = ".publish.lock";

@@ -211,7 +211,7 @@ fn proposals(workspace: &Workspace, repository: &Repository, found: &mut Diagnos
             .and_then(|path| fs::read(&path, proposal::MAX_LENGTH))
             .and_then(|bytes| Bundle::parse(&file, &bytes))
             .and_then(|bundle| {
-                proposal::verify(&bundle, ceremony::anchor(repository)?)?;
+                proposal::verify(&bundle, repository.anchor()?)?;
                 ceremony::check_follows(&bundle, repository)
             });
         if let Err(error) = checked {

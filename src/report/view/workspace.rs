@@ -7,12 +7,12 @@ use tidegate_tuf::key::KeyId;
 use super::state::{FindingState, LedgerEntry, LedgerState, Need, Proposal, RecordState, State, WorkspaceState};
 use crate::config::Settings;
 use crate::error::Result;
+use crate::fs;
 use crate::metadata::Repository;
 use crate::proposal::{self, Bundle};
 use crate::release::record::{self, Record};
 use crate::release::{listing, report};
 use crate::workspace::{Ledger, Workspace, ledger};
-use crate::{ceremony, fs};
 
 /// So many lines of the ledger are shown.
 const NEWEST: usize = 200;
@@ -71,7 +71,7 @@ fn record_state(workspace: &Workspace, record: &Record, repository: &Repository)
         Ok(report) => (report, None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let finding = |finding: &crate::validate::Finding| FindingState {
+    let finding = |finding: &crate::release::report::Finding| FindingState {
         rule: finding.rule.clone(),
         kind: finding.kind.to_string(),
         title: finding.title.clone(),
@@ -122,7 +122,7 @@ fn fill_in(proposal: &mut Proposal, workspace: &Workspace, repository: &Reposito
     proposal.proposed = Some(bundle.proposed);
     proposal.reason.clone_from(&bundle.reason);
     proposal.digest = bundle.digest()?.get(..16).map(str::to_owned);
-    let verified = proposal::verify(&bundle, ceremony::anchor(repository)?)?;
+    let verified = proposal::verify(&bundle, repository.anchor()?)?;
     let labels = |ids: &[KeyId]| ids.iter().map(|id| people.person(id)).collect();
     proposal.needs = verified
         .standing(&bundle)?

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::fleet::{Fleet, lay_out, named, rule};
+use tidegate::ceremony;
 use tidegate::policy::State;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
+use tidegate::release::report::{Finding, Verdict};
 use tidegate::release::{draft, retire};
 use tidegate::rollout::RampRequest;
-use tidegate::validate::{self, Finding, Options, Verdict};
+use tidegate::validate::{self, Options};
 use tidegate::workspace::Ledger;
 use tidegate_model::decision::{Installed, Outcome};
 use tidegate_model::rollout::Assignment;
@@ -98,7 +100,10 @@ fn a_report_from_before_a_bridge_was_withdrawn_is_not_fresh() {
     let fleet = Fleet::new();
     let [_, stone, _, newest] = chain(&fleet);
     let id = stone.find(&fleet.path()).unwrap().id();
-    retire::propose(&fleet.open().0, &[id], None, "tester", fleet.now).unwrap();
+    let (workspace, _) = fleet.open();
+    let wish = retire::propose(&workspace, &[id], None, fleet.now).unwrap();
+    ceremony::start(&workspace, &wish, "tester", fleet.now).unwrap();
+    drop(workspace);
     finish(&fleet).unwrap();
     let start = |fleet: &Fleet| fleet.step(&newest, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
     let refused = start(&fleet).unwrap_err();

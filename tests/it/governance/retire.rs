@@ -1,9 +1,10 @@
 //! Releases that the channel lists no longer: which may go, what is left, and what devices then fetch.
 
 use crate::support::fleet::{Fleet, rule};
+use tidegate::ceremony;
 use tidegate::policy::State;
 use tidegate::release::record::{RecordedUrgency, ReleaseId, ReleaseSpec};
-use tidegate::release::retire;
+use tidegate::release::{report, retire};
 use tidegate::workspace::Ledger;
 use tidegate::{Error, validate};
 
@@ -26,7 +27,9 @@ fn id(fleet: &Fleet, spec: &ReleaseSpec) -> ReleaseId {
 
 fn propose(fleet: &Fleet, specs: &[&ReleaseSpec]) -> Result<(), Error> {
     let ids: Vec<_> = specs.iter().map(|spec| id(fleet, spec)).collect();
-    retire::propose(&fleet.open().0, &ids, None, "tester", fleet.now).map(|_| ())
+    let (workspace, _) = fleet.open();
+    let wish = retire::propose(&workspace, &ids, None, fleet.now)?;
+    ceremony::start(&workspace, &wish, "tester", fleet.now).map(|_| ())
 }
 
 fn listed(fleet: &Fleet) -> Vec<String> {
@@ -77,7 +80,7 @@ fn what_nobody_needs_goes_and_what_somebody_needs_stays() {
     let (workspace, mut ring) = fleet.open();
     let (_, report) = validate::validate(&workspace, &next, &options, &mut ring, "tester", fleet.now).unwrap();
     let ways = report.findings.iter().find(|finding| finding.rule == "V-ELI-05").unwrap();
-    assert_eq!(ways.verdict, validate::Verdict::Pass, "{}", ways.detail);
+    assert_eq!(ways.verdict, report::Verdict::Pass, "{}", ways.detail);
 }
 
 #[test]

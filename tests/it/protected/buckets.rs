@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
+use crate::publishers::said;
+use crate::support::Forge;
+use crate::support::s3::{BUCKET, S3, VAULT};
 use bytes::Bytes;
 use object_store::{Attribute, ObjectStoreExt as _};
 use tidegate::error::Result;
@@ -10,9 +13,6 @@ use tidegate::publish::{self, Options, READABLE, Remote, Report, Source, Variabl
 use tidegate_model::listing::Listing;
 
 use super::{forge, sound};
-use crate::publishers::said;
-use crate::support::Forge;
-use crate::support::s3::{BUCKET, S3, VAULT};
 
 /// A public place and a private one, opened as the program opens them, by these variables.
 fn open(public: &str, private: &str, variables: &Variables) -> Remote {

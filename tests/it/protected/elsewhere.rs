@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use serde_json::Value;
-use tidegate::publish::{self, PRIVATE};
-
-use super::{Places, folder, objects, sound};
 use crate::publishers::said;
 use crate::support::Forge;
 use crate::support::forge::copy;
+use serde_json::Value;
+use tidegate::publish;
+use tidegate::publish::PRIVATE;
+
+use super::{Places, folder, objects, sound};
 
 fn forge() -> Forge {
     super::forge().with_settings()

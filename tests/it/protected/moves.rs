@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::publishers::publish_noting;
+use crate::support::Forge;
 use tidegate::publish::{self, READABLE, Source, StoreOrigin};
 
 use super::{GATE, Places, Stores, given_out, objects, release, sound};
-use crate::publishers::publish_noting;
-use crate::support::Forge;
 
 const LAB: &str = "https://lab.example.com/fleet";
 

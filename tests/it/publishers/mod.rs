@@ -42,7 +42,7 @@ pub async fn publish_noting(forge: &Forge, remote: &Remote) -> Result<Report> {
 
 pub fn note(forge: &Forge, plan: &Plan) {
     let mut changes = tidegate::fs::Changes::default();
-    publish::Published::after(plan).put(&mut changes).unwrap();
+    plan.published().put(&mut changes).unwrap();
     changes.commit(forge.dir()).unwrap();
 }
 

@@ -231,6 +231,6 @@ async fn what_was_last_published_is_noted_before_it_is_read_back_and_never_goes_
     forge.renew(&["timestamp"]);
     note(&forge, &plan(&forge, &s3.remote("elsewhere")).await.unwrap());
     let newest = noted(&forge);
-    assert!(!publish::Published::note(&old, &Workspace::open(forge.dir()).unwrap()).unwrap());
+    assert!(!old.published().note(&Workspace::open(forge.dir()).unwrap()).unwrap());
     assert_eq!(noted(&forge), newest);
 }
