@@ -12,46 +12,40 @@
 //! # Ok(()) }
 //! ```
 
-mod conditional;
 mod file;
-mod path;
-mod respond;
 #[cfg(test)]
 mod tests;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::file::Folder;
 use crate::error::{Error, Kind, Result};
 
 /// How long a client may take to send the head of a request, and how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests under way may take to end once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// Connections open at once; further ones wait in the listener's queue.
-const MAX_CONNECTIONS: usize = 1024;
 /// Room for the head of a request. No request of a device comes near it.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// One request and its answer, told to the [`Server::observe`]r when the last byte is out (or the client is gone).
+/// One request and its answer, reported to the observer ([`Server::observe`]) when the last byte is out (or the client is gone).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Exchange {
-    /// Who asked.
+    /// Who sent the request.
     pub peer: SocketAddr,
     /// Which connection it came on; they are numbered from 1.
     pub connection: u64,
@@ -67,7 +61,7 @@ pub struct Exchange {
     pub elapsed: Duration,
 }
 
-/// Is told each request.
+/// Receives each exchange.
 type Observer = Arc<dyn Fn(&Exchange) + Send + Sync>;
 
 /// A server that is bound to its address and not yet running.
@@ -79,17 +73,10 @@ pub struct Server {
 
 /// What all connections share.
 struct Shared {
-    folder: Folder,
-    traffic: Arc<Counters>,
+    /// Without symbolic links, so that a resolved path can be compared with it.
+    folder: Arc<Path>,
+    meter: Meter,
     observer: Option<Observer>,
-}
-
-/// Counts what a server did, and may be read while it runs.
-#[derive(Debug, Default)]
-struct Counters {
-    connections: AtomicU64,
-    requests: AtomicU64,
-    bytes: AtomicU64,
 }
 
 /// What a server did so far.
@@ -104,26 +91,31 @@ pub struct Traffic {
 }
 
 /// Reads a server's [`Traffic`] while it runs.
-#[derive(Debug, Clone)]
-pub struct Meter(Arc<Counters>);
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Arc<Mutex<Traffic>>);
 
 impl Meter {
     /// What the server did since it was bound.
     pub fn read(&self) -> Traffic {
-        Traffic {
-            connections: self.0.connections.load(Ordering::SeqCst),
-            requests: self.0.requests.load(Ordering::SeqCst),
-            bytes: self.0.bytes.load(Ordering::SeqCst),
-        }
+        self.count(|_| {})
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Traffic)) -> Traffic {
+        let mut traffic = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut traffic);
+        *traffic
     }
 }
 
 impl Server {
     /// Binds to `address` (port 0: any that is free) to serve what lies below `folder`.
     pub async fn bind(folder: &Path, address: SocketAddr) -> Result<Self> {
-        let folder = Folder::open(folder).map_err(|source| {
-            Error::io("serve", folder, source).remedy("give the folder that `tidegate publish` wrote")
-        })?;
+        let unusable =
+            |source| Error::io("serve", folder, source).remedy("give the folder that `tidegate publish` wrote");
+        let folder = folder.canonicalize().map_err(unusable)?;
+        if !folder.is_dir() {
+            return Err(unusable(std::io::ErrorKind::NotADirectory.into()));
+        }
         let bind = |source| {
             Error::new(Kind::Io, format!("cannot listen on {address}"))
                 .remedy("choose another port with --port, or 0 for any that is free")
@@ -131,11 +123,11 @@ impl Server {
         };
         let listener = TcpListener::bind(address).await.map_err(bind)?;
         let address = listener.local_addr().map_err(bind)?;
-        let shared = Shared { folder, traffic: Arc::default(), observer: None };
+        let shared = Shared { folder: folder.into(), meter: Meter::default(), observer: None };
         Ok(Self { listener, address, shared })
     }
 
-    /// Tells `observer` each request when it has ended.
+    /// Calls `observer` with each exchange when it has ended.
     #[must_use]
     pub fn observe(mut self, observer: impl Fn(&Exchange) + Send + Sync + 'static) -> Self {
         self.shared.observer = Some(Arc::new(observer));
@@ -149,48 +141,34 @@ impl Server {
 
     /// A handle to its counts.
     pub fn meter(&self) -> Meter {
-        Meter(Arc::clone(&self.shared.traffic))
+        self.shared.meter.clone()
     }
 
     /// Serves until `stop` is ready, then lets requests under way end and closes.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let shared = Arc::new(self.shared);
         let (stopping, stopped) = watch::channel(());
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut stop = std::pin::pin!(stop);
         loop {
             let accepted = tokio::select! {
                 () = &mut stop => break,
-                accepted = accept(&self.listener, &slots) => accepted,
+                accepted = self.listener.accept() => accepted,
             };
             while connections.try_join_next().is_some() {}
-            let Some((stream, peer, slot)) = accepted else {
+            let Ok((stream, peer)) = accepted else {
                 // Out of file descriptors, or a client that left at once: neither is a reason to stop.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
-            let number = shared.traffic.connections.fetch_add(1, Ordering::SeqCst) + 1;
+            let number = shared.meter.count(|traffic| traffic.connections += 1).connections;
             let (shared, stopped) = (Arc::clone(&shared), stopped.clone());
-            connections.spawn(async move {
-                converse(stream, peer, number, shared, stopped).await;
-                drop(slot);
-            });
+            connections.spawn(converse(stream, peer, number, shared, stopped));
         }
         drop(stopping);
         let all = async { while connections.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(GRACE, all).await;
     }
-}
-
-/// The next connection and its slot; none if accepting failed.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> Option<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
-    let (stream, peer) = listener.accept().await.ok()?;
-    Some((stream, peer, slot))
 }
 
 /// Answers the requests of one connection until either side closes it.
@@ -203,17 +181,31 @@ async fn converse(
 ) {
     // Answers are small; waiting for more to send costs a device a round trip.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(|request: Request<Incoming>| {
-        let shared = Arc::clone(&shared);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let (since, shared) = (Instant::now(), Arc::clone(&shared));
         async move {
-            let asked = Asked { peer, connection, since: Instant::now(), shared: Arc::clone(&shared) };
-            Ok::<_, Infallible>(respond::respond(&shared.folder, &request, asked).await)
+            let response = file::respond(&shared.folder, &mut request).await;
+            shared.meter.count(|traffic| traffic.requests += 1);
+            let (method, path, status) = (request.method().clone(), request.uri().path().to_owned(), response.status());
+            let exchange = Exchange { peer, connection, method, path, status, bytes: 0, elapsed: Duration::ZERO };
+            let mut pending = Pending { exchange, since, shared };
+            // Counted at once rather than at the end: whoever has received the last byte then finds it counted.
+            let counted = response.map(|body| {
+                body.map_frame(move |frame| {
+                    let sent = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    pending.exchange.bytes += sent;
+                    pending.shared.meter.count(|traffic| traffic.bytes += sent);
+                    frame
+                })
+                .boxed_unsync()
+            });
+            Ok::<_, Infallible>(counted)
         }
     });
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        // A client that has said all it will say still gets its answer.
+        // A client that has closed its side still gets its answer.
         .half_close(true)
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
@@ -225,27 +217,18 @@ async fn converse(
     let _ = conversation.await;
 }
 
-/// Where a request came from: what its [`Exchange`] needs besides the answer.
-struct Asked {
-    peer: SocketAddr,
-    connection: u64,
+/// An exchange whose answer is being sent. It goes away with the body of the answer, and is then observed.
+struct Pending {
+    exchange: Exchange,
     since: Instant,
     shared: Arc<Shared>,
 }
 
-impl Asked {
-    /// Tells the observer that the exchange has ended.
-    fn ended(&self, method: &Method, path: &str, status: StatusCode, bytes: u64) {
+impl Drop for Pending {
+    fn drop(&mut self) {
         if let Some(observer) = &self.shared.observer {
-            observer(&Exchange {
-                peer: self.peer,
-                connection: self.connection,
-                method: method.clone(),
-                path: path.to_owned(),
-                status,
-                bytes,
-                elapsed: self.since.elapsed(),
-            });
+            self.exchange.elapsed = self.since.elapsed();
+            observer(&self.exchange);
         }
     }
 }

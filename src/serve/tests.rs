@@ -204,6 +204,81 @@ async fn a_download_resumes_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn ranges_are_read_as_the_rfc_defines_them() {
+    let server = Running::start().await;
+    for (range, status, body) in [
+        ("bytes=0-0", 206, "0"),
+        ("bytes=0-", 206, "0123456789"),
+        ("bytes=3-5", 206, "345"),
+        ("bytes=9-9", 206, "9"),
+        ("bytes=5-100", 206, "56789"),
+        ("bytes=-4", 206, "6789"),
+        ("bytes=10-", 416, ""),
+        ("bytes=10-20", 416, ""),
+        // A server may ignore what is wrong, what is rare and what is long.
+        ("bytes=-10", 200, "0123456789"),
+        ("bytes=-100", 200, "0123456789"),
+        ("bytes=-0", 200, "0123456789"),
+        ("bytes=5-18446744073709551615", 200, "0123456789"),
+        ("bytes=0-1,3-4", 200, "0123456789"),
+        ("bytes=", 200, "0123456789"),
+        ("bytes=-", 200, "0123456789"),
+        ("bytes=a-b", 200, "0123456789"),
+        ("bytes=--1", 200, "0123456789"),
+        ("items=0-1", 200, "0123456789"),
+    ] {
+        let answer = server.ask("GET", "/targets/digits.bin", &format!("Range: {range}\r\n")).await;
+        assert_eq!((answer.status, answer.body.as_slice()), (status, body.as_bytes()), "{range}");
+    }
+    assert_eq!(server.ask("GET", "/targets/empty.bin", "Range: bytes=0-\r\n").await.status, 416);
+    let tag = server.ask("GET", "/targets/digits.bin", "").await.header("etag").unwrap().to_owned();
+    for (validator, status) in
+        [(tag.as_str(), 206), ("\"u\"", 200), (&format!("W/{tag}"), 200), ("Thu, 01 Jan 1970 00:00:00 GMT", 200)]
+    {
+        let headers = format!("Range: bytes=1-1\r\nIf-Range: {validator}\r\n");
+        assert_eq!(server.ask("GET", "/targets/digits.bin", &headers).await.status, status, "{validator}");
+    }
+}
+
+#[tokio::test]
+async fn conditions_are_read_as_the_rfc_defines_them() {
+    let server = Running::start().await;
+    let tag = server.ask("GET", "/targets/digits.bin", "").await.header("etag").unwrap().to_owned();
+    assert!(tag.starts_with('"'), "a strong tag: {tag}");
+    for (name, value, status) in [
+        ("If-None-Match", tag.clone(), 304),
+        ("If-None-Match", format!("W/{tag}"), 304),
+        ("If-None-Match", format!("\"a\", {tag}"), 304),
+        ("If-None-Match", "*".to_owned(), 304),
+        ("If-None-Match", "\"a\"".to_owned(), 200),
+        ("If-None-Match", tag.replace('"', ""), 200),
+        ("If-Match", tag.clone(), 200),
+        ("If-Match", "*".to_owned(), 200),
+        ("If-Match", "\"a\"".to_owned(), 412),
+        ("If-Match", format!("W/{tag}"), 412),
+    ] {
+        let answer = server.ask("GET", "/targets/digits.bin", &format!("{name}: {value}\r\n")).await;
+        assert_eq!(answer.status, status, "{name}: {value}");
+    }
+    for (accepted, gzip) in [
+        ("gzip", true),
+        ("deflate, gzip;q=0.5", true),
+        ("*", true),
+        ("*;q=0.1", true),
+        ("gzip;q=0", false),
+        ("gzip;q=0.000, *", false),
+        ("identity", false),
+        ("br", false),
+        ("*;q=0", false),
+        ("", false),
+    ] {
+        let headers = format!("Accept-Encoding: {accepted}\r\n");
+        let answer = server.ask("GET", "/metadata/timestamp.json", &headers).await;
+        assert_eq!(answer.header("content-encoding").is_some(), gzip, "{accepted}");
+    }
+}
+
+#[tokio::test]
 async fn hostile_requests_get_nothing() {
     let server = Running::start().await;
     for path in [
@@ -299,7 +374,7 @@ async fn a_stopped_server_lets_go_of_idle_connections() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_served_is_said_at_the_start() {
+async fn an_unusable_folder_or_port_is_reported_at_the_start() {
     let address = ([127, 0, 0, 1], 0).into();
     let missing = Server::bind(Path::new("/no/such/folder"), address).await.err().unwrap();
     assert_eq!(missing.to_string(), "cannot serve /no/such/folder");
