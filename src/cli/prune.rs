@@ -23,7 +23,7 @@ use tidegate_model::span::Span;
 /// Others may publish meanwhile: the timestamp is renewed first, and whoever began before that is told to begin again.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The place: s3://, gs://, az://, https://, or a folder
+    /// The place: s3://, gs://, az://, or a folder
     place: String,
     /// How long what is no longer needed stays; at least as long as a timestamp lives
     #[arg(long, value_name = "SPAN", default_value = "30d")]

@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
                 .remedy("give a root file that you trust, such as the one devices are shipped with")
         })?;
         let root = fs::read(root, MAX_ROOT)?;
-        let remote = args.access.open(&args.place, &context.dir, None)?;
+        let remote = args.access.open_to_read(&args.place, &context.dir, None)?;
         let made = block_on(recreate(&context.dir, &remote, &root, &taking))?;
         if ui.is_json() {
             return ui.json(&json!({"taken": made.taken, "keys": made.keys}));
@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     let workspace = Workspace::open(&context.dir)?;
     let settings = workspace.settings()?;
-    let remote = args.access.open(&args.place, &context.dir, Some(&settings))?;
+    let remote = args.access.open_to_read(&args.place, &context.dir, Some(&settings))?;
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
     let taken = block_on(take_over(&workspace, &settings, &remote, &mut ring, &taking))?;
     if ui.is_json() {

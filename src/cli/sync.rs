@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     // There need not be a workspace; one that there is must be right.
     let here = context.dir.join("tidegate.toml").exists();
     let settings = here.then(|| crate::config::Settings::load(&context.dir)).transpose()?;
-    let from = args.access.open(&args.from, &context.dir, None)?;
+    let from = args.access.open_to_read(&args.from, &context.dir, None)?;
     let mut to = args.access.open_with(&args.to, args.private_to.as_deref(), &context.dir, settings.as_ref())?;
     block_on(async {
         let (source, plan) = plan_sync(&from, &to, &root, now).await?;

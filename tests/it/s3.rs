@@ -447,22 +447,3 @@ async fn an_upload_is_taken_up_where_it_was_broken_off() {
     assert_eq!(std::fs::read_dir(&records).unwrap().count(), 0);
     audit(&forge, &remote).await;
 }
-
-/// A plain web server that takes any write: SeaweedFS's file service.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_plain_web_server_needs_a_single_writer_and_takes_files_as_they_are_read() {
-    let Some((_weed, url)) = S3::weed_files().await else { return };
-    let options = Options { retry_for: std::time::Duration::from_secs(30), ..Options::default() };
-    let mut remote = Remote::open_with(&format!("{url}/site"), &options).unwrap();
-    let now = chrono::Utc::now();
-    assert_eq!(remote.settle(false, now).await.unwrap_err().rule_id(), Some("P-SINGLE-WRITER"));
-    remote.settle(true, now).await.unwrap();
-    let mut forge = workspace();
-    publish(&forge, &remote).await.unwrap();
-    forge.assign("late", "1.0.0");
-    publish(&forge, &remote).await.unwrap();
-    audit(&forge, &remote).await;
-    let origin = std::sync::Arc::new(audit::Repository::open(&format!("{url}/site")).unwrap());
-    let report = audit::verify(origin, "as devices see it", forge.root(), now).await.unwrap();
-    assert!(report.ok, "{report}");
-}

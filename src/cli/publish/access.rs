@@ -23,10 +23,17 @@ pub(in crate::cli) struct AccessArgs {
 }
 
 impl AccessArgs {
-    /// Opens a place that the workspace `dir` is published to, or taken from.
+    /// Opens a place that the workspace `dir` is published to.
     pub(in crate::cli) fn open(&self, place: &str, dir: &Path, settings: Option<&Settings>) -> Result<Remote> {
         let private = self.private.as_deref().or_else(|| settings?.publish.private.as_deref());
         self.open_with(place, private, dir, settings)
+    }
+
+    /// Opens a place that is only read, which may be a web server.
+    pub(in crate::cli) fn open_to_read(&self, place: &str, dir: &Path, settings: Option<&Settings>) -> Result<Remote> {
+        let private = self.private.as_deref().or_else(|| settings?.publish.private.as_deref());
+        let options = self.options(dir, settings);
+        with_private(Remote::open_to_read(place, &options)?, private, options)
     }
 
     /// The same, with what is protected in the place `private`, whatever the options and the settings say.
@@ -37,6 +44,11 @@ impl AccessArgs {
         dir: &Path,
         settings: Option<&Settings>,
     ) -> Result<Remote> {
+        let options = self.options(dir, settings);
+        with_private(Remote::open_with(place, &options)?, private, options)
+    }
+
+    fn options(&self, dir: &Path, settings: Option<&Settings>) -> Options {
         let mut headers = HeaderRules::default();
         if let Some(publish) = settings.map(|settings| &settings.publish) {
             headers.compress = publish.compress_metadata;
@@ -46,14 +58,12 @@ impl AccessArgs {
             }
         }
         let retry_for = self.retry_for.delta().to_std().unwrap_or(Duration::ZERO);
-        let options = Options { retry_for, headers, ..Options::default() }.in_workspace(dir);
-        let remote = Remote::open_with(place, &options)?;
-        match private {
-            Some(private) => {
-                let options = Options { variables: options.variables.for_private(), ..options };
-                remote.with_private(Remote::open_with(private, &options)?)
-            }
-            None => Ok(remote),
-        }
+        Options { retry_for, headers, ..Options::default() }.in_workspace(dir)
     }
+}
+
+fn with_private(remote: Remote, private: Option<&str>, options: Options) -> Result<Remote> {
+    let Some(private) = private else { return Ok(remote) };
+    let options = Options { variables: options.variables.for_private(), ..options };
+    remote.with_private(Remote::open_with(private, &options)?)
 }

@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, ClapArgs)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct Args {
-    /// Where to: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, https://HOST/PATH (WebDAV), or a folder
+    /// Where to: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder
     #[arg(required = true, value_name = "PLACE")]
     places: Vec<String>,
     /// Show what would be done, and do nothing

@@ -11,7 +11,7 @@ use super::variables::Variables;
 use crate::error::{Error, Kind, chain};
 
 /// Variables of the environment whose values must never be shown.
-const SECRET: [&str; 12] = [
+const SECRET: [&str; 11] = [
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "AWS_SSE_CUSTOMER_KEY_BASE64",
@@ -23,7 +23,6 @@ const SECRET: [&str; 12] = [
     "AZURE_STORAGE_TOKEN",
     "AZURE_CLIENT_SECRET",
     "GOOGLE_SERVICE_ACCOUNT_KEY",
-    "TIDEGATE_HTTP_PASSWORD",
 ];
 /// What a store says is quoted up to here.
 const QUOTED: usize = 600;

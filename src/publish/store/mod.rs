@@ -10,7 +10,6 @@ mod private;
 mod probe;
 mod profile;
 mod remote;
-mod stream_put;
 pub(super) mod sweep;
 mod upload;
 mod variables;

@@ -25,7 +25,6 @@ use super::fault::Secrets;
 use super::headers::HeaderRules;
 use super::profile::Profile;
 use super::remote::{Backend, Remote, Writes};
-use super::stream_put::StreamPut;
 use super::upload::PART;
 use super::variables::Variables;
 use crate::error::{Error, Result, chain};
@@ -96,28 +95,48 @@ impl Options {
 }
 
 impl Remote {
-    /// Opens a place by its URL, or a folder by its path: `s3://BUCKET/PREFIX`, `gs://`, `az://`, `http(s)://`, `file://`.
+    /// Opens a place by its URL, or a folder by its path: `s3://BUCKET/PREFIX`, `gs://`, `az://`, `file://`.
     pub fn open(place: &str) -> Result<Self> {
         Self::open_with(place, &Options::default())
     }
 
     /// Opens a place, to be used in a certain way.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the URL of a store or the path of a folder, or if the environment does not say how to reach it.
     pub fn open_with(place: &str, options: &Options) -> Result<Self> {
+        // Nothing is written over plain HTTP.
+        if let Some(("http" | "https", _)) = place.split_once("://") {
+            let url = Url::parse(place).map_err(|error| invalid(host_and_path(place), &error.to_string()))?;
+            return Err(Error::usage(format!(
+                "{} is a web server, and Tidegate only reads from web servers",
+                shown(&url)
+            ))
+            .remedy(
+                "give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder that the web server serves",
+            ));
+        }
+        Self::open_to_read(place, options)
+    }
+
+    /// Opens a place that is only read, which may be a web server as well: `http(s)://`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Remote::open_with`], but for web servers.
+    pub fn open_to_read(place: &str, options: &Options) -> Result<Self> {
         // A scheme of one letter is a Windows drive.
         match place.split_once("://") {
             Some(("file", _)) => folder(&local_path(place)?, place, options),
             Some((scheme, _)) if scheme.len() > 1 => {
-                // What stands before an `@` may be a secret, and is not shown.
-                let url = Url::parse(place)
-                    .map_err(|error| invalid(place.rsplit('@').next().unwrap_or_default(), &error.to_string()))?;
+                let url = Url::parse(place).map_err(|error| invalid(host_and_path(place), &error.to_string()))?;
                 if url.password().is_some() {
                     return Err(Error::usage(format!(
                         "the URL of {} holds a password, which others can read",
                         shown(&url)
                     ))
-                    .remedy(
-                        "leave it out, and set TIDEGATE_HTTP_HOST, TIDEGATE_HTTP_USER and TIDEGATE_HTTP_PASSWORD",
-                    ));
+                    .remedy("remove it from the URL; docs/publish.md lists where credentials come from"));
                 }
                 install_cryptography();
                 match url.scheme() {
@@ -126,7 +145,7 @@ impl Remote {
                     "az" | "azure" | "abfs" | "abfss" => azure(&url, options),
                     "http" | "https" => http(&url, options),
                     scheme => Err(Error::usage(format!("there is no store behind {scheme}://"))
-                        .remedy("give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, https://HOST/PATH, or a folder")),
+                        .remedy("give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder")),
                 }
             }
             _ => folder(Path::new(place), place, options),
@@ -334,9 +353,12 @@ fn azure(url: &Url, options: &Options) -> Result<Remote> {
     Ok(remote)
 }
 
-/// A plain web server that takes `PUT`, such as WebDAV: no conditions, no parts.
+/// A web server, to read from: as anyone reads it, without credentials.
 fn http(url: &Url, options: &Options) -> Result<Remote> {
-    let mut secrets = Secrets::among(&options.variables);
+    if !url.username().is_empty() {
+        return Err(Error::usage(format!("the URL of {} contains a user name, which is never sent", shown(url)))
+            .remedy("remove it from the URL"));
+    }
     let mut base = url.clone();
     base.set_path("/");
     base.set_query(None);
@@ -345,63 +367,19 @@ fn http(url: &Url, options: &Options) -> Result<Remote> {
     for (key, value) in options.client() {
         client = client.with_config(key, value);
     }
-    let mut authorization = reqwest::header::HeaderMap::new();
-    if let Some((user, password)) = user_of(url, &options.variables)? {
-        secrets.add(&password);
-        let (header, encoded) = basic(&user, &password)?;
-        secrets.add(&encoded);
-        authorization.insert(reqwest::header::AUTHORIZATION, header);
-        client = client.with_default_headers(authorization.clone());
-        // Only as a header: a URL is shown in errors.
-        let _ = base.set_username("");
-        let _ = base.set_password(None);
-    }
-    let fault = |error| unusable(url, &secrets, &error);
-    let store = HttpBuilder::new()
-        .with_url(base.as_str())
-        .with_client_options(client)
-        .with_retry(options.retry())
-        .build()
-        .map_err(fault)?;
-    let mut remote = Remote::new(Arc::new(store), key_of(url)?, Backend::Store(Writes::None), &shown(url), options);
-    remote.anyone = Some(Anyone::at(base.clone(), options.timeout)?);
-    remote.put = Some(Arc::new(StreamPut::new(base, authorization, options.timeout)?));
-    remote.secrets = secrets;
-    Ok(remote)
-}
-
-/// Whom a web server is told that we are, and the password, which goes to one host only, whatever other places are at work with it.
-fn user_of(url: &Url, variables: &Variables) -> Result<Option<(String, String)>> {
-    let variable = |name: &str| variables.value(name).map(ToOwned::to_owned);
-    let of_url = Some(url.username().to_owned()).filter(|user| !user.is_empty());
-    let (user, password) = (variable("TIDEGATE_HTTP_USER"), variable("TIDEGATE_HTTP_PASSWORD"));
-    if user.is_none() && password.is_none() {
-        return Ok(of_url.map(|user| (user, String::new())));
-    }
-    // With its port, if that is not the scheme's own.
-    let name = url.host_str().unwrap_or_default();
-    let here = url.port().map_or_else(|| name.to_owned(), |port| format!("{name}:{port}"));
-    let Some(host) = variable("TIDEGATE_HTTP_HOST") else {
-        return Err(Error::usage("TIDEGATE_HTTP_USER or TIDEGATE_HTTP_PASSWORD is set, but not for which host")
-            .remedy(format!("set TIDEGATE_HTTP_HOST, to {here} if that is the one: no other server is sent them")));
-    };
-    if !here.eq_ignore_ascii_case(&host) {
-        return Ok(of_url.map(|user| (user, String::new())));
-    }
-    Ok(user.or(of_url).map(|user| (user, password.unwrap_or_default())))
-}
-
-fn basic(user: &str, password: &str) -> Result<(HeaderValue, String)> {
-    use base64::Engine as _;
-    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-    let mut value = HeaderValue::from_str(&format!("Basic {encoded}"))
-        .map_err(|error| Error::usage("the user's name or password cannot be sent").with_source(error))?;
-    value.set_sensitive(true);
-    Ok((value, encoded))
+    let secrets = Secrets::default();
+    let builder = HttpBuilder::new().with_url(base.as_str()).with_client_options(client).with_retry(options.retry());
+    let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
+    Ok(Remote::new(Arc::new(store), key_of(url)?, Backend::Store(Writes::None), &shown(url), options))
 }
 
 fn key_of(url: &Url) -> Result<Key> {
     Key::from_url_path(url.path().trim_matches('/')).map_err(|error| invalid(&shown(url), &error.to_string()))
+}
+
+/// What follows the `@` of a place that is no URL: what precedes it may be a secret, and is not shown.
+fn host_and_path(place: &str) -> &str {
+    place.rsplit('@').next().unwrap_or_default()
 }
 
 /// A URL for people: without a user's name, a password or a query, any of which may be secret.
@@ -430,7 +408,7 @@ fn local_path(place: &str) -> Result<PathBuf> {
 
 fn invalid(place: &str, why: &str) -> Error {
     Error::usage(format!("{place} is not the URL of a place: {why}"))
-        .remedy("write it as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or https://HOST/PATH")
+        .remedy("write it as s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX")
 }
 
 fn unusable(url: &Url, secrets: &Secrets, error: &object_store::Error) -> Error {
@@ -460,38 +438,14 @@ mod tests {
     }
 
     #[test]
-    fn the_words_of_a_web_server_are_kept_out_of_names_and_errors() {
-        let options = Options { variables: words("example.com"), ..Options::default() };
-        let remote = Remote::open_with("https://user@example.com/repo", &options).unwrap();
-        assert_eq!(remote.name(), "https://example.com/repo");
-        assert!(!format!("{remote:?}").contains("sesame-open"), "{remote:?}");
-    }
-
-    fn words(host: &str) -> Variables {
-        [("TIDEGATE_HTTP_HOST", host), ("TIDEGATE_HTTP_USER", "user"), ("TIDEGATE_HTTP_PASSWORD", "sesame-open")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into_iter()
-            .collect()
-    }
-
-    #[test]
-    fn a_web_server_is_sent_the_words_that_are_for_it() {
-        let user = |url: &str, host: &str| user_of(&Url::parse(url).unwrap(), &words(host)).unwrap();
-        let known = Some(("user".to_owned(), "sesame-open".to_owned()));
-        assert_eq!(user("https://example.com/repo", "example.com"), known);
-        assert_eq!(user("https://example.com:443/repo", "Example.com"), known);
-        assert_eq!(user("http://127.0.0.1:8000/", "127.0.0.1:8000"), known);
-        for (url, host) in [
-            ("https://other.example.com/", "example.com"),
-            ("https://example.com:8443/", "example.com"),
-            ("https://example.com/", "example.com:8443"),
-            ("https://example.com.evil.example/", "example.com"),
-        ] {
-            assert_eq!(user(url, host), None, "{url} {host}");
+    fn a_web_server_is_read_and_never_published_to() {
+        for place in ["https://example.com/repo", "http://127.0.0.1:8000/"] {
+            let error = Remote::open(place).unwrap_err();
+            assert_eq!(error.kind(), crate::Kind::Usage, "{place}: {error}");
+            assert!(error.remedy_text().unwrap().contains("s3://BUCKET/PREFIX"), "{error}");
+            assert_eq!(Remote::open_to_read(place, &Options::default()).unwrap().name(), place.trim_end_matches('/'));
         }
-        assert_eq!(user("https://me@other.example.com/", "example.com"), Some(("me".to_owned(), String::new())));
-        let error = user_of(&Url::parse("https://example.com/").unwrap(), &words("")).unwrap_err();
-        assert!(error.remedy_text().unwrap().contains("TIDEGATE_HTTP_HOST, to example.com"), "{error}");
+        assert!(Remote::open_to_read("https://user@example.com/repo", &Options::default()).is_err());
     }
 
     #[test]

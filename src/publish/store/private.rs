@@ -100,8 +100,6 @@ fn server(remote: &Remote) -> (String, String, String) {
     let scheme = match scheme {
         "s3a" => "s3",
         "azure" | "abfs" | "abfss" => "az",
-        // One server may well answer to both.
-        "http" => "https",
         other => other,
     };
     (scheme.to_owned(), rest.split('/').next().unwrap_or_default().to_owned(), remote.endpoint.clone())
@@ -136,7 +134,6 @@ mod tests {
             ("s3://bucket/a".into(), "s3a://bucket/a/b".into(), "lies inside"),
             ("s3://bucket/".into(), "s3://bucket/b".into(), "lies inside"),
             ("s3://bucket/a/b".into(), "s3://bucket/a".into(), "lies around"),
-            ("https://host/a".into(), "http://host/a/b".into(), "lies inside"),
         ] {
             let error = open(&public).with_private(open(&private)).unwrap_err();
             assert_eq!(error.rule_id(), Some(PRIVATE));

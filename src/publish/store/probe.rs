@@ -82,7 +82,7 @@ impl Remote {
         }
         let why = match self.kind {
             Backend::Folder(_) | Backend::Store(Writes::Conditional) => return Ok(()),
-            Backend::Store(Writes::None) => "a plain web server takes any write",
+            Backend::Store(Writes::None) => "it has no conditional writes",
             Backend::Store(Writes::Unknown) => {
                 let conditional = if let Some(known) = self.remembered(now) {
                     known

@@ -24,7 +24,6 @@ use super::buffers::Buffers;
 use super::fault::{self, Secrets};
 use super::headers::HeaderRules;
 use super::place::Options;
-use super::stream_put::StreamPut;
 use super::upload::BUFFERS;
 use crate::error::{Error, Kind, Result};
 
@@ -44,8 +43,6 @@ pub struct Remote {
     pub(in crate::publish) store: Arc<dyn ObjectStore>,
     /// The same store, where it lets uploads in parts be resumed by another process.
     pub(super) multipart: Option<Arc<dyn MultipartStore>>,
-    /// For plain web servers: sends a file as it is read.
-    pub(super) put: Option<Arc<StreamPut>>,
     /// Below which every key lies.
     pub(in crate::publish) prefix: Key,
     pub(super) kind: Backend,
@@ -130,7 +127,6 @@ impl Remote {
         Self {
             store,
             multipart: None,
-            put: None,
             prefix,
             kind,
             name: name.to_owned(),

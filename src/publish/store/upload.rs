@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tidegate_tuf::hash::to_hex;
 
 use super::buffers::Buffers;
-use super::remote::{Backend, Outcome, Remote};
+use super::remote::{Outcome, Remote};
 use crate::error::{Error, Result};
 use crate::fs;
 
@@ -192,7 +192,7 @@ impl Remote {
     ) -> Result<Outcome> {
         if length > look(self.part)
             && let Some(found) = self.look(key, length, sha256).await?
-            // A plain web server may have kept half of what a publisher sent that was killed; who is alone there mends it.
+            // A store may have kept half of what a publisher sent that was killed; who is alone there replaces it.
             && !(found == Outcome::Different && self.is_exclusive() && !self.is_local())
         {
             // Completed by a try whose answer was lost.
@@ -216,13 +216,10 @@ impl Remote {
             sent(length);
             return Ok(outcome);
         }
-        if let Some(store) = self.multipart.clone() {
-            return self.resumable(store.as_ref(), &job, reader).await;
+        match self.multipart.clone() {
+            Some(store) => self.resumable(store.as_ref(), &job, reader).await,
+            None => self.in_parts(&job, reader).await,
         }
-        if matches!(self.kind, Backend::Folder(_)) || !self.is_exclusive() {
-            return self.in_parts(&job, reader).await;
-        }
-        self.in_one_stream(&job, reader).await
     }
 
     /// In parts, all of them: for folders, whose unfinished uploads cannot be taken up again.
@@ -393,52 +390,6 @@ impl Remote {
                 done => return done,
             }
         }
-    }
-
-    /// In one request, as it is read: for plain web servers, which know no parts.
-    async fn in_one_stream(&self, job: &Job<'_>, mut reader: Reader) -> Result<Outcome> {
-        let Some(put) = self.put.as_ref() else {
-            return self.in_parts(job, reader).await;
-        };
-        // The folder must be there first, and making it is the store's affair.
-        let beside = format!("{}.part", job.key);
-        self.overwrite(&beside, &Bytes::new()).await?;
-        self.delete(&beside).await?;
-        let (pieces, mut body) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
-        let stream = futures::stream::poll_fn(move |context| body.poll_recv(context));
-        let headers = self.headers.of(job.key);
-        let at = self.key(job.key);
-        let request = put.send(&at, headers, job.length, stream);
-        let feed = async {
-            loop {
-                let _turn = self.buffers.turn().await;
-                let (part, _) = reader.next(self.part / 8).await?;
-                if part.is_empty() || reader.read > job.length {
-                    break;
-                }
-                let (read, last) = (part.len() as u64, reader.read == job.length);
-                // The last piece is held back until the whole is known to be right.
-                if last {
-                    reader.check(job.length, job.sha256)?;
-                }
-                if pieces.send(Ok(part)).await.is_err() {
-                    break;
-                }
-                (job.sent)(read);
-            }
-            drop(pieces);
-            Ok::<_, Error>(())
-        };
-        let (answer, supplied) = tokio::join!(request, feed);
-        supplied?;
-        answer.map_err(|why| {
-            super::fault::fault(
-                format!("cannot write {} at {}", job.key, self.name()),
-                &StoreError::Generic { store: "HTTP", source: why.into() },
-                &self.secrets,
-            )
-        })?;
-        Ok(Outcome::Written)
     }
 
     /// Where the upload of an object is remembered.

@@ -131,6 +131,13 @@ async fn a_workspace_comes_back_from_what_is_published() {
     assert!(same >= 6, "two roots, and one of each role at least: {same}");
     let out = run(&["status"]);
     assert!(out.status.success() && said(&out).contains("1.0.0"), "{}", said(&out));
+    // A web server is read from, and never published to.
+    let serving = Serving::start(Path::new(&place)).await;
+    let out = run(&["pull", &serving.url()]);
+    assert!(out.status.success() && said(&out).contains("up to date with"), "{}", said(&out));
+    let out = run(&["publish", &serving.url()]);
+    assert_eq!(out.status.code(), Some(2), "{}", said(&out));
+    assert!(said(&out).contains("only reads from web servers"), "{}", said(&out));
     // With the keys beside it, it goes on where the other one was.
     crate::support::forge::copy(&forge.dir().join("keys"), &made.join("keys"));
     let later = forge.now() + TimeDelta::minutes(1);

@@ -36,8 +36,6 @@ pub struct S3 {
     pub endpoint: String,
     /// Where the server keeps its objects as files, one a key, if it does.
     pub folder: Option<PathBuf>,
-    /// The URL of its file service, if it has one.
-    files: Option<String>,
     /// The URL of the server that it is led by, if it has one.
     master: Option<String>,
     key: String,
@@ -88,7 +86,6 @@ impl S3 {
         Self {
             endpoint,
             folder: Some(path),
-            files: None,
             master: None,
             key: KEY.into(),
             secret: SECRET.into(),
@@ -113,7 +110,6 @@ impl S3 {
         Some(Self {
             endpoint: line.trim().into(),
             folder: None,
-            files: None,
             master: None,
             key: "test".into(),
             secret: "test".into(),
@@ -152,7 +148,6 @@ impl S3 {
         let (child, endpoint) = start_weed(weed, folder.path(), &config, &ports);
         Self {
             endpoint,
-            files: Some(format!("http://127.0.0.1:{}", ports[2])),
             master: Some(format!("http://127.0.0.1:{}", ports[0])),
             folder: None,
             key: KEY.into(),
@@ -178,13 +173,6 @@ impl S3 {
             }
         }
         variables
-    }
-
-    /// SeaweedFS's file service, a plain web server that takes `PUT`: what keeps it, and its URL.
-    pub async fn weed_files() -> Option<(Self, String)> {
-        let s3 = Self::seaweed().await?;
-        let url = s3.files.clone()?;
-        Some((s3, url))
     }
 
     /// Makes a bucket of a server that is up.
