@@ -5,7 +5,7 @@ use tidegate_model::digest::Digest;
 use tidegate_model::layout;
 use tidegate_model::manifest::{Artifact, Manifest};
 
-use super::formats::{self, Beginning};
+use super::formats::{self, Beginning, End};
 use super::{Published, Rule, Said, Subject, none_of, not_applicable};
 use crate::error::{Error, Kind, Result};
 use crate::policy::CheckKind;
@@ -90,20 +90,25 @@ fn types(subject: &Subject<'_>) -> Result<Said> {
 fn unpacked(subject: &Subject<'_>) -> Result<Said> {
     let mut wrong = Vec::new();
     let mut looked = Vec::new();
+    let mut unchecked = Vec::new();
     for artifact in &subject.manifest.artifacts {
         let Ok((_, file)) = artifacts::open(subject.dir, stored(artifact)) else { continue };
         match formats::unpacked(artifact.media_type.as_str(), file) {
-            Ok(None) => {}
-            Ok(Some(length)) => looked.push(format!("{} to {length} bytes", artifact.name)),
+            Ok(End::NotPacked) => {}
+            Ok(End::Unchecked) => unchecked.push(format!("{} ({})", artifact.name, artifact.media_type)),
+            Ok(End::Reached(length)) => looked.push(format!("{} to {length} bytes", artifact.name)),
             Err(error) => {
                 wrong.push(format!("{} cannot be read as {}: {error}", artifact.name, artifact.media_type));
             }
         }
     }
-    if looked.is_empty() && wrong.is_empty() {
-        return not_applicable("no artifact is of a type that is unpacked");
+    let unchecked = unchecked.join(", ");
+    match (looked.is_empty() && wrong.is_empty(), unchecked.is_empty()) {
+        (true, true) => not_applicable("no artifact is of a type that is unpacked"),
+        (true, false) => not_applicable(format!("content not checked, the type is not unpacked: {unchecked}")),
+        (false, true) => none_of(&wrong, looked.join(", ")),
+        (false, false) => none_of(&wrong, format!("{}; content not checked: {unchecked}", looked.join(", "))),
     }
-    none_of(&wrong, looked.join(", "))
 }
 
 fn provenance(subject: &Subject<'_>) -> Result<Said> {

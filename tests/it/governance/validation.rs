@@ -133,6 +133,19 @@ const CASES: &[Case] = &[
 /// A signed cohort map with a condition that nobody can fulfil takes a workspace of its own: `src/validate/rollout.rs` has the test.
 const ELSEWHERE: &[&str] = &["V-ROL-05"];
 
+/// A packed file of a type that is not unpacked is no failure, and the report says that its content was not checked.
+#[test]
+fn unchecked_content_is_reported() {
+    let fleet = Fleet::new();
+    let spec = carrying(&fleet, "image.xz", b"\xfd7zXZ\0 and more");
+    let report = report(&fleet, &spec);
+    let of = |rule: &str| report.findings.iter().find(|finding| finding.rule == rule).unwrap();
+    assert_eq!(of("V-ART-03").verdict, Verdict::Pass, "{}", of("V-ART-03").detail);
+    assert_eq!(of("V-ART-05").verdict, Verdict::NotApplicable);
+    assert!(of("V-ART-05").detail.contains("not checked"), "{}", of("V-ART-05").detail);
+    assert!(of("V-ART-05").detail.ends_with("image.xz (application/x-xz)"), "{}", of("V-ART-05").detail);
+}
+
 #[test]
 fn every_rule_speaks_up() {
     for (rule, make, verdict, part) in CASES {
