@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
-use crate::proposal::{Bundle, Kind, MAX_LENGTH, Tool, Transcript, Verified, Wish, propose, satisfied, verify};
+use crate::proposal::{Kind, MAX_LENGTH, Proposal, Tool, Transcript, Verified, Wish, propose, satisfied, verify};
 use crate::release::retire;
 use crate::rollout::cohorts;
 use crate::workspace::ledger::Happening;
@@ -28,20 +28,20 @@ pub const FILE: &str = "proposals/ceremony.json";
 pub const TRANSCRIPTS: &str = "transcripts";
 
 /// The ceremony that is under way, verified. Errs if there is none.
-pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Bundle, Verified)> {
+pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Proposal, Verified)> {
     let path = fs::confined(workspace.dir(), FILE)?;
     let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
         return Err(Error::input("no ceremony is under way")
             .rule("C-NONE")
             .remedy("begin one: tidegate ceremony start"));
     };
-    let bundle = Bundle::parse(FILE, &bytes)?;
-    let verified = verify(&bundle, repository.anchor()?)?;
-    Ok((bundle, verified))
+    let proposal = Proposal::parse(FILE, &bytes)?;
+    let verified = verify(&proposal, repository.anchor()?)?;
+    Ok((proposal, verified))
 }
 
 /// Starts a ceremony. Errs while one is under way.
-pub fn start(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>) -> Result<Bundle> {
+pub fn start(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>) -> Result<Proposal> {
     let path = fs::confined(workspace.dir(), FILE)?;
     if path.exists() {
         return Err(Error::refused("a ceremony is under way").rule("C-ONE").remedy(
@@ -52,29 +52,29 @@ pub fn start(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>
     let settings = workspace.settings()?;
     // A clock that runs behind what was signed last must not date a proposal.
     Edit::new(&repository, now, settings.online())?;
-    let mut bundle = propose(&repository, &settings, &workspace.cohorts()?, wish, now)?;
-    attach_maps_in_force(workspace, &repository, &mut bundle)?;
-    for (channel, _, map) in changed_maps(&repository, &bundle)? {
+    let mut proposal = propose(&repository, &settings, &workspace.cohorts()?, wish, now)?;
+    attach_maps_in_force(workspace, &repository, &mut proposal)?;
+    for (channel, _, map) in changed_maps(&repository, &proposal)? {
         cohorts::check_change(workspace, &repository, &channel, &map, now)?;
     }
     let mut changes = Changes::default();
-    changes.put(FILE, bundle.to_bytes()?);
-    write_down(workspace, &mut changes, now, [happening("ceremony-start", &bundle, actor, Map::new())?])?;
+    changes.put(FILE, proposal.to_bytes()?);
+    write_down(workspace, &mut changes, now, [happening("ceremony-start", &proposal, actor, Map::new())?])?;
     workspace.commit(changes)?;
-    Ok(bundle)
+    Ok(proposal)
 }
 
-/// Keeps a bundle with more signatures than the one under way.
-pub fn keep(workspace: &Workspace, bundle: &Bundle, actor: &str, now: DateTime<Utc>) -> Result<()> {
+/// Keeps a proposal with more signatures than the one under way.
+pub fn keep(workspace: &Workspace, proposal: &Proposal, actor: &str, now: DateTime<Utc>) -> Result<()> {
     let mut changes = Changes::default();
-    changes.put(FILE, bundle.to_bytes()?);
-    let signed: Map<_, _> = bundle
+    changes.put(FILE, proposal.to_bytes()?);
+    let signed: Map<_, _> = proposal
         .signatures
         .iter()
         .map(|(role, by)| (role.clone(), json!(by.keys().map(KeyId::as_str).collect::<Vec<_>>())))
         .collect();
     let evidence = Map::from_iter([("signatures".to_owned(), signed.into())]);
-    write_down(workspace, &mut changes, now, [happening("ceremony-sign", bundle, actor, evidence)?])?;
+    write_down(workspace, &mut changes, now, [happening("ceremony-sign", proposal, actor, evidence)?])?;
     workspace.commit(changes)
 }
 
@@ -92,7 +92,7 @@ pub fn abort(workspace: &Workspace, reason: Option<String>, actor: &str, now: Da
         Happening {
             event: "ceremony-abort",
             // Whatever is wrong with the file must not keep it from being given up.
-            subject: Bundle::parse(FILE, &bytes).map_or_else(|_| "a damaged proposal".to_owned(), |b| b.subject),
+            subject: Proposal::parse(FILE, &bytes).map_or_else(|_| "a damaged proposal".to_owned(), |b| b.subject),
             actor: actor.to_owned(),
             transition: None,
             reason,
@@ -113,23 +113,23 @@ pub struct Done {
 }
 
 /// Errs unless the proposal still follows from exactly what is in force.
-pub fn check_follows(bundle: &Bundle, repository: &Repository) -> Result<()> {
+pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()> {
     let stale = |what: String| {
         Error::refused(format!("the proposal no longer follows from what is in force: {what}")).rule("C-STALE").remedy(
             "give it up and begin again: tidegate ceremony abort, then start; signatures cannot be carried over",
         )
     };
     let live = repository.roots();
-    if live.len() != bundle.follows.roots.len()
-        || !live.iter().zip(&bundle.follows.roots).all(|(a, b)| a == b.as_bytes())
+    if live.len() != proposal.follows.roots.len()
+        || !live.iter().zip(&proposal.follows.roots).all(|(a, b)| a == b.as_bytes())
     {
         return Err(stale(format!(
             "root {} is in force, and it follows from root {}",
             live.len(),
-            bundle.follows.roots.len()
+            proposal.follows.roots.len()
         )));
     }
-    for text in &bundle.follows.roles {
+    for text in &proposal.follows.roles {
         let file = repository.role(&text.role);
         if file.is_none_or(|file| file.bytes != text.file.as_bytes()) {
             let version = file.map_or(0, |file| file.version);
@@ -137,8 +137,8 @@ pub fn check_follows(bundle: &Bundle, repository: &Repository) -> Result<()> {
         }
     }
     // A role that is new here must be new there.
-    for change in &bundle.changes {
-        let known = change.role == "root" || bundle.follows.roles.iter().any(|text| text.role == change.role);
+    for change in &proposal.changes {
+        let known = change.role == "root" || proposal.follows.roles.iter().any(|text| text.role == change.role);
         if !known && repository.role(&change.role).is_some() {
             return Err(stale(format!("{} exists already", change.role)));
         }
@@ -151,53 +151,53 @@ pub fn check_follows(bundle: &Bundle, repository: &Repository) -> Result<()> {
 pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &str, now: DateTime<Utc>) -> Result<Done> {
     let repository = workspace.repository()?;
     let settings = workspace.settings()?;
-    let (bundle, verified) = open(workspace, &repository)?;
-    if bundle.kind == Kind::Release {
+    let (proposal, verified) = open(workspace, &repository)?;
+    if proposal.kind == Kind::Release {
         return Err(Error::refused("this is a release")
-            .remedy(format!("finish it with: tidegate release register {}", bundle.subject)));
+            .remedy(format!("finish it with: tidegate release register {}", proposal.subject)));
     }
-    check_follows(&bundle, &repository)?;
-    check_thresholds(&bundle, &verified)?;
+    check_follows(&proposal, &repository)?;
+    check_thresholds(&proposal, &verified)?;
     let mut moved = Vec::new();
-    for (channel, sha256, map) in changed_maps(&repository, &bundle)? {
+    for (channel, sha256, map) in changed_maps(&repository, &proposal)? {
         cohorts::check_change(workspace, &repository, &channel, &map, now)?;
         let evidence = Map::from_iter([("map".to_owned(), json!(sha256))]);
-        moved.push(Happening { subject: channel.to_string(), ..happening("cohorts", &bundle, actor, evidence)? });
+        moved.push(Happening { subject: channel.to_string(), ..happening("cohorts", &proposal, actor, evidence)? });
     }
 
     let mut edit = Edit::new(&repository, now, settings.online())?;
-    for change in &bundle.changes {
-        edit.put_signed(&change.role, bundle.file(&change.role)?);
+    for change in &proposal.changes {
+        edit.put_signed(&change.role, proposal.file(&change.role)?);
     }
     renew_online(&mut edit, &repository, &settings, &verified, &reguarded(workspace, &repository)?, now)?;
     // Publishing ends with the timestamp, whatever else changes.
     edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
     let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a ceremony that changes nothing"))?;
     let mut changes = finished.changes;
-    for (path, bytes) in new_targets(&repository, &bundle)? {
+    for (path, bytes) in new_targets(&repository, &proposal)? {
         changes.put(path, bytes);
     }
-    let transcript = Transcript::of(&bundle, &verified, &finished.repository, tool, now)?;
+    let transcript = Transcript::of(&proposal, &verified, &finished.repository, tool, now)?;
     let name = format!("{TRANSCRIPTS}/{}", transcript.file_name());
     changes.put(name.as_str(), transcript.to_markdown()?.into_bytes());
     changes.remove(FILE);
-    let retired = retire::finished(workspace, &repository, &bundle, actor, now, &mut changes)?;
+    let retired = retire::finished(workspace, &repository, &proposal, actor, now, &mut changes)?;
     let evidence =
         Map::from_iter([("roles".to_owned(), json!(finished.roles)), ("transcript".to_owned(), name.as_str().into())]);
-    let own = happening("ceremony-finish", &bundle, actor, evidence)?;
+    let own = happening("ceremony-finish", &proposal, actor, evidence)?;
     write_down(workspace, &mut changes, now, std::iter::once(own).chain(retired).chain(moved))?;
     workspace.commit(changes)?;
     Ok(Done { roles: finished.roles, transcript: workspace.dir().join(name) })
 }
 
 /// Errs with who is missing unless every threshold is met.
-pub fn check_thresholds(bundle: &Bundle, verified: &Verified) -> Result<()> {
+pub fn check_thresholds(proposal: &Proposal, verified: &Verified) -> Result<()> {
     let short: Vec<String> = verified
-        .standing(bundle)?
+        .standing(proposal)?
         .iter()
         .filter(|standing| !standing.is_met())
         .map(|standing| {
-            let mut missing: Vec<_> = standing.missing.iter().map(|id| bundle.label(id)).collect();
+            let mut missing: Vec<_> = standing.missing.iter().map(|id| proposal.label(id)).collect();
             missing.sort();
             format!(
                 "{} has {} of {} signatures of {} (not yet: {})",
@@ -275,11 +275,11 @@ fn reguarded(workspace: &Workspace, repository: &Repository) -> Result<BTreeSet<
 }
 
 /// The bytes of cohort maps that channels newly list: they came with the proposal.
-fn new_targets(repository: &Repository, bundle: &Bundle) -> Result<Vec<(String, Vec<u8>)>> {
+fn new_targets(repository: &Repository, proposal: &Proposal) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
-    for (channel, digest) in cohort_maps(bundle) {
+    for (channel, digest) in cohort_maps(proposal) {
         if in_force(repository, &channel) != Some(digest) {
-            let bytes = tidegate_tuf::json::canonical(attached(bundle, &channel, &digest)?)
+            let bytes = tidegate_tuf::json::canonical(attached(proposal, &channel, &digest)?)
                 .map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
             found.push((crate::workspace::artifacts::path(&digest), bytes));
         }
@@ -288,11 +288,11 @@ fn new_targets(repository: &Repository, bundle: &Bundle) -> Result<Vec<(String, 
 }
 
 /// The maps that take the place of others, with their hashes.
-fn changed_maps(repository: &Repository, bundle: &Bundle) -> Result<Vec<(Name, Digest, CohortMap)>> {
+fn changed_maps(repository: &Repository, proposal: &Proposal) -> Result<Vec<(Name, Digest, CohortMap)>> {
     let mut found = Vec::new();
-    for (channel, digest) in cohort_maps(bundle) {
+    for (channel, digest) in cohort_maps(proposal) {
         if in_force(repository, &channel).is_some_and(|in_force| in_force != digest) {
-            let map = CohortMap::from_value(attached(bundle, &channel, &digest)?).map_err(|e| {
+            let map = CohortMap::from_value(attached(proposal, &channel, &digest)?).map_err(|e| {
                 Error::input(format!("the proposed cohort map of {channel} is malformed")).with_source(e)
             })?;
             found.push((channel, digest, map));
@@ -306,8 +306,8 @@ fn in_force(repository: &Repository, channel: &Name) -> Option<Digest> {
 }
 
 /// A file that came with the proposal.
-fn attached<'a>(bundle: &'a Bundle, channel: &Name, digest: &Digest) -> Result<&'a serde_json::Value> {
-    bundle.files.get(digest).ok_or_else(|| {
+fn attached<'a>(proposal: &'a Proposal, channel: &Name, digest: &Digest) -> Result<&'a serde_json::Value> {
+    proposal.files.get(digest).ok_or_else(|| {
         Error::input(format!("the proposal lists {} and does not hold it", layout::cohorts_path(channel)))
             .rule("C-FORMAT")
             .remedy("propose it anew: tidegate ceremony abort, then start")
@@ -315,13 +315,13 @@ fn attached<'a>(bundle: &'a Bundle, channel: &Name, digest: &Digest) -> Result<&
 }
 
 /// The cohort maps that the channels in a proposal list.
-fn cohort_maps(bundle: &Bundle) -> Vec<(Name, Digest)> {
+fn cohort_maps(proposal: &Proposal) -> Vec<(Name, Digest)> {
     let of = |change: &crate::proposal::Change| {
         let DelegatedRole::Channel(name) = DelegatedRole::parse(&change.role)? else { return None };
         let file = change.signed.pointer("/targets")?.get(layout::cohorts_path(&name))?;
         Some((name, file.pointer("/hashes/sha256")?.as_str()?.parse().ok()?))
     };
-    bundle.changes.iter().filter(|change| change.role != "root" && change.role != "targets").filter_map(of).collect()
+    proposal.changes.iter().filter(|change| change.role != "root" && change.role != "targets").filter_map(of).collect()
 }
 
 fn listed(targets: &Targets, channel: &Name) -> Option<Digest> {
@@ -329,32 +329,32 @@ fn listed(targets: &Targets, channel: &Name) -> Option<Digest> {
 }
 
 /// Puts the cohort maps in force beside those that would take their place, for people to compare.
-fn attach_maps_in_force(workspace: &Workspace, repository: &Repository, bundle: &mut Bundle) -> Result<()> {
-    for (channel, digest) in cohort_maps(bundle) {
+fn attach_maps_in_force(workspace: &Workspace, repository: &Repository, proposal: &mut Proposal) -> Result<()> {
+    for (channel, digest) in cohort_maps(proposal) {
         if in_force(repository, &channel).is_none_or(|in_force| in_force == digest) {
             continue;
         }
         let bytes = map_in_force(workspace.dir(), repository, &channel)?.to_bytes();
         let bytes = bytes.map_err(|e| Error::bug("a cohort map").with_source(e))?;
         let content = serde_json::from_slice(&bytes).map_err(|e| Error::bug("a cohort map").with_source(e))?;
-        bundle.files.insert(Digest::of(&bytes), content);
+        proposal.files.insert(Digest::of(&bytes), content);
     }
     Ok(())
 }
 
 fn happening(
     event: &'static str,
-    bundle: &Bundle,
+    proposal: &Proposal,
     actor: &str,
     mut evidence: Map<String, serde_json::Value>,
 ) -> Result<Happening> {
-    evidence.insert("digest".into(), bundle.digest()?.into());
+    evidence.insert("digest".into(), proposal.digest()?.into());
     Ok(Happening {
         event,
-        subject: bundle.subject.clone(),
+        subject: proposal.subject.clone(),
         actor: actor.to_owned(),
         transition: None,
-        reason: bundle.reason.clone(),
+        reason: proposal.reason.clone(),
         evidence,
     })
 }

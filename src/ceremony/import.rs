@@ -17,7 +17,7 @@ use crate::ceremony;
 use crate::error::{Error, Result};
 use crate::keys::Passphrases;
 use crate::metadata::METADATA_DIR;
-use crate::proposal::{Bundle, Wish};
+use crate::proposal::{Proposal, Wish};
 use crate::workspace::init::{Options, begin_ledger, commit, prepare};
 use crate::workspace::{Workspace, artifacts};
 
@@ -31,7 +31,7 @@ pub struct Imported {
     /// The target files that its targets roles list, which the new repository will not.
     pub left_behind: usize,
     /// What its next root is to be.
-    pub proposal: Bundle,
+    pub proposal: Proposal,
 }
 
 /// Makes a workspace of the folder `dir` that goes on from the repository at `place`, verified from the root file `root`, and starts

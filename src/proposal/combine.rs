@@ -1,10 +1,10 @@
-//! Signing and combining: the only ways in which signatures get into a bundle.
+//! Signing and combining: the only ways in which signatures get into a proposal.
 
 use chrono::{DateTime, Utc};
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::KeyId;
 
-use super::file::{Bundle, Signature};
+use super::file::{Proposal, Signature};
 use super::verify::{Verified, check_signature, verify};
 use crate::error::{Error, Result};
 use crate::keys::{Signer, signature_bytes};
@@ -13,7 +13,7 @@ use crate::keys::{Signer, signature_bytes};
 ///
 /// `source` is what kind of key it is, `tool` the program that signs.
 pub fn sign(
-    bundle: &mut Bundle,
+    proposal: &mut Proposal,
     verified: &Verified,
     signer: &dyn Signer,
     source: &str,
@@ -24,10 +24,10 @@ pub fn sign(
     let roles: Vec<(String, KeyId)> =
         verified.roles_of(key).into_iter().map(|(role, id)| (role.to_owned(), id.clone())).collect();
     if roles.is_empty() {
-        return Err(no_say(bundle, verified, &key.id()));
+        return Err(no_say(proposal, verified, &key.id()));
     }
     for (role, id) in &roles {
-        let message = bundle.signed_bytes(role)?;
+        let message = proposal.signed_bytes(role)?;
         let signature = signer.sign(&message)?;
         let public = key.decode().filter(|public| public.verify(&message, &signature));
         if public.is_none() {
@@ -35,7 +35,7 @@ pub fn sign(
                 .remedy("replace the key's hardware or file"));
         }
         let entry = Signature { sig: to_hex(&signature), source: source.into(), time: now, tool: tool.into() };
-        bundle.add(role, id.clone(), entry);
+        proposal.add(role, id.clone(), entry);
     }
     let mut roles: Vec<String> = roles.into_iter().map(|(role, _)| role).collect();
     roles.dedup();
@@ -44,7 +44,7 @@ pub fn sign(
 
 /// Adds a signature that another program made over the bytes of one role; `text` is its file, raw, hex or base64.
 pub fn add_outside(
-    bundle: &mut Bundle,
+    proposal: &mut Proposal,
     verified: &Verified,
     role: &str,
     id: &KeyId,
@@ -56,19 +56,19 @@ pub fn add_outside(
         .iter()
         .filter(|r| r.role == role && r.threshold.keyids.contains(id))
         .find_map(|r| r.keys.get(id))
-        .ok_or_else(|| no_say(bundle, verified, id))?;
+        .ok_or_else(|| no_say(proposal, verified, id))?;
     let signature = signature_bytes(key, text)
-        .map_err(|why| Error::input(format!("the signature of {} on {role}: {why}", bundle.label(id))))?;
+        .map_err(|why| Error::input(format!("the signature of {} on {role}: {why}", proposal.label(id))))?;
     let sig = to_hex(&signature);
-    check_signature(verified, role, id, &bundle.signed_bytes(role)?, &sig)?;
+    check_signature(verified, role, id, &proposal.signed_bytes(role)?, &sig)?;
     let entry = Signature { sig, source: "outside".into(), time: now, tool: "not known".into() };
-    bundle.add(role, id.clone(), entry);
+    proposal.add(role, id.clone(), entry);
     Ok(())
 }
 
 /// Puts the signatures of several copies of one proposal together. Every copy is verified from `anchor`; one bad copy and nothing is
 /// combined. The order does not matter, to the byte.
-pub fn combine(first: &Bundle, others: &[(String, Bundle)], anchor: &[u8]) -> Result<Bundle> {
+pub fn combine(first: &Proposal, others: &[(String, Proposal)], anchor: &[u8]) -> Result<Proposal> {
     verify(first, anchor)?;
     let digest = first.digest()?;
     let mut combined = first.clone();
@@ -96,7 +96,7 @@ pub fn combine(first: &Bundle, others: &[(String, Bundle)], anchor: &[u8]) -> Re
     Ok(combined)
 }
 
-fn different(name: &str, first: &Bundle, other: &Bundle) -> Error {
+fn different(name: &str, first: &Proposal, other: &Proposal) -> Error {
     let older = other.proposed < first.proposed;
     let what = if other.subject == first.subject && older {
         format!("{name} is an older proposal for {}, of {}", other.subject, other.proposed.format("%Y-%m-%dT%H:%M:%SZ"))
@@ -107,12 +107,12 @@ fn different(name: &str, first: &Bundle, other: &Bundle) -> Error {
 }
 
 /// Who may sign what is wanted, when a key may not.
-fn no_say(bundle: &Bundle, verified: &Verified, id: &KeyId) -> Error {
+fn no_say(proposal: &Proposal, verified: &Verified, id: &KeyId) -> Error {
     let mut may: Vec<String> =
-        verified.requirements.iter().flat_map(|r| &r.threshold.keyids).map(|id| bundle.label(id)).collect();
+        verified.requirements.iter().flat_map(|r| &r.threshold.keyids).map(|id| proposal.label(id)).collect();
     may.sort();
     may.dedup();
-    Error::refused(format!("the key {} has no say in this proposal", bundle.label(id)))
+    Error::refused(format!("the key {} has no say in this proposal", proposal.label(id)))
         .rule("C-KEY")
         .remedy(format!("sign with one of: {}", may.join(", ")))
 }

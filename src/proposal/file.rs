@@ -1,10 +1,10 @@
 //! The file that a proposal travels in.
 //!
-//! A bundle is all that a signer needs on a machine with nothing but this program: the complete next version of every role that
+//! A proposal is all that a signer needs on a machine with nothing but this program: the complete next version of every role that
 //! changes, the roots and roles that these follow from, and the signatures so far. It has one form, byte for byte: a file
-//! that was altered anywhere is no bundle any more, or another one.
+//! that was altered anywhere is no proposal any more, or another one.
 //!
-//! Nothing in a bundle is believed because the bundle says so: [`verify`](fn@super::verify) checks all of it from a root that the
+//! Nothing in a proposal is believed because the proposal says so: [`verify`](fn@super::verify) checks all of it from a root that the
 //! signer was given.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 
 /// What the file says it is.
 const FORMAT: &str = "tidegate-proposal";
-/// A bundle holds whole metadata files; what is longer than this is something else.
+/// A proposal holds whole metadata files; what is longer than this is something else.
 pub const MAX_LENGTH: u64 = 64 << 20;
 const MAX_ROOTS: usize = 1024;
 const MAX_ROLES: usize = 4096;
@@ -45,7 +45,7 @@ pub enum Kind {
 /// A change that waits for a threshold of signatures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Bundle {
+pub struct Proposal {
     format: String,
     schema: u64,
     /// What it is about.
@@ -62,7 +62,7 @@ pub struct Bundle {
     pub follows: Follows,
     /// The next version of every role that changes, root first, then targets, then channels.
     pub changes: Vec<Change>,
-    /// What people call the keys. Nobody vouches for these names but the bundle.
+    /// What people call the keys. Nobody vouches for these names but the proposal.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<KeyId, String>,
     /// The cohort maps that a change lists, as they are in force and as they are proposed, by their SHA-256: what people look at before they
@@ -118,8 +118,8 @@ pub struct Signature {
     pub tool: String,
 }
 
-impl Bundle {
-    /// A bundle without signatures.
+impl Proposal {
+    /// A proposal without signatures.
     pub fn new(kind: Kind, subject: String, proposed: DateTime<Utc>, follows: Follows, changes: Vec<Change>) -> Self {
         Self {
             format: FORMAT.into(),
@@ -136,7 +136,7 @@ impl Bundle {
         }
     }
 
-    /// Reads a bundle; `name` is the file, for errors. Errs on everything that this program would not have written, to the byte.
+    /// Reads a proposal; `name` is the file, for errors. Errs on everything that this program would not have written, to the byte.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let bad = |why: String| {
             Error::input(format!("{name} is not a proposal: {why}")).rule("C-FORMAT").remedy(
@@ -152,13 +152,13 @@ impl Bundle {
         {
             return Err(bad(format!("its schema is {schema}; this version knows 1")).remedy("use a newer tidegate"));
         }
-        let bundle: Self = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
-        bundle.check().map_err(bad)?;
-        // Last, since a bundle that means something else is the better reason.
-        if bundle.to_bytes()? != bytes {
+        let proposal: Self = serde_json::from_value(value).map_err(|e| bad(e.to_string()))?;
+        proposal.check().map_err(bad)?;
+        // Last, since a proposal that means something else is the better reason.
+        if proposal.to_bytes()? != bytes {
             return Err(bad("it was altered: it is not byte for byte as this program writes it".into()));
         }
-        Ok(bundle)
+        Ok(proposal)
     }
 
     fn check(&self) -> Result<(), String> {

@@ -1,11 +1,11 @@
 //! Proposals: changes that need a threshold of people, who sit apart.
 //!
 //! There is one mechanism for all of them: root rotations, delegations, a channel's release. A change is *proposed*
-//! ([`propose`](fn@propose)), travels as a [`Bundle`], is *reviewed* ([`review`](fn@review)) and *signed* ([`sign`]) wherever its signers are, and
+//! ([`propose`](fn@propose)), travels as a [`Proposal`], is *reviewed* ([`review`](fn@review)) and *signed* ([`sign`]) wherever its signers are, and
 //! *combined* ([`combine`](fn@combine)) in any order. All of that are pure functions over bytes; [`crate::ceremony`] finishes a proposal in the
 //! workspace.
 //!
-//! Signers believe a root they were given, never the bundle: [`verify`](fn@verify) checks everything in it from there. Before anybody
+//! Signers believe a root they were given, never the proposal: [`verify`](fn@verify) checks everything in it from there. Before anybody
 //! signs, [`rehearse`](fn@rehearse) plays the proposal to simulated devices at every root version.
 
 mod combine;
@@ -18,7 +18,7 @@ mod transcript;
 mod verify;
 
 pub use combine::{add_outside, combine, sign};
-pub use file::{Bundle, Change, Follows, Kind, MAX_LENGTH, RoleText, Signature};
+pub use file::{Change, Follows, Kind, MAX_LENGTH, Proposal, RoleText, Signature};
 pub use plan::{Plan, Situation, plan};
 pub(crate) use propose::satisfied;
 pub use propose::{Wish, follows, propose};

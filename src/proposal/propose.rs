@@ -10,11 +10,11 @@ use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::{Envelope, Root, Targets};
 use tidegate_tuf::valid_signers;
 
-use super::file::{Bundle, Change, Follows, Kind, RoleText};
+use super::file::{Change, Follows, Kind, Proposal, RoleText};
 use crate::config::{Cohorts, RoleSettings, Settings};
+use tidegate_model::span::Span;
 use crate::error::{Error, Result};
 use crate::metadata::{Delegation, Document, Repository};
-use tidegate_model::span::Span;
 
 /// What to propose, beside what `tidegate.toml` asks for.
 #[derive(Debug, Clone, Default)]
@@ -37,7 +37,7 @@ pub fn propose(
     cohorts: &Cohorts,
     wish: &Wish,
     now: DateTime<Utc>,
-) -> Result<Bundle> {
+) -> Result<Proposal> {
     let mut draft = Draft { repository, now, changes: BTreeMap::new(), order: Vec::new(), files: BTreeMap::new() };
     for role in &wish.renew {
         if !matches!(role.as_str(), "root" | "targets") && !settings.channels.keys().any(|c| c.as_str() == role) {
@@ -64,15 +64,15 @@ pub fn propose(
         .iter()
         .filter_map(|role| Some(Change { role: role.clone(), signed: draft.changes.get(role)?.to_value() }))
         .collect();
-    let mut bundle = Bundle::new(Kind::Ceremony, subject, now, follows(repository, &draft.order)?, changes);
-    bundle.reason.clone_from(&wish.reason);
-    bundle.names = settings.key_names()?;
-    bundle.files = draft.files;
+    let mut proposal = Proposal::new(Kind::Ceremony, subject, now, follows(repository, &draft.order)?, changes);
+    proposal.reason.clone_from(&wish.reason);
+    proposal.names = settings.key_names()?;
+    proposal.files = draft.files;
     // What was just made must pass what every signer checks.
     let first_root = repository.roots().first().ok_or_else(|| Error::bug("a repository without roots"))?;
-    let bundle = Bundle::parse("the new proposal", &bundle.to_bytes()?)?;
-    super::verify(&bundle, first_root)?;
-    Ok(bundle)
+    let proposal = Proposal::parse("the new proposal", &proposal.to_bytes()?)?;
+    super::verify(&proposal, first_root)?;
+    Ok(proposal)
 }
 
 /// The chain that a change of `roles` follows from: all roots, and targets and channels as far as they are needed.

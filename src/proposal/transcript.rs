@@ -15,7 +15,7 @@ use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::{Envelope, Root};
 use tidegate_tuf::valid_signers;
 
-use super::file::Bundle;
+use super::file::Proposal;
 use super::review::{RoleReview, Row, review};
 use super::verify::Verified;
 use crate::error::{Error, Result};
@@ -146,14 +146,14 @@ pub struct Checked {
 impl Transcript {
     /// The record of a proposal that has become `after`.
     pub fn of(
-        bundle: &Bundle,
+        proposal: &Proposal,
         verified: &Verified,
         after: &Repository,
         tool: &Tool,
         finished: DateTime<Utc>,
     ) -> Result<Self> {
         let files = after.files();
-        let files = bundle
+        let files = proposal
             .changes
             .iter()
             .map(|change| {
@@ -167,17 +167,17 @@ impl Transcript {
                 })
             })
             .collect::<Result<_>>()?;
-        let review = review(bundle, verified, finished)?;
+        let review = review(proposal, verified, finished)?;
         Ok(Self {
             schema: 1,
-            subject: bundle.subject.clone(),
-            digest: bundle.digest()?,
-            proposed: bundle.proposed,
+            subject: proposal.subject.clone(),
+            digest: proposal.digest()?,
+            proposed: proposal.proposed,
             finished,
-            reason: bundle.reason.clone(),
-            roots: bundle.follows.roots.iter().map(|root| to_hex(&Sha256::digest(root))).collect(),
+            reason: proposal.reason.clone(),
+            roots: proposal.follows.roots.iter().map(|root| to_hex(&Sha256::digest(root))).collect(),
             files,
-            thresholds: thresholds(bundle, verified)?,
+            thresholds: thresholds(proposal, verified)?,
             changes: review.roles.iter().map(role_record).collect(),
             warnings: review.warnings,
             tool: tool.clone(),
@@ -341,14 +341,14 @@ fn check_signers(record: &ThresholdRecord, version: u64, files: &BTreeMap<String
     if valid == said { Ok(()) } else { Err(format!("root {version} was signed by other keys than it says")) }
 }
 
-fn thresholds(bundle: &Bundle, verified: &Verified) -> Result<Vec<ThresholdRecord>> {
-    let standings = verified.standing(bundle)?;
+fn thresholds(proposal: &Proposal, verified: &Verified) -> Result<Vec<ThresholdRecord>> {
+    let standings = verified.standing(proposal)?;
     let record = |(standing, requirement): (super::verify::Standing, &super::verify::Requirement)| {
         let signed = standing.signed.iter().filter_map(|id| {
-            let entry = bundle.signatures.get(&standing.role)?.get(id)?;
+            let entry = proposal.signatures.get(&standing.role)?.get(id)?;
             Some(SignerRecord {
                 keyid: id.clone(),
-                name: bundle.label(id),
+                name: proposal.label(id),
                 holder: verified.holders.get(id).cloned(),
                 scheme: requirement.keys.get(id).map(Key::scheme).unwrap_or_default().to_owned(),
                 source: entry.source.clone(),

@@ -1,4 +1,4 @@
-//! Checking a bundle from a root that one was given: its chain, what it proposes, and every signature in it.
+//! Checking a proposal from a root that one was given: its chain, what it proposes, and every signature in it.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::{Common, Delegations, Envelope, Role, Root, Targets};
 use tidegate_tuf::{TrustedSet, valid_signers};
 
-use super::file::{Bundle, RoleText};
+use super::file::{Proposal, RoleText};
 use crate::error::{Error, Result};
 use crate::metadata::{Document, danger_parse_unverified};
 
-/// A bundle that follows from a given root, and what it takes to finish it.
+/// A proposal that follows from a given root, and what it takes to finish it.
 #[derive(Debug, Clone)]
 pub struct Verified {
     /// Every root, from version 1 to the one in force.
@@ -67,11 +67,11 @@ impl Standing {
 
 impl Verified {
     /// Where each requirement stands.
-    pub fn standing(&self, bundle: &Bundle) -> Result<Vec<Standing>> {
+    pub fn standing(&self, proposal: &Proposal) -> Result<Vec<Standing>> {
         self.requirements
             .iter()
             .map(|requirement| {
-                let envelope = envelope(bundle, &requirement.role)?;
+                let envelope = envelope(proposal, &requirement.role)?;
                 let signed = valid_signers(&requirement.keys, &requirement.threshold, &envelope);
                 let missing = requirement.threshold.keyids.iter().filter(|id| !signed.contains(id)).cloned().collect();
                 Ok(Standing {
@@ -111,11 +111,11 @@ fn is_same(one: &Key, other: &Key) -> bool {
     one.scheme() == other.scheme() && public(one).is_some() && public(one) == public(other)
 }
 
-/// Checks a bundle from `anchor`, a root that the caller trusts: the one that devices are shipped with, or any later one.
+/// Checks a proposal from `anchor`, a root that the caller trusts: the one that devices are shipped with, or any later one.
 ///
-/// Whatever the error, nothing in the bundle may be used.
-pub fn verify(bundle: &Bundle, anchor: &[u8]) -> Result<Verified> {
-    let roots = chain(bundle, anchor)?;
+/// Whatever the error, nothing in the proposal may be used.
+pub fn verify(proposal: &Proposal, anchor: &[u8]) -> Result<Verified> {
+    let roots = chain(proposal, anchor)?;
     let current = roots.last().ok_or_else(|| Error::bug("a chain without roots"))?;
     let mut verified = Verified {
         new_root: None,
@@ -127,15 +127,15 @@ pub fn verify(bundle: &Bundle, anchor: &[u8]) -> Result<Verified> {
         roots: Vec::new(),
     };
     let mut documents: BTreeMap<&str, Document> = BTreeMap::new();
-    documents.extend(bundle.follows.roots.last().map(|text| ("root", text)).map(document).transpose()?);
-    for RoleText { role, file } in &bundle.follows.roles {
+    documents.extend(proposal.follows.roots.last().map(|text| ("root", text)).map(document).transpose()?);
+    for RoleText { role, file } in &proposal.follows.roles {
         let targets = base(role, file, current, &verified.base)?;
         verified.base.insert(role.clone(), targets);
         documents.extend([document((role, file))?]);
     }
-    for change in &bundle.changes {
+    for change in &proposal.changes {
         let role = change.role.as_str();
-        let envelope = envelope(bundle, role)?;
+        let envelope = envelope(proposal, role)?;
         let before = documents.remove(role);
         let common = if role == "root" {
             let new: Root = envelope.danger_read_unverified(role).map_err(malformed)?;
@@ -170,7 +170,7 @@ pub fn verify(bundle: &Bundle, anchor: &[u8]) -> Result<Verified> {
             verified.proposed.insert(role.to_owned(), new);
             common
         };
-        check_issue(bundle, role, before.as_ref(), &common)?;
+        check_issue(proposal, role, before.as_ref(), &common)?;
         let Value::Object(signed) = change.signed.clone() else { return Err(Error::bug("a change without an object")) };
         verified.documents.insert(role.to_owned(), (before, Document::from_verified(signed)));
     }
@@ -182,16 +182,16 @@ pub fn verify(bundle: &Bundle, anchor: &[u8]) -> Result<Verified> {
         verified.holders.extend(after.holders());
     }
     verified.roots = roots;
-    check_signatures(bundle, &verified)?;
+    check_signatures(proposal, &verified)?;
     Ok(verified)
 }
 
-/// The roots of the bundle, every step verified, `anchor` among them.
-fn chain(bundle: &Bundle, anchor: &[u8]) -> Result<Vec<Root>> {
+/// The roots of the proposal, every step verified, `anchor` among them.
+fn chain(proposal: &Proposal, anchor: &[u8]) -> Result<Vec<Root>> {
     let given: Root = danger_parse_unverified("root", anchor)
         .map_err(|e| Error::input("the root that was given is not one").with_source(e))?;
     let version = given.common.version;
-    let count = bundle.follows.roots.len() as u64;
+    let count = proposal.follows.roots.len() as u64;
     if version > count {
         return Err(Error::refused(format!(
             "the proposal follows from root {count}, but the root that was given is {version}: it is older than what is in force"
@@ -206,7 +206,7 @@ fn chain(bundle: &Bundle, anchor: &[u8]) -> Result<Vec<Root>> {
     };
     let mut set: Option<TrustedSet> = None;
     let mut roots = Vec::new();
-    for (text, number) in bundle.follows.roots.iter().zip(1_u64..) {
+    for (text, number) in proposal.follows.roots.iter().zip(1_u64..) {
         match &mut set {
             None => {
                 let first = TrustedSet::danger_from_root_ignoring_expiry(text.as_bytes());
@@ -225,7 +225,7 @@ fn chain(bundle: &Bundle, anchor: &[u8]) -> Result<Vec<Root>> {
     }
     // And once more from the given one: what came before it is only believed as history.
     let mut set = TrustedSet::danger_from_root_ignoring_expiry(anchor).map_err(|e| elsewhere(e.to_string()))?;
-    for text in bundle.follows.roots.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
+    for text in proposal.follows.roots.iter().skip(usize::try_from(version).unwrap_or(usize::MAX)) {
         set.update_root(text.as_bytes()).map_err(|e| elsewhere(e.to_string()))?;
     }
     Ok(roots)
@@ -295,7 +295,7 @@ fn check_key_ids(role: &str, keys: &BTreeMap<KeyId, Key>, in_force: Option<&BTre
 }
 
 /// The new version is the next one, made when the proposal was, and not expired from the start.
-fn check_issue(bundle: &Bundle, role: &str, before: Option<&Document>, new: &Common) -> Result<()> {
+fn check_issue(proposal: &Proposal, role: &str, before: Option<&Document>, new: &Common) -> Result<()> {
     let refuse = |why: String| {
         Error::refused(format!("the proposed {role} {why}")).rule("C-ISSUE").remedy("have it proposed anew")
     };
@@ -304,24 +304,24 @@ fn check_issue(bundle: &Bundle, role: &str, before: Option<&Document>, new: &Com
     {
         return Err(refuse(format!("is version {}, and {} would follow", new.version, before.version() + 1)));
     }
-    if new.issued != Some(bundle.proposed) {
+    if new.issued != Some(proposal.proposed) {
         return Err(refuse("was not made when the proposal says".into()));
     }
-    if new.expires <= bundle.proposed {
+    if new.expires <= proposal.proposed {
         return Err(refuse("would be expired from the start".into()));
     }
     Ok(())
 }
 
 /// Every signature is by a key that has a say and verifies; nobody signs twice towards one threshold.
-fn check_signatures(bundle: &Bundle, verified: &Verified) -> Result<()> {
-    for (role, signatures) in &bundle.signatures {
-        let message = bundle.signed_bytes(role)?;
+fn check_signatures(proposal: &Proposal, verified: &Verified) -> Result<()> {
+    for (role, signatures) in &proposal.signatures {
+        let message = proposal.signed_bytes(role)?;
         for (id, entry) in signatures {
             check_signature(verified, role, id, &message, &entry.sig)?;
         }
     }
-    for standing in verified.standing(bundle)? {
+    for standing in verified.standing(proposal)? {
         let mut seen: BTreeMap<&str, &KeyId> = BTreeMap::new();
         for id in &standing.signed {
             let Some(holder) = verified.holders.get(id) else { continue };
@@ -329,8 +329,8 @@ fn check_signatures(bundle: &Bundle, verified: &Verified) -> Result<()> {
                 return Err(Error::refused(format!(
                     "{holder} signed {} with two keys ({} and {}) that both count for {}",
                     standing.role,
-                    bundle.label(other),
-                    bundle.label(id),
+                    proposal.label(other),
+                    proposal.label(id),
                     standing.by
                 ))
                 .rule("C-HOLDER")
@@ -365,8 +365,8 @@ pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, messa
         .remedy("it was made for another proposal, or the file was altered; sign this one anew"))
 }
 
-pub(super) fn envelope(bundle: &Bundle, role: &str) -> Result<Envelope> {
-    Envelope::parse(role, &bundle.file(role)?).map_err(malformed)
+pub(super) fn envelope(proposal: &Proposal, role: &str) -> Result<Envelope> {
+    Envelope::parse(role, &proposal.file(role)?).map_err(malformed)
 }
 
 fn document<'a>((role, file): (&'a str, &String)) -> Result<(&'a str, Document)> {

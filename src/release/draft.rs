@@ -12,7 +12,7 @@ use tidegate_model::name::{ArtifactName, HardwareId, Text};
 use tidegate_model::version::VersionRange;
 
 use super::diff::{Difference, diff};
-use super::listing::Proposal;
+use super::listing::ReleaseProposal;
 use super::provenance::{Statement, against_policy, digests};
 use super::record::{
     self, ArtifactRecord, MAX_LENGTH, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseSpec,
@@ -175,7 +175,7 @@ pub struct Frozen {
     /// What changes against it.
     pub differences: Vec<Difference>,
     /// The proposal.
-    pub proposal: Proposal,
+    pub proposal: ReleaseProposal,
     /// Signatures that it takes.
     pub threshold: u64,
 }
@@ -211,7 +211,7 @@ pub fn manifest(workspace: &Workspace, spec: &ReleaseSpec, actor: &str, now: Dat
     };
     let lifetime = settings.channel(&id.channel)?.release.expires;
     let names = settings.key_names()?;
-    let proposal = Proposal::release(&id, &manifest, &bytes, &repository, lifetime, names, now)?;
+    let proposal = ReleaseProposal::release(&id, &manifest, &bytes, &repository, lifetime, names, now)?;
     let previous = previous(siblings(), manifest.sequence);
     let previous_manifest = previous.map(|previous| previous.manifest(dir)).transpose()?.map(|(manifest, _)| manifest);
     let differences = diff(previous_manifest.as_ref(), &manifest);

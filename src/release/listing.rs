@@ -1,6 +1,6 @@
 //! A release that waits for its signatures: `proposals/NAME.json`.
 //!
-//! The file is a [`Bundle`], the same that ceremonies use: it can be shown, signed and combined on any machine with
+//! The file is a [`Proposal`], the same that ceremonies use: it can be shown, signed and combined on any machine with
 //! `tidegate ceremony`, from a root that the signer trusts. Only its end is another one: `tidegate release register`.
 
 use std::collections::BTreeMap;
@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use tidegate_model::digest::Digest;
 use tidegate_model::layout;
 use tidegate_model::manifest::Manifest;
+use tidegate_model::span::Span;
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::KeyId;
 use tidegate_tuf::metadata::Envelope;
@@ -20,8 +21,7 @@ use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
 use crate::keys::Signer;
 use crate::metadata::{Document, Repository};
-use crate::proposal::{self, Bundle, Change, Kind, Signature};
-use tidegate_model::span::Span;
+use crate::proposal::{self, Change, Kind, Proposal, Signature};
 
 /// Where proposals are.
 pub const DIR: &str = "proposals";
@@ -47,15 +47,15 @@ pub fn files(dir: &Path) -> Result<Vec<String>> {
 
 /// A release that waits for its signatures.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Proposal {
+pub struct ReleaseProposal {
     /// The role to be changed.
     pub role: String,
     /// The version of the role that this follows from.
     pub base_version: u64,
-    bundle: Bundle,
+    proposal: Proposal,
 }
 
-impl Proposal {
+impl ReleaseProposal {
     /// Proposes that the channel's role lists a release.
     pub fn release(
         id: &ReleaseId,
@@ -71,9 +71,9 @@ impl Proposal {
         let signed = next_version(&base.document, base.version, id, manifest, manifest_bytes, lifetime, now).to_value();
         let follows = proposal::follows(repository, std::slice::from_ref(&role))?;
         let changes = vec![Change { role: role.clone(), signed }];
-        let mut bundle = Bundle::new(Kind::Release, id.to_string(), now, follows, changes);
-        bundle.names = names;
-        Ok(Self { role, base_version: base.version, bundle })
+        let mut proposal = Proposal::new(Kind::Release, id.to_string(), now, follows, changes);
+        proposal.names = names;
+        Ok(Self { role, base_version: base.version, proposal })
     }
 
     /// The file of a release's proposal.
@@ -86,25 +86,25 @@ impl Proposal {
         let name = Self::file(id);
         let path = fs::confined(dir, &name)?;
         let Some(bytes) = fs::read_if_exists(&path, proposal::MAX_LENGTH)? else { return Ok(None) };
-        let bundle = Bundle::parse(&name, &bytes)?;
+        let proposal = Proposal::parse(&name, &bytes)?;
         let role = layout::channel_role(&id.channel);
-        let [change] = bundle.changes.as_slice() else { return Err(another(&name, &bundle, id)) };
-        if bundle.kind != Kind::Release || bundle.subject != id.to_string() || change.role != role {
-            return Err(another(&name, &bundle, id));
+        let [change] = proposal.changes.as_slice() else { return Err(another(&name, &proposal, id)) };
+        if proposal.kind != Kind::Release || proposal.subject != id.to_string() || change.role != role {
+            return Err(another(&name, &proposal, id));
         }
         let version = change.signed.get("version").and_then(serde_json::Value::as_u64).unwrap_or_default();
-        Ok(Some(Self { role, base_version: version.saturating_sub(1), bundle }))
+        Ok(Some(Self { role, base_version: version.saturating_sub(1), proposal }))
     }
 
     /// Writes the proposal with the other changes.
     pub fn put(&self, id: &ReleaseId, changes: &mut Changes) -> Result<()> {
-        changes.put(Self::file(id), self.bundle.to_bytes()?);
+        changes.put(Self::file(id), self.proposal.to_bytes()?);
         Ok(())
     }
 
     /// Whether the role is still as it was when this was proposed.
     pub fn follows(&self, repository: &Repository) -> bool {
-        let base = self.bundle.follows.roles.iter().find(|text| text.role == self.role);
+        let base = self.proposal.follows.roles.iter().find(|text| text.role == self.role);
         repository.role(&self.role).zip(base).is_some_and(|(live, base)| live.bytes == base.file.as_bytes())
     }
 
@@ -120,8 +120,8 @@ impl Proposal {
     ) -> Result<()> {
         let base = repository.must_have(&self.role)?;
         let expected =
-            next_version(&base.document, base.version, id, manifest, manifest_bytes, lifetime, self.bundle.proposed);
-        if self.bundle.change(&self.role).is_some_and(|change| change.signed == expected.to_value()) {
+            next_version(&base.document, base.version, id, manifest, manifest_bytes, lifetime, self.proposal.proposed);
+        if self.proposal.change(&self.role).is_some_and(|change| change.signed == expected.to_value()) {
             return Ok(());
         }
         Err(Error::trust(format!("{} proposes something else than listing {id}", Self::file(id)))
@@ -131,7 +131,7 @@ impl Proposal {
 
     /// The file that the role becomes with the signatures so far.
     pub fn assemble(&self) -> Result<Vec<u8>> {
-        self.bundle.file(&self.role)
+        self.proposal.file(&self.role)
     }
 
     /// Adds a signature, made at `now` by a key of the kind `source`. Errs when the key has no say in the role.
@@ -150,16 +150,16 @@ impl Proposal {
                 .rule("R-KEY")
                 .remedy(format!("sign with one of its keys: {}", ids.join(", "))));
         }
-        let sig = to_hex(&signer.sign(&self.bundle.signed_bytes(&self.role)?)?);
+        let sig = to_hex(&signer.sign(&self.proposal.signed_bytes(&self.role)?)?);
         let tool = concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned();
-        self.bundle.add(&self.role, id, Signature { sig, source: source.to_owned(), time: now, tool });
+        self.proposal.add(&self.role, id, Signature { sig, source: source.to_owned(), time: now, tool });
         Ok(())
     }
 
     /// Adds the signatures of copies that were signed elsewhere; all or, if one is not a copy of this, none.
-    pub fn combine(&mut self, copies: &[(String, Bundle)], repository: &Repository) -> Result<()> {
+    pub fn combine(&mut self, copies: &[(String, Proposal)], repository: &Repository) -> Result<()> {
         if !copies.is_empty() {
-            self.bundle = proposal::combine(&self.bundle, copies, repository.anchor()?)?;
+            self.proposal = proposal::combine(&self.proposal, copies, repository.anchor()?)?;
         }
         Ok(())
     }
@@ -168,14 +168,14 @@ impl Proposal {
     pub fn signers(&self, repository: &Repository) -> Result<(Vec<KeyId>, u64)> {
         let Some((keys, role)) = repository.keys_of(&self.role) else { return Ok((Vec::new(), u64::MAX)) };
         let envelope = Envelope::parse(&self.role, &self.assemble()?).map_err(|e| {
-            Error::input(format!("the proposal for {} is malformed", self.bundle.subject)).with_source(e)
+            Error::input(format!("the proposal for {} is malformed", self.proposal.subject)).with_source(e)
         })?;
         Ok((valid_signers(keys, role, &envelope), role.threshold))
     }
 }
 
-fn another(name: &str, bundle: &Bundle, id: &ReleaseId) -> Error {
-    Error::input(format!("{name} is a proposal for {}", bundle.subject))
+fn another(name: &str, proposal: &Proposal, id: &ReleaseId) -> Error {
+    Error::input(format!("{name} is a proposal for {}", proposal.subject))
         .remedy(format!("propose it anew: tidegate release manifest {id}"))
 }
 

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::fs::Changes;
 use crate::metadata::Repository;
 use crate::policy::{Event, Facts, Policy, Status};
-use crate::proposal::{Bundle, Wish};
+use crate::proposal::{Proposal, Wish};
 use crate::workspace::ledger::Happening;
 use crate::workspace::{Workspace, assignments};
 
@@ -102,14 +102,14 @@ pub fn propose(
 pub fn finished(
     workspace: &Workspace,
     repository: &Repository,
-    bundle: &Bundle,
+    proposal: &Proposal,
     actor: &str,
     now: DateTime<Utc>,
     changes: &mut Changes,
 ) -> Result<Vec<Happening>> {
     let policy = workspace.policy()?;
     let mut happenings = Vec::new();
-    for id in unlisted(repository, bundle) {
+    for id in unlisted(repository, proposal) {
         let Some(mut record) = record::load(workspace.dir(), &id)? else { continue };
         let before = record.status();
         let after = check(repository, &policy, &record, now)?;
@@ -121,10 +121,10 @@ pub fn finished(
             subject: id.to_string(),
             actor: actor.to_owned(),
             transition: Some((before.to_string(), after.to_string())),
-            reason: bundle.reason.clone(),
+            reason: proposal.reason.clone(),
             evidence: Map::from_iter([
                 ("manifest".to_owned(), json!(manifest)),
-                ("digest".to_owned(), json!(bundle.digest()?)),
+                ("digest".to_owned(), json!(proposal.digest()?)),
             ]),
         });
     }
@@ -132,9 +132,9 @@ pub fn finished(
 }
 
 /// The releases that channels list now, and would not after the ceremony.
-fn unlisted(repository: &Repository, bundle: &Bundle) -> BTreeSet<ReleaseId> {
+fn unlisted(repository: &Repository, proposal: &Proposal) -> BTreeSet<ReleaseId> {
     let mut gone = BTreeSet::new();
-    for change in &bundle.changes {
+    for change in &proposal.changes {
         let Some(before) = repository.targets(&change.role) else { continue };
         let after = change.signed.get("targets").and_then(serde_json::Value::as_object);
         for path in before.targets.keys().filter(|path| after.is_none_or(|after| !after.contains_key(*path))) {

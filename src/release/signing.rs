@@ -6,7 +6,7 @@ use tidegate_model::digest::Digest;
 use tidegate_tuf::key::KeyId;
 
 use super::draft::write_down;
-use super::listing::Proposal;
+use super::listing::ReleaseProposal;
 use super::record::{Record, ReleaseSpec};
 use super::{approval, report};
 use crate::error::{Error, Result};
@@ -14,7 +14,7 @@ use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
 use crate::policy::{Event, Facts};
-use crate::proposal::Bundle;
+use crate::proposal::Proposal;
 use crate::workspace::Workspace;
 use crate::workspace::artifacts::{self, Stored};
 
@@ -36,7 +36,7 @@ pub fn sign(
     workspace: &Workspace,
     spec: &ReleaseSpec,
     names: &[String],
-    copies: &[(String, Bundle)],
+    copies: &[(String, Proposal)],
     ring: &mut KeyRing,
     now: DateTime<Utc>,
 ) -> Result<Signed> {
@@ -45,7 +45,7 @@ pub fn sign(
     let policy = workspace.policy()?;
     let mut changes = Changes::default();
     let id = record.id();
-    let loaded = Proposal::load(workspace.dir(), &id)?;
+    let loaded = ReleaseProposal::load(workspace.dir(), &id)?;
     let mut facts = facts(&record, loaded.as_ref(), &repository)?;
     // Refused before a passphrase is asked for.
     record.after(Event::Sign, &facts, &policy, now)?;
@@ -85,7 +85,7 @@ pub fn register(
     let mut record = spec.find(workspace.dir())?;
     let repository = workspace.repository()?;
     let id = record.id();
-    let loaded = Proposal::load(workspace.dir(), &id)?;
+    let loaded = ReleaseProposal::load(workspace.dir(), &id)?;
     let settings = workspace.settings()?;
     let mut facts = facts(&record, loaded.as_ref(), &repository)?;
     facts.report = report::newest(workspace.dir(), &record, &repository)?;
@@ -105,7 +105,7 @@ pub fn register(
     let mut changes = finished.changes;
     record.set_status(after);
     record.put(&mut changes)?;
-    changes.remove(Proposal::file(&id));
+    changes.remove(ReleaseProposal::file(&id));
     let mut evidence = Map::new();
     evidence.insert("manifest".into(), Digest::of(&bytes).to_string().into());
     evidence.insert("role".into(), json!({"name": proposal.role, "version": proposal.base_version + 1}));
@@ -117,7 +117,7 @@ pub fn register(
 
 /// Where the signatures of a release stand, without changing them. `None` once it is registered.
 pub fn standing(workspace: &Workspace, record: &Record, repository: &Repository) -> Result<Option<Signed>> {
-    let Some(proposal) = Proposal::load(workspace.dir(), &record.id())? else { return Ok(None) };
+    let Some(proposal) = ReleaseProposal::load(workspace.dir(), &record.id())? else { return Ok(None) };
     let (signers, threshold) = proposal.signers(repository)?;
     let missing = missing(repository, &proposal.role, &signers);
     Ok(Some(Signed { record: record.clone(), signers, missing, threshold }))
@@ -139,7 +139,7 @@ fn missing(repository: &Repository, role: &str, signers: &[KeyId]) -> Vec<KeyId>
     ids.into_iter().filter(|id| !signers.contains(id)).collect()
 }
 
-fn facts(record: &Record, proposal: Option<&Proposal>, repository: &Repository) -> Result<Facts> {
+fn facts(record: &Record, proposal: Option<&ReleaseProposal>, repository: &Repository) -> Result<Facts> {
     let (signers, threshold) = match proposal {
         Some(proposal) => proposal.signers(repository)?,
         None => (Vec::new(), 0),
@@ -156,6 +156,6 @@ fn facts(record: &Record, proposal: Option<&Proposal>, repository: &Repository) 
 }
 
 fn missing_proposal(record: &Record) -> Error {
-    Error::input(format!("{} is missing", Proposal::file(&record.id())))
+    Error::input(format!("{} is missing", ReleaseProposal::file(&record.id())))
         .remedy(format!("propose it anew: tidegate release manifest {}", record.id()))
 }

@@ -11,7 +11,7 @@ use crate::audit::{self, ByHash};
 use crate::error::{Error, Kind, Result};
 use crate::metadata::METADATA_DIR;
 use crate::policy::{CheckKind, State};
-use crate::release::listing::Proposal;
+use crate::release::listing::ReleaseProposal;
 use crate::workspace::artifacts;
 use tidegate_model::span::Span;
 
@@ -58,7 +58,7 @@ fn listed(subject: &Subject<'_>) -> Result<Said> {
 /// Before registration: what the signers are asked to sign.
 fn proposed(subject: &Subject<'_>) -> Result<Said> {
     let id = subject.record.id();
-    let Some(proposal) = Proposal::load(subject.dir, &id)? else {
+    let Some(proposal) = ReleaseProposal::load(subject.dir, &id)? else {
         return not_applicable("it is not proposed for signing yet");
     };
     if !proposal.follows(subject.repository) {
@@ -110,7 +110,7 @@ fn threshold(subject: &Subject<'_>) -> Result<Said> {
         let threshold = subject.repository.keys_of(&role).map_or(u64::MAX, |(_, role)| role.threshold);
         (subject.repository.signers(&role).len(), threshold)
     } else {
-        match Proposal::load(subject.dir, &subject.record.id())? {
+        match ReleaseProposal::load(subject.dir, &subject.record.id())? {
             Some(proposal) => {
                 let (signers, threshold) = proposal.signers(subject.repository)?;
                 (signers.len(), threshold)

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use super::super::{Context, actor};
-use super::proposal::{key_id, read_bundle};
+use super::proposal::{key_id, read_proposal};
 use super::show;
 use crate::error::{Error, Result};
 use crate::proposal::{self, MAX_LENGTH, Standing};
@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let mut copies = args
         .copies
         .iter()
-        .map(|path| Ok((path.display().to_string(), read_bundle(path)?)))
+        .map(|path| Ok((path.display().to_string(), read_proposal(path)?)))
         .collect::<Result<Vec<_>>>()?;
     let workspace = if args.root.is_some() { None } else { Some(Workspace::open(&cx.dir)?) };
     let (anchor, first) = match (&args.root, &workspace) {
@@ -67,9 +67,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         }
         (None, Some(workspace)) => {
             let repository = workspace.repository()?;
-            let (bundle, _) = ceremony::open(workspace, &repository)?;
-            ceremony::check_follows(&bundle, &repository)?;
-            (repository.anchor()?.to_vec(), bundle)
+            let (proposal, _) = ceremony::open(workspace, &repository)?;
+            ceremony::check_follows(&proposal, &repository)?;
+            (repository.anchor()?.to_vec(), proposal)
         }
         (None, None) => return Err(Error::bug("neither root nor workspace")),
     };

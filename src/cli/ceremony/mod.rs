@@ -17,7 +17,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use super::Context;
 use crate::error::Result;
 
-pub(in crate::cli) use proposal::read_bundle;
+pub(in crate::cli) use proposal::read_proposal;
 
 /// Rotate keys, change thresholds and delegations: propose, review, sign, combine, finish
 ///

@@ -10,7 +10,7 @@ use super::super::Context;
 use crate::ceremony::FILE;
 use crate::error::{Error, Result};
 use crate::fs;
-use crate::proposal::{self, Bundle, MAX_LENGTH, Verified};
+use crate::proposal::{self, MAX_LENGTH, Proposal, Verified};
 
 /// Which proposal, and the root to verify it from.
 #[derive(Debug, ClapArgs)]
@@ -25,7 +25,7 @@ pub(super) struct Which {
 /// A proposal that was read and verified.
 pub(super) struct Opened {
     pub(super) path: PathBuf,
-    pub(super) bundle: Bundle,
+    pub(super) proposal: Proposal,
     pub(super) verified: Verified,
 }
 
@@ -33,17 +33,17 @@ impl Which {
     /// Reads and verifies the proposal, from the given root or the workspace's.
     pub(super) fn open(&self, cx: &Context) -> Result<Opened> {
         let path = self.file.clone().unwrap_or_else(|| cx.dir.join(FILE));
-        let bundle = read_bundle(&path)?;
+        let proposal = read_proposal(&path)?;
         let anchor = match &self.root {
             Some(root) => fs::read(root, MAX_LENGTH)?,
             None => workspace_root(cx, &path)?,
         };
-        let verified = proposal::verify(&bundle, &anchor)?;
-        Ok(Opened { path, bundle, verified })
+        let verified = proposal::verify(&proposal, &anchor)?;
+        Ok(Opened { path, proposal, verified })
     }
 }
 
-pub(in crate::cli) fn read_bundle(path: &Path) -> Result<Bundle> {
+pub(in crate::cli) fn read_proposal(path: &Path) -> Result<Proposal> {
     let name = path.display().to_string();
     let bytes = fs::read_if_exists(path, MAX_LENGTH)?.ok_or_else(|| {
         if path.ends_with(FILE) {
@@ -52,33 +52,34 @@ pub(in crate::cli) fn read_bundle(path: &Path) -> Result<Bundle> {
             Error::input(format!("there is no file {name}"))
         }
     })?;
-    Bundle::parse(&name, &bytes)
+    Proposal::parse(&name, &bytes)
 }
 
-/// The first root of the workspace that we are in. A bundle's own roots are never a stand-in for it.
-pub(super) fn workspace_root(cx: &Context, bundle: &Path) -> Result<Vec<u8>> {
+/// The first root of the workspace that we are in. A proposal's own roots are never a stand-in for it.
+pub(super) fn workspace_root(cx: &Context, proposal: &Path) -> Result<Vec<u8>> {
     let root = cx.dir.join("metadata/1.root.json");
     if !cx.dir.join("tidegate.toml").is_file() || !root.is_file() {
-        return Err(Error::usage(format!("{} can only be checked from a root that you trust", bundle.display()))
+        return Err(Error::usage(format!("{} can only be checked from a root that you trust", proposal.display()))
             .remedy("give the root that devices are shipped with, or a later one that you kept: --root FILE"));
     }
     fs::read(&root, MAX_LENGTH)
 }
 
 /// A key by its name in the proposal, or by its id or the start of it.
-pub(super) fn key_id(bundle: &Bundle, verified: &Verified, text: &str) -> Result<KeyId> {
+pub(super) fn key_id(proposal: &Proposal, verified: &Verified, text: &str) -> Result<KeyId> {
     let ids: BTreeSet<&KeyId> = verified.requirements.iter().flat_map(|r| &r.threshold.keyids).collect();
     let found: Vec<&KeyId> = ids
         .iter()
         .copied()
         .filter(|id| {
-            bundle.names.get(*id).is_some_and(|name| name == text) || (text.len() >= 8 && id.as_str().starts_with(text))
+            proposal.names.get(*id).is_some_and(|name| name == text)
+                || (text.len() >= 8 && id.as_str().starts_with(text))
         })
         .collect();
     if let [id] = found.as_slice() {
         Ok((*id).clone())
     } else {
-        let names: Vec<_> = ids.iter().map(|id| bundle.label(id)).collect();
+        let names: Vec<_> = ids.iter().map(|id| proposal.label(id)).collect();
         Err(Error::refused(format!("{text} is not one key that has a say in this proposal"))
             .rule("C-KEY")
             .remedy(format!("those are: {}", names.join(", "))))

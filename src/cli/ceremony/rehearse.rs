@@ -10,7 +10,7 @@ use super::proposal::key_id;
 use super::show;
 use crate::ceremony;
 use crate::error::{Error, Result};
-use crate::proposal::{self, Bundle, Verified};
+use crate::proposal::{self, Proposal, Verified};
 use crate::workspace::Workspace;
 
 /// Play the proposal to simulated devices at every root version, before anybody signs
@@ -26,10 +26,10 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let repository = workspace.repository()?;
-    let (bundle, verified) = ceremony::open(&workspace, &repository)?;
-    ceremony::check_follows(&bundle, &repository)?;
-    let lost = args.lost.iter().map(|name| lost_key(&bundle, &verified, name)).collect::<Result<BTreeSet<_>>>()?;
-    let rehearsal = proposal::rehearse(&bundle, &verified, &repository, &lost, cx.now)?;
+    let (proposal, verified) = ceremony::open(&workspace, &repository)?;
+    ceremony::check_follows(&proposal, &repository)?;
+    let lost = args.lost.iter().map(|name| lost_key(&proposal, &verified, name)).collect::<Result<BTreeSet<_>>>()?;
+    let rehearsal = proposal::rehearse(&proposal, &verified, &repository, &lost, cx.now)?;
     show::rehearsal(cx, &rehearsal)?;
     let stranded = rehearsal.stranded().count();
     if stranded > 0 {
@@ -49,7 +49,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
 }
 
 /// A key that is taken for lost: also one that the proposal takes out, which has no say in it any more.
-fn lost_key(bundle: &Bundle, verified: &Verified, text: &str) -> Result<KeyId> {
-    let named = bundle.names.iter().find(|(_, name)| *name == text);
-    named.map_or_else(|| key_id(bundle, verified, text), |(id, _)| Ok(id.clone()))
+fn lost_key(proposal: &Proposal, verified: &Verified, text: &str) -> Result<KeyId> {
+    let named = proposal.names.iter().find(|(_, name)| *name == text);
+    named.map_or_else(|| key_id(proposal, verified, text), |(id, _)| Ok(id.clone()))
 }

@@ -9,7 +9,7 @@ use super::super::{Context, show};
 use super::proposal::Which;
 use crate::error::Result;
 use crate::fs;
-use crate::proposal::{self, Bundle, Rehearsal, Review, Verified};
+use crate::proposal::{self, Proposal, Rehearsal, Review, Verified};
 
 /// Show what a proposal changes, in words and tables
 #[derive(Debug, ClapArgs)]
@@ -27,7 +27,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let opened = args.which.open(cx)?;
     if let (Some(role), Some(out)) = (&args.signed_bytes, &args.out) {
-        fs::write_atomic(out, &opened.bundle.signed_bytes(role)?)?;
+        fs::write_atomic(out, &opened.proposal.signed_bytes(role)?)?;
         if cx.ui.is_json() {
             return cx.ui.json(&json!({"written": out, "role": role}));
         }
@@ -35,10 +35,10 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         cx.ui.hint(format_args!("tidegate ceremony combine --signature {role}:KEY=FILE"));
         return Ok(());
     }
-    review(cx, &proposal::review(&opened.bundle, &opened.verified, cx.now)?)?;
+    review(cx, &proposal::review(&opened.proposal, &opened.verified, cx.now)?)?;
     if !cx.ui.is_json() {
         cx.ui.result("")?;
-        standing(cx, &opened.bundle, &opened.verified)?;
+        standing(cx, &opened.proposal, &opened.verified)?;
     }
     Ok(())
 }
@@ -91,20 +91,20 @@ pub(super) fn lines(review: &Review) -> Vec<String> {
 }
 
 /// Who has signed and who is missing.
-pub(super) fn standing(cx: &Context, bundle: &Bundle, verified: &Verified) -> Result<()> {
+pub(super) fn standing(cx: &Context, proposal: &Proposal, verified: &Verified) -> Result<()> {
     let names = |ids: &[tidegate_tuf::key::KeyId]| {
         let mut names: Vec<_> = ids
             .iter()
             .map(|id| match verified.holders.get(id) {
-                Some(holder) => format!("{} ({holder})", bundle.label(id)),
-                None => bundle.label(id),
+                Some(holder) => format!("{} ({holder})", proposal.label(id)),
+                None => proposal.label(id),
             })
             .collect();
         names.sort();
         if names.is_empty() { "-".to_owned() } else { names.join(", ") }
     };
     let rows: Vec<Vec<String>> = verified
-        .standing(bundle)?
+        .standing(proposal)?
         .iter()
         .map(|standing| {
             let state = if standing.is_met() { "met" } else { "open" };

@@ -53,8 +53,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         None => Some(Workspace::open(&cx.dir)?),
         Some(_) => None,
     };
-    let Opened { path, mut bundle, verified } = args.which.open(cx)?;
-    let review = proposal::review(&bundle, &verified, cx.now)?;
+    let Opened { path, mut proposal, verified } = args.which.open(cx)?;
+    let review = proposal::review(&proposal, &verified, cx.now)?;
     for line in show::lines(&review) {
         // Whoever is asked must have seen it; a script that confirms by digits may do without.
         match args.confirm {
@@ -70,8 +70,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     for text in &args.key {
         let (name, uri) = key(cx, text)?;
         let opened = open(&name, &uri, &cx.dir, None, passphrases.as_mut())?;
-        for role in proposal::sign(&mut bundle, &verified, opened.as_ref(), uri.source(), &tool, cx.now)? {
-            signed.push((role, bundle.label(&opened.public().id())));
+        for role in proposal::sign(&mut proposal, &verified, opened.as_ref(), uri.source(), &tool, cx.now)? {
+            signed.push((role, proposal.label(&opened.public().id())));
         }
     }
     let anchor = match &args.which.root {
@@ -79,19 +79,19 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         None => workspace_root(cx, &path)?,
     };
     // Also that no holder has signed twice.
-    let verified = proposal::verify(&bundle, &anchor)?;
+    let verified = proposal::verify(&proposal, &anchor)?;
     let out = args.out.clone().unwrap_or(path);
     match &workspace {
-        Some(workspace) if args.out.is_none() => ceremony::keep(workspace, &bundle, &actor(), cx.now)?,
-        _ => fs::write_atomic(&out, &bundle.to_bytes()?)?,
+        Some(workspace) if args.out.is_none() => ceremony::keep(workspace, &proposal, &actor(), cx.now)?,
+        _ => fs::write_atomic(&out, &proposal.to_bytes()?)?,
     }
     if cx.ui.is_json() {
-        return cx.ui.json(&json!({"signed": signed, "file": out, "thresholds": verified.standing(&bundle)?}));
+        return cx.ui.json(&json!({"signed": signed, "file": out, "thresholds": verified.standing(&proposal)?}));
     }
     for (role, key) in signed {
         cx.ui.result(format_args!("signed {role} with {key}"))?;
     }
-    show::standing(cx, &bundle, &verified)?;
+    show::standing(cx, &proposal, &verified)?;
     if out.ends_with(FILE) {
         cx.ui.hint("tidegate ceremony status");
     } else {

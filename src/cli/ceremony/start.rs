@@ -26,10 +26,10 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let wish = Wish { renew: args.renew.iter().cloned().collect(), reason: args.reason.clone(), ..Wish::default() };
-    let bundle = ceremony::start(&workspace, &wish, &actor(), cx.now)?;
+    let proposal = ceremony::start(&workspace, &wish, &actor(), cx.now)?;
     let repository = workspace.repository()?;
-    let verified = proposal::verify(&bundle, repository.anchor()?)?;
-    show::review(cx, &proposal::review(&bundle, &verified, cx.now)?)?;
+    let verified = proposal::verify(&proposal, repository.anchor()?)?;
+    show::review(cx, &proposal::review(&proposal, &verified, cx.now)?)?;
     cx.ui.status(format_args!("\nwritten to {}", cx.dir.join(FILE).display()));
     cx.ui.hint("tidegate ceremony rehearse, then send the file to its signers");
     Ok(())

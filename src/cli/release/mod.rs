@@ -277,7 +277,7 @@ fn tell_frozen(cx: &Context, workspace: &Workspace, frozen: &Frozen, named: &dyn
 fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
-    let copies = args.copy.iter().map(|path| Ok((path.display().to_string(), super::ceremony::read_bundle(path)?)));
+    let copies = args.copy.iter().map(|path| Ok((path.display().to_string(), super::ceremony::read_proposal(path)?)));
     let copies = copies.collect::<Result<Vec<_>>>()?;
     let signed = signing::sign(&workspace, &args.release, &args.key, &copies, &mut ring, cx.now)?;
     if cx.ui.is_json() {

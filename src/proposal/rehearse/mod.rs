@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tidegate_tuf::key::KeyId;
 
-use super::file::Bundle;
+use super::file::Proposal;
 use super::verify::Verified;
 use crate::error::Result;
 use crate::metadata::Repository;
@@ -58,13 +58,13 @@ impl Rehearsal {
 
 /// Plays the proposal. `lost` are keys that sign nothing; more are tried one by one.
 pub fn rehearse(
-    bundle: &Bundle,
+    proposal: &Proposal,
     verified: &Verified,
     repository: &Repository,
     lost: &BTreeSet<KeyId>,
     now: DateTime<Utc>,
 ) -> Result<Rehearsal> {
-    let stage = Stage::set(bundle, verified, repository, lost, now)?;
+    let stage = Stage::set(proposal, verified, repository, lost, now)?;
     let mut devices = Vec::new();
     let mut moments = Vec::new();
     for version in 1..=stage.roots.len() {
@@ -97,12 +97,12 @@ pub fn rehearse(
         }
     }
     devices.extend(stage.run_up()?);
-    let losses = losses(bundle, verified, lost);
+    let losses = losses(proposal, verified, lost);
     Ok(Rehearsal { devices, moments, losses })
 }
 
 /// What the loss of the given keys, and of each single other one, would mean for this proposal and for what follows it.
-fn losses(bundle: &Bundle, verified: &Verified, lost: &BTreeSet<KeyId>) -> Vec<Loss> {
+fn losses(proposal: &Proposal, verified: &Verified, lost: &BTreeSet<KeyId>) -> Vec<Loss> {
     let all: BTreeSet<&KeyId> = verified.requirements.iter().flat_map(|r| &r.threshold.keyids).collect();
     let singles = all.into_iter().filter(|id| !lost.contains(id)).map(|id| {
         let mut one = lost.clone();
@@ -126,7 +126,7 @@ fn losses(bundle: &Bundle, verified: &Verified, lost: &BTreeSet<KeyId>) -> Vec<L
                     })
                 })
                 .collect();
-            let mut names: Vec<String> = lost.iter().map(|id| bundle.label(id)).collect();
+            let mut names: Vec<String> = lost.iter().map(|id| proposal.label(id)).collect();
             names.sort();
             Loss { lost: names, stuck }
         })

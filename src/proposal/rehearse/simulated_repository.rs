@@ -17,7 +17,7 @@ use super::compromised_keys::{reissue, thief};
 use super::throwaway_keys::{Files, Shadow, list, signed_part};
 use crate::error::{Error, Result};
 use crate::metadata::{Repository, listed_by_version_alone};
-use crate::proposal::file::Bundle;
+use crate::proposal::file::Proposal;
 use crate::proposal::verify::Verified;
 
 const URL: &str = "memory://rehearsal";
@@ -36,7 +36,7 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn set(
-        bundle: &Bundle,
+        proposal: &Proposal,
         verified: &Verified,
         repository: &Repository,
         lost: &BTreeSet<KeyId>,
@@ -84,7 +84,7 @@ impl Stage {
         // The proposal, signed by everyone who has not lost a key, then what publishing renews, in the order in which it uploads.
         let mut uploads: Vec<(String, u64, Vec<u8>)> = Vec::new();
         let mut root_upload = None;
-        for change in &bundle.changes {
+        for change in &proposal.changes {
             let signed = shadow.translate(&change.signed);
             let file = shadow.file(&signed, &may_sign(verified, &change.role, lost))?;
             let version = signed.get("version").and_then(Value::as_u64).unwrap_or_default();

@@ -40,7 +40,7 @@ impl Desk<'_> {
     /// The map that is listed so, as far as it came with the proposal.
     fn map(&self, file: &TargetFile) -> Option<CohortMap> {
         let sha256: Digest = file.hashes.name_prefix().parse().ok()?;
-        CohortMap::from_value(self.bundle.files.get(&sha256)?).ok()
+        CohortMap::from_value(self.proposal.files.get(&sha256)?).ok()
     }
 
     fn new_map(&mut self, map: &CohortMap) {

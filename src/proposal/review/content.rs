@@ -54,7 +54,7 @@ impl Desk<'_> {
                 }
                 Some(after) if after != file => {
                     self.row('~', path, show(file), show(after));
-                    if self.bundle.kind == Kind::Release {
+                    if self.proposal.kind == Kind::Release {
                         self.warnings.push(format!("{path} is listed already and would become another file"));
                     }
                 }
@@ -74,16 +74,16 @@ impl Desk<'_> {
         for (id, holder) in before {
             match after.get(id) {
                 Some(new) if new != holder => {
-                    self.row('~', format!("holder of {}", self.bundle.label(id)), holder, new);
+                    self.row('~', format!("holder of {}", self.proposal.label(id)), holder, new);
                 }
                 None if self.key_stays(role, id) => {
-                    self.row('-', format!("holder of {}", self.bundle.label(id)), holder, "");
+                    self.row('-', format!("holder of {}", self.proposal.label(id)), holder, "");
                 }
                 _ => {}
             }
         }
         for (id, holder) in after.iter().filter(|(id, _)| !before.contains_key(*id)) {
-            self.row('+', format!("holder of {}", self.bundle.label(id)), "", holder);
+            self.row('+', format!("holder of {}", self.proposal.label(id)), "", holder);
         }
         let people: BTreeSet<&String> = after.values().collect();
         for gone in before.values().collect::<BTreeSet<_>>() {
@@ -149,12 +149,12 @@ impl Desk<'_> {
         if expires <= self.now {
             self.warnings.push(format!("{role} would be expired: it expires at {}", time::format(expires)));
         }
-        let age = self.now - self.bundle.proposed;
-        if role == self.bundle.changes.first().map_or("", |c| c.role.as_str()) && age > TimeDelta::days(30) {
+        let age = self.now - self.proposal.proposed;
+        if role == self.proposal.changes.first().map_or("", |c| c.role.as_str()) && age > TimeDelta::days(30) {
             self.warnings.push(format!("it was proposed {} days ago", age.num_days()));
         }
-        if self.bundle.proposed > self.now + TimeDelta::minutes(10)
-            && role == self.bundle.changes.first().map_or("", |c| c.role.as_str())
+        if self.proposal.proposed > self.now + TimeDelta::minutes(10)
+            && role == self.proposal.changes.first().map_or("", |c| c.role.as_str())
         {
             self.warnings.push("it was proposed in the future: this machine's clock or the proposer's is wrong".into());
         }

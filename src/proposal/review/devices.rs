@@ -1,9 +1,9 @@
 //! What devices need in order to follow.
 
-use crate::proposal::file::Bundle;
+use crate::proposal::file::Proposal;
 use crate::proposal::verify::Verified;
 
-pub(super) fn devices(bundle: &Bundle, verified: &Verified) -> Vec<String> {
+pub(super) fn devices(proposal: &Proposal, verified: &Verified) -> Vec<String> {
     let mut lines = Vec::new();
     let current = verified.roots.last().map_or(0, |root| root.common.version);
     if let Some(new) = &verified.new_root {
@@ -39,7 +39,7 @@ pub(super) fn devices(bundle: &Bundle, verified: &Verified) -> Vec<String> {
             ));
         }
     }
-    let below: Vec<&str> = bundle.changes.iter().map(|c| c.role.as_str()).filter(|role| *role != "root").collect();
+    let below: Vec<&str> = proposal.changes.iter().map(|c| c.role.as_str()).filter(|role| *role != "root").collect();
     if !below.is_empty() {
         lines.push(format!("every device fetches the new {} at its next check", below.join(", ")));
     }

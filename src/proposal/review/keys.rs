@@ -21,7 +21,7 @@ impl Desk<'_> {
             for id in new.role(name).into_iter().flat_map(|role| &role.keyids).filter(|id| offline.contains(id)) {
                 self.warnings.push(format!(
                     "{} is a key of root or targets and would sign {name} online as well",
-                    self.bundle.label(id)
+                    self.proposal.label(id)
                 ));
             }
         }
@@ -54,8 +54,10 @@ impl Desk<'_> {
                 changed = true;
             }
             if key.and_then(Key::decode).is_none() {
-                self.warnings
-                    .push(format!("the {name} key {} is of a kind that devices cannot verify", self.bundle.label(id)));
+                self.warnings.push(format!(
+                    "the {name} key {} is of a kind that devices cannot verify",
+                    self.proposal.label(id)
+                ));
             } else if key.is_some_and(crate::keys::example::is_example) {
                 self.examples += 1;
             }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tidegate_model::time;
 use tidegate_tuf::key::KeyId;
 
-use super::file::Bundle;
+use super::file::Proposal;
 use super::verify::Verified;
 use crate::error::Result;
 
@@ -67,10 +67,10 @@ pub struct Row {
 }
 
 /// Says what a verified proposal changes, for someone who reads it at `now`.
-pub fn review(bundle: &Bundle, verified: &Verified, now: DateTime<Utc>) -> Result<Review> {
+pub fn review(proposal: &Proposal, verified: &Verified, now: DateTime<Utc>) -> Result<Review> {
     let current = verified.roots.last();
     let mut desk = Desk {
-        bundle,
+        proposal,
         verified,
         now,
         possible: Vec::new(),
@@ -80,7 +80,7 @@ pub fn review(bundle: &Bundle, verified: &Verified, now: DateTime<Utc>) -> Resul
         examples: 0,
     };
     let mut roles = Vec::new();
-    for change in &bundle.changes {
+    for change in &proposal.changes {
         let Some((before, after)) = verified.documents.get(&change.role) else { continue };
         desk.rows = Vec::new();
         let (from, to) = (before.as_ref().map(crate::metadata::Document::version), after.version());
@@ -101,12 +101,12 @@ pub fn review(bundle: &Bundle, verified: &Verified, now: DateTime<Utc>) -> Resul
         desk.warnings
             .push(format!("{} of the keys are example keys, whose private parts everyone knows", desk.examples));
     }
-    let devices = devices::devices(bundle, verified);
+    let devices = devices::devices(proposal, verified);
     Ok(Review {
-        subject: bundle.subject.clone(),
-        digest: bundle.digest()?,
-        proposed: bundle.proposed,
-        reason: bundle.reason.clone(),
+        subject: proposal.subject.clone(),
+        digest: proposal.digest()?,
+        proposed: proposal.proposed,
+        reason: proposal.reason.clone(),
         root_version: current.map_or(0, |root| root.common.version),
         roles,
         possible: desk.possible,
@@ -117,7 +117,7 @@ pub fn review(bundle: &Bundle, verified: &Verified, now: DateTime<Utc>) -> Resul
 }
 
 struct Desk<'a> {
-    bundle: &'a Bundle,
+    proposal: &'a Proposal,
     verified: &'a Verified,
     now: DateTime<Utc>,
     rows: Vec<Row>,
@@ -133,7 +133,7 @@ impl Desk<'_> {
     }
 
     fn person(&self, id: &KeyId) -> String {
-        let label = self.bundle.label(id);
+        let label = self.proposal.label(id);
         match self.verified.holders.get(id) {
             Some(holder) => format!("{label}, held by {holder}"),
             None => label,

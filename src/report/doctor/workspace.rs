@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::keys::check_mode;
 use crate::keys::example::is_example;
 use crate::metadata::{Repository, RoleFile};
-use crate::proposal::{self, Bundle, Wish, propose};
+use crate::proposal::{self, Proposal, Wish, propose};
 use crate::release::{audit, listing};
 use crate::rollout::refresh::due;
 use crate::workspace::Workspace;
@@ -209,10 +209,10 @@ fn proposals(workspace: &Workspace, repository: &Repository, found: &mut Diagnos
     for file in names {
         let checked = fs::confined(workspace.dir(), &file)
             .and_then(|path| fs::read(&path, proposal::MAX_LENGTH))
-            .and_then(|bytes| Bundle::parse(&file, &bytes))
-            .and_then(|bundle| {
-                proposal::verify(&bundle, repository.anchor()?)?;
-                ceremony::check_follows(&bundle, repository)
+            .and_then(|bytes| Proposal::parse(&file, &bytes))
+            .and_then(|proposal| {
+                proposal::verify(&proposal, repository.anchor()?)?;
+                ceremony::check_follows(&proposal, repository)
             });
         if let Err(error) = checked {
             found.trouble("DOC-PROPOSAL", &file, &error);
@@ -234,8 +234,8 @@ fn intent(
     }
     let Ok(cohorts) = workspace.cohorts() else { return };
     match propose(repository, settings, &cohorts, &Wish::default(), now) {
-        Ok(bundle) => {
-            let what = format!("it asks for what was never signed: {}", bundle.subject);
+        Ok(proposal) => {
+            let what = format!("it asks for what was never signed: {}", proposal.subject);
             let remedy = "sign it (tidegate ceremony start), or take the change back";
             found.find(Severity::Warning, "DOC-INTENT", "tidegate.toml", what, remedy);
         }

@@ -376,7 +376,7 @@ pub struct WorkspaceState {
     /// The records of all releases.
     pub releases: Vec<RecordState>,
     /// What waits for signatures.
-    pub proposals: Vec<Proposal>,
+    pub proposals: Vec<ProposalState>,
     /// What happened.
     pub ledger: LedgerState,
 }
@@ -418,7 +418,7 @@ pub struct FindingState {
 
 /// A change that waits for signatures.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
-pub struct Proposal {
+pub struct ProposalState {
     /// Its file in the workspace.
     pub file: String,
     /// What it is about.

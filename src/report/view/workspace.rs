@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use tidegate_tuf::key::KeyId;
 
-use super::state::{FindingState, LedgerEntry, LedgerState, Need, Proposal, RecordState, State, WorkspaceState};
+use super::state::{FindingState, LedgerEntry, LedgerState, Need, ProposalState, RecordState, State, WorkspaceState};
 use crate::config::Settings;
 use crate::error::Result;
 use crate::fs;
 use crate::metadata::Repository;
-use crate::proposal::{self, Bundle};
+use crate::proposal::{self, Proposal};
 use crate::release::record::{self, Record};
 use crate::release::{listing, report};
 use crate::workspace::{Ledger, Workspace, ledger};
@@ -94,13 +94,13 @@ fn text_of(value: &impl serde::Serialize) -> String {
 }
 
 /// Everything in `proposals/`, by file name.
-fn proposals(workspace: &Workspace, repository: &Repository, people: &People) -> Result<Vec<Proposal>> {
+fn proposals(workspace: &Workspace, repository: &Repository, people: &People) -> Result<Vec<ProposalState>> {
     let files = listing::files(workspace.dir())?;
     Ok(files.into_iter().map(|file| proposal_state(workspace, repository, people, file)).collect())
 }
 
-fn proposal_state(workspace: &Workspace, repository: &Repository, people: &People, file: String) -> Proposal {
-    let mut proposal = Proposal {
+fn proposal_state(workspace: &Workspace, repository: &Repository, people: &People, file: String) -> ProposalState {
+    let mut state = ProposalState {
         subject: file.clone(),
         file,
         proposed: None,
@@ -109,23 +109,23 @@ fn proposal_state(workspace: &Workspace, repository: &Repository, people: &Peopl
         fault: None,
         needs: Vec::new(),
     };
-    if let Err(error) = fill_in(&mut proposal, workspace, repository, people) {
-        proposal.fault = Some(error.to_string());
+    if let Err(error) = fill_in(&mut state, workspace, repository, people) {
+        state.fault = Some(error.to_string());
     }
-    proposal
+    state
 }
 
-fn fill_in(proposal: &mut Proposal, workspace: &Workspace, repository: &Repository, people: &People) -> Result<()> {
-    let bytes = fs::read(&fs::confined(workspace.dir(), &proposal.file)?, proposal::MAX_LENGTH)?;
-    let bundle = Bundle::parse(&proposal.file, &bytes)?;
-    proposal.subject.clone_from(&bundle.subject);
-    proposal.proposed = Some(bundle.proposed);
-    proposal.reason.clone_from(&bundle.reason);
-    proposal.digest = bundle.digest()?.get(..16).map(str::to_owned);
-    let verified = proposal::verify(&bundle, repository.anchor()?)?;
+fn fill_in(state: &mut ProposalState, workspace: &Workspace, repository: &Repository, people: &People) -> Result<()> {
+    let bytes = fs::read(&fs::confined(workspace.dir(), &state.file)?, proposal::MAX_LENGTH)?;
+    let proposal = Proposal::parse(&state.file, &bytes)?;
+    state.subject.clone_from(&proposal.subject);
+    state.proposed = Some(proposal.proposed);
+    state.reason.clone_from(&proposal.reason);
+    state.digest = proposal.digest()?.get(..16).map(str::to_owned);
+    let verified = proposal::verify(&proposal, repository.anchor()?)?;
     let labels = |ids: &[KeyId]| ids.iter().map(|id| people.person(id)).collect();
-    proposal.needs = verified
-        .standing(&bundle)?
+    state.needs = verified
+        .standing(&proposal)?
         .into_iter()
         .map(|standing| Need {
             signed: labels(&standing.signed),

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tidegate::ceremony;
-use tidegate::proposal::{self, Bundle};
+use tidegate::proposal::{self, Proposal};
 use tidegate_tuf::key::KeyId;
 
 use super::table::Table;
 
 /// A table with a proposal that replaces root-3, and the proposal.
-fn proposed() -> (Table, Bundle) {
+fn proposed() -> (Table, Proposal) {
     let mut table = Table::new();
     table.key("root-4");
     table.edit("\"root-3\"]", "\"root-4\"]");
     table.pass(1);
-    let bundle = table.start().unwrap();
-    (table, bundle)
+    let proposal = table.start().unwrap();
+    (table, proposal)
 }
 
 fn rule<T: std::fmt::Debug>(result: tidegate::error::Result<T>) -> &'static str {
@@ -46,12 +46,12 @@ fn everything(table: &Table) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_bundle_altered_in_any_byte_is_refused() {
-    let (table, mut bundle) = proposed();
-    table.sign(&mut bundle, "root-1").unwrap();
+fn a_proposal_altered_in_any_byte_is_refused() {
+    let (table, mut proposal) = proposed();
+    table.sign(&mut proposal, "root-1").unwrap();
     let anchor = table.first_root();
-    let digest = bundle.digest().unwrap();
-    let good = bundle.to_bytes().unwrap();
+    let digest = proposal.digest().unwrap();
+    let good = proposal.to_bytes().unwrap();
     let before = everything(&table);
     // Every byte is altered, in three ways that take turns.
     for at in 0..good.len() {
@@ -64,20 +64,20 @@ fn a_bundle_altered_in_any_byte_is_refused() {
         if bad == good {
             continue;
         }
-        let Ok(altered) = Bundle::parse("b", &bad) else { continue };
+        let Ok(altered) = Proposal::parse("b", &bad) else { continue };
         // What still reads as a proposal either no longer verifies, or is visibly another one, or differs in labels that nobody vouches for.
         let Ok(_) = proposal::verify(&altered, &anchor) else { continue };
-        let labels = altered.names != bundle.names
-            || altered.reason != bundle.reason
+        let labels = altered.names != proposal.names
+            || altered.reason != proposal.reason
             || altered
                 .signatures
                 .values()
                 .flatten()
-                .zip(bundle.signatures.values().flatten())
+                .zip(proposal.signatures.values().flatten())
                 .any(|(a, b)| a.1 != b.1 && a.1.sig == b.1.sig);
         assert!(altered.digest().unwrap() != digest || labels, "byte {at}");
         if altered.digest().unwrap() != digest {
-            assert_eq!(rule(proposal::combine(&bundle, &[("b".into(), altered)], &anchor)), "C-OTHER");
+            assert_eq!(rule(proposal::combine(&proposal, &[("b".into(), altered)], &anchor)), "C-OTHER");
         }
     }
     assert_eq!(everything(&table), before);
@@ -85,7 +85,7 @@ fn a_bundle_altered_in_any_byte_is_refused() {
 
 #[test]
 fn the_table_of_bad_input() {
-    let (table, bundle) = proposed();
+    let (table, proposal) = proposed();
     let anchor = table.first_root();
     let before = everything(&table);
 
@@ -113,26 +113,26 @@ fn the_table_of_bad_input() {
         .unwrap();
         std::fs::read(workspace.path().join("w/metadata/1.root.json")).unwrap()
     };
-    assert_eq!(rule(proposal::verify(&bundle, &elsewhere)), "C-CHAIN");
+    assert_eq!(rule(proposal::verify(&proposal, &elsewhere)), "C-CHAIN");
 
     // Replayed from another proposal for the same version.
     let mut copy = theirs.clone();
     other.sign(&mut copy, "root-1").unwrap();
-    assert_eq!(rule(proposal::combine(&bundle, &[("theirs".into(), copy.clone())], &anchor)), "C-OTHER");
+    assert_eq!(rule(proposal::combine(&proposal, &[("theirs".into(), copy.clone())], &anchor)), "C-OTHER");
     // Or its signature moved into this one.
-    let mut moved = bundle.clone();
+    let mut moved = proposal.clone();
     moved.signatures.clone_from(&copy.signatures);
     assert_eq!(rule(proposal::verify(&moved, &anchor)), "C-SIGNATURE");
 
     // An unknown key, and one that has no say.
-    let mut unknown = bundle.clone();
+    let mut unknown = proposal.clone();
     let entry = copy.signatures["root"].values().next().unwrap().clone();
     unknown.add("root", KeyId::new("ab".repeat(32)), entry);
     assert_eq!(rule(proposal::verify(&unknown, &anchor)), "C-KEY");
-    assert_eq!(rule(table.sign(&mut bundle.clone(), "timestamp")), "C-KEY");
+    assert_eq!(rule(table.sign(&mut proposal.clone(), "timestamp")), "C-KEY");
 
     // Not enough signatures.
-    let mut one = bundle.clone();
+    let mut one = proposal.clone();
     table.sign(&mut one, "root-1").unwrap();
     let workspace = table.workspace();
     assert_eq!(rule(table.finish(&workspace)), "C-THRESHOLD");
@@ -145,11 +145,11 @@ fn the_table_of_bad_input() {
 
 #[test]
 fn a_proposal_that_no_longer_follows_is_refused() {
-    let (mut table, bundle) = proposed();
+    let (mut table, proposal) = proposed();
     let kept = table.path().join("kept.json");
     std::fs::copy(table.path().join(ceremony::FILE), &kept).unwrap();
     let signed =
-        proposal::combine(&bundle, &table.copies(&bundle, &["root-1", "root-2"]), &table.first_root()).unwrap();
+        proposal::combine(&proposal, &table.copies(&proposal, &["root-1", "root-2"]), &table.first_root()).unwrap();
     ceremony::abort(&table.workspace(), Some("another one".into()), "tester", table.now).unwrap();
     table.ceremony(&["root-1", "root-2"]);
     // The old one comes back, complete.
@@ -171,9 +171,9 @@ fn two_signatures_of_one_holder_are_refused() {
         table.edit(&format!("[keys.{name}]"), &format!("[keys.{name}]\nholder = \"holder 1\""));
     }
     table.pass(1);
-    let bundle = table.start().unwrap();
-    let copies = table.copies(&bundle, &["root-1", "root-2"]);
-    assert_eq!(rule(proposal::combine(&bundle, &copies, &table.first_root())), "C-HOLDER");
+    let proposal = table.start().unwrap();
+    let copies = table.copies(&proposal, &["root-1", "root-2"]);
+    assert_eq!(rule(proposal::combine(&proposal, &copies, &table.first_root())), "C-HOLDER");
     // A role whose threshold one person alone would meet is not proposed at all.
     ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
     table.edit("[keys.root-3]", "[keys.root-3]\nholder = \"holder 1\"");
@@ -184,39 +184,39 @@ fn two_signatures_of_one_holder_are_refused() {
 /// neither.
 #[test]
 fn a_key_that_passes_for_a_known_one_is_refused() {
-    let (table, bundle) = proposed();
+    let (table, proposal) = proposed();
     let anchor = table.first_root();
     let thief = tidegate::keys::generate::generate(tidegate::keys::generate::Kind::Ed25519, None).unwrap().public;
-    let mut swapped = bundle.clone();
+    let mut swapped = proposal.clone();
     let ids: Vec<String> =
         swapped.changes[0].signed["keys"].as_object().unwrap().keys().map(ToString::to_string).collect();
     for id in ids {
         swapped.changes[0].signed["keys"][&id] = thief.to_value();
         assert_eq!(rule(proposal::verify(&swapped, &anchor)), "C-KEY-ID");
-        swapped = bundle.clone();
+        swapped = proposal.clone();
     }
     // And in a delegation.
     let mut table = Table::new();
     table.key("release-3");
     table.edit("keys = [\"release-1\", \"release-2\"]", "keys = [\"release-1\", \"release-3\"]");
     table.pass(1);
-    let mut bundle = table.start().unwrap();
-    let keys = bundle.changes[0].signed["delegations"]["keys"].as_object_mut().unwrap();
+    let mut proposal = table.start().unwrap();
+    let keys = proposal.changes[0].signed["delegations"]["keys"].as_object_mut().unwrap();
     let id = keys.keys().next().unwrap().clone();
     keys[&id] = thief.to_value();
-    assert_eq!(rule(proposal::verify(&bundle, &table.first_root())), "C-KEY-ID");
+    assert_eq!(rule(proposal::verify(&proposal, &table.first_root())), "C-KEY-ID");
 }
 
 /// What is hidden in a member that nobody asked for is at least pointed at.
 #[test]
 fn whatever_cannot_be_explained_is_warned_of() {
-    let (table, bundle) = proposed();
+    let (table, proposal) = proposed();
     let anchor = table.first_root();
-    let id = bundle.changes[0].signed["roles"]["root"]["keyids"][0].as_str().unwrap().to_owned();
+    let id = proposal.changes[0].signed["roles"]["root"]["keyids"][0].as_str().unwrap().to_owned();
     for (pointer, member) in
         [("", "meta"), ("/roles/root", "x-more"), (&*format!("/keys/{id}"), "x-more"), ("", "x-tidegate-other")]
     {
-        let mut altered = bundle.clone();
+        let mut altered = proposal.clone();
         let at = altered.changes[0].signed.pointer_mut(pointer).unwrap();
         at[member] = serde_json::json!({"hidden": "thing"});
         // A key with a member more is another key.
@@ -239,9 +239,9 @@ fn nothing_to_propose_is_said() {
 
 #[test]
 fn an_edited_transcript_is_refused() {
-    let (table, bundle) = proposed();
+    let (table, proposal) = proposed();
     let combined =
-        proposal::combine(&bundle, &table.copies(&bundle, &["root-1", "root-2"]), &table.first_root()).unwrap();
+        proposal::combine(&proposal, &table.copies(&proposal, &["root-1", "root-2"]), &table.first_root()).unwrap();
     let workspace = table.workspace();
     ceremony::keep(&workspace, &combined, "tester", table.now).unwrap();
     let done = table.finish(&workspace).unwrap();
@@ -267,17 +267,17 @@ proptest! {
     /// Whoever signs, and in whatever order and grouping the copies are combined, the bytes are the same.
     #[test]
     fn combining_in_any_order_gives_the_same_bytes(order in Just(vec![0_usize, 1, 2, 3]).prop_shuffle(), split in 0_usize..4) {
-        thread_local!(static TABLE: (Table, Bundle, Vec<(String, Bundle)>) = {
-            let (table, bundle) = proposed();
-            let copies = table.copies(&bundle, &["root-1", "root-2", "root-4", "root-3"]);
-            (table, bundle, copies)
+        thread_local!(static TABLE: (Table, Proposal, Vec<(String, Proposal)>) = {
+            let (table, proposal) = proposed();
+            let copies = table.copies(&proposal, &["root-1", "root-2", "root-4", "root-3"]);
+            (table, proposal, copies)
         });
-        TABLE.with(|(table, bundle, copies)| {
+        TABLE.with(|(table, proposal, copies)| {
             let anchor = table.first_root();
-            let all = proposal::combine(bundle, copies, &anchor).unwrap().to_bytes().unwrap();
+            let all = proposal::combine(proposal, copies, &anchor).unwrap().to_bytes().unwrap();
             let shuffled: Vec<_> = order.iter().map(|at| copies[*at].clone()).collect();
             let (left, right) = shuffled.split_at(split);
-            let left = proposal::combine(bundle, left, &anchor).unwrap();
+            let left = proposal::combine(proposal, left, &anchor).unwrap();
             let right = proposal::combine(&right[0].1, right, &anchor).unwrap();
             let both = proposal::combine(&right, &[("left".into(), left)], &anchor).unwrap();
             assert_eq!(both.to_bytes().unwrap(), all);

@@ -1,4 +1,4 @@
-//! Signatures over the bundle's bytes that other programs made.
+//! Signatures over the proposal's bytes that other programs made.
 
 use std::process::Command;
 
@@ -19,11 +19,11 @@ fn a_signature_by_openssl_is_accepted() {
     table.key("root-4");
     table.edit("\"root-3\"]", "\"root-4\"]");
     table.pass(1);
-    let mut bundle = table.start().unwrap();
-    let verified = proposal::verify(&bundle, &table.first_root()).unwrap();
+    let mut proposal = table.start().unwrap();
+    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (message, signature) = (dir.path().join("message"), dir.path().join("signature"));
-    std::fs::write(&message, bundle.signed_bytes("root").unwrap()).unwrap();
+    std::fs::write(&message, proposal.signed_bytes("root").unwrap()).unwrap();
     let settings = table.workspace().settings().unwrap();
     for name in ["root-1", "root-2"] {
         let key = table.path().join(format!("keys/{name}.pem"));
@@ -41,14 +41,14 @@ fn a_signature_by_openssl_is_accepted() {
         assert!(Command::new("openssl").args(args).status().unwrap().success());
         let id = settings.public(&name.parse().unwrap()).unwrap().id();
         let bytes = std::fs::read(&signature).unwrap();
-        proposal::add_outside(&mut bundle, &verified, "root", &id, &bytes, table.now).unwrap();
+        proposal::add_outside(&mut proposal, &verified, "root", &id, &bytes, table.now).unwrap();
         let mut wrong = bytes;
         wrong[0] ^= 1;
-        let error = proposal::add_outside(&mut bundle, &verified, "root", &id, &wrong, table.now).unwrap_err();
+        let error = proposal::add_outside(&mut proposal, &verified, "root", &id, &wrong, table.now).unwrap_err();
         assert_eq!(error.rule_id(), Some("C-SIGNATURE"));
     }
     let workspace = table.workspace();
-    ceremony::keep(&workspace, &bundle, "tester", table.now).unwrap();
+    ceremony::keep(&workspace, &proposal, "tester", table.now).unwrap();
     table.finish(&workspace).unwrap();
     assert_eq!(table.repository().roots().len(), 2);
 }
@@ -78,10 +78,10 @@ fn signatures_by_pkcs11_tool_are_accepted() {
     }
     table.edit("\"root-2\", \"root-3\"]", "\"token-1\", \"token-2\"]");
     table.pass(1);
-    let mut bundle = table.start().unwrap();
-    let verified = proposal::verify(&bundle, &table.first_root()).unwrap();
+    let mut proposal = table.start().unwrap();
+    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
     let (digest, signature) = (dir.path().join("digest"), dir.path().join("signature"));
-    let bytes = bundle.signed_bytes("root").unwrap();
+    let bytes = proposal.signed_bytes("root").unwrap();
     std::fs::write(&digest, sha2::Sha256::digest(&bytes)).unwrap();
     for (id, public) in &names {
         token.tool(&[
@@ -96,10 +96,10 @@ fn signatures_by_pkcs11_tool_are_accepted() {
             signature.to_str().unwrap(),
         ]);
         let made = std::fs::read(&signature).unwrap();
-        proposal::add_outside(&mut bundle, &verified, "root", &public.id(), &made, table.now).unwrap();
+        proposal::add_outside(&mut proposal, &verified, "root", &public.id(), &made, table.now).unwrap();
     }
-    let copies = table.copies(&bundle, &["root-1", "root-2"]);
-    let combined = proposal::combine(&bundle, &copies, &table.first_root()).unwrap();
+    let copies = table.copies(&proposal, &["root-1", "root-2"]);
+    let combined = proposal::combine(&proposal, &copies, &table.first_root()).unwrap();
     let workspace = table.workspace();
     ceremony::keep(&workspace, &combined, "tester", table.now).unwrap();
     table.finish(&workspace).unwrap();

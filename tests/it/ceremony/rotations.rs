@@ -79,9 +79,9 @@ fn an_online_key_is_replaced_with_an_overlap_in_which_every_device_verifies_at_e
     assert_eq!(table.repository().signers("snapshot").len(), 2);
     table.edit("keys = [\"timestamp\", \"timestamp-2\"]", "keys = [\"timestamp-2\"]");
     table.edit("keys = [\"snapshot\", \"snapshot-2\"]", "keys = [\"snapshot-2\"]");
-    let bundle = table.start().unwrap();
-    let verified = proposal::verify(&bundle, &table.first_root()).unwrap();
-    let rehearsal = proposal::rehearse(&bundle, &verified, &table.repository(), &[].into(), table.now).unwrap();
+    let proposal = table.start().unwrap();
+    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let rehearsal = proposal::rehearse(&proposal, &verified, &table.repository(), &[].into(), table.now).unwrap();
     assert_eq!(rehearsal.moments, []);
     ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
     table.ceremony(&["root-1", "root-2"]);
@@ -95,11 +95,11 @@ fn an_online_key_replaced_at_once_has_a_gap_that_the_rehearsal_foresees() {
     let mut table = Table::new();
     table.key("timestamp-2");
     table.edit("keys = [\"timestamp\"]", "keys = [\"timestamp-2\"]");
-    let bundle = table.start().unwrap();
-    let verified = proposal::verify(&bundle, &table.first_root()).unwrap();
-    let rehearsal = proposal::rehearse(&bundle, &verified, &table.repository(), &[].into(), table.now).unwrap();
+    let proposal = table.start().unwrap();
+    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let rehearsal = proposal::rehearse(&proposal, &verified, &table.repository(), &[].into(), table.now).unwrap();
     assert!(!rehearsal.moments.is_empty());
-    let review = proposal::review(&bundle, &verified, table.now).unwrap();
+    let review = proposal::review(&proposal, &verified, table.now).unwrap();
     assert!(review.devices.iter().any(|line| line.contains("may fail once")), "{:?}", review.devices);
     ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
     table.ceremony(&["root-1", "root-2"]);
@@ -131,9 +131,9 @@ fn stolen_online_keys_that_ran_up_versions_are_recovered_from() {
     table.edit("keys = [\"timestamp\"]", "keys = [\"timestamp-2\"]");
     table.edit("keys = [\"snapshot\"]", "keys = [\"snapshot-2\"]");
     table.pass(1);
-    let bundle = table.start().unwrap();
-    let verified = proposal::verify(&bundle, &table.first_root()).unwrap();
-    let rehearsal = proposal::rehearse(&bundle, &verified, &table.repository(), &[].into(), table.now).unwrap();
+    let proposal = table.start().unwrap();
+    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let rehearsal = proposal::rehearse(&proposal, &verified, &table.repository(), &[].into(), table.now).unwrap();
     assert!(rehearsal.devices.iter().any(|fate| fate.device.contains("ran up versions") && fate.error.is_none()));
     ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
     // The misled device is among those that follow.
@@ -176,9 +176,9 @@ fn holders_are_named_and_renamed() {
     table.edit("[keys.root-2]", &named("root-2", "holder 2"));
     table.ceremony(&["root-1", "root-2"]);
     table.edit("holder = \"holder 2\"", "holder = \"holder 2b\"");
-    let bundle = table.start().unwrap();
-    let verified = proposal::verify(&bundle, &table.first_root()).unwrap();
-    let review = proposal::review(&bundle, &verified, table.now).unwrap();
+    let proposal = table.start().unwrap();
+    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let review = proposal::review(&proposal, &verified, table.now).unwrap();
     let row = review.roles[0].rows.iter().find(|row| row.what == "holder of root-2").unwrap();
     assert_eq!((row.before.as_str(), row.after.as_str()), ("holder 2", "holder 2b"));
     ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();

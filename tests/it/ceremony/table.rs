@@ -12,7 +12,7 @@ use tidegate::error::Result;
 use tidegate::keys::generate::{Kind, generate};
 use tidegate::keys::{FileKey, KeyRing, NoPassphrases, Signer as _, write_public};
 use tidegate::metadata::Repository;
-use tidegate::proposal::{self, Bundle, Tool, Wish};
+use tidegate::proposal::{self, Proposal, Tool, Wish};
 use tidegate::publish::{self, Event, Remote, Source};
 use tidegate::workspace::Workspace;
 use tidegate::workspace::init::{KeySource, Options, init};
@@ -99,25 +99,25 @@ impl Table {
         fs::remove_file(self.path().join(format!("keys/{name}.pem"))).unwrap();
     }
 
-    pub fn start(&self) -> Result<Bundle> {
+    pub fn start(&self) -> Result<Proposal> {
         ceremony::start(&self.workspace(), &Wish::default(), "tester", self.now)
     }
 
     /// Signs a copy, as a holder does on their own machine with a root of their own.
-    pub fn sign(&self, bundle: &mut Bundle, name: &str) -> Result<Vec<String>> {
-        let verified = proposal::verify(bundle, &self.first_root())?;
+    pub fn sign(&self, proposal: &mut Proposal, name: &str) -> Result<Vec<String>> {
+        let verified = proposal::verify(proposal, &self.first_root())?;
         let path = self.path().join(format!("keys/{name}.pem"));
         let key = FileKey::open(name, &path, &mut NoPassphrases).unwrap();
         assert!(!key.public().scheme().is_empty());
-        proposal::sign(bundle, &verified, &key, "file", "tidegate test", self.now)
+        proposal::sign(proposal, &verified, &key, "file", "tidegate test", self.now)
     }
 
     /// Copies of a proposal, each signed by one key.
-    pub fn copies(&self, bundle: &Bundle, names: &[&str]) -> Vec<(String, Bundle)> {
+    pub fn copies(&self, proposal: &Proposal, names: &[&str]) -> Vec<(String, Proposal)> {
         names
             .iter()
             .map(|name| {
-                let mut copy = bundle.clone();
+                let mut copy = proposal.clone();
                 self.sign(&mut copy, name).unwrap();
                 ((*name).to_owned(), copy)
             })
@@ -127,12 +127,12 @@ impl Table {
     /// Proposes, rehearses, has it signed in parallel, combines, finishes, publishes; then the fleet checks.
     pub fn ceremony(&mut self, signers: &[&str]) -> Done {
         self.pass(1);
-        let bundle = self.start().unwrap();
+        let proposal = self.start().unwrap();
         let repository = self.repository();
-        let verified = proposal::verify(&bundle, &self.first_root()).unwrap();
-        let rehearsal = proposal::rehearse(&bundle, &verified, &repository, &[].into(), self.now).unwrap();
+        let verified = proposal::verify(&proposal, &self.first_root()).unwrap();
+        let rehearsal = proposal::rehearse(&proposal, &verified, &repository, &[].into(), self.now).unwrap();
         assert_eq!(rehearsal.stranded().collect::<Vec<_>>(), Vec::<&proposal::Fate>::new());
-        let combined = proposal::combine(&bundle, &self.copies(&bundle, signers), &self.first_root()).unwrap();
+        let combined = proposal::combine(&proposal, &self.copies(&proposal, signers), &self.first_root()).unwrap();
         let workspace = self.workspace();
         ceremony::keep(&workspace, &combined, "tester", self.now).unwrap();
         let done = self.finish(&workspace).unwrap();

@@ -21,12 +21,12 @@ fn edit(fleet: &Fleet, edits: &[(&str, &str)]) {
 /// Proposes what the files say, and gives what its signers read.
 fn propose(fleet: &Fleet) -> Result<Review, Error> {
     let (workspace, _) = fleet.open();
-    let bundle = ceremony::start(&workspace, &Wish::default(), "tester", fleet.now)?;
+    let proposal = ceremony::start(&workspace, &Wish::default(), "tester", fleet.now)?;
     let root = fs::read(fleet.path().join("metadata/1.root.json")).unwrap();
     // As it travels: from nothing but the file and a root.
-    let bundle = proposal::Bundle::parse("a copy", &bundle.to_bytes()?)?;
-    let verified = proposal::verify(&bundle, &root)?;
-    proposal::review(&bundle, &verified, fleet.now)
+    let proposal = proposal::Proposal::parse("a copy", &proposal.to_bytes()?)?;
+    let verified = proposal::verify(&proposal, &root)?;
+    proposal::review(&proposal, &verified, fleet.now)
 }
 
 fn rows(review: &Review) -> Vec<String> {

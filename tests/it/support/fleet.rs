@@ -148,12 +148,12 @@ impl Fleet {
     pub fn finish_ceremony(&self) -> Result<(), Error> {
         let (workspace, mut ring) = self.open();
         let repository = workspace.repository().unwrap();
-        let (mut bundle, verified) = ceremony::open(&workspace, &repository).unwrap();
+        let (mut proposal, verified) = ceremony::open(&workspace, &repository).unwrap();
         for key in ["release-1", "release-2"] {
             let signer = ring.signer(key).unwrap();
-            proposal::sign(&mut bundle, &verified, signer.as_ref(), "file", "tidegate test", self.now).unwrap();
+            proposal::sign(&mut proposal, &verified, signer.as_ref(), "file", "tidegate test", self.now).unwrap();
         }
-        ceremony::keep(&workspace, &bundle, "tester", self.now).unwrap();
+        ceremony::keep(&workspace, &proposal, "tester", self.now).unwrap();
         let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
         ceremony::finish(&workspace, &mut ring, &tool, "tester", self.now).map(|_| ())
     }

@@ -53,7 +53,7 @@ impl Old {
         let said = done(&["import", text(&repository), text(&fleet), "--root", text(&root), "--example-keys"]);
         assert!(said.starts_with(&format!("root {next} waits for signatures")), "{said}");
         let fleet_text = text(&fleet).to_owned();
-        let bundle = fleet.join("proposals/ceremony.json");
+        let proposal = fleet.join("proposals/ceremony.json");
         let digest: Value = serde_json::from_str(&done(&["-C", &fleet_text, "--json", "ceremony", "status"])).unwrap();
         let digest = digest["digest"].as_str().or_else(|| digest["review"]["digest"].as_str()).unwrap()[..8].to_owned();
         let sign = |key: &str| done(&["-C", &fleet_text, "ceremony", "sign", "--key", key, "--confirm", &digest]);
@@ -64,7 +64,7 @@ impl Old {
         assert_eq!(out.status.code(), Some(1), "not without the old keys");
         for key in ["old-root-0.pem", "old-root-1.pem"] {
             let key = format!("file:{}", text(&self.path(key)));
-            done(&["ceremony", "sign", text(&bundle), "--root", text(&root), "--key", &key, "--confirm", &digest]);
+            done(&["ceremony", "sign", text(&proposal), "--root", text(&root), "--key", &key, "--confirm", &digest]);
         }
         done(&["-C", &fleet_text, "ceremony", "finish"]);
         fleet
