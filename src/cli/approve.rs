@@ -4,8 +4,8 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 use tidegate_model::name::Name;
 
+use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
-use super::{Context, actor};
 use crate::error::{Error, Result};
 use crate::policy::{ApprovalRule, Event, State};
 use crate::release::approval;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use clap_complete::Shell;
 
-use super::{Context, command};
+use super::command;
+use super::context::Context;
 use crate::error::{Error, Result};
 use crate::fs;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::Context;
+use super::context::Context;
 use crate::error::Result;
 use crate::report::view::{Place, diff};
 

@@ -11,7 +11,8 @@ use tidegate_model::name::{DeviceId, HardwareId, Name};
 use tidegate_model::time;
 use tidegate_model::version::Version;
 
-use super::{Context, parse_instant, show};
+use super::context::{Context, parse_instant};
+use super::show;
 use crate::config::{Settings, write_share};
 use crate::error::{Error, Result};
 use crate::fleet::{Fleet, Scope};

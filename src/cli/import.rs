@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::Context;
+use super::context::Context;
 use super::init::{KeyArgs, folder};
 use super::passphrase::PassphraseArgs;
 use crate::ceremony::{self, import};

@@ -6,8 +6,8 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 use tidegate_model::digest::Digest;
 
+use super::context::{Context, actor};
 use super::passphrase::{PassphraseArgs, new_passphrase};
-use super::{Context, actor};
 use crate::error::{Error, Result};
 use crate::keys::generate::Kind;
 use crate::workspace::init::{KeySource, Options, init};

@@ -3,7 +3,7 @@
 use clap::Args as ClapArgs;
 use tidegate_model::time;
 
-use super::Context;
+use super::context::Context;
 use crate::error::{Error, Result};
 use crate::release::audit;
 use crate::workspace::ledger::FILE;

@@ -6,6 +6,7 @@
 mod approve;
 mod ceremony;
 mod completions;
+mod context;
 mod demo;
 mod diff;
 mod doctor;
@@ -35,12 +36,12 @@ mod verify;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound as _, Utc};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-pub use ui::Ui;
-
-use crate::error::{Error, Kind};
+use self::context::{Context, parse_instant};
+use self::ui::Ui;
+use crate::error::Error;
 
 /// Signed over-the-air releases as static files.
 #[derive(Debug, Parser)]
@@ -103,17 +104,6 @@ enum Command {
     Man(completions::ManArgs),
 }
 
-/// What every command is given: where, when, and how to talk.
-#[derive(Debug)]
-pub struct Context {
-    /// The workspace folder, as given with `-C`.
-    pub dir: PathBuf,
-    /// The instant to act at, in whole seconds: `--now`, else the wall clock.
-    pub now: DateTime<Utc>,
-    /// Where results, status and hints go.
-    pub ui: Ui,
-}
-
 /// Runs the program on the process's arguments and returns its exit code.
 ///
 /// 0 done; 1 a refusal or a fault; 2 usage; 3 closed pipe; 255 a bug.
@@ -148,7 +138,7 @@ fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()
         Command::Explain(args) => explain::run(args, context),
         Command::Refresh(args) => refresh::run(args, context),
         Command::Log(args) => log::run(args, context),
-        Command::Demo(args) => demo::run(args, context),
+        Command::Demo(args) => demo::run(args, context, execute),
         Command::Completions(args) => completions::run(args, context),
         Command::Man(args) => completions::man(args, context),
         Command::Publish(args) => publish::run(args, context),
@@ -174,25 +164,4 @@ fn execute(line: Vec<String>, ui: &Ui) -> crate::error::Result<()> {
     let now = cli.global.now.unwrap_or_else(|| Utc::now().trunc_subsecs(0));
     let ui = if cli.global.quiet { ui.quieter() } else { ui.for_steps() };
     dispatch(&cli.command, &mut Context { dir: cli.global.dir, now, ui })
-}
-
-/// Runs what is asynchronous (stores and sockets) to its end.
-fn block_on<T>(work: impl Future<Output = crate::error::Result<T>>) -> crate::error::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::new(Kind::Io, "the system gives no threads to work with").with_source(source))?;
-    runtime.block_on(work)
-}
-
-/// By whom, for the ledger: TIDEGATE_ACTOR, else the user's name.
-fn actor() -> String {
-    let name = ["TIDEGATE_ACTOR", "USER", "USERNAME"].iter().find_map(|variable| std::env::var(variable).ok());
-    crate::workspace::ledger::clean(name.as_deref().filter(|name| !name.is_empty()).unwrap_or("unknown"))
-}
-
-fn parse_instant(text: &str) -> Result<DateTime<Utc>, String> {
-    DateTime::parse_from_rfc3339(text)
-        .map(|instant| instant.with_timezone(&Utc).trunc_subsecs(0))
-        .map_err(|error| format!("{error}; write it as 2026-03-01T12:00:00Z"))
 }

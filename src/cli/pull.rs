@@ -6,9 +6,10 @@ use chrono::TimeDelta;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
+use super::context::{Context, actor, block_on};
 use super::passphrase::PassphraseArgs;
 use super::publish::AccessArgs;
-use super::{Context, Ui, actor, block_on};
+use super::ui::Ui;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::MAX_ROOT;

@@ -10,8 +10,10 @@ use serde_json::Value;
 use tidegate_model::name::{HardwareId, Name};
 use tidegate_model::time;
 
-use super::{Context, block_on, show};
+use super::context::{Context, block_on};
+use super::show;
 use crate::config::{Settings, write_share};
+use tidegate_model::span::Span;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::publish::{Options, Remote};
@@ -20,7 +22,6 @@ use crate::release::record::ReleaseSpec;
 use crate::rollout::health::Action;
 use crate::workspace::Workspace;
 use crate::workspace::ledger::clean;
-use tidegate_model::span::Span;
 
 /// How many reasons the table has.
 const REASONS: usize = 10;

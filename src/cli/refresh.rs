@@ -3,8 +3,9 @@
 use clap::Args as ClapArgs;
 use serde_json::{Map, json};
 
+use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
-use super::{Context, actor, show};
+use super::show;
 use crate::error::Result;
 use crate::rollout::refresh::{due, refresh};
 use crate::workspace::Workspace;

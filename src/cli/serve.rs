@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::{Context, block_on};
+use super::context::{Context, block_on};
 use crate::error::Result;
 use crate::serve::{Exchange, Server};
 

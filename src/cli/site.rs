@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::Context;
+use super::context::Context;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::report::site::{PAGE, STATUS, page, status};

@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 use tidegate_model::name::Name;
 use tidegate_model::time;
 
-use super::{Context, show};
+use super::context::Context;
+use super::show;
 use crate::config::Settings;
+use tidegate_model::span::Span;
 use crate::error::{Error, Result};
 use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::Repository;
@@ -15,7 +17,6 @@ use crate::policy::State;
 use crate::release::record::{self, Record};
 use crate::release::signing;
 use crate::workspace::{CohortStanding, Workspace, map_in_force, standing};
-use tidegate_model::span::Span;
 
 /// Show roles and expiries, releases, and who is offered what
 #[derive(Debug, ClapArgs)]

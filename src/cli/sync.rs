@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
+use super::context::{Context, block_on};
 use super::publish::{AccessArgs, transfer};
-use super::{Context, block_on};
 use crate::error::Result;
 use crate::fs;
 use crate::metadata::MAX_ROOT;

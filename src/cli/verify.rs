@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 
-use super::{Context, block_on};
+use super::context::{Context, block_on};
 use crate::audit::{Origin, Repository, View, verify_where};
 use crate::error::{Error, Result};
 use crate::fs;

@@ -3,8 +3,8 @@
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::super::{Context, actor};
 use crate::ceremony;
+use crate::cli::context::{Context, actor};
 use crate::error::Result;
 use crate::workspace::Workspace;
 

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::super::{Context, actor};
 use super::proposal::{key_id, read_proposal};
 use super::show;
+use crate::cli::context::{Context, actor};
 use crate::error::{Error, Result};
 use crate::proposal::{self, MAX_LENGTH, Standing};
 use crate::workspace::Workspace;

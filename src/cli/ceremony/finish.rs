@@ -4,8 +4,8 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::super::passphrase::PassphraseArgs;
-use super::super::{Context, actor};
 use crate::ceremony;
+use crate::cli::context::{Context, actor};
 use crate::error::Result;
 use crate::proposal::Tool;
 use crate::workspace::Workspace;

@@ -14,7 +14,7 @@ mod transcript;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::Context;
+use super::context::Context;
 use crate::error::Result;
 
 pub(in crate::cli) use proposal::read_proposal;

@@ -2,7 +2,7 @@
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::super::Context;
+use crate::cli::context::Context;
 use crate::error::Result;
 use crate::proposal::{Situation, plan};
 use crate::workspace::Workspace;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 use tidegate_tuf::key::KeyId;
 
-use super::super::Context;
 use crate::ceremony::FILE;
+use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::proposal::{self, MAX_LENGTH, Proposal, Verified};

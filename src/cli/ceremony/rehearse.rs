@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use clap::Args as ClapArgs;
 use tidegate_tuf::key::KeyId;
 
-use super::super::Context;
 use super::proposal::key_id;
 use super::show;
 use crate::ceremony;
+use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::proposal::{self, Proposal, Verified};
 use crate::workspace::Workspace;

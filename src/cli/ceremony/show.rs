@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::super::{Context, show};
+use super::super::show;
 use super::proposal::Which;
+use crate::cli::context::Context;
 use crate::error::Result;
 use crate::fs;
 use crate::proposal::{self, Proposal, Rehearsal, Review, Verified};

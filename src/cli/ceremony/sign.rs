@@ -7,10 +7,10 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::super::passphrase::PassphraseArgs;
-use super::super::{Context, actor};
 use super::proposal::{Opened, Which, workspace_root};
 use super::show;
 use crate::ceremony::{self, FILE};
+use crate::cli::context::{Context, actor};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::keys::{KeyUri, open};

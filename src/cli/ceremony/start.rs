@@ -2,9 +2,9 @@
 
 use clap::Args as ClapArgs;
 
-use super::super::{Context, actor};
 use super::show;
 use crate::ceremony::{self, FILE};
+use crate::cli::context::{Context, actor};
 use crate::error::Result;
 use crate::proposal::{self, Wish};
 use crate::workspace::Workspace;

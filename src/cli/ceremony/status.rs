@@ -3,9 +3,9 @@
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::super::Context;
 use super::proposal::Which;
 use super::show;
+use crate::cli::context::Context;
 use crate::error::Result;
 use crate::proposal::Standing;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::super::Context;
+use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::proposal::{self, MAX_TRANSCRIPT, Transcript};

@@ -13,7 +13,7 @@ use std::time::Instant;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::Context;
+use super::context::{Context, Execute};
 use crate::error::Result;
 use folder::Folder;
 use story::Story;
@@ -29,7 +29,7 @@ pub(super) struct Args {
     image: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+pub(super) fn run(args: &Args, cx: &mut Context, execute: Execute) -> Result<()> {
     let begun = Instant::now();
     let image = match &args.image {
         Some(image) => image.clone(),
@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     if let (Ok(program), false) = (std::env::current_exe(), cx.ui.is_json()) {
         cx.ui.status(cx.ui.style().dim(&format!("Below, tidegate stands for {}", program.display())));
     }
-    let told = Story::new(&folder, &image, cx)?.tell()?;
+    let told = Story::new(&folder, &image, cx, execute)?.tell()?;
     let seconds = begun.elapsed().as_secs_f32();
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"folder": args.folder, "devices": told, "seconds": seconds}));

@@ -13,7 +13,8 @@ use tidegate_model::time;
 
 use super::devices::{Actor, RAM_MB, cast, failed};
 use super::folder::Folder;
-use crate::cli::{Context, Ui, execute};
+use crate::cli::context::{Context, Execute};
+use crate::cli::ui::Ui;
 use crate::error::{Error, Result};
 use crate::workspace::{Workspace, artifacts, map_in_force};
 
@@ -28,6 +29,7 @@ pub(super) struct Story<'a> {
     folder: &'a Folder,
     image: &'a Path,
     ui: Ui,
+    execute: Execute,
     /// The instant at which it ends: now.
     end: DateTime<Utc>,
 }
@@ -42,10 +44,10 @@ pub(super) struct Told {
 }
 
 impl<'a> Story<'a> {
-    pub(super) fn new(folder: &'a Folder, image: &'a Path, cx: &Context) -> Result<Self> {
+    pub(super) fn new(folder: &'a Folder, image: &'a Path, cx: &Context, execute: Execute) -> Result<Self> {
         let readable = File::open(image).and_then(|file| file.metadata());
         readable.map_err(|e| Error::io("read", image, e))?;
-        Ok(Self { folder, image, ui: cx.ui.for_steps(), end: cx.now })
+        Ok(Self { folder, image, ui: cx.ui.for_steps(), execute, end: cx.now })
     }
 
     /// Tells it, and gives what became of the devices.
@@ -251,7 +253,7 @@ impl<'a> Story<'a> {
         line.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         line.extend(["--now".to_owned(), time::format(at)]);
         self.command(&line.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
-        execute(line, &self.ui)
+        (self.execute)(line, &self.ui)
     }
 
     fn device_command(&self, actor: &Actor, command: &str, at: DateTime<Utc>) {

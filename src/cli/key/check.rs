@@ -4,7 +4,8 @@ use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 use super::super::passphrase::PassphraseArgs;
-use super::super::{Context, show};
+use super::super::show;
+use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::keys::KeyName;
 use crate::workspace::Workspace;

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tidegate_tuf::key::Key;
 
-use super::super::Context;
+use crate::cli::context::Context;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::fs::Changes;

@@ -2,10 +2,10 @@
 
 use clap::Args as ClapArgs;
 
-use super::super::Context;
 use super::super::passphrase::PassphraseArgs;
 use super::check::try_out;
 use super::entry::{add, workspace_if_any};
+use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::fs::Changes;
 use crate::keys::{KeyName, KeyUri, open};

@@ -3,8 +3,9 @@
 use serde_json::json;
 use tidegate_tuf::key::Key;
 
-use super::super::{Context, show};
+use super::super::show;
 use super::entry::roles;
+use crate::cli::context::Context;
 use crate::error::Result;
 use crate::keys::KeyUri;
 use crate::workspace::Workspace;

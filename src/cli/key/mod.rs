@@ -9,7 +9,7 @@ mod show;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::Context;
+use super::context::Context;
 use crate::error::Result;
 
 /// Make, take in, list and check keys

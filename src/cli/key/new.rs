@@ -6,9 +6,9 @@ use clap::Args as ClapArgs;
 use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
-use super::super::Context;
 use super::super::passphrase::PassphraseArgs;
 use super::entry::{add, print, workspace_if_any};
+use crate::cli::context::Context;
 use crate::error::{Error, Result};
 use crate::fs::Changes;
 use crate::keys::generate::{Kind, generate};

@@ -3,8 +3,8 @@
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
-use super::super::Context;
 use super::entry::roles;
+use crate::cli::context::Context;
 use crate::error::Result;
 use crate::keys::{KeyName, write_public};
 use crate::workspace::Workspace;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use chrono::{DateTime, Utc};
 
 use crate::audit;
-use crate::cli::Ui;
+use crate::cli::ui::Ui;
 use crate::error::{Error, Result};
 use crate::publish::{self, Event, Plan, Remote, Report, Source};
 

@@ -13,8 +13,9 @@ use tidegate_model::version::VersionRange;
 use tidegate_tuf::json as strict;
 use tidegate_tuf::key::KeyId;
 
+use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
-use super::{Context, actor, show};
+use super::show;
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
 use crate::policy::State;

@@ -3,8 +3,8 @@
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::super::{Context, actor};
 use crate::ceremony::{self, FILE};
+use crate::cli::context::{Context, actor};
 use crate::error::{Error, Result};
 use crate::release::record::{ReleaseId, ReleaseSpec};
 use crate::release::retire::{self, Choice};

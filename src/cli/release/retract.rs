@@ -3,8 +3,8 @@
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::super::{Context, actor};
 use super::{frozen_json, parse_urgency, tell_frozen};
+use crate::cli::context::{Context, actor};
 use crate::error::Result;
 use crate::policy::State;
 use crate::release::record::{RecordedUrgency, ReleaseSpec};

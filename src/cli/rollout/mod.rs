@@ -7,16 +7,17 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::json;
 use tidegate_model::name::Name;
 
+use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
-use super::{Context, actor, show};
+use super::show;
 use crate::config::parse_share;
+use tidegate_model::span::Span;
 use crate::error::Result;
 use crate::keys::KeyRing;
 use crate::policy::State;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::{Desk, Outcome, RampRequest};
 use crate::workspace::Workspace;
-use tidegate_model::span::Span;
 
 /// Offer a release to the fleet, cohort by cohort
 #[derive(Debug, ClapArgs)]

@@ -11,8 +11,10 @@ use tidegate_model::name::HardwareId;
 use tidegate_model::time;
 use tidegate_model::version::{self, Version};
 
-use super::super::{Context, parse_instant, show};
+use super::super::show;
+use crate::cli::context::{Context, parse_instant};
 use crate::config::write_share;
+use tidegate_model::span::Span;
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::forecast::curve::{self, Curve};
@@ -22,7 +24,6 @@ use crate::fs;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::Desk;
 use crate::workspace::Workspace;
-use tidegate_model::span::Span;
 
 /// How many cohorts have a column of their own in the table of hours.
 const COLUMNS: usize = 6;

@@ -4,7 +4,8 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::super::passphrase::PassphraseArgs;
-use super::super::{Context, actor, show};
+use super::super::show;
+use crate::cli::context::{Context, actor};
 use crate::error::{Error, Result};
 use crate::release::record::ReleaseSpec;
 use crate::rollout::Desk;

@@ -1,0 +1,44 @@
+//! What every command is given, and what commands share.
+
+use std::path::PathBuf;
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+
+use super::ui::Ui;
+use crate::error::{Error, Kind, Result};
+use crate::workspace::ledger;
+
+/// What every command is given: where, when, and how to talk.
+#[derive(Debug)]
+pub(super) struct Context {
+    /// The workspace folder, as given with `-C`.
+    pub(super) dir: PathBuf,
+    /// The instant to act at, in whole seconds: `--now`, else the wall clock.
+    pub(super) now: DateTime<Utc>,
+    /// Where results, status and hints go.
+    pub(super) ui: Ui,
+}
+
+/// Runs a command line within this process, talking through a `Ui`.
+pub(super) type Execute = fn(Vec<String>, &Ui) -> Result<()>;
+
+/// Runs what is asynchronous (stores and sockets) to its end.
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::new(Kind::Io, "the system gives no threads to work with").with_source(source))?;
+    runtime.block_on(work)
+}
+
+/// By whom, for the ledger: TIDEGATE_ACTOR, else the user's name.
+pub(super) fn actor() -> String {
+    let name = ["TIDEGATE_ACTOR", "USER", "USERNAME"].iter().find_map(|variable| std::env::var(variable).ok());
+    ledger::clean(name.as_deref().filter(|name| !name.is_empty()).unwrap_or("unknown"))
+}
+
+pub(super) fn parse_instant(text: &str) -> Result<DateTime<Utc>, String> {
+    DateTime::parse_from_rfc3339(text)
+        .map(|instant| instant.with_timezone(&Utc).trunc_subsecs(0))
+        .map_err(|error| format!("{error}; write it as 2026-03-01T12:00:00Z"))
+}
