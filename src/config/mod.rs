@@ -1,4 +1,4 @@
-//! The files a release engineer edits: `tidegate.toml`, `cohorts.toml`, `policy.toml`.
+//! The files a release engineer edits: `tidegate.toml` and `cohorts.toml`; `policy.toml` is read by [`crate::policy`].
 //!
 //! They say what is wanted. What is in force is the signed metadata: a change here takes effect when a command signs it. Unknown keys
 //! and values that cannot hold are errors that name the file, the key, the rule and what to do.

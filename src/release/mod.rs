@@ -1,4 +1,4 @@
-//! Releases: the record of each, its life, and the ledger of what happened.
+//! Releases: the record of each, and the steps of its life up to registration and after its rollout.
 
 pub mod adopt;
 pub mod approval;

@@ -1,6 +1,6 @@
 //! Playing a proposal before anybody signs it: every generation of devices, every instant of publishing, lost keys.
 //!
-//! The repository and the proposal are rebuilt with keys of our own (see [`shadow`](super::shadow)); the devices are the real client.
+//! The repository and the proposal are rebuilt with keys of our own (see [`throwaway_keys`]); the devices are the real client.
 
 mod compromised_keys;
 mod simulated_repository;
