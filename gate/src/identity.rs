@@ -6,7 +6,7 @@ use tidegate_model::name::DeviceId;
 use tidegate_tuf::key::Key;
 
 use crate::encoding::sha256;
-use crate::enrol::Enrolment;
+use crate::enrolment::Enrolment;
 
 pub mod certificate;
 pub mod proof;

@@ -11,33 +11,33 @@
 //! |---|---|
 //! | [`config`] | `gate.toml`, strict |
 //! | [`api`] | the routes, and what holds for every request |
-//! | [`identity`], [`enrol`] | who asks: certificates, proofs, enrolled keys |
+//! | [`identity`], [`enrolment`] | who asks: certificates, proofs, enrolled keys |
 //! | [`evidence`], [`policy`] | what a device shows, and whether that is enough |
 //! | [`nonce`], [`token`], [`secret`] | what the gate gives out and gets back, without keeping it |
-//! | [`repo`], [`place`] | objects: by which path, for whom, from where |
-//! | [`server`], [`tls`], [`local`] | sockets |
-//! | [`limit`], [`audit`], [`metrics`] | bounds and records |
+//! | [`repo`], [`storage`] | objects: by which path, for whom, from where |
+//! | [`server`], [`tls`], [`monitoring`] | sockets |
+//! | [`rate_limit`], [`audit`], [`metrics`] | bounds and records |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod api;
 pub mod audit;
 pub mod cli;
 pub mod config;
+pub mod context;
 pub mod encoding;
-pub mod enrol;
+pub mod enrolment;
 pub mod error;
 pub mod evidence;
-pub mod gate;
 pub mod identity;
-pub mod limit;
-pub mod local;
 pub mod metrics;
+pub mod monitoring;
 pub mod nonce;
-pub mod place;
 pub mod policy;
+pub mod rate_limit;
 pub mod refusal;
 pub mod repo;
 pub mod secret;
 pub mod server;
+pub mod storage;
 pub mod tls;
 pub mod token;

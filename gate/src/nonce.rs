@@ -8,9 +8,9 @@ use bytes::Bytes;
 use object_store::{ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
 use crate::encoding::{sha256, to_hex};
-use crate::place::Place;
 use crate::refusal::Refusal;
 use crate::secret::{Secret, random};
+use crate::storage::Place;
 
 /// For how many seconds a nonce is good.
 pub const LIFE: u64 = 120;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use crate::config::{Cohort, Config};
-use crate::enrol::Enrolment;
+use crate::enrolment::Enrolment;
 use crate::evidence::{Finding, Kind, Tier, ear, tpm};
 use crate::refusal::Refusal;
 

@@ -19,10 +19,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::api::{self, Peer};
+use crate::context::Gate;
 use crate::error::{Error, Result};
-use crate::gate::Gate;
 use crate::identity::certificate::Certified;
-use crate::{local, nonce, tls};
+use crate::{monitoring, nonce, tls};
 
 /// The head of a request: no more headers, no more bytes.
 const HEADERS: usize = 64;
@@ -80,7 +80,7 @@ impl Server {
         background.spawn(reload(Arc::clone(&gate), tls.clone()));
         background.spawn(sweep(Arc::clone(&gate)));
         if let Some(listener) = local {
-            background.spawn(local::serve(listener, Arc::clone(&gate)));
+            background.spawn(monitoring::serve(listener, Arc::clone(&gate)));
         }
         let (stopping, stopped) = watch::channel(());
         let all = Arc::new(Semaphore::new(gate.config.limits.connections.min(Semaphore::MAX_PERMITS)));

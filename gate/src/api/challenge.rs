@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Asked, parse};
+use crate::context::Gate;
 use crate::encoding::to_base64;
-use crate::gate::Gate;
 use crate::nonce;
 use crate::refusal::{Refusal, json_response};
 

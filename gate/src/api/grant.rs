@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::{Asked, parse};
 use crate::audit::Line;
+use crate::context::Gate;
 use crate::encoding::from_base64;
 use crate::evidence::{Evidence, Finding, ear, tpm};
-use crate::gate::Gate;
 use crate::refusal::{Refusal, json_response};
 use crate::token::Token;
 use crate::{nonce, policy};

@@ -16,7 +16,7 @@ use tidegate_model::name::DeviceId;
 use tidegate_tuf::json;
 
 use crate::audit::Line;
-use crate::gate::Gate;
+use crate::context::Gate;
 use crate::identity::certificate::Certified;
 use crate::identity::proof::{self, Proof, Signed};
 use crate::identity::{Identity, binding};

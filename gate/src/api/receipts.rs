@@ -11,7 +11,7 @@ use tidegate_tuf::json;
 
 use super::{Asked, parse, printable};
 use crate::audit::Line;
-use crate::gate::Gate;
+use crate::context::Gate;
 use crate::refusal::{Refusal, json_response};
 
 /// How many receipts one request may bring.

@@ -8,10 +8,10 @@ use tidegate_model::layout::DelegatedRole;
 use super::Asked;
 use crate::audit::Line;
 use crate::config::Deliver;
-use crate::gate::Gate;
+use crate::context::Gate;
 use crate::refusal::Refusal;
 use crate::repo::path::{Owner, Wanted};
-use crate::repo::{give, path};
+use crate::repo::{delivery, path};
 use crate::token::Token;
 
 /// What is before a path of the repository.
@@ -41,11 +41,12 @@ pub(super) async fn answer(
     let cohort = cohort.ok_or_else(|| Refusal::forbidden("G-TOK-05", "the token's cohorts do not open this object"))?;
     line.cohorts = vec![cohort];
     if gate.config.deliver == Deliver::Redirect
-        && let Some(redirect) = give::redirect(&gate.private, &wanted.key, method, gate.config.url_life.into()).await?
+        && let Some(redirect) =
+            delivery::redirect(&gate.private, &wanted.key, method, gate.config.url_life.into()).await?
     {
         return Ok(redirect);
     }
-    give::stream(&gate.private, &wanted.key, method, headers).await
+    delivery::stream(&gate.private, &wanted.key, method, headers).await
 }
 
 /// The cohort of the token that opens the object, if one does.

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::print;
 use crate::config::Config;
+use crate::context::Gate;
 use crate::error::{Error, Result};
-use crate::gate::Gate;
 use crate::{nonce, tls};
 
 #[derive(clap::Args)]

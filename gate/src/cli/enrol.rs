@@ -9,11 +9,11 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::print;
 use crate::config::Config;
-use crate::enrol::{Enrolment, Enrolments};
+use crate::enrolment::{Enrolment, Enrolments};
 use crate::error::{Error, Result, read};
 use crate::evidence::tpm::AttestationKey;
 use crate::identity::certificate::{Certified, key_of};
-use crate::place::Place;
+use crate::storage::Place;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::config::Config;
+use crate::context::Gate;
 use crate::error::{Error, Result};
-use crate::gate::Gate;
 use crate::server::Server;
 
 #[derive(clap::Args)]

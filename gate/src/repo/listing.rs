@@ -8,8 +8,8 @@ use object_store::ObjectStoreExt as _;
 use tidegate_model::listing::{Listing, MAX_LISTING};
 use tokio::sync::Mutex;
 
-use crate::place::Place;
 use crate::refusal::Refusal;
+use crate::storage::Place;
 
 /// When a listing was read, and the objects that it names.
 type Read = (Instant, Arc<HashSet<String>>);

@@ -1,5 +1,5 @@
 //! What lies behind the gate: which object a request names, who may have it, and how it is given.
 
-pub mod give;
+pub mod delivery;
 pub mod listing;
 pub mod path;

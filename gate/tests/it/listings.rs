@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidegate_gate::place::Place;
 use tidegate_gate::repo::listing::Listings;
+use tidegate_gate::storage::Place;
 
 #[test]
 fn listings_are_read_as_publishers_write_them() {

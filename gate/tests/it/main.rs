@@ -13,14 +13,14 @@ mod mirror;
 mod simulator;
 
 mod ear;
+mod end_to_end;
 mod guide;
 mod hostile;
 mod instances;
 mod listings;
-mod passage;
 mod receipts;
 mod redirect;
 mod service;
-mod stored;
+mod stored_format;
 mod support;
 mod tpm;

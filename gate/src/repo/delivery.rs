@@ -6,8 +6,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use object_store::{GetOptions, GetRange, ObjectStore as _, ObjectStoreExt as _};
 
-use crate::place::Place;
 use crate::refusal::Refusal;
+use crate::storage::Place;
 
 /// A redirect to where the store itself gives the object, for a few seconds.
 pub async fn redirect(

@@ -8,15 +8,15 @@ use tokio::sync::Semaphore;
 
 use crate::audit::Log;
 use crate::config::Config;
-use crate::enrol::Enrolments;
+use crate::enrolment::Enrolments;
 use crate::error::Result;
 use crate::evidence::ear::Known;
 use crate::identity::proof::Seen;
-use crate::limit::Rates;
 use crate::metrics::Metrics;
-use crate::place::Place;
+use crate::rate_limit::Rates;
 use crate::repo::listing::Listings;
 use crate::secret::Secret;
+use crate::storage::Place;
 
 /// All that requests are answered with.
 #[derive(Debug)]

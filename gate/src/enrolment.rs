@@ -18,8 +18,8 @@ use tidegate_tuf::key::Key;
 
 use crate::encoding::{sha256, to_hex};
 use crate::error::{Error, Result};
-use crate::place::Place;
 use crate::refusal::Refusal;
+use crate::storage::Place;
 
 /// For how long an enrolment is remembered: the longest that a disabled device goes on.
 const REMEMBERED: Duration = Duration::from_secs(10);

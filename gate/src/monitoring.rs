@@ -15,8 +15,8 @@ use object_store::ObjectStoreExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::gate::Gate;
-use crate::place::Place;
+use crate::context::Gate;
+use crate::storage::Place;
 
 /// Connections at a time.
 const MOST: usize = 64;
