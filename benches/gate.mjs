@@ -41,13 +41,13 @@ state = "file:state"
 enrolments = "file:enrolments"
 audit = { file = "audit.jsonl" }
 [limits]
-per-second = 1000000
-per-device-per-minute = 100000000
-device-burst = 100000000
+per_second = 1000000
+per_device_per_minute = 100000000
+device_burst = 100000000
 [cohorts."stable.canary"]
 least = "none"
 ${tls}`
-writeFileSync(join(dir, 'tls.toml'), settings('[tls]\ncertificate = "gate.pem"\nkey = "gate.key"\ndevice-ca = "devices.pem"\n'))
+writeFileSync(join(dir, 'tls.toml'), settings('[tls]\ncertificate = "gate.pem"\nkey = "gate.key"\ndevice_ca = "devices.pem"\n'))
 writeFileSync(join(dir, 'plain.toml'), settings(''))
 execFileSync(program, ['-c', join(dir, 'tls.toml'), 'secret'], { stdio: 'ignore' })
 

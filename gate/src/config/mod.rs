@@ -16,7 +16,7 @@ use span::Span;
 
 /// The settings as they are written.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// 1.
     pub schema: u64,
@@ -66,7 +66,7 @@ pub struct Config {
 
 /// How objects are given.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Deliver {
     /// By a presigned URL where the store has such, else through the gate.
     #[default]
@@ -77,7 +77,7 @@ pub enum Deliver {
 
 /// TLS 1.3.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub struct Tls {
     /// The gate's certificate and what leads to its authority, PEM.
     pub certificate: PathBuf,
@@ -98,7 +98,7 @@ pub struct Tls {
 
 /// Whether devices need certificates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Clients {
     /// They do.
     #[default]
@@ -109,7 +109,7 @@ pub enum Clients {
 
 /// What is bounded.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Connections at a time.
     pub connections: usize,
@@ -152,7 +152,7 @@ impl Default for Limits {
 
 /// The audit.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, default)]
 pub struct Audit {
     /// Whether device ids are written as they are. Otherwise a keyed hash stands for each.
     pub device_ids: bool,
@@ -162,7 +162,7 @@ pub struct Audit {
 
 /// A verifier whose results are taken.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub struct Verifier {
     /// Its public keys: a file, or an `https` URL.
     pub jwks: String,
@@ -182,7 +182,7 @@ pub struct Verifier {
 
 /// What it takes to be let into a cohort.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 pub struct Cohort {
     /// The least trustworthiness (AR4SI): `none`, `warning`, `affirming`.
     pub least: Tier,
@@ -264,7 +264,7 @@ impl Config {
             }
             Some(tls) if tls.device_ca.is_none() && (tls.clients == Clients::Required || !tls.crl.is_empty()) => {
                 faults
-                    .push("tls: device-ca is missing; without it, and without crl, set clients = \"optional\"".into());
+                    .push("tls: device_ca is missing; without it, and without crl, set clients = \"optional\"".into());
             }
             _ => {}
         }
@@ -308,8 +308,8 @@ impl Config {
             faults.push("limits: 0 would turn everyone away".into());
         }
         for (name, span, most) in [
-            ("url-life", self.url_life, 3600),
-            ("listing-life", self.listing_life, 300),
+            ("url_life", self.url_life, 3600),
+            ("listing_life", self.listing_life, 300),
             ("limits.patience", limits.patience, 300),
             ("limits.answer", limits.answer, 300),
             ("limits.connection", limits.connection, 86_400),

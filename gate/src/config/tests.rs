@@ -60,8 +60,8 @@ fn settings_that_would_let_in_the_wrong_ones_are_refused() {
         ("evidence = [\"ear\"]", "evidence = [\"ear\"]\nverifiers = [\"w\"]", "no [verifiers.w]"),
         ("evidence = [\"ear\"]", "evidence = [\"ear\"]\ntoken = \"2d\"", "1 day"),
         ("evidence = [\"ear\"]", "evidence = [\"ear\"]\ntoken = \"2 weeks\"", "no span"),
-        ("[verifiers.v]", "[limits]\nper-second = 0\n[verifiers.v]", "turn everyone away"),
-        ("[verifiers.v]", "[tls]\ncertificate = \"c\"\nkey = \"k\"\n[verifiers.v]", "device-ca is missing"),
+        ("[verifiers.v]", "[limits]\nper_second = 0\n[verifiers.v]", "turn everyone away"),
+        ("[verifiers.v]", "[tls]\ncertificate = \"c\"\nkey = \"k\"\n[verifiers.v]", "device_ca is missing"),
     ] {
         assert!(SOUND.contains(from), "{from}");
         let error = load(&SOUND.replace(from, to)).unwrap_err().to_string();

@@ -11,7 +11,7 @@ pub mod tpm;
 
 /// A kind of evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Nothing but who it is.
     None,
@@ -35,7 +35,7 @@ impl Kind {
 /// Trustworthiness tiers (draft-ietf-rats-ar4si section 3.2), the worst first. `none` means that nobody has looked, which is better than a
 /// verifier's warning of it; but a warning about a known state is still a statement, so that settings order them as written here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Tier {
     /// A verifier says that it must not be trusted.
     Contraindicated,
@@ -72,7 +72,7 @@ impl Tier {
 
 /// Evidence as a request brings it.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Evidence {
     /// None.
     None {},

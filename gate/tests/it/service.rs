@@ -240,7 +240,7 @@ fn an_answer_says_how_to_go_on_and_holds_nothing_protected() {
 #[test]
 fn who_asks_too_often_is_told_when_to_come_again_and_others_go_on() {
     let house = House::new();
-    house.settle("required", &format!("[limits]\nper-device-per-minute = 6\ndevice-burst = 3\n{COHORTS}"));
+    house.settle("required", &format!("[limits]\nper_device_per_minute = 6\ndevice_burst = 3\n{COHORTS}"));
     let gate = house.serve();
     let [one, two] = ["device-1", "device-2"].map(|id| Device::certified(&house, id));
     let challenge = |device: &Device| device.post(&gate, "/v1/challenge", &json!({"device": device.id}));
@@ -254,7 +254,7 @@ fn who_asks_too_often_is_told_when_to_come_again_and_others_go_on() {
     assert_eq!(challenge(&two).status, 200);
     drop(gate);
 
-    house.settle("required", &format!("[limits]\nper-second = 2\nconnections-per-address = 2\n{COHORTS}"));
+    house.settle("required", &format!("[limits]\nper_second = 2\nconnections_per_address = 2\n{COHORTS}"));
     let gate = house.serve();
     let statuses: Vec<u16> =
         (0..6).map(|_| two.post(&gate, "/v1/challenge", &json!({"device": "device-2"})).status).collect();

@@ -29,7 +29,7 @@ fn patient() -> House {
     let house = House::new();
     house.settle(
         "optional",
-        &format!("[limits]\nper-device-per-minute = 100000\ndevice-burst = 100000\npatience = \"1s\"\n{COHORTS}"),
+        &format!("[limits]\nper_device_per_minute = 100000\ndevice_burst = 100000\npatience = \"1s\"\n{COHORTS}"),
     );
     house
 }

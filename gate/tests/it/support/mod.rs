@@ -25,7 +25,7 @@ least = "none"
 [cohorts."stable.lab"]
 least = "affirming"
 evidence = ["ear"]
-max-age = "10m"
+max_age = "10m"
 claims = { "submods.os.build" = ["release", "debug"] }
 [verifiers.acme]
 jwks = "acme.json"
@@ -121,7 +121,7 @@ impl House {
     /// Writes the settings: mutual TLS, then `more`.
     pub fn settle(&self, clients: &str, more: &str) {
         let tls = format!(
-            "[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\ndevice-ca = \"device-ca.pem\"\nclients = \"{clients}\"\nreload = \"1s\"\n"
+            "[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\ndevice_ca = \"device-ca.pem\"\nclients = \"{clients}\"\nreload = \"1s\"\n"
         );
         self.write("gate.toml", &format!("{}{tls}{more}", Self::head()));
         if !self.path("gate.secret").exists() {
@@ -132,7 +132,7 @@ impl House {
 
     fn head() -> &'static str {
         "schema = 1\nlisten = \"127.0.0.1:0\"\nlocal = \"127.0.0.1:0\"\nsecret = \"gate.secret\"\nprivate = \"file:private\"\nstate = \"file:state\"\n\
-         receipts = \"file:receipts\"\nenrolments = \"file:enrolments\"\naudit = { file = \"audit.jsonl\" }\nlisting-life = \"1s\"\n"
+         receipts = \"file:receipts\"\nenrolments = \"file:enrolments\"\naudit = { file = \"audit.jsonl\" }\nlisting_life = \"1s\"\n"
     }
 
     /// Runs the program to its end.
