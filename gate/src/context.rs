@@ -1,95 +1,101 @@
-//! The gate: its settings and all that they lead to, opened.
+//! What the handling of every request shares: the settings and everything opened from them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::Semaphore;
 
-use crate::audit::Log;
-use crate::config::Config;
-use crate::enrolment::Enrolments;
+use crate::audit::AuditLog;
+use crate::config::GateConfig;
+use crate::enrolment::EnrolmentStore;
 use crate::error::Result;
-use crate::evidence::ear::Known;
-use crate::identity::proof::Seen;
+use crate::evidence::ear::Verifier;
+use crate::identity::proof::ReplayCache;
 use crate::metrics::Metrics;
-use crate::rate_limit::Rates;
-use crate::repo::listing::Listings;
-use crate::secret::Secret;
-use crate::storage::Place;
+use crate::rate_limit::RateLimiter;
+use crate::repo::listing::ListingCache;
+use crate::secret::SharedSecret;
+use crate::storage::Storage;
 
-/// All that requests are answered with.
+/// The settings and everything opened from them.
 #[derive(Debug)]
-pub struct Gate {
+pub struct GateContext {
     /// The settings.
-    pub config: Config,
-    /// What the publisher laid out: only read.
-    pub private: Place,
-    /// Spent nonces.
-    pub state: Place,
-    /// Receipts: only written.
-    pub receipts: Option<Place>,
-    /// What is known of devices.
-    pub enrolments: Enrolments,
-    /// Which cohort may have which objects.
-    pub listings: Listings,
-    /// Verifiers of attestation.
-    pub verifiers: BTreeMap<String, Known>,
-    /// Rates.
-    pub rates: Rates,
-    /// Requests at a time.
+    pub config: GateConfig,
+    /// The protected objects; read-only.
+    pub private: Storage,
+    /// The spent nonces.
+    pub state: Storage,
+    /// The receipts; write-only.
+    pub receipts: Option<Storage>,
+    /// The enrolments of devices.
+    pub enrolments: EnrolmentStore,
+    /// The objects that each cohort gives access to.
+    pub listings: ListingCache,
+    /// The verifiers of attestation results.
+    pub verifiers: BTreeMap<String, Verifier>,
+    /// The rate limits.
+    pub rates: RateLimiter,
+    /// The permits of concurrent requests.
     pub requests: Semaphore,
-    /// Proofs of the last minutes.
-    pub seen: Seen,
-    /// Metrics.
+    /// The proofs of the last minutes.
+    pub proofs: ReplayCache,
+    /// The metrics.
     pub metrics: Metrics,
-    /// The audit.
-    pub log: Log,
-    secret: RwLock<Arc<Secret>>,
+    /// The audit log.
+    pub audit: AuditLog,
+    secret: RwLock<Arc<SharedSecret>>,
 }
 
-impl Gate {
-    /// Opens everything. Errs with what cannot be used; nothing is written but folders that are not there yet.
-    pub fn open(config: Config) -> Result<Self> {
-        // Whoever embeds this may have chosen before: then theirs stays.
+impl GateContext {
+    /// Opens everything that the settings name. Writes nothing, except for storage folders that do not exist yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails if something cannot be opened.
+    pub fn open(config: GateConfig) -> Result<Self> {
+        // An embedding program may have installed another provider, which then stays.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = &config.base;
-        let private = Place::open(&config.private, base, false)?;
-        let life = config.listing_life.into();
-        let verifiers = config.verifiers.iter().map(|(name, rules)| Ok((name.clone(), Known::new(name, rules, base)?)));
+        let private = Storage::open(&config.private, base, false)?;
+        let verifiers = config.verifiers.iter();
+        let verifiers = verifiers.map(|(name, settings)| Ok((name.clone(), Verifier::new(name, settings, base)?)));
         Ok(Self {
-            listings: Listings::new(private.clone(), life, config.cohorts.keys()),
-            // A nonce that a loss of power forgets was its own device's; nobody else can use it.
-            state: Place::open(&config.state, base, false)?,
-            // A receipt that was acknowledged is there after it.
-            receipts: config.receipts.as_ref().map(|place| Place::open(place, base, true)).transpose()?,
-            enrolments: Enrolments::new(Place::open(&config.enrolments, base, true)?),
+            listings: ListingCache::new(private.clone(), config.listing_life.into(), config.cohorts.keys()),
+            // If a loss of power loses a spent nonce, only the device that received the nonce can use it again.
+            state: Storage::open(&config.state, base, false)?,
+            // An acknowledged receipt must survive a loss of power.
+            receipts: config.receipts.as_ref().map(|location| Storage::open(location, base, true)).transpose()?,
+            enrolments: EnrolmentStore::new(Storage::open(&config.enrolments, base, true)?),
             verifiers: verifiers.collect::<Result<_>>()?,
-            rates: Rates::new(&config.limits),
+            rates: RateLimiter::new(&config.limits),
             requests: Semaphore::new(config.limits.requests.min(Semaphore::MAX_PERMITS)),
-            seen: Seen::default(),
+            proofs: ReplayCache::default(),
             metrics: Metrics::default(),
-            log: Log::open(&config)?,
-            secret: RwLock::new(Arc::new(Secret::load(&config.path(&config.secret))?)),
+            audit: AuditLog::open(&config)?,
+            secret: RwLock::new(Arc::new(SharedSecret::load(&config.path(&config.secret))?)),
             private,
             config,
         })
     }
 
-    /// The secret in force.
-    pub fn secret(&self) -> Arc<Secret> {
+    /// The secret in use.
+    pub fn secret(&self) -> Arc<SharedSecret> {
         Arc::clone(&self.secret.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Reads the secret anew. The old one stays if that fails.
+    /// Reloads the secret.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be used; the previous secret stays in use.
     pub fn reload_secret(&self) -> Result<()> {
-        let path: &Path = &self.config.path(&self.config.secret);
-        let secret = Arc::new(Secret::load(path)?);
+        let secret = Arc::new(SharedSecret::load(&self.config.path(&self.config.secret))?);
         *self.secret.write().unwrap_or_else(PoisonError::into_inner) = secret;
         Ok(())
     }
 
-    /// Seconds since 1970.
+    /// The time, in Unix seconds.
     pub fn now(&self) -> u64 {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }

@@ -1,43 +1,34 @@
-//! Small encodings: base64url without padding, lower-case hex, SHA-256.
+//! Base64url without padding, lower-case hex, SHA-256.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use sha2::{Digest as _, Sha256};
 
-/// Base64url without padding.
-pub fn to_base64(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
+/// Encodes base64url without padding.
+pub fn to_base64url(bytes: &[u8]) -> String {
+    BASE64URL_NOPAD.encode(bytes)
 }
 
-/// Reads base64url without padding; `None` for anything else, left-over bits among it.
-pub fn from_base64(text: &str) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode(text).ok()
+/// Decodes base64url without padding. `None` for any other text, including non-zero trailing bits.
+pub fn from_base64url(text: &str) -> Option<Vec<u8>> {
+    BASE64URL_NOPAD.decode(text.as_bytes()).ok()
 }
 
-/// Lower-case hex.
+/// Encodes lower-case hex.
 pub fn to_hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    HEXLOWER.encode(bytes)
 }
 
-/// Reads lower-case hex of any even length.
+/// Decodes lower-case hex.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |c: u8| match c {
-        b'0'..=b'9' => Some(c - b'0'),
-        b'a'..=b'f' => Some(c - b'a' + 10),
-        _ => None,
-    };
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
-    }
-    pairs.iter().map(|&[high, low]| Some((digit(high)? << 4) | digit(low)?)).collect()
+    HEXLOWER.decode(text.as_bytes()).ok()
 }
 
-/// SHA-256 of parts, one after the other.
+/// Whether the text is the lower-case hex of a SHA-256 digest.
+pub fn is_sha256_hex(text: &str) -> bool {
+    from_hex(text).is_some_and(|bytes| bytes.len() == 32)
+}
+
+/// The SHA-256 of the concatenated parts.
 pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in parts {
@@ -45,5 +36,3 @@ pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     }
     hash.finalize().into()
 }
-
-use std::fmt;

@@ -1,57 +1,154 @@
-//! What goes wrong in the gate's own house: settings, files, keys. Devices see [`Refusal`](crate::refusal::Refusal)s.
+//! Errors for the operator: settings, files, keys, storage. Devices get [`Refusal`](crate::refusal::Refusal)s instead.
 
 use std::fmt;
+use std::path::Path;
 
-/// The result of what may fail here.
-pub type Result<T> = std::result::Result<T, Error>;
+/// The result of an operation that can fail with an [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What is wrong, where, and what to do.
+/// What went wrong, as far as a script needs to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The command line is wrong.
+    Usage,
+    /// A file or value that the operator provides is wrong.
+    Input,
+    /// A rule forbids the operation.
+    Refused,
+    /// A signature, certificate or key does not verify.
+    Trust,
+    /// A server or a storage location does not answer as expected.
+    Network,
+    /// The operating system reports a failure.
+    Io,
+    /// Something already exists or has changed in the meantime.
+    Conflict,
+    /// A defect in this program.
+    Bug,
+}
+
+impl ErrorKind {
+    /// The name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Usage => "usage",
+            Self::Input => "input",
+            Self::Refused => "refused",
+            Self::Trust => "trust",
+            Self::Network => "network",
+            Self::Io => "io",
+            Self::Conflict => "conflict",
+            Self::Bug => "bug",
+        }
+    }
+}
+
+/// What failed, why, and what to do about it.
 #[derive(Debug)]
 pub struct Error {
-    what: String,
+    kind: ErrorKind,
+    rule: Option<&'static str>,
+    message: String,
     remedy: Option<String>,
+    causes: Vec<String>,
+    io_kind: Option<std::io::ErrorKind>,
 }
 
 impl Error {
-    /// Something is wrong.
-    pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: None }
+    /// An error without a rule, a remedy or a cause.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, rule: None, message: message.into(), remedy: None, causes: Vec::new(), io_kind: None }
     }
 
-    /// A file cannot be used.
-    pub fn file(doing: &str, path: &std::path::Path, error: impl fmt::Display) -> Self {
-        Self::new(format!("cannot {doing} {}: {error}", path.display()))
+    /// An error in a file or value that the operator provides.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Input, message)
     }
 
-    /// The same with what to do.
+    /// The operating system cannot do `action` with a file.
+    pub fn io(action: &str, path: &Path, error: &std::io::Error) -> Self {
+        Self::system(format!("cannot {action} {}", path.display()), error)
+    }
+
+    /// The operating system reports a failure.
+    pub fn system(message: impl Into<String>, error: &std::io::Error) -> Self {
+        Self { io_kind: Some(error.kind()), ..Self::new(ErrorKind::Io, message).with_cause(error) }
+    }
+
+    /// Adds the stable id of the rule that was broken.
     #[must_use]
-    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+    pub fn with_rule(mut self, rule: &'static str) -> Self {
+        self.rule = Some(rule);
+        self
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 
+    /// Adds a cause.
+    #[must_use]
+    pub fn with_cause(mut self, cause: impl fmt::Display) -> Self {
+        self.causes.push(cause.to_string());
+        self
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The stable id of the rule that was broken.
+    pub fn rule(&self) -> Option<&'static str> {
+        self.rule
+    }
+
+    /// What failed, without causes.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// What to do about it.
-    pub fn remedy_text(&self) -> Option<&str> {
+    pub fn remedy(&self) -> Option<&str> {
         self.remedy.as_deref()
+    }
+
+    /// The causes, nearest first.
+    pub fn causes(&self) -> &[String] {
+        &self.causes
+    }
+
+    /// The kind that the operating system reported.
+    pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
+        self.io_kind
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
+        f.write_str(&self.message)?;
+        self.causes.iter().try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 
 impl std::error::Error for Error {}
 
 /// Reads a file of at most `limit` bytes.
-pub(crate) fn read(path: &std::path::Path, limit: u64) -> Result<Vec<u8>> {
+///
+/// # Errors
+///
+/// Fails if the file cannot be read or is longer.
+pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     use std::io::Read as _;
-    let file = std::fs::File::open(path).map_err(|error| Error::file("read", path, error))?;
+    let failed = |error: std::io::Error| Error::io("read", path, &error);
+    let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| Error::file("read", path, error))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limit {
-        return Err(Error::new(format!("{} is longer than {limit} bytes", path.display())));
+        return Err(Error::input(format!("{} is longer than {limit} bytes", path.display())));
     }
     Ok(bytes)
 }

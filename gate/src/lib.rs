@@ -1,25 +1,35 @@
-//! The gate: gives what must not be public to devices that can show what they are.
+//! The gate: delivers protected releases to devices that prove their identity and state.
 //!
-//! Static files serve everyone alike. What a channel keeps for some of its devices lies in a private place, and this service stands
-//! before it: a device shows who it is (a client certificate, or its device key), answers a challenge with evidence of its state, and gets
-//! a token for the cohorts that the evidence opens; with the token it gets their objects. It also takes the devices' receipts.
+//! Static files are the same for everyone. Objects that a channel protects for some of its devices are in private storage, and this service
+//! controls the access: a device identifies itself (with a client certificate or its device key), answers a challenge with evidence of its
+//! state, and gets a token for the cohorts whose rules the evidence satisfies. With the token it downloads their objects. The gate also
+//! stores the devices' receipts.
 //!
-//! The gate holds **no signing key**. Stolen, it can deny or disclose, never forge: devices verify all that it gives them as they
-//! verify everything. `docs/gate.md` says what each stolen part can do, and how to set one up.
+//! The gate has **no signing key**. An attacker who controls it can deny or disclose, but never forge: devices verify everything that it
+//! delivers like every other download. `docs/gate.md` describes the set-up, and what an attacker can do with each part.
 //!
-//! | module | what it is |
+//! Modules, lowest first. A module imports only from modules above it in this table:
+//!
+//! | module | contents |
 //! |---|---|
-//! | [`config`] | `gate.toml`, strict |
-//! | [`api`] | the routes, and what holds for every request |
-//! | [`identity`], [`enrolment`] | who asks: certificates, proofs, enrolled keys |
-//! | [`evidence`], [`policy`] | what a device shows, and whether that is enough |
-//! | [`nonce`], [`token`], [`secret`] | what the gate gives out and gets back, without keeping it |
-//! | [`repo`], [`storage`] | objects: by which path, for whom, from where |
-//! | [`server`], [`tls`], [`monitoring`] | sockets |
-//! | [`rate_limit`], [`audit`], [`metrics`] | bounds and records |
+//! | [`error`], [`encoding`], [`redact`] | errors for the operator, encodings, text without secrets |
+//! | [`refusal`] | error responses for devices |
+//! | [`attestation`] | kinds of evidence, trust tiers, names of PCRs |
+//! | [`config`] | `gate.toml` |
+//! | [`storage`] | folders and buckets |
+//! | [`secret`], [`nonce`], [`token`] | what the gate issues and accepts again without storing it |
+//! | [`enrolment`], [`identity`] | who sends a request: enrolled keys, certificates, proofs |
+//! | [`evidence`], [`policy`] | the state of a device, and whether it satisfies the rules of a cohort |
+//! | [`repo`] | protected objects: path, access, delivery |
+//! | [`rate_limit`], [`audit`], [`metrics`] | limits and records |
+//! | [`tls`] | certificates and revocation lists |
+//! | [`context`] | everything above, opened from the settings |
+//! | [`api`], [`monitoring`], [`server`] | routes and listeners |
+//! | [`cli`] | the command line |
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod api;
+pub mod attestation;
 pub mod audit;
 pub mod cli;
 pub mod config;
@@ -34,6 +44,7 @@ pub mod monitoring;
 pub mod nonce;
 pub mod policy;
 pub mod rate_limit;
+pub mod redact;
 pub mod refusal;
 pub mod repo;
 pub mod secret;

@@ -1,4 +1,4 @@
-//! What is for the house alone: metrics, health, readiness. Plain HTTP on a listener of its own.
+//! Metrics, health and readiness for the operator, in plain HTTP on a separate listener.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,30 +11,28 @@ use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use object_store::ObjectStoreExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::context::Gate;
-use crate::storage::Place;
+use crate::context::GateContext;
 
-/// Connections at a time.
-const MOST: usize = 64;
+/// The number of concurrent connections.
+const MAX_CONNECTIONS: usize = 64;
 
-pub(crate) async fn serve(listener: TcpListener, gate: Arc<Gate>) {
+pub(crate) async fn serve(listener: TcpListener, gate: Arc<GateContext>) {
     let app = Router::new()
         .route("/healthz", get(|| async { text(StatusCode::OK, "ok\n".into()) }))
-        .route("/readyz", get(|State(gate): State<Arc<Gate>>| async move { ready(&gate).await }))
+        .route("/readyz", get(|State(gate): State<Arc<GateContext>>| async move { readiness(&gate).await }))
         .route(
             "/metrics",
-            get(|State(gate): State<Arc<Gate>>| async move {
-                text(StatusCode::OK, gate.metrics.text(gate.rates.remembered()))
+            get(|State(gate): State<Arc<GateContext>>| async move {
+                text(StatusCode::OK, gate.metrics.render(gate.rates.tracked_devices()))
             }),
         )
         .with_state(gate);
-    let places = Arc::new(Semaphore::new(MOST));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let Ok((socket, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
@@ -51,35 +49,30 @@ pub(crate) async fn serve(listener: TcpListener, gate: Arc<Gate>) {
                     }),
                 );
             let _ = tokio::time::timeout(Duration::from_secs(60), served).await;
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-/// Ready: every store behind the gate answers.
-async fn ready(gate: &Gate) -> Response<Body> {
-    let mut failed = Vec::new();
-    for place in [Some(&gate.private), Some(&gate.state)].into_iter().flatten() {
-        if !answers(place).await {
-            failed.push(place.name());
+/// Ready: the storage answers and the certificate is valid.
+async fn readiness(gate: &GateContext) -> Response<Body> {
+    let mut problems = Vec::new();
+    for storage in [&gate.private, &gate.state] {
+        if storage.head("gate/readiness").await.is_err() {
+            problems.push(storage.location());
         }
     }
     if gate.config.tls.is_some()
-        && gate.metrics.certificate_ends.load(std::sync::atomic::Ordering::Relaxed)
+        && gate.metrics.certificate_expiry.load(std::sync::atomic::Ordering::Relaxed)
             <= i64::try_from(gate.now()).unwrap_or(i64::MAX)
     {
-        failed.push("the gate's certificate has expired");
+        problems.push("the gate's certificate has expired");
     }
-    if failed.is_empty() {
+    if problems.is_empty() {
         text(StatusCode::OK, "ready\n".into())
     } else {
-        text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", failed.join(", ")))
+        text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", problems.join(", ")))
     }
-}
-
-async fn answers(place: &Place) -> bool {
-    let asked = place.store.head(&place.key("gate/readiness")).await;
-    matches!(asked, Ok(_) | Err(object_store::Error::NotFound { .. }))
 }
 
 fn text(status: StatusCode, body: String) -> Response<Body> {

@@ -1,96 +1,96 @@
-//! Whether what a device has shown is enough for a cohort. Pure.
-
-use std::collections::BTreeMap;
+//! The rules of a cohort: whether verified evidence is enough. Pure.
 
 use serde_json::Value;
 
-use crate::config::{Cohort, Config};
+use crate::attestation::{EvidenceKind, TrustTier};
+use crate::config::{CohortRules, GateConfig};
 use crate::enrolment::Enrolment;
-use crate::evidence::{Finding, Kind, Tier, ear, tpm};
+use crate::evidence::{VerifiedEvidence, ear, tpm};
 use crate::refusal::Refusal;
 
-/// Lets the finding into the cohort, or says what is missing.
-pub fn decide(config: &Config, name: &str, finding: &Finding, enrolment: Option<&Enrolment>) -> Result<(), Refusal> {
+/// Checks that the evidence satisfies the rules of a cohort.
+///
+/// # Errors
+///
+/// Refuses with the rule that is not satisfied and with what is missing.
+pub fn check(
+    config: &GateConfig,
+    name: &str,
+    evidence: &VerifiedEvidence,
+    enrolment: Option<&Enrolment>,
+) -> Result<(), Refusal> {
     let Some(cohort) = config.cohorts.get(name) else {
-        return Err(Refusal::forbidden("G-ATT-01", "this gate does not open that cohort")
-            .missing(vec![format!("cohort {name}")]));
+        return Err(Refusal::forbidden("G-ATT-01", "this gate does not serve this cohort")
+            .with_missing([format!("cohort {name}")]));
     };
-    if !cohort.counts(finding.kind) {
-        let wanted: Vec<String> =
-            [Kind::None, Kind::Ear, Kind::Tpm2].into_iter().filter(|kind| cohort.counts(*kind)).map(word).collect();
-        let why = format!("{name} takes {}, not {}", wanted.join(" or "), word(finding.kind));
-        return Err(Refusal::forbidden("G-ATT-05", why).missing(wanted));
+    if !cohort.accepts(evidence.kind) {
+        let accepted: Vec<&str> =
+            EvidenceKind::ALL.into_iter().filter(|kind| cohort.accepts(*kind)).map(EvidenceKind::label).collect();
+        let reason = format!("{name} requires {}, not {}", accepted.join(" or "), evidence.kind.label());
+        return Err(Refusal::forbidden("G-ATT-05", reason).with_missing(accepted));
     }
-    if finding.tier < cohort.least {
-        let why = format!("{name} needs a device that is {}; this one is {}", cohort.least.name(), finding.tier.name());
-        return Err(Refusal::forbidden("G-ATT-06", why).missing(vec![format!("tier {}", cohort.least.name())]));
+    if evidence.tier < cohort.least {
+        let reason =
+            format!("{name} requires the trust tier {}; this device has {}", cohort.least.name(), evidence.tier.name());
+        return Err(Refusal::forbidden("G-ATT-06", reason).with_missing([format!("tier {}", cohort.least.name())]));
     }
-    match finding.kind {
-        Kind::None => Ok(()),
-        Kind::Ear => result(name, cohort, finding),
-        Kind::Tpm2 => quote(config, name, cohort, finding, enrolment),
-    }
-}
-
-fn word(kind: Kind) -> String {
-    match kind {
-        Kind::None => "no evidence".into(),
-        Kind::Ear => "ear".into(),
-        Kind::Tpm2 => "tpm2 quote".into(),
+    match evidence.kind {
+        EvidenceKind::None => Ok(()),
+        EvidenceKind::Ear => check_attestation_result(name, cohort, evidence),
+        EvidenceKind::Tpm2 => check_quote(config, name, cohort, evidence, enrolment),
     }
 }
 
-fn result(name: &str, cohort: &Cohort, finding: &Finding) -> Result<(), Refusal> {
-    let verifier = finding.verifier.as_deref().unwrap_or_default();
-    if cohort.verifiers.as_ref().is_some_and(|known| !known.contains(verifier)) {
-        return Err(Refusal::forbidden("G-ATT-07", format!("{name} does not take results of this verifier"))
-            .missing(vec!["verifier".into()]));
+fn check_attestation_result(name: &str, cohort: &CohortRules, evidence: &VerifiedEvidence) -> Result<(), Refusal> {
+    let verifier = evidence.verifier.as_deref().unwrap_or_default();
+    if cohort.verifiers.as_ref().is_some_and(|accepted| !accepted.contains(verifier)) {
+        return Err(Refusal::forbidden("G-ATT-07", format!("{name} does not accept results of this verifier"))
+            .with_missing(["verifier"]));
     }
-    if finding.age > cohort.max_age.as_secs() {
-        let why = format!(
-            "the attestation result is {} s old; {name} takes none older than {} s",
-            finding.age,
+    if evidence.age > cohort.max_age.as_secs() {
+        let reason = format!(
+            "the attestation result is {} s old; {name} accepts at most {} s",
+            evidence.age,
             cohort.max_age.as_secs()
         );
-        return Err(Refusal::forbidden("G-ATT-09", why).missing(vec!["fresh result".into()]));
+        return Err(Refusal::forbidden("G-ATT-09", reason).with_missing(["fresh result"]));
     }
-    let unmet = cohort
-        .claims
-        .iter()
-        .filter(|(path, wanted)| !ear::at(&finding.claims, path).is_some_and(|found| meets(found, wanted)));
+    let unmet = cohort.claims.iter().filter(|(path, allowed)| {
+        !ear::claim_at(&evidence.claims, path).is_some_and(|found| claim_matches(found, allowed))
+    });
     let unmet: Vec<String> = unmet.map(|(path, _)| format!("claim {path}")).collect();
     if unmet.is_empty() {
         return Ok(());
     }
-    Err(Refusal::forbidden("G-ATT-10", format!("the attestation result does not say of the device what {name} needs"))
-        .missing(unmet))
+    Err(Refusal::forbidden("G-ATT-10", format!("the attestation result lacks claims that {name} requires"))
+        .with_missing(unmet))
 }
 
-fn quote(
-    config: &Config,
+fn check_quote(
+    config: &GateConfig,
     name: &str,
-    cohort: &Cohort,
-    finding: &Finding,
+    cohort: &CohortRules,
+    evidence: &VerifiedEvidence,
     enrolment: Option<&Enrolment>,
 ) -> Result<(), Refusal> {
     let policy = enrolment.and_then(|enrolment| enrolment.pcrs.as_ref()).or(cohort.pcrs.as_ref());
-    let registers: Option<&BTreeMap<_, _>> = policy.and_then(|policy| config.pcrs.get(policy));
-    let Some(registers) = registers else {
-        return Err(Refusal::forbidden("G-ATT-11", format!("no PCR policy holds for this device in {name}"))
-            .missing(vec!["PCR policy".into()]));
+    let Some(policy) = policy.and_then(|policy| config.pcrs.get(policy)) else {
+        return Err(Refusal::forbidden("G-ATT-11", format!("no PCR policy applies to this device in {name}"))
+            .with_missing(["PCR policy"]));
     };
-    let unmet: Vec<String> = tpm::unmet(registers, &finding.pcrs).into_iter().collect();
-    if unmet.is_empty() && finding.tier == Tier::Affirming {
+    let unmet = tpm::unmet_pcrs(policy, &evidence.pcrs);
+    if unmet.is_empty() && evidence.tier == TrustTier::Affirming {
         return Ok(());
     }
-    let why = format!("the device's state is not one that {name} takes: {}", unmet.join(", "));
-    Err(Refusal::forbidden("G-ATT-12", why).missing(unmet))
+    let unmet: Vec<String> = unmet.into_iter().collect();
+    let reason = format!("the device's state does not satisfy the PCR policy of {name}: {}", unmet.join(", "));
+    Err(Refusal::forbidden("G-ATT-12", reason).with_missing(unmet))
 }
 
-/// Whether a claim has the value that is wanted, or one of those.
-fn meets(found: &Value, wanted: &toml::Value) -> bool {
-    match wanted {
-        toml::Value::Array(any) => any.iter().any(|wanted| meets(found, wanted)),
+/// Whether a claim has the allowed value, or one of the allowed values.
+fn claim_matches(found: &Value, allowed: &toml::Value) -> bool {
+    match allowed {
+        toml::Value::Array(values) => values.iter().any(|value| claim_matches(found, value)),
         toml::Value::String(text) => found.as_str() == Some(text),
         toml::Value::Integer(number) => found.as_i64() == Some(*number),
         toml::Value::Boolean(truth) => found.as_bool() == Some(*truth),
@@ -104,8 +104,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_claim_has_the_value_or_one_of_the_values() {
-        let wanted = |text: &str| toml::from_str::<toml::Table>(&format!("v = {text}")).unwrap().remove("v").unwrap();
+    fn matches_one_or_several_allowed_values() {
+        let allowed = |text: &str| toml::from_str::<toml::Table>(&format!("v = {text}")).unwrap().remove("v").unwrap();
         for (found, value, expected) in [
             (json!("a"), "\"a\"", true),
             (json!("b"), "[\"a\", \"b\"]", true),
@@ -117,7 +117,7 @@ mod tests {
             (json!(null), "[]", false),
             (json!({}), "{}", false),
         ] {
-            assert_eq!(meets(&found, &wanted(value)), expected, "{found} {value}");
+            assert_eq!(claim_matches(&found, &allowed(value)), expected, "{found} {value}");
         }
     }
 }

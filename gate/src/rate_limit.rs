@@ -1,4 +1,4 @@
-//! Rates: one bucket for all, one for each device. What is remembered of a device takes 32 bytes or so, and no more devices are remembered than set.
+//! Rate limits: one bucket for all requests, and one per device. A device takes about 32 bytes, and the number of tracked devices is bounded.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -9,15 +9,15 @@ use std::time::Instant;
 use crate::config::Limits;
 use crate::refusal::Refusal;
 
-/// A bucket: what is left of it, and when that was, in milliseconds since the start.
+/// The remaining requests, and the time of the last update in milliseconds since the start.
 #[derive(Debug, Clone, Copy)]
-struct Bucket {
+struct RateBucket {
     left: f32,
     at: u64,
 }
 
-impl Bucket {
-    /// Takes one, or says in how many seconds there will be one.
+impl RateBucket {
+    /// Takes one request, or returns the number of seconds until one is available.
     fn take(&mut self, rate: f32, burst: f32, now: u64) -> Result<(), u32> {
         self.fill(rate, burst, now);
         if self.left >= 1.0 {
@@ -29,79 +29,95 @@ impl Bucket {
     }
 
     fn fill(&mut self, rate: f32, burst: f32, now: u64) {
-        #[allow(clippy::cast_precision_loss, reason = "spans of minutes")]
+        #[allow(clippy::cast_precision_loss, reason = "durations of minutes")]
         let passed = now.saturating_sub(self.at) as f32 / 1000.0;
         self.left = (self.left + passed * rate).min(burst);
         self.at = now;
     }
 }
 
-/// All rates.
+/// The rate limits of the gate.
 #[derive(Debug)]
-pub struct Rates {
+pub struct RateLimiter {
     started: Instant,
-    /// Requests a second and at once of all, then of one device.
-    all: (f32, f32),
-    each: (f32, f32),
-    most: usize,
-    global: Mutex<Bucket>,
-    /// Sixteen parts, so that not every request waits for one lock. Keyed by a hash that nobody outside can steer.
-    devices: [Mutex<HashMap<u64, Bucket>>; PARTS],
+    /// Requests per second and burst, of all devices and of one.
+    global_rate: (f32, f32),
+    device_rate: (f32, f32),
+    max_devices_per_shard: usize,
+    global: Mutex<RateBucket>,
+    /// Shards, so that requests do not all wait for one lock. The keys are randomly seeded hashes, so that clients cannot cause collisions.
+    devices: [Mutex<HashMap<u64, RateBucket>>; SHARDS],
     hasher: RandomState,
 }
 
-const PARTS: usize = 16;
+const SHARDS: usize = 16;
 
-impl Rates {
-    /// Rates as set.
+impl RateLimiter {
+    /// The limits from the settings.
     #[allow(clippy::cast_precision_loss, reason = "rates are small")]
     pub fn new(limits: &Limits) -> Self {
         let all = limits.per_second as f32;
         let (each, burst) = (limits.per_device_per_minute as f32 / 60.0, limits.device_burst as f32);
         Self {
             started: Instant::now(),
-            all: (all, all),
-            each: (each, burst),
-            most: limits.devices.div_ceil(PARTS),
-            global: Mutex::new(Bucket { left: all, at: 0 }),
+            global_rate: (all, all),
+            device_rate: (each, burst),
+            max_devices_per_shard: limits.devices.div_ceil(SHARDS),
+            global: Mutex::new(RateBucket { left: all, at: 0 }),
             devices: std::array::from_fn(|_| Mutex::default()),
             hasher: RandomState::new(),
         }
     }
 
-    /// Lets one more request of anyone in.
-    pub fn anyone(&self) -> Result<(), Refusal> {
+    /// Counts a request of any device.
+    ///
+    /// # Errors
+    ///
+    /// Refuses above the rate.
+    pub fn check_global(&self) -> Result<(), Refusal> {
         let now = self.now();
-        let taken = self.global.lock().unwrap_or_else(PoisonError::into_inner).take(self.all.0, self.all.1, now);
-        taken.map_err(|seconds| Refusal::busy("G-LIM-01", "the gate is asked too much: try again later", seconds))
+        let taken = self.global.lock().unwrap_or_else(PoisonError::into_inner).take(
+            self.global_rate.0,
+            self.global_rate.1,
+            now,
+        );
+        taken.map_err(|seconds| Refusal::too_many_requests("G-LIM-01", "too many requests; try again later", seconds))
     }
 
-    /// Lets one more request of this device in.
-    pub fn device(&self, device: &str) -> Result<(), Refusal> {
+    /// Counts a request of this device.
+    ///
+    /// # Errors
+    ///
+    /// Refuses above the device's rate, and if too many devices are active.
+    pub fn check_device(&self, device: &str) -> Result<(), Refusal> {
         let now = self.now();
         let hash = self.hasher.hash_one(device);
-        let part = usize::try_from(hash % PARTS as u64).unwrap_or_default();
-        let Some(part) = self.devices.get(part) else { return Ok(()) };
-        let mut devices = part.lock().unwrap_or_else(PoisonError::into_inner);
-        if devices.len() >= self.most && !devices.contains_key(&hash) {
-            // A full bucket says no more than none.
+        let shard = usize::try_from(hash % SHARDS as u64).unwrap_or_default();
+        let Some(shard) = self.devices.get(shard) else { return Ok(()) };
+        let mut devices = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if devices.len() >= self.max_devices_per_shard && !devices.contains_key(&hash) {
+            // A full bucket equals a new one.
             devices.retain(|_, bucket| {
-                bucket.fill(self.each.0, self.each.1, now);
-                bucket.left < self.each.1
+                bucket.fill(self.device_rate.0, self.device_rate.1, now);
+                bucket.left < self.device_rate.1
             });
-            if devices.len() >= self.most {
-                return Err(Refusal::busy("G-LIM-02", "too many devices ask at a time: try again later", 60));
+            if devices.len() >= self.max_devices_per_shard {
+                return Err(Refusal::too_many_requests("G-LIM-02", "too many active devices; try again later", 60));
             }
         }
-        let bucket = devices.entry(hash).or_insert(Bucket { left: self.each.1, at: now });
-        let taken = bucket.take(self.each.0, self.each.1, now);
+        let bucket = devices.entry(hash).or_insert(RateBucket { left: self.device_rate.1, at: now });
+        let taken = bucket.take(self.device_rate.0, self.device_rate.1, now);
         taken.map_err(|seconds| {
-            Refusal::busy("G-LIM-03", "this device asks too often: wait as long as Retry-After says", seconds)
+            Refusal::too_many_requests(
+                "G-LIM-03",
+                "too many requests by this device; wait for the time in Retry-After",
+                seconds,
+            )
         })
     }
 
-    /// How many devices are remembered.
-    pub fn remembered(&self) -> usize {
+    /// The number of tracked devices.
+    pub fn tracked_devices(&self) -> usize {
         self.devices.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
     }
 
@@ -115,8 +131,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_fills_again_and_says_when() {
-        let mut bucket = Bucket { left: 2.0, at: 0 };
+    fn a_bucket_refills() {
+        let mut bucket = RateBucket { left: 2.0, at: 0 };
         assert_eq!(bucket.take(0.5, 2.0, 0), Ok(()));
         assert_eq!(bucket.take(0.5, 2.0, 0), Ok(()));
         assert_eq!(bucket.take(0.5, 2.0, 0), Err(2));
@@ -127,18 +143,18 @@ mod tests {
     }
 
     #[test]
-    fn one_device_does_not_use_up_anothers_rate_and_no_more_are_remembered_than_set() {
+    fn devices_have_separate_rates_and_a_bounded_number() {
         let limits = Limits { per_device_per_minute: 1, device_burst: 2, devices: 32, ..Limits::default() };
-        let rates = Rates::new(&limits);
-        rates.device("a").unwrap();
-        rates.device("a").unwrap();
-        let refusal = rates.device("a").unwrap_err();
+        let limiter = RateLimiter::new(&limits);
+        limiter.check_device("a").unwrap();
+        limiter.check_device("a").unwrap();
+        let refusal = limiter.check_device("a").unwrap_err();
         assert_eq!((refusal.rule, refusal.status.as_u16()), ("G-LIM-03", 429));
         assert!(refusal.retry_after.is_some_and(|seconds| (1..=60).contains(&seconds)));
-        rates.device("b").unwrap();
+        limiter.check_device("b").unwrap();
         for number in 0..1000 {
-            let _ = rates.device(&format!("device-{number}"));
+            let _ = limiter.check_device(&format!("device-{number}"));
         }
-        assert!(rates.remembered() <= 32, "{}", rates.remembered());
+        assert!(limiter.tracked_devices() <= 32, "{}", limiter.tracked_devices());
     }
 }

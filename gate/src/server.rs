@@ -1,4 +1,4 @@
-//! Sockets: connections bounded in number and time, handshakes, and what is read again while they go on.
+//! The listener for devices: connection limits, TLS handshakes, HTTP/1, and reloads of files while it runs.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,39 +18,45 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-use crate::api::{self, Peer};
-use crate::context::Gate;
+use crate::api::{self, TlsPeer};
+use crate::context::GateContext;
 use crate::error::{Error, Result};
-use crate::identity::certificate::Certified;
+use crate::identity::certificate::DeviceCertificate;
 use crate::{monitoring, nonce, tls};
 
-/// The head of a request: no more headers, no more bytes.
-const HEADERS: usize = 64;
-const HEAD: usize = 16 * 1024;
-/// For how long what goes on may go on when the gate is told to stop.
-const FAREWELL: Duration = Duration::from_secs(10);
-/// How often spent nonces are cleared away.
-const SWEEP: Duration = Duration::from_secs(600);
+/// The maximum number of headers, and of bytes in a request's head.
+const MAX_HEADERS: usize = 64;
+const MAX_HEAD: usize = 16 * 1024;
+/// How long open requests may take after a stop signal.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+/// How often spent nonces are removed.
+const NONCE_CLEANUP_INTERVAL: Duration = Duration::from_secs(600);
 
-/// A gate that listens.
+/// A gate whose sockets are bound.
 #[derive(Debug)]
-pub struct Server {
-    gate: Arc<Gate>,
+pub struct GateServer {
+    gate: Arc<GateContext>,
     devices: TcpListener,
     local: Option<TcpListener>,
     tls: watch::Sender<Option<Arc<ServerConfig>>>,
 }
 
-impl Server {
-    /// Listens, so that nothing is lost from now on; serves nobody yet.
-    pub async fn bind(gate: Gate) -> Result<Self> {
+impl GateServer {
+    /// Binds the sockets. Connections wait in their queues until [`GateServer::serve`].
+    ///
+    /// # Errors
+    ///
+    /// Fails if a socket cannot be bound or the TLS files cannot be loaded.
+    pub async fn bind(gate: GateContext) -> Result<Self> {
         let bind = |address| async move {
-            TcpListener::bind(address).await.map_err(|error| Error::new(format!("cannot listen on {address}: {error}")))
+            TcpListener::bind(address)
+                .await
+                .map_err(|error| Error::system(format!("cannot listen on {address}"), &error))
         };
         let tls = match &gate.config.tls {
             Some(tls) => {
                 let loaded = tls::load(&gate.config, tls)?;
-                gate.metrics.certificate_ends.store(loaded.ends, Relaxed);
+                gate.metrics.certificate_expiry.store(loaded.expiry, Relaxed);
                 Some(loaded.server)
             }
             None => None,
@@ -63,28 +69,32 @@ impl Server {
         Ok(Self { gate: Arc::new(gate), devices, local, tls: watch::Sender::new(tls) })
     }
 
-    /// Where devices are served.
+    /// The address for devices.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the operating system does not report it.
     pub fn address(&self) -> Result<std::net::SocketAddr> {
-        self.devices.local_addr().map_err(|error| Error::new(error.to_string()))
+        self.devices.local_addr().map_err(|error| Error::system("cannot read the address of a socket", &error))
     }
 
-    /// Where metrics and readiness are served.
+    /// The address for metrics and readiness.
     pub fn local_address(&self) -> Option<std::net::SocketAddr> {
         self.local.as_ref()?.local_addr().ok()
     }
 
-    /// Serves until `stop` ends, and then lets what goes on come to its end.
+    /// Serves until `stop` completes, then waits for open requests.
     pub async fn serve(self, stop: impl Future<Output = ()>) {
         let Self { gate, devices, local, tls } = self;
         let mut background = tokio::task::JoinSet::new();
         background.spawn(reload(Arc::clone(&gate), tls.clone()));
-        background.spawn(sweep(Arc::clone(&gate)));
+        background.spawn(remove_expired_nonces(Arc::clone(&gate)));
         if let Some(listener) = local {
             background.spawn(monitoring::serve(listener, Arc::clone(&gate)));
         }
         let (stopping, stopped) = watch::channel(());
-        let all = Arc::new(Semaphore::new(gate.config.limits.connections.min(Semaphore::MAX_PERMITS)));
-        let addresses = Arc::new(Addresses::default());
+        let permits = Arc::new(Semaphore::new(gate.config.limits.connections.min(Semaphore::MAX_PERMITS)));
+        let addresses = Arc::new(AddressCounts::default());
         let app = api::router(Arc::clone(&gate));
         tokio::pin!(stop);
         loop {
@@ -92,38 +102,38 @@ impl Server {
                 () = &mut stop => break,
                 accepted = devices.accept() => {
                     let Ok(accepted) = accepted else {
-                        // Out of file descriptors, above all: others end soon.
+                        // Most likely no file descriptors are left. Other connections will close soon.
                         tokio::time::sleep(Duration::from_millis(50)).await;
                         continue;
                     };
                     accepted
                 }
             };
-            let one = Arc::clone(&all).try_acquire_owned().ok();
-            let place = addresses.enter(address.ip(), gate.config.limits.connections_per_address);
-            let (Some(one), Some(place)) = (one, place) else {
-                gate.metrics.turned_away.fetch_add(1, Relaxed);
+            let permit = Arc::clone(&permits).try_acquire_owned().ok();
+            let counted = addresses.acquire(address.ip(), gate.config.limits.connections_per_address);
+            let (Some(permit), Some(counted)) = (permit, counted) else {
+                gate.metrics.rejected_connections.fetch_add(1, Relaxed);
                 continue;
             };
             let (gate, app, tls, stopped) = (Arc::clone(&gate), app.clone(), tls.subscribe(), stopped.clone());
             tokio::spawn(async move {
-                let held = (one, place);
+                let permits = (permit, counted);
                 gate.metrics.connections.fetch_add(1, Relaxed);
-                connection(&gate, socket, app, tls, stopped).await;
+                serve_connection(&gate, socket, app, tls, stopped).await;
                 gate.metrics.connections.fetch_sub(1, Relaxed);
-                drop(held);
+                drop(permits);
             });
         }
         drop(devices);
         let _ = stopping.send(());
         drop(stopped);
-        // Ends when the last connection has dropped its end.
-        let _ = tokio::time::timeout(FAREWELL, stopping.closed()).await;
+        // Completes when the last connection has dropped its receiver.
+        let _ = tokio::time::timeout(SHUTDOWN_GRACE, stopping.closed()).await;
     }
 }
 
-async fn connection(
-    gate: &Arc<Gate>,
+async fn serve_connection(
+    gate: &Arc<GateContext>,
     socket: TcpStream,
     app: axum::Router,
     mut tls: watch::Receiver<Option<Arc<ServerConfig>>>,
@@ -132,22 +142,22 @@ async fn connection(
     let _ = socket.set_nodelay(true);
     let config = tls.borrow_and_update().clone();
     let Some(config) = config else {
-        return http(gate, socket, Peer::default(), app, tls, stopped).await;
+        return serve_http(gate, socket, TlsPeer::default(), app, tls, stopped).await;
     };
     let handshake = TlsAcceptor::from(config).accept(socket);
     let Ok(Ok(stream)) = tokio::time::timeout(gate.config.limits.patience.into(), handshake).await else {
-        gate.metrics.handshakes_failed.fetch_add(1, Relaxed);
+        gate.metrics.failed_handshakes.fetch_add(1, Relaxed);
         return;
     };
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer = Peer { certificate: certificate.map(|der| Certified::read(der).map(Arc::new)) };
-    http(gate, stream, peer, app, tls, stopped).await;
+    let peer = TlsPeer { certificate: certificate.map(|der| DeviceCertificate::parse(der).map(Arc::new)) };
+    serve_http(gate, stream, peer, app, tls, stopped).await;
 }
 
-async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    gate: &Gate,
+async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    gate: &GateContext,
     stream: S,
-    peer: Peer,
+    peer: TlsPeer,
     app: axum::Router,
     mut tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     mut stopped: watch::Receiver<()>,
@@ -163,19 +173,19 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from(limits.patience))
-        .max_headers(HEADERS)
-        .max_buf_size(HEAD)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(served);
-    let long_enough = tokio::time::sleep(limits.connection.into());
-    tokio::pin!(long_enough);
+    let time_limit = tokio::time::sleep(limits.connection.into());
+    tokio::pin!(time_limit);
     let mut ending = false;
     loop {
         tokio::select! {
             _ = &mut served => return,
-            // However slowly somebody reads. Downloads are taken up again by range.
-            () = &mut long_enough => return,
-            // Certificates or revocations have changed: whoever is still welcome comes again. What goes on comes to its end.
+            // Also ends connections of slow readers. Devices continue a download with a range request.
+            () = &mut time_limit => return,
+            // Certificates or revocation lists have changed: open requests complete, and devices have to connect again.
             _ = tls.changed(), if !ending => ending = true,
             _ = stopped.changed(), if !ending => ending = true,
         }
@@ -185,64 +195,66 @@ async fn http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
 }
 
-/// Reads certificates, revocations and the secret again when their files have changed. What cannot be used changes nothing.
-async fn reload(gate: Arc<Gate>, sender: watch::Sender<Option<Arc<ServerConfig>>>) {
-    let every = gate.config.tls.as_ref().map_or(Duration::from_secs(10), |tls| tls.reload.into());
-    let mut stamp = tls::stamp(&gate.config);
+/// Reloads certificates, revocation lists and the secret when their files change. If they cannot be used, the previous ones stay in use.
+async fn reload(gate: Arc<GateContext>, sender: watch::Sender<Option<Arc<ServerConfig>>>) {
+    let interval = gate.config.tls.as_ref().map_or(Duration::from_secs(10), |tls| tls.reload.into());
+    let mut loaded = tls::modification_times(&gate.config);
     loop {
-        tokio::time::sleep(every.max(Duration::from_secs(1))).await;
-        let now = tls::stamp(&gate.config);
-        if now == stamp {
+        tokio::time::sleep(interval.max(Duration::from_secs(1))).await;
+        let found = tls::modification_times(&gate.config);
+        if found == loaded {
             continue;
         }
-        stamp = now;
-        let done = gate.reload_secret().and_then(|()| match &gate.config.tls {
+        loaded = found;
+        let result = gate.reload_secret().and_then(|()| match &gate.config.tls {
             Some(tls) => tls::load(&gate.config, tls).map(|loaded| {
-                gate.metrics.certificate_ends.store(loaded.ends, Relaxed);
+                gate.metrics.certificate_expiry.store(loaded.expiry, Relaxed);
                 sender.send_replace(Some(loaded.server));
             }),
             None => Ok(()),
         });
-        let event = match &done {
+        let event = match &result {
             Ok(()) => serde_json::json!({"event": "reloaded"}),
-            Err(error) => serde_json::json!({"event": "not reloaded, the old ones stay", "error": error.to_string()}),
+            Err(error) => {
+                serde_json::json!({"event": "not reloaded, the previous files stay in use", "error": error.to_string()})
+            }
         };
         eprintln!("{event}");
-        let counter = if done.is_ok() { &gate.metrics.reloads } else { &gate.metrics.reloads_failed };
+        let counter = if result.is_ok() { &gate.metrics.reloads } else { &gate.metrics.failed_reloads };
         counter.fetch_add(1, Relaxed);
     }
 }
 
-async fn sweep(gate: Arc<Gate>) {
+async fn remove_expired_nonces(gate: Arc<GateContext>) {
     loop {
-        tokio::time::sleep(SWEEP).await;
-        nonce::sweep(&gate.state, gate.now()).await;
+        tokio::time::sleep(NONCE_CLEANUP_INTERVAL).await;
+        let _ = nonce::remove_expired(&gate.state, gate.now()).await;
     }
 }
 
-/// How many connections each address has.
+/// The number of connections of each address.
 #[derive(Debug, Default)]
-struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+struct AddressCounts(Mutex<HashMap<IpAddr, usize>>);
 
-impl Addresses {
-    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Entered> {
+impl AddressCounts {
+    fn acquire(self: &Arc<Self>, address: IpAddr, maximum: usize) -> Option<CountedConnection> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = all.entry(address).or_default();
-        if *count >= most {
+        if *count >= maximum {
             return None;
         }
         *count += 1;
-        Some(Entered { all: Arc::clone(self), address })
+        Some(CountedConnection { all: Arc::clone(self), address })
     }
 }
 
 #[derive(Debug)]
-struct Entered {
-    all: Arc<Addresses>,
+struct CountedConnection {
+    all: Arc<AddressCounts>,
     address: IpAddr,
 }
 
-impl Drop for Entered {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = all.get_mut(&self.address) {

@@ -6,10 +6,10 @@ use serde_json::json;
 use super::context::{Context, block_on};
 use super::passphrase::PassphraseArgs;
 use super::publish::AccessArgs;
-use tidegate_model::span::Span;
 use crate::error::Result;
 use crate::publish::{self, Pruning, plan_prune, renew_live};
 use crate::workspace::Workspace;
+use tidegate_model::span::Span;
 
 /// Remove from a place what nothing needs any more
 ///

@@ -13,7 +13,6 @@ use tidegate_model::time;
 use super::context::{Context, block_on};
 use super::show;
 use crate::config::{Settings, write_share};
-use tidegate_model::span::Span;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::publish::{Options, Remote};
@@ -22,6 +21,7 @@ use crate::release::record::ReleaseSpec;
 use crate::rollout::health::Action;
 use crate::workspace::Workspace;
 use crate::workspace::ledger::clean;
+use tidegate_model::span::Span;
 
 /// How many reasons the table has.
 const REASONS: usize = 10;

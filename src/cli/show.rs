@@ -5,11 +5,11 @@ use tidegate_model::time;
 
 use super::ui::Ui;
 use crate::config::write_share;
-use tidegate_model::span::Span;
 use crate::error::Result;
 use crate::release::Record;
 use crate::release::report::{Finding, Report, Verdict};
 use crate::workspace::CohortStanding;
+use tidegate_model::span::Span;
 
 /// Prints rows under headings, columns as wide as they need to be.
 pub(super) fn table(ui: &Ui, headings: &[&str], rows: &[Vec<String>]) -> Result<()> {

@@ -9,7 +9,6 @@ use tidegate_model::time;
 use super::context::Context;
 use super::show;
 use crate::config::Settings;
-use tidegate_model::span::Span;
 use crate::error::{Error, Result};
 use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::Repository;
@@ -17,6 +16,7 @@ use crate::policy::State;
 use crate::release::record::{self, Record};
 use crate::release::signing;
 use crate::workspace::{CohortStanding, Workspace, map_in_force, standing};
+use tidegate_model::span::Span;
 
 /// Show roles and expiries, releases, and who is offered what
 #[derive(Debug, ClapArgs)]

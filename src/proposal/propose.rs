@@ -12,9 +12,9 @@ use tidegate_tuf::valid_signers;
 
 use super::file::{Change, Follows, Kind, Proposal, RoleText};
 use crate::config::{Cohorts, RoleSettings, Settings};
-use tidegate_model::span::Span;
 use crate::error::{Error, Result};
 use crate::metadata::{Delegation, Document, Repository};
+use tidegate_model::span::Span;
 
 /// What to propose, beside what `tidegate.toml` asks for.
 #[derive(Debug, Clone, Default)]

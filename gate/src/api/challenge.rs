@@ -1,26 +1,26 @@
-//! `POST /v1/challenge`: a nonce.
+//! `POST /v1/challenge`: issues a nonce.
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Asked, parse};
-use crate::context::Gate;
-use crate::encoding::to_base64;
+use super::{AuthenticatedRequest, format_time, parse_body};
+use crate::context::GateContext;
+use crate::encoding::to_base64url;
 use crate::nonce;
 use crate::refusal::{Refusal, json_response};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Form {
+struct ChallengeRequest {
     device: String,
 }
 
-pub(super) fn answer(gate: &Gate, asked: &Asked) -> Result<Response<Body>, Refusal> {
-    let form: Form = parse(&asked.body)?;
-    asked.is_of(&form.device)?;
-    let (nonce, expires) = nonce::make(&gate.secret(), asked.identity.device.as_str(), asked.now)?;
-    let body = json!({"nonce": to_base64(&nonce), "expires": super::instant(expires)});
+pub(super) fn respond(gate: &GateContext, request: &AuthenticatedRequest) -> Result<Response<Body>, Refusal> {
+    let form: ChallengeRequest = parse_body(&request.body)?;
+    request.check_device(&form.device)?;
+    let nonce = nonce::issue(&gate.secret(), request.identity.device.as_str(), request.now)?;
+    let body = json!({"nonce": to_base64url(&nonce.bytes), "expires": format_time(nonce.expires)});
     Ok(json_response(StatusCode::OK, &body))
 }

@@ -1,83 +1,100 @@
-//! `POST /v1/grant`: evidence for a token.
+//! `POST /v1/grant`: issues a token for evidence.
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Asked, parse};
-use crate::audit::Line;
-use crate::context::Gate;
-use crate::encoding::from_base64;
-use crate::evidence::{Evidence, Finding, ear, tpm};
+use super::{AuthenticatedRequest, format_time, parse_body};
+use crate::audit::AuditEntry;
+use crate::context::GateContext;
+use crate::encoding::from_base64url;
+use crate::evidence::{Evidence, VerifiedEvidence, ear, tpm};
 use crate::refusal::{Refusal, json_response};
-use crate::token::Token;
+use crate::token::AccessToken;
 use crate::{nonce, policy};
 
-/// How many cohorts one request may name.
-const COHORTS: usize = 16;
+/// The maximum number of cohorts in a request.
+const MAX_COHORTS: usize = 16;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Form {
+struct GrantRequest {
     device: String,
     nonce: String,
     cohorts: Vec<String>,
     evidence: Evidence,
 }
 
-pub(super) async fn answer(gate: &Gate, asked: &Asked, line: &mut Line) -> Result<Response<Body>, Refusal> {
-    let form: Form = parse(&asked.body)?;
-    asked.is_of(&form.device)?;
-    if form.cohorts.is_empty() || form.cohorts.len() > COHORTS {
-        return Err(Refusal::malformed("G-REQ-05", format!("name 1 to {COHORTS} cohorts")));
+pub(super) async fn respond(
+    gate: &GateContext,
+    request: &AuthenticatedRequest,
+    entry: &mut AuditEntry,
+) -> Result<Response<Body>, Refusal> {
+    let form: GrantRequest = parse_body(&request.body)?;
+    request.check_device(&form.device)?;
+    if form.cohorts.is_empty() || form.cohorts.len() > MAX_COHORTS {
+        return Err(Refusal::bad_request("G-REQ-05", format!("name 1 to {MAX_COHORTS} cohorts")));
     }
-    let device = asked.identity.device.as_str();
-    let nonce = from_base64(&form.nonce).unwrap_or_default();
-    let expires = nonce::check(&gate.secret(), &nonce, device, asked.now)?;
-    // Spent before anything is verified: a nonce is good for one try, whatever comes of it.
+    let nonce = from_base64url(&form.nonce).unwrap_or_default();
+    let expires = nonce::verify(&gate.secret(), &nonce, request.identity.device.as_str(), request.now)?;
+    // The nonce is spent before the evidence is verified: each nonce allows one attempt, whatever its result.
     nonce::spend(&gate.state, &nonce, expires).await?;
 
-    let enrolment = asked.identity.enrolment.as_deref();
-    let finding = match &form.evidence {
-        Evidence::None {} => {
-            line.evidence = Some("none");
-            Finding::nothing()
-        }
-        Evidence::Ear { token } => {
-            line.evidence = Some("ear");
-            ear::verify(token, &gate.verifiers, &form.nonce, device, asked.now).await?
-        }
-        Evidence::Tpm2 { quote, signature, pcrs } => {
-            line.evidence = Some("tpm2");
-            let ak = enrolment.and_then(|enrolment| enrolment.ak.as_deref());
-            tpm::verify(tpm::Sent { quote, signature, pcrs }, ak, &nonce, &asked.identity.device)?
-        }
-    };
+    entry.evidence = Some(form.evidence.kind().name());
+    let evidence = verify_evidence(gate, request, &form, &nonce).await?;
+    let (cohorts, lifetime) = grant_cohorts(gate, request, form.cohorts, &evidence)?;
 
-    let mut granted: Vec<String> = Vec::new();
-    let mut refusal = None;
-    let mut seconds = u64::MAX;
-    for name in form.cohorts {
-        match policy::decide(&gate.config, &name, &finding, enrolment) {
-            Ok(()) if granted.contains(&name) => {}
-            Ok(()) => {
-                seconds = seconds.min(gate.config.cohorts.get(&name).map_or(0, |cohort| cohort.token.as_secs()));
-                granted.push(name);
-            }
-            Err(refused) => refusal = refusal.or(Some(refused)),
-        }
-    }
-    if let (true, Some(refusal)) = (granted.is_empty(), refusal) {
-        return Err(refusal);
-    }
-    let expires = asked.now.saturating_add(seconds);
-    let token = Token { expires, binding: asked.identity.binding, cohorts: granted };
+    let expires = request.now.saturating_add(lifetime);
+    let token = AccessToken { expires, binding: request.identity.binding, cohorts };
     let text = token.seal(&gate.secret())?;
     for cohort in &token.cohorts {
-        gate.metrics.granted(cohort);
+        gate.metrics.record_grant(cohort);
     }
-    let body = json!({"token": text, "expires": super::instant(expires), "cohorts": token.cohorts});
-    line.cohorts = token.cohorts;
+    let body = json!({"token": text, "expires": format_time(expires), "cohorts": token.cohorts});
+    entry.cohorts = token.cohorts;
     Ok(json_response(StatusCode::OK, &body))
+}
+
+async fn verify_evidence(
+    gate: &GateContext,
+    request: &AuthenticatedRequest,
+    form: &GrantRequest,
+    nonce: &[u8],
+) -> Result<VerifiedEvidence, Refusal> {
+    let device = &request.identity.device;
+    match &form.evidence {
+        Evidence::None {} => Ok(VerifiedEvidence::none()),
+        Evidence::Ear { token } => ear::verify(token, &gate.verifiers, &form.nonce, device.as_str(), request.now).await,
+        Evidence::Tpm2 { quote, signature, pcrs } => {
+            let ak = request.identity.enrolment.as_deref().and_then(|enrolment| enrolment.ak.as_deref());
+            tpm::verify(tpm::QuoteEvidence { quote, signature, pcrs }, ak, nonce, device)
+        }
+    }
+}
+
+/// The cohorts whose rules the evidence satisfies, and the shortest of their token lifetimes, in seconds.
+fn grant_cohorts(
+    gate: &GateContext,
+    request: &AuthenticatedRequest,
+    requested: Vec<String>,
+    evidence: &VerifiedEvidence,
+) -> Result<(Vec<String>, u64), Refusal> {
+    let mut granted: Vec<String> = Vec::new();
+    let mut first_refusal = None;
+    let mut lifetime = u64::MAX;
+    for name in requested {
+        match policy::check(&gate.config, &name, evidence, request.identity.enrolment.as_deref()) {
+            Ok(()) if granted.contains(&name) => {}
+            Ok(()) => {
+                lifetime = lifetime.min(gate.config.cohorts.get(&name).map_or(0, |cohort| cohort.token.as_secs()));
+                granted.push(name);
+            }
+            Err(refusal) => first_refusal = first_refusal.or(Some(refusal)),
+        }
+    }
+    match first_refusal {
+        Some(refusal) if granted.is_empty() => Err(refusal),
+        _ => Ok((granted, lifetime)),
+    }
 }

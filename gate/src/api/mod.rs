@@ -1,8 +1,8 @@
-//! The service that devices speak with: routes, and what holds for every request before it is looked at closely.
+//! The API for devices: routes, limits, identification. Applies to every request before its route handles it.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -12,216 +12,249 @@ use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use axum::routing::{get, post};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
-use tidegate_model::name::DeviceId;
 use tidegate_tuf::json;
 
-use crate::audit::Line;
-use crate::context::Gate;
-use crate::identity::certificate::Certified;
-use crate::identity::proof::{self, Proof, Signed};
-use crate::identity::{Identity, binding};
+use crate::audit::AuditEntry;
+use crate::context::GateContext;
+use crate::identity::certificate::{CertificateError, DeviceCertificate};
+use crate::identity::proof::{self, RequestProof, SignedRequest};
+use crate::identity::{DeviceIdentity, token_binding};
 use crate::refusal::Refusal;
+use crate::token::MAX_TOKEN;
 
 mod challenge;
 mod grant;
 mod receipts;
 mod repo;
 
-/// The longest body, in bytes.
-const BODY: usize = 64 * 1024;
+/// The maximum length of a body, in bytes.
+const MAX_BODY: usize = 64 * 1024;
 
-/// What the connection says of who is at its other end.
+/// The other end of a TLS connection.
 #[derive(Debug, Clone, Default)]
-pub struct Peer {
-    /// What its certificate says, or what is wrong with it. `None` if it showed none.
-    pub certificate: Option<Result<Arc<Certified>, &'static str>>,
+pub struct TlsPeer {
+    /// The client certificate, or why it names no device. `None` without a certificate.
+    pub certificate: Option<Result<Arc<DeviceCertificate>, CertificateError>>,
 }
 
-/// A request whose sender is known.
+/// A request whose sender is identified.
 #[derive(Debug)]
-struct Asked {
-    identity: Identity,
-    /// The path, from `/v1/` on, as it was sent.
+struct AuthenticatedRequest {
+    identity: DeviceIdentity,
+    /// The path from `/v1/` on, as sent.
     path: String,
     body: Bytes,
     token: Option<String>,
-    /// Seconds since 1970.
+    /// The time of the request, in Unix seconds.
     now: u64,
 }
 
-impl Asked {
-    /// Whether the device that a body names is the one that sent it.
-    fn is_of(&self, device: &str) -> Result<(), Refusal> {
+impl AuthenticatedRequest {
+    /// Refuses a body that names another device than the sender.
+    fn check_device(&self, device: &str) -> Result<(), Refusal> {
         if device == self.identity.device.as_str() {
             return Ok(());
         }
-        Err(Refusal::forbidden("G-ID-07", "the body names another device than the one that sent it"))
+        Err(Refusal::forbidden("G-ID-07", "the body names another device than its sender"))
     }
 }
 
-/// All routes.
-pub fn router(gate: Arc<Gate>) -> Router {
-    let other = |State(gate): State<Arc<Gate>>, uri: Uri| async move { gate_other(&gate, uri.path()).await };
+#[derive(Debug, Clone, Copy)]
+enum Route {
+    Challenge,
+    Grant,
+    Receipts,
+    Repo,
+}
+
+impl Route {
+    /// The name in the audit log and in metrics.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Challenge => "challenge",
+            Self::Grant => "grant",
+            Self::Receipts => "receipts",
+            Self::Repo => "repo",
+        }
+    }
+}
+
+/// The router of all paths.
+pub fn router(gate: Arc<GateContext>) -> Router {
+    let handler = |route: Route| {
+        move |State(gate): State<Arc<GateContext>>, request: Request<Body>| async move {
+            handle(&gate, request, route).await
+        }
+    };
+    let unknown = |State(gate): State<Arc<GateContext>>, uri: Uri| async move { refuse_path(&gate, uri.path()).await };
     Router::new()
-        .route(
-            "/v1/challenge",
-            post(|gate: State<Arc<Gate>>, request: Request<Body>| handle(gate, request, "challenge")),
-        )
-        .route("/v1/grant", post(|gate: State<Arc<Gate>>, request: Request<Body>| handle(gate, request, "grant")))
-        .route("/v1/receipts", post(|gate: State<Arc<Gate>>, request: Request<Body>| handle(gate, request, "receipts")))
-        .route("/v1/repo/{*path}", get(|gate: State<Arc<Gate>>, request: Request<Body>| handle(gate, request, "repo")))
-        .fallback(other)
-        .method_not_allowed_fallback(other)
+        .route("/v1/challenge", post(handler(Route::Challenge)))
+        .route("/v1/grant", post(handler(Route::Grant)))
+        .route("/v1/receipts", post(handler(Route::Receipts)))
+        .route("/v1/repo/{*path}", get(handler(Route::Repo)))
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
         .with_state(gate)
 }
 
-async fn handle(State(gate): State<Arc<Gate>>, request: Request<Body>, route: &'static str) -> Response<Body> {
-    let mut line = Line { route, ..Line::default() };
+async fn handle(gate: &GateContext, request: Request<Body>, route: Route) -> Response<Body> {
+    let mut entry = AuditEntry { route: route.name(), ..AuditEntry::default() };
     let started = Instant::now();
-    let answer = bounded(&gate, request, route, &mut line).await;
-    finish(&gate, answer, line, started).await
+    let response = respond_within_limits(gate, request, route, &mut entry).await;
+    finish(gate, response, entry, started).await
 }
 
-async fn gate_other(gate: &Gate, path: &str) -> Response<Body> {
-    let known = ["/v1/challenge", "/v1/grant", "/v1/receipts"].contains(&path);
-    let refusal = if known || path.starts_with(repo::PREFIX) {
-        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "G-REQ-01", "this path does not take that method")
+async fn refuse_path(gate: &GateContext, path: &str) -> Response<Body> {
+    let is_known = ["/v1/challenge", "/v1/grant", "/v1/receipts"].contains(&path);
+    let refusal = if is_known || path.starts_with(repo::PREFIX) {
+        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "G-REQ-01", "this path does not support the method")
     } else {
         Refusal::new(StatusCode::NOT_FOUND, "G-REQ-02", "there is no such path")
     };
-    let refusal = gate.rates.anyone().err().unwrap_or(refusal);
-    finish(gate, Err(refusal), Line { route: "other", ..Line::default() }, Instant::now()).await
+    let refusal = gate.rates.check_global().err().unwrap_or(refusal);
+    finish(gate, Err(refusal), AuditEntry { route: "other", ..AuditEntry::default() }, Instant::now()).await
 }
 
+/// Converts a refusal to a response, and records the decision.
 async fn finish(
-    gate: &Gate,
-    answer: Result<Response<Body>, Refusal>,
-    mut line: Line,
+    gate: &GateContext,
+    result: Result<Response<Body>, Refusal>,
+    mut entry: AuditEntry,
     started: Instant,
 ) -> Response<Body> {
-    let response = match answer {
-        Ok(response) => response,
-        Err(refusal) => {
-            line.rule = Some(refusal.rule);
-            line.missing.clone_from(&refusal.missing);
-            refusal.response()
-        }
-    };
-    let took = started.elapsed();
-    line.at = instant(gate.now());
-    line.status = response.status().as_u16();
-    line.ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    gate.metrics.answered(line.route, line.status, line.rule, took);
-    gate.log.write(&line).await;
+    let response = result.unwrap_or_else(|refusal| {
+        entry.rule = Some(refusal.rule);
+        entry.missing.clone_from(&refusal.missing);
+        refusal.response()
+    });
+    let duration = started.elapsed();
+    entry.at = format_time(gate.now());
+    entry.status = response.status().as_u16();
+    entry.ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    gate.metrics.record_response(entry.route, entry.status, entry.rule, duration);
+    gate.audit.append(&entry).await;
     response
 }
 
-/// Within the bounds of number and time.
-async fn bounded(
-    gate: &Gate,
+/// Responds within the limits of rate, concurrency and time.
+async fn respond_within_limits(
+    gate: &GateContext,
     request: Request<Body>,
-    route: &'static str,
-    line: &mut Line,
+    route: Route,
+    entry: &mut AuditEntry,
 ) -> Result<Response<Body>, Refusal> {
-    gate.rates.anyone()?;
-    let _one = gate
+    gate.rates.check_global()?;
+    let _permit = gate
         .requests
         .try_acquire()
-        .map_err(|_| Refusal::unavailable("G-LIM-05", "the gate has all hands full: try again later"))?;
-    within(gate.config.limits.answer.into(), answer(gate, request, route, line)).await
+        .map_err(|_| Refusal::unavailable("G-LIM-05", "the gate is overloaded; try again later"))?;
+    with_timeout(gate.config.limits.answer.into(), respond(gate, request, route, entry)).await
 }
 
-async fn within<T>(time: std::time::Duration, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
-    let late = || Refusal::unavailable("G-LIM-06", "it took too long: try again later");
-    tokio::time::timeout(time, work).await.unwrap_or_else(|_| Err(late()))
+async fn with_timeout<T>(limit: Duration, work: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+    let timed_out = || Refusal::unavailable("G-LIM-06", "the request took too long; try again later");
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(timed_out()))
 }
 
-async fn answer(
-    gate: &Gate,
+async fn respond(
+    gate: &GateContext,
     request: Request<Body>,
-    route: &'static str,
-    line: &mut Line,
+    route: Route,
+    entry: &mut AuditEntry,
 ) -> Result<Response<Body>, Refusal> {
     let (parts, body) = request.into_parts();
     if parts.uri.query().is_some() || parts.uri.authority().is_some() {
-        return Err(Refusal::malformed("G-REQ-03", "no request of this gate has a query or names a host in its path"));
+        return Err(Refusal::bad_request("G-REQ-03", "the request must have neither a query nor a host in its path"));
     }
-    let body = read(gate, &parts, body).await?;
-    let token = token(&parts.headers)?;
+    let body = read_body(gate, &parts, body).await?;
+    let token = bearer_token(&parts.headers)?;
     let now = gate.now();
     let path = parts.uri.path().to_owned();
-    let signed =
-        Signed { method: parts.method.as_str(), path: &path, body: &body, token: token.as_deref().unwrap_or_default() };
+    let signed = SignedRequest {
+        method: parts.method.as_str(),
+        path: &path,
+        body: &body,
+        token: token.as_deref().unwrap_or_default(),
+    };
     let identity = identify(gate, &parts, &signed, now).await?;
-    line.device = Some(gate.log.name(identity.device.as_str(), &gate.secret()));
-    gate.rates.device(identity.device.as_str())?;
-    let asked = Asked { identity, path, body, token, now };
+    entry.device = Some(gate.audit.device_label(identity.device.as_str(), &gate.secret()));
+    gate.rates.check_device(identity.device.as_str())?;
+    let request = AuthenticatedRequest { identity, path, body, token, now };
     match route {
-        "challenge" => challenge::answer(gate, &asked),
-        "grant" => grant::answer(gate, &asked, line).await,
-        "receipts" => receipts::answer(gate, &asked, line).await,
-        _ => repo::answer(gate, &asked, &parts.method, &parts.headers, line).await,
+        Route::Challenge => challenge::respond(gate, &request),
+        Route::Grant => grant::respond(gate, &request, entry).await,
+        Route::Receipts => receipts::respond(gate, &request, entry).await,
+        Route::Repo => repo::respond(gate, &request, &parts.method, &parts.headers, entry).await,
     }
 }
 
-/// The body, bounded in length and time. Only `POST` has one.
-async fn read(gate: &Gate, parts: &Parts, body: Body) -> Result<Bytes, Refusal> {
+/// Reads the body within the limits of length and time. Only `POST` may have one.
+async fn read_body(gate: &GateContext, parts: &Parts, body: Body) -> Result<Bytes, Refusal> {
     let too_long =
-        || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "G-REQ-04", format!("a body has at most {BODY} bytes"));
-    let said = parts
+        || Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "G-REQ-04", format!("a body has at most {MAX_BODY} bytes"));
+    let declared = parts
         .headers
         .get(header::CONTENT_LENGTH)
         .map(|value| value.to_str().ok().and_then(|text| text.parse::<usize>().ok()));
-    if matches!(said, Some(Some(length)) if length > BODY) {
+    if matches!(declared, Some(Some(length)) if length > MAX_BODY) {
         return Err(too_long());
     }
     if parts.headers.contains_key(header::CONTENT_ENCODING) {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "G-REQ-08",
-            "send the body as it is, without Content-Encoding",
+            "send the body without Content-Encoding",
         ));
     }
-    let late = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "G-LIM-07", "the body took too long");
-    let limited = tokio::time::timeout(gate.config.limits.patience.into(), Limited::new(body, BODY).collect());
-    let body = match limited.await {
+    let timed_out = || Refusal::new(StatusCode::REQUEST_TIMEOUT, "G-LIM-07", "the body took too long");
+    let limited = Limited::new(body, MAX_BODY).collect();
+    let body = match tokio::time::timeout(gate.config.limits.patience.into(), limited).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_long()),
-        Ok(Err(_)) => return Err(Refusal::malformed("G-REQ-06", "the body cannot be read")),
-        Err(_) => return Err(late()),
+        Ok(Err(_)) => return Err(Refusal::bad_request("G-REQ-06", "the body cannot be read")),
+        Err(_) => return Err(timed_out()),
     };
     if parts.method != Method::POST && !body.is_empty() {
-        return Err(Refusal::malformed("G-REQ-07", "this method takes no body"));
+        return Err(Refusal::bad_request("G-REQ-07", "this method does not allow a body"));
     }
     Ok(body)
 }
 
 /// The bearer token (RFC 6750 section 2.1), if there is one.
-fn token(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
-    let refused = || Refusal::unknown("G-TOK-06", "the header Authorization is not one Bearer TOKEN");
+fn bearer_token(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+    let refused = || Refusal::unauthenticated("G-TOK-06", "send a single header Authorization: Bearer TOKEN");
     let mut all = headers.get_all(header::AUTHORIZATION).iter();
     let Some(value) = all.next() else { return Ok(None) };
     if all.next().is_some() {
         return Err(refused());
     }
     let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).ok_or_else(refused)?;
-    if token.is_empty() || token.len() > crate::token::LONGEST {
+    if token.is_empty() || token.len() > MAX_TOKEN {
         return Err(refused());
     }
     Ok(Some(token.to_owned()))
 }
 
-/// Who asks, by certificate or by proof.
-async fn identify(gate: &Gate, parts: &Parts, signed: &Signed<'_>, now: u64) -> Result<Identity, Refusal> {
-    let peer = parts.extensions.get::<Peer>().cloned().unwrap_or_default();
+/// Identifies the sender, by certificate or by proof.
+async fn identify(
+    gate: &GateContext,
+    parts: &Parts,
+    signed: &SignedRequest<'_>,
+    now: u64,
+) -> Result<DeviceIdentity, Refusal> {
+    let peer = parts.extensions.get::<TlsPeer>().cloned().unwrap_or_default();
     let identity = match peer.certificate {
-        Some(Ok(certified)) => {
-            let enrolment = gate.enrolments.of(&certified.device).await?;
-            let binding = binding("certificate", &certified.device, &certified.spki);
-            Identity { device: certified.device.clone(), binding, certified: certified.key.clone(), enrolment }
+        Some(Ok(certificate)) => {
+            let enrolment = gate.enrolments.find(&certificate.device).await?;
+            let device = certificate.device.clone();
+            let binding = token_binding("certificate", &device, &certificate.spki_hash);
+            DeviceIdentity { device, binding, certificate_key: certificate.key.clone(), enrolment }
         }
-        Some(Err(why)) => return Err(Refusal::unknown("G-ID-01", format!("the certificate names no device: {why}"))),
-        None => by_proof(gate, &parts.headers, signed, now).await?,
+        Some(Err(error)) => {
+            let reason = format!("the client certificate does not name a device: {error}");
+            return Err(Refusal::unauthenticated("G-ID-01", reason));
+        }
+        None => identify_by_proof(gate, &parts.headers, signed, now).await?,
     };
     if identity.enrolment.as_ref().is_some_and(|enrolment| enrolment.disabled) {
         return Err(Refusal::forbidden("G-ID-08", "this device is disabled"));
@@ -229,42 +262,44 @@ async fn identify(gate: &Gate, parts: &Parts, signed: &Signed<'_>, now: u64) -> 
     Ok(identity)
 }
 
-async fn by_proof(gate: &Gate, headers: &HeaderMap, signed: &Signed<'_>, now: u64) -> Result<Identity, Refusal> {
+async fn identify_by_proof(
+    gate: &GateContext,
+    headers: &HeaderMap,
+    signed: &SignedRequest<'_>,
+    now: u64,
+) -> Result<DeviceIdentity, Refusal> {
     let mut all = headers.get_all(proof::HEADER).iter();
     let (Some(value), None) = (all.next(), all.next()) else {
-        return Err(Refusal::unknown(
+        return Err(Refusal::unauthenticated(
             "G-ID-02",
-            "show who you are: by a client certificate, or by one header Tidegate-Proof",
+            "the device must identify itself with a client certificate or a single header Tidegate-Proof",
         ));
     };
-    let proof = Proof::parse(value.to_str().unwrap_or_default())?;
-    let enrolment = gate.enrolments.by_key(&proof.keyid).await?;
-    // The same words whether there is such a key or not.
-    let stranger = || Refusal::unknown("G-ID-04", "the proof is not by an enrolled key over this request");
-    let enrolment = enrolment.ok_or_else(stranger)?;
-    let key = enrolment.key(&proof.keyid).ok_or_else(stranger)?;
-    proof.check(&key, signed, now)?;
-    gate.seen.once(&proof, now)?;
-    let device: DeviceId = enrolment.device.clone();
-    let binding = binding("key", &device, proof.keyid.as_bytes());
-    Ok(Identity { device, binding, certified: None, enrolment: Some(enrolment) })
+    let proof = RequestProof::parse(value.to_str().unwrap_or_default())?;
+    let enrolment = gate.enrolments.find_by_key(&proof.keyid).await?.ok_or_else(proof::not_signed)?;
+    let key = enrolment.key(&proof.keyid).ok_or_else(proof::not_signed)?;
+    proof.verify(&key, signed, now)?;
+    gate.proofs.record(&proof, now)?;
+    let device = enrolment.device.clone();
+    let binding = token_binding("key", &device, proof.keyid.as_bytes());
+    Ok(DeviceIdentity { device, binding, certificate_key: None, enrolment: Some(enrolment) })
 }
 
-/// A body of strict JSON: no duplicate keys, nothing unknown.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
-    let refused =
-        |why: String| Refusal::malformed("G-REQ-06", format!("the body is not as it must be: {}", printable(&why)));
-    let value = json::parse(body).map_err(|error| refused(error.to_string()))?;
-    serde_json::from_value(value).map_err(|error| refused(error.to_string()))
+/// Parses a body as strict JSON: no duplicate keys, no unknown fields.
+fn parse_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    let malformed =
+        |error: String| Refusal::bad_request("G-REQ-06", format!("the body is malformed: {}", printable(&error)));
+    let value = json::parse(body).map_err(|error| malformed(error.to_string()))?;
+    serde_json::from_value(value).map_err(|error| malformed(error.to_string()))
 }
 
-/// What a device sent may be part of an error: no control characters, and not much of it.
+/// Text that may contain input of the device, without control characters and with a limited length.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(200).collect()
 }
 
-/// An instant as text.
-fn instant(seconds: u64) -> String {
+/// Formats a time in Unix seconds.
+fn format_time(seconds: u64) -> String {
     let at = i64::try_from(seconds).ok().and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0));
     at.map(tidegate_model::time::format).unwrap_or_default()
 }

@@ -2,53 +2,59 @@
 
 use std::path::Path;
 
-use object_store::ObjectStoreExt as _;
 use serde_json::json;
 
 use super::print;
-use crate::config::Config;
-use crate::context::Gate;
-use crate::error::{Error, Result};
-use crate::{nonce, tls};
+use crate::config::GateConfig;
+use crate::context::GateContext;
+use crate::error::{Error, ErrorKind, Result};
+use crate::nonce::{self, SpendError};
+use crate::tls;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {}
 
 pub(super) async fn run(path: &Path, json: bool) -> Result<()> {
-    let config = Config::load(path)?;
+    let config = GateConfig::load(path)?;
     if let Some(files) = &config.tls {
         tls::load(&config, files)?;
     }
-    let gate = Gate::open(config)?;
-    for (name, verifier) in &gate.verifiers {
-        verifier.jwks.fetch().await.map_err(|error| Error::new(format!("verifiers.{name}: {error}")))?;
+    let gate = GateContext::open(config)?;
+    for verifier in gate.verifiers.values() {
+        verifier.keys.load().await?;
     }
-    let mut empty = Vec::new();
+    let mut unpublished = Vec::new();
     for cohort in gate.config.cohorts.keys() {
-        match gate.private.store.head(&gate.private.key(&format!("gate/{cohort}.json"))).await {
-            Ok(_) => {}
-            Err(object_store::Error::NotFound { .. }) => empty.push(cohort),
-            Err(error) => return Err(Error::new(format!("{} cannot be read: {error}", gate.private.name()))),
+        if gate.private.head(&format!("gate/{cohort}.json")).await?.is_none() {
+            unpublished.push(cohort);
         }
     }
-    // Whether the state store is one in which of two writers only one succeeds: without that nonces could be used twice.
-    let probe = nonce::make(&gate.secret(), "check", gate.now()).map_err(|refusal| Error::new(refusal.why))?;
-    let spend = || nonce::spend(&gate.state, &probe.0, probe.1);
-    spend().await.map_err(|_| Error::new(format!("{} cannot be written", gate.state.name())))?;
-    match spend().await {
-        Err(refusal) if refusal.rule == "G-NON-03" => {}
-        _ => {
-            return Err(Error::new(format!("{} takes the same object twice", gate.state.name()))
-                .remedy("a store without conditional writes lets nonces be used twice: take another"));
-        }
-    }
+    check_create_only_writes(&gate).await?;
     let cohorts: Vec<&String> = gate.config.cohorts.keys().collect();
     if json {
-        return print(&json!({"cohorts": cohorts, "unpublished": empty}).to_string());
+        return print(&json!({"cohorts": cohorts, "unpublished": unpublished}).to_string());
     }
-    for cohort in &empty {
-        eprintln!("note: nothing has been published for {cohort} yet (gate/{cohort}.json)");
+    for cohort in &unpublished {
+        eprintln!("note: nothing is published for {cohort} yet (gate/{cohort}.json)");
     }
     let names: Vec<&str> = cohorts.iter().map(|name| name.as_str()).collect();
-    print(&format!("{} is sound: it opens {}", path.display(), names.join(", ")))
+    print(&format!("{} is valid; cohorts: {}", path.display(), names.join(", ")))
+}
+
+/// Without create-only writes, a nonce could be used twice.
+async fn check_create_only_writes(gate: &GateContext) -> Result<()> {
+    let nonce = nonce::issue(&gate.secret(), "check", gate.now())?;
+    let spend = || nonce::spend(&gate.state, &nonce.bytes, nonce.expires);
+    spend().await.map_err(|error| {
+        Error::new(ErrorKind::Network, format!("cannot write to {}", gate.state.location())).with_cause(error)
+    })?;
+    match spend().await {
+        Err(SpendError::AlreadySpent) => Ok(()),
+        Err(SpendError::Storage(error)) => Err(error.into()),
+        Ok(()) => Err(Error::new(
+            ErrorKind::Refused,
+            format!("{} does not support conditional writes, so nonces could be used twice", gate.state.location()),
+        )
+        .with_remedy("use another storage service for state")),
+    }
 }

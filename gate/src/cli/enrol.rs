@@ -8,100 +8,107 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::print;
-use crate::config::Config;
-use crate::enrolment::{Enrolment, Enrolments};
-use crate::error::{Error, Result, read};
+use crate::config::GateConfig;
+use crate::enrolment::{Enrolment, EnrolmentStore};
+use crate::error::{Error, Result, read_file};
 use crate::evidence::tpm::AttestationKey;
-use crate::identity::certificate::{Certified, key_of};
-use crate::storage::Place;
+use crate::identity::certificate::{DeviceCertificate, tuf_key};
+use crate::storage::Storage;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// The device's id.
+    /// The device id
     device: DeviceId,
-    /// The public part of a device key, PEM: Ed25519 or P-256; or the device's certificate with such a key. Added to those that it has.
+    /// Add a device key: a public key in PEM (Ed25519 or P-256), or the device's certificate
     #[arg(long, value_name = "PEM")]
     key: Vec<PathBuf>,
-    /// The public part of its TPM's attestation key, PEM (`tpm2_readpublic --format=pem`): P-256 or RSA.
+    /// Set the TPM's attestation key: a public key in PEM (P-256 or RSA), e.g. from `tpm2_readpublic --format=pem`
     #[arg(long, value_name = "PEM")]
     ak: Option<PathBuf>,
-    /// The PCR policy of the settings that holds for this device instead of its cohort's.
+    /// Set the PCR policy that replaces the one of the device's cohort
     #[arg(long, value_name = "NAME")]
     pcrs: Option<String>,
-    /// The device gets nothing any more.
+    /// Refuse all requests of the device
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
-    /// It does again.
+    /// Accept requests of a disabled device again
     #[arg(long)]
     enable: bool,
 }
 
 pub(super) async fn run(path: &Path, arguments: &Arguments, json: bool) -> Result<()> {
-    let config = Config::load(path)?;
-    let enrolments = Enrolments::new(Place::open(&config.enrolments, &config.base, true)?);
-    let known = enrolments.of(&arguments.device).await.map_err(|refusal| Error::new(refusal.why))?;
-    let is_new = known.is_none();
-    let mut enrolment = known.map_or_else(|| Enrolment::of(arguments.device.clone()), |known| known.as_ref().clone());
+    let config = GateConfig::load(path)?;
+    let enrolments = EnrolmentStore::new(Storage::open(&config.enrolments, &config.base, true)?);
+    let found = enrolments.find(&arguments.device).await?;
+    let is_new = found.is_none();
+    let mut enrolment = found.map_or_else(|| Enrolment::new(arguments.device.clone()), |found| found.as_ref().clone());
     for file in &arguments.key {
-        let key = public_key(file, &arguments.device)?;
+        let key = read_device_key(file, &arguments.device)?;
         if !enrolment.keys.contains(&key) {
             enrolment.keys.push(key);
         }
     }
     if let Some(file) = &arguments.ak {
-        let pem = text(file)?;
-        AttestationKey::from_pem(&pem).map_err(|why| Error::new(format!("{}: {why}", file.display())))?;
+        let pem = read_text(file)?;
+        AttestationKey::from_pem(&pem).map_err(|error| {
+            Error::input(format!("{} is not a supported attestation key", file.display())).with_cause(error)
+        })?;
         enrolment.ak = Some(pem);
     }
     if let Some(policy) = &arguments.pcrs {
         if !config.pcrs.contains_key(policy) {
-            return Err(Error::new(format!("there is no [pcrs.{policy}] in {}", path.display())));
+            return Err(Error::input(format!("there is no [pcrs.{policy}] in {}", path.display())));
         }
         enrolment.pcrs = Some(policy.clone());
     }
     enrolment.disabled = (enrolment.disabled && !arguments.enable) || arguments.disable;
     enrolments.save(&enrolment).await?;
+    let Enrolment { device, keys, ak, pcrs, disabled, .. } = &enrolment;
     if json {
-        return print(&json!({"device": enrolment.device, "keys": enrolment.keys.len(), "ak": enrolment.ak.is_some(), "pcrs": enrolment.pcrs, "disabled": enrolment.disabled}).to_string());
+        let result =
+            json!({"device": device, "keys": keys.len(), "ak": ak.is_some(), "pcrs": pcrs, "disabled": disabled});
+        return print(&result.to_string());
     }
-    let state = if enrolment.disabled {
-        "disabled"
-    } else if is_new {
-        "enrolled"
-    } else {
-        "changed"
+    let action = match (disabled, is_new) {
+        (true, _) => "disabled",
+        (false, true) => "enrolled",
+        (false, false) => "updated",
     };
-    let ak = if enrolment.ak.is_some() { "an attestation key" } else { "no attestation key" };
-    print(&format!("{}: {state}, with {} device key(s) and {ak}", enrolment.device, enrolment.keys.len()))
+    let ak = if ak.is_some() { "an attestation key" } else { "no attestation key" };
+    print(&format!("{device}: {action}, with {} device key(s) and {ak}", keys.len()))
 }
 
-fn text(path: &Path) -> Result<String> {
-    String::from_utf8(read(path, 16 * 1024)?).map_err(|_| Error::new(format!("{} is not text", path.display())))
+fn read_text(path: &Path) -> Result<String> {
+    String::from_utf8(read_file(path, 16 * 1024)?).map_err(|_| Error::input(format!("{} is not UTF-8", path.display())))
 }
 
-fn public_key(path: &Path, device: &DeviceId) -> Result<serde_json::Value> {
-    let text = text(path)?;
-    let wrong = || {
-        Error::new(format!("{} is no public key that devices sign with", path.display()))
-            .remedy("give SubjectPublicKeyInfo in PEM (BEGIN PUBLIC KEY) of an Ed25519 or P-256 key, e.g. by `openssl pkey -pubout`, or a certificate with such a key")
+/// A device key as a TUF key object, from a public key or a certificate.
+fn read_device_key(path: &Path, device: &DeviceId) -> Result<serde_json::Value> {
+    let text = read_text(path)?;
+    let unsupported = || {
+        Error::input(format!("{} is not a supported public key", path.display())).with_remedy(
+            "provide an Ed25519 or P-256 key as SubjectPublicKeyInfo in PEM (BEGIN PUBLIC KEY), e.g. from \
+             `openssl pkey -pubout`, or a certificate with such a key",
+        )
     };
-    let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| wrong())?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(text.as_bytes()).map_err(|_| unsupported())?;
     let key = match pem.label.as_str() {
         "PUBLIC KEY" => {
-            let (_, spki) = SubjectPublicKeyInfo::from_der(&pem.contents).map_err(|_| wrong())?;
-            key_of(&spki)
+            let (_, spki) = SubjectPublicKeyInfo::from_der(&pem.contents).map_err(|_| unsupported())?;
+            tuf_key(&spki)
         }
-        // That the authority issued it is not asked: whoever enrols a device vouches for its key.
+        // The issuer is not checked: the operator who enrols a device is responsible for its key.
         "CERTIFICATE" => {
-            let certified = Certified::read(&pem.contents)
-                .map_err(|why| Error::new(format!("{}: the certificate is no device's: {why}", path.display())))?;
-            if certified.device != *device {
-                return Err(Error::new(format!("{} is the certificate of {}", path.display(), certified.device))
-                    .remedy("enrol each device with its own certificate"));
+            let certificate = DeviceCertificate::parse(&pem.contents).map_err(|error| {
+                Error::input(format!("{} does not name a device", path.display())).with_cause(error)
+            })?;
+            if certificate.device != *device {
+                return Err(Error::input(format!("{} is the certificate of {}", path.display(), certificate.device))
+                    .with_remedy("enrol each device with its own certificate"));
             }
-            certified.key
+            certificate.key
         }
-        _ => return Err(wrong()),
+        _ => return Err(unsupported()),
     };
-    key.map(|key| key.to_value()).ok_or_else(wrong)
+    key.map(|key| key.to_value()).ok_or_else(unsupported)
 }

@@ -1,4 +1,4 @@
-//! The command line: the only place that prints, but for the service's own events and audit.
+//! The command line. No other module prints, except for the audit log and the events of the service.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,14 +12,14 @@ mod enrol;
 mod secret;
 mod serve;
 
-/// Gives protected releases to devices that can show what they are.
+/// Deliver protected releases to devices that prove their identity and state
 #[derive(Parser)]
 #[command(name = "tidegate-gate", version, max_term_width = 100)]
 struct Arguments {
-    /// The settings.
+    /// The settings file
     #[arg(long, short, global = true, default_value = "gate.toml")]
     config: PathBuf,
-    /// Results as JSON.
+    /// Print the result as JSON
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -28,13 +28,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Look at the settings and all that they name, without serving anyone.
+    /// Validate the settings and everything that they name
     Check(check::Arguments),
-    /// Serve until told to stop.
+    /// Run the service
     Serve(serve::Arguments),
-    /// Enrol a device: its key, its TPM's attestation key, its PCR policy.
+    /// Enrol a device: its keys, its TPM's attestation key, its PCR policy
     Enrol(enrol::Arguments),
-    /// Make the secret that instances share, or put a new key before its present one.
+    /// Create or rotate the secret that all instances share
     Secret(secret::Arguments),
 }
 
@@ -51,13 +51,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if arguments.json {
-                eprintln!(
-                    "{}",
-                    serde_json::json!({"error": {"message": error.to_string(), "remedy": error.remedy_text()}})
-                );
+                eprintln!("{}", serde_json::json!({"error": {"message": error.to_string(), "remedy": error.remedy()}}));
             } else {
                 eprintln!("error: {error}");
-                if let Some(remedy) = error.remedy_text() {
+                if let Some(remedy) = error.remedy() {
                     eprintln!("help: {remedy}");
                 }
             }
@@ -68,7 +65,7 @@ pub fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Error::new(format!("cannot start: {error}")))?;
+    let runtime = runtime.map_err(|error| Error::system("cannot start the runtime", &error))?;
     let (config, json) = (arguments.config.as_path(), arguments.json);
     match &arguments.command {
         Command::Check(_) => runtime.block_on(check::run(config, json)),
@@ -81,5 +78,5 @@ fn run(arguments: &Arguments) -> Result<()> {
 /// Writes a result to standard output.
 fn print(text: &str) -> Result<()> {
     use std::io::Write as _;
-    writeln!(std::io::stdout(), "{text}").map_err(|error| Error::new(format!("cannot write: {error}")))
+    writeln!(std::io::stdout(), "{text}").map_err(|error| Error::system("cannot write to standard output", &error))
 }

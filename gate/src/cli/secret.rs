@@ -5,34 +5,33 @@ use std::path::Path;
 use serde_json::json;
 
 use super::print;
-use crate::config::Config;
-use crate::error::Result;
+use crate::config::GateConfig;
+use crate::error::{Error, ErrorKind, Result};
 use crate::secret::rotate;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {
-    /// Put a new key before the present one, which stays good for what it has signed.
+    /// Add a new current key; the present one stays valid until the next rotation
     #[arg(long)]
     rotate: bool,
 }
 
 pub(super) fn run(path: &Path, arguments: &Arguments, json: bool) -> Result<()> {
-    let config = Config::load(path)?;
+    let config = GateConfig::load(path)?;
     let file = config.path(&config.secret);
-    if file.exists() != arguments.rotate {
-        let (what, remedy) =
-            if arguments.rotate { ("does not exist", "leave out --rotate") } else { ("exists", "give --rotate") };
-        return Err(crate::error::Error::new(format!("{} {what}", file.display())).remedy(remedy));
+    if arguments.rotate && !file.exists() {
+        return Err(Error::input(format!("{} does not exist", file.display())).with_remedy("omit --rotate"));
+    }
+    if !arguments.rotate && file.exists() {
+        return Err(Error::new(ErrorKind::Conflict, format!("{} already exists", file.display()))
+            .with_remedy("use --rotate to add a new key"));
     }
     rotate(&file)?;
     if json {
         return print(&json!({"secret": file, "rotated": arguments.rotate}).to_string());
     }
-    print(&format!(
-        "{}: {}",
-        file.display(),
-        if arguments.rotate { "a new key is in force, the one before it still counts" } else { "made" }
-    ))?;
-    eprintln!("every instance needs this very file; copy it to them, readable by its owner alone");
+    let action = if arguments.rotate { "rotated; the previous key stays valid" } else { "created" };
+    print(&format!("{}: {action}", file.display()))?;
+    eprintln!("help: copy this file to every instance, readable by its owner only");
     Ok(())
 }

@@ -4,30 +4,29 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::config::Config;
-use crate::context::Gate;
+use crate::config::GateConfig;
+use crate::context::GateContext;
 use crate::error::{Error, Result};
-use crate::server::Server;
+use crate::server::GateServer;
 
 #[derive(clap::Args)]
 pub(super) struct Arguments {}
 
 pub(super) async fn run(path: &Path) -> Result<()> {
-    let server = Server::bind(Gate::open(Config::load(path)?)?).await?;
+    let server = GateServer::bind(GateContext::open(GateConfig::load(path)?)?).await?;
     let local = server.local_address().map(|address| address.to_string());
     eprintln!("{}", json!({"event": "listening", "devices": server.address()?.to_string(), "local": local}));
-    tell_systemd();
-    let stop = stop()?;
-    server.serve(stop).await;
+    notify_systemd();
+    server.serve(stop_signal()?).await;
     eprintln!("{}", json!({"event": "stopped"}));
     Ok(())
 }
 
-/// SIGTERM or SIGINT.
+/// Completes on SIGTERM or SIGINT.
 #[cfg(unix)]
-fn stop() -> Result<impl Future<Output = ()>> {
+fn stop_signal() -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let failed = |error| Error::new(format!("cannot wait for signals: {error}"));
+    let failed = |error: std::io::Error| Error::system("cannot wait for signals", &error);
     let mut term = signal(SignalKind::terminate()).map_err(failed)?;
     let mut int = signal(SignalKind::interrupt()).map_err(failed)?;
     Ok(async move {
@@ -39,14 +38,14 @@ fn stop() -> Result<impl Future<Output = ()>> {
 }
 
 #[cfg(not(unix))]
-fn stop() -> Result<impl Future<Output = ()>> {
+fn stop_signal() -> Result<impl Future<Output = ()>> {
     Ok(async {
         let _ = tokio::signal::ctrl_c().await;
     })
 }
 
-/// `Type=notify`: the unit counts as started once the sockets are there (sd_notify(3)).
-fn tell_systemd() {
+/// `Type=notify`: the unit is started when the sockets are bound (sd_notify(3)).
+fn notify_systemd() {
     #[cfg(unix)]
     if let Some(path) = std::env::var_os("NOTIFY_SOCKET")
         && let Ok(socket) = std::os::unix::net::UnixDatagram::unbound()

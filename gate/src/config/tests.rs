@@ -1,6 +1,6 @@
 use super::*;
 
-const SOUND: &str = r#"
+const VALID: &str = r#"
 schema = 1
 listen = "127.0.0.1:0"
 secret = "secret"
@@ -22,35 +22,39 @@ evidence = ["ear"]
 claims = { "submods.os.build" = ["a", "b"] }
 "#;
 
-fn load(text: &str) -> Result<Config> {
+fn load(text: &str) -> Result<GateConfig> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("gate.toml");
     std::fs::write(&path, text).unwrap();
-    Config::load(&path)
+    GateConfig::load(&path)
 }
 
 #[test]
-fn sound_settings_are_taken() {
-    let config = load(SOUND).unwrap();
+fn loads_valid_settings() {
+    let config = load(VALID).unwrap();
     assert_eq!(config.cohorts["stable.canary"].token.as_secs(), 600);
-    assert!(config.cohorts["stable.lab"].counts(Kind::Ear) && !config.cohorts["stable.lab"].counts(Kind::Tpm2));
+    assert!(
+        config.cohorts["stable.lab"].accepts(EvidenceKind::Ear)
+            && !config.cohorts["stable.lab"].accepts(EvidenceKind::Tpm2)
+    );
 }
 
+/// Each change of the valid settings would admit devices by mistake, or admit none.
 #[test]
-fn settings_that_would_let_in_the_wrong_ones_are_refused() {
-    for (from, to, says) in [
+fn refuses_unsafe_settings() {
+    for (from, to, expected) in [
         ("schema = 1", "schema = 2", "schema 2"),
         ("schema = 1", "schema = 1\nnonsense = 1", "nonsense"),
         ("127.0.0.1:0", "0.0.0.0:80", "without [tls]"),
-        ("\"stable.canary\"", "\"stable\"", "not the role of a cohort"),
+        ("\"stable.canary\"", "\"stable\"", "not a cohort's role"),
         ("\"stable.canary\"", "stable.canary", "canary"),
-        ("\"ES256\"", "\"HS256\"", "HS256 is not taken"),
-        ("\"ES256\"", "\"none\"", "none is not taken"),
+        ("\"ES256\"", "\"HS256\"", "unknown variant `HS256`"),
+        ("\"ES256\"", "\"none\"", "unknown variant `none`"),
         ("\"ES256\"", "", "name ES256 or EdDSA"),
-        ("jwks = \"v.json\"", "jwks = \"http://example.com/\"", "https only"),
-        ("\"sha256:7\"", "\"sha1:7\"", "no register"),
-        ("\"sha256:7\"", "\"sha256:24\"", "no register"),
-        ("[\"0000000000000000000000000000000000000000000000000000000000000000\"]", "[]", "values it may have"),
+        ("jwks = \"v.json\"", "jwks = \"http://example.com/\"", "use https"),
+        ("\"sha256:7\"", "\"sha1:7\"", "is not a PCR"),
+        ("\"sha256:7\"", "\"sha256:24\"", "is not a PCR"),
+        ("[\"0000000000000000000000000000000000000000000000000000000000000000\"]", "[]", "list the allowed values"),
         ("pcrs = \"golden\"", "", "name the PCR policy"),
         ("pcrs = \"golden\"", "pcrs = \"gold\"", "no [pcrs.gold]"),
         ("least = \"affirming\"", "least = \"contraindicated\"", "contraindicated"),
@@ -60,11 +64,11 @@ fn settings_that_would_let_in_the_wrong_ones_are_refused() {
         ("evidence = [\"ear\"]", "evidence = [\"ear\"]\nverifiers = [\"w\"]", "no [verifiers.w]"),
         ("evidence = [\"ear\"]", "evidence = [\"ear\"]\ntoken = \"2d\"", "1 day"),
         ("evidence = [\"ear\"]", "evidence = [\"ear\"]\ntoken = \"2 weeks\"", "no span"),
-        ("[verifiers.v]", "[limits]\nper_second = 0\n[verifiers.v]", "turn everyone away"),
+        ("[verifiers.v]", "[limits]\nper_second = 0\n[verifiers.v]", "refuse every request"),
         ("[verifiers.v]", "[tls]\ncertificate = \"c\"\nkey = \"k\"\n[verifiers.v]", "device_ca is missing"),
     ] {
-        assert!(SOUND.contains(from), "{from}");
-        let error = load(&SOUND.replace(from, to)).unwrap_err().to_string();
-        assert!(error.contains(says), "{from} -> {to}: {error}");
+        assert!(VALID.contains(from), "{from}");
+        let error = load(&VALID.replace(from, to)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{from} -> {to}: {error}");
     }
 }

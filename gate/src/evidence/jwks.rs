@@ -1,4 +1,4 @@
-//! The public keys of a verifier: from a file, or from a URL and remembered for a while.
+//! The public keys of a verifier: from a file, or from a URL and cached.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,117 +8,145 @@ use futures::StreamExt as _;
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse};
 use tokio::sync::Mutex;
 
-use crate::error::{Error, Result, read};
+use crate::error::{Error, ErrorKind, Result, read_file};
+use crate::redact::redact_url;
 
-/// The longest set of keys, in bytes.
-const LONGEST: usize = 256 * 1024;
-/// How often a URL is asked at most, whatever devices send.
-const PAUSE: Duration = Duration::from_secs(10);
-/// For how much longer than asked keys are kept while their URL does not answer.
+/// The maximum length of a key set, in bytes.
+const MAX_KEY_SET: usize = 256 * 1024;
+/// The minimum time between two requests for a key set, whatever devices send.
+const MIN_INTERVAL: Duration = Duration::from_secs(10);
+/// How many times its configured lifetime a key set stays usable while its source does not answer.
 const GRACE: u32 = 12;
 
-/// Where keys come from.
 #[derive(Debug)]
-enum Source {
+enum KeySetSource {
     File(PathBuf),
     Url(String),
 }
 
-/// Keys that are kept up to date.
+/// The keys of a verifier, reloaded when they expire or a key id is unknown.
 #[derive(Debug)]
-pub struct Jwks {
-    source: Source,
-    life: Duration,
+pub struct VerifierKeys {
+    source: KeySetSource,
+    lifetime: Duration,
     client: reqwest::Client,
-    known: Mutex<Known>,
+    cache: Mutex<KeyCache>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KeyCache {
     keys: Option<(Instant, Arc<JwkSet>)>,
-    asked: Option<Instant>,
+    last_attempt: Option<Instant>,
 }
 
-impl Jwks {
-    /// Keys from a file, or from a URL if there is a scheme. Nothing is read yet.
-    pub fn new(jwks: &str, base: &std::path::Path, life: Duration) -> Result<Self> {
-        let source = if jwks.contains("://") { Source::Url(jwks.into()) } else { Source::File(base.join(jwks)) };
+impl VerifierKeys {
+    /// Keys from a file, or from a URL. Loads nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the HTTP client cannot be created.
+    pub fn new(jwks: &str, base: &std::path::Path, lifetime: Duration) -> Result<Self> {
+        let source =
+            if jwks.contains("://") { KeySetSource::Url(jwks.into()) } else { KeySetSource::File(base.join(jwks)) };
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(5))
             .timeout(Duration::from_secs(10))
             .build()
-            .map_err(|error| Error::new(format!("cannot speak HTTPS: {error}")))?;
-        Ok(Self { source, life, client, known: Mutex::default() })
+            .map_err(|error| Error::new(ErrorKind::Io, "cannot create an HTTP client").with_cause(error))?;
+        Ok(Self { source, lifetime, client, cache: Mutex::default() })
     }
 
-    /// The key with that id; without an id the only key, if there is only one. Asks again where the key is not known, but not often.
+    /// The key with this id; without an id, the only key of the set. Reloads the set if the key is unknown, but not often.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the set cannot be loaded and no recent one is cached.
     pub async fn find(&self, kid: Option<&str>) -> Result<Option<Jwk>> {
-        // One at a time: whoever waits here finds what the first one fetched.
-        let mut known = self.known.lock().await;
-        let pick = |set: &JwkSet| match (kid, set.keys.as_slice()) {
+        // One task loads the set; the others wait here and find it.
+        let mut cache = self.cache.lock().await;
+        let select = |set: &JwkSet| match (kid, set.keys.as_slice()) {
             (Some(kid), _) => set.find(kid).cloned(),
             (None, [only]) => Some(only.clone()),
             (None, _) => None,
         };
-        if let Some((at, set)) = &known.keys
-            && at.elapsed() < self.life
-            && let Some(found) = pick(set)
+        if let Some((at, set)) = &cache.keys
+            && at.elapsed() < self.lifetime
+            && let Some(found) = select(set)
         {
             return Ok(Some(found));
         }
-        if known.asked.is_none_or(|asked| asked.elapsed() >= PAUSE) {
-            known.asked = Some(Instant::now());
-            match self.fetch().await {
-                Ok(set) => known.keys = Some((Instant::now(), Arc::new(set))),
+        if cache.last_attempt.is_none_or(|attempt| attempt.elapsed() >= MIN_INTERVAL) {
+            cache.last_attempt = Some(Instant::now());
+            match self.load().await {
+                Ok(set) => cache.keys = Some((Instant::now(), Arc::new(set))),
                 Err(error) => {
-                    eprintln!("{}", serde_json::json!({"event": "jwks", "error": error.to_string()}));
-                    if known.keys.is_none() {
+                    eprintln!(
+                        "{}",
+                        serde_json::json!({"event": "verifier keys not loaded", "error": error.to_string()})
+                    );
+                    if cache.keys.is_none() {
                         return Err(error);
                     }
                 }
             }
         }
-        match &known.keys {
-            Some((at, set)) if at.elapsed() < self.life.saturating_mul(GRACE) => Ok(pick(set)),
-            _ => Err(Error::new("the verifier's keys cannot be had")),
+        match &cache.keys {
+            Some((at, set)) if at.elapsed() < self.lifetime.saturating_mul(GRACE) => Ok(select(set)),
+            _ => Err(Error::new(ErrorKind::Network, "the verifier's keys are not available")),
         }
     }
 
-    /// Reads the keys now. For files also what `check` does.
-    pub async fn fetch(&self) -> Result<JwkSet> {
+    /// Loads the keys from their source.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the source does not answer, or if it is not a key set with at least one key.
+    pub async fn load(&self) -> Result<JwkSet> {
         let bytes = match &self.source {
-            Source::File(path) => read(path, LONGEST as u64)?,
-            Source::Url(url) => self.download(url).await?,
+            KeySetSource::File(path) => read_file(path, MAX_KEY_SET as u64)?,
+            KeySetSource::Url(url) => self.download(url).await?,
         };
-        let set: JwkSet =
-            serde_json::from_slice(&bytes).map_err(|error| Error::new(format!("no set of keys (JWKS): {error}")))?;
+        let set: JwkSet = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::input(format!("{self} is not a JSON Web Key Set")).with_cause(error))?;
         if set.keys.is_empty() {
-            return Err(Error::new("the set of keys (JWKS) is empty"));
+            return Err(Error::input(format!("{self} contains no keys")));
         }
         Ok(set)
     }
 
     async fn download(&self, url: &str) -> Result<Vec<u8>> {
-        let failed = |error: reqwest::Error| Error::new(format!("cannot get {url}: {}", error.without_url()));
-        let answer = self.client.get(url).send().await.map_err(failed)?.error_for_status().map_err(failed)?;
-        if !answer.status().is_success() {
-            return Err(Error::new(format!("{url} answers {}", answer.status())));
+        let failed = |error: reqwest::Error| {
+            Error::new(ErrorKind::Network, format!("cannot download {self}")).with_cause(error.without_url())
+        };
+        let response = self.client.get(url).send().await.map_err(failed)?.error_for_status().map_err(failed)?;
+        if !response.status().is_success() {
+            return Err(Error::new(ErrorKind::Network, format!("{self} returned {}", response.status())));
         }
-        let mut stream = answer.bytes_stream();
+        let mut stream = response.bytes_stream();
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.next().await {
             bytes.extend_from_slice(&chunk.map_err(failed)?);
-            if bytes.len() > LONGEST {
-                return Err(Error::new(format!("{url} is longer than {LONGEST} bytes")));
+            if bytes.len() > MAX_KEY_SET {
+                return Err(Error::input(format!("{self} is longer than {MAX_KEY_SET} bytes")));
             }
         }
         Ok(bytes)
     }
 }
 
-/// Whether a key says of itself that it is for something else than verifying.
-pub fn is_for_verifying(key: &Jwk) -> bool {
+/// The source, without credentials.
+impl std::fmt::Display for VerifierKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.source {
+            KeySetSource::File(path) => path.display().fmt(f),
+            KeySetSource::Url(url) => f.write_str(&redact_url(url)),
+        }
+    }
+}
+
+/// Whether the key's declared use includes verification.
+pub fn allows_verification(key: &Jwk) -> bool {
     let common = &key.common;
     !matches!(common.public_key_use, Some(PublicKeyUse::Encryption))
         && common.key_operations.as_ref().is_none_or(|all| all.contains(&KeyOperations::Verify))

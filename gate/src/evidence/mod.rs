@@ -1,117 +1,77 @@
-//! Evidence: what a device shows of its state, and what it amounts to.
+//! Evidence of a device's state, and its verification.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::BTreeMap;
+
+use crate::attestation::{EvidenceKind, TrustTier};
 
 pub mod ear;
 pub mod jwks;
 pub mod jwt;
 pub mod tpm;
 
-/// A kind of evidence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Nothing but who it is.
-    None,
-    /// A verifier's attestation result.
-    Ear,
-    /// A TPM's quote.
-    Tpm2,
-}
-
-impl Kind {
-    /// As requests and settings write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Ear => "ear",
-            Self::Tpm2 => "tpm2",
-        }
-    }
-}
-
-/// Trustworthiness tiers (draft-ietf-rats-ar4si section 3.2), the worst first. `none` means that nobody has looked, which is better than a
-/// verifier's warning of it; but a warning about a known state is still a statement, so that settings order them as written here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Tier {
-    /// A verifier says that it must not be trusted.
-    Contraindicated,
-    /// Nobody vouches for it.
-    None,
-    /// A verifier found something that its owner should know of.
-    Warning,
-    /// A verifier found what it expected.
-    Affirming,
-}
-
-impl Tier {
-    /// As settings write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Contraindicated => "contraindicated",
-            Self::None => "none",
-            Self::Warning => "warning",
-            Self::Affirming => "affirming",
-        }
-    }
-
-    /// As an EAR writes it: by name or by number.
-    pub fn read(value: &Value) -> Option<Self> {
-        match (value.as_str(), value.as_i64()) {
-            (Some("none"), _) | (_, Some(0)) => Some(Self::None),
-            (Some("affirming"), _) | (_, Some(2)) => Some(Self::Affirming),
-            (Some("warning"), _) | (_, Some(32)) => Some(Self::Warning),
-            (Some("contraindicated"), _) | (_, Some(96)) => Some(Self::Contraindicated),
-            _ => None,
-        }
-    }
-}
-
-/// Evidence as a request brings it.
+/// Evidence in a request.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Evidence {
-    /// None.
+    /// No evidence.
     None {},
-    /// A verifier's result.
+    /// An attestation result of a verifier.
     Ear {
         /// The JWT.
         token: String,
     },
-    /// A quote.
+    /// A quote of a TPM.
     Tpm2 {
         /// `TPMS_ATTEST`, base64url.
         quote: String,
         /// `TPMT_SIGNATURE`, base64url.
         signature: String,
-        /// The values of the registers that were quoted.
+        /// The values of the quoted PCRs, in hex.
         pcrs: BTreeMap<String, String>,
     },
 }
 
-/// What evidence amounts to, once it has been verified.
+impl Evidence {
+    /// The kind.
+    pub fn kind(&self) -> EvidenceKind {
+        match self {
+            Self::None {} => EvidenceKind::None,
+            Self::Ear { .. } => EvidenceKind::Ear,
+            Self::Tpm2 { .. } => EvidenceKind::Tpm2,
+        }
+    }
+}
+
+/// What evidence proves, after its verification.
 #[derive(Debug, Clone)]
-pub struct Finding {
-    /// Its kind.
-    pub kind: Kind,
-    /// How trustworthy the device is by it. A quote is `affirming` for a policy that it meets.
-    pub tier: Tier,
-    /// How old it is, in seconds.
+pub struct VerifiedEvidence {
+    /// The kind.
+    pub kind: EvidenceKind,
+    /// The trust tier. A verified quote is `affirming`; the PCR policy decides about its values.
+    pub tier: TrustTier,
+    /// The age, in seconds.
     pub age: u64,
-    /// Who vouches for it: the name of a verifier.
+    /// The name of the verifier of an EAR.
     pub verifier: Option<String>,
     /// The claims of an EAR.
     pub claims: Value,
-    /// The values of registers that a quote proves.
+    /// The PCR values of a quote.
     pub pcrs: BTreeMap<String, [u8; 32]>,
 }
 
-impl Finding {
-    /// That nothing was shown.
-    pub fn nothing() -> Self {
-        Self { kind: Kind::None, tier: Tier::None, age: 0, verifier: None, claims: Value::Null, pcrs: BTreeMap::new() }
+impl VerifiedEvidence {
+    /// The result for a device that sends no evidence.
+    pub fn none() -> Self {
+        Self {
+            kind: EvidenceKind::None,
+            tier: TrustTier::None,
+            age: 0,
+            verifier: None,
+            claims: Value::Null,
+            pcrs: BTreeMap::new(),
+        }
     }
 }

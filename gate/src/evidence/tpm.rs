@@ -1,52 +1,77 @@
-//! Quotes of TPM 2.0: verified against an enrolled attestation key, a nonce and the values of registers.
+//! Quotes of a TPM 2.0: verified with the enrolled attestation key, the nonce and the values of the PCRs.
 //!
-//! What a TPM signs is read by hand ([`parse`]); the signatures are verified by `ring`.
+//! [`parse`] decodes the TPM's structures; `ring` verifies the signatures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm};
+use subtle::ConstantTimeEq as _;
 use tidegate_model::gate::quote_data;
 use tidegate_model::name::DeviceId;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use self::parse::{Attest, Signature};
-use super::{Finding, Kind, Tier};
-use crate::encoding::{from_base64, from_hex, sha256};
+use self::parse::{Quote, QuoteSignature};
+use super::VerifiedEvidence;
+use crate::attestation::{EvidenceKind, TrustTier};
+use crate::config::PcrPolicy;
+use crate::encoding::{from_base64url, from_hex, sha256};
 use crate::refusal::Refusal;
-use subtle::ConstantTimeEq as _;
 
 pub mod parse;
 
-/// How many registers are looked at.
-const REGISTERS: usize = 24;
+/// The maximum number of PCRs in a request.
+const MAX_PCRS: usize = 24;
 
-/// The number of a register: `sha256:0` to `sha256:23`. Other banks are not taken.
-pub fn register(name: &str) -> Option<u8> {
-    let number = name.strip_prefix("sha256:")?;
-    let parsed = number.parse::<u8>().ok()?;
-    (parsed < 24 && parsed.to_string() == number).then_some(parsed)
-}
-
-/// An attestation key.
+/// The public part of an attestation key.
 pub struct AttestationKey {
-    how: &'static dyn VerificationAlgorithm,
+    scheme: &'static dyn VerificationAlgorithm,
     is_rsa: bool,
     key: Vec<u8>,
 }
 
+/// Why an attestation key cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AttestationKeyError {
+    /// The text is not PEM.
+    #[error("it is not PEM")]
+    NotPem,
+    /// The PEM contains something else.
+    #[error("it is not a public key (PEM with BEGIN PUBLIC KEY)")]
+    NotPublicKey,
+    /// The contents are not a public key.
+    #[error("it is not a SubjectPublicKeyInfo")]
+    NotSpki,
+    /// There are bytes after the key.
+    #[error("it has trailing bytes")]
+    TrailingBytes,
+    /// The RSA key is too short.
+    #[error("an RSA key must have at least 2048 bits")]
+    ShortRsa,
+    /// The curve is not P-256, or the point is compressed.
+    #[error("an elliptic curve key must be P-256 with an uncompressed point")]
+    Curve,
+    /// The type is not supported.
+    #[error("it is neither P-256 nor RSA")]
+    UnknownType,
+}
+
 impl AttestationKey {
-    /// Reads `SubjectPublicKeyInfo` in PEM: P-256, or RSA of 2048 to 8192 bits.
-    pub fn from_pem(pem: &str) -> Result<Self, &'static str> {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| "it is no PEM")?;
+    /// Parses `SubjectPublicKeyInfo` in PEM: P-256, or RSA of 2048 to 8192 bits.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the key is malformed or its type is not supported.
+    pub fn from_pem(pem: &str) -> Result<Self, AttestationKeyError> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|_| AttestationKeyError::NotPem)?;
         let Pem { label, contents } = pem;
         if label != "PUBLIC KEY" {
-            return Err("it is no public key (PEM with BEGIN PUBLIC KEY)");
+            return Err(AttestationKeyError::NotPublicKey);
         }
-        let (rest, spki) = SubjectPublicKeyInfo::from_der(&contents).map_err(|_| "it is no SubjectPublicKeyInfo")?;
+        let (rest, spki) = SubjectPublicKeyInfo::from_der(&contents).map_err(|_| AttestationKeyError::NotSpki)?;
         if !rest.is_empty() {
-            return Err("something follows it");
+            return Err(AttestationKeyError::TrailingBytes);
         }
         let key = spki.subject_public_key.data.to_vec();
         match spki.algorithm.algorithm.to_id_string().as_str() {
@@ -54,103 +79,148 @@ impl AttestationKey {
                 let long_enough =
                     matches!(spki.parsed(), Ok(x509_parser::public_key::PublicKey::RSA(rsa)) if rsa.key_size() >= 2048);
                 if !long_enough {
-                    return Err("an RSA key needs 2048 bits or more");
+                    return Err(AttestationKeyError::ShortRsa);
                 }
-                Ok(Self { how: &RSA_PKCS1_2048_8192_SHA256, is_rsa: true, key })
+                Ok(Self { scheme: &RSA_PKCS1_2048_8192_SHA256, is_rsa: true, key })
             }
             "1.2.840.10045.2.1" => {
                 let curve =
                     spki.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok()).map(|oid| oid.to_id_string());
                 if curve.as_deref() != Some("1.2.840.10045.3.1.7") || key.len() != 65 || key.first() != Some(&4) {
-                    return Err("an elliptic curve must be P-256, its point written out");
+                    return Err(AttestationKeyError::Curve);
                 }
-                Ok(Self { how: &ECDSA_P256_SHA256_FIXED, is_rsa: false, key })
+                Ok(Self { scheme: &ECDSA_P256_SHA256_FIXED, is_rsa: false, key })
             }
-            _ => Err("it is neither P-256 nor RSA"),
+            _ => Err(AttestationKeyError::UnknownType),
         }
     }
 
-    fn verify(&self, message: &[u8], signature: &Signature) -> bool {
+    fn verify(&self, message: &[u8], signature: &QuoteSignature) -> bool {
         let bytes = match signature {
-            Signature::RsaSsa(bytes) if self.is_rsa => bytes.clone(),
-            Signature::Ecdsa(bytes) if !self.is_rsa => bytes.to_vec(),
+            QuoteSignature::RsaSsa(bytes) if self.is_rsa => bytes.clone(),
+            QuoteSignature::Ecdsa(bytes) if !self.is_rsa => bytes.to_vec(),
             _ => return false,
         };
-        UnparsedPublicKey::new(self.how, &self.key).verify(message, &bytes).is_ok()
+        UnparsedPublicKey::new(self.scheme, &self.key).verify(message, &bytes).is_ok()
     }
 }
 
-/// A quote as a request brings it, all in base64url and hex.
+/// A quote in a request, in base64url and hex.
 #[derive(Debug, Clone, Copy)]
-pub struct Sent<'a> {
+pub struct QuoteEvidence<'a> {
     /// `TPMS_ATTEST`.
     pub quote: &'a str,
     /// `TPMT_SIGNATURE`.
     pub signature: &'a str,
-    /// The values of the registers.
+    /// The values of the PCRs.
     pub pcrs: &'a BTreeMap<String, String>,
 }
 
-/// Verifies a quote: that the enrolled key signed it, over this nonce, and that the values are those that were quoted. Whether they are good
-/// ones is the policy's to say.
-pub fn verify(sent: Sent<'_>, ak: Option<&str>, nonce: &[u8], device: &DeviceId) -> Result<Finding, Refusal> {
-    let refused = |why: &str| {
-        Refusal::forbidden("G-ATT-04", format!("the quote is refused: {why}")).missing(vec!["tpm2 quote".into()])
-    };
-    let ak = ak.ok_or_else(|| {
-        Refusal::forbidden("G-ATT-03", "no attestation key is enrolled for this device")
-            .missing(vec!["enrolled attestation key".into()])
-    })?;
-    let ak = AttestationKey::from_pem(ak)
-        .map_err(|why| Refusal::unavailable("G-SRV-03", format!("this device's attestation key is broken: {why}")))?;
-    let quote = from_base64(sent.quote)
-        .filter(|bytes| bytes.len() <= parse::LONGEST)
-        .ok_or_else(|| refused("it is no base64url, or too long"))?;
-    let signature = from_base64(sent.signature).filter(|bytes| bytes.len() <= parse::LONGEST);
-    let signature = signature.and_then(|bytes| Signature::parse(&bytes));
-    let signature =
-        signature.ok_or_else(|| refused("its signature is no TPMT_SIGNATURE by ECDSA or RSASSA with SHA-256"))?;
-    if !ak.verify(&quote, &signature) {
-        return Err(refused("its signature is not by the enrolled attestation key"));
-    }
-    let attest = Attest::parse(&quote).ok_or_else(|| refused("it is no TPMS_ATTEST of a quote"))?;
-    if !bool::from(attest.extra_data.as_slice().ct_eq(quote_data(nonce, device).as_bytes())) {
-        return Err(refused("its qualifying data is not that of this challenge"));
-    }
-    let values = values(&attest, sent.pcrs).map_err(|why| refused(&why))?;
-    let tier = Tier::Affirming;
-    Ok(Finding { kind: Kind::Tpm2, tier, age: 0, verifier: None, claims: serde_json::Value::Null, pcrs: values })
+/// Why a quote is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QuoteError {
+    /// The quote is not base64url, or too long.
+    #[error("it is not base64url, or too long")]
+    Encoding,
+    /// The signature cannot be parsed.
+    #[error("its signature is not a TPMT_SIGNATURE by ECDSA or RSASSA with SHA-256")]
+    SignatureFormat,
+    /// The signature is wrong.
+    #[error("its signature is not by the enrolled attestation key")]
+    Signature,
+    /// The structure is not a quote.
+    #[error("it is not a TPMS_ATTEST of a quote")]
+    NotQuote,
+    /// The qualifying data is wrong.
+    #[error("its qualifying data is not that of this challenge")]
+    QualifyingData,
+    /// The request contains too many PCRs.
+    #[error("the request contains too many PCRs")]
+    TooManyPcrs,
+    /// A value is missing.
+    #[error("the value of {0}, which was quoted, is missing")]
+    MissingPcr(String),
+    /// A value was not quoted.
+    #[error("{0:?} was not quoted")]
+    ExtraPcr(String),
+    /// The digest does not match.
+    #[error("the PCR values are not those that were quoted")]
+    PcrValues,
 }
 
-/// The values of exactly those registers that were quoted, if they are what the quote's digest is over.
-fn values(attest: &Attest, sent: &BTreeMap<String, String>) -> Result<BTreeMap<String, [u8; 32]>, String> {
-    if sent.len() > REGISTERS {
-        return Err("it brings too many registers".into());
+/// Verifies that the enrolled key signed the quote over this nonce, and that the PCR values are the quoted ones. The policy decides whether
+/// the values are acceptable.
+///
+/// # Errors
+///
+/// Refuses a quote that does not verify, and a device without a usable attestation key.
+pub fn verify(
+    sent: QuoteEvidence<'_>,
+    ak: Option<&str>,
+    nonce: &[u8],
+    device: &DeviceId,
+) -> Result<VerifiedEvidence, Refusal> {
+    let ak = ak.ok_or_else(|| {
+        Refusal::forbidden("G-ATT-03", "no attestation key is enrolled for this device")
+            .with_missing(["enrolled attestation key"])
+    })?;
+    let ak = AttestationKey::from_pem(ak).map_err(|error| {
+        Refusal::damaged("G-SRV-03", format!("this device's enrolled attestation key is invalid: {error}"))
+    })?;
+    let pcrs = verify_quote(sent, &ak, nonce, device).map_err(|error| {
+        Refusal::forbidden("G-ATT-04", format!("the quote is refused: {error}")).with_missing(["tpm2 quote"])
+    })?;
+    Ok(VerifiedEvidence { kind: EvidenceKind::Tpm2, tier: TrustTier::Affirming, pcrs, ..VerifiedEvidence::none() })
+}
+
+fn verify_quote(
+    sent: QuoteEvidence<'_>,
+    ak: &AttestationKey,
+    nonce: &[u8],
+    device: &DeviceId,
+) -> Result<BTreeMap<String, [u8; 32]>, QuoteError> {
+    let decode = |text: &str| from_base64url(text).filter(|bytes| bytes.len() <= parse::MAX_STRUCTURE);
+    let bytes = decode(sent.quote).ok_or(QuoteError::Encoding)?;
+    let signature = decode(sent.signature).and_then(|bytes| QuoteSignature::parse(&bytes));
+    if !ak.verify(&bytes, &signature.ok_or(QuoteError::SignatureFormat)?) {
+        return Err(QuoteError::Signature);
+    }
+    let quote = Quote::parse(&bytes).ok_or(QuoteError::NotQuote)?;
+    if !bool::from(quote.extra_data.as_slice().ct_eq(quote_data(nonce, device).as_bytes())) {
+        return Err(QuoteError::QualifyingData);
+    }
+    quoted_values(&quote, sent.pcrs)
+}
+
+/// The values of exactly the quoted PCRs, if the quote's digest covers them.
+fn quoted_values(quote: &Quote, sent: &BTreeMap<String, String>) -> Result<BTreeMap<String, [u8; 32]>, QuoteError> {
+    if sent.len() > MAX_PCRS {
+        return Err(QuoteError::TooManyPcrs);
     }
     let mut digested = Vec::new();
     let mut values = BTreeMap::new();
-    for number in &attest.sha256_registers {
-        let name = format!("sha256:{number}");
+    for index in &quote.sha256_pcrs {
+        let name = format!("sha256:{index}");
         let value = sent.get(&name).and_then(|text| from_hex(text)).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        let value = value.ok_or_else(|| format!("the value of {name}, which was quoted, is missing"))?;
+        let Some(value) = value else { return Err(QuoteError::MissingPcr(name)) };
         digested.extend_from_slice(&value);
         values.insert(name, value);
     }
     if let Some(extra) = sent.keys().find(|name| !values.contains_key(*name)) {
-        return Err(format!("{:?} was not quoted", extra.chars().take(20).collect::<String>()));
+        return Err(QuoteError::ExtraPcr(extra.chars().take(20).collect()));
     }
-    if !bool::from(attest.pcr_digest.as_slice().ct_eq(&sha256(&[&digested]))) {
-        return Err("the values of its registers are not those that were quoted".into());
+    if !bool::from(quote.pcr_digest.as_slice().ct_eq(&sha256(&[&digested]))) {
+        return Err(QuoteError::PcrValues);
     }
     Ok(values)
 }
 
-/// Which registers do not have a value that the policy allows, or were not quoted.
-pub fn unmet(policy: &BTreeMap<String, Vec<String>>, values: &BTreeMap<String, [u8; 32]>) -> BTreeSet<String> {
-    let met = |name: &String, allowed: &Vec<String>| {
+/// The PCRs of the policy that were not quoted or whose values are not allowed.
+pub fn unmet_pcrs(policy: &PcrPolicy, values: &BTreeMap<String, [u8; 32]>) -> BTreeSet<String> {
+    let is_met = |name: &String, allowed: &Vec<String>| {
         values
             .get(name)
             .is_some_and(|value| allowed.iter().filter_map(|text| from_hex(text)).any(|allowed| allowed == value))
     };
-    policy.iter().filter(|(name, allowed)| !met(name, allowed)).map(|(name, _)| format!("pcr {name}")).collect()
+    policy.iter().filter(|(name, allowed)| !is_met(name, allowed)).map(|(name, _)| format!("pcr {name}")).collect()
 }

@@ -1,103 +1,106 @@
-//! Giving an object: by a presigned URL, or through the gate.
+//! Delivery of an object: by a redirect to a presigned URL, or as a stream through the gate.
 
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use object_store::{GetOptions, GetRange, ObjectStore as _, ObjectStoreExt as _};
 
+use crate::encoding::{sha256, to_hex};
 use crate::refusal::Refusal;
-use crate::storage::Place;
+use crate::storage::Storage;
 
-/// A redirect to where the store itself gives the object, for a few seconds.
+/// A redirect to a presigned URL, if the storage supports presigned URLs.
+///
+/// # Errors
+///
+/// Refuses if the storage cannot sign a URL.
 pub async fn redirect(
-    place: &Place,
-    key: &str,
+    storage: &Storage,
+    name: &str,
     method: &Method,
-    life: Duration,
+    lifetime: Duration,
 ) -> Result<Option<Response<Body>>, Refusal> {
-    let Some(signer) = &place.signer else { return Ok(None) };
-    let url = signer.signed_url(method.clone(), &place.key(key), life).await.map_err(|error| place.failed(&error))?;
-    let location = HeaderValue::from_str(url.as_str())
-        .map_err(|_| Refusal::unavailable("G-SRV-02", "the store's URL cannot be written"))?;
+    let Some(url) = storage.presign(method, name, lifetime).await? else { return Ok(None) };
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    response.headers_mut().insert(header::LOCATION, location);
+    response.headers_mut().insert(header::LOCATION, header_value(url.as_str())?);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(Some(response))
 }
 
-/// The object, or the part of it that is asked for.
-pub async fn stream(place: &Place, key: &str, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, Refusal> {
-    let key = place.key(key);
-    let meta = match place.store.head(&key).await {
-        Ok(meta) => meta,
-        Err(object_store::Error::NotFound { .. }) => {
-            return Err(Refusal::new(StatusCode::NOT_FOUND, "G-PATH-02", "there is no such object"));
-        }
-        Err(error) => return Err(place.failed(&error)),
-    };
-    // By name: versions and hashes are in it, so the bytes never change.
-    let etag = format!(
-        "\"{}\"",
-        crate::encoding::to_hex(&crate::encoding::sha256(&[key.as_ref().as_bytes(), &meta.size.to_be_bytes()]))
-    );
+/// The object, or the requested range of it.
+///
+/// # Errors
+///
+/// Refuses if the object does not exist or the storage does not answer.
+pub async fn stream(
+    storage: &Storage,
+    name: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Refusal> {
+    let meta = storage.head(name).await?;
+    let size = meta.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "G-PATH-02", "there is no such object"))?.size;
+    // The name contains a version or a hash, so the bytes of a name never change.
+    let path = storage.object_path(name);
+    let etag = format!("\"{}\"", to_hex(&sha256(&[path.as_ref().as_bytes(), &size.to_be_bytes()])));
     let text = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let same = |list: &str| {
+    let matches_etag = |list: &str| {
         list.split(',').any(|one| matches!(one.trim(), "*") || one.trim().trim_start_matches("W/") == etag)
     };
     let mut response = Response::new(Body::empty());
     let out = response.headers_mut();
-    out.insert(header::ETAG, value(&etag)?);
+    out.insert(header::ETAG, header_value(&etag)?);
     out.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    if text(header::IF_NONE_MATCH).is_some_and(same) {
+    if text(header::IF_NONE_MATCH).is_some_and(matches_etag) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
     }
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    let wants_part = text(header::IF_RANGE).is_none_or(|given| given == etag) && *method == Method::GET;
-    let part = text(header::RANGE).filter(|_| wants_part).and_then(|range| Part::parse(range, meta.size));
-    let (from, to) = match part {
-        Some(Part::Of(from, to)) => {
+    let allows_range = text(header::IF_RANGE).is_none_or(|given| given == etag) && *method == Method::GET;
+    let range = text(header::RANGE).filter(|_| allows_range).and_then(|range| ByteRange::parse(range, size));
+    let (from, to) = match range {
+        Some(ByteRange::Within(from, to)) => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-            let range = value(&format!("bytes {from}-{}/{}", to.saturating_sub(1), meta.size))?;
+            let range = header_value(&format!("bytes {from}-{}/{size}", to.saturating_sub(1)))?;
             response.headers_mut().insert(header::CONTENT_RANGE, range);
             (from, to)
         }
-        Some(Part::Beyond) => {
-            let mut response =
-                Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "G-PATH-03", "the object ends before that range")
-                    .response();
-            response.headers_mut().insert(header::CONTENT_RANGE, value(&format!("bytes */{}", meta.size))?);
+        Some(ByteRange::Beyond) => {
+            let refusal = Refusal::new(
+                StatusCode::RANGE_NOT_SATISFIABLE,
+                "G-PATH-03",
+                "the range begins after the end of the object",
+            );
+            let mut response = refusal.response();
+            response.headers_mut().insert(header::CONTENT_RANGE, header_value(&format!("bytes */{size}"))?);
             return Ok(response);
         }
-        None => (0, meta.size),
+        None => (0, size),
     };
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(to - from));
-    if *method == Method::HEAD || from == to {
-        return Ok(response);
+    if *method != Method::HEAD && from != to {
+        *response.body_mut() = Body::from_stream(storage.get_range(name, from..to).await?);
     }
-    let options = GetOptions { range: Some(GetRange::Bounded(from..to)), ..GetOptions::default() };
-    let found = place.store.get_opts(&key, options).await.map_err(|error| place.failed(&error))?;
-    *response.body_mut() = Body::from_stream(found.into_stream());
     Ok(response)
 }
 
-fn value(text: &str) -> Result<HeaderValue, Refusal> {
-    HeaderValue::from_str(text).map_err(|_| Refusal::unavailable("G-SRV-02", "a header cannot be written"))
+fn header_value(text: &str) -> Result<HeaderValue, Refusal> {
+    HeaderValue::from_str(text)
+        .map_err(|_| Refusal::unavailable("G-SRV-02", "a value of the storage does not fit into a header"))
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Part {
-    /// From, and to but not with.
-    Of(u64, u64),
-    /// Nothing of the object is in it.
+enum ByteRange {
+    /// The first byte, and the byte after the last one.
+    Within(u64, u64),
+    /// The range contains no byte of the object.
     Beyond,
 }
 
-impl Part {
-    /// One range (RFC 9110 section 14.2). `None` for what is none, or several, which may be ignored.
+impl ByteRange {
+    /// Parses a single range (RFC 9110 section 14.2). `None` for malformed and multiple ranges, which a server may ignore.
     fn parse(header: &str, size: u64) -> Option<Self> {
         let (first, last) = header.strip_prefix("bytes=")?.split_once('-')?;
         let number = |text: &str| text.bytes().all(|c| c.is_ascii_digit()).then(|| text.parse::<u64>().ok())?;
@@ -109,7 +112,7 @@ impl Part {
         if !first.is_empty() && !last.is_empty() && number(first)? > number(last)? {
             return None;
         }
-        Some(if from < to { Self::Of(from, to) } else { Self::Beyond })
+        Some(if from < to { Self::Within(from, to) } else { Self::Beyond })
     }
 }
 
@@ -118,16 +121,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_read_as_the_standard_says() {
+    fn parses_ranges_like_rfc_9110() {
         for (header, expected) in [
-            ("bytes=0-3", Some(Part::Of(0, 4))),
-            ("bytes=2-", Some(Part::Of(2, 10))),
-            ("bytes=-3", Some(Part::Of(7, 10))),
-            ("bytes=-30", Some(Part::Of(0, 10))),
-            ("bytes=9-99", Some(Part::Of(9, 10))),
-            ("bytes=0-18446744073709551615", Some(Part::Of(0, 10))),
-            ("bytes=10-", Some(Part::Beyond)),
-            ("bytes=-0", Some(Part::Beyond)),
+            ("bytes=0-3", Some(ByteRange::Within(0, 4))),
+            ("bytes=2-", Some(ByteRange::Within(2, 10))),
+            ("bytes=-3", Some(ByteRange::Within(7, 10))),
+            ("bytes=-30", Some(ByteRange::Within(0, 10))),
+            ("bytes=9-99", Some(ByteRange::Within(9, 10))),
+            ("bytes=0-18446744073709551615", Some(ByteRange::Within(0, 10))),
+            ("bytes=10-", Some(ByteRange::Beyond)),
+            ("bytes=-0", Some(ByteRange::Beyond)),
             ("bytes=3-2", None),
             ("bytes=0-1,3-4", None),
             ("bytes=", None),
@@ -136,7 +139,7 @@ mod tests {
             ("bytes=18446744073709551616-", None),
             ("items=0-1", None),
         ] {
-            assert_eq!(Part::parse(header, 10), expected, "{header}");
+            assert_eq!(ByteRange::parse(header, 10), expected, "{header}");
         }
     }
 }

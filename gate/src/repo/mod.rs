@@ -1,4 +1,4 @@
-//! What lies behind the gate: which object a request names, who may have it, and how it is given.
+//! The protected repository: the object that a request names, the access to it, and its delivery.
 
 pub mod delivery;
 pub mod listing;

@@ -1,46 +1,51 @@
-//! From a request's path to an object of the repository, by the repository's own types. What is not one of its paths is refused.
+//! Parses the path of a request with the types of the repository's layout, and refuses every other path.
 
 use tidegate_model::layout::{DelegatedRole, Location};
 use tidegate_model::name::Name;
 use tidegate_tuf::path::TargetPath;
 
+use crate::encoding::is_sha256_hex;
 use crate::refusal::Refusal;
 
-/// What a request asks for.
+/// The object that a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// The key of the object, below the place's prefix.
-    pub key: String,
-    /// Whose it is.
-    pub owner: Owner,
+pub struct RequestedObject {
+    /// The name in storage.
+    pub name: String,
+    /// Who has access to it.
+    pub access: Access,
 }
 
-/// Who may have an object.
+/// Who has access to an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    /// The metadata of a cohort's role: whoever was let into it.
-    Role(String),
-    /// A target: whoever was let into a cohort of the channel that lists it.
+pub enum Access {
+    /// The metadata of a cohort's role: devices with a grant for this cohort.
+    Cohort(String),
+    /// A target: devices with a grant for a cohort of this channel whose listing contains it.
     Channel(Name),
 }
 
-/// Reads what follows `/v1/repo/`, as it was sent.
-pub fn parse(path: &str) -> Result<Wanted, Refusal> {
-    let refused = || Refusal::malformed("G-PATH-01", "this is not the path of a cohort's metadata or of a target");
+/// Parses the path after `/v1/repo/`, as sent.
+///
+/// # Errors
+///
+/// Refuses every path that is not in the layout.
+pub fn parse(path: &str) -> Result<RequestedObject, Refusal> {
+    let refused = || Refusal::bad_request("G-PATH-01", "the path is neither a cohort's metadata nor a target");
     if path.len() > 1024 {
         return Err(refused());
     }
-    let key = decode(path).ok_or_else(refused)?;
-    let owner = match key.split_once('/') {
+    let name = decode(path).ok_or_else(refused)?;
+    let access = match name.split_once('/') {
         Some(("metadata", file)) => metadata(file),
         Some(("targets", target)) => self::target(target),
         _ => None,
     };
-    Ok(Wanted { owner: owner.ok_or_else(refused)?, key })
+    Ok(RequestedObject { access: access.ok_or_else(refused)?, name })
 }
 
-/// Of all that needs an escape only `+` occurs in our paths, and it has one spelling (`%2B`) or none. So no other escape is read at all,
-/// and no two readers of the path can differ.
+/// Decodes `%2B` only. Of all characters that need escaping only `+` occurs in valid paths, and without other escapes no two parsers of a
+/// path can disagree.
 fn decode(path: &str) -> Option<String> {
     let plain = path.replace("%2B", "+");
     let allowed = |c: u8| c.is_ascii_alphanumeric() || b"/._+-".contains(&c);
@@ -48,21 +53,21 @@ fn decode(path: &str) -> Option<String> {
 }
 
 /// `12.stable.canary.json`
-fn metadata(file: &str) -> Option<Owner> {
+fn metadata(file: &str) -> Option<Access> {
     let (version, role) = file.strip_suffix(".json")?.split_once('.')?;
     let is_version =
         matches!(version.len(), 1..=10) && version.bytes().all(|c| c.is_ascii_digit()) && !version.starts_with('0');
     match DelegatedRole::parse(role)? {
-        DelegatedRole::Cohort { .. } if is_version => Some(Owner::Role(role.to_owned())),
+        DelegatedRole::Cohort { .. } if is_version => Some(Access::Cohort(role.to_owned())),
         _ => None,
     }
 }
 
 /// `stable/releases/os/1.2.0/HASH.rootfs.img`
-fn target(path: &str) -> Option<Owner> {
+fn target(path: &str) -> Option<Access> {
     let (folder, file) = path.rsplit_once('/')?;
     let (hash, name) = file.split_once('.')?;
-    if hash.len() != 64 || !hash.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')) {
+    if !is_sha256_hex(hash) {
         return None;
     }
     let target = TargetPath::new(format!("{folder}/{name}")).ok()?;
@@ -72,7 +77,7 @@ fn target(path: &str) -> Option<Owner> {
         | Location::Artifact { channel, .. }
         | Location::Assignment { channel, .. } => channel,
     };
-    Some(Owner::Channel(channel))
+    Some(Access::Channel(channel))
 }
 
 #[cfg(test)]
@@ -80,11 +85,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_of_the_repository_are_read() {
+    fn parses_paths_of_the_repository() {
         let hash = "ab".repeat(32);
         let stable: Name = "stable".parse().unwrap();
-        let canary = Owner::Role("stable.canary".into());
-        assert_eq!(parse("metadata/12.stable.canary.json").unwrap().owner, canary);
+        let canary = Access::Cohort("stable.canary".into());
+        assert_eq!(parse("metadata/12.stable.canary.json").unwrap().access, canary);
         for path in [
             "stable/HASH.cohorts.json",
             "stable/releases/os/1.2.0/HASH.manifest.json",
@@ -92,9 +97,9 @@ mod tests {
             "stable/cohorts/canary/HASH.os.json",
         ] {
             let path = format!("targets/{}", path.replace("HASH", &hash));
-            assert_eq!(parse(&path).unwrap(), Wanted { key: path, owner: Owner::Channel(stable.clone()) });
+            assert_eq!(parse(&path).unwrap(), RequestedObject { name: path, access: Access::Channel(stable.clone()) });
         }
         let plus = format!("targets/stable/releases/os/1.2.0%2Bb1/{hash}.a%2Bb");
-        assert_eq!(parse(&plus).unwrap().key, plus.replace("%2B", "+"));
+        assert_eq!(parse(&plus).unwrap().name, plus.replace("%2B", "+"));
     }
 }

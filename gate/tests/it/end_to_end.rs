@@ -216,7 +216,7 @@ fn from_a_quote_of_its_tpm_to_an_installed_release_and_a_changed_register_is_ref
     let mut device = attesting("0x81010002", &[0, 7]);
     let why = kept(&mut device);
     let expected = format!(
-        "cohort canary is protected, and its gate {} does not let this device in: the device's state is not one that stable.canary takes: \
+        "cohort canary is protected, and its gate {} does not let this device in: the device's state does not satisfy the PCR policy of stable.canary: \
          pcr sha256:7 (G-ATT-12); missing: pcr sha256:7",
         site.url
     );
@@ -229,7 +229,10 @@ fn from_a_quote_of_its_tpm_to_an_installed_release_and_a_changed_register_is_ref
     assert!(error.to_string().contains("no evidence for this gate: tpm2_quote"), "{error}");
     // And without an attestor.
     let why = kept(&mut site.certified("device-1"));
-    assert!(why.ends_with("stable.canary takes tpm2 quote, not no evidence (G-ATT-05); missing: tpm2 quote"), "{why}");
+    assert!(
+        why.ends_with("stable.canary requires tpm2 quote, not no evidence (G-ATT-05); missing: tpm2 quote"),
+        "{why}"
+    );
 }
 
 #[test]
@@ -247,10 +250,9 @@ fn a_device_is_known_by_its_certificate_or_its_key_and_strangers_keep_what_they_
     let stranger = device::Device::stranger(&site.house);
     let mut strange = site.keyed("device-4", &stranger);
     let mut posing = site.keyed("device-5", &key);
-    assert!(
-        kept(&mut nobody)
-            .contains("show who you are: by a client certificate, or by one header Tidegate-Proof (G-ID-02)")
-    );
+    assert!(kept(&mut nobody).contains(
+        "the device must identify itself with a client certificate or a single header Tidegate-Proof (G-ID-02)"
+    ));
     assert!(kept(&mut strange).contains("G-ID-04"));
     assert!(kept(&mut posing).contains("G-ID-07"));
     assert!(site.house.run(&["enrol", "device-2", "--disable"]).status.success());

@@ -29,7 +29,7 @@ fn the_guide_works_as_it_is_written() {
         .unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
     assert!(out.status.success(), "{out:?}");
-    assert!(said.contains("gate.toml is sound: it opens stable.canary") && said.contains("ready\n"), "{said}");
+    assert!(said.contains("gate.toml is valid; cohorts: stable.canary") && said.contains("ready\n"), "{said}");
     // The protected file itself.
     assert!(said.trim_end().ends_with("{}"), "{said}");
     let audit = std::fs::read_to_string(dir.path().join("house/audit.jsonl")).unwrap();

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use tidegate_gate::repo::listing::Listings;
-use tidegate_gate::storage::Place;
+use tidegate_gate::repo::listing::ListingCache;
+use tidegate_gate::storage::Storage;
 
 #[test]
 fn listings_are_read_as_publishers_write_them() {
@@ -19,9 +19,9 @@ fn listings_are_read_as_publishers_write_them() {
         let text = case.get("canonical").unwrap_or(&case["bytes"]).as_str().unwrap();
         std::fs::create_dir_all(house.path().join("private/gate")).unwrap();
         std::fs::write(house.path().join(format!("private/gate/{cohort}.json")), text).unwrap();
-        let place = Place::open("file:private", house.path(), false).unwrap();
-        let listings = Listings::new(place, Duration::ZERO, [cohort.clone()].iter());
-        let names = |key: &str| runtime.block_on(listings.names(&cohort, key));
+        let storage = Storage::open("file:private", house.path(), false).unwrap();
+        let listings = ListingCache::new(storage, Duration::ZERO, [cohort.clone()].iter());
+        let names = |key: &str| runtime.block_on(listings.contains(&cohort, key));
         if case.get("refused").is_some() {
             assert!(names("metadata/9.stable.canary.json").is_err(), "{}", case["name"]);
             refused += 1;
@@ -31,7 +31,7 @@ fn listings_are_read_as_publishers_write_them() {
             assert!(names(object.as_str().unwrap()).unwrap(), "{}: {object}", case["name"]);
         }
         assert!(!names("metadata/8.stable.canary.json").unwrap(), "{}", case["name"]);
-        assert!(!runtime.block_on(listings.names("stable.other", "metadata/9.stable.canary.json")).unwrap());
+        assert!(!runtime.block_on(listings.contains("stable.other", "metadata/9.stable.canary.json")).unwrap());
         read += 1;
     }
     assert!(read >= 4 && refused >= 8, "{read} {refused}");

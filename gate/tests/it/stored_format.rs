@@ -72,5 +72,5 @@ fn the_key_of_a_certificate_is_enrolled_by_the_certificate() {
     let said = String::from_utf8_lossy(&other.stderr).into_owned();
     assert!(!other.status.success() && said.contains("is the certificate of device-1"), "{said}");
     house.write("key.pem", &key.serialize_pem());
-    assert!(String::from_utf8_lossy(&enrol("device-1", "key.pem").stderr).contains("is no public key"));
+    assert!(String::from_utf8_lossy(&enrol("device-1", "key.pem").stderr).contains("is not a supported public key"));
 }

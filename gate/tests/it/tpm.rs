@@ -5,8 +5,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -112,10 +111,10 @@ impl Tpm {
     /// Evidence over these registers, with qualifying data.
     fn quote(&self, name: &str, registers: &[u8], data: &[u8]) -> Value {
         let list = registers.iter().map(u8::to_string).collect::<Vec<_>>().join(",");
-        let data = data.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let data = HEXLOWER.encode(data);
         self.tool(&format!("tpm2_quote -Q -c {name}.ctx -l sha256:{list} -q {data} -m q.msg -s q.sig -g sha256"));
         self.tool("tpm2_flushcontext -Q -t");
-        let bytes = |file: &str| URL_SAFE_NO_PAD.encode(std::fs::read(self.dir.join(file)).unwrap());
+        let bytes = |file: &str| BASE64URL_NOPAD.encode(&std::fs::read(self.dir.join(file)).unwrap());
         let pcrs: BTreeMap<String, String> =
             registers.iter().map(|register| (format!("sha256:{register}"), self.read(*register))).collect();
         json!({"kind": "tpm2", "quote": bytes("q.msg"), "signature": bytes("q.sig"), "pcrs": pcrs})
@@ -124,7 +123,7 @@ impl Tpm {
 
 /// As the device computes it.
 fn qualifying(nonce: &str, device: &str) -> Vec<u8> {
-    let nonce = URL_SAFE_NO_PAD.decode(nonce).unwrap();
+    let nonce = BASE64URL_NOPAD.decode(nonce.as_bytes()).unwrap();
     Sha256::digest([b"tidegate/gate/quote/1\n", nonce.as_slice(), b"\n", device.as_bytes(), b"\n"].concat()).to_vec()
 }
 

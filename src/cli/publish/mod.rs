@@ -13,11 +13,11 @@ pub(super) use self::access::AccessArgs;
 use super::context::{Context, actor, block_on};
 use super::passphrase::PassphraseArgs;
 use crate::config::Settings;
-use tidegate_model::span::Span;
 use crate::error::{Error, Kind, Result, chain};
 use crate::publish::{self, Overcome, Plan, Remote, Report, SWEEP, Source, Taking};
 use crate::report::{site, view};
 use crate::workspace::Workspace;
+use tidegate_model::span::Span;
 
 /// How often others may be in the way before it is left to people.
 const TRIES: u32 = 8;

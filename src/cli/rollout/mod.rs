@@ -11,13 +11,13 @@ use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
 use super::show;
 use crate::config::parse_share;
-use tidegate_model::span::Span;
 use crate::error::Result;
 use crate::keys::KeyRing;
 use crate::policy::State;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::{Desk, Outcome, RampRequest};
 use crate::workspace::Workspace;
+use tidegate_model::span::Span;
 
 /// Offer a release to the fleet, cohort by cohort
 #[derive(Debug, ClapArgs)]

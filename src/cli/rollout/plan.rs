@@ -14,7 +14,6 @@ use tidegate_model::version::{self, Version};
 use super::super::show;
 use crate::cli::context::{Context, parse_instant};
 use crate::config::write_share;
-use tidegate_model::span::Span;
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::forecast::curve::{self, Curve};
@@ -24,6 +23,7 @@ use crate::fs;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::Desk;
 use crate::workspace::Workspace;
+use tidegate_model::span::Span;
 
 /// How many cohorts have a column of their own in the table of hours.
 const COLUMNS: usize = 6;

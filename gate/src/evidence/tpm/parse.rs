@@ -1,37 +1,37 @@
-//! `TPMS_ATTEST` and `TPMT_SIGNATURE` as the TPM writes them (Trusted Platform Module Library, part 2: 10.12.12 and 11.3.4), read with
-//! every length checked and nothing left over.
+//! Parses `TPMS_ATTEST` and `TPMT_SIGNATURE` (Trusted Platform Module Library, part 2: 10.12.12 and 11.3.4). Checks every length and
+//! accepts no trailing bytes.
 
-/// The longest of either, in bytes: a quote is below 200, a signature with an RSA key of 8192 bits 1,030.
-pub const LONGEST: usize = 2048;
+/// The maximum length of either, in bytes. A quote has fewer than 200; a signature by an RSA key of 8192 bits has 1,030.
+pub const MAX_STRUCTURE: usize = 2048;
 
-/// `TPM_GENERATED_VALUE`: what only a TPM's own structures begin with when a restricted key signs them.
+/// `TPM_GENERATED_VALUE`: a restricted key signs this prefix only for structures that the TPM itself created.
 const GENERATED: u32 = 0xff54_4347;
 const ST_ATTEST_QUOTE: u16 = 0x8018;
 const ALG_SHA256: u16 = 0x000b;
 const ALG_RSASSA: u16 = 0x0014;
 const ALG_ECDSA: u16 = 0x0018;
-/// `TPML_PCR_SELECTION` holds no more (`HASH_COUNT` of any TPM).
+/// The maximum length of `TPML_PCR_SELECTION` (`HASH_COUNT` of any TPM).
 const SELECTIONS: u32 = 16;
 
-/// What a quote says, as far as it matters here.
+/// The verified fields of a quote.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attest {
-    /// The qualifying data that was asked for.
+pub struct Quote {
+    /// The qualifying data.
     pub extra_data: Vec<u8>,
-    /// The numbers of the registers of the SHA-256 bank, in the order in which they were digested.
-    pub sha256_registers: Vec<u8>,
+    /// The indexes of the quoted PCRs of the SHA-256 bank, in digest order.
+    pub sha256_pcrs: Vec<u8>,
     /// The digest of their values.
     pub pcr_digest: Vec<u8>,
 }
 
-impl Attest {
-    /// Reads a quote. `None` for anything else, and for quotes of other banks.
+impl Quote {
+    /// Parses a quote. `None` for anything else, and for quotes of other banks.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         if reader.u32()? != GENERATED || reader.u16()? != ST_ATTEST_QUOTE {
             return None;
         }
-        // The name of the signer: who signed is known by its key.
+        // The name of the signer. The signature is verified with the enrolled key instead.
         reader.sized(68)?;
         let extra_data = reader.sized(64)?.to_vec();
         // TPMS_CLOCK_INFO: clock, resetCount, restartCount, safe; then the firmware's version.
@@ -40,7 +40,7 @@ impl Attest {
         if selections == 0 || selections > SELECTIONS {
             return None;
         }
-        let mut sha256_registers = Vec::new();
+        let mut sha256_pcrs = Vec::new();
         for _ in 0..selections {
             let bank = reader.u16()?;
             let size = usize::from(reader.u8()?);
@@ -49,32 +49,32 @@ impl Attest {
             }
             for (octet, bits) in (0u8..).zip(reader.take(size)?) {
                 for bit in (0..8u8).filter(|bit| bits & (1 << bit) != 0) {
-                    // A register of another bank would be part of the digest.
+                    // The digest would include a PCR of another bank.
                     let number = octet * 8 + bit;
-                    if bank != ALG_SHA256 || number > 23 || sha256_registers.contains(&number) {
+                    if bank != ALG_SHA256 || number > 23 || sha256_pcrs.contains(&number) {
                         return None;
                     }
-                    sha256_registers.push(number);
+                    sha256_pcrs.push(number);
                 }
             }
         }
         let pcr_digest = reader.sized(64)?.to_vec();
         reader.end()?;
-        Some(Self { extra_data, sha256_registers, pcr_digest })
+        Some(Self { extra_data, sha256_pcrs, pcr_digest })
     }
 }
 
 /// A signature with SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Signature {
+pub enum QuoteSignature {
     /// RSASSA-PKCS1-v1_5.
     RsaSsa(Vec<u8>),
     /// ECDSA on a curve of 256 bits: r and s, 32 bytes each.
     Ecdsa([u8; 64]),
 }
 
-impl Signature {
-    /// Reads a signature. `None` for other schemes and hashes.
+impl QuoteSignature {
+    /// Parses a signature. `None` for other schemes and hashes.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         let scheme = reader.u16()?;
@@ -87,7 +87,7 @@ impl Signature {
                 let mut both = [0; 64];
                 let (r, s) = both.split_at_mut(32);
                 for half in [r, s] {
-                    // Some TPMs leave out zeros at the front.
+                    // Some TPMs omit leading zeros.
                     let number = reader.sized(32)?;
                     half.get_mut(32 - number.len()..)?.copy_from_slice(number);
                 }
@@ -100,7 +100,7 @@ impl Signature {
     }
 }
 
-/// Big-endian, and never beyond the end.
+/// Reads big-endian numbers and length-prefixed bytes.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -122,10 +122,10 @@ impl<'a> Reader<'a> {
         Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
     }
 
-    /// What a length of 16 bits stands before (`TPM2B`).
-    fn sized(&mut self, most: usize) -> Option<&'a [u8]> {
+    /// Bytes with a 16-bit length prefix (`TPM2B`).
+    fn sized(&mut self, maximum: usize) -> Option<&'a [u8]> {
         let length = usize::from(self.u16()?);
-        if length > most { None } else { self.take(length) }
+        if length > maximum { None } else { self.take(length) }
     }
 
     fn end(&self) -> Option<()> {
@@ -149,44 +149,41 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_is_read_and_nothing_that_is_cut_or_longer() {
+    fn parses_only_complete_quotes() {
         let bytes = quote();
-        let attest = Attest::parse(&bytes).unwrap();
-        assert_eq!(
-            attest,
-            Attest { extra_data: vec![1, 2, 3], sha256_registers: vec![0, 7, 23], pcr_digest: vec![9, 9] }
-        );
+        let attest = Quote::parse(&bytes).unwrap();
+        assert_eq!(attest, Quote { extra_data: vec![1, 2, 3], sha256_pcrs: vec![0, 7, 23], pcr_digest: vec![9, 9] });
         for end in 0..bytes.len() {
-            assert_eq!(Attest::parse(&bytes[..end]), None, "{end}");
+            assert_eq!(Quote::parse(&bytes[..end]), None, "{end}");
         }
-        assert_eq!(Attest::parse(&[&bytes[..], &[0]].concat()), None);
-        // No change of a byte makes it panic.
+        assert_eq!(Quote::parse(&[&bytes[..], &[0]].concat()), None);
+        // No changed byte causes a panic.
         for at in 0..bytes.len() {
             for value in [0, 1, 3, 127, 255] {
                 let mut changed = bytes.clone();
                 changed[at] = value;
-                let _ = Attest::parse(&changed);
+                let _ = Quote::parse(&changed);
             }
         }
         let bank = bytes.len() - 10;
         let mut sha1 = bytes;
         sha1[bank + 1] = 4;
-        assert_eq!(Attest::parse(&sha1), None);
+        assert_eq!(Quote::parse(&sha1), None);
     }
 
     #[test]
-    fn signatures_are_read_and_filled_up() {
+    fn parses_signatures_and_pads_numbers() {
         let mut bytes = vec![0, 0x18, 0, 11, 0, 1, 7];
         bytes.extend([0, 32]);
         bytes.extend([8; 32]);
-        let Signature::Ecdsa(both) = Signature::parse(&bytes).unwrap() else { panic!() };
+        let QuoteSignature::Ecdsa(both) = QuoteSignature::parse(&bytes).unwrap() else { panic!() };
         assert_eq!((both[30], both[31], both[32]), (0, 7, 8));
         for end in 0..bytes.len() {
-            assert_eq!(Signature::parse(&bytes[..end]), None);
+            assert_eq!(QuoteSignature::parse(&bytes[..end]), None);
         }
-        assert_eq!(Signature::parse(&[0, 0x14, 0, 11, 0, 2, 1, 2]), Some(Signature::RsaSsa(vec![1, 2])));
+        assert_eq!(QuoteSignature::parse(&[0, 0x14, 0, 11, 0, 2, 1, 2]), Some(QuoteSignature::RsaSsa(vec![1, 2])));
         for other in [&[0, 0x14, 0, 4, 0, 0][..], &[0, 0x16, 0, 11, 0, 0], &[0, 0x14, 0, 11, 0, 2, 1, 2, 3]] {
-            assert_eq!(Signature::parse(other), None);
+            assert_eq!(QuoteSignature::parse(other), None);
         }
     }
 }

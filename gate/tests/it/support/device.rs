@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use ed25519_dalek::pkcs8::EncodePublicKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -68,14 +67,13 @@ impl Device {
 
     /// A header that proves a request, for any time and random text.
     pub fn proof(&self, method: &str, path: &str, body: &[u8], token: &str, seconds: u64, random: &str) -> String {
-        let hex =
-            |bytes: &[u8]| Sha256::digest(bytes).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let hex = |bytes: &[u8]| HEXLOWER.encode(&Sha256::digest(bytes));
         let message = format!(
             "tidegate/gate/1\n{method}\n{path}\n{}\n{}\n{seconds}\n{random}\n",
             hex(body),
             hex(token.as_bytes())
         );
-        let signature = URL_SAFE_NO_PAD.encode(self.key.sign(message.as_bytes()).to_bytes());
+        let signature = BASE64URL_NOPAD.encode(&self.key.sign(message.as_bytes()).to_bytes());
         format!("{}.{seconds}.{random}.{signature}", self.public().id())
     }
 
@@ -149,7 +147,7 @@ impl Device {
 
     pub fn sign(&self, signed: &Value) -> Value {
         let bytes = tidegate_tuf::json::canonical(signed).unwrap();
-        let sig = self.key.sign(&bytes).to_bytes().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        let sig = HEXLOWER.encode(&self.key.sign(&bytes).to_bytes());
         json!({"signed": signed, "signature": {"keyid": self.public().id(), "sig": sig}})
     }
 }
@@ -178,5 +176,5 @@ pub fn random() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let process = std::process::id();
-    URL_SAFE_NO_PAD.encode([&count.to_be_bytes()[..], &process.to_be_bytes(), &[0; 4]].concat())
+    BASE64URL_NOPAD.encode(&[&count.to_be_bytes()[..], &process.to_be_bytes(), &[0; 4]].concat())
 }

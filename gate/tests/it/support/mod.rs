@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
+use data_encoding::HEXLOWER;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, SanType,
@@ -230,7 +231,7 @@ impl Drop for Running {
 /// A target's name with its hash in it, and its protected text.
 pub fn target(path: &str, text: &str) -> (String, String) {
     let text = format!("{MARK} {text} ").repeat(100);
-    let hash = Sha256::digest(&text).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let hash = HEXLOWER.encode(&Sha256::digest(&text));
     let (folder, file) = path.rsplit_once('/').unwrap();
     (format!("targets/{folder}/{hash}.{file}"), text)
 }
