@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 
 mod check;
 mod enrol;
+mod failure;
 mod secret;
 mod serve;
 
@@ -38,29 +39,20 @@ enum Command {
     Secret(secret::Arguments),
 }
 
-/// Runs the program.
+/// Runs the program with the arguments of this process.
+///
+/// Exit codes: 0 success; 1 an error or a refusal; 2 a wrong command line; 3 standard output was closed; 255 a bug.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
-        }
-    };
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            if arguments.json {
-                eprintln!("{}", serde_json::json!({"error": {"message": error.to_string(), "remedy": error.remedy()}}));
-            } else {
-                eprintln!("error: {error}");
-                if let Some(remedy) = error.remedy() {
-                    eprintln!("help: {remedy}");
-                }
-            }
-            ExitCode::from(1)
-        }
-    }
+    // If the arguments cannot be parsed, this is the only way to know.
+    let json = std::env::args_os().any(|argument| argument == "--json");
+    std::panic::catch_unwind(|| {
+        let arguments = match Arguments::try_parse() {
+            Ok(arguments) => arguments,
+            Err(error) => return failure::report_usage(&error, json),
+        };
+        run(&arguments).map_or_else(|error| failure::report(&error, arguments.json), |()| ExitCode::SUCCESS)
+    })
+    .unwrap_or_else(|_| failure::report_panic(json))
 }
 
 fn run(arguments: &Arguments) -> Result<()> {

@@ -12,6 +12,7 @@ mod mirror;
 #[path = "../../../tuf/tests/it/simulator.rs"]
 mod simulator;
 
+mod cli;
 mod ear;
 mod end_to_end;
 mod guide;
