@@ -79,7 +79,7 @@ impl AuditLog {
             .spawn(move || {
                 while let Some(line) = queue.blocking_recv() {
                     if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
-                        eprintln!("{}", serde_json::json!({"event": "audit line lost", "error": error.to_string()}));
+                        tracing::error!(%error, "cannot write to the audit log");
                     }
                 }
             })

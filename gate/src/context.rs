@@ -73,7 +73,7 @@ impl GateContext {
             proofs: ReplayCache::default(),
             metrics: Metrics::default(),
             audit: AuditLog::open(&config)?,
-            secret: RwLock::new(Arc::new(SharedSecret::load(&config.path(&config.secret))?)),
+            secret: RwLock::new(load_secret(&config)?),
             private,
             config,
         })
@@ -90,7 +90,7 @@ impl GateContext {
     ///
     /// Fails if the file cannot be used; the previous secret stays in use.
     pub fn reload_secret(&self) -> Result<()> {
-        let secret = Arc::new(SharedSecret::load(&self.config.path(&self.config.secret))?);
+        let secret = load_secret(&self.config)?;
         *self.secret.write().unwrap_or_else(PoisonError::into_inner) = secret;
         Ok(())
     }
@@ -99,4 +99,11 @@ impl GateContext {
     pub fn now(&self) -> u64 {
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
     }
+}
+
+fn load_secret(config: &GateConfig) -> Result<Arc<SharedSecret>> {
+    let path = config.path(&config.secret);
+    let secret = SharedSecret::load(&path)?;
+    tracing::debug!(path = %path.display(), ?secret, "secret loaded");
+    Ok(Arc::new(secret))
 }

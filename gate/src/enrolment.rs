@@ -185,6 +185,6 @@ fn object_name(device: &DeviceId) -> String {
 }
 
 fn damaged(name: &str) -> Refusal {
-    eprintln!("{}", serde_json::json!({"event": "damaged enrolment", "object": name}));
+    tracing::warn!(object = name, "damaged enrolment");
     Refusal::damaged("G-SRV-03", "this device's enrolment is damaged; the operator has to enrol the device again")
 }

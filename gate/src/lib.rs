@@ -12,7 +12,7 @@
 //!
 //! | module | contents |
 //! |---|---|
-//! | [`error`], [`encoding`], [`redact`] | errors for the operator, encodings, text without secrets |
+//! | [`error`], [`encoding`], [`logging`] | errors for the operator, encodings, text without secrets |
 //! | [`refusal`] | error responses for devices |
 //! | [`attestation`] | kinds of evidence, trust tiers, names of PCRs |
 //! | [`config`] | `gate.toml` |
@@ -39,12 +39,12 @@ pub mod enrolment;
 pub mod error;
 pub mod evidence;
 pub mod identity;
+pub mod logging;
 pub mod metrics;
 pub mod monitoring;
 pub mod nonce;
 pub mod policy;
 pub mod rate_limit;
-pub mod redact;
 pub mod refusal;
 pub mod repo;
 pub mod secret;

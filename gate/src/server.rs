@@ -213,13 +213,10 @@ async fn reload(gate: Arc<GateContext>, sender: watch::Sender<Option<Arc<ServerC
             }),
             None => Ok(()),
         });
-        let event = match &result {
-            Ok(()) => serde_json::json!({"event": "reloaded"}),
-            Err(error) => {
-                serde_json::json!({"event": "not reloaded, the previous files stay in use", "error": error.to_string()})
-            }
-        };
-        eprintln!("{event}");
+        match &result {
+            Ok(()) => tracing::info!("reloaded"),
+            Err(error) => tracing::warn!(%error, "not reloaded; the previous files stay in use"),
+        }
         let counter = if result.is_ok() { &gate.metrics.reloads } else { &gate.metrics.failed_reloads };
         counter.fetch_add(1, Relaxed);
     }
@@ -228,7 +225,10 @@ async fn reload(gate: Arc<GateContext>, sender: watch::Sender<Option<Arc<ServerC
 async fn remove_expired_nonces(gate: Arc<GateContext>) {
     loop {
         tokio::time::sleep(NONCE_CLEANUP_INTERVAL).await;
-        let _ = nonce::remove_expired(&gate.state, gate.now()).await;
+        match nonce::remove_expired(&gate.state, gate.now()).await {
+            Ok(removed) => tracing::debug!(removed, "spent nonces removed"),
+            Err(error) => tracing::debug!(%error, "spent nonces not removed"),
+        }
     }
 }
 

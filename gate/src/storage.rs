@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use bytes::Bytes;
@@ -23,8 +23,12 @@ use object_store::{
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::redact::{redact_url, redact_urls};
+use crate::logging::{elapsed_ms, redact_url, redact_urls};
 use crate::refusal::Refusal;
+
+mod logged_http;
+
+use logged_http::LoggedConnector;
 
 /// A folder, or a prefix in a bucket.
 #[derive(Clone)]
@@ -107,21 +111,30 @@ impl Storage {
         let timeouts = [(ClientConfigKey::Timeout, "20s"), (ClientConfigKey::ConnectTimeout, "5s")];
         let (store, signer) = match url.scheme() {
             "s3" => {
-                let builder = AmazonS3Builder::from_env().with_url(location).with_retry(retry_config());
+                let builder = AmazonS3Builder::from_env()
+                    .with_url(location)
+                    .with_retry(retry_config())
+                    .with_http_connector(LoggedConnector);
                 let builder = timeouts
                     .into_iter()
                     .fold(builder, |builder, (key, value)| builder.with_config(AmazonS3ConfigKey::Client(key), value));
                 store_and_signer(builder.build().map_err(not_opened)?)
             }
             "gs" => {
-                let builder = GoogleCloudStorageBuilder::from_env().with_url(location).with_retry(retry_config());
+                let builder = GoogleCloudStorageBuilder::from_env()
+                    .with_url(location)
+                    .with_retry(retry_config())
+                    .with_http_connector(LoggedConnector);
                 let builder = timeouts
                     .into_iter()
                     .fold(builder, |builder, (key, value)| builder.with_config(GoogleConfigKey::Client(key), value));
                 store_and_signer(builder.build().map_err(not_opened)?)
             }
             "az" => {
-                let builder = MicrosoftAzureBuilder::from_env().with_url(location).with_retry(retry_config());
+                let builder = MicrosoftAzureBuilder::from_env()
+                    .with_url(location)
+                    .with_retry(retry_config())
+                    .with_http_connector(LoggedConnector);
                 let builder = timeouts
                     .into_iter()
                     .fold(builder, |builder, (key, value)| builder.with_config(AzureConfigKey::Client(key), value));
@@ -158,7 +171,7 @@ impl Storage {
     ///
     /// Fails if the storage does not answer.
     pub async fn head(&self, name: &str) -> Result<Option<ObjectMeta>, StorageError> {
-        match self.store.head(&self.object_path(name)).await {
+        match self.logged("HEAD", name, self.store.head(&self.object_path(name))).await {
             Ok(meta) => Ok(Some(meta)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.unavailable(&error)),
@@ -171,7 +184,7 @@ impl Storage {
     ///
     /// Fails if the storage does not answer, or if the object is longer than `limit`.
     pub async fn get(&self, name: &str, limit: u64) -> Result<Option<Bytes>, StorageError> {
-        let found = match self.store.get(&self.object_path(name)).await {
+        let found = match self.logged("GET", name, self.store.get(&self.object_path(name))).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(self.unavailable(&error)),
@@ -193,7 +206,8 @@ impl Storage {
         range: Range<u64>,
     ) -> Result<BoxStream<'static, object_store::Result<Bytes>>, StorageError> {
         let options = GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let found = self.store.get_opts(&self.object_path(name), options).await;
+        let path = self.object_path(name);
+        let found = self.logged("GET", name, self.store.get_opts(&path, options)).await;
         found.map(object_store::GetResult::into_stream).map_err(|error| self.unavailable(&error))
     }
 
@@ -203,7 +217,8 @@ impl Storage {
     ///
     /// Fails if the storage does not answer.
     pub async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), StorageError> {
-        let written = self.store.put(&self.object_path(name), PutPayload::from(bytes)).await;
+        let path = self.object_path(name);
+        let written = self.logged("PUT", name, self.store.put(&path, PutPayload::from(bytes))).await;
         written.map(drop).map_err(|error| self.unavailable(&error))
     }
 
@@ -214,7 +229,8 @@ impl Storage {
     /// Fails if the storage does not answer.
     pub async fn create(&self, name: &str, bytes: Vec<u8>) -> Result<bool, StorageError> {
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        match self.store.put_opts(&self.object_path(name), PutPayload::from(bytes), options).await {
+        let path = self.object_path(name);
+        match self.logged("PUT", name, self.store.put_opts(&path, PutPayload::from(bytes), options)).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(false),
             Err(error) => Err(self.unavailable(&error)),
@@ -227,7 +243,8 @@ impl Storage {
     ///
     /// Fails if the storage does not answer.
     pub async fn list_folders(&self, name: &str) -> Result<Vec<String>, StorageError> {
-        let listed = self.store.list_with_delimiter(Some(&self.object_path(name))).await;
+        let path = self.object_path(name);
+        let listed = self.logged("LIST", name, self.store.list_with_delimiter(Some(&path))).await;
         let listed = listed.map_err(|error| self.unavailable(&error))?;
         Ok(listed.common_prefixes.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect())
     }
@@ -238,7 +255,8 @@ impl Storage {
         let mut deleted = 0;
         let mut objects = self.store.list(Some(&path));
         while let Some(Ok(object)) = objects.next().await {
-            deleted += usize::from(self.store.delete(&object.location).await.is_ok());
+            let request = self.store.delete(&object.location);
+            deleted += usize::from(self.logged("DELETE", object.location.as_ref(), request).await.is_ok());
         }
         if let Some(folder) = &self.folder {
             // If another instance has created an object there, the folder stays until the next run.
@@ -254,8 +272,35 @@ impl Storage {
     /// Fails if the credentials for it cannot be obtained.
     pub async fn presign(&self, method: &Method, name: &str, life: Duration) -> Result<Option<Url>, StorageError> {
         let Some(signer) = &self.signer else { return Ok(None) };
-        let url = signer.signed_url(method.clone(), &self.object_path(name), life).await;
+        let path = self.object_path(name);
+        let url = self.logged("PRESIGN", name, signer.signed_url(method.clone(), &path, life)).await;
         url.map(Some).map_err(|error| self.unavailable(&error))
+    }
+
+    /// Performs a request and logs its method, object, status and duration.
+    async fn logged<T>(
+        &self,
+        method: &'static str,
+        object: &str,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
+        let started = Instant::now();
+        let result = request.await;
+        let duration_ms = elapsed_ms(started);
+        let status = match &result {
+            Ok(_) => "ok",
+            Err(object_store::Error::NotFound { .. }) => "not found",
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => "exists",
+            // Removal of spent nonces is optional, and may lack the permission.
+            Err(_) if matches!(method, "LIST" | "DELETE") => "failed",
+            Err(error) => {
+                let error = redact_urls(&error.to_string());
+                tracing::warn!(storage = self.location, method, object, duration_ms, error, "storage request failed");
+                return result;
+            }
+        };
+        tracing::debug!(storage = self.location, method, object, status, duration_ms, "storage request");
+        result
     }
 
     fn unavailable(&self, error: &object_store::Error) -> StorageError {

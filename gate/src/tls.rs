@@ -69,6 +69,7 @@ pub fn load(config: &GateConfig, tls: &TlsSettings) -> Result<TlsFiles> {
     server.send_tls13_tickets = 0;
     server.max_early_data_size = 0;
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    tracing::debug!(certificate = %tls.certificate.display(), expiry, crls = tls.crl.len(), "TLS files loaded");
     Ok(TlsFiles { server: Arc::new(server), expiry })
 }
 

@@ -21,6 +21,7 @@ pub(super) fn respond(gate: &GateContext, request: &AuthenticatedRequest) -> Res
     let form: ChallengeRequest = parse_body(&request.body)?;
     request.check_device(&form.device)?;
     let nonce = nonce::issue(&gate.secret(), request.identity.device.as_str(), request.now)?;
+    tracing::debug!("nonce issued");
     let body = json!({"nonce": to_base64url(&nonce.bytes), "expires": format_time(nonce.expires)});
     Ok(json_response(StatusCode::OK, &body))
 }

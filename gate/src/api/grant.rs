@@ -40,6 +40,7 @@ pub(super) async fn respond(
     let expires = nonce::verify(&gate.secret(), &nonce, request.identity.device.as_str(), request.now)?;
     // The nonce is spent before the evidence is verified: each nonce allows one attempt, whatever its result.
     nonce::spend(&gate.state, &nonce, expires).await?;
+    tracing::debug!("nonce verified and spent");
 
     entry.evidence = Some(form.evidence.kind().name());
     let evidence = verify_evidence(gate, request, &form, &nonce).await?;
@@ -48,6 +49,7 @@ pub(super) async fn respond(
     let expires = request.now.saturating_add(lifetime);
     let token = AccessToken { expires, binding: request.identity.binding, cohorts };
     let text = token.seal(&gate.secret())?;
+    tracing::debug!(cohorts = ?token.cohorts, lifetime, "token issued");
     for cohort in &token.cohorts {
         gate.metrics.record_grant(cohort);
     }
@@ -90,7 +92,10 @@ fn grant_cohorts(
                 lifetime = lifetime.min(gate.config.cohorts.get(&name).map_or(0, |cohort| cohort.token.as_secs()));
                 granted.push(name);
             }
-            Err(refusal) => first_refusal = first_refusal.or(Some(refusal)),
+            Err(refusal) => {
+                tracing::debug!(cohort = ?name, rule = refusal.rule, reason = refusal.reason, "cohort not granted");
+                first_refusal = first_refusal.or(Some(refusal));
+            }
         }
     }
     match first_refusal {

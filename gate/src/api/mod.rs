@@ -132,6 +132,14 @@ async fn finish(
     entry.status = response.status().as_u16();
     entry.ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     gate.metrics.record_response(entry.route, entry.status, entry.rule, duration);
+    tracing::debug!(
+        route = entry.route,
+        status = entry.status,
+        rule = entry.rule,
+        device = entry.device,
+        duration_ms = entry.ms,
+        "request"
+    );
     gate.audit.append(&entry).await;
     response
 }
@@ -248,6 +256,7 @@ async fn identify(
             let enrolment = gate.enrolments.find(&certificate.device).await?;
             let device = certificate.device.clone();
             let binding = token_binding("certificate", &device, &certificate.spki_hash);
+            tracing::debug!(enrolled = enrolment.is_some(), "device identified by its client certificate");
             DeviceIdentity { device, binding, certificate_key: certificate.key.clone(), enrolment }
         }
         Some(Err(error)) => {
@@ -280,6 +289,7 @@ async fn identify_by_proof(
     let key = enrolment.key(&proof.keyid).ok_or_else(proof::not_signed)?;
     proof.verify(&key, signed, now)?;
     gate.proofs.record(&proof, now)?;
+    tracing::debug!(keyid = proof.keyid, "device identified by a proof");
     let device = enrolment.device.clone();
     let binding = token_binding("key", &device, proof.keyid.as_bytes());
     Ok(DeviceIdentity { device, binding, certificate_key: None, enrolment: Some(enrolment) })

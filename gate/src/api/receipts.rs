@@ -42,6 +42,7 @@ pub(super) async fn respond(
     }
     // All receipts are checked before the first is stored: a request is accepted as a whole or not at all.
     let objects = form.receipts.iter().map(|value| check(request, value)).collect::<Result<Vec<_>, _>>()?;
+    tracing::debug!(receipts = objects.len(), "signatures of receipts verified");
     // The name contains the hash of the signed content, so an existing object is the same receipt.
     let writes = objects.into_iter().map(|(name, bytes)| async move { storage.create(&name, bytes).await });
     let created: Vec<bool> = futures::stream::iter(writes).buffer_unordered(CONCURRENT_WRITES).try_collect().await?;

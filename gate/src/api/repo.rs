@@ -36,6 +36,7 @@ pub(super) async fn respond(
             "the token is bound to another device or another key; request a new grant",
         ));
     }
+    tracing::debug!(cohorts = ?token.cohorts, "token verified");
     let cohort = cohort_with_access(gate, &token, &object).await?;
     let cohort = cohort
         .ok_or_else(|| Refusal::forbidden("G-TOK-05", "the token's cohorts do not give access to this object"))?;

@@ -1,4 +1,4 @@
-//! The command line. No other module prints, except for the audit log and the events of the service.
+//! The command line. No other module prints, except for the audit log.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 mod check;
 mod enrol;
 mod failure;
+mod log;
 mod secret;
 mod serve;
 
@@ -23,6 +24,9 @@ struct Arguments {
     /// Print the result as JSON
     #[arg(long, global = true)]
     json: bool,
+    /// Log to standard error: -v storage requests and attestation steps, -vv every HTTP request to storage [env: TIDEGATE_LOG]
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
@@ -56,6 +60,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    // The log of the service is read by programs.
+    let format = if arguments.json || matches!(arguments.command, Command::Serve(_)) {
+        log::Format::Json
+    } else {
+        log::Format::Text
+    };
+    log::init(arguments.verbose, format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::system("cannot start the runtime", &error))?;
     let (config, json) = (arguments.config.as_path(), arguments.json);

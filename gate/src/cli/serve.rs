@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use serde_json::json;
-
 use crate::config::GateConfig;
 use crate::context::GateContext;
 use crate::error::{Error, Result};
@@ -15,10 +13,10 @@ pub(super) struct Arguments {}
 pub(super) async fn run(path: &Path) -> Result<()> {
     let server = GateServer::bind(GateContext::open(GateConfig::load(path)?)?).await?;
     let local = server.local_address().map(|address| address.to_string());
-    eprintln!("{}", json!({"event": "listening", "devices": server.address()?.to_string(), "local": local}));
+    tracing::info!(devices = %server.address()?, local, "listening");
     notify_systemd();
     server.serve(stop_signal()?).await;
-    eprintln!("{}", json!({"event": "stopped"}));
+    tracing::info!("stopped");
     Ok(())
 }
 

@@ -121,6 +121,7 @@ impl Verifier {
         let key = DecodingKey::from_jwk(&jwk).map_err(|_| EarError::KeyType)?;
         let data = jsonwebtoken::decode::<Value>(token, &key, &self.validation(header.alg))
             .map_err(|error| EarError::Invalid(error.to_string()))?;
+        tracing::debug!(verifier = self.name, algorithm = ?header.alg, "signature of an attestation result verified");
         Ok(data.claims)
     }
 
@@ -192,7 +193,11 @@ pub async fn verify(
     now: u64,
 ) -> Result<VerifiedEvidence, Refusal> {
     let verified = verify_with_any(token, verifiers, nonce, device, now).await;
+    if let Ok(evidence) = &verified {
+        tracing::debug!(tier = evidence.tier.name(), age = evidence.age, "attestation result verified");
+    }
     verified.map_err(|error| {
+        tracing::debug!(%error, "attestation result refused");
         Refusal::forbidden("G-ATT-02", format!("the attestation result is refused: {error}")).with_missing(["ear"])
     })
 }

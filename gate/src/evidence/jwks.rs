@@ -9,7 +9,7 @@ use jsonwebtoken::jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse};
 use tokio::sync::Mutex;
 
 use crate::error::{Error, ErrorKind, Result, read_file};
-use crate::redact::redact_url;
+use crate::logging::{elapsed_ms, redact_url};
 
 /// The maximum length of a key set, in bytes.
 const MAX_KEY_SET: usize = 256 * 1024;
@@ -81,10 +81,7 @@ impl VerifierKeys {
             match self.load().await {
                 Ok(set) => cache.keys = Some((Instant::now(), Arc::new(set))),
                 Err(error) => {
-                    eprintln!(
-                        "{}",
-                        serde_json::json!({"event": "verifier keys not loaded", "error": error.to_string()})
-                    );
+                    tracing::warn!(%error, "verifier keys not loaded");
                     if cache.keys.is_none() {
                         return Err(error);
                     }
@@ -103,6 +100,7 @@ impl VerifierKeys {
     ///
     /// Fails if the source does not answer, or if it is not a key set with at least one key.
     pub async fn load(&self) -> Result<JwkSet> {
+        let started = Instant::now();
         let bytes = match &self.source {
             KeySetSource::File(path) => read_file(path, MAX_KEY_SET as u64)?,
             KeySetSource::Url(url) => self.download(url).await?,
@@ -112,6 +110,8 @@ impl VerifierKeys {
         if set.keys.is_empty() {
             return Err(Error::input(format!("{self} contains no keys")));
         }
+        let duration_ms = elapsed_ms(started);
+        tracing::debug!(source = %self, keys = set.keys.len(), duration_ms, "verifier keys loaded");
         Ok(set)
     }
 

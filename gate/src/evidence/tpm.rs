@@ -168,8 +168,10 @@ pub fn verify(
         Refusal::damaged("G-SRV-03", format!("this device's enrolled attestation key is invalid: {error}"))
     })?;
     let pcrs = verify_quote(sent, &ak, nonce, device).map_err(|error| {
+        tracing::debug!(%error, "quote refused");
         Refusal::forbidden("G-ATT-04", format!("the quote is refused: {error}")).with_missing(["tpm2 quote"])
     })?;
+    tracing::debug!(pcrs = ?pcrs.keys(), "quote verified");
     Ok(VerifiedEvidence { kind: EvidenceKind::Tpm2, tier: TrustTier::Affirming, pcrs, ..VerifiedEvidence::none() })
 }
 

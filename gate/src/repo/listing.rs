@@ -50,7 +50,7 @@ impl ListingCache {
     async fn read(&self, cohort: &str) -> Result<HashSet<String>, Refusal> {
         let name = Listing::key(cohort);
         let damaged = || {
-            eprintln!("{}", serde_json::json!({"event": "damaged listing", "object": name}));
+            tracing::warn!(object = name, "damaged listing");
             Refusal::damaged("G-SRV-04", "the listing of this cohort is damaged; the publisher has to publish it again")
         };
         let bytes = match self.storage.get(&name, MAX_LISTING).await {

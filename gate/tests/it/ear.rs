@@ -27,13 +27,13 @@ impl Verifier {
         json!({"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": self.kid, "x": text(&point[1..33]), "y": text(&point[33..])})
     }
 
-    fn token(&self, header: &Value, claims: &Value) -> String {
+    pub fn token(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", text(header.to_string().as_bytes()), text(claims.to_string().as_bytes()));
         let signature = self.key.sign(&SystemRandom::new(), message.as_bytes()).unwrap();
         format!("{message}.{}", text(signature.as_ref()))
     }
 
-    fn header(&self) -> Value {
+    pub fn header(&self) -> Value {
         json!({"alg": "ES256", "kid": self.kid, "typ": "JWT"})
     }
 }
@@ -45,7 +45,7 @@ fn text(bytes: &[u8]) -> String {
     BASE64URL_NOPAD.encode(bytes)
 }
 
-fn claims(nonce: &str) -> Value {
+pub fn claims(nonce: &str) -> Value {
     json!({
         "eat_profile": "tag:github.com,2023:veraison/ear", "iss": "https://verifier.example.com", "iat": now(), "ueid": "device-1", "eat_nonce": nonce,
         "ear.verifier-id": {"developer": "https://verifier.example.com", "build": "1"},

@@ -19,6 +19,7 @@ mod guide;
 mod hostile;
 mod instances;
 mod listings;
+mod log;
 mod receipts;
 mod redirect;
 mod service;

@@ -3,7 +3,7 @@
 pub mod device;
 pub mod wire;
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -153,24 +153,33 @@ impl House {
 
     /// Starts the program with other settings and variables.
     pub fn serve_as(&self, config: &Path, variables: &[(String, String)]) -> Running {
+        self.serve_with(config, variables, &[])
+    }
+
+    /// Starts the program with other settings, variables and arguments.
+    pub fn serve_with(&self, config: &Path, variables: &[(String, String)], arguments: &[&str]) -> Running {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate-gate"))
             .arg("--config")
             .arg(config)
             .arg("serve")
+            .args(arguments)
             .envs(variables.iter().cloned())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        lines.read_line(&mut line).unwrap();
-        let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| {
-            let mut rest = String::new();
-            let _ = lines.read_to_string(&mut rest);
-            panic!("it does not start: {line}{rest}")
-        });
-        let events = Arc::new(Mutex::new(String::new()));
+        let mut log = String::new();
+        let event = loop {
+            let start = log.len();
+            let count = lines.read_line(&mut log).unwrap();
+            assert!(count > 0, "the gate does not start: {log}");
+            let event = serde_json::from_str::<serde_json::Value>(&log[start..]).unwrap_or_default();
+            if event["message"] == "listening" {
+                break event;
+            }
+        };
+        let events = Arc::new(Mutex::new(log));
         let keep = Arc::clone(&events);
         std::thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {

@@ -1,4 +1,11 @@
-//! Removes what may be secret from texts that are logged or printed: the user information and the query of URLs.
+//! What log lines share: texts without secrets, and durations.
+
+use std::time::Instant;
+
+/// The milliseconds since `started`.
+pub fn elapsed_ms(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A URL without user information, query and fragment. Also shortens text that is not a valid URL.
 pub fn redact_url(url: &str) -> String {
