@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{COHORTS, House};
+use crate::support::{COHORTS, TestSite};
 
 fn error(out: &Output) -> Value {
     let text = String::from_utf8_lossy(&out.stderr);
@@ -13,21 +13,21 @@ fn error(out: &Output) -> Value {
 
 #[test]
 fn errors_are_text_or_json_on_stderr() {
-    let house = House::new();
-    house.settle("required", COHORTS);
-    let out = house.run(&["secret"]);
+    let site = TestSite::new();
+    site.write_config("required", COHORTS);
+    let out = site.run(&["secret"]);
     assert_eq!(out.status.code(), Some(1));
     let text = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(text.starts_with("error: ") && text.contains("already exists\nhelp: use --rotate"), "{text}");
 
-    let out = house.run(&["--json", "secret"]);
+    let out = site.run(&["--json", "secret"]);
     assert_eq!((out.status.code(), out.stdout.len()), (Some(1), 0));
     let error_of = error(&out);
     assert_eq!((&error_of["kind"], &error_of["rule"]), (&"conflict".into(), &Value::Null));
     assert_eq!(error_of["remedy"], "use --rotate to add a new key");
 
-    house.write("gate.toml", "schema = 1\n");
-    let out = house.run(&["--json", "check"]);
+    site.write("gate.toml", "schema = 1\n");
+    let out = site.run(&["--json", "check"]);
     let error_of = error(&out);
     assert_eq!((out.status.code(), &error_of["kind"]), (Some(1), &"input".into()));
     assert!(error_of["causes"][0].as_str().unwrap().contains("missing field"), "{error_of}");
@@ -35,21 +35,21 @@ fn errors_are_text_or_json_on_stderr() {
 
 #[test]
 fn a_wrong_command_line_exits_with_2() {
-    let house = House::new();
-    let out = house.run(&["enrol"]);
+    let site = TestSite::new();
+    let out = site.run(&["enrol"]);
     assert_eq!(out.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&out.stderr).starts_with("error: "), "{out:?}");
-    let out = house.run(&["--json", "serv"]);
+    let out = site.run(&["--json", "serv"]);
     assert_eq!((out.status.code(), &error(&out)["kind"]), (Some(2), &"usage".into()));
 }
 
 #[test]
 fn a_closed_standard_output_exits_with_3() {
-    let house = House::new();
-    house.settle("required", COHORTS);
+    let site = TestSite::new();
+    site.write_config("required", COHORTS);
     let mut child = Command::new("sh")
         .args(["-c", "sleep 0.2; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_tidegate-gate"), "--config"])
-        .arg(house.path("gate.toml"))
+        .arg(site.path("gate.toml"))
         .arg("check")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

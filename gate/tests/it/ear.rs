@@ -1,4 +1,4 @@
-//! Attestation results by a verifier: what is taken, and what is not.
+//! Attestation results (EAR): which ones the gate accepts.
 
 use std::io::{Read as _, Write as _};
 
@@ -8,14 +8,14 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyP
 use serde_json::{Value, json};
 
 use crate::support::device::{Device, now};
-use crate::support::{COHORTS, House, Running, target};
+use crate::support::{COHORTS, RunningGate, TestSite, target};
 
-pub struct Verifier {
+pub struct TestVerifier {
     key: EcdsaKeyPair,
     kid: &'static str,
 }
 
-impl Verifier {
+impl TestVerifier {
     pub fn new(kid: &'static str) -> Self {
         let random = SystemRandom::new();
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
@@ -38,8 +38,8 @@ impl Verifier {
     }
 }
 
-/// Makes a token for a nonce.
-type Make<'a> = Box<dyn Fn(&str) -> String + 'a>;
+/// Creates a token for a nonce.
+type MakeToken<'a> = Box<dyn Fn(&str) -> String + 'a>;
 
 fn text(bytes: &[u8]) -> String {
     BASE64URL_NOPAD.encode(bytes)
@@ -65,31 +65,37 @@ fn set(claims: &Value, pointer: &str, value: Value) -> Value {
     claims
 }
 
-fn ask(device: &Device, gate: &Running, token: impl FnOnce(&str) -> String) -> (u16, String, Value) {
+fn grant_lab(device: &Device, gate: &RunningGate, token: impl FnOnce(&str) -> String) -> (u16, String, Value) {
     let answer = device.grant(gate, &["stable.lab"], |nonce| json!({"kind": "ear", "token": token(nonce)}));
     let body = answer.json();
     (answer.status, body["error"]["rule"].as_str().unwrap_or_default().to_owned(), body)
 }
 
+/// A gate that accepts results of this verifier, and a device.
+fn site_with(verifier: &TestVerifier) -> (TestSite, RunningGate, Device) {
+    let site = TestSite::new();
+    site.write("acme.json", &json!({"keys": [verifier.jwk()]}).to_string());
+    site.write_config("required", COHORTS);
+    let gate = site.start();
+    let device = Device::certified(&site, "device-1");
+    (site, gate, device)
+}
+
 #[test]
-fn a_result_opens_a_cohort_only_if_all_of_it_is_as_it_must_be() {
-    let house = House::new();
-    let verifier = Verifier::new("k1");
-    house.write("acme.json", &json!({"keys": [verifier.jwk()]}).to_string());
-    house.settle("required", COHORTS);
-    let gate = house.serve();
-    let device = Device::certified(&house, "device-1");
-    let sound = |claims: &dyn Fn(&str) -> Value| {
-        ask(&device, &gate, |nonce| verifier.token(&verifier.header(), &claims(nonce)))
+fn refuses_results_with_wrong_claims() {
+    let verifier = TestVerifier::new("k1");
+    let (_site, gate, device) = site_with(&verifier);
+    let grant = |claims: &dyn Fn(&str) -> Value| {
+        grant_lab(&device, &gate, |nonce| verifier.token(&verifier.header(), &claims(nonce)))
     };
 
-    let (status, _, body) = sound(&claims);
+    let (status, _, body) = grant(&claims);
     assert_eq!((status, &body["cohorts"]), (200, &json!(["stable.lab"])), "{body}");
     let token = body["token"].as_str().unwrap();
     let (name, image) = target("stable/releases/os/1.3.0/os.img", "1.3.0");
     assert_eq!(device.get(&gate, &name, token).body, image.as_bytes());
-    // Several nonces are allowed; one of them must be ours.
-    assert_eq!(sound(&|nonce| set(&claims(nonce), "/eat_nonce", json!(["other-nonce", nonce]))).0, 200);
+    // One of several nonces must be the gate's.
+    assert_eq!(grant(&|nonce| set(&claims(nonce), "/eat_nonce", json!(["other-nonce", nonce]))).0, 200);
 
     for (pointer, value, rule) in [
         ("/eat_nonce", Value::Null, "G-ATT-02"),
@@ -114,16 +120,21 @@ fn a_result_opens_a_cohort_only_if_all_of_it_is_as_it_must_be() {
         ("/submods/os/build", json!("home-made"), "G-ATT-10"),
         ("/submods/os/build", Value::Null, "G-ATT-10"),
     ] {
-        let (status, found, body) = sound(&|nonce| set(&claims(nonce), pointer, value.clone()));
+        let (status, found, body) = grant(&|nonce| set(&claims(nonce), pointer, value.clone()));
         assert_eq!((status, found.as_str()), (403, rule), "{pointer} {value}: {body}");
     }
+}
 
-    let other = Verifier::new("k1");
+#[test]
+fn refuses_forged_results() {
+    let verifier = TestVerifier::new("k1");
+    let (_site, gate, device) = site_with(&verifier);
+    let other = TestVerifier::new("k1");
     let part = |nonce: &str, header: &Value| verifier.token(header, &claims(nonce));
     let unsigned = |nonce: &str, alg: &str| {
         format!("{}.{}.", text(json!({"alg": alg}).to_string().as_bytes()), text(claims(nonce).to_string().as_bytes()))
     };
-    let forged: Vec<(&str, Make<'_>)> = vec![
+    let forged: Vec<(&str, MakeToken<'_>)> = vec![
         ("another key", Box::new(|nonce| other.token(&other.header(), &claims(nonce)))),
         ("no signature", Box::new(|nonce| unsigned(nonce, "none"))),
         ("an empty signature", Box::new(|nonce| unsigned(nonce, "ES256"))),
@@ -160,15 +171,16 @@ fn a_result_opens_a_cohort_only_if_all_of_it_is_as_it_must_be() {
         ("too long", Box::new(|_| "a".repeat(40_000))),
     ];
     for (what, make) in &forged {
-        let (status, rule, body) = ask(&device, &gate, |nonce| make(nonce));
+        let (status, rule, body) = grant_lab(&device, &gate, |nonce| make(nonce));
         assert_eq!((status, rule.as_str()), (403, "G-ATT-02"), "{what}: {body}");
     }
 }
 
+/// The gate requests the keys again for an unknown key id, but not often.
 #[test]
-fn keys_come_from_a_url_and_are_asked_for_again_when_one_is_new_but_not_often() {
-    let house = House::new();
-    let [first, second] = ["k1", "k2"].map(Verifier::new);
+fn caches_keys_from_a_url() {
+    let site = TestSite::new();
+    let [first, second] = ["k1", "k2"].map(TestVerifier::new);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap());
     let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
@@ -182,35 +194,35 @@ fn keys_come_from_a_url_and_are_asked_for_again_when_one_is_new_but_not_often() 
                 write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{keys}", keys.len());
         }
     });
-    house.settle("required", &COHORTS.replace("acme.json", &url));
-    let gate = house.serve();
-    let device = Device::certified(&house, "device-1");
+    site.write_config("required", &COHORTS.replace("acme.json", &url));
+    let gate = site.start();
+    let device = Device::certified(&site, "device-1");
     for _ in 0..3 {
-        assert_eq!(ask(&device, &gate, |nonce| first.token(&first.header(), &claims(nonce))).0, 200);
-        // A key that is not there is asked for at most once in ten seconds, whatever devices send.
-        assert_eq!(ask(&device, &gate, |nonce| second.token(&second.header(), &claims(nonce))).0, 403);
+        assert_eq!(grant_lab(&device, &gate, |nonce| first.token(&first.header(), &claims(nonce))).0, 200);
+        // An unknown key id causes at most one request in ten seconds.
+        assert_eq!(grant_lab(&device, &gate, |nonce| second.token(&second.header(), &claims(nonce))).0, 403);
     }
     assert!(asked.load(std::sync::atomic::Ordering::SeqCst) <= 2, "{asked:?}");
 }
 
-/// RFC 8037: an octet key pair, and signatures of the kind `EdDSA`.
+/// RFC 8037: an octet key pair, and the algorithm `EdDSA`.
 #[test]
-fn a_verifier_may_sign_by_ed25519() {
-    let house = House::new();
+fn accepts_ed25519_signatures() {
+    let site = TestSite::new();
     let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
     let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
     let point = key.public_key().as_ref();
     let jwk = json!({"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": "k1", "x": text(point)});
-    house.write("acme.json", &json!({"keys": [jwk, Verifier::new("k2").jwk()]}).to_string());
+    site.write("acme.json", &json!({"keys": [jwk, TestVerifier::new("k2").jwk()]}).to_string());
     let token = |header: Value, nonce: &str| {
         let message = format!("{}.{}", text(header.to_string().as_bytes()), text(claims(nonce).to_string().as_bytes()));
         format!("{message}.{}", text(key.sign(message.as_bytes()).as_ref()))
     };
     let by_edwards = |nonce: &str| token(json!({"alg": "EdDSA", "kid": "k1"}), nonce);
-    house.settle("required", &COHORTS.replace("\"ES256\"", "\"EdDSA\""));
-    let gate = house.serve();
-    let device = Device::certified(&house, "device-1");
-    let (status, _, body) = ask(&device, &gate, by_edwards);
+    site.write_config("required", &COHORTS.replace("\"ES256\"", "\"EdDSA\""));
+    let gate = site.start();
+    let device = Device::certified(&site, "device-1");
+    let (status, _, body) = grant_lab(&device, &gate, by_edwards);
     assert_eq!((status, &body["cohorts"]), (200, &json!(["stable.lab"])), "{body}");
     let flipped = |nonce: &str| {
         let token = by_edwards(nonce);
@@ -220,16 +232,16 @@ fn a_verifier_may_sign_by_ed25519() {
     };
     for make in [
         &flipped as &dyn Fn(&str) -> String,
-        // The other key's kind, and an algorithm that is not among those named.
+        // A key of another type, and algorithms that the settings do not list.
         &|nonce| token(json!({"alg": "EdDSA", "kid": "k2"}), nonce),
         &|nonce| token(json!({"alg": "ES256", "kid": "k1"}), nonce),
         &|nonce| token(json!({"alg": "Ed25519", "kid": "k1"}), nonce),
     ] {
-        let (status, rule, body) = ask(&device, &gate, make);
+        let (status, rule, body) = grant_lab(&device, &gate, make);
         assert_eq!((status, rule.as_str()), (403, "G-ATT-02"), "{body}");
     }
-    // And where only the other algorithm is named, it does not open.
-    house.settle("required", COHORTS);
-    let gate = house.serve();
-    assert_eq!(ask(&Device::certified(&house, "device-1"), &gate, by_edwards).0, 403);
+    // The settings list only the other algorithm.
+    site.write_config("required", COHORTS);
+    let gate = site.start();
+    assert_eq!(grant_lab(&Device::certified(&site, "device-1"), &gate, by_edwards).0, 403);
 }

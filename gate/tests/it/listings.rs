@@ -1,4 +1,4 @@
-//! Listings are read as `model/tests/vectors/listings.json` has them, by which the publisher writes them (`tests/it/protected/vectors.rs`).
+//! The gate parses the listings in `model/tests/vectors/listings.json`, which the publisher writes (`tests/it/protected/vectors.rs`).
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,18 +8,18 @@ use tidegate_gate::repo::listing::ListingCache;
 use tidegate_gate::storage::Storage;
 
 #[test]
-fn listings_are_read_as_publishers_write_them() {
+fn reads_listings_of_the_publisher() {
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/vectors/listings.json");
     let vectors: Vec<Value> = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (mut read, mut refused) = (0, 0);
     for case in &vectors {
-        let house = tempfile::tempdir().unwrap();
+        let site = tempfile::tempdir().unwrap();
         let cohort = case["cohort"].as_str().unwrap().to_owned();
         let text = case.get("canonical").unwrap_or(&case["bytes"]).as_str().unwrap();
-        std::fs::create_dir_all(house.path().join("private/gate")).unwrap();
-        std::fs::write(house.path().join(format!("private/gate/{cohort}.json")), text).unwrap();
-        let storage = Storage::open("file:private", house.path(), false).unwrap();
+        std::fs::create_dir_all(site.path().join("private/gate")).unwrap();
+        std::fs::write(site.path().join(format!("private/gate/{cohort}.json")), text).unwrap();
+        let storage = Storage::open("file:private", site.path(), false).unwrap();
         let listings = ListingCache::new(storage, Duration::ZERO, [cohort.clone()].iter());
         let names = |key: &str| runtime.block_on(listings.contains(&cohort, key));
         if case.get("refused").is_some() {

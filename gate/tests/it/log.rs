@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 
 use serde_json::{Value, json};
 
-use crate::ear::{Verifier, claims};
+use crate::ear::{TestVerifier, claims};
 use crate::support::device::Device;
-use crate::support::{COHORTS, House, target};
+use crate::support::{COHORTS, TestSite, target};
 
 /// Parts of everything secret that the test does not get from the gate itself.
 const SECRETS: [(&str, &str); 3] = [
@@ -54,19 +54,19 @@ fn session(variables: &[(&str, &str)], arguments: &[&str]) -> (String, Vec<Strin
         Some("PUT") => (200, String::new()),
         _ => (403, "<Error><Code>AccessDenied</Code></Error>".into()),
     });
-    let verifier = Verifier::new("k1");
+    let verifier = TestVerifier::new("k1");
     let keys = json!({"keys": [verifier.jwk()]}).to_string();
     let jwks = http_server(move |_, _| (200, keys.clone()));
-    let house = House::new();
+    let site = TestSite::new();
     let with_credentials = |address: &str| format!("http://user:SECRET-PASSWORD@{address}/keys?sig=SECRET-QUERY");
     let acme = COHORTS.replace("acme.json", &with_credentials(&jwks.to_string()));
     let broken =
         format!("[verifiers.broken]\njwks = {:?}\nalgorithms = [\"ES256\"]\n", with_credentials("127.0.0.1:1"));
-    house.settle("optional", &(acme + &broken));
-    let settings = std::fs::read_to_string(house.path("gate.toml")).unwrap();
+    site.write_config("optional", &(acme + &broken));
+    let settings = std::fs::read_to_string(site.path("gate.toml")).unwrap();
     let settings = settings.replace("\"file:private\"", "\"s3://fleet/private\"");
-    house.write("gate.toml", &settings.replace("\"file:state\"", "\"s3://fleet/state\""));
-    let device = Device::enrolled(&house, "device-1");
+    site.write("gate.toml", &settings.replace("\"file:state\"", "\"s3://fleet/state\""));
+    let device = Device::enrolled(&site, "device-1");
     let endpoint = format!("http://{bucket}");
     let environment =
         [("AWS_ENDPOINT_URL", endpoint.as_str()), ("AWS_REGION", "us-east-1"), ("AWS_ALLOW_HTTP", "true")];
@@ -76,11 +76,11 @@ fn session(variables: &[(&str, &str)], arguments: &[&str]) -> (String, Vec<Strin
         .chain(variables)
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
-    let gate = house.serve_with(&house.path("gate.toml"), &environment, arguments);
+    let gate = site.start_with(&site.path("gate.toml"), &environment, arguments);
 
     let mut secrets: Vec<String> = SECRETS.iter().map(|(_, value)| (*value).to_owned()).collect();
     secrets.extend(["SECRET-PASSWORD", "SECRET-QUERY", "X-Amz-Signature", "PRIVATE KEY"].map(str::to_owned));
-    let secret: Value = serde_json::from_slice(&std::fs::read(house.path("gate.secret")).unwrap()).unwrap();
+    let secret: Value = serde_json::from_slice(&std::fs::read(site.path("gate.secret")).unwrap()).unwrap();
     secrets.push(secret["current"].as_str().unwrap().to_owned());
 
     let mut seen = Vec::new();
@@ -92,7 +92,7 @@ fn session(variables: &[(&str, &str)], arguments: &[&str]) -> (String, Vec<Strin
         answer.status
     };
     assert_eq!(attested(&|nonce| verifier.token(&verifier.header(), &claims(nonce))), 200);
-    assert_eq!(attested(&|nonce| Verifier::new("k1").token(&verifier.header(), &claims(nonce))), 403);
+    assert_eq!(attested(&|nonce| TestVerifier::new("k1").token(&verifier.header(), &claims(nonce))), 403);
     secrets.extend(seen);
     let token = device.token(&gate);
     let redirect = device.get(&gate, "metadata/3.stable.canary.json", &token);
@@ -170,9 +170,9 @@ fn the_default_log_is_short() {
 
 #[test]
 fn an_invalid_filter_is_a_usage_error() {
-    let house = House::new();
+    let site = TestSite::new();
     let out = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate-gate"))
-        .args(["--config", house.path("gate.toml").to_str().unwrap(), "check"])
+        .args(["--config", site.path("gate.toml").to_str().unwrap(), "check"])
         .env("TIDEGATE_LOG", "gate=loud")
         .output()
         .unwrap();

@@ -1,7 +1,7 @@
-//! The gate as it is run: the program, real sockets, real certificates, real stores.
+//! Tests of the gate as a separate program, with real sockets, certificates and storage.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)]
 
-// A repository in memory, as the client's own tests have it.
+// The in-memory repository of the client's tests.
 #[allow(dead_code, missing_docs)]
 #[path = "../../../client/tests/it/fleet.rs"]
 mod fleet;
@@ -23,6 +23,6 @@ mod log;
 mod receipts;
 mod redirect;
 mod service;
-mod stored_format;
+mod stored;
 mod support;
 mod tpm;

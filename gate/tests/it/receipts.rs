@@ -1,4 +1,4 @@
-//! A device's own queue of receipts, and the gate that takes them: each is kept once, whoever stops when.
+//! The device's queue of receipts and the gate: each receipt is stored once, even if either side stops.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,19 +24,19 @@ use tidegate_model::receipt::{Outcome, Receipt, SignedReceipt};
 use tidegate_model::time;
 
 use crate::redirect::moto;
-use crate::support::{COHORTS, House, Running, client, device};
+use crate::support::{COHORTS, RunningGate, TestSite, client, device};
 
 /// A device with a certificate, whose key signs its receipts, and its state folder.
-struct Teller {
+struct ReportingDevice {
     folder: tempfile::TempDir,
     key: DeviceKey,
     http: Arc<HttpFetch>,
 }
 
-/// Its request arrives, and its answer never does.
-struct Deaf(Arc<HttpFetch>);
+/// Sends the request and loses the response.
+struct LostResponse(Arc<HttpFetch>);
 
-impl Post for Deaf {
+impl Post for LostResponse {
     fn post(&self, gate: &GateUrl, path: &str, body: &[u8]) -> Result<Answered, String> {
         let answered = self.0.post(gate, path, body)?;
         assert_eq!(answered.status, 200, "{answered:?}");
@@ -44,13 +44,13 @@ impl Post for Deaf {
     }
 }
 
-impl Teller {
-    fn new(house: &House, id: &str) -> Self {
+impl ReportingDevice {
+    fn new(site: &TestSite, id: &str) -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = client("x", &[&format!("tidegate:device:{id}")]).signed_by(&key, &house.ca).unwrap();
+        let certificate = client("x", &[&format!("tidegate:device:{id}")]).signed_by(&key, &site.ca).unwrap();
         let pem = key.serialize_pem();
         let options = HttpOptions {
-            authorities: Authorities::from_pem(house.server_ca.pem().as_bytes()).unwrap(),
+            authorities: Authorities::from_pem(site.server_ca.pem().as_bytes()).unwrap(),
             identity: Some(Identity::from_pem(certificate.pem().as_bytes(), pem.as_bytes()).unwrap()),
             ..HttpOptions::default()
         };
@@ -78,13 +78,13 @@ impl Teller {
         receipt.signed(self.key.id().clone(), signature)
     }
 
-    /// The state of a device that has these to tell, as it writes it down itself.
-    fn owes(&self, gate: Option<&Running>, receipts: &[SignedReceipt]) {
+    /// Writes the device's state file with these receipts in its queue.
+    fn queue(&self, gate: Option<&RunningGate>, receipts: &[SignedReceipt]) {
         let queue: Vec<_> = receipts.iter().map(SignedReceipt::to_value).collect();
         let value = json!({
             "queue": queue, "releases": [], "gate": gate.map(url), "dropped": 0, "refused": 0, "failures": 0, "until": null, "problem": null,
         });
-        // All of it, or the copy that is kept beside it would count.
+        // Remove the backup of the previous state too.
         let _ = std::fs::remove_dir_all(self.folder.path().join("state"));
         std::fs::create_dir_all(self.folder.path().join("state")).unwrap();
         let form = json!({"schema": 1, "serial": 1, "value": value});
@@ -120,193 +120,193 @@ impl Teller {
     }
 }
 
-fn url(gate: &Running) -> String {
+fn url(gate: &RunningGate) -> String {
     format!("https://localhost:{}", gate.address.port())
 }
 
-fn house() -> House {
-    let house = House::new();
-    house.settle("required", COHORTS);
-    house
+fn site() -> TestSite {
+    let site = TestSite::new();
+    site.write_config("required", COHORTS);
+    site
 }
 
-/// What the gate keeps, by name.
-fn kept(house: &House) -> Vec<PathBuf> {
+/// The stored receipts.
+fn kept(site: &TestSite) -> Vec<PathBuf> {
     fn files(folder: &Path) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path());
         entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
     }
-    files(&house.path("receipts"))
+    files(&site.path("receipts"))
 }
 
 #[test]
-fn a_devices_queue_drains_into_the_gate() {
-    let house = house();
-    let gate = house.serve();
-    let teller = Teller::new(&house, "device-1");
-    let receipts: Vec<_> = (0..150).map(|number| teller.receipt("device-1", number)).collect();
-    teller.owes(Some(&gate), &receipts);
-    let sent = teller.send(Disk::new());
+fn sends_a_queue_in_batches() {
+    let site = site();
+    let gate = site.start();
+    let reporter = ReportingDevice::new(&site, "device-1");
+    let receipts: Vec<_> = (0..150).map(|number| reporter.receipt("device-1", number)).collect();
+    reporter.queue(Some(&gate), &receipts);
+    let sent = reporter.send(Disk::new());
     assert_eq!((sent.sent, sent.waiting, sent.problem), (150, 0, None));
-    let kept = kept(&house);
+    let kept = kept(&site);
     assert_eq!(kept.len(), 150);
     for signed in &receipts {
-        let path = house.path("receipts").join(signed.object_name().unwrap());
+        let path = site.path("receipts").join(signed.object_name().unwrap());
         let read = SignedReceipt::parse(&std::fs::read(path).unwrap()).unwrap();
-        assert!(read == *signed && read.verify(teller.key.public()));
+        assert!(read == *signed && read.verify(reporter.key.public()));
     }
-    assert_eq!(teller.send(Disk::new()), Sent::default());
-    // In batches, on one connection.
+    assert_eq!(reporter.send(Disk::new()), Sent::default());
+    // Sent in batches.
     assert_eq!(gate.audit().matches("\"route\":\"receipts\",\"status\":200").count(), 3, "{}", gate.audit());
 }
 
-/// The device stops at every step between the gate's acknowledgement and the end of its own note of it.
+/// The device stops at every step between the acknowledgement and the end of its own write.
 #[test]
-fn what_was_acknowledged_and_not_noted_is_kept_once() {
-    let house = house();
-    let gate = house.serve();
-    let teller = Teller::new(&house, "device-1");
+fn stores_receipts_once_when_the_device_stops() {
+    let site = site();
+    let gate = site.start();
+    let reporter = ReportingDevice::new(&site, "device-1");
     let counted = Faults::none();
-    teller.owes(Some(&gate), &[teller.receipt("device-1", 0)]);
-    assert_eq!(teller.send(Disk::with_faults(counted.clone())).sent, 1);
+    reporter.queue(Some(&gate), &[reporter.receipt("device-1", 0)]);
+    assert_eq!(reporter.send(Disk::with_faults(counted.clone())).sent, 1);
     assert!(counted.steps() >= 5, "{}", counted.steps());
     for n in 0..counted.steps() {
         let number = 100 + 3 * u64::try_from(n).unwrap();
-        let receipts = [0, 1, 2].map(|more| teller.receipt("device-1", number + more));
-        teller.owes(Some(&gate), &receipts);
-        let before = kept(&house).len();
-        teller.send(Disk::with_faults(Faults::stop_at(n)));
-        // It comes back, and does not know whether it was heard.
-        let sent = teller.send(Disk::new());
+        let receipts = [0, 1, 2].map(|more| reporter.receipt("device-1", number + more));
+        reporter.queue(Some(&gate), &receipts);
+        let before = kept(&site).len();
+        reporter.send(Disk::with_faults(Faults::stop_at(n)));
+        // After its restart the device does not know whether the receipts arrived.
+        let sent = reporter.send(Disk::new());
         assert!(sent.waiting == 0 && sent.problem.is_none(), "stopped at {n}: {sent:?}");
-        assert_eq!(kept(&house).len(), before + 3, "stopped at {n}");
+        assert_eq!(kept(&site).len(), before + 3, "stopped at {n}");
     }
-    // The answer itself is lost.
-    let receipts = [0, 1, 2].map(|more| teller.receipt("device-1", 1000 + more));
-    teller.owes(Some(&gate), &receipts);
-    let before = kept(&house).len();
-    let sent = teller.send_by(Disk::new(), Deaf(teller.http.clone()));
+    // The response is lost.
+    let receipts = [0, 1, 2].map(|more| reporter.receipt("device-1", 1000 + more));
+    reporter.queue(Some(&gate), &receipts);
+    let before = kept(&site).len();
+    let sent = reporter.send_by(Disk::new(), LostResponse(reporter.http.clone()));
     assert_eq!((sent.sent, sent.waiting, sent.problem.as_deref()), (0, 3, Some("the connection broke off")));
-    assert_eq!(teller.send(Disk::new()).sent, 3);
-    assert_eq!(kept(&house).len(), before + 3);
+    assert_eq!(reporter.send(Disk::new()).sent, 3);
+    assert_eq!(kept(&site).len(), before + 3);
 }
 
-/// The gate is killed after it acknowledged, and comes back: what it said it has, it has, and does not take twice.
+/// The gate is killed after an acknowledgement: it has stored the receipts and does not store them twice.
 #[test]
-fn a_gate_that_was_killed_keeps_what_it_acknowledged() {
-    let house = house();
-    let mut gate = house.serve();
-    let teller = Teller::new(&house, "device-1");
-    let receipts: Vec<_> = (0..70).map(|number| teller.receipt("device-1", number)).collect();
-    teller.owes(Some(&gate), &receipts);
-    // The acknowledgement arrives; the note of it does not: all of them wait still.
-    teller.send(Disk::with_faults(Faults::stop_at(0)));
+fn stores_receipts_once_when_the_gate_stops() {
+    let site = site();
+    let mut gate = site.start();
+    let reporter = ReportingDevice::new(&site, "device-1");
+    let receipts: Vec<_> = (0..70).map(|number| reporter.receipt("device-1", number)).collect();
+    reporter.queue(Some(&gate), &receipts);
+    // The acknowledgement arrives, but the device does not record it.
+    reporter.send(Disk::with_faults(Faults::stop_at(0)));
     gate.kill();
-    assert_eq!(kept(&house).len(), 64);
-    let sent = teller.send(Disk::new());
+    assert_eq!(kept(&site).len(), 64);
+    let sent = reporter.send(Disk::new());
     assert_eq!((sent.sent, sent.waiting), (0, 70));
     assert!(sent.problem.unwrap().contains("localhost"));
-    let gate = house.serve();
-    // Another port: the device hears of it by the cohort map.
-    teller.owes(Some(&gate), &receipts);
-    let sent = teller.send(Disk::new());
+    let gate = site.start();
+    // The gate has another port now, which the device learns from the cohort map.
+    reporter.queue(Some(&gate), &receipts);
+    let sent = reporter.send(Disk::new());
     assert_eq!((sent.sent, sent.waiting, sent.problem), (70, 0, None));
-    assert_eq!(kept(&house).len(), 70);
+    assert_eq!(kept(&site).len(), 70);
 }
 
-/// One receipt that the gate will never take is found among the others, and given up alone.
+/// The device finds the receipts that the gate refuses and drops only these.
 #[test]
-fn what_the_gate_refuses_for_good_does_not_block_the_rest() {
-    let house = house();
-    let gate = house.serve();
-    let teller = Teller::new(&house, "device-1");
-    let mut receipts: Vec<_> = (0..20).map(|number| teller.receipt("device-1", number)).collect();
-    // Told when the device had another id; and one whose signature was damaged.
-    receipts[7] = teller.receipt("device-2", 7);
+fn drops_only_refused_receipts() {
+    let site = site();
+    let gate = site.start();
+    let reporter = ReportingDevice::new(&site, "device-1");
+    let mut receipts: Vec<_> = (0..20).map(|number| reporter.receipt("device-1", number)).collect();
+    // One receipt is from a previous device id; another has a damaged signature.
+    receipts[7] = reporter.receipt("device-2", 7);
     receipts[13].signature.reverse();
-    teller.owes(Some(&gate), &receipts);
-    let sent = teller.send(Disk::new());
+    reporter.queue(Some(&gate), &receipts);
+    let sent = reporter.send(Disk::new());
     assert_eq!((sent.sent, sent.refused.len(), sent.waiting, sent.problem), (18, 2, 0, None));
     assert!(sent.refused[0].contains("G-REC-04") && sent.refused[1].contains("G-REC-05"), "{:?}", sent.refused);
-    assert_eq!(kept(&house).len(), 18);
-    assert_eq!(teller.open(Disk::new()).receipts().unwrap().refused, 2);
+    assert_eq!(kept(&site).len(), 18);
+    assert_eq!(reporter.open(Disk::new()).receipts().unwrap().refused, 2);
 }
 
-/// A device that is shut out keeps what it has to tell.
+/// A device that the gate refuses keeps its receipts.
 #[test]
-fn a_stranger_keeps_its_receipts() {
-    let house = house();
-    let gate = house.serve();
-    let mut teller = Teller::new(&house, "device-1");
-    let receipts = [teller.receipt("device-1", 0)];
+fn unidentified_device_keeps_its_receipts() {
+    let site = site();
+    let gate = site.start();
+    let mut reporter = ReportingDevice::new(&site, "device-1");
+    let receipts = [reporter.receipt("device-1", 0)];
     let options = HttpOptions {
-        authorities: Authorities::from_pem(house.server_ca.pem().as_bytes()).unwrap(),
+        authorities: Authorities::from_pem(site.server_ca.pem().as_bytes()).unwrap(),
         ..HttpOptions::default()
     };
     let certified =
-        std::mem::replace(&mut teller.http, Arc::new(HttpFetch::with_options(options, Arc::new(SystemClock::new()))));
-    teller.owes(Some(&gate), &receipts);
-    let sent = teller.send(Disk::new());
+        std::mem::replace(&mut reporter.http, Arc::new(HttpFetch::with_options(options, Arc::new(SystemClock::new()))));
+    reporter.queue(Some(&gate), &receipts);
+    let sent = reporter.send(Disk::new());
     assert_eq!((sent.sent, sent.waiting, sent.refused.len()), (0, 1, 0));
-    teller.http = certified;
-    assert_eq!(teller.send(Disk::new()).sent, 1);
+    reporter.http = certified;
+    assert_eq!(reporter.send(Disk::new()).sent, 1);
 }
 
-/// A device without a certificate shows who it is by its key.
+/// A device without a certificate identifies itself with its key.
 #[test]
-fn an_enrolled_key_will_do() {
-    let house = House::new();
-    house.settle("optional", COHORTS);
-    let enrolled = device::Device::enrolled(&house, "device-1");
-    let gate = house.serve();
-    let mut teller = Teller::new(&house, "device-1");
-    teller.key = DeviceKey::from_pem(enrolled.key.to_pkcs8_pem(LineEnding::LF).unwrap().as_bytes()).unwrap();
+fn accepts_receipts_with_an_enrolled_key() {
+    let site = TestSite::new();
+    site.write_config("optional", COHORTS);
+    let enrolled = device::Device::enrolled(&site, "device-1");
+    let gate = site.start();
+    let mut reporter = ReportingDevice::new(&site, "device-1");
+    reporter.key = DeviceKey::from_pem(enrolled.key.to_pkcs8_pem(LineEnding::LF).unwrap().as_bytes()).unwrap();
     let options = HttpOptions {
-        authorities: Authorities::from_pem(house.server_ca.pem().as_bytes()).unwrap(),
+        authorities: Authorities::from_pem(site.server_ca.pem().as_bytes()).unwrap(),
         ..HttpOptions::default()
     };
     let http = HttpFetch::with_options(options, Arc::new(SystemClock::new()));
-    let client = GateClient::new(http).signer(Signer::new(teller.key.clone(), SystemClock::new()));
-    let receipts = [0, 1, 2].map(|number| teller.receipt("device-1", number));
-    teller.owes(Some(&gate), &receipts);
-    let sent = teller.send_by(Disk::new(), client);
+    let client = GateClient::new(http).signer(Signer::new(reporter.key.clone(), SystemClock::new()));
+    let receipts = [0, 1, 2].map(|number| reporter.receipt("device-1", number));
+    reporter.queue(Some(&gate), &receipts);
+    let sent = reporter.send_by(Disk::new(), client);
     assert_eq!((sent.sent, sent.waiting, sent.problem), (3, 0, None));
-    assert_eq!(kept(&house).len(), 3);
+    assert_eq!(kept(&site).len(), 3);
 }
 
-/// Without a gate: presigned URLs of a real S3 server, each for one object and for nothing but to create it.
+/// Without a gate: presigned URLs of a real S3 server, each for creating one object.
 #[test]
-fn presigned_urls_take_each_receipt_once() {
+fn stores_receipts_once_by_presigned_urls() {
     let Some(moto) = moto() else { return };
     let _ = rustls::crypto::ring::default_provider().install_default();
     let store = AmazonS3Builder::new().with_endpoint(&moto.1).with_bucket_name("fleet").with_region("us-east-1");
     let store = store.with_access_key_id("test").with_secret_access_key("test").with_allow_http(true).build().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let house = House::new();
-    let teller = Teller::new(&house, "device-1");
-    let receipts: Vec<_> = (0..5).map(|number| teller.receipt("device-1", number)).collect();
-    // What a service of the house would answer that signs for devices.
+    let site = TestSite::new();
+    let reporter = ReportingDevice::new(&site, "device-1");
+    let receipts: Vec<_> = (0..5).map(|number| reporter.receipt("device-1", number)).collect();
+    // A service that signs URLs for devices.
     let urls = receipts.iter().map(|signed| {
         let name = signed.object_name().unwrap();
         let key = format!("told/{name}").into();
         let url = store.signed_url(reqwest::Method::PUT, &key, std::time::Duration::from_secs(600));
         format!("{name} {}\n", runtime.block_on(url).unwrap())
     });
-    std::fs::write(teller.folder.path().join("urls"), urls.collect::<String>()).unwrap();
-    let script = format!("grep -F \"$1 \" '{}' | cut -d ' ' -f 2", teller.folder.path().join("urls").display());
+    std::fs::write(reporter.folder.path().join("urls"), urls.collect::<String>()).unwrap();
+    let script = format!("grep -F \"$1 \" '{}' | cut -d ' ' -f 2", reporter.folder.path().join("urls").display());
     let program = Command::new(["sh", "-c", &script, "url"].map(str::to_owned), std::time::Duration::from_secs(20));
     let deliver = |disk| {
         let mut sink = PutSink::new(HttpFetch::new(), Urls::Program(program.clone())).unwrap();
-        teller.send_to(disk, &mut sink)
+        reporter.send_to(disk, &mut sink)
     };
-    teller.owes(None, &receipts);
-    // Two are put, the second of which the device does not take note of.
+    reporter.queue(None, &receipts);
+    // Two receipts are stored; the device does not record the second one.
     let counted = Faults::none();
-    teller.owes(None, &receipts[..1]);
+    reporter.queue(None, &receipts[..1]);
     assert_eq!(deliver(Disk::with_faults(counted.clone())).sent, 1);
-    teller.owes(None, &receipts);
+    reporter.queue(None, &receipts);
     deliver(Disk::with_faults(Faults::stop_at(counted.steps())));
-    assert_eq!(teller.open(Disk::new()).waiting_receipts().len(), 4);
+    assert_eq!(reporter.open(Disk::new()).waiting_receipts().len(), 4);
     let sent = deliver(Disk::new());
     assert_eq!((sent.sent, sent.waiting, sent.problem), (4, 0, None));
     for signed in &receipts {
@@ -314,13 +314,13 @@ fn presigned_urls_take_each_receipt_once() {
         let bytes = runtime.block_on(async { store.get(&key).await.unwrap().bytes().await.unwrap() });
         assert!(SignedReceipt::parse(&bytes).unwrap() == *signed);
     }
-    // A URL that is for nothing: all of it waits, and what is secret in it is not said.
+    // If the URL does not work, all receipts stay in the queue, and the error does not contain the signature.
     let false_url = format!("echo '{}/fleet/told/x.json?X-Amz-Signature=0123'", moto.1);
     let program = Command::new(["sh", "-c", &false_url, "url"].map(str::to_owned), std::time::Duration::from_secs(20));
-    teller.owes(None, &receipts);
+    reporter.queue(None, &receipts);
     let mut gone = PutSink::new(HttpFetch::new(), Urls::Program(program)).unwrap();
     std::mem::drop(moto);
-    let sent = teller.send_to(Disk::new(), &mut gone);
+    let sent = reporter.send_to(Disk::new(), &mut gone);
     assert_eq!((sent.sent, sent.waiting), (0, 5));
     assert!(!sent.problem.unwrap().contains("X-Amz"));
 }

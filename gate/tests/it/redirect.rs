@@ -1,4 +1,4 @@
-//! Redirects to presigned URLs: a real S3 server behind the gate.
+//! Redirects to presigned URLs, with a real S3 server.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -9,9 +9,9 @@ use object_store::{ObjectStoreExt as _, PutPayload};
 
 use crate::support::device::Device;
 use crate::support::wire::send;
-use crate::support::{COHORTS, House, target};
+use crate::support::{COHORTS, TestSite, target};
 
-/// The server, until it is dropped.
+/// The server, which stops when dropped.
 pub struct Moto(Child, pub String);
 
 impl Drop for Moto {
@@ -49,7 +49,7 @@ pub fn moto() -> Option<Moto> {
 }
 
 #[test]
-fn a_redirect_leads_to_the_object_and_all_state_may_be_in_buckets() {
+fn redirects_to_objects_in_a_bucket() {
     let Some(moto) = moto() else { return };
     let _ = rustls::crypto::ring::default_provider().install_default();
     let store = AmazonS3Builder::new().with_endpoint(&moto.1).with_bucket_name("fleet").with_region("us-east-1");
@@ -60,14 +60,14 @@ fn a_redirect_leads_to_the_object_and_all_state_may_be_in_buckets() {
     for (key, bytes) in [(name.as_str(), text.clone()), ("gate/stable.canary.json", listing)] {
         runtime.block_on(store.put(&format!("private/{key}").into(), PutPayload::from(bytes))).unwrap();
     }
-    let house = House::new();
-    house.settle("optional", COHORTS);
-    let settings = std::fs::read_to_string(house.path("gate.toml")).unwrap();
+    let site = TestSite::new();
+    site.write_config("optional", COHORTS);
+    let settings = std::fs::read_to_string(site.path("gate.toml")).unwrap();
     let settings = ["private", "state", "receipts"]
         .iter()
         .fold(settings, |text, place| text.replace(&format!("\"file:{place}\""), &format!("\"s3://fleet/{place}\"")));
-    house.write("gate.toml", &settings);
-    let device = Device::enrolled(&house, "device-1");
+    site.write("gate.toml", &settings);
+    let device = Device::enrolled(&site, "device-1");
     let variables = [
         ("AWS_ENDPOINT_URL", moto.1.as_str()),
         ("AWS_ACCESS_KEY_ID", "test"),
@@ -75,14 +75,16 @@ fn a_redirect_leads_to_the_object_and_all_state_may_be_in_buckets() {
         ("AWS_REGION", "us-east-1"),
         ("AWS_ALLOW_HTTP", "true"),
     ];
-    let gate =
-        house.serve_as(&house.path("gate.toml"), &variables.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let gate = site.start_with_config(
+        &site.path("gate.toml"),
+        &variables.map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
     let token = device.token(&gate);
     let answer = device.get(&gate, &name, &token);
     assert_eq!((answer.status, answer.body.len()), (307, 0), "{answer:?}");
     let location = answer.header("location").unwrap();
     assert!(location.contains("X-Amz-Expires=60") && location.contains("X-Amz-Signature="), "{location}");
-    // As a device follows it: without the token.
+    // Like a device: without the token.
     let (host, path) = location.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let got = send(
         host.parse().unwrap(),
@@ -91,9 +93,9 @@ fn a_redirect_leads_to_the_object_and_all_state_may_be_in_buckets() {
     )
     .unwrap();
     assert_eq!((got.status, got.body), (200, text.into_bytes()));
-    assert!(!gate.audit().contains("X-Amz"), "no URL that opens anything is in the audit");
+    assert!(!gate.audit().contains("X-Amz"), "the audit log contains no presigned URL");
 
-    // A nonce is used once there, too; receipts are kept once.
+    // Nonces are single-use in a bucket too, and receipts are stored once.
     let nonce = device.nonce(&gate);
     let body = serde_json::json!({"device": "device-1", "nonce": nonce, "cohorts": ["stable.canary"], "evidence": {"kind": "none"}});
     assert_eq!(device.post(&gate, "/v1/grant", &body).status, 200);
@@ -105,8 +107,8 @@ fn a_redirect_leads_to_the_object_and_all_state_may_be_in_buckets() {
             serde_json::json!({"stored": stored, "known": known})
         );
     }
-    assert!(house.run(&["enrol", "x", "--disable"]).status.success());
-    // The store is gone: told so, and no more.
+    assert!(site.run(&["enrol", "x", "--disable"]).status.success());
+    // The server stops: the gate reports the failure without details.
     drop(moto);
     let answer = device.get(&gate, &target("stable/releases/os/1.2.0/os.img", "x").0, &token);
     assert!(answer.status == 403 || answer.status == 503, "{answer:?}");

@@ -1,23 +1,23 @@
-//! The way of a device through the gate.
+//! A device and the gate: identification, challenge, grant, download, receipts.
 
 use serde_json::json;
 
 use crate::support::device::{Device, now, random};
 use crate::support::wire::send;
-use crate::support::{COHORTS, House, MARK, client, target};
+use crate::support::{COHORTS, MARK, TestSite, client, target};
 
 fn canary_image() -> (String, String) {
     target("stable/releases/os/1.2.0/os.img", "1.2.0")
 }
 
 #[test]
-fn a_device_with_a_certificate_gets_what_its_cohort_lists_and_nothing_else() {
-    let house = House::new();
-    house.settle("required", COHORTS);
-    let checked = house.run(&["check"]);
+fn delivers_only_listed_objects() {
+    let site = TestSite::new();
+    site.write_config("required", COHORTS);
+    let checked = site.run(&["check"]);
     assert!(checked.status.success(), "{checked:?}");
-    let gate = house.serve();
-    let device = Device::certified(&house, "device-1");
+    let gate = site.start();
+    let device = Device::certified(&site, "device-1");
     let token = device.token(&gate);
     let (name, text) = canary_image();
     let whole = device.get(&gate, &name, &token);
@@ -42,12 +42,12 @@ fn a_device_with_a_certificate_gets_what_its_cohort_lists_and_nothing_else() {
         let answer = device.get(&gate, object, &token);
         assert_eq!((answer.status, answer.rule().as_str()), (status, rule), "{object}");
     }
-    // Another device has no use for the token.
-    let other = Device::certified(&house, "device-2");
+    // The token is bound to the device.
+    let other = Device::certified(&site, "device-2");
     let answer = other.get(&gate, &name, &token);
     assert_eq!((answer.status, answer.rule().as_str()), (401, "G-TOK-04"));
-    // Nor has a device of the same name with another key.
-    let again = Device::certified(&house, "device-1");
+    // The token is bound to the key.
+    let again = Device::certified(&site, "device-1");
     assert_eq!(again.get(&gate, &name, &token).rule(), "G-TOK-04");
 
     let audit = gate.audit();
@@ -60,15 +60,15 @@ fn a_device_with_a_certificate_gets_what_its_cohort_lists_and_nothing_else() {
 }
 
 #[test]
-fn parts_and_unchanged_objects_are_told_from_whole_ones() {
-    let house = House::new();
-    house.settle("required", COHORTS);
-    let gate = house.serve();
-    let device = Device::certified(&house, "device-1");
+fn supports_ranges_and_etags() {
+    let site = TestSite::new();
+    site.write_config("required", COHORTS);
+    let gate = site.start();
+    let device = Device::certified(&site, "device-1");
     let token = device.token(&gate);
     let (name, text) = canary_image();
     let path = format!("/v1/repo/{name}");
-    let ask = |method: &str, more: &str| device.ask(gate.address, method, &path, b"", Some(&token), more);
+    let ask = |method: &str, more: &str| device.send(gate.address, method, &path, b"", Some(&token), more);
     let part = ask("GET", "Range: bytes=10-19\r\n");
     assert_eq!((part.status, part.body.as_slice()), (206, &text.as_bytes()[10..20]));
     assert_eq!(part.header("content-range"), Some(format!("bytes 10-19/{}", text.len()).as_str()));
@@ -88,28 +88,28 @@ fn parts_and_unchanged_objects_are_told_from_whole_ones() {
 }
 
 #[test]
-fn a_device_key_will_do_where_certificates_are_optional() {
-    let house = House::new();
-    house.settle("optional", COHORTS);
-    let device = Device::enrolled(&house, "device-1");
-    let gate = house.serve();
+fn accepts_proofs_of_enrolled_keys() {
+    let site = TestSite::new();
+    site.write_config("optional", COHORTS);
+    let device = Device::enrolled(&site, "device-1");
+    let gate = site.start();
     let token = device.token(&gate);
     let (name, text) = canary_image();
     assert_eq!(device.get(&gate, &name, &token).body, text.as_bytes());
 
-    // The same request again, to the byte.
+    // A replay of the same bytes.
     let path = format!("/v1/repo/{name}");
     let request = device.request("GET", &path, b"", Some(&token), "");
     assert_eq!(send(gate.address, device.tls.as_ref(), &request).unwrap().status, 200);
     let replayed = send(gate.address, device.tls.as_ref(), &request).unwrap();
     assert_eq!((replayed.status, replayed.rule().as_str()), (401, "G-ID-06"));
 
-    // Without a certificate or a proof, and with proofs of other things.
-    let stranger = Device::stranger(&house);
+    // Without a certificate or a proof, and with proofs of other requests.
+    let stranger = Device::unidentified(&site);
     assert_eq!(stranger.get(&gate, &name, &token).rule(), "G-ID-02");
     let proof = |seconds: u64, method: &str, path: &str, token: &str| {
         let proof = device.proof(method, path, b"", token, seconds, &random());
-        stranger.ask(
+        stranger.send(
             gate.address,
             "GET",
             &format!("/v1/repo/{name}"),
@@ -123,21 +123,21 @@ fn a_device_key_will_do_where_certificates_are_optional() {
     assert_eq!(proof(now() + 1000, "GET", &path, &token).rule(), "G-ID-05");
     assert_eq!(proof(now(), "HEAD", &path, &token).rule(), "G-ID-04");
     assert_eq!(proof(now(), "GET", "/v1/repo/other", &token).rule(), "G-ID-04");
-    let unknown = Device { id: "device-1".into(), tls: device.tls.clone(), ..Device::stranger(&house) };
+    let unknown = Device { id: "device-1".into(), tls: device.tls.clone(), ..Device::unidentified(&site) };
     assert_eq!(unknown.post(&gate, "/v1/challenge", &json!({"device": "device-1"})).rule(), "G-ID-02");
 
-    // Disabled: refused as soon as the enrolment is read again.
-    assert!(house.run(&["enrol", "device-1", "--disable"]).status.success());
-    House::eventually("disabled", || device.get(&gate, &name, &token).status == 403);
+    // A disabled device is refused as soon as the gate reads its enrolment again.
+    assert!(site.run(&["enrol", "device-1", "--disable"]).status.success());
+    TestSite::wait_until("the device is refused", || device.get(&gate, &name, &token).status == 403);
     assert_eq!(device.get(&gate, &name, &token).rule(), "G-ID-08");
 }
 
 #[test]
-fn nonces_are_good_once_for_one_device() {
-    let house = House::new();
-    house.settle("required", COHORTS);
-    let gate = house.serve();
-    let [one, two] = ["device-1", "device-2"].map(|id| Device::certified(&house, id));
+fn nonces_are_single_use_per_device() {
+    let site = TestSite::new();
+    site.write_config("required", COHORTS);
+    let gate = site.start();
+    let [one, two] = ["device-1", "device-2"].map(|id| Device::certified(&site, id));
     let nonce = one.nonce(&gate);
     let grant = |device: &Device, nonce: &str| {
         let body =
@@ -151,49 +151,49 @@ fn nonces_are_good_once_for_one_device() {
 }
 
 #[test]
-fn certificates_that_name_no_device_or_are_not_the_authoritys_open_nothing() {
-    let house = House::new();
-    house.settle("required", COHORTS);
-    let gate = house.serve();
+fn refuses_certificates_without_a_device() {
+    let site = TestSite::new();
+    site.write_config("required", COHORTS);
+    let gate = site.start();
     let challenge = |device: &Device| {
         let bytes =
             device.request("POST", "/v1/challenge", json!({"device": device.id}).to_string().as_bytes(), None, "");
         send(gate.address, device.tls.as_ref(), &bytes)
     };
     // By common name.
-    let common = Device::with(&house, "device-1", &client("device-1", &[]), &house.ca);
+    let common = Device::with(&site, "device-1", &client("device-1", &[]), &site.ca);
     assert_eq!(challenge(&common).unwrap().status, 200);
-    // The alternative name counts before the common one.
-    let both = Device::with(&house, "device-1", &client("device-1", &["tidegate:device:device-2"]), &house.ca);
+    // The subject alternative name takes precedence over the common name.
+    let both = Device::with(&site, "device-1", &client("device-1", &["tidegate:device:device-2"]), &site.ca);
     assert_eq!(challenge(&both).unwrap().rule(), "G-ID-07");
-    let two = Device::with(&house, "a", &client("a", &["tidegate:device:a", "tidegate:device:b"]), &house.ca);
+    let two = Device::with(&site, "a", &client("a", &["tidegate:device:a", "tidegate:device:b"]), &site.ca);
     assert_eq!(challenge(&two).unwrap().rule(), "G-ID-01");
-    let spaced = Device::with(&house, "a b", &client("a b", &[]), &house.ca);
+    let spaced = Device::with(&site, "a b", &client("a b", &[]), &site.ca);
     assert_eq!(challenge(&spaced).unwrap().rule(), "G-ID-01");
-    // Turned away in the handshake.
-    assert!(challenge(&Device::with(&house, "device-1", &client("device-1", &[]), &house.stranger)).is_none());
-    assert!(challenge(&Device::stranger(&house)).is_none());
+    // Refused in the handshake.
+    assert!(challenge(&Device::with(&site, "device-1", &client("device-1", &[]), &site.untrusted_ca)).is_none());
+    assert!(challenge(&Device::unidentified(&site)).is_none());
     let mut server = client("device-1", &[]);
     server.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-    assert!(challenge(&Device::with(&house, "device-1", &server, &house.ca)).is_none());
+    assert!(challenge(&Device::with(&site, "device-1", &server, &site.ca)).is_none());
     let mut old = client("device-1", &[]);
     old.not_after = rcgen::date_time_ymd(2020, 1, 1);
-    assert!(challenge(&Device::with(&house, "device-1", &old, &house.ca)).is_none());
+    assert!(challenge(&Device::with(&site, "device-1", &old, &site.ca)).is_none());
 }
 
 #[test]
-fn receipts_are_kept_once_and_only_those_of_the_device_itself() {
-    let house = House::new();
-    house.settle("optional", COHORTS);
-    let [one, two] = ["device-1", "device-2"].map(|id| Device::enrolled(&house, id));
-    let gate = house.serve();
+fn stores_only_the_devices_own_receipts_once() {
+    let site = TestSite::new();
+    site.write_config("optional", COHORTS);
+    let [one, two] = ["device-1", "device-2"].map(|id| Device::enrolled(&site, id));
+    let gate = site.start();
     let post = |device: &Device, receipts: &[serde_json::Value]| {
         device.post(&gate, "/v1/receipts", &json!({"receipts": receipts}))
     };
     let first = post(&one, &[one.receipt(1), one.receipt(2)]);
     assert_eq!((first.status, first.json()), (200, json!({"stored": 2, "known": 0})));
     assert_eq!(post(&one, &[one.receipt(2), one.receipt(3)]).json(), json!({"stored": 1, "known": 1}));
-    let folder = house.path("receipts/receipts/stable/os/12");
+    let folder = site.path("receipts/receipts/stable/os/12");
     let mut kept: Vec<_> =
         std::fs::read_dir(&folder).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
     kept.sort();
@@ -203,12 +203,12 @@ fn receipts_are_kept_once_and_only_those_of_the_device_itself() {
     assert_eq!(kept, expected);
 
     assert_eq!(post(&two, &[one.receipt(4)]).rule(), "G-REC-04");
-    // A hash that could be anybody's, but another's key.
+    // A hashed device id, signed with another device's key.
     let mut hashed = one.receipt(5)["signed"].clone();
     hashed["device"] = "ab".repeat(32).into();
     assert_eq!(post(&two, &[one.sign(&hashed)]).rule(), "G-REC-05");
     assert_eq!(post(&one, &[one.sign(&hashed)]).json(), json!({"stored": 1, "known": 0}));
-    // One bad one: none is stored.
+    // One invalid receipt: none is stored.
     let mut changed = one.receipt(7);
     changed["signed"]["outcome"] = "confirmed".into();
     assert_eq!(post(&one, &[one.receipt(6), changed]).rule(), "G-REC-05");
@@ -218,11 +218,11 @@ fn receipts_are_kept_once_and_only_those_of_the_device_itself() {
 }
 
 #[test]
-fn an_answer_says_how_to_go_on_and_holds_nothing_protected() {
-    let house = House::new();
-    house.settle("required", COHORTS);
-    let gate = house.serve();
-    let device = Device::certified(&house, "device-1");
+fn refusals_name_what_is_missing() {
+    let site = TestSite::new();
+    site.write_config("required", COHORTS);
+    let gate = site.start();
+    let device = Device::certified(&site, "device-1");
     let refused = device.grant(&gate, &["stable.lab"], |_| json!({"kind": "none"}));
     assert_eq!((refused.status, refused.rule().as_str()), (403, "G-ATT-05"));
     assert_eq!(refused.json()["error"]["missing"], json!(["ear"]));
@@ -232,17 +232,17 @@ fn an_answer_says_how_to_go_on_and_holds_nothing_protected() {
         (unknown.rule().as_str(), &unknown.json()["error"]["missing"]),
         ("G-ATT-01", &json!(["cohort stable.other"]))
     );
-    // Of several, those that pass.
+    // Of several cohorts, those whose rules are satisfied.
     let some = device.grant(&gate, &["stable.lab", "stable.canary"], |_| json!({"kind": "none"}));
     assert_eq!(some.json()["cohorts"], json!(["stable.canary"]));
 }
 
 #[test]
-fn who_asks_too_often_is_told_when_to_come_again_and_others_go_on() {
-    let house = House::new();
-    house.settle("required", &format!("[limits]\nper_device_per_minute = 6\ndevice_burst = 3\n{COHORTS}"));
-    let gate = house.serve();
-    let [one, two] = ["device-1", "device-2"].map(|id| Device::certified(&house, id));
+fn limits_rates_and_connections() {
+    let site = TestSite::new();
+    site.write_config("required", &format!("[limits]\nper_device_per_minute = 6\ndevice_burst = 3\n{COHORTS}"));
+    let gate = site.start();
+    let [one, two] = ["device-1", "device-2"].map(|id| Device::certified(&site, id));
     let challenge = |device: &Device| device.post(&gate, "/v1/challenge", &json!({"device": device.id}));
     for _ in 0..3 {
         assert_eq!(challenge(&one).status, 200);
@@ -254,14 +254,14 @@ fn who_asks_too_often_is_told_when_to_come_again_and_others_go_on() {
     assert_eq!(challenge(&two).status, 200);
     drop(gate);
 
-    house.settle("required", &format!("[limits]\nper_second = 2\nconnections_per_address = 2\n{COHORTS}"));
-    let gate = house.serve();
+    site.write_config("required", &format!("[limits]\nper_second = 2\nconnections_per_address = 2\n{COHORTS}"));
+    let gate = site.start();
     let statuses: Vec<u16> =
         (0..6).map(|_| two.post(&gate, "/v1/challenge", &json!({"device": "device-2"})).status).collect();
     assert!(statuses.starts_with(&[200, 200]) && statuses.contains(&429), "{statuses:?}");
-    // Connections of one address are bounded as well, whatever they do.
+    // Connections of one address are limited too.
     let held: Vec<_> = (0..2).map(|_| std::net::TcpStream::connect(gate.address).unwrap()).collect();
-    House::eventually("turned away", || {
+    TestSite::wait_until("a connection is refused", || {
         let text = String::from_utf8(gate.local("/metrics").body).unwrap();
         let _ = std::net::TcpStream::connect(gate.address);
         !text.contains("tidegate_gate_connections_turned_away_total 0")

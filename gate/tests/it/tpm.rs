@@ -1,4 +1,4 @@
-//! From a TPM (swtpm, by tpm2-tools) through the gate: enrol, quote, grant, download; and what is refused.
+//! Quotes of a TPM (swtpm with tpm2-tools): enrolment, quote, grant, download, and refused quotes.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::device::Device;
-use crate::support::{House, Running, target};
+use crate::support::{RunningGate, TestSite, target};
 
 /// A TPM in software, until it is dropped.
 pub struct Tpm {
@@ -64,7 +64,7 @@ impl Tpm {
             .spawn()
             .unwrap();
         let this = Self { child, dir, port };
-        House::eventually("the TPM answers", || this.try_tool("tpm2_pcrread sha256:0"));
+        TestSite::wait_until("the TPM answers", || this.try_tool("tpm2_pcrread sha256:0"));
         Some(this)
     }
 
@@ -127,73 +127,93 @@ fn qualifying(nonce: &str, device: &str) -> Vec<u8> {
     Sha256::digest([b"tidegate/gate/quote/1\n", nonce.as_slice(), b"\n", device.as_bytes(), b"\n"].concat()).to_vec()
 }
 
-pub fn settle(house: &House, pcr7: &str) {
-    house.settle("required", &format!("[pcrs.golden]\n\"sha256:0\" = [\"{}\"]\n\"sha256:7\" = [\"{pcr7}\"]\n[cohorts.\"stable.canary\"]\nleast = \"affirming\"\nevidence = [\"tpm2\"]\npcrs = \"golden\"\n", "00".repeat(32)));
+pub fn write_config(site: &TestSite, pcr7: &str) {
+    site.write_config("required", &format!("[pcrs.golden]\n\"sha256:0\" = [\"{}\"]\n\"sha256:7\" = [\"{pcr7}\"]\n[cohorts.\"stable.canary\"]\nleast = \"affirming\"\nevidence = [\"tpm2\"]\npcrs = \"golden\"\n", "00".repeat(32)));
 }
 
-fn refused(device: &Device, gate: &Running, evidence: impl FnOnce(&str) -> Value) -> (u16, String, Value) {
+fn refused(device: &Device, gate: &RunningGate, evidence: impl FnOnce(&str) -> Value) -> (u16, String, Value) {
     let answer = device.grant(gate, &["stable.canary"], evidence);
     let error = answer.json()["error"].clone();
     (answer.status, error["rule"].as_str().unwrap_or_default().into(), error["missing"].clone())
 }
 
-#[test]
-fn a_device_shows_its_state_by_its_tpm_and_a_changed_register_is_refused_with_the_reason() {
-    let house = House::new();
-    let Some(tpm) = Tpm::start(house.path("tpm")) else { return };
-    tpm.extend(7, "aa");
-    settle(&house, &tpm.read(7));
-    // Enrolment.
-    for (id, scheme) in [("device-1", "ecdsa"), ("device-2", "rsassa")] {
-        let pem = tpm.make_key(id, scheme);
-        let enrolled = house.run(&["enrol", id, "--ak", &pem]);
-        assert!(enrolled.status.success(), "{enrolled:?}");
-    }
-    let gate = house.serve();
-    let [one, two, three] = ["device-1", "device-2", "device-3"].map(|id| Device::certified(&house, id));
-    let (name, image) = target("stable/releases/os/1.2.0/os.img", "1.2.0");
-    for device in [&one, &two] {
-        // Quote, grant, download.
-        let answer = device
-            .grant(&gate, &["stable.canary"], |nonce| tpm.quote(&device.id, &[0, 7], &qualifying(nonce, &device.id)));
-        assert_eq!(answer.status, 200, "{answer:?}");
-        let token = answer.json()["token"].as_str().unwrap().to_owned();
-        assert_eq!(device.get(&gate, &name, &token).body, image.as_bytes());
-    }
-    // More registers than the policy looks at.
-    assert_eq!(
-        refused(&one, &gate, |nonce| tpm.quote("device-1", &[0, 1, 7, 23], &qualifying(nonce, "device-1"))).0,
-        200
-    );
+/// A gate with a PCR policy, a TPM, and two devices with enrolled attestation keys.
+struct TpmSite {
+    site: TestSite,
+    tpm: Tpm,
+    gate: RunningGate,
+    ecdsa: Device,
+    rsa: Device,
+}
 
-    let quote = json!(["tpm2 quote"]);
-    // A device of which no attestation key is known, and one that shows another's.
-    let (_, rule, missing) =
-        refused(&three, &gate, |nonce| tpm.quote("device-1", &[0, 7], &qualifying(nonce, "device-3")));
-    assert_eq!((rule.as_str(), missing), ("G-ATT-03", json!(["enrolled attestation key"])));
-    for key in ["device-1", "device-2"] {
-        let other = if key == "device-1" { &two } else { &one };
-        let (_, rule, missing) = refused(other, &gate, |nonce| tpm.quote(key, &[0, 7], &qualifying(nonce, &other.id)));
-        assert_eq!((rule.as_str(), &missing), ("G-ATT-04", &quote));
+impl TpmSite {
+    /// `None` where the programs are missing.
+    fn new() -> Option<Self> {
+        let site = TestSite::new();
+        let tpm = Tpm::start(site.path("tpm"))?;
+        tpm.extend(7, "aa");
+        write_config(&site, &tpm.read(7));
+        for (id, scheme) in [("device-1", "ecdsa"), ("device-2", "rsassa")] {
+            let pem = tpm.make_key(id, scheme);
+            let enrolled = site.run(&["enrol", id, "--ak", &pem]);
+            assert!(enrolled.status.success(), "{enrolled:?}");
+        }
+        let gate = site.start();
+        let [ecdsa, rsa] = ["device-1", "device-2"].map(|id| Device::certified(&site, id));
+        Some(Self { site, tpm, gate, ecdsa, rsa })
     }
-    // Another nonce; another device's.
-    let old = one.nonce(&gate);
-    let (_, rule, _) = refused(&one, &gate, |_| tpm.quote("device-1", &[0, 7], &qualifying(&old, "device-1")));
-    assert_eq!(rule, "G-ATT-04");
-    let (_, rule, _) = refused(&one, &gate, |nonce| tpm.quote("device-1", &[0, 7], &qualifying(nonce, "device-2")));
-    assert_eq!(rule, "G-ATT-04");
-    // A register that the policy needs was not quoted.
-    let (_, rule, missing) = refused(&one, &gate, |nonce| tpm.quote("device-1", &[0], &qualifying(nonce, "device-1")));
-    assert_eq!((rule.as_str(), missing), ("G-ATT-12", json!(["pcr sha256:7"])));
-    // Values that are not those that were quoted, missing ones, others.
-    let golden = tpm.read(7);
-    let forge = |change: &dyn Fn(&mut Value)| {
-        refused(&one, &gate, |nonce| {
-            let mut evidence = tpm.quote("device-1", &[0, 7], &qualifying(nonce, "device-1"));
+
+    /// The refusal of a quote over these PCRs, with the key of one device and the qualifying data of another.
+    fn refused(&self, device: &Device, key: &str, pcrs: &[u8], named: &str) -> (u16, String, Value) {
+        refused(device, &self.gate, |nonce| self.tpm.quote(key, pcrs, &qualifying(nonce, named)))
+    }
+
+    /// The refusal of changed evidence.
+    fn refused_change(&self, change: &dyn Fn(&mut Value)) -> (u16, String, Value) {
+        refused(&self.ecdsa, &self.gate, |nonce| {
+            let mut evidence = self.tpm.quote("device-1", &[0, 7], &qualifying(nonce, "device-1"));
             change(&mut evidence);
             evidence
         })
-    };
+    }
+}
+
+#[test]
+fn accepts_quotes_of_enrolled_keys() {
+    let Some(TpmSite { tpm, gate, ecdsa, rsa, .. }) = &TpmSite::new() else { return };
+    let (name, image) = target("stable/releases/os/1.2.0/os.img", "1.2.0");
+    for device in [ecdsa, rsa] {
+        let answer = device
+            .grant(gate, &["stable.canary"], |nonce| tpm.quote(&device.id, &[0, 7], &qualifying(nonce, &device.id)));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let token = answer.json()["token"].as_str().unwrap().to_owned();
+        assert_eq!(device.get(gate, &name, &token).body, image.as_bytes());
+    }
+    // The quote may contain more PCRs than the policy.
+    let quote = |nonce: &str| tpm.quote("device-1", &[0, 1, 7, 23], &qualifying(nonce, "device-1"));
+    assert_eq!(refused(ecdsa, gate, quote).0, 200);
+}
+
+#[test]
+fn refuses_wrong_quotes() {
+    let Some(tpm_site) = TpmSite::new() else { return };
+    // A device without an attestation key, and devices that use each other's.
+    let unknown = Device::certified(&tpm_site.site, "device-3");
+    let (_, rule, missing) = tpm_site.refused(&unknown, "device-1", &[0, 7], "device-3");
+    assert_eq!((rule.as_str(), missing), ("G-ATT-03", json!(["enrolled attestation key"])));
+    for (device, key) in [(&tpm_site.rsa, "device-1"), (&tpm_site.ecdsa, "device-2")] {
+        let (_, rule, missing) = tpm_site.refused(device, key, &[0, 7], &device.id);
+        assert_eq!((rule.as_str(), missing), ("G-ATT-04", json!(["tpm2 quote"])));
+    }
+    // Another nonce; another device id.
+    let old = tpm_site.ecdsa.nonce(&tpm_site.gate);
+    let quote = |_: &str| tpm_site.tpm.quote("device-1", &[0, 7], &qualifying(&old, "device-1"));
+    assert_eq!(refused(&tpm_site.ecdsa, &tpm_site.gate, quote).1, "G-ATT-04");
+    assert_eq!(tpm_site.refused(&tpm_site.ecdsa, "device-1", &[0, 7], "device-2").1, "G-ATT-04");
+    // A PCR of the policy is missing in the quote.
+    let (_, rule, missing) = tpm_site.refused(&tpm_site.ecdsa, "device-1", &[0], "device-1");
+    assert_eq!((rule.as_str(), missing), ("G-ATT-12", json!(["pcr sha256:7"])));
+    // Changed, missing and additional PCR values; damaged structures.
     for change in [
         &(|e: &mut Value| e["pcrs"]["sha256:7"] = json!("11".repeat(32))) as &dyn Fn(&mut Value),
         &|e: &mut Value| e["pcrs"]["sha256:7"] = json!("zz"),
@@ -210,17 +230,21 @@ fn a_device_shows_its_state_by_its_tpm_and_a_changed_register_is_refused_with_th
             e["quote"] = json!(format!("{text}AAAA"));
         },
     ] {
-        let (status, rule, _) = forge(change);
+        let (status, rule, _) = tpm_site.refused_change(change);
         assert_eq!((status, rule.as_str()), (403, "G-ATT-04"));
     }
+}
 
-    // What boots changes: refused, with the reason; and the values of before do not help.
-    tpm.extend(7, "bb");
-    let (status, rule, missing) =
-        refused(&one, &gate, |nonce| tpm.quote("device-1", &[0, 7], &qualifying(nonce, "device-1")));
+/// After a change of the boot chain the refusal names the PCR, and the previous value does not help.
+#[test]
+fn refuses_changed_pcrs() {
+    let Some(tpm_site) = TpmSite::new() else { return };
+    let golden = tpm_site.tpm.read(7);
+    assert_eq!(tpm_site.refused(&tpm_site.ecdsa, "device-1", &[0, 7], "device-1").0, 200);
+    tpm_site.tpm.extend(7, "bb");
+    let (status, rule, missing) = tpm_site.refused(&tpm_site.ecdsa, "device-1", &[0, 7], "device-1");
     assert_eq!((status, rule.as_str(), missing), (403, "G-ATT-12", json!(["pcr sha256:7"])));
-    let (_, rule, _) = forge(&|e| e["pcrs"]["sha256:7"] = json!(golden));
-    assert_eq!(rule, "G-ATT-04");
-    let audit = gate.audit();
+    assert_eq!(tpm_site.refused_change(&|e| e["pcrs"]["sha256:7"] = json!(golden)).1, "G-ATT-04");
+    let audit = tpm_site.gate.audit();
     assert!(audit.contains("\"rule\":\"G-ATT-12\"") && audit.contains("\"missing\":[\"pcr sha256:7\"]"), "{audit}");
 }

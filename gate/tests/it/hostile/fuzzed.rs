@@ -1,19 +1,19 @@
-//! A session that is sound but for some bytes.
+//! A valid session with a few changed bytes.
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use super::patient;
+use super::site_with_high_limits;
 use crate::support::device::Device;
 use crate::support::wire::exchange;
 use crate::support::{MARK, target};
 
-/// A session that is sound but for some bytes. Whatever changes: what the device itself may have is all that may come, and the gate goes on.
+/// With any changed bytes, the device gets nothing more than its own cohort, and the gate keeps running.
 #[test]
-fn a_fuzzed_session_gets_nothing_that_it_should_not() {
-    let house = patient();
-    let gate = house.serve();
-    let device = Device::certified(&house, "device-1");
+fn fuzzed_session_gets_nothing_protected() {
+    let site = site_with_high_limits();
+    let gate = site.start();
+    let device = Device::certified(&site, "device-1");
     let token = device.token(&gate);
     let (lab, _) = target("stable/releases/os/1.3.0/os.img", "1.3.0");
     let body = |nonce: &str| {
@@ -33,18 +33,18 @@ fn a_fuzzed_session_gets_nothing_that_it_should_not() {
             "",
         ),
     ];
-    // Many at a time: the gate waits a second for the rest of what was cut off.
+    // Concurrent, because the gate waits a second for the rest of a truncated request.
     std::thread::scope(|scope| {
         for thread in 0..32u64 {
             let (requests, gate, device) = (&requests, &gate, &device);
             scope.spawn(move || {
-                let mut chance = Chance(thread << 32);
+                let mut mutator = Mutator(thread << 32);
                 for round in 0..5 {
                     for request in requests {
-                        let bytes = chance.change(request);
+                        let bytes = mutator.mutate(request);
                         let raw = exchange(gate.address, device.tls.as_ref(), &bytes).unwrap_or_default();
                         let text = String::from_utf8_lossy(&raw);
-                        // `stable.lab` was never granted, so that nothing protected may come, and no receipt is its own.
+                        // `stable.lab` was never granted, and the changed receipt does not verify.
                         assert!(!text.contains(MARK), "{thread} {round}: {}\n{text}", String::from_utf8_lossy(&bytes));
                         assert!(!text.contains("\"stored\""), "{thread} {round}: {text}");
                     }
@@ -55,12 +55,12 @@ fn a_fuzzed_session_gets_nothing_that_it_should_not() {
     assert_eq!(device.get(&gate, "metadata/3.stable.canary.json", &token).status, 200);
 }
 
-/// The same each time.
-struct Chance(u64);
+/// A deterministic sequence of random numbers.
+struct Mutator(u64);
 
-impl Chance {
-    /// The bytes with a few of them changed, added or missing.
-    fn change(&mut self, request: &[u8]) -> Vec<u8> {
+impl Mutator {
+    /// The bytes with some changed, added or removed.
+    fn mutate(&mut self, request: &[u8]) -> Vec<u8> {
         let mut bytes = request.to_vec();
         for _ in 0..=self.below(3) {
             let at = self.below(bytes.len());

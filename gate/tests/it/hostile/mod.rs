@@ -1,4 +1,4 @@
-//! Requests that nobody well-behaved sends, against the running service: none gets a byte that it should not.
+//! Hostile requests against the running service: none gets a protected byte.
 
 mod fuzzed;
 mod requests;
@@ -10,10 +10,10 @@ use rustls::ClientConfig;
 
 use crate::support::device::Device;
 use crate::support::wire::exchange;
-use crate::support::{COHORTS, House, MARK, Running, target};
+use crate::support::{COHORTS, MARK, RunningGate, TestSite, target};
 
-/// Sends bytes and makes sure that what comes is a refusal, or nothing, and holds nothing protected. The status, or 0.
-fn refused(gate: &Running, tls: Option<&Arc<ClientConfig>>, what: &str, bytes: &[u8]) -> u16 {
+/// Sends bytes and asserts that the response is a refusal, or none, and contains nothing protected. Returns the status, or 0.
+fn refused(gate: &RunningGate, tls: Option<&Arc<ClientConfig>>, what: &str, bytes: &[u8]) -> u16 {
     let raw = exchange(gate.address, tls, bytes).unwrap_or_default();
     let text = String::from_utf8_lossy(&raw);
     assert!(!text.contains(MARK), "{what}: {text}");
@@ -24,18 +24,18 @@ fn refused(gate: &Running, tls: Option<&Arc<ClientConfig>>, what: &str, bytes: &
     statuses.first().copied().unwrap_or_default()
 }
 
-/// A gate that takes as many requests as one sends: or most would be refused for being too many.
-fn patient() -> House {
-    let house = House::new();
-    house.settle(
+/// A site with high rate limits, so that the requests are not refused for their number.
+fn site_with_high_limits() -> TestSite {
+    let site = TestSite::new();
+    site.write_config(
         "optional",
         &format!("[limits]\nper_device_per_minute = 100000\ndevice_burst = 100000\npatience = \"1s\"\n{COHORTS}"),
     );
-    house
+    site
 }
 
 struct Table<'a> {
-    gate: &'a Running,
+    gate: &'a RunningGate,
     device: &'a Device,
     cases: usize,
 }
@@ -58,10 +58,10 @@ impl Table<'_> {
 }
 
 #[test]
-fn none_of_two_hundred_hostile_requests_gets_a_byte_that_it_should_not() {
-    let house = patient();
-    let gate = house.serve();
-    let device = Device::certified(&house, "device-1");
+fn hostile_requests_get_nothing_protected() {
+    let site = site_with_high_limits();
+    let gate = site.start();
+    let device = Device::certified(&site, "device-1");
     let token = device.token(&gate);
     let mut table = Table { gate: &gate, device: &device, cases: 0 };
     let (open, image) = target("stable/releases/os/1.2.0/os.img", "1.2.0");
@@ -73,12 +73,12 @@ fn none_of_two_hundred_hostile_requests_gets_a_byte_that_it_should_not() {
     requests::tokens(&mut table, &token, &open);
     requests::bodies(&mut table);
     wire::wire(&mut table, &token, &open);
-    wire::proofs(&mut table, &house, &token, &open);
+    wire::proofs(&mut table, &site, &token, &open);
     let cases = table.cases;
     assert!(cases >= 200, "{cases}");
     assert!(!gate.audit().contains("G-LIM-03"));
     println!("{cases} hostile requests");
-    // It goes on as before.
+    // The gate still works.
     assert_eq!(device.get(&gate, &open, &token).body, image.as_bytes());
     assert_eq!(gate.local("/healthz").status, 200);
     let audit = gate.audit();

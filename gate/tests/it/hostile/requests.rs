@@ -1,4 +1,4 @@
-//! Requests that are HTTP, and ask for what they should not: paths, tokens, bodies.
+//! Valid HTTP with hostile paths, tokens and bodies.
 
 use serde_json::json;
 
@@ -192,7 +192,7 @@ pub(super) fn tokens(table: &mut Table<'_>, token: &str, open: &str) {
         "%00",
     ] {
         if bad.trim() == token {
-            // White space around a field's value is no part of it.
+            // White space around a field's value is not part of it.
             continue;
         }
         table.get(&path, Some(bad));
@@ -210,7 +210,7 @@ pub(super) fn tokens(table: &mut Table<'_>, token: &str, open: &str) {
         let bytes = table.device.request("GET", &path, b"", None, &header);
         table.raw(&header, &bytes);
     }
-    // Every bit of a token counts.
+    // A change of any character makes the token invalid.
     let mut changed: Vec<char> = token.chars().collect();
     for at in (0..changed.len()).step_by(changed.len() / 10) {
         let was = changed[at];

@@ -1,7 +1,7 @@
-//! Requests that are hardly HTTP, and proofs that are none.
+//! Malformed HTTP, and wrong proofs.
 
 use super::{Table, refused};
-use crate::support::House;
+use crate::support::TestSite;
 use crate::support::device::{Device, now, random};
 
 pub(super) fn wire(table: &mut Table<'_>, token: &str, open: &str) {
@@ -94,16 +94,16 @@ pub(super) fn wire(table: &mut Table<'_>, token: &str, open: &str) {
     ] {
         table.raw(what, bytes.as_bytes());
     }
-    // Not TLS at all.
+    // No TLS.
     for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\x02\x00", &[0; 5000], b"SSH-2.0-x\r\n"] {
         table.cases += 1;
         assert_eq!(refused(table.gate, None, "plain", bytes), 0);
     }
 }
 
-pub(super) fn proofs(table: &mut Table<'_>, house: &House, token: &str, open: &str) {
-    let enrolled = Device::enrolled(house, "device-9");
-    let stranger = Device::stranger(house);
+pub(super) fn proofs(table: &mut Table<'_>, site: &TestSite, token: &str, open: &str) {
+    let enrolled = Device::enrolled(site, "device-9");
+    let stranger = Device::unidentified(site);
     let path = format!("/v1/repo/{open}");
     let (time, text) = (now(), random());
     let sound = enrolled.proof("GET", &path, b"", token, time, &text);
@@ -130,14 +130,14 @@ pub(super) fn proofs(table: &mut Table<'_>, house: &House, token: &str, open: &s
             parts[at] = was;
         }
     }
-    // By the right key over something else, of another time, without the token.
+    // Signed with the right key for another request, another time, or without the token.
     hostile.push(enrolled.proof("POST", &path, b"", token, time, &text));
     hostile.push(enrolled.proof("GET", "/v1/repo/x", b"", token, time, &text));
     hostile.push(enrolled.proof("GET", &path, b"x", token, time, &text));
     hostile.push(enrolled.proof("GET", &path, b"", "", time, &text));
     hostile.push(enrolled.proof("GET", &path, b"", token, time - 500, &text));
     hostile.push(enrolled.proof("GET", &path, b"", token, time + 500, &text));
-    // A sound one, with the token of another device.
+    // A valid proof with the token of another device.
     hostile.push(sound.clone());
     for proof in hostile {
         let bytes = stranger.request("GET", &path, b"", Some(token), &format!("Tidegate-Proof: {proof}\r\n"));

@@ -1,4 +1,4 @@
-//! Devices: with a certificate, or with an enrolled key.
+//! Devices with a certificate or with an enrolled key.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,55 +17,55 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tidegate_tuf::key::Key;
 
-use super::wire::{Answer, send};
-use super::{House, Running, client};
+use super::wire::{Response, send};
+use super::{RunningGate, TestSite, client};
 
 pub struct Device {
     pub id: String,
     pub tls: Option<Arc<ClientConfig>>,
     pub key: SigningKey,
-    pub proves: bool,
+    pub has_key: bool,
 }
 
 impl Device {
-    /// With a certificate by the house's authority.
-    pub fn certified(house: &House, id: &str) -> Self {
-        Self::with(house, id, &client("x", &[&format!("tidegate:device:{id}")]), &house.ca)
+    /// A device with a certificate of the site's authority.
+    pub fn certified(site: &TestSite, id: &str) -> Self {
+        Self::with(site, id, &client("x", &[&format!("tidegate:device:{id}")]), &site.ca)
     }
 
-    /// With any certificate, by any authority.
-    pub fn with(house: &House, id: &str, params: &CertificateParams, ca: &CertifiedIssuer<'static, KeyPair>) -> Self {
+    /// A device with any certificate of any authority.
+    pub fn with(site: &TestSite, id: &str, params: &CertificateParams, ca: &CertifiedIssuer<'static, KeyPair>) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, ca).unwrap();
         let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
-        Self::new(id, Some(tls(house, Some((certificate.der().clone(), key)))), false)
+        Self::new(id, Some(tls(site, Some((certificate.der().clone(), key)))), false)
     }
 
-    /// With an enrolled device key and no certificate.
-    pub fn enrolled(house: &House, id: &str) -> Self {
-        let device = Self::new(id, Some(tls(house, None)), true);
+    /// A device with an enrolled key and without a certificate.
+    pub fn enrolled(site: &TestSite, id: &str) -> Self {
+        let device = Self::new(id, Some(tls(site, None)), true);
         let pem = device.key.verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
-        house.write(&format!("{id}.pub"), &pem);
-        let enrolled = house.run(&["enrol", id, "--key", house.path(&format!("{id}.pub")).to_str().unwrap()]);
+        site.write(&format!("{id}.pub"), &pem);
+        let enrolled = site.run(&["enrol", id, "--key", site.path(&format!("{id}.pub")).to_str().unwrap()]);
         assert!(enrolled.status.success(), "{enrolled:?}");
         device
     }
 
-    /// With neither.
-    pub fn stranger(house: &House) -> Self {
-        Self::new("stranger", Some(tls(house, None)), false)
+    /// A device with neither.
+    pub fn unidentified(site: &TestSite) -> Self {
+        Self::new("stranger", Some(tls(site, None)), false)
     }
 
-    fn new(id: &str, tls: Option<Arc<ClientConfig>>, proves: bool) -> Self {
+    fn new(id: &str, tls: Option<Arc<ClientConfig>>, has_key: bool) -> Self {
         let key = SigningKey::from_bytes(&Sha256::digest(id).into());
-        Self { id: id.into(), tls, key, proves }
+        Self { id: id.into(), tls, key, has_key }
     }
 
     pub fn public(&self) -> Key {
         Key::ed25519(self.key.verifying_key().as_bytes())
     }
 
-    /// A header that proves a request, for any time and random text.
+    /// A proof header for any request, time and random text.
     pub fn proof(&self, method: &str, path: &str, body: &[u8], token: &str, seconds: u64, random: &str) -> String {
         let hex = |bytes: &[u8]| HEXLOWER.encode(&Sha256::digest(bytes));
         let message = format!(
@@ -77,14 +77,14 @@ impl Device {
         format!("{}.{seconds}.{random}.{signature}", self.public().id())
     }
 
-    /// The bytes of a request, with what shows who asks.
+    /// The bytes of a request, with the device's token and proof.
     pub fn request(&self, method: &str, path: &str, body: &[u8], token: Option<&str>, more: &str) -> Vec<u8> {
         use std::fmt::Write as _;
         let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}");
         if let Some(token) = token {
             let _ = write!(head, "Authorization: Bearer {token}\r\n");
         }
-        if self.proves {
+        if self.has_key {
             let proof = self.proof(method, path, body, token.unwrap_or_default(), now(), &random());
             let _ = write!(head, "Tidegate-Proof: {proof}\r\n");
         }
@@ -94,7 +94,7 @@ impl Device {
         [head.as_bytes(), b"\r\n", body].concat()
     }
 
-    pub fn ask(
+    pub fn send(
         &self,
         at: SocketAddr,
         method: &str,
@@ -102,26 +102,26 @@ impl Device {
         body: &[u8],
         token: Option<&str>,
         more: &str,
-    ) -> Answer {
+    ) -> Response {
         let bytes = self.request(method, path, body, token, more);
-        send(at, self.tls.as_ref(), &bytes).unwrap_or_else(|| panic!("{method} {path}: no answer"))
+        send(at, self.tls.as_ref(), &bytes).unwrap_or_else(|| panic!("{method} {path}: no response"))
     }
 
-    pub fn post(&self, gate: &Running, path: &str, body: &Value) -> Answer {
-        self.ask(gate.address, "POST", path, body.to_string().as_bytes(), None, "")
+    pub fn post(&self, gate: &RunningGate, path: &str, body: &Value) -> Response {
+        self.send(gate.address, "POST", path, body.to_string().as_bytes(), None, "")
     }
 
-    pub fn get(&self, gate: &Running, object: &str, token: &str) -> Answer {
-        self.ask(gate.address, "GET", &format!("/v1/repo/{object}"), b"", Some(token), "")
+    pub fn get(&self, gate: &RunningGate, object: &str, token: &str) -> Response {
+        self.send(gate.address, "GET", &format!("/v1/repo/{object}"), b"", Some(token), "")
     }
 
-    pub fn nonce(&self, gate: &Running) -> String {
+    pub fn nonce(&self, gate: &RunningGate) -> String {
         let answer = self.post(gate, "/v1/challenge", &json!({"device": self.id}));
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["nonce"].as_str().unwrap().to_owned()
     }
 
-    pub fn grant(&self, gate: &Running, cohorts: &[&str], evidence: impl FnOnce(&str) -> Value) -> Answer {
+    pub fn grant(&self, gate: &RunningGate, cohorts: &[&str], evidence: impl FnOnce(&str) -> Value) -> Response {
         let nonce = self.nonce(gate);
         let evidence = evidence(&nonce);
         self.post(
@@ -131,14 +131,14 @@ impl Device {
         )
     }
 
-    /// A token for the canary cohort, which takes no evidence.
-    pub fn token(&self, gate: &Running) -> String {
+    /// A token for the canary cohort, which requires no evidence.
+    pub fn token(&self, gate: &RunningGate) -> String {
         let answer = self.grant(gate, &["stable.canary"], |_| json!({"kind": "none"}));
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.json()["token"].as_str().unwrap().to_owned()
     }
 
-    /// A receipt, signed by the device's key.
+    /// A receipt, signed with the device's key.
     pub fn receipt(&self, number: u64) -> Value {
         self.sign(&json!({"schema": 1, "type": "receipt", "device": self.id, "channel": "stable", "cohort": "canary", "product": "os",
             "release": "1.2.0", "sequence": 12, "manifest": "ab".repeat(32), "hardware": "board-a", "outcome": "installed",
@@ -152,10 +152,10 @@ impl Device {
     }
 }
 
-/// A client's TLS, which trusts the house's server.
-pub fn tls(house: &House, identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>) -> Arc<ClientConfig> {
+/// The client side of TLS, which trusts the gate's certificate.
+pub fn tls(site: &TestSite, identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add(house.server_ca.der().clone()).unwrap();
+    roots.add(site.server_ca.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -171,7 +171,7 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// Text that no other request has.
+/// A random text that is unique.
 pub fn random() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! A house with a gate: settings, authority, devices, a private place; and the program, running.
+//! A site with a gate: settings, authorities, devices, storage; and the running program.
 
 pub mod device;
 pub mod wire;
@@ -16,10 +16,10 @@ use rcgen::{
 };
 use sha2::{Digest as _, Sha256};
 
-/// In everything that is protected, and nowhere else.
+/// Part of every protected object, and of nothing else.
 pub const MARK: &str = "TIDE-IN-THE-GATE";
 
-/// The settings that most tests begin with.
+/// The settings of most tests.
 pub const COHORTS: &str = r#"
 [cohorts."stable.canary"]
 least = "none"
@@ -34,16 +34,16 @@ algorithms = ["ES256"]
 issuer = "https://verifier.example.com"
 "#;
 
-pub struct House {
+pub struct TestSite {
     pub dir: tempfile::TempDir,
     pub ca: CertifiedIssuer<'static, KeyPair>,
-    /// Another authority, which the gate does not know.
-    pub stranger: CertifiedIssuer<'static, KeyPair>,
+    /// An authority that the gate does not trust.
+    pub untrusted_ca: CertifiedIssuer<'static, KeyPair>,
     pub server_ca: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// The program, until it is dropped.
-pub struct Running {
+/// The running program, which stops when dropped.
+pub struct RunningGate {
     pub address: SocketAddr,
     pub local: Option<SocketAddr>,
     child: Child,
@@ -51,17 +51,17 @@ pub struct Running {
     pub events: Arc<Mutex<String>>,
 }
 
-impl House {
-    /// With mutual TLS.
+impl TestSite {
+    /// Creates a site with mutual TLS.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let [ca, stranger, server_ca] = ["devices", "strangers", "servers"].map(authority);
-        let house = Self { dir, ca, stranger, server_ca };
-        house.write("device-ca.pem", &house.ca.pem());
-        house.renew_server();
-        house.write("acme.json", r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "none", "x": "AA", "y": "AA"}]}"#);
-        house.lay_out();
-        house
+        let [ca, untrusted_ca, server_ca] = ["devices", "strangers", "servers"].map(authority);
+        let site = Self { dir, ca, untrusted_ca, server_ca };
+        site.write("device-ca.pem", &site.ca.pem());
+        site.renew_certificate();
+        site.write("acme.json", r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "none", "x": "AA", "y": "AA"}]}"#);
+        site.write_objects();
+        site
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -78,8 +78,8 @@ impl House {
         }
     }
 
-    /// A new certificate for the gate.
-    pub fn renew_server(&self) -> Vec<u8> {
+    /// Issues a new certificate for the gate.
+    pub fn renew_certificate(&self) -> Vec<u8> {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into()]).unwrap();
         let certificate = params.signed_by(&key, &self.server_ca).unwrap();
@@ -88,8 +88,8 @@ impl House {
         certificate.der().to_vec()
     }
 
-    /// What the publisher would lay out.
-    fn lay_out(&self) {
+    /// Writes the publisher's objects.
+    fn write_objects(&self) {
         let artifact =
             |channel: &str, version: &str| target(&format!("{channel}/releases/os/{version}/os.img"), version);
         let canary = [
@@ -120,7 +120,7 @@ impl House {
     }
 
     /// Writes the settings: mutual TLS, then `more`.
-    pub fn settle(&self, clients: &str, more: &str) {
+    pub fn write_config(&self, clients: &str, more: &str) {
         let tls = format!(
             "[tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\ndevice_ca = \"device-ca.pem\"\nclients = \"{clients}\"\nreload = \"1s\"\n"
         );
@@ -136,7 +136,7 @@ impl House {
          receipts = \"file:receipts\"\nenrolments = \"file:enrolments\"\naudit = { file = \"audit.jsonl\" }\nlisting_life = \"1s\"\n"
     }
 
-    /// Runs the program to its end.
+    /// Runs a command.
     pub fn run(&self, arguments: &[&str]) -> Output {
         Command::new(env!("CARGO_BIN_EXE_tidegate-gate"))
             .arg("--config")
@@ -146,18 +146,18 @@ impl House {
             .unwrap()
     }
 
-    /// Starts the program.
-    pub fn serve(&self) -> Running {
-        self.serve_as(&self.path("gate.toml"), &[])
+    /// Starts the service.
+    pub fn start(&self) -> RunningGate {
+        self.start_with_config(&self.path("gate.toml"), &[])
     }
 
-    /// Starts the program with other settings and variables.
-    pub fn serve_as(&self, config: &Path, variables: &[(String, String)]) -> Running {
-        self.serve_with(config, variables, &[])
+    /// Starts the service with other settings and variables.
+    pub fn start_with_config(&self, config: &Path, variables: &[(String, String)]) -> RunningGate {
+        self.start_with(config, variables, &[])
     }
 
-    /// Starts the program with other settings, variables and arguments.
-    pub fn serve_with(&self, config: &Path, variables: &[(String, String)], arguments: &[&str]) -> Running {
+    /// Starts the service with other settings, variables and arguments.
+    pub fn start_with(&self, config: &Path, variables: &[(String, String)], arguments: &[&str]) -> RunningGate {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate-gate"))
             .arg("--config")
             .arg(config)
@@ -187,7 +187,7 @@ impl House {
             }
         });
         let address = |name: &str| event[name].as_str().and_then(|text| text.parse().ok());
-        Running {
+        RunningGate {
             address: address("devices").unwrap(),
             local: address("local"),
             child,
@@ -196,27 +196,27 @@ impl House {
         }
     }
 
-    /// Waits, generously, until something is so.
-    pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    /// Waits until a condition is met.
+    pub fn wait_until(what: &str, mut so: impl FnMut() -> bool) {
         for _ in 0..300 {
             if so() {
                 return;
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
-        panic!("never: {what}");
+        panic!("timed out: {what}");
     }
 }
 
-impl Running {
-    /// SIGKILL.
+impl RunningGate {
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// What the local listener says.
-    pub fn local(&self, path: &str) -> wire::Answer {
+    /// The response of the listener for metrics.
+    pub fn local(&self, path: &str) -> wire::Response {
         wire::send(
             self.local.unwrap(),
             None,
@@ -230,14 +230,14 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningGate {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A target's name with its hash in it, and its protected text.
+/// The name of a target with its hash, and its protected text.
 pub fn target(path: &str, text: &str) -> (String, String) {
     let text = format!("{MARK} {text} ").repeat(100);
     let hash = HEXLOWER.encode(&Sha256::digest(&text));
@@ -259,7 +259,7 @@ fn named(name: &str) -> DistinguishedName {
     names
 }
 
-/// A client certificate: its common name, and a subject alternative name if it has one.
+/// The parameters of a client certificate: common name and subject alternative names.
 pub fn client(common: &str, uris: &[&str]) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = named(common);

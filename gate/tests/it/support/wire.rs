@@ -1,4 +1,4 @@
-//! Bytes over sockets, so that nothing that a well-behaved client would not send is out of reach.
+//! Raw bytes over sockets, to send what a well-behaved client would not.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
-/// An answer, read to the end of the connection.
+/// A response, read to the end of the connection.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub head: String,
     pub body: Vec<u8>,
-    /// All that came.
+    /// All received bytes.
     pub raw: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn parse(raw: Vec<u8>) -> Option<Self> {
         let at = raw.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&raw[..at]).into_owned();
@@ -42,12 +42,12 @@ impl Answer {
     }
 }
 
-/// Sends bytes and reads what comes until the other end closes. `None` if nothing came that is an answer.
-pub fn send(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, bytes: &[u8]) -> Option<Answer> {
-    Answer::parse(exchange(address, tls, bytes).unwrap_or_default())
+/// Sends bytes and reads until the server closes. `None` without a valid response.
+pub fn send(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, bytes: &[u8]) -> Option<Response> {
+    Response::parse(exchange(address, tls, bytes).unwrap_or_default())
 }
 
-/// All bytes that come.
+/// Sends bytes and returns all received bytes.
 pub fn exchange(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -55,7 +55,7 @@ pub fn exchange(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, bytes: &[u
     let mut raw = Vec::new();
     match tls {
         None => {
-            // The gate may close before it has read all.
+            // The gate may close before it has read everything.
             let _ = socket.write_all(bytes);
             let _ = socket.read_to_end(&mut raw);
         }
@@ -92,8 +92,8 @@ impl Open {
         self.0.conn.handshake_kind()
     }
 
-    /// Sends bytes and reads the head of what comes, and a little of its body. `None` if the connection is over.
-    pub fn ask(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    /// Sends bytes and reads the beginning of the response. `None` if the connection has ended.
+    pub fn send(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         self.0.write_all(bytes).and_then(|()| self.0.flush()).ok()?;
         let mut buffer = [0; 8192];
         let count = self.0.read(&mut buffer).ok()?;

@@ -1,4 +1,4 @@
-//! What is stored is what the publisher reads: `model/tests/vectors/receipts.json`, which `tests/it/receipts/vectors.rs` counts.
+//! Stored objects have the format that the publisher reads: `model/tests/vectors/receipts.json`, see `tests/it/receipts/vectors.rs`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,9 +6,9 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 
 use crate::support::device::Device;
-use crate::support::{COHORTS, House, client};
+use crate::support::{COHORTS, TestSite, client};
 
-/// All files below a folder, by their paths from there.
+/// All files below a folder, by relative path.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let mut found = Vec::new();
     let mut left: Vec<PathBuf> = vec![folder.to_owned()];
@@ -28,14 +28,14 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn enrolments_and_receipts_are_stored_as_the_publisher_reads_them() {
+fn stores_the_format_of_the_publisher() {
     let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/vectors/receipts.json");
     let vectors: Value = serde_json::from_slice(&std::fs::read(vectors).unwrap()).unwrap();
-    let house = House::new();
-    house.settle("optional", COHORTS);
+    let site = TestSite::new();
+    site.write_config("optional", COHORTS);
     let posted = vectors["posted"].as_object().unwrap();
-    let devices: Vec<Device> = posted.keys().map(|id| Device::enrolled(&house, id)).collect();
-    let gate = house.serve();
+    let devices: Vec<Device> = posted.keys().map(|id| Device::enrolled(&site, id)).collect();
+    let gate = site.start();
     for device in &devices {
         let receipts = &posted[&device.id];
         let answer = device.post(&gate, "/v1/receipts", &json!({"receipts": receipts}));
@@ -46,31 +46,31 @@ fn enrolments_and_receipts_are_stored_as_the_publisher_reads_them() {
         let objects = vectors[place].as_object().unwrap().iter();
         objects.map(|(name, text)| (name.clone(), text.as_str().unwrap().as_bytes().to_vec())).collect()
     };
-    assert_eq!(files(&house.path("receipts")), expected("receipts"));
-    // Of these the order of fields is nobody's concern.
+    assert_eq!(files(&site.path("receipts")), expected("receipts"));
+    // The order of fields does not matter here.
     let read = |files: Vec<(String, Vec<u8>)>| -> Vec<(String, Value)> {
         files.into_iter().map(|(name, bytes)| (name, serde_json::from_slice(&bytes).unwrap())).collect()
     };
-    assert_eq!(read(files(&house.path("enrolments"))), read(expected("enrolments")));
+    assert_eq!(read(files(&site.path("enrolments"))), read(expected("enrolments")));
 }
 
 #[test]
-fn the_key_of_a_certificate_is_enrolled_by_the_certificate() {
-    let house = House::new();
-    house.settle("required", COHORTS);
+fn enrols_the_key_of_a_certificate() {
+    let site = TestSite::new();
+    site.write_config("required", COHORTS);
     let key = KeyPair::generate().unwrap();
-    let certificate = client("x", &["tidegate:device:device-1"]).signed_by(&key, &house.ca).unwrap();
-    house.write("device.pem", &certificate.pem());
-    house.write("device.pub", &key.public_key_pem().replace("\r\n", "\n"));
-    let enrol = |device: &str, file: &str| house.run(&["enrol", device, "--key", house.path(file).to_str().unwrap()]);
+    let certificate = client("x", &["tidegate:device:device-1"]).signed_by(&key, &site.ca).unwrap();
+    site.write("device.pem", &certificate.pem());
+    site.write("device.pub", &key.public_key_pem().replace("\r\n", "\n"));
+    let enrol = |device: &str, file: &str| site.run(&["enrol", device, "--key", site.path(file).to_str().unwrap()]);
     assert!(enrol("device-1", "device.pem").status.success());
-    let kept = files(&house.path("enrolments"));
-    // The same key as from a file of its own: it is there once.
+    let kept = files(&site.path("enrolments"));
+    // The same key from a public key file is not added again.
     assert!(enrol("device-1", "device.pub").status.success());
-    assert_eq!(files(&house.path("enrolments")), kept);
+    assert_eq!(files(&site.path("enrolments")), kept);
     let other = enrol("device-2", "device.pem");
-    let said = String::from_utf8_lossy(&other.stderr).into_owned();
-    assert!(!other.status.success() && said.contains("is the certificate of device-1"), "{said}");
-    house.write("key.pem", &key.serialize_pem());
+    let output = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(!other.status.success() && output.contains("is the certificate of device-1"), "{output}");
+    site.write("key.pem", &key.serialize_pem());
     assert!(String::from_utf8_lossy(&enrol("device-1", "key.pem").stderr).contains("is not a supported public key"));
 }
