@@ -5,8 +5,8 @@
 //   cargo build --release -p tidegate-gate
 //   NODE_PATH=DIR/node_modules node benches/gate.mjs target/release/tidegate-gate [SECONDS] [DEVICES]
 //
-// Connections stay open; handshakes are measured apart, by openssl s_time. The private place is a bucket whose URLs are presigned in the gate, so
-// that no store is asked; spent nonces are files on this machine's disk.
+// Connections stay open; handshakes are measured apart, by openssl s_time. The private storage is a bucket whose URLs the gate presigns, so
+// that no request goes to a bucket; spent nonces are files on the local disk.
 import { execFileSync, spawn } from 'node:child_process'
 import { createHash, generateKeyPairSync, randomBytes, sign } from 'node:crypto'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'

@@ -1,4 +1,4 @@
-//! Errors for the operator: settings, files, keys, storage. Devices get [`Refusal`](crate::refusal::Refusal)s instead.
+//! Errors for the operator: settings, files, keys, storage. Devices get a `Refusal` instead.
 
 use std::fmt;
 use std::path::Path;

@@ -18,7 +18,7 @@ const PURPOSE: &str = "token";
 pub struct AccessToken {
     /// The time of expiry, in Unix seconds.
     pub expires: u64,
-    /// The device and key that may use it: see [`DeviceIdentity::binding`](crate::identity::DeviceIdentity::binding).
+    /// The device and key that may use it: see the field `binding` of `DeviceIdentity`.
     pub binding: [u8; 32],
     /// The roles of the cohorts that it gives access to, e.g. `stable.canary`.
     pub cohorts: Vec<String>,

@@ -35,7 +35,7 @@ pub enum EarError {
     /// No verifier is configured.
     #[error("no verifier is configured")]
     NoVerifier,
-    /// The JWT is longer than [`MAX_JWT`].
+    /// The JWT is too long.
     #[error("it is longer than {MAX_JWT} characters")]
     TooLong,
     /// The text is not a JWT.

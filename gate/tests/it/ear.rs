@@ -183,8 +183,8 @@ fn caches_keys_from_a_url() {
     let [first, second] = ["k1", "k2"].map(TestVerifier::new);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap());
-    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let (count, keys) = (asked.clone(), json!({"keys": [first.jwk()]}).to_string());
+    let requests = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let (count, keys) = (requests.clone(), json!({"keys": [first.jwk()]}).to_string());
     std::thread::spawn(move || {
         for socket in listener.incoming() {
             let mut socket = socket.unwrap();
@@ -202,7 +202,7 @@ fn caches_keys_from_a_url() {
         // An unknown key id causes at most one request in ten seconds.
         assert_eq!(grant_lab(&device, &gate, |nonce| second.token(&second.header(), &claims(nonce))).0, 403);
     }
-    assert!(asked.load(std::sync::atomic::Ordering::SeqCst) <= 2, "{asked:?}");
+    assert!(requests.load(std::sync::atomic::Ordering::SeqCst) <= 2, "{requests:?}");
 }
 
 /// RFC 8037: an octet key pair, and the algorithm `EdDSA`.

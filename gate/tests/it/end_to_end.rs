@@ -246,11 +246,11 @@ fn identifies_devices_by_certificate_or_key() {
     assert_eq!(installs(&mut repository.keyed("device-2", &key)), "1.2.0");
     // No identity; a key that is not enrolled; the key of another device; a disabled device.
     let http = http(&repository.site, None);
-    let mut nobody = repository.device("device-3", &http, GateClient::new(http.clone())).open().unwrap();
+    let mut unidentified = repository.device("device-3", &http, GateClient::new(http.clone())).open().unwrap();
     let stranger = device::Device::unidentified(&repository.site);
     let mut strange = repository.keyed("device-4", &stranger);
     let mut posing = repository.keyed("device-5", &key);
-    assert!(kept(&mut nobody).contains(
+    assert!(kept(&mut unidentified).contains(
         "the device must identify itself with a client certificate or a single header Tidegate-Proof (G-ID-02)"
     ));
     assert!(kept(&mut strange).contains("G-ID-04"));
@@ -362,9 +362,9 @@ fn device_sends_no_credentials_to_presigned_urls() {
     assert_eq!(installs(&mut repository.keyed("device-1", &key)), "1.2.0");
     assert_eq!(std::fs::read(repository.slot("device-1")).unwrap(), IMAGE);
     assert_eq!(repository.audited("repo", 307).len(), 3);
-    let asked = store.presigned();
-    assert_eq!(asked.len(), 3, "{asked:?}");
-    for head in asked {
+    let requests = store.presigned();
+    assert_eq!(requests.len(), 3, "{requests:?}");
+    for head in requests {
         let head = head.to_ascii_lowercase();
         assert!(head.contains("user-agent: tidegate-device"), "{head}");
         assert!(

@@ -68,22 +68,22 @@ fn supports_ranges_and_etags() {
     let token = device.token(&gate);
     let (name, text) = canary_image();
     let path = format!("/v1/repo/{name}");
-    let ask = |method: &str, more: &str| device.send(gate.address, method, &path, b"", Some(&token), more);
-    let part = ask("GET", "Range: bytes=10-19\r\n");
+    let request = |method: &str, more: &str| device.send(gate.address, method, &path, b"", Some(&token), more);
+    let part = request("GET", "Range: bytes=10-19\r\n");
     assert_eq!((part.status, part.body.as_slice()), (206, &text.as_bytes()[10..20]));
     assert_eq!(part.header("content-range"), Some(format!("bytes 10-19/{}", text.len()).as_str()));
-    let rest = ask("GET", &format!("Range: bytes={}-\r\n", text.len() - 5));
+    let rest = request("GET", &format!("Range: bytes={}-\r\n", text.len() - 5));
     assert_eq!(rest.body, text.as_bytes()[text.len() - 5..]);
-    assert_eq!(ask("GET", &format!("Range: bytes={}-\r\n", text.len())).status, 416);
-    let head = ask("HEAD", "");
+    assert_eq!(request("GET", &format!("Range: bytes={}-\r\n", text.len())).status, 416);
+    let head = request("HEAD", "");
     assert_eq!(
         (head.status, head.body.len(), head.header("content-length")),
         (200, 0, Some(text.len().to_string().as_str()))
     );
     let etag = head.header("etag").unwrap();
-    let same = ask("GET", &format!("If-None-Match: {etag}\r\n"));
+    let same = request("GET", &format!("If-None-Match: {etag}\r\n"));
     assert_eq!((same.status, same.body.len()), (304, 0));
-    let changed = ask("GET", "Range: bytes=10-19\r\nIf-Range: \"other\"\r\n");
+    let changed = request("GET", "Range: bytes=10-19\r\nIf-Range: \"other\"\r\n");
     assert_eq!((changed.status, changed.body.len()), (200, text.len()));
 }
 

@@ -254,9 +254,9 @@ pub(super) fn bodies(table: &mut Table<'_>) {
         table.post("/v1/challenge", body);
     }
     let nonce = table.device.nonce(table.gate);
-    let sound = json!({"device": "device-1", "nonce": nonce, "cohorts": ["stable.lab"], "evidence": {"kind": "none"}});
+    let valid = json!({"device": "device-1", "nonce": nonce, "cohorts": ["stable.lab"], "evidence": {"kind": "none"}});
     let with = |name: &str, value: serde_json::Value| {
-        let mut body = sound.clone();
+        let mut body = valid.clone();
         body[name] = value;
         body.to_string()
     };

@@ -106,17 +106,17 @@ pub(super) fn proofs(table: &mut Table<'_>, site: &TestSite, token: &str, open: 
     let stranger = Device::unidentified(site);
     let path = format!("/v1/repo/{open}");
     let (time, text) = (now(), random());
-    let sound = enrolled.proof("GET", &path, b"", token, time, &text);
-    let mut parts: Vec<&str> = sound.split('.').collect();
+    let valid = enrolled.proof("GET", &path, b"", token, time, &text);
+    let mut parts: Vec<&str> = valid.split('.').collect();
     let (zero, other) = ("0".repeat(64), stranger.public().id().to_string());
     let mut hostile: Vec<String> = vec![
         String::new(),
         "x".into(),
         "...".into(),
-        sound.repeat(2),
+        valid.repeat(2),
         "A".repeat(600),
-        format!("{sound}."),
-        format!("{sound}.x"),
+        format!("{valid}."),
+        format!("{valid}.x"),
     ];
     for (at, values) in [
         (0, vec!["", &zero, &other, "../x", "%00"]),
@@ -138,7 +138,7 @@ pub(super) fn proofs(table: &mut Table<'_>, site: &TestSite, token: &str, open: 
     hostile.push(enrolled.proof("GET", &path, b"", token, time - 500, &text));
     hostile.push(enrolled.proof("GET", &path, b"", token, time + 500, &text));
     // A valid proof with the token of another device.
-    hostile.push(sound.clone());
+    hostile.push(valid.clone());
     for proof in hostile {
         let bytes = stranger.request("GET", &path, b"", Some(token), &format!("Tidegate-Proof: {proof}\r\n"));
         table.cases += 1;
