@@ -47,11 +47,11 @@ fn check_attestation_result(name: &str, cohort: &CohortRules, evidence: &Verifie
         return Err(Refusal::forbidden("G-ATT-07", format!("{name} does not accept results of this verifier"))
             .with_missing(["verifier"]));
     }
-    if evidence.age > cohort.max_age.as_secs() {
+    if evidence.age > cohort.max_age.seconds() {
         let reason = format!(
             "the attestation result is {} s old; {name} accepts at most {} s",
             evidence.age,
-            cohort.max_age.as_secs()
+            cohort.max_age.seconds()
         );
         return Err(Refusal::forbidden("G-ATT-09", reason).with_missing(["fresh result"]));
     }

@@ -89,7 +89,7 @@ fn grant_cohorts(
         match policy::check(&gate.config, &name, evidence, request.identity.enrolment.as_deref()) {
             Ok(()) if granted.contains(&name) => {}
             Ok(()) => {
-                lifetime = lifetime.min(gate.config.cohorts.get(&name).map_or(0, |cohort| cohort.token.as_secs()));
+                lifetime = lifetime.min(gate.config.cohorts.get(&name).map_or(0, |cohort| cohort.token.seconds()));
                 granted.push(name);
             }
             Err(refusal) => {

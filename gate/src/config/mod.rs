@@ -5,14 +5,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tidegate_model::span::Span;
 
 use crate::attestation::{EvidenceKind, TrustTier};
 use crate::error::{Error, Result, read_file};
 
-pub mod span;
-mod validate;
-
-use span::Span;
+pub mod validate;
 
 /// The settings.
 #[derive(Debug, Clone, Deserialize)]
@@ -146,9 +144,9 @@ impl Default for Limits {
             per_device_per_minute: 120,
             device_burst: 120,
             devices: 1_000_000,
-            patience: Span::seconds(10),
-            answer: Span::seconds(30),
-            connection: Span::seconds(900),
+            patience: Span::of_seconds(10),
+            answer: Span::of_seconds(30),
+            connection: Span::of_seconds(900),
         }
     }
 }
@@ -218,25 +216,25 @@ pub struct CohortRules {
 }
 
 mod defaults {
-    use super::Span;
+    use tidegate_model::span::Span;
 
     pub(super) fn url_life() -> Span {
-        Span::seconds(60)
+        Span::of_seconds(60)
     }
     pub(super) fn listing_life() -> Span {
-        Span::seconds(5)
+        Span::of_seconds(5)
     }
     pub(super) fn reload() -> Span {
-        Span::seconds(10)
+        Span::of_seconds(10)
     }
     pub(super) fn jwks_life() -> Span {
-        Span::seconds(300)
+        Span::of_seconds(300)
     }
     pub(super) fn max_age() -> Span {
-        Span::seconds(3600)
+        Span::of_seconds(3600)
     }
     pub(super) fn token_life() -> Span {
-        Span::seconds(600)
+        Span::of_seconds(600)
     }
     pub(super) fn device_claim() -> String {
         "ueid".into()

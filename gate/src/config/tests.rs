@@ -32,7 +32,7 @@ fn load(text: &str) -> Result<GateConfig> {
 #[test]
 fn loads_valid_settings() {
     let config = load(VALID).unwrap();
-    assert_eq!(config.cohorts["stable.canary"].token.as_secs(), 600);
+    assert_eq!(config.cohorts["stable.canary"].token.seconds(), 600);
     assert!(
         config.cohorts["stable.lab"].accepts(EvidenceKind::Ear)
             && !config.cohorts["stable.lab"].accepts(EvidenceKind::Tpm2)
@@ -63,7 +63,7 @@ fn refuses_unsafe_settings() {
         ("evidence = [\"ear\"]", "", "only an EAR has claims"),
         ("evidence = [\"ear\"]", "evidence = [\"ear\"]\nverifiers = [\"w\"]", "no [verifiers.w]"),
         ("evidence = [\"ear\"]", "evidence = [\"ear\"]\ntoken = \"2d\"", "1 day"),
-        ("evidence = [\"ear\"]", "evidence = [\"ear\"]\ntoken = \"2 weeks\"", "no span"),
+        ("evidence = [\"ear\"]", "evidence = [\"ear\"]\ntoken = \"2 weeks\"", "not a duration"),
         ("[verifiers.v]", "[limits]\nper_second = 0\n[verifiers.v]", "refuse every request"),
         ("[verifiers.v]", "[tls]\ncertificate = \"c\"\nkey = \"k\"\n[verifiers.v]", "device_ca is missing"),
     ] {

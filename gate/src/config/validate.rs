@@ -45,7 +45,7 @@ impl GateConfig {
         if cohort.least == TrustTier::Contraindicated {
             add("least: contraindicated would admit devices that a verifier rejected");
         }
-        if !(1..=86_400).contains(&cohort.token.as_secs()) {
+        if !(1..=86_400).contains(&cohort.token.seconds()) {
             add("token: must be between 1 second and 1 day");
         }
         for verifier in cohort.verifiers.iter().flatten().filter(|name| !self.verifiers.contains_key(*name)) {
@@ -119,7 +119,7 @@ impl GateConfig {
             ("limits.answer", limits.answer, 300),
             ("limits.connection", limits.connection, 86_400),
         ] {
-            if span.as_secs() == 0 || span.as_secs() > maximum {
+            if span.seconds() == 0 || span.seconds() > maximum {
                 problems.push(format!("{name}: must be between 1 and {maximum} seconds"));
             }
         }
