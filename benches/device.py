@@ -37,7 +37,7 @@ def main():
     parser.add_argument("--checks", type=int, default=30, help="unchanged checks, the median of which counts (default: %(default)s)")
     options = parser.parse_args()
     build("--release", "-p", "tidegate")
-    subprocess.run([ROOT / "client/size/build"], cwd=ROOT, check=True)
+    subprocess.run([ROOT / "device/size/build"], cwd=ROOT, check=True)
     folder = options.keep or pathlib.Path(tempfile.mkdtemp(prefix="tidegate-bench-"))
     folder.mkdir(parents=True, exist_ok=True)
     try:

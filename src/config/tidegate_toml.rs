@@ -433,7 +433,7 @@ mod tests {
             ),
             ("file:keys/root-1.pem", "pkcs11:token=a", "keys.root-1: the key URI pkcs11:token=a is not right"),
             ("expires = \"365d\"", "expires = \"0\"", "would expire at once"),
-            ("expires = \"365d\"", "expires = \"a year\"", "is not a span of time"),
+            ("expires = \"365d\"", "expires = \"a year\"", "is not a duration"),
         ] {
             let error = refusal(from, to);
             assert!(error.contains(part), "{to}: {error}");

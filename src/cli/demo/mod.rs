@@ -62,6 +62,6 @@ pub(super) fn run(args: &Args, cx: &mut Context, execute: Execute) -> Result<()>
     ] {
         cx.ui.status(format_args!("  {command:<66} {}", cx.ui.style().dim(what)));
     }
-    cx.ui.status(cx.ui.style().dim("(the device's program: cargo build --release -p tidegate-client --features cli)"));
+    cx.ui.status(cx.ui.style().dim("(the device's program: cargo build --release -p tidegate-device)"));
     Ok(())
 }

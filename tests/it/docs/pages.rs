@@ -114,7 +114,7 @@ const HOW_MANY: usize = 13;
 /// The commands that are not run: page, line, why. Those of [`Elsewhere`] pages are what their tests leave out.
 const NOT_RUN: [(&str, &str, Reason); HOW_MANY] = [
     ("README.md", "cargo test --workspace --all-features", Reason::TheTests),
-    ("docs/conformance.md", "cargo build -p tidegate-client --features cli,rsa --example conformance", Reason::Built),
+    ("docs/conformance.md", "cargo build -p tidegate-client --features rsa --example conformance", Reason::Built),
     ("docs/conformance.md", "cd tuf-conformance", Reason::Suite),
     (
         "docs/conformance.md",
@@ -128,11 +128,7 @@ const NOT_RUN: [(&str, &str, Reason); HOW_MANY] = [
         Reason::Tpm,
     ),
     ("docs/gate.md", "tidegate-gate enrol device-0001 --ak ak.pem", Reason::Tpm),
-    (
-        "docs/integrate.md",
-        "cargo build --release && cargo build --release -p tidegate-client --features cli",
-        Reason::Built,
-    ),
+    ("docs/integrate.md", "cargo build --release && cargo build --release -p tidegate-device", Reason::Built),
     ("docs/integrate.md", "export PATH=$PWD/target/release:$PATH", Reason::Built),
     (
         "docs/keys.md",
@@ -140,7 +136,7 @@ const NOT_RUN: [(&str, &str, Reason); HOW_MANY] = [
         Reason::Token,
     ),
     ("docs/keys.md", "tidegate key import snapshot-2 kms:alias/snapshot?region=eu-central-1", Reason::Cloud),
-    ("docs/quickstart.md", "cargo build --release --workspace --features tidegate-client/cli", Reason::Built),
+    ("docs/quickstart.md", "cargo build --release --workspace", Reason::Built),
     ("docs/quickstart.md", "export PATH=$PATH:$PWD/target/release", Reason::Built),
 ];
 
