@@ -19,15 +19,15 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate::fleet::Fleet;
-use tidegate::forecast::{Forecast, MadeUp, Outcome as ForecastOutcome, Outlook};
+use tidegate::forecast::{FleetForecast, Forecast, MadeUp, Outlook};
 use tidegate::fs::Changes;
 use tidegate::keys::{KeyRing, NoPassphrases};
 use tidegate::metadata::{Delegation, Document, Edit, RoleKeys};
-use tidegate::policy::State;
+use tidegate::policy::ReleaseState;
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
 use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
 use tidegate::release::signing;
-use tidegate::rollout::{Desk, RampRequest};
+use tidegate::rollout::{RampRequest, RolloutTransaction};
 use tidegate::validate;
 use tidegate::workspace::init::{KeySource, Options, init};
 use tidegate::workspace::{Workspace, artifacts};
@@ -122,13 +122,15 @@ fn plan(devices: u64, missed: &mut Vec<String>) {
     laid_down(place.path());
     let spec = drafted(place.path(), "1.0.0", begin());
     let (workspace, _) = opened(place.path());
-    let desk = || Desk::open(&workspace, &spec, begin()).unwrap();
-    let forecast = |desk: &Desk<'_>| Forecast::new(desk, &Outlook { from: begin(), ..Outlook::default() }).unwrap();
+    let transaction = || RolloutTransaction::open(&workspace, &spec, begin()).unwrap();
+    let forecast = |transaction: &RolloutTransaction<'_>| {
+        Forecast::new(transaction, &Outlook { from: begin(), ..Outlook::default() }).unwrap()
+    };
 
     let started = Instant::now();
-    let made_up = forecast(&desk());
-    let wish = MadeUp { devices, hardware: BTreeSet::new(), installed: None, facts: Facts::new() };
-    let (fleet, said) = made_up.made_up(wish).unwrap();
+    let made_up = forecast(&transaction());
+    let request = MadeUp { devices, hardware: BTreeSet::new(), installed: None, facts: Facts::new() };
+    let (fleet, said) = made_up.made_up(request).unwrap();
     let outcome = made_up.over(fleet, said, |_| ()).unwrap();
     planned("made-up devices", devices, &outcome, started.elapsed(), missed);
 
@@ -142,13 +144,13 @@ fn plan(devices: u64, missed: &mut Vec<String>) {
     }
     lines.into_inner().unwrap().sync_all().unwrap();
     let started = Instant::now();
-    let of_file = forecast(&desk());
+    let of_file = forecast(&transaction());
     let fleet = Fleet::csv(&csv, of_file.scope()).unwrap();
     let outcome = of_file.over(fleet, "fleet.csv".into(), |_| ()).unwrap();
     planned("devices of a file", devices, &outcome, started.elapsed(), missed);
 }
 
-fn planned(what: &str, devices: u64, outcome: &ForecastOutcome, took: Duration, missed: &mut Vec<String>) {
+fn planned(what: &str, devices: u64, outcome: &FleetForecast, took: Duration, missed: &mut Vec<String>) {
     let memory = peak_memory();
     let offered = outcome.curve.last().copied().unwrap_or_default();
     println!(
@@ -187,7 +189,10 @@ fn advance(releases: u64, cohorts: u64, missed: &mut Vec<String>) {
     let spec = validated(dir, "2000000.0.0", now);
     now += TimeDelta::hours(1);
     let (workspace, mut ring) = opened(dir);
-    Desk::open(&workspace, &spec, now).unwrap().start(RampRequest::default(), &mut ring, "bench").unwrap();
+    RolloutTransaction::open(&workspace, &spec, now)
+        .unwrap()
+        .start(RampRequest::default(), &mut ring, "bench")
+        .unwrap();
     drop(workspace);
 
     now += TimeDelta::hours(25);
@@ -197,10 +202,10 @@ fn advance(releases: u64, cohorts: u64, missed: &mut Vec<String>) {
     let metadata = started.elapsed();
     drop(repository);
     let started = Instant::now();
-    let desk = Desk::open(&workspace, &spec, now).unwrap();
+    let transaction = RolloutTransaction::open(&workspace, &spec, now).unwrap();
     let reading = started.elapsed();
     let started = Instant::now();
-    let outcome = desk.advance(RampRequest::default(), &mut ring, "bench").unwrap();
+    let outcome = transaction.advance(RampRequest::default(), &mut ring, "bench").unwrap();
     let step = started.elapsed();
     println!("  read metadata    {metadata:.2?}");
     println!("  read all         {reading:.2?}");
@@ -262,7 +267,7 @@ fn grown(dir: &Path, releases: u64, cohorts: u64) {
             sha256: Digest::of(&bytes),
             length: bytes.len() as u64,
         });
-        record.state = State::Stable;
+        record.state = ReleaseState::Stable;
         let (product, version) = (&record.product, &record.version);
         listed.insert(layout::manifest_path(&channel, product, version), stored(&bytes));
         for artifact in &manifest.artifacts {

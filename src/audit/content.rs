@@ -16,7 +16,7 @@ use tidegate_tuf::metadata::{TargetFile, Targets};
 use tidegate_tuf::path::PathSet;
 
 use super::report::Check;
-use super::walk::{Fault, Listed, Tree};
+use super::walk::{AuditFinding, Listed, Tree};
 
 /// The content of the small targets that are looked into, by their SHA-256.
 pub(super) type Contents = BTreeMap<[u8; 32], Vec<u8>>;
@@ -25,7 +25,7 @@ pub(super) type Contents = BTreeMap<[u8; 32], Vec<u8>>;
 #[derive(Debug, Default)]
 pub(super) struct Audit {
     pub(super) seen: BTreeMap<Check, u64>,
-    pub(super) faults: Vec<(Check, Fault)>,
+    pub(super) faults: Vec<(Check, AuditFinding)>,
 }
 
 impl Audit {
@@ -34,7 +34,7 @@ impl Audit {
     }
 
     fn fault(&mut self, check: Check, subject: &str, problem: impl std::fmt::Display) {
-        self.faults.push((check, Fault::new(subject, &problem)));
+        self.faults.push((check, AuditFinding::new(subject, &problem)));
     }
 }
 

@@ -23,9 +23,9 @@ use tidegate_tuf::path::TargetPath;
 use crate::error::{Error, Result};
 use protect::{Maps, Needs, Protection};
 
-pub use self::origin::{ByHash, Origin, Pair, Repository};
-pub use self::report::{Check, Expiry, Found, Report, Row};
-pub use self::walk::{Fault, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
+pub use self::origin::{ByHash, Origin, Pair, PublishedRepository};
+pub use self::report::{AuditReport, Check, Expiry, Found, Row};
+pub use self::walk::{AuditFinding, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
 
 /// Targets up to this length are looked into if they are manifests or cohort maps.
 const MAX_READ: u64 = 8 << 20;
@@ -33,7 +33,7 @@ const MAX_READ: u64 = 8 << 20;
 /// Audits the repository at `origin`, which people call `place`, from the root file `root`, which is trusted, as of `now`.
 ///
 /// Faults of the repository are in the report. Errs only if `root` is no root, or if reading fails for other reasons.
-pub async fn verify(origin: Arc<dyn Origin>, place: &str, root: Vec<u8>, now: DateTime<Utc>) -> Result<Report> {
+pub async fn verify(origin: Arc<dyn Origin>, place: &str, root: Vec<u8>, now: DateTime<Utc>) -> Result<AuditReport> {
     verify_where(View::whole(origin), place, root, now, Arc::new(|_| true)).await
 }
 
@@ -79,8 +79,8 @@ pub async fn verify_where(
     root: Vec<u8>,
     now: DateTime<Utc>,
     wanted: Wanted,
-) -> Result<Report> {
-    let mut report = Report::new(place, now);
+) -> Result<AuditReport> {
+    let mut report = AuditReport::new(place, now);
     let (looking, bytes, all) = (view.clone(), root.clone(), Arc::clone(&wanted));
     let ours = tokio::task::spawn_blocking(move || first_opinion(&looking, &bytes, now, &*all)).await;
     let First { tree, files, bytes, contents, target_faults, protection, open } =
@@ -104,7 +104,7 @@ pub async fn verify_where(
     for check in [Check::Delegations, Check::CohortMaps, Check::Manifests, Check::Assignments] {
         let (found, rest) = audit.faults.into_iter().partition(|(of, _)| *of == check);
         audit.faults = rest;
-        let faults: Vec<(Check, Fault)> = found;
+        let faults: Vec<(Check, AuditFinding)> = found;
         let seen = audit.seen.get(&check).copied().unwrap_or(0);
         report.add(check, seen, String::new(), faults.into_iter().map(|(_, fault)| fault).collect());
     }
@@ -139,7 +139,7 @@ pub struct Look {
     /// The bytes of manifests and cohort maps, verified, by their SHA-256.
     pub contents: BTreeMap<[u8; 32], Vec<u8>>,
     /// What does not verify or does not fit together, expiry and other targets aside.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<AuditFinding>,
     /// What of it is protected.
     pub protection: Protection,
 }
@@ -158,7 +158,7 @@ pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>, is_whole: b
     let read = |listed: &Listed<'_>,
                 protection: Option<&Protection>,
                 contents: &mut content::Contents,
-                faults: &mut Vec<Fault>|
+                faults: &mut Vec<AuditFinding>|
      -> Result<()> {
         let Some(sha256) = listed.file.hashes.sha256_digest().filter(|sha256| !contents.contains_key(*sha256)) else {
             return Ok(());
@@ -172,11 +172,13 @@ pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>, is_whole: b
                 }
                 read_target(origin, &name, listed.path, listed.file)?
             }
-            Err(error) => Err(Fault::new(listed.path, &error)),
+            Err(error) => Err(AuditFinding::new(listed.path, &error)),
         };
         match found {
             Ok(Some(bytes)) => drop(contents.insert(*sha256, bytes)),
-            Ok(None) => faults.push(Fault::new(listed.path, &format_args!("it is longer than {MAX_READ} bytes"))),
+            Ok(None) => {
+                faults.push(AuditFinding::new(listed.path, &format_args!("it is longer than {MAX_READ} bytes")))
+            }
             Err(fault) => faults.push(fault),
         }
         Ok(())
@@ -207,7 +209,7 @@ pub struct SecondOpinion {
     /// How many roles it looked at.
     pub roles: u64,
     /// What it objects to.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<AuditFinding>,
 }
 
 /// Has tough walk all metadata at `origin` from `root`. Blocking: it has a thread and a runtime of its own, so that it can be called from
@@ -230,10 +232,10 @@ struct First {
     files: u64,
     bytes: u64,
     contents: content::Contents,
-    target_faults: Vec<Fault>,
+    target_faults: Vec<AuditFinding>,
     protection: Protection,
     /// What is protected and lies open.
-    open: Vec<Fault>,
+    open: Vec<AuditFinding>,
 }
 
 /// Walks all metadata and reads all targets, each file once.
@@ -260,7 +262,7 @@ fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&
     if let Some(public) = &view.open {
         for key in protection.secrets() {
             if public.is_open(key)? {
-                open.push(Fault::new(key, &"it is protected, and anyone can read it"));
+                open.push(AuditFinding::new(key, &"it is protected, and anyone can read it"));
             }
         }
     }
@@ -269,7 +271,7 @@ fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&
         for kind in ["metadata/", "targets/"] {
             let Some(key) = protection.secrets().find(|key| key.starts_with(kind)) else { continue };
             if private.is_open_to_anyone(key)? == Some(true) {
-                open.push(Fault::new(key, &"anyone can read it in the private place, without a grant"));
+                open.push(AuditFinding::new(key, &"anyone can read it in the private place, without a grant"));
             }
         }
     }
@@ -290,7 +292,7 @@ struct Files<'a> {
     origin: &'a dyn Origin,
     consistent: bool,
     contents: content::Contents,
-    faults: Vec<Fault>,
+    faults: Vec<AuditFinding>,
     seen: BTreeSet<String>,
     bytes: u64,
 }
@@ -301,8 +303,8 @@ impl<'a> Files<'a> {
         Self { origin, consistent, contents, faults, seen, bytes: 0 }
     }
 
-    fn name(&self, listed: &Listed<'_>) -> Result<String, Fault> {
-        let path = TargetPath::new(listed.path).map_err(|error| Fault::new(listed.path, &error))?;
+    fn name(&self, listed: &Listed<'_>) -> Result<String, AuditFinding> {
+        let path = TargetPath::new(listed.path).map_err(|error| AuditFinding::new(listed.path, &error))?;
         Ok(path.file_path(&listed.file.hashes, self.consistent))
     }
 
@@ -342,7 +344,7 @@ pub(crate) fn read_target(
     name: &str,
     path: &str,
     file: &TargetFile,
-) -> Result<Result<Option<Vec<u8>>, Fault>> {
+) -> Result<Result<Option<Vec<u8>>, AuditFinding>> {
     let mut checker = Checker::new(Some(file.length), Some(&file.hashes));
     let mut content = (file.length <= MAX_READ && content::is_read(path)).then(Vec::new);
     let mut wrong = None;
@@ -357,13 +359,13 @@ pub(crate) fn read_target(
         Ok(())
     });
     if let Some(mismatch) = wrong {
-        return Ok(Err(Fault::new(path, &mismatch)));
+        return Ok(Err(AuditFinding::new(path, &mismatch)));
     }
     match found {
-        Ok(false) => return Ok(Err(Fault::new(path, &format_args!("targets/{name} is missing")))),
+        Ok(false) => return Ok(Err(AuditFinding::new(path, &format_args!("targets/{name} is missing")))),
         Ok(true) => {}
-        Err(error) if error.kind() == crate::Kind::Trust => return Ok(Err(Fault::new(path, &error))),
+        Err(error) if error.kind() == crate::Kind::Trust => return Ok(Err(AuditFinding::new(path, &error))),
         Err(error) => return Err(error),
     }
-    Ok(checker.finish().map(|()| content).map_err(|mismatch| Fault::new(path, &mismatch)))
+    Ok(checker.finish().map(|()| content).map_err(|mismatch| AuditFinding::new(path, &mismatch)))
 }

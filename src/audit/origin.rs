@@ -64,7 +64,7 @@ impl Origin for Pair {
 }
 
 /// A repository at a URL, read with the fetchers of devices: `metadata/` and `targets/` below it.
-pub struct Repository {
+pub struct PublishedRepository {
     fetch: Scheme,
     url: String,
 }
@@ -74,7 +74,7 @@ enum Scheme {
     Http(Box<HttpFetch>),
 }
 
-impl Repository {
+impl PublishedRepository {
     /// The repository at `place`: an `http://`, `https://` or `file://` URL, or the path of a folder.
     pub fn open(place: &str) -> Result<Self> {
         let url = match place.split_once("://") {
@@ -116,7 +116,7 @@ fn unfetched(error: &tidegate_client::fetch::FetchError) -> Error {
     Error::new(kind, error.to_string())
 }
 
-impl Origin for Repository {
+impl Origin for PublishedRepository {
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let url = format!("{}/metadata/{file}", self.url);
         let Some(body) = self.fetch(&Request::metadata(&url, limit))? else { return Ok(None) };

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tidegate_tuf::time;
 
-use super::walk::Fault;
+use super::walk::AuditFinding;
 
 /// What is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -84,7 +84,7 @@ pub struct Row {
 
 /// What an audit found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct AuditReport {
     /// What was audited.
     pub place: String,
     /// As of when.
@@ -123,18 +123,18 @@ pub struct Expiry {
     pub expires: DateTime<Utc>,
 }
 
-impl Report {
+impl AuditReport {
     /// An empty report.
     pub(super) fn new(place: &str, now: DateTime<Utc>) -> Self {
         Self { place: place.to_owned(), now, ok: true, rows: Vec::new(), faults: Vec::new(), first_to_expire: None }
     }
 
     /// Adds a check with its faults.
-    pub(super) fn add(&mut self, check: Check, items: u64, detail: String, faults: Vec<Fault>) {
+    pub(super) fn add(&mut self, check: Check, items: u64, detail: String, faults: Vec<AuditFinding>) {
         let ok = faults.is_empty();
         self.ok &= ok;
         self.rows.push(Row { check, by: check.by(), items, ok, detail });
-        self.faults.extend(faults.into_iter().map(|Fault { subject, problem }| Found {
+        self.faults.extend(faults.into_iter().map(|AuditFinding { subject, problem }| Found {
             check,
             by: check.by(),
             subject,
@@ -143,7 +143,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for AuditReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<8}  {:<12}  {:>7}  result", "by", "check", "items")?;
         for row in &self.rows {

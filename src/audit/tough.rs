@@ -15,7 +15,7 @@ use url::Url;
 
 use super::Wanted;
 use super::origin::Origin;
-use super::walk::Fault;
+use super::walk::AuditFinding;
 use crate::error::{Error, Result, chain};
 
 /// Where tough believes the repository to be; [`Reader`] takes it from there.
@@ -32,8 +32,8 @@ pub(super) struct Opinion {
     pub(super) bytes: u64,
     /// The root that it began with, if it cannot read those before.
     pub(super) since: Option<u64>,
-    pub(super) metadata_faults: Vec<Fault>,
-    pub(super) target_faults: Vec<Fault>,
+    pub(super) metadata_faults: Vec<AuditFinding>,
+    pub(super) target_faults: Vec<AuditFinding>,
 }
 
 /// Loads the whole repository with tough, and of its targets those whose paths are wanted.
@@ -58,7 +58,7 @@ pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, 
             .expiration_enforcement(enforcement)
             .load()
             .await
-            .map_err(|error| Fault::new("repository", &chain(&error)))
+            .map_err(|error| AuditFinding::new("repository", &chain(&error)))
             .map_or_else(|fault| Ok(Err(fault)), |repository| Ok::<_, Error>(Ok(repository)))
     };
     let mut loaded = load(root).await?;
@@ -125,8 +125,8 @@ async fn read_all(repository: &Repository, wanted: &Wanted, opinion: &mut Opinio
         };
         match read.await {
             Ok(Some(bytes)) => opinion.bytes = opinion.bytes.saturating_add(bytes),
-            Ok(None) => opinion.target_faults.push(Fault::new(name.raw(), &"no delegation leads to it")),
-            Err(error) => opinion.target_faults.push(Fault::new(name.raw(), &chain(&error))),
+            Ok(None) => opinion.target_faults.push(AuditFinding::new(name.raw(), &"no delegation leads to it")),
+            Err(error) => opinion.target_faults.push(AuditFinding::new(name.raw(), &chain(&error))),
         }
     }
 }

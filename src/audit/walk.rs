@@ -34,7 +34,7 @@ pub struct Tree {
     /// Roles whose files are missing, which `faults` says, too.
     pub absent: BTreeSet<String>,
     /// What is wrong.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<AuditFinding>,
 }
 
 /// A metadata file that verified.
@@ -54,14 +54,14 @@ pub struct RoleFile {
 
 /// Something wrong in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct AuditFinding {
     /// The role, target path or file that it is about.
     pub subject: String,
     /// What is wrong.
     pub problem: String,
 }
 
-impl Fault {
+impl AuditFinding {
     pub(crate) fn new(subject: impl Into<String>, problem: &dyn fmt::Display) -> Self {
         Self { subject: subject.into(), problem: problem.to_string() }
     }
@@ -161,7 +161,7 @@ impl<'a> Walker<'a> {
     }
 
     fn fault(&mut self, subject: &str, problem: impl fmt::Display) {
-        self.tree.faults.push(Fault::new(subject, &problem));
+        self.tree.faults.push(AuditFinding::new(subject, &problem));
     }
 
     /// Follows the chain of roots to its end, and tells whether the last one is in force.

@@ -16,10 +16,12 @@ use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
-use crate::proposal::{Kind, MAX_LENGTH, Proposal, Tool, Transcript, Verified, Wish, propose, satisfied, verify};
+use crate::proposal::{
+    Kind, MAX_LENGTH, Proposal, ProposalRequest, Tool, Transcript, Verified, propose, satisfied, verify,
+};
 use crate::release::retire;
 use crate::rollout::cohorts;
-use crate::workspace::ledger::Happening;
+use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Workspace, map_in_force};
 
 /// Where the one ceremony that is under way is kept.
@@ -41,7 +43,7 @@ pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Proposal,
 }
 
 /// Starts a ceremony. Errs while one is under way.
-pub fn start(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>) -> Result<Proposal> {
+pub fn start(workspace: &Workspace, request: &ProposalRequest, actor: &str, now: DateTime<Utc>) -> Result<Proposal> {
     let path = fs::confined(workspace.dir(), FILE)?;
     if path.exists() {
         return Err(Error::refused("a ceremony is under way").rule("C-ONE").remedy(
@@ -52,7 +54,7 @@ pub fn start(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>
     let settings = workspace.settings()?;
     // A clock that runs behind what was signed last must not date a proposal.
     Edit::new(&repository, now, settings.online())?;
-    let mut proposal = propose(&repository, &settings, &workspace.cohorts()?, wish, now)?;
+    let mut proposal = propose(&repository, &settings, &workspace.cohorts()?, request, now)?;
     attach_maps_in_force(workspace, &repository, &mut proposal)?;
     for (channel, _, map) in changed_maps(&repository, &proposal)? {
         cohorts::check_change(workspace, &repository, &channel, &map, now)?;
@@ -89,7 +91,7 @@ pub fn abort(workspace: &Workspace, reason: Option<String>, actor: &str, now: Da
     let mut ledger = Ledger::open(workspace.dir())?;
     ledger.append(
         now,
-        Happening {
+        LedgerEvent {
             event: "ceremony-abort",
             // Whatever is wrong with the file must not keep it from being given up.
             subject: Proposal::parse(FILE, &bytes).map_or_else(|_| "a damaged proposal".to_owned(), |b| b.subject),
@@ -162,7 +164,7 @@ pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &st
     for (channel, sha256, map) in changed_maps(&repository, &proposal)? {
         cohorts::check_change(workspace, &repository, &channel, &map, now)?;
         let evidence = Map::from_iter([("map".to_owned(), json!(sha256))]);
-        moved.push(Happening { subject: channel.to_string(), ..happening("cohorts", &proposal, actor, evidence)? });
+        moved.push(LedgerEvent { subject: channel.to_string(), ..happening("cohorts", &proposal, actor, evidence)? });
     }
 
     let mut edit = Edit::new(&repository, now, settings.online())?;
@@ -347,9 +349,9 @@ fn happening(
     proposal: &Proposal,
     actor: &str,
     mut evidence: Map<String, serde_json::Value>,
-) -> Result<Happening> {
+) -> Result<LedgerEvent> {
     evidence.insert("digest".into(), proposal.digest()?.into());
-    Ok(Happening {
+    Ok(LedgerEvent {
         event,
         subject: proposal.subject.clone(),
         actor: actor.to_owned(),
@@ -363,7 +365,7 @@ fn write_down(
     workspace: &Workspace,
     changes: &mut Changes,
     now: DateTime<Utc>,
-    happenings: impl IntoIterator<Item = Happening>,
+    happenings: impl IntoIterator<Item = LedgerEvent>,
 ) -> Result<()> {
     let mut ledger = Ledger::open(workspace.dir())?;
     for happening in happenings {

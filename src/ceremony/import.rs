@@ -12,12 +12,12 @@ use tidegate_model::layout::Location;
 use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Limits, TrustedSet};
 
-use crate::audit::{ByHash, Origin, Repository, Tree, read_target, walk_regardless_of_expiry};
+use crate::audit::{ByHash, Origin, PublishedRepository, Tree, read_target, walk_regardless_of_expiry};
 use crate::ceremony;
 use crate::error::{Error, Result};
 use crate::keys::Passphrases;
 use crate::metadata::METADATA_DIR;
-use crate::proposal::{Proposal, Wish};
+use crate::proposal::{Proposal, ProposalRequest};
 use crate::workspace::init::{Options, begin_ledger, commit, prepare};
 use crate::workspace::{Workspace, artifacts};
 
@@ -75,8 +75,8 @@ pub fn import(
     commit(dir, prepared.changes)?;
 
     let workspace = Workspace::open(dir)?;
-    let wish = Wish { reason: Some("take the repository over".into()), ..Wish::default() };
-    let proposal = ceremony::start(&workspace, &wish, &options.actor, now)?;
+    let request = ProposalRequest { reason: Some("take the repository over".into()), ..ProposalRequest::default() };
+    let proposal = ceremony::start(&workspace, &request, &options.actor, now)?;
     Ok(Imported { root: version, roles: tree.targets.len() + 3, left_behind: tree.listed().count(), proposal })
 }
 
@@ -149,7 +149,7 @@ impl Foreign {
         let origin: Box<dyn Origin> = if folder.join("timestamp.json").is_file() {
             Box::new(ByHash::new(folder, folder))
         } else {
-            Box::new(Repository::open(place)?)
+            Box::new(PublishedRepository::open(place)?)
         };
         Ok(Self { origin })
     }

@@ -7,10 +7,10 @@ use tidegate_model::name::Name;
 use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
 use crate::error::{Error, Result};
-use crate::policy::{ApprovalRule, Event, State};
+use crate::policy::{ApprovalRule, ReleaseEvent, ReleaseState};
 use crate::release::approval;
 use crate::release::record::ReleaseSpec;
-use crate::rollout::Desk;
+use crate::rollout::RolloutTransaction;
 use crate::workspace::Workspace;
 
 /// Approve a step that policy.toml lets wait for approval, with a signature
@@ -25,7 +25,7 @@ pub(super) struct Args {
     release: ReleaseSpec,
     /// The step: register, expose, start, advance, resume or complete [default: the one that comes next]
     #[arg(long, value_name = "STEP", value_parser = parse_step)]
-    step: Option<Event>,
+    step: Option<ReleaseEvent>,
     /// The cohort that is advanced to [default: the one that comes next]
     #[arg(long, value_name = "NAME")]
     cohort: Option<Name>,
@@ -39,21 +39,21 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
-    let desk = Desk::open(&workspace, &args.release, cx.now)?;
-    let next = desk.next_step().map(|(standing, _)| standing.cohort.clone());
-    let record = desk.record();
+    let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
+    let next = transaction.next_step().map(|(standing, _)| standing.cohort.clone());
+    let record = transaction.record();
     let step = args.step.unwrap_or(match record.state {
-        _ if record.paused => Event::Resume,
-        State::Draft | State::Signed => Event::Register,
-        State::Limited if next.is_some() => Event::Advance,
-        State::Limited | State::Security => Event::Complete,
-        _ => Event::Start,
+        _ if record.paused => ReleaseEvent::Resume,
+        ReleaseState::Draft | ReleaseState::Signed => ReleaseEvent::Register,
+        ReleaseState::Limited if next.is_some() => ReleaseEvent::Advance,
+        ReleaseState::Limited | ReleaseState::Security => ReleaseEvent::Complete,
+        _ => ReleaseEvent::Start,
     });
-    if args.cohort.is_some() && step != Event::Advance {
+    if args.cohort.is_some() && step != ReleaseEvent::Advance {
         return Err(Error::usage(format!("the step {} is not to one cohort", step.name()))
             .remedy("leave out --cohort, or give --step advance"));
     }
-    let cohort = if step == Event::Advance { args.cohort.clone().or(next) } else { None };
+    let cohort = if step == ReleaseEvent::Advance { args.cohort.clone().or(next) } else { None };
     let (record, approval) =
         approval::approve(&workspace, &args.release, step, cohort, &args.key, &mut ring, &actor(), cx.now)?;
     if cx.ui.is_json() {
@@ -63,16 +63,16 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     cx.ui.status(format_args!("Approved {what} of {} with {}", record.id(), args.key));
     cx.ui.status(format_args!("  manifest sha256 {}", approval.statement.manifest));
     match step {
-        Event::Register => cx.ui.hint(format_args!("tidegate release register {}", args.release)),
-        Event::Expose => cx.ui.hint(format_args!("tidegate release validate {} --expose", args.release)),
+        ReleaseEvent::Register => cx.ui.hint(format_args!("tidegate release register {}", args.release)),
+        ReleaseEvent::Expose => cx.ui.hint(format_args!("tidegate release validate {} --expose", args.release)),
         _ => cx.ui.hint(format_args!("tidegate rollout {} {}", step.name(), args.release)),
     }
     Ok(())
 }
 
-fn parse_step(text: &str) -> Result<Event, String> {
+fn parse_step(text: &str) -> Result<ReleaseEvent, String> {
     ApprovalRule::STEPS
         .into_iter()
         .find(|step| step.name() == text)
-        .ok_or_else(|| format!("take one of: {}", ApprovalRule::STEPS.map(Event::name).join(", ")))
+        .ok_or_else(|| format!("take one of: {}", ApprovalRule::STEPS.map(ReleaseEvent::name).join(", ")))
 }

@@ -13,7 +13,7 @@ use super::ui::Ui;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::MAX_ROOT;
-use crate::publish::{Taken, Taking, recreate, take_over};
+use crate::publish::{PullOptions, PullReport, recreate, take_over};
 use crate::workspace::Workspace;
 
 /// Take over what is published: into this workspace, or as a new one
@@ -42,7 +42,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let ui = &context.ui;
     let actor = actor();
-    let taking = Taking { actor: &actor, now: context.now, artifacts: args.artifacts, patience: TimeDelta::zero() };
+    let taking =
+        PullOptions { actor: &actor, now: context.now, artifacts: args.artifacts, patience: TimeDelta::zero() };
     if !context.dir.join("metadata").exists() {
         let root = args.root.as_ref().ok_or_else(|| {
             Error::usage(format!("{} is no workspace yet, so --root FILE is needed", context.dir.display()))
@@ -86,7 +87,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
 }
 
 /// Says what was taken over.
-pub(super) fn tell(taken: &Taken, ui: &Ui) {
+pub(super) fn tell(taken: &PullReport, ui: &Ui) {
     if !taken.theirs.is_empty() {
         ui.status(format_args!("took over {}", taken.theirs.join(", ")));
     }

@@ -16,7 +16,7 @@ use crate::config::{Settings, write_share};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::publish::{Options, Remote};
-use crate::receipts::{self, Counter, Enrolments, Reason, ReleaseReport, Releases, Report, Scope, Tally};
+use crate::receipts::{self, Counter, Enrolments, Reason, ReceiptReport, ReleaseReport, Releases, Scope, Tally};
 use crate::release::record::ReleaseSpec;
 use crate::rollout::health::Action;
 use crate::workspace::Workspace;
@@ -139,7 +139,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
 }
 
 /// What stands against a report when no device has spoken for longer than that.
-fn silence(report: &Report, within: Span) -> Option<Error> {
+fn silence(report: &ReceiptReport, within: Span) -> Option<Error> {
     let said = match report.newest {
         Some(newest) if report.at - newest <= within.delta() => return None,
         Some(newest) => format!("the last receipt that counts is of {}", time::format(newest)),
@@ -190,7 +190,7 @@ fn open(place: &str, base: &Path, options: &Options) -> Result<Remote> {
     Remote::open_with(folder, options)
 }
 
-fn print(report: &Report, args: &Args, health: Option<&PathBuf>, cx: &Context) -> Result<()> {
+fn print(report: &ReceiptReport, args: &Args, health: Option<&PathBuf>, cx: &Context) -> Result<()> {
     let ui = &cx.ui;
     for release in &report.releases {
         print_release(release, cx)?;

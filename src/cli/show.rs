@@ -7,8 +7,8 @@ use super::ui::Ui;
 use crate::config::write_share;
 use crate::error::Result;
 use crate::release::Record;
-use crate::release::report::{Finding, Report, Verdict};
-use crate::workspace::CohortStanding;
+use crate::release::report::{CheckResult, ValidationReport, Verdict};
+use crate::workspace::CohortInForce;
 use tidegate_model::span::Span;
 
 /// Prints rows under headings, columns as wide as they need to be.
@@ -47,7 +47,7 @@ pub(super) fn folded(rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
 const DETAIL: usize = 18;
 
 /// Prints the findings of a validation, kind by kind.
-pub(super) fn findings(ui: &Ui, report: &Report) -> Result<()> {
+pub(super) fn findings(ui: &Ui, report: &ValidationReport) -> Result<()> {
     let mut kind = None;
     for finding in &report.findings {
         if kind != Some(finding.kind) {
@@ -60,7 +60,7 @@ pub(super) fn findings(ui: &Ui, report: &Report) -> Result<()> {
             Verdict::Fail => "FAIL",
             Verdict::NotApplicable => " -  ",
         };
-        let Finding { rule, title, detail, .. } = finding;
+        let CheckResult { rule, title, detail, .. } = finding;
         match finding.verdict {
             Verdict::Pass | Verdict::NotApplicable => {
                 ui.folded(&format!("  {verdict}  {rule}  {title} ({detail})"), DETAIL)?;
@@ -120,7 +120,7 @@ pub(super) fn record(ui: &Ui, record: &Record) -> Result<()> {
 const MANY_COHORTS: usize = 24;
 
 /// Prints who is offered what of a product.
-pub(super) fn cohorts(ui: &Ui, standings: &[CohortStanding], now: DateTime<Utc>) -> Result<()> {
+pub(super) fn cohorts(ui: &Ui, standings: &[CohortInForce], now: DateTime<Utc>) -> Result<()> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut alike = 0;
     let told = |alike: usize| vec![format!("({alike} more alike)")];
@@ -143,7 +143,7 @@ pub(super) fn cohorts(ui: &Ui, standings: &[CohortStanding], now: DateTime<Utc>)
     table(ui, &["COHORT", "SHARE", "RELEASE", "STAGE", "EXPOSED", "UNTIL"], &rows)
 }
 
-fn cohort_row(standing: &CohortStanding, now: DateTime<Utc>) -> Vec<String> {
+fn cohort_row(standing: &CohortInForce, now: DateTime<Utc>) -> Vec<String> {
     let share = standing.share.map_or_else(|| "named".into(), write_share);
     let (release, stage, exposed) = match &standing.assignment {
         None => ("-".into(), "-".into(), "-".into()),

@@ -12,10 +12,10 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::Repository;
-use crate::policy::State;
+use crate::policy::ReleaseState;
 use crate::release::record::{self, Record};
 use crate::release::signing;
-use crate::workspace::{CohortStanding, Workspace, map_in_force, standing};
+use crate::workspace::{CohortInForce, Workspace, map_in_force, standing};
 use tidegate_model::span::Span;
 
 /// Show roles and expiries, releases, and who is offered what
@@ -106,29 +106,31 @@ fn hint(
         cx.ui.hint("tidegate refresh, since devices no longer accept what is published");
         return Ok(());
     }
-    let Some(record) =
-        records.iter().rev().find(|r| !matches!(r.state, State::Stable | State::Withdrawn | State::Retired))
+    let Some(record) = records
+        .iter()
+        .rev()
+        .find(|r| !matches!(r.state, ReleaseState::Stable | ReleaseState::Withdrawn | ReleaseState::Retired))
     else {
         cx.ui.hint(if records.is_empty() { "tidegate release new 1.0.0" } else { "tidegate release new VERSION" });
         return Ok(());
     };
     let id = record.id();
     match record.state {
-        State::Draft if record.artifacts.is_empty() => {
+        ReleaseState::Draft if record.artifacts.is_empty() => {
             cx.ui.hint(format_args!("tidegate release add {id} FILE --hardware ID"));
         }
-        State::Draft if record.manifest.is_none() => cx.ui.hint(format_args!("tidegate release manifest {id}")),
-        State::Draft => {
+        ReleaseState::Draft if record.manifest.is_none() => cx.ui.hint(format_args!("tidegate release manifest {id}")),
+        ReleaseState::Draft => {
             let missing = signing::standing(workspace, record, repository)?.and_then(|s| s.missing.first().cloned());
             let key = missing.map_or_else(|| "NAME".into(), |id| ring.label(&id));
             cx.ui.hint(format_args!("tidegate release sign {id} --key {key}"));
         }
-        State::Signed if crate::release::report::newest(workspace.dir(), record, repository)?.is_none() => {
+        ReleaseState::Signed if crate::release::report::newest(workspace.dir(), record, repository)?.is_none() => {
             cx.ui.hint(format_args!("tidegate release validate {id}"));
         }
-        State::Signed => cx.ui.hint(format_args!("tidegate release register {id}")),
-        State::Registered => cx.ui.hint(format_args!("tidegate release validate {id}")),
-        State::Validation => cx.ui.hint(format_args!("tidegate rollout start {id}")),
+        ReleaseState::Signed => cx.ui.hint(format_args!("tidegate release register {id}")),
+        ReleaseState::Registered => cx.ui.hint(format_args!("tidegate release validate {id}")),
+        ReleaseState::Validation => cx.ui.hint(format_args!("tidegate rollout start {id}")),
         _ if record.paused => cx.ui.hint(format_args!("tidegate rollout resume {id}")),
         _ => cx.ui.hint(format_args!("tidegate rollout status {id}")),
     }
@@ -155,7 +157,7 @@ fn to_json(
     repository: &Repository,
     ring: &KeyRing,
     records: &[Record],
-    standings: &[(&Name, &Name, Vec<CohortStanding>)],
+    standings: &[(&Name, &Name, Vec<CohortInForce>)],
 ) -> Value {
     let roles: Vec<Value> = repository
         .roles()

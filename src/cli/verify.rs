@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args as ClapArgs;
 
 use super::context::{Context, block_on};
-use crate::audit::{Origin, Repository, View, verify_where};
+use crate::audit::{Origin, PublishedRepository, View, verify_where};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::MAX_ROOT;
@@ -78,6 +78,6 @@ fn open_with(place: &str, variables: Variables) -> Result<Arc<dyn Origin>> {
             let options = Options { variables, ..Options::default() };
             Arc::new(StoreOrigin::new(Remote::open_with(place, &options)?))
         }
-        _ => Arc::new(Repository::open(place)?),
+        _ => Arc::new(PublishedRepository::open(place)?),
     })
 }

@@ -16,12 +16,12 @@ use tidegate_model::manifest::Manifest;
 use tidegate_model::name::{DeviceId, Name};
 use tidegate_model::time;
 
-use super::scene::{Given, Judge, Judgement, Offering, Scene};
+use super::timeline::{Given, Judge, Judgement, OfferTimeline, Offering};
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::metadata::Repository;
 use crate::workspace::in_force::one_standing;
-use crate::workspace::{CohortStanding, manifest_in_force, map_in_force, standing};
+use crate::workspace::{CohortInForce, manifest_in_force, map_in_force, standing};
 
 /// So many groups of devices are told apart; what goes beyond is counted together.
 const MAX_GROUPS: usize = 1000;
@@ -171,7 +171,7 @@ impl<'a> Explainer<'a> {
     /// What a cohort is offered at `at`; or why nothing, in the device's own words, so that both give the same answer.
     fn offered(
         &self,
-        own: Option<&CohortStanding>,
+        own: Option<&CohortInForce>,
         (channel, cohort, product): (&Name, &Name, &Name),
         at: DateTime<Utc>,
     ) -> std::result::Result<tidegate_model::rollout::Assignment, String> {
@@ -183,7 +183,7 @@ impl<'a> Explainer<'a> {
         own.and_then(|own| own.assignment.clone()).ok_or_else(|| format!("role {role} assigns no release of {product}"))
     }
 
-    fn scene(&mut self, channel: &Name, product: &Name, at: DateTime<Utc>) -> Result<Scene> {
+    fn scene(&mut self, channel: &Name, product: &Name, at: DateTime<Utc>) -> Result<OfferTimeline> {
         let map = self.map(channel)?;
         let mut manifests = BTreeMap::new();
         let mut offers = Vec::new();
@@ -209,7 +209,7 @@ impl<'a> Explainer<'a> {
             // What is signed counts as having been so for as long as anybody asks.
             offers.push(vec![Offering { since: DateTime::UNIX_EPOCH, given }]);
         }
-        Ok(Scene::new(map, offers, manifests))
+        Ok(OfferTimeline::new(map, offers, manifests))
     }
 }
 

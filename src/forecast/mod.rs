@@ -1,10 +1,10 @@
 //! What a rollout will do to a fleet, before anything is signed.
 
-mod course;
 pub mod curve;
+mod expected_steps;
 mod explain;
-pub mod scene;
 pub mod simulate;
+pub mod timeline;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -24,17 +24,17 @@ use tidegate_model::version::Version;
 
 use crate::error::{Error, Result};
 use crate::fleet::{Fleet, Scope, Synthetic};
-use crate::policy::State;
+use crate::policy::ReleaseState;
 use crate::release::draft::previous;
 use crate::release::record;
-use crate::rollout::Desk;
+use crate::rollout::RolloutTransaction;
 use crate::workspace::{manifest_in_force, map_in_force};
-use course::{Terms, course};
-use scene::{Given, Offering, Scene};
+use expected_steps::{StepInputs, course};
 use simulate::{Simulation, Window, simulate};
 use tidegate_model::span::Span;
+use timeline::{Given, OfferTimeline, Offering};
 
-pub use course::{Course, CourseStep, Taken};
+pub use expected_steps::{ExpectedStep, ExpectedSteps, StepKind};
 pub use explain::{Answer, Explainer, FleetAnswer, Group, Reached, Reason, explain};
 
 /// The most hours that a plan looks ahead: two years.
@@ -74,17 +74,17 @@ pub struct Forecast {
     /// Its state now.
     pub state: String,
     /// Its steps.
-    pub course: Course,
+    pub course: ExpectedSteps,
     /// The hours that are looked at.
     pub window: Window,
     manifest: Manifest,
-    scene: Rc<Scene>,
+    scene: Rc<OfferTimeline>,
     before: Option<Installed>,
 }
 
 /// A plan: what becomes of a fleet.
 #[derive(Debug, Serialize)]
-pub struct Outcome {
+pub struct FleetForecast {
     /// The release.
     pub release: String,
     /// Its state now.
@@ -93,7 +93,7 @@ pub struct Outcome {
     pub fleet: String,
     /// The steps, and what was assumed.
     #[serde(flatten)]
-    pub course: Course,
+    pub course: ExpectedSteps,
     /// When every cohort has it.
     #[serde(with = "time::optional_text")]
     pub whole: Option<DateTime<Utc>>,
@@ -106,20 +106,20 @@ pub struct Outcome {
 
 impl Forecast {
     /// Works out what the rollout would be.
-    pub fn new(desk: &Desk<'_>, outlook: &Outlook) -> Result<Self> {
-        let record = desk.record();
-        if matches!(record.state, State::Withdrawn | State::Retired) {
+    pub fn new(transaction: &RolloutTransaction<'_>, outlook: &Outlook) -> Result<Self> {
+        let record = transaction.record();
+        if matches!(record.state, ReleaseState::Withdrawn | ReleaseState::Retired) {
             return Err(Error::refused(format!("{} is {}, and its life is over", record.id(), record.status()))
                 .rule("R-OVER")
                 .remedy("plan another version"));
         }
-        let dir = desk.workspace.dir();
-        let map = map_in_force(dir, &desk.repository, &record.channel)?;
+        let dir = transaction.workspace.dir();
+        let map = map_in_force(dir, &transaction.repository, &record.channel)?;
         let siblings: Vec<_> = record::all(dir)?
             .into_iter()
             .filter(|other| other.channel == record.channel && other.product == record.product)
             .collect();
-        let mut manifest = desk.manifest.clone();
+        let mut manifest = transaction.manifest.clone();
         let mut notes = Vec::new();
         if record.manifest.is_none() {
             let highest = siblings.iter().filter_map(|other| other.manifest.as_ref()).map(|m| m.sequence).max();
@@ -127,26 +127,26 @@ impl Forecast {
             notes.push(format!("it is a draft: it is taken as it is now, with sequence {}", manifest.sequence));
         }
         let bytes = manifest.to_bytes().map_err(|e| Error::input("the manifest cannot be").with_source(e))?;
-        let own = if desk.bytes.is_empty() { Digest::of(&bytes) } else { Digest::of(&desk.bytes) };
-        let bridges = desk.bridges()?;
-        let mut course = course(&Terms {
+        let own = if transaction.bytes.is_empty() { Digest::of(&bytes) } else { Digest::of(&transaction.bytes) };
+        let bridges = transaction.bridges()?;
+        let mut course = course(&StepInputs {
             release: &manifest.version,
             sequence: manifest.sequence,
             urgency: manifest.urgency,
             bridges: bridges.clone(),
             paused: record.paused,
-            policy: &desk.policy,
-            standings: desk.standings(),
+            policy: &transaction.policy,
+            standings: transaction.standings(),
             from: outlook.from,
             ramp: outlook.ramp,
         })?;
         course.assumptions.extend(notes);
-        let manifests = approved(desk, &course, &bridges, own, &manifest)?;
+        let manifests = approved(transaction, &course, &bridges, own, &manifest)?;
         let before = previous(siblings.iter(), manifest.sequence).and_then(|record| {
             Some(Installed { version: record.version.clone(), sequence: record.manifest.as_ref()?.sequence })
         });
         let window = window(&course, outlook)?;
-        let scene = Rc::new(Scene::new(map.clone(), offers(&map, &course, own, outlook.from), manifests));
+        let scene = Rc::new(OfferTimeline::new(map.clone(), offers(&map, &course, own, outlook.from), manifests));
         Ok(Self {
             release: record.id().to_string(),
             state: record.status().to_string(),
@@ -172,37 +172,37 @@ impl Forecast {
     }
 
     /// Makes up a fleet for it, and says in words what it is. Errs if the release has no hardware and none is said.
-    pub fn made_up(&self, wish: MadeUp) -> Result<(Fleet, String)> {
+    pub fn made_up(&self, request: MadeUp) -> Result<(Fleet, String)> {
         let all = || self.manifest.artifacts.iter().flat_map(|artifact| artifact.hardware.iter().cloned()).collect();
-        let hardware: BTreeSet<HardwareId> = if wish.hardware.is_empty() { all() } else { wish.hardware };
+        let hardware: BTreeSet<HardwareId> = if request.hardware.is_empty() { all() } else { request.hardware };
         let factory = Installed { version: Version::new(0, 0, 0), sequence: 0 };
-        let installed = wish.installed.or_else(|| self.before.clone()).unwrap_or(factory);
+        let installed = request.installed.or_else(|| self.before.clone()).unwrap_or(factory);
         let kinds: Vec<_> = hardware.iter().map(HardwareId::as_str).collect();
-        let facts: Vec<_> = wish.facts.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+        let facts: Vec<_> = request.facts.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let said = format!(
             "{} made-up devices on {} (sequence {}), hardware {}, {}",
-            wish.devices,
+            request.devices,
             installed.version,
             installed.sequence,
             kinds.join(" and "),
             if facts.is_empty() { "without facts".to_owned() } else { format!("with {}", facts.join(", ")) },
         );
         let fleet = Fleet::synthetic(Synthetic {
-            devices: wish.devices,
+            devices: request.devices,
             product: self.manifest.product.clone(),
             channel: self.manifest.channel.clone(),
             hardware,
             installed,
-            facts: wish.facts,
+            facts: request.facts,
         })?;
         Ok((fleet, said))
     }
 
     /// Looks at a fleet; `progress` is told how far it was read.
-    pub fn over(self, mut fleet: Fleet, said: String, progress: impl FnMut(&Fleet)) -> Result<Outcome> {
+    pub fn over(self, mut fleet: Fleet, said: String, progress: impl FnMut(&Fleet)) -> Result<FleetForecast> {
         let Manifest { product, channel, .. } = &self.manifest;
         let simulation = simulate(&self.scene, (channel, product), &mut fleet, self.window, progress)?;
-        Ok(Outcome {
+        Ok(FleetForecast {
             release: self.release,
             state: self.state,
             fleet: said,
@@ -216,26 +216,27 @@ impl Forecast {
 
 /// The manifests of all that may be installed on the way.
 fn approved(
-    desk: &Desk<'_>,
-    course: &Course,
+    transaction: &RolloutTransaction<'_>,
+    course: &ExpectedSteps,
     bridges: &[Bridge],
     own: Digest,
     manifest: &Manifest,
 ) -> Result<BTreeMap<Digest, Manifest>> {
-    let record = desk.record();
+    let record = transaction.record();
     let mut manifests = BTreeMap::from([(own, manifest.clone())]);
     let listed = course.steps.iter().flat_map(|step| &step.assignment.bridges);
     for bridge in listed.chain(bridges) {
         if !manifests.contains_key(&bridge.sha256) {
             let path = layout::manifest_path(&record.channel, &record.product, &bridge.release);
-            let (manifest, bytes) = manifest_in_force(desk.workspace.dir(), &desk.repository, &record.channel, &path)?;
+            let (manifest, bytes) =
+                manifest_in_force(transaction.workspace.dir(), &transaction.repository, &record.channel, &path)?;
             manifests.insert(Digest::of(&bytes), manifest);
         }
     }
     Ok(manifests)
 }
 
-fn offers(map: &CohortMap, course: &Course, own: Digest, from: DateTime<Utc>) -> Vec<Vec<Offering>> {
+fn offers(map: &CohortMap, course: &ExpectedSteps, own: Digest, from: DateTime<Utc>) -> Vec<Vec<Offering>> {
     let nothing = |why: &str| vec![Offering { since: from, given: Given::Nothing(why.to_owned()) }];
     let mut offers: BTreeMap<_, Vec<Offering>> = BTreeMap::new();
     for step in &course.steps {
@@ -253,7 +254,7 @@ fn offers(map: &CohortMap, course: &Course, own: Digest, from: DateTime<Utc>) ->
         .collect()
 }
 
-fn window(course: &Course, outlook: &Outlook) -> Result<Window> {
+fn window(course: &ExpectedSteps, outlook: &Outlook) -> Result<Window> {
     let from = outlook.from;
     let hours = match outlook.hours {
         Some(hours) if hours > MAX_HOURS => {

@@ -9,7 +9,7 @@ use tidegate_model::decision::Outcome;
 use tidegate_model::name::Name;
 use tidegate_model::time::{self, Instant};
 
-use super::scene::{Judge, Judgement, Scene};
+use super::timeline::{Judge, Judgement, OfferTimeline};
 use crate::error::Result;
 use crate::fleet::Fleet;
 
@@ -107,7 +107,7 @@ impl Simulation {
 ///
 /// The last offerings of each cohort are those of the release that is asked about.
 pub fn simulate(
-    scene: &Rc<Scene>,
+    scene: &Rc<OfferTimeline>,
     (channel, product): (&Name, &Name),
     fleet: &mut Fleet,
     window: Window,

@@ -10,7 +10,7 @@ use tidegate_model::position::PPM;
 use super::checks::{self, CheckKind, OwnCheck};
 use super::freeze::{self, Freeze};
 use super::health::HealthPolicy;
-use super::state::Event;
+use super::state::ReleaseEvent;
 use crate::config::{Cohorts, Settings, check_schema, invalid, load, parse, parse_share};
 use crate::error::Result;
 use crate::keys::KeyName;
@@ -135,7 +135,7 @@ pub struct RetirementPolicy {
 #[serde(deny_unknown_fields)]
 pub struct ApprovalRule {
     /// The steps.
-    pub steps: BTreeSet<Event>,
+    pub steps: BTreeSet<ReleaseEvent>,
     /// Only steps that expose one of these cohorts; all steps if absent.
     #[serde(default)]
     pub cohorts: Option<BTreeSet<Name>>,
@@ -150,11 +150,17 @@ pub struct ApprovalRule {
 
 impl ApprovalRule {
     /// The steps that can be made to wait for approval. Those that stop or end an exposure never wait.
-    pub const STEPS: [Event; 6] =
-        [Event::Register, Event::Expose, Event::Start, Event::Advance, Event::Resume, Event::Complete];
+    pub const STEPS: [ReleaseEvent; 6] = [
+        ReleaseEvent::Register,
+        ReleaseEvent::Expose,
+        ReleaseEvent::Start,
+        ReleaseEvent::Advance,
+        ReleaseEvent::Resume,
+        ReleaseEvent::Complete,
+    ];
 
     /// Whether it is about this step; `cohort` is the one that the step exposes, `None` for a step that exposes none or all.
-    pub fn covers(&self, event: Event, cohort: Option<&Name>) -> bool {
+    pub fn covers(&self, event: ReleaseEvent, cohort: Option<&Name>) -> bool {
         let among = |cohorts: &BTreeSet<Name>| cohort.is_none_or(|cohort| cohorts.contains(cohort));
         self.steps.contains(&event) && self.cohorts.as_ref().is_none_or(among)
     }
@@ -298,7 +304,7 @@ impl Policy {
 impl ApprovalRule {
     fn check(&self, at: &str) -> Result<()> {
         let refuse = |key: &str, why: String, remedy: &str| Err(invalid(FILE, &format!("{at}.{key}"), why, remedy));
-        let names = || Self::STEPS.map(Event::name).join(", ");
+        let names = || Self::STEPS.map(ReleaseEvent::name).join(", ");
         if self.steps.is_empty() {
             return refuse("steps", "it is about no step".into(), &format!("name some of: {}", names()));
         }

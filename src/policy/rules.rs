@@ -9,7 +9,7 @@ use tidegate_tuf::time;
 
 use super::facts::{Facts, Refusal};
 use super::file::{ApprovalRule, Policy, Skippable};
-use super::state::{Event, Status};
+use super::state::{ReleaseEvent, Status};
 use crate::config::write_share;
 use tidegate_model::span::Span;
 use tidegate_model::week::Occurrence;
@@ -214,11 +214,11 @@ pub(super) fn thawed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Resu
     ))
 }
 
-pub(super) fn approved(event: Event, facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<(), Refusal> {
+pub(super) fn approved(event: ReleaseEvent, facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<(), Refusal> {
     if skips(facts, policy, Skippable::Approval) {
         return Ok(());
     }
-    let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == Event::Advance);
+    let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == ReleaseEvent::Advance);
     for rule in policy.approvals.iter().filter(|rule| rule.covers(event, cohort)) {
         let ApprovalRule { by, count, max_age, .. } = rule;
         let counts = |approved: &&super::facts::Approved| {

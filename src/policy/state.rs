@@ -8,7 +8,7 @@ use tidegate_model::name::Name;
 /// Where a release is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub enum ReleaseState {
     /// Artifacts are being added; or the manifest is frozen and waits for signatures.
     Draft,
     /// A threshold of release keys has signed it. Nothing is exposed.
@@ -29,7 +29,7 @@ pub enum State {
     Retired,
 }
 
-impl State {
+impl ReleaseState {
     /// All states, in the order of a release's life.
     pub const ALL: [Self; 9] = [
         Self::Draft,
@@ -44,7 +44,7 @@ impl State {
     ];
 }
 
-impl fmt::Display for State {
+impl fmt::Display for ReleaseState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Draft => "draft",
@@ -64,14 +64,14 @@ impl fmt::Display for State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// The state.
-    pub state: State,
+    pub state: ReleaseState,
     /// Nobody new is exposed while this is set.
     pub paused: bool,
 }
 
 impl Status {
     /// A state that is not paused.
-    pub const fn of(state: State) -> Self {
+    pub const fn of(state: ReleaseState) -> Self {
         Self { state, paused: false }
     }
 }
@@ -85,7 +85,7 @@ impl fmt::Display for Status {
 /// What somebody wants to do with a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Event {
+pub enum ReleaseEvent {
     /// Change the draft: add or remove artifacts.
     Edit,
     /// Freeze the manifest and propose it for signing; again, if the proposal no longer follows from the live channel.
@@ -120,7 +120,7 @@ pub enum Event {
     Retract,
 }
 
-impl Event {
+impl ReleaseEvent {
     /// All events.
     pub const ALL: [Self; 16] = [
         Self::Edit,
@@ -164,7 +164,7 @@ impl Event {
     }
 }
 
-impl Event {
+impl ReleaseEvent {
     /// The step in words: `advance to canary`.
     pub fn with_cohort(self, cohort: Option<&Name>) -> String {
         cohort.map_or_else(|| self.name().to_owned(), |cohort| format!("{} to {cohort}", self.name()))

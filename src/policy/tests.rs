@@ -9,7 +9,7 @@ use super::checks::CheckKind;
 use super::facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Step};
 use super::file::Policy;
 use super::rules::RULES;
-use super::state::{Event, State, Status};
+use super::state::{ReleaseEvent, ReleaseState, Status};
 use super::transitions::next;
 use tidegate_model::span::Span;
 
@@ -60,7 +60,7 @@ fn step() -> Step {
     }
 }
 
-fn rule(state: State, event: Event, facts: &Facts) -> Result<Status, &'static str> {
+fn rule(state: ReleaseState, event: ReleaseEvent, facts: &Facts) -> Result<Status, &'static str> {
     next(Status::of(state), event, facts, &policy(), now()).map_err(|refusal| refusal.rule)
 }
 
@@ -68,12 +68,12 @@ fn rule(state: State, event: Event, facts: &Facts) -> Result<Status, &'static st
 #[test]
 #[rustfmt::skip]
 fn the_table() {
-    use Event as E;
-    use State as S;
+    use ReleaseEvent as E;
+    use ReleaseState as S;
     let none = "R-ORDER";
     let over = "R-OVER";
     // Columns: Draft Signed Registered Validation Limited Stable Security Withdrawn Retired
-    let table: [(Event, [Result<State, &str>; 9]); 16] = [
+    let table: [(ReleaseEvent, [Result<ReleaseState, &str>; 9]); 16] = [
         (E::Edit, [Err("R-FROZEN"), Err(none), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
         (E::Freeze, [Ok(S::Draft), Ok(S::Draft), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
         (E::Sign, [Ok(S::Signed), Ok(S::Signed), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
@@ -91,9 +91,9 @@ fn the_table() {
         (E::Approve, [Err(none), Ok(S::Signed), Ok(S::Registered), Ok(S::Validation), Ok(S::Limited), Err(none), Ok(S::Security), Err(over), Err(over)]),
         (E::Retract, [Err(none), Err(none), Err(none), Ok(S::Validation), Ok(S::Limited), Ok(S::Stable), Ok(S::Security), Ok(S::Withdrawn), Ok(S::Retired)]),
     ];
-    assert_eq!(table.map(|(event, _)| event), Event::ALL, "every event has a row");
+    assert_eq!(table.map(|(event, _)| event), ReleaseEvent::ALL, "every event has a row");
     for (event, row) in table {
-        for (state, expected) in State::ALL.into_iter().zip(row) {
+        for (state, expected) in ReleaseState::ALL.into_iter().zip(row) {
             let found = rule(state, event, &good()).map(|status| status.state);
             assert_eq!(found, expected, "{} in {state}", event.name());
         }
@@ -123,7 +123,7 @@ fn every_refusal_says_why_and_what_to_do() {
         [good(), Facts::default(), bad.clone(), Facts { newer: None, ..bad }, Facts { retraction: None, ..good() }];
     for policy in [policy(), strict] {
         for paused in [false, true] {
-            for (state, event) in State::ALL.into_iter().flat_map(|s| Event::ALL.map(|e| (s, e))) {
+            for (state, event) in ReleaseState::ALL.into_iter().flat_map(|s| ReleaseEvent::ALL.map(|e| (s, e))) {
                 for facts in &cases {
                     let Err(Refusal { rule, why, remedy }) =
                         next(Status { state, paused }, event, facts, &policy, now())
@@ -146,7 +146,10 @@ fn every_refusal_says_why_and_what_to_do() {
 
 #[test]
 fn registration_takes_a_fresh_report_too() {
-    assert_eq!(rule(State::Signed, Event::Register, &Facts { report: None, ..good() }), Err("R-VALIDATED"));
+    assert_eq!(
+        rule(ReleaseState::Signed, ReleaseEvent::Register, &Facts { report: None, ..good() }),
+        Err("R-VALIDATED")
+    );
 }
 
 #[test]
@@ -156,11 +159,11 @@ fn an_own_check_that_policy_names_must_have_run_and_passed() {
         format!("{text}\n[[validation.check]]\nid = \"X-SBOM\"\ntitle = \"t\"\ncommand = [\"x\"]\ntimeout = \"1m\"");
     let policy = Policy::parse(text.as_bytes()).unwrap();
     let mut facts = good();
-    let start = |facts: &Facts| next(Status::of(State::Validation), Event::Start, facts, &policy, now());
+    let start = |facts: &Facts| next(Status::of(ReleaseState::Validation), ReleaseEvent::Start, facts, &policy, now());
     let refusal = start(&facts).unwrap_err();
     assert!(refusal.rule == "R-VALIDATED" && refusal.why.contains("X-SBOM"), "{refusal:?}");
     facts.report.as_mut().unwrap().own.insert("X-SBOM".into());
-    assert_eq!(start(&facts), Ok(Status::of(State::Limited)));
+    assert_eq!(start(&facts), Ok(Status::of(ReleaseState::Limited)));
 }
 
 #[test]
@@ -177,7 +180,7 @@ fn a_step_takes_the_approvals_of_as_many_people() {
     };
     let with = |approvals: &[Approved]| Facts { approvals: approvals.to_vec(), ..good() };
     let advance = |facts: &Facts| {
-        next(Status::of(State::Limited), Event::Advance, facts, &policy, now())
+        next(Status::of(ReleaseState::Limited), ReleaseEvent::Advance, facts, &policy, now())
             .map(|_| ())
             .map_err(|refusal| refusal.rule)
     };
@@ -191,7 +194,7 @@ fn a_step_takes_the_approvals_of_as_many_people() {
     assert_eq!(advance(&with(&[a, approved("d", "holder 2", 1)])), Err("R-APPROVAL"), "a key that is not asked");
     let other = Facts { step: Some(Step { cohort: "canary".parse().unwrap(), ..step() }), ..good() };
     assert_eq!(advance(&other), Ok(()), "another cohort");
-    let start = next(Status::of(State::Validation), Event::Start, &good(), &policy, now()).unwrap_err();
+    let start = next(Status::of(ReleaseState::Validation), ReleaseEvent::Start, &good(), &policy, now()).unwrap_err();
     assert!(start.rule == "R-APPROVAL" && start.remedy.contains("--step start"), "{start:?}");
 }
 
@@ -206,7 +209,9 @@ fn nobody_new_is_exposed_in_a_freeze_by_a_step_or_a_ramp() {
         let step = Step { until: ramp.map(|ramp| at(hours + ramp)), ..step() };
         let report = ReportFacts { at: at(hours), ..facts.report.clone().unwrap() };
         let facts = Facts { step: Some(step), report: Some(report), ..facts.clone() };
-        next(Status::of(State::Limited), Event::Advance, &facts, &policy, at(hours)).map(|_| ()).map_err(|r| r.rule)
+        next(Status::of(ReleaseState::Limited), ReleaseEvent::Advance, &facts, &policy, at(hours))
+            .map(|_| ())
+            .map_err(|r| r.rule)
     };
     assert_eq!(advance(23, None, &good()), Ok(()));
     assert_eq!(advance(23, Some(1), &good()), Ok(()), "a ramp that ends when the freeze begins");
@@ -218,23 +223,23 @@ fn nobody_new_is_exposed_in_a_freeze_by_a_step_or_a_ramp() {
     assert_eq!(advance(24, None, &urgent), Ok(()), "the template lets security skip it");
     let assigned = Facts { assigned: vec!["canary".parse().unwrap()], ..good() };
     let event = |event, paused| {
-        next(Status { state: State::Limited, paused }, event, &assigned, &policy, at(24))
+        next(Status { state: ReleaseState::Limited, paused }, event, &assigned, &policy, at(24))
             .map(|_| ())
             .map_err(|r| r.rule)
     };
-    assert_eq!(event(Event::Resume, true), Err("R-FREEZE"));
-    assert_eq!(event(Event::Renew, false), Ok(()), "it keeps what there is");
+    assert_eq!(event(ReleaseEvent::Resume, true), Err("R-FREEZE"));
+    assert_eq!(event(ReleaseEvent::Renew, false), Ok(()), "it keeps what there is");
     let goes_on = |event, stopped, hours: i64, until: Option<i64>| {
         let facts = Facts { stopped, ramps_until: until.map(at), ..assigned.clone() };
-        let status = Status { state: State::Limited, paused: event == Event::Resume };
+        let status = Status { state: ReleaseState::Limited, paused: event == ReleaseEvent::Resume };
         next(status, event, &facts, &policy, at(hours)).map(|_| ()).map_err(|r| r.rule)
     };
-    assert_eq!(goes_on(Event::Resume, false, 20, Some(24)), Ok(()));
-    assert_eq!(goes_on(Event::Resume, false, 20, Some(25)), Err("R-FREEZE"), "the moved ramp runs into it");
-    assert_eq!(goes_on(Event::Renew, true, 20, Some(24)), Ok(()));
-    assert_eq!(goes_on(Event::Renew, true, 20, Some(25)), Err("R-FREEZE"));
-    assert_eq!(goes_on(Event::Renew, true, 30, None), Err("R-FREEZE"), "it had stopped by itself");
-    for stops in [Event::Pause, Event::Withdraw] {
+    assert_eq!(goes_on(ReleaseEvent::Resume, false, 20, Some(24)), Ok(()));
+    assert_eq!(goes_on(ReleaseEvent::Resume, false, 20, Some(25)), Err("R-FREEZE"), "the moved ramp runs into it");
+    assert_eq!(goes_on(ReleaseEvent::Renew, true, 20, Some(24)), Ok(()));
+    assert_eq!(goes_on(ReleaseEvent::Renew, true, 20, Some(25)), Err("R-FREEZE"));
+    assert_eq!(goes_on(ReleaseEvent::Renew, true, 30, None), Err("R-FREEZE"), "it had stopped by itself");
+    for stops in [ReleaseEvent::Pause, ReleaseEvent::Withdraw] {
         assert_eq!(event(stops, false), Ok(()), "{}", stops.name());
     }
 }
@@ -246,35 +251,38 @@ fn a_retraction_skips_what_security_may_and_waits_for_the_withdrawal() {
         step: Some(Step { share: Some(1_000_000), ..step() }),
         ..good()
     };
-    assert_eq!(rule(State::Registered, Event::Start, &facts(None)), Ok(Status::of(State::Limited)));
-    assert_eq!(rule(State::Registered, Event::Start, &facts(Some("stable/os/1.2.0"))), Err("R-RETRACT"));
+    assert_eq!(
+        rule(ReleaseState::Registered, ReleaseEvent::Start, &facts(None)),
+        Ok(Status::of(ReleaseState::Limited))
+    );
+    assert_eq!(rule(ReleaseState::Registered, ReleaseEvent::Start, &facts(Some("stable/os/1.2.0"))), Err("R-RETRACT"));
     let validated = Facts { report: None, ..facts(None) };
-    assert_eq!(rule(State::Registered, Event::Start, &validated), Err("R-VALIDATED"));
+    assert_eq!(rule(ReleaseState::Registered, ReleaseEvent::Start, &validated), Err("R-VALIDATED"));
 }
 
 #[test]
 fn a_draft_is_open_until_it_is_frozen() {
     let facts = Facts { frozen: false, ..good() };
-    assert_eq!(rule(State::Draft, Event::Edit, &facts), Ok(Status::of(State::Draft)));
-    assert_eq!(rule(State::Draft, Event::Sign, &facts), Err("R-FROZEN"));
-    assert_eq!(rule(State::Draft, Event::Validate, &facts), Err("R-FROZEN"));
-    assert_eq!(rule(State::Draft, Event::Freeze, &Facts { artifacts: 0, ..facts }), Err("R-ARTIFACTS"));
+    assert_eq!(rule(ReleaseState::Draft, ReleaseEvent::Edit, &facts), Ok(Status::of(ReleaseState::Draft)));
+    assert_eq!(rule(ReleaseState::Draft, ReleaseEvent::Sign, &facts), Err("R-FROZEN"));
+    assert_eq!(rule(ReleaseState::Draft, ReleaseEvent::Validate, &facts), Err("R-FROZEN"));
+    assert_eq!(rule(ReleaseState::Draft, ReleaseEvent::Freeze, &Facts { artifacts: 0, ..facts }), Err("R-ARTIFACTS"));
 }
 
 #[test]
 fn signing_takes_the_threshold_and_a_proposal_that_follows() {
     let one = Facts { signatures: 1, ..good() };
-    assert_eq!(rule(State::Draft, Event::Sign, &one), Ok(Status::of(State::Draft)));
+    assert_eq!(rule(ReleaseState::Draft, ReleaseEvent::Sign, &one), Ok(Status::of(ReleaseState::Draft)));
     let stale = Facts { follows: false, ..good() };
-    for event in [Event::Sign, Event::Register] {
-        assert_eq!(rule(State::Signed, event, &stale), Err("R-BASE"));
+    for event in [ReleaseEvent::Sign, ReleaseEvent::Register] {
+        assert_eq!(rule(ReleaseState::Signed, event, &stale), Err("R-BASE"));
     }
 }
 
 #[test]
 fn a_rollout_takes_a_fresh_report_with_all_required_checks() {
-    for event in [Event::Start, Event::Expose] {
-        let rule = |facts: &Facts| rule(State::Validation, event, facts).map(|_| ());
+    for event in [ReleaseEvent::Start, ReleaseEvent::Expose] {
+        let rule = |facts: &Facts| rule(ReleaseState::Validation, event, facts).map(|_| ());
         assert_eq!(rule(&Facts { report: None, ..good() }), Err("R-VALIDATED"));
         let report = |age: TimeDelta, passed: &[CheckKind]| {
             let report = ReportFacts {
@@ -292,46 +300,56 @@ fn a_rollout_takes_a_fresh_report_with_all_required_checks() {
     }
     let mut lost = good();
     lost.report.as_mut().unwrap().way_lost = Some("stable/os/1.1.0 was withdrawn".into());
-    assert_eq!(rule(State::Validation, Event::Start, &lost), Err("R-VALIDATED"));
+    assert_eq!(rule(ReleaseState::Validation, ReleaseEvent::Start, &lost), Err("R-VALIDATED"));
     let failed = Facts { report: None, ..good() };
-    assert_eq!(rule(State::Registered, Event::Validate, &failed), Ok(Status::of(State::Registered)));
+    assert_eq!(
+        rule(ReleaseState::Registered, ReleaseEvent::Validate, &failed),
+        Ok(Status::of(ReleaseState::Registered))
+    );
 }
 
 #[test]
 fn whatever_exposes_devices_or_makes_that_last_takes_a_fresh_report() {
     let none = Facts { report: None, ..good() };
     for (state, event) in [
-        (State::Signed, Event::Register),
-        (State::Validation, Event::Expose),
-        (State::Validation, Event::Start),
-        (State::Limited, Event::Advance),
-        (State::Limited, Event::Complete),
-        (State::Security, Event::Complete),
+        (ReleaseState::Signed, ReleaseEvent::Register),
+        (ReleaseState::Validation, ReleaseEvent::Expose),
+        (ReleaseState::Validation, ReleaseEvent::Start),
+        (ReleaseState::Limited, ReleaseEvent::Advance),
+        (ReleaseState::Limited, ReleaseEvent::Complete),
+        (ReleaseState::Security, ReleaseEvent::Complete),
     ] {
         assert_eq!(rule(state, event, &none), Err("R-VALIDATED"), "{}", event.name());
     }
     let paused = |facts: &Facts| {
-        let status = Status { state: State::Limited, paused: true };
-        next(status, Event::Resume, facts, &policy(), now()).map_err(|refusal| refusal.rule)
+        let status = Status { state: ReleaseState::Limited, paused: true };
+        next(status, ReleaseEvent::Resume, facts, &policy(), now()).map_err(|refusal| refusal.rule)
     };
     assert_eq!(paused(&none), Err("R-VALIDATED"));
-    assert_eq!(paused(&good()), Ok(Status::of(State::Limited)));
-    let renew = |stopped| rule(State::Limited, Event::Renew, &Facts { stopped, ..none.clone() }).map(|_| ());
+    assert_eq!(paused(&good()), Ok(Status::of(ReleaseState::Limited)));
+    let renew =
+        |stopped| rule(ReleaseState::Limited, ReleaseEvent::Renew, &Facts { stopped, ..none.clone() }).map(|_| ());
     assert_eq!(renew(false), Ok(()), "it keeps what there is");
     assert_eq!(renew(true), Err("R-VALIDATED"), "it had stopped by itself, and would expose devices anew");
     // What stops an exposure never waits for one.
     let offered = Facts { assigned: vec!["canary".parse().unwrap()], ..none };
-    for event in [Event::Pause, Event::Withdraw] {
-        assert!(rule(State::Limited, event, &offered).is_ok(), "{}", event.name());
+    for event in [ReleaseEvent::Pause, ReleaseEvent::Withdraw] {
+        assert!(rule(ReleaseState::Limited, event, &offered).is_ok(), "{}", event.name());
     }
 }
 
 #[test]
 fn soak_step_and_ramp_hold_a_step_back() {
     let advance = |step: Step| {
-        next(Status::of(State::Limited), Event::Advance, &Facts { step: Some(step), ..good() }, &policy(), now())
-            .map(|_| ())
-            .map_err(|refusal| refusal.rule)
+        next(
+            Status::of(ReleaseState::Limited),
+            ReleaseEvent::Advance,
+            &Facts { step: Some(step), ..good() },
+            &policy(),
+            now(),
+        )
+        .map(|_| ())
+        .map_err(|refusal| refusal.rule)
     };
     let after = |hours: i64| Some(("canary".parse().unwrap(), Some(now() - TimeDelta::hours(hours))));
     assert_eq!(advance(Step { previous: after(47), ..step() }), Err("R-SOAK"));
@@ -352,29 +370,32 @@ fn soak_step_and_ramp_hold_a_step_back() {
 fn a_security_release_skips_soak_and_ramp_but_not_validation() {
     let step = Step { share: Some(1_000_000), previous: Some(("canary".parse().unwrap(), None)), ..step() };
     let facts = Facts { urgency: Some(Urgency::Security), step: Some(step), ..good() };
-    assert_eq!(rule(State::Validation, Event::Start, &facts), Ok(Status::of(State::Security)));
-    assert_eq!(rule(State::Validation, Event::Start, &Facts { report: None, ..facts.clone() }), Err("R-VALIDATED"));
+    assert_eq!(rule(ReleaseState::Validation, ReleaseEvent::Start, &facts), Ok(Status::of(ReleaseState::Security)));
+    assert_eq!(
+        rule(ReleaseState::Validation, ReleaseEvent::Start, &Facts { report: None, ..facts.clone() }),
+        Err("R-VALIDATED")
+    );
 
     let mut strict = policy();
     strict.security.skip.clear();
-    let refusal = next(Status::of(State::Validation), Event::Start, &facts, &strict, now()).unwrap_err();
+    let refusal = next(Status::of(ReleaseState::Validation), ReleaseEvent::Start, &facts, &strict, now()).unwrap_err();
     assert_eq!(refusal.rule, "R-SOAK");
 }
 
 #[test]
 fn a_pause_holds_everything_back_but_withdrawal() {
     let facts = Facts { assigned: vec!["canary".parse().unwrap()], ..good() };
-    let paused = Status { state: State::Limited, paused: true };
-    assert_eq!(rule(State::Limited, Event::Pause, &facts), Ok(paused));
+    let paused = Status { state: ReleaseState::Limited, paused: true };
+    assert_eq!(rule(ReleaseState::Limited, ReleaseEvent::Pause, &facts), Ok(paused));
     let then = |event| next(paused, event, &facts, &policy(), now()).map_err(|refusal| refusal.rule);
-    for event in [Event::Advance, Event::Complete, Event::Renew, Event::Pause] {
+    for event in [ReleaseEvent::Advance, ReleaseEvent::Complete, ReleaseEvent::Renew, ReleaseEvent::Pause] {
         assert_eq!(then(event), Err("R-PAUSED"), "{}", event.name());
     }
-    assert_eq!(then(Event::Resume), Ok(Status::of(State::Limited)));
-    assert_eq!(then(Event::Withdraw), Ok(Status::of(State::Withdrawn)));
-    assert_eq!(then(Event::Validate), Ok(paused));
-    let paused = Status { state: State::Validation, paused: true };
-    for event in [Event::Expose, Event::Start] {
+    assert_eq!(then(ReleaseEvent::Resume), Ok(Status::of(ReleaseState::Limited)));
+    assert_eq!(then(ReleaseEvent::Withdraw), Ok(Status::of(ReleaseState::Withdrawn)));
+    assert_eq!(then(ReleaseEvent::Validate), Ok(paused));
+    let paused = Status { state: ReleaseState::Validation, paused: true };
+    for event in [ReleaseEvent::Expose, ReleaseEvent::Start] {
         let refusal = next(paused, event, &good(), &policy(), now()).unwrap_err();
         assert_eq!(refusal.rule, "R-PAUSED", "{}", event.name());
     }
@@ -383,11 +404,11 @@ fn a_pause_holds_everything_back_but_withdrawal() {
 #[test]
 fn cohorts_are_not_passed_over_and_never_go_back() {
     let left = Facts { not_reached: vec!["general".parse().unwrap()], ..good() };
-    assert_eq!(rule(State::Limited, Event::Complete, &left), Err("R-COHORTS"));
-    assert_eq!(rule(State::Limited, Event::Advance, &Facts { step: None, ..good() }), Err("R-COHORTS"));
+    assert_eq!(rule(ReleaseState::Limited, ReleaseEvent::Complete, &left), Err("R-COHORTS"));
+    assert_eq!(rule(ReleaseState::Limited, ReleaseEvent::Advance, &Facts { step: None, ..good() }), Err("R-COHORTS"));
     let newer = Facts { newer: Some("stable/os/1.3.0".into()), ..good() };
-    assert_eq!(rule(State::Limited, Event::Advance, &newer), Err("R-SEQUENCE"));
-    assert_eq!(rule(State::Validation, Event::Start, &newer), Err("R-SEQUENCE"));
+    assert_eq!(rule(ReleaseState::Limited, ReleaseEvent::Advance, &newer), Err("R-SEQUENCE"));
+    assert_eq!(rule(ReleaseState::Validation, ReleaseEvent::Start, &newer), Err("R-SEQUENCE"));
     let assigned = Facts { assigned: vec!["general".parse().unwrap()], ..good() };
-    assert_eq!(rule(State::Stable, Event::Retire, &assigned), Err("R-ASSIGNED"));
+    assert_eq!(rule(ReleaseState::Stable, ReleaseEvent::Retire, &assigned), Err("R-ASSIGNED"));
 }

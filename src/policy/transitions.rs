@@ -12,19 +12,19 @@ use super::rules::{
     approved, follows, list, newest, offered, over, refuse, retracted_is_withdrawn, running, step_allowed, thawed,
     validated,
 };
-use super::state::{Event, State, Status};
+use super::state::{ReleaseEvent, ReleaseState, Status};
 
 /// The state after `event`, or why it cannot be.
 #[allow(clippy::match_same_arms, reason = "the table is read event by event")]
 pub fn next(
     status: Status,
-    event: Event,
+    event: ReleaseEvent,
     facts: &Facts,
     policy: &Policy,
     now: DateTime<Utc>,
 ) -> Result<Status, Refusal> {
-    use Event as E;
-    use State as S;
+    use ReleaseEvent as E;
+    use ReleaseState as S;
     let stay = Ok(status);
     let to = |state| Ok(Status { state, paused: false });
     match (event, status.state) {

@@ -18,7 +18,7 @@ use tidegate_model::span::Span;
 
 /// What to propose, beside what `tidegate.toml` asks for.
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct ProposalRequest {
     /// Roles to be signed again as they are, for a new lifetime.
     pub renew: BTreeSet<String>,
     /// Target paths that channels are to list no longer.
@@ -35,20 +35,20 @@ pub fn propose(
     repository: &Repository,
     settings: &Settings,
     cohorts: &Cohorts,
-    wish: &Wish,
+    request: &ProposalRequest,
     now: DateTime<Utc>,
 ) -> Result<Proposal> {
     let mut draft = Draft { repository, now, changes: BTreeMap::new(), order: Vec::new(), files: BTreeMap::new() };
-    for role in &wish.renew {
+    for role in &request.renew {
         if !matches!(role.as_str(), "root" | "targets") && !settings.channels.keys().any(|c| c.as_str() == role) {
             return Err(Error::input(format!("{role} is not signed at a ceremony"))
                 .remedy("renew root, targets or a channel here; tidegate refresh renews the others"));
         }
     }
-    draft.root(settings, wish)?;
-    draft.targets(settings, wish)?;
+    draft.root(settings, request)?;
+    draft.targets(settings, request)?;
     for name in settings.channels.keys() {
-        draft.channel(settings, cohorts, name, wish)?;
+        draft.channel(settings, cohorts, name, request)?;
     }
     let Some(first) = draft.order.first() else {
         return Err(Error::refused("there is nothing to propose: the signed metadata is what tidegate.toml and cohorts.toml say")
@@ -65,7 +65,7 @@ pub fn propose(
         .filter_map(|role| Some(Change { role: role.clone(), signed: draft.changes.get(role)?.to_value() }))
         .collect();
     let mut proposal = Proposal::new(Kind::Ceremony, subject, now, follows(repository, &draft.order)?, changes);
-    proposal.reason.clone_from(&wish.reason);
+    proposal.reason.clone_from(&request.reason);
     proposal.names = settings.key_names()?;
     proposal.files = draft.files;
     // What was just made must pass what every signer checks.
@@ -110,7 +110,7 @@ impl Draft<'_> {
         self.order.push(role.to_owned());
     }
 
-    fn root(&mut self, settings: &Settings, wish: &Wish) -> Result<()> {
+    fn root(&mut self, settings: &Settings, request: &ProposalRequest) -> Result<()> {
         let base = &self.repository.must_have("root")?.document;
         let top = [
             ("root", &settings.roles.root),
@@ -126,13 +126,13 @@ impl Draft<'_> {
         for (name, role) in top.iter().filter(|(name, _)| matches!(*name, "root" | "targets")) {
             enough_holders(settings, name, role)?;
         }
-        if !base.says_the_same(&document) || wish.renew.contains("root") {
+        if !base.says_the_same(&document) || request.renew.contains("root") {
             self.put("root", document, settings.roles.root.expires);
         }
         Ok(())
     }
 
-    fn targets(&mut self, settings: &Settings, wish: &Wish) -> Result<()> {
+    fn targets(&mut self, settings: &Settings, request: &ProposalRequest) -> Result<()> {
         let base = &self.repository.must_have("targets")?.document;
         let mut document = base.clone();
         // Ours never list any; those of a repository that is taken over are left to its past.
@@ -155,7 +155,7 @@ impl Draft<'_> {
         let release = settings.channels.values().map(|channel| &channel.release);
         document.set_holders(&holders(settings, release)?);
         let resign = !self.still_signed("targets", &settings.roles.targets, settings)?;
-        if !base.says_the_same(&document) || resign || wish.renew.contains("targets") {
+        if !base.says_the_same(&document) || resign || request.renew.contains("targets") {
             self.put("targets", document, settings.roles.targets.expires);
         }
         Ok(())
@@ -166,7 +166,7 @@ impl Draft<'_> {
         settings: &Settings,
         cohorts: &Cohorts,
         name: &tidegate_model::name::Name,
-        wish: &Wish,
+        request: &ProposalRequest,
     ) -> Result<()> {
         let role = layout::channel_role(name);
         let channel = settings.channel(name)?;
@@ -182,7 +182,7 @@ impl Draft<'_> {
             let value = serde_json::from_slice(&bytes).map_err(|e| Error::bug("a cohort map").with_source(e))?;
             self.files.insert(digest, value);
         }
-        for path in wish.unlist.iter().filter(|path| path.starts_with(&format!("{name}/"))) {
+        for path in request.unlist.iter().filter(|path| path.starts_with(&format!("{name}/"))) {
             document.remove_target(path);
         }
         let keys = settings.role_keys(&channel.rollout)?;
@@ -204,7 +204,7 @@ impl Draft<'_> {
         document.set_holders(&holders(settings, [&channel.rollout])?);
         let same = base.as_ref().is_some_and(|base| base.says_the_same(&document));
         let resign = !self.still_signed(&role, &channel.release, settings)?;
-        if !same || resign || wish.renew.contains(&role) {
+        if !same || resign || request.renew.contains(&role) {
             self.put(&role, document, channel.release.expires);
         }
         Ok(())

@@ -343,7 +343,7 @@ fn check_signers(record: &ThresholdRecord, version: u64, files: &BTreeMap<String
 
 fn thresholds(proposal: &Proposal, verified: &Verified) -> Result<Vec<ThresholdRecord>> {
     let standings = verified.standing(proposal)?;
-    let record = |(standing, requirement): (super::verify::Standing, &super::verify::Requirement)| {
+    let record = |(standing, requirement): (super::verify::RequirementStatus, &super::verify::Requirement)| {
         let signed = standing.signed.iter().filter_map(|id| {
             let entry = proposal.signatures.get(&standing.role)?.get(id)?;
             Some(SignerRecord {

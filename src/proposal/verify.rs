@@ -45,7 +45,7 @@ pub struct Requirement {
 
 /// Where a requirement stands.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Standing {
+pub struct RequirementStatus {
     /// The role to be signed.
     pub role: String,
     /// Whose keys count.
@@ -58,7 +58,7 @@ pub struct Standing {
     pub missing: Vec<KeyId>,
 }
 
-impl Standing {
+impl RequirementStatus {
     /// Whether enough have signed.
     pub fn is_met(&self) -> bool {
         self.signed.len() as u64 >= self.threshold
@@ -67,14 +67,14 @@ impl Standing {
 
 impl Verified {
     /// Where each requirement stands.
-    pub fn standing(&self, proposal: &Proposal) -> Result<Vec<Standing>> {
+    pub fn standing(&self, proposal: &Proposal) -> Result<Vec<RequirementStatus>> {
         self.requirements
             .iter()
             .map(|requirement| {
                 let envelope = envelope(proposal, &requirement.role)?;
                 let signed = valid_signers(&requirement.keys, &requirement.threshold, &envelope);
                 let missing = requirement.threshold.keyids.iter().filter(|id| !signed.contains(id)).cloned().collect();
-                Ok(Standing {
+                Ok(RequirementStatus {
                     role: requirement.role.clone(),
                     by: requirement.by.clone(),
                     threshold: requirement.threshold.threshold,

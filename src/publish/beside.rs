@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::store::{Outcome, Remote};
+use super::store::{Remote, WriteOutcome};
 use crate::error::Result;
 
 /// Above any status page.
@@ -20,7 +20,7 @@ pub async fn beside(remote: &Remote, files: &[(&str, Vec<u8>)]) -> Result<usize>
         if remote.read(name, MAX_LENGTH).await.is_ok_and(|seen| seen.is_some_and(|seen| seen.bytes == bytes)) {
             continue;
         }
-        if remote.overwrite(name, &bytes).await? == Outcome::Written {
+        if remote.overwrite(name, &bytes).await? == WriteOutcome::Written {
             written += 1;
         }
     }

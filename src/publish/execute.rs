@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use futures::stream::{self, StreamExt as _};
 use serde::Serialize;
 
-use super::plan::{Content, Object, Plan, Stage, State};
+use super::plan::{Content, Object, ObjectState, Plan, UploadStage};
 use super::source::Source;
-use super::store::{Outcome, Remote, sweep};
+use super::store::{Remote, WriteOutcome, sweep};
 use crate::error::{Error, Kind, Result};
 
 /// The rule that says who wins: whoever replaces the timestamp first.
@@ -23,7 +23,7 @@ const ONE_BY_ONE: usize = 16;
 
 /// What a publication did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct PublishReport {
     /// Objects written.
     pub written: u64,
     /// Objects that were there already, left by a publication that was interrupted.
@@ -36,11 +36,11 @@ pub struct Report {
 
 /// What happens while a publication runs.
 #[derive(Debug, Clone, Copy)]
-pub enum Event<'a> {
+pub enum PublishEvent<'a> {
     /// So many bytes more are sent, or found to need no sending.
     Sent(u64),
     /// An object is in place.
-    Done(&'a Object, Outcome),
+    Done(&'a Object, WriteOutcome),
 }
 
 /// Carries out `plan`; `progress` is told what happens.
@@ -51,20 +51,24 @@ pub async fn execute(
     plan: &Plan,
     source: &Source,
     remote: &Remote,
-    progress: &(dyn Fn(Event<'_>) + Sync),
-) -> Result<Report> {
+    progress: &(dyn Fn(PublishEvent<'_>) + Sync),
+) -> Result<PublishReport> {
     let _guard = remote.lock()?;
     let private = remote.private();
     let _private_guard = private.map(Remote::lock).transpose()?;
     let counts = Counts::default();
-    let due =
-        |stage| plan.objects.iter().filter(move |object| object.stage == stage && object.state != State::Unchanged);
+    let due = |stage| {
+        plan.objects.iter().filter(move |object| object.stage == stage && object.state != ObjectState::Unchanged)
+    };
     // Whoever has lost already must not leave versions behind that the winner's next change will want.
     if !plan.is_done() && !remote.is_still_at(plan.seen.as_ref()).await? {
         return Err(too_late(plan));
     }
     // After the timestamp was read: a clean-up that begins later makes the write of the timestamp fail.
-    let first = plan.objects.iter().find(|object| object.stage != Stage::Timestamp && object.state != State::Unchanged);
+    let first = plan
+        .objects
+        .iter()
+        .find(|object| object.stage != UploadStage::Timestamp && object.state != ObjectState::Unchanged);
     if let Some(first) = first
         && sweep::is_under_way(remote).await?
     {
@@ -74,43 +78,45 @@ pub async fn execute(
     // What goes through a gate comes first: nothing leads to it before the timestamp does.
     if let Some(private) = private {
         let work = Work { remote: private, ..work };
-        let is_due = plan.objects.iter().any(|object| object.private && object.state != State::Unchanged);
+        let is_due = plan.objects.iter().any(|object| object.private && object.state != ObjectState::Unchanged);
         let kept: Vec<&Object> =
-            plan.objects.iter().filter(|object| object.private && object.state == State::Unchanged).collect();
+            plan.objects.iter().filter(|object| object.private && object.state == ObjectState::Unchanged).collect();
         if !plan.is_done() {
             closed_to_anyone(private, &kept).await?;
         }
         if is_due && kept.is_empty() {
             private.closed_before_the_first().await?;
         }
-        for stage in [Stage::Target, Stage::Delegated] {
-            let concurrent = if stage == Stage::Target { CONCURRENT } else { 1 };
+        for stage in [UploadStage::Target, UploadStage::Delegated] {
+            let concurrent = if stage == UploadStage::Target { CONCURRENT } else { 1 };
             let objects = due(stage).filter(|object| object.private);
             all(objects, concurrent, |object| create(object, work, progress)).await?;
         }
-        for object in due(Stage::Listing) {
+        for object in due(UploadStage::Listing) {
             list(object, work, progress).await?;
         }
         let written: Vec<&Object> =
-            plan.objects.iter().filter(|object| object.private && object.state != State::Unchanged).collect();
+            plan.objects.iter().filter(|object| object.private && object.state != ObjectState::Unchanged).collect();
         closed_to_anyone(private, &written).await?;
     }
-    for stage in [Stage::Target, Stage::Delegated, Stage::Targets, Stage::Snapshot, Stage::Root] {
+    for stage in
+        [UploadStage::Target, UploadStage::Delegated, UploadStage::Targets, UploadStage::Snapshot, UploadStage::Root]
+    {
         // Roots one by one: a client must never meet a root whose predecessor is missing. And roles, unless they are many: of two
         // publishers who want the same versions, whoever is first at the first of them then is at all.
         let one_by_one = match stage {
-            Stage::Root => true,
-            Stage::Delegated => due(stage).count() <= ONE_BY_ONE,
+            UploadStage::Root => true,
+            UploadStage::Delegated => due(stage).count() <= ONE_BY_ONE,
             _ => false,
         };
         let concurrent = if one_by_one { 1 } else { CONCURRENT };
         let objects = due(stage).filter(|object| !object.private);
         all(objects, concurrent, |object| create(object, work, progress)).await?;
     }
-    for object in due(Stage::Timestamp) {
+    for object in due(UploadStage::Timestamp) {
         commit(object, work, progress).await?;
     }
-    Ok(Report {
+    Ok(PublishReport {
         written: counts.written.into_inner(),
         found: counts.found.into_inner(),
         bytes: counts.bytes.into_inner(),
@@ -128,7 +134,7 @@ async fn closed_to_anyone(private: &Remote, objects: &[&Object]) -> Result<()> {
             Content::Bytes(bytes) => Some(bytes),
             // One that is about to be replaced is there as it was.
             Content::Listing { bytes, seen } => match object.state {
-                State::Unchanged => seen.as_ref().map(|seen| &seen.bytes),
+                ObjectState::Unchanged => seen.as_ref().map(|seen| &seen.bytes),
                 _ => Some(bytes),
             },
             Content::Artifact { .. } => None,
@@ -172,8 +178,8 @@ struct Counts {
 }
 
 impl Counts {
-    fn add(&self, object: &Object, outcome: Outcome) {
-        if outcome == Outcome::Written {
+    fn add(&self, object: &Object, outcome: WriteOutcome) {
+        if outcome == WriteOutcome::Written {
             self.written.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(object.length, Ordering::Relaxed);
         } else {
@@ -192,32 +198,32 @@ struct Work<'a> {
 }
 
 /// Writes an object that never changes.
-async fn create(object: &Object, work: Work<'_>, progress: &(dyn Fn(Event<'_>) + Sync)) -> Result<()> {
+async fn create(object: &Object, work: Work<'_>, progress: &(dyn Fn(PublishEvent<'_>) + Sync)) -> Result<()> {
     let Work { source, remote, counts, .. } = work;
     let mut outcome = match &object.content {
         Content::Bytes(bytes) => {
             let outcome = remote.create(&object.key, bytes).await?;
-            progress(Event::Sent(object.length));
+            progress(PublishEvent::Sent(object.length));
             outcome
         }
         Content::Artifact { sha256 } => {
-            let sent = |bytes| progress(Event::Sent(bytes));
+            let sent = |bytes| progress(PublishEvent::Sent(bytes));
             let supply = source.supply(&object.key, sha256).await?;
             remote.upload(&object.key, supply, object.length, sha256, &sent).await?
         }
         Content::Listing { .. } => return Err(Error::bug("a listing is no object that never changes")),
     };
-    if let (Outcome::Different, true, true, Content::Bytes(bytes)) =
+    if let (WriteOutcome::Different, true, true, Content::Bytes(bytes)) =
         (outcome, object.ahead, remote.is_exclusive(), &object.content)
     {
         // Left by a publication that was given up: nothing live leads to it, and nobody else is at work here.
         outcome = remote.overwrite(&object.key, bytes).await?;
     }
-    if outcome == Outcome::Different {
+    if outcome == WriteOutcome::Different {
         return Err(in_the_way(object, remote));
     }
     counts.add(object, outcome);
-    progress(Event::Done(object, outcome));
+    progress(PublishEvent::Done(object, outcome));
     Ok(())
 }
 
@@ -227,7 +233,7 @@ fn in_the_way(object: &Object, remote: &Remote) -> Error {
         Error::new(Kind::Conflict, format!("{} is at {place} already, with other content: {what}", object.key))
     };
     match object.stage {
-        Stage::Target => error("its content does not have the hash in its name")
+        UploadStage::Target => error("its content does not have the hash in its name")
             .rule("P-DAMAGED")
             .remedy("find out who damaged it, remove it, and publish again"),
         _ if object.ahead => error("another publication has used that version, and is under way or was given up")
@@ -240,31 +246,31 @@ fn in_the_way(object: &Object, remote: &Remote) -> Error {
 }
 
 /// Writes the timestamp, unless another publisher did since the plan was made.
-async fn commit(object: &Object, work: Work<'_>, progress: &(dyn Fn(Event<'_>) + Sync)) -> Result<()> {
+async fn commit(object: &Object, work: Work<'_>, progress: &(dyn Fn(PublishEvent<'_>) + Sync)) -> Result<()> {
     let Work { plan, remote, counts, .. } = work;
     let Content::Bytes(bytes) = &object.content else { return Err(Error::bug("a timestamp that is no metadata")) };
     let outcome = remote.replace(&object.key, bytes, plan.seen.as_ref()).await?;
-    progress(Event::Sent(object.length));
-    if outcome == Outcome::Different {
+    progress(PublishEvent::Sent(object.length));
+    if outcome == WriteOutcome::Different {
         return Err(too_late(plan));
     }
     counts.add(object, outcome);
-    progress(Event::Done(object, outcome));
+    progress(PublishEvent::Done(object, outcome));
     Ok(())
 }
 
 /// Writes what a gate lets a cohort's devices read, unless another publisher did since the plan was made: of two, one must give way before
 /// its timestamp is live, or what the gate gives would not be what that leads to.
-async fn list(object: &Object, work: Work<'_>, progress: &(dyn Fn(Event<'_>) + Sync)) -> Result<()> {
+async fn list(object: &Object, work: Work<'_>, progress: &(dyn Fn(PublishEvent<'_>) + Sync)) -> Result<()> {
     let Work { plan, remote, counts, .. } = work;
     let Content::Listing { bytes, seen } = &object.content else { return Err(Error::bug("a listing that is none")) };
     let outcome = remote.replace(&object.key, bytes, seen.as_ref()).await?;
-    progress(Event::Sent(object.length));
-    if outcome == Outcome::Different {
+    progress(PublishEvent::Sent(object.length));
+    if outcome == WriteOutcome::Different {
         return Err(too_late(plan));
     }
     counts.add(object, outcome);
-    progress(Event::Done(object, outcome));
+    progress(PublishEvent::Done(object, outcome));
     Ok(())
 }
 

@@ -23,18 +23,18 @@ mod store;
 mod sync;
 
 pub use self::beside::beside;
-pub use self::execute::{Event, LEFTOVER, RACE, Report, execute};
+pub use self::execute::{LEFTOVER, PublishEvent, PublishReport, RACE, execute};
 pub use self::notice::Notice;
-pub use self::plan::{BEHIND, Object, Plan, Stage, State, Totals, plan};
-pub use self::prune::{Doomed, Pruning, plan_prune, prune};
+pub use self::plan::{BEHIND, Object, ObjectState, Plan, Totals, UploadStage, plan};
+pub use self::prune::{PruneCandidate, Pruning, plan_prune, prune};
 pub use self::published::{PUBLISHED, Published};
-pub use self::pull::{CONFLICT, Taken, Taking, take_over};
+pub use self::pull::{CONFLICT, PullOptions, PullReport, take_over};
 pub use self::read_back::read_back;
 pub use self::rebase::{Overcome, overcome, renew_live};
 pub use self::recreate::{Recreated, recreate};
 pub use self::source::{Source, StoreOrigin};
 pub use self::store::{
-    Concurrency, Guard, HeaderRules, Headers, MARK, Options, Outcome, PRIVATE, PROBE, READABLE, Remote, SWEEP, Seen,
-    Variables,
+    Concurrency, Guard, HeaderRules, Headers, MARK, Options, PRIVATE, PROBE, READABLE, Remote, SWEEP, Seen, Variables,
+    WriteOutcome,
 };
 pub use self::sync::plan_sync;

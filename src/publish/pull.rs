@@ -1,4 +1,4 @@
-//! Taking over what is live: `tidegate pull`, and what `tidegate publish --rebase` does before it tries again.
+//! PullOptions over what is live: `tidegate pull`, and what `tidegate publish --rebase` does before it tries again.
 //!
 //! Role by role: what only they have changed is theirs, what only this workspace has changed stays, what both have changed is a
 //! conflict. Snapshot and timestamp are signed anew on top. What comes of it is verified as a device would, and audited, before
@@ -26,7 +26,7 @@ use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, METADATA_DIR, Repository, danger_parse_unverified};
 use crate::release::{ReleaseId, adopt};
-use crate::workspace::ledger::Happening;
+use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Workspace, artifacts};
 
 /// The rule that what both have changed is for people to settle.
@@ -38,7 +38,7 @@ const MAX_SMALL: u64 = 8 << 20;
 
 /// What taking over came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Taken {
+pub struct PullReport {
     /// The version of the live timestamp.
     pub live: u64,
     /// The version of the workspace's timestamp now.
@@ -55,7 +55,7 @@ pub struct Taken {
 
 /// How to take over.
 #[derive(Debug)]
-pub struct Taking<'a> {
+pub struct PullOptions<'a> {
     /// By whom, for the ledger.
     pub actor: &'a str,
     /// As of when.
@@ -72,8 +72,8 @@ pub async fn take_over(
     settings: &Settings,
     remote: &Remote,
     ring: &mut KeyRing,
-    taking: &Taking<'_>,
-) -> Result<Taken> {
+    taking: &PullOptions<'_>,
+) -> Result<PullReport> {
     let ours = workspace.repository()?;
     let theirs = live(remote, ours.roots()).await?;
     let place = remote.name();
@@ -112,7 +112,7 @@ pub async fn take_over(
     Published::of(&theirs)?.put(&mut changes)?;
     let releases = adopt::adopt(workspace.dir(), repository, &mut changes)?;
     let timestamp = repository.must_have("timestamp")?.version;
-    let taken = Taken {
+    let taken = PullReport {
         live,
         timestamp,
         theirs: split.theirs,
@@ -331,9 +331,9 @@ fn replace_metadata(ours: &Repository, now: &Repository, theirs: &Repository, ch
 /// Adds what was taken over to the ledger.
 pub(super) fn write_down(
     dir: &Path,
-    taken: &Taken,
+    taken: &PullReport,
     place: &str,
-    taking: &Taking<'_>,
+    taking: &PullOptions<'_>,
     changes: &mut Changes,
 ) -> Result<()> {
     let mut ledger = Ledger::open(dir)?;
@@ -344,7 +344,7 @@ pub(super) fn write_down(
     evidence.insert("releases".into(), json!(taken.releases));
     ledger.append(
         taking.now,
-        Happening {
+        LedgerEvent {
             event: "pull",
             subject: "repository".into(),
             actor: taking.actor.to_owned(),

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::plan::{Plan, State};
+use super::plan::{ObjectState, Plan};
 use super::source::{Source, StoreOrigin};
 use super::store::{Remote, TIMESTAMP};
-use crate::audit::{Origin, Report, View, verify_where};
+use crate::audit::{AuditReport, Origin, View, verify_where};
 use crate::error::Result;
 
 /// Audits a publication from the first root of its source on, as of `now`.
-pub async fn read_back(plan: &Plan, source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<Report> {
-    let written = plan.objects.iter().filter(|object| object.state != State::Unchanged);
+pub async fn read_back(plan: &Plan, source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<AuditReport> {
+    let written = plan.objects.iter().filter(|object| object.state != ObjectState::Unchanged);
     let keys: BTreeSet<String> = written.map(|object| object.key.clone()).chain([TIMESTAMP.to_owned()]).collect();
     // A target's path is its object's without the hash.
     let paths: BTreeSet<String> = keys.iter().filter_map(|key| path_of(key)).collect();

@@ -7,17 +7,17 @@ use serde_json::{Map, json};
 use tidegate_tuf::Limits;
 
 use super::execute::{LEFTOVER, RACE};
-use super::plan::{BEHIND, Content, Plan, State};
+use super::plan::{BEHIND, Content, ObjectState, Plan};
 use super::published::Published;
-use super::pull::{Taken, Taking, take_over};
+use super::pull::{PullOptions, PullReport, take_over};
 use super::store::sweep::{self, Spot};
-use super::store::{Outcome, Remote, TIMESTAMP};
+use super::store::{Remote, TIMESTAMP, WriteOutcome};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, METADATA_DIR, timestamp_over};
-use crate::workspace::ledger::Happening;
+use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Workspace};
 
 /// How often to look whether another publication has finished.
@@ -27,7 +27,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub enum Overcome {
     /// Another publisher was faster: theirs was taken over.
-    TakenOver(Taken),
+    TakenOver(PullReport),
     /// Another publisher gave up: what it left was removed.
     Cleared(Vec<String>),
 }
@@ -42,7 +42,7 @@ pub async fn overcome(
     settings: &Settings,
     remote: &Remote,
     ring: &mut KeyRing,
-    taking: &Taking<'_>,
+    taking: &PullOptions<'_>,
 ) -> Result<Overcome> {
     match (error.rule_id(), plan) {
         (Some(RACE | BEHIND), _) => take_over(workspace, settings, remote, ring, taking).await.map(Overcome::TakenOver),
@@ -61,7 +61,7 @@ pub async fn overcome(
 /// What stands in the way of a plan, at either place, and when it was written.
 async fn leftovers(plan: &Plan, remote: &Remote) -> Result<Vec<(Spot, DateTime<Utc>)>> {
     let mut leftovers = Vec::new();
-    for object in plan.objects.iter().filter(|object| object.ahead && object.state == State::New) {
+    for object in plan.objects.iter().filter(|object| object.ahead && object.state == ObjectState::New) {
         let Content::Bytes(bytes) = &object.content else { continue };
         let there = remote.side(object.private)?.read(&object.key, Limits::default().targets_length).await?;
         if let Some(there) = there.filter(|there| there.bytes != *bytes) {
@@ -100,7 +100,7 @@ async fn clear(
     settings: &Settings,
     remote: &Remote,
     ring: &mut KeyRing,
-    taking: &Taking<'_>,
+    taking: &PullOptions<'_>,
 ) -> Result<Vec<String>> {
     let seen = plan.seen.as_ref().ok_or_else(|| Error::bug("leftovers before anything was published"))?;
     let repository = workspace.repository()?;
@@ -113,8 +113,8 @@ async fn clear(
             return Ok(());
         }
         match remote.replace(TIMESTAMP, &fence.into(), Some(seen)).await? {
-            Outcome::Written | Outcome::AlreadyThere => Ok(()),
-            Outcome::Different => {
+            WriteOutcome::Written | WriteOutcome::AlreadyThere => Ok(()),
+            WriteOutcome::Different => {
                 Err(Error::new(Kind::Conflict, format!("{} was published to just now", remote.name()))
                     .rule(RACE)
                     .remedy("publish again"))
@@ -162,7 +162,7 @@ fn note(
     let mut ledger = Ledger::open(workspace.dir())?;
     ledger.append(
         now,
-        Happening {
+        LedgerEvent {
             event: "sweep",
             subject: "repository".into(),
             actor: actor.to_owned(),
@@ -201,8 +201,10 @@ pub async fn renew_live(
         let version = ours.version;
         let fence = timestamp_over(&repository, &seen.bytes, version, now, settings.online().timestamp, ring)?;
         return match remote.replace(TIMESTAMP, &fence.into(), Some(seen)).await? {
-            Outcome::Written | Outcome::AlreadyThere => renew_after(workspace, settings, ring, version, now, None),
-            Outcome::Different => Err(behind("is no longer what is live at")),
+            WriteOutcome::Written | WriteOutcome::AlreadyThere => {
+                renew_after(workspace, settings, ring, version, now, None)
+            }
+            WriteOutcome::Different => Err(behind("is no longer what is live at")),
         };
     }
     let mut edit = Edit::new(&repository, now, settings.online())?;
@@ -211,8 +213,8 @@ pub async fn renew_live(
     let timestamp = finished.repository.must_have("timestamp")?;
     let (bytes, version) = (timestamp.bytes.clone(), timestamp.version);
     match remote.replace(TIMESTAMP, &bytes.into(), Some(seen)).await? {
-        Outcome::Written | Outcome::AlreadyThere => {}
-        Outcome::Different => return Err(behind("is no longer what is live at")),
+        WriteOutcome::Written | WriteOutcome::AlreadyThere => {}
+        WriteOutcome::Different => return Err(behind("is no longer what is live at")),
     }
     let mut changes = finished.changes;
     debug_assert!(changes.pending(&format!("{METADATA_DIR}/timestamp.json")).is_some());

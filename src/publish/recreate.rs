@@ -15,7 +15,7 @@ use tidegate_model::name::Name;
 use tidegate_tuf::key::{Key, KeyId};
 
 use super::published::Published;
-use super::pull::{self, Taken, Taking};
+use super::pull::{self, PullOptions, PullReport};
 use super::store::Remote;
 use crate::config::{Cohorts, Settings, write_share};
 use crate::error::{Error, Result};
@@ -31,13 +31,13 @@ use tidegate_model::span::Span;
 #[derive(Debug)]
 pub struct Recreated {
     /// What was taken over.
-    pub taken: Taken,
+    pub taken: PullReport,
     /// The names that the keys were given.
     pub keys: Vec<String>,
 }
 
 /// Makes a workspace in `dir` from what is live at `remote`, trusting the root file `root`. Configuration that is there already stays.
-pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &Taking<'_>) -> Result<Recreated> {
+pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOptions<'_>) -> Result<Recreated> {
     let repository = pull::live(remote, &[]).await?;
     if !repository.roots().iter().any(|known| known == root) {
         return Err(Error::trust(format!("{} does not have the root that you trust among its own", remote.name()))
@@ -70,13 +70,13 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &Taking<
     Published::of(&repository)?.put(&mut changes)?;
     let releases = adopt::adopt(dir, &repository, &mut changes)?;
     let live = repository.must_have("timestamp")?.version;
-    let taken = Taken {
+    let taken = PullReport {
         live,
         timestamp: live,
         theirs: repository.roles().map(|file| file.name.clone()).collect(),
         releases: releases.iter().map(ToString::to_string).collect(),
         fetched,
-        ..Taken::default()
+        ..PullReport::default()
     };
     pull::write_down(dir, &taken, remote.name(), taking, &mut changes)?;
     workspace.commit(changes)?;

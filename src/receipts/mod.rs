@@ -21,7 +21,7 @@ pub use count::{Counter, Why};
 pub use enrolments::{Enrolled, Enrolments};
 pub use read::{check, read};
 pub use releases::{Known, Releases, Scope};
-pub use report::{Group, Reason, Refused, ReleaseReport, Report, Tally};
+pub use report::{Group, Reason, ReceiptReport, Refused, ReleaseReport, Tally};
 
 use crate::error::Error;
 

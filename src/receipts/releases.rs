@@ -11,7 +11,7 @@ use tidegate_model::receipt::Receipt;
 use super::count::Why;
 use crate::error::{Error, Result};
 use crate::metadata::Repository;
-use crate::policy::State;
+use crate::policy::ReleaseState;
 use crate::release::ReleaseId;
 use crate::release::record::{self, Record, ReleaseSpec};
 use crate::workspace::in_force::digest as target_digest;
@@ -117,7 +117,9 @@ impl Releases {
             }
         }
         // What the channel lists no longer, devices may still speak of.
-        for (id, record) in records.into_iter().filter(|(id, record)| record.state == State::Retired && holds(id)) {
+        for (id, record) in
+            records.into_iter().filter(|(id, record)| record.state == ReleaseState::Retired && holds(id))
+        {
             if let Some((manifest, sequence, hardware)) = frozen(&record) {
                 releases.add(Known { id, sequence, manifest, hardware, offered: BTreeSet::new() });
             }

@@ -20,7 +20,7 @@ const REASONS: usize = 100;
 
 /// What receipts say.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct ReceiptReport {
     /// As of when.
     #[serde(with = "time::text")]
     pub at: DateTime<Utc>,
@@ -167,15 +167,15 @@ impl From<Tally> for Counts {
     }
 }
 
-impl Report {
+impl ReceiptReport {
     /// The report that `tidegate rollout renew --require-health` reads.
-    pub fn health(&self) -> health::Report {
+    pub fn health(&self) -> health::HealthReport {
         let counts = |release: &ReleaseReport| health::ReleaseCounts {
             release: release.release.clone(),
             sequence: release.sequence,
             cohorts: release.counts(),
         };
-        health::Report { schema: 1, at: self.at, releases: self.releases.iter().map(counts).collect() }
+        health::HealthReport { schema: 1, at: self.at, releases: self.releases.iter().map(counts).collect() }
     }
 
     /// How many receipts were refused in all.
@@ -202,7 +202,12 @@ struct Gathered<'a> {
 
 impl Counter<'_> {
     /// What has been counted. With a policy, what that makes of it.
-    pub fn report(&self, places: Vec<String>, enrolled: Option<Enrolled>, policy: Option<&HealthPolicy>) -> Report {
+    pub fn report(
+        &self,
+        places: Vec<String>,
+        enrolled: Option<Enrolled>,
+        policy: Option<&HealthPolicy>,
+    ) -> ReceiptReport {
         let mut gathered: BTreeMap<u32, Gathered<'_>> = BTreeMap::new();
         for ((release, _), word) in &self.words {
             let gathered = gathered.entry(*release).or_default();
@@ -228,7 +233,7 @@ impl Counter<'_> {
             count: refused.count,
             example: refused.example.clone(),
         });
-        Report {
+        ReceiptReport {
             at: self.now,
             places,
             enrolled,

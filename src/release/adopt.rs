@@ -10,7 +10,7 @@ use super::record::{self, ArtifactRecord, ManifestRecord, ProvenanceRecord, Reco
 use crate::error::Result;
 use crate::fs::Changes;
 use crate::metadata::Repository;
-use crate::policy::{State, Status};
+use crate::policy::{ReleaseState, Status};
 use crate::workspace::{assignments, manifest_in_force};
 
 /// Makes a record of every listed release that the workspace has none of. The manifests' bytes must be in its store.
@@ -81,13 +81,13 @@ fn status(repository: &Repository, id: &ReleaseId) -> Result<Status> {
     let all = assignments(repository, &id.channel, &id.product)?;
     let of_it: Vec<_> = all.iter().map(|(_, assignment)| assignment).filter(|a| a.release == id.version).collect();
     let Some(furthest) = of_it.iter().map(|assignment| assignment.stage).max_by_key(|stage| rank(*stage)) else {
-        return Ok(Status::of(State::Registered));
+        return Ok(Status::of(ReleaseState::Registered));
     };
     let state = match furthest {
-        Stage::Validation => State::Validation,
-        Stage::Limited => State::Limited,
-        Stage::Stable => State::Stable,
-        Stage::Security => State::Security,
+        Stage::Validation => ReleaseState::Validation,
+        Stage::Limited => ReleaseState::Limited,
+        Stage::Stable => ReleaseState::Stable,
+        Stage::Security => ReleaseState::Security,
     };
     Ok(Status { state, paused: of_it.iter().any(|assignment| assignment.paused) })
 }

@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
 use crate::keys::{KeyRing, signature_bytes};
-use crate::policy::{ApprovalRule, Approved, Event, Facts};
+use crate::policy::{ApprovalRule, Approved, Facts, ReleaseEvent};
 use crate::workspace::ledger::Entry;
 use crate::workspace::{Ledger, Workspace};
 
@@ -38,7 +38,7 @@ pub struct Statement {
     /// SHA-256 of its manifest.
     pub manifest: Digest,
     /// The step.
-    pub step: Event,
+    pub step: ReleaseEvent,
     /// The cohort that the step exposes, if it is one to a cohort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cohort: Option<Name>,
@@ -82,7 +82,7 @@ impl Statement {
 pub fn approve(
     workspace: &Workspace,
     spec: &ReleaseSpec,
-    step: Event,
+    step: ReleaseEvent,
     cohort: Option<Name>,
     key: &str,
     ring: &mut KeyRing,
@@ -91,7 +91,12 @@ pub fn approve(
 ) -> Result<(Record, Approval)> {
     let record = spec.find(workspace.dir())?;
     let policy = workspace.policy()?;
-    record.after(Event::Approve, &Facts { frozen: record.manifest.is_some(), ..Facts::default() }, &policy, now)?;
+    record.after(
+        ReleaseEvent::Approve,
+        &Facts { frozen: record.manifest.is_some(), ..Facts::default() },
+        &policy,
+        now,
+    )?;
     let id = record.id();
     let rules: Vec<&ApprovalRule> = policy.approvals.iter().filter(|rule| rule.covers(step, cohort.as_ref())).collect();
     let named = step.with_cohort(cohort.as_ref());
@@ -128,7 +133,16 @@ pub fn approve(
     evidence.insert("manifest".into(), approval.statement.manifest.to_string().into());
     evidence.insert("key".into(), approval.keyid.as_str().into());
     evidence.insert("sig".into(), approval.sig.as_str().into());
-    write_down(workspace, &mut changes, now, Event::Approve.name(), &record, Some(record.status()), actor, evidence)?;
+    write_down(
+        workspace,
+        &mut changes,
+        now,
+        ReleaseEvent::Approve.name(),
+        &record,
+        Some(record.status()),
+        actor,
+        evidence,
+    )?;
     workspace.commit(changes)?;
     Ok((record, approval))
 }
@@ -138,7 +152,7 @@ pub fn given(
     dir: &Path,
     settings: &Settings,
     record: &Record,
-    step: Event,
+    step: ReleaseEvent,
     cohort: Option<&Name>,
 ) -> Result<Vec<Approved>> {
     let Some(manifest) = &record.manifest else { return Ok(Vec::new()) };

@@ -10,7 +10,7 @@ use tidegate_model::version::VersionRange;
 
 use crate::error::Result;
 use crate::metadata::Repository;
-use crate::policy::State;
+use crate::policy::ReleaseState;
 use crate::release::record::{self, Record};
 use crate::workspace::manifest_in_force;
 
@@ -30,7 +30,10 @@ pub fn bridges(dir: &Path, repository: &Repository, target: &Manifest) -> Result
     for record in &records {
         // A retraction is for the devices that have what it takes back: nobody else could go over it.
         let usable = record.retraction.is_none()
-            && !matches!(record.state, State::Draft | State::Signed | State::Withdrawn | State::Retired);
+            && !matches!(
+                record.state,
+                ReleaseState::Draft | ReleaseState::Signed | ReleaseState::Withdrawn | ReleaseState::Retired
+            );
         let Some(frozen) = record.manifest.as_ref().filter(|m| usable && m.sequence < target.sequence) else {
             continue;
         };

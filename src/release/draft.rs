@@ -19,8 +19,8 @@ use super::record::{
 };
 use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
-use crate::policy::{Event, Facts, ProvenancePolicy, State};
-use crate::workspace::ledger::Happening;
+use crate::policy::{Facts, ProvenancePolicy, ReleaseEvent, ReleaseState};
+use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Workspace, artifacts};
 
 /// What a draft starts with.
@@ -61,7 +61,7 @@ pub fn new(workspace: &Workspace, new: NewRelease, actor: &str, now: DateTime<Ut
         channel: id.channel.clone(),
         product: id.product.clone(),
         version: id.version.clone(),
-        state: State::Draft,
+        state: ReleaseState::Draft,
         paused: false,
         created: now,
         urgency: new.urgency,
@@ -122,7 +122,7 @@ pub fn add(
     let settings = workspace.settings()?;
     let mut record = spec.find(dir)?;
     let facts = Facts { frozen: record.manifest.is_some(), ..Facts::default() };
-    record.after(Event::Edit, &facts, &workspace.policy()?, now)?;
+    record.after(ReleaseEvent::Edit, &facts, &workspace.policy()?, now)?;
     let name = match &new.name {
         Some(name) => name.clone(),
         None => name_of(new.file)?,
@@ -190,7 +190,7 @@ pub fn manifest(workspace: &Workspace, spec: &ReleaseSpec, actor: &str, now: Dat
     let facts = Facts { artifacts: record.artifacts.len(), ..Facts::default() };
     let before = record.status();
     let policy = workspace.policy()?;
-    let after = record.after(Event::Freeze, &facts, &policy, now)?;
+    let after = record.after(ReleaseEvent::Freeze, &facts, &policy, now)?;
     check_provenance(dir, &record, &policy.provenance)?;
     let repository = workspace.repository()?;
     let others = record::all(dir)?;
@@ -231,7 +231,7 @@ pub fn manifest(workspace: &Workspace, spec: &ReleaseSpec, actor: &str, now: Dat
 /// The release before one with this sequence: the newest that was ever registered.
 pub fn previous<'a>(siblings: impl Iterator<Item = &'a Record>, sequence: u64) -> Option<&'a Record> {
     siblings
-        .filter(|record| !matches!(record.state, State::Draft | State::Signed))
+        .filter(|record| !matches!(record.state, ReleaseState::Draft | ReleaseState::Signed))
         .filter(|record| record.manifest.as_ref().is_some_and(|manifest| manifest.sequence < sequence))
         .max_by_key(|record| record.manifest.as_ref().map(|manifest| manifest.sequence))
 }
@@ -261,8 +261,8 @@ pub fn happening(
     before: Option<crate::policy::Status>,
     actor: &str,
     evidence: Map<String, Value>,
-) -> Happening {
-    Happening {
+) -> LedgerEvent {
+    LedgerEvent {
         event,
         subject: record.id().to_string(),
         actor: actor.to_owned(),

@@ -20,7 +20,7 @@ use tidegate_tuf::json;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
-use crate::policy::{self, Event, Facts, Policy, State, Status};
+use crate::policy::{self, Facts, Policy, ReleaseEvent, ReleaseState, Status};
 
 /// Where records are.
 pub const RELEASES_DIR: &str = "releases";
@@ -156,7 +156,7 @@ pub struct Record {
     /// The version.
     pub version: Version,
     /// Where it is in its life.
-    pub state: State,
+    pub state: ReleaseState,
     /// Whether its rollout is paused.
     pub paused: bool,
     /// When the draft was made.
@@ -273,13 +273,13 @@ impl Record {
         ReleaseId { channel: self.channel.clone(), product: self.product.clone(), version: self.version.clone() }
     }
 
-    /// State and pause.
+    /// ReleaseState and pause.
     pub fn status(&self) -> Status {
         Status { state: self.state, paused: self.paused }
     }
 
     /// The status after `event`, or an error that names this release, the rule, and what would satisfy it.
-    pub fn after(&self, event: Event, facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<Status> {
+    pub fn after(&self, event: ReleaseEvent, facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<Status> {
         policy::next(self.status(), event, facts, policy, now).map_err(|refusal| {
             let id = self.id().to_string();
             Error::refused(format!("{id}: {}", refusal.why))

@@ -42,7 +42,7 @@ pub enum Verdict {
 /// A rule and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Finding {
+pub struct CheckResult {
     /// The rule's stable id.
     pub rule: String,
     /// Its kind.
@@ -58,7 +58,7 @@ pub struct Finding {
 /// What was checked, when, and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Report {
+pub struct ValidationReport {
     /// The form of the report: 1.
     pub schema: u64,
     /// The release.
@@ -71,10 +71,10 @@ pub struct Report {
     /// The version of the program that ran them.
     pub tool: String,
     /// Every rule, whatever came of it.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<CheckResult>,
 }
 
-impl Report {
+impl ValidationReport {
     /// Whether all rules of a kind passed, of which there is at least one.
     pub fn passed(&self, kind: CheckKind) -> bool {
         let mut of_kind = self.findings.iter().filter(|finding| finding.kind == kind).peekable();
@@ -82,7 +82,7 @@ impl Report {
     }
 
     /// The rules that failed.
-    pub fn failed(&self) -> impl Iterator<Item = &Finding> {
+    pub fn failed(&self) -> impl Iterator<Item = &CheckResult> {
         self.findings.iter().filter(|finding| finding.verdict == Verdict::Fail)
     }
 
@@ -168,7 +168,7 @@ fn way_lost(dir: &Path, record: &Record) -> Result<Option<String>> {
 }
 
 /// Like [`newest`], but the whole report.
-pub fn load(dir: &Path, record: &Record, repository: &Repository) -> Result<Option<Report>> {
+pub fn load(dir: &Path, record: &Record, repository: &Repository) -> Result<Option<ValidationReport>> {
     let name = record.id().file(FILE);
     let Some(bytes) = fs::read_if_exists(&fs::confined(dir, &name)?, MAX_LENGTH)? else { return Ok(None) };
     let file: SignedReport = from_file(&name, &bytes)?;
@@ -176,7 +176,7 @@ pub fn load(dir: &Path, record: &Record, repository: &Repository) -> Result<Opti
         return Err(Error::trust(format!("{name} is not signed by a key of the channel {}", record.channel))
             .remedy(format!("validate again: tidegate release validate {}", record.id())));
     }
-    let report: Report =
+    let report: ValidationReport =
         serde_json::from_value(file.signed).map_err(|e| Error::input(format!("{name} is malformed")).with_source(e))?;
     let about_this = record.manifest.as_ref().is_some_and(|manifest| manifest.sha256 == report.manifest);
     Ok((about_this && report.release == record.id().to_string()).then_some(report))

@@ -15,9 +15,9 @@ use super::record::{self, Record, ReleaseId};
 use crate::error::{Error, Result};
 use crate::fs::Changes;
 use crate::metadata::Repository;
-use crate::policy::{Event, Facts, Policy, Status};
-use crate::proposal::{Proposal, Wish};
-use crate::workspace::ledger::Happening;
+use crate::policy::{Facts, Policy, ReleaseEvent, Status};
+use crate::proposal::{Proposal, ProposalRequest};
+use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Workspace, assignments};
 
 /// Releases that can go, and those that are beyond what is kept and must stay.
@@ -50,7 +50,7 @@ pub fn choose(workspace: &Workspace, repository: &Repository, keep: usize, now: 
 
 /// The state that the release would have once it is retired; errs while it is offered, or devices need it on their way.
 pub fn check(repository: &Repository, policy: &Policy, record: &Record, now: DateTime<Utc>) -> Result<Status> {
-    record.after(Event::Retire, &facts(repository, record)?, policy, now)
+    record.after(ReleaseEvent::Retire, &facts(repository, record)?, policy, now)
 }
 
 fn facts(repository: &Repository, record: &Record) -> Result<Facts> {
@@ -74,7 +74,7 @@ pub fn propose(
     releases: &[ReleaseId],
     reason: Option<String>,
     now: DateTime<Utc>,
-) -> Result<Wish> {
+) -> Result<ProposalRequest> {
     let repository = workspace.repository()?;
     let policy = workspace.policy()?;
     let mut unlist = BTreeSet::new();
@@ -95,7 +95,7 @@ pub fn propose(
     }
     let names: Vec<String> = releases.iter().map(ToString::to_string).collect();
     let reason = reason.unwrap_or_else(|| format!("retire {}", names.join(", ")));
-    Ok(Wish { unlist, reason: Some(reason), ..Wish::default() })
+    Ok(ProposalRequest { unlist, reason: Some(reason), ..ProposalRequest::default() })
 }
 
 /// What a ceremony that is being finished makes of releases: their records, and lines for the ledger.
@@ -106,7 +106,7 @@ pub fn finished(
     actor: &str,
     now: DateTime<Utc>,
     changes: &mut Changes,
-) -> Result<Vec<Happening>> {
+) -> Result<Vec<LedgerEvent>> {
     let policy = workspace.policy()?;
     let mut happenings = Vec::new();
     for id in unlisted(repository, proposal) {
@@ -116,8 +116,8 @@ pub fn finished(
         record.set_status(after);
         record.put(changes)?;
         let manifest = record.manifest.as_ref().map(|manifest| manifest.sha256.to_string());
-        happenings.push(Happening {
-            event: Event::Retire.name(),
+        happenings.push(LedgerEvent {
+            event: ReleaseEvent::Retire.name(),
             subject: id.to_string(),
             actor: actor.to_owned(),
             transition: Some((before.to_string(), after.to_string())),

@@ -18,14 +18,14 @@ use super::draft::{self, Frozen, happening};
 use super::record::{self, ArtifactRecord, Record, RecordedUrgency, ReleaseId, ReleaseSpec, RetractionRecord};
 use crate::error::{Error, Result};
 use crate::fs::{self, Changes};
-use crate::policy::{Event, Facts, Retraction, State};
+use crate::policy::{Facts, ReleaseEvent, ReleaseState, Retraction};
 use crate::workspace::artifacts::{self, Stored};
 use crate::workspace::ledger::clean;
 use crate::workspace::{Ledger, Workspace};
 
 /// What is to be taken back, and for what.
 #[derive(Debug, Clone)]
-pub struct Wish {
+pub struct RetractionRequest {
     /// The bad releases, of one product on one channel; at least one.
     pub bad: Vec<ReleaseSpec>,
     /// The release whose bytes their devices get; the newest before them that is out if `None`.
@@ -48,13 +48,23 @@ pub struct Retracted {
 }
 
 /// Makes a release that takes others back, and proposes it for signing. Nobody is offered it yet.
-pub fn retract(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Utc>) -> Result<Retracted> {
+pub fn retract(
+    workspace: &Workspace,
+    request: &RetractionRequest,
+    actor: &str,
+    now: DateTime<Utc>,
+) -> Result<Retracted> {
     let dir = workspace.dir();
     let policy = workspace.policy()?;
     let mut bad = Vec::new();
-    for spec in &wish.bad {
+    for spec in &request.bad {
         let record = spec.find(dir)?;
-        record.after(Event::Retract, &Facts { frozen: record.manifest.is_some(), ..Facts::default() }, &policy, now)?;
+        record.after(
+            ReleaseEvent::Retract,
+            &Facts { frozen: record.manifest.is_some(), ..Facts::default() },
+            &policy,
+            now,
+        )?;
         bad.push(record);
     }
     bad.sort_by_key(sequence);
@@ -67,7 +77,7 @@ pub fn retract(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Ut
     let mut others = record::all(dir)?;
     others.retain(|other| siblings(other, &newest));
     let sequences: BTreeSet<u64> = bad.iter().filter_map(sequence).collect();
-    let over = |other: &&Record| matches!(other.state, State::Withdrawn | State::Retired);
+    let over = |other: &&Record| matches!(other.state, ReleaseState::Withdrawn | ReleaseState::Retired);
     if let Some(other) = others
         .iter()
         .filter(|other| !over(other))
@@ -77,18 +87,18 @@ pub fn retract(workspace: &Workspace, wish: &Wish, actor: &str, now: DateTime<Ut
             .rule("R-EXISTS")
             .remedy(format!("go on with it, or give it up: tidegate rollout withdraw {}", other.id())));
     }
-    let to = carried(wish.to.as_ref(), &bad, &others, dir)?;
+    let to = carried(request.to.as_ref(), &bad, &others, dir)?;
     for artifact in &to.artifacts {
         artifacts::open(dir, Stored { sha256: artifact.sha256, length: artifact.length })?;
     }
-    let draft = drafted(wish, &bad, &newest, &to, &others, now)?;
+    let draft = drafted(request, &bad, &newest, &to, &others, now)?;
     let id = draft.id();
     if fs::confined(dir, &id.file("release.json"))?.exists() {
         return Err(Error::refused(format!("{id} exists already"))
             .rule("R-EXISTS")
             .remedy(format!("go on with it: tidegate release manifest {id}")));
     }
-    write_down(workspace, wish, &draft, &bad, &to, (actor, now))?;
+    write_down(workspace, request, &draft, &bad, &to, (actor, now))?;
     let frozen = draft::manifest(workspace, &spec(&id)?, actor, now)?;
     Ok(Retracted { frozen, bad, to })
 }
@@ -118,7 +128,7 @@ pub fn facts(dir: &Path, record: &Record, manifest: &Manifest) -> Result<Option<
     let still_offered = others
         .iter()
         .filter(|other| sequence(other).is_some_and(|sequence| manifest.supersedes.contains(&sequence)))
-        .find(|other| !matches!(other.state, State::Withdrawn | State::Retired))
+        .find(|other| !matches!(other.state, ReleaseState::Withdrawn | ReleaseState::Retired))
         .map(|other| other.id().to_string());
     Ok(Some(Retraction { still_offered }))
 }
@@ -148,11 +158,19 @@ fn sequence(record: &Record) -> Option<u64> {
 fn carried(wanted: Option<&ReleaseSpec>, bad: &[Record], others: &[Record], dir: &Path) -> Result<Record> {
     let first = bad.first().and_then(sequence);
     let is_out = |record: &Record| {
-        matches!(record.state, State::Registered | State::Validation | State::Limited | State::Stable | State::Security)
+        matches!(
+            record.state,
+            ReleaseState::Registered
+                | ReleaseState::Validation
+                | ReleaseState::Limited
+                | ReleaseState::Stable
+                | ReleaseState::Security
+        )
     };
     let older = |record: &Record| sequence(record).is_some() && sequence(record) < first;
     let Some(wanted) = wanted else {
-        let known = others.iter().filter(|other| older(other) && is_out(other) && other.state != State::Registered);
+        let known =
+            others.iter().filter(|other| older(other) && is_out(other) && other.state != ReleaseState::Registered);
         return known.max_by_key(|other| sequence(other)).cloned().ok_or_else(|| {
             Error::refused("there is no release before it that devices could get instead")
                 .rule("R-RETRACT")
@@ -182,7 +200,7 @@ fn carried(wanted: Option<&ReleaseSpec>, bad: &[Record], others: &[Record], dir:
 }
 
 fn drafted(
-    wish: &Wish,
+    request: &RetractionRequest,
     bad: &[Record],
     newest: &Record,
     to: &Record,
@@ -198,7 +216,7 @@ fn drafted(
     let named: Vec<_> =
         bad.iter().map(|bad| format!("{} (sequence {})", bad.version, sequence(bad).unwrap_or_default())).collect();
     let mut notes = vec![format!("Takes back {}; carries the bytes of {}", named.join(", "), to.version)];
-    notes.extend(wish.reason.as_deref().map(clean));
+    notes.extend(request.reason.as_deref().map(clean));
     let notes = notes.iter().map(|note| note.parse::<Text>()).collect::<Result<Vec<_>, _>>().map_err(|e| {
         Error::input(format!("the reason cannot be a note: {e}")).remedy("give a shorter --reason, in ASCII")
     })?;
@@ -207,10 +225,10 @@ fn drafted(
         channel: to.channel.clone(),
         product: to.product.clone(),
         version,
-        state: State::Draft,
+        state: ReleaseState::Draft,
         paused: false,
         created: now,
-        urgency: wish.urgency,
+        urgency: request.urgency,
         // The bytes are what that build made.
         build_id: to.build_id.clone(),
         source: to.source.clone(),
@@ -248,7 +266,7 @@ fn upgrade_from(to: &Record, bad: &[Record]) -> Result<Option<VersionRange>> {
 
 fn write_down(
     workspace: &Workspace,
-    wish: &Wish,
+    request: &RetractionRequest,
     draft: &Record,
     bad: &[Record],
     to: &Record,
@@ -260,8 +278,8 @@ fn write_down(
     let id = draft.id().to_string();
     for record in bad {
         let evidence = Map::from_iter([("by".to_owned(), json!(id))]);
-        let mut happening = happening(Event::Retract.name(), record, Some(record.status()), actor, evidence);
-        happening.reason = wish.reason.as_deref().map(clean);
+        let mut happening = happening(ReleaseEvent::Retract.name(), record, Some(record.status()), actor, evidence);
+        happening.reason = request.reason.as_deref().map(clean);
         ledger.append(now, happening)?;
     }
     let taken: Vec<_> = bad.iter().map(|bad| bad.id().to_string()).collect();

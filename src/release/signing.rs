@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
-use crate::policy::{Event, Facts};
+use crate::policy::{Facts, ReleaseEvent};
 use crate::proposal::Proposal;
 use crate::workspace::Workspace;
 use crate::workspace::artifacts::{self, Stored};
@@ -48,7 +48,7 @@ pub fn sign(
     let loaded = ReleaseProposal::load(workspace.dir(), &id)?;
     let mut facts = facts(&record, loaded.as_ref(), &repository)?;
     // Refused before a passphrase is asked for.
-    record.after(Event::Sign, &facts, &policy, now)?;
+    record.after(ReleaseEvent::Sign, &facts, &policy, now)?;
     let mut proposal = loaded.ok_or_else(|| missing_proposal(&record))?;
     let (manifest, bytes) = record.manifest(workspace.dir())?;
     let lifetime = workspace.settings()?.channel(&id.channel)?.release.expires;
@@ -62,7 +62,7 @@ pub fn sign(
     let (signers, threshold) = proposal.signers(&repository)?;
     facts.signatures = signers.len() as u64;
     let before = record.status();
-    record.set_status(record.after(Event::Sign, &facts, &policy, now)?);
+    record.set_status(record.after(ReleaseEvent::Sign, &facts, &policy, now)?);
     record.put(&mut changes)?;
     proposal.put(&id, &mut changes)?;
     let mut evidence = Map::new();
@@ -89,9 +89,9 @@ pub fn register(
     let settings = workspace.settings()?;
     let mut facts = facts(&record, loaded.as_ref(), &repository)?;
     facts.report = report::newest(workspace.dir(), &record, &repository)?;
-    facts.approvals = approval::given(workspace.dir(), &settings, &record, Event::Register, None)?;
+    facts.approvals = approval::given(workspace.dir(), &settings, &record, ReleaseEvent::Register, None)?;
     let before = record.status();
-    let after = record.after(Event::Register, &facts, &workspace.policy()?, now)?;
+    let after = record.after(ReleaseEvent::Register, &facts, &workspace.policy()?, now)?;
     let proposal = loaded.ok_or_else(|| missing_proposal(&record))?;
     let (manifest, bytes) = record.manifest(workspace.dir())?;
     proposal.check(&id, &manifest, &bytes, &repository, settings.channel(&id.channel)?.release.expires)?;

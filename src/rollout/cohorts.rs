@@ -17,7 +17,7 @@ use crate::config::write_share;
 use crate::error::{Error, Result};
 use crate::metadata::{Document, Repository};
 use crate::workspace::in_force::{self, Offer, digest, offers};
-use crate::workspace::{CohortStanding, Workspace, map_in_force, standing};
+use crate::workspace::{CohortInForce, Workspace, map_in_force, standing};
 
 /// Errs if the change to the map `next` would expose more of the fleet to a limited release at one instant than policy allows.
 pub fn check_change(
@@ -32,7 +32,7 @@ pub fn check_change(
     let products: BTreeSet<Name> = offers(repository, channel)?.into_iter().map(|offer| offer.product).collect();
     for product in products {
         let standings = standing(repository, &current, channel, &product)?;
-        let limited = |own: &CohortStanding| {
+        let limited = |own: &CohortInForce| {
             own.assignment.as_ref().filter(|assignment| assignment.stage == Stage::Limited).cloned()
         };
         for release in standings.iter().filter_map(limited) {
@@ -59,7 +59,7 @@ pub fn check_change(
 fn newly_exposed(
     current: &CohortMap,
     next: &CohortMap,
-    standings: &[CohortStanding],
+    standings: &[CohortInForce],
     sequence: u64,
     now: DateTime<Utc>,
 ) -> u32 {

@@ -152,7 +152,7 @@ pub struct Counts {
 
 /// The file: what whoever sees the devices writes. Fields that are not known are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub struct HealthReport {
     /// The form of the file: 1.
     pub schema: u64,
     /// When the devices were counted.
@@ -173,7 +173,7 @@ pub struct ReleaseCounts {
     pub cohorts: BTreeMap<Name, Counts>,
 }
 
-impl Report {
+impl HealthReport {
     /// Reads a report from strict JSON; `source` is where it came from, for errors. Its age, and what it leaves out, are held against
     /// policy by [`Health::parse`].
     pub fn read(bytes: &[u8], source: &Source) -> Result<Self> {
@@ -196,7 +196,7 @@ pub struct Verdict {
     /// What is to be done.
     pub action: Action,
     /// The thresholds that are exceeded, the worst first.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<ExceededThreshold>,
     /// All cohorts together.
     pub all: Counts,
 }
@@ -215,7 +215,7 @@ pub enum Action {
 
 /// A threshold that is exceeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
+pub struct ExceededThreshold {
     /// `H-FAILED` or `H-ROLLED-BACK`.
     pub rule: &'static str,
     /// The cohort; `None` for all of them together.
@@ -230,7 +230,7 @@ pub struct Finding {
     pub action: Action,
 }
 
-impl std::fmt::Display for Finding {
+impl std::fmt::Display for ExceededThreshold {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { count, of, limit, .. } = self;
         let what = if self.rule == "H-FAILED" { "could not install it" } else { "went back from it" };
@@ -274,7 +274,7 @@ impl Health {
         policy: &HealthPolicy,
         now: DateTime<Utc>,
     ) -> Result<Self> {
-        let document = Report::read(&bytes, source)?;
+        let document = HealthReport::read(&bytes, source)?;
         let age = now - document.at;
         if age > policy.max_age.delta() {
             return Err(report_error(
@@ -359,14 +359,14 @@ impl Health {
 pub fn judge(cohorts: &BTreeMap<Name, Counts>, policy: &HealthPolicy) -> Verdict {
     let all = cohorts.values().fold(Counts::default(), |all, counts| all.plus(*counts));
     let each = cohorts.iter().map(|(name, counts)| (Some(name), counts));
-    let mut findings: Vec<Finding> =
+    let mut findings: Vec<ExceededThreshold> =
         each.chain([(None, &all)]).flat_map(|(cohort, counts)| exceeded(cohort, counts, policy)).collect();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.action));
     let action = findings.first().map_or(Action::Renew, |finding| finding.action);
     Verdict { action, findings, all }
 }
 
-fn exceeded(cohort: Option<&Name>, counts: &Counts, policy: &HealthPolicy) -> Vec<Finding> {
+fn exceeded(cohort: Option<&Name>, counts: &Counts, policy: &HealthPolicy) -> Vec<ExceededThreshold> {
     let mut findings = Vec::new();
     let mut hold = |rule, count: u64, of: u64, share: fn(&Thresholds) -> Option<u32>| {
         if counts.tried() < policy.min_sample || of == 0 {
@@ -376,7 +376,7 @@ fn exceeded(cohort: Option<&Name>, counts: &Counts, policy: &HealthPolicy) -> Ve
             if let Some(limit) = share(thresholds)
                 && u128::from(count) * 1_000_000 > u128::from(of) * u128::from(limit)
             {
-                findings.push(Finding { rule, cohort: cohort.cloned(), count, of, limit, action });
+                findings.push(ExceededThreshold { rule, cohort: cohort.cloned(), count, of, limit, action });
                 return;
             }
         }

@@ -12,4 +12,4 @@ mod transaction;
 
 pub use ramp::{Planned, RampRequest, plan};
 pub(crate) use transaction::step;
-pub use transaction::{Desk, Outcome};
+pub use transaction::{RolloutTransaction, StepOutcome};

@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository, RoleFile};
-use crate::workspace::ledger::Happening;
+use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Workspace};
 
 /// Renews timestamp and snapshot; every cohort's role that has less than half of its life left and no limited rollout; and targets and
@@ -56,7 +56,7 @@ pub fn refresh(
     let mut ledger = Ledger::open(workspace.dir())?;
     ledger.append(
         now,
-        Happening {
+        LedgerEvent {
             event: "refresh",
             subject: "repository".into(),
             actor: actor.to_owned(),

@@ -21,16 +21,16 @@ use crate::error::{Error, Kind, Result};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
-use crate::policy::{Event, Facts, HealthPolicy, Policy, State, Status, Step};
+use crate::policy::{Facts, HealthPolicy, Policy, ReleaseEvent, ReleaseState, Status, Step};
 use crate::release::draft::happening;
 use crate::release::record::{Record, ReleaseSpec};
 use crate::release::{approval, bridges, report, retract};
 use crate::workspace::in_force::{self, digest};
-use crate::workspace::{CohortStanding, Ledger, Workspace, manifest_in_force, map_in_force, standing};
+use crate::workspace::{CohortInForce, Ledger, Workspace, manifest_in_force, map_in_force, standing};
 
 /// Everything that a step of one release's rollout is decided on.
 #[derive(Debug)]
-pub struct Desk<'w> {
+pub struct RolloutTransaction<'w> {
     pub(crate) workspace: &'w Workspace,
     pub(crate) settings: Settings,
     pub(crate) policy: Policy,
@@ -38,7 +38,7 @@ pub struct Desk<'w> {
     pub(crate) record: Record,
     pub(crate) manifest: Manifest,
     pub(crate) bytes: Vec<u8>,
-    pub(crate) standings: Vec<CohortStanding>,
+    pub(crate) standings: Vec<CohortInForce>,
     pub(crate) now: DateTime<Utc>,
     /// What the step rests on: for the ledger, and the report that lies beside the record.
     health: Option<(Value, Vec<u8>)>,
@@ -46,7 +46,7 @@ pub struct Desk<'w> {
 
 /// A step that was taken.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct StepOutcome {
     /// The record.
     pub record: Record,
     /// The state before.
@@ -58,13 +58,13 @@ pub struct Outcome {
     /// Releases whose offers named this one as a bridge and do so no longer: devices that needed it wait for another way.
     pub bridge_of: Vec<String>,
     /// Where the cohorts now stand.
-    pub standings: Vec<CohortStanding>,
+    pub standings: Vec<CohortInForce>,
 }
 
 /// What a cohort is to be offered: an assignment, or no longer anything.
 type Offer = (Name, Option<Assignment>);
 
-impl<'w> Desk<'w> {
+impl<'w> RolloutTransaction<'w> {
     /// Gathers what there is to know about the release that is meant.
     pub fn open(workspace: &'w Workspace, spec: &ReleaseSpec, now: DateTime<Utc>) -> Result<Self> {
         let record = spec.find(workspace.dir())?;
@@ -96,12 +96,12 @@ impl<'w> Desk<'w> {
     }
 
     /// Where the cohorts stand.
-    pub fn standings(&self) -> &[CohortStanding] {
+    pub fn standings(&self) -> &[CohortInForce] {
         &self.standings
     }
 
     /// Offers the release to the validation cohort.
-    pub fn expose(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+    pub fn expose(self, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
         let cohort = self.validation_cohort().cloned().ok_or_else(|| {
             Error::refused("there is no validation cohort")
                 .rule("R-COHORTS")
@@ -110,11 +110,11 @@ impl<'w> Desk<'w> {
         let mut facts = self.facts()?;
         facts.newer = self.newer([&cohort.cohort]);
         let offer = self.assignment(Stage::Validation, None)?;
-        self.take(Event::Expose, &facts, vec![(cohort.cohort, Some(offer))], ring, actor, None)
+        self.take(ReleaseEvent::Expose, &facts, vec![(cohort.cohort, Some(offer))], ring, actor, None)
     }
 
     /// Starts the rollout: the first cohort and the validation cohort, or for a security release all at once.
-    pub fn start(self, request: RampRequest, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+    pub fn start(self, request: RampRequest, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
         let mut facts = self.facts()?;
         let security = self.manifest.urgency == Urgency::Security;
         let offers = if security {
@@ -144,11 +144,11 @@ impl<'w> Desk<'w> {
             offers
         };
         facts.newer = self.newer(offers.iter().map(|(cohort, _)| cohort));
-        self.take(Event::Start, &facts, offers, ring, actor, None)
+        self.take(ReleaseEvent::Start, &facts, offers, ring, actor, None)
     }
 
     /// Goes on: further within a cohort of which only a part is to be exposed, else to the next cohort.
-    pub fn advance(self, request: RampRequest, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+    pub fn advance(self, request: RampRequest, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
         let sequence = self.manifest.sequence;
         let mut facts = self.facts()?;
         let mut offers = Vec::new();
@@ -160,11 +160,11 @@ impl<'w> Desk<'w> {
             facts.newer = self.newer([&standing.cohort]);
             offers.push((standing.cohort.clone(), Some(self.assignment(Stage::Limited, planned.ramp)?)));
         }
-        self.take(Event::Advance, &facts, offers, ring, actor, None)
+        self.take(ReleaseEvent::Advance, &facts, offers, ring, actor, None)
     }
 
     /// Exposes nobody new.
-    pub fn pause(self, ring: &mut KeyRing, actor: &str, reason: Option<String>) -> Result<Outcome> {
+    pub fn pause(self, ring: &mut KeyRing, actor: &str, reason: Option<String>) -> Result<StepOutcome> {
         let since = Value::from(time::format(self.now));
         let offers = self.change_each(|assignment| {
             assignment.paused = true;
@@ -172,19 +172,19 @@ impl<'w> Desk<'w> {
             Ok(())
         })?;
         let facts = self.facts()?;
-        self.take(Event::Pause, &facts, offers, ring, actor, reason)
+        self.take(ReleaseEvent::Pause, &facts, offers, ring, actor, reason)
     }
 
     /// Goes on after a pause. A ramp goes on from where it was: it is moved by as long as the pause took.
-    pub fn resume(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+    pub fn resume(self, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
         let now = self.now;
         let offers = self.change_each(|assignment| dead_mans_switch::resume(assignment, now))?;
         let facts = self.facts()?;
-        self.take(Event::Resume, &facts, offers, ring, actor, None)
+        self.take(ReleaseEvent::Resume, &facts, offers, ring, actor, None)
     }
 
     /// Keeps a limited rollout from ending by itself.
-    pub fn renew(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+    pub fn renew(self, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
         if self.policy.health.as_ref().is_some_and(|health| health.required) {
             let id = self.record.id();
             return Err(Error::refused(format!("{id}: policy.toml takes a health report to renew a rollout"))
@@ -192,7 +192,7 @@ impl<'w> Desk<'w> {
                 .remedy(format!("give one: tidegate rollout renew {id} --require-health FILE")));
         }
         let facts = self.facts()?;
-        self.take(Event::Renew, &facts, Vec::new(), ring, actor, None)
+        self.take(ReleaseEvent::Renew, &facts, Vec::new(), ring, actor, None)
     }
 
     /// What policy says about the health of devices; an error if it says nothing.
@@ -206,7 +206,7 @@ impl<'w> Desk<'w> {
 
     /// The cohorts that are offered the release.
     pub fn offered(&self) -> Vec<Name> {
-        let has = |standing: &&CohortStanding| standing.has(self.manifest.sequence);
+        let has = |standing: &&CohortInForce| standing.has(self.manifest.sequence);
         self.standings.iter().filter(has).map(|standing| standing.cohort.clone()).collect()
     }
 
@@ -218,16 +218,20 @@ impl<'w> Desk<'w> {
         health: &Health,
         ring: &mut KeyRing,
         actor: &str,
-    ) -> Result<(Verdict, Option<Outcome>)> {
+    ) -> Result<(Verdict, Option<StepOutcome>)> {
         let verdict = health.judge(self.health_policy()?);
         self.health = Some((health.evidence(&verdict), health.bytes.clone()));
         let reason = verdict.findings.first().map(|finding| format!("{}: {finding}", finding.rule));
         let status = self.record.status();
         let outcome = match verdict.action {
-            Action::Renew if matches!(status.state, State::Stable | State::Security) && !status.paused => None,
+            Action::Renew
+                if matches!(status.state, ReleaseState::Stable | ReleaseState::Security) && !status.paused =>
+            {
+                None
+            }
             Action::Renew => {
                 let facts = self.facts()?;
-                Some(self.take(Event::Renew, &facts, Vec::new(), ring, actor, None)?)
+                Some(self.take(ReleaseEvent::Renew, &facts, Vec::new(), ring, actor, None)?)
             }
             Action::Pause if status.paused => None,
             Action::Pause => Some(self.pause(ring, actor, reason)?),
@@ -237,27 +241,27 @@ impl<'w> Desk<'w> {
     }
 
     /// Says that every cohort has it.
-    pub fn complete(self, ring: &mut KeyRing, actor: &str) -> Result<Outcome> {
+    pub fn complete(self, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
         let offers = self.change_each(|assignment| {
             assignment.stage = Stage::Stable;
             assignment.ramp = None;
             Ok(())
         })?;
         let facts = self.facts()?;
-        self.take(Event::Complete, &facts, offers, ring, actor, None)
+        self.take(ReleaseEvent::Complete, &facts, offers, ring, actor, None)
     }
 
     /// Offers it to nobody any more.
-    pub fn withdraw(self, ring: &mut KeyRing, actor: &str, reason: Option<String>) -> Result<Outcome> {
+    pub fn withdraw(self, ring: &mut KeyRing, actor: &str, reason: Option<String>) -> Result<StepOutcome> {
         let facts = self.facts()?;
         let offers = facts.assigned.iter().map(|cohort| (cohort.clone(), None)).collect();
-        self.take(Event::Withdraw, &facts, offers, ring, actor, reason)
+        self.take(ReleaseEvent::Withdraw, &facts, offers, ring, actor, reason)
     }
 
     /// What [`advance`](Self::advance) would look at next, and the cohort before it.
-    pub fn next_step(&self) -> Option<(&CohortStanding, Option<&CohortStanding>)> {
+    pub fn next_step(&self) -> Option<(&CohortInForce, Option<&CohortInForce>)> {
         let sequence = self.manifest.sequence;
-        let partial = |standing: &&CohortStanding| {
+        let partial = |standing: &&CohortInForce| {
             let ramp = standing.assignment.as_ref().and_then(|assignment| assignment.ramp);
             standing.has(sequence) && ramp.is_some_and(|ramp| ramp.to() < PPM)
         };
@@ -289,9 +293,9 @@ impl<'w> Desk<'w> {
 
     /// Errs when somebody else moved the release while this process waited for its turn: what was asked for was asked with another
     /// state in mind.
-    fn unraced(&self, event: Event) -> Result<()> {
+    fn unraced(&self, event: ReleaseEvent) -> Result<()> {
         // What stops an exposure, or keeps it as it is, is as right after as before.
-        if matches!(event, Event::Pause | Event::Withdraw | Event::Renew) {
+        if matches!(event, ReleaseEvent::Pause | ReleaseEvent::Withdraw | ReleaseEvent::Renew) {
             return Ok(());
         }
         let id = self.record.id().to_string();
@@ -306,13 +310,13 @@ impl<'w> Desk<'w> {
     }
 
     /// The cohorts that a rollout goes through in order: all but the one for validation, unless there is no other.
-    fn ordinary(&self) -> impl Iterator<Item = &CohortStanding> {
+    fn ordinary(&self) -> impl Iterator<Item = &CohortInForce> {
         let validation = self.validation_cohort().map(|standing| standing.cohort.clone());
         let alone = self.standings.len() == 1;
         self.standings.iter().filter(move |standing| alone || Some(&standing.cohort) != validation.as_ref())
     }
 
-    fn validation_cohort(&self) -> Option<&CohortStanding> {
+    fn validation_cohort(&self) -> Option<&CohortInForce> {
         let name = self.policy.validation.cohort.as_ref()?;
         self.standings.iter().find(|standing| standing.cohort == *name)
     }
@@ -390,13 +394,13 @@ impl<'w> Desk<'w> {
 
     fn facts(&self) -> Result<Facts> {
         let sequence = self.manifest.sequence;
-        let has_newer = |standing: &CohortStanding| {
+        let has_newer = |standing: &CohortInForce| {
             standing.assignment.as_ref().is_some_and(|assignment| assignment.sequence > sequence)
         };
-        let reached = |standing: &CohortStanding| {
+        let reached = |standing: &CohortInForce| {
             has_newer(standing) || (standing.has(sequence) && standing.whole_since(self.now).is_some())
         };
-        let names = |filter: &dyn Fn(&CohortStanding) -> bool| -> Vec<Name> {
+        let names = |filter: &dyn Fn(&CohortInForce) -> bool| -> Vec<Name> {
             self.standings.iter().filter(|s| filter(s)).map(|standing| standing.cohort.clone()).collect()
         };
         Ok(Facts {
@@ -434,18 +438,18 @@ impl<'w> Desk<'w> {
     /// Asks the state machine, signs, and writes: all or nothing.
     fn take(
         self,
-        event: Event,
+        event: ReleaseEvent,
         facts: &Facts,
         offers: Vec<Offer>,
         ring: &mut KeyRing,
         actor: &str,
         reason: Option<String>,
-    ) -> Result<Outcome> {
+    ) -> Result<StepOutcome> {
         self.unraced(event)?;
         let offers = self.guarded(offers)?;
         let before = self.record.status();
         let mut facts = facts.clone();
-        let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == Event::Advance);
+        let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == ReleaseEvent::Advance);
         facts.approvals = approval::given(self.workspace.dir(), &self.settings, &self.record, event, cohort)?;
         self.look_ahead(&offers, &mut facts)?;
         let after = self.record.after(event, &facts, &self.policy, self.now)?;
@@ -455,16 +459,16 @@ impl<'w> Desk<'w> {
         let path = layout::manifest_path(&record.channel, &record.product, &record.version);
         // Whoever takes a step has looked: the offers of a limited rollout live on. What lives for long yet is not signed again.
         let half = policy.rollout.max_unattended.delta() / 2;
-        let due = |standing: &&CohortStanding| {
+        let due = |standing: &&CohortInForce| {
             let untouched = !offers.iter().any(|(cohort, _)| *cohort == standing.cohort);
-            let soon = event == Event::Renew || standing.expires - now < half;
-            after.state == State::Limited && standing.has(manifest.sequence) && untouched && soon
+            let soon = event == ReleaseEvent::Renew || standing.expires - now < half;
+            after.state == ReleaseState::Limited && standing.has(manifest.sequence) && untouched && soon
         };
         let renewed: Vec<Offer> =
             standings.iter().filter(due).map(|s| (s.cohort.clone(), s.assignment.clone())).collect();
         // What is withdrawn is offered to nobody, on the way to another release neither.
         // A draft that is not frozen has no sequence yet, and is nobody's bridge.
-        let withdrawn = record.manifest.as_ref().filter(|_| event == Event::Withdraw);
+        let withdrawn = record.manifest.as_ref().filter(|_| event == ReleaseEvent::Withdraw);
         let unbridged = withdrawn.map_or_else(Vec::new, |frozen| without(&standings, frozen.sequence));
         if offers.iter().chain(&renewed).any(|(_, assignment)| assignment.is_some()) {
             // Two powers: what a cohort is assigned, the channel must have approved, byte for byte.
@@ -543,7 +547,7 @@ impl<'w> Desk<'w> {
         workspace.commit(changes)?;
         let map: CohortMap = map_in_force(workspace.dir(), &repository, &record.channel)?;
         let standings = standing(&repository, &map, &record.channel, &record.product)?;
-        Ok(Outcome {
+        Ok(StepOutcome {
             before,
             cohorts: offers.into_iter().map(|(cohort, _)| cohort).collect(),
             record,
@@ -555,7 +559,7 @@ impl<'w> Desk<'w> {
 }
 
 /// The offers of other releases that name the one with this sequence as a bridge, without it.
-fn without(standings: &[CohortStanding], sequence: u64) -> Vec<Offer> {
+fn without(standings: &[CohortInForce], sequence: u64) -> Vec<Offer> {
     let mut offers = Vec::new();
     for standing in standings {
         let Some(mut other) = standing.assignment.clone().filter(|other| other.sequence != sequence) else { continue };
@@ -570,7 +574,7 @@ fn without(standings: &[CohortStanding], sequence: u64) -> Vec<Offer> {
 
 /// What a step to a cohort newly exposes, as the state machine is asked about it.
 pub(crate) fn step(
-    standing: &CohortStanding,
+    standing: &CohortInForce,
     planned: &Planned,
     previous: Option<(Name, Option<DateTime<Utc>>)>,
 ) -> Step {

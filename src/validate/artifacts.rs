@@ -6,7 +6,7 @@ use tidegate_model::layout;
 use tidegate_model::manifest::{Artifact, Manifest};
 
 use super::formats::{self, Beginning, End};
-use super::{Published, Rule, Said, Subject, none_of, not_applicable};
+use super::{Published, Rule, RuleResult, Subject, none_of, not_applicable};
 use crate::error::{Error, Kind, Result};
 use crate::policy::CheckKind;
 use crate::release::draft;
@@ -38,7 +38,7 @@ fn stored(artifact: &Artifact) -> Stored {
     Stored { sha256: artifact.sha256, length: artifact.length }
 }
 
-fn present(subject: &Subject<'_>) -> Result<Said> {
+fn present(subject: &Subject<'_>) -> Result<RuleResult> {
     let mut wrong = Vec::new();
     for artifact in &subject.manifest.artifacts {
         match artifacts::verify(subject.dir, stored(artifact), |_| ()) {
@@ -55,7 +55,7 @@ fn present(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, format!("{count} {files}, {bytes} bytes"))
 }
 
-fn canonical(subject: &Subject<'_>) -> Result<Said> {
+fn canonical(subject: &Subject<'_>) -> Result<RuleResult> {
     let again = Manifest::parse(subject.bytes).and_then(|manifest| manifest.to_bytes());
     let wrong = match again {
         Ok(bytes) if bytes == subject.bytes => Vec::new(),
@@ -65,7 +65,7 @@ fn canonical(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, "written anew, it has the same bytes")
 }
 
-fn types(subject: &Subject<'_>) -> Result<Said> {
+fn types(subject: &Subject<'_>) -> Result<RuleResult> {
     let mut wrong = Vec::new();
     let mut looked = 0;
     for artifact in &subject.manifest.artifacts {
@@ -87,7 +87,7 @@ fn types(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, format!("{looked} files begin as their types do"))
 }
 
-fn unpacked(subject: &Subject<'_>) -> Result<Said> {
+fn unpacked(subject: &Subject<'_>) -> Result<RuleResult> {
     let mut wrong = Vec::new();
     let mut looked = Vec::new();
     let mut unchecked = Vec::new();
@@ -111,7 +111,7 @@ fn unpacked(subject: &Subject<'_>) -> Result<Said> {
     }
 }
 
-fn provenance(subject: &Subject<'_>) -> Result<Said> {
+fn provenance(subject: &Subject<'_>) -> Result<RuleResult> {
     let statement = match draft::provenance(subject.dir, subject.record) {
         Ok(Some(statement)) => statement,
         Ok(None) => return not_applicable("the release came without a provenance statement"),
@@ -127,7 +127,7 @@ fn provenance(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, format!("{} names every artifact by its hash", statement.predicate_type))
 }
 
-fn built_as_required(subject: &Subject<'_>) -> Result<Said> {
+fn built_as_required(subject: &Subject<'_>) -> Result<RuleResult> {
     let policy = &subject.policy.provenance;
     if !policy.required && policy.builders.is_none() && policy.keys.is_none() {
         return not_applicable("policy.toml asks for no provenance");
@@ -144,7 +144,7 @@ fn built_as_required(subject: &Subject<'_>) -> Result<Said> {
 }
 
 /// What devices will fetch, as devices fetch it.
-fn published(subject: &Subject<'_>) -> Result<Said> {
+fn published(subject: &Subject<'_>) -> Result<RuleResult> {
     let Some(Published { place, origin }) = &subject.published else {
         return not_applicable("no place was named: --published URL");
     };

@@ -6,7 +6,7 @@ use tidegate_model::manifest::Manifest;
 use tidegate_model::name::HardwareId;
 use tidegate_model::version::is_newer;
 
-use super::{Rule, Said, Subject, none_of, not_applicable, pass, warn};
+use super::{Rule, RuleResult, Subject, none_of, not_applicable, pass, warn};
 use crate::error::Result;
 use crate::policy::CheckKind;
 
@@ -33,7 +33,7 @@ fn hardware(manifest: &Manifest) -> BTreeSet<&HardwareId> {
     manifest.artifacts.iter().flat_map(|artifact| &artifact.hardware).collect()
 }
 
-fn known(subject: &Subject<'_>) -> Result<Said> {
+fn known(subject: &Subject<'_>) -> Result<RuleResult> {
     let ids = hardware(subject.manifest);
     let wrong: Vec<_> = ids
         .iter()
@@ -44,7 +44,7 @@ fn known(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, shown.join(", "))
 }
 
-fn fits(subject: &Subject<'_>) -> Result<Said> {
+fn fits(subject: &Subject<'_>) -> Result<RuleResult> {
     let mut wrong = Vec::new();
     let mut looked = 0;
     for artifact in &subject.manifest.artifacts {
@@ -64,7 +64,7 @@ fn fits(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, "those that tidegate.toml gives")
 }
 
-fn minimum(subject: &Subject<'_>) -> Result<Said> {
+fn minimum(subject: &Subject<'_>) -> Result<RuleResult> {
     let version = &subject.manifest.version;
     let known = |id: &&HardwareId| subject.settings.hardware.get(*id)?.minimum_version.as_ref();
     let ids = hardware(subject.manifest);
@@ -80,7 +80,7 @@ fn minimum(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, format!("{version} runs on all of it"))
 }
 
-fn kept(subject: &Subject<'_>) -> Result<Said> {
+fn kept(subject: &Subject<'_>) -> Result<RuleResult> {
     let Some(previous) = subject.previous else { return not_applicable("there is no previous release") };
     let now = hardware(subject.manifest);
     let gone: Vec<_> = hardware(previous).into_iter().filter(|id| !now.contains(id)).map(HardwareId::as_str).collect();

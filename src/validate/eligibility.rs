@@ -5,7 +5,7 @@ use tidegate_model::name::HardwareId;
 use tidegate_model::version::is_newer;
 
 use super::conditions::{Known, Possible, can_fail, can_hold, dead_ends, fact_faults};
-use super::{Rule, Said, Subject, fail, none_of, not_applicable, pass, warn, ways};
+use super::{Rule, RuleResult, Subject, fail, none_of, not_applicable, pass, warn, ways};
 use crate::error::Result;
 use crate::policy::CheckKind;
 
@@ -30,7 +30,7 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-fn satisfiable(subject: &Subject<'_>) -> Result<Said> {
+fn satisfiable(subject: &Subject<'_>) -> Result<RuleResult> {
     let Some(condition) = &subject.manifest.eligibility else {
         return not_applicable("the release has no condition: every device of its hardware is eligible");
     };
@@ -89,7 +89,7 @@ fn dead_ends_on_any(subject: &Subject<'_>, condition: &Condition) -> Result<Vec<
     Ok(common.unwrap_or_default())
 }
 
-fn facts(subject: &Subject<'_>) -> Result<Said> {
+fn facts(subject: &Subject<'_>) -> Result<RuleResult> {
     let Some(condition) = &subject.manifest.eligibility else {
         return not_applicable("the release has no condition");
     };
@@ -98,7 +98,7 @@ fn facts(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, names.join(", "))
 }
 
-fn reachable(subject: &Subject<'_>) -> Result<Said> {
+fn reachable(subject: &Subject<'_>) -> Result<RuleResult> {
     let Some(previous) = subject.previous else { return not_applicable("there is no previous release") };
     match &subject.manifest.upgrade_from {
         None => pass("it upgrades from every version"),
@@ -112,7 +112,7 @@ fn reachable(subject: &Subject<'_>) -> Result<Said> {
     }
 }
 
-fn rises(subject: &Subject<'_>) -> Result<Said> {
+fn rises(subject: &Subject<'_>) -> Result<RuleResult> {
     let Some(previous) = subject.previous else { return not_applicable("there is no previous release") };
     let (new, old) = (&subject.manifest.version, &previous.version);
     if is_newer(new, old) {

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use tidegate_model::time;
 
 use crate::policy::CheckKind;
-use crate::release::report::{Finding, Report, Verdict};
+use crate::release::report::{CheckResult, ValidationReport, Verdict};
 
 /// The report as one XML document.
-pub fn junit(report: &Report) -> String {
-    let count = |verdict: Verdict, findings: &[&Finding]| findings.iter().filter(|f| f.verdict == verdict).count();
-    let all: Vec<&Finding> = report.findings.iter().collect();
+pub fn junit(report: &ValidationReport) -> String {
+    let count = |verdict: Verdict, findings: &[&CheckResult]| findings.iter().filter(|f| f.verdict == verdict).count();
+    let all: Vec<&CheckResult> = report.findings.iter().collect();
     let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     // Writing to a string does not fail.
     let _ = writeln!(
@@ -22,7 +22,7 @@ pub fn junit(report: &Report) -> String {
         count(Verdict::NotApplicable, &all)
     );
     for kind in CheckKind::ALL {
-        let findings: Vec<&Finding> = all.iter().copied().filter(|finding| finding.kind == kind).collect();
+        let findings: Vec<&CheckResult> = all.iter().copied().filter(|finding| finding.kind == kind).collect();
         if findings.is_empty() {
             continue;
         }
@@ -46,8 +46,8 @@ pub fn junit(report: &Report) -> String {
     xml
 }
 
-fn case(xml: &mut String, finding: &Finding) {
-    let Finding { rule, kind, title, verdict, detail } = finding;
+fn case(xml: &mut String, finding: &CheckResult) {
+    let CheckResult { rule, kind, title, verdict, detail } = finding;
     let (rule, title, detail) = (escape(rule), escape(title), escape(detail));
     let _ = write!(xml, "    <testcase classname=\"{kind}\" name=\"{rule} {title}\"");
     let _ = match verdict {
@@ -86,14 +86,14 @@ mod tests {
 
     #[test]
     fn a_suite_a_kind_and_a_case_a_rule() {
-        let finding = |rule: &str, kind, verdict, detail: &str| Finding {
+        let finding = |rule: &str, kind, verdict, detail: &str| CheckResult {
             rule: rule.into(),
             kind,
             title: "a & b".into(),
             verdict,
             detail: detail.into(),
         };
-        let report = Report {
+        let report = ValidationReport {
             schema: 1,
             release: "stable/os/1.0.0".into(),
             manifest: Digest::of(b""),

@@ -26,16 +26,16 @@ use crate::error::Result;
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::Repository;
-use crate::policy::{CheckKind, Event, Facts, Policy};
+use crate::policy::{CheckKind, Facts, Policy, ReleaseEvent};
 use crate::release::draft;
 use crate::release::record::{self, Record, ReleaseSpec};
-use crate::release::report::{self, Finding, Report, Verdict};
+use crate::release::report::{self, CheckResult, ValidationReport, Verdict};
 use crate::workspace::Workspace;
 
 pub use junit::junit;
 
 /// What a rule says: the verdict and why.
-pub(crate) type Said = (Verdict, String);
+pub(crate) type RuleResult = (Verdict, String);
 
 /// A rule: one function and one id that never changes its meaning.
 pub struct Rule {
@@ -46,7 +46,7 @@ pub struct Rule {
     /// What it asks for.
     pub title: &'static str,
     /// Looks at the subject. An error is a fault of the machine, not a finding.
-    pub(crate) check: fn(&Subject<'_>) -> Result<Said>,
+    pub(crate) check: fn(&Subject<'_>) -> Result<RuleResult>,
 }
 
 /// What is validated: one release, and everything around it.
@@ -109,11 +109,11 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
 }
 
 /// Runs every rule. Nothing stops at the first finding.
-pub fn run(subject: &Subject<'_>) -> Result<Report> {
+pub fn run(subject: &Subject<'_>) -> Result<ValidationReport> {
     let mut findings = rules()
         .map(|rule| {
             let (verdict, detail) = (rule.check)(subject)?;
-            Ok(Finding {
+            Ok(CheckResult {
                 rule: rule.id.into(),
                 kind: rule.kind,
                 title: rule.title.into(),
@@ -123,7 +123,7 @@ pub fn run(subject: &Subject<'_>) -> Result<Report> {
         })
         .collect::<Result<Vec<_>>>()?;
     findings.extend(own::run(subject)?);
-    Ok(Report {
+    Ok(ValidationReport {
         schema: 1,
         release: subject.record.id().to_string(),
         manifest: Digest::of(subject.bytes),
@@ -146,14 +146,14 @@ pub fn validate(
     ring: &mut KeyRing,
     actor: &str,
     now: DateTime<Utc>,
-) -> Result<(Record, Report)> {
+) -> Result<(Record, ValidationReport)> {
     let dir = workspace.dir();
     let (settings, policy, cohorts) = (workspace.settings()?, workspace.policy()?, workspace.cohorts()?);
     let repository = workspace.repository()?;
     let mut record = spec.find(dir)?;
     // Whether it can be validated at all does not depend on the findings.
     let facts = Facts { frozen: record.manifest.is_some(), ..Facts::default() };
-    record.after(Event::Validate, &facts, &policy, now)?;
+    record.after(ReleaseEvent::Validate, &facts, &policy, now)?;
     let (manifest, bytes) = record.manifest(dir)?;
     let all = record::all(dir)?;
     let siblings = all.iter().filter(|other| {
@@ -168,7 +168,7 @@ pub fn validate(
     let published = match &options.published {
         None => None,
         Some(place) => {
-            Some(Published { place: place.clone(), origin: Arc::new(crate::audit::Repository::open(place)?) })
+            Some(Published { place: place.clone(), origin: Arc::new(crate::audit::PublishedRepository::open(place)?) })
         }
     };
     let subject = Subject {
@@ -193,7 +193,7 @@ pub fn validate(
     let signed = report.sign(ring.signer(&key)?.as_ref())?;
     let before = record.status();
     let facts = Facts { report: Some(report.facts()), ..facts };
-    record.set_status(record.after(Event::Validate, &facts, &policy, now)?);
+    record.set_status(record.after(ReleaseEvent::Validate, &facts, &policy, now)?);
     let mut changes = Changes::default();
     report::put(&mut changes, dir, &record.id(), &signed)?;
     record.put(&mut changes)?;
@@ -208,26 +208,26 @@ pub fn validate(
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "rules end with it")]
-pub(crate) fn pass(detail: impl Into<String>) -> Result<Said> {
+pub(crate) fn pass(detail: impl Into<String>) -> Result<RuleResult> {
     Ok((Verdict::Pass, detail.into()))
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "rules end with it")]
-pub(crate) fn warn(detail: impl Into<String>) -> Result<Said> {
+pub(crate) fn warn(detail: impl Into<String>) -> Result<RuleResult> {
     Ok((Verdict::Warn, detail.into()))
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "rules end with it")]
-pub(crate) fn fail(detail: impl Into<String>) -> Result<Said> {
+pub(crate) fn fail(detail: impl Into<String>) -> Result<RuleResult> {
     Ok((Verdict::Fail, detail.into()))
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "rules end with it")]
-pub(crate) fn not_applicable(detail: impl Into<String>) -> Result<Said> {
+pub(crate) fn not_applicable(detail: impl Into<String>) -> Result<RuleResult> {
     Ok((Verdict::NotApplicable, detail.into()))
 }
 
 /// Passes if there is nothing wrong, else fails with all of it.
-pub(crate) fn none_of(wrong: &[String], fine: impl Into<String>) -> Result<Said> {
+pub(crate) fn none_of(wrong: &[String], fine: impl Into<String>) -> Result<RuleResult> {
     if wrong.is_empty() { pass(fine) } else { fail(wrong.join("; ")) }
 }

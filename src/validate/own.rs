@@ -12,11 +12,11 @@ use tidegate_client::command::{Command, CommandError, Ran};
 use tidegate_model::digest::Digest;
 use tidegate_model::time;
 
-use super::{Said, Subject, fail, pass};
+use super::{RuleResult, Subject, fail, pass};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::policy::{CheckKind, OwnCheck};
-use crate::release::report::{Finding, Verdict};
+use crate::release::report::{CheckResult, Verdict};
 use crate::workspace::artifacts;
 use crate::workspace::ledger::clean;
 
@@ -42,7 +42,7 @@ struct Answered {
 }
 
 /// Runs all checks that policy names, one after the other.
-pub(super) fn run(subject: &Subject<'_>) -> Result<Vec<Finding>> {
+pub(super) fn run(subject: &Subject<'_>) -> Result<Vec<CheckResult>> {
     let checks = &subject.policy.validation.checks;
     if checks.is_empty() {
         return Ok(Vec::new());
@@ -56,7 +56,7 @@ pub(super) fn run(subject: &Subject<'_>) -> Result<Vec<Finding>> {
             question.pop();
             question.extend(format!(",\"rule\":\"{}\"}}\n", check.id).into_bytes());
             let (verdict, detail) = ask(subject, check, question)?;
-            Ok(Finding {
+            Ok(CheckResult {
                 rule: check.id.to_string(),
                 kind: CheckKind::OwnChecks,
                 title: clean(&check.title),
@@ -99,7 +99,7 @@ fn input(subject: &Subject<'_>) -> Result<Value> {
     }))
 }
 
-fn ask(subject: &Subject<'_>, check: &OwnCheck, question: Vec<u8>) -> Result<Said> {
+fn ask(subject: &Subject<'_>, check: &OwnCheck, question: Vec<u8>) -> Result<RuleResult> {
     let mut words = check.command.clone();
     // A program of the workspace, as opposed to one that the system finds.
     if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
@@ -116,7 +116,7 @@ fn ask(subject: &Subject<'_>, check: &OwnCheck, question: Vec<u8>) -> Result<Sai
     }
 }
 
-fn judge(ran: &Ran) -> Result<Said> {
+fn judge(ran: &Ran) -> Result<RuleResult> {
     let complaint = || match ran.complaint() {
         line if line.is_empty() => String::new(),
         line => format!(": {line}"),

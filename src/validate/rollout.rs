@@ -3,7 +3,7 @@
 use tidegate_model::cohort::{CohortMap, Selector};
 
 use super::conditions::{Known, Possible, can_hold, fact_faults};
-use super::{Rule, Said, Subject, none_of, not_applicable, pass, warn};
+use super::{Rule, RuleResult, Subject, none_of, not_applicable, pass, warn};
 use crate::config::{Settings, write_share};
 use crate::error::Result;
 use crate::policy::CheckKind;
@@ -19,7 +19,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-ROL-05", kind: KIND, title: "cohorts that ask for facts can have devices", check: conditions },
 ];
 
-fn in_force(subject: &Subject<'_>) -> Result<Said> {
+fn in_force(subject: &Subject<'_>) -> Result<RuleResult> {
     let channel = &subject.manifest.channel;
     let signed = map_in_force(subject.dir, subject.repository, channel)?;
     let wanted = subject.cohorts.map(channel)?;
@@ -31,7 +31,7 @@ fn in_force(subject: &Subject<'_>) -> Result<Said> {
     )
 }
 
-fn names(subject: &Subject<'_>) -> Result<Said> {
+fn names(subject: &Subject<'_>) -> Result<RuleResult> {
     let map = map_in_force(subject.dir, subject.repository, &subject.manifest.channel)?;
     // One policy holds for all channels: a cohort of another one is no fault of this one.
     let others = subject.cohorts.channels().filter(|channel| **channel != subject.manifest.channel);
@@ -44,7 +44,7 @@ fn names(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, "all of them do")
 }
 
-fn first_step(subject: &Subject<'_>) -> Result<Said> {
+fn first_step(subject: &Subject<'_>) -> Result<RuleResult> {
     let manifest = subject.manifest;
     let map = map_in_force(subject.dir, subject.repository, &manifest.channel)?;
     let standings = standing(subject.repository, &map, &manifest.channel, &manifest.product)?;
@@ -63,7 +63,7 @@ fn first_step(subject: &Subject<'_>) -> Result<Said> {
     }
 }
 
-fn newer(subject: &Subject<'_>) -> Result<Said> {
+fn newer(subject: &Subject<'_>) -> Result<RuleResult> {
     let manifest = subject.manifest;
     let map = map_in_force(subject.dir, subject.repository, &manifest.channel)?;
     let standings = standing(subject.repository, &map, &manifest.channel, &manifest.product)?;
@@ -77,7 +77,7 @@ fn newer(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, format!("its sequence {} is the highest", manifest.sequence))
 }
 
-fn conditions(subject: &Subject<'_>) -> Result<Said> {
+fn conditions(subject: &Subject<'_>) -> Result<RuleResult> {
     let map = map_in_force(subject.dir, subject.repository, &subject.manifest.channel)?;
     let wrong = condition_faults(&map, subject.settings)?;
     none_of(&wrong, "they ask for known facts, by their types, and what they ask for is possible")

@@ -6,11 +6,11 @@ use tidegate_model::digest::Digest;
 use tidegate_model::layout;
 use tidegate_tuf::time;
 
-use super::{Rule, Said, Subject, none_of, not_applicable, pass, warn};
+use super::{Rule, RuleResult, Subject, none_of, not_applicable, pass, warn};
 use crate::audit::{self, ByHash};
 use crate::error::{Error, Kind, Result};
 use crate::metadata::METADATA_DIR;
-use crate::policy::{CheckKind, State};
+use crate::policy::{CheckKind, ReleaseState};
 use crate::release::listing::ReleaseProposal;
 use crate::workspace::artifacts;
 use tidegate_model::span::Span;
@@ -29,10 +29,10 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 fn is_registered(subject: &Subject<'_>) -> bool {
-    !matches!(subject.record.state, State::Draft | State::Signed)
+    !matches!(subject.record.state, ReleaseState::Draft | ReleaseState::Signed)
 }
 
-fn listed(subject: &Subject<'_>) -> Result<Said> {
+fn listed(subject: &Subject<'_>) -> Result<RuleResult> {
     if !is_registered(subject) {
         return proposed(subject);
     }
@@ -56,7 +56,7 @@ fn listed(subject: &Subject<'_>) -> Result<Said> {
 }
 
 /// Before registration: what the signers are asked to sign.
-fn proposed(subject: &Subject<'_>) -> Result<Said> {
+fn proposed(subject: &Subject<'_>) -> Result<RuleResult> {
     let id = subject.record.id();
     let Some(proposal) = ReleaseProposal::load(subject.dir, &id)? else {
         return not_applicable("it is not proposed for signing yet");
@@ -84,14 +84,14 @@ fn as_published(subject: &Subject<'_>) -> Result<(ByHash, Vec<u8>)> {
     Ok((ByHash::new(subject.dir.join(METADATA_DIR), subject.dir.join(artifacts::DIR)), root.clone()))
 }
 
-fn second(subject: &Subject<'_>) -> Result<Said> {
+fn second(subject: &Subject<'_>) -> Result<RuleResult> {
     let (origin, root) = as_published(subject)?;
     let opinion = audit::second_opinion(Arc::new(origin), root)?;
     none_of(&told(&opinion.faults), format!("tough accepts {} roles", opinion.roles))
 }
 
 /// Expiry is another rule's.
-fn first(subject: &Subject<'_>) -> Result<Said> {
+fn first(subject: &Subject<'_>) -> Result<RuleResult> {
     let (origin, root) = as_published(subject)?;
     match audit::walk_regardless_of_expiry(&origin, &root, None) {
         Ok(tree) => none_of(&told(&tree.faults), format!("it accepts {} roles", tree.roles())),
@@ -100,11 +100,11 @@ fn first(subject: &Subject<'_>) -> Result<Said> {
     }
 }
 
-fn told(faults: &[audit::Fault]) -> Vec<String> {
+fn told(faults: &[audit::AuditFinding]) -> Vec<String> {
     faults.iter().map(|fault| format!("{}: {}", fault.subject, fault.problem)).collect()
 }
 
-fn threshold(subject: &Subject<'_>) -> Result<Said> {
+fn threshold(subject: &Subject<'_>) -> Result<RuleResult> {
     let role = layout::channel_role(&subject.manifest.channel);
     let (signers, threshold) = if is_registered(subject) {
         let threshold = subject.repository.keys_of(&role).map_or(u64::MAX, |(_, role)| role.threshold);
@@ -133,7 +133,7 @@ fn on_the_way<'a>(subject: &'a Subject<'_>) -> impl Iterator<Item = &'a crate::m
     })
 }
 
-fn expiry(subject: &Subject<'_>) -> Result<Said> {
+fn expiry(subject: &Subject<'_>) -> Result<RuleResult> {
     // Snapshot, timestamp and the cohorts' roles are signed again with the very next step.
     let offline = |role: &&crate::metadata::RoleFile| {
         matches!(role.name.as_str(), "root" | "targets") || role.name == subject.manifest.channel.as_str()
@@ -146,7 +146,7 @@ fn expiry(subject: &Subject<'_>) -> Result<Said> {
     none_of(&wrong, "root, targets and the channel are valid")
 }
 
-fn expires_soon(subject: &Subject<'_>) -> Result<Said> {
+fn expires_soon(subject: &Subject<'_>) -> Result<RuleResult> {
     let soon: Vec<_> = on_the_way(subject)
         .filter(|role| {
             matches!(role.name.as_str(), "root" | "targets") || role.name == subject.manifest.channel.as_str()

@@ -13,10 +13,10 @@ use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Name;
 use tidegate_model::rollout::{Assignment, Stage};
 
-use super::{Said, Subject, fail, none_of, not_applicable, pass, warn};
+use super::{RuleResult, Subject, fail, none_of, not_applicable, pass, warn};
 use crate::error::{Error, Result};
 use crate::fleet::{Fleet, Scope};
-use crate::policy::State;
+use crate::policy::ReleaseState;
 use crate::release::bridges;
 use crate::release::record::{self, Record};
 
@@ -121,7 +121,7 @@ fn siblings(subject: &Subject<'_>) -> Result<Vec<Record>> {
 
 /// Every release that devices may run, on every hardware that it was for. Conditions that only a device can answer are left to the
 /// sample fleet.
-pub(super) fn releases(subject: &Subject<'_>) -> Result<Said> {
+pub(super) fn releases(subject: &Subject<'_>) -> Result<RuleResult> {
     if subject.record.retraction.is_some() {
         return not_applicable(
             "a retraction is for the devices that have what it takes back; those that have its bytes stay",
@@ -137,7 +137,7 @@ pub(super) fn releases(subject: &Subject<'_>) -> Result<Said> {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for record in siblings(subject)? {
-        let out = !matches!(record.state, State::Draft | State::Signed);
+        let out = !matches!(record.state, ReleaseState::Draft | ReleaseState::Signed);
         let Some(frozen) = record.manifest.as_ref().filter(|m| out && m.sequence < subject.manifest.sequence) else {
             continue;
         };
@@ -169,7 +169,7 @@ pub(super) fn releases(subject: &Subject<'_>) -> Result<Said> {
 }
 
 /// Every device of a sample of the fleet that the release is meant for.
-pub(super) fn fleet(subject: &Subject<'_>) -> Result<Said> {
+pub(super) fn fleet(subject: &Subject<'_>) -> Result<RuleResult> {
     let Some(path) = subject.fleet else {
         return not_applicable("no sample was given: --fleet FILE, or validation.fleet in policy.toml");
     };

@@ -26,7 +26,7 @@ const MAX_LENGTH: u64 = 64 << 20;
 
 /// A cohort and what it is offered of one product.
 #[derive(Debug, Clone, Serialize)]
-pub struct CohortStanding {
+pub struct CohortInForce {
     /// The cohort.
     pub cohort: Name,
     /// Its share of the fleet in parts per million; `None` if it names its devices.
@@ -43,7 +43,7 @@ pub struct CohortStanding {
     pub expires: DateTime<Utc>,
 }
 
-impl CohortStanding {
+impl CohortInForce {
     /// Whether it is offered the release with this sequence.
     pub fn has(&self, sequence: u64) -> bool {
         self.assignment.as_ref().is_some_and(|assignment| assignment.sequence == sequence)
@@ -162,7 +162,7 @@ pub fn standing(
     map: &CohortMap,
     channel: &Name,
     product: &Name,
-) -> Result<Vec<CohortStanding>> {
+) -> Result<Vec<CohortInForce>> {
     map.cohorts().iter().map(|cohort| of_cohort(repository, cohort, channel, product)).collect()
 }
 
@@ -173,11 +173,11 @@ pub(crate) fn one_standing(
     channel: &Name,
     cohort: &Name,
     product: &Name,
-) -> Result<Option<CohortStanding>> {
+) -> Result<Option<CohortInForce>> {
     map.cohort(cohort).map(|cohort| of_cohort(repository, cohort, channel, product)).transpose()
 }
 
-fn of_cohort(repository: &Repository, cohort: &Cohort, channel: &Name, product: &Name) -> Result<CohortStanding> {
+fn of_cohort(repository: &Repository, cohort: &Cohort, channel: &Name, product: &Name) -> Result<CohortInForce> {
     let role = layout::cohort_role(channel, &cohort.name);
     let file = repository.must_have(&role)?;
     let path = layout::assignment_path(channel, &cohort.name, product);
@@ -187,7 +187,7 @@ fn of_cohort(repository: &Repository, cohort: &Cohort, channel: &Name, product: 
         Selector::Condition(_) | Selector::Devices(_) => None,
     };
     let protected = cohort.protected.is_some();
-    Ok(CohortStanding { cohort: cohort.name.clone(), share, protected, assignment, role, expires: file.expires })
+    Ok(CohortInForce { cohort: cohort.name.clone(), share, protected, assignment, role, expires: file.expires })
 }
 
 /// The assignment that a target of a cohort's role is; `None` if it is none.

@@ -15,7 +15,7 @@ use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
 use super::artifacts;
-use super::ledger::{Happening, Ledger};
+use super::ledger::{Ledger, LedgerEvent};
 use crate::config::{Cohorts, Settings};
 use crate::error::{Error, Result};
 use crate::fs::Changes;
@@ -158,7 +158,7 @@ pub(crate) fn begin_ledger(
     let mut ledger = Ledger::empty();
     ledger.append(
         now,
-        Happening {
+        LedgerEvent {
             event,
             subject: "repository".into(),
             actor: actor.to_owned(),

@@ -21,7 +21,7 @@ const MAX_LENGTH: u64 = 1 << 30;
 
 /// What happened, to be written down.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Happening {
+pub struct LedgerEvent {
     /// What was done, e.g. `register`.
     pub event: &'static str,
     /// To what: a release, a role, the repository.
@@ -122,7 +122,7 @@ impl Ledger {
     }
 
     /// Adds a line.
-    pub fn append(&mut self, now: DateTime<Utc>, happening: Happening) -> Result<()> {
+    pub fn append(&mut self, now: DateTime<Utc>, happening: LedgerEvent) -> Result<()> {
         let (from, to) = happening.transition.unzip();
         let prev = self.entries.last().map_or_else(|| "0".repeat(64), |last| last.hash.clone());
         let mut entry = Entry {
@@ -217,7 +217,7 @@ mod tests {
     fn ledger(count: usize) -> Ledger {
         let mut ledger = Ledger::empty();
         for index in 0..count {
-            let happening = Happening {
+            let happening = LedgerEvent {
                 event: "edit",
                 subject: format!("release {index}"),
                 actor: "somebody".into(),

@@ -17,7 +17,7 @@ use crate::metadata::Repository;
 use crate::policy::Policy;
 use ledger::Entry;
 
-pub use in_force::{CohortStanding, assignments, manifest_in_force, map_in_force, standing};
+pub use in_force::{CohortInForce, assignments, manifest_in_force, map_in_force, standing};
 pub use ledger::Ledger;
 
 /// The folder for locks and journals, not for version control.

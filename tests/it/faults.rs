@@ -12,7 +12,7 @@ use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{BUCKET, S3};
 use crate::support::{Forge, forge};
 use futures::StreamExt as _;
-use tidegate::audit::{self, Repository};
+use tidegate::audit::{self, PublishedRepository};
 use tidegate::publish::{self, Options, Remote, Source};
 
 /// How long the publisher waits for an answer, and how long it tries again.
@@ -76,7 +76,7 @@ async fn publish(
     options: Options,
     prefix: &str,
     apart: bool,
-) -> tidegate::error::Result<publish::Report> {
+) -> tidegate::error::Result<publish::PublishReport> {
     let options = Options { part: 64 << 10, ..options };
     let open = |prefix: &str| {
         Remote::open_with(&format!("s3://{BUCKET}/{prefix}"), &options).map(Remote::danger_assume_conditional)
@@ -96,7 +96,7 @@ fn check(forge: &Forge, place: &Path) -> u64 {
     if !place.join("metadata/timestamp.json").exists() {
         return 0;
     }
-    let origin = Repository::open(place.to_str().unwrap()).unwrap();
+    let origin = PublishedRepository::open(place.to_str().unwrap()).unwrap();
     let tree = audit::walk(&origin, &forge.root(), forge.now()).unwrap();
     assert_eq!(tree.faults, [], "a reader saw a broken repository at {}", place.display());
     for listed in tree.listed() {
@@ -115,7 +115,7 @@ fn check_apart(forge: &Forge, place: &Path) -> u64 {
     if !public.join("metadata/timestamp.json").exists() {
         return 0;
     }
-    let open = |path: &Path| Arc::new(Repository::open(path.to_str().unwrap()).unwrap());
+    let open = |path: &Path| Arc::new(PublishedRepository::open(path.to_str().unwrap()).unwrap());
     let view = audit::View::both(open(&public), open(&private));
     let look = audit::look(view.origin.as_ref(), &forge.root(), None, true).unwrap();
     assert_eq!(look.faults, [], "a reader saw a broken repository at {}", place.display());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::support::{Forge, Serving, publish, python_tuf, script};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tidegate::audit::{Check, Repository, verify, walk};
+use tidegate::audit::{Check, PublishedRepository, verify, walk};
 use tidegate_client::clock::SystemClock;
 use tidegate_client::fetch::Fetch;
 use tidegate_client::fetch::file::{FileFetch, url_of};
@@ -85,7 +85,7 @@ async fn python_tuf_updates_from_what_the_demo_leaves() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 
     let root = std::fs::read(demo.join("fleet/metadata/1.root.json")).unwrap();
-    let site = Repository::open(demo.join("site").to_str().unwrap()).unwrap();
+    let site = PublishedRepository::open(demo.join("site").to_str().unwrap()).unwrap();
     let tree = walk(&site, &root, chrono::Utc::now()).unwrap();
     assert_eq!(tree.faults, []);
     let listed: BTreeMap<&str, Value> = tree
@@ -138,7 +138,7 @@ async fn we_update_from_what_python_tuf_makes() {
     // tough has no hash prefixes in its eager walk to object to, and reads the same tree.
     for state in ["1", "2"] {
         let place = folder.path().join(state);
-        let origin = Repository::open(place.to_str().unwrap()).unwrap();
+        let origin = PublishedRepository::open(place.to_str().unwrap()).unwrap();
         assert_eq!(walk(&origin, &root, chrono::Utc::now()).unwrap().faults, []);
         let report = verify(Arc::new(origin), state, root.clone(), chrono::Utc::now()).await.unwrap();
         let second = report.rows.iter().find(|row| row.check == Check::SecondMetadata).unwrap();

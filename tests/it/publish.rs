@@ -9,9 +9,11 @@ use crate::support::faulty::{Fault, Faulty};
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use tidegate::Kind;
-use tidegate::audit::{self, Repository};
+use tidegate::audit::{self, PublishedRepository};
 use tidegate::error::Result;
-use tidegate::publish::{self, Event, Outcome, Plan, Remote, Report, Source, Stage, State};
+use tidegate::publish::{
+    self, ObjectState, Plan, PublishEvent, PublishReport, Remote, Source, UploadStage, WriteOutcome,
+};
 
 /// A workspace with a release, some of it too large for one request.
 fn workspace() -> Forge {
@@ -31,7 +33,7 @@ async fn plan(forge: &Forge, remote: &Remote) -> Result<Plan> {
     publish::plan(&Source::new(forge.dir()), remote, forge.now()).await
 }
 
-async fn publish(forge: &Forge, remote: &Remote) -> Result<Report> {
+async fn publish(forge: &Forge, remote: &Remote) -> Result<PublishReport> {
     let plan = plan(forge, remote).await?;
     publish::execute(&plan, &Source::new(forge.dir()), remote, &|_| {}).await
 }
@@ -46,7 +48,7 @@ fn check(forge: &Forge, place: &Path) -> u64 {
     if !place.join("metadata/timestamp.json").exists() {
         return 0;
     }
-    let origin = Repository::open(place.to_str().unwrap()).unwrap();
+    let origin = PublishedRepository::open(place.to_str().unwrap()).unwrap();
     let tree = audit::walk(&origin, &forge.root(), forge.now()).unwrap();
     assert_eq!(tree.faults, [], "a reader saw a broken repository");
     for listed in tree.listed() {
@@ -60,7 +62,7 @@ fn check(forge: &Forge, place: &Path) -> u64 {
 
 /// The same with every byte of every target read, by two implementations.
 async fn audit(forge: &Forge, place: &Path) {
-    let origin = Arc::new(Repository::open(place.to_str().unwrap()).unwrap());
+    let origin = Arc::new(PublishedRepository::open(place.to_str().unwrap()).unwrap());
     let report = audit::verify(origin, "the repository", forge.root(), chrono::Utc::now()).await.unwrap();
     assert!(report.ok, "{report}");
 }
@@ -71,7 +73,7 @@ async fn a_first_publication_creates_everything_and_the_second_finds_nothing_to_
     let remote = folder(&place.path().join("not/there/yet"));
     let first = plan(&forge, &remote).await.unwrap();
     assert_eq!(first.live, None);
-    assert!(first.objects.iter().all(|object| object.state == State::New));
+    assert!(first.objects.iter().all(|object| object.state == ObjectState::New));
     assert!(first.objects.is_sorted_by_key(|object| object.stage));
     // Root, timestamp, snapshot, targets, stable, two cohorts; cohort map, manifest as listed twice, two artifacts.
     assert_eq!(first.totals().new, 12);
@@ -93,12 +95,15 @@ async fn a_first_publication_creates_everything_and_the_second_finds_nothing_to_
     let new: Vec<&str> = next
         .objects
         .iter()
-        .filter(|o| o.state == State::New && o.stage != Stage::Target)
+        .filter(|o| o.state == ObjectState::New && o.stage != UploadStage::Target)
         .map(|o| o.key.as_str())
         .collect();
     assert_eq!(new, ["metadata/3.stable.json", "metadata/3.stable.early.json", "metadata/5.snapshot.json"]);
-    assert_eq!(next.objects.iter().filter(|o| o.state == State::New && o.stage == Stage::Target).count(), 4);
-    assert_eq!(next.objects.iter().filter(|o| o.state == State::Changed).count(), 1);
+    assert_eq!(
+        next.objects.iter().filter(|o| o.state == ObjectState::New && o.stage == UploadStage::Target).count(),
+        4
+    );
+    assert_eq!(next.objects.iter().filter(|o| o.state == ObjectState::Changed).count(), 1);
     let notices: Vec<String> = next.notices.iter().map(ToString::to_string).collect();
     assert_eq!(
         notices,
@@ -179,7 +184,7 @@ async fn readers_see_a_whole_repository_at_every_instant_of_many_publications() 
     let reader = std::thread::spawn(move || {
         let (mut rounds, mut newest) = (0_u64, 0);
         while stopped.load(Ordering::SeqCst) == 0 {
-            let origin = Repository::open(path.to_str().unwrap()).unwrap();
+            let origin = PublishedRepository::open(path.to_str().unwrap()).unwrap();
             let tree = audit::walk(&origin, &root, chrono::Utc::now()).unwrap();
             assert_eq!(tree.faults, []);
             let version = tree.timestamp.as_ref().unwrap().version;
@@ -373,17 +378,17 @@ async fn what_an_interrupted_publication_left_is_found_and_not_sent_again() {
     let outcomes = Mutex::new(Vec::new());
     let sent = AtomicU64::new(0);
     let report = publish::execute(&plan, &Source::new(forge.dir()), &remote, &|event| match event {
-        Event::Sent(bytes) => {
+        PublishEvent::Sent(bytes) => {
             sent.fetch_add(bytes, Ordering::SeqCst);
         }
-        Event::Done(object, outcome) => outcomes.lock().unwrap().push((object.key.clone(), outcome)),
+        PublishEvent::Done(object, outcome) => outcomes.lock().unwrap().push((object.key.clone(), outcome)),
     })
     .await
     .unwrap();
     assert_eq!((report.written, report.found), (1, 11));
     assert_eq!(sent.into_inner(), plan.totals().bytes, "progress counts what needs no sending, too");
     let outcomes = outcomes.into_inner().unwrap();
-    assert_eq!(outcomes.last().unwrap(), &("metadata/timestamp.json".to_owned(), Outcome::Written));
+    assert_eq!(outcomes.last().unwrap(), &("metadata/timestamp.json".to_owned(), WriteOutcome::Written));
     assert!(!place.path().join("metadata/timestamp.json#1").exists());
     audit(&forge, place.path()).await;
 }

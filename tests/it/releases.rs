@@ -5,7 +5,7 @@ use std::fs;
 use crate::support::Fleet;
 use crate::support::fleet::{named, rule};
 use chrono::TimeDelta;
-use tidegate::policy::State;
+use tidegate::policy::ReleaseState;
 use tidegate::release::draft;
 use tidegate::release::record::RecordedUrgency;
 use tidegate::rollout::RampRequest;
@@ -28,7 +28,7 @@ fn of_two_proposals_the_later_one_is_proposed_anew() {
 
     let before = two.find(&fleet.path()).unwrap().manifest.unwrap();
     let again = draft::manifest(&fleet.open().0, &two, "tester", fleet.now).unwrap();
-    assert_eq!(again.record.state, State::Draft);
+    assert_eq!(again.record.state, ReleaseState::Draft);
     assert_eq!(again.record.manifest.unwrap(), before, "what is frozen stays as it is");
     fleet.sign(&two).unwrap();
     fleet.validate(&two);
@@ -72,7 +72,7 @@ fn a_report_that_was_edited_does_not_count() {
     let path = fleet.path().join("releases/stable/os/1.0.0/report.json");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replacen("not-applicable", "pass", 1)).unwrap();
-    let started = fleet.step(&spec, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    let started = fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"));
     let error = started.unwrap_err();
     assert!(error.to_string().contains("is not signed by a key of the channel"), "{error}");
 }
@@ -97,7 +97,7 @@ fn artifacts_that_changed_or_are_gone_fail_validation_and_registration() {
     // Lost after it was looked at.
     fs::remove_file(&path).unwrap();
     assert!(fleet.register(&spec).unwrap_err().is_not_found());
-    assert_eq!(spec.find(&fleet.path()).unwrap().state, State::Signed, "nothing was half done");
+    assert_eq!(spec.find(&fleet.path()).unwrap().state, ReleaseState::Signed, "nothing was half done");
 }
 
 #[test]
@@ -109,9 +109,9 @@ fn a_pause_moves_a_ramp_by_as_long_as_it_took() {
     let before = named(&fleet.advance(&spec, 24).unwrap(), "early").assignment.clone().unwrap().ramp.unwrap();
     fleet.pass(6);
     let exposed = before.exposure(fleet.now);
-    fleet.step(&spec, |desk, ring| desk.pause(ring, "tester", Some("looking into it".into()))).unwrap();
+    fleet.step(&spec, |transaction, ring| transaction.pause(ring, "tester", Some("looking into it".into()))).unwrap();
     fleet.pass(10);
-    let outcome = fleet.step(&spec, |desk, ring| desk.resume(ring, "tester")).unwrap();
+    let outcome = fleet.step(&spec, |transaction, ring| transaction.resume(ring, "tester")).unwrap();
     let after = named(&outcome.standings, "early").assignment.clone().unwrap();
     let ramp = after.ramp.unwrap();
     assert_eq!(ramp.end() - before.end(), TimeDelta::hours(10));
@@ -125,8 +125,8 @@ fn a_security_release_goes_to_all_at_once_after_validation() {
     let spec = fleet.release("1.0.1", |new| new.urgency = RecordedUrgency::Security);
     let standings = fleet.start(&spec);
     assert!(standings.iter().all(|standing| standing.assignment.as_ref().unwrap().stage == Stage::Security));
-    let outcome = fleet.step(&spec, |desk, ring| desk.complete(ring, "tester")).unwrap();
-    assert_eq!(outcome.record.state, State::Stable);
+    let outcome = fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
+    assert_eq!(outcome.record.state, ReleaseState::Stable);
 }
 
 #[test]
@@ -140,7 +140,10 @@ fn cohorts_never_go_back_to_a_lower_sequence() {
     let standings = fleet.advance(&one, 24).unwrap();
     assert!(named(&standings, "canary").has(2), "the newer one stays");
     assert!(named(&standings, "early").has(1), "the older one goes on behind it");
-    assert_eq!(rule(fleet.step(&one, |desk, ring| desk.start(RampRequest::default(), ring, "tester"))), "R-ORDER");
+    assert_eq!(
+        rule(fleet.step(&one, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))),
+        "R-ORDER"
+    );
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn a_limited_rollout_ends_by_itself_and_refresh_does_not_keep_it_alive() {
     drop(workspace);
     assert!(!roles.contains(&"stable.canary".to_owned()));
     assert_eq!(repository.role("stable.canary").unwrap().expires, until);
-    let outcome = fleet.step(&spec, |desk, ring| desk.renew(ring, "tester")).unwrap();
+    let outcome = fleet.step(&spec, |transaction, ring| transaction.renew(ring, "tester")).unwrap();
     assert_eq!(named(&outcome.standings, "canary").expires - fleet.now, TimeDelta::hours(72));
 }
 
@@ -179,7 +182,7 @@ fn a_refusal_changes_nothing() {
     fleet.start(&spec);
     let (metadata, ledger) = (fleet.metadata(), fs::read(fleet.path().join("ledger.jsonl")).unwrap());
     fleet.advance(&spec, 24).unwrap_err();
-    fleet.step(&spec, |desk, ring| desk.complete(ring, "tester")).unwrap_err();
+    fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap_err();
     assert_eq!(fleet.metadata(), metadata);
     assert_eq!(fs::read(fleet.path().join("ledger.jsonl")).unwrap(), ledger);
 }

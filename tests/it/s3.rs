@@ -8,11 +8,11 @@ use crate::support::faulty::{Fault as Away, Faulty};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{BUCKET, S3};
 use object_store::{Attribute, ObjectStore, ObjectStoreExt as _};
-use tidegate::publish::{self, Concurrency, Options, Remote, Source, State};
+use tidegate::publish::{self, Concurrency, ObjectState, Options, Remote, Source};
 use tidegate::receipts::{self, Enrolments};
 use tidegate::{Kind, audit};
 
-async fn publish(forge: &Forge, remote: &Remote) -> tidegate::error::Result<publish::Report> {
+async fn publish(forge: &Forge, remote: &Remote) -> tidegate::error::Result<publish::PublishReport> {
     let source = Source::new(forge.dir());
     let plan = publish::plan(&source, remote, forge.now()).await?;
     publish::execute(&plan, &source, remote, &|_| {}).await
@@ -81,7 +81,7 @@ pub async fn suite(store: &dyn ObjectStore, remote: &Remote, prefix: &str) {
             "{}: {kind}",
             object.key
         );
-        assert_eq!(object.state, State::Unchanged);
+        assert_eq!(object.state, ObjectState::Unchanged);
     }
 
     // A change, and a race that is lost.
@@ -298,7 +298,7 @@ async fn each_party_may_do_its_work_and_no_more() {
         Remote::open_with(&format!("s3://{BUCKET}/{place}"), &options).unwrap()
     };
     let remote = |name: &str| remote_at(name, "prod");
-    let denied = |outcome: tidegate::error::Result<publish::Report>, key: &str| {
+    let denied = |outcome: tidegate::error::Result<publish::PublishReport>, key: &str| {
         let error = outcome.unwrap_err();
         assert!(error.to_string().contains(key), "{error}");
         assert!(error.remedy_text().unwrap().contains("least privilege"), "{error:?}");
@@ -403,7 +403,7 @@ async fn compressed_metadata_is_the_same_metadata() {
     // As devices get it, and after a change and an interruption.
     forge.renew(&["stable.early"]);
     publish(&forge, &remote).await.unwrap();
-    let origin = std::sync::Arc::new(audit::Repository::open(&s3.url("z")).unwrap());
+    let origin = std::sync::Arc::new(audit::PublishedRepository::open(&s3.url("z")).unwrap());
     let report = audit::verify(origin, "as devices see it", forge.root(), chrono::Utc::now()).await.unwrap();
     assert!(report.ok, "{report}");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::support::{Forge, Serving, publish};
 use serde_json::json;
-use tidegate::audit::{Check, Report, Repository, verify};
+use tidegate::audit::{AuditReport, Check, PublishedRepository, verify};
 
 /// A workspace with two releases and two cohorts, published.
 async fn published() -> (Forge, tempfile::TempDir) {
@@ -18,13 +18,13 @@ async fn published() -> (Forge, tempfile::TempDir) {
     (forge, place)
 }
 
-async fn audit(forge: &Forge, place: &std::path::Path) -> Report {
-    let origin = Arc::new(Repository::open(place.to_str().unwrap()).unwrap());
+async fn audit(forge: &Forge, place: &std::path::Path) -> AuditReport {
+    let origin = Arc::new(PublishedRepository::open(place.to_str().unwrap()).unwrap());
     verify(origin, "the repository", forge.root(), chrono::Utc::now()).await.unwrap()
 }
 
 /// The faults that a check found.
-fn faults(report: &Report, check: Check) -> Vec<String> {
+fn faults(report: &AuditReport, check: Check) -> Vec<String> {
     report.faults.iter().filter(|f| f.check == check).map(|f| format!("{}: {}", f.subject, f.problem)).collect()
 }
 
@@ -57,8 +57,9 @@ async fn it_is_read_over_http_as_well() {
     let (forge, place) = published().await;
     let server = Serving::start(place.path()).await;
     let url = server.url();
-    let report =
-        verify(Arc::new(Repository::open(&url).unwrap()), &url, forge.root(), chrono::Utc::now()).await.unwrap();
+    let report = verify(Arc::new(PublishedRepository::open(&url).unwrap()), &url, forge.root(), chrono::Utc::now())
+        .await
+        .unwrap();
     assert!(report.ok, "{report}");
     assert_eq!(server.meter().read().connections, 1, "one connection is kept alive");
 }
@@ -143,7 +144,7 @@ async fn a_rollout_key_can_only_choose_among_what_the_channel_has_approved() {
 #[tokio::test]
 async fn what_has_expired_is_told_by_both() {
     let (forge, place) = published().await;
-    let origin = Arc::new(Repository::open(place.path().to_str().unwrap()).unwrap());
+    let origin = Arc::new(PublishedRepository::open(place.path().to_str().unwrap()).unwrap());
     let later = chrono::Utc::now() + chrono::TimeDelta::days(3);
     let report = verify(origin, "the repository", forge.root(), later).await.unwrap();
     assert!(!report.ok);
@@ -156,7 +157,7 @@ async fn what_has_expired_is_told_by_both() {
 #[tokio::test]
 async fn a_root_that_is_none_is_refused() {
     let (_forge, place) = published().await;
-    let origin = Arc::new(Repository::open(place.path().to_str().unwrap()).unwrap());
+    let origin = Arc::new(PublishedRepository::open(place.path().to_str().unwrap()).unwrap());
     let error = verify(origin, "the repository", b"{}".to_vec(), chrono::Utc::now()).await.unwrap_err();
     assert_eq!(error.kind(), tidegate::Kind::Trust);
 }

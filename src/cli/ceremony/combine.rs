@@ -8,7 +8,7 @@ use super::proposal::{key_id, read_proposal};
 use super::show;
 use crate::cli::context::{Context, actor};
 use crate::error::{Error, Result};
-use crate::proposal::{self, MAX_LENGTH, Standing};
+use crate::proposal::{self, MAX_LENGTH, RequirementStatus};
 use crate::workspace::Workspace;
 use crate::{ceremony, fs};
 
@@ -90,7 +90,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         return cx.ui.json(&verified.standing(&combined)?);
     }
     show::standing(cx, &combined, &verified)?;
-    let complete = verified.standing(&combined)?.iter().all(Standing::is_met);
+    let complete = verified.standing(&combined)?.iter().all(RequirementStatus::is_met);
     cx.ui.hint(if complete {
         "tidegate ceremony finish"
     } else {

@@ -6,7 +6,7 @@ use super::show;
 use crate::ceremony::{self, FILE};
 use crate::cli::context::{Context, actor};
 use crate::error::Result;
-use crate::proposal::{self, Wish};
+use crate::proposal::{self, ProposalRequest};
 use crate::workspace::Workspace;
 
 /// Propose that the signed metadata becomes what tidegate.toml says
@@ -25,8 +25,12 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    let wish = Wish { renew: args.renew.iter().cloned().collect(), reason: args.reason.clone(), ..Wish::default() };
-    let proposal = ceremony::start(&workspace, &wish, &actor(), cx.now)?;
+    let request = ProposalRequest {
+        renew: args.renew.iter().cloned().collect(),
+        reason: args.reason.clone(),
+        ..ProposalRequest::default()
+    };
+    let proposal = ceremony::start(&workspace, &request, &actor(), cx.now)?;
     let repository = workspace.repository()?;
     let verified = proposal::verify(&proposal, repository.anchor()?)?;
     show::review(cx, &proposal::review(&proposal, &verified, cx.now)?)?;

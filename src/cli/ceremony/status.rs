@@ -7,7 +7,7 @@ use super::proposal::Which;
 use super::show;
 use crate::cli::context::Context;
 use crate::error::Result;
-use crate::proposal::Standing;
+use crate::proposal::RequirementStatus;
 
 /// Say who has signed and who is missing
 #[derive(Debug, ClapArgs)]
@@ -24,12 +24,12 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             "subject": opened.proposal.subject,
             "digest": opened.proposal.digest()?,
             "thresholds": standing,
-            "complete": standing.iter().all(Standing::is_met),
+            "complete": standing.iter().all(RequirementStatus::is_met),
         }));
     }
     cx.ui.result(format_args!("{}, proposal {}", opened.proposal.subject, short(&opened.proposal.digest()?)))?;
     show::standing(cx, &opened.proposal, &opened.verified)?;
-    if opened.verified.standing(&opened.proposal)?.iter().all(Standing::is_met) {
+    if opened.verified.standing(&opened.proposal)?.iter().all(RequirementStatus::is_met) {
         cx.ui.hint("tidegate ceremony finish");
     }
     Ok(())

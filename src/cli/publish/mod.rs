@@ -14,7 +14,7 @@ use super::context::{Context, actor, block_on};
 use super::passphrase::PassphraseArgs;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, chain};
-use crate::publish::{self, Overcome, Plan, Remote, Report, SWEEP, Source, Taking};
+use crate::publish::{self, Overcome, Plan, PublishReport, PullOptions, Remote, SWEEP, Source};
 use crate::report::{site, view};
 use crate::workspace::Workspace;
 use tidegate_model::span::Span;
@@ -72,8 +72,8 @@ enum Site {
 /// What came of one place.
 struct Done {
     plan: Plan,
-    report: Report,
-    audit: Option<crate::audit::Report>,
+    report: PublishReport,
+    audit: Option<crate::audit::AuditReport>,
 }
 
 impl Done {
@@ -202,7 +202,7 @@ async fn rebase(
     let mut ring = workspace.ring(settings, args.passphrase.source())?;
     let actor = actor();
     let patience = args.patience.delta();
-    let taking = Taking { actor: &actor, now: context.now, artifacts: false, patience };
+    let taking = PullOptions { actor: &actor, now: context.now, artifacts: false, patience };
     context.ui.status(format_args!("{error}"));
     match publish::overcome(error, plan, &workspace, settings, remote, &mut ring, &taking).await? {
         Overcome::TakenOver(taken) => super::pull::tell(&taken, &context.ui),
@@ -260,7 +260,7 @@ async fn carry_out(
     source: &Source,
     remote: &mut Remote,
     context: &Context,
-) -> Result<Report> {
+) -> Result<PublishReport> {
     if !plan.is_done() {
         remote.settle(args.single_writer, context.now).await?;
         context.ui.status(show::plan(plan, remote));
@@ -272,7 +272,7 @@ async fn carry_out(
 async fn read_back(
     args: &Args,
     plan: Plan,
-    report: Report,
+    report: PublishReport,
     source: &Source,
     remote: &Remote,
     context: &Context,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::publish::{Concurrency, Plan, Remote, Report, State};
+use crate::publish::{Concurrency, ObjectState, Plan, PublishReport, Remote};
 
 /// A plan in words.
 pub(super) fn plan(plan: &Plan, remote: &Remote) -> String {
@@ -24,7 +24,7 @@ pub(super) fn plan(plan: &Plan, remote: &Remote) -> String {
             text.push_str("\n  it cannot keep two publishers apart: only with --single-writer");
         }
     }
-    for object in plan.objects.iter().filter(|object| object.state != State::Unchanged) {
+    for object in plan.objects.iter().filter(|object| object.state != ObjectState::Unchanged) {
         let _ = write!(text, "\n  {:>12}  {}", object.length, short(&object.key));
         if let Some(private) = plan.private.as_ref().filter(|_| object.private) {
             let _ = write!(text, "  (to {private})");
@@ -53,7 +53,7 @@ fn short(key: &str) -> String {
 }
 
 /// What a publication did, in a line.
-pub(super) fn report(report: &Report, place: &str) -> String {
+pub(super) fn report(report: &PublishReport, place: &str) -> String {
     if report.written == 0 {
         return format!("{place} is up to date: timestamp {}", report.timestamp);
     }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::audit;
 use crate::cli::ui::Ui;
 use crate::error::{Error, Result};
-use crate::publish::{self, Event, Plan, Remote, Report, Source};
+use crate::publish::{self, Plan, PublishEvent, PublishReport, Remote, Source};
 
 /// Carries `plan` out, and shows how far it is; `doing` says what.
 pub(in crate::cli) async fn carry_out(
@@ -16,10 +16,10 @@ pub(in crate::cli) async fn carry_out(
     remote: &Remote,
     ui: &Ui,
     doing: &str,
-) -> Result<Report> {
+) -> Result<PublishReport> {
     let progress = Mutex::new(ui.progress_bytes(plan.totals().bytes, doing));
     publish::execute(plan, source, remote, &|event| {
-        if let Event::Sent(bytes) = event {
+        if let PublishEvent::Sent(bytes) = event {
             progress.lock().unwrap_or_else(PoisonError::into_inner).advance(bytes);
         }
     })
@@ -33,7 +33,7 @@ pub(in crate::cli) async fn read_back(
     remote: &Remote,
     ui: &Ui,
     now: DateTime<Utc>,
-) -> Result<audit::Report> {
+) -> Result<audit::AuditReport> {
     ui.status(format_args!("reading back what was written to {}", remote.name()));
     let audit = publish::read_back(plan, source, remote, now).await?;
     if audit.ok {

@@ -18,12 +18,12 @@ use super::passphrase::PassphraseArgs;
 use super::show;
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
-use crate::policy::State;
+use crate::policy::ReleaseState;
 use crate::release::draft::{self, Frozen, NewArtifact, NewRelease};
 use crate::release::record::{self, Record, RecordedUrgency, ReleaseSpec};
 use crate::release::report::{self, Verdict};
 use crate::release::signing::{self, Signed};
-use crate::rollout::Desk;
+use crate::rollout::RolloutTransaction;
 use crate::validate;
 use crate::workspace::Workspace;
 
@@ -293,7 +293,7 @@ fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
         signed.threshold,
         ring.labels(&signed.signers)
     ))?;
-    if signed.record.state == State::Signed {
+    if signed.record.state == ReleaseState::Signed {
         cx.ui.hint(format_args!("tidegate release validate {}", args.release));
     } else if let Some(next) = signed.missing.first() {
         cx.ui.hint(format_args!("tidegate release sign {} --key {}", args.release, ring.label(next)));
@@ -342,16 +342,18 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
             .remedy("mend what they name, then validate again"));
     }
     if args.expose {
-        let desk = Desk::open(&workspace, &args.release, cx.now)?;
-        let outcome = desk.expose(&mut ring, &actor())?;
+        let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
+        let outcome = transaction.expose(&mut ring, &actor())?;
         for cohort in &outcome.cohorts {
             cx.ui.status(format_args!("The cohort {cohort} is offered it"));
         }
     }
     match record.state {
-        State::Draft => cx.ui.hint(format_args!("tidegate release sign {} --key NAME", args.release)),
-        State::Signed => cx.ui.hint(format_args!("tidegate release register {}", args.release)),
-        State::Registered | State::Validation => cx.ui.hint(format_args!("tidegate rollout start {}", args.release)),
+        ReleaseState::Draft => cx.ui.hint(format_args!("tidegate release sign {} --key NAME", args.release)),
+        ReleaseState::Signed => cx.ui.hint(format_args!("tidegate release register {}", args.release)),
+        ReleaseState::Registered | ReleaseState::Validation => {
+            cx.ui.hint(format_args!("tidegate rollout start {}", args.release))
+        }
         _ => {}
     }
     Ok(())

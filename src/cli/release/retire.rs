@@ -41,8 +41,8 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     let proposal = if args.dry_run || choice.go.is_empty() {
         None
     } else {
-        let wish = retire::propose(&workspace, &choice.go, args.reason.clone(), cx.now)?;
-        Some(ceremony::start(&workspace, &wish, &actor(), cx.now)?)
+        let request = retire::propose(&workspace, &choice.go, args.reason.clone(), cx.now)?;
+        Some(ceremony::start(&workspace, &request, &actor(), cx.now)?)
     };
     if cx.ui.is_json() {
         let stay: Vec<_> = stay.iter().map(|(id, why)| json!({"release": id, "why": why})).collect();

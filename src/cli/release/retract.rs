@@ -6,9 +6,9 @@ use serde_json::json;
 use super::{frozen_json, parse_urgency, tell_frozen};
 use crate::cli::context::{Context, actor};
 use crate::error::Result;
-use crate::policy::State;
+use crate::policy::ReleaseState;
 use crate::release::record::{RecordedUrgency, ReleaseSpec};
-use crate::release::retract::{Wish, retract};
+use crate::release::retract::{RetractionRequest, retract};
 use crate::workspace::Workspace;
 
 /// Take a bad release back: make one with a higher sequence that carries the bytes of an older one
@@ -38,13 +38,13 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    let wish = Wish {
+    let request = RetractionRequest {
         bad: std::iter::once(&args.release).chain(&args.also).cloned().collect(),
         to: args.to.clone(),
         urgency: args.urgency,
         reason: args.reason.clone(),
     };
-    let retracted = retract(&workspace, &wish, &actor(), cx.now)?;
+    let retracted = retract(&workspace, &request, &actor(), cx.now)?;
     let bad: Vec<_> = retracted.bad.iter().map(|bad| bad.id().to_string()).collect();
     if cx.ui.is_json() {
         let mut told = frozen_json(&retracted.frozen);
@@ -57,7 +57,8 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     let id = retracted.frozen.record.id();
     cx.ui.status(format_args!("{id} takes back {}, with the bytes of {}", bad.join(", "), retracted.to.id()));
     tell_frozen(cx, &workspace, &retracted.frozen, &id)?;
-    for bad in retracted.bad.iter().filter(|bad| !matches!(bad.state, State::Withdrawn | State::Retired)) {
+    for bad in retracted.bad.iter().filter(|bad| !matches!(bad.state, ReleaseState::Withdrawn | ReleaseState::Retired))
+    {
         cx.ui.hint(format_args!("tidegate rollout withdraw {}, so that no more devices get it", bad.id()));
     }
     Ok(())

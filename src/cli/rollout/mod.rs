@@ -13,9 +13,9 @@ use super::show;
 use crate::config::parse_share;
 use crate::error::Result;
 use crate::keys::KeyRing;
-use crate::policy::State;
+use crate::policy::ReleaseState;
 use crate::release::record::ReleaseSpec;
-use crate::rollout::{Desk, Outcome, RampRequest};
+use crate::rollout::{RampRequest, RolloutTransaction, StepOutcome};
 use crate::workspace::Workspace;
 use tidegate_model::span::Span;
 
@@ -102,24 +102,26 @@ struct StatusArgs {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     match &args.command {
         Command::Plan(args) => plan::run(args, cx),
-        Command::Start(args) => take(cx, &args.release, &args.passphrase, |desk, ring| {
-            desk.must_be_next(args.cohort.as_ref())?;
-            desk.start(args.request(), ring, &actor())
+        Command::Start(args) => take(cx, &args.release, &args.passphrase, |transaction, ring| {
+            transaction.must_be_next(args.cohort.as_ref())?;
+            transaction.start(args.request(), ring, &actor())
         }),
-        Command::Advance(args) => take(cx, &args.release, &args.passphrase, |desk, ring| {
-            desk.must_be_next(args.cohort.as_ref())?;
-            desk.advance(args.request(), ring, &actor())
+        Command::Advance(args) => take(cx, &args.release, &args.passphrase, |transaction, ring| {
+            transaction.must_be_next(args.cohort.as_ref())?;
+            transaction.advance(args.request(), ring, &actor())
         }),
-        Command::Pause(args) => {
-            take(cx, &args.release, &args.passphrase, |desk, ring| desk.pause(ring, &actor(), args.reason.clone()))
+        Command::Pause(args) => take(cx, &args.release, &args.passphrase, |transaction, ring| {
+            transaction.pause(ring, &actor(), args.reason.clone())
+        }),
+        Command::Resume(args) => {
+            take(cx, &args.release, &args.passphrase, |transaction, ring| transaction.resume(ring, &actor()))
         }
-        Command::Resume(args) => take(cx, &args.release, &args.passphrase, |desk, ring| desk.resume(ring, &actor())),
         Command::Renew(args) => renew::run(args, cx),
-        Command::Withdraw(args) => {
-            take(cx, &args.release, &args.passphrase, |desk, ring| desk.withdraw(ring, &actor(), args.reason.clone()))
-        }
+        Command::Withdraw(args) => take(cx, &args.release, &args.passphrase, |transaction, ring| {
+            transaction.withdraw(ring, &actor(), args.reason.clone())
+        }),
         Command::Complete(args) => {
-            take(cx, &args.release, &args.passphrase, |desk, ring| desk.complete(ring, &actor()))
+            take(cx, &args.release, &args.passphrase, |transaction, ring| transaction.complete(ring, &actor()))
         }
         Command::Approve(args) => super::approve::run(args, cx),
         Command::Status(args) => status(args, cx),
@@ -136,11 +138,11 @@ fn take(
     cx: &Context,
     release: &ReleaseSpec,
     passphrase: &PassphraseArgs,
-    step: impl FnOnce(Desk<'_>, &mut KeyRing) -> Result<Outcome>,
+    step: impl FnOnce(RolloutTransaction<'_>, &mut KeyRing) -> Result<StepOutcome>,
 ) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let mut ring = workspace.ring(&workspace.settings()?, passphrase.source())?;
-    let outcome = step(Desk::open(&workspace, release, cx.now)?, &mut ring)?;
+    let outcome = step(RolloutTransaction::open(&workspace, release, cx.now)?, &mut ring)?;
     let record = &outcome.record;
     if cx.ui.is_json() {
         let mut told = json!({
@@ -160,7 +162,7 @@ fn take(
 }
 
 /// Says what a step did.
-fn told(cx: &Context, outcome: &Outcome) -> Result<()> {
+fn told(cx: &Context, outcome: &StepOutcome) -> Result<()> {
     let record = &outcome.record;
     let (before, after) = (outcome.before.to_string(), record.status().to_string());
     if before == after {
@@ -178,7 +180,10 @@ fn told(cx: &Context, outcome: &Outcome) -> Result<()> {
         cx.ui.status(format_args!("New versions of: {}", outcome.roles.join(", ")));
         cx.ui.hint("tidegate publish FOLDER");
     }
-    if record.state == State::Withdrawn && outcome.before.state != State::Registered && !outcome.roles.is_empty() {
+    if record.state == ReleaseState::Withdrawn
+        && outcome.before.state != ReleaseState::Registered
+        && !outcome.roles.is_empty()
+    {
         cx.ui.hint(format_args!("tidegate release retract {}, if devices that have it are to go back", record.id()));
     }
     Ok(())
@@ -186,26 +191,26 @@ fn told(cx: &Context, outcome: &Outcome) -> Result<()> {
 
 fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    let desk = Desk::open(&workspace, &args.release, cx.now)?;
-    let record = desk.record();
+    let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
+    let record = transaction.record();
     if cx.ui.is_json() {
         return cx.ui.json(&json!({
             "release": record.id().to_string(),
             "state": record.state,
             "paused": record.paused,
-            "standing": desk.standings(),
+            "standing": transaction.standings(),
         }));
     }
     cx.ui.result(format_args!("{}  {}", record.id(), record.status()))?;
-    show::cohorts(&cx.ui, desk.standings(), cx.now)?;
-    match (record.state, desk.next_step()) {
-        (State::Registered | State::Validation, _) => {
+    show::cohorts(&cx.ui, transaction.standings(), cx.now)?;
+    match (record.state, transaction.next_step()) {
+        (ReleaseState::Registered | ReleaseState::Validation, _) => {
             cx.ui.hint(format_args!("tidegate rollout start {}", args.release));
         }
-        (State::Limited, Some((next, _))) => {
+        (ReleaseState::Limited, Some((next, _))) => {
             cx.ui.hint(format_args!("tidegate rollout advance {}, to the cohort {}", args.release, next.cohort));
         }
-        (State::Limited | State::Security, _) => {
+        (ReleaseState::Limited | ReleaseState::Security, _) => {
             cx.ui.hint(format_args!("tidegate rollout complete {}", args.release));
         }
         _ => {}

@@ -18,10 +18,10 @@ use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::forecast::curve::{self, Curve};
 use crate::forecast::simulate::Simulation;
-use crate::forecast::{CourseStep, Forecast, MadeUp, Outcome as ForecastOutcome, Outlook, Taken};
+use crate::forecast::{ExpectedStep, FleetForecast, Forecast, MadeUp, Outlook, StepKind};
 use crate::fs;
 use crate::release::record::ReleaseSpec;
-use crate::rollout::Desk;
+use crate::rollout::RolloutTransaction;
 use crate::workspace::Workspace;
 use tidegate_model::span::Span;
 
@@ -80,11 +80,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    let desk = Desk::open(&workspace, &args.release, cx.now)?;
+    let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
     let from = args.from.unwrap_or(cx.now);
-    let forecast = Forecast::new(&desk, &Outlook { from, hours: hours(args, from)?, ramp: args.ramp })?;
+    let forecast = Forecast::new(&transaction, &Outlook { from, hours: hours(args, from)?, ramp: args.ramp })?;
     // Nothing is written: others may go on with the workspace while the fleet is looked at.
-    drop(desk);
+    drop(transaction);
     drop(workspace);
     let (fleet, said) = match &args.fleet {
         Some(path) => (Fleet::csv(path, forecast.scope())?, path.display().to_string()),
@@ -126,9 +126,9 @@ fn hours(args: &Args, from: DateTime<Utc>) -> Result<Option<usize>> {
     Ok(usize::try_from(seconds.unsigned_abs().div_ceil(3600)).ok())
 }
 
-fn print(outcome: &ForecastOutcome, cx: &Context) -> Result<()> {
+fn print(outcome: &FleetForecast, cx: &Context) -> Result<()> {
     let ui = &cx.ui;
-    let ForecastOutcome { release, state, fleet, course, simulation, curve, .. } = outcome;
+    let FleetForecast { release, state, fleet, course, simulation, curve, .. } = outcome;
     ui.result(format_args!("{release}, which is {state}: a plan from {}", time::format(simulation.window.from)))?;
     ui.result(format_args!("fleet  {fleet}"))?;
     for assumption in &course.assumptions {
@@ -161,8 +161,8 @@ fn print(outcome: &ForecastOutcome, cx: &Context) -> Result<()> {
     show::table(ui, &headings.iter().map(String::as_str).collect::<Vec<_>>(), &rows)
 }
 
-fn steps(steps: &[CourseStep]) -> Vec<Vec<String>> {
-    let row = |step: &CourseStep| {
+fn steps(steps: &[ExpectedStep]) -> Vec<Vec<String>> {
+    let row = |step: &ExpectedStep| {
         let how = match &step.ramp {
             None => "all at once".into(),
             Some(ramp) if ramp.from() == ramp.to() => format!("{} at once", write_share(ramp.to())),
@@ -178,11 +178,11 @@ fn steps(steps: &[CourseStep]) -> Vec<Vec<String>> {
     show::folded(steps.iter().map(row).collect())
 }
 
-fn what(taken: Taken) -> &'static str {
+fn what(taken: StepKind) -> &'static str {
     match taken {
-        Taken::InForce => "in force",
-        Taken::Start => "start",
-        Taken::Advance => "advance",
+        StepKind::InForce => "in force",
+        StepKind::Start => "start",
+        StepKind::Advance => "advance",
     }
 }
 
@@ -242,11 +242,11 @@ fn by_hour(simulation: &Simulation, curve: &[u64]) -> (Vec<String>, Vec<Vec<Stri
     (headings, rows)
 }
 
-fn drawn(outcome: &ForecastOutcome) -> Curve {
+fn drawn(outcome: &FleetForecast) -> Curve {
     let from = outcome.simulation.window.from;
     #[allow(clippy::cast_precision_loss, reason = "for drawing only")]
     let hours = |at: DateTime<Utc>| (at - from).num_seconds().max(0) as f64 / 3600.0;
-    let planned = outcome.course.steps.iter().filter(|step| step.what != Taken::InForce);
+    let planned = outcome.course.steps.iter().filter(|step| step.what != StepKind::InForce);
     Curve {
         title: format!("{}: devices that are offered it", outcome.release),
         devices: outcome.simulation.devices(),
@@ -258,6 +258,6 @@ fn drawn(outcome: &ForecastOutcome) -> Curve {
     }
 }
 
-fn draw(path: &Path, outcome: &ForecastOutcome) -> Result<()> {
+fn draw(path: &Path, outcome: &FleetForecast) -> Result<()> {
     fs::write_atomic(path, curve::svg(&drawn(outcome)).as_bytes())
 }

@@ -8,7 +8,7 @@ use super::super::show;
 use crate::cli::context::{Context, actor};
 use crate::error::{Error, Result};
 use crate::release::record::ReleaseSpec;
-use crate::rollout::Desk;
+use crate::rollout::RolloutTransaction;
 use crate::rollout::health::{Action, Counts, Health, Source, Verdict};
 use crate::workspace::Workspace;
 
@@ -37,26 +37,26 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     match &args.require_health {
-        None => super::take(cx, &args.release, &args.passphrase, |desk, ring| desk.renew(ring, &actor())),
+        None => super::take(cx, &args.release, &args.passphrase, |transaction, ring| transaction.renew(ring, &actor())),
         Some(source) => by_health(args, source, cx),
     }
 }
 
 fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    let desk = Desk::open(&workspace, &args.release, cx.now)?;
-    let (id, policy) = (desk.record().id(), desk.health_policy()?.clone());
-    let sequence = desk.record().manifest.as_ref().map_or(0, |manifest| manifest.sequence);
-    drop(desk);
+    let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
+    let (id, policy) = (transaction.record().id(), transaction.health_policy()?.clone());
+    let sequence = transaction.record().manifest.as_ref().map_or(0, |manifest| manifest.sequence);
+    drop(transaction);
     // A program may take its time, and may look at the workspace itself.
     drop(workspace);
     let bytes = source.fetch(&id, sequence, &policy)?;
 
     let workspace = Workspace::open(&cx.dir)?;
-    let desk = Desk::open(&workspace, &args.release, cx.now)?;
-    let health = Health::parse(bytes, source, (&id, sequence), &desk.offered(), &policy, cx.now)?;
+    let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
+    let health = Health::parse(bytes, source, (&id, sequence), &transaction.offered(), &policy, cx.now)?;
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
-    let (verdict, outcome) = desk.renew_by_health(&health, &mut ring, &actor())?;
+    let (verdict, outcome) = transaction.renew_by_health(&health, &mut ring, &actor())?;
     if cx.ui.is_json() {
         cx.ui.json(&json!({
             "release": id.to_string(),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tidegate_tuf::key::KeyId;
 
-use super::{Desk, Plan};
+use super::{Plan, PlanInputs};
 use crate::error::Result;
 
 /// A role of which keys are gone.
@@ -38,13 +38,13 @@ impl Affected {
 }
 
 /// The plan for keys that nobody has any more or, if `stolen`, that somebody else may have as well.
-pub(super) fn plan(desk: &Desk<'_>, names: &[String], stolen: bool) -> Result<Plan> {
-    let ids: BTreeSet<KeyId> = names.iter().map(|name| desk.id(name)).collect::<Result<_>>()?;
-    let affected: Vec<Affected> = desk
+pub(super) fn plan(inputs: &PlanInputs<'_>, names: &[String], stolen: bool) -> Result<Plan> {
+    let ids: BTreeSet<KeyId> = names.iter().map(|name| inputs.id(name)).collect::<Result<_>>()?;
+    let affected: Vec<Affected> = inputs
         .roles_of(&ids)
         .into_iter()
         .map(|(role, left, threshold)| {
-            let all = desk.declared(&role)?.0.len();
+            let all = inputs.declared(&role)?.0.len();
             Ok(Affected { role, gone: (all - left.len()) as u64, left, threshold })
         })
         .collect::<Result<_>>()?;
@@ -54,7 +54,7 @@ pub(super) fn plan(desk: &Desk<'_>, names: &[String], stolen: bool) -> Result<Pl
         plan.fact(format!("no role counts on {list}: nothing is at stake"));
         return Ok(plan);
     }
-    say_consequences(desk, &affected, stolen, &mut plan);
+    say_consequences(inputs, &affected, stolen, &mut plan);
     let root = affected.iter().find(|affected| affected.role == "root");
     if !stolen && root.is_some_and(Affected::is_stuck) {
         say_hopeless(&mut plan);
@@ -77,17 +77,17 @@ pub(super) fn plan(desk: &Desk<'_>, names: &[String], stolen: bool) -> Result<Pl
     if stolen && affected.iter().any(Affected::is_channel) {
         plan.say("Compare the channel's role with the ledger (tidegate log --verify): a release that nobody registered must be withdrawn, and devices that installed it visited");
     }
-    say_new_keys(desk, names, &affected, &mut plan)?;
+    say_new_keys(inputs, names, &affected, &mut plan)?;
     let missing = if stolen { &[] } else { names };
     let reason = format!("{} {list}", if stolen { "compromised" } else { "lost" });
-    plan.ceremony_without(missing, &signers(desk, names, &ids, &affected, stolen)?, &reason);
+    plan.ceremony_without(missing, &signers(inputs, names, &ids, &affected, stolen)?, &reason);
     if stolen {
         plan.say("Revoke what the thief could reach beside the keys: credentials of the publishing machine, of CI, of the bucket");
     }
     Ok(plan)
 }
 
-fn say_consequences(desk: &Desk<'_>, affected: &[Affected], stolen: bool, plan: &mut Plan) {
+fn say_consequences(inputs: &PlanInputs<'_>, affected: &[Affected], stolen: bool, plan: &mut Plan) {
     let mut say = |role: &str, text: String| {
         // Cohorts of a channel share their keys, and there may be hundreds.
         let text = match role.split_once('.') {
@@ -110,7 +110,7 @@ fn say_consequences(desk: &Desk<'_>, affected: &[Affected], stolen: bool, plan: 
     }
     for a in affected.iter().filter(|a| a.role != "root" && a.is_stuck()) {
         let role = &a.role;
-        let by = desk.repository.delegator(role).unwrap_or("root");
+        let by = inputs.repository.delegator(role).unwrap_or("root");
         say(role, format!("{role} gets new keys from {by}, which can be signed"));
     }
     if stolen && affected.iter().any(|a| matches!(a.role.as_str(), "timestamp" | "snapshot")) {
@@ -126,10 +126,10 @@ fn say_hopeless(plan: &mut Plan) {
     plan.say("While the old repository is alive, its last release may carry the new root and the new address: devices take it as data, and your own installer puts it in place");
 }
 
-fn say_new_keys(desk: &Desk<'_>, names: &[String], affected: &[Affected], plan: &mut Plan) -> Result<()> {
+fn say_new_keys(inputs: &PlanInputs<'_>, names: &[String], affected: &[Affected], plan: &mut Plan) -> Result<()> {
     for name in names {
-        let id = desk.id(name)?;
-        let counts = |a: &&Affected| desk.declared(&a.role).is_ok_and(|(all, _)| all.contains(&id));
+        let id = inputs.id(name)?;
+        let counts = |a: &&Affected| inputs.declared(&a.role).is_ok_and(|(all, _)| all.contains(&id));
         if affected.iter().filter(counts).all(Affected::is_online) {
             plan.run(
                 format!("Make a key to take the place of {name}, on the machine that signs with it, where it adds itself to tidegate.toml"),
@@ -150,7 +150,7 @@ fn say_new_keys(desk: &Desk<'_>, names: &[String], affected: &[Affected], plan: 
 /// Who has to sign: whoever declares the keys, and, where what is in force loses its signatures, the role itself by its keys as they
 /// will be.
 fn signers(
-    desk: &Desk<'_>,
+    inputs: &PlanInputs<'_>,
     names: &[String],
     ids: &BTreeSet<KeyId>,
     affected: &[Affected],
@@ -159,18 +159,18 @@ fn signers(
     let mut parts: Vec<String> = Vec::new();
     let mut declared_by = BTreeSet::new();
     for a in affected {
-        declared_by.insert(desk.repository.delegator(&a.role).unwrap_or("root"));
+        declared_by.insert(inputs.repository.delegator(&a.role).unwrap_or("root"));
     }
     for role in declared_by {
         // A stolen key still signs; whoever else can should rather.
         let stuck = affected.iter().any(|a| a.role == role && a.is_stuck());
         let without = if stolen && stuck { BTreeSet::new() } else { ids.clone() };
-        parts.push(format!("{role}: {}", desk.signers(role, &without)?));
+        parts.push(format!("{role}: {}", inputs.signers(role, &without)?));
     }
     for a in affected.iter().filter(|a| !a.is_online()) {
-        let valid = desk.repository.signers(&a.role).iter().filter(|id| !ids.contains(*id)).count() as u64;
+        let valid = inputs.repository.signers(&a.role).iter().filter(|id| !ids.contains(*id)).count() as u64;
         if a.role == "root" || valid < a.threshold {
-            parts.push(desk.as_it_will_be(&a.role, a.threshold, names)?);
+            parts.push(inputs.as_it_will_be(&a.role, a.threshold, names)?);
         }
     }
     Ok(parts.join("; "))

@@ -56,20 +56,20 @@ pub struct Step {
 
 /// A plan for a situation, from what is in force and what `tidegate.toml` calls the keys.
 pub fn plan(situation: &Situation, repository: &Repository, settings: &Settings) -> Result<Plan> {
-    let desk = Desk { repository, settings };
+    let inputs = PlanInputs { repository, settings };
     match situation {
-        Situation::AddRootKey(name) => desk.add_root_key(name),
-        Situation::RemoveRootKey(name) => desk.remove_root_key(name),
-        Situation::ReplaceRootKey(old, new) => desk.replace_root_key(old, new),
-        Situation::Threshold(role, threshold) => desk.threshold(role, *threshold),
-        Situation::ReplaceOnlineKey(old, new) => desk.replace_online_key(old, new),
-        Situation::Lost(names) => gone::plan(&desk, names, false),
-        Situation::Compromised(names) => gone::plan(&desk, names, true),
-        Situation::RenameHolder(name, holder) => desk.rename(name, holder),
+        Situation::AddRootKey(name) => inputs.add_root_key(name),
+        Situation::RemoveRootKey(name) => inputs.remove_root_key(name),
+        Situation::ReplaceRootKey(old, new) => inputs.replace_root_key(old, new),
+        Situation::Threshold(role, threshold) => inputs.threshold(role, *threshold),
+        Situation::ReplaceOnlineKey(old, new) => inputs.replace_online_key(old, new),
+        Situation::Lost(names) => gone::plan(&inputs, names, false),
+        Situation::Compromised(names) => gone::plan(&inputs, names, true),
+        Situation::RenameHolder(name, holder) => inputs.rename(name, holder),
     }
 }
 
-struct Desk<'a> {
+struct PlanInputs<'a> {
     repository: &'a Repository,
     settings: &'a Settings,
 }
@@ -117,7 +117,7 @@ impl Plan {
     }
 }
 
-impl Desk<'_> {
+impl PlanInputs<'_> {
     fn declared(&self, role: &str) -> Result<(Vec<KeyId>, u64)> {
         let (_, role) =
             self.repository.keys_of(role).ok_or_else(|| Error::input(format!("the repository has no role {role}")))?;

@@ -16,7 +16,7 @@ use super::file::Proposal;
 use super::verify::Verified;
 use crate::error::Result;
 use crate::metadata::Repository;
-use simulated_repository::Stage;
+use simulated_repository::RehearsalRepository;
 
 /// What a rehearsal showed.
 #[derive(Debug, Clone, Serialize)]
@@ -64,7 +64,7 @@ pub fn rehearse(
     lost: &BTreeSet<KeyId>,
     now: DateTime<Utc>,
 ) -> Result<Rehearsal> {
-    let stage = Stage::set(proposal, verified, repository, lost, now)?;
+    let stage = RehearsalRepository::set(proposal, verified, repository, lost, now)?;
     let mut devices = Vec::new();
     let mut moments = Vec::new();
     for version in 1..=stage.roots.len() {

@@ -23,7 +23,7 @@ use crate::proposal::verify::Verified;
 const URL: &str = "memory://rehearsal";
 
 /// A shadow repository before and after, and at every instant between.
-pub(super) struct Stage {
+pub(super) struct RehearsalRepository {
     pub(super) roots: Vec<Vec<u8>>,
     pub(super) before: Files,
     pub(super) after: Files,
@@ -34,7 +34,7 @@ pub(super) struct Stage {
     now: DateTime<Utc>,
 }
 
-impl Stage {
+impl RehearsalRepository {
     pub(super) fn set(
         proposal: &Proposal,
         verified: &Verified,

@@ -7,10 +7,10 @@ use tidegate_model::digest::Digest;
 use tidegate_model::layout::{DelegatedRole, Location, cohorts_path};
 use tidegate_tuf::metadata::{TargetFile, Targets};
 
-use super::Desk;
+use super::ReviewBuilder;
 use crate::config::write_share;
 
-impl Desk<'_> {
+impl ReviewBuilder<'_> {
     pub(super) fn cohorts(&mut self, role: &str, old: Option<&Targets>, new: &Targets) {
         for (path, file) in &new.targets {
             if !matches!(Location::parse(path), Some(Location::CohortMap { .. })) {

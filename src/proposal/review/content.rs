@@ -8,7 +8,7 @@ use tidegate_model::time;
 use tidegate_tuf::key::KeyId;
 use tidegate_tuf::metadata::Targets;
 
-use super::Desk;
+use super::ReviewBuilder;
 use crate::proposal::file::Kind;
 
 /// Members of a role that have a line of their own, so that every other is compared as it stands.
@@ -37,7 +37,7 @@ const EXPLAINED: [(&str, &[&str]); 7] = [
 const NEAR: TimeDelta = TimeDelta::days(30);
 const FAR: TimeDelta = TimeDelta::days(2 * 366);
 
-impl Desk<'_> {
+impl ReviewBuilder<'_> {
     pub(super) fn targets(&mut self, role: &str, old: Option<&Targets>, new: &Targets) {
         let no_files = BTreeMap::new();
         let before = old.map_or(&no_files, |old| &old.targets);

@@ -6,9 +6,9 @@ use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::{Role, Root, Targets};
 use tidegate_tuf::path::PathSet;
 
-use super::Desk;
+use super::ReviewBuilder;
 
-impl Desk<'_> {
+impl ReviewBuilder<'_> {
     pub(super) fn root(&mut self, old: &Root, new: &Root) {
         for name in ["root", "targets", "snapshot", "timestamp"] {
             if let (Some(before), Some(after)) = (old.role(name), new.role(name)) {

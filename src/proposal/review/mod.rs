@@ -69,7 +69,7 @@ pub struct Row {
 /// Says what a verified proposal changes, for someone who reads it at `now`.
 pub fn review(proposal: &Proposal, verified: &Verified, now: DateTime<Utc>) -> Result<Review> {
     let current = verified.roots.last();
-    let mut desk = Desk {
+    let mut builder = ReviewBuilder {
         proposal,
         verified,
         now,
@@ -82,24 +82,25 @@ pub fn review(proposal: &Proposal, verified: &Verified, now: DateTime<Utc>) -> R
     let mut roles = Vec::new();
     for change in &proposal.changes {
         let Some((before, after)) = verified.documents.get(&change.role) else { continue };
-        desk.rows = Vec::new();
+        builder.rows = Vec::new();
         let (from, to) = (before.as_ref().map(crate::metadata::Document::version), after.version());
         let before_value = before.as_ref().map(crate::metadata::Document::to_value);
         if let (true, Some(old), Some(new)) = (change.role == "root", current, &verified.new_root) {
-            desk.root(old, new);
+            builder.root(old, new);
         } else if let Some(new) = verified.proposed.get(&change.role) {
-            desk.targets(&change.role, verified.base.get(&change.role), new);
-            desk.cohorts(&change.role, verified.base.get(&change.role), new);
+            builder.targets(&change.role, verified.base.get(&change.role), new);
+            builder.cohorts(&change.role, verified.base.get(&change.role), new);
         }
         let held = before.as_ref().map(crate::metadata::Document::holders).unwrap_or_default();
-        desk.holders(&change.role, &held, &after.holders());
-        desk.others(&change.role, before_value.as_ref(), &change.signed);
-        desk.expiry(&change.role, before_value.as_ref(), &change.signed);
-        roles.push(RoleReview { role: change.role.clone(), from, to, rows: std::mem::take(&mut desk.rows) });
+        builder.holders(&change.role, &held, &after.holders());
+        builder.others(&change.role, before_value.as_ref(), &change.signed);
+        builder.expiry(&change.role, before_value.as_ref(), &change.signed);
+        roles.push(RoleReview { role: change.role.clone(), from, to, rows: std::mem::take(&mut builder.rows) });
     }
-    if desk.examples > 0 {
-        desk.warnings
-            .push(format!("{} of the keys are example keys, whose private parts everyone knows", desk.examples));
+    if builder.examples > 0 {
+        builder
+            .warnings
+            .push(format!("{} of the keys are example keys, whose private parts everyone knows", builder.examples));
     }
     let devices = devices::devices(proposal, verified);
     Ok(Review {
@@ -109,14 +110,14 @@ pub fn review(proposal: &Proposal, verified: &Verified, now: DateTime<Utc>) -> R
         reason: proposal.reason.clone(),
         root_version: current.map_or(0, |root| root.common.version),
         roles,
-        possible: desk.possible,
-        impossible: desk.impossible,
+        possible: builder.possible,
+        impossible: builder.impossible,
         devices,
-        warnings: desk.warnings,
+        warnings: builder.warnings,
     })
 }
 
-struct Desk<'a> {
+struct ReviewBuilder<'a> {
     proposal: &'a Proposal,
     verified: &'a Verified,
     now: DateTime<Utc>,
@@ -127,7 +128,7 @@ struct Desk<'a> {
     warnings: Vec<String>,
 }
 
-impl Desk<'_> {
+impl ReviewBuilder<'_> {
     fn row(&mut self, mark: char, what: impl Into<String>, before: impl Into<String>, after: impl Into<String>) {
         self.rows.push(Row { mark, what: what.into(), before: before.into(), after: after.into() });
     }

@@ -9,7 +9,7 @@ use tidegate_model::listing::{Listing, MAX_LISTING};
 use tidegate_tuf::Chain;
 use tidegate_tuf::metadata::Targets;
 
-use super::{Content, MAX_MAP, Object, READERS, Stage, State, target_key};
+use super::{Content, MAX_MAP, Object, ObjectState, READERS, UploadStage, target_key};
 use crate::audit::protect::{Maps, Needs, Protection};
 use crate::error::{Error, Result};
 use crate::publish::store::{PRIVATE, READABLE, Remote};
@@ -58,9 +58,9 @@ pub(super) async fn listings(
         let listing = Listing { cohort: role.clone(), objects: wanted };
         let bytes = Bytes::from(listing.to_bytes().map_err(|error| Error::bug("a listing").with_source(error))?);
         let state = match &seen {
-            Some(_) if is_enough => State::Unchanged,
-            Some(_) => State::Changed,
-            None => State::New,
+            Some(_) if is_enough => ObjectState::Unchanged,
+            Some(_) => ObjectState::Changed,
+            None => ObjectState::New,
         };
         let length = bytes.len() as u64;
         if length > MAX_LISTING {
@@ -71,7 +71,7 @@ pub(super) async fn listings(
             .remedy("have what is not needed any more removed: `tidegate prune PLACE --private PRIVATE --apply`"));
         }
         let content = Content::Listing { bytes, seen };
-        found.push(Object { key, stage: Stage::Listing, state, length, private: true, ahead: false, content });
+        found.push(Object { key, stage: UploadStage::Listing, state, length, private: true, ahead: false, content });
     }
     Ok(found)
 }
@@ -85,7 +85,7 @@ pub(super) async fn closed(
     requests: &mut u64,
 ) -> Result<()> {
     let secret = |object: &&Object| {
-        let is_new = object.state == State::New || !before.needs(&object.key).is_secret();
+        let is_new = object.state == ObjectState::New || !before.needs(&object.key).is_secret();
         object.private && is_new && protection.needs(&object.key).is_secret()
     };
     let keys: Vec<&str> = objects.iter().filter(secret).map(|object| object.key.as_str()).collect();

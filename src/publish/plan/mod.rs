@@ -41,7 +41,7 @@ const READERS: usize = 16;
 /// When an object is written: each stage is complete before the next begins, and refers only to those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Stage {
+pub enum UploadStage {
     /// Artifacts, manifests, cohort maps.
     Target,
     /// Channel and cohort roles.
@@ -61,7 +61,7 @@ pub enum Stage {
 /// What is to be done about an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum ObjectState {
     /// It is created.
     New,
     /// It is replaced.
@@ -76,9 +76,9 @@ pub struct Object {
     /// Its name, relative to the root of the repository.
     pub key: String,
     /// When it is written.
-    pub stage: Stage,
+    pub stage: UploadStage,
     /// Whether it is.
-    pub state: State,
+    pub state: ObjectState,
     /// Its length in bytes.
     pub length: u64,
     /// Whether it goes to the private place. What both need is here twice.
@@ -162,9 +162,9 @@ impl Plan {
         let mut totals = Totals::default();
         for object in &self.objects {
             match object.state {
-                State::New => totals.new += 1,
-                State::Changed => totals.changed += 1,
-                State::Unchanged => {
+                ObjectState::New => totals.new += 1,
+                ObjectState::Changed => totals.changed += 1,
+                ObjectState::Unchanged => {
                     totals.unchanged += 1;
                     continue;
                 }
@@ -177,7 +177,7 @@ impl Plan {
 
     /// Whether there is nothing to do.
     pub fn is_done(&self) -> bool {
-        self.objects.iter().all(|object| object.state == State::Unchanged)
+        self.objects.iter().all(|object| object.state == ObjectState::Unchanged)
     }
 }
 
@@ -258,8 +258,8 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
             live_targets.insert(target_key(path, file)?);
         }
         live_roles.push((chain.clone(), before));
-        let stage = if *chain == Chain::top() { Stage::Targets } else { Stage::Delegated };
-        let object = metadata(role, stage, if unchanged { State::Unchanged } else { State::New }, ahead);
+        let stage = if *chain == Chain::top() { UploadStage::Targets } else { UploadStage::Delegated };
+        let object = metadata(role, stage, if unchanged { ObjectState::Unchanged } else { ObjectState::New }, ahead);
         role_objects.push((role.role.as_str(), object));
     }
     let before = live_protection(&live_roles, maps, remote, &mut requests).await?;
@@ -267,7 +267,7 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
         object.private = protection.is_protected(role);
         // What was public yesterday is not in the private place, nor the other way round.
         if live.is_some() && object.private != before.is_protected(role) {
-            object.state = State::New;
+            object.state = ObjectState::New;
         }
         objects.push(object);
     }
@@ -282,9 +282,9 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
         })?;
         let is_live = live_targets.contains(&key);
         for (private, is_there) in sides(protection.needs(&key), before.needs(&key), is_live) {
-            let state = if is_there { State::Unchanged } else { State::New };
+            let state = if is_there { ObjectState::Unchanged } else { ObjectState::New };
             let (key, content, length) = (key.clone(), Content::Artifact { sha256 }, listed.file.length);
-            objects.push(Object { key, stage: Stage::Target, state, length, private, ahead: false, content });
+            objects.push(Object { key, stage: UploadStage::Target, state, length, private, ahead: false, content });
         }
     }
     if let Some(private) = private {
@@ -293,17 +293,22 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
     }
     let known = live.as_ref().is_some_and(|live| live.timestamp.snapshot().version == snapshot.version);
     let ahead = live.as_ref().is_some_and(|live| snapshot.version > live.timestamp.snapshot().version);
-    objects.push(metadata(snapshot, Stage::Snapshot, if known { State::Unchanged } else { State::New }, ahead));
+    objects.push(metadata(
+        snapshot,
+        UploadStage::Snapshot,
+        if known { ObjectState::Unchanged } else { ObjectState::New },
+        ahead,
+    ));
     for root in &tree.roots {
-        let state = if root.version <= live_root { State::Unchanged } else { State::New };
-        objects.push(metadata(root, Stage::Root, state, false));
+        let state = if root.version <= live_root { ObjectState::Unchanged } else { ObjectState::New };
+        objects.push(metadata(root, UploadStage::Root, state, false));
     }
     let state = match &seen {
-        None => State::New,
-        Some(seen) if *seen.bytes == *timestamp.bytes => State::Unchanged,
-        Some(_) => State::Changed,
+        None => ObjectState::New,
+        Some(seen) if *seen.bytes == *timestamp.bytes => ObjectState::Unchanged,
+        Some(_) => ObjectState::Changed,
     };
-    objects.push(metadata(timestamp, Stage::Timestamp, state, false));
+    objects.push(metadata(timestamp, UploadStage::Timestamp, state, false));
     objects.sort_by_key(|object| object.stage);
 
     let mut notices = notice::changes(&tree, &live_roles);
@@ -393,7 +398,7 @@ fn no_example_keys(tree: &Tree) -> Result<()> {
     Ok(())
 }
 
-fn metadata(file: &RoleFile, when: Stage, state: State, ahead: bool) -> Object {
+fn metadata(file: &RoleFile, when: UploadStage, state: ObjectState, ahead: bool) -> Object {
     let bytes = Bytes::from(file.bytes.clone());
     Object {
         key: format!("metadata/{}", file.file),

@@ -31,7 +31,7 @@ const READERS: usize = 16;
 
 /// An object that nothing needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Doomed {
+pub struct PruneCandidate {
     /// Its key.
     pub key: String,
     /// Its length in bytes.
@@ -65,7 +65,7 @@ pub struct Pruning {
     /// How many listings are to be shortened, as they name what is not needed.
     pub listings: u64,
     /// Objects to remove: the private ones first, listings before what they name, and then the oldest first.
-    pub doomed: Vec<Doomed>,
+    pub doomed: Vec<PruneCandidate>,
     /// The live timestamp.
     #[serde(skip)]
     pub(super) seen: Option<Seen>,
@@ -161,7 +161,7 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
 }
 
 /// The snapshots whose files are kept: the live one, and each that was live since `cutoff`.
-fn snapshots(objects: &BTreeMap<String, Doomed>, live: u64, cutoff: DateTime<Utc>) -> Vec<u64> {
+fn snapshots(objects: &BTreeMap<String, PruneCandidate>, live: u64, cutoff: DateTime<Utc>) -> Vec<u64> {
     let mut snapshots: BTreeMap<u64, DateTime<Utc>> = BTreeMap::new();
     for (key, object) in objects {
         let version = key.strip_prefix("metadata/").and_then(|file| file.strip_suffix(".snapshot.json"));
@@ -175,7 +175,7 @@ fn snapshots(objects: &BTreeMap<String, Doomed>, live: u64, cutoff: DateTime<Utc
 }
 
 impl Pruning {
-    fn sort_in(&mut self, object: Doomed, is_kept: bool, is_ours: bool, cutoff: DateTime<Utc>) {
+    fn sort_in(&mut self, object: PruneCandidate, is_kept: bool, is_ours: bool, cutoff: DateTime<Utc>) {
         if is_kept {
             self.kept += 1;
         } else if !is_ours {
@@ -204,7 +204,7 @@ where
         .rule(super::execute::RACE)
         .remedy("nothing was removed; prune again"));
     }
-    let spot = |object: &Doomed| Spot { key: object.key.clone(), private: object.private };
+    let spot = |object: &PruneCandidate| Spot { key: object.key.clone(), private: object.private };
     let spots: Vec<Spot> = pruning.doomed.iter().map(spot).collect();
     // When it is certain that nobody who began before can finish, and before what they name goes.
     let fence = || async {
@@ -220,14 +220,14 @@ where
 }
 
 /// All objects of the place, by key; `private` says which of the two it is.
-async fn list(remote: &Remote, private: bool) -> Result<BTreeMap<String, Doomed>> {
+async fn list(remote: &Remote, private: bool) -> Result<BTreeMap<String, PruneCandidate>> {
     let prefix = (!remote.prefix.as_ref().is_empty()).then_some(&remote.prefix);
     let strip = if prefix.is_some() { remote.prefix.as_ref().len() + 1 } else { 0 };
     let mut found = BTreeMap::new();
     let mut objects = remote.store.list(prefix);
     while let Some(object) = objects.try_next().await.map_err(|error| remote.fault("list", "what is", &error))? {
         let Some(key) = object.location.as_ref().get(strip..).map(ToOwned::to_owned) else { continue };
-        found.insert(key.clone(), Doomed { key, length: object.size, written: object.last_modified, private });
+        found.insert(key.clone(), PruneCandidate { key, length: object.size, written: object.last_modified, private });
     }
     Ok(found)
 }

@@ -12,12 +12,12 @@ use tidegate_tuf::metadata::{Envelope, Snapshot, Targets};
 use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Limits, valid_signers};
 
-use super::{Doomed, READERS, parse, unsound};
+use super::{PruneCandidate, READERS, parse, unsound};
 use crate::audit::protect::{Maps, Protection};
 use crate::error::{Error, Result};
 use crate::publish::execute::RACE;
 use crate::publish::plan::MAX_MAP;
-use crate::publish::store::{Outcome, Remote, Seen};
+use crate::publish::store::{Remote, Seen, WriteOutcome};
 
 /// What is needed, by key.
 #[derive(Debug, Default)]
@@ -45,8 +45,8 @@ impl Needed {
         remote: &Remote,
         snapshots: &[u64],
         live: u64,
-        objects: &BTreeMap<String, Doomed>,
-        apart: &BTreeMap<String, Doomed>,
+        objects: &BTreeMap<String, PruneCandidate>,
+        apart: &BTreeMap<String, PruneCandidate>,
     ) -> Result<Self> {
         let (place, limits) = (remote.name(), Limits::default());
         let mut needed = Self::default();
@@ -116,7 +116,7 @@ impl Needed {
     pub(super) async fn listings(
         &mut self,
         private: &Remote,
-        objects: &BTreeMap<String, Doomed>,
+        objects: &BTreeMap<String, PruneCandidate>,
         cutoff: DateTime<Utc>,
     ) -> Result<Vec<Shorter>> {
         let mut shorter = Vec::new();
@@ -152,8 +152,8 @@ impl Shorter {
     /// Writes it in the place of the one that was read.
     pub(super) async fn write(&self, private: &Remote) -> Result<()> {
         match private.replace(&self.key, &self.bytes, Some(&self.seen)).await? {
-            Outcome::Written | Outcome::AlreadyThere => Ok(()),
-            Outcome::Different => Err(Error::new(
+            WriteOutcome::Written | WriteOutcome::AlreadyThere => Ok(()),
+            WriteOutcome::Different => Err(Error::new(
                 crate::Kind::Conflict,
                 format!("{} at {} has changed meanwhile", self.key, private.name()),
             )
@@ -190,7 +190,7 @@ async fn read(remote: &Remote, roles: BTreeMap<String, (String, bool)>) -> Resul
 /// cohort may be gone. Names alone say nothing: other fleets have channels and cohorts of the same names.
 async fn owned(
     private: &Remote,
-    apart: &BTreeMap<String, Doomed>,
+    apart: &BTreeMap<String, PruneCandidate>,
     roles: &BTreeSet<String>,
     channels: &BTreeMap<&str, &Targets>,
 ) -> Result<BTreeSet<String>> {

@@ -78,15 +78,15 @@ impl Secrets {
 
 /// What a store said, in one line, redacted.
 #[derive(Debug)]
-struct Said(String);
+struct StoreMessage(String);
 
-impl fmt::Display for Said {
+impl fmt::Display for StoreMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl StdError for Said {}
+impl StdError for StoreMessage {}
 
 /// A store's error as one of ours. `what` says what was being done.
 pub(in crate::publish) fn fault(what: String, error: &StoreError, secrets: &Secrets) -> Error {
@@ -114,7 +114,7 @@ pub(in crate::publish) fn fault(what: String, error: &StoreError, secrets: &Secr
         }
         _ => "publish again; what devices see has not changed",
     };
-    Error::new(Kind::Io, what).with_source(Said(said)).remedy(remedy)
+    Error::new(Kind::Io, what).with_source(StoreMessage(said)).remedy(remedy)
 }
 
 /// Whether trying again may help: the network or the store failed, not the request.

@@ -20,7 +20,7 @@ pub use self::place::Options;
 pub use self::private::PRIVATE;
 pub use self::probe::{Concurrency, PROBE};
 pub(super) use self::remote::TIMESTAMP;
-pub use self::remote::{Guard, Outcome, Remote, Seen};
+pub use self::remote::{Guard, Remote, Seen, WriteOutcome};
 pub use self::sweep::{MARK, SWEEP};
 pub(super) use self::upload::{Supply, requests};
 pub use self::variables::Variables;

@@ -95,7 +95,7 @@ pub struct Seen {
 
 /// What became of a conditional write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum WriteOutcome {
     /// The object is as it was to become, by this write.
     Written,
     /// It was so already: an earlier try that was interrupted, or someone else with the same bytes.
@@ -227,12 +227,17 @@ impl Remote {
     }
 
     /// Creates a small object that never changes. One that exists is compared, never replaced.
-    pub async fn create(&self, key: &str, bytes: &Bytes) -> Result<Outcome> {
+    pub async fn create(&self, key: &str, bytes: &Bytes) -> Result<WriteOutcome> {
         self.create_checked(key, bytes, None).await
     }
 
     /// The same; `checked` is the SHA-256 of the bytes, which the store then keeps with them.
-    pub(super) async fn create_checked(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>) -> Result<Outcome> {
+    pub(super) async fn create_checked(
+        &self,
+        key: &str,
+        bytes: &Bytes,
+        checked: Option<&[u8; 32]>,
+    ) -> Result<WriteOutcome> {
         self.sweep(key).await;
         if self.kind == Backend::Store(Writes::None) {
             return match self.compare(key, bytes).await? {
@@ -244,7 +249,7 @@ impl Remote {
     }
 
     /// Replaces the object that was `seen`, or creates it if none was.
-    pub async fn replace(&self, key: &str, bytes: &Bytes, seen: Option<&Seen>) -> Result<Outcome> {
+    pub async fn replace(&self, key: &str, bytes: &Bytes, seen: Option<&Seen>) -> Result<WriteOutcome> {
         let Some(seen) = seen else { return self.create(key, bytes).await };
         self.sweep(key).await;
         let mode = match self.kind {
@@ -254,8 +259,10 @@ impl Remote {
                 // What is longer is another one.
                 match self.read(key, (seen.bytes.len() as u64).saturating_add(4096)).await {
                     Ok(Some(now)) if now.bytes == seen.bytes => PutMode::Overwrite,
-                    Ok(None) => return Ok(Outcome::Different),
-                    Ok(Some(_)) | Err(_) => return Ok(self.compare(key, bytes).await?.unwrap_or(Outcome::Different)),
+                    Ok(None) => return Ok(WriteOutcome::Different),
+                    Ok(Some(_)) | Err(_) => {
+                        return Ok(self.compare(key, bytes).await?.unwrap_or(WriteOutcome::Different));
+                    }
                 }
             }
         };
@@ -263,20 +270,20 @@ impl Remote {
     }
 
     /// Writes an object whatever is there. Only for who is alone.
-    pub(in crate::publish) async fn overwrite(&self, key: &str, bytes: &Bytes) -> Result<Outcome> {
+    pub(in crate::publish) async fn overwrite(&self, key: &str, bytes: &Bytes) -> Result<WriteOutcome> {
         self.put(key, bytes, None, PutMode::Overwrite).await
     }
 
     /// Writes, again and again while that may help. What stands in the way of a conditional write is compared: it may be what an
     /// earlier try wrote whose answer was lost.
-    async fn put(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>, mode: PutMode) -> Result<Outcome> {
+    async fn put(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>, mode: PutMode) -> Result<WriteOutcome> {
         let begun = Instant::now();
         let (mut tries, mut gone) = (0, 0);
         let (body, attributes) = self.encode(key, bytes, checked)?;
         loop {
             let options = PutOptions { mode: mode.clone(), attributes: attributes.clone(), ..PutOptions::default() };
             let sent = self.store.put_opts(&self.key(key), PutPayload::from(body.clone()), options).await;
-            let Err(error) = sent else { return Ok(Outcome::Written) };
+            let Err(error) = sent else { return Ok(WriteOutcome::Written) };
             let lost = match &error {
                 StoreError::Precondition { .. } | StoreError::AlreadyExists { .. } => mode != PutMode::Overwrite,
                 // What was to be replaced is not there; but what was to be created needs nothing to be there, save a bucket.
@@ -288,7 +295,7 @@ impl Remote {
                     Some(outcome) => return Ok(outcome),
                     // Removed meanwhile, or the answer to a race that nobody has won yet (409).
                     None if mode == PutMode::Create && gone < TRIES => gone += 1,
-                    None => return Ok(Outcome::Different),
+                    None => return Ok(WriteOutcome::Different),
                 }
             } else if !(fault::is_transient(&error) && self.may_retry(begun, &mut tries).await) {
                 return Err(self.fault("write", key, &error));
@@ -297,20 +304,20 @@ impl Remote {
     }
 
     /// Whether an object is there and the same; `None` if there is none.
-    async fn compare(&self, key: &str, bytes: &Bytes) -> Result<Option<Outcome>> {
+    async fn compare(&self, key: &str, bytes: &Bytes) -> Result<Option<WriteOutcome>> {
         // Longer ones are different, whatever they hold.
         let limit = (bytes.len() as u64).saturating_add(4096);
         let found = match self.read(key, limit).await {
             Ok(found) => found,
-            Err(error) if error.kind() == Kind::Trust => return Ok(Some(Outcome::Different)),
+            Err(error) if error.kind() == Kind::Trust => return Ok(Some(WriteOutcome::Different)),
             Err(error) => return Err(error),
         };
-        Ok(found.map(|seen| if seen.bytes == *bytes { Outcome::AlreadyThere } else { Outcome::Different }))
+        Ok(found.map(|seen| if seen.bytes == *bytes { WriteOutcome::AlreadyThere } else { WriteOutcome::Different }))
     }
 
     /// Whether an object of that length and SHA-256 is there; `None` if there is none. One that we have sent carries the SHA-256 that it
     /// was checked against, other ones are read.
-    pub(super) async fn look(&self, key: &str, length: u64, sha256: &[u8; 32]) -> Result<Option<Outcome>> {
+    pub(super) async fn look(&self, key: &str, length: u64, sha256: &[u8; 32]) -> Result<Option<WriteOutcome>> {
         let options = GetOptions { head: true, ..GetOptions::default() };
         let found = match self.store.get_opts(&self.key(key), options).await {
             Ok(found) => found,
@@ -321,7 +328,7 @@ impl Remote {
         let same = found.meta.size == length
             && (checked.is_some_and(|checked| checked.as_ref() == to_hex(sha256))
                 || self.remote_sha256(key).await? == *sha256);
-        Ok(Some(if same { Outcome::AlreadyThere } else { Outcome::Different }))
+        Ok(Some(if same { WriteOutcome::AlreadyThere } else { WriteOutcome::Different }))
     }
 
     /// What stands against looking for an object: an answer to HEAD cannot say why, one to GET can.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::remote::{Outcome, Remote, Seen};
+use super::remote::{Remote, Seen, WriteOutcome};
 use crate::error::{Error, Kind, Result};
 
 /// The object that says that a sweep is under way.
@@ -121,8 +121,8 @@ impl Marked {
             }
         }
         match remote.replace(MARK, &mark, before.as_ref()).await? {
-            Outcome::Written | Outcome::AlreadyThere => Ok(Self(mark)),
-            Outcome::Different => {
+            WriteOutcome::Written | WriteOutcome::AlreadyThere => Ok(Self(mark)),
+            WriteOutcome::Different => {
                 Err(Error::new(Kind::Conflict, format!("another clean-up of {} has just begun", remote.name()))
                     .rule(SWEEP)
                     .remedy("wait for its end"))

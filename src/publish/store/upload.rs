@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tidegate_tuf::hash::to_hex;
 
 use super::buffers::Buffers;
-use super::remote::{Outcome, Remote};
+use super::remote::{Remote, WriteOutcome};
 use crate::error::{Error, Result};
 use crate::fs;
 
@@ -189,11 +189,11 @@ impl Remote {
         length: u64,
         sha256: &[u8; 32],
         sent: &(dyn Fn(u64) + Sync),
-    ) -> Result<Outcome> {
+    ) -> Result<WriteOutcome> {
         if length > look(self.part)
             && let Some(found) = self.look(key, length, sha256).await?
             // A store may have kept half of what a publisher sent that was killed; who is alone there replaces it.
-            && !(found == Outcome::Different && self.is_exclusive() && !self.is_local())
+            && !(found == WriteOutcome::Different && self.is_exclusive() && !self.is_local())
         {
             // Completed by a try whose answer was lost.
             forget(self.record(key).as_deref());
@@ -209,7 +209,7 @@ impl Remote {
             let (bytes, _) = reader.next(length + 1).await?;
             reader.check(length, sha256)?;
             let mut outcome = self.create_checked(key, &bytes, Some(sha256)).await?;
-            if outcome == Outcome::Different && self.is_exclusive() && !self.is_local() {
+            if outcome == WriteOutcome::Different && self.is_exclusive() && !self.is_local() {
                 outcome = self.overwrite(key, &bytes).await?;
             }
             self.buffers.give_back(bytes);
@@ -223,7 +223,7 @@ impl Remote {
     }
 
     /// In parts, all of them: for folders, whose unfinished uploads cannot be taken up again.
-    async fn in_parts(&self, job: &Job<'_>, mut reader: Reader) -> Result<Outcome> {
+    async fn in_parts(&self, job: &Job<'_>, mut reader: Reader) -> Result<WriteOutcome> {
         self.sweep(job.key).await;
         let options = PutMultipartOptions {
             attributes: self.attributes(job.key, Some(job.sha256)),
@@ -251,11 +251,11 @@ impl Remote {
             // What is left behind otherwise costs money on some stores; that it failed is known already.
             let _ = MultipartUpload::abort(upload.as_mut()).await;
         }
-        done.map(|_| Outcome::Written)
+        done.map(|_| WriteOutcome::Written)
     }
 
     /// In parts, several at once; those that an earlier try has sent are not sent again.
-    async fn resumable(&self, store: &dyn MultipartStore, job: &Job<'_>, reader: Reader) -> Result<Outcome> {
+    async fn resumable(&self, store: &dyn MultipartStore, job: &Job<'_>, reader: Reader) -> Result<WriteOutcome> {
         let size = part_size(job.length, self.part);
         let path = self.record(job.key);
         let mut record = match path.as_deref().and_then(|path| Record::load(path, self, job.key, size)) {
@@ -350,13 +350,13 @@ impl Remote {
                 if matches!(error, StoreError::NotFound { .. }) {
                     forget(path.as_deref());
                 }
-                if !matches!(found, Ok(Some(Outcome::AlreadyThere))) {
+                if !matches!(found, Ok(Some(WriteOutcome::AlreadyThere))) {
                     return Err(self.fault("complete", job.key, &error));
                 }
             }
         }
         forget(path.as_deref());
-        Ok(Outcome::Written)
+        Ok(WriteOutcome::Written)
     }
 
     async fn begin(&self, store: &dyn MultipartStore, job: &Job<'_>, size: u64) -> Result<Record> {

@@ -26,7 +26,7 @@ pub enum Severity {
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Finding {
+pub struct DoctorFinding {
     /// The stable id of the check, e.g. `DOC-KEYS-MODE`.
     pub id: String,
     /// How much it matters.
@@ -46,7 +46,7 @@ pub struct Diagnosis {
     /// The checks that were made.
     pub checked: Vec<String>,
     /// What they found.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<DoctorFinding>,
 }
 
 impl Diagnosis {
@@ -66,7 +66,7 @@ impl Diagnosis {
     }
 
     fn find(&mut self, severity: Severity, id: &str, place: &str, what: impl Into<String>, remedy: impl Into<String>) {
-        self.findings.push(Finding {
+        self.findings.push(DoctorFinding {
             id: id.to_owned(),
             severity,
             what: what.into(),

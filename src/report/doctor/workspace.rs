@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::keys::check_mode;
 use crate::keys::example::is_example;
 use crate::metadata::{Repository, RoleFile};
-use crate::proposal::{self, Proposal, Wish, propose};
+use crate::proposal::{self, Proposal, ProposalRequest, propose};
 use crate::release::{audit, listing};
 use crate::rollout::refresh::due;
 use crate::workspace::Workspace;
@@ -233,7 +233,7 @@ fn intent(
         return;
     }
     let Ok(cohorts) = workspace.cohorts() else { return };
-    match propose(repository, settings, &cohorts, &Wish::default(), now) {
+    match propose(repository, settings, &cohorts, &ProposalRequest::default(), now) {
         Ok(proposal) => {
             let what = format!("it asks for what was never signed: {}", proposal.subject);
             let remedy = "sign it (tidegate ceremony start), or take the change back";

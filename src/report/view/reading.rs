@@ -12,7 +12,7 @@ use tidegate_model::rollout::Assignment;
 use tidegate_model::version::Version;
 
 use crate::audit::protect::Protection;
-use crate::audit::{ByHash, Fault, Look, Origin, Repository, Tree, look};
+use crate::audit::{AuditFinding, ByHash, Look, Origin, PublishedRepository, Tree, look};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::{MAX_ROOT, METADATA_DIR};
@@ -93,7 +93,7 @@ impl Place {
         };
         let (origin, is_whole): (Box<dyn Origin>, bool) = match &self.what {
             What::Workspace(dir) => (Box::new(ByHash::new(dir.join(METADATA_DIR), dir.join(artifacts::DIR))), true),
-            What::Repository(name) => (Box::new(Repository::open(name)?), false),
+            What::Repository(name) => (Box::new(PublishedRepository::open(name)?), false),
         };
         let mut seen = look(origin.as_ref(), &bytes, self.snapshot, is_whole)?;
         if public && seen.protection.is_any() {
@@ -170,7 +170,7 @@ pub struct Reading {
     /// The assignments by channel, product and cohort.
     pub assignments: BTreeMap<(Name, Name, Name), Assigned>,
     /// What does not verify or fit.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<AuditFinding>,
 }
 
 impl Reading {

@@ -28,7 +28,7 @@ use crate::metadata::Document;
 pub fn signed(reading: &Reading, now: DateTime<Utc>) -> State {
     let channels = reading.channels().iter().map(|channel| channel_state(reading, channel, now)).collect();
     let problem =
-        |fault: &crate::audit::Fault| Problem { subject: fault.subject.clone(), problem: fault.problem.clone() };
+        |fault: &crate::audit::AuditFinding| Problem { subject: fault.subject.clone(), problem: fault.problem.clone() };
     State {
         schema: 1,
         generator: concat!("tidegate ", env!("CARGO_PKG_VERSION")).into(),

@@ -71,7 +71,7 @@ fn record_state(workspace: &Workspace, record: &Record, repository: &Repository)
         Ok(report) => (report, None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let finding = |finding: &crate::release::report::Finding| FindingState {
+    let finding = |finding: &crate::release::report::CheckResult| FindingState {
         rule: finding.rule.clone(),
         kind: finding.kind.to_string(),
         title: finding.title.clone(),

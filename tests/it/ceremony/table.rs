@@ -12,8 +12,8 @@ use tidegate::error::Result;
 use tidegate::keys::generate::{Kind, generate};
 use tidegate::keys::{FileKey, KeyRing, NoPassphrases, Signer as _, write_public};
 use tidegate::metadata::Repository;
-use tidegate::proposal::{self, Proposal, Tool, Wish};
-use tidegate::publish::{self, Event, Remote, Source};
+use tidegate::proposal::{self, Proposal, ProposalRequest, Tool};
+use tidegate::publish::{self, PublishEvent, Remote, Source};
 use tidegate::workspace::Workspace;
 use tidegate::workspace::init::{KeySource, Options, init};
 use tidegate_client::clock::StubClock;
@@ -100,7 +100,7 @@ impl Table {
     }
 
     pub fn start(&self) -> Result<Proposal> {
-        ceremony::start(&self.workspace(), &Wish::default(), "tester", self.now)
+        ceremony::start(&self.workspace(), &ProposalRequest::default(), "tester", self.now)
     }
 
     /// Signs a copy, as a holder does on their own machine with a root of their own.
@@ -193,8 +193,8 @@ impl Table {
         let (source, site) = (Source::new(self.path()), self.dir.path().join("site"));
         let remote = Remote::open(site.to_str().unwrap()).unwrap();
         let arrived = Mutex::new(Vec::new());
-        let note = |event: Event<'_>| {
-            if let Event::Done(object, _) = event {
+        let note = |event: PublishEvent<'_>| {
+            if let PublishEvent::Done(object, _) = event {
                 arrived.lock().unwrap().push(object.key.clone());
             }
         };

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::fleet::{Fleet, rule};
-use tidegate::policy::Event;
+use tidegate::policy::ReleaseEvent;
 use tidegate::release::approval;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::rollout::RampRequest;
@@ -25,7 +25,13 @@ fn fleet(rule: &str) -> Fleet {
     fleet
 }
 
-fn approve(fleet: &Fleet, spec: &ReleaseSpec, step: Event, cohort: Option<&str>, key: &str) -> Result<(), Error> {
+fn approve(
+    fleet: &Fleet,
+    spec: &ReleaseSpec,
+    step: ReleaseEvent,
+    cohort: Option<&str>,
+    key: &str,
+) -> Result<(), Error> {
     let (workspace, mut ring) = fleet.open();
     let cohort = cohort.map(|cohort| cohort.parse().unwrap());
     approval::approve(&workspace, spec, step, cohort, key, &mut ring, "tester", fleet.now).map(|_| ())
@@ -47,14 +53,14 @@ fn a_security_release_is_registered_without_approval_where_policy_lets_it() {
     register("\"approval\"").unwrap();
 }
 
-fn both(fleet: &Fleet, spec: &ReleaseSpec, step: Event, cohort: Option<&str>) {
+fn both(fleet: &Fleet, spec: &ReleaseSpec, step: ReleaseEvent, cohort: Option<&str>) {
     for key in ["release-1", "release-2"] {
         approve(fleet, spec, step, cohort, key).unwrap();
     }
 }
 
 fn start(fleet: &Fleet, spec: &ReleaseSpec) -> Result<(), Error> {
-    fleet.step(spec, |desk, ring| desk.start(RampRequest::default(), ring, "tester")).map(|_| ())
+    fleet.step(spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester")).map(|_| ())
 }
 
 #[test]
@@ -64,25 +70,25 @@ fn each_step_waits_for_its_own_approvals() {
     fleet.sign(&spec).unwrap();
     fleet.validate(&spec);
     assert_eq!(rule(fleet.register(&spec)), "R-APPROVAL");
-    both(&fleet, &spec, Event::Register, None);
+    both(&fleet, &spec, ReleaseEvent::Register, None);
     fleet.register(&spec).unwrap();
 
     assert_eq!(rule(start(&fleet, &spec)), "R-APPROVAL", "those for registration are not for the start");
-    approve(&fleet, &spec, Event::Start, None, "release-1").unwrap();
+    approve(&fleet, &spec, ReleaseEvent::Start, None, "release-1").unwrap();
     let error = start(&fleet, &spec).unwrap_err();
     assert!(error.to_string().contains("has fewer (release-1)"), "{error}");
-    approve(&fleet, &spec, Event::Start, None, "release-1").unwrap();
+    approve(&fleet, &spec, ReleaseEvent::Start, None, "release-1").unwrap();
     assert_eq!(rule(start(&fleet, &spec)), "R-APPROVAL", "one person twice is one person");
-    approve(&fleet, &spec, Event::Start, None, "release-2").unwrap();
+    approve(&fleet, &spec, ReleaseEvent::Start, None, "release-2").unwrap();
     start(&fleet, &spec).unwrap();
     let ledger = Ledger::open(&fleet.path()).unwrap();
     let line = ledger.entries().iter().rev().find(|entry| entry.event == "start").unwrap();
     assert_eq!(line.evidence["approved"], serde_json::json!(["release-1", "release-2"]));
 
     fleet.pass(48);
-    both(&fleet, &spec, Event::Advance, Some("general"));
+    both(&fleet, &spec, ReleaseEvent::Advance, Some("general"));
     assert_eq!(rule(fleet.advance(&spec, 24)), "R-APPROVAL", "the next cohort is early");
-    both(&fleet, &spec, Event::Advance, Some("early"));
+    both(&fleet, &spec, ReleaseEvent::Advance, Some("early"));
     fleet.advance(&spec, 24).unwrap();
 }
 
@@ -92,16 +98,16 @@ fn an_approval_counts_only_where_the_release_stood() {
     let spec = fleet.draft("1.0.0", |_| ());
     fleet.sign(&spec).unwrap();
     fleet.validate(&spec);
-    both(&fleet, &spec, Event::Register, None);
+    both(&fleet, &spec, ReleaseEvent::Register, None);
     fleet.validate(&spec);
     fleet.register(&spec).unwrap();
-    both(&fleet, &spec, Event::Start, None);
+    both(&fleet, &spec, ReleaseEvent::Start, None);
     // The same file, once the release has moved.
     let path = fleet.path().join("releases/stable/os/1.0.0/approvals.json");
     let kept = fs::read(&path).unwrap();
-    fleet.step(&spec, |desk, ring| desk.pause(ring, "tester", None)).unwrap_err();
+    fleet.step(&spec, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap_err();
     fleet.validate(&spec);
-    fleet.step(&spec, |desk, ring| desk.expose(ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, ring| transaction.expose(ring, "tester")).unwrap();
     fs::write(&path, &kept).unwrap();
     assert_eq!(rule(start(&fleet, &spec)), "R-APPROVAL");
 }
@@ -112,7 +118,7 @@ fn a_name_in_the_file_is_no_approval() {
     let spec = fleet.draft("1.0.0", |_| ());
     fleet.sign(&spec).unwrap();
     fleet.validate(&spec);
-    approve(&fleet, &spec, Event::Register, None, "release-1").unwrap();
+    approve(&fleet, &spec, ReleaseEvent::Register, None, "release-1").unwrap();
     let path = fleet.path().join("releases/stable/os/1.0.0/approvals.json");
     let mut file: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     // The one signature there is, under the other key's id; and the right one over another step.
@@ -133,9 +139,9 @@ fn a_name_in_the_file_is_no_approval() {
 fn an_approval_that_nobody_asks_for_is_a_mistake() {
     let fleet = fleet(RULE);
     let spec = fleet.release_with_approvals("1.0.0");
-    assert_eq!(rule(approve(&fleet, &spec, Event::Complete, None, "release-1")), "R-APPROVAL");
-    assert_eq!(rule(approve(&fleet, &spec, Event::Start, None, "rollout")), "R-APPROVAL");
-    let error = approve(&fleet, &spec, Event::Start, None, "nobody").unwrap_err();
+    assert_eq!(rule(approve(&fleet, &spec, ReleaseEvent::Complete, None, "release-1")), "R-APPROVAL");
+    assert_eq!(rule(approve(&fleet, &spec, ReleaseEvent::Start, None, "rollout")), "R-APPROVAL");
+    let error = approve(&fleet, &spec, ReleaseEvent::Start, None, "nobody").unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error}");
 }
 
@@ -145,7 +151,7 @@ impl Fleet {
         let spec = self.draft(version, |_| ());
         self.sign(&spec).unwrap();
         self.validate(&spec);
-        both(self, &spec, Event::Register, None);
+        both(self, &spec, ReleaseEvent::Register, None);
         self.register(&spec).unwrap();
         spec
     }

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use crate::support::fleet::{Fleet, lay_out, named, rule};
 use tidegate::ceremony;
-use tidegate::policy::State;
+use tidegate::policy::ReleaseState;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
-use tidegate::release::report::{Finding, Verdict};
+use tidegate::release::report::{CheckResult, Verdict};
 use tidegate::release::{draft, retire};
 use tidegate::rollout::RampRequest;
 use tidegate::validate::{self, Options};
@@ -23,7 +23,7 @@ fn upgrading(fleet: &Fleet, version: &str, from: &str) -> ReleaseSpec {
 }
 
 /// What a rule says of a release, given a fleet of these devices.
-fn finding(fleet: &Fleet, spec: &ReleaseSpec, rule: &str, devices: &str) -> Finding {
+fn finding(fleet: &Fleet, spec: &ReleaseSpec, rule: &str, devices: &str) -> CheckResult {
     let csv = fleet.dir.path().join("fleet.csv");
     fs::write(&csv, format!("id,hardware,version\n{devices}")).unwrap();
     let (workspace, mut ring) = fleet.open();
@@ -32,14 +32,14 @@ fn finding(fleet: &Fleet, spec: &ReleaseSpec, rule: &str, devices: &str) -> Find
     report.findings.into_iter().find(|finding| finding.rule == rule).unwrap()
 }
 
-fn withdraw(fleet: &Fleet, spec: &ReleaseSpec) -> tidegate::rollout::Outcome {
-    fleet.step(spec, |desk, ring| desk.withdraw(ring, "tester", Some("it eats flash".into()))).unwrap()
+fn withdraw(fleet: &Fleet, spec: &ReleaseSpec) -> tidegate::rollout::StepOutcome {
+    fleet.step(spec, |transaction, ring| transaction.withdraw(ring, "tester", Some("it eats flash".into()))).unwrap()
 }
 
 fn offered(fleet: &Fleet, spec: &ReleaseSpec, cohort: &str) -> Assignment {
     let (workspace, _) = fleet.open();
-    let desk = tidegate::rollout::Desk::open(&workspace, spec, fleet.now).unwrap();
-    named(desk.standings(), cohort).assignment.clone().unwrap()
+    let transaction = tidegate::rollout::RolloutTransaction::open(&workspace, spec, fleet.now).unwrap();
+    named(transaction.standings(), cohort).assignment.clone().unwrap()
 }
 
 fn stones(assignment: &Assignment) -> Vec<String> {
@@ -82,7 +82,7 @@ fn a_chain_of_bridges_is_walked_and_a_missing_stone_is_found_at_validation() {
     assert_eq!(ways.verdict, Verdict::Fail);
     assert!(ways.detail.starts_with("1 of 2 devices have no way: old on 1.0.0"), "{}", ways.detail);
     // And that holds the rollout back.
-    let start = fleet.step(&newest, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    let start = fleet.step(&newest, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"));
     assert_eq!(rule(start), "R-VALIDATED");
 }
 
@@ -90,7 +90,9 @@ fn a_chain_of_bridges_is_walked_and_a_missing_stone_is_found_at_validation() {
 fn a_report_from_before_a_bridge_was_withdrawn_is_not_fresh() {
     let fleet = Fleet::new();
     let [_, stone, _, newest] = chain(&fleet);
-    let start = |fleet: &Fleet| fleet.step(&newest, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    let start = |fleet: &Fleet| {
+        fleet.step(&newest, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
+    };
     withdraw(&fleet, &stone);
     let refused = start(&fleet).unwrap_err();
     assert_eq!(refused.rule_id(), Some("R-VALIDATED"));
@@ -101,11 +103,13 @@ fn a_report_from_before_a_bridge_was_withdrawn_is_not_fresh() {
     let [_, stone, _, newest] = chain(&fleet);
     let id = stone.find(&fleet.path()).unwrap().id();
     let (workspace, _) = fleet.open();
-    let wish = retire::propose(&workspace, &[id], None, fleet.now).unwrap();
-    ceremony::start(&workspace, &wish, "tester", fleet.now).unwrap();
+    let request = retire::propose(&workspace, &[id], None, fleet.now).unwrap();
+    ceremony::start(&workspace, &request, "tester", fleet.now).unwrap();
     drop(workspace);
     finish(&fleet).unwrap();
-    let start = |fleet: &Fleet| fleet.step(&newest, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    let start = |fleet: &Fleet| {
+        fleet.step(&newest, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
+    };
     let refused = start(&fleet).unwrap_err();
     assert!(refused.to_string().contains("stable/os/1.1.0 was retired"), "{refused}");
     let ways = finding(&fleet, &newest, "V-ELI-05", "");
@@ -135,7 +139,7 @@ fn a_bridge_that_is_withdrawn_leaves_the_offers_that_name_it_and_nothing_else_of
     let done = withdraw(&fleet, &draft);
     assert_eq!((done.roles.len(), done.bridge_of.len()), (0, 0), "{:?}", done.roles);
     let done = withdraw(&fleet, &stone);
-    assert_eq!((done.record.state, done.bridge_of), (State::Withdrawn, vec!["2.0.0".to_owned()]));
+    assert_eq!((done.record.state, done.bridge_of), (ReleaseState::Withdrawn, vec!["2.0.0".to_owned()]));
     let after = offered(&fleet, &newest, "canary");
     assert_eq!(stones(&after), ["1.0.0"]);
     // Whoever withdraws one release has not looked after another, whose end by itself comes no later for it.

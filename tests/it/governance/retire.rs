@@ -2,7 +2,7 @@
 
 use crate::support::fleet::{Fleet, rule};
 use tidegate::ceremony;
-use tidegate::policy::State;
+use tidegate::policy::ReleaseState;
 use tidegate::release::record::{RecordedUrgency, ReleaseId, ReleaseSpec};
 use tidegate::release::{report, retire};
 use tidegate::workspace::Ledger;
@@ -17,7 +17,7 @@ fn everywhere(fleet: &Fleet, version: &str, upgrade_from: Option<&str>) -> Relea
         new.upgrade_from = upgrade_from.map(|range| range.parse().unwrap());
     });
     fleet.start(&spec);
-    fleet.step(&spec, |desk, ring| desk.complete(ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
     spec
 }
 
@@ -28,8 +28,8 @@ fn id(fleet: &Fleet, spec: &ReleaseSpec) -> ReleaseId {
 fn propose(fleet: &Fleet, specs: &[&ReleaseSpec]) -> Result<(), Error> {
     let ids: Vec<_> = specs.iter().map(|spec| id(fleet, spec)).collect();
     let (workspace, _) = fleet.open();
-    let wish = retire::propose(&workspace, &ids, None, fleet.now)?;
-    ceremony::start(&workspace, &wish, "tester", fleet.now).map(|_| ())
+    let request = retire::propose(&workspace, &ids, None, fleet.now)?;
+    ceremony::start(&workspace, &request, "tester", fleet.now).map(|_| ())
 }
 
 fn listed(fleet: &Fleet) -> Vec<String> {
@@ -61,7 +61,7 @@ fn what_nobody_needs_goes_and_what_somebody_needs_stays() {
     finish(&fleet).unwrap();
     assert_eq!(listed(&fleet), ["stable/releases/os/1.1.0/manifest.json", "stable/releases/os/2.0.0/manifest.json"]);
     assert!(size(&fleet) < before, "devices fetch less");
-    assert_eq!(old.find(&fleet.path()).unwrap().state, State::Retired);
+    assert_eq!(old.find(&fleet.path()).unwrap().state, ReleaseState::Retired);
     let ledger = Ledger::open(&fleet.path()).unwrap();
     let entry = ledger.entries().iter().find(|entry| entry.event == "retire").unwrap();
     assert_eq!(entry.subject, "stable/os/1.0.0");
@@ -90,10 +90,10 @@ fn what_is_offered_meanwhile_is_not_retired_after_all() {
     propose(&fleet, &[&spec]).unwrap();
     fleet.start(&spec);
     assert_eq!(rule(finish(&fleet)), "R-ORDER");
-    fleet.step(&spec, |desk, ring| desk.complete(ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
     assert_eq!(rule(finish(&fleet)), "R-ASSIGNED");
     assert_eq!(listed(&fleet).len(), 1);
-    assert_eq!(spec.find(&fleet.path()).unwrap().state, State::Stable);
+    assert_eq!(spec.find(&fleet.path()).unwrap().state, ReleaseState::Stable);
 }
 
 #[test]

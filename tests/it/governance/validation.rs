@@ -8,18 +8,18 @@ use crate::support::fleet::{Fleet, lay_out, rule};
 use serde_json::{Value, json};
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
 use tidegate::release::record::ReleaseSpec;
-use tidegate::release::report::{Report, Verdict};
+use tidegate::release::report::{ValidationReport, Verdict};
 use tidegate::validate::{self, Options};
 use tidegate::workspace::Ledger;
 use tidegate_model::condition::Condition;
 use tidegate_model::digest::Digest;
 
-fn report_with(fleet: &Fleet, spec: &ReleaseSpec, options: &Options) -> Report {
+fn report_with(fleet: &Fleet, spec: &ReleaseSpec, options: &Options) -> ValidationReport {
     let (workspace, mut ring) = fleet.open();
     validate::validate(&workspace, spec, options, &mut ring, "tester", fleet.now).unwrap().1
 }
 
-fn report(fleet: &Fleet, spec: &ReleaseSpec) -> Report {
+fn report(fleet: &Fleet, spec: &ReleaseSpec) -> ValidationReport {
     report_with(fleet, spec, &Options::default())
 }
 
@@ -98,7 +98,7 @@ fn stored(fleet: &Fleet, bytes: &[u8]) -> std::path::PathBuf {
 const IMAGE: &[u8] = b"the bytes of an image";
 
 /// A rule, what makes it speak up, how loud, and a part of what it says.
-type Case = (&'static str, fn(&mut Fleet) -> Report, Verdict, &'static str);
+type Case = (&'static str, fn(&mut Fleet) -> ValidationReport, Verdict, &'static str);
 
 const CASES: &[Case] = &[
     ("V-ART-01", artifact_damaged, Verdict::Fail, "image.bin"),
@@ -180,13 +180,13 @@ fn a_good_release_passes_them_all() {
     assert!(junit.contains("V-REL-05") && junit.contains("failures=\"0\""), "{junit}");
 }
 
-fn artifact_damaged(fleet: &mut Fleet) -> Report {
+fn artifact_damaged(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     fs::write(stored(fleet, IMAGE), b"the bites of an image").unwrap();
     report(fleet, &spec)
 }
 
-fn manifest_rewritten(fleet: &mut Fleet) -> Report {
+fn manifest_rewritten(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     let folder = fleet.path().join("releases/stable/os/1.0.0");
     let bytes = fs::read(folder.join("manifest.json")).unwrap();
@@ -200,24 +200,24 @@ fn manifest_rewritten(fleet: &mut Fleet) -> Report {
     report(fleet, &spec)
 }
 
-fn no_gzip(fleet: &mut Fleet) -> Report {
+fn no_gzip(fleet: &mut Fleet) -> ValidationReport {
     let spec = carrying(fleet, "image.gz", b"anything but packed");
     report(fleet, &spec)
 }
 
-fn statement_damaged(fleet: &mut Fleet) -> Report {
+fn statement_damaged(fleet: &mut Fleet) -> ValidationReport {
     let spec = with_statement(fleet, &statement(IMAGE));
     fs::write(stored(fleet, &statement(IMAGE)), statement(b"something else")).unwrap();
     report(fleet, &spec)
 }
 
-fn gzip_cut_off(fleet: &mut Fleet) -> Report {
+fn gzip_cut_off(fleet: &mut Fleet) -> ValidationReport {
     let packed = gzip(&[7; 4096]);
     let spec = carrying(fleet, "image.gz", &packed[..packed.len() - 4]);
     report(fleet, &spec)
 }
 
-fn published_damaged(fleet: &mut Fleet) -> Report {
+fn published_damaged(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.release("1.0.0", |_| ());
     let site = fleet.dir.path().join("site");
     lay_out(fleet, &site);
@@ -230,13 +230,13 @@ fn published_damaged(fleet: &mut Fleet) -> Report {
     report_with(fleet, &spec, &place)
 }
 
-fn provenance_required_later(fleet: &mut Fleet) -> Report {
+fn provenance_required_later(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     append(fleet, "policy.toml", "[provenance]\nrequired = true");
     report(fleet, &spec)
 }
 
-fn overtaken(fleet: &mut Fleet) -> Report {
+fn overtaken(fleet: &mut Fleet) -> ValidationReport {
     let (one, two) = (fleet.draft("1.0.0", |_| ()), fleet.draft("1.1.0", |_| ()));
     fleet.sign(&one).unwrap();
     fleet.validate(&one);
@@ -244,25 +244,25 @@ fn overtaken(fleet: &mut Fleet) -> Report {
     report(fleet, &two)
 }
 
-fn unsigned(fleet: &mut Fleet) -> Report {
+fn unsigned(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     report(fleet, &spec)
 }
 
-fn expired(fleet: &mut Fleet) -> Report {
+fn expired(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.release("1.0.0", |_| ());
     fleet.pass(24 * 91);
     report(fleet, &spec)
 }
 
-fn nearly_expired(fleet: &mut Fleet) -> Report {
+fn nearly_expired(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.release("1.0.0", |_| ());
     fleet.pass(24 * 80);
     report(fleet, &spec)
 }
 
 /// What the other implementation reads is on the disk, and ours read it when the workspace was opened.
-fn metadata_damaged(fleet: &mut Fleet) -> Report {
+fn metadata_damaged(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.release("1.0.0", |_| ());
     let (workspace, _) = fleet.open();
     let (settings, policy, cohorts) =
@@ -291,62 +291,62 @@ fn metadata_damaged(fleet: &mut Fleet) -> Report {
     .unwrap()
 }
 
-fn nobody_eligible(fleet: &mut Fleet) -> Report {
+fn nobody_eligible(fleet: &mut Fleet) -> ValidationReport {
     let never = json!({"all": [{"fact": "hardware", "eq": "board-b"}, {"fact": "group", "eq": "lab"}]});
     let spec = fleet.draft("1.0.0", |new| new.eligibility = Some(condition(&never)));
     report(fleet, &spec)
 }
 
-fn previous_stranded(fleet: &mut Fleet) -> Report {
+fn previous_stranded(fleet: &mut Fleet) -> ValidationReport {
     fleet.release("1.0.0", |_| ());
     let spec = fleet.draft("2.0.0", |new| new.upgrade_from = Some(">=1.5.0".parse().unwrap()));
     report(fleet, &spec)
 }
 
-fn version_falls(fleet: &mut Fleet) -> Report {
+fn version_falls(fleet: &mut Fleet) -> ValidationReport {
     fleet.release("1.1.0", |_| ());
     let spec = fleet.draft("1.0.0", |_| ());
     report(fleet, &spec)
 }
 
-fn unknown_fact(fleet: &mut Fleet) -> Report {
+fn unknown_fact(fleet: &mut Fleet) -> ValidationReport {
     append(fleet, "tidegate.toml", "[facts.ram-mb]\ntype = \"integer\"\n[facts.group]\ntype = \"text\"");
     let spec = fleet.draft("1.0.0", |new| new.eligibility = Some(condition(&json!({"fact": "ram", "ge": 512}))));
     report(fleet, &spec)
 }
 
 /// The bridge from 1.0.0 to 2.0.0 is withdrawn. While it stands, there is a way.
-fn gap(fleet: &mut Fleet) -> Report {
+fn gap(fleet: &mut Fleet) -> ValidationReport {
     fleet.release("1.0.0", |_| ());
     let bridge = fleet.release("1.1.0", |_| ());
     let spec = fleet.draft("2.0.0", |new| new.upgrade_from = Some(">=1.1.0".parse().unwrap()));
     let good = report(fleet, &spec);
     let finding = good.findings.iter().find(|finding| finding.rule == "V-ELI-05").unwrap();
     assert_eq!(finding.verdict, Verdict::Pass, "{}", finding.detail);
-    fleet.step(&bridge, |desk, ring| desk.withdraw(ring, "tester", None)).unwrap();
+    fleet.step(&bridge, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
     report(fleet, &spec)
 }
 
-fn gap_in_the_fleet(fleet: &mut Fleet) -> Report {
+fn gap_in_the_fleet(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |new| new.upgrade_from = Some(">=0.9.5".parse().unwrap()));
     let csv = fleet.dir.path().join("fleet.csv");
     fs::write(&csv, "id,hardware,version\ndevice-1,board-a,0.9.7\ndevice-2,board-a,0.9.0\n").unwrap();
     report_with(fleet, &spec, &Options { fleet: Some(csv), ..Options::default() })
 }
 
-fn unknown_hardware(fleet: &mut Fleet) -> Report {
+fn unknown_hardware(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     edit(fleet, "tidegate.toml", "[hardware.board-a]", "[hardware.board-c]");
     report(fleet, &spec)
 }
 
-fn too_large(fleet: &mut Fleet) -> Report {
+fn too_large(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     edit(fleet, "tidegate.toml", "slot_bytes = 1073741824", "slot_bytes = 20");
     report(fleet, &spec)
 }
 
-fn hardware_dropped(fleet: &mut Fleet) -> Report {
+fn hardware_dropped(fleet: &mut Fleet) -> ValidationReport {
     let both: ReleaseSpec = "1.0.0".parse().unwrap();
     {
         let (workspace, _) = fleet.open();
@@ -364,33 +364,33 @@ fn hardware_dropped(fleet: &mut Fleet) -> Report {
     report(fleet, &spec)
 }
 
-fn too_old_for_hardware(fleet: &mut Fleet) -> Report {
+fn too_old_for_hardware(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     edit(fleet, "tidegate.toml", "[hardware.board-a]", "[hardware.board-a]\nminimum_version = \"2.0.0\"");
     report(fleet, &spec)
 }
 
-fn cohorts_unsigned(fleet: &mut Fleet) -> Report {
+fn cohorts_unsigned(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     edit(fleet, "cohorts.toml", "share = \"20%\"", "share = \"25%\"");
     edit(fleet, "cohorts.toml", "share = \"75%\"", "share = \"70%\"");
     report(fleet, &spec)
 }
 
-fn cohort_not_in_force(fleet: &mut Fleet) -> Report {
+fn cohort_not_in_force(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     edit(fleet, "cohorts.toml", "name = \"early\"", "name = \"pilots\"");
     edit(fleet, "policy.toml", "canary = \"48h\"", "pilots = \"48h\"");
     report(fleet, &spec)
 }
 
-fn first_step_large(fleet: &mut Fleet) -> Report {
+fn first_step_large(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     edit(fleet, "policy.toml", "largest_step = \"10%\"", "largest_step = \"1%\"");
     report(fleet, &spec)
 }
 
-fn newer_offered(fleet: &mut Fleet) -> Report {
+fn newer_offered(fleet: &mut Fleet) -> ValidationReport {
     let one = fleet.release("1.0.0", |_| ());
     let two = fleet.release("1.1.0", |_| ());
     fleet.start(&two);
@@ -512,7 +512,7 @@ fn own_checks_are_told_what_they_look_at_and_hold_a_release_back() {
     script(&fleet, "cat > \"$0.json\"; echo '{\"findings\": [{\"verdict\": \"pass\", \"detail\": \"12 parts\"}]}'");
     let spec = fleet.draft("1.0.0", |_| ());
     fleet.sign(&spec).unwrap();
-    let own = |report: &Report| {
+    let own = |report: &ValidationReport| {
         let finding = report.findings.iter().find(|finding| finding.rule == "X-SBOM").unwrap();
         (finding.verdict, finding.detail.clone())
     };

@@ -9,7 +9,7 @@ use crate::support::s3::{BUCKET, S3, VAULT};
 use bytes::Bytes;
 use object_store::{Attribute, ObjectStoreExt as _};
 use tidegate::error::Result;
-use tidegate::publish::{self, Options, READABLE, Remote, Report, Source, Variables};
+use tidegate::publish::{self, Options, PublishReport, READABLE, Remote, Source, Variables};
 use tidegate_model::listing::Listing;
 
 use super::{forge, sound};
@@ -22,7 +22,7 @@ fn open(public: &str, private: &str, variables: &Variables) -> Remote {
     remote.with_private(Remote::open_with(private, &with(variables.for_private())).unwrap()).unwrap()
 }
 
-async fn publish(forge: &Forge, remote: &Remote) -> Result<Report> {
+async fn publish(forge: &Forge, remote: &Remote) -> Result<PublishReport> {
     let source = Source::new(forge.dir());
     let plan = publish::plan(&source, remote, forge.now()).await?;
     let report = publish::execute(&plan, &source, remote, &|_| {}).await?;

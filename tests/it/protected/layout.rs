@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tidegate::audit::Check;
-use tidegate::publish::{self, PRIVATE, READABLE, Source, Stage, State};
+use tidegate::publish::{self, ObjectState, PRIVATE, READABLE, Source, UploadStage};
 
 use super::{Places, folder, forge, release};
 
@@ -57,8 +57,9 @@ async fn a_release_that_becomes_public_is_in_both_places_and_a_public_one_stays(
     places.publish(&forge).await.unwrap();
     forge.assign("early", "2.0.0");
     let plan = places.plan(&forge).await.unwrap();
-    let targets = plan.objects.iter().filter(|object| object.stage == Stage::Target && object.key.contains("2.0.0"));
-    let mut sides: Vec<_> = targets.map(|object| (object.private, object.state == State::New)).collect();
+    let targets =
+        plan.objects.iter().filter(|object| object.stage == UploadStage::Target && object.key.contains("2.0.0"));
+    let mut sides: Vec<_> = targets.map(|object| (object.private, object.state == ObjectState::New)).collect();
     sides.sort_unstable();
     assert_eq!(sides, [(false, true), (false, true), (true, false), (true, false)]);
     places.publish(&forge).await.unwrap();
@@ -115,7 +116,7 @@ async fn nothing_public_is_written_before_all_that_is_protected_is_there() {
     let plan = publish::plan(&source, &remote, forge.now()).await.unwrap();
     let order = std::sync::Mutex::new(Vec::new());
     publish::execute(&plan, &source, &remote, &|event| {
-        if let publish::Event::Done(object, _) = event {
+        if let publish::PublishEvent::Done(object, _) = event {
             order.lock().unwrap().push((object.private, object.stage));
         }
     })
@@ -124,8 +125,8 @@ async fn nothing_public_is_written_before_all_that_is_protected_is_there() {
     let order = order.into_inner().unwrap();
     let first_public = order.iter().position(|(private, _)| !private).unwrap();
     assert!(order[first_public..].iter().all(|(private, _)| !private), "{order:?}");
-    assert_eq!(order[first_public - 1], (true, Stage::Listing));
-    assert_eq!(order.last(), Some(&(false, Stage::Timestamp)));
+    assert_eq!(order[first_public - 1], (true, UploadStage::Listing));
+    assert_eq!(order.last(), Some(&(false, UploadStage::Timestamp)));
 
     // Two publishers at once: whoever finds another listing than at the beginning gives way before anything goes live.
     let mut other = forge.fork();

@@ -21,8 +21,8 @@ use object_store::memory::InMemory;
 use serde_json::Value;
 use tidegate::Error;
 use tidegate::audit::protect::{Maps, Protection};
-use tidegate::audit::{self, Origin as _, Repository, View};
-use tidegate::publish::{self, Plan, Remote, Report, Source, StoreOrigin};
+use tidegate::audit::{self, Origin as _, PublishedRepository, View};
+use tidegate::publish::{self, Plan, PublishReport, Remote, Source, StoreOrigin};
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::listing::Listing;
 use tidegate_tuf::path::TargetPath;
@@ -53,7 +53,7 @@ impl Places {
         publish::plan(&Source::new(forge.dir()), &self.open(), forge.now()).await
     }
 
-    async fn publish(&self, forge: &Forge) -> Result<Report, Error> {
+    async fn publish(&self, forge: &Forge) -> Result<PublishReport, Error> {
         let (remote, source) = (self.open(), Source::new(forge.dir()));
         let plan = publish::plan(&source, &remote, forge.now()).await?;
         let report = publish::execute(&plan, &source, &remote, &|_| {}).await?;
@@ -63,8 +63,8 @@ impl Places {
     }
 
     /// What is in the two places, by two implementations, and then as the public sees it.
-    async fn verify(&self, forge: &Forge) -> (audit::Report, audit::Report) {
-        let open = |path: &Path| Arc::new(Repository::open(path.to_str().unwrap()).unwrap());
+    async fn verify(&self, forge: &Forge) -> (audit::AuditReport, audit::AuditReport) {
+        let open = |path: &Path| Arc::new(PublishedRepository::open(path.to_str().unwrap()).unwrap());
         let all = View::both(open(&self.public()), open(&self.private()));
         let now = chrono::Utc::now();
         let all = audit::verify_where(all, "both", forge.root(), now, Arc::new(|_| true)).await.unwrap();

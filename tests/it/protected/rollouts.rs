@@ -5,7 +5,7 @@ use crate::support::Fleet;
 
 #[test]
 fn an_assignment_says_whether_its_release_is_public_and_what_was_public_stays_so() {
-    let of = |standings: &[tidegate::workspace::CohortStanding], cohort: &str| {
+    let of = |standings: &[tidegate::workspace::CohortInForce], cohort: &str| {
         let standing = standings.iter().find(|standing| standing.cohort.as_str() == cohort).unwrap();
         standing.assignment.as_ref().map(|assignment| assignment.private)
     };

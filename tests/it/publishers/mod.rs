@@ -14,7 +14,7 @@ use chrono::{TimeDelta, Utc};
 use tidegate::audit;
 use tidegate::error::Result;
 use tidegate::keys::{KeyRing, NoPassphrases};
-use tidegate::publish::{self, Overcome, Plan, Remote, Report, Source, Taken, Taking};
+use tidegate::publish::{self, Overcome, Plan, PublishReport, PullOptions, PullReport, Remote, Source};
 use tidegate::workspace::Workspace;
 
 fn workspace(cohorts: usize) -> Forge {
@@ -27,13 +27,13 @@ pub async fn plan(forge: &Forge, remote: &Remote) -> Result<Plan> {
     publish::plan(&Source::new(forge.dir()), remote, forge.now()).await
 }
 
-pub async fn put_live(forge: &Forge, remote: &Remote) -> Result<Report> {
+pub async fn put_live(forge: &Forge, remote: &Remote) -> Result<PublishReport> {
     let plan = plan(forge, remote).await?;
     publish::execute(&plan, &Source::new(forge.dir()), remote, &|_| {}).await
 }
 
 /// Publishes and notes what was published, as the command does.
-pub async fn publish_noting(forge: &Forge, remote: &Remote) -> Result<Report> {
+pub async fn publish_noting(forge: &Forge, remote: &Remote) -> Result<PublishReport> {
     let plan = plan(forge, remote).await?;
     let report = publish::execute(&plan, &Source::new(forge.dir()), remote, &|_| {}).await?;
     note(forge, &plan);
@@ -53,11 +53,11 @@ pub fn open(forge: &Forge) -> (Workspace, tidegate::config::Settings, KeyRing) {
     (workspace, settings, ring)
 }
 
-fn taking(forge: &Forge) -> Taking<'static> {
-    Taking { actor: "test", now: forge.now(), artifacts: false, patience: TimeDelta::zero() }
+fn taking(forge: &Forge) -> PullOptions<'static> {
+    PullOptions { actor: "test", now: forge.now(), artifacts: false, patience: TimeDelta::zero() }
 }
 
-pub async fn pull(forge: &mut Forge, remote: &Remote) -> Result<Taken> {
+pub async fn pull(forge: &mut Forge, remote: &Remote) -> Result<PullReport> {
     forge.later();
     let (workspace, settings, mut ring) = open(forge);
     publish::take_over(&workspace, &settings, remote, &mut ring, &taking(forge)).await

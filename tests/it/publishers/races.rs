@@ -11,7 +11,7 @@ use chrono::{TimeDelta, Utc};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use tidegate::Kind;
-use tidegate::audit::{Origin, Repository, walk};
+use tidegate::audit::{Origin, PublishedRepository, walk};
 use tidegate::publish::{self, BEHIND, CONFLICT, LEFTOVER, RACE, Remote, Source};
 use tidegate::workspace::Workspace;
 
@@ -165,7 +165,7 @@ async fn a_reader_sees_a_whole_repository_during_hundreds_of_publications() {
     let reader = std::thread::spawn(move || {
         let (mut looks, mut newest) = (0_u64, 0);
         while !stopped.load(Ordering::SeqCst) {
-            let origin = Repository::open(&url).unwrap();
+            let origin = PublishedRepository::open(&url).unwrap();
             let tree = walk(&origin, &root, Utc::now()).unwrap();
             assert_eq!(tree.faults, [], "a reader saw a broken repository");
             for listed in tree.listed() {

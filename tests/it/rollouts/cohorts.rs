@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::Fleet;
 use crate::support::fleet::{lay_out, named, rule};
-use tidegate::proposal::Wish;
+use tidegate::proposal::ProposalRequest;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::workspace::Ledger;
 use tidegate::{Error, ceremony};
@@ -18,7 +18,7 @@ const EARLY: &str = "[[stable.cohort]]\nname = \"early\"\nshare = \"20%\"\n\n";
 fn everywhere(fleet: &Fleet, version: &str) -> ReleaseSpec {
     let spec = fleet.release(version, |new| new.urgency = RecordedUrgency::Security);
     fleet.start(&spec);
-    fleet.step(&spec, |desk, ring| desk.complete(ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
     spec
 }
 
@@ -40,7 +40,7 @@ fn reshape(fleet: &Fleet) {
 
 /// Proposes what `cohorts.toml` says.
 fn apply(fleet: &Fleet) -> Result<(), Error> {
-    ceremony::start(&fleet.open().0, &Wish::default(), "tester", fleet.now).map(|_| ())
+    ceremony::start(&fleet.open().0, &ProposalRequest::default(), "tester", fleet.now).map(|_| ())
 }
 
 fn group(mut profile: Profile, group: &str) -> Profile {
@@ -95,7 +95,7 @@ fn cohorts_change_at_a_ceremony_and_no_device_is_lost() {
     let check = fleet.device(&site, &pilot).check().unwrap();
     assert_eq!(check.explanation.cohort.cohort.as_str(), "pilots");
     assert!(matches!(check.explanation.decision.outcome, Outcome::Install { .. }), "{}", check.explanation);
-    let standings = fleet.step(&first, |desk, _| Ok(desk.standings().to_vec())).unwrap();
+    let standings = fleet.step(&first, |transaction, _| Ok(transaction.standings().to_vec())).unwrap();
     assert_eq!(named(&standings, "pilots").assignment.as_ref().unwrap().stage, Stage::Stable);
 
     let ledger = Ledger::open(&fleet.path()).unwrap();
@@ -108,7 +108,7 @@ fn cohorts_change_at_a_ceremony_and_no_device_is_lost() {
     let next = fleet.release("1.1.0", |_| ());
     let standings = fleet.start(&next);
     assert!(named(&standings, "pilots").has(2), "it is the first now");
-    fleet.step(&next, |desk, ring| desk.withdraw(ring, "tester", None)).unwrap();
+    fleet.step(&next, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
 
     // A cohort that comes back goes on where its role's versions ended.
     edit(
@@ -155,7 +155,7 @@ fn other_cohorts_expose_no_more_of_the_fleet_to_a_rollout_than_a_step_may() {
     // A salt shuffles everybody, but exposes no more than the cohorts that have it hold: 15%.
     edit(&fleet, &[("salt = \"0011", "salt = \"1111")]);
     assert_eq!(rule(apply(&fleet)), "C-COHORTS");
-    fleet.step(&second, |desk, ring| desk.withdraw(ring, "tester", None)).unwrap();
+    fleet.step(&second, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
     apply(&fleet).unwrap();
     fleet.finish_ceremony().unwrap();
 }

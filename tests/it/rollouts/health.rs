@@ -9,10 +9,10 @@ use chrono::TimeDelta;
 use serde_json::{Value, json};
 use tidegate::Error;
 use tidegate::forecast::explain;
-use tidegate::policy::State;
+use tidegate::policy::ReleaseState;
 use tidegate::release::record::ReleaseSpec;
 use tidegate::rollout::health::{Action, Health, Source, Verdict};
-use tidegate::workspace::{CohortStanding, Ledger};
+use tidegate::workspace::{CohortInForce, Ledger};
 use tidegate_model::decision::{Outcome, Profile};
 use tidegate_model::time;
 
@@ -45,12 +45,12 @@ impl Job {
         let file = self.fleet.dir.path().join("health.json");
         fs::write(&file, report.to_string()).unwrap();
         let source = Source::File(file);
-        self.fleet.step(&self.spec, |desk, ring| {
-            let policy = desk.health_policy()?.clone();
-            let id = desk.record().id();
+        self.fleet.step(&self.spec, |transaction, ring| {
+            let policy = transaction.health_policy()?.clone();
+            let id = transaction.record().id();
             let bytes = source.fetch(&id, 1, &policy)?;
-            let health = Health::parse(bytes, &source, (&id, 1), &desk.offered(), &policy, self.fleet.now)?;
-            desk.renew_by_health(&health, ring, "job").map(|(verdict, _)| verdict)
+            let health = Health::parse(bytes, &source, (&id, 1), &transaction.offered(), &policy, self.fleet.now)?;
+            transaction.renew_by_health(&health, ring, "job").map(|(verdict, _)| verdict)
         })
     }
 
@@ -69,11 +69,11 @@ impl Job {
             "releases": [{"release": "stable/os/1.0.0", "sequence": 1, "cohorts": cohorts}]})
     }
 
-    fn standings(&self) -> Vec<CohortStanding> {
-        self.fleet.step(&self.spec, |desk, _| Ok(desk.standings().to_vec())).unwrap()
+    fn standings(&self) -> Vec<CohortInForce> {
+        self.fleet.step(&self.spec, |transaction, _| Ok(transaction.standings().to_vec())).unwrap()
     }
 
-    fn state(&self) -> (State, bool) {
+    fn state(&self) -> (ReleaseState, bool) {
         let record = self.spec.find(&self.fleet.path()).unwrap();
         (record.state, record.paused)
     }
@@ -126,7 +126,7 @@ fn while_the_job_lives_the_rollout_does_and_when_it_dies_the_rollout_stops_by_it
     let outcome = job.asks(&device);
     let Outcome::NoOffer { why } = &outcome else { panic!("{outcome}") };
     assert!(why.contains("nobody renews this rollout"), "{why}");
-    assert_eq!(job.state(), (State::Limited, false), "nobody had to do anything");
+    assert_eq!(job.state(), (ReleaseState::Limited, false), "nobody had to do anything");
 
     // It comes back, and with it the rollout.
     job.fleet.pass(100);
@@ -173,10 +173,10 @@ fn what_was_stopped_does_not_go_on_into_a_freeze() {
     fleet.advance(&spec, 48).unwrap();
     // Paused for a day, the ramp that would have ended in time no longer does.
     fleet.pass(24);
-    fleet.step(&spec, |desk, ring| desk.pause(ring, "tester", None)).unwrap();
+    fleet.step(&spec, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap();
     fleet.pass(25);
     let before = fleet.metadata();
-    let resume = |fleet: &Fleet| fleet.step(&spec, |desk, ring| desk.resume(ring, "tester"));
+    let resume = |fleet: &Fleet| fleet.step(&spec, |transaction, ring| transaction.resume(ring, "tester"));
     let error = resume(&fleet).unwrap_err();
     assert_eq!(error.rule_id(), Some("R-FREEZE"));
     assert!(error.to_string().contains("run into a freeze that begins at 2026-11-30"), "{error}");
@@ -189,7 +189,7 @@ fn what_was_stopped_does_not_go_on_into_a_freeze() {
     let policy = fleet.path().join("policy.toml");
     let text = fs::read_to_string(&policy).unwrap();
     fs::write(&policy, text.replace("2026-11-30", "2026-12-05").replace("2026-12-02", "2026-12-20")).unwrap();
-    let renew = |fleet: &Fleet| fleet.step(&spec, |desk, ring| desk.renew(ring, "tester"));
+    let renew = |fleet: &Fleet| fleet.step(&spec, |transaction, ring| transaction.renew(ring, "tester"));
     renew(&fleet).unwrap();
     fleet.pass(24 * 5);
     assert_eq!(rule(renew(&fleet)), "R-FREEZE");
@@ -205,7 +205,7 @@ fn failures_pause_the_rollout_and_worse_ones_withdraw_the_release() {
     job.fleet.pass(12);
     let verdict = job.run([200, 190, 3, 5]).unwrap();
     assert_eq!((verdict.action, verdict.findings[0].rule), (Action::Pause, "H-ROLLED-BACK"));
-    assert_eq!(job.state(), (State::Limited, true));
+    assert_eq!(job.state(), (ReleaseState::Limited, true));
     let outcome = job.asks(&device);
     assert!(matches!(&outcome, Outcome::Wait { until: None, .. }), "{outcome}");
     let entry = job.ledger().into_iter().rev().find(|entry| entry.event == "pause").unwrap();
@@ -224,7 +224,7 @@ fn failures_pause_the_rollout_and_worse_ones_withdraw_the_release() {
     assert_eq!(job.ledger().len(), before);
     // Much worse, although it is paused.
     assert_eq!(job.run([200, 100, 3, 30]).unwrap().action, Action::Withdraw);
-    assert_eq!(job.state(), (State::Withdrawn, false));
+    assert_eq!(job.state(), (ReleaseState::Withdrawn, false));
     let outcome = job.asks(&device);
     assert!(matches!(&outcome, Outcome::NoOffer { .. }), "{outcome}");
     assert_eq!(job.ledger().into_iter().rev().find(|entry| entry.event == "withdraw").unwrap().actor, "job");
@@ -260,7 +260,7 @@ fn policy_can_take_a_report_for_every_renewal_and_what_can_stop_nothing_is_refus
     });
     let spec = fleet.release("1.0.0", |_| ());
     fleet.start(&spec);
-    assert_eq!(rule(fleet.step(&spec, |desk, ring| desk.renew(ring, "tester"))), "R-HEALTH");
+    assert_eq!(rule(fleet.step(&spec, |transaction, ring| transaction.renew(ring, "tester"))), "R-HEALTH");
 
     let text = fs::read_to_string(fleet.path().join("policy.toml")).unwrap();
     for (from, to, says) in [

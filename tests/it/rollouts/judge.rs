@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::support::chance::{Chance, Policy};
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate::fleet::{Class, Member};
-use tidegate::forecast::scene::{Given, Judge, Offering, Scene};
+use tidegate::forecast::timeline::{Given, Judge, OfferTimeline, Offering};
 use tidegate_model::decision::{Inputs, Offer, Outcome, decide};
 use tidegate_model::digest::Digest;
 use tidegate_model::manifest::Manifest;
@@ -16,7 +16,7 @@ fn hash(manifest: &Manifest) -> Digest {
     Digest::of(&manifest.to_bytes().unwrap())
 }
 
-fn scene(policy: &Policy) -> Scene {
+fn scene(policy: &Policy) -> OfferTimeline {
     let of = |assignment: &Option<Assignment>| match assignment {
         None => Given::Nothing("nothing is assigned".into()),
         Some(assignment) => {
@@ -29,7 +29,7 @@ fn scene(policy: &Policy) -> Scene {
     let offers = policy.assignments.iter().map(|assignment| vec![Offering { since, given: of(assignment) }]).collect();
     let manifests: BTreeMap<_, _> =
         policy.manifests.iter().map(|manifest| (hash(manifest), manifest.clone())).collect();
-    Scene::new(policy.map.clone(), offers, manifests)
+    OfferTimeline::new(policy.map.clone(), offers, manifests)
 }
 
 /// Whether a device installs anything at an instant, as the device finds out: over bridges, rule by rule.

@@ -9,9 +9,9 @@ use crate::support::chance::Chance;
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate::Error;
 use tidegate::fleet::{Fleet as Devices, Scope};
-use tidegate::forecast::{Forecast, Outcome as ForecastOutcome, Outlook, Taken, explain};
+use tidegate::forecast::{FleetForecast, Forecast, Outlook, StepKind, explain};
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
-use tidegate::rollout::{Desk, RampRequest};
+use tidegate::rollout::{RampRequest, RolloutTransaction};
 use tidegate_model::decision::{Outcome, Profile};
 use tidegate_model::span::Span;
 
@@ -42,10 +42,10 @@ fn devices(path: &Path, count: u64) -> Vec<Profile> {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "shorter where it is called")]
-fn plan(fleet: &Fleet, spec: &ReleaseSpec, csv: &Path, outlook: Outlook) -> Result<ForecastOutcome, Error> {
+fn plan(fleet: &Fleet, spec: &ReleaseSpec, csv: &Path, outlook: Outlook) -> Result<FleetForecast, Error> {
     let (workspace, _) = fleet.open();
-    let desk = Desk::open(&workspace, spec, fleet.now)?;
-    let forecast = Forecast::new(&desk, &Outlook { from: fleet.now, ..outlook })?;
+    let transaction = RolloutTransaction::open(&workspace, spec, fleet.now)?;
+    let forecast = Forecast::new(&transaction, &Outlook { from: fleet.now, ..outlook })?;
     let devices = Devices::csv(csv, forecast.scope())?;
     forecast.over(devices, "fleet.csv".into(), |_| ())
 }
@@ -88,9 +88,9 @@ fn a_plan_comes_true_hour_by_hour_and_ramps_need_no_new_signature() {
         {
             let span = step.ramp.map(|ramp| Span::from_delta(ramp.end() - ramp.start()));
             let request = RampRequest { span, ..RampRequest::default() };
-            let standings = fleet.step(&spec, |desk, ring| match step.what {
-                Taken::Start => desk.start(request, ring, "tester"),
-                _ => desk.advance(request, ring, "tester"),
+            let standings = fleet.step(&spec, |transaction, ring| match step.what {
+                StepKind::Start => transaction.start(request, ring, "tester"),
+                _ => transaction.advance(request, ring, "tester"),
             });
             let standing = standings.unwrap().standings.into_iter().find(|s| s.cohort == step.cohort).unwrap();
             assert_eq!(standing.assignment.unwrap().ramp, step.ramp);
@@ -114,20 +114,20 @@ fn a_plan_begins_where_the_rollout_stands() {
     fleet.start(&spec);
     fleet.pass(48);
     let half = RampRequest { to: Some(500_000), ..RampRequest::default() };
-    fleet.step(&spec, |desk, ring| desk.advance(half, ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, ring| transaction.advance(half, ring, "tester")).unwrap();
     fleet.pass(3);
-    fleet.step(&spec, |desk, ring| desk.pause(ring, "tester", None)).unwrap();
+    fleet.step(&spec, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap();
     fleet.pass(5);
     let planned = plan(&fleet, &spec, &csv, Outlook { ramp: Some(Span::hours(24)), ..Outlook::default() }).unwrap();
     let steps: Vec<_> = planned.course.steps.iter().map(|step| (step.what, step.cohort.as_str())).collect();
     assert_eq!(
         steps,
         [
-            (Taken::InForce, "validation"),
-            (Taken::InForce, "canary"),
-            (Taken::InForce, "early"),
-            (Taken::Advance, "early"),
-            (Taken::Advance, "general")
+            (StepKind::InForce, "validation"),
+            (StepKind::InForce, "canary"),
+            (StepKind::InForce, "early"),
+            (StepKind::Advance, "early"),
+            (StepKind::Advance, "general")
         ]
     );
     let ramp = planned.course.steps[3].ramp.unwrap();
@@ -170,7 +170,7 @@ fn nothing_is_planned_for_what_is_over_and_nothing_is_written() {
     let (metadata, ledger) = (fleet.metadata(), fs::read(fleet.path().join("ledger.jsonl")).unwrap());
     plan(&fleet, &spec, &csv, Outlook::default()).unwrap();
     assert_eq!((fleet.metadata(), fs::read(fleet.path().join("ledger.jsonl")).unwrap()), (metadata, ledger));
-    fleet.step(&spec, |desk, ring| desk.withdraw(ring, "tester", None)).unwrap();
+    fleet.step(&spec, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
     assert_eq!(plan(&fleet, &spec, &csv, Outlook::default()).unwrap_err().rule_id(), Some("R-OVER"));
     let error = Devices::csv(&fleet.dir.path().join("none.csv"), Scope::default()).unwrap_err();
     assert!(error.is_not_found());

@@ -10,9 +10,9 @@ use serde_json::json;
 use tidegate::Error;
 use tidegate::forecast::explain;
 use tidegate::metadata::Edit;
-use tidegate::policy::State;
+use tidegate::policy::ReleaseState;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
-use tidegate::release::retract::{Retracted, Wish, retract};
+use tidegate::release::retract::{Retracted, RetractionRequest, retract};
 use tidegate::rollout::RampRequest;
 use tidegate::workspace::Ledger;
 use tidegate_client::clock::StubClock;
@@ -52,13 +52,13 @@ impl Story {
 
     fn take_back(&self, bad: &[&str], to: Option<&str>) -> Result<Retracted, Error> {
         let (workspace, _) = self.fleet.open();
-        let wish = Wish {
+        let request = RetractionRequest {
             bad: bad.iter().map(|bad| bad.parse().unwrap()).collect(),
             to: to.map(|to| to.parse().unwrap()),
             urgency: RecordedUrgency::Normal,
             reason: Some("does not boot".into()),
         };
-        retract(&workspace, &wish, "tester", self.fleet.now)
+        retract(&workspace, &request, "tester", self.fleet.now)
     }
 
     /// Has it signed, validated and registered.
@@ -68,7 +68,7 @@ impl Story {
         self.fleet.validate(&spec);
         self.fleet.register(&spec).unwrap();
         let record = self.fleet.validate(&spec);
-        assert_eq!(record.state, State::Validation);
+        assert_eq!(record.state, ReleaseState::Validation);
         spec
     }
 
@@ -136,21 +136,23 @@ fn devices_that_have_the_bad_release_move_and_others_stay() {
     assert_eq!((manifest.sequence, manifest.supersedes.iter().copied().collect::<Vec<_>>()), (4, vec![3]));
     assert_eq!(manifest.artifacts[0].sha256, Digest::of(good.1.as_bytes()));
     let spec = story.registered(&retracted);
-    let start =
-        |story: &Story| story.fleet.step(&spec, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    let start = |story: &Story| {
+        story.fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
+    };
     assert_eq!(rule(start(&story)), "R-RETRACT");
-    story.fleet.step(&specs[2], |desk, ring| desk.withdraw(ring, "tester", None)).unwrap();
+    story.fleet.step(&specs[2], |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
 
     // A retraction skips what policy lets it skip: no soak, no ramp, whatever the cohort's size.
     start(&story).unwrap();
-    let mut state = State::Limited;
+    let mut state = ReleaseState::Limited;
     for _ in 0..2 {
         let request = RampRequest::default();
-        let outcome = story.fleet.step(&spec, |desk, ring| desk.advance(request, ring, "tester")).unwrap();
+        let outcome =
+            story.fleet.step(&spec, |transaction, ring| transaction.advance(request, ring, "tester")).unwrap();
         state = outcome.record.state;
     }
-    assert_eq!(state, State::Limited);
-    story.fleet.step(&spec, |desk, ring| desk.complete(ring, "tester")).unwrap();
+    assert_eq!(state, ReleaseState::Limited);
+    story.fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
     lay_out(&story.fleet, &story.site);
 
     // The bad one moves, to the bytes of the one before; anti-rollback is as it was.
@@ -194,14 +196,17 @@ fn several_bad_releases_are_taken_back_at_once() {
         assert_eq!(story.update(version).0, version);
     }
     for spec in &bad {
-        story.fleet.step(spec, |desk, ring| desk.withdraw(ring, "tester", None)).unwrap();
+        story.fleet.step(spec, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
     }
     let retracted = story.take_back(&["1.3.1", "1.3.0"], None).unwrap();
     assert_eq!(retracted.frozen.manifest.supersedes.iter().copied().collect::<Vec<_>>(), [2, 3]);
     let spec = story.registered(&retracted);
-    story.fleet.step(&spec, |desk, ring| desk.start(RampRequest::default(), ring, "tester")).unwrap();
+    story.fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester")).unwrap();
     for _ in 0..2 {
-        story.fleet.step(&spec, |desk, ring| desk.advance(RampRequest::default(), ring, "tester")).unwrap();
+        story
+            .fleet
+            .step(&spec, |transaction, ring| transaction.advance(RampRequest::default(), ring, "tester"))
+            .unwrap();
     }
     lay_out(&story.fleet, &story.site);
     for device in ["1.3.0", "1.3.1"] {
@@ -242,7 +247,8 @@ fn what_cannot_be_taken_back_is_refused_and_changes_nothing() {
     {
         assert!(text.contains(from), "{text}");
         fs::write(&path, text.replace(from, to)).unwrap();
-        let start = story.fleet.step(&spec, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+        let start =
+            story.fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"));
         assert_eq!(rule(start), "R-RETRACT");
     }
 }
@@ -258,10 +264,16 @@ fn a_stolen_rollout_key_brings_no_old_release_back_to_a_device_that_moved_on() {
     assert_eq!(story.update(device).0, "thirteen, which is bad");
     let retracted = story.take_back(&["1.3.0"], None).unwrap();
     let spec = story.registered(&retracted);
-    story.fleet.step(&"1.3.0".parse().unwrap(), |desk, ring| desk.withdraw(ring, "tester", None)).unwrap();
-    story.fleet.step(&spec, |desk, ring| desk.start(RampRequest::default(), ring, "tester")).unwrap();
+    story
+        .fleet
+        .step(&"1.3.0".parse().unwrap(), |transaction, ring| transaction.withdraw(ring, "tester", None))
+        .unwrap();
+    story.fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester")).unwrap();
     for _ in 0..2 {
-        story.fleet.step(&spec, |desk, ring| desk.advance(RampRequest::default(), ring, "tester")).unwrap();
+        story
+            .fleet
+            .step(&spec, |transaction, ring| transaction.advance(RampRequest::default(), ring, "tester"))
+            .unwrap();
     }
     lay_out(&story.fleet, &story.site);
     assert_eq!(story.update(device).0, "twelve");

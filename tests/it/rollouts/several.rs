@@ -3,10 +3,10 @@
 use crate::support::Fleet;
 use crate::support::fleet::{lay_out, named, rule};
 use tidegate::forecast::explain;
-use tidegate::policy::State;
+use tidegate::policy::ReleaseState;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::rollout::RampRequest;
-use tidegate::workspace::CohortStanding;
+use tidegate::workspace::CohortInForce;
 use tidegate_model::decision::Outcome;
 
 /// Two channels, two products.
@@ -28,8 +28,8 @@ fn wide() -> Fleet {
     })
 }
 
-fn standings(fleet: &Fleet, spec: &ReleaseSpec) -> Vec<CohortStanding> {
-    fleet.step(spec, |desk, _| Ok(desk.standings().to_vec())).unwrap()
+fn standings(fleet: &Fleet, spec: &ReleaseSpec) -> Vec<CohortInForce> {
+    fleet.step(spec, |transaction, _| Ok(transaction.standings().to_vec())).unwrap()
 }
 
 #[test]
@@ -42,13 +42,13 @@ fn channels_products_and_hardware_go_their_own_ways_at_once() {
     fleet.pass(12);
     fleet.start(&app);
     let ramp = RampRequest { span: Some("12h".parse().unwrap()), ..RampRequest::default() };
-    fleet.step(&beta, |desk, ring| desk.start(ramp, ring, "tester")).unwrap();
+    fleet.step(&beta, |transaction, ring| transaction.start(ramp, ring, "tester")).unwrap();
     fleet.pass(12);
     for spec in [&os, &app, &beta] {
-        fleet.step(spec, |desk, ring| desk.renew(ring, "tester")).unwrap();
+        fleet.step(spec, |transaction, ring| transaction.renew(ring, "tester")).unwrap();
     }
     fleet.pass(12);
-    fleet.step(&app, |desk, ring| desk.pause(ring, "tester", None)).unwrap();
+    fleet.step(&app, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap();
 
     let site = fleet.dir.path().join("site");
     lay_out(&fleet, &site);
@@ -98,8 +98,8 @@ fn a_release_follows_another_through_the_cohorts_of_one_channel() {
     fleet.pass(48);
     // The second begins while the first is half way.
     fleet.start(&second);
-    let offered = |standings: &[CohortStanding]| -> Vec<String> {
-        let release = |own: &CohortStanding| own.assignment.as_ref().map_or("-".into(), |own| own.release.to_string());
+    let offered = |standings: &[CohortInForce]| -> Vec<String> {
+        let release = |own: &CohortInForce| own.assignment.as_ref().map_or("-".into(), |own| own.release.to_string());
         standings.iter().map(release).collect()
     };
     assert_eq!(offered(&standings(&fleet, &first)), ["1.1.0", "1.1.0", "1.0.0", "-"]);
@@ -107,12 +107,12 @@ fn a_release_follows_another_through_the_cohorts_of_one_channel() {
     assert_eq!(offered(&fleet.advance(&first, 24).unwrap()), ["1.1.0", "1.1.0", "1.0.0", "1.0.0"]);
     fleet.pass(48);
     assert_eq!(offered(&fleet.advance(&second, 24).unwrap()), ["1.1.0", "1.1.0", "1.1.0", "1.0.0"]);
-    let outcome = fleet.step(&first, |desk, ring| desk.complete(ring, "tester")).unwrap();
-    assert_eq!(outcome.record.state, State::Stable, "every cohort has it, or something newer");
+    let outcome = fleet.step(&first, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
+    assert_eq!(outcome.record.state, ReleaseState::Stable, "every cohort has it, or something newer");
     // Withdrawing one leaves the other as it is.
-    fleet.step(&first, |desk, ring| desk.withdraw(ring, "tester", None)).unwrap();
+    fleet.step(&first, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
     assert_eq!(offered(&standings(&fleet, &second)), ["1.1.0", "1.1.0", "1.1.0", "-"]);
-    assert_eq!(second.find(&fleet.path()).unwrap().state, State::Limited);
+    assert_eq!(second.find(&fleet.path()).unwrap().state, ReleaseState::Limited);
 }
 
 #[test]
@@ -126,19 +126,19 @@ fn whoever_looks_after_one_release_does_not_keep_another_alive() {
     let deadline = canary(&fleet, &os).expires;
     // Only the app is looked after. The role they share lives no longer than the one that nobody looks after.
     fleet.pass(12);
-    fleet.step(&app, |desk, ring| desk.renew(ring, "tester")).unwrap();
+    fleet.step(&app, |transaction, ring| transaction.renew(ring, "tester")).unwrap();
     assert_eq!(canary(&fleet, &app).expires, deadline);
     // From then on the neglected one is paused, and the other goes on.
     fleet.pass(13);
-    fleet.step(&app, |desk, ring| desk.renew(ring, "tester")).unwrap();
+    fleet.step(&app, |transaction, ring| transaction.renew(ring, "tester")).unwrap();
     let (own, other) = (canary(&fleet, &app), canary(&fleet, &os));
     assert!(own.expires > fleet.now && !own.assignment.unwrap().paused);
     assert!(other.assignment.unwrap().paused);
     let record = os.find(&fleet.path()).unwrap();
-    assert_eq!((record.state, record.paused), (State::Limited, true), "its record says so");
+    assert_eq!((record.state, record.paused), (ReleaseState::Limited, true), "its record says so");
     // Whoever comes to it finds it paused, and goes on.
-    assert_eq!(rule(fleet.step(&os, |desk, ring| desk.renew(ring, "tester"))), "R-PAUSED");
-    fleet.step(&os, |desk, ring| desk.resume(ring, "tester")).unwrap();
+    assert_eq!(rule(fleet.step(&os, |transaction, ring| transaction.renew(ring, "tester"))), "R-PAUSED");
+    fleet.step(&os, |transaction, ring| transaction.resume(ring, "tester")).unwrap();
     assert!(!canary(&fleet, &os).assignment.unwrap().paused);
 }
 
@@ -148,10 +148,12 @@ fn a_security_release_outranks_the_pause_of_an_ordinary_one_and_is_validated_all
     let ordinary = fleet.release("1.0.0", |_| ());
     fleet.start(&ordinary);
     fleet.pass(1);
-    fleet.step(&ordinary, |desk, ring| desk.pause(ring, "tester", None)).unwrap();
+    fleet.step(&ordinary, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap();
 
     let urgent = fleet.draft("1.0.1", |new| new.urgency = RecordedUrgency::Security);
-    let start = |fleet: &Fleet| fleet.step(&urgent, |desk, ring| desk.start(RampRequest::default(), ring, "tester"));
+    let start = |fleet: &Fleet| {
+        fleet.step(&urgent, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
+    };
     // Neither the signatures nor the validation are skipped.
     assert_eq!(rule(start(&fleet)), "R-ORDER");
     fleet.sign(&urgent).unwrap();
@@ -171,18 +173,19 @@ fn a_security_release_outranks_the_pause_of_an_ordinary_one_and_is_validated_all
         assert!(matches!(&outcome, Outcome::Install { release, .. } if release.to_string() == "1.0.1"), "{outcome}");
     }
     // The ordinary one may go on, and reaches nobody that has the newer one.
-    fleet.step(&ordinary, |desk, ring| desk.resume(ring, "tester")).unwrap();
+    fleet.step(&ordinary, |transaction, ring| transaction.resume(ring, "tester")).unwrap();
     fleet.pass(72);
     assert_eq!(rule(fleet.advance(&ordinary, 24)), "R-COHORTS");
-    let outcome = fleet.step(&urgent, |desk, ring| desk.complete(ring, "tester")).unwrap();
-    assert_eq!(outcome.record.state, State::Stable);
+    let outcome = fleet.step(&urgent, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
+    assert_eq!(outcome.record.state, ReleaseState::Stable);
 }
 
 #[test]
 fn every_step_beyond_policy_is_refused_by_its_rule() {
     let mut fleet = Fleet::new();
     let spec = fleet.release("1.0.0", |_| ());
-    let advance = |fleet: &Fleet, request| fleet.step(&spec, |desk, ring| desk.advance(request, ring, "tester"));
+    let advance =
+        |fleet: &Fleet, request| fleet.step(&spec, |transaction, ring| transaction.advance(request, ring, "tester"));
     let ramp = |hours: &str| RampRequest { span: Some(hours.parse().unwrap()), ..RampRequest::default() };
     assert_eq!(rule(advance(&fleet, ramp("24h"))), "R-ORDER");
     fleet.start(&spec);
@@ -196,5 +199,5 @@ fn every_step_beyond_policy_is_refused_by_its_rule() {
     advance(&fleet, ramp("24h")).unwrap();
     fleet.pass(30);
     assert_eq!(rule(advance(&fleet, ramp("24h"))), "R-SOAK");
-    assert_eq!(rule(fleet.step(&spec, |desk, ring| desk.complete(ring, "tester"))), "R-COHORTS");
+    assert_eq!(rule(fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester"))), "R-COHORTS");
 }

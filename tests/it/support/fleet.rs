@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate::keys::{KeyRing, NoPassphrases};
-use tidegate::policy::State;
+use tidegate::policy::ReleaseState;
 use tidegate::proposal::{self, Tool};
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
 use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
 use tidegate::release::signing;
-use tidegate::rollout::{Desk, RampRequest};
+use tidegate::rollout::{RampRequest, RolloutTransaction};
 use tidegate::workspace::init::{KeySource, Options, init};
-use tidegate::workspace::{CohortStanding, Workspace};
+use tidegate::workspace::{CohortInForce, Workspace};
 use tidegate::{Error, ceremony, validate};
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
@@ -122,26 +122,29 @@ impl Fleet {
         self.sign(&spec).unwrap();
         self.validate(&spec);
         self.register(&spec).unwrap();
-        assert_eq!(self.validate(&spec).state, State::Validation);
+        assert_eq!(self.validate(&spec).state, ReleaseState::Validation);
         spec
     }
 
     pub fn step<T>(
         &self,
         spec: &ReleaseSpec,
-        step: impl FnOnce(Desk<'_>, &mut KeyRing) -> Result<T, Error>,
+        step: impl FnOnce(RolloutTransaction<'_>, &mut KeyRing) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let (workspace, mut ring) = self.open();
-        step(Desk::open(&workspace, spec, self.now).unwrap(), &mut ring)
+        step(RolloutTransaction::open(&workspace, spec, self.now).unwrap(), &mut ring)
     }
 
-    pub fn start(&self, spec: &ReleaseSpec) -> Vec<CohortStanding> {
-        self.step(spec, |desk, ring| desk.start(RampRequest::default(), ring, "tester")).unwrap().standings
+    pub fn start(&self, spec: &ReleaseSpec) -> Vec<CohortInForce> {
+        self.step(spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
+            .unwrap()
+            .standings
     }
 
-    pub fn advance(&self, spec: &ReleaseSpec, hours: u64) -> Result<Vec<CohortStanding>, Error> {
+    pub fn advance(&self, spec: &ReleaseSpec, hours: u64) -> Result<Vec<CohortInForce>, Error> {
         let request = RampRequest { span: Some(Span::hours(hours)), ..RampRequest::default() };
-        self.step(spec, |desk, ring| desk.advance(request, ring, "tester")).map(|outcome| outcome.standings)
+        self.step(spec, |transaction, ring| transaction.advance(request, ring, "tester"))
+            .map(|outcome| outcome.standings)
     }
 
     /// Has the ceremony that is under way signed by the release keys, and finishes it.
@@ -207,7 +210,7 @@ pub fn rule(result: Result<impl std::fmt::Debug, Error>) -> &'static str {
     result.unwrap_err().rule_id().unwrap()
 }
 
-pub fn named<'a>(standings: &'a [CohortStanding], cohort: &str) -> &'a CohortStanding {
+pub fn named<'a>(standings: &'a [CohortInForce], cohort: &str) -> &'a CohortInForce {
     standings.iter().find(|standing| standing.cohort.as_str() == cohort).unwrap()
 }
 

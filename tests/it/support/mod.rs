@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tidegate::publish::{self, Remote, Report, Source};
+use tidegate::publish::{self, PublishReport, Remote, Source};
 use tidegate::serve::{Exchange, Meter, Server};
 
 pub use fleet::Fleet;
@@ -40,7 +40,7 @@ pub fn script(python: &Path, name: &str, args: &[&str]) -> serde_json::Value {
 }
 
 /// Publishes a workspace to a folder.
-pub async fn publish(forge: &Forge, place: &Path) -> Report {
+pub async fn publish(forge: &Forge, place: &Path) -> PublishReport {
     let (source, remote) = (Source::new(forge.dir()), Remote::open(place.to_str().unwrap()).unwrap());
     let plan = publish::plan(&source, &remote, forge.now()).await.unwrap();
     publish::execute(&plan, &source, &remote, &|_| {}).await.unwrap()

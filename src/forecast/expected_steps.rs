@@ -13,9 +13,9 @@ use tidegate_model::version::Version;
 
 use crate::config::write_share;
 use crate::error::{Error, Result};
-use crate::policy::{Approved, Event, Facts, Policy, Refusal, ReportFacts, State, Status, Step, next};
+use crate::policy::{Approved, Facts, Policy, Refusal, ReleaseEvent, ReleaseState, ReportFacts, Status, Step, next};
 use crate::rollout::{RampRequest, dead_mans_switch, plan, step};
-use crate::workspace::CohortStanding;
+use crate::workspace::CohortInForce;
 use tidegate_model::span::Span;
 
 /// How far ahead a step is looked for, in hours.
@@ -23,7 +23,7 @@ const HORIZON: i64 = 24 * 366;
 
 /// What the course of a rollout follows from.
 #[derive(Debug)]
-pub(super) struct Terms<'a> {
+pub(super) struct StepInputs<'a> {
     /// The release.
     pub(super) release: &'a Version,
     /// Its sequence.
@@ -37,7 +37,7 @@ pub(super) struct Terms<'a> {
     /// The rules.
     pub(super) policy: &'a Policy,
     /// Where the cohorts stand.
-    pub(super) standings: &'a [CohortStanding],
+    pub(super) standings: &'a [CohortInForce],
     /// When the first step may be taken.
     pub(super) from: DateTime<Utc>,
     /// How long to take for each cohort, instead of as long as policy asks for.
@@ -46,9 +46,9 @@ pub(super) struct Terms<'a> {
 
 /// A step: what a cohort is assigned, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CourseStep {
+pub struct ExpectedStep {
     /// What would be done, or that it is done.
-    pub what: Taken,
+    pub what: StepKind,
     /// The cohort.
     pub cohort: Name,
     /// When.
@@ -66,7 +66,7 @@ pub struct CourseStep {
 /// What a step of a course is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Taken {
+pub enum StepKind {
     /// It is signed already.
     InForce,
     /// `rollout start`.
@@ -77,16 +77,16 @@ pub enum Taken {
 
 /// How a rollout would go on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Course {
+pub struct ExpectedSteps {
     /// The steps, in order of time.
-    pub steps: Vec<CourseStep>,
+    pub steps: Vec<ExpectedStep>,
     /// Cohorts that are passed over, and why.
     pub passed_over: Vec<(Name, String)>,
     /// What was assumed.
     pub assumptions: Vec<String>,
 }
 
-impl Course {
+impl ExpectedSteps {
     /// When every cohort has it.
     pub fn whole(&self) -> Option<DateTime<Utc>> {
         self.steps.iter().map(|step| step.whole).max()
@@ -94,8 +94,8 @@ impl Course {
 }
 
 /// Works out the course of a rollout.
-pub(super) fn course(terms: &Terms<'_>) -> Result<Course> {
-    let mut course = Course { steps: Vec::new(), passed_over: Vec::new(), assumptions: assumptions(terms) };
+pub(super) fn course(terms: &StepInputs<'_>) -> Result<ExpectedSteps> {
+    let mut course = ExpectedSteps { steps: Vec::new(), passed_over: Vec::new(), assumptions: assumptions(terms) };
     let mut started = false;
     for standing in terms.standings {
         let Some(own) = standing.assignment.as_ref() else { continue };
@@ -121,17 +121,17 @@ pub(super) fn course(terms: &Terms<'_>) -> Result<Course> {
 }
 
 /// A security release goes to all cohorts at its start.
-fn at_once(terms: &Terms<'_>, course: &mut Course) -> Result<()> {
+fn at_once(terms: &StepInputs<'_>, course: &mut ExpectedSteps) -> Result<()> {
     for standing in terms.standings {
         if !terms.reached(standing) && !course.passes_over(&standing.cohort) {
-            course.steps.push(terms.step(standing, Taken::Start, terms.from, None, Stage::Security)?);
+            course.steps.push(terms.step(standing, StepKind::Start, terms.from, None, Stage::Security)?);
         }
     }
     Ok(())
 }
 
 /// An ordinary release goes through the cohorts in order.
-fn in_turn(terms: &Terms<'_>, course: &mut Course, mut started: bool) -> Result<()> {
+fn in_turn(terms: &StepInputs<'_>, course: &mut ExpectedSteps, mut started: bool) -> Result<()> {
     let validation = terms.policy.validation.cohort.as_ref().filter(|_| terms.standings.len() > 1);
     let mut previous: Option<(Name, DateTime<Utc>)> = None;
     let mut now = terms.from;
@@ -152,7 +152,7 @@ fn in_turn(terms: &Terms<'_>, course: &mut Course, mut started: bool) -> Result<
         };
         // A part of a cohort is gone on with once the ramp that leads there has ended.
         now = now.max(standing_step.map_or(now, |step| step.whole));
-        let what = if started { Taken::Advance } else { Taken::Start };
+        let what = if started { StepKind::Advance } else { StepKind::Start };
         let since = previous.clone().filter(|_| exposed == 0);
         let (at, ramp) = terms.earliest(standing, exposed, since.as_ref(), what, now, &mut course.assumptions)?;
         if !started
@@ -172,7 +172,7 @@ fn in_turn(terms: &Terms<'_>, course: &mut Course, mut started: bool) -> Result<
 }
 
 /// What a cohort is assigned already. A pause ends when the plan begins, or when the freeze that forbids it does.
-fn in_force(terms: &Terms<'_>, standing: &CohortStanding, own: &Assignment) -> Result<CourseStep> {
+fn in_force(terms: &StepInputs<'_>, standing: &CohortInForce, own: &Assignment) -> Result<ExpectedStep> {
     let mut assignment = own.clone();
     let mut at = own.assigned;
     if terms.paused || assignment.paused {
@@ -180,8 +180,8 @@ fn in_force(terms: &Terms<'_>, standing: &CohortStanding, own: &Assignment) -> R
         dead_mans_switch::resume(&mut assignment, at)?;
     }
     let whole = assignment.ramp.map_or(at, |ramp| ramp.end());
-    Ok(CourseStep {
-        what: Taken::InForce,
+    Ok(ExpectedStep {
+        what: StepKind::InForce,
         cohort: standing.cohort.clone(),
         at,
         ramp: assignment.ramp,
@@ -190,13 +190,13 @@ fn in_force(terms: &Terms<'_>, standing: &CohortStanding, own: &Assignment) -> R
     })
 }
 
-impl Course {
+impl ExpectedSteps {
     fn passes_over(&self, cohort: &Name) -> bool {
         self.passed_over.iter().any(|(passed, _)| passed == cohort)
     }
 }
 
-impl Terms<'_> {
+impl StepInputs<'_> {
     /// The first instant at which the state machine lets a paused offer go on.
     fn resumed(&self, own: &Assignment) -> Result<DateTime<Utc>> {
         let mut at = self.from;
@@ -210,8 +210,8 @@ impl Terms<'_> {
                 approvals: self.approvals(at),
                 ..Facts::default()
             };
-            let status = Status { state: State::Limited, paused: true };
-            match next(status, Event::Resume, &facts, self.policy, at) {
+            let status = Status { state: ReleaseState::Limited, paused: true };
+            match next(status, ReleaseEvent::Resume, &facts, self.policy, at) {
                 Err(Refusal { rule: "R-FREEZE", .. }) => at += TimeDelta::hours(1),
                 _ => return Ok(at),
             }
@@ -236,33 +236,33 @@ impl Terms<'_> {
         approvers.map(|key| Approved { key: key.to_string(), person: key.to_string(), at }).collect()
     }
 
-    fn reached(&self, standing: &CohortStanding) -> bool {
+    fn reached(&self, standing: &CohortInForce) -> bool {
         standing.has(self.sequence)
     }
 
     fn step(
         &self,
-        standing: &CohortStanding,
-        what: Taken,
+        standing: &CohortInForce,
+        what: StepKind,
         at: DateTime<Utc>,
         ramp: Option<Ramp>,
         stage: Stage,
-    ) -> Result<CourseStep> {
+    ) -> Result<ExpectedStep> {
         let mut assignment = Assignment::new(self.release.clone(), self.sequence, stage, at);
         assignment.ramp = ramp;
         assignment.bridges.clone_from(&self.bridges);
         assignment.check().map_err(|e| Error::input("the assignment cannot be").with_source(e))?;
         let whole = ramp.map_or(at, |ramp| ramp.end());
-        Ok(CourseStep { what, cohort: standing.cohort.clone(), at, ramp, whole, assignment })
+        Ok(ExpectedStep { what, cohort: standing.cohort.clone(), at, ramp, whole, assignment })
     }
 
     /// The first instant at which the state machine allows the step, and the ramp that it takes.
     fn earliest(
         &self,
-        standing: &CohortStanding,
+        standing: &CohortInForce,
         exposed: u32,
         previous: Option<&(Name, DateTime<Utc>)>,
-        what: Taken,
+        what: StepKind,
         from: DateTime<Utc>,
         assumptions: &mut Vec<String>,
     ) -> Result<(DateTime<Utc>, Option<Ramp>)> {
@@ -309,7 +309,7 @@ impl Terms<'_> {
         }
     }
 
-    fn ask(&self, what: Taken, step: Step, at: DateTime<Utc>) -> Result<Status, Refusal> {
+    fn ask(&self, what: StepKind, step: Step, at: DateTime<Utc>) -> Result<Status, Refusal> {
         let facts = Facts {
             frozen: true,
             artifacts: 1,
@@ -320,15 +320,15 @@ impl Terms<'_> {
             ..Facts::default()
         };
         match what {
-            Taken::Start => next(Status::of(State::Validation), Event::Start, &facts, self.policy, at),
-            Taken::InForce | Taken::Advance => {
-                next(Status::of(State::Limited), Event::Advance, &facts, self.policy, at)
+            StepKind::Start => next(Status::of(ReleaseState::Validation), ReleaseEvent::Start, &facts, self.policy, at),
+            StepKind::InForce | StepKind::Advance => {
+                next(Status::of(ReleaseState::Limited), ReleaseEvent::Advance, &facts, self.policy, at)
             }
         }
     }
 }
 
-fn assumptions(terms: &Terms<'_>) -> Vec<String> {
+fn assumptions(terms: &StepInputs<'_>) -> Vec<String> {
     let policy = &terms.policy.rollout;
     let mut assumed =
         vec!["devices take the release as soon as they are offered it, and are what the fleet says they are".into()];

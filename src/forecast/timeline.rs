@@ -23,7 +23,7 @@ const MAX_JUDGEMENTS: usize = 1 << 18;
 
 /// What the cohorts of a channel are offered of one product, over time.
 #[derive(Debug)]
-pub struct Scene {
+pub struct OfferTimeline {
     map: CohortMap,
     /// Where in the map a cohort is.
     places: HashMap<Name, usize>,
@@ -92,7 +92,7 @@ impl Judgement {
     }
 }
 
-impl Scene {
+impl OfferTimeline {
     /// `offers` are by cohort, in the map's order; `manifests` are of all releases and bridges that they name.
     pub fn new(map: CohortMap, offers: Vec<Vec<Offering>>, manifests: BTreeMap<Digest, Manifest>) -> Self {
         let places = map.cohorts().iter().enumerate().map(|(place, cohort)| (cohort.name.clone(), place)).collect();
@@ -171,18 +171,18 @@ fn outcome(class: &Class, choice: &CohortChoice, offer: Offer<'_>, now: Instant)
 /// Judges the devices of a fleet, a class at a time.
 #[derive(Debug)]
 pub struct Judge {
-    scene: Rc<Scene>,
+    scene: Rc<OfferTimeline>,
     known: HashMap<(u64, usize), Vec<Judgement>>,
 }
 
 impl Judge {
     /// A judge that knows nothing yet.
-    pub fn new(scene: Rc<Scene>) -> Self {
+    pub fn new(scene: Rc<OfferTimeline>) -> Self {
         Self { scene, known: HashMap::new() }
     }
 
     /// What it judges by.
-    pub fn scene(&self) -> &Scene {
+    pub fn scene(&self) -> &OfferTimeline {
         &self.scene
     }
 
