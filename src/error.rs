@@ -1,4 +1,4 @@
-//! What goes wrong, in terms of whose it is to mend.
+//! What goes wrong, and who can fix it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::path::Path;
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Whose an error is to mend. Programs branch on this, people read the text.
+/// Who can fix an error. Programs branch on this, people read the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A file of the workspace, or a value given by the caller, is not what it must be.
@@ -19,7 +19,7 @@ pub enum Kind {
     Trust,
     /// The file system or the network failed.
     Io,
-    /// Another process is at work on the same workspace or repository, or was faster.
+    /// Another process is at work on the same workspace or repository, or published in the meantime.
     Conflict,
     /// The command line cannot mean anything.
     Usage,
@@ -43,7 +43,7 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
 
 /// An error that says what is wrong and what to do about it.
 ///
-/// `what` names the file, role or rule; `remedy`, when there is one, is a sentence or a command that mends it.
+/// `what` names the file, role or rule; `remedy`, when there is one, is a sentence or a command that fixes it.
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
@@ -119,7 +119,7 @@ impl Error {
         self
     }
 
-    /// Whose it is to mend.
+    /// Who can fix it.
     pub fn kind(&self) -> Kind {
         self.kind
     }

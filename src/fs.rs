@@ -131,7 +131,7 @@ impl Changes {
 
     /// Makes the changes below `root`: all of them or, on an error, none.
     ///
-    /// Callers hold the lock of `root`. Errs before the decision leave `root` as it was; an error after it is mended by the next
+    /// Callers hold the lock of `root`. Errs before the decision leave `root` as it was; an error after it is repaired by the next
     /// [`recover`].
     pub fn commit(self, root: &Path) -> Result<()> {
         if self.is_empty() {

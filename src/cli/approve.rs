@@ -13,7 +13,7 @@ use crate::release::record::ReleaseSpec;
 use crate::rollout::RolloutTransaction;
 use crate::workspace::Workspace;
 
-/// Approve a step that policy.toml lets wait for approval, with a signature
+/// Approve, with a signature, a step that requires approval under policy.toml
 ///
 /// The signature is over the release's manifest, the very step, and where the release stands: once the release moves, it counts no more.
 #[derive(Debug, ClapArgs)]

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::report::doctor::{Diagnosis, Severity, published, workspace};
 use crate::report::view::Place;
 
-/// Check a workspace, and a published repository, and say what to mend
+/// Check a workspace and a published repository, and suggest fixes
 ///
 /// Each finding has an id that stays, says what is wrong and where, and what to do. Exits with 1 if anything does not work; what is only
 /// due or unwise is a warning.
@@ -67,7 +67,7 @@ fn print(found: &Diagnosis, cx: &Context) -> Result<()> {
     }
     let checks = found.checked.len();
     match found.findings.len() {
-        0 => cx.ui.result(format_args!("{checks} checks, nothing to mend")),
+        0 => cx.ui.result(format_args!("{checks} checks, no problems found")),
         1 => cx.ui.result(format_args!("{checks} checks, 1 finding")),
         count => cx.ui.result(format_args!("{checks} checks, {count} findings")),
     }

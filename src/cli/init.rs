@@ -1,4 +1,4 @@
-//! `tidegate init`: lay down a workspace.
+//! `tidegate init`: creates a workspace.
 
 use std::path::{Path, PathBuf};
 
@@ -95,7 +95,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             "root": {"file": "metadata/1.root.json", "version": root.version, "sha256": root_sha256},
         }));
     }
-    cx.ui.status(format_args!("Laid down a workspace in {}", dir.display()));
+    cx.ui.status(format_args!("Created workspace {}", dir.display()));
     for (file, what) in [
         ("tidegate.toml", "what is released, who may sign what"),
         ("cohorts.toml", "who gets a release first"),

@@ -26,7 +26,7 @@ use tidegate_model::span::Span;
 /// How many reasons the table has.
 const REASONS: usize = 10;
 
-/// Count what devices say became of releases: by cohort, hardware and reason
+/// Summarize install results reported by devices, by cohort, hardware and reason
 ///
 /// Reads the receipts from where the gate, or a folder, keeps them; verifies each with the keys that devices are enrolled with; and says how
 /// many were refused, and why. Devices are counted, not receipts: however often one repeats itself, the last that it said of how a release ended
@@ -163,7 +163,7 @@ impl Args {
             given => given.iter().map(|place| open(place, here, &options)).collect::<Result<_>>()?,
         };
         if places.is_empty() {
-            return Err(Error::usage("it is not said where receipts are kept")
+            return Err(Error::usage("no receipts location configured")
                 .remedy("name the place, such as file:receipts, or set receipts.places in tidegate.toml"));
         }
         let enrolments = match (&self.enrolments, &settings.receipts.enrolments) {
@@ -171,7 +171,7 @@ impl Args {
             (None, Some(set)) => open(set, dir, &options)?,
             (None, None) => {
                 return Err(Error::usage(
-                    "it is not said where devices' keys are enrolled, and nothing counts without",
+                    "no location of enrolled device keys configured; receipts cannot be verified without it",
                 )
                 .remedy("give --enrolments PLACE, or set receipts.enrolments in tidegate.toml"));
             }

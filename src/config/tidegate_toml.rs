@@ -33,7 +33,7 @@ pub struct Settings {
     pub facts: BTreeMap<FactName, FactSettings>,
     /// The keys by name.
     pub keys: BTreeMap<KeyName, KeySettings>,
-    /// Who speaks for the top-level roles.
+    /// Who signs the top-level roles.
     pub roles: Roles,
     /// The channels. At least one.
     pub channels: BTreeMap<Name, Channel>,
@@ -61,7 +61,7 @@ pub struct ReceiptSettings {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishSettings {
-    /// For how long a cache may keep `timestamp.json`; a minute if it is not said.
+    /// For how long a cache may keep `timestamp.json`; a minute by default.
     #[serde(default)]
     pub timestamp_max_age: Option<Span>,
     /// Whether versioned metadata is stored compressed.
@@ -145,7 +145,7 @@ pub struct KeySettings {
     pub holder: Option<String>,
 }
 
-/// Who speaks for the top-level roles.
+/// Who signs the top-level roles.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Roles {
@@ -264,7 +264,7 @@ impl Settings {
                     return Err(invalid(
                         FILE,
                         path,
-                        format!("the key {key} also speaks for {other}"),
+                        format!("the key {key} also signs {other}"),
                         "keys that are online day by day must not be those that everything rests on: use separate keys",
                     ));
                 }
@@ -421,11 +421,7 @@ mod tests {
                 "[\"root-1\"]",
                 "roles.root.threshold: 2 of 1 keys can never be met",
             ),
-            (
-                "keys = [\"timestamp\"]",
-                "keys = [\"root-1\"]",
-                "roles.timestamp: the key root-1 also speaks for roles.root",
-            ),
+            ("keys = [\"timestamp\"]", "keys = [\"root-1\"]", "roles.timestamp: the key root-1 also signs roles.root"),
             (
                 "keys = [\"rollout\"]",
                 "keys = [\"release-1\"]",

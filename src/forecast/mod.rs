@@ -47,7 +47,7 @@ const USUAL_HOURS: usize = 24 * 60;
 pub struct Outlook {
     /// When the first step may be taken, and the first instant that is looked at.
     pub from: DateTime<Utc>,
-    /// How many hours to look at; if it is not said, until every cohort has the release.
+    /// How many hours to look at; by default, until every cohort has the release.
     pub hours: Option<usize>,
     /// How long to take for each cohort, instead of as long as policy asks for.
     pub ramp: Option<Span>,
@@ -60,7 +60,7 @@ pub struct MadeUp {
     pub devices: u64,
     /// Their hardware, in turn; if none is said, all that the release is for.
     pub hardware: BTreeSet<HardwareId>,
-    /// What they run; if it is not said, the release before.
+    /// What they run; by default, the release before.
     pub installed: Option<Installed>,
     /// What they say about themselves.
     pub facts: Facts,
@@ -109,7 +109,7 @@ impl Forecast {
     pub fn new(transaction: &RolloutTransaction<'_>, outlook: &Outlook) -> Result<Self> {
         let record = transaction.record();
         if matches!(record.state, ReleaseState::Withdrawn | ReleaseState::Retired) {
-            return Err(Error::refused(format!("{} is {}, and its life is over", record.id(), record.status()))
+            return Err(Error::refused(format!("{} is {}, and cannot be used again", record.id(), record.status()))
                 .rule("R-OVER")
                 .remedy("plan another version"));
         }

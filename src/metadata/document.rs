@@ -32,7 +32,7 @@ pub struct RoleKeys {
 pub struct Delegation {
     /// The delegated role.
     pub name: String,
-    /// Who speaks for it.
+    /// Who signs it.
     pub keys: RoleKeys,
     /// The path patterns it is trusted with.
     pub paths: Vec<String>,

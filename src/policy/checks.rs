@@ -1,4 +1,4 @@
-//! Checks of one's own: programs that look at a release, each a rule with an id that begins with `X-`.
+//! Custom checks: programs that look at a release, each a rule with an id that begins with `X-`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -60,7 +60,7 @@ impl fmt::Display for CheckKind {
 /// The longest that a check may take: a validation holds the workspace's lock.
 const LONGEST: Span = Span::hours(24);
 
-/// A check of one's own. What it is given and what it answers: docs/lifecycle.md.
+/// A custom check. What it is given and what it answers: docs/lifecycle.md.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OwnCheck {

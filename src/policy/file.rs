@@ -61,7 +61,7 @@ pub struct ValidationPolicy {
     /// A sample of the fleet, a CSV file relative to the workspace: none of its devices may be left without a way.
     #[serde(default)]
     pub fleet: Option<String>,
-    /// Checks of one's own.
+    /// Custom checks.
     #[serde(default, rename = "check")]
     pub checks: Vec<OwnCheck>,
 }

@@ -101,7 +101,7 @@ pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> R
     Err(refuse(
         "R-VALIDATED",
         &format!("required checks did not pass: {}{failed}", lacking.join(", ")),
-        "mend what the report names, then validate again: tidegate release validate RELEASE",
+        "fix what the report names, then validate again: tidegate release validate RELEASE",
     ))
 }
 
@@ -261,7 +261,11 @@ pub(super) fn retracted_is_withdrawn(facts: &Facts) -> Result<(), Refusal> {
 }
 
 pub(super) fn over(status: Status) -> Refusal {
-    refuse("R-OVER", &format!("it is {status}, and its life is over"), "start another version: tidegate release new")
+    refuse(
+        "R-OVER",
+        &format!("it is {status}, and cannot be used again"),
+        "start another version: tidegate release new",
+    )
 }
 
 pub(super) fn refuse(rule: &'static str, why: &str, remedy: &str) -> Refusal {

@@ -23,7 +23,7 @@ pub enum ReleaseState {
     Stable,
     /// A security release: it goes out to all cohorts at once.
     Security,
-    /// It is offered to nobody any more.
+    /// It is no longer offered.
     Withdrawn,
     /// The channel's role lists it no longer.
     Retired,
@@ -100,7 +100,7 @@ pub enum ReleaseEvent {
     Expose,
     /// Start the rollout.
     Start,
-    /// Go on to the next cohort, or further within one.
+    /// Advance to the next cohort, or raise the share of the current one.
     Advance,
     /// Expose nobody new.
     Pause,
@@ -110,7 +110,7 @@ pub enum ReleaseEvent {
     Renew,
     /// Say that every cohort has it.
     Complete,
-    /// Offer it to nobody any more.
+    /// Stop offering it.
     Withdraw,
     /// Take it out of the channel's role.
     Retire,

@@ -55,7 +55,7 @@ pub fn next(
 
         (E::Register, S::Draft) => Err(refuse(
             "R-THRESHOLD",
-            &format!("it has {} of the {} signatures it takes", facts.signatures, facts.threshold),
+            &format!("it has {} of {} required signatures", facts.signatures, facts.threshold),
             "have release keys sign it: tidegate release sign RELEASE --key NAME",
         )),
         (E::Register, S::Signed) => {
@@ -192,7 +192,7 @@ pub fn next(
         (_, S::Withdrawn | S::Retired) => Err(over(status)),
         (_, S::Draft | S::Signed) => Err(refuse(
             "R-ORDER",
-            &format!("it is {status}, and nobody can be offered it before it is registered"),
+            &format!("it is {status}; register it before starting a rollout"),
             "sign and register it: tidegate release sign RELEASE --key NAME, then tidegate release register RELEASE",
         )),
         (E::Expose | E::Advance | E::Pause | E::Resume | E::Renew | E::Complete, S::Registered | S::Validation) => {

@@ -46,7 +46,7 @@ pub enum PublishEvent<'a> {
 /// Carries out `plan`; `progress` is told what happens.
 ///
 /// At every instant the repository is as it was before, until the last write makes it the new one. Whatever interrupts it, doing
-/// it again completes it. Errs with [`Kind::Conflict`] if another publisher was faster; devices then see theirs, untouched.
+/// it again completes it. Errs with [`Kind::Conflict`] if someone else published in the meantime; devices then see theirs, untouched.
 pub async fn execute(
     plan: &Plan,
     source: &Source,
@@ -277,7 +277,7 @@ async fn list(object: &Object, work: Work<'_>, progress: &(dyn Fn(PublishEvent<'
 fn too_late(plan: &Plan) -> Error {
     Error::new(
         Kind::Conflict,
-        format!("another publisher was faster: {} has changed since this publication began", plan.place),
+        format!("conflict: someone else published in the meantime; {} has changed since this publication began", plan.place),
     )
     .rule(RACE)
     .remedy(

@@ -26,7 +26,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// What was done about what stood in the way.
 #[derive(Debug)]
 pub enum Overcome {
-    /// Another publisher was faster: theirs was taken over.
+    /// Someone else published in the meantime: theirs was taken over.
     TakenOver(PullReport),
     /// Another publisher gave up: what it left was removed.
     Cleared(Vec<String>),

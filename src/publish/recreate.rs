@@ -44,7 +44,7 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOpt
             .rule("P-ROOT")
             .remedy("check the place and the root file: this is another repository, or someone has replaced it"));
     }
-    // Files of one's own are kept; only their absence is made up for.
+    // The user's files are kept; only missing ones are created.
     let has = |name: &str| dir.join(name).exists();
     let fetched = pull::fetch(dir, remote, &repository, taking.artifacts).await?;
     let workspace = Workspace::lock(dir)?;

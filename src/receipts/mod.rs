@@ -1,4 +1,4 @@
-//! Receipts: what devices say became of releases, read from where they are kept, verified, and counted by device.
+//! Receipts: install results reported by devices, read from storage, verified, and counted by device.
 //!
 //! A receipt is a device's word, signed by the device's key ([`tidegate_model::receipt`]). Whoever can write to the place where they
 //! are kept can put anything there, so nothing is believed for lying there: each is held against its own name, the keys that are

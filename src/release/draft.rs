@@ -129,7 +129,7 @@ pub fn add(
     };
     if let Some(unknown) = new.hardware.iter().find(|id| !settings.hardware.contains_key(*id)) {
         let known: Vec<_> = settings.hardware.keys().map(AsRef::as_ref).collect();
-        return Err(Error::input(format!("tidegate.toml knows no hardware {unknown}"))
+        return Err(Error::input(format!("unknown hardware '{unknown}' (not in tidegate.toml)"))
             .remedy(format!("add [hardware.{unknown}], or name one of: {}", known.join(", "))));
     }
     if !new.replace && record.artifacts.iter().any(|artifact| artifact.name == name) {

@@ -174,7 +174,7 @@ fn carried(wanted: Option<&ReleaseSpec>, bad: &[Record], others: &[Record], dir:
         return known.max_by_key(|other| sequence(other)).cloned().ok_or_else(|| {
             Error::refused("there is no release before it that devices could get instead")
                 .rule("R-RETRACT")
-                .remedy("make one with what mends it: tidegate release new; a device that has only ever had the bad release has nothing older")
+                .remedy("make one with the fix: tidegate release new; a device that has only ever had the bad release has nothing older")
         });
     };
     let to = wanted.find(dir)?;

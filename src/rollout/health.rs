@@ -103,7 +103,7 @@ impl Source {
             Self::Command(words) => {
                 let no_report = |why: String| {
                     report_error("H-COMMAND", format!("there is no health report: {why}"))
-                        .remedy("mend the program: until it reports, the rollout is not renewed and stops by itself")
+                        .remedy("fix the program: until it reports, the rollout is not renewed and stops by itself")
                 };
                 let ran = Command::new(words.iter().cloned(), Duration::from_secs(policy.timeout.seconds()))
                     .variable("TIDEGATE_RELEASE", &release.to_string())
@@ -209,7 +209,7 @@ pub enum Action {
     Renew,
     /// Nobody new is exposed.
     Pause,
-    /// It is offered to nobody any more.
+    /// It is no longer offered.
     Withdraw,
 }
 
@@ -461,7 +461,7 @@ mod tests {
         assert_eq!(verdict.action, Action::Pause);
         assert_eq!(
             verdict.findings[0].to_string(),
-            "4 of 80 devices of all cohorts (5%) went back from it, and policy.toml allows 1%"
+            "4 of 80 devices of all cohorts (5%) rolled back, and policy.toml allows 1%"
         );
     }
 

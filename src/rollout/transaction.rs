@@ -251,7 +251,7 @@ impl<'w> RolloutTransaction<'w> {
         self.take(ReleaseEvent::Complete, &facts, offers, ring, actor, None)
     }
 
-    /// Offers it to nobody any more.
+    /// Stops offering it.
     pub fn withdraw(self, ring: &mut KeyRing, actor: &str, reason: Option<String>) -> Result<StepOutcome> {
         let facts = self.facts()?;
         let offers = facts.assigned.iter().map(|cohort| (cohort.clone(), None)).collect();
@@ -303,7 +303,12 @@ impl<'w> RolloutTransaction<'w> {
         let Some(other) = meanwhile.iter().rev().find(|entry| entry.subject == id) else { return Ok(()) };
         Err(Error::new(
             Kind::Conflict,
-            format!("{id}: {} was faster: {} at {}", other.actor, other.event, time::format(other.time)),
+            format!(
+                "{id}: conflict: {} changed it in the meantime: {} at {}",
+                other.actor,
+                other.event,
+                time::format(other.time)
+            ),
         )
         .rule("R-RACE")
         .remedy(format!("nothing was changed; see where it stands now: tidegate rollout status {id}")))

@@ -54,7 +54,7 @@ fn case(xml: &mut String, finding: &CheckResult) {
         Verdict::Pass => writeln!(xml, "/>"),
         Verdict::Fail => writeln!(xml, ">\n      <failure type=\"{rule}\" message=\"{detail}\"/>\n    </testcase>"),
         Verdict::NotApplicable => writeln!(xml, ">\n      <skipped message=\"{detail}\"/>\n    </testcase>"),
-        // JUnit knows no warning: it passes, and says so beside.
+        // JUnit has no warnings: it passes, with a note.
         Verdict::Warn => writeln!(xml, ">\n      <system-out>look: {detail}</system-out>\n    </testcase>"),
     };
 }

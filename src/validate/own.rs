@@ -1,4 +1,4 @@
-//! Checks of one's own: a program a rule.
+//! Custom checks: a program a rule.
 //!
 //! The program gets one JSON object on its standard input and answers with one on its standard output; docs/lifecycle.md describes
 //! both. It has a time limit and its output a bound, and what it starts ends with it.

@@ -50,7 +50,7 @@ pub enum KeySource {
     Example,
 }
 
-/// What to lay down.
+/// What to create.
 #[derive(Debug)]
 pub struct Options {
     /// Where the keys come from.
@@ -61,7 +61,7 @@ pub struct Options {
     pub actor: String,
 }
 
-/// A workspace that was laid down.
+/// A workspace that was created.
 #[derive(Debug)]
 pub struct Initialized {
     /// The metadata.
@@ -102,7 +102,7 @@ pub(crate) struct Prepared {
     pub(crate) changes: Changes,
 }
 
-/// Reads or lays down the configuration of the folder `dir`, and opens or makes the keys; writes nothing yet.
+/// Reads or creates the configuration of the folder `dir`, and opens or makes the keys; writes nothing yet.
 pub(crate) fn prepare(dir: &Path, options: &Options, passphrases: &mut dyn Passphrases) -> Result<Prepared> {
     let existing = existing_configuration(dir)?;
     let content = |name: &str, template: &str| -> Result<String> {

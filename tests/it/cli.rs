@@ -43,10 +43,7 @@ fn publish_says_what_it_will_do_and_what_it_did() {
     let out = publish(&["--dry-run"]);
     assert!(out.status.success(), "{}", stderr(&out));
     let plan = stdout(&out);
-    assert!(
-        plan.starts_with(&format!("{place}: nothing is there yet, to become timestamp 3\n  new            11\n")),
-        "{plan}"
-    );
+    assert!(plan.starts_with(&format!("{place}: empty; will publish timestamp 3\n  new            11\n")), "{plan}");
     assert!(plan.contains("stable.early: new, lists 1 file"), "{plan}");
     assert!(!Path::new(&place).exists());
 
@@ -125,7 +122,7 @@ fn verify_reports_and_fails_when_a_byte_is_wrong() {
     let report: Value = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!((&report["ok"], report["faults"].as_array().unwrap().len()), (&false.into(), 2));
 
-    // Publishing again cannot mend it by itself, and says what stands in the way: the workspace knows nothing of the damage.
+    // Publishing again cannot fix it by itself, and says what stands in the way: the workspace knows nothing of the damage.
     let out = tidegate(&["-C", &dir, "publish", &site]);
     assert!(stdout(&out).contains("is up to date"), "{}", stdout(&out));
 }

@@ -246,7 +246,7 @@ async fn at_every_request_and_of_every_kind() {
             _ => {}
         }
     }
-    println!("{total} faults, none seen by a reader, all mended by the next run");
+    println!("{total} faults, none seen by a reader, all repaired by the next run");
     assert!(total >= 500, "only {total} faults");
 }
 

@@ -262,7 +262,7 @@ async fn a_publication_that_loses_to_a_renewal_of_the_timestamp_is_finished_with
     };
     let late = remote().wrapped(|store| Arc::new(Faulty::new(store, Arc::new(script))));
     let error = publish::execute(&prepared, &Source::new(base.dir()), &late, &|_| {}).await.unwrap_err();
-    assert!(error.to_string().contains("another publisher was faster"), "{error}");
+    assert!(error.to_string().contains("someone else published in the meantime"), "{error}");
 
     // A new timestamp over the same snapshot finishes it; all the rest is there.
     base.renew(&["timestamp"]);

@@ -250,7 +250,7 @@ async fn a_race_that_nobody_has_won_is_run_again() {
             s3.remote(&format!("away{away}")).wrapped(|store| Arc::new(Faulty::new(store, Arc::new(script))));
         remote.settle(false, chrono::Utc::now()).await.map(|()| remote.concurrency())
     };
-    // The first eight writers, who come at once, are all told that somebody was faster.
+    // The first eight writers, who come at once, all get a conflict.
     assert_eq!(settled(8).await.unwrap(), Concurrency::Conditional);
     // A store that turns everybody away, whatever they do, cannot be relied on.
     assert_eq!(settled(1000).await.unwrap_err().rule_id(), Some("P-SINGLE-WRITER"));

@@ -119,7 +119,7 @@ pub(super) fn standing(cx: &Context, proposal: &Proposal, verified: &Verified) -
             ]
         })
         .collect();
-    show::table(&cx.ui, &["ROLE", "BY THE KEYS OF", "HAS", "IS", "SIGNED", "NOT YET"], &rows)
+    show::table(&cx.ui, &["ROLE", "KEYS FROM", "HAS", "STATUS", "SIGNED", "MISSING"], &rows)
 }
 
 /// What a rehearsal showed.

@@ -77,7 +77,7 @@ impl<'a> Story<'a> {
         self.publish(third)?;
         self.check(&mut late, third + TimeDelta::hours(6))?;
 
-        self.heading("Stage 8: stable. Every cohort has it");
+        self.heading("Stage 8: stable in every cohort");
         self.run(self.end, &["rollout", "complete", VERSION], true)?;
         self.publish(self.end)?;
         self.run(self.end, &["verify", &self.site(), "--root", &self.root()], false)?;

@@ -27,9 +27,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Publish the workspace for devices to see
 ///
 /// Writes what is new, in an order in which nothing ever refers to something missing, and timestamp.json last: until then devices
-/// see what was there before. If it is interrupted, run it again. If another publisher was faster, nothing changes and you are told.
+/// see what was there before. If it is interrupted, run it again. If someone else published in the meantime, nothing changes and the command reports a conflict.
 ///
-/// With several places the first decides: what it takes is copied to the others, which may fail without harm; the next run mends them.
+/// With several places the first decides: what it takes is copied to the others, which may fail without harm; the next run fixes them.
 #[derive(Debug, ClapArgs)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct Args {
@@ -39,7 +39,7 @@ pub(super) struct Args {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// If another publisher was faster, take theirs over and publish on top, where nothing conflicts
+    /// If someone else published in the meantime, publish on top of their publication, where nothing conflicts
     #[arg(long)]
     rebase: bool,
     /// With --rebase: how long to wait for another publication that is not complete before what it left is removed
@@ -128,7 +128,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
         if !behind.is_empty() {
             return Err(Error::new(Kind::Io, format!("{} of {} places lag behind: {}", behind.len(), args.places.len(), behind.join(", ")))
-                .remedy("devices that use those see what they saw before; the next publication mends them, or this one run again"));
+                .remedy("devices that use those see what they saw before; the next publication fixes them, or run this one again"));
         }
         ui.hint(format_args!("tidegate verify {first} --root {}", context.dir.join("metadata/1.root.json").display()));
         Ok(())
@@ -287,8 +287,6 @@ async fn read_back(
 fn tell_audit(done: &Done, place: &str, context: &Context) {
     if let Some(audit) = &done.audit {
         let items: u64 = audit.rows.iter().map(|row| row.items).sum();
-        context
-            .ui
-            .status(format_args!("{place} is sound: {items} things read back and checked, by two implementations"));
+        context.ui.status(format_args!("{place}: verified {items} objects with tidegate and tough"));
     }
 }

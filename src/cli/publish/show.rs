@@ -7,8 +7,8 @@ use crate::publish::{Concurrency, ObjectState, Plan, PublishReport, Remote};
 /// A plan in words.
 pub(super) fn plan(plan: &Plan, remote: &Remote) -> String {
     let totals = plan.totals();
-    let from = plan.live.map_or_else(|| "nothing is there yet".to_owned(), |live| format!("timestamp {live} is live"));
-    let mut text = format!("{}: {from}, to become timestamp {}\n", plan.place, plan.timestamp);
+    let from = plan.live.map_or_else(|| "empty".to_owned(), |live| format!("timestamp {live} is live"));
+    let mut text = format!("{}: {from}; will publish timestamp {}\n", plan.place, plan.timestamp);
     let _ = writeln!(text, "  new        {:>6}", totals.new);
     let _ = writeln!(text, "  changed    {:>6}", totals.changed);
     let _ = writeln!(text, "  unchanged  {:>6}", totals.unchanged);

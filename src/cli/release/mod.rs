@@ -339,7 +339,7 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
     if !failed.is_empty() {
         return Err(Error::refused(format!("{} checks failed: {}", failed.len(), failed.join(", ")))
             .rule("R-VALIDATED")
-            .remedy("mend what they name, then validate again"));
+            .remedy("fix what they name, then validate again"));
     }
     if args.expose {
         let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;

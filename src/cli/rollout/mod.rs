@@ -32,7 +32,7 @@ enum Command {
     Plan(Box<plan::Args>),
     /// Offer it to the first cohort; a security release to all at once
     Start(StepArgs),
-    /// Go on to the next cohort, or further within one that is exposed in part
+    /// Advance to the next cohort, or raise the share of the current one
     Advance(StepArgs),
     /// Expose nobody new; devices that have it keep it
     Pause(ReasonArgs),
@@ -40,9 +40,9 @@ enum Command {
     Resume(PlainArgs),
     /// Keep a limited rollout from ending by itself
     Renew(renew::Args),
-    /// Offer it to nobody any more; devices that have it keep it
+    /// Stop offering the release; devices that installed it keep it
     Withdraw(ReasonArgs),
-    /// Every cohort has it: it is stable
+    /// Mark the release stable once every cohort has it
     Complete(PlainArgs),
     Approve(super::approve::Args),
     /// Show where every cohort stands

@@ -83,7 +83,7 @@ fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
     };
     Err(Error::refused(format!("{id}: {worst}: {done}")).rule(worst.rule).remedy(match verdict.action {
         Action::Withdraw => {
-            "publish, so that no device is offered it; then release what mends it: tidegate release new".into()
+            "publish, so that no device is offered it; then release the fix: tidegate release new".into()
         }
         _ => format!("publish, and look into it; then tidegate rollout resume {id}, or withdraw {id}"),
     }))

@@ -114,8 +114,7 @@ impl ReviewBuilder<'_> {
         let (before, after) = (list(old), list(Some(new)));
         for gone in before.iter().filter(|d| !after.iter().any(|new| new.name == d.name)) {
             self.row('-', format!("delegation {}", gone.name), patterns(&gone.paths), "");
-            self.impossible
-                .push(format!("{} speaks for nothing any more: what it lists cannot be installed", gone.name));
+            self.impossible.push(format!("{} is removed; its releases can no longer be installed", gone.name));
             if !self.left_the_map(&gone.name, new) {
                 self.warnings.push(format!(
                     "the delegation to {} is removed; devices that follow it stop getting updates",

@@ -238,7 +238,7 @@ fn parse<T: tidegate_tuf::metadata::Metadata>(role: &str, bytes: &[u8], place: &
 
 fn unsound(place: &str, what: &str) -> Error {
     Error::trust(format!("{place} does not hang together: {what}"))
-        .remedy("nothing was removed; `tidegate verify` says more, publishing again mends what is missing")
+        .remedy("nothing was removed; `tidegate verify` says more, publishing again restores what is missing")
 }
 
 fn is_root(key: &str) -> bool {

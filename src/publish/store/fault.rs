@@ -1,4 +1,4 @@
-//! A store's errors in our words: what failed, whose it is to mend, and nothing that is secret.
+//! A store's errors in our words: what failed, who can fix it, and no secrets.
 
 use std::error::Error as StdError;
 use std::fmt;

@@ -22,7 +22,7 @@ use crate::fs;
 const RACERS: usize = 8;
 /// How long a good answer counts: stores are upgraded, and replaced behind the same name.
 const MEMORY: TimeDelta = TimeDelta::days(30);
-/// How long a bad one does: it may have been the store's bad day, and somebody may be mending it.
+/// How long a bad one does: it may have been the store's bad day, and somebody may be repairing it.
 const MEMORY_OF_NO: TimeDelta = TimeDelta::days(1);
 /// Races that must go well: in one alone writers who did not meet look as if they were kept apart.
 const GOOD: usize = 3;

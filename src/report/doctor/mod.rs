@@ -78,7 +78,7 @@ impl Diagnosis {
     /// What kept a check from being made.
     fn trouble(&mut self, id: &str, place: &str, error: &Error) {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        let remedy = error.remedy_text().unwrap_or("mend that first, then run this again");
+        let remedy = error.remedy_text().unwrap_or("fix that first, then run the command again");
         self.find(Severity::Error, id, place, format!("{error}{cause}"), remedy);
     }
 }

@@ -235,7 +235,7 @@ fn intent(
     let Ok(cohorts) = workspace.cohorts() else { return };
     match propose(repository, settings, &cohorts, &ProposalRequest::default(), now) {
         Ok(proposal) => {
-            let what = format!("it asks for what was never signed: {}", proposal.subject);
+            let what = format!("unsigned configuration changes; signing them creates {}", proposal.subject);
             let remedy = "sign it (tidegate ceremony start), or take the change back";
             found.find(Severity::Warning, "DOC-INTENT", "tidegate.toml", what, remedy);
         }

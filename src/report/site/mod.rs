@@ -147,20 +147,20 @@ fn facts(state: &State) -> String {
         };
         fact(
             &head,
-            &format!("{}: {}", if first.urgency == Urgency::Expired { "mend it" } else { "renew it" }, first.remedy),
+            &format!("{}: {}", if first.urgency == Urgency::Expired { "fix it" } else { "renew it" }, first.remedy),
         );
     }
     if let Some(workspace) = &state.workspace {
         let waiting = workspace.proposals.len();
         match workspace.proposals.first() {
-            None => fact("Nothing waits", "no proposal needs a signature"),
+            None => fact("No pending signatures", "no proposal needs a signature"),
             Some(first) if waiting == 1 => fact("1 proposal waits", &first.subject),
             Some(first) => fact(&format!("{waiting} proposals wait"), &format!("{} and others", first.subject)),
         }
     }
     let faults = state.faults.len();
     match state.faults.first() {
-        None => fact("Sound", "all signatures, delegations and assignments hold"),
+        None => fact("Verified", "all signatures, delegations and assignments are valid"),
         Some(first) => fact(&format!("{faults} faults"), &format!("{}: {}", first.subject, first.problem)),
     }
     html.push_str("</ul>\n");

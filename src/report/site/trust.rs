@@ -51,7 +51,7 @@ fn line(state: &State, due: &Due, name: &str) -> String {
 pub(super) fn trust(state: &State) -> String {
     let roles = &state.trust.roles;
     let folded = roles.len() > MANY_ROLES;
-    let caption = "Roles: what each signs, and whose signatures it takes";
+    let caption = "Roles: what each signs, and whose signatures it requires";
     let mut table = Table::new(caption, &["Role", "Signs", "Version", "Takes", "Signed by", "Expires"]);
     for role in roles.iter().filter(|role| !folded || role.kind != RoleKind::Cohort) {
         table.row(&role_row(state, role));
@@ -69,7 +69,7 @@ pub(super) fn trust(state: &State) -> String {
             write!(html, "<details><summary>{count} cohorts</summary>{}</details>", region("Cohorts", &table.finish()));
     }
     html.push_str("<h3>Keys</h3>");
-    let caption = "Keys: who holds each, and what it speaks for";
+    let caption = "Keys: who holds each, and what it signs";
     let mut table = Table::new(caption, &["Key", "Holder", "Speaks for", "Scheme", "Fingerprint"]);
     // In the order of the roles, root's keys first.
     let place = |key: &&Key| {

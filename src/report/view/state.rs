@@ -128,7 +128,7 @@ pub struct Key {
     pub holder: Option<String>,
     /// Whether it is one of the example keys, whose private parts everyone knows.
     pub example: bool,
-    /// The roles that it speaks for.
+    /// The roles that it signs.
     pub roles: Vec<String>,
 }
 

@@ -158,7 +158,7 @@ impl Fleet {
 }
 
 #[test]
-fn a_policy_that_names_nobody_stops_every_command_with_the_way_to_mend_it() {
+fn a_policy_that_names_nobody_stops_every_command_with_a_remedy() {
     let fleet = fleet("[[approval]]\nsteps = [\"start\"]\nby = [\"somebody\"]\ncount = 1");
     let (workspace, _) = fleet.open();
     let error = workspace.policy().unwrap_err();

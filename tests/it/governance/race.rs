@@ -51,7 +51,10 @@ fn of_two_who_advance_at_once_one_is_told_and_nothing_is_half_done() {
     assert!(won.status.success(), "{}", String::from_utf8_lossy(&won.stderr));
     let said = String::from_utf8_lossy(&lost.stderr).into_owned();
     assert_eq!(lost.status.code(), Some(1), "{said}");
-    assert!(said.contains("somebody was faster: advance at") && said.contains("[R-RACE]"), "{said}");
+    assert!(
+        said.contains("conflict: somebody changed it in the meantime: advance at") && said.contains("[R-RACE]"),
+        "{said}"
+    );
     assert!(said.contains("nothing was changed"), "{said}");
 
     let (workspace, _) = fleet.open();

@@ -1,4 +1,4 @@
-//! Validation: every rule made to speak up, once, by the thing it is there for; and checks of one's own.
+//! Validation: every rule made to speak up, once, by the thing it is there for; and custom checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

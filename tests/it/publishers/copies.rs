@@ -9,7 +9,7 @@ use crate::support::{Forge, Serving};
 use chrono::TimeDelta;
 
 #[test]
-fn a_mirror_that_lags_is_named_and_the_next_run_mends_it() {
+fn a_mirror_that_lags_is_named_and_the_next_run_repairs_it() {
     let (mut forge, places) = (workspace(2), tempfile::tempdir().unwrap());
     let place = |name: &str| places.path().join(name).to_str().unwrap().to_owned();
     let (first, second, third) = (place("first"), place("second"), place("third"));

@@ -267,7 +267,7 @@ fn nothing_is_reported_when_nothing_could_be_counted() {
     fs::create_dir_all(fleet.path().join("enrolments/keys")).unwrap();
     write(&fleet.path(), "enrolments/bad.json", b"{}");
     for (line, code, says) in [
-        (&["receipts"][..], 2, "it is not said where receipts are kept"),
+        (&["receipts"][..], 2, "no receipts location configured"),
         (&["receipts", "file:receipts"], 2, "set receipts.enrolments in tidegate.toml"),
         (&["receipts", "file:receipts", "--enrolments", "file:nowhere"], 1, "there is no folder"),
         (&["receipts", "file:receipts", "--enrolments", "file:enrolments"], 1, "holds no enrolled key"),
