@@ -6,9 +6,9 @@
 use super::state::{InstallState, Record};
 use super::{Device, Downloaded, Status, Update, builder};
 use crate::error::Error;
-use crate::install::Installer;
+use crate::install::{Installer, Place};
 use crate::policy::{Deferral, Judgement, Step};
-use crate::state::{Event, Machine, Place, Tolerance};
+use crate::state::{Event, Machine, Tolerance};
 use crate::store::Kept;
 use tidegate_model::decision::Quarantined;
 #[cfg(feature = "gate")]

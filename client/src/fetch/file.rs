@@ -4,7 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
-use crate::fetch::{Body, Fetch, FetchError, Reply, Request};
+use super::error::FetchError;
+use super::request::{Body, Fetch, Reply, Request};
 
 /// Fetches `file:` URLs.
 #[derive(Debug, Clone, Copy, Default)]

@@ -9,7 +9,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde::Serialize;
 
-use super::{Body, Fetch, FetchError, Kind, Reply, Request};
+use super::error::FetchError;
+use super::request::{Body, Fetch, Kind, Reply, Request};
 use crate::clock::{Clock, Monotonic, SystemClock};
 use crate::disk::Disk;
 use tidegate_model::time::{self, Instant};

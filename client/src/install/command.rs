@@ -5,10 +5,9 @@ use std::time::Duration;
 use tidegate_model::version::Version;
 
 use super::copy::check;
-use super::{Artifact, InstallError, Installer};
+use super::{Artifact, InstallError, Installer, Place};
 use crate::command::{Command, Ran};
 use crate::disk::Disk;
-use crate::state::Place;
 
 /// Has a program install, such as RAUC, SWUpdate, or a script of one's own.
 ///

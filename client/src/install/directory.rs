@@ -8,10 +8,9 @@ use std::time::Duration;
 use tidegate_model::version::Version;
 
 use super::copy::{check, copy, read_back};
-use super::{Artifact, InstallError, Installer};
+use super::{Artifact, InstallError, Installer, Place};
 use crate::command::Command;
 use crate::disk::Disk;
-use crate::state::Place;
 
 /// Keeps each release in a folder of its own, and lets the link `current` point to one of them.
 ///

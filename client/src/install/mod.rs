@@ -20,6 +20,7 @@ mod command;
 mod copy;
 mod directory;
 mod file_slot;
+mod place;
 mod slot;
 mod stub;
 
@@ -32,11 +33,11 @@ pub use boot::{Boot, BootError, BootHook, Slot, StubBoot};
 pub use command::CommandInstaller;
 pub use directory::DirectoryInstaller;
 pub use file_slot::FileSlot;
+pub use place::Place;
 pub use slot::{SlotImage, SlotInstaller};
 pub use stub::StubInstaller;
 
 use crate::command::CommandError;
-use crate::state::Place;
 use tidegate_tuf::hash::{Hashes, Mismatch};
 
 /// A verified artifact on disk, ready to be installed.

@@ -7,9 +7,8 @@ use tidegate_model::version::Version;
 
 use super::boot::{Boot, Slot};
 use super::copy::{copy, read_back};
-use super::{Artifact, InstallError, Installer};
+use super::{Artifact, InstallError, Installer, Place};
 use crate::disk::Disk;
-use crate::state::Place;
 
 /// What one artifact is written to: a file or a block device in each slot.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Attempt, Begun, Machine, Place, State};
+use super::{Attempt, Begun, Machine, State};
+use crate::install::Place;
 use crate::store::Keep;
 use tidegate_model::release::Release;
 use tidegate_model::time::{self, Instant};

@@ -36,11 +36,9 @@ mod form;
 
 use serde::Serialize;
 
+use crate::install::Place;
 use tidegate_model::release::Release;
 use tidegate_model::time::{self, Instant};
-
-/// What runs on the device, as an installer names it: a slot, a version, a partition.
-pub type Place = String;
 
 /// The state of a device's update, with what is remembered from one attempt to the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

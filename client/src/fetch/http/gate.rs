@@ -3,8 +3,9 @@
 use ureq::Agent;
 
 use super::{HttpFetch, Origin, Redirect, is_here};
-use crate::fetch::Refusal;
-use crate::fetch::{FetchError, Pass, Request};
+use crate::fetch::error::FetchError;
+use crate::fetch::refusal::Refusal;
+use crate::fetch::request::{Pass, Request};
 
 /// The longest refusal that is read, in bytes.
 const REFUSAL: u64 = 64 * 1024;

@@ -2,13 +2,11 @@
 //!
 //! The server is not trusted. What it sends is bounded in length (after decompression), in time (connecting, answering) and
 //! in slowness (a floor on throughput); redirects stay on the same scheme, host and port,
-//! but for those of a gate (feature `gate`), which lead to where an object is kept. Connections are kept alive.
+//! but for those of a gate, which lead to where an object is kept. Connections are kept alive.
 
 mod authorization;
-#[cfg(feature = "gate")]
 mod gate;
 mod pace;
-#[cfg(feature = "gate")]
 mod send;
 mod tls;
 
@@ -24,14 +22,13 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, Rustls
 use ureq::{Agent, Timeout};
 
 pub use authorization::{Authorization, AuthorizationError, Source};
-#[cfg(feature = "gate")]
 pub use send::Answered;
-#[cfg(feature = "gate")]
 pub(crate) use send::shown;
 pub use tls::{Authorities, Identity, TlsError};
 
 use crate::clock::{Monotonic, SystemClock};
-use crate::fetch::{Body, Fetch, FetchError, Kind, Reply, Request};
+use crate::fetch::error::FetchError;
+use crate::fetch::request::{Body, Fetch, Kind, Reply, Request};
 use pace::{Meter, Paced, Patience, PatientConnector};
 
 /// How an [`HttpFetch`] behaves. The default suits devices on any network from 2G up.
@@ -114,7 +111,6 @@ pub struct HttpFetch {
     /// Made when it is needed: reading a system's authorities takes longer than everything else.
     secure: OnceLock<Result<Agent, TlsError>>,
     /// The same without the device's certificate, for where a gate redirects to.
-    #[cfg(feature = "gate")]
     nameless: OnceLock<Result<Agent, TlsError>>,
     proxy: Option<ureq::Proxy>,
     options: HttpOptions,
@@ -137,16 +133,7 @@ impl HttpFetch {
             Proxy::Url(url) => Some(url.0.clone()),
         };
         let plain = agent(&options, proxy.clone(), &patience, tls::none());
-        Self {
-            plain,
-            secure: OnceLock::new(),
-            #[cfg(feature = "gate")]
-            nameless: OnceLock::new(),
-            proxy,
-            options,
-            patience,
-            clock,
-        }
+        Self { plain, secure: OnceLock::new(), nameless: OnceLock::new(), proxy, options, patience, clock }
     }
 
     /// What asks for this URL.
@@ -175,7 +162,6 @@ impl HttpFetch {
 
     /// One request and its answer, redirects not followed.
     fn ask(&self, url: &str, request: &Request<'_>) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
-        #[cfg(feature = "gate")]
         if let Some(pass) = request.pass {
             return self.ask_gate(url, request, pass);
         }
@@ -318,7 +304,6 @@ impl Fetch for HttpFetch {
                     }
                     return self.found(response, &request, request.offset);
                 }
-                #[cfg(feature = "gate")]
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if request.pass.is_some() => {
                     return Err(self.denied(response, asked, url == asked));
                 }
@@ -409,22 +394,12 @@ fn range_start(value: &str) -> Option<u64> {
 
 /// Where a redirect leads, if it may be followed for this request.
 fn follow(request: &Request<'_>, from: &str, location: &str) -> Result<String, &'static str> {
-    #[cfg(feature = "gate")]
-    if request.pass.is_some() {
-        return gate::redirected(from, location);
-    }
-    let _ = request;
-    redirected(from, location)
+    if request.pass.is_some() { gate::redirected(from, location) } else { redirected(from, location) }
 }
 
 /// Of where a redirect leads, what errors may name.
 fn nameable<'a>(request: &Request<'_>, location: &'a str) -> &'a str {
-    #[cfg(feature = "gate")]
-    if request.pass.is_some() {
-        return send::shown(location);
-    }
-    let _ = request;
-    location
+    if request.pass.is_some() { send::shown(location) } else { location }
 }
 
 /// Where a redirect leads, if it may be followed: to the same scheme, host and port.

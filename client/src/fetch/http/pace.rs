@@ -15,7 +15,7 @@ use ureq::unversioned::transport::time::Duration as Bound;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 use crate::clock::Monotonic;
-use crate::fetch::FetchError;
+use crate::fetch::error::FetchError;
 
 /// Counts bytes over a sliding window of time.
 #[derive(Debug)]

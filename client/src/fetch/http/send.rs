@@ -6,7 +6,7 @@ use ureq::Agent;
 use ureq::http::{Method, header};
 
 use super::{HttpFetch, is_hang_up, text};
-use crate::fetch::FetchError;
+use crate::fetch::error::FetchError;
 
 /// The longest answer that is read, in bytes.
 const ANSWER: u64 = 64 * 1024;

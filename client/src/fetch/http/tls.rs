@@ -17,9 +17,7 @@ pub struct Authorities(Kind);
 enum Kind {
     #[default]
     System,
-    #[cfg(feature = "built-in-authorities")]
-    BuiltIn,
-    Given(Vec<Certificate<'static>>),
+    Given(RootCerts),
 }
 
 /// The certificate and key by which a device shows who it is (mutual TLS).
@@ -56,7 +54,7 @@ impl Authorities {
     /// Those that browsers trusted when this program was built, for systems that keep none.
     #[cfg(feature = "built-in-authorities")]
     pub fn built_in() -> Self {
-        Self(Kind::BuiltIn)
+        Self(Kind::Given(RootCerts::WebPki))
     }
 
     /// The certificates in this PEM text, and no other.
@@ -65,15 +63,13 @@ impl Authorities {
         if certificates.is_empty() {
             return Err(TlsError("there is no certificate in it: it must be PEM".into()));
         }
-        Ok(Self(Kind::Given(certificates)))
+        Ok(Self(Kind::Given(RootCerts::new_with_certs(&certificates))))
     }
 
     fn roots(&self) -> Result<RootCerts, TlsError> {
         match &self.0 {
             Kind::System => Ok(RootCerts::new_with_certs(&of_the_system()?)),
-            #[cfg(feature = "built-in-authorities")]
-            Kind::BuiltIn => Ok(RootCerts::WebPki),
-            Kind::Given(certificates) => Ok(RootCerts::new_with_certs(certificates)),
+            Kind::Given(roots) => Ok(roots.clone()),
         }
     }
 }
@@ -142,9 +138,8 @@ impl fmt::Debug for Authorities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::System => f.write_str("Authorities(system)"),
-            #[cfg(feature = "built-in-authorities")]
-            Kind::BuiltIn => f.write_str("Authorities(built-in)"),
-            Kind::Given(certificates) => write!(f, "Authorities({})", certificates.len()),
+            Kind::Given(RootCerts::Specific(certificates)) => write!(f, "Authorities({})", certificates.len()),
+            Kind::Given(_) => f.write_str("Authorities(built-in)"),
         }
     }
 }

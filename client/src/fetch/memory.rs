@@ -1,0 +1,66 @@
+//! A repository in memory.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::error::FetchError;
+use super::request::{Body, Fetch, Reply, Request};
+
+/// Serves files from memory, and notes what was asked for. Clones share their content. For tests.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryFetch(Arc<Mutex<Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    files: BTreeMap<String, Vec<u8>>,
+    requests: Vec<String>,
+}
+
+impl MemoryFetch {
+    /// An empty repository.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Serves `bytes` at `url`.
+    pub fn put(&self, url: impl Into<String>, bytes: impl Into<Vec<u8>>) {
+        self.lock().files.insert(url.into(), bytes.into());
+    }
+
+    /// Serves nothing at `url` any more.
+    pub fn remove(&self, url: &str) {
+        self.lock().files.remove(url);
+    }
+
+    /// Serves nothing any more.
+    pub fn clear(&self) {
+        self.lock().files.clear();
+    }
+
+    /// The URLs asked for since the last call, in order.
+    pub fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().requests)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fetch for MemoryFetch {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        use sha2::{Digest as _, Sha256};
+
+        let mut memory = self.lock();
+        memory.requests.push(request.url.to_owned());
+        let Some(bytes) = memory.files.get(request.url) else { return Ok(Reply::NotFound) };
+        let etag = tidegate_tuf::hash::to_hex(&Sha256::digest(bytes));
+        if request.etag == Some(&etag) {
+            return Ok(Reply::Unchanged);
+        }
+        let offset = request.offset.min(bytes.len() as u64);
+        let rest = bytes.iter().copied().skip(usize::try_from(offset).unwrap_or(usize::MAX)).collect::<Vec<_>>();
+        Ok(Reply::Found(Body::new(Box::new(io::Cursor::new(rest)), request, offset).with_etag(Some(etag))))
+    }
+}

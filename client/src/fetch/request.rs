@@ -1,0 +1,211 @@
+//! What a fetcher is: a request, the answer to it, and a bounded body.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::error::FetchError;
+
+/// Gets files by URL.
+pub trait Fetch {
+    /// Asks for a file. The body that comes back never yields more than [`Request::limit`] bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`] unless the answer is the file, that it is unchanged, or that it does not exist.
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError>;
+}
+
+impl<T: Fetch + ?Sized> Fetch for Arc<T> {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        (**self).fetch(request)
+    }
+}
+
+impl<T: Fetch + ?Sized> Fetch for Box<T> {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        (**self).fetch(request)
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The absolute URL.
+    pub url: &'a str,
+    /// What sort of file it is.
+    pub kind: Kind,
+    /// The longest file to accept, in bytes, counted after decompression and including what `offset` skips.
+    pub limit: u64,
+    /// How many bytes are here already; the reply may start after them, or from the start all the same.
+    pub offset: u64,
+    /// The tag of the copy that is here already: the reply may be [`Reply::Unchanged`].
+    pub etag: Option<&'a str>,
+    /// What opens the file, if not everyone may have it. Only what speaks HTTP looks at it.
+    pub pass: Option<&'a dyn Pass>,
+}
+
+/// Shows a server with each request whose it is and what it may have: what a [gate](crate::gate) lets a device in with.
+pub trait Pass: std::fmt::Debug {
+    /// The headers of a `GET` for this URL. They go to its server, and not to where that redirects to.
+    ///
+    /// # Errors
+    ///
+    /// Why there are none.
+    fn headers(&self, url: &str) -> Result<Vec<(&'static str, String)>, String>;
+}
+
+impl<'a> Request<'a> {
+    /// Asks for a metadata file of at most `limit` bytes.
+    pub fn metadata(url: &'a str, limit: u64) -> Self {
+        Self::new(url, Kind::Metadata, limit)
+    }
+
+    /// Asks for a target file of `length` bytes.
+    pub fn target(url: &'a str, length: u64) -> Self {
+        Self::new(url, Kind::Target, length)
+    }
+
+    fn new(url: &'a str, kind: Kind, limit: u64) -> Self {
+        Self { url, kind, limit, offset: 0, etag: None, pass: None }
+    }
+
+    /// The same, opened by this.
+    #[must_use]
+    pub fn opened_by(self, pass: &'a dyn Pass) -> Self {
+        Self { pass: Some(pass), ..self }
+    }
+
+    /// The same, unless the file still has this tag.
+    #[must_use]
+    pub fn unless(self, etag: Option<&'a str>) -> Self {
+        Self { etag, ..self }
+    }
+
+    /// The same, without the first `offset` bytes if the server can skip them.
+    #[must_use]
+    pub fn after(self, offset: u64) -> Self {
+        Self { offset, ..self }
+    }
+}
+
+/// What sort of file is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Small and textual, such as roles and manifests: it may come compressed.
+    Metadata,
+    /// Large, and hashed as it stands in the repository: it must come as it is.
+    Target,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub enum Reply {
+    /// Here it is.
+    Found(Body),
+    /// It still has the tag that the request named.
+    Unchanged,
+    /// There is no such file.
+    NotFound,
+}
+
+/// A file on its way.
+pub struct Body {
+    reader: Box<dyn Read>,
+    url: String,
+    limit: u64,
+    left: u64,
+    offset: u64,
+    etag: Option<String>,
+}
+
+impl Body {
+    /// A body that starts at `offset` of the file and ends before `limit`, or fails there.
+    ///
+    /// An [`io::Error`] of `reader` that wraps a [`FetchError`] surfaces as that; any other as [`FetchError::Interrupted`].
+    pub fn new(reader: Box<dyn Read>, request: &Request<'_>, offset: u64) -> Self {
+        let left = request.limit.saturating_sub(offset);
+        Self { reader, url: request.url.to_owned(), limit: request.limit, left, offset, etag: None }
+    }
+
+    /// The same, with the file's entity tag.
+    #[must_use]
+    pub fn with_etag(self, etag: Option<String>) -> Self {
+        Self { etag, ..self }
+    }
+
+    /// Where in the file the first byte of this body belongs: the request's `offset`, or 0.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The file's entity tag, if the server gave one.
+    pub fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
+    }
+
+    /// Reads some bytes; 0 means that the file has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::TooLong`] once the body exceeds the limit; others if the transfer fails.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, FetchError> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        // Past the last allowed byte one more read tells whether the file ends there, as it must.
+        let mut probe = [0; 1];
+        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let target = if room == 0 { &mut probe[..] } else { buffer.get_mut(..room).unwrap_or_default() };
+        let count = loop {
+            match self.reader.read(target) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted && e.get_ref().is_none() => {}
+                result => break result.map_err(|e| FetchError::from_io(&self.url, e))?,
+            }
+        };
+        if room == 0 && count > 0 {
+            return Err(FetchError::TooLong { url: self.url.clone(), limit: self.limit });
+        }
+        self.left = self.left.saturating_sub(count as u64);
+        Ok(count)
+    }
+
+    /// Reads the rest into memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read`](Self::read).
+    pub fn into_bytes(mut self) -> Result<Vec<u8>, FetchError> {
+        let mut bytes = Vec::new();
+        let mut buffer = [0; 8192];
+        loop {
+            match self.read(&mut buffer)? {
+                0 => return Ok(bytes),
+                count => bytes.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").field("url", &self.url).field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(reader: impl Read + 'static, limit: u64) -> Body {
+        Body::new(Box::new(reader), &Request::metadata("test:", limit), 0)
+    }
+
+    #[test]
+    fn a_body_fails_past_its_limit() {
+        assert_eq!(body(&b"12345"[..], 5).into_bytes().unwrap(), b"12345");
+        assert_eq!(body(&b"12345"[..], 9).into_bytes().unwrap(), b"12345");
+        assert!(matches!(body(&b"12345"[..], 4).into_bytes(), Err(FetchError::TooLong { limit: 4, .. })));
+        assert!(matches!(body(io::repeat(0), 100_000).into_bytes(), Err(FetchError::TooLong { .. })));
+        assert!(matches!(body(io::repeat(0), 0).into_bytes(), Err(FetchError::TooLong { .. })));
+    }
+}
