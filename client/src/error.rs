@@ -155,15 +155,18 @@ impl Error {
             | Self::BadPath(_)
             | Self::Setting(_)
             | Self::State(_) => Fault::Caller,
-            Self::Fetch(FetchError::Secret { .. } | FetchError::Authorities { .. } | FetchError::Allowance { .. })
+            Self::Fetch(
+                FetchError::Secret { .. }
+                | FetchError::Authorities { .. }
+                | FetchError::Allowance { .. }
+                | FetchError::Evidence { .. },
+            )
             | Self::Store(_)
             | Self::File { .. }
             | Self::NoRoom { .. }
             | Self::Install(_)
             | Self::Restart(_)
             | Self::Misplaced(_) => Fault::Device,
-            #[cfg(feature = "gate")]
-            Self::Fetch(FetchError::Evidence { .. }) => Fault::Device,
             Self::Fetch(e) if e.is_temporary() => Fault::Network,
             Self::Fetch(_)
             | Self::Metadata(_)
@@ -182,11 +185,9 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Fetch(FetchError::Unreachable { .. }) => "check the URL and the network; nothing was changed",
-            #[cfg(feature = "gate")]
             Self::Fetch(FetchError::Denied { .. }) => {
                 "this device keeps what it has; whoever runs the gate can tell from its audit what it lacks"
             }
-            #[cfg(feature = "gate")]
             Self::Fetch(FetchError::Evidence { .. }) => {
                 "check the attestor in this device's settings; nothing was changed"
             }

@@ -57,8 +57,8 @@
 //! | [`updater`] | the TUF client: up-to-date metadata, and targets found in it | by the traits above |
 //! | [`download`], [`install`] | from a target to a file, from a file to a slot | by the traits above |
 //! | [`device`] | all of it | by the traits above |
-//! | `gate` | showing a gate what the device is, for what is kept for devices like it | by the traits above |
-//! | `key`, `receipts` | the device's own key; what became of releases, signed with it and sent | by traits |
+//! | [`gate`] | showing a gate what the device is, for what is kept for devices like it | by the traits above |
+//! | `key`, [`receipts`] | the device's own key; what became of releases, signed with it and sent | by traits |
 //!
 //! Each effect is a small trait with a stub beside it ([`fetch::MemoryFetch`], [`store::MemoryStore`], [`clock::StubClock`],
 //! [`install::StubInstaller`]; [`disk::Faults`] plans failures), so an integration can be tested without a network, a clock or
@@ -85,13 +85,11 @@ pub mod download;
 mod error;
 pub mod facts;
 pub mod fetch;
-#[cfg(feature = "gate")]
 pub mod gate;
 pub mod install;
 #[cfg(feature = "gate")]
 pub mod key;
 pub mod policy;
-#[cfg(feature = "gate")]
 pub mod receipts;
 pub mod retry;
 pub mod state;

@@ -186,7 +186,6 @@ impl<'a> Agent<'a> {
         }
         let host = &mut *self.host;
         let downloaded = self.device.download(update, &mut |name, progress| host.progress(name, progress));
-        #[cfg(feature = "gate")]
         if let Err(Error::Fetch(e @ crate::fetch::FetchError::Denied { .. })) = &downloaded {
             // Who is let in where may change at any time: that is no failure.
             self.advance(Event::Hold { until: None, why: e.to_string(), release: None })?;
@@ -321,8 +320,7 @@ impl<'a> Agent<'a> {
         } else {
             None
         };
-        #[cfg(feature = "gate")]
-        self.device.tell_what_is_owed();
+        self.device.record_expected();
         let BootInfo { id: boot, uptime } = self.host.boot();
         self.advance(Event::Started { running, boot, uptime })
     }
@@ -333,8 +331,7 @@ impl<'a> Agent<'a> {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        #[cfg(feature = "gate")]
-        self.device.tell_failure(&error, self.options.tolerance);
+        self.device.record_failure(&error, self.options.tolerance);
         let failures = self.device.machine().failures.saturating_add(1);
         let pause = TimeDelta::from_std(self.options.retry.pause(failures, jitter())).unwrap_or(TimeDelta::MAX);
         let now = self.device.now();
@@ -347,7 +344,6 @@ impl<'a> Agent<'a> {
     fn advance(&mut self, event: Event) -> Result<(), Error> {
         let before = self.device.machine().state.clone();
         self.device.advance(event, self.options.tolerance)?;
-        #[cfg(feature = "gate")]
         if let Some(problem) = self.device.receipt_problem() {
             self.host.note(&Entry::Problem(&problem));
         }

@@ -8,8 +8,10 @@ use crate::clock::{BUILT, Clock, FlooredClock, SystemClock};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::fetch::{AnyFetch, Fetch};
+use crate::gate::{Gate, GatedFetch};
 use crate::install::Installer;
 use crate::policy::{Deferral, Policy};
+use crate::receipts::{NoReceipts, ReceiptRecorder, ReceiptStatus};
 use crate::retry::Retry;
 use crate::store::Kept;
 use crate::store::{DirStore, StoreError};
@@ -18,6 +20,7 @@ use tidegate_model::decision::{Installed, Profile};
 use tidegate_model::facts::Facts;
 use tidegate_model::gate::Attestation;
 use tidegate_model::name::{DeviceId, HardwareId, Name};
+use tidegate_model::receipt::SignedReceipt;
 use tidegate_model::time::Instant;
 use tidegate_model::version::Version;
 use tidegate_tuf::Limits;
@@ -42,10 +45,8 @@ pub struct DeviceBuilder {
     policy: Policy,
     retry: Option<Retry>,
     reserve: u64,
-    #[cfg(feature = "gate")]
-    receipts: Option<crate::receipts::Receipts>,
-    #[cfg(feature = "gate")]
-    gate: Option<Box<dyn crate::gate::Gate + Send>>,
+    recorder: Option<Box<dyn ReceiptRecorder>>,
+    gate: Option<Box<dyn Gate + Send>>,
 }
 
 impl DeviceBuilder {
@@ -154,16 +155,14 @@ impl DeviceBuilder {
     #[cfg(feature = "gate")]
     #[must_use]
     pub fn receipts(self, receipts: crate::receipts::Receipts) -> Self {
-        Self { receipts: Some(receipts), ..self }
+        Self { recorder: Some(Box::new(crate::receipts::SigningRecorder::new(receipts))), ..self }
     }
 
     /// What lets the device in to what is kept for its cohort, if that is protected. Default: nothing does, and it keeps what it has there.
     ///
-    /// What it is let in to is fetched as everything is. A [`GateClient`](crate::gate::GateClient) should therefore share its
-    /// [`HttpFetch`](crate::fetch::http::HttpFetch) with what [`fetch`](Self::fetch) is given.
-    #[cfg(feature = "gate")]
+    /// What it is let in to is fetched as everything is. A `GateClient` should therefore share its `HttpFetch` with what [`fetch`](Self::fetch) is given.
     #[must_use]
-    pub fn gate(self, gate: impl crate::gate::Gate + Send + 'static) -> Self {
+    pub fn gate(self, gate: impl Gate + Send + 'static) -> Self {
         Self { gate: Some(Box::new(gate)), ..self }
     }
 
@@ -197,10 +196,7 @@ impl DeviceBuilder {
     /// # Errors
     ///
     /// As for [`observe`](Self::observe).
-    #[cfg(feature = "gate")]
-    pub fn observe_receipts(
-        self,
-    ) -> Result<(Option<crate::receipts::ReceiptStatus>, Vec<tidegate_model::receipt::SignedReceipt>), Error> {
+    pub fn observe_receipts(self) -> Result<(Option<ReceiptStatus>, Vec<SignedReceipt>), Error> {
         let device = self.open_on(|_, folder| Ok(DirStore::observe(folder)))?;
         Ok((device.receipts(), device.waiting_receipts().to_vec()))
     }
@@ -236,17 +232,12 @@ impl DeviceBuilder {
         let record = Kept::load(&store, "installed.json", &mut repairs)?;
         let quarantine = Kept::load(&store, "quarantine.json", &mut repairs)?;
         let machine = Kept::load(&store, "machine.json", &mut repairs)?;
-        #[cfg(feature = "gate")]
-        let recorder =
-            self.receipts.map(|settings| crate::receipts::ReceiptRecorder::open(settings, &store, &mut repairs));
+        let mut recorder = self.recorder.unwrap_or_else(|| Box::new(NoReceipts));
+        recorder.open(&store, &mut repairs);
         profile.installed = running(record.value(), &profile, &factory);
         let fetch = self.fetch.unwrap_or_else(|| Box::new(AnyFetch::new()));
-        #[cfg(feature = "gate")]
-        let fetch = crate::gate::GatedFetch::new(fetch, self.gate);
-        #[cfg(feature = "gate")]
-        {
-            profile.attestation = fetch.attestation();
-        }
+        let fetch = GatedFetch::new(fetch, self.gate);
+        profile.attestation = fetch.attestation();
         let clock = self.clock.unwrap_or_else(|| Box::new(FlooredClock::new(SystemClock::new(), BUILT)));
         let updater =
             Updater::new(root, repository, fetch, store.subfolder("metadata")?, clock).with_limits(self.limits);
@@ -263,7 +254,6 @@ impl DeviceBuilder {
             retry: self.retry.unwrap_or(Retry::NEVER),
             reserve: self.reserve,
             repairs,
-            #[cfg(feature = "gate")]
             recorder,
         })
     }

@@ -43,7 +43,6 @@ impl Device {
         let mut artifacts = Vec::new();
         for artifact in &update.artifacts {
             let path = self.download_path(artifact);
-            #[cfg(feature = "gate")]
             self.updater.fetcher().begin(artifact.visit.clone());
             let mut failures = 0;
             loop {

@@ -11,7 +11,6 @@ use crate::policy::{Deferral, Judgement, Step};
 use crate::state::{Event, Machine, Tolerance};
 use crate::store::Kept;
 use tidegate_model::decision::Quarantined;
-#[cfg(feature = "gate")]
 use tidegate_model::receipt::Outcome;
 use tidegate_model::release::Release;
 use tidegate_model::time::Instant;
@@ -33,10 +32,11 @@ impl Device {
             )));
         }
         let put = self.put(downloaded);
-        #[cfg(feature = "gate")]
         match &put {
-            Ok(()) => self.tell(&release, Outcome::Installed, None),
-            Err(Error::Install(e)) if e.is_final() => self.tell(&release, Outcome::Failed, Some(&e.to_string())),
+            Ok(()) => self.record_result(&release, Outcome::Installed, None),
+            Err(Error::Install(e)) if e.is_final() => {
+                self.record_result(&release, Outcome::Failed, Some(&e.to_string()));
+            }
             Err(_) => {}
         }
         put?;
@@ -49,8 +49,7 @@ impl Device {
     pub fn confirm(&mut self) -> Result<Record, Error> {
         let record = self.installed()?;
         if record.state != InstallState::Confirmed {
-            #[cfg(feature = "gate")]
-            self.tell(&record.release, Outcome::Confirmed, None);
+            self.record_result(&record.release, Outcome::Confirmed, None);
             self.note(Record { state: InstallState::Confirmed, ..record })?;
         }
         self.installed()
@@ -61,8 +60,7 @@ impl Device {
     /// What makes the one before it run is the caller's: a boot loader, or another slot.
     pub fn reject(&mut self) -> Result<Status, Error> {
         let record = self.installed()?;
-        #[cfg(feature = "gate")]
-        self.tell(&record.release, Outcome::RolledBack, Some("it was rejected"));
+        self.record_result(&record.release, Outcome::RolledBack, Some("it was rejected"));
         self.forget(&record.release)?;
         Ok(self.status())
     }
@@ -98,8 +96,7 @@ impl Device {
     /// The state after `event`, written down if it must be.
     pub(crate) fn advance(&mut self, event: Event, tolerance: Tolerance) -> Result<(), Error> {
         let next = self.machine().next(event, tolerance)?;
-        #[cfg(feature = "gate")]
-        self.tell_step(&next.state);
+        self.record_step(&next.state);
         if !next.state.is_durable() || self.machine.stored().unwrap_or(&Machine::default()) == &next {
             self.machine.set(next);
             return Ok(());

@@ -11,15 +11,13 @@
 //!
 //! A device needs only its own path through the repository. What is wrong with another cohort does not reach it; and when
 //! its own cohort's role has expired or is not there, that is a decision, not an error: it keeps what it has and says why.
-//! So it is when its cohort is protected and the cohort's gate (feature `gate`) does not let it in; what a gate gives is verified like
+//! So it is when its cohort is protected and the cohort's gate does not let it in; what a gate gives is verified like
 //! everything else.
 
 mod builder;
 mod download;
-#[cfg(feature = "gate")]
 mod gate;
 mod lifecycle;
-#[cfg(feature = "gate")]
 mod receipts;
 mod state;
 
@@ -33,10 +31,10 @@ pub use state::{InstallState, Record};
 use crate::clock::Clock;
 use crate::download::Wanted;
 use crate::error::Error;
-#[cfg(not(feature = "gate"))]
-use crate::fetch::Fetch;
+use crate::gate::{GatedFetch, Visit};
 use crate::install::Installer;
 use crate::policy::{Deferral, Judgement, Policy, Situation, Step, judge};
+use crate::receipts::{ReceiptRecorder, ReceiptStatus};
 use crate::retry::Retry;
 use crate::state::Machine;
 use crate::store::Repair;
@@ -47,8 +45,6 @@ use tidegate_model::decision::{Inputs, Installed, Offer, Outcome, Profile, Quara
 use tidegate_model::digest::Digest;
 use tidegate_model::explanation::{Explanation, explain};
 use tidegate_model::facts::Facts;
-#[cfg(not(feature = "gate"))]
-use tidegate_model::gate::Protected;
 use tidegate_model::layout;
 use tidegate_model::manifest::{Manifest, Urgency};
 pub use tidegate_model::release::Release;
@@ -64,16 +60,11 @@ const COHORTS_LENGTH: u64 = 8_000_000;
 /// The longest manifest that is read, in bytes.
 const MANIFEST_LENGTH: u64 = 1_000_000;
 
-#[cfg(not(feature = "gate"))]
-type Fetcher = Box<dyn Fetch + Send>;
-#[cfg(feature = "gate")]
-type Fetcher = crate::gate::GatedFetch;
-
 /// A device and its state folder, which is locked while this value lives.
 pub struct Device {
     profile: Profile,
     factory: Installed,
-    updater: Updater<Fetcher, DirStore, Box<dyn Clock + Send>>,
+    updater: Updater<GatedFetch, DirStore, Box<dyn Clock + Send>>,
     installer: Option<Box<dyn Installer + Send>>,
     store: DirStore,
     record: Kept<Record>,
@@ -83,8 +74,7 @@ pub struct Device {
     retry: Retry,
     reserve: u64,
     repairs: Vec<Repair>,
-    #[cfg(feature = "gate")]
-    recorder: Option<crate::receipts::ReceiptRecorder>,
+    recorder: Box<dyn ReceiptRecorder>,
 }
 
 /// What a check found.
@@ -129,9 +119,8 @@ pub struct UpdateArtifact {
     #[serde(skip)]
     wanted: Wanted,
     /// Whose gate it comes through, if it is not public.
-    #[cfg(feature = "gate")]
     #[serde(skip)]
-    visit: Option<crate::gate::Visit>,
+    visit: Option<Visit>,
 }
 
 /// What a device has and knows, without asking the repository.
@@ -149,9 +138,8 @@ pub struct Status {
     /// Releases that failed here and are not tried again.
     pub quarantined: Vec<Quarantined>,
     /// How the receipts stand, if the device keeps any.
-    #[cfg(feature = "gate")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub receipts: Option<crate::receipts::ReceiptStatus>,
+    pub receipts: Option<ReceiptStatus>,
     /// Stored files that were damaged and are replaced.
     pub repairs: Vec<Repair>,
 }
@@ -176,24 +164,21 @@ impl Device {
     /// If the repository cannot be reached or is not to be trusted. That it has nothing for this device is no error.
     pub fn check(&mut self) -> Result<Check, Error> {
         let profile = self.profile.clone();
-        let check = self.look(&profile, None)?;
-        #[cfg(feature = "gate")]
+        let check = self.check_as(&profile, None)?;
         if let Some(update) = &check.update {
-            self.tell_offer(update);
+            self.record_offer(update);
         }
         Ok(check)
     }
 
-    /// The same for this device as it would be with other facts, or at another time. With the feature `gate`, the fact `attestation` supposes an
-    /// attestor; without it, the device has the one that it has.
+    /// The same for this device as it would be with other facts, or at another time. The fact `attestation` supposes an
+    /// attestor; without that fact, the device has the one that it has.
     pub fn explain(&mut self, facts: Option<Facts>, at: Option<Instant>) -> Result<Check, Error> {
         let own_facts = facts.unwrap_or_else(|| self.profile.own_facts.clone());
         let profile = Profile { own_facts, ..self.profile.clone() };
-        #[cfg(feature = "gate")]
         let profile = profile.supposed().map_err(Error::Setting)?;
-        let check = self.look(&profile, at);
-        #[cfg(feature = "gate")]
-        self.unsee();
+        let check = self.check_as(&profile, at);
+        self.recorder.forget();
         check
     }
 
@@ -205,26 +190,23 @@ impl Device {
             update: self.machine().clone(),
             deferral: self.deferral(),
             quarantined: self.quarantined().to_vec(),
-            #[cfg(feature = "gate")]
             receipts: self.receipts(),
             repairs: self.repairs.clone(),
         }
     }
 
-    fn look(&mut self, profile: &Profile, at: Option<Instant>) -> Result<Check, Error> {
+    fn check_as(&mut self, profile: &Profile, at: Option<Instant>) -> Result<Check, Error> {
         self.updater.refresh()?;
         let channel = Chain::top().then(&layout::channel_role(&profile.channel));
         let map = self.cohorts(profile, &channel)?;
         let choice = map.choose(&profile.id, &profile.facts());
-        #[cfg(feature = "gate")]
-        self.see(&map, &choice);
+        self.recorder.observe(&self.profile.id, &map, &choice);
         let now = at.or(self.updater.trusted().map(tidegate_tuf::TrustedSet::now)).unwrap_or(Instant::UNIX_EPOCH);
         let protected = map.cohort(&choice.cohort).and_then(|cohort| cohort.protected.as_ref());
         let offered = match self.approach(profile, &choice, protected) {
             Ok(private) => self.offered(profile, &channel, &choice, private.as_ref(), now),
             Err(why) => Ok(Err(why)),
         };
-        #[cfg(feature = "gate")]
         let offered = gate::or_denied(offered, &choice, protected);
         let Found { explanation, on_the_way_to, update } = offered?.unwrap_or_else(|why| {
             let offer = Offer::Nothing { why: &why };
@@ -274,24 +256,6 @@ impl Device {
                 _ => None,
             };
             return Ok(Ok(Found { explanation, on_the_way_to, update }));
-        }
-    }
-
-    /// Gets ready for the device's cohort: if it is protected, what is kept for it comes through its gate, and where that is is returned.
-    #[cfg(not(feature = "gate"))]
-    #[expect(clippy::unused_self, reason = "as with the feature gate")]
-    fn approach(
-        &mut self,
-        _: &Profile,
-        choice: &CohortChoice,
-        protected: Option<&Protected>,
-    ) -> Result<Option<Repository>, String> {
-        match protected {
-            None => Ok(None),
-            Some(protected) => Err(format!(
-                "cohort {} is protected: its gate {} asks devices to show what they are, which this program cannot",
-                choice.cohort, protected.gate
-            )),
         }
     }
 
@@ -382,7 +346,6 @@ impl Device {
                     length: found.target.length,
                     hashes: found.target.hashes,
                 },
-                #[cfg(feature = "gate")]
                 visit: private.and_then(|_| self.updater.fetcher().visit()),
             });
         }

@@ -23,8 +23,8 @@ const WHY: usize = 400;
 const WORD: usize = 80;
 
 impl Refusal {
-    /// Reads the body of a refusal: `{"error": {"rule", "why", "missing"}}`. One that is none says nothing.
-    pub(crate) fn read(body: &[u8]) -> Self {
+    /// Reads the body of a refusal: `{"error": {"rule", "why", "missing"}}`. Anything else reads as a refusal without a reason.
+    pub fn read(body: &[u8]) -> Self {
         let value = json::parse(body).unwrap_or_default();
         let text = |name: &str, most| {
             value.pointer(&format!("/error/{name}")).and_then(Value::as_str).map(|text| short(text, most))

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Gate, Visit};
+use super::entry::{Gate, Visit};
 use crate::fetch::{FetchError, Pass, Refusal, Request};
 use tidegate_model::gate::Attestation;
 
@@ -65,7 +65,11 @@ impl StubGate {
         self.lock().granted.clone()
     }
 
-    /// Errs as a gate does if a request does not come with a grant that is good and for this role.
+    /// Checks a request as a gate does.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError::Denied`] if the request has no valid grant for this role.
     pub fn opens(&self, request: &Request<'_>, role: &str) -> Result<(), FetchError> {
         let headers = request.pass.and_then(|pass| pass.headers(request.url).ok()).unwrap_or_default();
         let number = headers.first().and_then(|(_, value)| value.strip_prefix("Bearer ")?.parse::<usize>().ok());

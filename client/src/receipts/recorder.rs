@@ -1,77 +1,90 @@
-//! Records the install results of releases, as signed receipts, while they happen. A failure here never fails an update.
+//! What records the install results of releases.
 
-use super::{Ledger, ReceiptStatus, Receipts};
-use crate::store::{DirStore, Kept, Repair};
-use tidegate_model::gate::GateUrl;
-use tidegate_model::name::{DeviceId, Name};
+use super::sending::{Sending, Sent};
+use super::sink::Sink;
+use super::status::ReceiptStatus;
+use crate::error::Error;
+use crate::state::{Machine, State, Tolerance};
+use crate::store::{DirStore, Repair};
+use tidegate_model::cohort::{CohortChoice, CohortMap};
+use tidegate_model::decision::Profile;
+use tidegate_model::name::DeviceId;
+use tidegate_model::receipt::{Outcome, SignedReceipt};
+use tidegate_model::release::Release;
+use tidegate_model::time::Instant;
 
-/// The state file.
-const NAME: &str = "receipts.json";
+/// Records the install results of releases while they happen. A failure here never fails an update.
+pub(crate) trait ReceiptRecorder: Send {
+    /// Reads what was recorded before.
+    fn open(&mut self, store: &DirStore, repairs: &mut Vec<Repair>);
 
-/// What tells.
-pub(crate) struct ReceiptRecorder {
-    pub(crate) settings: Receipts,
-    /// None if what was told before cannot be read: nothing is told then, and the device goes on.
-    pub(crate) kept: Option<Kept<Ledger>>,
-    /// What the last check found of the device itself.
-    pub(crate) seen: Option<Seen>,
-    /// What could not be told or written down.
-    pub(crate) problem: Option<String>,
+    /// How the receipts stand; `None` if none are recorded.
+    fn status(&self) -> Option<ReceiptStatus>;
+
+    /// The receipts that wait to be sent, the oldest first.
+    fn pending(&self) -> &[SignedReceipt];
+
+    /// Notes the cohort that a check found for the device.
+    fn observe(&mut self, device: &DeviceId, map: &CohortMap, choice: &CohortChoice);
+
+    /// Forgets the cohort of a check that was not of the device as it is.
+    fn forget(&mut self);
+
+    /// Records that a check decided to install a release.
+    fn record_offer(&mut self, store: &DirStore, profile: &Profile, release: &Release, at: Instant);
+
+    /// Records the result of a release.
+    fn record(&mut self, store: &DirStore, release: &Release, outcome: Outcome, why: Option<&str>, at: Instant);
+
+    /// Records what a step of the update means, before the state is written: a stop in between repeats the step.
+    fn record_step(&mut self, store: &DirStore, before: &State, after: &State, at: Instant);
+
+    /// Records what follows from the present state and could not be written, for a fault of the disk, when it came about.
+    fn record_expected(&mut self, store: &DirStore, state: &State, at: Instant);
+
+    /// Records that work on a release failed, once that has happened as often in a row as is tolerated. The work is tried again all the same.
+    fn record_failure(&mut self, store: &DirStore, machine: &Machine, tolerance: Tolerance, error: &Error, at: Instant);
+
+    /// What could not be recorded, once.
+    fn take_problem(&mut self) -> Option<String>;
+
+    /// Sends what waits, and forgets what was acknowledged; `None` if no receipts are recorded.
+    fn send(&mut self, store: &DirStore, sink: &mut dyn Sink, options: Sending, now: Instant) -> Option<Sent>;
 }
 
-/// Where a device stands in its channel.
-pub(crate) struct Seen {
-    pub(crate) cohort: Name,
-    pub(crate) hash: DeviceId,
-    pub(crate) gate: Option<GateUrl>,
-}
+/// Records nothing: the device has no key to sign receipts with.
+pub(crate) struct NoReceipts;
 
-impl ReceiptRecorder {
-    /// Reads what was told before.
-    pub(crate) fn open(settings: Receipts, store: &DirStore, repairs: &mut Vec<Repair>) -> Self {
-        let (kept, problem) = match Kept::<Ledger>::load(store, NAME, repairs) {
-            Ok(mut kept) => {
-                let ledger = kept.value().cloned();
-                if let Some(mut ledger) = ledger
-                    && ledger.sign_again(&settings.key)
-                {
-                    kept.set(ledger);
-                }
-                (Some(kept), None)
-            }
-            Err(e) => (None, Some(format!("no receipts are kept: {e}"))),
-        };
-        Self { settings, kept, seen: None, problem }
+impl ReceiptRecorder for NoReceipts {
+    fn open(&mut self, _: &DirStore, _: &mut Vec<Repair>) {}
+
+    fn status(&self) -> Option<ReceiptStatus> {
+        None
     }
 
-    pub(crate) fn ledger(&self) -> Option<&Ledger> {
-        self.kept.as_ref().and_then(Kept::value)
+    fn pending(&self) -> &[SignedReceipt] {
+        &[]
     }
 
-    /// Has a change of the ledger written down. If that fails it is kept in memory and written with the next.
-    pub(crate) fn change(
-        &mut self,
-        store: &DirStore,
-        change: impl FnOnce(&mut Ledger, &Receipts, Option<&Seen>) -> Result<bool, String>,
-    ) {
-        let mut ledger = self.ledger().cloned().unwrap_or_default();
-        let Some(kept) = &mut self.kept else { return };
-        self.problem = match change(&mut ledger, &self.settings, self.seen.as_ref()) {
-            Ok(false) => return,
-            Ok(true) => match kept.save(store, ledger.clone()) {
-                Ok(()) => None,
-                Err(e) => {
-                    kept.set(ledger);
-                    Some(format!("a receipt cannot be written down: {e}"))
-                }
-            },
-            Err(why) => Some(format!("a receipt cannot be made: {why}")),
-        };
+    fn observe(&mut self, _: &DeviceId, _: &CohortMap, _: &CohortChoice) {}
+
+    fn forget(&mut self) {}
+
+    fn record_offer(&mut self, _: &DirStore, _: &Profile, _: &Release, _: Instant) {}
+
+    fn record(&mut self, _: &DirStore, _: &Release, _: Outcome, _: Option<&str>, _: Instant) {}
+
+    fn record_step(&mut self, _: &DirStore, _: &State, _: &State, _: Instant) {}
+
+    fn record_expected(&mut self, _: &DirStore, _: &State, _: Instant) {}
+
+    fn record_failure(&mut self, _: &DirStore, _: &Machine, _: Tolerance, _: &Error, _: Instant) {}
+
+    fn take_problem(&mut self) -> Option<String> {
+        None
     }
 
-    pub(crate) fn status(&self) -> ReceiptStatus {
-        let mut status = self.ledger().map_or_else(|| Ledger::default().status(), Ledger::status);
-        status.problem = self.problem.clone().or(status.problem);
-        status
+    fn send(&mut self, _: &DirStore, _: &mut dyn Sink, _: Sending, _: Instant) -> Option<Sent> {
+        None
     }
 }

@@ -1,16 +1,6 @@
 //! Where receipts go.
 
-mod folder;
-mod gate;
-mod put;
-mod stub;
-
 use std::time::Duration;
-
-pub use folder::FolderSink;
-pub use gate::{GateSink, Post};
-pub use put::{PutSink, Urls};
-pub use stub::StubSink;
 
 use tidegate_model::gate::GateUrl;
 use tidegate_model::receipt::SignedReceipt;
@@ -63,28 +53,4 @@ impl Answer {
             Self::Kept(kept) | Self::Refused { kept, .. } | Self::Later { kept, .. } => *kept,
         }
     }
-
-    /// Hands receipts over one by one, until one is not taken: `one` says `Ok` if it is there.
-    pub(crate) fn one_by_one(
-        receipts: &[SignedReceipt],
-        mut one: impl FnMut(&SignedReceipt) -> Result<(), NotTaken>,
-    ) -> Self {
-        for (kept, receipt) in receipts.iter().enumerate() {
-            match one(receipt) {
-                Ok(()) => {}
-                Err(NotTaken::Ever(why)) => return Self::Refused { kept, of: 1, why },
-                Err(NotTaken::Now { why, after }) => return Self::Later { kept, why, after },
-            }
-        }
-        Self::Kept(receipts.len())
-    }
-}
-
-/// Why one receipt is not taken.
-#[derive(Debug)]
-pub(crate) enum NotTaken {
-    /// It never will be.
-    Ever(String),
-    /// It may be another time.
-    Now { why: String, after: Option<Duration> },
 }

@@ -58,7 +58,6 @@ impl Repository {
 }
 
 /// A role whose files are not where those of the others are.
-#[cfg(feature = "gate")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elsewhere {
     /// The role.
@@ -71,7 +70,6 @@ pub struct Elsewhere {
 pub struct Updater<F, S, C> {
     root: Vec<u8>,
     repository: Repository,
-    #[cfg(feature = "gate")]
     elsewhere: Option<Elsewhere>,
     limits: Limits,
     fetch: F,
@@ -104,7 +102,6 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         Self {
             root: root.into(),
             repository,
-            #[cfg(feature = "gate")]
             elsewhere: None,
             limits: Limits::default(),
             fetch,
@@ -122,7 +119,6 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     }
 
     /// Has one role fetched from elsewhere, from now on, or none. What is listed and verified stays the same.
-    #[cfg(feature = "gate")]
     pub fn route(&mut self, elsewhere: Option<Elsewhere>) {
         self.elsewhere = elsewhere;
     }
@@ -405,11 +401,9 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
 
     /// Where the files of a role are.
     fn place_of(&self, role: &str) -> &Repository {
-        #[cfg(feature = "gate")]
         if let Some(elsewhere) = self.elsewhere.as_ref().filter(|elsewhere| elsewhere.role == role) {
             return &elsewhere.repository;
         }
-        let _ = role;
         &self.repository
     }
 

@@ -7,7 +7,7 @@
 mod authorization;
 mod gate;
 mod pace;
-mod send;
+pub(crate) mod send;
 mod tls;
 
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -23,7 +23,6 @@ use ureq::{Agent, Timeout};
 
 pub use authorization::{Authorization, AuthorizationError, Source};
 pub use send::Answered;
-pub(crate) use send::shown;
 pub use tls::{Authorities, Identity, TlsError};
 
 use crate::clock::{Monotonic, SystemClock};

@@ -26,6 +26,10 @@ impl HttpFetch {
     /// Sends a body, and does not follow redirects.
     ///
     /// What comes in `headers` goes to this URL alone. Errors name the URL without its query, in which there may be a secret.
+    ///
+    /// # Errors
+    ///
+    /// If no answer came. An answer may be an error status.
     pub fn send(
         &self,
         method: &Method,
@@ -36,8 +40,12 @@ impl HttpFetch {
         self.send_by(self.agent(url), method, url, headers, body)
     }
 
-    /// The same without the device's certificate: whoever takes it learns from it alone whose it is.
-    pub(crate) fn send_nameless(
+    /// The same without the device's certificate, so that the server learns from the body alone whose it is.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    pub fn send_nameless(
         &self,
         method: &Method,
         url: &str,

@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
+use super::entry::{Gate, Visit};
 use crate::fetch::{Fetch, FetchError, Reply, Request};
-use crate::gate::{Gate, Visit};
 use tidegate_model::gate::Attestation;
 
 /// Fetches what is public as ever, and what is behind the gate of the visit under way with what that gate gives.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use ureq::http::Method;
 
 use super::folder::object;
-use super::{Answer, Destination, NotTaken, Sink};
+use super::{Answer, Destination, NotTaken, Sink, one_by_one};
 use crate::command::{Command, Ran};
-use crate::fetch::http::{Answered, HttpFetch, shown};
+use crate::fetch::http::send::shown;
+use crate::fetch::http::{Answered, HttpFetch};
 use tidegate_model::receipt::SignedReceipt;
 
 /// Where the URL for a receipt comes from.
@@ -88,7 +89,7 @@ impl Sink for PutSink {
     }
 
     fn send(&mut self, receipts: &[SignedReceipt], _: &Destination) -> Answer {
-        Answer::one_by_one(receipts, |signed| self.put(signed))
+        one_by_one(receipts, |signed| self.put(signed))
     }
 }
 

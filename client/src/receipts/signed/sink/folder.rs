@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::{Answer, Destination, NotTaken, Sink};
+use super::{Answer, Destination, NotTaken, Sink, one_by_one};
 use crate::disk::Disk;
 use tidegate_model::receipt::SignedReceipt;
 use tidegate_tuf::json;
@@ -53,7 +53,7 @@ impl Sink for FolderSink {
     }
 
     fn send(&mut self, receipts: &[SignedReceipt], _: &Destination) -> Answer {
-        Answer::one_by_one(receipts, |signed| self.keep(signed))
+        one_by_one(receipts, |signed| self.keep(signed))
     }
 }
 

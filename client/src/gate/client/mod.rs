@@ -1,5 +1,11 @@
 //! The real gate: challenges, grants, and what is sent along with requests.
 
+mod attestor;
+mod command;
+mod evidence;
+mod proof;
+mod tpm;
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +14,13 @@ use base64ct::{Base64UrlUnpadded, Encoding as _};
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::{Attestor, Challenge, Evidence, Gate, HEADER, Signer, Visit};
+pub use attestor::{AttestError, Attestor, Challenge, StubAttestor};
+pub use command::CommandAttestor;
+pub use evidence::Evidence;
+pub use proof::{HEADER, Signer};
+pub use tpm::{Bank, TpmAttestor, TpmOptions};
+
+use super::entry::{Gate, Visit};
 use crate::clock::{Monotonic, SystemClock};
 use crate::fetch::http::{Answered, HttpFetch};
 use crate::fetch::{FetchError, Pass, Refusal};
@@ -30,6 +42,36 @@ const TEXT: usize = 4096;
 ///
 /// The device is known to a gate by the client certificate of the [`HttpFetch`] (mutual TLS), or by a device key that signs each request.
 /// Grants are kept in memory alone.
+///
+/// ```no_run
+/// use std::collections::BTreeSet;
+/// use std::sync::Arc;
+///
+/// use tidegate_client::clock::SystemClock;
+/// use tidegate_client::device::Device;
+/// use tidegate_client::fetch::AnyFetch;
+/// use tidegate_client::gate::{Bank, GateClient, Signer, TpmAttestor, TpmOptions};
+/// use tidegate_client::fetch::http::HttpFetch;
+/// use tidegate_client::key::DeviceKey;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // One for all that is fetched, so that connections and the device's certificate, if it has one, are shared.
+/// let http = Arc::new(HttpFetch::new());
+/// let quote = TpmOptions {
+///     key: "0x81010002".into(),
+///     auth: None,
+///     tcti: None,
+///     bank: Bank::Sha256,
+///     pcrs: BTreeSet::from([0, 7]),
+///     program: None,
+/// };
+/// let gate = GateClient::new(http.clone())
+///     .signer(Signer::new(DeviceKey::open("/etc/tidegate/device.key")?, SystemClock::new()))
+///     .attestor(TpmAttestor::new(quote, "/var/lib/tidegate")?);
+/// let builder = Device::builder().fetch(AnyFetch::with_http(http)).gate(gate);
+/// # Ok(())
+/// # }
+/// ```
 pub struct GateClient {
     http: Arc<HttpFetch>,
     signer: Option<Signer>,

@@ -3,8 +3,8 @@
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::ReceiptStatus;
 use crate::key::DeviceKey;
+use crate::receipts::status::ReceiptStatus;
 use crate::store::Keep;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::name::{DeviceId, HardwareId, Name};
@@ -87,7 +87,7 @@ impl Ledger {
     }
 
     /// Tells what became of a release, unless that is what was told last, or it was never offered. Whether anything changed.
-    pub(crate) fn tell(
+    pub(crate) fn record(
         &mut self,
         release: &Release,
         outcome: Outcome,
@@ -297,8 +297,8 @@ pub(super) mod tests {
         let mut ledger = offered(1);
         assert!(!ledger.offered(&release(1), context("canary"), at(9), &key()).unwrap());
         let mut tell = |outcome| {
-            let first = ledger.tell(&release(1), outcome, Some("why"), at(1), &key()).unwrap();
-            assert!(!ledger.tell(&release(1), outcome, Some("why"), at(2), &key()).unwrap(), "{outcome} twice");
+            let first = ledger.record(&release(1), outcome, Some("why"), at(1), &key()).unwrap();
+            assert!(!ledger.record(&release(1), outcome, Some("why"), at(2), &key()).unwrap(), "{outcome} twice");
             first
         };
         for (outcome, expected) in [
@@ -323,16 +323,16 @@ pub(super) mod tests {
         let public = key().public().clone();
         assert!(ledger.queue.iter().all(|signed| signed.verify(&public)));
         // Nothing can be told of what was never offered.
-        assert!(!ledger.tell(&release(9), Outcome::Installed, None, at(1), &key()).unwrap());
+        assert!(!ledger.record(&release(9), Outcome::Installed, None, at(1), &key()).unwrap());
     }
 
     #[test]
     fn a_release_that_waits_may_come_to_another_cohort_and_what_is_installed_does_not() {
         let mut ledger = offered(1);
         assert!(ledger.offered(&release(1), context("all"), at(1), &key()).unwrap());
-        ledger.tell(&release(1), Outcome::Installed, None, at(2), &key()).unwrap();
+        ledger.record(&release(1), Outcome::Installed, None, at(2), &key()).unwrap();
         assert!(!ledger.offered(&release(1), context("lab"), at(3), &key()).unwrap());
-        ledger.tell(&release(1), Outcome::Confirmed, None, at(4), &key()).unwrap();
+        ledger.record(&release(1), Outcome::Confirmed, None, at(4), &key()).unwrap();
         let cohorts: Vec<_> = ledger.queue.iter().map(|signed| signed.receipt.cohort.to_string()).collect();
         assert_eq!(cohorts, ["canary", "all", "all"]);
     }
@@ -354,7 +354,7 @@ pub(super) mod tests {
     #[test]
     fn it_reads_back_as_it_was() {
         let mut ledger = offered(3);
-        ledger.tell(&release(2), Outcome::Failed, Some("no\u{a0}room"), at(1), &key()).unwrap();
+        ledger.record(&release(2), Outcome::Failed, Some("no\u{a0}room"), at(1), &key()).unwrap();
         for changed in [
             ledger.clone(),
             Ledger {
@@ -377,15 +377,15 @@ pub(super) mod tests {
     #[test]
     fn it_is_bounded_and_the_oldest_offers_go_first() {
         let mut ledger = offered(10);
-        ledger.tell(&release(1), Outcome::Installed, None, at(1), &key()).unwrap();
+        ledger.record(&release(1), Outcome::Installed, None, at(1), &key()).unwrap();
         // As it is after many more.
         ledger.offered(&release(11), context("canary"), at(0), &key()).unwrap();
-        ledger.tell(&release(11), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
+        ledger.record(&release(11), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
         let failed = ledger.queue.last().unwrap().clone();
         ledger.queue.extend(std::iter::repeat_n(failed, 170));
         for sequence in 12..=100 {
             ledger.offered(&release(sequence), context("canary"), at(0), &key()).unwrap();
-            ledger.tell(&release(sequence), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
+            ledger.record(&release(sequence), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
         }
         let bytes: usize = ledger.queue.iter().map(length).sum();
         assert!(ledger.queue.len() <= MAX_WAITING && bytes <= MAX_BYTES, "{} {bytes}", ledger.queue.len());

@@ -1,0 +1,205 @@
+//! Recording receipts that are signed with the device's key, and where they are sent.
+
+mod drain;
+mod ledger;
+mod recorder;
+mod sink;
+
+pub use ledger::{MAX_BYTES, MAX_WAITING};
+pub(crate) use recorder::SigningRecorder;
+pub use sink::{FolderSink, GateSink, Post, PutSink, StubSink, Urls};
+
+use crate::error::Error;
+use crate::key::DeviceKey;
+use crate::state::State;
+use tidegate_model::name::Text;
+use tidegate_model::receipt::{MAX_REASON, Outcome};
+
+/// How a device signs its receipts.
+#[derive(Debug, Clone)]
+pub struct Receipts {
+    /// Its key. Whoever collects receipts counts by it: one key is one device.
+    pub key: DeviceKey,
+    /// How a receipt names the device.
+    pub naming: Naming,
+}
+
+/// How a receipt names the device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// By the salted hash of the cohort map: who knows the map and the ids can tell which device it is, others cannot.
+    ///
+    /// The default, since receipts often lie where others read, and nothing needs the id: they are counted by key.
+    #[default]
+    Hash,
+    /// By its id. A gate checks that it is the sender's.
+    Id,
+}
+
+/// What a step of an update means to a receipt: the outcome and, if there is one, the reason.
+pub(crate) fn outcome_of<'a>(before: &State, after: &'a State) -> Option<(Outcome, Option<&'a str>)> {
+    match (before, after) {
+        (State::Installing { .. }, State::Rebooting { .. } | State::Trial { .. }) => Some((Outcome::Installed, None)),
+        (State::Trial { .. }, State::Confirmed { .. }) => Some((Outcome::Confirmed, None)),
+        (State::RolledBack { attempt, .. }, State::Quarantined { why, .. } | State::Waiting { why, .. }) => {
+            // Without a place to go back to, it stays and is not tried again.
+            let outcome = if attempt.before.is_some() { Outcome::RolledBack } else { Outcome::Failed };
+            Some((outcome, Some(why)))
+        }
+        (State::Checking | State::Installing { .. }, State::Quarantined { why, .. }) => {
+            Some((Outcome::Failed, Some(why)))
+        }
+        _ => None,
+    }
+}
+
+/// What must have been told of a release in this state, if it was `last` that was: what could not be written down when it happened is told
+/// when the state is looked at again.
+pub(crate) fn expected(state: &State, last: Outcome) -> Option<(Outcome, Option<&str>)> {
+    let expected = match state {
+        State::Rebooting { .. } | State::Trial { .. } | State::RolledBack { .. } if last != Outcome::Confirmed => {
+            (Outcome::Installed, None)
+        }
+        State::Confirmed { .. } => (Outcome::Confirmed, None),
+        State::Quarantined { why, .. } => match last {
+            Outcome::Failed | Outcome::RolledBack => return None,
+            Outcome::Offered => (Outcome::Failed, Some(why.as_str())),
+            Outcome::Installed | Outcome::Confirmed => (Outcome::RolledBack, Some(why.as_str())),
+        },
+        _ => return None,
+    };
+    // Going back was told: what it went back from is not told again.
+    let is_told = expected.0 == last || (matches!(state, State::RolledBack { .. }) && last != Outcome::Offered);
+    (!is_told).then_some(expected)
+}
+
+/// Whether an error says something about the release, or about this device with it. That a file does not come does not, whatever the reason: who
+/// stands between could otherwise have honest devices stop a rollout.
+pub(crate) fn is_failure(error: &Error) -> bool {
+    !matches!(error, Error::Fetch(_) | Error::Missing { .. } | Error::WrongTarget { .. })
+}
+
+/// A reason as a receipt may have it: one line of printable ASCII, without what URLs may hold of secrets.
+pub(crate) fn reason(text: &str) -> Option<Text> {
+    let words = text.split(char::is_whitespace).filter(|word| !word.is_empty()).map(|word| {
+        let (url, rest) = match word.split_once("://") {
+            Some((scheme, rest)) => {
+                let end = rest.find(['?', '#']).unwrap_or(rest.len());
+                let (address, cut) = rest.split_at(end);
+                let host = address.find('/').unwrap_or(address.len());
+                let user = address.get(..host).and_then(|host| host.rfind('@')).map_or(0, |at| at + 1);
+                // What follows a URL in a sentence is no part of it.
+                let mark = if cut.ends_with(':') { ":" } else { "" };
+                (format!("{scheme}://"), format!("{}{mark}", address.get(user..).unwrap_or_default()))
+            }
+            None => (String::new(), word.to_owned()),
+        };
+        let printable = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+        format!("{url}{rest}").chars().map(printable).collect::<String>()
+    });
+    let line = words.collect::<Vec<_>>().join(" ");
+    line.chars().take(MAX_REASON).collect::<String>().trim_end().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Attempt;
+    use tidegate_model::digest::Digest;
+    use tidegate_model::release::Release;
+
+    #[test]
+    fn steps_mean_one_outcome_or_none() {
+        let release = Release { version: "1.2.0".parse().unwrap(), sequence: 12, sha256: Digest::of(b"manifest") };
+        let attempt = Attempt { release: release.clone(), before: Some("a".into()) };
+        let no_way_back = Attempt { before: None, ..attempt.clone() };
+        let why = || "because".to_owned();
+        let waiting = || State::Waiting { until: None, why: why(), release: None };
+        let quarantined = || State::Quarantined { release: release.clone(), why: why() };
+        let installing = || State::Installing { attempt: attempt.clone(), boot: "1".into() };
+        let rebooting = || State::Rebooting { attempt: attempt.clone(), boot: "1".into() };
+        let trial = || State::Trial { attempt: attempt.clone(), boot: "2".into(), boots: 1, since: 0 };
+        let rolled_back = |attempt: &Attempt, again| State::RolledBack {
+            attempt: attempt.clone(),
+            boot: "2".into(),
+            why: why(),
+            again,
+        };
+        let downloading = || State::Downloading { attempt: attempt.clone() };
+        let confirmed = || State::Confirmed { release: release.clone() };
+        for (before, after, expected) in [
+            (installing(), rebooting(), Some((Outcome::Installed, None))),
+            (installing(), trial(), Some((Outcome::Installed, None))),
+            (installing(), quarantined(), Some((Outcome::Failed, Some("because")))),
+            (installing(), waiting(), None),
+            (installing(), State::Idle, None),
+            (State::Checking, quarantined(), Some((Outcome::Failed, Some("because")))),
+            (State::Checking, downloading(), None),
+            (State::Checking, waiting(), None),
+            (downloading(), waiting(), None),
+            (rebooting(), trial(), None),
+            (rebooting(), rolled_back(&attempt, false), None),
+            (trial(), trial(), None),
+            (trial(), confirmed(), Some((Outcome::Confirmed, None))),
+            (trial(), rolled_back(&attempt, false), None),
+            (rolled_back(&attempt, false), quarantined(), Some((Outcome::RolledBack, Some("because")))),
+            (rolled_back(&attempt, true), waiting(), Some((Outcome::RolledBack, Some("because")))),
+            (rolled_back(&no_way_back, false), quarantined(), Some((Outcome::Failed, Some("because")))),
+            (quarantined(), State::Checking, None),
+            (quarantined(), quarantined(), None),
+            (confirmed(), State::Checking, None),
+        ] {
+            assert_eq!(outcome_of(&before, &after), expected, "{before} -> {after}");
+        }
+    }
+
+    #[test]
+    fn expected_receipts_by_state() {
+        let release = Release { version: "1.2.0".parse().unwrap(), sequence: 12, sha256: Digest::of(b"manifest") };
+        let attempt = Attempt { release: release.clone(), before: Some("a".into()) };
+        let boot = || "1".to_owned();
+        let why = || "because".to_owned();
+        let rebooting = State::Rebooting { attempt: attempt.clone(), boot: boot() };
+        let trial = State::Trial { attempt: attempt.clone(), boot: boot(), boots: 1, since: 0 };
+        let rolled_back = State::RolledBack { attempt: attempt.clone(), boot: boot(), why: why(), again: false };
+        let confirmed = State::Confirmed { release: release.clone() };
+        let quarantined = State::Quarantined { release, why: why() };
+        let downloading = State::Downloading { attempt };
+        let said = |outcome| Some((outcome, None));
+        for (state, last, outcome) in [
+            (&rebooting, Outcome::Offered, said(Outcome::Installed)),
+            (&rebooting, Outcome::Failed, said(Outcome::Installed)),
+            (&rebooting, Outcome::RolledBack, said(Outcome::Installed)),
+            (&rebooting, Outcome::Installed, None),
+            (&trial, Outcome::Offered, said(Outcome::Installed)),
+            (&trial, Outcome::Installed, None),
+            (&trial, Outcome::Confirmed, None),
+            (&rolled_back, Outcome::Offered, said(Outcome::Installed)),
+            (&rolled_back, Outcome::Installed, None),
+            (&rolled_back, Outcome::RolledBack, None),
+            (&confirmed, Outcome::Installed, said(Outcome::Confirmed)),
+            (&confirmed, Outcome::Confirmed, None),
+            (&quarantined, Outcome::Offered, Some((Outcome::Failed, Some("because")))),
+            (&quarantined, Outcome::Installed, Some((Outcome::RolledBack, Some("because")))),
+            (&quarantined, Outcome::RolledBack, None),
+            (&quarantined, Outcome::Failed, None),
+            (&downloading, Outcome::Offered, None),
+            (&State::Idle, Outcome::Installed, None),
+        ] {
+            assert_eq!(expected(state, last), outcome, "{state}, {last}");
+        }
+    }
+
+    #[test]
+    fn reasons_are_one_printable_line() {
+        let said = |text: &str| reason(text).map(|reason| reason.as_str().to_owned());
+        assert_eq!(said("all is\n  well\t"), Some("all is well".into()));
+        assert_eq!(said("\u{e9}t\u{e9}\0"), Some("?t??".into()));
+        assert_eq!(said(" \n"), None);
+        assert_eq!(
+            said("https://user:word@mirror.example.com:8443/os.img?token=abc#d: no answer (http://[::1]/x@y?z)"),
+            Some("https://mirror.example.com:8443/os.img: no answer (http://[::1]/x@y".into())
+        );
+        assert_eq!(said(&"long words ".repeat(100)).unwrap().len(), MAX_REASON);
+    }
+}
