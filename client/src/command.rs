@@ -7,6 +7,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tracing::{debug, trace};
+
 use crate::disk::Disk;
 
 /// The most that is kept of what a program prints, to each of its outputs.
@@ -120,7 +122,26 @@ impl Command {
     /// Runs it to its end.
     ///
     /// It has a process group of its own, so that what it started in turn can be ended with it.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be started, or takes too long. Another exit code than 0 is none.
     pub fn run(&self) -> Result<Ran, CommandError> {
+        trace!(program = self.program(), arguments = self.words.len().saturating_sub(1), "starting a program");
+        let started = Instant::now();
+        let result = self.run_to_end();
+        let milliseconds = started.elapsed().as_millis();
+        match &result {
+            Ok(ran) => debug!(program = self.program(), code = ran.code, milliseconds, "ran a program"),
+            Err(CommandError::TooLong { .. }) => {
+                debug!(program = self.program(), milliseconds, "ended a program that took too long");
+            }
+            Err(_) => debug!(program = self.program(), "could not run a program"),
+        }
+        result
+    }
+
+    fn run_to_end(&self) -> Result<Ran, CommandError> {
         let program = self.program().to_owned();
         let start = |source| CommandError::Start { program: program.clone(), source };
         self.disk.call().map_err(start)?;
@@ -152,7 +173,11 @@ impl Command {
 }
 
 impl Ran {
-    /// What it printed to standard output, if it ended with exit code 0.
+    /// What it printed to standard output.
+    ///
+    /// # Errors
+    ///
+    /// [`CommandError::Failed`] unless it ended with exit code 0.
     pub fn success(self) -> Result<String, CommandError> {
         if self.code == Some(0) {
             return Ok(self.output);

@@ -3,6 +3,8 @@
 //! [`Device::install`], [`Device::confirm`] and [`Device::reject`] are for callers that watch over a trial themselves. The
 //! [`Agent`](crate::agent::Agent) takes the smaller steps below them, each of which may be repeated after a stop.
 
+use tracing::trace;
+
 use super::state::{InstallState, Record};
 use super::{Device, Downloaded, Status, Update, builder};
 use crate::error::Error;
@@ -96,6 +98,7 @@ impl Device {
     /// The state after `event`, written down if it must be.
     pub(crate) fn advance(&mut self, event: Event, tolerance: Tolerance) -> Result<(), Error> {
         let next = self.machine().next(event, tolerance)?;
+        trace!(before = self.machine().state.name(), after = next.state.name(), "advances the update");
         self.record_step(&next.state);
         if !next.state.is_durable() || self.machine.stored().unwrap_or(&Machine::default()) == &next {
             self.machine.set(next);

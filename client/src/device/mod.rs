@@ -22,6 +22,7 @@ mod receipts;
 mod state;
 
 use serde::Serialize;
+use tracing::debug;
 
 pub use builder::DeviceBuilder;
 pub use download::Downloaded;
@@ -212,6 +213,7 @@ impl Device {
             let offer = Offer::Nothing { why: &why };
             explain(&Inputs { device: profile, choice: &choice, offer, now, quarantined: &[] }).into()
         });
+        debug!(cohort = %choice.cohort, outcome = %explanation.decision.outcome, "decided");
         let policy = update.as_ref().map_or_else(Vec::new, |update| {
             [Step::Download, Step::Install].map(|step| self.judge(step, update, profile, now)).into()
         });
@@ -401,7 +403,9 @@ impl Device {
             facts: &profile.facts(),
             deferral: self.deferral(),
         };
-        judge(&self.policy, &situation)
+        let judgement = judge(&self.policy, &situation);
+        debug!(step = ?step, release = %update.release.version, allowed = judgement.allows(), "applied the device's policy");
+        judgement
     }
 
     fn quarantined(&self) -> &[Quarantined] {

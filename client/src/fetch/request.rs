@@ -2,8 +2,12 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Instant;
+
+use tracing::debug;
 
 use super::error::FetchError;
+use super::redacted::Redacted;
 
 /// Gets files by URL.
 pub trait Fetch {
@@ -116,6 +120,7 @@ pub struct Body {
     left: u64,
     offset: u64,
     etag: Option<String>,
+    started: Instant,
 }
 
 impl Body {
@@ -124,7 +129,15 @@ impl Body {
     /// An [`io::Error`] of `reader` that wraps a [`FetchError`] surfaces as that; any other as [`FetchError::Interrupted`].
     pub fn new(reader: Box<dyn Read>, request: &Request<'_>, offset: u64) -> Self {
         let left = request.limit.saturating_sub(offset);
-        Self { reader, url: request.url.to_owned(), limit: request.limit, left, offset, etag: None }
+        Self {
+            reader,
+            url: request.url.to_owned(),
+            limit: request.limit,
+            left,
+            offset,
+            etag: None,
+            started: Instant::now(),
+        }
     }
 
     /// The same, with the file's entity tag.
@@ -166,6 +179,11 @@ impl Body {
             return Err(FetchError::TooLong { url: self.url.clone(), limit: self.limit });
         }
         self.left = self.left.saturating_sub(count as u64);
+        if count == 0 {
+            let bytes = self.limit.saturating_sub(self.offset).saturating_sub(self.left);
+            let milliseconds = self.started.elapsed().as_millis();
+            debug!(url = %Redacted(&self.url), offset = self.offset, bytes, milliseconds, "received a file");
+        }
         Ok(count)
     }
 

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 
+use tracing::trace;
+
 use super::entry::{Gate, Visit};
 use crate::fetch::{Fetch, FetchError, Reply, Request};
 use tidegate_model::gate::Attestation;
@@ -42,6 +44,7 @@ impl Fetch for GatedFetch {
     fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
         let visit = self.visit().filter(|visit| visit.leads_to(request.url));
         let (Some(gate), Some(visit)) = (&self.gate, visit) else { return self.fetch.fetch(request) };
+        trace!(gate = %visit.gate, role = visit.role, "fetches through a gate");
         let pass = gate.enter(&visit, false)?;
         match self.fetch.fetch(&request.opened_by(&*pass)) {
             // What was granted may have ended, or the gate may have another secret now.

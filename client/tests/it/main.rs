@@ -15,6 +15,8 @@ mod fleet;
 mod fuzz;
 #[cfg(feature = "gate")]
 mod gate;
+#[cfg(all(unix, feature = "http"))]
+mod logging;
 mod mirror;
 #[cfg(target_os = "linux")]
 mod rauc;

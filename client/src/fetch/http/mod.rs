@@ -12,9 +12,10 @@ mod tls;
 
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flate2::bufread::GzDecoder;
+use tracing::debug;
 use ureq::http::{HeaderMap, StatusCode, Uri, header};
 use ureq::tls::TlsConfig;
 use ureq::unversioned::resolver::DefaultResolver;
@@ -27,6 +28,7 @@ pub use tls::{Authorities, Identity, TlsError};
 
 use crate::clock::{Monotonic, SystemClock};
 use crate::fetch::error::FetchError;
+use crate::fetch::redacted::Redacted;
 use crate::fetch::request::{Body, Fetch, Kind, Reply, Request};
 use pace::{Meter, Paced, Patience, PatientConnector};
 
@@ -197,12 +199,14 @@ impl HttpFetch {
             }
             builder.call()
         };
-        match call() {
+        let started = Instant::now();
+        let answer = match call() {
             // A server may close a connection that was kept alive just as it is used again.
             Err(ureq::Error::Io(e)) if is_hang_up(&e) => call(),
             result => result,
-        }
-        .map_err(|e| self.unanswered(request.url, &e))
+        };
+        log("GET", url, answer.as_ref().ok(), started);
+        answer.map_err(|e| self.unanswered(request.url, &e))
     }
 
     fn unanswered(&self, url: &str, error: &ureq::Error) -> FetchError {
@@ -371,6 +375,18 @@ fn agent(options: &HttpOptions, proxy: Option<ureq::Proxy>, patience: &Patience,
             .chain(PatientConnector(patience.clone()))
             .chain(RustlsConnector::default());
     Agent::with_parts(config, connector, DefaultResolver::default())
+}
+
+/// Logs a request and the status of its answer, if it has one.
+fn log(method: &str, url: &str, answer: Option<&ureq::http::Response<ureq::Body>>, started: Instant) {
+    let (url, milliseconds) = (Redacted(url), started.elapsed().as_millis());
+    match answer {
+        Some(answer) => {
+            let (status, bytes) = (answer.status().as_u16(), answer.body().content_length());
+            debug!(method, %url, status, bytes, milliseconds, "sent a request");
+        }
+        None => debug!(method, %url, milliseconds, "sent a request without an answer"),
+    }
 }
 
 fn is_secure(url: &str) -> bool {

@@ -1,11 +1,11 @@
 //! Small requests that bring something: what a device tells.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::Agent;
 use ureq::http::{Method, header};
 
-use super::{HttpFetch, is_hang_up, text};
+use super::{HttpFetch, is_hang_up, log, text};
 use crate::fetch::error::FetchError;
 
 /// The longest answer that is read, in bytes.
@@ -76,12 +76,14 @@ impl HttpFetch {
             );
             agent.run(request.body(body)?)
         };
-        let response = match call() {
+        let started = Instant::now();
+        let answer = match call() {
             // A server may close a connection that was kept alive just as it is used again.
             Err(ureq::Error::Io(e)) if is_hang_up(&e) => call(),
             result => result,
-        }
-        .map_err(|e| self.unanswered(shown, &e))?;
+        };
+        log(method.as_str(), url, answer.as_ref().ok(), started);
+        let response = answer.map_err(|e| self.unanswered(shown, &e))?;
         let (parts, body) = response.into_parts();
         let retry_after = text(&parts.headers, &header::RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
         let mut bytes = Vec::new();
