@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_hangs_is_killed_with_what_it_started() {
+    fn a_hanging_program_is_killed() {
         let folder = tempfile::tempdir().unwrap();
         let mark = folder.path().join("mark");
         let script = format!("(sleep 1.5; echo late > {}) & sleep 60", mark.display());
@@ -314,13 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn much_output_neither_fills_memory_nor_stops_the_program() {
+    fn output_is_bounded() {
         let ran = shell("head -c 1000000 /dev/zero; echo done >&2", 10_000).run().unwrap();
         assert_eq!((ran.code, ran.output.len(), ran.errors.as_str()), (Some(0), 65_536, "done\n"));
     }
 
     #[test]
-    fn a_program_is_given_its_input_and_need_not_read_it() {
+    fn input_is_passed_to_programs() {
         let long = vec![b'x'; 1_000_000];
         assert_eq!(shell("wc -c", 10_000).input(long.clone()).run().unwrap().output.trim(), "1000000");
         assert_eq!(shell("exec <&-; echo fine", 10_000).input(long).run().unwrap().output, "fine\n");

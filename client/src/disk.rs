@@ -361,7 +361,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replaced_file_is_old_or_new_wherever_it_stops() {
+    fn replacing_is_atomic_at_every_step() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let counted = Faults::none();
@@ -404,7 +404,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_in_the_temporary_files_place_is_not_followed() {
+    fn temporary_links_are_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         let (path, other) = (folder.path().join("file"), folder.path().join("other"));
         fs::write(&other, b"precious").unwrap();

@@ -116,7 +116,7 @@ pub enum Error {
     Restart(#[source] crate::command::CommandError),
     /// The stored state of the update does not fit what is done to it.
     #[error("the update's state: {0}")]
-    Misplaced(#[from] crate::state::Misplaced),
+    InvalidTransition(#[from] crate::state::InvalidTransition),
     /// The root that the device was given is not usable.
     #[error("the root that this device was given cannot be used: {0}")]
     ShippedRoot(#[source] tidegate_tuf::Error),
@@ -166,7 +166,7 @@ impl Error {
             | Self::NoRoom { .. }
             | Self::Install(_)
             | Self::Restart(_)
-            | Self::Misplaced(_) => Fault::Device,
+            | Self::InvalidTransition(_) => Fault::Device,
             Self::Fetch(e) if e.is_temporary() => Fault::Network,
             Self::Fetch(_)
             | Self::Metadata(_)

@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn later_sources_count_and_failing_ones_are_reported() {
+    fn later_sources_override_earlier_ones() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("facts.json");
         fs::write(&path, r#"{"group": "lab", "ram-mb": 512}"#).unwrap();

@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_of_keys_sign_what_their_public_part_verifies() {
+    fn both_kinds_of_keys_sign() {
         let folder = tempfile::tempdir().unwrap();
         for (pem, scheme) in [(ed25519_pem(1), "ed25519"), (p256_pem(), "ecdsa-sha2-nistp256")] {
             let path = folder.path().join("device.key");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_openssl_makes_is_read_and_has_the_same_public_part() {
+    fn openssl_keys_are_read() {
         let folder = tempfile::tempdir().unwrap();
         for arguments in [&["ed25519"][..], &["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]] {
             let openssl = |arguments: &[&str]| {
@@ -262,7 +262,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_file_that_others_may_read_is_refused_with_what_to_do() {
+    fn exposed_key_files_are_refused() {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("device.key");

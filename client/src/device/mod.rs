@@ -433,7 +433,7 @@ struct Approved {
 }
 
 impl Approved {
-    /// Errs unless `other` names the very file that is approved.
+    /// Checks that `other` names the very file that is approved.
     fn must_be(&self, other: &str, length: u64, sha256: Digest) -> Result<(), Error> {
         if (self.found.target.length, self.sha256) == (length, sha256) {
             return Ok(());

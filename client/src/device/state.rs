@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_stopped_at_any_step_leaves_the_old_value_or_the_new() {
+    fn writing_state_is_atomic() {
         let write = |disk: Disk, folder: &std::path::Path| {
             let store = DirStore::open_on(disk, folder).unwrap();
             load(&store).0.save(&store, quarantine(&[1, 2]))

@@ -101,7 +101,7 @@ fn a_cut_transfer_goes_on_where_it_stopped() {
 }
 
 #[test]
-fn a_part_of_another_file_does_not_spoil_the_download() {
+fn a_stale_part_is_discarded() {
     let bytes = content();
     for part in [vec![7; 1000], vec![7; bytes.len()], vec![7; bytes.len() + 1], Vec::new()] {
         let folder = tempfile::tempdir().unwrap();

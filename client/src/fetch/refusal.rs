@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_read_and_bounded() {
+    fn refusals_are_bounded() {
         let read = |text: &str| Refusal::read(text.as_bytes()).to_string();
         assert_eq!(
             read(r#"{"error": {"rule": "G-ATT-12", "why": "no", "missing": ["pcr sha256:7", "pcr sha256:0"]}}"#),

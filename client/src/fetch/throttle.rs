@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_allowance_is_kept_over_restarts_and_renewed() {
+    fn an_allowance_survives_restarts() {
         let folder = tempfile::tempdir().unwrap();
         let clock = StubClock::at(BUILT);
         let path = folder.path().join("traffic.json");

@@ -21,7 +21,7 @@ pub(super) fn copy(artifact: &Artifact, file: &mut OpenFile, path: &Path) -> Res
     written.and_then(|()| file.sync()).map_err(writing)
 }
 
-/// Errs unless the first bytes at `path` are the artifact, as the medium has them as far as that can be forced.
+/// Checks that the first bytes at `path` are the artifact, as the medium has them as far as that can be forced.
 pub(super) fn read_back(disk: &Disk, artifact: &Artifact, path: &Path) -> Result<(), InstallError> {
     let reading = |source| InstallError::Io { action: "read back", path: path.to_owned(), source };
     disk.forget_cached(path);
@@ -33,12 +33,12 @@ pub(super) fn read_back(disk: &Disk, artifact: &Artifact, path: &Path) -> Result
     })
 }
 
-/// Errs unless the downloaded file is still what was verified.
+/// Checks that the downloaded file is still what was verified.
 pub(super) fn check(artifact: &Artifact) -> Result<(), InstallError> {
     source(artifact, |_| true)
 }
 
-/// Reads the downloaded file, gives it to `take` until that says stop, and errs unless it is what was verified.
+/// Reads the downloaded file, gives it to `take` until that returns false, and checks that it is what was verified.
 fn source(artifact: &Artifact, take: impl FnMut(&[u8]) -> bool) -> Result<(), InstallError> {
     let path = &artifact.path;
     let reading = |source| InstallError::Io { action: "read", path: path.clone(), source };

@@ -55,10 +55,14 @@ pub struct Artifact {
 
 /// Puts a release where the device will run it from.
 pub trait Installer {
-    /// Installs all artifacts of a release, or errs and leaves the device as it can still run.
+    /// Installs all artifacts of a release.
     ///
     /// What was downloaded was verified then; an installer reads it again, so it verifies again what it reads. Where the
     /// device must restart for the release to run, the next restart runs it, on trial.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`]; the device can still run what it ran.
     fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError>;
 
     /// What runs now, by a name that differs between what ran before an installation and what it installed.

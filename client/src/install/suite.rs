@@ -271,7 +271,7 @@ fn the_slot_that_runs_is_never_written() {
 
 /// What an earlier attempt left with the boot loader must not start a slot that is being written.
 #[test]
-fn no_restart_starts_a_slot_that_is_half_written() {
+fn a_half_written_slot_is_never_started() {
     let counted = Faults::none();
     for n in 0.. {
         let folder = tempfile::tempdir().unwrap();
@@ -493,7 +493,7 @@ esac
     }
 
     #[test]
-    fn a_directory_keeps_what_ran_until_the_new_release_is_confirmed() {
+    fn a_directory_keeps_the_old_release_on_trial() {
         let folder = tempfile::tempdir().unwrap();
         let bench = directory(folder.path(), false);
         let all = artifacts(folder.path(), &*bench);

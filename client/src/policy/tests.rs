@@ -199,7 +199,7 @@ fn security_overrides_what_the_policy_lets_it() {
 }
 
 #[test]
-fn a_judgement_says_everything_and_waits_for_the_last() {
+fn a_judgement_waits_for_the_last_reason() {
     let facts = facts(json!({}));
     let policy = policy(json!({"windows": ["01:00 - 02:00"], "deferral": {"limit": "7d"}}));
     let deferral = Some(Deferral { sequence: 7, since: at("2026-01-05T10:00:00Z"), until: at("2026-01-05T18:00:00Z") });

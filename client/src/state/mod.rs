@@ -239,10 +239,10 @@ impl Default for Tolerance {
     }
 }
 
-/// An event that has no place in a state: a bug in whoever drives the machine, or a state file from elsewhere.
+/// An event that does not apply to a state: a bug in whoever drives the machine, or a state file from elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{event} does not apply to a device that is {state}")]
-pub struct Misplaced {
+pub struct InvalidTransition {
     /// The state's name.
     pub state: &'static str,
     /// The event's name.
@@ -254,10 +254,10 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`Misplaced`] if the event does not apply; the machine stays as it is.
-    pub fn next(&self, event: Event, tolerance: Tolerance) -> Result<Self, Misplaced> {
+    /// [`InvalidTransition`] if the event does not apply; the machine stays as it is.
+    pub fn next(&self, event: Event, tolerance: Tolerance) -> Result<Self, InvalidTransition> {
         use State as S;
-        let misplaced = Misplaced { state: self.state.name(), event: event.name() };
+        let invalid = InvalidTransition { state: self.state.name(), event: event.name() };
         let next = match (self.state.clone(), event) {
             (state, Event::Started { running, boot, uptime }) => {
                 let now = Now { boot, uptime, attempts: self.begun.as_ref().map_or(0, |begun| begun.times) };
@@ -313,7 +313,7 @@ impl Machine {
                 return Ok(Self { begun: None, ..self.to(S::Quarantined { release: attempt.release, why }) });
             }
 
-            _ => return Err(misplaced),
+            _ => return Err(invalid),
         };
         Ok(self.to(next))
     }

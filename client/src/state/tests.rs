@@ -134,7 +134,7 @@ fn boots_on_trial_are_counted_and_bounded() {
 }
 
 #[test]
-fn attempts_are_counted_and_the_release_is_blamed() {
+fn attempts_are_counted_per_release() {
     let tolerance = Tolerance { attempts: 3, ..Tolerance::default() };
     let walk =
         [Event::Poll, Event::Offered { attempt: attempt() }, Event::Downloaded, Event::Verified { boot: "one".into() }];
@@ -162,7 +162,7 @@ fn attempts_are_counted_and_the_release_is_blamed() {
 
 /// A power cut during a trial makes a careful boot loader go back; that alone condemns no release.
 #[test]
-fn what_the_boot_loader_takes_back_is_tried_again_within_bounds() {
+fn boot_loader_rollbacks_are_retried() {
     let tolerance = Tolerance { attempts: 2, ..Tolerance::default() };
     let rebooting = State::Rebooting { attempt: attempt(), boot: "one".into() };
     let back = |times| {
@@ -179,7 +179,7 @@ fn what_the_boot_loader_takes_back_is_tried_again_within_bounds() {
 }
 
 #[test]
-fn failures_in_a_row_are_counted_and_forgotten_when_something_works() {
+fn consecutive_failures_are_counted() {
     let failed = Event::Failed { until: noon(), why: "no network".into() };
     let mut machine = Machine::default();
     for count in 1..=4 {

@@ -19,7 +19,11 @@ use crate::disk::Disk;
 /// A name is `/`-separated segments of URL-safe characters and `%`, as [`metadata_file`](tidegate_tuf::path::metadata_file)
 /// makes them. A saved file is durable when `save` returns, and whole whenever `load` finds it.
 pub trait Store {
-    /// The content of `name`, or `None` if it was never saved. Reads at most `limit` bytes; a longer file errs.
+    /// The content of `name`, or `None` if it was never saved. Reads at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the file is longer or cannot be read.
     fn load(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Gives `name` the content `bytes`, wholly or not at all.
@@ -138,7 +142,11 @@ impl Drop for Lock {
 }
 
 impl DirStore {
-    /// Opens a folder, creating it if it is not there, and locks it. Errs at once if another process has it locked.
+    /// Opens a folder, creating it if it is not there, and locks it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Locked`] at once if another process has it locked; others if the folder cannot be used.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_on(Disk::new(), folder)
     }
@@ -161,7 +169,7 @@ impl DirStore {
         }
     }
 
-    /// A folder as it is now, for reading alone: no lock is taken, and every write errs.
+    /// A folder as it is now, for reading alone: no lock is taken, and every write fails.
     ///
     /// Files are replaced whole, so each is read as it was before or after what another process does meanwhile.
     pub fn observe(folder: impl Into<PathBuf>) -> Self {
@@ -331,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_in_the_folders_place_is_an_error_that_names_it() {
+    fn a_file_instead_of_the_folder_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         fs::write(&path, b"").unwrap();

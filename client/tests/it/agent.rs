@@ -62,7 +62,7 @@ fn without_a_health_command_running_is_enough() {
 }
 
 #[test]
-fn a_release_that_does_not_become_well_is_taken_back_by_itself() {
+fn an_unhealthy_release_is_rolled_back() {
     let folder = scratch();
     let board = Board::new(folder.path(), &mirror(UNWELL)).with_health();
     board.check(Disk::new()).unwrap();
@@ -100,7 +100,7 @@ fn a_release_that_does_not_become_well_is_taken_back_by_itself() {
 
 /// A power cut during a trial is enough for a boot loader to go back, so one is no proof; several are.
 #[test]
-fn what_the_boot_loader_takes_back_is_tried_again_and_then_quarantined() {
+fn repeated_boot_failures_quarantine() {
     for boots_that_ran in [0, 1] {
         let folder = scratch();
         let board = Board::new(folder.path(), &mirror(UNWELL)).with_health();
@@ -258,7 +258,7 @@ fn explanations_show_the_devices_own_rules() {
 }
 
 #[test]
-fn failures_are_written_down_with_when_to_try_again() {
+fn failures_are_stored_with_the_retry_time() {
     let folder = scratch();
     let board = Board::new(folder.path(), &mirror(WELL));
     let mut last = TimeDelta::zero();
@@ -278,7 +278,7 @@ fn failures_are_written_down_with_when_to_try_again() {
 }
 
 #[test]
-fn too_little_room_is_noticed_before_anything_is_fetched() {
+fn a_full_disk_is_noticed_before_fetching() {
     let folder = scratch();
     let mut board = Board::new(folder.path(), &mirror(WELL));
     board.adjust = |builder| builder.reserve(100);
@@ -311,7 +311,7 @@ fn rejected_releases_are_quarantined_at_once() {
 
 /// An installer that cannot tell what runs takes effect at once, and has no way back.
 #[test]
-fn an_installer_without_places_is_on_trial_at_once() {
+fn installers_without_places_start_the_trial() {
     let folder = scratch();
     let mirror = mirror(WELL);
     let open = || fleet::device(&mirror, folder.path(), epoch()).installer(StubInstaller::new()).open().unwrap();

@@ -304,7 +304,7 @@ fn a_freeze_is_noticed_when_the_clock_says_so() {
 }
 
 #[test]
-fn fast_forward_is_recovered_from_by_rotating_the_keys() {
+fn rotating_keys_recovers_from_fast_forward() {
     for role in ["timestamp", "snapshot"] {
         let mut sim = repository();
         all(&mut sim);
@@ -332,7 +332,7 @@ fn fast_forward_is_recovered_from_by_rotating_the_keys() {
 }
 
 #[test]
-fn fast_forward_of_one_role_does_not_pass_its_lister() {
+fn fast_forward_of_one_role_is_refused() {
     // A thief with the delegated role's key alone cannot run up its version: the snapshot lists what it lists.
     let mut sim = repository();
     sim.hashes = false;

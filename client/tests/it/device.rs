@@ -62,7 +62,7 @@ fn from_a_release_to_a_confirmed_device() {
 
 /// Requests of a first check, an unchanged one, one after another cohort changed, and one after our own was advanced.
 #[test]
-fn what_a_check_costs_does_not_depend_on_the_number_of_cohorts() {
+fn check_cost_is_independent_of_cohorts() {
     for count in [10_u32, 1_000] {
         let names: Vec<String> = (0..count).map(|index| format!("cohort-{index}")).collect();
         let shares: Vec<_> = names.iter().map(|name| (name.as_str(), Some(1_000_000 / count))).collect();
@@ -187,7 +187,7 @@ fn a_manifest_in_the_wrong_place_is_refused() {
 }
 
 #[test]
-fn other_cohorts_faults_do_not_reach_this_device() {
+fn faults_of_other_cohorts_are_ignored() {
     type Bend = fn(&Mirror);
     let cases: &[(&str, Bend)] = &[
         ("expired", |mirror| {

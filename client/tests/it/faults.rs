@@ -150,7 +150,7 @@ fn disk_and_boot_loader(update: Update) {
             table.add(&format!("{update:?}: {name}, {how}"), steps, |n| {
                 let folder = scratch();
                 let board = Board::new(folder.path(), &mirror).with_health();
-                // Whether it errs depends on the step; what counts is what comes after.
+                // Whether it fails depends on the step; what counts is what comes after.
                 let _ = board.run(&Disk::with_faults(plan(n)));
                 aftermath(update, &board, power_lost)
             });
@@ -362,7 +362,7 @@ impl Installer for Deadly {
 }
 
 #[test]
-fn a_release_that_takes_the_board_down_while_it_is_installed_is_given_up() {
+fn a_release_that_crashes_the_board_is_given_up() {
     let mirror = Update::Well.mirror();
     let folder = scratch();
     let mut board = Board::new(folder.path(), &mirror);

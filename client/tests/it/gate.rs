@@ -106,7 +106,7 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn only_what_is_kept_for_the_cohort_comes_through_the_gate() {
+fn only_protected_files_use_the_gate() {
     for private in [false, true] {
         let house = House::with_release(private);
         let folder = scratch();
@@ -139,7 +139,7 @@ fn only_what_is_kept_for_the_cohort_comes_through_the_gate() {
 }
 
 #[test]
-fn bridges_of_a_private_release_come_through_the_gate() {
+fn bridges_use_the_gate() {
     let house = House::new(true, |sim| {
         let bridge = approve(sim, &{
             let mut bridge = manifest("1.1.9", 10);
@@ -163,7 +163,7 @@ fn bridges_of_a_private_release_come_through_the_gate() {
 }
 
 #[test]
-fn a_refusal_is_a_decision_that_names_what_is_missing() {
+fn a_refusal_is_a_decision() {
     let house = House::with_release(true);
     let folder = scratch();
     house.gate.refuse(Some(refusal("the device's state is not one that stable.all takes", &["pcr sha256:7"])));
@@ -189,7 +189,7 @@ fn a_refusal_is_a_decision_that_names_what_is_missing() {
 }
 
 #[test]
-fn a_device_that_was_not_told_of_gates_says_so_and_keeps_what_it_has() {
+fn a_device_without_gate_settings_keeps_its_release() {
     let house = House::with_release(false);
     let mut device = fleet::device(&house.mirror, scratch().path(), epoch()).fetch(house.clone()).open().unwrap();
     let check = device.check().unwrap();
@@ -199,7 +199,7 @@ fn a_device_that_was_not_told_of_gates_says_so_and_keeps_what_it_has() {
 }
 
 #[test]
-fn a_gate_that_is_gone_is_the_networks_fault_and_changes_nothing() {
+fn an_unreachable_gate_is_a_network_error() {
     let house = House::with_release(true);
     let folder = scratch();
     house.gate.vanish(true);
@@ -214,7 +214,7 @@ fn a_gate_that_is_gone_is_the_networks_fault_and_changes_nothing() {
 }
 
 #[test]
-fn a_device_in_a_public_cohort_has_nothing_to_do_with_the_gate() {
+fn public_cohorts_use_no_gate() {
     let house = House::new(true, |sim| {
         release(sim, "lab", "1.3.0", 13);
     });
@@ -234,7 +234,7 @@ fn a_device_in_a_public_cohort_has_nothing_to_do_with_the_gate() {
 }
 
 #[test]
-fn a_grant_that_ends_in_the_middle_is_renewed_and_the_download_goes_on_where_it_was() {
+fn an_expired_grant_is_renewed_mid_download() {
     let house = House::with_release(true);
     let folder = scratch();
     let at_once = Retry { times: 2, first: Duration::ZERO, longest: Duration::ZERO };
@@ -272,7 +272,7 @@ fn a_grant_that_ends_in_the_middle_is_renewed_and_the_download_goes_on_where_it_
 
 /// The role was let in before, and the artifact is not: the agent waits, and nothing counts as a failure.
 #[test]
-fn a_device_that_is_let_in_no_more_waits_and_goes_on_when_it_is() {
+fn a_denied_device_resumes_when_admitted() {
     let house = House::with_release(true);
     let folder = scratch();
     let mut device = house.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
@@ -295,7 +295,7 @@ fn a_device_that_is_let_in_no_more_waits_and_goes_on_when_it_is() {
 
 /// Trusted with letting devices in, and with nothing else.
 #[test]
-fn what_a_gate_gives_is_verified_like_everything_else() {
+fn gate_responses_are_verified() {
     let role = "metadata/2.stable.all.json";
     let image = format!("targets/stable/releases/os/1.2.0/{}.image.bin", digest(IMAGE));
     let house = House::with_release(true);
@@ -333,7 +333,7 @@ fn what_a_gate_gives_is_verified_like_everything_else() {
 }
 
 #[test]
-fn a_release_may_ask_for_evidence_of_the_devices_state() {
+fn a_release_may_require_evidence() {
     let asking = |condition: serde_json::Value| {
         House::new(false, |sim| {
             let mut manifest = manifest("1.2.0", 12);
@@ -384,7 +384,7 @@ fn a_release_may_ask_for_evidence_of_the_devices_state() {
 }
 
 #[test]
-fn a_cohort_may_be_of_devices_that_give_evidence() {
+fn a_cohort_may_require_evidence() {
     let house = House::with_release(false);
     house.mirror.edit(|sim| {
         let map = json!({"schema": 1, "salt": "00112233445566778899aabbccddeeff", "cohorts": [

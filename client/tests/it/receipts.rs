@@ -45,7 +45,7 @@ fn told(board: &Board) -> Vec<&'static str> {
 }
 
 #[test]
-fn a_release_that_is_well_is_offered_installed_and_confirmed() {
+fn a_healthy_release_is_confirmed() {
     let folder = scratch();
     let board = board(folder.path(), &Mirror::of(repository(WELL)));
     assert_eq!(board.check(Disk::new()).unwrap(), Next::Restart);
@@ -84,7 +84,7 @@ fn a_device_may_be_named_by_its_id() {
 }
 
 #[test]
-fn a_release_that_is_not_well_is_rolled_back_once_the_device_is_back() {
+fn an_unhealthy_release_is_recorded_as_rolled_back() {
     let folder = scratch();
     let board = board(folder.path(), &Mirror::of(repository(UNWELL)));
     board.check(Disk::new()).unwrap();
@@ -109,7 +109,7 @@ fn a_release_that_is_not_well_is_rolled_back_once_the_device_is_back() {
 }
 
 #[test]
-fn each_attempt_that_the_boot_loader_takes_back_is_told() {
+fn each_boot_loader_rollback_is_recorded() {
     let folder = scratch();
     let board = board(folder.path(), &Mirror::of(repository(UNWELL)));
     for _ in 0..3 {
@@ -155,7 +155,7 @@ fn what_an_installer_rejects_has_failed() {
 
 /// It is tried again all the same; and should it go right in the end, that is told too.
 #[test]
-fn what_fails_as_often_as_is_tolerated_has_failed() {
+fn too_many_failures_are_recorded_as_failed() {
     let folder = scratch();
     let mirror = Mirror::of(repository(WELL));
     let blocked = folder.path().join("blocked");
@@ -176,7 +176,7 @@ fn what_fails_as_often_as_is_tolerated_has_failed() {
 
 /// Whoever stands between could otherwise have honest devices stop a rollout.
 #[test]
-fn that_a_file_does_not_come_or_another_does_is_no_failure_of_the_release() {
+fn fetch_errors_are_no_release_failure() {
     let image =
         |sim: &crate::simulator::Simulator| sim.files.keys().find(|file| file.ends_with(".image.bin")).unwrap().clone();
     for trick in [Trick::Bytes(b"another image".to_vec()), Trick::Gone, Trick::Cut(3)] {
@@ -196,7 +196,7 @@ fn that_a_file_does_not_come_or_another_does_is_no_failure_of_the_release() {
 }
 
 #[test]
-fn callers_that_drive_the_device_themselves_tell_the_same() {
+fn manual_calls_record_the_same() {
     let folder = scratch();
     let mut sim = channel(&[("all", Some(1_000_000))]);
     release_image(&mut sim, "all", "1.2.0", 12, WELL);
@@ -309,12 +309,12 @@ fn is_coherent(told: &[&str], end: &str) -> Result<(), String> {
 }
 
 #[test]
-fn each_outcome_of_a_release_that_is_well_is_told_once_wherever_the_device_stops() {
+fn healthy_outcomes_are_recorded_once() {
     each_outcome_is_told_once(WELL, WELL, "confirmed");
 }
 
 #[test]
-fn each_outcome_of_a_release_that_is_not_is_told_once_wherever_the_device_stops() {
+fn unhealthy_outcomes_are_recorded_once() {
     each_outcome_is_told_once(UNWELL, OLD, "rolled-back");
 }
 
@@ -364,7 +364,7 @@ fn each_outcome_is_told_once(image: &[u8], runs: &[u8], end: &str) {
 
 /// Killed by a signal that cannot be caught, here and there in a whole update.
 #[test]
-fn each_outcome_is_told_once_when_the_process_is_killed() {
+fn outcomes_are_recorded_once_after_a_kill() {
     let mirror = Mirror::of(repository(WELL));
     let folder = scratch();
     let counted = Faults::none();
@@ -406,7 +406,7 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn what_was_sent_is_there_once_wherever_the_sending_stops() {
+fn receipts_are_stored_once_wherever_sending_stops() {
     let mirror = Mirror::of(repository(WELL));
     let fresh = || {
         let folder = scratch();
@@ -448,7 +448,7 @@ fn what_was_sent_is_there_once_wherever_the_sending_stops() {
 }
 
 #[test]
-fn what_cannot_be_sent_waits_and_the_update_goes_on() {
+fn unsent_receipts_do_not_stop_the_update() {
     let folder = scratch();
     let board = board(folder.path(), &Mirror::of(repository(WELL)));
     board.check(Disk::new()).unwrap();

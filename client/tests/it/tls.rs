@@ -159,7 +159,7 @@ impl tidegate_client::fetch::Pass for Token {
 
 #[cfg(feature = "gate")]
 #[test]
-fn where_a_gate_redirects_to_gets_no_certificate_no_token_and_no_secret() {
+fn redirect_targets_get_no_certificate() {
     let (servers, clients) = (Authority::new(), Authority::new());
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("secret"), "Bearer secret").unwrap();

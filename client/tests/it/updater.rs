@@ -47,7 +47,7 @@ fn versions(folder: &Path) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn an_unchanged_repository_costs_two_requests_and_no_body() {
+fn an_unchanged_repository_costs_two_requests() {
     let mirror = Mirror::of(delegating());
     let store = MemoryStore::new();
     let mut first = updater(&mirror, store.clone());
@@ -75,7 +75,7 @@ fn an_unchanged_repository_costs_two_requests_and_no_body() {
 }
 
 #[test]
-fn metadata_is_stored_byte_for_byte_and_only_once_trusted() {
+fn only_trusted_metadata_is_stored() {
     let mirror = Mirror::of(delegating());
     let store = MemoryStore::new();
     updater(&mirror, store.clone()).find(&target("a/file")).unwrap();
@@ -96,7 +96,7 @@ fn metadata_is_stored_byte_for_byte_and_only_once_trusted() {
 }
 
 #[test]
-fn a_name_too_long_for_a_file_is_fetched_every_time() {
+fn overlong_role_names_are_not_stored() {
     let mut sim = Simulator::new();
     let name = "x".repeat(400);
     sim.delegate("targets", &name, &["a/*"], true);
@@ -150,7 +150,7 @@ fn the_chain_of_roots_is_followed_and_kept() {
 }
 
 #[test]
-fn too_many_roots_at_once_are_followed_in_several_updates() {
+fn many_roots_take_several_updates() {
     let mut sim = Simulator::new();
     for _ in 0..6 {
         sim.publish(&["root"]);
@@ -165,7 +165,7 @@ fn too_many_roots_at_once_are_followed_in_several_updates() {
 
 /// Fast-forward recovery (TUF 5.3.11) that is killed between any two steps still recovers.
 #[test]
-fn fast_forward_recovery_survives_a_kill_at_every_step() {
+fn fast_forward_recovery_survives_kills() {
     let mut sim = delegating();
     sim.signed.get_mut("timestamp").unwrap()["version"] = serde_json::json!(1_000_000);
     sim.publish_as_is("timestamp");
@@ -253,7 +253,7 @@ fn every_step_may_be_the_last() {
 /// One stored file is truncated, emptied, filled with rubbish, or replaced by what another role or an older version
 /// says: the next run repairs it, and an older repository is refused as before.
 #[test]
-fn a_damaged_file_is_repaired_and_lowers_nothing() {
+fn damaged_files_are_repaired() {
     let old = Mirror::of({
         let mut sim = delegating();
         // It signs as the new one does, so that only the stored versions tell them apart.

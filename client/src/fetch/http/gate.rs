@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_gate_redirects_to_nobody_learns_who_asks() {
+    fn redirect_targets_get_no_credentials() {
         let store = Server::new(vec![answer("206 Partial Content", "Content-Range: bytes 4-9/10\r\n", "456789")]);
         let location = format!("Location: {}\r\n", store.url("/bucket/object?X-Signature=abc"));
         let gate = Server::new(vec![answer("307 Temporary Redirect", &location, "")]);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn redirects_are_few_and_to_https_or_within_this_machine() {
+    fn gate_redirects_are_limited() {
         let many =
             Server::new((0..6).map(|_| answer("307 Temporary Redirect", "Location: /v1/again\r\n", "")).collect());
         let error = fault(get(&many.url("/v1/repo/x")));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gates_refusal_is_told_and_a_stores_is_not_taken_for_one() {
+    fn only_the_gate_can_refuse() {
         let refusal = r#"{"error": {"rule": "G-TOK-05", "why": "not yours", "missing": ["cohort stable.lab"]}}"#;
         for (status, code) in [("401 Unauthorized", 401), ("403 Forbidden", 403)] {
             let gate = Server::new(vec![answer(status, "", refusal)]);

@@ -380,12 +380,11 @@ fn agent(options: &HttpOptions, proxy: Option<ureq::Proxy>, patience: &Patience,
 /// Logs a request and the status of its answer, if it has one.
 fn log(method: &str, url: &str, answer: Option<&ureq::http::Response<ureq::Body>>, started: Instant) {
     let (url, milliseconds) = (Redacted(url), started.elapsed().as_millis());
-    match answer {
-        Some(answer) => {
-            let (status, bytes) = (answer.status().as_u16(), answer.body().content_length());
-            debug!(method, %url, status, bytes, milliseconds, "sent a request");
-        }
-        None => debug!(method, %url, milliseconds, "sent a request without an answer"),
+    if let Some(answer) = answer {
+        let (status, bytes) = (answer.status().as_u16(), answer.body().content_length());
+        debug!(method, %url, status, bytes, milliseconds, "sent a request");
+    } else {
+        debug!(method, %url, milliseconds, "sent a request without an answer");
     }
 }
 

@@ -68,7 +68,7 @@ impl Patience {
     }
 }
 
-/// A body that errs when it comes too slowly or does not end.
+/// A body that fails when it comes too slowly or does not end.
 pub(super) struct Paced {
     reader: ureq::BodyReader<'static>,
     meter: Meter,

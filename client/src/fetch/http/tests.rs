@@ -273,7 +273,7 @@ fn broken_answers_are_errors_of_their_kind() {
 }
 
 #[test]
-fn a_connection_closed_while_idle_is_opened_again() {
+fn idle_connections_are_reopened() {
     let server = Server::new(vec![
         Box::new(|stream| {
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n1")?;

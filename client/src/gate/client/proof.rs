@@ -54,7 +54,7 @@ mod tests {
     use tidegate_model::time;
 
     #[test]
-    fn a_proof_is_over_its_request_and_another_each_time() {
+    fn each_request_has_its_own_proof() {
         use ed25519_dalek::pkcs8::EncodePrivateKey as _;
         let key = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
         let key = DeviceKey::from_pem(key.to_pkcs8_pem(p256::pkcs8::LineEnding::LF).unwrap().as_bytes()).unwrap();

@@ -42,7 +42,7 @@ fn token(pass: &Arc<dyn Pass + Send + Sync>, visit: &Visit) -> String {
 }
 
 #[test]
-fn a_grant_is_got_by_evidence_and_used_until_it_is_about_to_end() {
+fn grants_are_reused_until_they_expire() {
     let server = Server::new(vec![
         challenge(),
         grant("first", 10),
@@ -109,7 +109,7 @@ fn a_grant_that_has_ended_already_is_used_once() {
 }
 
 #[test]
-fn what_was_sent_twice_by_the_network_is_asked_for_once_more_and_no_oftener() {
+fn a_spent_proof_is_retried_once() {
     let spent = || answer("401 Unauthorized", "", r#"{"error": {"rule": "G-ID-06", "why": "used", "missing": []}}"#);
     let server = Server::new(vec![spent(), challenge(), grant("token", 10)]);
     let client = GateClient::new(impatient());

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tool_is_told_what_to_quote_and_its_values_are_named() {
+    fn the_quote_names_its_registers() {
         let folder = tempfile::tempdir().unwrap();
         let values = "a".repeat(32) + &"b".repeat(32);
         let Evidence::Tpm2 { quote, signature, pcrs } = evidence(options(&values), folder.path()).unwrap() else {
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quote_that_is_none_is_an_error_that_names_it() {
+    fn invalid_quotes_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let failing = |script: &str| {
             let program = Some(Command::new(["sh", "-c", script].map(String::from), Duration::from_secs(20)));

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_bounded_and_leave_once_they_are_acknowledged() {
+    fn acknowledged_batches_leave_the_queue() {
         let mut ledger = offered(150);
         let mut sink = StubSink::new(1000);
         let (sent, saves) = send(&mut ledger, &mut sink, false);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_keeps_all_and_asks_for_patience_which_may_be_passed_over() {
+    fn failures_delay_the_next_sending() {
         let mut ledger = offered(3);
         let mut sink = StubSink::new(64);
         sink.fail("no connection", None);
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_ahead_does_not_hold_back_for_years() {
+    fn a_clock_ahead_does_not_delay_for_years() {
         let mut ledger = offered(1);
         let mut sink = StubSink::new(64);
         ledger.until = Some(now() + TimeDelta::hours(3));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_for_good_is_found_among_others_and_dropped_alone() {
+    fn a_refused_receipt_is_dropped_alone() {
         for refused in [vec![1], vec![64], vec![5, 6, 30], vec![100], (1..=100).collect()] {
             let mut ledger = offered(100);
             let mut sink = StubSink::new(64);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_that_takes_no_note_ends_the_sending_and_not_more() {
+    fn a_full_disk_ends_the_sending() {
         let mut ledger = offered(100);
         let mut sink = StubSink::new(64);
         let full = || Err(Error::State("the disk is full".into()));

@@ -293,7 +293,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn each_outcome_is_told_once_and_again_only_with_another_attempt() {
+    fn each_outcome_is_recorded_once_per_attempt() {
         let mut ledger = offered(1);
         assert!(!ledger.offered(&release(1), context("canary"), at(9), &key()).unwrap());
         let mut tell = |outcome| {
@@ -327,7 +327,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_release_that_waits_may_come_to_another_cohort_and_what_is_installed_does_not() {
+    fn a_pending_release_may_change_cohort() {
         let mut ledger = offered(1);
         assert!(ledger.offered(&release(1), context("all"), at(1), &key()).unwrap());
         ledger.record(&release(1), Outcome::Installed, None, at(2), &key()).unwrap();
@@ -338,7 +338,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_waits_is_signed_again_when_the_key_is_another() {
+    fn a_new_key_signs_pending_receipts_again() {
         use ed25519_dalek::pkcs8::EncodePrivateKey as _;
         let mut ledger = offered(3);
         assert!(!ledger.sign_again(&key()));

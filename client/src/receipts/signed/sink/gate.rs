@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn receipts_are_posted_to_the_cohorts_gate_or_another_that_is_set() {
+    fn receipts_go_to_the_cohorts_or_the_configured_gate() {
         let ledger = offered(3);
         let (answer, script) = ask(Ok(answered(200, r#"{"stored":2,"known":1}"#)), ledger.waiting());
         assert_eq!(answer, Answer::Kept(3));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_acknowledged_counts_and_only_what_is_wrong_with_receipts_is_for_good() {
+    fn only_bad_receipts_are_refused_for_good() {
         let ledger = offered(3);
         for (answer, for_good) in [
             (answered(200, ""), false),

@@ -93,7 +93,7 @@ impl Sink for PutSink {
     }
 }
 
-/// Errs unless others on the way can neither read nor change what is sent.
+/// Checks that nobody on the way can read or change what is sent.
 fn must_be_private(url: &str) -> Result<(), String> {
     let uri = url.parse::<ureq::http::Uri>().ok();
     let (scheme, host) = match &uri {
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_store_does_not_take_waits_and_no_secret_is_shown() {
+    fn store_errors_show_no_secret() {
         let store = Store::new();
         let mut sink = store.sink();
         let ledger = offered(2);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_say_where_the_name_belongs_and_are_private() {
+    fn url_patterns_are_private() {
         for (pattern, expected) in [
             ("https://store.example.com/bucket/{name}?sig=x", None),
             ("http://127.0.0.1:9000/{name}", None),
