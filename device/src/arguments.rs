@@ -1,172 +1,36 @@
-//! What was typed.
+//! The command line.
 
 use std::path::PathBuf;
 use std::str::FromStr as _;
 use std::time::Duration;
 
-use lexopt::prelude::*;
-use serde_json::Value as Json;
-
+use super::command::Command;
 use super::help;
-use super::setup::{InstallerSetting, NetworkSetting, PollSetting, Program, TrialSetting};
-#[cfg(feature = "gate")]
-use super::{gate::GateSetting, receipts::ReceiptSetting};
-use tidegate_client::policy::Policy;
+use super::settings_file::SettingsFile;
+use lexopt::prelude::*;
 use tidegate_model::facts::TypedFact;
 #[cfg(feature = "gate")]
 use tidegate_model::gate::Attestation;
 use tidegate_model::span::Span;
 use tidegate_model::time::{self, Instant};
-use tidegate_tuf::fields::{FieldError, Fields, whole};
-
-/// A command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Command {
-    Check,
-    Explain,
-    Download,
-    Install,
-    Confirm,
-    Reject,
-    Defer,
-    Run,
-    Status,
-    #[cfg(feature = "gate")]
-    Receipts,
-    /// `receipts --send`
-    #[cfg(feature = "gate")]
-    SendReceipts,
-}
-
-impl Command {
-    const ALL: &[(&str, Self)] = &[
-        ("check", Self::Check),
-        ("explain", Self::Explain),
-        ("download", Self::Download),
-        ("install", Self::Install),
-        ("confirm", Self::Confirm),
-        ("reject", Self::Reject),
-        ("defer", Self::Defer),
-        ("run", Self::Run),
-        ("status", Self::Status),
-        #[cfg(feature = "gate")]
-        ("receipts", Self::Receipts),
-    ];
-}
-
-impl Command {
-    /// Whether it asks the repository and decides, for which it needs facts.
-    pub(super) fn decides(self) -> bool {
-        matches!(self, Self::Check | Self::Explain | Self::Download | Self::Install | Self::Run)
-    }
-}
 
 /// A command with its options.
 #[derive(Debug)]
 pub(super) struct Arguments {
     pub(super) command: Command,
     pub(super) config: Option<PathBuf>,
-    pub(super) given: Given,
+    pub(super) given: SettingsFile,
     pub(super) facts: Vec<TypedFact>,
     pub(super) at: Option<Instant>,
-    /// How long to put a release off.
+    /// How long to defer a release.
     pub(super) time: Option<Duration>,
-    /// Whether the device's own policy is passed over.
+    /// Whether to ignore the device's own policy.
     pub(super) now: bool,
     pub(super) json: bool,
     pub(super) quiet: bool,
 }
 
-/// Settings as they are given, in a file or as options; all of them may be absent.
-#[derive(Debug, Default)]
-pub(super) struct Given {
-    pub(super) root: Option<PathBuf>,
-    pub(super) repository: Option<String>,
-    pub(super) metadata_url: Option<String>,
-    pub(super) targets_url: Option<String>,
-    pub(super) state_dir: Option<PathBuf>,
-    pub(super) device_id: Option<String>,
-    pub(super) channel: Option<String>,
-    pub(super) product: Option<String>,
-    pub(super) hardware: Option<String>,
-    pub(super) factory_version: Option<String>,
-    pub(super) factory_sequence: Option<u64>,
-    pub(super) facts: Option<Json>,
-    pub(super) slot: Option<PathBuf>,
-    // What follows is set in the file only.
-    pub(super) installer: Option<InstallerSetting>,
-    pub(super) trial: Option<TrialSetting>,
-    pub(super) policy: Option<Policy>,
-    pub(super) poll: Option<PollSetting>,
-    pub(super) network: Option<NetworkSetting>,
-    pub(super) reserve: Option<u64>,
-    pub(super) system_facts: bool,
-    pub(super) facts_file: Option<PathBuf>,
-    pub(super) facts_program: Option<Program>,
-    #[cfg(feature = "gate")]
-    pub(super) receipts: Option<ReceiptSetting>,
-    #[cfg(feature = "gate")]
-    pub(super) gate: Option<GateSetting>,
-}
-
-impl Given {
-    /// Reads a settings file's content.
-    pub(super) fn read(value: &Json) -> Result<Self, FieldError> {
-        whole(value, "", |fields| {
-            #[cfg(not(feature = "gate"))]
-            built_without(fields)?;
-            Ok(Self {
-                root: path(fields, "root")?,
-                repository: text(fields, "repository")?,
-                metadata_url: text(fields, "metadata_url")?,
-                targets_url: text(fields, "targets_url")?,
-                state_dir: path(fields, "state_dir")?,
-                device_id: text(fields, "device_id")?,
-                channel: text(fields, "channel")?,
-                product: text(fields, "product")?,
-                hardware: text(fields, "hardware")?,
-                factory_version: text(fields, "factory_version")?,
-                factory_sequence: fields.optional_u64("factory_sequence")?,
-                facts: fields.optional("facts").cloned(),
-                slot: path(fields, "slot")?,
-                installer: fields.optional_part("installer", InstallerSetting::read)?,
-                trial: fields.optional_part("trial", TrialSetting::read)?,
-                policy: fields.optional_part("policy", Policy::read)?,
-                poll: fields.optional_part("poll", PollSetting::read)?,
-                network: fields.optional_part("network", NetworkSetting::read)?,
-                reserve: fields.optional_u64("reserve")?,
-                system_facts: fields.bool_or("system_facts", false)?,
-                facts_file: path(fields, "facts_file")?,
-                facts_program: fields.optional_part("facts_program", Program::read)?,
-                #[cfg(feature = "gate")]
-                receipts: fields.optional_part("receipts", ReceiptSetting::read)?,
-                #[cfg(feature = "gate")]
-                gate: fields.optional_part("gate", GateSetting::read)?,
-            })
-        })
-    }
-}
-
-/// What this program knows of only if it is built with a feature.
-#[cfg(not(feature = "gate"))]
-fn built_without(fields: &mut Fields<'_>) -> Result<(), FieldError> {
-    match ["receipts", "gate"].into_iter().find(|name| fields.optional(name).is_some()) {
-        Some(name) => {
-            Err(FieldError::new(name, "this program was built without the feature \"gate\", which this needs"))
-        }
-        None => Ok(()),
-    }
-}
-
-fn text(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<String>, FieldError> {
-    Ok(fields.optional_text(key)?.map(str::to_owned))
-}
-
-pub(super) fn path(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<PathBuf>, FieldError> {
-    Ok(fields.optional_text(key)?.map(PathBuf::from))
-}
-
-/// What was asked for.
+/// A parsed command line.
 pub(super) enum Parsed {
     /// To print this text.
     Help(&'static str),
@@ -177,7 +41,7 @@ pub(super) enum Parsed {
 pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error> {
     let mut command = None;
     let mut config = None;
-    let mut given = Given::default();
+    let mut given = SettingsFile::default();
     let mut facts = Vec::new();
     let (mut at, mut time, mut now) = (None, None, false);
     #[cfg(feature = "gate")]

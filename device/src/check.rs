@@ -1,14 +1,14 @@
 //! `tidegate-device check`
 
+use super::failure::{Failure, is_refusal};
 use super::output::Output;
-use super::{Failure, is_refusal};
 use tidegate_client::device::Device;
 
 pub(super) fn run(device: &mut Device, output: Output) -> Result<bool, Failure> {
     let check = device.check()?;
     output.repairs(&check.repairs);
     output.result(check.outcome().to_string(), &check)?;
-    output.hint(if check.update.is_some() {
+    output.next(if check.update.is_some() {
         "tidegate-device install fetches and installs it"
     } else {
         "tidegate-device explain says why"

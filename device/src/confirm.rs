@@ -1,6 +1,6 @@
 //! `tidegate-device confirm` and `tidegate-device reject`
 
-use super::Failure;
+use super::failure::Failure;
 use super::host::OnceHost;
 use super::output::Output;
 use super::settings::Settings;
@@ -32,7 +32,7 @@ fn act_reject(device: &mut Device, options: &AgentOptions, output: Output) -> Re
     output.repairs(&status.repairs);
     output.result(status.update.state.to_string(), &status)?;
     if next == Next::Restart {
-        output.hint("restart to run what was before");
+        output.next("restart to run what was before");
     }
     Ok(true)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::Output;
 use super::settings::Settings;
 use tidegate_client::clock::{BUILT, Clock as _, FlooredClock, SystemClock};
@@ -16,6 +16,6 @@ pub(super) fn run(settings: Settings, time: Option<Duration>, output: Output) ->
     let until = now.checked_add_signed(time).unwrap_or(now);
     let deferral = settings.builder.defer(until)?;
     output.result(format!("put off until {}", time::format(deferral.until)), &deferral)?;
-    output.hint("the device's policy says how long that may be: tidegate-device explain");
+    output.next("the device's policy says how long that may be: tidegate-device explain");
     Ok(true)
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::failure::{Failure, is_refusal};
 use super::output::Output;
-use super::{Failure, is_refusal};
 use tidegate_client::device::{Device, UpdateArtifact};
 use tidegate_model::decision::Outcome;
 
@@ -32,6 +32,6 @@ pub(super) fn run(device: &mut Device, output: Output) -> Result<bool, Failure> 
     let text = paths.join("\n");
     let files = paths.into_iter().zip(&update.artifacts).map(|(path, artifact)| File { path, artifact });
     output.result(text, &Report { outcome, downloaded: files.collect() })?;
-    output.hint("tidegate-device install installs it");
+    output.next("tidegate-device install installs it");
     Ok(true)
 }

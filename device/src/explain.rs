@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::Failure;
 use super::arguments::Arguments;
+use super::failure::Failure;
 use super::output::Output;
 use tidegate_client::device::Device;
 use tidegate_client::policy::Judgement;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::arguments::path;
+use super::form::path;
 use super::setup::Program;
 use tidegate_client::Error;
 use tidegate_client::clock::{BUILT, FlooredClock, SystemClock};

@@ -1,6 +1,6 @@
 //! The help texts.
 
-use super::arguments::Command;
+use super::command::Command;
 
 pub(super) const VERSION: &str = concat!("tidegate-device ", env!("CARGO_PKG_VERSION"), "\n");
 

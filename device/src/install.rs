@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
+use super::failure::{Failure, is_refusal};
 use super::host::OnceHost;
 use super::output::Output;
 use super::settings::Settings;
-use super::{Failure, is_refusal};
 use tidegate_client::agent::{Agent, AgentOptions};
 use tidegate_client::device::{Device, Record};
 use tidegate_client::state::State;
@@ -38,8 +38,8 @@ fn act(device: &mut Device, options: &AgentOptions, output: Output) -> Result<bo
     let installed = status.installed.as_ref();
     output.result(text, &Report { outcome: host.outcome.as_ref(), installed, state })?;
     match state {
-        State::Rebooting { .. } => output.hint("restart to run it"),
-        State::Trial { .. } => output.hint("once it runs and is well: tidegate-device confirm"),
+        State::Rebooting { .. } => output.next("restart to run it"),
+        State::Trial { .. } => output.next("once it runs and is well: tidegate-device confirm"),
         _ => {}
     }
     let failed = matches!(state, State::Quarantined { .. } | State::RolledBack { .. });

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::Failure;
+use super::failure::Failure;
 use tidegate_client::download::Progress;
 use tidegate_client::store::Repair;
 
@@ -23,9 +23,9 @@ impl Output {
     }
 
     /// Says what to do next.
-    pub(super) fn hint(self, text: &str) {
+    pub(super) fn next(self, text: &str) {
         if !self.quiet && !self.json {
-            eprintln!("hint: {text}");
+            eprintln!("next: {text}");
         }
     }
 

@@ -8,14 +8,13 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Failure;
-use super::arguments::path;
+use super::failure::Failure;
+use super::form::path;
 use super::output::Output;
-use super::settings::Settings;
 use super::setup::Program;
 use tidegate_client::Error;
 use tidegate_client::clock::{BUILT, FlooredClock, SystemClock};
-use tidegate_client::device::Device;
+use tidegate_client::device::{Device, DeviceBuilder};
 use tidegate_client::fetch::http::HttpFetch;
 use tidegate_client::gate::{GateClient, Signer};
 use tidegate_client::key::DeviceKey;
@@ -124,22 +123,22 @@ struct Report<'a> {
 }
 
 /// `tidegate-device receipts`
-pub(super) fn show(settings: Settings, output: Output) -> Result<bool, Failure> {
+pub(super) fn show(builder: DeviceBuilder, output: Output) -> Result<bool, Failure> {
     // Also while another process works.
-    let (status, waiting) = settings.builder.observe_receipts()?;
+    let (status, waiting) = builder.observe_receipts()?;
     let status = status.ok_or_else(none_kept)?;
     let values = waiting.iter().map(SignedReceipt::to_value).collect();
     output.result(text(&status, &waiting), &Report { status: &status, waiting: values, sent: None })?;
     if status.waiting > 0 {
-        output.hint("tidegate-device receipts --send sends them now");
+        output.next("tidegate-device receipts --send sends them now");
     }
     Ok(true)
 }
 
 /// `tidegate-device receipts --send`
-pub(super) fn send_now(settings: Settings, output: Output) -> Result<bool, Failure> {
-    let mut sink = settings.sink.ok_or_else(none_kept)?;
-    let mut device = settings.builder.open()?;
+pub(super) fn send_now(builder: DeviceBuilder, sink: Option<Box<dyn Sink>>, output: Output) -> Result<bool, Failure> {
+    let mut sink = sink.ok_or_else(none_kept)?;
+    let mut device = builder.open()?;
     let options = Sending { at_once: true, within: Duration::MAX, ..Sending::default() };
     let sent = device.send_receipts(&mut *sink, options)?;
     let status = device.receipts().ok_or_else(none_kept)?;

@@ -9,8 +9,8 @@ mod signals;
 
 use std::time::Duration;
 
-use super::Failure;
 use super::arguments::Arguments;
+use super::failure::Failure;
 use super::output::Output;
 use super::settings::{self, Settings};
 use log::{Event, Log};

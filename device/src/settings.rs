@@ -1,15 +1,17 @@
 //! From settings to a device.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 #[cfg(feature = "gate")]
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Failure;
-use super::arguments::{Arguments, Command, Given};
+use super::arguments::Arguments;
+use super::command::Command;
+use super::failure::Failure;
+use super::form::read;
 use super::output::Output;
+use super::settings_file::SettingsFile;
 use tidegate_client::Error;
 use tidegate_client::agent::{AgentOptions, Health, Schedule};
 use tidegate_client::device::{Device, DeviceBuilder};
@@ -24,8 +26,6 @@ use tidegate_model::name::DeviceId;
 use tidegate_model::version;
 use tidegate_tuf::json;
 
-/// The longest settings file and root that are read, in bytes.
-const LENGTH: u64 = 1_000_000;
 /// The longest time that a program that tells facts may take, unless it is set.
 const FACTS: Duration = Duration::from_secs(10);
 
@@ -160,7 +160,7 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
 }
 
 /// Where facts come from, the least telling first.
-fn sources(file: &Given, folder: &Path, typed: &[TypedFact]) -> Result<Vec<FactSource>, Error> {
+fn sources(file: &SettingsFile, folder: &Path, typed: &[TypedFact]) -> Result<Vec<FactSource>, Error> {
     let mut sources = Vec::new();
     if file.system_facts {
         sources.push(FactSource::System("/".into()));
@@ -179,7 +179,7 @@ fn sources(file: &Given, folder: &Path, typed: &[TypedFact]) -> Result<Vec<FactS
     Ok(sources)
 }
 
-fn repository(given: &Given, file: &Given) -> Result<Repository, Error> {
+fn repository(given: &SettingsFile, file: &SettingsFile) -> Result<Repository, Error> {
     let whole = given.repository.as_ref().or(file.repository.as_ref()).map(|url| to_url(url)).transpose()?;
     let part = |ours: &Option<String>, file: &Option<String>, folder: &str, option: &str| match (
         ours.as_ref().or(file.as_ref()),
@@ -208,10 +208,10 @@ fn to_url(text: &str) -> Result<String, Error> {
 }
 
 /// Reads a settings file. Paths in it are relative to its folder.
-fn read_file(path: &Path) -> Result<Given, Error> {
+fn read_file(path: &Path) -> Result<SettingsFile, Error> {
     let wrong = |e: &dyn std::fmt::Display| Error::Setting(format!("{}: {e}", path.display()));
     let value = json::parse(&read(path)?).map_err(|e| wrong(&e))?;
-    let mut given = Given::read(&value).map_err(|e| wrong(&e))?;
+    let mut given = SettingsFile::read(&value).map_err(|e| wrong(&e))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     for path in [&mut given.root, &mut given.state_dir, &mut given.slot].into_iter().flatten() {
         *path = folder.join(&path);
@@ -222,16 +222,6 @@ fn read_file(path: &Path) -> Result<Given, Error> {
         }
     }
     Ok(given)
-}
-
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |source| Error::File { action: "read", path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(LENGTH + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LENGTH {
-        return Err(Error::Setting(format!("{}: longer than {LENGTH} bytes", path.display())));
-    }
-    Ok(bytes)
 }
 
 fn parse<T: FromStr<Err: std::fmt::Display>>(option: &str, text: &str) -> Result<T, Error> {

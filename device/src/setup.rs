@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::Value;
 
-use super::arguments::path;
+use super::form::path;
 use tidegate_client::Error;
 use tidegate_client::agent::{AgentOptions, Health, HealthCommand, Schedule};
 use tidegate_client::clock::{BUILT, FlooredClock, SystemClock};
@@ -297,7 +297,7 @@ impl NetworkSetting {
     }
 
     fn options(&self, folder: &Path, metadata: &str) -> Result<HttpOptions, Error> {
-        let read = |path: &Path| super::settings::read(&folder.join(path));
+        let read = |path: &Path| super::form::read(&folder.join(path));
         let wrong = |what: &str, e: &dyn std::fmt::Display| Error::Setting(format!("network.{what}: {e}"));
         let authorities = match self.ca.as_deref() {
             None | Some("system") => Authorities::system(),

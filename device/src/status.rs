@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::Output;
 use super::settings::Settings;
 use tidegate_client::device::{InstallState, Status};

@@ -1,15 +1,16 @@
-//! What the agent says: lines for people on standard error, or with `--json` one JSON object a line on standard output.
+//! The agent's log: lines of text on standard error, or with `--json` one JSON object per line on standard output.
 
 use serde::Serialize;
 
 use super::notify::Watch;
-use crate::Failure;
+use crate::failure::{Failure, error_body};
 use crate::output::{Output, print_json};
+use tidegate_client::Error;
 use tidegate_client::agent::{BootInfo, Entry, Host, SystemHost};
 use tidegate_client::clock::{Clock as _, SystemClock};
 use tidegate_client::download::Progress;
 use tidegate_client::state::State;
-use tidegate_client::{Error, Fault};
+use tidegate_model::failure::ErrorBody;
 use tidegate_model::time;
 
 pub(super) struct Log {
@@ -34,7 +35,7 @@ struct Line<'a, T: Serialize> {
     event: &'a str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    fault: Option<Fault>,
+    error: Option<ErrorBody>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<T>,
 }
@@ -62,27 +63,28 @@ impl Log {
             Event::Failed(error) => {
                 let message = error.to_string();
                 if self.state.starts_with("waiting") && self.state.ends_with(&message) {
-                    self.line("failed", &self.state.clone(), Some(error.fault()), None::<()>);
+                    self.line("failed", &self.state.clone(), Some(error_body(error)), None::<()>);
                 } else {
-                    self.line("failed", &message, Some(error.fault()), None::<()>);
+                    self.line("failed", &message, Some(error_body(error)), None::<()>);
                 }
             }
         }
         self.flush()
     }
 
-    /// Errs if a line could not be written: whoever reads the log must know.
+    /// Returns the first failure to write a line.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         self.failure.take().map_or(Ok(()), Err)
     }
 
-    fn line(&mut self, event: &str, message: &str, fault: Option<Fault>, detail: Option<impl Serialize>) {
+    fn line(&mut self, event: &str, message: &str, error: Option<ErrorBody>, detail: Option<impl Serialize>) {
+        let is_error = error.is_some();
         if self.output.json {
             let time = time::format(SystemClock::new().now());
-            if let Err(failure) = print_json(&Line { time, event, message, fault, detail }) {
+            if let Err(failure) = print_json(&Line { time, event, message, error, detail }) {
                 self.failure.get_or_insert(failure);
             }
-        } else if !self.output.quiet || fault.is_some() {
+        } else if !self.output.quiet || is_error {
             eprintln!("{event}: {message}");
         }
     }

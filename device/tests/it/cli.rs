@@ -89,7 +89,7 @@ fn a_whole_life() {
     let bench = with_release();
     let (code, out, err) = bench.run(&["check"]);
     assert_eq!((code, out.as_str()), (0, "install 1.2.0 (sequence 12): image.bin\n"), "{err}");
-    assert_eq!(err, "hint: tidegate-device install fetches and installs it\n");
+    assert_eq!(err, "next: tidegate-device install fetches and installs it\n");
     let (code, out, _) = bench.run(&["download"]);
     assert_eq!(code, 0);
     assert_eq!(fs::read(out.trim()).unwrap(), IMAGE);
@@ -121,7 +121,7 @@ fn explain_shows_every_rule_for_any_facts_and_time() {
 }
 
 #[test]
-fn faults_have_their_exit_codes_and_hints() {
+fn failures_have_exit_codes_and_remedies() {
     let bench = with_release();
     bench.run(&["check"]);
     for (words, code, expected) in [
@@ -131,7 +131,7 @@ fn faults_have_their_exit_codes_and_hints() {
         (&["check", "--config", "/nowhere/device.json"], 1, "/nowhere/device.json"),
         (&["check", "--root", "/nowhere/root.json"], 1, "/nowhere/root.json"),
         (&["check", "--repository", "ftp://host"], 1, "https://"),
-        (&["check", "--repository", "/nowhere"], 1, "hint: check the URL"),
+        (&["check", "--repository", "/nowhere"], 1, "help: check the URL"),
         (&["confirm"], 1, "nothing was installed"),
         (&["check", "--channel", "other"], 1, "other/cohorts.json"),
     ] {
@@ -139,9 +139,28 @@ fn faults_have_their_exit_codes_and_hints() {
         assert_eq!((got, out.as_str()), (code, ""), "{words:?}: {err}");
         assert!(err.starts_with("error: ") && err.contains(expected), "{words:?}: {err}");
     }
-    let (code, out, _) = bench.run(&["check", "--json", "--repository", "/nowhere"]);
-    let report: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &report["error"]["fault"]), (1, &json!("peer")));
+}
+
+#[test]
+fn json_errors_follow_the_schema() {
+    let schema = include_str!("../../../docs/schemas/error.schema.json");
+    let validator = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+    let bench = with_release();
+    bench.run(&["check"]);
+    for (words, code, kind) in [
+        (&["chekc"][..], 2, "usage"),
+        (&["check", "--channel", "Stable"], 2, "usage"),
+        (&["check", "--root", "/nowhere/root.json"], 1, "io"),
+        (&["check", "--repository", "ftp://host"], 1, "input"),
+        (&["check", "--repository", "/nowhere"], 1, "trust"),
+        (&["check", "--repository", "http://127.0.0.1:1"], 1, "network"),
+    ] {
+        let (got, out, err) = bench.run(&[words, &["--json"]].concat());
+        assert_eq!((got, out.as_str()), (code, ""), "{words:?}: {err}");
+        let report: Value = serde_json::from_str(&err).unwrap();
+        assert!(validator.is_valid(&report), "{words:?}: {report}");
+        assert_eq!(report["error"]["kind"], kind, "{words:?}: {report}");
+    }
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn a_gate_that_is_gone_fails_the_check_and_a_broken_key_only_what_needs_it() {
     let bench = behind(&gate);
     bench.set(&json!({"gate": {"key": "absent.key"}}));
     let (code, out, err) = bench.run(&["check", "--json"]);
-    assert!(code == 1 && out.contains(r#""fault":"device""#) && err.contains("absent.key"), "{out}{err}");
+    assert!(code == 1 && out.is_empty() && err.contains(r#""kind":"io""#) && err.contains("absent.key"), "{out}{err}");
     // In the public cohort: a warning.
     let (code, out, err) = bench.run(&["check", "--fact", "group=lab"]);
     assert!(code == 0 && out.starts_with("nothing to install: role stable.lab assigns no release"), "{out}");
@@ -194,12 +194,18 @@ fn a_gate_that_is_gone_fails_the_check_and_a_broken_key_only_what_needs_it() {
     bench.set(&json!({"gate": {"attestor": {"kind": "command", "program": ["/no/such/attestor"], "gives": "ear"}}}));
     fs::remove_dir_all(bench.path("state")).unwrap();
     let (code, out, err) = bench.run(&["check", "--json"]);
-    assert!(code == 1 && out.contains(r#""fault":"device""#) && err.contains("/no/such/attestor"), "{out}{err}");
+    assert!(
+        code == 1 && out.is_empty() && err.contains(r#""kind":"io""#) && err.contains("/no/such/attestor"),
+        "{out}{err}"
+    );
     // A gate at which nobody is.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     gate.0.lock().unwrap().url = format!("http://{nobody}");
     let bench = behind(&gate);
     bench.set(&attesting());
     let (code, out, err) = bench.run(&["check", "--json"]);
-    assert!(code == 1 && out.contains(r#""fault":"network""#) && err.contains(&nobody.to_string()), "{out}{err}");
+    assert!(
+        code == 1 && out.is_empty() && err.contains(r#""kind":"network""#) && err.contains(&nobody.to_string()),
+        "{out}{err}"
+    );
 }

@@ -46,7 +46,7 @@ fn one_shot_commands_send_at_their_end() {
     bench.run(&["check"]);
     assert!(sent(&bench).is_empty());
     let (code, out, err) = bench.run(&["receipts"]);
-    assert_eq!((code, err.as_str()), (0, "hint: tidegate-device receipts --send sends them now\n"));
+    assert_eq!((code, err.as_str()), (0, "next: tidegate-device receipts --send sends them now\n"));
     let lines: Vec<_> = out.lines().collect();
     assert_eq!((lines.len(), lines[0]), (2, "1 waits"), "{out}");
     assert!(lines[1].ends_with("offered      1.2.0 (sequence 12), cohort all"), "{out}");

@@ -199,14 +199,14 @@ fn find(folder: &Path, ending: &str) -> PathBuf {
 }
 
 #[test]
-fn failures_are_logged_with_whose_fault_they_are() {
+fn failures_are_logged_with_their_kind() {
     let bench = bench();
     bench.set(&json!({"repository": "nowhere"}));
     let mut agent = Running::start(&mut bench.command(&[]));
     loop {
         let line = agent.next();
         if line["event"] == "failed" {
-            assert_eq!(line["fault"], "peer");
+            assert_eq!(line["error"]["kind"], "trust");
             break;
         }
     }
@@ -307,7 +307,7 @@ fn a_trial_is_rejected_from_the_command_line() {
     let bench = bench();
     bench.set(&json!({"trial": {"health": "by-hand"}}));
     let (code, out, err) = bench.run(&["install"]);
-    assert_eq!((code, out.as_str(), err.as_str()), (0, "installed 1.2.0 (sequence 12)\n", "hint: restart to run it\n"));
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "installed 1.2.0 (sequence 12)\n", "next: restart to run it\n"));
     assert!(bench.run(&["confirm"]).2.contains("restart first"));
     let (code, out, err) = bench.run(&["reject"]);
     assert_eq!(code, 0, "{err}");

@@ -1,0 +1,95 @@
+//! The settings file.
+
+use std::path::PathBuf;
+
+use serde_json::Value as Json;
+
+use super::form::{path, text};
+use super::setup::{InstallerSetting, NetworkSetting, PollSetting, Program, TrialSetting};
+#[cfg(feature = "gate")]
+use super::{gate::GateSetting, receipts::ReceiptSetting};
+use tidegate_client::policy::Policy;
+#[cfg(not(feature = "gate"))]
+use tidegate_tuf::fields::Fields;
+use tidegate_tuf::fields::{FieldError, whole};
+
+/// The content of a settings file, or the same settings given as options; all of them may be absent.
+#[derive(Debug, Default)]
+pub(super) struct SettingsFile {
+    pub(super) root: Option<PathBuf>,
+    pub(super) repository: Option<String>,
+    pub(super) metadata_url: Option<String>,
+    pub(super) targets_url: Option<String>,
+    pub(super) state_dir: Option<PathBuf>,
+    pub(super) device_id: Option<String>,
+    pub(super) channel: Option<String>,
+    pub(super) product: Option<String>,
+    pub(super) hardware: Option<String>,
+    pub(super) factory_version: Option<String>,
+    pub(super) factory_sequence: Option<u64>,
+    pub(super) facts: Option<Json>,
+    pub(super) slot: Option<PathBuf>,
+    // The following settings have no options.
+    pub(super) installer: Option<InstallerSetting>,
+    pub(super) trial: Option<TrialSetting>,
+    pub(super) policy: Option<Policy>,
+    pub(super) poll: Option<PollSetting>,
+    pub(super) network: Option<NetworkSetting>,
+    pub(super) reserve: Option<u64>,
+    pub(super) system_facts: bool,
+    pub(super) facts_file: Option<PathBuf>,
+    pub(super) facts_program: Option<Program>,
+    #[cfg(feature = "gate")]
+    pub(super) receipts: Option<ReceiptSetting>,
+    #[cfg(feature = "gate")]
+    pub(super) gate: Option<GateSetting>,
+}
+
+impl SettingsFile {
+    /// Reads a settings file's content.
+    pub(super) fn read(value: &Json) -> Result<Self, FieldError> {
+        whole(value, "", |fields| {
+            #[cfg(not(feature = "gate"))]
+            built_without(fields)?;
+            Ok(Self {
+                root: path(fields, "root")?,
+                repository: text(fields, "repository")?,
+                metadata_url: text(fields, "metadata_url")?,
+                targets_url: text(fields, "targets_url")?,
+                state_dir: path(fields, "state_dir")?,
+                device_id: text(fields, "device_id")?,
+                channel: text(fields, "channel")?,
+                product: text(fields, "product")?,
+                hardware: text(fields, "hardware")?,
+                factory_version: text(fields, "factory_version")?,
+                factory_sequence: fields.optional_u64("factory_sequence")?,
+                facts: fields.optional("facts").cloned(),
+                slot: path(fields, "slot")?,
+                installer: fields.optional_part("installer", InstallerSetting::read)?,
+                trial: fields.optional_part("trial", TrialSetting::read)?,
+                policy: fields.optional_part("policy", Policy::read)?,
+                poll: fields.optional_part("poll", PollSetting::read)?,
+                network: fields.optional_part("network", NetworkSetting::read)?,
+                reserve: fields.optional_u64("reserve")?,
+                system_facts: fields.bool_or("system_facts", false)?,
+                facts_file: path(fields, "facts_file")?,
+                facts_program: fields.optional_part("facts_program", Program::read)?,
+                #[cfg(feature = "gate")]
+                receipts: fields.optional_part("receipts", ReceiptSetting::read)?,
+                #[cfg(feature = "gate")]
+                gate: fields.optional_part("gate", GateSetting::read)?,
+            })
+        })
+    }
+}
+
+/// Refuses settings that need a feature which this program was built without.
+#[cfg(not(feature = "gate"))]
+fn built_without(fields: &mut Fields<'_>) -> Result<(), FieldError> {
+    match ["receipts", "gate"].into_iter().find(|name| fields.optional(name).is_some()) {
+        Some(name) => {
+            Err(FieldError::new(name, "this program was built without the feature \"gate\", which this needs"))
+        }
+        None => Ok(()),
+    }
+}
