@@ -25,17 +25,17 @@ Finds, verifies and installs signed over-the-air releases.
 Usage: tidegate-device [OPTIONS] COMMAND
 
 Commands:
-  check      say what this device is to do
-  explain    say why, with the outcome of every rule
+  check      show what this device will do
+  explain    show why, with the result of every rule
   download   fetch and verify what is to be installed
   install    fetch, verify and install it
-  confirm    say that the release on trial works
-  reject     say that it does not, and go back
-  defer      put off what is about to be installed
-  run        stay, and do all this when it is time
-  status     show what is installed, without asking the repository
+  confirm    keep the release on trial
+  reject     reject the release on trial and roll back
+  defer      defer the next installation
+  run        run as a service that updates the device
+  status     show what is installed, without network access
 ",
-    with_gate!("  receipts   show what this device has yet to tell, or send it\n"),
+    with_gate!("  receipts   show or send pending receipts\n"),
     "
 Options:
       --config FILE             read settings from a JSON file; the options below override them
@@ -57,13 +57,13 @@ Options:
   -h, --help                    print this, or the help of a command
   -V, --version                 print the version
 
-Exit codes: 0 done, or nothing to do; 1 refused or failed; 2 wrong usage; 3 nobody reads the output; 255 a bug.
+Exit codes: 0 done, or nothing to do; 1 refused or failed; 2 wrong usage; 3 standard output was closed; 255 a bug.
 
 Examples:
   tidegate-device --config /etc/tidegate/device.json check
   tidegate-device --config /etc/tidegate/device.json install --json
 
-A settings file holds the same names with underscores, and what has no option: installer, trial, policy, poll, network,
+A settings file contains the same names with underscores, and what has no option: installer, trial, policy, poll, network,
 reserve, system_facts, facts_file, facts_program",
     with_gate!(", receipts, gate"),
     ". Its paths are relative to its folder:
