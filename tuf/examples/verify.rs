@@ -15,7 +15,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn verify(folder: &Path, target: &str, now: chrono::DateTime<chrono::Utc>) -> Result<String, Box<dyn Error>> {
+/// The length of `target` and the role that lists it, if every signature, version and expiry on the way to it is right.
+pub(crate) fn verify(
+    folder: &Path,
+    target: &str,
+    now: chrono::DateTime<chrono::Utc>,
+) -> Result<String, Box<dyn Error>> {
     let read = |name: String| std::fs::read(folder.join("metadata").join(name));
     let mut trusted = TrustedSet::from_root(&read(metadata_file("root", Some(1)))?, now)?;
     while let Ok(next) = read(metadata_file("root", Some(trusted.root().common.version + 1))) {

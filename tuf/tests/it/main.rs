@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, dead_code)]
 
 mod differential;
+mod example;
 mod python;
 mod simulator;
 mod trusted_set;
