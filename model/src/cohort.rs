@@ -26,7 +26,9 @@ use std::fmt;
 use serde_json::Value;
 
 use super::condition::{Condition, Outcome};
-use super::decode::{Extra, FieldError, Fields, FormatError, Schema1, canonical, extra, faults, parse, parsed, schema};
+use super::decode::{
+    Extra, FieldError, Fields, FormatError, SchemaVersion, canonical, extra, invalid, parse, parsed, schema,
+};
 use super::digest::Digest;
 use super::facts::Facts;
 use super::gate::Protected;
@@ -145,19 +147,31 @@ pub struct PassedOver {
 }
 
 impl CohortMap {
-    /// A map of these cohorts, in this order. All faults are listed.
+    /// A map of these cohorts, in this order. All errors are listed.
+    ///
+    /// # Errors
+    ///
+    /// If a name occurs twice, a share is 0, the shares do not add up to the whole, or an explicit cohort follows one with a share.
     pub fn new(salt: Salt, cohorts: Vec<Cohort>) -> Result<CohortMap, FormatError> {
         Self::build(salt, cohorts, Extra::new())
     }
 
     /// Reads a map from strict JSON.
+    ///
+    /// # Errors
+    ///
+    /// If it is not strict JSON or not a valid map.
     pub fn parse(bytes: &[u8]) -> Result<CohortMap, FormatError> {
         CohortMap::from_value(&parse(DOCUMENT, bytes)?)
     }
 
     /// Reads a map from a JSON value.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a valid map.
     pub fn from_value(value: &Value) -> Result<CohortMap, FormatError> {
-        let one = |fault| faults(DOCUMENT, vec![fault]);
+        let one = |error| invalid(DOCUMENT, vec![error]);
         let mut fields = Fields::of(value, "").map_err(one)?;
         schema(DOCUMENT, &mut fields)?;
         let salt = fields.parsed("salt").map_err(one)?;
@@ -167,6 +181,10 @@ impl CohortMap {
     }
 
     /// The bytes that are signed and published: canonical JSON.
+    ///
+    /// # Errors
+    ///
+    /// If reading the bytes would not give the same map.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         canonical(DOCUMENT, self, CohortMap::from_value)
     }
@@ -247,19 +265,19 @@ impl CohortMap {
     }
 
     fn build(salt: Salt, cohorts: Vec<Cohort>, extra: Extra) -> Result<CohortMap, FormatError> {
-        let mut found = Vec::new();
-        let mut fault = |at: String, why: String| found.push(FieldError::new(at, why));
+        let mut errors = Vec::new();
+        let mut add = |at: String, why: String| errors.push(FieldError::new(at, why));
         let mut names = BTreeMap::new();
         let mut slices: Vec<Slice> = Vec::new();
         // 64 bits, so that shares too large are added up and reported as they are.
         let mut total = 0_u64;
         for (index, Cohort { name, selector, .. }) in cohorts.iter().enumerate() {
             if let Some(first) = names.insert(name, index) {
-                fault(format!("cohorts[{index}].name"), format!("{name} is the name of cohorts[{first}] already"));
+                add(format!("cohorts[{index}].name"), format!("{name} is the name of cohorts[{first}] already"));
             }
             match selector {
                 Selector::Share(0) => {
-                    fault(format!("cohorts[{index}].share"), "a share is at least 1 part per million".into());
+                    add(format!("cohorts[{index}].share"), "a share is at least 1 part per million".into());
                 }
                 Selector::Share(share) => {
                     let from = total;
@@ -273,17 +291,17 @@ impl CohortMap {
                 }
                 Selector::Devices(_) | Selector::Condition(_) if total > 0 => {
                     let why = "an explicit cohort after one with a share would match nobody: move it before the shares";
-                    fault(format!("cohorts[{index}]"), why.into());
+                    add(format!("cohorts[{index}]"), why.into());
                 }
                 Selector::Devices(_) | Selector::Condition(_) => {}
             }
         }
         if total != u64::from(PPM) {
-            fault("cohorts".into(), format!("the shares add up to {total} parts per million, not to {PPM}"));
+            add("cohorts".into(), format!("the shares add up to {total} parts per million, not to {PPM}"));
         }
         match slices.last().cloned() {
-            Some(last) if found.is_empty() => Ok(CohortMap { salt, cohorts, extra, slices, last }),
-            _ => Err(faults(DOCUMENT, found)),
+            Some(last) if errors.is_empty() => Ok(CohortMap { salt, cohorts, extra, slices, last }),
+            _ => Err(invalid(DOCUMENT, errors)),
         }
     }
 }
@@ -309,13 +327,14 @@ impl serde::Serialize for CohortMap {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(serde::Serialize)]
         struct Form<'a> {
-            schema: Schema1,
+            schema: SchemaVersion,
             salt: &'a Salt,
             cohorts: &'a [Cohort],
             #[serde(flatten)]
             extra: &'a Extra,
         }
-        Form { schema: Schema1, salt: &self.salt, cohorts: &self.cohorts, extra: &self.extra }.serialize(serializer)
+        Form { schema: SchemaVersion, salt: &self.salt, cohorts: &self.cohorts, extra: &self.extra }
+            .serialize(serializer)
     }
 }
 

@@ -25,7 +25,7 @@ pub enum FormatError {
         source: JsonError,
     },
     /// The document declares a schema that this version does not implement.
-    #[error("{document}: schema {found} is unknown: this program reads schema {known}; update the program")]
+    #[error("{document}: unsupported schema {found}: this version supports schema {known}; update the program")]
     UnknownSchema {
         /// What was being read.
         document: &'static str,
@@ -34,13 +34,13 @@ pub enum FormatError {
         /// The schema this version reads.
         known: u64,
     },
-    /// The document says something it must not. Every fault that was found is listed.
-    #[error("{document}: {}", Listed(faults))]
-    Faults {
+    /// The document is not valid. All errors are listed.
+    #[error("{document}: {}", Listed(errors))]
+    Invalid {
         /// What was being read.
         document: &'static str,
-        /// At least one fault.
-        faults: Vec<FieldError>,
+        /// At least one error.
+        errors: Vec<FieldError>,
     },
 }
 
@@ -48,11 +48,11 @@ struct Listed<'a>(&'a [FieldError]);
 
 impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.0.iter().enumerate() {
+        for (index, error) in self.0.iter().enumerate() {
             if index > 0 {
                 f.write_str("; ")?;
             }
-            write!(f, "{fault}")?;
+            write!(f, "{error}")?;
         }
         Ok(())
     }
@@ -60,9 +60,9 @@ impl fmt::Display for Listed<'_> {
 
 /// The field `schema` of a document of schema 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Schema1;
+pub struct SchemaVersion;
 
-impl serde::Serialize for Schema1 {
+impl serde::Serialize for SchemaVersion {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(SCHEMA)
     }
@@ -94,23 +94,23 @@ pub(crate) fn to_value<T: serde::Serialize + PartialEq>(
     value: &T,
     read: impl FnOnce(&Value) -> Result<T, FormatError>,
 ) -> Result<Value, FormatError> {
-    let fault = |why: String| faults(document, vec![FieldError::new("", why)]);
-    let json = serde_json::to_value(value).map_err(|error| fault(error.to_string()))?;
+    let whole = |why: String| invalid(document, vec![FieldError::new("", why)]);
+    let json = serde_json::to_value(value).map_err(|error| whole(error.to_string()))?;
     if read(&json)? == *value {
         Ok(json)
     } else {
-        Err(fault("an extra field has the name of a field of this schema: set that field instead".into()))
+        Err(whole("an extra field has the name of a field of this schema: set that field instead".into()))
     }
 }
 
-pub(crate) fn faults(document: &'static str, faults: Vec<FieldError>) -> FormatError {
-    FormatError::Faults { document, faults }
+pub(crate) fn invalid(document: &'static str, errors: Vec<FieldError>) -> FormatError {
+    FormatError::Invalid { document, errors }
 }
 
 /// Checks `schema` before anything else is looked at: a later schema may have changed everything but this field.
-pub(crate) fn schema(document: &'static str, fields: &mut Fields<'_>) -> Result<Schema1, FormatError> {
-    let found = fields.u64("schema").map_err(|fault| faults(document, vec![fault]))?;
-    if found == SCHEMA { Ok(Schema1) } else { Err(FormatError::UnknownSchema { document, found, known: SCHEMA }) }
+pub(crate) fn schema(document: &'static str, fields: &mut Fields<'_>) -> Result<SchemaVersion, FormatError> {
+    let found = fields.u64("schema").map_err(|error| invalid(document, vec![error]))?;
+    if found == SCHEMA { Ok(SchemaVersion) } else { Err(FormatError::UnknownSchema { document, found, known: SCHEMA }) }
 }
 
 /// The unknown fields, if they could be written again.

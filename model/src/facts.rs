@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use super::decode::{FieldError, Fields, FormatError, expected, faults, parse, quoted};
+use super::decode::{FieldError, Fields, FormatError, expected, invalid, parse, quoted};
 use super::name::{FactName, NameError};
 use super::version::{self, Version};
 
@@ -116,11 +116,19 @@ impl Facts {
     }
 
     /// Reads facts from strict JSON.
+    ///
+    /// # Errors
+    ///
+    /// If it is not strict JSON or not a valid object of facts.
     pub fn parse(bytes: &[u8]) -> Result<Facts, FormatError> {
         Facts::from_value(&parse(DOCUMENT, bytes)?)
     }
 
     /// Reads facts from a JSON object.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a valid object of facts.
     pub fn from_value(value: &Value) -> Result<Facts, FormatError> {
         let read = || {
             let fields = Fields::of(value, "")?;
@@ -135,7 +143,7 @@ impl Facts {
             }
             Ok(facts)
         };
-        read().map_err(|fault| faults(DOCUMENT, vec![fault]))
+        read().map_err(|error| invalid(DOCUMENT, vec![error]))
     }
 
     /// Sets a fact, and returns the value it had.

@@ -42,4 +42,4 @@ pub mod time;
 pub mod version;
 pub mod week;
 
-pub use decode::{Extra, FieldError, FormatError, Schema1};
+pub use decode::{Extra, FieldError, FormatError, SchemaVersion};

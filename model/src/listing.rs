@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::decode::{FormatError, faults, parse, schema};
+use super::decode::{FormatError, invalid, parse, schema};
 use super::layout::DelegatedRole;
 use tidegate_tuf::fields::{FieldError, Fields, text};
 use tidegate_tuf::json;
@@ -44,9 +44,13 @@ impl Listing {
     }
 
     /// Reads the listing of `cohort`, strictly: of another one, or with anything in it that is not known, it is none.
+    ///
+    /// # Errors
+    ///
+    /// If it is not strict JSON, not a valid listing, or another cohort's.
     pub fn parse(bytes: &[u8], cohort: &str) -> Result<Self, FormatError> {
         let value = parse(DOCUMENT, bytes)?;
-        let one = |fault| faults(DOCUMENT, vec![fault]);
+        let one = |error| invalid(DOCUMENT, vec![error]);
         let mut fields = Fields::of(&value, "").map_err(one)?;
         schema(DOCUMENT, &mut fields)?;
         let found = fields.text("cohort").map_err(one)?.to_owned();
@@ -59,6 +63,10 @@ impl Listing {
     }
 
     /// The bytes that are published: canonical JSON.
+    ///
+    /// # Errors
+    ///
+    /// If reading the bytes would not give the same listing.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         let value = json!({"schema": 1, "cohort": self.cohort, "objects": self.objects});
         json::canonical(&value).map_err(|source| FormatError::Json { document: DOCUMENT, source })

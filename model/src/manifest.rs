@@ -26,7 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::condition::Condition;
-use super::decode::{Extra, FieldError, Fields, FormatError, Schema1, canonical, extra, faults, parse, parsed, schema};
+use super::decode::{
+    Extra, FieldError, Fields, FormatError, SchemaVersion, canonical, extra, invalid, parse, parsed, schema,
+};
 use super::digest::Digest;
 use super::layout::Location;
 use super::name::{ArtifactName, HardwareId, Name, Text};
@@ -48,7 +50,7 @@ const MAX_LIST: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Manifest {
     /// The schema.
-    pub schema: Schema1,
+    pub schema: SchemaVersion,
     /// The product.
     pub product: Name,
     /// The version. Where it comes in order is decided by precedence; build metadata does not count.
@@ -160,13 +162,21 @@ pub struct Artifact {
 
 impl Manifest {
     /// Reads a manifest from strict JSON.
+    ///
+    /// # Errors
+    ///
+    /// If it is not strict JSON or not a valid manifest.
     pub fn parse(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         Manifest::from_value(&parse(DOCUMENT, bytes)?)
     }
 
     /// Reads a manifest from a JSON value.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a valid manifest.
     pub fn from_value(value: &Value) -> Result<Manifest, ManifestError> {
-        let one = |fault| faults(DOCUMENT, vec![fault]);
+        let one = |error| invalid(DOCUMENT, vec![error]);
         let mut fields = Fields::of(value, "").map_err(one)?;
         let schema = schema(DOCUMENT, &mut fields)?;
         let manifest = read(schema, fields).map_err(one)?;
@@ -175,52 +185,60 @@ impl Manifest {
     }
 
     /// The bytes that are signed and published: canonical JSON.
+    ///
+    /// # Errors
+    ///
+    /// If reading the bytes would not give the same manifest.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ManifestError> {
         self.check()?;
         let whole = Manifest { created: time::whole(self.created), ..self.clone() };
         canonical(DOCUMENT, &whole, Manifest::from_value)
     }
 
-    /// Checks what the types of the fields do not, and lists all faults.
+    /// Checks what the types of the fields do not, and lists all errors.
+    ///
+    /// # Errors
+    ///
+    /// Every invalid field.
     pub fn check(&self) -> Result<(), ManifestError> {
-        let mut found = Vec::new();
-        let mut fault = |at: &str, why: String| found.push(FieldError::new(at, why));
+        let mut errors = Vec::new();
+        let mut add = |at: &str, why: String| errors.push(FieldError::new(at, why));
         if self.sequence == 0 {
-            fault("sequence", "0 stands for the factory image: releases begin at 1".into());
+            add("sequence", "0 stands for the factory image: releases begin at 1".into());
         }
         if !time::in_range(self.created) {
-            fault("created", "this instant lies outside the years 1970 to 9999".into());
+            add("created", "this instant lies outside the years 1970 to 9999".into());
         }
         if self.version.to_string().len() > super::version::MAX {
-            fault("version", format!("too long: at most {} characters", super::version::MAX));
+            add("version", format!("too long: at most {} characters", super::version::MAX));
         }
         if let Some(own) = self.supersedes.iter().find(|&&sequence| sequence >= self.sequence) {
-            fault("supersedes", format!("{own} is not lower than the release's own sequence {}", self.sequence));
+            add("supersedes", format!("{own} is not lower than the release's own sequence {}", self.sequence));
         }
         if self.artifacts.is_empty() {
-            fault("artifacts", "this list is empty: a release has at least one artifact".into());
+            add("artifacts", "this list is empty: a release has at least one artifact".into());
         }
         let mut names = BTreeMap::new();
         for (index, artifact) in self.artifacts.iter().enumerate() {
             if let Some(first) = names.insert(&artifact.name, index) {
                 let why = format!("{} is the name of artifacts[{first}] already", artifact.name);
-                fault(&format!("artifacts[{index}].name"), why);
+                add(&format!("artifacts[{index}].name"), why);
             }
             if let Err(why) = self.check_path(artifact) {
-                fault(&format!("artifacts[{index}].path"), why);
+                add(&format!("artifacts[{index}].path"), why);
             }
             if artifact.length == 0 {
-                fault(&format!("artifacts[{index}].length"), "an artifact has at least one byte".into());
+                add(&format!("artifacts[{index}].length"), "an artifact has at least one byte".into());
             }
             if artifact.hardware.is_empty() {
-                fault(&format!("artifacts[{index}].hardware"), "this list is empty: name the hardware it fits".into());
+                add(&format!("artifacts[{index}].hardware"), "this list is empty: name the hardware it fits".into());
             }
             if !is_media_type(artifact.media_type.as_str()) {
                 let why = "expected a media type such as application/octet-stream".into();
-                fault(&format!("artifacts[{index}].media_type"), why);
+                add(&format!("artifacts[{index}].media_type"), why);
             }
         }
-        if found.is_empty() { Ok(()) } else { Err(faults(DOCUMENT, found)) }
+        if errors.is_empty() { Ok(()) } else { Err(invalid(DOCUMENT, errors)) }
     }
 
     /// The artifacts that fit a hardware, in the manifest's order.
@@ -252,7 +270,7 @@ impl<'de> serde::Deserialize<'de> for Manifest {
     }
 }
 
-fn read(schema: Schema1, mut fields: Fields<'_>) -> Result<Manifest, FieldError> {
+fn read(schema: SchemaVersion, mut fields: Fields<'_>) -> Result<Manifest, FieldError> {
     Ok(Manifest {
         schema,
         product: fields.parsed("product")?,

@@ -44,6 +44,10 @@ pub struct SaltError(String);
 
 impl Salt {
     /// A salt of these bytes.
+    ///
+    /// # Errors
+    ///
+    /// If there are fewer than 16 or more than 64 bytes.
     pub fn new(bytes: &[u8]) -> Result<Salt, SaltError> {
         if (16..=64).contains(&bytes.len()) { Ok(Salt(bytes.to_vec())) } else { Err(SaltError(digest::to_hex(bytes))) }
     }

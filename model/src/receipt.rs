@@ -14,7 +14,7 @@
 
 use serde_json::{Value, json};
 
-use super::decode::{FieldError, Fields, FormatError, faults, parse};
+use super::decode::{FieldError, Fields, FormatError, invalid, parse};
 use super::digest::Digest;
 use super::name::{DeviceId, HardwareId, Name, Text};
 use super::time::{self, Instant};
@@ -118,8 +118,8 @@ impl Receipt {
     /// If it says something that no receipt may, such as a reason that is too long.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         let value = self.value();
-        if Self::read(&value).map_err(|fault| faults(DOCUMENT, vec![fault]))? != *self {
-            return Err(faults(
+        if Self::read(&value).map_err(|error| invalid(DOCUMENT, vec![error]))? != *self {
+            return Err(invalid(
                 DOCUMENT,
                 vec![FieldError::new("at", "an instant within the years 1970 to 9999, in whole seconds")],
             ));
@@ -151,7 +151,7 @@ impl Receipt {
             other => {
                 return Err(FieldError::new(
                     "signed.schema",
-                    format!("schema {other} is unknown: this program reads schema 1"),
+                    format!("unsupported schema {other}: this version supports schema 1"),
                 ));
             }
         }
@@ -183,16 +183,24 @@ impl Receipt {
 
 impl SignedReceipt {
     /// Reads a receipt from strict JSON of at most [`MAX_LENGTH`] bytes.
+    ///
+    /// # Errors
+    ///
+    /// If it is longer, not strict JSON, or not a valid receipt. The signature is not checked.
     pub fn parse(bytes: &[u8]) -> Result<Self, FormatError> {
         if bytes.len() > MAX_LENGTH {
-            return Err(faults(DOCUMENT, vec![FieldError::new("", format!("longer than {MAX_LENGTH} bytes"))]));
+            return Err(invalid(DOCUMENT, vec![FieldError::new("", format!("longer than {MAX_LENGTH} bytes"))]));
         }
         Self::from_value(&parse(DOCUMENT, bytes)?)
     }
 
     /// Reads a receipt from a JSON value, one of the list that a device sends.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a valid receipt. The signature is not checked.
     pub fn from_value(value: &Value) -> Result<Self, FormatError> {
-        Self::read(value).map_err(|fault| faults(DOCUMENT, vec![fault]))
+        Self::read(value).map_err(|error| invalid(DOCUMENT, vec![error]))
     }
 
     /// The JSON form.
@@ -209,6 +217,10 @@ impl SignedReceipt {
 
     /// Where it is kept: `receipts/CHANNEL/PRODUCT/SEQUENCE/SHA256.json`, by the SHA-256 of what is signed, a line break and the key's id:
     /// no device can take the place of what another says.
+    ///
+    /// # Errors
+    ///
+    /// If the receipt is not valid.
     pub fn object_name(&self) -> Result<String, FormatError> {
         let Receipt { channel, product, sequence, .. } = &self.receipt;
         let mut named = self.receipt.to_bytes()?;

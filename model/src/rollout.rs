@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::decode::{Extra, FieldError, Fields, FormatError, Schema1, extra, faults, schema, to_value};
+use super::decode::{Extra, FieldError, Fields, FormatError, SchemaVersion, extra, invalid, schema, to_value};
 use super::digest::Digest;
 use super::position::{PPM, SPACE};
 use super::time::{self, Instant};
@@ -36,7 +36,7 @@ const RAMP: &str = "ramp";
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Assignment {
     /// The schema.
-    pub schema: Schema1,
+    pub schema: SchemaVersion,
     /// The version of the release.
     pub release: Version,
     /// The sequence of the release.
@@ -119,7 +119,7 @@ impl Assignment {
     /// An assignment to everyone at once, without bridges.
     pub fn new(release: Version, sequence: u64, stage: Stage, assigned: Instant) -> Self {
         Assignment {
-            schema: Schema1,
+            schema: SchemaVersion,
             release,
             sequence,
             stage,
@@ -133,16 +133,24 @@ impl Assignment {
     }
 
     /// Reads the assignment in a target's `custom` object.
+    ///
+    /// # Errors
+    ///
+    /// If there is no valid assignment in it.
     pub fn from_custom(custom: &Map<String, Value>) -> Result<Assignment, FormatError> {
         match custom.get("tidegate") {
             Some(value) => Assignment::from_value(value),
-            None => Err(faults(DOCUMENT, vec![FieldError::new("custom.tidegate", "this field is missing")])),
+            None => Err(invalid(DOCUMENT, vec![FieldError::new("custom.tidegate", "this field is missing")])),
         }
     }
 
     /// Reads an assignment from a JSON value.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a valid assignment.
     pub fn from_value(value: &Value) -> Result<Assignment, FormatError> {
-        let one = |fault| faults(DOCUMENT, vec![fault]);
+        let one = |error| invalid(DOCUMENT, vec![error]);
         let mut fields = Fields::of(value, "").map_err(one)?;
         let schema = schema(DOCUMENT, &mut fields)?;
         let assignment = read(schema, fields).map_err(one)?;
@@ -151,40 +159,48 @@ impl Assignment {
     }
 
     /// The JSON form, to be put into `custom.tidegate`.
+    ///
+    /// # Errors
+    ///
+    /// If reading the value would not give the same assignment.
     pub fn to_value(&self) -> Result<Value, FormatError> {
         self.check()?;
         let whole = Assignment { assigned: time::whole(self.assigned), ..self.clone() };
         to_value(DOCUMENT, &whole, Assignment::from_value)
     }
 
-    /// Checks what the types of the fields do not, and lists all faults.
+    /// Checks what the types of the fields do not, and lists all errors.
+    ///
+    /// # Errors
+    ///
+    /// Every invalid field.
     pub fn check(&self) -> Result<(), FormatError> {
-        let mut found = Vec::new();
-        let mut fault = |at: &str, why: String| found.push(FieldError::new(at, why));
+        let mut errors = Vec::new();
+        let mut add = |at: &str, why: String| errors.push(FieldError::new(at, why));
         if self.sequence == 0 {
-            fault("sequence", "0 stands for the factory image: releases begin at 1".into());
+            add("sequence", "0 stands for the factory image: releases begin at 1".into());
         }
         if self.stage == Stage::Security && self.ramp.is_some() {
-            fault("ramp", "a security release has no ramp: everyone is exposed at once".into());
+            add("ramp", "a security release has no ramp: everyone is exposed at once".into());
         }
         if !time::in_range(self.assigned) {
-            fault("assigned", "this instant lies outside the years 1970 to 9999".into());
+            add("assigned", "this instant lies outside the years 1970 to 9999".into());
         }
         if self.bridges.len() > MAX_BRIDGES {
-            fault("bridges", format!("{} entries are too many: at most {MAX_BRIDGES}", self.bridges.len()));
+            add("bridges", format!("{} entries are too many: at most {MAX_BRIDGES}", self.bridges.len()));
         }
         let mut sequences = BTreeMap::new();
         for (index, bridge) in self.bridges.iter().enumerate() {
             let at = format!("bridges[{index}].sequence");
             if bridge.sequence == 0 || bridge.sequence >= self.sequence {
                 let why = format!("{} is not between 1 and {}", bridge.sequence, self.sequence.saturating_sub(1));
-                fault(&at, why);
+                add(&at, why);
             }
             if let Some(first) = sequences.insert(bridge.sequence, index) {
-                fault(&at, format!("{} is the sequence of bridges[{first}] already", bridge.sequence));
+                add(&at, format!("{} is the sequence of bridges[{first}] already", bridge.sequence));
             }
         }
-        if found.is_empty() { Ok(()) } else { Err(faults(DOCUMENT, found)) }
+        if errors.is_empty() { Ok(()) } else { Err(invalid(DOCUMENT, errors)) }
     }
 
     /// The bridge for a device on `version` with `sequence`: of those that upgrade from its version, the one with the
@@ -216,7 +232,7 @@ impl<'de> serde::Deserialize<'de> for Assignment {
     }
 }
 
-fn read(schema: Schema1, mut fields: Fields<'_>) -> Result<Assignment, FieldError> {
+fn read(schema: SchemaVersion, mut fields: Fields<'_>) -> Result<Assignment, FieldError> {
     Ok(Assignment {
         schema,
         release: fields.text_as("release", crate::version::parse)?,
@@ -265,29 +281,33 @@ pub struct Ramp {
 
 impl Ramp {
     /// A ramp from `from` parts per million at `start` to `to` at `end`, where `start < end` and `from <= to <= 10^6`.
-    /// Parts of a second are cut off. All faults are listed.
+    /// Parts of a second are cut off. All errors are listed.
+    ///
+    /// # Errors
+    ///
+    /// Every invalid argument.
     pub fn new(start: Instant, end: Instant, from: u32, to: u32) -> Result<Ramp, FormatError> {
-        let mut found = Vec::new();
-        let mut fault = |at: &str, why: String| found.push(FieldError::new(at, why));
+        let mut errors = Vec::new();
+        let mut add = |at: &str, why: String| errors.push(FieldError::new(at, why));
         let ends = (time::from_seconds(start.timestamp()), time::from_seconds(end.timestamp()));
         if ends.0.is_none() {
-            fault("start", "this instant lies outside the years 1970 to 9999".into());
+            add("start", "this instant lies outside the years 1970 to 9999".into());
         }
         if ends.1.is_none() {
-            fault("end", "this instant lies outside the years 1970 to 9999".into());
+            add("end", "this instant lies outside the years 1970 to 9999".into());
         }
         if start.timestamp() >= end.timestamp() {
-            fault("end", "a ramp ends after it starts".into());
+            add("end", "a ramp ends after it starts".into());
         }
         if to > PPM {
-            fault("to", format!("{to} parts per million are more than the whole, {PPM}"));
+            add("to", format!("{to} parts per million are more than the whole, {PPM}"));
         }
         if from > to {
-            fault("from", format!("a ramp does not fall: {from} is more than {to}"));
+            add("from", format!("a ramp does not fall: {from} is more than {to}"));
         }
-        match (ends, found.is_empty()) {
+        match (ends, errors.is_empty()) {
             ((Some(start), Some(end)), true) => Ok(Ramp { start, end, from, to }),
-            _ => Err(faults(RAMP, found)),
+            _ => Err(invalid(RAMP, errors)),
         }
     }
 
@@ -342,9 +362,9 @@ impl Ramp {
         let (from, to) = (fields.u32("from")?, fields.u32("to")?);
         fields.finish()?;
         Ramp::new(start, end, from, to).map_err(|error| match error {
-            // One fault is enough where a document is read: the first names the field.
-            FormatError::Faults { faults, .. } => match faults.into_iter().next() {
-                Some(fault) => FieldError::new(format!("{at}.{}", fault.at), fault.why),
+            // One error is enough where a document is read: the first names the field.
+            FormatError::Invalid { errors, .. } => match errors.into_iter().next() {
+                Some(error) => FieldError::new(format!("{at}.{}", error.at), error.why),
                 None => FieldError::new(at, "not a ramp"),
             },
             other => FieldError::new(at, other.to_string()),

@@ -14,6 +14,10 @@ pub type Instant = DateTime<Utc>;
 pub struct TimeError(String);
 
 /// Reads `YYYY-MM-DDTHH:MM:SSZ`, years 1970 to 9999, and nothing else: no offsets, fractions or leap seconds.
+///
+/// # Errors
+///
+/// If the text has another form or names no instant.
 pub fn parse(text: &str) -> Result<Instant, TimeError> {
     tidegate_tuf::time::parse(text).filter(|&instant| in_range(instant)).ok_or_else(|| TimeError(text.to_owned()))
 }
@@ -48,11 +52,19 @@ pub mod text {
     use super::Instant;
 
     /// Writes an instant as text.
+    ///
+    /// # Errors
+    ///
+    /// If the serializer fails.
     pub fn serialize<S: Serializer>(instant: &Instant, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::format(*instant))
     }
 
     /// Reads an instant from text.
+    ///
+    /// # Errors
+    ///
+    /// If the deserializer fails or the text is not an instant.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Instant, D::Error> {
         let text = String::deserialize(deserializer)?;
         super::parse(&text).map_err(D::Error::custom)
@@ -66,6 +78,10 @@ pub mod optional_text {
     use super::Instant;
 
     /// Writes an instant as text, or null.
+    ///
+    /// # Errors
+    ///
+    /// If the serializer fails.
     #[allow(clippy::ref_option, reason = "the signature that serde calls")]
     pub fn serialize<S: Serializer>(instant: &Option<Instant>, serializer: S) -> Result<S::Ok, S::Error> {
         match instant {
@@ -75,6 +91,10 @@ pub mod optional_text {
     }
 
     /// Reads an instant from text, or null.
+    ///
+    /// # Errors
+    ///
+    /// If the deserializer fails or the text is not an instant.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Instant>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| super::parse(&text)).transpose().map_err(D::Error::custom)

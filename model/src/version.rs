@@ -41,6 +41,10 @@ pub const MAX: usize = 64;
 const MAX_RANGE: usize = 256;
 
 /// Reads a version of at most [`MAX`] characters.
+///
+/// # Errors
+///
+/// If the text is longer or not a semantic version.
 pub fn parse(text: &str) -> Result<Version, VersionError> {
     let error = |why: String| VersionError::Version { found: text.to_owned(), why };
     if text.len() > MAX {

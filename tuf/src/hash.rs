@@ -56,8 +56,8 @@ impl Hashes {
 
 /// Checks a file against its listed length and hashes while it streams through.
 ///
-/// Feed every byte to [`update`](Self::update), in order, then ask [`finish`](Self::finish). More bytes than listed err
-/// at once, so that an endless file costs no more than its listed length.
+/// Feed every byte to [`update`](Self::update), in order, then call [`finish`](Self::finish). More bytes than listed are an
+/// error at once, so that an endless file costs no more than its listed length.
 pub struct Checker {
     length: Option<u64>,
     seen: u64,
@@ -78,7 +78,11 @@ impl Checker {
         }
     }
 
-    /// Takes the next bytes. Errs when they run past the listed length.
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    ///
+    /// If there are more bytes than listed.
     pub fn update(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
         self.seen = self.seen.saturating_add(bytes.len() as u64);
         if let Some(length) = self.length
@@ -100,7 +104,11 @@ impl Checker {
         self.seen
     }
 
-    /// Says whether the file was the listed one.
+    /// Checks that the file was the listed one.
+    ///
+    /// # Errors
+    ///
+    /// If the length or a hash differs from the listed one, or if no listed hash algorithm is supported.
     pub fn finish(self) -> Result<(), Mismatch> {
         if let Some(length) = self.length
             && self.seen != length

@@ -26,6 +26,10 @@ pub struct JsonError(String);
 ///
 /// Refused: anything after the document, an object with the same key twice, numbers that are not whole or do not fit
 /// 64 bits, and nesting deeper than 128.
+///
+/// # Errors
+///
+/// If the document is malformed or contains anything of the above.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     let mut de = serde_json::Deserializer::from_slice(bytes);
     let value = Strict.deserialize(&mut de).map_err(|e| JsonError(e.to_string()))?;
@@ -35,7 +39,11 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
 
 /// Writes a value as canonical JSON (OLPC form): keys in order, no white space, only `"` and `\\` escaped.
 ///
-/// The result is what gets signed and hashed. It errs on what canonical JSON cannot express: numbers that are not whole.
+/// The result is what gets signed and hashed.
+///
+/// # Errors
+///
+/// If the value contains a number that is not whole.
 pub fn canonical(value: &Value) -> Result<Vec<u8>, JsonError> {
     let mut out = Vec::new();
     write(value, &mut out)?;

@@ -59,6 +59,10 @@ pub struct Key {
 
 impl Key {
     /// Reads a key object: `keytype`, `scheme` and `keyval` must be there with their types right.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is missing or has another type.
     pub fn from_value(raw: &Value) -> Result<Self, String> {
         let text = |name: &str| {
             raw.get(name)

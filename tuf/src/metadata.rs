@@ -40,6 +40,10 @@ impl Envelope {
     /// Parses the outer form: an object with an object `signed` and a list `signatures` without a key id twice (TUF 4.2.1).
     ///
     /// `role` is the role that the bytes are said to be of; it only labels errors.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] if the bytes have another form.
     pub fn parse(role: &str, bytes: &[u8]) -> Result<Self, Error> {
         let value = json::parse(bytes).map_err(|e| Error::malformed(role, e))?;
         let Value::Object(mut object) = value else {
@@ -71,6 +75,10 @@ impl Envelope {
 
     /// Reads `signed` as `T` **without** checking a signature: for tools that show or edit metadata whose trust they
     /// establish otherwise, never for a decision about an update.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Malformed`] if `signed` is not a valid `T`.
     pub fn danger_read_unverified<T: Metadata>(&self, role: &str) -> Result<T, Error> {
         read(role, &self.signed)
     }

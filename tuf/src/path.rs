@@ -13,7 +13,11 @@ use super::hash::{Hashes, to_hex};
 pub struct TargetPath(String);
 
 impl TargetPath {
-    /// Takes a path; errs with the rule it breaks.
+    /// Takes a path.
+    ///
+    /// # Errors
+    ///
+    /// The rule that the path breaks.
     pub fn new(path: impl Into<String>) -> Result<Self, BadPath> {
         let path = path.into();
         let rule = if path.len() > 1024 {

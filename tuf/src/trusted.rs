@@ -7,8 +7,8 @@
 //! superseded by now, and then serves only as the floor that rollback checks stand on (`load_*` methods). What the
 //! *repository* says must be final (`update_*` methods). On any error the set is as it was before.
 //!
-//! Deliberately not checked here: that bytes of unknown length end ([`crate::fetch`] bounds every read), and that the
-//! number of root rotations in one update is bounded ([`crate::updater`] counts).
+//! Deliberately not checked here: the length of files that no role lists, and the number of root rotations in one update. The caller limits both
+//! while it reads (see [`Limits`](crate::Limits)).
 
 use std::collections::BTreeMap;
 
@@ -63,6 +63,10 @@ impl TrustedSet {
     ///
     /// `start` is the fixed update start time, against which every expiry is checked (TUF 5.1). The root must be signed by a
     /// threshold of its own keys; it may be expired.
+    ///
+    /// # Errors
+    ///
+    /// If the bytes are no valid root or too few of its own keys signed it.
     pub fn from_root(bytes: &[u8], start: DateTime<Utc>) -> Result<Self, Error> {
         let envelope = Envelope::parse("root", bytes)?;
         // Reading the keys from a file that they are to verify is right here only because the caller vouches for it.
@@ -81,6 +85,10 @@ impl TrustedSet {
 
     /// Like [`from_root`](Self::from_root), but nothing ever counts as expired: for a publisher, who must be able to open
     /// what is to be renewed, never for a decision about an update.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_root`](Self::from_root).
     pub fn danger_from_root_ignoring_expiry(bytes: &[u8]) -> Result<Self, Error> {
         Ok(Self { timeless: true, ..Self::from_root(bytes, DateTime::<Utc>::MIN_UTC)? })
     }
@@ -88,6 +96,10 @@ impl TrustedSet {
     /// Takes the root whose version follows the trusted one (TUF 5.3.4 to 5.3.7).
     ///
     /// It may be expired: only the last one must not be, which is checked when a timestamp is loaded (TUF 5.3.10).
+    ///
+    /// # Errors
+    ///
+    /// If a threshold of the old keys or of the new keys is not reached, if the version is not the next one, or if another role is loaded already.
     pub fn update_root(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if self.timestamp.is_some() {
             return Err(Error::OutOfOrder("root after timestamp"));
@@ -123,6 +135,10 @@ impl TrustedSet {
     }
 
     /// Takes a timestamp that an earlier update trusted, expired or not, as the floor for the next one.
+    ///
+    /// # Errors
+    ///
+    /// If the metadata is invalid, too few keys signed it, or another role is loaded already.
     pub fn load_timestamp(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.check_final_root()?;
         self.check_not_rotated()?;
@@ -136,6 +152,10 @@ impl TrustedSet {
     }
 
     /// Takes a timestamp from the repository (TUF 5.4.2 to 5.4.4).
+    ///
+    /// # Errors
+    ///
+    /// If the metadata is invalid, too few keys signed it, a version went backward, it is expired, or the trusted root is expired.
     pub fn update_timestamp(&mut self, bytes: &[u8]) -> Result<Freshness, Error> {
         self.check_final_root()?;
         if self.snapshot.is_some() {
@@ -156,7 +176,11 @@ impl TrustedSet {
         Ok(Freshness::New)
     }
 
-    /// Takes note that the repository still has the trusted timestamp (an HTTP 304, or the same version). Errs if it has expired.
+    /// Takes note that the repository still has the trusted timestamp (an HTTP 304, or the same version).
+    ///
+    /// # Errors
+    ///
+    /// If the trusted timestamp has expired or there is none.
     pub fn timestamp_is_unchanged(&self) -> Result<(), Error> {
         self.final_timestamp().map(|_| ())
     }
@@ -174,6 +198,10 @@ impl TrustedSet {
 
     /// Takes a snapshot that an earlier update trusted, as the floor for the next one, and as the current one if the timestamp
     /// lists it; [`snapshot_is_current`](Self::snapshot_is_current) tells.
+    ///
+    /// # Errors
+    ///
+    /// If there is no unexpired timestamp, the metadata is invalid, too few keys signed it, or a version went backward.
     pub fn load_snapshot(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let listed = self.final_timestamp()?.snapshot().clone();
         self.check_not_rotated()?;
@@ -194,6 +222,11 @@ impl TrustedSet {
     }
 
     /// Takes a snapshot from the repository (TUF 5.5.2 to 5.5.6).
+    ///
+    /// # Errors
+    ///
+    /// If it is not the file that an unexpired timestamp lists, the metadata is invalid, too few keys signed it, a version went backward, or it is
+    /// expired.
     pub fn update_snapshot(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let listed = self.final_timestamp()?.snapshot().clone();
         self.check_no_targets()?;
@@ -213,6 +246,10 @@ impl TrustedSet {
 
     /// Takes a snapshot that no timestamp vouches for: an earlier state of the repository, for a publisher to look at, never for a
     /// decision about an update. Only in a set that ignores expiry.
+    ///
+    /// # Errors
+    ///
+    /// If the metadata is invalid, too few keys signed it, or the set checks expiry.
     pub fn danger_take_past_snapshot(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if !self.timeless || self.timestamp.is_some() {
             return Err(Error::OutOfOrder("a past snapshot where the present one counts"));
@@ -235,6 +272,10 @@ impl TrustedSet {
     }
 
     /// Takes the top-level targets role, local or from the repository (TUF 5.6.2 to 5.6.5).
+    ///
+    /// # Errors
+    ///
+    /// If it is not the file that a current snapshot lists, the metadata is invalid, too few keys signed it, or it is expired.
     pub fn update_targets(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let targets =
             self.checked_targets("targets", &Delegator::root(&self.root), self.root.role("targets"), bytes)?;
@@ -244,6 +285,10 @@ impl TrustedSet {
 
     /// Takes the last role of `chain`, local or from the repository, as the role before it delegates it (TUF 5.6.7.1,
     /// checked like 5.6.2 to 5.6.5). The role before it must be loaded through the same chain.
+    ///
+    /// # Errors
+    ///
+    /// If the role before it is not loaded or does not delegate to it, and for the reasons of [`update_targets`](Self::update_targets).
     pub fn update_delegated(&mut self, chain: &Chain, bytes: &[u8]) -> Result<(), Error> {
         let parent = chain.parent().ok_or(Error::OutOfOrder("the top-level role is not delegated"))?;
         let loaded = self.targets.get(&parent).ok_or(Error::OutOfOrder("delegated role before its delegator"))?;
@@ -346,6 +391,10 @@ impl TrustedSet {
     /// 5.3.10: the last root must not be expired.
     ///
     /// The root's expiry is held against the start time alone, not against what other roles say the time is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Expired`] if it is.
     pub fn check_final_root(&self) -> Result<(), Error> {
         check_expiry("root", &self.root.common, self.start, "5.3.10")
     }

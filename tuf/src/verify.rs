@@ -23,7 +23,7 @@ impl<'a> Delegator<'a> {
         Self { name, keys: delegations.keys() }
     }
 
-    /// Errs unless a threshold of `role`'s keys signed `envelope`.
+    /// Checks that a threshold of `role`'s keys signed `envelope`.
     ///
     /// At most one signature counts for a key id, and at most one for the same key material under several ids. A
     /// signature by another key, in an unknown scheme, or that does not verify is passed over: what counts is whether enough

@@ -3,15 +3,19 @@
 use serde_json::Value;
 
 use super::{Bound, Condition, MAX_DEPTH, MAX_SIZE, Node, Operator, Order, Test};
-use crate::decode::{FieldError, Fields, FormatError, describe, expected, faults, list, parsed, quoted, text};
+use crate::decode::{FieldError, Fields, FormatError, describe, expected, invalid, list, parsed, quoted, text};
 use crate::facts::FactValue;
 use crate::name::Text;
 use crate::version;
 
 impl Condition {
     /// Reads a condition from JSON.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a valid condition. Unknown fields are refused.
     pub fn from_value(value: &Value) -> Result<Condition, FormatError> {
-        Condition::read(value, "").map_err(|fault| faults("condition", vec![fault]))
+        Condition::read(value, "").map_err(|error| invalid("condition", vec![error]))
     }
 
     pub(crate) fn read(value: &Value, at: &str) -> Result<Condition, FieldError> {

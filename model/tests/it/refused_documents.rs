@@ -49,7 +49,7 @@ fn manifests() {
     let cases: Vec<(&str, Option<Value>, String)> = vec![
         ("/schema", None, "`schema`: this field is missing".into()),
         ("/schema", Some(json!("1")), whole("schema", "the string \"1\"")),
-        ("/schema", Some(json!(2)), "schema 2 is unknown: this program reads schema 1; update the program".into()),
+        ("/schema", Some(json!(2)), "unsupported schema 2: this version supports schema 1; update the program".into()),
         ("/product", None, "`product`: this field is missing".into()),
         ("/product", Some(json!(null)), "`product`: expected a string, found null".into()),
         ("/product", Some(json!("../x")), format!("`product`: \"../x\" is not a name: {name_rule}")),
@@ -275,7 +275,7 @@ fn cohorts() -> Value {
 fn cohort_maps() {
     let one_of = "a cohort has exactly one of devices, condition and share";
     let cases: Vec<(&str, Option<Value>, String)> = vec![
-        ("/schema", Some(json!(9)), "schema 9 is unknown: this program reads schema 1; update the program".into()),
+        ("/schema", Some(json!(9)), "unsupported schema 9: this version supports schema 1; update the program".into()),
         ("/salt", None, "`salt`: this field is missing".into()),
         (
             "/salt",
@@ -385,7 +385,7 @@ fn assignment() -> Value {
 #[test]
 fn assignments() {
     let cases: Vec<(&str, Option<Value>, &str)> = vec![
-        ("/schema", Some(json!(0)), "schema 0 is unknown: this program reads schema 1; update the program"),
+        ("/schema", Some(json!(0)), "unsupported schema 0: this version supports schema 1; update the program"),
         ("/release", None, "`release`: this field is missing"),
         ("/sequence", Some(json!(true)), "`sequence`: expected a whole number from 0 to 2^64-1, found true"),
         (
