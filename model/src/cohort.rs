@@ -290,7 +290,7 @@ impl CohortMap {
                     }
                 }
                 Selector::Devices(_) | Selector::Condition(_) if total > 0 => {
-                    let why = "an explicit cohort after one with a share would match nobody: move it before the shares";
+                    let why = "an explicit cohort after one with a share never matches: move it before the shares";
                     add(format!("cohorts[{index}]"), why.into());
                 }
                 Selector::Devices(_) | Selector::Condition(_) => {}

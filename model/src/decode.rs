@@ -1,4 +1,4 @@
-//! From JSON values to typed ones, with errors that say where and what.
+//! From JSON values to typed ones, with errors that name the field and the problem.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -146,6 +146,6 @@ fn signable_text(text: &str, at: &str) -> Result<(), FieldError> {
     } else {
         // `at` may end in the very key.
         let at: String = at.chars().filter(char::is_ascii_graphic).collect();
-        Err(FieldError::new(at, format!("{} holds more than printable ASCII characters", quoted(text))))
+        Err(FieldError::new(at, format!("{} contains characters other than printable ASCII", quoted(text))))
     }
 }

@@ -74,7 +74,7 @@ impl From<Digest> for String {
     }
 }
 
-/// The bytes that lower-case hexadecimal digits stand for. Upper case is refused: one value, one text.
+/// The bytes for lower-case hexadecimal digits. Upper case is refused: one value, one text.
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     HEXLOWER.decode(text.as_bytes()).ok()
 }

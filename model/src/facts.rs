@@ -1,4 +1,4 @@
-//! What a device says about itself, for conditions to look at.
+//! What a device states about itself, for conditions to test.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use super::version::{self, Version};
 /// The most facts a device may have.
 pub const MAX_FACTS: usize = 256;
 
-/// The longest text, in bytes, that a fact may hold.
+/// The longest text, in bytes, that a fact may contain.
 pub const MAX_TEXT: usize = 1024;
 
 /// The value of a fact: a text, an integer or a boolean. A version is a text that reads as one.

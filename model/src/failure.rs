@@ -37,7 +37,7 @@ impl ErrorKind {
     }
 }
 
-/// An error for machines, as it stands in the field `error`.
+/// An error for machines, the value of the field `error`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ErrorBody {
     /// What kind of error it is.

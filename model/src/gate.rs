@@ -1,4 +1,4 @@
-//! The gate of protected cohorts: the service by which devices get what must not lie open.
+//! The gate of protected cohorts: the service that delivers protected releases to devices.
 //!
 //! A cohort map marks a cohort as protected and names its gate:
 //!
@@ -24,7 +24,7 @@ const LENGTH: usize = 512;
 /// That a cohort is protected, and by what.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Protected {
-    /// The gate that its devices ask.
+    /// The gate that its devices use.
     pub gate: GateUrl,
     /// Fields that this version does not know.
     #[serde(flatten)]
@@ -88,7 +88,7 @@ fn is_good(url: &str) -> bool {
             && host.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b".-".contains(&c)));
     let is_port =
         port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|p| p > 0));
-    // No dots alone, no escapes: such a path means one thing to everyone.
+    // No dots alone, no escapes: such a path is unambiguous.
     let is_segment = |segment: &str| {
         !matches!(segment, "" | "." | "..")
             && segment.bytes().all(|c| c.is_ascii_alphanumeric() || b"._~-".contains(&c))
@@ -117,7 +117,7 @@ impl<'de> serde::Deserialize<'de> for GateUrl {
     }
 }
 
-/// A kind of evidence that a device can give of its state. The fact `attestation` holds its name.
+/// A kind of evidence that a device can give of its state. The fact `attestation` is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attestation {
@@ -131,7 +131,7 @@ impl Attestation {
     /// Every kind.
     pub const ALL: [Self; 2] = [Self::Tpm2, Self::Ear];
 
-    /// The name of the fact that says which of them a device gives. A device that gives none does not have this fact.
+    /// The name of the fact for the kind that a device gives. A device that gives none does not have this fact.
     pub const FACT: &'static str = "attestation";
 
     /// As facts and requests to gates write it.
@@ -178,7 +178,7 @@ pub struct Proof<'a> {
 }
 
 impl Proof<'_> {
-    /// The bytes that are signed. No part can run into the next: none holds a line break.
+    /// The bytes that are signed. The parts are unambiguous: none contains a line break.
     pub fn message(&self) -> Vec<u8> {
         let Self { method, path, body, token, seconds, random } = self;
         let (body, token) = (Digest::of(body), Digest::of(token.as_bytes()));

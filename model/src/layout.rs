@@ -1,4 +1,4 @@
-//! Where things are: the target paths and role names of a repository.
+//! The layout: the target paths and role names of a repository.
 //!
 //! ```text
 //! stable/cohorts.json                           cohort map        listed by role stable
@@ -40,7 +40,7 @@ pub fn channel_role(channel: &Name) -> String {
     channel.to_string()
 }
 
-/// The role of a cohort: `CHANNEL.COHORT`. Names hold no dot, so that this can be read back.
+/// The role of a cohort: `CHANNEL.COHORT`. Names contain no dot, so that this can be read back.
 pub fn cohort_role(channel: &Name, cohort: &Name) -> String {
     format!("{channel}.{cohort}")
 }
@@ -55,7 +55,7 @@ pub fn cohort_patterns(channel: &Name, cohort: &Name) -> Vec<String> {
     vec![format!("{channel}/cohorts/{cohort}/*")]
 }
 
-/// What a target path stands for.
+/// What a target path denotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// A channel's cohort map.
@@ -134,12 +134,12 @@ impl fmt::Display for Location {
     }
 }
 
-/// What a delegated role stands for.
+/// What a delegated role denotes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DelegatedRole {
     /// A channel's role: what may be installed.
     Channel(Name),
-    /// A cohort's role: where the rollout stands.
+    /// A cohort's role: the state of the rollout.
     Cohort {
         /// The channel that delegates to it.
         channel: Name,

@@ -4,17 +4,17 @@
 //! very code, so that a decision explained before a rollout is the decision a device takes.
 //!
 //! * [`name`], [`version`], [`digest`], [`time`]: the small values, each valid by construction.
-//! * [`layout`]: where things are in a repository, and which role may list them.
+//! * [`layout`]: the paths of a repository, and which role may list them.
 //! * [`manifest`]: what a release is. [`cohort`] and [`position`]: who a device is among its fleet.
 //! * [`rollout`]: what a cohort is assigned, and the ramp in time. [`facts`] and [`condition`]: eligibility.
-//! * [`gate`] and [`listing`]: cohorts whose releases must not lie open. [`receipt`]: what became of a release on a device.
+//! * [`gate`] and [`listing`]: cohorts whose releases are protected. [`receipt`]: the result of an installation, reported by a device.
 //! * [`decision`] and [`explanation`]: all of it together, with the outcome of every rule.
 //!
 //! ## Reading JSON
 //!
 //! Documents are read strictly (see [`tidegate_tuf::json`]). An unknown *field* is kept and ignored, so that a newer
-//! publisher can say more to newer devices; an unknown *schema* is refused by name. Conditions and ramps know no such
-//! leniency: to ignore part of either could expose a release to devices that it is not for. A known field with a wrong
+//! publisher can tell newer devices more; an unknown *schema* is refused by name. Conditions and ramps are not
+//! lenient: to ignore part of either could expose a release to devices that it is not for. A known field with a wrong
 //! value is never skipped.
 
 #![doc = include_str!("../README.md")]

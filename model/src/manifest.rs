@@ -1,4 +1,4 @@
-//! The manifest of a release: what it is, what it holds, and which devices may have it. Schema 1.
+//! The manifest of a release: what it is, what it contains, and which devices may install it. Schema 1.
 //!
 //! ```json
 //! {
@@ -19,7 +19,7 @@
 //! ```
 //!
 //! `source`, `provenance`, `eligibility`, `upgrade_from`, `supersedes` and `notes` may be absent. `build`, an artifact
-//! and the manifest itself may hold more fields, which are kept and ignored.
+//! and the manifest itself may contain more fields, which are kept and ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -144,7 +144,7 @@ impl std::fmt::Display for Urgency {
 pub struct Artifact {
     /// Its name, unique within the manifest.
     pub name: ArtifactName,
-    /// Its target path. It lies below the releases of the manifest's own channel and product; the version in it may be
+    /// Its target path. It is below the releases of the manifest's own channel and product; the version in it may be
     /// another one, as when a retract carries older bytes.
     pub path: String,
     /// Length in bytes, at least 1.
@@ -204,10 +204,10 @@ impl Manifest {
         let mut errors = Vec::new();
         let mut add = |at: &str, why: String| errors.push(FieldError::new(at, why));
         if self.sequence == 0 {
-            add("sequence", "0 stands for the factory image: releases begin at 1".into());
+            add("sequence", "0 is reserved for the factory image; releases start at 1".into());
         }
         if !time::in_range(self.created) {
-            add("created", "this instant lies outside the years 1970 to 9999".into());
+            add("created", "the year must be 1970 to 9999".into());
         }
         if self.version.to_string().len() > super::version::MAX {
             add("version", format!("too long: at most {} characters", super::version::MAX));

@@ -88,7 +88,7 @@ text_type!(
 text_type!(
     /// The file name of an artifact: `[A-Za-z0-9][A-Za-z0-9._+-]{0,127}` without `..`.
     ///
-    /// `manifest.json` and `cohorts.json` are refused: they name other things in a repository.
+    /// `manifest.json` and `cohorts.json` are refused: they are file names of a repository.
     ArtifactName,
     "an artifact name",
     "use 1 to 128 of A-Z, a-z, 0-9, ., _, + and -, first a letter or digit, without .., \

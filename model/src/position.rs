@@ -1,4 +1,4 @@
-//! Where a device stands in its fleet: a number from 0 to 2^64-1, fixed by a salt and the device's id.
+//! The position of a device in its fleet: a number from 0 to 2^64-1, fixed by a salt and the device's id.
 //!
 //! All arithmetic on positions is in integers. The space has [`SPACE`] = 2^64 positions; parts of it are given in parts
 //! per million ([`PPM`]), and [`boundary`] is the only place where the one becomes the other.
@@ -24,7 +24,7 @@ pub fn boundary(ppm: u32) -> u128 {
     u128::from(ppm.min(PPM)) * SPACE / u128::from(PPM)
 }
 
-/// Where a position lies, in whole parts per million of the space (0 to 999,999): for people to read.
+/// The position in whole parts per million of the space (0 to 999,999): for people to read.
 pub fn to_ppm(position: u64) -> u32 {
     u32::try_from((u128::from(position) * u128::from(PPM)) >> 64).unwrap_or(PPM)
 }

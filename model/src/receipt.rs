@@ -9,7 +9,7 @@
 //!
 //! The signature is over the canonical JSON of `signed`. Whoever collects receipts keeps each under a name made of those bytes and the key's id
 //! ([`SignedReceipt::object_name`]), so that one that comes twice is stored once. `reason` may be absent; `device` is the device's id or, for
-//! who would rather not say it, [its salted hash](super::position::Salt::device_hash). Nothing in a receipt may be ignored: a field that
+//! that prefers not to disclose it, [its salted hash](super::position::Salt::device_hash). Nothing in a receipt may be ignored: a field that
 //! is not known is refused.
 
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ impl std::fmt::Display for Outcome {
 /// A receipt with its signature, which is not verified yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedReceipt {
-    /// What it says.
+    /// The content.
     pub receipt: Receipt,
     /// The key that claims to have signed it.
     pub keyid: KeyId,
@@ -115,7 +115,7 @@ impl Receipt {
     ///
     /// # Errors
     ///
-    /// If it says something that no receipt may, such as a reason that is too long.
+    /// If a field is invalid, such as a reason that is too long.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
         let value = self.value();
         if Self::read(&value).map_err(|error| invalid(DOCUMENT, vec![error]))? != *self {
@@ -172,7 +172,7 @@ impl Receipt {
         };
         fields.finish()?;
         if receipt.sequence == 0 {
-            return Err(FieldError::new("signed.sequence", "0 stands for the factory image: releases begin at 1"));
+            return Err(FieldError::new("signed.sequence", "0 is reserved for the factory image; releases start at 1"));
         }
         if receipt.reason.as_ref().is_some_and(|reason| reason.as_str().len() > MAX_REASON) {
             return Err(FieldError::new("signed.reason", format!("longer than {MAX_REASON} characters")));
@@ -209,14 +209,14 @@ impl SignedReceipt {
         json!({"signed": self.receipt.value(), "signature": {"keyid": self.keyid.as_str(), "sig": sig}})
     }
 
-    /// Whether this key has signed it. Whose key it is, the caller knows by [`SignedReceipt::keyid`].
+    /// Whether this key has signed it. The caller identifies the key by [`SignedReceipt::keyid`].
     pub fn verify(&self, key: &Key) -> bool {
         let Ok(bytes) = self.receipt.to_bytes() else { return false };
         key.id() == self.keyid && key.decode().is_some_and(|key| key.verify(&bytes, &self.signature))
     }
 
     /// Where it is kept: `receipts/CHANNEL/PRODUCT/SEQUENCE/SHA256.json`, by the SHA-256 of what is signed, a line break and the key's id:
-    /// no device can take the place of what another says.
+    /// no device can overwrite the receipt of another.
     ///
     /// # Errors
     ///
@@ -290,7 +290,7 @@ mod tests {
         assert!(!read.verify(&Key::ed25519(SigningKey::from_bytes(&[8; 32]).verifying_key().as_bytes())));
         let mut other = read.clone();
         other.receipt.outcome = Outcome::Confirmed;
-        assert!(!other.verify(&key), "what it says is signed");
+        assert!(!other.verify(&key), "its content is signed");
         assert_ne!(other.object_name().unwrap(), read.object_name().unwrap());
         let mut named = read.receipt.to_bytes().unwrap();
         named.extend_from_slice(format!("\n{}", key.id()).as_bytes());

@@ -1,4 +1,4 @@
-//! The identity of a release: which one it is, whatever else its manifest says.
+//! The identity of a release: which one it is, whatever else its manifest contains.
 
 use serde::Serialize;
 use serde_json::Value;

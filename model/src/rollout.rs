@@ -1,4 +1,4 @@
-//! Where a rollout stands: what a cohort is assigned, and how it is exposed in time. Schema 1.
+//! The state of a rollout: what a cohort is assigned, and how it is exposed in time. Schema 1.
 //!
 //! An assignment is the member `tidegate` of the `custom` object of a cohort's target:
 //!
@@ -108,7 +108,7 @@ pub struct Bridge {
     pub sha256: Digest,
     /// Length of its manifest in bytes.
     pub length: u64,
-    /// The versions it upgrades from, as its manifest says.
+    /// The versions it upgrades from, as in its manifest.
     pub upgrade_from: VersionRange,
     /// Fields that this version does not know.
     #[serde(flatten)]
@@ -178,13 +178,13 @@ impl Assignment {
         let mut errors = Vec::new();
         let mut add = |at: &str, why: String| errors.push(FieldError::new(at, why));
         if self.sequence == 0 {
-            add("sequence", "0 stands for the factory image: releases begin at 1".into());
+            add("sequence", "0 is reserved for the factory image; releases start at 1".into());
         }
         if self.stage == Stage::Security && self.ramp.is_some() {
-            add("ramp", "a security release has no ramp: everyone is exposed at once".into());
+            add("ramp", "a security release cannot have a ramp".into());
         }
         if !time::in_range(self.assigned) {
-            add("assigned", "this instant lies outside the years 1970 to 9999".into());
+            add("assigned", "the year must be 1970 to 9999".into());
         }
         if self.bridges.len() > MAX_BRIDGES {
             add("bridges", format!("{} entries are too many: at most {MAX_BRIDGES}", self.bridges.len()));
@@ -214,7 +214,7 @@ impl Assignment {
     }
 
     /// The assignment as if `bridge` were what is assigned: same stage, pause and ramp, and the bridges below it.
-    /// A decision on it says whether, and when, a device may take the bridge.
+    /// A decision on it states whether, and when, a device may take the bridge.
     #[must_use]
     pub fn through(&self, bridge: &Bridge) -> Assignment {
         Assignment {
@@ -268,7 +268,7 @@ fn read_bridge(mut fields: Fields<'_>) -> Result<Bridge, FieldError> {
 /// ```
 ///
 /// and a device is exposed if its position within the cohort is less. The division is the only rounding, to one
-/// position in 2^64. The instants lie in the years 1970 to 9999, so that no product exceeds 128 bits.
+/// position in 2^64. The instants are in the years 1970 to 9999, so that no product exceeds 128 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Ramp {
     #[serde(with = "time::text")]
@@ -291,10 +291,10 @@ impl Ramp {
         let mut add = |at: &str, why: String| errors.push(FieldError::new(at, why));
         let ends = (time::from_seconds(start.timestamp()), time::from_seconds(end.timestamp()));
         if ends.0.is_none() {
-            add("start", "this instant lies outside the years 1970 to 9999".into());
+            add("start", "the year must be 1970 to 9999".into());
         }
         if ends.1.is_none() {
-            add("end", "this instant lies outside the years 1970 to 9999".into());
+            add("end", "the year must be 1970 to 9999".into());
         }
         if start.timestamp() >= end.timestamp() {
             add("end", "a ramp ends after it starts".into());

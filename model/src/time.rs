@@ -27,7 +27,7 @@ pub fn format(instant: Instant) -> String {
     tidegate_tuf::time::format(instant)
 }
 
-/// The instant that lies `seconds` after the start of 1970, if [`parse`] could have returned it.
+/// The instant `seconds` after the start of 1970, if [`parse`] could have returned it.
 pub(crate) fn from_seconds(seconds: i64) -> Option<Instant> {
     DateTime::from_timestamp(seconds, 0).filter(|&instant| in_range(instant))
 }

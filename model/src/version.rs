@@ -21,7 +21,7 @@ pub enum VersionError {
     Version {
         /// The text.
         found: String,
-        /// What the parser says.
+        /// The message of the parser.
         why: String,
     },
     /// Not a range.
@@ -29,7 +29,7 @@ pub enum VersionError {
     Range {
         /// The text.
         found: String,
-        /// What the parser says.
+        /// The message of the parser.
         why: String,
     },
 }
@@ -70,17 +70,17 @@ pub struct VersionRange {
 }
 
 impl VersionRange {
-    /// The range that holds every version.
+    /// The range that contains every version.
     pub fn any() -> Self {
         VersionRange { text: "*".into(), comparators: Vec::new() }
     }
 
-    /// Whether the range holds `version`.
+    /// Whether the range contains `version`.
     pub fn holds(&self, version: &Version) -> bool {
         self.comparators.iter().all(|comparator| compares(comparator, version))
     }
 
-    /// Whether the range is written so as to hold every version.
+    /// Whether the range is written to contain every version.
     pub fn is_any(&self) -> bool {
         self.comparators.is_empty()
     }
@@ -136,7 +136,7 @@ fn compares(comparator: &Comparator, version: &Version) -> bool {
         build: semver::BuildMetadata::EMPTY,
     };
     let order = version.cmp_precedence(&named);
-    // What lies behind everything that `1`, `1.2` or `1.2.3` stands for.
+    // The first version after all that `1`, `1.2` or `1.2.3` matches.
     let behind = match (minor, patch) {
         (None, _) => (major.saturating_add(1), 0, 0),
         (Some(minor), None) => (major, minor.saturating_add(1), 0),
@@ -157,7 +157,7 @@ fn compares(comparator: &Comparator, version: &Version) -> bool {
             order.is_ge() && triple(version) < end
         }
         Op::Caret => order.is_ge() && triple(version) < caret_end(major, minor, behind),
-        // The enum is open: an operator that a later `semver` may add holds nothing.
+        // The enum is open: an operator that a later `semver` may add matches nothing.
         _ => false,
     }
 }

@@ -1,7 +1,7 @@
 //! Times of the week: maintenance windows of devices, freeze periods of publishers.
 //!
 //! Both are written alike: `fri 16:00 - mon 08:00` (from one day to another), `sat sun 01:00 - 05:30` (on some days), `01:00 - 05:30`
-//! (every day). An end that is not after the start is on the next day. Times are local; [`UtcOffset`] says how far they are ahead of UTC.
+//! (every day). An end that is not after the start is on the next day. Times are local; [`UtcOffset`] is how far they are ahead of UTC.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! What can be wrong with metadata, and the clause of the specification that says so.
+//! What can be wrong with metadata, and the clause of the specification that requires it.
 
 use chrono::{DateTime, Utc};
 
@@ -6,7 +6,7 @@ use super::hash::Mismatch;
 
 /// Why metadata was not trusted.
 ///
-/// All but [`OutOfOrder`](Self::OutOfOrder) are the repository's fault or an attacker's. Whatever the error, what was trusted
+/// All but [`OutOfOrder`](Self::OutOfOrder) are caused by the repository or an attacker. Whatever the error, what was trusted
 /// before stays trusted. Clauses are those of the TUF specification 1.0.34.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -34,7 +34,7 @@ pub enum Error {
         clause: &'static str,
     },
     /// A version number went backward, or did not go forward as it must.
-    #[error("{role}: version {received} was offered, but {trusted} is trusted already: a rollback (TUF {clause})")]
+    #[error("{role}: version {received} is a rollback: version {trusted} is trusted already (TUF {clause})")]
     Rollback {
         /// The role whose version went backward.
         role: String,
@@ -45,8 +45,8 @@ pub enum Error {
         /// The clause that forbids it.
         clause: &'static str,
     },
-    /// The version is not the one that was asked for.
-    #[error("{role}: version {expected} was expected, version {received} came (TUF {clause})")]
+    /// The version is not the one that was requested.
+    #[error("{role}: expected version {expected}, received version {received} (TUF {clause})")]
     WrongVersion {
         /// The role.
         role: String,
@@ -58,7 +58,7 @@ pub enum Error {
         clause: &'static str,
     },
     /// The metadata is past its expiry: a freeze attack, a publisher that stopped renewing, or a clock that runs ahead.
-    #[error("{role}: expired at {expires}, and it is {now} (TUF {clause}); if the clock is right, the publisher must renew it", expires = time(*expires), now = time(*now))]
+    #[error("{role}: expired at {expires}; the current time is {now} (TUF {clause}); if the clock is right, the publisher must renew it", expires = time(*expires), now = time(*now))]
     Expired {
         /// The role.
         role: String,
@@ -70,7 +70,7 @@ pub enum Error {
         clause: &'static str,
     },
     /// The file is not the one that the listing role announced: a mix-and-match attack or a damaged copy.
-    #[error("{role}: not the file that was announced: {mismatch} (TUF {clause})")]
+    #[error("{role}: not the listed file: {mismatch} (TUF {clause})")]
     NotAsListed {
         /// The role.
         role: String,
@@ -80,7 +80,7 @@ pub enum Error {
         clause: &'static str,
     },
     /// A targets role that the trusted snapshot listed is no longer listed.
-    #[error("snapshot: {file} was listed before and is not any more (TUF 5.5.5)")]
+    #[error("snapshot: {file} is no longer listed (TUF 5.5.5)")]
     Unlisted {
         /// The metadata file name as listed.
         file: String,
@@ -102,12 +102,12 @@ pub enum Error {
         delegator: String,
     },
     /// The caller loaded roles in an order that the workflow does not allow: a bug in the caller.
-    #[error("caller's error: {0} (TUF 5)")]
+    #[error("metadata loaded out of order: {0} (TUF 5)")]
     OutOfOrder(&'static str),
 }
 
 impl Error {
-    /// Whether this is about expiry, the one fault that time alone brings about.
+    /// Whether this is about expiry, the only error that time alone causes.
     pub fn is_expired(&self) -> bool {
         matches!(self, Self::Expired { .. })
     }

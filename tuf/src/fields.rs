@@ -38,7 +38,7 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The fields of `value`, which stands at the path `at`.
+    /// The fields of `value`, which is at the path `at`.
     ///
     /// # Errors
     ///
@@ -355,7 +355,7 @@ pub fn text<'a>(value: &'a Value, at: &str) -> Result<&'a str, FieldError> {
     value.as_str().ok_or_else(|| expected("a string", value, at))
 }
 
-/// Reads an object and refuses the fields that `read` does not ask for.
+/// Reads an object and refuses the fields that `read` does not take.
 ///
 /// # Errors
 ///

@@ -166,7 +166,7 @@ pub enum Mismatch {
         received: u64,
     },
     /// Only hashes of unknown algorithms are listed.
-    #[error("listed only with hash algorithms that this client does not know (it knows sha256 and sha512)")]
+    #[error("no supported hash algorithm is listed (supported: sha256, sha512)")]
     NoKnownHash,
     /// The length is right, the content is not.
     #[error("its {algorithm} is {received}, but {listed} is listed")]

@@ -10,7 +10,7 @@
 //! written as it is. The crate `olpc-cjson` differs in two ways that matter. It orders keys by their *quoted* form, so that `a` comes
 //! after `a!`, and signatures by other implementations over such keys fail. And it normalises text to NFC, so that two keys which differ
 //! only in their normalisation fold into one in the signed bytes while both stay in the parsed object: a mirror could add an
-//! unsigned entry beside a signed one. A test holds this module against that crate where the two must agree.
+//! unsigned entry beside a signed one. A test compares this module with that crate where the two must agree.
 
 use std::fmt;
 

@@ -46,7 +46,7 @@ impl fmt::Display for KeyId {
 
 /// A public key object as metadata declares it.
 ///
-/// Parsing keeps the object as it stands and needs only its outer shape to be right: a key type or scheme that this crate
+/// Parsing keeps the object as it is and needs only its outer shape to be right: a key type or scheme that this crate
 /// does not know, or key material it cannot decode, is a key that never verifies anything, not an error, so that a
 /// repository may introduce new kinds of keys beside old ones.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,7 +111,7 @@ impl Key {
 
     /// The id that the specification computes for this key: SHA-256 of its canonical form (TUF 4.2.2).
     pub fn id(&self) -> KeyId {
-        // A parsed value holds no fraction, which is all that canonical JSON cannot express.
+        // A parsed value contains no fraction, which is all that canonical JSON cannot express.
         let bytes = json::canonical(&self.raw).unwrap_or_default();
         KeyId(to_hex(&Sha256::digest(bytes)))
     }
@@ -151,7 +151,7 @@ impl PublicKey {
     /// Whether `signature` (raw bytes as the scheme defines them) is this key's over `message`.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         match &self.0 {
-            // Strict: no small-order keys or points, so a signature speaks for one message only.
+            // Strict: no small-order keys or points, so a signature is valid for one message only.
             Kind::Ed25519(key) => {
                 ed25519::Signature::from_slice(signature).is_ok_and(|sig| key.verify_strict(message, &sig).is_ok())
             }
@@ -183,9 +183,9 @@ impl PublicKey {
     }
 }
 
-/// Reads a `SubjectPublicKeyInfo` in PEM that holds a P-256 key (RFC 5480).
+/// Reads a `SubjectPublicKeyInfo` in PEM that contains a P-256 key (RFC 5480).
 fn ecdsa_p256(pem: &str) -> Option<ecdsa::VerifyingKey> {
-    // id-ecPublicKey with prime256v1. DER writes one thing in one way, so that what comes before the point is known to the byte: for
+    // id-ecPublicKey with prime256v1. DER has one encoding for each value, so that what comes before the point is known to the byte: for
     // one that is written out, and for one that is compressed.
     const HEADS: [&[u8]; 2] = [
         b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00",

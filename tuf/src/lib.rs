@@ -1,9 +1,9 @@
 //! The trust core: TUF 1.0.34 metadata, verified over the bytes as received, with no I/O.
 //!
-//! Bytes come in, a verdict comes out. [`TrustedSet`] holds what is trusted and enforces the order of the specification's
-//! client workflow (section 5); [`Search`] walks delegations lazily and names the role it needs next. Fetching and
-//! storing are the caller's.
-//!
+//! [`TrustedSet`] contains the trusted metadata and enforces the order of the specification's
+//! client workflow (section 5); [`Search`] walks delegations lazily and names the role it needs next. The caller fetches and
+//! stores files.
+
 #![doc = include_str!("../README.md")]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 

@@ -1,6 +1,6 @@
 //! Metadata as typed values: root, timestamp, snapshot, targets (TUF 4.3 to 4.6).
 //!
-//! [`Envelope`] is a file whose outer form is right and whose content nobody vouches for yet. Only after its signatures are
+//! [`Envelope`] is a file whose outer form is right and whose content is not verified yet. Only after its signatures are
 //! checked ([`valid_signers`](super::valid_signers)) is its `signed` part read into one of the role types here. A value that exists is well formed;
 //! fields that are not known are ignored, since the bytes they came in were signed and are kept as received.
 
@@ -47,7 +47,7 @@ impl Envelope {
     pub fn parse(role: &str, bytes: &[u8]) -> Result<Self, Error> {
         let value = json::parse(bytes).map_err(|e| Error::malformed(role, e))?;
         let Value::Object(mut object) = value else {
-            return Err(Error::malformed(role, "the file must hold a JSON object"));
+            return Err(Error::malformed(role, "the file must contain a JSON object"));
         };
         let Some(signed @ Value::Object(_)) = object.remove("signed") else {
             return Err(Error::malformed(role, "\"signed\" must be an object"));
@@ -68,7 +68,7 @@ impl Envelope {
         &self.signed_bytes
     }
 
-    /// The signatures, as they stand in the file.
+    /// The signatures, as they are in the file.
     pub fn signatures(&self) -> &[Signature] {
         &self.signatures
     }
@@ -108,14 +108,14 @@ fn read<T: Metadata>(role: &str, signed: &Value) -> Result<T, Error> {
     }
     let value = T::read(signed).map_err(|e| Error::malformed(role, e))?;
     if value.common().issued.is_some_and(|issued| issued >= value.common().expires) {
-        return Err(Error::malformed(role, "\"x-tidegate-issued\" must lie before \"expires\""));
+        return Err(Error::malformed(role, "\"x-tidegate-issued\" must be before \"expires\""));
     }
     Ok(value)
 }
 
 /// The four kinds of metadata.
 pub trait Metadata: Sized {
-    /// What `_type` must say.
+    /// What `_type` must be.
     const TYPE: &'static str;
 
     /// Reads `signed`, whose signatures have been checked, or which is only looked at.
@@ -133,7 +133,7 @@ pub struct Common {
     pub version: u64,
     /// When the metadata stops being valid.
     pub expires: DateTime<Utc>,
-    /// When the metadata was made, if it says so: an extension of Tidegate's, a floor for clocks that run behind.
+    /// When the metadata was made, if it is stated: an extension of Tidegate's, a floor for clocks that run behind.
     pub issued: Option<DateTime<Utc>>,
 }
 
@@ -452,7 +452,7 @@ impl DelegatedRole {
             (None, Some(prefixes)) => {
                 PathSet::HashPrefixes(prefixes.into_iter().map(|p| p.to_ascii_lowercase()).collect())
             }
-            // Neither covers nothing, which harms nobody; both would leave open which one counts.
+            // Neither covers nothing, which is harmless; with both it would be ambiguous which one counts.
             (None, None) => PathSet::Patterns(Vec::new()),
             (Some(_), Some(_)) => {
                 let why = format!("delegation to {name:?}: \"paths\" and \"path_hash_prefixes\" exclude each other");

@@ -98,9 +98,9 @@ pub enum PathSet {
     HashPrefixes(Vec<String>),
 }
 
-/// A path pattern: `*` stands for any characters, `?` for one, and neither ever for `/` (TUF 4.5 "PATHPATTERN").
+/// A path pattern: `*` matches any characters, `?` one, and neither matches `/` (TUF 4.5 "PATHPATTERN").
 ///
-/// All other characters stand for themselves, `[` and `\` among them.
+/// All other characters match themselves, `[` and `\` among them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(String);
 
@@ -165,7 +165,7 @@ fn segment_matches(pattern: &str, segment: &str) -> bool {
 }
 
 impl PathSet {
-    /// Whether the set holds `path`.
+    /// Whether the set contains `path`.
     pub fn covers(&self, path: &str) -> bool {
         match self {
             Self::Patterns(patterns) => patterns.iter().any(|pattern| pattern.matches(path)),

@@ -7,7 +7,7 @@ use super::metadata::TargetFile;
 use super::path::TargetPath;
 use super::trusted::TrustedSet;
 
-/// A search under way. It does no I/O: [`step`](Self::step) says which role it needs next, the caller loads that into the
+/// A search under way. It does no I/O: [`step`](Self::step) returns the role that it needs next, the caller loads that into the
 /// [`TrustedSet`], and steps again.
 #[derive(Debug, Clone)]
 pub struct Search {
@@ -18,23 +18,23 @@ pub struct Search {
     limit: usize,
 }
 
-/// Where a search stands.
+/// The state of a search.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// Load the last role of this chain, then step again.
     ///
-    /// If it cannot be had, the search is over and the target not found: a role that hides must not uncover a
-    /// less trusted one behind it (note of TUF 5.6.7).
+    /// If it cannot be loaded, the search ends without a result: a missing role must not give way to a less trusted
+    /// one behind it (note of TUF 5.6.7).
     Load(Chain),
     /// The target is found.
     Found(Found),
-    /// No role that may speak for the path lists it.
+    /// No role that is trusted with the path lists it.
     NotFound,
     /// The bound on visited roles was reached before an answer (TUF 5.6.7.1).
     TooManyRoles,
 }
 
-/// A target and who vouches for it.
+/// A target and the role that lists it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
     /// The target path.
@@ -51,7 +51,7 @@ impl Search {
         Self { path, pending: vec![Chain::top()], visited: BTreeSet::new(), limit }
     }
 
-    /// Goes on as far as loaded roles allow.
+    /// Continues as far as the loaded roles allow.
     pub fn step(&mut self, trusted: &TrustedSet) -> Step {
         while let Some(chain) = self.pending.last() {
             // Visited before: skip, so that cycles end.
@@ -76,7 +76,7 @@ impl Search {
                 if delegation.paths.covers(self.path.as_str()) {
                     children.push(chain.then(&delegation.name));
                     if delegation.terminating {
-                        // Nothing after it may speak for the path, at this level or above.
+                        // No role after it is trusted with the path, at this level or above.
                         self.pending.clear();
                         break;
                     }

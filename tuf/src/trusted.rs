@@ -3,9 +3,9 @@
 //! The order of loading is root, timestamp, snapshot, targets, delegated roles. A role can be loaded only when the ones
 //! before it are final, that is, neither expired nor superseded, and not once one after it is loaded.
 //!
-//! Two sources feed the set. What a *local* copy says was trusted at some earlier time: it may be expired or
-//! superseded by now, and then serves only as the floor that rollback checks stand on (`load_*` methods). What the
-//! *repository* says must be final (`update_*` methods). On any error the set is as it was before.
+//! Two sources feed the set. What a *local* copy states was trusted at some earlier time: it may be expired or
+//! superseded by now, and then serves only as the lower bound for rollback checks (`load_*` methods). What the
+//! *repository* states must be final (`update_*` methods). On any error the set is as it was before.
 //!
 //! Deliberately not checked here: the length of files that no role lists, and the number of root rotations in one update. The caller limits both
 //! while it reads (see [`Limits`](crate::Limits)).
@@ -32,7 +32,7 @@ pub struct TrustedSet {
     timestamp: Option<Timestamp>,
     snapshot: Option<LoadedSnapshot>,
     /// Targets roles by the chain of delegations through which they were verified. A role that two roles delegate to is
-    /// verified, and held, for each by itself: trust through one says nothing about trust through the other.
+    /// verified, and kept, for each separately: trust through one does not imply trust through the other.
     targets: BTreeMap<Chain, LoadedTargets>,
 }
 
@@ -197,7 +197,7 @@ impl TrustedSet {
     }
 
     /// Takes a snapshot that an earlier update trusted, as the floor for the next one, and as the current one if the timestamp
-    /// lists it; [`snapshot_is_current`](Self::snapshot_is_current) tells.
+    /// lists it; [`snapshot_is_current`](Self::snapshot_is_current) returns whether.
     ///
     /// # Errors
     ///
@@ -390,7 +390,7 @@ impl TrustedSet {
 
     /// 5.3.10: the last root must not be expired.
     ///
-    /// The root's expiry is held against the start time alone, not against what other roles say the time is.
+    /// The root's expiry is compared with the start time alone, not with the times that other roles state.
     ///
     /// # Errors
     ///

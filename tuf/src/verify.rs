@@ -51,7 +51,7 @@ impl<'a> Delegator<'a> {
 
 /// The key ids of `role` whose signatures on `envelope` verify, each key's material counted once.
 ///
-/// `keys` are the delegating role's declared keys. The result is at least `role.threshold` long if and only if the role speaks here.
+/// `keys` are the delegating role's declared keys. The result is at least `role.threshold` long if and only if the role is validly signed.
 pub fn valid_signers(keys: &BTreeMap<KeyId, Key>, role: &Role, envelope: &Envelope) -> Vec<KeyId> {
     let mut materials = BTreeSet::new();
     let signed = envelope.signed_bytes();

@@ -15,6 +15,7 @@ mod simulator;
 mod cli;
 mod ear;
 mod end_to_end;
+mod example;
 mod guide;
 mod hostile;
 mod instances;

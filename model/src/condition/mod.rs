@@ -13,7 +13,7 @@
 //! `true`: for the opposite use `not`.
 //!
 //! Evaluation is total: it never fails and always ends. A test on a fact that the device does not have, or that has
-//! another type than the test can compare, is *false* and says so. Mind `not`: what it makes of such a test is true.
+//! another type than the test can compare, is *false* and reports the problem. `not` turns such a test into true.
 
 mod read;
 mod write;
@@ -28,7 +28,7 @@ use super::version::{Version, VersionRange};
 /// How deep conditions may be nested.
 pub const MAX_DEPTH: usize = 16;
 
-/// How many conditions, and values in `in` lists, one condition may hold in total.
+/// How many conditions, and values in `in` lists, one condition may contain in total.
 pub const MAX_SIZE: usize = 1024;
 
 /// A condition on facts, within [`MAX_DEPTH`] and [`MAX_SIZE`].
@@ -131,7 +131,7 @@ impl Condition {
         self.0.holds(facts)
     }
 
-    /// Evaluates every part. `holds` of the result is what [`Condition::holds`] says.
+    /// Evaluates every part. `holds` of the result is what [`Condition::holds`] returns.
     pub fn evaluate(&self, facts: &Facts) -> Outcome {
         self.0.evaluate(facts)
     }

@@ -1,9 +1,9 @@
 //! Whether a device installs a release, and why: one pure function over what was signed and what the device is.
 //!
 //! Publisher and device call the same [`decide`]. Every [`Rule`] is evaluated and reported, also behind one that fails,
-//! so that an explanation shows everything that stands between a device and a release.
+//! so that an explanation shows everything that prevents a device from installing a release.
 //!
-//! What the rules say together, first match wins:
+//! The outcome of the rules; the first match wins:
 //!
 //! | what fails | outcome |
 //! |---|---|
@@ -37,7 +37,7 @@ use super::version::Version;
 pub struct Profile {
     /// Its id.
     pub id: DeviceId,
-    /// The product it asks for.
+    /// The product it requests.
     pub product: Name,
     /// The channel it follows.
     pub channel: Name,
@@ -45,10 +45,10 @@ pub struct Profile {
     pub hardware: HardwareId,
     /// What it runs.
     pub installed: Installed,
-    /// What it says about itself; see [`Profile::facts`].
+    /// What it states about itself; see [`Profile::facts`].
     #[serde(rename = "facts", default)]
     pub own_facts: Facts,
-    /// The kind of evidence of its state that it gives. On a device its attestor alone says that.
+    /// The kind of evidence of its state that it gives. On a device only its attestor sets this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation: Option<Attestation>,
 }
@@ -76,7 +76,7 @@ pub struct Quarantined {
 pub enum Offer<'a> {
     /// A release.
     Release {
-        /// What the cohort's role says.
+        /// What the cohort's role assigns.
         assignment: &'a Assignment,
         /// What the channel's role approved.
         manifest: &'a Manifest,
@@ -147,7 +147,7 @@ pub enum Outcome {
         /// When the device may have it; `None` if that needs a new assignment.
         #[serde(with = "time::optional_text")]
         until: Option<Instant>,
-        /// The rule that holds it back.
+        /// The rule that delays it.
         rule: Rule,
         /// Why.
         why: String,
@@ -271,7 +271,7 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
 
 impl Profile {
     /// The facts that conditions see: the device's own, and `product`, `channel`, `hardware`, `version`, `sequence` and
-    /// `attestation`, which always say what the profile says. The last is missing if the device gives no evidence.
+    /// `attestation`, which are always those of the profile. The last is missing if the device gives no evidence.
     pub fn facts(&self) -> Facts {
         let sequence = i64::try_from(self.installed.sequence).unwrap_or(i64::MAX);
         let built_in = [

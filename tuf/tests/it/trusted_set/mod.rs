@@ -123,27 +123,27 @@ fn signatures_versions_listings_and_expiry() {
         (
             "timestamp expired",
             |s| expire(s, "timestamp"),
-            "timestamp: expired at 2026-01-01T00:00:00Z, and it is 2026-01-01T00:00:00Z (TUF 5.4.4); if the clock is right, the publisher must renew it",
+            "timestamp: expired at 2026-01-01T00:00:00Z; the current time is 2026-01-01T00:00:00Z (TUF 5.4.4); if the clock is right, the publisher must renew it",
         ),
         (
             "snapshot expired",
             |s| expire(s, "snapshot"),
-            "snapshot: expired at 2026-01-01T00:00:00Z, and it is 2026-01-01T00:00:00Z (TUF 5.5.6); if the clock is right, the publisher must renew it",
+            "snapshot: expired at 2026-01-01T00:00:00Z; the current time is 2026-01-01T00:00:00Z (TUF 5.5.6); if the clock is right, the publisher must renew it",
         ),
         (
             "targets expired",
             |s| expire(s, "targets"),
-            "targets: expired at 2026-01-01T00:00:00Z, and it is 2026-01-01T00:00:00Z (TUF 5.6.5); if the clock is right, the publisher must renew it",
+            "targets: expired at 2026-01-01T00:00:00Z; the current time is 2026-01-01T00:00:00Z (TUF 5.6.5); if the clock is right, the publisher must renew it",
         ),
         (
             "snapshot of another version",
             |s| wrong_version(s, "snapshot"),
-            "snapshot: version 2 was expected, version 9 came (TUF 5.5.4)",
+            "snapshot: expected version 2, received version 9 (TUF 5.5.4)",
         ),
         (
             "targets of another version",
             |s| wrong_version(s, "targets"),
-            "targets: version 2 was expected, version 9 came (TUF 5.6.4)",
+            "targets: expected version 2, received version 9 (TUF 5.6.4)",
         ),
         (
             "targets of another type",
@@ -291,7 +291,7 @@ fn the_root_chain_is_followed_one_version_at_a_time() {
         assert_eq!(set.root().common.version, if valid { 2 } else { 1 }, "{name}");
     }
     let both = [old, new];
-    for (version, expected) in [(1, "rollback"), (3, "version 2 was expected, version 3 came")] {
+    for (version, expected) in [(1, "rollback"), (3, "expected version 2, received version 3")] {
         sim.signed.get_mut("root").unwrap()["version"] = json!(version);
         let error = start(&sim).update_root(&sim.sign_with("root", &both)).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
@@ -395,7 +395,7 @@ fn rollback_of_every_version_that_was_trusted() {
     set.load_timestamp(&timestamp).unwrap();
     let error = set.update_timestamp(older.newest("timestamp")).unwrap_err().to_string();
     assert!(
-        error.starts_with("timestamp: version 2 was offered, but 3 is trusted already: a rollback (TUF 5.4.3.1)"),
+        error.starts_with("timestamp: version 2 is a rollback: version 3 is trusted already (TUF 5.4.3.1)"),
         "{error}"
     );
 
@@ -405,7 +405,7 @@ fn rollback_of_every_version_that_was_trusted() {
     older.publish(&["timestamp"]);
     let error = returning(&older).unwrap_err().to_string();
     assert!(
-        error.starts_with("snapshot: version 2 was offered, but 3 is trusted already: a rollback (TUF 5.4.3.2)"),
+        error.starts_with("snapshot: version 2 is a rollback: version 3 is trusted already (TUF 5.4.3.2)"),
         "{error}"
     );
 
@@ -422,7 +422,7 @@ fn rollback_of_every_version_that_was_trusted() {
     removed.signed.get_mut("snapshot").unwrap()["meta"].as_object_mut().unwrap().remove("a.json");
     removed.publish(&["snapshot", "timestamp"]);
     let error = returning(&removed).unwrap_err().to_string();
-    assert_eq!(error, "snapshot: a.json was listed before and is not any more (TUF 5.5.5)");
+    assert_eq!(error, "snapshot: a.json is no longer listed (TUF 5.5.5)");
 }
 
 #[test]
