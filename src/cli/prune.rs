@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::context::{Context, block_on};
 use super::passphrase::PassphraseArgs;
-use super::publish::AccessArgs;
+use super::publish::access::AccessArgs;
 use crate::error::Result;
 use crate::publish::{self, Pruning, plan_prune, renew_live};
 use crate::workspace::Workspace;

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::context::{Context, actor, block_on};
 use super::passphrase::PassphraseArgs;
-use super::publish::AccessArgs;
+use super::publish::access::AccessArgs;
 use super::ui::Ui;
 use crate::error::{Error, Result};
 use crate::fs;

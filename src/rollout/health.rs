@@ -233,7 +233,7 @@ pub struct ExceededThreshold {
 impl std::fmt::Display for ExceededThreshold {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { count, of, limit, .. } = self;
-        let what = if self.rule == "H-FAILED" { "could not install it" } else { "went back from it" };
+        let what = if self.rule == "H-FAILED" { "could not install it" } else { "rolled back" };
         let share = u32::try_from(u128::from(*count) * 1_000_000 / u128::from((*of).max(1))).unwrap_or(1_000_000);
         let whose =
             self.cohort.as_ref().map_or_else(|| "all cohorts".to_owned(), |cohort| format!("the cohort {cohort}"));

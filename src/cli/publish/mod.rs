@@ -1,6 +1,6 @@
 //! `tidegate publish`: what is signed becomes what devices see.
 
-mod access;
+pub(super) mod access;
 mod show;
 pub(super) mod transfer;
 
