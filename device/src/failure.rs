@@ -63,7 +63,6 @@ pub(super) fn error_body(error: &Error) -> ErrorBody {
 /// The rule by which a gate denied access, if one did; empty if the gate named none.
 fn denied_rule(error: &Error) -> Option<&str> {
     match error {
-        #[cfg(feature = "gate")]
         Error::Fetch(tidegate_client::fetch::FetchError::Denied { refusal, .. }) => Some(&refusal.rule),
         _ => None,
     }
@@ -84,12 +83,12 @@ pub(super) fn finish(json: bool, result: Result<bool, Failure>) -> ExitCode {
     };
     let body = failure.body();
     let code = body.kind.exit_code();
-    print(json, body);
+    print(json, &body);
     ExitCode::from(code)
 }
 
 /// Prints an error as text or as one line of JSON. Without standard error there is nowhere to report that this failed.
-fn print(json: bool, body: ErrorBody) {
+fn print(json: bool, body: &ErrorBody) {
     let mut err = io::stderr().lock();
     if json && let Ok(line) = serde_json::to_string(&ErrorReport::from(body.clone())) {
         let _ = writeln!(err, "{line}");

@@ -3,6 +3,8 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 done, also when there is nothing to do;
 //! 1 a refusal or a failure; 2 wrong usage; 3 standard output was closed; 255 a bug in this program.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
 mod arguments;
 mod check;
 mod command;

@@ -177,7 +177,7 @@ pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>, is_whole: b
         match found {
             Ok(Some(bytes)) => drop(contents.insert(*sha256, bytes)),
             Ok(None) => {
-                faults.push(AuditFinding::new(listed.path, &format_args!("it is longer than {MAX_READ} bytes")))
+                faults.push(AuditFinding::new(listed.path, &format_args!("it is longer than {MAX_READ} bytes")));
             }
             Err(fault) => faults.push(fault),
         }

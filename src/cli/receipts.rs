@@ -260,7 +260,10 @@ fn print_release(release: &ReleaseReport, cx: &Context) -> Result<()> {
         ["COHORT", "HARDWARE", "OFFERED", "INSTALLED", "CONFIRMED", "FAILED", "ROLLED BACK", "OPEN", "FAILING"];
     show::table(ui, &headings, &rows)?;
     if release.all.recovered > 0 {
-        ui.result(format_args!("{} of those that confirmed it had failed or rolled back before", release.all.recovered))?;
+        ui.result(format_args!(
+            "{} of those that confirmed it had failed or rolled back before",
+            release.all.recovered
+        ))?;
     }
     if !release.reasons.is_empty() {
         let mut rows: Vec<_> = release.reasons.iter().take(REASONS).map(reason).collect();

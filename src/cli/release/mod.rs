@@ -352,7 +352,7 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
         ReleaseState::Draft => cx.ui.hint(format_args!("tidegate release sign {} --key NAME", args.release)),
         ReleaseState::Signed => cx.ui.hint(format_args!("tidegate release register {}", args.release)),
         ReleaseState::Registered | ReleaseState::Validation => {
-            cx.ui.hint(format_args!("tidegate rollout start {}", args.release))
+            cx.ui.hint(format_args!("tidegate rollout start {}", args.release));
         }
         _ => {}
     }
