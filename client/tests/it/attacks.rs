@@ -426,14 +426,17 @@ fn clocks_that_are_wrong_behave_as_documented() {
     stale.publish(&["timestamp"]);
     rig.serve(&stale);
     let error = rig.update().unwrap_err().to_string();
-    assert!(error.contains("expired at 2026-01-10T00:00:00Z, and it is 2026-01-11T00:00:00Z"), "{error}");
+    assert!(error.contains("expired at 2026-01-10T00:00:00Z; the current time is 2026-01-11T00:00:00Z"), "{error}");
 
     // In 2099: all is refused, nothing is stored, and a corrected clock is all it takes.
     let before = rig.stored();
     rig.serve(&sim);
     rig.clock.set(at("2099-01-01T00:00:00Z"));
     let error = rig.update().unwrap_err().to_string();
-    assert!(error.contains("it is 2099-01-01T00:00:00Z") && error.contains("if the clock is right"), "{error}");
+    assert!(
+        error.contains("the current time is 2099-01-01T00:00:00Z") && error.contains("if the clock is right"),
+        "{error}"
+    );
     assert_eq!(rig.stored(), before);
     rig.clock.set(epoch() + TimeDelta::days(11));
     rig.update().unwrap();

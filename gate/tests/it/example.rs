@@ -35,6 +35,6 @@ fn fetches_for_an_enrolled_device_alone() {
     let enrolled = Device::enrolled(&site, "device-1");
     let gate = site.start();
     assert_eq!(fetch(&site, &gate, &enrolled, OBJECT).unwrap(), MARK.as_bytes());
-    assert!(fetch(&site, &gate, &enrolled, "metadata/3.stable.canary.json").is_err());
+    assert!(fetch(&site, &gate, &enrolled, "metadata/3.stable.lab.json").is_err());
     assert!(fetch(&site, &gate, &Device::unidentified(&site), OBJECT).is_err());
 }

@@ -220,7 +220,7 @@ fn signatures_versions_listings_and_expiry() {
         (
             "issued after its expiry",
             |s| s.signed.get_mut("targets").unwrap()["x-tidegate-issued"] = json!("2027-01-01T00:00:00Z"),
-            "must lie before",
+            "must be before",
         ),
         (
             "an impossible date",
@@ -415,7 +415,10 @@ fn rollback_of_every_version_that_was_trusted() {
         older.publish_as_is(role);
         older.publish(&["snapshot", "timestamp"]);
         let error = returning(&older).unwrap_err().to_string();
-        assert!(error.contains(role) && error.contains("a rollback (TUF 5.5.5)"), "{error}");
+        assert!(
+            error.contains(role) && error.contains("a rollback: version") && error.contains("(TUF 5.5.5)"),
+            "{error}"
+        );
     }
 
     let mut removed = sim.clone();
