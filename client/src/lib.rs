@@ -40,8 +40,7 @@
 //!   says ([`updater`]).
 //! - **Nothing breaks off.** The device may stop at any instant; it comes back with the old release or the new one, and the
 //!   next run completes what was begun ([`disk`]).
-//! - **Nothing is endless.** Lengths, numbers and slowness are bounded, after decompression ([`tidegate_tuf::limits`], [`fetch`],
-//!   `http`). Memory use does not depend on the length of what is downloaded.
+//! - **Nothing is endless.** Lengths, numbers and slowness are bounded, after decompression ([`tidegate_tuf::limits`], [`fetch`]). Memory use does not depend on the length of what is downloaded.
 //! - **Every decision has its reasons.** [`Device::check`](device::Device::check) returns the outcome of every rule, and
 //!   [`Device::explain`](device::Device::explain) does so for other facts and other times.
 //!
@@ -49,9 +48,9 @@
 //!
 //! | module | what it is | I/O |
 //! |---|---|---|
-//! | [`tuf`] | the trust core: metadata over raw bytes, the client workflow, delegations | none |
-//! | [`model`] | what publisher and device read alike: manifests, cohorts, ramps, conditions, decisions | none |
-//! | [`fetch`], `http`, [`file`](mod@file) | getting files | network, files |
+//! | [`tidegate_tuf`] | the trust core: metadata over raw bytes, the client workflow, delegations | none |
+//! | [`tidegate_model`] | what publisher and device read alike: manifests, cohorts, ramps, conditions, decisions | none |
+//! | [`fetch`] | getting files | network, files |
 //! | [`store`], [`disk`] | keeping files | files |
 //! | [`clock`] | wall and monotonic time, and what wrong clocks do | clocks |
 //! | [`updater`] | the TUF client: up-to-date metadata, and targets found in it | by the traits above |

@@ -46,7 +46,11 @@ pub enum PublishEvent<'a> {
 /// Carries out `plan`; `progress` is told what happens.
 ///
 /// At every instant the repository is as it was before, until the last write makes it the new one. Whatever interrupts it, doing
-/// it again completes it. Errs with [`Kind::Conflict`] if someone else published in the meantime; devices then see theirs, untouched.
+/// it again completes it.
+///
+/// # Errors
+///
+/// [`Kind::Conflict`] if someone else published in the meantime: devices then see theirs, untouched.
 pub async fn execute(
     plan: &Plan,
     source: &Source,

@@ -107,7 +107,7 @@ enum Unread {
     Failed(StoreError),
 }
 
-/// What there is to mend.
+/// What is damaged.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Damage {
     None,
