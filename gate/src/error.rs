@@ -3,45 +3,10 @@
 use std::fmt;
 use std::path::Path;
 
+pub use tidegate_model::failure::ErrorKind;
+
 /// The result of an operation that can fail with an [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// What went wrong, as far as a script needs to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// The command line is wrong.
-    Usage,
-    /// A file or value that the operator provides is wrong.
-    Input,
-    /// A rule forbids the operation.
-    Refused,
-    /// A signature, certificate or key does not verify.
-    Trust,
-    /// A server or a storage location does not answer as expected.
-    Network,
-    /// The operating system reports a failure.
-    Io,
-    /// Something already exists or has changed in the meantime.
-    Conflict,
-    /// A defect in this program.
-    Bug,
-}
-
-impl ErrorKind {
-    /// The name in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Usage => "usage",
-            Self::Input => "input",
-            Self::Refused => "refused",
-            Self::Trust => "trust",
-            Self::Network => "network",
-            Self::Io => "io",
-            Self::Conflict => "conflict",
-            Self::Bug => "bug",
-        }
-    }
-}
 
 /// What failed, why, and what to do about it.
 #[derive(Debug)]

@@ -4,19 +4,15 @@ use std::error::Error as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use serde_json::json;
+use tidegate_model::failure::{ErrorBody, ErrorKind, ErrorReport};
 
 use super::ui::Ui;
 use crate::error::{Error, Kind};
 
-/// A refusal, or something at fault outside the program.
-const FAILED: u8 = 1;
-/// The command line cannot mean anything.
-const USAGE: u8 = 2;
 /// Whoever read our output went away.
 const CLOSED_PIPE: u8 = 3;
 /// The program is at fault.
-pub(super) const BUG: u8 = 255;
+pub(super) const BUG: u8 = ErrorKind::Bug.exit_code();
 
 /// Prints `error` with its causes and its remedy, and returns the exit code it stands for.
 pub(super) fn report(error: &Error, ui: &Ui) -> ExitCode {
@@ -31,13 +27,13 @@ pub(super) fn report(error: &Error, ui: &Ui) -> ExitCode {
         cause = inner.source();
     }
     if ui.is_json() {
-        let value = json!({"error": {
-            "kind": kind_name(error.kind()),
-            "rule": error.rule_id(),
-            "message": error.to_string(),
-            "causes": causes,
-            "remedy": error.remedy_text(),
-        }});
+        let body = ErrorBody {
+            rule: error.rule_id().map(ToOwned::to_owned),
+            remedy: error.remedy_text().map(ToOwned::to_owned),
+            causes,
+            ..ErrorBody::new(shared(error.kind()), error.to_string())
+        };
+        let value = serde_json::to_string(&ErrorReport::from(body)).unwrap_or_else(|_| error.to_string());
         // Nothing is left to report a failure of this to.
         let _ = writeln!(io::stderr(), "{value}");
     } else {
@@ -61,18 +57,13 @@ pub(super) fn report(error: &Error, ui: &Ui) -> ExitCode {
 pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
     match error.print() {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(CLOSED_PIPE),
-        _ if error.use_stderr() => ExitCode::from(USAGE),
+        _ if error.use_stderr() => ExitCode::from(ErrorKind::Usage.exit_code()),
         _ => ExitCode::SUCCESS,
     }
 }
 
 fn code(error: &Error) -> u8 {
-    match error.kind() {
-        Kind::Usage => USAGE,
-        Kind::Bug => BUG,
-        Kind::Io if is_closed_pipe(error) => CLOSED_PIPE,
-        Kind::Input | Kind::Refused | Kind::Trust | Kind::Io | Kind::Conflict => FAILED,
-    }
+    if error.kind() == Kind::Io && is_closed_pipe(error) { CLOSED_PIPE } else { shared(error.kind()).exit_code() }
 }
 
 fn is_closed_pipe(error: &Error) -> bool {
@@ -82,15 +73,16 @@ fn is_closed_pipe(error: &Error) -> bool {
         .is_some_and(|source| source.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn kind_name(kind: Kind) -> &'static str {
+/// The kind under the name that all programs share.
+fn shared(kind: Kind) -> ErrorKind {
     match kind {
-        Kind::Input => "input",
-        Kind::Refused => "refused",
-        Kind::Trust => "trust",
-        Kind::Io => "io",
-        Kind::Conflict => "conflict",
-        Kind::Usage => "usage",
-        Kind::Bug => "bug",
+        Kind::Input => ErrorKind::Input,
+        Kind::Refused => ErrorKind::Refused,
+        Kind::Trust => ErrorKind::Trust,
+        Kind::Io => ErrorKind::Io,
+        Kind::Conflict => ErrorKind::Conflict,
+        Kind::Usage => ErrorKind::Usage,
+        Kind::Bug => ErrorKind::Bug,
     }
 }
 

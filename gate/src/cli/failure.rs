@@ -3,14 +3,12 @@
 use std::io;
 use std::process::ExitCode;
 
-use serde_json::json;
+use tidegate_model::failure::{ErrorBody, ErrorReport};
 
 use crate::error::{Error, ErrorKind};
 
-const REFUSED: u8 = 1;
-const USAGE: u8 = 2;
+/// Standard output was closed.
 const CLOSED_PIPE: u8 = 3;
-const BUG: u8 = 255;
 
 /// Reports an error of a command.
 pub(super) fn report(error: &Error, json: bool) -> ExitCode {
@@ -25,11 +23,7 @@ pub(super) fn report(error: &Error, json: bool) -> ExitCode {
             eprintln!("help: {remedy}");
         }
     }
-    ExitCode::from(match error.kind() {
-        ErrorKind::Usage => USAGE,
-        ErrorKind::Bug => BUG,
-        _ => REFUSED,
-    })
+    ExitCode::from(error.kind().exit_code())
 }
 
 /// Reports a wrong command line, or prints the requested help.
@@ -44,7 +38,7 @@ pub(super) fn report_usage(error: &clap::Error, json: bool) -> ExitCode {
     }
     match error.print() {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(CLOSED_PIPE),
-        _ if error.use_stderr() => ExitCode::from(USAGE),
+        _ if error.use_stderr() => ExitCode::from(ErrorKind::Usage.exit_code()),
         _ => ExitCode::SUCCESS,
     }
 }
@@ -54,30 +48,37 @@ pub(super) fn report_panic(json: bool) -> ExitCode {
     report(&Error::new(ErrorKind::Bug, "internal error; this is a bug in tidegate-gate"), json)
 }
 
-fn to_json(error: &Error) -> serde_json::Value {
-    json!({"error": {
-        "kind": error.kind().name(),
-        "rule": error.rule(),
-        "message": error.message(),
-        "remedy": error.remedy(),
-        "causes": error.causes(),
-    }})
+/// The error on one line, in the form that all programs share.
+fn to_json(error: &Error) -> String {
+    let body = ErrorBody {
+        rule: error.rule().map(ToString::to_string),
+        remedy: error.remedy().map(ToString::to_string),
+        causes: error.causes().to_vec(),
+        ..ErrorBody::new(error.kind(), error.message())
+    };
+    serde_json::to_string(&ErrorReport::from(body)).unwrap_or_else(|_| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    fn parsed(error: &Error) -> Value {
+        serde_json::from_str(&to_json(error)).unwrap()
+    }
 
     /// The shape that all three programs share.
     #[test]
     fn json_errors_have_all_fields() {
         let error = Error::input("gate.toml is invalid").with_cause("no cohorts").with_remedy("add one");
         assert_eq!(
-            to_json(&error.with_rule("G-X-01")),
+            parsed(&error.with_rule("G-X-01")),
             json!({"error": {"kind": "input", "rule": "G-X-01", "message": "gate.toml is invalid", "remedy": "add one", "causes": ["no cohorts"]}})
         );
         assert_eq!(
-            to_json(&Error::new(ErrorKind::Bug, "x")),
+            parsed(&Error::new(ErrorKind::Bug, "x")),
             json!({"error": {"kind": "bug", "rule": null, "message": "x", "remedy": null, "causes": []}})
         );
     }
