@@ -9,7 +9,6 @@ use super::help;
 use super::settings_file::SettingsFile;
 use lexopt::prelude::*;
 use tidegate_model::facts::TypedFact;
-#[cfg(feature = "gate")]
 use tidegate_model::gate::Attestation;
 use tidegate_model::span::Span;
 use tidegate_model::time::{self, Instant};
@@ -28,6 +27,8 @@ pub(super) struct Arguments {
     pub(super) now: bool,
     pub(super) json: bool,
     pub(super) quiet: bool,
+    /// How often `-v` was given.
+    pub(super) verbose: u8,
 }
 
 /// A parsed command line.
@@ -38,15 +39,14 @@ pub(super) enum Parsed {
     Run(Box<Arguments>),
 }
 
+/// Parses a command line.
 pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error> {
     let mut command = None;
     let mut config = None;
     let mut given = SettingsFile::default();
     let mut facts = Vec::new();
     let (mut at, mut time, mut now) = (None, None, false);
-    #[cfg(feature = "gate")]
-    let mut send = false;
-    let (mut json, mut quiet, mut wants_help) = (false, false, false);
+    let (mut json, mut quiet, mut wants_help, mut send, mut verbose) = (false, false, false, false, 0);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("config") => config = Some(parser.value()?.into()),
@@ -65,10 +65,10 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
             Long("slot") => given.slot = Some(parser.value()?.into()),
             Long("at") => at = Some(parser.value()?.parse_with(time::parse)?),
             Long("now") => now = true,
-            #[cfg(feature = "gate")]
             Long("send") => send = true,
             Long("json") => json = true,
             Short('q') | Long("quiet") => quiet = true,
+            Short('v') | Long("verbose") => verbose += 1,
             Short('h') | Long("help") => wants_help = true,
             Short('V') | Long("version") => return Ok(Parsed::Help(help::VERSION)),
             Value(word) if command == Some(Command::Defer) && time.is_none() => {
@@ -87,32 +87,30 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
     }
     let command = command.ok_or_else(|| lexopt::Error::from("a command is needed"))?;
     if at.is_some() && command != Command::Explain {
-        return Err("--at can only be used with explain: other commands act in the present".into());
+        return Err("--at can only be used with explain: other commands use the current time".into());
     }
-    #[cfg(feature = "gate")]
     if command != Command::Explain && facts.iter().any(|fact: &TypedFact| fact.name.as_str() == Attestation::FACT) {
-        return Err("--fact attestation can only be used with explain: the device's attestor says what it gives".into());
+        return Err("--fact attestation can only be used with explain: other commands use the device's attestor".into());
     }
     if now && command != Command::Install {
-        return Err("--now can only be used with install: it passes over the device's own policy".into());
+        return Err("--now can only be used with install: it ignores the device's own policy".into());
     }
     if time.is_none() && command == Command::Defer {
         return Err("defer needs a time, such as 4h".into());
     }
-    #[cfg(feature = "gate")]
     let command = match command {
         Command::Receipts if send => Command::SendReceipts,
         _ if send => return Err("--send can only be used with receipts".into()),
         command => command,
     };
-    Ok(Parsed::Run(Box::new(Arguments { command, config, given, facts, at, time, now, json, quiet })))
+    Ok(Parsed::Run(Box::new(Arguments { command, config, given, facts, at, time, now, json, quiet, verbose })))
 }
 
 fn unknown(word: &str) -> lexopt::Error {
     let close =
         Command::ALL.iter().find(|(name, _)| word.len() > 1 && (name.starts_with(word) || word.starts_with(name)));
     let meant = close.map(|(name, _)| format!(" Did you mean {name}?")).unwrap_or_default();
-    format!("{word:?} is no command.{meant}").into()
+    format!("{word:?} is not a command.{meant}").into()
 }
 
 #[cfg(test)]
@@ -136,7 +134,7 @@ mod tests {
     fn wrong_usage_says_what_is_wrong() {
         for (words, expected) in [
             (&["instal"][..], "Did you mean install?"),
-            (&["x"], "no command"),
+            (&["x"], "not a command"),
             (&[], "a command is needed"),
             (&["check", "check"], "check"),
             (&["--cohort", "x", "check"], "--cohort"),
@@ -146,7 +144,6 @@ mod tests {
             (&["check", "--factory-sequence", "-1"], "-1"),
             (&["check", "--root"], "--root"),
             (&["check", "--now"], "install"),
-            #[cfg(feature = "gate")]
             (&["check", "--fact", "attestation=tpm2"], "explain"),
             (&["defer"], "4h"),
             (&["defer", "soon"], "soon"),

@@ -12,10 +12,8 @@ pub(super) enum Command {
     Defer,
     Run,
     Status,
-    #[cfg(feature = "gate")]
     Receipts,
     /// `receipts --send`
-    #[cfg(feature = "gate")]
     SendReceipts,
 }
 
@@ -30,7 +28,6 @@ impl Command {
         ("defer", Self::Defer),
         ("run", Self::Run),
         ("status", Self::Status),
-        #[cfg(feature = "gate")]
         ("receipts", Self::Receipts),
     ];
 

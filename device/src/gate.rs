@@ -1,4 +1,7 @@
-//! The settings of gates.
+//! The feature `gate`: the settings of gates and receipts.
+
+mod receipt_setting;
+pub(super) mod receipts;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,20 +11,61 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::form::path;
-use super::setup::Program;
+use super::setup::{Program, Surroundings};
+pub(super) use receipt_setting::ReceiptSetting;
 use tidegate_client::Error;
 use tidegate_client::clock::{BUILT, FlooredClock, SystemClock};
+use tidegate_client::device::DeviceBuilder;
 use tidegate_client::fetch::http::HttpFetch;
 use tidegate_client::fetch::{FetchError, Pass};
 use tidegate_client::gate::{Bank, CommandAttestor, Gate, GateClient, Signer, TpmAttestor, TpmOptions, Visit};
 use tidegate_client::key::DeviceKey;
+use tidegate_client::receipts::Sink;
 use tidegate_model::gate::Attestation;
 use tidegate_tuf::fields::{FieldError, Fields, quoted, whole};
 
 /// How long evidence may take, unless it is set.
 const EVIDENCE: Duration = Duration::from_secs(30);
 
-/// How this device shows gates what it is.
+/// Where receipts go.
+pub(super) type ReceiptSink = Box<dyn Sink>;
+
+/// Gives the device its gate client and its receipts, as the settings have them. Adds what cannot be used to `problems`, except for the settings
+/// of receipts, whose error is returned beside the device: the caller knows whether its command needs them.
+pub(super) fn connect(
+    mut builder: DeviceBuilder,
+    gate: Option<&GateSetting>,
+    receipts: Option<&ReceiptSetting>,
+    surroundings: Surroundings<'_>,
+    problems: &mut Vec<String>,
+) -> (DeviceBuilder, Result<Option<ReceiptSink>, Error>) {
+    let Surroundings { folder, state, http, client_key } = surroundings;
+    let client = gate.map(|gate| gate.client(folder, state, http.clone()).map(Arc::new)).transpose();
+    let client = match client {
+        Ok(Some(client)) => {
+            builder = builder.gate(client.clone());
+            Some(client)
+        }
+        Ok(None) => None,
+        Err(e) => {
+            builder = builder.gate(Unusable(e.to_string()));
+            problems.push(format!("no gate can be entered: {e}"));
+            None
+        }
+    };
+    let Some(setting) = receipts else { return (builder, Ok(None)) };
+    let key = gate.and_then(|gate| gate.key.as_ref());
+    let made = setting.receipts(folder, key.or(client_key)).and_then(|receipts| {
+        let sink = setting.sink(folder, http, client, &receipts.key)?;
+        Ok((receipts, sink))
+    });
+    match made {
+        Ok((receipts, sink)) => (builder.receipts(receipts), Ok(Some(sink))),
+        Err(e) => (builder, Err(e)),
+    }
+}
+
+/// How this device identifies itself to gates.
 #[derive(Debug, Clone)]
 pub(super) struct GateSetting {
     /// The device's key. Default: none, for devices with a client certificate.
@@ -49,13 +93,8 @@ impl GateSetting {
         })
     }
 
-    /// The file of the device's key, if one is set.
-    pub(super) fn key(&self) -> Option<&PathBuf> {
-        self.key.as_ref()
-    }
-
-    /// What asks gates through `http`. Paths are relative to `folder`; temporary files are in the folder `state`.
-    pub(super) fn client(&self, folder: &Path, state: &Path, http: Arc<HttpFetch>) -> Result<GateClient, Error> {
+    /// A client of gates over `http`. Paths are relative to `folder`; temporary files go to the folder `state`.
+    fn client(&self, folder: &Path, state: &Path, http: Arc<HttpFetch>) -> Result<GateClient, Error> {
         let wrong = |what: &str, e: &dyn std::fmt::Display| Error::Setting(format!("gate.{what}: {e}"));
         let mut client = GateClient::new(http);
         if let Some(key) = &self.key {
@@ -119,9 +158,9 @@ fn is_handle(key: &str) -> bool {
     key.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"))
 }
 
-/// A gate that cannot be entered, because this device's own settings are of no use. What is public does not need them.
+/// A gate that cannot be entered because of an error in this device's own settings. Public cohorts do not need it.
 #[derive(Debug)]
-pub(super) struct Unusable(pub(super) String);
+struct Unusable(String);
 
 impl Gate for Unusable {
     fn attestation(&self) -> Option<Attestation> {

@@ -4,22 +4,7 @@ use super::command::Command;
 
 pub(super) const VERSION: &str = concat!("tidegate-device ", env!("CARGO_PKG_VERSION"), "\n");
 
-/// What is there with the feature `gate` alone.
-#[cfg(feature = "gate")]
-macro_rules! with_gate {
-    ($text:literal) => {
-        $text
-    };
-}
-#[cfg(not(feature = "gate"))]
-macro_rules! with_gate {
-    ($text:literal) => {
-        ""
-    };
-}
-
-pub(super) const PROGRAM: &str = concat!(
-    "\
+pub(super) const PROGRAM: &str = "\
 Finds, verifies and installs signed over-the-air releases.
 
 Usage: tidegate-device [OPTIONS] COMMAND
@@ -27,46 +12,45 @@ Usage: tidegate-device [OPTIONS] COMMAND
 Commands:
   check      show what this device will do
   explain    show why, with the result of every rule
-  download   fetch and verify what is to be installed
-  install    fetch, verify and install it
+  download   download and verify the release to be installed
+  install    download, verify and install it
   confirm    keep the release on trial
   reject     reject the release on trial and roll back
   defer      defer the next installation
   run        run as a service that updates the device
   status     show what is installed, without network access
-",
-    with_gate!("  receipts   show or send pending receipts\n"),
-    "
+  receipts   show or send pending receipts (feature gate)
+
 Options:
       --config FILE             read settings from a JSON file; the options below override them
-      --root FILE               the root that the device is shipped with
-      --repository URL|FOLDER   the folder that holds metadata/ and targets/
+      --root FILE               the trusted root that the device was shipped with
+      --repository URL|FOLDER   the folder that contains metadata/ and targets/
       --metadata-url URL        the metadata, if it is elsewhere
       --targets-url URL         the targets, if they are elsewhere
-      --state-dir FOLDER        metadata, downloads and what the device remembers
-      --device-id ID            what tells this device from others
+      --state-dir FOLDER        the folder for metadata, downloads and the device's state
+      --device-id ID            the unique ID of this device
       --channel NAME            the channel to follow
-      --product NAME            the product to look for
+      --product NAME            the product to update
       --hardware ID             the hardware that artifacts must fit
       --factory-version V       the version the device left the factory with
       --factory-sequence N      the sequence of that version [default: 0]
-      --fact NAME=VALUE         say something about the device; may be repeated
+      --fact NAME=VALUE         add a fact about the device; may be repeated
       --slot FILE               the file to install into
       --json                    print results as JSON
-  -q, --quiet                   print nothing but results and errors
-  -h, --help                    print this, or the help of a command
+  -q, --quiet                   print only results and errors
+  -v, --verbose                 log requests and steps; -vv logs more. TIDEGATE_LOG=debug and =trace do the same
+  -h, --help                    print this help, or that of a command
   -V, --version                 print the version
 
-Exit codes: 0 done, or nothing to do; 1 refused or failed; 2 wrong usage; 3 standard output was closed; 255 a bug.
+Exit codes: 0 done, or nothing to do; 1 refused or failed; 2 usage error; 3 standard output was closed; 255 internal error.
 
 Examples:
   tidegate-device --config /etc/tidegate/device.json check
   tidegate-device --config /etc/tidegate/device.json install --json
 
-A settings file contains the same names with underscores, and what has no option: installer, trial, policy, poll, network,
-reserve, system_facts, facts_file, facts_program",
-    with_gate!(", receipts, gate"),
-    ". Its paths are relative to its folder:
+A settings file uses the same names with underscores, and has settings without an option: installer, trial, policy, poll,
+network, reserve, system_facts, facts_file, facts_program; with the feature gate also receipts and gate. Its paths are
+relative to its folder:
   {
     \"root\": \"root.json\",
     \"repository\": \"https://updates.example.com\",
@@ -76,11 +60,10 @@ reserve, system_facts, facts_file, facts_program",
     \"facts\": {\"group\": \"lab\"},
     \"slot\": \"/var/lib/images/next.img\"
   }
-"
-);
+";
 
 const CHECK: &str = "\
-Says what this device is to do: install, wait, or keep what it has. Installs nothing.
+Shows what this device will do: install a release, wait, or keep what it runs. Installs nothing.
 
 Usage: tidegate-device [OPTIONS] check
 
@@ -91,28 +74,25 @@ Examples:
   tidegate-device --config device.json check --json
 ";
 
-const EXPLAIN: &str = concat!(
-    "\
-Says what this device is to do, and why: its cohort, what is offered, and the outcome of every rule.
+const EXPLAIN: &str = "\
+Shows what this device will do and why: its cohort, what is offered, and the result of every rule.
 
 Usage: tidegate-device [OPTIONS] explain [--at TIME] [--fact NAME=VALUE]...
 
 Options:
       --at TIME                 decide as if it were this time, such as 2026-01-05T18:00:00Z
-      --fact NAME=VALUE         decide as if this were so
-",
-    with_gate!("                                attestation=tpm2, ear or none: as if it had such an attestor\n"),
-    "
+      --fact NAME=VALUE         decide as if the device had this fact. attestation=tpm2, ear or none stands for
+                                an attestor of that kind
+
 Examples:
   tidegate-device --config device.json explain
   tidegate-device --config device.json explain --at 2026-01-05T18:00:00Z
   tidegate-device --config device.json explain --fact ram-mb=512
-",
-    with_gate!("  tidegate-device --config device.json explain --fact attestation=tpm2\n")
-);
+  tidegate-device --config device.json explain --fact attestation=tpm2
+";
 
 const DOWNLOAD: &str = "\
-Fetches and verifies what is to be installed, and prints where it is. Resumes what was begun.
+Downloads and verifies the release to be installed, and prints its path. Resumes an interrupted download.
 
 Usage: tidegate-device [OPTIONS] download
 
@@ -121,15 +101,16 @@ Examples:
 ";
 
 const INSTALL: &str = "\
-Fetches, verifies and installs what this device is to run. Does nothing if that is what it has.
+Downloads, verifies and installs the release this device should run. Does nothing if the device already runs it.
 
 Usage: tidegate-device [OPTIONS] install [--now]
 
 Options:
-      --now                     do it now, whatever the device's own policy says
+      --now                     install now, ignoring the device's own policy
 
-What runs is not touched; at every instant the device starts what it had, or the whole new release. What download fetched
-is used. The new release is on trial until confirm, or until the health command of the settings says that it is well.
+The running system is not changed. If the device stops at any time, it starts either the old release or the complete new
+one. A finished download is used. The new release is on trial until confirm, or until the health command in the settings
+succeeds.
 
 Examples:
   tidegate-device --config device.json install
@@ -137,7 +118,7 @@ Examples:
 ";
 
 const CONFIRM: &str = "\
-Says that the release on trial works. It stays from now on.
+Confirms that the release on trial works, and keeps it.
 
 Usage: tidegate-device [OPTIONS] confirm
 
@@ -146,8 +127,7 @@ Examples:
 ";
 
 const REJECT: &str = "\
-Says that the release on trial, or about to be, does not work. The device goes back to what it ran before, and never takes
-that release again.
+Rejects the release that is on trial or about to be. The device rolls back and never installs that release again.
 
 Usage: tidegate-device [OPTIONS] reject
 
@@ -156,24 +136,25 @@ Examples:
 ";
 
 const DEFER: &str = "\
-Puts off the release that is about to be installed. The device's policy says for how long that may be.
+Defers the next installation. The device's policy limits for how long.
 
 Usage: tidegate-device [OPTIONS] defer TIME
 
-TIME is a whole number and s, m, h or d, from now on.
+TIME is a duration from now, such as 4h or '1d 12h'.
 
 Examples:
   tidegate-device --config device.json defer 4h
 ";
 
 const RUN: &str = "\
-Stays, checks regularly, installs when the policy allows it, and sees new releases through their trial, or back.
+Runs as a service: checks regularly, installs when the policy allows it, confirms new releases that are healthy, and rolls
+back the others.
 
 Usage: tidegate-device [OPTIONS] run
 
-SIGHUP and SIGUSR1 make it check now; SIGTERM and SIGINT stop it. Stopped at any instant, it goes on where it was. It says
-what happens on standard error, or with --json as one JSON object a line on standard output. It reports to systemd
-(Type=notify, WatchdogSec). Settings and facts are read anew before every check.
+SIGHUP and SIGUSR1 start a check; SIGTERM and SIGINT stop the service. It may be stopped at any time and continues where it
+was. It logs to standard error, or with --json as one JSON object a line to standard output. It notifies systemd
+(Type=notify, WatchdogSec). It reads settings and facts again before every check.
 
 Examples:
   tidegate-device --config /etc/tidegate/device.json run
@@ -181,8 +162,8 @@ Examples:
 ";
 
 const STATUS: &str = "\
-Shows what is installed, where an update stands and why, and what is quarantined. Asks nobody, and changes nothing: also
-while another process works.
+Shows what is installed, the state of an update, and what is quarantined. Uses no network and changes nothing, and works
+while another process updates the device.
 
 Usage: tidegate-device [OPTIONS] status
 
@@ -190,21 +171,21 @@ Examples:
   tidegate-device --config device.json status --json
 ";
 
-#[cfg(feature = "gate")]
 const RECEIPTS: &str = "\
-Shows the receipts that wait: what became of releases on this device, signed by it. They are sent by run and at the end of install, confirm
-and reject, to where the settings say: \"receipts\": {\"to\": .., \"key\": .., \"device\": ..}
+Shows pending receipts: install results, signed by this device. run sends them, and install, confirm and reject do when
+they end. The settings say where to: \"receipts\": {\"to\": .., \"key\": .., \"device\": ..}. Needs the feature gate.
 
 Usage: tidegate-device [OPTIONS] receipts [--send]
 
 Options:
-      --send                    send them now, although a failure asked for patience
+      --send                    send them now, without waiting after a failure
 
 Examples:
   tidegate-device --config device.json receipts
   tidegate-device --config device.json receipts --send --json
 ";
 
+/// The help of a command.
 pub(super) fn of(command: Command) -> &'static str {
     match command {
         Command::Check => CHECK,
@@ -216,7 +197,6 @@ pub(super) fn of(command: Command) -> &'static str {
         Command::Defer => DEFER,
         Command::Run => RUN,
         Command::Status => STATUS,
-        #[cfg(feature = "gate")]
         Command::Receipts | Command::SendReceipts => RECEIPTS,
     }
 }

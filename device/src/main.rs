@@ -14,14 +14,13 @@ mod download;
 mod explain;
 mod failure;
 mod form;
-#[cfg(feature = "gate")]
+#[cfg_attr(not(feature = "gate"), path = "without_gate.rs")]
 mod gate;
 mod help;
 mod host;
 mod install;
+mod log_output;
 mod output;
-#[cfg(feature = "gate")]
-mod receipts;
 mod run;
 mod settings;
 mod settings_file;
@@ -48,7 +47,8 @@ fn main() -> ExitCode {
         Err(error) => return finish(wants_json(), Err(Failure::Usage(error.to_string()))),
     };
     let output = Output { json: arguments.json, quiet: arguments.quiet };
-    finish(output.json, run(&arguments, output))
+    let result = log_output::start(arguments.verbose).and_then(|()| run(&arguments, output));
+    finish(output.json, result)
 }
 
 /// Whether `--json` was given, on a command line that cannot be parsed.
@@ -72,9 +72,7 @@ fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
         Command::Status => status::run(settings, output),
         Command::Explain => explain::run(&mut settings.builder.open()?, arguments, output),
         Command::Run => run::run(arguments, settings, output),
-        #[cfg(feature = "gate")]
-        Command::Receipts => receipts::show(settings.builder, output),
-        #[cfg(feature = "gate")]
-        Command::SendReceipts => receipts::send_now(settings.builder, settings.sink, output),
+        Command::Receipts => gate::receipts::show(settings.builder, output),
+        Command::SendReceipts => gate::receipts::send_now(settings.builder, settings.sink, output),
     }
 }

@@ -22,25 +22,25 @@ impl Output {
         if self.json { print_json(value) } else { print_text(text) }
     }
 
-    /// Says what to do next.
+    /// Prints the next step.
     pub(super) fn next(self, text: &str) {
         if !self.quiet && !self.json {
             eprintln!("next: {text}");
         }
     }
 
-    /// Says what is not as it should be.
+    /// Prints a warning.
     pub(super) fn warning(self, text: &str) {
         if !self.quiet {
             eprintln!("warning: {text}");
         }
     }
 
-    /// Says what was damaged and is replaced.
+    /// Warns of files that were corrupt and have been restored.
     pub(super) fn repairs(self, repairs: &[Repair]) {
         for Repair { name, reason } in repairs {
             if !self.quiet {
-                eprintln!("warning: the stored file {name} was not good and is replaced: {reason}");
+                eprintln!("warning: the stored file {name} was corrupt; restored from backup: {reason}");
             }
         }
     }

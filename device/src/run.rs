@@ -114,7 +114,6 @@ fn cycle(
             Task::Resume => agent.resume(),
             Task::Check => agent.check(),
         };
-        #[cfg(feature = "gate")]
         if let Some(sink) = settings.sink
             && may_send(&next)
         {
@@ -141,9 +140,7 @@ fn cycle(
     }
 }
 
-/// Whether there is time to send receipts: a trial that is looked after every few seconds leaves none, but whatever else is waited for does,
-/// also a restart that was asked for.
-#[cfg(feature = "gate")]
+/// Whether there is time to send receipts: not during a trial that is checked every few seconds.
 fn may_send(next: &Result<Next, Error>) -> bool {
     !matches!(next, Ok(Next::Look { after }) if *after < Duration::from_secs(300))
 }

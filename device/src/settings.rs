@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-#[cfg(feature = "gate")]
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::arguments::Arguments;
 use super::command::Command;
 use super::failure::Failure;
 use super::form::read;
+use super::gate::{self, ReceiptSink};
 use super::output::Output;
 use super::settings_file::SettingsFile;
+use super::setup::Surroundings;
 use tidegate_client::Error;
 use tidegate_client::agent::{AgentOptions, Health, Schedule};
 use tidegate_client::device::{Device, DeviceBuilder};
@@ -35,15 +35,14 @@ pub(super) struct Settings {
     pub(super) options: AgentOptions,
     pub(super) schedule: Schedule,
     pub(super) id: DeviceId,
-    /// What kept facts away, or receipts.
+    /// Settings that cannot be used now, such as a facts program that failed. The device works without them.
     pub(super) problems: Vec<String>,
     /// Where receipts go.
-    #[cfg(feature = "gate")]
-    pub(super) sink: Option<Box<dyn tidegate_client::receipts::Sink>>,
+    pub(super) sink: Option<ReceiptSink>,
 }
 
 impl Settings {
-    /// Opens the device for a command that acts on it once. What it has to tell is sent at the end, however that went.
+    /// Opens the device for a command that acts on it once. Sends pending receipts at the end, whether or not the command failed.
     pub(super) fn act(
         self,
         output: Output,
@@ -51,9 +50,8 @@ impl Settings {
     ) -> Result<bool, Failure> {
         let mut device = self.builder.open()?;
         let result = act(&mut device, &self.options, output);
-        #[cfg(feature = "gate")]
-        if let Some(mut sink) = self.sink {
-            super::receipts::send(&mut device, &mut *sink, output);
+        if let Some(sink) = self.sink {
+            gate::receipts::send(&mut device, sink, output);
         }
         result
     }
@@ -63,103 +61,99 @@ impl Settings {
 pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let file = arguments.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
     let folder = arguments.config.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
-    let given = &arguments.given;
-    let text =
-        |option: &str, ours: &Option<String>, file: &Option<String>| needed(option, ours.as_ref().or(file.as_ref()));
-    let path =
-        |option: &str, ours: &Option<PathBuf>, file: &Option<PathBuf>| needed(option, ours.as_ref().or(file.as_ref()));
-    let version = text("factory-version", &given.factory_version, &file.factory_version)?;
-    let repository = repository(given, &file)?;
-    let state_dir = path("state-dir", &given.state_dir, &file.state_dir)?;
-    let id: DeviceId = parse("device-id", &text("device-id", &given.device_id, &file.device_id)?)?;
+    let either = Either { given: &arguments.given, file: &file };
+    let repository = repository(&arguments.given, &file)?;
+    let state_dir: PathBuf = either.required("state-dir", |settings| settings.state_dir.as_ref())?;
+    let id: DeviceId = either.parsed("device-id", |settings| settings.device_id.as_ref())?;
     let network = file.network.clone().unwrap_or_default();
     let http = network.http(folder, repository.metadata_url())?;
     let fetch = network.fetch(http.clone(), &state_dir);
-    #[cfg(feature = "gate")]
-    let gate = file.gate.as_ref().map(|gate| gate.client(folder, &state_dir, http.clone()).map(Arc::new)).transpose();
-    let sources = sources(&file, folder, &arguments.facts)?;
-    let Gathered { mut facts, mut problems } =
-        if arguments.command.decides() { gather(&sources) } else { Gathered::default() };
-    if facts.remove(Attestation::FACT).is_some() {
-        problems.push("the fact attestation is passed over: the device's attestor says what it gives".into());
-    }
-    let mut builder = Device::builder()
-        .root(read(&path("root", &given.root, &file.root)?)?)
+    let (facts, mut problems) = facts(arguments, &file, folder)?;
+    let builder = Device::builder()
+        .root(read(&either.required("root", |settings| settings.root.as_ref())?)?)
         .repository(repository)
-        .state_dir(state_dir)
+        .state_dir(&state_dir)
         .id(id.clone())
-        .channel(parse("channel", &text("channel", &given.channel, &file.channel)?)?)
-        .product(parse("product", &text("product", &given.product, &file.product)?)?)
-        .hardware(parse("hardware", &text("hardware", &given.hardware, &file.hardware)?)?)
-        .factory(
-            version::parse(&version).map_err(|e| setting("factory-version", e))?,
-            given.factory_sequence.or(file.factory_sequence).unwrap_or(0),
-        )
         .facts(facts)
         .fetch(fetch)
         .policy(file.policy.clone().unwrap_or_default())
         .retry(Retry::TRANSFERS)
         .reserve(file.reserve.unwrap_or(0));
-    if let Some(slot) = given.slot.as_ref().or(file.slot.as_ref()) {
-        builder = builder.installer(FileSlot::new(slot));
-    } else if let Some(installer) = &file.installer {
-        builder = builder.installer(installer.installer(folder)?);
-    }
-    #[cfg(feature = "gate")]
-    let gate = match gate {
-        Ok(gate) => {
-            if let Some(gate) = gate.clone() {
-                builder = builder.gate(gate);
-            }
-            gate
-        }
-        // What is public does not need it.
+    let builder = identify(builder, &either)?;
+    let builder = with_installer(builder, &either, folder)?;
+    let surroundings = Surroundings { folder, state: &state_dir, http, client_key: network.client_key() };
+    let (builder, sink) =
+        gate::connect(builder, file.gate.as_ref(), file.receipts.as_ref(), surroundings, &mut problems);
+    let sink = match sink {
+        Ok(sink) => sink,
+        Err(e) if matches!(arguments.command, Command::Receipts | Command::SendReceipts) => return Err(e),
+        // An update does not need receipts.
         Err(e) => {
-            builder = builder.gate(super::gate::Unusable(e.to_string()));
-            problems.push(format!("no gate can be entered: {e}"));
+            problems.push(format!("no receipts are kept: {e}"));
             None
         }
     };
-    #[cfg(feature = "gate")]
-    let sink = match &file.receipts {
-        Some(receipts) => {
-            let key = file.gate.as_ref().and_then(super::gate::GateSetting::key).or(network.key());
-            let made = receipts.receipts(folder, key).and_then(|kept| {
-                let sink = receipts.sink(folder, http, gate, &kept.key)?;
-                Ok((kept, sink))
-            });
-            match made {
-                Ok((kept, sink)) => {
-                    builder = builder.receipts(kept);
-                    Some(sink)
-                }
-                Err(e) if matches!(arguments.command, Command::Receipts | Command::SendReceipts) => return Err(e),
-                // An update does not need them.
-                Err(e) => {
-                    problems.push(format!("no receipts are kept: {e}"));
-                    None
-                }
-            }
-        }
-        None => None,
-    };
-    // Once `run` is in charge there is nobody at hand.
+    // During `run`, nobody is there to confirm.
     let health = if arguments.command == Command::Run { Health::Runs } else { Health::ByHand };
     let mut options = file.trial.clone().unwrap_or_default().options(health);
     options.ignores_policy = arguments.now;
     let schedule = file.poll.unwrap_or_default().schedule();
-    Ok(Settings {
-        builder,
-        options,
-        schedule,
-        id,
-        problems,
-        #[cfg(feature = "gate")]
-        sink,
+    Ok(Settings { builder, options, schedule, id, problems, sink })
+}
+
+/// Settings from the command line and from the settings file. The command line has precedence.
+struct Either<'a> {
+    given: &'a SettingsFile,
+    file: &'a SettingsFile,
+}
+
+impl Either<'_> {
+    fn required<T: Clone>(&self, option: &str, of: fn(&SettingsFile) -> Option<&T>) -> Result<T, Error> {
+        required(option, of(self.given).or_else(|| of(self.file)))
+    }
+
+    fn parsed<T: FromStr<Err: std::fmt::Display>>(
+        &self,
+        option: &str,
+        of: fn(&SettingsFile) -> Option<&String>,
+    ) -> Result<T, Error> {
+        self.required(option, of)?.parse().map_err(|e| setting(option, e))
+    }
+}
+
+/// Adds what the device is.
+fn identify(builder: DeviceBuilder, either: &Either<'_>) -> Result<DeviceBuilder, Error> {
+    let version = either.required("factory-version", |settings| settings.factory_version.as_ref())?;
+    let version = version::parse(&version).map_err(|e| setting("factory-version", e))?;
+    let sequence = either.given.factory_sequence.or(either.file.factory_sequence).unwrap_or(0);
+    Ok(builder
+        .channel(either.parsed("channel", |settings| settings.channel.as_ref())?)
+        .product(either.parsed("product", |settings| settings.product.as_ref())?)
+        .hardware(either.parsed("hardware", |settings| settings.hardware.as_ref())?)
+        .factory(version, sequence))
+}
+
+/// Adds the installer, if one is set.
+fn with_installer(builder: DeviceBuilder, either: &Either<'_>, folder: &Path) -> Result<DeviceBuilder, Error> {
+    Ok(match (either.given.slot.as_ref().or(either.file.slot.as_ref()), &either.file.installer) {
+        (Some(slot), _) => builder.installer(FileSlot::new(slot)),
+        (None, Some(installer)) => builder.installer(installer.installer(folder)?),
+        (None, None) => builder,
     })
 }
 
-/// Where facts come from, the least telling first.
+/// Collects the facts that the command needs, and the problems met.
+fn facts(arguments: &Arguments, file: &SettingsFile, folder: &Path) -> Result<(Facts, Vec<String>), Error> {
+    let sources = sources(file, folder, &arguments.facts)?;
+    let Gathered { mut facts, mut problems } =
+        if arguments.command.decides() { gather(&sources) } else { Gathered::default() };
+    if facts.remove(Attestation::FACT).is_some() {
+        problems.push("the fact attestation is ignored: it comes from the device's attestor".into());
+    }
+    Ok((facts, problems))
+}
+
+/// Where facts come from, lowest precedence first.
 fn sources(file: &SettingsFile, folder: &Path, typed: &[TypedFact]) -> Result<Vec<FactSource>, Error> {
     let mut sources = Vec::new();
     if file.system_facts {
@@ -170,11 +164,8 @@ fn sources(file: &SettingsFile, folder: &Path, typed: &[TypedFact]) -> Result<Ve
     }
     sources.extend(file.facts_file.as_ref().map(|path| FactSource::File(folder.join(path))));
     sources.extend(file.facts_program.as_ref().map(|program| FactSource::Command(program.command(FACTS))));
-    // What was supposed is no fact of this device.
-    #[cfg(feature = "gate")]
+    // An assumed attestation is not a fact of this device.
     let typed = typed.iter().filter(|fact| fact.name.as_str() != Attestation::FACT);
-    #[cfg(not(feature = "gate"))]
-    let typed = typed.iter();
     sources.push(FactSource::Given(typed.map(|fact| (fact.name.clone(), fact.value.clone())).collect()));
     Ok(sources)
 }
@@ -187,7 +178,7 @@ fn repository(given: &SettingsFile, file: &SettingsFile) -> Result<Repository, E
     ) {
         (Some(url), _) => to_url(url),
         (None, Some(whole)) => Ok(format!("{}/{folder}", whole.trim_end_matches('/'))),
-        (None, None) => needed::<String>(option, None),
+        (None, None) => required::<String>(option, None),
     };
     Ok(Repository::new(
         &part(&given.metadata_url, &file.metadata_url, "metadata", "repository")?,
@@ -200,8 +191,8 @@ fn to_url(text: &str) -> Result<String, Error> {
     if text.contains("://") {
         return Ok(text.to_owned());
     }
-    // A URL must not hold the `..` that a relative path, or one relative to a settings file, often does. What is not there (yet) is
-    // taken as it stands: fetching from it will say so.
+    // URLs must not contain the `..` that relative paths often do. A path that does not exist (yet) is used as it is: fetching from it
+    // reports that.
     let path = Path::new(text).canonicalize().or_else(|_| std::path::absolute(text));
     let path = path.map_err(|e| setting("repository", e))?;
     Ok(url_of(&path)?)
@@ -224,17 +215,13 @@ fn read_file(path: &Path) -> Result<SettingsFile, Error> {
     Ok(given)
 }
 
-fn parse<T: FromStr<Err: std::fmt::Display>>(option: &str, text: &str) -> Result<T, Error> {
-    text.parse().map_err(|e| setting(option, e))
-}
-
 fn setting(option: &str, error: impl std::fmt::Display) -> Error {
     Error::Setting(format!("--{option}: {error}"))
 }
 
-fn needed<T: Clone>(option: &str, value: Option<&T>) -> Result<T, Error> {
+fn required<T: Clone>(option: &str, value: Option<&T>) -> Result<T, Error> {
     value.cloned().ok_or_else(|| {
         let name = option.replace('-', "_");
-        Error::Setting(format!("--{option} is needed, or \"{name}\" in the file that --config names"))
+        Error::Setting(format!("--{option} is required, or \"{name}\" in the file that --config names"))
     })
 }

@@ -5,12 +5,9 @@ use std::path::PathBuf;
 use serde_json::Value as Json;
 
 use super::form::{path, text};
+use super::gate::{GateSetting, ReceiptSetting};
 use super::setup::{InstallerSetting, NetworkSetting, PollSetting, Program, TrialSetting};
-#[cfg(feature = "gate")]
-use super::{gate::GateSetting, receipts::ReceiptSetting};
 use tidegate_client::policy::Policy;
-#[cfg(not(feature = "gate"))]
-use tidegate_tuf::fields::Fields;
 use tidegate_tuf::fields::{FieldError, whole};
 
 /// The content of a settings file, or the same settings given as options; all of them may be absent.
@@ -39,9 +36,7 @@ pub(super) struct SettingsFile {
     pub(super) system_facts: bool,
     pub(super) facts_file: Option<PathBuf>,
     pub(super) facts_program: Option<Program>,
-    #[cfg(feature = "gate")]
     pub(super) receipts: Option<ReceiptSetting>,
-    #[cfg(feature = "gate")]
     pub(super) gate: Option<GateSetting>,
 }
 
@@ -49,8 +44,6 @@ impl SettingsFile {
     /// Reads a settings file's content.
     pub(super) fn read(value: &Json) -> Result<Self, FieldError> {
         whole(value, "", |fields| {
-            #[cfg(not(feature = "gate"))]
-            built_without(fields)?;
             Ok(Self {
                 root: path(fields, "root")?,
                 repository: text(fields, "repository")?,
@@ -74,22 +67,9 @@ impl SettingsFile {
                 system_facts: fields.bool_or("system_facts", false)?,
                 facts_file: path(fields, "facts_file")?,
                 facts_program: fields.optional_part("facts_program", Program::read)?,
-                #[cfg(feature = "gate")]
                 receipts: fields.optional_part("receipts", ReceiptSetting::read)?,
-                #[cfg(feature = "gate")]
                 gate: fields.optional_part("gate", GateSetting::read)?,
             })
         })
-    }
-}
-
-/// Refuses settings that need a feature which this program was built without.
-#[cfg(not(feature = "gate"))]
-fn built_without(fields: &mut Fields<'_>) -> Result<(), FieldError> {
-    match ["receipts", "gate"].into_iter().find(|name| fields.optional(name).is_some()) {
-        Some(name) => {
-            Err(FieldError::new(name, "this program was built without the feature \"gate\", which this needs"))
-        }
-        None => Ok(()),
     }
 }

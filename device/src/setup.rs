@@ -271,7 +271,7 @@ impl NetworkSetting {
         })
     }
 
-    /// What fetches, over HTTP by this.
+    /// A fetcher that uses `http` within the configured rate and allowance.
     pub(super) fn fetch(&self, http: Arc<HttpFetch>, state: &Path) -> Box<dyn Fetch + Send> {
         let mut throttle = Throttle::new(AnyFetch::with_http(http));
         if let Some(rate) = self.rate {
@@ -285,9 +285,8 @@ impl NetworkSetting {
         Box::new(throttle)
     }
 
-    /// The private key of the client certificate, if there is one.
-    #[cfg(feature = "gate")]
-    pub(super) fn key(&self) -> Option<&PathBuf> {
+    /// The file with the private key of the client certificate, if there is one.
+    pub(super) fn client_key(&self) -> Option<&PathBuf> {
         self.client_key.as_ref().or(self.client_certificate.as_ref())
     }
 
@@ -331,4 +330,15 @@ impl NetworkSetting {
         };
         Ok(HttpOptions { proxy, authorities, identity, authorization, ..HttpOptions::default() })
     }
+}
+
+/// What the settings of gates and receipts need.
+pub(super) struct Surroundings<'a> {
+    /// The folder that paths are relative to.
+    pub(super) folder: &'a Path,
+    /// The state folder.
+    pub(super) state: &'a Path,
+    pub(super) http: Arc<HttpFetch>,
+    /// The file with the private key of the client certificate, if there is one.
+    pub(super) client_key: Option<&'a PathBuf>,
 }

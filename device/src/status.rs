@@ -42,11 +42,9 @@ fn text(status: &Status) -> String {
         let until = time::format(deferral.until);
         let _ = writeln!(text, "deferral     sequence {}, by the user, until {until}", deferral.sequence);
     }
-    #[cfg(feature = "gate")]
     if let Some(kind) = device.attestation {
         let _ = writeln!(text, "evidence     {kind}, for gates that ask");
     }
-    #[cfg(feature = "gate")]
     if let Some(receipts) = &status.receipts {
         let _ = writeln!(text, "receipts     {receipts}");
     }

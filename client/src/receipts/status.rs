@@ -37,7 +37,7 @@ impl fmt::Display for ReceiptStatus {
             write!(f, "; {} dropped for lack of room", self.dropped)?;
         }
         if self.refused > 0 {
-            write!(f, "; {} refused for good", self.refused)?;
+            write!(f, "; {} rejected permanently", self.refused)?;
         }
         if let Some(problem) = &self.problem {
             write!(f, "; ")?;

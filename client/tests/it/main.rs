@@ -7,8 +7,6 @@ mod attacks;
 #[cfg(unix)]
 mod board;
 mod device;
-#[cfg(feature = "gate")]
-mod device_key;
 #[cfg(unix)]
 mod faults;
 mod fleet;

@@ -1,5 +1,8 @@
 //! What a device tells of releases: each outcome once, whatever stops it, and sent until it was acknowledged.
 
+#[path = "device_key.rs"]
+mod device_key;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -16,10 +19,10 @@ use tidegate_model::position::Salt;
 use tidegate_model::receipt::{Outcome, SignedReceipt};
 
 use crate::board::{Board, OLD, UNWELL, WELL, repository};
-use crate::device_key::key;
 use crate::fleet::{self, channel, release_image};
 use crate::mirror::{Mirror, Trick, scratch};
 use crate::simulator::epoch;
+use device_key::key;
 
 fn keeps_receipts(builder: DeviceBuilder) -> DeviceBuilder {
     builder.receipts(Receipts { key: key(), naming: Naming::default() })

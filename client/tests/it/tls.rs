@@ -146,18 +146,15 @@ fn a_proxy_is_gone_through() {
 }
 
 /// A token, as a gate gives it.
-#[cfg(feature = "gate")]
 #[derive(Debug)]
 struct Token;
 
-#[cfg(feature = "gate")]
 impl tidegate_client::fetch::Pass for Token {
     fn headers(&self, _: &str) -> Result<Vec<(&'static str, String)>, String> {
         Ok(vec![("Authorization", "Bearer token".into())])
     }
 }
 
-#[cfg(feature = "gate")]
 #[test]
 fn redirect_targets_get_no_certificate() {
     let (servers, clients) = (Authority::new(), Authority::new());

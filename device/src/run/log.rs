@@ -4,10 +4,13 @@ use serde::Serialize;
 
 use super::notify::Watch;
 use crate::failure::{Failure, error_body};
+use crate::gate::ReceiptSink;
+use crate::gate::receipts::send_in_service;
 use crate::output::{Output, print_json};
 use tidegate_client::Error;
 use tidegate_client::agent::{BootInfo, Entry, Host, SystemHost};
 use tidegate_client::clock::{Clock as _, SystemClock};
+use tidegate_client::device::Device;
 use tidegate_client::download::Progress;
 use tidegate_client::state::State;
 use tidegate_model::failure::ErrorBody;
@@ -100,28 +103,15 @@ impl LogHost<'_> {
         self.log.line("problem", problem, None, None::<()>);
     }
 
-    /// Sends the receipts that wait, and says what came of it if something did.
-    #[cfg(feature = "gate")]
-    pub(super) fn send(
-        &mut self,
-        device: &mut tidegate_client::device::Device,
-        mut sink: Box<dyn tidegate_client::receipts::Sink>,
-    ) {
+    /// Sends pending receipts, and logs the result if there is one.
+    pub(super) fn send(&mut self, device: &mut Device, sink: ReceiptSink) {
         self.watch.renew();
-        let held_back = device.receipts().is_some_and(|status| status.until.is_some_and(|until| until > device.now()));
-        match device.send_receipts(&mut *sink, tidegate_client::receipts::Sending::default()) {
-            Ok(sent) => {
-                for refused in &sent.refused {
-                    self.problem(&format!("a receipt was refused for good, and is dropped: {refused}"));
-                }
-                if sent.sent > 0 {
-                    self.log.line("receipts", &crate::receipts::summary(&sent), None, Some(&sent));
-                }
-                if let (Some(problem), false) = (&sent.problem, held_back) {
-                    self.problem(&format!("receipts cannot be sent now: {problem}"));
-                }
-            }
-            Err(e) => self.problem(&e.to_string()),
+        let (result, problems) = send_in_service(device, sink);
+        for problem in problems {
+            self.problem(&problem);
+        }
+        if let Some((summary, sent)) = result {
+            self.log.line("receipts", &summary, None, Some(&sent));
         }
         self.watch.renew();
     }
@@ -138,7 +128,7 @@ impl Host for LogHost<'_> {
             Entry::Checked(check) => {
                 for repair in &check.repairs {
                     let message =
-                        format!("the stored file {} was not good and is replaced: {}", repair.name, repair.reason);
+                        format!("stored file {} was corrupt; restored from backup: {}", repair.name, repair.reason);
                     self.problem(&message);
                 }
                 self.log.line("checked", &check.outcome().to_string(), None, Some(check.outcome()));
@@ -147,7 +137,7 @@ impl Host for LogHost<'_> {
                 self.log.state = state.to_string();
                 self.log.line("state", &state.to_string(), None, Some(state));
             }
-            Entry::Restarting => self.log.line("restarting", "the restart command is called", None, None::<()>),
+            Entry::Restarting => self.log.line("restarting", "running the restart command", None, None::<()>),
             Entry::Problem(problem) => self.problem(problem),
         }
     }

@@ -125,7 +125,7 @@ fn failures_have_exit_codes_and_remedies() {
     let bench = with_release();
     bench.run(&["check"]);
     for (words, code, expected) in [
-        (&["chekc"][..], 2, "\"chekc\" is no command"),
+        (&["chekc"][..], 2, "\"chekc\" is not a command"),
         (&["check", "--bogus"], 2, "--bogus"),
         (&["check", "--channel", "Stable"], 2, "--channel"),
         (&["check", "--config", "/nowhere/device.json"], 1, "/nowhere/device.json"),
@@ -169,7 +169,7 @@ fn settings_are_checked() {
     let good: Value = serde_json::from_slice(&fs::read(bench.path("device.json")).unwrap()).unwrap();
     for (text, expected) in [
         ("{", "device.json"),
-        ("{}", "--factory-version is needed"),
+        ("{}", "--repository is required"),
         ("[]", "device.json"),
         (&good.to_string().replace("\"slot\"", "\"slots\""), "slots"),
         (&good.to_string().replace("\"field\"", "[]"), "facts"),

@@ -5,9 +5,6 @@
 // A board and a repository in memory, as in the client's own tests.
 #[path = "../../../client/tests/it/board.rs"]
 mod board;
-#[cfg(feature = "gate")]
-#[path = "../../../client/tests/it/device_key.rs"]
-mod device_key;
 #[path = "../../../client/tests/it/fleet.rs"]
 mod fleet;
 #[path = "../../../client/tests/it/mirror.rs"]
@@ -22,6 +19,7 @@ mod tools;
 mod cli;
 #[cfg(feature = "gate")]
 mod gate;
+mod log;
 mod qemu;
 #[cfg(feature = "gate")]
 mod receipts;

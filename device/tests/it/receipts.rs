@@ -1,5 +1,8 @@
 //! Receipts as `tidegate-device` keeps, shows and sends them.
 
+#[path = "../../../client/tests/it/device_key.rs"]
+mod device_key;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -8,8 +11,8 @@ use serde_json::{Value, json};
 use tidegate_model::receipt::SignedReceipt;
 
 use crate::cli::{Bench, with_release};
-use crate::device_key::{key, pem};
 use crate::fleet::release;
+use device_key::{key, pem};
 
 /// A bench with a device key and receipts that go to the folder `usb`.
 fn bench() -> Bench {
@@ -69,7 +72,7 @@ fn what_cannot_be_sent_is_a_warning_and_is_sent_later() {
     fs::write(bench.path("usb"), "a file in the folder's place").unwrap();
     let (code, out, err) = bench.run(&["install"]);
     assert_eq!((code, out.as_str()), (0, "installed 1.2.0 (sequence 12)\n"), "{err}");
-    assert!(err.contains("warning: 2 receipts wait to be sent: ") && err.contains("usb"), "{err}");
+    assert!(err.contains("warning: 2 receipts not sent: ") && err.contains("usb"), "{err}");
     let status = bench.json(&["status"])["receipts"].clone();
     assert_eq!((&status["waiting"], &status["failures"]), (&json!(2), &json!(1)));
     let (_, out, _) = bench.run(&["status"]);
@@ -107,8 +110,8 @@ fn sending_that_fails_or_is_refused_is_told_by_the_exit_code() {
     fs::create_dir_all(bench.path("usb").join(&name).parent().unwrap()).unwrap();
     fs::write(bench.path("usb").join(&name), "something else").unwrap();
     let (code, out, err) = bench.run(&["receipts", "--send"]);
-    assert_eq!((code, out.as_str()), (1, "0 receipts sent, 1 refused for good\n"));
-    assert!(err.contains("warning: a receipt was refused for good, and is dropped: offered of 1.2.0"), "{err}");
+    assert_eq!((code, out.as_str()), (1, "0 receipts sent, 1 rejected permanently\n"));
+    assert!(err.contains("warning: receipt rejected permanently and dropped: offered of 1.2.0"), "{err}");
     assert_eq!(bench.json(&["status"])["receipts"]["refused"], 1);
 }
 
@@ -252,7 +255,7 @@ fn a_gate_is_shown_whose_receipts_they_are() {
     bench.set(&json!({"receipts": {"to": "gate", "gate": url, "key": "device.key"}}));
     let (code, _, err) = bench.run(&["install"]);
     assert_eq!((code, notes.recv().unwrap().1["receipts"].as_array().unwrap().len()), (0, 2));
-    assert!(err.contains("2 receipts wait to be sent: ") && err.contains("the device is disabled (G-ID-08)"), "{err}");
+    assert!(err.contains("2 receipts not sent: ") && err.contains("the device is disabled (G-ID-08)"), "{err}");
     // No gate is named, nor has the cohort one.
     bench.set(&json!({"receipts": {"to": "gate", "key": "device.key"}}));
     let (code, out, err) = bench.run(&["receipts", "--send"]);

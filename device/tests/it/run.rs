@@ -286,7 +286,7 @@ fn policy_deferral_and_facts_come_from_the_settings() {
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("waiting") && out.contains("battery-percent >= 30") && out.contains("L-REQUIRE"), "{out}");
     let (_, out, _) = bench.run(&["explain"]);
-    assert!(out.contains("policy says to installing: not now") && out.contains("arch = "), "{out}");
+    assert!(out.contains("own policy, installing: not now") && out.contains("arch = "), "{out}");
     let (code, out, err) = bench.run(&["defer", "4h"]);
     assert!(code == 0 && out.starts_with("put off until "), "{err}");
     fs::write(bench.path("battery"), "battery-percent=90").unwrap();
