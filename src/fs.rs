@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 
 /// Where the journal is, within the root.
 const JOURNAL: &str = ".tidegate/journal";
@@ -253,7 +253,7 @@ fn clear(journal: &Path) -> Result<()> {
 pub fn confined(root: &Path, relative: &str) -> Result<PathBuf> {
     let refuse = |why: &str| {
         Error::refused(format!("the path {relative:?} is refused: {why}"))
-            .rule("P-CONFINED")
+            .rule(Rule::PublishConfined)
             .remedy("everything a workspace holds lies inside its folder")
     };
     let mut path = root.to_owned();

@@ -30,4 +30,4 @@ pub mod serve;
 pub mod validate;
 pub mod workspace;
 
-pub use error::{Error, Kind};
+pub use error::{Error, Kind, Rule};

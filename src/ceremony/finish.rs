@@ -12,7 +12,7 @@ use tidegate_model::name::Name;
 use tidegate_tuf::key::KeyId;
 use tidegate_tuf::metadata::Targets;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
@@ -34,7 +34,7 @@ pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Proposal,
     let path = fs::confined(workspace.dir(), FILE)?;
     let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
         return Err(Error::input("no ceremony is under way")
-            .rule("C-NONE")
+            .rule(Rule::CeremonyNone)
             .remedy("begin one: tidegate ceremony start"));
     };
     let proposal = Proposal::parse(FILE, &bytes)?;
@@ -46,7 +46,7 @@ pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Proposal,
 pub fn start(workspace: &Workspace, request: &ProposalRequest, actor: &str, now: DateTime<Utc>) -> Result<Proposal> {
     let path = fs::confined(workspace.dir(), FILE)?;
     if path.exists() {
-        return Err(Error::refused("a ceremony is under way").rule("C-ONE").remedy(
+        return Err(Error::refused("a ceremony is under way").rule(Rule::CeremonyOne).remedy(
             "finish it (tidegate ceremony status says what is missing), or give it up: tidegate ceremony abort",
         ));
     }
@@ -84,7 +84,9 @@ pub fn keep(workspace: &Workspace, proposal: &Proposal, actor: &str, now: DateTi
 pub fn abort(workspace: &Workspace, reason: Option<String>, actor: &str, now: DateTime<Utc>) -> Result<()> {
     let path = fs::confined(workspace.dir(), FILE)?;
     let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
-        return Err(Error::input("no ceremony is under way").rule("C-NONE").remedy("there is nothing to give up"));
+        return Err(Error::input("no ceremony is under way")
+            .rule(Rule::CeremonyNone)
+            .remedy("there is nothing to give up"));
     };
     let mut changes = Changes::default();
     changes.remove(FILE);
@@ -117,9 +119,11 @@ pub struct Done {
 /// Errs unless the proposal still follows from exactly what is in force.
 pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()> {
     let stale = |what: String| {
-        Error::refused(format!("the proposal no longer follows from what is in force: {what}")).rule("C-STALE").remedy(
-            "give it up and begin again: tidegate ceremony abort, then start; signatures cannot be carried over",
-        )
+        Error::refused(format!("the proposal no longer follows from what is in force: {what}"))
+            .rule(Rule::CeremonyStale)
+            .remedy(
+                "give it up and begin again: tidegate ceremony abort, then start; signatures cannot be carried over",
+            )
     };
     let live = repository.roots();
     if live.len() != proposal.follows.roots.len()
@@ -215,7 +219,7 @@ pub fn check_thresholds(proposal: &Proposal, verified: &Verified) -> Result<()> 
         return Ok(());
     }
     Err(Error::refused(short.join("; "))
-        .rule("C-THRESHOLD")
+        .rule(Rule::CeremonyThreshold)
         .remedy("have it signed, then: tidegate ceremony combine FILE"))
 }
 
@@ -311,7 +315,7 @@ fn in_force(repository: &Repository, channel: &Name) -> Option<Digest> {
 fn attached<'a>(proposal: &'a Proposal, channel: &Name, digest: &Digest) -> Result<&'a serde_json::Value> {
     proposal.files.get(digest).ok_or_else(|| {
         Error::input(format!("the proposal lists {} and does not hold it", layout::cohorts_path(channel)))
-            .rule("C-FORMAT")
+            .rule(Rule::CeremonyFormat)
             .remedy("propose it anew: tidegate ceremony abort, then start")
     })
 }

@@ -14,7 +14,7 @@ use tidegate_tuf::{Limits, TrustedSet};
 
 use crate::audit::{ByHash, Origin, PublishedRepository, Tree, read_target, walk_regardless_of_expiry};
 use crate::ceremony;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::keys::Passphrases;
 use crate::metadata::METADATA_DIR;
 use crate::proposal::{Proposal, ProposalRequest};
@@ -50,7 +50,7 @@ pub fn import(
     let tree = walk_regardless_of_expiry(&origin, root, None)?;
     if let Some(fault) = tree.faults.first() {
         return Err(Error::trust(format!("{place}: {}: {}", fault.subject, fault.problem))
-            .rule("I-SOUND")
+            .rule(Rule::ImportSound)
             .remedy("check that the root is one of this repository, and that the repository is whole"));
     }
     let roots = roots(&origin, root, &tree)?;
@@ -88,7 +88,7 @@ fn cohort_maps(origin: &Foreign, tree: &Tree) -> Result<Vec<(Digest, Vec<u8>)>> 
     for listed in tree.listed().filter(|listed| is_map(listed.path)) {
         let unsound = |problem: String| {
             Error::trust(format!("{}: {problem}", listed.path))
-                .rule("I-SOUND")
+                .rule(Rule::ImportSound)
                 .remedy("check that the repository is whole: tidegate verify")
         };
         let path = TargetPath::new(listed.path).map_err(|error| unsound(error.to_string()))?;
@@ -110,7 +110,7 @@ fn roots(origin: &dyn Origin, given: &[u8], tree: &Tree) -> Result<Vec<Vec<u8>>>
     for version in 1..first {
         let file = metadata_file("root", Some(version));
         let bytes = origin.metadata(&file, limit)?.ok_or_else(|| {
-            Error::input(format!("metadata/{file} is missing")).rule("I-CHAIN").remedy(
+            Error::input(format!("metadata/{file} is missing")).rule(Rule::ImportChain).remedy(
                 "a takeover needs every root from version 1 on, for devices that have slept since; find the file in a backup",
             )
         })?;
@@ -121,7 +121,7 @@ fn roots(origin: &dyn Origin, given: &[u8], tree: &Tree) -> Result<Vec<Vec<u8>>>
 
     let broken = |version: usize, why: String| {
         Error::trust(format!("root {version} does not follow from the one before: {why}"))
-            .rule("I-CHAIN")
+            .rule(Rule::ImportChain)
             .remedy("the root that was given and the older ones are not of one repository; find the right ones")
     };
     let mut chain: Option<TrustedSet> = None;

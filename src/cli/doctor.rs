@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use super::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::report::doctor::{Diagnosis, Severity, published, workspace};
 use crate::report::view::Place;
 
@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         let count = found.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
         let things = if count == 1 { "1 thing does".to_owned() } else { format!("{count} things do") };
         return Err(Error::refused(format!("{things} not work"))
-            .rule("S-DOCTOR")
+            .rule(Rule::StatusDoctor)
             .remedy("what to do is told with each finding"));
     }
     Ok(())

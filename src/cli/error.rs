@@ -9,10 +9,8 @@ use tidegate_model::failure::{ErrorBody, ErrorKind, ErrorReport};
 use super::ui::Ui;
 use crate::error::{Error, Kind};
 
-/// Whoever read our output went away.
+/// Standard output was closed.
 const CLOSED_PIPE: u8 = 3;
-/// The program is at fault.
-pub(super) const BUG: u8 = ErrorKind::Bug.exit_code();
 
 /// Prints `error` with its causes and its remedy, and returns the exit code it stands for.
 pub(super) fn report(error: &Error, ui: &Ui) -> ExitCode {
@@ -28,7 +26,7 @@ pub(super) fn report(error: &Error, ui: &Ui) -> ExitCode {
     }
     if ui.is_json() {
         let body = ErrorBody {
-            rule: error.rule_id().map(ToOwned::to_owned),
+            rule: error.broken_rule().map(|rule| rule.id().to_owned()),
             remedy: error.remedy_text().map(ToOwned::to_owned),
             causes,
             ..ErrorBody::new(shared(error.kind()), error.to_string())
@@ -53,13 +51,27 @@ pub(super) fn report(error: &Error, ui: &Ui) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Prints clap's own message (which may be the help that was asked for) and returns its exit code.
-pub(super) fn report_usage(error: &clap::Error) -> ExitCode {
+/// Reports a command line that cannot be parsed, or prints the requested help.
+pub(super) fn report_usage(error: &clap::Error, json: bool) -> ExitCode {
+    if json && error.use_stderr() {
+        let text = error.render().to_string();
+        let mut parts = text.split("\n\n").map(str::trim);
+        let message = parts.next().unwrap_or_default();
+        let tip = parts.find_map(|part| part.strip_prefix("tip: "));
+        let error = Error::usage(message.strip_prefix("error: ").unwrap_or(message))
+            .remedy(tip.unwrap_or("tidegate --help lists the commands and options"));
+        return report(&error, &Ui::new(true, false));
+    }
     match error.print() {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(CLOSED_PIPE),
         _ if error.use_stderr() => ExitCode::from(ErrorKind::Usage.exit_code()),
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// Reports a panic. The default hook has already printed where it happened.
+pub(super) fn report_panic(json: bool) -> ExitCode {
+    report(&Error::bug("internal error; this is a bug in tidegate"), &Ui::new(json, false))
 }
 
 fn code(error: &Error) -> u8 {

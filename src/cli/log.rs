@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 use tidegate_model::time;
 
 use super::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::release::audit;
 use crate::workspace::ledger::FILE;
 use crate::workspace::{Ledger, Workspace};
@@ -23,7 +23,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     if args.verify {
         let (entries, wrong) = audit::audit(workspace.dir())?;
         if let Some(first) = wrong.first() {
-            return Err(Error::trust(format!("{FILE}: {first}")).rule("L-CHAIN").remedy(format!(
+            return Err(Error::trust(format!("{FILE}: {first}")).rule(Rule::LedgerChain).remedy(format!(
                 "{} faults in all; restore the ledger from version control and find out who changed it",
                 wrong.len()
             )));

@@ -17,6 +17,7 @@ mod import;
 mod init;
 mod key;
 mod log;
+mod logging;
 mod passphrase;
 mod prune;
 mod publish;
@@ -72,6 +73,9 @@ struct Global {
     /// Print results and errors only, no status and no hints
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// Log requests to storage and uses of keys; -vv also HTTP requests and programs. TIDEGATE_LOG sets a filter instead
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
     /// Act as if it were this instant, e.g. 2026-03-01T12:00:00Z. Makes every output reproducible
     #[arg(long, value_name = "RFC3339", global = true, value_parser = parse_instant)]
     now: Option<DateTime<Utc>>,
@@ -108,21 +112,23 @@ enum Command {
 ///
 /// 0 done; 1 a refusal or a fault; 2 usage; 3 closed pipe; 255 a bug.
 pub fn main() -> ExitCode {
+    // Also where the command line cannot be parsed.
+    let json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
     // A panic is a bug whatever caused it: the default hook prints where, the code tells scripts apart.
     std::panic::catch_unwind(|| {
         let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
             Ok(cli) => cli,
-            Err(error) => return error::report_usage(&error),
+            Err(error) => return error::report_usage(&error, json),
         };
         let now = cli.global.now.unwrap_or_else(|| Utc::now().trunc_subsecs(0));
         let ui = Ui::new(cli.global.json, cli.global.quiet).on(&cli.global.dir);
         let mut context = Context { dir: cli.global.dir, now, ui };
-        match dispatch(&cli.command, &mut context) {
+        match logging::start(cli.global.verbose).and_then(|()| dispatch(&cli.command, &mut context)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => error::report(&error, &context.ui),
         }
     })
-    .unwrap_or(ExitCode::from(error::BUG))
+    .unwrap_or_else(|_| error::report_panic(json))
 }
 
 fn dispatch(command: &Command, context: &mut Context) -> crate::error::Result<()> {

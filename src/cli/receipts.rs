@@ -13,7 +13,7 @@ use tidegate_model::time;
 use super::context::{Context, block_on};
 use super::show;
 use crate::config::{Settings, write_share};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::publish::{Options, Remote};
 use crate::receipts::{self, Counter, Enrolments, Reason, ReceiptReport, ReleaseReport, Releases, Scope, Tally};
@@ -147,7 +147,7 @@ fn silence(report: &ReceiptReport, within: Span) -> Option<Error> {
     };
     let error =
         Error::refused(format!("{said}, and some device must have spoken within {within}: no report is written"));
-    Some(error.rule("H-SILENCE").remedy(
+    Some(error.rule(Rule::HealthSilence).remedy(
         "see whether receipts arrive where they are kept; until they do, the rollout is not renewed and stops by itself",
     ))
 }

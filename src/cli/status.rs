@@ -9,7 +9,7 @@ use tidegate_model::time;
 use super::context::Context;
 use super::show;
 use crate::config::Settings;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::Repository;
 use crate::policy::ReleaseState;
@@ -147,7 +147,7 @@ fn check_expiring(repository: &Repository, within: Span, now: DateTime<Utc>) -> 
         return Ok(());
     }
     Err(Error::refused(format!("these roles expire within {within}: {}", due.join(", ")))
-        .rule("S-EXPIRING")
+        .rule(Rule::StatusExpiring)
         .remedy("renew those whose keys are at hand: tidegate refresh"))
 }
 

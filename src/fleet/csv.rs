@@ -13,10 +13,10 @@ use tidegate_model::name::FactName;
 use tidegate_model::version;
 
 use super::{Class, Member, Scope};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 
 /// The longest line, in bytes.
-const MAX_LINE: u64 = 64 * 1024;
+const MAX_LINE: usize = 64 * 1024;
 /// The most columns.
 const MAX_COLUMNS: usize = MAX_FACTS + 6;
 /// So many classes are remembered; a fleet of more, as one with a clock among its facts, takes longer.
@@ -228,15 +228,15 @@ impl Reader {
         loop {
             self.text.clear();
             self.line += 1;
-            let read = self.input.by_ref().take(MAX_LINE + 1).read_until(b'\n', &mut self.text);
-            let count = read.map_err(|e| self.wrong("it cannot be read").with_source(e))? as u64;
+            let read = self.input.by_ref().take(MAX_LINE as u64 + 1).read_until(b'\n', &mut self.text);
+            let count = read.map_err(|e| self.wrong("it cannot be read").with_source(e))?;
             if count == 0 {
                 return Ok(false);
             }
             if count > MAX_LINE {
                 return Err(self.wrong(format!("it is longer than {MAX_LINE} bytes")));
             }
-            self.done += count;
+            self.done += count as u64;
             let text = std::str::from_utf8(&self.text).map_err(|e| self.wrong("it is not UTF-8").with_source(e))?;
             let text = text.strip_suffix('\n').unwrap_or(text);
             let text = text.strip_suffix('\r').unwrap_or(text);
@@ -251,73 +251,90 @@ impl Reader {
     }
 
     fn wrong(&self, why: impl std::fmt::Display) -> Error {
-        Error::input(format!("{}, line {}: {why}", self.name, self.line)).rule("F-CSV").remedy(
+        Error::input(format!("{}, line {}: {why}", self.name, self.line)).rule(Rule::FleetCsv).remedy(
             "the columns of a fleet are described in docs/rollout.md: id,hardware,version,sequence and facts by name",
         )
     }
 }
 
 /// The values of a line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cells {
-    text: String,
+    reader: csv_core::Reader,
+    /// Without quotes, one after the other.
+    text: Vec<u8>,
     ends: Vec<usize>,
+    count: usize,
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        // No line has more of either.
+        let (length, count) = (MAX_LINE, MAX_COLUMNS + 1);
+        Self { reader: csv_core::Reader::new(), text: vec![0; length], ends: vec![0; count], count: 0 }
+    }
 }
 
 impl Cells {
     fn len(&self) -> usize {
-        self.ends.len()
+        self.count
     }
 
     fn iter(&self) -> impl Iterator<Item = &str> {
-        let starts = std::iter::once(&0).chain(&self.ends);
-        starts.zip(&self.ends).map(|(start, end)| self.text.get(*start..*end).unwrap_or_default())
+        let ends = self.ends.iter().take(self.count);
+        std::iter::once(&0).chain(ends.clone()).zip(ends).map(|(start, end)| {
+            // The line is UTF-8, and is cut at commas and quotes.
+            self.text.get(*start..*end).and_then(|cell| std::str::from_utf8(cell).ok()).unwrap_or_default()
+        })
     }
 
     fn split(&mut self, line: &str) -> Result<(), String> {
-        self.text.clear();
-        self.ends.clear();
-        let mut rest = line;
-        loop {
-            let after = if let Some(quoted) = rest.strip_prefix('"') {
-                self.quoted(quoted)?
-            } else {
-                let (cell, after) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
-                if cell.contains('"') {
+        self.reader.reset();
+        self.count = 0;
+        let (result, _, written, count) = self.reader.read_record(line.as_bytes(), &mut self.text, &mut self.ends);
+        if matches!(result, csv_core::ReadRecordResult::OutputEndsFull) {
+            return Err(format!("there are too many columns: at most {MAX_COLUMNS}"));
+        }
+        // The end of the line is the end of the record.
+        let (text, ends) = (self.text.get_mut(written..), self.ends.get_mut(count..));
+        let (Some(text), Some(ends)) = (text, ends) else { return Err("the line is too long".into()) };
+        let (result, .., last) = self.reader.read_record(&[], text, ends);
+        if matches!(result, csv_core::ReadRecordResult::OutputEndsFull) {
+            return Err(format!("there are too many columns: at most {MAX_COLUMNS}"));
+        }
+        self.count = count + last;
+        self.check_quotes(line)
+    }
+
+    /// Refuses what the reader accepts although it is not well-formed by RFC 4180: stray and unclosed quotes.
+    fn check_quotes(&self, mut line: &str) -> Result<(), String> {
+        if !line.contains('"') {
+            return Ok(());
+        }
+        for cell in self.iter() {
+            let written =
+                if line.starts_with('"') { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.into() };
+            let after = line.strip_prefix(&*written);
+            let next = after.and_then(|after| if after.is_empty() { Some("") } else { after.strip_prefix(',') });
+            line = match next {
+                Some(_) if !line.starts_with('"') && cell.contains('"') => {
                     return Err(format!(
                         "a double quote stands inside of {cell:?}: put the whole value between quotes"
                     ));
                 }
-                self.text.push_str(cell);
-                after
-            };
-            self.ends.push(self.text.len());
-            match after.strip_prefix(',') {
-                Some(next) => rest = next,
-                None if after.is_empty() => return Ok(()),
-                None => return Err("a comma must follow a closing double quote".into()),
-            }
-        }
-    }
-
-    /// Takes a value whose opening quote was read, and returns what follows the closing one.
-    fn quoted<'a>(&mut self, mut rest: &'a str) -> Result<&'a str, String> {
-        loop {
-            let Some((part, after)) = rest.split_once('"') else {
-                return Err(
-                    "a value that begins with a double quote does not end with one; it cannot go on in the next line"
-                        .into(),
-                );
-            };
-            self.text.push_str(part);
-            match after.strip_prefix('"') {
-                Some(more) => {
-                    self.text.push('"');
-                    rest = more;
+                Some(next) => next,
+                None if line.get(1..).is_some_and(|rest| rest.replace("\"\"", "").contains('"')) => {
+                    return Err("a comma must follow a closing double quote".into());
                 }
-                None => return Ok(after),
-            }
+                None => {
+                    return Err(
+                        "a value that begins with a double quote does not end with one; it cannot go on in the next line"
+                            .into(),
+                    );
+                }
+            };
         }
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use tidegate_model::time;
 use tidegate_model::version::Version;
 
 use crate::config::write_share;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::policy::{Approved, Facts, Policy, Refusal, ReleaseEvent, ReleaseState, ReportFacts, Status, Step, next};
 use crate::rollout::{RampRequest, dead_mans_switch, plan, step};
 use crate::workspace::CohortInForce;
@@ -212,7 +212,7 @@ impl StepInputs<'_> {
             };
             let status = Status { state: ReleaseState::Limited, paused: true };
             match next(status, ReleaseEvent::Resume, &facts, self.policy, at) {
-                Err(Refusal { rule: "R-FREEZE", .. }) => at += TimeDelta::hours(1),
+                Err(Refusal { rule: Rule::ReleaseFreeze, .. }) => at += TimeDelta::hours(1),
                 _ => return Ok(at),
             }
         }
@@ -279,8 +279,8 @@ impl StepInputs<'_> {
                 }
             }
             match (refusal, soaked) {
-                (Some((Refusal { rule: "R-SOAK", .. }, _)), Some(soaked)) if at < soaked => at = soaked,
-                (Some((Refusal { rule: "R-FREEZE", .. }, _)), _) if at - from < TimeDelta::hours(HORIZON) => {
+                (Some((Refusal { rule: Rule::ReleaseSoak, .. }, _)), Some(soaked)) if at < soaked => at = soaked,
+                (Some((Refusal { rule: Rule::ReleaseFreeze, .. }, _)), _) if at - from < TimeDelta::hours(HORIZON) => {
                     at += TimeDelta::hours(1);
                 }
                 (refusal, _) => {

@@ -22,7 +22,7 @@ use tidegate_model::rollout::Bridge;
 use tidegate_model::time;
 use tidegate_model::version::Version;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fleet::{Fleet, Scope, Synthetic};
 use crate::policy::ReleaseState;
 use crate::release::draft::previous;
@@ -110,7 +110,7 @@ impl Forecast {
         let record = transaction.record();
         if matches!(record.state, ReleaseState::Withdrawn | ReleaseState::Retired) {
             return Err(Error::refused(format!("{} is {}, and cannot be used again", record.id(), record.status()))
-                .rule("R-OVER")
+                .rule(Rule::ReleaseOver)
                 .remedy("plan another version"));
         }
         let dir = transaction.workspace.dir();

@@ -11,27 +11,26 @@ pub(super) fn attributes(text: &str, separator: char) -> Result<Vec<(String, Str
         .collect()
 }
 
-/// Resolves `%XX`. Errs on what is not UTF-8 afterwards and on halves of escapes.
+/// Resolves `%XX`.
+///
+/// # Errors
+///
+/// Fails if a `%` is not followed by two hex digits, or the result is not UTF-8.
 pub(super) fn percent_decode(text: &str) -> Result<String, String> {
     String::from_utf8(percent_decode_bytes(text)?).map_err(|_| format!("{text:?} is not UTF-8 once decoded"))
 }
 
-/// Resolves `%XX`. Errs on halves of escapes.
+/// Resolves `%XX`.
+///
+/// # Errors
+///
+/// Fails if a `%` is not followed by two hex digits.
 pub(super) fn percent_decode_bytes(text: &str) -> Result<Vec<u8>, String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || bytes.next().and_then(|c| char::from(c).to_digit(16)).and_then(|d| u8::try_from(d).ok());
-        match (digit(), digit()) {
-            (Some(high), Some(low)) => decoded.push(high << 4 | low),
-            _ => return Err(format!("{text:?} has a % without two hex digits after it")),
-        }
+    let is_escape = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    if !text.split('%').skip(1).all(is_escape) {
+        return Err(format!("{text:?} has a % without two hex digits after it"));
     }
-    Ok(decoded)
+    Ok(percent_encoding::percent_decode_str(text).collect())
 }
 
 /// Percent-encodes all but what RFC 3986 leaves alone and `/` and `:`, which only make it harder to read.

@@ -2,7 +2,7 @@
 
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use p256::pkcs8::{DecodePublicKey as _, EncodePublicKey as _, LineEnding};
-use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::hash::{from_hex, to_hex};
 use tidegate_tuf::key::Key;
 
 use crate::error::{Error, Result};
@@ -51,14 +51,6 @@ pub(super) fn p256_key(key: &p256::PublicKey) -> Result<Key> {
     key.to_public_key_pem(LineEnding::LF)
         .map(Key::ecdsa_p256)
         .map_err(|e| Error::bug("a P-256 public key cannot be encoded").with_source(e))
-}
-
-/// Hex of either case.
-pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }
 
 #[cfg(test)]

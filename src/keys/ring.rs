@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Instant;
 
 use tidegate_tuf::key::{Key, KeyId};
+use tracing::debug;
 
 use super::{KeyUri, Passphrases, Signer, open};
 use crate::error::{Error, Result};
@@ -79,6 +81,7 @@ impl KeyRing {
             return Ok(Rc::clone(signer));
         }
         let KeyEntry { uri, public, .. } = self.entry(name)?.clone();
+        debug!(key = name, kind = uri.kind(), "open a key");
         let signer = open(name, &uri, &self.workspace, Some(&public), self.passphrases.as_mut())?;
         if *signer.public() != public {
             return Err(Error::input(format!(
@@ -88,6 +91,7 @@ impl KeyRing {
             ))
             .remedy("correct `uri` or `public` of that key in tidegate.toml"));
         }
+        let signer: Rc<dyn Signer> = Rc::new(LoggedSigner { name: name.to_owned(), signer });
         self.opened.insert(name.to_owned(), Rc::clone(&signer));
         Ok(signer)
     }
@@ -139,5 +143,26 @@ impl KeyRing {
             missing.join(", ")
         ))
         .remedy("bring the missing keys to this machine, or correct their uri in tidegate.toml"))
+    }
+}
+
+/// Logs each use of a key.
+#[derive(Debug)]
+struct LoggedSigner {
+    name: String,
+    signer: Rc<dyn Signer>,
+}
+
+impl Signer for LoggedSigner {
+    fn public(&self) -> &Key {
+        self.signer.public()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
+        let started = Instant::now();
+        let result = self.signer.sign(message);
+        let milliseconds = started.elapsed().as_millis();
+        debug!(key = self.name, bytes = message.len(), ok = result.is_ok(), milliseconds, "sign");
+        result
     }
 }

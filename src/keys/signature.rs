@@ -11,7 +11,7 @@ pub fn signature_bytes(key: &Key, text: &[u8]) -> Result<Vec<u8>, String> {
     let mut candidates = vec![text.to_vec()];
     if let Ok(text) = std::str::from_utf8(text) {
         let text: String = text.split_ascii_whitespace().collect();
-        candidates.extend(super::public::from_hex(&text));
+        candidates.extend(tidegate_tuf::hash::from_hex(&text));
         candidates.extend(BASE64.decode(&text).ok());
     }
     let form = |bytes: &Vec<u8>| match key.scheme() {

@@ -57,6 +57,16 @@ pub struct KmsUri {
 }
 
 impl KeyUri {
+    /// The URI's scheme.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Pkcs11(_) => "pkcs11",
+            Self::Command(_) => "command",
+            Self::Kms(_) => "kms",
+        }
+    }
+
     /// Reads a URI. What it names need not exist, nor need this build be able to use it.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > MAX_LENGTH {

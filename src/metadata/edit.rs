@@ -15,7 +15,7 @@ use tidegate_tuf::valid_signers;
 use super::document::{Document, assemble};
 use super::repository::{METADATA_DIR, Repository, file_name};
 use super::{danger_parse_unverified, listed_by_version_alone};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::{KeyRing, Signer};
 
@@ -74,7 +74,7 @@ impl<'a> Edit<'a> {
                 role.name,
                 tidegate_tuf::time::format(issued)
             ))
-            .rule("M-TIME")
+            .rule(Rule::MetadataTime)
             .remedy("set the clock, or give a later --now"));
         }
         Ok(Self::with_base(Some(base), now, online))
@@ -507,7 +507,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let base = initial(dir.path()).repository;
         let error = Edit::new(&base, at(-1), ONLINE).unwrap_err();
-        assert_eq!(error.rule_id(), Some("M-TIME"));
+        assert_eq!(error.broken_rule(), Some(Rule::MetadataTime));
     }
 
     #[test]

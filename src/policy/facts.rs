@@ -7,6 +7,7 @@ use tidegate_model::manifest::Urgency;
 use tidegate_model::name::Name;
 
 use super::checks::CheckKind;
+use crate::error::Rule;
 use tidegate_model::span::Span;
 
 /// What the next state depends on besides the state itself. Gathered by whoever asks.
@@ -99,8 +100,8 @@ pub struct Step {
 /// Why an event cannot be: the rule and what would satisfy it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// The rule's stable id.
-    pub rule: &'static str,
+    /// The rule.
+    pub rule: Rule,
     /// What is in the way.
     pub why: String,
     /// What would satisfy the rule; `RELEASE` stands for the release.

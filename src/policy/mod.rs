@@ -19,6 +19,5 @@ pub use file::{
 };
 pub use freeze::Freeze;
 pub use health::{HealthPolicy, Thresholds};
-pub use rules::{RULES, RuleText};
 pub use state::{ReleaseEvent, ReleaseState, Status};
 pub use transitions::next;

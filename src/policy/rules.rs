@@ -1,4 +1,4 @@
-//! The rules that hold an event back, one function each, with the words of the documentation beside them.
+//! The rules that hold an event back, one function each, as the documentation lists them.
 
 use std::collections::BTreeSet;
 
@@ -11,53 +11,16 @@ use super::facts::{Facts, Refusal};
 use super::file::{ApprovalRule, Policy, Skippable};
 use super::state::{ReleaseEvent, Status};
 use crate::config::write_share;
+use crate::error::Rule;
 use tidegate_model::span::Span;
 use tidegate_model::week::Occurrence;
-
-/// A rule as people know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RuleText {
-    /// Its stable id.
-    pub id: &'static str,
-    /// What it asks for.
-    pub asks: &'static str,
-}
-
-/// Every rule that refuses an event, by id.
-pub const RULES: &[RuleText] = &[
-    rule("R-APPROVAL", "the step has the approvals that `[[approval]]` asks for"),
-    rule("R-ARTIFACTS", "a release has at least one artifact, and no two of one name"),
-    rule("R-ASSIGNED", "what is paused is offered; what is retired is not"),
-    rule("R-BASE", "a proposal follows from the channel's role as it is in force"),
-    rule("R-BRIDGE", "what is retired is no bridge to a release that is offered"),
-    rule("R-COHORTS", "a rollout goes through the cohorts, and is complete when every one of them has the release"),
-    rule("R-FREEZE", "nobody new is exposed within a `[[freeze]]`"),
-    rule("R-FROZEN", "a manifest is frozen once, then signed, and never changes"),
-    rule("R-ORDER", "events come in the order of a release's life"),
-    rule("R-OVER", "what is withdrawn or retired stays so"),
-    rule("R-PAUSED", "a paused rollout is resumed before it goes on"),
-    rule("R-RAMP", "a ramp is not steeper than `rollout.shortest_ramp`"),
-    rule("R-RETRACT", "what is retracted is withdrawn first"),
-    rule("R-SEQUENCE", "no cohort goes back to a lower sequence"),
-    rule("R-SOAK", "the cohort before has had all of it for `rollout.soak`"),
-    rule("R-STEP", "at most `rollout.largest_step` of the fleet is exposed at one instant"),
-    rule("R-THRESHOLD", "a threshold of the channel's release keys has signed"),
-    rule(
-        "R-VALIDATED",
-        "a report on exactly this manifest, not older than `validation.max_age`, passed all required checks",
-    ),
-];
-
-const fn rule(id: &'static str, asks: &'static str) -> RuleText {
-    RuleText { id, asks }
-}
 
 pub(super) fn follows(facts: &Facts) -> Result<(), Refusal> {
     if facts.follows {
         return Ok(());
     }
     Err(refuse(
-        "R-BASE",
+        Rule::ReleaseBase,
         "the channel's role has moved on since this was proposed, so the proposal no longer follows from it",
         "propose it anew and have it signed again: tidegate release manifest RELEASE",
     ))
@@ -66,11 +29,11 @@ pub(super) fn follows(facts: &Facts) -> Result<(), Refusal> {
 pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<(), Refusal> {
     let remedy = "validate it: tidegate release validate RELEASE";
     let Some(report) = &facts.report else {
-        return Err(refuse("R-VALIDATED", "there is no validation report on this manifest", remedy));
+        return Err(refuse(Rule::ReleaseValidated, "there is no validation report on this manifest", remedy));
     };
     if report.at > now {
         return Err(refuse(
-            "R-VALIDATED",
+            Rule::ReleaseValidated,
             &format!("the validation report is from {}, which is still to come", time::format(report.at)),
             "set the clock, or validate again: tidegate release validate RELEASE",
         ));
@@ -78,14 +41,14 @@ pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> R
     let age = Span::from_delta(now - report.at);
     if age > policy.validation.max_age {
         return Err(refuse(
-            "R-VALIDATED",
+            Rule::ReleaseValidated,
             &format!("the validation report is {age} old, and policy.toml allows {}", policy.validation.max_age),
             remedy,
         ));
     }
     if let Some(lost) = &report.way_lost {
         return Err(refuse(
-            "R-VALIDATED",
+            Rule::ReleaseValidated,
             &format!("since the validation report {lost}, which may have been a bridge to it"),
             "see whether devices still have a way: tidegate release validate RELEASE",
         ));
@@ -99,7 +62,7 @@ pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> R
     }
     let failed = if report.failed.is_empty() { String::new() } else { format!(" ({})", report.failed.join(", ")) };
     Err(refuse(
-        "R-VALIDATED",
+        Rule::ReleaseValidated,
         &format!("required checks did not pass: {}{failed}", lacking.join(", ")),
         "fix what the report names, then validate again: tidegate release validate RELEASE",
     ))
@@ -109,7 +72,7 @@ pub(super) fn newest(facts: &Facts) -> Result<(), Refusal> {
     match &facts.newer {
         None => Ok(()),
         Some(newer) => Err(refuse(
-            "R-SEQUENCE",
+            Rule::ReleaseSequence,
             &format!("a cohort is offered {newer} already, which has a higher sequence; devices never go back"),
             "make a release with a higher sequence that carries what you want: tidegate release new",
         )),
@@ -118,14 +81,18 @@ pub(super) fn newest(facts: &Facts) -> Result<(), Refusal> {
 
 pub(super) fn running(status: Status) -> Result<(), Refusal> {
     if status.paused {
-        return Err(refuse("R-PAUSED", "the rollout is paused", "go on with: tidegate rollout resume RELEASE"));
+        return Err(refuse(
+            Rule::ReleasePaused,
+            "the rollout is paused",
+            "go on with: tidegate rollout resume RELEASE",
+        ));
     }
     Ok(())
 }
 
 pub(super) fn offered(facts: &Facts) -> Result<(), Refusal> {
     if facts.assigned.is_empty() {
-        return Err(refuse("R-ASSIGNED", "no cohort is offered it", "nothing needs to be done"));
+        return Err(refuse(Rule::ReleaseAssigned, "no cohort is offered it", "nothing needs to be done"));
     }
     Ok(())
 }
@@ -136,7 +103,7 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
         let soak = policy.soak(previous);
         let Some(since) = since else {
             return Err(refuse(
-                "R-SOAK",
+                Rule::ReleaseSoak,
                 &format!("the cohort {previous} is not wholly offered it yet"),
                 "wait until its ramp has ended: tidegate rollout status RELEASE",
             ));
@@ -144,7 +111,7 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
         let until = *since + soak.delta();
         if now < until {
             return Err(refuse(
-                "R-SOAK",
+                Rule::ReleaseSoak,
                 &format!(
                     "the cohort {previous} has had it for {}, and policy.toml asks for {soak}",
                     Span::from_delta(now - *since)
@@ -162,7 +129,7 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
     if at_once > u64::from(policy.rollout.largest_step) {
         let shown = write_share(u32::try_from(at_once).unwrap_or(u32::MAX));
         return Err(refuse(
-            "R-STEP",
+            Rule::ReleaseStep,
             &format!(
                 "{shown} of the fleet would be exposed at one instant, and policy.toml allows {}",
                 write_share(policy.rollout.largest_step)
@@ -175,7 +142,7 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
         && u64::from(share) > u64::from(policy.rollout.largest_step)
     {
         return Err(refuse(
-            "R-RAMP",
+            Rule::ReleaseRamp,
             &format!(
                 "the ramp would go from nobody to everybody in {ramp}, and policy.toml asks for {}",
                 policy.rollout.shortest_ramp
@@ -202,13 +169,13 @@ pub(super) fn thawed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Resu
     let Some((freeze, Occurrence { from, until })) = found else { return Ok(()) };
     if from <= now {
         return Err(refuse(
-            "R-FREEZE",
+            Rule::ReleaseFreeze,
             &format!("policy.toml has a freeze, {freeze}"),
             &format!("wait until {}", time::format(until)),
         ));
     }
     Err(refuse(
-        "R-FREEZE",
+        Rule::ReleaseFreeze,
         &format!("the ramp would run into a freeze that begins at {}: {freeze}", time::format(from)),
         &format!("have it end by then, or wait until {}", time::format(until)),
     ))
@@ -236,7 +203,7 @@ pub(super) fn approved(event: ReleaseEvent, facts: &Facts, policy: &Policy, now:
             let step = event.with_cohort(cohort);
             let fresh = max_age.map(|age| format!(" of the last {age}")).unwrap_or_default();
             return Err(refuse(
-                "R-APPROVAL",
+                Rule::ReleaseApproval,
                 &format!("the step {step} takes {count} approvals{fresh}, and has fewer{had}"),
                 &format!(
                     "have holders of these keys approve it: {}; tidegate rollout approve RELEASE --step {} --key NAME",
@@ -253,7 +220,7 @@ pub(super) fn retracted_is_withdrawn(facts: &Facts) -> Result<(), Refusal> {
     match facts.retraction.as_ref().and_then(|retraction| retraction.still_offered.as_ref()) {
         None => Ok(()),
         Some(bad) => Err(refuse(
-            "R-RETRACT",
+            Rule::ReleaseRetract,
             &format!("{bad}, which it takes back, is not withdrawn: more devices could still get it"),
             &format!("withdraw it first: tidegate rollout withdraw {bad}"),
         )),
@@ -262,13 +229,13 @@ pub(super) fn retracted_is_withdrawn(facts: &Facts) -> Result<(), Refusal> {
 
 pub(super) fn over(status: Status) -> Refusal {
     refuse(
-        "R-OVER",
+        Rule::ReleaseOver,
         &format!("it is {status}, and cannot be used again"),
         "start another version: tidegate release new",
     )
 }
 
-pub(super) fn refuse(rule: &'static str, why: &str, remedy: &str) -> Refusal {
+pub(super) fn refuse(rule: Rule, why: &str, remedy: &str) -> Refusal {
     Refusal { rule, why: why.to_owned(), remedy: remedy.to_owned() }
 }
 

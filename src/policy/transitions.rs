@@ -13,6 +13,7 @@ use super::rules::{
     validated,
 };
 use super::state::{ReleaseEvent, ReleaseState, Status};
+use crate::error::Rule;
 
 /// The state after `event`, or why it cannot be.
 #[allow(clippy::match_same_arms, reason = "the table is read event by event")]
@@ -29,14 +30,14 @@ pub fn next(
     let to = |state| Ok(Status { state, paused: false });
     match (event, status.state) {
         (E::Edit, S::Draft) if facts.frozen => Err(refuse(
-            "R-FROZEN",
+            Rule::ReleaseFrozen,
             "the manifest is frozen, and what is signed must not change",
             "start another version: tidegate release new",
         )),
         (E::Edit, S::Draft) => stay,
 
         (E::Freeze, S::Draft | S::Signed) if facts.artifacts == 0 => Err(refuse(
-            "R-ARTIFACTS",
+            Rule::ReleaseArtifacts,
             "the release has no artifact",
             "add one: tidegate release add RELEASE FILE --hardware ID",
         )),
@@ -44,7 +45,7 @@ pub fn next(
         (E::Freeze, S::Draft | S::Signed) => to(S::Draft),
 
         (E::Sign, S::Draft) if !facts.frozen => Err(refuse(
-            "R-FROZEN",
+            Rule::ReleaseFrozen,
             "there is nothing to sign yet",
             "freeze the manifest first: tidegate release manifest RELEASE",
         )),
@@ -54,7 +55,7 @@ pub fn next(
         }
 
         (E::Register, S::Draft) => Err(refuse(
-            "R-THRESHOLD",
+            Rule::ReleaseThreshold,
             &format!("it has {} of {} required signatures", facts.signatures, facts.threshold),
             "have release keys sign it: tidegate release sign RELEASE --key NAME",
         )),
@@ -66,7 +67,7 @@ pub fn next(
         }
 
         (E::Validate, S::Draft) if !facts.frozen => Err(refuse(
-            "R-FROZEN",
+            Rule::ReleaseFrozen,
             "there is no manifest to validate yet",
             "freeze it first: tidegate release manifest RELEASE",
         )),
@@ -101,7 +102,7 @@ pub fn next(
             newest(facts)?;
             if facts.step.is_none() {
                 return Err(refuse(
-                    "R-COHORTS",
+                    Rule::ReleaseCohorts,
                     "there is no further cohort",
                     "finish it: tidegate rollout complete RELEASE",
                 ));
@@ -112,21 +113,25 @@ pub fn next(
             stay
         }
         (E::Advance, S::Security) => Err(refuse(
-            "R-COHORTS",
+            Rule::ReleaseCohorts,
             "a security release goes to all cohorts at its start",
             "finish it: tidegate rollout complete RELEASE",
         )),
 
         (E::Pause, S::Validation | S::Limited | S::Stable | S::Security) => {
             if status.paused {
-                return Err(refuse("R-PAUSED", "it is paused already", "go on with: tidegate rollout resume RELEASE"));
+                return Err(refuse(
+                    Rule::ReleasePaused,
+                    "it is paused already",
+                    "go on with: tidegate rollout resume RELEASE",
+                ));
             }
             offered(facts)?;
             Ok(Status { paused: true, ..status })
         }
         (E::Resume, S::Validation | S::Limited | S::Stable | S::Security) => {
             if !status.paused {
-                return Err(refuse("R-PAUSED", "it is not paused", "nothing needs to be done"));
+                return Err(refuse(Rule::ReleasePaused, "it is not paused", "nothing needs to be done"));
             }
             validated(facts, policy, now)?;
             thawed(facts, policy, now)?;
@@ -151,7 +156,7 @@ pub fn next(
                 return to(S::Stable);
             }
             Err(refuse(
-                "R-COHORTS",
+                Rule::ReleaseCohorts,
                 &format!("not every device of these cohorts is offered it yet: {}", list(&facts.not_reached)),
                 "advance the rollout, and wait until its ramps have ended: tidegate rollout status RELEASE",
             ))
@@ -166,13 +171,13 @@ pub fn next(
                     return to(S::Retired);
                 }
                 return Err(refuse(
-                    "R-BRIDGE",
+                    Rule::ReleaseBridge,
                     &format!("it is a bridge to what is offered: {}", facts.bridge_of.join(", ")),
                     "keep it until no release that is offered needs it: one that upgrades from every version needs none",
                 ));
             }
             Err(refuse(
-                "R-ASSIGNED",
+                Rule::ReleaseAssigned,
                 &format!("these cohorts are still offered it: {}", list(&facts.assigned)),
                 "roll out another release to them, or withdraw this one: tidegate rollout withdraw RELEASE",
             ))
@@ -184,41 +189,41 @@ pub fn next(
         // A release that is withdrawn is the usual one to take back.
         (E::Retract, S::Validation | S::Limited | S::Stable | S::Security | S::Withdrawn | S::Retired) => stay,
         (E::Retract, S::Registered) => Err(refuse(
-            "R-ORDER",
+            Rule::ReleaseOrder,
             "nobody was offered it, so no device has it",
             "withdraw it: tidegate rollout withdraw RELEASE",
         )),
 
         (_, S::Withdrawn | S::Retired) => Err(over(status)),
         (_, S::Draft | S::Signed) => Err(refuse(
-            "R-ORDER",
+            Rule::ReleaseOrder,
             &format!("it is {status}; register it before starting a rollout"),
             "sign and register it: tidegate release sign RELEASE --key NAME, then tidegate release register RELEASE",
         )),
         (E::Expose | E::Advance | E::Pause | E::Resume | E::Renew | E::Complete, S::Registered | S::Validation) => {
             Err(refuse(
-                "R-ORDER",
+                Rule::ReleaseOrder,
                 &format!("it is {status}: the rollout has not started"),
                 "validate it, then start: tidegate release validate RELEASE, then tidegate rollout start RELEASE",
             ))
         }
         (E::Edit | E::Freeze | E::Sign | E::Register, _) => Err(refuse(
-            "R-ORDER",
+            Rule::ReleaseOrder,
             &format!("it is {status}: what is registered is signed and does not change"),
             "start another version: tidegate release new",
         )),
         (E::Expose | E::Start, _) => Err(refuse(
-            "R-ORDER",
+            Rule::ReleaseOrder,
             &format!("it is {status}: the rollout has started already"),
             "see where it stands: tidegate rollout status RELEASE",
         )),
         (E::Advance | E::Renew | E::Complete, _) => Err(refuse(
-            "R-ORDER",
+            Rule::ReleaseOrder,
             &format!("it is {status}: there is nothing left to do"),
             "see where it stands: tidegate rollout status RELEASE",
         )),
         (E::Retire, _) => Err(refuse(
-            "R-ORDER",
+            Rule::ReleaseOrder,
             &format!("it is {status}: its rollout is under way"),
             "complete or withdraw it first: tidegate rollout complete RELEASE",
         )),
@@ -230,5 +235,5 @@ fn stay_if_paused(status: Status) -> Result<Status, Refusal> {
     if status.paused {
         return Ok(status);
     }
-    Err(refuse("R-ORDER", "it is stable: there is no step left to approve", "nothing needs to be done"))
+    Err(refuse(Rule::ReleaseOrder, "it is stable: there is no step left to approve", "nothing needs to be done"))
 }

@@ -6,7 +6,7 @@ use tidegate_tuf::key::KeyId;
 
 use super::file::{Proposal, Signature};
 use super::verify::{Verified, check_signature, verify};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::keys::{Signer, signature_bytes};
 
 /// Signs every role of the proposal in which the key has a say; the roles.
@@ -103,7 +103,9 @@ fn different(name: &str, first: &Proposal, other: &Proposal) -> Error {
     } else {
         format!("{name} is another proposal ({}), not this one ({})", other.subject, first.subject)
     };
-    Error::refused(what).rule("C-OTHER").remedy("have this proposal signed; signatures cannot move from one to another")
+    Error::refused(what)
+        .rule(Rule::CeremonyOther)
+        .remedy("have this proposal signed; signatures cannot move from one to another")
 }
 
 /// Who may sign what is wanted, when a key may not.
@@ -113,7 +115,7 @@ fn no_say(proposal: &Proposal, verified: &Verified, id: &KeyId) -> Error {
     may.sort();
     may.dedup();
     Error::refused(format!("the key {} has no say in this proposal", proposal.label(id)))
-        .rule("C-KEY")
+        .rule(Rule::CeremonyKey)
         .remedy(format!("sign with one of: {}", may.join(", ")))
 }
 
@@ -121,7 +123,7 @@ fn no_say(proposal: &Proposal, verified: &Verified, id: &KeyId) -> Error {
 fn named(name: &str, error: &Error) -> Error {
     let named = Error::new(error.kind(), format!("{name}, so nothing was combined: {}", error.text()))
         .remedy(error.remedy_text().unwrap_or("get the file again"));
-    match error.rule_id() {
+    match error.broken_rule() {
         Some(rule) => named.rule(rule),
         None => named,
     }

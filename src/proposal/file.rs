@@ -19,7 +19,7 @@ use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::json as strict;
 use tidegate_tuf::key::KeyId;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 
 /// What the file says it is.
 const FORMAT: &str = "tidegate-proposal";
@@ -139,7 +139,7 @@ impl Proposal {
     /// Reads a proposal; `name` is the file, for errors. Errs on everything that this program would not have written, to the byte.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let bad = |why: String| {
-            Error::input(format!("{name} is not a proposal: {why}")).rule("C-FORMAT").remedy(
+            Error::input(format!("{name} is not a proposal: {why}")).rule(Rule::CeremonyFormat).remedy(
                 "get the file again from whoever sent it; a proposal that was edited or damaged must not be used",
             )
         };

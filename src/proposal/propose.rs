@@ -12,7 +12,7 @@ use tidegate_tuf::valid_signers;
 
 use super::file::{Change, Follows, Kind, Proposal, RoleText};
 use crate::config::{Cohorts, RoleSettings, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::metadata::{Delegation, Document, Repository};
 use tidegate_model::span::Span;
 
@@ -52,7 +52,7 @@ pub fn propose(
     }
     let Some(first) = draft.order.first() else {
         return Err(Error::refused("there is nothing to propose: the signed metadata is what tidegate.toml and cohorts.toml say")
-            .rule("C-NOTHING")
+            .rule(Rule::CeremonyNothing)
             .remedy("edit tidegate.toml first (tidegate ceremony plan says how), or sign a role for a new lifetime: --renew root"));
     };
     let subject = match draft.changes.get(first) {
@@ -257,7 +257,7 @@ fn enough_holders(settings: &Settings, role: &str, wanted: &RoleSettings) -> Res
         wanted.threshold,
         named.len() + unnamed
     ))
-    .rule("C-HOLDER")
+    .rule(Rule::CeremonyHolder)
     .remedy("give keys to more people, or lower the threshold"))
 }
 

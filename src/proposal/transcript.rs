@@ -18,7 +18,7 @@ use tidegate_tuf::valid_signers;
 use super::file::Proposal;
 use super::review::{RoleReview, Row, review};
 use super::verify::Verified;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::metadata::{Repository, danger_parse_unverified};
 
 /// What stands before and after the JSON.
@@ -273,7 +273,7 @@ impl Transcript {
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let bad = |why: &str| {
             Error::refused(format!("{name} is not a transcript as it was written: {why}"))
-                .rule("C-TRANSCRIPT")
+                .rule(Rule::CeremonyTranscript)
                 .remedy("get the original; transcripts are not to be edited")
         };
         let (_, rest) = text.split_once(FENCE.0).ok_or_else(|| bad("it holds no JSON"))?;
@@ -295,7 +295,7 @@ impl Transcript {
 pub fn check(transcript: &Transcript, repository: &Repository) -> Result<Vec<Checked>> {
     let wrong = |what: String| {
         Error::trust(format!("the transcript does not fit the repository: {what}"))
-            .rule("C-TRANSCRIPT")
+            .rule(Rule::CeremonyTranscript)
             .remedy("either is not what it was; compare both with other copies")
     };
     let files = repository.files();

@@ -8,7 +8,7 @@ use tidegate_tuf::metadata::{Common, Delegations, Envelope, Role, Root, Targets}
 use tidegate_tuf::{TrustedSet, valid_signers};
 
 use super::file::{Proposal, RoleText};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::metadata::{Document, danger_parse_unverified};
 
 /// A proposal that follows from a given root, and what it takes to finish it.
@@ -196,12 +196,12 @@ fn chain(proposal: &Proposal, anchor: &[u8]) -> Result<Vec<Root>> {
         return Err(Error::refused(format!(
             "the proposal follows from root {count}, but the root that was given is {version}: it is older than what is in force"
         ))
-        .rule("C-STALE")
+        .rule(Rule::CeremonyStale)
         .remedy("have it proposed anew from the root in force"));
     }
     let elsewhere = |why: String| {
         Error::trust(format!("the proposal is not for the repository of the given root: {why}"))
-            .rule("C-CHAIN")
+            .rule(Rule::CeremonyChain)
             .remedy("do not sign it; ask whoever sent it, over another way, which repository it is for")
     };
     let mut set: Option<TrustedSet> = None;
@@ -242,7 +242,7 @@ fn same_signed(a: &[u8], b: &[u8]) -> bool {
 fn base(role: &str, file: &str, root: &Root, known: &BTreeMap<String, Targets>) -> Result<Targets> {
     let forged = |why: String| {
         Error::trust(format!("the proposal follows from a role {role} that does not verify: {why}"))
-            .rule("C-CHAIN")
+            .rule(Rule::CeremonyChain)
             .remedy("do not sign it; get the file again, or have it proposed anew")
     };
     let none = BTreeMap::new();
@@ -289,7 +289,7 @@ fn check_key_ids(role: &str, keys: &BTreeMap<KeyId, Key>, in_force: Option<&BTre
             key.id().short(),
             id.short()
         ))
-        .rule("C-KEY-ID")
+        .rule(Rule::CeremonyKeyId)
         .remedy("do not sign it: whoever proposed it wants another key to pass for one that is known")),
     }
 }
@@ -297,7 +297,7 @@ fn check_key_ids(role: &str, keys: &BTreeMap<KeyId, Key>, in_force: Option<&BTre
 /// The new version is the next one, made when the proposal was, and not expired from the start.
 fn check_issue(proposal: &Proposal, role: &str, before: Option<&Document>, new: &Common) -> Result<()> {
     let refuse = |why: String| {
-        Error::refused(format!("the proposed {role} {why}")).rule("C-ISSUE").remedy("have it proposed anew")
+        Error::refused(format!("the proposed {role} {why}")).rule(Rule::CeremonyIssue).remedy("have it proposed anew")
     };
     if let Some(before) = before
         && new.version != before.version() + 1
@@ -333,7 +333,7 @@ fn check_signatures(proposal: &Proposal, verified: &Verified) -> Result<()> {
                     proposal.label(id),
                     standing.by
                 ))
-                .rule("C-HOLDER")
+                .rule(Rule::CeremonyHolder)
                 .remedy("a threshold is of people: have another holder sign"));
             }
         }
@@ -350,7 +350,7 @@ pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, messa
         .find_map(|r| r.keys.get(id));
     let Some(key) = declared else {
         return Err(Error::refused(format!("the key {} has no say in {role}", id.short()))
-            .rule("C-KEY")
+            .rule(Rule::CeremonyKey)
             .remedy("sign with a key that `tidegate ceremony status` lists"));
     };
     let good = key
@@ -361,7 +361,7 @@ pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, messa
         return Ok(());
     }
     Err(Error::trust(format!("the signature of {} on {role} is not over what is proposed", id.short()))
-        .rule("C-SIGNATURE")
+        .rule(Rule::CeremonySignature)
         .remedy("it was made for another proposal, or the file was altered; sign this one anew"))
 }
 
@@ -379,11 +379,11 @@ fn document<'a>((role, file): (&'a str, &String)) -> Result<(&'a str, Document)>
 }
 
 fn malformed(e: tidegate_tuf::Error) -> Error {
-    Error::input("the proposal holds malformed metadata").with_source(e).rule("C-FORMAT")
+    Error::input("the proposal holds malformed metadata").with_source(e).rule(Rule::CeremonyFormat)
 }
 
 fn orphan(role: &str) -> Error {
     Error::refused(format!("nothing in the proposal delegates to {role}"))
-        .rule("C-CHAIN")
+        .rule(Rule::CeremonyChain)
         .remedy("have it proposed anew from the repository's own folder")
 }

@@ -9,12 +9,7 @@ use serde::Serialize;
 use super::plan::{Content, Object, ObjectState, Plan, UploadStage};
 use super::source::Source;
 use super::store::{Remote, WriteOutcome, sweep};
-use crate::error::{Error, Kind, Result};
-
-/// The rule that says who wins: whoever replaces the timestamp first.
-pub const RACE: &str = "P-RACE";
-/// The rule that versions are used once, though nothing live leads to the one that stands in the way.
-pub const LEFTOVER: &str = "P-LEFTOVER";
+use crate::error::{Error, Kind, Result, Rule};
 
 /// Objects of one stage that are under way at once.
 const CONCURRENT: usize = 4;
@@ -238,13 +233,13 @@ fn in_the_way(object: &Object, remote: &Remote) -> Error {
     };
     match object.stage {
         UploadStage::Target => error("its content does not have the hash in its name")
-            .rule("P-DAMAGED")
+            .rule(Rule::PublishDamaged)
             .remedy("find out who damaged it, remove it, and publish again"),
         _ if object.ahead => error("another publication has used that version, and is under way or was given up")
-            .rule(LEFTOVER)
+            .rule(Rule::PublishLeftover)
             .remedy("if one is under way, wait for its end; if it was given up: `tidegate publish --rebase`, which removes what it left"),
         _ => error("another publication has used that version")
-            .rule("P-FOREIGN")
+            .rule(Rule::PublishForeign)
             .remedy("this place holds, or held, another repository than this workspace: choose another place, or find out whose it is"),
     }
 }
@@ -283,7 +278,7 @@ fn too_late(plan: &Plan) -> Error {
         Kind::Conflict,
         format!("conflict: someone else published in the meantime; {} has changed since this publication began", plan.place),
     )
-    .rule(RACE)
+    .rule(Rule::PublishRace)
     .remedy(
         "devices see theirs, and nothing of yours; take theirs over with `tidegate pull PLACE`, or let `tidegate publish --rebase PLACE` \
          do so and publish yours on top",

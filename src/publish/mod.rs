@@ -23,18 +23,17 @@ mod store;
 mod sync;
 
 pub use self::beside::beside;
-pub use self::execute::{LEFTOVER, PublishEvent, PublishReport, RACE, execute};
+pub use self::execute::{PublishEvent, PublishReport, execute};
 pub use self::notice::Notice;
-pub use self::plan::{BEHIND, Object, ObjectState, Plan, Totals, UploadStage, plan};
+pub use self::plan::{Object, ObjectState, Plan, Totals, UploadStage, plan};
 pub use self::prune::{PruneCandidate, Pruning, plan_prune, prune};
 pub use self::published::{PUBLISHED, Published};
-pub use self::pull::{CONFLICT, PullOptions, PullReport, take_over};
+pub use self::pull::{PullOptions, PullReport, take_over};
 pub use self::read_back::read_back;
 pub use self::rebase::{Overcome, overcome, renew_live};
 pub use self::recreate::{Recreated, recreate};
 pub use self::source::{Source, StoreOrigin};
 pub use self::store::{
-    Concurrency, Guard, HeaderRules, Headers, MARK, Options, PRIVATE, PROBE, READABLE, Remote, SWEEP, Seen, Variables,
-    WriteOutcome,
+    Concurrency, Guard, HeaderRules, Headers, MARK, Options, PROBE, Remote, Seen, Variables, WriteOutcome,
 };
 pub use self::sync::plan_sync;

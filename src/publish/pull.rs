@@ -21,7 +21,7 @@ use super::published::Published;
 use super::store::{Remote, TIMESTAMP};
 use crate::audit::{ByHash, Origin, look};
 use crate::config::Settings;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, METADATA_DIR, Repository, danger_parse_unverified};
@@ -29,8 +29,6 @@ use crate::release::{ReleaseId, adopt};
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Workspace, artifacts};
 
-/// The rule that what both have changed is for people to settle.
-pub const CONFLICT: &str = "P-CONFLICT";
 /// Roles read at once.
 const READERS: usize = 16;
 /// Manifests and cohort maps that are longer are not read.
@@ -81,7 +79,7 @@ pub async fn take_over(
     let live = theirs.must_have("timestamp")?.version;
     if let Some(base) = base.as_ref().filter(|base| base.timestamp > live) {
         return Err(Error::trust(format!("{place} is at timestamp {live}, and was at {} before", base.timestamp))
-            .rule("P-ROLLBACK")
+            .rule(Rule::PublishRollback)
             .remedy(
                 "it shows an old state, or is a mirror that lags: look at the first place, and do not build on this",
             ));
@@ -100,7 +98,7 @@ pub async fn take_over(
             Kind::Conflict,
             format!("your changes and those at {place} do not fit together: {}: {}", fault.subject, fault.problem),
         )
-        .rule(CONFLICT)
+        .rule(Rule::PublishConflict)
         .remedy(
             "nothing was taken over; undo one of the two, or repeat yours in a workspace fresh from `tidegate pull`",
         ));
@@ -205,7 +203,7 @@ impl Split {
         let roots = ours.roots().iter().zip(theirs.roots()).all(|(a, b)| a == b);
         if !roots {
             return Err(Error::new(Kind::Conflict, format!("{place} has other roots than this workspace"))
-                .rule(CONFLICT)
+                .rule(Rule::PublishConflict)
                 .remedy("hold a ceremony on top of the roots that are published; nothing else can settle this"));
         }
         let base = match published.map(|published| published.roles(dir)).transpose()?.flatten() {
@@ -213,7 +211,7 @@ impl Split {
             // Never published from here, or lost: then it must be plain that the workspace has grown out of what is live.
             None => grown_from(dir, theirs).ok_or_else(|| {
                 Error::new(Kind::Conflict, format!("this workspace does not know what it has in common with {place}"))
-                    .rule("P-BASE")
+                    .rule(Rule::PublishBase)
                     .remedy("`tidegate pull` into a new folder and repeat your changes there")
             })?,
         };
@@ -238,7 +236,7 @@ impl Split {
                     "{place} has version {} of {name}, and had {base} before",
                     their.version
                 ))
-                .rule("P-ROLLBACK")
+                .rule(Rule::PublishRollback)
                 .remedy("do not build on what is there; find out who put it back, and `tidegate verify` it"));
             }
             let changed =
@@ -254,7 +252,7 @@ impl Split {
             return Ok(split);
         }
         Err(Error::new(Kind::Conflict, format!("both this workspace and {place} have changed {}", both.join(", ")))
-            .rule(CONFLICT)
+            .rule(Rule::PublishConflict)
             .remedy("`tidegate pull` into a new folder and repeat your change there, or have theirs undone first"))
     }
 
@@ -284,7 +282,7 @@ impl Split {
         for role in self.ours.iter().filter(|_| !self.theirs.is_empty()) {
             if role == "root" && ours.roots().len() > theirs.roots().len() + 1 {
                 return Err(Error::new(Kind::Conflict, "this workspace has several roots that are not published")
-                    .rule(CONFLICT)
+                    .rule(Rule::PublishConflict)
                     .remedy("publish them one by one, each before the next ceremony"));
             }
             // One that is gone here needs nothing: the role that delegated to it is among ours.

@@ -6,14 +6,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, json};
 use tidegate_tuf::Limits;
 
-use super::execute::{LEFTOVER, RACE};
-use super::plan::{BEHIND, Content, ObjectState, Plan};
+use super::plan::{Content, ObjectState, Plan};
 use super::published::Published;
 use super::pull::{PullOptions, PullReport, take_over};
 use super::store::sweep::{self, Spot};
 use super::store::{Remote, TIMESTAMP, WriteOutcome};
 use crate::config::Settings;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, METADATA_DIR, timestamp_over};
@@ -44,9 +43,11 @@ pub async fn overcome(
     ring: &mut KeyRing,
     taking: &PullOptions<'_>,
 ) -> Result<Overcome> {
-    match (error.rule_id(), plan) {
-        (Some(RACE | BEHIND), _) => take_over(workspace, settings, remote, ring, taking).await.map(Overcome::TakenOver),
-        (Some(LEFTOVER), Some(plan)) => {
+    match (error.broken_rule(), plan) {
+        (Some(Rule::PublishRace | Rule::PublishBehind), _) => {
+            take_over(workspace, settings, remote, ring, taking).await.map(Overcome::TakenOver)
+        }
+        (Some(Rule::PublishLeftover), Some(plan)) => {
             let leftovers = leftovers(plan, remote).await?;
             if still_under_way(plan, &leftovers, remote, taking.patience).await? {
                 return take_over(workspace, settings, remote, ring, taking).await.map(Overcome::TakenOver);
@@ -116,7 +117,7 @@ async fn clear(
             WriteOutcome::Written | WriteOutcome::AlreadyThere => Ok(()),
             WriteOutcome::Different => {
                 Err(Error::new(Kind::Conflict, format!("{} was published to just now", remote.name()))
-                    .rule(RACE)
+                    .rule(Rule::PublishRace)
                     .remedy("publish again"))
             }
         }
@@ -188,7 +189,7 @@ pub async fn renew_live(
     let repository = workspace.repository()?;
     let behind = |what: &str| {
         Error::new(Kind::Conflict, format!("this workspace {what} {}", remote.name()))
-            .rule(BEHIND)
+            .rule(Rule::PublishBehind)
             .remedy("publish what is ready, or take over what is live with `tidegate pull`; then prune")
     };
     let seen = pruning.seen.as_ref().ok_or_else(|| Error::bug("pruning without a timestamp"))?;

@@ -18,7 +18,7 @@ use super::published::Published;
 use super::pull::{self, PullOptions, PullReport};
 use super::store::Remote;
 use crate::config::{Cohorts, Settings, write_share};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::write_public;
 use crate::metadata::{METADATA_DIR, Repository};
@@ -41,7 +41,7 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOpt
     let repository = pull::live(remote, &[]).await?;
     if !repository.roots().iter().any(|known| known == root) {
         return Err(Error::trust(format!("{} does not have the root that you trust among its own", remote.name()))
-            .rule("P-ROOT")
+            .rule(Rule::PublishRoot)
             .remedy("check the place and the root file: this is another repository, or someone has replaced it"));
     }
     // The user's files are kept; only missing ones are created.

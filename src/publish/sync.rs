@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::plan::{self, Plan};
 use super::source::Source;
 use super::store::Remote;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 
 /// Plans the copy of what is live at `from` to another place: everything that its timestamp leads to, in the order in which nothing ever
 /// refers to something missing. All metadata is verified on the way, and every target as it is sent.
@@ -16,7 +16,7 @@ pub async fn plan_sync(from: &Remote, to: &Remote, root: &[u8], now: DateTime<Ut
     let (tree, maps) = plan::walk_all(&source, now).await?;
     if !tree.roots.iter().any(|file| file.bytes == root) {
         return Err(Error::trust(format!("{} does not have the root that you trust among its own", from.name()))
-            .rule("P-ROOT")
+            .rule(Rule::PublishRoot)
             .remedy("check the place and the root file: this is another repository, or someone has replaced it"));
     }
     let plan = plan::plan_of(&source, tree, maps, to).await?;

@@ -19,7 +19,7 @@ use tidegate_tuf::key::KeyId;
 use super::draft::write_down;
 use super::record::{MAX_LENGTH, Record, ReleaseSpec, from_file, to_file};
 use crate::config::Settings;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::keys::{KeyRing, signature_bytes};
 use crate::policy::{ApprovalRule, Approved, Facts, ReleaseEvent};
@@ -102,13 +102,13 @@ pub fn approve(
     let named = step.with_cohort(cohort.as_ref());
     if rules.is_empty() {
         return Err(Error::refused(format!("{id}: policy.toml asks nobody to approve {named}"))
-            .rule("R-APPROVAL")
+            .rule(Rule::ReleaseApproval)
             .remedy("take the step; or add an [[approval]] to policy.toml"));
     }
     if !rules.iter().any(|rule| rule.by.iter().any(|by| by.as_str() == key)) {
         let by: Vec<_> = rules.iter().flat_map(|rule| &rule.by).map(ToString::to_string).collect();
         return Err(Error::refused(format!("{id}: policy.toml does not ask the holder of {key} to approve {named}"))
-            .rule("R-APPROVAL")
+            .rule(Rule::ReleaseApproval)
             .remedy(format!("those whom it asks hold: {}", by.join(", "))));
     }
     let manifest = record.manifest.as_ref().ok_or_else(|| Error::bug("a signed release without a manifest"))?;

@@ -17,7 +17,7 @@ use super::provenance::{Statement, against_policy, digests};
 use super::record::{
     self, ArtifactRecord, MAX_LENGTH, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseSpec,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::policy::{Facts, ProvenancePolicy, ReleaseEvent, ReleaseState};
 use crate::workspace::ledger::LedgerEvent;
@@ -52,7 +52,7 @@ pub fn new(workspace: &Workspace, new: NewRelease, actor: &str, now: DateTime<Ut
     let id = new.spec.complete(&workspace.settings()?)?;
     if fs::confined(dir, &id.file("release.json"))?.exists() {
         return Err(Error::refused(format!("{id} exists already"))
-            .rule("R-EXISTS")
+            .rule(Rule::ReleaseExists)
             .remedy("a version is used once: choose another one, or go on with this one: tidegate release show"));
     }
     let provenance = new.provenance.as_deref().map(|path| read_provenance(dir, path)).transpose()?;
@@ -134,7 +134,7 @@ pub fn add(
     }
     if !new.replace && record.artifacts.iter().any(|artifact| artifact.name == name) {
         return Err(Error::refused(format!("{} has an artifact {name} already", record.id()))
-            .rule("R-ARTIFACTS")
+            .rule(Rule::ReleaseArtifacts)
             .remedy("give another --name, or --replace"));
     }
     let media_type = match &new.media_type {
@@ -329,6 +329,6 @@ fn check_provenance(dir: &Path, record: &Record, policy: &ProvenancePolicy) -> R
         return Ok(());
     }
     Err(Error::refused(format!("{}: {}", record.id(), wrong.join("; ")))
-        .rule("R-PROVENANCE")
+        .rule(Rule::ReleaseProvenance)
         .remedy("start the draft with the statement of the build that made these files: tidegate release new VERSION --provenance FILE"))
 }

@@ -17,7 +17,7 @@ use tidegate_tuf::metadata::Envelope;
 use tidegate_tuf::valid_signers;
 
 use super::record::ReleaseId;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::keys::Signer;
 use crate::metadata::{Document, Repository};
@@ -125,7 +125,7 @@ impl ReleaseProposal {
             return Ok(());
         }
         Err(Error::trust(format!("{} proposes something else than listing {id}", Self::file(id)))
-            .rule("R-PROPOSAL")
+            .rule(Rule::ReleaseProposal)
             .remedy(format!("do not sign it; propose it anew: tidegate release manifest {id}")))
     }
 
@@ -147,7 +147,7 @@ impl ReleaseProposal {
         if !role.keyids.contains(&id) {
             let ids: Vec<_> = role.keyids.iter().map(KeyId::short).collect();
             return Err(Error::refused(format!("the key {} does not speak for the role {}", id.short(), self.role))
-                .rule("R-KEY")
+                .rule(Rule::ReleaseKey)
                 .remedy(format!("sign with one of its keys: {}", ids.join(", "))));
         }
         let sig = to_hex(&signer.sign(&self.proposal.signed_bytes(&self.role)?)?);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tidegate_model::digest::Digest;
 use tidegate_model::layout;
 use tidegate_model::time;
-use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::hash::{from_hex, to_hex};
 use tidegate_tuf::json;
 use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::Delegations;
@@ -196,11 +196,4 @@ fn signed_by_channel(file: &SignedReport, record: &Record, repository: &Reposito
         let bytes = from_hex(signature);
         known(id).and_then(Key::decode).zip(bytes).is_some_and(|(key, bytes)| key.verify(&message, &bytes))
     }))
-}
-
-fn from_hex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
 }

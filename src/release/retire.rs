@@ -12,7 +12,7 @@ use tidegate_model::layout::{self, Location};
 use tidegate_model::name::Name;
 
 use super::record::{self, Record, ReleaseId};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::metadata::Repository;
 use crate::policy::{Facts, Policy, ReleaseEvent, Status};
@@ -88,7 +88,7 @@ pub fn propose(
                 "{id}: the role {} does not list it",
                 layout::channel_role(&id.channel)
             ))
-            .rule("R-ORDER")
+            .rule(Rule::ReleaseOrder)
             .remedy("nothing needs to be done"));
         }
         unlist.extend(paths);

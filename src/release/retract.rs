@@ -16,7 +16,7 @@ use tidegate_model::version::{Version, VersionRange};
 
 use super::draft::{self, Frozen, happening};
 use super::record::{self, ArtifactRecord, Record, RecordedUrgency, ReleaseId, ReleaseSpec, RetractionRecord};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::policy::{Facts, ReleaseEvent, ReleaseState, Retraction};
 use crate::workspace::artifacts::{self, Stored};
@@ -84,7 +84,7 @@ pub fn retract(
         .find(|other| other.retraction.is_some() && other.supersedes.is_superset(&sequences))
     {
         return Err(Error::refused(format!("{} takes back {} already", other.id(), names(&bad)))
-            .rule("R-EXISTS")
+            .rule(Rule::ReleaseExists)
             .remedy(format!("go on with it, or give it up: tidegate rollout withdraw {}", other.id())));
     }
     let to = carried(request.to.as_ref(), &bad, &others, dir)?;
@@ -95,7 +95,7 @@ pub fn retract(
     let id = draft.id();
     if fs::confined(dir, &id.file("release.json"))?.exists() {
         return Err(Error::refused(format!("{id} exists already"))
-            .rule("R-EXISTS")
+            .rule(Rule::ReleaseExists)
             .remedy(format!("go on with it: tidegate release manifest {id}")));
     }
     write_down(workspace, request, &draft, &bad, &to, (actor, now))?;
@@ -111,7 +111,7 @@ pub fn facts(dir: &Path, record: &Record, manifest: &Manifest) -> Result<Option<
     let Some(RetractionRecord { of, sequence: bad, to }) = &record.retraction else { return Ok(None) };
     let wrong = |why: String| {
         Error::trust(format!("{} is no retraction of {of}: {why}", record.id()))
-            .rule("R-RETRACT")
+            .rule(Rule::ReleaseRetract)
             .remedy("restore its release.json from version control")
     };
     if !manifest.supersedes.contains(bad) {
@@ -173,13 +173,13 @@ fn carried(wanted: Option<&ReleaseSpec>, bad: &[Record], others: &[Record], dir:
             others.iter().filter(|other| older(other) && is_out(other) && other.state != ReleaseState::Registered);
         return known.max_by_key(|other| sequence(other)).cloned().ok_or_else(|| {
             Error::refused("there is no release before it that devices could get instead")
-                .rule("R-RETRACT")
+                .rule(Rule::ReleaseRetract)
                 .remedy("make one with the fix: tidegate release new; a device that has only ever had the bad release has nothing older")
         });
     };
     let to = wanted.find(dir)?;
     let refuse = |why: &str, remedy: &str| {
-        Err(Error::refused(format!("{}: {why}", to.id())).rule("R-RETRACT").remedy(remedy.to_owned()))
+        Err(Error::refused(format!("{}: {why}", to.id())).rule(Rule::ReleaseRetract).remedy(remedy.to_owned()))
     };
     if bad.iter().any(|bad| !siblings(bad, &to)) {
         return refuse("it is of another product or channel", "name one of the same product and channel");
@@ -255,7 +255,7 @@ fn upgrade_from(to: &Record, bad: &[Record]) -> Result<Option<VersionRange>> {
             "{} upgrades from \"{range}\", which does not hold all that is to be taken back",
             to.id()
         ))
-        .rule("R-RETRACT")
+        .rule(Rule::ReleaseRetract)
         .remedy("take them back one after the other, or name another release with --to"));
     };
     let Version { major, minor, patch, pre, .. } = &one.version;

@@ -9,7 +9,7 @@ use super::draft::write_down;
 use super::listing::ReleaseProposal;
 use super::record::{Record, ReleaseSpec};
 use super::{approval, report};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
@@ -130,7 +130,7 @@ fn check_key(name: &str, role: &str, repository: &Repository, ring: &KeyRing) ->
         return Ok(());
     }
     Err(Error::refused(format!("the key {name} does not speak for the role {role}"))
-        .rule("R-KEY")
+        .rule(Rule::ReleaseKey)
         .remedy(format!("sign with one of its keys: {}", ring.labels(&ids))))
 }
 

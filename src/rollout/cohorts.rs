@@ -14,7 +14,7 @@ use tidegate_model::position::PPM;
 use tidegate_model::rollout::Stage;
 
 use crate::config::write_share;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::metadata::{Document, Repository};
 use crate::workspace::in_force::{self, Offer, digest, offers};
 use crate::workspace::{CohortInForce, Workspace, map_in_force, standing};
@@ -44,7 +44,7 @@ pub fn check_change(
                     write_share(exposed),
                     write_share(largest)
                 ))
-                .rule("C-COHORTS")
+                .rule(Rule::CeremonyCohorts)
                 .remedy(format!(
                     "first complete the rollout (tidegate rollout complete {id}) or withdraw it; or move fewer devices into cohorts that have it"
                 )));

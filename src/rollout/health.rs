@@ -35,7 +35,7 @@ use tidegate_model::time;
 use tidegate_tuf::json;
 
 use crate::config::write_share;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::policy::{HealthPolicy, Thresholds};
 use crate::release::ReleaseId;
@@ -102,7 +102,7 @@ impl Source {
             }
             Self::Command(words) => {
                 let no_report = |why: String| {
-                    report_error("H-COMMAND", format!("there is no health report: {why}"))
+                    report_error(Rule::HealthCommand, format!("there is no health report: {why}"))
                         .remedy("fix the program: until it reports, the rollout is not renewed and stops by itself")
                 };
                 let ran = Command::new(words.iter().cloned(), Duration::from_secs(policy.timeout.seconds()))
@@ -177,7 +177,7 @@ impl HealthReport {
     /// Reads a report from strict JSON; `source` is where it came from, for errors. Its age, and what it leaves out, are held against
     /// policy by [`Health::parse`].
     pub fn read(bytes: &[u8], source: &Source) -> Result<Self> {
-        let malformed = |why: String| report_error("H-REPORT", format!("the health report of {source} {why}"));
+        let malformed = |why: String| report_error(Rule::HealthReport, format!("the health report of {source} {why}"));
         if bytes.len() > MAX_LENGTH {
             return Err(malformed(format!("is longer than {MAX_LENGTH} bytes")));
         }
@@ -217,7 +217,7 @@ pub enum Action {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExceededThreshold {
     /// `H-FAILED` or `H-ROLLED-BACK`.
-    pub rule: &'static str,
+    pub rule: Rule,
     /// The cohort; `None` for all of them together.
     pub cohort: Option<Name>,
     /// How many devices.
@@ -233,7 +233,7 @@ pub struct ExceededThreshold {
 impl std::fmt::Display for ExceededThreshold {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { count, of, limit, .. } = self;
-        let what = if self.rule == "H-FAILED" { "could not install it" } else { "rolled back" };
+        let what = if self.rule == Rule::HealthFailed { "could not install it" } else { "rolled back" };
         let share = u32::try_from(u128::from(*count) * 1_000_000 / u128::from((*of).max(1))).unwrap_or(1_000_000);
         let whose =
             self.cohort.as_ref().map_or_else(|| "all cohorts".to_owned(), |cohort| format!("the cohort {cohort}"));
@@ -278,7 +278,7 @@ impl Health {
         let age = now - document.at;
         if age > policy.max_age.delta() {
             return Err(report_error(
-                "H-AGE",
+                Rule::HealthAge,
                 format!(
                     "the health report is {} old, and policy.toml allows {}",
                     Span::from_delta(age),
@@ -288,25 +288,28 @@ impl Health {
         }
         if -age > AHEAD {
             return Err(report_error(
-                "H-AGE",
+                Rule::HealthAge,
                 format!("the health report is of {}, which is to come", time::format(document.at)),
             ));
         }
         let named = release.to_string();
         let mut entries = document.releases.into_iter().filter(|entry| entry.release == named);
         let (Some(entry), None) = (entries.next(), entries.next()) else {
-            return Err(report_error("H-RELEASE", format!("the health report does not have {named} exactly once")));
+            return Err(report_error(
+                Rule::HealthRelease,
+                format!("the health report does not have {named} exactly once"),
+            ));
         };
         if entry.sequence != sequence {
             let why = format!(
                 "the health report has {named} with sequence {}, but its sequence is {sequence}",
                 entry.sequence
             );
-            return Err(report_error("H-RELEASE", why));
+            return Err(report_error(Rule::HealthRelease, why));
         }
         if let Some(missing) = offered.iter().find(|cohort| !entry.cohorts.contains_key(*cohort)) {
             return Err(report_error(
-                "H-COHORT",
+                Rule::HealthCohort,
                 format!("the health report says nothing about the cohort {missing}, which is offered {named}"),
             ));
         }
@@ -314,7 +317,7 @@ impl Health {
             let Counts { installed, confirmed, rolled_back, .. } = counts;
             if confirmed.saturating_add(*rolled_back) > *installed {
                 return Err(report_error(
-                    "H-COUNTS",
+                    Rule::HealthCounts,
                     format!(
                         "in the cohort {cohort}, {confirmed} devices confirmed and {rolled_back} rolled back, which is more than the {installed} that installed it"
                     ),
@@ -381,12 +384,12 @@ fn exceeded(cohort: Option<&Name>, counts: &Counts, policy: &HealthPolicy) -> Ve
             }
         }
     };
-    hold("H-FAILED", counts.failed, counts.tried(), |thresholds| thresholds.failed);
-    hold("H-ROLLED-BACK", counts.rolled_back, counts.installed, |thresholds| thresholds.rolled_back);
+    hold(Rule::HealthFailed, counts.failed, counts.tried(), |thresholds| thresholds.failed);
+    hold(Rule::HealthRolledBack, counts.rolled_back, counts.installed, |thresholds| thresholds.rolled_back);
     findings
 }
 
-fn report_error(rule: &'static str, why: String) -> Error {
+fn report_error(rule: Rule, why: String) -> Error {
     Error::refused(why)
         .rule(rule)
         .remedy("the form of the report is described in docs/rollout.md; until it is good, the rollout is not renewed and stops by itself")
@@ -424,7 +427,7 @@ mod tests {
         Health::parse(bytes.to_vec(), &Source::Input, (&id(), 12), &offered, &policy(), at)
     }
 
-    fn verdict(counts: [u64; 4]) -> (Action, Vec<&'static str>) {
+    fn verdict(counts: [u64; 4]) -> (Action, Vec<Rule>) {
         let verdict = parse(report(counts).to_string().as_bytes(), now()).unwrap().judge(&policy());
         // Once for the cohort, once for all.
         (verdict.action, verdict.findings.iter().filter(|f| f.cohort.is_some()).map(|f| f.rule).collect())
@@ -436,18 +439,18 @@ mod tests {
             ([0, 0, 0, 0], Action::Renew, &[][..]),
             // Too few to say anything.
             ([40, 0, 9, 40], Action::Renew, &[]),
-            ([40, 0, 10, 0], Action::Pause, &["H-FAILED"]),
+            ([40, 0, 10, 0], Action::Pause, &[Rule::HealthFailed]),
             // Exactly at the limits.
             ([98, 97, 2, 0], Action::Renew, &[]),
-            ([97, 97, 3, 0], Action::Pause, &["H-FAILED"]),
+            ([97, 97, 3, 0], Action::Pause, &[Rule::HealthFailed]),
             ([100, 0, 0, 1], Action::Renew, &[]),
-            ([100, 0, 0, 2], Action::Pause, &["H-ROLLED-BACK"]),
-            ([100, 0, 0, 5], Action::Pause, &["H-ROLLED-BACK"]),
-            ([100, 0, 0, 6], Action::Withdraw, &["H-ROLLED-BACK"]),
-            ([100, 0, 50, 6], Action::Withdraw, &["H-ROLLED-BACK", "H-FAILED"]),
+            ([100, 0, 0, 2], Action::Pause, &[Rule::HealthRolledBack]),
+            ([100, 0, 0, 5], Action::Pause, &[Rule::HealthRolledBack]),
+            ([100, 0, 0, 6], Action::Withdraw, &[Rule::HealthRolledBack]),
+            ([100, 0, 50, 6], Action::Withdraw, &[Rule::HealthRolledBack, Rule::HealthFailed]),
             // Nobody could even start it. There is no threshold at which failures withdraw.
-            ([0, 0, 60, 0], Action::Pause, &["H-FAILED"]),
-            ([u64::MAX, 0, u64::MAX, 0], Action::Pause, &["H-FAILED"]),
+            ([0, 0, 60, 0], Action::Pause, &[Rule::HealthFailed]),
+            ([u64::MAX, 0, u64::MAX, 0], Action::Pause, &[Rule::HealthFailed]),
         ] {
             assert_eq!(verdict(counts), (action, rules.to_vec()), "{counts:?}");
         }
@@ -476,23 +479,23 @@ mod tests {
         let twice = whole.replace("\"schema\":1", "\"schema\":1,\"schema\":1");
         let lacking = whole.replace("\"failed\":0,", "");
         for (text, rule) in [
-            ("", "H-REPORT"),
-            (&*twice, "H-REPORT"),
-            (&lacking, "H-REPORT"),
-            (&edit("/schema", json!(2)), "H-REPORT"),
-            (&edit("/at", json!("yesterday")), "H-REPORT"),
-            (&edit("/releases/0/cohorts/canary/failed", json!(-1)), "H-REPORT"),
-            (&edit("/releases/0/release", json!("stable/os/1.1.0")), "H-RELEASE"),
-            (&edit("/releases/0/sequence", json!(11)), "H-RELEASE"),
-            (&edit("/releases/0/cohorts", json!({})), "H-COHORT"),
-            (&edit("/releases/0/cohorts/canary/rolled_back", json!(1)), "H-COUNTS"),
+            ("", Rule::HealthReport),
+            (&*twice, Rule::HealthReport),
+            (&lacking, Rule::HealthReport),
+            (&edit("/schema", json!(2)), Rule::HealthReport),
+            (&edit("/at", json!("yesterday")), Rule::HealthReport),
+            (&edit("/releases/0/cohorts/canary/failed", json!(-1)), Rule::HealthReport),
+            (&edit("/releases/0/release", json!("stable/os/1.1.0")), Rule::HealthRelease),
+            (&edit("/releases/0/sequence", json!(11)), Rule::HealthRelease),
+            (&edit("/releases/0/cohorts", json!({})), Rule::HealthCohort),
+            (&edit("/releases/0/cohorts/canary/rolled_back", json!(1)), Rule::HealthCounts),
         ] {
             let error = parse(text.as_bytes(), now()).unwrap_err();
-            assert_eq!(error.rule_id(), Some(rule), "{text}: {error}");
+            assert_eq!(error.broken_rule(), Some(rule), "{text}: {error}");
         }
         assert!(parse(whole.as_bytes(), now() + TimeDelta::hours(1)).is_ok());
         for late in [TimeDelta::seconds(3601), TimeDelta::minutes(-6)] {
-            assert_eq!(parse(whole.as_bytes(), now() + late).unwrap_err().rule_id(), Some("H-AGE"));
+            assert_eq!(parse(whole.as_bytes(), now() + late).unwrap_err().broken_rule(), Some(Rule::HealthAge));
         }
     }
 
@@ -511,7 +514,7 @@ mod tests {
             ("head -c 200000 /dev/zero", "prints 65536 bytes or more"),
         ] {
             let error = fetch(script).unwrap_err();
-            assert_eq!(error.rule_id(), Some("H-COMMAND"), "{error}");
+            assert_eq!(error.broken_rule(), Some(Rule::HealthCommand), "{error}");
             assert!(error.to_string().contains(says), "{error}");
         }
     }

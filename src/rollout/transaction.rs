@@ -17,7 +17,7 @@ use super::dead_mans_switch::{self, Unattended};
 use super::health::{Action, Health, Verdict};
 use super::ramp::{Planned, RampRequest, plan};
 use crate::config::Settings;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
@@ -104,7 +104,7 @@ impl<'w> RolloutTransaction<'w> {
     pub fn expose(self, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
         let cohort = self.validation_cohort().cloned().ok_or_else(|| {
             Error::refused("there is no validation cohort")
-                .rule("R-COHORTS")
+                .rule(Rule::ReleaseCohorts)
                 .remedy("set validation.cohort in policy.toml to a cohort of the channel")
         })?;
         let mut facts = self.facts()?;
@@ -188,7 +188,7 @@ impl<'w> RolloutTransaction<'w> {
         if self.policy.health.as_ref().is_some_and(|health| health.required) {
             let id = self.record.id();
             return Err(Error::refused(format!("{id}: policy.toml takes a health report to renew a rollout"))
-                .rule("R-HEALTH")
+                .rule(Rule::ReleaseHealth)
                 .remedy(format!("give one: tidegate rollout renew {id} --require-health FILE")));
         }
         let facts = self.facts()?;
@@ -199,7 +199,7 @@ impl<'w> RolloutTransaction<'w> {
     pub fn health_policy(&self) -> Result<&HealthPolicy> {
         self.policy.health.as_ref().ok_or_else(|| {
             Error::refused("policy.toml has no [health]: nothing says what is healthy")
-                .rule("R-HEALTH")
+                .rule(Rule::ReleaseHealth)
                 .remedy("add [health] with min_sample, max_age and thresholds; see docs/rollout.md")
         })
     }
@@ -287,7 +287,7 @@ impl<'w> RolloutTransaction<'w> {
             Some(next) => format!("{id}: the next cohort is {next}, not {wanted}"),
             None => format!("{id}: there is no further cohort, so {wanted} is not the next"),
         })
-        .rule("R-COHORTS")
+        .rule(Rule::ReleaseCohorts)
         .remedy(format!("see where it stands: tidegate rollout status {id}")))
     }
 
@@ -310,7 +310,7 @@ impl<'w> RolloutTransaction<'w> {
                 time::format(other.time)
             ),
         )
-        .rule("R-RACE")
+        .rule(Rule::ReleaseRace)
         .remedy(format!("nothing was changed; see where it stands now: tidegate rollout status {id}")))
     }
 
@@ -594,5 +594,5 @@ pub(crate) fn step(
 }
 
 fn no_cohort() -> Error {
-    Error::refused("the channel has no cohort").rule("R-COHORTS").remedy("add one to cohorts.toml")
+    Error::refused("the channel has no cohort").rule(Rule::ReleaseCohorts).remedy("add one to cohorts.toml")
 }

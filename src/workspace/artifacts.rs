@@ -145,6 +145,7 @@ pub fn verify(dir: &Path, stored: Stored, mut progress: impl FnMut(u64)) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Rule;
 
     #[test]
     fn a_file_is_kept_by_its_hash() {
@@ -178,7 +179,10 @@ mod tests {
         let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(dir.path().join("image"), b"bytes").unwrap();
         std::os::unix::fs::symlink(outside.path(), dir.path().join("artifacts")).unwrap();
-        assert_eq!(add(dir.path(), &dir.path().join("image"), |_| ()).unwrap_err().rule_id(), Some("P-CONFINED"));
+        assert_eq!(
+            add(dir.path(), &dir.path().join("image"), |_| ()).unwrap_err().broken_rule(),
+            Some(Rule::PublishConfined)
+        );
         assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 }

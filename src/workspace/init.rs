@@ -12,12 +12,13 @@ use tidegate_model::layout;
 use tidegate_model::position::Salt;
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::Key;
+use toml_edit::{DocumentMut, Item, TableLike, Value};
 use zeroize::Zeroizing;
 
 use super::artifacts;
 use super::ledger::{Ledger, LedgerEvent};
 use crate::config::{Cohorts, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::example::EXAMPLE_KEYS;
 use crate::keys::generate::{self, generate};
@@ -197,7 +198,7 @@ fn existing_configuration(dir: &Path) -> Result<BTreeSet<String>> {
         let name = entry.map_err(|e| Error::io("read", dir, e))?.file_name().to_string_lossy().into_owned();
         if name == "metadata" || name == "ledger.jsonl" {
             return Err(Error::refused(format!("{} is a workspace already", dir.display()))
-                .rule("I-EMPTY")
+                .rule(Rule::ImportEmpty)
                 .remedy("see where it stands: tidegate status"));
         }
         let harmless = name == ".git" || name == ".tidegate" || name.starts_with("README");
@@ -205,7 +206,7 @@ fn existing_configuration(dir: &Path) -> Result<BTreeSet<String>> {
             found.insert(name);
         } else if !harmless {
             return Err(Error::refused(format!("{} is not empty: it holds {name}", dir.display()))
-                .rule("I-EMPTY")
+                .rule(Rule::ImportEmpty)
                 .remedy("choose a new folder; it may hold tidegate.toml, cohorts.toml and policy.toml to start from"));
         }
     }
@@ -295,42 +296,45 @@ fn clean(path: &Path) -> PathBuf {
     cleaned
 }
 
-/// Writes a key's uri and public part into its table, and leaves every other line as it is.
+/// Writes a key's URI and public part into its table; everything else stays as it is.
 fn fill_in_key(text: &str, name: &str, uri: &str, public: &Key) -> Result<String> {
-    let header = format!("[keys.{name}]");
-    let mut lines = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        if line.trim_start().starts_with('[') {
-            inside = line.trim() == header;
-        }
-        let key = line.split('=').next().unwrap_or_default().trim();
-        if inside && key == "public" {
-            continue;
-        }
-        if inside && key == "uri" {
-            lines.push(format!("uri = {}", toml::Value::from(uri)));
-            lines.push(format!("public = {}", toml::Value::from(write_public(public)?)));
-            continue;
-        }
-        lines.push(line.to_owned());
-    }
-    lines.push(String::new());
-    Ok(lines.join("\n"))
+    let mut document = edited("tidegate.toml", text)?;
+    let table = document.get_mut("keys").and_then(|keys| keys.get_mut(name)).and_then(Item::as_table_like_mut);
+    let table = table.ok_or_else(|| Error::bug(format!("tidegate.toml has no table for the key {name}")))?;
+    set(table, "uri", uri);
+    set(table, "public", &write_public(public)?);
+    Ok(document.to_string())
 }
 
-/// Takes out of the template's policy what it says of cohorts that there are none of.
+/// Removes what the template's policy says about cohorts that do not exist.
 fn fit_policy(text: &str, cohorts: &Cohorts) -> Result<String> {
     let mut known = BTreeSet::new();
     for channel in cohorts.channels() {
         known.extend(cohorts.map(channel)?.cohorts().iter().map(|cohort| cohort.name.to_string()));
     }
-    let fits = |line: &&str| match line.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
-        Some(("soak_of", _)) => known.contains("canary"),
-        Some(("cohort", "\"validation\"")) => known.contains("validation"),
-        _ => true,
-    };
-    Ok(text.split_inclusive('\n').filter(|line| fits(&line.trim_end())).collect())
+    let mut document = edited("policy.toml", text)?;
+    for (section, key, cohort) in [("rollout", "soak_of", "canary"), ("validation", "cohort", "validation")] {
+        if !known.contains(cohort)
+            && let Some(table) = document.get_mut(section).and_then(Item::as_table_like_mut)
+        {
+            table.remove(key);
+        }
+    }
+    Ok(document.to_string())
+}
+
+/// A file to be edited, with its comments and its layout.
+fn edited(name: &str, text: &str) -> Result<DocumentMut> {
+    text.parse().map_err(|e: toml_edit::TomlError| Error::input(format!("{name}: {}", e.message())).with_source(e))
+}
+
+/// Sets a value, and keeps the comment behind it.
+fn set(table: &mut dyn TableLike, key: &str, text: &str) {
+    let mut value = Value::from(text);
+    if let Some(old) = table.get(key).and_then(Item::as_value) {
+        *value.decor_mut() = old.decor().clone();
+    }
+    table.insert(key, Item::Value(value));
 }
 
 /// Gives every channel its salt.
@@ -346,13 +350,14 @@ fn fill_in_salts(text: &str, salt: Option<&str>) -> Result<String> {
             .map_err(|e| Error::new(crate::Kind::Io, format!("the system gives no randomness: {e}")))?;
         to_hex(&bytes)
     };
-    let mut lines: Vec<String> = Vec::new();
-    for line in text.lines() {
-        let is_salt = line.split('=').next().is_some_and(|key| key.trim() == "salt");
-        lines.push(if is_salt { format!("salt = \"{salt}\"") } else { line.to_owned() });
+    let mut document = edited("cohorts.toml", text)?;
+    let names: Vec<String> = document.iter().map(|(name, _)| name.to_owned()).collect();
+    for name in names {
+        if let Some(channel) = document.get_mut(&name).and_then(Item::as_table_like_mut) {
+            set(channel, "salt", &salt);
+        }
     }
-    lines.push(String::new());
-    Ok(lines.join("\n"))
+    Ok(document.to_string())
 }
 
 fn first_metadata(
@@ -455,7 +460,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("precious"), "x").unwrap();
         let error = init(dir.path(), &options(), at(), &mut NoPassphrases).unwrap_err();
-        assert_eq!(error.rule_id(), Some("I-EMPTY"));
+        assert_eq!(error.broken_rule(), Some(Rule::ImportEmpty));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

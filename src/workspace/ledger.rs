@@ -12,7 +12,7 @@ use tidegate_model::digest::Digest;
 use tidegate_model::time;
 use tidegate_tuf::json;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 
 /// Where the ledger is.
@@ -153,7 +153,7 @@ impl Ledger {
 
 fn broken(at: &Break) -> Error {
     Error::trust(format!("{FILE}, line {}: {}", at.line, at.why))
-        .rule("L-CHAIN")
+        .rule(Rule::LedgerChain)
         .remedy("restore the ledger from version control, and find out who changed it: tidegate log --verify")
 }
 

@@ -13,6 +13,7 @@ mod gcs;
 mod governance;
 mod interop;
 mod keys;
+mod logging;
 mod protected;
 mod publish;
 mod publishers;

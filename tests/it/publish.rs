@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use tidegate::Rule;
 
 use crate::support::Forge;
 use crate::support::faulty::{Fault, Faulty};
@@ -411,7 +412,7 @@ async fn example_keys_stay_on_this_machine() {
     publish(&forge, &folder(place.path())).await.unwrap();
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let error = plan(&forge, &Remote::conditional(store, "", "elsewhere")).await.unwrap_err();
-    assert_eq!((error.kind(), error.rule_id()), (Kind::Refused, Some("P-EXAMPLE-KEY")));
+    assert_eq!((error.kind(), error.broken_rule()), (Kind::Refused, Some(Rule::PublishExampleKey)));
 }
 
 #[tokio::test]

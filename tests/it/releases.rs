@@ -1,6 +1,7 @@
 //! The life of releases through the library: what the transcripts of the command line do not show.
 
 use std::fs;
+use tidegate::Rule;
 
 use crate::support::Fleet;
 use crate::support::fleet::{named, rule};
@@ -57,10 +58,10 @@ fn a_proposal_that_says_something_else_is_not_signed() {
         let bytes = tidegate_tuf::json::canonical(&value).unwrap();
         fs::write(&path, [bytes.as_slice(), b"\n"].concat()).unwrap();
         let error = fleet.sign(&spec).unwrap_err();
-        assert_eq!(error.rule_id(), Some("R-PROPOSAL"), "{what}: {error}");
+        assert_eq!(error.broken_rule(), Some(Rule::ReleaseProposal), "{what}: {error}");
     }
     fs::write(&path, "{").unwrap();
-    assert_eq!(fleet.sign(&spec).unwrap_err().rule_id(), Some("C-FORMAT"));
+    assert_eq!(fleet.sign(&spec).unwrap_err().broken_rule(), Some(Rule::CeremonyFormat));
     fs::write(&path, text).unwrap();
     fleet.sign(&spec).unwrap();
 }
@@ -193,7 +194,7 @@ fn a_broken_ledger_stops_every_step() {
     let path = fleet.path().join("ledger.jsonl");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replace("tester", "nobody")).unwrap();
-    assert_eq!(Ledger::open(&fleet.path()).unwrap_err().rule_id(), Some("L-CHAIN"));
+    assert_eq!(Ledger::open(&fleet.path()).unwrap_err().broken_rule(), Some(Rule::LedgerChain));
     let (workspace, mut ring) = fleet.open();
     let settings = workspace.settings().unwrap();
     assert_eq!(

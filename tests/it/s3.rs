@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use tidegate::Rule;
 
 use crate::support::Forge;
 use crate::support::faulty::{Fault as Away, Faulty};
@@ -91,7 +92,7 @@ pub async fn suite(store: &dyn ObjectStore, remote: &Remote, prefix: &str) {
     let late = publish::plan(&Source::new(other.dir()), remote, other.now()).await.unwrap();
     publish(&forge, remote).await.unwrap();
     let lost = publish::execute(&late, &Source::new(other.dir()), remote, &|_| {}).await.unwrap_err();
-    assert_eq!((lost.kind(), lost.rule_id()), (Kind::Conflict, Some(publish::RACE)), "{lost}");
+    assert_eq!((lost.kind(), lost.broken_rule()), (Kind::Conflict, Some(Rule::PublishRace)), "{lost}");
     audit(&forge, remote).await;
 }
 
@@ -224,7 +225,7 @@ async fn a_store_whose_conditions_are_not_atomic_is_found_out_and_needs_a_single
     let mut remote = Remote::open_with(&place, &options).unwrap();
     let now = chrono::Utc::now();
     let error = remote.settle(false, now).await.unwrap_err();
-    assert_eq!((error.kind(), error.rule_id()), (Kind::Refused, Some("P-SINGLE-WRITER")), "{error}");
+    assert_eq!((error.kind(), error.broken_rule()), (Kind::Refused, Some(Rule::PublishSingleWriter)), "{error}");
     assert!(error.remedy_text().unwrap().contains("--single-writer"), "{error}");
     remote.settle(true, now).await.unwrap();
     assert_eq!(remote.concurrency(), Concurrency::SingleWriter);
@@ -235,7 +236,7 @@ async fn a_store_whose_conditions_are_not_atomic_is_found_out_and_needs_a_single
     let gone = Options { retry_for: std::time::Duration::ZERO, ..options };
     let mut again = Remote::open_with(&place, &gone).unwrap();
     drop(s3);
-    assert_eq!(again.settle(false, now).await.unwrap_err().rule_id(), Some("P-SINGLE-WRITER"));
+    assert_eq!(again.settle(false, now).await.unwrap_err().broken_rule(), Some(Rule::PublishSingleWriter));
     let mut later = Remote::open_with(&place, &gone).unwrap();
     let error = later.settle(false, now + chrono::TimeDelta::days(2)).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Io, "but not for long: {error}");
@@ -253,7 +254,7 @@ async fn a_race_that_nobody_has_won_is_run_again() {
     // The first eight writers, who come at once, all get a conflict.
     assert_eq!(settled(8).await.unwrap(), Concurrency::Conditional);
     // A store that turns everybody away, whatever they do, cannot be relied on.
-    assert_eq!(settled(1000).await.unwrap_err().rule_id(), Some("P-SINGLE-WRITER"));
+    assert_eq!(settled(1000).await.unwrap_err().broken_rule(), Some(Rule::PublishSingleWriter));
 }
 
 #[tokio::test(flavor = "multi_thread")]

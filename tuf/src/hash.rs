@@ -186,7 +186,7 @@ pub fn to_hex(bytes: &[u8]) -> String {
 }
 
 /// Decodes hex of either case; `None` on anything else.
-pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok()
 }
 

@@ -8,7 +8,12 @@ use crate::support::{COHORTS, TestSite};
 
 fn error(out: &Output) -> Value {
     let text = String::from_utf8_lossy(&out.stderr);
-    serde_json::from_str::<Value>(&text).unwrap_or_else(|_| panic!("{out:?}"))["error"].clone()
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{out:?}"));
+    // The same schema as for the errors of `tidegate` and `tidegate-device`.
+    let schema = include_str!("../../../docs/schemas/error.schema.json");
+    let validator = jsonschema::validator_for(&serde_json::from_str(schema).unwrap()).unwrap();
+    assert!(validator.is_valid(&report), "{report}");
+    report["error"].clone()
 }
 
 #[test]

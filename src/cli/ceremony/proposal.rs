@@ -8,7 +8,7 @@ use tidegate_tuf::key::KeyId;
 
 use crate::ceremony::FILE;
 use crate::cli::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::proposal::{self, MAX_LENGTH, Proposal, Verified};
 
@@ -47,7 +47,9 @@ pub(in crate::cli) fn read_proposal(path: &Path) -> Result<Proposal> {
     let name = path.display().to_string();
     let bytes = fs::read_if_exists(path, MAX_LENGTH)?.ok_or_else(|| {
         if path.ends_with(FILE) {
-            Error::input("no ceremony is under way").rule("C-NONE").remedy("begin one: tidegate ceremony start")
+            Error::input("no ceremony is under way")
+                .rule(Rule::CeremonyNone)
+                .remedy("begin one: tidegate ceremony start")
         } else {
             Error::input(format!("there is no file {name}"))
         }
@@ -81,7 +83,7 @@ pub(super) fn key_id(proposal: &Proposal, verified: &Verified, text: &str) -> Re
     } else {
         let names: Vec<_> = ids.iter().map(|id| proposal.label(id)).collect();
         Err(Error::refused(format!("{text} is not one key that has a say in this proposal"))
-            .rule("C-KEY")
+            .rule(Rule::CeremonyKey)
             .remedy(format!("those are: {}", names.join(", "))))
     }
 }

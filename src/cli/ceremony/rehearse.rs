@@ -9,7 +9,7 @@ use super::proposal::key_id;
 use super::show;
 use crate::ceremony;
 use crate::cli::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::proposal::{self, Proposal, Verified};
 use crate::workspace::Workspace;
 
@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     if stranded > 0 {
         let expired = rehearsal.stranded().all(|fate| fate.error.as_ref().is_some_and(|e| e.contains("expired")));
         return Err(Error::refused(format!("{stranded} kinds of devices would be stranded"))
-            .rule("C-STRANDED")
+            .rule(Rule::CeremonyStranded)
             .remedy(if expired {
                 "renew what has expired first: tidegate refresh, or tidegate ceremony abort and start --renew ROLE"
             } else {

@@ -11,7 +11,7 @@ use super::proposal::{Opened, Which, workspace_root};
 use super::show;
 use crate::ceremony::{self, FILE};
 use crate::cli::context::{Context, actor};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::keys::{KeyUri, open};
 use crate::proposal::{self, Tool};
@@ -113,7 +113,7 @@ fn confirm(args: &Args, digest: &str) -> Result<()> {
         }
         None => {
             return Err(Error::refused("nobody has confirmed what is to be signed, and there is no terminal to ask at")
-                .rule("C-CONFIRM")
+                .rule(Rule::CeremonyConfirm)
                 .remedy(format!("read it (tidegate ceremony show), compare the digest, and give its first {TYPED} digits: --confirm DIGITS")));
         }
     };
@@ -122,7 +122,7 @@ fn confirm(args: &Args, digest: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::refused("the digits are not those of this proposal's digest, so it was not signed")
-        .rule("C-CONFIRM")
+        .rule(Rule::CeremonyConfirm)
         .remedy("you may hold another proposal than the other signers; compare the whole digest with them"))
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 
 /// The mark, and all else that a demonstration puts into its folder.
 const MARK: &str = ".tidegate-demo";
@@ -19,8 +19,9 @@ pub(super) struct Folder {
 impl Folder {
     /// Makes the folder; what an earlier demonstration left there is removed. Errs if there is anything else in it.
     pub(super) fn create(path: &Path, image: &Path) -> Result<Self> {
-        let refuse =
-            |why: String| Error::refused(why).rule("D-FOLDER").remedy("give another folder: tidegate demo FOLDER");
+        let refuse = |why: String| {
+            Error::refused(why).rule(Rule::DemoFolder).remedy("give another folder: tidegate demo FOLDER")
+        };
         if let Ok(metadata) = fs::symlink_metadata(path) {
             if !metadata.is_dir() {
                 return Err(refuse(format!("{} is not a folder", path.display())));

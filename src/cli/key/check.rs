@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::super::passphrase::PassphraseArgs;
 use super::super::show;
 use crate::cli::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::keys::KeyName;
 use crate::workspace::Workspace;
 
@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         return Ok(());
     }
     Err(Error::refused(format!("these keys cannot be used: {}", bad.join(", ")))
-        .rule("K-CHECK")
+        .rule(Rule::KeyCheck)
         .remedy("see above for each"))
 }
 

@@ -13,8 +13,8 @@ pub(super) use self::access::AccessArgs;
 use super::context::{Context, actor, block_on};
 use super::passphrase::PassphraseArgs;
 use crate::config::Settings;
-use crate::error::{Error, Kind, Result, chain};
-use crate::publish::{self, Overcome, Plan, PublishReport, PullOptions, Remote, SWEEP, Source};
+use crate::error::{Error, Kind, Result, Rule, chain};
+use crate::publish::{self, Overcome, Plan, PublishReport, PullOptions, Remote, Source};
 use crate::report::{site, view};
 use crate::workspace::Workspace;
 use tidegate_model::span::Span;
@@ -180,7 +180,7 @@ async fn publish_first(args: &Args, place: &str, context: &Context) -> Result<Do
         if !args.rebase || tries >= TRIES {
             return Err(error);
         }
-        if error.rule_id() == Some(SWEEP) {
+        if error.broken_rule() == Some(Rule::PublishSweep) {
             context.ui.status(format_args!("waiting: {error}"));
             tokio::time::sleep(PAUSE).await;
             continue;

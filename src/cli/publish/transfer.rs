@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::audit;
 use crate::cli::ui::Ui;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::publish::{self, Plan, PublishEvent, PublishReport, Remote, Source};
 
 /// Carries `plan` out, and shows how far it is; `doing` says what.
@@ -40,7 +40,9 @@ pub(in crate::cli) async fn read_back(
         return Ok(audit);
     }
     ui.status(&audit);
-    Err(Error::trust(format!("what was just written to {} is not sound", remote.name())).rule("P-READ-BACK").remedy(
-        "devices keep what they have and wait; find out what changed it on its way or there, and run this again",
-    ))
+    Err(Error::trust(format!("what was just written to {} is not sound", remote.name()))
+        .rule(Rule::PublishReadBack)
+        .remedy(
+            "devices keep what they have and wait; find out what changed it on its way or there, and run this again",
+        ))
 }

@@ -16,7 +16,7 @@ use tidegate_tuf::key::KeyId;
 use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
 use super::show;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::keys::KeyRing;
 use crate::policy::ReleaseState;
 use crate::release::draft::{self, Frozen, NewArtifact, NewRelease};
@@ -338,7 +338,7 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
     let failed: Vec<_> = report.failed().map(|finding| finding.rule.clone()).collect();
     if !failed.is_empty() {
         return Err(Error::refused(format!("{} checks failed: {}", failed.len(), failed.join(", ")))
-            .rule("R-VALIDATED")
+            .rule(Rule::ReleaseValidated)
             .remedy("fix what they name, then validate again"));
     }
     if args.expose {

@@ -11,16 +11,18 @@ use tidegate_tuf::metadata::Targets;
 
 use super::{Content, MAX_MAP, Object, ObjectState, READERS, UploadStage, target_key};
 use crate::audit::protect::{Maps, Needs, Protection};
-use crate::error::{Error, Result};
-use crate::publish::store::{PRIVATE, READABLE, Remote};
+use crate::error::{Error, Result, Rule};
+use crate::publish::store::Remote;
 
 /// Where what is protected goes; `None` if nothing is.
 pub(super) fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> Result<Option<&'a Remote>> {
     let Some(role) = protection.roles().next() else { return Ok(None) };
     remote.private().map(Some).ok_or_else(|| {
-        Error::refused(format!("{role} is protected, and there is no private place for it")).rule(PRIVATE).remedy(
-            "give one that only the gate can read: --private PLACE, or private under [publish] in tidegate.toml",
-        )
+        Error::refused(format!("{role} is protected, and there is no private place for it"))
+            .rule(Rule::PublishPrivate)
+            .remedy(
+                "give one that only the gate can read: --private PLACE, or private under [publish] in tidegate.toml",
+            )
     })
 }
 
@@ -67,7 +69,7 @@ pub(super) async fn listings(
             return Err(Error::refused(format!(
                 "{key} would be longer than {MAX_LISTING} bytes, and no gate reads it"
             ))
-            .rule(PRIVATE)
+            .rule(Rule::PublishPrivate)
             .remedy("have what is not needed any more removed: `tidegate prune PLACE --private PRIVATE --apply`"));
         }
         let content = Content::Listing { bytes, seen };
@@ -97,7 +99,7 @@ pub(super) async fn closed(
         .await?;
     let Some(key) = found.into_iter().flatten().next() else { return Ok(()) };
     Err(Error::refused(format!("{key} is protected, and anyone can read it at {}", remote.name()))
-        .rule(READABLE)
+        .rule(Rule::PublishReadable)
         .remedy(
             "remove it there, or let `tidegate prune` do so if nothing live leads to it; what was read meanwhile stays known: a new release \
              keeps what was not",

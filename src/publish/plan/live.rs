@@ -5,9 +5,8 @@ use tidegate_tuf::Limits;
 use tidegate_tuf::metadata::{Snapshot, Targets, Timestamp};
 use tidegate_tuf::path::metadata_file;
 
-use super::BEHIND;
 use crate::audit::RoleFile;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Rule};
 use crate::metadata::danger_parse_unverified;
 use crate::publish::source::Source;
 use crate::publish::store::{Remote, Seen, TIMESTAMP};
@@ -33,7 +32,7 @@ impl Live {
         let version = timestamp.common.version;
         let conflict = |what: String| {
             Error::new(Kind::Conflict, what)
-                .rule(BEHIND)
+                .rule(Rule::PublishBehind)
                 .remedy("take over what is published: `tidegate pull PLACE`, or `tidegate publish --rebase PLACE`, which does so itself")
         };
         if version > ours.version {

@@ -26,12 +26,9 @@ use super::source::Source;
 use super::store::{Remote, Seen, TIMESTAMP};
 use crate::audit::protect::{Maps, Protection};
 use crate::audit::{Origin, RoleFile, Tree, walk};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Rule};
 use crate::keys::example;
 use crate::metadata::listed_by_version_alone;
-
-/// The rule that stands against publishing what did not grow out of what is live.
-pub const BEHIND: &str = "P-BEHIND";
 
 /// The longest cohort map that is read, in bytes: what devices read.
 pub(super) const MAX_MAP: u64 = 8_000_000;
@@ -244,7 +241,7 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
                         role.role
                     ),
                 )
-                .rule(BEHIND)
+                .rule(Rule::PublishBehind)
                 .remedy("take over what is published: `tidegate pull PLACE`"));
             }
         }
@@ -391,7 +388,7 @@ fn no_example_keys(tree: &Tree) -> Result<()> {
     for (id, key) in keys {
         if example::is_example(key) {
             return Err(Error::refused(format!("this workspace trusts the example key {id}, which everyone has"))
-                .rule("P-EXAMPLE-KEY")
+                .rule(Rule::PublishExampleKey)
                 .remedy("make a workspace with keys of your own: `tidegate init DIR`; example keys serve for local folders only"));
         }
     }

@@ -23,7 +23,7 @@ use tidegate_tuf::metadata::Timestamp;
 use self::needed::Needed;
 use super::store::sweep::{self, Spot};
 use super::store::{self, Headers, PROBE, Remote, Seen, TIMESTAMP};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::metadata::danger_parse_unverified;
 
 /// Metadata files read at once.
@@ -102,7 +102,7 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     if now - cutoff < lifetime {
         let hours = lifetime.num_hours();
         return Err(Error::refused(format!("timestamps of {place} live {hours} hours, longer than that grace period"))
-            .rule("P-GRACE")
+            .rule(Rule::PublishGrace)
             .remedy(format!("an edge may serve one for as long; give a grace period of {hours}h or more")));
     }
     let live = timestamp.snapshot().version;
@@ -149,7 +149,7 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     let is_private = !pruning.shorter.is_empty() || pruning.doomed.iter().any(|object| object.private);
     if is_private && timestamp.common.expires <= now {
         return Err(Error::refused(format!("timestamp {version} of {} has expired", pruning.place))
-            .rule("P-GRACE")
+            .rule(Rule::PublishGrace)
             .remedy(
                 "what is published elsewhere may need what is private: prune at the first place, or publish here before",
             ));
@@ -201,7 +201,7 @@ where
             crate::Kind::Conflict,
             format!("something was published to {} meanwhile", pruning.place),
         )
-        .rule(super::execute::RACE)
+        .rule(Rule::PublishRace)
         .remedy("nothing was removed; prune again"));
     }
     let spot = |object: &PruneCandidate| Spot { key: object.key.clone(), private: object.private };

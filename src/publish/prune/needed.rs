@@ -14,8 +14,7 @@ use tidegate_tuf::{Limits, valid_signers};
 
 use super::{PruneCandidate, READERS, parse, unsound};
 use crate::audit::protect::{Maps, Protection};
-use crate::error::{Error, Result};
-use crate::publish::execute::RACE;
+use crate::error::{Error, Result, Rule};
 use crate::publish::plan::MAX_MAP;
 use crate::publish::store::{Remote, Seen, WriteOutcome};
 
@@ -157,7 +156,7 @@ impl Shorter {
                 crate::Kind::Conflict,
                 format!("{} at {} has changed meanwhile", self.key, private.name()),
             )
-            .rule(RACE)
+            .rule(Rule::PublishRace)
             .remedy("nothing was removed; prune again")),
         }
     }

@@ -9,14 +9,12 @@ use futures::TryStreamExt as _;
 use object_store::path::Path as Key;
 use reqwest::header::RANGE;
 use reqwest::{Client, StatusCode, redirect};
+use tracing::debug;
 use url::Url;
 
 use super::probe::PROBE;
 use super::remote::{Backend, Remote};
-use crate::error::{Error, Kind, Result, chain};
-
-/// The rule that what is protected is not in the public place.
-pub const READABLE: &str = "P-READABLE";
+use crate::error::{Error, Kind, Result, Rule, chain};
 
 /// How objects of a store are asked for without credentials.
 #[derive(Debug, Clone)]
@@ -42,7 +40,13 @@ impl Anyone {
         let request = self.client.get(url);
         // What is long need not be read: its first byte tells.
         let request = if bytes.is_some() { request } else { request.header(RANGE, "bytes=0-0") };
-        let answer = request.send().await?;
+        let answer = request.send().await;
+        debug!(
+            key = key.as_ref(),
+            status = answer.as_ref().ok().map(|answer| answer.status().as_u16()),
+            "ask without credentials"
+        );
+        let answer = answer?;
         if answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS {
             answer.error_for_status()?;
             return Ok(false);
@@ -127,7 +131,7 @@ fn open(private: &Remote, key: &str) -> Error {
         Backend::Store(_) => ", without credentials",
     };
     Error::refused(format!("{} is not private: anyone can read {key} there{how}", private.name()))
-        .rule(READABLE)
+        .rule(Rule::PublishReadable)
         .remedy(
             "nothing public leads there yet, and what devices see has not changed: let only the publisher and the gate read that place \
              (docs/publish.md, protected cohorts), then publish again",

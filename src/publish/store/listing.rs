@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use object_store::path::Path as Key;
+use tracing::debug;
 
 use super::remote::{Backend, Remote};
 use crate::error::{Error, Result};
@@ -23,6 +24,7 @@ impl Remote {
             return stream::iter(files.map(|file| file.map_err(|(path, error)| Error::io("list", &path, error))))
                 .boxed();
         }
+        debug!(place = self.name(), below, "list");
         let prefix: Key = self.prefix.parts().chain(Key::from(below).parts()).collect();
         let strip = if self.prefix.as_ref().is_empty() { 0 } else { self.prefix.as_ref().len() + 1 };
         let listed = self.store.list((!prefix.as_ref().is_empty()).then_some(&prefix));

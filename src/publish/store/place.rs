@@ -23,6 +23,7 @@ use url::Url;
 use super::anyone::Anyone;
 use super::fault::Secrets;
 use super::headers::HeaderRules;
+use super::logged::LoggedConnector;
 use super::profile::Profile;
 use super::remote::{Backend, Remote, Writes};
 use super::upload::PART;
@@ -189,7 +190,10 @@ fn s3(url: &Url, options: &Options) -> Result<Remote> {
     let headers = [(reqwest::header::HeaderName::from_static(header.0), HeaderValue::from_static(header.1))];
     let client = ClientOptions::new().with_default_headers(headers.into_iter().collect());
     // One by one: not every imitation knows how to remove many at once, and nobody is in a hurry.
-    let mut builder = AmazonS3Builder::new().with_client_options(client).with_disable_bulk_delete(true);
+    let mut builder = AmazonS3Builder::new()
+        .with_http_connector(LoggedConnector)
+        .with_client_options(client)
+        .with_disable_bulk_delete(true);
     for (key, value) in variables.beginning("AWS_") {
         if let Ok(key) = key.parse() {
             builder = builder.with_config(key, value);
@@ -292,7 +296,7 @@ fn endpoint_of(builder: &AmazonS3Builder) -> Option<String> {
 fn gcs(url: &Url, options: &Options) -> Result<Remote> {
     let variables = &options.variables;
     let secrets = Secrets::among(variables);
-    let mut builder = GoogleCloudStorageBuilder::new();
+    let mut builder = GoogleCloudStorageBuilder::new().with_http_connector(LoggedConnector);
     for (key, value) in variables.beginning("GOOGLE_") {
         if let Ok(key) = key.parse() {
             builder = builder.with_config(key, value);
@@ -322,7 +326,7 @@ fn gcs(url: &Url, options: &Options) -> Result<Remote> {
 fn azure(url: &Url, options: &Options) -> Result<Remote> {
     let variables = &options.variables;
     let secrets = Secrets::among(variables);
-    let mut builder = MicrosoftAzureBuilder::new();
+    let mut builder = MicrosoftAzureBuilder::new().with_http_connector(LoggedConnector);
     for (key, value) in variables.beginning("AZURE_") {
         if let Ok(key) = key.parse() {
             builder = builder.with_config(key, value);
@@ -368,7 +372,11 @@ fn http(url: &Url, options: &Options) -> Result<Remote> {
         client = client.with_config(key, value);
     }
     let secrets = Secrets::default();
-    let builder = HttpBuilder::new().with_url(base.as_str()).with_client_options(client).with_retry(options.retry());
+    let builder = HttpBuilder::new()
+        .with_http_connector(LoggedConnector)
+        .with_url(base.as_str())
+        .with_client_options(client)
+        .with_retry(options.retry());
     let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
     Ok(Remote::new(Arc::new(store), key_of(url)?, Backend::Store(Writes::None), &shown(url), options))
 }

@@ -6,10 +6,7 @@ use futures::stream::BoxStream;
 use object_store::{Error as StoreError, GetOptions};
 
 use super::remote::{Backend, Remote, Seen};
-use crate::error::{Error, Result};
-
-/// The rule that what is protected needs a private place.
-pub const PRIVATE: &str = "P-PRIVATE";
+use crate::error::{Error, Result, Rule};
 
 impl Remote {
     /// The same place, with what is protected in another.
@@ -24,7 +21,7 @@ impl Remote {
                 private.name(),
                 self.name()
             ))
-            .rule(PRIVATE)
+            .rule(Rule::PublishPrivate)
             .remedy("choose a private place of its own, best another bucket, which only the gate may read"));
         }
         // A gate hands out the bytes as they are, and no cache on the way may give them to anyone else.
@@ -136,7 +133,7 @@ mod tests {
             ("s3://bucket/a/b".into(), "s3://bucket/a".into(), "lies around"),
         ] {
             let error = open(&public).with_private(open(&private)).unwrap_err();
-            assert_eq!(error.rule_id(), Some(PRIVATE));
+            assert_eq!(error.broken_rule(), Some(Rule::PublishPrivate));
             assert!(error.to_string().contains(why), "{public} {private}: {error}");
         }
         for (public, private) in [

@@ -15,7 +15,7 @@ use tidegate_tuf::hash::to_hex;
 
 use super::fault;
 use super::remote::{Backend, Remote, Writes};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs;
 
 /// Writers at once.
@@ -103,7 +103,7 @@ impl Remote {
             return Ok(());
         }
         Err(Error::refused(format!("{} cannot keep two publishers apart: {why}", self.name()))
-            .rule("P-SINGLE-WRITER")
+            .rule(Rule::PublishSingleWriter)
             .remedy("if nothing else ever publishes there, say so: --single-writer; else choose a store with conditional writes"))
     }
 

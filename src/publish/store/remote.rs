@@ -18,6 +18,7 @@ use object_store::{
 use sha2::{Digest as _, Sha256};
 use tidegate_tuf::Limits;
 use tidegate_tuf::hash::to_hex;
+use tracing::debug;
 
 use super::anyone::Anyone;
 use super::buffers::Buffers;
@@ -207,7 +208,9 @@ impl Remote {
     }
 
     async fn read_once(&self, key: &str, limit: u64) -> Result<Option<(Seen, u64)>, StoreError> {
-        let result = match self.store.get_opts(&self.key(key), GetOptions::default()).await {
+        let result = self.store.get_opts(&self.key(key), GetOptions::default()).await;
+        debug!(place = self.name, key, result = outcome(&result), "read");
+        let result = match result {
             Ok(result) => result,
             Err(StoreError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error),
@@ -283,6 +286,7 @@ impl Remote {
         loop {
             let options = PutOptions { mode: mode.clone(), attributes: attributes.clone(), ..PutOptions::default() };
             let sent = self.store.put_opts(&self.key(key), PutPayload::from(body.clone()), options).await;
+            debug!(place = self.name, key, bytes = body.len(), result = outcome(&sent), "write");
             let Err(error) = sent else { return Ok(WriteOutcome::Written) };
             let lost = match &error {
                 StoreError::Precondition { .. } | StoreError::AlreadyExists { .. } => mode != PutMode::Overwrite,
@@ -319,7 +323,9 @@ impl Remote {
     /// was checked against, other ones are read.
     pub(super) async fn look(&self, key: &str, length: u64, sha256: &[u8; 32]) -> Result<Option<WriteOutcome>> {
         let options = GetOptions { head: true, ..GetOptions::default() };
-        let found = match self.store.get_opts(&self.key(key), options).await {
+        let found = self.store.get_opts(&self.key(key), options).await;
+        debug!(place = self.name, key, result = outcome(&found), "look");
+        let found = match found {
             Ok(found) => found,
             Err(StoreError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(self.why_not_there(key, &error).await),
@@ -351,7 +357,9 @@ impl Remote {
 
     /// An object's bytes as they come; `None` if there is none.
     pub(super) async fn stream(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
-        let result = match self.store.get(&self.key(key)).await {
+        let result = self.store.get(&self.key(key)).await;
+        debug!(place = self.name, key, result = outcome(&result), "read");
+        let result = match result {
             Ok(result) => result,
             Err(StoreError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(self.fault("read", key, &error)),
@@ -363,7 +371,9 @@ impl Remote {
 
     /// Removes an object; one that is not there is removed already.
     pub(super) async fn delete(&self, key: &str) -> Result<()> {
-        match self.store.delete(&self.key(key)).await {
+        let result = self.store.delete(&self.key(key)).await;
+        debug!(place = self.name, key, result = outcome(&result), "delete");
+        match result {
             Ok(()) | Err(StoreError::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.fault("remove", key, &error)),
         }
@@ -430,6 +440,18 @@ impl Remote {
 }
 
 /// What is left of compressed bytes up to the limit; what does not decompress is given back as it is, and no metadata to anyone.
+/// A result for the log: what the store says of a failure can contain URLs with signatures.
+fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(StoreError::NotFound { .. }) => "not found",
+        Err(StoreError::AlreadyExists { .. }) => "already exists",
+        Err(StoreError::Precondition { .. }) => "changed meanwhile",
+        Err(StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. }) => "denied",
+        Err(_) => "failed",
+    }
+}
+
 fn decompress(bytes: &Bytes, limit: u64) -> Bytes {
     let mut plain = Vec::new();
     let read = flate2::read::GzDecoder::new(bytes.as_ref()).take(limit.saturating_add(1)).read_to_end(&mut plain);

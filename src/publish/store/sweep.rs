@@ -18,12 +18,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::remote::{Remote, Seen, WriteOutcome};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Rule};
 
 /// The object that says that a sweep is under way.
 pub const MARK: &str = ".tidegate/sweep.json";
-/// The rule that a publisher gives way to a sweep.
-pub const SWEEP: &str = "P-SWEEP";
 /// A sweep that has left its mark for so long has died: each of its requests ends sooner, and it looks for its mark before each few.
 const PATIENCE: TimeDelta = TimeDelta::minutes(15);
 /// Objects removed between two looks for the mark: as many as are removed at once, so that no look lies far behind.
@@ -67,7 +65,7 @@ pub(in crate::publish) async fn is_under_way(remote: &Remote) -> Result<bool> {
 /// The error of a publisher that gives way: `key`, and whatever else it is to write, might be removed again.
 pub(in crate::publish) fn wait(remote: &Remote, key: &str) -> Error {
     Error::new(Kind::Conflict, format!("{} is being cleaned up, and {key} might be removed again", remote.name()))
-        .rule(SWEEP)
+        .rule(Rule::PublishSweep)
         .remedy(
             "publish again when that is done; if it never ends, run `tidegate prune PLACE --apply`, which finishes it",
         )
@@ -113,7 +111,7 @@ impl Marked {
         if let Some(before) = &before {
             let other = |begun: &str| {
                 Error::new(Kind::Conflict, format!("another clean-up of {} is under way since {begun}", remote.name()))
-                    .rule(SWEEP)
+                    .rule(Rule::PublishSweep)
                     .remedy("wait for its end; one that has died can be taken over a quarter of an hour after it began")
             };
             if !is_dead(before) {
@@ -124,7 +122,7 @@ impl Marked {
             WriteOutcome::Written | WriteOutcome::AlreadyThere => Ok(Self(mark)),
             WriteOutcome::Different => {
                 Err(Error::new(Kind::Conflict, format!("another clean-up of {} has just begun", remote.name()))
-                    .rule(SWEEP)
+                    .rule(Rule::PublishSweep)
                     .remedy("wait for its end"))
             }
         }
@@ -148,7 +146,7 @@ async fn remove(remote: &Remote, doomed: &[Spot], mark: Option<&Marked>) -> Resu
                     Kind::Conflict,
                     format!("another clean-up of {} has taken over", remote.name()),
                 )
-                .rule(SWEEP)
+                .rule(Rule::PublishSweep)
                 .remedy("let it finish"));
             }
         }

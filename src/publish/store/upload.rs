@@ -15,6 +15,7 @@ use object_store::{Error as StoreError, MultipartUpload, PutMultipartOptions};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tidegate_tuf::hash::to_hex;
+use tracing::debug;
 
 use super::buffers::Buffers;
 use super::remote::{Remote, WriteOutcome};
@@ -385,7 +386,16 @@ impl Remote {
         let begun = Instant::now();
         let mut tries = 0;
         loop {
-            match store.put_part(key, &upload.to_owned(), index, part.clone().into()).await {
+            let sent = store.put_part(key, &upload.to_owned(), index, part.clone().into()).await;
+            debug!(
+                place = self.name(),
+                key = key.as_ref(),
+                part = index,
+                bytes = part.len(),
+                ok = sent.is_ok(),
+                "write a part"
+            );
+            match sent {
                 Err(error) if super::fault::is_transient(&error) && self.may_retry(begun, &mut tries).await => {}
                 done => return done,
             }

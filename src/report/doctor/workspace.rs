@@ -9,7 +9,7 @@ use tidegate_model::digest::Digest;
 
 use super::{Diagnosis, Severity};
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Result, Rule};
 use crate::keys::check_mode;
 use crate::keys::example::is_example;
 use crate::metadata::{Repository, RoleFile};
@@ -239,7 +239,7 @@ fn intent(
             let remedy = "sign it (tidegate ceremony start), or take the change back";
             found.find(Severity::Warning, "DOC-INTENT", "tidegate.toml", what, remedy);
         }
-        Err(error) if error.rule_id() == Some("C-NOTHING") => {}
+        Err(error) if error.broken_rule() == Some(Rule::CeremonyNothing) => {}
         Err(error) => found.trouble("DOC-INTENT", "tidegate.toml", &error),
     }
 }

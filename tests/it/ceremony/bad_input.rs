@@ -22,7 +22,7 @@ fn proposed() -> (Table, Proposal) {
 fn rule<T: std::fmt::Debug>(result: tidegate::error::Result<T>) -> &'static str {
     let error = result.unwrap_err();
     assert!(error.remedy_text().is_some(), "{error}");
-    error.rule_id().unwrap_or_else(|| panic!("{error}"))
+    error.broken_rule().unwrap_or_else(|| panic!("{error}")).id()
 }
 
 /// Everything in the workspace but locks.

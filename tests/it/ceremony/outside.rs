@@ -1,6 +1,7 @@
 //! Signatures over the proposal's bytes that other programs made.
 
 use std::process::Command;
+use tidegate::Rule;
 
 use crate::keys::Token;
 use crate::support::tools;
@@ -45,7 +46,7 @@ fn a_signature_by_openssl_is_accepted() {
         let mut wrong = bytes;
         wrong[0] ^= 1;
         let error = proposal::add_outside(&mut proposal, &verified, "root", &id, &wrong, table.now).unwrap_err();
-        assert_eq!(error.rule_id(), Some("C-SIGNATURE"));
+        assert_eq!(error.broken_rule(), Some(Rule::CeremonySignature));
     }
     let workspace = table.workspace();
     ceremony::keep(&workspace, &proposal, "tester", table.now).unwrap();

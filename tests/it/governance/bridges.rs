@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use tidegate::Rule;
 
 use crate::support::fleet::{Fleet, lay_out, named, rule};
 use tidegate::ceremony;
@@ -95,7 +96,7 @@ fn a_report_from_before_a_bridge_was_withdrawn_is_not_fresh() {
     };
     withdraw(&fleet, &stone);
     let refused = start(&fleet).unwrap_err();
-    assert_eq!(refused.rule_id(), Some("R-VALIDATED"));
+    assert_eq!(refused.broken_rule(), Some(Rule::ReleaseValidated));
     assert!(refused.to_string().contains("stable/os/1.1.0 was withdrawn"), "{refused}");
 
     // A release that nobody is offered can be retired, whatever may come to need it.

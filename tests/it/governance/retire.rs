@@ -53,7 +53,7 @@ fn what_nobody_needs_goes_and_what_somebody_needs_stays() {
     let choice = retire::choose(&workspace, &workspace.repository().unwrap(), 1, fleet.now).unwrap();
     drop(workspace);
     assert_eq!(choice.go, [id(&fleet, &old)]);
-    let stay: Vec<_> = choice.stay.iter().map(|(id, why)| (id.clone(), why.rule_id().unwrap())).collect();
+    let stay: Vec<_> = choice.stay.iter().map(|(id, why)| (id.clone(), why.broken_rule().unwrap().id())).collect();
     assert_eq!(stay, [(id(&fleet, &bridge), "R-BRIDGE")]);
 
     propose(&fleet, &[&old]).unwrap();

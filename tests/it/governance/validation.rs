@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
+use tidegate::Rule;
 
 use crate::support::fleet::{Fleet, lay_out, rule};
 use serde_json::{Value, json};
@@ -535,7 +536,7 @@ fn own_checks_are_told_what_they_look_at_and_hold_a_release_back() {
     assert_eq!(verdict, Verdict::Fail);
     assert!(detail.contains("libfoo has no licence"), "{detail}");
     let error = fleet.register(&spec).unwrap_err();
-    assert!(error.rule_id() == Some("R-VALIDATED") && error.to_string().contains("X-SBOM"), "{error}");
+    assert!(error.broken_rule() == Some(Rule::ReleaseValidated) && error.to_string().contains("X-SBOM"), "{error}");
 
     let fleet = Fleet::new();
     let spec = fleet.draft("1.0.0", |_| ());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
+use tidegate::Rule;
 
 use crate::publishers::said;
 use crate::support::Forge;
@@ -9,7 +10,7 @@ use crate::support::s3::{BUCKET, S3, VAULT};
 use bytes::Bytes;
 use object_store::{Attribute, ObjectStoreExt as _};
 use tidegate::error::Result;
-use tidegate::publish::{self, Options, PublishReport, READABLE, Remote, Source, Variables};
+use tidegate::publish::{self, Options, PublishReport, Remote, Source, Variables};
 use tidegate_model::listing::Listing;
 
 use super::{forge, sound};
@@ -105,7 +106,7 @@ async fn two_buckets_with_credentials_of_their_own() {
     let open_wide =
         open(&format!("s3://{VAULT}/public"), &format!("s3://{BUCKET}/private"), &s3.variables().into_iter().collect());
     let error = publish(&forge, &open_wide).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(READABLE), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishReadable), "{error}");
     assert!(error.to_string().contains("anyone can read .tidegate/probe/"), "{error}");
     let left = async |bucket: &str, prefix: &str| {
         use futures::TryStreamExt as _;
@@ -123,7 +124,7 @@ async fn two_buckets_with_credentials_of_their_own() {
     }
     let opened = open(&format!("s3://{VAULT}/a"), &format!("s3://{BUCKET}/b"), &s3.variables().into_iter().collect());
     let error = publish(&forge, &opened).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(READABLE), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishReadable), "{error}");
     assert!(error.to_string().contains("is not private: anyone can read targets/"), "{error}");
     let out = Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["verify", &format!("s3://{VAULT}/a"), "--private", &format!("s3://{BUCKET}/b"), "--root"])
@@ -145,7 +146,7 @@ async fn a_policy_that_opens_the_private_place_is_found_out_before_anything_lead
     let remote = open(&format!("s3://{VAULT}/a"), &format!("s3://{BUCKET}/b"), &variables);
     let forge = forge();
     let error = publish(&forge, &remote).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(READABLE), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishReadable), "{error}");
     assert!(error.to_string().contains("anyone can read metadata/"), "{error}");
     assert!(error.remedy_text().unwrap().contains("nothing public leads there yet"), "{error:?}");
     assert!(s3.store_of(VAULT).get(&"a/metadata/timestamp.json".into()).await.is_err());

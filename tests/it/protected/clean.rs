@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tidegate::Rule;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use object_store::ObjectStoreExt as _;
 use tidegate::Kind;
 use tidegate::error::Result;
-use tidegate::publish::{self, BEHIND, Pruning, RACE, Remote, SWEEP};
+use tidegate::publish::{self, Pruning, Remote};
 
 use super::{GATE, Places, Stores, folder, forge, objects, sound};
 use crate::publishers::{open, publish_noting, pull};
@@ -112,7 +113,7 @@ async fn what_became_public_leaves_the_private_place_with_its_listing() {
     // A place that lags may have a private one in common with others that have gone on.
     let later = forge.now() + TimeDelta::days(2);
     let error = plan(&places.open(), later).await.unwrap_err();
-    assert_eq!((error.kind(), error.rule_id()), (Kind::Refused, Some("P-GRACE")), "{error}");
+    assert_eq!((error.kind(), error.broken_rule()), (Kind::Refused, Some(Rule::PublishGrace)), "{error}");
 
     publish::prune(&places.open(), &pruning, forge.now(), async || Ok(())).await.unwrap();
     let left: Vec<_> = objects(&places.private()).into_iter().collect();
@@ -186,10 +187,16 @@ async fn pruning_while_another_publishes_is_safe_at_every_request() {
             let inner = inner.lock().unwrap().take().unwrap();
             for error in [&outer, &inner].into_iter().filter_map(|outcome| outcome.as_ref().err()) {
                 assert_eq!(error.kind(), Kind::Conflict, "at {at}: {error}");
-                assert!([RACE, BEHIND, SWEEP].contains(&error.rule_id().unwrap()), "at {at}: {error}");
+                assert!(
+                    [Rule::PublishRace, Rule::PublishBehind, Rule::PublishSweep]
+                        .contains(&error.broken_rule().unwrap()),
+                    "at {at}: {error}"
+                );
             }
             assert!(outer.is_ok() || inner.is_ok(), "at {at} neither got through");
-            let word = |outcome: &Result<()>| outcome.as_ref().map_or_else(|e| e.rule_id().unwrap_or("?"), |()| "done");
+            let word = |outcome: &Result<()>| {
+                outcome.as_ref().map_or_else(|e| e.broken_rule().map_or("?", tidegate::Rule::id), |()| "done")
+            };
             let (a, b) = (word(&outer), word(&inner));
             let (of_prune, of_publish) = if prune_within { (b, a) } else { (a, b) };
             *outcomes.entry(format!("pruning: {of_prune}, publishing: {of_publish}")).or_default() += 1;

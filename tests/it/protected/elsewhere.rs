@@ -2,13 +2,13 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use tidegate::Rule;
 
 use crate::publishers::said;
 use crate::support::Forge;
 use crate::support::forge::copy;
 use serde_json::Value;
 use tidegate::publish;
-use tidegate::publish::PRIVATE;
 
 use super::{Places, folder, objects, sound};
 
@@ -71,7 +71,7 @@ async fn copies_have_a_private_place_of_their_own() {
     let (mut forge, places, copied) = (forge(), Places::new(), Places::new());
     places.publish(&forge).await.unwrap();
     let error = publish::plan_sync(&places.open(), &folder(&copied.public()), &forge.root(), forge.now()).await;
-    assert_eq!(error.unwrap_err().rule_id(), Some(PRIVATE));
+    assert_eq!(error.unwrap_err().broken_rule(), Some(Rule::PublishPrivate));
     let root = forge.dir().join("metadata/1.root.json");
     let nowhere = tempfile::tempdir().unwrap();
     let sync = |forge: &Forge, places: &Places, copied: &Places| {

@@ -1,9 +1,10 @@
 //! What lies where, and in which order it comes there.
 
 use std::collections::BTreeSet;
+use tidegate::Rule;
 
 use tidegate::audit::Check;
-use tidegate::publish::{self, ObjectState, PRIVATE, READABLE, Source, UploadStage};
+use tidegate::publish::{self, ObjectState, Source, UploadStage};
 
 use super::{Places, folder, forge, release};
 
@@ -83,7 +84,7 @@ async fn a_layout_in_which_something_protected_lies_open_is_refused() {
     let (forge, places) = (forge(), Places::new());
     let source = Source::new(forge.dir());
     let error = publish::plan(&source, &folder(&places.public()), forge.now()).await.unwrap_err();
-    assert_eq!((error.rule_id(), error.kind()), (Some(PRIVATE), tidegate::Kind::Refused), "{error}");
+    assert_eq!((error.broken_rule(), error.kind()), (Some(Rule::PublishPrivate), tidegate::Kind::Refused), "{error}");
     assert!(!places.public().exists());
 
     // Each of the protected objects, put into the open: before the first publication, and after it.
@@ -94,7 +95,7 @@ async fn a_layout_in_which_something_protected_lies_open_is_refused() {
         std::fs::create_dir_all(there.parent().unwrap()).unwrap();
         std::fs::copy(places.private().join(&key), &there).unwrap();
         let error = other.publish(&forge).await.unwrap_err();
-        assert_eq!(error.rule_id(), Some(READABLE), "{error}");
+        assert_eq!(error.broken_rule(), Some(Rule::PublishReadable), "{error}");
         assert!(error.to_string().contains(&key) && error.remedy_text().is_some(), "{error}");
 
         std::fs::remove_file(&there).unwrap();
@@ -136,7 +137,7 @@ async fn nothing_public_is_written_before_all_that_is_protected_is_there() {
     std::fs::write(&listing, br#"{"cohort":"stable.secret","objects":["metadata/9.stable.secret.json"],"schema":1}"#)
         .unwrap();
     let error = publish::execute(&late, &Source::new(other.dir()), &remote, &|_| {}).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(publish::RACE), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishRace), "{error}");
     let live = std::fs::read(places.public().join("metadata/timestamp.json")).unwrap();
     assert_eq!(live, std::fs::read(forge.dir().join("metadata/timestamp.json")).unwrap());
 }

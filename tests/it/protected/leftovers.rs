@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tidegate::Rule;
 
-use tidegate::publish::{BEHIND, CONFLICT, LEFTOVER, Overcome, Published, RACE};
+use tidegate::publish::{Overcome, Published};
 
 use super::{GATE, Stores, sound};
 use crate::publishers::{publish_noting, put_live, rebase};
@@ -51,15 +52,23 @@ async fn a_publisher_killed_at_any_request_blocks_nobody_for_good() {
                 // Only the answer to its last word was lost: then it has won.
                 went_live += 1;
                 let error = publish_noting(&other, &stores.open()).await.unwrap_err();
-                assert_eq!(error.rule_id(), Some(BEHIND), "{what}: {error}");
-                assert_eq!(rebase(&mut other, &stores.open()).await.unwrap_err().rule_id(), Some(CONFLICT), "{what}");
+                assert_eq!(error.broken_rule(), Some(Rule::PublishBehind), "{what}: {error}");
+                assert_eq!(
+                    rebase(&mut other, &stores.open()).await.unwrap_err().broken_rule(),
+                    Some(Rule::PublishConflict),
+                    "{what}"
+                );
                 continue;
             }
             assert_eq!(seen, before.version("timestamp"), "{what}");
             let mut tries = 0;
             while let Err(error) = publish_noting(&other, &stores.open()).await {
-                assert!([LEFTOVER, RACE, BEHIND].contains(&error.rule_id().unwrap()), "{what}: {error}");
-                in_the_way += u32::from(error.rule_id() == Some(LEFTOVER));
+                assert!(
+                    [Rule::PublishLeftover, Rule::PublishRace, Rule::PublishBehind]
+                        .contains(&error.broken_rule().unwrap()),
+                    "{what}: {error}"
+                );
+                in_the_way += u32::from(error.broken_rule() == Some(Rule::PublishLeftover));
                 tries += 1;
                 assert!(tries < 4, "{what}: {error}");
                 if let Overcome::Cleared(keys) = rebase(&mut other, &stores.open()).await.unwrap() {
@@ -72,7 +81,7 @@ async fn a_publisher_killed_at_any_request_blocks_nobody_for_good() {
             assert_eq!(Published::load(other.dir()).unwrap().unwrap().timestamp, seen);
             // Whoever was thought dead and is not is told that it is too late.
             let error = put_live(&killed, &stores.open()).await.unwrap_err();
-            assert_eq!(error.rule_id(), Some(BEHIND), "{what}: {error}");
+            assert_eq!(error.broken_rule(), Some(Rule::PublishBehind), "{what}: {error}");
         }
     }
     println!("{in_the_way} times something was in the way, {cleared} times in the private place");

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tidegate::Rule;
 
 use crate::publishers::publish_noting;
 use crate::support::Forge;
-use tidegate::publish::{self, READABLE, Source, StoreOrigin};
+use tidegate::publish::{self, Source, StoreOrigin};
 
 use super::{GATE, Places, Stores, given_out, objects, release, sound};
 
@@ -79,7 +80,7 @@ async fn what_is_withdrawn_stays_secret_and_what_was_public_is_no_secret_any_mor
     places.publish(&forge).await.unwrap();
     forge.assign("early", "1.0.0");
     let error = places.publish(&forge).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(READABLE), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishReadable), "{error}");
     assert_ne!(std::fs::read(places.public().join("metadata/timestamp.json")).unwrap(), live);
 }
 
@@ -173,7 +174,7 @@ async fn a_bridge_of_a_private_release_that_lies_open_is_named() {
         match places.publish(&forge).await {
             Ok(_) => break,
             Err(error) => {
-                assert_eq!(error.rule_id(), Some(READABLE), "{error}");
+                assert_eq!(error.broken_rule(), Some(Rule::PublishReadable), "{error}");
                 let text = error.to_string();
                 let key = text.split(' ').next().unwrap();
                 assert!(key.starts_with("targets/stable/releases/os/1.0.0/"), "{text}");

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tidegate::Rule;
 
 use futures::StreamExt as _;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use tidegate::Kind;
-use tidegate::publish::{BEHIND, LEFTOVER, Overcome, RACE, Remote};
+use tidegate::publish::{Overcome, Remote};
 
 use super::{audit, publish_noting, pull, put_live, rebase, workspace};
 use crate::support::faulty::{Fault, Faulty};
@@ -31,7 +32,7 @@ async fn what_was_given_up_blocks_nobody_for_good() {
     base.later();
     base.renew(&["stable.c0000"]);
     let error = put_live(&base, &remote()).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(LEFTOVER), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishLeftover), "{error}");
     assert!(error.remedy_text().unwrap().contains("--rebase"), "{error}");
     let before = memory.list(None).count().await;
     let Overcome::Cleared(keys) = rebase(&mut base, &remote()).await.unwrap() else { panic!("nothing was cleared") };
@@ -43,7 +44,7 @@ async fn what_was_given_up_blocks_nobody_for_good() {
     audit(&base, &remote()).await;
     // Whoever had given up and comes back is told that it is too late, and can take over: c0001 is all that it has to say.
     let error = put_live(&given_up, &remote()).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(BEHIND), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishBehind), "{error}");
     let error = pull(&mut given_up, &remote()).await.unwrap_err();
     assert!(error.to_string().contains("stable.c0000"), "{error}");
 }
@@ -77,7 +78,7 @@ async fn who_is_slow_and_not_dead_is_fenced_out() {
     };
     let late = remote().wrapped(|store| Arc::new(Faulty::new(store, Arc::new(script))));
     let error = put_live(&slow, &late).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(RACE), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishRace), "{error}");
     assert!(took.load(Ordering::SeqCst));
     audit(&base, &remote()).await;
 }

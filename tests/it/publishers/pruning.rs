@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use tidegate::Rule;
 
 use chrono::{TimeDelta, Utc};
 use futures::StreamExt as _;
@@ -9,7 +10,7 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use tidegate::Kind;
 use tidegate::error::Result;
-use tidegate::publish::{self, BEHIND, RACE, Remote, SWEEP};
+use tidegate::publish::{self, Remote};
 
 use super::{audit, open, plan, publish_noting, put_live, workspace};
 use crate::support::Forge;
@@ -65,7 +66,7 @@ async fn pruning_removes_what_nothing_needs_and_nothing_else() {
     assert!(!publish::plan_prune(&remote, now - TimeDelta::days(30), now).await.unwrap().is_done());
     store.delete(&"prune/.tidegate/sweep.json".into()).await.unwrap();
     let error = publish::plan_prune(&remote, now - TimeDelta::hours(1), now).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some("P-GRACE"), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishGrace), "{error}");
 
     let cutoff = now + TimeDelta::seconds(5);
     let pruning = publish::plan_prune(&remote, cutoff, cutoff + TimeDelta::days(2)).await.unwrap();
@@ -133,9 +134,15 @@ async fn pruning_while_another_publishes_is_safe_at_every_request() {
             let inner = inner.lock().unwrap().take().unwrap();
             for error in [&outer, &inner].into_iter().filter_map(|outcome| outcome.as_ref().err()) {
                 assert_eq!(error.kind(), Kind::Conflict, "at {at}: {error}");
-                assert!([RACE, BEHIND, SWEEP].contains(&error.rule_id().unwrap()), "at {at}: {error}");
+                assert!(
+                    [Rule::PublishRace, Rule::PublishBehind, Rule::PublishSweep]
+                        .contains(&error.broken_rule().unwrap()),
+                    "at {at}: {error}"
+                );
             }
-            let word = |outcome: &Result<()>| outcome.as_ref().map_or_else(|e| e.rule_id().unwrap_or("?"), |()| "done");
+            let word = |outcome: &Result<()>| {
+                outcome.as_ref().map_or_else(|e| e.broken_rule().map_or("?", tidegate::Rule::id), |()| "done")
+            };
             let (outer_word, inner_word) = (word(&outer), word(&inner));
             let (of_prune, of_publish) = if prune_within { (inner_word, outer_word) } else { (outer_word, inner_word) };
             assert!(outer.is_ok() || inner.is_ok(), "at {at} neither got through");
@@ -161,7 +168,7 @@ async fn while_a_place_is_cleaned_up_nothing_is_written_and_who_finds_a_dead_cle
     forge.later();
     forge.release("2.0.0", 7, &[("os.img", b"two")]);
     let error = put_live(&forge, &remote).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(SWEEP), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishSweep), "{error}");
     assert!(error.remedy_text().unwrap().contains("tidegate prune"), "{error}");
     assert_eq!(memory.list(None).count().await, before, "what is written might meet a removal that is late");
     // As the error says: from this workspace, though it holds what is not published yet. (The mark is of just now, so its time is up only

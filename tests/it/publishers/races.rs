@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tidegate::Rule;
 
 use crate::support::Forge;
 use crate::support::proxy::{self, Proxy};
@@ -12,7 +13,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use tidegate::Kind;
 use tidegate::audit::{Origin, PublishedRepository, walk};
-use tidegate::publish::{self, BEHIND, CONFLICT, LEFTOVER, RACE, Remote, Source};
+use tidegate::publish::{self, Remote, Source};
 use tidegate::workspace::Workspace;
 
 use super::{audit, note, plan, publish_noting, pull, put_live, rebase, said, tidegate, workspace};
@@ -44,7 +45,7 @@ async fn of_two_at_once_one_wins_each_of_many_rounds_and_the_other_pulls_and_fol
         };
         note(winner, won);
         assert_eq!(error.kind(), Kind::Conflict, "{error}");
-        assert!([Some(RACE), Some(LEFTOVER)].contains(&error.rule_id()), "{error}");
+        assert!([Some(Rule::PublishRace), Some(Rule::PublishLeftover)].contains(&error.broken_rule()), "{error}");
         let remedy = error.remedy_text().unwrap();
         assert!(remedy.contains("tidegate pull") || remedy.contains("--rebase"), "{remedy}");
         // The loser takes over what won, keeps its own change, and publishes that on top.
@@ -110,7 +111,7 @@ async fn what_both_have_changed_is_left_to_people() {
     publish_noting(&one, &remote).await.unwrap();
     let before = std::fs::read(two.dir().join("metadata/timestamp.json")).unwrap();
     let error = rebase(&mut two, &remote).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(CONFLICT), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishConflict), "{error}");
     assert!(error.to_string().contains("stable.c0000"), "{error}");
     assert_eq!(std::fs::read(two.dir().join("metadata/timestamp.json")).unwrap(), before, "nothing was taken over");
 
@@ -131,7 +132,7 @@ async fn what_both_have_changed_is_left_to_people() {
     three.not_before(&one);
     three.assign("c0001", "1.0.0");
     let error = pull(&mut three, &remote).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(CONFLICT), "{error}");
+    assert_eq!(error.broken_rule(), Some(Rule::PublishConflict), "{error}");
     assert!(error.to_string().contains("do not fit together"), "{error}");
 }
 
@@ -150,8 +151,8 @@ async fn the_same_snapshot_over_different_roles_is_noticed() {
     assert_eq!(timestamp(&one), timestamp(&two));
     publish_noting(&one, &remote).await.unwrap();
     let error = plan(&two, &remote).await.unwrap_err();
-    assert_eq!(error.rule_id(), Some(BEHIND), "{error}");
-    assert_eq!(pull(&mut two, &remote).await.unwrap_err().rule_id(), Some(CONFLICT));
+    assert_eq!(error.broken_rule(), Some(Rule::PublishBehind), "{error}");
+    assert_eq!(pull(&mut two, &remote).await.unwrap_err().broken_rule(), Some(Rule::PublishConflict));
     assert_eq!(plan(&one, &remote).await.unwrap().requests, 3);
 }
 

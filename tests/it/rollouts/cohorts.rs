@@ -1,6 +1,7 @@
 //! Cohorts that change after they were signed: what their devices are offered then, and what a rollout under way forbids.
 
 use std::fs;
+use tidegate::Rule;
 
 use crate::support::Fleet;
 use crate::support::fleet::{lay_out, named, rule};
@@ -138,7 +139,7 @@ fn other_cohorts_expose_no_more_of_the_fleet_to_a_rollout_than_a_step_may() {
     fleet.pass(1);
     let metadata = fleet.metadata();
     let error = fleet.finish_ceremony().unwrap_err();
-    assert_eq!(error.rule_id(), Some("C-COHORTS"));
+    assert_eq!(error.broken_rule(), Some(Rule::CeremonyCohorts));
     assert_eq!(
         error.to_string(),
         "other cohorts would expose 20% more of the fleet to stable/os/1.1.0 at one instant, and policy.toml allows 10% [C-COHORTS]"

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use tidegate::Rule;
 
 use crate::support::Fleet;
 use crate::support::fleet::{lay_out, named, rule};
@@ -178,7 +179,7 @@ fn what_was_stopped_does_not_go_on_into_a_freeze() {
     let before = fleet.metadata();
     let resume = |fleet: &Fleet| fleet.step(&spec, |transaction, ring| transaction.resume(ring, "tester"));
     let error = resume(&fleet).unwrap_err();
-    assert_eq!(error.rule_id(), Some("R-FREEZE"));
+    assert_eq!(error.broken_rule(), Some(Rule::ReleaseFreeze));
     assert!(error.to_string().contains("run into a freeze that begins at 2026-11-30"), "{error}");
     assert_eq!(fleet.metadata(), before, "nothing half done");
     fleet.pass(24 * 4);
@@ -204,7 +205,7 @@ fn failures_pause_the_rollout_and_worse_ones_withdraw_the_release() {
     let device = job.device_of("canary");
     job.fleet.pass(12);
     let verdict = job.run([200, 190, 3, 5]).unwrap();
-    assert_eq!((verdict.action, verdict.findings[0].rule), (Action::Pause, "H-ROLLED-BACK"));
+    assert_eq!((verdict.action, verdict.findings[0].rule), (Action::Pause, tidegate::Rule::HealthRolledBack));
     assert_eq!(job.state(), (ReleaseState::Limited, true));
     let outcome = job.asks(&device);
     assert!(matches!(&outcome, Outcome::Wait { until: None, .. }), "{outcome}");

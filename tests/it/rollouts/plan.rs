@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use tidegate::Rule;
 
 use crate::support::Fleet;
 use crate::support::chance::Chance;
@@ -171,7 +172,7 @@ fn nothing_is_planned_for_what_is_over_and_nothing_is_written() {
     plan(&fleet, &spec, &csv, Outlook::default()).unwrap();
     assert_eq!((fleet.metadata(), fs::read(fleet.path().join("ledger.jsonl")).unwrap()), (metadata, ledger));
     fleet.step(&spec, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
-    assert_eq!(plan(&fleet, &spec, &csv, Outlook::default()).unwrap_err().rule_id(), Some("R-OVER"));
+    assert_eq!(plan(&fleet, &spec, &csv, Outlook::default()).unwrap_err().broken_rule(), Some(Rule::ReleaseOver));
     let error = Devices::csv(&fleet.dir.path().join("none.csv"), Scope::default()).unwrap_err();
     assert!(error.is_not_found());
 }

@@ -229,7 +229,7 @@ fn what_cannot_be_taken_back_is_refused_and_changes_nothing() {
         (&["1.4.0"], None, "R-ORDER"),
     ] {
         let error = story.take_back(bad, to).unwrap_err();
-        assert_eq!(error.rule_id(), Some(expected), "{bad:?} to {to:?}: {error}");
+        assert_eq!(error.broken_rule().map(tidegate::Rule::id), Some(expected), "{bad:?} to {to:?}: {error}");
         assert!(error.remedy_text().is_some(), "{error}");
     }
     let after = (story.fleet.metadata(), Ledger::open(&story.fleet.path()).unwrap().entries().len());

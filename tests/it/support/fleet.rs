@@ -207,7 +207,7 @@ impl Fleet {
 }
 
 pub fn rule(result: Result<impl std::fmt::Debug, Error>) -> &'static str {
-    result.unwrap_err().rule_id().unwrap()
+    result.unwrap_err().broken_rule().unwrap().id()
 }
 
 pub fn named<'a>(standings: &'a [CohortInForce], cohort: &str) -> &'a CohortInForce {

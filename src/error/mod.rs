@@ -1,9 +1,13 @@
 //! What goes wrong, and who can fix it.
 
+mod rule;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::path::Path;
+
+pub use rule::Rule;
 
 /// A `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -47,7 +51,7 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> String {
 #[derive(Debug)]
 pub struct Error {
     kind: Kind,
-    rule: Option<&'static str>,
+    rule: Option<Rule>,
     what: String,
     remedy: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
@@ -105,9 +109,9 @@ impl Error {
         self
     }
 
-    /// Names the rule that was broken, by its stable id.
+    /// Names the rule that was broken.
     #[must_use]
-    pub fn rule(mut self, rule: &'static str) -> Self {
+    pub fn rule(mut self, rule: Rule) -> Self {
         self.rule = Some(rule);
         self
     }
@@ -129,8 +133,8 @@ impl Error {
         &self.what
     }
 
-    /// The stable id of the rule that was broken, if it was a rule.
-    pub fn rule_id(&self) -> Option<&'static str> {
+    /// The rule that was broken, if it was a rule.
+    pub fn broken_rule(&self) -> Option<Rule> {
         self.rule
     }
 
@@ -180,6 +184,6 @@ mod tests {
 
     #[test]
     fn a_broken_rule_is_named() {
-        assert_eq!(Error::refused("too soon").rule("R-SOAK").to_string(), "too soon [R-SOAK]");
+        assert_eq!(Error::refused("too soon").rule(Rule::ReleaseSoak).to_string(), "too soon [R-SOAK]");
     }
 }
