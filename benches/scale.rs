@@ -8,7 +8,7 @@
 //! cargo bench --bench scale -- plan            # only the plan; or `advance`
 //! cargo bench --bench scale -- advance 1000 100    # with so many releases and cohorts
 //! ```
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::too_many_lines)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -30,7 +30,7 @@ use tidegate::release::signing;
 use tidegate::rollout::{RampRequest, RolloutTransaction};
 use tidegate::validate;
 use tidegate::workspace::init::{KeySource, Options, init};
-use tidegate::workspace::{Workspace, artifacts};
+use tidegate::workspace::{Operation, Workspace, artifacts};
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::digest::Digest;
 use tidegate_model::facts::Facts;
@@ -94,7 +94,7 @@ fn drafted(dir: &Path, version: &str, now: DateTime<Utc>) -> ReleaseSpec {
         notes: Vec::new(),
     };
     let (workspace, _) = opened(dir);
-    draft::new(&workspace, new, "bench", now).unwrap();
+    draft::new(&mut Operation::new(&workspace, "bench", now, &mut tidegate::keys::KeyRing::empty()), new).unwrap();
     let artifact = NewArtifact {
         file: &dir.join("image.bin"),
         name: None,
@@ -102,8 +102,15 @@ fn drafted(dir: &Path, version: &str, now: DateTime<Utc>) -> ReleaseSpec {
         media_type: None,
         replace: false,
     };
-    draft::add(&workspace, &spec, &artifact, "bench", now, |_| ()).unwrap();
-    draft::manifest(&workspace, &spec, "bench", now).unwrap();
+    draft::add(
+        &mut Operation::new(&workspace, "bench", now, &mut tidegate::keys::KeyRing::empty()),
+        &spec,
+        &artifact,
+        |_| (),
+    )
+    .unwrap();
+    draft::manifest(&mut Operation::new(&workspace, "bench", now, &mut tidegate::keys::KeyRing::empty()), &spec)
+        .unwrap();
     spec
 }
 
@@ -111,9 +118,16 @@ fn drafted(dir: &Path, version: &str, now: DateTime<Utc>) -> ReleaseSpec {
 fn validated(dir: &Path, version: &str, now: DateTime<Utc>) -> ReleaseSpec {
     let spec = drafted(dir, version, now);
     let (workspace, mut ring) = opened(dir);
-    signing::sign(&workspace, &spec, &["release-1".into(), "release-2".into()], &[], &mut ring, now).unwrap();
-    validate::validate(&workspace, &spec, &validate::Options::default(), &mut ring, "bench", now).unwrap();
-    signing::register(&workspace, &spec, &mut ring, "bench", now).unwrap();
+    signing::sign(
+        &mut Operation::new(&workspace, "tester", now, &mut ring),
+        &spec,
+        &["release-1".into(), "release-2".into()],
+        &[],
+    )
+    .unwrap();
+    validate::validate(&mut Operation::new(&workspace, "bench", now, &mut ring), &spec, &validate::Options::default())
+        .unwrap();
+    signing::register(&mut Operation::new(&workspace, "bench", now, &mut ring), &spec).unwrap();
     spec
 }
 
@@ -191,7 +205,7 @@ fn advance(releases: u64, cohorts: u64, missed: &mut Vec<String>) {
     let (workspace, mut ring) = opened(dir);
     RolloutTransaction::open(&workspace, &spec, now)
         .unwrap()
-        .start(RampRequest::default(), &mut ring, "bench")
+        .start(RampRequest::default(), &mut Operation::new(&workspace, "bench", now, &mut ring))
         .unwrap();
     drop(workspace);
 
@@ -205,7 +219,8 @@ fn advance(releases: u64, cohorts: u64, missed: &mut Vec<String>) {
     let transaction = RolloutTransaction::open(&workspace, &spec, now).unwrap();
     let reading = started.elapsed();
     let started = Instant::now();
-    let outcome = transaction.advance(RampRequest::default(), &mut ring, "bench").unwrap();
+    let outcome =
+        transaction.advance(RampRequest::default(), &mut Operation::new(&workspace, "bench", now, &mut ring)).unwrap();
     let step = started.elapsed();
     println!("  read metadata    {metadata:.2?}");
     println!("  read all         {reading:.2?}");

@@ -22,7 +22,7 @@ use crate::proposal::{
 use crate::release::retire;
 use crate::rollout::cohorts;
 use crate::workspace::ledger::LedgerEvent;
-use crate::workspace::{Ledger, Workspace, map_in_force};
+use crate::workspace::{Ledger, Operation, Workspace, map_in_force};
 
 /// Where the one ceremony that is under way is kept.
 pub const FILE: &str = "proposals/ceremony.json";
@@ -43,7 +43,8 @@ pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Proposal,
 }
 
 /// Starts a ceremony. Errs while one is under way.
-pub fn start(workspace: &Workspace, request: &ProposalRequest, actor: &str, now: DateTime<Utc>) -> Result<Proposal> {
+pub fn start(op: &mut Operation<'_>, request: &ProposalRequest) -> Result<Proposal> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let path = fs::confined(workspace.dir(), FILE)?;
     if path.exists() {
         return Err(Error::refused("a ceremony is under way").rule(Rule::CeremonyOne).remedy(
@@ -67,7 +68,8 @@ pub fn start(workspace: &Workspace, request: &ProposalRequest, actor: &str, now:
 }
 
 /// Keeps a proposal with more signatures than the one under way.
-pub fn keep(workspace: &Workspace, proposal: &Proposal, actor: &str, now: DateTime<Utc>) -> Result<()> {
+pub fn keep(op: &mut Operation<'_>, proposal: &Proposal) -> Result<()> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let mut changes = Changes::default();
     changes.put(FILE, proposal.to_bytes()?);
     let signed: Map<_, _> = proposal
@@ -81,7 +83,8 @@ pub fn keep(workspace: &Workspace, proposal: &Proposal, actor: &str, now: DateTi
 }
 
 /// Gives a ceremony up.
-pub fn abort(workspace: &Workspace, reason: Option<String>, actor: &str, now: DateTime<Utc>) -> Result<()> {
+pub fn abort(op: &mut Operation<'_>, reason: Option<String>) -> Result<()> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let path = fs::confined(workspace.dir(), FILE)?;
     let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
         return Err(Error::input("no ceremony is under way")
@@ -154,7 +157,8 @@ pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()>
 
 /// Makes the proposal the metadata in force: every threshold met, everything verified again, online roles renewed where it takes that,
 /// all files written or none.
-pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &str, now: DateTime<Utc>) -> Result<Done> {
+pub fn finish(op: &mut Operation<'_>, tool: &Tool) -> Result<Done> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let repository = workspace.repository()?;
     let settings = workspace.settings()?;
     let (proposal, verified) = open(workspace, &repository)?;
@@ -178,7 +182,7 @@ pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &st
     renew_online(&mut edit, &repository, &settings, &verified, &reguarded(workspace, &repository)?, now)?;
     // Publishing ends with the timestamp, whatever else changes.
     edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
-    let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a ceremony that changes nothing"))?;
+    let finished = edit.finish(op.keys)?.ok_or_else(|| Error::bug("a ceremony that changes nothing"))?;
     let mut changes = finished.changes;
     for (path, bytes) in new_targets(&repository, &proposal)? {
         changes.put(path, bytes);
@@ -187,7 +191,12 @@ pub fn finish(workspace: &Workspace, ring: &mut KeyRing, tool: &Tool, actor: &st
     let name = format!("{TRANSCRIPTS}/{}", transcript.file_name());
     changes.put(name.as_str(), transcript.to_markdown()?.into_bytes());
     changes.remove(FILE);
-    let retired = retire::finished(workspace, &repository, &proposal, actor, now, &mut changes)?;
+    let retired = retire::finished(
+        &mut Operation::new(workspace, actor, now, &mut KeyRing::empty()),
+        &repository,
+        &proposal,
+        &mut changes,
+    )?;
     let evidence =
         Map::from_iter([("roles".to_owned(), json!(finished.roles)), ("transcript".to_owned(), name.as_str().into())]);
     let own = happening("ceremony-finish", &proposal, actor, evidence)?;

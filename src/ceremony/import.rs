@@ -15,11 +15,12 @@ use tidegate_tuf::{Limits, TrustedSet};
 use crate::audit::{ByHash, Origin, PublishedRepository, Tree, read_target, walk_regardless_of_expiry};
 use crate::ceremony;
 use crate::error::{Error, Result, Rule};
+use crate::keys::KeyRing;
 use crate::keys::Passphrases;
 use crate::metadata::METADATA_DIR;
 use crate::proposal::{Proposal, ProposalRequest};
 use crate::workspace::init::{Options, begin_ledger, commit, prepare};
-use crate::workspace::{Workspace, artifacts};
+use crate::workspace::{Operation, Workspace, artifacts};
 
 /// A repository that was taken over.
 #[derive(Debug)]
@@ -76,7 +77,8 @@ pub fn import(
 
     let workspace = Workspace::open(dir)?;
     let request = ProposalRequest { reason: Some("take the repository over".into()), ..ProposalRequest::default() };
-    let proposal = ceremony::start(&workspace, &request, &options.actor, now)?;
+    let proposal =
+        ceremony::start(&mut Operation::new(&workspace, &options.actor, now, &mut KeyRing::empty()), &request)?;
     Ok(Imported { root: version, roles: tree.targets.len() + 3, left_behind: tree.listed().count(), proposal })
 }
 

@@ -11,7 +11,7 @@ use crate::policy::{ApprovalRule, ReleaseEvent, ReleaseState};
 use crate::release::approval;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::RolloutTransaction;
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 
 /// Approve, with a signature, a step that requires approval under policy.toml
 ///
@@ -54,8 +54,13 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             .remedy("leave out --cohort, or give --step advance"));
     }
     let cohort = if step == ReleaseEvent::Advance { args.cohort.clone().or(next) } else { None };
-    let (record, approval) =
-        approval::approve(&workspace, &args.release, step, cohort, &args.key, &mut ring, &actor(), cx.now)?;
+    let (record, approval) = approval::approve(
+        &mut Operation::new(&workspace, &actor(), cx.now, &mut ring),
+        &args.release,
+        step,
+        cohort,
+        &args.key,
+    )?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"release": record.id().to_string(), "approval": approval}));
     }

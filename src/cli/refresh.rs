@@ -8,7 +8,7 @@ use super::passphrase::PassphraseArgs;
 use super::show;
 use crate::error::Result;
 use crate::rollout::refresh::{due, refresh};
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 
 /// Renew timestamp and snapshot, and cohorts that expire soon
 ///
@@ -24,7 +24,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let settings = workspace.settings()?;
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
-    let (repository, roles) = refresh(&workspace, &settings, &mut ring, &actor(), cx.now)?;
+    let (repository, roles) = refresh(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring), &settings)?;
     if cx.ui.is_json() {
         let expires = |role: &String| {
             let expires = repository.role(role).map(|file| tidegate_model::time::format(file.expires));

@@ -39,6 +39,11 @@ impl KeyRing {
         Self { workspace: workspace.to_owned(), entries, passphrases, opened: BTreeMap::new() }
     }
 
+    /// No keys at all.
+    pub fn empty() -> Self {
+        Self::new(Path::new("."), Vec::new(), Box::new(super::NoPassphrases))
+    }
+
     /// Adds an opened key, in place of the one that its entry names.
     pub fn insert(&mut self, name: &str, signer: Rc<dyn Signer>) {
         self.opened.insert(name.to_owned(), signer);

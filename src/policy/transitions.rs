@@ -16,7 +16,7 @@ use super::state::{ReleaseEvent, ReleaseState, Status};
 use crate::error::Rule;
 
 /// The state after `event`, or why it cannot be.
-#[allow(clippy::match_same_arms, reason = "the table is read event by event")]
+#[allow(clippy::match_same_arms, clippy::too_many_lines, reason = "it is a table, read event by event")]
 pub fn next(
     status: Status,
     event: ReleaseEvent,

@@ -21,10 +21,10 @@ use super::record::{MAX_LENGTH, Record, ReleaseSpec, from_file, to_file};
 use crate::config::Settings;
 use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
-use crate::keys::{KeyRing, signature_bytes};
+use crate::keys::signature_bytes;
 use crate::policy::{ApprovalRule, Approved, Facts, ReleaseEvent};
 use crate::workspace::ledger::Entry;
-use crate::workspace::{Ledger, Workspace};
+use crate::workspace::{Ledger, Operation};
 
 /// Events that leave a release where it is.
 const STANDING_STILL: [&str; 2] = ["validate", "approve"];
@@ -80,15 +80,13 @@ impl Statement {
 /// Errs when policy asks nobody for it, or not the holder of that key: an approval that counts nowhere is a mistake.
 #[allow(clippy::too_many_arguments, reason = "each is a part of what is signed")]
 pub fn approve(
-    workspace: &Workspace,
+    op: &mut Operation<'_>,
     spec: &ReleaseSpec,
     step: ReleaseEvent,
     cohort: Option<Name>,
     key: &str,
-    ring: &mut KeyRing,
-    actor: &str,
-    now: DateTime<Utc>,
 ) -> Result<(Record, Approval)> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let record = spec.find(workspace.dir())?;
     let policy = workspace.policy()?;
     record.after(
@@ -114,7 +112,7 @@ pub fn approve(
     let manifest = record.manifest.as_ref().ok_or_else(|| Error::bug("a signed release without a manifest"))?;
     let after = place(&Ledger::open(workspace.dir())?, &id.to_string());
     let statement = Statement { release: id.to_string(), manifest: manifest.sha256, step, cohort, after, at: now };
-    let signer = ring.signer(key)?;
+    let signer = op.keys.signer(key)?;
     let sig = to_hex(&signer.sign(&statement.message()?)?);
     let approval = Approval { statement, keyid: signer.public().id(), sig };
     let mut file = read(workspace.dir(), &record)?;

@@ -21,7 +21,7 @@ use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::policy::{Facts, ProvenancePolicy, ReleaseEvent, ReleaseState};
 use crate::workspace::ledger::LedgerEvent;
-use crate::workspace::{Ledger, Workspace, artifacts};
+use crate::workspace::{Ledger, Operation, Workspace, artifacts};
 
 /// What a draft starts with.
 #[derive(Debug, Clone)]
@@ -47,7 +47,8 @@ pub struct NewRelease {
 }
 
 /// Makes a draft.
-pub fn new(workspace: &Workspace, new: NewRelease, actor: &str, now: DateTime<Utc>) -> Result<Record> {
+pub fn new(op: &mut Operation<'_>, new: NewRelease) -> Result<Record> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();
     let id = new.spec.complete(&workspace.settings()?)?;
     if fs::confined(dir, &id.file("release.json"))?.exists() {
@@ -111,13 +112,12 @@ pub struct NewArtifact<'a> {
 
 /// Adds an artifact to a draft. `progress` is told how many bytes each step took.
 pub fn add(
-    workspace: &Workspace,
+    op: &mut Operation<'_>,
     spec: &ReleaseSpec,
     new: &NewArtifact<'_>,
-    actor: &str,
-    now: DateTime<Utc>,
     progress: impl FnMut(u64),
 ) -> Result<(Record, ArtifactRecord)> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();
     let settings = workspace.settings()?;
     let mut record = spec.find(dir)?;
@@ -182,7 +182,8 @@ pub struct Frozen {
 
 /// Freezes the manifest of a draft and proposes it for signing. Again: proposes the same manifest anew, on top of the channel's role as it
 /// is now.
-pub fn manifest(workspace: &Workspace, spec: &ReleaseSpec, actor: &str, now: DateTime<Utc>) -> Result<Frozen> {
+pub fn manifest(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Frozen> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();
     let settings = workspace.settings()?;
     let mut record = spec.find(dir)?;

@@ -18,7 +18,7 @@ use crate::metadata::Repository;
 use crate::policy::{Facts, Policy, ReleaseEvent, Status};
 use crate::proposal::{Proposal, ProposalRequest};
 use crate::workspace::ledger::LedgerEvent;
-use crate::workspace::{Workspace, assignments};
+use crate::workspace::{Operation, Workspace, assignments};
 
 /// Releases that can go, and those that are beyond what is kept and must stay.
 #[derive(Debug, Default)]
@@ -100,13 +100,12 @@ pub fn propose(
 
 /// What a ceremony that is being finished makes of releases: their records, and lines for the ledger.
 pub fn finished(
-    workspace: &Workspace,
+    op: &mut Operation<'_>,
     repository: &Repository,
     proposal: &Proposal,
-    actor: &str,
-    now: DateTime<Utc>,
     changes: &mut Changes,
 ) -> Result<Vec<LedgerEvent>> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let policy = workspace.policy()?;
     let mut happenings = Vec::new();
     for id in unlisted(repository, proposal) {

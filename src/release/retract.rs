@@ -18,10 +18,11 @@ use super::draft::{self, Frozen, happening};
 use super::record::{self, ArtifactRecord, Record, RecordedUrgency, ReleaseId, ReleaseSpec, RetractionRecord};
 use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
+use crate::keys::KeyRing;
 use crate::policy::{Facts, ReleaseEvent, ReleaseState, Retraction};
 use crate::workspace::artifacts::{self, Stored};
 use crate::workspace::ledger::clean;
-use crate::workspace::{Ledger, Workspace};
+use crate::workspace::{Ledger, Operation, Workspace};
 
 /// What is to be taken back, and for what.
 #[derive(Debug, Clone)]
@@ -48,12 +49,8 @@ pub struct Retracted {
 }
 
 /// Makes a release that takes others back, and proposes it for signing. Nobody is offered it yet.
-pub fn retract(
-    workspace: &Workspace,
-    request: &RetractionRequest,
-    actor: &str,
-    now: DateTime<Utc>,
-) -> Result<Retracted> {
+pub fn retract(op: &mut Operation<'_>, request: &RetractionRequest) -> Result<Retracted> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();
     let policy = workspace.policy()?;
     let mut bad = Vec::new();
@@ -99,7 +96,7 @@ pub fn retract(
             .remedy(format!("go on with it: tidegate release manifest {id}")));
     }
     write_down(workspace, request, &draft, &bad, &to, (actor, now))?;
-    let frozen = draft::manifest(workspace, &spec(&id)?, actor, now)?;
+    let frozen = draft::manifest(&mut Operation::new(workspace, actor, now, &mut KeyRing::empty()), &spec(&id)?)?;
     Ok(Retracted { frozen, bad, to })
 }
 

@@ -1,6 +1,5 @@
 //! The middle stages of a release's life: signing and registration.
 
-use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
 use tidegate_model::digest::Digest;
 use tidegate_tuf::key::KeyId;
@@ -15,8 +14,8 @@ use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
 use crate::policy::{Facts, ReleaseEvent};
 use crate::proposal::Proposal;
-use crate::workspace::Workspace;
 use crate::workspace::artifacts::{self, Stored};
+use crate::workspace::{Operation, Workspace};
 
 /// Where the signatures of a release stand.
 #[derive(Debug)]
@@ -33,13 +32,12 @@ pub struct Signed {
 
 /// Adds the signatures of the keys `names`, and those in copies of it that were signed elsewhere, to a release's proposal.
 pub fn sign(
-    workspace: &Workspace,
+    op: &mut Operation<'_>,
     spec: &ReleaseSpec,
     names: &[String],
     copies: &[(String, Proposal)],
-    ring: &mut KeyRing,
-    now: DateTime<Utc>,
 ) -> Result<Signed> {
+    let (workspace, now) = (op.workspace, op.now);
     let mut record = spec.find(workspace.dir())?;
     let repository = workspace.repository()?;
     let policy = workspace.policy()?;
@@ -54,9 +52,9 @@ pub fn sign(
     let lifetime = workspace.settings()?.channel(&id.channel)?.release.expires;
     proposal.check(&id, &manifest, &bytes, &repository, lifetime)?;
     for name in names {
-        check_key(name, &proposal.role, &repository, ring)?;
-        let source = ring.entry(name)?.uri.source();
-        proposal.sign(ring.signer(name)?.as_ref(), source, &repository, now)?;
+        check_key(name, &proposal.role, &repository, op.keys)?;
+        let source = op.keys.entry(name)?.uri.source();
+        proposal.sign(op.keys.signer(name)?.as_ref(), source, &repository, now)?;
     }
     proposal.combine(copies, &repository)?;
     let (signers, threshold) = proposal.signers(&repository)?;
@@ -75,13 +73,8 @@ pub fn sign(
 }
 
 /// Has the channel's role list a signed release, and renews snapshot and timestamp. Gives the roles that got a new version.
-pub fn register(
-    workspace: &Workspace,
-    spec: &ReleaseSpec,
-    ring: &mut KeyRing,
-    actor: &str,
-    now: DateTime<Utc>,
-) -> Result<(Record, Vec<String>)> {
+pub fn register(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<(Record, Vec<String>)> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let mut record = spec.find(workspace.dir())?;
     let repository = workspace.repository()?;
     let id = record.id();
@@ -101,7 +94,7 @@ pub fn register(
     }
     let mut edit = Edit::new(&repository, now, settings.online())?;
     edit.put_signed(&proposal.role, proposal.assemble()?);
-    let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a registration that changes nothing"))?;
+    let finished = edit.finish(op.keys)?.ok_or_else(|| Error::bug("a registration that changes nothing"))?;
     let mut changes = finished.changes;
     record.set_status(after);
     record.put(&mut changes)?;

@@ -6,22 +6,16 @@ use tidegate_model::layout::DelegatedRole;
 
 use crate::config::Settings;
 use crate::error::{Error, Result};
-use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository, RoleFile};
 use crate::workspace::ledger::LedgerEvent;
-use crate::workspace::{Ledger, Workspace};
+use crate::workspace::{Ledger, Operation, Workspace};
 
 /// Renews timestamp and snapshot; every cohort's role that has less than half of its life left and no limited rollout; and targets and
 /// channels that are [`due`], as far as a threshold of their keys is at hand and no proposal waits. Root is left to ceremonies.
 ///
 /// Gives the repository as it then is, and the roles that got a new version.
-pub fn refresh(
-    workspace: &Workspace,
-    settings: &Settings,
-    ring: &mut KeyRing,
-    actor: &str,
-    now: DateTime<Utc>,
-) -> Result<(Repository, Vec<String>)> {
+pub fn refresh(op: &mut Operation<'_>, settings: &Settings) -> Result<(Repository, Vec<String>)> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let repository = workspace.repository()?;
     let mut edit = Edit::new(&repository, now, settings.online())?;
     edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
@@ -47,11 +41,11 @@ pub fn refresh(
         };
         let Some((_, keys)) = repository.keys_of(&role.name) else { continue };
         // Keys that are elsewhere, or locked with nobody to ask, are no fault of a refresh; whoever runs it sees what stays due.
-        if ring.signers_for(&role.name, &keys.keyids, keys.threshold).is_ok() {
+        if op.keys.signers_for(&role.name, &keys.keyids, keys.threshold).is_ok() {
             edit.renew(&role.name, lifetime.delta())?;
         }
     }
-    let finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a refresh that changes nothing"))?;
+    let finished = edit.finish(op.keys)?.ok_or_else(|| Error::bug("a refresh that changes nothing"))?;
     let mut changes = finished.changes;
     let mut ledger = Ledger::open(workspace.dir())?;
     ledger.append(

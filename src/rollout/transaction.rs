@@ -20,13 +20,13 @@ use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
-use crate::metadata::{Edit, Repository};
+use crate::metadata::{Edit, Finished, Repository};
 use crate::policy::{Facts, HealthPolicy, Policy, ReleaseEvent, ReleaseState, Status, Step};
 use crate::release::draft::happening;
 use crate::release::record::{Record, ReleaseSpec};
 use crate::release::{approval, bridges, report, retract};
 use crate::workspace::in_force::{self, digest};
-use crate::workspace::{CohortInForce, Ledger, Workspace, manifest_in_force, map_in_force, standing};
+use crate::workspace::{CohortInForce, Ledger, Operation, Workspace, manifest_in_force, map_in_force, standing};
 
 /// Everything that a step of one release's rollout is decided on.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl<'w> RolloutTransaction<'w> {
     }
 
     /// Offers the release to the validation cohort.
-    pub fn expose(self, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
+    pub fn expose(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
         let cohort = self.validation_cohort().cloned().ok_or_else(|| {
             Error::refused("there is no validation cohort")
                 .rule(Rule::ReleaseCohorts)
@@ -110,11 +110,11 @@ impl<'w> RolloutTransaction<'w> {
         let mut facts = self.facts()?;
         facts.newer = self.newer([&cohort.cohort]);
         let offer = self.assignment(Stage::Validation, None)?;
-        self.take(ReleaseEvent::Expose, &facts, vec![(cohort.cohort, Some(offer))], ring, actor, None)
+        self.take(ReleaseEvent::Expose, &facts, vec![(cohort.cohort, Some(offer))], op, None)
     }
 
     /// Starts the rollout: the first cohort and the validation cohort, or for a security release all at once.
-    pub fn start(self, request: RampRequest, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
+    pub fn start(self, request: RampRequest, op: &mut Operation<'_>) -> Result<StepOutcome> {
         let mut facts = self.facts()?;
         let security = self.manifest.urgency == Urgency::Security;
         let offers = if security {
@@ -144,11 +144,11 @@ impl<'w> RolloutTransaction<'w> {
             offers
         };
         facts.newer = self.newer(offers.iter().map(|(cohort, _)| cohort));
-        self.take(ReleaseEvent::Start, &facts, offers, ring, actor, None)
+        self.take(ReleaseEvent::Start, &facts, offers, op, None)
     }
 
     /// Goes on: further within a cohort of which only a part is to be exposed, else to the next cohort.
-    pub fn advance(self, request: RampRequest, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
+    pub fn advance(self, request: RampRequest, op: &mut Operation<'_>) -> Result<StepOutcome> {
         let sequence = self.manifest.sequence;
         let mut facts = self.facts()?;
         let mut offers = Vec::new();
@@ -160,11 +160,11 @@ impl<'w> RolloutTransaction<'w> {
             facts.newer = self.newer([&standing.cohort]);
             offers.push((standing.cohort.clone(), Some(self.assignment(Stage::Limited, planned.ramp)?)));
         }
-        self.take(ReleaseEvent::Advance, &facts, offers, ring, actor, None)
+        self.take(ReleaseEvent::Advance, &facts, offers, op, None)
     }
 
     /// Exposes nobody new.
-    pub fn pause(self, ring: &mut KeyRing, actor: &str, reason: Option<String>) -> Result<StepOutcome> {
+    pub fn pause(self, op: &mut Operation<'_>, reason: Option<&str>) -> Result<StepOutcome> {
         let since = Value::from(time::format(self.now));
         let offers = self.change_each(|assignment| {
             assignment.paused = true;
@@ -172,19 +172,19 @@ impl<'w> RolloutTransaction<'w> {
             Ok(())
         })?;
         let facts = self.facts()?;
-        self.take(ReleaseEvent::Pause, &facts, offers, ring, actor, reason)
+        self.take(ReleaseEvent::Pause, &facts, offers, op, reason)
     }
 
     /// Goes on after a pause. A ramp goes on from where it was: it is moved by as long as the pause took.
-    pub fn resume(self, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
+    pub fn resume(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
         let now = self.now;
         let offers = self.change_each(|assignment| dead_mans_switch::resume(assignment, now))?;
         let facts = self.facts()?;
-        self.take(ReleaseEvent::Resume, &facts, offers, ring, actor, None)
+        self.take(ReleaseEvent::Resume, &facts, offers, op, None)
     }
 
     /// Keeps a limited rollout from ending by itself.
-    pub fn renew(self, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
+    pub fn renew(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
         if self.policy.health.as_ref().is_some_and(|health| health.required) {
             let id = self.record.id();
             return Err(Error::refused(format!("{id}: policy.toml takes a health report to renew a rollout"))
@@ -192,7 +192,7 @@ impl<'w> RolloutTransaction<'w> {
                 .remedy(format!("give one: tidegate rollout renew {id} --require-health FILE")));
         }
         let facts = self.facts()?;
-        self.take(ReleaseEvent::Renew, &facts, Vec::new(), ring, actor, None)
+        self.take(ReleaseEvent::Renew, &facts, Vec::new(), op, None)
     }
 
     /// What policy says about the health of devices; an error if it says nothing.
@@ -216,8 +216,7 @@ impl<'w> RolloutTransaction<'w> {
     pub fn renew_by_health(
         mut self,
         health: &Health,
-        ring: &mut KeyRing,
-        actor: &str,
+        op: &mut Operation<'_>,
     ) -> Result<(Verdict, Option<StepOutcome>)> {
         let verdict = health.judge(self.health_policy()?);
         self.health = Some((health.evidence(&verdict), health.bytes.clone()));
@@ -231,31 +230,31 @@ impl<'w> RolloutTransaction<'w> {
             }
             Action::Renew => {
                 let facts = self.facts()?;
-                Some(self.take(ReleaseEvent::Renew, &facts, Vec::new(), ring, actor, None)?)
+                Some(self.take(ReleaseEvent::Renew, &facts, Vec::new(), op, None)?)
             }
             Action::Pause if status.paused => None,
-            Action::Pause => Some(self.pause(ring, actor, reason)?),
-            Action::Withdraw => Some(self.withdraw(ring, actor, reason)?),
+            Action::Pause => Some(self.pause(op, reason.as_deref())?),
+            Action::Withdraw => Some(self.withdraw(op, reason.as_deref())?),
         };
         Ok((verdict, outcome))
     }
 
     /// Says that every cohort has it.
-    pub fn complete(self, ring: &mut KeyRing, actor: &str) -> Result<StepOutcome> {
+    pub fn complete(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
         let offers = self.change_each(|assignment| {
             assignment.stage = Stage::Stable;
             assignment.ramp = None;
             Ok(())
         })?;
         let facts = self.facts()?;
-        self.take(ReleaseEvent::Complete, &facts, offers, ring, actor, None)
+        self.take(ReleaseEvent::Complete, &facts, offers, op, None)
     }
 
     /// Stops offering it.
-    pub fn withdraw(self, ring: &mut KeyRing, actor: &str, reason: Option<String>) -> Result<StepOutcome> {
+    pub fn withdraw(self, op: &mut Operation<'_>, reason: Option<&str>) -> Result<StepOutcome> {
         let facts = self.facts()?;
         let offers = facts.assigned.iter().map(|cohort| (cohort.clone(), None)).collect();
-        self.take(ReleaseEvent::Withdraw, &facts, offers, ring, actor, reason)
+        self.take(ReleaseEvent::Withdraw, &facts, offers, op, reason)
     }
 
     /// What [`advance`](Self::advance) would look at next, and the cohort before it.
@@ -446,9 +445,8 @@ impl<'w> RolloutTransaction<'w> {
         event: ReleaseEvent,
         facts: &Facts,
         offers: Vec<Offer>,
-        ring: &mut KeyRing,
-        actor: &str,
-        reason: Option<String>,
+        op: &mut Operation<'_>,
+        reason: Option<&str>,
     ) -> Result<StepOutcome> {
         self.unraced(event)?;
         let offers = self.guarded(offers)?;
@@ -460,7 +458,6 @@ impl<'w> RolloutTransaction<'w> {
         let after = self.record.after(event, &facts, &self.policy, self.now)?;
         let Self { workspace, settings, policy, repository, mut record, manifest, bytes, standings, now, health } =
             self;
-        let channel = settings.channel(&record.channel)?;
         let path = layout::manifest_path(&record.channel, &record.product, &record.version);
         // Whoever takes a step has looked: the offers of a limited rollout live on. What lives for long yet is not signed again.
         let half = policy.rollout.max_unattended.delta() / 2;
@@ -476,26 +473,108 @@ impl<'w> RolloutTransaction<'w> {
         let withdrawn = record.manifest.as_ref().filter(|_| event == ReleaseEvent::Withdraw);
         let unbridged = withdrawn.map_or_else(Vec::new, |frozen| without(&standings, frozen.sequence));
         if offers.iter().chain(&renewed).any(|(_, assignment)| assignment.is_some()) {
-            // Two powers: what a cohort is assigned, the channel must have approved, byte for byte.
-            let (_, approved) = manifest_in_force(workspace.dir(), &repository, &record.channel, &path)?;
-            if approved != bytes {
-                return Err(Error::trust(format!("{} is not the manifest that was registered", record.id()))
-                    .remedy("restore the release's folder from version control"));
-            }
+            approved(workspace, &repository, &record, &path, &bytes)?;
         }
-        let mut edit = Edit::new(&repository, now, settings.online())?;
+        let signed = offers.iter().chain(&renewed).chain(&unbridged);
+        let signing = Signing { settings: &settings, policy: &policy, repository: &repository, record: &record, now };
+        let (finished, unattended) = signing.sign(signed, (manifest.sequence, &bytes), op.keys)?;
+        let (mut changes, repository, roles) = match finished {
+            Some(finished) => (finished.changes, finished.repository, finished.roles),
+            None => (Changes::default(), repository, Vec::new()),
+        };
+        record.set_status(after);
+        record.put(&mut changes)?;
+        let bridge_of: BTreeSet<String> =
+            unbridged.iter().filter_map(|(_, other)| Some(other.as_ref()?.release.to_string())).collect();
+        let mut evidence = evidence(&facts, &offers, &roles, &bridge_of, reason);
+        if let Some((value, report)) = health {
+            evidence.insert("health".into(), value);
+            changes.put(record.id().file("health.json"), report);
+        }
+        let mut ledger = Ledger::open(workspace.dir())?;
+        ledger.append(now, happening(event.name(), &record, Some(before), op.actor, evidence))?;
+        for other in unattended {
+            other.pause(workspace, &record.channel, &mut ledger, &mut changes, (&policy, op.actor, now))?;
+        }
+        ledger.put(&mut changes);
+        workspace.commit(changes)?;
+        let map: CohortMap = map_in_force(workspace.dir(), &repository, &record.channel)?;
+        let standings = standing(&repository, &map, &record.channel, &record.product)?;
+        Ok(StepOutcome {
+            before,
+            cohorts: offers.into_iter().map(|(cohort, _)| cohort).collect(),
+            record,
+            roles,
+            bridge_of: bridge_of.into_iter().collect(),
+            standings,
+        })
+    }
+}
+
+/// Two powers: the channel must have approved what a cohort is offered, byte for byte.
+fn approved(workspace: &Workspace, repository: &Repository, record: &Record, path: &str, bytes: &[u8]) -> Result<()> {
+    let (_, approved) = manifest_in_force(workspace.dir(), repository, &record.channel, path)?;
+    if approved == bytes {
+        return Ok(());
+    }
+    Err(Error::trust(format!("{} is not the manifest that was registered", record.id()))
+        .remedy("restore the release's folder from version control"))
+}
+
+/// The evidence of a step for the ledger.
+fn evidence(
+    facts: &Facts,
+    offers: &[Offer],
+    roles: &[String],
+    bridge_of: &BTreeSet<String>,
+    reason: Option<&str>,
+) -> Map<String, Value> {
+    let mut evidence = Map::new();
+    evidence.insert("cohorts".into(), json!(offers.iter().map(|(cohort, _)| cohort.as_str()).collect::<Vec<_>>()));
+    evidence.insert("roles".into(), json!(roles));
+    approval::evidence(facts, &mut evidence);
+    if !bridge_of.is_empty() {
+        evidence.insert("bridge_of".into(), json!(bridge_of));
+    }
+    if let Some(reason) = reason {
+        evidence.insert("reason".into(), crate::workspace::ledger::clean(reason).into());
+    }
+    evidence
+}
+
+/// What new versions of cohort roles are made from.
+struct Signing<'a> {
+    settings: &'a Settings,
+    policy: &'a Policy,
+    repository: &'a Repository,
+    record: &'a Record,
+    now: DateTime<Utc>,
+}
+
+impl Signing<'_> {
+    /// Writes and signs the offers of cohorts. `own` is the sequence of the release that moves, and its manifest. Returns what was signed,
+    /// and the releases that have stopped by themselves.
+    fn sign<'o>(
+        &self,
+        offers: impl Iterator<Item = &'o Offer>,
+        own: (u64, &[u8]),
+        keys: &mut KeyRing,
+    ) -> Result<(Option<Finished>, BTreeSet<Unattended>)> {
+        let Self { settings, policy, repository, record, now } = *self;
+        let channel = settings.channel(&record.channel)?;
+        let mut edit = Edit::new(repository, now, settings.online())?;
         let mut unattended = BTreeSet::new();
-        for (cohort, assignment) in offers.iter().chain(&renewed).chain(&unbridged) {
+        for (cohort, assignment) in offers {
             let role = layout::cohort_role(&record.channel, cohort);
             let target = layout::assignment_path(&record.channel, cohort, &record.product);
             let mut document = repository.must_have(&role)?.document.clone();
             let mut assignment = assignment.clone();
             if let Some(assignment) = &mut assignment {
-                let (length, sha256) = if assignment.sequence == manifest.sequence {
-                    dead_mans_switch::attend(assignment, &policy, now)?;
-                    (bytes.len() as u64, Digest::of(&bytes))
+                let (length, sha256) = if assignment.sequence == own.0 {
+                    dead_mans_switch::attend(assignment, policy, now)?;
+                    (own.1.len() as u64, Digest::of(own.1))
                 } else {
-                    if dead_mans_switch::let_go(assignment, &policy, now) {
+                    if dead_mans_switch::let_go(assignment, policy, now) {
                         unattended.insert(Unattended {
                             product: record.product.clone(),
                             release: assignment.release.clone(),
@@ -514,52 +593,13 @@ impl<'w> RolloutTransaction<'w> {
                 repository.targets(&role),
                 (&record.channel, cohort, &record.product),
                 assignment.as_ref(),
-                (&policy, channel.rollout.expires),
+                (policy, channel.rollout.expires),
                 now,
             )?;
             unattended.extend(stopped);
             edit.change(&role, lifetime, |old| *old = document)?;
         }
-        let finished = edit.finish(ring)?;
-        let (mut changes, repository, roles) = match finished {
-            Some(finished) => (finished.changes, finished.repository, finished.roles),
-            None => (Changes::default(), repository, Vec::new()),
-        };
-        record.set_status(after);
-        record.put(&mut changes)?;
-        let mut evidence = Map::new();
-        evidence.insert("cohorts".into(), json!(offers.iter().map(|(cohort, _)| cohort.as_str()).collect::<Vec<_>>()));
-        evidence.insert("roles".into(), json!(roles));
-        approval::evidence(&facts, &mut evidence);
-        let bridge_of: BTreeSet<String> =
-            unbridged.iter().filter_map(|(_, other)| Some(other.as_ref()?.release.to_string())).collect();
-        if !bridge_of.is_empty() {
-            evidence.insert("bridge_of".into(), json!(bridge_of));
-        }
-        if let Some(reason) = reason {
-            evidence.insert("reason".into(), crate::workspace::ledger::clean(&reason).into());
-        }
-        if let Some((value, report)) = health {
-            evidence.insert("health".into(), value);
-            changes.put(record.id().file("health.json"), report);
-        }
-        let mut ledger = Ledger::open(workspace.dir())?;
-        ledger.append(now, happening(event.name(), &record, Some(before), actor, evidence))?;
-        for other in unattended {
-            other.pause(workspace, &record.channel, &mut ledger, &mut changes, (&policy, actor, now))?;
-        }
-        ledger.put(&mut changes);
-        workspace.commit(changes)?;
-        let map: CohortMap = map_in_force(workspace.dir(), &repository, &record.channel)?;
-        let standings = standing(&repository, &map, &record.channel, &record.product)?;
-        Ok(StepOutcome {
-            before,
-            cohorts: offers.into_iter().map(|(cohort, _)| cohort).collect(),
-            record,
-            roles,
-            bridge_of: bridge_of.into_iter().collect(),
-            standings,
-        })
+        Ok((edit.finish(keys)?, unattended))
     }
 }
 

@@ -24,13 +24,12 @@ use crate::audit::Origin;
 use crate::config::{Cohorts, Settings};
 use crate::error::Result;
 use crate::fs::Changes;
-use crate::keys::KeyRing;
 use crate::metadata::Repository;
 use crate::policy::{CheckKind, Facts, Policy, ReleaseEvent};
 use crate::release::draft;
 use crate::release::record::{self, Record, ReleaseSpec};
 use crate::release::report::{self, CheckResult, ValidationReport, Verdict};
-use crate::workspace::Workspace;
+use crate::workspace::Operation;
 
 pub use junit::junit;
 
@@ -139,14 +138,8 @@ fn ascii(text: &str) -> String {
 }
 
 /// Validates a release, signs the report with a rollout or release key of the channel, and keeps it.
-pub fn validate(
-    workspace: &Workspace,
-    spec: &ReleaseSpec,
-    options: &Options,
-    ring: &mut KeyRing,
-    actor: &str,
-    now: DateTime<Utc>,
-) -> Result<(Record, ValidationReport)> {
+pub fn validate(op: &mut Operation<'_>, spec: &ReleaseSpec, options: &Options) -> Result<(Record, ValidationReport)> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();
     let (settings, policy, cohorts) = (workspace.settings()?, workspace.policy()?, workspace.cohorts()?);
     let repository = workspace.repository()?;
@@ -190,7 +183,7 @@ pub fn validate(
         Some(key) => key.clone(),
         None => settings.channel(&record.channel)?.rollout.keys.first().map(ToString::to_string).unwrap_or_default(),
     };
-    let signed = report.sign(ring.signer(&key)?.as_ref())?;
+    let signed = report.sign(op.keys.signer(&key)?.as_ref())?;
     let before = record.status();
     let facts = Facts { report: Some(report.facts()), ..facts };
     record.set_status(record.after(ReleaseEvent::Validate, &facts, &policy, now)?);

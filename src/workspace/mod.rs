@@ -4,6 +4,7 @@ pub mod artifacts;
 pub mod in_force;
 pub mod init;
 pub mod ledger;
+mod operation;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use ledger::Entry;
 
 pub use in_force::{CohortInForce, assignments, manifest_in_force, map_in_force, standing};
 pub use ledger::Ledger;
+pub use operation::Operation;
 
 /// The folder for locks and journals, not for version control.
 const PRIVATE_DIR: &str = ".tidegate";

@@ -11,7 +11,7 @@ use tidegate::release::draft;
 use tidegate::release::record::RecordedUrgency;
 use tidegate::rollout::RampRequest;
 use tidegate::validate;
-use tidegate::workspace::Ledger;
+use tidegate::workspace::{Ledger, Operation};
 use tidegate_model::rollout::Stage;
 
 #[test]
@@ -28,7 +28,11 @@ fn of_two_proposals_the_later_one_is_proposed_anew() {
     assert_eq!(rule(fleet.sign(&two)), "R-BASE");
 
     let before = two.find(&fleet.path()).unwrap().manifest.unwrap();
-    let again = draft::manifest(&fleet.open().0, &two, "tester", fleet.now).unwrap();
+    let again = draft::manifest(
+        &mut Operation::new(&fleet.open().0, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+        &two,
+    )
+    .unwrap();
     assert_eq!(again.record.state, ReleaseState::Draft);
     assert_eq!(again.record.manifest.unwrap(), before, "what is frozen stays as it is");
     fleet.sign(&two).unwrap();
@@ -73,7 +77,7 @@ fn a_report_that_was_edited_does_not_count() {
     let path = fleet.path().join("releases/stable/os/1.0.0/report.json");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, text.replacen("not-applicable", "pass", 1)).unwrap();
-    let started = fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"));
+    let started = fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op));
     let error = started.unwrap_err();
     assert!(error.to_string().contains("is not signed by a key of the channel"), "{error}");
 }
@@ -87,8 +91,12 @@ fn artifacts_that_changed_or_are_gone_fail_validation_and_registration() {
     let good = fs::read(&path).unwrap();
     fs::write(&path, "the bites of an image").unwrap();
     let (workspace, mut ring) = fleet.open();
-    let (_, report) =
-        validate::validate(&workspace, &spec, &validate::Options::default(), &mut ring, "tester", fleet.now).unwrap();
+    let (_, report) = validate::validate(
+        &mut Operation::new(&workspace, "tester", fleet.now, &mut ring),
+        &spec,
+        &validate::Options::default(),
+    )
+    .unwrap();
     drop(workspace);
     assert_eq!(report.failed().map(|finding| finding.rule.as_str()).collect::<Vec<_>>(), ["V-ART-01", "V-REL-02"]);
     fleet.sign(&spec).unwrap();
@@ -110,9 +118,9 @@ fn a_pause_moves_a_ramp_by_as_long_as_it_took() {
     let before = named(&fleet.advance(&spec, 24).unwrap(), "early").assignment.clone().unwrap().ramp.unwrap();
     fleet.pass(6);
     let exposed = before.exposure(fleet.now);
-    fleet.step(&spec, |transaction, ring| transaction.pause(ring, "tester", Some("looking into it".into()))).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.pause(op, Some("looking into it"))).unwrap();
     fleet.pass(10);
-    let outcome = fleet.step(&spec, |transaction, ring| transaction.resume(ring, "tester")).unwrap();
+    let outcome = fleet.step(&spec, |transaction, op| transaction.resume(op)).unwrap();
     let after = named(&outcome.standings, "early").assignment.clone().unwrap();
     let ramp = after.ramp.unwrap();
     assert_eq!(ramp.end() - before.end(), TimeDelta::hours(10));
@@ -126,7 +134,7 @@ fn a_security_release_goes_to_all_at_once_after_validation() {
     let spec = fleet.release("1.0.1", |new| new.urgency = RecordedUrgency::Security);
     let standings = fleet.start(&spec);
     assert!(standings.iter().all(|standing| standing.assignment.as_ref().unwrap().stage == Stage::Security));
-    let outcome = fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
+    let outcome = fleet.step(&spec, |transaction, op| transaction.complete(op)).unwrap();
     assert_eq!(outcome.record.state, ReleaseState::Stable);
 }
 
@@ -141,10 +149,7 @@ fn cohorts_never_go_back_to_a_lower_sequence() {
     let standings = fleet.advance(&one, 24).unwrap();
     assert!(named(&standings, "canary").has(2), "the newer one stays");
     assert!(named(&standings, "early").has(1), "the older one goes on behind it");
-    assert_eq!(
-        rule(fleet.step(&one, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))),
-        "R-ORDER"
-    );
+    assert_eq!(rule(fleet.step(&one, |transaction, op| transaction.start(RampRequest::default(), op))), "R-ORDER");
 }
 
 #[test]
@@ -168,11 +173,12 @@ fn a_limited_rollout_ends_by_itself_and_refresh_does_not_keep_it_alive() {
     let (workspace, mut ring) = fleet.open();
     let settings = workspace.settings().unwrap();
     let (repository, roles) =
-        tidegate::rollout::refresh::refresh(&workspace, &settings, &mut ring, "tester", fleet.now).unwrap();
+        tidegate::rollout::refresh::refresh(&mut Operation::new(&workspace, "tester", fleet.now, &mut ring), &settings)
+            .unwrap();
     drop(workspace);
     assert!(!roles.contains(&"stable.canary".to_owned()));
     assert_eq!(repository.role("stable.canary").unwrap().expires, until);
-    let outcome = fleet.step(&spec, |transaction, ring| transaction.renew(ring, "tester")).unwrap();
+    let outcome = fleet.step(&spec, |transaction, op| transaction.renew(op)).unwrap();
     assert_eq!(named(&outcome.standings, "canary").expires - fleet.now, TimeDelta::hours(72));
 }
 
@@ -183,7 +189,7 @@ fn a_refusal_changes_nothing() {
     fleet.start(&spec);
     let (metadata, ledger) = (fleet.metadata(), fs::read(fleet.path().join("ledger.jsonl")).unwrap());
     fleet.advance(&spec, 24).unwrap_err();
-    fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap_err();
+    fleet.step(&spec, |transaction, op| transaction.complete(op)).unwrap_err();
     assert_eq!(fleet.metadata(), metadata);
     assert_eq!(fs::read(fleet.path().join("ledger.jsonl")).unwrap(), ledger);
 }
@@ -198,7 +204,10 @@ fn a_broken_ledger_stops_every_step() {
     let (workspace, mut ring) = fleet.open();
     let settings = workspace.settings().unwrap();
     assert_eq!(
-        rule(tidegate::rollout::refresh::refresh(&workspace, &settings, &mut ring, "tester", fleet.now)),
+        rule(tidegate::rollout::refresh::refresh(
+            &mut Operation::new(&workspace, "tester", fleet.now, &mut ring),
+            &settings
+        )),
         "L-CHAIN"
     );
 }

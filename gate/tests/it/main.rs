@@ -1,5 +1,5 @@
 //! Tests of the gate as a separate program, with real sockets, certificates and storage.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, unreachable_pub, clippy::too_many_lines)]
 
 // The in-memory repository of the client's tests.
 #[allow(dead_code, missing_docs)]

@@ -6,7 +6,8 @@ use serde_json::json;
 use crate::ceremony;
 use crate::cli::context::{Context, actor};
 use crate::error::Result;
-use crate::workspace::Workspace;
+use crate::keys::KeyRing;
+use crate::workspace::{Operation, Workspace};
 
 /// Give the ceremony up
 #[derive(Debug, ClapArgs)]
@@ -18,7 +19,10 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    ceremony::abort(&workspace, args.reason.as_deref().map(crate::workspace::ledger::clean), &actor(), cx.now)?;
+    ceremony::abort(
+        &mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()),
+        args.reason.as_deref().map(crate::workspace::ledger::clean),
+    )?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"aborted": true, "reason": args.reason}));
     }

@@ -8,8 +8,9 @@ use super::proposal::{key_id, read_proposal};
 use super::show;
 use crate::cli::context::{Context, actor};
 use crate::error::{Error, Result};
+use crate::keys::KeyRing;
 use crate::proposal::{self, MAX_LENGTH, RequirementStatus};
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 use crate::{ceremony, fs};
 
 /// Put signed copies together, in any order
@@ -83,7 +84,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let verified = proposal::verify(&combined, &anchor)?;
     match (&args.out, &workspace) {
         (Some(out), _) => fs::write_atomic(out, &combined.to_bytes()?)?,
-        (None, Some(workspace)) => ceremony::keep(workspace, &combined, &actor(), cx.now)?,
+        (None, Some(workspace)) => {
+            ceremony::keep(&mut Operation::new(workspace, &actor(), cx.now, &mut KeyRing::empty()), &combined)?;
+        }
         (None, None) => return Err(Error::bug("nowhere to write to")),
     }
     if cx.ui.is_json() {

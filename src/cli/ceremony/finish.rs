@@ -8,7 +8,7 @@ use crate::ceremony;
 use crate::cli::context::{Context, actor};
 use crate::error::Result;
 use crate::proposal::Tool;
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 
 /// Make the proposal the metadata in force, and write its transcript
 #[derive(Debug, ClapArgs)]
@@ -21,7 +21,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let settings = workspace.settings()?;
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
-    let done = ceremony::finish(&workspace, &mut ring, &Tool::this()?, &actor(), cx.now)?;
+    let done = ceremony::finish(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring), &Tool::this()?)?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"roles": done.roles, "transcript": done.transcript}));
     }

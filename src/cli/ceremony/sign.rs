@@ -13,9 +13,10 @@ use crate::ceremony::{self, FILE};
 use crate::cli::context::{Context, actor};
 use crate::error::{Error, Result, Rule};
 use crate::fs;
+use crate::keys::KeyRing;
 use crate::keys::{KeyUri, open};
 use crate::proposal::{self, Tool};
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 
 /// Digits of the digest that a signer types: enough that nobody hits them by chance.
 const TYPED: usize = 8;
@@ -82,7 +83,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let verified = proposal::verify(&proposal, &anchor)?;
     let out = args.out.clone().unwrap_or(path);
     match &workspace {
-        Some(workspace) if args.out.is_none() => ceremony::keep(workspace, &proposal, &actor(), cx.now)?,
+        Some(workspace) if args.out.is_none() => {
+            ceremony::keep(&mut Operation::new(workspace, &actor(), cx.now, &mut KeyRing::empty()), &proposal)?;
+        }
         _ => fs::write_atomic(&out, &proposal.to_bytes()?)?,
     }
     if cx.ui.is_json() {

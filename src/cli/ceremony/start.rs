@@ -6,8 +6,9 @@ use super::show;
 use crate::ceremony::{self, FILE};
 use crate::cli::context::{Context, actor};
 use crate::error::Result;
+use crate::keys::KeyRing;
 use crate::proposal::{self, ProposalRequest};
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 
 /// Propose that the signed metadata becomes what tidegate.toml says
 #[derive(Debug, ClapArgs)]
@@ -30,7 +31,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         reason: args.reason.clone(),
         ..ProposalRequest::default()
     };
-    let proposal = ceremony::start(&workspace, &request, &actor(), cx.now)?;
+    let proposal = ceremony::start(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), &request)?;
     let repository = workspace.repository()?;
     let verified = proposal::verify(&proposal, repository.anchor()?)?;
     show::review(cx, &proposal::review(&proposal, &verified, cx.now)?)?;

@@ -25,7 +25,7 @@ use crate::release::report::{self, Verdict};
 use crate::release::signing::{self, Signed};
 use crate::rollout::RolloutTransaction;
 use crate::validate;
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 
 /// Make, sign, register and validate a release
 ///
@@ -195,7 +195,7 @@ fn new(args: &NewArgs, cx: &Context) -> Result<()> {
         supersedes: args.supersedes.iter().copied().collect(),
         notes: args.note.clone(),
     };
-    let record = draft::new(&workspace, new, &actor(), cx.now)?;
+    let record = draft::new(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), new)?;
     if cx.ui.is_json() {
         return cx.ui.json(&record);
     }
@@ -215,8 +215,12 @@ fn add(args: &AddArgs, cx: &Context) -> Result<()> {
         media_type: args.media_type.clone(),
         replace: args.replace,
     };
-    let (record, artifact) =
-        draft::add(&workspace, &args.release, &new, &actor(), cx.now, |count| progress.advance(count))?;
+    let (record, artifact) = draft::add(
+        &mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()),
+        &args.release,
+        &new,
+        |count| progress.advance(count),
+    )?;
     drop(progress);
     if cx.ui.is_json() {
         return cx.ui.json(&artifact);
@@ -231,7 +235,8 @@ fn add(args: &AddArgs, cx: &Context) -> Result<()> {
 
 fn manifest(args: &ReleaseArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    let frozen = draft::manifest(&workspace, &args.release, &actor(), cx.now)?;
+    let frozen =
+        draft::manifest(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), &args.release)?;
     if cx.ui.is_json() {
         return cx.ui.json(&frozen_json(&frozen));
     }
@@ -280,7 +285,8 @@ fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
     let copies = args.copy.iter().map(|path| Ok((path.display().to_string(), super::ceremony::read_proposal(path)?)));
     let copies = copies.collect::<Result<Vec<_>>>()?;
-    let signed = signing::sign(&workspace, &args.release, &args.key, &copies, &mut ring, cx.now)?;
+    let signed =
+        signing::sign(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring), &args.release, &args.key, &copies)?;
     if cx.ui.is_json() {
         return cx.ui.json(&signatures(&signed, &ring));
     }
@@ -304,7 +310,8 @@ fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
 fn register(args: &RegisterArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
-    let (record, roles) = signing::register(&workspace, &args.release, &mut ring, &actor(), cx.now)?;
+    let (record, roles) =
+        signing::register(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring), &args.release)?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"release": record.id().to_string(), "state": record.state, "roles": roles}));
     }
@@ -325,7 +332,8 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
     let options =
         validate::Options { key: args.key.clone(), fleet: args.fleet.clone(), published: args.published.clone() };
-    let (record, report) = validate::validate(&workspace, &args.release, &options, &mut ring, &actor(), cx.now)?;
+    let (record, report) =
+        validate::validate(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring), &args.release, &options)?;
     if let Some(path) = &args.junit {
         crate::fs::write_atomic(path, validate::junit(&report).as_bytes())?;
     }
@@ -343,7 +351,7 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
     }
     if args.expose {
         let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
-        let outcome = transaction.expose(&mut ring, &actor())?;
+        let outcome = transaction.expose(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring))?;
         for cohort in &outcome.cohorts {
             cx.ui.status(format_args!("The cohort {cohort} is offered it"));
         }

@@ -6,9 +6,10 @@ use serde_json::json;
 use crate::ceremony::{self, FILE};
 use crate::cli::context::{Context, actor};
 use crate::error::{Error, Result};
+use crate::keys::KeyRing;
 use crate::release::record::{ReleaseId, ReleaseSpec};
 use crate::release::retire::{self, Choice};
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 
 /// Propose that the channel lists old releases no longer
 ///
@@ -42,7 +43,7 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
         None
     } else {
         let request = retire::propose(&workspace, &choice.go, args.reason.clone(), cx.now)?;
-        Some(ceremony::start(&workspace, &request, &actor(), cx.now)?)
+        Some(ceremony::start(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), &request)?)
     };
     if cx.ui.is_json() {
         let stay: Vec<_> = stay.iter().map(|(id, why)| json!({"release": id, "why": why})).collect();

@@ -6,10 +6,11 @@ use serde_json::json;
 use super::{frozen_json, parse_urgency, tell_frozen};
 use crate::cli::context::{Context, actor};
 use crate::error::Result;
+use crate::keys::KeyRing;
 use crate::policy::ReleaseState;
 use crate::release::record::{RecordedUrgency, ReleaseSpec};
 use crate::release::retract::{RetractionRequest, retract};
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 
 /// Take a bad release back: make one with a higher sequence that carries the bytes of an older one
 ///
@@ -44,7 +45,7 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
         urgency: args.urgency,
         reason: args.reason.clone(),
     };
-    let retracted = retract(&workspace, &request, &actor(), cx.now)?;
+    let retracted = retract(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), &request)?;
     let bad: Vec<_> = retracted.bad.iter().map(|bad| bad.id().to_string()).collect();
     if cx.ui.is_json() {
         let mut told = frozen_json(&retracted.frozen);

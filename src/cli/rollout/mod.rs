@@ -12,11 +12,10 @@ use super::passphrase::PassphraseArgs;
 use super::show;
 use crate::config::parse_share;
 use crate::error::Result;
-use crate::keys::KeyRing;
 use crate::policy::ReleaseState;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::{RampRequest, RolloutTransaction, StepOutcome};
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 use tidegate_model::span::Span;
 
 /// Offer a release to the fleet, cohort by cohort
@@ -102,26 +101,24 @@ struct StatusArgs {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     match &args.command {
         Command::Plan(args) => plan::run(args, cx),
-        Command::Start(args) => take(cx, &args.release, &args.passphrase, |transaction, ring| {
+        Command::Start(args) => take(cx, &args.release, &args.passphrase, |transaction, op| {
             transaction.must_be_next(args.cohort.as_ref())?;
-            transaction.start(args.request(), ring, &actor())
+            transaction.start(args.request(), op)
         }),
-        Command::Advance(args) => take(cx, &args.release, &args.passphrase, |transaction, ring| {
+        Command::Advance(args) => take(cx, &args.release, &args.passphrase, |transaction, op| {
             transaction.must_be_next(args.cohort.as_ref())?;
-            transaction.advance(args.request(), ring, &actor())
+            transaction.advance(args.request(), op)
         }),
-        Command::Pause(args) => take(cx, &args.release, &args.passphrase, |transaction, ring| {
-            transaction.pause(ring, &actor(), args.reason.clone())
-        }),
-        Command::Resume(args) => {
-            take(cx, &args.release, &args.passphrase, |transaction, ring| transaction.resume(ring, &actor()))
+        Command::Pause(args) => {
+            take(cx, &args.release, &args.passphrase, |transaction, op| transaction.pause(op, args.reason.as_deref()))
         }
+        Command::Resume(args) => take(cx, &args.release, &args.passphrase, |transaction, op| transaction.resume(op)),
         Command::Renew(args) => renew::run(args, cx),
-        Command::Withdraw(args) => take(cx, &args.release, &args.passphrase, |transaction, ring| {
-            transaction.withdraw(ring, &actor(), args.reason.clone())
+        Command::Withdraw(args) => take(cx, &args.release, &args.passphrase, |transaction, op| {
+            transaction.withdraw(op, args.reason.as_deref())
         }),
         Command::Complete(args) => {
-            take(cx, &args.release, &args.passphrase, |transaction, ring| transaction.complete(ring, &actor()))
+            take(cx, &args.release, &args.passphrase, |transaction, op| transaction.complete(op))
         }
         Command::Approve(args) => super::approve::run(args, cx),
         Command::Status(args) => status(args, cx),
@@ -138,11 +135,14 @@ fn take(
     cx: &Context,
     release: &ReleaseSpec,
     passphrase: &PassphraseArgs,
-    step: impl FnOnce(RolloutTransaction<'_>, &mut KeyRing) -> Result<StepOutcome>,
+    step: impl FnOnce(RolloutTransaction<'_>, &mut Operation<'_>) -> Result<StepOutcome>,
 ) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let mut ring = workspace.ring(&workspace.settings()?, passphrase.source())?;
-    let outcome = step(RolloutTransaction::open(&workspace, release, cx.now)?, &mut ring)?;
+    let outcome = step(
+        RolloutTransaction::open(&workspace, release, cx.now)?,
+        &mut Operation::new(&workspace, &actor(), cx.now, &mut ring),
+    )?;
     let record = &outcome.record;
     if cx.ui.is_json() {
         let mut told = json!({

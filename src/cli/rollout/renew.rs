@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::release::record::ReleaseSpec;
 use crate::rollout::RolloutTransaction;
 use crate::rollout::health::{Action, Counts, Health, Source, Verdict};
-use crate::workspace::Workspace;
+use crate::workspace::{Operation, Workspace};
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
@@ -37,7 +37,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     match &args.require_health {
-        None => super::take(cx, &args.release, &args.passphrase, |transaction, ring| transaction.renew(ring, &actor())),
+        None => super::take(cx, &args.release, &args.passphrase, |transaction, op| transaction.renew(op)),
         Some(source) => by_health(args, source, cx),
     }
 }
@@ -56,7 +56,8 @@ fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
     let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
     let health = Health::parse(bytes, source, (&id, sequence), &transaction.offered(), &policy, cx.now)?;
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
-    let (verdict, outcome) = transaction.renew_by_health(&health, &mut ring, &actor())?;
+    let (verdict, outcome) =
+        transaction.renew_by_health(&health, &mut Operation::new(&workspace, &actor(), cx.now, &mut ring))?;
     if cx.ui.is_json() {
         cx.ui.json(&json!({
             "release": id.to_string(),

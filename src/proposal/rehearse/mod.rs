@@ -64,7 +64,7 @@ pub fn rehearse(
     lost: &BTreeSet<KeyId>,
     now: DateTime<Utc>,
 ) -> Result<Rehearsal> {
-    let stage = RehearsalRepository::set(proposal, verified, repository, lost, now)?;
+    let stage = RehearsalRepository::new(proposal, verified, repository, lost, now)?;
     let mut devices = Vec::new();
     let mut moments = Vec::new();
     for version in 1..=stage.roots.len() {

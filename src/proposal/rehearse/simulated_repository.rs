@@ -35,7 +35,7 @@ pub(super) struct RehearsalRepository {
 }
 
 impl RehearsalRepository {
-    pub(super) fn set(
+    pub(super) fn new(
         proposal: &Proposal,
         verified: &Verified,
         repository: &Repository,
@@ -43,84 +43,10 @@ impl RehearsalRepository {
         now: DateTime<Utc>,
     ) -> Result<Self> {
         let mut shadow = Shadow::default();
-        let mut before = Files::default();
-        let mut roots = Vec::new();
-        // Roots were signed by keys of the one before as well.
-        let mut earlier: Option<&Root> = None;
-        for ((bytes, root), version) in repository.roots().iter().zip(&verified.roots).zip(1..) {
-            let mut signers = signers_of("root", bytes, root.keys(), root.role("root"))?;
-            if let Some(earlier) = earlier {
-                signers.extend(signers_of("root", bytes, earlier.keys(), earlier.role("root"))?);
-            }
-            let (_, file) = shadow.shadow("root", bytes, &signers)?;
-            before.put("root", version, file.clone());
-            roots.push(file);
-            earlier = Some(root);
-        }
-        let mut translated: BTreeMap<String, (u64, Value, Vec<u8>)> = BTreeMap::new();
-        for file in repository.roles().filter(|file| !matches!(file.name.as_str(), "root" | "timestamp" | "snapshot")) {
-            let signers = repository.signers(&file.name).into_iter().collect();
-            let (signed, bytes) = shadow.shadow(&file.name, &file.bytes, &signers)?;
-            before.put(&file.name, file.version, bytes.clone());
-            translated.insert(file.name.clone(), (file.version, signed, bytes));
-        }
-        let online = |name: &str| -> Result<(u64, Value, BTreeSet<KeyId>)> {
-            let file = repository.must_have(name)?;
-            Ok((file.version, signed_part(name, &file.bytes)?, repository.signers(name).into_iter().collect()))
-        };
-        let (snapshot_version, mut snapshot, snapshot_signers) = online("snapshot")?;
-        for (role, (version, _, bytes)) in &translated {
-            list(&mut snapshot, role, *version, bytes, false);
-        }
-        // As they are right after a refresh: whether somebody kept them fresh is not what is rehearsed.
-        reissue(&mut snapshot, snapshot_version, now);
-        let snapshot_bytes = shadow.file(&snapshot, &snapshot_signers)?;
-        before.put("snapshot", snapshot_version, snapshot_bytes.clone());
-        let (timestamp_version, mut timestamp, timestamp_signers) = online("timestamp")?;
-        list(&mut timestamp, "snapshot", snapshot_version, &snapshot_bytes, true);
-        reissue(&mut timestamp, timestamp_version, now);
-        before.put("timestamp", timestamp_version, shadow.file(&timestamp, &timestamp_signers)?);
-
-        // The proposal, signed by everyone who has not lost a key, then what publishing renews, in the order in which it uploads.
-        let mut uploads: Vec<(String, u64, Vec<u8>)> = Vec::new();
-        let mut root_upload = None;
-        for change in &proposal.changes {
-            let signed = shadow.translate(&change.signed);
-            let file = shadow.file(&signed, &may_sign(verified, &change.role, lost))?;
-            let version = signed.get("version").and_then(Value::as_u64).unwrap_or_default();
-            if change.role == "root" {
-                root_upload = Some((change.role.clone(), version, file));
-            } else {
-                list(&mut snapshot, &change.role, version, &file, !listed_by_version_alone(&change.role));
-                uploads.push((change.role.clone(), version, file));
-            }
-        }
-        for (name, signed, signers) in cohorts(verified, repository, lost)? {
-            let version = signed.get("version").and_then(Value::as_u64).unwrap_or_default();
-            let file = shadow.file(&shadow_issue(&signed, now), &signers)?;
-            list(&mut snapshot, &name, version, &file, false);
-            uploads.push((name, version, file));
-        }
-        let newest =
-            verified.new_root.as_ref().or(verified.roots.last()).ok_or_else(|| Error::bug("a chain without roots"))?;
-        let online_keys = |role: &str| -> BTreeSet<KeyId> {
-            newest
-                .role(role)
-                .into_iter()
-                .flat_map(|role| &role.keyids)
-                .filter(|id| !lost.contains(id))
-                .cloned()
-                .collect()
-        };
-        reissue(&mut snapshot, snapshot_version + 1, now);
-        let snapshot_bytes = shadow.file(&snapshot, &online_keys("snapshot"))?;
-        list(&mut timestamp, "snapshot", snapshot_version + 1, &snapshot_bytes, true);
-        reissue(&mut timestamp, timestamp_version + 1, now);
-        uploads.reverse();
-        uploads.push(("snapshot".into(), snapshot_version + 1, snapshot_bytes));
-        uploads.extend(root_upload);
-        uploads.push(("timestamp".into(), timestamp_version + 1, shadow.file(&timestamp, &online_keys("timestamp"))?));
-
+        let InForce { roots, files: before, mut snapshot, mut timestamp } =
+            in_force(&mut shadow, verified, repository, now)?;
+        let online = (&mut snapshot, &mut timestamp);
+        let uploads = uploads(&mut shadow, proposal, verified, repository, lost, online, now)?;
         let mut files = before.clone();
         let mut instants = Vec::new();
         for (role, version, bytes) in uploads {
@@ -130,8 +56,14 @@ impl RehearsalRepository {
         let after = files;
         // The whole is the last instant.
         instants.pop();
-        let thief =
-            thief(&mut shadow, verified, &before, (snapshot, timestamp), (&snapshot_signers, &timestamp_signers), now)?;
+        let thief = thief(
+            &mut shadow,
+            verified,
+            &before,
+            (snapshot.signed, timestamp.signed),
+            (&snapshot.signers, &timestamp.signers),
+            now,
+        )?;
         Ok(Self { roots, before, after, instants, thief, paths: probes(repository), now })
     }
 
@@ -197,6 +129,114 @@ fn may_sign(verified: &Verified, role: &str, lost: &BTreeSet<KeyId>) -> BTreeSet
 }
 
 type Renewed = (String, Value, BTreeSet<KeyId>);
+
+/// The repository in force, signed with simulated keys.
+struct InForce {
+    roots: Vec<Vec<u8>>,
+    files: Files,
+    snapshot: Online,
+    timestamp: Online,
+}
+
+/// A role that publishing renews: its content, its version, and who signs it now.
+struct Online {
+    signed: Value,
+    version: u64,
+    signers: BTreeSet<KeyId>,
+}
+
+fn in_force(shadow: &mut Shadow, verified: &Verified, repository: &Repository, now: DateTime<Utc>) -> Result<InForce> {
+    let mut before = Files::default();
+    let mut roots = Vec::new();
+    // Roots were signed by keys of the one before as well.
+    let mut earlier: Option<&Root> = None;
+    for ((bytes, root), version) in repository.roots().iter().zip(&verified.roots).zip(1..) {
+        let mut signers = signers_of("root", bytes, root.keys(), root.role("root"))?;
+        if let Some(earlier) = earlier {
+            signers.extend(signers_of("root", bytes, earlier.keys(), earlier.role("root"))?);
+        }
+        let (_, file) = shadow.shadow("root", bytes, &signers)?;
+        before.put("root", version, file.clone());
+        roots.push(file);
+        earlier = Some(root);
+    }
+    let mut translated: BTreeMap<String, (u64, Value, Vec<u8>)> = BTreeMap::new();
+    for file in repository.roles().filter(|file| !matches!(file.name.as_str(), "root" | "timestamp" | "snapshot")) {
+        let signers = repository.signers(&file.name).into_iter().collect();
+        let (signed, bytes) = shadow.shadow(&file.name, &file.bytes, &signers)?;
+        before.put(&file.name, file.version, bytes.clone());
+        translated.insert(file.name.clone(), (file.version, signed, bytes));
+    }
+    let online = |name: &str| -> Result<(u64, Value, BTreeSet<KeyId>)> {
+        let file = repository.must_have(name)?;
+        Ok((file.version, signed_part(name, &file.bytes)?, repository.signers(name).into_iter().collect()))
+    };
+    let (snapshot_version, mut snapshot, snapshot_signers) = online("snapshot")?;
+    for (role, (version, _, bytes)) in &translated {
+        list(&mut snapshot, role, *version, bytes, false);
+    }
+    // As they are right after a refresh: whether somebody kept them fresh is not what is rehearsed.
+    reissue(&mut snapshot, snapshot_version, now);
+    let snapshot_bytes = shadow.file(&snapshot, &snapshot_signers)?;
+    before.put("snapshot", snapshot_version, snapshot_bytes.clone());
+    let (timestamp_version, mut timestamp, timestamp_signers) = online("timestamp")?;
+    list(&mut timestamp, "snapshot", snapshot_version, &snapshot_bytes, true);
+    reissue(&mut timestamp, timestamp_version, now);
+    before.put("timestamp", timestamp_version, shadow.file(&timestamp, &timestamp_signers)?);
+    let snapshot = Online { signed: snapshot, version: snapshot_version, signers: snapshot_signers };
+    let timestamp = Online { signed: timestamp, version: timestamp_version, signers: timestamp_signers };
+    Ok(InForce { roots, files: before, snapshot, timestamp })
+}
+
+/// What publishing the proposal uploads, in order.
+fn uploads(
+    shadow: &mut Shadow,
+    proposal: &Proposal,
+    verified: &Verified,
+    repository: &Repository,
+    lost: &BTreeSet<KeyId>,
+    (snapshot, timestamp): (&mut Online, &mut Online),
+    now: DateTime<Utc>,
+) -> Result<Vec<(String, u64, Vec<u8>)>> {
+    // The proposal, signed by everyone who has not lost a key, then what publishing renews, in the order in which it uploads.
+    let mut uploads: Vec<(String, u64, Vec<u8>)> = Vec::new();
+    let mut root_upload = None;
+    for change in &proposal.changes {
+        let signed = shadow.translate(&change.signed);
+        let file = shadow.file(&signed, &may_sign(verified, &change.role, lost))?;
+        let version = signed.get("version").and_then(Value::as_u64).unwrap_or_default();
+        if change.role == "root" {
+            root_upload = Some((change.role.clone(), version, file));
+        } else {
+            list(&mut snapshot.signed, &change.role, version, &file, !listed_by_version_alone(&change.role));
+            uploads.push((change.role.clone(), version, file));
+        }
+    }
+    for (name, signed, signers) in cohorts(verified, repository, lost)? {
+        let version = signed.get("version").and_then(Value::as_u64).unwrap_or_default();
+        let file = shadow.file(&shadow_issue(&signed, now), &signers)?;
+        list(&mut snapshot.signed, &name, version, &file, false);
+        uploads.push((name, version, file));
+    }
+    let newest =
+        verified.new_root.as_ref().or(verified.roots.last()).ok_or_else(|| Error::bug("a chain without roots"))?;
+    let online_keys = |role: &str| -> BTreeSet<KeyId> {
+        newest.role(role).into_iter().flat_map(|role| &role.keyids).filter(|id| !lost.contains(id)).cloned().collect()
+    };
+    reissue(&mut snapshot.signed, snapshot.version + 1, now);
+    let snapshot_bytes = shadow.file(&snapshot.signed, &online_keys("snapshot"))?;
+    list(&mut timestamp.signed, "snapshot", snapshot.version + 1, &snapshot_bytes, true);
+    reissue(&mut timestamp.signed, timestamp.version + 1, now);
+    uploads.reverse();
+    uploads.push(("snapshot".into(), snapshot.version + 1, snapshot_bytes));
+    uploads.extend(root_upload);
+    uploads.push((
+        "timestamp".into(),
+        timestamp.version + 1,
+        shadow.file(&timestamp.signed, &online_keys("timestamp"))?,
+    ));
+    Ok(uploads)
+}
 
 /// The cohort roles that finishing would sign anew, with who signs them.
 fn cohorts(verified: &Verified, repository: &Repository, lost: &BTreeSet<KeyId>) -> Result<Vec<Renewed>> {

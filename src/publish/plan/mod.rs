@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tidegate_model::cohort::CohortMap;
-use tidegate_tuf::metadata::{Delegations, TargetFile};
+use tidegate_tuf::metadata::{Delegations, TargetFile, Targets};
 use tidegate_tuf::path::TargetPath;
 use tidegate_tuf::{Chain, Limits};
 
@@ -211,56 +211,10 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
         None => 0,
     };
 
-    let agreed = if live.is_some() { source.agreed()? } else { None };
-    let mut objects = Vec::new();
-    let mut live_roles = Vec::new();
-    let mut live_targets = BTreeSet::new();
-    let mut role_objects = Vec::new();
-    let mut by_file = BTreeSet::new();
-    for (chain, role) in &tree.targets {
-        // A role that two delegate to is one file.
-        if !by_file.insert(role.file.as_str()) {
-            continue;
-        }
-        let before = live.as_ref().and_then(|live| live.snapshot.role(&role.role));
-        let unchanged = before.is_some_and(|before| before.version == role.version);
-        // Its bytes are not in the snapshot, and this workspace has signed it since both agreed: so may have another.
-        if unchanged
-            && listed_by_version_alone(&role.role)
-            && agreed.as_ref().is_some_and(|agreed| agreed.get(&role.role) != Some(&role.version))
-        {
-            requests += 1;
-            let there = remote.find(&format!("metadata/{}", role.file), Limits::default().targets_length).await?;
-            if there.is_none_or(|there| *there.bytes != *role.bytes) {
-                return Err(Error::new(
-                    Kind::Conflict,
-                    format!(
-                        "{} has another version {} of {} than this workspace",
-                        remote.name(),
-                        role.version,
-                        role.role
-                    ),
-                )
-                .rule(Rule::PublishBehind)
-                .remedy("take over what is published: `tidegate pull PLACE`"));
-            }
-        }
-        let ahead = live.is_some() && before.is_none_or(|before| role.version > before.version);
-        let before = match before {
-            _ if unchanged => tree.role(chain).cloned(),
-            Some(before) => live_role(source, remote, &role.role, before.version, &mut requests).await?,
-            None => None,
-        };
-        for (path, file) in before.iter().flat_map(|targets| &targets.targets) {
-            live_targets.insert(target_key(path, file)?);
-        }
-        live_roles.push((chain.clone(), before));
-        let stage = if *chain == Chain::top() { UploadStage::Targets } else { UploadStage::Delegated };
-        let object = metadata(role, stage, if unchanged { ObjectState::Unchanged } else { ObjectState::New }, ahead);
-        role_objects.push((role.role.as_str(), object));
-    }
+    let Delegated { roles, live: live_roles } = delegated(source, &tree, live.as_ref(), remote, &mut requests).await?;
     let before = live_protection(&live_roles, maps, remote, &mut requests).await?;
-    for (role, mut object) in role_objects {
+    let mut objects = Vec::new();
+    for (role, mut object) in roles {
         object.private = protection.is_protected(role);
         // What was public yesterday is not in the private place, nor the other way round.
         if live.is_some() && object.private != before.is_protected(role) {
@@ -268,44 +222,12 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
         }
         objects.push(object);
     }
-    let mut targets = BTreeSet::new();
-    for listed in tree.listed() {
-        let key = target_key(listed.path, listed.file)?;
-        if !targets.insert(key.clone()) {
-            continue;
-        }
-        let sha256 = *listed.file.hashes.sha256_digest().ok_or_else(|| {
-            Error::input(format!("{} lists {} without a sha256 hash", listed.chain.role(), listed.path))
-        })?;
-        let is_live = live_targets.contains(&key);
-        for (private, is_there) in sides(protection.needs(&key), before.needs(&key), is_live) {
-            let state = if is_there { ObjectState::Unchanged } else { ObjectState::New };
-            let (key, content, length) = (key.clone(), Content::Artifact { sha256 }, listed.file.length);
-            objects.push(Object { key, stage: UploadStage::Target, state, length, private, ahead: false, content });
-        }
-    }
+    objects.extend(targets(&tree, &live_roles, &protection, &before)?);
     if let Some(private) = private {
         objects.extend(listings(&protection, &before, private, &mut requests).await?);
         closed(&objects, &protection, &before, remote, &mut requests).await?;
     }
-    let known = live.as_ref().is_some_and(|live| live.timestamp.snapshot().version == snapshot.version);
-    let ahead = live.as_ref().is_some_and(|live| snapshot.version > live.timestamp.snapshot().version);
-    objects.push(metadata(
-        snapshot,
-        UploadStage::Snapshot,
-        if known { ObjectState::Unchanged } else { ObjectState::New },
-        ahead,
-    ));
-    for root in &tree.roots {
-        let state = if root.version <= live_root { ObjectState::Unchanged } else { ObjectState::New };
-        objects.push(metadata(root, UploadStage::Root, state, false));
-    }
-    let state = match &seen {
-        None => ObjectState::New,
-        Some(seen) if *seen.bytes == *timestamp.bytes => ObjectState::Unchanged,
-        Some(_) => ObjectState::Changed,
-    };
-    objects.push(metadata(timestamp, UploadStage::Timestamp, state, false));
+    objects.extend(top_level(&tree, (timestamp, snapshot), live.as_ref(), live_root, seen.as_ref()));
     objects.sort_by_key(|object| object.stage);
 
     let mut notices = notice::changes(&tree, &live_roles);
@@ -331,6 +253,126 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
         root,
         part,
     })
+}
+
+/// The targets role and all that are delegated from it.
+#[derive(Default)]
+struct Delegated<'a> {
+    /// With their names, in the order a device would meet them.
+    roles: Vec<(&'a str, Object)>,
+    /// What of them is live.
+    live: Vec<(Chain, Option<Targets>)>,
+}
+
+async fn delegated<'a>(
+    source: &Source,
+    tree: &'a Tree,
+    live: Option<&Live>,
+    remote: &Remote,
+    requests: &mut u64,
+) -> Result<Delegated<'a>> {
+    let agreed = if live.is_some() { source.agreed()? } else { None };
+    let mut delegated = Delegated::default();
+    let mut by_file = BTreeSet::new();
+    for (chain, role) in &tree.targets {
+        // A role that two delegate to is one file.
+        if !by_file.insert(role.file.as_str()) {
+            continue;
+        }
+        let before = live.and_then(|live| live.snapshot.role(&role.role));
+        let unchanged = before.is_some_and(|before| before.version == role.version);
+        // Its bytes are not in the snapshot, and this workspace has signed it since both agreed: so may have another.
+        if unchanged
+            && listed_by_version_alone(&role.role)
+            && agreed.as_ref().is_some_and(|agreed| agreed.get(&role.role) != Some(&role.version))
+        {
+            *requests += 1;
+            same_as_live(role, remote).await?;
+        }
+        let ahead = live.is_some() && before.is_none_or(|before| role.version > before.version);
+        let before = match before {
+            _ if unchanged => tree.role(chain).cloned(),
+            Some(before) => live_role(source, remote, &role.role, before.version, requests).await?,
+            None => None,
+        };
+        delegated.live.push((chain.clone(), before));
+        let stage = if *chain == Chain::top() { UploadStage::Targets } else { UploadStage::Delegated };
+        let object = metadata(role, stage, if unchanged { ObjectState::Unchanged } else { ObjectState::New }, ahead);
+        delegated.roles.push((role.role.as_str(), object));
+    }
+    Ok(delegated)
+}
+
+/// Whether the live file of a role that is listed by version alone is the workspace's.
+async fn same_as_live(role: &RoleFile, remote: &Remote) -> Result<()> {
+    let there = remote.find(&format!("metadata/{}", role.file), Limits::default().targets_length).await?;
+    if there.is_some_and(|there| *there.bytes == *role.bytes) {
+        return Ok(());
+    }
+    let (place, version, name) = (remote.name(), role.version, &role.role);
+    Err(Error::new(Kind::Conflict, format!("{place} has another version {version} of {name} than this workspace"))
+        .rule(Rule::PublishBehind)
+        .remedy("take over what is published: `tidegate pull PLACE`"))
+}
+
+/// The artifacts, manifests and other targets that the roles list.
+fn targets(
+    tree: &Tree,
+    live: &[(Chain, Option<Targets>)],
+    protection: &Protection,
+    before: &Protection,
+) -> Result<Vec<Object>> {
+    let mut is_live = BTreeSet::new();
+    for (path, file) in live.iter().filter_map(|(_, targets)| targets.as_ref()).flat_map(|targets| &targets.targets) {
+        is_live.insert(target_key(path, file)?);
+    }
+    let (mut objects, mut seen) = (Vec::new(), BTreeSet::new());
+    for listed in tree.listed() {
+        let key = target_key(listed.path, listed.file)?;
+        if !seen.insert(key.clone()) {
+            continue;
+        }
+        let sha256 = *listed.file.hashes.sha256_digest().ok_or_else(|| {
+            Error::input(format!("{} lists {} without a sha256 hash", listed.chain.role(), listed.path))
+        })?;
+        let is_live = is_live.contains(&key);
+        for (private, is_there) in sides(protection.needs(&key), before.needs(&key), is_live) {
+            let state = if is_there { ObjectState::Unchanged } else { ObjectState::New };
+            let (key, content, length) = (key.clone(), Content::Artifact { sha256 }, listed.file.length);
+            objects.push(Object { key, stage: UploadStage::Target, state, length, private, ahead: false, content });
+        }
+    }
+    Ok(objects)
+}
+
+/// Snapshot, roots and timestamp.
+fn top_level(
+    tree: &Tree,
+    (timestamp, snapshot): (&RoleFile, &RoleFile),
+    live: Option<&Live>,
+    live_root: u64,
+    seen: Option<&Seen>,
+) -> Vec<Object> {
+    let mut objects = Vec::new();
+    let known = live.is_some_and(|live| live.timestamp.snapshot().version == snapshot.version);
+    let ahead = live.is_some_and(|live| snapshot.version > live.timestamp.snapshot().version);
+    objects.push(metadata(
+        snapshot,
+        UploadStage::Snapshot,
+        if known { ObjectState::Unchanged } else { ObjectState::New },
+        ahead,
+    ));
+    for root in &tree.roots {
+        let state = if root.version <= live_root { ObjectState::Unchanged } else { ObjectState::New };
+        objects.push(metadata(root, UploadStage::Root, state, false));
+    }
+    let state = match seen {
+        None => ObjectState::New,
+        Some(seen) if *seen.bytes == *timestamp.bytes => ObjectState::Unchanged,
+        Some(_) => ObjectState::Changed,
+    };
+    objects.push(metadata(timestamp, UploadStage::Timestamp, state, false));
+    objects
 }
 
 /// Reads and verifies all metadata of a source, and its cohort maps, on a thread that may block.

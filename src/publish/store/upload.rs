@@ -263,9 +263,33 @@ impl Remote {
             Some(record) => record,
             None => self.begin(store, job, size).await?,
         };
+        let reader = tokio::sync::Mutex::new(reader);
+        let (count, failed) = self.send_parts(store, job, &reader, &mut record, path.as_deref()).await;
+        if let Some(failure) = failed {
+            return Err(self.interrupted(store, job, failure, &record, path.as_deref()).await);
+        }
+        if let Err(error) = reader.into_inner().check(job.length, job.sha256) {
+            let _ = store.abort_multipart(&self.key(job.key), &record.upload).await;
+            forget(path.as_deref());
+            return Err(error);
+        }
+        record.parts.truncate(count);
+        self.complete(store, job, &record, path.as_deref()).await
+    }
+
+    /// Sends the parts that are not known to have arrived. Returns their number, and the first failure.
+    async fn send_parts(
+        &self,
+        store: &dyn MultipartStore,
+        job: &Job<'_>,
+        reader: &tokio::sync::Mutex<Reader>,
+        record: &mut Record,
+        path: Option<&Path>,
+    ) -> (usize, Option<Failure>) {
+        let size = record.part;
         let (known, upload, at) = (record.parts.clone(), record.upload.clone(), self.key(job.key));
-        let (reader, stop) = (tokio::sync::Mutex::new(reader), AtomicBool::new(false));
-        let (reader, stop, known, upload, at) = (&reader, &stop, &known, &upload, &at);
+        let stop = AtomicBool::new(false);
+        let (stop, known, upload, at) = (&stop, &known, &upload, &at);
         let parts = stream::unfold(Some(0_usize), |number| async move {
             let number = number.filter(|_| !stop.load(Ordering::Relaxed))?;
             let turn = self.buffers.turn().await;
@@ -313,50 +337,59 @@ impl Remote {
             }
             if noted.elapsed() >= NOTE {
                 noted = Instant::now();
-                record.save(path.as_deref());
+                record.save(path);
             }
         }
-        match failed {
-            None => {}
-            Some(failure) => {
-                if matches!(failure, Failure::Store(StoreError::NotFound { .. })) {
-                    // The store has thrown the unfinished upload away: the next try begins a new one.
-                    forget(path.as_deref());
-                } else if path.is_some() {
-                    record.save(path.as_deref());
-                } else {
-                    let _ = store.abort_multipart(at, &record.upload).await;
-                }
-                return Err(match failure {
-                    Failure::Ours(error) => error,
-                    Failure::Store(error) => self.fault("write", job.key, &error),
-                });
-            }
-        }
-        let reader = reader.lock().await;
-        if let Err(error) = reader.check(job.length, job.sha256) {
+        (count, failed)
+    }
+
+    /// Keeps what has arrived for the next try, or removes it, and returns the error.
+    async fn interrupted(
+        &self,
+        store: &dyn MultipartStore,
+        job: &Job<'_>,
+        failure: Failure,
+        record: &Record,
+        path: Option<&Path>,
+    ) -> Error {
+        if matches!(failure, Failure::Store(StoreError::NotFound { .. })) {
+            // The store has removed the unfinished upload: the next try begins a new one.
+            forget(path);
+        } else if path.is_some() {
+            record.save(path);
+        } else {
             let _ = store.abort_multipart(&self.key(job.key), &record.upload).await;
-            forget(path.as_deref());
-            return Err(error);
         }
-        record.parts.truncate(count);
+        match failure {
+            Failure::Ours(error) => error,
+            Failure::Store(error) => self.fault("write", job.key, &error),
+        }
+    }
+
+    async fn complete(
+        &self,
+        store: &dyn MultipartStore,
+        job: &Job<'_>,
+        record: &Record,
+        path: Option<&Path>,
+    ) -> Result<WriteOutcome> {
         let parts: Vec<PartId> =
             record.parts.iter().flatten().map(|part| PartId { content_id: part.id.clone() }).collect();
-        record.save(path.as_deref());
+        record.save(path);
         match store.complete_multipart(&self.key(job.key), &record.upload, parts).await {
             Ok(_) => {}
             // Completed by a try whose answer was lost, or thrown away.
             Err(error) => {
                 let found = self.look(job.key, job.length, job.sha256).await;
                 if matches!(error, StoreError::NotFound { .. }) {
-                    forget(path.as_deref());
+                    forget(path);
                 }
                 if !matches!(found, Ok(Some(WriteOutcome::AlreadyThere))) {
                     return Err(self.fault("complete", job.key, &error));
                 }
             }
         }
-        forget(path.as_deref());
+        forget(path);
         Ok(WriteOutcome::Written)
     }
 

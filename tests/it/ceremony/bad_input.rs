@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use tidegate::ceremony;
 use tidegate::proposal::{self, Proposal};
+use tidegate::workspace::Operation;
 use tidegate_tuf::key::KeyId;
 
 use super::table::Table;
@@ -150,7 +151,11 @@ fn a_proposal_that_no_longer_follows_is_refused() {
     std::fs::copy(table.path().join(ceremony::FILE), &kept).unwrap();
     let signed =
         proposal::combine(&proposal, &table.copies(&proposal, &["root-1", "root-2"]), &table.first_root()).unwrap();
-    ceremony::abort(&table.workspace(), Some("another one".into()), "tester", table.now).unwrap();
+    ceremony::abort(
+        &mut Operation::new(&table.workspace(), "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
+        Some("another one".into()),
+    )
+    .unwrap();
     table.ceremony(&["root-1", "root-2"]);
     // The old one comes back, complete.
     std::fs::write(table.path().join(ceremony::FILE), signed.to_bytes().unwrap()).unwrap();
@@ -175,7 +180,11 @@ fn two_signatures_of_one_holder_are_refused() {
     let copies = table.copies(&proposal, &["root-1", "root-2"]);
     assert_eq!(rule(proposal::combine(&proposal, &copies, &table.first_root())), "C-HOLDER");
     // A role whose threshold one person alone would meet is not proposed at all.
-    ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
+    ceremony::abort(
+        &mut Operation::new(&table.workspace(), "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
+        None,
+    )
+    .unwrap();
     table.edit("[keys.root-3]", "[keys.root-3]\nholder = \"holder 1\"");
     assert_eq!(rule(table.start()), "C-HOLDER");
 }
@@ -243,7 +252,11 @@ fn an_edited_transcript_is_refused() {
     let combined =
         proposal::combine(&proposal, &table.copies(&proposal, &["root-1", "root-2"]), &table.first_root()).unwrap();
     let workspace = table.workspace();
-    ceremony::keep(&workspace, &combined, "tester", table.now).unwrap();
+    ceremony::keep(
+        &mut Operation::new(&workspace, "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
+        &combined,
+    )
+    .unwrap();
     let done = table.finish(&workspace).unwrap();
     drop(workspace);
     let text = std::fs::read_to_string(&done.transcript).unwrap();

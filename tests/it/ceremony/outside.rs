@@ -7,6 +7,7 @@ use crate::keys::Token;
 use crate::support::tools;
 use sha2::Digest as _;
 use tidegate::keys::write_public;
+use tidegate::workspace::Operation;
 use tidegate::{ceremony, proposal};
 
 use super::table::Table;
@@ -49,7 +50,11 @@ fn a_signature_by_openssl_is_accepted() {
         assert_eq!(error.broken_rule(), Some(Rule::CeremonySignature));
     }
     let workspace = table.workspace();
-    ceremony::keep(&workspace, &proposal, "tester", table.now).unwrap();
+    ceremony::keep(
+        &mut Operation::new(&workspace, "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
+        &proposal,
+    )
+    .unwrap();
     table.finish(&workspace).unwrap();
     assert_eq!(table.repository().roots().len(), 2);
 }
@@ -102,7 +107,11 @@ fn signatures_by_pkcs11_tool_are_accepted() {
     let copies = table.copies(&proposal, &["root-1", "root-2"]);
     let combined = proposal::combine(&proposal, &copies, &table.first_root()).unwrap();
     let workspace = table.workspace();
-    ceremony::keep(&workspace, &combined, "tester", table.now).unwrap();
+    ceremony::keep(
+        &mut Operation::new(&workspace, "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
+        &combined,
+    )
+    .unwrap();
     table.finish(&workspace).unwrap();
     drop(workspace);
     assert_eq!(table.repository().roots().len(), 2);

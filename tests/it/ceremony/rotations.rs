@@ -2,6 +2,7 @@
 
 use tidegate::ceremony;
 use tidegate::proposal::{self, Situation, plan};
+use tidegate::workspace::Operation;
 
 use super::table::Table;
 
@@ -83,7 +84,11 @@ fn an_online_key_is_replaced_with_an_overlap_in_which_every_device_verifies_at_e
     let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
     let rehearsal = proposal::rehearse(&proposal, &verified, &table.repository(), &[].into(), table.now).unwrap();
     assert_eq!(rehearsal.moments, []);
-    ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
+    ceremony::abort(
+        &mut Operation::new(&table.workspace(), "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
+        None,
+    )
+    .unwrap();
     table.ceremony(&["root-1", "root-2"]);
     table.lose("timestamp");
     table.lose("snapshot");
@@ -101,7 +106,11 @@ fn an_online_key_replaced_at_once_has_a_gap_that_the_rehearsal_foresees() {
     assert!(!rehearsal.moments.is_empty());
     let review = proposal::review(&proposal, &verified, table.now).unwrap();
     assert!(review.devices.iter().any(|line| line.contains("may fail once")), "{:?}", review.devices);
-    ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
+    ceremony::abort(
+        &mut Operation::new(&table.workspace(), "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
+        None,
+    )
+    .unwrap();
     table.ceremony(&["root-1", "root-2"]);
 }
 
@@ -135,7 +144,11 @@ fn stolen_online_keys_that_ran_up_versions_are_recovered_from() {
     let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
     let rehearsal = proposal::rehearse(&proposal, &verified, &table.repository(), &[].into(), table.now).unwrap();
     assert!(rehearsal.devices.iter().any(|fate| fate.device.contains("ran up versions") && fate.error.is_none()));
-    ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
+    ceremony::abort(
+        &mut Operation::new(&table.workspace(), "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
+        None,
+    )
+    .unwrap();
     // The misled device is among those that follow.
     table.ceremony(&["root-2", "root-3"]);
 }
@@ -181,7 +194,11 @@ fn holders_are_named_and_renamed() {
     let review = proposal::review(&proposal, &verified, table.now).unwrap();
     let row = review.roles[0].rows.iter().find(|row| row.what == "holder of root-2").unwrap();
     assert_eq!((row.before.as_str(), row.after.as_str()), ("holder 2", "holder 2b"));
-    ceremony::abort(&table.workspace(), None, "tester", table.now).unwrap();
+    ceremony::abort(
+        &mut Operation::new(&table.workspace(), "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
+        None,
+    )
+    .unwrap();
     table.ceremony(&["root-1", "root-3"]);
 }
 

@@ -14,8 +14,8 @@ use tidegate::keys::{FileKey, KeyRing, NoPassphrases, Signer as _, write_public}
 use tidegate::metadata::Repository;
 use tidegate::proposal::{self, Proposal, ProposalRequest, Tool};
 use tidegate::publish::{self, PublishEvent, Remote, Source};
-use tidegate::workspace::Workspace;
 use tidegate::workspace::init::{KeySource, Options, init};
+use tidegate::workspace::{Operation, Workspace};
 use tidegate_client::clock::StubClock;
 use tidegate_client::fetch::MemoryFetch;
 use tidegate_client::store::MemoryStore;
@@ -100,7 +100,10 @@ impl Table {
     }
 
     pub fn start(&self) -> Result<Proposal> {
-        ceremony::start(&self.workspace(), &ProposalRequest::default(), "tester", self.now)
+        ceremony::start(
+            &mut Operation::new(&self.workspace(), "tester", self.now, &mut tidegate::keys::KeyRing::empty()),
+            &ProposalRequest::default(),
+        )
     }
 
     /// Signs a copy, as a holder does on their own machine with a root of their own.
@@ -134,7 +137,11 @@ impl Table {
         assert_eq!(rehearsal.stranded().collect::<Vec<_>>(), Vec::<&proposal::Fate>::new());
         let combined = proposal::combine(&proposal, &self.copies(&proposal, signers), &self.first_root()).unwrap();
         let workspace = self.workspace();
-        ceremony::keep(&workspace, &combined, "tester", self.now).unwrap();
+        ceremony::keep(
+            &mut Operation::new(&workspace, "tester", self.now, &mut tidegate::keys::KeyRing::empty()),
+            &combined,
+        )
+        .unwrap();
         let done = self.finish(&workspace).unwrap();
         drop(workspace);
         let text = fs::read_to_string(&done.transcript).unwrap();
@@ -148,7 +155,7 @@ impl Table {
 
     pub fn finish(&self, workspace: &Workspace) -> Result<Done> {
         let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
-        ceremony::finish(workspace, &mut Self::ring(workspace), &tool, "tester", self.now)
+        ceremony::finish(&mut Operation::new(workspace, "tester", self.now, &mut Self::ring(workspace)), &tool)
     }
 
     /// Renews snapshot and timestamp.
@@ -159,7 +166,8 @@ impl Table {
         let workspace = self.workspace();
         let settings = workspace.settings().unwrap();
         let mut ring = Self::ring(&workspace);
-        tidegate::rollout::refresh::refresh(&workspace, &settings, &mut ring, "tester", self.now).unwrap();
+        tidegate::rollout::refresh::refresh(&mut Operation::new(&workspace, "tester", self.now, &mut ring), &settings)
+            .unwrap();
         drop(workspace);
         let gaps = self.publish();
         assert!(late || gaps.is_empty(), "{gaps:?}");

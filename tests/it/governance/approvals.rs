@@ -7,7 +7,7 @@ use tidegate::policy::ReleaseEvent;
 use tidegate::release::approval;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::rollout::RampRequest;
-use tidegate::workspace::Ledger;
+use tidegate::workspace::{Ledger, Operation};
 use tidegate::{Error, Kind};
 
 const RULE: &str = r#"
@@ -34,7 +34,8 @@ fn approve(
 ) -> Result<(), Error> {
     let (workspace, mut ring) = fleet.open();
     let cohort = cohort.map(|cohort| cohort.parse().unwrap());
-    approval::approve(&workspace, spec, step, cohort, key, &mut ring, "tester", fleet.now).map(|_| ())
+    approval::approve(&mut Operation::new(&workspace, "tester", fleet.now, &mut ring), spec, step, cohort, key)
+        .map(|_| ())
 }
 
 #[test]
@@ -60,7 +61,7 @@ fn both(fleet: &Fleet, spec: &ReleaseSpec, step: ReleaseEvent, cohort: Option<&s
 }
 
 fn start(fleet: &Fleet, spec: &ReleaseSpec) -> Result<(), Error> {
-    fleet.step(spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester")).map(|_| ())
+    fleet.step(spec, |transaction, op| transaction.start(RampRequest::default(), op)).map(|_| ())
 }
 
 #[test]
@@ -105,9 +106,9 @@ fn an_approval_counts_only_where_the_release_stood() {
     // The same file, once the release has moved.
     let path = fleet.path().join("releases/stable/os/1.0.0/approvals.json");
     let kept = fs::read(&path).unwrap();
-    fleet.step(&spec, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap_err();
+    fleet.step(&spec, |transaction, op| transaction.pause(op, None)).unwrap_err();
     fleet.validate(&spec);
-    fleet.step(&spec, |transaction, ring| transaction.expose(ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.expose(op)).unwrap();
     fs::write(&path, &kept).unwrap();
     assert_eq!(rule(start(&fleet, &spec)), "R-APPROVAL");
 }

@@ -12,7 +12,7 @@ use tidegate::release::report::{CheckResult, Verdict};
 use tidegate::release::{draft, retire};
 use tidegate::rollout::RampRequest;
 use tidegate::validate::{self, Options};
-use tidegate::workspace::Ledger;
+use tidegate::workspace::{Ledger, Operation};
 use tidegate_model::decision::{Installed, Outcome};
 use tidegate_model::rollout::Assignment;
 
@@ -29,12 +29,13 @@ fn finding(fleet: &Fleet, spec: &ReleaseSpec, rule: &str, devices: &str) -> Chec
     fs::write(&csv, format!("id,hardware,version\n{devices}")).unwrap();
     let (workspace, mut ring) = fleet.open();
     let options = Options { fleet: Some(csv), ..Options::default() };
-    let report = validate::validate(&workspace, spec, &options, &mut ring, "tester", fleet.now).unwrap().1;
+    let report =
+        validate::validate(&mut Operation::new(&workspace, "tester", fleet.now, &mut ring), spec, &options).unwrap().1;
     report.findings.into_iter().find(|finding| finding.rule == rule).unwrap()
 }
 
 fn withdraw(fleet: &Fleet, spec: &ReleaseSpec) -> tidegate::rollout::StepOutcome {
-    fleet.step(spec, |transaction, ring| transaction.withdraw(ring, "tester", Some("it eats flash".into()))).unwrap()
+    fleet.step(spec, |transaction, op| transaction.withdraw(op, Some("it eats flash"))).unwrap()
 }
 
 fn offered(fleet: &Fleet, spec: &ReleaseSpec, cohort: &str) -> Assignment {
@@ -83,7 +84,7 @@ fn a_chain_of_bridges_is_walked_and_a_missing_stone_is_found_at_validation() {
     assert_eq!(ways.verdict, Verdict::Fail);
     assert!(ways.detail.starts_with("1 of 2 devices have no way: old on 1.0.0"), "{}", ways.detail);
     // And that holds the rollout back.
-    let start = fleet.step(&newest, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"));
+    let start = fleet.step(&newest, |transaction, op| transaction.start(RampRequest::default(), op));
     assert_eq!(rule(start), "R-VALIDATED");
 }
 
@@ -91,9 +92,7 @@ fn a_chain_of_bridges_is_walked_and_a_missing_stone_is_found_at_validation() {
 fn a_report_from_before_a_bridge_was_withdrawn_is_not_fresh() {
     let fleet = Fleet::new();
     let [_, stone, _, newest] = chain(&fleet);
-    let start = |fleet: &Fleet| {
-        fleet.step(&newest, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
-    };
+    let start = |fleet: &Fleet| fleet.step(&newest, |transaction, op| transaction.start(RampRequest::default(), op));
     withdraw(&fleet, &stone);
     let refused = start(&fleet).unwrap_err();
     assert_eq!(refused.broken_rule(), Some(Rule::ReleaseValidated));
@@ -105,12 +104,14 @@ fn a_report_from_before_a_bridge_was_withdrawn_is_not_fresh() {
     let id = stone.find(&fleet.path()).unwrap().id();
     let (workspace, _) = fleet.open();
     let request = retire::propose(&workspace, &[id], None, fleet.now).unwrap();
-    ceremony::start(&workspace, &request, "tester", fleet.now).unwrap();
+    ceremony::start(
+        &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+        &request,
+    )
+    .unwrap();
     drop(workspace);
     finish(&fleet).unwrap();
-    let start = |fleet: &Fleet| {
-        fleet.step(&newest, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
-    };
+    let start = |fleet: &Fleet| fleet.step(&newest, |transaction, op| transaction.start(RampRequest::default(), op));
     let refused = start(&fleet).unwrap_err();
     assert!(refused.to_string().contains("stable/os/1.1.0 was retired"), "{refused}");
     let ways = finding(&fleet, &newest, "V-ELI-05", "");
@@ -136,7 +137,11 @@ fn a_bridge_that_is_withdrawn_leaves_the_offers_that_name_it_and_nothing_else_of
     fleet.pass(1);
     // A draft has no sequence yet, so it is nobody's bridge: least of all in the place of the first release.
     let draft: ReleaseSpec = "3.0.0".parse().unwrap();
-    draft::new(&fleet.open().0, plain(&draft), "tester", fleet.now).unwrap();
+    draft::new(
+        &mut Operation::new(&fleet.open().0, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+        plain(&draft),
+    )
+    .unwrap();
     let done = withdraw(&fleet, &draft);
     assert_eq!((done.roles.len(), done.bridge_of.len()), (0, 0), "{:?}", done.roles);
     let done = withdraw(&fleet, &stone);

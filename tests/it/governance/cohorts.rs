@@ -5,6 +5,7 @@ use std::fs;
 use crate::support::fleet::{Fleet, named, rule};
 use tidegate::proposal::{self, ProposalRequest, Review};
 use tidegate::rollout::RampRequest;
+use tidegate::workspace::Operation;
 use tidegate::{Error, ceremony, validate};
 
 use super::{finish, tidegate};
@@ -21,7 +22,10 @@ fn edit(fleet: &Fleet, edits: &[(&str, &str)]) {
 /// Proposes what the files say, and gives what its signers read.
 fn propose(fleet: &Fleet) -> Result<Review, Error> {
     let (workspace, _) = fleet.open();
-    let proposal = ceremony::start(&workspace, &ProposalRequest::default(), "tester", fleet.now)?;
+    let proposal = ceremony::start(
+        &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+        &ProposalRequest::default(),
+    )?;
     let root = fs::read(fleet.path().join("metadata/1.root.json")).unwrap();
     // As it travels: from nothing but the file and a root.
     let proposal = proposal::Proposal::parse("a copy", &proposal.to_bytes()?)?;
@@ -56,7 +60,8 @@ fn signers_see_what_becomes_of_the_cohorts_and_the_rollout_goes_on() {
     fleet.pass(48);
     let (workspace, mut ring) = fleet.open();
     let options = validate::Options::default();
-    let (_, report) = validate::validate(&workspace, &spec, &options, &mut ring, "tester", fleet.now).unwrap();
+    let (_, report) =
+        validate::validate(&mut Operation::new(&workspace, "tester", fleet.now, &mut ring), &spec, &options).unwrap();
     assert_eq!(report.failed().count(), 0, "{:?}", report.failed().collect::<Vec<_>>());
     drop(workspace);
     let standings = fleet.advance(&spec, 24).unwrap();
@@ -98,7 +103,7 @@ fn a_cohort_may_go_while_it_is_offered_a_release_and_come_back() {
     assert_eq!(rows(&review).first().map(String::as_str), Some("+ cohort canary:  > 5%"));
     finish(&fleet).unwrap();
     assert!(listed(&fleet) > before, "versions never go back, or devices would call it an attack");
-    let outcome = fleet.step(&spec, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap();
+    let outcome = fleet.step(&spec, |transaction, op| transaction.pause(op, None)).unwrap();
     assert!(!named(&outcome.standings, "canary").has(1), "it begins anew");
     fleet.pass(1);
     tidegate(&fleet, &["publish", "site"]);
@@ -124,10 +129,8 @@ fn what_no_fleet_can_be_is_refused_before_anything_is_proposed() {
     refused(&[("name = \"early\"", "name = \"canary\"")], "canary");
     // The same for whoever starts a rollout after an edit that nobody signed: the signed map counts.
     edit(&fleet, &[("share = \"20%\"", "share = \"10%\""), ("share = \"75%\"", "share = \"85%\"")]);
-    let standings = fleet
-        .step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
-        .unwrap()
-        .standings;
+    let standings =
+        fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap().standings;
     assert_eq!(named(&standings, "early").share, Some(200_000));
 }
 

@@ -5,7 +5,7 @@ use tidegate::ceremony;
 use tidegate::policy::ReleaseState;
 use tidegate::release::record::{RecordedUrgency, ReleaseId, ReleaseSpec};
 use tidegate::release::{report, retire};
-use tidegate::workspace::Ledger;
+use tidegate::workspace::{Ledger, Operation};
 use tidegate::{Error, validate};
 
 use super::{finish, tidegate};
@@ -17,7 +17,7 @@ fn everywhere(fleet: &Fleet, version: &str, upgrade_from: Option<&str>) -> Relea
         new.upgrade_from = upgrade_from.map(|range| range.parse().unwrap());
     });
     fleet.start(&spec);
-    fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.complete(op)).unwrap();
     spec
 }
 
@@ -29,7 +29,11 @@ fn propose(fleet: &Fleet, specs: &[&ReleaseSpec]) -> Result<(), Error> {
     let ids: Vec<_> = specs.iter().map(|spec| id(fleet, spec)).collect();
     let (workspace, _) = fleet.open();
     let request = retire::propose(&workspace, &ids, None, fleet.now)?;
-    ceremony::start(&workspace, &request, "tester", fleet.now).map(|_| ())
+    ceremony::start(
+        &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+        &request,
+    )
+    .map(|_| ())
 }
 
 fn listed(fleet: &Fleet) -> Vec<String> {
@@ -72,13 +76,17 @@ fn what_nobody_needs_goes_and_what_somebody_needs_stays() {
     assert_eq!(rule(propose(&fleet, &[&old])), "R-OVER");
     let (workspace, mut ring) = fleet.open();
     let options = validate::Options::default();
-    assert_eq!(rule(validate::validate(&workspace, &old, &options, &mut ring, "tester", fleet.now)), "R-OVER");
+    assert_eq!(
+        rule(validate::validate(&mut Operation::new(&workspace, "tester", fleet.now, &mut ring), &old, &options)),
+        "R-OVER"
+    );
     drop(workspace);
 
     // Who is on 1.0.0 still has a way: the next release is validated against it.
     let next = fleet.draft("2.1.0", |new| new.upgrade_from = Some(">=1.1.0".parse().unwrap()));
     let (workspace, mut ring) = fleet.open();
-    let (_, report) = validate::validate(&workspace, &next, &options, &mut ring, "tester", fleet.now).unwrap();
+    let (_, report) =
+        validate::validate(&mut Operation::new(&workspace, "tester", fleet.now, &mut ring), &next, &options).unwrap();
     let ways = report.findings.iter().find(|finding| finding.rule == "V-ELI-05").unwrap();
     assert_eq!(ways.verdict, report::Verdict::Pass, "{}", ways.detail);
 }
@@ -90,7 +98,7 @@ fn what_is_offered_meanwhile_is_not_retired_after_all() {
     propose(&fleet, &[&spec]).unwrap();
     fleet.start(&spec);
     assert_eq!(rule(finish(&fleet)), "R-ORDER");
-    fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.complete(op)).unwrap();
     assert_eq!(rule(finish(&fleet)), "R-ASSIGNED");
     assert_eq!(listed(&fleet).len(), 1);
     assert_eq!(spec.find(&fleet.path()).unwrap().state, ReleaseState::Stable);

@@ -11,13 +11,13 @@ use tidegate::release::draft::{self, NewArtifact, NewRelease};
 use tidegate::release::record::ReleaseSpec;
 use tidegate::release::report::{ValidationReport, Verdict};
 use tidegate::validate::{self, Options};
-use tidegate::workspace::Ledger;
+use tidegate::workspace::{Ledger, Operation};
 use tidegate_model::condition::Condition;
 use tidegate_model::digest::Digest;
 
 fn report_with(fleet: &Fleet, spec: &ReleaseSpec, options: &Options) -> ValidationReport {
     let (workspace, mut ring) = fleet.open();
-    validate::validate(&workspace, spec, options, &mut ring, "tester", fleet.now).unwrap().1
+    validate::validate(&mut Operation::new(&workspace, "tester", fleet.now, &mut ring), spec, options).unwrap().1
 }
 
 fn report(fleet: &Fleet, spec: &ReleaseSpec) -> ValidationReport {
@@ -41,13 +41,24 @@ fn append(fleet: &Fleet, file: &str, more: &str) {
 fn carrying(fleet: &Fleet, name: &str, bytes: &[u8]) -> ReleaseSpec {
     let spec: ReleaseSpec = "1.0.0".parse().unwrap();
     let (workspace, _) = fleet.open();
-    draft::new(&workspace, plain(&spec), "tester", fleet.now).unwrap();
+    draft::new(
+        &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+        plain(&spec),
+    )
+    .unwrap();
     let file = fleet.dir.path().join(name);
     fs::write(&file, bytes).unwrap();
     let hardware = BTreeSet::from(["board-a".parse().unwrap()]);
     let artifact = NewArtifact { file: &file, name: None, hardware, media_type: None, replace: false };
-    draft::add(&workspace, &spec, &artifact, "tester", fleet.now, |_| ()).unwrap();
-    draft::manifest(&workspace, &spec, "tester", fleet.now).unwrap();
+    draft::add(
+        &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+        &spec,
+        &artifact,
+        |_| (),
+    )
+    .unwrap();
+    draft::manifest(&mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()), &spec)
+        .unwrap();
     spec
 }
 
@@ -324,7 +335,7 @@ fn gap(fleet: &mut Fleet) -> ValidationReport {
     let good = report(fleet, &spec);
     let finding = good.findings.iter().find(|finding| finding.rule == "V-ELI-05").unwrap();
     assert_eq!(finding.verdict, Verdict::Pass, "{}", finding.detail);
-    fleet.step(&bridge, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
+    fleet.step(&bridge, |transaction, op| transaction.withdraw(op, None)).unwrap();
     report(fleet, &spec)
 }
 
@@ -351,12 +362,26 @@ fn hardware_dropped(fleet: &mut Fleet) -> ValidationReport {
     let both: ReleaseSpec = "1.0.0".parse().unwrap();
     {
         let (workspace, _) = fleet.open();
-        draft::new(&workspace, plain(&both), "tester", fleet.now).unwrap();
+        draft::new(
+            &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+            plain(&both),
+        )
+        .unwrap();
         let hardware = ["board-a", "board-b"].map(|id| id.parse().unwrap()).into();
         let file = fleet.dir.path().join("image.bin");
         let artifact = NewArtifact { file: &file, name: None, hardware, media_type: None, replace: false };
-        draft::add(&workspace, &both, &artifact, "tester", fleet.now, |_| ()).unwrap();
-        draft::manifest(&workspace, &both, "tester", fleet.now).unwrap();
+        draft::add(
+            &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+            &both,
+            &artifact,
+            |_| (),
+        )
+        .unwrap();
+        draft::manifest(
+            &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+            &both,
+        )
+        .unwrap();
     }
     fleet.sign(&both).unwrap();
     fleet.validate(&both);
@@ -448,12 +473,23 @@ fn provenance_is_held_against_the_artifacts_before_anything_is_frozen() {
         fs::write(&path, bytes).unwrap();
         let spec: ReleaseSpec = "1.0.0".parse().unwrap();
         let (workspace, _) = fleet.open();
-        draft::new(&workspace, NewRelease { provenance: Some(path), ..plain(&spec) }, "tester", fleet.now)?;
+        draft::new(
+            &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+            NewRelease { provenance: Some(path), ..plain(&spec) },
+        )?;
         let file = fleet.dir.path().join("image.bin");
         let hardware = BTreeSet::from(["board-a".parse().unwrap()]);
         let artifact = NewArtifact { file: &file, name: None, hardware, media_type: None, replace: false };
-        draft::add(&workspace, &spec, &artifact, "tester", fleet.now, |_| ())?;
-        draft::manifest(&workspace, &spec, "tester", fleet.now)
+        draft::add(
+            &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+            &spec,
+            &artifact,
+            |_| (),
+        )?;
+        draft::manifest(
+            &mut Operation::new(&workspace, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+            &spec,
+        )
     };
     let fleet = Fleet::new();
     let frozen = draft(&fleet, &statement(IMAGE)).unwrap();
@@ -475,12 +511,28 @@ fn provenance_is_held_against_the_artifacts_before_anything_is_frozen() {
     let none = pinned("");
     let (workspace, _) = none.open();
     let spec: ReleaseSpec = "1.0.0".parse().unwrap();
-    draft::new(&workspace, plain(&spec), "tester", none.now).unwrap();
+    draft::new(
+        &mut Operation::new(&workspace, "tester", none.now, &mut tidegate::keys::KeyRing::empty()),
+        plain(&spec),
+    )
+    .unwrap();
     let file = none.dir.path().join("image.bin");
     let hardware = BTreeSet::from(["board-a".parse().unwrap()]);
     let artifact = NewArtifact { file: &file, name: None, hardware, media_type: None, replace: false };
-    draft::add(&workspace, &spec, &artifact, "tester", none.now, |_| ()).unwrap();
-    assert_eq!(rule(draft::manifest(&workspace, &spec, "tester", none.now)), "R-PROVENANCE");
+    draft::add(
+        &mut Operation::new(&workspace, "tester", none.now, &mut tidegate::keys::KeyRing::empty()),
+        &spec,
+        &artifact,
+        |_| (),
+    )
+    .unwrap();
+    assert_eq!(
+        rule(draft::manifest(
+            &mut Operation::new(&workspace, "tester", none.now, &mut tidegate::keys::KeyRing::empty()),
+            &spec
+        )),
+        "R-PROVENANCE"
+    );
 }
 
 #[cfg(unix)]

@@ -32,7 +32,7 @@ fn what_devices_tell_is_what_is_counted() {
     let fleet = Fleet::new();
     let site = fleet.dir.path().join("site");
     let spec = fleet.release("1.0.0", |_| ());
-    fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap();
     lay_out(&fleet, &site);
     let fates = [Fate::Well, Fate::Well, Fate::Well, Fate::Rejected, Fate::Unsuitable, Fate::NeverBack];
     let share = fleet.dir.path().join("share");

@@ -7,7 +7,7 @@ use crate::support::Fleet;
 use crate::support::fleet::{lay_out, named, rule};
 use tidegate::proposal::ProposalRequest;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
-use tidegate::workspace::Ledger;
+use tidegate::workspace::{Ledger, Operation};
 use tidegate::{Error, ceremony};
 use tidegate_model::decision::{Outcome, Profile};
 use tidegate_model::facts::FactValue;
@@ -19,7 +19,7 @@ const EARLY: &str = "[[stable.cohort]]\nname = \"early\"\nshare = \"20%\"\n\n";
 fn everywhere(fleet: &Fleet, version: &str) -> ReleaseSpec {
     let spec = fleet.release(version, |new| new.urgency = RecordedUrgency::Security);
     fleet.start(&spec);
-    fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.complete(op)).unwrap();
     spec
 }
 
@@ -41,7 +41,11 @@ fn reshape(fleet: &Fleet) {
 
 /// Proposes what `cohorts.toml` says.
 fn apply(fleet: &Fleet) -> Result<(), Error> {
-    ceremony::start(&fleet.open().0, &ProposalRequest::default(), "tester", fleet.now).map(|_| ())
+    ceremony::start(
+        &mut Operation::new(&fleet.open().0, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+        &ProposalRequest::default(),
+    )
+    .map(|_| ())
 }
 
 fn group(mut profile: Profile, group: &str) -> Profile {
@@ -109,7 +113,7 @@ fn cohorts_change_at_a_ceremony_and_no_device_is_lost() {
     let next = fleet.release("1.1.0", |_| ());
     let standings = fleet.start(&next);
     assert!(named(&standings, "pilots").has(2), "it is the first now");
-    fleet.step(&next, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
+    fleet.step(&next, |transaction, op| transaction.withdraw(op, None)).unwrap();
 
     // A cohort that comes back goes on where its role's versions ended.
     edit(
@@ -144,7 +148,11 @@ fn other_cohorts_expose_no_more_of_the_fleet_to_a_rollout_than_a_step_may() {
         error.to_string(),
         "other cohorts would expose 20% more of the fleet to stable/os/1.1.0 at one instant, and policy.toml allows 10% [C-COHORTS]"
     );
-    ceremony::abort(&fleet.open().0, None, "tester", fleet.now).unwrap();
+    ceremony::abort(
+        &mut Operation::new(&fleet.open().0, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+        None,
+    )
+    .unwrap();
     // And it cannot be proposed now.
     assert_eq!(rule(apply(&fleet)), "C-COHORTS");
     assert_eq!(fleet.metadata(), metadata, "nothing half done");
@@ -152,11 +160,15 @@ fn other_cohorts_expose_no_more_of_the_fleet_to_a_rollout_than_a_step_may() {
     // A little more may be, as in a step.
     edit(&fleet, &[("share = \"25%\"", "share = \"15%\""), ("share = \"75%\"", "share = \"85%\"")]);
     apply(&fleet).unwrap();
-    ceremony::abort(&fleet.open().0, None, "tester", fleet.now).unwrap();
+    ceremony::abort(
+        &mut Operation::new(&fleet.open().0, "tester", fleet.now, &mut tidegate::keys::KeyRing::empty()),
+        None,
+    )
+    .unwrap();
     // A salt shuffles everybody, but exposes no more than the cohorts that have it hold: 15%.
     edit(&fleet, &[("salt = \"0011", "salt = \"1111")]);
     assert_eq!(rule(apply(&fleet)), "C-COHORTS");
-    fleet.step(&second, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
+    fleet.step(&second, |transaction, op| transaction.withdraw(op, None)).unwrap();
     apply(&fleet).unwrap();
     fleet.finish_ceremony().unwrap();
 }

@@ -208,7 +208,7 @@ fn the_two_programs_print_the_same() {
     fleet.start(&spec);
     fleet.pass(49);
     let ramp = RampRequest { span: Some("48h".parse().unwrap()), ..RampRequest::default() };
-    fleet.step(&spec, |transaction, ring| transaction.advance(ramp, ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.advance(ramp, op)).unwrap();
     fleet.pass(22);
     fleet.nightly(&site);
 

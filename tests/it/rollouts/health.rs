@@ -46,12 +46,12 @@ impl Job {
         let file = self.fleet.dir.path().join("health.json");
         fs::write(&file, report.to_string()).unwrap();
         let source = Source::File(file);
-        self.fleet.step(&self.spec, |transaction, ring| {
+        self.fleet.step(&self.spec, |transaction, op| {
             let policy = transaction.health_policy()?.clone();
             let id = transaction.record().id();
             let bytes = source.fetch(&id, 1, &policy)?;
             let health = Health::parse(bytes, &source, (&id, 1), &transaction.offered(), &policy, self.fleet.now)?;
-            transaction.renew_by_health(&health, ring, "job").map(|(verdict, _)| verdict)
+            transaction.renew_by_health(&health, op).map(|(verdict, _)| verdict)
         })
     }
 
@@ -174,10 +174,10 @@ fn what_was_stopped_does_not_go_on_into_a_freeze() {
     fleet.advance(&spec, 48).unwrap();
     // Paused for a day, the ramp that would have ended in time no longer does.
     fleet.pass(24);
-    fleet.step(&spec, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.pause(op, None)).unwrap();
     fleet.pass(25);
     let before = fleet.metadata();
-    let resume = |fleet: &Fleet| fleet.step(&spec, |transaction, ring| transaction.resume(ring, "tester"));
+    let resume = |fleet: &Fleet| fleet.step(&spec, |transaction, op| transaction.resume(op));
     let error = resume(&fleet).unwrap_err();
     assert_eq!(error.broken_rule(), Some(Rule::ReleaseFreeze));
     assert!(error.to_string().contains("run into a freeze that begins at 2026-11-30"), "{error}");
@@ -190,7 +190,7 @@ fn what_was_stopped_does_not_go_on_into_a_freeze() {
     let policy = fleet.path().join("policy.toml");
     let text = fs::read_to_string(&policy).unwrap();
     fs::write(&policy, text.replace("2026-11-30", "2026-12-05").replace("2026-12-02", "2026-12-20")).unwrap();
-    let renew = |fleet: &Fleet| fleet.step(&spec, |transaction, ring| transaction.renew(ring, "tester"));
+    let renew = |fleet: &Fleet| fleet.step(&spec, |transaction, op| transaction.renew(op));
     renew(&fleet).unwrap();
     fleet.pass(24 * 5);
     assert_eq!(rule(renew(&fleet)), "R-FREEZE");
@@ -261,7 +261,7 @@ fn policy_can_take_a_report_for_every_renewal_and_what_can_stop_nothing_is_refus
     });
     let spec = fleet.release("1.0.0", |_| ());
     fleet.start(&spec);
-    assert_eq!(rule(fleet.step(&spec, |transaction, ring| transaction.renew(ring, "tester"))), "R-HEALTH");
+    assert_eq!(rule(fleet.step(&spec, |transaction, op| transaction.renew(op))), "R-HEALTH");
 
     let text = fs::read_to_string(fleet.path().join("policy.toml")).unwrap();
     for (from, to, says) in [

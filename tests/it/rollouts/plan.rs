@@ -89,9 +89,9 @@ fn a_plan_comes_true_hour_by_hour_and_ramps_need_no_new_signature() {
         {
             let span = step.ramp.map(|ramp| Span::from_delta(ramp.end() - ramp.start()));
             let request = RampRequest { span, ..RampRequest::default() };
-            let standings = fleet.step(&spec, |transaction, ring| match step.what {
-                StepKind::Start => transaction.start(request, ring, "tester"),
-                _ => transaction.advance(request, ring, "tester"),
+            let standings = fleet.step(&spec, |transaction, op| match step.what {
+                StepKind::Start => transaction.start(request, op),
+                _ => transaction.advance(request, op),
             });
             let standing = standings.unwrap().standings.into_iter().find(|s| s.cohort == step.cohort).unwrap();
             assert_eq!(standing.assignment.unwrap().ramp, step.ramp);
@@ -115,9 +115,9 @@ fn a_plan_begins_where_the_rollout_stands() {
     fleet.start(&spec);
     fleet.pass(48);
     let half = RampRequest { to: Some(500_000), ..RampRequest::default() };
-    fleet.step(&spec, |transaction, ring| transaction.advance(half, ring, "tester")).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.advance(half, op)).unwrap();
     fleet.pass(3);
-    fleet.step(&spec, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.pause(op, None)).unwrap();
     fleet.pass(5);
     let planned = plan(&fleet, &spec, &csv, Outlook { ramp: Some(Span::hours(24)), ..Outlook::default() }).unwrap();
     let steps: Vec<_> = planned.course.steps.iter().map(|step| (step.what, step.cohort.as_str())).collect();
@@ -171,7 +171,7 @@ fn nothing_is_planned_for_what_is_over_and_nothing_is_written() {
     let (metadata, ledger) = (fleet.metadata(), fs::read(fleet.path().join("ledger.jsonl")).unwrap());
     plan(&fleet, &spec, &csv, Outlook::default()).unwrap();
     assert_eq!((fleet.metadata(), fs::read(fleet.path().join("ledger.jsonl")).unwrap()), (metadata, ledger));
-    fleet.step(&spec, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.withdraw(op, None)).unwrap();
     assert_eq!(plan(&fleet, &spec, &csv, Outlook::default()).unwrap_err().broken_rule(), Some(Rule::ReleaseOver));
     let error = Devices::csv(&fleet.dir.path().join("none.csv"), Scope::default()).unwrap_err();
     assert!(error.is_not_found());

@@ -15,6 +15,7 @@ use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
 use tidegate::release::retract::{Retracted, RetractionRequest, retract};
 use tidegate::rollout::RampRequest;
 use tidegate::workspace::Ledger;
+use tidegate::workspace::Operation;
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
 use tidegate_client::fetch::file::url_of;
@@ -58,7 +59,10 @@ impl Story {
             urgency: RecordedUrgency::Normal,
             reason: Some("does not boot".into()),
         };
-        retract(&workspace, &request, "tester", self.fleet.now)
+        retract(
+            &mut Operation::new(&workspace, "tester", self.fleet.now, &mut tidegate::keys::KeyRing::empty()),
+            &request,
+        )
     }
 
     /// Has it signed, validated and registered.
@@ -136,23 +140,21 @@ fn devices_that_have_the_bad_release_move_and_others_stay() {
     assert_eq!((manifest.sequence, manifest.supersedes.iter().copied().collect::<Vec<_>>()), (4, vec![3]));
     assert_eq!(manifest.artifacts[0].sha256, Digest::of(good.1.as_bytes()));
     let spec = story.registered(&retracted);
-    let start = |story: &Story| {
-        story.fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
-    };
+    let start =
+        |story: &Story| story.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op));
     assert_eq!(rule(start(&story)), "R-RETRACT");
-    story.fleet.step(&specs[2], |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
+    story.fleet.step(&specs[2], |transaction, op| transaction.withdraw(op, None)).unwrap();
 
     // A retraction skips what policy lets it skip: no soak, no ramp, whatever the cohort's size.
     start(&story).unwrap();
     let mut state = ReleaseState::Limited;
     for _ in 0..2 {
         let request = RampRequest::default();
-        let outcome =
-            story.fleet.step(&spec, |transaction, ring| transaction.advance(request, ring, "tester")).unwrap();
+        let outcome = story.fleet.step(&spec, |transaction, op| transaction.advance(request, op)).unwrap();
         state = outcome.record.state;
     }
     assert_eq!(state, ReleaseState::Limited);
-    story.fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
+    story.fleet.step(&spec, |transaction, op| transaction.complete(op)).unwrap();
     lay_out(&story.fleet, &story.site);
 
     // The bad one moves, to the bytes of the one before; anti-rollback is as it was.
@@ -196,17 +198,14 @@ fn several_bad_releases_are_taken_back_at_once() {
         assert_eq!(story.update(version).0, version);
     }
     for spec in &bad {
-        story.fleet.step(spec, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
+        story.fleet.step(spec, |transaction, op| transaction.withdraw(op, None)).unwrap();
     }
     let retracted = story.take_back(&["1.3.1", "1.3.0"], None).unwrap();
     assert_eq!(retracted.frozen.manifest.supersedes.iter().copied().collect::<Vec<_>>(), [2, 3]);
     let spec = story.registered(&retracted);
-    story.fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester")).unwrap();
+    story.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap();
     for _ in 0..2 {
-        story
-            .fleet
-            .step(&spec, |transaction, ring| transaction.advance(RampRequest::default(), ring, "tester"))
-            .unwrap();
+        story.fleet.step(&spec, |transaction, op| transaction.advance(RampRequest::default(), op)).unwrap();
     }
     lay_out(&story.fleet, &story.site);
     for device in ["1.3.0", "1.3.1"] {
@@ -247,8 +246,7 @@ fn what_cannot_be_taken_back_is_refused_and_changes_nothing() {
     {
         assert!(text.contains(from), "{text}");
         fs::write(&path, text.replace(from, to)).unwrap();
-        let start =
-            story.fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"));
+        let start = story.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op));
         assert_eq!(rule(start), "R-RETRACT");
     }
 }
@@ -264,16 +262,10 @@ fn a_stolen_rollout_key_brings_no_old_release_back_to_a_device_that_moved_on() {
     assert_eq!(story.update(device).0, "thirteen, which is bad");
     let retracted = story.take_back(&["1.3.0"], None).unwrap();
     let spec = story.registered(&retracted);
-    story
-        .fleet
-        .step(&"1.3.0".parse().unwrap(), |transaction, ring| transaction.withdraw(ring, "tester", None))
-        .unwrap();
-    story.fleet.step(&spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester")).unwrap();
+    story.fleet.step(&"1.3.0".parse().unwrap(), |transaction, op| transaction.withdraw(op, None)).unwrap();
+    story.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap();
     for _ in 0..2 {
-        story
-            .fleet
-            .step(&spec, |transaction, ring| transaction.advance(RampRequest::default(), ring, "tester"))
-            .unwrap();
+        story.fleet.step(&spec, |transaction, op| transaction.advance(RampRequest::default(), op)).unwrap();
     }
     lay_out(&story.fleet, &story.site);
     assert_eq!(story.update(device).0, "twelve");

@@ -42,13 +42,13 @@ fn channels_products_and_hardware_go_their_own_ways_at_once() {
     fleet.pass(12);
     fleet.start(&app);
     let ramp = RampRequest { span: Some("12h".parse().unwrap()), ..RampRequest::default() };
-    fleet.step(&beta, |transaction, ring| transaction.start(ramp, ring, "tester")).unwrap();
+    fleet.step(&beta, |transaction, op| transaction.start(ramp, op)).unwrap();
     fleet.pass(12);
     for spec in [&os, &app, &beta] {
-        fleet.step(spec, |transaction, ring| transaction.renew(ring, "tester")).unwrap();
+        fleet.step(spec, |transaction, op| transaction.renew(op)).unwrap();
     }
     fleet.pass(12);
-    fleet.step(&app, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap();
+    fleet.step(&app, |transaction, op| transaction.pause(op, None)).unwrap();
 
     let site = fleet.dir.path().join("site");
     lay_out(&fleet, &site);
@@ -107,10 +107,10 @@ fn a_release_follows_another_through_the_cohorts_of_one_channel() {
     assert_eq!(offered(&fleet.advance(&first, 24).unwrap()), ["1.1.0", "1.1.0", "1.0.0", "1.0.0"]);
     fleet.pass(48);
     assert_eq!(offered(&fleet.advance(&second, 24).unwrap()), ["1.1.0", "1.1.0", "1.1.0", "1.0.0"]);
-    let outcome = fleet.step(&first, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
+    let outcome = fleet.step(&first, |transaction, op| transaction.complete(op)).unwrap();
     assert_eq!(outcome.record.state, ReleaseState::Stable, "every cohort has it, or something newer");
     // Withdrawing one leaves the other as it is.
-    fleet.step(&first, |transaction, ring| transaction.withdraw(ring, "tester", None)).unwrap();
+    fleet.step(&first, |transaction, op| transaction.withdraw(op, None)).unwrap();
     assert_eq!(offered(&standings(&fleet, &second)), ["1.1.0", "1.1.0", "1.1.0", "-"]);
     assert_eq!(second.find(&fleet.path()).unwrap().state, ReleaseState::Limited);
 }
@@ -126,19 +126,19 @@ fn whoever_looks_after_one_release_does_not_keep_another_alive() {
     let deadline = canary(&fleet, &os).expires;
     // Only the app is looked after. The role they share lives no longer than the one that nobody looks after.
     fleet.pass(12);
-    fleet.step(&app, |transaction, ring| transaction.renew(ring, "tester")).unwrap();
+    fleet.step(&app, |transaction, op| transaction.renew(op)).unwrap();
     assert_eq!(canary(&fleet, &app).expires, deadline);
     // From then on the neglected one is paused, and the other goes on.
     fleet.pass(13);
-    fleet.step(&app, |transaction, ring| transaction.renew(ring, "tester")).unwrap();
+    fleet.step(&app, |transaction, op| transaction.renew(op)).unwrap();
     let (own, other) = (canary(&fleet, &app), canary(&fleet, &os));
     assert!(own.expires > fleet.now && !own.assignment.unwrap().paused);
     assert!(other.assignment.unwrap().paused);
     let record = os.find(&fleet.path()).unwrap();
     assert_eq!((record.state, record.paused), (ReleaseState::Limited, true), "its record says so");
     // Whoever comes to it finds it paused, and goes on.
-    assert_eq!(rule(fleet.step(&os, |transaction, ring| transaction.renew(ring, "tester"))), "R-PAUSED");
-    fleet.step(&os, |transaction, ring| transaction.resume(ring, "tester")).unwrap();
+    assert_eq!(rule(fleet.step(&os, |transaction, op| transaction.renew(op))), "R-PAUSED");
+    fleet.step(&os, |transaction, op| transaction.resume(op)).unwrap();
     assert!(!canary(&fleet, &os).assignment.unwrap().paused);
 }
 
@@ -148,12 +148,10 @@ fn a_security_release_outranks_the_pause_of_an_ordinary_one_and_is_validated_all
     let ordinary = fleet.release("1.0.0", |_| ());
     fleet.start(&ordinary);
     fleet.pass(1);
-    fleet.step(&ordinary, |transaction, ring| transaction.pause(ring, "tester", None)).unwrap();
+    fleet.step(&ordinary, |transaction, op| transaction.pause(op, None)).unwrap();
 
     let urgent = fleet.draft("1.0.1", |new| new.urgency = RecordedUrgency::Security);
-    let start = |fleet: &Fleet| {
-        fleet.step(&urgent, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
-    };
+    let start = |fleet: &Fleet| fleet.step(&urgent, |transaction, op| transaction.start(RampRequest::default(), op));
     // Neither the signatures nor the validation are skipped.
     assert_eq!(rule(start(&fleet)), "R-ORDER");
     fleet.sign(&urgent).unwrap();
@@ -173,10 +171,10 @@ fn a_security_release_outranks_the_pause_of_an_ordinary_one_and_is_validated_all
         assert!(matches!(&outcome, Outcome::Install { release, .. } if release.to_string() == "1.0.1"), "{outcome}");
     }
     // The ordinary one may go on, and reaches nobody that has the newer one.
-    fleet.step(&ordinary, |transaction, ring| transaction.resume(ring, "tester")).unwrap();
+    fleet.step(&ordinary, |transaction, op| transaction.resume(op)).unwrap();
     fleet.pass(72);
     assert_eq!(rule(fleet.advance(&ordinary, 24)), "R-COHORTS");
-    let outcome = fleet.step(&urgent, |transaction, ring| transaction.complete(ring, "tester")).unwrap();
+    let outcome = fleet.step(&urgent, |transaction, op| transaction.complete(op)).unwrap();
     assert_eq!(outcome.record.state, ReleaseState::Stable);
 }
 
@@ -184,8 +182,7 @@ fn a_security_release_outranks_the_pause_of_an_ordinary_one_and_is_validated_all
 fn every_step_beyond_policy_is_refused_by_its_rule() {
     let mut fleet = Fleet::new();
     let spec = fleet.release("1.0.0", |_| ());
-    let advance =
-        |fleet: &Fleet, request| fleet.step(&spec, |transaction, ring| transaction.advance(request, ring, "tester"));
+    let advance = |fleet: &Fleet, request| fleet.step(&spec, |transaction, op| transaction.advance(request, op));
     let ramp = |hours: &str| RampRequest { span: Some(hours.parse().unwrap()), ..RampRequest::default() };
     assert_eq!(rule(advance(&fleet, ramp("24h"))), "R-ORDER");
     fleet.start(&spec);
@@ -199,5 +196,5 @@ fn every_step_beyond_policy_is_refused_by_its_rule() {
     advance(&fleet, ramp("24h")).unwrap();
     fleet.pass(30);
     assert_eq!(rule(advance(&fleet, ramp("24h"))), "R-SOAK");
-    assert_eq!(rule(fleet.step(&spec, |transaction, ring| transaction.complete(ring, "tester"))), "R-COHORTS");
+    assert_eq!(rule(fleet.step(&spec, |transaction, op| transaction.complete(op))), "R-COHORTS");
 }

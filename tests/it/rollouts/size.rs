@@ -23,8 +23,7 @@ fn a_step_rewrites_the_role_of_its_cohort_snapshot_and_timestamp_and_nothing_els
     for number in 1..4 {
         fleet.pass(25);
         let before: BTreeMap<String, Vec<u8>> = fleet.metadata().into_iter().collect();
-        let step =
-            fleet.step(&spec, |transaction, ring| transaction.advance(RampRequest::default(), ring, "tester")).unwrap();
+        let step = fleet.step(&spec, |transaction, op| transaction.advance(RampRequest::default(), op)).unwrap();
         let cohort = format!("stable.c{number}");
         let after: BTreeMap<String, Vec<u8>> = fleet.metadata().into_iter().collect();
         let new: Vec<_> = after

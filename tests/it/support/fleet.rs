@@ -13,7 +13,7 @@ use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
 use tidegate::release::signing;
 use tidegate::rollout::{RampRequest, RolloutTransaction};
 use tidegate::workspace::init::{KeySource, Options, init};
-use tidegate::workspace::{CohortInForce, Workspace};
+use tidegate::workspace::{CohortInForce, Operation, Workspace};
 use tidegate::{Error, ceremony, validate};
 use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
@@ -87,7 +87,8 @@ impl Fleet {
         };
         change(&mut new);
         let (workspace, _) = self.open();
-        draft::new(&workspace, new, "tester", self.now).unwrap();
+        draft::new(&mut Operation::new(&workspace, "tester", self.now, &mut tidegate::keys::KeyRing::empty()), new)
+            .unwrap();
         let artifact = NewArtifact {
             file: &self.dir.path().join("image.bin"),
             name: None,
@@ -95,25 +96,47 @@ impl Fleet {
             media_type: None,
             replace: false,
         };
-        draft::add(&workspace, &spec, &artifact, "tester", self.now, |_| ()).unwrap();
-        draft::manifest(&workspace, &spec, "tester", self.now).unwrap();
+        draft::add(
+            &mut Operation::new(&workspace, "tester", self.now, &mut tidegate::keys::KeyRing::empty()),
+            &spec,
+            &artifact,
+            |_| (),
+        )
+        .unwrap();
+        draft::manifest(
+            &mut Operation::new(&workspace, "tester", self.now, &mut tidegate::keys::KeyRing::empty()),
+            &spec,
+        )
+        .unwrap();
         spec
     }
 
     pub fn sign(&self, spec: &ReleaseSpec) -> Result<(), Error> {
         let (workspace, mut ring) = self.open();
-        signing::sign(&workspace, spec, &["release-1".into(), "release-2".into()], &[], &mut ring, self.now).map(|_| ())
+        signing::sign(
+            &mut Operation::new(&workspace, "tester", self.now, &mut ring),
+            spec,
+            &["release-1".into(), "release-2".into()],
+            &[],
+        )
+        .map(|_| ())
     }
 
     /// Has it listed; it must have been validated.
     pub fn register(&self, spec: &ReleaseSpec) -> Result<(), Error> {
         let (workspace, mut ring) = self.open();
-        signing::register(&workspace, spec, &mut ring, "tester", self.now).map(|_| ())
+        signing::register(&mut Operation::new(&workspace, "tester", self.now, &mut ring), spec).map(|_| ())
     }
 
     pub fn validate(&self, spec: &ReleaseSpec) -> Record {
         let (workspace, mut ring) = self.open();
-        validate::validate(&workspace, spec, &validate::Options::default(), &mut ring, "tester", self.now).unwrap().0
+        validate::validate(
+            &mut Operation::new(&workspace, "tester", self.now, &mut ring),
+            spec,
+            &validate::Options::default(),
+        )
+        .unwrap()
+        .0
     }
 
     /// A validated release.
@@ -129,22 +152,20 @@ impl Fleet {
     pub fn step<T>(
         &self,
         spec: &ReleaseSpec,
-        step: impl FnOnce(RolloutTransaction<'_>, &mut KeyRing) -> Result<T, Error>,
+        step: impl FnOnce(RolloutTransaction<'_>, &mut Operation<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let (workspace, mut ring) = self.open();
-        step(RolloutTransaction::open(&workspace, spec, self.now).unwrap(), &mut ring)
+        let transaction = RolloutTransaction::open(&workspace, spec, self.now).unwrap();
+        step(transaction, &mut Operation::new(&workspace, "tester", self.now, &mut ring))
     }
 
     pub fn start(&self, spec: &ReleaseSpec) -> Vec<CohortInForce> {
-        self.step(spec, |transaction, ring| transaction.start(RampRequest::default(), ring, "tester"))
-            .unwrap()
-            .standings
+        self.step(spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap().standings
     }
 
     pub fn advance(&self, spec: &ReleaseSpec, hours: u64) -> Result<Vec<CohortInForce>, Error> {
         let request = RampRequest { span: Some(Span::hours(hours)), ..RampRequest::default() };
-        self.step(spec, |transaction, ring| transaction.advance(request, ring, "tester"))
-            .map(|outcome| outcome.standings)
+        self.step(spec, |transaction, op| transaction.advance(request, op)).map(|outcome| outcome.standings)
     }
 
     /// Has the ceremony that is under way signed by the release keys, and finishes it.
@@ -156,9 +177,13 @@ impl Fleet {
             let signer = ring.signer(key).unwrap();
             proposal::sign(&mut proposal, &verified, signer.as_ref(), "file", "tidegate test", self.now).unwrap();
         }
-        ceremony::keep(&workspace, &proposal, "tester", self.now).unwrap();
+        ceremony::keep(
+            &mut Operation::new(&workspace, "tester", self.now, &mut tidegate::keys::KeyRing::empty()),
+            &proposal,
+        )
+        .unwrap();
         let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
-        ceremony::finish(&workspace, &mut ring, &tool, "tester", self.now).map(|_| ())
+        ceremony::finish(&mut Operation::new(&workspace, "tester", self.now, &mut ring), &tool).map(|_| ())
     }
 
     /// A device that follows this fleet, at this fleet's time. What it knows it keeps between calls.
@@ -182,7 +207,8 @@ impl Fleet {
     pub fn nightly(&self, site: &Path) {
         let (workspace, mut ring) = self.open();
         let settings = workspace.settings().unwrap();
-        tidegate::rollout::refresh::refresh(&workspace, &settings, &mut ring, "nightly", self.now).unwrap();
+        tidegate::rollout::refresh::refresh(&mut Operation::new(&workspace, "nightly", self.now, &mut ring), &settings)
+            .unwrap();
         drop(workspace);
         lay_out(self, site);
     }
