@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
+use maud::{PreEscaped, html};
 use tidegate_model::time;
 
-use crate::markup::escape;
+use crate::markup::chart::{Anchor, Chart, Frame, Label, Line, Mark, Point, pixels};
+use crate::markup::text;
 
 /// What to draw.
 #[derive(Debug, Clone)]
@@ -56,111 +58,79 @@ pub fn terminal(curve: &Curve, columns: usize) -> Vec<String> {
     lines
 }
 
-/// The width of a picture.
-const WIDTH: f64 = 800.0;
-const HEIGHT: f64 = 420.0;
-/// The part that the curve takes.
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 776.0;
-const TOP: f64 = 56.0;
-const BOTTOM: f64 = 340.0;
-/// Marks that would stand closer than this share a label.
+/// The picture's size, and where the curve is in it.
+const FRAME: Frame = Frame { width: 800.0, height: 420.0, left: 64.0, right: 776.0, top: 56.0, bottom: 340.0 };
+/// Marks closer than this share a label.
 const APART: f64 = 24.0;
 /// So many marks are explained below the curve.
 const LEGEND: usize = 6;
 
-/// A picture that is told in words as well, that follows the reader's light or dark setting, and that says nothing by colour alone.
+const STYLE: &str = "
+svg { color: #1b1f24; background: #ffffff; font: 13px system-ui, sans-serif }
+text { fill: currentColor }
+.grid { stroke: currentColor; stroke-opacity: .25 }
+.axis { stroke: currentColor }
+.area { fill: #0b6bcb; fill-opacity: .18 }
+.line { fill: none; stroke: #0b6bcb; stroke-width: 2.5 }
+.mark { stroke: currentColor; stroke-dasharray: 2 4 }
+.small { font-size: 11px }
+@media (prefers-color-scheme: dark) {
+svg { color: #e6e8eb; background: #14171a }
+.area { fill: #6cb6ff }
+.line { stroke: #6cb6ff }
+}
+";
+
+/// A picture with a description in words. It follows the reader's light or dark setting, and shows nothing by colour alone.
 pub fn svg(curve: &Curve) -> String {
-    let hours = curve.values.len().saturating_sub(1).max(1);
-    let x = |hour: f64| LEFT + (RIGHT - LEFT) * (hour / to_f64(hours)).clamp(0.0, 1.0);
-    let y = |count: u64| BOTTOM - (BOTTOM - TOP) * (to_f64(count) / to_f64(curve.devices.max(1))).clamp(0.0, 1.0);
-    let mut svg = String::new();
-    let _ = write!(
-        svg,
-        r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-labelledby="title desc">
-<title id="title">{title}</title>
-<desc id="desc">{desc}</desc>
-<style>
-svg {{ color: #1b1f24; background: #ffffff; font: 13px system-ui, sans-serif }}
-text {{ fill: currentColor }}
-.grid {{ stroke: currentColor; stroke-opacity: .25 }}
-.axis {{ stroke: currentColor }}
-.area {{ fill: #0b6bcb; fill-opacity: .18 }}
-.line {{ fill: none; stroke: #0b6bcb; stroke-width: 2.5 }}
-.mark {{ stroke: currentColor; stroke-dasharray: 2 4 }}
-.small {{ font-size: 11px }}
-@media (prefers-color-scheme: dark) {{
-svg {{ color: #e6e8eb; background: #14171a }}
-.area {{ fill: #6cb6ff }}
-.line {{ stroke: #6cb6ff }}
-}}
-</style>
-<text x="{LEFT}" y="24" font-weight="600">{title}</text>
-"#,
-        title = escape(&curve.title),
-        desc = escape(&in_words(curve)),
-    );
-    for quarter in 0..=4_u64 {
-        let level = BOTTOM - (BOTTOM - TOP) * to_f64(quarter) / 4.0;
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{level:.1}\" y2=\"{level:.1}\"/>\n\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}%</text>\n",
-            LEFT - 8.0,
-            level + 4.0,
-            quarter * 25,
-        );
-    }
-    for (at, day) in ticks(curve, hours) {
-        let _ = write!(
-            svg,
-            "<line class=\"axis\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"{BOTTOM}\" y2=\"{1:.1}\"/>\n\
-             <text class=\"small\" x=\"{0:.1}\" y=\"{2:.1}\" text-anchor=\"middle\">{day}</text>\n",
-            x(at),
-            BOTTOM + 5.0,
-            BOTTOM + 19.0,
-        );
-    }
-    for (numbers, at) in labels(curve, x) {
-        let _ = write!(
-            svg,
-            "<line class=\"mark\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{BOTTOM}\"/>\n\
-             <text class=\"small\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{numbers}</text>\n",
-            TOP - 5.0,
-        );
-    }
-    // Between the hours the curve is a straight line, as ramps are.
-    let points = curve.values.iter().enumerate().map(|(hour, count)| (x(to_f64(hour)), y(*count)));
-    let path: Vec<String> = points.map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-    let path = path.join(" ");
-    let _ = write!(
-        svg,
-        "<polygon class=\"area\" points=\"{LEFT},{BOTTOM} {path} {:.1},{BOTTOM}\"/>\n\
-         <polyline class=\"line\" points=\"{path}\"/>\n\
-         <line class=\"axis\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{BOTTOM}\" y2=\"{BOTTOM}\"/>\n",
-        x(to_f64(hours)),
-    );
-    for (index, line) in legend(curve).iter().enumerate() {
-        let (column, row) = (index % 2, index / 2);
-        let _ = writeln!(
-            svg,
-            "<text class=\"small\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            LEFT + (RIGHT - LEFT) / 2.0 * to_f64(column),
-            BOTTOM + 42.0 + 16.0 * to_f64(row),
-            escape(line)
-        );
-    }
-    svg.push_str("</svg>\n");
-    svg
+    let picture = html! {
+        svg xmlns="http://www.w3.org/2000/svg" viewBox=(FRAME.view_box()) role="img" aria-labelledby="title desc" {
+            "\n" title id="title" { (text(&curve.title)) }
+            "\n" desc id="desc" { (text(&in_words(curve))) }
+            "\n" style { (PreEscaped(STYLE)) }
+            "\n" text x=(FRAME.left) y="24" font-weight="600" { (text(&curve.title)) }
+            "\n" (chart(curve))
+            @for (index, line) in legend(curve).iter().enumerate() {
+                @let x = FRAME.x(to_f64(index % 2) / 2.0);
+                @let y = FRAME.bottom + 42.0 + 16.0 * to_f64(index / 2);
+                text class="small" x=(pixels(x)) y=(pixels(y)) { (text(line)) } "\n"
+            }
+        }
+        "\n"
+    };
+    picture.into_string()
 }
 
-/// The numbers of the marks, those that stand close together in one label, and where.
-fn labels(curve: &Curve, x: impl Fn(f64) -> f64) -> Vec<(String, f64)> {
+fn chart(curve: &Curve) -> Chart {
+    let hours = curve.values.len().saturating_sub(1).max(1);
+    let part = |hour: f64| hour / to_f64(hours);
+    let label = |x, text| Label { class: Some("small"), x, anchor: Anchor::Middle, text };
+    let devices = to_f64(curve.devices.max(1));
+    let values = curve.values.iter().enumerate();
+    // Between the hours the curve is a straight line, as ramps are.
+    let points: Vec<Point> =
+        values.map(|(hour, count)| Point { x: part(to_f64(hour)), y: to_f64(*count) / devices }).collect();
+    Chart {
+        frame: FRAME,
+        levels: (0..=4_u64).map(|quarter| (to_f64(quarter) / 4.0, format!("{}%", quarter * 25))).collect(),
+        ticks: ticks(curve, hours).into_iter().map(|(hour, day)| label(part(hour), day)).collect(),
+        area: points.clone(),
+        lines: vec![Line { class: "line", points }],
+        marks: labels(curve, part)
+            .into_iter()
+            .map(|(numbers, x)| Mark { class: "mark", x, label: Some(label(x, numbers)) })
+            .collect(),
+        dot: None,
+    }
+}
+
+/// The numbers of the marks, each with its part of the time. Marks that are close together share a label.
+fn labels(curve: &Curve, part: impl Fn(f64) -> f64) -> Vec<(String, f64)> {
     let mut labels: Vec<(usize, usize, f64)> = Vec::new();
     for (number, (hour, _)) in (1..).zip(&curve.marks) {
-        let at = x(*hour);
+        let at = part(*hour);
         match labels.last_mut() {
-            Some((_, last, taken)) if at - *taken < APART => *last = number,
+            Some((_, last, taken)) if FRAME.x(at) - FRAME.x(*taken) < APART => *last = number,
             _ => labels.push((number, number, at)),
         }
     }

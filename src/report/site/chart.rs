@@ -4,73 +4,62 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use maud::{Markup, html};
 use tidegate_model::position::PPM;
 
 use super::html::{relative, share};
-use crate::markup::escape;
+use crate::markup::chart::{Chart, Frame, Label, Line, Mark, Point, pixels};
+use crate::markup::text;
 use crate::report::view::state::{Curve, CurvePoint};
 
-const WIDTH: f64 = 420.0;
-const HEIGHT: f64 = 200.0;
-const LEFT: f64 = 50.0;
-const RIGHT: f64 = 410.0;
-const TOP: f64 = 24.0;
-const BOTTOM: f64 = 172.0;
+const FRAME: Frame = Frame { width: 420.0, height: 200.0, left: 50.0, right: 410.0, top: 24.0, bottom: 172.0 };
+/// Labels of the first and last instant must be at least this far from that of the present.
+const APART: f64 = 120.0;
 
 /// A curve with what it shows in words.
-pub(super) fn exposure(curve: &Curve, now: DateTime<Utc>, id: &str) -> String {
+pub(super) fn exposure(curve: &Curve, now: DateTime<Utc>, id: &str) -> Markup {
+    let description = describe(curve, now);
+    html! {
+        figure {
+            svg viewBox=(FRAME.view_box()) role="img" aria-labelledby=(id) {
+                title id=(id) { (text(&description)) }
+                (chart(curve, now))
+            }
+            figcaption { (text(&description)) }
+        }
+    }
+}
+
+fn chart(curve: &Curve, now: DateTime<Utc>) -> Chart {
     let scale = Scale::of(curve, now);
-    let told = describe(curve, now);
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-labelledby=\"{id}\"><title id=\"{id}\">{}</title>",
-        escape(&told)
-    );
-    for step in 0..=2 {
-        let ppm = scale.most / 2 * step;
-        let y = scale.y(ppm);
-        let _ = write!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{RIGHT}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
-        let _ =
-            write!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", LEFT - 7.0, y + 4.5, share(ppm));
-    }
     let (so_far, planned) = split(curve, now, scale.to);
-    let line = scale.line(&so_far);
-    if let (Some(first), Some(last)) = (so_far.first(), so_far.last()) {
-        let _ = write!(
-            svg,
-            "<path class=\"area\" d=\"M{:.1} {BOTTOM} L{line} L{:.1} {BOTTOM} Z\"/>",
-            scale.x(first.at),
-            scale.x(last.at)
-        );
-        let _ = write!(svg, "<path class=\"so-far\" d=\"M{line}\"/>");
-    }
-    if planned.len() > 1 {
-        let _ = write!(svg, "<path class=\"planned\" d=\"M{}\"/>", scale.line(&planned));
-    }
-    if let Some(stops) = curve.stops {
-        let x = scale.x(stops);
-        let _ = write!(svg, "<line class=\"stop\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{BOTTOM}\"/>");
-        let _ = write!(svg, "<text x=\"{x:.1}\" y=\"{:.1}\" {}>renew by</text>", TOP - 10.0, anchor(x));
-    }
-    let x = scale.x(now);
-    let y = scale.y(curve.now_ppm);
-    let _ = write!(svg, "<line class=\"now\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{BOTTOM}\"/>");
-    let _ = write!(svg, "<circle class=\"dot\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\"/>");
-    let _ = write!(
-        svg,
-        "<text class=\"ink\" x=\"{x:.1}\" y=\"{:.1}\" {}>now {}</text>",
-        BOTTOM + 20.0,
-        anchor(x),
-        share(curve.now_ppm)
-    );
-    // The ends of the story, where they leave room for the present.
+    let label = |class, x, text| Label { class, x, anchor: FRAME.anchor(x), text };
+    let here = scale.point(&CurvePoint { at: now, ppm: curve.now_ppm });
+    let mut ticks = vec![label(Some("ink"), here.x, format!("now {}", share(curve.now_ppm)))];
     let ends = [so_far.first(), curve.points.last().filter(|last| last.at > now)];
-    for end in ends.into_iter().flatten().filter(|end| (scale.x(end.at) - x).abs() > 120.0) {
+    for end in ends.into_iter().flatten() {
         let x = scale.x(end.at);
-        let at = end.at.format("%-d %b %H:%M");
-        let _ = write!(svg, "<text x=\"{x:.1}\" y=\"{:.1}\" {}>{at}</text>", BOTTOM + 20.0, anchor(x));
+        if (FRAME.x(x) - FRAME.x(here.x)).abs() > APART {
+            ticks.push(label(None, x, end.at.format("%-d %b %H:%M").to_string()));
+        }
     }
-    svg.push_str("</svg>");
-    format!("<figure>{svg}<figcaption>{}</figcaption></figure>", escape(&told))
+    let stop = curve.stops.map(|stops| {
+        let x = scale.x(stops);
+        Mark { class: "stop", x, label: Some(label(None, x, "renew by".to_owned())) }
+    });
+    let so_far = scale.points(&so_far);
+    Chart {
+        frame: FRAME,
+        levels: (0..=2).map(|step| scale.most / 2 * step).map(|ppm| (scale.y(ppm), share(ppm))).collect(),
+        ticks,
+        area: so_far.clone(),
+        lines: vec![
+            Line { class: "so-far", points: so_far },
+            Line { class: "planned", points: scale.points(&planned) },
+        ],
+        marks: stop.into_iter().chain([Mark { class: "now", x: here.x, label: None }]).collect(),
+        dot: Some(here),
+    }
 }
 
 /// What a curve shows, in words.
@@ -102,15 +91,6 @@ fn split(curve: &Curve, now: DateTime<Utc>, end: DateTime<Utc>) -> (Vec<CurvePoi
     (so_far, planned)
 }
 
-/// Where a text stands so that it stays within the picture.
-fn anchor(x: f64) -> &'static str {
-    match x {
-        x if x < LEFT + 50.0 => "text-anchor=\"start\"",
-        x if x > RIGHT - 50.0 => "text-anchor=\"end\"",
-        _ => "text-anchor=\"middle\"",
-    }
-}
-
 struct Scale {
     from: DateTime<Utc>,
     to: DateTime<Utc>,
@@ -129,55 +109,60 @@ impl Scale {
 
     #[allow(clippy::cast_precision_loss, reason = "pixels")]
     fn x(&self, at: DateTime<Utc>) -> f64 {
-        let part = (at - self.from).num_seconds() as f64 / (self.to - self.from).num_seconds().max(1) as f64;
-        LEFT + (RIGHT - LEFT) * part.clamp(0.0, 1.0)
+        (at - self.from).num_seconds() as f64 / (self.to - self.from).num_seconds().max(1) as f64
     }
 
     fn y(&self, ppm: u32) -> f64 {
-        BOTTOM - (BOTTOM - TOP) * f64::from(ppm) / f64::from(self.most.max(1))
+        f64::from(ppm) / f64::from(self.most.max(1))
     }
 
-    fn line(&self, points: &[CurvePoint]) -> String {
-        let pairs: Vec<String> =
-            points.iter().map(|point| format!("{:.1} {:.1}", self.x(point.at), self.y(point.ppm))).collect();
-        pairs.join(" L")
+    fn point(&self, point: &CurvePoint) -> Point {
+        Point { x: self.x(point.at), y: self.y(point.ppm) }
+    }
+
+    fn points(&self, points: &[CurvePoint]) -> Vec<Point> {
+        points.iter().map(|point| self.point(point)).collect()
     }
 }
 
-/// A bar that is filled to so many parts per million. For the eye only: the number stands beside it.
-pub(super) fn bar(ppm: u32) -> String {
+/// A bar that is filled to so many parts per million. For the eye only: the number is beside it.
+pub(super) fn bar(ppm: u32) -> Markup {
     let width = f64::from(ppm) / f64::from(PPM) * 96.0;
-    format!(
-        "<svg class=\"bar\" viewBox=\"0 0 96 8\" aria-hidden=\"true\"><rect class=\"track\" width=\"96\" height=\"8\" rx=\"4\"/>\
-         <rect class=\"fill\" width=\"{width:.1}\" height=\"8\" rx=\"4\"/></svg>"
-    )
+    html! {
+        svg class="bar" viewBox="0 0 96 8" aria-hidden="true" {
+            rect class="track" width="96" height="8" rx="4" {}
+            rect class="fill" width=(pixels(width)) height="8" rx="4" {}
+        }
+    }
 }
 
 /// So many hours are the whole width of a time line.
 const HORIZON: f64 = 24.0 * 400.0;
 
 /// The line from now to an expiry, on a logarithmic scale. For the eye only.
-pub(super) fn time_line(expires: DateTime<Utc>, now: DateTime<Utc>) -> String {
+pub(super) fn time_line(expires: DateTime<Utc>, now: DateTime<Utc>) -> Markup {
     let x = reach(expires - now);
-    format!(
-        "<svg viewBox=\"0 0 400 14\" aria-hidden=\"true\"><rect class=\"track\" y=\"6\" width=\"400\" height=\"2\"/>\
-         <rect class=\"fill\" y=\"5\" width=\"{x:.1}\" height=\"4\" rx=\"2\"/><circle class=\"dot\" cx=\"{:.1}\" cy=\"7\" r=\"4.5\"/></svg>",
-        x.clamp(6.0, 394.0)
-    )
+    html! {
+        svg viewBox="0 0 400 14" aria-hidden="true" {
+            rect class="track" y="6" width="400" height="2" {}
+            rect class="fill" y="5" width=(pixels(x)) height="4" rx="2" {}
+            circle class="dot" cx=(pixels(x.clamp(6.0, 394.0))) cy="7" r="4.5" {}
+        }
+    }
 }
 
 /// The scale of [`time_line`].
-pub(super) fn time_axis() -> String {
-    let mut svg = "<svg viewBox=\"0 0 400 16\" aria-hidden=\"true\">".to_owned();
+pub(super) fn time_axis() -> Markup {
     let ticks =
         [("1 hour", 1), ("6 hours", 6), ("1 day", 24), ("1 week", 24 * 7), ("1 month", 24 * 30), ("1 year", 24 * 365)];
-    for (label, hours) in ticks {
-        let anchor = if hours > 24 * 300 { "end" } else { "middle" };
-        let x = reach(TimeDelta::hours(hours));
-        let _ = write!(svg, "<text x=\"{x:.1}\" y=\"12\" text-anchor=\"{anchor}\">{label}</text>");
+    html! {
+        svg viewBox="0 0 400 16" aria-hidden="true" {
+            @for (label, hours) in ticks {
+                @let anchor = if hours > 24 * 300 { "end" } else { "middle" };
+                text x=(pixels(reach(TimeDelta::hours(hours)))) y="12" text-anchor=(anchor) { (label) }
+            }
+        }
     }
-    svg.push_str("</svg>");
-    svg
 }
 
 #[allow(clippy::cast_precision_loss, reason = "pixels")]

@@ -1,21 +1,20 @@
-//! Small pieces of HTML. Everything that comes from a repository passes through [`escape`].
-
-use std::fmt::Write as _;
+//! Small pieces of HTML. Everything that comes from a repository passes through [`text`].
 
 use chrono::{DateTime, TimeDelta, Utc};
+use maud::{Markup, Render, html};
 use tidegate_model::time;
 
 use crate::config::write_share;
-pub(super) use crate::markup::escape;
+use crate::markup::text;
 
 /// A hash, key id or path.
-pub(super) fn code(text: &str) -> String {
-    format!("<code>{}</code>", escape(text))
+pub(super) fn code(content: &str) -> Markup {
+    html! { code { (text(content)) } }
 }
 
 /// A wide table, which scrolls by itself, and by keyboard.
-pub(super) fn region(label: &str, table: &str) -> String {
-    format!("<div class=\"scroll\" role=\"region\" aria-label=\"{}\" tabindex=\"0\">{table}</div>", escape(label))
+pub(super) fn region(label: &str, table: &Table) -> Markup {
+    html! { div class="scroll" role="region" aria-label=(text(label)) tabindex="0" { (table) } }
 }
 
 /// How a word is meant: told by shape and word, and by colour last.
@@ -28,19 +27,19 @@ pub(super) enum Mark {
 }
 
 /// A word with its mark.
-pub(super) fn mark(mark: Mark, word: &str) -> String {
+pub(super) fn mark(mark: Mark, word: &str) -> Markup {
     let class = match mark {
         Mark::Good => "mark",
         Mark::Look => "mark look",
         Mark::Bad => "mark bad",
         Mark::Neutral => "mark none",
     };
-    format!("<span class=\"{class}\">{}</span>", escape(word))
+    html! { span class=(class) { (text(word)) } }
 }
 
 /// An instant, to the minute.
-pub(super) fn instant(at: DateTime<Utc>) -> String {
-    format!("<time datetime=\"{}\">{}</time>", time::format(at), at.format("%Y-%m-%d %H:%M"))
+pub(super) fn instant(at: DateTime<Utc>) -> Markup {
+    html! { time datetime=(time::format(at)) { (at.format("%Y-%m-%d %H:%M")) } }
 }
 
 /// `in 19 h`, `3 d ago`.
@@ -81,40 +80,48 @@ pub(super) fn bytes(count: u64) -> String {
     format!("{count} bytes")
 }
 
-/// A table under construction.
+/// A table. On narrow screens each row becomes a block.
 pub(super) struct Table {
+    caption: String,
     headings: Vec<&'static str>,
-    html: String,
+    rows: Vec<Vec<Markup>>,
 }
 
 impl Table {
-    /// A table that is told by `caption`. On narrow screens each row becomes a block.
+    /// A table without rows, described by `caption`.
     pub(super) fn new(caption: &str, headings: &[&'static str]) -> Self {
-        let mut html = format!("<table class=\"stack\"><caption>{}</caption><thead><tr>", escape(caption));
-        for heading in headings {
-            let _ = write!(html, "<th scope=\"col\">{}</th>", escape(heading));
-        }
-        html.push_str("</tr></thead><tbody>");
-        Self { headings: headings.to_vec(), html }
+        Self { caption: caption.to_owned(), headings: headings.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row of cells that are HTML already; the first one is the row's heading.
-    pub(super) fn row(&mut self, cells: &[String]) {
-        self.html.push_str("<tr>");
-        for (index, cell) in cells.iter().enumerate() {
-            let heading = self.headings.get(index).copied().unwrap_or_default();
-            let _ = if index == 0 {
-                write!(self.html, "<th scope=\"row\">{cell}</th>")
-            } else {
-                write!(self.html, "<td data-is=\"{}\">{cell}</td>", escape(heading))
-            };
-        }
-        self.html.push_str("</tr>");
+    /// Adds a row; the first cell is the row's heading.
+    pub(super) fn row(&mut self, cells: Vec<Markup>) {
+        self.rows.push(cells);
     }
 
-    /// The table.
-    pub(super) fn finish(self) -> String {
-        format!("{}</tbody></table>", self.html)
+    fn shown(&self, cells: &[Markup]) -> Markup {
+        html! {
+            tr {
+                @for (index, cell) in cells.iter().enumerate() {
+                    @if index == 0 {
+                        th scope="row" { (cell) }
+                    } @else {
+                        td data-is=(self.headings.get(index).copied().unwrap_or_default()) { (cell) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Render for Table {
+    fn render(&self) -> Markup {
+        html! {
+            table class="stack" {
+                caption { (text(&self.caption)) }
+                thead { tr { @for heading in &self.headings { th scope="col" { (heading) } } } }
+                tbody { @for cells in &self.rows { (self.shown(cells)) } }
+            }
+        }
     }
 }
 

@@ -13,13 +13,14 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 use sha2::{Digest as _, Sha256};
 
 use super::view::State;
 use super::view::state::{Product, Urgency};
 use crate::error::{Error, Result};
-use crate::markup::escape;
-use html::{instant, relative, share};
+use crate::markup::text;
+use html::{code, instant, relative, share};
 
 /// The page's file.
 pub const PAGE: &str = "index.html";
@@ -36,44 +37,65 @@ pub fn page(state: &State) -> String {
         STANDARD.encode(Sha256::digest(STYLE))
     );
     let sections = sections(state);
-    let mut html = String::from("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n");
-    let _ = write!(
-        html,
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"{policy}\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <meta name=\"referrer\" content=\"no-referrer\">\n\
-         <meta name=\"generator\" content=\"{}\">\n\
-         <title>{} at {}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n\
-         <a class=\"skip\" href=\"#main\">Skip to the content</a>\n<div class=\"wrap\">\n<header class=\"top\">\n<h1>{}</h1>\n\
-         <p class=\"quiet\">As of {} UTC, from {}</p>\n<nav aria-label=\"Sections\"><ul>",
-        escape(&state.generator),
-        escape(title),
-        state.at.format("%Y-%m-%d %H:%M"),
-        escape(title),
-        instant(state.at),
-        escape(&state.place),
-    );
-    for Section { id, title, .. } in &sections {
-        let _ = write!(html, "<li><a href=\"#{id}\">{}</a></li>", escape(title));
+    let page = html! {
+        (DOCTYPE) "\n"
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="referrer" content="no-referrer";
+                meta name="generator" content=(text(&state.generator));
+                title { (text(title)) " at " (state.at.format("%Y-%m-%d %H:%M")) }
+                style { (PreEscaped(STYLE)) }
+            }
+            "\n"
+            body {
+                a class="skip" href="#main" { "Skip to the content" }
+                div class="wrap" {
+                    (header(state, title, &sections))
+                    "\n"
+                    main id="main" {
+                        (facts(state))
+                        @for section in &sections { "\n" (section) }
+                    }
+                    "\n"
+                    (footer(state))
+                }
+            }
+        }
+        "\n"
+    };
+    page.into_string()
+}
+
+fn header(state: &State, title: &str, sections: &[Section]) -> Markup {
+    html! {
+        header class="top" {
+            h1 { (text(title)) }
+            p class="quiet" { "As of " (instant(state.at)) " UTC, from " (text(&state.place)) }
+            nav aria-label="Sections" {
+                ul {
+                    @for Section { id, title, .. } in sections {
+                        li { a href={ "#" (id) } { (text(title)) } }
+                    }
+                }
+            }
+        }
     }
-    html.push_str("</ul></nav>\n</header>\n<main id=\"main\">\n");
-    html.push_str(&facts(state));
-    for Section { id, title, html: content } in &sections {
-        let _ = write!(
-            html,
-            "<section id=\"{id}\" aria-labelledby=\"{id}-title\">\n<h2 id=\"{id}-title\">{}</h2>\n{content}\n</section>\n",
-            escape(title)
-        );
+}
+
+fn footer(state: &State) -> Markup {
+    html! {
+        footer {
+            p {
+                "Computed from the signed metadata, verified from root " (state.trust.anchor) " ("
+                (code(&state.trust.anchor_sha256))
+                ") by the code that devices run. The same for programs: " a href=(STATUS) { (STATUS) } "."
+            }
+        }
     }
-    let _ = write!(
-        html,
-        "</main>\n<footer><p>Computed from the signed metadata, verified from root {} ({}) by the code that devices run. \
-         The same for programs: <a href=\"{STATUS}\">{STATUS}</a>.</p></footer>\n</div>\n</body>\n</html>\n",
-        state.trust.anchor,
-        html::code(&state.trust.anchor_sha256),
-    );
-    html
 }
 
 /// The content of `status.json`.
@@ -87,12 +109,24 @@ pub fn status(state: &State) -> Result<Vec<u8>> {
 struct Section {
     id: &'static str,
     title: String,
-    html: String,
+    content: Markup,
 }
 
 impl Section {
-    fn new(id: &'static str, title: &str, html: String) -> Self {
-        Self { id, title: title.to_owned(), html }
+    fn new(id: &'static str, title: &str, content: Markup) -> Self {
+        Self { id, title: title.to_owned(), content }
+    }
+}
+
+impl Render for Section {
+    fn render(&self) -> Markup {
+        let heading = format!("{}-title", self.id);
+        html! {
+            section id=(self.id) aria-labelledby=(heading) {
+                h2 id=(heading) { (text(&self.title)) }
+                (self.content)
+            }
+        }
     }
 }
 
@@ -112,8 +146,8 @@ fn sections(state: &State) -> Vec<Section> {
             Some(id) => sections.push(Section::new(id, &title, releases::rollouts(state, channel, index))),
             None => {
                 if let Some(last) = sections.iter_mut().rfind(|section| section.id == "rollouts-4") {
-                    let _ = write!(last.html, "<h3>{}</h3>", escape(&title));
-                    last.html.push_str(&releases::rollouts(state, channel, index));
+                    let more = releases::rollouts(state, channel, index);
+                    last.content = html! { (last.content) h3 { (text(&title)) } (more) };
                 }
             }
         }
@@ -127,12 +161,10 @@ fn sections(state: &State) -> Vec<Section> {
     sections
 }
 
-/// What one wants to know first.
-fn facts(state: &State) -> String {
-    let mut html = String::from("<ul class=\"facts\">");
-    let mut fact = |head: &str, text: &str| {
-        let _ = write!(html, "<li><b>{}</b> <span>{}</span></li>", escape(head), escape(text));
-    };
+/// The most important facts.
+fn facts(state: &State) -> Markup {
+    let mut facts = Vec::new();
+    let mut fact = |head: &str, rest: &str| facts.push((head.to_owned(), rest.to_owned()));
     for channel in &state.channels {
         for product in &channel.products {
             let (head, text) = live(product);
@@ -163,8 +195,13 @@ fn facts(state: &State) -> String {
         None => fact("Verified", "all signatures, delegations and assignments are valid"),
         Some(first) => fact(&format!("{faults} faults"), &format!("{}: {}", first.subject, first.problem)),
     }
-    html.push_str("</ul>\n");
-    html
+    html! {
+        ul class="facts" {
+            @for (head, rest) in &facts {
+                li { b { (text(head)) } " " span { (text(rest)) } }
+            }
+        }
+    }
 }
 
 /// What is live of a product, in a headline and the rest of a sentence.
@@ -177,15 +214,15 @@ fn live(product: &Product) -> (String, String) {
             ("Nothing is offered".into(), format!("; newest approved: {newest}"))
         };
     };
-    let mut text = String::new();
+    let mut rest = String::new();
     for other in product.curves.iter().skip(1).take(2) {
-        let _ = write!(text, ", after {} at {}", other.release, share(other.now_ppm));
+        let _ = write!(rest, ", after {} at {}", other.release, share(other.now_ppm));
     }
     if newest.now_ppm < newest.final_ppm && !newest.paused {
-        let _ = write!(text, ", going to {}", share(newest.final_ppm));
+        let _ = write!(rest, ", going to {}", share(newest.final_ppm));
     }
     if newest.paused {
-        text.push_str(", paused");
+        rest.push_str(", paused");
     }
-    (format!("{} at {}", newest.release, share(newest.now_ppm)), text)
+    (format!("{} at {}", newest.release, share(newest.now_ppm)), rest)
 }
