@@ -32,6 +32,10 @@ impl Disk {
     }
 
     /// Gives `path` the content `bytes`: afterwards, or after a crash, it has the old content or the new.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, synced or renamed.
     pub fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = temporary(path);
         let written = self.create(&temporary).and_then(|mut file| {
@@ -46,6 +50,10 @@ impl Disk {
     }
 
     /// Creates a file that must be written from its start; an older one of that name is gone.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be created.
     pub fn create(&self, path: &Path) -> io::Result<OpenFile> {
         self.step(Step::Create)?;
         // Removing first, and then insisting on a new file, follows no link that someone left in its place.
@@ -58,6 +66,10 @@ impl Disk {
     }
 
     /// Opens an existing regular file to be continued after its first `keep` bytes; what followed them is cut off.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened or truncated.
     pub fn resume(&self, path: &Path, keep: u64) -> io::Result<OpenFile> {
         self.step(Step::Create)?;
         if !fs::symlink_metadata(path)?.is_file() {
@@ -70,6 +82,10 @@ impl Disk {
     }
 
     /// Renames a file, over another if there is one, and syncs the folder.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be renamed.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step(Step::Rename)?;
         fs::rename(from, to)?;
@@ -77,6 +93,10 @@ impl Disk {
     }
 
     /// Removes a file if it is there, and syncs the folder.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be removed.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         self.step(Step::Remove)?;
         match fs::remove_file(path) {
@@ -87,6 +107,10 @@ impl Disk {
     }
 
     /// Creates a folder and those above it, unless they are there.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be created.
     pub fn create_folder(&self, path: &Path) -> io::Result<()> {
         if path.is_dir() {
             return Ok(());
@@ -99,6 +123,10 @@ impl Disk {
     /// Opens what is there, a file or a block device, to be written over from its start, or creates a file. Says how much room a block device has.
     ///
     /// A file is cut to what is then written.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened or its length cannot be read.
     pub fn overwrite(&self, path: &Path) -> io::Result<(OpenFile, Option<u64>)> {
         self.step(Step::Create)?;
         let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
@@ -114,6 +142,10 @@ impl Disk {
     }
 
     /// Makes the link at `path` point to `target`, instead of where it pointed: readers find one or the other.
+    ///
+    /// # Errors
+    ///
+    /// If the link cannot be created or renamed; always on platforms without symbolic links.
     #[cfg(unix)]
     pub fn replace_link(&self, path: &Path, target: &Path) -> io::Result<()> {
         let temporary = temporary(path);
@@ -133,6 +165,10 @@ impl Disk {
     }
 
     /// Removes a folder with all that is in it, or a file, if it is there. A stop on the way leaves a part of it.
+    ///
+    /// # Errors
+    ///
+    /// If something in the tree cannot be removed.
     pub fn remove_tree(&self, path: &Path) -> io::Result<()> {
         self.step(Step::Remove)?;
         let removed = match fs::symlink_metadata(path) {
@@ -148,6 +184,10 @@ impl Disk {
     }
 
     /// Makes a folder durable with all that is in it.
+    ///
+    /// # Errors
+    ///
+    /// If the tree cannot be read or synced.
     pub fn sync_tree(&self, path: &Path) -> io::Result<()> {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
@@ -174,6 +214,10 @@ impl Disk {
     }
 
     /// The bytes that may still be written to the file system of `path`, by an ordinary user; `None` where that cannot be known.
+    ///
+    /// # Errors
+    ///
+    /// If the file system cannot be queried.
     pub fn room(&self, path: &Path) -> io::Result<Option<u64>> {
         if let Some(room) = self.faults.as_ref().and_then(|faults| faults.room()) {
             return Ok(Some(room));
@@ -189,6 +233,10 @@ impl Disk {
     }
 
     /// Counts a call of something outside this process, such as the boot loader's hook, among the steps.
+    ///
+    /// # Errors
+    ///
+    /// The planned fault, if one is due at this step.
     pub fn call(&self) -> io::Result<()> {
         self.step(Step::Call)
     }
@@ -226,6 +274,10 @@ pub struct OpenFile {
 
 impl OpenFile {
     /// Writes `bytes` at the end.
+    ///
+    /// # Errors
+    ///
+    /// If the write fails.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.disk.faults.is_none() {
             return self.file.write_all(bytes);
@@ -240,6 +292,10 @@ impl OpenFile {
     }
 
     /// Makes what was written durable.
+    ///
+    /// # Errors
+    ///
+    /// If the sync fails.
     pub fn sync(&self) -> io::Result<()> {
         self.disk.step(Step::Sync)?;
         self.file.sync_all()

@@ -22,7 +22,7 @@ impl Hashes {
         Self { sha256: Some(digest), sha512: None }
     }
 
-    /// Reads the `hashes` object. A digest of the wrong length errs, and so does an empty object.
+    /// Reads the `hashes` object. A digest of the wrong length is an error, and so is an empty object.
     pub(crate) fn from_map(map: &Map<String, Value>) -> Result<Self, String> {
         fn digest<const N: usize>(map: &Map<String, Value>, name: &str) -> Result<Option<[u8; N]>, String> {
             map.get(name)

@@ -114,6 +114,10 @@ impl<'a> Agent<'a> {
     }
 
     /// Goes on with an update that was begun, and asks the repository for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the installer does not report what runs, or the device's state cannot be stored.
     pub fn resume(&mut self) -> Result<Next, Error> {
         self.started()?;
         self.settle()
@@ -141,6 +145,10 @@ impl<'a> Agent<'a> {
     }
 
     /// Says that the release on trial is well, whatever the health command says.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Device::confirm`], and [`Error::State`] if the new release does not run yet.
     pub fn confirm(&mut self) -> Result<(), Error> {
         self.started()?;
         match self.device.machine().state.clone() {
@@ -154,6 +162,10 @@ impl<'a> Agent<'a> {
     }
 
     /// Says that the release on trial, or about to be, is not well: the device goes back to what it ran before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if no release is on trial; otherwise as for [`resume`](Self::resume).
     pub fn reject(&mut self) -> Result<Next, Error> {
         self.started()?;
         if !matches!(self.device.machine().state, State::Trial { .. } | State::Rebooting { .. }) {

@@ -73,6 +73,10 @@ impl Device {
     }
 
     /// Hashes what was downloaded once more. What is no longer what was verified is removed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongTarget`] if an artifact changed since it was verified, [`Error::File`] if it cannot be read.
     pub fn verify(&self, downloaded: &Downloaded) -> Result<(), Error> {
         for (artifact, wanted) in downloaded.artifacts.iter().zip(&downloaded.update.artifacts) {
             let failed = |source| Error::File { action: "read", path: artifact.path.clone(), source };

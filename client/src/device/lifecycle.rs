@@ -25,6 +25,11 @@ impl Device {
     ///
     /// If this is cut short between the installation and the note, the next check decides to install the same again, which
     /// does no harm.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if this release or a later one is installed, [`Error::Setting`] without an installer, [`Error::Install`] if the
+    /// installer fails, [`Error::Store`] if the result cannot be stored.
     pub fn install(&mut self, downloaded: &Downloaded) -> Result<Record, Error> {
         let release = downloaded.update.release.clone();
         if release.sequence <= self.profile.installed.sequence {
@@ -48,6 +53,10 @@ impl Device {
     }
 
     /// Notes that the installed release works. Nothing is written if that is noted already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if nothing is installed, [`Error::Store`] if the confirmation cannot be stored.
     pub fn confirm(&mut self) -> Result<Record, Error> {
         let record = self.installed()?;
         if record.state != InstallState::Confirmed {
@@ -60,6 +69,10 @@ impl Device {
     /// Notes that the installed release does not work and the one before it runs again. It is never tried again.
     ///
     /// What makes the one before it run is the caller's: a boot loader, or another slot.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if nothing is installed, [`Error::Store`] if the rejection cannot be stored.
     pub fn reject(&mut self) -> Result<Status, Error> {
         let record = self.installed()?;
         self.record_result(&record.release, Outcome::RolledBack, Some("it was rejected"));

@@ -174,6 +174,10 @@ impl Device {
 
     /// The same for this device as it would be with other facts, or at another time. The fact `attestation` supposes an
     /// attestor; without that fact, the device has the one that it has.
+    ///
+    /// # Errors
+    ///
+    /// As for [`check`](Self::check), and [`Error::Setting`] if the facts name an unknown attestation.
     pub fn explain(&mut self, facts: Option<Facts>, at: Option<Instant>) -> Result<Check, Error> {
         let own_facts = facts.unwrap_or_else(|| self.profile.own_facts.clone());
         let profile = Profile { own_facts, ..self.profile.clone() };

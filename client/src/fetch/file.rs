@@ -43,6 +43,10 @@ impl Fetch for FileFetch {
 }
 
 /// The `file:` URL of an absolute path.
+///
+/// # Errors
+///
+/// [`FetchError`] if the path is not absolute or not UTF-8.
 pub fn url_of(path: &std::path::Path) -> Result<String, FetchError> {
     let bad = |reason| FetchError::BadUrl { url: path.display().to_string(), reason };
     if !path.is_absolute() {

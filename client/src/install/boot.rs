@@ -51,13 +51,25 @@ impl fmt::Display for Slot {
 /// Speaks with the boot loader.
 pub trait Boot {
     /// The slot that runs now.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError`] if the boot loader cannot be read.
     fn running(&mut self) -> Result<Slot, BootError>;
 
     /// Makes `slot` start at the next restart, and the one that is [kept](Self::keep) at those after it unless `slot` is kept by
     /// then. (A boot loader may allow it a few restarts.)
+    ///
+    /// # Errors
+    ///
+    /// [`BootError`] if the boot loader cannot be written.
     fn attempt(&mut self, slot: Slot) -> Result<(), BootError>;
 
     /// Makes `slot` start at every restart from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError`] if the boot loader cannot be written.
     fn keep(&mut self, slot: Slot) -> Result<(), BootError>;
 }
 

@@ -68,17 +68,29 @@ pub trait Installer {
     /// What runs now, by a name that differs between what ran before an installation and what it installed.
     ///
     /// `None`, the default, is for installers that cannot tell: their releases are taken to run at once.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`] if the running place cannot be determined.
     fn running(&mut self) -> Result<Option<Place>, InstallError> {
         Ok(None)
     }
 
     /// Makes what runs now stay. It may be called again.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`] if the confirmation cannot be recorded.
     fn confirm(&mut self) -> Result<(), InstallError> {
         Ok(())
     }
 
     /// Makes `before`, which [`running`](Self::running) named then, the one to run, now or from the next restart on. It may
     /// be called again.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`] if the previous place cannot be restored.
     fn revert(&mut self, before: &Place) -> Result<(), InstallError> {
         Err(InstallError::Unsuitable(format!("this installer cannot go back to {before}")))
     }

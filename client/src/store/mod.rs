@@ -27,9 +27,17 @@ pub trait Store {
     fn load(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Gives `name` the content `bytes`, wholly or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the entry cannot be written.
     fn save(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
 
     /// Removes `name` if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the entry cannot be removed.
     fn remove(&self, name: &str) -> Result<(), StoreError>;
 }
 
@@ -152,6 +160,10 @@ impl DirStore {
     }
 
     /// The same, on a disk that may have a plan of faults.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
     pub fn open_on(disk: Disk, folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let folder = folder.into();
         disk.create_folder(&folder).map_err(|e| StoreError::io("create the folder", &folder, e))?;
@@ -182,6 +194,10 @@ impl DirStore {
     }
 
     /// A store in a folder below this one, under the same lock.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the folder cannot be created.
     pub fn subfolder(&self, name: &str) -> Result<Self, StoreError> {
         Ok(Self { folder: self.path(name)?, disk: self.disk.clone(), lock: self.lock.clone() })
     }

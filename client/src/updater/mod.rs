@@ -127,6 +127,10 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     ///
     /// An unchanged repository costs two requests: for the next root, which is not there, and for the timestamp. On an
     /// error, what was brought up to date before it stays stored, as the specification has it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if metadata cannot be fetched, verified or stored.
     pub fn refresh(&mut self) -> Result<&TrustedSet, Error> {
         self.trusted = None;
         self.repairs.clear();
@@ -141,6 +145,10 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     /// Finds the role that vouches for `path` and what it says of it (TUF 5.6.7, 5.7.1). Refreshes first if that was not done.
     ///
     /// Roles are fetched as the search reaches them, and only if they changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if a delegated role cannot be fetched or verified, or no role lists the target.
     pub fn find(&mut self, path: &TargetPath) -> Result<Found, Error> {
         if self.trusted.is_none() {
             self.refresh()?;
@@ -173,11 +181,19 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     }
 
     /// Reads a small target into memory: at most `limit` bytes, verified. It is fetched as metadata is, with which it is needed to decide.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the target cannot be fetched, is longer than `limit`, or does not match its digest.
     pub fn read_target(&self, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
         self.read_target_in(&self.repository, found, limit)
     }
 
     /// The same of a target that is kept in another place.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_target`](Self::read_target).
     pub fn read_target_in(&self, place: &Repository, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
         let url = self.target_url_in(place, found);
         let length = found.target.length;

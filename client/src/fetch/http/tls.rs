@@ -58,6 +58,10 @@ impl Authorities {
     }
 
     /// The certificates in this PEM text, and no other.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if the text is not PEM or contains no certificate.
     pub fn from_pem(pem: &[u8]) -> Result<Self, TlsError> {
         let certificates = certificates(pem)?;
         if certificates.is_empty() {
@@ -101,6 +105,10 @@ fn of_the_system() -> Result<Vec<Certificate<'static>>, TlsError> {
 
 impl Identity {
     /// The certificate chain, the device's own first, and the private key, both as PEM; they may be one text.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if the chain or the key is not PEM.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         let chain = certificates(chain)?;
         if chain.is_empty() {

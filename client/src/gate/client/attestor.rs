@@ -17,6 +17,10 @@ pub trait Attestor {
     fn kind(&self) -> Option<Attestation>;
 
     /// Evidence for this challenge, within a time that the attestor bounds.
+    ///
+    /// # Errors
+    ///
+    /// [`AttestError`] if the device cannot make evidence.
     fn evidence(&self, challenge: &Challenge<'_>) -> Result<Evidence, AttestError>;
 }
 
