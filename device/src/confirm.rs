@@ -20,7 +20,7 @@ fn act_confirm(device: &mut Device, options: &AgentOptions, output: Output) -> R
     Agent::new(device, options, &mut OnceHost::new(output)).confirm()?;
     let status = device.status();
     output.repairs(&status.repairs);
-    let record = status.installed.ok_or_else(|| Error::State("nothing was installed on this device yet".into()))?;
+    let record = status.installed.ok_or_else(|| Error::State("nothing is installed on this device yet".into()))?;
     let text = format!("confirmed {} (sequence {})", record.release.version, record.release.sequence);
     output.result(text, &record)?;
     Ok(true)

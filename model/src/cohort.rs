@@ -33,7 +33,7 @@ use super::digest::Digest;
 use super::facts::Facts;
 use super::gate::Protected;
 use super::name::{DeviceId, Name};
-use super::position::{Interval, PPM, Salt, to_ppm};
+use super::position::{Interval, PPM, Salt, percent, to_ppm};
 
 /// The most cohorts in a map.
 pub const MAX_COHORTS: usize = 10_000;
@@ -355,7 +355,7 @@ impl fmt::Display for CohortChoice {
                 outcome.write(f, 2)?;
             }
             ChosenBy::Share { share } => {
-                writeln!(f, "{cohort}: its share of {share} ppm holds this device's position")?;
+                writeln!(f, "{cohort}: its share of {} contains this device", percent(*share))?;
             }
         }
         for PassedOver { cohort, outcome } in &self.passed_over {
@@ -369,9 +369,9 @@ impl fmt::Display for CohortChoice {
         }
         write!(
             f,
-            "  position {position} (at {} ppm of the fleet), within the cohort {within} (at {} ppm)",
-            to_ppm(*position),
-            to_ppm(*within)
+            "  position {position} (at {} of the fleet), within the cohort {within} (at {})",
+            percent(to_ppm(*position)),
+            percent(to_ppm(*within))
         )
     }
 }

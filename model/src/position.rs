@@ -29,6 +29,15 @@ pub fn to_ppm(position: u64) -> u32 {
     u32::try_from((u128::from(position) * u128::from(PPM)) >> 64).unwrap_or(PPM)
 }
 
+/// Parts per million as a percentage, as short as it is exact: `12.5%`.
+pub fn percent(ppm: u32) -> String {
+    let (whole, fraction) = (ppm / 10_000, ppm % 10_000);
+    if fraction == 0 {
+        return format!("{whole}%");
+    }
+    format!("{whole}.{}%", format!("{fraction:04}").trim_end_matches('0'))
+}
+
 /// The salt of a channel: 16 to 64 bytes, lower-case hexadecimal in JSON.
 ///
 /// It keeps positions of different channels independent, and makes the hashed ids of explicit cohorts differ from

@@ -52,7 +52,7 @@ pub struct Receipt {
     /// The device's hardware.
     pub hardware: HardwareId,
     /// What became of it.
-    pub outcome: Outcome,
+    pub outcome: InstallResult,
     /// Why, in one line of at most [`MAX_REASON`] printable ASCII characters.
     pub reason: Option<Text>,
     /// When, by the device's clock.
@@ -64,7 +64,7 @@ pub struct Receipt {
 /// What became of a release on a device, in the order in which it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum InstallResult {
     /// The device may have it: a check decided to install it.
     Offered,
     /// It is written, and the device starts it.
@@ -77,7 +77,7 @@ pub enum Outcome {
     RolledBack,
 }
 
-impl Outcome {
+impl InstallResult {
     /// The outcomes with their names in receipts.
     pub const NAMES: [(&str, Self); 5] = [
         ("offered", Self::Offered),
@@ -93,7 +93,7 @@ impl Outcome {
     }
 }
 
-impl std::fmt::Display for Outcome {
+impl std::fmt::Display for InstallResult {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.name())
     }
@@ -165,7 +165,7 @@ impl Receipt {
             sequence: fields.u64("sequence")?,
             manifest: fields.parsed("manifest")?,
             hardware: fields.parsed("hardware")?,
-            outcome: fields.one_of("outcome", &Outcome::NAMES)?,
+            outcome: fields.one_of("outcome", &InstallResult::NAMES)?,
             reason: fields.optional_parsed("reason")?,
             at: fields.text_as("at", time::parse)?,
             from: fields.text_as("from", crate::version::parse)?,
@@ -266,7 +266,7 @@ mod tests {
             sequence: 12,
             manifest: Digest::of(b"manifest"),
             hardware: "board-a".parse().unwrap(),
-            outcome: Outcome::RolledBack,
+            outcome: InstallResult::RolledBack,
             reason: Some("health command failed".parse().unwrap()),
             at: time::parse("2026-01-05T12:00:00Z").unwrap(),
             from: "1.1.0".parse().unwrap(),
@@ -289,7 +289,7 @@ mod tests {
         assert!(read.verify(&key));
         assert!(!read.verify(&Key::ed25519(SigningKey::from_bytes(&[8; 32]).verifying_key().as_bytes())));
         let mut other = read.clone();
-        other.receipt.outcome = Outcome::Confirmed;
+        other.receipt.outcome = InstallResult::Confirmed;
         assert!(!other.verify(&key), "its content is signed");
         assert_ne!(other.object_name().unwrap(), read.object_name().unwrap());
         let mut named = read.receipt.to_bytes().unwrap();

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use super::decode::{Extra, FieldError, Fields, FormatError, SchemaVersion, extra, invalid, schema, to_value};
 use super::digest::Digest;
-use super::position::{PPM, SPACE};
+use super::position::{PPM, SPACE, percent};
 use super::time::{self, Instant};
 use super::version::{Version, VersionRange};
 
@@ -394,7 +394,7 @@ impl Ramp {
 impl std::fmt::Display for Ramp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (start, end) = (time::format(self.start), time::format(self.end));
-        write!(f, "ramp from {} ppm at {start} to {} ppm at {end}", self.from, self.to)
+        write!(f, "ramp from {} at {start} to {} at {end}", percent(self.from), percent(self.to))
     }
 }
 

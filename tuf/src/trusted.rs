@@ -128,8 +128,8 @@ impl TrustedSet {
 
     /// Whether a root taken by [`update_root`](Self::update_root) revoked a key of timestamp or snapshot.
     ///
-    /// The local timestamp and snapshot must then be deleted, not loaded (TUF 5.3.11): they may carry version numbers that a
-    /// thief ran up. They must be gone *before* the new root is stored, or a crash between the two would hide the rotation.
+    /// The local timestamp and snapshot must then be deleted, not loaded (TUF 5.3.11): they may carry version numbers that an
+    /// attacker raised. They must be gone *before* the new root is stored, or a crash between the two would hide the rotation.
     pub fn online_keys_rotated(&self) -> bool {
         self.online_keys_rotated
     }

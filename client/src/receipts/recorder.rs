@@ -9,7 +9,7 @@ use crate::store::{DirStore, Repair};
 use tidegate_model::cohort::{CohortChoice, CohortMap};
 use tidegate_model::decision::Profile;
 use tidegate_model::name::DeviceId;
-use tidegate_model::receipt::{Outcome, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, SignedReceipt};
 use tidegate_model::release::Release;
 use tidegate_model::time::Instant;
 
@@ -34,7 +34,7 @@ pub(crate) trait ReceiptRecorder: Send {
     fn record_offer(&mut self, store: &DirStore, profile: &Profile, release: &Release, at: Instant);
 
     /// Records the result of a release.
-    fn record(&mut self, store: &DirStore, release: &Release, outcome: Outcome, why: Option<&str>, at: Instant);
+    fn record(&mut self, store: &DirStore, release: &Release, outcome: InstallResult, why: Option<&str>, at: Instant);
 
     /// Records what a step of the update means, before the state is written: a stop in between repeats the step.
     fn record_step(&mut self, store: &DirStore, before: &State, after: &State, at: Instant);
@@ -72,7 +72,7 @@ impl ReceiptRecorder for NoReceipts {
 
     fn record_offer(&mut self, _: &DirStore, _: &Profile, _: &Release, _: Instant) {}
 
-    fn record(&mut self, _: &DirStore, _: &Release, _: Outcome, _: Option<&str>, _: Instant) {}
+    fn record(&mut self, _: &DirStore, _: &Release, _: InstallResult, _: Option<&str>, _: Instant) {}
 
     fn record_step(&mut self, _: &DirStore, _: &State, _: &State, _: Instant) {}
 

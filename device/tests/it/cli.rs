@@ -102,7 +102,7 @@ fn a_whole_life() {
     let (code, out, _) = bench.run(&["confirm"]);
     assert_eq!((code, out.as_str()), (0, "confirmed 1.2.0 (sequence 12)\n"));
     let (code, out, _) = bench.run(&["install", "-q"]);
-    assert_eq!((code, out.as_str()), (0, "up to date: 1.2.0 (sequence 12) is installed already\n"));
+    assert_eq!((code, out.as_str()), (0, "up to date: 1.2.0 (sequence 12) is already installed\n"));
     let (_, out, _) = bench.run(&["status"]);
     assert!(out.contains("runs         1.2.0 (sequence 12), confirmed\n"), "{out}");
 }

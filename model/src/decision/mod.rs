@@ -292,13 +292,13 @@ impl Profile {
         facts
     }
 
-    /// The same device, supposed to give the kind of evidence that the fact `attestation` among its own facts names; `none` for none.
-    /// Without that fact, it is as it was.
+    /// The same device, with the attestation that the fact `attestation` among its own facts names; `none` means no attestation.
+    /// Without that fact, the device is unchanged.
     ///
     /// # Errors
     ///
     /// What is wrong with the fact.
-    pub fn supposed(mut self) -> Result<Self, String> {
+    pub fn assumed(mut self) -> Result<Self, String> {
         match self.own_facts.remove(Attestation::FACT) {
             None => {}
             Some(FactValue::Text(kind)) if kind == "none" => self.attestation = None,

@@ -132,7 +132,7 @@ impl GateClient {
     fn ask(&self, visit: &Visit) -> Result<Grant, FetchError> {
         let Visit { gate, role, device } = visit;
         let asked = self.clock.elapsed();
-        let challenge = self.tell(gate, "/v1/challenge", &json!({"device": device}), |fields| {
+        let challenge = self.request_json(gate, "/v1/challenge", &json!({"device": device}), |fields| {
             let nonce = fields.text_as("nonce", |text| match Base64UrlUnpadded::decode_vec(text) {
                 Ok(nonce) if !nonce.is_empty() && text.len() <= TEXT => Ok(nonce),
                 _ => Err("it is no base64url"),
@@ -148,7 +148,7 @@ impl GateClient {
         };
         let nonce = Base64UrlUnpadded::encode_string(&nonce);
         let body = json!({"device": device, "nonce": nonce, "cohorts": [role], "evidence": evidence.to_value()});
-        let (token, expires) = self.tell(gate, "/v1/grant", &body, |fields| {
+        let (token, expires) = self.request_json(gate, "/v1/grant", &body, |fields| {
             let token = fields.text_as("token", |text| {
                 let is_good = (1..=TEXT).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic());
                 if is_good { Ok(text.to_owned()) } else { Err("it cannot be sent in a header") }
@@ -171,7 +171,7 @@ impl GateClient {
     }
 
     /// Posts, and reads the answer.
-    fn tell<T>(
+    fn request_json<T>(
         &self,
         gate: &GateUrl,
         path: &str,

@@ -1,4 +1,4 @@
-//! What was told of which release, and what waits to be sent: one file of the state folder.
+//! What was queued of which release, and what waits to be sent: one file of the state folder.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::receipts::status::ReceiptStatus;
 use crate::store::Keep;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::name::{DeviceId, HardwareId, Name};
-use tidegate_model::receipt::{MAX_LENGTH, Outcome, Receipt, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, MAX_LENGTH, Receipt, SignedReceipt};
 use tidegate_model::release::Release;
 use tidegate_model::time::{self, Instant};
 use tidegate_model::version::Version;
@@ -19,10 +19,10 @@ use tidegate_tuf::json;
 pub const MAX_WAITING: usize = 256;
 /// The most bytes that they take.
 pub const MAX_BYTES: usize = 160 * 1024;
-/// The most releases that are remembered as told of; the oldest are forgotten first.
+/// The most releases that are remembered as queued of; the oldest are forgotten first.
 const MAX_RELEASES: usize = 64;
 
-/// What a device has told, and has yet to send.
+/// What a device has queued, and has yet to send.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ledger {
     /// The oldest first.
@@ -43,8 +43,8 @@ pub(crate) struct Ledger {
 struct Known {
     release: Release,
     context: Context,
-    /// What was told of it last.
-    last: Outcome,
+    /// What was queued of it last.
+    last: InstallResult,
 }
 
 /// What a receipt says beside the release and the outcome: as it was when the release was offered, since after a restart nobody may be asked.
@@ -71,13 +71,14 @@ impl Ledger {
     ) -> Result<bool, String> {
         if let Some(known) = self.known(release) {
             // Not once it is installed: then the device runs it.
-            let changed = !matches!(known.last, Outcome::Installed | Outcome::Confirmed) && known.context != context;
+            let changed =
+                !matches!(known.last, InstallResult::Installed | InstallResult::Confirmed) && known.context != context;
             if changed {
                 known.context = context;
             }
             return Ok(changed);
         }
-        let known = Known { release: release.clone(), context, last: Outcome::Offered };
+        let known = Known { release: release.clone(), context, last: InstallResult::Offered };
         self.queue.push(sign(&known, None, at, key)?);
         self.releases.push(known);
         let excess = self.releases.len().saturating_sub(MAX_RELEASES);
@@ -86,21 +87,21 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Tells what became of a release, unless that is what was told last, or it was never offered. Whether anything changed.
+    /// Tells what became of a release, unless that is what was queued last, or it was never offered. Whether anything changed.
     pub(crate) fn record(
         &mut self,
         release: &Release,
-        outcome: Outcome,
+        outcome: InstallResult,
         reason: Option<&str>,
         at: Instant,
         key: &DeviceKey,
     ) -> Result<bool, String> {
         let Some(known) = self.known(release) else { return Ok(false) };
         let follows = match outcome {
-            Outcome::Offered => false,
+            InstallResult::Offered => false,
             // What works is not installed again.
-            Outcome::Installed | Outcome::Failed => !matches!(known.last, Outcome::Confirmed),
-            Outcome::Confirmed | Outcome::RolledBack => true,
+            InstallResult::Installed | InstallResult::Failed => !matches!(known.last, InstallResult::Confirmed),
+            InstallResult::Confirmed | InstallResult::RolledBack => true,
         };
         if !follows || outcome == known.last {
             return Ok(false);
@@ -124,8 +125,8 @@ impl Ledger {
         changed
     }
 
-    /// What was told of a release last.
-    pub(crate) fn last(&self, release: &Release) -> Option<Outcome> {
+    /// What was queued of a release last.
+    pub(crate) fn last(&self, release: &Release) -> Option<InstallResult> {
         self.releases.iter().find(|known| known.release == *release).map(|known| known.last)
     }
 
@@ -153,7 +154,7 @@ impl Ledger {
     fn make_room(&mut self) {
         let mut bytes: usize = self.queue.iter().map(length).sum();
         while self.queue.len() > MAX_WAITING || bytes > MAX_BYTES {
-            let offered = self.queue.iter().position(|signed| signed.receipt.outcome == Outcome::Offered);
+            let offered = self.queue.iter().position(|signed| signed.receipt.outcome == InstallResult::Offered);
             let gone = self.queue.remove(offered.unwrap_or(0));
             bytes = bytes.saturating_sub(length(&gone));
             self.dropped = self.dropped.saturating_add(1);
@@ -245,7 +246,7 @@ fn known(value: &Value, at: &str) -> Result<Known, FieldError> {
                 from: fields.text_as("from", tidegate_model::version::parse)?,
             })
         })?,
-        last: fields.one_of("last", &Outcome::NAMES)?,
+        last: fields.one_of("last", &InstallResult::NAMES)?,
     })
 }
 
@@ -288,7 +289,7 @@ pub(super) mod tests {
         ledger
     }
 
-    fn told(ledger: &Ledger) -> Vec<&'static str> {
+    fn queued(ledger: &Ledger) -> Vec<&'static str> {
         ledger.queue.iter().map(|signed| signed.receipt.outcome.name()).collect()
     }
 
@@ -296,43 +297,43 @@ pub(super) mod tests {
     fn each_outcome_is_recorded_once_per_attempt() {
         let mut ledger = offered(1);
         assert!(!ledger.offered(&release(1), context("canary"), at(9), &key()).unwrap());
-        let mut tell = |outcome| {
+        let mut record = |outcome| {
             let first = ledger.record(&release(1), outcome, Some("why"), at(1), &key()).unwrap();
             assert!(!ledger.record(&release(1), outcome, Some("why"), at(2), &key()).unwrap(), "{outcome} twice");
             first
         };
         for (outcome, expected) in [
-            (Outcome::Offered, false),
-            (Outcome::Installed, true),
-            (Outcome::RolledBack, true),
-            (Outcome::Offered, false),
-            (Outcome::Installed, true),
-            (Outcome::Failed, true),
-            (Outcome::Installed, true),
-            (Outcome::Confirmed, true),
-            (Outcome::Installed, false),
-            (Outcome::Failed, false),
-            (Outcome::RolledBack, true),
+            (InstallResult::Offered, false),
+            (InstallResult::Installed, true),
+            (InstallResult::RolledBack, true),
+            (InstallResult::Offered, false),
+            (InstallResult::Installed, true),
+            (InstallResult::Failed, true),
+            (InstallResult::Installed, true),
+            (InstallResult::Confirmed, true),
+            (InstallResult::Installed, false),
+            (InstallResult::Failed, false),
+            (InstallResult::RolledBack, true),
         ] {
-            assert_eq!(tell(outcome), expected, "{outcome}");
+            assert_eq!(record(outcome), expected, "{outcome}");
         }
         assert_eq!(
-            told(&ledger),
+            queued(&ledger),
             ["offered", "installed", "rolled-back", "installed", "failed", "installed", "confirmed", "rolled-back"]
         );
         let public = key().public().clone();
         assert!(ledger.queue.iter().all(|signed| signed.verify(&public)));
-        // Nothing can be told of what was never offered.
-        assert!(!ledger.record(&release(9), Outcome::Installed, None, at(1), &key()).unwrap());
+        // Nothing can be queued of what was never offered.
+        assert!(!ledger.record(&release(9), InstallResult::Installed, None, at(1), &key()).unwrap());
     }
 
     #[test]
     fn a_pending_release_may_change_cohort() {
         let mut ledger = offered(1);
         assert!(ledger.offered(&release(1), context("all"), at(1), &key()).unwrap());
-        ledger.record(&release(1), Outcome::Installed, None, at(2), &key()).unwrap();
+        ledger.record(&release(1), InstallResult::Installed, None, at(2), &key()).unwrap();
         assert!(!ledger.offered(&release(1), context("lab"), at(3), &key()).unwrap());
-        ledger.record(&release(1), Outcome::Confirmed, None, at(4), &key()).unwrap();
+        ledger.record(&release(1), InstallResult::Confirmed, None, at(4), &key()).unwrap();
         let cohorts: Vec<_> = ledger.queue.iter().map(|signed| signed.receipt.cohort.to_string()).collect();
         assert_eq!(cohorts, ["canary", "all", "all"]);
     }
@@ -354,7 +355,7 @@ pub(super) mod tests {
     #[test]
     fn it_reads_back_as_it_was() {
         let mut ledger = offered(3);
-        ledger.record(&release(2), Outcome::Failed, Some("no\u{a0}room"), at(1), &key()).unwrap();
+        ledger.record(&release(2), InstallResult::Failed, Some("no\u{a0}room"), at(1), &key()).unwrap();
         for changed in [
             ledger.clone(),
             Ledger {
@@ -377,21 +378,21 @@ pub(super) mod tests {
     #[test]
     fn it_is_bounded_and_the_oldest_offers_go_first() {
         let mut ledger = offered(10);
-        ledger.record(&release(1), Outcome::Installed, None, at(1), &key()).unwrap();
+        ledger.record(&release(1), InstallResult::Installed, None, at(1), &key()).unwrap();
         // As it is after many more.
         ledger.offered(&release(11), context("canary"), at(0), &key()).unwrap();
-        ledger.record(&release(11), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
+        ledger.record(&release(11), InstallResult::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
         let failed = ledger.queue.last().unwrap().clone();
         ledger.queue.extend(std::iter::repeat_n(failed, 170));
         for sequence in 12..=100 {
             ledger.offered(&release(sequence), context("canary"), at(0), &key()).unwrap();
-            ledger.record(&release(sequence), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
+            ledger.record(&release(sequence), InstallResult::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
         }
         let bytes: usize = ledger.queue.iter().map(length).sum();
         assert!(ledger.queue.len() <= MAX_WAITING && bytes <= MAX_BYTES, "{} {bytes}", ledger.queue.len());
         assert!(bytes > MAX_BYTES / 2);
         // All offers went before the first other outcome did, and that one, the oldest, before later ones.
-        assert!(told(&ledger).iter().all(|outcome| *outcome == "failed"), "{:?}", told(&ledger));
+        assert!(queued(&ledger).iter().all(|outcome| *outcome == "failed"), "{:?}", queued(&ledger));
         assert_eq!(ledger.queue.last().unwrap().receipt.sequence, 100);
         assert_eq!(ledger.dropped, 10 + 1 + 2 + 170 + 2 * 89 - ledger.queue.len() as u64);
         assert_eq!(ledger.releases.len(), MAX_RELEASES);

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::key::DeviceKey;
 use crate::state::State;
 use tidegate_model::name::Text;
-use tidegate_model::receipt::{MAX_REASON, Outcome};
+use tidegate_model::receipt::{InstallResult, MAX_REASON};
 
 /// How a device signs its receipts.
 #[derive(Debug, Clone)]
@@ -37,17 +37,19 @@ pub enum Naming {
 }
 
 /// What a step of an update means to a receipt: the outcome and, if there is one, the reason.
-pub(crate) fn outcome_of<'a>(before: &State, after: &'a State) -> Option<(Outcome, Option<&'a str>)> {
+pub(crate) fn outcome_of<'a>(before: &State, after: &'a State) -> Option<(InstallResult, Option<&'a str>)> {
     match (before, after) {
-        (State::Installing { .. }, State::Rebooting { .. } | State::Trial { .. }) => Some((Outcome::Installed, None)),
-        (State::Trial { .. }, State::Confirmed { .. }) => Some((Outcome::Confirmed, None)),
+        (State::Installing { .. }, State::Rebooting { .. } | State::Trial { .. }) => {
+            Some((InstallResult::Installed, None))
+        }
+        (State::Trial { .. }, State::Confirmed { .. }) => Some((InstallResult::Confirmed, None)),
         (State::RolledBack { attempt, .. }, State::Quarantined { why, .. } | State::Waiting { why, .. }) => {
             // Without a place to go back to, it stays and is not tried again.
-            let outcome = if attempt.before.is_some() { Outcome::RolledBack } else { Outcome::Failed };
+            let outcome = if attempt.before.is_some() { InstallResult::RolledBack } else { InstallResult::Failed };
             Some((outcome, Some(why)))
         }
         (State::Checking | State::Installing { .. }, State::Quarantined { why, .. }) => {
-            Some((Outcome::Failed, Some(why)))
+            Some((InstallResult::Failed, Some(why)))
         }
         _ => None,
     }
@@ -55,21 +57,23 @@ pub(crate) fn outcome_of<'a>(before: &State, after: &'a State) -> Option<(Outcom
 
 /// What must have been told of a release in this state, if it was `last` that was: what could not be written down when it happened is told
 /// when the state is looked at again.
-pub(crate) fn expected(state: &State, last: Outcome) -> Option<(Outcome, Option<&str>)> {
+pub(crate) fn expected(state: &State, last: InstallResult) -> Option<(InstallResult, Option<&str>)> {
     let expected = match state {
-        State::Rebooting { .. } | State::Trial { .. } | State::RolledBack { .. } if last != Outcome::Confirmed => {
-            (Outcome::Installed, None)
+        State::Rebooting { .. } | State::Trial { .. } | State::RolledBack { .. }
+            if last != InstallResult::Confirmed =>
+        {
+            (InstallResult::Installed, None)
         }
-        State::Confirmed { .. } => (Outcome::Confirmed, None),
+        State::Confirmed { .. } => (InstallResult::Confirmed, None),
         State::Quarantined { why, .. } => match last {
-            Outcome::Failed | Outcome::RolledBack => return None,
-            Outcome::Offered => (Outcome::Failed, Some(why.as_str())),
-            Outcome::Installed | Outcome::Confirmed => (Outcome::RolledBack, Some(why.as_str())),
+            InstallResult::Failed | InstallResult::RolledBack => return None,
+            InstallResult::Offered => (InstallResult::Failed, Some(why.as_str())),
+            InstallResult::Installed | InstallResult::Confirmed => (InstallResult::RolledBack, Some(why.as_str())),
         },
         _ => return None,
     };
     // Going back was told: what it went back from is not told again.
-    let is_told = expected.0 == last || (matches!(state, State::RolledBack { .. }) && last != Outcome::Offered);
+    let is_told = expected.0 == last || (matches!(state, State::RolledBack { .. }) && last != InstallResult::Offered);
     (!is_told).then_some(expected)
 }
 
@@ -128,23 +132,23 @@ mod tests {
         let downloading = || State::Downloading { attempt: attempt.clone() };
         let confirmed = || State::Confirmed { release: release.clone() };
         for (before, after, expected) in [
-            (installing(), rebooting(), Some((Outcome::Installed, None))),
-            (installing(), trial(), Some((Outcome::Installed, None))),
-            (installing(), quarantined(), Some((Outcome::Failed, Some("because")))),
+            (installing(), rebooting(), Some((InstallResult::Installed, None))),
+            (installing(), trial(), Some((InstallResult::Installed, None))),
+            (installing(), quarantined(), Some((InstallResult::Failed, Some("because")))),
             (installing(), waiting(), None),
             (installing(), State::Idle, None),
-            (State::Checking, quarantined(), Some((Outcome::Failed, Some("because")))),
+            (State::Checking, quarantined(), Some((InstallResult::Failed, Some("because")))),
             (State::Checking, downloading(), None),
             (State::Checking, waiting(), None),
             (downloading(), waiting(), None),
             (rebooting(), trial(), None),
             (rebooting(), rolled_back(&attempt, false), None),
             (trial(), trial(), None),
-            (trial(), confirmed(), Some((Outcome::Confirmed, None))),
+            (trial(), confirmed(), Some((InstallResult::Confirmed, None))),
             (trial(), rolled_back(&attempt, false), None),
-            (rolled_back(&attempt, false), quarantined(), Some((Outcome::RolledBack, Some("because")))),
-            (rolled_back(&attempt, true), waiting(), Some((Outcome::RolledBack, Some("because")))),
-            (rolled_back(&no_way_back, false), quarantined(), Some((Outcome::Failed, Some("because")))),
+            (rolled_back(&attempt, false), quarantined(), Some((InstallResult::RolledBack, Some("because")))),
+            (rolled_back(&attempt, true), waiting(), Some((InstallResult::RolledBack, Some("because")))),
+            (rolled_back(&no_way_back, false), quarantined(), Some((InstallResult::Failed, Some("because")))),
             (quarantined(), State::Checking, None),
             (quarantined(), quarantined(), None),
             (confirmed(), State::Checking, None),
@@ -167,24 +171,24 @@ mod tests {
         let downloading = State::Downloading { attempt };
         let said = |outcome| Some((outcome, None));
         for (state, last, outcome) in [
-            (&rebooting, Outcome::Offered, said(Outcome::Installed)),
-            (&rebooting, Outcome::Failed, said(Outcome::Installed)),
-            (&rebooting, Outcome::RolledBack, said(Outcome::Installed)),
-            (&rebooting, Outcome::Installed, None),
-            (&trial, Outcome::Offered, said(Outcome::Installed)),
-            (&trial, Outcome::Installed, None),
-            (&trial, Outcome::Confirmed, None),
-            (&rolled_back, Outcome::Offered, said(Outcome::Installed)),
-            (&rolled_back, Outcome::Installed, None),
-            (&rolled_back, Outcome::RolledBack, None),
-            (&confirmed, Outcome::Installed, said(Outcome::Confirmed)),
-            (&confirmed, Outcome::Confirmed, None),
-            (&quarantined, Outcome::Offered, Some((Outcome::Failed, Some("because")))),
-            (&quarantined, Outcome::Installed, Some((Outcome::RolledBack, Some("because")))),
-            (&quarantined, Outcome::RolledBack, None),
-            (&quarantined, Outcome::Failed, None),
-            (&downloading, Outcome::Offered, None),
-            (&State::Idle, Outcome::Installed, None),
+            (&rebooting, InstallResult::Offered, said(InstallResult::Installed)),
+            (&rebooting, InstallResult::Failed, said(InstallResult::Installed)),
+            (&rebooting, InstallResult::RolledBack, said(InstallResult::Installed)),
+            (&rebooting, InstallResult::Installed, None),
+            (&trial, InstallResult::Offered, said(InstallResult::Installed)),
+            (&trial, InstallResult::Installed, None),
+            (&trial, InstallResult::Confirmed, None),
+            (&rolled_back, InstallResult::Offered, said(InstallResult::Installed)),
+            (&rolled_back, InstallResult::Installed, None),
+            (&rolled_back, InstallResult::RolledBack, None),
+            (&confirmed, InstallResult::Installed, said(InstallResult::Confirmed)),
+            (&confirmed, InstallResult::Confirmed, None),
+            (&quarantined, InstallResult::Offered, Some((InstallResult::Failed, Some("because")))),
+            (&quarantined, InstallResult::Installed, Some((InstallResult::RolledBack, Some("because")))),
+            (&quarantined, InstallResult::RolledBack, None),
+            (&quarantined, InstallResult::Failed, None),
+            (&downloading, InstallResult::Offered, None),
+            (&State::Idle, InstallResult::Installed, None),
         ] {
             assert_eq!(expected(state, last), outcome, "{state}, {last}");
         }

@@ -14,7 +14,7 @@ use tidegate_model::cohort::{CohortChoice, CohortMap};
 use tidegate_model::decision::Profile;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::name::{DeviceId, Name};
-use tidegate_model::receipt::{Outcome, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, SignedReceipt};
 use tidegate_model::release::Release;
 use tidegate_model::time::Instant;
 
@@ -127,7 +127,7 @@ impl ReceiptRecorder for SigningRecorder {
         });
     }
 
-    fn record(&mut self, store: &DirStore, release: &Release, outcome: Outcome, why: Option<&str>, at: Instant) {
+    fn record(&mut self, store: &DirStore, release: &Release, outcome: InstallResult, why: Option<&str>, at: Instant) {
         self.change(store, |ledger, settings, _| ledger.record(release, outcome, why, at, &settings.key));
     }
 
@@ -158,7 +158,7 @@ impl ReceiptRecorder for SigningRecorder {
             matches!(machine.state, State::Downloading { .. } | State::Verifying { .. } | State::Installing { .. });
         let often = machine.failures.saturating_add(1) >= tolerance.attempts;
         if let (true, Some(release)) = (is_work && often && is_failure(error), machine.state.release()) {
-            self.record(store, release, Outcome::Failed, Some(&error.to_string()), at);
+            self.record(store, release, InstallResult::Failed, Some(&error.to_string()), at);
         }
     }
 
