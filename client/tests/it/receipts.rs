@@ -103,7 +103,7 @@ fn an_unhealthy_release_is_recorded_as_rolled_back() {
     let receipts = waiting(&board);
     assert_eq!(outcomes(&receipts), ["offered", "installed", "rolled-back"]);
     let reason = receipts[2].receipt.reason.clone().unwrap();
-    assert!(reason.as_str().starts_with("not well within 60 s"), "{reason}");
+    assert!(reason.as_str().starts_with("not healthy within 60 s"), "{reason}");
     for _ in 0..3 {
         board.restart();
         board.run(&Disk::new()).unwrap();
