@@ -1,7 +1,7 @@
-//! The few ways in which this crate changes files, each safe against a stop at any instant, and a plan of faults for tests.
+//! The operations that change files, each safe against an interruption at any instant, and fault injection for tests.
 //!
 //! Whole files are replaced by writing a temporary file beside them, syncing it, renaming it over them and syncing the
-//! folder: a reader finds the old content or the new, never a part. Downloads grow in place and are renamed when complete.
+//! folder: a reader finds the old content or the new, never a part. Downloads are appended in place and renamed when complete.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Changes files, unless a plan of faults says otherwise. Clones share the plan.
+/// Changes files, and can inject faults. Clones share the plan of faults.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     faults: Option<Arc<Faults>>,
@@ -43,20 +43,20 @@ impl Disk {
             file.sync()
         });
         written.and_then(|()| self.rename(&temporary, path)).inspect_err(|_| {
-            // Leave no half-written file to fill a disk that may be full already. If this fails too, the next write of the
+            // Remove the partial file, because the disk may be full. If this fails too, the next write of the
             // same name overwrites it.
             let _ = self.step(Step::Remove).and_then(|()| fs::remove_file(&temporary));
         })
     }
 
-    /// Creates a file that must be written from its start; an older one of that name is gone.
+    /// Creates an empty file. Removes an older one with this name.
     ///
     /// # Errors
     ///
     /// If the file cannot be created.
     pub fn create(&self, path: &Path) -> io::Result<OpenFile> {
         self.step(Step::Create)?;
-        // Removing first, and then insisting on a new file, follows no link that someone left in its place.
+        // Removing the old file and requiring a new one avoids following a link in its place.
         match fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -65,7 +65,7 @@ impl Disk {
         Ok(OpenFile { file, disk: self.clone() })
     }
 
-    /// Opens an existing regular file to be continued after its first `keep` bytes; what followed them is cut off.
+    /// Opens an existing regular file for appending after its first `keep` bytes. Truncates the rest.
     ///
     /// # Errors
     ///
@@ -120,9 +120,9 @@ impl Disk {
         self.sync_folder(path)
     }
 
-    /// Opens what is there, a file or a block device, to be written over from its start, or creates a file. Says how much room a block device has.
+    /// Opens a file or block device for overwriting from its start, or creates a file. Returns the size of a block device.
     ///
-    /// A file is cut to what is then written.
+    /// A file is truncated.
     ///
     /// # Errors
     ///
@@ -141,7 +141,7 @@ impl Disk {
         Ok((OpenFile { file, disk: self.clone() }, room))
     }
 
-    /// Makes the link at `path` point to `target`, instead of where it pointed: readers find one or the other.
+    /// Replaces the link at `path` by one to `target`, atomically.
     ///
     /// # Errors
     ///
@@ -158,13 +158,13 @@ impl Disk {
         self.rename(&temporary, path)
     }
 
-    /// Makes the link at `path` point to `target`; not on this system.
+    /// Replaces the link at `path`; unsupported on this system.
     #[cfg(not(unix))]
     pub fn replace_link(&self, _: &Path, _: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Removes a folder with all that is in it, or a file, if it is there. A stop on the way leaves a part of it.
+    /// Removes a folder with its content, or a file, if it exists. An interruption leaves a part of it.
     ///
     /// # Errors
     ///
@@ -183,7 +183,7 @@ impl Disk {
         }
     }
 
-    /// Makes a folder durable with all that is in it.
+    /// Makes a folder durable with its content.
     ///
     /// # Errors
     ///
@@ -203,17 +203,17 @@ impl Disk {
         File::open(path)?.sync_all()
     }
 
-    /// Has later reads of a file come from the medium rather than from memory, as far as the system does that. Its bytes must
+    /// Makes later reads of a file come from the medium instead of memory, as far as the system supports that. Its bytes must
     /// be durable already.
     pub fn forget_cached(&self, path: &Path) {
         #[cfg(target_os = "linux")]
         if let Ok(file) = File::open(path) {
-            // What the system keeps all the same is read from memory; there is no more to be done about it.
+            // The system may still keep some pages in memory; that cannot be changed.
             let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
         }
     }
 
-    /// The bytes that may still be written to the file system of `path`, by an ordinary user; `None` where that cannot be known.
+    /// The bytes available to an ordinary user on the file system of `path`; `None` if that is unknown.
     ///
     /// # Errors
     ///
@@ -225,14 +225,14 @@ impl Disk {
         #[cfg(unix)]
         {
             let found = rustix::fs::statvfs(path)?;
-            // Some file systems do not count.
+            // Some file systems do not report this.
             Ok((found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize)))
         }
         #[cfg(not(unix))]
         Ok(None)
     }
 
-    /// Counts a call of something outside this process, such as the boot loader's hook, among the steps.
+    /// Counts an external call, such as the boot loader's hook, as a step.
     ///
     /// # Errors
     ///
@@ -258,7 +258,7 @@ impl Disk {
     }
 }
 
-/// The name under which a file is written before it is renamed.
+/// The temporary name of a file before it is renamed.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
@@ -282,7 +282,7 @@ impl OpenFile {
         if self.disk.faults.is_none() {
             return self.file.write_all(bytes);
         }
-        // In two steps, so that a planned fault may leave half of it.
+        // In two steps, so that an injected fault can leave a part of it.
         let (first, second) = bytes.split_at(bytes.len() / 2);
         for half in [first, second] {
             self.disk.step(Step::Write)?;
@@ -322,7 +322,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether it takes room on the disk.
+    /// Whether it uses space on the disk.
     fn takes_room(self) -> bool {
         matches!(self, Self::Create | Self::Write)
     }
@@ -353,7 +353,7 @@ impl Faults {
         Self::plan(Plan::None)
     }
 
-    /// No step happens from the `n`th on, as if the process had been killed there.
+    /// No step happens from the `n`th on, as if the process had been killed.
     pub fn stop_at(n: usize) -> Arc<Self> {
         Self::plan(Plan::StopAt(n))
     }
@@ -369,12 +369,12 @@ impl Faults {
         Self::plan(Plan::FailAt(n, kind))
     }
 
-    /// The disk is full from the `n`th step on: what takes room fails, what frees it does not.
+    /// The disk is full from the `n`th step on: steps that use space fail, others succeed.
     pub fn full_from(n: usize) -> Arc<Self> {
         Self::plan(Plan::FullFrom(n))
     }
 
-    /// Nothing fails, but there is said to be room for so many bytes.
+    /// Nothing fails, but the available space is this many bytes.
     pub fn with_room(bytes: u64) -> Arc<Self> {
         Self::plan(Plan::Room(bytes))
     }

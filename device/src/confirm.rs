@@ -32,7 +32,7 @@ fn act_reject(device: &mut Device, options: &AgentOptions, output: Output) -> Re
     output.repairs(&status.repairs);
     output.result(status.update.state.to_string(), &status)?;
     if next == Next::Restart {
-        output.next("restart to run what was before");
+        output.next("restart to run the previous release");
     }
     Ok(true)
 }

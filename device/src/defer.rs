@@ -16,6 +16,6 @@ pub(super) fn run(settings: Settings, time: Option<Duration>, output: Output) ->
     let until = now.checked_add_signed(time).unwrap_or(now);
     let deferral = settings.builder.defer(until)?;
     output.result(format!("deferred until {}", time::format(deferral.until)), &deferral)?;
-    output.next("the device's policy says how long that may be: tidegate-device explain");
+    output.next("tidegate-device explain shows how long the device's policy allows this");
     Ok(true)
 }

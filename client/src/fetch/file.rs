@@ -27,7 +27,7 @@ impl Fetch for FileFetch {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => false,
             Err(e) => return Err(failed(e)),
         };
-        // A folder is no file, and opening a pipe would wait for its other end.
+        // Only regular files: opening a pipe would block until its other end is open.
         if !is_file {
             return Ok(Reply::NotFound);
         }

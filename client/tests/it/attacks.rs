@@ -158,9 +158,9 @@ const ATTACKS: &[Attack] = &[
     // A stolen key that was revoked.
     Attack { name: "key compromise: a revoked key signs on", bend: |s| { let old = s.signers["timestamp"].clone(); s.rotate("timestamp"); s.publish(&["root"]); s.signers.insert("timestamp".into(), old); s.publish(&["timestamp"]); }, says: "timestamp: 0 of the 1 signatures", untouched: &["targets", "a"] },
     // Wrong software and extraneous dependencies: a role speaks for paths that it was not given.
-    Attack { name: "wrong software: a target outside the delegation", bend: |s| { s.delegate("targets", "b", &["b/*"], true); move_target(s, "b"); }, says: "a/file: no role that may speak for it lists it", untouched: &[] },
-    Attack { name: "wrong software: delegation no longer given", bend: |s| { s.declaration("a", "targets")["paths"] = json!(["other/*"]); all(s); }, says: "a/file: no role that may speak for it lists it", untouched: &[] },
-    Attack { name: "extraneous dependencies: a later delegation behind a terminating one", bend: |s| { s.delegate("targets", "z", &["*/*"], false); move_target(s, "z"); }, says: "a/file: no role that may speak for it lists it", untouched: &[] },
+    Attack { name: "wrong software: a target outside the delegation", bend: |s| { s.delegate("targets", "b", &["b/*"], true); move_target(s, "b"); }, says: "a/file: no role that is trusted for it lists it", untouched: &[] },
+    Attack { name: "wrong software: delegation no longer given", bend: |s| { s.declaration("a", "targets")["paths"] = json!(["other/*"]); all(s); }, says: "a/file: no role that is trusted for it lists it", untouched: &[] },
+    Attack { name: "extraneous dependencies: a later delegation behind a terminating one", bend: |s| { s.delegate("targets", "z", &["*/*"], false); move_target(s, "z"); }, says: "a/file: no role that is trusted for it lists it", untouched: &[] },
 ];
 
 #[test]

@@ -465,7 +465,9 @@ fn unsent_receipts_do_not_stop_the_update() {
     let status = board.status().receipts.unwrap();
     assert_eq!((status.waiting, status.failures, status.problem.as_deref()), (2, 1, Some("no connection")));
     assert!(
-        status.to_string().starts_with("2 wait; sending failed once in a row, the last: no connection; again from"),
+        status
+            .to_string()
+            .starts_with("2 pending; sending failed once in a row, the last: no connection; next attempt at"),
         "{status}"
     );
     board.restart();

@@ -127,7 +127,7 @@ fn a_whole_update_without_anyone_at_hand() {
         assert!(begun.elapsed() < Duration::from_secs(20), "the state folder is not left to others");
     }
     agent.signal("TERM");
-    assert_eq!(agent.until("stopped"), "told to stop");
+    assert_eq!(agent.until("stopped"), "stopped by a signal");
     assert_eq!(agent.child.wait().unwrap().code(), Some(0));
 }
 

@@ -1,4 +1,4 @@
-//! One function a rule.
+//! One function per rule.
 
 use std::cmp::Ordering;
 
@@ -77,7 +77,7 @@ pub(super) fn version(manifest: &Manifest, installed: &Installed) -> RuleOutcome
 }
 
 pub(super) fn quarantine(manifest: &Manifest, sha256: Digest, quarantined: &[Quarantined]) -> RuleOutcome {
-    // Either is enough: one release has one sequence and one hash, and to match by half is no reason to try again.
+    // One match is enough: a release has one sequence and one hash, and a partial match is no reason to retry.
     if quarantined.iter().any(|failed| failed.sequence == manifest.sequence || failed.sha256 == sha256) {
         fail(
             Rule::Quarantine,
@@ -109,7 +109,7 @@ pub(super) fn eligibility(manifest: &Manifest, facts: &Facts) -> RuleOutcome {
     RuleOutcome { rule: Rule::Eligibility, verdict, why, condition: Some(outcome) }
 }
 
-/// For a condition that looks at the evidence that a device gives of its state: what this one gives.
+/// A note on this device's attestation, for conditions on the fact `attestation`.
 fn on_evidence(outcome: &condition::Outcome, facts: &Facts) -> String {
     if !looks_at(outcome, Attestation::FACT) {
         return String::new();
@@ -153,7 +153,7 @@ pub(super) fn upgrade(assignment: &Assignment, manifest: &Manifest, installed: &
     }
 }
 
-/// What a bridge would have to be, and what there is instead.
+/// The required properties of a bridge, and the listed bridges.
 fn missing_bridge(assignment: &Assignment, installed: &Installed) -> String {
     let missing = format!(
         "a bridge is missing that upgrades from {}, with a sequence above {} and below {}",

@@ -1,4 +1,4 @@
-//! What was queued of which release, and what waits to be sent: one file of the state folder.
+//! The recorded results per release and the unsent receipts: one file of the state folder.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -15,21 +15,21 @@ use tidegate_model::version::Version;
 use tidegate_tuf::fields::{FieldError, Fields};
 use tidegate_tuf::json;
 
-/// The most receipts that wait to be sent. Of more, the oldest `offered` are dropped first, then the oldest.
+/// The maximum number of unsent receipts. Beyond it, the oldest `offered` are dropped first, then the oldest others.
 pub const MAX_WAITING: usize = 256;
-/// The most bytes that they take.
+/// The maximum size of the unsent receipts in bytes.
 pub const MAX_BYTES: usize = 160 * 1024;
-/// The most releases that are remembered as queued of; the oldest are forgotten first.
+/// The maximum number of remembered releases; the oldest are forgotten first.
 const MAX_RELEASES: usize = 64;
 
-/// What a device has queued, and has yet to send.
+/// What a device has recorded and not yet sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ledger {
     /// The oldest first.
     pub(super) queue: Vec<SignedReceipt>,
     /// The newest last.
     releases: Vec<Known>,
-    /// The gate of the cohort that the device was in last, if it had one.
+    /// The gate of the device's last known cohort, if it had one.
     pub(crate) gate: Option<GateUrl>,
     pub(super) dropped: u64,
     pub(super) refused: u64,
@@ -43,11 +43,11 @@ pub(crate) struct Ledger {
 struct Known {
     release: Release,
     context: Context,
-    /// What was queued of it last.
+    /// The last recorded result.
     last: InstallResult,
 }
 
-/// What a receipt says beside the release and the outcome: as it was when the release was offered, since after a restart nobody may be asked.
+/// The other fields of a receipt, saved when the release is offered, because the repository may be unreachable after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Context {
     /// The device's id or its salted hash.
@@ -61,7 +61,7 @@ pub(crate) struct Context {
 }
 
 impl Ledger {
-    /// Tells that a release is offered, if that is new. Whether anything changed.
+    /// Records that a release is offered, if that is new. Returns whether the ledger changed.
     pub(crate) fn offered(
         &mut self,
         release: &Release,
@@ -70,7 +70,7 @@ impl Ledger {
         key: &DeviceKey,
     ) -> Result<bool, String> {
         if let Some(known) = self.known(release) {
-            // Not once it is installed: then the device runs it.
+            // Not once it is installed, because then the device runs it.
             let changed =
                 !matches!(known.last, InstallResult::Installed | InstallResult::Confirmed) && known.context != context;
             if changed {
@@ -87,7 +87,7 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Tells what became of a release, unless that is what was queued last, or it was never offered. Whether anything changed.
+    /// Records the result of a release, unless it was recorded last or the release was never offered. Returns whether the ledger changed.
     pub(crate) fn record(
         &mut self,
         release: &Release,
@@ -99,7 +99,7 @@ impl Ledger {
         let Some(known) = self.known(release) else { return Ok(false) };
         let follows = match outcome {
             InstallResult::Offered => false,
-            // What works is not installed again.
+            // A confirmed release is not installed again.
             InstallResult::Installed | InstallResult::Failed => !matches!(known.last, InstallResult::Confirmed),
             InstallResult::Confirmed | InstallResult::RolledBack => true,
         };
@@ -113,7 +113,7 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Has what waits signed by this key, where it is by another: nobody may know that one any more. Whether anything changed.
+    /// Signs the unsent receipts with this key if another key signed them, because that key may be unknown now. Returns whether the ledger changed.
     pub(crate) fn sign_again(&mut self, key: &DeviceKey) -> bool {
         let mut changed = false;
         for signed in self.queue.iter_mut().filter(|signed| signed.keyid != *key.id()) {
@@ -125,12 +125,12 @@ impl Ledger {
         changed
     }
 
-    /// What was queued of a release last.
+    /// The last recorded result of a release.
     pub(crate) fn last(&self, release: &Release) -> Option<InstallResult> {
         self.releases.iter().find(|known| known.release == *release).map(|known| known.last)
     }
 
-    /// The receipts that wait, the oldest first.
+    /// The unsent receipts, the oldest first.
     pub(crate) fn waiting(&self) -> &[SignedReceipt] {
         &self.queue
     }
@@ -150,7 +150,7 @@ impl Ledger {
         self.releases.iter_mut().find(|known| known.release == *release)
     }
 
-    /// Drops what there is no room for. What a release came to says more than that it was offered.
+    /// Drops receipts beyond the maximum. Results are more important than offers.
     fn make_room(&mut self) {
         let mut bytes: usize = self.queue.iter().map(length).sum();
         while self.queue.len() > MAX_WAITING || bytes > MAX_BYTES {
@@ -280,7 +280,7 @@ pub(super) mod tests {
         chrono::DateTime::from_timestamp(1_767_225_600 + second, 0).unwrap()
     }
 
-    /// A ledger in which so many releases were offered.
+    /// A ledger with this number of offered releases.
     pub(in crate::receipts) fn offered(count: u64) -> Ledger {
         let mut ledger = Ledger::default();
         for sequence in 1..=count {
@@ -323,7 +323,7 @@ pub(super) mod tests {
         );
         let public = key().public().clone();
         assert!(ledger.queue.iter().all(|signed| signed.verify(&public)));
-        // Nothing can be queued of what was never offered.
+        // A release that was never offered has no results.
         assert!(!ledger.record(&release(9), InstallResult::Installed, None, at(1), &key()).unwrap());
     }
 
@@ -391,12 +391,12 @@ pub(super) mod tests {
         let bytes: usize = ledger.queue.iter().map(length).sum();
         assert!(ledger.queue.len() <= MAX_WAITING && bytes <= MAX_BYTES, "{} {bytes}", ledger.queue.len());
         assert!(bytes > MAX_BYTES / 2);
-        // All offers went before the first other outcome did, and that one, the oldest, before later ones.
+        // All offers are dropped before the first result, and older results before later ones.
         assert!(queued(&ledger).iter().all(|outcome| *outcome == "failed"), "{:?}", queued(&ledger));
         assert_eq!(ledger.queue.last().unwrap().receipt.sequence, 100);
         assert_eq!(ledger.dropped, 10 + 1 + 2 + 170 + 2 * 89 - ledger.queue.len() as u64);
         assert_eq!(ledger.releases.len(), MAX_RELEASES);
-        // The file that it is kept in may be read whole.
+        // The stored file stays below the read limit.
         assert!(serde_json::to_vec(&ledger).unwrap().len() < 256 * 1024);
     }
 }

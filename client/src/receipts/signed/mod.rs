@@ -1,4 +1,4 @@
-//! Recording receipts that are signed with the device's key, and where they are sent.
+//! Recording receipts that are signed with the device's key, and sending them.
 
 mod drain;
 mod ledger;
@@ -18,7 +18,7 @@ use tidegate_model::receipt::{InstallResult, MAX_REASON};
 /// How a device signs its receipts.
 #[derive(Debug, Clone)]
 pub struct Receipts {
-    /// Its key. Whoever collects receipts counts by it: one key is one device.
+    /// Its key. Receipts are counted by key: one key is one device.
     pub key: DeviceKey,
     /// How a receipt names the device.
     pub naming: Naming,
@@ -27,16 +27,16 @@ pub struct Receipts {
 /// How a receipt names the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Naming {
-    /// By the salted hash of the cohort map: who knows the map and the ids can tell which device it is, others cannot.
+    /// By the salted hash of the cohort map. Only someone who knows the map and the ids can identify the device.
     ///
-    /// The default, since receipts often lie where others read, and nothing needs the id: they are counted by key.
+    /// The default, because receipts are often readable by others and the id is not needed: receipts are counted by key.
     #[default]
     Hash,
-    /// By its id. A gate checks that it is the sender's.
+    /// By its id. A gate checks that the id belongs to the sender.
     Id,
 }
 
-/// What a step of an update means to a receipt: the outcome and, if there is one, the reason.
+/// The install result of a step of an update, with its reason if it has one.
 pub(crate) fn outcome_of<'a>(before: &State, after: &'a State) -> Option<(InstallResult, Option<&'a str>)> {
     match (before, after) {
         (State::Installing { .. }, State::Rebooting { .. } | State::Trial { .. }) => {
@@ -44,7 +44,7 @@ pub(crate) fn outcome_of<'a>(before: &State, after: &'a State) -> Option<(Instal
         }
         (State::Trial { .. }, State::Confirmed { .. }) => Some((InstallResult::Confirmed, None)),
         (State::RolledBack { attempt, .. }, State::Quarantined { why, .. } | State::Waiting { why, .. }) => {
-            // Without a place to go back to, it stays and is not tried again.
+            // Without a previous place, it stays installed and is not retried.
             let outcome = if attempt.before.is_some() { InstallResult::RolledBack } else { InstallResult::Failed };
             Some((outcome, Some(why)))
         }
@@ -55,8 +55,8 @@ pub(crate) fn outcome_of<'a>(before: &State, after: &'a State) -> Option<(Instal
     }
 }
 
-/// What must have been told of a release in this state, if it was `last` that was: what could not be written down when it happened is told
-/// when the state is looked at again.
+/// The result that must have been recorded for a release in this state after `last`. A result that could not be saved earlier is recorded
+/// when the state is inspected again.
 pub(crate) fn expected(state: &State, last: InstallResult) -> Option<(InstallResult, Option<&str>)> {
     let expected = match state {
         State::Rebooting { .. } | State::Trial { .. } | State::RolledBack { .. }
@@ -72,18 +72,18 @@ pub(crate) fn expected(state: &State, last: InstallResult) -> Option<(InstallRes
         },
         _ => return None,
     };
-    // Going back was told: what it went back from is not told again.
+    // The rollback is already recorded; its cause is not recorded again.
     let is_told = expected.0 == last || (matches!(state, State::RolledBack { .. }) && last != InstallResult::Offered);
     (!is_told).then_some(expected)
 }
 
-/// Whether an error says something about the release, or about this device with it. That a file does not come does not, whatever the reason: who
-/// stands between could otherwise have honest devices stop a rollout.
+/// Whether an error is evidence about the release on this device. A failed download is not, whatever its reason: otherwise an attacker
+/// in the network could make honest devices stop a rollout.
 pub(crate) fn is_failure(error: &Error) -> bool {
     !matches!(error, Error::Fetch(_) | Error::Missing { .. } | Error::WrongTarget { .. })
 }
 
-/// A reason as a receipt may have it: one line of printable ASCII, without what URLs may hold of secrets.
+/// A reason in the form that receipts allow: one line of printable ASCII, without the secrets that URLs may contain.
 pub(crate) fn reason(text: &str) -> Option<Text> {
     let words = text.split(char::is_whitespace).filter(|word| !word.is_empty()).map(|word| {
         let (url, rest) = match word.split_once("://") {
@@ -92,7 +92,7 @@ pub(crate) fn reason(text: &str) -> Option<Text> {
                 let (address, cut) = rest.split_at(end);
                 let host = address.find('/').unwrap_or(address.len());
                 let user = address.get(..host).and_then(|host| host.rfind('@')).map_or(0, |at| at + 1);
-                // What follows a URL in a sentence is no part of it.
+                // Punctuation after a URL is not part of it.
                 let mark = if cut.ends_with(':') { ":" } else { "" };
                 (format!("{scheme}://"), format!("{}{mark}", address.get(user..).unwrap_or_default()))
             }
