@@ -520,21 +520,21 @@ fn a_protected_cohorts_receipts_go_to_its_gate() {
         device.send_receipts(&mut asks, Sending::default()).unwrap();
         asks.0
     };
-    let gates = [Destination { gate: Some(crate::gate::GATE.parse().unwrap()) }];
+    let destinations = [Destination { gate: Some(crate::gate::GATE.parse().unwrap()) }];
     let mut device = open();
     let update = device.check().unwrap().update.unwrap();
     assert_eq!(device.waiting_receipts()[0].receipt.cohort.as_str(), "all");
-    assert_eq!(told_to(&mut device), gates);
+    assert_eq!(told_to(&mut device), destinations);
     let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
     // What would be so with other facts, in a cohort without a gate, changes nothing.
     let lab = [("group".parse().unwrap(), "lab".into())].into_iter().collect();
     device.explain(Some(lab), None).unwrap();
     device.install(&downloaded).unwrap();
-    assert_eq!(told_to(&mut device), gates);
+    assert_eq!(told_to(&mut device), destinations);
     drop(device);
     let mut device = open();
     device.confirm().unwrap();
-    assert_eq!(told_to(&mut device), gates);
+    assert_eq!(told_to(&mut device), destinations);
     drop(device);
     // The gate moves: the next check says where to.
     let moved = "https://other.example.com";
