@@ -23,7 +23,7 @@ use tidegate::publish::Remote;
 use tidegate::receipts::{Counter, Enrolments, Known, Releases, read};
 use tidegate::release::ReleaseId;
 use tidegate_model::digest::Digest;
-use tidegate_model::receipt::{Outcome, Receipt};
+use tidegate_model::receipt::{InstallResult, Receipt};
 use tidegate_tuf::json;
 use tidegate_tuf::key::Key;
 
@@ -78,7 +78,7 @@ fn one(place: &Path, number: u64) {
         sequence: 1,
         manifest: Digest::of(b"manifest"),
         hardware: "board-a".parse().unwrap(),
-        outcome: if failed { Outcome::RolledBack } else { Outcome::Confirmed },
+        outcome: if failed { InstallResult::RolledBack } else { InstallResult::Confirmed },
         reason: failed.then(|| "health command failed".parse().unwrap()),
         at: now(),
         from: "0.9.0".parse().unwrap(),

@@ -4,24 +4,24 @@
 //! a download is too slow. A device's wall clock may be wrong in three ways, and each behaves as follows:
 //!
 //! - *No clock, or one that starts in 1970.* Time is at least [`BUILT`] (through [`FlooredClock`]) and at least the newest
-//!   signed time in trusted metadata ([`TrustedSet::now`](tidegate_tuf::TrustedSet::now)), so what had expired by then stays
-//!   expired. Until the clock is set, a freeze (TUF 1.5.2) that began after those instants is not noticed.
+//!   signed time in trusted metadata ([`TrustedSet::now`](tidegate_tuf::TrustedSet::now)), so metadata that had expired by then stays
+//!   expired. Until the clock is set, a freeze (TUF 1.5.2) that began after those instants is not detected.
 //! - *A clock that is behind.* The same floors apply.
-//! - *A clock that is ahead, such as one in 2099.* Metadata looks expired and is refused; what is installed stays. The error
-//!   names both times, so that the clock can be suspected. Nothing is stored, so a corrected clock is all it takes.
+//! - *A clock that is ahead, such as one in 2099.* Metadata appears expired and is refused; the installed release stays. The error
+//!   names both times, which points to the clock. Nothing is stored, so correcting the clock is enough.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
-/// Tells the wall time.
+/// A wall clock.
 pub trait Clock {
     /// The current time, to the second.
     fn now(&self) -> DateTime<Utc>;
 }
 
-/// Tells time that only goes forward, from an arbitrary origin.
+/// A monotonic clock with an arbitrary origin.
 pub trait Monotonic: Send + Sync {
     /// Time since the origin.
     fn elapsed(&self) -> Duration;
@@ -58,7 +58,7 @@ impl Monotonic for SystemClock {
     }
 }
 
-/// No device that runs this code lives before this instant: 2026-11-01, or `SOURCE_DATE_EPOCH` of the build if it was set.
+/// No device runs this code before this instant: 2026-11-01, or the build's `SOURCE_DATE_EPOCH` if it was set.
 pub const BUILT: DateTime<Utc> = match DateTime::from_timestamp(built(), 0) {
     Some(instant) => instant,
     None => DateTime::UNIX_EPOCH,
@@ -68,7 +68,7 @@ const fn built() -> i64 {
     const WRITTEN: i64 = 1_793_491_200;
     let Some(epoch) = option_env!("SOURCE_DATE_EPOCH") else { return WRITTEN };
     let digits = epoch.as_bytes();
-    // More digits than this would be no time that chrono knows.
+    // More digits would exceed the range of chrono.
     if digits.is_empty() || digits.len() > 11 {
         return WRITTEN;
     }
@@ -83,7 +83,7 @@ const fn built() -> i64 {
     seconds
 }
 
-/// A clock that never tells a time before a floor.
+/// A clock that never returns a time before a minimum.
 #[derive(Debug, Clone, Copy)]
 pub struct FlooredClock<C> {
     clock: C,
@@ -91,7 +91,7 @@ pub struct FlooredClock<C> {
 }
 
 impl<C> FlooredClock<C> {
-    /// Wraps `clock`. The usual floor is [`BUILT`].
+    /// Wraps `clock`. The usual minimum is [`BUILT`].
     pub fn new(clock: C, floor: DateTime<Utc>) -> Self {
         Self { clock, floor }
     }
@@ -115,22 +115,22 @@ impl<T: Clock + ?Sized> Clock for Box<T> {
     }
 }
 
-/// A clock that stands still until it is told otherwise. Clones share their time.
+/// A clock that tests set and advance. Clones share their time.
 #[derive(Debug, Clone)]
 pub struct StubClock(Arc<Mutex<(DateTime<Utc>, Duration)>>);
 
 impl StubClock {
-    /// A clock that stands at `now`, with no monotonic time passed.
+    /// A clock at `now`, with a monotonic time of zero.
     pub fn at(now: DateTime<Utc>) -> Self {
         Self(Arc::new(Mutex::new((now.trunc_subsecs(0), Duration::ZERO))))
     }
 
-    /// Sets the wall time. Monotonic time stays.
+    /// Sets the wall time. The monotonic time does not change.
     pub fn set(&self, now: DateTime<Utc>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).0 = now.trunc_subsecs(0);
     }
 
-    /// Lets both times pass.
+    /// Advances both times.
     pub fn advance(&self, by: Duration) {
         let mut time = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         time.1 = time.1.saturating_add(by);

@@ -1,4 +1,4 @@
-//! Running other programs: hooks, installers, health checks, sources of facts. None may take longer than its limit.
+//! Running other programs: hooks, installers, health checks, sources of facts. Each has a time limit.
 
 use std::io::{self, Read, Write as _};
 use std::path::Path;
@@ -11,9 +11,9 @@ use tracing::{debug, trace};
 
 use crate::disk::Disk;
 
-/// The most that is kept of what a program prints, to each of its outputs.
+/// The maximum length kept of each output of a program.
 const MOST_OUTPUT: u64 = 64 * 1024;
-/// How long a program may take to end after it was asked to, before it is killed.
+/// The time between the request to end and the kill.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A program to run, with arguments, variables and a time limit.
@@ -26,7 +26,7 @@ pub struct Command {
     disk: Disk,
 }
 
-/// What came of running a program to its end.
+/// The result of a program that ran to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ran {
     /// The program.
@@ -39,7 +39,7 @@ pub struct Ran {
     pub errors: String,
 }
 
-/// Why a program did not do what it was to do.
+/// Why a program failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {
@@ -48,31 +48,31 @@ pub enum CommandError {
     Start {
         /// The program.
         program: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// It took too long, and was killed with all that it had started.
+    /// It reached its time limit and was killed with its child processes.
     #[error("{program}: killed, because it took longer than {limit:?}")]
     TooLong {
         /// The program.
         program: String,
-        /// The longest time it may take.
+        /// The time limit.
         limit: Duration,
     },
-    /// It ended with another exit code than 0, or by a signal.
+    /// It ended with a nonzero exit code, or by a signal.
     #[error("{program}: {}{complaint}", match code { Some(code) => format!("exit code {code}"), None => "ended by a signal".into() })]
     Failed {
         /// The program.
         program: String,
         /// Its exit code; `None` if a signal ended it.
         code: Option<i32>,
-        /// The last line it printed to standard error, after a colon; empty if it printed none.
+        /// The last line of its standard error, after a colon; empty if there was none.
         complaint: String,
     },
 }
 
 impl Command {
-    /// A program and its first arguments, and the longest time it may take.
+    /// A program with its first arguments and its time limit.
     pub fn new(words: impl IntoIterator<Item = String>, limit: Duration) -> Self {
         Self { words: words.into_iter().collect(), variables: Vec::new(), input: Vec::new(), limit, disk: Disk::new() }
     }
@@ -97,14 +97,14 @@ impl Command {
         self
     }
 
-    /// The same, with these bytes on its standard input, which is empty otherwise.
+    /// The same, with these bytes on its standard input, which is empty by default.
     #[must_use]
     pub fn input(mut self, bytes: Vec<u8>) -> Self {
         self.input = bytes;
         self
     }
 
-    /// The same, with paths in the place of words such as `{folder}`.
+    /// The same, with paths substituted for words such as `{folder}`.
     #[must_use]
     pub fn with_paths(&self, replacements: &[(&str, &Path)]) -> Self {
         let replaced = |word: &String| {
@@ -119,13 +119,13 @@ impl Command {
         self.words.first().map_or("", String::as_str)
     }
 
-    /// Runs it to its end.
+    /// Runs the program to its end.
     ///
-    /// It has a process group of its own, so that what it started in turn can be ended with it.
+    /// It has its own process group, so that its child processes can be ended with it.
     ///
     /// # Errors
     ///
-    /// If it could not be started, or takes too long. Another exit code than 0 is none.
+    /// If it cannot be started or reaches its time limit. A nonzero exit code is not an error here.
     pub fn run(&self) -> Result<Ran, CommandError> {
         trace!(program = self.program(), arguments = self.words.len().saturating_sub(1), "starting a program");
         let started = Instant::now();
@@ -163,7 +163,7 @@ impl Command {
             end(&mut child);
             return Err(CommandError::TooLong { program, limit: self.limit });
         };
-        // What it left running may hold its outputs open; that is not waited for longer than the program itself.
+        // Child processes may keep the outputs open; the wait for them has the same time limit.
         let left = self.limit.saturating_sub(started.elapsed()).min(GRACE);
         let collect = |from: Receiver<Vec<u8>>| {
             String::from_utf8_lossy(&from.recv_timeout(left).unwrap_or_default()).into_owned()
@@ -197,13 +197,13 @@ impl Ran {
 }
 
 impl CommandError {
-    /// A call that a plan of faults stopped.
+    /// A call stopped by an injected fault.
     pub(crate) fn stopped(source: io::Error) -> Self {
         Self::Start { program: "boot".into(), source }
     }
 }
 
-/// Waits for the end; `None` if that does not come in time.
+/// Waits for the end; `None` after the time limit.
 fn wait(child: &mut Child, started: Instant, limit: Duration) -> io::Result<Option<std::process::ExitStatus>> {
     let mut pause = Duration::from_millis(1);
     loop {
@@ -219,13 +219,13 @@ fn wait(child: &mut Child, started: Instant, limit: Duration) -> io::Result<Opti
     }
 }
 
-/// Ends a program with all that it started: it is asked first, then killed.
+/// Ends a program with its child processes: first with a request, then with a kill.
 fn end(child: &mut Child) {
     signal(child, End::Ask);
     if !matches!(wait(child, Instant::now(), GRACE), Ok(Some(_))) {
         let _ = child.kill();
     }
-    // Also when the program itself has ended: what it started may not have.
+    // Also when the program itself has ended: its child processes may still run.
     signal(child, End::Kill);
     let _ = child.wait();
 }
@@ -243,22 +243,22 @@ fn signal(child: &Child, end: End) {
         End::Ask => Signal::TERM,
         End::Kill => Signal::KILL,
     };
-    // A group that is gone already is as good.
+    // It does not matter if the group no longer exists.
     let _ = kill_process_group(Pid::from_child(child), signal);
 }
 
 #[cfg(not(unix))]
 fn signal(_: &Child, _: End) {}
 
-/// Writes an input while the program runs: one that does not read it must not stop this one.
+/// Writes the input while the program runs, because a program that does not read it must not block this one.
 fn write_along(to: Option<ChildStdin>, bytes: Vec<u8>) {
     if let Some(mut to) = to {
-        // That the program does not want all of it is its own affair.
+        // The program need not read all of it.
         thread::spawn(move || to.write_all(&bytes));
     }
 }
 
-/// Reads an output to its end, however much that is, and keeps the first of it: a full pipe would stop the program.
+/// Reads an output to its end and keeps the first part, because a full pipe would block the program.
 fn read_along(from: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {

@@ -1,7 +1,7 @@
-//! The few ways in which this crate changes files, each safe against a stop at any instant, and a plan of faults for tests.
+//! The operations that change files, each safe against an interruption at any instant, and fault injection for tests.
 //!
 //! Whole files are replaced by writing a temporary file beside them, syncing it, renaming it over them and syncing the
-//! folder: a reader finds the old content or the new, never a part. Downloads grow in place and are renamed when complete.
+//! folder: a reader finds the old content or the new, never a part. Downloads are appended in place and renamed when complete.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Changes files, unless a plan of faults says otherwise. Clones share the plan.
+/// Changes files, and can inject faults. Clones share the plan of faults.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     faults: Option<Arc<Faults>>,
@@ -32,6 +32,10 @@ impl Disk {
     }
 
     /// Gives `path` the content `bytes`: afterwards, or after a crash, it has the old content or the new.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written, synced or renamed.
     pub fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let temporary = temporary(path);
         let written = self.create(&temporary).and_then(|mut file| {
@@ -39,16 +43,20 @@ impl Disk {
             file.sync()
         });
         written.and_then(|()| self.rename(&temporary, path)).inspect_err(|_| {
-            // Leave no half-written file to fill a disk that may be full already. If this fails too, the next write of the
+            // Remove the partial file, because the disk may be full. If this fails too, the next write of the
             // same name overwrites it.
             let _ = self.step(Step::Remove).and_then(|()| fs::remove_file(&temporary));
         })
     }
 
-    /// Creates a file that must be written from its start; an older one of that name is gone.
+    /// Creates an empty file. Removes an older one with this name.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be created.
     pub fn create(&self, path: &Path) -> io::Result<OpenFile> {
         self.step(Step::Create)?;
-        // Removing first, and then insisting on a new file, follows no link that someone left in its place.
+        // Removing the old file and requiring a new one avoids following a link in its place.
         match fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -57,7 +65,11 @@ impl Disk {
         Ok(OpenFile { file, disk: self.clone() })
     }
 
-    /// Opens an existing regular file to be continued after its first `keep` bytes; what followed them is cut off.
+    /// Opens an existing regular file for appending after its first `keep` bytes. Truncates the rest.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened or truncated.
     pub fn resume(&self, path: &Path, keep: u64) -> io::Result<OpenFile> {
         self.step(Step::Create)?;
         if !fs::symlink_metadata(path)?.is_file() {
@@ -70,6 +82,10 @@ impl Disk {
     }
 
     /// Renames a file, over another if there is one, and syncs the folder.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be renamed.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.step(Step::Rename)?;
         fs::rename(from, to)?;
@@ -77,6 +93,10 @@ impl Disk {
     }
 
     /// Removes a file if it is there, and syncs the folder.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be removed.
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         self.step(Step::Remove)?;
         match fs::remove_file(path) {
@@ -87,6 +107,10 @@ impl Disk {
     }
 
     /// Creates a folder and those above it, unless they are there.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be created.
     pub fn create_folder(&self, path: &Path) -> io::Result<()> {
         if path.is_dir() {
             return Ok(());
@@ -96,9 +120,13 @@ impl Disk {
         self.sync_folder(path)
     }
 
-    /// Opens what is there, a file or a block device, to be written over from its start, or creates a file. Says how much room a block device has.
+    /// Opens a file or block device for overwriting from its start, or creates a file. Returns the size of a block device.
     ///
-    /// A file is cut to what is then written.
+    /// A file is truncated.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be opened or its length cannot be read.
     pub fn overwrite(&self, path: &Path) -> io::Result<(OpenFile, Option<u64>)> {
         self.step(Step::Create)?;
         let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
@@ -113,7 +141,11 @@ impl Disk {
         Ok((OpenFile { file, disk: self.clone() }, room))
     }
 
-    /// Makes the link at `path` point to `target`, instead of where it pointed: readers find one or the other.
+    /// Replaces the link at `path` by one to `target`, atomically.
+    ///
+    /// # Errors
+    ///
+    /// If the link cannot be created or renamed; always on platforms without symbolic links.
     #[cfg(unix)]
     pub fn replace_link(&self, path: &Path, target: &Path) -> io::Result<()> {
         let temporary = temporary(path);
@@ -126,13 +158,17 @@ impl Disk {
         self.rename(&temporary, path)
     }
 
-    /// Makes the link at `path` point to `target`; not on this system.
+    /// Replaces the link at `path`; unsupported on this system.
     #[cfg(not(unix))]
     pub fn replace_link(&self, _: &Path, _: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// Removes a folder with all that is in it, or a file, if it is there. A stop on the way leaves a part of it.
+    /// Removes a folder with its content, or a file, if it exists. An interruption leaves a part of it.
+    ///
+    /// # Errors
+    ///
+    /// If something in the tree cannot be removed.
     pub fn remove_tree(&self, path: &Path) -> io::Result<()> {
         self.step(Step::Remove)?;
         let removed = match fs::symlink_metadata(path) {
@@ -147,7 +183,11 @@ impl Disk {
         }
     }
 
-    /// Makes a folder durable with all that is in it.
+    /// Makes a folder durable with its content.
+    ///
+    /// # Errors
+    ///
+    /// If the tree cannot be read or synced.
     pub fn sync_tree(&self, path: &Path) -> io::Result<()> {
         for entry in fs::read_dir(path)? {
             let entry = entry?;
@@ -163,17 +203,21 @@ impl Disk {
         File::open(path)?.sync_all()
     }
 
-    /// Has later reads of a file come from the medium rather than from memory, as far as the system does that. Its bytes must
+    /// Makes later reads of a file come from the medium instead of memory, as far as the system supports that. Its bytes must
     /// be durable already.
     pub fn forget_cached(&self, path: &Path) {
         #[cfg(target_os = "linux")]
         if let Ok(file) = File::open(path) {
-            // What the system keeps all the same is read from memory; there is no more to be done about it.
+            // The system may still keep some pages in memory; that cannot be changed.
             let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
         }
     }
 
-    /// The bytes that may still be written to the file system of `path`, by an ordinary user; `None` where that cannot be known.
+    /// The bytes available to an ordinary user on the file system of `path`; `None` if that is unknown.
+    ///
+    /// # Errors
+    ///
+    /// If the file system cannot be queried.
     pub fn room(&self, path: &Path) -> io::Result<Option<u64>> {
         if let Some(room) = self.faults.as_ref().and_then(|faults| faults.room()) {
             return Ok(Some(room));
@@ -181,14 +225,18 @@ impl Disk {
         #[cfg(unix)]
         {
             let found = rustix::fs::statvfs(path)?;
-            // Some file systems do not count.
+            // Some file systems do not report this.
             Ok((found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize)))
         }
         #[cfg(not(unix))]
         Ok(None)
     }
 
-    /// Counts a call of something outside this process, such as the boot loader's hook, among the steps.
+    /// Counts an external call, such as the boot loader's hook, as a step.
+    ///
+    /// # Errors
+    ///
+    /// The planned fault, if one is due at this step.
     pub fn call(&self) -> io::Result<()> {
         self.step(Step::Call)
     }
@@ -210,7 +258,7 @@ impl Disk {
     }
 }
 
-/// The name under which a file is written before it is renamed.
+/// The temporary name of a file before it is renamed.
 fn temporary(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
@@ -226,11 +274,15 @@ pub struct OpenFile {
 
 impl OpenFile {
     /// Writes `bytes` at the end.
+    ///
+    /// # Errors
+    ///
+    /// If the write fails.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.disk.faults.is_none() {
             return self.file.write_all(bytes);
         }
-        // In two steps, so that a planned fault may leave half of it.
+        // In two steps, so that an injected fault can leave a part of it.
         let (first, second) = bytes.split_at(bytes.len() / 2);
         for half in [first, second] {
             self.disk.step(Step::Write)?;
@@ -240,6 +292,10 @@ impl OpenFile {
     }
 
     /// Makes what was written durable.
+    ///
+    /// # Errors
+    ///
+    /// If the sync fails.
     pub fn sync(&self) -> io::Result<()> {
         self.disk.step(Step::Sync)?;
         self.file.sync_all()
@@ -266,7 +322,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether it takes room on the disk.
+    /// Whether it uses space on the disk.
     fn takes_room(self) -> bool {
         matches!(self, Self::Create | Self::Write)
     }
@@ -297,7 +353,7 @@ impl Faults {
         Self::plan(Plan::None)
     }
 
-    /// No step happens from the `n`th on, as if the process had been killed there.
+    /// No step happens from the `n`th on, as if the process had been killed.
     pub fn stop_at(n: usize) -> Arc<Self> {
         Self::plan(Plan::StopAt(n))
     }
@@ -313,12 +369,12 @@ impl Faults {
         Self::plan(Plan::FailAt(n, kind))
     }
 
-    /// The disk is full from the `n`th step on: what takes room fails, what frees it does not.
+    /// The disk is full from the `n`th step on: steps that use space fail, others succeed.
     pub fn full_from(n: usize) -> Arc<Self> {
         Self::plan(Plan::FullFrom(n))
     }
 
-    /// Nothing fails, but there is said to be room for so many bytes.
+    /// Nothing fails, but the available space is this many bytes.
     pub fn with_room(bytes: u64) -> Arc<Self> {
         Self::plan(Plan::Room(bytes))
     }

@@ -1,31 +1,31 @@
-//! What can go wrong, and whose fault it is.
+//! Errors, and who must act on them.
 
 use crate::fetch::FetchError;
 use crate::store::StoreError;
 use tidegate_tuf::hash::Mismatch;
 use tidegate_tuf::path::BadPath;
 
-/// Why an update could not be looked for, fetched or installed. What was trusted and installed before stays so.
+/// Why a check, download or installation failed. The trusted metadata and the installed release do not change.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file did not come.
+    /// A file could not be fetched.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// The repository's metadata is not to be trusted, or no longer.
+    /// The repository's metadata failed verification.
     #[error(transparent)]
     Metadata(#[from] tidegate_tuf::Error),
-    /// The repository lacks a file that it must have.
+    /// A required file is missing in the repository.
     #[error("the repository has no {what} ({url} was not found)")]
     Missing {
         /// The role or target.
         what: String,
-        /// Where it should be.
+        /// The URL.
         url: String,
     },
-    /// The repository offers older roots than were trusted before.
+    /// The repository's newest root is older than the trusted one.
     #[error(
-        "root {known} was trusted before, and the repository offers none after {offered}: it withholds roots, or the stored ones are damaged"
+        "the trusted root has version {known}, but the repository offers only version {offered}: it withholds roots, or the stored ones are damaged"
     )]
     RootWithheld {
         /// The version trusted before.
@@ -34,40 +34,38 @@ pub enum Error {
         offered: u64,
     },
     /// The repository offers more new roots than one update follows (TUF 5.3.3).
-    #[error(
-        "the repository offers more than {limit} new roots at once; {reached} was reached, the next update goes on"
-    )]
+    #[error("the repository has more than {limit} new roots; version {reached} was reached, the next check continues")]
     TooManyRoots {
         /// The most roots that one update follows.
         limit: u64,
         /// The version reached, which is stored.
         reached: u64,
     },
-    /// No role vouches for the target.
-    #[error("{path}: no role that may speak for it lists it")]
+    /// No role lists the target.
+    #[error("{path}: no role that is trusted for it lists it")]
     TargetNotFound {
         /// The target path.
         path: String,
     },
-    /// The search for a target visited as many roles as it may (TUF 5.6.7.1).
-    #[error("{path}: not found in the first {limit} roles that may speak for it")]
+    /// The search for a target reached the maximum number of roles (TUF 5.6.7.1).
+    #[error("{path}: not found in the first {limit} roles that are trusted for it")]
     TooManyRoles {
         /// The target path.
         path: String,
-        /// The most roles that one search visits.
+        /// The maximum number of roles that one search visits.
         limit: usize,
     },
-    /// The file that came is not the one that is signed for.
-    #[error("{path}: the file at {url} is not the one that is signed for: {mismatch}")]
+    /// The fetched file does not match the signed hash or length.
+    #[error("{path}: the file at {url} does not match the signed metadata: {mismatch}")]
     WrongTarget {
         /// The target path.
         path: String,
-        /// Where the file came from.
+        /// The URL of the file.
         url: String,
         /// How it differs.
         mismatch: Mismatch,
     },
-    /// A signed document has content that this device cannot act on.
+    /// A signed document has content that this device cannot use.
     #[error("{path}: {reason}")]
     BadDocument {
         /// The target path of the document.
@@ -75,7 +73,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The two powers disagree: what one role assigns is not what the other approves.
+    /// The cohort's role assigns something that the channel's role does not approve.
     #[error("{what} is not approved by role {approval}: {reason}")]
     NotApproved {
         /// What is not approved.
@@ -95,17 +93,17 @@ pub enum Error {
         action: &'static str,
         /// The file.
         path: std::path::PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// There is too little room for a download.
-    #[error("{path}: {free} bytes are free, and the download needs {needed}")]
+    /// There is too little space for a download.
+    #[error("{path}: the download needs {needed} bytes, but {free} are free")]
     NoRoom {
         /// A folder on the file system that is too full.
         path: std::path::PathBuf,
         /// The bytes that are free.
         free: u64,
-        /// The bytes that are to come, with those that must stay free.
+        /// The bytes to download plus the reserve.
         needed: u64,
     },
     /// The installer failed.
@@ -114,11 +112,11 @@ pub enum Error {
     /// The command that restarts the device failed.
     #[error("the restart command failed: {0}")]
     Restart(#[source] crate::command::CommandError),
-    /// The stored state of the update does not fit what is done to it.
+    /// An event does not apply to the stored state of the update.
     #[error("the update's state: {0}")]
     InvalidTransition(#[from] crate::state::InvalidTransition),
-    /// The root that the device was given is not usable.
-    #[error("the root that this device was given cannot be used: {0}")]
+    /// The shipped root cannot be used.
+    #[error("the shipped root cannot be used: {0}")]
     ShippedRoot(#[source] tidegate_tuf::Error),
     /// A target path that is not safe to use.
     #[error(transparent)]
@@ -126,27 +124,27 @@ pub enum Error {
     /// A setting is missing or wrong.
     #[error("{0}")]
     Setting(String),
-    /// What was asked for does not fit the state that the device is in.
+    /// The request does not apply to the device's current state.
     #[error("{0}")]
     State(String),
 }
 
-/// Whose fault an error is: who has to act.
+/// The origin of an error, and so who must act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fault {
-    /// The repository's, or of someone between it and the device: the publisher must act, or the device is under attack.
+    /// The repository, or someone between it and the device: the publisher must act, or the device is under attack.
     Peer,
-    /// The network's: trying again later may help.
+    /// The network: a later retry may help.
     Network,
-    /// The device's: its disk, its state or its clock.
+    /// The device: its disk, its state or its clock.
     Device,
-    /// The caller's: a setting or an argument.
+    /// The caller: a setting or an argument.
     Caller,
 }
 
 impl Error {
-    /// Whose fault it is.
+    /// The origin of the error.
     pub fn fault(&self) -> Fault {
         match self {
             Self::Fetch(FetchError::BadUrl { .. })
@@ -181,30 +179,32 @@ impl Error {
         }
     }
 
-    /// What to do about it, where that is not plain from the message.
+    /// A remedy, if the message does not already imply one.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Fetch(FetchError::Unreachable { .. }) => "check the URL and the network; nothing was changed",
             Self::Fetch(FetchError::Denied { .. }) => {
-                "this device keeps what it has; whoever runs the gate can tell from its audit what it lacks"
+                "this device keeps its release; the gate's audit log records what is missing"
             }
             Self::Fetch(FetchError::Evidence { .. }) => {
                 "check the attestor in this device's settings; nothing was changed"
             }
-            Self::Fetch(e) if e.is_temporary() => "try again later; a download goes on where it stopped",
+            Self::Fetch(e) if e.is_temporary() => "try again later; downloads resume where they stopped",
             Self::Metadata(e) if e.is_expired() => {
                 "check this device's clock; if it is right, the publisher must renew the role"
             }
             Self::RootWithheld { .. } => {
                 "if the repository is the right one, remove the state folder's metadata/root.json to start from the shipped root"
             }
-            Self::ShippedRoot(_) => "give the device the repository's 1.root.json, unaltered",
-            Self::Store(StoreError::Locked { .. }) => "only one process may work with a state folder at a time",
-            Self::Store(e) if e.is_full() => "free some space; nothing was half-written",
+            Self::ShippedRoot(_) => "configure the repository's unmodified 1.root.json",
+            Self::Store(StoreError::Locked { .. }) => "only one process may use a state folder at a time",
+            Self::Store(e) if e.is_full() => "free some space; no file was partially written",
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
-                "free some space; nothing was half-written"
+                "free some space; no file was partially written"
             }
-            Self::NoRoom { .. } => "free some space; nothing was fetched, and what was begun goes on where it stopped",
+            Self::NoRoom { .. } => {
+                "free some space; nothing was downloaded, and partial downloads resume where they stopped"
+            }
             Self::Missing { .. } => "check the URL; if it is right, the repository is incomplete",
             _ => return None,
         })

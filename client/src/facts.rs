@@ -1,7 +1,7 @@
-//! Where a device's facts come from: settings, files, programs, and the running system.
+//! The sources of a device's facts: settings, files, programs, and the running system.
 //!
-//! Facts are gathered anew before every check, so that a changed one is seen by the next decision. A source that fails adds nothing
-//! and is reported; a missing fact makes the tests on it false, which never gives a device more than it should have.
+//! Facts are collected before every check, so that the next decision uses a changed fact. A failed source adds nothing
+//! and is reported. A missing fact makes the tests on it false.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -13,35 +13,35 @@ use crate::command::Command;
 use tidegate_model::facts::{FactValue, Facts, TypedFact};
 use tidegate_model::name::FactName;
 
-/// The longest file of facts that is read, in bytes.
+/// The maximum length of a file of facts, in bytes.
 const LENGTH: u64 = 256 * 1024;
 
 /// A source of facts.
 #[derive(Debug, Clone)]
 pub enum FactSource {
-    /// These.
+    /// Fixed facts.
     Given(Facts),
     /// A file, in one of the forms below.
     File(PathBuf),
-    /// What a program prints, in one of the forms below.
+    /// The output of a program, in one of the forms below.
     ///
     /// Either a JSON object, such as `{"battery-percent": 80}`; or lines `battery-percent=80`, read like the option `--fact`,
-    /// where empty lines and those that start with `#` are passed over.
+    /// where empty lines and lines that start with `#` are ignored.
     Command(Command),
-    /// What the running system says about itself; see [`system`]. The path is that of its root folder.
+    /// Facts about the running system; see [`system`]. The path is its root folder.
     System(PathBuf),
 }
 
-/// Facts, and what kept others away.
+/// Facts, and the problems of their sources.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Gathered {
     /// The facts.
     pub facts: Facts,
-    /// What went wrong, source by source.
+    /// The problems, one per failed source.
     pub problems: Vec<String>,
 }
 
-/// Gathers facts from all sources. What a later one says counts.
+/// Collects facts from all sources. A later source overrides an earlier one.
 pub fn gather(sources: &[FactSource]) -> Gathered {
     let mut gathered = Gathered::default();
     for source in sources {
@@ -84,7 +84,7 @@ fn parse(text: &str) -> Result<Facts, String> {
     facts.collect::<Result<Facts, _>>().map_err(|e| e.to_string())
 }
 
-/// What the system whose root folder is `root` says about itself, as far as it does:
+/// Facts about the system with the root folder `root`, as far as they are available:
 ///
 /// | fact | from |
 /// |---|---|
@@ -92,7 +92,7 @@ fn parse(text: &str) -> Result<Facts, String> {
 /// | `dt-model` | the device tree |
 /// | `dt-compatible` `dt-compatible-2` and so on | the device tree's `compatible`, the most specific first |
 /// | `kernel` | the running kernel's release |
-/// | `arch` | what this program was built for, such as `aarch64` |
+/// | `arch` | the target of this program, such as `aarch64` |
 /// | `ram-mb` | the memory that the kernel has, in MiB |
 pub fn system(root: &Path) -> Facts {
     let text = |path: &str| read(&root.join(path)).ok();
@@ -128,7 +128,7 @@ pub fn system(root: &Path) -> Facts {
     found.into_iter().filter_map(|(name, value)| Some((name.parse::<FactName>().ok()?, value))).collect()
 }
 
-/// The value of a variable in `os-release`: shell syntax, of which values have quotes and backslashes.
+/// The value of a variable in `os-release`: shell syntax with quotes and backslashes.
 fn os_release(text: &str, key: &str) -> Option<String> {
     let value = text.lines().filter_map(|line| line.trim().split_once('=')).find(|(name, _)| *name == key)?.1;
     let inner =
@@ -188,7 +188,7 @@ mod tests {
         for (problem, expected) in problems.iter().zip(["exit code 1", "took longer", "is not a fact", "absent"]) {
             assert!(problem.contains(expected), "{problem}");
         }
-        // A changed file is seen the next time.
+        // The next collection reads a changed file.
         fs::write(&path, "group=home").unwrap();
         assert_eq!(fact(&gather(&sources[..2]).facts, "group"), Some("home".into()));
     }

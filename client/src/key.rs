@@ -1,7 +1,7 @@
-//! The device's own key: it signs receipts, and shows a gate whose request it is.
+//! The device's own key: it signs receipts and authenticates requests to a gate.
 //!
 //! Ed25519 or P-256, in a PKCS#8 PEM file as `openssl genpkey` writes it. The file must be readable by its owner alone. The private part is
-//! wiped from memory when the key is dropped, and no error and no `Debug` text holds any of it.
+//! wiped from memory when the key is dropped, and no error and no `Debug` text contains any of it.
 
 use std::fmt;
 use std::fs::File;
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use tidegate_tuf::key::{Key, KeyId};
 
-/// The longest file that is read, in bytes. Keys are a few hundred long.
+/// The maximum length of a key file, in bytes. Keys have a few hundred.
 const LENGTH: u64 = 16 * 1024;
 /// RFC 8410: id-Ed25519.
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
@@ -33,7 +33,7 @@ pub struct DeviceKey {
     secret: Arc<Secret>,
 }
 
-/// Both kinds wipe themselves when they are dropped.
+/// Both kinds wipe their memory when they are dropped.
 enum Secret {
     Ed25519(ed25519::SigningKey),
     P256(ecdsa::SigningKey),
@@ -48,10 +48,10 @@ pub enum KeyError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Others than the owner have rights to the file.
+    /// Other users than the owner have access to the file.
     #[error("{path}: others may read or change the device's key (mode {mode:04o}): chmod 600 {path}")]
     Exposed {
         /// The file.
@@ -59,12 +59,12 @@ pub enum KeyError {
         /// Its permissions.
         mode: u32,
     },
-    /// It is no key that this program signs with.
+    /// The key is not supported.
     #[error("{path}: {why}")]
     Unusable {
         /// The file.
         path: PathBuf,
-        /// Why not, and what to do.
+        /// The reason and the remedy.
         why: String,
     },
 }
@@ -74,19 +74,19 @@ impl DeviceKey {
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, if others may read or change it (on Unix), or if it holds no key of a kind that is known.
+    /// If the file cannot be read, if other users may read or change it (on Unix), or if it contains no supported key.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, KeyError> {
         let path = path.as_ref();
         let failed = |source| KeyError::File { path: path.to_owned(), source };
         let unusable = |why: &str| KeyError::Unusable { path: path.to_owned(), why: why.to_owned() };
         let file = File::open(path).map_err(failed)?;
-        // Of the file that is open, so that nobody can put another in its place after the check.
+        // Checked on the open file, so that nobody can replace it after the check.
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(unusable("not a regular file"));
         }
         check_mode(path, &metadata)?;
-        // As large as the file may be from the beginning: a buffer that grows would leave copies behind.
+        // Allocated at full size, because a growing buffer would leave copies in memory.
         let mut pem = Zeroizing::new(Vec::with_capacity(usize::try_from(LENGTH).unwrap_or_default() + 1));
         file.take(LENGTH + 1).read_to_end(&mut pem).map_err(failed)?;
         if pem.len() as u64 > LENGTH {
@@ -99,21 +99,21 @@ impl DeviceKey {
     ///
     /// # Errors
     ///
-    /// Why there is none that can be used. The text says nothing of what was read but the kind.
+    /// The reason if there is no supported key. The text reveals only the kind of key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
         const MAKE: &str = "make one with: openssl genpkey -algorithm ed25519";
-        const BROKEN: &str = "the private key in it cannot be decoded";
+        const BROKEN: &str = "the private key cannot be decoded";
         let text = std::str::from_utf8(pem).map_err(|_| format!("no PEM private key: {MAKE}"))?;
         let (label, document) = SecretDocument::from_pem(text).map_err(|_| format!("no PEM private key: {MAKE}"))?;
         match label {
             "PRIVATE KEY" => {}
             "ENCRYPTED PRIVATE KEY" => {
-                return Err("the private key in it is encrypted, and a device has nobody to type a passphrase".into());
+                return Err("the private key is encrypted, but a device cannot ask for a passphrase".into());
             }
             "EC PRIVATE KEY" => {
                 return Err("not PKCS#8; convert it with: openssl pkcs8 -topk8 -nodes -in OLD -out NEW".into());
             }
-            _ => return Err(format!("what the PEM text holds is no private key: {MAKE}")),
+            _ => return Err(format!("the PEM text contains no private key: {MAKE}")),
         }
         let info = PrivateKeyInfoRef::try_from(document.as_bytes()).map_err(|_| BROKEN)?;
         match info.algorithm.oid {
@@ -125,7 +125,7 @@ impl DeviceKey {
                 let pem = public.to_public_key_pem(LineEnding::LF).map_err(|_| BROKEN)?;
                 Ok(Self::new(Key::ecdsa_p256(pem), Secret::P256(key)))
             }
-            _ => Err(format!("only Ed25519 and P-256 keys sign here: {MAKE}")),
+            _ => Err(format!("only Ed25519 and P-256 keys are supported: {MAKE}")),
         }
     }
 
@@ -137,7 +137,7 @@ impl DeviceKey {
         Self { id: public.id(), public, secret: Arc::new(secret) }
     }
 
-    /// The id of the public key, by which a gate and receipts name it (TUF 4.2.2).
+    /// The id of the public key, used by gates and in receipts (TUF 4.2.2).
     pub fn id(&self) -> &KeyId {
         &self.id
     }
@@ -149,7 +149,7 @@ impl DeviceKey {
 
     /// The signature over a message, as [`PublicKey::verify`](tidegate_tuf::key::PublicKey::verify) takes it: Ed25519 in 64 bytes, P-256 in DER.
     ///
-    /// The same message has the same signature: neither kind needs randomness (RFC 8032, RFC 6979).
+    /// Signatures are deterministic (RFC 8032, RFC 6979).
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         match &*self.secret {
             Secret::Ed25519(key) => key.sign(message).to_bytes().to_vec(),
@@ -176,7 +176,7 @@ fn check_mode(path: &Path, metadata: &std::fs::Metadata) -> Result<(), KeyError>
     if others == 0 { Ok(()) } else { Err(KeyError::Exposed { path: path.to_owned(), mode }) }
 }
 
-/// Other systems keep no such mode.
+/// Other systems have no such mode.
 #[cfg(not(unix))]
 fn check_mode(_: &Path, _: &std::fs::Metadata) -> Result<(), KeyError> {
     Ok(())
@@ -299,7 +299,7 @@ mod tests {
             assert!(error.contains(expected) && error.contains("device.key"), "{error}");
             assert!(inner(&pem).is_empty() || !error.contains(&inner(&pem)), "{error}");
         }
-        // RSA, and another curve: well-formed, and of no use here.
+        // RSA and another curve: well-formed, but not supported.
         let rsa = "MCcCAQAwDQYJKoZIhvcNAQEBBQAEEzARAgEAAgEBAgEBAgEBAgEBAgEB";
         write(&path, &format!("-----BEGIN PRIVATE KEY-----\n{rsa}\n-----END PRIVATE KEY-----\n"));
         assert!(DeviceKey::open(&path).is_err());

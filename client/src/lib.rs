@@ -1,7 +1,7 @@
 //! The device's side of Tidegate: finds, verifies and installs signed over-the-air releases.
 //!
 //! A release is a set of static files in a repository that follows [The Update Framework] 1.0.34. Any web server, CDN or USB stick
-//! can carry it; none of them is trusted. This crate is the whole client, and needs no async runtime and no C code but that of TLS.
+//! can carry it; none of them is trusted. This crate is the complete client. It needs no async runtime, and no C code except for TLS.
 //!
 //! # A device in ten lines
 //!
@@ -32,32 +32,32 @@
 //! # }
 //! ```
 //!
-//! # What to rely on
+//! # Guarantees
 //!
-//! - **Nothing unverified is acted on.** Every byte is checked against signatures that lead back to the root the device was
-//!   shipped with. A release needs two powers: its cohort's role assigns it, its channel's role approves it ([`device`]).
-//! - **Nothing goes back.** Versions of metadata and sequences of releases only rise, whatever a server or a damaged file
-//!   says ([`updater`]).
-//! - **Nothing breaks off.** The device may stop at any instant; it comes back with the old release or the new one, and the
-//!   next run completes what was begun ([`disk`]).
-//! - **Nothing is endless.** Lengths, numbers and slowness are bounded, after decompression ([`tidegate_tuf::limits`], [`fetch`]). Memory use does not depend on the length of what is downloaded.
+//! - **Only verified data is used.** Every byte is checked against signatures that lead back to the root the device was
+//!   shipped with. A release needs two roles: the cohort's role assigns it, the channel's role approves it ([`device`]).
+//! - **No rollback attacks.** Versions of metadata and sequences of releases only increase, whatever a server or a damaged file
+//!   contains ([`updater`]).
+//! - **Every step can be interrupted.** The device may stop at any instant; it restarts with the old release or the new one, and the
+//!   next run completes the work ([`disk`]).
+//! - **All resources are bounded.** Lengths, numbers and slowness are limited, after decompression ([`tidegate_tuf::limits`], [`fetch`]). Memory use does not depend on the length of downloads.
 //! - **Every decision has its reasons.** [`Device::check`](device::Device::check) returns the outcome of every rule, and
 //!   [`Device::explain`](device::Device::explain) does so for other facts and other times.
 //!
-//! # Where things are
+//! # Modules
 //!
-//! | module | what it is | I/O |
+//! | module | purpose | I/O |
 //! |---|---|---|
 //! | [`tidegate_tuf`] | the trust core: metadata over raw bytes, the client workflow, delegations | none |
-//! | [`tidegate_model`] | what publisher and device read alike: manifests, cohorts, ramps, conditions, decisions | none |
-//! | [`fetch`] | getting files | network, files |
-//! | [`store`], [`disk`] | keeping files | files |
-//! | [`clock`] | wall and monotonic time, and what wrong clocks do | clocks |
+//! | [`tidegate_model`] | the model shared by publisher and device: manifests, cohorts, ramps, conditions, decisions | none |
+//! | [`fetch`] | fetching files | network, files |
+//! | [`store`], [`disk`] | storing files | files |
+//! | [`clock`] | wall and monotonic time, and the effect of wrong clocks | clocks |
 //! | [`updater`] | the TUF client: up-to-date metadata, and targets found in it | by the traits above |
 //! | [`download`], [`install`] | from a target to a file, from a file to a slot | by the traits above |
-//! | [`device`] | all of it | by the traits above |
-//! | [`gate`] | showing a gate what the device is, for what is kept for devices like it | by the traits above |
-//! | `key`, [`receipts`] | the device's own key; what became of releases, signed with it and sent | by traits |
+//! | [`device`] | the complete update of a device | by the traits above |
+//! | [`gate`] | access to protected cohorts through a gate | by the traits above |
+//! | `key`, [`receipts`] | the device's key, and receipts of install results signed with it | by traits |
 //!
 //! Each effect is a small trait with a stub beside it ([`fetch::MemoryFetch`], [`store::MemoryStore`], [`clock::StubClock`],
 //! [`install::StubInstaller`]; [`disk::Faults`] plans failures), so an integration can be tested without a network, a clock or
@@ -65,13 +65,13 @@
 //!
 //! # Errors
 //!
-//! [`Error::fault`] tells whose fault it is: the peer's, the network's, the device's or the caller's. Clauses in messages are
-//! those of the specification. That there is nothing to install is a decision, not an error.
+//! [`Error::fault`] returns the origin of an error: the peer, the network, the device or the caller. Clauses in messages are
+//! those of the specification. It is a decision, not an error, if there is nothing to install.
 //!
 //! # Features
 //!
 //! - `http` (default): HTTP and HTTPS through ureq and rustls.
-//! - `gate`: what is kept for a protected cohort, through its gate; a device key; and receipts of what became of releases, signed with it.
+//! - `gate`: access to protected cohorts through their gates, a device key, and receipts of install results signed with it.
 //!
 //! [The Update Framework]: https://theupdateframework.github.io/specification/v1.0.34/
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]

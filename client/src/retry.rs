@@ -1,31 +1,31 @@
-//! How long to wait before trying again: longer each time, and not all devices at once.
+//! Delays between retries: longer each time, and randomized so that devices do not retry at once.
 
 use std::time::Duration;
 
-/// Growing pauses with a bound.
+/// Exponential backoff with a maximum delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
-    /// How often to try again in a row.
+    /// The maximum number of retries in a row.
     pub times: u32,
-    /// About how long to wait before the first time.
+    /// The approximate delay before the first retry.
     pub first: Duration,
-    /// The longest to wait.
+    /// The maximum delay.
     pub longest: Duration,
 }
 
 impl Retry {
-    /// Never again.
+    /// No retries.
     pub const NEVER: Self = Self { times: 0, first: Duration::ZERO, longest: Duration::ZERO };
 
     /// Within a download: five times, up to a minute apart.
     pub const TRANSFERS: Self = Self { times: 5, first: Duration::from_secs(2), longest: Duration::from_secs(60) };
 
-    /// Between checks: for ever, from a minute to four hours apart.
+    /// Between checks: without a limit, from a minute to four hours apart.
     pub const CHECKS: Self =
         Self { times: u32::MAX, first: Duration::from_secs(60), longest: Duration::from_secs(4 * 3600) };
 
-    /// The pause after so many failures in a row, the first being 1: it doubles each time up to the longest, and is then drawn
-    /// from its upper half by `random`, so that devices that failed together do not come back together.
+    /// The delay after this number of failures in a row, counted from 1. It doubles each time up to the maximum and is then chosen
+    /// from its upper half by `random`, so that devices that failed together do not retry together.
     pub fn pause(&self, failures: u32, random: u64) -> Duration {
         let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         let whole = self.first.saturating_mul(doubled).min(self.longest);
@@ -37,7 +37,7 @@ impl Retry {
     }
 }
 
-/// A number that differs from call to call and from device to device; good for jitter and nothing else.
+/// A number that differs between calls and devices; only suitable for jitter.
 pub fn jitter() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _, RandomState};
     RandomState::new().build_hasher().finish()

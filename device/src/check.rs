@@ -11,7 +11,7 @@ pub(super) fn run(device: &mut Device, output: Output) -> Result<bool, Failure> 
     output.next(if check.update.is_some() {
         "tidegate-device install fetches and installs it"
     } else {
-        "tidegate-device explain says why"
+        "tidegate-device explain shows the reasons"
     });
     Ok(!is_refusal(check.outcome()))
 }

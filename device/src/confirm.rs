@@ -20,7 +20,7 @@ fn act_confirm(device: &mut Device, options: &AgentOptions, output: Output) -> R
     Agent::new(device, options, &mut OnceHost::new(output)).confirm()?;
     let status = device.status();
     output.repairs(&status.repairs);
-    let record = status.installed.ok_or_else(|| Error::State("nothing was installed on this device yet".into()))?;
+    let record = status.installed.ok_or_else(|| Error::State("nothing is installed on this device yet".into()))?;
     let text = format!("confirmed {} (sequence {})", record.release.version, record.release.sequence);
     output.result(text, &record)?;
     Ok(true)
@@ -32,7 +32,7 @@ fn act_reject(device: &mut Device, options: &AgentOptions, output: Output) -> Re
     output.repairs(&status.repairs);
     output.result(status.update.state.to_string(), &status)?;
     if next == Next::Restart {
-        output.next("restart to run what was before");
+        output.next("restart to run the previous release");
     }
     Ok(true)
 }

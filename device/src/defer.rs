@@ -15,7 +15,7 @@ pub(super) fn run(settings: Settings, time: Option<Duration>, output: Output) ->
     let time = TimeDelta::from_std(time.unwrap_or_default()).unwrap_or_default();
     let until = now.checked_add_signed(time).unwrap_or(now);
     let deferral = settings.builder.defer(until)?;
-    output.result(format!("put off until {}", time::format(deferral.until)), &deferral)?;
-    output.next("the device's policy says how long that may be: tidegate-device explain");
+    output.result(format!("deferred until {}", time::format(deferral.until)), &deferral)?;
+    output.next("tidegate-device explain shows how long the device's policy allows this");
     Ok(true)
 }

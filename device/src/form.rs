@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tidegate_client::Error;
 use tidegate_tuf::fields::{FieldError, Fields};
 
-/// The longest settings file and root that are read, in bytes.
+/// The maximum length of a settings file or root, in bytes.
 const LENGTH: u64 = 1_000_000;
 
 pub(super) fn text(fields: &mut Fields<'_>, key: &'static str) -> Result<Option<String>, FieldError> {

@@ -24,10 +24,10 @@ use tidegate_client::receipts::Sink;
 use tidegate_model::gate::Attestation;
 use tidegate_tuf::fields::{FieldError, Fields, quoted, whole};
 
-/// How long evidence may take, unless it is set.
+/// The default time limit for evidence.
 const EVIDENCE: Duration = Duration::from_secs(30);
 
-/// Where receipts go.
+/// The destination of receipts.
 pub(super) type ReceiptSink = Box<dyn Sink>;
 
 /// Gives the device its gate client and its receipts, as the settings have them. Adds what cannot be used to `problems`, except for the settings
@@ -79,7 +79,7 @@ enum AttestorSetting {
         program: Program,
         gives: Attestation,
     },
-    /// Without the program, which is apart.
+    /// The options without the program.
     Tpm2 {
         options: TpmOptions,
         program: Option<Program>,
@@ -148,12 +148,12 @@ fn tpm(fields: &mut Fields<'_>) -> Result<AttestorSetting, FieldError> {
         pcrs: BTreeSet::from_iter(pcrs),
         program: None,
     };
-    // Also while nobody asks for a quote.
+    // Also if no quote is requested.
     TpmAttestor::new(options.clone(), "").map_err(|why| FieldError::new(fields.here(), why))?;
     Ok(AttestorSetting::Tpm2 { options, program: fields.optional_part("program", Program::read)? })
 }
 
-/// Whether it is a handle, as tpm2-tools read it, and no file.
+/// Whether it is a handle in the notation of tpm2-tools, and not a file.
 fn is_handle(key: &str) -> bool {
     key.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("0x"))
 }

@@ -1,11 +1,11 @@
-//! The system beneath a command that acts once.
+//! The agent's host for commands that act once.
 
 use super::output::Output;
 use tidegate_client::agent::{BootInfo, Entry, Host, SystemHost};
 use tidegate_client::download::Progress;
 use tidegate_model::decision::Outcome;
 
-/// Shows progress, and remembers what was decided.
+/// Shows progress and remembers the decision.
 pub(super) struct OnceHost<P> {
     output: Output,
     progress: P,

@@ -39,7 +39,7 @@ fn act(device: &mut Device, options: &AgentOptions, output: Output) -> Result<bo
     output.result(text, &Report { outcome: host.outcome.as_ref(), installed, state })?;
     match state {
         State::Rebooting { .. } => output.next("restart to run it"),
-        State::Trial { .. } => output.next("once it runs and is well: tidegate-device confirm"),
+        State::Trial { .. } => output.next("after the new release runs and works: tidegate-device confirm"),
         _ => {}
     }
     let failed = matches!(state, State::Quarantined { .. } | State::RolledBack { .. });

@@ -17,7 +17,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Prints a result: as text, or as JSON if that was asked for.
+    /// Prints a result: as text, or as JSON if that was requested.
     pub(super) fn result(self, text: impl AsRef<str>, value: &impl Serialize) -> Result<(), Failure> {
         if self.json { print_json(value) } else { print_text(text) }
     }

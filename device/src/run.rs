@@ -1,7 +1,7 @@
-//! `tidegate-device run`: the agent that stays.
+//! `tidegate-device run`: the long-running agent.
 //!
-//! Between checks the state folder is not locked and nothing is held but this loop's own few variables: settings, facts and
-//! state are read anew each time. The process sleeps in one system call, which a signal ends.
+//! Between checks the state folder is not locked and only the few variables of this loop remain: settings, facts and
+//! state are read again each time. The process sleeps in one system call, which a signal ends.
 
 mod log;
 mod notify;
@@ -24,12 +24,12 @@ use tidegate_client::state::State;
 use tidegate_client::store::StoreError;
 use tidegate_model::time::Instant;
 
-/// How long to wait for a restart that was asked for, before asking again.
+/// The time between two requests for a restart.
 const RESTART: Duration = Duration::from_secs(600);
-/// How long to wait for another process to leave the state folder.
+/// The delay while another process uses the state folder.
 const LOCKED: Duration = Duration::from_secs(5);
 
-/// Runs until it is told to stop. `first` is what was read to see whether the settings are good.
+/// Runs until a signal to stop. `first` are the settings from the initial validation.
 pub(super) fn run(arguments: &Arguments, first: Settings, output: Output) -> Result<bool, Failure> {
     let (schedule, id) = (first.schedule, first.id.clone());
     drop(first);
@@ -40,7 +40,7 @@ pub(super) fn run(arguments: &Arguments, first: Settings, output: Output) -> Res
     supervisor.ready();
 
     let mut round = 0;
-    // What was begun is looked after at once; the repository is asked when it is this device's turn.
+    // An update in progress is resumed at once; the first check has a random delay.
     let mut task = Task::Resume;
     let mut due = schedule.first(&id);
     loop {
@@ -77,7 +77,7 @@ pub(super) fn run(arguments: &Arguments, first: Settings, output: Output) -> Res
     }
 }
 
-/// What a cycle is for.
+/// The purpose of a cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Task {
     Resume,
@@ -87,9 +87,9 @@ enum Task {
 /// How a cycle ended.
 enum Cycle {
     Next(Next),
-    /// Another process has the state folder.
+    /// Another process uses the state folder.
     Locked,
-    /// Something failed, and is to be tried again at this time at the latest, if that is known.
+    /// A failure, with the latest time of the next attempt if that is known.
     Failed(Option<Instant>),
 }
 
@@ -100,7 +100,7 @@ fn cycle(
     supervisor: &Supervisor,
     log: &mut Log,
 ) -> Result<Cycle, Failure> {
-    // Stopped here, this process loses nothing: it may be stopped the hard way.
+    // Nothing is lost here, so a signal may end the process at once.
     let _working = signals.working();
     let result = supervisor.watched(|watch| {
         let mut host = log.host(watch);
@@ -145,7 +145,7 @@ fn may_send(next: &Result<Next, Error>) -> bool {
     !matches!(next, Ok(Next::Look { after }) if *after < Duration::from_secs(300))
 }
 
-/// The time to an instant; without one, or in the past, at least a moment, so that no fault makes this loop spin.
+/// The time until an instant, with a minimum, so that no error makes this loop spin.
 fn remaining(until: Option<Instant>) -> Duration {
     let Some(until) = until else { return Duration::MAX };
     let now = FlooredClock::new(SystemClock::new(), BUILT).now();
@@ -153,7 +153,7 @@ fn remaining(until: Option<Instant>) -> Duration {
     until.signed_duration_since(now).to_std().unwrap_or_default().max(moment)
 }
 
-/// Sleeps, and tells the supervisor now and then that all is well.
+/// Sleeps, and reports to the supervisor periodically.
 fn wait(pause: Duration, signals: &Signals, supervisor: &Supervisor) -> Woken {
     let mut left = pause;
     loop {

@@ -1,4 +1,4 @@
-//! From settings to a device.
+//! Creates a device from the settings.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -26,10 +26,10 @@ use tidegate_model::name::DeviceId;
 use tidegate_model::version;
 use tidegate_tuf::json;
 
-/// The longest time that a program that tells facts may take, unless it is set.
+/// The default time limit of a facts program.
 const FACTS: Duration = Duration::from_secs(10);
 
-/// A device that is described and not opened yet, and how it is driven.
+/// A device that is configured but not opened yet, and its agent options.
 pub(super) struct Settings {
     pub(super) builder: DeviceBuilder,
     pub(super) options: AgentOptions,
@@ -37,7 +37,7 @@ pub(super) struct Settings {
     pub(super) id: DeviceId,
     /// Settings that cannot be used now, such as a facts program that failed. The device works without them.
     pub(super) problems: Vec<String>,
-    /// Where receipts go.
+    /// The destination of receipts.
     pub(super) sink: Option<ReceiptSink>,
 }
 
@@ -89,11 +89,11 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
         Err(e) if matches!(arguments.command, Command::Receipts | Command::SendReceipts) => return Err(e),
         // An update does not need receipts.
         Err(e) => {
-            problems.push(format!("no receipts are kept: {e}"));
+            problems.push(format!("receipts are disabled: {e}"));
             None
         }
     };
-    // During `run`, nobody is there to confirm.
+    // During `run`, no user confirms.
     let health = if arguments.command == Command::Run { Health::Runs } else { Health::ByHand };
     let mut options = file.trial.clone().unwrap_or_default().options(health);
     options.ignores_policy = arguments.now;
@@ -121,7 +121,7 @@ impl Either<'_> {
     }
 }
 
-/// Adds what the device is.
+/// Adds the device's identity.
 fn identify(builder: DeviceBuilder, either: &Either<'_>) -> Result<DeviceBuilder, Error> {
     let version = either.required("factory-version", |settings| settings.factory_version.as_ref())?;
     let version = version::parse(&version).map_err(|e| setting("factory-version", e))?;
@@ -153,7 +153,7 @@ fn facts(arguments: &Arguments, file: &SettingsFile, folder: &Path) -> Result<(F
     Ok((facts, problems))
 }
 
-/// Where facts come from, lowest precedence first.
+/// The sources of facts, lowest precedence first.
 fn sources(file: &SettingsFile, folder: &Path, typed: &[TypedFact]) -> Result<Vec<FactSource>, Error> {
     let mut sources = Vec::new();
     if file.system_facts {

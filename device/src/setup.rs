@@ -50,7 +50,7 @@ impl Program {
     }
 }
 
-/// Where releases go.
+/// The installer.
 #[derive(Debug, Clone)]
 pub(super) enum InstallerSetting {
     File { path: PathBuf },
@@ -121,7 +121,7 @@ fn image(value: &Value, at: &str) -> Result<SlotImage, FieldError> {
     })
 }
 
-/// How a new release proves itself.
+/// How the health of a new release is determined.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TrialSetting {
     /// `"by-hand"`, or a program.
@@ -159,7 +159,7 @@ impl TrialSetting {
         })
     }
 
-    /// `otherwise` is how health is found out if nothing is set.
+    /// `otherwise` is the default for health.
     pub(super) fn options(&self, otherwise: Health) -> AgentOptions {
         let tolerance = Tolerance::default();
         let health = match &self.health {
@@ -183,7 +183,7 @@ impl TrialSetting {
     }
 }
 
-/// When to ask the repository.
+/// When to check the repository.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PollSetting {
     interval: Option<Duration>,
@@ -212,7 +212,7 @@ impl PollSetting {
 /// How to reach the repository.
 #[derive(Debug, Clone, Default)]
 pub(super) struct NetworkSetting {
-    /// A URL, or `"none"`. Default: what the environment says.
+    /// A URL, or `"none"`. Default: the proxy from the environment.
     proxy: Option<String>,
     /// A file, or `"system"`, which is the default.
     ca: Option<String>,
@@ -290,7 +290,7 @@ impl NetworkSetting {
         self.client_key.as_ref().or(self.client_certificate.as_ref())
     }
 
-    /// What speaks HTTP. Paths are relative to `folder`; `metadata` is the metadata's URL.
+    /// The HTTP fetcher. Paths are relative to `folder`; `metadata` is the metadata's URL.
     pub(super) fn http(&self, folder: &Path, metadata: &str) -> Result<Arc<HttpFetch>, Error> {
         Ok(Arc::new(HttpFetch::with_options(self.options(folder, metadata)?, Arc::new(SystemClock::new()))))
     }
@@ -308,7 +308,7 @@ impl NetworkSetting {
                 let identity = Identity::from_pem(&read(certificate)?, &read(key)?);
                 Some(identity.map_err(|e| wrong("client_certificate", &e))?)
             }
-            (None, Some(_)) => return Err(wrong("client_key", &"there must be a client_certificate, too")),
+            (None, Some(_)) => return Err(wrong("client_key", &"client_certificate is also required")),
             (None, None) => None,
         };
         let authorization = match &self.authorization {
@@ -317,7 +317,7 @@ impl NetworkSetting {
                 let source = match (file, program) {
                     (Some(file), None) => Source::File(folder.join(file)),
                     (None, Some(program)) => Source::Command(program.command(HOOK)),
-                    _ => return Err(wrong("authorization", &"there must be a file or a program, and not both")),
+                    _ => return Err(wrong("authorization", &"give either a file or a program")),
                 };
                 let server = server.as_deref().unwrap_or(metadata);
                 Some(Authorization::new(server, source).map_err(|e| wrong("authorization", &e))?)
@@ -332,7 +332,7 @@ impl NetworkSetting {
     }
 }
 
-/// What the settings of gates and receipts need.
+/// The inputs for the settings of gates and receipts.
 pub(super) struct Surroundings<'a> {
     /// The folder that paths are relative to.
     pub(super) folder: &'a Path,

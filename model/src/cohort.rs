@@ -1,4 +1,4 @@
-//! The cohort map of a channel: who a device is among its fleet. Schema 1.
+//! The cohort map of a channel: the cohort and position of each device. Schema 1.
 //!
 //! ```json
 //! {
@@ -14,7 +14,7 @@
 //! ```
 //!
 //! The first cohort that matches a device wins. Explicit ones (`devices`, `condition`) come first; the shares, in parts
-//! per million, cut up the space of positions for the devices that these leave, and add up to the whole, so that each
+//! per million, divide the space of positions among the remaining devices and add up to the whole, so that each
 //! device is in exactly one cohort. Share *k* owns the positions from [`boundary`](super::position::boundary) of the
 //! shares before it to that of the shares up to and including it.
 //!
@@ -33,7 +33,7 @@ use super::digest::Digest;
 use super::facts::Facts;
 use super::gate::Protected;
 use super::name::{DeviceId, Name};
-use super::position::{Interval, PPM, Salt, to_ppm};
+use super::position::{Interval, PPM, Salt, percent, to_ppm};
 
 /// The most cohorts in a map.
 pub const MAX_COHORTS: usize = 10_000;
@@ -43,7 +43,7 @@ pub const MAX_DEVICES: usize = 100_000;
 
 const DOCUMENT: &str = "cohort map";
 
-/// The cohorts of a channel. One that exists is valid.
+/// The cohorts of a channel. Every value of this type is valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CohortMap {
     salt: Salt,
@@ -67,10 +67,10 @@ struct Slice {
 pub struct Cohort {
     /// Its name, unique in the map.
     pub name: Name,
-    /// Who belongs to it.
+    /// The devices that belong to it.
     #[serde(flatten)]
     pub selector: Selector,
-    /// That only devices which can show what they are may read what is meant for it, and where they do.
+    /// The gate that authenticates devices before they can read the cohort's files, if the cohort is protected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protected: Option<Protected>,
     /// Fields that this version does not know.
@@ -78,7 +78,7 @@ pub struct Cohort {
     pub extra: Extra,
 }
 
-/// Who belongs to a cohort.
+/// The devices that belong to a cohort.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Selector {
@@ -90,20 +90,20 @@ pub enum Selector {
     Share(u32),
 }
 
-/// Where a device belongs, in the short form that is computed for whole fleets.
+/// The cohort and position of a device, in the short form that is computed for whole fleets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement<'a> {
     /// The cohort.
     pub cohort: &'a Name,
     /// The position in the fleet.
     pub position: u64,
-    /// The position within the cohort, which ramps look at: rescaled for a share, else the same as `position`.
+    /// The position within the cohort, which ramps use: rescaled for a share, otherwise equal to `position`.
     pub within: u64,
     /// The positions that the cohort owns; `None` for an explicit cohort.
     pub interval: Option<Interval>,
 }
 
-/// Where a device belongs, and why.
+/// The cohort and position of a device, with the reasons.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct CohortChoice {
     /// The cohort.
@@ -112,13 +112,13 @@ pub struct CohortChoice {
     pub position: u64,
     /// The position within the cohort; see [`Placement::within`].
     pub within: u64,
-    /// What made it this cohort.
+    /// Why this cohort matches.
     pub by: ChosenBy,
-    /// What was looked at before, in the map's order: explicit cohorts that did not match.
+    /// The explicit cohorts before it that did not match, in the map's order.
     pub passed_over: Vec<PassedOver>,
 }
 
-/// What put a device into its cohort.
+/// Why a device is in its cohort.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ChosenBy {
@@ -126,10 +126,10 @@ pub enum ChosenBy {
     Devices,
     /// The cohort's condition holds.
     Condition {
-        /// How.
+        /// The evaluated condition.
         outcome: Outcome,
     },
-    /// The device's position falls into the cohort's share.
+    /// The cohort's share contains the device's position.
     Share {
         /// The share in parts per million.
         share: u32,
@@ -141,7 +141,7 @@ pub enum ChosenBy {
 pub struct PassedOver {
     /// The cohort.
     pub cohort: Name,
-    /// How its condition failed; `None` if it lists devices.
+    /// The evaluated condition; `None` if the cohort lists devices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
 }
@@ -180,7 +180,7 @@ impl CohortMap {
         Self::build(salt, cohorts, extra(&fields).map_err(one)?)
     }
 
-    /// The bytes that are signed and published: canonical JSON.
+    /// The signed and published bytes: canonical JSON.
     ///
     /// # Errors
     ///
@@ -229,7 +229,7 @@ impl CohortMap {
         self.share_at(position)
     }
 
-    /// The cohort that owns a position by its share: that of a device which no explicit cohort takes.
+    /// The cohort whose share contains a position, for a device in no explicit cohort.
     pub fn share_at(&self, position: u64) -> Placement<'_> {
         let Slice { cohort, interval, .. } = self.slice(position);
         Placement { cohort, position, within: interval.rescale(position), interval: Some(*interval) }
@@ -269,7 +269,7 @@ impl CohortMap {
         let mut add = |at: String, why: String| errors.push(FieldError::new(at, why));
         let mut names = BTreeMap::new();
         let mut slices: Vec<Slice> = Vec::new();
-        // 64 bits, so that shares too large are added up and reported as they are.
+        // 64 bits, so that the sum of excessive shares is reported exactly.
         let mut total = 0_u64;
         for (index, Cohort { name, selector, .. }) in cohorts.iter().enumerate() {
             if let Some(first) = names.insert(name, index) {
@@ -317,7 +317,7 @@ fn read_cohort(mut fields: Fields<'_>) -> Result<Cohort, FieldError> {
         (None, None, Some(_)) => Selector::Share(fields.u32("share")?),
         _ => return Err(FieldError::new(fields.here(), "a cohort has exactly one of devices, condition and share")),
     };
-    // Strictly: who overlooks this would ask in the open for what is not there.
+    // Unknown fields are refused here: a client that ignores one would request protected files without the gate.
     let protected =
         fields.optional("protected").map(|value| Protected::read(value, &fields.at("protected"))).transpose()?;
     Ok(Cohort { name, selector, protected, extra: extra(&fields)? })
@@ -344,7 +344,7 @@ impl<'de> serde::Deserialize<'de> for CohortMap {
     }
 }
 
-/// In lines: the cohort and why, then the cohorts that were passed over and why.
+/// Several lines: the cohort with the reason, then the other cohorts with the reasons.
 impl fmt::Display for CohortChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let CohortChoice { cohort, position, within, .. } = self;
@@ -355,7 +355,7 @@ impl fmt::Display for CohortChoice {
                 outcome.write(f, 2)?;
             }
             ChosenBy::Share { share } => {
-                writeln!(f, "{cohort}: its share of {share} ppm holds this device's position")?;
+                writeln!(f, "{cohort}: its share of {} contains this device", percent(*share))?;
             }
         }
         for PassedOver { cohort, outcome } in &self.passed_over {
@@ -369,9 +369,9 @@ impl fmt::Display for CohortChoice {
         }
         write!(
             f,
-            "  position {position} (at {} ppm of the fleet), within the cohort {within} (at {} ppm)",
-            to_ppm(*position),
-            to_ppm(*within)
+            "  position {position} (at {} of the fleet), within the cohort {within} (at {})",
+            percent(to_ppm(*position)),
+            percent(to_ppm(*within))
         )
     }
 }

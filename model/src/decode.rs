@@ -1,4 +1,4 @@
-//! From JSON values to typed ones, with errors that name the field and the problem.
+//! Conversion of JSON values to typed ones, with errors that name the field and the problem.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,19 +9,19 @@ pub use tidegate_tuf::fields::FieldError;
 pub(crate) use tidegate_tuf::fields::{Fields, describe, expected, list, parsed, quoted, text};
 use tidegate_tuf::json::{self, JsonError};
 
-/// Fields that this version does not know: kept as they came, and otherwise ignored. What could not be signed again
+/// Fields that this version does not know: preserved, and otherwise ignored. Values that could not be signed again
 /// (fractions, text beyond printable ASCII) is refused in them too.
 pub type Extra = BTreeMap<String, Value>;
 
 /// Why a manifest, cohort map, assignment or condition was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum FormatError {
-    /// The bytes are not JSON as Tidegate reads it.
+    /// The bytes are not strict JSON.
     #[error("{document}: {source}")]
     Json {
         /// What was being read, e.g. `manifest`.
         document: &'static str,
-        /// What the JSON reader found.
+        /// The JSON reader's error.
         source: JsonError,
     },
     /// The document declares a schema that this version does not implement.
@@ -75,10 +75,10 @@ pub(crate) fn parse(document: &'static str, bytes: &[u8]) -> Result<Value, Forma
     json::parse(bytes).map_err(|source| FormatError::Json { document, source })
 }
 
-/// Canonical JSON of `value` on behalf of `document`, if it reads back as it is.
+/// Canonical JSON of `value` on behalf of `document`, if it reads back unchanged.
 ///
-/// What a type's public fields leave possible and reading refuses is thus never written: a field in [`Extra`] with the
-/// name of a known one, above all.
+/// This refuses values that public fields allow but reading refuses, above all a field in [`Extra`] with the
+/// name of a known one.
 pub(crate) fn canonical<T: serde::Serialize + PartialEq>(
     document: &'static str,
     value: &T,
@@ -88,7 +88,7 @@ pub(crate) fn canonical<T: serde::Serialize + PartialEq>(
     json::canonical(&json).map_err(|source| FormatError::Json { document, source })
 }
 
-/// The JSON form of `value`, if it reads back as it is.
+/// The JSON form of `value`, if it reads back unchanged.
 pub(crate) fn to_value<T: serde::Serialize + PartialEq>(
     document: &'static str,
     value: &T,
@@ -107,7 +107,7 @@ pub(crate) fn invalid(document: &'static str, errors: Vec<FieldError>) -> Format
     FormatError::Invalid { document, errors }
 }
 
-/// Checks `schema` before anything else is looked at: a later schema may have changed everything but this field.
+/// Checks `schema` before all other fields: a later schema may have changed everything except this field.
 pub(crate) fn schema(document: &'static str, fields: &mut Fields<'_>) -> Result<SchemaVersion, FormatError> {
     let found = fields.u64("schema").map_err(|error| invalid(document, vec![error]))?;
     if found == SCHEMA { Ok(SchemaVersion) } else { Err(FormatError::UnknownSchema { document, found, known: SCHEMA }) }
@@ -126,7 +126,7 @@ pub(crate) fn extra(fields: &Fields<'_>) -> Result<Extra, FieldError> {
 }
 
 /// Checks that a value has a canonical form that reads back: whole numbers, and printable ASCII like everything signed.
-/// Canonical JSON writes control characters raw, which no JSON reader takes.
+/// Canonical JSON writes control characters raw, which JSON readers refuse.
 fn signable(value: &Value, at: &str) -> Result<(), FieldError> {
     match value {
         Value::Number(number) if number.is_f64() => Err(FieldError::new(at, "it is not a whole number")),
@@ -144,7 +144,7 @@ fn signable_text(text: &str, at: &str) -> Result<(), FieldError> {
     if text.bytes().all(|c| c.is_ascii_graphic() || c == b' ') {
         Ok(())
     } else {
-        // `at` may end in the very key.
+        // `at` may end with this key.
         let at: String = at.chars().filter(char::is_ascii_graphic).collect();
         Err(FieldError::new(at, format!("{} contains characters other than printable ASCII", quoted(text))))
     }

@@ -1,6 +1,6 @@
-//! A decision with everything that led to it, for people and for machines.
+//! A decision with its inputs and the outcome of every rule, for people and for machines.
 //!
-//! Publisher and device print this very text, so that it is the same, byte for byte, on either side.
+//! Publisher and device print the same text, byte for byte.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use super::rollout::{Ramp, Stage};
 use super::time::{self, Instant};
 use super::version::Version;
 
-/// A decision with everything that led to it.
+/// A decision with its inputs and the outcome of every rule.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Explanation {
     /// The instant it is for.
@@ -21,7 +21,7 @@ pub struct Explanation {
     pub device: Profile,
     /// Its cohort.
     pub cohort: CohortChoice,
-    /// What is offered to it, if anything is.
+    /// The offered release, if there is one.
     pub offered: Option<Offered>,
     /// The decision.
     #[serde(flatten)]
@@ -39,11 +39,11 @@ pub struct Offered {
     pub stage: Stage,
     /// Its urgency.
     pub urgency: Urgency,
-    /// How it is exposed in time.
+    /// The ramp in time.
     pub ramp: Option<Ramp>,
 }
 
-/// Decides, and keeps what was decided on.
+/// Decides, and keeps the inputs.
 pub fn explain(inputs: &Inputs<'_>) -> Explanation {
     let offered = match inputs.offer {
         Offer::Nothing { .. } => None,

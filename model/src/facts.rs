@@ -1,4 +1,4 @@
-//! What a device states about itself, for conditions to test.
+//! Facts: properties of a device, which conditions test.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -146,12 +146,12 @@ impl Facts {
         read().map_err(|error| invalid(DOCUMENT, vec![error]))
     }
 
-    /// Sets a fact, and returns the value it had.
+    /// Sets a fact and returns its previous value.
     pub fn insert(&mut self, name: FactName, value: FactValue) -> Option<FactValue> {
         self.0.insert(name, value)
     }
 
-    /// Takes a fact away, and returns the value it had.
+    /// Removes a fact and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<FactValue> {
         self.0.remove(name)
     }

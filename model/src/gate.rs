@@ -6,8 +6,8 @@
 //! {"name": "canary", "share": 10000, "protected": {"gate": "https://gate.example.com"}}
 //! ```
 //!
-//! The role of such a cohort, `CHANNEL.COHORT`, and what only such cohorts are assigned, are not in the public place. A gate gives them
-//! to devices that can show what they are. It is trusted with that alone: what comes through it is verified like everything else.
+//! The role of such a cohort, `CHANNEL.COHORT`, and releases assigned only to such cohorts are not published openly. A gate serves them
+//! to authenticated devices. It is trusted only with access control: files from a gate are verified like all others.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,7 +21,7 @@ use super::name::DeviceId;
 /// The longest base URL, in bytes.
 const LENGTH: usize = 512;
 
-/// That a cohort is protected, and by what.
+/// The protection of a cohort.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Protected {
     /// The gate that its devices use.
@@ -37,7 +37,7 @@ impl Protected {
         Self { gate, extra: Extra::new() }
     }
 
-    /// Reads it. Nothing stands for "not protected" but that it is not there.
+    /// Reads the protection. Only a missing field means "not protected".
     pub(super) fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
         let mut fields = Fields::of(value, at)?;
         Ok(Self { gate: fields.parsed("gate")?, extra: extra(&fields)? })
@@ -48,7 +48,7 @@ impl Protected {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GateUrl(String);
 
-/// What is no base URL of a gate.
+/// A text that is not the base URL of a gate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not the URL of a gate: write https://HOST or https://HOST/PATH, at most 512 characters, without user, query or a slash at the end"
@@ -61,7 +61,7 @@ impl GateUrl {
         &self.0
     }
 
-    /// Where the gate has what the repository's own root has: `metadata/` and `targets/` are below it.
+    /// The URL that corresponds to the repository's root, with `metadata/` and `targets/` below it.
     pub fn repository(&self) -> String {
         format!("{}/v1/repo", self.0)
     }
@@ -88,7 +88,7 @@ fn is_good(url: &str) -> bool {
             && host.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || b".-".contains(&c)));
     let is_port =
         port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok_and(|p| p > 0));
-    // No dots alone, no escapes: such a path is unambiguous.
+    // No dot segments and no escapes, so that the path is unambiguous.
     let is_segment = |segment: &str| {
         !matches!(segment, "" | "." | "..")
             && segment.bytes().all(|c| c.is_ascii_alphanumeric() || b"._~-".contains(&c))
@@ -117,7 +117,7 @@ impl<'de> serde::Deserialize<'de> for GateUrl {
     }
 }
 
-/// A kind of evidence that a device can give of its state. The fact `attestation` is its name.
+/// A kind of evidence of a device's state. The fact `attestation` contains its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Attestation {
@@ -131,10 +131,10 @@ impl Attestation {
     /// Every kind.
     pub const ALL: [Self; 2] = [Self::Tpm2, Self::Ear];
 
-    /// The name of the fact for the kind that a device gives. A device that gives none does not have this fact.
+    /// The name of the fact with the kind of evidence. A device without evidence does not have this fact.
     pub const FACT: &'static str = "attestation";
 
-    /// As facts and requests to gates write it.
+    /// The name in facts and in requests to gates.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tpm2 => "tpm2",
@@ -160,25 +160,25 @@ impl fmt::Display for Attestation {
     }
 }
 
-/// What a device signs with its key for each request to a gate, so that a token that was overheard is of no use.
+/// The content that a device signs for each request to a gate, so that a stolen token is useless.
 #[derive(Debug, Clone, Copy)]
 pub struct Proof<'a> {
     /// `GET`, `HEAD` or `POST`.
     pub method: &'a str,
-    /// The path of the request and, if it has one, its query, as they are sent.
+    /// The path of the request with its query, as sent.
     pub path: &'a str,
     /// The body; empty if there is none.
     pub body: &'a [u8],
-    /// The token that is sent along; empty if there is none.
+    /// The token of the request; empty if there is none.
     pub token: &'a str,
-    /// When, in seconds since 1970.
+    /// The time, in seconds since 1970.
     pub seconds: i64,
-    /// 16 random bytes in base64url, which make every proof another.
+    /// 16 random bytes in base64url, which make every proof unique.
     pub random: &'a str,
 }
 
 impl Proof<'_> {
-    /// The bytes that are signed. The parts are unambiguous: none contains a line break.
+    /// The signed bytes. The parts are unambiguous: none contains a line break.
     pub fn message(&self) -> Vec<u8> {
         let Self { method, path, body, token, seconds, random } = self;
         let (body, token) = (Digest::of(body), Digest::of(token.as_bytes()));

@@ -1,20 +1,20 @@
-//! What publisher and device must read alike: names, paths, manifests, cohorts, rollouts, conditions, decisions.
+//! The model shared by publisher and device: names, paths, manifests, cohorts, rollouts, conditions, decisions.
 //!
-//! Everything here is a pure function of its arguments: no file, socket, clock or terminal. Both sides link this
-//! very code, so that a decision explained before a rollout is the decision a device takes.
+//! Everything here is a pure function of its arguments: no file, socket, clock or terminal. Both sides link the
+//! same code, so that a device takes the decision that the publisher explained before the rollout.
 //!
 //! * [`name`], [`version`], [`digest`], [`time`]: the small values, each valid by construction.
 //! * [`layout`]: the paths of a repository, and which role may list them.
-//! * [`manifest`]: what a release is. [`cohort`] and [`position`]: who a device is among its fleet.
-//! * [`rollout`]: what a cohort is assigned, and the ramp in time. [`facts`] and [`condition`]: eligibility.
+//! * [`manifest`]: the content of a release. [`cohort`] and [`position`]: the place of a device in its fleet.
+//! * [`rollout`]: assignments and ramps. [`facts`] and [`condition`]: eligibility.
 //! * [`gate`] and [`listing`]: cohorts whose releases are protected. [`receipt`]: the result of an installation, reported by a device.
-//! * [`decision`] and [`explanation`]: all of it together, with the outcome of every rule.
+//! * [`decision`] and [`explanation`]: the decision of a device, with the outcome of every rule.
 //!
 //! ## Reading JSON
 //!
 //! Documents are read strictly (see [`tidegate_tuf::json`]). An unknown *field* is kept and ignored, so that a newer
-//! publisher can tell newer devices more; an unknown *schema* is refused by name. Conditions and ramps are not
-//! lenient: to ignore part of either could expose a release to devices that it is not for. A known field with a wrong
+//! publisher can give newer devices more information; an unknown *schema* is refused. Conditions and ramps are not
+//! lenient: to ignore part of either could offer a release to the wrong devices. A known field with a wrong
 //! value is never skipped.
 
 #![doc = include_str!("../README.md")]

@@ -1,11 +1,11 @@
-//! What a gate may give to the devices of a protected cohort: `gate/CHANNEL.COHORT.json`, in the private place.
+//! The objects that a gate may serve to the devices of a protected cohort: `gate/CHANNEL.COHORT.json`, in the private storage.
 //!
 //! ```json
 //! {"cohort": "stable.canary", "objects": ["metadata/9.stable.canary.json"], "schema": 1}
 //! ```
 //!
-//! The publisher writes it and the gate reads it; devices never see it. It is not signed: it can open to a cohort's devices what lies in
-//! the private place, and no more. Nothing may be added to it.
+//! The publisher writes it and the gate reads it; devices never see it. It is not signed: it only gives a cohort's devices access to objects in
+//! the private storage. Unknown fields are refused.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub const MAX_LISTING: u64 = 8 << 20;
 const MAX_OBJECTS: usize = 200_000;
 const DOCUMENT: &str = "listing";
 
-/// What a gate may give to the devices of a cohort.
+/// The objects that a gate may serve to the devices of a cohort.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     /// The cohort's role, `CHANNEL.COHORT`.
@@ -37,13 +37,13 @@ impl Listing {
         format!("gate/{cohort}.json")
     }
 
-    /// Whose listing has this key; `None` if it is none.
+    /// The cohort's role for this key; `None` if it is not the key of a listing.
     pub fn cohort_of(key: &str) -> Option<&str> {
         let role = key.strip_prefix("gate/")?.strip_suffix(".json")?;
         matches!(DelegatedRole::parse(role), Some(DelegatedRole::Cohort { .. })).then_some(role)
     }
 
-    /// Reads the listing of `cohort`, strictly: of another one, or with anything in it that is not known, it is none.
+    /// Reads the listing of `cohort` strictly: it refuses another cohort's listing and unknown fields.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl Listing {
         Ok(Self { cohort: found, objects: objects.into_iter().collect() })
     }
 
-    /// The bytes that are published: canonical JSON.
+    /// The published bytes: canonical JSON.
     ///
     /// # Errors
     ///

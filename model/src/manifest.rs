@@ -38,7 +38,7 @@ use super::version::{Version, VersionRange};
 /// Why a manifest was not accepted.
 pub type ManifestError = FormatError;
 
-/// The most artifacts in a manifest.
+/// The maximum number of artifacts in a manifest.
 pub const MAX_ARTIFACTS: usize = 256;
 
 const DOCUMENT: &str = "manifest";
@@ -46,37 +46,37 @@ const MAX_LIST: usize = 1024;
 
 /// A release of a product on a channel.
 ///
-/// The fields are free to set; [`Manifest::to_bytes`] refuses what [`Manifest::parse`] would.
+/// The fields are public; [`Manifest::to_bytes`] refuses the same values as [`Manifest::parse`].
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Manifest {
     /// The schema.
     pub schema: SchemaVersion,
     /// The product.
     pub product: Name,
-    /// The version. Where it comes in order is decided by precedence; build metadata does not count.
+    /// The version. Versions are ordered by precedence; build metadata does not count.
     pub version: Version,
-    /// Rises with every release of the product on the channel, retracts too: a device never goes back in it.
-    /// At least 1; 0 is the image a device left the factory with.
+    /// Increases with every release of the product on the channel, including retracts. It never decreases on a device.
+    /// At least 1; 0 is the factory image.
     pub sequence: u64,
     /// The channel.
     pub channel: Name,
     /// When the manifest was made.
     #[serde(with = "time::text")]
     pub created: Instant,
-    /// Where the artifacts come from.
+    /// The origin of the artifacts.
     pub build: Build,
-    /// How pressing it is.
+    /// The urgency.
     pub urgency: Urgency,
     /// At least one.
     pub artifacts: Vec<Artifact>,
-    /// Which devices may have it; `None` for all.
+    /// The condition for devices that may install it; `None` for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eligibility: Option<Condition>,
-    /// From which installed versions a device may go directly to this one; `None` for all. A device on another version
-    /// takes a bridge first.
+    /// The installed versions that can be upgraded directly to this one; `None` for all. A device on another version
+    /// installs a bridge first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upgrade_from: Option<VersionRange>,
-    /// Sequences, lower than its own, of releases it may replace although their version is not lower: the signed
+    /// Lower sequences of releases that it may replace although their version is not lower: a signed
     /// retract.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub supersedes: BTreeSet<u64>,
@@ -88,7 +88,7 @@ pub struct Manifest {
     pub extra: Extra,
 }
 
-/// Where a release's artifacts come from.
+/// The origin of a release's artifacts.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Build {
     /// The build's id in the system that ran it.
@@ -120,13 +120,13 @@ pub struct Provenance {
     pub extra: Extra,
 }
 
-/// How pressing a release is.
+/// The urgency of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Urgency {
     /// An ordinary release.
     Normal,
-    /// A security release: it may be given to all cohorts at once, without soak and ramps.
+    /// A security release: it may be offered to all cohorts at once, without soak and ramps.
     Security,
 }
 
@@ -184,7 +184,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The bytes that are signed and published: canonical JSON.
+    /// The signed and published bytes: canonical JSON.
     ///
     /// # Errors
     ///
@@ -195,7 +195,7 @@ impl Manifest {
         canonical(DOCUMENT, &whole, Manifest::from_value)
     }
 
-    /// Checks what the types of the fields do not, and lists all errors.
+    /// Checks the rules that the types do not enforce, and lists all errors.
     ///
     /// # Errors
     ///

@@ -113,7 +113,7 @@ text_type!(
 );
 
 text_type!(
-    /// What tells one device from another: 1 to 128 printable ASCII characters other than the space.
+    /// The unique id of a device: 1 to 128 printable ASCII characters other than the space.
     ///
     /// A space is refused because the id is hashed into the device's position: an id that one tool trims and another
     /// does not would be two devices.

@@ -1,7 +1,7 @@
 //! The position of a device in its fleet: a number from 0 to 2^64-1, fixed by a salt and the device's id.
 //!
 //! All arithmetic on positions is in integers. The space has [`SPACE`] = 2^64 positions; parts of it are given in parts
-//! per million ([`PPM`]), and [`boundary`] is the only place where the one becomes the other.
+//! per million ([`PPM`]), which only [`boundary`] converts to positions.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,6 +27,15 @@ pub fn boundary(ppm: u32) -> u128 {
 /// The position in whole parts per million of the space (0 to 999,999): for people to read.
 pub fn to_ppm(position: u64) -> u32 {
     u32::try_from((u128::from(position) * u128::from(PPM)) >> 64).unwrap_or(PPM)
+}
+
+/// Parts per million as a percentage, as short as it is exact: `12.5%`.
+pub fn percent(ppm: u32) -> String {
+    let (whole, fraction) = (ppm / 10_000, ppm % 10_000);
+    if fraction == 0 {
+        return format!("{whole}%");
+    }
+    format!("{whole}.{}%", format!("{fraction:04}").trim_end_matches('0'))
 }
 
 /// The salt of a channel: 16 to 64 bytes, lower-case hexadecimal in JSON.
@@ -64,7 +73,7 @@ impl Salt {
         digest.as_bytes().iter().take(8).fold(0, |position, byte| (position << 8) | u64::from(*byte))
     }
 
-    /// How an explicit cohort lists a device without telling its id: SHA-256(`"tidegate/device/1"` 00 salt 00
+    /// The form in which an explicit cohort lists a device without disclosing its id: SHA-256(`"tidegate/device/1"` 00 salt 00
     /// device-id).
     pub fn device_hash(&self, device: &DeviceId) -> Digest {
         self.hash("tidegate/device/1", device)
@@ -116,7 +125,7 @@ impl fmt::Debug for Salt {
     }
 }
 
-/// A run of positions: from `low` up to but not including `high`. Never empty.
+/// A non-empty range of positions, from `low` up to but not including `high`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval {
     low: u64,
@@ -151,7 +160,7 @@ impl Interval {
     }
 
     /// A position of this interval, stretched to the whole space: floor((position - low) * 2^64 / (high - low)).
-    /// A position outside is taken for the nearest one inside.
+    /// A position outside is replaced by the nearest one inside.
     pub fn rescale(self, position: u64) -> u64 {
         let width = self.high.saturating_sub(u128::from(self.low)).max(1);
         let offset = u128::from(position.saturating_sub(self.low)).min(width - 1);

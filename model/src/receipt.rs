@@ -1,4 +1,4 @@
-//! Receipts: what became of a release on a device, signed by the device. Schema 1.
+//! Receipts: the result of a release on a device, signed by the device. Schema 1.
 //!
 //! ```json
 //! {"signed": {"schema": 1, "type": "receipt", "device": "device-0001", "channel": "stable", "cohort": "canary", "product": "os",
@@ -7,10 +7,10 @@
 //!  "signature": {"keyid": "<id of the device's key>", "sig": "<hex>"}}
 //! ```
 //!
-//! The signature is over the canonical JSON of `signed`. Whoever collects receipts keeps each under a name made of those bytes and the key's id
-//! ([`SignedReceipt::object_name`]), so that one that comes twice is stored once. `reason` may be absent; `device` is the device's id or, for
-//! that prefers not to disclose it, [its salted hash](super::position::Salt::device_hash). Nothing in a receipt may be ignored: a field that
-//! is not known is refused.
+//! The signature is over the canonical JSON of `signed`. Each receipt is stored under a name that depends on those bytes and the key's id
+//! ([`SignedReceipt::object_name`]), so that duplicates are stored once. `reason` is optional; `device` is the device's id or,
+//! to keep it private, [its salted hash](super::position::Salt::device_hash). Unknown fields of a receipt are not ignored: they make
+//! it invalid.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ use tidegate_tuf::fields::quoted;
 use tidegate_tuf::json;
 use tidegate_tuf::key::{Key, KeyId};
 
-/// The longest receipt with its signature, in bytes.
+/// The maximum length of a receipt with its signature, in bytes.
 pub const MAX_LENGTH: usize = 4096;
 /// The longest reason, in characters.
 pub const MAX_REASON: usize = 200;
@@ -32,14 +32,14 @@ const DOCUMENT: &str = "receipt";
 /// ECDSA in DER is at most 72 bytes, Ed25519 64.
 const MAX_SIGNATURE: usize = 128;
 
-/// What became of a release on a device.
+/// The result of a release on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// The device's id or its salted hash.
     pub device: DeviceId,
-    /// The channel that it follows.
+    /// The channel that the device follows.
     pub channel: Name,
-    /// Its cohort then.
+    /// The device's cohort at that time.
     pub cohort: Name,
     /// The product.
     pub product: Name,
@@ -51,34 +51,34 @@ pub struct Receipt {
     pub manifest: Digest,
     /// The device's hardware.
     pub hardware: HardwareId,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// Why, in one line of at most [`MAX_REASON`] printable ASCII characters.
+    /// The result.
+    pub outcome: InstallResult,
+    /// The reason, in one line of at most [`MAX_REASON`] printable ASCII characters.
     pub reason: Option<Text>,
-    /// When, by the device's clock.
+    /// The time by the device's clock.
     pub at: Instant,
-    /// The version that the device ran before.
+    /// The version that the device ran previously.
     pub from: Version,
 }
 
-/// What became of a release on a device, in the order in which it does.
+/// The result of a release on a device, in chronological order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The device may have it: a check decided to install it.
+pub enum InstallResult {
+    /// A check decided to install it.
     Offered,
-    /// It is written, and the device starts it.
+    /// It is installed, and the device starts it.
     Installed,
-    /// It runs and has proved itself.
+    /// It runs and is confirmed.
     Confirmed,
     /// It could not be installed.
     Failed,
-    /// It was started and did not prove itself: the device is back at what it had.
+    /// It failed its trial, and the device restored the previous release.
     RolledBack,
 }
 
-impl Outcome {
-    /// The outcomes with their names in receipts.
+impl InstallResult {
+    /// The results with their names in receipts.
     pub const NAMES: [(&str, Self); 5] = [
         ("offered", Self::Offered),
         ("installed", Self::Installed),
@@ -87,19 +87,19 @@ impl Outcome {
         ("rolled-back", Self::RolledBack),
     ];
 
-    /// As it is written.
+    /// The name in receipts.
     pub fn name(self) -> &'static str {
         Self::NAMES.iter().find(|(_, outcome)| *outcome == self).map_or("", |(name, _)| name)
     }
 }
 
-impl std::fmt::Display for Outcome {
+impl std::fmt::Display for InstallResult {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.name())
     }
 }
 
-/// A receipt with its signature, which is not verified yet.
+/// A receipt with its unverified signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedReceipt {
     /// The content.
@@ -111,7 +111,7 @@ pub struct SignedReceipt {
 }
 
 impl Receipt {
-    /// What is signed: canonical JSON.
+    /// The signed bytes: canonical JSON.
     ///
     /// # Errors
     ///
@@ -165,7 +165,7 @@ impl Receipt {
             sequence: fields.u64("sequence")?,
             manifest: fields.parsed("manifest")?,
             hardware: fields.parsed("hardware")?,
-            outcome: fields.one_of("outcome", &Outcome::NAMES)?,
+            outcome: fields.one_of("outcome", &InstallResult::NAMES)?,
             reason: fields.optional_parsed("reason")?,
             at: fields.text_as("at", time::parse)?,
             from: fields.text_as("from", crate::version::parse)?,
@@ -215,7 +215,7 @@ impl SignedReceipt {
         key.id() == self.keyid && key.decode().is_some_and(|key| key.verify(&bytes, &self.signature))
     }
 
-    /// Where it is kept: `receipts/CHANNEL/PRODUCT/SEQUENCE/SHA256.json`, by the SHA-256 of what is signed, a line break and the key's id:
+    /// The name of the stored object: `receipts/CHANNEL/PRODUCT/SEQUENCE/SHA256.json`, with the SHA-256 of the signed bytes, a line break and the key's id:
     /// no device can overwrite the receipt of another.
     ///
     /// # Errors
@@ -266,7 +266,7 @@ mod tests {
             sequence: 12,
             manifest: Digest::of(b"manifest"),
             hardware: "board-a".parse().unwrap(),
-            outcome: Outcome::RolledBack,
+            outcome: InstallResult::RolledBack,
             reason: Some("health command failed".parse().unwrap()),
             at: time::parse("2026-01-05T12:00:00Z").unwrap(),
             from: "1.1.0".parse().unwrap(),
@@ -289,7 +289,7 @@ mod tests {
         assert!(read.verify(&key));
         assert!(!read.verify(&Key::ed25519(SigningKey::from_bytes(&[8; 32]).verifying_key().as_bytes())));
         let mut other = read.clone();
-        other.receipt.outcome = Outcome::Confirmed;
+        other.receipt.outcome = InstallResult::Confirmed;
         assert!(!other.verify(&key), "its content is signed");
         assert_ne!(other.object_name().unwrap(), read.object_name().unwrap());
         let mut named = read.receipt.to_bytes().unwrap();

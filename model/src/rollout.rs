@@ -1,4 +1,4 @@
-//! The state of a rollout: what a cohort is assigned, and how it is exposed in time. Schema 1.
+//! The state of a rollout: the assignment of a cohort, and its ramp in time. Schema 1.
 //!
 //! An assignment is the member `tidegate` of the `custom` object of a cohort's target:
 //!
@@ -12,7 +12,7 @@
 //! }
 //! ```
 //!
-//! `paused`, `private`, `ramp` and `bridges` may be absent. Without a ramp everyone is exposed at once.
+//! `paused`, `private`, `ramp` and `bridges` are optional. Without a ramp the whole cohort is eligible at once.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use super::decode::{Extra, FieldError, Fields, FormatError, SchemaVersion, extra, invalid, schema, to_value};
 use super::digest::Digest;
-use super::position::{PPM, SPACE};
+use super::position::{PPM, SPACE, percent};
 use super::time::{self, Instant};
 use super::version::{Version, VersionRange};
 
@@ -30,9 +30,9 @@ pub const MAX_BRIDGES: usize = 64;
 const DOCUMENT: &str = "assignment";
 const RAMP: &str = "ramp";
 
-/// What a cohort is assigned for a product.
+/// The assignment of a cohort for a product.
 ///
-/// The fields are free to set; [`Assignment::to_value`] refuses what [`Assignment::from_value`] would.
+/// The fields are public; [`Assignment::to_value`] refuses the same values as [`Assignment::from_value`].
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Assignment {
     /// The schema.
@@ -43,13 +43,13 @@ pub struct Assignment {
     pub sequence: u64,
     /// The stage of the release.
     pub stage: Stage,
-    /// Nobody new is exposed while this is set.
+    /// While this is set, no further devices become eligible.
     pub paused: bool,
-    /// Its release is not public, and neither are its bridges: manifests and artifacts come through the gate of the cohort. Means nothing
-    /// in a cohort that is not protected.
+    /// The release and its bridges are not public: their manifests and artifacts are served by the gate of the cohort. Has no effect
+    /// in an unprotected cohort.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub private: bool,
-    /// How the cohort is exposed in time; `None` for everyone at once.
+    /// The ramp in time; `None` for the whole cohort at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ramp: Option<Ramp>,
     /// When this assignment was made.
@@ -67,9 +67,9 @@ pub struct Assignment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// Exposed to the validation cohort alone.
+    /// Only for the validation cohort.
     Validation,
-    /// Exposed to some cohorts, or in ramps.
+    /// For some cohorts, or in ramps.
     Limited,
     /// For everyone.
     Stable,
@@ -97,7 +97,7 @@ impl std::fmt::Display for Stage {
     }
 }
 
-/// A release between: what a device takes first when the assigned release does not upgrade from its version.
+/// An intermediate release, for devices whose version the assigned release does not upgrade from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Bridge {
     /// Its version.
@@ -158,7 +158,7 @@ impl Assignment {
         Ok(assignment)
     }
 
-    /// The JSON form, to be put into `custom.tidegate`.
+    /// The JSON form, for `custom.tidegate`.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl Assignment {
         to_value(DOCUMENT, &whole, Assignment::from_value)
     }
 
-    /// Checks what the types of the fields do not, and lists all errors.
+    /// Checks the rules that the types do not enforce, and lists all errors.
     ///
     /// # Errors
     ///
@@ -258,7 +258,7 @@ fn read_bridge(mut fields: Fields<'_>) -> Result<Bridge, FieldError> {
     })
 }
 
-/// How much of a cohort is exposed at which time.
+/// The share of a cohort that is eligible, as a function of time.
 ///
 /// Nobody before `start`; from `start` on exactly `from` parts per million, rising linearly, and from `end` on exactly
 /// `to`. Exposure is a number of positions, out of 2^64: at second `x` of a ramp that lasts `d`,
@@ -394,7 +394,7 @@ impl Ramp {
 impl std::fmt::Display for Ramp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (start, end) = (time::format(self.start), time::format(self.end));
-        write!(f, "ramp from {} ppm at {start} to {} ppm at {end}", self.from, self.to)
+        write!(f, "ramp from {} at {start} to {} at {end}", percent(self.from), percent(self.to))
     }
 }
 

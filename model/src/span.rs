@@ -1,4 +1,4 @@
-//! Durations as people write them: `365d`, `24h`, `30m`, `2w`, `1d 12h`. All settings files and programs read them alike.
+//! Durations as people write them: `365d`, `24h`, `30m`, `2w`, `1d 12h`. All settings files and programs use this notation.
 
 use std::fmt;
 use std::str::FromStr;

@@ -64,7 +64,7 @@ pub fn parse(text: &str) -> Result<Version, VersionError> {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VersionRange {
-    /// As it was written, so that signed bytes come back as they were.
+    /// The original notation, so that signed bytes do not change.
     text: String,
     comparators: Vec<Comparator>,
 }

@@ -1,6 +1,6 @@
 //! Times of the week: maintenance windows of devices, freeze periods of publishers.
 //!
-//! Both are written alike: `fri 16:00 - mon 08:00` (from one day to another), `sat sun 01:00 - 05:30` (on some days), `01:00 - 05:30`
+//! Both have the same notation: `fri 16:00 - mon 08:00` (from one day to another), `sat sun 01:00 - 05:30` (on some days), `01:00 - 05:30`
 //! (every day). An end that is not after the start is on the next day. Times are local; [`UtcOffset`] is how far they are ahead of UTC.
 
 use std::fmt;
@@ -53,7 +53,7 @@ impl WeeklyPeriod {
         self.occurrences(now, offset).map(|occurrence| occurrence.from).filter(|from| *from > now).min()
     }
 
-    /// The stretches of a week in UTC that it covers: minutes from Monday 00:00, start and end, the end at most [`WEEK`].
+    /// The ranges of a week in UTC that it covers: minutes from Monday 00:00, start and end, the end at most [`WEEK`].
     pub fn minutes(&self, offset: UtcOffset) -> Vec<(u32, u32)> {
         let mut minutes = Vec::new();
         for start in &self.starts {
@@ -97,7 +97,7 @@ pub enum WeekError {
         quoted(.0)
     )]
     Form(String),
-    /// It lasts a whole week, or not at all.
+    /// It lasts a whole week or has no length.
     #[error("{} ends when it begins: it would cover the whole week, or nothing", quoted(.0))]
     Empty(String),
     /// Not an offset.
@@ -152,7 +152,7 @@ fn minute_of_day(text: &str) -> Option<u32> {
     (minutes < 60).then_some(hours * 60 + minutes)
 }
 
-/// As it was written.
+/// The original notation.
 impl fmt::Display for WeeklyPeriod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -103,7 +103,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         own_facts: device.facts,
         attestation: None,
     };
-    let profile = profile.supposed().map_err(|why| Error::input(format!("{name}: {why}")))?;
+    let profile = profile.assumed().map_err(|why| Error::input(format!("{name}: {why}")))?;
     let answer = explainer.explain(&profile, &device.quarantined, at)?;
     if cx.ui.is_json() { cx.ui.json(&answer) } else { cx.ui.result(answer.to_string().trim_end()) }
 }

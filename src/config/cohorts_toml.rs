@@ -10,7 +10,7 @@ use tidegate_model::condition::Condition;
 use tidegate_model::digest::Digest;
 use tidegate_model::gate::{GateUrl, Protected};
 use tidegate_model::name::Name;
-use tidegate_model::position::{PPM, Salt};
+use tidegate_model::position::{PPM, Salt, percent};
 
 use super::{invalid, load, parse};
 use crate::error::{Error, Result};
@@ -141,11 +141,7 @@ pub fn parse_share(text: &str) -> Result<u32, String> {
 
 /// Writes parts per million as a percentage, as short as it is exact.
 pub fn write_share(ppm: u32) -> String {
-    let (whole, fraction) = (ppm / 10_000, ppm % 10_000);
-    if fraction == 0 {
-        return format!("{whole}%");
-    }
-    format!("{whole}.{}%", format!("{fraction:04}").trim_end_matches('0'))
+    percent(ppm)
 }
 
 #[cfg(test)]

@@ -214,7 +214,7 @@ impl Reader {
             own_facts: facts,
             attestation: None,
         };
-        let profile = profile.supposed().map_err(|e| self.wrong(e))?;
+        let profile = profile.assumed().map_err(|e| self.wrong(e))?;
         let facts = profile.facts();
         Ok(Class { number: self.numbered, profile, facts })
     }

@@ -47,7 +47,7 @@ impl Devices {
                 own_facts: facts.clone(),
                 attestation: None,
             };
-            let profile = profile.supposed().map_err(Error::input)?;
+            let profile = profile.assumed().map_err(Error::input)?;
             let facts = profile.facts();
             Ok(Rc::new(Class { number, profile, facts }))
         };

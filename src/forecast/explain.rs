@@ -178,7 +178,7 @@ impl<'a> Explainer<'a> {
         let role = layout::cohort_role(channel, cohort);
         if let Some(own) = own.filter(|own| own.expires <= at.max(self.now)) {
             let expires = time::format(own.expires);
-            return Err(format!("role {role} expired at {expires}: nobody renews this rollout, so it goes no further"));
+            return Err(format!("role {role} expired at {expires}: the rollout was not renewed and has stopped"));
         }
         own.and_then(|own| own.assignment.clone()).ok_or_else(|| format!("role {role} assigns no release of {product}"))
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use tidegate_model::receipt::{Outcome, Receipt};
+use tidegate_model::receipt::{InstallResult, Receipt};
 
 use super::releases::{About, Releases};
 
@@ -111,7 +111,7 @@ pub struct Counter<'a> {
 /// What counts of all that a device said of a release.
 #[derive(Debug)]
 pub(super) struct Word {
-    pub(super) outcome: Outcome,
+    pub(super) outcome: InstallResult,
     at: DateTime<Utc>,
     pub(super) cohort: u32,
     pub(super) hardware: u32,
@@ -123,29 +123,29 @@ pub(super) struct Word {
 
 impl Word {
     /// Whether the device ever told of this outcome.
-    pub(super) fn said(&self, outcome: Outcome) -> bool {
+    pub(super) fn said(&self, outcome: InstallResult) -> bool {
         self.said & bit(outcome) != 0
     }
 
     /// What decides between two things that a device said: how it ended before what came before that; the later; of one second the graver;
     /// and then anything, so long as it is always the same.
-    fn rank(&self) -> (u8, DateTime<Utc>, Outcome, u32, u32, Option<&str>) {
+    fn rank(&self) -> (u8, DateTime<Utc>, InstallResult, u32, u32, Option<&str>) {
         let stage = match self.outcome {
-            Outcome::Offered => 0,
-            Outcome::Installed => 1,
-            Outcome::Confirmed | Outcome::Failed | Outcome::RolledBack => 2,
+            InstallResult::Offered => 0,
+            InstallResult::Installed => 1,
+            InstallResult::Confirmed | InstallResult::Failed | InstallResult::RolledBack => 2,
         };
         (stage, self.at, self.outcome, self.cohort, self.hardware, self.reason.as_deref())
     }
 }
 
-fn bit(outcome: Outcome) -> u8 {
+fn bit(outcome: InstallResult) -> u8 {
     match outcome {
-        Outcome::Offered => 1,
-        Outcome::Installed => 2,
-        Outcome::Confirmed => 4,
-        Outcome::Failed => 8,
-        Outcome::RolledBack => 16,
+        InstallResult::Offered => 1,
+        InstallResult::Installed => 2,
+        InstallResult::Confirmed => 4,
+        InstallResult::Failed => 8,
+        InstallResult::RolledBack => 16,
     }
 }
 
@@ -172,7 +172,7 @@ impl<'a> Counter<'a> {
             return Err(Why::Future);
         }
         let Receipt { outcome, at, reason, .. } = receipt;
-        let reason = reason.as_ref().filter(|_| matches!(outcome, Outcome::Failed | Outcome::RolledBack));
+        let reason = reason.as_ref().filter(|_| matches!(outcome, InstallResult::Failed | InstallResult::RolledBack));
         let reason = reason.map(|reason| reason.as_str().into());
         let mut word = Word { outcome: *outcome, at: *at, cohort, hardware, reason, said: bit(*outcome) };
         match self.words.entry((release, device)) {
@@ -221,7 +221,7 @@ mod tests {
         releases
     }
 
-    fn receipt(minute: u32, outcome: Outcome) -> Receipt {
+    fn receipt(minute: u32, outcome: InstallResult) -> Receipt {
         Receipt {
             device: "device-1".parse().unwrap(),
             channel: "stable".parse().unwrap(),
@@ -238,7 +238,7 @@ mod tests {
         }
     }
 
-    fn counted(said: &[(u32, Outcome)]) -> Tally {
+    fn counted(said: &[(u32, InstallResult)]) -> Tally {
         let releases = releases();
         let mut tallies = Vec::new();
         // In any order the same.
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_device_counts_once_and_by_how_it_ended_last() {
-        use Outcome::{Confirmed, Failed, Installed, Offered, RolledBack};
+        use InstallResult::{Confirmed, Failed, Installed, Offered, RolledBack};
         let tally = |[installed, confirmed, failed, rolled_back, recovered]: [u64; 5]| Tally {
             offered: 1,
             installed,
@@ -300,7 +300,7 @@ mod tests {
         let releases = releases();
         let mut counter = Counter::new(&releases, time::parse("2026-01-05T12:30:00Z").unwrap());
         let edit = |edit: fn(&mut Receipt)| {
-            let mut receipt = receipt(1, Outcome::Failed);
+            let mut receipt = receipt(1, InstallResult::Failed);
             edit(&mut receipt);
             receipt
         };
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(counter.refused[&Why::Signature], Count { count: 3, example: "x".into() });
         // A clock that is a little ahead, and one that is far behind.
         for at in ["2026-01-05T12:35:00Z", "1970-01-02T00:00:00Z"] {
-            let receipt = Receipt { at: time::parse(at).unwrap(), ..receipt(1, Outcome::Failed) };
+            let receipt = Receipt { at: time::parse(at).unwrap(), ..receipt(1, InstallResult::Failed) };
             counter.take("good", Ok(&(8, receipt)));
         }
         assert_eq!((counter.counted, counter.repeated, counter.words.len()), (2, 1, 1));

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tidegate_model::digest::Digest;
 use tidegate_model::name::{HardwareId, Name};
-use tidegate_model::receipt::Outcome;
+use tidegate_model::receipt::InstallResult;
 use tidegate_model::time;
 
 use super::count::{Counter, Why, Word};
@@ -99,7 +99,7 @@ pub struct Group {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reason {
     /// Which of the two.
-    pub outcome: Outcome,
+    pub outcome: InstallResult,
     /// In the device's words; none if it gave none.
     pub reason: Option<String>,
     /// How many.
@@ -151,12 +151,12 @@ impl Tally {
     fn add(&mut self, word: &Word) {
         let is = |outcome| u64::from(word.outcome == outcome);
         self.offered += 1;
-        self.installed += is(Outcome::Installed) + is(Outcome::Confirmed) + is(Outcome::RolledBack);
-        self.confirmed += is(Outcome::Confirmed);
-        self.failed += is(Outcome::Failed);
-        self.rolled_back += is(Outcome::RolledBack);
-        let ill_before = word.said(Outcome::Failed) || word.said(Outcome::RolledBack);
-        self.recovered += u64::from(word.outcome == Outcome::Confirmed && ill_before);
+        self.installed += is(InstallResult::Installed) + is(InstallResult::Confirmed) + is(InstallResult::RolledBack);
+        self.confirmed += is(InstallResult::Confirmed);
+        self.failed += is(InstallResult::Failed);
+        self.rolled_back += is(InstallResult::RolledBack);
+        let ill_before = word.said(InstallResult::Failed) || word.said(InstallResult::RolledBack);
+        self.recovered += u64::from(word.outcome == InstallResult::Confirmed && ill_before);
     }
 }
 
@@ -197,7 +197,7 @@ type Pair = (u32, u32);
 #[derive(Default)]
 struct Gathered<'a> {
     groups: BTreeMap<Pair, Tally>,
-    reasons: HashMap<(Outcome, Option<&'a str>), BTreeMap<Pair, u64>>,
+    reasons: HashMap<(InstallResult, Option<&'a str>), BTreeMap<Pair, u64>>,
 }
 
 impl Counter<'_> {
@@ -213,7 +213,7 @@ impl Counter<'_> {
             let gathered = gathered.entry(*release).or_default();
             let group = (word.cohort, word.hardware);
             gathered.groups.entry(group).or_default().add(word);
-            if matches!(word.outcome, Outcome::Failed | Outcome::RolledBack) {
+            if matches!(word.outcome, InstallResult::Failed | InstallResult::RolledBack) {
                 let reason = gathered.reasons.entry((word.outcome, word.reason.as_deref())).or_default();
                 *reason.entry(group).or_default() += 1;
             }

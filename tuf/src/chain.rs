@@ -12,7 +12,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// The chain of the top-level targets role, which root vouches for.
+    /// The chain of the top-level targets role, which root delegates to.
     pub fn top() -> Self {
         Self { above: Vec::new(), role: "targets".into() }
     }

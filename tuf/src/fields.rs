@@ -310,7 +310,7 @@ impl<'a> Fields<'a> {
         distinct(items, &self.at(key))
     }
 
-    /// The fields that were not asked for.
+    /// The fields that were not read.
     pub fn unknown(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
         self.entries().filter(|(key, _)| !self.taken.contains(key))
     }
@@ -334,7 +334,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     ///
-    /// If a field was never asked for.
+    /// If a field was never read.
     pub fn finish(self) -> Result<(), FieldError> {
         match self.map.keys().find(|key| !self.taken.contains(&key.as_str())) {
             Some(key) => {

@@ -22,7 +22,7 @@ impl Hashes {
         Self { sha256: Some(digest), sha512: None }
     }
 
-    /// Reads the `hashes` object. A digest of the wrong length errs, and so does an empty object.
+    /// Reads the `hashes` object. A digest of the wrong length is an error, and so is an empty object.
     pub(crate) fn from_map(map: &Map<String, Value>) -> Result<Self, String> {
         fn digest<const N: usize>(map: &Map<String, Value>, name: &str) -> Result<Option<[u8; N]>, String> {
             map.get(name)
@@ -99,12 +99,12 @@ impl Checker {
         Ok(())
     }
 
-    /// How many bytes have been seen.
+    /// The number of bytes so far.
     pub fn seen(&self) -> u64 {
         self.seen
     }
 
-    /// Checks that the file was the listed one.
+    /// Checks that the file matches its length and hashes.
     ///
     /// # Errors
     ///
@@ -151,31 +151,31 @@ impl fmt::Debug for Checker {
 /// How a file differs from what metadata lists for it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// More bytes came than are listed; reading stopped there.
+    /// More bytes than listed; reading stopped there.
     #[error("longer than the listed {listed} bytes")]
     TooLong {
         /// The listed length in bytes.
         listed: u64,
     },
-    /// Fewer bytes came than are listed.
+    /// Fewer bytes than listed.
     #[error("{received} bytes long, but {listed} are listed")]
     TooShort {
         /// The listed length in bytes.
         listed: u64,
-        /// The bytes that came.
+        /// The received bytes.
         received: u64,
     },
     /// Only hashes of unknown algorithms are listed.
     #[error("no supported hash algorithm is listed (supported: sha256, sha512)")]
     NoKnownHash,
-    /// The length is right, the content is not.
+    /// The length matches, but the content does not.
     #[error("its {algorithm} is {received}, but {listed} is listed")]
     Hash {
         /// `sha256` or `sha512`.
         algorithm: &'static str,
         /// The listed digest, lower-case hex.
         listed: String,
-        /// The digest of what came, lower-case hex.
+        /// The digest of the received bytes, lower-case hex.
         received: String,
     },
 }

@@ -3,7 +3,7 @@
 //! A signature is over the canonical form of what was *received*, so metadata is parsed to a raw [`Value`] and
 //! canonicalised from that, never from a typed struct that would drop what it does not know (TUF 4.2.1).
 //!
-//! What parsers could disagree about is refused before any signature is looked at: an object with the same key twice, and
+//! Input that parsers could interpret differently is refused before any signature is checked: an object with the same key twice, and
 //! numbers with a fraction or exponent, which canonical JSON does not have.
 //!
 //! The canonical form is OLPC's as the TUF reference implementation writes it: keys are ordered by their code points, and text is
@@ -17,7 +17,7 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Why a JSON document was refused. The text says where (line and column) when the parser knows it.
+/// Why a JSON document was refused. The text contains the line and column if the parser knows them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonError(String);

@@ -39,7 +39,7 @@ pub struct Signature {
 impl Envelope {
     /// Parses the outer form: an object with an object `signed` and a list `signatures` without a key id twice (TUF 4.2.1).
     ///
-    /// `role` is the role that the bytes are said to be of; it only labels errors.
+    /// `role` is the expected role of the bytes; it only labels errors.
     ///
     /// # Errors
     ///
@@ -118,7 +118,7 @@ pub trait Metadata: Sized {
     /// What `_type` must be.
     const TYPE: &'static str;
 
-    /// Reads `signed`, whose signatures have been checked, or which is only looked at.
+    /// Reads `signed`, after its signatures were checked or for inspection only.
     #[doc(hidden)]
     fn read(signed: &Value) -> Result<Self, FieldError>;
 
@@ -131,7 +131,7 @@ pub trait Metadata: Sized {
 pub struct Common {
     /// The version, from 1.
     pub version: u64,
-    /// When the metadata stops being valid.
+    /// When the metadata expires.
     pub expires: DateTime<Utc>,
     /// When the metadata was made, if it is stated: an extension of Tidegate's, a floor for clocks that run behind.
     pub issued: Option<DateTime<Utc>>,
@@ -184,7 +184,7 @@ impl Root {
     }
 }
 
-/// Which keys speak for a role, and how many of them must.
+/// The keys and threshold of a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Role {
     /// Ids of the keys, each once.
@@ -242,7 +242,7 @@ pub struct Targets {
     pub common: Common,
     /// Target path to file.
     pub targets: BTreeMap<String, TargetFile>,
-    /// Whom this role trusts with which paths.
+    /// The delegations of this role.
     pub delegations: Option<Delegations>,
 }
 
@@ -253,14 +253,14 @@ impl Targets {
     }
 }
 
-/// A file that a targets role vouches for.
+/// A file that a targets role lists.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TargetFile {
     /// Its length in bytes.
     pub length: u64,
     /// Its hashes.
     pub hashes: Hashes,
-    /// What the application attaches to it.
+    /// Application-specific data.
     pub custom: Option<serde_json::Map<String, Value>>,
 }
 
@@ -288,7 +288,7 @@ pub struct DelegatedRole {
     pub role: Role,
     /// The paths it is trusted with.
     pub paths: PathSet,
-    /// Whether a path that it is trusted with is looked for nowhere after it.
+    /// Whether the search for its paths ends with this role.
     pub terminating: bool,
 }
 

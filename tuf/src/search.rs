@@ -1,4 +1,4 @@
-//! Finding which role vouches for a target: a pre-order, depth-first walk of delegations, one role at a time (TUF 5.6.7).
+//! Finding the role that lists a target: a pre-order, depth-first walk of delegations, one role at a time (TUF 5.6.7).
 
 use std::collections::BTreeSet;
 

@@ -25,7 +25,7 @@ use super::verify::Delegator;
 #[derive(Debug, Clone)]
 pub struct TrustedSet {
     start: DateTime<Utc>,
-    /// Signed times are no floor: nothing ever expires.
+    /// Signed times are ignored, and nothing expires.
     timeless: bool,
     root: Root,
     online_keys_rotated: bool,
@@ -59,17 +59,17 @@ pub enum Freshness {
 }
 
 impl TrustedSet {
-    /// Starts from a root that is trusted already: shipped with the device, or trusted by an earlier update (TUF 5.2).
+    /// Starts from a root that is already trusted: shipped with the device, or trusted by an earlier update (TUF 5.2).
     ///
     /// `start` is the fixed update start time, against which every expiry is checked (TUF 5.1). The root must be signed by a
     /// threshold of its own keys; it may be expired.
     ///
     /// # Errors
     ///
-    /// If the bytes are no valid root or too few of its own keys signed it.
+    /// If the bytes are not a valid root or too few of its own keys signed it.
     pub fn from_root(bytes: &[u8], start: DateTime<Utc>) -> Result<Self, Error> {
         let envelope = Envelope::parse("root", bytes)?;
-        // Reading the keys from a file that they are to verify is right here only because the caller vouches for it.
+        // The keys come from the file that they verify, which is only correct because the caller trusts the file.
         let root: Root = envelope.danger_read_unverified("root")?;
         verify_top_level(&root, "root", &envelope, "5.2")?;
         Ok(Self {
@@ -84,7 +84,7 @@ impl TrustedSet {
     }
 
     /// Like [`from_root`](Self::from_root), but nothing ever counts as expired: for a publisher, who must be able to open
-    /// what is to be renewed, never for a decision about an update.
+    /// expired metadata to renew it, never for a decision about an update.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl TrustedSet {
         let root: Root = envelope.clone().into_verified("root")?;
         // ... and by a threshold of its own.
         verify_top_level(&root, "root", &envelope, "5.3.4")?;
-        // 5.3.5: the very next version.
+        // 5.3.5: exactly the next version.
         let (trusted, received) = (self.root.common.version, root.common.version);
         if received <= trusted {
             return Err(Error::Rollback { role: "root".into(), trusted, received, clause: "5.3.5" });
@@ -119,7 +119,7 @@ impl TrustedSet {
             let expected = trusted.saturating_add(1);
             return Err(Error::WrongVersion { role: "root".into(), expected, received, clause: "5.3.5" });
         }
-        // 5.3.11 looks at every step, so that a key which came back at a later one is noticed too.
+        // 5.3.11 checks every step, so that a key that was removed and restored later is detected too.
         self.online_keys_rotated |=
             ["timestamp", "snapshot"].iter().any(|role| self.root.has_key_removed_in(&root, role));
         self.root = root;
@@ -128,8 +128,8 @@ impl TrustedSet {
 
     /// Whether a root taken by [`update_root`](Self::update_root) revoked a key of timestamp or snapshot.
     ///
-    /// The local timestamp and snapshot must then be deleted, not loaded (TUF 5.3.11): they may carry version numbers that a
-    /// thief ran up. They must be gone *before* the new root is stored, or a crash between the two would hide the rotation.
+    /// The local timestamp and snapshot must then be deleted, not loaded (TUF 5.3.11): they may carry version numbers that an
+    /// attacker raised. They must be gone *before* the new root is stored, or a crash between the two would hide the rotation.
     pub fn online_keys_rotated(&self) -> bool {
         self.online_keys_rotated
     }
@@ -176,7 +176,7 @@ impl TrustedSet {
         Ok(Freshness::New)
     }
 
-    /// Takes note that the repository still has the trusted timestamp (an HTTP 304, or the same version).
+    /// Records that the repository still has the trusted timestamp (an HTTP 304, or the same version).
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ impl TrustedSet {
         self.check_no_targets()?;
         let snapshot: Snapshot = self.verified("snapshot", bytes, "5.5.3")?;
         self.check_snapshot_rollback(&snapshot)?;
-        // It was checked against the hashes of its own day; whether it is today's file decides if it is current.
+        // It was checked against its hashes when it was new; it is current if the timestamp still lists it.
         let as_listed = check_listed("snapshot", &listed, bytes, "5.5.2")
             .and_then(|()| check_version("snapshot", listed.version, snapshot.common.version, "5.5.4"))
             .and_then(|()| check_expiry("snapshot", &snapshot.common, self.now(), "5.5.6"));
@@ -244,7 +244,7 @@ impl TrustedSet {
         Ok(())
     }
 
-    /// Takes a snapshot that no timestamp vouches for: an earlier state of the repository, for a publisher to look at, never for a
+    /// Takes a snapshot that no timestamp lists: an earlier state of the repository, for a publisher to inspect, never for a
     /// decision about an update. Only in a set that ignores expiry.
     ///
     /// # Errors
@@ -260,7 +260,7 @@ impl TrustedSet {
         Ok(())
     }
 
-    /// 5.5.5: every targets role listed before is listed still, and at no lower version.
+    /// 5.5.5: every previously listed targets role is still listed, and its version is not lower.
     fn check_snapshot_rollback(&self, new: &Snapshot) -> Result<(), Error> {
         let Some(loaded) = &self.snapshot else { return Ok(()) };
         for (file, trusted) in &loaded.snapshot.meta {
@@ -362,10 +362,10 @@ impl TrustedSet {
     }
 
     /// The time that expiry is checked against: the update's start, or the newest signed time of the top-level roles if that
-    /// is later, since time never runs backward.
+    /// is later, because time never runs backward.
     ///
     /// A signed time counts only up to just before the root expires, so that a stolen online key cannot make a device believe
-    /// that the root, through which it will recover, is of the past.
+    /// that the root, which it needs to recover, has expired.
     pub fn now(&self) -> DateTime<Utc> {
         let top = self.targets.get(&Chain::top()).map(|loaded| &loaded.targets.common);
         [
@@ -390,7 +390,7 @@ impl TrustedSet {
 
     /// 5.3.10: the last root must not be expired.
     ///
-    /// The root's expiry is compared with the start time alone, not with the times that other roles state.
+    /// The root's expiry is compared only with the start time, not with the signed times of other roles.
     ///
     /// # Errors
     ///
@@ -411,7 +411,7 @@ impl TrustedSet {
         Ok(&loaded.snapshot)
     }
 
-    /// 5.3.11: what was trusted before a rotation is no floor after it.
+    /// 5.3.11: versions from before a rotation are no minimum after it.
     fn check_not_rotated(&self) -> Result<(), Error> {
         if self.online_keys_rotated {
             Err(Error::OutOfOrder("local timestamp or snapshot after their keys were rotated"))

@@ -7,7 +7,7 @@ use super::hash::from_hex;
 use super::key::{Key, KeyId};
 use super::metadata::{Delegations, Envelope, Role, Root};
 
-/// A role that vouches for others: it declares their keys and thresholds.
+/// A delegating role: it declares the keys and thresholds of others.
 pub(super) struct Delegator<'a> {
     /// Its name, for errors.
     pub(super) name: &'a str,
@@ -26,8 +26,8 @@ impl<'a> Delegator<'a> {
     /// Checks that a threshold of `role`'s keys signed `envelope`.
     ///
     /// At most one signature counts for a key id, and at most one for the same key material under several ids. A
-    /// signature by another key, in an unknown scheme, or that does not verify is passed over: what counts is whether enough
-    /// are good.
+    /// signature by another key, in an unknown scheme, or that does not verify is ignored: the number of valid signatures
+    /// decides.
     pub(super) fn verify(
         &self,
         role_name: &str,

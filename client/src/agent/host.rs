@@ -1,4 +1,4 @@
-//! What an agent runs on.
+//! The system that an agent runs on.
 
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,45 +11,45 @@ use crate::state::State;
 
 /// The system beneath an agent.
 pub trait Host {
-    /// This boot.
+    /// The current boot.
     fn boot(&self) -> BootInfo;
 
-    /// Takes note of what happened.
+    /// Records an event.
     fn note(&mut self, entry: &Entry<'_>);
 
-    /// Takes note of how a download stands.
+    /// Records the progress of a download.
     fn progress(&mut self, artifact: &str, progress: Progress);
 }
 
 /// A boot of the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootInfo {
-    /// What tells it from others.
+    /// Its unique id.
     pub id: String,
     /// Seconds since it began.
     pub uptime: u64,
 }
 
-/// Something that happened.
+/// An event to record.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(tag = "event", content = "of", rename_all = "kebab-case")]
 pub enum Entry<'a> {
-    /// The repository was asked, and this is the decision.
+    /// The result of a check.
     Checked(&'a Check),
-    /// The update's state is now this.
+    /// The new state of the update.
     Now(&'a State),
-    /// The device, or what a release consists of, is being restarted.
+    /// The device, or the programs of a release, are being restarted.
     Restarting,
-    /// Something is not as it should be, and is not the end.
+    /// A problem that does not end the update.
     Problem(&'a str),
 }
 
-/// The running system, on Linux. Elsewhere restarts are not noticed.
+/// The running system, on Linux. On other systems restarts are not detected.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemHost;
 
 impl SystemHost {
-    /// This boot.
+    /// The current boot.
     pub fn boot() -> BootInfo {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let id = read("/proc/sys/kernel/random/boot_id").trim().to_owned();
@@ -58,7 +58,7 @@ impl SystemHost {
     }
 }
 
-/// A system that restarts and gets older when it is told to, and remembers what was noted. Clones are the same system. For tests.
+/// A simulated system for tests. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct StubHost(Arc<Mutex<Stub>>);
 
@@ -70,7 +70,7 @@ struct Stub {
 }
 
 impl StubHost {
-    /// A system in its first boot.
+    /// A simulated system in its first boot.
     pub fn new() -> Self {
         Self::default()
     }
@@ -82,12 +82,12 @@ impl StubHost {
         stub.uptime = 0;
     }
 
-    /// Lets time pass.
+    /// Advances the uptime.
     pub fn pass(&self, seconds: u64) {
         self.lock().uptime += seconds;
     }
 
-    /// What was noted since the last call, as JSON.
+    /// The events since the last call, as JSON.
     pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().notes)
     }

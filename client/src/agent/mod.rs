@@ -1,15 +1,15 @@
-//! Drives an update from the first check to its confirmation, or back.
+//! Drives an update from the first check to its confirmation or rollback.
 //!
 //! ```text
-//! loop {                                        Next::Check   at the next regular check, or at an instant if that is sooner
-//!     let next = agent.check() or .resume();    Next::Look    in a while: a trial is on
-//!     sleep as next says                        Next::Restart the device is to restart
+//! loop {                                        Next::Check   wait for the next regular check, or an earlier instant
+//!     let next = agent.check() or .resume();    Next::Look    resume after a delay: a trial is in progress
+//!     sleep according to next                   Next::Restart restart the device
 //! }
 //! ```
 //!
-//! Every call starts by looking at what a stop, a restart or a boot loader may have done since the last one
-//! ([`Event::Started`]). Every state is written down before the work that it stands for begins; all work can be repeated. So a call
-//! that is cut short anywhere is made up for by the next.
+//! Every call first determines what an interruption, a restart or the boot loader has changed since the last call
+//! ([`Event::Started`]). Every state is saved before its work starts, and all work can be repeated. So the next
+//! call completes an interrupted one.
 
 mod host;
 mod schedule;
@@ -34,15 +34,15 @@ use tidegate_model::time::Instant;
 /// How an update is driven.
 #[derive(Debug, Clone)]
 pub struct AgentOptions {
-    /// How much is tolerated of a release.
+    /// The limits on boots and attempts of a release.
     pub tolerance: Tolerance,
-    /// What tells whether a release on trial is well.
+    /// How to determine whether a release on trial is healthy.
     pub health: Health,
-    /// What restarts the device, or the programs that a release consists of. Without it, someone else does.
+    /// The command that restarts the device, or the programs of a release. Without it, the caller restarts.
     pub restart: Option<Command>,
     /// How long to wait after failures.
     pub retry: Retry,
-    /// Whether the device's policy is passed over, because the user says so.
+    /// Whether to ignore the device's policy at the user's request.
     pub ignores_policy: bool,
 }
 
@@ -58,25 +58,25 @@ impl Default for AgentOptions {
     }
 }
 
-/// What tells whether a release on trial is well.
+/// How to determine whether a release on trial is healthy.
 #[derive(Debug, Clone)]
 pub enum Health {
-    /// It is as soon as this program runs in it.
+    /// It is healthy as soon as this program runs.
     Runs,
-    /// Someone says so: [`Agent::confirm`] or [`Agent::reject`].
+    /// The caller decides: [`Agent::confirm`] or [`Agent::reject`].
     ByHand,
-    /// A program does.
+    /// A program decides.
     Command(HealthCommand),
 }
 
-/// A program that tells whether a release on trial is well.
+/// A program that checks the health of a release on trial.
 #[derive(Debug, Clone)]
 pub struct HealthCommand {
-    /// Ends with exit code 0 if all is well.
+    /// The command; exit code 0 means healthy.
     pub command: Command,
-    /// How long after the start of the trial it must have been so.
+    /// How long after the start of the trial it must have succeeded.
     pub within: Duration,
-    /// How long to wait before asking again.
+    /// How long to wait between runs.
     pub every: Duration,
 }
 
@@ -84,23 +84,23 @@ pub struct HealthCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Next {
-    /// To check again at the next regular time, or at this instant if that is sooner.
+    /// Check again at the next regular time, or at this instant if it is earlier.
     Check {
         /// The instant.
         #[serde(with = "tidegate_model::time::optional_text")]
         until: Option<Instant>,
     },
-    /// To look after the trial again in a while.
+    /// Resume the trial after a delay.
     Look {
-        /// How long that is.
+        /// The delay.
         #[serde(skip)]
         after: Duration,
     },
-    /// To restart, if that does not happen by itself, and then to look again.
+    /// Restart, unless that happens automatically, and then resume.
     Restart,
 }
 
-/// A device with what drives it.
+/// A device with its update driver.
 pub struct Agent<'a> {
     device: &'a mut Device,
     options: &'a AgentOptions,
@@ -113,17 +113,21 @@ impl<'a> Agent<'a> {
         Self { device, options, host }
     }
 
-    /// Goes on with an update that was begun, and asks the repository for nothing.
+    /// Continues an update in progress, without a request to the repository.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the installer does not report what runs, or the device's state cannot be stored.
     pub fn resume(&mut self) -> Result<Next, Error> {
         self.started()?;
         self.settle()
     }
 
-    /// Goes on with an update that was begun. If none is on trial, checks for one and takes it as far as it gets now.
+    /// Continues an update in progress. If none is on trial, checks for one and advances it as far as possible.
     ///
     /// # Errors
     ///
-    /// What went wrong, after it was written down when to try again.
+    /// The failure, after the time of the next attempt was saved.
     pub fn check(&mut self) -> Result<Next, Error> {
         let was_unsettled = self.device.machine().state.is_unsettled();
         let next = self.resume()?;
@@ -140,7 +144,11 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Says that the release on trial is well, whatever the health command says.
+    /// Confirms the release on trial, regardless of the health command.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Device::confirm`], and [`Error::State`] if the new release does not run yet.
     pub fn confirm(&mut self) -> Result<(), Error> {
         self.started()?;
         match self.device.machine().state.clone() {
@@ -153,11 +161,15 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Says that the release on trial, or about to be, is not well: the device goes back to what it ran before.
+    /// Rejects the release that is on trial or will be after the restart. The device rolls back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if no release is on trial; otherwise as for [`resume`](Self::resume).
     pub fn reject(&mut self) -> Result<Next, Error> {
         self.started()?;
         if !matches!(self.device.machine().state, State::Trial { .. } | State::Rebooting { .. }) {
-            return Err(Error::State("no release is on trial: there is nothing to go back from".into()));
+            return Err(Error::State("no release is on trial: there is nothing to reject".into()));
         }
         self.advance(Event::Unhealthy { why: "it was rejected by hand".into() })?;
         self.settle()
@@ -173,7 +185,7 @@ impl<'a> Agent<'a> {
         Ok(Next::Check { until })
     }
 
-    /// Takes an update as far as it gets now.
+    /// Advances an update as far as possible now.
     fn take(&mut self, update: &Update) -> Result<Next, Error> {
         if let Some(next) = self.held_back(Step::Download, update)? {
             return Ok(next);
@@ -187,7 +199,7 @@ impl<'a> Agent<'a> {
         let host = &mut *self.host;
         let downloaded = self.device.download(update, &mut |name, progress| host.progress(name, progress));
         if let Err(Error::Fetch(e @ crate::fetch::FetchError::Denied { .. })) = &downloaded {
-            // Who is let in where may change at any time: that is no failure.
+            // Access to a protected cohort can change at any time; this is not a failure.
             self.advance(Event::Hold { until: None, why: e.to_string(), release: None })?;
             return Ok(Next::Check { until: None });
         }
@@ -212,7 +224,7 @@ impl<'a> Agent<'a> {
         self.settle()
     }
 
-    /// Brings what is in place and not settled to an end, as far as that is possible now.
+    /// Advances a trial or rollback as far as possible now.
     fn settle(&mut self) -> Result<Next, Error> {
         loop {
             match self.device.machine().state.clone() {
@@ -230,7 +242,7 @@ impl<'a> Agent<'a> {
                     match self.health(since) {
                         Verdict::Well => {
                             self.healthy(&attempt)?;
-                            // It may have been a bridge.
+                            // It may be a bridge.
                             return Ok(Next::Check { until: Some(self.device.now()) });
                         }
                         Verdict::NotYet { after } => return Ok(Next::Look { after }),
@@ -273,17 +285,17 @@ impl<'a> Agent<'a> {
             Ok(_) => return Verdict::Well,
             Err(e) => e.to_string(),
         };
-        self.host.note(&Entry::Problem(&format!("not well yet: {complaint}")));
+        self.host.note(&Entry::Problem(&format!("not healthy yet: {complaint}")));
         let passed = Duration::from_secs(self.host.boot().uptime.saturating_sub(since));
         match health.within.checked_sub(passed) {
             Some(left) if !left.is_zero() => Verdict::NotYet { after: left.min(health.every) },
-            _ => Verdict::Unwell { why: format!("not well within {} s: {complaint}", health.within.as_secs()) },
+            _ => Verdict::Unwell { why: format!("not healthy within {} s: {complaint}", health.within.as_secs()) },
         }
     }
 
-    /// Whether what was before runs again.
+    /// Whether the previous release runs again.
     fn went_back(&mut self, attempt: &Attempt, failed_in: &str) -> Result<bool, Error> {
-        // Without a place to go back to, all there is to do is not to try again.
+        // Without a previous place, the device can only avoid retries.
         let Some(before) = &attempt.before else { return Ok(true) };
         self.device.go_back(before)?;
         if failed_in == self.host.boot().id {
@@ -300,7 +312,7 @@ impl<'a> Agent<'a> {
         Ok(())
     }
 
-    /// What the policy says to a step, unless it allows it.
+    /// The policy's objection to a step, or `None` if it allows the step.
     fn held_back(&mut self, step: Step, update: &Update) -> Result<Option<Next>, Error> {
         let judgement: Judgement = self.device.judge_now(step, update);
         if self.options.ignores_policy || judgement.allows() {
@@ -313,7 +325,7 @@ impl<'a> Agent<'a> {
     }
 
     fn started(&mut self) -> Result<(), Error> {
-        // Only what is unsettled depends on what runs; asking may cost a process.
+        // Only an unsettled state depends on what runs; the query may start a process.
         let state = &self.device.machine().state;
         let running = if state.is_unsettled() || matches!(state, State::Installing { .. }) {
             self.device.running()?
@@ -325,7 +337,7 @@ impl<'a> Agent<'a> {
         self.advance(Event::Started { running, boot, uptime })
     }
 
-    /// Writes down a failure of work that may go right another time, and when that is.
+    /// Saves a temporary failure and the time of the next attempt.
     fn or_fail<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         let error = match result {
             Ok(value) => return Ok(value),
@@ -336,7 +348,7 @@ impl<'a> Agent<'a> {
         let pause = TimeDelta::from_std(self.options.retry.pause(failures, jitter())).unwrap_or(TimeDelta::MAX);
         let now = self.device.now();
         let until = now.checked_add_signed(pause).unwrap_or(now);
-        // If this cannot be written, the error that led here says more.
+        // If this cannot be saved, the original error is more useful.
         let _ = self.advance(Event::Failed { until, why: error.to_string() });
         Err(error)
     }

@@ -1,4 +1,4 @@
-//! When to ask the repository: regularly, and not all devices at once.
+//! When to check the repository: regularly, and not all devices at once.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use sha2::{Digest as _, Sha256};
 
 use tidegate_model::name::DeviceId;
 
-/// How often to ask.
+/// How often to check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
-    /// About how long from one check to the next.
+    /// The approximate time between checks.
     pub interval: Duration,
-    /// The time after a start over which all devices spread their first check. When the power comes back to a thousand devices, the
-    /// server sees them one by one.
+    /// The time after a start over which devices spread their first check, so that a thousand devices that start at once
+    /// do not reach the server at once.
     pub first_within: Duration,
 }
 
@@ -23,19 +23,19 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// How long after its start a device checks for the first time.
+    /// The delay of the first check after the start.
     pub fn first(&self, device: &DeviceId) -> Duration {
         share(self.first_within, position(device, 0))
     }
 
-    /// How long after its check number `round`, counted from 1, a device checks again: the interval, a tenth more or less.
+    /// The delay after check number `round`, counted from 1: the interval plus or minus a tenth.
     pub fn next(&self, device: &DeviceId, round: u64) -> Duration {
         let tenth = self.interval / 10;
         self.interval.saturating_sub(tenth).saturating_add(share(tenth * 2, position(device, round)))
     }
 }
 
-/// A number that is spread evenly over devices and rounds.
+/// A number that is evenly distributed over devices and rounds.
 fn position(device: &DeviceId, round: u64) -> u64 {
     let mut hasher = Sha256::new();
     hasher.update(b"tidegate/poll/1\0");
@@ -45,7 +45,7 @@ fn position(device: &DeviceId, round: u64) -> u64 {
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// The part of `whole` that `position` is of 2^64.
+/// `whole` times `position` / 2^64.
 fn share(whole: Duration, position: u64) -> Duration {
     let nanos = u64::try_from(whole.as_nanos()).unwrap_or(u64::MAX);
     Duration::from_nanos(u64::try_from((u128::from(nanos) * u128::from(position)) >> 64).unwrap_or(nanos))
@@ -55,7 +55,7 @@ fn share(whole: Duration, position: u64) -> Duration {
 mod tests {
     use super::*;
 
-    /// The power comes back to 20,000 devices at one instant.
+    /// 20,000 devices start at one instant.
     #[test]
     fn there_is_no_herd() {
         let schedule = Schedule::default();

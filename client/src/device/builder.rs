@@ -1,4 +1,4 @@
-//! Describing a device.
+//! The builder for a device.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ use tidegate_model::time::Instant;
 use tidegate_model::version::Version;
 use tidegate_tuf::Limits;
 
-/// What a [`Device`] is made from. What is marked *needed* has no default.
+/// The settings of a [`Device`]. Settings marked *needed* have no default.
 #[derive(Default)]
 pub struct DeviceBuilder {
     root: Option<Vec<u8>>,
@@ -50,9 +50,9 @@ pub struct DeviceBuilder {
 }
 
 impl DeviceBuilder {
-    /// The root that the device is shipped with, best on a part of it that updates cannot write to. *Needed.*
+    /// The root that the device is shipped with, preferably on storage that updates cannot write. *Needed.*
     ///
-    /// All trust starts here: every later root is verified from this one on, at every run.
+    /// All trust starts here: every run verifies the chain of later roots from this one.
     #[must_use]
     pub fn root(self, root: impl Into<Vec<u8>>) -> Self {
         Self { root: Some(root.into()), ..self }
@@ -64,13 +64,13 @@ impl DeviceBuilder {
         Self { repository: Some(repository), ..self }
     }
 
-    /// The folder for metadata, downloads and what the device remembers. It survives updates. *Needed.*
+    /// The folder for metadata, downloads and the device's state. It must survive updates. *Needed.*
     #[must_use]
     pub fn state_dir(self, folder: impl Into<PathBuf>) -> Self {
         Self { state_dir: Some(folder.into()), ..self }
     }
 
-    /// What tells this device from others; its place in rollouts follows from it. *Needed.*
+    /// The device's unique id; it determines the position in rollouts. *Needed.*
     #[must_use]
     pub fn id(self, id: DeviceId) -> Self {
         Self { id: Some(id), ..self }
@@ -94,15 +94,15 @@ impl DeviceBuilder {
         Self { hardware: Some(hardware), ..self }
     }
 
-    /// The version and sequence of the image that the device left the factory with, sequence 0 if it has none. *Needed.*
+    /// The version and sequence of the factory image, with sequence 0 if it has none. *Needed.*
     ///
-    /// Once something is installed, that counts, unless this has a higher sequence.
+    /// After an installation the installed release counts, unless the factory image has a higher sequence.
     #[must_use]
     pub fn factory(self, version: Version, sequence: u64) -> Self {
         Self { running: Some(Installed { version, sequence }), ..self }
     }
 
-    /// What the device says about itself. Default: nothing.
+    /// The device's own facts. Default: none.
     #[must_use]
     pub fn facts(self, facts: Facts) -> Self {
         Self { facts, ..self }
@@ -114,32 +114,32 @@ impl DeviceBuilder {
         Self { limits, ..self }
     }
 
-    /// What fetches. Default: [`AnyFetch`].
+    /// How to fetch. Default: [`AnyFetch`].
     #[must_use]
     pub fn fetch(self, fetch: impl Fetch + Send + 'static) -> Self {
         Self { fetch: Some(Box::new(fetch)), ..self }
     }
 
-    /// What tells the time. Default: the system's clock, but never before [`BUILT`].
+    /// The clock. Default: the system's clock, but never earlier than [`BUILT`].
     #[must_use]
     pub fn clock(self, clock: impl Clock + Send + 'static) -> Self {
         Self { clock: Some(Box::new(clock)), ..self }
     }
 
-    /// What installs. Without it, everything but [`Device::install`] works.
+    /// The installer. Without it, everything except [`Device::install`] works.
     #[must_use]
     pub fn installer(self, installer: impl Installer + Send + 'static) -> Self {
         Self { installer: Some(Box::new(installer)), ..self }
     }
 
-    /// What the device's owner allows, and when. Default: everything, always. [`Device::check`] reports what it says; the
-    /// [`Agent`](crate::agent::Agent) keeps to it.
+    /// What the device's owner allows, and when. Default: everything, always. [`Device::check`] reports the result; the
+    /// [`Agent`](crate::agent::Agent) obeys it.
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy, ..self }
     }
 
-    /// How often to try again when a download breaks off. Default: not at all, the caller's next call goes on with it.
+    /// How often to retry an interrupted download. Default: never; the caller's next call resumes it.
     #[must_use]
     pub fn retry(self, retry: Retry) -> Self {
         Self { retry: Some(retry), ..self }
@@ -151,47 +151,47 @@ impl DeviceBuilder {
         Self { reserve: bytes, ..self }
     }
 
-    /// How to sign receipts of what becomes of releases. Without it, none are kept.
+    /// How to sign receipts of install results. Without it, none are recorded.
     #[cfg(feature = "gate")]
     #[must_use]
     pub fn receipts(self, receipts: crate::receipts::Receipts) -> Self {
         Self { recorder: Some(Box::new(crate::receipts::SigningRecorder::new(receipts))), ..self }
     }
 
-    /// What lets the device in to what is kept for its cohort, if that is protected. Default: nothing does, and it keeps what it has there.
+    /// How to access a protected cohort's files. Default: no access; the device keeps its release.
     ///
-    /// What it is let in to is fetched as everything is. A `GateClient` should therefore share its `HttpFetch` with what [`fetch`](Self::fetch) is given.
+    /// These files are fetched like all others. A `GateClient` should therefore share its `HttpFetch` with [`fetch`](Self::fetch).
     #[must_use]
     pub fn gate(self, gate: impl Gate + Send + 'static) -> Self {
         Self { gate: Some(Box::new(gate)), ..self }
     }
 
-    /// What the state folder is on; one with a plan of faults for tests.
+    /// The disk with the state folder. Tests can inject faults here.
     #[must_use]
     pub fn disk(self, disk: Disk) -> Self {
         Self { disk, ..self }
     }
 
-    /// Opens the state folder, locks it, and reads what the device remembers.
+    /// Opens and locks the state folder and reads the device's state.
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] if something needed is not set; [`Error::Store`] if the folder cannot be used, or another process
+    /// [`Error::Setting`] if a needed setting is missing; [`Error::Store`] if the folder cannot be used or another process
     /// uses it.
     pub fn open(self) -> Result<Device, Error> {
         self.open_on(DirStore::open_on)
     }
 
-    /// What the device has and knows, also while another process works with the state folder. Changes nothing.
+    /// What the device has and knows, even while another process uses the state folder. Changes nothing.
     ///
     /// # Errors
     ///
-    /// As for [`open`](Self::open), but for the lock.
+    /// As for [`open`](Self::open), except for the lock.
     pub fn observe(self) -> Result<Status, Error> {
         Ok(self.open_on(|_, folder| Ok(DirStore::observe(folder)))?.status())
     }
 
-    /// How the receipts stand and which of them wait, also while another process works with the state folder. Changes nothing.
+    /// The status of the receipts and the unsent ones, even while another process uses the state folder. Changes nothing.
     ///
     /// # Errors
     ///
@@ -201,12 +201,12 @@ impl DeviceBuilder {
         Ok((device.receipts(), device.waiting_receipts().to_vec()))
     }
 
-    /// Puts the release that the device is about to install off until `until`, also while another process works with the state
-    /// folder. How long that holds is for the [`Policy`] to say.
+    /// Defers the next release until `until`, even while another process uses the state
+    /// folder. The [`Policy`] limits the deferral.
     ///
     /// # Errors
     ///
-    /// As for [`observe`](Self::observe), and [`Error::State`] if no release is waiting to be installed.
+    /// As for [`observe`](Self::observe), and [`Error::State`] if no release is waiting for installation.
     pub fn defer(self, until: Instant) -> Result<Deferral, Error> {
         self.open_on(|_, folder| Ok(DirStore::unlocked(folder)))?.defer(until)
     }
@@ -225,7 +225,7 @@ impl DeviceBuilder {
             own_facts: self.facts,
             attestation: None,
         };
-        // It is the attestor's to say.
+        // Only the attestor sets this fact.
         profile.own_facts.remove(Attestation::FACT);
         let store = open(self.disk, state_dir)?;
         let mut repairs = Vec::new();
@@ -259,13 +259,13 @@ impl DeviceBuilder {
     }
 }
 
-/// What the device runs, from what was installed and what it left the factory with.
+/// What the device runs: the installed release or the factory image.
 pub(super) fn running(record: Option<&Record>, profile: &Profile, factory: &Installed) -> Installed {
     match record {
         Some(record) if record.product == profile.product => {
-            // Another channel counts its sequences by itself.
+            // Each channel has its own sequences.
             let sequence = if record.channel == profile.channel { record.release.sequence } else { 0 };
-            // A higher one means that the device was given another image by other means.
+            // A higher one means that another image was written to the device without this program.
             if factory.sequence > sequence {
                 factory.clone()
             } else {

@@ -1,4 +1,4 @@
-//! Bringing an update's artifacts to the device.
+//! Downloading an update's artifacts.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::install::Artifact;
 use crate::retry::jitter;
 use tidegate_tuf::hash::Checker;
 
-/// An update whose artifacts are here and verified.
+/// An update whose artifacts are downloaded and verified.
 #[derive(Debug, Clone)]
 pub struct Downloaded {
     pub(super) update: Update,
@@ -19,24 +19,24 @@ pub struct Downloaded {
 }
 
 impl Downloaded {
-    /// What was downloaded.
+    /// The update.
     pub fn update(&self) -> &Update {
         &self.update
     }
 
-    /// Where it is.
+    /// The downloaded files.
     pub fn artifacts(&self) -> &[Artifact] {
         &self.artifacts
     }
 }
 
 impl Device {
-    /// Brings an update's artifacts into the state folder, resuming what was begun. Other downloads there are removed.
+    /// Downloads an update's artifacts into the state folder. Resumes partial downloads and removes those of other updates.
     ///
     /// # Errors
     ///
-    /// [`Error::NoRoom`] before anything is fetched, if all of it would not fit. Faults of the network are tried again as
-    /// often as the device was told to.
+    /// [`Error::NoRoom`] before the first request if there is too little space. Network errors are retried as
+    /// often as the device's [`Retry`](crate::retry::Retry) allows.
     pub fn download(&self, update: &Update, progress: &mut dyn FnMut(&str, Progress)) -> Result<Downloaded, Error> {
         self.remove_downloads_but(update);
         self.must_have_room(update)?;
@@ -55,7 +55,7 @@ impl Device {
                 match download(self.updater.fetcher(), self.store.disk(), &artifact.wanted, &path, &mut watched) {
                     Ok(()) => break,
                     Err(e) if e.fault() == Fault::Network && failures < self.retry.times => {
-                        // Something came: it is worth as many attempts again.
+                        // Progress resets the number of attempts.
                         failures = if most > before { 1 } else { failures + 1 };
                         thread::sleep(self.retry.pause(failures, jitter()));
                     }
@@ -72,7 +72,11 @@ impl Device {
         Ok(Downloaded { update: update.clone(), artifacts })
     }
 
-    /// Hashes what was downloaded once more. What is no longer what was verified is removed.
+    /// Hashes the downloaded files again. Removes a file that has changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongTarget`] if an artifact changed since it was verified, [`Error::File`] if it cannot be read.
     pub fn verify(&self, downloaded: &Downloaded) -> Result<(), Error> {
         for (artifact, wanted) in downloaded.artifacts.iter().zip(&downloaded.update.artifacts) {
             let failed = |source| Error::File { action: "read", path: artifact.path.clone(), source };
@@ -88,12 +92,12 @@ impl Device {
         Ok(())
     }
 
-    /// The bytes of an update that are still to be fetched, at most.
+    /// The maximum number of bytes still to fetch for an update.
     pub(super) fn missing(&self, update: &Update) -> u64 {
         let missing = |artifact: &UpdateArtifact| {
             let path = self.download_path(artifact);
             let here = length(&path).max(length(&part_of(&path)));
-            // A longer part is of another file.
+            // A longer part belongs to another file.
             if here > artifact.length { artifact.length } else { artifact.length - here }
         };
         update.artifacts.iter().map(missing).fold(0, u64::saturating_add)
@@ -108,7 +112,7 @@ impl Device {
         let path = self.store.folder().to_owned();
         match self.store.disk().room(&path) {
             Ok(Some(free)) if free < needed => Err(Error::NoRoom { path, free, needed }),
-            // Where that cannot be known, the disk will say so when it is full.
+            // If the free space is unknown, a full disk is reported on writing.
             _ => Ok(()),
         }
     }
@@ -117,7 +121,7 @@ impl Device {
         self.store.folder().join("downloads").join(artifact.sha256.to_string())
     }
 
-    /// Makes room: what is not part of this update is of no use any more.
+    /// Removes downloads that are not part of this update.
     fn remove_downloads_but(&self, update: &Update) {
         let paths = update.artifacts.iter().map(|artifact| self.download_path(artifact));
         let keep: Vec<PathBuf> = paths.flat_map(|path| [part_of(&path), path]).collect();
@@ -127,7 +131,7 @@ impl Device {
         }
     }
 
-    /// Removes all downloads. What cannot be removed now is removed before the next download.
+    /// Removes all downloads. A file that cannot be removed now is removed before the next download.
     pub(super) fn remove_downloads(&self) {
         let entries = fs::read_dir(self.store.folder().join("downloads")).into_iter().flatten().flatten();
         for entry in entries {

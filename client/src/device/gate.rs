@@ -1,4 +1,4 @@
-//! The way through the gate of a protected cohort.
+//! Access to a protected cohort through its gate.
 
 use super::{Device, Found};
 use crate::error::Error;
@@ -11,7 +11,7 @@ use tidegate_model::gate::Protected;
 use tidegate_model::layout;
 
 impl Device {
-    /// Gets ready for the device's cohort: if it is protected, its role comes through its gate, and where that is is returned.
+    /// Prepares for the device's cohort. If it is protected, its role is fetched through its gate, whose location is returned.
     pub(super) fn approach(
         &mut self,
         profile: &Profile,
@@ -27,7 +27,7 @@ impl Device {
         let gate = &protected.gate;
         if !through.has_gate() {
             return Err(format!(
-                "cohort {} is protected: its gate {gate} asks devices to show what they are, and this device has no settings for gates",
+                "cohort {} is protected: its gate {gate} requires authentication, and this device has no gate settings",
                 choice.cohort
             ));
         }
@@ -39,7 +39,7 @@ impl Device {
     }
 }
 
-/// Turns a gate's refusal into a reason to keep what is installed.
+/// Converts a gate's refusal into a reason to keep the installed release.
 pub(super) fn or_denied(
     offered: Result<Result<Found, String>, Error>,
     choice: &CohortChoice,
@@ -47,7 +47,7 @@ pub(super) fn or_denied(
 ) -> Result<Result<Found, String>, Error> {
     match (offered, protected) {
         (Err(Error::Fetch(FetchError::Denied { refusal, .. })), Some(protected)) => Ok(Err(format!(
-            "cohort {} is protected, and its gate {} does not let this device in: {refusal}",
+            "cohort {} is protected, and its gate {} denied this device access: {refusal}",
             choice.cohort, protected.gate
         ))),
         (offered, _) => offered,

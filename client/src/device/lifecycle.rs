@@ -1,7 +1,7 @@
 //! What happens to a release on the device: installed, on trial, confirmed, or rejected.
 //!
-//! [`Device::install`], [`Device::confirm`] and [`Device::reject`] are for callers that watch over a trial themselves. The
-//! [`Agent`](crate::agent::Agent) takes the smaller steps below them, each of which may be repeated after a stop.
+//! [`Device::install`], [`Device::confirm`] and [`Device::reject`] are for callers that supervise a trial themselves. The
+//! [`Agent`](crate::agent::Agent) uses the smaller steps below. Each of them can be repeated after an interruption.
 
 use tracing::trace;
 
@@ -13,7 +13,7 @@ use crate::policy::{Deferral, Judgement, Step};
 use crate::state::{Event, Machine, Tolerance};
 use crate::store::Kept;
 use tidegate_model::decision::Quarantined;
-use tidegate_model::receipt::Outcome;
+use tidegate_model::receipt::InstallResult;
 use tidegate_model::release::Release;
 use tidegate_model::time::Instant;
 use tidegate_tuf::TrustedSet;
@@ -21,23 +21,28 @@ use tidegate_tuf::TrustedSet;
 const DEFERRAL: &str = "deferral.json";
 
 impl Device {
-    /// Installs what was downloaded, notes it, and removes the download.
+    /// Installs the downloaded release, records it, and removes the download.
     ///
-    /// If this is cut short between the installation and the note, the next check decides to install the same again, which
-    /// does no harm.
+    /// After an interruption between the installation and the record, the next check installs the same release again, which
+    /// is safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if this release or a later one is installed, [`Error::Setting`] without an installer, [`Error::Install`] if the
+    /// installer fails, [`Error::Store`] if the result cannot be stored.
     pub fn install(&mut self, downloaded: &Downloaded) -> Result<Record, Error> {
         let release = downloaded.update.release.clone();
         if release.sequence <= self.profile.installed.sequence {
             return Err(Error::State(format!(
-                "{} (sequence {}) is installed already, or one after it",
+                "{} (sequence {}) or a later release is already installed",
                 release.version, release.sequence
             )));
         }
         let put = self.put(downloaded);
         match &put {
-            Ok(()) => self.record_result(&release, Outcome::Installed, None),
+            Ok(()) => self.record_result(&release, InstallResult::Installed, None),
             Err(Error::Install(e)) if e.is_final() => {
-                self.record_result(&release, Outcome::Failed, Some(&e.to_string()));
+                self.record_result(&release, InstallResult::Failed, Some(&e.to_string()));
             }
             Err(_) => {}
         }
@@ -47,45 +52,53 @@ impl Device {
         self.installed()
     }
 
-    /// Notes that the installed release works. Nothing is written if that is noted already.
+    /// Records that the installed release works. Writes nothing if it is already confirmed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if nothing is installed, [`Error::Store`] if the confirmation cannot be stored.
     pub fn confirm(&mut self) -> Result<Record, Error> {
         let record = self.installed()?;
         if record.state != InstallState::Confirmed {
-            self.record_result(&record.release, Outcome::Confirmed, None);
+            self.record_result(&record.release, InstallResult::Confirmed, None);
             self.note(Record { state: InstallState::Confirmed, ..record })?;
         }
         self.installed()
     }
 
-    /// Notes that the installed release does not work and the one before it runs again. It is never tried again.
+    /// Records that the installed release failed and the previous one runs again. The device never retries the failed release.
     ///
-    /// What makes the one before it run is the caller's: a boot loader, or another slot.
+    /// The caller must make the previous release run, for example through the boot loader.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if nothing is installed, [`Error::Store`] if the rejection cannot be stored.
     pub fn reject(&mut self) -> Result<Status, Error> {
         let record = self.installed()?;
-        self.record_result(&record.release, Outcome::RolledBack, Some("it was rejected"));
+        self.record_result(&record.release, InstallResult::RolledBack, Some("it was rejected"));
         self.forget(&record.release)?;
         Ok(self.status())
     }
 
-    /// Where the update stands.
+    /// The state of the update.
     pub fn machine(&self) -> &Machine {
         static NEW: Machine = Machine { state: crate::state::State::Idle, failures: 0, begun: None };
         self.machine.value().unwrap_or(&NEW)
     }
 
-    /// The device's time: that of its clock, but not before what is trusted was signed.
+    /// The device's time: that of its clock, but never earlier than the trusted metadata.
     pub fn now(&self) -> Instant {
         let clock = self.updater.now();
         self.updater.trusted().map_or(clock, |trusted: &TrustedSet| trusted.now().max(clock))
     }
 
-    /// What the user asked for. It is read anew each time, since the user may ask while this process works.
+    /// The user's deferral. It is read each time, because the user may change it while this process runs.
     pub(super) fn deferral(&self) -> Option<Deferral> {
         Kept::load(&self.store, DEFERRAL, &mut Vec::new()).ok()?.value().copied()
     }
 
     pub(super) fn defer(self, until: Instant) -> Result<Deferral, Error> {
-        let nothing = || Error::State("no release is waiting to be installed: there is nothing to put off".into());
+        let nothing = || Error::State("no release is waiting to be installed: there is nothing to defer".into());
         let sequence = self.machine().state.pending().ok_or_else(nothing)?.sequence;
         let mut kept = Kept::<Deferral>::load(&self.store, DEFERRAL, &mut Vec::new())?;
         let before = kept.value().filter(|deferral| deferral.sequence == sequence);
@@ -95,7 +108,7 @@ impl Device {
         Ok(deferral)
     }
 
-    /// The state after `event`, written down if it must be.
+    /// The state after `event`, saved if it is durable.
     pub(crate) fn advance(&mut self, event: Event, tolerance: Tolerance) -> Result<(), Error> {
         let next = self.machine().next(event, tolerance)?;
         trace!(before = self.machine().state.name(), after = next.state.name(), "advances the update");
@@ -107,7 +120,7 @@ impl Device {
         Ok(self.machine.save(&self.store, next)?)
     }
 
-    /// What the policy says to a step of an update now.
+    /// How the policy judges a step of an update now.
     pub(crate) fn judge_now(&self, step: Step, update: &Update) -> Judgement {
         self.judge(step, update, &self.profile, self.now())
     }
@@ -117,44 +130,44 @@ impl Device {
         Ok(self.installer()?.running()?)
     }
 
-    /// Has the installer install, and notes nothing.
+    /// Runs the installer. Records nothing.
     pub(crate) fn put(&mut self, downloaded: &Downloaded) -> Result<(), Error> {
         let version = &downloaded.update.release.version;
         Ok(self.installer()?.install(version, &downloaded.artifacts)?)
     }
 
-    /// Notes that a release runs, on trial. Its download is of no use any more.
+    /// Records that a release runs on trial, and removes its download.
     pub(crate) fn begin_trial(&mut self, release: &Release) -> Result<(), Error> {
         self.note_new(release, InstallState::Trial)?;
         self.remove_downloads();
         Ok(())
     }
 
-    /// Makes the release that runs stay, and notes it.
+    /// Confirms the running release and records it.
     pub(crate) fn settle(&mut self, release: &Release) -> Result<(), Error> {
         self.installer()?.confirm()?;
         self.note_new(release, InstallState::Confirmed)
     }
 
-    /// Has the installer go back to what ran before.
+    /// Makes the installer restore what ran before.
     pub(crate) fn go_back(&mut self, before: &Place) -> Result<(), Error> {
         Ok(self.installer()?.revert(before)?)
     }
 
-    /// Notes that a release failed here, and that what was before it counts as installed again.
+    /// Records that a release failed here, and that the previous one is the installed release again.
     pub(crate) fn forget(&mut self, release: &Release) -> Result<(), Error> {
         let failed = Quarantined { sequence: release.sequence, sha256: release.sha256 };
         if !self.quarantined().contains(&failed) {
             let mut quarantine = self.quarantine.value().cloned().unwrap_or_default();
             quarantine.add(failed);
-            // First, so that a stop in between cannot make the device try again.
+            // First, so that an interruption cannot make the device retry.
             self.quarantine.save(&self.store, quarantine)?;
         }
         self.remove_downloads();
         self.take_back(release)
     }
 
-    /// Notes that what was before a release counts as installed again.
+    /// Records that the previous release is the installed release again.
     pub(crate) fn take_back(&mut self, release: &Release) -> Result<(), Error> {
         let Some(record) = self.record.value().filter(|record| record.release == *release).cloned() else {
             return Ok(());
@@ -168,7 +181,7 @@ impl Device {
         }
     }
 
-    /// Notes that a release is installed, with what it replaces, unless that is noted already.
+    /// Records that a release is installed and what it replaces, unless that is already recorded.
     fn note_new(&mut self, release: &Release, state: InstallState) -> Result<(), Error> {
         let noted = self.record.value().filter(|record| record.release == *release);
         if noted.is_some_and(|record| record.state == state) {
@@ -194,7 +207,7 @@ impl Device {
     }
 
     fn installed(&self) -> Result<Record, Error> {
-        let nothing = || Error::State("nothing was installed on this device yet".into());
+        let nothing = || Error::State("nothing is installed on this device yet".into());
         self.record.value().cloned().ok_or_else(nothing)
     }
 

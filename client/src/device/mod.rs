@@ -1,4 +1,4 @@
-//! A device: it discovers what its cohort is given, decides, downloads, installs and confirms.
+//! A device: it finds the release for its cohort, decides, downloads, installs and confirms.
 //!
 //! ```text
 //! refresh -> CHANNEL/cohorts.json -> cohort -> assignment (role CHANNEL.COHORT)
@@ -9,9 +9,9 @@
 //! Two powers must agree before anything is installed: the cohort's role assigns a release, and the channel's role lists
 //! that release's manifest, and every artifact in it, under the release's own path with the same hash.
 //!
-//! A device needs only its own path through the repository. What is wrong with another cohort does not reach it; and when
-//! its own cohort's role has expired or is not there, that is a decision, not an error: it keeps what it has and says why.
-//! So it is when its cohort is protected and the cohort's gate does not let it in; what a gate gives is verified like
+//! A device needs only its own path through the repository. Errors in another cohort do not affect it. When its own cohort's role
+//! has expired or is missing, the result is a decision, not an error: the device keeps its release and reports why.
+//! The same applies when its cohort is protected and the gate denies access. Files from a gate are verified like
 //! everything else.
 
 mod builder;
@@ -61,7 +61,7 @@ const COHORTS_LENGTH: u64 = 8_000_000;
 /// The longest manifest that is read, in bytes.
 const MANIFEST_LENGTH: u64 = 1_000_000;
 
-/// A device and its state folder, which is locked while this value lives.
+/// A device and its state folder. The folder is locked while this value exists.
 pub struct Device {
     profile: Profile,
     factory: Installed,
@@ -83,24 +83,24 @@ pub struct Device {
 pub struct Check {
     /// The decision, with the outcome of every rule.
     pub explanation: Explanation,
-    /// The decision on the assigned release, if it leads over the bridge that `explanation` is about.
+    /// The decision on the assigned release, if `explanation` is about a bridge to it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub on_the_way_to: Vec<Explanation>,
     /// What to download, if the decision is to install.
     pub update: Option<Update>,
-    /// What the device's own policy says to downloading and to installing it.
+    /// How the device's own policy judges downloading and installing it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policy: Vec<Judgement>,
     /// Stored files that were damaged and are replaced.
     pub repairs: Vec<Repair>,
 }
 
-/// A release that is to be installed.
+/// A release to install.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Update {
     /// Which release it is.
     pub release: Release,
-    /// How pressing it is.
+    /// How urgent it is.
     pub urgency: Urgency,
     /// Its artifacts for this device.
     pub artifacts: Vec<UpdateArtifact>,
@@ -115,30 +115,30 @@ pub struct UpdateArtifact {
     pub length: u64,
     /// Its SHA-256.
     pub sha256: Digest,
-    /// Where it is fetched from.
+    /// The URL to fetch it from.
     pub url: String,
     #[serde(skip)]
     wanted: Wanted,
-    /// Whose gate it comes through, if it is not public.
+    /// The gate that serves it, if it is not public.
     #[serde(skip)]
     visit: Option<Visit>,
 }
 
-/// What a device has and knows, without asking the repository.
+/// What a device has and knows, without a request to the repository.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
-    /// Who it is, with what it runs.
+    /// Its identity and the release it runs.
     pub device: Profile,
     /// What was installed last, if anything was.
     pub installed: Option<Record>,
-    /// Where the update stands.
+    /// The state of the update.
     pub update: Machine,
-    /// What the user asked for, if anything.
+    /// The user's deferral, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deferral: Option<Deferral>,
     /// Releases that failed here and are not tried again.
     pub quarantined: Vec<Quarantined>,
-    /// How the receipts stand, if the device keeps any.
+    /// The status of the receipts, if the device records any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipts: Option<ReceiptStatus>,
     /// Stored files that were damaged and are replaced.
@@ -153,16 +153,16 @@ impl Check {
 }
 
 impl Device {
-    /// Starts to describe a device.
+    /// A builder for a device.
     pub fn builder() -> DeviceBuilder {
         DeviceBuilder::default()
     }
 
-    /// Asks the repository what this device is to run, and decides. Nothing is installed.
+    /// Checks the repository for the release that this device should run, and decides. Installs nothing.
     ///
     /// # Errors
     ///
-    /// If the repository cannot be reached or is not to be trusted. That it has nothing for this device is no error.
+    /// If the repository cannot be reached or fails verification. It is not an error if it has nothing for this device.
     pub fn check(&mut self) -> Result<Check, Error> {
         let profile = self.profile.clone();
         let check = self.check_as(&profile, None)?;
@@ -172,18 +172,22 @@ impl Device {
         Ok(check)
     }
 
-    /// The same for this device as it would be with other facts, or at another time. The fact `attestation` supposes an
-    /// attestor; without that fact, the device has the one that it has.
+    /// Like [`check`](Self::check), but with other facts or at another time. The fact `attestation` assumes an
+    /// attestor; without that fact, the device's own attestor counts.
+    ///
+    /// # Errors
+    ///
+    /// As for [`check`](Self::check), and [`Error::Setting`] if the facts name an unknown attestation.
     pub fn explain(&mut self, facts: Option<Facts>, at: Option<Instant>) -> Result<Check, Error> {
         let own_facts = facts.unwrap_or_else(|| self.profile.own_facts.clone());
         let profile = Profile { own_facts, ..self.profile.clone() };
-        let profile = profile.supposed().map_err(Error::Setting)?;
+        let profile = profile.assumed().map_err(Error::Setting)?;
         let check = self.check_as(&profile, at);
         self.recorder.forget();
         check
     }
 
-    /// What this device has and knows, without asking the repository.
+    /// What this device has and knows, without a request to the repository.
     pub fn status(&self) -> Status {
         Status {
             device: self.profile.clone(),
@@ -221,7 +225,7 @@ impl Device {
         Ok(Check { explanation, on_the_way_to, update, policy, repairs })
     }
 
-    /// What the device's cohort is given, and the decision on it; or why that is nothing. `private` is where what is not public is kept.
+    /// The offer for the device's cohort and the decision on it, or why there is none. `private` is the location of protected files.
     fn offered(
         &mut self,
         profile: &Profile,
@@ -269,7 +273,7 @@ impl Device {
         CohortMap::parse(&bytes).map_err(|e| Error::BadDocument { path, reason: e.to_string() })
     }
 
-    /// What the cohort's role assigns and the channel's role approves; or why there is nothing.
+    /// The release that the cohort's role assigns and the channel's role approves, or why there is none.
     fn assignment(
         &mut self,
         profile: &Profile,
@@ -281,7 +285,7 @@ impl Device {
         let path = layout::assignment_path(&profile.channel, &choice.cohort, &profile.product);
         let chain = channel.then(&role);
         let found = self.find(&path, &chain);
-        // What is asked about may be an instant at which the role will have expired.
+        // The role may expire before the instant in question.
         let trusted = self.updater.trusted().and_then(|trusted| trusted.targets(&chain));
         let expires = trusted.map(|targets| targets.common.expires).filter(|expires| *expires <= at);
         let found = match (found, expires) {
@@ -290,7 +294,7 @@ impl Device {
             (Err(e), _) => return nothing(&role, profile, e).map(Err),
         };
         let bad = |reason: String| Error::BadDocument { path: path.clone(), reason };
-        let custom = found.target.custom.as_ref().ok_or_else(|| bad("it carries no assignment".into()))?;
+        let custom = found.target.custom.as_ref().ok_or_else(|| bad("it contains no assignment".into()))?;
         let assignment = Assignment::from_custom(custom).map_err(|e| bad(e.to_string()))?;
         let approved = self.approved(profile, channel, &assignment.release)?;
         let sha256 = sha256_of(&found)?;
@@ -318,7 +322,7 @@ impl Device {
             .map_err(|e| Error::BadDocument { path: approved.found.path.to_string(), reason: e.to_string() })
     }
 
-    /// What to download for a release: each artifact as the manifest has it and as the channel's role lists it.
+    /// What to download for a release. The manifest and the channel's role must agree on each artifact.
     fn update(
         &mut self,
         channel: &Chain,
@@ -355,7 +359,7 @@ impl Device {
         Ok(Update { release, urgency: manifest.urgency, artifacts })
     }
 
-    /// Finds a target that no role may list but the last of `chain`, trusted through it.
+    /// Finds a target that only the last role of `chain` may list.
     fn find(&mut self, path: &str, chain: &Chain) -> Result<tidegate_tuf::Found, Error> {
         let found = self.updater.find(&TargetPath::new(path)?)?;
         if found.chain != *chain {
@@ -365,7 +369,7 @@ impl Device {
         Ok(found)
     }
 
-    /// A signed document, from the state folder if the copy there is still the listed one.
+    /// A signed document, from the state folder if the copy there matches the listed hash.
     fn document(
         &mut self,
         name: &str,
@@ -392,7 +396,7 @@ impl Device {
         }
     }
 
-    /// What the policy says to a step of an update, for the device as `profile` has it.
+    /// How the policy judges a step of an update, for the device that `profile` describes.
     fn judge(&self, step: Step, update: &Update, profile: &Profile, now: Instant) -> Judgement {
         let situation = Situation {
             step,
@@ -413,7 +417,7 @@ impl Device {
     }
 }
 
-/// A decision, and what leads to it.
+/// A decision and its inputs.
 struct Found {
     explanation: Explanation,
     on_the_way_to: Vec<Explanation>,
@@ -433,7 +437,7 @@ struct Approved {
 }
 
 impl Approved {
-    /// Checks that `other` names the very file that is approved.
+    /// Checks that `other` describes the approved file.
     fn must_be(&self, other: &str, length: u64, sha256: Digest) -> Result<(), Error> {
         if (self.found.target.length, self.sha256) == (length, sha256) {
             return Ok(());
@@ -457,7 +461,7 @@ fn sha256_of(found: &tidegate_tuf::Found) -> Result<Digest, Error> {
     })
 }
 
-/// Turns what is wrong with the device's own cohort role into a reason to keep what it has; other errors stay errors.
+/// Converts an error of the device's own cohort role into a reason to keep its release. Other errors stay errors.
 fn nothing(role: &str, profile: &Profile, error: Error) -> Result<String, Error> {
     match error {
         Error::TargetNotFound { .. } => Ok(format!("role {role} assigns no release of {}", profile.product)),
@@ -467,12 +471,12 @@ fn nothing(role: &str, profile: &Profile, error: Error) -> Result<String, Error>
         Error::Metadata(tidegate_tuf::Error::NotInSnapshot { role: absent, .. }) if absent == role => {
             Ok(format!("role {role} is not published"))
         }
-        Error::Missing { what, .. } if what == role => Ok(format!("role {role} is announced, but its file is missing")),
+        Error::Missing { what, .. } if what == role => Ok(format!("role {role} is listed, but its file is missing")),
         error => Err(error),
     }
 }
 
 fn expired(role: &str, expires: Instant) -> String {
     let expires = tidegate_tuf::time::format(expires);
-    format!("role {role} expired at {expires}: nobody renews this rollout, so it goes no further")
+    format!("role {role} expired at {expires}: the rollout was not renewed and has stopped")
 }

@@ -1,4 +1,4 @@
-//! What a device remembers: the release it installed, and the releases that failed.
+//! What a device stores: the installed release and the releases that failed.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,10 +9,10 @@ use tidegate_model::name::Name;
 use tidegate_model::release::Release;
 use tidegate_tuf::fields::{FieldError, Fields};
 
-/// The most releases that are remembered as failed; the oldest are forgotten first.
+/// The maximum number of failed releases to store; the oldest are removed first.
 const MAX_QUARANTINED: usize = 256;
 
-/// What was installed last.
+/// The last installed release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Record {
     /// The product.
@@ -21,20 +21,20 @@ pub struct Record {
     pub channel: Name,
     /// The release.
     pub release: Release,
-    /// How far it has proved itself.
+    /// How far it is confirmed.
     pub state: InstallState,
-    /// What was there before, if this program installed that too.
+    /// The previous release, if this program installed it too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<Release>,
 }
 
-/// How far an installed release has proved itself.
+/// How far an installed release is confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InstallState {
-    /// Its bytes are in place; it may not run yet.
+    /// It is written, but may not run yet.
     Installed,
-    /// It runs, and is being watched.
+    /// It runs on trial.
     Trial,
     /// It works.
     Confirmed,

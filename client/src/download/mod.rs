@@ -12,9 +12,9 @@ use tidegate_tuf::hash::{Checker, Hashes, Mismatch};
 /// What to download, and how to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
-    /// What errors call it: its target path.
+    /// The target path, for error messages.
     pub name: String,
-    /// Where it is.
+    /// The URL.
     pub url: String,
     /// Its length in bytes.
     pub length: u64,
@@ -22,12 +22,12 @@ pub struct Wanted {
     pub hashes: Hashes,
 }
 
-/// How a download stands, in bytes.
+/// The progress of a download, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// What is here.
+    /// The downloaded bytes.
     pub done: u64,
-    /// What there is.
+    /// The total bytes.
     pub total: u64,
 }
 
@@ -68,7 +68,7 @@ pub fn download(
         let checker_now = checker.take().unwrap_or_else(|| new_checker(wanted));
         match transfer(fetch, disk, wanted, &part, checker_now, progress) {
             Ok(()) => break,
-            // What was here may be of another file: once more, from the start.
+            // The partial download may belong to another file: restart.
             Err(Error::WrongTarget { .. }) if resumed => remove(disk, &part)?,
             Err(e) => {
                 let full = matches!(&e, Error::File { source, .. } if source.kind() == io::ErrorKind::StorageFull);
@@ -120,7 +120,7 @@ fn transfer(
             file.append(bytes).map_err(failed("write"))?;
             progress(Progress { done: checker.seen(), total: wanted.length });
         };
-        // Also after a fault of the network, so that what came need not come again.
+        // Also after a network error, so that a retry can resume.
         file.sync().map_err(failed("write"))?;
         result?;
     }

@@ -23,7 +23,7 @@ fn run(fetch: &impl Fetch, disk: &Disk, bytes: &[u8], path: &Path) -> Result<(),
     download(fetch, disk, &wanted(bytes), path, &mut |_| ())
 }
 
-/// Serves a file whose transfer breaks off after `cut` bytes, and says from where it was asked for.
+/// Serves a file whose transfer fails after `cut` bytes, and records the requested offsets.
 struct Cut<'a> {
     bytes: &'a [u8],
     sent_at_most: Cell<usize>,

@@ -10,12 +10,12 @@ use super::request::{Fetch, Reply, Request};
 #[derive(Default)]
 pub struct AnyFetch {
     file: FileFetch,
-    /// Made when it is needed; `None` inside if this program has none.
+    /// Created on first use; `None` inside if this build has no HTTP.
     http: OnceCell<Option<Box<dyn Fetch + Send>>>,
 }
 
 impl AnyFetch {
-    /// One of every kind, with default options.
+    /// A fetcher of every kind, with default options.
     pub fn new() -> Self {
         Self::default()
     }

@@ -11,25 +11,25 @@ pub enum FetchError {
     /// No connection, no name, no TLS, no answer.
     #[error("{url}: no answer: {reason}")]
     Unreachable {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
         /// What failed.
         reason: String,
     },
-    /// The file began to come and did not end.
+    /// The transfer was interrupted.
     #[error("{url}: the transfer broke off: {reason}")]
     Interrupted {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
         /// What failed.
         reason: String,
     },
-    /// The file comes more slowly than is tolerated: a bad network, or a slow retrieval attack (TUF 1.5.2).
+    /// The transfer is too slow: a bad network, or a slow retrieval attack (TUF 1.5.2).
     #[error("{url}: too slow: less than {least} bytes in {seconds} s")]
     TooSlow {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
-        /// The bytes that should have come in that time.
+        /// The minimum number of bytes in the window.
         least: u64,
         /// The length of the window.
         seconds: u64,
@@ -37,22 +37,22 @@ pub enum FetchError {
     /// The server answered with a status that is neither success nor "not found".
     #[error("{url}: the server answered {status}")]
     Status {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
         /// The HTTP status.
         status: u16,
     },
-    /// The gate of a protected cohort does not let this device in, or not to this.
+    /// The gate of a protected cohort denies access.
     #[error("{url}: {refusal}")]
     Denied {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
-        /// The HTTP status: 401 if the gate does not know who asks, 403 if its rules do not let the device in.
+        /// The HTTP status: 401 if the gate cannot identify the device, 403 if its rules deny access.
         status: u16,
-        /// Why, and what is missing.
+        /// The reason, and what is missing.
         refusal: Refusal,
     },
-    /// This device could not make the evidence that a gate asks for.
+    /// This device could not make the evidence that a gate requires.
     #[error("{url}: no evidence for this gate: {reason}")]
     Evidence {
         /// The gate.
@@ -60,56 +60,56 @@ pub enum FetchError {
         /// What failed.
         reason: String,
     },
-    /// The file is longer than it may be: an endless data attack (TUF 1.5.2), or a wrong file.
+    /// The file is too long: an endless data attack (TUF 1.5.2), or a wrong file.
     #[error("{url}: longer than {limit} bytes")]
     TooLong {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
-        /// The longest that is accepted.
+        /// The maximum length.
         limit: u64,
     },
-    /// The server sends this device elsewhere, and it must not follow.
+    /// The server redirects to a URL that must not be followed.
     #[error("{url}: redirected to {to}: {rule}")]
     Redirect {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
-        /// Where the server points.
+        /// The target of the redirect.
         to: String,
-        /// Why that is not followed.
+        /// Why it is not followed.
         rule: &'static str,
     },
-    /// The answer breaks the protocol.
+    /// The answer violates the protocol.
     #[error("{url}: {reason}")]
     Protocol {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
         /// What is wrong.
         reason: String,
     },
-    /// The secret that the server asks for could not be read.
+    /// The secret for the server could not be read.
     #[error("{url}: no authorization: {reason}")]
     Secret {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// The certificate authorities that may vouch for the server could not be read.
+    /// The certificate authorities could not be read.
     #[error("{url}: {reason}")]
     Authorities {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
         /// What is wrong with them.
         reason: String,
     },
-    /// The device may fetch no more for now, by its own settings.
+    /// The allowance in the device's settings is used up.
     #[error("{url}: the {bytes} bytes that this device may fetch are used up until {until}")]
     Allowance {
-        /// The URL asked for.
+        /// The requested URL.
         url: String,
-        /// The allowance.
+        /// The allowance in bytes.
         bytes: u64,
-        /// When there is a new one.
+        /// When the next period starts.
         until: String,
     },
     /// The URL cannot be fetched by this program.
@@ -130,7 +130,7 @@ impl FetchError {
         }
     }
 
-    /// Whether the same request may succeed later, or from elsewhere.
+    /// Whether the same request may succeed later or through another server.
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Interrupted { .. } | Self::TooSlow { .. } => true,

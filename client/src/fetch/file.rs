@@ -27,7 +27,7 @@ impl Fetch for FileFetch {
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => false,
             Err(e) => return Err(failed(e)),
         };
-        // A folder is no file, and opening a pipe would wait for its other end.
+        // Only regular files: opening a pipe would block until its other end is open.
         if !is_file {
             return Ok(Reply::NotFound);
         }
@@ -43,6 +43,10 @@ impl Fetch for FileFetch {
 }
 
 /// The `file:` URL of an absolute path.
+///
+/// # Errors
+///
+/// [`FetchError`] if the path is not absolute or not UTF-8.
 pub fn url_of(path: &std::path::Path) -> Result<String, FetchError> {
     let bad = |reason| FetchError::BadUrl { url: path.display().to_string(), reason };
     if !path.is_absolute() {

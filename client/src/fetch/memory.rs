@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::error::FetchError;
 use super::request::{Body, Fetch, Reply, Request};
 
-/// Serves files from memory, and notes what was asked for. Clones share their content. For tests.
+/// Serves files from memory and records the requests. Clones share their content. For tests.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryFetch(Arc<Mutex<Memory>>);
 
@@ -28,17 +28,17 @@ impl MemoryFetch {
         self.lock().files.insert(url.into(), bytes.into());
     }
 
-    /// Serves nothing at `url` any more.
+    /// Stops serving `url`.
     pub fn remove(&self, url: &str) {
         self.lock().files.remove(url);
     }
 
-    /// Serves nothing any more.
+    /// Stops serving everything.
     pub fn clear(&self) {
         self.lock().files.clear();
     }
 
-    /// The URLs asked for since the last call, in order.
+    /// The requested URLs since the last call, in order.
     pub fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().requests)
     }

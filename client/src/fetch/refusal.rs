@@ -1,4 +1,4 @@
-//! What a gate says when it does not let a device in.
+//! The refusal of a gate.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use tidegate_tuf::json;
 
-/// A refusal: the gate's rule, why, and what is missing. What a gate says is shown to people: it is short, printable ASCII here.
+/// A refusal: the gate's rule, the reason, and what is missing. The texts are shown to people, so they are shortened to printable ASCII.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Refusal {
     /// The gate's rule, e.g. `G-ATT-12`; empty if it named none.
     pub rule: String,
     /// Why, as a sentence without a full stop.
     pub why: String,
-    /// What would have to be shown, e.g. `pcr sha256:7`.
+    /// The missing requirements, e.g. `pcr sha256:7`.
     pub missing: Vec<String>,
 }
 

@@ -11,11 +11,11 @@ use super::redacted::Redacted;
 
 /// Gets files by URL.
 pub trait Fetch {
-    /// Asks for a file. The body that comes back never yields more than [`Request::limit`] bytes.
+    /// Requests a file. The returned body never yields more than [`Request::limit`] bytes.
     ///
     /// # Errors
     ///
-    /// [`FetchError`] unless the answer is the file, that it is unchanged, or that it does not exist.
+    /// [`FetchError`] unless the answer is the file, "unchanged" or "not found".
     fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError>;
 }
 
@@ -31,40 +31,40 @@ impl<T: Fetch + ?Sized> Fetch for Box<T> {
     }
 }
 
-/// What is asked for.
+/// A request for a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The absolute URL.
     pub url: &'a str,
-    /// What sort of file it is.
+    /// The kind of file.
     pub kind: Kind,
-    /// The longest file to accept, in bytes, counted after decompression and including what `offset` skips.
+    /// The maximum length in bytes, after decompression and including the bytes that `offset` skips.
     pub limit: u64,
-    /// How many bytes are here already; the reply may start after them, or from the start all the same.
+    /// How many bytes are already downloaded. The reply may start after them or at the beginning.
     pub offset: u64,
-    /// The tag of the copy that is here already: the reply may be [`Reply::Unchanged`].
+    /// The tag of the stored copy. With it, the reply may be [`Reply::Unchanged`].
     pub etag: Option<&'a str>,
-    /// What opens the file, if not everyone may have it. Only what speaks HTTP looks at it.
+    /// The pass for a protected file. Only HTTP fetchers use it.
     pub pass: Option<&'a dyn Pass>,
 }
 
 /// Shows a server with each request whose it is and what it may have: what a [gate](crate::gate) lets a device in with.
 pub trait Pass: std::fmt::Debug {
-    /// The headers of a `GET` for this URL. They go to its server, and not to where that redirects to.
+    /// The headers of a `GET` for this URL. They are sent to its server, but not to the target of a redirect.
     ///
     /// # Errors
     ///
-    /// Why there are none.
+    /// The reason if there are none.
     fn headers(&self, url: &str) -> Result<Vec<(&'static str, String)>, String>;
 }
 
 impl<'a> Request<'a> {
-    /// Asks for a metadata file of at most `limit` bytes.
+    /// A request for a metadata file of at most `limit` bytes.
     pub fn metadata(url: &'a str, limit: u64) -> Self {
         Self::new(url, Kind::Metadata, limit)
     }
 
-    /// Asks for a target file of `length` bytes.
+    /// A request for a target file of `length` bytes.
     pub fn target(url: &'a str, length: u64) -> Self {
         Self::new(url, Kind::Target, length)
     }
@@ -73,7 +73,7 @@ impl<'a> Request<'a> {
         Self { url, kind, limit, offset: 0, etag: None, pass: None }
     }
 
-    /// The same, opened by this.
+    /// The same, with this pass.
     #[must_use]
     pub fn opened_by(self, pass: &'a dyn Pass) -> Self {
         Self { pass: Some(pass), ..self }
@@ -92,21 +92,21 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What sort of file is asked for.
+/// The kind of a requested file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Small and textual, such as roles and manifests: it may come compressed.
+    /// Small and textual, such as roles and manifests: compression is allowed.
     Metadata,
-    /// Large, and hashed as it stands in the repository: it must come as it is.
+    /// Large, and hashed in its stored form: compression is not allowed.
     Target,
 }
 
 /// The answer to a request.
 #[derive(Debug)]
 pub enum Reply {
-    /// Here it is.
+    /// The file.
     Found(Body),
-    /// It still has the tag that the request named.
+    /// The file still has the tag of the request.
     Unchanged,
     /// There is no such file.
     NotFound,
@@ -165,7 +165,7 @@ impl Body {
         if buffer.is_empty() {
             return Ok(0);
         }
-        // Past the last allowed byte one more read tells whether the file ends there, as it must.
+        // After the last allowed byte, one more read checks that the file ends there.
         let mut probe = [0; 1];
         let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
         let target = if room == 0 { &mut probe[..] } else { buffer.get_mut(..room).unwrap_or_default() };

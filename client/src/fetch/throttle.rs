@@ -30,25 +30,25 @@ pub struct Throttle<F> {
 }
 
 impl<F: Fetch> Throttle<F> {
-    /// No bounds yet.
+    /// A fetcher without limits.
     pub fn new(fetch: F) -> Self {
         Self { fetch, rate: None, allowance: None, clock: Arc::new(SystemClock::new()), sleep: thread::sleep }
     }
 
-    /// The same, at most so many bytes a second of each file.
+    /// The same, at most this many bytes per second for each file.
     #[must_use]
     pub fn rate(self, bytes_per_second: u64) -> Self {
         Self { rate: Some(bytes_per_second.max(1)), ..self }
     }
 
-    /// The same, within this allowance. Metadata counts, and is fetched even when the allowance is used up: it is small, and it
-    /// is what tells of security releases.
+    /// The same, within this allowance. Metadata counts, but is fetched even when the allowance is used up, because it is small
+    /// and announces security releases.
     #[must_use]
     pub fn allowance(self, allowance: Allowance) -> Self {
         Self { allowance: Some(allowance), ..self }
     }
 
-    /// The same, measured by this clock, and waiting by this function.
+    /// The same, with this clock and this function to sleep.
     #[must_use]
     pub fn time(self, clock: Arc<dyn Monotonic>, sleep: fn(Duration)) -> Self {
         Self { clock, sleep, ..self }
@@ -95,7 +95,7 @@ struct Throttled {
 impl Read for Throttled {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(rate) = self.rate {
-            // What has been read is due by now or later.
+            // The bytes read so far are due now or later.
             let due = Duration::from_secs(self.read / rate)
                 + Duration::from_millis((self.read % rate).saturating_mul(1000) / rate);
             let passed = self.clock.elapsed().saturating_sub(self.start);
@@ -103,7 +103,7 @@ impl Read for Throttled {
                 (self.sleep)(early);
             }
         }
-        // A quarter of a second's worth at once, so that others get their share of the line.
+        // At most a quarter of a second's bytes at once, so that other users get their share of the network.
         let most = self.rate.map_or(usize::MAX, |rate| usize::try_from(rate / 4).unwrap_or(usize::MAX).max(1));
         let room = buffer.len().min(most);
         let count = self.body.read(buffer.get_mut(..room).unwrap_or_default()).map_err(io::Error::other)?;
@@ -150,14 +150,14 @@ impl Spent {
 }
 
 impl Allowance {
-    /// So many bytes in each stretch of this length, counted in this file. One that is missing or damaged starts a new stretch.
+    /// This many bytes per period, counted in this file. A missing or damaged file starts a new period.
     pub fn new(bytes: u64, per: TimeDelta, path: PathBuf, clock: impl Clock + Send + Sync + 'static) -> Self {
         let spent = Spent::load(&path).unwrap_or(Spent { since: clock.now(), bytes: 0 });
         let spent = Mutex::new((spent, 0));
         Self(Arc::new(Inner { bytes, per, path, disk: Disk::new(), clock: Box::new(clock), spent }))
     }
 
-    /// The bytes that are left of the present stretch.
+    /// The remaining bytes of the current period.
     pub fn left(&self) -> u64 {
         self.with(|spent, _| self.0.bytes.saturating_sub(spent.bytes))
     }
@@ -176,10 +176,10 @@ impl Allowance {
         self.with(|spent, unwritten| {
             spent.bytes = spent.bytes.saturating_add(bytes);
             *unwritten = unwritten.saturating_add(bytes);
-            // At the end of a file, and now and then on the way.
+            // At the end of a file, and sometimes in between.
             if (bytes == 0 && *unwritten > 0) || *unwritten >= UNWRITTEN {
                 *unwritten = 0;
-                // If it cannot be written, it is counted for as long as the process lives.
+                // If it cannot be written, it is counted in memory.
                 let _ = serde_json::to_vec(&*spent).map(|bytes| self.0.disk.replace(&self.0.path, &bytes));
             }
         });
@@ -189,7 +189,7 @@ impl Allowance {
         let mut guard = self.0.spent.lock().unwrap_or_else(PoisonError::into_inner);
         let (spent, unwritten) = &mut *guard;
         let now = self.0.clock.now();
-        // Also when the clock was set back by more than it could be behind.
+        // Also when the clock was set back by more than a period.
         if now.signed_duration_since(spent.since).abs() >= self.0.per {
             *spent = Spent { since: now, bytes: 0 };
         }

@@ -1,4 +1,4 @@
-//! What lets a device in: the trait of gates, and what a device requests of one.
+//! Access through a gate: the trait, and the parameters of a request.
 
 use std::sync::Arc;
 
@@ -6,17 +6,17 @@ use crate::fetch::{FetchError, Pass};
 use tidegate_model::gate::{Attestation, GateUrl};
 use tidegate_model::name::DeviceId;
 
-/// Lets a device in to what is kept for its cohort.
+/// Gives a device access to the files of its protected cohort.
 pub trait Gate {
-    /// The kind of evidence that this device gives. `None` if it gives none.
+    /// The kind of evidence that this device provides, if any.
     fn attestation(&self) -> Option<Attestation>;
 
-    /// What opens, to this device, what is kept for a cohort. Unless it is asked for `afresh`, that may be what is still good of the last time.
+    /// A pass for the files of a cohort. Unless `afresh` is set, this may be an earlier pass that is still valid.
     ///
     /// # Errors
     ///
-    /// [`FetchError::Denied`] if the gate refuses; [`FetchError::Evidence`] if this device could not make its evidence; others if the gate
-    /// could not be asked.
+    /// [`FetchError::Denied`] if the gate refuses; [`FetchError::Evidence`] if this device cannot make its evidence; others if the gate
+    /// cannot be reached.
     fn enter(&self, visit: &Visit, afresh: bool) -> Result<Arc<dyn Pass + Send + Sync>, FetchError>;
 }
 
@@ -30,7 +30,7 @@ impl<T: Gate + ?Sized> Gate for Arc<T> {
     }
 }
 
-/// Who wants in, where, for what.
+/// The parameters of an access request: gate, role and device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visit {
     /// The gate.

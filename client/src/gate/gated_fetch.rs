@@ -1,4 +1,4 @@
-//! The way through the gate of a protected cohort.
+//! Fetching through the gate of a protected cohort.
 
 use std::cell::RefCell;
 
@@ -8,7 +8,7 @@ use super::entry::{Gate, Visit};
 use crate::fetch::{Fetch, FetchError, Reply, Request};
 use tidegate_model::gate::Attestation;
 
-/// Fetches what is public as ever, and what is behind the gate of the visit under way with what that gate gives.
+/// Fetches public files directly, and files behind the current visit's gate with that gate's pass.
 pub(crate) struct GatedFetch {
     fetch: Box<dyn Fetch + Send>,
     gate: Option<Box<dyn Gate + Send>>,
@@ -20,7 +20,7 @@ impl GatedFetch {
         Self { fetch, gate, visit: RefCell::new(None) }
     }
 
-    /// Whether the device was given a gate.
+    /// Whether the device has a gate client.
     pub(crate) fn has_gate(&self) -> bool {
         self.gate.is_some()
     }
@@ -29,12 +29,12 @@ impl GatedFetch {
         self.gate.as_ref().and_then(|gate| gate.attestation())
     }
 
-    /// The visit under way.
+    /// The current visit.
     pub(crate) fn visit(&self) -> Option<Visit> {
         self.visit.borrow().clone()
     }
 
-    /// Begins another visit, or none.
+    /// Starts another visit, or none.
     pub(crate) fn begin(&self, visit: Option<Visit>) {
         *self.visit.borrow_mut() = visit;
     }
@@ -47,7 +47,7 @@ impl Fetch for GatedFetch {
         trace!(gate = %visit.gate, role = visit.role, "fetches through a gate");
         let pass = gate.enter(&visit, false)?;
         match self.fetch.fetch(&request.opened_by(&*pass)) {
-            // What was granted may have ended, or the gate may have another secret now.
+            // The grant may have expired, or the gate may have a new secret.
             Err(FetchError::Denied { status: 401, .. }) => {
                 let pass = gate.enter(&visit, true)?;
                 self.fetch.fetch(&request.opened_by(&*pass))

@@ -1,4 +1,4 @@
-//! The device's side of a [gate](tidegate_model::gate): it shows what it is, and fetches what is kept for devices like it.
+//! The device's side of a [gate](tidegate_model::gate): it authenticates and fetches the files of its protected cohort.
 //!
 //! ```text
 //! POST /v1/challenge -> nonce -> Attestor -> evidence -> POST /v1/grant -> token
@@ -7,11 +7,11 @@
 //!                      GET /v1/repo/targets/...     (releases that are assigned with "private": true)
 //! ```
 //!
-//! A [`Device`](crate::device::Device) that was given a [`Gate`] asks it for nothing but that, and only if its cohort is protected and something
-//! changed: everything else stays public, and what comes through a gate is verified like everything else. A gate that refuses is a reason to keep
-//! what is installed, not an error; one that cannot be reached is an error of the network's kind.
+//! A [`Device`](crate::device::Device) with a [`Gate`] uses it only for these files, and only if its cohort is protected and something
+//! changed. All other files are public, and files from a gate are verified like all others. A refusal is a reason to keep
+//! the installed release, not an error; an unreachable gate is a network error.
 //!
-//! `GateClient` (feature `gate`) is the real one; it makes its evidence by an `Attestor`. [`StubGate`] is for tests.
+//! `GateClient` (feature `gate`) is the real client; its `Attestor` makes the evidence. [`StubGate`] is for tests.
 
 #[cfg(feature = "gate")]
 mod client;

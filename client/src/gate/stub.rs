@@ -6,10 +6,10 @@ use super::entry::{Gate, Visit};
 use crate::fetch::{FetchError, Pass, Refusal, Request};
 use tidegate_model::gate::Attestation;
 
-/// A gate that lets in whom it is told to, and notes who came. Clones are the same gate. For tests.
+/// A simulated gate for tests that records its visits. Clones share their state.
 ///
-/// What lies behind it is served by the test's own fetcher, such as [`MemoryFetch`](crate::fetch::MemoryFetch), at the URLs of
-/// [`GateUrl::repository`](tidegate_model::gate::GateUrl::repository); [`opens`](Self::opens) tells it whom to give it to.
+/// The files behind it are served by the test's own fetcher, such as [`MemoryFetch`](crate::fetch::MemoryFetch), at the URLs of
+/// [`GateUrl::repository`](tidegate_model::gate::GateUrl::repository); [`opens`](Self::opens) checks access.
 #[derive(Debug, Clone, Default)]
 pub struct StubGate(Arc<Mutex<Stub>>);
 
@@ -19,7 +19,7 @@ struct Stub {
     refusal: Option<Refusal>,
     is_gone: bool,
     granted: Vec<String>,
-    /// The grants before this one have ended.
+    /// The grants before this one have expired.
     first: usize,
 }
 
@@ -34,27 +34,27 @@ impl Pass for Number {
 }
 
 impl StubGate {
-    /// A gate that lets everyone in, to a device without an attestor.
+    /// A gate that accepts everyone, for a device without an attestor.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Gives the device an attestor of this kind, or takes it away.
+    /// Sets the kind of the device's attestor, or removes it.
     pub fn attest(&self, kind: Option<Attestation>) {
         self.lock().attestation = kind;
     }
 
-    /// Refuses from now on, or not any more.
+    /// Starts or stops refusing.
     pub fn refuse(&self, refusal: Option<Refusal>) {
         self.lock().refusal = refusal;
     }
 
-    /// Cannot be reached from now on, or can again.
+    /// Becomes unreachable or reachable.
     pub fn vanish(&self, is_gone: bool) {
         self.lock().is_gone = is_gone;
     }
 
-    /// Ends all grants.
+    /// Expires all grants.
     pub fn expire(&self) {
         let mut stub = self.lock();
         stub.first = stub.granted.len();
@@ -78,7 +78,7 @@ impl StubGate {
         let (status, why) = match granted {
             Some(granted) if granted == role => return Ok(()),
             Some(_) => (403, "the token's cohorts do not open this object"),
-            None => (401, "the token is missing, or has ended"),
+            None => (401, "the token is missing or has expired"),
         };
         let refusal = Refusal { rule: "G-TOK".into(), why: why.into(), missing: Vec::new() };
         Err(FetchError::Denied { url: request.url.to_owned(), status, refusal })
@@ -98,7 +98,7 @@ impl Gate for StubGate {
         let mut stub = self.lock();
         let url = visit.gate.to_string();
         if stub.is_gone {
-            return Err(FetchError::Unreachable { url, reason: "this stub has vanished".into() });
+            return Err(FetchError::Unreachable { url, reason: "this stub is unreachable".into() });
         }
         if let Some(refusal) = stub.refusal.clone() {
             return Err(FetchError::Denied { url, status: 403, refusal });

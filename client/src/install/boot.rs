@@ -48,20 +48,32 @@ impl fmt::Display for Slot {
     }
 }
 
-/// Speaks with the boot loader.
+/// Access to the boot loader.
 pub trait Boot {
     /// The slot that runs now.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError`] if the boot loader cannot be read.
     fn running(&mut self) -> Result<Slot, BootError>;
 
-    /// Makes `slot` start at the next restart, and the one that is [kept](Self::keep) at those after it unless `slot` is kept by
+    /// Makes `slot` start at the next restart. Later restarts start the [kept](Self::keep) slot, unless `slot` is kept by
     /// then. (A boot loader may allow it a few restarts.)
+    ///
+    /// # Errors
+    ///
+    /// [`BootError`] if the boot loader cannot be written.
     fn attempt(&mut self, slot: Slot) -> Result<(), BootError>;
 
     /// Makes `slot` start at every restart from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError`] if the boot loader cannot be written.
     fn keep(&mut self, slot: Slot) -> Result<(), BootError>;
 }
 
-/// Why the boot loader could not be spoken with.
+/// Why the boot loader could not be accessed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BootError {
@@ -69,11 +81,11 @@ pub enum BootError {
     #[error("the boot hook failed: {0}")]
     Hook(#[from] CommandError),
     /// The hook named no slot.
-    #[error("the boot hook must print a or b when asked what is running, and printed {0:?}")]
+    #[error("the boot hook must print a or b for `running`, but printed {0:?}")]
     NoSlot(String),
 }
 
-/// A program that speaks with the boot loader, for example through `fw_setenv` or `grub-editenv`.
+/// A program that controls the boot loader, for example through `fw_setenv` or `grub-editenv`.
 ///
 /// | called with | it |
 /// |---|---|
@@ -81,12 +93,12 @@ pub enum BootError {
 /// | `try a`, `try b` | makes that slot start at the next restart, on trial |
 /// | `keep a`, `keep b` | makes that slot start from now on |
 ///
-/// Each call must have its effect wholly or not at all, and must be durable when the program ends with exit code 0.
+/// Each call must be atomic, and durable when the program ends with exit code 0.
 #[derive(Debug, Clone)]
 pub struct BootHook(Command);
 
 impl BootHook {
-    /// A hook: a program and its first arguments, and the longest time that a call may take.
+    /// A hook: a program with its first arguments, and the time limit of a call.
     pub fn new(program: impl IntoIterator<Item = String>, limit: Duration) -> Self {
         Self(Command::new(program, limit))
     }
@@ -119,7 +131,7 @@ impl Boot for BootHook {
     }
 }
 
-/// A boot loader that lives as long as the process. Clones are the same one. For tests.
+/// A simulated boot loader for tests. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct StubBoot {
     state: Arc<Mutex<StubState>>,
@@ -134,7 +146,7 @@ struct StubState {
 }
 
 impl StubBoot {
-    /// A boot loader that started slot a and keeps it.
+    /// A boot loader that has started slot a and keeps it.
     pub fn new() -> Self {
         let state = StubState { running: Slot::A, kept: Slot::A, attempted: None };
         Self { state: Arc::new(Mutex::new(state)), disk: Disk::new() }
@@ -146,7 +158,7 @@ impl StubBoot {
         Self { disk, ..self.clone() }
     }
 
-    /// Restarts the device. Says which slot starts.
+    /// Restarts the device. Returns the slot that starts.
     pub fn restart(&self) -> Slot {
         self.with(|state| {
             state.running = state.attempted.take().unwrap_or(state.kept);
@@ -154,12 +166,12 @@ impl StubBoot {
         })
     }
 
-    /// What a restart would start.
+    /// The slot that a restart would start.
     pub fn next(&self) -> Slot {
         self.with(|state| state.attempted.unwrap_or(state.kept))
     }
 
-    /// What is kept.
+    /// The kept slot.
     pub fn kept(&self) -> Slot {
         self.with(|state| state.kept)
     }

@@ -9,27 +9,27 @@ use super::{Artifact, InstallError, Installer, Place};
 use crate::command::{Command, Ran};
 use crate::disk::Disk;
 
-/// Has a program install, such as RAUC, SWUpdate, or a script of one's own.
+/// Installs through a program such as RAUC, SWUpdate, or a custom script.
 ///
 /// | called with | it | exit codes |
 /// |---|---|---|
 /// | `install` | installs the artifacts, to run from the next restart on, on trial | 0 done, 10 never on this device, others: try again |
-/// | `running` | prints one line that names what runs, such as a slot | 0 done, 20 cannot tell |
-/// | `confirm` | makes what runs stay | 0 done, 20 nothing to do |
-/// | `revert PLACE` | makes what `running` called PLACE run again | 0 done, 20 cannot |
+/// | `running` | prints one line that names what runs, such as a slot | 0 done, 20 unknown |
+/// | `confirm` | makes the running release permanent | 0 done, 20 nothing to do |
+/// | `revert PLACE` | makes PLACE, a name from `running`, run again | 0 done, 20 unsupported |
 ///
-/// Its environment says what to install:
+/// Its environment contains:
 ///
-/// | variable | holds |
+/// | variable | content |
 /// |---|---|
-/// | `TIDEGATE_ACTION` | the first argument once more |
+/// | `TIDEGATE_ACTION` | the first argument |
 /// | `TIDEGATE_VERSION` | the release's version |
-/// | `TIDEGATE_ARTIFACTS` | how many artifacts there are |
+/// | `TIDEGATE_ARTIFACTS` | the number of artifacts |
 /// | `TIDEGATE_ARTIFACT_0_NAME`, `_PATH`, `_LENGTH`, `_SHA256` | the first artifact, and so on |
 /// | `TIDEGATE_ARTIFACT` | the path of the only artifact, if there is one |
 ///
-/// The artifacts are hashed once more before the program starts. It runs in a process group of its own, which is killed when its
-/// time is over. The last line that it prints to standard error becomes part of the error.
+/// The artifacts are hashed again before the program starts. It runs in its own process group, which is killed at the
+/// time limit. The last line that it prints to standard error becomes part of the error.
 #[derive(Debug, Clone)]
 pub struct CommandInstaller(Command);
 
@@ -37,7 +37,7 @@ const REJECTED: i32 = 10;
 const CANNOT: i32 = 20;
 
 impl CommandInstaller {
-    /// A program and its first arguments, and the longest time that a call may take.
+    /// A program with its first arguments, and the time limit of a call.
     pub fn new(program: impl IntoIterator<Item = String>, limit: Duration) -> Self {
         Self(Command::new(program, limit))
     }
@@ -92,7 +92,7 @@ impl Installer for CommandInstaller {
         }
         let said = ran.success()?;
         match said.trim() {
-            "" => Err(InstallError::Unsuitable("the installer must print what is running, and printed nothing".into())),
+            "" => Err(InstallError::Unsuitable("the installer printed nothing for `running`".into())),
             place => Ok(Some(place.to_owned())),
         }
     }

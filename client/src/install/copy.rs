@@ -1,4 +1,4 @@
-//! Copying artifacts, with every byte hashed on the way in and again on the way back.
+//! Copying artifacts, with every byte hashed while it is copied and again when it is read back.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,11 +21,11 @@ pub(super) fn copy(artifact: &Artifact, file: &mut OpenFile, path: &Path) -> Res
     written.and_then(|()| file.sync()).map_err(writing)
 }
 
-/// Checks that the first bytes at `path` are the artifact, as the medium has them as far as that can be forced.
+/// Checks that the first bytes at `path` are the artifact. Reads from the medium as far as the system allows.
 pub(super) fn read_back(disk: &Disk, artifact: &Artifact, path: &Path) -> Result<(), InstallError> {
     let reading = |source| InstallError::Io { action: "read back", path: path.to_owned(), source };
     disk.forget_cached(path);
-    // A slot may be longer than what is in it.
+    // A slot may be longer than its content.
     let written = File::open(path).map_err(reading)?.take(artifact.length);
     each_block(artifact, written, |_| true).map_err(|e| match e {
         Unread::Io(source) => reading(source),
@@ -33,12 +33,12 @@ pub(super) fn read_back(disk: &Disk, artifact: &Artifact, path: &Path) -> Result
     })
 }
 
-/// Checks that the downloaded file is still what was verified.
+/// Checks that the downloaded file is unchanged since it was verified.
 pub(super) fn check(artifact: &Artifact) -> Result<(), InstallError> {
     source(artifact, |_| true)
 }
 
-/// Reads the downloaded file, gives it to `take` until that returns false, and checks that it is what was verified.
+/// Reads the downloaded file, passes it to `take` until that returns false, and checks that it is unchanged since it was verified.
 fn source(artifact: &Artifact, take: impl FnMut(&[u8]) -> bool) -> Result<(), InstallError> {
     let path = &artifact.path;
     let reading = |source| InstallError::Io { action: "read", path: path.clone(), source };

@@ -12,17 +12,17 @@ use super::{Artifact, InstallError, Installer, Place};
 use crate::command::Command;
 use crate::disk::Disk;
 
-/// Keeps each release in a folder of its own, and lets the link `current` point to one of them.
+/// Stores each release in its own folder. The link `current` points to one of them.
 ///
 /// ```text
 /// BASE/current -> releases/1.2.0
-/// BASE/releases/1.1.0/...    what ran before, until the new one is confirmed
+/// BASE/releases/1.1.0/...    the previous release, until the new one is confirmed
 /// BASE/releases/1.2.0/...
 /// ```
 ///
-/// A release's folder holds its artifacts under their names, or what [unpacking](Self::unpack) makes of them. It is made under
-/// another name and renamed when it is whole and durable; the link is replaced by renaming. So `current` always leads to a
-/// whole release. It changes at once: whoever uses it opens it anew, for which a restart command can see.
+/// A release's folder contains its artifacts under their names, or their [unpacked](Self::unpack) content. It is created under
+/// another name and renamed when it is complete and durable; the link is replaced by renaming. So `current` always points to a
+/// complete release. It changes at once: programs must open it again, for which a restart command can be used.
 #[derive(Debug, Clone)]
 pub struct DirectoryInstaller {
     base: PathBuf,
@@ -40,14 +40,14 @@ impl DirectoryInstaller {
         Self { base: base.into(), unpack: None, disk: Disk::new() }
     }
 
-    /// Has each artifact unpacked by a program instead of copying it: it is called with the artifact's path and the folder to unpack
-    /// into as last arguments, such as `tar -x --file ARTIFACT --directory FOLDER` by `["tar", "-x", "--file", "{artifact}", "--directory", "{folder}"]`.
+    /// Unpacks each artifact with a program instead of copying it. The program gets the artifact's path and the target folder
+    /// as last arguments, such as `tar -x --file ARTIFACT --directory FOLDER` by `["tar", "-x", "--file", "{artifact}", "--directory", "{folder}"]`.
     #[must_use]
     pub fn unpack(self, program: impl IntoIterator<Item = String>, limit: Duration) -> Self {
         Self { unpack: Some(Command::new(program, limit)), ..self }
     }
 
-    /// The same, on a disk that may have a plan of faults.
+    /// The same, on a disk that can inject faults.
     #[must_use]
     pub fn on(self, disk: Disk) -> Self {
         Self { disk: disk.clone(), unpack: self.unpack.map(|command| command.on(disk)), ..self }
@@ -87,7 +87,7 @@ impl DirectoryInstaller {
         self.base.join(RELEASES)
     }
 
-    /// Removes every release but the one that runs.
+    /// Removes every release except the running one.
     fn remove_others(&self, keep: &str) -> Result<(), InstallError> {
         let releases = self.releases();
         for entry in fs::read_dir(&releases).map_err(io("list", &releases))? {
@@ -107,7 +107,7 @@ impl Installer for DirectoryInstaller {
         let (new, place) = (releases.join(NEW), releases.join(&name));
         self.disk.create_folder(&releases).map_err(io("create the folder", &releases))?;
         match self.current()? {
-            // It was made whole, and pointed to.
+            // It is already complete and current.
             Some(current) if current == name => return Ok(()),
             Some(current) => self.remove_others(&current)?,
             None => self.remove_others("")?,
@@ -118,7 +118,7 @@ impl Installer for DirectoryInstaller {
             self.disk.rename(&new, &place).map_err(io("rename the new release to", &place))
         });
         filled.inspect_err(|_| {
-            // It would only take room; the next attempt starts over.
+            // It would only waste space; the next attempt starts over.
             let _ = self.disk.remove_tree(&new);
         })?;
         self.point_to(&name)
@@ -138,7 +138,7 @@ impl Installer for DirectoryInstaller {
     fn revert(&mut self, before: &Place) -> Result<(), InstallError> {
         let path = self.releases().join(before);
         if !path.is_dir() {
-            let reason = format!("{}: what ran before is no longer there", path.display());
+            let reason = format!("{}: the previous release no longer exists", path.display());
             return Err(InstallError::Unsuitable(reason));
         }
         self.point_to(before)

@@ -9,7 +9,7 @@ use super::copy::{copy, read_back};
 use super::{Artifact, InstallError, Installer, only};
 use crate::disk::Disk;
 
-/// A slot that is one file: it holds the old image or the new one, never a part of either.
+/// A slot that is one file. It contains either the old or the new image, never a part of one.
 #[derive(Debug, Clone)]
 pub struct FileSlot {
     path: PathBuf,
@@ -22,7 +22,7 @@ impl FileSlot {
         Self::on(Disk::new(), path)
     }
 
-    /// The same, on a disk that may have a plan of faults.
+    /// The same, on a disk that can inject faults.
     pub fn on(disk: Disk, path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), disk }
     }
@@ -48,7 +48,7 @@ impl Installer for FileSlot {
         new.push(".new");
         let new = self.path.with_file_name(new);
         self.replace(artifact, &new).inspect_err(|_| {
-            // It would only take room; the next attempt starts over.
+            // It would only waste space; the next attempt starts over.
             let _ = self.disk.remove(&new);
         })
     }

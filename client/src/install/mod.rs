@@ -1,19 +1,19 @@
-//! Installing what was downloaded: one trait, and what implements it.
+//! Installing a downloaded release: one trait and its implementations.
 //!
-//! | installer | for | goes back |
+//! | installer | for | rollback |
 //! |---|---|---|
 //! | [`SlotInstaller`] | two slots, files or block devices, and a boot loader that chooses | through the boot loader |
 //! | [`CommandInstaller`] | any program: RAUC, SWUpdate, systemd-sysupdate, a script | if the program can |
 //! | [`DirectoryInstaller`] | a tree of files that a link points to | by the link |
-//! | [`FileSlot`] | one file that something else picks up | no |
+//! | [`FileSlot`] | one file that another program uses | no |
 //! | [`StubInstaller`] | tests | no |
 //!
-//! All keep the same promises, and one suite of tests holds them to these:
+//! All give the same guarantees, which one test suite checks:
 //!
-//! - What runs is not touched. Stopped at any instant, the device still runs what it ran, or already the whole new release.
-//! - Every byte is hashed once more on its way, and what was written is read back.
-//! - Installing again, after a stop or a failure, completes.
-//! - What takes effect is on trial: [`Installer::revert`] undoes it until [`Installer::confirm`] makes it stay.
+//! - The running release is not changed. After an interruption at any instant, the device runs either the old or the complete new release.
+//! - Every byte is hashed again during the copy, and the written data is read back.
+//! - A repeated installation, after an interruption or a failure, completes.
+//! - A new release is on trial: [`Installer::revert`] undoes it until [`Installer::confirm`] makes it permanent.
 
 mod boot;
 mod command;
@@ -49,38 +49,50 @@ pub struct Artifact {
     pub path: PathBuf,
     /// Its length in bytes.
     pub length: u64,
-    /// Its hashes, to be checked once more on the way into the slot.
+    /// Its hashes, which are checked again during the installation.
     pub hashes: Hashes,
 }
 
-/// Puts a release where the device will run it from.
+/// Installs releases on the device.
 pub trait Installer {
     /// Installs all artifacts of a release.
     ///
-    /// What was downloaded was verified then; an installer reads it again, so it verifies again what it reads. Where the
-    /// device must restart for the release to run, the next restart runs it, on trial.
+    /// The download was verified, but an installer reads it again and therefore verifies it again. If the
+    /// release needs a restart, the next restart runs it on trial.
     ///
     /// # Errors
     ///
-    /// [`InstallError`]; the device can still run what it ran.
+    /// [`InstallError`]; the device can still run the old release.
     fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError>;
 
-    /// What runs now, by a name that differs between what ran before an installation and what it installed.
+    /// The name of what runs now. The old and the new release have different names.
     ///
-    /// `None`, the default, is for installers that cannot tell: their releases are taken to run at once.
+    /// `None`, the default, is for installers that cannot determine this. Their releases count as running at once.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`] if the running place cannot be determined.
     fn running(&mut self) -> Result<Option<Place>, InstallError> {
         Ok(None)
     }
 
-    /// Makes what runs now stay. It may be called again.
+    /// Makes the running release permanent. It may be called again.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`] if the confirmation cannot be recorded.
     fn confirm(&mut self) -> Result<(), InstallError> {
         Ok(())
     }
 
-    /// Makes `before`, which [`running`](Self::running) named then, the one to run, now or from the next restart on. It may
+    /// Makes `before`, a name from [`running`](Self::running), run again, now or from the next restart on. It may
     /// be called again.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`] if the previous place cannot be restored.
     fn revert(&mut self, before: &Place) -> Result<(), InstallError> {
-        Err(InstallError::Unsuitable(format!("this installer cannot go back to {before}")))
+        Err(InstallError::Unsuitable(format!("this installer cannot restore {before}")))
     }
 }
 
@@ -113,27 +125,27 @@ pub enum InstallError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// What was downloaded has changed since.
-    #[error("{path}: no longer the file that was verified: {mismatch}")]
+    /// The downloaded file changed after it was verified.
+    #[error("{path}: changed since it was verified: {mismatch}")]
     Changed {
         /// The downloaded file.
         path: PathBuf,
         /// How it differs.
         mismatch: Mismatch,
     },
-    /// What was written does not read back as it was.
-    #[error("{path}: does not read back as it was written ({mismatch}); the storage may be failing")]
+    /// The written data does not match when it is read back.
+    #[error("{path}: differs when read back ({mismatch}); the storage may be failing")]
     ReadBack {
         /// The slot.
         path: PathBuf,
         /// How it differs.
         mismatch: Mismatch,
     },
-    /// A slot has less room than the artifact needs.
-    #[error("{path}: has room for {room} bytes, and {name} has {length}")]
+    /// A slot is smaller than the artifact.
+    #[error("{path}: has space for {room} bytes, but {name} has {length}")]
     TooSmall {
         /// The slot.
         path: PathBuf,
@@ -147,10 +159,10 @@ pub enum InstallError {
     /// The boot loader's hook failed.
     #[error(transparent)]
     Boot(#[from] BootError),
-    /// A program that installs could not be run, or failed.
+    /// An installing program could not be run, or failed.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// The program that installs says that this release will never do on this device.
+    /// The installing program permanently rejects this release on this device.
     #[error("the installer rejects this release: {0}")]
     Rejected(String),
     /// The release does not suit the installer.
@@ -159,25 +171,25 @@ pub enum InstallError {
 }
 
 impl InstallError {
-    /// Whether trying the same release again is of no use: nothing that can change on this device is the cause.
+    /// Whether a retry of the same release is useless.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Rejected(_) | Self::Unsuitable(_) | Self::TooSmall { .. })
     }
 
-    /// Whether a download turned out to be spoiled: fetching it again may help.
+    /// Whether the download is corrupt, so that a new download may help.
     pub fn is_spoiled(&self) -> bool {
         matches!(self, Self::Changed { .. })
     }
 }
 
-/// The one artifact of a release, for installers that take one.
+/// The only artifact of a release, for installers that accept one.
 fn only<'a>(what: &str, version: &Version, artifacts: &'a [Artifact]) -> Result<&'a Artifact, InstallError> {
     if let [artifact] = artifacts {
         return Ok(artifact);
     }
     let count = artifacts.len();
     Err(InstallError::Unsuitable(format!(
-        "{what} takes one artifact, and release {version} has {count} for this device"
+        "{what} accepts one artifact, but release {version} has {count} for this device"
     )))
 }
 

@@ -1,4 +1,4 @@
-//! Two slots, one of which runs while the other is written.
+//! Two slots: one runs while the other is written.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use super::copy::{copy, read_back};
 use super::{Artifact, InstallError, Installer, Place};
 use crate::disk::Disk;
 
-/// What one artifact is written to: a file or a block device in each slot.
+/// The destinations of one artifact: a file or block device in each slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlotImage {
-    /// The artifact's name in the manifest; may be absent if the slots take one artifact.
+    /// The artifact's name in the manifest; optional if the slots accept one artifact.
     pub artifact: Option<String>,
-    /// Where it is in slot a.
+    /// The path in slot a.
     pub a: PathBuf,
-    /// Where it is in slot b.
+    /// The path in slot b.
     pub b: PathBuf,
 }
 
 impl SlotImage {
-    /// The one image of slots that take one artifact.
+    /// The only image of slots that accept one artifact.
     pub fn only(a: impl Into<PathBuf>, b: impl Into<PathBuf>) -> Self {
         Self { artifact: None, a: a.into(), b: b.into() }
     }
@@ -35,10 +35,10 @@ impl SlotImage {
     }
 }
 
-/// Writes the slot that does not run, verifies it by reading it back, and has the boot loader try it.
+/// Writes the inactive slot, verifies it by reading it back, and makes the boot loader try it.
 ///
-/// Before the first byte is written the boot loader is told to keep the slot that runs, so that no restart on the way starts one that is
-/// half written.
+/// Before the first byte is written, the boot loader is set to keep the running slot, so that a restart never starts a
+/// partially written slot.
 pub struct SlotInstaller<B> {
     images: Vec<SlotImage>,
     boot: B,
@@ -50,9 +50,9 @@ impl<B: Boot> SlotInstaller<B> {
     ///
     /// # Errors
     ///
-    /// [`InstallError::Unsuitable`] if there is none, one of several does not say which artifact it takes, two take the same, or a place is used twice.
+    /// [`InstallError::Unsuitable`] if there is no image, one of several images has no artifact name, two have the same one, or a path is used twice.
     pub fn new(images: Vec<SlotImage>, boot: B) -> Result<Self, InstallError> {
-        let bad = |reason: &str| Err(InstallError::Unsuitable(format!("the slots are set up wrongly: {reason}")));
+        let bad = |reason: &str| Err(InstallError::Unsuitable(format!("the slot settings are wrong: {reason}")));
         if images.is_empty() {
             return bad("there is no image");
         }
@@ -66,21 +66,21 @@ impl<B: Boot> SlotInstaller<B> {
             names.len() == count
         };
         if !distinct(images.iter().flat_map(|image| &image.artifact).map(std::convert::AsRef::as_ref).collect()) {
-            return bad("two images take the same artifact");
+            return bad("two images have the same artifact");
         }
         if !distinct(images.iter().flat_map(|image| [image.a.as_os_str(), image.b.as_os_str()]).collect()) {
-            return bad("a place is used twice");
+            return bad("a path is used twice");
         }
         Ok(Self { images, boot, disk: Disk::new() })
     }
 
-    /// The same, on a disk that may have a plan of faults.
+    /// The same, on a disk that can inject faults.
     #[must_use]
     pub fn on(self, disk: Disk) -> Self {
         Self { disk, ..self }
     }
 
-    /// Which image takes which artifact.
+    /// The artifact for each image.
     fn pairs<'a>(
         &'a self,
         version: &Version,
@@ -99,7 +99,7 @@ impl<B: Boot> SlotInstaller<B> {
         let wanted: Vec<_> = self.images.iter().map(|image| image.artifact.as_deref().unwrap_or("(any)")).collect();
         let found: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
         let (wanted, found) = (wanted.join(", "), found.join(", "));
-        let reason = format!("the slots take the artifacts {wanted}, and release {version} has {found}");
+        let reason = format!("the slots accept the artifacts {wanted}, but release {version} has {found}");
         Err(InstallError::Unsuitable(reason))
     }
 
@@ -109,12 +109,13 @@ impl<B: Boot> SlotInstaller<B> {
         for other in self.images.iter().map(|image| image.of(target.other())) {
             if is_same(path, other).map_err(io("look at"))? {
                 let running = other.display();
-                let reason = format!("{}: this is {running}, which runs; it is not touched", path.display());
+                let reason = format!("{}: this is the running slot {running}, which is never written", path.display());
                 return Err(InstallError::Unsuitable(reason));
             }
         }
         if let Some(point) = mounted_at(path) {
-            let reason = format!("{}: mounted at {point}; a slot must not be in use to be written", path.display());
+            let reason =
+                format!("{}: mounted at {point}; a slot must not be in use while it is written", path.display());
             return Err(InstallError::Unsuitable(reason));
         }
         let (mut slot, room) = self.disk.overwrite(path).map_err(io("open"))?;
@@ -129,7 +130,7 @@ impl<B: Boot> SlotInstaller<B> {
 
 impl<B: Boot> Installer for SlotInstaller<B> {
     fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
-        // First of all, since what does not fit must change nothing.
+        // First, because an artifact that does not fit must change nothing.
         self.pairs(version, artifacts)?;
         let running = self.boot.running()?;
         self.boot.keep(running)?;
@@ -150,12 +151,12 @@ impl<B: Boot> Installer for SlotInstaller<B> {
 
     fn revert(&mut self, before: &Place) -> Result<(), InstallError> {
         let slot = Slot::named(before)
-            .ok_or_else(|| InstallError::Unsuitable(format!("{before:?} is no slot: there are a and b")))?;
+            .ok_or_else(|| InstallError::Unsuitable(format!("{before:?} is not a slot: use a or b")))?;
         Ok(self.boot.keep(slot)?)
     }
 }
 
-/// Whether two paths lead to the same file or device. One that is not there is no other.
+/// Whether two paths lead to the same file or device. A missing path is not the same as any other.
 fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     let real = |path: &Path| match path.canonicalize() {
         Ok(path) => Ok(Some(path)),
@@ -178,7 +179,7 @@ fn is_same(one: &Path, other: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Where a block device is mounted, on Linux.
+/// The mount point of a block device, on Linux.
 fn mounted_at(path: &Path) -> Option<String> {
     let device = path.canonicalize().ok()?;
     let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;

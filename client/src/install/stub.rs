@@ -6,7 +6,7 @@ use tidegate_model::version::Version;
 
 use super::{Artifact, InstallError, Installer};
 
-/// An installer that only notes what it was given, and fails if told to. Clones share what they note. For tests.
+/// An installer for tests that records its calls and can fail. Clones share their state.
 #[derive(Debug, Clone, Default)]
 pub struct StubInstaller(Arc<Mutex<Stub>>);
 
@@ -17,7 +17,7 @@ struct Stub {
 }
 
 impl StubInstaller {
-    /// A stub that installs nothing, successfully.
+    /// A stub whose installations succeed.
     pub fn new() -> Self {
         Self::default()
     }
@@ -27,7 +27,7 @@ impl StubInstaller {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).failure = Some(reason.into());
     }
 
-    /// What was installed, in order.
+    /// The installed releases, in order.
     pub fn installed(&self) -> Vec<(Version, Vec<Artifact>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).installed.clone()
     }

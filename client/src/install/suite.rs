@@ -1,4 +1,4 @@
-//! One behavioural suite for every installer, and what is particular to each.
+//! One behavioural suite for every installer, and specific tests for each.
 
 use std::fs;
 use std::path::Path;
@@ -11,13 +11,13 @@ use crate::disk::{Disk, Faults};
 
 /// An installer on a board that a test can restart.
 trait Bench {
-    /// The installer, on a disk that may have a plan of faults.
+    /// The installer, on a disk that can inject faults.
     fn installer(&self, disk: Disk) -> Box<dyn Installer>;
 
-    /// Restarts the board. What then runs: the contents of its artifacts, by name; `None` if it does not start.
+    /// Restarts the board. Returns the contents of the running artifacts, by name; `None` if it does not start.
     fn restart(&self) -> Option<Vec<Vec<u8>>>;
 
-    /// The names of the artifacts that it takes.
+    /// The names of the artifacts that it accepts.
     fn takes(&self) -> &'static [&'static str];
 
     /// Whether it can undo an installation.
@@ -54,7 +54,7 @@ fn version() -> Version {
     Version::new(1, 2, 3)
 }
 
-/// What every installer promises.
+/// The guarantees of every installer.
 fn suite(of: &dyn Fn(&Path) -> Box<dyn Bench>) {
     installs_confirms_and_goes_back(of);
     survives_a_stop_at_every_step(of);
@@ -246,12 +246,12 @@ fn the_slot_that_runs_is_never_written() {
     let folder = tempfile::tempdir().unwrap();
     let bench = SlotBench::on(folder.path(), &["image.bin"]);
     let all = artifacts(folder.path(), &bench);
-    // Slot b is a link to slot a: the setup is wrong, and the installer does not write over what runs.
+    // Slot b is a link to slot a: the settings are wrong, and the installer does not overwrite the running slot.
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink(&bench.images[0].a, &bench.images[0].b).unwrap();
         let error = bench.installer(Disk::new()).install(&version(), &all).unwrap_err();
-        assert!(error.to_string().contains("which runs"), "{error}");
+        assert!(error.to_string().contains("the running slot"), "{error}");
         fs::remove_file(&bench.images[0].b).unwrap();
         fs::hard_link(&bench.images[0].a, &bench.images[0].b).unwrap();
         assert!(bench.installer(Disk::new()).install(&version(), &all).is_err());
@@ -269,7 +269,7 @@ fn the_slot_that_runs_is_never_written() {
     assert_eq!(fs::read(&bench.images[0].b).unwrap(), new_content(0));
 }
 
-/// What an earlier attempt left with the boot loader must not start a slot that is being written.
+/// The boot loader's state from an earlier attempt must not start a slot that is being written.
 #[test]
 fn a_half_written_slot_is_never_started() {
     let counted = Faults::none();
@@ -278,7 +278,7 @@ fn a_half_written_slot_is_never_started() {
         let bench = SlotBench::on(folder.path(), &["image.bin"]);
         let all = artifacts(folder.path(), &bench);
         bench.installer(Disk::new()).install(&version(), &all).unwrap();
-        // The restart did not come yet, and another release is installed in its place.
+        // Another release is installed before the restart.
         let next = [artifact(folder.path(), "image.bin", &vec![b'x'; 200_000])];
         if n == 0 {
             bench.installer(Disk::with_faults(counted.clone())).install(&version(), &next).unwrap();
@@ -367,7 +367,7 @@ esac
 
     const LIMIT: Duration = Duration::from_secs(20);
 
-    /// A program that does it all, or only speaks with the boot loader.
+    /// A program that installs, or a hook for the boot loader.
     struct ProgramBench {
         folder: std::path::PathBuf,
         words: Vec<String>,

@@ -1,8 +1,8 @@
 //! What the device's owner allows, and when: a pure function beside the release's own rules.
 //!
-//! The signed side decides *whether* a device may have a release ([`decide`](tidegate_model::decision::decide)); this side decides
-//! whether it is convenient now. [`judge`] evaluates every rule for one [`Step`] and reports each outcome, so that `status` and
-//! `explain` show all that stands in the way, not just the first thing.
+//! The signed metadata decides *whether* a device may have a release ([`decide`](tidegate_model::decision::decide)); the policy decides
+//! when the device installs it. [`judge`] evaluates every rule for one [`Step`] and reports each outcome, so that `status` and
+//! `explain` show every obstacle, not just the first.
 //!
 //! ```json
 //! {
@@ -16,8 +16,8 @@
 //! }
 //! ```
 //!
-//! A release of urgency `security` passes the rules that `security_overrides` names; which these are is the owner's choice, and
-//! none of them is ever a rule of the release itself.
+//! A release of urgency `security` overrides the rules in `security_overrides`. The owner chooses these rules. They
+//! never include rules of the release itself.
 
 mod form;
 
@@ -38,21 +38,21 @@ use tidegate_model::week::{UtcOffset, WeeklyPeriod};
 pub struct Policy {
     /// When to install and restart; empty for any time.
     pub windows: Vec<WeeklyPeriod>,
-    /// What the windows' local time is ahead of UTC, if the device has no fact `utc-offset`, such as `+02:00`.
+    /// The UTC offset of the windows' local time, such as `+02:00`, if the device has no fact `utc-offset`.
     pub utc_offset: UtcOffset,
-    /// Whether downloads may run outside the windows. Default: they may.
+    /// Whether downloads may run outside the windows. Default: yes.
     pub download_any_time: form::Enabled,
-    /// Whether, and for how long, the user may put an update off.
+    /// Whether, and for how long, the user may defer an update.
     pub deferral: DeferralRule,
-    /// What must hold of the device's facts, such as the charge of its battery.
+    /// A required condition on the device's facts, such as the battery charge.
     pub require: Option<Condition>,
-    /// What may be done while the fact `metered` is true.
+    /// What is allowed while the fact `metered` is true.
     pub metered: Metered,
-    /// The rules that a security release passes. Default: windows and deferral.
+    /// The rules that a security release overrides. Default: windows and deferral.
     pub security_overrides: Overrides,
 }
 
-/// The rules that a security release passes.
+/// The rules that a security release overrides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overrides(BTreeSet<Rule>);
 
@@ -62,45 +62,45 @@ impl Default for Overrides {
     }
 }
 
-/// How users may put updates off.
+/// How users may defer updates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeferralRule {
     /// The longest time from the first deferral of a release; zero if users may not defer.
     pub limit: TimeDelta,
 }
 
-/// What may be done on a network that costs money.
+/// What is allowed on a metered network.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Metered {
     /// Everything.
     #[default]
     Allow,
-    /// Downloads of at most so many bytes.
+    /// Downloads of at most this many bytes.
     AtMost(u64),
     /// No downloads.
     Refuse,
 }
 
-/// What the user asked for.
+/// The user's deferral.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Deferral {
-    /// The release that is put off, by its sequence.
+    /// The sequence of the deferred release.
     pub sequence: u64,
-    /// When it was put off for the first time.
+    /// The time of the first deferral.
     #[serde(serialize_with = "time::text::serialize")]
     pub since: Instant,
-    /// Until when it is put off.
+    /// The end of the deferral.
     #[serde(serialize_with = "time::text::serialize")]
     pub until: Instant,
 }
 
-/// What is to be done.
+/// The step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
-    /// Fetching what is missing of a release.
+    /// Downloading the missing parts of a release.
     Download,
-    /// Writing it, and restarting.
+    /// Installing it and restarting.
     Install,
 }
 
@@ -113,10 +113,10 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// All that a judgement depends on.
+/// The inputs of a judgement.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
-    /// What is to be done.
+    /// The step.
     pub step: Step,
     /// The instant to judge for.
     pub now: Instant,
@@ -124,11 +124,11 @@ pub struct Situation<'a> {
     pub sequence: u64,
     /// The release's urgency.
     pub urgency: Urgency,
-    /// The bytes that are still to be fetched.
+    /// The number of bytes still to download.
     pub missing: u64,
     /// The device's facts.
     pub facts: &'a Facts,
-    /// What the user asked for.
+    /// The user's deferral.
     pub deferral: Option<Deferral>,
 }
 
@@ -137,11 +137,11 @@ pub struct Situation<'a> {
 pub enum Rule {
     /// Installations happen in maintenance windows.
     Windows,
-    /// The user has not put the release off.
+    /// The user has not deferred the release.
     Deferral,
-    /// The device's facts are as required.
+    /// The device's facts fulfil the required condition.
     Require,
-    /// The download is not too dear.
+    /// The download is allowed on the network.
     Metered,
 }
 
@@ -166,41 +166,41 @@ impl Serialize for Rule {
     }
 }
 
-/// What came of a rule.
+/// The outcome of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RuleOutcome {
     /// The rule.
     pub rule: Rule,
-    /// What came of it.
+    /// The verdict.
     pub verdict: Verdict,
-    /// When it passes by itself, if it fails and that is known.
+    /// When a failed rule will pass without a change, if that is known.
     #[serde(with = "time::optional_text")]
     pub until: Option<Instant>,
     /// Why, as a sentence without a full stop.
     pub why: String,
 }
 
-/// What the policy says to a step, with the outcome of every rule.
+/// The policy's judgement of a step, with the outcome of every rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Judgement {
-    /// What is to be done.
+    /// The step.
     pub step: Step,
     /// Every rule, in the order of [`Rule::ALL`].
     pub rules: Vec<RuleOutcome>,
 }
 
 impl Judgement {
-    /// Whether the step may be done now.
+    /// Whether the step is allowed now.
     pub fn allows(&self) -> bool {
         self.failed().next().is_none()
     }
 
-    /// When all that holds it back has passed, if that is known for all of it.
+    /// When every failed rule will pass, if that is known for all of them.
     pub fn until(&self) -> Option<Instant> {
         self.failed().map(|rule| rule.until).try_fold(None, |latest, until| Some(latest.max(Some(until?)))).flatten()
     }
 
-    /// All that holds it back, in words.
+    /// The reasons of all failed rules.
     pub fn why(&self) -> String {
         self.failed().map(|rule| format!("{} ({})", rule.why, rule.rule.id())).collect::<Vec<_>>().join("; ")
     }
@@ -210,7 +210,7 @@ impl Judgement {
     }
 }
 
-/// One line a rule.
+/// One line per rule.
 impl std::fmt::Display for Judgement {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for RuleOutcome { rule, verdict, why, .. } in &self.rules {
@@ -225,7 +225,7 @@ impl std::fmt::Display for Judgement {
     }
 }
 
-/// Says whether the policy allows a step now, and why.
+/// Decides whether the policy allows a step now, and why.
 pub fn judge(policy: &Policy, situation: &Situation<'_>) -> Judgement {
     let rules = Rule::ALL.map(|rule| {
         let found = match rule {
@@ -271,11 +271,11 @@ fn windows(policy: &Policy, situation: &Situation<'_>) -> Found {
             Some(next),
             format!("outside the maintenance windows, the next starts at {}", time::format(next)),
         ),
-        None => Found::Fail(None, "outside the maintenance windows, and none is to come".into()),
+        None => Found::Fail(None, "outside the maintenance windows, and there is no later one".into()),
     }
 }
 
-/// The fact `utc-offset`, which can follow daylight saving time, or else the setting.
+/// The fact `utc-offset`, which can follow daylight saving time, or the setting.
 fn offset(policy: &Policy, facts: &Facts) -> UtcOffset {
     let fact = "utc-offset".parse().ok().and_then(|name| match facts.value(&name)? {
         FactValue::Text(text) => text.parse().ok(),
@@ -287,21 +287,21 @@ fn offset(policy: &Policy, facts: &Facts) -> UtcOffset {
 fn deferral(policy: &Policy, situation: &Situation<'_>) -> Found {
     let limit = policy.deferral.limit;
     match situation.deferral.filter(|deferral| deferral.sequence == situation.sequence) {
-        _ if situation.step == Step::Download => Found::NotApplicable("it holds back installing only".into()),
-        None => Found::NotApplicable("the user has not put this release off".into()),
-        Some(_) if limit.is_zero() => Found::Pass("the user may not put releases off".into()),
+        _ if situation.step == Step::Download => Found::NotApplicable("it only delays installing".into()),
+        None => Found::NotApplicable("the user has not deferred this release".into()),
+        Some(_) if limit.is_zero() => Found::Pass("the user may not defer releases".into()),
         Some(Deferral { since, until, .. }) => {
             let last = since.checked_add_signed(limit).unwrap_or(since);
             let until = until.min(last);
-            // A clock that was set back must not stretch what the user asked for.
+            // A clock that was set back must not extend the deferral.
             if situation.now < since {
-                Found::Pass("the user's request lies in the future: the clock was set back".into())
+                Found::Pass("the deferral starts in the future: the clock was set back".into())
             } else if situation.now < until {
-                Found::Fail(Some(until), format!("the user put this release off until {}", time::format(until)))
+                Found::Fail(Some(until), format!("the user deferred this release until {}", time::format(until)))
             } else if until == last {
-                Found::Pass(format!("the user may put a release off no longer than until {}", time::format(last)))
+                Found::Pass(format!("the user may not defer this release beyond {}", time::format(last)))
             } else {
-                Found::Pass(format!("the user put this release off until {}", time::format(until)))
+                Found::Pass(format!("the user deferred this release until {}", time::format(until)))
             }
         }
     }
@@ -309,8 +309,8 @@ fn deferral(policy: &Policy, situation: &Situation<'_>) -> Found {
 
 fn require(policy: &Policy, situation: &Situation<'_>) -> Found {
     match &policy.require {
-        _ if situation.step == Step::Download => Found::NotApplicable("it holds back installing only".into()),
-        None => Found::NotApplicable("nothing is required of the device's facts".into()),
+        _ if situation.step == Step::Download => Found::NotApplicable("it only delays installing".into()),
+        None => Found::NotApplicable("the policy has no required condition".into()),
         Some(condition) => {
             let outcome = condition.evaluate(situation.facts);
             let text = Lines(&outcome).to_string().lines().map(str::trim).collect::<Vec<_>>().join(", ");
@@ -332,15 +332,15 @@ fn metered(policy: &Policy, situation: &Situation<'_>) -> Found {
         "metered".parse().ok().and_then(|name| situation.facts.value(&name)) == Some(&FactValue::Boolean(true));
     let missing = situation.missing;
     if situation.step == Step::Install || missing == 0 {
-        return Found::NotApplicable("nothing is to be fetched".into());
+        return Found::NotApplicable("there is nothing to download".into());
     }
     if !is_metered {
-        return Found::NotApplicable("the network is not known to be metered".into());
+        return Found::NotApplicable("the network is not metered, as far as known".into());
     }
     match policy.metered {
-        Metered::Allow => Found::Pass("the network is metered, and that is allowed".into()),
+        Metered::Allow => Found::Pass("the network is metered, which the policy allows".into()),
         Metered::AtMost(bytes) if missing <= bytes => {
-            Found::Pass(format!("the network is metered, and {missing} of at most {bytes} bytes are to be fetched"))
+            Found::Pass(format!("the network is metered, and {missing} of at most {bytes} bytes remain to download"))
         }
         Metered::AtMost(bytes) => {
             Found::Fail(None, format!("the network is metered, and {missing} bytes are more than the {bytes} allowed"))

@@ -208,7 +208,7 @@ fn a_judgement_waits_for_the_last_reason() {
     assert_eq!(
         judgement.why(),
         "outside the maintenance windows, the next starts at 2026-01-06T01:00:00Z (L-WINDOW); \
-         the user put this release off until 2026-01-05T18:00:00Z (L-DEFERRAL)"
+         the user deferred this release until 2026-01-05T18:00:00Z (L-DEFERRAL)"
     );
     let text = judgement.to_string();
     assert_eq!(text.lines().count(), Rule::ALL.len());

@@ -1,21 +1,21 @@
-//! Receipts: the device tells what became of releases.
+//! Receipts: the device reports the install results of releases.
 //!
 //! ```text
-//! check decides to install ---- offered      in the state folder, signed at once      sent when there is time
-//! written to its place -------- installed    ----------------------------------->    Sink: gate, folder, PUT
-//! proved itself --------------- confirmed
+//! check decides to install ---- offered      signed and queued in the state folder      sent later
+//! installed ------------------- installed    ------------------------------------->   Sink: gate, folder, PUT
+//! confirmed ------------------- confirmed
 //! cannot be installed --------- failed
-//! back at what was before ----- rolled-back
+//! rolled back ----------------- rolled-back
 //! ```
 //!
-//! [`Device`](crate::device::Device) and [`Agent`](crate::agent::Agent) record by themselves, once the device was given a key
-//! (`DeviceBuilder::receipts`, feature `gate`). Each outcome is written down *before* the state that follows from it, so that
-//! a stop in between repeats the step and finds it told already: one receipt, wherever it stops. What was told last of a release says what may
-//! follow: `installed` comes again only after `rolled-back` or `failed`, that is with another attempt.
+//! [`Device`](crate::device::Device) and [`Agent`](crate::agent::Agent) record results automatically if the device has a key
+//! (`DeviceBuilder::receipts`, feature `gate`). Each result is saved *before* the state that follows from it. After an
+//! interruption the step is repeated and its result is already recorded, so there is always one receipt. The last recorded result of a release
+//! determines the possible next ones: `installed` is recorded again only after `rolled-back` or `failed`, that is for another attempt.
 //!
-//! A receipt leaves the queue when it was acknowledged ([`Device::send_receipts`](crate::device::Device::send_receipts)). One that is sent twice because the
-//! device stopped in between is stored once: its name is made of what it says. Neither recording nor sending ever makes an update fail: what goes
-//! wrong is noted ([`ReceiptStatus`]).
+//! A receipt leaves the queue once it is acknowledged ([`Device::send_receipts`](crate::device::Device::send_receipts)). A receipt that is sent twice
+//! after an interruption is stored once, because its name depends on its content. Neither recording nor sending can make an update fail:
+//! problems are reported in [`ReceiptStatus`].
 
 mod recorder;
 mod sending;

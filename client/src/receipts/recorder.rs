@@ -1,4 +1,4 @@
-//! What records the install results of releases.
+//! Recording the install results of releases.
 
 use super::sending::{Sending, Sent};
 use super::sink::Sink;
@@ -9,46 +9,46 @@ use crate::store::{DirStore, Repair};
 use tidegate_model::cohort::{CohortChoice, CohortMap};
 use tidegate_model::decision::Profile;
 use tidegate_model::name::DeviceId;
-use tidegate_model::receipt::{Outcome, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, SignedReceipt};
 use tidegate_model::release::Release;
 use tidegate_model::time::Instant;
 
-/// Records the install results of releases while they happen. A failure here never fails an update.
+/// Records the install results of releases. A failure here never fails an update.
 pub(crate) trait ReceiptRecorder: Send {
-    /// Reads what was recorded before.
+    /// Reads the stored receipts.
     fn open(&mut self, store: &DirStore, repairs: &mut Vec<Repair>);
 
-    /// How the receipts stand; `None` if none are recorded.
+    /// The status of the receipts; `None` if none are recorded.
     fn status(&self) -> Option<ReceiptStatus>;
 
-    /// The receipts that wait to be sent, the oldest first.
+    /// The unsent receipts, the oldest first.
     fn pending(&self) -> &[SignedReceipt];
 
-    /// Notes the cohort that a check found for the device.
+    /// Remembers the cohort that a check found for the device.
     fn observe(&mut self, device: &DeviceId, map: &CohortMap, choice: &CohortChoice);
 
-    /// Forgets the cohort of a check that was not of the device as it is.
+    /// Forgets the cohort of a hypothetical check.
     fn forget(&mut self);
 
     /// Records that a check decided to install a release.
     fn record_offer(&mut self, store: &DirStore, profile: &Profile, release: &Release, at: Instant);
 
     /// Records the result of a release.
-    fn record(&mut self, store: &DirStore, release: &Release, outcome: Outcome, why: Option<&str>, at: Instant);
+    fn record(&mut self, store: &DirStore, release: &Release, outcome: InstallResult, why: Option<&str>, at: Instant);
 
-    /// Records what a step of the update means, before the state is written: a stop in between repeats the step.
+    /// Records the result of a step of the update, before the state is saved. An interruption in between repeats the step.
     fn record_step(&mut self, store: &DirStore, before: &State, after: &State, at: Instant);
 
-    /// Records what follows from the present state and could not be written, for a fault of the disk, when it came about.
+    /// Records the result of the current state, if a disk error prevented that earlier.
     fn record_expected(&mut self, store: &DirStore, state: &State, at: Instant);
 
-    /// Records that work on a release failed, once that has happened as often in a row as is tolerated. The work is tried again all the same.
+    /// Records a failed release after too many failures in a row. The device still retries.
     fn record_failure(&mut self, store: &DirStore, machine: &Machine, tolerance: Tolerance, error: &Error, at: Instant);
 
-    /// What could not be recorded, once.
+    /// The last recording failure. A second call returns `None`.
     fn take_problem(&mut self) -> Option<String>;
 
-    /// Sends what waits, and forgets what was acknowledged; `None` if no receipts are recorded.
+    /// Sends the queued receipts and removes the acknowledged ones; `None` if no receipts are recorded.
     fn send(&mut self, store: &DirStore, sink: &mut dyn Sink, options: Sending, now: Instant) -> Option<Sent>;
 }
 
@@ -72,7 +72,7 @@ impl ReceiptRecorder for NoReceipts {
 
     fn record_offer(&mut self, _: &DirStore, _: &Profile, _: &Release, _: Instant) {}
 
-    fn record(&mut self, _: &DirStore, _: &Release, _: Outcome, _: Option<&str>, _: Instant) {}
+    fn record(&mut self, _: &DirStore, _: &Release, _: InstallResult, _: Option<&str>, _: Instant) {}
 
     fn record_step(&mut self, _: &DirStore, _: &State, _: &State, _: Instant) {}
 

@@ -1,4 +1,4 @@
-//! How receipts are sent, and what came of it.
+//! How receipts are sent, and the result.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::retry::Retry;
 /// How receipts are sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Sending {
-    /// Whether to send although a failure asked for patience.
+    /// Whether to send during the delay after a failure.
     pub at_once: bool,
-    /// After how long to leave the rest for the next time.
+    /// The maximum duration; the remaining receipts are sent next time.
     pub within: Duration,
     /// How long to wait after failures.
     pub retry: Retry,
@@ -23,17 +23,17 @@ impl Default for Sending {
     }
 }
 
-/// What came of sending.
+/// The result of sending.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Sent {
     /// How many were acknowledged.
     pub sent: usize,
-    /// Why those were refused that no longer wait, although nobody has them.
+    /// The reasons for permanent rejections; these receipts are dropped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<String>,
-    /// How many wait still.
+    /// How many are still pending.
     pub waiting: usize,
-    /// What went wrong, if something did.
+    /// The problem, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

@@ -1,53 +1,53 @@
-//! Where receipts go.
+//! The destination of receipts.
 
 use std::time::Duration;
 
 use tidegate_model::gate::GateUrl;
 use tidegate_model::receipt::SignedReceipt;
 
-/// Takes receipts, each of which it keeps once and for good.
+/// Accepts receipts and stores each of them exactly once.
 pub trait Sink {
-    /// How many it takes at a time: 1 to 64.
+    /// The maximum number per call: 1 to 64.
     fn at_once(&self) -> usize;
 
-    /// Hands receipts over, in this order.
+    /// Delivers receipts, in this order.
     fn send(&mut self, receipts: &[SignedReceipt], to: &Destination) -> Answer;
 }
 
-/// What a sink may have to know of the device.
+/// What a sink may need to know about the device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Destination {
     /// The gate of the device's cohort, if it has one.
     pub gate: Option<GateUrl>,
 }
 
-/// What a sink says. It speaks of the first few of the receipts, and of those after them.
+/// The answer of a sink. It concerns a prefix of the receipts and those that follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// The first so many are there, and durable.
+    /// This many receipts, from the first on, are stored durably.
     Kept(usize),
-    /// The first `kept` are there; among the `of` after them is one that will never be taken.
+    /// The first `kept` are stored; among the next `of` is one that is rejected permanently.
     Refused {
-        /// How many are there.
+        /// The number of stored receipts.
         kept: usize,
-        /// How many the refusal is about.
+        /// The number of receipts that the rejection concerns.
         of: usize,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// The first `kept` are there; the others may be taken another time.
+    /// The first `kept` are stored; the others may be accepted later.
     Later {
-        /// How many are there.
+        /// The number of stored receipts.
         kept: usize,
-        /// Why.
+        /// The reason.
         why: String,
-        /// After how long, if that was said.
+        /// The delay before the next attempt, if the sink gave one.
         after: Option<Duration>,
     },
 }
 
 impl Answer {
-    /// How many are there.
+    /// The number of stored receipts.
     pub fn kept(&self) -> usize {
         match self {
             Self::Kept(kept) | Self::Refused { kept, .. } | Self::Later { kept, .. } => *kept,

@@ -1,4 +1,4 @@
-//! How receipts stand.
+//! The status of receipts.
 
 use std::fmt;
 
@@ -6,35 +6,34 @@ use serde::Serialize;
 
 use tidegate_model::time::{self, Instant};
 
-/// How a device's receipts stand.
+/// The status of a device's receipts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReceiptStatus {
-    /// How many wait to be sent.
+    /// The number of unsent receipts.
     pub waiting: usize,
-    /// How many were dropped, because there was no room for more.
+    /// The number of receipts dropped because the queue was full.
     pub dropped: u64,
-    /// How many were refused for good where they were sent.
+    /// The number of permanently rejected receipts.
     pub refused: u64,
-    /// How often sending failed since it went well.
+    /// The number of consecutive failures to send.
     pub failures: u32,
-    /// What went wrong last.
+    /// The last problem.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// Not to be sent before.
+    /// The earliest time of the next attempt.
     #[serde(skip_serializing_if = "Option::is_none", with = "time::optional_text")]
     pub until: Option<Instant>,
 }
 
-/// One line, e.g. `3 wait; failed 2 times: no connection`.
+/// One line, e.g. `3 pending; sending failed 2 times in a row, the last: no connection`.
 impl fmt::Display for ReceiptStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.waiting {
-            0 => write!(f, "none waits")?,
-            1 => write!(f, "1 waits")?,
-            more => write!(f, "{more} wait")?,
+            0 => write!(f, "none pending")?,
+            count => write!(f, "{count} pending")?,
         }
         if self.dropped > 0 {
-            write!(f, "; {} dropped for lack of room", self.dropped)?;
+            write!(f, "; {} dropped because the queue was full", self.dropped)?;
         }
         if self.refused > 0 {
             write!(f, "; {} rejected permanently", self.refused)?;
@@ -47,7 +46,7 @@ impl fmt::Display for ReceiptStatus {
             write!(f, "{problem}")?;
         }
         if let Some(until) = self.until {
-            write!(f, "; again from {} on", time::format(until))?;
+            write!(f, "; next attempt at {}", time::format(until))?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
-//! How a state is written: one object whose fields depend on its kind.
+//! The stored form of a state: one object whose fields depend on its kind.
 //!
-//! By hand, because what serde derives for such enums is many times as large, and devices are small.
+//! Written by hand, because the code that serde derives for such enums is many times larger.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -114,7 +114,7 @@ impl Form {
                 _ => return None,
             })
         };
-        let bad = format!("it is no state, or lacks what a state {kind:?} has");
+        let bad = format!("it is not a state, or a field of state {kind:?} is missing");
         read().ok_or(bad)
     }
 }

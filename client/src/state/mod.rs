@@ -1,4 +1,4 @@
-//! The states of an update on a device, and how one follows from another: a pure table.
+//! The states of an update on a device and the transitions between them: a pure state machine.
 //!
 //! ```text
 //!            +--------------------- nothing, not now, failed --------------------+
@@ -15,22 +15,22 @@
 //!    +-- poll ------------------------------------------------ confirmed          +--returned-- rolled back
 //! ```
 //!
-//! [`Machine::next`] does no I/O and reads no clock. Whoever drives it ([`Agent`](crate::agent::Agent)) writes the new state down
-//! *before* it does what the state stands for. So at any instant the state on disk names the work that may be half done,
-//! and [`Event::Started`] says what to make of it:
+//! [`Machine::next`] does no I/O and reads no clock. Its driver ([`Agent`](crate::agent::Agent)) saves the new state
+//! *before* it does the work of that state. So the state on disk always names the work that may be incomplete,
+//! and [`Event::Started`] resolves it:
 //!
-//! | on disk | after a stop |
+//! | on disk | after an interruption |
 //! |---|---|
-//! | idle, waiting, confirmed, quarantined | the same |
-//! | downloading, verifying | idle: the next check decides anew, what came of the download is kept |
-//! | installing, the old system runs | idle; that it was cut short is counted |
-//! | installing, the new system runs | trial, or first the restart: only the note was missing |
-//! | rebooting, not restarted yet | the same: restart |
-//! | rebooting or trial, the new system runs | trial, one boot more |
-//! | rebooting or trial, the old system runs after a restart | rolled back, by the boot loader; tried again, but not often |
-//! | rolled back | the same, until the old system runs |
+//! | idle, waiting, confirmed, quarantined | unchanged |
+//! | downloading, verifying | idle: the next check decides again; the partial download is kept |
+//! | installing, the old system runs | idle; the interruption is counted |
+//! | installing, the new system runs | trial, or first the restart: only the record was missing |
+//! | rebooting, not restarted yet | unchanged: restart |
+//! | rebooting or trial, the new system runs | trial, with one more boot |
+//! | rebooting or trial, the old system runs after a restart | rolled back by the boot loader; retried a limited number of times |
+//! | rolled back | unchanged until the old system runs |
 //!
-//! *Checking* is never written: an unchanged check writes nothing at all.
+//! *Checking* is never saved: a check without changes writes nothing.
 
 mod form;
 
@@ -40,14 +40,14 @@ use crate::install::Place;
 use tidegate_model::release::Release;
 use tidegate_model::time::{self, Instant};
 
-/// The state of a device's update, with what is remembered from one attempt to the next.
+/// The state of a device's update, with counters across attempts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Machine {
     /// The state.
     pub state: State,
-    /// How many checks, downloads and installations failed in a row; waiting grows with it.
+    /// How many checks, downloads and installations failed in a row. The delay grows with it.
     pub failures: u32,
-    /// How often one release was begun to be installed without becoming confirmed or failing for good.
+    /// How many installation attempts of one release ended without confirmation or permanent failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub begun: Option<Begun>,
 }
@@ -57,80 +57,80 @@ pub struct Machine {
 pub struct Begun {
     /// The release's sequence.
     pub sequence: u64,
-    /// How often.
+    /// The number of attempts.
     pub times: u32,
 }
 
-/// Where an update stands.
+/// The state of an update.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(into = "form::Form")]
 pub enum State {
     /// There is nothing to do until the next check.
     #[default]
     Idle,
-    /// The repository is being asked.
+    /// The device checks the repository.
     Checking,
-    /// There is something to do, but not now.
+    /// There is work to do, but not now.
     Waiting {
-        /// When to look again, at the latest; `None` for the next regular check.
+        /// When to check again at the latest; `None` for the next regular check.
         until: Option<Instant>,
         /// Why.
         why: String,
-        /// The release that the device's own policy holds back, if that is the reason.
+        /// The release that the device's own policy delays, if that is the reason.
         release: Option<Release>,
     },
-    /// The release is being fetched.
+    /// The release is being downloaded.
     Downloading {
-        /// What is attempted.
+        /// The attempt.
         attempt: Attempt,
     },
-    /// All of it is here and is being hashed once more.
+    /// The download is complete and is being hashed again.
     Verifying {
-        /// What is attempted.
+        /// The attempt.
         attempt: Attempt,
     },
-    /// It is being written to where it will run from.
+    /// It is being installed.
     Installing {
-        /// What is attempted.
+        /// The attempt.
         attempt: Attempt,
-        /// The boot in which it is installed.
+        /// The boot during which it is installed.
         boot: String,
     },
-    /// It is in place; a restart makes it run.
+    /// It is installed; a restart makes it run.
     Rebooting {
-        /// What is attempted.
+        /// The attempt.
         attempt: Attempt,
-        /// The boot in which it was installed.
+        /// The boot during which it was installed.
         boot: String,
     },
-    /// It runs, and has yet to prove itself.
+    /// It runs on trial.
     Trial {
-        /// What is attempted.
+        /// The attempt.
         attempt: Attempt,
         /// The boot that it runs in.
         boot: String,
-        /// How many boots it has had.
+        /// The number of boots on trial.
         boots: u32,
-        /// When it began in this boot, in seconds since the boot.
+        /// When the trial started in this boot, in seconds since the boot.
         since: u64,
     },
-    /// It works, and is what the device runs from now on.
+    /// It works and is confirmed.
     Confirmed {
         /// The release.
         release: Release,
     },
-    /// It failed. The device goes back to what it ran before, or has.
+    /// It failed. The device rolls back or has rolled back.
     RolledBack {
-        /// What was attempted.
+        /// The attempt.
         attempt: Attempt,
-        /// The boot in which it failed. In a later one, what runs has been restarted since.
+        /// The boot in which it failed. A different boot id means that the device has restarted since.
         boot: String,
         /// How it failed.
         why: String,
-        /// Whether it is tried again: the boot loader went back, which a power cut during a trial is enough for.
+        /// Whether the release is retried: the boot loader rolled back, for which a power cut during a trial is enough.
         again: bool,
     },
-    /// It failed, what was before runs again, and the release is not tried again on this device.
+    /// It failed, the previous release runs again, and this device never retries the failed one.
     Quarantined {
         /// The release.
         release: Release,
@@ -144,92 +144,92 @@ pub enum State {
 pub struct Attempt {
     /// The release.
     pub release: Release,
-    /// What ran when the attempt began; `None` if the installer does not tell.
+    /// What ran when the attempt started; `None` if the installer does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Place>,
 }
 
 impl Attempt {
-    /// Whether what runs now is what the attempt installed.
+    /// Whether the device now runs what the attempt installed.
     ///
-    /// An installer that does not tell takes effect at once, so it is.
+    /// An installer that does not report this takes effect at once, so the answer is yes.
     pub fn runs(&self, running: Option<&Place>) -> bool {
         self.before.is_none() || running != self.before.as_ref()
     }
 }
 
-/// What happens to an update.
+/// An event in the life of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The agent starts, or looks again at a device that may have restarted.
+    /// The agent starts, or inspects a device that may have restarted.
     Started {
-        /// What runs, as the installer names it.
+        /// What runs, by the installer's name.
         running: Option<Place>,
-        /// The boot that this is.
+        /// The current boot.
         boot: String,
         /// Seconds since the boot.
         uptime: u64,
     },
-    /// It is time to ask the repository.
+    /// It is time to check the repository.
     Poll,
     /// There is nothing to install.
     Nothing,
-    /// There is something to install, but the release's rules or the device's own say not now.
+    /// There is a release to install, but its rules or the device's policy delay it.
     Hold {
         /// Until when, if that is known.
         until: Option<Instant>,
         /// Why.
         why: String,
-        /// The release that the device's own policy holds back, if that is the reason.
+        /// The release that the device's own policy delays, if that is the reason.
         release: Option<Release>,
     },
-    /// A release is to be installed.
+    /// A release can be installed.
     Offered {
-        /// What to attempt.
+        /// The attempt.
         attempt: Attempt,
     },
-    /// Its artifacts are here.
+    /// Its artifacts are downloaded.
     Downloaded,
-    /// They are what is signed for.
+    /// They match the signed hashes.
     Verified {
-        /// The boot that this is.
+        /// The current boot.
         boot: String,
     },
-    /// They are in place.
+    /// They are installed.
     Installed {
-        /// The boot that this is.
+        /// The current boot.
         boot: String,
     },
-    /// Something went wrong that may go right another time.
+    /// A temporary failure.
     Failed {
-        /// When to try again.
+        /// When to retry.
         until: Instant,
         /// What.
         why: String,
     },
-    /// The installer says that the release will never do on this device.
+    /// The installer rejects the release permanently on this device.
     Rejected {
         /// Why.
         why: String,
     },
-    /// The new system is well.
+    /// The new system is healthy.
     Healthy,
-    /// The new system is not well, or did not become so in time.
+    /// The new system is unhealthy, or did not become healthy in time.
     Unhealthy {
-        /// How that shows.
+        /// The reason.
         why: String,
     },
-    /// What was before runs again.
+    /// The previous release runs again.
     Returned,
 }
 
-/// How much is tolerated.
+/// The limits on boots and attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tolerance {
-    /// How many boots in a row a release on trial may take to prove itself.
+    /// How many boots a release may take to pass its trial.
     pub boots: u32,
-    /// How often a release may be begun to be installed without proving itself, because the power went, the boot loader went
-    /// back, or the device hung, before the release is held to blame.
+    /// How many attempts a release gets. A power cut, a rollback by the boot loader,
+    /// or a hang each use one attempt; after the last one the release is quarantined.
     pub attempts: u32,
 }
 
@@ -239,7 +239,7 @@ impl Default for Tolerance {
     }
 }
 
-/// An event that does not apply to a state: a bug in whoever drives the machine, or a state file from elsewhere.
+/// An event that does not apply to a state: a bug in the driver, or a foreign state file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{event} does not apply to a device that is {state}")]
 pub struct InvalidTransition {
@@ -254,7 +254,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// [`InvalidTransition`] if the event does not apply; the machine stays as it is.
+    /// [`InvalidTransition`] if the event does not apply. The machine does not change.
     pub fn next(&self, event: Event, tolerance: Tolerance) -> Result<Self, InvalidTransition> {
         use State as S;
         let invalid = InvalidTransition { state: self.state.name(), event: event.name() };
@@ -272,7 +272,7 @@ impl Machine {
             }
             (S::Checking, Event::Offered { attempt }) => match &self.begun {
                 Some(begun) if begun.sequence == attempt.release.sequence && begun.times >= tolerance.attempts => {
-                    let why = format!("it was begun {} times and never proved itself", begun.times);
+                    let why = format!("it was attempted {} times and never confirmed", begun.times);
                     S::Quarantined { release: attempt.release, why }
                 }
                 _ => S::Downloading { attempt },
@@ -293,7 +293,7 @@ impl Machine {
                 return Ok(Self { failures: 0, begun: None, state });
             }
             (state, Event::Failed { until, why }) if state.is_work() => {
-                // An installation that ended with an error was not cut short.
+                // An installation that ended with an error was not interrupted.
                 let ended = u32::from(matches!(state, S::Installing { .. }));
                 let begun = self.begun.clone().map(|begun| Begun { times: begun.times.saturating_sub(ended), ..begun });
                 let state = S::Waiting { until: Some(until), why, release: None };
@@ -307,7 +307,7 @@ impl Machine {
                 S::RolledBack { attempt, boot, why, again: false }
             }
             (S::RolledBack { why, again: true, .. }, Event::Returned) => {
-                S::Waiting { until: None, why: format!("{why}; it is tried again"), release: None }
+                S::Waiting { until: None, why: format!("{why}; it will be retried"), release: None }
             }
             (S::RolledBack { attempt, why, .. }, Event::Returned) => {
                 return Ok(Self { begun: None, ..self.to(S::Quarantined { release: attempt.release, why }) });
@@ -323,28 +323,28 @@ impl Machine {
     }
 }
 
-/// The present, as far as a stop can be judged by it.
+/// What is known about the current boot.
 struct Now {
     boot: String,
     uptime: u64,
     attempts: u32,
 }
 
-/// What a stop left behind, by what runs now.
+/// Resolves the state after an interruption, by what runs now.
 fn started(state: State, running: Option<&Place>, now: &Now, tolerance: Tolerance) -> State {
     use State as S;
     let trial = |attempt, boots| S::Trial { attempt, boot: now.boot.clone(), boots, since: now.uptime };
     let went_back = |attempt, boot, how: &str| S::RolledBack {
         attempt,
         boot,
-        why: format!("{how}: the boot loader went back to what was before"),
+        why: format!("{how}: the boot loader rolled back"),
         again: now.attempts < tolerance.attempts,
     };
     match state {
         S::Checking | S::Downloading { .. } | S::Verifying { .. } => S::Idle,
-        // Without telling the new system from the old there is no telling whether it was written whole.
+        // If the installer cannot distinguish the systems, a partial installation is possible.
         S::Installing { attempt, .. } if attempt.before.is_none() || !attempt.runs(running) => S::Idle,
-        // What takes effect without a restart of the device may need one of its own.
+        // A release that takes effect without a device restart may still need a restart of its programs.
         S::Installing { attempt, boot } if boot == now.boot => S::Rebooting { attempt, boot },
         S::Installing { attempt, .. } => trial(attempt, 1),
         S::Rebooting { attempt, .. } if attempt.runs(running) => trial(attempt, 1),
@@ -353,13 +353,13 @@ fn started(state: State, running: Option<&Place>, now: &Now, tolerance: Toleranc
         S::Trial { attempt, boot, .. } if !attempt.runs(running) => {
             went_back(attempt, boot, "it stopped during its trial")
         }
-        // Where nothing can be undone there is nothing to count towards.
+        // Boots are not counted if a rollback is impossible.
         S::Trial { attempt, boots, .. } if attempt.before.is_none() => {
             S::Trial { attempt, boot: now.boot.clone(), boots, since: now.uptime }
         }
         S::Trial { attempt, boot, boots, .. } if boot != now.boot => {
             if boots >= tolerance.boots {
-                let why = format!("it restarted {boots} times without becoming well");
+                let why = format!("it restarted {boots} times without becoming healthy");
                 S::RolledBack { attempt, boot: now.boot.clone(), why, again: false }
             } else {
                 trial(attempt, boots.saturating_add(1))
@@ -392,17 +392,17 @@ impl State {
         }
     }
 
-    /// Whether it must be written down. Checking need not be: stopped there, a device has only to check again.
+    /// Whether it must be saved. `Checking` is not saved: after an interruption the device checks again.
     pub fn is_durable(&self) -> bool {
         !matches!(self, Self::Checking)
     }
 
-    /// Whether a new release is in place that has not proved itself, or is being undone: no check happens until that is over.
+    /// Whether a release is on trial or being rolled back. No check happens until that is over.
     pub fn is_unsettled(&self) -> bool {
         matches!(self, Self::Rebooting { .. } | Self::Trial { .. } | Self::RolledBack { .. })
     }
 
-    /// The release that it is about.
+    /// The release in question.
     pub fn release(&self) -> Option<&Release> {
         match self {
             Self::Idle | Self::Checking => None,
@@ -417,7 +417,7 @@ impl State {
         }
     }
 
-    /// The release that is not installed yet and will be, unless something holds it back.
+    /// The release that will be installed next, unless a rule delays it.
     pub fn pending(&self) -> Option<&Release> {
         match self {
             Self::Waiting { .. } | Self::Downloading { .. } | Self::Verifying { .. } => self.release(),
@@ -425,7 +425,7 @@ impl State {
         }
     }
 
-    /// Work that can fail without consequence for what runs.
+    /// Work that can fail without an effect on the running release.
     fn is_work(&self) -> bool {
         matches!(self, Self::Checking | Self::Downloading { .. } | Self::Verifying { .. } | Self::Installing { .. })
     }

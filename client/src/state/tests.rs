@@ -14,7 +14,7 @@ fn noon() -> Instant {
     time::parse("2026-01-05T12:00:00Z").unwrap()
 }
 
-/// One state of each kind. What was attempted is in slot b, by boot `one`.
+/// One state of each kind. The attempt is in slot b, installed during boot `one`.
 fn states() -> Vec<State> {
     let (attempt, release, why, boot) = (attempt(), release(2), String::from("why"), String::from("one"));
     vec![
@@ -58,7 +58,7 @@ fn events() -> Vec<(&'static str, Event)> {
     ]
 }
 
-/// The whole table: a row for each event, a column for each state, `.` where it does not apply.
+/// The complete table: one row per event, one column per state, `.` for an invalid transition.
 const TABLE: &str = "
            | idle check wait  down  verif insta reboo trial confi rolle quara
 start old  | idle idle  wait  idle  idle  idle  reboo rolle confi rolle quara
@@ -80,7 +80,7 @@ returned   | .    .     .     .     .     .     .     .     .     quara .
 ";
 
 #[test]
-fn the_table_is_whole() {
+fn the_table_is_complete() {
     let mut rows = TABLE.trim_matches('\n').lines();
     assert_eq!(rows.next().unwrap().split_whitespace().count(), states().len() + 1);
     for (name, event) in events() {
@@ -130,7 +130,10 @@ fn boots_on_trial_are_counted_and_bounded() {
         assert!(matches!(&machine.state, State::Trial { boots, .. } if *boots == expected), "{}", machine.state);
     }
     machine = machine.next(started("b", "four"), tolerance).unwrap();
-    assert_eq!(machine.state.to_string(), "rolled back 1.2.0 (sequence 2): it restarted 3 times without becoming well");
+    assert_eq!(
+        machine.state.to_string(),
+        "rolled back 1.2.0 (sequence 2): it restarted 3 times without becoming healthy"
+    );
 }
 
 #[test]
@@ -156,11 +159,11 @@ fn attempts_are_counted_per_release() {
     machine = machine.next(walk[1].clone(), tolerance).unwrap();
     assert_eq!(
         machine.state.to_string(),
-        "quarantined 1.2.0 (sequence 2): it was begun 3 times and never proved itself"
+        "quarantined 1.2.0 (sequence 2): it was attempted 3 times and never confirmed"
     );
 }
 
-/// A power cut during a trial makes a careful boot loader go back; that alone condemns no release.
+/// A power cut during a trial can make the boot loader roll back. That alone does not quarantine a release.
 #[test]
 fn boot_loader_rollbacks_are_retried() {
     let tolerance = Tolerance { attempts: 2, ..Tolerance::default() };
@@ -170,10 +173,7 @@ fn boot_loader_rollbacks_are_retried() {
         machine.next(started("a", "two"), tolerance).unwrap().next(Event::Returned, tolerance).unwrap()
     };
     let again = back(1);
-    assert_eq!(
-        again.state.to_string(),
-        "waiting: it did not start: the boot loader went back to what was before; it is tried again"
-    );
+    assert_eq!(again.state.to_string(), "waiting: it did not start: the boot loader rolled back; it will be retried");
     assert_eq!(again.begun, Some(Begun { sequence: 2, times: 1 }));
     assert!(matches!(back(2).state, State::Quarantined { .. }));
 }
@@ -191,18 +191,18 @@ fn consecutive_failures_are_counted() {
     assert_eq!(machine.next(Event::Nothing, Tolerance::default()).unwrap().failures, 0);
 }
 
-/// An installer that does not tell places apart takes effect at once.
+/// An installer that does not distinguish places takes effect at once.
 #[test]
 fn without_places_what_was_installed_runs() {
     let attempt = Attempt { before: None, ..attempt() };
     let start = Event::Started { running: None, boot: "one".into(), uptime: 9 };
     let next = |state| Machine { state, ..Machine::default() }.next(start.clone(), Tolerance::default()).unwrap().state;
     assert!(matches!(next(State::Rebooting { attempt: attempt.clone(), boot: "one".into() }), State::Trial { .. }));
-    // But whether it was written whole is not known.
+    // But a partial installation is possible.
     assert_eq!(next(State::Installing { attempt, boot: "one".into() }), State::Idle);
 }
 
-/// From wherever a device was stopped, whatever then runs, it gets on: it settles or polls within a few events.
+/// After an interruption in any state, whatever runs, the device settles or polls within a few events.
 #[test]
 fn no_state_is_a_dead_end() {
     for state in states() {

@@ -17,7 +17,7 @@ const SCHEMA: u64 = 1;
 
 /// A value that can be kept.
 pub(crate) trait Keep: Serialize + Clone {
-    /// Reads what was written.
+    /// Reads the stored form.
     fn read(value: &Value, at: &str) -> Result<Self, FieldError>;
 }
 
@@ -44,7 +44,7 @@ struct Form<T> {
 }
 
 impl<T: Keep> Kept<T> {
-    /// Reads the value. A damaged copy is noted in `repairs` and replaced by the good one.
+    /// Reads the value. A damaged copy is reported in `repairs` and replaced by the good one.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl<T: Keep> Kept<T> {
         let mut kept = Self { name, serial, stored: value.clone(), value };
         if damaged != Damage::None {
             match kept.value.clone() {
-                // If it cannot be written now, it will be the next time.
+                // If it cannot be written now, the next load repairs it.
                 Some(value) => drop(kept.save(store, value)),
                 None if damaged == Damage::Bad => drop(kept.remove(store)),
                 None => {}
@@ -70,7 +70,7 @@ impl<T: Keep> Kept<T> {
         self.value.as_ref()
     }
 
-    /// The value as it was written last.
+    /// The last written value.
     pub(crate) fn stored(&self) -> Option<&T> {
         self.stored.as_ref()
     }
@@ -81,14 +81,14 @@ impl<T: Keep> Kept<T> {
         let bytes = serde_json::to_vec(&form)
             .map_err(|e| StoreError::Unwritable { name: self.name.to_owned(), reason: e.to_string() })?;
         store.save(self.name, &bytes)?;
-        // The first copy is whole from here on, and has the higher number.
+        // From here on the first copy is complete and has the higher number.
         self.serial = form.serial;
         self.stored = Some(form.value.clone());
         self.value = Some(form.value);
         store.save(&backup(self.name), &bytes)
     }
 
-    /// Changes the value for as long as the process lives.
+    /// Changes the value in memory only.
     pub(crate) fn set(&mut self, value: T) {
         self.value = Some(value);
     }
@@ -113,14 +113,14 @@ enum Damage {
     None,
     /// A copy is missing.
     Missing,
-    /// A copy is not as it was written.
+    /// A copy is damaged.
     Bad,
 }
 
 /// The serial number and value of the better of two copies.
 type Best = Option<(u64, Value)>;
 
-/// Reads both copies; `check` says whether a value is what it should be.
+/// Reads both copies; `check` validates a value.
 ///
 /// Apart from [`Kept`], so that a device has it once and not for every type.
 fn best(

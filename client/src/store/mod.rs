@@ -26,10 +26,18 @@ pub trait Store {
     /// If the file is longer or cannot be read.
     fn load(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Gives `name` the content `bytes`, wholly or not at all.
+    /// Replaces the content of `name` by `bytes`, atomically.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the entry cannot be written.
     fn save(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
 
     /// Removes `name` if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the entry cannot be removed.
     fn remove(&self, name: &str) -> Result<(), StoreError>;
 }
 
@@ -42,7 +50,7 @@ pub struct Repair {
     pub reason: String,
 }
 
-/// Why the store could not do as asked: the device's fault, or its operator's.
+/// Why a store operation failed: a problem of the device or its settings.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -53,7 +61,7 @@ pub enum StoreError {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A newer version of this program wrote the file.
@@ -77,10 +85,10 @@ pub enum StoreError {
     TooLong {
         /// The file.
         path: PathBuf,
-        /// The longest that is read, in bytes.
+        /// The maximum length, in bytes.
         limit: u64,
     },
-    /// Another process works with the same folder.
+    /// Another process uses the same folder.
     #[error("{path}: in use by another process; wait until it ends")]
     Locked {
         /// The folder.
@@ -125,7 +133,7 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 pub struct DirStore {
     folder: PathBuf,
     disk: Disk,
-    // Held for its lock, which the system releases however the process ends. None for one that only reads.
+    // Keeps the lock, which the system releases when the process ends. `None` for a read-only store.
     lock: Option<Arc<Lock>>,
 }
 
@@ -135,14 +143,14 @@ struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file would do, but for a program that another thread has just begun to start: it holds a copy of all open files
-        // until it runs, and the lock with it.
+        // Closing the file is not enough if another thread is starting a program: until it runs, that program has a copy of all open files
+        // and so of the lock.
         let _ = self.0.unlock();
     }
 }
 
 impl DirStore {
-    /// Opens a folder, creating it if it is not there, and locks it.
+    /// Opens and locks a folder. Creates it if it does not exist.
     ///
     /// # Errors
     ///
@@ -151,7 +159,11 @@ impl DirStore {
         Self::open_on(Disk::new(), folder)
     }
 
-    /// The same, on a disk that may have a plan of faults.
+    /// The same, on a disk that can inject faults.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
     pub fn open_on(disk: Disk, folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let folder = folder.into();
         disk.create_folder(&folder).map_err(|e| StoreError::io("create the folder", &folder, e))?;
@@ -169,9 +181,9 @@ impl DirStore {
         }
     }
 
-    /// A folder as it is now, for reading alone: no lock is taken, and every write fails.
+    /// A read-only view of a folder: takes no lock, and every write fails.
     ///
-    /// Files are replaced whole, so each is read as it was before or after what another process does meanwhile.
+    /// Files are replaced atomically, so each is read in its state before or after a concurrent write.
     pub fn observe(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), disk: Disk::read_only(), lock: None }
     }
@@ -182,6 +194,10 @@ impl DirStore {
     }
 
     /// A store in a folder below this one, under the same lock.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if the folder cannot be created.
     pub fn subfolder(&self, name: &str) -> Result<Self, StoreError> {
         Ok(Self { folder: self.path(name)?, disk: self.disk.clone(), lock: self.lock.clone() })
     }
@@ -206,7 +222,7 @@ impl Store for DirStore {
     fn load(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.path(name)?;
         let read = || -> io::Result<Vec<u8>> {
-            // Opening a pipe would wait for its other end.
+            // Opening a pipe would block until its other end is open.
             if !fs::metadata(&path)?.is_file() {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
             }

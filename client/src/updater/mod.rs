@@ -1,16 +1,16 @@
-//! The client workflow (TUF 5) with its I/O: what is stored is loaded, what is missing is fetched, what is trusted is stored.
+//! The client workflow (TUF 5) with its I/O: it loads stored metadata, fetches what is missing, and stores what is trusted.
 //!
-//! Metadata is stored byte for byte as it came, under unversioned names, and only once it is trusted:
+//! Metadata is stored byte for byte, under unversioned names, and only once it is trusted:
 //!
 //! | name | content |
 //! |---|---|
 //! | `root.json` `timestamp.json` `snapshot.json` `targets.json` `ROLE.json` | the newest trusted version |
 //! | `roots/N.root.json` | every root after the shipped one: the chain that leads to `root.json` |
-//! | `backup/timestamp.json` `backup/snapshot.json` | second copies, so that a damaged file does not lower what is accepted |
+//! | `backup/timestamp.json` `backup/snapshot.json` | second copies, so that a damaged file does not lower the accepted versions |
 //! | `timestamp.etag` | the server's tag for `timestamp.json`, bound to its hash |
 //!
-//! Damage is repaired from the second copy or from the repository and noted in [`Updater::repairs`]. Whatever happens to
-//! these files, the chain of roots is verified anew from the shipped one every time: someone who can write to them can make
+//! Damage is repaired from the second copy or from the repository and reported in [`Updater::repairs`]. Whatever happens to
+//! these files, the chain of roots is verified from the shipped one every time: someone who can write to them can make
 //! the device forget or stop, not trust.
 
 use chrono::{DateTime, Utc};
@@ -27,7 +27,7 @@ use tidegate_tuf::json;
 use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Chain, Found, Freshness, Limits, Search, Step, TrustedSet};
 
-/// Where a repository's files are.
+/// The location of a repository's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repository {
     metadata_url: String,
@@ -57,12 +57,12 @@ impl Repository {
     }
 }
 
-/// A role whose files are not where those of the others are.
+/// A role whose files have a different location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elsewhere {
     /// The role.
     pub role: String,
-    /// Where its files are.
+    /// The location of its files.
     pub repository: Repository,
 }
 
@@ -118,15 +118,19 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         Self { limits, ..self }
     }
 
-    /// Has one role fetched from elsewhere, from now on, or none. What is listed and verified stays the same.
+    /// Fetches one role from another location from now on, or none. Verification does not change.
     pub fn route(&mut self, elsewhere: Option<Elsewhere>) {
         self.elsewhere = elsewhere;
     }
 
     /// Brings root, timestamp, snapshot and targets up to date (TUF 5.1 to 5.6.6).
     ///
-    /// An unchanged repository costs two requests: for the next root, which is not there, and for the timestamp. On an
-    /// error, what was brought up to date before it stays stored, as the specification has it.
+    /// An unchanged repository costs two requests: for the next root, which does not exist, and for the timestamp. On an
+    /// error, the metadata updated before it stays stored, as the specification requires.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if metadata cannot be fetched, verified or stored.
     pub fn refresh(&mut self) -> Result<&TrustedSet, Error> {
         self.trusted = None;
         self.repairs.clear();
@@ -138,9 +142,13 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         Ok(self.trusted.insert(trusted))
     }
 
-    /// Finds the role that vouches for `path` and what it says of it (TUF 5.6.7, 5.7.1). Refreshes first if that was not done.
+    /// Finds the role that lists `path`, and its entry (TUF 5.6.7, 5.7.1). Refreshes first if necessary.
     ///
     /// Roles are fetched as the search reaches them, and only if they changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if a delegated role cannot be fetched or verified, or no role lists the target.
     pub fn find(&mut self, path: &TargetPath) -> Result<Found, Error> {
         if self.trusted.is_none() {
             self.refresh()?;
@@ -151,12 +159,12 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         found
     }
 
-    /// What is trusted, after a refresh that succeeded.
+    /// The trusted set after a successful refresh.
     pub fn trusted(&self) -> Option<&TrustedSet> {
         self.trusted.as_ref()
     }
 
-    /// The time that the clock tells.
+    /// The clock's time.
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }
@@ -166,18 +174,26 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         self.target_url_in(&self.repository, found)
     }
 
-    /// The URL of a target that is kept in another place.
+    /// The URL of a target in another repository.
     pub fn target_url_in(&self, place: &Repository, found: &Found) -> String {
         let consistent = self.trusted.as_ref().is_none_or(|trusted| trusted.root().consistent_snapshot);
         format!("{}{}", place.targets_url, found.path.url_path(&found.target.hashes, consistent))
     }
 
-    /// Reads a small target into memory: at most `limit` bytes, verified. It is fetched as metadata is, with which it is needed to decide.
+    /// Reads a small target into memory: at most `limit` bytes, verified. It is fetched like metadata.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if the target cannot be fetched, is longer than `limit`, or does not match its digest.
     pub fn read_target(&self, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
         self.read_target_in(&self.repository, found, limit)
     }
 
-    /// The same of a target that is kept in another place.
+    /// The same for a target in another repository.
+    ///
+    /// # Errors
+    ///
+    /// As for [`read_target`](Self::read_target).
     pub fn read_target_in(&self, place: &Repository, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
         let url = self.target_url_in(place, found);
         let length = found.target.length;
@@ -198,12 +214,12 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         Ok(bytes)
     }
 
-    /// What was found damaged in the store by the last [`refresh`](Self::refresh) and searches after it.
+    /// The damage found in the store by the last [`refresh`](Self::refresh) and later searches.
     pub fn repairs(&self) -> &[Repair] {
         &self.repairs
     }
 
-    /// What fetches.
+    /// The fetcher.
     pub fn fetcher(&self) -> &F {
         &self.fetch
     }
@@ -228,7 +244,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             // 5.3.4 to 5.3.7
             trusted.update_root(&bytes)?;
             if next <= known {
-                // This one was followed before, and only its copy was lost: what it rotated was acted on then.
+                // This root was followed before and only its copy was lost: its rotation was handled then.
                 trusted = TrustedSet::from_root(&bytes, start)?;
             } else if trusted.online_keys_rotated() {
                 // 5.3.11, before 5.3.8: see `online_keys_rotated` for the order.
@@ -273,13 +289,13 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             let Some(bytes) = candidate else { break };
             bytes.clone_into(&mut tip);
         }
-        // A set of its own: rotations on the way here were acted on when they were new.
+        // A new set: earlier rotations were handled when they were new.
         let trusted = if tip == self.root { chain } else { TrustedSet::from_root(&tip, start)? };
         let version = trusted.root().common.version;
         if newest.as_ref() == Some(&tip) {
             return Ok((trusted, version));
         }
-        // Whether or not a chain leads to it, a root that was stored once tells how far the chain must reach again.
+        // Even without a chain, a stored root determines how far the chain must reach.
         let known = newest.and_then(|bytes| TrustedSet::from_root(&bytes, start).ok());
         let known = known.map_or(0, |set| set.root().common.version);
         if known <= version {
@@ -310,7 +326,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             // 5.4.5
             self.save_twice(name, &bytes)?;
         } else if stored.as_ref() != Some(&bytes) {
-            // The same version with other content: the stored one stays, and the tag is not its.
+            // The same version with other content: the stored one stays, and the tag does not belong to it.
             return Ok(());
         }
         let tag_now = etag.map(|etag| Tag { etag, sha256: to_hex(&Sha256::digest(&bytes)) });
@@ -354,7 +370,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             Some(Ok(())) => return Ok(()),
             // It is the file that is listed, so the repository has no other.
             Some(Err(e)) if e.is_expired() => return Err(e.into()),
-            // Superseded, damaged, or verified through another delegator earlier. The repository's copy will tell.
+            // Superseded, damaged, or verified through another delegator earlier. The repository's copy decides.
             _ => {}
         }
         let bytes =
@@ -407,7 +423,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         &self.repository
     }
 
-    /// Loads both copies of a file that rollback checks stand on; the newer one that is good counts. Returns its bytes.
+    /// Loads both copies of a file that rollback checks depend on. Uses the newer valid one and returns its bytes.
     fn load_twice(
         &mut self,
         name: &str,
@@ -415,7 +431,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         trusted: &mut TrustedSet,
         load: impl Fn(&mut TrustedSet, &[u8]) -> Result<(), tidegate_tuf::Error>,
     ) -> Result<Option<Vec<u8>>, Error> {
-        // After 5.3.11 there is nothing to load, whatever a copy says.
+        // After 5.3.11 there is nothing to load, even if a copy exists.
         if trusted.online_keys_rotated() {
             return Ok(None);
         }

@@ -142,7 +142,7 @@ fn boots_on_trial_are_counted() {
     board.restart();
     assert_eq!(board.check(Disk::new()).unwrap(), Next::Restart);
     let State::RolledBack { why, .. } = board.state() else { panic!("{}", board.state()) };
-    assert_eq!(why, "it restarted 2 times without becoming well");
+    assert_eq!(why, "it restarted 2 times without becoming healthy");
     board.run(&Disk::new()).unwrap();
     assert_eq!(board.runs(), OLD);
 }

@@ -158,9 +158,9 @@ const ATTACKS: &[Attack] = &[
     // A stolen key that was revoked.
     Attack { name: "key compromise: a revoked key signs on", bend: |s| { let old = s.signers["timestamp"].clone(); s.rotate("timestamp"); s.publish(&["root"]); s.signers.insert("timestamp".into(), old); s.publish(&["timestamp"]); }, says: "timestamp: 0 of the 1 signatures", untouched: &["targets", "a"] },
     // Wrong software and extraneous dependencies: a role speaks for paths that it was not given.
-    Attack { name: "wrong software: a target outside the delegation", bend: |s| { s.delegate("targets", "b", &["b/*"], true); move_target(s, "b"); }, says: "a/file: no role that may speak for it lists it", untouched: &[] },
-    Attack { name: "wrong software: delegation no longer given", bend: |s| { s.declaration("a", "targets")["paths"] = json!(["other/*"]); all(s); }, says: "a/file: no role that may speak for it lists it", untouched: &[] },
-    Attack { name: "extraneous dependencies: a later delegation behind a terminating one", bend: |s| { s.delegate("targets", "z", &["*/*"], false); move_target(s, "z"); }, says: "a/file: no role that may speak for it lists it", untouched: &[] },
+    Attack { name: "wrong software: a target outside the delegation", bend: |s| { s.delegate("targets", "b", &["b/*"], true); move_target(s, "b"); }, says: "a/file: no role that is trusted for it lists it", untouched: &[] },
+    Attack { name: "wrong software: delegation no longer given", bend: |s| { s.declaration("a", "targets")["paths"] = json!(["other/*"]); all(s); }, says: "a/file: no role that is trusted for it lists it", untouched: &[] },
+    Attack { name: "extraneous dependencies: a later delegation behind a terminating one", bend: |s| { s.delegate("targets", "z", &["*/*"], false); move_target(s, "z"); }, says: "a/file: no role that is trusted for it lists it", untouched: &[] },
 ];
 
 #[test]
@@ -268,7 +268,7 @@ fn bloat(sim: &mut Simulator, role: &str, announced: bool) {
     bytes.resize(17_000_000, b' ');
 }
 
-/// Two keys must sign; the thief has one.
+/// Two keys must sign; the attacker has one.
 fn one_of_two(sim: &mut Simulator, role: &str, delegator: &str) {
     sim.add_key_from(role, delegator);
     sim.set_threshold(role, delegator, 2);
@@ -309,7 +309,7 @@ fn rotating_keys_recovers_from_fast_forward() {
         let mut sim = repository();
         all(&mut sim);
         let rig = Rig::updated(&sim);
-        // A thief with the online keys runs up every version.
+        // An attacker with the online keys runs up every version.
         let mut evil = sim.clone();
         for role in ["a", "targets", "snapshot", "timestamp"] {
             evil.signed.get_mut(role).unwrap()["version"] = json!(u64::MAX - 1);
@@ -318,7 +318,7 @@ fn rotating_keys_recovers_from_fast_forward() {
         rig.serve(&evil);
         rig.update().unwrap();
         rig.serve(&sim);
-        assert!(rig.update().unwrap_err().to_string().contains("a rollback"), "the thief's versions stand at first");
+        assert!(rig.update().unwrap_err().to_string().contains("a rollback"), "the attacker's versions stand at first");
         // The publisher rotates the key and goes on from where it was.
         sim.rotate(role);
         sim.publish(&["root"]);
@@ -333,7 +333,7 @@ fn rotating_keys_recovers_from_fast_forward() {
 
 #[test]
 fn fast_forward_of_one_role_is_refused() {
-    // A thief with the delegated role's key alone cannot run up its version: the snapshot lists what it lists.
+    // An attacker with the delegated role's key alone cannot run up its version: the snapshot lists what it lists.
     let mut sim = repository();
     sim.hashes = false;
     all(&mut sim);

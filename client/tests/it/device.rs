@@ -275,8 +275,9 @@ fn without_its_own_cohort_role_a_device_keeps_what_it_has() {
     }
 }
 
+/// An expired rollout causes no repeated downloads of metadata, and continues once it is renewed.
 #[test]
-fn an_expired_rollout_asks_for_nothing_again_and_resumes_when_renewed() {
+fn an_expired_rollout_resumes_when_renewed() {
     let mirror = Mirror::of({
         let mut sim = channel(SMALL);
         release(&mut sim, "all", "1.2.0", 12);
@@ -340,8 +341,9 @@ fn a_sequence_is_never_lowered() {
     assert!(matches!(device.check().unwrap().outcome(), Outcome::UpToDate { .. }));
 }
 
+/// A device of a protected cohort without gate settings keeps its release and reports what is missing.
 #[test]
-fn a_device_of_a_protected_cohort_keeps_what_it_has_and_says_what_is_missing() {
+fn a_protected_cohort_needs_gate_settings() {
     let mirror = Mirror::of({
         let mut sim = channel(SMALL);
         release(&mut sim, "all", "1.2.0", 12);

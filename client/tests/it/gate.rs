@@ -28,7 +28,7 @@ const COHORTS: &[(&str, Option<u32>)] = &[("lab", None), ("all", Some(1_000_000)
 
 /// A repository of which a part is behind a gate.
 #[derive(Clone)]
-pub struct House {
+pub struct GatedRepository {
     pub mirror: Mirror,
     gate: StubGate,
     /// The files asked for in the open and through the gate.
@@ -37,7 +37,7 @@ pub struct House {
     private: bool,
 }
 
-impl House {
+impl GatedRepository {
     /// Cohort `all` is protected, and assigned what `fill` assigns it.
     fn new(private: bool, fill: impl FnOnce(&mut Simulator)) -> Self {
         let mut sim = channel(COHORTS);
@@ -71,7 +71,7 @@ impl House {
     }
 }
 
-impl Fetch for House {
+impl Fetch for GatedRepository {
     fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
         let behind = request.url.strip_prefix(GATE).map(|path| path.strip_prefix("/v1/repo/").unwrap());
         let file = behind.unwrap_or_else(|| request.url.strip_prefix("sim:/").unwrap()).to_owned();
@@ -108,12 +108,12 @@ fn digest(bytes: &[u8]) -> String {
 #[test]
 fn only_protected_files_use_the_gate() {
     for private in [false, true] {
-        let house = House::with_release(private);
+        let gated = GatedRepository::with_release(private);
         let folder = scratch();
         let installer = StubInstaller::new();
-        let mut device = house.device(folder.path()).installer(installer.clone()).open().unwrap();
+        let mut device = gated.device(folder.path()).installer(installer.clone()).open().unwrap();
         assert_eq!(installs(&mut device), "1.2.0");
-        let (open, through) = house.take();
+        let (open, through) = gated.take();
         let release = |file: &str| format!("targets/stable/releases/os/1.2.0/{file}");
         let image = release(&format!("{}.image.bin", digest(IMAGE)));
         assert_eq!(through.first().unwrap(), "metadata/2.stable.all.json");
@@ -128,19 +128,19 @@ fn only_protected_files_use_the_gate() {
             assert_eq!(through.len(), 1, "{through:?}");
             assert!(open.contains(&image), "{open:?}");
         }
-        assert_eq!(house.gate.granted(), ["stable.all"], "one grant for all of it");
+        assert_eq!(gated.gate.granted(), ["stable.all"], "one grant for all of it");
         // Nothing changed: nothing is asked of the gate, which may be gone.
-        house.gate.vanish(true);
+        gated.gate.vanish(true);
         drop(device);
-        let mut device = house.device(folder.path()).open().unwrap();
+        let mut device = gated.device(folder.path()).open().unwrap();
         assert!(matches!(device.check().unwrap().outcome(), Outcome::UpToDate { .. }));
-        assert_eq!(house.take(), (vec!["metadata/2.root.json".into(), "metadata/timestamp.json".into()], vec![]));
+        assert_eq!(gated.take(), (vec!["metadata/2.root.json".into(), "metadata/timestamp.json".into()], vec![]));
     }
 }
 
 #[test]
 fn bridges_use_the_gate() {
-    let house = House::new(true, |sim| {
+    let gated = GatedRepository::new(true, |sim| {
         let bridge = approve(sim, &{
             let mut bridge = manifest("1.1.9", 10);
             bridge["upgrade_from"] = json!("<1.1.0");
@@ -153,9 +153,9 @@ fn bridges_use_the_gate() {
         assign(sim, "all", &target, &json!({"private": true, "bridges": bridges}));
     });
     let folder = scratch();
-    let mut device = house.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
+    let mut device = gated.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
     assert_eq!(installs(&mut device), "1.1.9");
-    let (open, through) = house.take();
+    let (open, through) = gated.take();
     assert!(!open.iter().any(|file| file.contains("/releases/")), "{open:?}");
     let bridge: Vec<_> = through.iter().filter(|file| file.contains("/1.1.9/")).collect();
     assert_eq!(bridge.len(), 2, "{through:?}");
@@ -164,25 +164,25 @@ fn bridges_use_the_gate() {
 
 #[test]
 fn a_refusal_is_a_decision() {
-    let house = House::with_release(true);
+    let gated = GatedRepository::with_release(true);
     let folder = scratch();
-    house.gate.refuse(Some(refusal("the device's state is not one that stable.all takes", &["pcr sha256:7"])));
-    let mut device = house.device(folder.path()).open().unwrap();
+    gated.gate.refuse(Some(refusal("the device's state is not one that stable.all takes", &["pcr sha256:7"])));
+    let mut device = gated.device(folder.path()).open().unwrap();
     let check = device.check().unwrap();
     let Outcome::NoOffer { why } = check.outcome() else { panic!("{}", check.explanation) };
     assert_eq!(
         why,
-        "cohort all is protected, and its gate https://gate.example.com does not let this device in: the device's state is not one that \
+        "cohort all is protected, and its gate https://gate.example.com denied this device access: the device's state is not one that \
          stable.all takes (G-ATT-12); missing: pcr sha256:7"
     );
     assert!(check.update.is_none() && device.status().installed.is_none());
     assert!(check.explanation.to_string().contains("missing: pcr sha256:7"));
     // What was put right is let in at the next check.
-    house.gate.refuse(None);
+    gated.gate.refuse(None);
     assert!(device.check().unwrap().update.is_some());
     // A grant that does not open what it should.
-    let house = House { private: false, ..House::with_release(true) };
-    let mut device = house.device(scratch().path()).open().unwrap();
+    let gated = GatedRepository { private: false, ..GatedRepository::with_release(true) };
+    let mut device = gated.device(scratch().path()).open().unwrap();
     let check = device.check().unwrap();
     let Outcome::NoOffer { why } = check.outcome() else { panic!("{}", check.explanation) };
     assert!(why.ends_with("the token's cohorts do not open this object (G-TOK)"), "{why}");
@@ -190,60 +190,60 @@ fn a_refusal_is_a_decision() {
 
 #[test]
 fn a_device_without_gate_settings_keeps_its_release() {
-    let house = House::with_release(false);
-    let mut device = fleet::device(&house.mirror, scratch().path(), epoch()).fetch(house.clone()).open().unwrap();
+    let gated = GatedRepository::with_release(false);
+    let mut device = fleet::device(&gated.mirror, scratch().path(), epoch()).fetch(gated.clone()).open().unwrap();
     let check = device.check().unwrap();
     let Outcome::NoOffer { why } = check.outcome() else { panic!("{}", check.explanation) };
-    assert!(why.contains(GATE) && why.contains("no settings for gates"), "{why}");
-    assert!(house.take().1.is_empty());
+    assert!(why.contains(GATE) && why.contains("no gate settings"), "{why}");
+    assert!(gated.take().1.is_empty());
 }
 
 #[test]
 fn an_unreachable_gate_is_a_network_error() {
-    let house = House::with_release(true);
+    let gated = GatedRepository::with_release(true);
     let folder = scratch();
-    house.gate.vanish(true);
-    let mut device = house.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
+    gated.gate.vanish(true);
+    let mut device = gated.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
     let before = serde_json::to_string(&device.status()).unwrap();
     let error = device.check().unwrap_err();
     assert_eq!(error.fault(), Fault::Network, "{error}");
     assert!(error.to_string().contains(GATE), "{error}");
     assert_eq!(serde_json::to_string(&device.status()).unwrap(), before);
-    house.gate.vanish(false);
+    gated.gate.vanish(false);
     assert_eq!(installs(&mut device), "1.2.0");
 }
 
 #[test]
 fn public_cohorts_use_no_gate() {
-    let house = House::new(true, |sim| {
+    let gated = GatedRepository::new(true, |sim| {
         release(sim, "lab", "1.3.0", 13);
     });
-    let house = House { private: false, ..house };
-    house.gate.vanish(true);
+    let gated = GatedRepository { private: false, ..gated };
+    gated.gate.vanish(true);
     let folder = scratch();
     let lab = || Facts::parse(br#"{"group": "lab"}"#).unwrap();
-    let mut device = house.device(folder.path()).facts(lab()).installer(StubInstaller::new()).open().unwrap();
+    let mut device = gated.device(folder.path()).facts(lab()).installer(StubInstaller::new()).open().unwrap();
     assert_eq!(installs(&mut device), "1.3.0");
-    assert!(house.take().1.is_empty());
+    assert!(gated.take().1.is_empty());
     // Nor does it take with it what it had in a protected one.
-    house.gate.vanish(false);
+    gated.gate.vanish(false);
     assert!(device.explain(Some(Facts::new()), None).is_ok());
-    assert_eq!(house.take().1, ["metadata/2.stable.all.json"]);
+    assert_eq!(gated.take().1, ["metadata/2.stable.all.json"]);
     device.check().unwrap();
-    assert!(house.take().1.is_empty());
+    assert!(gated.take().1.is_empty());
 }
 
 #[test]
 fn an_expired_grant_is_renewed_mid_download() {
-    let house = House::with_release(true);
+    let gated = GatedRepository::with_release(true);
     let folder = scratch();
     let at_once = Retry { times: 2, first: Duration::ZERO, longest: Duration::ZERO };
-    let mut device = house.device(folder.path()).installer(StubInstaller::new()).retry(at_once).open().unwrap();
+    let mut device = gated.device(folder.path()).installer(StubInstaller::new()).retry(at_once).open().unwrap();
     let update = device.check().unwrap().update.unwrap();
     let file = format!("targets/stable/releases/os/1.2.0/{}.image.bin", digest(IMAGE));
-    house.mirror.trick(&file, Trick::Cut(7));
-    house.take();
-    let (gate, mirror) = (house.gate.clone(), house.mirror.clone());
+    gated.mirror.trick(&file, Trick::Cut(7));
+    gated.take();
+    let (gate, mirror) = (gated.gate.clone(), gated.mirror.clone());
     let mut seen = Vec::new();
     let downloaded = device.download(&update, &mut |_, progress| {
         seen.push(progress.done);
@@ -254,15 +254,15 @@ fn an_expired_grant_is_renewed_mid_download() {
     let downloaded = downloaded.unwrap();
     assert_eq!(seen, [7, IMAGE.len() as u64], "it went on where it was");
     // Once with what had ended, once with what is new.
-    assert_eq!(house.take().1, [file.clone(), file.clone(), file]);
-    assert_eq!(house.gate.granted().len(), 2);
+    assert_eq!(gated.take().1, [file.clone(), file.clone(), file]);
+    assert_eq!(gated.gate.granted().len(), 2);
     device.install(&downloaded).unwrap();
     // A gate that takes no token at all is asked for one more, not for ever.
-    let house = House::with_release(true);
-    let mut device = house.device(scratch().path()).open().unwrap();
+    let gated = GatedRepository::with_release(true);
+    let mut device = gated.device(scratch().path()).open().unwrap();
     let update = device.check().unwrap().update.unwrap();
-    house.gate.refuse(Some(refusal("not any more", &["pcr sha256:7"])));
-    house.gate.expire();
+    gated.gate.refuse(Some(refusal("not any more", &["pcr sha256:7"])));
+    gated.gate.expire();
     let error = device.download(&update, &mut |_, _| ()).unwrap_err();
     assert!(matches!(&error, Error::Fetch(FetchError::Denied { .. })), "{error}");
     assert!(error.to_string().contains("not any more (G-ATT-12); missing: pcr sha256:7"), "{error}");
@@ -273,12 +273,12 @@ fn an_expired_grant_is_renewed_mid_download() {
 /// The role was let in before, and the artifact is not: the agent waits, and nothing counts as a failure.
 #[test]
 fn a_denied_device_resumes_when_admitted() {
-    let house = House::with_release(true);
+    let gated = GatedRepository::with_release(true);
     let folder = scratch();
-    let mut device = house.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
+    let mut device = gated.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
     assert!(device.check().unwrap().update.is_some());
-    house.gate.refuse(Some(refusal("not any more", &["pcr sha256:7"])));
-    house.gate.expire();
+    gated.gate.refuse(Some(refusal("not any more", &["pcr sha256:7"])));
+    gated.gate.expire();
     let (options, mut host) = (AgentOptions::default(), StubHost::new());
     for _ in 0..5 {
         let next = Agent::new(&mut device, &options, &mut host).check().unwrap();
@@ -288,7 +288,7 @@ fn a_denied_device_resumes_when_admitted() {
         let State::Waiting { why, .. } = &machine.state else { panic!("{}", machine.state) };
         assert!(why.contains("not any more (G-ATT-12); missing: pcr sha256:7"), "{why}");
     }
-    house.gate.refuse(None);
+    gated.gate.refuse(None);
     Agent::new(&mut device, &options, &mut host).check().unwrap();
     assert_eq!(device.status().installed.unwrap().release.sequence, 12);
 }
@@ -298,8 +298,8 @@ fn a_denied_device_resumes_when_admitted() {
 fn gate_responses_are_verified() {
     let role = "metadata/2.stable.all.json";
     let image = format!("targets/stable/releases/os/1.2.0/{}.image.bin", digest(IMAGE));
-    let house = House::with_release(true);
-    let sim = house.mirror.sim();
+    let gated = GatedRepository::with_release(true);
+    let sim = gated.mirror.sim();
     let manifest = sim.files.keys().find(|file| file.ends_with(".manifest.json")).unwrap().clone();
     let forged = sim.sign_with("stable.all", &sim.signers["stable.lab"]);
     let cases: &[(&str, &str, Trick)] = &[
@@ -315,10 +315,10 @@ fn gate_responses_are_verified() {
         ("an image without an end", &image, Trick::Endless),
     ];
     for (case, file, trick) in cases {
-        let house = House::with_release(true);
-        house.mirror.trick(file, trick.clone());
+        let gated = GatedRepository::with_release(true);
+        gated.mirror.trick(file, trick.clone());
         let folder = scratch();
-        let mut device = house.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
+        let mut device = gated.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
         let tried = device.check().and_then(|check| {
             let update = check.update.unwrap_or_else(|| panic!("{case}: {}", check.explanation));
             device.download(&update, &mut |_, _| ()).map(drop)
@@ -327,7 +327,7 @@ fn gate_responses_are_verified() {
         assert_eq!(error.fault(), Fault::Peer, "{case}: {error}");
         assert!(device.status().installed.is_none(), "{case}");
         // Nothing of it was kept that stands in the way.
-        house.mirror.behave();
+        gated.mirror.behave();
         assert_eq!(installs(&mut device), "1.2.0", "{case}");
     }
 }
@@ -335,7 +335,7 @@ fn gate_responses_are_verified() {
 #[test]
 fn a_release_may_require_evidence() {
     let asking = |condition: serde_json::Value| {
-        House::new(false, |sim| {
+        GatedRepository::new(false, |sim| {
             let mut manifest = manifest("1.2.0", 12);
             manifest["eligibility"] = condition;
             let bytes = approve(sim, &manifest);
@@ -347,16 +347,16 @@ fn a_release_may_require_evidence() {
         (json!({"fact": "attestation", "exists": true}), true),
         (json!({"fact": "attestation", "in": ["tpm2"]}), false),
     ] {
-        let house = asking(condition);
+        let gated = asking(condition);
         let folder = scratch();
         // It is the attestor's to say: a device's own facts are not asked.
         let claims = kind("tpm2").unwrap();
-        let mut device = house.device(folder.path()).facts(claims).open().unwrap();
+        let mut device = gated.device(folder.path()).facts(claims).open().unwrap();
         let check = device.check().unwrap();
         let Outcome::NotEligible { rule: Rule::Eligibility, why } = check.outcome() else {
             panic!("{}", check.explanation)
         };
-        assert!(why.contains("missing is the fact attestation: this device has no attestor"), "{why}");
+        assert!(why.contains("the fact attestation is missing: this device has no attestor"), "{why}");
         assert!(!serde_json::to_string(&device.status()).unwrap().contains("attestation"));
         // What if it had one.
         assert!(device.explain(kind("tpm2"), None).unwrap().update.is_some());
@@ -374,8 +374,8 @@ fn a_release_may_require_evidence() {
         assert_eq!((error.fault(), error.to_string().contains("tpm2, ear, none")), (Fault::Caller, true), "{error}");
         drop(device);
         // And now it has.
-        house.gate.attest(Some(Attestation::Tpm2));
-        let mut device = house.device(folder.path()).open().unwrap();
+        gated.gate.attest(Some(Attestation::Tpm2));
+        let mut device = gated.device(folder.path()).open().unwrap();
         let check = device.check().unwrap();
         assert!(check.update.is_some(), "{}", check.explanation);
         assert_eq!(serde_json::to_value(&check).unwrap()["explanation"]["device"]["attestation"], "tpm2");
@@ -385,8 +385,8 @@ fn a_release_may_require_evidence() {
 
 #[test]
 fn a_cohort_may_require_evidence() {
-    let house = House::with_release(false);
-    house.mirror.edit(|sim| {
+    let gated = GatedRepository::with_release(false);
+    gated.mirror.edit(|sim| {
         let map = json!({"schema": 1, "salt": "00112233445566778899aabbccddeeff", "cohorts": [
             {"name": "all", "condition": {"fact": "attestation", "eq": "tpm2"}, "protected": {"gate": GATE}},
             {"name": "lab", "share": 1_000_000},
@@ -396,7 +396,7 @@ fn a_cohort_may_require_evidence() {
     });
     let cohort = |device: &mut Device| device.check().unwrap().explanation.cohort.cohort.to_string();
     let folder = scratch();
-    assert_eq!(cohort(&mut house.device(folder.path()).open().unwrap()), "lab");
-    house.gate.attest(Some(Attestation::Tpm2));
-    assert_eq!(cohort(&mut house.device(folder.path()).open().unwrap()), "all");
+    assert_eq!(cohort(&mut gated.device(folder.path()).open().unwrap()), "lab");
+    gated.gate.attest(Some(Attestation::Tpm2));
+    assert_eq!(cohort(&mut gated.device(folder.path()).open().unwrap()), "all");
 }

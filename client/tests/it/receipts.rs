@@ -16,7 +16,7 @@ use tidegate_client::install::{FileSlot, StubInstaller};
 use tidegate_client::receipts::{Destination, FolderSink, Naming, Receipts, Sending, Sink, StubSink};
 use tidegate_client::state::State;
 use tidegate_model::position::Salt;
-use tidegate_model::receipt::{Outcome, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, SignedReceipt};
 
 use crate::board::{Board, OLD, UNWELL, WELL, repository};
 use crate::fleet::{self, channel, release_image};
@@ -103,7 +103,7 @@ fn an_unhealthy_release_is_recorded_as_rolled_back() {
     let receipts = waiting(&board);
     assert_eq!(outcomes(&receipts), ["offered", "installed", "rolled-back"]);
     let reason = receipts[2].receipt.reason.clone().unwrap();
-    assert!(reason.as_str().starts_with("not well within 60 s"), "{reason}");
+    assert!(reason.as_str().starts_with("not healthy within 60 s"), "{reason}");
     for _ in 0..3 {
         board.restart();
         board.run(&Disk::new()).unwrap();
@@ -232,16 +232,16 @@ fn manual_calls_record_the_same() {
         .map(|signed| (signed.receipt.sequence, signed.receipt.outcome, signed.receipt.from.to_string()))
         .collect();
     let expected = [
-        (12, Outcome::Offered, "1.0.0"),
-        (12, Outcome::Installed, "1.0.0"),
-        (12, Outcome::Confirmed, "1.0.0"),
-        (13, Outcome::Offered, "1.2.0"),
-        (13, Outcome::Installed, "1.2.0"),
-        (13, Outcome::RolledBack, "1.2.0"),
-        (14, Outcome::Offered, "1.2.0"),
-        (14, Outcome::Failed, "1.2.0"),
-        (15, Outcome::Offered, "1.2.0"),
-        (15, Outcome::Failed, "1.2.0"),
+        (12, InstallResult::Offered, "1.0.0"),
+        (12, InstallResult::Installed, "1.0.0"),
+        (12, InstallResult::Confirmed, "1.0.0"),
+        (13, InstallResult::Offered, "1.2.0"),
+        (13, InstallResult::Installed, "1.2.0"),
+        (13, InstallResult::RolledBack, "1.2.0"),
+        (14, InstallResult::Offered, "1.2.0"),
+        (14, InstallResult::Failed, "1.2.0"),
+        (15, InstallResult::Offered, "1.2.0"),
+        (15, InstallResult::Failed, "1.2.0"),
     ];
     assert_eq!(device_told, expected.map(|(sequence, outcome, from)| (sequence, outcome, from.to_owned())));
 }
@@ -254,20 +254,20 @@ fn callers_may_be_stopped_anywhere_as_well() {
         let builder = keeps_receipts(fleet::device(&mirror, folder, epoch())).installer(StubInstaller::new());
         builder.disk(disk).open()
     };
-    let life = |folder: &Path, disk: Disk, end: Outcome| {
+    let life = |folder: &Path, disk: Disk, end: InstallResult| {
         let mut device = open(folder, disk)?;
         if let Some(update) = device.check()?.update {
             let downloaded = device.download(&update, &mut |_, _| ())?;
             device.install(&downloaded)?;
         }
         match end {
-            Outcome::Confirmed => device.confirm().map(drop),
+            InstallResult::Confirmed => device.confirm().map(drop),
             // What is rejected is not there to be rejected again.
             _ if device.status().installed.is_none() => Ok(()),
             _ => device.reject().map(drop),
         }
     };
-    for end in [Outcome::Confirmed, Outcome::RolledBack] {
+    for end in [InstallResult::Confirmed, InstallResult::RolledBack] {
         let folder = scratch();
         let counted = Faults::none();
         life(folder.path(), Disk::with_faults(counted.clone()), end).unwrap();
@@ -465,7 +465,9 @@ fn unsent_receipts_do_not_stop_the_update() {
     let status = board.status().receipts.unwrap();
     assert_eq!((status.waiting, status.failures, status.problem.as_deref()), (2, 1, Some("no connection")));
     assert!(
-        status.to_string().starts_with("2 wait; sending failed once in a row, the last: no connection; again from"),
+        status
+            .to_string()
+            .starts_with("2 pending; sending failed once in a row, the last: no connection; next attempt at"),
         "{status}"
     );
     board.restart();
@@ -511,32 +513,32 @@ fn a_public_cohort_has_no_gate() {
 #[test]
 fn a_protected_cohorts_receipts_go_to_its_gate() {
     let folder = scratch();
-    let house = crate::gate::House::with_release(true);
-    let open = || keeps_receipts(house.device(folder.path())).installer(StubInstaller::new()).open().unwrap();
+    let gated = crate::gate::GatedRepository::with_release(true);
+    let open = || keeps_receipts(gated.device(folder.path())).installer(StubInstaller::new()).open().unwrap();
     let told_to = |device: &mut Device| {
         let mut asks = Asks(Vec::new());
         device.send_receipts(&mut asks, Sending::default()).unwrap();
         asks.0
     };
-    let gates = [Destination { gate: Some(crate::gate::GATE.parse().unwrap()) }];
+    let destinations = [Destination { gate: Some(crate::gate::GATE.parse().unwrap()) }];
     let mut device = open();
     let update = device.check().unwrap().update.unwrap();
     assert_eq!(device.waiting_receipts()[0].receipt.cohort.as_str(), "all");
-    assert_eq!(told_to(&mut device), gates);
+    assert_eq!(told_to(&mut device), destinations);
     let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
     // What would be so with other facts, in a cohort without a gate, changes nothing.
     let lab = [("group".parse().unwrap(), "lab".into())].into_iter().collect();
     device.explain(Some(lab), None).unwrap();
     device.install(&downloaded).unwrap();
-    assert_eq!(told_to(&mut device), gates);
+    assert_eq!(told_to(&mut device), destinations);
     drop(device);
     let mut device = open();
     device.confirm().unwrap();
-    assert_eq!(told_to(&mut device), gates);
+    assert_eq!(told_to(&mut device), destinations);
     drop(device);
     // The gate moves: the next check says where to.
     let moved = "https://other.example.com";
-    house.mirror.edit(|sim| {
+    gated.mirror.edit(|sim| {
         fleet::set_protected_cohorts(sim, &[("lab", None), ("all", Some(1_000_000))], &[("all", moved)]);
         sim.publish(&["stable", "snapshot", "timestamp"]);
     });

@@ -17,10 +17,10 @@ use tidegate_client::receipts::{FolderSink, GateSink, Naming, PutSink, Receipts,
 use tidegate_model::gate::GateUrl;
 use tidegate_tuf::fields::{FieldError, expected, whole};
 
-/// The longest time a program that prints a URL may take.
+/// The time limit of a program that prints a URL.
 const URL: Duration = Duration::from_secs(30);
 
-/// How receipts are kept, and where they go.
+/// How receipts are signed, and their destination.
 #[derive(Debug, Clone)]
 pub(crate) struct ReceiptSetting {
     to: To,
@@ -30,7 +30,7 @@ pub(crate) struct ReceiptSetting {
 
 #[derive(Debug, Clone)]
 enum To {
-    /// The gate of the device's cohort, or else this one.
+    /// The gate of the device's cohort, or this one by default.
     Gate(Option<GateUrl>),
     Folder(PathBuf),
     Put(String),
@@ -76,7 +76,7 @@ impl ReceiptSetting {
         Ok(Receipts { key, naming: self.naming })
     }
 
-    /// Where to send receipts. Gates are asked through `gate`, or else through a client that signs with `key`.
+    /// Where to send receipts. Requests to gates use `gate`, or by default a client that signs with `key`.
     pub(super) fn sink(
         &self,
         folder: &Path,

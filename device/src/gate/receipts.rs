@@ -92,7 +92,7 @@ fn summary(sent: &Sent) -> String {
         let _ = write!(text, ", {} rejected permanently", sent.refused.len());
     }
     if sent.waiting > 0 {
-        let _ = write!(text, ", {} waiting", sent.waiting);
+        let _ = write!(text, ", {} pending", sent.waiting);
     }
     text
 }

@@ -48,7 +48,7 @@ impl Log {
         Self { output, state: State::Idle.to_string(), failure: None }
     }
 
-    /// The update's state, as it was noted last.
+    /// The last logged state of the update.
     pub(super) fn state(&self) -> String {
         self.state.clone()
     }
@@ -61,8 +61,8 @@ impl Log {
         let version = concat!("tidegate-device ", env!("CARGO_PKG_VERSION"), " runs");
         match event {
             Event::Started => self.line("started", version, None, None::<()>),
-            Event::Stopped => self.line("stopped", "told to stop", None, None::<()>),
-            Event::Woken => self.line("woken", "told to look now", None, None::<()>),
+            Event::Stopped => self.line("stopped", "stopped by a signal", None, None::<()>),
+            Event::Woken => self.line("woken", "woken by a signal", None, None::<()>),
             Event::Failed(error) => {
                 let message = error.to_string();
                 if self.state.starts_with("waiting") && self.state.ends_with(&message) {

@@ -1,7 +1,7 @@
-//! Talking to the service manager: `sd_notify(3)` and its watchdog.
+//! Messages to the service manager: `sd_notify(3)` and its watchdog.
 //!
-//! While the process sleeps it reports to the watchdog itself. While it works, a second thread does, but only as long as the work goes on:
-//! every note and every block of a download moves a deadline, and beyond it there are no more reports.
+//! While the process sleeps, it reports to the watchdog itself. While it works, a second thread does, but only as long as the work progresses:
+//! every event and every block of a download moves a deadline, and after the deadline there are no more reports.
 
 use std::env;
 use std::os::unix::net::UnixDatagram;
@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the work may go on without a sign of life before the watchdog is left to act. The longest single step is an
+/// How long the work may run without progress before the reports to the watchdog stop. The longest single step is an
 /// installation, or a call of a hook, which have their own limits.
 const PATIENCE: Duration = Duration::from_secs(2 * 3600);
 
@@ -26,7 +26,7 @@ enum Address {
     Abstract(std::os::unix::net::SocketAddr),
 }
 
-/// Moves the deadline of the work under way.
+/// Moves the deadline of the current work.
 pub(super) struct Watch(Mutex<Instant>);
 
 impl Watch {
@@ -62,7 +62,7 @@ impl Supervisor {
         }
     }
 
-    /// How often the watchdog wants to hear from this process.
+    /// The watchdog's interval.
     pub(super) fn interval(&self) -> Option<Duration> {
         self.interval
     }
@@ -86,14 +86,14 @@ impl Supervisor {
         self.say(&format!("STATUS={}", line.replace('\n', " ")));
     }
 
-    /// Does some work, and reports to the watchdog meanwhile.
+    /// Runs some work and reports to the watchdog meanwhile.
     pub(super) fn watched<T>(&self, work: impl FnOnce(&Watch) -> T) -> T {
         let watch = Watch(Mutex::new(Instant::now()));
         let Some(interval) = self.interval else { return work(&watch) };
         let (done, is_done) = mpsc::channel::<()>();
         thread::scope(|scope| {
             scope.spawn(|| {
-                // Moved here, so that it is received from here only.
+                // Moved here, so that only this thread receives from it.
                 let is_done = is_done;
                 while watch.is_alive() {
                     self.alive();
@@ -108,7 +108,7 @@ impl Supervisor {
         })
     }
 
-    /// What the service manager does not hear it does without.
+    /// Sends a message. Failures are ignored.
     fn say(&self, text: &str) {
         if let Some((socket, address)) = &self.socket {
             let _ = match address {

@@ -14,20 +14,20 @@ use signal_hook::{flag, low_level::pipe};
 pub(super) enum Woken {
     /// SIGTERM or SIGINT.
     Stop,
-    /// SIGHUP or SIGUSR1: look now.
+    /// SIGHUP or SIGUSR1: check now.
     Wake,
-    /// Its time.
+    /// The end of the time.
     Time,
 }
 
-/// The signals that this process listens to.
+/// The signals that this process handles.
 pub(super) struct Signals {
     pipe: UnixStream,
     stop: Arc<AtomicBool>,
     working: Arc<AtomicBool>,
 }
 
-/// While this value lives, a signal to stop ends the process at once, as if nobody listened.
+/// While this value exists, a signal to stop ends the process at once.
 pub(super) struct Working<'a>(&'a AtomicBool);
 
 impl Drop for Working<'_> {
@@ -51,13 +51,13 @@ impl Signals {
         Ok(Self { pipe, stop, working })
     }
 
-    /// From here on, a signal to stop ends the process at once.
+    /// From now on, a signal to stop ends the process at once.
     pub(super) fn working(&self) -> Working<'_> {
         self.working.store(true, Ordering::SeqCst);
         Working(&self.working)
     }
 
-    /// Sleeps so long, or until a signal. A signal that came before counts.
+    /// Sleeps for this time or until a signal. An earlier pending signal counts.
     pub(super) fn wait(&self, time: Duration) -> Woken {
         let end = Instant::now().checked_add(time);
         loop {
@@ -69,7 +69,7 @@ impl Signals {
                 return Woken::Time;
             }
             let mut buffer = [0; 64];
-            // The system takes no longer a time than this; the loop makes up for it.
+            // The system accepts no longer time; the loop continues the sleep.
             let left = left.map(|left| left.min(Duration::from_secs(86_400)));
             let read = self.pipe.set_read_timeout(left).and_then(|()| (&self.pipe).read(&mut buffer));
             match read {

@@ -102,7 +102,7 @@ fn a_whole_life() {
     let (code, out, _) = bench.run(&["confirm"]);
     assert_eq!((code, out.as_str()), (0, "confirmed 1.2.0 (sequence 12)\n"));
     let (code, out, _) = bench.run(&["install", "-q"]);
-    assert_eq!((code, out.as_str()), (0, "up to date: 1.2.0 (sequence 12) is installed already\n"));
+    assert_eq!((code, out.as_str()), (0, "up to date: 1.2.0 (sequence 12) is already installed\n"));
     let (_, out, _) = bench.run(&["status"]);
     assert!(out.contains("runs         1.2.0 (sequence 12), confirmed\n"), "{out}");
 }
@@ -206,7 +206,7 @@ fn a_tampered_byte_is_refused_and_nothing_changes() {
     fs::write(&image, bytes).unwrap();
     let (code, out, err) = bench.run(&["install"]);
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.contains("is not the one that is signed for"), "{err}");
+    assert!(err.contains("does not match the signed metadata"), "{err}");
     assert_eq!(fs::read(bench.path("slot")).unwrap(), b"old");
     assert_eq!(fs::read_dir(bench.path("state/downloads")).unwrap().count(), 0);
 }

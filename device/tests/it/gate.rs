@@ -145,15 +145,15 @@ fn the_program_says_what_is_missing() {
     let bench = behind(&gate);
     // Without settings, with settings and no attestor, with one that the gate does not take.
     let (code, out, _) = bench.run(&["-q", "check"]);
-    assert!(code == 0 && out.starts_with("nothing to install: ") && out.contains("no settings for gates"), "{out}");
+    assert!(code == 0 && out.starts_with("nothing to install: ") && out.contains("no gate settings"), "{out}");
     assert!(gate.seen().is_empty());
     bench.set(&json!({"gate": {"key": "device.key"}}));
     let (code, out, _) = bench.run(&["-q", "check"]);
-    assert!(code == 0 && out.contains("missing is the fact attestation: this device has no attestor"), "{out}");
+    assert!(code == 0 && out.contains("the fact attestation is missing: this device has no attestor"), "{out}");
     assert!(gate.seen()[1].contains(r#""evidence":{"kind":"none"}"#));
-    let supposed = bench.json(&["explain", "--fact", "attestation=tpm2"]);
-    assert_eq!(supposed["explanation"]["outcome"]["kind"], "install");
-    assert_eq!(supposed["explanation"]["device"]["attestation"], "tpm2");
+    let assumed = bench.json(&["explain", "--fact", "attestation=tpm2"]);
+    assert_eq!(assumed["explanation"]["outcome"]["kind"], "install");
+    assert_eq!(assumed["explanation"]["device"]["attestation"], "tpm2");
     let (code, _, err) = bench.run(&["explain", "--fact", "attestation=rumour"]);
     assert!(code == 2 && err.contains("tpm2, ear, none"), "{code} {err}");
     gate.refuse(Some(
@@ -162,16 +162,16 @@ fn the_program_says_what_is_missing() {
     fs::remove_dir_all(bench.path("state")).unwrap();
     bench.set(&attesting());
     let (code, out, _) = bench.run(&["-q", "explain"]);
-    let expected =
-        "does not let this device in: stable.all takes tpm2 quote, not ear (G-ATT-05); missing: tpm2 quote\n";
+    let expected = "denied this device access: stable.all takes tpm2 quote, not ear (G-ATT-05); missing: tpm2 quote\n";
     assert!(code == 0 && out.contains(expected) && out.contains("evidence   ear\n"), "{out}");
     let check = bench.json(&["check"]);
     let why = check["explanation"]["outcome"]["why"].as_str().unwrap();
     assert!(why.contains("missing: tpm2 quote"), "{check}");
 }
 
+/// An unreachable gate fails the check; an unusable key fails only the commands that need it.
 #[test]
-fn a_gate_that_is_gone_fails_the_check_and_a_broken_key_only_what_needs_it() {
+fn gate_failures_fail_only_what_needs_the_gate() {
     let gate = SmallGate::start();
     let bench = behind(&gate);
     bench.set(&json!({"gate": {"key": "absent.key"}}));
@@ -184,7 +184,7 @@ fn a_gate_that_is_gone_fails_the_check_and_a_broken_key_only_what_needs_it() {
     // What a device says of itself is no evidence.
     bench.set(&json!({"gate": {"key": "device.key"}, "facts": {"attestation": "tpm2"}}));
     let (code, out, err) = bench.run(&["check"]);
-    assert!(code == 0 && out.contains("missing is the fact attestation"), "{out}");
+    assert!(code == 0 && out.contains("the fact attestation is missing"), "{out}");
     assert!(err.contains("the fact attestation is ignored"), "{err}");
     // Settings that nobody could mean.
     bench.set(&json!({"gate": {"attestor": {"kind": "tpm2", "key": "0x81010002", "pcrs": [99]}}}));

@@ -51,7 +51,7 @@ fn one_shot_commands_send_at_their_end() {
     let (code, out, err) = bench.run(&["receipts"]);
     assert_eq!((code, err.as_str()), (0, "next: tidegate-device receipts --send sends them now\n"));
     let lines: Vec<_> = out.lines().collect();
-    assert_eq!((lines.len(), lines[0]), (2, "1 waits"), "{out}");
+    assert_eq!((lines.len(), lines[0]), (2, "1 pending"), "{out}");
     assert!(lines[1].ends_with("offered      1.2.0 (sequence 12), cohort all"), "{out}");
     let (code, out, err) = bench.run(&["install"]);
     assert_eq!((code, out.as_str()), (0, "installed 1.2.0 (sequence 12)\n"), "{err}");
@@ -62,7 +62,7 @@ fn one_shot_commands_send_at_their_end() {
     assert_eq!((code, out.as_str()), (0, "confirmed 1.2.0 (sequence 12)\n"));
     assert_eq!(sent(&bench), ["confirmed", "installed", "offered"]);
     let (_, out, _) = bench.run(&["status"]);
-    assert!(out.contains("\nreceipts     none waits\n"), "{out}");
+    assert!(out.contains("\nreceipts     none pending\n"), "{out}");
     assert_eq!(bench.json(&["status"])["receipts"]["waiting"], 0);
 }
 
@@ -76,7 +76,7 @@ fn what_cannot_be_sent_is_a_warning_and_is_sent_later() {
     let status = bench.json(&["status"])["receipts"].clone();
     assert_eq!((&status["waiting"], &status["failures"]), (&json!(2), &json!(1)));
     let (_, out, _) = bench.run(&["status"]);
-    assert!(out.contains("receipts     2 wait; sending failed once in a row, the last: "), "{out}");
+    assert!(out.contains("receipts     2 pending; sending failed once in a row, the last: "), "{out}");
     // Patience is asked for, unless somebody says: now.
     fs::remove_file(bench.path("usb")).unwrap();
     bench.run(&["install"]);
@@ -102,7 +102,7 @@ fn sending_that_fails_or_is_refused_is_told_by_the_exit_code() {
     bench.run(&["check"]);
     fs::write(bench.path("usb"), "").unwrap();
     let (code, out, err) = bench.run(&["receipts", "--send"]);
-    assert_eq!((code, out.as_str()), (1, "0 receipts sent, 1 waiting\n"), "{err}");
+    assert_eq!((code, out.as_str()), (1, "0 receipts sent, 1 pending\n"), "{err}");
     fs::remove_file(bench.path("usb")).unwrap();
     // Something else has its name.
     let report = bench.json(&["receipts"]);
@@ -162,7 +162,7 @@ fn settings_are_checked_and_an_update_goes_on_without_a_key() {
         bench.set(&json!({"receipts": receipts}));
         let (code, out, err) = bench.run(&["check"]);
         assert_eq!((code, out.as_str()), (0, "install 1.2.0 (sequence 12): image.bin\n"), "{err}");
-        assert!(err.contains("warning: no receipts are kept: ") && err.contains(expected), "{err}");
+        assert!(err.contains("warning: receipts are disabled: ") && err.contains(expected), "{err}");
         let (code, _, err) = bench.run(&["receipts"]);
         assert!(code != 0 && err.contains(expected), "{err}");
     }
@@ -259,7 +259,7 @@ fn a_gate_is_shown_whose_receipts_they_are() {
     // No gate is named, nor has the cohort one.
     bench.set(&json!({"receipts": {"to": "gate", "key": "device.key"}}));
     let (code, out, err) = bench.run(&["receipts", "--send"]);
-    assert_eq!((code, out.as_str()), (1, "0 receipts sent, 2 waiting\n"));
+    assert_eq!((code, out.as_str()), (1, "0 receipts sent, 2 pending\n"));
     assert!(err.contains("the settings name none"), "{err}");
 }
 

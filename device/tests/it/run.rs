@@ -127,7 +127,7 @@ fn a_whole_update_without_anyone_at_hand() {
         assert!(begun.elapsed() < Duration::from_secs(20), "the state folder is not left to others");
     }
     agent.signal("TERM");
-    assert_eq!(agent.until("stopped"), "told to stop");
+    assert_eq!(agent.until("stopped"), "stopped by a signal");
     assert_eq!(agent.child.wait().unwrap().code(), Some(0));
 }
 
@@ -288,7 +288,7 @@ fn policy_deferral_and_facts_come_from_the_settings() {
     let (_, out, _) = bench.run(&["explain"]);
     assert!(out.contains("own policy, installing: not now") && out.contains("arch = "), "{out}");
     let (code, out, err) = bench.run(&["defer", "4h"]);
-    assert!(code == 0 && out.starts_with("put off until "), "{err}");
+    assert!(code == 0 && out.starts_with("deferred until "), "{err}");
     fs::write(bench.path("battery"), "battery-percent=90").unwrap();
     let (_, out, _) = bench.run(&["install"]);
     assert!(out.contains("L-DEFERRAL"), "{out}");
@@ -296,7 +296,7 @@ fn policy_deferral_and_facts_come_from_the_settings() {
     assert!(out.contains("deferral     sequence 12") && out.contains("update       waiting until"), "{out}");
     let (code, out, _) = bench.run(&["install", "--now"]);
     assert_eq!((code, out.as_str()), (0, "installed 1.2.0 (sequence 12)\n"));
-    assert!(bench.run(&["defer", "4h"]).2.contains("nothing to put off"));
+    assert!(bench.run(&["defer", "4h"]).2.contains("nothing to defer"));
     // A program that fails keeps its facts away, and that is said.
     fs::remove_file(bench.path("battery")).unwrap();
     assert!(bench.run(&["check"]).2.starts_with("warning: cat: exit code 1"));

@@ -216,7 +216,7 @@ fn installs_with_a_tpm_quote() {
     let mut device = attesting("0x81010002", &[0, 7]);
     let why = kept(&mut device);
     let expected = format!(
-        "cohort canary is protected, and its gate {} does not let this device in: the device's state does not satisfy the PCR policy of stable.canary: \
+        "cohort canary is protected, and its gate {} denied this device access: the device's state does not satisfy the PCR policy of stable.canary: \
          pcr sha256:7 (G-ATT-12); missing: pcr sha256:7",
         repository.url
     );

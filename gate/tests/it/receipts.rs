@@ -20,7 +20,7 @@ use tidegate_client::receipts::{GateSink, Naming, Post, PutSink, Receipts, Sendi
 use tidegate_client::updater::Repository;
 use tidegate_model::digest::Digest;
 use tidegate_model::gate::GateUrl;
-use tidegate_model::receipt::{Outcome, Receipt, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, Receipt, SignedReceipt};
 use tidegate_model::time;
 
 use crate::redirect::moto;
@@ -59,7 +59,7 @@ impl ReportingDevice {
     }
 
     fn receipt(&self, device: &str, number: u64) -> SignedReceipt {
-        let outcomes = [Outcome::Offered, Outcome::Installed, Outcome::Confirmed];
+        let outcomes = [InstallResult::Offered, InstallResult::Installed, InstallResult::Confirmed];
         let receipt = Receipt {
             device: device.parse().unwrap(),
             channel: "stable".parse().unwrap(),

@@ -72,12 +72,12 @@ enum Bound {
     Version { text: String, version: Version },
 }
 
-/// What came of a condition, down to its tests. Nothing is skipped: every test is evaluated.
+/// The outcome of a condition, down to its tests. Every test is evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Outcome {
     /// Whether the condition holds.
     pub holds: bool,
-    /// What it was and what came of its parts.
+    /// The condition with the outcomes of its parts.
     #[serde(flatten)]
     pub of: Part,
 }
@@ -105,7 +105,7 @@ pub enum Part {
     Test {
         /// The test as text, e.g. `ram-mb >= 2048`.
         test: String,
-        /// The fact it looks at.
+        /// The tested fact.
         fact: FactName,
         /// The device's value, if it has one.
         found: Option<FactValue>,

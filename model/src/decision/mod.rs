@@ -1,4 +1,4 @@
-//! Whether a device installs a release, and why: one pure function over what was signed and what the device is.
+//! Whether a device installs a release, and why: one pure function of signed metadata and the device's profile.
 //!
 //! Publisher and device call the same [`decide`]. Every [`Rule`] is evaluated and reported, also behind one that fails,
 //! so that an explanation shows everything that prevents a device from installing a release.
@@ -13,10 +13,10 @@
 //! | [`Rule::Quarantine`] | [`Outcome::Refuse`] |
 //! | [`Rule::Hardware`], [`Rule::Eligibility`], [`Rule::Version`], [`Rule::Upgrade`] | [`Outcome::NotEligible`] |
 //! | [`Rule::Pause`], [`Rule::Ramp`] | [`Outcome::Wait`] |
-//! | nothing, and the way leads over a bridge | [`Outcome::Bridge`] |
+//! | nothing, and a bridge is needed | [`Outcome::Bridge`] |
 //! | nothing | [`Outcome::Install`] |
 //!
-//! A bridge is decided on by itself: fetch its manifest, and call [`decide`] again with
+//! A bridge needs its own decision: fetch its manifest, and call [`decide`] again with
 //! [`Assignment::through`](super::rollout::Assignment::through).
 
 mod rules;
@@ -45,10 +45,10 @@ pub struct Profile {
     pub hardware: HardwareId,
     /// What it runs.
     pub installed: Installed,
-    /// What it states about itself; see [`Profile::facts`].
+    /// Its own facts; see [`Profile::facts`].
     #[serde(rename = "facts", default)]
     pub own_facts: Facts,
-    /// The kind of evidence of its state that it gives. On a device only its attestor sets this.
+    /// Its kind of attestation. On a device only the attestor sets this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation: Option<Attestation>,
 }
@@ -71,7 +71,7 @@ pub struct Quarantined {
     pub sha256: Digest,
 }
 
-/// What a cohort is given.
+/// The offer for a cohort.
 #[derive(Debug, Clone, Copy)]
 pub enum Offer<'a> {
     /// A release.
@@ -90,14 +90,14 @@ pub enum Offer<'a> {
     },
 }
 
-/// All that a decision depends on.
+/// The inputs of a decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
     /// The device.
     pub device: &'a Profile,
     /// Its cohort, by [`CohortMap::choose`](super::cohort::CohortMap::choose) on [`Profile::facts`].
     pub choice: &'a CohortChoice,
-    /// What that cohort is given.
+    /// The offer for that cohort.
     pub offer: Offer<'a>,
     /// The instant to decide for.
     pub now: Instant,
@@ -110,7 +110,7 @@ pub struct Inputs<'a> {
 pub struct Decision {
     /// What to do.
     pub outcome: Outcome,
-    /// When the outcome changes by itself, if it does.
+    /// When the outcome will change without a new assignment, if it will.
     #[serde(with = "time::optional_text")]
     pub changes: Option<Instant>,
     /// Every rule, in the order of [`Rule::ALL`].
@@ -130,21 +130,21 @@ pub enum Outcome {
         /// The artifacts that fit the device's hardware, at least one.
         artifacts: Vec<ArtifactName>,
     },
-    /// Take a release between first, then look again.
+    /// Install an intermediate release first, then check again.
     Bridge {
-        /// The release between.
+        /// The intermediate release.
         bridge: Bridge,
         /// The version it leads to.
         target: Version,
     },
-    /// The device has the assigned release, or one after it.
+    /// The device has the assigned release or a later one.
     UpToDate {
-        /// Which of the two.
+        /// The reason.
         why: String,
     },
     /// The release is for this device, but not yet.
     Wait {
-        /// When the device may have it; `None` if that needs a new assignment.
+        /// When the device may install it; `None` if that needs a new assignment.
         #[serde(with = "time::optional_text")]
         until: Option<Instant>,
         /// The rule that delays it.
@@ -152,21 +152,21 @@ pub enum Outcome {
         /// Why.
         why: String,
     },
-    /// The release is not for this device as it is.
+    /// The release is not suitable for this device in its current state.
     NotEligible {
         /// The first rule that fails.
         rule: Rule,
         /// Why.
         why: String,
     },
-    /// What is offered must not be installed here: it contradicts itself, or failed here before.
+    /// The offer must not be installed on this device: it is inconsistent, or it failed here before.
     Refuse {
         /// The first rule that fails.
         rule: Rule,
         /// Why.
         why: String,
     },
-    /// The cohort is given nothing.
+    /// There is no offer for the cohort.
     NoOffer {
         /// Why.
         why: String,
@@ -176,22 +176,22 @@ pub enum Outcome {
 /// A rule of decisions. The ids are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum Rule {
-    /// The cohort is given a release.
+    /// The cohort has an offer.
     #[serde(rename = "D-OFFER")]
     Offer,
-    /// The manifest is of the device's product.
+    /// The manifest is for the device's product.
     #[serde(rename = "D-PRODUCT")]
     Product,
-    /// The manifest is of the device's channel.
+    /// The manifest is for the device's channel.
     #[serde(rename = "D-CHANNEL")]
     Channel,
-    /// The manifest is of the release that is assigned: same version, same sequence.
+    /// The manifest belongs to the assigned release: same version, same sequence.
     #[serde(rename = "D-ASSIGNED")]
     Assigned,
-    /// The sequence rises. Nothing switches this off.
+    /// The sequence increases. This rule cannot be disabled.
     #[serde(rename = "D-SEQUENCE")]
     Sequence,
-    /// The version rises, or the release supersedes the installed one.
+    /// The version increases, or the release supersedes the installed one.
     #[serde(rename = "D-VERSION")]
     Version,
     /// The release did not fail on this device before.
@@ -214,12 +214,12 @@ pub enum Rule {
     Ramp,
 }
 
-/// What came of a rule.
+/// The outcome of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct RuleOutcome {
     /// The rule.
     pub rule: Rule,
-    /// What came of it.
+    /// The verdict.
     pub verdict: Verdict,
     /// Why, as a sentence without a full stop.
     pub why: String,
@@ -228,7 +228,7 @@ pub struct RuleOutcome {
     pub condition: Option<condition::Outcome>,
 }
 
-/// What came of a rule.
+/// The outcome of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -236,11 +236,11 @@ pub enum Verdict {
     Pass,
     /// It is not.
     Fail,
-    /// There is nothing for it to look at.
+    /// The rule does not apply.
     NotApplicable,
 }
 
-/// Decides whether a device installs what its cohort is given.
+/// Decides whether a device installs the release offered to its cohort.
 pub fn decide(inputs: &Inputs<'_>) -> Decision {
     let Inputs { device, choice, offer, now, quarantined } = *inputs;
     let (assignment, manifest, sha256) = match offer {
@@ -292,13 +292,13 @@ impl Profile {
         facts
     }
 
-    /// The same device, supposed to give the kind of evidence that the fact `attestation` among its own facts names; `none` for none.
-    /// Without that fact, it is as it was.
+    /// The same device, with the attestation that the fact `attestation` among its own facts names; `none` means no attestation.
+    /// Without that fact, the device is unchanged.
     ///
     /// # Errors
     ///
     /// What is wrong with the fact.
-    pub fn supposed(mut self) -> Result<Self, String> {
+    pub fn assumed(mut self) -> Result<Self, String> {
         match self.own_facts.remove(Attestation::FACT) {
             None => {}
             Some(FactValue::Text(kind)) if kind == "none" => self.attestation = None,

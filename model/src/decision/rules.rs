@@ -1,4 +1,4 @@
-//! One function a rule.
+//! One function per rule.
 
 use std::cmp::Ordering;
 
@@ -10,7 +10,7 @@ use crate::facts::Facts;
 use crate::gate::Attestation;
 use crate::manifest::{Manifest, Urgency};
 use crate::name::{HardwareId, Name};
-use crate::position::to_ppm;
+use crate::position::{percent, to_ppm};
 use crate::rollout::{Assignment, Bridge};
 use crate::time::{self, Instant};
 use crate::version::is_newer;
@@ -21,20 +21,20 @@ pub(super) fn offered(assignment: &Assignment, cohort: &Name) -> RuleOutcome {
 
 pub(super) fn same(rule: Rule, what: &str, offered: &Name, own: &Name) -> RuleOutcome {
     if offered == own {
-        pass(rule, format!("the release and the device are both of {what} {own}"))
+        pass(rule, format!("the release and the device have the same {what} {own}"))
     } else {
-        fail(rule, format!("the release is of {what} {offered}, the device of {what} {own}"))
+        fail(rule, format!("the release is for {what} {offered}, but the device has {what} {own}"))
     }
 }
 
 pub(super) fn assigned(assignment: &Assignment, manifest: &Manifest) -> RuleOutcome {
     if assignment.release == manifest.version && assignment.sequence == manifest.sequence {
-        pass(Rule::Assigned, "the manifest is that of the assigned release".into())
+        pass(Rule::Assigned, "the manifest belongs to the assigned release".into())
     } else {
         fail(
             Rule::Assigned,
             format!(
-                "the manifest is of {} (sequence {}), but assigned is {}",
+                "the manifest is for {} (sequence {}), but {} is assigned",
                 manifest.version,
                 manifest.sequence,
                 Named(assignment)
@@ -47,10 +47,10 @@ pub(super) fn sequence(manifest: &Manifest, installed: &Installed) -> RuleOutcom
     let (offered, own) = (manifest.sequence, installed.sequence);
     match offered.cmp(&own) {
         Ordering::Greater => pass(Rule::Sequence, format!("sequence {offered} is above the installed {own}")),
-        Ordering::Equal => fail(Rule::Sequence, format!("{} (sequence {own}) is installed already", installed.version)),
+        Ordering::Equal => fail(Rule::Sequence, format!("{} (sequence {own}) is already installed", installed.version)),
         Ordering::Less => fail(
             Rule::Sequence,
-            format!("sequence {offered} is below the installed {own}: a device never goes back in sequence"),
+            format!("sequence {offered} is below the installed {own}: the sequence never decreases"),
         ),
     }
 }
@@ -58,7 +58,7 @@ pub(super) fn sequence(manifest: &Manifest, installed: &Installed) -> RuleOutcom
 pub(super) fn version(manifest: &Manifest, installed: &Installed) -> RuleOutcome {
     let (offered, own) = (&manifest.version, &installed.version);
     if manifest.sequence <= installed.sequence {
-        not_applicable(Rule::Version, format!("the sequence does not rise; see {}", Rule::Sequence))
+        not_applicable(Rule::Version, format!("the sequence does not increase; see {}", Rule::Sequence))
     } else if is_newer(offered, own) {
         pass(Rule::Version, format!("version {offered} is above the installed {own}"))
     } else if manifest.supersedes.contains(&installed.sequence) {
@@ -77,7 +77,7 @@ pub(super) fn version(manifest: &Manifest, installed: &Installed) -> RuleOutcome
 }
 
 pub(super) fn quarantine(manifest: &Manifest, sha256: Digest, quarantined: &[Quarantined]) -> RuleOutcome {
-    // Either is enough: one release has one sequence and one hash, and to match by half is no reason to try again.
+    // One match is enough: a release has one sequence and one hash, and a partial match is no reason to retry.
     if quarantined.iter().any(|failed| failed.sequence == manifest.sequence || failed.sha256 == sha256) {
         fail(
             Rule::Quarantine,
@@ -109,14 +109,14 @@ pub(super) fn eligibility(manifest: &Manifest, facts: &Facts) -> RuleOutcome {
     RuleOutcome { rule: Rule::Eligibility, verdict, why, condition: Some(outcome) }
 }
 
-/// For a condition that looks at the evidence that a device gives of its state: what this one gives.
+/// A note on this device's attestation, for conditions on the fact `attestation`.
 fn on_evidence(outcome: &condition::Outcome, facts: &Facts) -> String {
     if !looks_at(outcome, Attestation::FACT) {
         return String::new();
     }
     match facts.iter().find(|(name, _)| name.as_str() == Attestation::FACT) {
         None => {
-            "; missing is the fact attestation: this device has no attestor, and gives no evidence of its state".into()
+            "; the fact attestation is missing: this device has no attestor and gives no evidence of its state".into()
         }
         Some((_, kind)) => format!("; this device gives evidence of the kind {kind}"),
     }
@@ -136,15 +136,15 @@ pub(super) fn upgrade(assignment: &Assignment, manifest: &Manifest, installed: &
     let Installed { version, sequence } = installed;
     let range = match &manifest.upgrade_from {
         _ if manifest.sequence <= *sequence => {
-            return not_applicable(Rule::Upgrade, format!("the sequence does not rise; see {}", Rule::Sequence));
+            return not_applicable(Rule::Upgrade, format!("the sequence does not increase; see {}", Rule::Sequence));
         }
         None => return not_applicable(Rule::Upgrade, "the release upgrades from every version".into()),
         Some(range) => range,
     };
     if range.holds(version) {
-        return pass(Rule::Upgrade, format!("the release upgrades from \"{range}\", which holds {version}"));
+        return pass(Rule::Upgrade, format!("the release upgrades from \"{range}\", which contains {version}"));
     }
-    let lacking = format!("the release upgrades from \"{range}\", which does not hold {version}");
+    let lacking = format!("the release upgrades from \"{range}\", which does not contain {version}");
     match assignment.bridge_from(version, *sequence) {
         Some(Bridge { release, sequence, .. }) => {
             pass(Rule::Upgrade, format!("{lacking}, but bridge {release} (sequence {sequence}) does"))
@@ -153,10 +153,10 @@ pub(super) fn upgrade(assignment: &Assignment, manifest: &Manifest, installed: &
     }
 }
 
-/// What a bridge would have to be, and what there is instead.
+/// The required properties of a bridge, and the listed bridges.
 fn missing_bridge(assignment: &Assignment, installed: &Installed) -> String {
     let missing = format!(
-        "missing is a bridge that upgrades from {}, of a sequence above {} and below {}",
+        "a bridge is missing that upgrades from {}, with a sequence above {} and below {}",
         installed.version, installed.sequence, assignment.sequence
     );
     let listed = assignment
@@ -167,13 +167,13 @@ fn missing_bridge(assignment: &Assignment, installed: &Installed) -> String {
     if listed.is_empty() {
         format!("{missing}; none is listed")
     } else {
-        format!("{missing}; listed are {}", listed.join(", "))
+        format!("{missing}; listed: {}", listed.join(", "))
     }
 }
 
 pub(super) fn pause(assignment: &Assignment) -> RuleOutcome {
     if assignment.paused {
-        fail(Rule::Pause, "the rollout is paused in this cohort: it goes on when the publisher resumes it".into())
+        fail(Rule::Pause, "the rollout is paused in this cohort: it continues when the publisher resumes it".into())
     } else {
         pass(Rule::Pause, "the rollout is not paused".into())
     }
@@ -181,20 +181,22 @@ pub(super) fn pause(assignment: &Assignment) -> RuleOutcome {
 
 pub(super) fn ramp(assignment: &Assignment, manifest: &Manifest, choice: &CohortChoice, now: Instant) -> RuleOutcome {
     let Some(ramp) = &assignment.ramp else {
-        return not_applicable(Rule::Ramp, "no ramp: the whole cohort is exposed".into());
+        return not_applicable(Rule::Ramp, "no ramp: the whole cohort is eligible".into());
     };
     if manifest.urgency == Urgency::Security {
-        return not_applicable(Rule::Ramp, "a security release is not held back by a ramp".into());
+        return not_applicable(Rule::Ramp, "ramps do not delay security releases".into());
     }
     let exposure = ramp.exposure(now);
-    let exposed = format!("{} ppm of the cohort are exposed", exposure.to_ppm());
-    let own = format!("this device is at {} ppm", to_ppm(choice.within));
+    let exposed = format!("{} of the cohort is eligible so far", percent(exposure.to_ppm()));
+    let own = format!("this device is at {}", percent(to_ppm(choice.within)));
     match (exposure.covers(choice.within), ramp.exposed_at(choice.within)) {
         (true, _) => pass(Rule::Ramp, format!("{exposed}, {own}")),
         (false, Some(instant)) => {
-            fail(Rule::Ramp, format!("{exposed}, {own}: exposed from {} on", time::format(instant)))
+            fail(Rule::Ramp, format!("{exposed}, {own}: eligible from {} on", time::format(instant)))
         }
-        (false, None) => fail(Rule::Ramp, format!("{exposed}, {own}: this ramp ends at {} ppm, before it", ramp.to())),
+        (false, None) => {
+            fail(Rule::Ramp, format!("{exposed}, {own}: this ramp ends at {}, below it", percent(ramp.to())))
+        }
     }
 }
 

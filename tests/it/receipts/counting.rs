@@ -7,7 +7,7 @@ use p256::ecdsa::signature::Signer as _;
 use p256::pkcs8::{EncodePublicKey as _, LineEnding};
 use serde_json::{Value, json};
 use tidegate_model::digest::Digest;
-use tidegate_model::receipt::{MAX_LENGTH, Outcome, Receipt};
+use tidegate_model::receipt::{InstallResult, MAX_LENGTH, Receipt};
 use tidegate_model::time;
 use tidegate_tuf::key::Key;
 
@@ -59,33 +59,33 @@ fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
     };
     let at = |device: &str, outcome| receipt(device, manifest, outcome, now);
     let edited = |edit: &dyn Fn(&mut Receipt)| {
-        let mut receipt = at("one", Outcome::Failed);
+        let mut receipt = at("one", InstallResult::Failed);
         edit(&mut receipt);
         receipt
     };
     // What counts: three devices, one of which gives its salted hash instead of its name, one with a key of another kind.
-    let confirmed = at("certified", Outcome::Confirmed);
+    let confirmed = at("certified", InstallResult::Confirmed);
     let signature: p256::ecdsa::Signature = p256::ecdsa::SigningKey::from(&secret).sign(&confirmed.to_bytes().unwrap());
     let (name, bytes) = object(&confirmed.signed(certified.id(), signature.to_der().as_bytes().to_vec()));
     write(&receipts, &name, &bytes);
-    keep(&one, at("one", Outcome::Installed));
-    let mut failed = Receipt { at: now + TimeDelta::minutes(1), ..at("one", Outcome::RolledBack) };
+    keep(&one, at("one", InstallResult::Installed));
+    let mut failed = Receipt { at: now + TimeDelta::minutes(1), ..at("one", InstallResult::RolledBack) };
     failed.reason = Some("no light".parse().unwrap());
     let kept = keep(&one, failed.clone());
     keep(&one, Receipt { at: now + TimeDelta::minutes(2), ..failed });
-    keep(&two, at(&"ab".repeat(32), Outcome::Confirmed));
+    keep(&two, at(&"ab".repeat(32), InstallResult::Confirmed));
 
     // What does not.
     let expected = [
         ("cohort", keep(&one, edited(&|r| r.cohort = "nowhere".parse().unwrap()))),
-        ("disabled", keep(&off, at("off", Outcome::Failed))),
+        ("disabled", keep(&off, at("off", InstallResult::Failed))),
         ("future", keep(&one, edited(&|r| r.at += TimeDelta::hours(1)))),
         ("hardware", keep(&one, edited(&|r| r.hardware = "board-z".parse().unwrap()))),
         ("manifest", keep(&one, edited(&|r| r.manifest = Digest::of(b"another")))),
-        ("other-device", keep(&one, at("two", Outcome::Failed))),
+        ("other-device", keep(&one, at("two", InstallResult::Failed))),
         ("release", keep(&one, edited(&|r| r.release = "9.9.9".parse().unwrap()))),
-        ("shared-key", keep(&cloned, at("clone-a", Outcome::Failed))),
-        ("unknown-key", keep(&stranger, at("one", Outcome::Failed))),
+        ("shared-key", keep(&cloned, at("clone-a", InstallResult::Failed))),
+        ("unknown-key", keep(&stranger, at("one", InstallResult::Failed))),
         ("form", {
             let name = format!("receipts/stable/os/1/{}.json", "0".repeat(64));
             write(&receipts, &name, b"{\"signed\": {}}");
@@ -108,8 +108,8 @@ fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
         }),
         ("signature", {
             // Somebody else's words under a device's key: where they are kept, they do count by their name.
-            let forged =
-                at("two", Outcome::Failed).signed(two.public().id(), one.sign(at("two", Outcome::Failed)).signature);
+            let forged = at("two", InstallResult::Failed)
+                .signed(two.public().id(), one.sign(at("two", InstallResult::Failed)).signature);
             let (name, bytes) = object(&forged);
             write(&receipts, &name, &bytes);
             name
@@ -204,7 +204,7 @@ fn a_scope_is_all_that_is_looked_at_and_the_report_is_what_renewing_takes() {
     let spec = "1.0.0";
     let one = Signer::of("one");
     write(&fleet.path(), "enrolments/one.json", enrolment("one", &one).to_string().as_bytes());
-    for (sequence, outcome) in [(1, Outcome::Confirmed), (2, Outcome::Failed)] {
+    for (sequence, outcome) in [(1, InstallResult::Confirmed), (2, InstallResult::Failed)] {
         let receipt = Receipt { sequence, ..receipt("one", manifest, outcome, fleet.now) };
         let (name, bytes) = object(&one.sign(receipt));
         write(&fleet.path().join("receipts"), &name, &bytes);
@@ -324,8 +324,8 @@ fn what_a_device_says_of_a_retired_release_or_from_a_cohort_that_is_gone_still_c
 
     let one = Signer::of("one");
     write(&fleet.path(), "enrolments/one.json", enrolment("one", &one).to_string().as_bytes());
-    let of_old = receipt("one", old.sha256, Outcome::Confirmed, fleet.now);
-    let mut of_new = receipt("one", new.sha256, Outcome::Confirmed, fleet.now);
+    let of_old = receipt("one", old.sha256, InstallResult::Confirmed, fleet.now);
+    let mut of_new = receipt("one", new.sha256, InstallResult::Confirmed, fleet.now);
     of_new.release = "1.1.0".parse().unwrap();
     of_new.sequence = new.sequence;
     of_new.cohort = "early".parse().unwrap();

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::{Value, json};
 use tidegate_model::digest::Digest;
-use tidegate_model::receipt::{Outcome, Receipt, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, Receipt, SignedReceipt};
 use tidegate_model::time;
 use tidegate_tuf::json;
 use tidegate_tuf::key::{Key, KeyId};
@@ -60,7 +60,7 @@ pub fn write(place: &Path, name: &str, bytes: &[u8]) {
 }
 
 /// A device of the canary that speaks of the first release of stable/os at noon.
-pub fn receipt(device: &str, manifest: Digest, outcome: Outcome, at: DateTime<Utc>) -> Receipt {
+pub fn receipt(device: &str, manifest: Digest, outcome: InstallResult, at: DateTime<Utc>) -> Receipt {
     Receipt {
         device: device.parse().unwrap(),
         channel: "stable".parse().unwrap(),

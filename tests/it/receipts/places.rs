@@ -2,7 +2,7 @@
 
 use object_store::{ObjectStoreExt as _, PutPayload};
 use serde_json::{Value, json};
-use tidegate_model::receipt::Outcome;
+use tidegate_model::receipt::InstallResult;
 
 use super::{Signer, enrolment, object, receipt, tidegate, write};
 use crate::support::Fleet;
@@ -21,7 +21,7 @@ async fn a_folder_and_buckets_give_the_same_count() {
         let name = format!("device-{number}");
         let signer = Signer::of(&name);
         objects.push((format!("enrolled/{number}.json"), enrolment(&name, &signer).to_string().into_bytes()));
-        let outcome = if number % 20 == 0 { Outcome::Failed } else { Outcome::Confirmed };
+        let outcome = if number % 20 == 0 { InstallResult::Failed } else { InstallResult::Confirmed };
         let (name, bytes) = object(&signer.sign(receipt(&name, manifest, outcome, fleet.now)));
         objects.push((format!("kept/{name}"), bytes));
     }

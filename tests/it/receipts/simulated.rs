@@ -12,7 +12,7 @@ use tidegate_model::cohort::{CohortChoice, CohortMap};
 use tidegate_model::decision::{Inputs, Offer, Outcome as Decision, Profile, Quarantined, decide};
 use tidegate_model::digest::Digest;
 use tidegate_model::manifest::Manifest;
-use tidegate_model::receipt::{Outcome, Receipt};
+use tidegate_model::receipt::{InstallResult, Receipt};
 use tidegate_model::rollout::Assignment;
 use tidegate_model::time::{self, Instant};
 
@@ -188,7 +188,7 @@ impl World {
             let share = (self.fate)(self.day, profile.hardware.as_str());
             let luck = Digest::of(format!("luck of {id}").as_bytes());
             let luck = u32::from_be_bytes(luck.as_bytes()[..4].try_into().unwrap()) % 1_000_000;
-            let say = |minutes: i64, outcome: Outcome, reason: Option<&str>| Receipt {
+            let say = |minutes: i64, outcome: InstallResult, reason: Option<&str>| Receipt {
                 device: id.clone(),
                 channel: profile.channel.clone(),
                 cohort: choice.cohort.clone(),
@@ -203,14 +203,14 @@ impl World {
                 from: "0.0.1".parse().unwrap(),
             };
             let ended = if luck < share {
-                say(20, Outcome::RolledBack, Some("health command failed"))
+                say(20, InstallResult::RolledBack, Some("health command failed"))
             } else {
-                say(20, Outcome::Confirmed, None)
+                say(20, InstallResult::Confirmed, None)
             };
             let mut said = vec![ended];
             // Not all have the patience to tell every step.
             if luck % 8 == 0 {
-                said.extend([say(1, Outcome::Offered, None), say(10, Outcome::Installed, None)]);
+                said.extend([say(1, InstallResult::Offered, None), say(10, InstallResult::Installed, None)]);
             }
             let went_back = luck < share;
             for receipt in said {
@@ -305,7 +305,7 @@ impl World {
     }
 
     /// What a device of a cohort says at an instant, whoever it is.
-    fn claim(&self, device: &Device, outcome: Outcome, at: Instant) -> Receipt {
+    fn claim(&self, device: &Device, outcome: InstallResult, at: Instant) -> Receipt {
         let mut receipt = super::receipt(device.profile.id.as_str(), self.manifest, outcome, at);
         receipt.cohort = device.choice.cohort.clone();
         receipt.hardware = device.profile.hardware.clone();
@@ -313,7 +313,7 @@ impl World {
     }
 
     /// Forgeries to make the fleet look as `outcome`: by keys that nobody enrolled, in other devices' names, and by one device over and over.
-    fn forge(&self, outcome: Outcome, now: Instant) {
+    fn forge(&self, outcome: InstallResult, now: Instant) {
         let keep = |signer: &Signer, receipt: Receipt| {
             let (name, bytes) = object(&signer.sign(receipt));
             write(&self.receipts, &name, &bytes);
@@ -386,7 +386,7 @@ fn a_bad_rollout_stops_by_itself_whatever_is_forged_to_hide_it() {
     // The same with forgers who want it to go on.
     let hidden = World::new(ILL).live(|world, now| {
         if world.day == 3 {
-            world.forge(Outcome::Confirmed, now);
+            world.forge(InstallResult::Confirmed, now);
         }
     });
     assert_eq!((&hidden.stopped, &hidden.exposed), (&honest.stopped, &honest.exposed));
@@ -405,7 +405,7 @@ fn exposed_after(day: i64) -> usize {
 fn a_good_rollout_runs_to_its_end_whatever_is_forged_to_stop_it() {
     let story = World::new(WELL).live(|world, now| {
         if world.day == LAST {
-            world.forge(Outcome::Failed, now);
+            world.forge(InstallResult::Failed, now);
         }
     });
     println!("{DEVICES} devices, of which 1 in 200 goes back at all times: by day: {:?}", story.exposed);

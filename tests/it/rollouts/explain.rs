@@ -271,7 +271,7 @@ fn what_a_release_that_asks_for_evidence_lacks_is_named_on_both_sides() {
         explain(&["--device", path, "--at", &time::format(fleet.now)])
     };
     let id = "device-1".to_owned();
-    let missing = "missing is the fact attestation: this device has no attestor, and gives no evidence of its state";
+    let missing = "the fact attestation is missing: this device has no attestor and gives no evidence of its state";
     let (_, without) = ask(&id, json!({}));
     assert!(without.contains("not eligible (D-ELIGIBILITY)") && without.contains(missing), "{without}");
     let (_, other) = ask(&id, json!({"attestation": "ear"}));

@@ -126,7 +126,7 @@ fn while_the_job_lives_the_rollout_does_and_when_it_dies_the_rollout_stops_by_it
     job.fleet.pass(2);
     let outcome = job.asks(&device);
     let Outcome::NoOffer { why } = &outcome else { panic!("{outcome}") };
-    assert!(why.contains("nobody renews this rollout"), "{why}");
+    assert!(why.contains("the rollout was not renewed"), "{why}");
     assert_eq!(job.state(), (ReleaseState::Limited, false), "nobody had to do anything");
 
     // It comes back, and with it the rollout.

@@ -19,26 +19,26 @@ const LENGTH: u64 = 8 * 1024;
 pub struct Authorization {
     origin: Origin,
     source: Source,
-    /// The value that was read last. Clones share it.
+    /// The last value. Clones share it.
     value: Arc<Mutex<Option<String>>>,
 }
 
-/// Where the header's value comes from, such as `Bearer abc`. It is read when it is first needed, and again when the server no longer takes it.
+/// The source of the header's value, such as `Bearer abc`. It is read on first use, and again when the server no longer accepts it.
 #[derive(Debug, Clone)]
 pub enum Source {
     /// The content of a file.
     File(PathBuf),
-    /// What a program prints.
+    /// The output of a program.
     Command(Command),
 }
 
 /// A server that no secret is sent to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorizationError {
-    /// The URL names no server.
+    /// The URL contains no server.
     #[error("{0:?} names no http or https server")]
     NoServer(String),
-    /// Anyone on the way could read the secret.
+    /// Others in the network could read the secret.
     #[error("{0}: a secret is only sent over https, or to this machine")]
     Plain(String),
 }
@@ -48,7 +48,7 @@ impl Authorization {
     ///
     /// # Errors
     ///
-    /// If the URL names no server, or one to which others could read along.
+    /// If the URL contains no server, or if others in the network could read the secret.
     pub fn new(url: &str, source: Source) -> Result<Self, AuthorizationError> {
         let server = url.parse::<Uri>().ok().and_then(|uri| origin(&uri));
         let origin = server.ok_or_else(|| AuthorizationError::NoServer(url.to_owned()))?;
@@ -58,7 +58,7 @@ impl Authorization {
         Ok(Self { origin, source, value: Arc::default() })
     }
 
-    /// The header's value for a request to `url`; `None` if it is not for that server.
+    /// The header's value for a request to `url`; `None` for other servers.
     pub(super) fn value(&self, url: &str) -> Result<Option<String>, String> {
         let is_for_it = url.parse::<Uri>().ok().and_then(|uri| origin(&uri)).as_ref() == Some(&self.origin);
         if !is_for_it {
@@ -71,7 +71,7 @@ impl Authorization {
         Ok(value.clone())
     }
 
-    /// Has the value read anew.
+    /// Discards the value, so that it is read again.
     pub(super) fn renew(&self) {
         *self.value.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

@@ -13,13 +13,13 @@ const REFUSAL: u64 = 64 * 1024;
 type Response = ureq::http::Response<ureq::Body>;
 
 impl HttpFetch {
-    /// One request, and its answer, with what `pass` gives if it goes to the gate itself.
+    /// One request and its answer. Requests to the gate itself have the headers of `pass`.
     ///
-    /// Where the gate redirects to, nobody learns who asks: neither by a header nor by a certificate. What the settings hold for the repository's
-    /// own server is for neither of them.
+    /// The target of a redirect does not learn the device's identity, neither by a header nor by a certificate. The secret for the repository's
+    /// server is sent to neither of them.
     pub(super) fn ask_gate(&self, url: &str, request: &Request<'_>, pass: &dyn Pass) -> Result<Response, FetchError> {
         if url != request.url {
-            // The URL opens the object: no error holds it.
+            // The URL gives access to the object, so errors do not contain it.
             let agent = self.nameless(url).map_err(|e| match e {
                 FetchError::Authorities { reason, .. } => {
                     FetchError::Authorities { url: request.url.to_owned(), reason }
@@ -37,7 +37,7 @@ impl HttpFetch {
         self.agent_from(agents, url, None)
     }
 
-    /// Why a gate does not give what was asked for. Where it redirected to, a refusal is not the gate's word.
+    /// Why a gate does not deliver a file. A refusal by the target of a redirect is not the gate's decision.
     pub(super) fn denied(&self, response: Response, asked: &str, is_gates: bool) -> FetchError {
         let (status, url) = (response.status().as_u16(), asked.to_owned());
         if !is_gates {
@@ -46,7 +46,7 @@ impl HttpFetch {
         }
         let mut body = Vec::new();
         let mut reader = self.paced(response.into_body(), asked, REFUSAL);
-        // What is too long or breaks off says nothing.
+        // A refusal that is too long or incomplete gives no reason.
         if std::io::Read::read_to_end(&mut reader, &mut body).is_err() {
             body.clear();
         }
@@ -100,7 +100,7 @@ mod tests {
         let error = fault(get(&many.url("/v1/repo/x")));
         assert!(matches!(error, FetchError::Redirect { .. }), "{error}");
         assert_eq!(many.seen().len(), 6);
-        // On the gate's own host, too, only the URL that was asked for is opened.
+        // Also on the gate's own host, only the requested URL is followed.
         assert!(many.seen()[1..].iter().all(|head| !head.contains("secret")));
         let (remote, here) = ("https://gate.example.com/v1/repo/x", "http://127.0.0.1:8080/v1/repo/x");
         for (from, to, follows) in [
@@ -121,7 +121,7 @@ mod tests {
         ] {
             assert_eq!(redirected(from, to).is_ok(), follows, "{from} {to}");
         }
-        // What opens an object is in no error.
+        // No error contains the presigned URL.
         let gate =
             Server::new(vec![answer("307 Moved", "Location: http://bucket.example.net/x?X-Signature=abc\r\n", "")]);
         let error = fault(get(&gate.url("/v1/repo/x"))).to_string();

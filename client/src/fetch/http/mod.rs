@@ -1,8 +1,8 @@
 //! HTTP and HTTPS, through ureq and rustls.
 //!
-//! The server is not trusted. What it sends is bounded in length (after decompression), in time (connecting, answering) and
-//! in slowness (a floor on throughput); redirects stay on the same scheme, host and port,
-//! but for those of a gate, which lead to where an object is kept. Connections are kept alive.
+//! The server is not trusted. Answers are limited in length (after decompression), in time (connecting, answering) and
+//! in slowness (a minimum throughput). Redirects stay on the same scheme, host and port,
+//! except for those of a gate, which lead to an object's storage. Connections are kept alive.
 
 mod authorization;
 mod gate;
@@ -35,23 +35,23 @@ use pace::{Meter, Paced, Patience, PatientConnector};
 /// How an [`HttpFetch`] behaves. The default suits devices on any network from 2G up.
 #[derive(Debug, Clone)]
 pub struct HttpOptions {
-    /// The longest time to resolve a name, and the longest to connect, TLS included.
+    /// The time limit to resolve a name, and the one to connect, including TLS.
     pub connect_timeout: Duration,
-    /// The longest time from a request sent to the end of the answer's headers.
+    /// The time limit from the request to the end of the answer's headers.
     pub response_timeout: Duration,
-    /// The window over which throughput is measured; also the longest time without a byte of a body.
+    /// The window over which throughput is measured; also the time limit without a byte of a body.
     pub pace_window: Duration,
-    /// The fewest bytes of a body that may come in any one window.
+    /// The minimum number of bytes of a body per window.
     pub pace_least: u64,
-    /// How many redirects to follow.
+    /// The maximum number of redirects.
     pub redirects: u32,
     /// The `User-Agent` header.
     pub user_agent: String,
-    /// Which proxy to go through.
+    /// The proxy.
     pub proxy: Proxy,
-    /// Who may vouch for servers.
+    /// The trusted certificate authorities.
     pub authorities: Authorities,
-    /// Who this device is, to servers that ask for a certificate.
+    /// The client certificate, for servers that request one.
     pub identity: Option<Identity>,
     /// The secret for one server.
     pub authorization: Option<Authorization>,
@@ -60,10 +60,10 @@ pub struct HttpOptions {
 /// A proxy.
 #[derive(Debug, Clone, Default)]
 pub enum Proxy {
-    /// The one that the environment names: `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, also in capitals.
+    /// The proxy from the environment: `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, also in upper case.
     #[default]
     Environment,
-    /// None, whatever the environment says.
+    /// No proxy, regardless of the environment.
     None,
     /// This one.
     Url(ProxyUrl),
@@ -77,7 +77,7 @@ impl std::str::FromStr for ProxyUrl {
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, String> {
-        let bad = || "it is no URL of a proxy: write for example http://proxy.example.com:3128".to_owned();
+        let bad = || "it is not the URL of a proxy: write for example http://proxy.example.com:3128".to_owned();
         ureq::Proxy::new(url).map(Self).map_err(|_| bad())
     }
 }
@@ -109,9 +109,9 @@ impl Default for HttpOptions {
 /// Fetches `http:` and `https:` URLs.
 pub struct HttpFetch {
     plain: Agent,
-    /// Made when it is needed: reading a system's authorities takes longer than everything else.
+    /// Created on first use, because reading the system's authorities is slow.
     secure: OnceLock<Result<Agent, TlsError>>,
-    /// The same without the device's certificate, for where a gate redirects to.
+    /// The same without the device's certificate, for redirects of a gate.
     nameless: OnceLock<Result<Agent, TlsError>>,
     proxy: Option<ureq::Proxy>,
     options: HttpOptions,
@@ -137,12 +137,12 @@ impl HttpFetch {
         Self { plain, secure: OnceLock::new(), nameless: OnceLock::new(), proxy, options, patience, clock }
     }
 
-    /// What asks for this URL.
+    /// The agent for this URL.
     fn agent(&self, url: &str) -> Result<&Agent, FetchError> {
         self.agent_from(&self.secure, url, self.options.identity.as_ref())
     }
 
-    /// What asks for this URL by TLS, as this device or as nobody, made when it is needed; or else what asks without TLS.
+    /// The agent for this URL: with TLS, with or without the device's certificate, created on first use; or without TLS.
     fn agent_from<'a>(
         &'a self,
         secure: &'a OnceLock<Result<Agent, TlsError>>,
@@ -201,7 +201,7 @@ impl HttpFetch {
         };
         let started = Instant::now();
         let answer = match call() {
-            // A server may close a connection that was kept alive just as it is used again.
+            // A server may close an idle connection at the moment of its next use.
             Err(ureq::Error::Io(e)) if is_hang_up(&e) => call(),
             result => result,
         };
@@ -229,13 +229,13 @@ impl HttpFetch {
         }
     }
 
-    /// The body of an answer, with pace and length bounded.
+    /// The body of an answer, with limits on slowness and length.
     fn paced(&self, body: ureq::Body, url: &str, limit: u64) -> Paced {
         let meter = Meter::new(self.options.pace_window, self.options.pace_least);
         Paced::new(body.into_reader(), meter, self.clock.clone(), self.patience.clone(), url, limit)
     }
 
-    /// Reads a body that is of no interest to its end, if that is near, so that the connection can serve again.
+    /// Reads an unused body to its end if it is short, so that the connection can be reused.
     fn drain(&self, body: ureq::Body, url: &str) {
         const WORTH_READING: u64 = 64 * 1024;
         let _ = io::copy(&mut self.paced(body, url, WORTH_READING), &mut io::sink());
@@ -256,17 +256,17 @@ impl HttpFetch {
                 if body.content_length().is_some_and(|length| length > room) {
                     return Err(FetchError::TooLong { url: url.to_owned(), limit: request.limit });
                 }
-                // One byte more than there is room for, so that the bound that speaks is the file's.
+                // One byte more than allowed, so that the file's own limit reports the error.
                 Box::new(self.paced(body, url, room.saturating_add(1)))
             }
             (Some("gzip" | "x-gzip"), Kind::Metadata) => {
-                // What does not compress grows a little; what grows more is no honest file. The bound also ends a stream
-                // that decompresses to nothing for ever.
+                // Incompressible data grows slightly; more growth is an attack. The limit also ends a stream
+                // that decompresses to nothing without end.
                 let limit = room.saturating_add(room / 64).saturating_add(1024);
                 Box::new(Gunzip::new(self.paced(body, url, limit)))
             }
             (Some(other), _) => {
-                let reason = format!("the answer has Content-Encoding {other:?}, which was not asked for");
+                let reason = format!("the answer has Content-Encoding {other:?}, which was not requested");
                 return Err(FetchError::Protocol { url: url.to_owned(), reason });
             }
         };
@@ -302,7 +302,8 @@ impl Fetch for HttpFetch {
                 StatusCode::PARTIAL_CONTENT if request.offset > 0 => {
                     let start = text(response.headers(), &header::CONTENT_RANGE).and_then(range_start);
                     if start != Some(request.offset) {
-                        let reason = format!("bytes from {} on were asked for, others came", request.offset);
+                        let reason =
+                            format!("bytes from {} on were requested, but the answer has others", request.offset);
                         return Err(FetchError::Protocol { url: asked.to_owned(), reason });
                     }
                     return self.found(response, &request, request.offset);
@@ -316,13 +317,13 @@ impl Fetch for HttpFetch {
                     self.options.authorization.iter().for_each(Authorization::renew);
                     self.drain(response.into_body(), asked);
                 }
-                // The part that is here is no part of what is there: take it all.
+                // The partial download does not belong to this file: fetch all of it.
                 StatusCode::RANGE_NOT_SATISFIABLE if request.offset > 0 => request.offset = 0,
                 StatusCode::NOT_MODIFIED if request.etag.is_some() => {
                     self.drain(response.into_body(), asked);
                     return Ok(Reply::Unchanged);
                 }
-                // Object stores answer 403 for what is not there to those who may not list.
+                // Object stores answer 403 for a missing object without list permission.
                 StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => {
                     self.drain(response.into_body(), asked);
                     return Ok(Reply::NotFound);
@@ -358,7 +359,7 @@ impl Fetch for HttpFetch {
 fn agent(options: &HttpOptions, proxy: Option<ureq::Proxy>, patience: &Patience, tls: TlsConfig) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
-        // Followed here, where the rules are.
+        // Redirects are followed by this crate, with its own rules.
         .max_redirects(0)
         .max_response_header_size(32 * 1024)
         .timeout_resolve(Some(options.connect_timeout))
@@ -406,19 +407,19 @@ fn range_start(value: &str) -> Option<u64> {
     value.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
 }
 
-/// Where a redirect leads, if it may be followed for this request.
+/// The target of a redirect, if it may be followed for this request.
 fn follow(request: &Request<'_>, from: &str, location: &str) -> Result<String, &'static str> {
     if request.pass.is_some() { gate::redirected(from, location) } else { redirected(from, location) }
 }
 
-/// Of where a redirect leads, what errors may name.
+/// The part of a redirect's target that errors may contain.
 fn nameable<'a>(request: &Request<'_>, location: &'a str) -> &'a str {
     if request.pass.is_some() { send::shown(location) } else { location }
 }
 
-/// Where a redirect leads, if it may be followed: to the same scheme, host and port.
+/// The target of a redirect, if it may be followed: to the same scheme, host and port.
 ///
-/// A mirror that could send devices elsewhere could make them reach into networks that it cannot reach itself.
+/// Otherwise a mirror could make devices send requests into networks that the mirror cannot reach.
 fn redirected(from: &str, location: &str) -> Result<String, &'static str> {
     const ELSEWHERE: &str = "only redirects to the same scheme, host and port are followed";
     let Redirect { from, to, url } = Redirect::read(from, location)?;
@@ -428,17 +429,17 @@ fn redirected(from: &str, location: &str) -> Result<String, &'static str> {
 /// Scheme, host and port.
 type Origin = (String, String, u16);
 
-/// Whether it is this machine.
+/// Whether the host is this machine.
 fn is_here((_, host, _): &Origin) -> bool {
     matches!(host.as_str(), "localhost" | "127.0.0.1" | "[::1]")
 }
 
-/// A redirect between two servers, which may be one.
+/// A redirect, possibly to another server.
 struct Redirect {
     from: Origin,
-    /// `None` if that is no server that a device asks.
+    /// `None` if the device never sends requests to that server.
     to: Option<Origin>,
-    /// Where it leads.
+    /// The target.
     url: String,
 }
 
@@ -461,7 +462,7 @@ impl Redirect {
             format!("{}://{}:{}{folder}/{location}", origin.0, origin.1, origin.2)
         };
         let uri: Uri = url.parse().map_err(|_| MALFORMED)?;
-        // Credentials in a URL are not part of its origin, and have no business there.
+        // Credentials in a URL are not part of its origin and are refused.
         let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
         let to = if has_user { None } else { self::origin(&uri) };
         Ok(Self { from: origin, to, url })
@@ -478,9 +479,9 @@ fn origin(uri: &Uri) -> Option<Origin> {
     Some((scheme, uri.host()?.to_ascii_lowercase(), port))
 }
 
-/// Decompresses one gzip member and insists that nothing follows it.
+/// Decompresses one gzip member and checks that nothing follows it.
 ///
-/// It reads its source to the end, without which the connection could not be used again.
+/// Reads its source to the end, so that the connection can be reused.
 struct Gunzip {
     decoder: GzDecoder<BufReader<Paced>>,
 }

@@ -1,8 +1,8 @@
-//! How slow a server may be.
+//! Limits on slow servers.
 //!
-//! Two bounds work together. A [`Meter`] counts the bytes of a body over a sliding window. It is asked whenever a read
-//! returns, so a read must not be able to last: [`Patience`] bounds it, down at the socket. Without that a server could
-//! spend hours within one read, by sending a TLS record or a chunk header byte by byte, just within any time-out for a
+//! Two limits work together. A [`Meter`] counts the bytes of a body over a sliding window. It is checked whenever a read
+//! returns, so each read needs its own limit: [`Patience`] sets it at the socket. Otherwise a server could
+//! block one read for hours by sending a TLS record or a chunk header byte by byte, within the timeout of each
 //! single socket read.
 
 use std::collections::VecDeque;
@@ -32,7 +32,7 @@ impl Meter {
         Self { window, least, elapsed: Duration::ZERO, recent: VecDeque::new() }
     }
 
-    /// Notes that `bytes` came after waiting for `waited`; says whether that is fast enough.
+    /// Records that `bytes` arrived after `waited`; returns whether that is fast enough.
     fn note(&mut self, waited: Duration, bytes: u64) -> bool {
         self.elapsed += waited;
         match self.recent.back_mut() {
@@ -48,7 +48,7 @@ impl Meter {
     }
 }
 
-/// The time left for the read under way, shared between a body and the socket beneath it.
+/// The time left for the current read, shared between a body and its socket.
 #[derive(Debug, Clone)]
 pub(super) struct Patience(Arc<Mutex<Option<Instant>>>);
 
@@ -57,7 +57,7 @@ impl Patience {
         Self(Arc::new(Mutex::new(None)))
     }
 
-    /// From now on, for this long.
+    /// Starts a read with this time limit.
     pub(super) fn renew(&self, time: Duration) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(time);
     }
@@ -68,7 +68,7 @@ impl Patience {
     }
 }
 
-/// A body that fails when it comes too slowly or does not end.
+/// A body that fails if it is too slow or does not end.
 pub(super) struct Paced {
     reader: ureq::BodyReader<'static>,
     meter: Meter,
@@ -131,7 +131,7 @@ fn is_timeout(error: &io::Error) -> bool {
         || error.get_ref().and_then(|e| e.downcast_ref()).is_some_and(|e| matches!(e, Error::Timeout(_)))
 }
 
-/// Puts [`Patience`] between the socket and what is built on it.
+/// Inserts [`Patience`] above the socket.
 #[derive(Debug)]
 pub(super) struct PatientConnector(pub(super) Patience);
 
@@ -192,9 +192,9 @@ mod tests {
     #[test]
     fn the_window_slides() {
         let mut meter = Meter::new(SECOND * 10, 100);
-        // Nothing is judged before a window has passed.
+        // Nothing is checked before a full window has passed.
         assert!((0..9).all(|_| meter.note(SECOND, 1)));
-        // A burst buys a window's time, not more.
+        // A burst allows one window's time, not more.
         assert!(meter.note(SECOND, 1000));
         assert!((0..10).all(|_| meter.note(SECOND, 1)));
         assert!(!meter.note(SECOND, 1));

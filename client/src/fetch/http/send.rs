@@ -1,4 +1,4 @@
-//! Small requests that bring something: what a device tells.
+//! Small requests with a body, such as receipts.
 
 use std::time::{Duration, Instant};
 
@@ -8,15 +8,15 @@ use ureq::http::{Method, header};
 use super::{HttpFetch, is_hang_up, log, text};
 use crate::fetch::error::FetchError;
 
-/// The longest answer that is read, in bytes.
+/// The maximum length of an answer, in bytes.
 const ANSWER: u64 = 64 * 1024;
 
-/// What came back.
+/// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
     /// The status of HTTP.
     pub status: u16,
-    /// After how long to ask again, if that was said in seconds.
+    /// The delay of `Retry-After`, if it is given in seconds.
     pub retry_after: Option<Duration>,
     /// The body; empty if it is longer than 64 KiB.
     pub body: Vec<u8>,
@@ -25,11 +25,11 @@ pub struct Answered {
 impl HttpFetch {
     /// Sends a body, and does not follow redirects.
     ///
-    /// What comes in `headers` goes to this URL alone. Errors name the URL without its query, in which there may be a secret.
+    /// The `headers` are sent only to this URL. Errors contain the URL without its query, which may contain a secret.
     ///
     /// # Errors
     ///
-    /// If no answer came. An answer may be an error status.
+    /// If there is no answer. An error status is an answer.
     pub fn send(
         &self,
         method: &Method,
@@ -40,7 +40,7 @@ impl HttpFetch {
         self.send_by(self.agent(url), method, url, headers, body)
     }
 
-    /// The same without the device's certificate, so that the server learns from the body alone whose it is.
+    /// The same without the device's certificate, so that only the body identifies the device.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl HttpFetch {
         };
         let started = Instant::now();
         let answer = match call() {
-            // A server may close a connection that was kept alive just as it is used again.
+            // A server may close an idle connection at the moment of its next use.
             Err(ureq::Error::Io(e)) if is_hang_up(&e) => call(),
             result => result,
         };
@@ -98,7 +98,7 @@ impl HttpFetch {
     }
 }
 
-/// A URL without its query, in which there may be a secret.
+/// A URL without its query, which may contain a secret.
 pub(crate) fn shown(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
 }

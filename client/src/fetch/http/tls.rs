@@ -1,4 +1,4 @@
-//! Whom to trust, and who to be, in TLS.
+//! Trusted authorities and client certificates in TLS.
 
 use std::fmt;
 use std::fs::File;
@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-/// The certificate authorities that may vouch for servers.
+/// The certificate authorities trusted for servers.
 ///
-/// What is fetched is verified by its own signatures whatever the transport. TLS keeps others from seeing what a device asks for.
+/// Files are verified by their signatures regardless of the transport. TLS hides the device's requests from others.
 #[derive(Clone, Default)]
 pub struct Authorities(Kind);
 
@@ -20,7 +20,7 @@ enum Kind {
     Given(RootCerts),
 }
 
-/// The certificate and key by which a device shows who it is (mutual TLS).
+/// The client certificate and key of a device (mutual TLS).
 #[derive(Clone)]
 pub struct Identity(ClientCert);
 
@@ -29,10 +29,10 @@ pub struct Identity(ClientCert);
 #[error("{0}")]
 pub struct TlsError(String);
 
-/// The longest file of authorities that is read, in bytes.
+/// The maximum length of a file of authorities, in bytes.
 const LONGEST: u64 = 8 * 1024 * 1024;
 
-/// Where systems keep the authorities that they trust, as one file.
+/// The files in which systems store their trusted authorities.
 const SYSTEM: [&str; 6] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -43,21 +43,25 @@ const SYSTEM: [&str; 6] = [
 ];
 
 impl Authorities {
-    /// Those that the system trusts. The default.
+    /// The authorities that the system trusts. The default.
     ///
-    /// They are read when a server is to be connected to by TLS for the first time, from the file that `SSL_CERT_FILE` names or, if it
-    /// names none, from the first that exists of the files in which systems keep them.
+    /// They are read before the first TLS connection, from the file in `SSL_CERT_FILE` or, if it is
+    /// unset, from the first existing file in which systems store them.
     pub fn system() -> Self {
         Self(Kind::System)
     }
 
-    /// Those that browsers trusted when this program was built, for systems that keep none.
+    /// The authorities that browsers trusted when this program was built, for systems without their own.
     #[cfg(feature = "built-in-authorities")]
     pub fn built_in() -> Self {
         Self(Kind::Given(RootCerts::WebPki))
     }
 
-    /// The certificates in this PEM text, and no other.
+    /// Only the certificates in this PEM text.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if the text is not PEM or contains no certificate.
     pub fn from_pem(pem: &[u8]) -> Result<Self, TlsError> {
         let certificates = certificates(pem)?;
         if certificates.is_empty() {
@@ -81,7 +85,7 @@ fn of_the_system() -> Result<Vec<Certificate<'static>>, TlsError> {
         Some(path) => path,
         None => SYSTEM.iter().map(PathBuf::from).find(|path| path.is_file()).ok_or_else(|| {
             TlsError(format!(
-                "this system keeps no certificate authorities in any of {}: install them, or name a file of your own",
+                "no certificate authorities found in {}: install them, or configure a file",
                 SYSTEM.join(", ")
             ))
         })?,
@@ -89,7 +93,7 @@ fn of_the_system() -> Result<Vec<Certificate<'static>>, TlsError> {
     let wrong = |e: &dyn fmt::Display| TlsError(format!("certificate authorities: {}: {e}", path.display()));
     let mut pem = Vec::new();
     File::open(&path).and_then(|file| file.take(LONGEST).read_to_end(&mut pem)).map_err(|e| wrong(&e))?;
-    // What a system trusts may have entries that are not certificates of a form that is known.
+    // A system's file may contain unsupported entries.
     let certificates: Vec<_> = parse_pem(&pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
@@ -101,12 +105,16 @@ fn of_the_system() -> Result<Vec<Certificate<'static>>, TlsError> {
 
 impl Identity {
     /// The certificate chain, the device's own first, and the private key, both as PEM; they may be one text.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if the chain or the key is not PEM.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         let chain = certificates(chain)?;
         if chain.is_empty() {
             return Err(TlsError("there is no certificate in it: it must be PEM".into()));
         }
-        // What the parser says may hold parts of what it read.
+        // The parser's message may contain parts of the key.
         let bad = || TlsError("there is no private key in it: it must be PEM".into());
         let key = PrivateKey::from_pem(key).map_err(|_| bad())?;
         Ok(Self(ClientCert::new_with_certs(&chain, key)))
@@ -123,12 +131,12 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, TlsError> {
         .collect()
 }
 
-/// What ureq is told where there is no TLS: to trust nobody.
+/// The configuration for connections without TLS: it trusts no authority.
 pub(super) fn none() -> TlsConfig {
     TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[])).build()
 }
 
-/// What ureq is told.
+/// The TLS configuration for ureq.
 pub(super) fn config(authorities: &Authorities, identity: Option<&Identity>) -> Result<TlsConfig, TlsError> {
     let identity = identity.map(|identity| identity.0.clone());
     Ok(TlsConfig::builder().root_certs(authorities.roots()?).client_cert(identity).build())

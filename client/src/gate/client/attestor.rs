@@ -1,4 +1,4 @@
-//! What makes evidence of the device's state.
+//! Attestors: they make evidence of the device's state.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,17 +13,21 @@ use tidegate_model::name::DeviceId;
 
 /// Makes evidence of the device's state, for one challenge of a gate.
 pub trait Attestor {
-    /// The kind of evidence that it makes. `None` if it makes none.
+    /// The kind of evidence that it makes, if any.
     fn kind(&self) -> Option<Attestation>;
 
-    /// Evidence for this challenge, within a time that the attestor bounds.
+    /// Evidence for this challenge, within the attestor's time limit.
+    ///
+    /// # Errors
+    ///
+    /// [`AttestError`] if the device cannot make evidence.
     fn evidence(&self, challenge: &Challenge<'_>) -> Result<Evidence, AttestError>;
 }
 
-/// What evidence is to be bound to.
+/// What the evidence must be bound to.
 #[derive(Debug, Clone, Copy)]
 pub struct Challenge<'a> {
-    /// The gate that asks.
+    /// The gate.
     pub gate: &'a GateUrl,
     /// The device.
     pub device: &'a DeviceId,
@@ -32,12 +36,12 @@ pub struct Challenge<'a> {
 }
 
 impl Challenge<'_> {
-    /// The nonce as it came, in base64url: what an attestation result repeats as `eat_nonce`.
+    /// The received nonce in base64url: an attestation result repeats it as `eat_nonce`.
     pub fn nonce_text(&self) -> String {
         Base64UrlUnpadded::encode_string(self.nonce)
     }
 
-    /// What a TPM's quote has as its qualifying data.
+    /// The qualifying data of a TPM's quote.
     pub fn quote_data(&self) -> Digest {
         quote_data(self.nonce, self.device)
     }
@@ -50,7 +54,7 @@ pub enum AttestError {
     /// A program failed.
     #[error(transparent)]
     Command(#[from] CommandError),
-    /// A program gave something else than it should.
+    /// A program gave an invalid result.
     #[error("{program}: {why}")]
     Answer {
         /// The program.
@@ -65,12 +69,12 @@ pub enum AttestError {
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
-/// Gives the evidence that it was given, and notes the nonces that it was asked with. Clones are the same. For tests.
+/// Gives fixed evidence and records the nonces. Clones share their state. For tests.
 #[derive(Debug, Clone)]
 pub struct StubAttestor {
     evidence: Evidence,
@@ -78,7 +82,7 @@ pub struct StubAttestor {
 }
 
 impl StubAttestor {
-    /// One that always gives this.
+    /// An attestor that always gives this evidence.
     pub fn new(evidence: Evidence) -> Self {
         Self { evidence, nonces: Arc::default() }
     }

@@ -1,13 +1,13 @@
-//! Evidence by a program of the device's maker.
+//! Evidence from a program of the device's manufacturer.
 
 use super::{AttestError, Attestor, Challenge, Evidence};
 use crate::command::{Command, Ran};
 use tidegate_model::gate::Attestation;
 
-/// Has a program make evidence.
+/// Makes evidence with a program.
 ///
-/// It finds in its environment `TIDEGATE_GATE`, `TIDEGATE_DEVICE`, `TIDEGATE_NONCE` (base64url) and `TIDEGATE_QUOTE_DATA` (the qualifying data of a
-/// quote, in hex), and the same as a JSON object on its standard input, which it need not read. It prints [evidence](Evidence::parse) as JSON,
+/// Its environment contains `TIDEGATE_GATE`, `TIDEGATE_DEVICE`, `TIDEGATE_NONCE` (base64url) and `TIDEGATE_QUOTE_DATA` (the qualifying data of a
+/// quote, in hex); its standard input is the same as a JSON object, which it need not read. It prints [evidence](Evidence::parse) as JSON,
 /// such as `{"kind": "ear", "token": "..."}`, and ends with exit code 0 within its time limit.
 #[derive(Debug, Clone)]
 pub struct CommandAttestor {

@@ -1,4 +1,4 @@
-//! Evidence as it is sent to a gate, and as a program may give it.
+//! Evidence in the form that gates and attestor programs use.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use tidegate_tuf::fields::{FieldError, Fields, expected, quoted, whole};
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::json;
 
-/// The longest attestation result: with what is around it, it must fit into what a gate takes.
+/// The maximum length of an attestation result: the whole request must fit into a gate's limit.
 const TOKEN: usize = 48 * 1024;
 /// The longest quote and the longest signature, in bytes.
 const QUOTE: usize = 4096;
 /// The most registers.
 const REGISTERS: usize = 24;
 
-/// What a device shows of its state.
+/// Evidence of a device's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Evidence {
-    /// Nothing but who it is.
+    /// No evidence, only the device's identity.
     None,
     /// A verifier's attestation result: a JWT, whose `eat_nonce` is the nonce's text.
     Ear {
@@ -48,7 +48,7 @@ impl Evidence {
         }
     }
 
-    /// As it is sent.
+    /// The JSON form.
     pub fn to_value(&self) -> Value {
         match self {
             Self::None => json!({"kind": "none"}),
@@ -65,7 +65,7 @@ impl Evidence {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The problem.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let value = json::parse(text).map_err(|e| e.to_string())?;
         Self::read(&value).map_err(|fault| fault.to_string())

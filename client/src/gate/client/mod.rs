@@ -1,4 +1,4 @@
-//! The real gate: challenges, grants, and what is sent along with requests.
+//! The real gate client: challenges, grants, and authenticated requests.
 
 mod attestor;
 mod command;
@@ -29,19 +29,19 @@ use tidegate_model::time;
 use tidegate_tuf::fields::{FieldError, Fields};
 use tidegate_tuf::json;
 
-/// How long a gate takes a nonce back for, from when it gave it: the protocol says so, and so it tells the gate's time.
+/// How long a nonce is valid. The protocol fixes this, so the nonce also reveals the gate's time.
 const NONCE: Duration = Duration::from_secs(120);
-/// A grant is not used any more when less than this is left of it, or less than a quarter.
+/// A grant is no longer used when less than this, or less than a quarter, of its lifetime remains.
 const MARGIN: Duration = Duration::from_secs(30);
-/// No grant counts for longer, whatever a gate says.
+/// The maximum lifetime of a grant, regardless of the gate's answer.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// The longest nonce and the longest token, in characters.
 const TEXT: usize = 4096;
 
-/// Asks gates over HTTP. Share it with an [`Arc`] with whatever else speaks to gates.
+/// Sends requests to gates over HTTP. Share it in an [`Arc`] with other users of gates.
 ///
-/// The device is known to a gate by the client certificate of the [`HttpFetch`] (mutual TLS), or by a device key that signs each request.
-/// Grants are kept in memory alone.
+/// The device authenticates with the client certificate of the [`HttpFetch`] (mutual TLS), or with a device key that signs each request.
+/// Grants are kept only in memory.
 ///
 /// ```no_run
 /// use std::collections::BTreeSet;
@@ -55,7 +55,7 @@ const TEXT: usize = 4096;
 /// use tidegate_client::key::DeviceKey;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // One for all that is fetched, so that connections and the device's certificate, if it has one, are shared.
+/// // One for all requests, so that connections and the device's certificate are shared.
 /// let http = Arc::new(HttpFetch::new());
 /// let quote = TpmOptions {
 ///     key: "0x81010002".into(),
@@ -80,34 +80,34 @@ pub struct GateClient {
     grant: Mutex<Option<Grant>>,
 }
 
-/// What a gate gave.
+/// A grant of a gate.
 struct Grant {
     visit: Visit,
-    /// When it is not to be used any more.
+    /// The end of its use.
     until: Duration,
     token: Arc<Token>,
 }
 
 impl GateClient {
-    /// A client that asks through this, which should be what the device fetches with, too. It gives no evidence yet.
+    /// A client that uses this fetcher, which the device should use too. It provides no evidence yet.
     pub fn new(http: impl Into<Arc<HttpFetch>>) -> Self {
         let clock = Arc::new(SystemClock::new());
         Self { http: http.into(), signer: None, attestor: None, clock, grant: Mutex::new(None) }
     }
 
-    /// The same, known by a device key.
+    /// The same, authenticated by a device key.
     #[must_use]
     pub fn signer(self, signer: Signer) -> Self {
         Self { signer: Some(signer), ..self }
     }
 
-    /// The same, with evidence by this.
+    /// The same, with evidence by this attestor.
     #[must_use]
     pub fn attestor(self, attestor: impl Attestor + Send + Sync + 'static) -> Self {
         Self { attestor: Some(Box::new(attestor)), ..self }
     }
 
-    /// The same, with the age of grants measured by this.
+    /// The same, with the age of grants measured by this clock.
     #[must_use]
     pub fn clock(self, clock: Arc<dyn Monotonic>) -> Self {
         Self { clock, ..self }
@@ -117,7 +117,7 @@ impl GateClient {
     ///
     /// # Errors
     ///
-    /// If no answer came. An answer may be a refusal.
+    /// If there was no answer. An answer may be a refusal.
     pub fn post(&self, gate: &GateUrl, path: &str, body: &[u8]) -> Result<Answered, FetchError> {
         let url = format!("{gate}{path}");
         let secret = |reason| FetchError::Secret { url: url.clone(), reason };
@@ -132,7 +132,7 @@ impl GateClient {
     fn ask(&self, visit: &Visit) -> Result<Grant, FetchError> {
         let Visit { gate, role, device } = visit;
         let asked = self.clock.elapsed();
-        let challenge = self.tell(gate, "/v1/challenge", &json!({"device": device}), |fields| {
+        let challenge = self.request_json(gate, "/v1/challenge", &json!({"device": device}), |fields| {
             let nonce = fields.text_as("nonce", |text| match Base64UrlUnpadded::decode_vec(text) {
                 Ok(nonce) if !nonce.is_empty() && text.len() <= TEXT => Ok(nonce),
                 _ => Err("it is no base64url"),
@@ -148,7 +148,7 @@ impl GateClient {
         };
         let nonce = Base64UrlUnpadded::encode_string(&nonce);
         let body = json!({"device": device, "nonce": nonce, "cohorts": [role], "evidence": evidence.to_value()});
-        let (token, expires) = self.tell(gate, "/v1/grant", &body, |fields| {
+        let (token, expires) = self.request_json(gate, "/v1/grant", &body, |fields| {
             let token = fields.text_as("token", |text| {
                 let is_good = (1..=TEXT).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_graphic());
                 if is_good { Ok(text.to_owned()) } else { Err("it cannot be sent in a header") }
@@ -159,7 +159,7 @@ impl GateClient {
             }
             Ok((token, fields.text_as("expires", time::parse)?))
         })?;
-        // By the gate's own clock alone: this device's may be wrong.
+        // Measured only by the gate's clock, because this device's clock may be wrong.
         let life = (expires - challenged).to_std().map_or_else(
             |_| NONCE.saturating_sub((challenged - expires).to_std().unwrap_or(NONCE)),
             |after| after.saturating_add(NONCE),
@@ -170,8 +170,8 @@ impl GateClient {
         Ok(Grant { visit: visit.clone(), until, token })
     }
 
-    /// Posts, and reads the answer.
-    fn tell<T>(
+    /// Posts JSON and reads the JSON answer.
+    fn request_json<T>(
         &self,
         gate: &GateUrl,
         path: &str,
@@ -191,7 +191,7 @@ impl GateClient {
         }
         let wrong = |why: String| FetchError::Protocol {
             url: url.clone(),
-            reason: format!("that is no answer of a gate: {why}"),
+            reason: format!("this is not an answer of a gate: {why}"),
         };
         let value = json::parse(&body).map_err(|e| wrong(e.to_string()))?;
         let mut fields = Fields::of(&value, "").map_err(|fault| wrong(fault.to_string()))?;
@@ -212,7 +212,7 @@ impl Gate for GateClient {
         }
         *kept = None;
         let grant = match self.ask(visit) {
-            // The connection broke off between a request and its answer, and what was good once was sent twice.
+            // The connection failed between a request and its answer, and a single-use value was sent twice.
             Err(FetchError::Denied { refusal, .. }) if is_spent(&refusal) => self.ask(visit),
             result => result,
         }?;
@@ -220,12 +220,12 @@ impl Gate for GateClient {
     }
 }
 
-/// Whether a refusal is about a proof or a nonce that was used.
+/// Whether the refusal is about a used proof or nonce.
 fn is_spent(refusal: &Refusal) -> bool {
     matches!(refusal.rule.as_str(), "G-ID-06" | "G-NON-03")
 }
 
-/// A token, and what makes it this device's.
+/// A token with the proof key of this device.
 struct Token {
     gate: GateUrl,
     text: String,

@@ -1,4 +1,4 @@
-//! Whose a request to a gate is: signed with the device's key.
+//! Proof of the sender of a request to a gate: a signature with the device's key.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// With this key, at the times that this clock tells. A gate takes a proof within two minutes of its own time.
+    /// Signs with this key and this clock's time. A gate accepts a proof within two minutes of its own time.
     pub fn new(key: DeviceKey, clock: impl Clock + Send + Sync + 'static) -> Self {
         Self { key, clock: Arc::new(clock) }
     }
@@ -29,7 +29,7 @@ impl Signer {
     ///
     /// # Errors
     ///
-    /// If the system has no random bytes to give.
+    /// If the system provides no random bytes.
     pub fn proof(&self, method: &str, path: &str, body: &[u8], token: &str) -> Result<String, String> {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|e| format!("the system gives no random bytes: {e}"))?;

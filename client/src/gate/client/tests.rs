@@ -9,7 +9,7 @@ use crate::key::DeviceKey;
 
 const CHALLENGE: &str = r#"{"nonce": "AAEC", "expires": "2026-01-05T12:02:00Z"}"#;
 
-/// A grant of a token for so many minutes.
+/// A grant of a token for this many minutes.
 fn grant(token: &str, minutes: u32) -> Answer {
     let body =
         format!(r#"{{"token": "{token}", "expires": "2026-01-05T12:{minutes:02}:00Z", "cohorts": ["stable.canary"]}}"#);
@@ -63,7 +63,7 @@ fn grants_are_reused_until_they_expire() {
     assert_eq!(token(&client.enter(&visit, false).unwrap(), &visit), "first");
     clock.advance(Duration::from_secs(2));
     assert_eq!(token(&client.enter(&visit, false).unwrap(), &visit), "second");
-    // The gate does not take it any more.
+    // The gate no longer accepts it.
     let pass = client.enter(&visit, true).unwrap();
     assert_eq!(token(&pass, &visit), "third");
     let seen = server.seen();
@@ -141,7 +141,7 @@ fn whose_fault_it_is_that_there_is_no_grant() {
         (vec![answer("307 Moved", "Location: https://elsewhere.example.com/\r\n", "")], Whose::Peer, "307"),
         (vec![raw("HTTP/1.1 200 OK\r\n")], Whose::Network, "no answer"),
         (vec![slow], Whose::Network, "too slow"),
-        (vec![answer("200 OK", "", vec![b' '; 200_000])], Whose::Peer, "no answer of a gate"),
+        (vec![answer("200 OK", "", vec![b' '; 200_000])], Whose::Peer, "not an answer of a gate"),
         (bad("{}"), Whose::Peer, "nonce"),
         (bad(r#"{"nonce": "", "expires": "2026-01-05T12:02:00Z"}"#), Whose::Peer, "nonce"),
         (bad(r#"{"nonce": "AAEC", "expires": "soon"}"#), Whose::Peer, "expires"),

@@ -13,9 +13,9 @@ use tidegate_model::gate::Attestation;
 
 /// The number of registers in a bank.
 const REGISTERS: u8 = 24;
-/// The longest file that the tool may leave, in bytes.
+/// The maximum length of a file that the tool writes, in bytes.
 const LENGTH: u64 = 4096;
-/// How long a quote may take, unless it is set: TPMs are slow.
+/// The default time limit of a quote: TPMs are slow.
 const LIMIT: Duration = Duration::from_secs(30);
 /// What a quote consists of.
 const FILES: [&str; 3] = ["quote", "signature", "pcrs"];
@@ -23,12 +23,12 @@ const FILES: [&str; 3] = ["quote", "signature", "pcrs"];
 /// A bank of registers: the hash by which they are extended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Bank {
-    /// The one that `tidegate-gate` looks at.
+    /// The bank that `tidegate-gate` checks.
     #[default]
     Sha256,
-    /// For gates that do.
+    /// For gates that check this bank.
     Sha384,
-    /// For gates that do.
+    /// For gates that check this bank.
     Sha512,
 }
 
@@ -63,15 +63,15 @@ impl FromStr for Bank {
     }
 }
 
-/// What is quoted, and with what.
+/// The options of a quote.
 #[derive(Debug, Clone)]
 pub struct TpmOptions {
-    /// The attestation key: a persistent handle such as `0x81010002`, or the file of a saved context. With a saved context, speak to the TPM through a
+    /// The attestation key: a persistent handle such as `0x81010002`, or the file of a saved context. With a saved context, access the TPM through a
     /// resource manager (`/dev/tpmrm0`), which unloads it again.
     pub key: String,
     /// The key's authorization, as tpm2-tools read it: `file:PATH` rather than the secret itself, which others could see among the running processes.
     pub auth: Option<String>,
-    /// How to reach the TPM, such as `device:/dev/tpmrm0`. `None` for what the environment or tpm2-tools say.
+    /// How to reach the TPM, such as `device:/dev/tpmrm0`. `None` for the environment's setting or the default of tpm2-tools.
     pub tcti: Option<String>,
     /// The bank.
     pub bank: Bank,
@@ -81,7 +81,7 @@ pub struct TpmOptions {
     pub program: Option<Command>,
 }
 
-/// Has a TPM quote its registers.
+/// Makes a TPM quote its registers.
 #[derive(Debug, Clone)]
 pub struct TpmAttestor {
     command: Command,
@@ -95,7 +95,7 @@ impl TpmAttestor {
     ///
     /// # Errors
     ///
-    /// What cannot be quoted.
+    /// The problem with the options.
     pub fn new(options: TpmOptions, folder: impl Into<PathBuf>) -> Result<Self, &'static str> {
         let TpmOptions { key, auth, tcti, bank, pcrs, program } = options;
         if pcrs.is_empty() || pcrs.iter().any(|pcr| *pcr >= REGISTERS) {
@@ -106,7 +106,7 @@ impl TpmAttestor {
                 "name the attestation key: a persistent handle such as 0x81010002, or the file of a saved context",
             );
         }
-        // An argument list is for everybody on the device to read.
+        // Argument lists are readable by every process on the device.
         let names_a_place = |auth: &String| ["file:", "session:"].iter().any(|kind| auth.starts_with(kind));
         if !auth.as_ref().is_none_or(names_a_place) {
             return Err("name the file that holds the key's authorization, as file:PATH, not the authorization itself");
@@ -151,17 +151,17 @@ impl Attestor for TpmAttestor {
 
     fn evidence(&self, challenge: &Challenge<'_>) -> Result<Evidence, AttestError> {
         let folder = self.folder.join(format!("quote-{}", std::process::id()));
-        // What an earlier process of that number left would else pass for what this one made.
+        // Files of an earlier process with the same id must not count as this quote.
         let made = clear(&folder).and_then(|()| make_folder(&folder));
         made.map_err(|source| AttestError::File { action: "make", path: folder.clone(), source })?;
         let evidence = self.quote(challenge, &folder);
-        // If that fails, the next one will say so.
+        // If that fails, the next quote reports it.
         let _ = clear(&folder);
         evidence
     }
 }
 
-/// Removes the files of a quote and their folder, and nothing else.
+/// Removes only the files of a quote and their folder.
 fn clear(folder: &Path) -> io::Result<()> {
     let gone = |result: io::Result<()>| match result {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -171,7 +171,7 @@ fn clear(folder: &Path) -> io::Result<()> {
     gone(fs::remove_dir(folder))
 }
 
-/// For its owner alone.
+/// Readable only by its owner.
 fn make_folder(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
@@ -245,7 +245,7 @@ mod tests {
         ] {
             assert!(error.contains(expected), "{error}");
         }
-        // What an earlier quote left is not taken for another's; what is someone else's is left alone.
+        // Files of an earlier quote are not used, and foreign files are not removed.
         let left = folder.path().join(format!("quote-{}", std::process::id()));
         fs::create_dir_all(&left).unwrap();
         for name in FILES {

@@ -1,4 +1,4 @@
-//! From the queue to where receipts go.
+//! Sends queued receipts to a sink.
 
 use std::time::{Duration, Instant as Moment};
 
@@ -11,15 +11,15 @@ use crate::receipts::sink::{Answer, Destination, Sink};
 use crate::retry::jitter;
 use tidegate_model::time::Instant;
 
-/// The most that are handed over at a time.
+/// The maximum number of receipts per call.
 const AT_ONCE: usize = 64;
 
-/// Writes a ledger down.
+/// Saves a ledger.
 type Save<'a> = dyn FnMut(&Ledger) -> Result<(), Error> + 'a;
 
-/// Hands over what waits, and takes out of the ledger what was acknowledged or refused for good.
+/// Sends queued receipts and removes the acknowledged and the permanently rejected ones from the ledger.
 ///
-/// Each time it is written down before the next is sent, so that little is sent twice.
+/// The ledger is saved after each call of the sink, so that few receipts are sent twice.
 pub(crate) fn drain(
     ledger: &mut Ledger,
     sink: &mut dyn Sink,
@@ -30,7 +30,7 @@ pub(crate) fn drain(
 ) -> Sent {
     let mut sent = Sent::default();
     let started = Moment::now();
-    // A time that no failure asks for is one of a clock that was ahead.
+    // A time beyond the longest delay comes from a clock that was ahead.
     let is_to_come = |until: Instant| (until - now).to_std().is_ok_and(|left| left <= options.retry.longest);
     let held_back = ledger.until.is_some_and(|until| until > now && is_to_come(until)) && !options.at_once;
     let mut size = AT_ONCE;
@@ -47,9 +47,9 @@ pub(crate) fn drain(
                 size = AT_ONCE;
                 well(ledger)
             }
-            Answer::Kept(_) => later(ledger, "nothing was taken, and nothing said why".into(), None, options, now),
+            Answer::Kept(_) => later(ledger, "the sink stored nothing and gave no reason".into(), None, options, now),
             Answer::Refused { of, .. } if of > 1 && length - kept > 1 => {
-                // One of them is the cause; which, shows when there are fewer.
+                // One of them is the cause; smaller groups identify it.
                 size = ((length - kept).min(of) / 2).max(1);
                 if kept == 0 {
                     continue;
@@ -69,8 +69,8 @@ pub(crate) fn drain(
             Answer::Later { why, after, .. } => later(ledger, why, after, options, now),
         };
         if let Err(e) = save(ledger) {
-            // It is sent again, and known there.
-            ledger.problem = Some(format!("what was sent cannot be noted: {e}"));
+            // It is sent again, and the sink recognizes it.
+            ledger.problem = Some(format!("the acknowledgement cannot be saved: {e}"));
             break;
         }
         if !goes_on {
@@ -82,17 +82,17 @@ pub(crate) fn drain(
     sent
 }
 
-/// Notes that sending goes well: it goes on.
+/// Records success; sending continues.
 fn well(ledger: &mut Ledger) -> bool {
     (ledger.failures, ledger.until, ledger.problem) = (0, None, None);
     true
 }
 
-/// Notes that it does not, and when to try again: it does not go on.
+/// Records a failure and the time of the next attempt; sending stops.
 fn later(ledger: &mut Ledger, why: String, after: Option<Duration>, options: Sending, now: Instant) -> bool {
     ledger.failures = ledger.failures.saturating_add(1);
     let pause = options.retry.pause(ledger.failures, jitter());
-    // Who was asked may know better, but not for longer than is borne with anyway.
+    // The sink may set the delay, up to the longest one.
     let pause = after.map_or(pause, |after| after.min(options.retry.longest));
     let pause = TimeDelta::from_std(pause).unwrap_or_default();
     ledger.until = now.checked_add_signed(pause);
@@ -148,10 +148,10 @@ mod tests {
         assert_eq!((sent.sent, sent.waiting, sent.problem.as_deref()), (0, 3, Some("no connection")));
         let until = ledger.until.unwrap();
         assert!(until > now() && until <= now() + TimeDelta::seconds(60));
-        // Too early: nobody is asked.
+        // Too early: the sink is not called.
         let (sent, saves) = send(&mut ledger, &mut sink, false);
         assert_eq!((sent.waiting, saves, sink.calls.len()), (3, 0, 1));
-        // Who is asked says when.
+        // The sink sets the delay.
         sink.fail("slow down", Some(Duration::from_secs(600)));
         send(&mut ledger, &mut sink, true);
         assert_eq!((ledger.failures, ledger.until), (2, Some(now() + TimeDelta::seconds(600))));

@@ -1,4 +1,4 @@
-//! What was told of which release, and what waits to be sent: one file of the state folder.
+//! The recorded results per release and the unsent receipts: one file of the state folder.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -8,28 +8,28 @@ use crate::receipts::status::ReceiptStatus;
 use crate::store::Keep;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::name::{DeviceId, HardwareId, Name};
-use tidegate_model::receipt::{MAX_LENGTH, Outcome, Receipt, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, MAX_LENGTH, Receipt, SignedReceipt};
 use tidegate_model::release::Release;
 use tidegate_model::time::{self, Instant};
 use tidegate_model::version::Version;
 use tidegate_tuf::fields::{FieldError, Fields};
 use tidegate_tuf::json;
 
-/// The most receipts that wait to be sent. Of more, the oldest `offered` are dropped first, then the oldest.
+/// The maximum number of unsent receipts. Beyond it, the oldest `offered` are dropped first, then the oldest others.
 pub const MAX_WAITING: usize = 256;
-/// The most bytes that they take.
+/// The maximum size of the unsent receipts in bytes.
 pub const MAX_BYTES: usize = 160 * 1024;
-/// The most releases that are remembered as told of; the oldest are forgotten first.
+/// The maximum number of remembered releases; the oldest are forgotten first.
 const MAX_RELEASES: usize = 64;
 
-/// What a device has told, and has yet to send.
+/// What a device has recorded and not yet sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ledger {
     /// The oldest first.
     pub(super) queue: Vec<SignedReceipt>,
     /// The newest last.
     releases: Vec<Known>,
-    /// The gate of the cohort that the device was in last, if it had one.
+    /// The gate of the device's last known cohort, if it had one.
     pub(crate) gate: Option<GateUrl>,
     pub(super) dropped: u64,
     pub(super) refused: u64,
@@ -43,11 +43,11 @@ pub(crate) struct Ledger {
 struct Known {
     release: Release,
     context: Context,
-    /// What was told of it last.
-    last: Outcome,
+    /// The last recorded result.
+    last: InstallResult,
 }
 
-/// What a receipt says beside the release and the outcome: as it was when the release was offered, since after a restart nobody may be asked.
+/// The other fields of a receipt, saved when the release is offered, because the repository may be unreachable after a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Context {
     /// The device's id or its salted hash.
@@ -61,7 +61,7 @@ pub(crate) struct Context {
 }
 
 impl Ledger {
-    /// Tells that a release is offered, if that is new. Whether anything changed.
+    /// Records that a release is offered, if that is new. Returns whether the ledger changed.
     pub(crate) fn offered(
         &mut self,
         release: &Release,
@@ -70,14 +70,15 @@ impl Ledger {
         key: &DeviceKey,
     ) -> Result<bool, String> {
         if let Some(known) = self.known(release) {
-            // Not once it is installed: then the device runs it.
-            let changed = !matches!(known.last, Outcome::Installed | Outcome::Confirmed) && known.context != context;
+            // Not once it is installed, because then the device runs it.
+            let changed =
+                !matches!(known.last, InstallResult::Installed | InstallResult::Confirmed) && known.context != context;
             if changed {
                 known.context = context;
             }
             return Ok(changed);
         }
-        let known = Known { release: release.clone(), context, last: Outcome::Offered };
+        let known = Known { release: release.clone(), context, last: InstallResult::Offered };
         self.queue.push(sign(&known, None, at, key)?);
         self.releases.push(known);
         let excess = self.releases.len().saturating_sub(MAX_RELEASES);
@@ -86,21 +87,21 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Tells what became of a release, unless that is what was told last, or it was never offered. Whether anything changed.
+    /// Records the result of a release, unless it was recorded last or the release was never offered. Returns whether the ledger changed.
     pub(crate) fn record(
         &mut self,
         release: &Release,
-        outcome: Outcome,
+        outcome: InstallResult,
         reason: Option<&str>,
         at: Instant,
         key: &DeviceKey,
     ) -> Result<bool, String> {
         let Some(known) = self.known(release) else { return Ok(false) };
         let follows = match outcome {
-            Outcome::Offered => false,
-            // What works is not installed again.
-            Outcome::Installed | Outcome::Failed => !matches!(known.last, Outcome::Confirmed),
-            Outcome::Confirmed | Outcome::RolledBack => true,
+            InstallResult::Offered => false,
+            // A confirmed release is not installed again.
+            InstallResult::Installed | InstallResult::Failed => !matches!(known.last, InstallResult::Confirmed),
+            InstallResult::Confirmed | InstallResult::RolledBack => true,
         };
         if !follows || outcome == known.last {
             return Ok(false);
@@ -112,7 +113,7 @@ impl Ledger {
         Ok(true)
     }
 
-    /// Has what waits signed by this key, where it is by another: nobody may know that one any more. Whether anything changed.
+    /// Signs the unsent receipts with this key if another key signed them, because that key may be unknown now. Returns whether the ledger changed.
     pub(crate) fn sign_again(&mut self, key: &DeviceKey) -> bool {
         let mut changed = false;
         for signed in self.queue.iter_mut().filter(|signed| signed.keyid != *key.id()) {
@@ -124,12 +125,12 @@ impl Ledger {
         changed
     }
 
-    /// What was told of a release last.
-    pub(crate) fn last(&self, release: &Release) -> Option<Outcome> {
+    /// The last recorded result of a release.
+    pub(crate) fn last(&self, release: &Release) -> Option<InstallResult> {
         self.releases.iter().find(|known| known.release == *release).map(|known| known.last)
     }
 
-    /// The receipts that wait, the oldest first.
+    /// The unsent receipts, the oldest first.
     pub(crate) fn waiting(&self) -> &[SignedReceipt] {
         &self.queue
     }
@@ -149,11 +150,11 @@ impl Ledger {
         self.releases.iter_mut().find(|known| known.release == *release)
     }
 
-    /// Drops what there is no room for. What a release came to says more than that it was offered.
+    /// Drops receipts beyond the maximum. Results are more important than offers.
     fn make_room(&mut self) {
         let mut bytes: usize = self.queue.iter().map(length).sum();
         while self.queue.len() > MAX_WAITING || bytes > MAX_BYTES {
-            let offered = self.queue.iter().position(|signed| signed.receipt.outcome == Outcome::Offered);
+            let offered = self.queue.iter().position(|signed| signed.receipt.outcome == InstallResult::Offered);
             let gone = self.queue.remove(offered.unwrap_or(0));
             bytes = bytes.saturating_sub(length(&gone));
             self.dropped = self.dropped.saturating_add(1);
@@ -245,7 +246,7 @@ fn known(value: &Value, at: &str) -> Result<Known, FieldError> {
                 from: fields.text_as("from", tidegate_model::version::parse)?,
             })
         })?,
-        last: fields.one_of("last", &Outcome::NAMES)?,
+        last: fields.one_of("last", &InstallResult::NAMES)?,
     })
 }
 
@@ -279,7 +280,7 @@ pub(super) mod tests {
         chrono::DateTime::from_timestamp(1_767_225_600 + second, 0).unwrap()
     }
 
-    /// A ledger in which so many releases were offered.
+    /// A ledger with this number of offered releases.
     pub(in crate::receipts) fn offered(count: u64) -> Ledger {
         let mut ledger = Ledger::default();
         for sequence in 1..=count {
@@ -288,7 +289,7 @@ pub(super) mod tests {
         ledger
     }
 
-    fn told(ledger: &Ledger) -> Vec<&'static str> {
+    fn queued(ledger: &Ledger) -> Vec<&'static str> {
         ledger.queue.iter().map(|signed| signed.receipt.outcome.name()).collect()
     }
 
@@ -296,43 +297,43 @@ pub(super) mod tests {
     fn each_outcome_is_recorded_once_per_attempt() {
         let mut ledger = offered(1);
         assert!(!ledger.offered(&release(1), context("canary"), at(9), &key()).unwrap());
-        let mut tell = |outcome| {
+        let mut record = |outcome| {
             let first = ledger.record(&release(1), outcome, Some("why"), at(1), &key()).unwrap();
             assert!(!ledger.record(&release(1), outcome, Some("why"), at(2), &key()).unwrap(), "{outcome} twice");
             first
         };
         for (outcome, expected) in [
-            (Outcome::Offered, false),
-            (Outcome::Installed, true),
-            (Outcome::RolledBack, true),
-            (Outcome::Offered, false),
-            (Outcome::Installed, true),
-            (Outcome::Failed, true),
-            (Outcome::Installed, true),
-            (Outcome::Confirmed, true),
-            (Outcome::Installed, false),
-            (Outcome::Failed, false),
-            (Outcome::RolledBack, true),
+            (InstallResult::Offered, false),
+            (InstallResult::Installed, true),
+            (InstallResult::RolledBack, true),
+            (InstallResult::Offered, false),
+            (InstallResult::Installed, true),
+            (InstallResult::Failed, true),
+            (InstallResult::Installed, true),
+            (InstallResult::Confirmed, true),
+            (InstallResult::Installed, false),
+            (InstallResult::Failed, false),
+            (InstallResult::RolledBack, true),
         ] {
-            assert_eq!(tell(outcome), expected, "{outcome}");
+            assert_eq!(record(outcome), expected, "{outcome}");
         }
         assert_eq!(
-            told(&ledger),
+            queued(&ledger),
             ["offered", "installed", "rolled-back", "installed", "failed", "installed", "confirmed", "rolled-back"]
         );
         let public = key().public().clone();
         assert!(ledger.queue.iter().all(|signed| signed.verify(&public)));
-        // Nothing can be told of what was never offered.
-        assert!(!ledger.record(&release(9), Outcome::Installed, None, at(1), &key()).unwrap());
+        // A release that was never offered has no results.
+        assert!(!ledger.record(&release(9), InstallResult::Installed, None, at(1), &key()).unwrap());
     }
 
     #[test]
     fn a_pending_release_may_change_cohort() {
         let mut ledger = offered(1);
         assert!(ledger.offered(&release(1), context("all"), at(1), &key()).unwrap());
-        ledger.record(&release(1), Outcome::Installed, None, at(2), &key()).unwrap();
+        ledger.record(&release(1), InstallResult::Installed, None, at(2), &key()).unwrap();
         assert!(!ledger.offered(&release(1), context("lab"), at(3), &key()).unwrap());
-        ledger.record(&release(1), Outcome::Confirmed, None, at(4), &key()).unwrap();
+        ledger.record(&release(1), InstallResult::Confirmed, None, at(4), &key()).unwrap();
         let cohorts: Vec<_> = ledger.queue.iter().map(|signed| signed.receipt.cohort.to_string()).collect();
         assert_eq!(cohorts, ["canary", "all", "all"]);
     }
@@ -354,7 +355,7 @@ pub(super) mod tests {
     #[test]
     fn it_reads_back_as_it_was() {
         let mut ledger = offered(3);
-        ledger.record(&release(2), Outcome::Failed, Some("no\u{a0}room"), at(1), &key()).unwrap();
+        ledger.record(&release(2), InstallResult::Failed, Some("no\u{a0}room"), at(1), &key()).unwrap();
         for changed in [
             ledger.clone(),
             Ledger {
@@ -377,25 +378,25 @@ pub(super) mod tests {
     #[test]
     fn it_is_bounded_and_the_oldest_offers_go_first() {
         let mut ledger = offered(10);
-        ledger.record(&release(1), Outcome::Installed, None, at(1), &key()).unwrap();
+        ledger.record(&release(1), InstallResult::Installed, None, at(1), &key()).unwrap();
         // As it is after many more.
         ledger.offered(&release(11), context("canary"), at(0), &key()).unwrap();
-        ledger.record(&release(11), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
+        ledger.record(&release(11), InstallResult::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
         let failed = ledger.queue.last().unwrap().clone();
         ledger.queue.extend(std::iter::repeat_n(failed, 170));
         for sequence in 12..=100 {
             ledger.offered(&release(sequence), context("canary"), at(0), &key()).unwrap();
-            ledger.record(&release(sequence), Outcome::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
+            ledger.record(&release(sequence), InstallResult::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
         }
         let bytes: usize = ledger.queue.iter().map(length).sum();
         assert!(ledger.queue.len() <= MAX_WAITING && bytes <= MAX_BYTES, "{} {bytes}", ledger.queue.len());
         assert!(bytes > MAX_BYTES / 2);
-        // All offers went before the first other outcome did, and that one, the oldest, before later ones.
-        assert!(told(&ledger).iter().all(|outcome| *outcome == "failed"), "{:?}", told(&ledger));
+        // All offers are dropped before the first result, and older results before later ones.
+        assert!(queued(&ledger).iter().all(|outcome| *outcome == "failed"), "{:?}", queued(&ledger));
         assert_eq!(ledger.queue.last().unwrap().receipt.sequence, 100);
         assert_eq!(ledger.dropped, 10 + 1 + 2 + 170 + 2 * 89 - ledger.queue.len() as u64);
         assert_eq!(ledger.releases.len(), MAX_RELEASES);
-        // The file that it is kept in may be read whole.
+        // The stored file stays below the read limit.
         assert!(serde_json::to_vec(&ledger).unwrap().len() < 256 * 1024);
     }
 }

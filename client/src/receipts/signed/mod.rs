@@ -1,4 +1,4 @@
-//! Recording receipts that are signed with the device's key, and where they are sent.
+//! Recording receipts that are signed with the device's key, and sending them.
 
 mod drain;
 mod ledger;
@@ -13,12 +13,12 @@ use crate::error::Error;
 use crate::key::DeviceKey;
 use crate::state::State;
 use tidegate_model::name::Text;
-use tidegate_model::receipt::{MAX_REASON, Outcome};
+use tidegate_model::receipt::{InstallResult, MAX_REASON};
 
 /// How a device signs its receipts.
 #[derive(Debug, Clone)]
 pub struct Receipts {
-    /// Its key. Whoever collects receipts counts by it: one key is one device.
+    /// Its key. Receipts are counted by key: one key is one device.
     pub key: DeviceKey,
     /// How a receipt names the device.
     pub naming: Naming,
@@ -27,59 +27,63 @@ pub struct Receipts {
 /// How a receipt names the device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Naming {
-    /// By the salted hash of the cohort map: who knows the map and the ids can tell which device it is, others cannot.
+    /// By the salted hash of the cohort map. Only someone who knows the map and the ids can identify the device.
     ///
-    /// The default, since receipts often lie where others read, and nothing needs the id: they are counted by key.
+    /// The default, because receipts are often readable by others and the id is not needed: receipts are counted by key.
     #[default]
     Hash,
-    /// By its id. A gate checks that it is the sender's.
+    /// By its id. A gate checks that the id belongs to the sender.
     Id,
 }
 
-/// What a step of an update means to a receipt: the outcome and, if there is one, the reason.
-pub(crate) fn outcome_of<'a>(before: &State, after: &'a State) -> Option<(Outcome, Option<&'a str>)> {
+/// The install result of a step of an update, with its reason if it has one.
+pub(crate) fn outcome_of<'a>(before: &State, after: &'a State) -> Option<(InstallResult, Option<&'a str>)> {
     match (before, after) {
-        (State::Installing { .. }, State::Rebooting { .. } | State::Trial { .. }) => Some((Outcome::Installed, None)),
-        (State::Trial { .. }, State::Confirmed { .. }) => Some((Outcome::Confirmed, None)),
+        (State::Installing { .. }, State::Rebooting { .. } | State::Trial { .. }) => {
+            Some((InstallResult::Installed, None))
+        }
+        (State::Trial { .. }, State::Confirmed { .. }) => Some((InstallResult::Confirmed, None)),
         (State::RolledBack { attempt, .. }, State::Quarantined { why, .. } | State::Waiting { why, .. }) => {
-            // Without a place to go back to, it stays and is not tried again.
-            let outcome = if attempt.before.is_some() { Outcome::RolledBack } else { Outcome::Failed };
+            // Without a previous place, it stays installed and is not retried.
+            let outcome = if attempt.before.is_some() { InstallResult::RolledBack } else { InstallResult::Failed };
             Some((outcome, Some(why)))
         }
         (State::Checking | State::Installing { .. }, State::Quarantined { why, .. }) => {
-            Some((Outcome::Failed, Some(why)))
+            Some((InstallResult::Failed, Some(why)))
         }
         _ => None,
     }
 }
 
-/// What must have been told of a release in this state, if it was `last` that was: what could not be written down when it happened is told
-/// when the state is looked at again.
-pub(crate) fn expected(state: &State, last: Outcome) -> Option<(Outcome, Option<&str>)> {
+/// The result that must have been recorded for a release in this state after `last`. A result that could not be saved earlier is recorded
+/// when the state is inspected again.
+pub(crate) fn expected(state: &State, last: InstallResult) -> Option<(InstallResult, Option<&str>)> {
     let expected = match state {
-        State::Rebooting { .. } | State::Trial { .. } | State::RolledBack { .. } if last != Outcome::Confirmed => {
-            (Outcome::Installed, None)
+        State::Rebooting { .. } | State::Trial { .. } | State::RolledBack { .. }
+            if last != InstallResult::Confirmed =>
+        {
+            (InstallResult::Installed, None)
         }
-        State::Confirmed { .. } => (Outcome::Confirmed, None),
+        State::Confirmed { .. } => (InstallResult::Confirmed, None),
         State::Quarantined { why, .. } => match last {
-            Outcome::Failed | Outcome::RolledBack => return None,
-            Outcome::Offered => (Outcome::Failed, Some(why.as_str())),
-            Outcome::Installed | Outcome::Confirmed => (Outcome::RolledBack, Some(why.as_str())),
+            InstallResult::Failed | InstallResult::RolledBack => return None,
+            InstallResult::Offered => (InstallResult::Failed, Some(why.as_str())),
+            InstallResult::Installed | InstallResult::Confirmed => (InstallResult::RolledBack, Some(why.as_str())),
         },
         _ => return None,
     };
-    // Going back was told: what it went back from is not told again.
-    let is_told = expected.0 == last || (matches!(state, State::RolledBack { .. }) && last != Outcome::Offered);
+    // The rollback is already recorded; its cause is not recorded again.
+    let is_told = expected.0 == last || (matches!(state, State::RolledBack { .. }) && last != InstallResult::Offered);
     (!is_told).then_some(expected)
 }
 
-/// Whether an error says something about the release, or about this device with it. That a file does not come does not, whatever the reason: who
-/// stands between could otherwise have honest devices stop a rollout.
+/// Whether an error is evidence about the release on this device. A failed download is not, whatever its reason: otherwise an attacker
+/// in the network could make honest devices stop a rollout.
 pub(crate) fn is_failure(error: &Error) -> bool {
     !matches!(error, Error::Fetch(_) | Error::Missing { .. } | Error::WrongTarget { .. })
 }
 
-/// A reason as a receipt may have it: one line of printable ASCII, without what URLs may hold of secrets.
+/// A reason in the form that receipts allow: one line of printable ASCII, without the secrets that URLs may contain.
 pub(crate) fn reason(text: &str) -> Option<Text> {
     let words = text.split(char::is_whitespace).filter(|word| !word.is_empty()).map(|word| {
         let (url, rest) = match word.split_once("://") {
@@ -88,7 +92,7 @@ pub(crate) fn reason(text: &str) -> Option<Text> {
                 let (address, cut) = rest.split_at(end);
                 let host = address.find('/').unwrap_or(address.len());
                 let user = address.get(..host).and_then(|host| host.rfind('@')).map_or(0, |at| at + 1);
-                // What follows a URL in a sentence is no part of it.
+                // Punctuation after a URL is not part of it.
                 let mark = if cut.ends_with(':') { ":" } else { "" };
                 (format!("{scheme}://"), format!("{}{mark}", address.get(user..).unwrap_or_default()))
             }
@@ -128,23 +132,23 @@ mod tests {
         let downloading = || State::Downloading { attempt: attempt.clone() };
         let confirmed = || State::Confirmed { release: release.clone() };
         for (before, after, expected) in [
-            (installing(), rebooting(), Some((Outcome::Installed, None))),
-            (installing(), trial(), Some((Outcome::Installed, None))),
-            (installing(), quarantined(), Some((Outcome::Failed, Some("because")))),
+            (installing(), rebooting(), Some((InstallResult::Installed, None))),
+            (installing(), trial(), Some((InstallResult::Installed, None))),
+            (installing(), quarantined(), Some((InstallResult::Failed, Some("because")))),
             (installing(), waiting(), None),
             (installing(), State::Idle, None),
-            (State::Checking, quarantined(), Some((Outcome::Failed, Some("because")))),
+            (State::Checking, quarantined(), Some((InstallResult::Failed, Some("because")))),
             (State::Checking, downloading(), None),
             (State::Checking, waiting(), None),
             (downloading(), waiting(), None),
             (rebooting(), trial(), None),
             (rebooting(), rolled_back(&attempt, false), None),
             (trial(), trial(), None),
-            (trial(), confirmed(), Some((Outcome::Confirmed, None))),
+            (trial(), confirmed(), Some((InstallResult::Confirmed, None))),
             (trial(), rolled_back(&attempt, false), None),
-            (rolled_back(&attempt, false), quarantined(), Some((Outcome::RolledBack, Some("because")))),
-            (rolled_back(&attempt, true), waiting(), Some((Outcome::RolledBack, Some("because")))),
-            (rolled_back(&no_way_back, false), quarantined(), Some((Outcome::Failed, Some("because")))),
+            (rolled_back(&attempt, false), quarantined(), Some((InstallResult::RolledBack, Some("because")))),
+            (rolled_back(&attempt, true), waiting(), Some((InstallResult::RolledBack, Some("because")))),
+            (rolled_back(&no_way_back, false), quarantined(), Some((InstallResult::Failed, Some("because")))),
             (quarantined(), State::Checking, None),
             (quarantined(), quarantined(), None),
             (confirmed(), State::Checking, None),
@@ -167,24 +171,24 @@ mod tests {
         let downloading = State::Downloading { attempt };
         let said = |outcome| Some((outcome, None));
         for (state, last, outcome) in [
-            (&rebooting, Outcome::Offered, said(Outcome::Installed)),
-            (&rebooting, Outcome::Failed, said(Outcome::Installed)),
-            (&rebooting, Outcome::RolledBack, said(Outcome::Installed)),
-            (&rebooting, Outcome::Installed, None),
-            (&trial, Outcome::Offered, said(Outcome::Installed)),
-            (&trial, Outcome::Installed, None),
-            (&trial, Outcome::Confirmed, None),
-            (&rolled_back, Outcome::Offered, said(Outcome::Installed)),
-            (&rolled_back, Outcome::Installed, None),
-            (&rolled_back, Outcome::RolledBack, None),
-            (&confirmed, Outcome::Installed, said(Outcome::Confirmed)),
-            (&confirmed, Outcome::Confirmed, None),
-            (&quarantined, Outcome::Offered, Some((Outcome::Failed, Some("because")))),
-            (&quarantined, Outcome::Installed, Some((Outcome::RolledBack, Some("because")))),
-            (&quarantined, Outcome::RolledBack, None),
-            (&quarantined, Outcome::Failed, None),
-            (&downloading, Outcome::Offered, None),
-            (&State::Idle, Outcome::Installed, None),
+            (&rebooting, InstallResult::Offered, said(InstallResult::Installed)),
+            (&rebooting, InstallResult::Failed, said(InstallResult::Installed)),
+            (&rebooting, InstallResult::RolledBack, said(InstallResult::Installed)),
+            (&rebooting, InstallResult::Installed, None),
+            (&trial, InstallResult::Offered, said(InstallResult::Installed)),
+            (&trial, InstallResult::Installed, None),
+            (&trial, InstallResult::Confirmed, None),
+            (&rolled_back, InstallResult::Offered, said(InstallResult::Installed)),
+            (&rolled_back, InstallResult::Installed, None),
+            (&rolled_back, InstallResult::RolledBack, None),
+            (&confirmed, InstallResult::Installed, said(InstallResult::Confirmed)),
+            (&confirmed, InstallResult::Confirmed, None),
+            (&quarantined, InstallResult::Offered, Some((InstallResult::Failed, Some("because")))),
+            (&quarantined, InstallResult::Installed, Some((InstallResult::RolledBack, Some("because")))),
+            (&quarantined, InstallResult::RolledBack, None),
+            (&quarantined, InstallResult::Failed, None),
+            (&downloading, InstallResult::Offered, None),
+            (&State::Idle, InstallResult::Installed, None),
         ] {
             assert_eq!(expected(state, last), outcome, "{state}, {last}");
         }

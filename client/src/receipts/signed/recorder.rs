@@ -14,21 +14,21 @@ use tidegate_model::cohort::{CohortChoice, CohortMap};
 use tidegate_model::decision::Profile;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::name::{DeviceId, Name};
-use tidegate_model::receipt::{Outcome, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, SignedReceipt};
 use tidegate_model::release::Release;
 use tidegate_model::time::Instant;
 
 /// The state file.
 const NAME: &str = "receipts.json";
 
-/// Signs receipts, and keeps them until they are sent.
+/// Signs receipts and stores them until they are sent.
 pub(crate) struct SigningRecorder {
     settings: Receipts,
-    /// `None` if the ledger cannot be read: nothing is recorded then, and the device goes on.
+    /// `None` if the ledger cannot be read; then nothing is recorded and the device continues.
     kept: Option<Kept<Ledger>>,
-    /// What the last check found of the device itself.
+    /// The device's cohort according to the last check.
     observed: Option<Observed>,
-    /// What could not be recorded.
+    /// The last recording failure.
     problem: Option<String>,
 }
 
@@ -48,7 +48,7 @@ impl SigningRecorder {
         self.kept.as_ref().and_then(Kept::value)
     }
 
-    /// Has a change of the ledger written down. If that fails it is kept in memory and written with the next.
+    /// Saves a change of the ledger. If that fails, it stays in memory and is saved with the next change.
     fn change(
         &mut self,
         store: &DirStore,
@@ -62,10 +62,10 @@ impl SigningRecorder {
                 Ok(()) => None,
                 Err(e) => {
                     kept.set(ledger);
-                    Some(format!("a receipt cannot be written down: {e}"))
+                    Some(format!("a receipt cannot be saved: {e}"))
                 }
             },
-            Err(why) => Some(format!("a receipt cannot be made: {why}")),
+            Err(why) => Some(format!("a receipt cannot be created: {why}")),
         };
     }
 }
@@ -82,7 +82,7 @@ impl ReceiptRecorder for SigningRecorder {
                 }
                 self.kept = Some(kept);
             }
-            Err(e) => self.problem = Some(format!("no receipts are kept: {e}")),
+            Err(e) => self.problem = Some(format!("receipts are disabled: {e}")),
         }
     }
 
@@ -127,7 +127,7 @@ impl ReceiptRecorder for SigningRecorder {
         });
     }
 
-    fn record(&mut self, store: &DirStore, release: &Release, outcome: Outcome, why: Option<&str>, at: Instant) {
+    fn record(&mut self, store: &DirStore, release: &Release, outcome: InstallResult, why: Option<&str>, at: Instant) {
         self.change(store, |ledger, settings, _| ledger.record(release, outcome, why, at, &settings.key));
     }
 
@@ -158,7 +158,7 @@ impl ReceiptRecorder for SigningRecorder {
             matches!(machine.state, State::Downloading { .. } | State::Verifying { .. } | State::Installing { .. });
         let often = machine.failures.saturating_add(1) >= tolerance.attempts;
         if let (true, Some(release)) = (is_work && often && is_failure(error), machine.state.release()) {
-            self.record(store, release, Outcome::Failed, Some(&error.to_string()), at);
+            self.record(store, release, InstallResult::Failed, Some(&error.to_string()), at);
         }
     }
 

@@ -66,8 +66,9 @@ fn the_number_of_roles_visited_is_bounded() {
     assert_eq!((asked.len(), step), (7, Step::TooManyRoles));
 }
 
+/// A role that one delegator trusts is not trusted through another.
 #[test]
-fn a_role_trusted_through_one_delegator_is_not_trusted_through_another() {
+fn trust_is_per_delegator() {
     let mut sim = Simulator::new();
     sim.delegate("targets", "a", &["a/*"], true);
     sim.delegate("targets", "b", &["b/*"], true);

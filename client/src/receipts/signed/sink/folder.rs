@@ -1,4 +1,4 @@
-//! Receipts as files of a folder: of a share, or of a medium that somebody carries.
+//! Receipts as files in a folder, for example on a network share or a removable medium.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,9 +8,9 @@ use crate::disk::Disk;
 use tidegate_model::receipt::SignedReceipt;
 use tidegate_tuf::json;
 
-/// Writes each receipt to a file of its own, named as a gate's store names it: `receipts/CHANNEL/PRODUCT/SEQUENCE/HASH.json` below the folder.
+/// Writes each receipt to its own file, with the same name as in a gate's store: `receipts/CHANNEL/PRODUCT/SEQUENCE/HASH.json` below the folder.
 ///
-/// A file that is there is never touched.
+/// An existing file is never changed.
 #[derive(Debug, Clone)]
 pub struct FolderSink {
     folder: PathBuf,
@@ -18,12 +18,12 @@ pub struct FolderSink {
 }
 
 impl FolderSink {
-    /// The folder, which need not be there until the first receipt is sent.
+    /// The folder; it is created with the first receipt.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), disk: Disk::new() }
     }
 
-    /// The same on a disk that may have a plan of faults.
+    /// The same on a disk that can inject faults.
     #[must_use]
     pub fn on(self, disk: Disk) -> Self {
         Self { disk, ..self }
@@ -35,14 +35,14 @@ impl FolderSink {
         let later = |e: io::Error| NotTaken::Now { why: format!("{}: cannot write: {e}", path.display()), after: None };
         match std::fs::read(&path) {
             Ok(there) if there == bytes => return Ok(()),
-            Ok(_) => return Err(NotTaken::Ever(format!("{}: something else has its name", path.display()))),
+            Ok(_) => return Err(NotTaken::Ever(format!("{}: a different file has this name", path.display()))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(later(e)),
         }
         if let Some(folder) = path.parent() {
             self.disk.create_folder(folder).map_err(later)?;
         }
-        // Another process of this device may have come first: with the same bytes, since they make up the name.
+        // Another process may have written it first, with the same bytes, because the name depends on them.
         self.disk.replace(&path, &bytes).map_err(later)
     }
 }
@@ -57,7 +57,7 @@ impl Sink for FolderSink {
     }
 }
 
-/// The name under which a receipt is kept, and its bytes: canonical JSON.
+/// The name of a receipt and its bytes, canonical JSON.
 pub(super) fn object(signed: &SignedReceipt) -> Result<(String, Vec<u8>), NotTaken> {
     let name = signed.object_name().map_err(|e| NotTaken::Ever(e.to_string()))?;
     let bytes = json::canonical(&signed.to_value()).map_err(|e| NotTaken::Ever(e.to_string()))?;
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(sink.send(receipts, &to), Answer::Kept(3), "they are known");
         std::fs::write(path(&receipts[1]), "something else").unwrap();
         let Answer::Refused { kept: 1, of: 1, why } = sink.send(receipts, &to) else { panic!() };
-        assert!(why.contains("something else"), "{why}");
+        assert!(why.contains("a different file"), "{why}");
         assert_eq!(std::fs::read(path(&receipts[1])).unwrap(), b"something else");
     }
 

@@ -12,17 +12,17 @@ use tidegate_model::gate::GateUrl;
 use tidegate_model::receipt::SignedReceipt;
 use tidegate_tuf::json;
 
-/// Posts to gates, and shows them who this device is.
+/// Posts to gates and authenticates this device.
 pub trait Post {
     /// Posts a body of JSON to a path of a gate, which begins with a slash.
     ///
     /// # Errors
     ///
-    /// Why there is no answer.
+    /// The reason if there is no answer.
     fn post(&self, gate: &GateUrl, path: &str, body: &[u8]) -> Result<Answered, String>;
 }
 
-/// As whoever the client certificate says.
+/// Authenticated by the client certificate.
 impl Post for HttpFetch {
     fn post(&self, gate: &GateUrl, path: &str, body: &[u8]) -> Result<Answered, String> {
         let url = format!("{gate}{path}");
@@ -30,7 +30,7 @@ impl Post for HttpFetch {
     }
 }
 
-/// As whoever the certificate or the device key says.
+/// Authenticated by the client certificate or the device key.
 impl Post for GateClient {
     fn post(&self, gate: &GateUrl, path: &str, body: &[u8]) -> Result<Answered, String> {
         self.post(gate, path, body).map_err(|e| e.to_string())
@@ -43,19 +43,19 @@ impl<T: Post + ?Sized> Post for Arc<T> {
     }
 }
 
-/// Brings receipts to the gate of the device's cohort.
+/// Sends receipts to the gate of the device's cohort.
 pub struct GateSink {
     post: Box<dyn Post>,
     otherwise: Option<GateUrl>,
 }
 
 const PATH: &str = "/v1/receipts";
-/// The most receipts that a gate takes at a time, and the most bytes.
+/// The maximum number of receipts and bytes per request.
 const AT_ONCE: usize = 64;
 const BODY: usize = 64 * 1024;
 
 impl GateSink {
-    /// A sink that posts so. `otherwise` is the gate of cohorts that have none of their own.
+    /// A sink that uses this client. `otherwise` is the gate for cohorts without a gate.
     pub fn new(post: impl Post + 'static, otherwise: Option<GateUrl>) -> Self {
         Self { post: Box::new(post), otherwise }
     }
@@ -70,7 +70,7 @@ impl Sink for GateSink {
         let later = |why| Answer::Later { kept: 0, why, after: None };
         let Some(gate) = to.gate.as_ref().or(self.otherwise.as_ref()) else {
             return later(
-                "the device's cohort has no gate (or none was found yet), and the settings name none".to_owned(),
+                "the device's cohort has no gate (or none is known yet), and the settings name none".to_owned(),
             );
         };
         let (count, body) = match body(receipts) {
@@ -84,11 +84,11 @@ impl Sink for GateSink {
         let said = json::parse(&answered.body).unwrap_or_default();
         let number = |name: &str| said.get(name).and_then(Value::as_u64).unwrap_or(0);
         if answered.status == 200 {
-            // Something on the way that answers everything with 200 is no gate.
+            // A proxy that answers everything with 200 is not a gate.
             return if number("stored").checked_add(number("known")) == Some(count as u64) {
                 Answer::Kept(count)
             } else {
-                later(format!("{gate} does not acknowledge the {count} receipts that it was sent"))
+                later(format!("{gate} did not acknowledge the {count} receipts"))
             };
         }
         let text = |name: &str| said.pointer(&format!("/error/{name}")).and_then(Value::as_str).unwrap_or_default();
@@ -98,7 +98,7 @@ impl Sink for GateSink {
             "" => format!("{gate} answered with status {status}"),
             rule => format!("{gate} answered with status {status}: {} ({})", short(why), short(rule)),
         };
-        // Only what the gate says of the receipts themselves is for good: a device that is shut out today may be let in tomorrow.
+        // Only a refusal of the receipts themselves is permanent. Access of the device can change later.
         match (status, rule) {
             (_, "G-REC-03" | "G-REC-04" | "G-REC-05") => Answer::Refused { kept: 0, of: count, why },
             _ => Answer::Later { kept: 0, why, after: answered.retry_after },
@@ -106,7 +106,7 @@ impl Sink for GateSink {
     }
 }
 
-/// The first of the receipts, as many as fit, and the body that holds them.
+/// The number of receipts that fit into one request, and its body.
 fn body(receipts: &[SignedReceipt]) -> Result<(usize, Vec<u8>), String> {
     let mut values = Vec::new();
     // Braces, the name, and a comma for each.
@@ -123,7 +123,7 @@ fn body(receipts: &[SignedReceipt]) -> Result<(usize, Vec<u8>), String> {
     Ok((count, json::canonical(&json!({"receipts": values})).map_err(|e| e.to_string())?))
 }
 
-/// What a gate says, short and printable.
+/// A text from a gate, shortened and printable.
 fn short(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
@@ -136,7 +136,7 @@ mod tests {
     use super::super::super::ledger::tests::{key, offered};
     use super::*;
 
-    /// Answers as it is told, and keeps what it was asked.
+    /// Gives scripted answers and records the requests.
     #[derive(Clone, Default)]
     struct Script(Arc<Mutex<Lines>>);
 

@@ -1,4 +1,4 @@
-//! The places that receipts can be sent to.
+//! The destinations for receipts.
 
 mod folder;
 mod gate;
@@ -15,7 +15,7 @@ pub use stub::StubSink;
 use crate::receipts::sink::{Answer, Destination, Sink};
 use tidegate_model::receipt::SignedReceipt;
 
-/// Hands receipts over one by one, until one is not taken: `one` says `Ok` if it is there.
+/// Sends receipts one by one until one is not accepted. `one` returns `Ok` if it is stored.
 pub(crate) fn one_by_one(
     receipts: &[SignedReceipt],
     mut one: impl FnMut(&SignedReceipt) -> Result<(), NotTaken>,
@@ -30,11 +30,11 @@ pub(crate) fn one_by_one(
     Answer::Kept(receipts.len())
 }
 
-/// Why one receipt is not taken.
+/// Why a receipt is not accepted.
 #[derive(Debug)]
 pub(crate) enum NotTaken {
-    /// It never will be.
+    /// The rejection is permanent.
     Ever(String),
-    /// It may be another time.
+    /// The rejection is temporary.
     Now { why: String, after: Option<Duration> },
 }

@@ -1,4 +1,4 @@
-//! Receipts as objects of a store that lets devices create and nothing else, without a gate.
+//! Receipts as objects of a store that lets devices only create objects, without a gate.
 
 use std::sync::Arc;
 
@@ -11,28 +11,28 @@ use crate::fetch::http::send::shown;
 use crate::fetch::http::{Answered, HttpFetch};
 use tidegate_model::receipt::SignedReceipt;
 
-/// Where the URL for a receipt comes from.
+/// The source of the URL for a receipt.
 #[derive(Debug, Clone)]
 pub enum Urls {
-    /// One URL in which `{name}` stands for the object's name: a folder's URL with a signature for all that is below it, or a store that takes
-    /// what anyone creates.
+    /// One URL in which `{name}` stands for the object's name: a folder's URL with a signature for everything below it, or a store that
+    /// allows anonymous creation.
     Pattern(String),
-    /// A program: it is called with the object's name as its last argument and prints the URL, presigned for this one object.
+    /// A program that gets the object's name as its last argument and prints the presigned URL for this object.
     Program(Command),
 }
 
-/// Puts each receipt under its own name, on condition that there is nothing of that name yet (`If-None-Match: *`).
+/// Uploads each receipt under its own name, on condition that the name is unused (`If-None-Match: *`).
 #[derive(Debug)]
 pub struct PutSink {
     http: Arc<HttpFetch>,
     urls: Urls,
 }
 
-/// What stands for the object's name in a pattern.
+/// The placeholder for the object's name in a pattern.
 const NAME: &str = "{name}";
 
 impl PutSink {
-    /// A sink that asks by `http`.
+    /// A sink that uses `http`.
     ///
     /// # Errors
     ///
@@ -40,10 +40,10 @@ impl PutSink {
     pub fn new(http: impl Into<Arc<HttpFetch>>, urls: Urls) -> Result<Self, String> {
         if let Urls::Pattern(pattern) = &urls {
             let (before, _) = pattern.split_once(NAME).ok_or(
-                "a presigned URL is for one object: write {name} where the name of each receipt's object belongs, or name a program that prints a URL for it",
+                "a presigned URL is valid for one object: use {name} as the placeholder for the object's name, or configure a program that prints a URL for it",
             )?;
             if before.contains(['?', '#']) {
-                return Err("{name} must stand in the path of the URL".into());
+                return Err("{name} must be in the path of the URL".into());
             }
             must_be_private(&pattern.replacen(NAME, "name", 1))?;
         }
@@ -52,7 +52,7 @@ impl PutSink {
 
     fn url(&self, name: &str) -> Result<String, String> {
         match &self.urls {
-            // The name consists of what needs no escape in a URL.
+            // The name contains only characters that need no escape in a URL.
             Urls::Pattern(pattern) => Ok(pattern.replacen(NAME, name, 1)),
             Urls::Program(program) => {
                 let program = program.clone().arguments(&[name]);
@@ -73,17 +73,17 @@ impl PutSink {
             self.http.send_nameless(&Method::PUT, &url, &headers, &bytes).map_err(|e| now(e.to_string()))?;
         let why = || format!("{} answered with status {status}", shown(&url));
         match status {
-            // 412: it is there already. The name is made of what it says.
+            // 412: it exists already, with the same content, because the name depends on it.
             200 | 201 | 204 | 412 => Ok(()),
             413 => Err(NotTaken::Ever(why())),
-            // Also 400 and 403: what is wrong is the URL, its signature or its time, and may be mended.
+            // Also 400 and 403: the URL, its signature or its time is wrong, which can be corrected.
             _ => Err(NotTaken::Now { why: why(), after: retry_after }),
         }
     }
 }
 
 impl Sink for PutSink {
-    /// Each takes a request of its own, and is taken note of before the next.
+    /// Each needs its own request and is recorded before the next.
     fn at_once(&self) -> usize {
         1
     }
@@ -93,7 +93,7 @@ impl Sink for PutSink {
     }
 }
 
-/// Checks that nobody on the way can read or change what is sent.
+/// Checks that nobody in the network can read or change a receipt.
 fn must_be_private(url: &str) -> Result<(), String> {
     let uri = url.parse::<ureq::http::Uri>().ok();
     let (scheme, host) = match &uri {
@@ -104,7 +104,7 @@ fn must_be_private(url: &str) -> Result<(), String> {
     if !host.is_empty() && (scheme == "https" || (scheme == "http" && is_here)) {
         Ok(())
     } else {
-        Err(format!("{} will not do: receipts are only sent over https, or to this machine", shown(url)))
+        Err(format!("{} is not allowed: receipts are only sent over https, or to this machine", shown(url)))
     }
 }
 
@@ -119,7 +119,7 @@ mod tests {
     use super::super::super::ledger::tests::{key, offered};
     use super::*;
 
-    /// A store that takes what is put on condition that it is new, or answers with the status that it was told to.
+    /// A store that accepts conditional uploads, or answers with a scripted status.
     struct Store {
         address: String,
         objects: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,

@@ -5,13 +5,13 @@ use std::time::Duration;
 use super::{Answer, Destination, Sink};
 use tidegate_model::receipt::SignedReceipt;
 
-/// Keeps what it is sent, unless it was told to do otherwise. For tests.
+/// Stores receipts, or fails as configured. For tests.
 #[derive(Debug, Clone, Default)]
 pub struct StubSink {
     at_once: usize,
-    /// What it keeps, in the order in which it came.
+    /// The stored receipts, in order.
     pub kept: Vec<SignedReceipt>,
-    /// How many were sent each time.
+    /// The number of receipts per call.
     pub calls: Vec<usize>,
     failure: Option<(String, Option<Duration>)>,
     refused: Vec<u64>,
@@ -19,27 +19,27 @@ pub struct StubSink {
 }
 
 impl StubSink {
-    /// A sink that takes so many at a time.
+    /// A sink that accepts this many per call.
     pub fn new(at_once: usize) -> Self {
         Self { at_once, ..Self::default() }
     }
 
-    /// Fails from now on, and says when to come again.
+    /// Fails from now on, with this delay.
     pub fn fail(&mut self, why: impl Into<String>, after: Option<Duration>) {
         self.failure = Some((why.into(), after));
     }
 
-    /// No longer fails.
+    /// Stops failing.
     pub fn well(&mut self) {
         self.failure = None;
     }
 
-    /// Refuses for good what holds a receipt of one of these sequences, as a whole.
+    /// Permanently refuses calls that contain a receipt with one of these sequences.
     pub fn refuse(&mut self, sequences: &[u64]) {
         self.refused = sequences.to_vec();
     }
 
-    /// Takes nothing, and says that all is well.
+    /// Stores nothing but reports success.
     pub fn ignore(&mut self) {
         self.ignores = true;
     }
