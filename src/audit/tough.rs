@@ -18,7 +18,7 @@ use super::origin::Origin;
 use super::walk::AuditFinding;
 use crate::error::{Error, Result, chain};
 
-/// Where tough believes the repository to be; [`Reader`] takes it from there.
+/// The URL that tough is given; [`Reader`] maps it to the origin.
 const METADATA: &str = "http://repository.invalid/metadata/";
 const TARGETS: &str = "http://repository.invalid/targets/";
 /// Pieces of a file on their way to tough.
@@ -30,15 +30,15 @@ pub(super) struct Opinion {
     pub(super) roles: u64,
     pub(super) targets: u64,
     pub(super) bytes: u64,
-    /// The root that it began with, if it cannot read those before.
+    /// The root that it started with, if it cannot read earlier ones.
     pub(super) since: Option<u64>,
     pub(super) metadata_faults: Vec<AuditFinding>,
     pub(super) target_faults: Vec<AuditFinding>,
 }
 
-/// Loads the whole repository with tough, and of its targets those whose paths are wanted.
+/// Loads the whole repository with tough, and of its targets the wanted paths.
 ///
-/// `expiry` says whether roles that have expired by the system's clock, which tough reads itself, are faults.
+/// `expiry` controls whether expired roles are faults; tough reads the system's clock itself.
 pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, wanted: Wanted) -> Result<Opinion> {
     let mut opinion = Opinion::default();
     let base = |url: &str| Url::parse(url).map_err(|error| Error::bug(error.to_string()));
@@ -169,13 +169,13 @@ impl Transport for Reader {
 }
 
 impl Reader {
-    /// Streams a target from a thread of its own, as reading blocks.
+    /// Streams a target from a separate thread, because reading blocks.
     async fn target(&self, url: Url, path: String) -> Result<TransportStream, TransportError> {
         let origin = Arc::clone(&self.0);
         let (sender, mut pieces) = mpsc::channel::<Result<Option<Bytes>>>(IN_FLIGHT);
         tokio::task::spawn_blocking(move || {
             let mut sink = |bytes: &[u8]| {
-                // tough has stopped listening: it has seen enough.
+                // tough has stopped reading: it has seen enough.
                 sender
                     .blocking_send(Ok(Some(Bytes::copy_from_slice(bytes))))
                     .map_err(|_| Error::refused("no longer wanted"))
@@ -187,7 +187,7 @@ impl Reader {
                 Err(error) => sender.blocking_send(Err(error)),
             };
         });
-        // The first piece tells whether there is such a file.
+        // The first piece shows whether the file exists.
         let first = match pieces.recv().await {
             None => None,
             Some(Ok(Some(bytes))) => Some(Ok(bytes)),
@@ -209,8 +209,8 @@ fn failed(url: &Url, error: impl std::error::Error + Send + Sync + 'static) -> T
     TransportError::new_with_cause(TransportErrorKind::Other, url, error)
 }
 
-/// From tough's name of a target file to TUF's: tough writes the hash before the whole path (`HASH.dir/file`), the
-/// specification before the file's name alone (`dir/HASH.file`, TUF 6.2.1).
+/// Converts tough's name of a target file to TUF's: tough puts the hash before the whole path (`HASH.dir/file`), the
+/// specification before the file name (`dir/HASH.file`, TUF 6.2.1).
 fn target_file(path: &str) -> Option<String> {
     let path = percent_decode(path)?;
     let (hash, path) = path.split_once('.')?;
