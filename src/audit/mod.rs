@@ -247,7 +247,7 @@ struct First {
     contents: content::Contents,
     target_faults: Vec<AuditFinding>,
     protection: Protection,
-    /// What is protected and lies open.
+    /// What is protected but publicly readable.
     open: Vec<AuditFinding>,
 }
 

@@ -81,10 +81,10 @@ pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, 
     Ok(opinion)
 }
 
-/// Where roots of other makers are in the way, the first root after them, and its version.
+/// If tough cannot read roots of other tools, the first readable root after them, and its version.
 ///
-/// tough counts every member of a key into its id, so it cannot read roots that name, say, a key's owner beside the key, as those of
-/// tuf-on-ci do under ids of the key alone. Devices take ids as they are declared (TAP 12), and have verified the chain up to here.
+/// tough includes every member of a key in its id, so it cannot read roots with extra members, such as a key's owner in those
+/// of tuf-on-ci. Devices use ids as declared (TAP 12), and have verified the chain up to here.
 async fn first_readable(origin: &Arc<dyn Origin>, root: &[u8], most: u64) -> Result<Option<(u64, Vec<u8>)>> {
     let readable =
         |bytes: &[u8]| serde_json::from_slice::<Signed<Root>>(bytes).map(|root| root.signed.version.get()).ok();

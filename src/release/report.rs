@@ -47,7 +47,7 @@ pub struct CheckResult {
     pub rule: String,
     /// Its kind.
     pub kind: CheckKind,
-    /// What it asks for.
+    /// What it requires.
     pub title: String,
     /// The verdict.
     pub verdict: Verdict,
