@@ -19,6 +19,10 @@ const JOURNAL: &str = ".tidegate/journal";
 const DECISION: &str = "decision.json";
 
 /// Reads a whole file of at most `limit` bytes.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read or is longer than `limit`.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = File::open(path).map_err(|e| Error::io("read", path, e))?;
     let mut bytes = Vec::new();
@@ -29,7 +33,11 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a whole file of at most `limit` bytes, or `None` if there is none.
+/// Reads a whole file of at most `limit` bytes; `None` if it does not exist.
+///
+/// # Errors
+///
+/// Fails if the file cannot be read or is longer than `limit`.
 pub fn read_if_exists(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     match read(path, limit) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -39,6 +47,10 @@ pub fn read_if_exists(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 }
 
 /// Writes a file by temporary file, fsync, rename, and fsync of the folder.
+///
+/// # Errors
+///
+/// Fails if the folder or the file cannot be written.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, e))?;
@@ -51,6 +63,10 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Makes a rename or a new file in `dir` durable.
+///
+/// # Errors
+///
+/// Fails if the folder cannot be synced.
 pub fn sync_dir(dir: &Path) -> Result<()> {
     // Folders cannot be opened as files on Windows, where a rename is durable by itself.
     if cfg!(unix) {
@@ -131,8 +147,12 @@ impl Changes {
 
     /// Makes the changes below `root`: all of them or, on an error, none.
     ///
-    /// Callers hold the lock of `root`. Errs before the decision leave `root` as it was; an error after it is repaired by the next
-    /// [`recover`].
+    /// The caller holds the lock of `root`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a path leaves `root` or a file cannot be written. An error before the decision leaves `root` unchanged; after one
+    /// that occurs later, the next [`recover`] completes the changes.
     pub fn commit(self, root: &Path) -> Result<()> {
         if self.is_empty() {
             return Ok(());
@@ -190,7 +210,11 @@ struct Decision {
     removes: Vec<String>,
 }
 
-/// Finishes what a process that died had decided, and clears what it had not. Callers hold the lock of `root`.
+/// Completes what an interrupted process had decided, and clears what it had not. The caller holds the lock of `root`.
+///
+/// # Errors
+///
+/// Fails if the journal is damaged, or if a file cannot be written.
 pub fn recover(root: &Path) -> Result<()> {
     let journal = root.join(JOURNAL);
     let Some(bytes) = read_if_exists(&journal.join(DECISION), 64 << 20)? else {
@@ -249,7 +273,11 @@ fn clear(journal: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The path below `root` that `relative` names. Errs if it would leave `root`: `..`, an absolute path, or a symbolic link on the way.
+/// The path of `relative` below `root`.
+///
+/// # Errors
+///
+/// Fails if the path would leave `root`: through `..`, an absolute path, or a symbolic link.
 pub fn confined(root: &Path, relative: &str) -> Result<PathBuf> {
     let refuse = |why: &str| {
         Error::refused(format!("the path {relative:?} is refused: {why}"))

@@ -1,4 +1,4 @@
-//! What Tidegate asks of a repository beyond TUF: that channels, cohorts, releases and assignments fit together.
+//! What Tidegate requires of a repository beyond TUF: channels, cohorts, releases and assignments must be consistent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +18,10 @@ use tidegate_tuf::path::PathSet;
 use super::report::Check;
 use super::walk::{AuditFinding, Listed, Tree};
 
-/// The content of the small targets that are looked into, by their SHA-256.
+/// The content of the small targets that are examined, by SHA-256.
 pub(super) type Contents = BTreeMap<[u8; 32], Vec<u8>>;
 
-/// What was looked at and what is wrong with it, by check.
+/// What was examined and what is wrong with it, by check.
 #[derive(Debug, Default)]
 pub(super) struct Audit {
     pub(super) seen: BTreeMap<Check, u64>,
@@ -38,7 +38,7 @@ impl Audit {
     }
 }
 
-/// Whether the bytes of a target are to be looked into.
+/// Whether the bytes of a target are examined.
 pub(super) fn is_read(path: &str) -> bool {
     matches!(Location::parse(path), Some(Location::CohortMap { .. } | Location::Manifest { .. }))
 }
@@ -64,7 +64,7 @@ pub(super) fn audit(tree: &Tree, contents: &Contents) -> Audit {
     audit
 }
 
-/// Delegations are what the layout prescribes: a role may speak for its own paths only, and ends the search there.
+/// Delegations must match the layout: a role lists its own paths only, and is terminating.
 fn delegations(tree: &Tree, chain: &Chain, targets: &Targets, audit: &mut Audit) {
     if *chain == Chain::top() && !targets.targets.is_empty() {
         audit.fault(Check::Delegations, "targets", "it lists targets itself; only channels may");
@@ -105,7 +105,7 @@ fn delegations(tree: &Tree, chain: &Chain, targets: &Targets, audit: &mut Audit)
     }
 }
 
-/// A device can get to the file: the delegations that lead to the role cover its path.
+/// Devices can reach the file: the delegations that lead to the role cover its path.
 fn reachable(tree: &Tree, listed: &Listed<'_>, audit: &mut Audit) {
     let mut chain = listed.chain.clone();
     while let Some(parent) = chain.parent() {
@@ -127,7 +127,7 @@ struct Approved<'a> {
 
 type Manifests<'a> = BTreeMap<(Name, Name, Version), Approved<'a>>;
 
-/// Reads all manifests: each is of the release in its path, and its artifacts are listed beside it as it says.
+/// Reads all manifests: each must describe the release in its path, and its artifacts must be listed beside it.
 fn manifests<'a>(tree: &'a Tree, contents: &Contents, audit: &mut Audit) -> Manifests<'a> {
     let mut manifests = Manifests::new();
     let mut sequences = BTreeMap::new();
@@ -167,7 +167,7 @@ fn manifests<'a>(tree: &'a Tree, contents: &Contents, audit: &mut Audit) -> Mani
     manifests
 }
 
-/// Every cohort of the map has its role, and every cohort's role its cohort.
+/// Every cohort of the map must have a role, and every cohort's role a cohort.
 fn cohort_map(tree: &Tree, listed: &Listed<'_>, channel: &Name, contents: &Contents, audit: &mut Audit) {
     audit.saw(Check::CohortMaps);
     let Some(bytes) = content(listed.file, contents) else { return };
@@ -192,7 +192,7 @@ fn cohort_map(tree: &Tree, listed: &Listed<'_>, channel: &Name, contents: &Conte
     }
 }
 
-/// Two signatures, two powers: what a cohort assigns is what its channel has approved.
+/// Two roles must agree: a cohort only assigns what its channel has approved.
 fn assignment(
     tree: &Tree,
     listed: &Listed<'_>,
@@ -220,7 +220,7 @@ fn assignment(
     for (version, sequence, file) in std::iter::once(release).chain(bridges) {
         let path = manifest_path(channel, product, version);
         let Some(approved) = manifests.get(&(channel.clone(), product.clone(), version.clone())) else {
-            // A manifest that is listed and does not parse is told of already.
+            // A listed manifest that does not parse is reported elsewhere.
             let is_listed = tree.listed().any(|other| other.path == path);
             if !is_listed {
                 audit.fault(
@@ -251,7 +251,7 @@ fn is(file: &TargetFile, length: u64, sha256: &[u8; 32]) -> bool {
     file.length == length && file.hashes.sha256_digest() == Some(sha256)
 }
 
-/// The bytes of a file, if they were read and verified; that they were not is told elsewhere.
+/// The bytes of a file, if they were read and verified; failures are reported elsewhere.
 fn content<'a>(file: &TargetFile, contents: &'a Contents) -> Option<&'a [u8]> {
     contents.get(file.hashes.sha256_digest()?).map(Vec::as_slice)
 }

@@ -1,7 +1,7 @@
-//! Auditing a repository: everything in it, by two implementations.
+//! Audits a whole repository with two implementations.
 //!
-//! Devices are lazy: each looks only at what it needs. An audit looks at all of it, with the same trust core, and then once more
-//! with tough, which shares no code with ours. What neither objects to, no device will.
+//! Devices are lazy: each reads only what it needs. An audit reads everything with the same trust core, and then again with
+//! tough, which shares no code with ours. A repository that passes both is accepted by every device.
 
 mod content;
 mod origin;
@@ -27,41 +27,44 @@ pub use self::origin::{ByHash, Origin, Pair, PublishedRepository};
 pub use self::report::{AuditReport, Check, Expiry, Found, Row};
 pub use self::walk::{AuditFinding, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
 
-/// Targets up to this length are looked into if they are manifests or cohort maps.
+/// Manifests and cohort maps up to this length are examined.
 const MAX_READ: u64 = 8 << 20;
 
-/// Audits the repository at `origin`, which people call `place`, from the root file `root`, which is trusted, as of `now`.
+/// Audits the repository at `origin`, displayed as `place`, from the trusted root file `root`, at the time `now`. Defects of the
+/// repository are in the report.
 ///
-/// Faults of the repository are in the report. Errs only if `root` is no root, or if reading fails for other reasons.
+/// # Errors
+///
+/// Fails if `root` is not a valid root, or if reading fails for other reasons.
 pub async fn verify(origin: Arc<dyn Origin>, place: &str, root: Vec<u8>, now: DateTime<Utc>) -> Result<AuditReport> {
     verify_where(View::whole(origin), place, root, now, Arc::new(|_| true)).await
 }
 
-/// How a repository is looked at.
+/// How a repository is read.
 #[derive(Clone)]
 pub struct View {
-    /// Where it is read.
+    /// Where it is read from.
     pub origin: Arc<dyn Origin>,
-    /// What anyone can read, if that is to be looked into: nothing protected may be there.
+    /// The public place, if it is to be checked: nothing protected may be there.
     pub open: Option<Arc<dyn Origin>>,
-    /// Where what is protected lies, if it is to be looked into whether anyone can read it there.
+    /// The private place, if it is to be checked that it is not publicly readable.
     pub private: Option<Arc<dyn Origin>>,
-    /// Whether `origin` has what is protected, too. What it does not have is then missing.
+    /// Whether `origin` also has the protected objects; otherwise they may be missing.
     pub is_whole: bool,
 }
 
 impl View {
-    /// A repository that is all in one place which is not the public's, such as a workspace.
+    /// A repository in one place that is not public, such as a workspace.
     pub fn whole(origin: Arc<dyn Origin>) -> Self {
         Self { origin, open: None, private: None, is_whole: true }
     }
 
-    /// What is at a public place, as anyone sees it.
+    /// A public place, as everyone sees it.
     pub fn public(origin: Arc<dyn Origin>) -> Self {
         Self { open: Some(Arc::clone(&origin)), origin, private: None, is_whole: false }
     }
 
-    /// What is at a public place and at a private one.
+    /// A public place and a private one.
     pub fn both(public: Arc<dyn Origin>, private: Arc<dyn Origin>) -> Self {
         let open = Some(Arc::clone(&public));
         let apart = Some(Arc::clone(&private));
@@ -69,10 +72,14 @@ impl View {
     }
 }
 
-/// Which target paths are to be read.
+/// Selects the target paths to read.
 pub type Wanted = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// The same, but of the targets only those are read whose paths are `wanted`, and whatever says how releases fit together.
+/// Like [`verify`], but of the targets reads only the `wanted` paths, manifests and cohort maps.
+///
+/// # Errors
+///
+/// Fails if `root` is not a valid root, or if reading fails for other reasons than the repository's.
 pub async fn verify_where(
     view: View,
     place: &str,
@@ -119,7 +126,7 @@ pub async fn verify_where(
         }
     }
 
-    // tough reads the system's clock; under another `now` its word on expiry means nothing.
+    // tough reads the system's clock; with another `now` its findings on expiry are meaningless.
     let expiry = (Utc::now() - now).abs() < TimeDelta::minutes(1);
     let second = tough::opinion(view.origin, &root, expiry, wanted).await?;
     let since =
@@ -131,25 +138,27 @@ pub async fn verify_where(
     Ok(report)
 }
 
-/// A repository as [`look`] sees it.
+/// A repository as [`look`] reads it.
 #[derive(Debug)]
 pub struct Look {
     /// The metadata.
     pub tree: Tree,
     /// The bytes of manifests and cohort maps, verified, by their SHA-256.
     pub contents: BTreeMap<[u8; 32], Vec<u8>>,
-    /// What does not verify or does not fit together, expiry and other targets aside.
+    /// What does not verify or is inconsistent, except for expiry and other targets.
     pub faults: Vec<AuditFinding>,
-    /// What of it is protected.
+    /// The protected part of it.
     pub protection: Protection,
 }
 
 /// Reads all metadata, manifests and cohort maps of a repository from the root file `root`, but no artifacts.
 ///
-/// Nothing counts as expired: that is for the reader to judge. With `snapshot`, the state which that version lists. Errs only if `root` is
-/// no root, or if reading fails for other reasons than the repository's.
+/// Ignores expiry, which the caller judges. With `snapshot`, reads the state that this version lists. If `is_whole`, everything
+/// must be there; otherwise the protected cohorts' objects may be missing.
 ///
-/// Where it `is_whole`, all must be there; else what protected cohorts take through their gates may be missing.
+/// # Errors
+///
+/// Fails if `root` is not a valid root, or if reading fails for other reasons than the repository's.
 pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>, is_whole: bool) -> Result<Look> {
     let mut tree = walk_regardless_of_expiry(origin, root, snapshot)?;
     let mut faults = std::mem::take(&mut tree.faults);
@@ -198,22 +207,26 @@ pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>, is_whole: b
     Ok(Look { tree, contents, faults, protection })
 }
 
-/// The cohort maps among contents. That one is malformed is told elsewhere.
+/// The cohort maps among contents. Malformed ones are reported elsewhere.
 fn maps_among(contents: &content::Contents) -> Maps {
     contents.iter().filter_map(|(sha256, bytes)| Some((*sha256, CohortMap::parse(bytes).ok()?))).collect()
 }
 
-/// What tough says of a repository's metadata alone, whatever of it has expired.
+/// What tough reports about a repository's metadata, ignoring expiry.
 #[derive(Debug)]
 pub struct SecondOpinion {
-    /// How many roles it looked at.
+    /// Number of roles it read.
     pub roles: u64,
-    /// What it objects to.
+    /// Its findings.
     pub faults: Vec<AuditFinding>,
 }
 
-/// Has tough walk all metadata at `origin` from `root`. Blocking: it has a thread and a runtime of its own, so that it can be called from
-/// anywhere.
+/// Lets tough walk all metadata at `origin` from `root`. Blocks: it uses its own thread and runtime, so that it can be called
+/// from anywhere.
+///
+/// # Errors
+///
+/// Fails if the thread or runtime cannot be started, or if reading fails.
 pub fn second_opinion(origin: Arc<dyn Origin>, root: Vec<u8>) -> Result<SecondOpinion> {
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -234,7 +247,7 @@ struct First {
     contents: content::Contents,
     target_faults: Vec<AuditFinding>,
     protection: Protection,
-    /// What is protected and lies open.
+    /// What is protected but publicly readable.
     open: Vec<AuditFinding>,
 }
 
@@ -251,7 +264,7 @@ fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&
         let needs = read.key(&listed).map(|key| protection.needs(&key)).unwrap_or_default();
         match (view.is_whole, needs) {
             (false, needs) if needs.is_apart() => {}
-            // Nobody needs it: it may be here, or be kept with what is protected.
+            // Not needed: it may be here or in the private place.
             (false, Needs { public: false, .. }) => read.file(&listed, false)?,
             _ => read.file(&listed, true)?,
         }
@@ -267,7 +280,7 @@ fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&
         }
     }
     if let Some(private) = &view.private {
-        // What lets the world read goes by folders: one of each tells.
+        // Access is usually granted per folder, so one object of each is enough.
         for kind in ["metadata/", "targets/"] {
             let Some(key) = protection.secrets().find(|key| key.starts_with(kind)) else { continue };
             if private.is_open_to_anyone(key)? == Some(true) {
@@ -312,7 +325,7 @@ impl<'a> Files<'a> {
         self.name(listed).ok().map(|name| format!("targets/{name}"))
     }
 
-    /// Reads a file; that it is missing is a fault if it `must` be there.
+    /// Reads a file. If it `must` exist, a missing file is a fault.
     fn file(&mut self, listed: &Listed<'_>, must: bool) -> Result<()> {
         let name = match self.name(listed) {
             Ok(name) => name,
@@ -338,7 +351,7 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Reads a target through the checks of a device; gives back its content if the audit looks into it.
+/// Reads a target with the checks of a device. Returns its content if the audit examines it.
 pub(crate) fn read_target(
     origin: &dyn Origin,
     name: &str,

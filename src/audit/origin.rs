@@ -12,16 +12,28 @@ use tidegate_tuf::path::percent_encode;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 
-/// A repository as files, wherever they lie. Blocking.
+/// A repository as files, wherever they are stored. Blocking.
 pub trait Origin: Send + Sync {
-    /// The bytes of a metadata file, `None` if there is none. Reading stops, with an error, past `limit` bytes.
+    /// The bytes of a metadata file, `None` if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is longer than `limit` bytes or cannot be read.
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>>;
 
     /// Streams a target, named by its path below the targets folder (under consistent snapshots `dir/HASH.file`, not
-    /// percent-encoded), into `sink`; false if there is none. Reading stops, with an error, past `length` bytes.
+    /// percent-encoded), into `sink`. Returns false if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is longer than `length` bytes, if it cannot be read, or if `sink` fails.
     fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool>;
 
-    /// Whether whoever asks for the object `key`, `metadata/FILE` or `targets/PATH`, gets it.
+    /// Whether the object `key` (`metadata/FILE` or `targets/PATH`) can be read here.
+    ///
+    /// # Errors
+    ///
+    /// Fails if reading fails for another reason.
     fn is_open(&self, key: &str) -> Result<bool> {
         if let Some(file) = key.strip_prefix("metadata/") {
             return Ok(self.metadata(file, tidegate_tuf::Limits::default().targets_length)?.is_some());
@@ -30,23 +42,27 @@ pub trait Origin: Send + Sync {
         let mut is_read = false;
         let end = self.target(path, u64::MAX, &mut |_| {
             is_read = true;
-            // The first bytes tell.
+            // The first bytes are enough.
             Err(Error::refused("seen enough"))
         });
         if is_read { Ok(true) } else { end }
     }
 
-    /// Whether anyone gets it from here, without credentials; `None` where that cannot be told.
+    /// Whether anyone can read it here without credentials; `None` if that is unknown.
+    ///
+    /// # Errors
+    ///
+    /// Fails if reading fails for another reason.
     fn is_open_to_anyone(&self, _: &str) -> Result<Option<bool>> {
         Ok(None)
     }
 }
 
-/// What is public and, behind it, what is protected.
+/// A public origin and, behind it, the private one.
 pub struct Pair {
-    /// What anyone can read.
+    /// The public objects.
     pub public: Arc<dyn Origin>,
-    /// What only some can.
+    /// The protected objects.
     pub private: Arc<dyn Origin>,
 }
 
@@ -76,6 +92,10 @@ enum Scheme {
 
 impl PublishedRepository {
     /// The repository at `place`: an `http://`, `https://` or `file://` URL, or the path of a folder.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the scheme is not supported, or if the folder does not exist.
     pub fn open(place: &str) -> Result<Self> {
         let url = match place.split_once("://") {
             Some(("http" | "https", _)) => {
@@ -125,9 +145,9 @@ impl Origin for PublishedRepository {
 
     fn is_open_to_anyone(&self, key: &str) -> Result<Option<bool>> {
         match self.fetch {
-            // Who may read a folder depends on what serves it.
+            // Access to a folder depends on what serves it.
             Scheme::File(_) => Ok(None),
-            // As anyone asks, so has this asked.
+            // This sends no credentials, like anyone.
             Scheme::Http(_) => self.is_open(key).map(Some),
         }
     }
@@ -175,7 +195,7 @@ impl ByHash {
         Self { metadata: metadata.into(), artifacts: artifacts.into() }
     }
 
-    /// Where the bytes of a target lie.
+    /// The path of a target's bytes.
     pub fn artifact(&self, sha256: &str) -> PathBuf {
         self.artifacts.join(sha256)
     }

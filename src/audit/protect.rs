@@ -1,4 +1,4 @@
-//! What of a repository must not lie open: the roles of protected cohorts, and what only such cohorts are assigned.
+//! Which objects of a repository must not be public: the roles of protected cohorts, and what only such cohorts are assigned.
 //!
 //! | object | where it belongs |
 //! |---|---|
@@ -24,31 +24,31 @@ use tidegate_tuf::path::{TargetPath, metadata_file};
 /// The cohort maps of a repository, by the SHA-256 of their bytes.
 pub type Maps = BTreeMap<[u8; 32], CohortMap>;
 
-/// Where an object belongs. Neither: nobody needs it now.
+/// Where an object belongs. If neither is set, nothing needs it now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Whether someone takes it from the public place.
+    /// Whether devices read it from the public place.
     pub public: bool,
-    /// Whether someone takes it through a gate.
+    /// Whether devices read it through a gate.
     pub private: bool,
-    /// Whether the public knows what it says: a cohort's copy of a manifest that is public.
+    /// Whether its content is public: a cohort's copy of a public manifest.
     pub known: bool,
 }
 
 impl Needs {
-    /// Whether it belongs in the private place alone.
+    /// Whether it belongs in the private place only.
     pub fn is_apart(self) -> bool {
         self.private && !self.public
     }
 
-    /// Whether it must not be found in the public place. What is apart and known may still lie there from the time before its cohort was
-    /// protected.
+    /// Whether it must not be found in the public place. A private object with public content may still be there from before its
+    /// cohort was protected.
     pub fn is_secret(self) -> bool {
         self.is_apart() && !self.known
     }
 }
 
-/// What of a repository is protected. The default is: nothing.
+/// The protected part of a repository. By default nothing is protected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Protection {
     roles: BTreeSet<String>,
@@ -60,8 +60,8 @@ pub struct Protection {
 }
 
 impl Protection {
-    /// What is protected in a repository with these targets roles, each with its name. A channel whose cohort map is not among `maps` counts
-    /// as one without protected cohorts.
+    /// The protection of a repository with these named targets roles. A channel whose cohort map is not in `maps` counts as one
+    /// without protected cohorts.
     pub fn of<'a>(roles: impl IntoIterator<Item = (&'a str, &'a Targets)>, maps: &Maps) -> Self {
         let roles: BTreeMap<&str, &Targets> = roles.into_iter().collect();
         let mut protection = Self::default();
@@ -76,7 +76,7 @@ impl Protection {
         protection
     }
 
-    /// The files of cohort maps that targets roles list: what [`Protection::of`] wants to have read.
+    /// The cohort map files that targets roles list, which [`Protection::of`] needs.
     pub fn maps<'a>(roles: impl IntoIterator<Item = (&'a str, &'a Targets)>) -> Vec<(String, &'a TargetFile)> {
         let found = roles.into_iter().filter_map(|(name, targets)| {
             let Some(DelegatedRole::Channel(channel)) = DelegatedRole::parse(name) else { return None };
@@ -97,7 +97,7 @@ impl Protection {
         self.roles.contains(role)
     }
 
-    /// Whether a role is that of a protected cohort, also if the role itself was not there to be read.
+    /// Whether a role is that of a protected cohort, even if the role itself could not be read.
     pub fn is_kept(&self, role: &str) -> bool {
         self.kept.contains(role)
     }
@@ -112,12 +112,12 @@ impl Protection {
         self.objects.get(key).copied().unwrap_or(Needs { public: true, ..Needs::default() })
     }
 
-    /// The keys of all that must not be found in the public place.
+    /// The keys of all objects that must not be found in the public place.
     pub fn secrets(&self) -> impl Iterator<Item = &str> {
         self.objects.iter().filter(|(_, needs)| needs.is_secret()).map(|(key, _)| key.as_str())
     }
 
-    /// What each protected cohort's devices take through their gate, by role.
+    /// What each protected cohort's devices read through their gate, by role.
     pub fn listings(&self) -> &BTreeMap<String, BTreeSet<String>> {
         &self.listings
     }
@@ -133,7 +133,7 @@ impl Protection {
             if of != *channel {
                 continue;
             }
-            // A role that the map does not know is nobody's, and guarded like one.
+            // A role that is not in the map is treated as protected.
             let protected = map.cohort(&cohort).is_none_or(|cohort| cohort.protected.is_some());
             if protected {
                 let file = metadata_file(name, Some(cohort_targets.common.version));

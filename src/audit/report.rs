@@ -1,4 +1,4 @@
-//! What an audit comes to.
+//! The result of an audit.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub enum Check {
     Manifests,
     /// Assignments: they parse, and assign what the channel has approved.
     Assignments,
-    /// What is protected: nobody can read it in the open. Only if something is.
+    /// Protected objects: nobody can read them publicly. Only if there are any.
     Protected,
     /// [`Metadata`](Self::Metadata) by the second implementation.
     SecondMetadata,
@@ -33,7 +33,7 @@ pub enum Check {
 }
 
 impl Check {
-    /// All checks, in the order they are told.
+    /// All checks, in the order of the report.
     pub const ALL: [Self; 9] = [
         Self::Metadata,
         Self::Targets,
@@ -74,23 +74,23 @@ pub struct Row {
     pub check: Check,
     /// By which implementation.
     pub by: &'static str,
-    /// How many things were looked at.
+    /// Number of objects that were checked.
     pub items: u64,
-    /// Whether all of them are as they should be.
+    /// Whether all of them passed.
     pub ok: bool,
-    /// What else there is to say.
+    /// Details.
     pub detail: String,
 }
 
 /// What an audit found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AuditReport {
-    /// What was audited.
+    /// The audited place.
     pub place: String,
-    /// As of when.
+    /// The time of the audit.
     #[serde(with = "tidegate_model::time::text")]
     pub now: DateTime<Utc>,
-    /// Whether nothing is wrong.
+    /// Whether there are no findings.
     pub ok: bool,
     /// The checks.
     pub rows: Vec<Row>,
@@ -100,7 +100,7 @@ pub struct AuditReport {
     pub first_to_expire: Option<Expiry>,
 }
 
-/// Something that is wrong, and the check that found it.
+/// A finding, and the check that found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Found {
     /// The check.

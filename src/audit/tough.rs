@@ -18,7 +18,7 @@ use super::origin::Origin;
 use super::walk::AuditFinding;
 use crate::error::{Error, Result, chain};
 
-/// Where tough believes the repository to be; [`Reader`] takes it from there.
+/// The URL that tough is given; [`Reader`] maps it to the origin.
 const METADATA: &str = "http://repository.invalid/metadata/";
 const TARGETS: &str = "http://repository.invalid/targets/";
 /// Pieces of a file on their way to tough.
@@ -30,15 +30,15 @@ pub(super) struct Opinion {
     pub(super) roles: u64,
     pub(super) targets: u64,
     pub(super) bytes: u64,
-    /// The root that it began with, if it cannot read those before.
+    /// The root that it started with, if it cannot read earlier ones.
     pub(super) since: Option<u64>,
     pub(super) metadata_faults: Vec<AuditFinding>,
     pub(super) target_faults: Vec<AuditFinding>,
 }
 
-/// Loads the whole repository with tough, and of its targets those whose paths are wanted.
+/// Loads the whole repository with tough, and of its targets the wanted paths.
 ///
-/// `expiry` says whether roles that have expired by the system's clock, which tough reads itself, are faults.
+/// `expiry` controls whether expired roles are faults; tough reads the system's clock itself.
 pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, wanted: Wanted) -> Result<Opinion> {
     let mut opinion = Opinion::default();
     let base = |url: &str| Url::parse(url).map_err(|error| Error::bug(error.to_string()));
@@ -81,10 +81,10 @@ pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, 
     Ok(opinion)
 }
 
-/// Where roots of other makers are in the way, the first root after them, and its version.
+/// If tough cannot read roots of other tools, the first readable root after them, and its version.
 ///
-/// tough counts every member of a key into its id, so it cannot read roots that name, say, a key's owner beside the key, as those of
-/// tuf-on-ci do under ids of the key alone. Devices take ids as they are declared (TAP 12), and have verified the chain up to here.
+/// tough includes every member of a key in its id, so it cannot read roots with extra members, such as a key's owner in those
+/// of tuf-on-ci. Devices use ids as declared (TAP 12), and have verified the chain up to here.
 async fn first_readable(origin: &Arc<dyn Origin>, root: &[u8], most: u64) -> Result<Option<(u64, Vec<u8>)>> {
     let readable =
         |bytes: &[u8]| serde_json::from_slice::<Signed<Root>>(bytes).map(|root| root.signed.version.get()).ok();
@@ -169,13 +169,13 @@ impl Transport for Reader {
 }
 
 impl Reader {
-    /// Streams a target from a thread of its own, as reading blocks.
+    /// Streams a target from a separate thread, because reading blocks.
     async fn target(&self, url: Url, path: String) -> Result<TransportStream, TransportError> {
         let origin = Arc::clone(&self.0);
         let (sender, mut pieces) = mpsc::channel::<Result<Option<Bytes>>>(IN_FLIGHT);
         tokio::task::spawn_blocking(move || {
             let mut sink = |bytes: &[u8]| {
-                // tough has stopped listening: it has seen enough.
+                // tough has stopped reading: it has seen enough.
                 sender
                     .blocking_send(Ok(Some(Bytes::copy_from_slice(bytes))))
                     .map_err(|_| Error::refused("no longer wanted"))
@@ -187,7 +187,7 @@ impl Reader {
                 Err(error) => sender.blocking_send(Err(error)),
             };
         });
-        // The first piece tells whether there is such a file.
+        // The first piece shows whether the file exists.
         let first = match pieces.recv().await {
             None => None,
             Some(Ok(Some(bytes))) => Some(Ok(bytes)),
@@ -209,8 +209,8 @@ fn failed(url: &Url, error: impl std::error::Error + Send + Sync + 'static) -> T
     TransportError::new_with_cause(TransportErrorKind::Other, url, error)
 }
 
-/// From tough's name of a target file to TUF's: tough writes the hash before the whole path (`HASH.dir/file`), the
-/// specification before the file's name alone (`dir/HASH.file`, TUF 6.2.1).
+/// Converts tough's name of a target file to TUF's: tough puts the hash before the whole path (`HASH.dir/file`), the
+/// specification before the file name (`dir/HASH.file`, TUF 6.2.1).
 fn target_file(path: &str) -> Option<String> {
     let path = percent_decode(path)?;
     let (hash, path) = path.split_once('.')?;

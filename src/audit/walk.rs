@@ -1,7 +1,7 @@
-//! The whole repository through the trust core of devices: every role, by every delegation that leads to it.
+//! Walks the whole repository with the trust core of devices: every role, through every delegation that leads to it.
 //!
-//! A device walks lazily and sees its own path only. Here everything is walked, and a role that fails is noted and does not
-//! end the walk, so that one report tells all that is wrong.
+//! A device walks lazily and sees its own path only. This walk visits everything; a role that fails is recorded and does not end
+//! the walk, so that one report lists all faults.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,13 +14,13 @@ use tidegate_tuf::{Chain, Limits, TrustedSet};
 use super::origin::Origin;
 use crate::error::Result;
 
-/// Roles visited before the walk gives up: far above any sane repository, far below what hurts.
+/// Maximum number of roles visited: far above any sane repository, and low enough to be harmless.
 const MAX_ROLES: usize = 100_000;
 
 /// A repository, walked.
 #[derive(Debug)]
 pub struct Tree {
-    /// What of it is trusted.
+    /// The trusted part of it.
     pub trusted: TrustedSet,
     /// Every root file found, ascending, each verified by the one before it.
     pub roots: Vec<RoleFile>,
@@ -28,10 +28,10 @@ pub struct Tree {
     pub timestamp: Option<RoleFile>,
     /// The snapshot that the timestamp lists.
     pub snapshot: Option<RoleFile>,
-    /// The targets role and all that are delegated from it, in the order a device would meet them. A role that two
-    /// delegate to is here twice.
+    /// The targets role and all roles delegated from it, in the order in which a device visits them. A role with two delegations
+    /// is listed twice.
     pub targets: Vec<(Chain, RoleFile)>,
-    /// Roles whose files are missing, which `faults` says, too.
+    /// Roles whose files are missing; `faults` lists them, too.
     pub absent: BTreeSet<String>,
     /// What is wrong.
     pub faults: Vec<AuditFinding>,
@@ -79,7 +79,7 @@ pub struct Listed<'a> {
 }
 
 impl Tree {
-    /// Every target that a verified role lists, with the role; one that two roles list comes twice.
+    /// Every target that a verified role lists, with the role; one that two roles list is returned twice.
     pub fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
         self.targets
             .iter()
@@ -93,7 +93,7 @@ impl Tree {
         self.roots.len() + self.targets.len() + below
     }
 
-    /// Every verified targets role with its name; one that two delegate to comes twice.
+    /// Every verified targets role with its name; one with two delegations is returned twice.
     pub fn by_name(&self) -> impl Iterator<Item = (&str, &Targets)> {
         self.targets.iter().filter_map(|(chain, _)| Some((chain.role(), self.trusted.targets(chain)?)))
     }
@@ -104,9 +104,11 @@ impl Tree {
     }
 }
 
-/// Walks the repository at `origin` from `root`, a root file that is trusted, as of `now`.
+/// Walks the repository at `origin` from the trusted root file `root`, at the time `now`.
 ///
-/// Errs only when reading fails for reasons that are not the repository's, or when `root` is no root.
+/// # Errors
+///
+/// Fails if `root` is not a valid root, or if reading fails for reasons other than the repository's.
 pub fn walk(origin: &dyn Origin, root: &[u8], now: DateTime<Utc>) -> Result<Tree> {
     let trusted = TrustedSet::from_root(root, now).map_err(|error| {
         crate::error::Error::trust("the root to start from is not one that verifies").with_source(error)
@@ -119,10 +121,14 @@ pub fn walk(origin: &dyn Origin, root: &[u8], now: DateTime<Utc>) -> Result<Tree
     Ok(walker.tree)
 }
 
-/// Walks the repository like [`walk`], but nothing counts as expired, so that what has expired can be shown as such. With `snapshot`,
-/// what that version of the snapshot lists instead of what the timestamp does: an earlier state, as long as its files are kept.
+/// Walks the repository like [`walk`], but ignores expiry, so that expired roles can be shown. With `snapshot`, walks what that
+/// version of the snapshot lists: an earlier state, as long as its files are kept.
 ///
-/// For looking at a repository, never for a decision about an update.
+/// For inspecting a repository, never for deciding about an update.
+///
+/// # Errors
+///
+/// Fails if `root` is not a valid root, or if reading fails for reasons other than the repository's.
 pub fn walk_regardless_of_expiry(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>) -> Result<Tree> {
     let trusted = TrustedSet::danger_from_root_ignoring_expiry(root).map_err(|error| {
         crate::error::Error::trust("the root to start from is not one that verifies").with_source(error)
@@ -164,7 +170,7 @@ impl<'a> Walker<'a> {
         self.tree.faults.push(AuditFinding::new(subject, &problem));
     }
 
-    /// Follows the chain of roots to its end, and tells whether the last one is in force.
+    /// Follows the chain of roots to its end. Returns whether the last one is in force.
     fn roots(&mut self) -> Result<()> {
         loop {
             let version = self.tree.trusted.root().common.version.saturating_add(1);
@@ -185,7 +191,7 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    /// Loads timestamp, snapshot and targets; false if one fails, and with it all that hangs on it.
+    /// Loads timestamp, snapshot and targets; false if one fails, with everything below it.
     fn top_level(&mut self) -> Result<bool> {
         let Some(bytes) = self.fetch("timestamp", None, self.limits.timestamp_length)? else { return Ok(false) };
         if let Err(error) = self.tree.trusted.update_timestamp(&bytes) {
@@ -206,7 +212,7 @@ impl<'a> Walker<'a> {
         self.targets_role(Chain::top())
     }
 
-    /// Loads a snapshot that no timestamp lists any more, and targets.
+    /// Loads an earlier snapshot, and its targets.
     fn past(&mut self, version: u64) -> Result<bool> {
         let Some(bytes) = self.fetch("snapshot", Some(version), self.limits.snapshot_length)? else { return Ok(false) };
         if let Err(error) = self.tree.trusted.danger_take_past_snapshot(&bytes) {
@@ -218,7 +224,7 @@ impl<'a> Walker<'a> {
         self.targets_role(Chain::top())
     }
 
-    /// Visits all delegated roles, those of a role in their order before those of the next.
+    /// Visits all delegated roles, breadth first in the order of delegation.
     fn delegated(&mut self) -> Result<()> {
         let mut pending = self.children(&Chain::top());
         let mut visited = 0_usize;
@@ -232,11 +238,11 @@ impl<'a> Walker<'a> {
                 pending.extend(self.children(&chain));
             }
         }
-        // What the snapshot lists and nothing leads to is no fault: a role that was given up must stay listed (TUF 5.5.5).
+        // A role that the snapshot lists but no delegation leads to is no fault: abandoned roles must stay listed (TUF 5.5.5).
         Ok(())
     }
 
-    /// The chains to a role's delegations, the first one last; none that would lead in a circle.
+    /// The chains to a role's delegations, in reverse order, without cycles.
     fn children(&self, chain: &Chain) -> Vec<Chain> {
         let mut above = BTreeSet::new();
         let mut link = Some(chain.clone());

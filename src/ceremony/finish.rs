@@ -1,4 +1,4 @@
-//! A ceremony in a workspace: started, combined, finished or given up.
+//! A ceremony in a workspace: started, combined, finished or aborted.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,12 +24,16 @@ use crate::rollout::cohorts;
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Operation, Workspace, map_in_force};
 
-/// Where the one ceremony that is under way is kept.
+/// The file of the current ceremony.
 pub const FILE: &str = "proposals/ceremony.json";
-/// Where finished ones leave their transcripts.
+/// The folder of finished ceremonies' transcripts.
 pub const TRANSCRIPTS: &str = "transcripts";
 
-/// The ceremony that is under way, verified. Errs if there is none.
+/// The current ceremony, verified.
+///
+/// # Errors
+///
+/// `C-NONE` if no ceremony is in progress. Fails if the proposal is malformed or does not verify.
 pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Proposal, Verified)> {
     let path = fs::confined(workspace.dir(), FILE)?;
     let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
@@ -42,7 +46,11 @@ pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Proposal,
     Ok((proposal, verified))
 }
 
-/// Starts a ceremony. Errs while one is under way.
+/// Starts a ceremony.
+///
+/// # Errors
+///
+/// `C-ONE` if a ceremony is in progress. Fails if the clock is behind the last signature, or if the request cannot be proposed.
 pub fn start(op: &mut Operation<'_>, request: &ProposalRequest) -> Result<Proposal> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let path = fs::confined(workspace.dir(), FILE)?;
@@ -67,7 +75,11 @@ pub fn start(op: &mut Operation<'_>, request: &ProposalRequest) -> Result<Propos
     Ok(proposal)
 }
 
-/// Keeps a proposal with more signatures than the one under way.
+/// Saves a proposal with more signatures as the current one.
+///
+/// # Errors
+///
+/// Fails if the proposal cannot be serialized or the workspace cannot be written.
 pub fn keep(op: &mut Operation<'_>, proposal: &Proposal) -> Result<()> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let mut changes = Changes::default();
@@ -82,7 +94,11 @@ pub fn keep(op: &mut Operation<'_>, proposal: &Proposal) -> Result<()> {
     workspace.commit(changes)
 }
 
-/// Gives a ceremony up.
+/// Aborts the current ceremony.
+///
+/// # Errors
+///
+/// `C-NONE` if no ceremony is in progress. Fails if the workspace cannot be written.
 pub fn abort(op: &mut Operation<'_>, reason: Option<String>) -> Result<()> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let path = fs::confined(workspace.dir(), FILE)?;
@@ -98,7 +114,7 @@ pub fn abort(op: &mut Operation<'_>, reason: Option<String>) -> Result<()> {
         now,
         LedgerEvent {
             event: "ceremony-abort",
-            // Whatever is wrong with the file must not keep it from being given up.
+            // A damaged file must not prevent aborting.
             subject: Proposal::parse(FILE, &bytes).map_or_else(|_| "a damaged proposal".to_owned(), |b| b.subject),
             actor: actor.to_owned(),
             transition: None,
@@ -110,16 +126,20 @@ pub fn abort(op: &mut Operation<'_>, reason: Option<String>) -> Result<()> {
     workspace.commit(changes)
 }
 
-/// A ceremony that is finished.
+/// A finished ceremony.
 #[derive(Debug)]
 pub struct Done {
-    /// The roles that got a new version.
+    /// The roles with a new version.
     pub roles: Vec<String>,
     /// The transcript.
     pub transcript: PathBuf,
 }
 
-/// Errs unless the proposal still follows from exactly what is in force.
+/// Checks that the proposal is based on exactly what is in force.
+///
+/// # Errors
+///
+/// `C-STALE` if a root or role has changed since.
 pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()> {
     let stale = |what: String| {
         Error::refused(format!("the proposal no longer follows from what is in force: {what}"))
@@ -145,7 +165,7 @@ pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()>
             return Err(stale(format!("{} {version} is in force", text.role)));
         }
     }
-    // A role that is new here must be new there.
+    // A role that is new here must be new in the repository.
     for change in &proposal.changes {
         let known = change.role == "root" || proposal.follows.roles.iter().any(|text| text.role == change.role);
         if !known && repository.role(&change.role).is_some() {
@@ -155,8 +175,13 @@ pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()>
     Ok(())
 }
 
-/// Makes the proposal the metadata in force: every threshold met, everything verified again, online roles renewed where it takes that,
-/// all files written or none.
+/// Makes the proposal the metadata in force: checks every threshold, verifies everything again, renews online roles where needed,
+/// and writes all files or none.
+///
+/// # Errors
+///
+/// Fails if the proposal is stale, lacks signatures or does not verify, if the new cohort map exposes too much, or if an online
+/// key cannot sign.
 pub fn finish(op: &mut Operation<'_>, tool: &Tool) -> Result<Done> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let repository = workspace.repository()?;
@@ -205,7 +230,11 @@ pub fn finish(op: &mut Operation<'_>, tool: &Tool) -> Result<Done> {
     Ok(Done { roles: finished.roles, transcript: workspace.dir().join(name) })
 }
 
-/// Errs with who is missing unless every threshold is met.
+/// Checks that every threshold is met.
+///
+/// # Errors
+///
+/// `C-THRESHOLD` with the missing signers.
 pub fn check_thresholds(proposal: &Proposal, verified: &Verified) -> Result<()> {
     let short: Vec<String> = verified
         .standing(proposal)?
@@ -232,7 +261,7 @@ pub fn check_thresholds(proposal: &Proposal, verified: &Verified) -> Result<()> 
         .remedy("have it signed, then: tidegate ceremony combine FILE"))
 }
 
-/// Signs anew what the proposal takes the signatures away from: snapshot, timestamp, and cohorts under a new rollout key.
+/// Signs again what the proposal invalidates the signatures of: snapshot, timestamp, and cohorts under a new rollout key.
 fn renew_online(
     edit: &mut Edit<'_>,
     repository: &Repository,
@@ -245,7 +274,7 @@ fn renew_online(
         let stays = |role: &str| repository.role(role).is_some_and(|file| satisfied(role, &file.bytes, root, None));
         let keys = |root: &tidegate_tuf::metadata::Root| root.role("snapshot").map(|role| role.keyids.clone());
         let changed = verified.roots.last().map(keys) != Some(keys(root));
-        // A key that came in signs from the first moment on, so that the one that goes can be taken away without a gap.
+        // A new key signs from the start, so that the old one can be removed without a gap.
         if !stays("snapshot") || changed {
             edit.renew("snapshot", settings.roles.snapshot.expires.delta())?;
         }
@@ -264,7 +293,7 @@ fn renew_online(
                 Some(file) if !satisfied(&role.name, &file.bytes, root, Some(targets)) => {
                     edit.renew(&role.name, lifetime)?;
                 }
-                // The version that everyone could read is not the one that is to be kept from the public, nor the other way round.
+                // A version that was public must not become the protected one, or vice versa.
                 Some(_) if reguarded.contains(&role.name) => edit.renew(&role.name, lifetime)?,
                 Some(_) => {}
             }
@@ -273,7 +302,7 @@ fn renew_online(
     Ok(())
 }
 
-/// The roles of cohorts that the cohort maps in force protect and `cohorts.toml` does not, or the other way round.
+/// The roles of cohorts whose protection differs between the cohort maps in force and `cohorts.toml`.
 fn reguarded(workspace: &Workspace, repository: &Repository) -> Result<BTreeSet<String>> {
     let wanted = workspace.cohorts()?;
     let mut found = BTreeSet::new();
@@ -289,7 +318,7 @@ fn reguarded(workspace: &Workspace, repository: &Repository) -> Result<BTreeSet<
     Ok(found)
 }
 
-/// The bytes of cohort maps that channels newly list: they came with the proposal.
+/// The bytes of newly listed cohort maps, which came with the proposal.
 fn new_targets(repository: &Repository, proposal: &Proposal) -> Result<Vec<(String, Vec<u8>)>> {
     let mut found = Vec::new();
     for (channel, digest) in cohort_maps(proposal) {
@@ -302,7 +331,7 @@ fn new_targets(repository: &Repository, proposal: &Proposal) -> Result<Vec<(Stri
     Ok(found)
 }
 
-/// The maps that take the place of others, with their hashes.
+/// The replaced maps, with their hashes.
 fn changed_maps(repository: &Repository, proposal: &Proposal) -> Result<Vec<(Name, Digest, CohortMap)>> {
     let mut found = Vec::new();
     for (channel, digest) in cohort_maps(proposal) {
@@ -343,7 +372,7 @@ fn listed(targets: &Targets, channel: &Name) -> Option<Digest> {
     targets.targets.get(&layout::cohorts_path(channel))?.hashes.name_prefix().parse().ok()
 }
 
-/// Puts the cohort maps in force beside those that would take their place, for people to compare.
+/// Attaches the cohort maps in force beside their replacements, so that people can compare them.
 fn attach_maps_in_force(workspace: &Workspace, repository: &Repository, proposal: &mut Proposal) -> Result<()> {
     for (channel, digest) in cohort_maps(proposal) {
         if in_force(repository, &channel).is_none_or(|in_force| in_force == digest) {

@@ -1,7 +1,7 @@
-//! Taking over a TUF repository that something else made: its devices follow, through its own chain of roots.
+//! Takes over a TUF repository made by another tool: its devices follow along its own chain of roots.
 //!
-//! What it trusts now becomes the base of a workspace, and a ceremony is proposed whose next root names our keys. Nothing changes for any
-//! device until holders of the old root's keys have signed that, as for every change of root.
+//! Its current state becomes the base of a workspace, and a ceremony proposes a next root with our keys. Nothing changes for
+//! devices until holders of the old root's keys have signed it, as for every change of root.
 
 use std::path::Path;
 
@@ -29,16 +29,19 @@ pub struct Imported {
     pub root: u64,
     /// How many roles were taken over.
     pub roles: usize,
-    /// The target files that its targets roles list, which the new repository will not.
+    /// Number of target files that its targets roles list and the new repository will not.
     pub left_behind: usize,
-    /// What its next root is to be.
+    /// The proposal of its next root.
     pub proposal: Proposal,
 }
 
-/// Makes a workspace of the folder `dir` that goes on from the repository at `place`, verified from the root file `root`, and starts
-/// the ceremony that hands it over.
+/// Creates a workspace in the folder `dir` that continues the repository at `place`, verified from the root file `root`, and
+/// starts the ceremony that hands it over.
 ///
-/// Errs, and leaves nothing behind, when the repository does not verify, or its chain of roots cannot be had from version 1 on.
+/// # Errors
+///
+/// Fails, and leaves nothing behind, if the repository does not verify, or if its chain of roots is not available from version 1
+/// on.
 pub fn import(
     dir: &Path,
     place: &str,
@@ -82,7 +85,7 @@ pub fn import(
     Ok(Imported { root: version, roles: tree.targets.len() + 3, left_behind: tree.listed().count(), proposal })
 }
 
-/// The cohort maps of a repository that Tidegate made: signers of the takeover are shown who moves.
+/// The cohort maps of a repository that Tidegate made, so that signers see which devices move.
 fn cohort_maps(origin: &Foreign, tree: &Tree) -> Result<Vec<(Digest, Vec<u8>)>> {
     let consistent = tree.trusted.root().consistent_snapshot;
     let is_map = |path: &str| matches!(Location::parse(path), Some(Location::CohortMap { .. }));
@@ -139,8 +142,8 @@ fn roots(origin: &dyn Origin, given: &[u8], tree: &Tree) -> Result<Vec<Vec<u8>>>
     Ok(roots)
 }
 
-/// A repository that need not have our layout: metadata in `metadata/` or in the folder itself, and without versions in the names
-/// of its files where it is not for consistent snapshots.
+/// A repository with another layout: metadata in `metadata/` or in the top folder, and without versions in file names if it does
+/// not use consistent snapshots.
 struct Foreign {
     origin: Box<dyn Origin>,
 }

@@ -1,4 +1,4 @@
-//! Ceremonies in a workspace: a proposal is started, kept while it is signed, and finished or given up.
+//! Ceremonies in a workspace: a proposal is started, signed, and finished or aborted.
 
 mod finish;
 mod import;

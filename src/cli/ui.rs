@@ -82,6 +82,10 @@ impl Ui {
     }
 
     /// Prints one line (or block of lines) of the result.
+    ///
+    /// # Errors
+    ///
+    /// Fails if standard output cannot be written.
     pub fn result(&self, text: impl fmt::Display) -> Result<()> {
         if self.silent {
             return Ok(());
@@ -90,6 +94,10 @@ impl Ui {
     }
 
     /// Prints a line of the result; on a terminal too narrow for it, folded between words, with what follows indented by `indent`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if standard output cannot be written.
     pub fn folded(&self, line: &str, indent: usize) -> Result<()> {
         match terminal_size::terminal_size_of(io::stdout()) {
             Some((terminal_size::Width(columns), _)) => self.result(fold(line, usize::from(columns), indent)),
@@ -98,6 +106,10 @@ impl Ui {
     }
 
     /// Prints the result as JSON, indented.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the value cannot be serialized, or if standard output cannot be written.
     pub fn json(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("result as JSON: {e}")))?;
         self.result(text)

@@ -57,7 +57,11 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         .remedy("publish again from a sound workspace; devices keep what they have and wait"))
 }
 
-/// Errs (`P-PRIVATE`) if one of the two places is, or lies in, the other. Of a URL it cannot be told where it comes from.
+/// Checks that the two places do not overlap. Where the files behind a URL are stored is unknown.
+///
+/// # Errors
+///
+/// `P-PRIVATE` if one of the places is or contains the other.
 fn apart(public: &str, private: &str) -> Result<()> {
     let is_url = |place: &str| place.starts_with("http://") || place.starts_with("https://");
     if is_url(public) || is_url(private) {

@@ -59,11 +59,19 @@ pub(super) struct ProtectedSettings {
 
 impl Cohorts {
     /// Reads and checks `cohorts.toml` of the workspace `dir`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read or is invalid.
     pub fn load(dir: &Path) -> Result<Self> {
         load::<Self>(dir, FILE)?.checked()
     }
 
     /// Reads and checks the file's content.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the content is not valid TOML, or if a value is invalid.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse::<Self>(FILE, bytes)?.checked()
     }
@@ -81,6 +89,10 @@ impl Cohorts {
     }
 
     /// The cohort map of a channel.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the channel has no cohorts, or if they do not form a valid map.
     pub fn map(&self, channel: &Name) -> Result<CohortMap> {
         let settings = self.channels.get(channel).ok_or_else(|| {
             invalid(FILE, channel.as_str(), "the channel has no cohorts", format!("add [{channel}] with its cohorts"))
@@ -124,6 +136,10 @@ impl CohortSettings {
 }
 
 /// Reads a share such as `5%` or `0.25%` as parts per million: at most four decimals, 0% to 100%.
+///
+/// # Errors
+///
+/// Returns what is wrong with the text.
 pub fn parse_share(text: &str) -> Result<u32, String> {
     let bad = || format!("{text:?} is not a share; write it as 5% or 0.25%, with at most four decimals");
     let number = text.trim().strip_suffix('%').ok_or_else(bad)?.trim_end();

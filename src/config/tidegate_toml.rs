@@ -183,11 +183,19 @@ pub struct Channel {
 
 impl Settings {
     /// Reads and checks `tidegate.toml` of the workspace `dir`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read or is invalid.
     pub fn load(dir: &Path) -> Result<Self> {
         load::<Self>(dir, FILE)?.checked()
     }
 
     /// Reads and checks the file's content.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the content is not valid TOML, or if a value is invalid.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse::<Self>(FILE, bytes)?.checked()
     }
@@ -299,6 +307,10 @@ impl Settings {
     }
 
     /// The channel called `name`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no such channel.
     pub fn channel(&self, name: &Name) -> Result<&Channel> {
         self.channels.get(name).ok_or_else(|| {
             let names: Vec<_> = self.channels.keys().map(Name::as_str).collect();
@@ -307,7 +319,11 @@ impl Settings {
         })
     }
 
-    /// Errs unless there is such a product.
+    /// Checks that the product exists.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no such product.
     pub fn check_product(&self, name: &Name) -> Result<()> {
         if self.products.contains(name) {
             return Ok(());
@@ -325,7 +341,11 @@ impl Settings {
         }
     }
 
-    /// The keys, for a ring. Errs when a key's public part is not filled in.
+    /// The keys, for a key ring.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a key's public part is missing.
     pub fn key_entries(&self) -> Result<Vec<KeyEntry>> {
         self.keys
             .iter()
@@ -342,12 +362,20 @@ impl Settings {
     }
 
     /// What the keys are called, by id.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a key's public part is missing.
     pub fn key_names(&self) -> Result<BTreeMap<KeyId, String>> {
         let known = self.keys.iter().filter(|(_, key)| key.public.is_some());
         known.map(|(name, _)| Ok((self.public(name)?.id(), name.to_string()))).collect()
     }
 
     /// The public part of the key called `name`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the key's public part is missing.
     pub fn public(&self, name: &KeyName) -> Result<Key> {
         let text = self.keys.get(name).and_then(|key| key.public.as_deref()).ok_or_else(|| {
             invalid(
@@ -361,6 +389,10 @@ impl Settings {
     }
 
     /// Keys and threshold of a role, as metadata declares them.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a key's public part is missing.
     pub fn role_keys(&self, role: &RoleSettings) -> Result<RoleKeys> {
         let keys = role.keys.iter().map(|name| self.public(name)).collect::<Result<_>>()?;
         Ok(RoleKeys { keys, threshold: role.threshold })

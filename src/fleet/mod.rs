@@ -77,12 +77,18 @@ enum Source {
 impl Fleet {
     /// Reads a CSV file, or standard input if the path is `-`.
     ///
-    /// Errs if the first line does not name the columns it must.
+    /// # Errors
+    ///
+    /// Fails if the file cannot be opened, or if its first line lacks a required column.
     pub fn csv(path: &Path, scope: Scope) -> Result<Self> {
         Ok(Self(Source::Csv(Box::new(csv::Reader::open(path, scope)?))))
     }
 
-    /// Makes up devices. Errs if there is no hardware for them.
+    /// Generates synthetic devices.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no hardware for them.
     pub fn synthetic(synthetic: Synthetic) -> Result<Self> {
         Ok(Self(Source::Synthetic(Box::new(synthetic::Devices::new(synthetic)?))))
     }

@@ -58,6 +58,10 @@ pub struct Explainer<'a> {
 }
 
 /// Explains what `device` would decide at `at`, asked at the same time.
+///
+/// # Errors
+///
+/// Fails if the device's channel is unknown, or if a cohort map, role or manifest cannot be read.
 pub fn explain(dir: &Path, repository: &Repository, device: &Profile, at: DateTime<Utc>) -> Result<Answer> {
     Explainer::new(dir, repository, at).explain(device, &[], at)
 }
@@ -69,6 +73,10 @@ impl<'a> Explainer<'a> {
     }
 
     /// Explains what a device with these failed releases would decide at `at`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the device's channel is unknown, or if a cohort map, role or manifest cannot be read.
     pub fn explain(&mut self, device: &Profile, quarantined: &[Quarantined], at: DateTime<Utc>) -> Result<Answer> {
         let map = self.map(&device.channel)?;
         let choice = map.choose(&device.id, &device.facts());
@@ -107,6 +115,10 @@ impl<'a> Explainer<'a> {
     }
 
     /// Explains what a fleet would decide at `at`, in groups. `progress` is told how far the fleet was read.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the fleet cannot be read, or as [`explain`] does.
     pub fn explain_fleet(
         &mut self,
         fleet: &mut Fleet,

@@ -105,7 +105,11 @@ pub struct FleetForecast {
 }
 
 impl Forecast {
-    /// Works out what the rollout would be.
+    /// Computes the forecast of a rollout.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the release cannot be used again, or if its channel's metadata cannot be read.
     pub fn new(transaction: &RolloutTransaction<'_>, outlook: &Outlook) -> Result<Self> {
         let record = transaction.record();
         if matches!(record.state, ReleaseState::Withdrawn | ReleaseState::Retired) {
@@ -171,7 +175,11 @@ impl Forecast {
         Scope { product: Some(product.clone()), channel: Some(channel.clone()), facts: Some(facts) }
     }
 
-    /// Makes up a fleet for it, and says in words what it is. Errs if the release has no hardware and none is said.
+    /// Generates a fleet for the forecast, and describes it in words.
+    ///
+    /// # Errors
+    ///
+    /// Fails if neither the release nor the request names any hardware.
     pub fn made_up(&self, request: MadeUp) -> Result<(Fleet, String)> {
         let all = || self.manifest.artifacts.iter().flat_map(|artifact| artifact.hardware.iter().cloned()).collect();
         let hardware: BTreeSet<HardwareId> = if request.hardware.is_empty() { all() } else { request.hardware };
@@ -198,7 +206,11 @@ impl Forecast {
         Ok((fleet, said))
     }
 
-    /// Looks at a fleet; `progress` is told how far it was read.
+    /// Runs the forecast over a fleet; `progress` receives how far the fleet was read.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the fleet cannot be read.
     pub fn over(self, mut fleet: Fleet, said: String, progress: impl FnMut(&Fleet)) -> Result<FleetForecast> {
         let Manifest { product, channel, .. } = &self.manifest;
         let simulation = simulate(&self.scene, (channel, product), &mut fleet, self.window, progress)?;

@@ -106,6 +106,10 @@ impl Simulation {
 /// Counts what becomes of the devices of `product` on `channel`. `progress` is told how far the fleet was read.
 ///
 /// The last offerings of each cohort are those of the release that is asked about.
+///
+/// # Errors
+///
+/// Fails if the fleet cannot be read.
 pub fn simulate(
     scene: &Rc<OfferTimeline>,
     (channel, product): (&Name, &Name),

@@ -59,6 +59,10 @@ struct Answer {
 
 impl CommandKey {
     /// Asks the program for its public key; `name` is what errors call the key.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the program cannot be run, or if its answer contains no valid public key.
     pub fn open(name: &str, uri: &CommandUri, workspace: &Path) -> Result<Self> {
         let program = uri.program(workspace);
         let answer = ask(name, uri, &program, &json!({"tidegate": 1, "operation": "public"}))?;

@@ -34,9 +34,12 @@ enum Secret {
 }
 
 impl FileKey {
-    /// Reads the key at `path`; `name` is what the passphrase is asked for by, and what errors call it.
+    /// Reads the key at `path`; `name` is its name in passphrase prompts and errors.
     ///
-    /// Errs when others than the owner may read the file, unless it is one of the [example keys](example).
+    /// # Errors
+    ///
+    /// Fails if the file is missing or not a PEM private key, if others than the owner may read it (except for the [example
+    /// keys](example)), or if the passphrase is wrong.
     pub fn open(name: &str, path: &Path, passphrases: &mut dyn Passphrases) -> Result<Self> {
         let metadata = fs::metadata(path).map_err(|e| missing(name, path, e))?;
         if !metadata.is_file() || metadata.len() > MAX_LENGTH {
@@ -54,6 +57,10 @@ impl FileKey {
     }
 
     /// Reads a key from PEM text, as [`open`](Self::open) does from a file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the text is not a PEM private key of a supported kind, or if the passphrase is wrong.
     pub fn from_pem(name: &str, pem: &str, passphrases: &mut dyn Passphrases) -> Result<Self> {
         let (label, document) = SecretDocument::from_pem(pem)
             .map_err(|e| Error::input(format!("key {name}: not a PEM private key")).with_source(e))?;
@@ -120,7 +127,11 @@ impl fmt::Debug for FileKey {
     }
 }
 
-/// Errs when group or others have any right to a private key's file.
+/// Checks the mode of a private key's file.
+///
+/// # Errors
+///
+/// Fails if group or others have any right to the file.
 #[cfg(unix)]
 pub fn check_mode(name: &str, path: &Path, metadata: &fs::Metadata) -> Result<()> {
     use std::os::unix::fs::MetadataExt as _;
@@ -133,7 +144,11 @@ pub fn check_mode(name: &str, path: &Path, metadata: &fs::Metadata) -> Result<()
         .remedy(format!("chmod 600 {}", path.display())))
 }
 
-/// Errs when others have any right to a private key's file. Not checked on this system.
+/// Checks the mode of a private key's file; does nothing on this system.
+///
+/// # Errors
+///
+/// Never fails on this system.
 #[cfg(not(unix))]
 pub fn check_mode(_name: &str, _path: &Path, _metadata: &fs::Metadata) -> Result<()> {
     Ok(())

@@ -43,6 +43,10 @@ pub struct Generated {
 
 /// Makes a key from the system's randomness; with a passphrase it comes encrypted (PBES2: scrypt, AES-256-CBC), in the form that
 /// `openssl pkey` reads.
+///
+/// # Errors
+///
+/// Fails if the system provides no randomness.
 pub fn generate(kind: Kind, passphrase: Option<&str>) -> Result<Generated> {
     let mut seed = Zeroizing::new([0; 32]);
     loop {

@@ -32,6 +32,10 @@ pub struct KmsKey {
 
 impl KmsKey {
     /// Asks the service for the public key; `name` is what errors call the key.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the service cannot be reached, or if the key is not a signing key on P-256.
     pub fn open(name: &str, uri: &KmsUri) -> Result<Self> {
         let key = uri.key.clone();
         let answer = call(uri, async move |client: Client| {

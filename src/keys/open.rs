@@ -12,6 +12,10 @@ use crate::error::Result;
 ///
 /// Relative paths count from `workspace`. `declared` is the public part as `tidegate.toml` has it, for tokens that keep none;
 /// whether what was opened is that key is for the caller to see.
+///
+/// # Errors
+///
+/// Fails if the key cannot be opened, or if this build does not support its kind.
 pub fn open(
     name: &str,
     uri: &KeyUri,

@@ -51,6 +51,10 @@ impl TokenKey {
     /// Finds the key that `uri` names and logs in to its token.
     ///
     /// `declared` is the public part that `tidegate.toml` says, used when the token keeps no public object beside the key.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the token or the key cannot be found, if the PIN is wrong, or if the token requires a PIN for each signature.
     pub fn open(
         name: &str,
         uri: &Pkcs11Uri,
@@ -81,6 +85,10 @@ impl TokenKey {
     }
 
     /// Makes a key pair on the token that `uri` names, never to leave it, under the URI's label and id.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the token cannot be opened or already contains a key of that name.
     pub fn generate(name: &str, uri: &Pkcs11Uri, kind: KeyKind, passphrases: &mut dyn Passphrases) -> Result<Key> {
         let (module, slot, info) = token(name, uri)?;
         let session = module.open_rw_session(slot).map_err(|e| failed(name, "open a session with the token", e))?;

@@ -33,7 +33,11 @@ pub struct Pkcs11Uri {
 }
 
 impl Pkcs11Uri {
-    /// Reads a URI with its scheme. Errs on attributes that are unknown, given twice or not decodable.
+    /// Reads a URI with its scheme.
+    ///
+    /// # Errors
+    ///
+    /// Fails if an attribute is unknown, repeated or not decodable.
     pub fn parse(text: &str) -> Result<Self> {
         Self::read(text).map_err(|why| {
             // The text may hold what should not be shown.

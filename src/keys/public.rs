@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 
 /// Writes a public key as `ed25519:HEX` (32 bytes) or `p256:HEX` (compressed SEC 1 point, 33 bytes).
 ///
-/// Errs on a key of another kind or with material that cannot be decoded.
+/// # Errors
+///
+/// Fails if the key is of another kind, or if its bytes cannot be decoded.
 pub fn write_public(key: &Key) -> Result<String> {
     let value = key.to_value();
     let public = value.pointer("/keyval/public").and_then(serde_json::Value::as_str).unwrap_or_default();
@@ -25,6 +27,10 @@ pub fn write_public(key: &Key) -> Result<String> {
 }
 
 /// Reads what [`write_public`] writes.
+///
+/// # Errors
+///
+/// Fails if the text is not a valid public key of a known kind.
 pub fn parse_public(text: &str) -> Result<Key> {
     let bad = |why: &str| {
         Error::input(format!("{text:?} is not a public key: {why}"))

@@ -54,7 +54,11 @@ impl KeyRing {
         &self.entries
     }
 
-    /// The key called `name`; errs with the names there are.
+    /// The key called `name`.
+    ///
+    /// # Errors
+    ///
+    /// Fails with the known names if there is no such key.
     pub fn entry(&self, name: &str) -> Result<&KeyEntry> {
         self.entries.iter().find(|entry| entry.name == name).ok_or_else(|| {
             let names: Vec<_> = self.entries.iter().map(|entry| entry.name.as_str()).collect();
@@ -80,7 +84,11 @@ impl KeyRing {
         labels.join(", ")
     }
 
-    /// Opens the key called `name`. Errs when what is there is another key than `tidegate.toml` says.
+    /// Opens the key called `name`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the key cannot be opened, or if it differs from the public part in `tidegate.toml`.
     pub fn signer(&mut self, name: &str) -> Result<Rc<dyn Signer>> {
         if let Some(signer) = self.opened.get(name) {
             return Ok(Rc::clone(signer));
@@ -104,6 +112,10 @@ impl KeyRing {
     /// Opens every key of `ids` that is at hand; an error if those are fewer than `threshold`.
     ///
     /// Once there are enough, a key that cannot be opened is no error.
+    ///
+    /// # Errors
+    ///
+    /// Fails if fewer than `threshold` keys can be opened.
     pub fn all_signers_for(&mut self, role: &str, ids: &[KeyId], threshold: u64) -> Result<Vec<Rc<dyn Signer>>> {
         let mut signers = self.signers_for(role, ids, threshold)?;
         for id in ids {
@@ -122,6 +134,10 @@ impl KeyRing {
     /// Opens as many of the keys `ids` as `threshold` asks for, in the order given, passing over those whose files are not here.
     ///
     /// `role` is what they are to sign for; the error lists what is missing.
+    ///
+    /// # Errors
+    ///
+    /// Fails if fewer than `threshold` keys can be opened; the error lists the missing ones.
     pub fn signers_for(&mut self, role: &str, ids: &[KeyId], threshold: u64) -> Result<Vec<Rc<dyn Signer>>> {
         let mut signers = Vec::new();
         let mut missing = Vec::new();

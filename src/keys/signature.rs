@@ -7,6 +7,10 @@ use tidegate_tuf::key::Key;
 
 /// Reads a signature by `key` from the bytes of a file or an answer: raw, hex or base64; for P-256 either DER or r and s of 32
 /// bytes each. The result is as metadata holds it. Whether it verifies is for the caller to see.
+///
+/// # Errors
+///
+/// Returns what is wrong with the encoding.
 pub fn signature_bytes(key: &Key, text: &[u8]) -> Result<Vec<u8>, String> {
     let mut candidates = vec![text.to_vec()];
     if let Ok(text) = std::str::from_utf8(text) {

@@ -68,6 +68,10 @@ impl KeyUri {
     }
 
     /// Reads a URI. What it names need not exist, nor need this build be able to use it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the URI is too long, of an unknown kind, or malformed.
     pub fn parse(text: &str) -> Result<Self> {
         if text.len() > MAX_LENGTH {
             return Err(Error::input(format!("a key URI is longer than {MAX_LENGTH} bytes")).remedy(FORMS));

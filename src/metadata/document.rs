@@ -244,6 +244,10 @@ impl Document {
     }
 
     /// The bytes that signatures are over.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the document cannot be serialized.
     pub fn to_signed_bytes(&self) -> Result<Vec<u8>> {
         json::canonical(&self.to_value()).map_err(|e| Error::bug("metadata cannot be written").with_source(e))
     }
@@ -266,6 +270,10 @@ impl Document {
 }
 
 /// The file that `signed` and its signatures (hex, by key id) make: canonical JSON, signatures in order of key ids.
+///
+/// # Errors
+///
+/// Fails if the file cannot be serialized.
 pub fn assemble(signed: &Value, signatures: &BTreeMap<KeyId, String>) -> Result<Vec<u8>> {
     let signatures: Vec<Value> =
         signatures.iter().map(|(keyid, sig)| json!({"keyid": keyid.as_str(), "sig": sig})).collect();
@@ -276,6 +284,10 @@ pub fn assemble(signed: &Value, signatures: &BTreeMap<KeyId, String>) -> Result<
 ///
 /// Canonical JSON but for one thing: canonical JSON has control characters as they are, such as the line ends in the PEM of a P-256
 /// key, and then is no JSON that a parser takes. Here they are escaped. Signatures are over the canonical form, not over this.
+///
+/// # Errors
+///
+/// Fails if the value cannot be serialized.
 pub fn to_json(value: &Value) -> Result<Vec<u8>> {
     let canonical = json::canonical(value).map_err(|e| Error::bug("metadata cannot be written").with_source(e))?;
     let mut bytes = Vec::with_capacity(canonical.len());

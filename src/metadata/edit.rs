@@ -61,8 +61,11 @@ pub struct Finished {
 }
 
 impl<'a> Edit<'a> {
-    /// Starts from a repository. Errs when `now` lies before what was signed last: a clock that is wrong by that much
-    /// must not sign anything.
+    /// Starts from a repository.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `now` is before the last signature: a host whose clock is that wrong must not sign anything.
     pub fn new(base: &'a Repository, now: DateTime<Utc>, online: OnlineLifetimes) -> Result<Self> {
         let newest = base.roles().filter_map(|role| role.issued.map(|issued| (issued, role))).max_by_key(|(t, _)| *t);
         if let Some((issued, role)) = newest
@@ -103,6 +106,10 @@ impl<'a> Edit<'a> {
     }
 
     /// Changes a role's content; if `change` leaves it as it is, the role is not signed again.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the repository has no such role.
     pub fn change(&mut self, role: &str, lifetime: TimeDelta, change: impl FnOnce(&mut Document)) -> Result<()> {
         let base = self.base.and_then(|base| base.role(role)).map(|file| &file.document);
         let mut document = match self.changed.get(role) {
@@ -118,6 +125,10 @@ impl<'a> Edit<'a> {
     }
 
     /// Signs a role again as it is, for a new lifetime.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the repository has no such role.
     pub fn renew(&mut self, role: &str, lifetime: TimeDelta) -> Result<()> {
         match role {
             "timestamp" => self.renew_timestamp = true,
@@ -151,6 +162,10 @@ impl<'a> Edit<'a> {
     /// Signs what changed, renews snapshot and timestamp if that takes it, and verifies the whole.
     ///
     /// `None` if there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the keys for a changed role cannot be opened or cannot sign.
     pub fn finish(self, ring: &mut KeyRing) -> Result<Option<Finished>> {
         if self.changed.is_empty() && !self.renew_snapshot && !self.renew_timestamp {
             return Ok(None);
@@ -288,6 +303,10 @@ impl<'a> Edit<'a> {
 /// Signs a timestamp of that version that lists what the timestamp `live` lists, a file which the repository's own keys must have signed.
 ///
 /// With it a publisher takes its turn: whoever began from `live` can no longer replace it.
+///
+/// # Errors
+///
+/// Fails if the live timestamp is malformed or not signed by this repository's keys, or if the timestamp key cannot sign.
 pub fn timestamp_over(
     repository: &Repository,
     live: &[u8],

@@ -61,12 +61,20 @@ pub struct Repository {
 
 impl Repository {
     /// Opens the metadata of the workspace `dir`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file cannot be read or the metadata does not verify.
     pub fn open(dir: &Path) -> Result<Self> {
         let folder = dir.join(METADATA_DIR);
         Self::load(|name, limit| fs::read_if_exists(&folder.join(name), limit))
     }
 
     /// The first root, from which everything else is verified.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the repository has no root.
     pub fn anchor(&self) -> Result<&[u8]> {
         self.roots.first().map(Vec::as_slice).ok_or_else(|| Error::bug("a repository without roots"))
     }
@@ -148,7 +156,11 @@ impl Repository {
         self.roles.get(name)
     }
 
-    /// Like [`role`](Self::role), but an error that says so if there is none.
+    /// Like [`role`](Self::role), for a role that must exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no such role.
     pub fn must_have(&self, name: &str) -> Result<&RoleFile> {
         self.role(name).ok_or_else(|| {
             Error::input(format!("the repository has no role {name}"))

@@ -118,7 +118,11 @@ impl fmt::Display for CheckId {
     }
 }
 
-/// Errs on checks that could not run or could not be told apart.
+/// Checks the configured checks.
+///
+/// # Errors
+///
+/// Fails if a check cannot run, or if two checks have the same id.
 pub(super) fn check_all(file: &str, checks: &[OwnCheck]) -> Result<()> {
     for (index, check) in checks.iter().enumerate() {
         let refuse = |key: &str, why: &str, remedy: &str| {

@@ -168,11 +168,19 @@ impl ApprovalRule {
 
 impl Policy {
     /// Reads and checks `policy.toml` of the workspace `dir`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read or is invalid.
     pub fn load(dir: &Path) -> Result<Self> {
         load::<Self>(dir, FILE)?.checked()
     }
 
     /// Reads and checks the file's content.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the content is not valid TOML, or if a value is invalid.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         parse::<Self>(FILE, bytes)?.checked()
     }
@@ -262,7 +270,11 @@ impl Policy {
         Ok(())
     }
 
-    /// Checks what depends on the other files: names that must exist, and rules that nobody could meet.
+    /// Checks the references to the other files: names must exist, and rules must be satisfiable.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a name is unknown, or if a rule cannot be satisfied.
     pub fn check_against(&self, settings: &Settings, cohorts: &Cohorts) -> Result<()> {
         let mut known: BTreeSet<Name> = BTreeSet::new();
         for channel in cohorts.channels() {

@@ -41,7 +41,11 @@ pub struct Thresholds {
 }
 
 impl HealthPolicy {
-    /// Errs if what it says can stop nothing, or contradicts itself.
+    /// Checks the health policy.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it can never stop a rollout, or contradicts itself.
     pub(super) fn check(&self, file: &str) -> Result<()> {
         let Self { min_sample, max_age, timeout, pause, withdraw, .. } = self;
         if *min_sample == 0 {

@@ -12,6 +12,10 @@ use crate::keys::{Signer, signature_bytes};
 /// Signs every role of the proposal in which the key has a say; the roles.
 ///
 /// `source` is what kind of key it is, `tool` the program that signs.
+///
+/// # Errors
+///
+/// Fails if no role of the proposal lists the key, or if its signature does not verify.
 pub fn sign(
     proposal: &mut Proposal,
     verified: &Verified,
@@ -43,6 +47,10 @@ pub fn sign(
 }
 
 /// Adds a signature that another program made over the bytes of one role; `text` is its file, raw, hex or base64.
+///
+/// # Errors
+///
+/// Fails if the role does not list the key, or if the signature cannot be decoded or does not verify.
 pub fn add_outside(
     proposal: &mut Proposal,
     verified: &Verified,
@@ -68,6 +76,10 @@ pub fn add_outside(
 
 /// Puts the signatures of several copies of one proposal together. Every copy is verified from `anchor`; one bad copy and nothing is
 /// combined. The order does not matter, to the byte.
+///
+/// # Errors
+///
+/// Fails if one of the proposals differs from the first or does not verify.
 pub fn combine(first: &Proposal, others: &[(String, Proposal)], anchor: &[u8]) -> Result<Proposal> {
     verify(first, anchor)?;
     let digest = first.digest()?;

@@ -136,7 +136,11 @@ impl Proposal {
         }
     }
 
-    /// Reads a proposal; `name` is the file, for errors. Errs on everything that this program would not have written, to the byte.
+    /// Reads a proposal; `name` is the file's name in errors.
+    ///
+    /// # Errors
+    ///
+    /// `C-FORMAT` if the bytes are not exactly what this program would write for the proposal.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let bad = |why: String| {
             Error::input(format!("{name} is not a proposal: {why}")).rule(Rule::CeremonyFormat).remedy(
@@ -206,6 +210,10 @@ impl Proposal {
     }
 
     /// The file's bytes: sorted JSON without spaces, and a newline.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the proposal cannot be serialized.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let value =
             serde_json::to_value(self).map_err(|e| Error::bug("a proposal cannot be written").with_source(e))?;
@@ -217,6 +225,10 @@ impl Proposal {
     /// What identifies the proposal whatever signatures it has: the SHA-256 of all that is signed and all that it follows from.
     ///
     /// Signers compare its first digits over the phone.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the proposal cannot be serialized.
     pub fn digest(&self) -> Result<String> {
         let value = json!({
             "changes": self.changes,
@@ -234,7 +246,11 @@ impl Proposal {
         self.changes.iter().find(|change| change.role == role)
     }
 
-    /// The bytes that signatures of a role are over.
+    /// The bytes that a role's signatures cover.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the proposal does not change the role.
     pub fn signed_bytes(&self, role: &str) -> Result<Vec<u8>> {
         let change = self.change(role).ok_or_else(|| {
             let roles: Vec<_> = self.changes.iter().map(|change| change.role.as_str()).collect();
@@ -244,7 +260,11 @@ impl Proposal {
         strict::canonical(&change.signed).map_err(|e| Error::input(format!("{role} cannot be signed")).with_source(e))
     }
 
-    /// The file that a role becomes with the signatures so far.
+    /// The role's file with the signatures so far.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the proposal does not change the role.
     pub fn file(&self, role: &str) -> Result<Vec<u8>> {
         let change = self.change(role).ok_or_else(|| Error::bug(format!("the proposal does not change {role}")))?;
         let none = BTreeMap::new();
@@ -270,7 +290,11 @@ impl Proposal {
     }
 }
 
-/// Errs on text that could mislead on a terminal or is no line.
+/// Checks a text for display.
+///
+/// # Errors
+///
+/// Fails if the text is not one line, or could mislead on a terminal.
 fn plain(text: &str) -> Result<(), String> {
     if text.is_empty() || text.len() > MAX_TEXT || !text.bytes().all(|c| (b' '..=b'~').contains(&c)) {
         return Err(format!(

@@ -27,10 +27,14 @@ pub struct ProposalRequest {
     pub reason: Option<String>,
 }
 
-/// Proposes that the signed metadata becomes what `tidegate.toml` and `cohorts.toml` say of keys, thresholds, holders and delegations.
+/// Proposes to bring the signed metadata in line with the keys, thresholds, holders and delegations of `tidegate.toml` and
+/// `cohorts.toml`.
 ///
-/// Roles whose content stays, but whose signatures would no longer count, are proposed anew as well. Errs with `C-NOTHING` when
-/// there is nothing to do.
+/// Unchanged roles whose signatures would no longer count are proposed again as well.
+///
+/// # Errors
+///
+/// `C-NOTHING` if there is nothing to change. Fails if the request names a role that ceremonies do not sign.
 pub fn propose(
     repository: &Repository,
     settings: &Settings,
@@ -76,6 +80,10 @@ pub fn propose(
 }
 
 /// The chain that a change of `roles` follows from: all roots, and targets and channels as far as they are needed.
+///
+/// # Errors
+///
+/// Fails if a role's file is not UTF-8.
 pub fn follows(repository: &Repository, roles: &[String]) -> Result<Follows> {
     let text = |role: &str, bytes: &[u8]| {
         String::from_utf8(bytes.to_vec())

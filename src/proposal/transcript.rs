@@ -38,6 +38,10 @@ pub struct Tool {
 
 impl Tool {
     /// This program.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the program's own file cannot be read.
     pub fn this() -> Result<Self> {
         let path = std::env::current_exe()
             .map_err(|e| Error::new(crate::Kind::Io, "the program cannot find itself").with_source(e))?;
@@ -144,7 +148,11 @@ pub struct Checked {
 }
 
 impl Transcript {
-    /// The record of a proposal that has become `after`.
+    /// The transcript of a proposal that has become `after`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `after` lacks a role of the proposal.
     pub fn of(
         proposal: &Proposal,
         verified: &Verified,
@@ -192,6 +200,10 @@ impl Transcript {
     }
 
     /// The transcript's text.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the transcript cannot be serialized.
     pub fn to_markdown(&self) -> Result<String> {
         let mut out = String::new();
         // Writing to a string cannot fail.
@@ -269,7 +281,11 @@ impl Transcript {
         writeln!(out)
     }
 
-    /// Reads a transcript. Errs if its text is not what its JSON says, to the byte.
+    /// Reads a transcript; `name` is the file's name in errors.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the text differs from what its JSON would produce.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let bad = |why: &str| {
             Error::refused(format!("{name} is not a transcript as it was written: {why}"))
@@ -292,6 +308,10 @@ impl Transcript {
 
 /// Holds a transcript against a repository: every file that is still there is the one recorded, the roots are those that it followed
 /// from, and whoever is said to have signed root did.
+///
+/// # Errors
+///
+/// Fails with the first difference between the transcript and the repository.
 pub fn check(transcript: &Transcript, repository: &Repository) -> Result<Vec<Checked>> {
     let wrong = |what: String| {
         Error::trust(format!("the transcript does not fit the repository: {what}"))

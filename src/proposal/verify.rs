@@ -66,7 +66,11 @@ impl RequirementStatus {
 }
 
 impl Verified {
-    /// Where each requirement stands.
+    /// The status of each requirement.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a role's file is malformed.
     pub fn standing(&self, proposal: &Proposal) -> Result<Vec<RequirementStatus>> {
         self.requirements
             .iter()
@@ -114,6 +118,10 @@ fn is_same(one: &Key, other: &Key) -> bool {
 /// Checks a proposal from `anchor`, a root that the caller trusts: the one that devices are shipped with, or any later one.
 ///
 /// Whatever the error, nothing in the proposal may be used.
+///
+/// # Errors
+///
+/// Fails if the chain does not start at `anchor`, or if a role or a signature does not verify.
 pub fn verify(proposal: &Proposal, anchor: &[u8]) -> Result<Verified> {
     let roots = chain(proposal, anchor)?;
     let current = roots.last().ok_or_else(|| Error::bug("a chain without roots"))?;
@@ -341,7 +349,11 @@ fn check_signatures(proposal: &Proposal, verified: &Verified) -> Result<()> {
     Ok(())
 }
 
-/// Errs unless `sig` (hex) is a signature of the key `id` over `message`, and that key has a say in `role`.
+/// Checks that `sig` (hex) is a signature of the key `id` over `message`.
+///
+/// # Errors
+///
+/// Fails if the role does not list the key, or if the signature does not verify.
 pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, message: &[u8], sig: &str) -> Result<()> {
     let declared = verified
         .requirements

@@ -1,4 +1,4 @@
-//! Carrying out a plan.
+//! Executes a plan.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,9 +11,9 @@ use super::source::Source;
 use super::store::{Remote, WriteOutcome, sweep};
 use crate::error::{Error, Kind, Result, Rule};
 
-/// Objects of one stage that are under way at once.
+/// Number of objects of one stage that are transferred concurrently.
 const CONCURRENT: usize = 4;
-/// So many roles are written one after the other.
+/// Up to this many roles are written sequentially.
 const ONE_BY_ONE: usize = 16;
 
 /// What a publication did.
@@ -21,27 +21,28 @@ const ONE_BY_ONE: usize = 16;
 pub struct PublishReport {
     /// Objects written.
     pub written: u64,
-    /// Objects that were there already, left by a publication that was interrupted.
+    /// Objects that were already there, left by an interrupted publication.
     pub found: u64,
     /// Bytes written.
     pub bytes: u64,
-    /// The version of the timestamp that is live now.
+    /// The version of the timestamp that is now live.
     pub timestamp: u64,
 }
 
-/// What happens while a publication runs.
+/// An event during a publication.
 #[derive(Debug, Clone, Copy)]
 pub enum PublishEvent<'a> {
-    /// So many bytes more are sent, or found to need no sending.
+    /// This many more bytes were sent, or did not need to be sent.
     Sent(u64),
     /// An object is in place.
     Done(&'a Object, WriteOutcome),
 }
 
-/// Carries out `plan`; `progress` is told what happens.
+/// Executes `plan` and reports events to `progress`.
 ///
-/// At every instant the repository is as it was before, until the last write makes it the new one. Whatever interrupts it, doing
-/// it again completes it.
+/// The repository keeps its previous state until the last write, which makes the new state visible. An interrupted publication is
+/// completed
+/// by running it again.
 ///
 /// # Errors
 ///
@@ -59,11 +60,11 @@ pub async fn execute(
     let due = |stage| {
         plan.objects.iter().filter(move |object| object.stage == stage && object.state != ObjectState::Unchanged)
     };
-    // Whoever has lost already must not leave versions behind that the winner's next change will want.
+    // A publisher that has already lost must not leave versions behind that the winner's next change needs.
     if !plan.is_done() && !remote.is_still_at(plan.seen.as_ref()).await? {
         return Err(too_late(plan));
     }
-    // After the timestamp was read: a clean-up that begins later makes the write of the timestamp fail.
+    // Done after reading the timestamp: a prune that starts later makes the write of the timestamp fail.
     let first = plan
         .objects
         .iter()
@@ -74,7 +75,7 @@ pub async fn execute(
         return Err(sweep::wait(remote, &first.key));
     }
     let work = Work { plan, source, remote, counts: &counts };
-    // What goes through a gate comes first: nothing leads to it before the timestamp does.
+    // Protected objects come first: nothing refers to them before the timestamp does.
     if let Some(private) = private {
         let work = Work { remote: private, ..work };
         let is_due = plan.objects.iter().any(|object| object.private && object.state != ObjectState::Unchanged);
@@ -101,8 +102,8 @@ pub async fn execute(
     for stage in
         [UploadStage::Target, UploadStage::Delegated, UploadStage::Targets, UploadStage::Snapshot, UploadStage::Root]
     {
-        // Roots one by one: a client must never meet a root whose predecessor is missing. And roles, unless they are many: of two
-        // publishers who want the same versions, whoever is first at the first of them then is at all.
+        // Roots are written sequentially: a client must never find a root whose predecessor is missing. So are roles, unless
+        // there are many: if two publishers write the same versions, the one that writes the first of them wins.
         let one_by_one = match stage {
             UploadStage::Root => true,
             UploadStage::Delegated => due(stage).count() <= ONE_BY_ONE,
@@ -123,15 +124,19 @@ pub async fn execute(
     })
 }
 
-/// Errs (`P-READABLE`) if anyone can read one of these objects in the private place. Of each kind, role, target and listing, one is
-/// asked for: what lets the world read goes by folders.
+/// Checks that nobody can read these objects in the private place without credentials. Requests one object of each kind (role,
+/// target, listing), because access is usually granted per folder.
+///
+/// # Errors
+///
+/// `P-READABLE` if one of them is publicly readable.
 async fn closed_to_anyone(private: &Remote, objects: &[&Object]) -> Result<()> {
     for kind in ["metadata/", "targets/", "gate/"] {
         let of_kind = objects.iter().filter(|object| object.key.starts_with(kind));
         let Some(object) = of_kind.min_by_key(|object| object.length) else { continue };
         let bytes = match &object.content {
             Content::Bytes(bytes) => Some(bytes),
-            // One that is about to be replaced is there as it was.
+            // An object that is about to be replaced still has its old content.
             Content::Listing { bytes, seen } => match object.state {
                 ObjectState::Unchanged => seen.as_ref().map(|seen| &seen.bytes),
                 _ => Some(bytes),
@@ -143,8 +148,8 @@ async fn closed_to_anyone(private: &Remote, objects: &[&Object]) -> Result<()> {
     Ok(())
 }
 
-/// Runs `work` on every object, some at once. After an error no further one is begun, and those begun are waited for: a write that
-/// goes on after the lock is released would be in the way of the next publisher.
+/// Runs `work` on every object, some concurrently. After an error it starts no further object, but waits for those in progress: a
+/// write that continues after the lock is released would disturb the next publisher.
 async fn all<'a, F>(
     objects: impl Iterator<Item = &'a Object>,
     concurrent: usize,
@@ -187,7 +192,7 @@ impl Counts {
     }
 }
 
-/// What every write needs.
+/// The context of every write.
 #[derive(Clone, Copy)]
 struct Work<'a> {
     plan: &'a Plan,
@@ -215,7 +220,7 @@ async fn create(object: &Object, work: Work<'_>, progress: &(dyn Fn(PublishEvent
     if let (WriteOutcome::Different, true, true, Content::Bytes(bytes)) =
         (outcome, object.ahead, remote.is_exclusive(), &object.content)
     {
-        // Left by a publication that was given up: nothing live leads to it, and nobody else is at work here.
+        // Left by an abandoned publication: nothing live refers to it, and nobody else is publishing.
         outcome = remote.overwrite(&object.key, bytes).await?;
     }
     if outcome == WriteOutcome::Different {
@@ -244,7 +249,7 @@ fn in_the_way(object: &Object, remote: &Remote) -> Error {
     }
 }
 
-/// Writes the timestamp, unless another publisher did since the plan was made.
+/// Writes the timestamp, unless another publisher has replaced it since the plan was made.
 async fn commit(object: &Object, work: Work<'_>, progress: &(dyn Fn(PublishEvent<'_>) + Sync)) -> Result<()> {
     let Work { plan, remote, counts, .. } = work;
     let Content::Bytes(bytes) = &object.content else { return Err(Error::bug("a timestamp that is no metadata")) };
@@ -258,8 +263,9 @@ async fn commit(object: &Object, work: Work<'_>, progress: &(dyn Fn(PublishEvent
     Ok(())
 }
 
-/// Writes what a gate lets a cohort's devices read, unless another publisher did since the plan was made: of two, one must give way before
-/// its timestamp is live, or what the gate gives would not be what that leads to.
+/// Writes the listing of what a gate serves to a cohort's devices, unless another publisher has replaced it since the plan was
+/// made. One of two concurrent publishers must fail before its timestamp is live; otherwise the gate's content would not match
+/// the live timestamp.
 async fn list(object: &Object, work: Work<'_>, progress: &(dyn Fn(PublishEvent<'_>) + Sync)) -> Result<()> {
     let Work { plan, remote, counts, .. } = work;
     let Content::Listing { bytes, seen } = &object.content else { return Err(Error::bug("a listing that is none")) };

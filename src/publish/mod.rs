@@ -1,12 +1,13 @@
-//! From a workspace to a store that devices read: DESIGN.md section 6.
+//! Publishes a workspace to a store that devices read: DESIGN.md section 6.
 //!
-//! A [`plan()`] says what is new, changed and unchanged and what devices will notice; [`execute()`] carries it out. Targets come
-//! first, then the roles that list them, then what lists those, and `timestamp.json` last, replaced only if it is still the one
-//! that the plan was made from. So at every instant all that the live timestamp leads to is there, an interrupted publication has
-//! changed nothing that devices see, and of two publishers at once one wins and the other is told.
+//! A [`plan()`] lists what is new, changed and unchanged and what devices will notice; [`execute()`] carries it out. Targets are
+//! written first, then the roles that list them, then the snapshot, and `timestamp.json` last. The timestamp is replaced only if
+//! it is still the one that the plan was made from. So everything that the live timestamp refers to exists at all times, an
+//! interrupted publication changes nothing that devices see, and of two concurrent publishers one wins and the other gets a
+//! conflict.
 //!
-//! A root that revokes the keys of timestamp or snapshot is visible an instant before the timestamp that it asks for. A device
-//! that checks within that instant refuses the old timestamp, keeps what it has, and succeeds at its next check.
+//! A root that revokes the timestamp or snapshot keys becomes visible shortly before the timestamp that it requires. A device
+//! that checks in between rejects the old timestamp, keeps its state, and succeeds at its next check.
 
 mod beside;
 mod execute;

@@ -11,10 +11,10 @@ use tidegate_tuf::metadata::{TargetFile, Targets};
 
 use crate::audit::{RoleFile, Tree};
 
-/// One thing that devices will notice.
+/// One change that devices will notice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Notice {
-    /// The role it comes from.
+    /// The role that changed.
     pub role: String,
     /// What they will notice.
     pub what: String,
@@ -36,7 +36,7 @@ impl fmt::Display for Notice {
     }
 }
 
-/// Compares each role with what is live of it.
+/// Compares each role with its live version.
 pub(super) fn changes(tree: &Tree, live: &[(Chain, Option<Targets>)]) -> Vec<Notice> {
     let mut notices = Vec::new();
     for (chain, before) in live {
@@ -86,7 +86,7 @@ fn compare(role: &str, before: &Targets, now: &Targets, notices: &mut Vec<Notice
     }
 }
 
-/// What a cohort is assigned, in words.
+/// Describes what a cohort is assigned.
 fn offer(file: Option<&TargetFile>) -> Option<(String, String)> {
     let Assignment { release, sequence, stage, paused, ramp, .. } =
         Assignment::from_custom(file?.custom.as_ref()?).ok()?;
@@ -101,7 +101,7 @@ fn offer(file: Option<&TargetFile>) -> Option<(String, String)> {
     Some((release.to_string(), words))
 }
 
-/// A few names, or how many there are.
+/// Lists a few names, or their number.
 fn files(paths: &[&str]) -> String {
     match paths {
         [one] => (*one).to_owned(),

@@ -1,6 +1,6 @@
-//! `published.json`: what this workspace was, and the place with it, when both last agreed.
+//! `published.json`: the state of the workspace and of the place when both last agreed.
 //!
-//! From it the changes of two publishers are told apart: what differs from it here is ours, what differs from it there is theirs.
+//! It tells the changes of two publishers apart: what differs from it here is ours, what differs from it there is theirs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,10 +16,10 @@ use crate::fs::{self, Changes};
 use crate::metadata::{METADATA_DIR, Repository, danger_parse_unverified};
 use crate::workspace::Workspace;
 
-/// Where it is. Suited to version control, so that every checkout knows.
+/// The file's path. Keep it in version control, so that every checkout has it.
 pub const PUBLISHED: &str = "published.json";
 
-/// What was live when workspace and place last agreed.
+/// The live state when workspace and place last agreed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
@@ -35,12 +35,12 @@ pub struct Published {
 }
 
 impl Published {
-    /// After a publication of these versions of timestamp and root, and of this snapshot: its version and SHA-256.
+    /// The state after publishing these versions of timestamp and root, and this snapshot (version and SHA-256).
     pub(super) fn new(timestamp: u64, root: u64, (snapshot, sha256): (u64, [u8; 32])) -> Self {
         Self { schema: 1, timestamp, root, snapshot, sha256: Digest::from(sha256) }
     }
 
-    /// After taking over what is live.
+    /// The state after taking over the live repository.
     pub(super) fn of(live: &Repository) -> Result<Self> {
         let (timestamp, snapshot) = (live.must_have("timestamp")?, live.must_have("snapshot")?);
         Ok(Self {
@@ -52,7 +52,11 @@ impl Published {
         })
     }
 
-    /// What the workspace `dir` says; `None` if it has never been published.
+    /// Reads the file of the workspace `dir`; `None` if it has never been published.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read, is malformed or has an unknown schema.
     pub fn load(dir: &Path) -> Result<Option<Self>> {
         let Some(bytes) = fs::read_if_exists(&fs::confined(dir, PUBLISHED)?, 1 << 16)? else { return Ok(None) };
         let published: Self = serde_json::from_slice(&bytes).map_err(|error| {
@@ -66,7 +70,11 @@ impl Published {
         Ok(Some(published))
     }
 
-    /// Notes what was published, unless something newer was noted meanwhile. Says whether it did.
+    /// Records what was published, unless a newer publication is already recorded. Returns whether it recorded it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read or the change cannot be committed to the workspace.
     pub fn note(&self, workspace: &Workspace) -> Result<bool> {
         if Self::load(workspace.dir())?.is_some_and(|noted| noted.timestamp >= self.timestamp) {
             return Ok(false);
@@ -77,13 +85,17 @@ impl Published {
         Ok(true)
     }
 
-    /// Writes it with the other changes.
+    /// Adds the file to `changes`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be serialized.
     pub fn put(&self, changes: &mut Changes) -> Result<()> {
         changes.put(PUBLISHED, crate::release::record::to_file(self)?);
         Ok(())
     }
 
-    /// The version of each role then, `root` among them; `None` if the workspace has lost that snapshot.
+    /// The version of each role at that time, including `root`; `None` if the workspace no longer has that snapshot.
     pub(super) fn roles(&self, dir: &Path) -> Result<Option<BTreeMap<String, u64>>> {
         let file = metadata_file("snapshot", Some(self.snapshot));
         let path = dir.join(METADATA_DIR).join(file);

@@ -1,8 +1,8 @@
-//! PullOptions over what is live: `tidegate pull`, and what `tidegate publish --rebase` does before it tries again.
+//! Merges the live state into a workspace: `tidegate pull`, and `tidegate publish --rebase` before it tries again.
 //!
-//! Role by role: what only they have changed is theirs, what only this workspace has changed stays, what both have changed is a
-//! conflict. Snapshot and timestamp are signed anew on top. What comes of it is verified as a device would, and audited, before
-//! anything in the workspace changes.
+//! Works role by role: a role that only they changed is theirs, a role that only this workspace changed stays, and a role that
+//! both changed is a conflict. Snapshot and timestamp are signed again. The result is verified as a device would verify it, and
+//! audited, before anything in the workspace changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,12 +29,12 @@ use crate::release::{ReleaseId, adopt};
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Workspace, artifacts};
 
-/// Roles read at once.
+/// Number of roles that are read concurrently.
 const READERS: usize = 16;
-/// Manifests and cohort maps that are longer are not read.
+/// Longer manifests and cohort maps are not read.
 const MAX_SMALL: u64 = 8 << 20;
 
-/// What taking over came to.
+/// The result of a pull.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct PullReport {
     /// The version of the live timestamp.
@@ -43,28 +43,33 @@ pub struct PullReport {
     pub timestamp: u64,
     /// Roles that were taken over.
     pub theirs: Vec<String>,
-    /// Roles with changes of this workspace, which are yet to be published.
+    /// Roles with changes of this workspace that are not published yet.
     pub ours: Vec<String>,
-    /// Releases that the workspace did not know.
+    /// Releases that were new to the workspace.
     pub releases: Vec<String>,
-    /// Files fetched into the workspace's store.
+    /// Number of files fetched into the workspace's store.
     pub fetched: u64,
 }
 
-/// How to take over.
+/// Options of a pull.
 #[derive(Debug)]
 pub struct PullOptions<'a> {
-    /// By whom, for the ledger.
+    /// The actor recorded in the ledger.
     pub actor: &'a str,
-    /// As of when.
+    /// The time of the pull.
     pub now: DateTime<Utc>,
-    /// Whether all artifacts are fetched, too, not only what says how releases fit together.
+    /// Whether to fetch all artifacts, too, not only manifests and cohort maps.
     pub artifacts: bool,
-    /// For how long another publication that is not complete is taken to be under way, not given up.
+    /// How long an incomplete publication counts as running, not abandoned.
     pub patience: TimeDelta,
 }
 
-/// Takes what is live at `remote` over into a workspace, and keeps what the workspace has changed since both agreed.
+/// Takes over what is live at `remote`, and keeps what the workspace has changed since both last agreed.
+///
+/// # Errors
+///
+/// Fails if the live metadata does not verify, if the place shows an older state than before (`P-ROLLBACK`), if both sides
+/// changed the same role, or if a key cannot sign the merged snapshot and timestamp.
 pub async fn take_over(
     workspace: &Workspace,
     settings: &Settings,
@@ -125,7 +130,7 @@ pub async fn take_over(
     Ok(taken)
 }
 
-/// All metadata that is live at a place, verified from a chain of roots on: `roots` holds them from version 1.
+/// All live metadata of a place, verified from a chain of roots on; `roots` contains them from version 1.
 pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repository> {
     let limits = Limits::default();
     let mut files = BTreeMap::new();
@@ -135,7 +140,7 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
     let read = async |file: &str, limit: u64| -> Result<Option<Vec<u8>>> {
         Ok(remote.find(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec()))
     };
-    // As many as a device follows: they are not verified yet, and must not be without end.
+    // At most as many as a device follows: they are not verified yet, and their number must be bounded.
     let known = roots.len() as u64;
     for next in known + 1..=known.saturating_add(limits.root_rotations) {
         let file = metadata_file("root", Some(next));
@@ -173,10 +178,10 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
         lacks_cohort = found.iter().any(|(name, bytes)| bytes.is_none() && name.split('.').count() > 3);
         files.extend(found.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))));
     }
-    // Verified here: nothing above has been believed.
+    // Verified here: nothing read above is trusted before.
     Repository::load(|name, _| Ok(files.get(name).cloned())).map_err(|error| {
         let what = format!("what is live at {} does not verify", remote.name());
-        // A role of a cohort that is not there may well be elsewhere.
+        // A missing role of a cohort may be in the private place.
         Error::trust(what).with_source(error).remedy(if remote.private().is_some() || !lacks_cohort {
             "take nothing over from there; `tidegate verify` says more"
         } else {
@@ -185,7 +190,7 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
     })
 }
 
-/// Who has changed what since both agreed.
+/// Which side changed which role since both last agreed.
 #[derive(Debug, Default)]
 struct Split {
     ours: Vec<String>,
@@ -208,7 +213,7 @@ impl Split {
         }
         let base = match published.map(|published| published.roles(dir)).transpose()?.flatten() {
             Some(base) => base,
-            // Never published from here, or lost: then it must be plain that the workspace has grown out of what is live.
+            // Never published from here, or the record is lost: then the workspace must contain the live snapshot.
             None => grown_from(dir, theirs).ok_or_else(|| {
                 Error::new(Kind::Conflict, format!("this workspace does not know what it has in common with {place}"))
                     .rule(Rule::PublishBase)
@@ -244,7 +249,7 @@ impl Split {
             match (changed(our), changed(their)) {
                 (true, false) => split.ours.push(name.to_owned()),
                 (false, true) => split.theirs.push(name.to_owned()),
-                // Neither should be, as they differ: then one version was used twice.
+                // This should not happen as the files differ: one version was used twice.
                 _ => both.push(name),
             }
         }
@@ -256,7 +261,7 @@ impl Split {
             .remedy("`tidegate pull` into a new folder and repeat your change there, or have theirs undone first"))
     }
 
-    /// The repository that has both; `None` if theirs is all there is. Snapshot and timestamp never take a version that either has used.
+    /// The merged repository; `None` if it equals theirs. Snapshot and timestamp never get a version that either side has used.
     fn join(
         &self,
         ours: &Repository,
@@ -270,7 +275,7 @@ impl Split {
         }
         let online = settings.online();
         let version = |repository: &Repository, role: &str| repository.must_have(role).map(|file| file.version);
-        // They have renewed at most what is signed anew anyway.
+        // They renewed at most roles that are signed again anyway.
         let base = if self.theirs.is_empty() { ours } else { theirs };
         let mut edit = Edit::new(base, now, online)?;
         if self.theirs.is_empty() {
@@ -285,7 +290,7 @@ impl Split {
                     .rule(Rule::PublishConflict)
                     .remedy("publish them one by one, each before the next ceremony"));
             }
-            // One that is gone here needs nothing: the role that delegated to it is among ours.
+            // A role that is gone here needs no entry: the role that delegated to it is among ours.
             if let Some(file) = ours.role(role) {
                 edit.put_signed(role, file.bytes.clone());
             }
@@ -298,7 +303,7 @@ impl Split {
     }
 }
 
-/// The roles' versions of what is live, if the workspace holds that very snapshot.
+/// The role versions of the live snapshot, if the workspace has that very snapshot.
 fn grown_from(dir: &Path, theirs: &Repository) -> Option<BTreeMap<String, u64>> {
     Published::of(theirs).ok()?.roles(dir).ok()?
 }
@@ -307,7 +312,7 @@ fn roles(repository: &Repository) -> impl Iterator<Item = &str> {
     repository.roles().map(|file| file.name.as_str()).filter(|name| !["root", "snapshot", "timestamp"].contains(name))
 }
 
-/// Has the workspace's metadata be that of `now`. Snapshots stay, theirs among them, by which publishing recognises what is live.
+/// Makes `now` the workspace's metadata. Snapshots stay, including theirs; publishing recognizes the live state by them.
 fn replace_metadata(ours: &Repository, now: &Repository, theirs: &Repository, changes: &mut Changes) -> Result<()> {
     let before = ours.files();
     let mut files = now.files();
@@ -326,7 +331,7 @@ fn replace_metadata(ours: &Repository, now: &Repository, theirs: &Repository, ch
     Ok(())
 }
 
-/// Adds what was taken over to the ledger.
+/// Records what was taken over in the ledger.
 pub(super) fn write_down(
     dir: &Path,
     taken: &PullReport,
@@ -355,7 +360,7 @@ pub(super) fn write_down(
     Ok(())
 }
 
-/// Fetches what the workspace's store lacks: manifests and cohort maps, and with `all` every artifact. Gives their number.
+/// Fetches what the workspace's store lacks: manifests and cohort maps, and with `all` every artifact. Returns their number.
 pub(super) async fn fetch(dir: &Path, remote: &Remote, theirs: &Repository, all: bool) -> Result<u64> {
     let mut wanted: BTreeMap<Digest, (String, TargetFile)> = BTreeMap::new();
     for (path, file) in roles(theirs).filter_map(|role| theirs.targets(role)).flat_map(|targets| &targets.targets) {
@@ -382,7 +387,7 @@ async fn fetch_one(dir: &Path, remote: &Remote, sha256: Digest, path: String, fi
     artifacts::receive(dir, artifacts::Stored { sha256, length: file.length }, stream).await
 }
 
-/// Metadata that is not written yet, with the workspace's targets.
+/// Merged metadata that is not written yet, with the workspace's targets.
 struct Merged {
     files: BTreeMap<String, Vec<u8>>,
     targets: ByHash,

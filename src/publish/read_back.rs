@@ -1,7 +1,8 @@
-//! Reading back what was just published.
+//! Verifies what was just published.
 //!
-//! What was written is read from the place, with all that it depends on, by both implementations; what was there already, and was read
-//! back when it was written, comes from the source. So a small change to a large repository is a small audit.
+//! Written objects, and the timestamp, are read from the place and verified by both implementations. Objects that were already
+//! there were verified when they were written, and come from the source. So a small change to a large repository takes a small
+//! audit.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,11 +15,15 @@ use super::store::{Remote, TIMESTAMP};
 use crate::audit::{AuditReport, Origin, View, verify_where};
 use crate::error::Result;
 
-/// Audits a publication from the first root of its source on, as of `now`.
+/// Audits a publication from the first root of its source on, at the time `now`.
+///
+/// # Errors
+///
+/// Fails if the source has no first root, or if reading fails. Defects of the repository are in the report.
 pub async fn read_back(plan: &Plan, source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<AuditReport> {
     let written = plan.objects.iter().filter(|object| object.state != ObjectState::Unchanged);
     let keys: BTreeSet<String> = written.map(|object| object.key.clone()).chain([TIMESTAMP.to_owned()]).collect();
-    // A target's path is its object's without the hash.
+    // A target's path is its object's key without the hash.
     let paths: BTreeSet<String> = keys.iter().filter_map(|key| path_of(key)).collect();
     let origin = Both { written: keys, there: StoreOrigin::new(remote.clone()), here: source.origin() };
     let wanted = Arc::new(move |path: &str| paths.contains(path));
@@ -36,7 +41,7 @@ fn path_of(key: &str) -> Option<String> {
     Some(format!("{folder}/{name}"))
 }
 
-/// What was written from the place, all else from the source.
+/// Written objects from the place, all others from the source.
 struct Both {
     written: BTreeSet<String>,
     there: StoreOrigin,

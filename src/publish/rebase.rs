@@ -1,4 +1,4 @@
-//! Getting out of the way of others: what stands against a publication is overcome where nothing conflicts.
+//! Resolves what blocks a publication, where nothing conflicts.
 
 use std::time::Duration;
 
@@ -19,21 +19,24 @@ use crate::metadata::{Edit, METADATA_DIR, timestamp_over};
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Workspace};
 
-/// How often to look whether another publication has finished.
+/// How often to check whether another publication has finished.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// What was done about what stood in the way.
+/// How a blocked publication was resolved.
 #[derive(Debug)]
 pub enum Overcome {
-    /// Someone else published in the meantime: theirs was taken over.
+    /// Someone else published in the meantime: their changes were taken over.
     TakenOver(PullReport),
-    /// Another publisher gave up: what it left was removed.
+    /// Another publisher gave up: the objects it left were removed.
     Cleared(Vec<String>),
 }
 
-/// Does what is needed before a publication that failed with `error` can be tried again; gives the error back if nothing can be done.
+/// Does what is needed before a publication that failed with `error` can be tried again. `plan` is the plan that failed, if there
+/// was one.
 ///
-/// `plan` is the one that failed, if there was one.
+/// # Errors
+///
+/// Returns `error` if nothing can be done about it, or the error of the pull or clean-up.
 pub async fn overcome(
     error: Error,
     plan: Option<&Plan>,
@@ -59,7 +62,7 @@ pub async fn overcome(
     }
 }
 
-/// What stands in the way of a plan, at either place, and when it was written.
+/// The leftover objects that block a plan, at either place, and when they were written.
 async fn leftovers(plan: &Plan, remote: &Remote) -> Result<Vec<(Spot, DateTime<Utc>)>> {
     let mut leftovers = Vec::new();
     for object in plan.objects.iter().filter(|object| object.ahead && object.state == ObjectState::New) {
@@ -72,7 +75,7 @@ async fn leftovers(plan: &Plan, remote: &Remote) -> Result<Vec<(Spot, DateTime<U
     Ok(leftovers)
 }
 
-/// Waits until whoever left these has finished or has had their time. Says whether they have finished: then the timestamp is another one.
+/// Waits until the publisher that left these has finished or its time is up. Returns whether it has finished, which replaces the timestamp.
 async fn still_under_way(
     plan: &Plan,
     leftovers: &[(Spot, DateTime<Utc>)],
@@ -84,7 +87,7 @@ async fn still_under_way(
         if !remote.is_still_at(plan.seen.as_ref()).await? {
             return Ok(true);
         }
-        // By the store's clock and ours; that they agree to some minutes is what stores insist on.
+        // Compares the store's clock with ours; stores insist that both agree to a few minutes.
         let left = patience - (Utc::now() - youngest);
         match left.min(patience).to_std() {
             Ok(left) if !left.is_zero() => tokio::time::sleep(left.min(LOOK_AGAIN)).await,
@@ -93,7 +96,8 @@ async fn still_under_way(
     }
 }
 
-/// Removes what a publication left that was given up, and makes sure that it cannot go on: the timestamp that it began from is replaced.
+/// Removes what an abandoned publication left, and makes sure that it cannot continue: replaces the timestamp that it started
+/// from.
 async fn clear(
     plan: &Plan,
     leftovers: Vec<Spot>,
@@ -129,7 +133,7 @@ async fn clear(
     Ok(removed)
 }
 
-/// Has the workspace's timestamp follow the one that was put in between, and writes down what was `removed`, and by whom.
+/// Makes the workspace's timestamp follow the one that was published in between, and records what was `removed`, and by whom.
 fn renew_after(
     workspace: &Workspace,
     settings: &Settings,
@@ -176,8 +180,13 @@ fn note(
     Ok(())
 }
 
-/// Renews the timestamp that is live, and publishes it: the fence of [`super::prune()`]. What the workspace has changed since stays
-/// unpublished; what is live must be what it last published, or took over.
+/// Renews the live timestamp and publishes it: the fence of [`super::prune()`]. Unpublished changes of the workspace stay
+/// unpublished; the live state must be what the workspace last published or took over.
+///
+/// # Errors
+///
+/// `P-BEHIND` if something else is live, or if another publisher replaces the timestamp first. Fails if the timestamp cannot be
+/// signed.
 pub async fn renew_live(
     workspace: &Workspace,
     settings: &Settings,

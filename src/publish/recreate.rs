@@ -1,8 +1,8 @@
-//! A workspace made from what is published.
+//! Recreates a workspace from what is published.
 //!
-//! What is signed comes back whole. What is not published cannot: where the private keys are, the policy, the drafts, the ledger. So
-//! `tidegate.toml` is written with the public keys and the names that the template gives them, `cohorts.toml` from the cohort
-//! maps, `policy.toml` as it is in the template; and a new ledger begins.
+//! Everything signed is restored. What is not published cannot be: where the private keys are, the policy, drafts, and the
+//! ledger. So `tidegate.toml` is written with the public keys under the template's names, `cohorts.toml` from the cohort maps,
+//! `policy.toml` as in the template, and a new ledger begins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -27,16 +27,20 @@ use crate::workspace::init::TEMPLATE;
 use crate::workspace::{Workspace, manifest_in_force, map_in_force};
 use tidegate_model::span::Span;
 
-/// A workspace that was made.
+/// A recreated workspace.
 #[derive(Debug)]
 pub struct Recreated {
     /// What was taken over.
     pub taken: PullReport,
-    /// The names that the keys were given.
+    /// The names given to the keys.
     pub keys: Vec<String>,
 }
 
-/// Makes a workspace in `dir` from what is live at `remote`, trusting the root file `root`. Configuration that is there already stays.
+/// Creates a workspace in `dir` from what is live at `remote`, trusting the root file `root`. Existing configuration is kept.
+///
+/// # Errors
+///
+/// Fails if the live metadata does not verify or does not contain `root` (`P-ROOT`), or if a file cannot be fetched or written.
 pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOptions<'_>) -> Result<Recreated> {
     let repository = pull::live(remote, &[]).await?;
     if !repository.roots().iter().any(|known| known == root) {
@@ -83,7 +87,7 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOpt
     Ok(Recreated { taken, keys: names.into_values().map(|(name, _)| name).collect() })
 }
 
-/// A name for every key: its role's, with a number if the role has several.
+/// A name for every key: its role's name, numbered if the role has several keys.
 fn key_names(repository: &Repository) -> BTreeMap<KeyId, (String, Key)> {
     let mut names = BTreeMap::new();
     let channels = channels(repository);
@@ -182,7 +186,7 @@ fn role_table(
     Ok(())
 }
 
-/// The products that there are releases of, and the hardware that their artifacts fit. At least one of each, which settings must have.
+/// The products with releases, and the hardware of their artifacts. Settings need at least one of each, so neither is empty.
 fn made_for(dir: &Path, repository: &Repository) -> Result<(BTreeSet<String>, BTreeSet<String>)> {
     let (mut products, mut hardware) = (BTreeSet::new(), BTreeSet::new());
     for channel in channels(repository) {

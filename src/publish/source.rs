@@ -1,4 +1,4 @@
-//! A repository that is to be published: a workspace, or what another store holds.
+//! A repository to publish: a workspace, or the contents of another store.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub struct Source(From);
 
 #[derive(Clone)]
 enum From {
-    /// Metadata as it lies there, targets from the content-addressed folder.
+    /// Metadata from its folder, targets from the content-addressed folder.
     Workspace {
         dir: PathBuf,
         origin: ByHash,
@@ -55,7 +55,7 @@ impl Source {
         Self(From::Store(Box::new(StoreOrigin::new(remote))))
     }
 
-    /// As an origin of its own, to be read by other threads. Blocking: not for tasks of a runtime.
+    /// A separate origin for other threads. It blocks: do not use it in tasks of a runtime.
     pub fn origin(&self) -> Arc<dyn Origin> {
         match &self.0 {
             From::Workspace { origin, .. } => Arc::new(origin.clone()),
@@ -63,7 +63,11 @@ impl Source {
         }
     }
 
-    /// The first root of its chain: what it trusts, being its own.
+    /// The first root of the source's own chain, which is trusted.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the root is missing or cannot be read.
     pub async fn first_root(&self) -> Result<Vec<u8>> {
         match &self.0 {
             From::Workspace { dir, .. } => first_root(&dir.join(METADATA)),
@@ -76,7 +80,7 @@ impl Source {
         }
     }
 
-    /// The roles' versions when this workspace and what is live last agreed, if it knows.
+    /// The role versions when this workspace and the live state last agreed, if known.
     pub(super) fn agreed(&self) -> Result<Option<BTreeMap<String, u64>>> {
         match &self.0 {
             From::Workspace { dir, .. } => Ok(match Published::load(dir)? {
@@ -87,7 +91,7 @@ impl Source {
         }
     }
 
-    /// A metadata file, `None` if there is none.
+    /// A metadata file, or `None` if it does not exist.
     pub(super) async fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         match &self.0 {
             From::Workspace { origin, .. } => origin.metadata(file, limit),
@@ -98,7 +102,7 @@ impl Source {
         }
     }
 
-    /// The bytes of the target whose object is `key`.
+    /// The bytes of the target with the object key `key`.
     pub(super) async fn supply(&self, key: &str, sha256: &[u8; 32]) -> Result<Supply> {
         match &self.0 {
             From::Workspace { origin, .. } => Ok(Supply::file(&origin.artifact(&to_hex(sha256)))),
@@ -129,7 +133,7 @@ fn first_root(dir: &std::path::Path) -> Result<Vec<u8>> {
     fs::read(&dir.join(metadata_file("root", Some(first))), MAX_ROOT)
 }
 
-/// What is published at a place, read with the publisher's own credentials. Blocking: not for tasks of a runtime.
+/// The contents of a place, read with the publisher's own credentials. It blocks: do not use it in tasks of a runtime.
 #[derive(Clone)]
 pub struct StoreOrigin {
     remote: Remote,
@@ -137,14 +141,18 @@ pub struct StoreOrigin {
 }
 
 impl StoreOrigin {
-    /// What is at `remote`. Only within an asynchronous runtime, which does the reading.
+    /// The contents of `remote`. Call it within an asynchronous runtime, which does the reading.
     pub fn new(remote: Remote) -> Self {
         Self { remote, runtime: Handle::current() }
     }
 }
 
 impl StoreOrigin {
-    /// The listing of what a gate gives out to a cohort's devices, from the private place; `None` if there is none.
+    /// The listing of what a gate serves to a cohort's devices, from the private place; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the private place cannot be read, or if the listing is too long.
     pub fn listing(&self, cohort: &str) -> Result<Option<Vec<u8>>> {
         let Some(private) = self.remote.private() else { return Ok(None) };
         let seen = self.runtime.block_on(private.read(&Listing::key(cohort), MAX_LISTING))?;

@@ -1,4 +1,4 @@
-//! From one store to another.
+//! Copies a repository from one store to another.
 
 use chrono::{DateTime, Utc};
 
@@ -7,10 +7,13 @@ use super::source::Source;
 use super::store::Remote;
 use crate::error::{Error, Result, Rule};
 
-/// Plans the copy of what is live at `from` to another place: everything that its timestamp leads to, in the order in which nothing ever
-/// refers to something missing. All metadata is verified on the way, and every target as it is sent.
+/// Plans the copy of what is live at `from` to another place: everything that its timestamp refers to, in an order in which
+/// nothing ever refers to a missing object. All metadata is verified first, and every target as it is sent.
 ///
-/// `root` is trusted: errs unless it is one of the roots there, by which the newest is reached.
+/// # Errors
+///
+/// `P-ROOT` if the trusted `root` is not one of the roots at `from`. Fails if the metadata there does not verify, or if the plan
+/// fails.
 pub async fn plan_sync(from: &Remote, to: &Remote, root: &[u8], now: DateTime<Utc>) -> Result<(Source, Plan)> {
     let source = Source::store(from.clone());
     let (tree, maps) = plan::walk_all(&source, now).await?;

@@ -1,4 +1,4 @@
-//! Records of releases that others have made: what the signed metadata tells of them.
+//! Creates records of releases that others have made, from the signed metadata.
 
 use std::path::Path;
 
@@ -13,7 +13,11 @@ use crate::metadata::Repository;
 use crate::policy::{ReleaseState, Status};
 use crate::workspace::{assignments, manifest_in_force};
 
-/// Makes a record of every listed release that the workspace has none of. The manifests' bytes must be in its store.
+/// Creates a record for every listed release that the workspace does not know. The manifests' bytes must be in its store.
+///
+/// # Errors
+///
+/// Fails if a record, a manifest or the cohorts' roles cannot be read.
 pub fn adopt(dir: &Path, repository: &Repository, changes: &mut Changes) -> Result<Vec<ReleaseId>> {
     let known: Vec<ReleaseId> = record::all(dir)?.iter().map(Record::id).collect();
     let mut adopted = Vec::new();
@@ -76,7 +80,7 @@ fn of(manifest: &Manifest, bytes: &[u8], status: Status) -> Record {
     }
 }
 
-/// Where a release is in its life, as far as its cohorts' roles tell: what they say of the stage holds, however many of them say it.
+/// The status of a release according to its cohorts' roles.
 fn status(repository: &Repository, id: &ReleaseId) -> Result<Status> {
     let all = assignments(repository, &id.channel, &id.product)?;
     let of_it: Vec<_> = all.iter().map(|(_, assignment)| assignment).filter(|a| a.release == id.version).collect();

@@ -1,8 +1,8 @@
-//! Approvals: who agreed to a step, with a signature, in `releases/CHANNEL/PRODUCT/VERSION/approvals.json`.
+//! Approvals: signed agreement to a step, in `releases/CHANNEL/PRODUCT/VERSION/approvals.json`.
 //!
-//! A name that somebody typed proves nothing, so an approval is signed by a key that `tidegate.toml` names. What is signed is the
-//! release, the hash of its manifest, the very step, and the last line of the ledger that moved the release: an approval is for
-//! one step in one place of one release's life, and counts nowhere else. Once the release moves, what was approved has changed.
+//! A typed name proves nothing, so an approval is signed by a key that `tidegate.toml` names. The signature covers the release,
+//! the hash of its manifest, the step, and the last line of the ledger that moved the release. An approval is therefore valid for
+//! one step at one point of one release's life, and becomes invalid once the release moves.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ use crate::policy::{ApprovalRule, Approved, Facts, ReleaseEvent};
 use crate::workspace::ledger::Entry;
 use crate::workspace::{Ledger, Operation};
 
-/// Events that leave a release where it is.
+/// Events that do not change a release's state.
 const STANDING_STILL: [&str; 2] = ["validate", "approve"];
 
 /// What is approved.
@@ -68,16 +68,23 @@ struct File {
 }
 
 impl Statement {
-    /// The bytes that are signed: apart from everything else that the same key may sign.
+    /// The signed bytes, distinct from everything else that the same key may sign.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the statement cannot be serialized.
     pub fn message(&self) -> Result<Vec<u8>> {
         json::canonical(&json!({"_type": "tidegate-approval", "approval": self}))
             .map_err(|e| Error::bug("an approval cannot be written").with_source(e))
     }
 }
 
-/// Approves a step of a release with the key `key`, and keeps the approval beside the record.
+/// Approves a step of a release with the key `key`, and stores the approval beside the record.
 ///
-/// Errs when policy asks nobody for it, or not the holder of that key: an approval that counts nowhere is a mistake.
+/// # Errors
+///
+/// Fails if policy requires no approval of this step, or none by the holder of that key (an approval without effect is a
+/// mistake), and if the key cannot sign.
 #[allow(clippy::too_many_arguments, reason = "each is a part of what is signed")]
 pub fn approve(
     op: &mut Operation<'_>,
@@ -116,7 +123,7 @@ pub fn approve(
     let sig = to_hex(&signer.sign(&statement.message()?)?);
     let approval = Approval { statement, keyid: signer.public().id(), sig };
     let mut file = read(workspace.dir(), &record)?;
-    // What was approved in another place of its life counts no more.
+    // Approvals of other points of its life no longer count.
     file.approvals.retain(|old| {
         old.statement.after == approval.statement.after
             && (old.keyid != approval.keyid
@@ -145,7 +152,12 @@ pub fn approve(
     Ok((record, approval))
 }
 
-/// Who approved `step` (to `cohort`, if it is one to a cohort) where the release stands now. What does not verify does not count.
+/// Who approved `step` (to `cohort`, if it is a step to a cohort) at the current point of the release's life. Approvals that do
+/// not verify do not count.
+///
+/// # Errors
+///
+/// Fails if the approvals or the ledger cannot be read.
 pub fn given(
     dir: &Path,
     settings: &Settings,
@@ -187,14 +199,14 @@ pub fn given(
     Ok(found)
 }
 
-/// Writes down who approved the step that is taken.
+/// Records who approved the step that is taken.
 pub fn evidence(facts: &Facts, evidence: &mut Map<String, serde_json::Value>) {
     if !facts.approvals.is_empty() {
         evidence.insert("approved".into(), json!(facts.approvals.iter().map(|by| &by.person).collect::<Vec<_>>()));
     }
 }
 
-/// Where a release stands in its life: the last line of the ledger that moved it.
+/// The current point of a release's life: the last line of the ledger that moved it.
 fn place(ledger: &Ledger, release: &str) -> String {
     let moved = |entry: &&Entry| entry.subject == release && !STANDING_STILL.contains(&entry.event.as_str());
     ledger.entries().iter().rev().find(moved).map(|entry| entry.hash.clone()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! Whether the ledger is whole, and tells the same as the records.
+//! Checks that the ledger is intact and agrees with the records.
 
 use std::path::Path;
 
@@ -7,7 +7,11 @@ use crate::error::Result;
 use crate::workspace::Ledger;
 use crate::workspace::ledger::Entry;
 
-/// The ledger's entries, and everything that is wrong with them: breaks of the chain, and releases whose state is another.
+/// The ledger's entries, and everything that is wrong with them: breaks of the chain, and releases whose recorded state differs.
+///
+/// # Errors
+///
+/// Fails if the ledger or a record cannot be read.
 pub fn audit(dir: &Path) -> Result<(Vec<Entry>, Vec<String>)> {
     let (entries, breaks) = Ledger::examine(dir)?;
     let mut wrong: Vec<String> = breaks.iter().map(|at| format!("line {}: {}", at.line, at.why)).collect();

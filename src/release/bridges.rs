@@ -1,4 +1,4 @@
-//! Stepping stones: which releases devices take first when a release does not upgrade from what they run.
+//! Bridges: the releases that devices install first when a release does not upgrade from the one they run.
 
 use std::path::Path;
 
@@ -14,11 +14,15 @@ use crate::policy::ReleaseState;
 use crate::release::record::{self, Record};
 use crate::workspace::manifest_in_force;
 
-/// The releases that a device may take first, if this one does not upgrade from every version: what the channel lists and nobody
-/// gave up, newest first.
+/// The releases that a device may install first, if this one does not upgrade from every version: those that the channel lists
+/// and that were not withdrawn, newest first.
 ///
-/// A device takes the newest that upgrades from what it runs. So one is left out if a newer one, or the release itself, upgrades from all
-/// that it does, as far as any release there ever was can tell: it would never be taken, and could never be retired.
+/// A device installs the newest bridge that upgrades from what it runs. So a bridge is left out if a newer one, or the release
+/// itself, upgrades from the same versions: it would never be installed, and could never be retired.
+///
+/// # Errors
+///
+/// Fails if a record or a listed manifest cannot be read.
 pub fn bridges(dir: &Path, repository: &Repository, target: &Manifest) -> Result<Vec<Bridge>> {
     let Some(direct) = &target.upgrade_from else { return Ok(Vec::new()) };
     let mut records = record::all(dir)?;
@@ -28,7 +32,7 @@ pub fn bridges(dir: &Path, repository: &Repository, target: &Manifest) -> Result
     let mut ranges = vec![direct.clone()];
     let mut found = Vec::new();
     for record in &records {
-        // A retraction is for the devices that have what it takes back: nobody else could go over it.
+        // A retraction is for the devices that have the retracted release; it is no bridge for others.
         let usable = record.retraction.is_none()
             && !matches!(
                 record.state,

@@ -1,4 +1,4 @@
-//! What a release changes against the one before it.
+//! What a release changes compared with the one before it.
 
 use std::collections::BTreeMap;
 use std::fmt;

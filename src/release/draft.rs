@@ -46,7 +46,12 @@ pub struct NewRelease {
     pub notes: Vec<Text>,
 }
 
-/// Makes a draft.
+/// Creates a draft.
+///
+/// # Errors
+///
+/// Fails if the release exists already, if its channel or product is unknown or ambiguous, or if the provenance statement cannot
+/// be read.
 pub fn new(op: &mut Operation<'_>, new: NewRelease) -> Result<Record> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();
@@ -110,7 +115,12 @@ pub struct NewArtifact<'a> {
     pub replace: bool,
 }
 
-/// Adds an artifact to a draft. `progress` is told how many bytes each step took.
+/// Adds an artifact to a draft. `progress` receives the number of bytes of each step.
+///
+/// # Errors
+///
+/// Fails if the release is no longer a draft, if the hardware is unknown, if an artifact of that name exists (without `replace`),
+/// or if the file cannot be copied into the store.
 pub fn add(
     op: &mut Operation<'_>,
     spec: &ReleaseSpec,
@@ -152,7 +162,7 @@ pub fn add(
     record.artifacts.retain(|old| old.name != artifact.name);
     record.artifacts.push(artifact.clone());
     record.artifacts.sort_by(|a, b| a.name.cmp(&b.name));
-    // What could not become a manifest is found now, not when somebody wants to sign it.
+    // Problems that would invalidate the manifest are found now, not when somebody signs it.
     record.to_manifest(1, now).check().map_err(|e| Error::input("the artifact cannot be listed").with_source(e))?;
     let mut changes = Changes::default();
     record.put(&mut changes)?;
@@ -180,8 +190,13 @@ pub struct Frozen {
     pub threshold: u64,
 }
 
-/// Freezes the manifest of a draft and proposes it for signing. Again: proposes the same manifest anew, on top of the channel's role as it
-/// is now.
+/// Freezes the manifest of a draft and proposes it for signing. Called again, it proposes the same manifest on top of the current
+/// version of the channel's role.
+///
+/// # Errors
+///
+/// Fails if the release cannot be frozen in its state, if policy requires provenance that is missing, or if the manifest is
+/// invalid.
 pub fn manifest(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Frozen> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();
@@ -237,7 +252,11 @@ pub fn previous<'a>(siblings: impl Iterator<Item = &'a Record>, sequence: u64) -
         .max_by_key(|record| record.manifest.as_ref().map(|manifest| manifest.sequence))
 }
 
-/// Adds a line to the ledger, with the other changes.
+/// Appends a line to the ledger as part of `changes`.
+///
+/// # Errors
+///
+/// Fails if the ledger cannot be read or the line cannot be serialized.
 #[allow(clippy::too_many_arguments, reason = "each is a column of the ledger")]
 pub fn write_down(
     workspace: &Workspace,
@@ -306,7 +325,11 @@ fn read_provenance(dir: &Path, path: &Path) -> Result<ProvenanceRecord> {
     Ok(ProvenanceRecord { predicate_type: statement.predicate_type, sha256: stored.sha256, builder: statement.builder })
 }
 
-/// The provenance statement of a release, from the store; `None` if it came without one.
+/// The provenance statement of a release, from the store; `None` if it has none.
+///
+/// # Errors
+///
+/// Fails if the statement is missing from the store, has other bytes than recorded, or is malformed.
 pub fn provenance(dir: &Path, record: &Record) -> Result<Option<Statement>> {
     let Some(ProvenanceRecord { sha256, .. }) = &record.provenance else { return Ok(None) };
     let path = fs::confined(dir, &artifacts::path(sha256))?;
@@ -321,7 +344,11 @@ pub fn provenance(dir: &Path, record: &Record) -> Result<Option<Statement>> {
     Statement::parse(&bytes).map(Some).map_err(|why| lost(&format!("cannot be read: {why}")))
 }
 
-/// Errs when a manifest must not be frozen for want of provenance, or with one that is about other files.
+/// Checks the provenance of a release before its manifest is frozen.
+///
+/// # Errors
+///
+/// Fails if policy requires provenance that is missing, or if the statement describes other files.
 fn check_provenance(dir: &Path, record: &Record, policy: &ProvenancePolicy) -> Result<()> {
     let statement = provenance(dir, record)?;
     let mut wrong = against_policy(statement.as_ref(), policy);

@@ -1,7 +1,7 @@
-//! A release that waits for its signatures: `proposals/NAME.json`.
+//! A release that awaits signatures: `proposals/NAME.json`.
 //!
-//! The file is a [`Proposal`], the same that ceremonies use: it can be shown, signed and combined on any machine with
-//! `tidegate ceremony`, from a root that the signer trusts. Only its end is another one: `tidegate release register`.
+//! The file is a [`Proposal`], as in ceremonies: it can be shown, signed and combined on any machine with `tidegate ceremony`,
+//! from a root that the signer trusts. It is completed with `tidegate release register`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,10 +23,14 @@ use crate::keys::Signer;
 use crate::metadata::{Document, Repository};
 use crate::proposal::{self, Change, Kind, Proposal, Signature};
 
-/// Where proposals are.
+/// The folder of proposals.
 pub const DIR: &str = "proposals";
 
-/// The files of the workspace `dir` that hold proposals, in order of their names.
+/// The proposal files of the workspace `dir`, sorted by name.
+///
+/// # Errors
+///
+/// Fails if the folder cannot be read.
 pub fn files(dir: &Path) -> Result<Vec<String>> {
     let folder = dir.join(DIR);
     let entries = match std::fs::read_dir(&folder) {
@@ -45,18 +49,22 @@ pub fn files(dir: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// A release that waits for its signatures.
+/// A release that awaits signatures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReleaseProposal {
-    /// The role to be changed.
+    /// The role to change.
     pub role: String,
-    /// The version of the role that this follows from.
+    /// The version of the role that this is based on.
     pub base_version: u64,
     proposal: Proposal,
 }
 
 impl ReleaseProposal {
     /// Proposes that the channel's role lists a release.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the repository lacks the channel's role.
     pub fn release(
         id: &ReleaseId,
         manifest: &Manifest,
@@ -82,6 +90,10 @@ impl ReleaseProposal {
     }
 
     /// Reads a release's proposal, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read, is malformed, or proposes something else.
     pub fn load(dir: &Path, id: &ReleaseId) -> Result<Option<Self>> {
         let name = Self::file(id);
         let path = fs::confined(dir, &name)?;
@@ -96,20 +108,28 @@ impl ReleaseProposal {
         Ok(Some(Self { role, base_version: version.saturating_sub(1), proposal }))
     }
 
-    /// Writes the proposal with the other changes.
+    /// Adds the proposal to `changes`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the proposal cannot be serialized.
     pub fn put(&self, id: &ReleaseId, changes: &mut Changes) -> Result<()> {
         changes.put(Self::file(id), self.proposal.to_bytes()?);
         Ok(())
     }
 
-    /// Whether the role is still as it was when this was proposed.
+    /// Whether the role is unchanged since this was proposed.
     pub fn follows(&self, repository: &Repository) -> bool {
         let base = self.proposal.follows.roles.iter().find(|text| text.role == self.role);
         repository.role(&self.role).zip(base).is_some_and(|(live, base)| live.bytes == base.file.as_bytes())
     }
 
-    /// Errs unless this proposes exactly that the release with this manifest is listed, and nothing else: whoever signs must not have to
-    /// take the file's word for it.
+    /// Checks that this proposes to list exactly the release with this manifest, and nothing else, so that signers need not trust
+    /// the file.
+    ///
+    /// # Errors
+    ///
+    /// `R-PROPOSAL` if it proposes anything else.
     pub fn check(
         &self,
         id: &ReleaseId,
@@ -129,12 +149,20 @@ impl ReleaseProposal {
             .remedy(format!("do not sign it; propose it anew: tidegate release manifest {id}")))
     }
 
-    /// The file that the role becomes with the signatures so far.
+    /// The role file with the signatures so far.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be serialized.
     pub fn assemble(&self) -> Result<Vec<u8>> {
         self.proposal.file(&self.role)
     }
 
-    /// Adds a signature, made at `now` by a key of the kind `source`. Errs when the key has no say in the role.
+    /// Adds a signature, made at `now` by a key of the kind `source`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the role does not list the key, or if the key cannot sign.
     pub fn sign(
         &mut self,
         signer: &dyn Signer,
@@ -156,7 +184,11 @@ impl ReleaseProposal {
         Ok(())
     }
 
-    /// Adds the signatures of copies that were signed elsewhere; all or, if one is not a copy of this, none.
+    /// Adds the signatures of copies that were signed elsewhere. If one is not a copy of this proposal, adds none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if one of the files is not a copy of this proposal, or has an invalid signature.
     pub fn combine(&mut self, copies: &[(String, Proposal)], repository: &Repository) -> Result<()> {
         if !copies.is_empty() {
             self.proposal = proposal::combine(&self.proposal, copies, repository.anchor()?)?;
@@ -164,7 +196,11 @@ impl ReleaseProposal {
         Ok(())
     }
 
-    /// The keys whose signatures are valid, and how many it takes.
+    /// The keys whose signatures are valid, and the threshold.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the proposal is malformed.
     pub fn signers(&self, repository: &Repository) -> Result<(Vec<KeyId>, u64)> {
         let Some((keys, role)) = repository.keys_of(&self.role) else { return Ok((Vec::new(), u64::MAX)) };
         let envelope = Envelope::parse(&self.role, &self.assemble()?).map_err(|e| {

@@ -1,7 +1,7 @@
 //! Build provenance: in-toto statements (SLSA provenance among them), bare or in a signed DSSE envelope.
 //!
-//! A statement says that a builder made files with these digests. Here it is read, held against a release's artifacts and against
-//! `[provenance]` of `policy.toml`, and its hash goes into the manifest, under the release's signatures.
+//! A statement says that a builder made files with these digests. This module reads it and checks it against a release's
+//! artifacts and `[provenance]` of `policy.toml`; its hash becomes part of the manifest, which the release's signatures cover.
 //!
 //! Sources: in-toto Statement v1 (<https://in-toto.io/Statement/v1>), SLSA provenance v1 and v0.2, DSSE 1.0.
 
@@ -22,7 +22,7 @@ const STATEMENTS: [&str; 2] = ["https://in-toto.io/Statement/v1", "https://in-to
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const SLSA: &str = "https://slsa.dev/provenance/";
 
-/// A statement, as far as it matters here.
+/// The parts of a statement that are used here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
     /// What kind of statement it is.
@@ -39,7 +39,11 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Reads a statement or an envelope around one. The error says what it lacks.
+    /// Reads a statement, bare or in an envelope.
+    ///
+    /// # Errors
+    ///
+    /// Returns what is missing or malformed.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let value: Value = serde_json::from_slice(bytes).map_err(|e| format!("it is not JSON: {e}"))?;
         if value.get("payload").is_none() {
@@ -152,7 +156,7 @@ fn pre_authentication(kind: &str, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// DSSE allows both alphabets.
+/// DSSE allows both base64 alphabets.
 fn base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
 }
@@ -245,7 +249,7 @@ mod tests {
                 .contains("no key that policy.toml")
         );
         assert!(wrong(Some(&parse(&statement()).unwrap()), &good).contains("not in a signed envelope"));
-        // The signature is over what the envelope holds, not beside it.
+        // The signature is over the content of the envelope, not over the fields beside it.
         let mut swapped = envelope(&key, &statement());
         let mut changed = statement();
         changed["subject"][0]["digest"]["sha256"] = "cd".repeat(32).into();

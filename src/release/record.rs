@@ -82,7 +82,11 @@ impl FromStr for ReleaseSpec {
 }
 
 impl ReleaseSpec {
-    /// Completes the id of a release to be made: what is not said must be the only one there is.
+    /// Completes the id of a new release: an omitted channel or product must be the only one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the channel or product is unknown, or omitted although there are several.
     pub fn complete(&self, settings: &Settings) -> Result<ReleaseId> {
         let channel = match &self.channel {
             Some(channel) => channel.clone(),
@@ -103,7 +107,11 @@ impl ReleaseSpec {
             && self.product.as_ref().is_none_or(|product| *product == id.product)
     }
 
-    /// Finds the one release that is meant.
+    /// Finds the one matching release.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no release matches, if several match, or if a record cannot be read.
     pub fn find(&self, dir: &Path) -> Result<Record> {
         let records = all(dir)?;
         let found: Vec<&Record> = records.iter().filter(|record| self.matches(&record.id())).collect();
@@ -143,7 +151,7 @@ fn only<'a>(what: &str, mut names: impl Iterator<Item = &'a Name>, version: &Ver
     }
 }
 
-/// What is known of a release besides what is signed.
+/// The unsigned record of a release.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
@@ -162,20 +170,20 @@ pub struct Record {
     /// When the draft was made.
     #[serde(with = "time::text")]
     pub created: DateTime<Utc>,
-    /// How pressing it is.
+    /// Its urgency.
     pub urgency: RecordedUrgency,
     /// The build's id.
     pub build_id: Text,
     /// The source it was built from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Text>,
-    /// The statement of how it was built; its bytes are among the artifacts' store.
+    /// The provenance statement; its bytes are in the artifact store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provenance: Option<ProvenanceRecord>,
     /// The artifacts.
     #[serde(default)]
     pub artifacts: Vec<ArtifactRecord>,
-    /// Which devices may have it.
+    /// The condition for eligible devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eligibility: Option<Condition>,
     /// From which versions a device may go to it directly.
@@ -184,7 +192,7 @@ pub struct Record {
     /// Sequences it may replace although their version is not lower.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub supersedes: BTreeSet<u64>,
-    /// What it takes back, if it is a retraction.
+    /// What it retracts, if it is a retraction.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retraction: Option<RetractionRecord>,
     /// Notes for people.
@@ -195,7 +203,7 @@ pub struct Record {
     pub manifest: Option<ManifestRecord>,
 }
 
-/// What a retraction takes back, and where its bytes are from.
+/// What a retraction takes back, and which release its bytes come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetractionRecord {
@@ -273,12 +281,16 @@ impl Record {
         ReleaseId { channel: self.channel.clone(), product: self.product.clone(), version: self.version.clone() }
     }
 
-    /// ReleaseState and pause.
+    /// State and pause.
     pub fn status(&self) -> Status {
         Status { state: self.state, paused: self.paused }
     }
 
-    /// The status after `event`, or an error that names this release, the rule, and what would satisfy it.
+    /// The status after `event`.
+    ///
+    /// # Errors
+    ///
+    /// Returns the refusal: the release, the rule, and what would satisfy it.
     pub fn after(&self, event: ReleaseEvent, facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<Status> {
         policy::next(self.status(), event, facts, policy, now).map_err(|refusal| {
             let id = self.id().to_string();
@@ -294,13 +306,17 @@ impl Record {
         self.paused = status.paused;
     }
 
-    /// Writes the record with the other changes.
+    /// Adds the record to `changes`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the record cannot be serialized.
     pub fn put(&self, changes: &mut Changes) -> Result<()> {
         changes.put(self.id().file("release.json"), to_file(self)?);
         Ok(())
     }
 
-    /// The manifest that the draft makes.
+    /// Builds the manifest of the draft.
     #[allow(clippy::default_trait_access, reason = "the type of the schema has one value and needs no name")]
     pub fn to_manifest(&self, sequence: u64, created: DateTime<Utc>) -> Manifest {
         let artifact = |artifact: &ArtifactRecord| Artifact {
@@ -336,7 +352,11 @@ impl Record {
         }
     }
 
-    /// The frozen manifest, which must still have the hash that the record says.
+    /// The frozen manifest.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no manifest is frozen yet, or if the file is missing, malformed or has another hash than recorded.
     pub fn manifest(&self, dir: &Path) -> Result<(Manifest, Vec<u8>)> {
         let path = self.id().file("manifest.json");
         let Some(frozen) = &self.manifest else {
@@ -354,7 +374,11 @@ impl Record {
     }
 }
 
-/// JSON as files of the workspace have it: indented, with a newline at the end.
+/// Serializes to JSON as workspace files use it: indented, with a final newline.
+///
+/// # Errors
+///
+/// Fails if the value cannot be serialized.
 pub fn to_file(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut bytes =
         serde_json::to_vec_pretty(value).map_err(|e| Error::bug("a record cannot be written").with_source(e))?;
@@ -363,6 +387,10 @@ pub fn to_file(value: &impl Serialize) -> Result<Vec<u8>> {
 }
 
 /// Reads JSON that [`to_file`] wrote, strictly.
+///
+/// # Errors
+///
+/// Fails if the bytes are not strict JSON of that type.
 pub fn from_file<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T> {
     let malformed = || {
         Error::input(format!("{name} is malformed"))
@@ -372,7 +400,11 @@ pub fn from_file<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Re
     serde_json::from_value(value).map_err(|e| malformed().with_source(e))
 }
 
-/// The record of one release of the workspace `dir`; `None` if it has none.
+/// The record of one release of the workspace `dir`; `None` if it does not exist.
+///
+/// # Errors
+///
+/// Fails if the record cannot be read or is malformed.
 pub fn load(dir: &Path, id: &ReleaseId) -> Result<Option<Record>> {
     read(dir, &id.file("release.json"))
 }
@@ -387,7 +419,11 @@ fn read(dir: &Path, name: &str) -> Result<Option<Record>> {
     Ok(Some(record))
 }
 
-/// All records of the workspace `dir`, by channel, product, and version.
+/// All records of the workspace `dir`, sorted by channel, product and version.
+///
+/// # Errors
+///
+/// Fails if a folder or a record cannot be read.
 pub fn all(dir: &Path) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for channel in subfolders(&dir.join(RELEASES_DIR))? {

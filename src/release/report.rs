@@ -1,5 +1,5 @@
-//! The signed report of a validation: `releases/CHANNEL/PRODUCT/VERSION/report.json`, and beside it those before it, as
-//! `reports/SHA256.json`: by the hashes that the ledger knows them by.
+//! The signed report of a validation: `releases/CHANNEL/PRODUCT/VERSION/report.json`. Earlier reports stay as
+//! `reports/SHA256.json`, by the hashes that the ledger records.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,21 +25,21 @@ use crate::workspace::Ledger;
 
 const FILE: &str = "report.json";
 
-/// What came of a rule.
+/// The verdict on a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// It is satisfied.
+    /// The rule is satisfied.
     Pass,
-    /// It is satisfied, but somebody should look.
+    /// The rule is satisfied, but somebody should check the detail.
     Warn,
-    /// It is not.
+    /// The rule is violated.
     Fail,
-    /// There is nothing for it to look at.
+    /// The rule has nothing to check.
     NotApplicable,
 }
 
-/// A rule and what came of it.
+/// A rule and its verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckResult {
@@ -47,15 +47,15 @@ pub struct CheckResult {
     pub rule: String,
     /// Its kind.
     pub kind: CheckKind,
-    /// What it asks for.
+    /// What it requires.
     pub title: String,
-    /// What came of it.
+    /// The verdict.
     pub verdict: Verdict,
     /// Why.
     pub detail: String,
 }
 
-/// What was checked, when, and what came of it.
+/// What was checked, when, and with what result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationReport {
@@ -63,14 +63,14 @@ pub struct ValidationReport {
     pub schema: u64,
     /// The release.
     pub release: String,
-    /// SHA-256 of the manifest that was validated: the report is about these bytes and no others.
+    /// SHA-256 of the validated manifest: the report applies to these bytes only.
     pub manifest: Digest,
     /// When the checks ran.
     #[serde(with = "time::text")]
     pub at: DateTime<Utc>,
     /// The version of the program that ran them.
     pub tool: String,
-    /// Every rule, whatever came of it.
+    /// Every rule with its verdict.
     pub findings: Vec<CheckResult>,
 }
 
@@ -86,7 +86,7 @@ impl ValidationReport {
         self.findings.iter().filter(|finding| finding.verdict == Verdict::Fail)
     }
 
-    /// The report in short, for the state machine.
+    /// A summary of the report for the state machine.
     pub fn facts(&self) -> ReportFacts {
         ReportFacts {
             at: self.at,
@@ -102,7 +102,11 @@ impl ValidationReport {
         }
     }
 
-    /// The file with the report and a signature on it.
+    /// The signed report file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the report cannot be serialized or the key cannot sign.
     pub fn sign(&self, signer: &dyn Signer) -> Result<Vec<u8>> {
         let report = serde_json::to_value(self).map_err(|e| Error::bug("a report cannot be written").with_source(e))?;
         let signature = signer.sign(&message(&report)?)?;
@@ -112,7 +116,7 @@ impl ValidationReport {
     }
 }
 
-/// Writes a release's newest report. The one before stays: earlier steps rest on it.
+/// Writes a release's newest report. The previous one is kept, because earlier steps refer to it.
 pub(crate) fn put(changes: &mut Changes, dir: &Path, id: &ReleaseId, signed: &[u8]) -> Result<()> {
     let name = id.file(FILE);
     if let Some(before) = fs::read_if_exists(&fs::confined(dir, &name)?, MAX_LENGTH)? {
@@ -129,20 +133,24 @@ struct SignedReport {
     signatures: BTreeMap<KeyId, String>,
 }
 
-/// What the signature is over: apart from everything else that the same key may sign.
+/// The signed bytes, distinct from everything else that the same key may sign.
 fn message(signed: &Value) -> Result<Vec<u8>> {
     json::canonical(&json!({"_type": "tidegate-validation-report", "report": signed}))
         .map_err(|e| Error::bug("a report cannot be written").with_source(e))
 }
 
-/// The newest report on a release, if it is on the manifest as it is and signed by a key of the channel; `None` otherwise.
+/// The newest report on a release, if it is about the current manifest and signed by a key of the channel; `None` otherwise.
+///
+/// # Errors
+///
+/// Fails if the report or the ledger cannot be read, or if no key of the channel signed the report.
 pub fn newest(dir: &Path, record: &Record, repository: &Repository) -> Result<Option<ReportFacts>> {
     let Some(report) = load(dir, record, repository)? else { return Ok(None) };
     Ok(Some(ReportFacts { way_lost: way_lost(dir, record)?, ..report.facts() }))
 }
 
-/// What happened, since the release was last validated, to one that devices may have to take first: withdrawn or retired, it is no bridge any
-/// more, and the report says nothing of the ways that are left. `None` if nothing did.
+/// A bridge that was withdrawn or retired since the release was last validated, if any: the report no longer shows which upgrade
+/// paths remain.
 fn way_lost(dir: &Path, record: &Record) -> Result<Option<String>> {
     let sequence = record.manifest.as_ref().map(|manifest| manifest.sequence);
     if record.upgrade_from.is_none() || record.retraction.is_some() {
@@ -153,7 +161,7 @@ fn way_lost(dir: &Path, record: &Record) -> Result<Option<String>> {
     let since = ledger.entries().iter().rev().take_while(|entry| entry.subject != own || entry.event != "validate");
     for entry in since.filter(|entry| entry.subject != own) {
         let (Some(from), Some(to)) = (&entry.from, &entry.to) else { continue };
-        // What was never registered, or was given up before, was no bridge.
+        // A release that was never registered, or was withdrawn before, was no bridge.
         let gave_way = matches!(to.as_str(), "withdrawn" | "retired")
             && !matches!(from.as_str(), "draft" | "signed" | "withdrawn");
         let version = entry.subject.strip_prefix(&siblings).and_then(|version| version.parse().ok());
@@ -167,7 +175,11 @@ fn way_lost(dir: &Path, record: &Record) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// Like [`newest`], but the whole report.
+/// Like [`newest`], but returns the whole report.
+///
+/// # Errors
+///
+/// Fails if the report cannot be read, is malformed, or is not signed by a key of the channel.
 pub fn load(dir: &Path, record: &Record, repository: &Repository) -> Result<Option<ValidationReport>> {
     let name = record.id().file(FILE);
     let Some(bytes) = fs::read_if_exists(&fs::confined(dir, &name)?, MAX_LENGTH)? else { return Ok(None) };

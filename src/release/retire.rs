@@ -1,7 +1,7 @@
-//! Retiring releases: the channel's role lists them no longer, so that what devices fetch stays small.
+//! Retires releases: the channel's role stops listing them, so that the metadata that devices fetch stays small.
 //!
-//! That changes a role that takes a threshold, so it is a ceremony like any other. Whether a release may go is asked twice: when it is
-//! proposed, and when the ceremony is finished, for a cohort may have been offered it in between.
+//! This changes a role with a threshold, so it is a ceremony. Whether a release may be retired is checked when it is proposed and
+//! again when the ceremony is finished, because a cohort may have been offered it in between.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,16 +20,20 @@ use crate::proposal::{Proposal, ProposalRequest};
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Operation, Workspace, assignments};
 
-/// Releases that can go, and those that are beyond what is kept and must stay.
+/// Releases that can be retired, and those beyond the limit that must stay.
 #[derive(Debug, Default)]
 pub struct Choice {
-    /// They can go.
+    /// Releases that can be retired.
     pub go: Vec<ReleaseId>,
-    /// They must stay, and why.
+    /// Releases that must stay, and why.
     pub stay: Vec<(ReleaseId, Error)>,
 }
 
-/// What is beyond the `keep` newest releases that a channel lists of each product, and can go.
+/// The releases beyond the `keep` newest ones that a channel lists of each product.
+///
+/// # Errors
+///
+/// Fails if the policy or a record cannot be read.
 pub fn choose(workspace: &Workspace, repository: &Repository, keep: usize, now: DateTime<Utc>) -> Result<Choice> {
     let policy = workspace.policy()?;
     let mut listed: Vec<Record> = record::all(workspace.dir())?;
@@ -48,7 +52,11 @@ pub fn choose(workspace: &Workspace, repository: &Repository, keep: usize, now: 
     Ok(choice)
 }
 
-/// The state that the release would have once it is retired; errs while it is offered, or devices need it on their way.
+/// The state of the release after retiring it.
+///
+/// # Errors
+///
+/// Returns the refusal while the release is offered, or while devices need it as a bridge.
 pub fn check(repository: &Repository, policy: &Policy, record: &Record, now: DateTime<Utc>) -> Result<Status> {
     record.after(ReleaseEvent::Retire, &facts(repository, record)?, policy, now)
 }
@@ -68,7 +76,11 @@ fn facts(repository: &Repository, record: &Record) -> Result<Facts> {
     Ok(facts)
 }
 
-/// What to propose so that these releases leave their channels' roles.
+/// The request for a ceremony that removes these releases from their channels' roles.
+///
+/// # Errors
+///
+/// Fails if a release does not exist, is not listed, or must not be retired.
 pub fn propose(
     workspace: &Workspace,
     releases: &[ReleaseId],
@@ -98,7 +110,11 @@ pub fn propose(
     Ok(ProposalRequest { unlist, reason: Some(reason), ..ProposalRequest::default() })
 }
 
-/// What a ceremony that is being finished makes of releases: their records, and lines for the ledger.
+/// Applies a finished ceremony to the records of the releases it retires, and returns the ledger events.
+///
+/// # Errors
+///
+/// Fails if a release must not be retired any longer, or if its record cannot be read or written.
 pub fn finished(
     op: &mut Operation<'_>,
     repository: &Repository,
@@ -130,7 +146,7 @@ pub fn finished(
     Ok(happenings)
 }
 
-/// The releases that channels list now, and would not after the ceremony.
+/// The releases that channels list now, and will not list after the ceremony.
 fn unlisted(repository: &Repository, proposal: &Proposal) -> BTreeSet<ReleaseId> {
     let mut gone = BTreeSet::new();
     for change in &proposal.changes {
@@ -150,7 +166,7 @@ fn is_listed(repository: &Repository, id: &ReleaseId) -> bool {
     repository.targets(&layout::channel_role(&id.channel)).is_some_and(|targets| targets.targets.contains_key(&path))
 }
 
-/// What a channel's role lists for a release.
+/// The paths that a channel's role lists for a release.
 fn paths(repository: &Repository, id: &ReleaseId) -> Vec<String> {
     let of_it = |path: &&String| match Location::parse(path) {
         Some(
@@ -162,7 +178,11 @@ fn paths(repository: &Repository, id: &ReleaseId) -> Vec<String> {
     listed.filter(of_it).cloned().collect()
 }
 
-/// How many releases of one product the channel lists beyond what `retirement.keep_releases` keeps; 0 without that rule.
+/// How many releases of one product the channel lists beyond `retirement.keep_releases`; 0 without that rule.
+///
+/// # Errors
+///
+/// Fails if the policy or a record cannot be read.
 pub fn surplus(workspace: &Workspace, repository: &Repository, channel: &Name, product: &Name) -> Result<usize> {
     let Some(keep) = workspace.policy()?.retirement.keep_releases else { return Ok(0) };
     let listed = count(repository, workspace.dir(), channel, product)?;

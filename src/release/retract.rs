@@ -1,9 +1,10 @@
-//! Taking releases back: a release with a higher sequence that carries older bytes, for the devices that have the bad ones.
+//! Retracts releases: creates a release with a higher sequence and older bytes, for the devices that have the bad releases.
 //!
-//! Anti-rollback is never off. What is retracted stays refused as it was; the devices that have it move on to a sequence above it, whose
-//! bytes are those of an earlier release. The new release has that one's version, told apart by build metadata (`1.2.0+retract.4`), which has
-//! no precedence: a device that runs the earlier release has what it carries and stays, one that runs an older one takes it as the
-//! upgrade that it is, and one that runs a release that it supersedes takes it although its own version is higher.
+//! Anti-rollback is never off. Devices keep rejecting lower sequences; those that have a retracted release move to a sequence
+//! above it whose bytes are those of an earlier release. The new release has the earlier one's version, with build metadata added
+//! (`1.2.0+retract.4`), which has no precedence. A device that runs the earlier release already has these bytes and stays; one
+//! that runs an older release upgrades normally; and one that runs a superseded release installs it although its own version is
+//! higher.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -24,31 +25,36 @@ use crate::workspace::artifacts::{self, Stored};
 use crate::workspace::ledger::clean;
 use crate::workspace::{Ledger, Operation, Workspace};
 
-/// What is to be taken back, and for what.
+/// Which releases to retract, and what replaces them.
 #[derive(Debug, Clone)]
 pub struct RetractionRequest {
     /// The bad releases, of one product on one channel; at least one.
     pub bad: Vec<ReleaseSpec>,
-    /// The release whose bytes their devices get; the newest before them that is out if `None`.
+    /// The release whose bytes the devices get; if `None`, the newest rolled-out release before the bad ones.
     pub to: Option<ReleaseSpec>,
-    /// How pressing it is: a security release goes to all cohorts at once.
+    /// Its urgency: a security release goes to all cohorts at once.
     pub urgency: RecordedUrgency,
-    /// Why: for the ledger, and for the notes that are signed.
+    /// The reason, for the ledger and the signed notes.
     pub reason: Option<String>,
 }
 
-/// A retraction that was made.
+/// A retraction that was created.
 #[derive(Debug)]
 pub struct Retracted {
     /// The new release, frozen and proposed for signing.
     pub frozen: Frozen,
-    /// What it takes back.
+    /// The retracted releases.
     pub bad: Vec<Record>,
     /// The release whose bytes it carries.
     pub to: Record,
 }
 
-/// Makes a release that takes others back, and proposes it for signing. Nobody is offered it yet.
+/// Creates a release that retracts others, and proposes it for signing. It is not offered yet.
+///
+/// # Errors
+///
+/// Fails if the releases are not of one product and channel, if one cannot be retracted in its state, or if no earlier release is
+/// available to carry.
 pub fn retract(op: &mut Operation<'_>, request: &RetractionRequest) -> Result<Retracted> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();
@@ -100,10 +106,14 @@ pub fn retract(op: &mut Operation<'_>, request: &RetractionRequest) -> Result<Re
     Ok(Retracted { frozen, bad, to })
 }
 
-/// What a record that says it is a retraction takes back, after a look at what is signed; `None` if it says no such thing.
+/// What a release retracts, checked against the signed manifests; `None` if its record claims no retraction.
 ///
-/// The record is not signed, and a retraction may skip some of what policy asks for. So it must supersede what it says, and carry the bytes
-/// that it says, or nothing is skipped.
+/// The record is not signed, and a retraction may skip some policy requirements. So its manifest must supersede the retracted
+/// sequence and have the artifacts of the release that the record names.
+///
+/// # Errors
+///
+/// `R-RETRACT` if the manifest does not match the record's claim. Fails if a record or manifest cannot be read.
 pub fn facts(dir: &Path, record: &Record, manifest: &Manifest) -> Result<Option<Retraction>> {
     let Some(RetractionRecord { of, sequence: bad, to }) = &record.retraction else { return Ok(None) };
     let wrong = |why: String| {
@@ -130,7 +140,7 @@ pub fn facts(dir: &Path, record: &Record, manifest: &Manifest) -> Result<Option<
     Ok(Some(Retraction { still_offered }))
 }
 
-/// What of a manifest decides which bytes a device gets.
+/// The part of a manifest that decides which bytes a device gets.
 fn fits(manifest: &Manifest) -> BTreeSet<(String, String, Vec<String>)> {
     let hardware = |artifact: &tidegate_model::manifest::Artifact| {
         artifact.hardware.iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -151,7 +161,7 @@ fn sequence(record: &Record) -> Option<u64> {
     record.manifest.as_ref().map(|manifest| manifest.sequence)
 }
 
-/// The release whose bytes are to be carried: it is out, and older than all that is taken back.
+/// The release whose bytes are carried: rolled out, and older than all retracted ones.
 fn carried(wanted: Option<&ReleaseSpec>, bad: &[Record], others: &[Record], dir: &Path) -> Result<Record> {
     let first = bad.first().and_then(sequence);
     let is_out = |record: &Record| {
@@ -226,7 +236,7 @@ fn drafted(
         paused: false,
         created: now,
         urgency: request.urgency,
-        // The bytes are what that build made.
+        // The bytes are those of that build.
         build_id: to.build_id.clone(),
         source: to.source.clone(),
         provenance: to.provenance.clone(),
@@ -240,8 +250,8 @@ fn drafted(
     })
 }
 
-/// From which versions a device may take it: from those that the older release upgrades from, if the bad ones are among them; else from the
-/// bad one alone, and others by way of the older release.
+/// The versions from which a device may install it: those that the older release upgrades from, if the bad ones are among them;
+/// otherwise only the bad one, and other devices use the older release as a bridge.
 fn upgrade_from(to: &Record, bad: &[Record]) -> Result<Option<VersionRange>> {
     let Some(range) = &to.upgrade_from else { return Ok(None) };
     if bad.iter().all(|bad| range.holds(&bad.version)) {

@@ -17,7 +17,7 @@ use crate::proposal::Proposal;
 use crate::workspace::artifacts::{self, Stored};
 use crate::workspace::{Operation, Workspace};
 
-/// Where the signatures of a release stand.
+/// The signatures of a release so far.
 #[derive(Debug)]
 pub struct Signed {
     /// The record.
@@ -26,11 +26,16 @@ pub struct Signed {
     pub signers: Vec<KeyId>,
     /// The keys that have not.
     pub missing: Vec<KeyId>,
-    /// How many it takes.
+    /// The threshold.
     pub threshold: u64,
 }
 
-/// Adds the signatures of the keys `names`, and those in copies of it that were signed elsewhere, to a release's proposal.
+/// Adds the signatures of the keys `names`, and those of copies that were signed elsewhere, to a release's proposal.
+///
+/// # Errors
+///
+/// Fails if the release cannot be signed in its state, if the proposal is missing or proposes something else, or if a key is not
+/// one of the role's or cannot sign.
 pub fn sign(
     op: &mut Operation<'_>,
     spec: &ReleaseSpec,
@@ -45,7 +50,7 @@ pub fn sign(
     let id = record.id();
     let loaded = ReleaseProposal::load(workspace.dir(), &id)?;
     let mut facts = facts(&record, loaded.as_ref(), &repository)?;
-    // Refused before a passphrase is asked for.
+    // Refused before a passphrase is requested.
     record.after(ReleaseEvent::Sign, &facts, &policy, now)?;
     let mut proposal = loaded.ok_or_else(|| missing_proposal(&record))?;
     let (manifest, bytes) = record.manifest(workspace.dir())?;
@@ -72,7 +77,12 @@ pub fn sign(
     Ok(Signed { missing: missing(&repository, &proposal.role, &signers), record, signers, threshold })
 }
 
-/// Has the channel's role list a signed release, and renews snapshot and timestamp. Gives the roles that got a new version.
+/// Registers a signed release in the channel's role, and renews snapshot and timestamp. Returns the roles with a new version.
+///
+/// # Errors
+///
+/// Fails if signatures, validation or approvals are missing, if an artifact is missing from the store, or if an online key cannot
+/// sign.
 pub fn register(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<(Record, Vec<String>)> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let mut record = spec.find(workspace.dir())?;
@@ -88,7 +98,7 @@ pub fn register(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<(Record, V
     let proposal = loaded.ok_or_else(|| missing_proposal(&record))?;
     let (manifest, bytes) = record.manifest(workspace.dir())?;
     proposal.check(&id, &manifest, &bytes, &repository, settings.channel(&id.channel)?.release.expires)?;
-    // What is registered will be published: the bytes must be there.
+    // A registered release will be published, so its bytes must be in the store.
     for artifact in &manifest.artifacts {
         artifacts::open(workspace.dir(), Stored { sha256: artifact.sha256, length: artifact.length })?;
     }
@@ -108,7 +118,11 @@ pub fn register(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<(Record, V
     Ok((record, finished.roles))
 }
 
-/// Where the signatures of a release stand, without changing them. `None` once it is registered.
+/// The signatures of a release so far; `None` once it is registered.
+///
+/// # Errors
+///
+/// Fails if the proposal cannot be read or is malformed.
 pub fn standing(workspace: &Workspace, record: &Record, repository: &Repository) -> Result<Option<Signed>> {
     let Some(proposal) = ReleaseProposal::load(workspace.dir(), &record.id())? else { return Ok(None) };
     let (signers, threshold) = proposal.signers(repository)?;
@@ -116,7 +130,11 @@ pub fn standing(workspace: &Workspace, record: &Record, repository: &Repository)
     Ok(Some(Signed { record: record.clone(), signers, missing, threshold }))
 }
 
-/// Errs when a key has no say in a role, before it is opened.
+/// Checks a key before it is opened.
+///
+/// # Errors
+///
+/// Fails if the role does not list the key.
 fn check_key(name: &str, role: &str, repository: &Repository, ring: &KeyRing) -> Result<()> {
     let ids = repository.keys_of(role).map(|(_, role)| role.keyids.clone()).unwrap_or_default();
     if ids.contains(&ring.entry(name)?.public.id()) {

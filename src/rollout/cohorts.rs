@@ -1,8 +1,8 @@
-//! What a change of a channel's cohorts means for what is on its way through them.
+//! Checks a change of a channel's cohorts against its running rollouts.
 //!
-//! The cohort map is listed by the channel's role, so to change it is a ceremony. A map that changes moves devices from one cohort to another at
-//! one instant, past soak and ramps. So it may expose no more of the fleet to a limited release than policy lets a step expose; that is asked
-//! when the change is proposed, and again when the ceremony is finished.
+//! The channel's role lists the cohort map, so changing it is a ceremony. A new map moves devices between cohorts at one instant,
+//! bypassing soak times and ramps. So it may expose no more of the fleet to a limited release than policy allows for one step.
+//! This is checked when the change is proposed, and again when the ceremony is finished.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,11 @@ use crate::metadata::{Document, Repository};
 use crate::workspace::in_force::{self, Offer, digest, offers};
 use crate::workspace::{CohortInForce, Workspace, map_in_force, standing};
 
-/// Errs if the change to the map `next` would expose more of the fleet to a limited release at one instant than policy allows.
+/// Checks how much of the fleet the new map `next` exposes to limited releases at one instant.
+///
+/// # Errors
+///
+/// `C-COHORTS` if it exposes more than policy allows. Fails if the policy or the map in force cannot be read.
 pub fn check_change(
     workspace: &Workspace,
     repository: &Repository,
@@ -54,8 +58,8 @@ pub fn check_change(
     Ok(())
 }
 
-/// The share of the fleet, in parts per million, that would newly be exposed to the release with this sequence. Cohorts that name their devices
-/// are as large as whoever named them made them, here as for every step.
+/// The share of the fleet, in parts per million, that would newly be exposed to the release with this sequence. The size of
+/// cohorts that name their devices is not counted, as for every step.
 fn newly_exposed(
     current: &CohortMap,
     next: &CohortMap,
@@ -74,11 +78,11 @@ fn newly_exposed(
         map.cohorts().iter().filter_map(|cohort| Some((cohort.name.clone(), map.interval(&cohort.name)?))).collect()
     };
     let from = intervals(current);
-    // Of the positions that go from one cohort to another, those that the new one exposes and the old one did not.
+    // Of the positions that change cohort, those that are exposed in the new cohort and were not in the old one.
     let mut moved = 0;
     for (to, after) in intervals(next) {
         if current.salt() != next.salt() {
-            // Everybody is somewhere else.
+            // Every device is in another cohort.
             moved += (after.high() - u128::from(after.low())) * exposed(&to);
             continue;
         }
@@ -91,7 +95,11 @@ fn newly_exposed(
     u32::try_from((moved >> 64).min(ppm)).unwrap_or(PPM)
 }
 
-/// What a cohort that is new on a channel begins with: what the others have, wherever that is settled. Its devices were in one of those.
+/// The initial assignments of a new cohort: what the other cohorts have, where that is stable. Its devices were in one of those.
+///
+/// # Errors
+///
+/// Fails if an assignment cannot be read or serialized.
 pub fn beginning(repository: &Repository, channel: &Name, cohort: &Name, now: DateTime<Utc>) -> Result<Document> {
     let mut settled: BTreeMap<Name, Offer<'_>> = BTreeMap::new();
     for offer in offers(repository, channel)? {

@@ -1,8 +1,8 @@
-//! The dead man's switch, for each release by itself.
+//! The dead man's switch, separate for each release.
 //!
-//! A cohort's role holds what the cohort is offered of every product, and expires as a whole. So that whoever looks after one release does not
-//! keep another alive that nobody looks after, each limited assignment says when somebody last did (`attended`), the role lives until the first
-//! of them runs out, and what has run out is paused when the role is signed again.
+//! A cohort's role contains the offers of every product, and expires as a whole. To keep an attended release from extending an
+//! unattended one, each limited assignment records when somebody last attended to it (`attended`). The role lives until the first
+//! of these deadlines, and overdue releases are paused when the role is signed again.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
@@ -23,12 +23,12 @@ use crate::workspace::in_force::{custom, digest, read};
 use crate::workspace::{Ledger, Workspace};
 use tidegate_model::span::Span;
 
-/// The field of an assignment that says when somebody last looked after it.
+/// The field of an assignment with the time when somebody last attended to it.
 const ATTENDED: &str = "attended";
-/// The field of a paused assignment that says since when.
+/// The field of a paused assignment with the start of the pause.
 pub(super) const PAUSED_SINCE: &str = "paused_since";
 
-/// A release that nobody has looked after for too long.
+/// A release that has been unattended for too long.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Unattended {
     pub(super) product: Name,
@@ -36,7 +36,7 @@ pub(super) struct Unattended {
 }
 
 impl Unattended {
-    /// Notes in its record and in the ledger that it is paused.
+    /// Records in the release's record and in the ledger that it is paused.
     pub(super) fn pause(
         &self,
         workspace: &Workspace,
@@ -60,8 +60,8 @@ impl Unattended {
     }
 }
 
-/// Notes that somebody looks after a limited assignment. One that nobody had looked after was not offered any more: its ramp goes on from where
-/// it was then.
+/// Records that somebody attends to a limited assignment. If it was overdue, it was not offered in between: its ramp continues
+/// from where it was.
 pub(super) fn attend(assignment: &mut Assignment, policy: &Policy, now: DateTime<Utc>) -> Result<()> {
     if let Some(stopped) = stopped(assignment, policy, now)
         && let Some(ramp) = assignment.ramp.filter(|ramp| ramp.end() > stopped)
@@ -72,16 +72,16 @@ pub(super) fn attend(assignment: &mut Assignment, policy: &Policy, now: DateTime
     Ok(())
 }
 
-/// Since when a limited assignment is not offered any more because nobody looked after it; `None` if it is, or is paused.
+/// Since when a limited assignment is not offered because it is unattended; `None` if it is offered or paused.
 pub(super) fn stopped(assignment: &Assignment, policy: &Policy, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     deadline(assignment, policy).filter(|deadline| *deadline < now && !assignment.paused)
 }
 
-/// Ends a pause: a ramp goes on from where it was, moved by as long as the pause took.
+/// Ends a pause: the ramp continues from where it was, shifted by the length of the pause.
 pub(crate) fn resume(assignment: &mut Assignment, now: DateTime<Utc>) -> Result<()> {
     assignment.paused = false;
     let since = assignment.extra.remove(PAUSED_SINCE);
-    // Without it the cohort was not paused, but nobody looked after it: `attend` sees to that.
+    // Without this field the cohort was not paused but unattended, which `attend` handles.
     let Some(since) = since.as_ref().and_then(Value::as_str).and_then(|text| time::parse(text).ok()) else {
         return Ok(());
     };
@@ -105,14 +105,14 @@ fn moved(ramp: Ramp, by: TimeDelta) -> Result<Ramp> {
         .map_err(|e| Error::input("the ramp cannot be moved").with_source(e))
 }
 
-/// Until when an assignment goes on without anybody looking after it; `None` for as long as its role does.
+/// The deadline of an unattended assignment; `None` if it lives as long as its role.
 fn deadline(assignment: &Assignment, policy: &Policy) -> Option<DateTime<Utc>> {
     let attended = assignment.extra.get(ATTENDED).and_then(Value::as_str).and_then(|text| time::parse(text).ok());
     let since = attended.unwrap_or(assignment.assigned);
     (assignment.stage == Stage::Limited).then(|| since + policy.rollout.max_unattended.delta())
 }
 
-/// Pauses an assignment that nobody has looked after for too long, if it is one: whether it is, and was not paused before.
+/// Pauses an assignment that has been unattended for too long. Returns whether it was overdue and not paused before.
 pub(super) fn let_go(assignment: &mut Assignment, policy: &Policy, now: DateTime<Utc>) -> bool {
     let run_out = deadline(assignment, policy).filter(|deadline| *deadline <= now);
     run_out.is_some_and(|deadline| lapse(assignment, deadline, now))
@@ -122,17 +122,17 @@ fn lapse(assignment: &mut Assignment, deadline: DateTime<Utc>, now: DateTime<Utc
     let went_on = !assignment.paused;
     if went_on {
         assignment.paused = true;
-        // Devices have been offered nothing since then: so much of its ramp is still to come.
+        // Devices have been offered nothing since then, so that part of the ramp is still to come.
         assignment.extra.insert(PAUSED_SINCE.into(), time::format(deadline).into());
     }
-    // A pause is not for long either, but it is nobody's fault that it goes on.
+    // A pause has a deadline, too, which starts now.
     assignment.extra.insert(ATTENDED.into(), time::format(now).into());
     went_on
 }
 
-/// How long a cohort's role may live that lists what `targets` lists, but for the release of `own` product, of which it is to list `assignment`.
+/// How long a cohort's role may live that lists `targets`, with `assignment` for the release of the product `own`.
 ///
-/// Pauses in `document` the releases of other products that nobody has looked after, and names them.
+/// Pauses the overdue releases of other products in `document`, and returns them.
 pub(super) fn settle(
     document: &mut Document,
     targets: Option<&Targets>,

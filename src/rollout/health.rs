@@ -1,6 +1,6 @@
-//! How the devices of a rollout are: read from a report, held against policy.
+//! Device health during a rollout: read from a report and checked against policy.
 //!
-//! A report is JSON, made by whoever sees the devices:
+//! A report is JSON, written by the system that monitors the devices:
 //!
 //! ```json
 //! {
@@ -16,9 +16,9 @@
 //! }
 //! ```
 //!
-//! Counts are of devices, since the release was first offered. `installed`: wrote the release and started it; of these, `confirmed`: it
-//! proved itself, and `rolled_back`: they went back to what they had. `failed`: could not install it. Each cohort that is offered the release
-//! must be there; fields that are not known are ignored, and none of the four counts may be left out.
+//! Counts are numbers of devices since the release was first offered. `installed`: wrote the release and started it. Of these,
+//! `confirmed`: passed the health check, and `rolled_back`: returned to the previous release. `failed`: could not install it.
+//! Every cohort that is offered the release must be present; unknown fields are ignored, and all four counts are required.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,21 +42,21 @@ use crate::release::ReleaseId;
 use crate::workspace::ledger::clean;
 use tidegate_model::span::Span;
 
-/// The longest report, in bytes; a program prints no more than this either.
+/// The maximum length of a report in bytes; the output of a program is shorter.
 const MAX_LENGTH: usize = 16 << 20;
-/// What the runner of programs keeps of what they print.
+/// How much output of a program is kept.
 const MAX_OUTPUT: usize = 64 * 1024;
-/// By how much the clock of whoever made a report may be ahead.
+/// By how much the clock of the report's author may be ahead.
 const AHEAD: TimeDelta = TimeDelta::minutes(5);
 
-/// Where a report comes from: `FILE`, `-`, or `command:PROGRAM ARGUMENT...`.
+/// The source of a report: `FILE`, `-`, or `command:PROGRAM ARGUMENT...`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A file.
     File(PathBuf),
     /// Standard input.
     Input,
-    /// What a program prints. It is started without a shell.
+    /// The output of a program, started without a shell.
     Command(Vec<String>),
 }
 
@@ -89,7 +89,11 @@ impl std::fmt::Display for Source {
 }
 
 impl Source {
-    /// Fetches a report. A program is given the release in `TIDEGATE_RELEASE` and `TIDEGATE_SEQUENCE`, and as long as policy allows.
+    /// Fetches a report. A program gets the release in `TIDEGATE_RELEASE` and `TIDEGATE_SEQUENCE`, and the timeout of the policy.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read, or if the program fails, takes too long or prints too much (`H-COMMAND`).
     pub fn fetch(&self, release: &ReleaseId, sequence: u64, policy: &HealthPolicy) -> Result<Vec<u8>> {
         match self {
             Self::File(path) => fs::read(path, MAX_LENGTH as u64),
@@ -137,20 +141,20 @@ pub struct Health {
     pub bytes: Vec<u8>,
 }
 
-/// How many devices of a cohort fare how.
+/// Device counts of a cohort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Wrote the release and started it.
     pub installed: u64,
-    /// Of these: it proved itself.
+    /// Of these: passed the health check.
     pub confirmed: u64,
     /// Could not install it.
     pub failed: u64,
-    /// Of those who installed it: went back to what they had.
+    /// Of the devices that installed it: returned to the previous release.
     pub rolled_back: u64,
 }
 
-/// The file: what whoever sees the devices writes. Fields that are not known are ignored.
+/// The report file. Unknown fields are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthReport {
     /// The form of the file: 1.
@@ -158,11 +162,11 @@ pub struct HealthReport {
     /// When the devices were counted.
     #[serde(with = "time::text")]
     pub at: DateTime<Utc>,
-    /// The releases that it is about, each once.
+    /// The reported releases, each once.
     pub releases: Vec<ReleaseCounts>,
 }
 
-/// How the devices of a release's cohorts fare.
+/// Device counts of a release, by cohort.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseCounts {
     /// The release, as `CHANNEL/PRODUCT/VERSION`.
@@ -174,15 +178,19 @@ pub struct ReleaseCounts {
 }
 
 impl HealthReport {
-    /// Reads a report from strict JSON; `source` is where it came from, for errors. Its age, and what it leaves out, are held against
-    /// policy by [`Health::parse`].
+    /// Reads a report from strict JSON; `source` is its origin, for errors. [`Health::parse`] checks its age and completeness
+    /// against policy.
+    ///
+    /// # Errors
+    ///
+    /// `H-REPORT` if the report is too long, malformed, or has an unknown schema.
     pub fn read(bytes: &[u8], source: &Source) -> Result<Self> {
         let malformed = |why: String| report_error(Rule::HealthReport, format!("the health report of {source} {why}"));
         if bytes.len() > MAX_LENGTH {
             return Err(malformed(format!("is longer than {MAX_LENGTH} bytes")));
         }
         let value = json::parse(bytes).map_err(|e| malformed(format!("is no strict JSON: {e}")))?;
-        // The schema first: of one that is not known nothing else is said.
+        // The schema first: for an unknown one nothing else is reported.
         if let Some(schema) = value.get("schema").and_then(Value::as_u64).filter(|schema| *schema != 1) {
             return Err(malformed(format!("has schema {schema}, which is not known to this version")));
         }
@@ -190,10 +198,10 @@ impl HealthReport {
     }
 }
 
-/// What a report means for a rollout.
+/// The verdict on a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verdict {
-    /// What is to be done.
+    /// The action to take.
     pub action: Action,
     /// The thresholds that are exceeded, the worst first.
     pub findings: Vec<ExceededThreshold>,
@@ -201,15 +209,15 @@ pub struct Verdict {
     pub all: Counts,
 }
 
-/// What a verdict does to a rollout.
+/// The action of a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Action {
-    /// It goes on.
+    /// The rollout continues.
     Renew,
-    /// Nobody new is exposed.
+    /// No further devices are exposed.
     Pause,
-    /// It is no longer offered.
+    /// The release is no longer offered.
     Withdraw,
 }
 
@@ -222,11 +230,11 @@ pub struct ExceededThreshold {
     pub cohort: Option<Name>,
     /// How many devices.
     pub count: u64,
-    /// Of how many.
+    /// Out of how many.
     pub of: u64,
     /// The share that policy allows, in parts per million.
     pub limit: u32,
-    /// What policy does about it.
+    /// The action that policy prescribes.
     pub action: Action,
 }
 
@@ -248,7 +256,7 @@ impl std::fmt::Display for ExceededThreshold {
 }
 
 impl Counts {
-    /// How many tried to install the release.
+    /// Number of devices that tried to install the release.
     pub fn tried(&self) -> u64 {
         self.installed.saturating_add(self.failed)
     }
@@ -264,8 +272,12 @@ impl Counts {
 }
 
 impl Health {
-    /// Reads the part of a report that is about one release, and checks it: its age, and that it counts the devices of each cohort that is
-    /// `offered` the release.
+    /// Reads the part of a report about one release, and checks its age and that it covers each cohort that is `offered` the
+    /// release.
+    ///
+    /// # Errors
+    ///
+    /// `H-AGE` if the report is too old or from the future; `H-REPORT` if it is malformed or lacks the release or a cohort.
     pub fn parse(
         bytes: Vec<u8>,
         source: &Source,
@@ -333,12 +345,12 @@ impl Health {
         })
     }
 
-    /// Holds the report against policy: each cohort, and all of them together.
+    /// Checks the report against policy: each cohort, and all of them together.
     pub fn judge(&self, policy: &HealthPolicy) -> Verdict {
         judge(&self.cohorts, policy)
     }
 
-    /// What the ledger keeps of the report; the report itself lies beside the release's record.
+    /// The ledger's evidence of the report; the report itself is stored beside the release's record.
     pub(super) fn evidence(&self, verdict: &Verdict) -> Value {
         let findings: Vec<String> =
             verdict.findings.iter().map(|finding| format!("{}: {finding}", finding.rule)).collect();
@@ -358,7 +370,7 @@ impl Health {
     }
 }
 
-/// Holds counts against policy: each cohort's, and those of all of them together.
+/// Checks counts against policy: each cohort's, and their sum.
 pub fn judge(cohorts: &BTreeMap<Name, Counts>, policy: &HealthPolicy) -> Verdict {
     let all = cohorts.values().fold(Counts::default(), |all, counts| all.plus(*counts));
     let each = cohorts.iter().map(|(name, counts)| (Some(name), counts));
@@ -437,7 +449,7 @@ mod tests {
     fn thresholds_hold_from_the_first_device_beyond_them() {
         for (counts, action, rules) in [
             ([0, 0, 0, 0], Action::Renew, &[][..]),
-            // Too few to say anything.
+            // Too few devices for a verdict.
             ([40, 0, 9, 40], Action::Renew, &[]),
             ([40, 0, 10, 0], Action::Pause, &[Rule::HealthFailed]),
             // Exactly at the limits.
@@ -448,7 +460,7 @@ mod tests {
             ([100, 0, 0, 5], Action::Pause, &[Rule::HealthRolledBack]),
             ([100, 0, 0, 6], Action::Withdraw, &[Rule::HealthRolledBack]),
             ([100, 0, 50, 6], Action::Withdraw, &[Rule::HealthRolledBack, Rule::HealthFailed]),
-            // Nobody could even start it. There is no threshold at which failures withdraw.
+            // No device could start it. No threshold of failures withdraws.
             ([0, 0, 60, 0], Action::Pause, &[Rule::HealthFailed]),
             ([u64::MAX, 0, u64::MAX, 0], Action::Pause, &[Rule::HealthFailed]),
         ] {

@@ -1,4 +1,4 @@
-//! From what is asked for to a ramp.
+//! Plans a ramp from a request.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_model::position::PPM;
@@ -8,10 +8,10 @@ use crate::config::write_share;
 use crate::error::{Error, Result};
 use tidegate_model::span::Span;
 
-/// How a cohort is to be exposed: all at once, a part at once, or little by little.
+/// How to expose a cohort: all at once, a part at once, or gradually.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RampRequest {
-    /// How long it takes.
+    /// The duration.
     pub span: Option<Span>,
     /// Parts per million of the cohort exposed at the start.
     pub from: Option<u32>,
@@ -26,11 +26,15 @@ pub struct Planned {
     pub ramp: Option<Ramp>,
     /// Parts per million of the cohort newly exposed at once.
     pub at_once: u32,
-    /// From nobody to everybody, how long a ramp this steep would take.
+    /// How long a ramp of this slope takes from 0 to 100%.
     pub full_span: Option<Span>,
 }
 
-/// Plans the exposure of a cohort of which `exposed` parts per million are exposed already.
+/// Plans the exposure of a cohort of which `exposed` parts per million are already exposed.
+///
+/// # Errors
+///
+/// A usage error if the request would shrink exposure, contradicts itself, or has an invalid span.
 pub fn plan(request: RampRequest, exposed: u32, now: DateTime<Utc>) -> Result<Planned> {
     let to = request.to.unwrap_or(PPM);
     let from = request.from.unwrap_or(if request.span.is_some() { exposed.min(to) } else { to });

@@ -1,4 +1,4 @@
-//! Renewing what expires, as long as the keys are at hand.
+//! Renews expiring roles whose keys are available.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
@@ -10,10 +10,15 @@ use crate::metadata::{Edit, Repository, RoleFile};
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Operation, Workspace};
 
-/// Renews timestamp and snapshot; every cohort's role that has less than half of its life left and no limited rollout; and targets and
-/// channels that are [`due`], as far as a threshold of their keys is at hand and no proposal waits. Root is left to ceremonies.
+/// Renews timestamp and snapshot; every cohort's role with less than half of its lifetime left and no limited rollout; and
+/// targets and channels that are [`due`], if a threshold of their keys is available and no proposal is pending. Root is left to
+/// ceremonies.
 ///
-/// Gives the repository as it then is, and the roles that got a new version.
+/// Returns the resulting repository, and the roles with a new version.
+///
+/// # Errors
+///
+/// Fails if the clock is behind the last signature, if an online key cannot sign, or if the workspace cannot be read or written.
 pub fn refresh(op: &mut Operation<'_>, settings: &Settings) -> Result<(Repository, Vec<String>)> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let repository = workspace.repository()?;
@@ -25,13 +30,13 @@ pub fn refresh(op: &mut Operation<'_>, settings: &Settings) -> Result<(Repositor
     }
     for role in repository.roles().filter(|role| half_over(role, now)) {
         let Some(DelegatedRole::Cohort { channel, .. }) = DelegatedRole::parse(&role.name) else { continue };
-        // The dead man's switch: what nobody looks after ends.
+        // The dead man's switch: an unattended rollout ends.
         if !has_limited(&repository, &role.name) {
             let lifetime = settings.channel(&channel)?.rollout.expires;
             edit.renew(&role.name, lifetime.delta())?;
         }
     }
-    // A new version would make proposals for it stale.
+    // A new version would invalidate pending proposals for it.
     let undisturbed = !has_proposals(workspace)?;
     for role in due(&repository, now).filter(|_| undisturbed) {
         let lifetime = match DelegatedRole::parse(&role.name) {
@@ -40,7 +45,8 @@ pub fn refresh(op: &mut Operation<'_>, settings: &Settings) -> Result<(Repositor
             _ => continue,
         };
         let Some((_, keys)) = repository.keys_of(&role.name) else { continue };
-        // Keys that are elsewhere, or locked with nobody to ask, are no fault of a refresh; whoever runs it sees what stays due.
+        // Keys that are elsewhere, or locked without a way to unlock them, do not fail a refresh; the output lists what stays
+        // due.
         if op.keys.signers_for(&role.name, &keys.keyids, keys.threshold).is_ok() {
             edit.renew(&role.name, lifetime.delta())?;
         }
@@ -64,7 +70,7 @@ pub fn refresh(op: &mut Operation<'_>, settings: &Settings) -> Result<(Repositor
     Ok((finished.repository, finished.roles))
 }
 
-/// The roles that have less than a quarter of their lives left.
+/// The roles with less than a quarter of their lifetime left.
 pub fn due(repository: &Repository, now: DateTime<Utc>) -> impl Iterator<Item = &RoleFile> {
     let due = move |role: &&RoleFile| role.issued.is_none_or(|issued| role.expires - now < (role.expires - issued) / 4);
     repository.roles().filter(due)

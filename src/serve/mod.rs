@@ -108,7 +108,11 @@ impl Meter {
 }
 
 impl Server {
-    /// Binds to `address` (port 0: any that is free) to serve what lies below `folder`.
+    /// Binds to `address` (port 0: any free port) to serve the files below `folder`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `folder` is not a folder, or if the address is in use.
     pub async fn bind(folder: &Path, address: SocketAddr) -> Result<Self> {
         let unusable =
             |source| Error::io("serve", folder, source).remedy("give the folder that `tidegate publish` wrote");

@@ -107,7 +107,11 @@ pub fn rules() -> impl Iterator<Item = &'static Rule> {
     [artifacts::RULES, verification::RULES, eligibility::RULES, devices::RULES, rollout::RULES].into_iter().flatten()
 }
 
-/// Runs every rule. Nothing stops at the first finding.
+/// Runs every rule, whatever the others find.
+///
+/// # Errors
+///
+/// Fails if a rule cannot run. A violated rule is part of the report.
 pub fn run(subject: &Subject<'_>) -> Result<ValidationReport> {
     let mut findings = rules()
         .map(|rule| {
@@ -137,7 +141,11 @@ fn ascii(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' }).collect()
 }
 
-/// Validates a release, signs the report with a rollout or release key of the channel, and keeps it.
+/// Validates a release, signs the report with a rollout or release key of the channel, and stores it.
+///
+/// # Errors
+///
+/// Fails if the release cannot be validated in its state, if a rule cannot run, or if no key can sign the report.
 pub fn validate(op: &mut Operation<'_>, spec: &ReleaseSpec, options: &Options) -> Result<(Record, ValidationReport)> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();

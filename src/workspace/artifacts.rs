@@ -1,6 +1,6 @@
-//! The workspace's content-addressed store of bytes: `artifacts/sha256/HEX`.
+//! The workspace's content-addressed store: `artifacts/sha256/HEX`.
 //!
-//! It holds every target that the metadata lists, and provenance statements. What is in it never changes.
+//! It contains every target that the metadata lists, and provenance statements. Stored bytes never change.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -32,9 +32,12 @@ pub struct Stored {
     pub length: u64,
 }
 
-/// Copies a file into the store of the workspace `dir`, hashing as it goes; `progress` is told how many bytes each step took.
+/// Copies a file into the store of the workspace `dir`, hashing it on the way; `progress` receives the number of bytes of each
+/// step. Memory use does not depend on the file's size.
 ///
-/// Memory use does not depend on the file's size. Errs on what is not a regular file.
+/// # Errors
+///
+/// Fails if `source` is not a regular file or is empty, or if the copy cannot be written.
 pub fn add(dir: &Path, source: &Path, mut progress: impl FnMut(u64)) -> Result<Stored> {
     let metadata = std::fs::metadata(source).map_err(|e| Error::io("read", source, e))?;
     if !metadata.is_file() {
@@ -70,7 +73,11 @@ pub fn add(dir: &Path, source: &Path, mut progress: impl FnMut(u64)) -> Result<S
     Ok(Stored { sha256, length })
 }
 
-/// Takes bytes as they come into the store, which must be `stored`. On an error nothing is left behind.
+/// Streams bytes into the store; they must match `stored`. On an error nothing is left behind.
+///
+/// # Errors
+///
+/// Fails if the bytes have another length or hash, or if they cannot be written.
 pub async fn receive(
     dir: &Path,
     stored: Stored,
@@ -103,7 +110,11 @@ pub async fn receive(
     fs::sync_dir(&folder)
 }
 
-/// Opens the bytes with this hash, of which there must be `length`.
+/// Opens the bytes with this hash and length.
+///
+/// # Errors
+///
+/// Fails if the file does not exist or has another length.
 pub fn open(dir: &Path, stored: Stored) -> Result<(PathBuf, File)> {
     let path = fs::confined(dir, &path(&stored.sha256))?;
     let file = File::open(&path).map_err(|e| {
@@ -124,7 +135,11 @@ pub fn open(dir: &Path, stored: Stored) -> Result<(PathBuf, File)> {
     Ok((path, file))
 }
 
-/// Hashes the bytes with this hash again. Errs if they are others.
+/// Hashes the stored bytes again.
+///
+/// # Errors
+///
+/// Fails if the file does not exist or has other bytes than its name promises.
 pub fn verify(dir: &Path, stored: Stored, mut progress: impl FnMut(u64)) -> Result<()> {
     let (path, mut file) = open(dir, stored)?;
     let mut hash = Sha256::new();

@@ -1,4 +1,4 @@
-//! Where the cohorts of a channel stand, from the signed metadata.
+//! What the cohorts of a channel are offered, from the signed metadata.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::Repository;
 
-/// The largest manifest or cohort map that is read.
+/// The maximum length of a manifest or cohort map.
 const MAX_LENGTH: u64 = 64 << 20;
 
 /// A cohort and what it is offered of one product.
@@ -49,14 +49,14 @@ impl CohortInForce {
         self.assignment.as_ref().is_some_and(|assignment| assignment.sequence == sequence)
     }
 
-    /// How much of the cohort is exposed, in parts per million. A ramp gets no further than its role lives.
+    /// The exposed share of the cohort in parts per million. A ramp ends when its role expires.
     pub fn exposed(&self, now: DateTime<Utc>) -> u32 {
         let now = now.min(self.expires);
         let Some(assignment) = &self.assignment else { return 0 };
         assignment.ramp.map_or(PPM, |ramp| ramp.exposure(now).to_ppm())
     }
 
-    /// Since when all of the cohort is offered what it is offered; `None` if it is not.
+    /// Since when the whole cohort is offered the release; `None` if it is not.
     pub fn whole_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let assignment = self.assignment.as_ref().filter(|assignment| !assignment.paused)?;
         let now = now.min(self.expires);
@@ -68,6 +68,10 @@ impl CohortInForce {
 }
 
 /// The cohort map that the channel's role lists.
+///
+/// # Errors
+///
+/// Fails if the map is missing from the store, has other bytes than listed, or is malformed.
 pub fn map_in_force(dir: &Path, repository: &Repository, channel: &Name) -> Result<CohortMap> {
     let bytes = listed(dir, repository, &layout::channel_role(channel), &layout::cohorts_path(channel))?;
     CohortMap::parse(&bytes)
@@ -75,6 +79,10 @@ pub fn map_in_force(dir: &Path, repository: &Repository, channel: &Name) -> Resu
 }
 
 /// The manifest of a release that the channel's role lists.
+///
+/// # Errors
+///
+/// Fails if the manifest is missing from the store, has other bytes than listed, or is malformed.
 pub fn manifest_in_force(
     dir: &Path,
     repository: &Repository,
@@ -114,7 +122,11 @@ pub(crate) fn digest(file: &TargetFile) -> Result<Digest> {
     to_hex(bytes).parse().map_err(|e| Error::bug("a digest").with_source(e))
 }
 
-/// What the cohorts of a channel are offered of a product, by the roles that there are.
+/// What the cohorts of a channel are offered of a product, according to their roles.
+///
+/// # Errors
+///
+/// Fails if an assignment is malformed.
 pub fn assignments(repository: &Repository, channel: &Name, product: &Name) -> Result<Vec<(Name, Assignment)>> {
     let mut all = offers(repository, channel)?;
     all.retain(|offer| offer.product == *product);
@@ -129,7 +141,7 @@ pub(crate) struct Offer<'a> {
     pub(crate) file: &'a TargetFile,
 }
 
-/// Everything that the cohorts of a channel are offered, by the roles that there are.
+/// Everything that the cohorts of a channel are offered, according to their roles.
 pub(crate) fn offers<'a>(repository: &'a Repository, channel: &Name) -> Result<Vec<Offer<'a>>> {
     let mut found = Vec::new();
     for role in repository.roles() {
@@ -156,7 +168,11 @@ fn assigned(repository: &Repository, role: &str, path: &str) -> Result<Option<As
         .map_err(|e| Error::input(format!("the role {role} lists a malformed assignment")).with_source(e))
 }
 
-/// Where all cohorts of a channel stand with a product, in order.
+/// What all cohorts of a channel are offered of a product, in order.
+///
+/// # Errors
+///
+/// Fails if an assignment is malformed or a cohort's role is missing.
 pub fn standing(
     repository: &Repository,
     map: &CohortMap,
@@ -166,7 +182,7 @@ pub fn standing(
     map.cohorts().iter().map(|cohort| of_cohort(repository, cohort, channel, product)).collect()
 }
 
-/// Where one cohort stands; `None` if the channel has no such cohort.
+/// What one cohort is offered; `None` if the channel has no such cohort.
 pub(crate) fn one_standing(
     repository: &Repository,
     map: &CohortMap,
@@ -190,7 +206,7 @@ fn of_cohort(repository: &Repository, cohort: &Cohort, channel: &Name, product: 
     Ok(CohortInForce { cohort: cohort.name.clone(), share, protected, assignment, role, expires: file.expires })
 }
 
-/// The assignment that a target of a cohort's role is; `None` if it is none.
+/// The assignment in a target of a cohort's role; `None` if the target is not an assignment.
 pub(crate) fn read(path: &str, file: &TargetFile) -> Result<Option<Assignment>> {
     let custom = file.custom.as_ref().filter(|custom| custom.contains_key("tidegate"));
     custom
@@ -199,7 +215,7 @@ pub(crate) fn read(path: &str, file: &TargetFile) -> Result<Option<Assignment>> 
         .map_err(|e| Error::input(format!("{path} is a malformed assignment")).with_source(e))
 }
 
-/// What a target's `custom` holds of an assignment.
+/// The `custom` content of an assignment's target.
 pub(crate) fn custom(assignment: &Assignment) -> Result<Map<String, Value>> {
     let value = assignment.to_value().map_err(|e| Error::input("the assignment cannot be written").with_source(e))?;
     Ok(Map::from_iter([("tidegate".to_owned(), value)]))

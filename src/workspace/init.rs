@@ -1,4 +1,4 @@
-//! Laying down a workspace: configuration, keys, and the first metadata.
+//! Creates a workspace: configuration, keys, and the first metadata.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -38,7 +38,7 @@ pub const TEMPLATE: [(&str, &str); 4] = [
 /// Where the keys come from.
 #[derive(Debug)]
 pub enum KeySource {
-    /// Made now, into `keys/`; encrypted if there is a passphrase.
+    /// Generated in `keys/`; encrypted if there is a passphrase.
     Generate {
         /// The kind of all keys.
         kind: generate::Kind,
@@ -47,7 +47,7 @@ pub enum KeySource {
     },
     /// `NAME.pem` in this folder, for every key that `tidegate.toml` names.
     Folder(PathBuf),
-    /// The throwaway keys that everyone knows, into `keys/`.
+    /// The public example keys, in `keys/`.
     Example,
 }
 
@@ -58,7 +58,7 @@ pub struct Options {
     pub keys: KeySource,
     /// The salt of all channels in hex; random if `None`.
     pub salt: Option<String>,
-    /// By whom, for the ledger.
+    /// The actor recorded in the ledger.
     pub actor: String,
 }
 
@@ -73,9 +73,13 @@ pub struct Initialized {
     pub settings: Settings,
 }
 
-/// Makes a workspace of the folder `dir`, which must be empty, absent, or hold nothing but the configuration to use.
+/// Creates a workspace in the folder `dir`, which must be empty, absent, or contain nothing but the configuration to use. On an
+/// error nothing is left behind.
 ///
-/// On an error nothing is left behind.
+/// # Errors
+///
+/// Fails if the folder contains other files, if the configuration is invalid, if a key cannot be opened, or if a file cannot be
+/// written.
 pub fn init(
     dir: &Path,
     options: &Options,
@@ -94,7 +98,7 @@ pub fn init(
     Ok(Initialized { repository: finished.repository, written, settings })
 }
 
-/// The configuration and keys of a workspace that is to be.
+/// The configuration and keys of a workspace to be created.
 pub(crate) struct Prepared {
     pub(crate) settings: Settings,
     pub(crate) cohorts: Cohorts,
@@ -103,7 +107,7 @@ pub(crate) struct Prepared {
     pub(crate) changes: Changes,
 }
 
-/// Reads or creates the configuration of the folder `dir`, and opens or makes the keys; writes nothing yet.
+/// Reads or creates the configuration of the folder `dir`, and opens or generates the keys; writes nothing yet.
 pub(crate) fn prepare(dir: &Path, options: &Options, passphrases: &mut dyn Passphrases) -> Result<Prepared> {
     let existing = existing_configuration(dir)?;
     let content = |name: &str, template: &str| -> Result<String> {
@@ -172,12 +176,12 @@ pub(crate) fn begin_ledger(
     Ok(())
 }
 
-/// Commits to a folder that may not exist yet, and takes away what it made if that fails.
+/// Commits to a folder that may not exist yet, and removes what it created if that fails.
 pub(crate) fn commit(dir: &Path, changes: Changes) -> Result<()> {
     let existed = dir.exists();
     let result = Workspace::lock(dir).and_then(|workspace| workspace.commit(changes));
     if result.is_err() {
-        // Only what this very function made; a failure to tidy up must not hide the error.
+        // Removes only what this function created; a failure here must not hide the error.
         let _ = fs::remove_dir_all(dir.join(".tidegate"));
         if !existed {
             let _ = fs::remove_dir(dir);
@@ -186,7 +190,11 @@ pub(crate) fn commit(dir: &Path, changes: Changes) -> Result<()> {
     result
 }
 
-/// The names of the template's files that are there already. Errs if anything else is.
+/// The names of the template's files that exist already.
+///
+/// # Errors
+///
+/// Fails if the folder contains anything else.
 fn existing_configuration(dir: &Path) -> Result<BTreeSet<String>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -259,7 +267,7 @@ fn open_keys(
     Ok(opened)
 }
 
-/// The one passphrase that fresh keys were encrypted with.
+/// The passphrase that new keys were encrypted with.
 #[derive(Debug)]
 struct Known(Option<Zeroizing<String>>);
 
@@ -296,7 +304,7 @@ fn clean(path: &Path) -> PathBuf {
     cleaned
 }
 
-/// Writes a key's URI and public part into its table; everything else stays as it is.
+/// Writes a key's URI and public part into its table; leaves the rest unchanged.
 fn fill_in_key(text: &str, name: &str, uri: &str, public: &Key) -> Result<String> {
     let mut document = edited("tidegate.toml", text)?;
     let table = document.get_mut("keys").and_then(|keys| keys.get_mut(name)).and_then(Item::as_table_like_mut);
@@ -306,7 +314,7 @@ fn fill_in_key(text: &str, name: &str, uri: &str, public: &Key) -> Result<String
     Ok(document.to_string())
 }
 
-/// Removes what the template's policy says about cohorts that do not exist.
+/// Removes references of the template's policy to cohorts that do not exist.
 fn fit_policy(text: &str, cohorts: &Cohorts) -> Result<String> {
     let mut known = BTreeSet::new();
     for channel in cohorts.channels() {
@@ -323,12 +331,12 @@ fn fit_policy(text: &str, cohorts: &Cohorts) -> Result<String> {
     Ok(document.to_string())
 }
 
-/// A file to be edited, with its comments and its layout.
+/// A file to edit, keeping its comments and layout.
 fn edited(name: &str, text: &str) -> Result<DocumentMut> {
     text.parse().map_err(|e: toml_edit::TomlError| Error::input(format!("{name}: {}", e.message())).with_source(e))
 }
 
-/// Sets a value, and keeps the comment behind it.
+/// Sets a value, keeping the comment behind it.
 fn set(table: &mut dyn TableLike, key: &str, text: &str) {
     let mut value = Value::from(text);
     if let Some(old) = table.get(key).and_then(Item::as_value) {

@@ -1,7 +1,7 @@
-//! `ledger.jsonl`: what happened, hash-chained.
+//! `ledger.jsonl`: a hash-chained log of events.
 //!
-//! One canonical JSON object a line. Each holds the hash of the line before it (`prev`) and of itself (`hash`, over all other
-//! fields), so that a line that was changed, added, removed or moved breaks the chain at that place.
+//! One canonical JSON object per line. Each contains the hash of the line before it (`prev`) and its own (`hash`, over all other
+//! fields), so a line that was changed, added, removed or moved breaks the chain at that place.
 
 use std::path::Path;
 
@@ -19,20 +19,20 @@ use crate::fs::{self, Changes};
 pub const FILE: &str = "ledger.jsonl";
 const MAX_LENGTH: u64 = 1 << 30;
 
-/// What happened, to be written down.
+/// An event to record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LedgerEvent {
     /// What was done, e.g. `register`.
     pub event: &'static str,
-    /// To what: a release, a role, the repository.
+    /// Its subject: a release, a role, the repository.
     pub subject: String,
-    /// By whom, as far as the program can tell.
+    /// The actor, as far as the program knows.
     pub actor: String,
-    /// The state before and after, if it is a release's.
+    /// The state before and after, for a release.
     pub transition: Option<(String, String)>,
-    /// Why, in the words of whoever did it.
+    /// The reason, as given by the actor.
     pub reason: Option<String>,
-    /// Hashes, versions, names: what it rests on.
+    /// Hashes, versions and names that the event is based on.
     pub evidence: Map<String, Value>,
 }
 
@@ -40,16 +40,16 @@ pub struct LedgerEvent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// From 1.
+    /// Line number, from 1.
     pub seq: u64,
     /// When.
     #[serde(with = "time::text")]
     pub time: DateTime<Utc>,
-    /// By whom.
+    /// The actor.
     pub actor: String,
     /// What was done.
     pub event: String,
-    /// To what.
+    /// The subject.
     pub subject: String,
     /// The state before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,10 +57,10 @@ pub struct Entry {
     /// The state after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Why.
+    /// The reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What it rests on.
+    /// What it is based on.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub evidence: Map<String, Value>,
     /// The hash of the line before; 64 zeros in the first.
@@ -69,7 +69,7 @@ pub struct Entry {
     pub hash: String,
 }
 
-/// The ledger as it stands.
+/// The ledger's current content.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     bytes: Vec<u8>,
@@ -91,7 +91,11 @@ impl Ledger {
         Self { bytes: Vec::new(), entries: Vec::new() }
     }
 
-    /// Reads the ledger of the workspace `dir`. Errs if it is broken, at the first place where it is.
+    /// Reads the ledger of the workspace `dir`.
+    ///
+    /// # Errors
+    ///
+    /// Fails at the first broken line, or if the file cannot be read.
     pub fn open(dir: &Path) -> Result<Self> {
         let bytes = fs::read_if_exists(&fs::confined(dir, FILE)?, MAX_LENGTH)?.unwrap_or_default();
         let (entries, breaks) = check(&bytes);
@@ -101,7 +105,11 @@ impl Ledger {
         }
     }
 
-    /// Reads the ledger and tells where it is broken.
+    /// Reads the ledger and returns where it is broken.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read.
     pub fn examine(dir: &Path) -> Result<(Vec<Entry>, Vec<Break>)> {
         let bytes = fs::read_if_exists(&fs::confined(dir, FILE)?, MAX_LENGTH)?.unwrap_or_default();
         Ok(check(&bytes))
@@ -121,7 +129,11 @@ impl Ledger {
         self.entries.get(lines(before)..lines(after)).unwrap_or_default()
     }
 
-    /// Adds a line.
+    /// Appends a line.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the event cannot be serialized.
     pub fn append(&mut self, now: DateTime<Utc>, happening: LedgerEvent) -> Result<()> {
         let (from, to) = happening.transition.unzip();
         let prev = self.entries.last().map_or_else(|| "0".repeat(64), |last| last.hash.clone());
@@ -200,12 +212,12 @@ fn line(entry: &Entry) -> Result<Vec<u8>> {
     canonical(&serde_json::to_value(entry).map_err(|e| Error::bug("ledger").with_source(e))?)
 }
 
-/// Canonical JSON writes control characters raw, and a line must stay a line; so texts are cleaned first.
+/// Canonical JSON contains raw control characters, and a line must stay one line; so texts are cleaned first.
 fn canonical(value: &Value) -> Result<Vec<u8>> {
     json::canonical(value).map_err(|e| Error::bug("ledger").with_source(e))
 }
 
-/// A text that is fit for the ledger: printable ASCII in one line; anything else becomes `?`.
+/// Cleans a text for the ledger: printable ASCII in one line; anything else becomes `?`.
 pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).take(1024).collect()
 }

@@ -1,4 +1,4 @@
-//! A workspace: the folder that a repository is made in, one process at a time.
+//! A workspace: the folder of a repository's source, used by one process at a time.
 
 pub mod artifacts;
 pub mod in_force;
@@ -24,20 +24,24 @@ pub use operation::Operation;
 
 /// The folder for locks and journals, not for version control.
 const PRIVATE_DIR: &str = ".tidegate";
-/// How long to wait for another process to be done.
+/// How long to wait for another process.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// An open workspace. Until it is dropped no other process opens it.
+/// An open workspace. No other process can open it until it is dropped.
 #[derive(Debug)]
 pub struct Workspace {
     dir: PathBuf,
     _lock: File,
-    /// How long the ledger was when this process began to wait for the lock, and when it had it.
+    /// The length of the ledger when this process started to wait for the lock, and when it got it.
     ledger_lengths: [u64; 2],
 }
 
 impl Workspace {
-    /// Opens the workspace `dir`: waits for another process to be done with it, and finishes what one that died had begun.
+    /// Opens the workspace `dir`: waits for another process to finish, and completes what an interrupted one had started.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `dir` is not a workspace, or if another process uses it for too long.
     pub fn open(dir: &Path) -> Result<Self> {
         let settings = dir.join("tidegate.toml");
         if !settings.is_file() {
@@ -48,12 +52,16 @@ impl Workspace {
         Self::lock(dir)
     }
 
-    /// Takes the lock of `dir`, which need not be a workspace yet.
+    /// Locks `dir`, which need not be a workspace yet.
+    ///
+    /// # Errors
+    ///
+    /// Fails with a conflict if another process uses it for too long, or if an interrupted change cannot be completed.
     pub fn lock(dir: &Path) -> Result<Self> {
         let private = dir.join(PRIVATE_DIR);
         std::fs::create_dir_all(&private).map_err(|e| Error::io("create", &private, e))?;
         let path = private.join("lock");
-        // Before the lock: what is added while waiting for it was done by others, unseen by whoever asked.
+        // Before the lock: lines that are added while waiting come from others, unknown to the caller.
         let ledger = dir.join(crate::workspace::ledger::FILE);
         let length = || std::fs::metadata(&ledger).map_or(0, |ledger| ledger.len());
         let before = length();
@@ -84,7 +92,11 @@ impl Workspace {
         &self.dir
     }
 
-    /// What others wrote into the ledger while this process waited for its turn.
+    /// What others added to the ledger while this process waited.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the ledger cannot be read or is broken.
     pub fn meanwhile(&self) -> Result<Vec<Entry>> {
         let [before, after] = self.ledger_lengths;
         if before == after {
@@ -94,33 +106,57 @@ impl Workspace {
     }
 
     /// `tidegate.toml`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read or is invalid.
     pub fn settings(&self) -> Result<Settings> {
         Settings::load(&self.dir)
     }
 
     /// `cohorts.toml`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read or is invalid.
     pub fn cohorts(&self) -> Result<Cohorts> {
         Cohorts::load(&self.dir)
     }
 
-    /// `policy.toml`, which names only what the other two files know.
+    /// `policy.toml`, checked against the other two files.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file is invalid, or if the policy names something that the other two files do not define.
     pub fn policy(&self) -> Result<Policy> {
         let policy = Policy::load(&self.dir)?;
         policy.check_against(&self.settings()?, &self.cohorts()?)?;
         Ok(policy)
     }
 
-    /// The metadata, verified.
+    /// The verified metadata.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the metadata does not verify.
     pub fn repository(&self) -> Result<Repository> {
         Repository::open(&self.dir)
     }
 
     /// The keys that `tidegate.toml` names.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a key's public part is missing.
     pub fn ring(&self, settings: &Settings, passphrases: Box<dyn Passphrases>) -> Result<KeyRing> {
         Ok(KeyRing::new(&self.dir, settings.key_entries()?, passphrases))
     }
 
-    /// Makes all changes or none.
+    /// Commits all changes or none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a file cannot be written.
     pub fn commit(&self, changes: Changes) -> Result<()> {
         changes.commit(&self.dir)
     }

@@ -17,7 +17,11 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder; what an earlier demonstration left there is removed. Errs if there is anything else in it.
+    /// Creates the folder, and removes the files of an earlier demonstration.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the folder contains anything else.
     pub(super) fn create(path: &Path, image: &Path) -> Result<Self> {
         let refuse = |why: String| {
             Error::refused(why).rule(Rule::DemoFolder).remedy("give another folder: tidegate demo FOLDER")

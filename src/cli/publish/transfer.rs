@@ -26,7 +26,11 @@ pub(in crate::cli) async fn carry_out(
     .await
 }
 
-/// Reads back what was written. Errs (`P-READ-BACK`) if it is not sound.
+/// Reads back and verifies what was written.
+///
+/// # Errors
+///
+/// `P-READ-BACK` if it does not verify.
 pub(in crate::cli) async fn read_back(
     plan: &Plan,
     source: &Source,

@@ -54,7 +54,11 @@ pub struct Step {
     pub command: Option<String>,
 }
 
-/// A plan for a situation, from what is in force and what `tidegate.toml` calls the keys.
+/// A plan for a situation, based on what is in force and the key names in `tidegate.toml`.
+///
+/// # Errors
+///
+/// Fails if the situation names an unknown key or role, or if the metadata is inconsistent.
 pub fn plan(situation: &Situation, repository: &Repository, settings: &Settings) -> Result<Plan> {
     let inputs = PlanInputs { repository, settings };
     match situation {

@@ -57,6 +57,10 @@ impl Rehearsal {
 }
 
 /// Plays the proposal. `lost` are keys that sign nothing; more are tried one by one.
+///
+/// # Errors
+///
+/// Fails if the simulated repository cannot be built or signed. Rejections by simulated devices are part of the result.
 pub fn rehearse(
     proposal: &Proposal,
     verified: &Verified,

@@ -66,7 +66,11 @@ pub struct Row {
     pub after: String,
 }
 
-/// Says what a verified proposal changes, for someone who reads it at `now`.
+/// Describes what a verified proposal changes, for a reader at `now`.
+///
+/// # Errors
+///
+/// Fails if a changed role cannot be read.
 pub fn review(proposal: &Proposal, verified: &Verified, now: DateTime<Utc>) -> Result<Review> {
     let current = verified.roots.last();
     let mut builder = ReviewBuilder {

@@ -1,4 +1,4 @@
-//! What of a plan is kept apart: protected cohorts' objects go to the private place, and must not lie open.
+//! The protected part of a plan: objects of protected cohorts go to the private place and must not be publicly readable.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::audit::protect::{Maps, Needs, Protection};
 use crate::error::{Error, Result, Rule};
 use crate::publish::store::Remote;
 
-/// Where what is protected goes; `None` if nothing is.
+/// The private place, if anything is protected; `None` otherwise.
 pub(super) fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> Result<Option<&'a Remote>> {
     let Some(role) = protection.roles().next() else { return Ok(None) };
     remote.private().map(Some).ok_or_else(|| {
@@ -26,10 +26,10 @@ pub(super) fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> 
     })
 }
 
-/// In which places a target belongs, and whether it is there already, by what is live.
+/// The places that a target belongs to, and whether it is already there according to what is live.
 pub(super) fn sides(now: Needs, before: Needs, is_live: bool) -> Vec<(bool, bool)> {
     match now {
-        // Nobody needs it: it stays where it is, and comes to where it gives nothing away.
+        // Unassigned: it stays where it is; a new one goes where it reveals nothing.
         Needs { public: false, private: false, .. } => vec![(!is_live || !before.public, is_live)],
         Needs { public, private, .. } => {
             let sides = [(public, false, before.public), (private, true, before.private)];
@@ -38,9 +38,9 @@ pub(super) fn sides(now: Needs, before: Needs, is_live: bool) -> Vec<(bool, bool
     }
 }
 
-/// What gates let each protected cohort read: what is about to be live, what is, and what was before that or will be if another publication
-/// that is under way comes first. Devices may be on their way through any of these. So a publication only adds; [`crate::publish::prune()`]
-/// takes away what the grace period has passed over.
+/// The listings that gates serve for each protected cohort: what is about to be live, what is live now, and what was live before
+/// that or will be if another concurrent publication finishes first. Devices may be following any of these. So a publication only
+/// adds entries; [`crate::publish::prune()`] removes them after the grace period.
 pub(super) async fn listings(
     protection: &Protection,
     before: &Protection,
@@ -78,7 +78,11 @@ pub(super) async fn listings(
     Ok(found)
 }
 
-/// Errs if something lies open that is about to be kept from the public.
+/// Checks that nothing that becomes protected is publicly readable.
+///
+/// # Errors
+///
+/// `P-READABLE`, or another refusal, if a protected object lies in a public place.
 pub(super) async fn closed(
     objects: &[Object],
     protection: &Protection,
@@ -106,7 +110,7 @@ pub(super) async fn closed(
         ))
 }
 
-/// What is protected of what is live.
+/// What is protected according to the live state.
 pub(super) async fn live_protection(
     live: &[(Chain, Option<Targets>)],
     mut maps: Maps,
@@ -118,7 +122,7 @@ pub(super) async fn live_protection(
         let Some(sha256) = file.hashes.sha256_digest().filter(|sha256| !maps.contains_key(*sha256)) else { continue };
         *requests += 1;
         let bytes = remote.read(&target_key(&path, file)?, MAX_MAP).await?;
-        // One that cannot be read protects nothing: then all is written, or found to be there.
+        // An unreadable map protects nothing: then everything is written, or found to be there.
         if let Some(map) = bytes.and_then(|seen| CohortMap::parse(&seen.bytes).ok()) {
             maps.insert(*sha256, map);
         }

@@ -1,4 +1,5 @@
-//! What is live at a place, as far as a plan needs to know: what the workspace has grown out of, and what need not be sent again.
+//! The live state of a place, as far as a plan needs it: which state of the workspace it descends from, and what need not be sent
+//! again.
 
 use sha2::{Digest as _, Sha256};
 use tidegate_tuf::Limits;
@@ -11,16 +12,16 @@ use crate::metadata::danger_parse_unverified;
 use crate::publish::source::Source;
 use crate::publish::store::{Remote, Seen, TIMESTAMP};
 
-/// What is live.
+/// The live state.
 pub(super) struct Live {
     pub(super) timestamp: Timestamp,
     pub(super) snapshot: Snapshot,
 }
 
 impl Live {
-    /// Reads what is live and finds it among what the workspace has been.
+    /// Reads the live state and finds it among the workspace's earlier states.
     ///
-    /// Its signatures are not looked at: it decides only what need not be sent again, and is about to be replaced.
+    /// Signatures are not verified: this only decides what need not be sent again, and is about to be replaced.
     pub(super) async fn read(source: &Source, remote: &Remote, seen: &Seen, ours: &RoleFile) -> Result<Self> {
         let place = remote.name();
         let foreign = |error| {
@@ -59,9 +60,11 @@ impl Live {
     }
 }
 
-/// The version of the newest of our roots that is published; usually the newest there is, which takes two requests.
+/// The newest published version of our roots. Usually that is the newest one there is, which takes two requests.
 ///
-/// Errs if a root is published that is not ours: its keys may be others, and what ours sign would be refused by every device.
+/// # Errors
+///
+/// Fails if a published root is not ours: it may list other keys, and then every device would reject what our keys sign.
 pub(super) async fn newest_live_root(remote: &Remote, roots: &[RoleFile], requests: &mut u64) -> Result<u64> {
     let conflict = |file: &str| {
         Error::new(
@@ -86,7 +89,7 @@ pub(super) async fn newest_live_root(remote: &Remote, roots: &[RoleFile], reques
     Ok(0)
 }
 
-/// The content of a role as it is live: from the workspace if it still has that version, else from the place itself.
+/// The live content of a role: from the workspace if it still has that version, else from the place.
 pub(super) async fn live_role(
     source: &Source,
     remote: &Remote,
@@ -101,6 +104,6 @@ pub(super) async fn live_role(
         *requests += 1;
         remote.find(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec())
     };
-    // Unreadable: then all that it listed counts as new, and is compared when it is written.
+    // Unreadable: all its targets count as new, and are compared when they are written.
     Ok(bytes.and_then(|bytes| danger_parse_unverified(role, &bytes).ok()))
 }

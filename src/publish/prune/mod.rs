@@ -1,12 +1,14 @@
-//! Finding what a place holds and nothing needs.
+//! Finds objects at a place that nothing needs.
 //!
-//! A device may have read its timestamp a while ago, or from an edge that is behind, and still be on its way through what that one
-//! leads to. So not only the live snapshot is kept with all that hangs on it, but each that was live within the grace period.
+//! A device may have read its timestamp some time ago, or from a stale edge, and still be fetching what that timestamp refers to.
+//! So pruning keeps the live snapshot with everything it refers to, and likewise every snapshot that was live within the grace
+//! period.
 //!
-//! It is the same at the private place: what those snapshots have protected cohorts take there is kept. Publishing only adds to listings, so
-//! that a gate goes on giving out what devices are on their way to; here they are made as short again as they may be. One private place may stand behind several public ones, mirrors of each other. Whoever prunes at one that lags does not see
-//! what the others have published since; but that is younger than the grace period, unless the timestamp of the one that lags has expired,
-//! and then nothing private is removed.
+//! The same holds for the private place: it keeps what protected cohorts are assigned by those snapshots. Publishing only adds
+//! entries to listings, so that a gate keeps serving what devices are fetching; pruning shortens the listings again. One private
+//! place may serve several public mirrors. A prune at a mirror that lags does not see what the others have published since; but
+//! those objects are younger than the grace period, unless the lagging timestamp has expired, and in that case nothing private is
+//! removed.
 
 mod needed;
 
@@ -26,7 +28,7 @@ use super::store::{self, Headers, PROBE, Remote, Seen, TIMESTAMP};
 use crate::error::{Error, Result, Rule};
 use crate::metadata::danger_parse_unverified;
 
-/// Metadata files read at once.
+/// Number of metadata files that are read concurrently.
 const READERS: usize = 16;
 
 /// An object that nothing needs.
@@ -47,55 +49,58 @@ pub struct PruneCandidate {
 /// What pruning would do.
 #[derive(Debug, Serialize)]
 pub struct Pruning {
-    /// Where.
+    /// The place.
     pub place: String,
-    /// Where what is protected lies, if that was looked into.
+    /// The private place, if it was examined.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub private: Option<String>,
     /// The live timestamp's version.
     pub live: u64,
     /// The snapshots whose files are kept.
     pub snapshots: Vec<u64>,
-    /// Objects that are needed, at both places.
+    /// Number of objects that are needed, at both places.
     pub kept: u64,
-    /// Objects that are not needed, and too young to be removed.
+    /// Number of objects that are not needed but too young to be removed.
     pub young: u64,
-    /// Objects that are none of a repository's, and in the private place none of this one's. They are left alone.
+    /// Number of objects that do not belong to a repository or, in the private place, to this repository. They are left alone.
     pub foreign: u64,
-    /// How many listings are to be shortened, as they name what is not needed.
+    /// Number of listings to shorten because they name objects that are not needed.
     pub listings: u64,
-    /// Objects to remove: the private ones first, listings before what they name, and then the oldest first.
+    /// Objects to remove: private ones first, listings before the objects they name, then the oldest first.
     pub doomed: Vec<PruneCandidate>,
     /// The live timestamp.
     #[serde(skip)]
     pub(super) seen: Option<Seen>,
     #[serde(skip)]
     shorter: Vec<needed::Shorter>,
-    /// Whether the mark of a clean-up is there, which may have died.
+    /// Whether the mark of another prune was found; that prune may have died.
     #[serde(skip)]
     pub(super) marked: bool,
 }
 
 impl Pruning {
-    /// Whether there is nothing to do: nothing to remove, and no clean-up that died and is to be finished.
+    /// Whether there is nothing to do: nothing to remove, and no interrupted prune to finish.
     pub fn is_done(&self) -> bool {
         self.doomed.is_empty() && self.shorter.is_empty() && !self.marked
     }
 
-    /// Bytes to be freed.
+    /// Number of bytes to free.
     pub fn bytes(&self) -> u64 {
         self.doomed.iter().map(|object| object.length).sum()
     }
 }
 
-/// Finds what is not needed at a place, and at the private one with it, and was written before `cutoff`.
+/// Finds the objects of a place and of its private place that are not needed and were written before `cutoff`.
 ///
-/// Errs if what is live does not hang together: then nobody can say what is needed. Errs if the grace period, which is from `cutoff` to
-/// `now`, is shorter than timestamps live: an edge that is behind would lead devices to what is gone.
+/// # Errors
+///
+/// Fails if nothing is published there, if the live state is inconsistent (then it is unknown what is needed), or if the grace
+/// period from `cutoff` to `now` is shorter than the lifetime of a timestamp (`P-GRACE`): a stale edge would refer devices to
+/// removed objects.
 pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Utc>) -> Result<Pruning> {
     let place = remote.name().to_owned();
     let nothing = || Error::input(format!("nothing is published at {place}"));
-    // Before the listing: whatever is published later is younger than anything that is removed.
+    // Read before the listing: whatever is published later is younger than anything that is removed.
     let seen = remote.read(TIMESTAMP, Limits::default().timestamp_length).await?.ok_or_else(nothing)?;
     let timestamp: Timestamp = parse("timestamp", &seen.bytes, &place)?;
     let lifetime = timestamp.common.issued.map_or(TimeDelta::zero(), |issued| timestamp.common.expires - issued);
@@ -160,7 +165,7 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     Ok(pruning)
 }
 
-/// The snapshots whose files are kept: the live one, and each that was live since `cutoff`.
+/// The snapshots whose files are kept: the live one, and every one that was live since `cutoff`.
 fn snapshots(objects: &BTreeMap<String, PruneCandidate>, live: u64, cutoff: DateTime<Utc>) -> Vec<u64> {
     let mut snapshots: BTreeMap<u64, DateTime<Utc>> = BTreeMap::new();
     for (key, object) in objects {
@@ -169,7 +174,7 @@ fn snapshots(objects: &BTreeMap<String, PruneCandidate>, live: u64, cutoff: Date
             snapshots.insert(version, object.written);
         }
     }
-    // The newest that was written before the grace period was live when it began.
+    // The newest snapshot written before the grace period was live when the period began.
     let first = snapshots.iter().filter(|(_, written)| **written < cutoff).map(|(version, _)| *version).max();
     snapshots.into_keys().filter(|version| *version >= first.unwrap_or(0)).collect()
 }
@@ -188,8 +193,14 @@ impl Pruning {
     }
 }
 
-/// Removes what was found. `fence` must renew the timestamp that was live when the plan was made, so that whoever began before has to begin again; it is not
-/// called where publishers are kept apart by other means, which is then the caller's lock. Gives the number of objects removed.
+/// Removes the objects that were found. `fence` must renew the timestamp that was live when the plan was made, so that publishers
+/// that started earlier must start again. It is not called where a lock keeps publishers apart; the caller holds that lock.
+/// Returns the number of removed objects.
+///
+/// # Errors
+///
+/// Fails with a conflict if something was published since the plan was made, if another process holds the lock, or if the store
+/// rejects a request.
 pub async fn prune<F>(remote: &Remote, pruning: &Pruning, now: DateTime<Utc>, fence: impl FnOnce() -> F) -> Result<u64>
 where
     F: Future<Output = Result<()>>,
@@ -206,7 +217,7 @@ where
     }
     let spot = |object: &PruneCandidate| Spot { key: object.key.clone(), private: object.private };
     let spots: Vec<Spot> = pruning.doomed.iter().map(spot).collect();
-    // When it is certain that nobody who began before can finish, and before what they name goes.
+    // Listings are shortened once no earlier publisher can finish, and before the objects they name are removed.
     let fence = || async {
         if !remote.is_exclusive() {
             fence().await?;
@@ -219,7 +230,7 @@ where
     sweep::sweep(remote, &spots, now, fence).await
 }
 
-/// All objects of the place, by key; `private` says which of the two it is.
+/// All objects of the place by key; `private` tells which of the two places it is.
 async fn list(remote: &Remote, private: bool) -> Result<BTreeMap<String, PruneCandidate>> {
     let prefix = (!remote.prefix.as_ref().is_empty()).then_some(&remote.prefix);
     let strip = if prefix.is_some() { remote.prefix.as_ref().len() + 1 } else { 0 };
@@ -247,14 +258,14 @@ fn is_root(key: &str) -> bool {
         .is_some_and(|version| !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Whether an object is one that publishing makes: anything else is not ours to remove.
+/// Whether publishing creates objects like this one. All others are not ours to remove.
 fn is_ours(key: &str) -> bool {
     let immutable = Headers::of(key).cache_control == Headers::of("metadata/1.root.json").cache_control;
     (immutable && (key.starts_with("metadata/") || key.starts_with("targets/"))) || key.starts_with(PROBE)
 }
 
-/// The same in the private place, and of this very repository: what others keep there is theirs. Other fleets have channels and cohorts of the
-/// same names; so only of cohorts that are this repository's by what has signed them, and of their channels.
+/// The same for the private place, and limited to this repository: other fleets may keep objects there, with channels and cohorts
+/// of the same names. So only objects of cohorts that this repository's keys have signed, and of their channels, are ours.
 fn is_ours_apart(key: &str, needed: &Needed) -> bool {
     let is_known = |role: &str| {
         let mut owned = needed.owned.iter();
@@ -274,7 +285,7 @@ fn is_ours_apart(key: &str, needed: &Needed) -> bool {
     is_ours(key) && channel_of(key).is_some_and(|channel| is_known(&channel))
 }
 
-/// The channel that a target is of, by its key.
+/// The channel of a target, from its key.
 fn channel_of(key: &str) -> Option<String> {
     let (folder, file) = key.strip_prefix("targets/")?.rsplit_once('/')?;
     let (_, name) = file.split_once('.')?;

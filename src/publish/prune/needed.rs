@@ -1,4 +1,4 @@
-//! What the snapshots that are kept lead to, at each of the two places.
+//! What the kept snapshots refer to, at each of the two places.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,20 +18,20 @@ use crate::error::{Error, Result, Rule};
 use crate::publish::plan::MAX_MAP;
 use crate::publish::store::{Remote, Seen, WriteOutcome};
 
-/// What is needed, by key.
+/// The needed objects, by key.
 #[derive(Debug, Default)]
 pub(super) struct Needed {
     pub(super) public: BTreeSet<String>,
     pub(super) private: BTreeSet<String>,
-    /// All roles that this repository has, or had: a snapshot goes on listing those that were given up.
+    /// All roles that this repository has or had: a snapshot keeps listing roles that were abandoned.
     pub(super) roles: BTreeSet<String>,
     /// The roles of cohorts that are protected in one of the snapshots.
     pub(super) protected: BTreeSet<String>,
-    /// The roles of cohorts of which the private place holds what this repository's keys have signed: protected now or before.
+    /// The roles of cohorts whose objects in the private place were signed by this repository's keys, now or earlier.
     pub(super) owned: BTreeSet<String>,
 }
 
-/// A role as it was read.
+/// A role file that was read.
 struct Read {
     role: String,
     bytes: Vec<u8>,
@@ -39,7 +39,8 @@ struct Read {
 }
 
 impl Needed {
-    /// What these snapshots lead to, of which `live` is the live one; `objects` is what the public place holds, `apart` what the private one does.
+    /// What these snapshots refer to; `live` is the live one. `objects` are the contents of the public place, `apart` those of
+    /// the private one.
     pub(super) async fn by(
         remote: &Remote,
         snapshots: &[u64],
@@ -68,7 +69,7 @@ impl Needed {
             by_snapshot.push((*version == live, keys));
             needed.public.insert(key);
         }
-        // A snapshot lists each role as it was in its time: of the older ones some may have gone already.
+        // A snapshot lists each role as it was at that time; some roles of older snapshots may already be gone.
         roles.retain(|key, (_, is_live)| *is_live || objects.contains_key(key) || remote.private().is_some());
         let files = read(remote, roles).await?;
         let maps = cohort_maps(remote, &files).await?;
@@ -83,7 +84,7 @@ impl Needed {
         }
         for (is_live, keys) in by_snapshot {
             let roles = || keys.iter().filter_map(|key| Some((key, files.get(key)?)));
-            // What was public then is kept for who is still on the way; what is protected now and lies here all the same is not.
+            // What was public then is kept for devices that still fetch it; what is protected now but publicly stored is not.
             let protection = Protection::of(roles().map(|(_, read)| (read.role.as_str(), &read.targets)), &maps);
             if is_live && remote.private().is_some() {
                 let all: BTreeMap<&str, &Read> = roles().map(|(_, read)| (read.role.as_str(), read)).collect();
@@ -97,7 +98,7 @@ impl Needed {
                     let path = TargetPath::new(path).map_err(|error| unsound(place, &error.to_string()))?;
                     let key = format!("targets/{}", path.file_path(&file.hashes, true));
                     let needs = protection.needs(&key);
-                    // What nobody is assigned stays wherever it is.
+                    // Unassigned targets stay where they are.
                     if needs.private || !needs.public {
                         needed.private.insert(key.clone());
                     }
@@ -110,8 +111,8 @@ impl Needed {
         Ok(needed)
     }
 
-    /// Takes the listings of cohorts that are protected for needed, and gives those that name what is not, without that. `objects` is what
-    /// the private place holds, and `cutoff` how old of these goes what is not needed.
+    /// Marks the listings of protected cohorts as needed, and returns shortened copies of those that name unneeded objects.
+    /// `objects` are the contents of the private place; unneeded objects older than `cutoff` are removed.
     pub(super) async fn listings(
         &mut self,
         private: &Remote,
@@ -139,7 +140,7 @@ impl Needed {
     }
 }
 
-/// A listing that names what has gone, or is to go, without that.
+/// A listing without the entries that are gone or will be removed.
 #[derive(Debug)]
 pub(in crate::publish) struct Shorter {
     key: String,
@@ -148,7 +149,7 @@ pub(in crate::publish) struct Shorter {
 }
 
 impl Shorter {
-    /// Writes it in the place of the one that was read.
+    /// Replaces the listing that was read.
     pub(super) async fn write(&self, private: &Remote) -> Result<()> {
         match private.replace(&self.key, &self.bytes, Some(&self.seen)).await? {
             WriteOutcome::Written | WriteOutcome::AlreadyThere => Ok(()),
@@ -185,8 +186,9 @@ async fn read(remote: &Remote, roles: BTreeMap<String, (String, bool)>) -> Resul
     Ok(files.into_iter().flatten().collect())
 }
 
-/// The cohorts' roles, of these, whose newest file in the private place a live channel's keys have signed, whichever of its cohorts they are for: a
-/// cohort may be gone. Names alone say nothing: other fleets have channels and cohorts of the same names.
+/// Those of the cohorts' roles whose newest file in the private place is signed by a live channel's keys, whichever of its
+/// cohorts they belong to: a cohort may have been removed. Names alone prove nothing, because other fleets may use the same
+/// channel and cohort names.
 async fn owned(
     private: &Remote,
     apart: &BTreeMap<String, PruneCandidate>,
@@ -220,8 +222,12 @@ async fn owned(
     Ok(owned)
 }
 
-/// Errs unless what the private place has of the live cohorts is this repository's. The snapshot lists such roles by their version alone,
-/// and what is said to be the private place may be another fleet's: all that it holds would go.
+/// Checks that the live cohorts in the private place belong to this repository. The snapshot lists such roles only by version,
+/// and the configured private place may belong to another fleet: pruning would then remove all its objects.
+///
+/// # Errors
+///
+/// Fails if a role in the private place is not signed by this repository's keys.
 fn theirs(protection: &Protection, roles: &BTreeMap<&str, &Read>, place: &str) -> Result<()> {
     for role in protection.roles() {
         let Some(DelegatedRole::Cohort { channel, .. }) = DelegatedRole::parse(role) else { continue };
@@ -240,8 +246,8 @@ fn theirs(protection: &Protection, roles: &BTreeMap<&str, &Read>, place: &str) -
     Ok(())
 }
 
-/// The cohort maps that these roles list. One that cannot be read protects nothing, and so dooms nothing at the public place; with a
-/// private place that is an error, as what it protects would go there.
+/// The cohort maps that these roles list. An unreadable map protects nothing, so it causes no removal in the public place. With a
+/// private place it is an error, because protected objects would be removed there.
 async fn cohort_maps(remote: &Remote, files: &BTreeMap<String, Read>) -> Result<Maps> {
     let mut maps = Maps::new();
     for (path, file) in Protection::maps(files.values().map(|read| (read.role.as_str(), &read.targets))) {

@@ -1,6 +1,7 @@
-//! What anyone is given who asks a store without credentials.
+//! What a store returns to a client without credentials.
 //!
-//! A private place is one that its owner says is private. Whether it is, only asking tells: as the world would, from here.
+//! A place counts as private because its owner configured it so. Only a request without credentials, sent from here, shows
+//! whether it is.
 
 use std::time::{Duration, Instant};
 
@@ -16,16 +17,16 @@ use super::probe::PROBE;
 use super::remote::{Backend, Remote};
 use crate::error::{Error, Kind, Result, Rule, chain};
 
-/// How objects of a store are asked for without credentials.
+/// How to request objects of a store without credentials.
 #[derive(Debug, Clone)]
 pub(super) struct Anyone {
     client: Client,
-    /// What keys are below.
+    /// The base URL of all keys.
     base: Url,
 }
 
 impl Anyone {
-    /// Asks at `base`, patiently for `timeout`. Where a redirect leads is not followed: who is sent elsewhere was not given the object.
+    /// Sends requests below `base`, each with `timeout`. Redirects are not followed: a redirect does not return the object.
     pub(super) fn at(base: Url, timeout: Duration) -> Result<Self> {
         let client = Client::builder().redirect(redirect::Policy::none()).timeout(timeout).connect_timeout(timeout);
         let client = client.build().map_err(|error| Error::bug("no client for HTTP").with_source(error))?;
@@ -38,7 +39,7 @@ impl Anyone {
             path.pop_if_empty().extend(key.parts().map(|part| part.as_ref().to_owned()));
         }
         let request = self.client.get(url);
-        // What is long need not be read: its first byte tells.
+        // A long object need not be read: its first byte is enough.
         let request = if bytes.is_some() { request } else { request.header(RANGE, "bytes=0-0") };
         let answer = request.send().await;
         debug!(
@@ -54,7 +55,7 @@ impl Anyone {
         if !answer.status().is_success() {
             return Ok(false);
         }
-        // A page to log in at is an answer, too.
+        // A login page is an answer, too.
         let Some(bytes) = bytes else {
             let whole = answer.headers().get("content-range").and_then(|range| range.to_str().ok()?.rsplit('/').next());
             let whole = whole.and_then(|whole| whole.parse().ok()).or(answer.content_length());
@@ -73,10 +74,12 @@ impl Anyone {
 }
 
 impl Remote {
-    /// Whether anyone who asks for an object gets it; `None` where that cannot be tried: a folder is served by something else, if at all.
-    /// `length` and `bytes` are what its content is, if that is at hand.
+    /// Whether anyone who requests an object gets it; `None` where that cannot be checked: a folder is served by another program,
+    /// if at all. `length` and `bytes` describe the content, if known.
     ///
-    /// Errs if there is no answer, as it cannot be told then.
+    /// # Errors
+    ///
+    /// Fails if there is no answer, because the result is then unknown.
     pub(in crate::publish) async fn is_open_to_anyone(
         &self,
         key: &str,
@@ -98,7 +101,11 @@ impl Remote {
         }
     }
 
-    /// Errs (`P-READABLE`) if anyone can read this object here, the private place.
+    /// Checks that nobody can read this object of the private place without credentials.
+    ///
+    /// # Errors
+    ///
+    /// `P-READABLE` if anyone can read it.
     pub(in crate::publish) async fn closed_to_anyone(
         &self,
         key: &str,
@@ -108,7 +115,7 @@ impl Remote {
         if self.is_open_to_anyone(key, length, bytes).await? == Some(true) { Err(open(self, key)) } else { Ok(()) }
     }
 
-    /// The same before anything is there, with an object that says nothing.
+    /// The same check for an empty place, with an object without information.
     pub(in crate::publish) async fn closed_before_the_first(&self) -> Result<()> {
         if self.anyone.is_none() {
             return Ok(());
@@ -119,7 +126,7 @@ impl Remote {
         let (key, bytes) = (format!("{PROBE}/{name}"), Bytes::from(format!("{name}\n")));
         self.create(&key, &bytes).await?;
         let closed = self.closed_to_anyone(&key, None, Some(&bytes)).await;
-        // Nothing depends on it: leftovers are small, and `tidegate prune` takes them.
+        // Nothing depends on this: leftovers are small, and `tidegate prune` removes them.
         let _ = self.delete(&key).await;
         closed
     }

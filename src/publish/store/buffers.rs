@@ -1,6 +1,6 @@
-//! The memory that uploads have in use: so many buffers, over all that is sent to a place, and the same ones again and again.
+//! The memory of uploads: a fixed number of buffers per place, reused.
 //!
-//! Taken from the allocator anew for each part they would not be more, but it would keep some aside for every thread that ever had one.
+//! Allocating a buffer for each part would not use more, but the allocator would keep memory for every thread that ever had one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,7 +29,7 @@ impl Buffers {
         Turn { _permit: Arc::clone(&self.free).acquire_owned().await.ok() }
     }
 
-    /// A buffer of that length, with whatever it holds.
+    /// A buffer of that length, with arbitrary content.
     pub(super) fn take(&self, length: usize) -> BytesMut {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut buffer = idle.unwrap_or_else(|| BytesMut::with_capacity(length));
@@ -37,7 +37,7 @@ impl Buffers {
         buffer
     }
 
-    /// Gives a buffer back that has been sent. One that somebody still holds is left to them.
+    /// Returns a buffer that has been sent. A buffer that is still in use elsewhere is not reused.
     pub(super) fn give_back(&self, sent: Bytes) {
         if let Ok(buffer) = sent.try_into_mut() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);

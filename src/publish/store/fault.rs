@@ -1,4 +1,4 @@
-//! A store's errors in our words: what failed, who can fix it, and no secrets.
+//! Converts a store's errors into ours: what failed, who can fix it, and no secrets.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,7 +10,7 @@ use object_store::client::{HttpError, HttpErrorKind};
 use super::variables::Variables;
 use crate::error::{Error, Kind, chain};
 
-/// Variables of the environment whose values must never be shown.
+/// Environment variables whose values must never be shown.
 const SECRET: [&str; 11] = [
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -24,10 +24,10 @@ const SECRET: [&str; 11] = [
     "AZURE_CLIENT_SECRET",
     "GOOGLE_SERVICE_ACCOUNT_KEY",
 ];
-/// What a store says is quoted up to here.
+/// Maximum length of a quoted store message.
 const QUOTED: usize = 600;
 
-/// Texts that must not be shown. Their own `Debug` does not.
+/// Texts that must not be shown. `Debug` does not show them.
 #[derive(Clone, Default)]
 pub(super) struct Secrets(Vec<String>);
 
@@ -38,7 +38,7 @@ impl fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// What variables hold of them.
+    /// The secrets among these variables.
     pub(super) fn among(variables: &Variables) -> Self {
         let mut secrets = Self::default();
         let own = variables.for_private();
@@ -49,13 +49,13 @@ impl Secrets {
     }
 
     pub(super) fn add(&mut self, text: &str) {
-        // What is shorter would blot out innocent words, and is no secret worth the name.
+        // Shorter texts would redact innocent words, and are not real secrets.
         if text.len() >= 4 {
             self.0.push(text.to_owned());
         }
     }
 
-    /// The text without secrets: known ones, whatever URLs carry in their query, and the signatures that stores quote back.
+    /// The text without secrets: known ones, the queries of URLs, and signatures that stores quote back.
     pub(super) fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in &self.0 {
@@ -76,7 +76,7 @@ impl Secrets {
     }
 }
 
-/// What a store said, in one line, redacted.
+/// A store's message, in one line, redacted.
 #[derive(Debug)]
 struct StoreMessage(String);
 
@@ -88,7 +88,7 @@ impl fmt::Display for StoreMessage {
 
 impl StdError for StoreMessage {}
 
-/// A store's error as one of ours. `what` says what was being done.
+/// Converts a store's error into ours. `what` states the action.
 pub(in crate::publish) fn fault(what: String, error: &StoreError, secrets: &Secrets) -> Error {
     let said = brief(&secrets.redact(&chain(error)));
     let io = io_kind(error);
@@ -117,7 +117,7 @@ pub(in crate::publish) fn fault(what: String, error: &StoreError, secrets: &Secr
     Error::new(Kind::Io, what).with_source(StoreMessage(said)).remedy(remedy)
 }
 
-/// Whether trying again may help: the network or the store failed, not the request.
+/// Whether a retry may help: the network or the store failed, not the request.
 pub(super) fn is_transient(error: &StoreError) -> bool {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -130,7 +130,7 @@ pub(super) fn is_transient(error: &StoreError) -> bool {
         && matches!(status(&chain(error)), Some(408 | 429 | 500 | 502 | 503 | 504))
 }
 
-/// The HTTP status that an error's words name, which is all that is left of it there.
+/// The HTTP status in an error's text, which is all that is left of it there.
 fn status(said: &str) -> Option<u16> {
     let at = said.find("status code: ")? + "status code: ".len();
     said.get(at..at + 3)?.parse().ok()
@@ -143,7 +143,7 @@ pub(super) fn is_unsupported(error: &StoreError) -> bool {
         || chain(error).contains("NotImplemented")
 }
 
-/// In one line and not too long. Of XML only the code and the message are kept.
+/// Shortens a message to one line. Of XML only the code and the message are kept.
 fn brief(text: &str) -> String {
     let tag = |name: &str| {
         let (_, rest) = text.split_once(&format!("<{name}>"))?;
@@ -165,7 +165,7 @@ fn brief(text: &str) -> String {
     line
 }
 
-/// The kind of the system's error beneath, if it was the system.
+/// The kind of the underlying system error, if there is one.
 fn io_kind(error: &StoreError) -> Option<io::ErrorKind> {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = cause {

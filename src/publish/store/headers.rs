@@ -1,4 +1,4 @@
-//! What the world may cache, and for how long.
+//! Which objects may be cached, and for how long.
 
 use std::borrow::Cow;
 
@@ -11,14 +11,14 @@ pub struct Headers {
     pub cache_control: &'static str,
 }
 
-/// What a publisher may choose of them.
+/// The headers that a publisher may choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeaderRules {
-    /// For how many seconds a cache may keep `timestamp.json`.
+    /// How many seconds a cache may keep `timestamp.json`.
     pub timestamp_max_age: u32,
     /// Whether versioned metadata is stored compressed (`Content-Encoding: gzip`), for stores and caches that do not compress.
     pub compress: bool,
-    /// Whether no cache keeps anything of it.
+    /// Whether caches must not store any object.
     pub private: bool,
 }
 
@@ -41,21 +41,21 @@ impl HeaderRules {
         (content_type, Cow::Borrowed(cache_control))
     }
 
-    /// Whether the object with that key is stored compressed. What is small gains nothing by it.
+    /// Whether the object with that key is stored compressed. Compressing small objects gains nothing.
     pub fn compresses(self, key: &str, length: usize) -> bool {
         self.compress && length >= 512 && key.starts_with("metadata/") && Headers::of(key).cache_control == IMMUTABLE
     }
 }
 
-/// For names that hold a version or a hash: their bytes never change.
+/// For names that contain a version or a hash: their bytes never change.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
-/// For `timestamp.json`: how long an edge may keep a fleet from seeing news. It bounds what a stale edge can do,
-/// and is long enough that an edge asks the origin once a minute however many devices it has.
+/// For `timestamp.json`: how long an edge may serve an old one. This limits the effect of a stale edge, and still lets an edge
+/// send one request a minute to the origin, however many devices it serves.
 const SHORT: &str = "public, max-age=60";
 const SHORT_SECONDS: u32 = 60;
-/// For what a gate gives out: nothing on the way may keep it, as it would keep it for anyone. A device keeps what it needs by itself.
+/// For what a gate serves: no cache may store it, because it would serve it to anyone. Devices store what they need themselves.
 const PRIVATE: &str = "private, no-store";
-/// For what else may lie beside a repository.
+/// For other files beside a repository.
 const REVALIDATE: &str = "no-cache";
 
 impl Headers {
@@ -78,7 +78,7 @@ impl Headers {
     }
 }
 
-/// Whether a file name's first part is a version of metadata.
+/// Whether a file name's first part is a metadata version.
 fn is_version(prefix: &str) -> bool {
     (1..=10).contains(&prefix.len()) && prefix.bytes().all(|byte| byte.is_ascii_digit()) && !prefix.starts_with('0')
 }

@@ -1,4 +1,4 @@
-//! What a place holds that others may write to, as a stream: there may be more of it than fits into memory.
+//! Streams the contents of a place that others may write to: they may not fit into memory.
 
 use std::fs::{DirEntry, File, ReadDir};
 use std::io::{self, Read as _};
@@ -16,10 +16,10 @@ use crate::error::{Error, Result};
 type Listed = (String, u64);
 
 impl Remote {
-    /// What lies below a key of ours, such as `receipts/stable`; below the place itself if that is empty. In no order.
+    /// The objects below one of our keys, such as `receipts/stable`; an empty key lists the place. In no particular order.
     pub(crate) fn objects(&self, below: &str) -> BoxStream<'_, Result<Listed>> {
         if let Backend::Folder(root) = &self.kind {
-            // Not by the store's own listing: that ends at the first name that no key can have, and goes wherever links lead.
+            // Not the store's own listing: it stops at the first name that is not a valid key, and follows links.
             let files = Files { root, left: vec![(root.join(below), 0)], open: None };
             return stream::iter(files.map(|file| file.map_err(|(path, error)| Error::io("list", &path, error))))
                 .boxed();
@@ -30,7 +30,7 @@ impl Remote {
         let listed = self.store.list((!prefix.as_ref().is_empty()).then_some(&prefix));
         let found = listed.filter_map(move |object| async move {
             let object = object.map_err(|error| match error {
-                // The store's listing ends here, and this library has no way around it.
+                // The store's listing stops here, and the library has no way to continue.
                 object_store::Error::InvalidPath { source } => Error::trust(format!(
                     "{} holds an object whose name is none that was put there by a gate: {source}",
                     self.name()
@@ -43,12 +43,13 @@ impl Remote {
         found.boxed()
     }
 
-    /// Reads a small object that was listed; `None` if it has gone since. Of a folder without a detour: there may be a million of them.
+    /// Reads a small object that was listed; `None` if it has been removed since. Files of a folder are opened directly: there
+    /// may be a million of them.
     ///
     /// # Errors
     ///
-    /// [`Kind::Trust`](crate::error::Kind::Trust) if it is longer than `limit`, or is a file that may not be read: whoever may write to a folder
-    /// can put such a one there.
+    /// [`Kind::Trust`](crate::error::Kind::Trust) if it is longer than `limit`, or a file that cannot be read: anyone who may
+    /// write to a folder can create such a file.
     pub(crate) async fn read_listed(&self, key: &str, limit: u64) -> Result<Option<Bytes>> {
         let Backend::Folder(root) = &self.kind else {
             return Ok(self.read(key, limit).await?.map(|seen| seen.bytes));
@@ -68,7 +69,11 @@ impl Remote {
         }
     }
 
-    /// Errs if it is a folder that is not there. Whether there is a bucket is seen when it is listed.
+    /// Checks that the folder exists. Whether a bucket exists shows when it is listed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the place is a folder that does not exist.
     pub(crate) fn must_be_there(&self) -> Result<()> {
         match &self.kind {
             Backend::Folder(root) if !root.is_dir() => Err(Error::input(format!("there is no folder {}", self.name()))
@@ -78,21 +83,21 @@ impl Remote {
     }
 }
 
-/// How deep below where a listing begins folders are looked into: deeper than anything that is put there. What lies deeper is no more than a
-/// name, so that no chain of folders grows longer than the system can open.
+/// How many levels below the start folders are read: more than any layout needs. Deeper folders are only reported by name, so
+/// that no chain of folders exceeds what the system can open.
 const DEEPEST: usize = 6;
 
-/// The files below a folder, folder by folder: no links, no pipes, and nothing whose name is not UTF-8. A folder that may not be looked into, or is
-/// too deep, stands for itself.
+/// The files below a folder, folder by folder, without links, pipes and names that are not UTF-8. A folder that cannot be opened,
+/// or is too deep, is listed itself.
 struct Files<'a> {
     root: &'a Path,
-    /// The folders to come, and how deep they are.
+    /// The remaining folders, and their depth.
     left: Vec<(PathBuf, usize)>,
     open: Option<(PathBuf, usize, ReadDir)>,
 }
 
 impl Files<'_> {
-    /// The key and length of an entry, if it is a file; a folder is kept for later.
+    /// The key and length of an entry, if it is a file; a folder is queued.
     fn look(&mut self, entry: &DirEntry, depth: usize) -> io::Result<Option<Listed>> {
         let kind = entry.file_type()?;
         let path = entry.path();
@@ -126,9 +131,10 @@ impl Iterator for Files<'_> {
                 let (folder, depth) = self.left.pop()?;
                 match std::fs::read_dir(&folder) {
                     Ok(entries) => self.open = Some((folder, depth, entries)),
-                    // Nothing has been put there yet, or it is no longer there.
+                    // Nothing has been written there yet, or it was removed.
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    // Whoever may write here can make one that nobody may open; where the listing begins, somebody is to know.
+                    // Anyone who may write here can create an unreadable folder; only at the start of the listing is that an
+                    // error.
                     Err(error) if depth > 0 && error.kind() == io::ErrorKind::PermissionDenied => {
                         if let Some(key) = self.key(&folder) {
                             return Some(Ok((key, 0)));

@@ -1,7 +1,7 @@
-//! Opening a place by its URL: which store it is, with whose credentials, how patiently.
+//! Opens a place by its URL: which store it is, which credentials to use, and which timeouts.
 //!
-//! Credentials come from where each store's own tools take them: variables of the environment, for S3 the profiles of the AWS
-//! command line as well, the roles of instances and containers. They are never taken from a command line, and never shown.
+//! Credentials come from the sources of each store's own tools: environment variables, for S3 also AWS command line profiles, and
+//! the roles of instances and containers. They are never taken from the command line, and never shown.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,25 +30,25 @@ use super::upload::PART;
 use super::variables::Variables;
 use crate::error::{Error, Result, chain};
 
-/// How long one request may take: a part of 8 MiB at 64 kB/s.
+/// Timeout of one request: a part of 8 MiB at 64 kB/s.
 const REQUEST: Duration = Duration::from_secs(120);
-/// How long a connection may take to be made.
+/// Timeout of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// How a place is used.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How long a request that fails for reasons that may pass is tried again, with growing pauses.
+    /// How long a request with a transient failure is retried, with growing pauses.
     pub retry_for: Duration,
-    /// How long one try of a request may take.
+    /// Timeout of one attempt of a request.
     pub timeout: Duration,
-    /// The length of the parts that large files are sent in, four of which are in memory at once. S3 takes none below 5 MiB.
+    /// Length of the parts of large files; four parts are in memory at once. The minimum of S3 is 5 MiB.
     pub part: u64,
-    /// What objects are served with.
+    /// The headers of objects.
     pub headers: HeaderRules,
-    /// Where endpoints, regions and credentials are looked for.
+    /// The source of endpoints, regions and credentials.
     pub variables: Variables,
-    /// A folder to remember unfinished uploads and probed stores in; without one nothing is remembered.
+    /// The folder that remembers unfinished uploads and probed stores; without one nothing is remembered.
     pub memory: Option<PathBuf>,
 }
 
@@ -66,7 +66,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Where a workspace remembers unfinished uploads and probed stores: not for version control.
+    /// The folder where a workspace remembers unfinished uploads and probed stores; not for version control.
     #[must_use]
     pub fn in_workspace(mut self, dir: &Path) -> Self {
         self.memory = Some(dir.join(".tidegate/remote"));
@@ -96,18 +96,22 @@ impl Options {
 }
 
 impl Remote {
-    /// Opens a place by its URL, or a folder by its path: `s3://BUCKET/PREFIX`, `gs://`, `az://`, `file://`.
+    /// Opens a place by its URL or, for a folder, by its path: `s3://BUCKET/PREFIX`, `gs://`, `az://`, `file://`.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Remote::open_with`].
     pub fn open(place: &str) -> Result<Self> {
         Self::open_with(place, &Options::default())
     }
 
-    /// Opens a place, to be used in a certain way.
+    /// Opens a place with options.
     ///
     /// # Errors
     ///
-    /// If it is not the URL of a store or the path of a folder, or if the environment does not say how to reach it.
+    /// Fails if `place` is not the URL of a store or the path of a folder, or if the environment lacks the store's settings.
     pub fn open_with(place: &str, options: &Options) -> Result<Self> {
-        // Nothing is written over plain HTTP.
+        // Never write over plain HTTP.
         if let Some(("http" | "https", _)) = place.split_once("://") {
             let url = Url::parse(place).map_err(|error| invalid(host_and_path(place), &error.to_string()))?;
             return Err(Error::usage(format!(
@@ -121,11 +125,11 @@ impl Remote {
         Self::open_to_read(place, options)
     }
 
-    /// Opens a place that is only read, which may be a web server as well: `http(s)://`.
+    /// Opens a place for reading only, which may also be a web server: `http(s)://`.
     ///
     /// # Errors
     ///
-    /// Those of [`Remote::open_with`], but for web servers.
+    /// The same as [`Remote::open_with`], except that web servers are accepted.
     pub fn open_to_read(place: &str, options: &Options) -> Result<Self> {
         // A scheme of one letter is a Windows drive.
         match place.split_once("://") {
@@ -154,7 +158,7 @@ impl Remote {
     }
 }
 
-/// TLS by `ring`, as on devices. Whoever embeds this library may have chosen before: then theirs stays.
+/// Uses `ring` for TLS, as on devices. A provider that the embedding program has already installed stays.
 fn install_cryptography() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
@@ -164,15 +168,15 @@ fn folder(path: &Path, place: &str, options: &Options) -> Result<Remote> {
     let root = resolved(path).map_err(|error| Error::io("find", path, error))?;
     let prefix = Key::from_absolute_path(&root)
         .map_err(|error| Error::usage(format!("{place} cannot be published to")).with_source(error))?;
-    // Only what is written is durable then, not what a crash forgets.
+    // This makes only written files durable, not their removal.
     let store = LocalFileSystem::new().with_fsync(true);
     let mut remote = Remote::new(Arc::new(store), prefix, Backend::Folder(root), place, options);
-    // No folder keeps headers; whatever serves it sets them.
+    // A folder stores no headers; the program that serves it sets them.
     remote.headers.compress = false;
     Ok(remote)
 }
 
-/// The folder that a path means, whether or not it is there yet: absolute, without links and `..` in what is there.
+/// The absolute folder of a path, existing or not, with links and `..` of existing parts resolved.
 fn resolved(path: &Path) -> io::Result<PathBuf> {
     let path = std::path::absolute(path)?;
     match (path.canonicalize(), path.parent(), path.file_name()) {
@@ -189,7 +193,7 @@ fn s3(url: &Url, options: &Options) -> Result<Remote> {
     let header = ("x-amz-sdk-checksum-algorithm", "SHA256");
     let headers = [(reqwest::header::HeaderName::from_static(header.0), HeaderValue::from_static(header.1))];
     let client = ClientOptions::new().with_default_headers(headers.into_iter().collect());
-    // One by one: not every imitation knows how to remove many at once, and nobody is in a hurry.
+    // One request per object: not every S3 implementation supports bulk deletion, and speed does not matter here.
     let mut builder = AmazonS3Builder::new()
         .with_http_connector(LoggedConnector)
         .with_client_options(client)
@@ -208,7 +212,7 @@ fn s3(url: &Url, options: &Options) -> Result<Remote> {
         ["AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
     let profile = Profile::load(variables)?;
     if let Some(profile) = profile {
-        // The environment's keys come first, as with AWS's own tools, unless a profile is named.
+        // Environment keys come first, as in AWS's own tools, unless a profile is named.
         let keys_needed = !has(&AmazonS3ConfigKey::AccessKeyId, &builder)
             && !from_elsewhere.iter().any(|name| variables.value(name).is_some());
         if keys_needed && let Some(keys) = profile.keys()? {
@@ -247,11 +251,11 @@ fn s3(url: &Url, options: &Options) -> Result<Remote> {
     let region = builder.get_config_value(&AmazonS3ConfigKey::Region).unwrap_or_else(|| "us-east-1".to_owned());
     let base = endpoint.clone().unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
     let in_name = builder.get_config_value(&AmazonS3ConfigKey::VirtualHostedStyleRequest);
-    // An endpoint that has the bucket in its name is followed by keys alone.
+    // An endpoint that contains the bucket in its name is followed by keys only.
     let in_name = endpoint.is_some() && in_name.is_some_and(|value| matches!(value.as_str(), "true" | "1"));
     let anyone = asked_at(&base, url.host_str().filter(|_| !in_name), options)?;
     let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
-    // AWS documents that conditional writes are atomic; of what else speaks its protocol that must be seen.
+    // AWS documents that conditional writes are atomic; other implementations must be probed.
     let writes = if endpoint.is_none() { Writes::Conditional } else { Writes::Unknown };
     let mut remote = in_parts(store, writes, url, secrets, options)?;
     remote.anyone = Some(anyone);
@@ -261,7 +265,7 @@ fn s3(url: &Url, options: &Options) -> Result<Remote> {
     Ok(remote)
 }
 
-/// How anyone asks for objects of a bucket below `base`.
+/// How to request objects of a bucket below `base` without credentials.
 fn asked_at(base: &str, bucket: Option<&str>, options: &Options) -> Result<Anyone> {
     let mut url = Url::parse(base).map_err(|error| invalid(base, &error.to_string()))?;
     if let (Some(bucket), Ok(mut path)) = (bucket, url.path_segments_mut()) {
@@ -270,7 +274,7 @@ fn asked_at(base: &str, bucket: Option<&str>, options: &Options) -> Result<Anyon
     Anyone::at(url, options.timeout)
 }
 
-/// A place in a store that takes large objects in parts.
+/// A place in a store that accepts large objects in parts.
 fn in_parts(
     store: impl ObjectStore + MultipartStore,
     writes: Writes,
@@ -352,12 +356,12 @@ fn azure(url: &Url, options: &Options) -> Result<Remote> {
     let store = builder.build().map_err(|error| unusable(url, &secrets, &error))?;
     let mut remote = in_parts(store, Writes::Conditional, url, secrets, options)?;
     remote.anyone = anyone;
-    // `object_store` loses the headers of what it sends there in parts that can be taken up again.
+    // `object_store` loses the headers of resumable multipart uploads there.
     remote.multipart = None;
     Ok(remote)
 }
 
-/// A web server, to read from: as anyone reads it, without credentials.
+/// A web server, read without credentials.
 fn http(url: &Url, options: &Options) -> Result<Remote> {
     if !url.username().is_empty() {
         return Err(Error::usage(format!("the URL of {} contains a user name, which is never sent", shown(url)))
@@ -385,12 +389,12 @@ fn key_of(url: &Url) -> Result<Key> {
     Key::from_url_path(url.path().trim_matches('/')).map_err(|error| invalid(&shown(url), &error.to_string()))
 }
 
-/// What follows the `@` of a place that is no URL: what precedes it may be a secret, and is not shown.
+/// The part after the `@` of a place that is not a URL: the part before may be a secret, and is not shown.
 fn host_and_path(place: &str) -> &str {
     place.rsplit('@').next().unwrap_or_default()
 }
 
-/// A URL for people: without a user's name, a password or a query, any of which may be secret.
+/// A URL for display: without user name, password and query, which may be secret.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
     let _ = url.set_username("");

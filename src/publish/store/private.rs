@@ -1,4 +1,4 @@
-//! A place with a second one beside it, for what must not lie open.
+//! A place with a private place beside it, for objects that must not be public.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use super::remote::{Backend, Remote, Seen};
 use crate::error::{Error, Result, Rule};
 
 impl Remote {
-    /// The same place, with what is protected in another.
+    /// The same place, with protected objects in `private`.
     ///
     /// # Errors
     ///
-    /// If one of the two is, or lies in, the other: whoever may read the one could read the other.
+    /// Fails if one of the two is or contains the other: readers of one could read the other.
     pub fn with_private(mut self, mut private: Self) -> Result<Self> {
         if let Some(why) = overlap(&self, &private) {
             return Err(Error::refused(format!(
@@ -24,19 +24,19 @@ impl Remote {
             .rule(Rule::PublishPrivate)
             .remedy("choose a private place of its own, best another bucket, which only the gate may read"));
         }
-        // A gate hands out the bytes as they are, and no cache on the way may give them to anyone else.
+        // A gate serves the bytes as stored, and no cache may serve them to others.
         private.headers.compress = false;
         private.headers.private = true;
         self.private = Some(Arc::new(private));
         Ok(self)
     }
 
-    /// Where what is protected lies.
+    /// The place of protected objects.
     pub fn private(&self) -> Option<&Self> {
         self.private.as_deref()
     }
 
-    /// Reads a small object from here or, if there is none, from the private place.
+    /// Reads a small object from here or, if it is missing, from the private place.
     pub(in crate::publish) async fn find(&self, key: &str, limit: u64) -> Result<Option<Seen>> {
         match (self.read(key, limit).await?, self.private()) {
             (None, Some(private)) => private.read(key, limit).await,
@@ -44,7 +44,7 @@ impl Remote {
         }
     }
 
-    /// The bytes of an object from here or, if there is none, from the private place.
+    /// Streams an object from here or, if it is missing, from the private place.
     pub(in crate::publish) async fn find_stream(
         &self,
         key: &str,
@@ -55,7 +55,7 @@ impl Remote {
         }
     }
 
-    /// Whether there is such an object here, and not only in the private place.
+    /// Whether the object exists here, not only in the private place.
     pub(in crate::publish) async fn has(&self, key: &str) -> Result<bool> {
         let options = GetOptions { head: true, ..GetOptions::default() };
         match self.store.get_opts(&self.key(key), options).await {
@@ -66,7 +66,7 @@ impl Remote {
     }
 }
 
-/// How two places lie to each other, if one can be read by way of the other.
+/// How two places overlap, if one can be read through the other.
 fn overlap(public: &Remote, private: &Remote) -> Option<&'static str> {
     let (a, b) = match (&public.kind, &private.kind) {
         (Backend::Folder(a), Backend::Folder(b)) => {
@@ -91,7 +91,7 @@ fn relation(same: bool, inside: bool, around: bool) -> Option<&'static str> {
     }
 }
 
-/// What tells stores apart: scheme, bucket or host, and the server if the name does not tell.
+/// What identifies a store: scheme, bucket or host, and the server if the name does not imply it.
 fn server(remote: &Remote) -> (String, String, String) {
     let (scheme, rest) = remote.name().split_once("://").unwrap_or(("", remote.name()));
     let scheme = match scheme {

@@ -1,8 +1,8 @@
-//! Finding out whether a store's conditional writes can be relied on.
+//! Probes whether a store's conditional writes are reliable.
 //!
-//! What speaks the protocol of S3 may know the conditions and yet check them apart from the write, so that of several writers at
-//! once all win. Only trying tells: several writers race for one new object, then for one replacement of it, and each time exactly
-//! one must win. The answer is remembered in the workspace, so it takes place once for a store.
+//! An S3 implementation may accept the conditions and yet check them separately from the write, so that several concurrent
+//! writers all win. Only a test shows this: several writers race to create one object, then to replace it, and each time exactly
+//! one must win. The workspace remembers the result, so a store is probed once.
 
 use std::path::PathBuf;
 
@@ -18,30 +18,30 @@ use super::remote::{Backend, Remote, Writes};
 use crate::error::{Error, Result, Rule};
 use crate::fs;
 
-/// Writers at once.
+/// Number of concurrent writers.
 const RACERS: usize = 8;
-/// How long a good answer counts: stores are upgraded, and replaced behind the same name.
+/// How long a good result is valid: stores are upgraded, or replaced under the same name.
 const MEMORY: TimeDelta = TimeDelta::days(30);
-/// How long a bad one does: it may have been the store's bad day, and somebody may be repairing it.
+/// How long a bad result is valid: the cause may be temporary, or somebody may be fixing it.
 const MEMORY_OF_NO: TimeDelta = TimeDelta::days(1);
-/// Races that must go well: in one alone writers who did not meet look as if they were kept apart.
+/// Number of races that must succeed: in a single race, writers that did not overlap look as if they were kept apart.
 const GOOD: usize = 3;
-/// Races at most, with those that nobody has won.
+/// Maximum number of races, including those without a winner.
 const RACES: usize = 6;
-/// Below which the objects of a probe lie. They are removed again.
+/// The folder of a probe's objects. They are removed afterwards.
 pub const PROBE: &str = ".tidegate/probe";
 
-/// How a place takes conditional writes, as far as that is known without asking it.
+/// How a place handles conditional writes, as far as known without probing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Concurrency {
     /// A lock on this machine keeps publishers apart.
     Lock,
-    /// Of several publishers at once exactly one wins.
+    /// Of several concurrent publishers exactly one wins.
     Conditional,
     /// It will be probed before the first write.
     Unknown,
-    /// Nothing keeps two publishers apart: there must be one only.
+    /// Nothing keeps two publishers apart: there must be only one.
     SingleWriter,
 }
 
@@ -54,7 +54,7 @@ struct Known {
 }
 
 impl Remote {
-    /// How publishers are kept apart there.
+    /// How publishers are kept apart at this place.
     pub fn concurrency(&self) -> Concurrency {
         match self.kind {
             Backend::Folder(_) => Concurrency::Lock,
@@ -64,7 +64,7 @@ impl Remote {
         }
     }
 
-    /// The same place, taken to be one whose conditional writes can be relied on. For stores of which that is known otherwise.
+    /// The same place, treated as one with reliable conditional writes. For stores where that is otherwise known.
     #[must_use]
     pub fn danger_assume_conditional(mut self) -> Self {
         if let Backend::Store(writes) = &mut self.kind {
@@ -73,9 +73,12 @@ impl Remote {
         self
     }
 
-    /// Makes sure, before anything is written, that two publishers cannot both win; `now` is for the memory of it.
+    /// Makes sure, before anything is written, that two publishers cannot both win; `now` is the time recorded with the result.
     ///
-    /// Errs (`P-SINGLE-WRITER`) if the store cannot keep them apart, unless `single_writer` says that there is only one.
+    /// # Errors
+    ///
+    /// `P-SINGLE-WRITER` if the store cannot keep them apart, unless `single_writer` declares that there is only one. Fails if
+    /// the probe cannot write.
     pub async fn settle(&mut self, single_writer: bool, now: DateTime<Utc>) -> Result<()> {
         if let Some(private) = &mut self.private {
             Box::pin(std::sync::Arc::make_mut(private).settle(single_writer, now)).await?;
@@ -107,7 +110,7 @@ impl Remote {
             .remedy("if nothing else ever publishes there, say so: --single-writer; else choose a store with conditional writes"))
     }
 
-    /// Has several writers race. Objects of the probe are removed again, if that is allowed.
+    /// Lets several writers race. The probe's objects are removed again, if that is permitted.
     async fn probe(&self) -> Result<bool> {
         let mut good = 0;
         for _ in 0..RACES {
@@ -116,7 +119,7 @@ impl Remote {
                 .map_err(|error| Error::bug("no randomness").with_source(std::io::Error::from(error)))?;
             let key = format!("{PROBE}/{}", to_hex(&random));
             let conditional = self.race(&key).await;
-            // Nothing depends on it: leftovers are small, and `tidegate prune` takes them.
+            // Nothing depends on this: leftovers are small, and `tidegate prune` removes them.
             let _ = self.store.delete(&self.key(&key)).await;
             match conditional? {
                 Some(true) => good += 1,
@@ -130,7 +133,7 @@ impl Remote {
         Ok(false)
     }
 
-    /// `None` if nobody won: stores may turn all of those away who come at once (S3 answers 409), and that settles nothing.
+    /// `None` if nobody won: stores may reject all concurrent writers (S3 answers 409), which is inconclusive.
     async fn race(&self, key: &str) -> Result<Option<bool>> {
         match self.winners(key, &PutMode::Create).await? {
             0 => return Ok(None),
@@ -143,7 +146,7 @@ impl Remote {
             1 => {}
             _ => return Ok(Some(false)),
         }
-        // What was seen is no longer there, and what never was cannot be replaced either.
+        // The object with the seen tag is gone, and one that never existed cannot be replaced either.
         let never = UpdateVersion { e_tag: Some("\"00000000000000000000000000000000\"".into()), version: None };
         let conditional = self.winners(key, &PutMode::Update(seen.version)).await? == 0
             && self.winners(key, &PutMode::Update(never)).await? == 0
@@ -151,11 +154,11 @@ impl Remote {
         Ok(Some(conditional))
     }
 
-    /// How many of several writers won. A store that does not know the condition lets none win, for this purpose.
+    /// How many of several writers won. A store that does not support the condition counts as having no winner.
     async fn winners(&self, key: &str, mode: &PutMode) -> Result<usize> {
         let writers = (0..RACERS).map(|number| {
             let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
-            // Different bytes, and so different ETags.
+            // Different bytes, so that ETags differ.
             let bytes = PutPayload::from(format!("{number} {}", rand_word(number)).into_bytes());
             async move { self.store.put_opts(&self.key(key), bytes, options).await }
         });
@@ -164,7 +167,7 @@ impl Remote {
             match outcome {
                 Ok(_) => won += 1,
                 Err(StoreError::Precondition { .. } | StoreError::AlreadyExists { .. }) => {}
-                // To a replacement of what is not there; to a creation it is the answer of a bucket that is not there.
+                // The answer to replacing a missing object; for a creation it means that the bucket is missing.
                 Err(StoreError::NotFound { .. }) if *mode != PutMode::Create => {}
                 Err(error) if fault::is_unsupported(&error) => return Ok(usize::MAX),
                 Err(error) => return Err(self.fault("try a conditional write to", key, &error)),
@@ -187,7 +190,7 @@ impl Remote {
 
     fn remember(&self, conditional: bool, now: DateTime<Utc>) {
         let known = Known { place: self.place(), conditional, probed: now };
-        // If it cannot be written down, the next publication asks again.
+        // If the result cannot be saved, the next publication probes again.
         if let Some(path) = self.memory_of_probe()
             && let Ok(bytes) = serde_json::to_vec(&known)
         {
@@ -196,7 +199,7 @@ impl Remote {
     }
 }
 
-/// Something that differs from writer to writer and from race to race.
+/// A value that differs between writers and races.
 fn rand_word(number: usize) -> String {
     let mut random = [0; 6];
     let _ = getrandom::fill(&mut random);

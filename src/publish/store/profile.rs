@@ -9,10 +9,10 @@ use std::process::Command;
 use super::variables::Variables;
 use crate::error::{Error, Result};
 
-/// Above any file of profiles.
+/// The maximum length of a profiles file.
 const MAX: u64 = 4 << 20;
 
-/// The profile in force.
+/// The active profile.
 #[derive(Debug, Default)]
 pub(super) struct Profile {
     name: String,
@@ -29,7 +29,11 @@ pub(super) struct Keys {
 }
 
 impl Profile {
-    /// The profile that `AWS_PROFILE` names, else `default`; `None` if there is none. Errs if one is named that does not exist.
+    /// The profile named by `AWS_PROFILE`, else `default`; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `AWS_PROFILE` names a profile that does not exist.
     pub(super) fn load(variables: &Variables) -> Result<Option<Self>> {
         let variable = |name: &str| variables.value(name).map(ToOwned::to_owned);
         let home = variable("HOME").or_else(|| variable("USERPROFILE")).map(|home| PathBuf::from(home).join(".aws"));
@@ -56,7 +60,7 @@ impl Profile {
     fn parse(name: &str, config: &str, credentials: &str) -> Option<Self> {
         let in_config = if name == "default" { name.to_owned() } else { format!("profile {name}") };
         let mut values = section(config, &in_config);
-        // What is in both counts as the credentials file says.
+        // The credentials file takes precedence over the configuration file.
         for (key, value) in section(credentials, name).into_iter().flatten() {
             values.get_or_insert_default().insert(key, value);
         }
@@ -65,7 +69,7 @@ impl Profile {
         Some(Self { name: name.to_owned(), values, region, endpoint })
     }
 
-    /// Its keys: as they stand there, or from the program that it names. `None` if it has none, as when an instance's role is used.
+    /// Its keys: from the file, or from the program that it names. `None` if it has none, as with an instance's role.
     pub(super) fn keys(&self) -> Result<Option<Keys>> {
         let value = |key: &str| self.values.get(key).cloned();
         if let (Some(id), Some(secret)) = (value("aws_access_key_id"), value("aws_secret_access_key")) {
@@ -108,7 +112,7 @@ impl Profile {
     }
 }
 
-/// The keys and values of a section, `None` if there is no such section. Nested settings, which are indented, are left out.
+/// The keys and values of a section, or `None` if it does not exist. Nested settings, which are indented, are skipped.
 fn section(text: &str, name: &str) -> Option<BTreeMap<String, String>> {
     let mut found: Option<BTreeMap<String, String>> = None;
     let mut inside = false;

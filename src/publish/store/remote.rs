@@ -1,4 +1,4 @@
-//! Where a repository is published to: any object store, and a local folder made to behave like one.
+//! The place of a repository: an object store, or a local folder that behaves like one.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -31,60 +31,60 @@ use crate::error::{Error, Kind, Result};
 /// The object whose replacement makes a publication visible.
 pub(in crate::publish) const TIMESTAMP: &str = "metadata/timestamp.json";
 
-/// The file whose lock keeps two publishers to one local folder apart.
+/// The lock file that keeps two publishers to one local folder apart.
 const LOCK: &str = ".publish.lock";
-/// Where a store keeps the SHA-256 that an object was checked against when it was sent. Azure takes letters, digits and `_` only.
+/// The metadata key of an object's SHA-256, as checked when it was sent. Azure allows only letters, digits and `_`.
 const CHECKED: &str = "tidegatesha256";
-/// Tries of a conditional write whose answer was lost.
+/// Number of attempts of a conditional write whose answer was lost.
 const TRIES: u32 = 6;
 
 /// A place that a repository is published to.
 #[derive(Clone)]
 pub struct Remote {
     pub(in crate::publish) store: Arc<dyn ObjectStore>,
-    /// The same store, where it lets uploads in parts be resumed by another process.
+    /// The same store, if another process can resume its multipart uploads.
     pub(super) multipart: Option<Arc<dyn MultipartStore>>,
-    /// Below which every key lies.
+    /// The prefix of every key.
     pub(in crate::publish) prefix: Key,
     pub(super) kind: Backend,
     pub(super) name: String,
-    /// Which server that name is looked for at, if the name does not tell.
+    /// The server of that name, if the name does not imply it.
     pub(super) endpoint: String,
     pub(super) headers: HeaderRules,
     pub(super) secrets: Secrets,
     pub(super) retry_for: Duration,
     pub(super) memory: Option<PathBuf>,
-    /// The length of the parts that large files are sent in.
+    /// The length of the parts of large files.
     pub(in crate::publish) part: u64,
-    /// Buffers that may be in use at once, whatever is uploaded.
+    /// The buffers that all uploads share.
     pub(super) buffers: Buffers,
-    /// Where what is protected lies.
+    /// The place of protected objects.
     pub(in crate::publish) private: Option<Arc<Remote>>,
-    /// How anyone would ask there, without credentials; none for folders.
+    /// How to request objects without credentials; none for folders.
     pub(super) anyone: Option<Anyone>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::publish) enum Backend {
-    /// A folder: no conditional replacement and no headers, so a lock file and a comparison stand in for the one and the
-    /// server that serves the folder for the other.
+    /// A folder, without conditional replacement and headers: a lock file and a comparison replace the first, and the server of
+    /// the folder sets the second.
     Folder(PathBuf),
-    /// A store that keeps headers.
+    /// A store that stores headers.
     Store(Writes),
 }
 
 /// Whether a store replaces an object only if it is still the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writes {
-    /// It does, and of several writers at once one wins.
+    /// Yes: of several concurrent writers one wins.
     Conditional,
-    /// It claims to, perhaps.
+    /// It accepts the condition; not proven yet.
     Unknown,
-    /// It does not: there must be a single writer.
+    /// No: there must be a single writer.
     None,
 }
 
-/// An object as it was read: its bytes, and what a conditional replacement refers to it by.
+/// An object as it was read: its bytes, and the version that a conditional replacement refers to.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// The content.
@@ -94,14 +94,14 @@ pub struct Seen {
     pub(super) version: UpdateVersion,
 }
 
-/// What became of a conditional write.
+/// The result of a conditional write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// The object is as it was to become, by this write.
+    /// This write stored the object.
     Written,
-    /// It was so already: an earlier try that was interrupted, or someone else with the same bytes.
+    /// The object already had this content: from an earlier interrupted attempt, or from another writer.
     AlreadyThere,
-    /// It is something else, and was left alone.
+    /// The object has different content, and was left alone.
     Different,
 }
 
@@ -111,14 +111,14 @@ pub struct Guard(File);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // Closing the file would do, but for a program that another thread has just begun to start, which holds a copy of it.
+        // Closing the file is not enough if another thread is just starting a program, which inherits a copy of it.
         let _ = self.0.unlock();
     }
 }
 
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the store: what clients say of themselves may hold credentials.
+        // Not the store: the `Debug` output of clients may contain credentials.
         f.debug_struct("Remote").field("name", &self.name).field("kind", &self.kind).finish_non_exhaustive()
     }
 }
@@ -143,17 +143,17 @@ impl Remote {
         }
     }
 
-    /// A store that can replace an object conditionally (`PutMode::Update`); all keys go below `prefix`.
+    /// A store that can replace objects conditionally (`PutMode::Update`); `prefix` is prepended to all keys.
     pub fn conditional(store: Arc<dyn ObjectStore>, prefix: &str, name: impl Into<String>) -> Self {
         let options = Options { retry_for: Duration::ZERO, ..Options::default() };
         Self::new(store, Key::from(prefix), Backend::Store(Writes::Conditional), &name.into(), &options)
     }
 
-    /// The same place with its store wrapped: to count requests, to limit their rate, to make them fail.
+    /// The same place with its store wrapped: to count, limit or fail requests.
     #[must_use]
     pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         self.store = wrap(self.store);
-        // Uploads would go past the wrapper otherwise.
+        // Uploads would bypass the wrapper otherwise.
         self.multipart = None;
         self.anyone = None;
         self
@@ -164,17 +164,21 @@ impl Remote {
         matches!(self.kind, Backend::Folder(_))
     }
 
-    /// Whether nobody else can be at work there: the lock is held, or someone vouched for it.
+    /// Whether no other publisher can be active: the lock is held, or the operator declared it.
     pub(in crate::publish) fn is_exclusive(&self) -> bool {
         matches!(self.kind, Backend::Folder(_) | Backend::Store(Writes::None))
     }
 
-    /// What people call it.
+    /// The name to display.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Keeps other publishers out while the guard lives. Only local folders need that; elsewhere the conditional write decides.
+    /// Keeps other publishers out while the guard lives. Only local folders need this; elsewhere the conditional write decides.
+    ///
+    /// # Errors
+    ///
+    /// Fails with a conflict if another process holds the lock, or if the lock file cannot be created.
     pub fn lock(&self) -> Result<Option<Guard>> {
         let Backend::Folder(root) = &self.kind else { return Ok(None) };
         std::fs::create_dir_all(root).map_err(|error| Error::io("create", root, error))?;
@@ -191,7 +195,11 @@ impl Remote {
         }
     }
 
-    /// Reads a small object, `None` if there is none.
+    /// Reads a small object; `None` if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store cannot be read, or if the object is longer than `limit`.
     pub async fn read(&self, key: &str, limit: u64) -> Result<Option<Seen>> {
         let begun = Instant::now();
         let mut tries = 0;
@@ -223,13 +231,21 @@ impl Remote {
         Ok(Some((Seen { bytes, written, version }, size)))
     }
 
-    /// Whether the timestamp is still the one that was `seen`; with `None`, whether there still is none.
+    /// Whether the timestamp is still the one that was `seen`; with `None`, whether it still does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the timestamp cannot be read.
     pub async fn is_still_at(&self, seen: Option<&Seen>) -> Result<bool> {
         let limit = Limits::default().timestamp_length;
         Ok(self.read(TIMESTAMP, limit).await?.map(|now| now.bytes) == seen.map(|seen| seen.bytes.clone()))
     }
 
-    /// Creates a small object that never changes. One that exists is compared, never replaced.
+    /// Creates a small object that never changes. An existing one is compared, never replaced.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store rejects the write or cannot be reached.
     pub async fn create(&self, key: &str, bytes: &Bytes) -> Result<WriteOutcome> {
         self.create_checked(key, bytes, None).await
     }
@@ -252,14 +268,18 @@ impl Remote {
     }
 
     /// Replaces the object that was `seen`, or creates it if none was.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the store rejects the write or cannot be reached. A lost race is [`WriteOutcome::Different`], not an error.
     pub async fn replace(&self, key: &str, bytes: &Bytes, seen: Option<&Seen>) -> Result<WriteOutcome> {
         let Some(seen) = seen else { return self.create(key, bytes).await };
         self.sweep(key).await;
         let mode = match self.kind {
             Backend::Store(Writes::Conditional | Writes::Unknown) => PutMode::Update(seen.version.clone()),
-            // The caller holds the lock or is alone, so nothing comes between the comparison and the write.
+            // The caller holds the lock or is the only writer, so nothing happens between the comparison and the write.
             Backend::Folder(_) | Backend::Store(Writes::None) => {
-                // What is longer is another one.
+                // A longer object is a different one.
                 match self.read(key, (seen.bytes.len() as u64).saturating_add(4096)).await {
                     Ok(Some(now)) if now.bytes == seen.bytes => PutMode::Overwrite,
                     Ok(None) => return Ok(WriteOutcome::Different),
@@ -272,13 +292,13 @@ impl Remote {
         self.put(key, bytes, None, mode).await
     }
 
-    /// Writes an object whatever is there. Only for who is alone.
+    /// Writes an object unconditionally. Only for an exclusive publisher.
     pub(in crate::publish) async fn overwrite(&self, key: &str, bytes: &Bytes) -> Result<WriteOutcome> {
         self.put(key, bytes, None, PutMode::Overwrite).await
     }
 
-    /// Writes, again and again while that may help. What stands in the way of a conditional write is compared: it may be what an
-    /// earlier try wrote whose answer was lost.
+    /// Writes with retries. If an object blocks a conditional write, it is compared: it may come from an earlier attempt whose
+    /// answer was lost.
     async fn put(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>, mode: PutMode) -> Result<WriteOutcome> {
         let begun = Instant::now();
         let (mut tries, mut gone) = (0, 0);
@@ -290,14 +310,14 @@ impl Remote {
             let Err(error) = sent else { return Ok(WriteOutcome::Written) };
             let lost = match &error {
                 StoreError::Precondition { .. } | StoreError::AlreadyExists { .. } => mode != PutMode::Overwrite,
-                // What was to be replaced is not there; but what was to be created needs nothing to be there, save a bucket.
+                // The object to replace is missing. When creating, only a missing bucket causes this.
                 StoreError::NotFound { .. } => matches!(mode, PutMode::Update(_)),
                 _ => false,
             };
             if lost {
                 match self.compare(key, bytes).await? {
                     Some(outcome) => return Ok(outcome),
-                    // Removed meanwhile, or the answer to a race that nobody has won yet (409).
+                    // Removed in the meantime, or the answer to an undecided race (409).
                     None if mode == PutMode::Create && gone < TRIES => gone += 1,
                     None => return Ok(WriteOutcome::Different),
                 }
@@ -307,9 +327,9 @@ impl Remote {
         }
     }
 
-    /// Whether an object is there and the same; `None` if there is none.
+    /// Whether an object exists with the same content; `None` if it does not exist.
     async fn compare(&self, key: &str, bytes: &Bytes) -> Result<Option<WriteOutcome>> {
-        // Longer ones are different, whatever they hold.
+        // Longer objects are different, whatever they contain.
         let limit = (bytes.len() as u64).saturating_add(4096);
         let found = match self.read(key, limit).await {
             Ok(found) => found,
@@ -319,8 +339,8 @@ impl Remote {
         Ok(found.map(|seen| if seen.bytes == *bytes { WriteOutcome::AlreadyThere } else { WriteOutcome::Different }))
     }
 
-    /// Whether an object of that length and SHA-256 is there; `None` if there is none. One that we have sent carries the SHA-256 that it
-    /// was checked against, other ones are read.
+    /// Whether an object of that length and SHA-256 exists; `None` if it does not exist. Objects that we sent carry the SHA-256
+    /// that they were checked against; others are read.
     pub(super) async fn look(&self, key: &str, length: u64, sha256: &[u8; 32]) -> Result<Option<WriteOutcome>> {
         let options = GetOptions { head: true, ..GetOptions::default() };
         let found = self.store.get_opts(&self.key(key), options).await;
@@ -337,14 +357,14 @@ impl Remote {
         Ok(Some(if same { WriteOutcome::AlreadyThere } else { WriteOutcome::Different }))
     }
 
-    /// What stands against looking for an object: an answer to HEAD cannot say why, one to GET can.
+    /// Why an object cannot be checked: the answer to HEAD has no reason, the answer to GET does.
     pub(super) async fn why_not_there(&self, key: &str, error: &StoreError) -> Error {
         let options = GetOptions { range: Some((0..1).into()), ..GetOptions::default() };
         let why = self.store.get_opts(&self.key(key), options).await.err();
         self.fault("look for", key, why.as_ref().unwrap_or(error))
     }
 
-    /// The SHA-256 of an object, by stream.
+    /// The SHA-256 of an object, streamed.
     async fn remote_sha256(&self, key: &str) -> Result<[u8; 32]> {
         let gone = || Error::new(Kind::Io, format!("{key} at {} has gone while it was looked at", self.name));
         let mut stream = self.stream(key).await?.ok_or_else(gone)?;
@@ -355,7 +375,7 @@ impl Remote {
         Ok(hash.finalize().into())
     }
 
-    /// An object's bytes as they come; `None` if there is none.
+    /// Streams an object's bytes; `None` if it does not exist.
     pub(super) async fn stream(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
         let result = self.store.get(&self.key(key)).await;
         debug!(place = self.name, key, result = outcome(&result), "read");
@@ -369,7 +389,7 @@ impl Remote {
         Ok(Some(bytes.boxed()))
     }
 
-    /// Removes an object; one that is not there is removed already.
+    /// Removes an object. A missing object counts as removed.
     pub(super) async fn delete(&self, key: &str) -> Result<()> {
         let result = self.store.delete(&self.key(key)).await;
         debug!(place = self.name, key, result = outcome(&result), "delete");
@@ -384,20 +404,20 @@ impl Remote {
         self.prefix.parts().chain(Key::from(key).parts()).collect()
     }
 
-    /// An object as it is stored: compressed or not, with the headers that it is to be served with.
+    /// An object as stored: compressed or not, with the headers to serve it with.
     fn encode(&self, key: &str, bytes: &Bytes, checked: Option<&[u8; 32]>) -> Result<(Bytes, Attributes)> {
         let mut attributes = self.attributes(key, checked);
         if self.is_local() || !self.headers.compresses(key, bytes.len()) {
             return Ok((bytes.clone(), attributes));
         }
         attributes.insert(Attribute::ContentEncoding, "gzip".into());
-        // Without a name or a time inside, so that the same bytes stay the same.
+        // Without a name or a time inside, so that equal input gives equal bytes.
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         let compressed = encoder.write_all(bytes).and_then(|()| encoder.finish());
         Ok((compressed.map_err(|error| Error::bug("cannot compress").with_source(error))?.into(), attributes))
     }
 
-    /// The headers that an object is to be served with, where the store keeps them.
+    /// The headers to serve an object with, if the store stores headers.
     pub(super) fn attributes(&self, key: &str, checked: Option<&[u8; 32]>) -> Attributes {
         if self.is_local() {
             return Attributes::new();
@@ -413,15 +433,15 @@ impl Remote {
         attributes
     }
 
-    /// Removes what a publisher that was killed left of this object: the local store writes `NAME#1` and renames. Whoever holds the
-    /// lock is alone, so it is nobody's.
+    /// Removes what a killed publisher left of this object: the local store writes `NAME#1` and renames it. The lock is held, so
+    /// no other process uses it.
     pub(in crate::publish) async fn sweep(&self, key: &str) {
         if let Backend::Folder(root) = &self.kind {
             let _ = tokio::fs::remove_file(root.join(format!("{key}#1"))).await;
         }
     }
 
-    /// Waits, longer each time, and says whether another try is due. Errors that the store's client has tried again itself come here
+    /// Waits, longer each time, and returns whether to try again. Errors that the store's client has retried itself arrive here
     /// when its time is up.
     pub(super) async fn may_retry(&self, begun: Instant, tries: &mut u32) -> bool {
         *tries += 1;
@@ -433,14 +453,13 @@ impl Remote {
         true
     }
 
-    /// A store's error as one of ours.
+    /// Converts a store's error into ours.
     pub(in crate::publish) fn fault(&self, action: &str, key: &str, error: &StoreError) -> Error {
         fault::fault(format!("cannot {action} {key} at {}", self.name), error, &self.secrets)
     }
 }
 
-/// What is left of compressed bytes up to the limit; what does not decompress is given back as it is, and no metadata to anyone.
-/// A result for the log: what the store says of a failure can contain URLs with signatures.
+/// The outcome of a request for the log: a store's description of a failure may contain URLs with signatures.
 fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
     match result {
         Ok(_) => "ok",

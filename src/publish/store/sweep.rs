@@ -1,17 +1,17 @@
-//! Removing what nothing live leads to, while others may be publishing.
+//! Removes objects that nothing live refers to, while others may be publishing.
 //!
-//! A store removes whatever is asked, and a publisher that finds an object there need not send it: so an object might be found by
-//! the one and then removed by the other. What keeps them apart is the one object that is replaced conditionally, the timestamp:
+//! A store removes whatever it is told to, and a publisher does not send an object that already exists: one publisher might find
+//! an object that another process then removes. The timestamp, the one object that is replaced conditionally, keeps them apart:
 //!
-//! 1. the sweeper leaves a mark, [`MARK`];
-//! 2. it renews the timestamp. Whoever began to publish before can no longer finish;
-//! 3. it removes what it had found;
-//! 4. it takes the mark away.
+//! 1. the sweeper writes a mark, [`MARK`];
+//! 2. it renews the timestamp, so that publishers that started earlier cannot finish;
+//! 3. it removes the objects it had found;
+//! 4. it removes the mark.
 //!
-//! A publisher reads the timestamp, then looks for the mark, then writes. If it sees no mark, either the sweep ended before, and what
-//! it finds will stay; or the sweep's new timestamp comes after the one it has read, and its own write of the timestamp fails. If it
-//! does see one, it gives way before it writes anything: what it finds may be about to go, and what it writes may meet a removal
-//! that is late.
+//! A publisher reads the timestamp, then checks for the mark, then writes. If it sees no mark, there are two cases. Either the
+//! sweep has already ended, and what it finds will stay; or the sweep's new timestamp comes after the one it has read, and its
+//! own write of the timestamp fails. If it sees a mark, it stops before it writes anything: an object that it finds may be about
+//! to be removed, and an object that it writes may be removed by a late request.
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -20,11 +20,11 @@ use serde::{Deserialize, Serialize};
 use super::remote::{Remote, Seen, WriteOutcome};
 use crate::error::{Error, Kind, Result, Rule};
 
-/// The object that says that a sweep is under way.
+/// The object that marks a running sweep.
 pub const MARK: &str = ".tidegate/sweep.json";
-/// A sweep that has left its mark for so long has died: each of its requests ends sooner, and it looks for its mark before each few.
+/// A sweep whose mark is older than this has died: each of its requests ends sooner, and it checks its mark before each batch.
 const PATIENCE: TimeDelta = TimeDelta::minutes(15);
-/// Objects removed between two looks for the mark: as many as are removed at once, so that no look lies far behind.
+/// Objects removed between two checks of the mark: as many as are removed concurrently, so that the last check is always recent.
 const BATCH: usize = 8;
 const MAX_MARK: u64 = 4096;
 
@@ -36,18 +36,18 @@ struct Mark {
     begun: DateTime<Utc>,
 }
 
-/// An object to be removed.
+/// An object to remove.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::publish) struct Spot {
     /// Its key.
     pub(in crate::publish) key: String,
-    /// Whether it is in the private place. The mark at the public one, and the timestamp there, guard it as well: a publisher reads both
-    /// before it writes anything anywhere.
+    /// Whether it is in the private place. The mark and the timestamp of the public place guard it as well: a publisher reads
+    /// both before it writes anything anywhere.
     pub(in crate::publish) private: bool,
 }
 
 impl Remote {
-    /// The place itself, or the private one.
+    /// The place itself, or its private place.
     pub(in crate::publish) fn side(&self, private: bool) -> Result<&Self> {
         match self.private() {
             _ if !private => Ok(self),
@@ -57,12 +57,12 @@ impl Remote {
     }
 }
 
-/// Whether a sweep is under way at a place. Where publishers are kept apart by other means none ever is.
+/// Whether a sweep is running at a place. Never true where publishers are kept apart by other means.
 pub(in crate::publish) async fn is_under_way(remote: &Remote) -> Result<bool> {
     Ok(!remote.is_exclusive() && remote.read(MARK, MAX_MARK).await?.is_some())
 }
 
-/// The error of a publisher that gives way: `key`, and whatever else it is to write, might be removed again.
+/// The error of a publisher that stops because `key`, or another object it writes, might be removed again.
 pub(in crate::publish) fn wait(remote: &Remote, key: &str) -> Error {
     Error::new(Kind::Conflict, format!("{} is being cleaned up, and {key} might be removed again", remote.name()))
         .rule(Rule::PublishSweep)
@@ -71,8 +71,8 @@ pub(in crate::publish) fn wait(remote: &Remote, key: &str) -> Error {
         )
 }
 
-/// Removes objects that nothing live leads to. `fence` must replace the timestamp by a new one that is live when it returns, but where
-/// publishers are kept apart by other means; `now` is written into the mark. Gives the number of objects removed.
+/// Removes objects that nothing live refers to. `fence` must replace the timestamp by a new one that is live when it returns,
+/// except where publishers are kept apart by other means; `now` is written into the mark. Returns the number of removed objects.
 pub(in crate::publish) async fn sweep<F>(
     remote: &Remote,
     doomed: &[Spot],
@@ -88,11 +88,11 @@ where
     }
     let mark = Marked::leave(remote, now).await?;
     if let Err(error) = fence().await {
-        // Nothing was removed yet, so nobody need wait.
+        // Nothing was removed yet, so nobody has to wait.
         let _ = remote.delete(MARK).await;
         return Err(error);
     }
-    // From here on the mark stays until all is done: a removal that failed may yet come to pass.
+    // From here on the mark stays until everything is done: a removal that seemed to fail may still happen.
     let removed = remove(remote, doomed, Some(&mark)).await?;
     remote.delete(MARK).await?;
     Ok(removed)
@@ -129,9 +129,9 @@ impl Marked {
     }
 }
 
-/// Whether whoever left the mark has died.
+/// Whether the process that wrote the mark has died.
 fn is_dead(mark: &Seen) -> bool {
-    // Both are the wall clock's, ours and the store's, which refuses requests by a clock that is more than that wrong.
+    // Both are wall clocks, ours and the store's; stores reject requests from clocks that differ by more than that.
     Utc::now() - mark.written > PATIENCE
 }
 

@@ -1,4 +1,4 @@
-//! The variables that name endpoints, regions and credentials: the process's own, or others given instead of them.
+//! The variables for endpoints, regions and credentials: from the process's environment, or given instead.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::fmt;
 pub struct Variables(BTreeMap<String, String>);
 
 impl Variables {
-    /// Those of this process, as far as they are text.
+    /// The variables of this process that are valid text.
     pub fn of_process() -> Self {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -20,19 +20,19 @@ impl Variables {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// Those whose names begin so, the names in lower case, as the builders of stores read them.
+    /// Variables with this prefix, names in lower case, as the store builders read them.
     pub(super) fn beginning<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (String, &'a str)> + 'a {
         let found = self.0.iter().filter(move |(name, value)| name.starts_with(prefix) && !value.is_empty());
         found.map(|(name, value)| (name.to_ascii_lowercase(), value.as_str()))
     }
 }
 
-/// Before the name of a variable that is meant for the private place.
+/// The prefix of variables for the private place.
 const PRIVATE: &str = "TIDEGATE_PRIVATE_";
 
 impl Variables {
-    /// The same as they are for the private place: `TIDEGATE_PRIVATE_NAME`, where there is one, in the place of `NAME`. With keys of its own
-    /// it has none of the public place's: no session of theirs, no profile.
+    /// The variables for the private place: `TIDEGATE_PRIVATE_NAME`, if set, replaces `NAME`. If the private place has its own
+    /// keys, the public place's session and profile are dropped.
     #[must_use]
     pub fn for_private(&self) -> Self {
         let own: Vec<(&str, &String)> =

@@ -11,6 +11,10 @@ use crate::report::view::state::Urgency;
 use crate::report::view::{Place, Reading, signed};
 
 /// Looks at the repository at `place`, verified from `root`, and at how it stands to the workspace `dir`, if there is one.
+///
+/// # Errors
+///
+/// Fails if the place is not usable. Defects of the repository are part of the diagnosis.
 pub fn published(place: &Place, root: Option<&Path>, dir: Option<&Path>, now: DateTime<Utc>) -> Result<Diagnosis> {
     let mut found = Diagnosis::default();
     found.checks("DOC-PUB-SOUND");

@@ -20,9 +20,11 @@ use crate::workspace::Workspace;
 use crate::workspace::artifacts::{self, Stored};
 use crate::{ceremony, fs};
 
-/// Looks at a workspace. With `deep`, artifacts are hashed again.
+/// Examines a workspace. With `deep`, hashes artifacts again.
 ///
-/// Errs only if there is no workspace, or another process holds it.
+/// # Errors
+///
+/// Fails only if there is no workspace, or if another process holds it.
 pub fn workspace(dir: &Path, deep: bool, now: DateTime<Utc>) -> Result<Diagnosis> {
     let workspace = Workspace::open(dir)?;
     let mut found = Diagnosis::default();

@@ -38,6 +38,10 @@ enum What {
 
 impl Place {
     /// Reads `PLACE` or `PLACE@SNAPSHOT`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the text is not a place that can be read.
     pub fn parse(text: &str) -> Result<Self> {
         let (place, snapshot) = match text.rsplit_once('@') {
             // An @ is fine in a path or URL; a number after it is a version.
@@ -68,16 +72,22 @@ impl Place {
         }
     }
 
-    /// Reads what is there, verified from the root file `root`; a workspace needs none, since it has its own first one.
+    /// Reads the repository, verified from the root file `root`; a workspace needs none, because it has its own first root.
     ///
-    /// Of a repository that is not a workspace, what protected cohorts take through their gates need not be there.
+    /// Outside a workspace, the objects of protected cohorts may be missing. Defects of the repository are part of the result.
     ///
-    /// Faults of the repository are in the result. Errs if the root is no root, or if reading fails for other reasons.
+    /// # Errors
+    ///
+    /// Fails if the root is not valid, or if reading fails for other reasons.
     pub fn read(&self, root: Option<&Path>) -> Result<Reading> {
         self.read_as(root, false)
     }
 
-    /// The same, as the public sees it: without what is protected, which a workspace holds as well.
+    /// The same without protected objects, which a workspace has as well: what the public sees.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Self::read`].
     pub fn read_as_the_public(&self, root: Option<&Path>) -> Result<Reading> {
         self.read_as(root, true)
     }

@@ -18,6 +18,10 @@ use crate::workspace::{Ledger, Workspace, ledger};
 const NEWEST: usize = 200;
 
 /// Adds to `state` what `workspace` knows beside its signed metadata: names and holders of keys, records, proposals, the ledger.
+///
+/// # Errors
+///
+/// Fails if the workspace's configuration, metadata or records cannot be read.
 pub fn add_workspace(state: &mut State, workspace: &Workspace) -> Result<()> {
     let settings = workspace.settings()?;
     let repository = workspace.repository()?;
