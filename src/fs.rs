@@ -75,14 +75,22 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Sets a file's mode where there is such a thing; temporary files start out as 0600.
+/// Sets a file's mode; temporary files start out as 0600.
+///
+/// # Errors
+///
+/// Fails if the system refuses to set the mode.
 #[cfg(unix)]
 pub fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     file.set_permissions(fs::Permissions::from_mode(mode))
 }
 
-/// Sets a file's mode where there is such a thing.
+/// Does nothing: this system has no file modes.
+///
+/// # Errors
+///
+/// Never fails on this system.
 #[cfg(not(unix))]
 pub fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
     Ok(())

@@ -1,6 +1,6 @@
-//! How a rollout would go on: every step at the first instant at which policy allows it.
+//! Predicts a rollout: every step at the first instant at which policy allows it.
 //!
-//! Nothing here knows the rules: each step is put to the state machine, as `rollout start` and `rollout advance` put theirs.
+//! This module contains no rules: it submits each step to the state machine, as `rollout start` and `rollout advance` do.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -18,10 +18,10 @@ use crate::rollout::{RampRequest, dead_mans_switch, plan, step};
 use crate::workspace::CohortInForce;
 use tidegate_model::span::Span;
 
-/// How far ahead a step is looked for, in hours.
+/// How far ahead to search for a step, in hours.
 const HORIZON: i64 = 24 * 366;
 
-/// What the course of a rollout follows from.
+/// The input of a prediction.
 #[derive(Debug)]
 pub(super) struct StepInputs<'a> {
     /// The release.
@@ -30,24 +30,24 @@ pub(super) struct StepInputs<'a> {
     pub(super) sequence: u64,
     /// Its urgency.
     pub(super) urgency: Urgency,
-    /// What its assignments list.
+    /// The content of its assignments.
     pub(super) bridges: Vec<Bridge>,
     /// Whether its rollout is paused.
     pub(super) paused: bool,
     /// The rules.
     pub(super) policy: &'a Policy,
-    /// Where the cohorts stand.
+    /// What the cohorts are currently offered.
     pub(super) standings: &'a [CohortInForce],
     /// When the first step may be taken.
     pub(super) from: DateTime<Utc>,
-    /// How long to take for each cohort, instead of as long as policy asks for.
+    /// How long to take for each cohort, instead of the minimum of the policy.
     pub(super) ramp: Option<Span>,
 }
 
 /// A step: what a cohort is assigned, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExpectedStep {
-    /// What would be done, or that it is done.
+    /// The action, or that it is already done.
     pub what: StepKind,
     /// The cohort.
     pub cohort: Name,
@@ -56,18 +56,18 @@ pub struct ExpectedStep {
     pub at: DateTime<Utc>,
     /// How the cohort is exposed; `None` for everyone at once.
     pub ramp: Option<Ramp>,
-    /// When all of it is.
+    /// When the whole cohort is exposed.
     #[serde(with = "time::text")]
     pub whole: DateTime<Utc>,
     #[serde(skip)]
     pub(super) assignment: Assignment,
 }
 
-/// What a step of a course is.
+/// The action of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepKind {
-    /// It is signed already.
+    /// It is already signed.
     InForce,
     /// `rollout start`.
     Start,
@@ -75,14 +75,14 @@ pub enum StepKind {
     Advance,
 }
 
-/// How a rollout would go on.
+/// The predicted rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExpectedSteps {
     /// The steps, in order of time.
     pub steps: Vec<ExpectedStep>,
-    /// Cohorts that are passed over, and why.
+    /// Skipped cohorts, and why.
     pub passed_over: Vec<(Name, String)>,
-    /// What was assumed.
+    /// The assumptions.
     pub assumptions: Vec<String>,
 }
 
@@ -93,7 +93,7 @@ impl ExpectedSteps {
     }
 }
 
-/// Works out the course of a rollout.
+/// Predicts a rollout.
 pub(super) fn course(terms: &StepInputs<'_>) -> Result<ExpectedSteps> {
     let mut course = ExpectedSteps { steps: Vec::new(), passed_over: Vec::new(), assumptions: assumptions(terms) };
     let mut started = false;
@@ -150,7 +150,7 @@ fn in_turn(terms: &StepInputs<'_>, course: &mut ExpectedSteps, mut started: bool
                 }
             },
         };
-        // A part of a cohort is gone on with once the ramp that leads there has ended.
+        // A partially exposed cohort is continued once its ramp has ended.
         now = now.max(standing_step.map_or(now, |step| step.whole));
         let what = if started { StepKind::Advance } else { StepKind::Start };
         let since = previous.clone().filter(|_| exposed == 0);
@@ -171,7 +171,7 @@ fn in_turn(terms: &StepInputs<'_>, course: &mut ExpectedSteps, mut started: bool
     Ok(())
 }
 
-/// What a cohort is assigned already. A pause ends when the plan begins, or when the freeze that forbids it does.
+/// The existing assignment of a cohort. A pause ends when the plan begins, or when the freeze that forbids resuming ends.
 fn in_force(terms: &StepInputs<'_>, standing: &CohortInForce, own: &Assignment) -> Result<ExpectedStep> {
     let mut assignment = own.clone();
     let mut at = own.assigned;
@@ -197,7 +197,7 @@ impl ExpectedSteps {
 }
 
 impl StepInputs<'_> {
-    /// The first instant at which the state machine lets a paused offer go on.
+    /// The first instant at which the state machine allows resuming a paused offer.
     fn resumed(&self, own: &Assignment) -> Result<DateTime<Utc>> {
         let mut at = self.from;
         while at - self.from < TimeDelta::hours(HORIZON) {
@@ -219,7 +219,7 @@ impl StepInputs<'_> {
         Ok(self.from)
     }
 
-    /// It is validated in time, and passes.
+    /// Assumes that it is validated in time, and passes.
     fn report(&self, at: DateTime<Utc>) -> ReportFacts {
         ReportFacts {
             at,
@@ -230,7 +230,7 @@ impl StepInputs<'_> {
         }
     }
 
-    /// Whoever must approve is taken to do so in time.
+    /// Assumes that the required approvals are given in time.
     fn approvals(&self, at: DateTime<Utc>) -> Vec<Approved> {
         let approvers = self.policy.approvals.iter().flat_map(|rule| &rule.by);
         approvers.map(|key| Approved { key: key.to_string(), person: key.to_string(), at }).collect()
@@ -256,7 +256,7 @@ impl StepInputs<'_> {
         Ok(ExpectedStep { what, cohort: standing.cohort.clone(), at, ramp, whole, assignment })
     }
 
-    /// The first instant at which the state machine allows the step, and the ramp that it takes.
+    /// The first instant at which the state machine allows the step, and its ramp.
     fn earliest(
         &self,
         standing: &CohortInForce,
@@ -295,7 +295,7 @@ impl StepInputs<'_> {
         }
     }
 
-    /// Everyone at once; else as fast as policy lets ramps be. Or as it was asked for.
+    /// Everyone at once; otherwise as fast as policy allows, or as requested.
     fn requests(&self, exposed: u32) -> Vec<RampRequest> {
         let with = |span: Span| RampRequest { span: Some(span), ..RampRequest::default() };
         match self.ramp {

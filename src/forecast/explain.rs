@@ -1,4 +1,4 @@
-//! What a device would do, by the code that devices run, from the signed metadata; and the same for a fleet, counted.
+//! Explains what a device would do, with the devices' own code and the signed metadata; also for a whole fleet, counted.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -23,12 +23,12 @@ use crate::metadata::Repository;
 use crate::workspace::in_force::one_standing;
 use crate::workspace::{CohortInForce, manifest_in_force, map_in_force, standing};
 
-/// So many groups of devices are told apart; what goes beyond is counted together.
+/// Maximum number of device groups; further ones are counted together.
 const MAX_GROUPS: usize = 1000;
-/// How many devices are looked at between two calls of `progress`.
+/// Number of devices between two calls of `progress`.
 const PROGRESS: u64 = 4096;
 
-/// What a device would do, and why: in the words that the device itself finds for it.
+/// What a device would do and why, in the device's own words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Answer {
     /// The decision, with the outcome of every rule.
@@ -57,7 +57,7 @@ pub struct Explainer<'a> {
     manifests: HashMap<String, (Manifest, Digest)>,
 }
 
-/// Explains what `device` would decide at `at`, asked at the same time.
+/// Explains what `device` would decide at `at`, from the offers at that time.
 ///
 /// # Errors
 ///
@@ -67,7 +67,7 @@ pub fn explain(dir: &Path, repository: &Repository, device: &Profile, at: DateTi
 }
 
 impl<'a> Explainer<'a> {
-    /// Explains what devices that ask at `now` are told.
+    /// Explains the decisions of devices that request updates at `now`.
     pub fn new(dir: &'a Path, repository: &'a Repository, now: DateTime<Utc>) -> Self {
         Self { dir, repository, now, maps: HashMap::new(), manifests: HashMap::new() }
     }

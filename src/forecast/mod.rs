@@ -1,4 +1,4 @@
-//! What a rollout will do to a fleet, before anything is signed.
+//! Forecasts the effect of a rollout on a fleet, before anything is signed.
 
 pub mod curve;
 mod expected_steps;
@@ -39,17 +39,17 @@ pub use explain::{Answer, Explainer, FleetAnswer, Group, Reached, Reason, explai
 
 /// The most hours that a plan looks ahead: two years.
 pub const MAX_HOURS: usize = 24 * 366 * 2;
-/// So many hours a plan looks ahead at most if it is not told.
+/// The default limit of a plan, in hours.
 const USUAL_HOURS: usize = 24 * 60;
 
-/// What is asked of a plan.
+/// The request for a plan.
 #[derive(Debug, Clone, Default)]
 pub struct Outlook {
-    /// When the first step may be taken, and the first instant that is looked at.
+    /// The earliest time of the first step, where the forecast begins.
     pub from: DateTime<Utc>,
     /// How many hours to look at; by default, until every cohort has the release.
     pub hours: Option<usize>,
-    /// How long to take for each cohort, instead of as long as policy asks for.
+    /// How long to take for each cohort, instead of the minimum of the policy.
     pub ramp: Option<Span>,
 }
 
@@ -66,7 +66,7 @@ pub struct MadeUp {
     pub facts: Facts,
 }
 
-/// A rollout that can be planned: what it would be, before a fleet is looked at.
+/// A rollout that can be planned, before a fleet is read.
 #[derive(Debug)]
 pub struct Forecast {
     /// The release.
@@ -75,14 +75,14 @@ pub struct Forecast {
     pub state: String,
     /// Its steps.
     pub course: ExpectedSteps,
-    /// The hours that are looked at.
+    /// The hours of the forecast.
     pub window: Window,
     manifest: Manifest,
     scene: Rc<OfferTimeline>,
     before: Option<Installed>,
 }
 
-/// A plan: what becomes of a fleet.
+/// A plan: the effect on a fleet.
 #[derive(Debug, Serialize)]
 pub struct FleetForecast {
     /// The release.
@@ -97,7 +97,7 @@ pub struct FleetForecast {
     /// When every cohort has it.
     #[serde(with = "time::optional_text")]
     pub whole: Option<DateTime<Utc>>,
-    /// Hour by hour, what becomes of the devices of each cohort.
+    /// The effect on the devices of each cohort, hour by hour.
     #[serde(flatten)]
     pub simulation: Simulation,
     /// How many devices are offered it by the beginning, by the end of the first hour, and so on.

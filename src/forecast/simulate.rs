@@ -1,4 +1,4 @@
-//! How many devices of a fleet are offered a release by when.
+//! Simulates how many devices of a fleet are offered a release, and when.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -13,12 +13,12 @@ use super::timeline::{Judge, Judgement, OfferTimeline};
 use crate::error::Result;
 use crate::fleet::Fleet;
 
-/// So many reasons are told apart in a cohort; what goes beyond is counted together.
+/// Maximum number of reasons per cohort; further ones are counted together.
 const MAX_REASONS: usize = 64;
-/// How many devices are looked at between two calls of `progress`.
+/// Number of devices between two calls of `progress`.
 const PROGRESS: u64 = 4096;
 
-/// The hours that are looked at.
+/// The hours of the simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Window {
     /// The first instant.
@@ -34,7 +34,8 @@ impl Window {
         self.from + TimeDelta::hours(i64::try_from(hour).unwrap_or(i64::MAX / 3_600_000))
     }
 
-    /// In which hour an instant lies, from 1: one that ends an hour belongs to it. 0 if it lies not after the beginning, `None` if after the end.
+    /// The hour of an instant, from 1; the instant that ends an hour belongs to it. 0 for the beginning or earlier, `None` after
+    /// the end.
     fn hour(&self, instant: Instant) -> Option<usize> {
         let seconds = (instant - self.from).num_seconds();
         let hour = usize::try_from(seconds.max(0).unsigned_abs().div_ceil(3600)).ok()?;
@@ -42,7 +43,7 @@ impl Window {
     }
 }
 
-/// What becomes of a fleet.
+/// The effect on a fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Simulation {
     /// When.
@@ -53,17 +54,17 @@ pub struct Simulation {
     pub others: u64,
 }
 
-/// What becomes of the devices of a cohort.
+/// The effect on the devices of a cohort.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Tally {
     /// The cohort.
     pub cohort: Name,
     /// Its devices.
     pub devices: u64,
-    /// Of these, how many have the release, or a later one, already.
+    /// How many of them already have the release, or a later one.
     pub have_it: u64,
-    /// How many are offered it, hour by hour: first those that are at the beginning, then those who come to be in the first hour,
-    /// in the second, and so on.
+    /// How many are offered it, hour by hour: first those at the beginning, then those added in the first hour, in the second,
+    /// and so on.
     pub offered: Vec<u64>,
     /// How many are offered it after that.
     pub later: u64,

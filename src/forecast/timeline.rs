@@ -1,7 +1,8 @@
-//! What the cohorts of a channel are offered over time, and what that means for a device: judged by the code that devices run.
+//! What the cohorts of a channel are offered over time, and what that means for a device, as decided by the devices' own code.
 //!
-//! A decision depends on where a device stands in its cohort only through the ramp. So [`Judge`] asks [`decide`] once for each class
-//! of devices in a cohort, and the ramp for each device; that both together say what `decide` says for the device is tested.
+//! A decision depends on a device's position in its cohort only through the ramp. So [`Judge`] calls [`decide`] once for each
+//! class of devices in a cohort, and evaluates the ramp for each device. A test checks that both together agree with `decide` for
+//! the device.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -18,7 +19,7 @@ use tidegate_model::version::Version;
 
 use crate::fleet::{Class, Member};
 
-/// So many judgements are remembered.
+/// Maximum number of remembered decisions.
 const MAX_JUDGEMENTS: usize = 1 << 18;
 
 /// What the cohorts of a channel are offered of one product, over time.
@@ -104,7 +105,7 @@ impl OfferTimeline {
         &self.map
     }
 
-    /// What devices must fulfil to be eligible for what is offered.
+    /// The conditions for devices to be eligible for the offers.
     pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
         self.manifests.values().filter_map(|manifest| manifest.eligibility.as_ref())
     }
@@ -144,7 +145,7 @@ impl OfferTimeline {
             };
             let offer = Offer::Release { assignment: &current, manifest, sha256 };
             let outcome = outcome(class, &choice, offer, now);
-            // A ramp matters only to those for whom nothing else stands in the way, and not to a security release.
+            // A ramp matters only to devices with no other obstacle, and not to a security release.
             held |= ramp.is_some()
                 && manifest.urgency != Urgency::Security
                 && matches!(

@@ -1,4 +1,4 @@
-//! Keys behind an outside program: any HSM, smart card or cloud service that a script can reach.
+//! Keys behind an external program: any HSM, smart card or cloud service that a script can use.
 //!
 //! The protocol, version 1. Tidegate starts the program, without a shell, with the arguments of the key's URI; writes one
 //! JSON object and a newline to its standard input and closes it; reads one JSON object from its standard output; and waits for
@@ -37,7 +37,7 @@ use crate::error::{Error, Kind, Result};
 /// An answer is a few hundred bytes.
 const MAX_ANSWER: u64 = 64 * 1024;
 
-/// A key whose signatures an outside program makes.
+/// A key whose signatures an external program makes.
 #[derive(Debug)]
 pub struct CommandKey {
     name: String,
@@ -58,7 +58,7 @@ struct Answer {
 }
 
 impl CommandKey {
-    /// Asks the program for its public key; `name` is what errors call the key.
+    /// Requests the public key from the program; `name` is the key's name in errors.
     ///
     /// # Errors
     ///

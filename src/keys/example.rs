@@ -1,7 +1,7 @@
-//! The throwaway keys of `keys-example/`: known to everyone, for demonstrations and tests.
+//! The public example keys of `keys-example/`, for demonstrations and tests.
 //!
-//! They are compiled in, so that `tidegate demo` needs no checkout, and recognised by their ids wherever they turn up:
-//! whatever they sign must not leave the machine.
+//! They are compiled in, so that `tidegate demo` needs no checkout, and recognized by their ids everywhere: nothing that they
+//! sign may leave the machine.
 
 use tidegate_tuf::key::Key;
 

@@ -1,4 +1,4 @@
-//! Making keys, apart from using them.
+//! Generates keys.
 
 use std::str::FromStr;
 
@@ -11,13 +11,13 @@ use super::file::FileKey;
 use super::public;
 use crate::error::{Error, Result};
 
-/// The kinds of keys that can be made.
+/// The kinds of keys that can be generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kind {
     /// Ed25519, the default.
     #[default]
     Ed25519,
-    /// ECDSA on P-256, for hardware that has nothing newer.
+    /// ECDSA on P-256, for hardware without Ed25519.
     P256,
 }
 
@@ -33,7 +33,7 @@ impl FromStr for Kind {
     }
 }
 
-/// A key just made: the private part as PKCS#8 PEM, wiped when dropped, and the public part.
+/// A generated key: the private part as PKCS#8 PEM, wiped when dropped, and the public part.
 pub struct Generated {
     /// What to write to the key's file.
     pub pem: Zeroizing<String>,
@@ -41,8 +41,8 @@ pub struct Generated {
     pub public: Key,
 }
 
-/// Makes a key from the system's randomness; with a passphrase it comes encrypted (PBES2: scrypt, AES-256-CBC), in the form that
-/// `openssl pkey` reads.
+/// Generates a key from the system's randomness; with a passphrase it is encrypted (PBES2: scrypt, AES-256-CBC), in the format
+/// that `openssl pkey` reads.
 ///
 /// # Errors
 ///

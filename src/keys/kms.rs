@@ -1,7 +1,7 @@
 //! Keys in AWS KMS: `ECC_NIST_P256` with `ECDSA_SHA_256`.
 //!
-//! Credentials come from where the AWS tools take them: the environment, a profile, the instance. The private part never leaves
-//! the service; what is sent is the SHA-256 of the message.
+//! Credentials come from the sources of the AWS tools: the environment, a profile, the instance. The private part never leaves
+//! the service; only the SHA-256 of the message is sent.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::uri::KmsUri;
 use super::{Signer, public};
 use crate::error::{Error, Kind, Result};
 
-/// For one call, its retries included.
+/// Timeout of one call, including retries.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A key in AWS KMS.
@@ -31,7 +31,7 @@ pub struct KmsKey {
 }
 
 impl KmsKey {
-    /// Asks the service for the public key; `name` is what errors call the key.
+    /// Requests the public key from the service; `name` is the key's name in errors.
     ///
     /// # Errors
     ///
@@ -80,7 +80,7 @@ impl Signer for KmsKey {
     }
 }
 
-/// Runs one call to its end. On a thread of its own, since the caller may be within a runtime already.
+/// Runs one call to completion, on a separate thread because the caller may already be within a runtime.
 fn call<T: Send>(uri: &KmsUri, work: impl AsyncFnOnce(Client) -> Result<T, String> + Send) -> Result<T, String> {
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;

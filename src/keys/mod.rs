@@ -1,8 +1,8 @@
-//! Keys: where they are, how they sign, how they are made.
+//! Keys: where they are stored, how they sign, how they are generated.
 //!
-//! A key is named in `tidegate.toml` with a [`KeyUri`] that says where its private part is, and its public part. Whatever the
-//! source, signing goes through [`Signer`]; making a key ([`generate`]) is apart from using one. Private parts are wiped from
-//! memory when dropped and never appear in `Debug` output, logs or errors.
+//! `tidegate.toml` declares a key with a [`KeyUri`], which locates the private part, and its public part. All sources sign
+//! through [`Signer`]; generating a key ([`generate`]) is separate from using one. Private parts are wiped from memory when
+//! dropped and never appear in `Debug` output, logs or errors.
 
 mod command;
 pub mod example;
@@ -53,19 +53,19 @@ pub trait Signer: fmt::Debug {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>>;
 }
 
-/// Whoever knows the passphrases: the environment, a file descriptor, a person at a terminal.
+/// A source of passphrases: the environment, a file descriptor, a person at a terminal.
 pub trait Passphrases: fmt::Debug {
     /// The passphrase of the key called `name`.
     fn passphrase(&mut self, name: &str) -> Result<Zeroizing<String>>;
 
-    /// The PIN of the token (of this label) that holds the key called `name`.
+    /// The PIN of the token with this label that contains the key called `name`.
     fn pin(&mut self, name: &str, token: &str) -> Result<Zeroizing<String>> {
         let _ = token;
         self.passphrase(name)
     }
 }
 
-/// Knows no passphrase: an encrypted key is an error.
+/// Has no passphrases: an encrypted key is an error.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPassphrases;
 

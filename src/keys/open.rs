@@ -1,4 +1,4 @@
-//! Opening a key, wherever it is.
+//! Opens a key from any source.
 
 use std::path::Path;
 use std::rc::Rc;
@@ -8,10 +8,10 @@ use tidegate_tuf::key::Key;
 use super::{CommandKey, FileKey, KeyUri, Passphrases, Signer};
 use crate::error::Result;
 
-/// Opens the private key that `uri` names; `name` is what passphrases are asked for by, and what errors call it.
+/// Opens the private key of `uri`; `name` is its name in passphrase prompts and errors.
 ///
-/// Relative paths count from `workspace`. `declared` is the public part as `tidegate.toml` has it, for tokens that keep none;
-/// whether what was opened is that key is for the caller to see.
+/// Relative paths start at `workspace`. `declared` is the public part from `tidegate.toml`, for tokens that store none; the
+/// caller checks whether the opened key matches it.
 ///
 /// # Errors
 ///

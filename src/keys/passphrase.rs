@@ -1,4 +1,4 @@
-//! Where passphrases and PINs come from: a file descriptor, the environment, a person at a terminal; never the command line.
+//! Sources of passphrases and PINs: a file descriptor, the environment, a person at a terminal; never the command line.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,12 +10,12 @@ use zeroize::Zeroizing;
 use super::{KeyName, Passphrases};
 use crate::error::{Error, Result};
 
-/// The variable that serves for every key that has none of its own.
+/// The variable for every key without its own variable.
 const VARIABLE: &str = "TIDEGATE_PASSPHRASE";
-/// Passphrases are lines; what is longer is a file given by mistake.
+/// Maximum length of a passphrase; a longer one is a file given by mistake.
 const MAX_LENGTH: u64 = 4096;
 
-/// Passphrases and PINs from outside, each asked for once.
+/// Passphrases and PINs from outside, each requested once.
 ///
 /// In this order: the file descriptor if one was given, the environment variable of the key (`TIDEGATE_PASSPHRASE_ROOT_1` for
 /// the key `root-1`), the one that serves every key (`TIDEGATE_PASSPHRASE`), and the terminal if there is one.
@@ -23,25 +23,25 @@ pub struct Ask {
     descriptor: Option<u32>,
     prompt: bool,
     known: BTreeMap<String, Zeroizing<String>>,
-    /// What the descriptor gave: its lines, in order.
+    /// The remaining lines of the descriptor, in order.
     lines: Option<Vec<Zeroizing<String>>>,
 }
 
 impl Ask {
-    /// Asks the environment and, if there is one, the terminal.
+    /// Uses the environment and, if there is one, the terminal.
     pub fn new() -> Self {
         Self { descriptor: None, prompt: std::io::stdin().is_terminal(), known: BTreeMap::new(), lines: None }
     }
 
-    /// Reads passphrases from an open file descriptor, one a line, in the order in which they are asked for; the last serves all
-    /// keys that are left.
+    /// Reads passphrases from an open file descriptor, one per line, in the order in which they are requested; the last one
+    /// serves all remaining keys.
     #[must_use]
     pub fn descriptor(mut self, descriptor: Option<u32>) -> Self {
         self.descriptor = descriptor;
         self
     }
 
-    /// Asks nobody: for scripts.
+    /// Never prompts: for scripts.
     #[must_use]
     pub fn without_prompt(mut self) -> Self {
         self.prompt = false;

@@ -33,7 +33,7 @@ pub(super) fn percent_decode_bytes(text: &str) -> Result<Vec<u8>, String> {
     Ok(percent_encoding::percent_decode_str(text).collect())
 }
 
-/// Percent-encodes all but what RFC 3986 leaves alone and `/` and `:`, which only make it harder to read.
+/// Percent-encodes everything except unreserved characters (RFC 3986) and `/` and `:`, which stay readable.
 pub(super) fn encode(text: &str) -> String {
     tidegate_tuf::path::percent_encode(text).replace("%2F", "/").replace("%3A", ":")
 }

@@ -1,7 +1,7 @@
 //! Keys on PKCS#11 tokens: Ed25519 (`CKM_EDDSA`) and P-256 (`CKM_ECDSA`).
 //!
-//! The module is loaded when the first key of it is opened and stays loaded to the end of the process: modules are known to
-//! take it badly when they are finalised and initialised again.
+//! A module is loaded when its first key is opened, and stays loaded until the process ends: some modules fail when they are
+//! finalized and initialized again.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,7 +27,7 @@ use super::{Passphrases, Signer, public};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 
-/// The module to use when the URI names none.
+/// The default module if the URI names none.
 const MODULE_VARIABLE: &str = "TIDEGATE_PKCS11_MODULE";
 /// The object identifiers of the curves, in DER, as `CKA_EC_PARAMS` has them.
 const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -48,9 +48,9 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// Finds the key that `uri` names and logs in to its token.
+    /// Finds the key of `uri` and logs in to its token.
     ///
-    /// `declared` is the public part that `tidegate.toml` says, used when the token keeps no public object beside the key.
+    /// `declared` is the public part from `tidegate.toml`, used if the token stores no public object beside the key.
     ///
     /// # Errors
     ///
@@ -84,7 +84,7 @@ impl TokenKey {
         Ok(Self { name: name.to_owned(), public, kind, session, handle })
     }
 
-    /// Makes a key pair on the token that `uri` names, never to leave it, under the URI's label and id.
+    /// Generates a key pair on the token of `uri`, not extractable, under the URI's label and id.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Signer for TokenKey {
     }
 }
 
-/// The module and the one token in it that the URI fits.
+/// The module, and the one token in it that matches the URI.
 fn token(name: &str, uri: &Pkcs11Uri) -> Result<(Pkcs11, Slot, TokenInfo)> {
     let module = load(name, uri)?;
     let slots = module.get_slots_with_initialized_token().map_err(|e| failed(name, "list the tokens", e))?;
@@ -310,7 +310,7 @@ fn public_of(name: &str, session: &Session, handle: ObjectHandle) -> Result<Key>
     }
 }
 
-/// `CKA_EC_POINT` is the point in a DER OCTET STRING; some modules give it bare.
+/// `CKA_EC_POINT` is the point in a DER OCTET STRING; some modules return it without.
 fn unwrap_octets(bytes: &[u8], length: usize) -> &[u8] {
     match bytes {
         [0x04, found, rest @ ..] if usize::from(*found) == length && rest.len() == length => rest,

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 
 /// A PKCS#11 URI that names a private key. Parsing needs no module; using it takes the feature `pkcs11`.
 ///
-/// Path attributes that describe the library (`library-description` and its like) are refused rather than passed over, since
-/// they would be taken to narrow down what they do not; so is `pin-value`, since URIs are no place for secrets.
+/// Path attributes that describe the library (such as `library-description`) are rejected rather than ignored, because users
+/// would expect them to select a module; so is `pin-value`, because URIs must not contain secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pkcs11Uri {
     /// `token`: the token's label.
@@ -28,7 +28,7 @@ pub struct Pkcs11Uri {
     pub id: Option<Vec<u8>>,
     /// `module-path`: the module's file.
     pub module_path: Option<PathBuf>,
-    /// `pin-source`: the file that holds the PIN.
+    /// `pin-source`: the file that contains the PIN.
     pub pin_source: Option<PathBuf>,
 }
 

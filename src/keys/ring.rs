@@ -1,4 +1,4 @@
-//! The keys of a workspace, opened when they are first needed.
+//! The keys of a workspace, opened on first use.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use tracing::debug;
 use super::{KeyUri, Passphrases, Signer, open};
 use crate::error::{Error, Result};
 
-/// A key as `tidegate.toml` names it.
+/// A key as declared in `tidegate.toml`.
 #[derive(Debug, Clone)]
 pub struct KeyEntry {
     /// Its name.
@@ -34,7 +34,7 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// A ring of `entries`, whose relative paths count from `workspace`.
+    /// A ring of `entries`, whose relative paths start at `workspace`.
     pub fn new(workspace: &Path, entries: Vec<KeyEntry>, passphrases: Box<dyn Passphrases>) -> Self {
         Self { workspace: workspace.to_owned(), entries, passphrases, opened: BTreeMap::new() }
     }
@@ -44,7 +44,7 @@ impl KeyRing {
         Self::new(Path::new("."), Vec::new(), Box::new(super::NoPassphrases))
     }
 
-    /// Adds an opened key, in place of the one that its entry names.
+    /// Adds an opened key, replacing its entry's key.
     pub fn insert(&mut self, name: &str, signer: Rc<dyn Signer>) {
         self.opened.insert(name.to_owned(), signer);
     }
@@ -72,12 +72,12 @@ impl KeyRing {
         self.entries.iter().find(|entry| entry.public.id() == *id)
     }
 
-    /// What people call the key with this id: its name, else the start of the id.
+    /// The display name of the key with this id: its name, else the start of the id.
     pub fn label(&self, id: &KeyId) -> String {
         self.by_id(id).map_or_else(|| format!("unknown key {}", id.short()), |entry| entry.name.clone())
     }
 
-    /// What people call the keys with these ids, in order of their names.
+    /// The display names of the keys with these ids, sorted.
     pub fn labels(&self, ids: &[KeyId]) -> String {
         let mut labels: Vec<_> = ids.iter().map(|id| self.label(id)).collect();
         labels.sort();
@@ -109,9 +109,7 @@ impl KeyRing {
         Ok(signer)
     }
 
-    /// Opens every key of `ids` that is at hand; an error if those are fewer than `threshold`.
-    ///
-    /// Once there are enough, a key that cannot be opened is no error.
+    /// Opens every available key of `ids`. Once there are enough, a key that cannot be opened is no error.
     ///
     /// # Errors
     ///
@@ -131,9 +129,8 @@ impl KeyRing {
         Ok(signers)
     }
 
-    /// Opens as many of the keys `ids` as `threshold` asks for, in the order given, passing over those whose files are not here.
-    ///
-    /// `role` is what they are to sign for; the error lists what is missing.
+    /// Opens `threshold` of the keys `ids`, in the order given, skipping those whose files do not exist. `role` is the role to
+    /// sign.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Signatures as outside programs write them.
+//! Signatures as external programs write them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -6,7 +6,7 @@ use p256::ecdsa;
 use tidegate_tuf::key::Key;
 
 /// Reads a signature by `key` from the bytes of a file or an answer: raw, hex or base64; for P-256 either DER or r and s of 32
-/// bytes each. The result is as metadata holds it. Whether it verifies is for the caller to see.
+/// bytes each. Returns it in the metadata's form. The caller verifies it.
 ///
 /// # Errors
 ///

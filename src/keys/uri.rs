@@ -1,4 +1,4 @@
-//! Where a private key is.
+//! The location of a private key.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tidegate_model::span::Span;
 /// What a key URI may look like, for errors.
 const FORMS: &str =
     "the kinds are: file:keys/NAME.pem, pkcs11:token=...;object=..., command:PROGRAM?arg=..., kms:KEY-ID?region=...";
-/// How long an outside program may take if its URI does not say; time enough to find and touch a token.
+/// The default timeout of an external program; enough time to find and touch a token.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(120);
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 /// A URI is a line of text.

@@ -1,4 +1,4 @@
-//! Custom checks: programs that look at a release, each a rule with an id that begins with `X-`.
+//! Custom checks: programs that examine a release, each a rule with an id that begins with `X-`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,7 +23,7 @@ pub enum CheckKind {
     DeviceCompatibility,
     /// The cohorts make up the fleet, and the next step is allowed.
     RolloutPolicy,
-    /// What the workspace's own checks ask for.
+    /// What the workspace's own checks require.
     OwnChecks,
 }
 
@@ -57,24 +57,24 @@ impl fmt::Display for CheckKind {
     }
 }
 
-/// The longest that a check may take: a validation holds the workspace's lock.
+/// Maximum duration of a check: a validation holds the workspace's lock.
 const LONGEST: Span = Span::hours(24);
 
-/// A custom check. What it is given and what it answers: docs/lifecycle.md.
+/// A custom check. Its input and output: docs/lifecycle.md.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OwnCheck {
     /// The rule's id, e.g. `X-SBOM`.
     pub id: CheckId,
-    /// What it asks for, in a few words.
+    /// What it requires, in a few words.
     pub title: String,
     /// The program and its arguments; a path with a `/` counts from the workspace.
     pub command: Vec<String>,
-    /// How long it may take.
+    /// Its timeout.
     pub timeout: Span,
 }
 
-/// The id of an own check: `X-` and 1 to 40 capital letters, digits and hyphens.
+/// The id of a custom check: `X-` and 1 to 40 capital letters, digits and hyphens.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CheckId(String);

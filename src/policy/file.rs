@@ -1,4 +1,4 @@
-//! `policy.toml`: what a release must have gone through before the next step.
+//! `policy.toml`: the requirements for each step of a release.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
@@ -18,36 +18,36 @@ use tidegate_model::span::Span;
 
 const FILE: &str = "policy.toml";
 
-/// `policy.toml`. One that exists can be met.
+/// `policy.toml`. A valid policy can be satisfied.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
     /// The form of the file: 1.
     pub schema: u64,
-    /// Before a rollout starts.
+    /// Requirements before a rollout starts.
     pub validation: ValidationPolicy,
-    /// While it goes on.
+    /// Requirements during a rollout.
     pub rollout: RolloutPolicy,
     /// What a security release may skip.
     pub security: SecurityPolicy,
-    /// How it must have been built.
+    /// Requirements on the build.
     #[serde(default)]
     pub provenance: ProvenancePolicy,
-    /// Which releases a channel goes on listing.
+    /// Which releases a channel keeps listing.
     #[serde(default)]
     pub retirement: RetirementPolicy,
     /// Who must approve which steps.
     #[serde(default, rename = "approval")]
     pub approvals: Vec<ApprovalRule>,
-    /// When nobody new is exposed.
+    /// When no further devices are exposed.
     #[serde(default, rename = "freeze")]
     pub freezes: Vec<Freeze>,
-    /// What a health report must say for a limited rollout to go on.
+    /// What a health report must show for a limited rollout to continue.
     #[serde(default)]
     pub health: Option<HealthPolicy>,
 }
 
-/// What must have been validated.
+/// Validation requirements.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidationPolicy {
@@ -58,7 +58,7 @@ pub struct ValidationPolicy {
     /// The cohort that may have a release for validation, before a rollout.
     #[serde(default)]
     pub cohort: Option<Name>,
-    /// A sample of the fleet, a CSV file relative to the workspace: none of its devices may be left without a way.
+    /// A sample of the fleet, a CSV file relative to the workspace: each of its devices must have an upgrade path.
     #[serde(default)]
     pub fleet: Option<String>,
     /// Custom checks.
@@ -66,25 +66,25 @@ pub struct ValidationPolicy {
     pub checks: Vec<OwnCheck>,
 }
 
-/// How fast a rollout may go.
+/// Limits on the speed of a rollout.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutPolicy {
     /// How long a whole cohort must have been offered a release before the next cohort is.
     pub soak: Span,
-    /// Cohorts that take another time.
+    /// Cohorts with another soak time.
     #[serde(default)]
     pub soak_of: BTreeMap<Name, Span>,
-    /// The largest share of the fleet that may be exposed at one instant; more takes a ramp.
+    /// The largest share of the fleet that may be exposed at one instant; more requires a ramp.
     #[serde(deserialize_with = "share")]
     pub largest_step: u32,
-    /// The shortest ramp from nobody to everybody.
+    /// The shortest ramp from 0 to 100%.
     pub shortest_ramp: Span,
-    /// How long a limited rollout goes on without anybody advancing or renewing it.
+    /// How long a limited rollout continues without being advanced or renewed.
     pub max_unattended: Span,
 }
 
-/// What a security release, and a retraction, may skip. Signing and validation they may not.
+/// What a security release, and a retraction, may skip: never signing and validation.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecurityPolicy {
@@ -96,9 +96,9 @@ pub struct SecurityPolicy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Skippable {
-    /// The time that cohorts must have had a release before others do.
+    /// The soak times of cohorts.
     Soak,
-    /// Exposing devices little by little.
+    /// Ramps.
     Ramp,
     /// Freeze periods.
     Freeze,
@@ -106,14 +106,14 @@ pub enum Skippable {
     Approval,
 }
 
-/// How a release must have been built.
+/// Requirements on the build of a release.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProvenancePolicy {
     /// Whether a release needs a provenance statement.
     #[serde(default)]
     pub required: bool,
-    /// The builders that may have built it, by the ids that statements give them. Any if absent.
+    /// The allowed builders, by the ids in their statements. Any if absent.
     #[serde(default)]
     pub builders: Option<BTreeSet<String>>,
     /// Public keys, one of which must have signed the statement's envelope. If absent, the statement need not be signed.
@@ -121,7 +121,7 @@ pub struct ProvenancePolicy {
     pub keys: Option<Vec<String>>,
 }
 
-/// Which releases a channel goes on listing.
+/// Which releases a channel keeps listing.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetirementPolicy {
@@ -141,15 +141,15 @@ pub struct ApprovalRule {
     pub cohorts: Option<BTreeSet<Name>>,
     /// Keys of `tidegate.toml`, any of whose holders may approve.
     pub by: BTreeSet<KeyName>,
-    /// How many of their holders must.
+    /// How many of their holders must approve.
     pub count: usize,
-    /// How old an approval may be; any age if absent.
+    /// The maximum age of an approval; any age if absent.
     #[serde(default)]
     pub max_age: Option<Span>,
 }
 
 impl ApprovalRule {
-    /// The steps that can be made to wait for approval. Those that stop or end an exposure never wait.
+    /// The steps that can require approval. Steps that stop or end an exposure never do.
     pub const STEPS: [ReleaseEvent; 6] = [
         ReleaseEvent::Register,
         ReleaseEvent::Expose,
@@ -159,7 +159,7 @@ impl ApprovalRule {
         ReleaseEvent::Complete,
     ];
 
-    /// Whether it is about this step; `cohort` is the one that the step exposes, `None` for a step that exposes none or all.
+    /// Whether it applies to this step; `cohort` is the one that the step exposes, `None` for a step that exposes none or all.
     pub fn covers(&self, event: ReleaseEvent, cohort: Option<&Name>) -> bool {
         let among = |cohorts: &BTreeSet<Name>| cohort.is_none_or(|cohort| cohorts.contains(cohort));
         self.steps.contains(&event) && self.cohorts.as_ref().is_none_or(among)

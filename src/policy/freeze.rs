@@ -12,13 +12,13 @@ use tidegate_model::week::{Occurrence, UtcOffset, WEEK, WeekError, WeeklyPeriod}
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "FreezeText")]
 pub struct Freeze {
-    /// When it holds.
+    /// When it applies.
     pub period: Period,
-    /// Why, for whoever is refused.
+    /// The reason, shown in refusals.
     pub reason: Option<String>,
 }
 
-/// When a freeze holds: from a start to, but not including, an end.
+/// When a freeze applies: from a start to, but not including, an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Period {
     /// Once.

@@ -1,4 +1,4 @@
-//! Signing and combining: the only ways in which signatures get into a proposal.
+//! Signing and combining: the only ways to add signatures to a proposal.
 
 use chrono::{DateTime, Utc};
 use tidegate_tuf::hash::to_hex;
@@ -9,9 +9,9 @@ use super::verify::{Verified, check_signature, verify};
 use crate::error::{Error, Result, Rule};
 use crate::keys::{Signer, signature_bytes};
 
-/// Signs every role of the proposal in which the key has a say; the roles.
+/// Signs every role of the proposal that lists the key. Returns these roles.
 ///
-/// `source` is what kind of key it is, `tool` the program that signs.
+/// `source` is the kind of key, `tool` the program that signs.
 ///
 /// # Errors
 ///
@@ -74,8 +74,8 @@ pub fn add_outside(
     Ok(())
 }
 
-/// Puts the signatures of several copies of one proposal together. Every copy is verified from `anchor`; one bad copy and nothing is
-/// combined. The order does not matter, to the byte.
+/// Combines the signatures of several copies of one proposal. Every copy is verified from `anchor`; if one is invalid, nothing is
+/// combined. The result does not depend on the order.
 ///
 /// # Errors
 ///
@@ -103,7 +103,7 @@ pub fn combine(first: &Proposal, others: &[(String, Proposal)], anchor: &[u8]) -
         }
         combined.reason = combined.reason.take().into_iter().chain(other.reason.clone()).min();
     }
-    // Two copies may each be right and not be so together: one holder with two keys.
+    // Two copies may each be valid and yet not be so together: one holder with two keys.
     verify(&combined, anchor)?;
     Ok(combined)
 }
@@ -120,7 +120,7 @@ fn different(name: &str, first: &Proposal, other: &Proposal) -> Error {
         .remedy("have this proposal signed; signatures cannot move from one to another")
 }
 
-/// Who may sign what is wanted, when a key may not.
+/// Who may sign a role, for a key that may not.
 fn no_say(proposal: &Proposal, verified: &Verified, id: &KeyId) -> Error {
     let mut may: Vec<String> =
         verified.requirements.iter().flat_map(|r| &r.threshold.keyids).map(|id| proposal.label(id)).collect();

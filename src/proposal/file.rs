@@ -1,11 +1,10 @@
-//! The file that a proposal travels in.
+//! The file format of proposals.
 //!
-//! A proposal is all that a signer needs on a machine with nothing but this program: the complete next version of every role that
-//! changes, the roots and roles that these follow from, and the signatures so far. It has one form, byte for byte: a file
-//! that was altered anywhere is no proposal any more, or another one.
+//! A proposal contains everything that a signer needs on a machine with only this program: the complete next version of every
+//! changed role, the roots and roles that these are based on, and the signatures so far. It has one byte-exact form: an altered
+//! file is either invalid or a different proposal.
 //!
-//! Nothing in a proposal is believed because the proposal says so: [`verify`](fn@super::verify) checks all of it from a root that the
-//! signer was given.
+//! Nothing in a proposal is trusted: [`verify`](fn@super::verify) checks all of it from a root that the signer already has.
 
 use std::collections::BTreeMap;
 
@@ -21,9 +20,9 @@ use tidegate_tuf::key::KeyId;
 
 use crate::error::{Error, Result, Rule};
 
-/// What the file says it is.
+/// The file's type.
 const FORMAT: &str = "tidegate-proposal";
-/// A proposal holds whole metadata files; what is longer than this is something else.
+/// Maximum length: a proposal contains whole metadata files.
 pub const MAX_LENGTH: u64 = 64 << 20;
 const MAX_ROOTS: usize = 1024;
 const MAX_ROLES: usize = 4096;
@@ -32,7 +31,7 @@ const MAX_FILES: usize = 64;
 const MAX_TEXT: usize = 200;
 const MAX_SIGNATURE: usize = 2048;
 
-/// What a proposal is about.
+/// The subject of a proposal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -42,27 +41,27 @@ pub enum Kind {
     Release,
 }
 
-/// A change that waits for a threshold of signatures.
+/// A change that awaits a threshold of signatures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proposal {
     format: String,
     schema: u64,
-    /// What it is about.
+    /// Its kind.
     pub kind: Kind,
     /// A name for people: `root 2`, or the release as `CHANNEL/PRODUCT/VERSION`.
     pub subject: String,
     /// When it was proposed; also the time of issue of every role in it.
     #[serde(with = "time::text")]
     pub proposed: DateTime<Utc>,
-    /// Why, in the words of whoever proposed it.
+    /// The reason given by the proposer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What it follows from.
+    /// What it is based on.
     pub follows: Follows,
     /// The next version of every role that changes, root first, then targets, then channels.
     pub changes: Vec<Change>,
-    /// What people call the keys. Nobody vouches for these names but the proposal.
+    /// The display names of the keys. Only the proposal vouches for them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<KeyId, String>,
     /// The cohort maps that a change lists, as they are in force and as they are proposed, by their SHA-256: what people look at before they
@@ -73,13 +72,13 @@ pub struct Proposal {
     pub signatures: BTreeMap<String, BTreeMap<KeyId, Signature>>,
 }
 
-/// The trusted metadata that a proposal follows from, as whole files.
+/// The trusted metadata that a proposal is based on, as whole files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Follows {
     /// Every root, from version 1 to the one in force.
     pub roots: Vec<String>,
-    /// The version in force of the other roles that it takes to check the change, each after the one that delegates to it.
+    /// The versions in force of the other roles needed to check the change, each after the one that delegates to it.
     pub roles: Vec<RoleText>,
 }
 
@@ -103,13 +102,13 @@ pub struct Change {
     pub signed: Value,
 }
 
-/// One signature, and what the signer's program says of how it came about.
+/// One signature, and how the signer's program says it was made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
     /// In lower-case hex.
     pub sig: String,
-    /// With what kind of key: `file`, `pkcs11`, `command`, `kms`, or `outside` for one that was made by another program.
+    /// The kind of key: `file`, `pkcs11`, `command`, `kms`, or `outside` for a signature by another program.
     pub source: String,
     /// When, by the signer's clock.
     #[serde(with = "time::text")]

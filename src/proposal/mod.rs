@@ -1,12 +1,12 @@
-//! Proposals: changes that need a threshold of people, who sit apart.
+//! Proposals: changes that need a threshold of people at different places.
 //!
-//! There is one mechanism for all of them: root rotations, delegations, a channel's release. A change is *proposed*
-//! ([`propose`](fn@propose)), travels as a [`Proposal`], is *reviewed* ([`review`](fn@review)) and *signed* ([`sign`]) wherever its signers are, and
-//! *combined* ([`combine`](fn@combine)) in any order. All of that are pure functions over bytes; [`crate::ceremony`] finishes a proposal in the
-//! workspace.
+//! Root rotations, delegations and a channel's releases all use the same mechanism. A change is *proposed*
+//! ([`propose`](fn@propose)), travels as a [`Proposal`], is *reviewed* ([`review`](fn@review)) and *signed* ([`sign`]) wherever
+//! its signers are, and *combined* ([`combine`](fn@combine)) in any order. All of these are pure functions over bytes;
+//! [`crate::ceremony`] finishes a proposal in the workspace.
 //!
-//! Signers believe a root they were given, never the proposal: [`verify`](fn@verify) checks everything in it from there. Before anybody
-//! signs, [`rehearse`](fn@rehearse) plays the proposal to simulated devices at every root version.
+//! Signers trust a root that they already have, never the proposal: [`verify`](fn@verify) checks everything in it from there.
+//! Before anybody signs, [`rehearse`](fn@rehearse) presents the proposal to simulated devices at every root version.
 
 mod combine;
 mod file;

@@ -1,4 +1,4 @@
-//! From what `tidegate.toml` asks for to a proposal.
+//! Creates a proposal from `tidegate.toml`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,14 +16,14 @@ use crate::error::{Error, Result, Rule};
 use crate::metadata::{Delegation, Document, Repository};
 use tidegate_model::span::Span;
 
-/// What to propose, beside what `tidegate.toml` asks for.
+/// What to propose in addition to the changes of `tidegate.toml`.
 #[derive(Debug, Clone, Default)]
 pub struct ProposalRequest {
-    /// Roles to be signed again as they are, for a new lifetime.
+    /// Roles to sign again unchanged, for a new lifetime.
     pub renew: BTreeSet<String>,
-    /// Target paths that channels are to list no longer.
+    /// Target paths to remove from channels.
     pub unlist: BTreeSet<String>,
-    /// Why, for those who will review it.
+    /// The reason, for reviewers.
     pub reason: Option<String>,
 }
 
@@ -79,7 +79,7 @@ pub fn propose(
     Ok(proposal)
 }
 
-/// The chain that a change of `roles` follows from: all roots, and targets and channels as far as they are needed.
+/// The chain that a change of `roles` is based on: all roots, and the targets and channel roles that are needed.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
-//! What can be said of a condition without any device: whether it can hold at all, for which facts, of which types.
+//! Analyzes a condition without any device: whether it can hold at all, which facts it uses, and their types.
 //!
-//! Each test looks at one fact, and between the constants of its tests a fact makes no difference. So a condition is taken apart into
-//! the ways in which it can hold (each a list of tests that must hold or must not), and a way is possible if every fact in it has a value
-//! that satisfies all its tests. Values are tried, never reasoned about: it is the devices' own evaluation that judges each.
+//! Each test compares one fact, and between the constants of its tests a fact makes no difference. So a condition is split into
+//! the ways in which it can hold (each a list of tests that must hold or must not), and a way is possible if every fact has a
+//! value that satisfies all its tests. Candidate values are evaluated with the devices' own code.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,9 +16,9 @@ use tidegate_model::version::{self, Version};
 use crate::config::{FactKind, FactSettings};
 use crate::error::{Error, Result};
 
-/// A condition with more ways than this is not decided.
+/// A condition with more ways than this is not analyzed.
 const MAX_WAYS: usize = 4096;
-/// Facts that every device has, whatever it says of itself.
+/// Facts that every device has.
 const ALWAYS: [(&str, FactKind); 5] = [
     ("product", FactKind::Text),
     ("channel", FactKind::Text),
@@ -40,24 +40,24 @@ pub(crate) enum Possible {
     Yes,
     /// It never can.
     No,
-    /// It has more ways to hold than were looked at.
+    /// It has more ways than were examined.
     Unknown,
 }
 
 /// Facts of which the value is known, e.g. the hardware.
 pub(crate) type Known<'a> = BTreeMap<&'a str, &'a str>;
 
-/// Whether a condition can hold for a device of which `known` is known.
+/// Whether a condition can hold for a device with these `known` facts.
 pub(crate) fn can_hold(condition: &Condition, known: &Known<'_>) -> Result<Possible> {
     Ok(possible(&value_of(condition)?, true, known))
 }
 
-/// Whether a condition can fail to hold: if not, it is no condition.
+/// Whether a condition can fail: if not, it has no effect.
 pub(crate) fn can_fail(condition: &Condition, known: &Known<'_>) -> Result<Possible> {
     Ok(possible(&value_of(condition)?, false, known))
 }
 
-/// Alternatives of a condition, as text, that can never hold: likely slips.
+/// Alternatives of a condition, as text, that can never hold: probably mistakes.
 pub(crate) fn dead_ends(condition: &Condition, known: &Known<'_>) -> Result<Vec<String>> {
     let mut found = Vec::new();
     collect_dead_ends(&value_of(condition)?, known, &mut found);

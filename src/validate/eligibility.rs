@@ -1,4 +1,4 @@
-//! Eligibility: somebody can have it, and everybody has a way to it.
+//! Eligibility: some device is eligible, and every eligible device has an upgrade path.
 
 use tidegate_model::condition::Condition;
 use tidegate_model::name::HardwareId;

@@ -1,12 +1,13 @@
-//! What a file is by its content: whether it begins as its media type does, and whether it can be read to its end.
+//! Checks the content of a file: whether it begins as its media type requires, and whether it can be read to its end.
 //!
-//! A file that was cut off or damaged before it was hashed has the right hash and is of no use; only reading it through shows that.
+//! A file that was truncated or damaged before it was hashed has the right hash but is useless; only reading it through shows
+//! that.
 
 use std::io::{self, BufReader, Read, Seek as _};
 
 use flate2::read::MultiGzDecoder;
 
-/// The first bytes of formats that have such.
+/// The first bytes of formats that have a signature.
 const SIGNATURES: [(&str, &[u8]); 5] = [
     ("application/gzip", &[0x1f, 0x8b]),
     ("application/zstd", &[0x28, 0xb5, 0x2f, 0xfd]),
@@ -14,18 +15,18 @@ const SIGNATURES: [(&str, &[u8]); 5] = [
     ("application/x-bzip2", b"BZh"),
     ("application/zip", b"PK"),
 ];
-/// What unpacks to more than this is no artifact but a bomb.
+/// Maximum unpacked size; anything larger is treated as a decompression bomb.
 const MOST: u64 = 1 << 40;
 /// Types of packed files that are not unpacked.
 const UNCHECKED: [&str; 4] = ["application/x-bzip2", "application/x-tar", "application/x-xz", "application/zip"];
 
 /// What the first bytes of a file say of the media type that the manifest gives it.
 pub(super) enum Beginning {
-    /// Files of this type begin so.
+    /// The file begins as its media type requires.
     Right,
-    /// They do not; this is what it looks like instead, if that is known.
+    /// It does not; this is the detected format, if known.
     Wrong(Option<&'static str>),
-    /// Files of this type have no beginning to know them by.
+    /// The media type has no signature.
     Unknown,
 }
 

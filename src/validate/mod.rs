@@ -42,13 +42,13 @@ pub struct Rule {
     pub id: &'static str,
     /// Its kind.
     pub kind: CheckKind,
-    /// What it asks for.
+    /// What it requires.
     pub title: &'static str,
-    /// Looks at the subject. An error is a fault of the machine, not a finding.
+    /// Checks the subject. An error means that the check could not run; it is not a finding.
     pub(crate) check: fn(&Subject<'_>) -> Result<RuleResult>,
 }
 
-/// What is validated: one release, and everything around it.
+/// The subject of a validation: one release and its context.
 #[derive(Debug)]
 pub struct Subject<'a> {
     /// The workspace's folder.

@@ -68,8 +68,9 @@ async fn audit(forge: &Forge, place: &Path) {
     assert!(report.ok, "{report}");
 }
 
+/// The first publication creates everything, and the second has nothing to do.
 #[tokio::test]
-async fn a_first_publication_creates_everything_and_the_second_finds_nothing_to_do() {
+async fn second_publication_has_nothing_to_do() {
     let (mut forge, place) = (workspace(), tempfile::tempdir().unwrap());
     let remote = folder(&place.path().join("not/there/yet"));
     let first = plan(&forge, &remote).await.unwrap();
@@ -241,8 +242,9 @@ async fn of_two_publishers_one_wins_and_the_other_is_told() {
     assert!(plan(&one, &remote()).await.unwrap().is_done());
 }
 
+/// A publication that loses to a renewal of the timestamp is completed with a new timestamp.
 #[tokio::test]
-async fn a_publication_that_loses_to_a_renewal_of_the_timestamp_is_finished_with_a_new_timestamp() {
+async fn publication_survives_timestamp_renewal() {
     let mut base = workspace();
     let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let remote = || Remote::conditional(Arc::clone(&memory), "", "memory");

@@ -11,7 +11,8 @@ use tidegate::release::draft;
 use tidegate::release::record::RecordedUrgency;
 use tidegate::rollout::RampRequest;
 use tidegate::validate;
-use tidegate::workspace::{Ledger, Operation};
+use tidegate::workspace::Ledger;
+use tidegate::workspace::Operation;
 use tidegate_model::rollout::Stage;
 
 #[test]
@@ -132,8 +133,10 @@ fn a_pause_moves_a_ramp_by_as_long_as_it_took() {
 fn a_security_release_goes_to_all_at_once_after_validation() {
     let fleet = Fleet::new();
     let spec = fleet.release("1.0.1", |new| new.urgency = RecordedUrgency::Security);
-    let standings = fleet.start(&spec);
-    assert!(standings.iter().all(|standing| standing.assignment.as_ref().unwrap().stage == Stage::Security));
+    let in_force = fleet.start(&spec);
+    assert!(
+        in_force.iter().all(|cohort_in_force| cohort_in_force.assignment.as_ref().unwrap().stage == Stage::Security)
+    );
     let outcome = fleet.step(&spec, |transaction, op| transaction.complete(op)).unwrap();
     assert_eq!(outcome.record.state, ReleaseState::Stable);
 }
@@ -146,9 +149,9 @@ fn cohorts_never_go_back_to_a_lower_sequence() {
     let two = fleet.release("1.1.0", |_| ());
     fleet.start(&two);
     fleet.pass(48);
-    let standings = fleet.advance(&one, 24).unwrap();
-    assert!(named(&standings, "canary").has(2), "the newer one stays");
-    assert!(named(&standings, "early").has(1), "the older one goes on behind it");
+    let in_force = fleet.advance(&one, 24).unwrap();
+    assert!(named(&in_force, "canary").has(2), "the newer one stays");
+    assert!(named(&in_force, "early").has(1), "the older one goes on behind it");
     assert_eq!(rule(fleet.step(&one, |transaction, op| transaction.start(RampRequest::default(), op))), "R-ORDER");
 }
 

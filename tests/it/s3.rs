@@ -217,8 +217,9 @@ async fn refusals(s3: &S3) {
     assert!(error.remedy_text().unwrap().contains("check the credentials"), "{said}");
 }
 
+/// A store whose conditional writes are not atomic is detected, and needs a single writer.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_whose_conditions_are_not_atomic_is_found_out_and_needs_a_single_writer() {
+async fn store_with_racy_conditions_needs_single_writer() {
     let (s3, memory) = (S3::here().await, tempfile::tempdir().unwrap());
     let options = s3.options().in_workspace(memory.path());
     let place = format!("s3://{BUCKET}/p");

@@ -1,4 +1,4 @@
-//! Keys that are lost or stolen: what that means, and the way out if there is one.
+//! Lost or stolen keys: the consequences, and the recovery if there is one.
 
 use std::collections::BTreeSet;
 
@@ -7,23 +7,23 @@ use tidegate_tuf::key::KeyId;
 use super::{Plan, PlanInputs};
 use crate::error::Result;
 
-/// A role of which keys are gone.
+/// A role with missing keys.
 struct Affected {
     role: String,
-    /// The keys that are left.
+    /// The remaining keys.
     left: Vec<KeyId>,
-    /// How many are gone.
+    /// The number of missing keys.
     gone: u64,
     threshold: u64,
 }
 
 impl Affected {
-    /// Whether those who are left cannot sign it.
+    /// Whether the remaining holders cannot sign it.
     fn is_stuck(&self) -> bool {
         (self.left.len() as u64) < self.threshold
     }
 
-    /// Whether whoever has what is gone can sign it.
+    /// Whether the holder of the missing keys can sign it.
     fn is_taken(&self) -> bool {
         self.gone >= self.threshold
     }
@@ -37,7 +37,7 @@ impl Affected {
     }
 }
 
-/// The plan for keys that nobody has any more or, if `stolen`, that somebody else may have as well.
+/// The plan for lost keys or, if `stolen`, for keys that somebody else may have.
 pub(super) fn plan(inputs: &PlanInputs<'_>, names: &[String], stolen: bool) -> Result<Plan> {
     let ids: BTreeSet<KeyId> = names.iter().map(|name| inputs.id(name)).collect::<Result<_>>()?;
     let affected: Vec<Affected> = inputs

@@ -1,4 +1,4 @@
-//! Guided plans: from a situation to the steps that lead out of it, or the plain word that none does.
+//! Guided plans: from a situation to the steps that resolve it, or the statement that none does.
 
 mod gone;
 
@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::metadata::Repository;
 
-/// What has happened or is wanted.
+/// What happened or is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Situation {
     /// One more holder of root.
@@ -37,11 +37,11 @@ pub enum Situation {
 pub struct Plan {
     /// What it is for.
     pub title: String,
-    /// Whether it leads out; if not, `steps` say what is left to do.
+    /// Whether it resolves the situation; if not, `steps` lists what can still be done.
     pub recoverable: bool,
-    /// What one should know before.
+    /// What to know before starting.
     pub facts: Vec<String>,
-    /// What to do.
+    /// The steps.
     pub steps: Vec<Step>,
 }
 

@@ -1,4 +1,4 @@
-//! What a thief of the online keys could have published.
+//! What an attacker with the online keys could have published.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,8 @@ use super::throwaway_keys::{Files, Shadow, list};
 use crate::error::Result;
 use crate::proposal::verify::Verified;
 
-/// The repository as a thief of the old online keys would run it up, if the proposal takes those keys away.
+/// The repository as an attacker with the old online keys would publish it, with inflated versions, if the proposal removes those
+/// keys.
 pub(super) fn thief(
     shadow: &mut Shadow,
     verified: &Verified,

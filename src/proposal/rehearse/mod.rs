@@ -1,6 +1,6 @@
-//! Playing a proposal before anybody signs it: every generation of devices, every instant of publishing, lost keys.
+//! Rehearses a proposal before anybody signs it: every generation of devices, every instant of publishing, lost keys.
 //!
-//! The repository and the proposal are rebuilt with keys of our own (see [`throwaway_keys`]); the devices are the real client.
+//! The repository and the proposal are rebuilt with throwaway keys (see [`throwaway_keys`]); the devices are the real client.
 
 mod compromised_keys;
 mod simulated_repository;
@@ -18,34 +18,34 @@ use crate::error::Result;
 use crate::metadata::Repository;
 use simulated_repository::RehearsalRepository;
 
-/// What a rehearsal showed.
+/// The result of a rehearsal.
 #[derive(Debug, Clone, Serialize)]
 pub struct Rehearsal {
     /// Devices after everything is published.
     pub devices: Vec<Fate>,
-    /// Devices that check in the middle of publishing and fail that once; empty when every instant is good.
+    /// Devices that check in the middle of publishing and fail once; empty if every instant is good.
     pub moments: Vec<Fate>,
-    /// Which keys were taken for lost, and whether the proposal can still be signed.
+    /// Which keys were assumed lost, and whether the proposal can still be signed.
     pub losses: Vec<Loss>,
 }
 
-/// What became of a device.
+/// The result of a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Fate {
     /// Which device, and when it checked.
     pub device: String,
-    /// The root that it ended at.
+    /// The root version that it reached.
     pub root: u64,
     /// Why it did not follow; `None` if it did.
     pub error: Option<String>,
 }
 
-/// What the loss of keys would mean.
+/// The consequences of losing keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Loss {
     /// The names of the keys.
     pub lost: Vec<String>,
-    /// The roles that could not be signed any more, and why; empty if all could.
+    /// The roles that could no longer be signed, and why; empty if all could.
     pub stuck: Vec<String>,
 }
 

@@ -8,8 +8,9 @@ use super::table::Table;
 
 const ROOTS: &str = "keys = [\"root-1\", \"root-2\", \"root-3\"]\nthreshold = 2";
 
+/// A root key is added, removed and replaced, and thresholds go up and down.
 #[test]
-fn a_root_key_is_added_removed_and_replaced_and_thresholds_go_up_and_down() {
+fn root_keys_and_thresholds_change() {
     let mut table = Table::new();
     table.key("root-4");
     table.edit(ROOTS, "keys = [\"root-1\", \"root-2\", \"root-3\", \"root-4\"]\nthreshold = 2");
@@ -67,8 +68,9 @@ fn one_key_is_lost_and_then_as_many_as_the_threshold_bears() {
     assert!(done.roles.contains(&"targets".to_owned()));
 }
 
+/// An online key is replaced with an overlap, and every device verifies at every instant.
 #[test]
-fn an_online_key_is_replaced_with_an_overlap_in_which_every_device_verifies_at_every_instant() {
+fn online_key_rotation_keeps_devices_verifying() {
     let mut table = Table::new();
     table.key("timestamp-2");
     table.key("snapshot-2");

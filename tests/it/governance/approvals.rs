@@ -38,8 +38,9 @@ fn approve(
         .map(|_| ())
 }
 
+/// A security release is registered without approval if policy allows it.
 #[test]
-fn a_security_release_is_registered_without_approval_where_policy_lets_it() {
+fn security_release_can_skip_approval() {
     let register = |skip: &str| {
         let fleet = fleet(RULE);
         let path = fleet.path().join("policy.toml");

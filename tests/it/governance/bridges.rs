@@ -59,8 +59,9 @@ fn chain(fleet: &Fleet) -> [ReleaseSpec; 4] {
     ]
 }
 
+/// A device follows a chain of bridges, and validation finds a missing one.
 #[test]
-fn a_chain_of_bridges_is_walked_and_a_missing_stone_is_found_at_validation() {
+fn chain_of_bridges_is_followed() {
     let fleet = Fleet::new();
     let [_, stone, _, newest] = chain(&fleet);
     let devices = "old,board-a,1.0.0\nnew,board-a,2.0.0\n";
@@ -125,8 +126,9 @@ fn a_report_from_before_a_bridge_was_withdrawn_is_not_fresh() {
     fleet.start(&anywhere);
 }
 
+/// A withdrawn bridge is removed from the offers that name it; nothing else of them changes.
 #[test]
-fn a_bridge_that_is_withdrawn_leaves_the_offers_that_name_it_and_nothing_else_of_them_changes() {
+fn withdrawn_bridge_is_removed_from_offers() {
     let mut fleet = Fleet::new();
     fleet.release("1.0.0", |_| ());
     let stone = upgrading(&fleet, "1.1.0", ">=1.0.0");

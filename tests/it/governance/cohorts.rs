@@ -64,9 +64,9 @@ fn signers_see_what_becomes_of_the_cohorts_and_the_rollout_goes_on() {
         validate::validate(&mut Operation::new(&workspace, "tester", fleet.now, &mut ring), &spec, &options).unwrap();
     assert_eq!(report.failed().count(), 0, "{:?}", report.failed().collect::<Vec<_>>());
     drop(workspace);
-    let standings = fleet.advance(&spec, 24).unwrap();
-    assert!(named(&standings, "pilots").has(1));
-    assert!(!standings.iter().any(|standing| standing.cohort.as_str() == "early"));
+    let in_force = fleet.advance(&spec, 24).unwrap();
+    assert!(named(&in_force, "pilots").has(1));
+    assert!(!in_force.iter().any(|cohort_in_force| cohort_in_force.cohort.as_str() == "early"));
     // The snapshot goes on listing the role of the cohort that is gone.
     let repository = fleet.open().0.repository().unwrap();
     assert_eq!(repository.listed_version("stable.early"), Some(1));
@@ -89,8 +89,8 @@ fn a_cohort_may_go_while_it_is_offered_a_release_and_come_back() {
     finish(&fleet).unwrap();
     fleet.pass(1);
     // What is published verifies, and the rollout finds its next cohort.
-    let standings = fleet.advance(&spec, 24).unwrap();
-    assert!(named(&standings, "early").has(1));
+    let in_force = fleet.advance(&spec, 24).unwrap();
+    assert!(named(&in_force, "early").has(1));
     tidegate(&fleet, &["publish", "site"]);
     let root = fleet.path().join("metadata/1.root.json");
     tidegate(&fleet, &["verify", "site", "--root", root.to_str().unwrap()]);
@@ -129,9 +129,9 @@ fn what_no_fleet_can_be_is_refused_before_anything_is_proposed() {
     refused(&[("name = \"early\"", "name = \"canary\"")], "canary");
     // The same for whoever starts a rollout after an edit that nobody signed: the signed map counts.
     edit(&fleet, &[("share = \"20%\"", "share = \"10%\""), ("share = \"75%\"", "share = \"85%\"")]);
-    let standings =
+    let in_force =
         fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap().standings;
-    assert_eq!(named(&standings, "early").share, Some(200_000));
+    assert_eq!(named(&in_force, "early").share, Some(200_000));
 }
 
 #[test]

@@ -137,9 +137,9 @@ async fn two_buckets_with_credentials_of_their_own() {
     assert!(said(&out).contains("anyone can read it in the private place"), "{}", said(&out));
 }
 
-/// What most buckets of the kind have: a policy that lets the world read by folders.
+/// A bucket policy that makes a folder of the private place public, the usual kind, is detected before anything refers to it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_that_opens_the_private_place_is_found_out_before_anything_leads_there() {
+async fn public_private_place_is_detected() {
     let Some(s3) = S3::moto() else { return };
     let variables = s3.variables().into_iter().collect();
     // Its policy lets anyone read below metadata/ and targets/, in whatever folder.

@@ -52,8 +52,9 @@ async fn what_is_protected_is_in_the_private_place_alone() {
     assert!(places.plan(&forge).await.unwrap().is_done());
 }
 
+/// A release that becomes public is in both places, and a public one stays public.
 #[tokio::test]
-async fn a_release_that_becomes_public_is_in_both_places_and_a_public_one_stays() {
+async fn release_that_becomes_public_is_in_both_places() {
     let (mut forge, places) = (forge(), Places::new());
     places.publish(&forge).await.unwrap();
     forge.assign("early", "2.0.0");

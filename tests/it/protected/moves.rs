@@ -52,8 +52,9 @@ async fn a_cohort_becomes_protected_and_public_again_with_what_it_has() {
     assert!(publish::plan(&Source::new(forge.dir()), &super::folder(&places.public()), forge.now()).await.is_ok());
 }
 
+/// A withdrawn protected release stays secret; one that was public before does not become secret.
 #[tokio::test]
-async fn what_is_withdrawn_stays_secret_and_what_was_public_is_no_secret_any_more() {
+async fn withdrawn_release_keeps_its_secrecy() {
     let (mut forge, places) = (super::forge(), Places::new());
     places.publish(&forge).await.unwrap();
     // Withdrawn: nobody has it, and it stays where it is.

@@ -3,29 +3,31 @@
 use super::GATE;
 use crate::support::Fleet;
 
+/// An assignment records whether its release is public, and a public release stays public.
 #[test]
-fn an_assignment_says_whether_its_release_is_public_and_what_was_public_stays_so() {
-    let of = |standings: &[tidegate::workspace::CohortInForce], cohort: &str| {
-        let standing = standings.iter().find(|standing| standing.cohort.as_str() == cohort).unwrap();
-        standing.assignment.as_ref().map(|assignment| assignment.private)
+fn assignment_records_whether_release_is_public() {
+    let of = |in_force: &[tidegate::workspace::CohortInForce], cohort: &str| {
+        let cohort_in_force =
+            in_force.iter().find(|cohort_in_force| cohort_in_force.cohort.as_str() == cohort).unwrap();
+        cohort_in_force.assignment.as_ref().map(|assignment| assignment.private)
     };
     // The validation cohort is public, and has the release from the start: so it is for all to read.
     let fleet = fleet_with_protected(&["canary"]);
     let spec = fleet.release("1.0.0", |_| ());
-    let standings = fleet.start(&spec);
-    assert_eq!(of(&standings, "early"), None);
-    assert_eq!((of(&standings, "validation"), of(&standings, "canary")), (Some(false), Some(false)));
+    let in_force = fleet.start(&spec);
+    assert_eq!(of(&in_force, "early"), None);
+    assert_eq!((of(&in_force, "validation"), of(&in_force, "canary")), (Some(false), Some(false)));
 
     let mut fleet = fleet_with_protected(&["validation", "canary"]);
     let spec = fleet.release("1.0.0", |_| ());
-    let standings = fleet.start(&spec);
-    assert_eq!((of(&standings, "validation"), of(&standings, "canary")), (Some(true), Some(true)));
+    let in_force = fleet.start(&spec);
+    assert_eq!((of(&in_force, "validation"), of(&in_force, "canary")), (Some(true), Some(true)));
     fleet.pass(48);
     fleet.validate(&spec);
-    let standings = fleet.advance(&spec, 24).unwrap();
-    assert_eq!(of(&standings, "early"), Some(false));
+    let in_force = fleet.advance(&spec, 24).unwrap();
+    assert_eq!(of(&in_force, "early"), Some(false));
     assert_eq!(
-        (of(&standings, "validation"), of(&standings, "canary")),
+        (of(&in_force, "validation"), of(&in_force, "canary")),
         (Some(false), Some(false)),
         "no secret any more"
     );

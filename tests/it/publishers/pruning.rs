@@ -157,8 +157,9 @@ async fn pruning_while_another_publishes_is_safe_at_every_request() {
     assert!(outcomes.len() >= 3, "the two never met: {outcomes:?}");
 }
 
+/// While a place is pruned nothing is published, and an interrupted prune can be completed by another.
 #[tokio::test(flavor = "multi_thread")]
-async fn while_a_place_is_cleaned_up_nothing_is_written_and_who_finds_a_dead_clean_up_can_finish_it() {
+async fn nothing_is_written_during_a_prune() {
     let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let remote = Remote::conditional(Arc::clone(&memory), "", "memory");
     let mut forge = with_rubbish(&remote).await;

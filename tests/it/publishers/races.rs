@@ -18,8 +18,9 @@ use tidegate::workspace::Workspace;
 
 use super::{audit, note, plan, publish_noting, pull, put_live, rebase, said, tidegate, workspace};
 
+/// Of two concurrent publishers one wins in each of many rounds, and the other pulls and follows.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_at_once_one_wins_each_of_many_rounds_and_the_other_pulls_and_follows() {
+async fn one_of_two_concurrent_publishers_wins() {
     const ROUNDS: usize = 12;
     let Some(s3) = S3::moto() else { return };
     let remote = s3.remote("race").danger_assume_conditional();
@@ -201,8 +202,9 @@ async fn a_reader_sees_a_whole_repository_during_hundreds_of_publications() {
     audit(&forge, &remote).await;
 }
 
+/// The published state is recorded before it is read back, and never goes backwards.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_last_published_is_noted_before_it_is_read_back_and_never_goes_backwards() {
+async fn published_state_is_recorded_before_read_back() {
     let s3 = S3::here().await;
     let mut forge = workspace(2);
     let noted = |forge: &Forge| publish::Published::load(forge.dir()).unwrap().map(|noted| noted.timestamp);

@@ -24,8 +24,9 @@ fn rolling() -> (Fleet, Digest) {
     (fleet, manifest)
 }
 
+/// Invalid receipts are refused with the reason, and all others count.
 #[test]
-fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
+fn invalid_receipts_are_refused_by_reason() {
     let (fleet, manifest) = rolling();
     let (receipts, enrolments) = (fleet.path().join("receipts"), fleet.path().join("enrolments"));
     let [one, two, off, cloned, stranger] = ["one", "two", "off", "cloned", "stranger"].map(Signer::of);
@@ -198,8 +199,9 @@ fn everything_that_is_no_devices_word_is_refused_by_name_and_the_rest_counts() {
     }
 }
 
+/// Only receipts within the scope are counted, and `rollout renew` accepts the report.
 #[test]
-fn a_scope_is_all_that_is_looked_at_and_the_report_is_what_renewing_takes() {
+fn receipts_are_counted_within_a_scope() {
     let (mut fleet, manifest) = rolling();
     let spec = "1.0.0";
     let one = Signer::of("one");
@@ -306,8 +308,9 @@ fn nothing_is_reported_when_nothing_could_be_counted() {
     assert!(String::from_utf8_lossy(&out.stderr).contains("it is not registered"), "{out:?}");
 }
 
+/// Receipts of a retired release, or from a cohort that was removed, still count.
 #[test]
-fn what_a_device_says_of_a_retired_release_or_from_a_cohort_that_is_gone_still_counts() {
+fn receipts_of_retired_releases_still_count() {
     let fleet = Fleet::new();
     let [old, new] = ["1.0.0", "1.1.0"].map(|version| {
         let spec = fleet.release(version, |_| ());

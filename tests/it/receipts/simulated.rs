@@ -65,7 +65,7 @@ struct World {
 
 /// How it went.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Story {
+struct Observed {
     /// The day on which it was stopped, and by which rule.
     stopped: Option<(i64, String)>,
     /// Devices that were given the release, in all, after each day.
@@ -278,30 +278,30 @@ impl World {
     }
 
     /// Lets days pass, to the end of the rollout or two days past its stop. `each_day` may put more receipts into the place, before cron counts.
-    fn live(mut self, each_day: impl Fn(&Self, Instant)) -> Story {
-        let mut story = Story { stopped: None, exposed: Vec::new(), counted: Value::Null, told: String::new() };
+    fn live(mut self, each_day: impl Fn(&Self, Instant)) -> Observed {
+        let mut observed = Observed { stopped: None, exposed: Vec::new(), counted: Value::Null, told: String::new() };
         for day in 0..=LAST {
             self.day = day;
             let now = self.begun + TimeDelta::days(day);
             self.devices_ask(now);
             each_day(&self, now + TimeDelta::minutes(30));
-            story.exposed.push(self.exposed());
+            observed.exposed.push(self.exposed());
             let (stopped, counted) = self.cron(now + TimeDelta::hours(1));
-            if story.stopped.is_none() {
-                story.counted = counted;
+            if observed.stopped.is_none() {
+                observed.counted = counted;
             }
-            match (&story.stopped, stopped) {
+            match (&observed.stopped, stopped) {
                 (None, Some(rule)) => {
                     let line = "receipts file:../receipts --enrolments file:../enrolments --release 1.0.0";
-                    story.told = self.run(now + TimeDelta::hours(1), line);
-                    story.stopped = Some((day, rule));
+                    observed.told = self.run(now + TimeDelta::hours(1), line);
+                    observed.stopped = Some((day, rule));
                 }
                 (Some((since, _)), _) if day >= since + 2 => break,
                 (Some(_), _) => {}
                 (None, None) => self.operator(now + TimeDelta::hours(2)),
             }
         }
-        story
+        observed
     }
 
     /// What a device of a cohort says at an instant, whoever it is.
@@ -403,21 +403,21 @@ fn exposed_after(day: i64) -> usize {
 
 #[test]
 fn a_good_rollout_runs_to_its_end_whatever_is_forged_to_stop_it() {
-    let story = World::new(WELL).live(|world, now| {
+    let observed = World::new(WELL).live(|world, now| {
         if world.day == LAST {
             world.forge(InstallResult::Failed, now);
         }
     });
-    println!("{DEVICES} devices, of which 1 in 200 goes back at all times: by day: {:?}", story.exposed);
-    assert_eq!(story.stopped, None);
-    assert_eq!(story.exposed.last(), Some(&DEVICES));
-    assert!(story.exposed.windows(2).all(|days| days[0] <= days[1]));
-    let release = &story.counted["releases"][0];
+    println!("{DEVICES} devices, of which 1 in 200 goes back at all times: by day: {:?}", observed.exposed);
+    assert_eq!(observed.stopped, None);
+    assert_eq!(observed.exposed.last(), Some(&DEVICES));
+    assert!(observed.exposed.windows(2).all(|days| days[0] <= days[1]));
+    let release = &observed.counted["releases"][0];
     let (went_back, failed) = (release["all"]["rolled_back"].as_u64().unwrap(), &release["all"]["failed"]);
     assert!((20..100).contains(&went_back), "{went_back}");
     assert_eq!(failed, 1, "the one device that says so, once");
     assert_eq!(release["all"]["offered"], DEVICES);
-    let refused = refused(&story.counted);
+    let refused = refused(&observed.counted);
     assert_eq!((refused["unknown-key"], refused["other-device"]), (400, 400), "{refused:?}");
-    assert_eq!(story.counted["repeated"].as_i64(), Some(REPEATED - 1));
+    assert_eq!(observed.counted["repeated"].as_i64(), Some(REPEATED - 1));
 }

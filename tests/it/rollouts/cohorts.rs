@@ -7,7 +7,8 @@ use crate::support::Fleet;
 use crate::support::fleet::{lay_out, named, rule};
 use tidegate::proposal::ProposalRequest;
 use tidegate::release::record::{RecordedUrgency, ReleaseSpec};
-use tidegate::workspace::{Ledger, Operation};
+use tidegate::workspace::Ledger;
+use tidegate::workspace::Operation;
 use tidegate::{Error, ceremony};
 use tidegate_model::decision::{Outcome, Profile};
 use tidegate_model::facts::FactValue;
@@ -100,8 +101,8 @@ fn cohorts_change_at_a_ceremony_and_no_device_is_lost() {
     let check = fleet.device(&site, &pilot).check().unwrap();
     assert_eq!(check.explanation.cohort.cohort.as_str(), "pilots");
     assert!(matches!(check.explanation.decision.outcome, Outcome::Install { .. }), "{}", check.explanation);
-    let standings = fleet.step(&first, |transaction, _| Ok(transaction.standings().to_vec())).unwrap();
-    assert_eq!(named(&standings, "pilots").assignment.as_ref().unwrap().stage, Stage::Stable);
+    let in_force = fleet.step(&first, |transaction, _| Ok(transaction.standings().to_vec())).unwrap();
+    assert_eq!(named(&in_force, "pilots").assignment.as_ref().unwrap().stage, Stage::Stable);
 
     let ledger = Ledger::open(&fleet.path()).unwrap();
     let entry = ledger.entries().iter().find(|entry| entry.event == "cohorts").unwrap();
@@ -111,8 +112,8 @@ fn cohorts_change_at_a_ceremony_and_no_device_is_lost() {
 
     // Both implementations find the whole in order, and the next release goes through the new cohorts.
     let next = fleet.release("1.1.0", |_| ());
-    let standings = fleet.start(&next);
-    assert!(named(&standings, "pilots").has(2), "it is the first now");
+    let in_force = fleet.start(&next);
+    assert!(named(&in_force, "pilots").has(2), "it is the first now");
     fleet.step(&next, |transaction, op| transaction.withdraw(op, None)).unwrap();
 
     // A cohort that comes back goes on where its role's versions ended.
@@ -131,8 +132,9 @@ fn cohorts_change_at_a_ceremony_and_no_device_is_lost() {
     assert!(profiles.iter().any(|profile| cohort_of(&fleet, profile) == "early"));
 }
 
+/// A change of cohorts exposes no more of the fleet to a rollout than a step may.
 #[test]
-fn other_cohorts_expose_no_more_of_the_fleet_to_a_rollout_than_a_step_may() {
+fn cohort_change_is_limited_like_a_step() {
     let mut fleet = Fleet::new();
     everywhere(&fleet, "1.0.0");
     let second = fleet.release("1.1.0", |_| ());

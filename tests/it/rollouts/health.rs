@@ -58,19 +58,19 @@ impl Job {
     fn report(&self, canary: [u64; 4]) -> Value {
         let counts = |[installed, confirmed, failed, rolled_back]: [u64; 4]| json!({"installed": installed, "confirmed": confirmed, "failed": failed, "rolled_back": rolled_back});
         let cohorts: serde_json::Map<String, Value> = self
-            .standings()
+            .in_force()
             .into_iter()
-            .filter(|standing| standing.has(1))
-            .map(|standing| {
-                let canary = if standing.cohort.as_str() == "canary" { canary } else { [9, 9, 0, 0] };
-                (standing.cohort.to_string(), counts(canary))
+            .filter(|cohort_in_force| cohort_in_force.has(1))
+            .map(|cohort_in_force| {
+                let canary = if cohort_in_force.cohort.as_str() == "canary" { canary } else { [9, 9, 0, 0] };
+                (cohort_in_force.cohort.to_string(), counts(canary))
             })
             .collect();
         json!({"schema": 1, "at": time::format(self.fleet.now),
             "releases": [{"release": "stable/os/1.0.0", "sequence": 1, "cohorts": cohorts}]})
     }
 
-    fn standings(&self) -> Vec<CohortInForce> {
+    fn in_force(&self) -> Vec<CohortInForce> {
         self.fleet.step(&self.spec, |transaction, _| Ok(transaction.standings().to_vec())).unwrap()
     }
 
@@ -102,8 +102,9 @@ impl Job {
     }
 }
 
+/// The rollout lives as long as the renewal job, and stops by itself when the job dies.
 #[test]
-fn while_the_job_lives_the_rollout_does_and_when_it_dies_the_rollout_stops_by_itself() {
+fn rollout_stops_when_the_renewal_job_dies() {
     let mut job = Job::new();
     let device = job.device_of("canary");
     for day in 0..5 {
@@ -145,7 +146,7 @@ fn a_ramp_goes_on_from_where_it_stopped_when_nobody_looked() {
     job.fleet.pass(20);
     job.run([200, 198, 0, 0]).unwrap();
     job.fleet.pass(8);
-    let early = |job: &Job| named(&job.standings(), "early").clone();
+    let early = |job: &Job| named(&job.in_force(), "early").clone();
     job.fleet.advance(&job.spec, 48).unwrap();
     let ramp = early(&job).assignment.unwrap().ramp.unwrap();
     let begun = job.fleet.now;
@@ -253,8 +254,9 @@ fn a_report_that_cannot_be_relied_on_changes_nothing() {
     assert_eq!((job.fleet.metadata(), job.ledger().len()), (metadata, ledger));
 }
 
+/// Policy can require a report for every renewal, and a policy that can stop nothing is refused.
 #[test]
-fn policy_can_take_a_report_for_every_renewal_and_what_can_stop_nothing_is_refused() {
+fn policy_can_require_a_report_for_each_renewal() {
     let fleet = Fleet::shaped(|name, text| match name {
         "policy.toml" => text.replace("required = false", "required = true"),
         _ => text,

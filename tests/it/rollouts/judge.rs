@@ -16,7 +16,7 @@ fn hash(manifest: &Manifest) -> Digest {
     Digest::of(&manifest.to_bytes().unwrap())
 }
 
-fn scene(policy: &Policy) -> OfferTimeline {
+fn timeline(policy: &Policy) -> OfferTimeline {
     let of = |assignment: &Option<Assignment>| match assignment {
         None => Given::Nothing("nothing is assigned".into()),
         Some(assignment) => {
@@ -62,14 +62,14 @@ fn a_class_and_a_ramp_give_what_every_device_decides() {
     let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
     for _ in 0..200 {
         let policy = chance.policy(now);
-        let scene = Rc::new(scene(&policy));
-        let mut judge = Judge::new(Rc::clone(&scene));
+        let timeline = Rc::new(timeline(&policy));
+        let mut judge = Judge::new(Rc::clone(&timeline));
         for number in 0..50 {
             let profile = chance.device(number);
             let facts = profile.facts();
             let id = profile.id.clone();
             let member = Member { id, class: Rc::new(Class { number, profile, facts }) };
-            let (cohort, within) = scene.place(&member);
+            let (cohort, within) = timeline.place(&member);
             let judgement = judge.judge(&member.class, cohort)[0].clone();
             let reached = judgement.reached_at(within);
             let mut instants = vec![chance.instant(now), chance.instant(now)];

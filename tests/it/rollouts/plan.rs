@@ -89,12 +89,12 @@ fn a_plan_comes_true_hour_by_hour_and_ramps_need_no_new_signature() {
         {
             let span = step.ramp.map(|ramp| Span::from_delta(ramp.end() - ramp.start()));
             let request = RampRequest { span, ..RampRequest::default() };
-            let standings = fleet.step(&spec, |transaction, op| match step.what {
+            let in_force = fleet.step(&spec, |transaction, op| match step.what {
                 StepKind::Start => transaction.start(request, op),
                 _ => transaction.advance(request, op),
             });
-            let standing = standings.unwrap().standings.into_iter().find(|s| s.cohort == step.cohort).unwrap();
-            assert_eq!(standing.assignment.unwrap().ramp, step.ramp);
+            let cohort_in_force = in_force.unwrap().standings.into_iter().find(|s| s.cohort == step.cohort).unwrap();
+            assert_eq!(cohort_in_force.assignment.unwrap().ramp, step.ramp);
             signed += 1;
         }
         assert_eq!(installing(&fleet, &profiles, "3.0.0", fleet.now), *expected, "hour {hour}");

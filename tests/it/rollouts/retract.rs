@@ -29,12 +29,12 @@ use tidegate_model::time;
 const IMAGES: [(&str, &str); 3] = [("1.1.0", "eleven"), ("1.2.0", "twelve"), ("1.3.0", "thirteen, which is bad")];
 
 /// A fleet that had 1.1.0, has 1.2.0, and is getting 1.3.0.
-struct Story {
+struct History {
     fleet: Fleet,
     site: PathBuf,
 }
 
-impl Story {
+impl History {
     fn new() -> Self {
         let fleet = Fleet::new();
         let site = fleet.dir.path().join("site");
@@ -122,67 +122,67 @@ impl Story {
 
 #[test]
 fn devices_that_have_the_bad_release_move_and_others_stay() {
-    let mut story = Story::new();
+    let mut history = History::new();
     let good = IMAGES[1];
     // One device follows each release, and goes to sleep there.
     let mut specs = Vec::new();
     for ((version, image), device) in IMAGES.into_iter().zip(["has-old", "has-good", "has-bad"]) {
-        specs.push(story.everywhere(version, image));
-        assert_eq!(story.update(device).0, image);
+        specs.push(history.everywhere(version, image));
+        assert_eq!(history.update(device).0, image);
     }
 
     // Only what is withdrawn is taken back, and nothing is half done before.
-    let retracted = story.take_back(&["1.3.0"], None).unwrap();
+    let retracted = history.take_back(&["1.3.0"], None).unwrap();
     let record = &retracted.frozen.record;
     assert_eq!(record.id().to_string(), "stable/os/1.2.0+retract.4");
     assert_eq!(retracted.to.version.to_string(), "1.2.0");
     let manifest = &retracted.frozen.manifest;
     assert_eq!((manifest.sequence, manifest.supersedes.iter().copied().collect::<Vec<_>>()), (4, vec![3]));
     assert_eq!(manifest.artifacts[0].sha256, Digest::of(good.1.as_bytes()));
-    let spec = story.registered(&retracted);
+    let spec = history.registered(&retracted);
     let start =
-        |story: &Story| story.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op));
-    assert_eq!(rule(start(&story)), "R-RETRACT");
-    story.fleet.step(&specs[2], |transaction, op| transaction.withdraw(op, None)).unwrap();
+        |history: &History| history.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op));
+    assert_eq!(rule(start(&history)), "R-RETRACT");
+    history.fleet.step(&specs[2], |transaction, op| transaction.withdraw(op, None)).unwrap();
 
     // A retraction skips what policy lets it skip: no soak, no ramp, whatever the cohort's size.
-    start(&story).unwrap();
+    start(&history).unwrap();
     let mut state = ReleaseState::Limited;
     for _ in 0..2 {
         let request = RampRequest::default();
-        let outcome = story.fleet.step(&spec, |transaction, op| transaction.advance(request, op)).unwrap();
+        let outcome = history.fleet.step(&spec, |transaction, op| transaction.advance(request, op)).unwrap();
         state = outcome.record.state;
     }
     assert_eq!(state, ReleaseState::Limited);
-    story.fleet.step(&spec, |transaction, op| transaction.complete(op)).unwrap();
-    lay_out(&story.fleet, &story.site);
+    history.fleet.step(&spec, |transaction, op| transaction.complete(op)).unwrap();
+    lay_out(&history.fleet, &history.site);
 
     // The bad one moves, to the bytes of the one before; anti-rollback is as it was.
-    assert_eq!(story.update("has-bad").0, good.1);
-    assert_eq!(story.runs("has-bad"), ("1.2.0+retract.4".into(), 4));
+    assert_eq!(history.update("has-bad").0, good.1);
+    assert_eq!(history.runs("has-bad"), ("1.2.0+retract.4".into(), 4));
     // The good one has those bytes already, and stays.
-    let (image, outcome) = story.update("has-good");
+    let (image, outcome) = history.update("has-good");
     assert_eq!(image, good.1);
     let Outcome::NotEligible { why, .. } = &outcome else { panic!("{outcome}") };
     assert_eq!(
         why,
         "version 1.2.0+retract.4 is not above the installed 1.2.0, and the release does not supersede sequence 2"
     );
-    assert_eq!(story.runs("has-good").1, 2);
+    assert_eq!(history.runs("has-good").1, 2);
     // The old one takes it as the upgrade that it is; and so does one from the factory.
-    assert_eq!(story.update("has-old").0, good.1);
-    assert_eq!(story.update("new").0, good.1);
+    assert_eq!(history.update("has-old").0, good.1);
+    assert_eq!(history.update("new").0, good.1);
 
     // The publisher explains it, from what is signed.
-    let (workspace, _) = story.fleet.open();
+    let (workspace, _) = history.fleet.open();
     let repository = workspace.repository().unwrap();
-    let mut profile = Story::profile("has-bad");
+    let mut profile = History::profile("has-bad");
     profile.installed = tidegate_model::decision::Installed { version: "1.3.0".parse().unwrap(), sequence: 3 };
-    let answer = explain(workspace.dir(), &repository, &profile, story.fleet.now).unwrap().explanation;
+    let answer = explain(workspace.dir(), &repository, &profile, history.fleet.now).unwrap().explanation;
     assert!(answer.to_string().contains("but the release supersedes sequence 3"), "{answer}");
 
     // What happened is in the ledger, with the reason.
-    let ledger = Ledger::open(&story.fleet.path()).unwrap();
+    let ledger = Ledger::open(&history.fleet.path()).unwrap();
     let entry = ledger.entries().iter().find(|entry| entry.event == "retract").unwrap();
     assert_eq!((entry.subject.as_str(), entry.reason.as_deref()), ("stable/os/1.3.0", Some("does not boot")));
     assert_eq!(entry.evidence["by"], "stable/os/1.2.0+retract.4");
@@ -190,36 +190,36 @@ fn devices_that_have_the_bad_release_move_and_others_stay() {
 
 #[test]
 fn several_bad_releases_are_taken_back_at_once() {
-    let mut story = Story::new();
-    story.everywhere("1.2.0", "twelve");
+    let mut history = History::new();
+    history.everywhere("1.2.0", "twelve");
     let mut bad = Vec::new();
     for version in ["1.3.0", "1.3.1"] {
-        bad.push(story.everywhere(version, version));
-        assert_eq!(story.update(version).0, version);
+        bad.push(history.everywhere(version, version));
+        assert_eq!(history.update(version).0, version);
     }
     for spec in &bad {
-        story.fleet.step(spec, |transaction, op| transaction.withdraw(op, None)).unwrap();
+        history.fleet.step(spec, |transaction, op| transaction.withdraw(op, None)).unwrap();
     }
-    let retracted = story.take_back(&["1.3.1", "1.3.0"], None).unwrap();
+    let retracted = history.take_back(&["1.3.1", "1.3.0"], None).unwrap();
     assert_eq!(retracted.frozen.manifest.supersedes.iter().copied().collect::<Vec<_>>(), [2, 3]);
-    let spec = story.registered(&retracted);
-    story.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap();
+    let spec = history.registered(&retracted);
+    history.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap();
     for _ in 0..2 {
-        story.fleet.step(&spec, |transaction, op| transaction.advance(RampRequest::default(), op)).unwrap();
+        history.fleet.step(&spec, |transaction, op| transaction.advance(RampRequest::default(), op)).unwrap();
     }
-    lay_out(&story.fleet, &story.site);
+    lay_out(&history.fleet, &history.site);
     for device in ["1.3.0", "1.3.1"] {
-        assert_eq!(story.update(device).0, "twelve");
+        assert_eq!(history.update(device).0, "twelve");
     }
 }
 
 #[test]
 fn what_cannot_be_taken_back_is_refused_and_changes_nothing() {
-    let mut story = Story::new();
-    story.everywhere("1.1.0", "eleven");
-    story.everywhere("1.2.0", "twelve");
-    let draft = story.fleet.draft("1.4.0", |_| ());
-    let before = (story.fleet.metadata(), Ledger::open(&story.fleet.path()).unwrap().entries().len());
+    let mut history = History::new();
+    history.everywhere("1.1.0", "eleven");
+    history.everywhere("1.2.0", "twelve");
+    let draft = history.fleet.draft("1.4.0", |_| ());
+    let before = (history.fleet.metadata(), Ledger::open(&history.fleet.path()).unwrap().entries().len());
     for (bad, to, expected) in [
         (&["1.1.0"][..], None, "R-RETRACT"),
         (&["1.2.0"], Some("1.2.0"), "R-RETRACT"),
@@ -227,52 +227,52 @@ fn what_cannot_be_taken_back_is_refused_and_changes_nothing() {
         (&["1.2.0"], Some("1.4.0"), "R-RETRACT"),
         (&["1.4.0"], None, "R-ORDER"),
     ] {
-        let error = story.take_back(bad, to).unwrap_err();
+        let error = history.take_back(bad, to).unwrap_err();
         assert_eq!(error.broken_rule().map(tidegate::Rule::id), Some(expected), "{bad:?} to {to:?}: {error}");
         assert!(error.remedy_text().is_some(), "{error}");
     }
-    let after = (story.fleet.metadata(), Ledger::open(&story.fleet.path()).unwrap().entries().len());
+    let after = (history.fleet.metadata(), Ledger::open(&history.fleet.path()).unwrap().entries().len());
     assert!(before == after);
-    assert!(draft.find(&story.fleet.path()).unwrap().retraction.is_none());
+    assert!(draft.find(&history.fleet.path()).unwrap().retraction.is_none());
 
     // A record that claims to be a retraction skips nothing unless what is signed says so.
-    let retracted = story.take_back(&["1.2.0"], None).unwrap();
-    let path = story.fleet.path().join(retracted.frozen.record.id().file("release.json"));
+    let retracted = history.take_back(&["1.2.0"], None).unwrap();
+    let path = history.fleet.path().join(retracted.frozen.record.id().file("release.json"));
     let text = fs::read_to_string(&path).unwrap();
-    assert_eq!(rule(story.take_back(&["1.2.0"], None)), "R-EXISTS", "once is enough");
+    assert_eq!(rule(history.take_back(&["1.2.0"], None)), "R-EXISTS", "once is enough");
     let spec: ReleaseSpec = retracted.frozen.record.id().to_string().parse().unwrap();
     for (from, to) in
         [("\"sequence\": 2,\n    \"to\"", "\"sequence\": 1,\n    \"to\""), ("\"to\": \"1.1.0\"", "\"to\": \"1.2.0\"")]
     {
         assert!(text.contains(from), "{text}");
         fs::write(&path, text.replace(from, to)).unwrap();
-        let start = story.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op));
+        let start = history.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op));
         assert_eq!(rule(start), "R-RETRACT");
     }
 }
 
-/// Whoever has the rollout key, and snapshot and timestamp with it, can choose among what is approved. No device goes back for it.
+/// The holder of the rollout, snapshot and timestamp keys can choose among approved releases, but cannot roll devices back.
 #[test]
-fn a_stolen_rollout_key_brings_no_old_release_back_to_a_device_that_moved_on() {
-    let mut story = Story::new();
+fn stolen_rollout_key_cannot_roll_back_devices() {
+    let mut history = History::new();
     for (version, image) in IMAGES {
-        story.everywhere(version, image);
+        history.everywhere(version, image);
     }
     let device = "moved-on";
-    assert_eq!(story.update(device).0, "thirteen, which is bad");
-    let retracted = story.take_back(&["1.3.0"], None).unwrap();
-    let spec = story.registered(&retracted);
-    story.fleet.step(&"1.3.0".parse().unwrap(), |transaction, op| transaction.withdraw(op, None)).unwrap();
-    story.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap();
+    assert_eq!(history.update(device).0, "thirteen, which is bad");
+    let retracted = history.take_back(&["1.3.0"], None).unwrap();
+    let spec = history.registered(&retracted);
+    history.fleet.step(&"1.3.0".parse().unwrap(), |transaction, op| transaction.withdraw(op, None)).unwrap();
+    history.fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap();
     for _ in 0..2 {
-        story.fleet.step(&spec, |transaction, op| transaction.advance(RampRequest::default(), op)).unwrap();
+        history.fleet.step(&spec, |transaction, op| transaction.advance(RampRequest::default(), op)).unwrap();
     }
-    lay_out(&story.fleet, &story.site);
-    assert_eq!(story.update(device).0, "twelve");
+    lay_out(&history.fleet, &history.site);
+    assert_eq!(history.update(device).0, "twelve");
 
     // What the thief tries: old releases as they are, and under a sequence, a version or with bytes that are a lie.
     let manifest = |version: &str| {
-        fs::read(story.fleet.path().join(format!("releases/stable/os/{version}/manifest.json"))).unwrap()
+        fs::read(history.fleet.path().join(format!("releases/stable/os/{version}/manifest.json"))).unwrap()
     };
     let lie = String::from_utf8(manifest("1.3.0")).unwrap().replace("\"sequence\":3", "\"sequence\":9");
     for (what, version, sequence, bytes) in [
@@ -283,9 +283,9 @@ fn a_stolen_rollout_key_brings_no_old_release_back_to_a_device_that_moved_on() {
         ("a manifest with another sequence", "1.3.0", 9, lie.into_bytes()),
         ("a release that nobody approved", "6.6.6", 9, manifest("1.3.0")),
     ] {
-        story.fleet.now += TimeDelta::minutes(10);
-        assign(&story, version, sequence, &bytes);
-        let mut device = story.device(device);
+        history.fleet.now += TimeDelta::minutes(10);
+        assign(&history, version, sequence, &bytes);
+        let mut device = history.device(device);
         match device.check() {
             // The device does not believe it, or does not want it; it never installs it.
             Err(error) => assert!(error.to_string().contains("approve"), "{what}: {error}"),
@@ -299,22 +299,22 @@ fn a_stolen_rollout_key_brings_no_old_release_back_to_a_device_that_moved_on() {
             }
         }
         drop(device);
-        assert_eq!(story.runs("moved-on").1, 4, "{what}");
+        assert_eq!(history.runs("moved-on").1, 4, "{what}");
     }
-    assert_eq!(fs::read_to_string(story.slot(device)).unwrap(), "twelve");
+    assert_eq!(fs::read_to_string(history.slot(device)).unwrap(), "twelve");
 }
 
 /// Signs for every cohort, with the online keys alone, that it gets these bytes under this name; and publishes it.
-fn assign(story: &Story, version: &str, sequence: u64, bytes: &[u8]) {
-    let (workspace, mut ring) = story.fleet.open();
+fn assign(history: &History, version: &str, sequence: u64, bytes: &[u8]) {
+    let (workspace, mut ring) = history.fleet.open();
     let repository = workspace.repository().unwrap();
     let sha256 = Digest::of(bytes);
-    fs::write(story.fleet.path().join("artifacts/sha256").join(sha256.to_string()), bytes).unwrap();
+    fs::write(history.fleet.path().join("artifacts/sha256").join(sha256.to_string()), bytes).unwrap();
     let custom = json!({"tidegate": {
         "schema": 1, "release": version, "sequence": sequence, "stage": "security", "paused": false,
-        "assigned": time::format(story.fleet.now),
+        "assigned": time::format(history.fleet.now),
     }});
-    let mut edit = Edit::new(&repository, story.fleet.now, workspace.settings().unwrap().online()).unwrap();
+    let mut edit = Edit::new(&repository, history.fleet.now, workspace.settings().unwrap().online()).unwrap();
     for cohort in ["validation", "canary", "early", "general"] {
         let (channel, cohort, product) = ("stable".parse().unwrap(), cohort.parse().unwrap(), "os".parse().unwrap());
         let path = layout::assignment_path(&channel, &cohort, &product);
@@ -325,7 +325,7 @@ fn assign(story: &Story, version: &str, sequence: u64, bytes: &[u8]) {
         .unwrap();
     }
     let finished = edit.finish(&mut ring).unwrap().unwrap();
-    finished.changes.commit(&story.fleet.path()).unwrap();
+    finished.changes.commit(&history.fleet.path()).unwrap();
     drop(workspace);
-    lay_out(&story.fleet, &story.site);
+    lay_out(&history.fleet, &history.site);
 }

@@ -28,7 +28,7 @@ fn wide() -> Fleet {
     })
 }
 
-fn standings(fleet: &Fleet, spec: &ReleaseSpec) -> Vec<CohortInForce> {
+fn in_force(fleet: &Fleet, spec: &ReleaseSpec) -> Vec<CohortInForce> {
     fleet.step(spec, |transaction, _| Ok(transaction.standings().to_vec())).unwrap()
 }
 
@@ -98,11 +98,11 @@ fn a_release_follows_another_through_the_cohorts_of_one_channel() {
     fleet.pass(48);
     // The second begins while the first is half way.
     fleet.start(&second);
-    let offered = |standings: &[CohortInForce]| -> Vec<String> {
+    let offered = |in_force: &[CohortInForce]| -> Vec<String> {
         let release = |own: &CohortInForce| own.assignment.as_ref().map_or("-".into(), |own| own.release.to_string());
-        standings.iter().map(release).collect()
+        in_force.iter().map(release).collect()
     };
-    assert_eq!(offered(&standings(&fleet, &first)), ["1.1.0", "1.1.0", "1.0.0", "-"]);
+    assert_eq!(offered(&in_force(&fleet, &first)), ["1.1.0", "1.1.0", "1.0.0", "-"]);
     // The first goes on where it is the newest, and takes nobody back.
     assert_eq!(offered(&fleet.advance(&first, 24).unwrap()), ["1.1.0", "1.1.0", "1.0.0", "1.0.0"]);
     fleet.pass(48);
@@ -111,7 +111,7 @@ fn a_release_follows_another_through_the_cohorts_of_one_channel() {
     assert_eq!(outcome.record.state, ReleaseState::Stable, "every cohort has it, or something newer");
     // Withdrawing one leaves the other as it is.
     fleet.step(&first, |transaction, op| transaction.withdraw(op, None)).unwrap();
-    assert_eq!(offered(&standings(&fleet, &second)), ["1.1.0", "1.1.0", "1.1.0", "-"]);
+    assert_eq!(offered(&in_force(&fleet, &second)), ["1.1.0", "1.1.0", "1.1.0", "-"]);
     assert_eq!(second.find(&fleet.path()).unwrap().state, ReleaseState::Limited);
 }
 
@@ -122,7 +122,7 @@ fn whoever_looks_after_one_release_does_not_keep_another_alive() {
     let app = fleet.release("stable/app/7.0.0", |_| ());
     fleet.start(&os);
     fleet.start(&app);
-    let canary = |fleet: &Fleet, spec| named(&standings(fleet, spec), "canary").clone();
+    let canary = |fleet: &Fleet, spec| named(&in_force(fleet, spec), "canary").clone();
     let deadline = canary(&fleet, &os).expires;
     // Only the app is looked after. The role they share lives no longer than the one that nobody looks after.
     fleet.pass(12);
@@ -142,8 +142,9 @@ fn whoever_looks_after_one_release_does_not_keep_another_alive() {
     assert!(!canary(&fleet, &os).assignment.unwrap().paused);
 }
 
+/// A security release is offered although an ordinary one is paused, and is validated like any other.
 #[test]
-fn a_security_release_outranks_the_pause_of_an_ordinary_one_and_is_validated_all_the_same() {
+fn security_release_ignores_pause_of_another() {
     let mut fleet = Fleet::new();
     let ordinary = fleet.release("1.0.0", |_| ());
     fleet.start(&ordinary);
@@ -159,8 +160,12 @@ fn a_security_release_outranks_the_pause_of_an_ordinary_one_and_is_validated_all
     assert_eq!(rule(fleet.register(&urgent)), "R-VALIDATED");
     fleet.validate(&urgent);
     fleet.register(&urgent).unwrap();
-    let standings = start(&fleet).unwrap().standings;
-    assert!(standings.iter().all(|standing| standing.has(2) && !standing.assignment.as_ref().unwrap().paused));
+    let in_force = start(&fleet).unwrap().standings;
+    assert!(
+        in_force
+            .iter()
+            .all(|cohort_in_force| cohort_in_force.has(2) && !cohort_in_force.assignment.as_ref().unwrap().paused)
+    );
 
     // To every device at once, whatever its cohort.
     let site = fleet.dir.path().join("site");

@@ -6,8 +6,9 @@ use tidegate::rollout::RampRequest;
 
 use crate::support::Fleet;
 
+/// A step rewrites its cohort's role, snapshot and timestamp, and nothing else.
 #[test]
-fn a_step_rewrites_the_role_of_its_cohort_snapshot_and_timestamp_and_nothing_else() {
+fn step_rewrites_only_three_roles() {
     let count = 40;
     let mut fleet = Fleet::shaped(|name, text| match name {
         "cohorts.toml" => {

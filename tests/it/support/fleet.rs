@@ -236,8 +236,8 @@ pub fn rule(result: Result<impl std::fmt::Debug, Error>) -> &'static str {
     result.unwrap_err().broken_rule().unwrap().id()
 }
 
-pub fn named<'a>(standings: &'a [CohortInForce], cohort: &str) -> &'a CohortInForce {
-    standings.iter().find(|standing| standing.cohort.as_str() == cohort).unwrap()
+pub fn named<'a>(in_force: &'a [CohortInForce], cohort: &str) -> &'a CohortInForce {
+    in_force.iter().find(|cohort_in_force| cohort_in_force.cohort.as_str() == cohort).unwrap()
 }
 
 /// Copies what the metadata lists to where a device fetches it.

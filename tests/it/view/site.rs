@@ -206,8 +206,9 @@ fn it_is_published_beside_the_repository_when_asked() {
     assert!(out.status.success(), "it is no part of the repository: {}", String::from_utf8_lossy(&out.stdout));
 }
 
+/// The schemas of signed files accept everything published, and the test vectors.
 #[test]
-fn the_schemas_of_what_is_signed_hold_for_what_is_published_and_for_the_vectors() {
+fn schemas_match_published_files_and_vectors() {
     let read = |path: &Path| -> Value { serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap() };
     let base = Path::new(env!("CARGO_MANIFEST_DIR"));
     let validator = |name: &str| jsonschema::validator_for(&read(&base.join("docs/schemas").join(name))).unwrap();
