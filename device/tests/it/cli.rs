@@ -132,7 +132,7 @@ fn failures_have_exit_codes_and_remedies() {
         (&["check", "--root", "/nowhere/root.json"], 1, "/nowhere/root.json"),
         (&["check", "--repository", "ftp://host"], 1, "https://"),
         (&["check", "--repository", "/nowhere"], 1, "help: check the URL"),
-        (&["confirm"], 1, "nothing was installed"),
+        (&["confirm"], 1, "nothing is installed"),
         (&["check", "--channel", "other"], 1, "other/cohorts.json"),
     ] {
         let (got, out, err) = bench.run(words);

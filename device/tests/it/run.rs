@@ -312,7 +312,7 @@ fn a_trial_is_rejected_from_the_command_line() {
     let (code, out, err) = bench.run(&["reject"]);
     assert_eq!(code, 0, "{err}");
     assert!(out.starts_with("quarantined 1.2.0 (sequence 12): it was rejected by hand"), "{out}");
-    assert!(bench.run(&["reject"]).2.contains("nothing to go back from"));
+    assert!(bench.run(&["reject"]).2.contains("nothing to reject"));
     let (code, out, _) = bench.run(&["install"]);
     assert!(code == 1 && out.starts_with("refuse (D-QUARANTINE)"), "{out}");
 }
