@@ -51,6 +51,7 @@ impl Job {
             let id = transaction.record().id();
             let bytes = source.fetch(&id, 1, &policy)?;
             let health = Health::parse(bytes, &source, (&id, 1), &transaction.offered(), &policy, self.fleet.now)?;
+            op.actor = "job";
             transaction.renew_by_health(&health, op).map(|(verdict, _)| verdict)
         })
     }
