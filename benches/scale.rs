@@ -219,8 +219,9 @@ fn advance(releases: u64, cohorts: u64, missed: &mut Vec<String>) {
     let transaction = RolloutTransaction::open(&workspace, &spec, now).unwrap();
     let reading = started.elapsed();
     let started = Instant::now();
-    let outcome =
-        transaction.advance(RampRequest::default(), &mut Operation::new(&workspace, "bench", now, &mut ring)).unwrap();
+    let outcome = transaction
+        .advance(RampRequest::default(), None, &mut Operation::new(&workspace, "bench", now, &mut ring))
+        .unwrap();
     let step = started.elapsed();
     println!("  read metadata    {metadata:.2?}");
     println!("  read all         {reading:.2?}");

@@ -25,10 +25,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for channel in &state.channels {
         for product in &channel.products {
-            for offer in product.offers.iter().filter(|offer| offer.in_force) {
-                let release = offer.release.as_deref().unwrap_or("nothing");
-                let share = offer.exposed_ppm / 10_000;
-                println!("{}/{}: {}: {release} ({share}% eligible)", channel.name, product.name, offer.cohort);
+            for cohort in &product.cohorts {
+                for offer in cohort.offers.iter().filter(|offer| offer.in_force) {
+                    let (release, share) = (&offer.release, offer.exposed_ppm / 10_000);
+                    println!("{}/{}: {}: {release} ({share}% eligible)", channel.name, product.name, cohort.cohort);
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use tidegate_client::device::Device;
 pub(super) fn run(device: &mut Device, output: Output) -> Result<bool, Failure> {
     let check = device.check()?;
     output.repairs(&check.repairs);
-    output.result(check.outcome().to_string(), &check)?;
+    output.result(check.explanation.summary(), &check)?;
     output.next(if check.update.is_some() {
         "tidegate-device install fetches and installs it"
     } else {

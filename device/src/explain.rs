@@ -19,8 +19,7 @@ pub(super) fn run(device: &mut Device, arguments: &Arguments, output: Output) ->
     });
     let check = device.explain(assumed, arguments.at)?;
     output.repairs(&check.repairs);
-    let explanations = check.on_the_way_to.iter().chain([&check.explanation]).map(ToString::to_string);
-    let mut text = explanations.collect::<Vec<_>>().join("\n");
+    let mut text = check.explanation.to_string();
     // The publisher prints the same explanation. The owner's policy follows it, if there is one.
     let has_rules = |judgement: &&Judgement| judgement.rules.iter().any(|rule| rule.verdict != Verdict::NotApplicable);
     for judgement in check.policy.iter().filter(has_rules) {

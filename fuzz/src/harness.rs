@@ -13,7 +13,7 @@ use tidegate_model::condition::Condition;
 use tidegate_model::facts::Facts;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::DeviceId;
-use tidegate_model::rollout::Assignment;
+use tidegate_model::rollout::Offers;
 use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::{Delegations, Envelope, Metadata, Root, Snapshot, Targets, Timestamp};
 use tidegate_tuf::path::{PathSet, Pattern, TargetPath, metadata_file};
@@ -167,19 +167,20 @@ pub fn cohort_map(data: &[u8]) {
     }
 }
 
-/// Assignments, their ramps and bridges.
-pub fn assignment(data: &[u8]) {
+/// Lists of offers, their ramps and bridges.
+pub fn offers(data: &[u8]) {
     let Ok(value) = json::parse(data) else { return };
-    let Ok(assignment) = Assignment::from_value(&value) else { return };
-    let written = assignment.to_value().expect("an assignment that was read can be written");
-    assert_eq!(Assignment::from_value(&written).expect("and read again"), assignment);
-    let Some(ramp) = assignment.ramp else { return };
-    for position in [0, 1, u64::MAX / 2, u64::MAX] {
-        if let Some(from) = ramp.exposed_at(position) {
-            assert!(ramp.exposure(from).covers(position));
+    let Ok(offers) = Offers::from_value(&value) else { return };
+    let written = offers.to_value().expect("a list that was read can be written");
+    assert_eq!(Offers::from_value(&written).expect("and read again"), offers);
+    for ramp in offers.offers.iter().filter_map(|offer| offer.ramp) {
+        for position in [0, 1, u64::MAX / 2, u64::MAX] {
+            if let Some(from) = ramp.exposed_at(position) {
+                assert!(ramp.exposure(from).covers(position));
+            }
         }
+        assert!(ramp.exposure(ramp.start()).bound() <= ramp.exposure(ramp.end()).bound());
     }
-    assert!(ramp.exposure(ramp.start()).bound() <= ramp.exposure(ramp.end()).bound());
 }
 
 /// A whole update session against a server that bends a sound repository's files as the input says.

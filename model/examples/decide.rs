@@ -17,11 +17,12 @@ const COHORTS: &[u8] = br#"{
 
 fn main() -> Result<(), Box<dyn Error>> {
     let map = CohortMap::parse(COHORTS)?;
+    // Of the release with sequence 12: the order differs from release to release.
     let ramp = Ramp::new(time::parse("2026-12-01T08:00:00Z")?, time::parse("2026-12-03T08:00:00Z")?, 0, 100_000)?;
     for number in 1..=20 {
         let device: DeviceId = format!("device-{number:04}").parse()?;
         let choice = map.choose(&device, &Facts::new());
-        let reached = ramp.exposed_at(choice.within).map_or("not in this step".into(), time::format);
+        let reached = ramp.exposed_at(choice.order.position(12)).map_or("not in this step".into(), time::format);
         println!("{device}: cohort {}, reached {reached}", choice.cohort);
     }
     Ok(())

@@ -33,7 +33,7 @@ use super::digest::Digest;
 use super::facts::Facts;
 use super::gate::Protected;
 use super::name::{DeviceId, Name};
-use super::position::{Interval, PPM, Salt, percent, to_ppm};
+use super::position::{Interval, PPM, RampOrder, Salt, percent, to_ppm};
 
 /// The most cohorts in a map.
 pub const MAX_COHORTS: usize = 10_000;
@@ -97,8 +97,6 @@ pub struct Placement<'a> {
     pub cohort: &'a Name,
     /// The position in the fleet.
     pub position: u64,
-    /// The position within the cohort, which ramps use: rescaled for a share, otherwise equal to `position`.
-    pub within: u64,
     /// The positions that the cohort owns; `None` for an explicit cohort.
     pub interval: Option<Interval>,
 }
@@ -110,8 +108,9 @@ pub struct CohortChoice {
     pub cohort: Name,
     /// The position in the fleet.
     pub position: u64,
-    /// The position within the cohort; see [`Placement::within`].
-    pub within: u64,
+    /// When ramps reach the device.
+    #[serde(skip)]
+    pub order: RampOrder,
     /// Why this cohort matches.
     pub by: ChosenBy,
     /// The explicit cohorts before it that did not match, in the map's order.
@@ -223,7 +222,7 @@ impl CohortMap {
                 Selector::Share(_) => false,
             };
             if matches {
-                return Placement { cohort: name, position, within: position, interval: None };
+                return Placement { cohort: name, position, interval: None };
             }
         }
         self.share_at(position)
@@ -232,12 +231,12 @@ impl CohortMap {
     /// The cohort whose share contains a position, for a device in no explicit cohort.
     pub fn share_at(&self, position: u64) -> Placement<'_> {
         let Slice { cohort, interval, .. } = self.slice(position);
-        Placement { cohort, position, within: interval.rescale(position), interval: Some(*interval) }
+        Placement { cohort, position, interval: Some(*interval) }
     }
 
     /// The cohort and position of a device as [`CohortMap::place`] finds them, with the reasons.
     pub fn choose(&self, device: &DeviceId, facts: &Facts) -> CohortChoice {
-        let Placement { cohort, position, within, .. } = self.place(device, facts);
+        let Placement { cohort, position, .. } = self.place(device, facts);
         let mut passed_over = Vec::new();
         let mut by = ChosenBy::Share { share: self.slice(position).share };
         for Cohort { name, selector, .. } in self.explicit() {
@@ -251,7 +250,7 @@ impl CohortMap {
             }
             passed_over.push(PassedOver { cohort: name.clone(), outcome });
         }
-        CohortChoice { cohort: cohort.clone(), position, within, by, passed_over }
+        CohortChoice { cohort: cohort.clone(), position, order: self.salt.ramp_order(device), by, passed_over }
     }
 
     /// The cohorts that come before the shares.
@@ -347,7 +346,7 @@ impl<'de> serde::Deserialize<'de> for CohortMap {
 /// Several lines: the cohort with the reason, then the other cohorts with the reasons.
 impl fmt::Display for CohortChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let CohortChoice { cohort, position, within, .. } = self;
+        let CohortChoice { cohort, position, .. } = self;
         match &self.by {
             ChosenBy::Devices => writeln!(f, "{cohort}: it lists this device")?,
             ChosenBy::Condition { outcome } => {
@@ -367,11 +366,6 @@ impl fmt::Display for CohortChoice {
                 }
             }
         }
-        write!(
-            f,
-            "  position {position} (at {} of the fleet), within the cohort {within} (at {})",
-            percent(to_ppm(*position)),
-            percent(to_ppm(*within))
-        )
+        write!(f, "  position {position} (at {} of the fleet)", percent(to_ppm(*position)))
     }
 }

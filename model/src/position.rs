@@ -38,6 +38,11 @@ pub fn percent(ppm: u32) -> String {
     format!("{whole}.{}%", format!("{fraction:04}").trim_end_matches('0'))
 }
 
+/// Parts per million as a percentage for people, rounded to a hundredth of a percent: `10%` for 99,999.
+pub fn rounded(ppm: u32) -> String {
+    percent(ppm.saturating_add(50) / 100 * 100)
+}
+
 /// The salt of a channel: 16 to 64 bytes, lower-case hexadecimal in JSON.
 ///
 /// It keeps positions of different channels independent, and makes the hashed ids of explicit cohorts differ from
@@ -77,6 +82,11 @@ impl Salt {
     /// device-id).
     pub fn device_hash(&self, device: &DeviceId) -> Digest {
         self.hash("tidegate/device/1", device)
+    }
+
+    /// What the positions of a device in ramps are derived from: SHA-256(`"tidegate/ramp/1"` 00 salt 00 device-id).
+    pub fn ramp_order(&self, device: &DeviceId) -> RampOrder {
+        RampOrder(self.hash("tidegate/ramp/1", device))
     }
 
     fn hash(&self, purpose: &str, device: &DeviceId) -> Digest {
@@ -125,6 +135,22 @@ impl fmt::Debug for Salt {
     }
 }
 
+/// When ramps reach a device. The order of the devices of a cohort differs from release to release, so that the same devices are not always
+/// first; it does not depend on their cohorts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RampOrder(Digest);
+
+impl RampOrder {
+    /// The device's position in the ramp of the release with this sequence: the first 8 bytes, big-endian, of
+    /// SHA-256(order, sequence as 8 bytes, big-endian).
+    pub fn position(&self, sequence: u64) -> u64 {
+        let mut hash = Sha256::new();
+        hash.update(self.0.as_bytes());
+        hash.update(sequence.to_be_bytes());
+        hash.finalize().iter().take(8).fold(0, |position, byte| (position << 8) | u64::from(*byte))
+    }
+}
+
 /// A non-empty range of positions, from `low` up to but not including `high`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interval {
@@ -157,13 +183,5 @@ impl Interval {
     /// Whether `position` belongs to it.
     pub fn contains(self, position: u64) -> bool {
         self.low <= position && u128::from(position) < self.high
-    }
-
-    /// A position of this interval, stretched to the whole space: floor((position - low) * 2^64 / (high - low)).
-    /// A position outside is replaced by the nearest one inside.
-    pub fn rescale(self, position: u64) -> u64 {
-        let width = self.high.saturating_sub(u128::from(self.low)).max(1);
-        let offset = u128::from(position.saturating_sub(self.low)).min(width - 1);
-        u64::try_from(offset * SPACE / width).unwrap_or(u64::MAX)
     }
 }

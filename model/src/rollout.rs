@@ -1,49 +1,81 @@
-//! The state of a rollout: the assignment of a cohort, and its ramp in time. Schema 1.
+//! What a cohort is offered: a list of offers for a product, each with a ramp in time. Schema 1.
 //!
-//! An assignment is the member `tidegate` of the `custom` object of a cohort's target:
+//! The list is the member `tidegate` of the `custom` object of a cohort's target, whose bytes are the canonical JSON of the same list:
 //!
 //! ```json
 //! {
-//!   "schema": 1,
-//!   "release": "1.2.0", "sequence": 12, "stage": "limited", "paused": false,
-//!   "ramp": {"start": "2026-01-05T12:00:00Z", "end": "2026-01-06T12:00:00Z", "from": 0, "to": 500000},
-//!   "assigned": "2026-01-05T11:58:00Z",
-//!   "bridges": [{"release": "1.1.9", "sequence": 10, "sha256": "...", "length": 1234, "upgrade_from": "<1.0.0"}]
+//!   "schema": 1, "assigned": "2026-01-05T11:58:00Z",
+//!   "offers": [
+//!     {
+//!       "release": "2.0.0", "sequence": 13, "sha256": "...", "length": 612, "stage": "limited", "since": "2026-01-05T11:58:00Z",
+//!       "ramp": {"start": "2026-01-05T12:00:00Z", "end": "2026-01-06T12:00:00Z", "from": 0, "to": 500000},
+//!       "until": "2026-01-08T11:58:00Z",
+//!       "bridges": [{"release": "1.9.9", "sequence": 10, "sha256": "...", "length": 1234, "upgrade_from": "<1.0.0"}]
+//!     },
+//!     {"release": "1.5.0", "sequence": 12, "sha256": "...", "length": 598, "stage": "stable", "since": "..."}
+//!   ]
 //! }
 //! ```
 //!
-//! `paused`, `private`, `ramp` and `bridges` are optional. Without a ramp the whole cohort is eligible at once.
+//! Offers are in order of preference: the highest version first, and a retraction above what it supersedes. A device takes the first
+//! one that it may install now. `paused`, `private`, `ramp`, `until` and `bridges` are optional. Without a ramp the whole cohort is
+//! eligible at once; without `until` the offer does not end by itself.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::decode::{Extra, FieldError, Fields, FormatError, SchemaVersion, extra, invalid, schema, to_value};
+use super::decode::{
+    Extra, FieldError, Fields, FormatError, SchemaVersion, canonical, extra, invalid, schema, to_value,
+};
 use super::digest::Digest;
 use super::position::{PPM, SPACE, percent};
 use super::time::{self, Instant};
 use super::version::{Version, VersionRange};
 
-/// The most bridges in an assignment.
+/// The most bridges of an offer.
 pub const MAX_BRIDGES: usize = 64;
 
-const DOCUMENT: &str = "assignment";
+/// The most offers in a list.
+pub const MAX_OFFERS: usize = 32;
+
+const DOCUMENT: &str = "list of offers";
 const RAMP: &str = "ramp";
 
-/// The assignment of a cohort for a product.
+/// What a cohort is offered of a product, in order of preference.
 ///
-/// The fields are public; [`Assignment::to_value`] refuses the same values as [`Assignment::from_value`].
+/// The fields are public; [`Offers::to_value`] refuses the same values as [`Offers::from_value`].
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Assignment {
+pub struct Offers {
     /// The schema.
     pub schema: SchemaVersion,
+    /// When this list was made.
+    #[serde(with = "time::text")]
+    pub assigned: Instant,
+    /// The offers, 1 to [`MAX_OFFERS`], each of another release.
+    pub offers: Vec<Offer>,
+    /// Fields that this version does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+/// A release that a cohort is offered.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Offer {
     /// The version of the release.
     pub release: Version,
     /// The sequence of the release.
     pub sequence: u64,
+    /// SHA-256 of its manifest.
+    pub sha256: Digest,
+    /// Length of its manifest in bytes.
+    pub length: u64,
     /// The stage of the release.
     pub stage: Stage,
-    /// While this is set, no further devices become eligible.
+    /// When the cohort was first offered the release, in this stage or an earlier one.
+    #[serde(with = "time::text")]
+    pub since: Instant,
+    /// While this is set, no device starts to install it.
     pub paused: bool,
     /// The release and its bridges are not public: their manifests and artifacts are served by the gate of the cohort. Has no effect
     /// in an unprotected cohort.
@@ -52,9 +84,9 @@ pub struct Assignment {
     /// The ramp in time; `None` for the whole cohort at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ramp: Option<Ramp>,
-    /// When this assignment was made.
-    #[serde(with = "time::text")]
-    pub assigned: Instant,
+    /// When the offer ends by itself; `None` if it does not.
+    #[serde(with = "time::optional_text", skip_serializing_if = "Option::is_none")]
+    pub until: Option<Instant>,
     /// Releases for devices whose version the release itself does not upgrade from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bridges: Vec<Bridge>,
@@ -63,7 +95,7 @@ pub struct Assignment {
     pub extra: Extra,
 }
 
-/// The stage of an assigned release.
+/// The stage of an offered release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
@@ -73,7 +105,7 @@ pub enum Stage {
     Limited,
     /// For everyone.
     Stable,
-    /// For everyone at once; such an assignment has no ramp.
+    /// A security release, for everyone.
     Security,
 }
 
@@ -97,12 +129,12 @@ impl std::fmt::Display for Stage {
     }
 }
 
-/// An intermediate release, for devices whose version the assigned release does not upgrade from.
+/// An intermediate release, for devices whose version the offered release does not upgrade from.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Bridge {
     /// Its version.
     pub release: Version,
-    /// Its sequence, lower than that of the assigned release.
+    /// Its sequence, lower than that of the offered release.
     pub sequence: u64,
     /// SHA-256 of its manifest.
     pub sha256: Digest,
@@ -115,58 +147,61 @@ pub struct Bridge {
     pub extra: Extra,
 }
 
-impl Assignment {
-    /// An assignment to everyone at once, without bridges.
-    pub fn new(release: Version, sequence: u64, stage: Stage, assigned: Instant) -> Self {
-        Assignment {
-            schema: SchemaVersion,
-            release,
-            sequence,
-            stage,
-            paused: false,
-            private: false,
-            ramp: None,
-            assigned,
-            bridges: Vec::new(),
-            extra: Extra::new(),
-        }
+impl Offers {
+    /// A list of offers, made at `assigned`.
+    pub fn new(assigned: Instant, offers: Vec<Offer>) -> Self {
+        Offers { schema: SchemaVersion, assigned, offers, extra: Extra::new() }
     }
 
-    /// Reads the assignment in a target's `custom` object.
+    /// Reads the list in a target's `custom` object.
     ///
     /// # Errors
     ///
-    /// If there is no valid assignment in it.
-    pub fn from_custom(custom: &Map<String, Value>) -> Result<Assignment, FormatError> {
+    /// If there is no valid list in it.
+    pub fn from_custom(custom: &Map<String, Value>) -> Result<Offers, FormatError> {
         match custom.get("tidegate") {
-            Some(value) => Assignment::from_value(value),
+            Some(value) => Offers::from_value(value),
             None => Err(invalid(DOCUMENT, vec![FieldError::new("custom.tidegate", "this field is missing")])),
         }
     }
 
-    /// Reads an assignment from a JSON value.
+    /// Reads a list from a JSON value.
     ///
     /// # Errors
     ///
-    /// If it is not a valid assignment.
-    pub fn from_value(value: &Value) -> Result<Assignment, FormatError> {
+    /// If it is not a valid list of offers.
+    pub fn from_value(value: &Value) -> Result<Offers, FormatError> {
         let one = |error| invalid(DOCUMENT, vec![error]);
         let mut fields = Fields::of(value, "").map_err(one)?;
         let schema = schema(DOCUMENT, &mut fields)?;
-        let assignment = read(schema, fields).map_err(one)?;
-        assignment.check()?;
-        Ok(assignment)
+        let offers = read(schema, fields).map_err(one)?;
+        offers.check()?;
+        Ok(offers)
     }
 
     /// The JSON form, for `custom.tidegate`.
     ///
     /// # Errors
     ///
-    /// If reading the value would not give the same assignment.
+    /// If reading the value would not give the same list.
     pub fn to_value(&self) -> Result<Value, FormatError> {
         self.check()?;
-        let whole = Assignment { assigned: time::whole(self.assigned), ..self.clone() };
-        to_value(DOCUMENT, &whole, Assignment::from_value)
+        to_value(DOCUMENT, &self.whole_seconds(), Offers::from_value)
+    }
+
+    /// The canonical JSON form: the bytes of the target.
+    ///
+    /// # Errors
+    ///
+    /// If reading the bytes would not give the same list.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
+        self.check()?;
+        canonical(DOCUMENT, &self.whole_seconds(), Offers::from_value)
+    }
+
+    /// The offer of the release with this sequence.
+    pub fn of(&self, sequence: u64) -> Option<&Offer> {
+        self.offers.iter().find(|offer| offer.sequence == sequence)
     }
 
     /// Checks the rules that the types do not enforce, and lists all errors.
@@ -176,31 +211,91 @@ impl Assignment {
     /// Every invalid field.
     pub fn check(&self) -> Result<(), FormatError> {
         let mut errors = Vec::new();
-        let mut add = |at: &str, why: String| errors.push(FieldError::new(at, why));
+        if !time::in_range(self.assigned) {
+            errors.push(FieldError::new("assigned", "the year must be 1970 to 9999"));
+        }
+        if self.offers.is_empty() {
+            errors.push(FieldError::new("offers", "at least one is required: without any, the target is not listed"));
+        }
+        if self.offers.len() > MAX_OFFERS {
+            let why = format!("{} entries are too many: at most {MAX_OFFERS}", self.offers.len());
+            errors.push(FieldError::new("offers", why));
+        }
+        let (mut sequences, mut versions) = (BTreeMap::new(), BTreeMap::new());
+        for (index, offer) in self.offers.iter().enumerate() {
+            let at = format!("offers[{index}]");
+            offer.check(&at, &mut errors);
+            if let Some(first) = sequences.insert(offer.sequence, index) {
+                let why = format!("{} is the sequence of offers[{first}] already", offer.sequence);
+                errors.push(FieldError::new(format!("{at}.sequence"), why));
+            }
+            if let Some(first) = versions.insert(&offer.release, index) {
+                let why = format!("{} is the release of offers[{first}] already", offer.release);
+                errors.push(FieldError::new(format!("{at}.release"), why));
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(invalid(DOCUMENT, errors)) }
+    }
+
+    fn whole_seconds(&self) -> Offers {
+        let offers = self.offers.iter().map(|offer| Offer {
+            since: time::whole(offer.since),
+            until: offer.until.map(time::whole),
+            ..offer.clone()
+        });
+        Offers { assigned: time::whole(self.assigned), offers: offers.collect(), ..self.clone() }
+    }
+}
+
+impl Offer {
+    /// An offer to everyone at once, without bridges. `sha256` and `length` are those of the release's manifest.
+    pub fn new(release: Version, sequence: u64, (sha256, length): (Digest, u64), stage: Stage, since: Instant) -> Self {
+        Offer {
+            release,
+            sequence,
+            sha256,
+            length,
+            stage,
+            since,
+            paused: false,
+            private: false,
+            ramp: None,
+            until: None,
+            bridges: Vec::new(),
+            extra: Extra::new(),
+        }
+    }
+
+    fn check(&self, at: &str, errors: &mut Vec<FieldError>) {
+        let mut add = |name: &str, why: String| errors.push(FieldError::new(format!("{at}.{name}"), why));
         if self.sequence == 0 {
             add("sequence", "0 is reserved for the factory image; releases start at 1".into());
         }
-        if self.stage == Stage::Security && self.ramp.is_some() {
-            add("ramp", "a security release cannot have a ramp".into());
+        if !time::in_range(self.since) {
+            add("since", "the year must be 1970 to 9999".into());
         }
-        if !time::in_range(self.assigned) {
-            add("assigned", "the year must be 1970 to 9999".into());
+        if self.until.is_some_and(|until| !time::in_range(until)) {
+            add("until", "the year must be 1970 to 9999".into());
         }
         if self.bridges.len() > MAX_BRIDGES {
             add("bridges", format!("{} entries are too many: at most {MAX_BRIDGES}", self.bridges.len()));
         }
         let mut sequences = BTreeMap::new();
         for (index, bridge) in self.bridges.iter().enumerate() {
-            let at = format!("bridges[{index}].sequence");
+            let name = format!("bridges[{index}].sequence");
             if bridge.sequence == 0 || bridge.sequence >= self.sequence {
                 let why = format!("{} is not between 1 and {}", bridge.sequence, self.sequence.saturating_sub(1));
-                add(&at, why);
+                add(&name, why);
             }
             if let Some(first) = sequences.insert(bridge.sequence, index) {
-                add(&at, format!("{} is the sequence of bridges[{first}] already", bridge.sequence));
+                add(&name, format!("{} is the sequence of bridges[{first}] already", bridge.sequence));
             }
         }
-        if errors.is_empty() { Ok(()) } else { Err(invalid(DOCUMENT, errors)) }
+    }
+
+    /// Whether the offer has ended by itself at `now`.
+    pub fn has_ended(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
     }
 
     /// The bridge for a device on `version` with `sequence`: of those that upgrade from its version, the one with the
@@ -213,35 +308,50 @@ impl Assignment {
             .max_by_key(|bridge| bridge.sequence)
     }
 
-    /// The assignment as if `bridge` were what is assigned: same stage, pause and ramp, and the bridges below it.
-    /// A decision on it states whether, and when, a device may take the bridge.
+    /// The offer as if `bridge` were what is offered: same stage, pause and end, and the bridges below it. Without a ramp: it is for devices
+    /// that the ramp of the release has reached.
     #[must_use]
-    pub fn through(&self, bridge: &Bridge) -> Assignment {
-        Assignment {
+    pub fn through(&self, bridge: &Bridge) -> Offer {
+        Offer {
             release: bridge.release.clone(),
             sequence: bridge.sequence,
+            sha256: bridge.sha256,
+            length: bridge.length,
+            ramp: None,
             bridges: self.bridges.iter().filter(|other| other.sequence < bridge.sequence).cloned().collect(),
             ..self.clone()
         }
     }
 }
 
-impl<'de> serde::Deserialize<'de> for Assignment {
+impl<'de> serde::Deserialize<'de> for Offers {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Assignment::from_value(&Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        Offers::from_value(&Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 
-fn read(schema: SchemaVersion, mut fields: Fields<'_>) -> Result<Assignment, FieldError> {
-    Ok(Assignment {
+fn read(schema: SchemaVersion, mut fields: Fields<'_>) -> Result<Offers, FieldError> {
+    Ok(Offers {
         schema,
+        assigned: fields.text_as("assigned", time::parse)?,
+        offers: fields.list_or_empty("offers", MAX_OFFERS, |item, at| read_offer(Fields::of(item, at)?))?,
+        extra: extra(&fields)?,
+    })
+}
+
+fn read_offer(mut fields: Fields<'_>) -> Result<Offer, FieldError> {
+    let ramp_at = fields.at("ramp");
+    Ok(Offer {
         release: fields.text_as("release", crate::version::parse)?,
         sequence: fields.u64("sequence")?,
+        sha256: fields.parsed("sha256")?,
+        length: fields.u64("length")?,
         stage: fields.one_of("stage", &Stage::NAMES)?,
+        since: fields.text_as("since", time::parse)?,
         paused: fields.bool_or("paused", false)?,
         private: fields.bool_or("private", false)?,
-        ramp: fields.optional("ramp").map(|value| Ramp::read(value, "ramp")).transpose()?,
-        assigned: fields.text_as("assigned", time::parse)?,
+        ramp: fields.optional("ramp").map(|value| Ramp::read(value, &ramp_at)).transpose()?,
+        until: if fields.contains("until") { Some(fields.text_as("until", time::parse)?) } else { None },
         bridges: fields.list_or_empty("bridges", MAX_BRIDGES, |item, at| read_bridge(Fields::of(item, at)?))?,
         extra: extra(&fields)?,
     })
@@ -425,8 +535,13 @@ impl Exposure {
         u128::from(position) < self.0
     }
 
-    /// Parts per million, rounded down: for people to read.
+    /// Parts per million, rounded up.
+    pub fn to_ppm_up(self) -> u32 {
+        u32::try_from((self.0 * u128::from(PPM)).div_ceil(SPACE)).unwrap_or(PPM)
+    }
+
+    /// Parts per million, rounded to the nearest: for people to read.
     pub fn to_ppm(self) -> u32 {
-        u32::try_from((self.0 * u128::from(PPM)) >> 64).unwrap_or(PPM)
+        u32::try_from((self.0 * u128::from(PPM) + SPACE / 2) >> 64).unwrap_or(PPM)
     }
 }

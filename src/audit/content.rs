@@ -1,4 +1,4 @@
-//! What Tidegate requires of a repository beyond TUF: channels, cohorts, releases and assignments must be consistent.
+//! What Tidegate requires of a repository beyond TUF: channels, cohorts, releases and offers must be consistent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use tidegate_model::layout::{
 };
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Name;
-use tidegate_model::rollout::Assignment;
-use tidegate_model::version::Version;
+use tidegate_model::rollout::{Offer, Offers};
+use tidegate_model::version::{Version, is_newer};
 use tidegate_tuf::Chain;
 use tidegate_tuf::metadata::{TargetFile, Targets};
 use tidegate_tuf::path::PathSet;
@@ -56,7 +56,7 @@ pub(super) fn audit(tree: &Tree, contents: &Contents) -> Audit {
         match Location::parse(listed.path) {
             Some(Location::CohortMap { channel }) => cohort_map(tree, &listed, &channel, contents, &mut audit),
             Some(Location::Assignment { channel, cohort, product }) => {
-                assignment(tree, &listed, (&channel, &cohort, &product), &manifests, &mut audit);
+                offers(tree, &listed, (&channel, &cohort, &product), &manifests, &mut audit);
             }
             _ => {}
         }
@@ -192,58 +192,101 @@ fn cohort_map(tree: &Tree, listed: &Listed<'_>, channel: &Name, contents: &Conte
     }
 }
 
-/// Two roles must agree: a cohort only assigns what its channel has approved.
-fn assignment(
+/// Two roles must agree: a cohort is only offered what its channel has approved.
+fn offers(
     tree: &Tree,
     listed: &Listed<'_>,
     (channel, cohort, product): (&Name, &Name, &Name),
     manifests: &Manifests<'_>,
     audit: &mut Audit,
 ) {
-    audit.saw(Check::Assignments);
+    audit.saw(Check::Offers);
     debug_assert_eq!(listed.path, assignment_path(channel, cohort, product));
     if listed.chain.role() != cohort_role(channel, cohort) {
         let problem = format!("{} lists it, and only {} may", listed.chain.role(), cohort_role(channel, cohort));
-        return audit.fault(Check::Assignments, listed.path, problem);
+        return audit.fault(Check::Offers, listed.path, problem);
     }
     let custom = listed.file.custom.clone().unwrap_or_default();
-    let assignment = match Assignment::from_custom(&custom) {
-        Ok(assignment) => assignment,
-        Err(error) => return audit.fault(Check::Assignments, listed.path, error),
+    let list = match Offers::from_custom(&custom) {
+        Ok(list) => list,
+        Err(error) => return audit.fault(Check::Offers, listed.path, error),
     };
-    let of_target = listed.file.hashes.sha256_digest().map(|sha256| (listed.file.length, Digest::from(*sha256)));
-    let release = (&assignment.release, assignment.sequence, of_target);
-    let bridges = assignment
-        .bridges
-        .iter()
-        .map(|bridge| (&bridge.release, bridge.sequence, Some((bridge.length, bridge.sha256))));
-    for (version, sequence, file) in std::iter::once(release).chain(bridges) {
+    match list.to_bytes() {
+        Ok(bytes) if is(listed.file, bytes.len() as u64, Digest::of(&bytes).as_bytes()) => {}
+        Ok(_) => audit.fault(Check::Offers, listed.path, "its length or hash is not that of the offers in it"),
+        Err(error) => audit.fault(Check::Offers, listed.path, error),
+    }
+    let found = |version: &Version| manifests.get(&(channel.clone(), product.clone(), version.clone()));
+    for Named { version, sequence, length, sha256 } in list.offers.iter().flat_map(Named::all) {
         let path = manifest_path(channel, product, version);
-        let Some(approved) = manifests.get(&(channel.clone(), product.clone(), version.clone())) else {
+        let Some(approved) = found(version) else {
             // A listed manifest that does not parse is reported elsewhere.
             let is_listed = tree.listed().any(|other| other.path == path);
             if !is_listed {
                 audit.fault(
-                    Check::Assignments,
+                    Check::Offers,
                     listed.path,
-                    format!("it assigns {version}, which {channel} has not approved"),
+                    format!("it offers {version}, which {channel} has not approved"),
                 );
             }
             continue;
         };
-        if !file.is_some_and(|(length, sha256)| is(approved.file, length, sha256.as_bytes())) {
+        if !is(approved.file, length, sha256.as_bytes()) {
             let problem =
-                format!("what it assigns as {version} is not the manifest that {channel} has approved at {path}");
-            audit.fault(Check::Assignments, listed.path, problem);
+                format!("what it offers as {version} is not the manifest that {channel} has approved at {path}");
+            audit.fault(Check::Offers, listed.path, problem);
         }
         if approved.manifest.sequence != sequence {
             let problem = format!(
-                "it assigns {version} as sequence {sequence}, but its manifest says {}",
+                "it offers {version} as sequence {sequence}, but its manifest says {}",
                 approved.manifest.sequence
             );
-            audit.fault(Check::Assignments, listed.path, problem);
+            audit.fault(Check::Offers, listed.path, problem);
         }
     }
+    let nothing = BTreeSet::new();
+    let supersedes = |offer: &Offer| found(&offer.release).map_or(&nothing, |approved| &approved.manifest.supersedes);
+    for problem in misplaced(&list.offers, supersedes) {
+        audit.fault(Check::Offers, listed.path, problem);
+    }
+}
+
+/// A release that an offer names: what is offered, or a bridge to it.
+struct Named<'a> {
+    version: &'a Version,
+    sequence: u64,
+    length: u64,
+    sha256: &'a Digest,
+}
+
+impl<'a> Named<'a> {
+    fn all(offer: &'a Offer) -> impl Iterator<Item = Self> {
+        let Offer { release: version, sequence, length, sha256, bridges, .. } = offer;
+        let bridges = bridges.iter().map(|bridge| Named {
+            version: &bridge.release,
+            sequence: bridge.sequence,
+            length: bridge.length,
+            sha256: &bridge.sha256,
+        });
+        std::iter::once(Named { version, sequence: *sequence, length: *length, sha256 }).chain(bridges)
+    }
+}
+
+/// What is wrong with the order of offers: it is that of versions, the highest first, but for releases that supersede others.
+fn misplaced<'a>(offers: &[Offer], supersedes: impl Fn(&Offer) -> &'a BTreeSet<u64>) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (index, offer) in offers.iter().enumerate() {
+        let below = offers.get(index + 1).filter(|below| is_newer(&below.release, &offer.release));
+        if let Some(below) = below.filter(|_| supersedes(offer).is_empty()) {
+            let problem = format!("it offers {} above {}, which is a higher version", offer.release, below.release);
+            problems.push(problem);
+        }
+        let above = offers.iter().take(index).filter(|above| supersedes(offer).contains(&above.sequence));
+        problems.extend(
+            above.map(|above| format!("it offers {} below {}, which it supersedes", offer.release, above.release)),
+        );
+    }
+    problems
 }
 
 /// Whether a listed file has this length and SHA-256.
@@ -254,4 +297,33 @@ fn is(file: &TargetFile, length: u64, sha256: &[u8; 32]) -> bool {
 /// The bytes of a file, if they were read and verified; failures are reported elsewhere.
 fn content<'a>(file: &TargetFile, contents: &'a Contents) -> Option<&'a [u8]> {
     contents.get(file.hashes.sha256_digest()?).map(Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use tidegate_model::rollout::Stage;
+
+    use super::*;
+
+    fn offers(releases: &[(&str, u64)]) -> Vec<Offer> {
+        let manifest = (Digest::of(b"manifest"), 8);
+        let offer = |(release, sequence): &(&str, u64)| {
+            Offer::new(release.parse().unwrap(), *sequence, manifest, Stage::Stable, DateTime::UNIX_EPOCH)
+        };
+        releases.iter().map(offer).collect()
+    }
+
+    #[test]
+    fn the_highest_version_is_offered_first_but_for_what_supersedes_it() {
+        // Sequence 4 takes sequence 3 back.
+        let (nothing, taken_back) = (BTreeSet::new(), BTreeSet::from([3]));
+        let supersedes = |offer: &Offer| if offer.sequence == 4 { &taken_back } else { &nothing };
+        let problems = |releases: &[(&str, u64)]| misplaced(&offers(releases), supersedes);
+        assert_eq!(problems(&[("2.0.0", 3), ("1.5.1", 5), ("1.5.0", 2)]), [""; 0]);
+        assert_eq!(problems(&[("1.9.0", 4), ("2.0.0", 3), ("1.5.0", 2)]), [""; 0]);
+        assert_eq!(problems(&[("1.9.0", 4), ("1.9.5", 2)]), [""; 0], "what it supersedes may be withdrawn");
+        assert_eq!(problems(&[("1.5.0", 2), ("2.0.0", 3)]), ["it offers 1.5.0 above 2.0.0, which is a higher version"]);
+        assert_eq!(problems(&[("2.0.0", 3), ("1.9.0", 4)]), ["it offers 1.9.0 below 2.0.0, which it supersedes"]);
+    }
 }

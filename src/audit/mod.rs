@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use protect::{Maps, Needs, Protection};
 
 pub use self::origin::{ByHash, Origin, Pair, PublishedRepository};
-pub use self::report::{AuditReport, Check, Expiry, Found, Row};
+pub use self::report::{AuditReport, Check, Expiry, Found, Row, TOUGH};
 pub use self::walk::{AuditFinding, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
 
 /// Manifests and cohort maps up to this length are examined.
@@ -108,7 +108,7 @@ pub async fn verify_where(
     let mut audit = content::audit(&tree, &contents);
     report.add(Check::Metadata, roles as u64, versions, tree.faults);
     report.add(Check::Targets, files, format!("{bytes} bytes"), target_faults);
-    for check in [Check::Delegations, Check::CohortMaps, Check::Manifests, Check::Assignments] {
+    for check in [Check::Delegations, Check::CohortMaps, Check::Manifests, Check::Offers] {
         let (found, rest) = audit.faults.into_iter().partition(|(of, _)| *of == check);
         audit.faults = rest;
         let faults: Vec<(Check, AuditFinding)> = found;

@@ -1,12 +1,12 @@
-//! Which objects of a repository must not be public: the roles of protected cohorts, and what only such cohorts are assigned.
+//! Which objects of a repository must not be public: the roles of protected cohorts, and what only such cohorts are offered.
 //!
 //! | object | where it belongs |
 //! |---|---|
 //! | root, timestamp, snapshot, targets, channel roles, cohort maps, roles of other cohorts | the public place |
-//! | role of a protected cohort, and its copies of manifests | the private place, alone; a copy of a public manifest is no secret |
-//! | manifest and artifacts of a release that a public cohort is assigned, also as a bridge, or a protected one without `private` | the public place |
-//! | the same of a release that a protected cohort is assigned with `private` | the private place, and the public one if the line above asks for it |
-//! | the same of a release that nobody is assigned, in a channel with protected cohorts | where it is; the private place if it is new |
+//! | role of a protected cohort, and its lists of offers | the private place, alone; a list of public releases only is no secret |
+//! | manifest and artifacts of a release that a public cohort is offered, also as a bridge, or a protected one without `private` | the public place |
+//! | the same of a release that a protected cohort is offered with `private` | the private place, and the public one if the line above asks for it |
+//! | the same of a release that nobody is offered, in a channel with protected cohorts | where it is; the private place if it is new |
 //!
 //! The snapshot lists protected roles by their version, and the channel's role names every release with its hashes: that they exist is
 //! known to all. What they say is not.
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::layout::{DelegatedRole, Location, cohort_role, cohorts_path};
 use tidegate_model::name::Name;
-use tidegate_model::rollout::Assignment;
+use tidegate_model::rollout::Offers;
 use tidegate_model::version::Version;
 use tidegate_tuf::metadata::{TargetFile, Targets};
 use tidegate_tuf::path::{TargetPath, metadata_file};
@@ -31,7 +31,7 @@ pub struct Needs {
     pub public: bool,
     /// Whether devices read it through a gate.
     pub private: bool,
-    /// Whether its content is public: a cohort's copy of a public manifest.
+    /// Whether its content may be public: a cohort's list of offers that names only public releases.
     pub known: bool,
 }
 
@@ -127,7 +127,7 @@ impl Protection {
         self.kept.extend(marked.map(|cohort| cohort_role(channel, &cohort.name)));
         let mut releases: BTreeMap<(Name, Version), Needs> = BTreeMap::new();
         let mut taken: BTreeMap<String, BTreeSet<(Name, Version)>> = BTreeMap::new();
-        let mut copies: Vec<(String, (Name, Version))> = Vec::new();
+        let mut lists: Vec<(String, Vec<(Name, Version)>)> = Vec::new();
         for (name, cohort_targets) in roles {
             let Some(DelegatedRole::Cohort { channel: of, cohort }) = DelegatedRole::parse(name) else { continue };
             if of != *channel {
@@ -146,25 +146,29 @@ impl Protection {
                     self.keep_apart(name, key.clone());
                 }
                 let Some(Location::Assignment { product, .. }) = Location::parse(path) else { continue };
-                let assignment = file.custom.as_ref().and_then(|custom| Assignment::from_custom(custom).ok());
-                let Some(assignment) = assignment else { continue };
-                copies.extend(key.map(|key| (key, (product.clone(), assignment.release.clone()))));
-                let through_gate = protected && assignment.private;
-                let bridges = assignment.bridges.iter().map(|bridge| &bridge.release);
-                for version in std::iter::once(&assignment.release).chain(bridges) {
-                    let release = (product.clone(), version.clone());
-                    let needs = releases.entry(release.clone()).or_default();
-                    needs.public |= !through_gate;
-                    needs.private |= through_gate;
-                    if through_gate {
-                        taken.entry((*name).to_owned()).or_default().insert(release);
+                let list = file.custom.as_ref().and_then(|custom| Offers::from_custom(custom).ok());
+                let Some(list) = list else { continue };
+                let mut named = Vec::new();
+                for offer in &list.offers {
+                    let through_gate = protected && offer.private;
+                    let bridges = offer.bridges.iter().map(|bridge| &bridge.release);
+                    for version in std::iter::once(&offer.release).chain(bridges) {
+                        let release = (product.clone(), version.clone());
+                        let needs = releases.entry(release.clone()).or_default();
+                        needs.public |= !through_gate;
+                        needs.private |= through_gate;
+                        if through_gate {
+                            taken.entry((*name).to_owned()).or_default().insert(release.clone());
+                        }
+                        named.push(release);
                     }
                 }
+                lists.extend(key.map(|key| (key, named)));
             }
         }
-        for (key, release) in copies {
+        for (key, named) in lists {
             if let Some(needs) = self.objects.get_mut(&key) {
-                needs.known = releases.get(&release).is_some_and(|release| release.public);
+                needs.known = named.iter().all(|release| releases.get(release).is_some_and(|needs| needs.public));
             }
         }
         for (path, file) in &targets.targets {

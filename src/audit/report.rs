@@ -22,8 +22,8 @@ pub enum Check {
     CohortMaps,
     /// Manifests: they parse, are of the release in their path, and their artifacts are listed as they say.
     Manifests,
-    /// Assignments: they parse, and assign what the channel has approved.
-    Assignments,
+    /// Offers: they parse, are in order, and offer what the channel has approved.
+    Offers,
     /// Protected objects: nobody can read them publicly. Only if there are any.
     Protected,
     /// [`Metadata`](Self::Metadata) by the second implementation.
@@ -40,7 +40,7 @@ impl Check {
         Self::Delegations,
         Self::CohortMaps,
         Self::Manifests,
-        Self::Assignments,
+        Self::Offers,
         Self::Protected,
         Self::SecondMetadata,
         Self::SecondTargets,
@@ -49,7 +49,7 @@ impl Check {
     /// The implementation that checks it.
     pub fn by(self) -> &'static str {
         match self {
-            Self::SecondMetadata | Self::SecondTargets => "tough",
+            Self::SecondMetadata | Self::SecondTargets => TOUGH,
             _ => "tidegate",
         }
     }
@@ -61,7 +61,7 @@ impl Check {
             Self::Delegations => "delegations",
             Self::CohortMaps => "cohort maps",
             Self::Manifests => "manifests",
-            Self::Assignments => "assignments",
+            Self::Offers => "offers",
             Self::Protected => "protected",
         }
     }
@@ -100,6 +100,9 @@ pub struct AuditReport {
     pub first_to_expire: Option<Expiry>,
 }
 
+/// The name of the second implementation.
+pub const TOUGH: &str = "tough";
+
 /// A finding, and the check that found it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Found {
@@ -134,7 +137,7 @@ impl AuditReport {
         let ok = faults.is_empty();
         self.ok &= ok;
         self.rows.push(Row { check, by: check.by(), items, ok, detail });
-        self.faults.extend(faults.into_iter().map(|AuditFinding { subject, problem }| Found {
+        self.faults.extend(faults.into_iter().map(|AuditFinding { subject, problem, .. }| Found {
             check,
             by: check.by(),
             subject,

@@ -59,11 +59,13 @@ pub struct AuditFinding {
     pub subject: String,
     /// What is wrong.
     pub problem: String,
+    /// Whether the only fault is that the role has expired.
+    pub expired: bool,
 }
 
 impl AuditFinding {
     pub(crate) fn new(subject: impl Into<String>, problem: &dyn fmt::Display) -> Self {
-        Self { subject: subject.into(), problem: problem.to_string() }
+        Self { subject: subject.into(), problem: problem.to_string(), expired: false }
     }
 }
 
@@ -273,7 +275,8 @@ impl<'a> Walker<'a> {
             self.tree.trusted.update_delegated(&chain, &bytes)
         };
         if let Err(error) = taken {
-            self.fault(&role, error);
+            let expired = matches!(error, tidegate_tuf::Error::Expired { .. });
+            self.tree.faults.push(AuditFinding { expired, ..AuditFinding::new(role, &error) });
             return Ok(false);
         }
         if let Some(targets) = self.tree.trusted.targets(&chain) {

@@ -204,11 +204,14 @@ pub fn finish(op: &mut Operation<'_>, tool: &Tool) -> Result<Done> {
     for change in &proposal.changes {
         edit.put_signed(&change.role, proposal.file(&change.role)?);
     }
-    renew_online(&mut edit, &repository, &settings, &verified, &reguarded(workspace, &repository)?, now)?;
+    let mut lists = Changes::default();
+    let reguarded = reguarded(workspace, &repository)?;
+    renew_online((&mut edit, &mut lists), &repository, &settings, &verified, &reguarded, now)?;
     // Publishing ends with the timestamp, whatever else changes.
     edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
     let finished = edit.finish(op.keys)?.ok_or_else(|| Error::bug("a ceremony that changes nothing"))?;
     let mut changes = finished.changes;
+    changes.extend(lists);
     for (path, bytes) in new_targets(&repository, &proposal)? {
         changes.put(path, bytes);
     }
@@ -263,7 +266,7 @@ pub fn check_thresholds(proposal: &Proposal, verified: &Verified) -> Result<()> 
 
 /// Signs again what the proposal invalidates the signatures of: snapshot, timestamp, and cohorts under a new rollout key.
 fn renew_online(
-    edit: &mut Edit<'_>,
+    (edit, lists): (&mut Edit<'_>, &mut Changes),
     repository: &Repository,
     settings: &crate::config::Settings,
     verified: &Verified,
@@ -289,7 +292,7 @@ fn renew_online(
             };
             let lifetime = settings.channel(&name)?.rollout.expires.delta();
             match repository.role(&role.name) {
-                None => edit.put(&role.name, cohorts::beginning(repository, &name, &cohort, now)?, lifetime),
+                None => edit.put(&role.name, cohorts::beginning(repository, &name, &cohort, now, lists)?, lifetime),
                 Some(file) if !satisfied(&role.name, &file.bytes, root, Some(targets)) => {
                     edit.renew(&role.name, lifetime)?;
                 }

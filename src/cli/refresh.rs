@@ -13,7 +13,7 @@ use crate::workspace::{Operation, Workspace};
 /// Renew timestamp and snapshot, and cohorts that expire soon
 ///
 /// Targets and channels near their expiry, too, if enough of their keys are at hand and no proposal waits; never root.
-/// Cohorts with a limited rollout are left to end by themselves: `tidegate rollout renew` keeps those alive.
+/// Offers of limited rollouts end by themselves all the same: `tidegate rollout renew` keeps those alive.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     for role in due(&repository, cx.now) {
         let how = match role.name.as_str() {
             "root" | "targets" => format!("tidegate ceremony start --renew {}", role.name),
-            name if name.contains('.') => "tidegate rollout renew".to_owned(),
+            name if name.contains('.') => "tidegate refresh, where the rollout key is at hand".to_owned(),
             name => format!("tidegate ceremony start --renew {name}"),
         };
         cx.ui.warn(format_args!("{} expires at {}: {how}", role.name, show::expiry(role.expires, cx.now)));

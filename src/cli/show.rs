@@ -1,6 +1,8 @@
 //! How things are shown to people.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tidegate_model::position::rounded;
+use tidegate_model::rollout::Offer;
 use tidegate_model::time;
 
 use super::ui::Ui;
@@ -119,15 +121,15 @@ pub(super) fn record(ui: &Ui, record: &Record) -> Result<()> {
 /// From so many cohorts on, neighbours that stand alike are told once.
 const MANY_COHORTS: usize = 24;
 
-/// Prints who is offered what of a product.
+/// Prints who is offered what of a product: a line for each offer, in order of preference.
 pub(super) fn cohorts(ui: &Ui, standings: &[CohortInForce], now: DateTime<Utc>) -> Result<()> {
     let mut rows: Vec<Vec<String>> = Vec::new();
+    let mut last: Vec<Vec<String>> = Vec::new();
     let mut alike = 0;
     let told = |alike: usize| vec![format!("({alike} more alike)")];
     for standing in standings {
-        let row = cohort_row(standing, now);
-        // All but the name.
-        if standings.len() > MANY_COHORTS && rows.last().is_some_and(|last| last.get(1..) == row.get(1..)) {
+        let mut own = offer_rows(standing, now);
+        if standings.len() > MANY_COHORTS && last == own {
             alike += 1;
             continue;
         }
@@ -135,7 +137,13 @@ pub(super) fn cohorts(ui: &Ui, standings: &[CohortInForce], now: DateTime<Utc>) 
             rows.push(told(alike));
         }
         alike = 0;
-        rows.push(row);
+        last.clone_from(&own);
+        let protected = if standing.protected { " (protected)" } else { "" };
+        let mut name = format!("{}{protected}", standing.cohort);
+        for row in &mut own {
+            row.insert(0, std::mem::take(&mut name));
+        }
+        rows.extend(own);
     }
     if alike > 0 {
         rows.push(told(alike));
@@ -143,29 +151,35 @@ pub(super) fn cohorts(ui: &Ui, standings: &[CohortInForce], now: DateTime<Utc>) 
     table(ui, &["COHORT", "SHARE", "RELEASE", "STAGE", "EXPOSED", "UNTIL"], &rows)
 }
 
-fn cohort_row(standing: &CohortInForce, now: DateTime<Utc>) -> Vec<String> {
-    let share = standing.share.map_or_else(|| "named".into(), write_share);
-    let (release, stage, exposed) = match &standing.assignment {
-        None => ("-".into(), "-".into(), "-".into()),
-        Some(assignment) => {
-            let stage = serde_json::to_value(assignment.stage).ok().and_then(|v| v.as_str().map(str::to_owned));
-            let stage = stage.unwrap_or_default();
-            let stage = if assignment.paused { format!("{stage} (paused)") } else { stage };
-            let exposed = write_share(standing.exposed(now));
-            let exposed = match assignment.ramp {
-                Some(ramp) if ramp.end() > now && ramp.from() < ramp.to() => {
-                    let left = Span::from_delta(ramp.end() - now);
-                    format!("{exposed}, {} in {left}", write_share(ramp.to()))
-                }
-                _ => exposed,
-            };
-            let private = if standing.protected && assignment.private { " (private)" } else { "" };
-            (format!("{}{private}", assignment.release), stage, exposed)
-        }
+/// A row for each offer of a cohort, without its name: share, release, stage, exposure, and when the offer ends.
+fn offer_rows(standing: &CohortInForce, now: DateTime<Utc>) -> Vec<Vec<String>> {
+    let mut share = standing.share.map_or_else(|| "named".into(), write_share);
+    // With the role, all its offers end.
+    let has_expired = standing.expires <= now;
+    if standing.offers.is_empty() {
+        let until = if has_expired { expiry(standing.expires, now) } else { "-".into() };
+        return vec![vec![share, "-".into(), "-".into(), "-".into(), until]];
+    }
+    let row = |offer: &Offer| {
+        let stage = if offer.paused { format!("{} (paused)", offer.stage) } else { offer.stage.to_string() };
+        let exposed = rounded(standing.exposed(offer.sequence, now));
+        let exposed = match offer.ramp {
+            Some(ramp) if ramp.end() > now && ramp.from() < ramp.to() => {
+                let left = Span::from_delta(ramp.end() - now);
+                format!("{exposed}, {} in {left}", rounded(ramp.to()))
+            }
+            _ => exposed,
+        };
+        let private = if standing.protected && offer.private { " (private)" } else { "" };
+        let until = match offer.until {
+            _ if has_expired => expiry(standing.expires, now),
+            Some(until) if offer.has_ended(now) => format!("{} ENDED", time::format(until)),
+            Some(until) => expiry(until, now),
+            None => "-".into(),
+        };
+        vec![std::mem::take(&mut share), format!("{}{private}", offer.release), stage, exposed, until]
     };
-    let cohort =
-        if standing.protected { format!("{} (protected)", standing.cohort) } else { standing.cohort.to_string() };
-    vec![cohort, share, release, stage, exposed, expiry(standing.expires, now)]
+    standing.offers.iter().map(row).collect()
 }
 
 /// An expiry, with how long that is.

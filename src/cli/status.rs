@@ -1,5 +1,7 @@
 //! `tidegate status`: what is live, who gets what, and what comes next.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
@@ -50,12 +52,25 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             cx.ui.result(format_args!("{product} on {channel}"))?;
             show::cohorts(&cx.ui, standings, cx.now)?;
             releases(cx, &records, channel, product)?;
+            ended(cx, standings, channel, product);
         }
         hint(cx, &workspace, &repository, &ring, &records)?;
     }
     match args.expiring {
         Some(within) => check_expiring(&repository, within, cx.now),
         None => Ok(()),
+    }
+}
+
+/// Names the offers that have ended by themselves, and what takes them up again.
+fn ended(cx: &Context, standings: &[CohortInForce], channel: &Name, product: &Name) {
+    let offers = standings.iter().flat_map(|standing| &standing.offers);
+    let ended: BTreeSet<_> =
+        offers.filter(|offer| !offer.paused && offer.has_ended(cx.now)).map(|o| &o.release).collect();
+    for release in ended {
+        cx.ui.warn(format_args!(
+            "the rollout of {release} was not renewed and has stopped: tidegate rollout renew {channel}/{product}/{release}"
+        ));
     }
 }
 

@@ -74,6 +74,7 @@ rules! {
     PublishConflict = "P-CONFLICT", "what was changed here and there does not contradict each other";
     PublishDamaged = "P-DAMAGED", "an object's content has the hash in its name";
     PublishExampleKey = "P-EXAMPLE-KEY", "example keys sign nothing that is published";
+    PublishExpired = "P-EXPIRED", "channels and cohorts are renewed before they expire";
     PublishForeign = "P-FOREIGN", "a version that was published keeps its content";
     PublishGrace = "P-GRACE", "pruning waits longer than timestamps live";
     PublishLeftover = "P-LEFTOVER", "an interrupted publication is removed before its versions are used";

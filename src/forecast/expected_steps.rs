@@ -4,16 +4,17 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use tidegate_model::manifest::Urgency;
+use tidegate_model::manifest::{Manifest, Urgency};
 use tidegate_model::name::Name;
 use tidegate_model::position::PPM;
-use tidegate_model::rollout::{Assignment, Bridge, Ramp, Stage};
+use tidegate_model::rollout::{Offer, Offers, Ramp, Stage};
 use tidegate_model::time;
-use tidegate_model::version::Version;
+use tidegate_model::version::is_newer;
 
 use crate::config::write_share;
 use crate::error::{Error, Result, Rule};
 use crate::policy::{Approved, Facts, Policy, Refusal, ReleaseEvent, ReleaseState, ReportFacts, Status, Step, next};
+use crate::rollout::list::put;
 use crate::rollout::{RampRequest, dead_mans_switch, plan, step};
 use crate::workspace::CohortInForce;
 use tidegate_model::span::Span;
@@ -25,13 +26,9 @@ const HORIZON: i64 = 24 * 366;
 #[derive(Debug)]
 pub(super) struct StepInputs<'a> {
     /// The release.
-    pub(super) release: &'a Version,
-    /// Its sequence.
-    pub(super) sequence: u64,
-    /// Its urgency.
-    pub(super) urgency: Urgency,
-    /// The content of its assignments.
-    pub(super) bridges: Vec<Bridge>,
+    pub(super) manifest: &'a Manifest,
+    /// Its offer to everyone at once, with its bridges.
+    pub(super) offer: Offer,
     /// Whether its rollout is paused.
     pub(super) paused: bool,
     /// The rules.
@@ -44,7 +41,7 @@ pub(super) struct StepInputs<'a> {
     pub(super) ramp: Option<Span>,
 }
 
-/// A step: what a cohort is assigned, and when.
+/// A step: what a cohort is offered, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExpectedStep {
     /// The action, or that it is already done.
@@ -60,7 +57,7 @@ pub struct ExpectedStep {
     #[serde(with = "time::text")]
     pub whole: DateTime<Utc>,
     #[serde(skip)]
-    pub(super) assignment: Assignment,
+    pub(super) offer: Offer,
 }
 
 /// The action of a step.
@@ -98,20 +95,20 @@ pub(super) fn course(terms: &StepInputs<'_>) -> Result<ExpectedSteps> {
     let mut course = ExpectedSteps { steps: Vec::new(), passed_over: Vec::new(), assumptions: assumptions(terms) };
     let mut started = false;
     for standing in terms.standings {
-        let Some(own) = standing.assignment.as_ref() else { continue };
-        if own.sequence > terms.sequence {
-            let why = format!("it is offered {} (sequence {}), which is newer", own.release, own.sequence);
-            course.passed_over.push((standing.cohort.clone(), why));
-        } else if own.sequence == terms.sequence {
+        if let Some(own) = standing.offer(terms.offer.sequence) {
             started |= own.stage != Stage::Validation;
-            course.steps.push(in_force(terms, standing, own)?);
+            course.steps.push(in_force(terms, standing, own, &mut course.assumptions)?);
+        }
+        if let Some(ahead) = terms.ahead(standing) {
+            let why = format!("it is offered {} (sequence {}), which is newer", ahead.release, ahead.sequence);
+            course.passed_over.push((standing.cohort.clone(), why));
         }
     }
     if terms.paused {
         let goes_on = course.steps.iter().map(|step| step.at).max().unwrap_or(terms.from);
         course.assumptions.push(format!("it is paused, and goes on at {}", time::format(goes_on)));
     }
-    if terms.urgency == Urgency::Security {
+    if terms.manifest.urgency == Urgency::Security && !terms.is_staged() {
         at_once(terms, &mut course)?;
     } else {
         in_turn(terms, &mut course, started)?;
@@ -171,40 +168,74 @@ fn in_turn(terms: &StepInputs<'_>, course: &mut ExpectedSteps, mut started: bool
     Ok(())
 }
 
-/// The existing assignment of a cohort. A pause ends when the plan begins, or when the freeze that forbids resuming ends.
-fn in_force(terms: &StepInputs<'_>, standing: &CohortInForce, own: &Assignment) -> Result<ExpectedStep> {
-    let mut assignment = own.clone();
-    let mut at = own.assigned;
-    if terms.paused || assignment.paused {
+/// The offer that a cohort has already. A pause ends when the plan begins, or when the freeze that forbids resuming ends.
+fn in_force(
+    terms: &StepInputs<'_>,
+    standing: &CohortInForce,
+    own: &Offer,
+    assumptions: &mut Vec<String>,
+) -> Result<ExpectedStep> {
+    let mut offer = own.clone();
+    let mut at = own.since;
+    if terms.paused || offer.paused {
         at = terms.resumed(own)?;
-        dead_mans_switch::resume(&mut assignment, at)?;
+        dead_mans_switch::resume(&mut offer, at)?;
+    } else if let Some(stopped) = dead_mans_switch::stopped(own, terms.from) {
+        at = terms.from;
+        dead_mans_switch::attend(&mut offer, terms.policy, at)?;
+        let (stopped, at) = (time::format(stopped), time::format(at));
+        assumptions.push(format!("it ended by itself in {} at {stopped}, and goes on at {at}", standing.cohort));
     }
-    let whole = assignment.ramp.map_or(at, |ramp| ramp.end());
-    Ok(ExpectedStep {
-        what: StepKind::InForce,
-        cohort: standing.cohort.clone(),
-        at,
-        ramp: assignment.ramp,
-        whole,
-        assignment,
-    })
+    // It is renewed in time.
+    offer.until = None;
+    let whole = offer.ramp.map_or(at, |ramp| ramp.end());
+    Ok(ExpectedStep { what: StepKind::InForce, cohort: standing.cohort.clone(), at, ramp: offer.ramp, whole, offer })
+}
+
+/// Assumes that an offer that has not ended is renewed in time.
+fn renewed(offer: &mut Offer, now: DateTime<Utc>) {
+    if !offer.has_ended(now) {
+        offer.until = None;
+    }
 }
 
 impl ExpectedSteps {
     fn passes_over(&self, cohort: &Name) -> bool {
         self.passed_over.iter().any(|(passed, _)| passed == cohort)
     }
+
+    /// What a cohort is offered over time: what it is offered at `from`, and the lists after each step.
+    pub(super) fn offers(
+        &self,
+        standing: &CohortInForce,
+        manifest: &Manifest,
+        from: DateTime<Utc>,
+    ) -> Vec<(DateTime<Utc>, Vec<Offer>)> {
+        let mut before = standing.offers.clone();
+        for offer in &mut before {
+            renewed(offer, from);
+        }
+        let steps = self.steps.iter().filter(|step| step.cohort == standing.cohort);
+        let after = steps.map(|step| {
+            let mut offers = before.clone();
+            put(&mut offers, step.offer.clone(), Some(&manifest.supersedes));
+            (step.at, offers)
+        });
+        let after: Vec<_> = after.collect();
+        let is_replaced = after.first().is_some_and(|(at, _)| *at <= from);
+        std::iter::once((from, before)).filter(|_| !is_replaced).chain(after).collect()
+    }
 }
 
 impl StepInputs<'_> {
     /// The first instant at which the state machine allows resuming a paused offer.
-    fn resumed(&self, own: &Assignment) -> Result<DateTime<Utc>> {
+    fn resumed(&self, own: &Offer) -> Result<DateTime<Utc>> {
         let mut at = self.from;
         while at - self.from < TimeDelta::hours(HORIZON) {
             let mut next_one = own.clone();
             dead_mans_switch::resume(&mut next_one, at)?;
             let facts = Facts {
-                urgency: Some(self.urgency),
+                urgency: Some(self.manifest.urgency),
                 report: Some(self.report(at)),
                 ramps_until: next_one.ramp.map(|ramp| ramp.end()).filter(|end| *end > at),
                 approvals: self.approvals(at),
@@ -236,8 +267,21 @@ impl StepInputs<'_> {
         approvers.map(|key| Approved { key: key.to_string(), person: key.to_string(), at }).collect()
     }
 
+    /// Whether a security release goes through the cohorts like any other: it does so already, or a ramp is requested and policy allows it.
+    fn is_staged(&self) -> bool {
+        let own = self.standings.iter().filter_map(|standing| standing.offer(self.offer.sequence));
+        let has_begun = own.into_iter().any(|offer| offer.stage == Stage::Limited);
+        has_begun || (self.policy.security.staged && self.ramp.is_some_and(|span| !span.is_zero()))
+    }
+
+    /// An offer of a cohort that is ahead of the release: a higher version with a higher sequence.
+    fn ahead<'s>(&self, standing: &'s CohortInForce) -> Option<&'s Offer> {
+        let Offer { release, sequence, .. } = &self.offer;
+        standing.offers.iter().find(|other| other.sequence > *sequence && is_newer(&other.release, release))
+    }
+
     fn reached(&self, standing: &CohortInForce) -> bool {
-        standing.has(self.sequence)
+        standing.has(self.offer.sequence)
     }
 
     fn step(
@@ -248,12 +292,12 @@ impl StepInputs<'_> {
         ramp: Option<Ramp>,
         stage: Stage,
     ) -> Result<ExpectedStep> {
-        let mut assignment = Assignment::new(self.release.clone(), self.sequence, stage, at);
-        assignment.ramp = ramp;
-        assignment.bridges.clone_from(&self.bridges);
-        assignment.check().map_err(|e| Error::input("the assignment cannot be").with_source(e))?;
+        let since = standing.offer(self.offer.sequence).map_or(at, |own| own.since);
+        let offer = Offer { stage, since, ramp, ..self.offer.clone() };
+        let offers = Offers::new(at, vec![offer.clone()]);
+        offers.check().map_err(|e| Error::input("the offer is not valid").with_source(e))?;
         let whole = ramp.map_or(at, |ramp| ramp.end());
-        Ok(ExpectedStep { what, cohort: standing.cohort.clone(), at, ramp, whole, assignment })
+        Ok(ExpectedStep { what, cohort: standing.cohort.clone(), at, ramp, whole, offer })
     }
 
     /// The first instant at which the state machine allows the step, and its ramp.
@@ -313,7 +357,8 @@ impl StepInputs<'_> {
         let facts = Facts {
             frozen: true,
             artifacts: 1,
-            urgency: Some(self.urgency),
+            urgency: Some(self.manifest.urgency),
+            staged: self.is_staged(),
             report: Some(self.report(at)),
             step: Some(step),
             approvals: self.approvals(at),
@@ -332,7 +377,7 @@ fn assumptions(terms: &StepInputs<'_>) -> Vec<String> {
     let policy = &terms.policy.rollout;
     let mut assumed =
         vec!["devices take the release as soon as they are offered it, and are what the fleet says they are".into()];
-    if terms.urgency == Urgency::Security {
+    if terms.manifest.urgency == Urgency::Security && !terms.is_staged() {
         assumed.push("a security release goes to all cohorts at its start".into());
     } else {
         let of: Vec<_> = policy.soak_of.iter().map(|(cohort, span)| format!(", {cohort} {span}")).collect();

@@ -8,20 +8,21 @@ use std::rc::Rc;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tidegate_model::cohort::CohortMap;
-use tidegate_model::decision::{Inputs, Offer, Outcome, Profile, Quarantined};
-use tidegate_model::digest::Digest;
-use tidegate_model::explanation::{self, Explanation};
+use tidegate_model::decision::{Approval, Outcome, Profile, Quarantined, Rule};
+use tidegate_model::explanation::{Circumstances, ExplainedOffer, Explanation};
 use tidegate_model::layout;
-use tidegate_model::manifest::Manifest;
 use tidegate_model::name::{DeviceId, Name};
+use tidegate_model::position::RampOrder;
+use tidegate_model::rollout::Offer;
 use tidegate_model::time;
 
-use super::timeline::{Given, Judge, Judgement, OfferTimeline, Offering};
+use super::approval::{Manifests, Offered};
+use super::timeline::{Approvals, Given, Judge, Judgement, OfferTimeline, Offering};
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::metadata::Repository;
 use crate::workspace::in_force::one_standing;
-use crate::workspace::{CohortInForce, manifest_in_force, map_in_force, standing};
+use crate::workspace::{CohortInForce, map_in_force, standing};
 
 /// Maximum number of device groups; further ones are counted together.
 const MAX_GROUPS: usize = 1000;
@@ -31,18 +32,12 @@ const PROGRESS: u64 = 4096;
 /// What a device would do and why, in the device's own words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Answer {
-    /// The decision, with the outcome of every rule.
+    /// The decision on every offer, with the outcome of every rule.
     pub explanation: Explanation,
-    /// The decision on the assigned release, if it leads over the bridge that `explanation` is about.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub on_the_way_to: Vec<Explanation>,
 }
 
 impl std::fmt::Display for Answer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for explanation in &self.on_the_way_to {
-            writeln!(f, "{explanation}")?;
-        }
         self.explanation.fmt(f)
     }
 }
@@ -54,7 +49,7 @@ pub struct Explainer<'a> {
     repository: &'a Repository,
     now: DateTime<Utc>,
     maps: HashMap<Name, CohortMap>,
-    manifests: HashMap<String, (Manifest, Digest)>,
+    manifests: Manifests<'a>,
 }
 
 /// Explains what `device` would decide at `at`, from the offers at that time.
@@ -69,7 +64,7 @@ pub fn explain(dir: &Path, repository: &Repository, device: &Profile, at: DateTi
 impl<'a> Explainer<'a> {
     /// Explains the decisions of devices that request updates at `now`.
     pub fn new(dir: &'a Path, repository: &'a Repository, now: DateTime<Utc>) -> Self {
-        Self { dir, repository, now, maps: HashMap::new(), manifests: HashMap::new() }
+        Self { dir, repository, now, maps: HashMap::new(), manifests: Manifests::new(dir, repository) }
     }
 
     /// Explains what a device with these failed releases would decide at `at`.
@@ -81,37 +76,36 @@ impl<'a> Explainer<'a> {
         let map = self.map(&device.channel)?;
         let choice = map.choose(&device.id, &device.facts());
         let own = one_standing(self.repository, &map, &device.channel, &choice.cohort, &device.product)?;
-        let given = |offer: Offer<'_>, quarantined: &[Quarantined]| {
-            explanation::explain(&Inputs { device, choice: &choice, offer, now: at, quarantined })
-        };
-        let mut on_the_way_to = Vec::new();
-        let mut assignment = match self.offered(own.as_ref(), (&device.channel, &choice.cohort, &device.product), at) {
-            Ok(assignment) => assignment,
-            Err(why) => {
-                let explanation = given(Offer::Nothing { why: &why }, &[]);
-                return Ok(Answer { explanation, on_the_way_to });
+        let offered = Offered { channel: &device.channel, cohort: &choice.cohort, product: &device.product };
+        let circumstances = Circumstances { device, choice: &choice, now: at, quarantined };
+        let explanation = match self.offered(own.as_ref(), offered, at) {
+            Ok(offers) => {
+                let offers = offers.iter().map(|offer| self.consider(&circumstances, offered, offer));
+                circumstances.explain(offers.collect::<Result<_>>()?)
             }
+            Err(why) => circumstances.nothing(&why),
         };
-        loop {
-            let (manifest, sha256) = self.manifest(device, &assignment.release)?;
-            let offer = Offer::Release { assignment: &assignment, manifest, sha256: *sha256 };
-            let explanation = given(offer, quarantined);
-            let Outcome::Bridge { bridge, .. } = &explanation.decision.outcome else {
-                return Ok(Answer { explanation, on_the_way_to });
-            };
+        Ok(Answer { explanation })
+    }
+
+    /// The decision on an offer, and on the bridges to it.
+    fn consider(
+        &mut self,
+        circumstances: &Circumstances<'_>,
+        offered: Offered<'_>,
+        offer: &Offer,
+    ) -> Result<ExplainedOffer> {
+        let mut explained = match self.manifests.of(offered, offer)? {
+            Ok(manifest) => ExplainedOffer::new(&circumstances.inputs(offer, Approval::Manifest(manifest))),
+            Err(why) => ExplainedOffer::new(&circumstances.inputs(offer, Approval::Contradicted(&why))),
+        };
+        if let Outcome::Bridge { bridge, .. } = &explained.decision.outcome {
             // Bridges have ever lower sequences, so this ends.
-            let (_, sha256) = self.manifest(device, &bridge.release)?;
-            if *sha256 != bridge.sha256 {
-                let role = layout::cohort_role(&device.channel, &choice.cohort);
-                return Err(Error::trust(format!(
-                    "{role} names a bridge {} that the channel does not approve",
-                    bridge.release
-                ))
-                .remedy("assign the release anew: devices of this cohort refuse it"));
-            }
-            assignment = assignment.through(bridge);
-            on_the_way_to.push(explanation);
+            let mut bridge = self.consider(circumstances, offered, &offer.through(bridge))?;
+            let rest = std::mem::take(&mut bridge.through);
+            explained.through = std::iter::once(bridge).chain(rest).collect();
         }
+        Ok(explained)
     }
 
     /// Explains what a fleet would decide at `at`, in groups. `progress` is told how far the fleet was read.
@@ -139,11 +133,12 @@ impl<'a> Explainer<'a> {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(vacant) => vacant.insert(Judge::new(Rc::new(self.scene(&key.0, &key.1, at)?))),
             };
-            let (cohort, within) = judge.scene().place(&member);
-            let [judgement] = judge.judge(&member.class, cohort) else {
+            let (cohort, order) = judge.scene().place(&member);
+            let judgements = judge.judge(&member.class, None, cohort);
+            let [judgement] = &*judgements else {
                 return Err(Error::bug("a cohort with more than what it is offered"));
             };
-            let (reason, until) = reason(judgement, within, at);
+            let (reason, until) = reason(judgement, &order, at);
             let full = counts.len() >= MAX_GROUPS;
             let group = (key.0, key.1, cohort, reason);
             let group =
@@ -167,61 +162,41 @@ impl<'a> Explainer<'a> {
         self.maps.get(channel).cloned().ok_or_else(|| Error::bug("a map that was just read is not there"))
     }
 
-    fn manifest(
-        &mut self,
-        device: &Profile,
-        release: &tidegate_model::version::Version,
-    ) -> Result<&(Manifest, Digest)> {
-        let path = layout::manifest_path(&device.channel, &device.product, release);
-        if !self.manifests.contains_key(&path) {
-            let (manifest, bytes) = manifest_in_force(self.dir, self.repository, &device.channel, &path)?;
-            self.manifests.insert(path.clone(), (manifest, Digest::of(&bytes)));
-        }
-        self.manifests.get(&path).ok_or_else(|| Error::bug("a manifest that was just read is not there"))
-    }
-
     /// What a cohort is offered at `at`; or why nothing, in the device's own words, so that both give the same answer.
     fn offered(
         &self,
         own: Option<&CohortInForce>,
-        (channel, cohort, product): (&Name, &Name, &Name),
+        Offered { channel, cohort, product }: Offered<'_>,
         at: DateTime<Utc>,
-    ) -> std::result::Result<tidegate_model::rollout::Assignment, String> {
+    ) -> std::result::Result<Vec<Offer>, String> {
         let role = layout::cohort_role(channel, cohort);
         if let Some(own) = own.filter(|own| own.expires <= at.max(self.now)) {
             let expires = time::format(own.expires);
-            return Err(format!("role {role} expired at {expires}: the rollout was not renewed and has stopped"));
+            return Err(format!("role {role} expired at {expires}: it is renewed by tidegate refresh"));
         }
-        own.and_then(|own| own.assignment.clone()).ok_or_else(|| format!("role {role} assigns no release of {product}"))
+        let offers = own.map(|own| own.offers.clone()).filter(|offers| !offers.is_empty());
+        offers.ok_or_else(|| format!("role {role} offers no release of {product}"))
     }
 
     fn scene(&mut self, channel: &Name, product: &Name, at: DateTime<Utc>) -> Result<OfferTimeline> {
         let map = self.map(channel)?;
-        let mut manifests = BTreeMap::new();
+        let mut approvals = Approvals::new();
         let mut offers = Vec::new();
         for own in standing(self.repository, &map, channel, product)? {
-            let given = match self.offered(Some(&own), (channel, &own.cohort, product), at) {
+            let offered = Offered { channel, cohort: &own.cohort, product };
+            let given = match self.offered(Some(&own), offered, at) {
                 Err(why) => Given::Nothing(why),
-                Ok(assignment) => {
-                    let releases = assignment.bridges.iter().map(|bridge| &bridge.release).chain([&assignment.release]);
-                    let mut sha256 = None;
-                    for release in releases {
-                        let path = layout::manifest_path(channel, product, release);
-                        let (manifest, bytes) = manifest_in_force(self.dir, self.repository, channel, &path)?;
-                        let hash = Digest::of(&bytes);
-                        manifests.insert(hash, manifest);
-                        sha256 = Some(hash);
+                Ok(offers) => {
+                    for offer in &offers {
+                        self.manifests.add(&mut approvals, offered, offer)?;
                     }
-                    Given::Release(
-                        Box::new(assignment),
-                        sha256.ok_or_else(|| Error::bug("an assignment without a release"))?,
-                    )
+                    Given::Offers(offers)
                 }
             };
             // What is signed counts as having been so for as long as anybody asks.
             offers.push(vec![Offering { since: DateTime::UNIX_EPOCH, given }]);
         }
-        Ok(OfferTimeline::new(map, offers, manifests))
+        Ok(OfferTimeline::new(map, offers, approvals))
     }
 }
 
@@ -300,34 +275,28 @@ impl Reason {
 }
 
 /// Why a device decides what it does, and when the ramp reaches it if it waits for that.
-fn reason(judgement: &Judgement, within: u64, at: DateTime<Utc>) -> (Reason, Option<DateTime<Utc>>) {
-    let release = judgement.release.as_ref().map(ToString::to_string);
-    let by_way_of = judgement.by_way_of.as_ref().map(ToString::to_string);
-    let of = |outcome: &str, rule: Option<String>, why: String| Reason {
+fn reason(judgement: &Judgement, order: &RampOrder, at: DateTime<Utc>) -> (Reason, Option<DateTime<Utc>>) {
+    let (offer, outcome) = judgement.at(order, at);
+    let release = offer.map(|offer| offer.release.version.to_string());
+    let by_way_of = offer.and_then(|offer| offer.by_way_of.as_ref()).map(ToString::to_string);
+    let of = |outcome: &str, rule: Option<Rule>, why: String| Reason {
         outcome: outcome.to_owned(),
         release: release.clone(),
         by_way_of: by_way_of.clone().filter(|_| outcome == "install"),
-        rule,
+        rule: rule.map(|rule| rule.to_string()),
         why,
     };
-    if judgement.waits(within, at) {
-        let until = judgement.reached_at(within);
-        let why = match until {
-            Some(_) => "the ramp has not reached them yet",
-            None => "the ramp ends before it reaches them",
-        };
-        return (of("wait", Some("D-RAMP".into()), why.into()), until);
+    match &*outcome {
+        Outcome::Install { .. } => (of("install", None, "nothing stands in the way".into()), None),
+        Outcome::Bridge { .. } => (of("bridge", None, "nothing stands in the way".into()), None),
+        Outcome::UpToDate { .. } => {
+            (of("up-to-date", Some(Rule::Sequence), "they have it, or a later one".into()), None)
+        }
+        Outcome::Wait { until, rule, why } => (of("wait", Some(*rule), why.clone()), *until),
+        Outcome::NotEligible { rule, why } => (of("not-eligible", Some(*rule), why.clone()), None),
+        Outcome::Refuse { rule, why } => (of("refuse", Some(*rule), why.clone()), None),
+        Outcome::NoOffer { why } => (of("no-offer", Some(Rule::Offer), why.clone()), None),
     }
-    let reason = match &judgement.outcome {
-        Outcome::Install { .. } => of("install", None, "nothing stands in the way".into()),
-        Outcome::Bridge { .. } => of("bridge", None, "nothing stands in the way".into()),
-        Outcome::UpToDate { .. } => of("up-to-date", Some("D-SEQUENCE".into()), "they have it, or a later one".into()),
-        Outcome::Wait { rule, why, .. } => of("wait", Some(rule.to_string()), why.clone()),
-        Outcome::NotEligible { rule, why } => of("not-eligible", Some(rule.to_string()), why.clone()),
-        Outcome::Refuse { rule, why } => of("refuse", Some(rule.to_string()), why.clone()),
-        Outcome::NoOffer { why } => of("no-offer", Some("D-OFFER".into()), why.clone()),
-    };
-    (reason, None)
 }
 
 /// Cohorts put together.

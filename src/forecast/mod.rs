@@ -1,5 +1,6 @@
 //! Forecasts the effect of a rollout on a fleet, before anything is signed.
 
+mod approval;
 pub mod curve;
 mod expected_steps;
 mod explain;
@@ -15,12 +16,11 @@ use tidegate_model::cohort::{CohortMap, Selector};
 use tidegate_model::decision::Installed;
 use tidegate_model::digest::Digest;
 use tidegate_model::facts::Facts;
-use tidegate_model::layout;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::{FactName, HardwareId};
-use tidegate_model::rollout::Bridge;
+use tidegate_model::rollout::{Offer, Stage};
 use tidegate_model::time;
-use tidegate_model::version::Version;
+use tidegate_model::version::{Version, is_newer};
 
 use crate::error::{Error, Result, Rule};
 use crate::fleet::{Fleet, Scope, Synthetic};
@@ -28,11 +28,12 @@ use crate::policy::ReleaseState;
 use crate::release::draft::previous;
 use crate::release::record;
 use crate::rollout::RolloutTransaction;
-use crate::workspace::{manifest_in_force, map_in_force};
+use crate::workspace::map_in_force;
+use approval::{Manifests, Offered};
 use expected_steps::{StepInputs, course};
-use simulate::{Simulation, Window, simulate};
+use simulate::{Simulation, Sought, Window, simulate};
 use tidegate_model::span::Span;
-use timeline::{Given, OfferTimeline, Offering};
+use timeline::{Approvals, Given, OfferTimeline, Offering};
 
 pub use expected_steps::{ExpectedStep, ExpectedSteps, StepKind};
 pub use explain::{Answer, Explainer, FleetAnswer, Group, Reached, Reason, explain};
@@ -79,6 +80,7 @@ pub struct Forecast {
     pub window: Window,
     manifest: Manifest,
     scene: Rc<OfferTimeline>,
+    sought: Sought,
     before: Option<Installed>,
 }
 
@@ -131,13 +133,13 @@ impl Forecast {
             notes.push(format!("it is a draft: it is taken as it is now, with sequence {}", manifest.sequence));
         }
         let bytes = manifest.to_bytes().map_err(|e| Error::input("the manifest cannot be").with_source(e))?;
-        let own = if transaction.bytes.is_empty() { Digest::of(&bytes) } else { Digest::of(&transaction.bytes) };
-        let bridges = transaction.bridges()?;
+        let bytes = if transaction.bytes.is_empty() { &bytes } else { &transaction.bytes };
+        let own = (Digest::of(bytes), bytes.len() as u64);
+        let mut offer = Offer::new(manifest.version.clone(), manifest.sequence, own, Stage::Limited, outlook.from);
+        offer.bridges = transaction.bridges()?;
         let mut course = course(&StepInputs {
-            release: &manifest.version,
-            sequence: manifest.sequence,
-            urgency: manifest.urgency,
-            bridges: bridges.clone(),
+            manifest: &manifest,
+            offer: offer.clone(),
             paused: record.paused,
             policy: &transaction.policy,
             standings: transaction.standings(),
@@ -145,12 +147,20 @@ impl Forecast {
             ramp: outlook.ramp,
         })?;
         course.assumptions.extend(notes);
-        let manifests = approved(transaction, &course, &bridges, own, &manifest)?;
-        let before = previous(siblings.iter(), manifest.sequence).and_then(|record| {
+        // Devices on a higher version keep it, unless the release supersedes it.
+        let is_below = |other: &&record::Record| {
+            let sequence = other.manifest.as_ref().map(|manifest| manifest.sequence);
+            !is_newer(&other.version, &manifest.version)
+                || sequence.is_some_and(|sequence| manifest.supersedes.contains(&sequence))
+        };
+        let before = previous(siblings.iter().filter(is_below), manifest.sequence).and_then(|record| {
             Some(Installed { version: record.version.clone(), sequence: record.manifest.as_ref()?.sequence })
         });
         let window = window(&course, outlook)?;
-        let scene = Rc::new(OfferTimeline::new(map.clone(), offers(&map, &course, own, outlook.from), manifests));
+        let mut approvals = Approvals::from([(offer.sha256, Ok(manifest.clone()))]);
+        let offers = offers(transaction, &course, &manifest, outlook.from, &mut approvals)?;
+        let sought = Sought { sequence: manifest.sequence, without: without(&map, &course) };
+        let scene = Rc::new(OfferTimeline::new(map, offers, approvals));
         Ok(Self {
             release: record.id().to_string(),
             state: record.status().to_string(),
@@ -158,6 +168,7 @@ impl Forecast {
             window,
             manifest,
             scene,
+            sought,
             before,
         })
     }
@@ -213,7 +224,7 @@ impl Forecast {
     /// Fails if the fleet cannot be read.
     pub fn over(self, mut fleet: Fleet, said: String, progress: impl FnMut(&Fleet)) -> Result<FleetForecast> {
         let Manifest { product, channel, .. } = &self.manifest;
-        let simulation = simulate(&self.scene, (channel, product), &mut fleet, self.window, progress)?;
+        let simulation = simulate(&self.scene, &self.sought, (channel, product), &mut fleet, self.window, progress)?;
         Ok(FleetForecast {
             release: self.release,
             state: self.state,
@@ -226,44 +237,46 @@ impl Forecast {
     }
 }
 
-/// The manifests of all that may be installed on the way.
-fn approved(
+/// What the cohorts are offered over time. Adds the manifests of all that may be installed to `approvals`.
+fn offers(
     transaction: &RolloutTransaction<'_>,
     course: &ExpectedSteps,
-    bridges: &[Bridge],
-    own: Digest,
     manifest: &Manifest,
-) -> Result<BTreeMap<Digest, Manifest>> {
-    let record = transaction.record();
-    let mut manifests = BTreeMap::from([(own, manifest.clone())]);
-    let listed = course.steps.iter().flat_map(|step| &step.assignment.bridges);
-    for bridge in listed.chain(bridges) {
-        if !manifests.contains_key(&bridge.sha256) {
-            let path = layout::manifest_path(&record.channel, &record.product, &bridge.release);
-            let (manifest, bytes) =
-                manifest_in_force(transaction.workspace.dir(), &transaction.repository, &record.channel, &path)?;
-            manifests.insert(Digest::of(&bytes), manifest);
+    from: DateTime<Utc>,
+    approvals: &mut Approvals,
+) -> Result<Vec<Vec<Offering>>> {
+    let Manifest { channel, product, .. } = manifest;
+    let mut manifests = Manifests::new(transaction.workspace.dir(), &transaction.repository);
+    let mut all = Vec::new();
+    for standing in transaction.standings() {
+        let offered = Offered { channel, cohort: &standing.cohort, product };
+        let mut over_time = Vec::new();
+        for (since, offers) in course.offers(standing, manifest, from) {
+            for offer in &offers {
+                manifests.add(approvals, offered, offer)?;
+            }
+            let given = if offers.is_empty() {
+                Given::Nothing("the cohort is offered nothing".into())
+            } else {
+                Given::Offers(offers)
+            };
+            over_time.push(Offering { since, given });
         }
+        all.push(over_time);
     }
-    Ok(manifests)
+    Ok(all)
 }
 
-fn offers(map: &CohortMap, course: &ExpectedSteps, own: Digest, from: DateTime<Utc>) -> Vec<Vec<Offering>> {
-    let nothing = |why: &str| vec![Offering { since: from, given: Given::Nothing(why.to_owned()) }];
-    let mut offers: BTreeMap<_, Vec<Offering>> = BTreeMap::new();
-    for step in &course.steps {
-        let given = Given::Release(Box::new(step.assignment.clone()), own);
-        offers.entry(&step.cohort).or_default().push(Offering { since: step.at, given });
-    }
+/// Why cohorts, by their places in the map, are never offered the release.
+fn without(map: &CohortMap, course: &ExpectedSteps) -> BTreeMap<usize, String> {
     let passed_over = |name| course.passed_over.iter().find(|(cohort, _)| cohort == name);
-    map.cohorts()
-        .iter()
-        .map(|cohort| match (offers.remove(&cohort.name), passed_over(&cohort.name)) {
-            (Some(offers), _) => offers,
-            (None, Some((_, why))) => nothing(&format!("the cohort is passed over: {why}")),
-            (None, None) => nothing("no step reaches the cohort"),
-        })
-        .collect()
+    let reason = |name| match passed_over(name) {
+        Some((_, why)) => format!("the cohort is passed over: {why}"),
+        None => "no step reaches the cohort".to_owned(),
+    };
+    let cohorts = map.cohorts().iter().map(|cohort| &cohort.name).enumerate();
+    let without = cohorts.filter(|(_, name)| course.steps.iter().all(|step| step.cohort != **name));
+    without.map(|(place, name)| (place, reason(name))).collect()
 }
 
 fn window(course: &ExpectedSteps, outlook: &Outlook) -> Result<Window> {

@@ -5,13 +5,15 @@ use std::rc::Rc;
 
 use chrono::TimeDelta;
 use serde::Serialize;
-use tidegate_model::decision::Outcome;
+use tidegate_model::decision::{Installed, Outcome};
 use tidegate_model::name::Name;
+use tidegate_model::position::RampOrder;
 use tidegate_model::time::{self, Instant};
+use tidegate_model::version::Version;
 
-use super::timeline::{Judge, Judgement, OfferTimeline};
-use crate::error::Result;
-use crate::fleet::Fleet;
+use super::timeline::{Judge, JudgedOffer, Judgement, OfferTimeline};
+use crate::error::{Error, Result};
+use crate::fleet::{Class, Fleet};
 
 /// Maximum number of reasons per cohort; further ones are counted together.
 const MAX_REASONS: usize = 64;
@@ -52,6 +54,8 @@ pub struct Simulation {
     pub cohorts: Vec<Tally>,
     /// Devices of the fleet that are of another product or channel.
     pub others: u64,
+    /// How many devices update twice: they take another offered release, by its version, before the ramp of this one reaches them.
+    pub twice: BTreeMap<Version, u64>,
 }
 
 /// The effect on the devices of a cohort.
@@ -104,15 +108,23 @@ impl Simulation {
     }
 }
 
+/// The release whose devices are counted.
+#[derive(Debug, Clone)]
+pub struct Sought {
+    /// Its sequence.
+    pub sequence: u64,
+    /// Why cohorts, by their places in the map, are never offered it.
+    pub without: BTreeMap<usize, String>,
+}
+
 /// Counts what becomes of the devices of `product` on `channel`. `progress` is told how far the fleet was read.
-///
-/// The last offerings of each cohort are those of the release that is asked about.
 ///
 /// # Errors
 ///
 /// Fails if the fleet cannot be read.
 pub fn simulate(
     scene: &Rc<OfferTimeline>,
+    sought: &Sought,
     (channel, product): (&Name, &Name),
     fleet: &mut Fleet,
     window: Window,
@@ -127,9 +139,10 @@ pub fn simulate(
         by_way_of_others: 0,
         never: BTreeMap::new(),
     };
-    let mut cohorts: Vec<Tally> = scene.map().cohorts().iter().map(tally).collect();
+    let cohorts = scene.map().cohorts().iter().map(tally).collect();
+    let mut simulation = Simulation { window, cohorts, others: 0, twice: BTreeMap::new() };
     let mut judge = Judge::new(Rc::clone(scene));
-    let (mut others, mut seen) = (0, 0_u64);
+    let mut seen = 0_u64;
     while let Some(member) = fleet.next() {
         let member = member?;
         seen += 1;
@@ -137,44 +150,120 @@ pub fn simulate(
             progress(fleet);
         }
         if member.class.profile.product != *product || member.class.profile.channel != *channel {
-            others += 1;
+            simulation.others += 1;
             continue;
         }
-        let (cohort, within) = scene.place(&member);
-        let Some(tally) = cohorts.get_mut(cohort) else { continue };
-        tally.devices += 1;
-        count(tally, judge.judge(&member.class, cohort), within, &window);
+        let (cohort, order) = scene.place(&member);
+        let way = Way::walk(&mut judge, &member.class, (cohort, &order), sought.sequence, window.from)?;
+        simulation.count(way, cohort, sought);
     }
     progress(fleet);
-    Ok(Simulation { window, cohorts, others })
+    Ok(simulation)
 }
 
-fn count(tally: &mut Tally, judgements: &[Judgement], within: u64, window: &Window) {
-    let reached = |judgement: &&Judgement| judgement.installs() && judgement.reached_at(within).is_some();
-    // An offering only ever exposes more than the one before, so the first that reaches a device is the one that counts.
-    let first = judgements.iter().filter(reached).min_by_key(|judgement| judgement.reached_at(within));
-    if let Some((judgement, instant)) = first.and_then(|first| Some((first, first.reached_at(within)?))) {
-        tally.by_way_of_others += u64::from(judgement.by_way_of.is_some());
-        match window.hour(instant).and_then(|hour| tally.offered.get_mut(hour)) {
-            Some(hour) => *hour += 1,
-            None => tally.later += 1,
+/// How a device comes to the release.
+struct Way {
+    end: End,
+    /// Whether it takes a bridge to the release.
+    by_bridge: bool,
+    /// The other offered release that it takes last before it.
+    before: Option<Version>,
+}
+
+enum End {
+    /// It has the release at the beginning.
+    Has,
+    /// It takes it.
+    Takes(Instant),
+    /// It never does, and why.
+    Never(String),
+}
+
+impl Way {
+    /// Follows a device: it takes each release as soon as it may.
+    fn walk(
+        judge: &mut Judge,
+        class: &Class,
+        (cohort, order): (usize, &RampOrder),
+        sequence: u64,
+        from: Instant,
+    ) -> Result<Way> {
+        let mut way = Way { end: End::Has, by_bridge: false, before: None };
+        if class.profile.installed.sequence == sequence {
+            return Ok(way);
         }
-        return;
+        let mut installed: Option<Installed> = None;
+        let mut now = from;
+        // The sequence of what runs rises each time, so this ends.
+        loop {
+            let judgements = judge.judge(class, installed.as_ref(), cohort);
+            let Some((offer, at)) = next(&judgements, order, now) else {
+                way.end = never(&judgements, sequence);
+                return Ok(way);
+            };
+            if offer.release.sequence == sequence {
+                // A device takes the bridge and the release without delay.
+                way.by_bridge = offer.by_way_of.is_some();
+                way.end = End::Takes(at);
+                return Ok(way);
+            }
+            if offer.by_way_of.is_none() {
+                way.before = Some(offer.release.version.clone());
+            }
+            let Outcome::Install { release, sequence, .. } = &offer.outcome else {
+                return Err(Error::bug("an offer is taken that does not install anything"));
+            };
+            installed = Some(Installed { version: release.clone(), sequence: *sequence });
+            now = at;
+        }
     }
-    let Some(last) = judgements.last() else { return };
-    if let Outcome::UpToDate { .. } = last.outcome {
-        tally.have_it += 1;
-        return;
-    }
-    let why = why_never(last);
-    let told = tally.never.len() < MAX_REASONS || tally.never.contains_key(&why);
-    *tally.never.entry(if told { why } else { "other reasons".into() }).or_default() += 1;
 }
 
-fn why_never(judgement: &Judgement) -> String {
-    match &judgement.outcome {
+/// The first offer that a device takes from `now` on, and when.
+fn next<'a>(judgements: &'a [Judgement], order: &RampOrder, now: Instant) -> Option<(&'a JudgedOffer, Instant)> {
+    let ends = judgements.iter().skip(1).map(|next| Some(next.since)).chain([None]);
+    judgements.iter().zip(ends).find_map(|(judgement, end)| judgement.taken(order, judgement.since.max(now), end))
+}
+
+/// Why a device does not take the release, with what it runs in the end.
+fn never(judgements: &[Judgement], sequence: u64) -> End {
+    let Some(last) = judgements.last() else { return End::Never("the cohort is offered nothing".into()) };
+    match last.of(sequence) {
+        Some(JudgedOffer { outcome: Outcome::UpToDate { .. }, .. }) => End::Has,
+        Some(offer) => End::Never(why_never(offer)),
+        None => End::Never(last.nothing.clone().unwrap_or_else(|| "no step reaches the cohort".into())),
+    }
+}
+
+impl Simulation {
+    fn count(&mut self, way: Way, cohort: usize, sought: &Sought) {
+        let Some(tally) = self.cohorts.get_mut(cohort) else { return };
+        tally.devices += 1;
+        match way.end {
+            End::Has => tally.have_it += 1,
+            End::Takes(at) => {
+                tally.by_way_of_others += u64::from(way.by_bridge);
+                if let Some(before) = way.before {
+                    *self.twice.entry(before).or_default() += 1;
+                }
+                match self.window.hour(at).and_then(|hour| tally.offered.get_mut(hour)) {
+                    Some(hour) => *hour += 1,
+                    None => tally.later += 1,
+                }
+            }
+            End::Never(why) => {
+                let why = sought.without.get(&cohort).cloned().unwrap_or(why);
+                let told = tally.never.len() < MAX_REASONS || tally.never.contains_key(&why);
+                *tally.never.entry(if told { why } else { "other reasons".into() }).or_default() += 1;
+            }
+        }
+    }
+}
+
+fn why_never(offer: &JudgedOffer) -> String {
+    match &offer.outcome {
         Outcome::Install { .. } | Outcome::Bridge { .. } => {
-            let to = judgement.ramp().map_or(0, tidegate_model::rollout::Ramp::to);
+            let to = offer.ramp().map_or(0, tidegate_model::rollout::Ramp::to);
             format!("the ramp ends at {} of the cohort", crate::config::write_share(to))
         }
         Outcome::UpToDate { why } | Outcome::NoOffer { why } => why.clone(),

@@ -1,19 +1,21 @@
 //! What the cohorts of a channel are offered over time, and what that means for a device, as decided by the devices' own code.
 //!
-//! A decision depends on a device's position in its cohort only through the ramp. So [`Judge`] calls [`decide`] once for each
-//! class of devices in a cohort, and evaluates the ramp for each device. A test checks that both together agree with `decide` for
+//! A decision on an offer depends on the device's id only through the ramp. So [`Judge`] calls [`decide`] on each offer once for each
+//! class of devices in a cohort, and evaluates the ramps for each device. A test checks that both together agree with `decide` for
 //! the device.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use tidegate_model::cohort::{ChosenBy, CohortChoice, CohortMap};
 use tidegate_model::condition::Condition;
-use tidegate_model::decision::{Inputs, Offer, Outcome, Rule, decide};
+use tidegate_model::decision::{Approval, Inputs, Installed, Outcome, Profile, Rule, choose, decide};
 use tidegate_model::digest::Digest;
-use tidegate_model::manifest::{Manifest, Urgency};
+use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Name;
-use tidegate_model::rollout::{Assignment, Ramp};
+use tidegate_model::position::RampOrder;
+use tidegate_model::rollout::{Offer, Ramp};
 use tidegate_model::time::Instant;
 use tidegate_model::version::Version;
 
@@ -21,6 +23,9 @@ use crate::fleet::{Class, Member};
 
 /// Maximum number of remembered decisions.
 const MAX_JUDGEMENTS: usize = 1 << 18;
+
+/// The manifests of offered releases and bridges, by the hashes in the offers; or how an offer contradicts the channel.
+pub type Approvals = BTreeMap<Digest, Result<Manifest, String>>;
 
 /// What the cohorts of a channel are offered of one product, over time.
 #[derive(Debug)]
@@ -30,8 +35,7 @@ pub struct OfferTimeline {
     places: HashMap<Name, usize>,
     /// By cohort, in order of time; at least one.
     offers: Vec<Vec<Offering>>,
-    /// The approved releases, by the hashes of their manifests.
-    manifests: BTreeMap<Digest, Manifest>,
+    approvals: Approvals,
 }
 
 /// What a cohort is offered from an instant on.
@@ -48,56 +52,116 @@ pub struct Offering {
 pub enum Given {
     /// Nothing, and why.
     Nothing(String),
-    /// A release: the assignment, and the hash of its manifest.
-    Release(Box<Assignment>, Digest),
+    /// Releases, in order of preference.
+    Offers(Vec<Offer>),
 }
 
 /// What an offering means for the devices of a class in a cohort.
 #[derive(Debug, Clone)]
 pub struct Judgement {
-    /// What a device does that the ramp has reached.
+    /// From when on.
+    pub since: Instant,
+    /// The offers, in order of preference.
+    pub offers: Vec<JudgedOffer>,
+    /// Why there are none.
+    pub nothing: Option<String>,
+}
+
+/// What an offer means for the devices of a class in a cohort.
+#[derive(Debug, Clone)]
+pub struct JudgedOffer {
+    /// The release that is offered.
+    pub release: Installed,
+    /// What a device does that the ramp has reached, before the offer ends.
     pub outcome: Outcome,
-    /// The release it is about, if any.
-    pub release: Option<Version>,
     /// The release that it takes first.
     pub by_way_of: Option<Version>,
-    /// When devices are reached: the offering's beginning, and its ramp.
     since: Instant,
     ramp: Option<Ramp>,
-    /// Whether the ramp holds devices back that it has not reached; else `outcome` is theirs, too.
-    held: bool,
+    /// The sequences whose positions in the ramp hold a device back: of the release, then of the bridges to it.
+    held: Vec<u64>,
+    /// When the offer ends, and what a device does from then on.
+    end: Option<(Instant, Outcome)>,
 }
 
 impl Judgement {
-    /// Whether a device that the ramp has reached installs something.
-    pub fn installs(&self) -> bool {
-        matches!(self.outcome, Outcome::Install { .. })
-    }
-
-    /// When a device at this position within its cohort is reached; `None` if it never is.
-    pub fn reached_at(&self, within: u64) -> Option<Instant> {
-        match &self.ramp {
-            Some(ramp) if self.held => ramp.exposed_at(within).map(|instant| instant.max(self.since)),
-            _ => Some(self.since),
+    /// What a device does at an instant, and the offer that it is about, if any.
+    pub fn at(&self, order: &RampOrder, at: Instant) -> (Option<&JudgedOffer>, Cow<'_, Outcome>) {
+        let outcomes: Vec<_> = self.offers.iter().map(|offer| offer.outcome_at(order, at)).collect();
+        let chosen = choose(outcomes.iter().map(AsRef::as_ref));
+        let chosen = chosen.and_then(|index| self.offers.get(index).zip(outcomes.into_iter().nth(index)));
+        if let Some((offer, outcome)) = chosen {
+            return (Some(offer), outcome);
         }
+        let why = self.nothing.clone().unwrap_or_default();
+        (None, Cow::Owned(Outcome::NoOffer { why }))
     }
 
-    /// Whether a device at this position waits, at this instant, for the ramp to reach it.
-    pub fn waits(&self, within: u64, at: Instant) -> bool {
-        self.held && self.reached_at(within).is_none_or(|reached| at < reached)
+    /// The first offer that a device takes from `from` on and before `until`, and when.
+    pub fn taken(&self, order: &RampOrder, from: Instant, until: Option<Instant>) -> Option<(&JudgedOffer, Instant)> {
+        let within = |at: &Instant| until.is_none_or(|until| *at < until);
+        let taken = self.offers.iter().filter_map(|offer| {
+            let at = offer.taken_from(order)?.max(from);
+            (within(&at) && !offer.has_ended(at)).then_some((offer, at))
+        });
+        // Of those taken at the same instant, the first in the order of preference.
+        taken.min_by_key(|(_, at)| *at)
+    }
+
+    /// The offer of the release with this sequence.
+    pub fn of(&self, sequence: u64) -> Option<&JudgedOffer> {
+        self.offers.iter().find(|offer| offer.release.sequence == sequence)
+    }
+}
+
+impl JudgedOffer {
+    /// When the ramp reaches a device; `None` if it never does.
+    pub fn reached_at(&self, order: &RampOrder) -> Option<Instant> {
+        let Some(ramp) = &self.ramp else { return Some(self.since) };
+        let mut reached = self.held.iter().map(|sequence| ramp.exposed_at(order.position(*sequence)));
+        reached.try_fold(self.since, |latest, reached| Some(latest.max(reached?)))
     }
 
     /// The ramp that holds devices back.
     pub fn ramp(&self) -> Option<&Ramp> {
-        self.ramp.as_ref().filter(|_| self.held)
+        self.ramp.as_ref().filter(|_| !self.held.is_empty())
+    }
+
+    /// Whether the offer has ended by itself at `now`.
+    fn has_ended(&self, now: Instant) -> bool {
+        self.end.as_ref().is_some_and(|(until, _)| *until <= now)
+    }
+
+    /// From when on a device takes it, if it ever does.
+    fn taken_from(&self, order: &RampOrder) -> Option<Instant> {
+        matches!(self.outcome, Outcome::Install { .. }).then(|| self.reached_at(order)).flatten()
+    }
+
+    /// What a device does with this offer at an instant.
+    pub fn outcome_at(&self, order: &RampOrder, at: Instant) -> Cow<'_, Outcome> {
+        if let Some((_, outcome)) = self.end.as_ref().filter(|_| self.has_ended(at)) {
+            return Cow::Borrowed(outcome);
+        }
+        let reached = |sequence: &u64| self.ramp.and_then(|ramp| ramp.exposed_at(order.position(*sequence)));
+        let mut held = self.held.iter().filter(|_| self.ramp.is_some()).map(reached);
+        let Some(reached) = held.find(|reached| reached.is_none_or(|reached| at < reached)) else {
+            return Cow::Borrowed(&self.outcome);
+        };
+        let until = reached.filter(|reached| !self.has_ended(*reached));
+        let why = match (reached, until) {
+            (_, Some(_)) => "the ramp has not reached them yet",
+            (Some(_), None) => "the offer ends before the ramp reaches them, unless it is renewed",
+            (None, None) => "the ramp ends before it reaches them",
+        };
+        Cow::Owned(Outcome::Wait { until, rule: Rule::Ramp, why: why.to_owned() })
     }
 }
 
 impl OfferTimeline {
-    /// `offers` are by cohort, in the map's order; `manifests` are of all releases and bridges that they name.
-    pub fn new(map: CohortMap, offers: Vec<Vec<Offering>>, manifests: BTreeMap<Digest, Manifest>) -> Self {
+    /// `offers` are by cohort, in the map's order; `approvals` are of all releases and bridges in them.
+    pub fn new(map: CohortMap, offers: Vec<Vec<Offering>>, approvals: Approvals) -> Self {
         let places = map.cohorts().iter().enumerate().map(|(place, cohort)| (cohort.name.clone(), place)).collect();
-        Self { map, places, offers, manifests }
+        Self { map, places, offers, approvals }
     }
 
     /// The cohort map.
@@ -107,7 +171,7 @@ impl OfferTimeline {
 
     /// The conditions for devices to be eligible for the offers.
     pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
-        self.manifests.values().filter_map(|manifest| manifest.eligibility.as_ref())
+        self.approvals.values().filter_map(|manifest| manifest.as_ref().ok()?.eligibility.as_ref())
     }
 
     /// What a cohort is offered, in order of time.
@@ -115,65 +179,73 @@ impl OfferTimeline {
         self.offers.get(cohort).map_or(&[], Vec::as_slice)
     }
 
-    /// A device's cohort, as its place in the map, and its position within it.
-    pub fn place(&self, member: &Member) -> (usize, u64) {
+    /// A device's cohort, as its place in the map, and when ramps reach the device.
+    pub fn place(&self, member: &Member) -> (usize, RampOrder) {
         let placement = self.map.place(&member.id, &member.class.facts);
-        (self.places.get(placement.cohort).copied().unwrap_or_default(), placement.within)
+        (self.places.get(placement.cohort).copied().unwrap_or_default(), self.map.salt().ramp_order(&member.id))
     }
 
-    fn judge(&self, class: &Class, cohort: usize, offering: &Offering) -> Judgement {
-        let name = self.map.cohorts().get(cohort).map_or(&class.profile.product, |cohort| &cohort.name);
-        // Position 0 is the first that a ramp reaches.
-        let by = ChosenBy::Devices;
-        let choice = CohortChoice { cohort: name.clone(), position: 0, within: 0, by, passed_over: Vec::new() };
+    fn judge(&self, device: &Profile, cohort: usize, offering: &Offering) -> Judgement {
+        let name = self.map.cohorts().get(cohort).map_or(&device.product, |cohort| &cohort.name);
+        // The ramps are evaluated for each device, so that the position does not matter here.
+        let order = self.map.salt().ramp_order(&device.id);
+        let choice =
+            CohortChoice { cohort: name.clone(), position: 0, order, by: ChosenBy::Devices, passed_over: Vec::new() };
         let since = offering.since;
-        let (assignment, sha256) = match &offering.given {
-            Given::Nothing(why) => {
-                let outcome = outcome(class, &choice, Offer::Nothing { why }, since);
-                return Judgement { outcome, release: None, by_way_of: None, since, ramp: None, held: false };
+        match &offering.given {
+            Given::Nothing(why) => Judgement { since, offers: Vec::new(), nothing: Some(why.clone()) },
+            Given::Offers(offers) => {
+                let offers = offers.iter().map(|offer| self.judge_offer(device, &choice, offer, since)).collect();
+                Judgement { since, offers, nothing: None }
             }
-            Given::Release(assignment, sha256) => (assignment, *sha256),
-        };
-        let now = assignment.ramp.map_or(since, |ramp| ramp.end().max(since));
-        let (release, ramp) = (Some(assignment.release.clone()), assignment.ramp);
-        let (mut current, mut sha256, mut by_way_of, mut held) = ((**assignment).clone(), sha256, None, false);
-        loop {
-            let Some(manifest) = self.manifests.get(&sha256) else {
-                let why = format!("the channel does not list the manifest of {} that is assigned", current.release);
-                let outcome = outcome(class, &choice, Offer::Nothing { why: &why }, now);
-                return Judgement { outcome, release, by_way_of, since, ramp, held };
+        }
+    }
+
+    fn judge_offer(&self, device: &Profile, choice: &CohortChoice, offer: &Offer, since: Instant) -> JudgedOffer {
+        let decided = |offer: &Offer, now: Instant| {
+            let approval = match self.approvals.get(&offer.sha256) {
+                Some(Ok(manifest)) => Approval::Manifest(manifest),
+                Some(Err(why)) => Approval::Contradicted(why),
+                None => Approval::Contradicted("the channel does not list its manifest"),
             };
-            let offer = Offer::Release { assignment: &current, manifest, sha256 };
-            let outcome = outcome(class, &choice, offer, now);
-            // A ramp matters only to devices with no other obstacle, and not to a security release.
-            held |= ramp.is_some()
-                && manifest.urgency != Urgency::Security
-                && matches!(
-                    outcome,
-                    Outcome::Install { .. } | Outcome::Bridge { .. } | Outcome::Wait { rule: Rule::Ramp, .. }
-                );
+            decide(&Inputs { device, choice, offer, approval, now, quarantined: &[] }).outcome
+        };
+        let release = Installed { version: offer.release.clone(), sequence: offer.sequence };
+        let end = offer.until.map(|until| (until, decided(&Offer { ramp: None, ..offer.clone() }, until)));
+        let mut current = Offer { ramp: None, until: None, ..offer.clone() };
+        let (mut by_way_of, mut held) = (None, Vec::new());
+        loop {
+            let outcome = decided(&current, since);
+            // Bridges are for devices that the ramp of the release has reached.
+            if by_way_of.is_none() && comes_after_the_ramp(&outcome) {
+                held.push(current.sequence);
+            }
             match outcome {
                 // Bridges have ever lower sequences, so this ends.
                 Outcome::Bridge { bridge, .. } => {
-                    sha256 = bridge.sha256;
                     current = current.through(&bridge);
                     by_way_of = Some(bridge.release);
                 }
-                outcome => return Judgement { outcome, release, by_way_of, since, ramp, held },
+                outcome => return JudgedOffer { release, outcome, by_way_of, since, ramp: offer.ramp, held, end },
             }
         }
     }
 }
 
-fn outcome(class: &Class, choice: &CohortChoice, offer: Offer<'_>, now: Instant) -> Outcome {
-    decide(&Inputs { device: &class.profile, choice, offer, now, quarantined: &[] }).outcome
+/// Whether an outcome is that of devices that the ramp has reached only. The others do not depend on the ramp.
+fn comes_after_the_ramp(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::UpToDate { .. } | Outcome::NoOffer { .. } | Outcome::Wait { .. } => false,
+        Outcome::Refuse { rule, .. } => !matches!(rule, Rule::Approved | Rule::Quarantine),
+        Outcome::Install { .. } | Outcome::Bridge { .. } | Outcome::NotEligible { .. } => true,
+    }
 }
 
 /// Judges the devices of a fleet, a class at a time.
 #[derive(Debug)]
 pub struct Judge {
     scene: Rc<OfferTimeline>,
-    known: HashMap<(u64, usize), Vec<Judgement>>,
+    known: HashMap<(u64, Option<u64>, usize), Rc<[Judgement]>>,
 }
 
 impl Judge {
@@ -187,14 +259,21 @@ impl Judge {
         &self.scene
     }
 
-    /// What each offering of a cohort means for devices of a class, in order of time.
-    pub fn judge(&mut self, class: &Class, cohort: usize) -> &[Judgement] {
+    /// What each offering of a cohort means for devices of a class, in order of time. `installed` is what they run meanwhile, if not what
+    /// the class runs.
+    pub fn judge(&mut self, class: &Class, installed: Option<&Installed>, cohort: usize) -> Rc<[Judgement]> {
         if self.known.len() >= MAX_JUDGEMENTS {
             self.known.clear();
         }
         let scene = &self.scene;
-        self.known.entry((class.number, cohort)).or_insert_with(|| {
-            scene.offers(cohort).iter().map(|offering| scene.judge(class, cohort, offering)).collect()
-        })
+        let key = (class.number, installed.map(|installed| installed.sequence), cohort);
+        let judged = self.known.entry(key).or_insert_with(|| {
+            let device = match installed {
+                None => Cow::Borrowed(&class.profile),
+                Some(installed) => Cow::Owned(Profile { installed: installed.clone(), ..class.profile.clone() }),
+            };
+            scene.offers(cohort).iter().map(|offering| scene.judge(&device, cohort, offering)).collect()
+        });
+        Rc::clone(judged)
     }
 }

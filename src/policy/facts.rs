@@ -12,6 +12,7 @@ use tidegate_model::span::Span;
 
 /// The input of the state machine besides the state itself, gathered by the caller.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Facts {
     /// Whether the manifest is frozen.
     pub frozen: bool,
@@ -19,6 +20,8 @@ pub struct Facts {
     pub artifacts: usize,
     /// The urgency of the release.
     pub urgency: Option<Urgency>,
+    /// Whether a security release goes through the cohorts like any other.
+    pub staged: bool,
     /// Valid signatures on the proposal, the new one included.
     pub signatures: u64,
     /// The threshold of the channel's role.

@@ -90,6 +90,9 @@ pub struct RolloutPolicy {
 pub struct SecurityPolicy {
     /// What may be skipped.
     pub skip: BTreeSet<Skippable>,
+    /// Whether a security release may go through the cohorts, with ramps, instead of to all cohorts at once.
+    #[serde(default)]
+    pub staged: bool,
 }
 
 /// What a security release may skip.

@@ -26,6 +26,7 @@ fn good() -> Facts {
     Facts {
         frozen: true,
         artifacts: 1,
+        staged: false,
         urgency: Some(Urgency::Normal),
         signatures: 2,
         threshold: 2,

@@ -93,7 +93,7 @@ pub fn next(
             step_allowed(facts, policy, now)?;
             thawed(facts, policy, now)?;
             approved(event, facts, policy, now)?;
-            to(if facts.urgency == Some(Urgency::Security) { S::Security } else { S::Limited })
+            to(if facts.urgency == Some(Urgency::Security) && !facts.staged { S::Security } else { S::Limited })
         }
 
         (E::Advance, S::Limited) => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 
 use serde::Serialize;
-use tidegate_model::rollout::Assignment;
+use tidegate_model::rollout::{Offer, Offers};
 use tidegate_model::time;
 use tidegate_tuf::Chain;
 use tidegate_tuf::metadata::{TargetFile, Targets};
@@ -57,14 +57,9 @@ fn compare(role: &str, before: &Targets, now: &Targets, notices: &mut Vec<Notice
     let paths: BTreeSet<&String> = before.targets.keys().chain(now.targets.keys()).collect();
     let (mut added, mut removed) = (Vec::new(), Vec::new());
     for path in paths {
-        match (offer(before.targets.get(path)), offer(now.targets.get(path))) {
-            (None, Some((_, new))) => notices.push(Notice::new(role, format!("offers {new}"))),
-            (Some((old, _)), None) => notices.push(Notice::new(role, format!("no longer offers {old}"))),
-            (Some((_, old)), Some((_, new))) if old != new => {
-                notices.push(Notice::new(role, format!("offers {new}; until now {old}")));
-            }
-            (Some(_), Some(_)) => {}
-            (None, None) => match (before.targets.get(path), now.targets.get(path)) {
+        let (old, new) = (before.targets.get(path), now.targets.get(path));
+        match (offers(old), offers(new)) {
+            (None, None) => match (old, new) {
                 (None, Some(_)) => added.push(path.as_str()),
                 (Some(_), None) => removed.push(path.as_str()),
                 (Some(old), Some(new)) if old.hashes != new.hashes => {
@@ -72,6 +67,10 @@ fn compare(role: &str, before: &Targets, now: &Targets, notices: &mut Vec<Notice
                 }
                 _ => {}
             },
+            (old, new) => {
+                let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+                notices.extend(differences(&old, &new).map(|what| Notice::new(role, what)));
+            }
         }
     }
     if !added.is_empty() {
@@ -86,19 +85,68 @@ fn compare(role: &str, before: &Targets, now: &Targets, notices: &mut Vec<Notice
     }
 }
 
-/// Describes what a cohort is assigned.
-fn offer(file: Option<&TargetFile>) -> Option<(String, String)> {
-    let Assignment { release, sequence, stage, paused, ramp, .. } =
-        Assignment::from_custom(file?.custom.as_ref()?).ok()?;
+/// What a cohort is offered.
+fn offers(file: Option<&TargetFile>) -> Option<Vec<Offer>> {
+    Offers::from_custom(file?.custom.as_ref()?).ok().map(|list| list.offers)
+}
+
+/// What is different between two lists of offers, by release, in the order of the new list.
+fn differences(old: &[Offer], new: &[Offer]) -> impl Iterator<Item = String> {
+    let same = |among: &[Offer], offer: &Offer| among.iter().find(|other| other.sequence == offer.sequence).cloned();
+    let changed = new.iter().filter_map(move |offer| match same(old, offer) {
+        None => Some(format!("offers {}", described(offer))),
+        Some(before) if before == *offer => None,
+        Some(before) => Some(change(&before, offer)),
+    });
+    let gone = old.iter().filter(move |offer| same(new, offer).is_none());
+    let (mut before, mut after) = (sequences(old), sequences(new));
+    let is_same = before == after;
+    before.sort_unstable();
+    after.sort_unstable();
+    let moved = (!is_same && before == after).then(|| {
+        let releases: Vec<String> = new.iter().map(|offer| offer.release.to_string()).collect();
+        format!("offers in another order: {}", releases.join(", "))
+    });
+    changed.chain(gone.map(|offer| format!("no longer offers {}", offer.release))).chain(moved)
+}
+
+fn sequences(offers: &[Offer]) -> Vec<u64> {
+    offers.iter().map(|offer| offer.sequence).collect()
+}
+
+fn change(old: &Offer, new: &Offer) -> String {
+    if let (Some(before), Some(until)) = (old.until, new.until)
+        && *old == (Offer { until: old.until, ..new.clone() })
+    {
+        let (before, until) = (time::format(before), time::format(until));
+        return format!("offers {} (sequence {}) until {until} instead of {before}", new.release, new.sequence);
+    }
+    match (described(old), described(new)) {
+        (before, after) if before == after => format!("offers {after}, with other details"),
+        (before, after) => format!("offers {after}; until now {before}"),
+    }
+}
+
+fn described(offer: &Offer) -> String {
+    let Offer { release, sequence, stage, paused, private, ramp, until, bridges, .. } = offer;
     let mut words = format!("{release} (sequence {sequence}), {stage}");
-    if paused {
+    if *paused {
         words.push_str(", paused");
+    }
+    if *private {
+        words.push_str(", private");
     }
     if let Some(ramp) = ramp {
         let (start, end) = (time::format(ramp.start()), time::format(ramp.end()));
         let _ = write!(words, ", {} to {} ppm from {start} to {end}", ramp.from(), ramp.to());
     }
-    Some((release.to_string(), words))
+    if let Some(until) = until {
+        let _ = write!(words, ", until {}", time::format(*until));
+    }
+    for (index, bridge) in bridges.iter().enumerate() {
+        let _ = write!(words, "{} {}", if index == 0 { ", over" } else { " or" }, bridge.release);
+    }
+    words
 }
 
 /// Lists a few names, or their number.
@@ -113,4 +161,59 @@ fn files(paths: &[&str]) -> String {
 
 fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{DateTime, TimeDelta, Utc};
+    use tidegate_model::digest::Digest;
+    use tidegate_model::rollout::Stage;
+    use tidegate_model::version::Version;
+
+    use super::*;
+
+    fn at(hours: i64) -> DateTime<Utc> {
+        DateTime::UNIX_EPOCH + TimeDelta::hours(hours)
+    }
+
+    fn offer(sequence: u64, until: Option<i64>) -> Offer {
+        let manifest = (Digest::of(&sequence.to_be_bytes()), 8);
+        let offer = Offer::new(Version::new(sequence, 0, 0), sequence, manifest, Stage::Limited, at(0));
+        Offer { until: until.map(at), ..offer }
+    }
+
+    fn told(old: &[Offer], new: &[Offer]) -> Vec<String> {
+        differences(old, new).collect()
+    }
+
+    #[test]
+    fn lists_are_compared_release_by_release() {
+        let old = [offer(2, Some(1)), offer(1, None)];
+        assert_eq!(told(&old, &old), [""; 0]);
+        let added = [offer(3, None), offer(2, Some(1)), offer(1, None)];
+        assert_eq!(told(&old, &added), ["offers 3.0.0 (sequence 3), limited"]);
+        assert_eq!(told(&added, &old), ["no longer offers 3.0.0"]);
+        let paused = [Offer { paused: true, ..offer(2, Some(1)) }, offer(1, None)];
+        let until = "until 1970-01-01T01:00:00Z";
+        assert_eq!(
+            told(&old, &paused),
+            [format!(
+                "offers 2.0.0 (sequence 2), limited, paused, {until}; until now 2.0.0 (sequence 2), limited, {until}"
+            )]
+        );
+        let other = [offer(2, Some(1)), Offer { length: 9, ..offer(1, None) }];
+        assert_eq!(told(&old, &other), ["offers 1.0.0 (sequence 1), limited, with other details"]);
+    }
+
+    #[test]
+    fn a_renewal_is_told_by_its_end_and_an_order_by_its_releases() {
+        let old = [offer(2, Some(1)), offer(1, None)];
+        let renewed = [offer(2, Some(2)), offer(1, None)];
+        assert_eq!(
+            told(&old, &renewed),
+            ["offers 2.0.0 (sequence 2) until 1970-01-01T02:00:00Z instead of 1970-01-01T01:00:00Z"]
+        );
+        let moved = [offer(1, None), offer(2, Some(1))];
+        assert_eq!(told(&old, &moved), ["offers in another order: 1.0.0, 2.0.0"]);
+    }
 }

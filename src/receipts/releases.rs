@@ -15,7 +15,7 @@ use crate::policy::ReleaseState;
 use crate::release::ReleaseId;
 use crate::release::record::{self, Record, ReleaseSpec};
 use crate::workspace::in_force::digest as target_digest;
-use crate::workspace::{Workspace, assignments, manifest_in_force};
+use crate::workspace::{Workspace, manifest_in_force, offers_of};
 
 /// What is to be looked at.
 #[derive(Debug, Clone, Default)]
@@ -228,8 +228,8 @@ fn told(manifest: &Manifest) -> (u64, BTreeSet<HardwareId>) {
 /// The cohorts that are offered each sequence of a product.
 fn by_sequence(repository: &Repository, channel: &Name, product: &Name) -> Result<BTreeMap<u64, BTreeSet<Name>>> {
     let mut found: BTreeMap<u64, BTreeSet<Name>> = BTreeMap::new();
-    for (cohort, assignment) in assignments(repository, channel, product)? {
-        found.entry(assignment.sequence).or_default().insert(cohort);
+    for (cohort, offer) in offers_of(repository, channel, product)? {
+        found.entry(offer.sequence).or_default().insert(cohort);
     }
     Ok(found)
 }

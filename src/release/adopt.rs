@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::fs::Changes;
 use crate::metadata::Repository;
 use crate::policy::{ReleaseState, Status};
-use crate::workspace::{assignments, manifest_in_force};
+use crate::workspace::{manifest_in_force, offers_of};
 
 /// Creates a record for every listed release that the workspace does not know. The manifests' bytes must be in its store.
 ///
@@ -82,9 +82,9 @@ fn of(manifest: &Manifest, bytes: &[u8], status: Status) -> Record {
 
 /// The status of a release according to its cohorts' roles.
 fn status(repository: &Repository, id: &ReleaseId) -> Result<Status> {
-    let all = assignments(repository, &id.channel, &id.product)?;
-    let of_it: Vec<_> = all.iter().map(|(_, assignment)| assignment).filter(|a| a.release == id.version).collect();
-    let Some(furthest) = of_it.iter().map(|assignment| assignment.stage).max_by_key(|stage| rank(*stage)) else {
+    let all = offers_of(repository, &id.channel, &id.product)?;
+    let of_it: Vec<_> = all.iter().map(|(_, offer)| offer).filter(|offer| offer.release == id.version).collect();
+    let Some(furthest) = of_it.iter().map(|offer| offer.stage).max_by_key(|stage| rank(*stage)) else {
         return Ok(Status::of(ReleaseState::Registered));
     };
     let state = match furthest {
@@ -93,7 +93,7 @@ fn status(repository: &Repository, id: &ReleaseId) -> Result<Status> {
         Stage::Stable => ReleaseState::Stable,
         Stage::Security => ReleaseState::Security,
     };
-    Ok(Status { state, paused: of_it.iter().any(|assignment| assignment.paused) })
+    Ok(Status { state, paused: of_it.iter().any(|offer| offer.paused) })
 }
 
 /// A release whose rollout goes on offers it to the lab as well.

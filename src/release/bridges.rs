@@ -6,7 +6,7 @@ use tidegate_model::Extra;
 use tidegate_model::layout;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::rollout::{Bridge, MAX_BRIDGES};
-use tidegate_model::version::VersionRange;
+use tidegate_model::version::{VersionRange, is_newer};
 
 use crate::error::Result;
 use crate::metadata::Repository;
@@ -41,6 +41,10 @@ pub fn bridges(dir: &Path, repository: &Repository, target: &Manifest) -> Result
         let Some(frozen) = record.manifest.as_ref().filter(|m| usable && m.sequence < target.sequence) else {
             continue;
         };
+        // From a higher version, devices do not come back to the target.
+        if is_newer(&record.version, &target.version) && !target.supersedes.contains(&frozen.sequence) {
+            continue;
+        }
         let path = layout::manifest_path(&record.channel, &record.product, &record.version);
         let (manifest, _) = manifest_in_force(dir, repository, &record.channel, &path)?;
         let upgrade_from = manifest.upgrade_from.unwrap_or_else(VersionRange::any);

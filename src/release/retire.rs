@@ -18,7 +18,7 @@ use crate::metadata::Repository;
 use crate::policy::{Facts, Policy, ReleaseEvent, Status};
 use crate::proposal::{Proposal, ProposalRequest};
 use crate::workspace::ledger::LedgerEvent;
-use crate::workspace::{Operation, Workspace, assignments};
+use crate::workspace::{Operation, Workspace, offers_of};
 
 /// Releases that can be retired, and those beyond the limit that must stay.
 #[derive(Debug, Default)]
@@ -65,11 +65,11 @@ fn facts(repository: &Repository, record: &Record) -> Result<Facts> {
     let Some(manifest) = &record.manifest else { return Ok(Facts::default()) };
     let mut facts = Facts { frozen: true, ..Facts::default() };
     let mut bridge_of = BTreeSet::new();
-    for (cohort, assignment) in assignments(repository, &record.channel, &record.product)? {
-        if assignment.sequence == manifest.sequence {
+    for (cohort, offer) in offers_of(repository, &record.channel, &record.product)? {
+        if offer.sequence == manifest.sequence {
             facts.assigned.push(cohort);
-        } else if assignment.bridges.iter().any(|bridge| bridge.sequence == manifest.sequence) {
-            bridge_of.insert(assignment.release.to_string());
+        } else if offer.bridges.iter().any(|bridge| bridge.sequence == manifest.sequence) {
+            bridge_of.insert(offer.release.to_string());
         }
     }
     facts.bridge_of = bridge_of.into_iter().collect();

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Text;
-use tidegate_model::version::{Version, VersionRange};
+use tidegate_model::version::{Version, VersionRange, is_newer};
 
 use super::draft::{self, Frozen, happening};
 use super::record::{self, ArtifactRecord, Record, RecordedUrgency, ReleaseId, ReleaseSpec, RetractionRecord};
@@ -174,11 +174,19 @@ fn carried(wanted: Option<&ReleaseSpec>, bad: &[Record], others: &[Record], dir:
                 | ReleaseState::Security
         )
     };
-    let older = |record: &Record| sequence(record).is_some() && sequence(record) < first;
+    let older = |record: &Record| {
+        let is_earlier = sequence(record).is_some() && sequence(record) < first;
+        let is_above = bad.iter().any(|bad| is_newer(&record.version, &bad.version));
+        let is_below = bad.iter().all(|bad| is_newer(&bad.version, &record.version));
+        // A fix for an older line is later and has a lower version than what is retracted.
+        (is_earlier && !is_above) || (is_below && record.retraction.is_none())
+    };
     let Some(wanted) = wanted else {
         let known =
             others.iter().filter(|other| older(other) && is_out(other) && other.state != ReleaseState::Registered);
-        return known.max_by_key(|other| sequence(other)).cloned().ok_or_else(|| {
+        let newest =
+            known.max_by(|a, b| a.version.cmp_precedence(&b.version).then_with(|| sequence(a).cmp(&sequence(b))));
+        return newest.cloned().ok_or_else(|| {
             Error::refused("there is no release before it that devices could get instead")
                 .rule(Rule::ReleaseRetract)
                 .remedy("make one with the fix: tidegate release new; a device that has only ever had the bad release has nothing older")

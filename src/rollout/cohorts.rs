@@ -8,16 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use tidegate_model::cohort::CohortMap;
+use tidegate_model::digest::Digest;
 use tidegate_model::layout;
 use tidegate_model::name::Name;
 use tidegate_model::position::PPM;
-use tidegate_model::rollout::Stage;
+use tidegate_model::rollout::{Offer, Offers, Stage};
 
 use crate::config::write_share;
 use crate::error::{Error, Result, Rule};
+use crate::fs::Changes;
 use crate::metadata::{Document, Repository};
-use crate::workspace::in_force::{self, Offer, digest, offers};
-use crate::workspace::{CohortInForce, Workspace, map_in_force, standing};
+use crate::workspace::in_force::{self, lists};
+use crate::workspace::{CohortInForce, Workspace, artifacts, map_in_force, standing};
 
 /// Checks how much of the fleet the new map `next` exposes to limited releases at one instant.
 ///
@@ -33,13 +35,11 @@ pub fn check_change(
 ) -> Result<()> {
     let largest = workspace.policy()?.rollout.largest_step;
     let current = map_in_force(workspace.dir(), repository, channel)?;
-    let products: BTreeSet<Name> = offers(repository, channel)?.into_iter().map(|offer| offer.product).collect();
+    let products: BTreeSet<Name> = lists(repository, channel)?.into_iter().map(|list| list.product).collect();
     for product in products {
         let standings = standing(repository, &current, channel, &product)?;
-        let limited = |own: &CohortInForce| {
-            own.assignment.as_ref().filter(|assignment| assignment.stage == Stage::Limited).cloned()
-        };
-        for release in standings.iter().filter_map(limited) {
+        let limited = standings.iter().flat_map(|own| &own.offers).filter(|offer| offer.stage == Stage::Limited);
+        for release in limited {
             let exposed = newly_exposed(&current, next, &standings, release.sequence, now);
             if exposed > largest {
                 let id = format!("{channel}/{product}/{}", release.release);
@@ -69,8 +69,11 @@ fn newly_exposed(
 ) -> u32 {
     let exposure: BTreeMap<&Name, u128> = standings
         .iter()
-        .filter(|own| own.assignment.as_ref().is_some_and(|offer| offer.sequence >= sequence && !offer.paused))
-        .map(|own| (&own.cohort, u128::from(own.exposed(now))))
+        .map(|own| {
+            // Whoever is on a higher sequence has it, too.
+            let at_least = own.offers.iter().filter(|offer| offer.sequence >= sequence && !offer.paused);
+            (&own.cohort, u128::from(at_least.map(|offer| own.exposed(offer.sequence, now)).max().unwrap_or_default()))
+        })
         .collect();
     let exposed = |cohort: &Name| exposure.get(cohort).copied().unwrap_or_default();
     let ppm = u128::from(PPM);
@@ -100,19 +103,36 @@ fn newly_exposed(
 /// # Errors
 ///
 /// Fails if an assignment cannot be read or serialized.
-pub fn beginning(repository: &Repository, channel: &Name, cohort: &Name, now: DateTime<Utc>) -> Result<Document> {
-    let mut settled: BTreeMap<Name, Offer<'_>> = BTreeMap::new();
-    for offer in offers(repository, channel)? {
-        let newest = settled.get(&offer.product).is_none_or(|old| old.assignment.sequence < offer.assignment.sequence);
-        if newest && matches!(offer.assignment.stage, Stage::Stable | Stage::Security) && !offer.assignment.paused {
-            settled.insert(offer.product.clone(), offer);
+pub fn beginning(
+    repository: &Repository,
+    channel: &Name,
+    cohort: &Name,
+    now: DateTime<Utc>,
+    written: &mut Changes,
+) -> Result<Document> {
+    let mut settled: BTreeMap<Name, Vec<Offer>> = BTreeMap::new();
+    for list in lists(repository, channel)? {
+        let offers = settled.entry(list.product).or_default();
+        for offer in list.offers.offers {
+            let is_settled =
+                matches!(offer.stage, Stage::Stable | Stage::Security) && !offer.paused && offer.ramp.is_none();
+            if is_settled && offers.iter().all(|known| known.sequence != offer.sequence) {
+                offers.push(Offer { since: now, ..offer });
+            }
         }
     }
     let mut document = Document::targets();
-    for (product, Offer { mut assignment, file, .. }) in settled {
-        assignment.assigned = now;
+    for (product, mut offers) in settled {
+        // Stable releases are ordered by version; a retraction stands above what it supersedes in each list already.
+        offers.sort_by(|a, b| b.release.cmp(&a.release));
+        if offers.is_empty() {
+            continue;
+        }
         let path = layout::assignment_path(channel, cohort, &product);
-        document.set_target(&path, file.length, digest(file)?.as_bytes(), Some(in_force::custom(&assignment)?));
+        let (bytes, custom) = in_force::target(&Offers::new(now, offers))?;
+        let sha256 = Digest::of(&bytes);
+        document.set_target(&path, bytes.len() as u64, sha256.as_bytes(), Some(custom));
+        written.put(artifacts::path(&sha256), bytes);
     }
     Ok(document)
 }

@@ -6,6 +6,7 @@
 pub mod cohorts;
 pub(crate) mod dead_mans_switch;
 pub mod health;
+pub(crate) mod list;
 mod ramp;
 pub mod refresh;
 mod transaction;

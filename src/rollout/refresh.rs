@@ -6,11 +6,12 @@ use tidegate_model::layout::DelegatedRole;
 
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository, RoleFile};
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Operation, Workspace};
 
-/// Renews timestamp and snapshot; every cohort's role with less than half of its lifetime left and no limited rollout; and
+/// Renews timestamp and snapshot; every cohort's role with less than half of its lifetime left; and
 /// targets and channels that are [`due`], if a threshold of their keys is available and no proposal is pending. Root is left to
 /// ceremonies.
 ///
@@ -30,24 +31,23 @@ pub fn refresh(op: &mut Operation<'_>, settings: &Settings) -> Result<(Repositor
     }
     for role in repository.roles().filter(|role| half_over(role, now)) {
         let Some(DelegatedRole::Cohort { channel, .. }) = DelegatedRole::parse(&role.name) else { continue };
-        // The dead man's switch: an unattended rollout ends.
-        if !has_limited(&repository, &role.name) {
-            let lifetime = settings.channel(&channel)?.rollout.expires;
+        let lifetime = settings.channel(&channel)?.rollout.expires;
+        // Whatever its rollouts do; `until` in an offer is never moved here.
+        if signs(&repository, op.keys, &role.name) {
             edit.renew(&role.name, lifetime.delta())?;
         }
     }
-    // A new version would invalidate pending proposals for it.
+    // A new version would invalidate pending proposals for it; but a forgotten one must not let a role expire.
     let undisturbed = !has_proposals(workspace)?;
-    for role in due(&repository, now).filter(|_| undisturbed) {
+    for role in due(&repository, now).filter(|role| undisturbed || is_urgent(role, now)) {
         let lifetime = match DelegatedRole::parse(&role.name) {
             _ if role.name == "targets" => settings.roles.targets.expires,
             Some(DelegatedRole::Channel(channel)) if role.name != "root" => settings.channel(&channel)?.release.expires,
             _ => continue,
         };
-        let Some((_, keys)) = repository.keys_of(&role.name) else { continue };
         // Keys that are elsewhere, or locked without a way to unlock them, do not fail a refresh; the output lists what stays
         // due.
-        if op.keys.signers_for(&role.name, &keys.keyids, keys.threshold).is_ok() {
+        if signs(&repository, op.keys, &role.name) {
             edit.renew(&role.name, lifetime.delta())?;
         }
     }
@@ -76,6 +76,17 @@ pub fn due(repository: &Repository, now: DateTime<Utc>) -> impl Iterator<Item = 
     repository.roles().filter(due)
 }
 
+/// Whether a threshold of the role's keys is at hand.
+fn signs(repository: &Repository, keys: &mut KeyRing, role: &str) -> bool {
+    let known = repository.keys_of(role).map(|(_, known)| (known.keyids.clone(), known.threshold));
+    known.is_some_and(|(ids, threshold)| keys.signers_for(role, &ids, threshold).is_ok())
+}
+
+/// Whether a role has less than an eighth of its lifetime left.
+fn is_urgent(role: &RoleFile, now: DateTime<Utc>) -> bool {
+    role.issued.is_none_or(|issued| role.expires - now < (role.expires - issued) / 8)
+}
+
 fn has_proposals(workspace: &Workspace) -> Result<bool> {
     let dir = workspace.dir().join(crate::release::listing::DIR);
     match std::fs::read_dir(&dir) {
@@ -87,11 +98,4 @@ fn has_proposals(workspace: &Workspace) -> Result<bool> {
 
 fn half_over(role: &RoleFile, now: DateTime<Utc>) -> bool {
     role.issued.is_none_or(|issued| role.expires - now < (role.expires - issued) / 2)
-}
-
-fn has_limited(repository: &Repository, role: &str) -> bool {
-    repository.targets(role).into_iter().flat_map(|targets| targets.targets.values()).any(|file| {
-        let stage = file.custom.as_ref().and_then(|custom| custom.get("tidegate")?.get("stage")?.as_str());
-        stage == Some("limited")
-    })
 }

@@ -1,6 +1,6 @@
 //! The steps of a rollout, each one transaction: decided by the state machine, signed with the rollout key, written at once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
@@ -10,11 +10,13 @@ use tidegate_model::layout;
 use tidegate_model::manifest::{Manifest, Urgency};
 use tidegate_model::name::Name;
 use tidegate_model::position::PPM;
-use tidegate_model::rollout::{Assignment, Bridge, Ramp, Stage};
+use tidegate_model::rollout::{Bridge, MAX_OFFERS, Offer, Offers, Ramp, Stage};
 use tidegate_model::time;
+use tidegate_model::version::is_newer;
 
-use super::dead_mans_switch::{self, Unattended};
+use super::dead_mans_switch;
 use super::health::{Action, Health, Verdict};
+use super::list;
 use super::ramp::{Planned, RampRequest, plan};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule};
@@ -25,8 +27,8 @@ use crate::policy::{Facts, HealthPolicy, Policy, ReleaseEvent, ReleaseState, Sta
 use crate::release::draft::happening;
 use crate::release::record::{Record, ReleaseSpec};
 use crate::release::{approval, bridges, report, retract};
-use crate::workspace::in_force::{self, digest};
 use crate::workspace::{CohortInForce, Ledger, Operation, Workspace, manifest_in_force, map_in_force, standing};
+use crate::workspace::{artifacts, in_force};
 
 /// Everything that a step of one release's rollout is decided on.
 #[derive(Debug)]
@@ -59,10 +61,12 @@ pub struct StepOutcome {
     pub bridge_of: Vec<String>,
     /// Where the cohorts now stand.
     pub standings: Vec<CohortInForce>,
+    /// Older releases that stay offered below a stable one, for devices that it does not fit.
+    pub kept: Vec<String>,
 }
 
-/// What a cohort is to be offered: an assignment, or no longer anything.
-type Offer = (Name, Option<Assignment>);
+/// What changes in the list of a cohort: the offer of the release with this sequence, or that it is no longer offered.
+type Change = (Name, u64, Option<Offer>);
 
 impl<'w> RolloutTransaction<'w> {
     /// Gathers what there is to know about the release that is meant.
@@ -109,19 +113,22 @@ impl<'w> RolloutTransaction<'w> {
         })?;
         let mut facts = self.facts()?;
         facts.newer = self.newer([&cohort.cohort]);
-        let offer = self.assignment(Stage::Validation, None)?;
-        self.take(ReleaseEvent::Expose, &facts, vec![(cohort.cohort, Some(offer))], op, None)
+        let offer = self.offer(Stage::Validation, None)?;
+        let changes = vec![self.change(cohort.cohort, offer)];
+        self.take(ReleaseEvent::Expose, &facts, changes, op, None)
     }
 
     /// Starts the rollout: the first cohort and the validation cohort, or for a security release all at once.
     pub fn start(self, request: RampRequest, op: &mut Operation<'_>) -> Result<StepOutcome> {
         let mut facts = self.facts()?;
         let security = self.manifest.urgency == Urgency::Security;
-        let offers = if security {
-            if request != RampRequest::default() {
-                return Err(Error::usage("a security release has no ramp: it goes to all cohorts at once")
-                    .remedy("leave out --ramp, --from and --to"));
-            }
+        facts.staged = security && request != RampRequest::default();
+        if facts.staged && !self.policy.security.staged {
+            return Err(Error::refused("policy.toml sends security releases to all cohorts at once")
+                .rule(Rule::ReleaseRamp)
+                .remedy("leave out --ramp, --from and --to, or set security.staged = true in policy.toml"));
+        }
+        let offers = if security && !facts.staged {
             facts.step = self.standings.first().map(|first| Step {
                 cohort: first.cohort.clone(),
                 share: Some(self.standings.iter().filter_map(|standing| standing.share).sum()),
@@ -131,44 +138,73 @@ impl<'w> RolloutTransaction<'w> {
                 previous: None,
             });
             let all = self.standings.iter().map(|standing| standing.cohort.clone());
-            let offer = self.assignment(Stage::Security, None)?;
-            all.map(|cohort| (cohort, Some(offer.clone()))).collect()
+            let offer = self.offer(Stage::Security, None)?;
+            all.map(|cohort| self.change(cohort, offer.clone())).collect()
         } else {
             let first = self.ordinary().next().ok_or_else(no_cohort)?;
             let planned = plan(request, 0, self.now)?;
             facts.step = Some(step(first, &planned, None));
-            let mut offers = vec![(first.cohort.clone(), Some(self.assignment(Stage::Limited, planned.ramp)?))];
+            let mut offers = vec![self.change(first.cohort.clone(), self.offer(Stage::Limited, planned.ramp)?)];
             if let Some(validation) = self.validation_cohort().filter(|v| v.cohort != first.cohort) {
-                offers.push((validation.cohort.clone(), Some(self.assignment(Stage::Limited, None)?)));
+                offers.push(self.change(validation.cohort.clone(), self.offer(Stage::Limited, None)?));
             }
             offers
         };
-        facts.newer = self.newer(offers.iter().map(|(cohort, _)| cohort));
+        facts.newer = self.newer(offers.iter().map(|(cohort, ..)| cohort));
         self.take(ReleaseEvent::Start, &facts, offers, op, None)
     }
 
-    /// Goes on: further within a cohort of which only a part is to be exposed, else to the next cohort.
-    pub fn advance(self, request: RampRequest, op: &mut Operation<'_>) -> Result<StepOutcome> {
-        let sequence = self.manifest.sequence;
+    /// Advances to the next cohort, or raises the share of the current one. With a cohort whose ramp is running, changes its speed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if policy or the state of the release forbids the step, or if a key cannot sign.
+    pub fn advance(self, request: RampRequest, cohort: Option<&Name>, op: &mut Operation<'_>) -> Result<StepOutcome> {
         let mut facts = self.facts()?;
         let mut offers = Vec::new();
+        if let Some(running) = cohort.and_then(|cohort| self.running(cohort)) {
+            let (changed, step) = self.faster_or_slower(running, request)?;
+            facts.step = Some(step);
+            facts.newer = self.newer([&running.cohort]);
+            offers.push(self.change(running.cohort.clone(), changed));
+            return self.take(ReleaseEvent::Advance, &facts, offers, op, None);
+        }
+        self.must_be_next(cohort)?;
+        let sequence = self.manifest.sequence;
         if let Some((standing, previous)) = self.next_step() {
-            let exposed = if standing.has(sequence) { standing.exposed(self.now) } else { 0 };
-            let planned = plan(request, exposed, self.now)?;
-            let since = previous.map(|previous| (previous.cohort.clone(), previous.whole_since(self.now)));
+            let own = standing.offer(sequence);
+            let planned = plan(request, own.map_or(0, |own| exposed(own, self.now)), self.now)?;
+            let since = previous.map(|previous| (previous.cohort.clone(), previous.whole_since(sequence, self.now)));
             facts.step = Some(step(standing, &planned, since));
             facts.newer = self.newer([&standing.cohort]);
-            offers.push((standing.cohort.clone(), Some(self.assignment(Stage::Limited, planned.ramp)?)));
+            let mut offer = self.offer(Stage::Limited, planned.ramp)?;
+            offer.since = own.map_or(self.now, |own| own.since);
+            offers.push(self.change(standing.cohort.clone(), offer));
         }
         self.take(ReleaseEvent::Advance, &facts, offers, op, None)
     }
 
+    /// A cohort whose ramp is running.
+    fn running(&self, cohort: &Name) -> Option<&CohortInForce> {
+        let standing = self.standings.iter().find(|standing| standing.cohort == *cohort)?;
+        let ramp = standing.offer(self.manifest.sequence)?.ramp?;
+        (ramp.from() < ramp.to() && ramp.end() > self.now).then_some(standing)
+    }
+
+    /// The offer of a cohort with a ramp of another speed, from where it is now. No device loses it.
+    fn faster_or_slower(&self, standing: &CohortInForce, request: RampRequest) -> Result<(Offer, Step)> {
+        let missing = || Error::bug("a running ramp without an offer");
+        let own = standing.offer(self.manifest.sequence).ok_or_else(missing)?;
+        let to = request.to.or(own.ramp.map(|ramp| ramp.to()));
+        let planned = plan(RampRequest { to, ..request }, exposed(own, self.now), self.now)?;
+        Ok((Offer { ramp: planned.ramp, ..own.clone() }, step(standing, &planned, None)))
+    }
+
     /// Exposes nobody new.
     pub fn pause(self, op: &mut Operation<'_>, reason: Option<&str>) -> Result<StepOutcome> {
-        let since = Value::from(time::format(self.now));
-        let offers = self.change_each(|assignment| {
-            assignment.paused = true;
-            assignment.extra.insert(dead_mans_switch::PAUSED_SINCE.into(), since.clone());
+        let now = self.now;
+        let offers = self.change_each(|offer| {
+            dead_mans_switch::pause(offer, now);
             Ok(())
         })?;
         let facts = self.facts()?;
@@ -176,10 +212,23 @@ impl<'w> RolloutTransaction<'w> {
     }
 
     /// Goes on after a pause. A ramp goes on from where it was: it is moved by as long as the pause took.
-    pub fn resume(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
+    pub fn resume(self, request: RampRequest, op: &mut Operation<'_>) -> Result<StepOutcome> {
         let now = self.now;
-        let offers = self.change_each(|assignment| dead_mans_switch::resume(assignment, now))?;
-        let facts = self.facts()?;
+        let mut offers = self.change_each(|offer| dead_mans_switch::resume(offer, now))?;
+        let mut facts = self.facts()?;
+        if request != RampRequest::default() {
+            for (cohort, _, offer) in &mut offers {
+                let standing = self.standings.iter().find(|standing| standing.cohort == *cohort);
+                let (Some(standing), Some(offer)) = (standing, offer.as_mut()) else { continue };
+                let Some(ramp) = offer.ramp.filter(|ramp| ramp.from() < ramp.to() && ramp.end() > now) else {
+                    continue;
+                };
+                let to = request.to.or(Some(ramp.to()));
+                let planned = plan(RampRequest { to, ..request }, exposed(offer, now), now)?;
+                offer.ramp = planned.ramp;
+                facts.step = Some(step(standing, &planned, None));
+            }
+        }
         self.take(ReleaseEvent::Resume, &facts, offers, op, None)
     }
 
@@ -241,19 +290,24 @@ impl<'w> RolloutTransaction<'w> {
 
     /// Says that every cohort has it.
     pub fn complete(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
-        let offers = self.change_each(|assignment| {
-            assignment.stage = Stage::Stable;
-            assignment.ramp = None;
+        let mut offers = self.change_each(|offer| {
+            offer.stage = Stage::Stable;
+            offer.ramp = None;
             Ok(())
         })?;
+        let (needless, kept) = self.older()?;
+        offers.extend(needless);
         let facts = self.facts()?;
-        self.take(ReleaseEvent::Complete, &facts, offers, op, None)
+        let mut outcome = self.take(ReleaseEvent::Complete, &facts, offers, op, None)?;
+        outcome.kept = kept;
+        Ok(outcome)
     }
 
     /// Stops offering it.
     pub fn withdraw(self, op: &mut Operation<'_>, reason: Option<&str>) -> Result<StepOutcome> {
         let facts = self.facts()?;
-        let offers = facts.assigned.iter().map(|cohort| (cohort.clone(), None)).collect();
+        let sequence = self.manifest.sequence;
+        let offers = facts.assigned.iter().map(|cohort| (cohort.clone(), sequence, None)).collect();
         self.take(ReleaseEvent::Withdraw, &facts, offers, op, reason)
     }
 
@@ -261,15 +315,12 @@ impl<'w> RolloutTransaction<'w> {
     pub fn next_step(&self) -> Option<(&CohortInForce, Option<&CohortInForce>)> {
         let sequence = self.manifest.sequence;
         let partial = |standing: &&CohortInForce| {
-            let ramp = standing.assignment.as_ref().and_then(|assignment| assignment.ramp);
-            standing.has(sequence) && ramp.is_some_and(|ramp| ramp.to() < PPM)
+            standing.offer(sequence).and_then(|own| own.ramp).is_some_and(|ramp| ramp.to() < PPM)
         };
         if let Some(standing) = self.ordinary().find(partial) {
             return Some((standing, None));
         }
-        let next = self.ordinary().position(|standing| {
-            standing.assignment.as_ref().is_none_or(|assignment| assignment.sequence < sequence)
-        })?;
+        let next = self.ordinary().position(|standing| !standing.has(sequence) && self.ahead(standing).is_none())?;
         let previous = self.ordinary().take(next).filter(|standing| standing.has(sequence)).last();
         self.ordinary().nth(next).map(|standing| (standing, previous))
     }
@@ -325,84 +376,109 @@ impl<'w> RolloutTransaction<'w> {
         self.standings.iter().find(|standing| standing.cohort == *name)
     }
 
-    fn assignment(&self, stage: Stage, ramp: Option<Ramp>) -> Result<Assignment> {
-        let mut assignment = Assignment::new(self.manifest.version.clone(), self.manifest.sequence, stage, self.now);
-        assignment.ramp = ramp;
-        assignment.bridges = self.bridges()?;
-        Ok(assignment)
+    fn offer(&self, stage: Stage, ramp: Option<Ramp>) -> Result<Offer> {
+        let manifest = (Digest::of(&self.bytes), self.bytes.len() as u64);
+        let mut offer = Offer::new(self.manifest.version.clone(), self.manifest.sequence, manifest, stage, self.now);
+        offer.ramp = ramp;
+        offer.bridges = self.bridges()?;
+        Ok(offer)
     }
 
-    /// What the release's assignments list for devices that it does not upgrade from.
+    fn change(&self, cohort: Name, offer: Offer) -> Change {
+        (cohort, self.manifest.sequence, Some(offer))
+    }
+
+    /// The bridges to the release, for devices that it does not upgrade from.
     pub(crate) fn bridges(&self) -> Result<Vec<Bridge>> {
         bridges(self.workspace.dir(), &self.repository, &self.manifest)
     }
 
-    /// The offers, each saying whether the release comes through a gate: in a protected cohort it does, as long as nobody gets it in the
-    /// open. Once it is public it stays so, for all cohorts.
-    fn guarded(&self, mut offers: Vec<Offer>) -> Result<Vec<Offer>> {
+    /// The older offers that the release replaces once it is stable, to be removed, and the releases of those that stay.
+    fn older(&self) -> Result<(Vec<Change>, Vec<String>)> {
+        let (mut needless, mut kept) = (Vec::new(), BTreeSet::new());
+        for standing in &self.standings {
+            let Some(own) = standing.offer(self.manifest.sequence) else { continue };
+            for older in standing.offers.iter().filter(|offer| offer.sequence < own.sequence) {
+                let path = layout::manifest_path(&self.record.channel, &self.record.product, &older.release);
+                let (manifest, _) =
+                    manifest_in_force(self.workspace.dir(), &self.repository, &self.record.channel, &path)?;
+                if list::replaces(&self.manifest, own, &manifest) {
+                    needless.push((standing.cohort.clone(), older.sequence, None));
+                } else {
+                    kept.insert(older.release.to_string());
+                }
+            }
+        }
+        Ok((needless, kept.into_iter().collect()))
+    }
+
+    /// The changes, each offer saying whether the release comes through a gate: in a protected cohort it does, as long as nobody gets it
+    /// in the open. Once it is public it stays so, for all cohorts.
+    fn guarded(&self, mut changes: Vec<Change>) -> Result<Vec<Change>> {
         let map = map_in_force(self.workspace.dir(), &self.repository, &self.record.channel)?;
         let is_protected = |cohort: &Name| map.cohort(cohort).is_some_and(|cohort| cohort.protected.is_some());
         if !self.standings.iter().any(|standing| is_protected(&standing.cohort)) {
-            return Ok(offers);
+            return Ok(changes);
         }
         let version = &self.manifest.version;
-        let gives = |assignment: &Assignment| {
-            assignment.release == *version || assignment.bridges.iter().any(|bridge| bridge.release == *version)
-        };
-        let standing =
-            self.standings.iter().filter_map(|standing| Some((&standing.cohort, standing.assignment.as_ref()?)));
-        let offered = offers.iter().filter_map(|(cohort, assignment)| Some((cohort, assignment.as_ref()?)));
+        let gives =
+            |offer: &Offer| offer.release == *version || offer.bridges.iter().any(|bridge| bridge.release == *version);
+        let standing = self
+            .standings
+            .iter()
+            .flat_map(|standing| standing.offers.iter().map(move |offer| (&standing.cohort, offer)));
+        let offered = changes.iter().filter_map(|(cohort, _, offer)| Some((cohort, offer.as_ref()?)));
         // What stands now counts, too, though it is about to end: who was offered it has seen it.
-        let is_open = standing
-            .clone()
-            .any(|(cohort, assignment)| gives(assignment) && !(is_protected(cohort) && assignment.private))
-            || offered.clone().any(|(cohort, assignment)| gives(assignment) && !is_protected(cohort));
-        for (cohort, assignment) in &mut offers {
-            if let Some(assignment) = assignment {
-                assignment.private = is_protected(cohort) && !is_open;
+        let is_open = standing.clone().any(|(cohort, offer)| gives(offer) && !(is_protected(cohort) && offer.private))
+            || offered.clone().any(|(cohort, offer)| gives(offer) && !is_protected(cohort));
+        for (cohort, _, offer) in &mut changes {
+            if let Some(offer) = offer {
+                offer.private = is_protected(cohort) && !is_open;
             }
         }
         if is_open {
-            let others = standing.filter(|(cohort, assignment)| {
-                assignment.private && assignment.release == *version && offers.iter().all(|(other, _)| other != *cohort)
+            let others = standing.filter(|(cohort, offer)| {
+                offer.private && offer.release == *version && changes.iter().all(|(other, ..)| other != *cohort)
             });
-            let opened: Vec<Offer> = others
-                .map(|(cohort, assignment)| (cohort.clone(), Some(Assignment { private: false, ..assignment.clone() })))
+            let opened: Vec<Change> = others
+                .map(|(cohort, offer)| {
+                    (cohort.clone(), offer.sequence, Some(Offer { private: false, ..offer.clone() }))
+                })
                 .collect();
-            offers.extend(opened);
+            changes.extend(opened);
         }
-        Ok(offers)
+        Ok(changes)
     }
 
     /// The offers of this release, changed.
-    fn change_each(&self, mut change: impl FnMut(&mut Assignment) -> Result<()>) -> Result<Vec<Offer>> {
-        let mut offers = Vec::new();
-        for standing in self.standings.iter().filter(|standing| standing.has(self.manifest.sequence)) {
-            let mut assignment = standing.assignment.clone();
-            if let Some(assignment) = &mut assignment {
-                change(assignment)?;
-            }
-            offers.push((standing.cohort.clone(), assignment));
+    fn change_each(&self, mut change: impl FnMut(&mut Offer) -> Result<()>) -> Result<Vec<Change>> {
+        let mut changes = Vec::new();
+        for standing in &self.standings {
+            let Some(own) = standing.offer(self.manifest.sequence) else { continue };
+            let mut offer = own.clone();
+            change(&mut offer)?;
+            changes.push(self.change(standing.cohort.clone(), offer));
         }
-        Ok(offers)
+        Ok(changes)
     }
 
-    /// A release with a higher sequence that one of `cohorts` is offered already.
+    /// An offer of a cohort that is ahead of this release: a higher version with a higher sequence.
+    fn ahead<'s>(&self, standing: &'s CohortInForce) -> Option<&'s Offer> {
+        let Manifest { version, sequence, .. } = &self.manifest;
+        standing.offers.iter().find(|offer| offer.sequence > *sequence && is_newer(&offer.release, version))
+    }
+
+    /// A release that is ahead of this one in one of `cohorts`.
     fn newer<'a>(&self, cohorts: impl IntoIterator<Item = &'a Name>) -> Option<String> {
         let cohorts: Vec<_> = cohorts.into_iter().collect();
-        self.standings.iter().filter(|standing| cohorts.contains(&&standing.cohort)).find_map(|standing| {
-            let assignment = standing.assignment.as_ref()?;
-            (assignment.sequence > self.manifest.sequence).then(|| assignment.release.to_string())
-        })
+        let mut standings = self.standings.iter().filter(|standing| cohorts.contains(&&standing.cohort));
+        standings.find_map(|standing| self.ahead(standing)).map(|offer| offer.release.to_string())
     }
 
     fn facts(&self) -> Result<Facts> {
         let sequence = self.manifest.sequence;
-        let has_newer = |standing: &CohortInForce| {
-            standing.assignment.as_ref().is_some_and(|assignment| assignment.sequence > sequence)
-        };
         let reached = |standing: &CohortInForce| {
-            has_newer(standing) || (standing.has(sequence) && standing.whole_since(self.now).is_some())
+            self.ahead(standing).is_some() || standing.whole_since(sequence, self.now).is_some()
         };
         let names = |filter: &dyn Fn(&CohortInForce) -> bool| -> Vec<Name> {
             self.standings.iter().filter(|s| filter(s)).map(|standing| standing.cohort.clone()).collect()
@@ -419,19 +495,17 @@ impl<'w> RolloutTransaction<'w> {
         })
     }
 
-    /// Notes how long ramps will run once the cohorts have these offers, and whether some have stopped by themselves.
-    fn look_ahead(&self, offers: &[Offer], facts: &mut Facts) -> Result<()> {
+    /// Adds to the facts when the ramps will end with these changes, and whether offers have stopped by themselves.
+    fn look_ahead(&self, changes: &[Change], facts: &mut Facts) -> Result<()> {
         let sequence = self.manifest.sequence;
         for standing in &self.standings {
-            let offer = offers.iter().find(|(cohort, _)| *cohort == standing.cohort);
-            let own = standing.assignment.as_ref().filter(|assignment| assignment.sequence == sequence);
-            facts.stopped |= own.is_some_and(|own| dead_mans_switch::stopped(own, &self.policy, self.now).is_some());
-            let Some(mut next) = offer.map_or_else(|| own.cloned(), |(_, assignment)| assignment.clone()) else {
-                continue;
-            };
+            let change = changes.iter().find(|(cohort, of, _)| *cohort == standing.cohort && *of == sequence);
+            let own = standing.offer(sequence);
+            facts.stopped |= own.is_some_and(|own| dead_mans_switch::stopped(own, self.now).is_some());
+            let Some(mut next) = change.map_or_else(|| own.cloned(), |(.., offer)| offer.clone()) else { continue };
             dead_mans_switch::attend(&mut next, &self.policy, self.now)?;
-            // A ramp that goes on as it did was put to the rules when it began.
-            let moved = offer.is_some() || own.is_some_and(|own| own.ramp != next.ramp);
+            // A ramp that goes on as it did was checked against the rules when it began.
+            let moved = change.is_some() || own.is_some_and(|own| own.ramp != next.ramp);
             let rises = next.ramp.filter(|ramp| !next.paused && ramp.from() < ramp.to() && ramp.end() > self.now);
             let rises = rises.filter(|_| moved);
             facts.ramps_until = facts.ramps_until.max(rises.map(|ramp| ramp.end()));
@@ -444,71 +518,147 @@ impl<'w> RolloutTransaction<'w> {
         self,
         event: ReleaseEvent,
         facts: &Facts,
-        offers: Vec<Offer>,
+        changes: Vec<Change>,
         op: &mut Operation<'_>,
         reason: Option<&str>,
     ) -> Result<StepOutcome> {
         self.unraced(event)?;
-        let offers = self.guarded(offers)?;
+        let changes = self.guarded(changes)?;
         let before = self.record.status();
         let mut facts = facts.clone();
         let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == ReleaseEvent::Advance);
         facts.approvals = approval::given(self.workspace.dir(), &self.settings, &self.record, event, cohort)?;
-        self.look_ahead(&offers, &mut facts)?;
+        self.look_ahead(&changes, &mut facts)?;
         let after = self.record.after(event, &facts, &self.policy, self.now)?;
-        let Self { workspace, settings, policy, repository, mut record, manifest, bytes, standings, now, health } =
-            self;
-        let path = layout::manifest_path(&record.channel, &record.product, &record.version);
-        // Whoever takes a step has looked: the offers of a limited rollout live on. What lives for long yet is not signed again.
-        let half = policy.rollout.max_unattended.delta() / 2;
-        let due = |standing: &&CohortInForce| {
-            let untouched = !offers.iter().any(|(cohort, _)| *cohort == standing.cohort);
-            let soon = event == ReleaseEvent::Renew || standing.expires - now < half;
-            after.state == ReleaseState::Limited && standing.has(manifest.sequence) && untouched && soon
-        };
-        let renewed: Vec<Offer> =
-            standings.iter().filter(due).map(|s| (s.cohort.clone(), s.assignment.clone())).collect();
-        // What is withdrawn is offered to nobody, on the way to another release neither.
-        // A draft that is not frozen has no sequence yet, and is nobody's bridge.
-        let withdrawn = record.manifest.as_ref().filter(|_| event == ReleaseEvent::Withdraw);
-        let unbridged = withdrawn.map_or_else(Vec::new, |frozen| without(&standings, frozen.sequence));
-        if offers.iter().chain(&renewed).any(|(_, assignment)| assignment.is_some()) {
-            approved(workspace, &repository, &record, &path, &bytes)?;
+        let renewed = self.renewed(event, after.state, &changes);
+        let unbridged = self.unbridged(event);
+        let all: Vec<Change> = changes.iter().chain(&renewed).chain(&unbridged).cloned().collect();
+        if all.iter().any(|(_, sequence, offer)| *sequence == self.manifest.sequence && offer.is_some()) {
+            let path = layout::manifest_path(&self.record.channel, &self.record.product, &self.record.version);
+            approved(self.workspace, &self.repository, &self.record, &path, &self.bytes)?;
         }
-        let signed = offers.iter().chain(&renewed).chain(&unbridged);
-        let signing = Signing { settings: &settings, policy: &policy, repository: &repository, record: &record, now };
-        let (finished, unattended) = signing.sign(signed, (manifest.sequence, &bytes), op.keys)?;
-        let (mut changes, repository, roles) = match finished {
-            Some(finished) => (finished.changes, finished.repository, finished.roles),
-            None => (Changes::default(), repository, Vec::new()),
+        let mut written = Changes::default();
+        let finished = self.sign(all, &mut written, op.keys)?;
+        let Self { workspace, repository, mut record, now, health, .. } = self;
+        let (repository, roles) = match finished {
+            Some(finished) => {
+                written.extend(finished.changes);
+                (finished.repository, finished.roles)
+            }
+            None => (repository, Vec::new()),
         };
         record.set_status(after);
-        record.put(&mut changes)?;
+        record.put(&mut written)?;
         let bridge_of: BTreeSet<String> =
-            unbridged.iter().filter_map(|(_, other)| Some(other.as_ref()?.release.to_string())).collect();
-        let mut evidence = evidence(&facts, &offers, &roles, &bridge_of, reason);
+            unbridged.iter().filter_map(|(.., other)| Some(other.as_ref()?.release.to_string())).collect();
+        let mut evidence = evidence(&facts, &changes, &roles, &bridge_of, reason);
         if let Some((value, report)) = health {
             evidence.insert("health".into(), value);
-            changes.put(record.id().file("health.json"), report);
+            written.put(record.id().file("health.json"), report);
         }
         let mut ledger = Ledger::open(workspace.dir())?;
         ledger.append(now, happening(event.name(), &record, Some(before), op.actor, evidence))?;
-        for other in unattended {
-            other.pause(workspace, &record.channel, &mut ledger, &mut changes, (&policy, op.actor, now))?;
-        }
-        ledger.put(&mut changes);
-        workspace.commit(changes)?;
+        ledger.put(&mut written);
+        workspace.commit(written)?;
         let map: CohortMap = map_in_force(workspace.dir(), &repository, &record.channel)?;
         let standings = standing(&repository, &map, &record.channel, &record.product)?;
+        let mut cohorts: Vec<Name> = changes.into_iter().map(|(cohort, ..)| cohort).collect();
+        cohorts.dedup();
         Ok(StepOutcome {
             before,
-            cohorts: offers.into_iter().map(|(cohort, _)| cohort).collect(),
+            cohorts,
             record,
             roles,
             bridge_of: bridge_of.into_iter().collect(),
             standings,
+            kept: Vec::new(),
         })
     }
+
+    /// Whoever takes a step has looked at the release, so its other offers live on. What lives for long yet is not signed again.
+    fn renewed(&self, event: ReleaseEvent, state: ReleaseState, changes: &[Change]) -> Vec<Change> {
+        let half = self.policy.rollout.max_unattended.delta() / 2;
+        let due = |standing: &&CohortInForce| {
+            let untouched = !changes.iter().any(|(cohort, ..)| *cohort == standing.cohort);
+            let own = standing.offer(self.manifest.sequence);
+            let soon = own.is_some_and(|own| own.until.is_none_or(|until| until - self.now < half));
+            state == ReleaseState::Limited && untouched && own.is_some() && (event == ReleaseEvent::Renew || soon)
+        };
+        let standings = self.standings.iter().filter(due);
+        standings
+            .filter_map(|standing| Some((standing, standing.offer(self.manifest.sequence)?)))
+            .map(|(standing, own)| self.change(standing.cohort.clone(), own.clone()))
+            .collect()
+    }
+
+    /// The offers of other releases that name a withdrawn one as a bridge, without it. A draft that is not frozen has no sequence yet, and is
+    /// no bridge.
+    fn unbridged(&self, event: ReleaseEvent) -> Vec<Change> {
+        let withdrawn = self.record.manifest.as_ref().filter(|_| event == ReleaseEvent::Withdraw);
+        let Some(sequence) = withdrawn.map(|frozen| frozen.sequence) else { return Vec::new() };
+        let mut changes = Vec::new();
+        for standing in &self.standings {
+            for other in standing.offers.iter().filter(|other| other.sequence != sequence) {
+                let mut other = other.clone();
+                let named = other.bridges.len();
+                other.bridges.retain(|bridge| bridge.sequence != sequence);
+                if other.bridges.len() < named {
+                    changes.push((standing.cohort.clone(), other.sequence, Some(other)));
+                }
+            }
+        }
+        changes
+    }
+
+    /// Writes and signs new lists for the cohorts that something changes for. Puts the lists' bytes into `written`.
+    fn sign(&self, changes: Vec<Change>, written: &mut Changes, keys: &mut KeyRing) -> Result<Option<Finished>> {
+        let channel = self.settings.channel(&self.record.channel)?;
+        let mut edit = Edit::new(&self.repository, self.now, self.settings.online())?;
+        let mut cohorts: BTreeMap<Name, Vec<(u64, Option<Offer>)>> = BTreeMap::new();
+        for (cohort, sequence, offer) in changes {
+            cohorts.entry(cohort).or_default().push((sequence, offer));
+        }
+        for (cohort, changes) in cohorts {
+            let standing = self.standings.iter().find(|standing| standing.cohort == cohort);
+            let mut offers = standing.map_or_else(Vec::new, |standing| standing.offers.clone());
+            for (sequence, offer) in changes {
+                match offer {
+                    None => offers.retain(|other| other.sequence != sequence),
+                    Some(mut offer) => {
+                        if sequence == self.manifest.sequence {
+                            dead_mans_switch::attend(&mut offer, &self.policy, self.now)?;
+                        }
+                        let own = sequence == self.manifest.sequence;
+                        list::put(&mut offers, offer, own.then_some(&self.manifest.supersedes));
+                    }
+                }
+            }
+            if offers.len() > MAX_OFFERS {
+                return Err(Error::refused(format!("cohort {cohort} is offered {MAX_OFFERS} releases already"))
+                    .rule(Rule::ReleaseCohorts)
+                    .remedy("withdraw or retire releases that are no longer needed"));
+            }
+            let role = layout::cohort_role(&self.record.channel, &cohort);
+            let target = layout::assignment_path(&self.record.channel, &cohort, &self.record.product);
+            let mut document = self.repository.must_have(&role)?.document.clone();
+            if offers.is_empty() {
+                document.remove_target(&target);
+            } else {
+                let (bytes, custom) = in_force::target(&Offers::new(self.now, offers))?;
+                let sha256 = Digest::of(&bytes);
+                document.set_target(&target, bytes.len() as u64, sha256.as_bytes(), Some(custom));
+                written.put(artifacts::path(&sha256), bytes);
+            }
+            edit.change(&role, channel.rollout.expires.delta(), |old| *old = document)?;
+        }
+        edit.finish(keys)
+    }
+}
+
+/// The exposure of an offer in parts per million, rounded up, so that no device loses it when a ramp continues from there.
+fn exposed(offer: &Offer, now: DateTime<Utc>) -> u32 {
+    let now = offer.until.map_or(now, |until| now.min(until));
+    offer.ramp.map_or(PPM, |ramp| ramp.exposure(now).to_ppm_up())
 }
 
 /// Two powers: the channel must have approved what a cohort is offered, byte for byte.
@@ -524,13 +674,15 @@ fn approved(workspace: &Workspace, repository: &Repository, record: &Record, pat
 /// The evidence of a step for the ledger.
 fn evidence(
     facts: &Facts,
-    offers: &[Offer],
+    changes: &[Change],
     roles: &[String],
     bridge_of: &BTreeSet<String>,
     reason: Option<&str>,
 ) -> Map<String, Value> {
+    let mut cohorts: Vec<&str> = changes.iter().map(|(cohort, ..)| cohort.as_str()).collect();
+    cohorts.dedup();
     let mut evidence = Map::new();
-    evidence.insert("cohorts".into(), json!(offers.iter().map(|(cohort, _)| cohort.as_str()).collect::<Vec<_>>()));
+    evidence.insert("cohorts".into(), json!(cohorts));
     evidence.insert("roles".into(), json!(roles));
     approval::evidence(facts, &mut evidence);
     if !bridge_of.is_empty() {
@@ -540,81 +692,6 @@ fn evidence(
         evidence.insert("reason".into(), crate::workspace::ledger::clean(reason).into());
     }
     evidence
-}
-
-/// What new versions of cohort roles are made from.
-struct Signing<'a> {
-    settings: &'a Settings,
-    policy: &'a Policy,
-    repository: &'a Repository,
-    record: &'a Record,
-    now: DateTime<Utc>,
-}
-
-impl Signing<'_> {
-    /// Writes and signs the offers of cohorts. `own` is the sequence of the release that moves, and its manifest. Returns what was signed,
-    /// and the releases that have stopped by themselves.
-    fn sign<'o>(
-        &self,
-        offers: impl Iterator<Item = &'o Offer>,
-        own: (u64, &[u8]),
-        keys: &mut KeyRing,
-    ) -> Result<(Option<Finished>, BTreeSet<Unattended>)> {
-        let Self { settings, policy, repository, record, now } = *self;
-        let channel = settings.channel(&record.channel)?;
-        let mut edit = Edit::new(repository, now, settings.online())?;
-        let mut unattended = BTreeSet::new();
-        for (cohort, assignment) in offers {
-            let role = layout::cohort_role(&record.channel, cohort);
-            let target = layout::assignment_path(&record.channel, cohort, &record.product);
-            let mut document = repository.must_have(&role)?.document.clone();
-            let mut assignment = assignment.clone();
-            if let Some(assignment) = &mut assignment {
-                let (length, sha256) = if assignment.sequence == own.0 {
-                    dead_mans_switch::attend(assignment, policy, now)?;
-                    (own.1.len() as u64, Digest::of(own.1))
-                } else {
-                    if dead_mans_switch::let_go(assignment, policy, now) {
-                        unattended.insert(Unattended {
-                            product: record.product.clone(),
-                            release: assignment.release.clone(),
-                        });
-                    }
-                    let listed = repository.targets(&role).and_then(|targets| targets.targets.get(&target));
-                    let listed = listed.ok_or_else(|| Error::bug(format!("{role} lists no {target}")))?;
-                    (listed.length, digest(listed)?)
-                };
-                document.set_target(&target, length, sha256.as_bytes(), Some(in_force::custom(assignment)?));
-            } else {
-                document.remove_target(&target);
-            }
-            let (lifetime, stopped) = dead_mans_switch::settle(
-                &mut document,
-                repository.targets(&role),
-                (&record.channel, cohort, &record.product),
-                assignment.as_ref(),
-                (policy, channel.rollout.expires),
-                now,
-            )?;
-            unattended.extend(stopped);
-            edit.change(&role, lifetime, |old| *old = document)?;
-        }
-        Ok((edit.finish(keys)?, unattended))
-    }
-}
-
-/// The offers of other releases that name the one with this sequence as a bridge, without it.
-fn without(standings: &[CohortInForce], sequence: u64) -> Vec<Offer> {
-    let mut offers = Vec::new();
-    for standing in standings {
-        let Some(mut other) = standing.assignment.clone().filter(|other| other.sequence != sequence) else { continue };
-        let named = other.bridges.len();
-        other.bridges.retain(|bridge| bridge.sequence != sequence);
-        if other.bridges.len() < named {
-            offers.push((standing.cohort.clone(), Some(other)));
-        }
-    }
-    offers
 }
 
 /// What a step to a cohort newly exposes, as the state machine is asked about it.

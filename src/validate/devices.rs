@@ -1,14 +1,18 @@
 //! Device compatibility: the hardware is known and the artifacts fit it.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tidegate_model::manifest::Manifest;
+use tidegate_model::layout;
+use tidegate_model::manifest::{Manifest, Urgency};
 use tidegate_model::name::HardwareId;
+use tidegate_model::rollout::Offer;
 use tidegate_model::version::is_newer;
 
 use super::{Rule, RuleResult, Subject, none_of, not_applicable, pass, warn};
 use crate::error::Result;
 use crate::policy::CheckKind;
+use crate::workspace::{manifest_in_force, map_in_force, standing};
 
 const KIND: CheckKind = CheckKind::DeviceCompatibility;
 
@@ -26,6 +30,12 @@ pub(super) const RULES: &[Rule] = &[
         kind: KIND,
         title: "the version is not below what its hardware runs at least",
         check: minimum,
+    },
+    Rule {
+        id: "V-DEV-05",
+        kind: KIND,
+        title: "a security release is for all hardware of the fleet",
+        check: all_served,
     },
 ];
 
@@ -81,11 +91,51 @@ fn minimum(subject: &Subject<'_>) -> Result<RuleResult> {
 }
 
 fn kept(subject: &Subject<'_>) -> Result<RuleResult> {
-    let Some(previous) = subject.previous else { return not_applicable("there is no previous release") };
+    let Some(previous) = subject.previous_of_line() else { return not_applicable("there is no previous release") };
     let now = hardware(subject.manifest);
     let gone: Vec<_> = hardware(previous).into_iter().filter(|id| !now.contains(id)).map(HardwareId::as_str).collect();
     if gone.is_empty() {
         return pass(format!("as in {}", previous.version));
     }
     warn(format!("{} served {}, and this release does not", previous.version, gone.join(", ")))
+}
+
+/// The fleet's hardware is what the releases are for that are offered now, and the previous one of the line.
+fn all_served(subject: &Subject<'_>) -> Result<RuleResult> {
+    let own = subject.manifest;
+    if own.urgency != Urgency::Security {
+        return not_applicable("it is no security release");
+    }
+    if subject.record.retraction.is_some() {
+        return not_applicable("a retraction is for the devices that have what it takes back");
+    }
+    let map = map_in_force(subject.dir, subject.repository, &own.channel)?;
+    let standings = standing(subject.repository, &map, &own.channel, &own.product)?;
+    let mut manifests = BTreeMap::new();
+    for offer in standings.iter().flat_map(|standing| &standing.offers) {
+        if let Entry::Vacant(vacant) = manifests.entry(offer.sequence) {
+            let path = layout::manifest_path(&own.channel, &own.product, &offer.release);
+            vacant.insert(manifest_in_force(subject.dir, subject.repository, &own.channel, &path)?.0);
+        }
+    }
+    let fleet: BTreeSet<_> = manifests.values().chain(subject.previous_of_line()).flat_map(hardware).collect();
+    // The hardware that a newer line serves in every cohort needs no fix of this one.
+    let serves = |offer: &Offer, id: &HardwareId| {
+        is_newer(&offer.release, &own.version)
+            && manifests.get(&offer.sequence).is_some_and(|manifest| hardware(manifest).contains(id))
+    };
+    let is_above = |id: &HardwareId| {
+        standings.iter().all(|standing| {
+            let whole = |offer: &&Offer| standing.whole_since(offer.sequence, subject.now).is_some();
+            standing.offers.iter().filter(whole).any(|offer| serves(offer, id))
+        })
+    };
+    let own_hardware = hardware(own);
+    let wrong: Vec<_> = fleet
+        .iter()
+        .filter(|id| !own_hardware.contains(**id) && !is_above(id))
+        .map(|id| format!("devices of hardware {id} get no fix: add an artifact for it"))
+        .collect();
+    let shown: Vec<_> = fleet.iter().map(|id| id.as_str()).collect();
+    none_of(&wrong, if shown.is_empty() { "nothing is offered yet".to_owned() } else { shown.join(", ") })
 }

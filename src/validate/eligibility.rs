@@ -99,7 +99,7 @@ fn facts(subject: &Subject<'_>) -> Result<RuleResult> {
 }
 
 fn reachable(subject: &Subject<'_>) -> Result<RuleResult> {
-    let Some(previous) = subject.previous else { return not_applicable("there is no previous release") };
+    let Some(previous) = subject.previous_of_line() else { return not_applicable("there is no previous release") };
     match &subject.manifest.upgrade_from {
         None => pass("it upgrades from every version"),
         Some(range) if range.holds(&previous.version) => {

@@ -19,6 +19,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
 use tidegate_model::digest::Digest;
 use tidegate_model::manifest::Manifest;
+use tidegate_model::version::is_newer;
 
 use crate::audit::Origin;
 use crate::config::{Cohorts, Settings};
@@ -75,6 +76,17 @@ pub struct Subject<'a> {
     pub published: Option<Published>,
     /// When.
     pub now: DateTime<Utc>,
+}
+
+impl Subject<'_> {
+    /// The manifest of the release before it, unless that is of a newer line: devices that have it keep it.
+    fn previous_of_line(&self) -> Option<&Manifest> {
+        let is_above = |previous: &&Manifest| {
+            is_newer(&previous.version, &self.manifest.version)
+                && !self.manifest.supersedes.contains(&previous.sequence)
+        };
+        self.previous.filter(|previous| !is_above(previous))
+    }
 }
 
 /// A published repository.

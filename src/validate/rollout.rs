@@ -1,9 +1,10 @@
 //! Rollout policy: the cohorts make up the fleet, and the first step is allowed.
 
 use tidegate_model::cohort::{CohortMap, Selector};
+use tidegate_model::manifest::Manifest;
 
 use super::conditions::{Known, Possible, can_hold, fact_faults};
-use super::{Rule, RuleResult, Subject, none_of, not_applicable, pass, warn};
+use super::{Rule, RuleResult, Subject, none_of, not_applicable, pass, warn, ways};
 use crate::config::{Settings, write_share};
 use crate::error::Result;
 use crate::policy::CheckKind;
@@ -15,8 +16,14 @@ pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-ROL-01", kind: KIND, title: "cohorts.toml is what is in force", check: in_force },
     Rule { id: "V-ROL-02", kind: KIND, title: "policy.toml names cohorts that exist", check: names },
     Rule { id: "V-ROL-03", kind: KIND, title: "the first cohort may be exposed at once", check: first_step },
-    Rule { id: "V-ROL-04", kind: KIND, title: "no cohort is offered a newer release already", check: newer },
+    Rule { id: "V-ROL-04", kind: KIND, title: "devices can go on to newer lines", check: newer },
     Rule { id: "V-ROL-05", kind: KIND, title: "cohorts that ask for facts can have devices", check: conditions },
+    Rule {
+        id: "V-ROL-06",
+        kind: KIND,
+        title: "devices that take it keep the bridges to newer lines",
+        check: ways::bridges_above,
+    },
 ];
 
 fn in_force(subject: &Subject<'_>) -> Result<RuleResult> {
@@ -63,18 +70,22 @@ fn first_step(subject: &Subject<'_>) -> Result<RuleResult> {
     }
 }
 
+/// A fix for an older line has the next sequence and a lower version, so that devices that take it cannot take the newer line as it is.
 fn newer(subject: &Subject<'_>) -> Result<RuleResult> {
-    let manifest = subject.manifest;
-    let map = map_in_force(subject.dir, subject.repository, &manifest.channel)?;
-    let standings = standing(subject.repository, &map, &manifest.channel, &manifest.product)?;
-    let wrong: Vec<_> = standings
-        .iter()
-        .filter_map(|standing| {
-            let assignment = standing.assignment.as_ref().filter(|a| a.sequence > manifest.sequence)?;
-            Some(format!("{} is offered {} (sequence {})", standing.cohort, assignment.release, assignment.sequence))
-        })
-        .collect();
-    none_of(&wrong, format!("its sequence {} is the highest", manifest.sequence))
+    let Manifest { version, sequence, .. } = subject.manifest;
+    let lines = ways::newer_lines(subject)?;
+    if lines.is_empty() {
+        return pass("no release with a higher version has a lower sequence");
+    }
+    let named = lines.iter().map(|line| {
+        let sequence = line.manifest.as_ref().map_or(0, |manifest| manifest.sequence);
+        format!("{} (sequence {sequence})", line.version)
+    });
+    warn(format!(
+        "devices that take {version} (sequence {sequence}) cannot take {} any more: the newer line needs the fix under a new sequence, \
+         above {sequence}",
+        named.collect::<Vec<_>>().join(" or ")
+    ))
 }
 
 fn conditions(subject: &Subject<'_>) -> Result<RuleResult> {

@@ -11,7 +11,7 @@ use tidegate_model::layout::{self, DelegatedRole, Location};
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Name;
 use tidegate_model::position::PPM;
-use tidegate_model::rollout::Assignment;
+use tidegate_model::rollout::{Offer, Offers};
 use tidegate_model::time;
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::metadata::TargetFile;
@@ -34,34 +34,40 @@ pub struct CohortInForce {
     /// Whether it is protected.
     #[serde(skip)]
     pub protected: bool,
-    /// What it is offered.
-    pub assignment: Option<Assignment>,
+    /// What it is offered, in order of preference.
+    pub offers: Vec<Offer>,
     /// Its role.
     pub role: String,
-    /// When the role expires, and the offer with it.
+    /// When the role expires, and its offers with it.
     #[serde(with = "time::text")]
     pub expires: DateTime<Utc>,
 }
 
 impl CohortInForce {
+    /// The offer of the release with this sequence.
+    pub fn offer(&self, sequence: u64) -> Option<&Offer> {
+        self.offers.iter().find(|offer| offer.sequence == sequence)
+    }
+
     /// Whether it is offered the release with this sequence.
     pub fn has(&self, sequence: u64) -> bool {
-        self.assignment.as_ref().is_some_and(|assignment| assignment.sequence == sequence)
+        self.offer(sequence).is_some()
     }
 
-    /// The exposed share of the cohort in parts per million. A ramp ends when its role expires.
-    pub fn exposed(&self, now: DateTime<Utc>) -> u32 {
-        let now = now.min(self.expires);
-        let Some(assignment) = &self.assignment else { return 0 };
-        assignment.ramp.map_or(PPM, |ramp| ramp.exposure(now).to_ppm())
+    /// The share of the cohort that is exposed to the release with this sequence, in parts per million. A ramp stops when the offer or the
+    /// role ends.
+    pub fn exposed(&self, sequence: u64, now: DateTime<Utc>) -> u32 {
+        let Some(offer) = self.offer(sequence) else { return 0 };
+        let now = offer.until.map_or(now, |until| now.min(until)).min(self.expires);
+        offer.ramp.map_or(PPM, |ramp| ramp.exposure(now).to_ppm())
     }
 
-    /// Since when the whole cohort is offered the release; `None` if it is not.
-    pub fn whole_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        let assignment = self.assignment.as_ref().filter(|assignment| !assignment.paused)?;
-        let now = now.min(self.expires);
-        match assignment.ramp {
-            None => Some(assignment.assigned),
+    /// Since when the whole cohort is offered the release with this sequence; `None` if it is not.
+    pub fn whole_since(&self, sequence: u64, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let offer = self.offer(sequence).filter(|offer| !offer.paused)?;
+        let now = offer.until.map_or(now, |until| now.min(until)).min(self.expires);
+        match offer.ramp {
+            None => Some(offer.since),
             Some(ramp) => (ramp.to() == PPM && ramp.end() <= now).then(|| ramp.end()),
         }
     }
@@ -95,7 +101,7 @@ pub fn manifest_in_force(
 }
 
 /// The bytes of a target that a role lists, from the store, checked against its hash.
-fn listed(dir: &Path, repository: &Repository, role: &str, path: &str) -> Result<Vec<u8>> {
+pub(crate) fn listed(dir: &Path, repository: &Repository, role: &str, path: &str) -> Result<Vec<u8>> {
     let file = repository.targets(role).and_then(|targets| targets.targets.get(path)).ok_or_else(|| {
         Error::input(format!("the role {role} does not list {path}"))
             .remedy("`tidegate status` shows what is registered; register the release first")
@@ -122,27 +128,25 @@ pub(crate) fn digest(file: &TargetFile) -> Result<Digest> {
     to_hex(bytes).parse().map_err(|e| Error::bug("a digest").with_source(e))
 }
 
-/// What the cohorts of a channel are offered of a product, according to their roles.
+/// What the cohorts of a channel are offered of a product, according to their roles: cohort and offer.
 ///
 /// # Errors
 ///
-/// Fails if an assignment is malformed.
-pub fn assignments(repository: &Repository, channel: &Name, product: &Name) -> Result<Vec<(Name, Assignment)>> {
-    let mut all = offers(repository, channel)?;
-    all.retain(|offer| offer.product == *product);
-    Ok(all.into_iter().map(|offer| (offer.cohort, offer.assignment)).collect())
+/// Fails if a list of offers is malformed.
+pub fn offers_of(repository: &Repository, channel: &Name, product: &Name) -> Result<Vec<(Name, Offer)>> {
+    let lists = lists(repository, channel)?.into_iter().filter(|list| list.product == *product);
+    Ok(lists.flat_map(|list| list.offers.offers.into_iter().map(move |offer| (list.cohort.clone(), offer))).collect())
 }
 
 /// What a cohort is offered of a product.
-pub(crate) struct Offer<'a> {
-    cohort: Name,
+pub(crate) struct OfferList {
+    pub(crate) cohort: Name,
     pub(crate) product: Name,
-    pub(crate) assignment: Assignment,
-    pub(crate) file: &'a TargetFile,
+    pub(crate) offers: Offers,
 }
 
 /// Everything that the cohorts of a channel are offered, according to their roles.
-pub(crate) fn offers<'a>(repository: &'a Repository, channel: &Name) -> Result<Vec<Offer<'a>>> {
+pub(crate) fn lists(repository: &Repository, channel: &Name) -> Result<Vec<OfferList>> {
     let mut found = Vec::new();
     for role in repository.roles() {
         let Some(DelegatedRole::Cohort { channel: of, cohort }) = DelegatedRole::parse(&role.name) else { continue };
@@ -151,28 +155,19 @@ pub(crate) fn offers<'a>(repository: &'a Repository, channel: &Name) -> Result<V
         }
         for (path, file) in repository.targets(&role.name).into_iter().flat_map(|targets| &targets.targets) {
             let Some(Location::Assignment { product, .. }) = Location::parse(path) else { continue };
-            if let Some(assignment) = read(path, file)? {
-                found.push(Offer { cohort: cohort.clone(), product, assignment, file });
+            if let Some(offers) = read(path, file)? {
+                found.push(OfferList { cohort: cohort.clone(), product, offers });
             }
         }
     }
     Ok(found)
 }
 
-fn assigned(repository: &Repository, role: &str, path: &str) -> Result<Option<Assignment>> {
-    let target = repository.targets(role).and_then(|targets| targets.targets.get(path));
-    let custom = target.and_then(|target| target.custom.as_ref());
-    custom
-        .map(Assignment::from_custom)
-        .transpose()
-        .map_err(|e| Error::input(format!("the role {role} lists a malformed assignment")).with_source(e))
-}
-
 /// What all cohorts of a channel are offered of a product, in order.
 ///
 /// # Errors
 ///
-/// Fails if an assignment is malformed or a cohort's role is missing.
+/// Fails if a list of offers is malformed or a cohort's role is missing.
 pub fn standing(
     repository: &Repository,
     map: &CohortMap,
@@ -197,26 +192,29 @@ fn of_cohort(repository: &Repository, cohort: &Cohort, channel: &Name, product: 
     let role = layout::cohort_role(channel, &cohort.name);
     let file = repository.must_have(&role)?;
     let path = layout::assignment_path(channel, &cohort.name, product);
-    let assignment = assigned(repository, &role, &path)?;
+    let target = repository.targets(&role).and_then(|targets| targets.targets.get(path.as_str()));
+    let offers = target.map(|file| read(&path, file)).transpose()?.flatten().map_or_else(Vec::new, |list| list.offers);
     let share = match cohort.selector {
         Selector::Share(share) => Some(share),
         Selector::Condition(_) | Selector::Devices(_) => None,
     };
     let protected = cohort.protected.is_some();
-    Ok(CohortInForce { cohort: cohort.name.clone(), share, protected, assignment, role, expires: file.expires })
+    Ok(CohortInForce { cohort: cohort.name.clone(), share, protected, offers, role, expires: file.expires })
 }
 
-/// The assignment in a target of a cohort's role; `None` if the target is not an assignment.
-pub(crate) fn read(path: &str, file: &TargetFile) -> Result<Option<Assignment>> {
+/// The list of offers in a target of a cohort's role; `None` if the target is none.
+pub(crate) fn read(path: &str, file: &TargetFile) -> Result<Option<Offers>> {
     let custom = file.custom.as_ref().filter(|custom| custom.contains_key("tidegate"));
     custom
-        .map(Assignment::from_custom)
+        .map(Offers::from_custom)
         .transpose()
-        .map_err(|e| Error::input(format!("{path} is a malformed assignment")).with_source(e))
+        .map_err(|e| Error::input(format!("{path} is a malformed list of offers")).with_source(e))
 }
 
-/// The `custom` content of an assignment's target.
-pub(crate) fn custom(assignment: &Assignment) -> Result<Map<String, Value>> {
-    let value = assignment.to_value().map_err(|e| Error::input("the assignment cannot be written").with_source(e))?;
-    Ok(Map::from_iter([("tidegate".to_owned(), value)]))
+/// The target of a list of offers: its bytes and its `custom` content.
+pub(crate) fn target(offers: &Offers) -> Result<(Vec<u8>, Map<String, Value>)> {
+    let unwritable = |e| Error::input("the offers cannot be written").with_source(e);
+    let bytes = offers.to_bytes().map_err(unwritable)?;
+    let value = offers.to_value().map_err(unwritable)?;
+    Ok((bytes, Map::from_iter([("tidegate".to_owned(), value)])))
 }

@@ -95,7 +95,11 @@ async fn costs(cohorts: usize) -> Vec<u64> {
     expected = vec!["404 /metadata/2.root.json".to_owned(), "304 /metadata/timestamp.json".to_owned()];
     assert_eq!(cost.requests, expected);
     // The instant of the decision is another.
-    assert_eq!(again.explanation.decision, first.explanation.decision, "decided as before, without asking again");
+    assert_eq!(
+        (&again.explanation.outcome, &again.explanation.offers),
+        (&first.explanation.outcome, &first.explanation.offers),
+        "decided as before, without asking again"
+    );
 
     forge.assign(other, "1.1.0");
     publish(&forge, place.path()).await;

@@ -77,7 +77,7 @@ async fn second_publication_has_nothing_to_do() {
     assert_eq!(first.live, None);
     assert!(first.objects.iter().all(|object| object.state == ObjectState::New));
     assert!(first.objects.is_sorted_by_key(|object| object.stage));
-    // Root, timestamp, snapshot, targets, stable, two cohorts; cohort map, manifest as listed twice, two artifacts.
+    // Root, timestamp, snapshot, targets, stable, two cohorts; cohort map, manifest, list of offers, two artifacts.
     assert_eq!(first.totals().new, 12);
     assert!(!place.path().join("not").exists(), "a plan changes nothing");
 
@@ -111,7 +111,8 @@ async fn second_publication_has_nothing_to_do() {
         notices,
         [
             "stable: lists stable/releases/os/1.1.0/boot.img and 2 files",
-            "stable.early: offers 1.1.0 (sequence 2), limited; until now 1.0.0 (sequence 1), limited",
+            "stable.early: offers 1.1.0 (sequence 2), limited",
+            "stable.early: no longer offers 1.0.0",
         ]
     );
     publish(&forge, &remote).await.unwrap();

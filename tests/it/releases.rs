@@ -116,13 +116,14 @@ fn a_pause_moves_a_ramp_by_as_long_as_it_took() {
     let spec = fleet.release("1.0.0", |_| ());
     fleet.start(&spec);
     fleet.pass(48);
-    let before = named(&fleet.advance(&spec, 24).unwrap(), "early").assignment.clone().unwrap().ramp.unwrap();
+    let before = named(&fleet.advance(&spec, 24).unwrap(), "early").offers[0].clone().ramp.unwrap();
     fleet.pass(6);
     let exposed = before.exposure(fleet.now);
     fleet.step(&spec, |transaction, op| transaction.pause(op, Some("looking into it"))).unwrap();
     fleet.pass(10);
-    let outcome = fleet.step(&spec, |transaction, op| transaction.resume(op)).unwrap();
-    let after = named(&outcome.standings, "early").assignment.clone().unwrap();
+    let outcome =
+        fleet.step(&spec, |transaction, op| transaction.resume(tidegate::rollout::RampRequest::default(), op)).unwrap();
+    let after = named(&outcome.standings, "early").offers[0].clone();
     let ramp = after.ramp.unwrap();
     assert_eq!(ramp.end() - before.end(), TimeDelta::hours(10));
     assert_eq!(ramp.exposure(fleet.now), exposed, "it goes on from where it was");
@@ -134,9 +135,7 @@ fn a_security_release_goes_to_all_at_once_after_validation() {
     let fleet = Fleet::new();
     let spec = fleet.release("1.0.1", |new| new.urgency = RecordedUrgency::Security);
     let in_force = fleet.start(&spec);
-    assert!(
-        in_force.iter().all(|cohort_in_force| cohort_in_force.assignment.as_ref().unwrap().stage == Stage::Security)
-    );
+    assert!(in_force.iter().all(|cohort_in_force| cohort_in_force.offers[0].stage == Stage::Security));
     let outcome = fleet.step(&spec, |transaction, op| transaction.complete(op)).unwrap();
     assert_eq!(outcome.record.state, ReleaseState::Stable);
 }
@@ -160,7 +159,7 @@ fn a_release_that_not_everybody_can_go_to_lists_its_bridges() {
     let fleet = Fleet::new();
     fleet.release("1.0.0", |_| ());
     let two = fleet.release("2.0.0", |new| new.upgrade_from = Some(">=1.0.0".parse().unwrap()));
-    let assignment = named(&fleet.start(&two), "canary").assignment.clone().unwrap();
+    let assignment = named(&fleet.start(&two), "canary").offers[0].clone();
     let bridges: Vec<_> =
         assignment.bridges.iter().map(|bridge| (bridge.release.to_string(), bridge.sequence)).collect();
     assert_eq!(bridges, [("1.0.0".to_owned(), 1)]);
@@ -170,19 +169,24 @@ fn a_release_that_not_everybody_can_go_to_lists_its_bridges() {
 fn a_limited_rollout_ends_by_itself_and_refresh_does_not_keep_it_alive() {
     let mut fleet = Fleet::new();
     let spec = fleet.release("1.0.0", |_| ());
-    let until = named(&fleet.start(&spec), "canary").expires;
-    assert_eq!(until - fleet.now, TimeDelta::hours(72));
-    fleet.pass(60);
+    let canary = named(&fleet.start(&spec), "canary").clone();
+    let until = canary.offers[0].until.unwrap();
+    assert_eq!((until - fleet.now, canary.expires - fleet.now), (TimeDelta::hours(72), TimeDelta::days(14)));
+    fleet.pass(8 * 24);
     let (workspace, mut ring) = fleet.open();
     let settings = workspace.settings().unwrap();
     let (repository, roles) =
         tidegate::rollout::refresh::refresh(&mut Operation::new(&workspace, "tester", fleet.now, &mut ring), &settings)
             .unwrap();
     drop(workspace);
-    assert!(!roles.contains(&"stable.canary".to_owned()));
-    assert_eq!(repository.role("stable.canary").unwrap().expires, until);
+    // The role lives on, the offer does not.
+    assert!(roles.contains(&"stable.canary".to_owned()));
+    assert_eq!(repository.role("stable.canary").unwrap().expires, fleet.now + TimeDelta::days(14));
+    let in_force = fleet.step(&spec, |transaction, _| Ok(transaction.standings().to_vec())).unwrap();
+    assert_eq!(named(&in_force, "canary").offers[0].until, Some(until));
+    fleet.validate(&spec);
     let outcome = fleet.step(&spec, |transaction, op| transaction.renew(op)).unwrap();
-    assert_eq!(named(&outcome.standings, "canary").expires - fleet.now, TimeDelta::hours(72));
+    assert_eq!(named(&outcome.standings, "canary").offers[0].until.unwrap() - fleet.now, TimeDelta::hours(72));
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use crate::support::{Forge, Serving, publish};
-use serde_json::json;
 use tidegate::audit::{AuditReport, Check, PublishedRepository, verify};
+use tidegate_model::Extra;
+use tidegate_model::digest::Digest;
+use tidegate_model::rollout::{Bridge, Offer, Offers};
 
 /// A workspace with two releases and two cohorts, published.
 async fn published() -> (Forge, tempfile::TempDir) {
@@ -44,7 +46,7 @@ async fn a_sound_repository_passes_both_implementations() {
             (Check::Delegations, 3),
             (Check::CohortMaps, 1),
             (Check::Manifests, 2),
-            (Check::Assignments, 2),
+            (Check::Offers, 2),
             (Check::SecondMetadata, 7),
             (Check::SecondTargets, 8),
         ]
@@ -103,41 +105,69 @@ async fn every_flipped_byte_of_every_file_is_found() {
 #[tokio::test]
 async fn a_rollout_key_can_only_choose_among_what_the_channel_has_approved() {
     let (mut forge, place) = published().await;
+    let good = forge.offer("1.1.0");
+    let older = forge.offer("1.0.0");
     let manifest = String::from_utf8(forge.manifest("1.1.0")).unwrap().replace("build-2", "build-x");
-    let custom = json!({
-        "schema": 1, "release": "1.1.0", "sequence": 2, "stage": "limited", "paused": false, "assigned": "2026-01-01T00:00:00Z",
-    });
-    forge.assign_bytes("late", manifest.as_bytes(), custom);
-    publish(&forge, place.path()).await;
-    let report = audit(&forge, place.path()).await;
-    assert_eq!(
-        faults(&report, Check::Assignments),
-        ["stable/cohorts/late/os.json: what it assigns as 1.1.0 is not the manifest that stable has approved at \
-          stable/releases/os/1.1.0/manifest.json"]
-    );
+    let bridge = |release: &str, sequence: u64, of: &Offer| Bridge {
+        release: release.parse().unwrap(),
+        sequence,
+        sha256: of.sha256,
+        length: of.length,
+        upgrade_from: "<1.0.0".parse().unwrap(),
+        extra: Extra::new(),
+    };
+    for (offers, problems) in [
+        (vec![good.clone(), older.clone()], &[][..]),
+        (vec![Offer { bridges: vec![bridge("1.0.0", 1, &older)], ..good.clone() }], &[]),
+        (
+            vec![Offer { sha256: Digest::of(manifest.as_bytes()), ..good.clone() }, older.clone()],
+            &["what it offers as 1.1.0 is not the manifest that stable has approved at \
+               stable/releases/os/1.1.0/manifest.json"],
+        ),
+        (
+            vec![Offer { length: good.length + 1, ..good.clone() }],
+            &["what it offers as 1.1.0 is not the manifest that stable has approved at \
+               stable/releases/os/1.1.0/manifest.json"],
+        ),
+        (
+            vec![Offer { release: "6.6.6".parse().unwrap(), sequence: 9, ..good.clone() }, good.clone()],
+            &["it offers 6.6.6, which stable has not approved"],
+        ),
+        (
+            vec![Offer { sequence: 9, ..good.clone() }, older.clone()],
+            &["it offers 1.1.0 as sequence 9, but its manifest says 2"],
+        ),
+        (
+            vec![Offer { bridges: vec![bridge("0.9.0", 1, &older)], ..good.clone() }],
+            &["it offers 0.9.0, which stable has not approved"],
+        ),
+        (
+            vec![Offer { bridges: vec![bridge("1.0.0", 1, &good)], ..good.clone() }],
+            &["what it offers as 1.0.0 is not the manifest that stable has approved at \
+               stable/releases/os/1.0.0/manifest.json"],
+        ),
+        (vec![older.clone(), good.clone()], &["it offers 1.0.0 above 1.1.0, which is a higher version"]),
+    ] {
+        forge.assign_all("late", offers);
+        publish(&forge, place.path()).await;
+        let report = audit(&forge, place.path()).await;
+        let expected: Vec<String> =
+            problems.iter().map(|problem| format!("stable/cohorts/late/os.json: {problem}")).collect();
+        assert_eq!(faults(&report, Check::Offers), expected);
+    }
+}
 
-    let custom = json!({
-        "schema": 1, "release": "6.6.6", "sequence": 9, "stage": "limited", "paused": false, "assigned": "2026-01-01T00:00:00Z",
-    });
-    forge.assign_bytes("late", b"{}", custom);
+#[tokio::test]
+async fn a_list_of_offers_is_the_same_in_its_target_and_beside_it() {
+    let (mut forge, place) = published().await;
+    let list = |offers: Vec<Offer>| Offers::new(forge.now(), offers);
+    let (one, other) = (list(vec![forge.offer("1.1.0")]), list(vec![forge.offer("1.0.0")]));
+    forge.assign_bytes("late", &one.to_bytes().unwrap(), other.to_value().unwrap());
     publish(&forge, place.path()).await;
     let report = audit(&forge, place.path()).await;
     assert_eq!(
-        faults(&report, Check::Assignments),
-        ["stable/cohorts/late/os.json: it assigns 6.6.6, which stable has not approved"]
-    );
-
-    let (length, good) = (forge.manifest("1.1.0").len(), forge.manifest("1.1.0"));
-    let custom = json!({
-        "schema": 1, "release": "1.1.0", "sequence": 9, "stage": "limited", "paused": false, "assigned": "2026-01-01T00:00:00Z",
-    });
-    assert!(length > 0);
-    forge.assign_bytes("late", &good, custom);
-    publish(&forge, place.path()).await;
-    let report = audit(&forge, place.path()).await;
-    assert_eq!(
-        faults(&report, Check::Assignments),
-        ["stable/cohorts/late/os.json: it assigns 1.1.0 as sequence 9, but its manifest says 2"]
+        faults(&report, Check::Offers),
+        ["stable/cohorts/late/os.json: its length or hash is not that of the offers in it"]
     );
 }
 

@@ -176,8 +176,8 @@ impl<'a> Agent<'a> {
     }
 
     fn nothing(&mut self, check: Check) -> Result<Next, Error> {
-        let until = check.explanation.decision.changes;
-        let event = match check.explanation.decision.outcome {
+        let until = check.explanation.changes;
+        let event = match check.explanation.outcome {
             Outcome::Wait { until, why, .. } => Event::Hold { until, why, release: None },
             _ => Event::Nothing,
         };

@@ -1,12 +1,12 @@
 //! A device: it finds the release for its cohort, decides, downloads, installs and confirms.
 //!
 //! ```text
-//! refresh -> CHANNEL/cohorts.json -> cohort -> assignment (role CHANNEL.COHORT)
-//!                                                  |  the same hash and length
-//!                                   manifest (role CHANNEL) -> decide -> download -> install -> confirm
+//! refresh -> CHANNEL/cohorts.json -> cohort -> offers (role CHANNEL.COHORT)
+//!                                                |  each: the same hash and length
+//!                                 manifest (role CHANNEL) -> decide -> download -> install -> confirm
 //! ```
 //!
-//! Two powers must agree before anything is installed: the cohort's role assigns a release, and the channel's role lists
+//! Two powers must agree before anything is installed: the cohort's role offers a release, and the channel's role lists
 //! that release's manifest, and every artifact in it, under the release's own path with the same hash.
 //!
 //! A device needs only its own path through the repository. Errors in another cohort do not affect it. When its own cohort's role
@@ -41,15 +41,16 @@ use crate::state::Machine;
 use crate::store::Repair;
 use crate::store::{DirStore, Kept, Store as _};
 use crate::updater::{Repository, Updater};
-use tidegate_model::cohort::{CohortChoice, CohortMap};
-use tidegate_model::decision::{Inputs, Installed, Offer, Outcome, Profile, Quarantined};
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::decision::{Approval, Installed, Outcome, Profile, Quarantined, needs_manifest};
 use tidegate_model::digest::Digest;
-use tidegate_model::explanation::{Explanation, explain};
+use tidegate_model::explanation::{Circumstances, ExplainedOffer, Explanation};
 use tidegate_model::facts::Facts;
 use tidegate_model::layout;
 use tidegate_model::manifest::{Manifest, Urgency};
+use tidegate_model::name::ArtifactName;
 pub use tidegate_model::release::Release;
-use tidegate_model::rollout::Assignment;
+use tidegate_model::rollout::{Offer, Offers};
 use tidegate_model::time::Instant;
 use tidegate_model::version::Version;
 use tidegate_tuf::Chain;
@@ -81,11 +82,8 @@ pub struct Device {
 /// What a check found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
-    /// The decision, with the outcome of every rule.
+    /// The decision on every offer, with the outcome of every rule.
     pub explanation: Explanation,
-    /// The decision on the assigned release, if `explanation` is about a bridge to it.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub on_the_way_to: Vec<Explanation>,
     /// What to download, if the decision is to install.
     pub update: Option<Update>,
     /// How the device's own policy judges downloading and installing it.
@@ -148,7 +146,7 @@ pub struct Status {
 impl Check {
     /// What to do.
     pub fn outcome(&self) -> &Outcome {
-        &self.explanation.decision.outcome
+        &self.explanation.outcome
     }
 }
 
@@ -165,14 +163,14 @@ impl Device {
     /// If the repository cannot be reached or fails verification. It is not an error if it has nothing for this device.
     pub fn check(&mut self) -> Result<Check, Error> {
         let profile = self.profile.clone();
-        let check = self.check_as(&profile, None)?;
+        let check = self.check_as(&profile, None, false)?;
         if let Some(update) = &check.update {
             self.record_offer(update);
         }
         Ok(check)
     }
 
-    /// Like [`check`](Self::check), but with other facts or at another time. The fact `attestation` assumes an
+    /// Like [`check`](Self::check), but evaluates every rule of every offer, also with other facts or at another time. The fact `attestation` assumes an
     /// attestor; without that fact, the device's own attestor counts.
     ///
     /// # Errors
@@ -182,7 +180,7 @@ impl Device {
         let own_facts = facts.unwrap_or_else(|| self.profile.own_facts.clone());
         let profile = Profile { own_facts, ..self.profile.clone() };
         let profile = profile.assumed().map_err(Error::Setting)?;
-        let check = self.check_as(&profile, at);
+        let check = self.check_as(&profile, at, true);
         self.recorder.forget();
         check
     }
@@ -200,69 +198,120 @@ impl Device {
         }
     }
 
-    fn check_as(&mut self, profile: &Profile, at: Option<Instant>) -> Result<Check, Error> {
+    /// `thorough`: reads the manifest of every offer, also of those that cannot be taken now.
+    fn check_as(&mut self, profile: &Profile, at: Option<Instant>, thorough: bool) -> Result<Check, Error> {
         self.updater.refresh()?;
         let channel = Chain::top().then(&layout::channel_role(&profile.channel));
         let map = self.cohorts(profile, &channel)?;
         let choice = map.choose(&profile.id, &profile.facts());
         self.recorder.observe(&self.profile.id, &map, &choice);
         let now = at.or(self.updater.trusted().map(tidegate_tuf::TrustedSet::now)).unwrap_or(Instant::UNIX_EPOCH);
+        let quarantined = self.quarantined().to_vec();
+        let circumstances = Circumstances { device: profile, choice: &choice, now, quarantined: &quarantined };
         let protected = map.cohort(&choice.cohort).and_then(|cohort| cohort.protected.as_ref());
         let offered = match self.approach(profile, &choice, protected) {
-            Ok(private) => self.offered(profile, &channel, &choice, private.as_ref(), now),
+            Ok(private) => self.offered(&circumstances, &channel, private.as_ref(), thorough),
             Err(why) => Ok(Err(why)),
         };
         let offered = gate::or_denied(offered, &choice, protected);
-        let Found { explanation, on_the_way_to, update } = offered?.unwrap_or_else(|why| {
-            let offer = Offer::Nothing { why: &why };
-            explain(&Inputs { device: profile, choice: &choice, offer, now, quarantined: &[] }).into()
-        });
-        debug!(cohort = %choice.cohort, outcome = %explanation.decision.outcome, "decided");
+        let Found { explanation, update } =
+            offered?.unwrap_or_else(|why| Found { explanation: circumstances.nothing(&why), update: None });
+        debug!(cohort = %choice.cohort, outcome = %explanation.outcome, "decided");
         let policy = update.as_ref().map_or_else(Vec::new, |update| {
             [Step::Download, Step::Install].map(|step| self.judge(step, update, profile, now)).into()
         });
         let repairs = self.repairs.iter().chain(self.updater.repairs()).cloned().collect();
-        Ok(Check { explanation, on_the_way_to, update, policy, repairs })
+        Ok(Check { explanation, update, policy, repairs })
     }
 
-    /// The offer for the device's cohort and the decision on it, or why there is none. `private` is the location of protected files.
+    /// The decisions on the offers of the device's cohort, or why there are none. `private` is the location of protected files.
     fn offered(
         &mut self,
-        profile: &Profile,
+        circumstances: &Circumstances<'_>,
         channel: &Chain,
-        choice: &CohortChoice,
         private: Option<&Repository>,
-        now: Instant,
+        thorough: bool,
     ) -> Result<Result<Found, String>, Error> {
-        let mut on_the_way_to = Vec::new();
-        let (mut assignment, mut approved) = match self.assignment(profile, channel, choice, now)? {
-            Ok(assigned) => assigned,
+        let offers = match self.offers(circumstances, channel)? {
+            Ok(offers) => offers,
             Err(why) => return Ok(Err(why)),
         };
-        // The same for its bridges.
-        let private = private.filter(|_| assignment.private);
-        loop {
-            let manifest = self.manifest(&approved, private)?;
-            let offer = Offer::Release { assignment: &assignment, manifest: &manifest, sha256: approved.sha256 };
-            let quarantined = self.quarantined();
-            let explanation = explain(&Inputs { device: profile, choice, offer, now, quarantined });
-            let update = match &explanation.decision.outcome {
-                // Bridges have ever lower sequences, so this ends.
-                Outcome::Bridge { bridge, .. } => {
-                    approved = self.approved(profile, channel, &bridge.release)?;
-                    let role = layout::cohort_role(&profile.channel, &choice.cohort);
-                    approved.must_be(&role, bridge.length, bridge.sha256)?;
-                    assignment = assignment.through(bridge);
-                    on_the_way_to.push(explanation);
-                    continue;
-                }
-                Outcome::Install { artifacts, .. } => {
-                    Some(self.update(channel, &manifest, approved.sha256, artifacts, private)?)
-                }
-                _ => None,
-            };
-            return Ok(Ok(Found { explanation, on_the_way_to, update }));
+        let mut explained = Vec::new();
+        let mut update = None;
+        let mut read = 0;
+        for offer in &offers.offers {
+            let private = private.filter(|_| offer.private);
+            // What is below an offer that is taken is read for an explanation only.
+            let reads = Reads { channel, private, thorough, wanted: update.is_none() };
+            let (explanation, found) = self.consider(circumstances, offer, &reads, &mut read)?;
+            update = update.or(found);
+            explained.push(explanation);
         }
+        Ok(Ok(Found { explanation: circumstances.explain(explained), update }))
+    }
+
+    /// The decision on an offer, and on the bridges to it; and what to install, if it can be taken now. `read` counts manifests.
+    fn consider(
+        &mut self,
+        circumstances: &Circumstances<'_>,
+        offer: &Offer,
+        reads: &Reads<'_>,
+        read: &mut usize,
+    ) -> Result<(ExplainedOffer, Option<Update>), Error> {
+        let known = self.read(circumstances, offer, reads, read)?;
+        let mut explained = ExplainedOffer::new(&circumstances.inputs(offer, known.approval()));
+        match (&explained.decision.outcome, &known) {
+            // Bridges have ever lower sequences, so this ends.
+            (Outcome::Bridge { bridge, .. }, _) => {
+                let (mut bridge, update) = self.consider(circumstances, &offer.through(bridge), reads, read)?;
+                let further = std::mem::take(&mut bridge.through);
+                explained.through = std::iter::once(bridge).chain(further).collect();
+                Ok((explained, update))
+            }
+            (Outcome::Install { artifacts, .. }, Known::Manifest(manifest)) => {
+                match self.update(reads.channel, manifest, offer.sha256, artifacts, reads.private) {
+                    Ok(update) => Ok((explained, Some(update))),
+                    Err(e @ Error::NotApproved { .. }) => {
+                        let why = e.to_string();
+                        let inputs = circumstances.inputs(offer, Approval::Contradicted(&why));
+                        Ok((ExplainedOffer::new(&inputs), None))
+                    }
+                    Err(e) => Err(e),
+                }
+            }
+            _ => Ok((explained, None)),
+        }
+    }
+
+    /// Reads the manifest of an offer if it is needed.
+    fn read(
+        &mut self,
+        circumstances: &Circumstances<'_>,
+        offer: &Offer,
+        reads: &Reads<'_>,
+        read: &mut usize,
+    ) -> Result<Known, Error> {
+        let approved = self.approved(circumstances.device, reads.channel, &offer.release);
+        let role = layout::cohort_role(&circumstances.device.channel, &circumstances.choice.cohort);
+        let approved =
+            approved.and_then(|approved| approved.must_be(&role, offer.length, offer.sha256).map(|()| approved));
+        let approved = match approved {
+            Ok(approved) => approved,
+            // A contradiction of this offer does not stop the others.
+            Err(e @ Error::NotApproved { .. }) => return Ok(Known::Contradicted(e.to_string())),
+            Err(e) => return Err(e),
+        };
+        let wanted = reads.wanted && needs_manifest(&circumstances.inputs(offer, Approval::NotRead));
+        if !wanted && !reads.thorough {
+            return Ok(Known::NotRead);
+        }
+        let name = if *read == 0 { "manifest.json".to_owned() } else { format!("manifest-{read}.json") };
+        *read += 1;
+        let bytes = self.document(&name, &approved.found, MANIFEST_LENGTH, reads.private)?;
+        Ok(match Manifest::parse(&bytes) {
+            Ok(manifest) => Known::Manifest(Box::new(manifest)),
+            Err(e) => Known::Contradicted(format!("{}: {e}", approved.found.path)),
+        })
     }
 
     /// The channel's cohort map, listed by the channel's role and no other.
@@ -273,33 +322,30 @@ impl Device {
         CohortMap::parse(&bytes).map_err(|e| Error::BadDocument { path, reason: e.to_string() })
     }
 
-    /// The release that the cohort's role assigns and the channel's role approves, or why there is none.
-    fn assignment(
-        &mut self,
-        profile: &Profile,
-        channel: &Chain,
-        choice: &CohortChoice,
-        at: Instant,
-    ) -> Result<Result<(Assignment, Approved), String>, Error> {
+    /// What the cohort's role offers, or why there is nothing.
+    fn offers(&mut self, circumstances: &Circumstances<'_>, channel: &Chain) -> Result<Result<Offers, String>, Error> {
+        let Circumstances { device: profile, choice, now: at, .. } = circumstances;
         let role = layout::cohort_role(&profile.channel, &choice.cohort);
         let path = layout::assignment_path(&profile.channel, &choice.cohort, &profile.product);
         let chain = channel.then(&role);
         let found = self.find(&path, &chain);
         // The role may expire before the instant in question.
         let trusted = self.updater.trusted().and_then(|trusted| trusted.targets(&chain));
-        let expires = trusted.map(|targets| targets.common.expires).filter(|expires| *expires <= at);
+        let expires = trusted.map(|targets| targets.common.expires).filter(|expires| expires <= at);
         let found = match (found, expires) {
             (Ok(_) | Err(Error::TargetNotFound { .. }), Some(expires)) => return Ok(Err(expired(&role, expires))),
             (Ok(found), None) => found,
             (Err(e), _) => return nothing(&role, profile, e).map(Err),
         };
         let bad = |reason: String| Error::BadDocument { path: path.clone(), reason };
-        let custom = found.target.custom.as_ref().ok_or_else(|| bad("it contains no assignment".into()))?;
-        let assignment = Assignment::from_custom(custom).map_err(|e| bad(e.to_string()))?;
-        let approved = self.approved(profile, channel, &assignment.release)?;
-        let sha256 = sha256_of(&found)?;
-        approved.must_be(&role, found.target.length, sha256)?;
-        Ok(Ok((assignment, approved)))
+        let custom = found.target.custom.as_ref().ok_or_else(|| bad("it contains no offers".into()))?;
+        let offers = Offers::from_custom(custom).map_err(|e| bad(e.to_string()))?;
+        // The target's bytes are the same list, so that what is signed is also what can be fetched.
+        let bytes = offers.to_bytes().map_err(|e| bad(e.to_string()))?;
+        if (found.target.length, sha256_of(&found)?) != (bytes.len() as u64, Digest::of(&bytes)) {
+            return Err(bad("its length or hash is not that of the offers in it".into()));
+        }
+        Ok(Ok(offers))
     }
 
     /// The manifest that the channel's role lists for a release.
@@ -316,19 +362,13 @@ impl Device {
         Ok(Approved { sha256: sha256_of(&found)?, found })
     }
 
-    fn manifest(&mut self, approved: &Approved, private: Option<&Repository>) -> Result<Manifest, Error> {
-        let bytes = self.document("manifest.json", &approved.found, MANIFEST_LENGTH, private)?;
-        Manifest::parse(&bytes)
-            .map_err(|e| Error::BadDocument { path: approved.found.path.to_string(), reason: e.to_string() })
-    }
-
     /// What to download for a release. The manifest and the channel's role must agree on each artifact.
     fn update(
         &mut self,
         channel: &Chain,
         manifest: &Manifest,
         sha256: Digest,
-        names: &[tidegate_model::name::ArtifactName],
+        names: &[ArtifactName],
         private: Option<&Repository>,
     ) -> Result<Update, Error> {
         let mut artifacts = Vec::new();
@@ -417,16 +457,36 @@ impl Device {
     }
 }
 
-/// A decision and its inputs.
+/// The decisions on all offers, and what to install.
 struct Found {
     explanation: Explanation,
-    on_the_way_to: Vec<Explanation>,
     update: Option<Update>,
 }
 
-impl From<Explanation> for Found {
-    fn from(explanation: Explanation) -> Self {
-        Self { explanation, on_the_way_to: Vec::new(), update: None }
+/// Which manifests are read, and from where.
+struct Reads<'a> {
+    channel: &'a Chain,
+    private: Option<&'a Repository>,
+    /// Every one.
+    thorough: bool,
+    /// Those of offers that could be taken.
+    wanted: bool,
+}
+
+/// What is known of the manifest of an offer.
+enum Known {
+    Manifest(Box<Manifest>),
+    NotRead,
+    Contradicted(String),
+}
+
+impl Known {
+    fn approval(&self) -> Approval<'_> {
+        match self {
+            Self::Manifest(manifest) => Approval::Manifest(manifest),
+            Self::NotRead => Approval::NotRead,
+            Self::Contradicted(why) => Approval::Contradicted(why),
+        }
     }
 }
 
@@ -464,7 +524,7 @@ fn sha256_of(found: &tidegate_tuf::Found) -> Result<Digest, Error> {
 /// Converts an error of the device's own cohort role into a reason to keep its release. Other errors stay errors.
 fn nothing(role: &str, profile: &Profile, error: Error) -> Result<String, Error> {
     match error {
-        Error::TargetNotFound { .. } => Ok(format!("role {role} assigns no release of {}", profile.product)),
+        Error::TargetNotFound { .. } => Ok(format!("role {role} offers no release of {}", profile.product)),
         Error::Metadata(tidegate_tuf::Error::Expired { role: whose, expires, .. }) if whose == role => {
             Ok(expired(role, expires))
         }
@@ -478,5 +538,5 @@ fn nothing(role: &str, profile: &Profile, error: Error) -> Result<String, Error>
 
 fn expired(role: &str, expires: Instant) -> String {
     let expires = tidegate_tuf::time::format(expires);
-    format!("role {role} expired at {expires}: the rollout was not renewed and has stopped")
+    format!("role {role} expired at {expires}: it is renewed by tidegate refresh")
 }

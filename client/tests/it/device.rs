@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use chrono::TimeDelta;
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate_client::device::{Check, InstallState};
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{FileSlot, StubInstaller};
@@ -166,9 +166,17 @@ fn both_powers_are_needed() {
             sim.publish(&["stable.all", "stable", "targets", "snapshot", "timestamp"]);
             sim
         });
-        let error = check(&mirror, scratch().path()).unwrap_err();
-        assert_eq!(error.fault(), Fault::Peer, "{case}: {error}");
-        assert!(error.to_string().contains(expected), "{case}: {error}");
+        match check(&mirror, scratch().path()) {
+            // A contradiction of one offer is a reason not to take it, and stops no other.
+            Ok(check) => {
+                assert!(matches!(check.outcome(), Outcome::Refuse { rule: Rule::Approved, .. }), "{case}: {check:?}");
+                assert!(check.outcome().to_string().contains(expected), "{case}: {}", check.outcome());
+            }
+            Err(error) => {
+                assert_eq!(error.fault(), Fault::Peer, "{case}: {error}");
+                assert!(error.to_string().contains(expected), "{case}: {error}");
+            }
+        }
     }
 }
 
@@ -250,7 +258,7 @@ fn without_its_own_cohort_role_a_device_keeps_what_it_has() {
         (
             "nothing assigned",
             |mirror| mirror.serve(channel(&[("lab", None), ("all", Some(1_000_000))])),
-            "assigns no release of os",
+            "offers no release of os",
         ),
         (
             "not delegated",
@@ -260,7 +268,7 @@ fn without_its_own_cohort_role_a_device_keeps_what_it_has() {
                 sim.publish(&["stable", "snapshot", "timestamp"]);
                 mirror.serve(sim);
             },
-            "stable.new assigns no release",
+            "stable.new offers no release",
         ),
     ];
     for (case, bend, expected) in cases {
@@ -395,18 +403,23 @@ fn bridges_are_taken_one_by_one() {
     for sequence in [15, 20] {
         let check = install(&mirror, &state, &slot, Disk::new()).unwrap();
         assert_eq!(check.update.unwrap().release.sequence, sequence);
-        assert_eq!(check.on_the_way_to.len(), usize::from(sequence == 15));
+        assert_eq!(check.explanation.offers[0].through.len(), usize::from(sequence == 15));
     }
     // A bridge that the channel does not list as assigned is not taken.
     mirror.edit(|sim| {
-        let path = "stable/cohorts/all/os.json";
-        let mut custom = sim.signed["stable.all"]["targets"][path]["custom"].clone();
-        custom["tidegate"]["bridges"][0]["length"] = json!(1);
-        sim.set_custom("stable.all", path, custom);
+        let listed = sim.signed["stable"]["targets"]["stable/releases/os/2.0.0/manifest.json"].clone();
+        let digest = listed["hashes"]["sha256"].as_str().unwrap();
+        let target = sim.files[&format!("targets/stable/releases/os/2.0.0/{digest}.manifest.json")].clone();
+        let bridge = &sim.signed["stable"]["targets"]["stable/releases/os/1.5.0/manifest.json"];
+        let bridges = json!({"bridges": [{
+            "release": "1.5.0", "sequence": 15, "sha256": bridge["hashes"]["sha256"], "length": 1,
+            "upgrade_from": ">=1.0.0, <1.5.0",
+        }]});
+        assign(sim, "all", &target, &bridges);
         sim.publish(&["stable.all", "snapshot", "timestamp"]);
     });
-    let error = check(&mirror, scratch().path()).unwrap_err();
-    assert!(matches!(error, Error::NotApproved { .. }), "{error}");
+    let check = check(&mirror, scratch().path()).unwrap();
+    assert!(matches!(check.outcome(), Outcome::Refuse { rule: Rule::Approved, .. }), "{}", check.outcome());
 }
 
 #[test]
@@ -538,4 +551,99 @@ fn an_installation_may_end_at_any_step() {
 fn what_is_missing_is_named() {
     let error = tidegate_client::device::Device::builder().root(*b"{}").open().err().unwrap();
     assert_eq!((error.fault(), error.to_string().as_str()), (Fault::Caller, "the device's repository is not set"));
+}
+
+/// Two releases: the newer one ramps, the older one is stable below it.
+fn two_lines(ramp: &Value) -> Simulator {
+    let mut sim = channel(SMALL);
+    let older = approve(&mut sim, &manifest("1.5.0", 15));
+    let newer = approve(&mut sim, &manifest("2.0.0", 20));
+    fleet::offer(&mut sim, "all", &[(&newer, ramp.clone()), (&older, json!({"stage": "stable"}))]);
+    sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+    sim
+}
+
+/// Whatever stops the newer offer, the one below is taken: not yet reached, paused, ended, quarantined, contradicted, unreadable.
+#[test]
+fn an_offer_that_stops_leaves_the_one_below() {
+    let installs = |mirror: &Mirror| match check(mirror, scratch().path()).unwrap().outcome() {
+        Outcome::Install { release, .. } => release.to_string(),
+        other => other.to_string(),
+    };
+    let (start, end) = (time::format(epoch() + TimeDelta::days(1)), time::format(epoch() + TimeDelta::days(2)));
+    let past = time::format(epoch() - TimeDelta::days(1));
+    for (what, fields) in [
+        ("ramp", json!({"ramp": {"start": start, "end": end, "from": 0, "to": 1_000_000}})),
+        ("pause", json!({"paused": true})),
+        ("end", json!({"until": past})),
+        ("another manifest", json!({"sha256": "11".repeat(32)})),
+    ] {
+        assert_eq!(installs(&Mirror::of(two_lines(&fields))), "1.5.0", "{what}");
+    }
+    assert_eq!(installs(&Mirror::of(two_lines(&json!({})))), "2.0.0");
+    // A release that the channel no longer lists.
+    let mirror = Mirror::of(two_lines(&json!({})));
+    mirror.edit(|sim| {
+        sim.signed.get_mut("stable").unwrap()["targets"]
+            .as_object_mut()
+            .unwrap()
+            .remove("stable/releases/os/2.0.0/manifest.json");
+        sim.publish(&["stable", "snapshot", "timestamp"]);
+    });
+    assert_eq!(installs(&mirror), "1.5.0");
+    // Not so a manifest that does not come: a mirror cannot choose between offers.
+    let mirror = Mirror::of(two_lines(&json!({})));
+    mirror.edit(|sim| sim.files.retain(|path, _| !(path.contains("2.0.0") && path.ends_with(".manifest.json"))));
+    let error = check(&mirror, scratch().path()).unwrap_err();
+    assert!(matches!(error.fault(), Fault::Network | Fault::Peer), "{error}");
+}
+
+/// `check` reads the manifest only of offers that could be taken, `explain` reads all; both come to the same outcome.
+#[test]
+fn check_reads_only_the_manifests_it_needs() {
+    let start = time::format(epoch() + TimeDelta::days(1));
+    let end = time::format(epoch() + TimeDelta::days(2));
+    let ramp = json!({"ramp": {"start": start, "end": end, "from": 0, "to": 1_000_000}});
+    let mirror = Mirror::of(two_lines(&ramp));
+    let folder = scratch();
+    let mut device = device(&mirror, folder.path(), epoch()).open().unwrap();
+    let read = |mirror: &Mirror| {
+        let transfers = mirror.take_transfers();
+        transfers.iter().filter(|(path, _)| path.ends_with("manifest.json")).count()
+    };
+    let checked = device.check().unwrap();
+    assert_eq!((read(&mirror), checked.explanation.offers.len()), (1, 2));
+    assert!(checked.explanation.offers[0].urgency.is_none());
+    let explained = device.explain(None, None).unwrap();
+    assert!(explained.explanation.offers[0].urgency.is_some());
+    assert_eq!(explained.outcome(), checked.outcome());
+    let rules =
+        |check: &Check| check.explanation.offers.iter().map(|offer| offer.decision.rules.len()).collect::<Vec<_>>();
+    assert_eq!((rules(&checked), rules(&explained)), (vec![14, 14], vec![14, 14]));
+    // What waits above is told, with its time.
+    assert!(checked.explanation.changes.is_some());
+}
+
+/// Devices that run the newer line keep it when a fix for the older one has the next sequence; those on the older line take the fix.
+#[test]
+fn a_fix_for_the_older_line_is_taken_by_that_line_only() {
+    let mirror = Mirror::of({
+        let mut sim = channel(SMALL);
+        let older = approve(&mut sim, &manifest("1.5.0", 15));
+        let newer = approve(&mut sim, &manifest("2.0.0", 20));
+        let fix = approve(&mut sim, &manifest("1.5.1", 21));
+        let offers = [(&*newer, json!({"paused": true})), (&*fix, json!({})), (&*older, json!({"stage": "stable"}))];
+        fleet::offer(&mut sim, "all", &offers);
+        sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+        sim
+    });
+    let on = |version: &str, sequence: u64| {
+        let folder = scratch();
+        let mut device =
+            device(&mirror, folder.path(), epoch()).factory(version.parse().unwrap(), sequence).open().unwrap();
+        device.check().unwrap().outcome().clone()
+    };
+    assert!(matches!(on("1.5.0", 15), Outcome::Install { sequence: 21, .. }));
+    assert!(matches!(on("2.0.0", 20), Outcome::UpToDate { .. }), "{}", on("2.0.0", 20));
+    assert!(matches!(on("1.5.1", 21), Outcome::UpToDate { .. } | Outcome::Wait { .. }));
 }

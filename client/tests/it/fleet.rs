@@ -1,4 +1,4 @@
-//! A Tidegate repository on top of a [`Simulator`]: a channel, its cohorts, releases and assignments.
+//! A Tidegate repository on top of a [`Simulator`]: a channel, its cohorts, releases and offers.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use tidegate_model::gate::Protected;
 use tidegate_model::layout;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Name;
+use tidegate_model::rollout::Offers;
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::time;
 
@@ -87,20 +88,30 @@ pub fn approve_image(sim: &mut Simulator, manifest: &Value, image: &[u8]) -> Vec
     bytes
 }
 
-/// Assigns a manifest to a cohort; `more` joins or replaces fields of the assignment.
+/// Offers a release to a cohort, and nothing else; `more` joins or replaces fields of the offer.
 pub fn assign(sim: &mut Simulator, cohort: &str, manifest: &[u8], more: &Value) {
-    let parsed: Value = serde_json::from_slice(manifest).unwrap();
-    let mut assignment = json!({
-        "schema": 1, "release": parsed["version"], "sequence": parsed["sequence"], "stage": "limited", "paused": false,
-        "assigned": time::format(epoch()),
+    offer(sim, cohort, &[(manifest, more.clone())]);
+}
+
+/// Offers releases to a cohort, in this order.
+pub fn offer(sim: &mut Simulator, cohort: &str, releases: &[(&[u8], Value)]) {
+    let offers = releases.iter().map(|(manifest, more)| {
+        let parsed: Value = serde_json::from_slice(manifest).unwrap();
+        let mut offer = json!({
+            "release": parsed["version"], "sequence": parsed["sequence"], "stage": "limited", "paused": false,
+            "sha256": to_hex(&Sha256::digest(manifest)), "length": manifest.len(), "since": time::format(epoch()),
+        });
+        for (field, value) in more.as_object().into_iter().flatten() {
+            offer[field] = value.clone();
+        }
+        offer
     });
-    for (field, value) in more.as_object().into_iter().flatten() {
-        assignment[field] = value.clone();
-    }
+    let list = json!({"schema": 1, "assigned": time::format(epoch()), "offers": offers.collect::<Vec<_>>()});
+    let offers = Offers::from_value(&list).unwrap();
     let path = layout::assignment_path(&name("stable"), &name(cohort), &name("os"));
     let role = format!("stable.{cohort}");
-    sim.add_target(&role, &path, manifest);
-    sim.set_custom(&role, &path, json!({"tidegate": assignment}));
+    sim.add_target(&role, &path, &offers.to_bytes().unwrap());
+    sim.set_custom(&role, &path, json!({"tidegate": offers.to_value().unwrap()}));
 }
 
 /// Approves a release, assigns it to a cohort, and publishes all that changed.

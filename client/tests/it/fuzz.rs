@@ -20,7 +20,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("delegation_matching", harness::delegation_matching),
     ("manifest", harness::manifest),
     ("cohort_map", harness::cohort_map),
-    ("assignment", harness::assignment),
+    ("offers", harness::offers),
     ("session", harness::session),
 ];
 

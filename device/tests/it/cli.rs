@@ -114,9 +114,9 @@ fn explain_shows_every_rule_for_any_facts_and_time() {
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.starts_with("at         2026-01-05T18:00:00Z\n"), "{out}");
     assert!(out.contains("group = \"lab\"") && out.contains("cohort     lab"), "{out}");
-    assert!(out.ends_with("decision   nothing to install: role stable.lab assigns no release of os\n"), "{out}");
+    assert!(out.ends_with("decision   nothing to install: role stable.lab offers no release of os\n"), "{out}");
     let explained = bench.json(&["explain"]);
-    assert_eq!(explained["explanation"]["rules"].as_array().unwrap().len(), 12);
+    assert_eq!(explained["explanation"]["offers"][0]["rules"].as_array().unwrap().len(), 14);
     assert_eq!(explained["explanation"]["outcome"]["kind"], "install");
 }
 

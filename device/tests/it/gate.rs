@@ -179,7 +179,7 @@ fn gate_failures_fail_only_what_needs_the_gate() {
     assert!(code == 1 && out.is_empty() && err.contains(r#""kind":"io""#) && err.contains("absent.key"), "{out}{err}");
     // In the public cohort: a warning.
     let (code, out, err) = bench.run(&["check", "--fact", "group=lab"]);
-    assert!(code == 0 && out.starts_with("nothing to install: role stable.lab assigns no release"), "{out}");
+    assert!(code == 0 && out.starts_with("nothing to install: role stable.lab offers no release"), "{out}");
     assert!(err.contains("warning") && err.contains("no gate can be entered") && err.contains("absent.key"), "{err}");
     // What a device says of itself is no evidence.
     bench.set(&json!({"gate": {"key": "device.key"}, "facts": {"attestation": "tpm2"}}));

@@ -1,23 +1,25 @@
 //! Whether a device installs a release, and why: one pure function of signed metadata and the device's profile.
 //!
-//! Publisher and device call the same [`decide`]. Every [`Rule`] is evaluated and reported, also behind one that fails,
-//! so that an explanation shows everything that prevents a device from installing a release.
+//! Publisher and device call the same [`decide`] on each offer, and [`choose`] on all of them. Every [`Rule`] is evaluated and reported,
+//! also behind one that fails, so that an explanation shows everything that prevents a device from installing a release.
 //!
-//! The outcome of the rules; the first match wins:
+//! The outcome of an offer; the first match wins:
 //!
 //! | what fails | outcome |
 //! |---|---|
 //! | [`Rule::Offer`] | [`Outcome::NoOffer`] |
-//! | [`Rule::Product`], [`Rule::Channel`], [`Rule::Assigned`] | [`Outcome::Refuse`] |
+//! | [`Rule::Approved`] | [`Outcome::Refuse`] |
 //! | [`Rule::Sequence`] | [`Outcome::UpToDate`] |
 //! | [`Rule::Quarantine`] | [`Outcome::Refuse`] |
+//! | [`Rule::Pause`], [`Rule::Until`], [`Rule::Ramp`] | [`Outcome::Wait`] |
+//! | [`Rule::Product`], [`Rule::Channel`], [`Rule::Assigned`] | [`Outcome::Refuse`] |
 //! | [`Rule::Hardware`], [`Rule::Eligibility`], [`Rule::Version`], [`Rule::Upgrade`] | [`Outcome::NotEligible`] |
-//! | [`Rule::Pause`], [`Rule::Ramp`] | [`Outcome::Wait`] |
 //! | nothing, and a bridge is needed | [`Outcome::Bridge`] |
 //! | nothing | [`Outcome::Install`] |
 //!
-//! A bridge needs its own decision: fetch its manifest, and call [`decide`] again with
-//! [`Assignment::through`](super::rollout::Assignment::through).
+//! The offer's own rules come first, so that the outcome is the same whether or not the manifest of an offer that cannot be taken now
+//! was read. A bridge needs its own decision: fetch its manifest, and call [`decide`] again with
+//! [`Offer::through`](super::rollout::Offer::through).
 
 mod rules;
 
@@ -28,7 +30,7 @@ use super::facts::{FactValue, Facts};
 use super::gate::Attestation;
 use super::manifest::Manifest;
 use super::name::{ArtifactName, DeviceId, FactName, HardwareId, Name};
-use super::rollout::{Assignment, Bridge};
+use super::rollout::{Bridge, Offer};
 use super::time::{self, Instant};
 use super::version::Version;
 
@@ -71,23 +73,15 @@ pub struct Quarantined {
     pub sha256: Digest,
 }
 
-/// The offer for a cohort.
+/// What is known of the manifest of an offered release.
 #[derive(Debug, Clone, Copy)]
-pub enum Offer<'a> {
-    /// A release.
-    Release {
-        /// What the cohort's role assigns.
-        assignment: &'a Assignment,
-        /// What the channel's role approved.
-        manifest: &'a Manifest,
-        /// SHA-256 of the manifest's bytes.
-        sha256: Digest,
-    },
-    /// Nothing: no assignment for the product, or none that can be trusted now.
-    Nothing {
-        /// Why, as a sentence without a full stop.
-        why: &'a str,
-    },
+pub enum Approval<'a> {
+    /// The channel's role lists it, and it was read.
+    Manifest(&'a Manifest),
+    /// The channel's role lists it. It was not read, because the offer cannot be taken now.
+    NotRead,
+    /// It contradicts the channel's role, or cannot be understood. Why, as a sentence without a full stop.
+    Contradicted(&'a str),
 }
 
 /// The inputs of a decision.
@@ -97,8 +91,10 @@ pub struct Inputs<'a> {
     pub device: &'a Profile,
     /// Its cohort, by [`CohortMap::choose`](super::cohort::CohortMap::choose) on [`Profile::facts`].
     pub choice: &'a CohortChoice,
-    /// The offer for that cohort.
-    pub offer: Offer<'a>,
+    /// An offer of that cohort.
+    pub offer: &'a Offer,
+    /// The manifest of the offered release.
+    pub approval: Approval<'a>,
     /// The instant to decide for.
     pub now: Instant,
     /// Releases that failed on this device.
@@ -110,7 +106,7 @@ pub struct Inputs<'a> {
 pub struct Decision {
     /// What to do.
     pub outcome: Outcome,
-    /// When the outcome will change without a new assignment, if it will.
+    /// When the outcome will change without a new offer, if it will.
     #[serde(with = "time::optional_text")]
     pub changes: Option<Instant>,
     /// Every rule, in the order of [`Rule::ALL`].
@@ -121,7 +117,7 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Install the assigned release.
+    /// Install the offered release.
     Install {
         /// Its version.
         release: Version,
@@ -137,14 +133,14 @@ pub enum Outcome {
         /// The version it leads to.
         target: Version,
     },
-    /// The device has the assigned release or a later one.
+    /// The device has the offered release or a later one.
     UpToDate {
         /// The reason.
         why: String,
     },
     /// The release is for this device, but not yet.
     Wait {
-        /// When the device may install it; `None` if that needs a new assignment.
+        /// When the device may install it; `None` if that needs a new offer.
         #[serde(with = "time::optional_text")]
         until: Option<Instant>,
         /// The rule that delays it.
@@ -166,7 +162,7 @@ pub enum Outcome {
         /// Why.
         why: String,
     },
-    /// There is no offer for the cohort.
+    /// The cohort has no offer.
     NoOffer {
         /// Why.
         why: String,
@@ -179,24 +175,36 @@ pub enum Rule {
     /// The cohort has an offer.
     #[serde(rename = "D-OFFER")]
     Offer,
+    /// The channel has approved the offered release, with the same manifest.
+    #[serde(rename = "D-APPROVED")]
+    Approved,
+    /// The offered sequence increases. This rule cannot be disabled.
+    #[serde(rename = "D-SEQUENCE")]
+    Sequence,
+    /// The release did not fail on this device before.
+    #[serde(rename = "D-QUARANTINE")]
+    Quarantine,
+    /// The offer is not paused.
+    #[serde(rename = "D-PAUSE")]
+    Pause,
+    /// The offer has not ended by itself.
+    #[serde(rename = "D-UNTIL")]
+    Until,
+    /// The ramp has reached the device.
+    #[serde(rename = "D-RAMP")]
+    Ramp,
     /// The manifest is for the device's product.
     #[serde(rename = "D-PRODUCT")]
     Product,
     /// The manifest is for the device's channel.
     #[serde(rename = "D-CHANNEL")]
     Channel,
-    /// The manifest belongs to the assigned release: same version, same sequence.
+    /// The manifest belongs to the offered release: same version, same sequence.
     #[serde(rename = "D-ASSIGNED")]
     Assigned,
-    /// The sequence increases. This rule cannot be disabled.
-    #[serde(rename = "D-SEQUENCE")]
-    Sequence,
     /// The version increases, or the release supersedes the installed one.
     #[serde(rename = "D-VERSION")]
     Version,
-    /// The release did not fail on this device before.
-    #[serde(rename = "D-QUARANTINE")]
-    Quarantine,
     /// An artifact fits the device's hardware.
     #[serde(rename = "D-HARDWARE")]
     Hardware,
@@ -206,12 +214,6 @@ pub enum Rule {
     /// The release upgrades from the installed version, or a bridge does.
     #[serde(rename = "D-UPGRADE")]
     Upgrade,
-    /// The assignment is not paused.
-    #[serde(rename = "D-PAUSE")]
-    Pause,
-    /// The ramp has reached the device.
-    #[serde(rename = "D-RAMP")]
-    Ramp,
 }
 
 /// The outcome of a rule.
@@ -240,33 +242,69 @@ pub enum Verdict {
     NotApplicable,
 }
 
-/// Decides whether a device installs the release offered to its cohort.
+/// Decides whether a device takes an offer.
 pub fn decide(inputs: &Inputs<'_>) -> Decision {
-    let Inputs { device, choice, offer, now, quarantined } = *inputs;
-    let (assignment, manifest, sha256) = match offer {
-        Offer::Release { assignment, manifest, sha256 } => (assignment, manifest, sha256),
-        Offer::Nothing { why } => return no_offer(why),
-    };
-    let outcomes = vec![
-        rules::offered(assignment, &choice.cohort),
-        rules::same(Rule::Product, "product", &manifest.product, &device.product),
-        rules::same(Rule::Channel, "channel", &manifest.channel, &device.channel),
-        rules::assigned(assignment, manifest),
-        rules::sequence(manifest, &device.installed),
-        rules::version(manifest, &device.installed),
-        rules::quarantine(manifest, sha256, quarantined),
-        rules::hardware(manifest, &device.hardware),
-        rules::eligibility(manifest, &device.facts()),
-        rules::upgrade(assignment, manifest, &device.installed),
-        rules::pause(assignment),
-        rules::ramp(assignment, manifest, choice, now),
-    ];
-    let outcome = conclude(inputs, assignment, manifest, &outcomes);
+    let Inputs { device, approval, .. } = *inputs;
+    let mut outcomes = own_rules(inputs);
+    if let Approval::Manifest(manifest) = approval {
+        outcomes.extend([
+            rules::same(Rule::Product, "product", &manifest.product, &device.product),
+            rules::same(Rule::Channel, "channel", &manifest.channel, &device.channel),
+            rules::assigned(inputs.offer, manifest),
+            rules::version(manifest, &device.installed),
+            rules::hardware(manifest, &device.hardware),
+            rules::eligibility(manifest, &device.facts()),
+            rules::upgrade(inputs.offer, manifest, &device.installed),
+        ]);
+    } else {
+        let rest = Rule::ALL.into_iter().skip(outcomes.len());
+        outcomes
+            .extend(rest.map(|rule| rules::not_applicable(rule, "not evaluated: the manifest was not read".into())));
+    }
+    let outcome = conclude(inputs, &outcomes);
     let changes = match &outcome {
         Outcome::Wait { until, .. } => *until,
         _ => None,
     };
     Decision { outcome, changes, rules: outcomes }
+}
+
+/// Whether the offer's own rules pass, so that its manifest is needed for a decision.
+pub fn needs_manifest(inputs: &Inputs<'_>) -> bool {
+    own_rules(inputs).iter().all(|outcome| outcome.verdict != Verdict::Fail)
+}
+
+/// The outcome for a cohort without offers. `why` is a sentence without a full stop.
+pub fn no_offer(why: &str) -> Outcome {
+    Outcome::NoOffer { why: why.to_owned() }
+}
+
+/// The index of the decision that counts, of those on a device's offers in order: the first offer that it takes now; else the first one that
+/// it waits for; else the first one that it refuses; else what it has already; else the first one.
+pub fn choose<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Option<usize> {
+    let rank = |outcome: &Outcome| match outcome {
+        Outcome::Install { .. } | Outcome::Bridge { .. } => 0,
+        Outcome::Wait { .. } => 1,
+        Outcome::Refuse { .. } => 2,
+        Outcome::UpToDate { .. } => 3,
+        Outcome::NotEligible { .. } | Outcome::NoOffer { .. } => 4,
+    };
+    // The first of equals.
+    outcomes.into_iter().enumerate().min_by_key(|(_, outcome)| rank(outcome)).map(|(index, _)| index)
+}
+
+/// The rules that need no manifest.
+fn own_rules(inputs: &Inputs<'_>) -> Vec<RuleOutcome> {
+    let Inputs { device, choice, offer, approval, now, quarantined } = *inputs;
+    vec![
+        rules::offered(offer, &choice.cohort),
+        rules::approved(&approval),
+        rules::sequence(offer, &device.installed),
+        rules::quarantine(offer, quarantined),
+        rules::pause(offer),
+        rules::until(offer, now),
+        rules::ramp(offer, choice, now),
+    ]
 }
 
 impl Profile {
@@ -311,25 +349,29 @@ impl Profile {
 
 impl Rule {
     /// Every rule, in the order in which decisions report them.
-    pub const ALL: [Rule; 12] = [
+    pub const ALL: [Rule; 14] = [
         Rule::Offer,
+        Rule::Approved,
+        Rule::Sequence,
+        Rule::Quarantine,
+        Rule::Pause,
+        Rule::Until,
+        Rule::Ramp,
         Rule::Product,
         Rule::Channel,
         Rule::Assigned,
-        Rule::Sequence,
         Rule::Version,
-        Rule::Quarantine,
         Rule::Hardware,
         Rule::Eligibility,
         Rule::Upgrade,
-        Rule::Pause,
-        Rule::Ramp,
     ];
 
     /// The stable id, e.g. `D-RAMP`.
     pub fn id(self) -> &'static str {
         match self {
             Rule::Offer => "D-OFFER",
+            Rule::Approved => "D-APPROVED",
+            Rule::Until => "D-UNTIL",
             Rule::Product => "D-PRODUCT",
             Rule::Channel => "D-CHANNEL",
             Rule::Assigned => "D-ASSIGNED",
@@ -351,22 +393,15 @@ impl std::fmt::Display for Rule {
     }
 }
 
-fn no_offer(why: &str) -> Decision {
-    let rest = Rule::ALL.into_iter().filter(|rule| *rule != Rule::Offer);
-    let mut outcomes = vec![rules::fail(Rule::Offer, why.to_owned())];
-    outcomes.extend(rest.map(|rule| rules::not_applicable(rule, "nothing is offered".into())));
-    Decision { outcome: Outcome::NoOffer { why: why.to_owned() }, changes: None, rules: outcomes }
-}
-
-fn conclude(inputs: &Inputs<'_>, assignment: &Assignment, manifest: &Manifest, outcomes: &[RuleOutcome]) -> Outcome {
-    let Inputs { device, choice, .. } = inputs;
+fn conclude(inputs: &Inputs<'_>, outcomes: &[RuleOutcome]) -> Outcome {
+    let Inputs { device, choice, offer, approval, .. } = inputs;
     let failed = |among: &[Rule]| {
         outcomes
             .iter()
             .find(|outcome| outcome.verdict == Verdict::Fail && among.contains(&outcome.rule))
             .map(|outcome| (outcome.rule, outcome.why.clone()))
     };
-    if let Some((rule, why)) = failed(&[Rule::Product, Rule::Channel, Rule::Assigned]) {
+    if let Some((rule, why)) = failed(&[Rule::Approved]) {
         return Outcome::Refuse { rule, why };
     }
     if let Some((_, why)) = failed(&[Rule::Sequence]) {
@@ -375,19 +410,26 @@ fn conclude(inputs: &Inputs<'_>, assignment: &Assignment, manifest: &Manifest, o
     if let Some((rule, why)) = failed(&[Rule::Quarantine]) {
         return Outcome::Refuse { rule, why };
     }
-    if let Some((rule, why)) = failed(&[Rule::Hardware, Rule::Eligibility, Rule::Version, Rule::Upgrade]) {
-        return Outcome::NotEligible { rule, why };
-    }
-    if let Some((rule, why)) = failed(&[Rule::Pause]) {
+    if let Some((rule, why)) = failed(&[Rule::Pause, Rule::Until]) {
         return Outcome::Wait { until: None, rule, why };
     }
     if let Some((rule, why)) = failed(&[Rule::Ramp]) {
-        let until = assignment.ramp.as_ref().and_then(|ramp| ramp.exposed_at(choice.within));
-        return Outcome::Wait { until, rule, why };
+        return Outcome::Wait { until: rules::reached(offer, choice), rule, why };
     }
+    if let Some((rule, why)) = failed(&[Rule::Product, Rule::Channel, Rule::Assigned]) {
+        return Outcome::Refuse { rule, why };
+    }
+    if let Some((rule, why)) = failed(&[Rule::Version, Rule::Hardware, Rule::Eligibility, Rule::Upgrade]) {
+        return Outcome::NotEligible { rule, why };
+    }
+    let Approval::Manifest(manifest) = approval else {
+        // Whoever does not read the manifest of an offer that could be taken cannot take it.
+        let why = "the manifest was not read".to_owned();
+        return Outcome::Wait { until: None, rule: Rule::Approved, why };
+    };
     let Installed { version, sequence } = &device.installed;
     let direct = manifest.upgrade_from.as_ref().is_none_or(|range| range.holds(version));
-    match assignment.bridge_from(version, *sequence) {
+    match offer.bridge_from(version, *sequence) {
         Some(bridge) if !direct => Outcome::Bridge { bridge: bridge.clone(), target: manifest.version.clone() },
         _ => Outcome::Install {
             release: manifest.version.clone(),

@@ -2,21 +2,27 @@
 
 use std::cmp::Ordering;
 
-use super::{Installed, Quarantined, Rule, RuleOutcome, Verdict};
+use super::{Approval, Installed, Quarantined, Rule, RuleOutcome, Verdict};
 use crate::cohort::CohortChoice;
 use crate::condition;
-use crate::digest::Digest;
 use crate::facts::Facts;
 use crate::gate::Attestation;
-use crate::manifest::{Manifest, Urgency};
+use crate::manifest::Manifest;
 use crate::name::{HardwareId, Name};
-use crate::position::{percent, to_ppm};
-use crate::rollout::{Assignment, Bridge};
+use crate::position::{percent, rounded, to_ppm};
+use crate::rollout::{Bridge, Offer};
 use crate::time::{self, Instant};
 use crate::version::is_newer;
 
-pub(super) fn offered(assignment: &Assignment, cohort: &Name) -> RuleOutcome {
-    pass(Rule::Offer, format!("cohort {cohort} is assigned {}", Named(assignment)))
+pub(super) fn offered(offer: &Offer, cohort: &Name) -> RuleOutcome {
+    pass(Rule::Offer, format!("cohort {cohort} is offered {}", Named(offer)))
+}
+
+pub(super) fn approved(approval: &Approval<'_>) -> RuleOutcome {
+    match approval {
+        Approval::Contradicted(why) => fail(Rule::Approved, (*why).to_owned()),
+        Approval::Manifest(_) | Approval::NotRead => pass(Rule::Approved, "the channel lists the same manifest".into()),
+    }
 }
 
 pub(super) fn same(rule: Rule, what: &str, offered: &Name, own: &Name) -> RuleOutcome {
@@ -27,24 +33,24 @@ pub(super) fn same(rule: Rule, what: &str, offered: &Name, own: &Name) -> RuleOu
     }
 }
 
-pub(super) fn assigned(assignment: &Assignment, manifest: &Manifest) -> RuleOutcome {
-    if assignment.release == manifest.version && assignment.sequence == manifest.sequence {
-        pass(Rule::Assigned, "the manifest belongs to the assigned release".into())
+pub(super) fn assigned(offer: &Offer, manifest: &Manifest) -> RuleOutcome {
+    if offer.release == manifest.version && offer.sequence == manifest.sequence {
+        pass(Rule::Assigned, "the manifest belongs to the offered release".into())
     } else {
         fail(
             Rule::Assigned,
             format!(
-                "the manifest is for {} (sequence {}), but {} is assigned",
+                "the manifest is for {} (sequence {}), but {} is offered",
                 manifest.version,
                 manifest.sequence,
-                Named(assignment)
+                Named(offer)
             ),
         )
     }
 }
 
-pub(super) fn sequence(manifest: &Manifest, installed: &Installed) -> RuleOutcome {
-    let (offered, own) = (manifest.sequence, installed.sequence);
+pub(super) fn sequence(offer: &Offer, installed: &Installed) -> RuleOutcome {
+    let (offered, own) = (offer.sequence, installed.sequence);
     match offered.cmp(&own) {
         Ordering::Greater => pass(Rule::Sequence, format!("sequence {offered} is above the installed {own}")),
         Ordering::Equal => fail(Rule::Sequence, format!("{} (sequence {own}) is already installed", installed.version)),
@@ -76,13 +82,10 @@ pub(super) fn version(manifest: &Manifest, installed: &Installed) -> RuleOutcome
     }
 }
 
-pub(super) fn quarantine(manifest: &Manifest, sha256: Digest, quarantined: &[Quarantined]) -> RuleOutcome {
+pub(super) fn quarantine(offer: &Offer, quarantined: &[Quarantined]) -> RuleOutcome {
     // One match is enough: a release has one sequence and one hash, and a partial match is no reason to retry.
-    if quarantined.iter().any(|failed| failed.sequence == manifest.sequence || failed.sha256 == sha256) {
-        fail(
-            Rule::Quarantine,
-            format!("{} (sequence {}) failed on this device before", manifest.version, manifest.sequence),
-        )
+    if quarantined.iter().any(|failed| failed.sequence == offer.sequence || failed.sha256 == offer.sha256) {
+        fail(Rule::Quarantine, format!("{} failed on this device before", Named(offer)))
     } else {
         pass(Rule::Quarantine, "the release has not failed on this device".into())
     }
@@ -132,7 +135,7 @@ fn looks_at(outcome: &condition::Outcome, name: &str) -> bool {
     }
 }
 
-pub(super) fn upgrade(assignment: &Assignment, manifest: &Manifest, installed: &Installed) -> RuleOutcome {
+pub(super) fn upgrade(offer: &Offer, manifest: &Manifest, installed: &Installed) -> RuleOutcome {
     let Installed { version, sequence } = installed;
     let range = match &manifest.upgrade_from {
         _ if manifest.sequence <= *sequence => {
@@ -145,21 +148,21 @@ pub(super) fn upgrade(assignment: &Assignment, manifest: &Manifest, installed: &
         return pass(Rule::Upgrade, format!("the release upgrades from \"{range}\", which contains {version}"));
     }
     let lacking = format!("the release upgrades from \"{range}\", which does not contain {version}");
-    match assignment.bridge_from(version, *sequence) {
+    match offer.bridge_from(version, *sequence) {
         Some(Bridge { release, sequence, .. }) => {
             pass(Rule::Upgrade, format!("{lacking}, but bridge {release} (sequence {sequence}) does"))
         }
-        None => fail(Rule::Upgrade, format!("{lacking}; {}", missing_bridge(assignment, installed))),
+        None => fail(Rule::Upgrade, format!("{lacking}; {}", missing_bridge(offer, installed))),
     }
 }
 
 /// The required properties of a bridge, and the listed bridges.
-fn missing_bridge(assignment: &Assignment, installed: &Installed) -> String {
+fn missing_bridge(offer: &Offer, installed: &Installed) -> String {
     let missing = format!(
         "a bridge is missing that upgrades from {}, with a sequence above {} and below {}",
-        installed.version, installed.sequence, assignment.sequence
+        installed.version, installed.sequence, offer.sequence
     );
-    let listed = assignment
+    let listed = offer
         .bridges
         .iter()
         .map(|bridge| format!("{} (sequence {}) from \"{}\"", bridge.release, bridge.sequence, bridge.upgrade_from));
@@ -171,26 +174,46 @@ fn missing_bridge(assignment: &Assignment, installed: &Installed) -> String {
     }
 }
 
-pub(super) fn pause(assignment: &Assignment) -> RuleOutcome {
-    if assignment.paused {
+pub(super) fn pause(offer: &Offer) -> RuleOutcome {
+    if offer.paused {
         fail(Rule::Pause, "the rollout is paused in this cohort: it continues when the publisher resumes it".into())
     } else {
         pass(Rule::Pause, "the rollout is not paused".into())
     }
 }
 
-pub(super) fn ramp(assignment: &Assignment, manifest: &Manifest, choice: &CohortChoice, now: Instant) -> RuleOutcome {
-    let Some(ramp) = &assignment.ramp else {
+pub(super) fn until(offer: &Offer, now: Instant) -> RuleOutcome {
+    match offer.until {
+        None => not_applicable(Rule::Until, "the offer does not end by itself".into()),
+        Some(until) if offer.has_ended(now) => {
+            let until = time::format(until);
+            let why = "the rollout was not renewed and has stopped";
+            fail(Rule::Until, format!("{why}: the offer ended at {until}, until the publisher renews it"))
+        }
+        Some(until) => pass(Rule::Until, format!("the offer ends at {} unless it is renewed", time::format(until))),
+    }
+}
+
+/// When the ramp of an offer reaches a device, if it does before the offer ends.
+pub(super) fn reached(offer: &Offer, choice: &CohortChoice) -> Option<Instant> {
+    let reached = offer.ramp?.exposed_at(choice.order.position(offer.sequence))?;
+    Some(reached).filter(|reached| !offer.has_ended(*reached))
+}
+
+pub(super) fn ramp(offer: &Offer, choice: &CohortChoice, now: Instant) -> RuleOutcome {
+    let Some(ramp) = &offer.ramp else {
         return not_applicable(Rule::Ramp, "no ramp: the whole cohort is eligible".into());
     };
-    if manifest.urgency == Urgency::Security {
-        return not_applicable(Rule::Ramp, "ramps do not delay security releases".into());
-    }
+    let position = choice.order.position(offer.sequence);
     let exposure = ramp.exposure(now);
-    let exposed = format!("{} of the cohort is eligible so far", percent(exposure.to_ppm()));
-    let own = format!("this device is at {}", percent(to_ppm(choice.within)));
-    match (exposure.covers(choice.within), ramp.exposed_at(choice.within)) {
+    let exposed = format!("{} of the cohort is eligible so far", rounded(exposure.to_ppm()));
+    let own = format!("this device is at {}", rounded(to_ppm(position)));
+    match (exposure.covers(position), ramp.exposed_at(position)) {
         (true, _) => pass(Rule::Ramp, format!("{exposed}, {own}")),
+        (false, Some(instant)) if offer.has_ended(instant) => fail(
+            Rule::Ramp,
+            format!("{exposed}, {own}: the offer ends before {}, unless it is renewed", time::format(instant)),
+        ),
         (false, Some(instant)) => {
             fail(Rule::Ramp, format!("{exposed}, {own}: eligible from {} on", time::format(instant)))
         }
@@ -212,8 +235,8 @@ pub(super) fn not_applicable(rule: Rule, why: String) -> RuleOutcome {
     RuleOutcome { rule, verdict: Verdict::NotApplicable, why, condition: None }
 }
 
-/// The assigned release with its sequence.
-struct Named<'a>(&'a Assignment);
+/// The offered release with its sequence.
+struct Named<'a>(&'a Offer);
 
 impl std::fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

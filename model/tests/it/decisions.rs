@@ -6,11 +6,13 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tidegate_model::cohort::CohortMap;
-use tidegate_model::decision::{Decision, Inputs, Offer, Outcome, Profile, Quarantined, Rule, Verdict, decide};
+use tidegate_model::decision::{
+    Approval, Decision, Inputs, Outcome, Profile, Quarantined, Rule, Verdict, choose, decide,
+};
 use tidegate_model::digest::Digest;
-use tidegate_model::explanation::explain;
+use tidegate_model::explanation::{Circumstances, ExplainedOffer, Explanation};
 use tidegate_model::manifest::Manifest;
-use tidegate_model::rollout::{Assignment, Ramp};
+use tidegate_model::rollout::{Bridge, Offer, Offers, Ramp, Stage};
 use tidegate_model::{time, version};
 
 use super::{instant, vectors};
@@ -24,54 +26,93 @@ struct Case {
     now: String,
     #[serde(default)]
     quarantined: Vec<Quarantined>,
-    assignment: Option<Assignment>,
-    manifest: Option<Manifest>,
+    offers: Option<Offers>,
+    /// For each offer its manifest, or how the channel contradicts it.
+    manifests: Vec<Value>,
     outcome: Value,
-    verdicts: BTreeMap<String, String>,
+    outcomes: Vec<Value>,
+    verdicts: Vec<BTreeMap<String, String>>,
     explanation: Vec<String>,
+}
+
+impl Case {
+    fn explain(&self) -> Explanation {
+        let choice = self.cohorts.choose(&self.device.id, &self.device.facts());
+        let circumstances = Circumstances {
+            device: &self.device,
+            choice: &choice,
+            now: instant(&self.now),
+            quarantined: &self.quarantined,
+        };
+        let Some(offers) = &self.offers else {
+            return circumstances.nothing("the cohort is offered nothing of this product");
+        };
+        let explained = offers.offers.iter().zip(&self.manifests).map(|(offer, manifest)| {
+            if let Some(why) = manifest.as_str() {
+                return ExplainedOffer::new(&circumstances.inputs(offer, Approval::Contradicted(why)));
+            }
+            let manifest = Manifest::from_value(manifest).unwrap();
+            ExplainedOffer::new(&circumstances.inputs(offer, Approval::Manifest(&manifest)))
+        });
+        circumstances.explain(explained.collect())
+    }
 }
 
 #[test]
 fn frozen_decisions() {
     for case in vectors::load::<Case>("decisions.json") {
-        let choice = case.cohorts.choose(&case.device.id, &case.device.facts());
-        let offer = match (&case.assignment, &case.manifest) {
-            (Some(assignment), Some(manifest)) => {
-                Offer::Release { assignment, manifest, sha256: Digest::of(&manifest.to_bytes().unwrap()) }
-            }
-            _ => Offer::Nothing { why: "the cohort is assigned nothing for this product" },
-        };
-        let inputs = Inputs {
-            device: &case.device,
-            choice: &choice,
-            offer,
-            now: instant(&case.now),
-            quarantined: &case.quarantined,
-        };
-        let decision = decide(&inputs);
-        let verdicts = decision.rules.iter().map(|outcome| {
-            let verdict = serde_json::to_value(outcome.verdict).unwrap();
-            (outcome.rule.to_string(), verdict.as_str().unwrap().to_owned())
+        let explanation = case.explain();
+        let value = |outcome: &Outcome| serde_json::to_value(outcome).unwrap();
+        let verdicts = explanation.offers.iter().map(|offer| {
+            let verdicts = offer.decision.rules.iter().map(|outcome| {
+                let verdict = serde_json::to_value(outcome.verdict).unwrap();
+                (outcome.rule.to_string(), verdict.as_str().unwrap().to_owned())
+            });
+            verdicts.collect::<BTreeMap<_, _>>()
         });
-        let explanation = explain(&inputs);
-        assert_eq!(explanation.decision, decision, "{}", case.name);
+        let outcomes: Vec<_> = explanation.offers.iter().map(|offer| value(&offer.decision.outcome)).collect();
         let lines: Vec<_> = explanation.to_string().lines().map(str::to_owned).collect();
-        assert_eq!(serde_json::to_value(&decision.outcome).unwrap(), case.outcome, "{}", case.name);
-        assert_eq!(verdicts.collect::<BTreeMap<_, _>>(), case.verdicts, "{}", case.name);
+        assert_eq!(value(&explanation.outcome), case.outcome, "{}", case.name);
+        assert_eq!(outcomes, case.outcomes, "{}", case.name);
+        assert_eq!(verdicts.collect::<Vec<_>>(), case.verdicts, "{}", case.name);
         assert_eq!(lines, case.explanation, "{}", case.name);
     }
 }
 
-/// Every kind of outcome, and the pass and the failure of every rule, occur in the frozen cases.
+/// Whether or not the manifest of an offer that cannot be taken now was read, the outcome is the same.
+#[test]
+fn manifests_of_offers_that_wait_change_nothing() {
+    for case in vectors::load::<Case>("decisions.json") {
+        let choice = case.cohorts.choose(&case.device.id, &case.device.facts());
+        for (offer, manifest) in case.offers.iter().flat_map(|offers| &offers.offers).zip(&case.manifests) {
+            let Ok(manifest) = Manifest::from_value(manifest) else { continue };
+            let circumstances = Circumstances {
+                device: &case.device,
+                choice: &choice,
+                now: instant(&case.now),
+                quarantined: &case.quarantined,
+            };
+            let unread = circumstances.inputs(offer, Approval::NotRead);
+            if !tidegate_model::decision::needs_manifest(&unread) {
+                let read = circumstances.inputs(offer, Approval::Manifest(&manifest));
+                assert_eq!(decide(&unread).outcome, decide(&read).outcome, "{}", case.name);
+            }
+        }
+    }
+}
+
+/// Every kind of outcome, and the pass and the failure of every rule, occur in the frozen cases. Without an offer there are no rules.
 #[test]
 fn frozen_decisions_cover_every_rule() {
     let cases = vectors::load::<Case>("decisions.json");
     for kind in ["install", "bridge", "up-to-date", "wait", "not-eligible", "refuse", "no-offer"] {
         assert!(cases.iter().any(|case| case.outcome["kind"] == kind), "no case is {kind}");
     }
+    let verdicts: Vec<_> = cases.iter().flat_map(|case| &case.verdicts).collect();
     for rule in Rule::ALL {
         for verdict in ["pass", "fail"] {
-            assert!(cases.iter().any(|case| case.verdicts[rule.id()] == verdict), "no case has {rule} {verdict}");
+            let occurs = verdicts.iter().any(|verdicts| verdicts[rule.id()] == verdict);
+            assert_eq!(occurs, (rule, verdict) != (Rule::Offer, "fail"), "{rule} {verdict}");
         }
     }
 }
@@ -89,11 +130,20 @@ pub(super) fn manifest(release: &str, sequence: u64) -> Manifest {
     .unwrap()
 }
 
-fn assignment(release: &str, sequence: u64) -> Assignment {
-    Assignment::from_value(&json!({
-        "schema": 1, "release": release, "sequence": sequence, "stage": "stable", "assigned": "2026-01-05T12:00:00Z",
-    }))
-    .unwrap()
+fn offer(release: &str, sequence: u64) -> Offer {
+    let since = instant("2026-01-05T12:00:00Z");
+    Offer::new(version::parse(release).unwrap(), sequence, (Digest::from([1; 32]), 1), Stage::Stable, since)
+}
+
+fn bridge(release: &str, sequence: u64, from: &str) -> Bridge {
+    Bridge {
+        release: version::parse(release).unwrap(),
+        sequence,
+        sha256: Digest::from([0; 32]),
+        length: 1,
+        upgrade_from: from.parse().unwrap(),
+        extra: tidegate_model::Extra::new(),
+    }
 }
 
 fn profile(installed: &str, sequence: u64) -> Profile {
@@ -104,11 +154,11 @@ fn profile(installed: &str, sequence: u64) -> Profile {
     .unwrap()
 }
 
-fn decided(device: &Profile, assignment: &Assignment, manifest: &Manifest, now: &str) -> Decision {
+fn decided(device: &Profile, offer: &Offer, manifest: &Manifest, now: &str) -> Decision {
     let map = vectors::shares(&[1_000_000]);
     let choice = map.choose(&device.id, &device.facts());
-    let offer = Offer::Release { assignment, manifest, sha256: Digest::from([1; 32]) };
-    decide(&Inputs { device, choice: &choice, offer, now: instant(now), quarantined: &[] })
+    let approval = Approval::Manifest(manifest);
+    decide(&Inputs { device, choice: &choice, offer, approval, now: instant(now), quarantined: &[] })
 }
 
 /// The chain of a device that is two bridges behind: each step is decided like any other release.
@@ -116,22 +166,12 @@ fn decided(device: &Profile, assignment: &Assignment, manifest: &Manifest, now: 
 fn bridges_are_taken_one_by_one() {
     let mut target = manifest("3.0.0", 30);
     target.upgrade_from = Some(">=2.0.0".parse().unwrap());
-    let bridge = |release: &str, sequence: u64, from: &str| {
-        json!({
-            "release": release, "sequence": sequence, "sha256": "00".repeat(32), "length": 1, "upgrade_from": from,
-        })
-    };
-    let mut assigned = assignment("3.0.0", 30);
-    assigned.bridges = ["2.5.0|25|>=1.0.0, <2.0.0", "2.4.0|24|>=1.0.0, <2.0.0", "1.9.0|19|<1.0.0"]
-        .iter()
-        .map(|text| {
-            let fields: Vec<_> = text.split('|').collect();
-            let value = bridge(fields[0], fields[1].parse().unwrap(), fields[2]);
-            let whole = json!({"schema": 1, "release": "3.0.0", "sequence": 30, "stage": "stable",
-                "assigned": "2026-01-05T12:00:00Z", "bridges": [value]});
-            Assignment::from_value(&whole).unwrap().bridges.remove(0)
-        })
-        .collect();
+    let mut assigned = offer("3.0.0", 30);
+    assigned.bridges = vec![
+        bridge("2.5.0", 25, ">=1.0.0, <2.0.0"),
+        bridge("2.4.0", 24, ">=1.0.0, <2.0.0"),
+        bridge("1.9.0", 19, "<1.0.0"),
+    ];
 
     let mut device = profile("0.9.0", 9);
     let mut taken = Vec::new();
@@ -141,7 +181,7 @@ fn bridges_are_taken_one_by_one() {
                 assert_eq!(leads_to, target.version);
                 let release = manifest(&bridge.release.to_string(), bridge.sequence);
                 let through = assigned.through(&bridge);
-                assert!(through.check().is_ok(), "the bridges left are below the one taken");
+                assert!(through.bridges.iter().all(|left| left.sequence < bridge.sequence));
                 let step = decided(&device, &through, &release, "2026-01-05T12:00:00Z").outcome;
                 assert!(matches!(step, Outcome::Install { sequence, .. } if sequence == bridge.sequence), "{step}");
                 taken.push(bridge.release.to_string());
@@ -163,13 +203,8 @@ fn bridges_are_taken_one_by_one() {
 fn a_bridge_below_the_installed_sequence_is_no_bridge() {
     let mut target = manifest("3.0.0", 30);
     target.upgrade_from = Some(">=2.0.0".parse().unwrap());
-    let assigned = Assignment::from_value(&json!({
-        "schema": 1, "release": "3.0.0", "sequence": 30, "stage": "stable", "assigned": "2026-01-05T12:00:00Z",
-        "bridges": [
-            {"release": "2.4.0", "sequence": 24, "sha256": "00".repeat(32), "length": 1, "upgrade_from": "*"},
-        ],
-    }))
-    .unwrap();
+    let mut assigned = offer("3.0.0", 30);
+    assigned.bridges = vec![bridge("2.4.0", 24, "*")];
     let decision = decided(&profile("1.0.0", 24), &assigned, &target, "2026-01-05T12:00:00Z");
     assert!(matches!(decision.outcome, Outcome::NotEligible { rule: Rule::Upgrade, .. }), "{}", decision.outcome);
 }
@@ -185,19 +220,9 @@ proptest! {
         let mut release = manifest(&format!("{major}.0.0"), offered);
         release.supersedes = supersedes;
         release.upgrade_from = Some(from.parse().unwrap());
-        let mut assigned = assignment(&format!("{major}.0.0"), offered);
-        let any: Assignment = serde_json::from_value(json!({
-            "schema": 1, "release": "9.0.0", "sequence": 99, "stage": "stable", "assigned": "2026-01-05T12:00:00Z",
-            "bridges": [
-                {"release": "8.0.0", "sequence": 1, "sha256": "00".repeat(32), "length": 1, "upgrade_from": "*"},
-            ],
-        })).unwrap();
+        let mut assigned = offer(&format!("{major}.0.0"), offered);
         // Not what reading would accept: a bridge above the target among them.
-        assigned.bridges = bridges.into_iter().map(|sequence| {
-            let mut bridge = any.bridges[0].clone();
-            bridge.sequence = sequence;
-            bridge
-        }).collect();
+        assigned.bridges = bridges.into_iter().map(|sequence| bridge("8.0.0", sequence, "*")).collect();
         let device = profile(&format!("{own_major}.0.0"), own);
         let decision = decided(&device, &assigned, &release, "2026-01-05T12:00:00Z");
         match &decision.outcome {
@@ -219,7 +244,7 @@ proptest! {
     #[test]
     fn a_wait_ends_when_it_says(serial in 0_u32..1_000_000, from in 0_u32..500_000, hours in 1_i64..100) {
         let release = manifest("1.2.0", 12);
-        let mut assigned = assignment("1.2.0", 12);
+        let mut assigned = offer("1.2.0", 12);
         let start = instant("2026-01-05T12:00:00Z");
         let end = start + chrono::Duration::hours(hours);
         assigned.ramp = Some(Ramp::new(start, end, from, 900_000).unwrap());
@@ -237,4 +262,59 @@ proptest! {
             prop_assert!(matches!(never.outcome, Outcome::Wait { until: None, .. }), "{}", never.outcome);
         }
     }
+
+    /// Whatever the list: what a device takes has a higher sequence than what it runs, until nothing is left to take. It takes the first
+    /// offer that it may take by itself, and what one offer does never depends on another.
+    #[test]
+    fn the_first_offer_that_fits_is_taken(
+        sequences in prop::collection::btree_set(1_u64..12, 1..6), versions in prop::collection::vec(0_u64..9, 6),
+        paused in prop::collection::vec(any::<bool>(), 6), ramps in prop::collection::vec(0_u32..=1_000_000, 6),
+        ended in prop::collection::vec(any::<bool>(), 6), own in 0_u64..12, own_major in 0_u64..9, serial: u32,
+    ) {
+        let start = instant("2026-01-05T12:00:00Z");
+        let releases: Vec<_> = sequences.iter().zip(&versions).map(|(sequence, major)| {
+            let mut release = manifest(&format!("{major}.0.0"), *sequence);
+            release.supersedes = [1, 4].into_iter().filter(|old| old < sequence).collect();
+            release
+        }).collect();
+        let offers: Vec<_> = releases.iter().enumerate().map(|(index, release)| {
+            let mut offer = offer(&release.version.to_string(), release.sequence);
+            offer.paused = paused[index];
+            offer.ramp = Some(Ramp::new(start, start + chrono::Duration::hours(1), 0, ramps[index]).unwrap());
+            offer.until = ended[index].then_some(start);
+            offer
+        }).collect();
+        let mut device = profile(&format!("{own_major}.0.0"), own);
+        device.id = format!("sn-{serial}").parse().unwrap();
+        let mut installed = vec![own];
+        loop {
+            let decided: Vec<_> = offers.iter().zip(&releases).map(|(offer, release)| {
+                decided(&device, offer, release, "2026-01-05T13:00:00Z").outcome
+            }).collect();
+            let takes = |outcome: &Outcome| matches!(outcome, Outcome::Install { .. });
+            let chosen = choose(&decided).unwrap();
+            let Some(first) = decided.iter().position(takes) else {
+                prop_assert!(!takes(&decided[chosen]));
+                break;
+            };
+            prop_assert_eq!(chosen, first);
+            prop_assert!(!offers[first].paused && !offers[first].has_ended(start));
+            // Alone in its list it is taken, too: no other offer exposes it.
+            let alone = decided_alone(&device, &offers[first], &releases[first]);
+            prop_assert!(takes(&alone));
+            device.installed.version = releases[first].version.clone();
+            device.installed.sequence = releases[first].sequence;
+            installed.push(releases[first].sequence);
+        }
+        prop_assert!(installed.is_sorted_by(|a, b| a < b), "{installed:?}");
+    }
+}
+
+fn decided_alone(device: &Profile, offer: &Offer, release: &Manifest) -> Outcome {
+    let map = vectors::shares(&[1_000_000]);
+    let choice = map.choose(&device.id, &device.facts());
+    let circumstances =
+        Circumstances { device, choice: &choice, now: instant("2026-01-05T13:00:00Z"), quarantined: &[] };
+    let explained = ExplainedOffer::new(&circumstances.inputs(offer, Approval::Manifest(release)));
+    circumstances.explain(vec![explained]).outcome
 }

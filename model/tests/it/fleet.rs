@@ -29,7 +29,7 @@ fn a_million_devices_meet_every_share() {
         let placement = map.place(&device(&format!("sn-{serial:07}")), &facts);
         let cohort: usize = placement.cohort.as_str()[1..].parse().unwrap();
         counts[cohort] += 1;
-        let covered = exposure.covers(placement.within);
+        let covered = exposure.covers(map.salt().ramp_order(&device(&format!("sn-{serial:07}"))).position(12));
         exposed[cohort] += u32::from(covered);
         if cohort == 6 {
             let (all, among) = &mut buckets[usize::try_from(placement.position % 64).unwrap()];
@@ -68,7 +68,7 @@ fn each_step_of_a_ramp_exposes_as_many() {
     let map = vectors::shares(&[1_000_000]);
     let mut steps = [0_u32; 64];
     for serial in 0..DEVICES {
-        let within = map.place(&device(&format!("sn-{serial:07}")), &Facts::new()).within;
+        let within = map.salt().ramp_order(&device(&format!("sn-{serial:07}"))).position(12);
         let at = ramp.exposed_at(within).unwrap();
         // The second 0 exposes nobody, hence 1 to 86400.
         let second = u32::try_from((at - ramp.start()).num_seconds()).unwrap();
@@ -77,4 +77,29 @@ fn each_step_of_a_ramp_exposes_as_many() {
     // Chi-squared with 63 degrees of freedom: chance alone exceeds 103.4 once in 1,000.
     let chi_squared: f64 = steps.iter().map(|&count| (f64::from(count) - 1000.0).powi(2) / 1000.0).sum();
     assert!(chi_squared < 103.4, "chi-squared {chi_squared}, steps {steps:?}");
+}
+
+/// The order of a ramp differs from release to release: of the devices that are among the first tenth of one, a tenth is among the first
+/// tenth of another, and over 100 releases every device is early about as often.
+#[test]
+fn ramps_have_orders_of_their_own_and_are_fair() {
+    const DEVICES: u32 = 20_000;
+    let map = vectors::shares(&[1_000_000]);
+    let tenth = u64::MAX / 10;
+    let (mut both, mut first) = (0_u32, 0_u32);
+    let mut early = [0_u32; 101];
+    for serial in 0..DEVICES {
+        let order = map.salt().ramp_order(&device(&format!("sn-{serial:07}")));
+        let is_early = |sequence| order.position(sequence) < tenth;
+        first += u32::from(is_early(1));
+        both += u32::from(is_early(1) && is_early(2));
+        early[(1..=100).filter(|sequence| is_early(*sequence)).count()] += 1;
+    }
+    // 2,000 and 200 are expected; five standard deviations are 212 and 70.
+    assert!(first.abs_diff(2_000) < 212, "{first}");
+    assert!(both.abs_diff(200) < 70, "{both}");
+    // Of 100 releases a device is early in 10, give or take 3: more than 25 times happens to one in a million.
+    assert_eq!(early[26..].iter().sum::<u32>(), 0, "{early:?}");
+    let mean = early.iter().zip(0_u32..).map(|(count, times)| count * times).sum::<u32>();
+    assert!(mean.abs_diff(10 * DEVICES) < 2_200, "{mean}");
 }

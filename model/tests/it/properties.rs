@@ -9,7 +9,7 @@ use tidegate_model::layout::{DelegatedRole, Location};
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::{ArtifactName, Name};
 use tidegate_model::position::{PPM, SPACE, boundary};
-use tidegate_model::rollout::{Assignment, Exposure, Ramp};
+use tidegate_model::rollout::{Exposure, Offers, Ramp};
 use tidegate_model::time::{self, Instant};
 use tidegate_model::version::{Version, VersionRange};
 use tidegate_tuf::json;
@@ -221,20 +221,10 @@ proptest! {
         let interval = placement.interval.unwrap();
         prop_assert_eq!(Some(interval), map.interval(placement.cohort));
         prop_assert!(interval.contains(placement.position));
-        prop_assert_eq!(interval.rescale(placement.position), placement.within);
         let choice = map.choose(&device(&id), &Facts::new());
         prop_assert_eq!(&choice.cohort, placement.cohort);
-        prop_assert_eq!((choice.position, choice.within), (placement.position, placement.within));
-    }
-
-    #[test]
-    fn rescaling_keeps_the_order(list in share_list(), one: u64, other: u64) {
-        let map = shares(&list);
-        let interval = map.interval(&name("c0")).unwrap();
-        let inside = |position: u64| u64::try_from(u128::from(position) % interval.high()).unwrap();
-        let (first, second) = (inside(one).min(inside(other)), inside(one).max(inside(other)));
-        prop_assert!(interval.rescale(first) <= interval.rescale(second));
-        prop_assert_eq!(interval.rescale(interval.low()), 0);
+        prop_assert_eq!(choice.position, placement.position);
+        prop_assert_eq!(choice.order, map.salt().ramp_order(&device(&id)));
     }
 
     #[test]
@@ -272,7 +262,7 @@ proptest! {
         if let Ok(map) = CohortMap::from_value(&value) {
             map.choose(&device("d"), &facts);
         }
-        let _ = (Manifest::from_value(&value), Assignment::from_value(&value), Facts::from_value(&value));
+        let _ = (Manifest::from_value(&value), Offers::from_value(&value), Facts::from_value(&value));
     }
 
     #[test]
@@ -288,16 +278,27 @@ proptest! {
     }
 
     #[test]
-    fn assignments_come_back(ramp in prop::option::of(ramp()), sequence in 1_u64.., paused: bool, other: u64) {
-        let assignment = Assignment::from_value(&json!({
-            "schema": 1, "release": "1.2.0", "sequence": sequence, "stage": "limited", "paused": paused,
-            "assigned": "2026-01-05T12:00:00Z", "x-later": {"n": other},
+    fn offers_come_back(
+        ramp in prop::option::of(ramp()), sequence in 2_u64.., paused: bool, other: u64, ends: bool, below: bool,
+    ) {
+        let offer = |release: &str, sequence: u64| json!({
+            "release": release, "sequence": sequence, "sha256": "00".repeat(32), "length": 1, "stage": "limited",
+            "since": "2026-01-05T12:00:00Z", "paused": paused, "x-later": {"n": other},
+        });
+        let mut offers = vec![offer("1.2.0", sequence)];
+        if below {
+            offers.push(offer("1.1.0", sequence - 1));
+        }
+        let mut list = Offers::from_value(&json!({
+            "schema": 1, "assigned": "2026-01-05T12:00:00Z", "offers": offers, "x-later": other,
         })).unwrap();
-        let assignment = Assignment { ramp, ..assignment };
-        let value = assignment.to_value().unwrap();
+        list.offers[0].ramp = ramp;
+        list.offers[0].until = ends.then_some(list.assigned);
+        let value = list.to_value().unwrap();
         let bytes = json::canonical(&value).unwrap();
-        prop_assert_eq!(&Assignment::from_value(&json::parse(&bytes).unwrap()).unwrap(), &assignment);
-        prop_assert_eq!(Assignment::from_value(&value).unwrap().to_value().unwrap(), value);
+        prop_assert_eq!(&list.to_bytes().unwrap(), &bytes);
+        prop_assert_eq!(&Offers::from_value(&json::parse(&bytes).unwrap()).unwrap(), &list);
+        prop_assert_eq!(Offers::from_value(&value).unwrap().to_value().unwrap(), value);
     }
 
     #[test]

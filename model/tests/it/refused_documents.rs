@@ -1,4 +1,4 @@
-//! Manifests, cohort maps, assignments and ramps that are refused, with the exact text that says so.
+//! Manifests, cohort maps, offers and ramps that are refused, with the exact text that says so.
 
 use serde_json::{Value, json};
 use tidegate_model::Extra;
@@ -6,8 +6,7 @@ use tidegate_model::cohort::{Cohort, CohortMap, Selector};
 use tidegate_model::facts::Facts;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::position::Salt;
-use tidegate_model::rollout::{Assignment, Ramp, Stage};
-use tidegate_model::version;
+use tidegate_model::rollout::{Offers, Ramp};
 
 use super::refusals::{OPERATORS, refused};
 use super::{decisions, instant, name};
@@ -249,11 +248,9 @@ fn what_would_not_read_back_is_not_written() {
     manifest.extra.insert("x".into(), json!(1.5));
     assert_eq!(refused(manifest.to_bytes()), "manifest: `x`: it is not a whole number");
 
-    let assigned = instant("2026-01-05T12:00:00Z");
-    let mut assignment = Assignment::new(version::parse("1.2.0").unwrap(), 12, Stage::Security, assigned);
-    assignment.ramp = Some(Ramp::new(assigned, instant("2026-01-06T12:00:00Z"), 0, 1).unwrap());
-    let why = "`ramp`: a security release cannot have a ramp";
-    assert_eq!(refused(assignment.to_value()), format!("assignment: {why}"));
+    let empty = Offers::new(instant("2026-01-05T12:00:00Z"), Vec::new());
+    let why = "`offers`: at least one is required: without any, the target is not listed";
+    assert_eq!(refused(empty.to_value()), format!("list of offers: {why}"));
 
     // Parts of a second are no fault: they are cut off.
     let mut manifest = decisions::manifest("1.2.0", 12);
@@ -370,58 +367,104 @@ fn every_fault_of_a_cohort_map_is_listed() {
     );
 }
 
-fn assignment() -> Value {
+fn offers() -> Value {
     json!({
-        "schema": 1, "release": "1.2.0", "sequence": 12, "stage": "limited", "paused": false,
-        "ramp": {"start": "2026-01-05T12:00:00Z", "end": "2026-01-06T12:00:00Z", "from": 0, "to": 500_000},
-        "assigned": "2026-01-05T11:58:00Z",
-        "bridges": [
-            {"release": "1.1.9", "sequence": 10, "sha256": "00".repeat(32), "length": 1234, "upgrade_from": "<1.0.0"},
-            {"release": "1.1.8", "sequence": 9, "sha256": "00".repeat(32), "length": 1234, "upgrade_from": "<1.0.0"},
+        "schema": 1, "assigned": "2026-01-05T11:58:00Z",
+        "offers": [
+            {
+                "release": "1.2.0", "sequence": 12, "sha256": "00".repeat(32), "length": 1, "stage": "limited",
+                "since": "2026-01-05T11:58:00Z", "paused": false, "until": "2026-01-08T12:00:00Z",
+                "ramp": {"start": "2026-01-05T12:00:00Z", "end": "2026-01-06T12:00:00Z", "from": 0, "to": 500_000},
+                "bridges": [
+                    {"release": "1.1.9", "sequence": 10, "sha256": "00".repeat(32), "length": 1234, "upgrade_from": "<1.0.0"},
+                    {"release": "1.1.8", "sequence": 9, "sha256": "00".repeat(32), "length": 1234, "upgrade_from": "<1.0.0"},
+                ],
+            },
+            {
+                "release": "1.1.0", "sequence": 11, "sha256": "00".repeat(32), "length": 1, "stage": "stable",
+                "since": "2026-01-01T12:00:00Z",
+            },
         ],
     })
 }
 
 #[test]
-fn assignments() {
+fn lists_of_offers() {
     let cases: Vec<(&str, Option<Value>, &str)> = vec![
         ("/schema", Some(json!(0)), "unsupported schema 0: this version supports schema 1; update the program"),
-        ("/release", None, "`release`: this field is missing"),
-        ("/sequence", Some(json!(true)), "`sequence`: expected a whole number from 0 to 2^64-1, found true"),
+        ("/assigned", None, "`assigned`: this field is missing"),
+        ("/offers", None, "`offers`: at least one is required: without any, the target is not listed"),
+        ("/offers", Some(json!([])), "`offers`: at least one is required: without any, the target is not listed"),
+        ("/offers", Some(json!(vec![1; 33])), "`offers`: 33 entries are too many: at most 32"),
+        ("/offers/1/sequence", Some(json!(12)), "`offers[1].sequence`: 12 is the sequence of offers[0] already"),
+        ("/offers/1/release", Some(json!("1.2.0")), "`offers[1].release`: 1.2.0 is the release of offers[0] already"),
         (
-            "/stage",
+            "/offers/1/sequence",
+            Some(json!(0)),
+            "`offers[1].sequence`: 0 is reserved for the factory image; releases start at 1",
+        ),
+        ("/offers/0/sha256", None, "`offers[0].sha256`: this field is missing"),
+        ("/offers/0/length", Some(json!(-1)), "`offers[0].length`: expected a whole number from 0 to 2^64-1, found -1"),
+        ("/offers/0/since", None, "`offers[0].since`: this field is missing"),
+        ("/offers/0/release", None, "`offers[0].release`: this field is missing"),
+        (
+            "/offers/0/sequence",
+            Some(json!(true)),
+            "`offers[0].sequence`: expected a whole number from 0 to 2^64-1, found true",
+        ),
+        (
+            "/offers/0/stage",
             Some(json!("draft")),
-            "`stage`: \"draft\" is unknown: use one of validation, limited, stable, security",
+            "`offers[0].stage`: \"draft\" is unknown: use one of validation, limited, stable, security",
         ),
-        ("/paused", Some(json!("no")), "`paused`: expected true or false, found the string \"no\""),
-        ("/ramp", Some(json!(null)), "`ramp`: expected an object, found null"),
-        ("/ramp/start", None, "`ramp.start`: this field is missing"),
-        ("/ramp/start", Some(json!("2026-01-06T12:00:00Z")), "`ramp.end`: a ramp ends after it starts"),
-        ("/ramp/from", Some(json!(500_001)), "`ramp.from`: a ramp does not fall: 500001 is more than 500000"),
-        ("/ramp/to", Some(json!(1_000_001)), "`ramp.to`: 1000001 parts per million are more than the whole, 1000000"),
-        ("/ramp/to", Some(json!(50.5)), "`ramp.to`: expected a whole number from 0 to 2^64-1, found 50.5"),
+        ("/offers/0/paused", Some(json!("no")), "`offers[0].paused`: expected true or false, found the string \"no\""),
+        ("/offers/0/until", Some(json!(null)), "`offers[0].until`: expected a string, found null"),
+        ("/offers/0/ramp", Some(json!(null)), "`offers[0].ramp`: expected an object, found null"),
+        ("/offers/0/ramp/start", None, "`offers[0].ramp.start`: this field is missing"),
         (
-            "/ramp/curve",
-            Some(json!("steep")),
-            "`ramp`: the field \"curve\" is unknown, and unknown fields are not allowed here",
+            "/offers/0/ramp/start",
+            Some(json!("2026-01-06T12:00:00Z")),
+            "`offers[0].ramp.end`: a ramp ends after it starts",
         ),
-        ("/stage", Some(json!("security")), "`ramp`: a security release cannot have a ramp"),
-        ("/sequence", Some(json!(10)), "`bridges[0].sequence`: 10 is not between 1 and 9"),
-        ("/bridges/1/sequence", Some(json!(0)), "`bridges[1].sequence`: 0 is not between 1 and 11"),
-        ("/bridges/1/sequence", Some(json!(10)), "`bridges[1].sequence`: 10 is the sequence of bridges[0] already"),
-        ("/bridges/0/length", None, "`bridges[0].length`: this field is missing"),
-        ("/bridges/0/upgrade_from", None, "`bridges[0].upgrade_from`: this field is missing"),
-        ("/bridges", Some(json!(vec![1; 65])), "`bridges`: 65 entries are too many: at most 64"),
+        (
+            "/offers/0/ramp/from",
+            Some(json!(500_001)),
+            "`offers[0].ramp.from`: a ramp does not fall: 500001 is more than 500000",
+        ),
+        (
+            "/offers/0/ramp/to",
+            Some(json!(1_000_001)),
+            "`offers[0].ramp.to`: 1000001 parts per million are more than the whole, 1000000",
+        ),
+        (
+            "/offers/0/ramp/to",
+            Some(json!(50.5)),
+            "`offers[0].ramp.to`: expected a whole number from 0 to 2^64-1, found 50.5",
+        ),
+        (
+            "/offers/0/ramp/curve",
+            Some(json!("steep")),
+            "`offers[0].ramp`: the field \"curve\" is unknown, and unknown fields are not allowed here",
+        ),
+        ("/offers/0/bridges/1/sequence", Some(json!(0)), "`offers[0].bridges[1].sequence`: 0 is not between 1 and 11"),
+        (
+            "/offers/0/bridges/1/sequence",
+            Some(json!(10)),
+            "`offers[0].bridges[1].sequence`: 10 is the sequence of bridges[0] already",
+        ),
+        ("/offers/0/bridges/0/length", None, "`offers[0].bridges[0].length`: this field is missing"),
+        ("/offers/0/bridges/0/upgrade_from", None, "`offers[0].bridges[0].upgrade_from`: this field is missing"),
+        ("/offers/0/bridges", Some(json!(vec![1; 65])), "`offers[0].bridges`: 65 entries are too many: at most 64"),
     ];
-    assert!(Assignment::from_value(&assignment()).is_ok());
+    assert!(Offers::from_value(&offers()).is_ok());
     for (pointer, change, why) in cases {
-        let value = with(assignment(), pointer, change);
-        assert_eq!(refused(Assignment::from_value(&value)), format!("assignment: {why}"), "{pointer}");
+        let value = with(offers(), pointer, change);
+        assert_eq!(refused(Offers::from_value(&value)), format!("list of offers: {why}"), "{pointer}");
     }
     let custom = json!({"other": {}});
     assert_eq!(
-        refused(Assignment::from_custom(custom.as_object().unwrap())),
-        "assignment: `custom.tidegate`: this field is missing"
+        refused(Offers::from_custom(custom.as_object().unwrap())),
+        "list of offers: `custom.tidegate`: this field is missing"
     );
 }
 

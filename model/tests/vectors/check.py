@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Recomputes the frozen vectors from the definitions, independently of the Rust code.
 
-Covered: positions and hashed ids, boundaries of shares and rescaling, the cohort of a position, exposure of ramps and its
+Covered: positions and hashed ids, boundaries of shares, the cohort of a position, the position in ramps, exposure of ramps and its
 inverse, canonical bytes and hashes of manifests, canonical bytes, keys and names of receipts. Python's integers are unbounded, so nothing here is rounded but where
 a definition says floor. Only the standard library is used.
 
@@ -43,8 +43,10 @@ def intervals(shares):
     assert total == PPM, f"shares add up to {total}"
 
 
-def rescale(low, high, at):
-    return (at - low) * SPACE // (high - low)
+def ramp_position(salt, device, sequence):
+    """The first 8 bytes, big-endian, of SHA-256 over the device's order in ramps and the sequence as 8 bytes."""
+    order = digest("tidegate/ramp/1", salt, device).digest()
+    return int.from_bytes(hashlib.sha256(order + sequence.to_bytes(8, "big")).digest()[:8], "big")
 
 
 def instant(text):
@@ -101,6 +103,9 @@ def check_positions(check):
         salt, device = case["salt"], case["device"]
         check.equal(f"position of {device}", case["position"], position(salt, device))
         check.equal(f"hash of {device}", case["device_hash"], device_hash(salt, device))
+        for sequence, frozen in case["ramp_positions"].items():
+            computed = ramp_position(salt, device, int(sequence))
+            check.equal(f"position of {device} in the ramp of {sequence}", frozen, computed)
 
 
 def check_cohorts(check):
@@ -112,7 +117,6 @@ def check_cohorts(check):
             at = sample["position"]
             cohort = next(k for k, (low, high) in enumerate(bounds) if low <= at < high)
             check.equal(f"cohort of {at} in {case['shares']}", sample["cohort"], cohort)
-            check.equal(f"position of {at} within it", sample["within"], rescale(*bounds[cohort], at))
 
 
 def check_ramps(check):
@@ -130,6 +134,33 @@ def check_manifests(check):
         text = canonical(case["manifest"])
         check.equal(f"bytes of {case['name']}", case["canonical"], text)
         check.equal(f"hash of {case['name']}", case["sha256"], hashlib.sha256(text.encode()).hexdigest())
+
+
+def check_decisions(check):
+    """The offers list the manifests by length and hash, and each decision counts by the order of outcomes."""
+    order = {"install": 0, "bridge": 0, "wait": 1, "refuse": 2, "up-to-date": 3, "not-eligible": 4, "no-offer": 4}
+    for case in load("decisions.json"):
+        offers = case["offers"]["offers"] if case["offers"] else []
+        for offer, manifest in zip(offers, case["manifests"]):
+            if isinstance(manifest, str):
+                continue
+            text = canonical(manifest).encode()
+            what = f"manifest of {offer['release']} in {case['name']}"
+            check.equal(what, (offer["length"], offer["sha256"]), (len(text), hashlib.sha256(text).hexdigest()))
+        kinds = [each["kind"] for each in case["outcomes"]]
+        chosen = min(kinds, key=order.get) if kinds else "no-offer"
+        check.equal(f"outcome of {case['name']}", case["outcome"]["kind"], chosen)
+        for offer, verdicts in zip(offers, case["verdicts"]):
+            ramp, paused = offer.get("ramp"), offer.get("paused", False)
+            check.equal(f"pause in {case['name']}", verdicts["D-PAUSE"], "fail" if paused else "pass")
+            if ramp:
+                salt = case["cohorts"]["salt"]
+                own = ramp_position(salt, case["device"]["id"], offer["sequence"])
+                reached = own < exposure(ramp, instant(case["now"]))
+                check.equal(f"ramp in {case['name']}", verdicts["D-RAMP"], "pass" if reached else "fail")
+            if "until" in offer:
+                ended = instant(offer["until"]) <= instant(case["now"])
+                check.equal(f"end in {case['name']}", verdicts["D-UNTIL"], "fail" if ended else "pass")
 
 
 def check_listings(check):
@@ -177,6 +208,7 @@ def main():
         check_cohorts,
         check_ramps,
         check_manifests,
+        check_decisions,
         check_listings,
         check_protected,
         check_receipts,

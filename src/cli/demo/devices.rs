@@ -17,6 +17,8 @@ use tidegate_model::time::Instant;
 use super::folder::Folder;
 use crate::error::{Error, Kind, Result};
 
+/// The sequence of the demonstration's release.
+const SEQUENCE: u64 = 1;
 /// The least memory that the demonstration's release asks for.
 pub(super) const RAM_MB: i64 = 512;
 
@@ -105,8 +107,8 @@ pub(super) fn cast(folder: &Folder, map: &CohortMap) -> Result<[Actor; 3]> {
         let id: DeviceId = format!("gateway-{number:04}").parse().map_err(|e| Error::bug(format!("{e}")))?;
         let placement = map.place(&id, &Facts::new());
         let cohort = placement.cohort.to_string();
-        // Late within its cohort too, so that a ramp makes it wait.
-        let is_late = placement.within > u64::MAX / 10 * 6;
+        // Late in the ramp, so that it waits.
+        let is_late = map.salt().ramp_order(&id).position(SEQUENCE) > u64::MAX / 10 * 6;
         match cohort.as_str() {
             "canary" if early.len() < 2 => early.push((id, cohort)),
             "general" if late.is_none() && is_late => late = Some((id, cohort)),

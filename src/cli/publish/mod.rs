@@ -12,8 +12,11 @@ use serde_json::{Value, json};
 pub(super) use self::access::AccessArgs;
 use super::context::{Context, actor, block_on};
 use super::passphrase::PassphraseArgs;
+use super::ui::Ui;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule, chain};
+use tidegate_model::layout::DelegatedRole;
+
 use crate::publish::{self, Overcome, Plan, PublishReport, PullOptions, Remote, Source};
 use crate::report::{site, view};
 use crate::workspace::Workspace;
@@ -130,9 +133,25 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
             return Err(Error::new(Kind::Io, format!("{} of {} places lag behind: {}", behind.len(), args.places.len(), behind.join(", ")))
                 .remedy("devices that use those see what they saw before; the next publication fixes them, or run this one again"));
         }
+        expired(&done.plan, ui)?;
         ui.hint(format_args!("tidegate verify {first} --root {}", context.dir.join("metadata/1.root.json").display()));
         Ok(())
     })
+}
+
+/// Reports in the exit status what has expired, once everything else is published.
+fn expired(plan: &Plan, ui: &Ui) -> Result<()> {
+    let Some(first) = plan.expired.first() else { return Ok(()) };
+    for role in &plan.expired {
+        ui.status(format_args!("warning: the role {role} has expired: its devices keep what they have"));
+    }
+    let remedy = match DelegatedRole::parse(first) {
+        Some(DelegatedRole::Cohort { .. }) => "renew it, then publish again: tidegate refresh".to_owned(),
+        _ => format!("have its keys sign it again: tidegate ceremony start --renew {first}"),
+    };
+    Err(Error::refused(format!("published, but expired: {}", plan.expired.join(", ")))
+        .rule(Rule::PublishExpired)
+        .remedy(remedy))
 }
 
 async fn dry_run(args: &Args, context: &Context) -> Result<()> {

@@ -36,7 +36,7 @@ enum Command {
     /// Expose nobody new; devices that have it keep it
     Pause(ReasonArgs),
     /// Go on after a pause, from where it was
-    Resume(PlainArgs),
+    Resume(ResumeArgs),
     /// Keep a limited rollout from ending by itself
     Renew(renew::Args),
     /// Stop offering the release; devices that installed it keep it
@@ -53,7 +53,8 @@ enum Command {
   tidegate rollout start 1.2.0
   tidegate rollout advance 1.2.0 --ramp 24h
   tidegate rollout advance 1.2.0 --to 10%
-  tidegate rollout advance 1.2.0 --ramp 12h --from 10% --to 50%")]
+  tidegate rollout advance 1.2.0 --ramp 12h --from 10% --to 50%
+  tidegate rollout advance 1.2.0 --cohort early --ramp 30h")]
 struct StepArgs {
     /// Which release
     release: ReleaseSpec,
@@ -66,9 +67,26 @@ struct StepArgs {
     /// Part of the cohort that is exposed in the end [default: 100%]
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     to: Option<u32>,
-    /// Only if this is the cohort that comes next: for scripts, and for two people at once
+    /// The cohort that comes next, or whose ramp is running: a running ramp gets another speed
     #[arg(long, value_name = "NAME")]
     cohort: Option<Name>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate rollout resume 1.2.0
+  tidegate rollout resume 1.2.0 --ramp 30h")]
+struct ResumeArgs {
+    /// Which release
+    release: ReleaseSpec,
+    /// Change the speed of running ramps: from where they are to their end in this time
+    #[arg(long, value_name = "SPAN")]
+    ramp: Option<Span>,
+    /// Part of the cohort that is exposed in the end [default: as before]
+    #[arg(long, value_name = "SHARE", value_parser = parse_share, requires = "ramp")]
+    to: Option<u32>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
@@ -106,13 +124,14 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             transaction.start(args.request(), op)
         }),
         Command::Advance(args) => take(cx, &args.release, &args.passphrase, |transaction, op| {
-            transaction.must_be_next(args.cohort.as_ref())?;
-            transaction.advance(args.request(), op)
+            transaction.advance(args.request(), args.cohort.as_ref(), op)
         }),
         Command::Pause(args) => {
             take(cx, &args.release, &args.passphrase, |transaction, op| transaction.pause(op, args.reason.as_deref()))
         }
-        Command::Resume(args) => take(cx, &args.release, &args.passphrase, |transaction, op| transaction.resume(op)),
+        Command::Resume(args) => take(cx, &args.release, &args.passphrase, |transaction, op| {
+            transaction.resume(RampRequest { span: args.ramp, from: None, to: args.to }, op)
+        }),
         Command::Renew(args) => renew::run(args, cx),
         Command::Withdraw(args) => take(cx, &args.release, &args.passphrase, |transaction, op| {
             transaction.withdraw(op, args.reason.as_deref())
@@ -152,6 +171,7 @@ fn take(
             "cohorts": outcome.cohorts,
             "roles": outcome.roles,
             "standing": outcome.standings,
+            "kept": outcome.kept,
         });
         if !outcome.bridge_of.is_empty() {
             told["bridge_of"] = json!(outcome.bridge_of);
@@ -161,7 +181,18 @@ fn take(
     told(cx, &outcome)
 }
 
-/// Says what a step did.
+/// Prints what each cohort is offered instead of a withdrawn release.
+fn fallbacks(cx: &Context, outcome: &StepOutcome) {
+    for cohort in outcome.standings.iter().filter(|standing| outcome.cohorts.contains(&standing.cohort)) {
+        let next = cohort.offers.iter().find(|offer| !offer.paused && !offer.has_ended(cx.now));
+        match next {
+            Some(offer) => cx.ui.status(format_args!("{} falls back to {}", cohort.cohort, offer.release)),
+            None => cx.ui.status(format_args!("{} is offered nothing now", cohort.cohort)),
+        }
+    }
+}
+
+/// Prints what a step did.
 fn told(cx: &Context, outcome: &StepOutcome) -> Result<()> {
     let record = &outcome.record;
     let (before, after) = (outcome.before.to_string(), record.status().to_string());
@@ -175,6 +206,12 @@ fn told(cx: &Context, outcome: &StepOutcome) -> Result<()> {
         cx.ui.status(format_args!(
             "It is no bridge to {release} any more: devices that needed it wait. See who: tidegate explain --fleet CSV"
         ));
+    }
+    if record.state == ReleaseState::Withdrawn {
+        fallbacks(cx, outcome);
+    }
+    for release in &outcome.kept {
+        cx.ui.status(format_args!("{release} stays offered below it, for devices that it does not fit"));
     }
     if !outcome.roles.is_empty() {
         cx.ui.status(format_args!("New versions of: {}", outcome.roles.join(", ")));

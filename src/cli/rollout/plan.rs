@@ -152,6 +152,10 @@ fn print(outcome: &FleetForecast, cx: &Context) -> Result<()> {
             ui.result(format_args!("{} of {} take another release first", tally.by_way_of_others, tally.cohort))?;
         }
     }
+    let version = release.rsplit('/').next().unwrap_or(release);
+    for (before, count) in &simulation.twice {
+        ui.result(format_args!("{count} devices update twice ({before}, then {version})"))?;
+    }
     ui.result("")?;
     for line in curve::terminal(&drawn(outcome), CURVE) {
         ui.result(line)?;

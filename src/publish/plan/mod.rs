@@ -25,7 +25,7 @@ use super::published::Published;
 use super::source::Source;
 use super::store::{Remote, Seen, TIMESTAMP};
 use crate::audit::protect::{Maps, Protection};
-use crate::audit::{Origin, RoleFile, Tree, walk};
+use crate::audit::{AuditFinding, Origin, RoleFile, Tree, walk, walk_regardless_of_expiry};
 use crate::error::{Error, Kind, Result, Rule};
 use crate::keys::example;
 use crate::metadata::listed_by_version_alone;
@@ -119,6 +119,8 @@ pub struct Plan {
     pub objects: Vec<Object>,
     /// What devices will notice.
     pub notices: Vec<Notice>,
+    /// Channels and cohorts whose roles have expired: their devices take nothing new. Everything else is published.
+    pub expired: Vec<String>,
     /// Requests that planning took.
     pub requests: u64,
     #[serde(skip)]
@@ -189,7 +191,7 @@ pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Resul
 
 /// The same for a source whose metadata has been read already.
 pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Remote) -> Result<Plan> {
-    sound(&tree)?;
+    let expired = expired(&tree)?;
     if !remote.is_local() {
         no_example_keys(&tree)?;
     }
@@ -247,6 +249,7 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
         timestamp: timestamp.version,
         objects,
         notices,
+        expired,
         requests,
         seen,
         snapshot,
@@ -379,7 +382,13 @@ fn top_level(
 pub(super) async fn walk_all(source: &Source, now: DateTime<Utc>) -> Result<(Tree, Maps)> {
     let (first, origin) = (source.first_root().await?, source.origin());
     let walked = tokio::task::spawn_blocking(move || {
-        let tree = walk(origin.as_ref(), &first, now)?;
+        let mut tree = walk(origin.as_ref(), &first, now)?;
+        if !tree.faults.is_empty() && tree.faults.iter().all(|fault| fault.expired) {
+            // What has expired is published all the same, with all below it: the snapshot lists it.
+            let mut whole = walk_regardless_of_expiry(origin.as_ref(), &first, None)?;
+            whole.faults.extend(tree.faults);
+            tree = whole;
+        }
         let maps = cohort_maps(&tree, origin.as_ref())?;
         Ok((tree, maps))
     })
@@ -412,15 +421,28 @@ fn cohort_maps(tree: &Tree, origin: &dyn Origin) -> Result<Maps> {
     Ok(maps)
 }
 
-/// Errs with all that a device would refuse.
-fn sound(tree: &Tree) -> Result<()> {
-    let Some(first) = tree.faults.first() else { return Ok(()) };
-    let more = match tree.faults.len() {
+/// The delegated roles that have expired. They stop their own devices only.
+///
+/// # Errors
+///
+/// Fails if devices would refuse everything, or a role that has not just expired.
+fn expired(tree: &Tree) -> Result<Vec<String>> {
+    let stops_itself_only = |fault: &&AuditFinding| fault.expired && fault.subject != "targets";
+    let (expired, others): (Vec<_>, Vec<_>) = tree.faults.iter().partition(stops_itself_only);
+    let Some(first) = others.first() else {
+        return Ok(expired.into_iter().map(|fault| fault.subject.clone()).collect());
+    };
+    let more = match others.len() {
         1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };
+    let remedy = match first.subject.as_str() {
+        role @ ("root" | "targets") => format!("sign {role} again: tidegate ceremony start --renew {role}"),
+        "timestamp" | "snapshot" => "renew it: tidegate refresh".to_owned(),
+        _ => "see `tidegate status` and `tidegate doctor`".to_owned(),
+    };
     Err(Error::trust(format!("devices would refuse this workspace: {}: {}{more}", first.subject, first.problem))
-        .remedy("see `tidegate status`; an expired online role is renewed by `tidegate refresh`"))
+        .remedy(remedy))
 }
 
 /// Errs if the repository trusts a key that everyone has.

@@ -36,10 +36,12 @@ pub fn published(place: &Place, root: Option<&Path>, dir: Option<&Path>, now: Da
     for due in state.due.iter().filter(|due| due.urgency != Urgency::Later) {
         let at = time::format(due.expires);
         let (severity, what) = match due.urgency {
+            // An offer that ends by itself does what it was made for.
+            Urgency::Expired if due.offer.is_some() => (Severity::Warning, format!("it ended at {at}")),
             Urgency::Expired => (Severity::Error, format!("what is published expired at {at}")),
             _ => (Severity::Warning, format!("what is published expires at {at}")),
         };
-        found.find(severity, "DOC-PUB-EXPIRY", &due.role, what, format!("{}, then tidegate publish", due.remedy));
+        found.find(severity, "DOC-PUB-EXPIRY", &due.subject(), what, format!("{}, then tidegate publish", due.remedy));
     }
     if let Some(dir) = dir {
         found.checks("DOC-PUB-SAME");

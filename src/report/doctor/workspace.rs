@@ -138,9 +138,7 @@ fn expiry(repository: &Repository, now: DateTime<Utc>, found: &mut Diagnosis) {
     found.checks("DOC-EXPIRY");
     let how = |role: &RoleFile| match role.name.as_str() {
         "timestamp" | "snapshot" => "tidegate refresh".to_owned(),
-        name if name.contains('.') => {
-            "tidegate refresh, or tidegate rollout renew if its rollout is limited".to_owned()
-        }
+        name if name.contains('.') => "tidegate refresh".to_owned(),
         name => format!("tidegate ceremony start --renew {name}"),
     };
     for role in due(repository, now) {

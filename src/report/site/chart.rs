@@ -71,7 +71,8 @@ fn describe(curve: &Curve, now: DateTime<Utc>) -> String {
         let _ = write!(told, ", to be {} {}", share(curve.final_ppm), relative(last.at, now));
     }
     if let Some(stops) = curve.stops {
-        let _ = write!(told, "; it stops {} unless renewed", relative(stops, now));
+        let (when, relative) = (if stops <= now { "stopped" } else { "stops" }, relative(stops, now));
+        let _ = write!(told, "; it {when} {relative} unless renewed");
     }
     told.push('.');
     told

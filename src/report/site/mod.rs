@@ -174,8 +174,8 @@ fn facts(state: &State) -> Markup {
     if let Some(first) = state.due.first() {
         let when = relative(first.expires, state.at);
         let head = match first.urgency {
-            Urgency::Expired => format!("{} has expired", first.role),
-            _ => format!("{} expires {when}", first.role),
+            Urgency::Expired => format!("{} has expired", first.subject()),
+            _ => format!("{} expires {when}", first.subject()),
         };
         fact(
             &head,
@@ -192,7 +192,7 @@ fn facts(state: &State) -> Markup {
     }
     let faults = state.faults.len();
     match state.faults.first() {
-        None => fact("Verified", "all signatures, delegations and assignments are valid"),
+        None => fact("Verified", "all signatures, delegations and offers are valid"),
         Some(first) => fact(&format!("{faults} faults"), &format!("{}: {}", first.subject, first.problem)),
     }
     html! {
@@ -208,7 +208,7 @@ fn facts(state: &State) -> Markup {
 fn live(product: &Product) -> (String, String) {
     let Some(newest) = product.curves.first() else {
         let newest = product.releases.first().map(|release| release.version.clone()).unwrap_or_default();
-        return if product.offers.iter().any(|offer| offer.release.is_some()) {
+        return if product.cohorts.iter().any(|cohort| !cohort.offers.is_empty()) {
             (newest, ", for named devices only".into())
         } else {
             ("Nothing is offered".into(), format!("; newest approved: {newest}"))

@@ -1,5 +1,6 @@
 //! Rollouts and releases.
 
+use chrono::{DateTime, Utc};
 use maud::{Markup, Render as _, html};
 
 use super::chart;
@@ -7,7 +8,7 @@ use super::html::{Mark, Table, bytes, code, instant, mark, region, relative, sha
 use crate::markup::text;
 use crate::report::view::State;
 use crate::report::view::state::{
-    Artifact, Channel, Cohort, FindingState, Members, Offer, Product, Provenance, RecordState, Release,
+    Artifact, Channel, Cohort, CohortOffers, FindingState, Members, Offer, Product, Provenance, RecordState, Release,
 };
 
 /// From so many cohorts on, neighbours that are alike are shown once.
@@ -36,21 +37,27 @@ pub(super) fn rollouts(state: &State, channel: &Channel, index: usize) -> Markup
 
 fn cohorts(state: &State, channel: &Channel, product: Option<&Product>) -> Markup {
     let caption = match product {
-        Some(product) => format!("Who is offered which {}; the first cohort that matches a device wins", product.name),
+        Some(product) => format!(
+            "Who is offered which {}; the first cohort that matches a device counts, and the first offer that it may take",
+            product.name
+        ),
         None => "The cohorts; the first that matches a device wins".to_owned(),
     };
     let mut table = Table::new(&caption, &["Cohort", "Who", "Offered", "Open to", "Ends unless renewed"]);
     let mut last: Option<String> = None;
     let mut alike = 0_usize;
     for (index, cohort) in channel.cohorts.iter().enumerate() {
-        let cells = cohort_cells(state, cohort, product.and_then(|product| product.offers.get(index)));
-        let content = cells.iter().map(|cell| cell.0.as_str()).collect::<Vec<_>>().join("\n");
+        let rows = cohort_rows(state, cohort, product.and_then(|product| product.cohorts.get(index)));
+        let content = rows.iter().flatten().map(|cell| cell.0.as_str()).collect::<Vec<_>>().join("\n");
         if channel.cohorts.len() > MANY_COHORTS && last.as_ref() == Some(&content) {
             alike += 1;
             continue;
         }
         fold(&mut table, &mut alike);
-        table.row([html! { (text(&cohort.name)) }].into_iter().chain(cells).collect());
+        for (index, cells) in rows.into_iter().enumerate() {
+            let name = html! { (text(&cohort.name)) @if index > 0 { span class="quiet" { ", else" } } };
+            table.row([name].into_iter().chain(cells).collect());
+        }
         last = Some(content);
     }
     fold(&mut table, &mut alike);
@@ -64,8 +71,8 @@ fn fold(table: &mut Table, alike: &mut usize) {
     }
 }
 
-/// The cells of a cohort's row, without its name.
-fn cohort_cells(state: &State, cohort: &Cohort, offer: Option<&Offer>) -> [Markup; 4] {
+/// The cells of a cohort's rows, without its name: one row for each offer, in order.
+fn cohort_rows(state: &State, cohort: &Cohort, offered: Option<&CohortOffers>) -> Vec<[Markup; 4]> {
     let who = html! {
         @match &cohort.members {
             Members::Share { ppm } => (share(*ppm)),
@@ -75,32 +82,40 @@ fn cohort_cells(state: &State, cohort: &Cohort, offer: Option<&Offer>) -> [Marku
         }
         @if let Some(gate) = &cohort.gate { ", through " (code(gate)) }
     };
-    let expires = match cohort.expires {
-        Some(at) if at <= state.at => mark(Mark::Bad, &format!("ended {}", relative(at, state.at))),
-        Some(at) => html! { (relative(at, state.at)) },
-        None if cohort.gate.is_some() => html! { "not public" },
-        None => mark(Mark::Bad, "its role does not verify"),
+    let offers = offered.map(|offered| offered.offers.as_slice()).unwrap_or_default();
+    if offers.is_empty() {
+        let none = if cohort.gate.is_some() && cohort.expires.is_none() { "not public" } else { "nothing" };
+        return vec![[who, mark(Mark::Neutral, none), html! { "-" }, ends(state, cohort, None)]];
+    }
+    offers.iter().map(|offer| offer_cells(state, cohort, &who, offer)).collect()
+}
+
+fn offer_cells(state: &State, cohort: &Cohort, who: &Markup, offer: &Offer) -> [Markup; 4] {
+    let Offer { release, stage, paused, ramp, exposed_ppm, in_force, until, .. } = offer;
+    let word = match (in_force, paused) {
+        (false, _) => mark(Mark::Bad, &format!("{stage}, ended")),
+        (true, true) => mark(Mark::Look, &format!("{stage}, paused")),
+        (true, false) => mark(Mark::Good, stage),
     };
-    let (release, open) = match offer {
-        Some(Offer { release: Some(release), stage, paused, ramp, exposed_ppm, in_force, .. }) => {
-            let life = stage.clone().unwrap_or_default();
-            let word = match (in_force, paused) {
-                (false, _) => mark(Mark::Bad, &format!("{life}, ended")),
-                (true, true) => mark(Mark::Look, &format!("{life}, paused")),
-                (true, false) => mark(Mark::Good, &life),
-            };
-            let open = html! {
-                (chart::bar(*exposed_ppm)) (share(*exposed_ppm))
-                @if let Some(ramp) = ramp.as_ref().filter(|ramp| ramp.end > state.at && ramp.to_ppm > *exposed_ppm) {
-                    ", " (share(ramp.to_ppm)) " " (relative(ramp.end, state.at))
-                }
-            };
-            (html! { (text(release)) " " (word) }, open)
+    let open = html! {
+        (chart::bar(*exposed_ppm)) (share(*exposed_ppm))
+        @if let Some(ramp) = ramp.as_ref().filter(|ramp| ramp.end > state.at && ramp.to_ppm > *exposed_ppm) {
+            ", " (share(ramp.to_ppm)) " " (relative(ramp.end, state.at))
         }
-        _ if cohort.gate.is_some() && cohort.expires.is_none() => (mark(Mark::Neutral, "not public"), html! { "-" }),
-        _ => (mark(Mark::Neutral, "nothing"), html! { "-" }),
     };
-    [who, release, open, expires]
+    [who.clone(), html! { (text(release)) " " (word) }, open, ends(state, cohort, *until)]
+}
+
+/// When an offer of a cohort ends: by itself, or with the cohort's role.
+fn ends(state: &State, cohort: &Cohort, until: Option<DateTime<Utc>>) -> Markup {
+    match (cohort.expires, until) {
+        (Some(at), _) if at <= state.at => mark(Mark::Bad, &format!("its role expired {}", relative(at, state.at))),
+        (Some(_), Some(until)) if until <= state.at => mark(Mark::Bad, &format!("ended {}", relative(until, state.at))),
+        (Some(_), Some(until)) => html! { (relative(until, state.at)) },
+        (Some(_), None) => html! { "-" },
+        (None, _) if cohort.gate.is_some() => html! { "not public" },
+        (None, _) => mark(Mark::Bad, "its role does not verify"),
+    }
 }
 
 /// All releases, the newest first, each with its state, provenance and findings.

@@ -20,10 +20,10 @@ pub(super) fn due(state: &State) -> Markup {
         ol class="due" {
             li class="axis" aria-hidden="true" { span {} (chart::time_axis()) span {} }
             @if let Some(first) = cohorts.first() {
-                (line(state, first, &format!("{} cohorts, {} first", cohorts.len(), first.role)))
+                (line(state, first, &format!("{} of cohorts, {} first", cohorts.len(), first.subject())))
             }
             @for due in state.due.iter().filter(|due| !folded || !is_cohort(due)) {
-                (line(state, due, &due.role))
+                (line(state, due, &due.subject()))
             }
         }
     }

@@ -43,8 +43,8 @@ pub struct Changes {
     pub cohorts: Vec<Difference>,
     /// Releases, field by field against the one before.
     pub releases: Vec<Difference>,
-    /// What cohorts are offered.
-    pub assignments: Vec<Difference>,
+    /// What cohorts are offered, by release.
+    pub offers: Vec<Difference>,
     /// Versions of roles.
     pub versions: Vec<Difference>,
     /// Expiries.
@@ -84,7 +84,7 @@ pub fn diff(old: &Reading, new: &Reading, now: DateTime<Utc>) -> Changes {
         delegations: differences(&delegations.0, &delegations.1),
         cohorts: differences(&cohorts(&before), &cohorts(&after)),
         releases: releases(old, new),
-        assignments: differences(&assignments(&before), &assignments(&after)),
+        offers: differences(&offers(&before), &offers(&after)),
         versions: in_both(|role| role.version.to_string()),
         expiries: in_both(|role| time::format(role.expires)),
         faults: differences(&faults(&before), &faults(&after)),
@@ -137,9 +137,9 @@ fn cohorts(state: &State) -> BTreeMap<String, String> {
     cohorts
 }
 
-fn assignments(state: &State) -> BTreeMap<String, String> {
+fn offers(state: &State) -> BTreeMap<String, String> {
     let text = |offer: &Offer| {
-        let mut text = format!("{} {}", offer.release.as_ref()?, offer.stage.clone().unwrap_or_default());
+        let mut text = offer.stage.clone();
         if offer.paused {
             text.push_str(", paused");
         }
@@ -147,14 +147,18 @@ fn assignments(state: &State) -> BTreeMap<String, String> {
             let (from, to) = (write_share(ramp.from_ppm), write_share(ramp.to_ppm));
             let _ = write!(text, ", {from} at {} to {to} at {}", time::format(ramp.start), time::format(ramp.end));
         }
-        Some(text)
+        if let Some(until) = offer.until {
+            let _ = write!(text, ", until {}", time::format(until));
+        }
+        text
     };
     let mut found = BTreeMap::new();
     for channel in &state.channels {
         for product in &channel.products {
-            for offer in &product.offers {
-                if let Some(text) = text(offer) {
-                    found.insert(format!("{}.{} {}", channel.name, offer.cohort, product.name), text);
+            for cohort in &product.cohorts {
+                for offer in &cohort.offers {
+                    let name = format!("{}.{} {} {}", channel.name, cohort.cohort, product.name, offer.release);
+                    found.insert(name, text(offer));
                 }
             }
         }
@@ -235,7 +239,7 @@ impl Changes {
             ("delegations", &self.delegations),
             ("cohorts", &self.cohorts),
             ("releases", &self.releases),
-            ("assignments", &self.assignments),
+            ("offers", &self.offers),
             ("versions", &self.versions),
             ("expiries", &self.expiries),
             ("faults", &self.faults),

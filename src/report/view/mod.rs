@@ -13,7 +13,7 @@ mod workspace;
 
 pub use affected::{Affected, Shift, affected};
 pub use diff::{Changes, diff};
-pub use reading::{Approved, Assigned, Place, Reading};
+pub use reading::{Approved, Offered, OfferedList, Place, Reading};
 pub use signed::signed;
 pub use state::State;
 pub use workspace::add_workspace;

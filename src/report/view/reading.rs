@@ -8,7 +8,8 @@ use tidegate_model::digest::Digest;
 use tidegate_model::layout::Location;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Name;
-use tidegate_model::rollout::Assignment;
+use tidegate_model::rollout::{Offer, Offers};
+use tidegate_model::time::Instant;
 use tidegate_model::version::Version;
 
 use crate::audit::protect::Protection;
@@ -153,14 +154,25 @@ pub struct Approved {
     pub manifest: Manifest,
     /// SHA-256 of the manifest's bytes.
     pub sha256: Digest,
+    /// Their number.
+    pub length: u64,
 }
 
-/// What a cohort is assigned.
+/// What a cohort is offered of a product.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Assigned {
-    /// The assignment.
-    pub assignment: Assignment,
-    /// Whether it assigns what the channel approves, byte for byte: two signatures, two powers.
+pub struct OfferedList {
+    /// When the list was made.
+    pub assigned: Instant,
+    /// The offers, in order of preference.
+    pub offers: Vec<Offered>,
+}
+
+/// A release that a cohort is offered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offered {
+    /// The offer.
+    pub offer: Offer,
+    /// Whether the channel approves what is offered, byte for byte: two signatures, two powers.
     pub approved: bool,
 }
 
@@ -177,8 +189,8 @@ pub struct Reading {
     pub maps: BTreeMap<Name, CohortMap>,
     /// The releases by channel, product and version.
     pub releases: BTreeMap<(Name, Name, Version), Approved>,
-    /// The assignments by channel, product and cohort.
-    pub assignments: BTreeMap<(Name, Name, Name), Assigned>,
+    /// What is offered by channel, product and cohort.
+    pub offers: BTreeMap<(Name, Name, Name), OfferedList>,
     /// What does not verify or fit.
     pub faults: Vec<AuditFinding>,
 }
@@ -200,27 +212,33 @@ impl Reading {
                 }
                 Some(Location::Manifest { channel, product, version }) if listed.chain.role() == channel.as_str() => {
                     if let Some(manifest) = content(Some(sha256)).and_then(|bytes| Manifest::parse(bytes).ok()) {
-                        let approved = Approved { manifest, sha256: Digest::from(*sha256) };
+                        let (sha256, length) = (Digest::from(*sha256), listed.file.length);
+                        let approved = Approved { manifest, sha256, length };
                         releases.insert((channel, product, version), approved);
                     }
                 }
                 _ => {}
             }
         }
-        let mut assignments = BTreeMap::new();
+        let mut offers = BTreeMap::new();
         for listed in tree.listed() {
             let Some(Location::Assignment { channel, cohort, product }) = Location::parse(listed.path) else {
                 continue;
             };
             let role = tidegate_model::layout::cohort_role(&channel, &cohort);
             let custom = listed.file.custom.as_ref().filter(|_| listed.chain.role() == role);
-            let Some(assignment) = custom.and_then(|custom| Assignment::from_custom(custom).ok()) else { continue };
-            let key = (channel.clone(), product.clone(), assignment.release.clone());
-            let sha256 = listed.file.hashes.sha256_digest().map(|sha256| Digest::from(*sha256));
-            let approved = releases.get(&key).is_some_and(|approved: &Approved| Some(approved.sha256) == sha256);
-            assignments.insert((channel, product, cohort), Assigned { assignment, approved });
+            let Some(list) = custom.and_then(|custom| Offers::from_custom(custom).ok()) else { continue };
+            let offered = |offer: Offer| {
+                let key = (channel.clone(), product.clone(), offer.release.clone());
+                let approved = releases.get(&key).is_some_and(|approved: &Approved| {
+                    (approved.sha256, approved.length) == (offer.sha256, offer.length)
+                });
+                Offered { offer, approved }
+            };
+            let list = OfferedList { assigned: list.assigned, offers: list.offers.into_iter().map(offered).collect() };
+            offers.insert((channel, product, cohort), list);
         }
-        Self { place: place.to_owned(), tree, anchor, maps, releases, assignments, faults }
+        Self { place: place.to_owned(), tree, anchor, maps, releases, offers, faults }
     }
 
     /// The channels, by name.
@@ -235,9 +253,9 @@ impl Reading {
     /// The products of a channel, by name.
     pub fn products(&self, channel: &Name) -> Vec<Name> {
         let released = self.releases.keys().map(|(of, product, _)| (of, product));
-        let assigned = self.assignments.keys().map(|(of, product, _)| (of, product));
+        let offered = self.offers.keys().map(|(of, product, _)| (of, product));
         let mut products: Vec<Name> =
-            released.chain(assigned).filter(|(of, _)| *of == channel).map(|(_, product)| product.clone()).collect();
+            released.chain(offered).filter(|(of, _)| *of == channel).map(|(_, product)| product.clone()).collect();
         products.sort();
         products.dedup();
         products

@@ -1,13 +1,12 @@
 //! From what was read to what is shown: the signed part.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_model::cohort::{CohortMap, Selector};
 use tidegate_model::layout::{self, DelegatedRole};
 use tidegate_model::name::Name;
-use tidegate_model::position::PPM;
-use tidegate_model::rollout::Stage;
+use tidegate_model::rollout;
 use tidegate_tuf::key::{self, KeyId};
 use tidegate_tuf::metadata::{Envelope, Role as Declared, TOP_LEVEL};
 use tidegate_tuf::path::PathSet;
@@ -15,10 +14,10 @@ use tidegate_tuf::path::Pattern;
 use tidegate_tuf::{Chain, json, valid_signers};
 
 use super::curve::{Part, curve, exposure};
-use super::reading::{Approved, Reading};
+use super::reading::{Approved, OfferedList, Reading};
 use super::state::{
-    Artifact, Channel, Cohort, Due, Key, Members, Offer, Problem, Product, Provenance, RampState, Release, Role,
-    RoleKind, State, Trust, Urgency,
+    Artifact, Channel, Cohort, CohortOffers, Due, Key, Members, Offer, Problem, Product, Provenance, RampState,
+    Release, Role, RoleKind, State, Trust, Urgency,
 };
 use crate::audit::RoleFile;
 use crate::keys::example::is_example;
@@ -167,23 +166,29 @@ fn issued(file: &RoleFile) -> Option<DateTime<Utc>> {
     tidegate_tuf::time::parse(value.get("signed")?.get("x-tidegate-issued")?.as_str()?)
 }
 
-/// Every role with its expiry, the first first.
+/// Every role with its expiry, and every offer that ends by itself, the first first.
 fn due(reading: &Reading, now: DateTime<Utc>) -> Vec<Due> {
-    let limited: BTreeSet<String> = reading
-        .assignments
-        .iter()
-        .filter(|(_, assigned)| assigned.assignment.stage == Stage::Limited)
-        .map(|((channel, _, cohort), _)| layout::cohort_role(channel, cohort))
-        .collect();
-    let mut due: Vec<Due> = reading
-        .roles()
-        .map(|file| Due {
-            role: file.role.clone(),
-            expires: file.expires,
-            urgency: urgency(file.expires, issued(file), now),
-            remedy: remedy(&file.role, limited.contains(&file.role)),
+    let roles = reading.roles().map(|file| Due {
+        role: file.role.clone(),
+        offer: None,
+        expires: file.expires,
+        urgency: urgency(file.expires, issued(file), now),
+        remedy: remedy(&file.role),
+    });
+    let offers = reading.offers.iter().flat_map(|((channel, product, cohort), list)| {
+        list.offers.iter().filter(|offered| offered.approved).filter_map(move |offered| {
+            let release = &offered.offer.release;
+            let until = offered.offer.until?;
+            Some(Due {
+                role: layout::cohort_role(channel, cohort),
+                offer: Some(format!("{product} {release}")),
+                expires: until,
+                urgency: urgency(until, Some(list.assigned), now),
+                remedy: format!("tidegate rollout renew {release}"),
+            })
         })
-        .collect();
+    });
+    let mut due: Vec<Due> = roles.chain(offers).collect();
     due.sort_by_key(|due| due.expires);
     due
 }
@@ -197,10 +202,9 @@ fn urgency(expires: DateTime<Utc>, issued: Option<DateTime<Utc>>, now: DateTime<
     }
 }
 
-fn remedy(role: &str, limited: bool) -> String {
+fn remedy(role: &str) -> String {
     match role {
         "timestamp" | "snapshot" => "tidegate refresh".into(),
-        _ if limited => "tidegate rollout renew".into(),
         _ if TOP_LEVEL.contains(&role) || !role.contains('.') => format!("tidegate ceremony start --renew {role}"),
         _ => "tidegate refresh".into(),
     }
@@ -232,38 +236,24 @@ fn channel_state(reading: &Reading, channel: &Name, now: DateTime<Utc>) -> Chann
 
 fn product_state(reading: &Reading, channel: &Name, product: &Name, now: DateTime<Utc>) -> Product {
     let cohorts = reading.maps.get(channel).map(CohortMap::cohorts).unwrap_or_default();
-    let mut offers = Vec::new();
+    let mut given = Vec::new();
     let mut parts: BTreeMap<u64, Vec<Part<'_>>> = BTreeMap::new();
     let mut offered: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for cohort in cohorts {
-        let key = (channel.clone(), product.clone(), cohort.name.clone());
-        // What the channel does not approve, devices refuse.
-        let assigned = reading.assignments.get(&key).filter(|assigned| assigned.approved);
+        let list = reading.offers.get(&(channel.clone(), product.clone(), cohort.name.clone()));
         let expires = reading.role(&layout::cohort_role(channel, &cohort.name)).map(|file| file.expires);
-        let assignment = assigned.map(|assigned| &assigned.assignment);
-        let in_force = expires.is_some_and(|expires| now < expires);
-        if let Some((assignment, expires)) = assignment.zip(expires) {
-            offered.entry(assignment.sequence).or_default().push(cohort.name.to_string());
-            if let Selector::Share(share) = cohort.selector {
-                parts.entry(assignment.sequence).or_default().push(Part { share, assignment, expires });
+        let mut offers = Vec::new();
+        if let Some((list, expires)) = list.zip(expires) {
+            for offer in approved(list) {
+                offered.entry(offer.sequence).or_default().push(cohort.name.to_string());
+                if let Selector::Share(share) = cohort.selector {
+                    parts.entry(offer.sequence).or_default().push(Part { share, offer, expires });
+                }
+                offers.push(offer_state(offer, expires, now));
             }
         }
-        offers.push(Offer {
-            cohort: cohort.name.to_string(),
-            release: assignment.map(|assignment| assignment.release.to_string()),
-            sequence: assignment.map(|assignment| assignment.sequence),
-            stage: assignment.map(|assignment| assignment.stage.to_string()),
-            paused: assignment.is_some_and(|assignment| assignment.paused),
-            ramp: assignment.and_then(|assignment| assignment.ramp).map(|ramp| RampState {
-                start: ramp.start(),
-                end: ramp.end(),
-                from_ppm: ramp.from(),
-                to_ppm: ramp.to(),
-            }),
-            assigned: assignment.map(|assignment| assignment.assigned),
-            exposed_ppm: assignment.map_or(0, |assignment| exposure(assignment, now, false).to_ppm()).min(PPM),
-            in_force,
-        });
+        let assigned = list.filter(|_| !offers.is_empty()).map(|list| list.assigned);
+        given.push(CohortOffers { cohort: cohort.name.to_string(), assigned, offers });
     }
     let curves: Vec<_> = parts.values().rev().filter_map(|parts| curve(parts, now)).collect();
     let releases = reading.releases.iter().filter(|((of, its, _), _)| of == channel && its == product);
@@ -275,11 +265,35 @@ fn product_state(reading: &Reading, channel: &Name, product: &Name, now: DateTim
         })
         .collect();
     releases.sort_by_key(|release| std::cmp::Reverse(release.sequence));
-    Product { name: product.to_string(), releases, offers, curves }
+    Product { name: product.to_string(), releases, cohorts: given, curves }
+}
+
+/// The offers of a list that the channel approves. Devices refuse others.
+fn approved(list: &OfferedList) -> impl Iterator<Item = &rollout::Offer> {
+    list.offers.iter().filter(|offered| offered.approved).map(|offered| &offered.offer)
+}
+
+fn offer_state(offer: &rollout::Offer, expires: DateTime<Utc>, now: DateTime<Utc>) -> Offer {
+    Offer {
+        release: offer.release.to_string(),
+        sequence: offer.sequence,
+        stage: offer.stage.to_string(),
+        since: offer.since,
+        paused: offer.paused,
+        ramp: offer.ramp.map(|ramp| RampState {
+            start: ramp.start(),
+            end: ramp.end(),
+            from_ppm: ramp.from(),
+            to_ppm: ramp.to(),
+        }),
+        until: offer.until,
+        exposed_ppm: exposure(offer, expires, now).to_ppm(),
+        in_force: now < expires && !offer.has_ended(now),
+    }
 }
 
 fn release_state(approved: &Approved, offered_to: Vec<String>, exposed_ppm: u32) -> Release {
-    let Approved { manifest, sha256 } = approved;
+    let Approved { manifest, sha256, .. } = approved;
     let artifact = |artifact: &tidegate_model::manifest::Artifact| Artifact {
         name: artifact.name.to_string(),
         length: artifact.length,

@@ -144,11 +144,14 @@ pub enum Urgency {
     Later,
 }
 
-/// A role that will expire.
+/// A role that will expire, or an offer that will end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Due {
     /// The role.
     pub role: String,
+    /// Its offer, as `PRODUCT VERSION`, if it is not the role that ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offer: Option<String>,
     /// When.
     #[serde(with = "time::text")]
     #[schemars(with = "String")]
@@ -157,6 +160,13 @@ pub struct Due {
     pub urgency: Urgency,
     /// The command that renews it.
     pub remedy: String,
+}
+
+impl Due {
+    /// What ends: the role, or its offer.
+    pub fn subject(&self) -> String {
+        self.offer.as_ref().map_or_else(|| self.role.clone(), |offer| format!("{} {offer}", self.role))
+    }
 }
 
 /// A channel.
@@ -218,7 +228,7 @@ pub struct Product {
     /// What the channel approves, the newest first.
     pub releases: Vec<Release>,
     /// What each cohort is offered, in the cohorts' order.
-    pub offers: Vec<Offer>,
+    pub cohorts: Vec<CohortOffers>,
     /// How each release that is offered spreads over the fleet.
     pub curves: Vec<Curve>,
 }
@@ -292,30 +302,42 @@ pub struct Artifact {
 
 /// What a cohort is offered of a product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Offer {
+pub struct CohortOffers {
     /// The cohort.
     pub cohort: String,
-    /// The release's version; absent if it is offered nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub release: Option<String>,
+    /// When the list was made; absent if there is none.
+    #[serde(with = "time::optional_text", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub assigned: Option<DateTime<Utc>>,
+    /// The offers, in order: a device takes the first that it may install.
+    pub offers: Vec<Offer>,
+}
+
+/// A release that a cohort is offered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Offer {
+    /// The release's version.
+    pub release: String,
     /// The release's sequence.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sequence: Option<u64>,
+    pub sequence: u64,
     /// `validation`, `limited`, `stable` or `security`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stage: Option<String>,
+    pub stage: String,
+    /// When the cohort was first offered it.
+    #[serde(with = "time::text")]
+    #[schemars(with = "String")]
+    pub since: DateTime<Utc>,
     /// Whether nobody new is exposed for now.
     pub paused: bool,
     /// How exposure grows; absent for everyone at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ramp: Option<RampState>,
-    /// When the offer was made.
+    /// When it ends unless it is renewed; absent if it does not end by itself.
     #[serde(with = "time::optional_text", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
-    pub assigned: Option<DateTime<Utc>>,
-    /// How much of the cohort it is open to now, in parts per million. While paused or after expiry nobody new takes it.
+    pub until: Option<DateTime<Utc>>,
+    /// How much of the cohort it is open to now, or was when it ended, in parts per million. While paused nobody new takes it.
     pub exposed_ppm: u32,
-    /// Whether devices still act on it: its role has not expired.
+    /// Whether devices still act on it: it has not ended, and the cohort's role has not expired.
     pub in_force: bool,
 }
 

@@ -14,7 +14,7 @@ use tidegate::rollout::RampRequest;
 use tidegate::validate::{self, Options};
 use tidegate::workspace::{Ledger, Operation};
 use tidegate_model::decision::{Installed, Outcome};
-use tidegate_model::rollout::Assignment;
+use tidegate_model::rollout::Offer;
 
 use super::finish;
 use super::validation::plain;
@@ -38,14 +38,14 @@ fn withdraw(fleet: &Fleet, spec: &ReleaseSpec) -> tidegate::rollout::StepOutcome
     fleet.step(spec, |transaction, op| transaction.withdraw(op, Some("it eats flash"))).unwrap()
 }
 
-fn offered(fleet: &Fleet, spec: &ReleaseSpec, cohort: &str) -> Assignment {
+fn offered(fleet: &Fleet, spec: &ReleaseSpec, cohort: &str) -> Offer {
     let (workspace, _) = fleet.open();
     let transaction = tidegate::rollout::RolloutTransaction::open(&workspace, spec, fleet.now).unwrap();
-    named(transaction.standings(), cohort).assignment.clone().unwrap()
+    named(transaction.standings(), cohort).offers[0].clone()
 }
 
-fn stones(assignment: &Assignment) -> Vec<String> {
-    assignment.bridges.iter().map(|bridge| bridge.release.to_string()).collect()
+fn stones(offer: &Offer) -> Vec<String> {
+    offer.bridges.iter().map(|bridge| bridge.release.to_string()).collect()
 }
 
 /// 1.0.0 -> 1.1.0 -> 2.0.0 -> 3.0.0, none of which can be left out.
@@ -151,7 +151,7 @@ fn withdrawn_bridge_is_removed_from_offers() {
     let after = offered(&fleet, &newest, "canary");
     assert_eq!(stones(&after), ["1.0.0"]);
     // Whoever withdraws one release has not looked after another, whose end by itself comes no later for it.
-    assert_eq!(Assignment { bridges: Vec::new(), ..after }, Assignment { bridges: Vec::new(), ..before });
+    assert_eq!(Offer { bridges: Vec::new(), ..after }, Offer { bridges: Vec::new(), ..before });
     let ledger = Ledger::open(&fleet.path()).unwrap();
     let entry = ledger.entries().iter().rfind(|entry| entry.event == "withdraw").unwrap();
     assert_eq!(entry.evidence["bridge_of"], serde_json::json!(["2.0.0"]));
@@ -164,16 +164,14 @@ fn withdrawn_bridge_is_removed_from_offers() {
     fleet.start(&newest);
     fleet.pass(73);
     withdraw(&fleet, &stone);
-    assert!(offered(&fleet, &newest, "canary").paused);
-    let record = newest.find(&fleet.path()).unwrap();
-    assert!(record.paused, "and that is written down");
+    assert!(offered(&fleet, &newest, "canary").has_ended(fleet.now));
 }
 
 /// What a device that runs 1.0.0 decides.
 fn decision(fleet: &Fleet, site: &Path) -> Outcome {
     let mut profile = Fleet::profile("device-1", "stable", "os", "board-a");
     profile.installed = Installed { version: "1.0.0".parse().unwrap(), sequence: 1 };
-    fleet.device(site, &profile).check().unwrap().explanation.decision.outcome
+    fleet.device(site, &profile).check().unwrap().explanation.outcome
 }
 
 #[test]

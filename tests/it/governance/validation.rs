@@ -139,7 +139,9 @@ const CASES: &[Case] = &[
     ("V-ROL-01", cohorts_unsigned, Verdict::Fail, "is not signed"),
     ("V-ROL-02", cohort_not_in_force, Verdict::Fail, "the channel has no cohort pilots"),
     ("V-ROL-03", first_step_large, Verdict::Warn, "policy.toml allows 1% at once"),
-    ("V-ROL-04", newer_offered, Verdict::Fail, "canary is offered 1.1.0 (sequence 2)"),
+    ("V-DEV-05", hardware_without_a_fix, Verdict::Fail, "devices of hardware board-b get no fix"),
+    ("V-ROL-04", fix_for_an_older_line, Verdict::Warn, "cannot take 2.0.0 (sequence 2) any more"),
+    ("V-ROL-06", fix_above_a_bridge, Verdict::Fail, "need the bridge 1.9.0 (sequence 2) to 2.0.0"),
 ];
 
 /// A signed cohort map with a condition that nobody can fulfil takes a workspace of its own: `src/validate/rollout.rs` has the test.
@@ -359,6 +361,19 @@ fn too_large(fleet: &mut Fleet) -> ValidationReport {
 }
 
 fn hardware_dropped(fleet: &mut Fleet) -> ValidationReport {
+    for_two_boards(fleet);
+    let spec = fleet.draft("1.1.0", |_| ());
+    report(fleet, &spec)
+}
+
+fn hardware_without_a_fix(fleet: &mut Fleet) -> ValidationReport {
+    for_two_boards(fleet);
+    let spec = fleet.draft("1.1.0", |new| new.urgency = tidegate::release::record::RecordedUrgency::Security);
+    report(fleet, &spec)
+}
+
+/// A registered release for two kinds of hardware.
+fn for_two_boards(fleet: &Fleet) {
     let both: ReleaseSpec = "1.0.0".parse().unwrap();
     {
         let (workspace, _) = fleet.open();
@@ -386,8 +401,6 @@ fn hardware_dropped(fleet: &mut Fleet) -> ValidationReport {
     fleet.sign(&both).unwrap();
     fleet.validate(&both);
     fleet.register(&both).unwrap();
-    let spec = fleet.draft("1.1.0", |_| ());
-    report(fleet, &spec)
 }
 
 fn too_old_for_hardware(fleet: &mut Fleet) -> ValidationReport {
@@ -416,11 +429,30 @@ fn first_step_large(fleet: &mut Fleet) -> ValidationReport {
     report(fleet, &spec)
 }
 
-fn newer_offered(fleet: &mut Fleet) -> ValidationReport {
-    let one = fleet.release("1.0.0", |_| ());
-    let two = fleet.release("1.1.0", |_| ());
-    fleet.start(&two);
-    report(fleet, &one)
+/// A fix for an older line does not fail because a newer one is offered.
+fn fix_for_an_older_line(fleet: &mut Fleet) -> ValidationReport {
+    fleet.release("1.5.0", |_| ());
+    let newer = fleet.release("2.0.0", |_| ());
+    fleet.start(&newer);
+    let fix = fleet.draft("1.5.1", |_| ());
+    let report = report(fleet, &fix);
+    let failed: Vec<_> = report.findings.iter().filter(|finding| finding.verdict == Verdict::Fail).collect();
+    assert!(failed.iter().all(|finding| finding.rule.starts_with("V-REL")), "{failed:?}");
+    report
+}
+
+/// A fix with a sequence above the bridge that its devices need; under a new sequence the bridge is there again.
+fn fix_above_a_bridge(fleet: &mut Fleet) -> ValidationReport {
+    fleet.release("1.5.0", |_| ());
+    fleet.release("1.9.0", |_| ());
+    fleet.release("2.0.0", |new| new.upgrade_from = Some(">=1.9.0".parse().unwrap()));
+    let fix = fleet.draft("1.5.1", |_| ());
+    let bad = report(fleet, &fix);
+    fleet.release("1.9.1", |_| ());
+    let good = report(fleet, &fix);
+    let finding = good.findings.iter().find(|finding| finding.rule == "V-ROL-06").unwrap();
+    assert_eq!(finding.verdict, Verdict::Pass, "{}", finding.detail);
+    bad
 }
 
 #[test]

@@ -7,6 +7,7 @@ use tidegate::Rule;
 use crate::publishers::publish_noting;
 use crate::support::Forge;
 use tidegate::publish::{self, Source, StoreOrigin};
+use tidegate_model::rollout::{Bridge, Offer};
 
 use super::{GATE, Places, Stores, given_out, objects, release, sound};
 
@@ -160,16 +161,17 @@ async fn a_bridge_of_a_private_release_that_lies_open_is_named() {
     forge.assign("early", "1.1.0");
     forge.release("2.0.0", 3, &[("os.img", b"secret three")]);
     places.publish(&forge).await.unwrap();
-    let (manifest, bridge) = (forge.manifest("2.0.0"), forge.manifest("1.0.0"));
-    let custom = serde_json::json!({
-        "schema": 1, "release": "2.0.0", "sequence": 3, "stage": "limited", "paused": false, "private": true,
-        "assigned": tidegate_tuf::time::format(forge.now()),
-        "bridges": [{
-            "release": "1.0.0", "sequence": 1, "length": bridge.len(), "upgrade_from": "<1.0.0",
-            "sha256": tidegate_model::digest::Digest::of(&bridge).to_string(),
-        }],
-    });
-    forge.assign_bytes("secret", &manifest, custom);
+    let bridge = forge.offer("1.0.0");
+    let bridge = Bridge {
+        release: bridge.release,
+        sequence: bridge.sequence,
+        sha256: bridge.sha256,
+        length: bridge.length,
+        upgrade_from: "<1.0.0".parse().unwrap(),
+        extra: bridge.extra,
+    };
+    let offer = Offer { private: true, bridges: vec![bridge], ..forge.offer("2.0.0") };
+    forge.assign_all("secret", vec![offer]);
     let mut named = 0;
     loop {
         match places.publish(&forge).await {

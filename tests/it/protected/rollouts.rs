@@ -9,7 +9,7 @@ fn assignment_records_whether_release_is_public() {
     let of = |in_force: &[tidegate::workspace::CohortInForce], cohort: &str| {
         let cohort_in_force =
             in_force.iter().find(|cohort_in_force| cohort_in_force.cohort.as_str() == cohort).unwrap();
-        cohort_in_force.assignment.as_ref().map(|assignment| assignment.private)
+        cohort_in_force.offers.first().map(|offer| offer.private)
     };
     // The validation cohort is public, and has the release from the start: so it is for all to read.
     let fleet = fleet_with_protected(&["canary"]);

@@ -9,11 +9,11 @@ use std::sync::OnceLock;
 use chrono::TimeDelta;
 use serde_json::Value;
 use tidegate_model::cohort::{CohortChoice, CohortMap};
-use tidegate_model::decision::{Inputs, Offer, Outcome as Decision, Profile, Quarantined, decide};
+use tidegate_model::decision::{Approval, Inputs, Outcome as Decision, Profile, Quarantined, decide, no_offer};
 use tidegate_model::digest::Digest;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::receipt::{InstallResult, Receipt};
-use tidegate_model::rollout::Assignment;
+use tidegate_model::rollout::{Offer, Offers};
 use tidegate_model::time::{self, Instant};
 
 use super::{Signer, enrolment, object, tidegate, told, write};
@@ -49,7 +49,7 @@ struct Device {
 
 /// What cohorts are offered by what is published: nothing, or a release.
 struct Published {
-    offers: BTreeMap<String, Result<(Assignment, Manifest, Digest), String>>,
+    offers: BTreeMap<String, Result<(Offer, Manifest), String>>,
 }
 
 struct World {
@@ -144,10 +144,11 @@ impl World {
             }
             let target = &role["targets"][format!("stable/cohorts/{cohort}/os.json")];
             let Some(custom) = target["custom"].as_object() else { return Err("nothing is assigned".to_owned()) };
-            let hash = target["hashes"]["sha256"].as_str().unwrap();
-            let bytes = self.published(&format!("targets/stable/cohorts/{cohort}/{hash}.os.json"));
-            assert_eq!(Digest::of(&bytes).to_string(), hash);
-            Ok((Assignment::from_custom(custom).unwrap(), Manifest::parse(&bytes).unwrap(), Digest::of(&bytes)))
+            let offer = Offers::from_custom(custom).unwrap().offers.remove(0);
+            let place = format!("targets/stable/releases/os/{}/{}.manifest.json", offer.release, offer.sha256);
+            let bytes = self.published(&place);
+            assert_eq!(Digest::of(&bytes), offer.sha256);
+            Ok((offer, Manifest::parse(&bytes).unwrap()))
         };
         Published { offers: COHORTS.iter().map(|cohort| ((*cohort).to_owned(), of(cohort))).collect() }
     }
@@ -158,18 +159,14 @@ impl World {
         let mut sampled: BTreeMap<&str, usize> = BTreeMap::new();
         for device in &mut self.devices {
             let Device { profile, signer, choice, exposed, quarantined } = device;
-            let offer = match &published.offers[choice.cohort.as_str()] {
-                Ok((assignment, manifest, sha256)) => Offer::Release { assignment, manifest, sha256: *sha256 },
-                Err(why) => Offer::Nothing { why },
+            let decision = match &published.offers[choice.cohort.as_str()] {
+                Ok((offer, manifest)) => {
+                    let approval = Approval::Manifest(manifest);
+                    let quarantined = quarantined.as_slice();
+                    decide(&Inputs { device: &*profile, choice: &*choice, offer, approval, now, quarantined }).outcome
+                }
+                Err(why) => no_offer(why),
             };
-            let decision = decide(&Inputs {
-                device: &*profile,
-                choice: &*choice,
-                offer,
-                now,
-                quarantined: quarantined.as_slice(),
-            })
-            .outcome;
             let installs = matches!(decision, Decision::Install { .. });
             // One of each cohort goes the whole way, with the device's own client, over the published files.
             let sample =
@@ -177,7 +174,7 @@ impl World {
             *sample += 1;
             if *sample == 1 && self.day % 3 == 0 && quarantined.is_empty() && profile.installed.sequence == 0 {
                 self.fleet.now = now;
-                let found = self.fleet.device(&self.public, profile).check().unwrap().explanation.decision.outcome;
+                let found = self.fleet.device(&self.public, profile).check().unwrap().explanation.outcome;
                 assert_eq!(matches!(found, Decision::Install { .. }), installs, "{found} but {decision}");
             }
             if !installs {

@@ -91,7 +91,7 @@ fn cohorts_change_at_a_ceremony_and_no_device_is_lost() {
     // Devices that know the old snapshot follow, and those of the cohort that is gone have another, which offers the same.
     for (profile, before) in profiles.iter().zip(&before) {
         let check = fleet.device(&site, profile).check().unwrap();
-        let outcome = &check.explanation.decision.outcome;
+        let outcome = &check.explanation.outcome;
         assert!(matches!(outcome, Outcome::Install { release, .. } if release.to_string() == "1.0.0"), "{outcome}");
         let after = check.explanation.cohort.cohort.to_string();
         assert!(["canary", "general"].contains(&after.as_str()) && (before != "early" || after != *before));
@@ -100,9 +100,9 @@ fn cohorts_change_at_a_ceremony_and_no_device_is_lost() {
     let pilot = group(Fleet::profile("a-pilot", "stable", "os", "board-a"), "pilot");
     let check = fleet.device(&site, &pilot).check().unwrap();
     assert_eq!(check.explanation.cohort.cohort.as_str(), "pilots");
-    assert!(matches!(check.explanation.decision.outcome, Outcome::Install { .. }), "{}", check.explanation);
+    assert!(matches!(check.explanation.outcome, Outcome::Install { .. }), "{}", check.explanation);
     let in_force = fleet.step(&first, |transaction, _| Ok(transaction.standings().to_vec())).unwrap();
-    assert_eq!(named(&in_force, "pilots").assignment.as_ref().unwrap().stage, Stage::Stable);
+    assert_eq!(named(&in_force, "pilots").offers[0].stage, Stage::Stable);
 
     let ledger = Ledger::open(&fleet.path()).unwrap();
     let entry = ledger.entries().iter().find(|entry| entry.event == "cohorts").unwrap();

@@ -95,7 +95,7 @@ impl Job {
     /// What a device says tonight.
     fn asks(&self, profile: &Profile) -> Outcome {
         self.fleet.nightly(&self.site);
-        self.fleet.device(&self.site, profile).check().unwrap().explanation.decision.outcome
+        self.fleet.device(&self.site, profile).check().unwrap().explanation.outcome
     }
 
     fn ledger(&self) -> Vec<tidegate::workspace::ledger::Entry> {
@@ -127,7 +127,7 @@ fn rollout_stops_when_the_renewal_job_dies() {
     assert!(matches!(job.asks(&device), Outcome::Install { .. }));
     job.fleet.pass(2);
     let outcome = job.asks(&device);
-    let Outcome::NoOffer { why } = &outcome else { panic!("{outcome}") };
+    let Outcome::Wait { rule: tidegate_model::decision::Rule::Until, why, .. } = &outcome else { panic!("{outcome}") };
     assert!(why.contains("the rollout was not renewed"), "{why}");
     assert_eq!(job.state(), (ReleaseState::Limited, false), "nobody had to do anything");
 
@@ -149,14 +149,14 @@ fn a_ramp_goes_on_from_where_it_stopped_when_nobody_looked() {
     job.fleet.pass(8);
     let early = |job: &Job| named(&job.in_force(), "early").clone();
     job.fleet.advance(&job.spec, 48).unwrap();
-    let ramp = early(&job).assignment.unwrap().ramp.unwrap();
+    let ramp = early(&job).offers[0].ramp.unwrap();
     let begun = job.fleet.now;
     // Nobody comes for a week. The ramp got as far as 24 of its 48 hours.
     job.fleet.pass(24 * 7);
-    assert_eq!(early(&job).exposed(job.fleet.now), 500_000);
+    assert_eq!(early(&job).exposed(1, job.fleet.now), 500_000);
     job.fleet.validate(&job.spec);
     job.run([200, 198, 0, 0]).unwrap();
-    let moved = early(&job).assignment.unwrap().ramp.unwrap();
+    let moved = early(&job).offers[0].ramp.unwrap();
     assert_eq!(moved.exposure(job.fleet.now), ramp.exposure(begun + TimeDelta::hours(24)), "no leap");
     assert_eq!(moved.end() - ramp.end(), TimeDelta::days(6));
 }
@@ -179,7 +179,9 @@ fn what_was_stopped_does_not_go_on_into_a_freeze() {
     fleet.step(&spec, |transaction, op| transaction.pause(op, None)).unwrap();
     fleet.pass(25);
     let before = fleet.metadata();
-    let resume = |fleet: &Fleet| fleet.step(&spec, |transaction, op| transaction.resume(op));
+    let resume = |fleet: &Fleet| {
+        fleet.step(&spec, |transaction, op| transaction.resume(tidegate::rollout::RampRequest::default(), op))
+    };
     let error = resume(&fleet).unwrap_err();
     assert_eq!(error.broken_rule(), Some(Rule::ReleaseFreeze));
     assert!(error.to_string().contains("run into a freeze that begins at 2026-11-30"), "{error}");

@@ -7,52 +7,53 @@ use crate::support::chance::{Chance, Policy};
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate::fleet::{Class, Member};
 use tidegate::forecast::timeline::{Given, Judge, OfferTimeline, Offering};
-use tidegate_model::decision::{Inputs, Offer, Outcome, decide};
+use tidegate_model::decision::{Approval, Outcome};
 use tidegate_model::digest::Digest;
+use tidegate_model::explanation::{Circumstances, ExplainedOffer};
 use tidegate_model::manifest::Manifest;
-use tidegate_model::rollout::Assignment;
+use tidegate_model::rollout::{Offer, Offers};
 
 fn hash(manifest: &Manifest) -> Digest {
     Digest::of(&manifest.to_bytes().unwrap())
 }
 
 fn timeline(policy: &Policy) -> OfferTimeline {
-    let of = |assignment: &Option<Assignment>| match assignment {
-        None => Given::Nothing("nothing is assigned".into()),
-        Some(assignment) => {
-            let manifest = policy.manifests.iter().find(|manifest| manifest.sequence == assignment.sequence).unwrap();
-            Given::Release(Box::new(assignment.clone()), hash(manifest))
-        }
+    let of = |offers: &Option<Offers>| match offers {
+        None => Given::Nothing("nothing is offered".into()),
+        Some(offers) => Given::Offers(offers.offers.clone()),
     };
     // As `explain` has it: what is signed has been so for as long as anybody asks.
     let since = DateTime::UNIX_EPOCH;
-    let offers = policy.assignments.iter().map(|assignment| vec![Offering { since, given: of(assignment) }]).collect();
+    let offers = policy.offers.iter().map(|offers| vec![Offering { since, given: of(offers) }]).collect();
     let manifests: BTreeMap<_, _> =
-        policy.manifests.iter().map(|manifest| (hash(manifest), manifest.clone())).collect();
+        policy.manifests.iter().map(|manifest| (hash(manifest), Ok(manifest.clone()))).collect();
     OfferTimeline::new(policy.map.clone(), offers, manifests)
 }
 
-/// Whether a device installs anything at an instant, as the device finds out: over bridges, rule by rule.
-fn installs(policy: &Policy, member: &Member, at: DateTime<Utc>) -> (Outcome, bool) {
+/// What a device does at an instant, as the device finds out: offer by offer, over bridges, rule by rule.
+fn decides(policy: &Policy, member: &Member, at: DateTime<Utc>) -> (Outcome, bool) {
     let device = &member.class.profile;
     let choice = policy.map.choose(&member.id, &device.facts());
     let cohort = policy.map.cohorts().iter().position(|cohort| cohort.name == choice.cohort).unwrap();
-    let Some(mut assignment) = policy.assignments[cohort].clone() else {
-        let offer = Offer::Nothing { why: "nothing is assigned" };
-        return (decide(&Inputs { device, choice: &choice, offer, now: at, quarantined: &[] }).outcome, false);
+    let circumstances = Circumstances { device, choice: &choice, now: at, quarantined: &[] };
+    let Some(offers) = &policy.offers[cohort] else {
+        return (circumstances.nothing("nothing is offered").outcome, false);
     };
-    let mut over_bridge = false;
-    loop {
-        let manifest = policy.manifests.iter().find(|manifest| manifest.sequence == assignment.sequence).unwrap();
-        let offer = Offer::Release { assignment: &assignment, manifest, sha256: hash(manifest) };
-        match decide(&Inputs { device, choice: &choice, offer, now: at, quarantined: &[] }).outcome {
-            Outcome::Bridge { bridge, .. } => {
-                over_bridge = true;
-                assignment = assignment.through(&bridge);
-            }
-            outcome => return (outcome, over_bridge),
-        }
+    let explained =
+        circumstances.explain(offers.offers.iter().map(|offer| of(policy, &circumstances, offer)).collect());
+    let chosen = explained.offers.iter().find(|offer| *offer.outcome() == explained.outcome);
+    (explained.outcome.clone(), chosen.is_some_and(|offer| !offer.through.is_empty()))
+}
+
+fn of(policy: &Policy, circumstances: &Circumstances<'_>, offer: &Offer) -> ExplainedOffer {
+    let manifest = policy.manifests.iter().find(|manifest| manifest.sequence == offer.sequence).unwrap();
+    let mut explained = ExplainedOffer::new(&circumstances.inputs(offer, Approval::Manifest(manifest)));
+    if let Outcome::Bridge { bridge, .. } = &explained.decision.outcome {
+        let through = of(policy, circumstances, &offer.through(bridge));
+        let further = through.through.clone();
+        explained.through = std::iter::once(through).chain(further).collect();
     }
+    explained
 }
 
 #[test]
@@ -69,23 +70,27 @@ fn a_class_and_a_ramp_give_what_every_device_decides() {
             let facts = profile.facts();
             let id = profile.id.clone();
             let member = Member { id, class: Rc::new(Class { number, profile, facts }) };
-            let (cohort, within) = timeline.place(&member);
-            let judgement = judge.judge(&member.class, cohort)[0].clone();
-            let reached = judgement.reached_at(within);
+            let (cohort, order) = timeline.place(&member);
+            let judgement = judge.judge(&member.class, None, cohort)[0].clone();
+            let reached: Vec<_> = judgement.offers.iter().filter_map(|offer| offer.reached_at(&order)).collect();
             let mut instants = vec![chance.instant(now), chance.instant(now)];
             // The very second, and the one before.
             instants.extend(reached.into_iter().flat_map(|at| [at, at - TimeDelta::seconds(1)]));
             instants.retain(|at| *at >= DateTime::UNIX_EPOCH);
             for at in instants {
-                let (outcome, over_bridge) = installs(&policy, &member, at);
-                if judgement.waits(within, at) {
-                    let Outcome::Wait { until, .. } = outcome else { panic!("{member:?} at {at}: {outcome}") };
-                    assert_eq!(until, reached);
-                } else {
-                    assert_eq!(outcome, judgement.outcome, "{member:?} at {at}");
-                    assert_eq!(judgement.by_way_of.is_some(), over_bridge);
+                let (outcome, over_bridge) = decides(&policy, &member, at);
+                let (offer, judged) = judgement.at(&order, at);
+                let kind = serde_json::to_value(&outcome).unwrap()["kind"].to_string();
+                match (&outcome, judged.as_ref()) {
+                    // In other words, as many devices share them.
+                    (Outcome::Wait { until, rule, .. }, Outcome::Wait { until: theirs, rule: by, .. }) => {
+                        assert_eq!((until, rule), (theirs, by), "{member:?} at {at}");
+                    }
+                    (outcome, judged) => assert_eq!(outcome, judged, "{member:?} at {at}"),
                 }
-                let kind = serde_json::to_value(&judgement.outcome).unwrap()["kind"].to_string();
+                if matches!(outcome, Outcome::Install { .. }) {
+                    assert_eq!(offer.unwrap().by_way_of.is_some(), over_bridge);
+                }
                 *kinds.entry(format!("{kind} {over_bridge}")).or_default() += 1;
             }
         }

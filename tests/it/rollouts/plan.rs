@@ -57,7 +57,7 @@ fn installing(fleet: &Fleet, profiles: &[Profile], version: &str, at: DateTime<U
     let repository = workspace.repository().unwrap();
     let installs = |profile: &&Profile| {
         let explanation = explain(workspace.dir(), &repository, profile, at).unwrap().explanation;
-        matches!(explanation.decision.outcome, Outcome::Install { release, .. } if release.to_string() == version)
+        matches!(explanation.outcome, Outcome::Install { release, .. } if release.to_string() == version)
     };
     profiles.iter().filter(installs).count() as u64
 }
@@ -91,10 +91,11 @@ fn a_plan_comes_true_hour_by_hour_and_ramps_need_no_new_signature() {
             let request = RampRequest { span, ..RampRequest::default() };
             let in_force = fleet.step(&spec, |transaction, op| match step.what {
                 StepKind::Start => transaction.start(request, op),
-                _ => transaction.advance(request, op),
+                _ => transaction.advance(request, None, op),
             });
             let cohort_in_force = in_force.unwrap().standings.into_iter().find(|s| s.cohort == step.cohort).unwrap();
-            assert_eq!(cohort_in_force.assignment.unwrap().ramp, step.ramp);
+            let own = cohort_in_force.offers.into_iter().find(|offer| offer.release.to_string() == "3.0.0");
+            assert_eq!(own.unwrap().ramp, step.ramp);
             signed += 1;
         }
         assert_eq!(installing(&fleet, &profiles, "3.0.0", fleet.now), *expected, "hour {hour}");
@@ -115,7 +116,7 @@ fn a_plan_begins_where_the_rollout_stands() {
     fleet.start(&spec);
     fleet.pass(48);
     let half = RampRequest { to: Some(500_000), ..RampRequest::default() };
-    fleet.step(&spec, |transaction, op| transaction.advance(half, op)).unwrap();
+    fleet.step(&spec, |transaction, op| transaction.advance(half, None, op)).unwrap();
     fleet.pass(3);
     fleet.step(&spec, |transaction, op| transaction.pause(op, None)).unwrap();
     fleet.pass(5);
@@ -146,6 +147,25 @@ fn a_security_release_is_planned_for_all_at_once() {
     let planned = plan(&fleet, &spec, &csv, Outlook::default()).unwrap();
     assert_eq!(planned.course.steps.len(), 4);
     assert_eq!(planned.curve[0], *planned.curve.last().unwrap());
+}
+
+/// While a release ramps, devices that it has not reached take the older one that they are offered below it.
+#[test]
+fn devices_that_update_twice_are_counted() {
+    let mut fleet = Fleet::new();
+    let csv = fleet.dir.path().join("fleet.csv");
+    devices(&csv, 60);
+    let older = fleet.release("3.0.0", |new| new.urgency = RecordedUrgency::Security);
+    fleet.start(&older);
+    fleet.pass(1);
+    let spec = fleet.release("3.1.0", |_| ());
+    let planned = plan(&fleet, &spec, &csv, Outlook::default()).unwrap();
+    let taken: u64 = planned.simulation.cohorts.iter().map(tidegate::forecast::simulate::Tally::offered_in_all).sum();
+    assert_eq!(taken, *planned.curve.last().unwrap());
+    // Those that are reached at once do not take the older one first.
+    let twice = planned.simulation.twice.values().sum::<u64>();
+    assert_eq!(twice, taken - planned.curve[0]);
+    assert!(twice > 0 && planned.simulation.twice.keys().all(|version| version.to_string() == "3.0.0"));
 }
 
 #[test]

@@ -64,9 +64,9 @@ fn channels_products_and_hardware_go_their_own_ways_at_once() {
             profile.own_facts.insert("group".parse().unwrap(), "lab".into());
         }
         let ours = explain(workspace.dir(), &repository, &profile, fleet.now).unwrap().explanation;
-        let theirs = fleet.device(&site, &profile).check().unwrap().explanation;
+        let theirs = fleet.device(&site, &profile).explain(None, None).unwrap().explanation;
         assert_eq!(ours.to_string(), theirs.to_string());
-        let outcome = match theirs.decision.outcome {
+        let outcome = match theirs.outcome {
             Outcome::Install { release, .. } => format!("installs {release}"),
             Outcome::Wait { .. } => "waits".into(),
             Outcome::NotEligible { .. } => "is of other hardware".into(),
@@ -99,7 +99,7 @@ fn a_release_follows_another_through_the_cohorts_of_one_channel() {
     // The second begins while the first is half way.
     fleet.start(&second);
     let offered = |in_force: &[CohortInForce]| -> Vec<String> {
-        let release = |own: &CohortInForce| own.assignment.as_ref().map_or("-".into(), |own| own.release.to_string());
+        let release = |own: &CohortInForce| own.offers.first().map_or("-".into(), |own| own.release.to_string());
         in_force.iter().map(release).collect()
     };
     assert_eq!(offered(&in_force(&fleet, &first)), ["1.1.0", "1.1.0", "1.0.0", "-"]);
@@ -115,31 +115,37 @@ fn a_release_follows_another_through_the_cohorts_of_one_channel() {
     assert_eq!(second.find(&fleet.path()).unwrap().state, ReleaseState::Limited);
 }
 
+/// The dead man's switch is of each offer: whoever looks after one release neither keeps another alive nor ends it.
 #[test]
-fn whoever_looks_after_one_release_does_not_keep_another_alive() {
+fn each_offer_ends_by_itself() {
     let mut fleet = wide();
     let os = fleet.release("stable/os/1.0.0", |_| ());
     let app = fleet.release("stable/app/7.0.0", |_| ());
     fleet.start(&os);
     fleet.start(&app);
     let canary = |fleet: &Fleet, spec| named(&in_force(fleet, spec), "canary").clone();
-    let deadline = canary(&fleet, &os).expires;
-    // Only the app is looked after. The role they share lives no longer than the one that nobody looks after.
+    let until = |fleet: &Fleet, spec| canary(fleet, spec).offers[0].until.unwrap();
+    let deadline = until(&fleet, &os);
+    assert_eq!(deadline, fleet.now + chrono::TimeDelta::hours(24));
+    // Only the app is looked after.
     fleet.pass(12);
     fleet.step(&app, |transaction, op| transaction.renew(op)).unwrap();
-    assert_eq!(canary(&fleet, &app).expires, deadline);
-    // From then on the neglected one is paused, and the other goes on.
+    assert_eq!((until(&fleet, &os), until(&fleet, &app)), (deadline, fleet.now + chrono::TimeDelta::hours(24)));
     fleet.pass(13);
     fleet.step(&app, |transaction, op| transaction.renew(op)).unwrap();
-    let (own, other) = (canary(&fleet, &app), canary(&fleet, &os));
-    assert!(own.expires > fleet.now && !own.assignment.unwrap().paused);
-    assert!(other.assignment.unwrap().paused);
-    let record = os.find(&fleet.path()).unwrap();
-    assert_eq!((record.state, record.paused), (ReleaseState::Limited, true), "its record says so");
-    // Whoever comes to it finds it paused, and goes on.
-    assert_eq!(rule(fleet.step(&os, |transaction, op| transaction.renew(op))), "R-PAUSED");
-    fleet.step(&os, |transaction, op| transaction.resume(op)).unwrap();
-    assert!(!canary(&fleet, &os).assignment.unwrap().paused);
+    assert!(canary(&fleet, &app).expires > fleet.now + chrono::TimeDelta::days(13), "the role lives its 14 days");
+    assert!(canary(&fleet, &os).offers[0].has_ended(fleet.now) && !canary(&fleet, &app).offers[0].has_ended(fleet.now));
+    // Refreshing the roles moves no deadline.
+    let (workspace, mut ring) = fleet.open();
+    let settings = workspace.settings().unwrap();
+    let mut op = tidegate::workspace::Operation::new(&workspace, "tester", fleet.now, &mut ring);
+    tidegate::rollout::refresh::refresh(&mut op, &settings).unwrap();
+    drop(workspace);
+    assert_eq!(until(&fleet, &os), deadline);
+    // Whoever comes to it again goes on with it.
+    fleet.validate(&os);
+    fleet.step(&os, |transaction, op| transaction.renew(op)).unwrap();
+    assert_eq!(until(&fleet, &os), fleet.now + chrono::TimeDelta::hours(24));
 }
 
 /// A security release is offered although an ordinary one is paused, and is validated like any other.
@@ -161,22 +167,18 @@ fn security_release_ignores_pause_of_another() {
     fleet.validate(&urgent);
     fleet.register(&urgent).unwrap();
     let in_force = start(&fleet).unwrap().standings;
-    assert!(
-        in_force
-            .iter()
-            .all(|cohort_in_force| cohort_in_force.has(2) && !cohort_in_force.assignment.as_ref().unwrap().paused)
-    );
+    assert!(in_force.iter().all(|cohort_in_force| cohort_in_force.has(2) && !cohort_in_force.offers[0].paused));
 
     // To every device at once, whatever its cohort.
     let site = fleet.dir.path().join("site");
     lay_out(&fleet, &site);
     for number in 0..20 {
         let profile = Fleet::profile(&format!("device-{number}"), "stable", "os", "board-a");
-        let outcome = fleet.device(&site, &profile).check().unwrap().explanation.decision.outcome;
+        let outcome = fleet.device(&site, &profile).check().unwrap().explanation.outcome;
         assert!(matches!(&outcome, Outcome::Install { release, .. } if release.to_string() == "1.0.1"), "{outcome}");
     }
     // The ordinary one may go on, and reaches nobody that has the newer one.
-    fleet.step(&ordinary, |transaction, op| transaction.resume(op)).unwrap();
+    fleet.step(&ordinary, |transaction, op| transaction.resume(tidegate::rollout::RampRequest::default(), op)).unwrap();
     fleet.pass(72);
     assert_eq!(rule(fleet.advance(&ordinary, 24)), "R-COHORTS");
     let outcome = fleet.step(&urgent, |transaction, op| transaction.complete(op)).unwrap();
@@ -187,7 +189,7 @@ fn security_release_ignores_pause_of_another() {
 fn every_step_beyond_policy_is_refused_by_its_rule() {
     let mut fleet = Fleet::new();
     let spec = fleet.release("1.0.0", |_| ());
-    let advance = |fleet: &Fleet, request| fleet.step(&spec, |transaction, op| transaction.advance(request, op));
+    let advance = |fleet: &Fleet, request| fleet.step(&spec, |transaction, op| transaction.advance(request, None, op));
     let ramp = |hours: &str| RampRequest { span: Some(hours.parse().unwrap()), ..RampRequest::default() };
     assert_eq!(rule(advance(&fleet, ramp("24h"))), "R-ORDER");
     fleet.start(&spec);

@@ -24,7 +24,7 @@ fn step_rewrites_only_three_roles() {
     for number in 1..4 {
         fleet.pass(25);
         let before: BTreeMap<String, Vec<u8>> = fleet.metadata().into_iter().collect();
-        let step = fleet.step(&spec, |transaction, op| transaction.advance(RampRequest::default(), op)).unwrap();
+        let step = fleet.step(&spec, |transaction, op| transaction.advance(RampRequest::default(), None, op)).unwrap();
         let cohort = format!("stable.c{number}");
         let after: BTreeMap<String, Vec<u8>> = fleet.metadata().into_iter().collect();
         let new: Vec<_> = after

@@ -1,4 +1,4 @@
-//! Cohorts, releases, assignments and devices by chance, the same at every run.
+//! Cohorts, releases, offers and devices by chance, the same at every run.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
@@ -6,18 +6,18 @@ use tidegate_model::cohort::CohortMap;
 use tidegate_model::decision::{Installed, Profile};
 use tidegate_model::facts::{FactValue, Facts};
 use tidegate_model::manifest::Manifest;
-use tidegate_model::rollout::Assignment;
+use tidegate_model::rollout::Offers;
 use tidegate_model::time;
 
 /// A sequence of numbers that looks like chance (splitmix64).
 pub struct Chance(u64);
 
-/// A channel as somebody might have set it up: its cohorts, what is approved, and what each cohort is assigned.
+/// A channel as somebody might have set it up: its cohorts, what is approved, and what each cohort is offered.
 pub struct Policy {
     pub map: CohortMap,
     pub manifests: Vec<Manifest>,
     /// By cohort, in order.
-    pub assignments: Vec<Option<Assignment>>,
+    pub offers: Vec<Option<Offers>>,
     pub now: DateTime<Utc>,
 }
 
@@ -70,8 +70,8 @@ impl Chance {
     pub fn policy(&mut self, now: DateTime<Utc>) -> Policy {
         let map = self.map();
         let manifests: Vec<Manifest> = (1..=4).map(|sequence| self.manifest(sequence, now)).collect();
-        let assignments = map.cohorts().iter().map(|_| self.assignment(&manifests, now)).collect();
-        Policy { map, manifests, assignments, now }
+        let offers = map.cohorts().iter().map(|_| self.offers(&manifests, now)).collect();
+        Policy { map, manifests, offers, now }
     }
 
     fn map(&mut self) -> CohortMap {
@@ -121,26 +121,41 @@ impl Chance {
         Manifest::from_value(&manifest).unwrap()
     }
 
-    fn assignment(&mut self, manifests: &[Manifest], now: DateTime<Utc>) -> Option<Assignment> {
+    /// Up to three releases, the highest sequence first.
+    fn offers(&mut self, manifests: &[Manifest], now: DateTime<Utc>) -> Option<Offers> {
         if self.once_in(8) {
             return None;
         }
-        let manifest = &manifests[usize::try_from(self.below(manifests.len() as u64)).unwrap()];
-        let mut assignment = Map::from_iter([
-            ("schema".to_owned(), json!(1)),
+        let first = usize::try_from(self.below(manifests.len() as u64)).unwrap();
+        let count = 1 + usize::try_from(self.below(3)).unwrap();
+        let offered = manifests[..=first].iter().rev().take(count);
+        let offers: Vec<Value> = offered.map(|manifest| self.offer(manifest, manifests, now)).collect();
+        let list = json!({"schema": 1, "assigned": time::format(now), "offers": offers});
+        Some(Offers::from_value(&list).unwrap())
+    }
+
+    fn offer(&mut self, manifest: &Manifest, manifests: &[Manifest], now: DateTime<Utc>) -> Value {
+        let bytes = manifest.to_bytes().unwrap();
+        let mut offer = Map::from_iter([
             ("release".to_owned(), json!(manifest.version.to_string())),
             ("sequence".to_owned(), json!(manifest.sequence)),
+            ("sha256".to_owned(), json!(tidegate_model::digest::Digest::of(&bytes).to_string())),
+            ("length".to_owned(), json!(bytes.len())),
             ("stage".to_owned(), json!(self.one(&["validation", "limited", "stable"]))),
+            ("since".to_owned(), json!(time::format(now))),
             ("paused".to_owned(), json!(self.once_in(6))),
-            ("assigned".to_owned(), json!(time::format(now))),
         ]);
+        if self.once_in(4) {
+            let until = now + TimeDelta::seconds(i64::try_from(self.below(300_000)).unwrap() - 100_000);
+            offer.insert("until".into(), json!(time::format(until)));
+        }
         if !self.once_in(3) {
             let to = self.below(1_000_001);
             let start = now + TimeDelta::seconds(i64::try_from(self.below(200_000)).unwrap() - 100_000);
             let end = start + TimeDelta::seconds(1 + i64::try_from(self.below(300_000)).unwrap());
             let ramp =
                 json!({"start": time::format(start), "end": time::format(end), "from": self.below(to + 1), "to": to});
-            assignment.insert("ramp".into(), ramp);
+            offer.insert("ramp".into(), ramp);
         }
         let bridge = |bridge: &Manifest| {
             let bytes = bridge.to_bytes().unwrap();
@@ -152,8 +167,8 @@ impl Chance {
         };
         let bridges = manifests.iter().filter(|other| other.sequence < manifest.sequence);
         let bridges: Vec<Value> = bridges.filter(|_| !self.once_in(3)).map(bridge).collect();
-        assignment.insert("bridges".into(), bridges.into());
-        Some(Assignment::from_value(&assignment.into()).unwrap())
+        offer.insert("bridges".into(), bridges.into());
+        offer.into()
     }
 
     /// A device that follows the channel.

@@ -73,6 +73,11 @@ impl Fleet {
 
     /// A draft with one artifact and a frozen manifest.
     pub fn draft(&self, version: &str, change: impl FnOnce(&mut NewRelease)) -> ReleaseSpec {
+        self.draft_for(version, "board-a", change)
+    }
+
+    /// The same, for this hardware.
+    pub fn draft_for(&self, version: &str, hardware: &str, change: impl FnOnce(&mut NewRelease)) -> ReleaseSpec {
         let spec: ReleaseSpec = version.parse().unwrap();
         let mut new = NewRelease {
             spec: spec.clone(),
@@ -92,7 +97,7 @@ impl Fleet {
         let artifact = NewArtifact {
             file: &self.dir.path().join("image.bin"),
             name: None,
-            hardware: BTreeSet::from(["board-a".parse().unwrap()]),
+            hardware: BTreeSet::from([hardware.parse().unwrap()]),
             media_type: None,
             replace: false,
         };
@@ -141,7 +146,12 @@ impl Fleet {
 
     /// A validated release.
     pub fn release(&self, version: &str, change: impl FnOnce(&mut NewRelease)) -> ReleaseSpec {
-        let spec = self.draft(version, change);
+        self.release_for(version, "board-a", change)
+    }
+
+    /// The same, for this hardware.
+    pub fn release_for(&self, version: &str, hardware: &str, change: impl FnOnce(&mut NewRelease)) -> ReleaseSpec {
+        let spec = self.draft_for(version, hardware, change);
         self.sign(&spec).unwrap();
         self.validate(&spec);
         self.register(&spec).unwrap();
@@ -163,9 +173,21 @@ impl Fleet {
         self.step(spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap().standings
     }
 
+    /// Takes a release through all cohorts, in 123 hours, and completes it.
+    pub fn everywhere(&mut self, spec: &ReleaseSpec) -> tidegate::rollout::StepOutcome {
+        self.start(spec);
+        for _ in 0..2 {
+            self.pass(49);
+            self.advance(spec, 24).unwrap();
+        }
+        self.pass(25);
+        self.validate(spec);
+        self.step(spec, |transaction, op| transaction.complete(op)).unwrap()
+    }
+
     pub fn advance(&self, spec: &ReleaseSpec, hours: u64) -> Result<Vec<CohortInForce>, Error> {
         let request = RampRequest { span: Some(Span::hours(hours)), ..RampRequest::default() };
-        self.step(spec, |transaction, op| transaction.advance(request, op)).map(|outcome| outcome.standings)
+        self.step(spec, |transaction, op| transaction.advance(request, None, op)).map(|outcome| outcome.standings)
     }
 
     /// Has the ceremony that is under way signed by the release keys, and finishes it.

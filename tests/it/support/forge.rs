@@ -11,10 +11,12 @@ use tidegate::keys::generate::{Kind, generate};
 use tidegate::keys::{FileKey, KeyEntry, KeyRing, KeyUri, NoPassphrases, Signer as _};
 use tidegate::metadata::{Delegation, Document, Edit, OnlineLifetimes, Repository, RoleKeys};
 use tidegate_model::cohort::CohortMap;
+use tidegate_model::digest::Digest;
 use tidegate_model::facts::Facts;
 use tidegate_model::layout;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Name;
+use tidegate_model::rollout::{Offer, Offers, Stage};
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::Key;
 
@@ -110,13 +112,13 @@ impl Forge {
             }
         })
         .unwrap();
-        for ((cohort, assignment), lifetime) in policy.map.cohorts().iter().zip(&policy.assignments).zip(lifetimes) {
+        for ((cohort, offers), lifetime) in policy.map.cohorts().iter().zip(&policy.offers).zip(lifetimes) {
             let role = layout::cohort_role(&name("stable"), &cohort.name);
             let mut document = base.role(&role).unwrap().document.clone();
-            if let Some(assignment) = assignment {
-                let file = &manifests[&assignment.sequence];
+            if let Some(offers) = offers {
+                let file = forge.store(&offers.to_bytes().unwrap());
                 let path = layout::assignment_path(&name("stable"), &cohort.name, &name("os"));
-                let custom = Map::from_iter([("tidegate".to_owned(), assignment.to_value().unwrap())]);
+                let custom = Map::from_iter([("tidegate".to_owned(), offers.to_value().unwrap())]);
                 document.set_target(&path, file.length, &file.sha256, Some(custom));
             }
             edit.put(&role, document, *lifetime);
@@ -234,29 +236,33 @@ impl Forge {
         });
     }
 
-    /// Assigns a registered release to a cohort, to everyone in it at once.
+    /// Offers a cohort a registered release and nothing else, to everyone in it at once.
     pub fn assign(&mut self, cohort: &str, version: &str) {
-        self.assign_with(cohort, version, &json!({}));
+        let offer = self.offer(version);
+        self.assign_all(cohort, vec![offer]);
     }
 
     /// The same, to be taken through the gate.
     pub fn assign_privately(&mut self, cohort: &str, version: &str) {
-        self.assign_with(cohort, version, &json!({"private": true}));
+        let offer = Offer { private: true, ..self.offer(version) };
+        self.assign_all(cohort, vec![offer]);
     }
 
-    fn assign_with(&mut self, cohort: &str, version: &str, more: &Value) {
-        let manifest = self.manifest(version);
-        let sequence = Manifest::parse(&manifest).unwrap().sequence;
-        let mut custom = json!({
-            "schema": 1, "release": version, "sequence": sequence, "stage": "limited", "paused": false,
-            "assigned": tidegate_tuf::time::format(self.now),
-        });
-        custom.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let file = Listed { length: manifest.len() as u64, sha256: Sha256::digest(&manifest).into() };
-        self.list_in_cohort(cohort, &file, custom);
+    /// An offer of a registered release to everyone at once.
+    pub fn offer(&self, version: &str) -> Offer {
+        let bytes = self.manifest(version);
+        let manifest = Manifest::parse(&bytes).unwrap();
+        let listed = (Digest::of(&bytes), bytes.len() as u64);
+        Offer::new(manifest.version, manifest.sequence, listed, Stage::Limited, self.now)
     }
 
-    /// Lists any bytes as what a cohort is assigned, with any `custom.tidegate`.
+    /// Offers a cohort this list.
+    pub fn assign_all(&mut self, cohort: &str, offers: Vec<Offer>) {
+        let list = Offers::new(self.now, offers);
+        self.assign_bytes(cohort, &list.to_bytes().unwrap(), list.to_value().unwrap());
+    }
+
+    /// Lists any bytes as what a cohort is offered, with any `custom.tidegate`.
     pub fn assign_bytes(&mut self, cohort: &str, bytes: &[u8], custom: Value) {
         let file = self.store(bytes);
         self.list_in_cohort(cohort, &file, custom);

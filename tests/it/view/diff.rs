@@ -49,7 +49,7 @@ fn an_advance_affects_the_share_of_the_fleet_that_its_ramp_covers() {
     assert_eq!(changes["same"], false);
     assert_eq!(fields(&changes, "keys"), [""; 0]);
     assert!(fields(&changes, "releases").contains(&"stable/os/1.2.0".to_owned()), "{changes}");
-    assert!(fields(&changes, "assignments").contains(&"stable.general os".to_owned()), "{changes}");
+    assert!(fields(&changes, "offers").contains(&"stable.general os 1.1.0".to_owned()), "{changes}");
     assert!(fields(&changes, "versions").contains(&"stable".to_owned()), "{changes}");
     assert!(fields(&changes, "expiries").contains(&"timestamp".to_owned()), "{changes}");
 
@@ -82,8 +82,10 @@ fn an_earlier_snapshot_is_a_state_too() {
     let old = format!("{}@{before}", text(&public));
     let changes = diff(&["--now", "2026-03-06T19:00:00Z", &old, text(&public), "--root", text(&root)]);
     let canary =
-        changes["assignments"].as_array().unwrap().iter().find(|row| row["field"] == "stable.canary os").unwrap();
-    assert_eq!((canary["before"].as_str(), canary["after"].as_str()), (Some("1.1.0 limited"), None));
+        changes["offers"].as_array().unwrap().iter().find(|row| row["field"] == "stable.canary os 1.1.0").unwrap();
+    let before = canary["before"].as_str().unwrap();
+    assert!(before.starts_with("limited, until 2026-03-0"), "{before}");
+    assert_eq!(canary["after"].as_str(), None);
     let out = tidegate(&["diff", &format!("{}@999", text(&public)), text(&public), "--root", text(&root)]);
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("999.snapshot.json is missing"));

@@ -117,7 +117,7 @@ fn what_has_expired_or_was_tampered_with_is_shown_as_such() {
     assert!(super::story::tidegate(&late).status.success());
     let status: Value = serde_json::from_slice(&std::fs::read(out.join("status.json")).unwrap()).unwrap();
     assert_eq!((&status["due"][0]["urgency"], &status["sound"]), (&"expired".into(), &true.into()));
-    assert_eq!(status["channels"][0]["products"][0]["offers"][1]["in_force"], false);
+    assert_eq!(status["channels"][0]["products"][0]["cohorts"][1]["offers"][0]["in_force"], false);
 
     let canary = std::fs::read_dir(public.join("metadata")).unwrap().map(|entry| entry.unwrap().path());
     let mut canary: Vec<_> = canary.filter(|path| text(path).ends_with(".stable.canary.json")).collect();
@@ -216,8 +216,8 @@ fn schemas_match_published_files_and_vectors() {
         let errors: Vec<String> = validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect();
         assert!(errors.is_empty(), "{what}: {errors:#?}");
     };
-    let (manifest, cohorts, assignment) =
-        (validator("manifest.schema.json"), validator("cohorts.schema.json"), validator("assignment.schema.json"));
+    let (manifest, cohorts, offers) =
+        (validator("manifest.schema.json"), validator("cohorts.schema.json"), validator("offers.schema.json"));
     for vector in read(&base.join("model/tests/vectors/manifests.json")).as_array().unwrap() {
         holds(&manifest, &vector["manifest"], &vector["name"].to_string());
     }
@@ -236,7 +236,7 @@ fn schemas_match_published_files_and_vectors() {
     }
     assert!(!listing.is_valid(&serde_json::json!({"schema": 1, "cohort": "stable", "objects": []})));
     let story = Story::new();
-    let (mut manifests, mut maps, mut assignments) = (0, 0, 0);
+    let (mut manifests, mut maps, mut lists) = (0, 0, 0);
     let mut folders = vec![story.public()];
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
@@ -251,13 +251,13 @@ fn schemas_match_published_files_and_vectors() {
                 holds(&cohorts, &read(&path), &name);
             } else if name.contains("/metadata/") && name.contains(".stable.") && !name.ends_with(".stable.json") {
                 for file in read(&path)["signed"]["targets"].as_object().unwrap().values() {
-                    assignments += 1;
-                    holds(&assignment, &file["custom"]["tidegate"], &name);
+                    lists += 1;
+                    holds(&offers, &file["custom"]["tidegate"], &name);
                 }
             }
         }
     }
-    assert!(manifests >= 2 && maps >= 1 && assignments >= 2, "{manifests} {maps} {assignments}");
+    assert!(manifests >= 2 && maps >= 1 && lists >= 2, "{manifests} {maps} {lists}");
     // And they can say no.
     assert!(
         !manifest.is_valid(&serde_json::json!({"schema": 2})) && !cohorts.is_valid(&serde_json::json!({"schema": 1}))
