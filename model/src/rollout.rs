@@ -21,8 +21,6 @@
 //! one that it may install now. `paused`, `private`, `ramp`, `until` and `bridges` are optional. Without a ramp the whole cohort is
 //! eligible at once; without `until` the offer does not end by itself.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value};
 
 use super::decode::{
@@ -221,15 +219,16 @@ impl Offers {
             let why = format!("{} entries are too many: at most {MAX_OFFERS}", self.offers.len());
             errors.push(FieldError::new("offers", why));
         }
-        let (mut sequences, mut versions) = (BTreeMap::new(), BTreeMap::new());
         for (index, offer) in self.offers.iter().enumerate() {
             let at = format!("offers[{index}]");
             offer.check(&at, &mut errors);
-            if let Some(first) = sequences.insert(offer.sequence, index) {
+            let earlier =
+                |same: fn(&Offer, &Offer) -> bool| self.offers.iter().take(index).position(|other| same(other, offer));
+            if let Some(first) = earlier(|other, offer| other.sequence == offer.sequence) {
                 let why = format!("{} is the sequence of offers[{first}] already", offer.sequence);
                 errors.push(FieldError::new(format!("{at}.sequence"), why));
             }
-            if let Some(first) = versions.insert(&offer.release, index) {
+            if let Some(first) = earlier(|other, offer| other.release == offer.release) {
                 let why = format!("{} is the release of offers[{first}] already", offer.release);
                 errors.push(FieldError::new(format!("{at}.release"), why));
             }
@@ -280,14 +279,14 @@ impl Offer {
         if self.bridges.len() > MAX_BRIDGES {
             add("bridges", format!("{} entries are too many: at most {MAX_BRIDGES}", self.bridges.len()));
         }
-        let mut sequences = BTreeMap::new();
         for (index, bridge) in self.bridges.iter().enumerate() {
             let name = format!("bridges[{index}].sequence");
             if bridge.sequence == 0 || bridge.sequence >= self.sequence {
                 let why = format!("{} is not between 1 and {}", bridge.sequence, self.sequence.saturating_sub(1));
                 add(&name, why);
             }
-            if let Some(first) = sequences.insert(bridge.sequence, index) {
+            let mut earlier = self.bridges.iter().take(index);
+            if let Some(first) = earlier.position(|other| other.sequence == bridge.sequence) {
                 add(&name, format!("{} is the sequence of bridges[{first}] already", bridge.sequence));
             }
         }

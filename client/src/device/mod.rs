@@ -55,6 +55,7 @@ use tidegate_model::time::Instant;
 use tidegate_model::version::Version;
 use tidegate_tuf::Chain;
 use tidegate_tuf::hash::Checker;
+use tidegate_tuf::json;
 use tidegate_tuf::path::TargetPath;
 
 /// The longest cohort map that is read, in bytes.
@@ -341,7 +342,8 @@ impl Device {
         let custom = found.target.custom.as_ref().ok_or_else(|| bad("it contains no offers".into()))?;
         let offers = Offers::from_custom(custom).map_err(|e| bad(e.to_string()))?;
         // The target's bytes are the same list, so that what is signed is also what can be fetched.
-        let bytes = offers.to_bytes().map_err(|e| bad(e.to_string()))?;
+        let list = custom.get("tidegate").unwrap_or(&serde_json::Value::Null);
+        let bytes = json::canonical(list).map_err(|e| bad(e.to_string()))?;
         if (found.target.length, sha256_of(&found)?) != (bytes.len() as u64, Digest::of(&bytes)) {
             return Err(bad("its length or hash is not that of the offers in it".into()));
         }
