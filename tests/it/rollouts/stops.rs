@@ -93,6 +93,13 @@ impl World {
         }
     }
 
+    /// `doctor` names the cause, and the command that fixes it.
+    fn doctor_names(&self, cause: &str, command: &str) {
+        let out = self.tidegate(&["doctor"]);
+        let text = String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap();
+        assert!(text.contains(cause) && text.contains(command), "{text}");
+    }
+
     fn holds(&self, expected: &[(&str, &str)]) {
         let found = self.devices();
         for (who, what) in expected {
@@ -208,6 +215,7 @@ fn an_expired_cohort_stops_only_itself() {
     let (hour, text) = world.failed.first_key_value().unwrap();
     assert!(*hour > 0 && text.contains("published, but expired: beta.everyone"), "{text}");
     assert!(text.contains("tidegate refresh"), "{text}");
+    world.doctor_names("beta.everyone", "tidegate refresh");
 }
 
 /// Whatever expired comes back whole, with what was renewed meanwhile.
@@ -257,6 +265,7 @@ fn an_expired_channel_stops_only_itself() {
     assert!(*hour > 0, "{text}");
     assert!(text.contains("published, but expired: beta") && text.contains("P-EXPIRED"), "{text}");
     assert!(text.contains("tidegate ceremony start --renew beta"), "{text}");
+    world.doctor_names("beta", "tidegate ceremony start --renew beta");
     let published = fs::read_to_string(world.site.join("metadata/timestamp.json")).unwrap();
     let expires = tidegate_model::time::format(world.fleet.now + TimeDelta::days(1));
     assert!(published.contains(&expires), "{published}");
@@ -273,4 +282,21 @@ fn expired_targets_stop_everybody_and_publish_says_so() {
     world.cron();
     let text = world.failed.values().next().unwrap();
     assert!(text.contains("tidegate ceremony start --renew root"), "{text}");
+}
+
+/// Timestamp and snapshot stop everybody, for as long as nobody refreshes.
+#[test]
+fn timestamp_and_snapshot_stop_everybody_until_the_next_refresh() {
+    let (mut world, two) = World::new();
+    // The timestamp lives for a day, the snapshot for 7.
+    for days in [2, 8] {
+        world.fleet.now += TimeDelta::days(days);
+        let found = world.devices();
+        assert!(found.values().all(|what| what.contains("expired")), "{found:?}");
+        world.fleet.validate(&two);
+        world.fleet.step(&two, |transaction, op| transaction.renew(op)).unwrap();
+        world.cron();
+        world.holds(EVERYBODY);
+    }
+    assert!(world.failed.is_empty(), "{:?}", world.failed);
 }
