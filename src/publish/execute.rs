@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::plan::{Content, Object, ObjectState, Plan, UploadStage};
 use super::source::Source;
-use super::store::{Remote, WriteOutcome, sweep};
+use super::store::{Job, Remote, WriteOutcome, sweep};
 use crate::error::{Error, Kind, Result, Rule};
 
 /// Number of objects of one stage that are transferred concurrently.
@@ -213,7 +213,7 @@ async fn create(object: &Object, work: Work<'_>, progress: &(dyn Fn(PublishEvent
         Content::Artifact { sha256 } => {
             let sent = |bytes| progress(PublishEvent::Sent(bytes));
             let supply = source.supply(&object.key, sha256).await?;
-            remote.upload(&object.key, supply, object.length, sha256, &sent).await?
+            Job { remote, key: &object.key, length: object.length, sha256, sent: &sent }.upload(supply).await?
         }
         Content::Listing { .. } => return Err(Error::bug("a listing is no object that never changes")),
     };

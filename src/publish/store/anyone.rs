@@ -3,7 +3,7 @@
 //! A place counts as private because its owner configured it so. Only a request without credentials, sent from here, shows
 //! whether it is.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -13,9 +13,8 @@ use reqwest::{Client, StatusCode, redirect};
 use tracing::debug;
 use url::Url;
 
-use super::probe::PROBE;
 use super::remote::{Backend, Remote};
-use crate::error::{Error, Kind, Result, Rule, chain};
+use crate::error::{Error, Result, Rule};
 
 /// How to request objects of a store without credentials.
 #[derive(Debug, Clone)]
@@ -33,7 +32,13 @@ impl Anyone {
         Ok(Self { client, base })
     }
 
-    async fn ask(&self, key: &Key, length: Option<u64>, bytes: Option<&Bytes>) -> Result<bool, reqwest::Error> {
+    /// Whether an object is returned; `length` and `bytes` describe its content, if known.
+    pub(super) async fn ask(
+        &self,
+        key: &Key,
+        length: Option<u64>,
+        bytes: Option<&Bytes>,
+    ) -> Result<bool, reqwest::Error> {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(key.parts().map(|part| part.as_ref().to_owned()));
@@ -73,66 +78,8 @@ impl Anyone {
     }
 }
 
-impl Remote {
-    /// Whether anyone who requests an object gets it; `None` where that cannot be checked: a folder is served by another program,
-    /// if at all. `length` and `bytes` describe the content, if known.
-    ///
-    /// # Errors
-    ///
-    /// Fails if there is no answer, because the result is then unknown.
-    pub(in crate::publish) async fn is_open_to_anyone(
-        &self,
-        key: &str,
-        length: Option<u64>,
-        bytes: Option<&Bytes>,
-    ) -> Result<Option<bool>> {
-        let Some(anyone) = &self.anyone else { return Ok(None) };
-        let (begun, mut tries) = (Instant::now(), 0);
-        loop {
-            match anyone.ask(&self.key(key), length, bytes).await {
-                Ok(is_open) => return Ok(Some(is_open)),
-                Err(_) if self.may_retry(begun, &mut tries).await => {}
-                Err(error) => {
-                    let why = self.secrets.redact(&chain(&error.without_url()));
-                    let what = format!("cannot find out whether anyone can read {key} at {}: {why}", self.name());
-                    return Err(Error::new(Kind::Io, what).remedy("publish again; what devices see has not changed"));
-                }
-            }
-        }
-    }
-
-    /// Checks that nobody can read this object of the private place without credentials.
-    ///
-    /// # Errors
-    ///
-    /// `P-READABLE` if anyone can read it.
-    pub(in crate::publish) async fn closed_to_anyone(
-        &self,
-        key: &str,
-        length: Option<u64>,
-        bytes: Option<&Bytes>,
-    ) -> Result<()> {
-        if self.is_open_to_anyone(key, length, bytes).await? == Some(true) { Err(open(self, key)) } else { Ok(()) }
-    }
-
-    /// The same check for an empty place, with an object without information.
-    pub(in crate::publish) async fn closed_before_the_first(&self) -> Result<()> {
-        if self.anyone.is_none() {
-            return Ok(());
-        }
-        let mut random = [0; 12];
-        getrandom::fill(&mut random).map_err(|error| Error::bug(format!("no randomness: {error}")))?;
-        let name = tidegate_tuf::hash::to_hex(&random);
-        let (key, bytes) = (format!("{PROBE}/{name}"), Bytes::from(format!("{name}\n")));
-        self.create(&key, &bytes).await?;
-        let closed = self.closed_to_anyone(&key, None, Some(&bytes)).await;
-        // Nothing depends on this: leftovers are small, and `tidegate prune` removes them.
-        let _ = self.delete(&key).await;
-        closed
-    }
-}
-
-fn open(private: &Remote, key: &str) -> Error {
+/// The error of a private place that anyone can read.
+pub(super) fn open(private: &Remote, key: &str) -> Error {
     let how = match private.kind {
         Backend::Folder(_) => "",
         Backend::Store(_) => ", without credentials",

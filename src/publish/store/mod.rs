@@ -21,5 +21,5 @@ pub use self::probe::{Concurrency, PROBE};
 pub(super) use self::remote::TIMESTAMP;
 pub use self::remote::{Guard, Remote, Seen, WriteOutcome};
 pub use self::sweep::MARK;
-pub(super) use self::upload::{Supply, requests};
+pub(super) use self::upload::{Job, Supply, requests};
 pub use self::variables::Variables;

@@ -95,66 +95,47 @@ impl Options {
     }
 }
 
-impl Remote {
-    /// Opens a place by its URL or, for a folder, by its path: `s3://BUCKET/PREFIX`, `gs://`, `az://`, `file://`.
-    ///
-    /// # Errors
-    ///
-    /// The same as [`Remote::open_with`].
-    pub fn open(place: &str) -> Result<Self> {
-        Self::open_with(place, &Options::default())
+/// Opens a place to publish to.
+pub(super) fn open_to_write(place: &str, options: &Options) -> Result<Remote> {
+    // Never write over plain HTTP.
+    if let Some(("http" | "https", _)) = place.split_once("://") {
+        let url = Url::parse(place).map_err(|error| invalid(host_and_path(place), &error.to_string()))?;
+        return Err(Error::usage(format!(
+            "{} is a web server, and Tidegate only reads from web servers",
+            shown(&url)
+        ))
+        .remedy(
+            "give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder that the web server serves",
+        ));
     }
+    open_to_read(place, options)
+}
 
-    /// Opens a place with options.
-    ///
-    /// # Errors
-    ///
-    /// Fails if `place` is not the URL of a store or the path of a folder, or if the environment lacks the store's settings.
-    pub fn open_with(place: &str, options: &Options) -> Result<Self> {
-        // Never write over plain HTTP.
-        if let Some(("http" | "https", _)) = place.split_once("://") {
+/// Opens a place to read, which may also be a web server.
+pub(super) fn open_to_read(place: &str, options: &Options) -> Result<Remote> {
+    // A scheme of one letter is a Windows drive.
+    match place.split_once("://") {
+        Some(("file", _)) => folder(&local_path(place)?, place, options),
+        Some((scheme, _)) if scheme.len() > 1 => {
             let url = Url::parse(place).map_err(|error| invalid(host_and_path(place), &error.to_string()))?;
-            return Err(Error::usage(format!(
-                "{} is a web server, and Tidegate only reads from web servers",
-                shown(&url)
-            ))
-            .remedy(
-                "give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder that the web server serves",
-            ));
-        }
-        Self::open_to_read(place, options)
-    }
-
-    /// Opens a place for reading only, which may also be a web server: `http(s)://`.
-    ///
-    /// # Errors
-    ///
-    /// The same as [`Remote::open_with`], except that web servers are accepted.
-    pub fn open_to_read(place: &str, options: &Options) -> Result<Self> {
-        // A scheme of one letter is a Windows drive.
-        match place.split_once("://") {
-            Some(("file", _)) => folder(&local_path(place)?, place, options),
-            Some((scheme, _)) if scheme.len() > 1 => {
-                let url = Url::parse(place).map_err(|error| invalid(host_and_path(place), &error.to_string()))?;
-                if url.password().is_some() {
-                    return Err(Error::usage(format!(
-                        "the URL of {} holds a password, which others can read",
-                        shown(&url)
-                    ))
-                    .remedy("remove it from the URL; docs/publish.md lists where credentials come from"));
-                }
-                install_cryptography();
-                match url.scheme() {
-                    "s3" | "s3a" => s3(&url, options),
-                    "gs" => gcs(&url, options),
-                    "az" | "azure" | "abfs" | "abfss" => azure(&url, options),
-                    "http" | "https" => http(&url, options),
-                    scheme => Err(Error::usage(format!("there is no store behind {scheme}://"))
-                        .remedy("give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder")),
-                }
+            if url.password().is_some() {
+                return Err(Error::usage(format!(
+                    "the URL of {} holds a password, which others can read",
+                    shown(&url)
+                ))
+                .remedy("remove it from the URL; docs/publish.md lists where credentials come from"));
             }
-            _ => folder(Path::new(place), place, options),
+            install_cryptography();
+            match url.scheme() {
+                "s3" | "s3a" => s3(&url, options),
+                "gs" => gcs(&url, options),
+                "az" | "azure" | "abfs" | "abfss" => azure(&url, options),
+                "http" | "https" => http(&url, options),
+                scheme => Err(Error::usage(format!("there is no store behind {scheme}://"))
+                    .remedy("give s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder")),
+            }
         }
+        _ => folder(Path::new(place), place, options),
     }
 }
 

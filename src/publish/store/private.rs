@@ -1,73 +1,9 @@
 //! A place with a private place beside it, for objects that must not be public.
 
-use std::sync::Arc;
-
-use futures::stream::BoxStream;
-use object_store::{Error as StoreError, GetOptions};
-
-use super::remote::{Backend, Remote, Seen};
-use crate::error::{Error, Result, Rule};
-
-impl Remote {
-    /// The same place, with protected objects in `private`.
-    ///
-    /// # Errors
-    ///
-    /// Fails if one of the two is or contains the other: readers of one could read the other.
-    pub fn with_private(mut self, mut private: Self) -> Result<Self> {
-        if let Some(why) = overlap(&self, &private) {
-            return Err(Error::refused(format!(
-                "what is protected would lie open: {} {why} {}",
-                private.name(),
-                self.name()
-            ))
-            .rule(Rule::PublishPrivate)
-            .remedy("choose a private place of its own, best another bucket, which only the gate may read"));
-        }
-        // A gate serves the bytes as stored, and no cache may serve them to others.
-        private.headers.compress = false;
-        private.headers.private = true;
-        self.private = Some(Arc::new(private));
-        Ok(self)
-    }
-
-    /// The place of protected objects.
-    pub fn private(&self) -> Option<&Self> {
-        self.private.as_deref()
-    }
-
-    /// Reads a small object from here or, if it is missing, from the private place.
-    pub(in crate::publish) async fn find(&self, key: &str, limit: u64) -> Result<Option<Seen>> {
-        match (self.read(key, limit).await?, self.private()) {
-            (None, Some(private)) => private.read(key, limit).await,
-            (found, _) => Ok(found),
-        }
-    }
-
-    /// Streams an object from here or, if it is missing, from the private place.
-    pub(in crate::publish) async fn find_stream(
-        &self,
-        key: &str,
-    ) -> Result<Option<BoxStream<'static, Result<bytes::Bytes>>>> {
-        match (self.stream(key).await?, self.private()) {
-            (None, Some(private)) => private.stream(key).await,
-            (found, _) => Ok(found),
-        }
-    }
-
-    /// Whether the object exists here, not only in the private place.
-    pub(in crate::publish) async fn has(&self, key: &str) -> Result<bool> {
-        let options = GetOptions { head: true, ..GetOptions::default() };
-        match self.store.get_opts(&self.key(key), options).await {
-            Ok(_) => Ok(true),
-            Err(StoreError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(self.why_not_there(key, &error).await),
-        }
-    }
-}
+use super::remote::{Backend, Remote};
 
 /// How two places overlap, if one can be read through the other.
-fn overlap(public: &Remote, private: &Remote) -> Option<&'static str> {
+pub(super) fn overlap(public: &Remote, private: &Remote) -> Option<&'static str> {
     let (a, b) = match (&public.kind, &private.kind) {
         (Backend::Folder(a), Backend::Folder(b)) => {
             return relation(a == b, b.starts_with(a), a.starts_with(b));
@@ -105,6 +41,7 @@ fn server(remote: &Remote) -> (String, String, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Rule;
     use crate::publish::Options;
 
     fn open(place: &str) -> Remote {

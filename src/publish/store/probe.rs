@@ -14,8 +14,8 @@ use sha2::{Digest as _, Sha256};
 use tidegate_tuf::hash::to_hex;
 
 use super::fault;
-use super::remote::{Backend, Remote, Writes};
-use crate::error::{Error, Result, Rule};
+use super::remote::Remote;
+use crate::error::{Error, Result};
 use crate::fs;
 
 /// Number of concurrent writers.
@@ -53,61 +53,18 @@ struct Known {
     probed: DateTime<Utc>,
 }
 
-impl Remote {
-    /// How publishers are kept apart at this place.
-    pub fn concurrency(&self) -> Concurrency {
-        match self.kind {
-            Backend::Folder(_) => Concurrency::Lock,
-            Backend::Store(Writes::Conditional) => Concurrency::Conditional,
-            Backend::Store(Writes::Unknown) => Concurrency::Unknown,
-            Backend::Store(Writes::None) => Concurrency::SingleWriter,
-        }
-    }
+/// The probe of a store.
+pub(super) struct Probe<'a>(pub(super) &'a Remote);
 
-    /// The same place, treated as one with reliable conditional writes. For stores where that is otherwise known.
-    #[must_use]
-    pub fn danger_assume_conditional(mut self) -> Self {
-        if let Backend::Store(writes) = &mut self.kind {
-            *writes = Writes::Conditional;
+impl Probe<'_> {
+    /// Whether conditional writes are reliable, as remembered or else as probed.
+    pub(super) async fn is_conditional(&self, now: DateTime<Utc>) -> Result<bool> {
+        if let Some(known) = self.remembered(now) {
+            return Ok(known);
         }
-        self
-    }
-
-    /// Makes sure, before anything is written, that two publishers cannot both win; `now` is the time recorded with the result.
-    ///
-    /// # Errors
-    ///
-    /// `P-SINGLE-WRITER` if the store cannot keep them apart, unless `single_writer` declares that there is only one. Fails if
-    /// the probe cannot write.
-    pub async fn settle(&mut self, single_writer: bool, now: DateTime<Utc>) -> Result<()> {
-        if let Some(private) = &mut self.private {
-            Box::pin(std::sync::Arc::make_mut(private).settle(single_writer, now)).await?;
-        }
-        let why = match self.kind {
-            Backend::Folder(_) | Backend::Store(Writes::Conditional) => return Ok(()),
-            Backend::Store(Writes::None) => "it has no conditional writes",
-            Backend::Store(Writes::Unknown) => {
-                let conditional = if let Some(known) = self.remembered(now) {
-                    known
-                } else {
-                    let conditional = self.probe().await?;
-                    self.remember(conditional, now);
-                    conditional
-                };
-                if conditional {
-                    self.kind = Backend::Store(Writes::Conditional);
-                    return Ok(());
-                }
-                "of several writers at once more than one won there, or none"
-            }
-        };
-        if single_writer {
-            self.kind = Backend::Store(Writes::None);
-            return Ok(());
-        }
-        Err(Error::refused(format!("{} cannot keep two publishers apart: {why}", self.name()))
-            .rule(Rule::PublishSingleWriter)
-            .remedy("if nothing else ever publishes there, say so: --single-writer; else choose a store with conditional writes"))
+        let conditional = self.probe().await?;
+        self.remember(conditional, now);
+        Ok(conditional)
     }
 
     /// Lets several writers race. The probe's objects are removed again, if that is permitted.
@@ -120,7 +77,7 @@ impl Remote {
             let key = format!("{PROBE}/{}", to_hex(&random));
             let conditional = self.race(&key).await;
             // Nothing depends on this: leftovers are small, and `tidegate prune` removes them.
-            let _ = self.store.delete(&self.key(&key)).await;
+            let _ = self.0.store.delete(&self.0.key(&key)).await;
             match conditional? {
                 Some(true) => good += 1,
                 Some(false) => return Ok(false),
@@ -140,7 +97,7 @@ impl Remote {
             1 => {}
             _ => return Ok(Some(false)),
         }
-        let Some(seen) = self.read(key, 64).await? else { return Ok(None) };
+        let Some(seen) = self.0.read(key, 64).await? else { return Ok(None) };
         match self.winners(key, &PutMode::Update(seen.version.clone())).await? {
             0 => return Ok(None),
             1 => {}
@@ -160,7 +117,7 @@ impl Remote {
             let options = PutOptions { mode: mode.clone(), ..PutOptions::default() };
             // Different bytes, so that ETags differ.
             let bytes = PutPayload::from(format!("{number} {}", rand_word(number)).into_bytes());
-            async move { self.store.put_opts(&self.key(key), bytes, options).await }
+            async move { self.0.store.put_opts(&self.0.key(key), bytes, options).await }
         });
         let mut won = 0;
         for outcome in join_all(writers).await {
@@ -170,26 +127,26 @@ impl Remote {
                 // The answer to replacing a missing object; for a creation it means that the bucket is missing.
                 Err(StoreError::NotFound { .. }) if *mode != PutMode::Create => {}
                 Err(error) if fault::is_unsupported(&error) => return Ok(usize::MAX),
-                Err(error) => return Err(self.fault("try a conditional write to", key, &error)),
+                Err(error) => return Err(self.0.fault("try a conditional write to", key, &error)),
             }
         }
         Ok(won)
     }
 
     fn memory_of_probe(&self) -> Option<PathBuf> {
-        let name = to_hex(&Sha256::digest(self.place()));
-        Some(self.memory.as_ref()?.join("stores").join(format!("{name}.json")))
+        let name = to_hex(&Sha256::digest(self.0.place()));
+        Some(self.0.memory.as_ref()?.join("stores").join(format!("{name}.json")))
     }
 
     fn remembered(&self, now: DateTime<Utc>) -> Option<bool> {
         let bytes = fs::read_if_exists(&self.memory_of_probe()?, 1 << 16).ok()??;
         let known: Known = serde_json::from_slice(&bytes).ok()?;
         let memory = if known.conditional { MEMORY } else { MEMORY_OF_NO };
-        (known.place == self.place() && (now - known.probed).abs() < memory).then_some(known.conditional)
+        (known.place == self.0.place() && (now - known.probed).abs() < memory).then_some(known.conditional)
     }
 
     fn remember(&self, conditional: bool, now: DateTime<Utc>) {
-        let known = Known { place: self.place(), conditional, probed: now };
+        let known = Known { place: self.0.place(), conditional, probed: now };
         // If the result cannot be saved, the next publication probes again.
         if let Some(path) = self.memory_of_probe()
             && let Ok(bytes) = serde_json::to_vec(&known)

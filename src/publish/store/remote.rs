@@ -1,14 +1,14 @@
 //! The place of a repository: an object store, or a local folder that behaves like one.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::stream::{BoxStream, StreamExt as _, TryStreamExt as _};
+use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 use object_store::{
@@ -20,13 +20,16 @@ use tidegate_tuf::Limits;
 use tidegate_tuf::hash::to_hex;
 use tracing::debug;
 
-use super::anyone::Anyone;
+use super::anyone::{self, Anyone};
 use super::buffers::Buffers;
 use super::fault::{self, Secrets};
 use super::headers::HeaderRules;
-use super::place::Options;
+use super::listing::{Files, Listed};
+use super::place::{self, Options};
+use super::private::overlap;
+use super::probe::{Concurrency, PROBE, Probe};
 use super::upload::BUFFERS;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Rule, chain};
 
 /// The object whose replacement makes a publication visible.
 pub(in crate::publish) const TIMESTAMP: &str = "metadata/timestamp.json";
@@ -124,6 +127,33 @@ impl std::fmt::Debug for Remote {
 }
 
 impl Remote {
+    /// Opens a place by its URL or, for a folder, by its path: `s3://BUCKET/PREFIX`, `gs://`, `az://`, `file://`.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Remote::open_with`].
+    pub fn open(place: &str) -> Result<Self> {
+        Self::open_with(place, &Options::default())
+    }
+
+    /// Opens a place with options.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `place` is not the URL of a store or the path of a folder, or if the environment lacks the store's settings.
+    pub fn open_with(place: &str, options: &Options) -> Result<Self> {
+        place::open_to_write(place, options)
+    }
+
+    /// Opens a place for reading only, which may also be a web server: `http(s)://`.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Remote::open_with`], except that web servers are accepted.
+    pub fn open_to_read(place: &str, options: &Options) -> Result<Self> {
+        place::open_to_read(place, options)
+    }
+
     pub(super) fn new(store: Arc<dyn ObjectStore>, prefix: Key, kind: Backend, name: &str, options: &Options) -> Self {
         Self {
             store,
@@ -456,6 +486,252 @@ impl Remote {
     /// Converts a store's error into ours.
     pub(in crate::publish) fn fault(&self, action: &str, key: &str, error: &StoreError) -> Error {
         fault::fault(format!("cannot {action} {key} at {}", self.name), error, &self.secrets)
+    }
+
+    /// The place, and at which server.
+    pub(super) fn place(&self) -> String {
+        format!("{} {}", self.name(), self.endpoint)
+    }
+
+    /// The same place, with protected objects in `private`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if one of the two is or contains the other: readers of one could read the other.
+    pub fn with_private(mut self, mut private: Self) -> Result<Self> {
+        if let Some(why) = overlap(&self, &private) {
+            return Err(Error::refused(format!(
+                "what is protected would lie open: {} {why} {}",
+                private.name(),
+                self.name()
+            ))
+            .rule(Rule::PublishPrivate)
+            .remedy("choose a private place of its own, best another bucket, which only the gate may read"));
+        }
+        // A gate serves the bytes as stored, and no cache may serve them to others.
+        private.headers.compress = false;
+        private.headers.private = true;
+        self.private = Some(Arc::new(private));
+        Ok(self)
+    }
+
+    /// The place of protected objects.
+    pub fn private(&self) -> Option<&Self> {
+        self.private.as_deref()
+    }
+
+    /// Reads a small object from here or, if it is missing, from the private place.
+    pub(in crate::publish) async fn find(&self, key: &str, limit: u64) -> Result<Option<Seen>> {
+        match (self.read(key, limit).await?, self.private()) {
+            (None, Some(private)) => private.read(key, limit).await,
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// Streams an object from here or, if it is missing, from the private place.
+    pub(in crate::publish) async fn find_stream(
+        &self,
+        key: &str,
+    ) -> Result<Option<BoxStream<'static, Result<bytes::Bytes>>>> {
+        match (self.stream(key).await?, self.private()) {
+            (None, Some(private)) => private.stream(key).await,
+            (found, _) => Ok(found),
+        }
+    }
+
+    /// Whether the object exists here, not only in the private place.
+    pub(in crate::publish) async fn has(&self, key: &str) -> Result<bool> {
+        let options = GetOptions { head: true, ..GetOptions::default() };
+        match self.store.get_opts(&self.key(key), options).await {
+            Ok(_) => Ok(true),
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.why_not_there(key, &error).await),
+        }
+    }
+
+    /// The place itself, or its private place.
+    pub(in crate::publish) fn side(&self, private: bool) -> Result<&Self> {
+        match self.private() {
+            _ if !private => Ok(self),
+            Some(private) => Ok(private),
+            None => Err(Error::bug("something private, and no private place")),
+        }
+    }
+
+    /// The objects below one of our keys, such as `receipts/stable`; an empty key lists the place. In no particular order.
+    pub(crate) fn objects(&self, below: &str) -> BoxStream<'_, Result<Listed>> {
+        if let Backend::Folder(root) = &self.kind {
+            // Not the store's own listing: it stops at the first name that is not a valid key, and follows links.
+            let files = Files::below(root, below);
+            return stream::iter(files.map(|file| file.map_err(|(path, error)| Error::io("list", &path, error))))
+                .boxed();
+        }
+        debug!(place = self.name(), below, "list");
+        let prefix: Key = self.prefix.parts().chain(Key::from(below).parts()).collect();
+        let strip = if self.prefix.as_ref().is_empty() { 0 } else { self.prefix.as_ref().len() + 1 };
+        let listed = self.store.list((!prefix.as_ref().is_empty()).then_some(&prefix));
+        let found = listed.filter_map(move |object| async move {
+            let object = object.map_err(|error| match error {
+                // The store's listing stops here, and the library has no way to continue.
+                object_store::Error::InvalidPath { source } => Error::trust(format!(
+                    "{} holds an object whose name is none that was put there by a gate: {source}",
+                    self.name()
+                ))
+                .remedy("remove it with the store's own tools, and let nobody but the gate name objects there: docs/gate.md"),
+                error => self.fault("list", "what is", &error),
+            });
+            object.map(|meta| Some((meta.location.as_ref().get(strip..)?.to_owned(), meta.size))).transpose()
+        });
+        found.boxed()
+    }
+
+    /// Reads a small object that was listed; `None` if it has been removed since. Files of a folder are opened directly: there
+    /// may be a million of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Kind::Trust`](crate::error::Kind::Trust) if it is longer than `limit`, or a file that cannot be read: anyone who may
+    /// write to a folder can create such a file.
+    pub(crate) async fn read_listed(&self, key: &str, limit: u64) -> Result<Option<Bytes>> {
+        let Backend::Folder(root) = &self.kind else {
+            return Ok(self.read(key, limit).await?.map(|seen| seen.bytes));
+        };
+        let path = root.join(key);
+        let mut bytes = Vec::new();
+        match File::open(&path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)) {
+            Ok(length) if length as u64 > limit => {
+                Err(Error::trust(format!("{} is longer than {limit} bytes", path.display())))
+            }
+            Ok(_) => Ok(Some(bytes.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(Error::trust(format!("{} may not be read", path.display())).with_source(error))
+            }
+            Err(error) => Err(Error::io("read", &path, error)),
+        }
+    }
+
+    /// Checks that the folder exists. Whether a bucket exists shows when it is listed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the place is a folder that does not exist.
+    pub(crate) fn must_be_there(&self) -> Result<()> {
+        match &self.kind {
+            Backend::Folder(root) if !root.is_dir() => Err(Error::input(format!("there is no folder {}", self.name()))
+                .remedy("correct the name, or make the folder if nothing has been put there yet")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether anyone who requests an object gets it; `None` where that cannot be checked: a folder is served by another program,
+    /// if at all. `length` and `bytes` describe the content, if known.
+    ///
+    /// # Errors
+    ///
+    /// Fails if there is no answer, because the result is then unknown.
+    pub(in crate::publish) async fn is_open_to_anyone(
+        &self,
+        key: &str,
+        length: Option<u64>,
+        bytes: Option<&Bytes>,
+    ) -> Result<Option<bool>> {
+        let Some(anyone) = &self.anyone else { return Ok(None) };
+        let (begun, mut tries) = (Instant::now(), 0);
+        loop {
+            match anyone.ask(&self.key(key), length, bytes).await {
+                Ok(is_open) => return Ok(Some(is_open)),
+                Err(_) if self.may_retry(begun, &mut tries).await => {}
+                Err(error) => {
+                    let why = self.secrets.redact(&chain(&error.without_url()));
+                    let what = format!("cannot find out whether anyone can read {key} at {}: {why}", self.name());
+                    return Err(Error::new(Kind::Io, what).remedy("publish again; what devices see has not changed"));
+                }
+            }
+        }
+    }
+
+    /// Checks that nobody can read this object of the private place without credentials.
+    ///
+    /// # Errors
+    ///
+    /// `P-READABLE` if anyone can read it.
+    pub(in crate::publish) async fn closed_to_anyone(
+        &self,
+        key: &str,
+        length: Option<u64>,
+        bytes: Option<&Bytes>,
+    ) -> Result<()> {
+        if self.is_open_to_anyone(key, length, bytes).await? == Some(true) {
+            Err(anyone::open(self, key))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The same check for an empty place, with an object without information.
+    pub(in crate::publish) async fn closed_before_the_first(&self) -> Result<()> {
+        if self.anyone.is_none() {
+            return Ok(());
+        }
+        let mut random = [0; 12];
+        getrandom::fill(&mut random).map_err(|error| Error::bug(format!("no randomness: {error}")))?;
+        let name = tidegate_tuf::hash::to_hex(&random);
+        let (key, bytes) = (format!("{PROBE}/{name}"), Bytes::from(format!("{name}\n")));
+        self.create(&key, &bytes).await?;
+        let closed = self.closed_to_anyone(&key, None, Some(&bytes)).await;
+        // Nothing depends on this: leftovers are small, and `tidegate prune` removes them.
+        let _ = self.delete(&key).await;
+        closed
+    }
+
+    /// How publishers are kept apart at this place.
+    pub fn concurrency(&self) -> Concurrency {
+        match self.kind {
+            Backend::Folder(_) => Concurrency::Lock,
+            Backend::Store(Writes::Conditional) => Concurrency::Conditional,
+            Backend::Store(Writes::Unknown) => Concurrency::Unknown,
+            Backend::Store(Writes::None) => Concurrency::SingleWriter,
+        }
+    }
+
+    /// The same place, treated as one with reliable conditional writes. For stores where that is otherwise known.
+    #[must_use]
+    pub fn danger_assume_conditional(mut self) -> Self {
+        if let Backend::Store(writes) = &mut self.kind {
+            *writes = Writes::Conditional;
+        }
+        self
+    }
+
+    /// Makes sure, before anything is written, that two publishers cannot both win; `now` is the time recorded with the result.
+    ///
+    /// # Errors
+    ///
+    /// `P-SINGLE-WRITER` if the store cannot keep them apart, unless `single_writer` declares that there is only one. Fails if
+    /// the probe cannot write.
+    pub async fn settle(&mut self, single_writer: bool, now: DateTime<Utc>) -> Result<()> {
+        if let Some(private) = &mut self.private {
+            Box::pin(std::sync::Arc::make_mut(private).settle(single_writer, now)).await?;
+        }
+        let why = match self.kind {
+            Backend::Folder(_) | Backend::Store(Writes::Conditional) => return Ok(()),
+            Backend::Store(Writes::None) => "it has no conditional writes",
+            Backend::Store(Writes::Unknown) => {
+                if Probe(self).is_conditional(now).await? {
+                    self.kind = Backend::Store(Writes::Conditional);
+                    return Ok(());
+                }
+                "of several writers at once more than one won there, or none"
+            }
+        };
+        if single_writer {
+            self.kind = Backend::Store(Writes::None);
+            return Ok(());
+        }
+        Err(Error::refused(format!("{} cannot keep two publishers apart: {why}", self.name()))
+            .rule(Rule::PublishSingleWriter)
+            .remedy("if nothing else ever publishes there, say so: --single-writer; else choose a store with conditional writes"))
     }
 }
 

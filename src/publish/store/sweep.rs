@@ -46,17 +46,6 @@ pub(in crate::publish) struct Spot {
     pub(in crate::publish) private: bool,
 }
 
-impl Remote {
-    /// The place itself, or its private place.
-    pub(in crate::publish) fn side(&self, private: bool) -> Result<&Self> {
-        match self.private() {
-            _ if !private => Ok(self),
-            Some(private) => Ok(private),
-            None => Err(Error::bug("something private, and no private place")),
-        }
-    }
-}
-
 /// Whether a sweep is running at a place. Never true where publishers are kept apart by other means.
 pub(in crate::publish) async fn is_under_way(remote: &Remote) -> Result<bool> {
     Ok(!remote.is_exclusive() && remote.read(MARK, MAX_MARK).await?.is_some())

@@ -171,80 +171,76 @@ struct Arrived {
     upto: String,
 }
 
-/// What is to be sent, and who is told of it.
-struct Job<'a> {
-    key: &'a str,
-    length: u64,
-    sha256: &'a [u8; 32],
-    sent: &'a (dyn Fn(u64) + Sync),
+/// An object to create. If its bytes are not the expected ones, nothing is created.
+pub(in crate::publish) struct Job<'a> {
+    pub(in crate::publish) remote: &'a Remote,
+    pub(in crate::publish) key: &'a str,
+    /// The expected length in bytes.
+    pub(in crate::publish) length: u64,
+    /// The expected SHA-256.
+    pub(in crate::publish) sha256: &'a [u8; 32],
+    /// Is called with each part's length.
+    pub(in crate::publish) sent: &'a (dyn Fn(u64) + Sync),
 }
 
-impl Remote {
-    /// Creates an object from bytes whose length and SHA-256 are known, in parts if it is large. One that exists is compared.
-    ///
-    /// If the bytes are not what was expected, nothing is created. `sent` is told each part's length.
-    pub(in crate::publish) async fn upload(
-        &self,
-        key: &str,
-        supply: Supply,
-        length: u64,
-        sha256: &[u8; 32],
-        sent: &(dyn Fn(u64) + Sync),
-    ) -> Result<WriteOutcome> {
-        if length > look(self.part)
-            && let Some(found) = self.look(key, length, sha256).await?
-            // A store may have kept half of what a publisher sent that was killed; who is alone there replaces it.
-            && !(found == WriteOutcome::Different && self.is_exclusive() && !self.is_local())
+impl Job<'_> {
+    /// Creates the object from `supply`, in parts if it is large. An existing object is compared.
+    pub(in crate::publish) async fn upload(&self, supply: Supply) -> Result<WriteOutcome> {
+        let Self { remote, key, length, sha256, sent } = *self;
+        if length > look(remote.part)
+            && let Some(found) = remote.look(key, length, sha256).await?
+            // A store may have kept half of what an interrupted publisher sent; a single writer replaces it.
+            && !(found == WriteOutcome::Different && remote.is_exclusive() && !remote.is_local())
         {
-            // Completed by a try whose answer was lost.
-            forget(self.record(key).as_deref());
+            // Completed by an attempt whose answer was lost.
+            forget(self.record().as_deref());
             sent(length);
             return Ok(found);
         }
-        let job = Job { key, length, sha256, sent };
-        let mut reader = supply.open(self.buffers.clone())?;
+        let mut reader = supply.open(remote.buffers.clone())?;
         // What fits into one part is sent in one request, which can be conditional.
-        if length <= self.part {
-            let _turn = self.buffers.turn().await;
-            // One byte more than expected is wanted, so that a file which grew is noticed.
+        if length <= remote.part {
+            let _turn = remote.buffers.turn().await;
+            // One byte more than expected is read, so that a file which grew is noticed.
             let (bytes, _) = reader.next(length + 1).await?;
             reader.check(length, sha256)?;
-            let mut outcome = self.create_checked(key, &bytes, Some(sha256)).await?;
-            if outcome == WriteOutcome::Different && self.is_exclusive() && !self.is_local() {
-                outcome = self.overwrite(key, &bytes).await?;
+            let mut outcome = remote.create_checked(key, &bytes, Some(sha256)).await?;
+            if outcome == WriteOutcome::Different && remote.is_exclusive() && !remote.is_local() {
+                outcome = remote.overwrite(key, &bytes).await?;
             }
-            self.buffers.give_back(bytes);
+            remote.buffers.give_back(bytes);
             sent(length);
             return Ok(outcome);
         }
-        match self.multipart.clone() {
-            Some(store) => self.resumable(store.as_ref(), &job, reader).await,
-            None => self.in_parts(&job, reader).await,
+        match &remote.multipart {
+            Some(store) => self.resumable(store.as_ref(), reader).await,
+            None => self.in_parts(reader).await,
         }
     }
 
     /// In parts, all of them: for folders, whose unfinished uploads cannot be taken up again.
-    async fn in_parts(&self, job: &Job<'_>, mut reader: Reader) -> Result<WriteOutcome> {
-        self.sweep(job.key).await;
+    async fn in_parts(&self, mut reader: Reader) -> Result<WriteOutcome> {
+        self.remote.sweep(self.key).await;
         let options = PutMultipartOptions {
-            attributes: self.attributes(job.key, Some(job.sha256)),
+            attributes: self.remote.attributes(self.key, Some(self.sha256)),
             ..PutMultipartOptions::default()
         };
-        let fault = |error: StoreError| self.fault("write", job.key, &error);
-        let mut upload = self.store.put_multipart_opts(&self.key(job.key), options).await.map_err(fault)?;
+        let fault = |error: StoreError| self.remote.fault("write", self.key, &error);
+        let mut upload =
+            self.remote.store.put_multipart_opts(&self.remote.key(self.key), options).await.map_err(fault)?;
         let work = async {
             loop {
-                let _turn = self.buffers.turn().await;
-                let (part, _) = reader.next(self.part).await?;
-                if part.is_empty() || reader.read > job.length {
+                let _turn = self.remote.buffers.turn().await;
+                let (part, _) = reader.next(self.remote.part).await?;
+                if part.is_empty() || reader.read > self.length {
                     break;
                 }
                 let read = part.len() as u64;
                 upload.put_part(part.clone().into()).await.map_err(fault)?;
-                self.buffers.give_back(part);
-                (job.sent)(read);
+                self.remote.buffers.give_back(part);
+                (self.sent)(read);
             }
-            reader.check(job.length, job.sha256)?;
+            reader.check(self.length, self.sha256)?;
             upload.complete().await.map_err(fault)
         };
         let done = work.await;
@@ -256,46 +252,45 @@ impl Remote {
     }
 
     /// In parts, several at once; those that an earlier try has sent are not sent again.
-    async fn resumable(&self, store: &dyn MultipartStore, job: &Job<'_>, reader: Reader) -> Result<WriteOutcome> {
-        let size = part_size(job.length, self.part);
-        let path = self.record(job.key);
-        let mut record = match path.as_deref().and_then(|path| Record::load(path, self, job.key, size)) {
+    async fn resumable(&self, store: &dyn MultipartStore, reader: Reader) -> Result<WriteOutcome> {
+        let size = part_size(self.length, self.remote.part);
+        let path = self.record();
+        let mut record = match path.as_deref().and_then(|path| Record::load(path, self.remote, self.key, size)) {
             Some(record) => record,
-            None => self.begin(store, job, size).await?,
+            None => self.begin(store, size).await?,
         };
         let reader = tokio::sync::Mutex::new(reader);
-        let (count, failed) = self.send_parts(store, job, &reader, &mut record, path.as_deref()).await;
+        let (count, failed) = self.send_parts(store, &reader, &mut record, path.as_deref()).await;
         if let Some(failure) = failed {
-            return Err(self.interrupted(store, job, failure, &record, path.as_deref()).await);
+            return Err(self.interrupted(store, failure, &record, path.as_deref()).await);
         }
-        if let Err(error) = reader.into_inner().check(job.length, job.sha256) {
-            let _ = store.abort_multipart(&self.key(job.key), &record.upload).await;
+        if let Err(error) = reader.into_inner().check(self.length, self.sha256) {
+            let _ = store.abort_multipart(&self.remote.key(self.key), &record.upload).await;
             forget(path.as_deref());
             return Err(error);
         }
         record.parts.truncate(count);
-        self.complete(store, job, &record, path.as_deref()).await
+        self.complete(store, &record, path.as_deref()).await
     }
 
     /// Sends the parts that are not known to have arrived. Returns their number, and the first failure.
     async fn send_parts(
         &self,
         store: &dyn MultipartStore,
-        job: &Job<'_>,
         reader: &tokio::sync::Mutex<Reader>,
         record: &mut Record,
         path: Option<&Path>,
     ) -> (usize, Option<Failure>) {
         let size = record.part;
-        let (known, upload, at) = (record.parts.clone(), record.upload.clone(), self.key(job.key));
+        let (known, upload, at) = (record.parts.clone(), record.upload.clone(), self.remote.key(self.key));
         let stop = AtomicBool::new(false);
         let (stop, known, upload, at) = (&stop, &known, &upload, &at);
         let parts = stream::unfold(Some(0_usize), |number| async move {
             let number = number.filter(|_| !stop.load(Ordering::Relaxed))?;
-            let turn = self.buffers.turn().await;
+            let turn = self.remote.buffers.turn().await;
             let mut reader = reader.lock().await;
             match reader.next(size).await {
-                Ok((part, _)) if part.is_empty() || reader.read > job.length => None,
+                Ok((part, _)) if part.is_empty() || reader.read > self.length => None,
                 Ok((part, upto)) => Some((Ok((number, part, to_hex(&upto), turn)), Some(number + 1))),
                 Err(error) => Some((Err(Failure::Ours(error)), None)),
             }
@@ -306,11 +301,11 @@ impl Remote {
             if let Some(Some(there)) = known.get(number)
                 && there.upto == upto
             {
-                self.buffers.give_back(part);
+                self.remote.buffers.give_back(part);
                 return Ok((number, length, there.clone()));
             }
             let id = self.send_part(store, at, upload, number, &part).await;
-            self.buffers.give_back(part);
+            self.remote.buffers.give_back(part);
             drop(turn);
             let id = id.map_err(Failure::Store)?.content_id;
             Ok((number, length, Arrived { id, upto }))
@@ -327,7 +322,7 @@ impl Remote {
                     if let Some(slot) = record.parts.get_mut(number) {
                         *slot = Some(arrived);
                     }
-                    (job.sent)(length);
+                    (self.sent)(length);
                 }
                 // Those under way may arrive yet, and then need not be sent again.
                 Err(error) => {
@@ -347,7 +342,6 @@ impl Remote {
     async fn interrupted(
         &self,
         store: &dyn MultipartStore,
-        job: &Job<'_>,
         failure: Failure,
         record: &Record,
         path: Option<&Path>,
@@ -358,34 +352,28 @@ impl Remote {
         } else if path.is_some() {
             record.save(path);
         } else {
-            let _ = store.abort_multipart(&self.key(job.key), &record.upload).await;
+            let _ = store.abort_multipart(&self.remote.key(self.key), &record.upload).await;
         }
         match failure {
             Failure::Ours(error) => error,
-            Failure::Store(error) => self.fault("write", job.key, &error),
+            Failure::Store(error) => self.remote.fault("write", self.key, &error),
         }
     }
 
-    async fn complete(
-        &self,
-        store: &dyn MultipartStore,
-        job: &Job<'_>,
-        record: &Record,
-        path: Option<&Path>,
-    ) -> Result<WriteOutcome> {
+    async fn complete(&self, store: &dyn MultipartStore, record: &Record, path: Option<&Path>) -> Result<WriteOutcome> {
         let parts: Vec<PartId> =
             record.parts.iter().flatten().map(|part| PartId { content_id: part.id.clone() }).collect();
         record.save(path);
-        match store.complete_multipart(&self.key(job.key), &record.upload, parts).await {
+        match store.complete_multipart(&self.remote.key(self.key), &record.upload, parts).await {
             Ok(_) => {}
             // Completed by a try whose answer was lost, or thrown away.
             Err(error) => {
-                let found = self.look(job.key, job.length, job.sha256).await;
+                let found = self.remote.look(self.key, self.length, self.sha256).await;
                 if matches!(error, StoreError::NotFound { .. }) {
                     forget(path);
                 }
                 if !matches!(found, Ok(Some(WriteOutcome::AlreadyThere))) {
-                    return Err(self.fault("complete", job.key, &error));
+                    return Err(self.remote.fault("complete", self.key, &error));
                 }
             }
         }
@@ -393,18 +381,24 @@ impl Remote {
         Ok(WriteOutcome::Written)
     }
 
-    async fn begin(&self, store: &dyn MultipartStore, job: &Job<'_>, size: u64) -> Result<Record> {
+    async fn begin(&self, store: &dyn MultipartStore, size: u64) -> Result<Record> {
         let options = PutMultipartOptions {
-            attributes: self.attributes(job.key, Some(job.sha256)),
+            attributes: self.remote.attributes(self.key, Some(self.sha256)),
             ..PutMultipartOptions::default()
         };
         let upload = store
-            .create_multipart_opts(&self.key(job.key), options)
+            .create_multipart_opts(&self.remote.key(self.key), options)
             .await
-            .map_err(|error| self.fault("write", job.key, &error))?;
-        let record =
-            Record { schema: 1, place: self.place(), key: job.key.to_owned(), upload, part: size, parts: Vec::new() };
-        record.save(self.record(job.key).as_deref());
+            .map_err(|error| self.remote.fault("write", self.key, &error))?;
+        let record = Record {
+            schema: 1,
+            place: self.remote.place(),
+            key: self.key.to_owned(),
+            upload,
+            part: size,
+            parts: Vec::new(),
+        };
+        record.save(self.record().as_deref());
         Ok(record)
     }
 
@@ -421,7 +415,7 @@ impl Remote {
         loop {
             let sent = store.put_part(key, &upload.to_owned(), index, part.clone().into()).await;
             debug!(
-                place = self.name(),
+                place = self.remote.name(),
                 key = key.as_ref(),
                 part = index,
                 bytes = part.len(),
@@ -429,21 +423,16 @@ impl Remote {
                 "write a part"
             );
             match sent {
-                Err(error) if super::fault::is_transient(&error) && self.may_retry(begun, &mut tries).await => {}
+                Err(error) if super::fault::is_transient(&error) && self.remote.may_retry(begun, &mut tries).await => {}
                 done => return done,
             }
         }
     }
 
     /// Where the upload of an object is remembered.
-    fn record(&self, key: &str) -> Option<PathBuf> {
-        let name = to_hex(&Sha256::digest(format!("{}\n{key}", self.place())));
-        Some(self.memory.as_ref()?.join("uploads").join(format!("{name}.json")))
-    }
-
-    /// The place, and at which server.
-    pub(super) fn place(&self) -> String {
-        format!("{} {}", self.name(), self.endpoint)
+    fn record(&self) -> Option<PathBuf> {
+        let name = to_hex(&Sha256::digest(format!("{}\n{}", self.remote.place(), self.key)));
+        Some(self.remote.memory.as_ref()?.join("uploads").join(format!("{name}.json")))
     }
 }
 
