@@ -240,18 +240,18 @@ pub fn finish(op: &mut Operation<'_>, tool: &Tool) -> Result<Done> {
 /// `C-THRESHOLD` with the missing signers.
 pub fn check_thresholds(proposal: &Proposal, verified: &Verified) -> Result<()> {
     let short: Vec<String> = verified
-        .standing(proposal)?
+        .requirement_status(proposal)?
         .iter()
-        .filter(|standing| !standing.is_met())
-        .map(|standing| {
-            let mut missing: Vec<_> = standing.missing.iter().map(|id| proposal.label(id)).collect();
+        .filter(|requirement| !requirement.is_met())
+        .map(|requirement| {
+            let mut missing: Vec<_> = requirement.missing.iter().map(|id| proposal.label(id)).collect();
             missing.sort();
             format!(
                 "{} has {} of {} signatures of {} (not yet: {})",
-                standing.role,
-                standing.signed.len(),
-                standing.threshold,
-                standing.by,
+                requirement.role,
+                requirement.signed.len(),
+                requirement.threshold,
+                requirement.by,
                 missing.join(", ")
             )
         })

@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
     let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
-    let next = transaction.next_step().map(|(standing, _)| standing.cohort.clone());
+    let next = transaction.next_step().map(|(current, _)| current.cohort.clone());
     let record = transaction.record();
     let step = args.step.unwrap_or(match record.state {
         _ if record.paused => ReleaseEvent::Resume,

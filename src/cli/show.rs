@@ -122,14 +122,14 @@ pub(super) fn record(ui: &Ui, record: &Record) -> Result<()> {
 const MANY_COHORTS: usize = 24;
 
 /// Prints who is offered what of a product: a line for each offer, in order of preference.
-pub(super) fn cohorts(ui: &Ui, standings: &[CohortInForce], now: DateTime<Utc>) -> Result<()> {
+pub(super) fn cohorts(ui: &Ui, in_force: &[CohortInForce], now: DateTime<Utc>) -> Result<()> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut last: Vec<Vec<String>> = Vec::new();
     let mut alike = 0;
     let told = |alike: usize| vec![format!("({alike} more alike)")];
-    for standing in standings {
-        let mut own = offer_rows(standing, now);
-        if standings.len() > MANY_COHORTS && last == own {
+    for current in in_force {
+        let mut own = offer_rows(current, now);
+        if in_force.len() > MANY_COHORTS && last == own {
             alike += 1;
             continue;
         }
@@ -138,8 +138,8 @@ pub(super) fn cohorts(ui: &Ui, standings: &[CohortInForce], now: DateTime<Utc>) 
         }
         alike = 0;
         last.clone_from(&own);
-        let protected = if standing.protected { " (protected)" } else { "" };
-        let mut name = format!("{}{protected}", standing.cohort);
+        let protected = if current.protected { " (protected)" } else { "" };
+        let mut name = format!("{}{protected}", current.cohort);
         for row in &mut own {
             row.insert(0, std::mem::take(&mut name));
         }
@@ -152,17 +152,17 @@ pub(super) fn cohorts(ui: &Ui, standings: &[CohortInForce], now: DateTime<Utc>) 
 }
 
 /// A row for each offer of a cohort, without its name: share, release, stage, exposure, and when the offer ends.
-fn offer_rows(standing: &CohortInForce, now: DateTime<Utc>) -> Vec<Vec<String>> {
-    let mut share = standing.share.map_or_else(|| "named".into(), write_share);
+fn offer_rows(current: &CohortInForce, now: DateTime<Utc>) -> Vec<Vec<String>> {
+    let mut share = current.share.map_or_else(|| "named".into(), write_share);
     // With the role, all its offers end.
-    let has_expired = standing.expires <= now;
-    if standing.offers.is_empty() {
-        let until = if has_expired { expiry(standing.expires, now) } else { "-".into() };
+    let has_expired = current.expires <= now;
+    if current.offers.is_empty() {
+        let until = if has_expired { expiry(current.expires, now) } else { "-".into() };
         return vec![vec![share, "-".into(), "-".into(), "-".into(), until]];
     }
     let row = |offer: &Offer| {
         let stage = if offer.paused { format!("{} (paused)", offer.stage) } else { offer.stage.to_string() };
-        let exposed = rounded(standing.exposed(offer.sequence, now));
+        let exposed = rounded(current.exposed(offer.sequence, now));
         let exposed = match offer.ramp {
             Some(ramp) if ramp.end() > now && ramp.from() < ramp.to() => {
                 let left = Span::from_delta(ramp.end() - now);
@@ -170,16 +170,16 @@ fn offer_rows(standing: &CohortInForce, now: DateTime<Utc>) -> Vec<Vec<String>> 
             }
             _ => exposed,
         };
-        let private = if standing.protected && offer.private { " (private)" } else { "" };
+        let private = if current.protected && offer.private { " (private)" } else { "" };
         let until = match offer.until {
-            _ if has_expired => expiry(standing.expires, now),
+            _ if has_expired => expiry(current.expires, now),
             Some(until) if offer.has_ended(now) => format!("{} ENDED", time::format(until)),
             Some(until) => expiry(until, now),
             None => "-".into(),
         };
         vec![std::mem::take(&mut share), format!("{}{private}", offer.release), stage, exposed, until]
     };
-    standing.offers.iter().map(row).collect()
+    current.offers.iter().map(row).collect()
 }
 
 /// An expiry, with how long that is.

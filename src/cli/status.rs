@@ -17,7 +17,7 @@ use crate::metadata::Repository;
 use crate::policy::ReleaseState;
 use crate::release::record::{self, Record};
 use crate::release::signing;
-use crate::workspace::{CohortInForce, Workspace, map_in_force, standing};
+use crate::workspace::{CohortInForce, Workspace, cohorts_in_force, map_in_force};
 use tidegate_model::span::Span;
 
 /// Show roles and expiries, releases, and who is offered what
@@ -34,25 +34,25 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let repository = workspace.repository()?;
     let ring = workspace.ring(&settings, Box::new(NoPassphrases))?;
     let records = record::all(workspace.dir())?;
-    let mut standings = Vec::new();
+    let mut in_force = Vec::new();
     for channel in settings.channels.keys().filter(|channel| repository.role(channel.as_str()).is_some()) {
         let map = map_in_force(workspace.dir(), &repository, channel)?;
         for product in &settings.products {
-            standings.push((channel, product, standing(&repository, &map, channel, product)?));
+            in_force.push((channel, product, cohorts_in_force(&repository, &map, channel, product)?));
         }
     }
     if cx.ui.is_json() {
-        cx.ui.json(&to_json(cx.now, &settings, &repository, &ring, &records, &standings))?;
+        cx.ui.json(&to_json(cx.now, &settings, &repository, &ring, &records, &in_force))?;
     } else {
         cx.ui.result(format_args!("{} at {}", settings.name, time::format(cx.now)))?;
         cx.ui.result("")?;
         roles(cx, &repository, &ring)?;
-        for (channel, product, standings) in &standings {
+        for (channel, product, in_force) in &in_force {
             cx.ui.result("")?;
             cx.ui.result(format_args!("{product} on {channel}"))?;
-            show::cohorts(&cx.ui, standings, cx.now)?;
+            show::cohorts(&cx.ui, in_force, cx.now)?;
             releases(cx, &records, channel, product)?;
-            ended(cx, standings, channel, product);
+            ended(cx, in_force, channel, product);
         }
         hint(cx, &workspace, &repository, &ring, &records)?;
     }
@@ -63,8 +63,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
 }
 
 /// Names the offers that have ended by themselves, and what takes them up again.
-fn ended(cx: &Context, standings: &[CohortInForce], channel: &Name, product: &Name) {
-    let offers = standings.iter().flat_map(|standing| &standing.offers);
+fn ended(cx: &Context, in_force: &[CohortInForce], channel: &Name, product: &Name) {
+    let offers = in_force.iter().flat_map(|current| &current.offers);
     let ended: BTreeSet<_> =
         offers.filter(|offer| !offer.paused && offer.has_ended(cx.now)).map(|o| &o.release).collect();
     for release in ended {
@@ -136,7 +136,8 @@ fn hint(
         }
         ReleaseState::Draft if record.manifest.is_none() => cx.ui.hint(format_args!("tidegate release manifest {id}")),
         ReleaseState::Draft => {
-            let missing = signing::standing(workspace, record, repository)?.and_then(|s| s.missing.first().cloned());
+            let missing =
+                signing::signatures_of(workspace, record, repository)?.and_then(|s| s.missing.first().cloned());
             let key = missing.map_or_else(|| "NAME".into(), |id| ring.label(&id));
             cx.ui.hint(format_args!("tidegate release sign {id} --key {key}"));
         }
@@ -172,7 +173,7 @@ fn to_json(
     repository: &Repository,
     ring: &KeyRing,
     records: &[Record],
-    standings: &[(&Name, &Name, Vec<CohortInForce>)],
+    in_force: &[(&Name, &Name, Vec<CohortInForce>)],
 ) -> Value {
     let roles: Vec<Value> = repository
         .roles()
@@ -193,7 +194,7 @@ fn to_json(
             })
         })
         .collect();
-    let rollouts: Vec<Value> = standings
+    let rollouts: Vec<Value> = in_force
         .iter()
         .map(|(channel, product, cohorts)| json!({"channel": channel, "product": product, "cohorts": cohorts}))
         .collect();

@@ -34,7 +34,7 @@ pub(super) struct StepInputs<'a> {
     /// The rules.
     pub(super) policy: &'a Policy,
     /// What the cohorts are currently offered.
-    pub(super) standings: &'a [CohortInForce],
+    pub(super) in_force: &'a [CohortInForce],
     /// When the first step may be taken.
     pub(super) from: DateTime<Utc>,
     /// How long to take for each cohort, instead of the minimum of the policy.
@@ -94,14 +94,14 @@ impl ExpectedSteps {
 pub(super) fn course(terms: &StepInputs<'_>) -> Result<ExpectedSteps> {
     let mut course = ExpectedSteps { steps: Vec::new(), passed_over: Vec::new(), assumptions: assumptions(terms) };
     let mut started = false;
-    for standing in terms.standings {
-        if let Some(own) = standing.offer(terms.offer.sequence) {
+    for current in terms.in_force {
+        if let Some(own) = current.offer(terms.offer.sequence) {
             started |= own.stage != Stage::Validation;
-            course.steps.push(in_force(terms, standing, own, &mut course.assumptions)?);
+            course.steps.push(in_force(terms, current, own, &mut course.assumptions)?);
         }
-        if let Some(ahead) = terms.ahead(standing) {
+        if let Some(ahead) = terms.ahead(current) {
             let why = format!("it is offered {} (sequence {}), which is newer", ahead.release, ahead.sequence);
-            course.passed_over.push((standing.cohort.clone(), why));
+            course.passed_over.push((current.cohort.clone(), why));
         }
     }
     if terms.paused {
@@ -119,9 +119,9 @@ pub(super) fn course(terms: &StepInputs<'_>) -> Result<ExpectedSteps> {
 
 /// A security release goes to all cohorts at its start.
 fn at_once(terms: &StepInputs<'_>, course: &mut ExpectedSteps) -> Result<()> {
-    for standing in terms.standings {
-        if !terms.reached(standing) && !course.passes_over(&standing.cohort) {
-            course.steps.push(terms.step(standing, StepKind::Start, terms.from, None, Stage::Security)?);
+    for current in terms.in_force {
+        if !terms.reached(current) && !course.passes_over(&current.cohort) {
+            course.steps.push(terms.step(current, StepKind::Start, terms.from, None, Stage::Security)?);
         }
     }
     Ok(())
@@ -129,39 +129,39 @@ fn at_once(terms: &StepInputs<'_>, course: &mut ExpectedSteps) -> Result<()> {
 
 /// An ordinary release goes through the cohorts in order.
 fn in_turn(terms: &StepInputs<'_>, course: &mut ExpectedSteps, mut started: bool) -> Result<()> {
-    let validation = terms.policy.validation.cohort.as_ref().filter(|_| terms.standings.len() > 1);
+    let validation = terms.policy.validation.cohort.as_ref().filter(|_| terms.in_force.len() > 1);
     let mut previous: Option<(Name, DateTime<Utc>)> = None;
     let mut now = terms.from;
-    for standing in terms.standings.iter().filter(|standing| Some(&standing.cohort) != validation) {
-        if course.passes_over(&standing.cohort) {
+    for current in terms.in_force.iter().filter(|current| Some(&current.cohort) != validation) {
+        if course.passes_over(&current.cohort) {
             continue;
         }
-        let standing_step = course.steps.iter().find(|step| step.cohort == standing.cohort).cloned();
-        let exposed = match &standing_step {
+        let known_step = course.steps.iter().find(|step| step.cohort == current.cohort).cloned();
+        let exposed = match &known_step {
             None => 0,
             Some(step) => match step.ramp.map(|ramp| ramp.to()) {
                 Some(to) if to < PPM => to,
                 _ => {
-                    previous = Some((standing.cohort.clone(), step.whole));
+                    previous = Some((current.cohort.clone(), step.whole));
                     continue;
                 }
             },
         };
         // A partially exposed cohort is continued once its ramp has ended.
-        now = now.max(standing_step.map_or(now, |step| step.whole));
+        now = now.max(known_step.map_or(now, |step| step.whole));
         let what = if started { StepKind::Advance } else { StepKind::Start };
         let since = previous.clone().filter(|_| exposed == 0);
-        let (at, ramp) = terms.earliest(standing, exposed, since.as_ref(), what, now, &mut course.assumptions)?;
+        let (at, ramp) = terms.earliest(current, exposed, since.as_ref(), what, now, &mut course.assumptions)?;
         if !started
-            && let Some(validation) = terms.standings.iter().find(|s| Some(&s.cohort) == validation)
+            && let Some(validation) = terms.in_force.iter().find(|s| Some(&s.cohort) == validation)
             && !terms.reached(validation)
             && !course.passes_over(&validation.cohort)
         {
             course.steps.push(terms.step(validation, what, at, None, Stage::Limited)?);
         }
         started = true;
-        let step = terms.step(standing, what, at, ramp, Stage::Limited)?;
-        previous = Some((standing.cohort.clone(), step.whole));
+        let step = terms.step(current, what, at, ramp, Stage::Limited)?;
+        previous = Some((current.cohort.clone(), step.whole));
         now = at;
         course.steps.push(step);
     }
@@ -171,7 +171,7 @@ fn in_turn(terms: &StepInputs<'_>, course: &mut ExpectedSteps, mut started: bool
 /// The offer that a cohort has already. A pause ends when the plan begins, or when the freeze that forbids resuming ends.
 fn in_force(
     terms: &StepInputs<'_>,
-    standing: &CohortInForce,
+    current: &CohortInForce,
     own: &Offer,
     assumptions: &mut Vec<String>,
 ) -> Result<ExpectedStep> {
@@ -184,12 +184,12 @@ fn in_force(
         at = terms.from;
         dead_mans_switch::attend(&mut offer, terms.policy, at)?;
         let (stopped, at) = (time::format(stopped), time::format(at));
-        assumptions.push(format!("it ended by itself in {} at {stopped}, and goes on at {at}", standing.cohort));
+        assumptions.push(format!("it ended by itself in {} at {stopped}, and goes on at {at}", current.cohort));
     }
     // It is renewed in time.
     offer.until = None;
     let whole = offer.ramp.map_or(at, |ramp| ramp.end());
-    Ok(ExpectedStep { what: StepKind::InForce, cohort: standing.cohort.clone(), at, ramp: offer.ramp, whole, offer })
+    Ok(ExpectedStep { what: StepKind::InForce, cohort: current.cohort.clone(), at, ramp: offer.ramp, whole, offer })
 }
 
 /// Assumes that an offer that has not ended is renewed in time.
@@ -207,15 +207,15 @@ impl ExpectedSteps {
     /// What a cohort is offered over time: what it is offered at `from`, and the lists after each step.
     pub(super) fn offers(
         &self,
-        standing: &CohortInForce,
+        current: &CohortInForce,
         manifest: &Manifest,
         from: DateTime<Utc>,
     ) -> Vec<(DateTime<Utc>, Vec<Offer>)> {
-        let mut before = standing.offers.clone();
+        let mut before = current.offers.clone();
         for offer in &mut before {
             renewed(offer, from);
         }
-        let steps = self.steps.iter().filter(|step| step.cohort == standing.cohort);
+        let steps = self.steps.iter().filter(|step| step.cohort == current.cohort);
         let after = steps.map(|step| {
             let mut offers = before.clone();
             put(&mut offers, step.offer.clone(), Some(&manifest.supersedes));
@@ -269,41 +269,41 @@ impl StepInputs<'_> {
 
     /// Whether a security release goes through the cohorts like any other: it does so already, or a ramp is requested and policy allows it.
     fn is_staged(&self) -> bool {
-        let own = self.standings.iter().filter_map(|standing| standing.offer(self.offer.sequence));
+        let own = self.in_force.iter().filter_map(|current| current.offer(self.offer.sequence));
         let has_begun = own.into_iter().any(|offer| offer.stage == Stage::Limited);
         has_begun || (self.policy.security.staged && self.ramp.is_some_and(|span| !span.is_zero()))
     }
 
     /// An offer of a cohort that is ahead of the release: a higher version with a higher sequence.
-    fn ahead<'s>(&self, standing: &'s CohortInForce) -> Option<&'s Offer> {
+    fn ahead<'s>(&self, current: &'s CohortInForce) -> Option<&'s Offer> {
         let Offer { release, sequence, .. } = &self.offer;
-        standing.offers.iter().find(|other| other.sequence > *sequence && is_newer(&other.release, release))
+        current.offers.iter().find(|other| other.sequence > *sequence && is_newer(&other.release, release))
     }
 
-    fn reached(&self, standing: &CohortInForce) -> bool {
-        standing.has(self.offer.sequence)
+    fn reached(&self, current: &CohortInForce) -> bool {
+        current.has(self.offer.sequence)
     }
 
     fn step(
         &self,
-        standing: &CohortInForce,
+        current: &CohortInForce,
         what: StepKind,
         at: DateTime<Utc>,
         ramp: Option<Ramp>,
         stage: Stage,
     ) -> Result<ExpectedStep> {
-        let since = standing.offer(self.offer.sequence).map_or(at, |own| own.since);
+        let since = current.offer(self.offer.sequence).map_or(at, |own| own.since);
         let offer = Offer { stage, since, ramp, ..self.offer.clone() };
         let offers = Offers::new(at, vec![offer.clone()]);
         offers.check().map_err(|e| Error::input("the offer is not valid").with_source(e))?;
         let whole = ramp.map_or(at, |ramp| ramp.end());
-        Ok(ExpectedStep { what, cohort: standing.cohort.clone(), at, ramp, whole, offer })
+        Ok(ExpectedStep { what, cohort: current.cohort.clone(), at, ramp, whole, offer })
     }
 
     /// The first instant at which the state machine allows the step, and its ramp.
     fn earliest(
         &self,
-        standing: &CohortInForce,
+        current: &CohortInForce,
         exposed: u32,
         previous: Option<&(Name, DateTime<Utc>)>,
         what: StepKind,
@@ -317,7 +317,7 @@ impl StepInputs<'_> {
             for request in self.requests(exposed) {
                 let planned = plan(request, exposed, at)?;
                 let since = previous.map(|(cohort, since)| (cohort.clone(), (*since <= at).then_some(*since)));
-                match self.ask(what, step(standing, &planned, since), at) {
+                match self.ask(what, step(current, &planned, since), at) {
                     Ok(_) => return Ok((at, planned.ramp)),
                     Err(refused) => refusal = Some((refused, planned.ramp)),
                 }
@@ -330,7 +330,7 @@ impl StepInputs<'_> {
                 (refusal, _) => {
                     let ramp = refusal.as_ref().and_then(|(_, ramp)| *ramp);
                     let note = refusal.map(|(Refusal { rule, why, .. }, _)| {
-                        format!("the step to {} would be refused, as things are ({rule}: {why})", standing.cohort)
+                        format!("the step to {} would be refused, as things are ({rule}: {why})", current.cohort)
                     });
                     assumptions.extend(note);
                     return Ok((at, ramp));

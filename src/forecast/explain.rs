@@ -21,8 +21,8 @@ use super::timeline::{Approvals, Given, Judge, Judgement, OfferTimeline, Offerin
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::metadata::Repository;
-use crate::workspace::in_force::one_standing;
-use crate::workspace::{CohortInForce, map_in_force, standing};
+use crate::workspace::in_force::cohort_in_force;
+use crate::workspace::{CohortInForce, cohorts_in_force, map_in_force};
 
 /// Maximum number of device groups; further ones are counted together.
 const MAX_GROUPS: usize = 1000;
@@ -75,7 +75,7 @@ impl<'a> Explainer<'a> {
     pub fn explain(&mut self, device: &Profile, quarantined: &[Quarantined], at: DateTime<Utc>) -> Result<Answer> {
         let map = self.map(&device.channel)?;
         let choice = map.choose(&device.id, &device.facts());
-        let own = one_standing(self.repository, &map, &device.channel, &choice.cohort, &device.product)?;
+        let own = cohort_in_force(self.repository, &map, &device.channel, &choice.cohort, &device.product)?;
         let offered = Offered { channel: &device.channel, cohort: &choice.cohort, product: &device.product };
         let circumstances = Circumstances { device, choice: &choice, now: at, quarantined };
         let explanation = match self.offered(own.as_ref(), offered, at) {
@@ -182,7 +182,7 @@ impl<'a> Explainer<'a> {
         let map = self.map(channel)?;
         let mut approvals = Approvals::new();
         let mut offers = Vec::new();
-        for own in standing(self.repository, &map, channel, product)? {
+        for own in cohorts_in_force(self.repository, &map, channel, product)? {
             let offered = Offered { channel, cohort: &own.cohort, product };
             let given = match self.offered(Some(&own), offered, at) {
                 Err(why) => Given::Nothing(why),

@@ -142,7 +142,7 @@ impl Forecast {
             offer: offer.clone(),
             paused: record.paused,
             policy: &transaction.policy,
-            standings: transaction.standings(),
+            in_force: transaction.in_force(),
             from: outlook.from,
             ramp: outlook.ramp,
         })?;
@@ -248,10 +248,10 @@ fn offers(
     let Manifest { channel, product, .. } = manifest;
     let mut manifests = Manifests::new(transaction.workspace.dir(), &transaction.repository);
     let mut all = Vec::new();
-    for standing in transaction.standings() {
-        let offered = Offered { channel, cohort: &standing.cohort, product };
+    for current in transaction.in_force() {
+        let offered = Offered { channel, cohort: &current.cohort, product };
         let mut over_time = Vec::new();
-        for (since, offers) in course.offers(standing, manifest, from) {
+        for (since, offers) in course.offers(current, manifest, from) {
             for offer in &offers {
                 manifests.add(approvals, offered, offer)?;
             }

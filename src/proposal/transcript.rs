@@ -362,10 +362,10 @@ fn check_signers(record: &ThresholdRecord, version: u64, files: &BTreeMap<String
 }
 
 fn thresholds(proposal: &Proposal, verified: &Verified) -> Result<Vec<ThresholdRecord>> {
-    let standings = verified.standing(proposal)?;
-    let record = |(standing, requirement): (super::verify::RequirementStatus, &super::verify::Requirement)| {
-        let signed = standing.signed.iter().filter_map(|id| {
-            let entry = proposal.signatures.get(&standing.role)?.get(id)?;
+    let statuses = verified.requirement_status(proposal)?;
+    let record = |(status, requirement): (super::verify::RequirementStatus, &super::verify::Requirement)| {
+        let signed = status.signed.iter().filter_map(|id| {
+            let entry = proposal.signatures.get(&status.role)?.get(id)?;
             Some(SignerRecord {
                 keyid: id.clone(),
                 name: proposal.label(id),
@@ -379,12 +379,12 @@ fn thresholds(proposal: &Proposal, verified: &Verified) -> Result<Vec<ThresholdR
         ThresholdRecord {
             signed: signed.collect(),
             of: requirement.threshold.keyids.len() as u64,
-            role: standing.role,
-            by: standing.by,
-            threshold: standing.threshold,
+            role: status.role,
+            by: status.by,
+            threshold: status.threshold,
         }
     };
-    Ok(standings.into_iter().zip(&verified.requirements).map(record).collect())
+    Ok(statuses.into_iter().zip(&verified.requirements).map(record).collect())
 }
 
 fn role_record(review: &RoleReview) -> RoleRecord {

@@ -71,7 +71,7 @@ impl Verified {
     /// # Errors
     ///
     /// Fails if a role's file is malformed.
-    pub fn standing(&self, proposal: &Proposal) -> Result<Vec<RequirementStatus>> {
+    pub fn requirement_status(&self, proposal: &Proposal) -> Result<Vec<RequirementStatus>> {
         self.requirements
             .iter()
             .map(|requirement| {
@@ -329,17 +329,17 @@ fn check_signatures(proposal: &Proposal, verified: &Verified) -> Result<()> {
             check_signature(verified, role, id, &message, &entry.sig)?;
         }
     }
-    for standing in verified.standing(proposal)? {
+    for requirement in verified.requirement_status(proposal)? {
         let mut seen: BTreeMap<&str, &KeyId> = BTreeMap::new();
-        for id in &standing.signed {
+        for id in &requirement.signed {
             let Some(holder) = verified.holders.get(id) else { continue };
             if let Some(other) = seen.insert(holder, id) {
                 return Err(Error::refused(format!(
                     "{holder} signed {} with two keys ({} and {}) that both count for {}",
-                    standing.role,
+                    requirement.role,
                     proposal.label(other),
                     proposal.label(id),
-                    standing.by
+                    requirement.by
                 ))
                 .rule(Rule::CeremonyHolder)
                 .remedy("a threshold is of people: have another holder sign"));

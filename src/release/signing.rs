@@ -123,7 +123,7 @@ pub fn register(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<(Record, V
 /// # Errors
 ///
 /// Fails if the proposal cannot be read or is malformed.
-pub fn standing(workspace: &Workspace, record: &Record, repository: &Repository) -> Result<Option<Signed>> {
+pub fn signatures_of(workspace: &Workspace, record: &Record, repository: &Repository) -> Result<Option<Signed>> {
     let Some(proposal) = ReleaseProposal::load(workspace.dir(), &record.id())? else { return Ok(None) };
     let (signers, threshold) = proposal.signers(repository)?;
     let missing = missing(repository, &proposal.role, &signers);

@@ -19,7 +19,7 @@ use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::metadata::{Document, Repository};
 use crate::workspace::in_force::{self, lists};
-use crate::workspace::{CohortInForce, Workspace, artifacts, map_in_force, standing};
+use crate::workspace::{CohortInForce, Workspace, artifacts, cohorts_in_force, map_in_force};
 
 /// Checks how much of the fleet the new map `next` exposes to limited releases at one instant.
 ///
@@ -37,10 +37,10 @@ pub fn check_change(
     let current = map_in_force(workspace.dir(), repository, channel)?;
     let products: BTreeSet<Name> = lists(repository, channel)?.into_iter().map(|list| list.product).collect();
     for product in products {
-        let standings = standing(repository, &current, channel, &product)?;
-        let limited = standings.iter().flat_map(|own| &own.offers).filter(|offer| offer.stage == Stage::Limited);
+        let in_force = cohorts_in_force(repository, &current, channel, &product)?;
+        let limited = in_force.iter().flat_map(|own| &own.offers).filter(|offer| offer.stage == Stage::Limited);
         for release in limited {
-            let exposed = newly_exposed(&current, next, &standings, release.sequence, now);
+            let exposed = newly_exposed(&current, next, &in_force, release.sequence, now);
             if exposed > largest {
                 let id = format!("{channel}/{product}/{}", release.release);
                 return Err(Error::refused(format!(
@@ -63,11 +63,11 @@ pub fn check_change(
 fn newly_exposed(
     current: &CohortMap,
     next: &CohortMap,
-    standings: &[CohortInForce],
+    in_force: &[CohortInForce],
     sequence: u64,
     now: DateTime<Utc>,
 ) -> u32 {
-    let exposure: BTreeMap<&Name, u128> = standings
+    let exposure: BTreeMap<&Name, u128> = in_force
         .iter()
         .map(|own| {
             // Whoever is on a higher sequence has it, too.

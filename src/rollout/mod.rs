@@ -1,6 +1,6 @@
 //! Rollouts: which cohort is offered which release, and how fast.
 //!
-//! What is in force is in the cohort roles, nowhere else: [`standing`](fn@crate::workspace::standing) reads it from there. An assignment is a target of the
+//! What is in force is in the cohort roles, nowhere else: [`cohorts_in_force`](fn@crate::workspace::cohorts_in_force) reads it from there. An assignment is a target of the
 //! cohort's role, `CHANNEL/cohorts/COHORT/PRODUCT.json`, with the bytes of the approved manifest and the details in `custom.tidegate`.
 
 pub mod cohorts;

@@ -27,7 +27,9 @@ use crate::policy::{Facts, HealthPolicy, Policy, ReleaseEvent, ReleaseState, Sta
 use crate::release::draft::happening;
 use crate::release::record::{Record, ReleaseSpec};
 use crate::release::{approval, bridges, report, retract};
-use crate::workspace::{CohortInForce, Ledger, Operation, Workspace, manifest_in_force, map_in_force, standing};
+use crate::workspace::{
+    CohortInForce, Ledger, Operation, Workspace, cohorts_in_force, manifest_in_force, map_in_force,
+};
 use crate::workspace::{artifacts, in_force};
 
 /// Everything that a step of one release's rollout is decided on.
@@ -40,7 +42,7 @@ pub struct RolloutTransaction<'w> {
     pub(crate) record: Record,
     pub(crate) manifest: Manifest,
     pub(crate) bytes: Vec<u8>,
-    pub(crate) standings: Vec<CohortInForce>,
+    pub(crate) in_force: Vec<CohortInForce>,
     pub(crate) now: DateTime<Utc>,
     /// What the step rests on: for the ledger, and the report that lies beside the record.
     health: Option<(Value, Vec<u8>)>,
@@ -60,7 +62,7 @@ pub struct StepOutcome {
     /// Releases whose offers named this one as a bridge and do so no longer: devices that needed it wait for another way.
     pub bridge_of: Vec<String>,
     /// Where the cohorts now stand.
-    pub standings: Vec<CohortInForce>,
+    pub in_force: Vec<CohortInForce>,
     /// Older releases that stay offered below a stable one, for devices that it does not fit.
     pub kept: Vec<String>,
 }
@@ -79,7 +81,7 @@ impl<'w> RolloutTransaction<'w> {
             None => (record.to_manifest(1, now), Vec::new()),
         };
         let map = map_in_force(workspace.dir(), &repository, &record.channel)?;
-        let standings = standing(&repository, &map, &record.channel, &record.product)?;
+        let in_force = cohorts_in_force(&repository, &map, &record.channel, &record.product)?;
         Ok(Self {
             settings: workspace.settings()?,
             policy: workspace.policy()?,
@@ -88,7 +90,7 @@ impl<'w> RolloutTransaction<'w> {
             record,
             manifest,
             bytes,
-            standings,
+            in_force,
             now,
             health: None,
         })
@@ -100,8 +102,8 @@ impl<'w> RolloutTransaction<'w> {
     }
 
     /// Where the cohorts stand.
-    pub fn standings(&self) -> &[CohortInForce] {
-        &self.standings
+    pub fn in_force(&self) -> &[CohortInForce] {
+        &self.in_force
     }
 
     /// Offers the release to the validation cohort.
@@ -129,15 +131,15 @@ impl<'w> RolloutTransaction<'w> {
                 .remedy("leave out --ramp, --from and --to, or set security.staged = true in policy.toml"));
         }
         let offers = if security && !facts.staged {
-            facts.step = self.standings.first().map(|first| Step {
+            facts.step = self.in_force.first().map(|first| Step {
                 cohort: first.cohort.clone(),
-                share: Some(self.standings.iter().filter_map(|standing| standing.share).sum()),
+                share: Some(self.in_force.iter().filter_map(|current| current.share).sum()),
                 at_once: PPM,
                 ramp: None,
                 until: None,
                 previous: None,
             });
-            let all = self.standings.iter().map(|standing| standing.cohort.clone());
+            let all = self.in_force.iter().map(|current| current.cohort.clone());
             let offer = self.offer(Stage::Security, None)?;
             all.map(|cohort| self.change(cohort, offer.clone())).collect()
         } else {
@@ -171,33 +173,33 @@ impl<'w> RolloutTransaction<'w> {
         }
         self.must_be_next(cohort)?;
         let sequence = self.manifest.sequence;
-        if let Some((standing, previous)) = self.next_step() {
-            let own = standing.offer(sequence);
+        if let Some((current, previous)) = self.next_step() {
+            let own = current.offer(sequence);
             let planned = plan(request, own.map_or(0, |own| exposed(own, self.now)), self.now)?;
             let since = previous.map(|previous| (previous.cohort.clone(), previous.whole_since(sequence, self.now)));
-            facts.step = Some(step(standing, &planned, since));
-            facts.newer = self.newer([&standing.cohort]);
+            facts.step = Some(step(current, &planned, since));
+            facts.newer = self.newer([&current.cohort]);
             let mut offer = self.offer(Stage::Limited, planned.ramp)?;
             offer.since = own.map_or(self.now, |own| own.since);
-            offers.push(self.change(standing.cohort.clone(), offer));
+            offers.push(self.change(current.cohort.clone(), offer));
         }
         self.take(ReleaseEvent::Advance, &facts, offers, op, None)
     }
 
     /// A cohort whose ramp is running.
     fn running(&self, cohort: &Name) -> Option<&CohortInForce> {
-        let standing = self.standings.iter().find(|standing| standing.cohort == *cohort)?;
-        let ramp = standing.offer(self.manifest.sequence)?.ramp?;
-        (ramp.from() < ramp.to() && ramp.end() > self.now).then_some(standing)
+        let current = self.in_force.iter().find(|current| current.cohort == *cohort)?;
+        let ramp = current.offer(self.manifest.sequence)?.ramp?;
+        (ramp.from() < ramp.to() && ramp.end() > self.now).then_some(current)
     }
 
     /// The offer of a cohort with a ramp of another speed, from where it is now. No device loses it.
-    fn faster_or_slower(&self, standing: &CohortInForce, request: RampRequest) -> Result<(Offer, Step)> {
+    fn faster_or_slower(&self, current: &CohortInForce, request: RampRequest) -> Result<(Offer, Step)> {
         let missing = || Error::bug("a running ramp without an offer");
-        let own = standing.offer(self.manifest.sequence).ok_or_else(missing)?;
+        let own = current.offer(self.manifest.sequence).ok_or_else(missing)?;
         let to = request.to.or(own.ramp.map(|ramp| ramp.to()));
         let planned = plan(RampRequest { to, ..request }, exposed(own, self.now), self.now)?;
-        Ok((Offer { ramp: planned.ramp, ..own.clone() }, step(standing, &planned, None)))
+        Ok((Offer { ramp: planned.ramp, ..own.clone() }, step(current, &planned, None)))
     }
 
     /// Exposes nobody new.
@@ -218,15 +220,15 @@ impl<'w> RolloutTransaction<'w> {
         let mut facts = self.facts()?;
         if request != RampRequest::default() {
             for (cohort, _, offer) in &mut offers {
-                let standing = self.standings.iter().find(|standing| standing.cohort == *cohort);
-                let (Some(standing), Some(offer)) = (standing, offer.as_mut()) else { continue };
+                let current = self.in_force.iter().find(|current| current.cohort == *cohort);
+                let (Some(current), Some(offer)) = (current, offer.as_mut()) else { continue };
                 let Some(ramp) = offer.ramp.filter(|ramp| ramp.from() < ramp.to() && ramp.end() > now) else {
                     continue;
                 };
                 let to = request.to.or(Some(ramp.to()));
                 let planned = plan(RampRequest { to, ..request }, exposed(offer, now), now)?;
                 offer.ramp = planned.ramp;
-                facts.step = Some(step(standing, &planned, None));
+                facts.step = Some(step(current, &planned, None));
             }
         }
         self.take(ReleaseEvent::Resume, &facts, offers, op, None)
@@ -255,8 +257,8 @@ impl<'w> RolloutTransaction<'w> {
 
     /// The cohorts that are offered the release.
     pub fn offered(&self) -> Vec<Name> {
-        let has = |standing: &&CohortInForce| standing.has(self.manifest.sequence);
-        self.standings.iter().filter(has).map(|standing| standing.cohort.clone()).collect()
+        let has = |current: &&CohortInForce| current.has(self.manifest.sequence);
+        self.in_force.iter().filter(has).map(|current| current.cohort.clone()).collect()
     }
 
     /// Does what a health report means by policy: keeps the rollout from ending by itself, pauses it, or withdraws the release.
@@ -314,21 +316,21 @@ impl<'w> RolloutTransaction<'w> {
     /// What [`advance`](Self::advance) would look at next, and the cohort before it.
     pub fn next_step(&self) -> Option<(&CohortInForce, Option<&CohortInForce>)> {
         let sequence = self.manifest.sequence;
-        let partial = |standing: &&CohortInForce| {
-            standing.offer(sequence).and_then(|own| own.ramp).is_some_and(|ramp| ramp.to() < PPM)
+        let partial = |current: &&CohortInForce| {
+            current.offer(sequence).and_then(|own| own.ramp).is_some_and(|ramp| ramp.to() < PPM)
         };
-        if let Some(standing) = self.ordinary().find(partial) {
-            return Some((standing, None));
+        if let Some(current) = self.ordinary().find(partial) {
+            return Some((current, None));
         }
-        let next = self.ordinary().position(|standing| !standing.has(sequence) && self.ahead(standing).is_none())?;
-        let previous = self.ordinary().take(next).filter(|standing| standing.has(sequence)).last();
-        self.ordinary().nth(next).map(|standing| (standing, previous))
+        let next = self.ordinary().position(|current| !current.has(sequence) && self.ahead(current).is_none())?;
+        let previous = self.ordinary().take(next).filter(|current| current.has(sequence)).last();
+        self.ordinary().nth(next).map(|current| (current, previous))
     }
 
     /// Errs unless the next step is to this cohort; `None` for whichever it is.
     pub fn must_be_next(&self, cohort: Option<&Name>) -> Result<()> {
         let Some(wanted) = cohort else { return Ok(()) };
-        let next = self.next_step().map(|(standing, _)| &standing.cohort);
+        let next = self.next_step().map(|(current, _)| &current.cohort);
         if next == Some(wanted) {
             return Ok(());
         }
@@ -366,14 +368,14 @@ impl<'w> RolloutTransaction<'w> {
 
     /// The cohorts that a rollout goes through in order: all but the one for validation, unless there is no other.
     fn ordinary(&self) -> impl Iterator<Item = &CohortInForce> {
-        let validation = self.validation_cohort().map(|standing| standing.cohort.clone());
-        let alone = self.standings.len() == 1;
-        self.standings.iter().filter(move |standing| alone || Some(&standing.cohort) != validation.as_ref())
+        let validation = self.validation_cohort().map(|current| current.cohort.clone());
+        let alone = self.in_force.len() == 1;
+        self.in_force.iter().filter(move |current| alone || Some(&current.cohort) != validation.as_ref())
     }
 
     fn validation_cohort(&self) -> Option<&CohortInForce> {
         let name = self.policy.validation.cohort.as_ref()?;
-        self.standings.iter().find(|standing| standing.cohort == *name)
+        self.in_force.iter().find(|current| current.cohort == *name)
     }
 
     fn offer(&self, stage: Stage, ramp: Option<Ramp>) -> Result<Offer> {
@@ -396,14 +398,14 @@ impl<'w> RolloutTransaction<'w> {
     /// The older offers that the release replaces once it is stable, to be removed, and the releases of those that stay.
     fn older(&self) -> Result<(Vec<Change>, Vec<String>)> {
         let (mut needless, mut kept) = (Vec::new(), BTreeSet::new());
-        for standing in &self.standings {
-            let Some(own) = standing.offer(self.manifest.sequence) else { continue };
-            for older in standing.offers.iter().filter(|offer| offer.sequence < own.sequence) {
+        for current in &self.in_force {
+            let Some(own) = current.offer(self.manifest.sequence) else { continue };
+            for older in current.offers.iter().filter(|offer| offer.sequence < own.sequence) {
                 let path = layout::manifest_path(&self.record.channel, &self.record.product, &older.release);
                 let (manifest, _) =
                     manifest_in_force(self.workspace.dir(), &self.repository, &self.record.channel, &path)?;
                 if list::replaces(&self.manifest, own, &manifest) {
-                    needless.push((standing.cohort.clone(), older.sequence, None));
+                    needless.push((current.cohort.clone(), older.sequence, None));
                 } else {
                     kept.insert(older.release.to_string());
                 }
@@ -417,19 +419,17 @@ impl<'w> RolloutTransaction<'w> {
     fn guarded(&self, mut changes: Vec<Change>) -> Result<Vec<Change>> {
         let map = map_in_force(self.workspace.dir(), &self.repository, &self.record.channel)?;
         let is_protected = |cohort: &Name| map.cohort(cohort).is_some_and(|cohort| cohort.protected.is_some());
-        if !self.standings.iter().any(|standing| is_protected(&standing.cohort)) {
+        if !self.in_force.iter().any(|current| is_protected(&current.cohort)) {
             return Ok(changes);
         }
         let version = &self.manifest.version;
         let gives =
             |offer: &Offer| offer.release == *version || offer.bridges.iter().any(|bridge| bridge.release == *version);
-        let standing = self
-            .standings
-            .iter()
-            .flat_map(|standing| standing.offers.iter().map(move |offer| (&standing.cohort, offer)));
+        let current =
+            self.in_force.iter().flat_map(|current| current.offers.iter().map(move |offer| (&current.cohort, offer)));
         let offered = changes.iter().filter_map(|(cohort, _, offer)| Some((cohort, offer.as_ref()?)));
         // What stands now counts, too, though it is about to end: who was offered it has seen it.
-        let is_open = standing.clone().any(|(cohort, offer)| gives(offer) && !(is_protected(cohort) && offer.private))
+        let is_open = current.clone().any(|(cohort, offer)| gives(offer) && !(is_protected(cohort) && offer.private))
             || offered.clone().any(|(cohort, offer)| gives(offer) && !is_protected(cohort));
         for (cohort, _, offer) in &mut changes {
             if let Some(offer) = offer {
@@ -437,7 +437,7 @@ impl<'w> RolloutTransaction<'w> {
             }
         }
         if is_open {
-            let others = standing.filter(|(cohort, offer)| {
+            let others = current.filter(|(cohort, offer)| {
                 offer.private && offer.release == *version && changes.iter().all(|(other, ..)| other != *cohort)
             });
             let opened: Vec<Change> = others
@@ -453,44 +453,44 @@ impl<'w> RolloutTransaction<'w> {
     /// The offers of this release, changed.
     fn change_each(&self, mut change: impl FnMut(&mut Offer) -> Result<()>) -> Result<Vec<Change>> {
         let mut changes = Vec::new();
-        for standing in &self.standings {
-            let Some(own) = standing.offer(self.manifest.sequence) else { continue };
+        for current in &self.in_force {
+            let Some(own) = current.offer(self.manifest.sequence) else { continue };
             let mut offer = own.clone();
             change(&mut offer)?;
-            changes.push(self.change(standing.cohort.clone(), offer));
+            changes.push(self.change(current.cohort.clone(), offer));
         }
         Ok(changes)
     }
 
     /// An offer of a cohort that is ahead of this release: a higher version with a higher sequence.
-    fn ahead<'s>(&self, standing: &'s CohortInForce) -> Option<&'s Offer> {
+    fn ahead<'s>(&self, current: &'s CohortInForce) -> Option<&'s Offer> {
         let Manifest { version, sequence, .. } = &self.manifest;
-        standing.offers.iter().find(|offer| offer.sequence > *sequence && is_newer(&offer.release, version))
+        current.offers.iter().find(|offer| offer.sequence > *sequence && is_newer(&offer.release, version))
     }
 
     /// A release that is ahead of this one in one of `cohorts`.
     fn newer<'a>(&self, cohorts: impl IntoIterator<Item = &'a Name>) -> Option<String> {
         let cohorts: Vec<_> = cohorts.into_iter().collect();
-        let mut standings = self.standings.iter().filter(|standing| cohorts.contains(&&standing.cohort));
-        standings.find_map(|standing| self.ahead(standing)).map(|offer| offer.release.to_string())
+        let mut in_force = self.in_force.iter().filter(|current| cohorts.contains(&&current.cohort));
+        in_force.find_map(|current| self.ahead(current)).map(|offer| offer.release.to_string())
     }
 
     fn facts(&self) -> Result<Facts> {
         let sequence = self.manifest.sequence;
-        let reached = |standing: &CohortInForce| {
-            self.ahead(standing).is_some() || standing.whole_since(sequence, self.now).is_some()
+        let reached = |current: &CohortInForce| {
+            self.ahead(current).is_some() || current.whole_since(sequence, self.now).is_some()
         };
         let names = |filter: &dyn Fn(&CohortInForce) -> bool| -> Vec<Name> {
-            self.standings.iter().filter(|s| filter(s)).map(|standing| standing.cohort.clone()).collect()
+            self.in_force.iter().filter(|s| filter(s)).map(|current| current.cohort.clone()).collect()
         };
         Ok(Facts {
             frozen: self.record.manifest.is_some(),
             artifacts: self.record.artifacts.len(),
             urgency: Some(self.manifest.urgency),
             report: report::newest(self.workspace.dir(), &self.record, &self.repository)?,
-            not_reached: names(&|standing| !reached(standing)),
+            not_reached: names(&|current| !reached(current)),
             retraction: retract::facts(self.workspace.dir(), &self.record, &self.manifest)?,
-            assigned: names(&|standing| self.record.manifest.is_some() && standing.has(sequence)),
+            assigned: names(&|current| self.record.manifest.is_some() && current.has(sequence)),
             ..Facts::default()
         })
     }
@@ -498,9 +498,9 @@ impl<'w> RolloutTransaction<'w> {
     /// Adds to the facts when the ramps will end with these changes, and whether offers have stopped by themselves.
     fn look_ahead(&self, changes: &[Change], facts: &mut Facts) -> Result<()> {
         let sequence = self.manifest.sequence;
-        for standing in &self.standings {
-            let change = changes.iter().find(|(cohort, of, _)| *cohort == standing.cohort && *of == sequence);
-            let own = standing.offer(sequence);
+        for current in &self.in_force {
+            let change = changes.iter().find(|(cohort, of, _)| *cohort == current.cohort && *of == sequence);
+            let own = current.offer(sequence);
             facts.stopped |= own.is_some_and(|own| dead_mans_switch::stopped(own, self.now).is_some());
             let Some(mut next) = change.map_or_else(|| own.cloned(), |(.., offer)| offer.clone()) else { continue };
             dead_mans_switch::attend(&mut next, &self.policy, self.now)?;
@@ -561,7 +561,7 @@ impl<'w> RolloutTransaction<'w> {
         ledger.put(&mut written);
         workspace.commit(written)?;
         let map: CohortMap = map_in_force(workspace.dir(), &repository, &record.channel)?;
-        let standings = standing(&repository, &map, &record.channel, &record.product)?;
+        let in_force = cohorts_in_force(&repository, &map, &record.channel, &record.product)?;
         let mut cohorts: Vec<Name> = changes.into_iter().map(|(cohort, ..)| cohort).collect();
         cohorts.dedup();
         Ok(StepOutcome {
@@ -570,7 +570,7 @@ impl<'w> RolloutTransaction<'w> {
             record,
             roles,
             bridge_of: bridge_of.into_iter().collect(),
-            standings,
+            in_force,
             kept: Vec::new(),
         })
     }
@@ -578,16 +578,16 @@ impl<'w> RolloutTransaction<'w> {
     /// Whoever takes a step has looked at the release, so its other offers live on. What lives for long yet is not signed again.
     fn renewed(&self, event: ReleaseEvent, state: ReleaseState, changes: &[Change]) -> Vec<Change> {
         let half = self.policy.rollout.max_unattended.delta() / 2;
-        let due = |standing: &&CohortInForce| {
-            let untouched = !changes.iter().any(|(cohort, ..)| *cohort == standing.cohort);
-            let own = standing.offer(self.manifest.sequence);
+        let due = |current: &&CohortInForce| {
+            let untouched = !changes.iter().any(|(cohort, ..)| *cohort == current.cohort);
+            let own = current.offer(self.manifest.sequence);
             let soon = own.is_some_and(|own| own.until.is_none_or(|until| until - self.now < half));
             state == ReleaseState::Limited && untouched && own.is_some() && (event == ReleaseEvent::Renew || soon)
         };
-        let standings = self.standings.iter().filter(due);
-        standings
-            .filter_map(|standing| Some((standing, standing.offer(self.manifest.sequence)?)))
-            .map(|(standing, own)| self.change(standing.cohort.clone(), own.clone()))
+        let in_force = self.in_force.iter().filter(due);
+        in_force
+            .filter_map(|current| Some((current, current.offer(self.manifest.sequence)?)))
+            .map(|(current, own)| self.change(current.cohort.clone(), own.clone()))
             .collect()
     }
 
@@ -597,13 +597,13 @@ impl<'w> RolloutTransaction<'w> {
         let withdrawn = self.record.manifest.as_ref().filter(|_| event == ReleaseEvent::Withdraw);
         let Some(sequence) = withdrawn.map(|frozen| frozen.sequence) else { return Vec::new() };
         let mut changes = Vec::new();
-        for standing in &self.standings {
-            for other in standing.offers.iter().filter(|other| other.sequence != sequence) {
+        for current in &self.in_force {
+            for other in current.offers.iter().filter(|other| other.sequence != sequence) {
                 let mut other = other.clone();
                 let named = other.bridges.len();
                 other.bridges.retain(|bridge| bridge.sequence != sequence);
                 if other.bridges.len() < named {
-                    changes.push((standing.cohort.clone(), other.sequence, Some(other)));
+                    changes.push((current.cohort.clone(), other.sequence, Some(other)));
                 }
             }
         }
@@ -619,8 +619,8 @@ impl<'w> RolloutTransaction<'w> {
             cohorts.entry(cohort).or_default().push((sequence, offer));
         }
         for (cohort, changes) in cohorts {
-            let standing = self.standings.iter().find(|standing| standing.cohort == cohort);
-            let mut offers = standing.map_or_else(Vec::new, |standing| standing.offers.clone());
+            let current = self.in_force.iter().find(|current| current.cohort == cohort);
+            let mut offers = current.map_or_else(Vec::new, |current| current.offers.clone());
             for (sequence, offer) in changes {
                 match offer {
                     None => offers.retain(|other| other.sequence != sequence),
@@ -696,13 +696,13 @@ fn evidence(
 
 /// What a step to a cohort newly exposes, as the state machine is asked about it.
 pub(crate) fn step(
-    standing: &CohortInForce,
+    current: &CohortInForce,
     planned: &Planned,
     previous: Option<(Name, Option<DateTime<Utc>>)>,
 ) -> Step {
     Step {
-        cohort: standing.cohort.clone(),
-        share: standing.share,
+        cohort: current.cohort.clone(),
+        share: current.share,
         at_once: planned.at_once,
         ramp: planned.full_span,
         until: planned.ramp.map(|ramp| ramp.end()),

@@ -12,7 +12,7 @@ use tidegate_model::version::is_newer;
 use super::{Rule, RuleResult, Subject, none_of, not_applicable, pass, warn};
 use crate::error::Result;
 use crate::policy::CheckKind;
-use crate::workspace::{manifest_in_force, map_in_force, standing};
+use crate::workspace::{cohorts_in_force, manifest_in_force, map_in_force};
 
 const KIND: CheckKind = CheckKind::DeviceCompatibility;
 
@@ -110,9 +110,9 @@ fn all_served(subject: &Subject<'_>) -> Result<RuleResult> {
         return not_applicable("a retraction is for the devices that have what it takes back");
     }
     let map = map_in_force(subject.dir, subject.repository, &own.channel)?;
-    let standings = standing(subject.repository, &map, &own.channel, &own.product)?;
+    let in_force = cohorts_in_force(subject.repository, &map, &own.channel, &own.product)?;
     let mut manifests = BTreeMap::new();
-    for offer in standings.iter().flat_map(|standing| &standing.offers) {
+    for offer in in_force.iter().flat_map(|current| &current.offers) {
         if let Entry::Vacant(vacant) = manifests.entry(offer.sequence) {
             let path = layout::manifest_path(&own.channel, &own.product, &offer.release);
             vacant.insert(manifest_in_force(subject.dir, subject.repository, &own.channel, &path)?.0);
@@ -125,9 +125,9 @@ fn all_served(subject: &Subject<'_>) -> Result<RuleResult> {
             && manifests.get(&offer.sequence).is_some_and(|manifest| hardware(manifest).contains(id))
     };
     let is_above = |id: &HardwareId| {
-        standings.iter().all(|standing| {
-            let whole = |offer: &&Offer| standing.whole_since(offer.sequence, subject.now).is_some();
-            standing.offers.iter().filter(whole).any(|offer| serves(offer, id))
+        in_force.iter().all(|current| {
+            let whole = |offer: &&Offer| current.whole_since(offer.sequence, subject.now).is_some();
+            current.offers.iter().filter(whole).any(|offer| serves(offer, id))
         })
     };
     let own_hardware = hardware(own);

@@ -8,7 +8,7 @@ use super::{Rule, RuleResult, Subject, none_of, not_applicable, pass, warn, ways
 use crate::config::{Settings, write_share};
 use crate::error::Result;
 use crate::policy::CheckKind;
-use crate::workspace::{map_in_force, standing};
+use crate::workspace::{cohorts_in_force, map_in_force};
 
 const KIND: CheckKind = CheckKind::RolloutPolicy;
 
@@ -54,9 +54,9 @@ fn names(subject: &Subject<'_>) -> Result<RuleResult> {
 fn first_step(subject: &Subject<'_>) -> Result<RuleResult> {
     let manifest = subject.manifest;
     let map = map_in_force(subject.dir, subject.repository, &manifest.channel)?;
-    let standings = standing(subject.repository, &map, &manifest.channel, &manifest.product)?;
+    let in_force = cohorts_in_force(subject.repository, &map, &manifest.channel, &manifest.product)?;
     let validation = subject.policy.validation.cohort.as_ref();
-    let first = standings.iter().find(|standing| Some(&standing.cohort) != validation);
+    let first = in_force.iter().find(|current| Some(&current.cohort) != validation);
     let largest = subject.policy.rollout.largest_step;
     match first.map(|first| (&first.cohort, first.share)) {
         None => not_applicable("there is no cohort but the one for validation"),

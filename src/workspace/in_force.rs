@@ -168,7 +168,7 @@ pub(crate) fn lists(repository: &Repository, channel: &Name) -> Result<Vec<Offer
 /// # Errors
 ///
 /// Fails if a list of offers is malformed or a cohort's role is missing.
-pub fn standing(
+pub fn cohorts_in_force(
     repository: &Repository,
     map: &CohortMap,
     channel: &Name,
@@ -178,7 +178,7 @@ pub fn standing(
 }
 
 /// What one cohort is offered; `None` if the channel has no such cohort.
-pub(crate) fn one_standing(
+pub(crate) fn cohort_in_force(
     repository: &Repository,
     map: &CohortMap,
     channel: &Name,

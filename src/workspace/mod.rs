@@ -18,7 +18,7 @@ use crate::metadata::Repository;
 use crate::policy::Policy;
 use ledger::Entry;
 
-pub use in_force::{CohortInForce, manifest_in_force, map_in_force, offers_of, standing};
+pub use in_force::{CohortInForce, cohorts_in_force, manifest_in_force, map_in_force, offers_of};
 pub use ledger::Ledger;
 pub use operation::Operation;
 

@@ -123,7 +123,7 @@ fn a_pause_moves_a_ramp_by_as_long_as_it_took() {
     fleet.pass(10);
     let outcome =
         fleet.step(&spec, |transaction, op| transaction.resume(tidegate::rollout::RampRequest::default(), op)).unwrap();
-    let after = named(&outcome.standings, "early").offers[0].clone();
+    let after = named(&outcome.in_force, "early").offers[0].clone();
     let ramp = after.ramp.unwrap();
     assert_eq!(ramp.end() - before.end(), TimeDelta::hours(10));
     assert_eq!(ramp.exposure(fleet.now), exposed, "it goes on from where it was");
@@ -182,11 +182,11 @@ fn a_limited_rollout_ends_by_itself_and_refresh_does_not_keep_it_alive() {
     // The role lives on, the offer does not.
     assert!(roles.contains(&"stable.canary".to_owned()));
     assert_eq!(repository.role("stable.canary").unwrap().expires, fleet.now + TimeDelta::days(14));
-    let in_force = fleet.step(&spec, |transaction, _| Ok(transaction.standings().to_vec())).unwrap();
+    let in_force = fleet.step(&spec, |transaction, _| Ok(transaction.in_force().to_vec())).unwrap();
     assert_eq!(named(&in_force, "canary").offers[0].until, Some(until));
     fleet.validate(&spec);
     let outcome = fleet.step(&spec, |transaction, op| transaction.renew(op)).unwrap();
-    assert_eq!(named(&outcome.standings, "canary").offers[0].until.unwrap() - fleet.now, TimeDelta::hours(72));
+    assert_eq!(named(&outcome.in_force, "canary").offers[0].until.unwrap() - fleet.now, TimeDelta::hours(72));
 }
 
 #[test]

@@ -90,10 +90,10 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         (None, None) => return Err(Error::bug("nowhere to write to")),
     }
     if cx.ui.is_json() {
-        return cx.ui.json(&verified.standing(&combined)?);
+        return cx.ui.json(&verified.requirement_status(&combined)?);
     }
-    show::standing(cx, &combined, &verified)?;
-    let complete = verified.standing(&combined)?.iter().all(RequirementStatus::is_met);
+    show::requirements(cx, &combined, &verified)?;
+    let complete = verified.requirement_status(&combined)?.iter().all(RequirementStatus::is_met);
     cx.ui.hint(if complete {
         "tidegate ceremony finish"
     } else {

@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     review(cx, &proposal::review(&opened.proposal, &opened.verified, cx.now)?)?;
     if !cx.ui.is_json() {
         cx.ui.result("")?;
-        standing(cx, &opened.proposal, &opened.verified)?;
+        requirements(cx, &opened.proposal, &opened.verified)?;
     }
     Ok(())
 }
@@ -92,7 +92,7 @@ pub(super) fn lines(review: &Review) -> Vec<String> {
 }
 
 /// Who has signed and who is missing.
-pub(super) fn standing(cx: &Context, proposal: &Proposal, verified: &Verified) -> Result<()> {
+pub(super) fn requirements(cx: &Context, proposal: &Proposal, verified: &Verified) -> Result<()> {
     let names = |ids: &[tidegate_tuf::key::KeyId]| {
         let mut names: Vec<_> = ids
             .iter()
@@ -105,17 +105,17 @@ pub(super) fn standing(cx: &Context, proposal: &Proposal, verified: &Verified) -
         if names.is_empty() { "-".to_owned() } else { names.join(", ") }
     };
     let rows: Vec<Vec<String>> = verified
-        .standing(proposal)?
+        .requirement_status(proposal)?
         .iter()
-        .map(|standing| {
-            let state = if standing.is_met() { "met" } else { "open" };
+        .map(|requirements| {
+            let state = if requirements.is_met() { "met" } else { "open" };
             vec![
-                standing.role.clone(),
-                standing.by.clone(),
-                format!("{} of {}", standing.signed.len(), standing.threshold),
+                requirements.role.clone(),
+                requirements.by.clone(),
+                format!("{} of {}", requirements.signed.len(), requirements.threshold),
                 state.to_owned(),
-                names(&standing.signed),
-                names(&standing.missing),
+                names(&requirements.signed),
+                names(&requirements.missing),
             ]
         })
         .collect();

@@ -89,12 +89,14 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         _ => fs::write_atomic(&out, &proposal.to_bytes()?)?,
     }
     if cx.ui.is_json() {
-        return cx.ui.json(&json!({"signed": signed, "file": out, "thresholds": verified.standing(&proposal)?}));
+        return cx
+            .ui
+            .json(&json!({"signed": signed, "file": out, "thresholds": verified.requirement_status(&proposal)?}));
     }
     for (role, key) in signed {
         cx.ui.result(format_args!("signed {role} with {key}"))?;
     }
-    show::standing(cx, &proposal, &verified)?;
+    show::requirements(cx, &proposal, &verified)?;
     if out.ends_with(FILE) {
         cx.ui.hint("tidegate ceremony status");
     } else {

@@ -19,17 +19,17 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let opened = args.which.open(cx)?;
     if cx.ui.is_json() {
-        let standing = opened.verified.standing(&opened.proposal)?;
+        let requirements = opened.verified.requirement_status(&opened.proposal)?;
         return cx.ui.json(&json!({
             "subject": opened.proposal.subject,
             "digest": opened.proposal.digest()?,
-            "thresholds": standing,
-            "complete": standing.iter().all(RequirementStatus::is_met),
+            "thresholds": requirements,
+            "complete": requirements.iter().all(RequirementStatus::is_met),
         }));
     }
     cx.ui.result(format_args!("{}, proposal {}", opened.proposal.subject, short(&opened.proposal.digest()?)))?;
-    show::standing(cx, &opened.proposal, &opened.verified)?;
-    if opened.verified.standing(&opened.proposal)?.iter().all(RequirementStatus::is_met) {
+    show::requirements(cx, &opened.proposal, &opened.verified)?;
+    if opened.verified.requirement_status(&opened.proposal)?.iter().all(RequirementStatus::is_met) {
         cx.ui.hint("tidegate ceremony finish");
     }
     Ok(())

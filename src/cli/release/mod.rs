@@ -372,7 +372,7 @@ fn show_one(args: &ReleaseArgs, cx: &Context) -> Result<()> {
     let record = args.release.find(workspace.dir())?;
     let repository = workspace.repository()?;
     let ring = workspace.ring(&workspace.settings()?, Box::new(crate::keys::NoPassphrases))?;
-    let standing = signing::standing(&workspace, &record, &repository)?;
+    let signed = signing::signatures_of(&workspace, &record, &repository)?;
     let report = report::load(workspace.dir(), &record, &repository)?;
     if cx.ui.is_json() {
         let manifest = match record.manifest {
@@ -382,14 +382,14 @@ fn show_one(args: &ReleaseArgs, cx: &Context) -> Result<()> {
         return cx.ui.json(&json!({
             "record": record,
             "manifest": manifest,
-            "signatures": standing.as_ref().map(|standing| signatures(standing, &ring)),
+            "signatures": signed.as_ref().map(|signed| signatures(signed, &ring)),
             "report": report,
         }));
     }
     show::record(&cx.ui, &record)?;
-    if let Some(standing) = &standing {
-        let shown = if standing.signers.is_empty() { "none".into() } else { ring.labels(&standing.signers) };
-        cx.ui.result(format_args!("signatures   {} of {}: {shown}", standing.signers.len(), standing.threshold))?;
+    if let Some(signed) = &signed {
+        let shown = if signed.signers.is_empty() { "none".into() } else { ring.labels(&signed.signers) };
+        cx.ui.result(format_args!("signatures   {} of {}: {shown}", signed.signers.len(), signed.threshold))?;
     }
     if let Some(report) = &report {
         let failed = report.failed().count();

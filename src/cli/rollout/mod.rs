@@ -170,7 +170,7 @@ fn take(
             "paused": record.paused,
             "cohorts": outcome.cohorts,
             "roles": outcome.roles,
-            "standing": outcome.standings,
+            "in_force": outcome.in_force,
             "kept": outcome.kept,
         });
         if !outcome.bridge_of.is_empty() {
@@ -183,7 +183,7 @@ fn take(
 
 /// Prints what each cohort is offered instead of a withdrawn release.
 fn fallbacks(cx: &Context, outcome: &StepOutcome) {
-    for cohort in outcome.standings.iter().filter(|standing| outcome.cohorts.contains(&standing.cohort)) {
+    for cohort in outcome.in_force.iter().filter(|current| outcome.cohorts.contains(&current.cohort)) {
         let next = cohort.offers.iter().find(|offer| !offer.paused && !offer.has_ended(cx.now));
         match next {
             Some(offer) => cx.ui.status(format_args!("{} falls back to {}", cohort.cohort, offer.release)),
@@ -201,7 +201,7 @@ fn told(cx: &Context, outcome: &StepOutcome) -> Result<()> {
     } else {
         cx.ui.status(format_args!("{}: {before} -> {after}", record.id()));
     }
-    show::cohorts(&cx.ui, &outcome.standings, cx.now)?;
+    show::cohorts(&cx.ui, &outcome.in_force, cx.now)?;
     for release in &outcome.bridge_of {
         cx.ui.status(format_args!(
             "It is no bridge to {release} any more: devices that needed it wait. See who: tidegate explain --fleet CSV"
@@ -235,11 +235,11 @@ fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
             "release": record.id().to_string(),
             "state": record.state,
             "paused": record.paused,
-            "standing": transaction.standings(),
+            "in_force": transaction.in_force(),
         }));
     }
     cx.ui.result(format_args!("{}  {}", record.id(), record.status()))?;
-    show::cohorts(&cx.ui, transaction.standings(), cx.now)?;
+    show::cohorts(&cx.ui, transaction.in_force(), cx.now)?;
     match (record.state, transaction.next_step()) {
         (ReleaseState::Registered | ReleaseState::Validation, _) => {
             cx.ui.hint(format_args!("tidegate rollout start {}", args.release));

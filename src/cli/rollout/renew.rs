@@ -65,7 +65,7 @@ fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
             "state": outcome.as_ref().map(|outcome| outcome.record.state),
             "paused": outcome.as_ref().map(|outcome| outcome.record.paused),
             "roles": outcome.as_ref().map(|outcome| &outcome.roles),
-            "standing": outcome.as_ref().map(|outcome| &outcome.standings),
+            "in_force": outcome.as_ref().map(|outcome| &outcome.in_force),
         }))?;
     } else {
         tell(cx, &health, &verdict)?;

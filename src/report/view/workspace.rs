@@ -129,14 +129,14 @@ fn fill_in(state: &mut ProposalState, workspace: &Workspace, repository: &Reposi
     let verified = proposal::verify(&proposal, repository.anchor()?)?;
     let labels = |ids: &[KeyId]| ids.iter().map(|id| people.person(id)).collect();
     state.needs = verified
-        .standing(&proposal)?
+        .requirement_status(&proposal)?
         .into_iter()
-        .map(|standing| Need {
-            signed: labels(&standing.signed),
-            missing: labels(&standing.missing),
-            role: standing.role,
-            by: standing.by,
-            threshold: standing.threshold,
+        .map(|requirement| Need {
+            signed: labels(&requirement.signed),
+            missing: labels(&requirement.missing),
+            role: requirement.role,
+            by: requirement.by,
+            threshold: requirement.threshold,
         })
         .collect();
     Ok(())

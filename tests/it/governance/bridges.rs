@@ -41,7 +41,7 @@ fn withdraw(fleet: &Fleet, spec: &ReleaseSpec) -> tidegate::rollout::StepOutcome
 fn offered(fleet: &Fleet, spec: &ReleaseSpec, cohort: &str) -> Offer {
     let (workspace, _) = fleet.open();
     let transaction = tidegate::rollout::RolloutTransaction::open(&workspace, spec, fleet.now).unwrap();
-    named(transaction.standings(), cohort).offers[0].clone()
+    named(transaction.in_force(), cohort).offers[0].clone()
 }
 
 fn stones(offer: &Offer) -> Vec<String> {

@@ -104,7 +104,7 @@ fn a_cohort_may_go_while_it_is_offered_a_release_and_come_back() {
     finish(&fleet).unwrap();
     assert!(listed(&fleet) > before, "versions never go back, or devices would call it an attack");
     let outcome = fleet.step(&spec, |transaction, op| transaction.pause(op, None)).unwrap();
-    assert!(!named(&outcome.standings, "canary").has(1), "it begins anew");
+    assert!(!named(&outcome.in_force, "canary").has(1), "it begins anew");
     fleet.pass(1);
     tidegate(&fleet, &["publish", "site"]);
     tidegate(&fleet, &["verify", "site", "--root", root.to_str().unwrap()]);
@@ -129,8 +129,7 @@ fn what_no_fleet_can_be_is_refused_before_anything_is_proposed() {
     refused(&[("name = \"early\"", "name = \"canary\"")], "canary");
     // The same for whoever starts a rollout after an edit that nobody signed: the signed map counts.
     edit(&fleet, &[("share = \"20%\"", "share = \"10%\""), ("share = \"75%\"", "share = \"85%\"")]);
-    let in_force =
-        fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap().standings;
+    let in_force = fleet.step(&spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap().in_force;
     assert_eq!(named(&in_force, "early").share, Some(200_000));
 }
 

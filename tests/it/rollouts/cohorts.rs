@@ -101,7 +101,7 @@ fn cohorts_change_at_a_ceremony_and_no_device_is_lost() {
     let check = fleet.device(&site, &pilot).check().unwrap();
     assert_eq!(check.explanation.cohort.cohort.as_str(), "pilots");
     assert!(matches!(check.explanation.outcome, Outcome::Install { .. }), "{}", check.explanation);
-    let in_force = fleet.step(&first, |transaction, _| Ok(transaction.standings().to_vec())).unwrap();
+    let in_force = fleet.step(&first, |transaction, _| Ok(transaction.in_force().to_vec())).unwrap();
     assert_eq!(named(&in_force, "pilots").offers[0].stage, Stage::Stable);
 
     let ledger = Ledger::open(&fleet.path()).unwrap();

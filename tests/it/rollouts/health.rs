@@ -72,7 +72,7 @@ impl Job {
     }
 
     fn in_force(&self) -> Vec<CohortInForce> {
-        self.fleet.step(&self.spec, |transaction, _| Ok(transaction.standings().to_vec())).unwrap()
+        self.fleet.step(&self.spec, |transaction, _| Ok(transaction.in_force().to_vec())).unwrap()
     }
 
     fn state(&self) -> (ReleaseState, bool) {

@@ -39,7 +39,7 @@ fn early(fleet: &Fleet, sequence: u64) -> (String, String) {
 }
 
 fn offered(outcome: &tidegate::rollout::StepOutcome, cohort: &str) -> Vec<String> {
-    named(&outcome.standings, cohort).offers.iter().map(|offer| offer.release.to_string()).collect()
+    named(&outcome.in_force, cohort).offers.iter().map(|offer| offer.release.to_string()).collect()
 }
 
 /// A fix for the stable line while the next one ramps: each device gets what is meant for it, and the next line goes on with the fix.
@@ -111,8 +111,8 @@ fn a_running_ramp_changes_its_speed_and_nobody_loses() {
         fleet.advance(&spec, 24 * 30).unwrap();
         fleet.pass(24);
         let ramp = |fleet: &Fleet| {
-            let standings = fleet.step(&spec, |transaction, _| Ok(transaction.standings().to_vec())).unwrap();
-            named(&standings, "early").offers[0].ramp.unwrap()
+            let in_force = fleet.step(&spec, |transaction, _| Ok(transaction.in_force().to_vec())).unwrap();
+            named(&in_force, "early").offers[0].ramp.unwrap()
         };
         let before = ramp(&fleet).exposure(fleet.now);
         let request = RampRequest { span: Some(hours.parse().unwrap()), ..RampRequest::default() };
@@ -157,6 +157,6 @@ fn a_security_release_is_staged_where_policy_allows_it() {
     let spec = urgent(&fleet);
     let outcome = start(&fleet, &spec).unwrap();
     assert_eq!(outcome.record.state, ReleaseState::Limited);
-    assert!(named(&outcome.standings, "general").offers.is_empty());
-    assert_eq!(named(&outcome.standings, "canary").exposed(1, fleet.now), 100_000);
+    assert!(named(&outcome.in_force, "general").offers.is_empty());
+    assert_eq!(named(&outcome.in_force, "canary").exposed(1, fleet.now), 100_000);
 }

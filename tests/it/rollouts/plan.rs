@@ -93,7 +93,7 @@ fn a_plan_comes_true_hour_by_hour_and_ramps_need_no_new_signature() {
                 StepKind::Start => transaction.start(request, op),
                 _ => transaction.advance(request, None, op),
             });
-            let cohort_in_force = in_force.unwrap().standings.into_iter().find(|s| s.cohort == step.cohort).unwrap();
+            let cohort_in_force = in_force.unwrap().in_force.into_iter().find(|s| s.cohort == step.cohort).unwrap();
             let own = cohort_in_force.offers.into_iter().find(|offer| offer.release.to_string() == "3.0.0");
             assert_eq!(own.unwrap().ramp, step.ramp);
             signed += 1;

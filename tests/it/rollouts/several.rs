@@ -29,7 +29,7 @@ fn wide() -> Fleet {
 }
 
 fn in_force(fleet: &Fleet, spec: &ReleaseSpec) -> Vec<CohortInForce> {
-    fleet.step(spec, |transaction, _| Ok(transaction.standings().to_vec())).unwrap()
+    fleet.step(spec, |transaction, _| Ok(transaction.in_force().to_vec())).unwrap()
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn security_release_ignores_pause_of_another() {
     assert_eq!(rule(fleet.register(&urgent)), "R-VALIDATED");
     fleet.validate(&urgent);
     fleet.register(&urgent).unwrap();
-    let in_force = start(&fleet).unwrap().standings;
+    let in_force = start(&fleet).unwrap().in_force;
     assert!(in_force.iter().all(|cohort_in_force| cohort_in_force.has(2) && !cohort_in_force.offers[0].paused));
 
     // To every device at once, whatever its cohort.

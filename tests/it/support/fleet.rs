@@ -170,7 +170,7 @@ impl Fleet {
     }
 
     pub fn start(&self, spec: &ReleaseSpec) -> Vec<CohortInForce> {
-        self.step(spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap().standings
+        self.step(spec, |transaction, op| transaction.start(RampRequest::default(), op)).unwrap().in_force
     }
 
     /// Takes a release through all cohorts, in 123 hours, and completes it.
@@ -187,7 +187,7 @@ impl Fleet {
 
     pub fn advance(&self, spec: &ReleaseSpec, hours: u64) -> Result<Vec<CohortInForce>, Error> {
         let request = RampRequest { span: Some(Span::hours(hours)), ..RampRequest::default() };
-        self.step(spec, |transaction, op| transaction.advance(request, None, op)).map(|outcome| outcome.standings)
+        self.step(spec, |transaction, op| transaction.advance(request, None, op)).map(|outcome| outcome.in_force)
     }
 
     /// Has the ceremony that is under way signed by the release keys, and finishes it.
