@@ -6,15 +6,15 @@
 
 mod authorization;
 mod gate;
+mod gunzip;
 mod pace;
 pub(crate) mod send;
 mod tls;
 
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use flate2::bufread::GzDecoder;
 use tracing::debug;
 use ureq::http::{HeaderMap, StatusCode, Uri, header};
 use ureq::tls::TlsConfig;
@@ -30,6 +30,7 @@ use crate::clock::{Monotonic, SystemClock};
 use crate::fetch::error::FetchError;
 use crate::fetch::redacted::Redacted;
 use crate::fetch::request::{Body, Fetch, Kind, Reply, Request};
+use gunzip::Gunzip;
 use pace::{Meter, Paced, Patience, PatientConnector};
 
 /// How an [`HttpFetch`] behaves. The default suits devices on any network from 2G up.
@@ -477,41 +478,6 @@ fn origin(uri: &Uri) -> Option<Origin> {
         _ => None,
     })?;
     Some((scheme, uri.host()?.to_ascii_lowercase(), port))
-}
-
-/// Decompresses one gzip member and checks that nothing follows it.
-///
-/// Reads its source to the end, so that the connection can be reused.
-struct Gunzip {
-    decoder: GzDecoder<BufReader<Paced>>,
-}
-
-impl Gunzip {
-    fn new(source: Paced) -> Self {
-        Self { decoder: GzDecoder::new(BufReader::new(source)) }
-    }
-}
-
-impl Read for Gunzip {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let broken = |reason: String, url: &str| {
-            io::Error::other(FetchError::Protocol { url: url.to_owned(), reason: format!("broken gzip: {reason}") })
-        };
-        match self.decoder.read(buffer) {
-            Ok(0) if !buffer.is_empty() => {
-                let source = self.decoder.get_mut();
-                if source.fill_buf()?.is_empty() {
-                    Ok(0)
-                } else {
-                    Err(broken("bytes follow it".into(), source.get_ref().url()))
-                }
-            }
-            // Errors of the source are wrapped; those of the decoder are not.
-            Err(e) if e.get_ref().and_then(|e| e.downcast_ref::<FetchError>()).is_some() => Err(e),
-            Err(e) => Err(broken(e.to_string(), self.decoder.get_ref().get_ref().url())),
-            Ok(count) => Ok(count),
-        }
-    }
 }
 
 #[cfg(test)]

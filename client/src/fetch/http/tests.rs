@@ -227,6 +227,30 @@ fn endless_data_ends_at_the_limit() {
     assert!(matches!(error, FetchError::Protocol { .. }), "{error}");
 }
 
+#[test]
+fn every_part_of_a_gzip_header_may_be_there() {
+    let named = |builder: flate2::GzBuilder| {
+        let mut encoder = builder.write(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(b"some metadata").unwrap();
+        encoder.finish().unwrap()
+    };
+    let all = || flate2::GzBuilder::new().filename("timestamp.json").comment("of today").extra([7; 300]).mtime(5);
+    let mut with_checksum = named(all());
+    with_checksum[3] |= 2;
+    // Behind the fixed part, the extra field, the name and the comment.
+    let at = 10 + 2 + 300 + 15 + 9;
+    with_checksum.splice(at..at, [1, 2]);
+    for body in [named(flate2::GzBuilder::new()), named(all()), with_checksum] {
+        let server = Server::new(vec![answer("200 OK", "Content-Encoding: gzip\r\n", body)]);
+        let reply = HttpFetch::new().fetch(&Request::metadata(&server.url("/timestamp.json"), 10_000)).unwrap();
+        assert_eq!(bytes(reply), b"some metadata");
+    }
+    let endless = named(flate2::GzBuilder::new().filename("n".repeat(5000)));
+    let server = Server::new(vec![answer("200 OK", "Content-Encoding: gzip\r\n", endless)]);
+    let error = fault(HttpFetch::new().fetch(&Request::metadata(&server.url("/timestamp.json"), 10_000)));
+    assert!(matches!(error, FetchError::Protocol { .. }), "{error}");
+}
+
 type Expected = fn(&FetchError) -> bool;
 
 #[test]
@@ -237,7 +261,12 @@ fn broken_answers_are_errors_of_their_kind() {
     followed.extend(b"more");
     let mut damaged = gzip(b"some metadata");
     damaged[15] ^= 0xff;
+    let mut long = gzip(b"some metadata");
+    *long.last_mut().unwrap() = 1;
     let cases: Vec<(&str, Answer, Kind, Expected)> = vec![
+        ("gzip of another length", answer("200 OK", "Content-Encoding: gzip\r\n", long), Kind::Metadata, |e| {
+            matches!(e, FetchError::Protocol { .. })
+        }),
         ("cut gzip", answer("200 OK", "Content-Encoding: gzip\r\n", cut), Kind::Metadata, |e| {
             matches!(e, FetchError::Protocol { .. })
         }),
