@@ -82,6 +82,7 @@ fn one(place: &Path, number: u64) {
         reason: failed.then(|| "health command failed".parse().unwrap()),
         at: now(),
         from: "0.9.0".parse().unwrap(),
+        offers: Vec::new(),
     };
     let signature = key.sign(&receipt.to_bytes().unwrap()).to_bytes().to_vec();
     let signed = receipt.signed(public.id(), signature);

@@ -11,15 +11,31 @@
 //! ([`SignedReceipt::object_name`]), so that duplicates are stored once. `reason` is optional; `device` is the device's id or,
 //! to keep it private, [its salted hash](super::position::Salt::device_hash). Unknown fields of a receipt are not ignored: they make
 //! it invalid.
+//!
+//! A receipt with the outcome `offered` also lists the offers of the device's cohort, with the outcome of each one and of its rules:
+//!
+//! ```json
+//! "offers": [
+//!   {"release": "2.0.0", "sequence": 20, "outcome": "wait", "failed": ["D-RAMP"], "not_applicable": ["D-PRODUCT", "D-CHANNEL"]},
+//!   {"release": "1.5.0", "sequence": 15, "outcome": "install", "failed": [], "not_applicable": []}
+//! ]
+//! ```
+//!
+//! A rule that is in neither list has passed.
+
+use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::decision::{OutcomeKind, Rule, Verdict};
 use super::decode::{FieldError, Fields, FormatError, invalid, parse};
 use super::digest::Digest;
+use super::explanation::ExplainedOffer;
 use super::name::{DeviceId, HardwareId, Name, Text};
+use super::rollout::MAX_OFFERS;
 use super::time::{self, Instant};
 use super::version::Version;
-use tidegate_tuf::fields::quoted;
+use tidegate_tuf::fields::{quoted, text, whole};
 use tidegate_tuf::json;
 use tidegate_tuf::key::{Key, KeyId};
 
@@ -29,8 +45,8 @@ pub const MAX_LENGTH: usize = 4096;
 pub const MAX_REASON: usize = 200;
 
 const DOCUMENT: &str = "receipt";
-/// ECDSA in DER is at most 72 bytes, Ed25519 64.
-const MAX_SIGNATURE: usize = 128;
+/// The longest signature, in bytes. ECDSA in DER has at most 72, Ed25519 64.
+pub const MAX_SIGNATURE: usize = 128;
 
 /// The result of a release on a device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +75,66 @@ pub struct Receipt {
     pub at: Instant,
     /// The version that the device ran previously.
     pub from: Version,
+    /// The offers of the device's cohort, in order of preference, if the outcome is [`InstallResult::Offered`]. Those that do not
+    /// fit into [`MAX_LENGTH`] are left out, the last ones first.
+    pub offers: Vec<OfferResult>,
+}
+
+/// What became of an offer at the check that decided to install a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferResult {
+    /// The version of the offered release.
+    pub release: Version,
+    /// Its sequence.
+    pub sequence: u64,
+    /// The kind of the decision's outcome, such as `wait`.
+    pub outcome: OutcomeKind,
+    /// The rules that failed.
+    pub failed: BTreeSet<Rule>,
+    /// The rules that did not apply, or were not evaluated. All others passed.
+    pub not_applicable: BTreeSet<Rule>,
+}
+
+impl OfferResult {
+    /// What became of an offer.
+    pub fn of(offer: &ExplainedOffer) -> Self {
+        let with = |verdict: Verdict| {
+            let rules = offer.decision.rules.iter();
+            rules.filter(|outcome| outcome.verdict == verdict).map(|outcome| outcome.rule).collect()
+        };
+        Self {
+            release: offer.release.clone(),
+            sequence: offer.sequence,
+            outcome: offer.decision.outcome.kind(),
+            failed: with(Verdict::Fail),
+            not_applicable: with(Verdict::NotApplicable),
+        }
+    }
+
+    fn value(&self) -> Value {
+        let ids = |rules: &BTreeSet<Rule>| rules.iter().map(|rule| rule.id()).collect::<Vec<_>>();
+        json!({
+            "release": self.release.to_string(), "sequence": self.sequence, "outcome": self.outcome.name(),
+            "failed": ids(&self.failed), "not_applicable": ids(&self.not_applicable),
+        })
+    }
+
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        let rule = |value: &Value, at: &str| {
+            let id = text(value, at)?;
+            let rule = Rule::ALL.into_iter().find(|rule| rule.id() == id);
+            rule.ok_or_else(|| FieldError::new(at, format!("{} is not a rule of decisions", quoted(id))))
+        };
+        whole(value, at, |fields| {
+            Ok(Self {
+                release: fields.text_as("release", crate::version::parse)?,
+                sequence: fields.u64("sequence")?,
+                outcome: fields.one_of("outcome", &OutcomeKind::NAMES)?,
+                failed: fields.set("failed", Rule::ALL.len(), rule)?,
+                not_applicable: fields.set("not_applicable", Rule::ALL.len(), rule)?,
+            })
+        })
+    }
 }
 
 /// The result of a release on a device, in chronological order.
@@ -138,8 +214,13 @@ impl Receipt {
             "product": self.product, "release": self.release.to_string(), "sequence": self.sequence, "manifest": self.manifest,
             "hardware": self.hardware, "outcome": self.outcome.name(), "at": time::format(self.at), "from": self.from.to_string(),
         });
-        if let (Some(reason), Some(map)) = (&self.reason, value.as_object_mut()) {
-            map.insert("reason".into(), reason.as_str().into());
+        if let Some(map) = value.as_object_mut() {
+            if let Some(reason) = &self.reason {
+                map.insert("reason".into(), reason.as_str().into());
+            }
+            if !self.offers.is_empty() {
+                map.insert("offers".into(), self.offers.iter().map(OfferResult::value).collect());
+            }
         }
         value
     }
@@ -169,10 +250,14 @@ impl Receipt {
             reason: fields.optional_parsed("reason")?,
             at: fields.text_as("at", time::parse)?,
             from: fields.text_as("from", crate::version::parse)?,
+            offers: fields.list_or_empty("offers", MAX_OFFERS, OfferResult::read)?,
         };
         fields.finish()?;
         if receipt.sequence == 0 {
             return Err(FieldError::new("signed.sequence", "0 is reserved for the factory image; releases start at 1"));
+        }
+        if !receipt.offers.is_empty() && receipt.outcome != InstallResult::Offered {
+            return Err(FieldError::new("signed.offers", "only a receipt with the outcome offered lists offers"));
         }
         if receipt.reason.as_ref().is_some_and(|reason| reason.as_str().len() > MAX_REASON) {
             return Err(FieldError::new("signed.reason", format!("longer than {MAX_REASON} characters")));
@@ -270,6 +355,7 @@ mod tests {
             reason: Some("health command failed".parse().unwrap()),
             at: time::parse("2026-01-05T12:00:00Z").unwrap(),
             from: "1.1.0".parse().unwrap(),
+            offers: Vec::new(),
         }
     }
 
@@ -296,6 +382,38 @@ mod tests {
         named.extend_from_slice(format!("\n{}", key.id()).as_bytes());
         let digest = Digest::of(&named);
         assert_eq!(read.object_name().unwrap(), format!("receipts/stable/os/12/{digest}.json"));
+    }
+
+    fn with_offers() -> Receipt {
+        let offer = |release: &str, sequence, outcome, failed: &[Rule]| OfferResult {
+            release: release.parse().unwrap(),
+            sequence,
+            outcome,
+            failed: failed.iter().copied().collect(),
+            not_applicable: BTreeSet::new(),
+        };
+        let offers =
+            vec![offer("2.0.0", 20, OutcomeKind::Wait, &[Rule::Ramp]), offer("1.5.0", 15, OutcomeKind::Install, &[])];
+        Receipt { outcome: InstallResult::Offered, reason: None, offers, ..receipt() }
+    }
+
+    #[test]
+    fn offers_read_back_and_belong_to_what_was_offered() {
+        let value = with_offers().value();
+        assert_eq!(value["offers"][0]["failed"], json!(["D-RAMP"]));
+        assert_eq!(Receipt::read(&value).unwrap(), with_offers());
+        for (pointer, bad) in [
+            ("/outcome", json!("installed")),
+            ("/offers/0/failed", json!(["D-UNKNOWN"])),
+            ("/offers/0/outcome", json!("later")),
+            ("/offers/0/more", json!(1)),
+            ("/offers", json!(vec![value["offers"][0].clone(); MAX_OFFERS + 1])),
+        ] {
+            let mut wrong = value.clone();
+            let (parent, field) = pointer.rsplit_once('/').unwrap();
+            wrong.pointer_mut(parent).unwrap().as_object_mut().unwrap().insert(field.to_owned(), bad);
+            assert!(Receipt::read(&wrong).is_err(), "{pointer}");
+        }
     }
 
     #[test]

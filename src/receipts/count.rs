@@ -235,6 +235,7 @@ mod tests {
             reason: Some("no light".parse().unwrap()),
             at: time::parse(&format!("2026-01-05T12:{minute:02}:00Z")).unwrap(),
             from: "1.1.0".parse().unwrap(),
+            offers: Vec::new(),
         }
     }
 

@@ -34,7 +34,7 @@ use crate::download::Wanted;
 use crate::error::Error;
 use crate::gate::{GatedFetch, Visit};
 use crate::install::Installer;
-use crate::policy::{Deferral, Judgement, Policy, Situation, Step, judge};
+use crate::policy::{Deferral, Judgement, Newer, Policy, Situation, Step, judge};
 use crate::receipts::{ReceiptRecorder, ReceiptStatus};
 use crate::retry::Retry;
 use crate::state::Machine;
@@ -42,7 +42,9 @@ use crate::store::Repair;
 use crate::store::{DirStore, Kept, Store as _};
 use crate::updater::{Repository, Updater};
 use tidegate_model::cohort::CohortMap;
-use tidegate_model::decision::{Approval, Installed, Outcome, Profile, Quarantined, needs_manifest};
+use tidegate_model::decision::{
+    Approval, Installed, Outcome, Profile, Quarantined, Rule, RuleOutcome, Verdict, decide, needs_manifest,
+};
 use tidegate_model::digest::Digest;
 use tidegate_model::explanation::{Circumstances, ExplainedOffer, Explanation};
 use tidegate_model::facts::Facts;
@@ -103,6 +105,9 @@ pub struct Update {
     pub urgency: Urgency,
     /// Its artifacts for this device.
     pub artifacts: Vec<UpdateArtifact>,
+    /// A newer release that reaches this device so soon that the policy waits for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer: Option<Newer>,
 }
 
 /// One file of an update.
@@ -166,7 +171,7 @@ impl Device {
         let profile = self.profile.clone();
         let check = self.check_as(&profile, None, false)?;
         if let Some(update) = &check.update {
-            self.record_offer(update);
+            self.record_offer(&check.explanation, update);
         }
         Ok(check)
     }
@@ -238,17 +243,36 @@ impl Device {
             Err(why) => return Ok(Err(why)),
         };
         let mut explained = Vec::new();
-        let mut update = None;
+        let (mut update, mut newer) = (None, None);
         let mut read = 0;
         for offer in &offers.offers {
             let private = private.filter(|_| offer.private);
             // What is below an offer that is taken is read for an explanation only.
             let reads = Reads { channel, private, thorough, wanted: update.is_none() };
             let (explanation, found) = self.consider(circumstances, offer, &reads, &mut read)?;
-            update = update.or(found);
+            update = update.or(found.map(|found| Update { newer: newer.take(), ..found }));
+            newer = newer.or_else(|| self.waits_for(&explanation, circumstances.now));
             explained.push(explanation);
         }
         Ok(Ok(Found { explanation: circumstances.explain(explained), update }))
+    }
+
+    /// The release of an offer that waits for nothing but its ramp, if the policy waits for it.
+    fn waits_for(&self, offer: &ExplainedOffer, now: Instant) -> Option<Newer> {
+        let at = self.reached_at(&offer.decision.outcome, now)?;
+        let fits = |rule: &RuleOutcome| rule.verdict != Verdict::Fail || rule.rule == Rule::Ramp;
+        let newer = || Newer { release: offer.release.clone(), sequence: offer.sequence, at };
+        offer.decision.rules.iter().all(fits).then(newer)
+    }
+
+    /// When the ramp of an offer reaches the device, if the policy waits so long.
+    fn reached_at(&self, outcome: &Outcome, now: Instant) -> Option<Instant> {
+        match outcome {
+            Outcome::Wait { until: Some(at), rule: Rule::Ramp, .. } => {
+                Some(*at).filter(|at| self.policy.waits_for(*at, now))
+            }
+            _ => None,
+        }
     }
 
     /// The decision on an offer, and on the bridges to it; and what to install, if it can be taken now. `read` counts manifests.
@@ -302,7 +326,10 @@ impl Device {
             Err(e @ Error::NotApproved { .. }) => return Ok(Known::Contradicted(e.to_string())),
             Err(e) => return Err(e),
         };
-        let wanted = reads.wanted && needs_manifest(&circumstances.inputs(offer, Approval::NotRead));
+        // The policy waits for a release only if it fits the device.
+        let unread = circumstances.inputs(offer, Approval::NotRead);
+        let waits = || self.reached_at(&decide(&unread).outcome, circumstances.now).is_some();
+        let wanted = reads.wanted && (needs_manifest(&unread) || waits());
         if !wanted && !reads.thorough {
             return Ok(Known::NotRead);
         }
@@ -398,7 +425,7 @@ impl Device {
             });
         }
         let release = Release { version: manifest.version.clone(), sequence: manifest.sequence, sha256 };
-        Ok(Update { release, urgency: manifest.urgency, artifacts })
+        Ok(Update { release, urgency: manifest.urgency, artifacts, newer: None })
     }
 
     /// Finds a target that only the last role of `chain` may list.
@@ -448,6 +475,7 @@ impl Device {
             missing: self.missing(update),
             facts: &profile.facts(),
             deferral: self.deferral(),
+            newer: update.newer.as_ref(),
         };
         let judgement = judge(&self.policy, &situation);
         debug!(step = ?step, release = %update.release.version, allowed = judgement.allows(), "applied the device's policy");

@@ -4,6 +4,7 @@ use super::{Device, Release, Update};
 use crate::error::Error;
 use crate::receipts::{ReceiptStatus, Sending, Sent, Sink};
 use crate::state::{State, Tolerance};
+use tidegate_model::explanation::Explanation;
 use tidegate_model::receipt::{InstallResult, SignedReceipt};
 
 impl Device {
@@ -41,9 +42,9 @@ impl Device {
     }
 
     /// Records that a check decided to install this.
-    pub(super) fn record_offer(&mut self, update: &Update) {
+    pub(super) fn record_offer(&mut self, explanation: &Explanation, update: &Update) {
         let at = self.now();
-        self.recorder.record_offer(&self.store, &self.profile, &update.release, at);
+        self.recorder.record_offer(&self.store, explanation, &update.release, at);
     }
 
     /// Records the result of a release.

@@ -1,5 +1,6 @@
 //! How a policy is written.
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
 
@@ -19,8 +20,13 @@ impl Default for Enabled {
     }
 }
 
-const RULES: [(&str, Rule); 4] =
-    [("windows", Rule::Windows), ("deferral", Rule::Deferral), ("require", Rule::Require), ("metered", Rule::Metered)];
+const RULES: [(&str, Rule); 5] = [
+    ("windows", Rule::Windows),
+    ("deferral", Rule::Deferral),
+    ("require", Rule::Require),
+    ("metered", Rule::Metered),
+    ("newer", Rule::Newer),
+];
 
 impl Policy {
     /// Reads a policy that is written at `at` of a larger document. What is not there has its default.
@@ -43,6 +49,9 @@ impl Policy {
                     ),
                 },
                 metered: fields.optional_part("metered", metered)?.unwrap_or_default(),
+                wait_for_newer: fields
+                    .optional_parsed::<Span>("wait_for_newer")?
+                    .map_or(TimeDelta::zero(), |span| span.delta()),
                 security_overrides: match fields.optional("security_overrides") {
                     None => Overrides::default(),
                     Some(_) => Overrides(fields.set("security_overrides", usize::MAX, rule)?),
@@ -91,5 +100,5 @@ fn metered(value: &Value, at: &str) -> Result<Metered, FieldError> {
 fn rule(value: &Value, at: &str) -> Result<Rule, FieldError> {
     let word = text(value, at)?;
     let known = RULES.iter().find(|(name, _)| *name == word).map(|(_, rule)| *rule);
-    known.ok_or_else(|| expected("one of windows, deferral, require, metered", value, at))
+    known.ok_or_else(|| expected("one of windows, deferral, require, metered, newer", value, at))
 }

@@ -12,7 +12,8 @@
 //!   "deferral": {"limit": "7d"},
 //!   "require": {"fact": "battery-percent", "ge": 30},
 //!   "metered": {"at_most": 1000000},
-//!   "security_overrides": ["windows", "deferral"]
+//!   "wait_for_newer": "2d",
+//!   "security_overrides": ["windows", "deferral", "newer"]
 //! }
 //! ```
 //!
@@ -31,6 +32,7 @@ use tidegate_model::decision::Verdict;
 use tidegate_model::facts::{FactValue, Facts};
 use tidegate_model::manifest::Urgency;
 use tidegate_model::time::{self, Instant};
+use tidegate_model::version::Version;
 use tidegate_model::week::{UtcOffset, WeeklyPeriod};
 
 /// What the owner of a device allows. The default allows everything.
@@ -48,8 +50,17 @@ pub struct Policy {
     pub require: Option<Condition>,
     /// What is allowed while the fact `metered` is true.
     pub metered: Metered,
-    /// The rules that a security release overrides. Default: windows and deferral.
+    /// A release is skipped if the ramp of a newer one reaches this device within this time. Default: zero, so that none is skipped.
+    pub wait_for_newer: TimeDelta,
+    /// The rules that a security release overrides. Default: windows, deferral and newer.
     pub security_overrides: Overrides,
+}
+
+impl Policy {
+    /// Whether a release is skipped because a newer one reaches this device at `at`.
+    pub fn waits_for(&self, at: Instant, now: Instant) -> bool {
+        at > now && at - now <= self.wait_for_newer
+    }
 }
 
 /// The rules that a security release overrides.
@@ -58,7 +69,7 @@ pub struct Overrides(BTreeSet<Rule>);
 
 impl Default for Overrides {
     fn default() -> Self {
-        Self([Rule::Windows, Rule::Deferral].into())
+        Self([Rule::Windows, Rule::Deferral, Rule::Newer].into())
     }
 }
 
@@ -130,6 +141,20 @@ pub struct Situation<'a> {
     pub facts: &'a Facts,
     /// The user's deferral.
     pub deferral: Option<Deferral>,
+    /// A newer release that the device may have once its ramp reaches the device.
+    pub newer: Option<&'a Newer>,
+}
+
+/// A newer release that waits for nothing but its ramp.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Newer {
+    /// Its version.
+    pub release: Version,
+    /// Its sequence.
+    pub sequence: u64,
+    /// When its ramp reaches this device.
+    #[serde(serialize_with = "time::text::serialize")]
+    pub at: Instant,
 }
 
 /// A rule of the policy. The ids are stable.
@@ -143,11 +168,13 @@ pub enum Rule {
     Require,
     /// The download is allowed on the network.
     Metered,
+    /// No newer release is about to reach the device.
+    Newer,
 }
 
 impl Rule {
     /// Every rule, in the order in which judgements report them.
-    pub const ALL: [Self; 4] = [Self::Windows, Self::Deferral, Self::Require, Self::Metered];
+    pub const ALL: [Self; 5] = [Self::Windows, Self::Deferral, Self::Require, Self::Metered, Self::Newer];
 
     /// The stable id, e.g. `L-WINDOW`.
     pub fn id(self) -> &'static str {
@@ -156,6 +183,7 @@ impl Rule {
             Self::Deferral => "L-DEFERRAL",
             Self::Require => "L-REQUIRE",
             Self::Metered => "L-METERED",
+            Self::Newer => "L-NEWER",
         }
     }
 }
@@ -233,6 +261,7 @@ pub fn judge(policy: &Policy, situation: &Situation<'_>) -> Judgement {
             Rule::Deferral => deferral(policy, situation),
             Rule::Require => require(policy, situation),
             Rule::Metered => metered(policy, situation),
+            Rule::Newer => newer(policy, situation),
         };
         let (verdict, until, why) = match found {
             Found::Pass(why) => (Verdict::Pass, None, why),
@@ -347,6 +376,14 @@ fn metered(policy: &Policy, situation: &Situation<'_>) -> Found {
         }
         Metered::Refuse => Found::Fail(None, "the network is metered".into()),
     }
+}
+
+fn newer(policy: &Policy, situation: &Situation<'_>) -> Found {
+    let Some(Newer { release, at, .. }) = situation.newer.filter(|newer| policy.waits_for(newer.at, situation.now))
+    else {
+        return Found::NotApplicable("no newer release is about to reach this device".into());
+    };
+    Found::Fail(Some(*at), format!("{release} reaches this device at {}, and is waited for", time::format(*at)))
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ fn situation(facts: &Facts) -> Situation<'_> {
         missing: 0,
         facts,
         deferral: None,
+        newer: None,
     }
 }
 

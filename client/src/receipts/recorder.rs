@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::state::{Machine, State, Tolerance};
 use crate::store::{DirStore, Repair};
 use tidegate_model::cohort::{CohortChoice, CohortMap};
-use tidegate_model::decision::Profile;
+use tidegate_model::explanation::Explanation;
 use tidegate_model::name::DeviceId;
 use tidegate_model::receipt::{InstallResult, SignedReceipt};
 use tidegate_model::release::Release;
@@ -30,8 +30,8 @@ pub(crate) trait ReceiptRecorder: Send {
     /// Forgets the cohort of a hypothetical check.
     fn forget(&mut self);
 
-    /// Records that a check decided to install a release.
-    fn record_offer(&mut self, store: &DirStore, profile: &Profile, release: &Release, at: Instant);
+    /// Records that a check decided to install a release, with what became of all offers.
+    fn record_offer(&mut self, store: &DirStore, explanation: &Explanation, release: &Release, at: Instant);
 
     /// Records the result of a release.
     fn record(&mut self, store: &DirStore, release: &Release, outcome: InstallResult, why: Option<&str>, at: Instant);
@@ -70,7 +70,7 @@ impl ReceiptRecorder for NoReceipts {
 
     fn forget(&mut self) {}
 
-    fn record_offer(&mut self, _: &DirStore, _: &Profile, _: &Release, _: Instant) {}
+    fn record_offer(&mut self, _: &DirStore, _: &Explanation, _: &Release, _: Instant) {}
 
     fn record(&mut self, _: &DirStore, _: &Release, _: InstallResult, _: Option<&str>, _: Instant) {}
 

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tidegate_client::device::{Check, InstallState};
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{FileSlot, StubInstaller};
+use tidegate_client::policy::{Judgement, Policy};
 use tidegate_client::{Error, Fault};
 use tidegate_model::decision::{Outcome, Rule};
 use tidegate_model::facts::Facts;
@@ -646,4 +647,41 @@ fn a_fix_for_the_older_line_is_taken_by_that_line_only() {
     assert!(matches!(on("1.5.0", 15), Outcome::Install { sequence: 21, .. }));
     assert!(matches!(on("2.0.0", 20), Outcome::UpToDate { .. }), "{}", on("2.0.0", 20));
     assert!(matches!(on("1.5.1", 21), Outcome::UpToDate { .. } | Outcome::Wait { .. }));
+}
+
+/// The owner may have a device wait for a newer release whose ramp reaches it soon, instead of updating twice; not so with a security
+/// fix, and not for a release that does not fit the device.
+#[test]
+fn a_release_is_skipped_for_a_newer_one_that_comes_soon() {
+    let (start, end) = (time::format(epoch() + TimeDelta::days(1)), time::format(epoch() + TimeDelta::days(2)));
+    let ramp = json!({"ramp": {"start": start, "end": end, "from": 0, "to": 1_000_000}});
+    let mut other_hardware = manifest("2.0.0", 20);
+    other_hardware["artifacts"][0]["hardware"] = json!(["board-z"]);
+    let with = |newer: &Value, urgency: &str, policy: Value| {
+        let mut sim = channel(SMALL);
+        let mut older = manifest("1.5.0", 15);
+        older["urgency"] = json!(urgency);
+        let older = approve(&mut sim, &older);
+        let newer = approve(&mut sim, newer);
+        fleet::offer(&mut sim, "all", &[(&newer, ramp.clone()), (&older, json!({"stage": "stable"}))]);
+        sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+        let mirror = Mirror::of(sim);
+        let policy: Policy = serde_json::from_value(policy).unwrap();
+        let folder = scratch();
+        device(&mirror, folder.path(), epoch()).policy(policy).open().unwrap().check().unwrap()
+    };
+    let (fits, two_days) = (manifest("2.0.0", 20), json!({"wait_for_newer": "2d"}));
+    let check = with(&fits, "normal", two_days.clone());
+    let reached = check.explanation.changes.unwrap();
+    assert!(matches!(check.outcome(), Outcome::Install { sequence: 15, .. }), "the decision stays the same");
+    assert_eq!(check.update.as_ref().unwrap().newer.as_ref().unwrap().at, reached);
+    assert!(check.policy.iter().all(|judgement| !judgement.allows() && judgement.until() == Some(reached)));
+    for (what, check) in [
+        ("too late", with(&fits, "normal", json!({"wait_for_newer": "1d"}))),
+        ("no such policy", with(&fits, "normal", json!({}))),
+        ("a security fix", with(&fits, "security", two_days.clone())),
+        ("another hardware", with(&other_hardware, "normal", two_days)),
+    ] {
+        assert!(check.policy.iter().all(Judgement::allows), "{what}");
+    }
 }

@@ -15,6 +15,7 @@ use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{FileSlot, StubInstaller};
 use tidegate_client::receipts::{Destination, FolderSink, Naming, Receipts, Sending, Sink, StubSink};
 use tidegate_client::state::State;
+use tidegate_model::decision::OutcomeKind;
 use tidegate_model::position::Salt;
 use tidegate_model::receipt::{InstallResult, SignedReceipt};
 
@@ -57,6 +58,12 @@ fn a_healthy_release_is_confirmed() {
     board.check(Disk::new()).unwrap();
     let receipts = waiting(&board);
     assert_eq!(outcomes(&receipts), ["offered", "installed", "confirmed"]);
+    // The first one says what became of each offer.
+    let offers: Vec<_> = receipts.iter().map(|signed| signed.receipt.offers.len()).collect();
+    assert_eq!(offers, [1, 0, 0]);
+    let offer = &receipts[0].receipt.offers[0];
+    assert_eq!((offer.sequence, offer.outcome), (receipts[0].receipt.sequence, OutcomeKind::Install));
+    assert!(offer.failed.is_empty());
     let salt: Salt = "00112233445566778899aabbccddeeff".parse().unwrap();
     for signed in &receipts {
         assert!(signed.verify(key().public()));

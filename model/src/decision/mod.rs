@@ -169,6 +169,58 @@ pub enum Outcome {
     },
 }
 
+/// The kind of an [`Outcome`]. The names are those of its JSON form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OutcomeKind {
+    /// [`Outcome::Install`]
+    Install,
+    /// [`Outcome::Bridge`]
+    Bridge,
+    /// [`Outcome::UpToDate`]
+    UpToDate,
+    /// [`Outcome::Wait`]
+    Wait,
+    /// [`Outcome::NotEligible`]
+    NotEligible,
+    /// [`Outcome::Refuse`]
+    Refuse,
+    /// [`Outcome::NoOffer`]
+    NoOffer,
+}
+
+impl OutcomeKind {
+    /// The kinds with their names.
+    pub const NAMES: [(&str, Self); 7] = [
+        ("install", Self::Install),
+        ("bridge", Self::Bridge),
+        ("up-to-date", Self::UpToDate),
+        ("wait", Self::Wait),
+        ("not-eligible", Self::NotEligible),
+        ("refuse", Self::Refuse),
+        ("no-offer", Self::NoOffer),
+    ];
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl Outcome {
+    /// Its kind.
+    pub fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Install { .. } => OutcomeKind::Install,
+            Self::Bridge { .. } => OutcomeKind::Bridge,
+            Self::UpToDate { .. } => OutcomeKind::UpToDate,
+            Self::Wait { .. } => OutcomeKind::Wait,
+            Self::NotEligible { .. } => OutcomeKind::NotEligible,
+            Self::Refuse { .. } => OutcomeKind::Refuse,
+            Self::NoOffer { .. } => OutcomeKind::NoOffer,
+        }
+    }
+}
+
 /// A rule of decisions. The ids are stable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum Rule {

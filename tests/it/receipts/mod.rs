@@ -74,6 +74,7 @@ pub fn receipt(device: &str, manifest: Digest, outcome: InstallResult, at: DateT
         reason: None,
         at,
         from: "0.9.0".parse().unwrap(),
+        offers: Vec::new(),
     }
 }
 

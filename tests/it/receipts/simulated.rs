@@ -198,6 +198,7 @@ impl World {
                 reason: reason.map(|reason| reason.parse().unwrap()),
                 at: now + TimeDelta::minutes(minutes),
                 from: "0.0.1".parse().unwrap(),
+                offers: Vec::new(),
             };
             let ended = if luck < share {
                 say(20, InstallResult::RolledBack, Some("health command failed"))

@@ -8,7 +8,7 @@ use crate::receipts::status::ReceiptStatus;
 use crate::store::Keep;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::name::{DeviceId, HardwareId, Name};
-use tidegate_model::receipt::{InstallResult, MAX_LENGTH, Receipt, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, MAX_LENGTH, MAX_SIGNATURE, OfferResult, Receipt, SignedReceipt};
 use tidegate_model::release::Release;
 use tidegate_model::time::{self, Instant};
 use tidegate_model::version::Version;
@@ -66,6 +66,7 @@ impl Ledger {
         &mut self,
         release: &Release,
         context: Context,
+        offers: Vec<OfferResult>,
         at: Instant,
         key: &DeviceKey,
     ) -> Result<bool, String> {
@@ -79,7 +80,7 @@ impl Ledger {
             return Ok(changed);
         }
         let known = Known { release: release.clone(), context, last: InstallResult::Offered };
-        self.queue.push(sign(&known, None, at, key)?);
+        self.queue.push(sign(&known, None, offers, at, key)?);
         self.releases.push(known);
         let excess = self.releases.len().saturating_sub(MAX_RELEASES);
         self.releases.drain(..excess);
@@ -107,7 +108,7 @@ impl Ledger {
             return Ok(false);
         }
         known.last = outcome;
-        let receipt = sign(known, reason, at, key)?;
+        let receipt = sign(known, reason, Vec::new(), at, key)?;
         self.queue.push(receipt);
         self.make_room();
         Ok(true)
@@ -166,9 +167,15 @@ fn length(signed: &SignedReceipt) -> usize {
     json::canonical(&signed.to_value()).map_or(MAX_LENGTH, |bytes| bytes.len())
 }
 
-fn sign(known: &Known, reason: Option<&str>, at: Instant, key: &DeviceKey) -> Result<SignedReceipt, String> {
+fn sign(
+    known: &Known,
+    reason: Option<&str>,
+    offers: Vec<OfferResult>,
+    at: Instant,
+    key: &DeviceKey,
+) -> Result<SignedReceipt, String> {
     let Known { release, context, last } = known.clone();
-    let receipt = Receipt {
+    let mut receipt = Receipt {
         device: context.device,
         channel: context.channel,
         cohort: context.cohort,
@@ -181,7 +188,11 @@ fn sign(known: &Known, reason: Option<&str>, at: Instant, key: &DeviceKey) -> Re
         reason: reason.and_then(super::reason),
         at: time::whole(at),
         from: context.from,
+        offers,
     };
+    while length(&receipt.clone().signed(key.id().clone(), vec![0; MAX_SIGNATURE])) > MAX_LENGTH
+        && receipt.offers.pop().is_some()
+    {}
     let bytes = receipt.to_bytes().map_err(|e| e.to_string())?;
     let signed = receipt.signed(key.id().clone(), key.sign(&bytes));
     if length(&signed) > MAX_LENGTH {
@@ -284,7 +295,7 @@ pub(super) mod tests {
     pub(in crate::receipts) fn offered(count: u64) -> Ledger {
         let mut ledger = Ledger::default();
         for sequence in 1..=count {
-            assert!(ledger.offered(&release(sequence), context("canary"), at(0), &key()).unwrap());
+            assert!(ledger.offered(&release(sequence), context("canary"), Vec::new(), at(0), &key()).unwrap());
         }
         ledger
     }
@@ -296,7 +307,7 @@ pub(super) mod tests {
     #[test]
     fn each_outcome_is_recorded_once_per_attempt() {
         let mut ledger = offered(1);
-        assert!(!ledger.offered(&release(1), context("canary"), at(9), &key()).unwrap());
+        assert!(!ledger.offered(&release(1), context("canary"), Vec::new(), at(9), &key()).unwrap());
         let mut record = |outcome| {
             let first = ledger.record(&release(1), outcome, Some("why"), at(1), &key()).unwrap();
             assert!(!ledger.record(&release(1), outcome, Some("why"), at(2), &key()).unwrap(), "{outcome} twice");
@@ -330,9 +341,9 @@ pub(super) mod tests {
     #[test]
     fn a_pending_release_may_change_cohort() {
         let mut ledger = offered(1);
-        assert!(ledger.offered(&release(1), context("all"), at(1), &key()).unwrap());
+        assert!(ledger.offered(&release(1), context("all"), Vec::new(), at(1), &key()).unwrap());
         ledger.record(&release(1), InstallResult::Installed, None, at(2), &key()).unwrap();
-        assert!(!ledger.offered(&release(1), context("lab"), at(3), &key()).unwrap());
+        assert!(!ledger.offered(&release(1), context("lab"), Vec::new(), at(3), &key()).unwrap());
         ledger.record(&release(1), InstallResult::Confirmed, None, at(4), &key()).unwrap();
         let cohorts: Vec<_> = ledger.queue.iter().map(|signed| signed.receipt.cohort.to_string()).collect();
         assert_eq!(cohorts, ["canary", "all", "all"]);
@@ -380,12 +391,12 @@ pub(super) mod tests {
         let mut ledger = offered(10);
         ledger.record(&release(1), InstallResult::Installed, None, at(1), &key()).unwrap();
         // As it is after many more.
-        ledger.offered(&release(11), context("canary"), at(0), &key()).unwrap();
+        ledger.offered(&release(11), context("canary"), Vec::new(), at(0), &key()).unwrap();
         ledger.record(&release(11), InstallResult::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
         let failed = ledger.queue.last().unwrap().clone();
         ledger.queue.extend(std::iter::repeat_n(failed, 170));
         for sequence in 12..=100 {
-            ledger.offered(&release(sequence), context("canary"), at(0), &key()).unwrap();
+            ledger.offered(&release(sequence), context("canary"), Vec::new(), at(0), &key()).unwrap();
             ledger.record(&release(sequence), InstallResult::Failed, Some(&"why ".repeat(60)), at(1), &key()).unwrap();
         }
         let bytes: usize = ledger.queue.iter().map(length).sum();

@@ -11,10 +11,10 @@ use crate::receipts::status::ReceiptStatus;
 use crate::state::{Machine, State, Tolerance};
 use crate::store::{DirStore, Kept, Repair};
 use tidegate_model::cohort::{CohortChoice, CohortMap};
-use tidegate_model::decision::Profile;
+use tidegate_model::explanation::Explanation;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::name::{DeviceId, Name};
-use tidegate_model::receipt::{InstallResult, SignedReceipt};
+use tidegate_model::receipt::{InstallResult, OfferResult, SignedReceipt};
 use tidegate_model::release::Release;
 use tidegate_model::time::Instant;
 
@@ -110,7 +110,9 @@ impl ReceiptRecorder for SigningRecorder {
         self.observed = None;
     }
 
-    fn record_offer(&mut self, store: &DirStore, profile: &Profile, release: &Release, at: Instant) {
+    fn record_offer(&mut self, store: &DirStore, explanation: &Explanation, release: &Release, at: Instant) {
+        let Explanation { device: profile, offers, .. } = explanation;
+        let offers: Vec<_> = offers.iter().map(OfferResult::of).collect();
         self.change(store, |ledger, settings, observed| {
             let Some(observed) = observed else { return Ok(false) };
             let context = Context {
@@ -123,7 +125,7 @@ impl ReceiptRecorder for SigningRecorder {
             };
             let moved = ledger.gate != observed.gate;
             ledger.gate.clone_from(&observed.gate);
-            Ok(ledger.offered(release, context, at, &settings.key)? || moved)
+            Ok(ledger.offered(release, context, offers, at, &settings.key)? || moved)
         });
     }
 
