@@ -1,7 +1,5 @@
 //! `tidegate status`: what is live, who gets what, and what comes next.
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, Utc};
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
@@ -17,6 +15,7 @@ use crate::metadata::Repository;
 use crate::policy::ReleaseState;
 use crate::release::record::{self, Record};
 use crate::release::signing;
+use crate::report::stops::{Stop, stops};
 use crate::workspace::{CohortInForce, Workspace, cohorts_in_force, map_in_force};
 use tidegate_model::span::Span;
 
@@ -41,8 +40,11 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             in_force.push((channel, product, cohorts_in_force(&repository, &map, channel, product)?));
         }
     }
+    let stops = stops(&workspace, &settings, &repository, cx.now)?;
     if cx.ui.is_json() {
-        cx.ui.json(&to_json(cx.now, &settings, &repository, &ring, &records, &in_force))?;
+        let mut value = to_json(cx.now, &settings, &repository, &ring, &records, &in_force);
+        value["stops"] = json!(stops);
+        cx.ui.json(&value)?;
     } else {
         cx.ui.result(format_args!("{} at {}", settings.name, time::format(cx.now)))?;
         cx.ui.result("")?;
@@ -52,25 +54,18 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             cx.ui.result(format_args!("{product} on {channel}"))?;
             show::cohorts(&cx.ui, in_force, cx.now)?;
             releases(cx, &records, channel, product)?;
-            ended(cx, in_force, channel, product);
+        }
+        for Stop { place, what, remedy } in stops.iter().take(MANY_ROLES) {
+            cx.ui.warn(format_args!("{place}: {what}: {remedy}"));
+        }
+        if let Some(more) = stops.len().checked_sub(MANY_ROLES).filter(|more| *more > 0) {
+            cx.ui.warn(format_args!("and {more} more of this kind: tidegate doctor"));
         }
         hint(cx, &workspace, &repository, &ring, &records)?;
     }
     match args.expiring {
         Some(within) => check_expiring(&repository, within, cx.now),
         None => Ok(()),
-    }
-}
-
-/// Names the offers that have ended by themselves, and what takes them up again.
-fn ended(cx: &Context, in_force: &[CohortInForce], channel: &Name, product: &Name) {
-    let offers = in_force.iter().flat_map(|current| &current.offers);
-    let ended: BTreeSet<_> =
-        offers.filter(|offer| !offer.paused && offer.has_ended(cx.now)).map(|o| &o.release).collect();
-    for release in ended {
-        cx.ui.warn(format_args!(
-            "the rollout of {release} was not renewed and has stopped: tidegate rollout renew {channel}/{product}/{release}"
-        ));
     }
 }
 

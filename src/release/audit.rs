@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::record;
-use crate::error::Result;
+use crate::error::{Result, chain};
 use crate::workspace::Ledger;
 use crate::workspace::ledger::Entry;
 
@@ -11,10 +11,11 @@ use crate::workspace::ledger::Entry;
 ///
 /// # Errors
 ///
-/// Fails if the ledger or a record cannot be read.
+/// Fails if the ledger or a folder of records cannot be read.
 pub fn audit(dir: &Path) -> Result<(Vec<Entry>, Vec<String>)> {
     let (entries, breaks) = Ledger::examine(dir)?;
     let mut wrong: Vec<String> = breaks.iter().map(|at| format!("line {}: {}", at.line, at.why)).collect();
+    wrong.extend(record::unreadable(dir)?.into_iter().map(|(_, error)| chain(&error)));
     for record in record::all(dir)? {
         let id = record.id().to_string();
         let state = record.status().to_string();

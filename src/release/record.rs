@@ -419,25 +419,39 @@ fn read(dir: &Path, name: &str) -> Result<Option<Record>> {
     Ok(Some(record))
 }
 
-/// All records of the workspace `dir`, sorted by channel, product and version.
+/// All readable records of the workspace `dir`, sorted by channel, product and version. A record that cannot be read stops no
+/// other release; see [`unreadable`].
 ///
 /// # Errors
 ///
-/// Fails if a folder or a record cannot be read.
+/// Fails if a folder cannot be read.
 pub fn all(dir: &Path) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    for channel in subfolders(&dir.join(RELEASES_DIR))? {
-        for product in subfolders(&dir.join(RELEASES_DIR).join(&channel))? {
-            for version in subfolders(&dir.join(RELEASES_DIR).join(&channel).join(&product))? {
-                let name = format!("{RELEASES_DIR}/{channel}/{product}/{version}/release.json");
-                records.extend(read(dir, &name)?);
-            }
-        }
-    }
+    let mut records: Vec<Record> = files(dir)?.iter().filter_map(|name| read(dir, name).ok().flatten()).collect();
     records.sort_by(|a, b| {
         (&a.channel, &a.product).cmp(&(&b.channel, &b.product)).then_with(|| a.version.cmp(&b.version))
     });
     Ok(records)
+}
+
+/// The files of the records that cannot be read, and why not.
+///
+/// # Errors
+///
+/// Fails if a folder cannot be read.
+pub fn unreadable(dir: &Path) -> Result<Vec<(String, Error)>> {
+    Ok(files(dir)?.into_iter().filter_map(|name| read(dir, &name).err().map(|error| (name, error))).collect())
+}
+
+fn files(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for channel in subfolders(&dir.join(RELEASES_DIR))? {
+        for product in subfolders(&dir.join(RELEASES_DIR).join(&channel))? {
+            for version in subfolders(&dir.join(RELEASES_DIR).join(&channel).join(&product))? {
+                names.push(format!("{RELEASES_DIR}/{channel}/{product}/{version}/release.json"));
+            }
+        }
+    }
+    Ok(names)
 }
 
 fn subfolders(dir: &Path) -> Result<Vec<String>> {

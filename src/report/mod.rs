@@ -2,4 +2,5 @@
 
 pub mod doctor;
 pub mod site;
+pub mod stops;
 pub mod view;

@@ -590,7 +590,7 @@ impl Remote {
     ///
     /// # Errors
     ///
-    /// [`Kind::Trust`](crate::error::Kind::Trust) if it is longer than `limit`, or a file that cannot be read: anyone who may
+    /// [`Kind::Trust`] if it is longer than `limit`, or a file that cannot be read: anyone who may
     /// write to a folder can create such a file.
     pub(crate) async fn read_listed(&self, key: &str, limit: u64) -> Result<Option<Bytes>> {
         let Backend::Folder(root) = &self.kind else {

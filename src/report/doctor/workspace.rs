@@ -12,9 +12,10 @@ use crate::config::Settings;
 use crate::error::{Result, Rule};
 use crate::keys::check_mode;
 use crate::keys::example::is_example;
-use crate::metadata::{Repository, RoleFile};
+use crate::metadata::Repository;
 use crate::proposal::{self, Proposal, ProposalRequest, propose};
 use crate::release::{audit, listing};
+use crate::report::stops::{self, Stop};
 use crate::rollout::refresh::due;
 use crate::workspace::Workspace;
 use crate::workspace::artifacts::{self, Stored};
@@ -44,6 +45,7 @@ pub fn workspace(dir: &Path, deep: bool, now: DateTime<Utc>) -> Result<Diagnosis
             artifacts(&workspace, &repository, deep, &mut found);
             proposals(&workspace, &repository, &mut found);
             if let Some(settings) = &settings {
+                rollouts(&workspace, &repository, settings, now, &mut found);
                 intent(&workspace, &repository, settings, now, &mut found);
             }
         }
@@ -136,11 +138,6 @@ fn secrets(dir: &Path, found: &mut Diagnosis) {
 /// Nothing has expired or is about to.
 fn expiry(repository: &Repository, now: DateTime<Utc>, found: &mut Diagnosis) {
     found.checks("DOC-EXPIRY");
-    let how = |role: &RoleFile| match role.name.as_str() {
-        "timestamp" | "snapshot" => "tidegate refresh".to_owned(),
-        name if name.contains('.') => "tidegate refresh".to_owned(),
-        name => format!("tidegate ceremony start --renew {name}"),
-    };
     for role in due(repository, now) {
         let (severity, what) = if role.expires <= now {
             (Severity::Error, format!("it expired at {}", tidegate_model::time::format(role.expires)))
@@ -148,7 +145,7 @@ fn expiry(repository: &Repository, now: DateTime<Utc>, found: &mut Diagnosis) {
             let at = tidegate_model::time::format(role.expires);
             (Severity::Warning, format!("less than a quarter of its life is left: it expires at {at}"))
         };
-        found.find(severity, "DOC-EXPIRY", &role.name, what, how(role));
+        found.find(severity, "DOC-EXPIRY", &role.name, what, stops::renewal(&role.name));
     }
 }
 
@@ -195,6 +192,25 @@ fn artifacts(workspace: &Workspace, repository: &Repository, deep: bool, found: 
         };
         if let Err(error) = checked {
             found.trouble(if deep { "DOC-STORE-HASH" } else { "DOC-STORE" }, path, &error);
+        }
+    }
+}
+
+/// No rollout has stopped unnoticed.
+fn rollouts(
+    workspace: &Workspace,
+    repository: &Repository,
+    settings: &Settings,
+    now: DateTime<Utc>,
+    found: &mut Diagnosis,
+) {
+    found.checks("DOC-ROLLOUT");
+    match stops::rollouts(workspace, settings, repository, now) {
+        Err(error) => found.trouble("DOC-ROLLOUT", "metadata/", &error),
+        Ok(stops) => {
+            for Stop { place, what, remedy } in stops {
+                found.find(Severity::Warning, "DOC-ROLLOUT", &place, what, remedy);
+            }
         }
     }
 }

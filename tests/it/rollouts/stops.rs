@@ -93,11 +93,13 @@ impl World {
         }
     }
 
-    /// `doctor` names the cause, and the command that fixes it.
-    fn doctor_names(&self, cause: &str, command: &str) {
-        let out = self.tidegate(&["doctor"]);
-        let text = String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap();
-        assert!(text.contains(cause) && text.contains(command), "{text}");
+    /// `status` and `doctor` name the cause, and the command that fixes it.
+    fn reports(&self, cause: &str, command: &str) {
+        for words in [&["status"][..], &["doctor", self.site.to_str().unwrap()]] {
+            let out = self.tidegate(words);
+            let text = String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap();
+            assert!(text.contains(cause) && text.contains(command), "{words:?}: {cause}, {command}: {text}");
+        }
     }
 
     fn holds(&self, expected: &[(&str, &str)]) {
@@ -154,12 +156,7 @@ fn an_offer_that_ends_by_itself_stops_only_itself() {
     world.days(1, &EVERYBODY[1..]);
     world.days(10, WITHOUT_TWO);
     assert!(world.failed.is_empty(), "{:?}", world.failed);
-    // The cause and the command that fixes it.
-    for command in [&["status"][..], &["doctor", world.site.to_str().unwrap()]] {
-        let out = world.tidegate(command);
-        let text = String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap();
-        assert!(text.contains("2.0.0") && text.contains("tidegate rollout renew"), "{command:?}: {text}");
-    }
+    world.reports("2.0.0", "tidegate rollout renew stable/os/2.0.0");
 }
 
 #[test]
@@ -168,6 +165,7 @@ fn a_pause_stops_only_its_offer() {
     world.fleet.step(&two, |transaction, op| transaction.pause(op, None)).unwrap();
     world.days(8, WITHOUT_TWO);
     assert!(world.failed.is_empty(), "{:?}", world.failed);
+    world.reports("paused", "tidegate rollout resume stable/os/2.0.0");
     // And is no end: whoever resumes it goes on.
     world.fleet.validate(&two);
     world
@@ -184,6 +182,7 @@ fn a_withdrawal_falls_back_to_what_is_below() {
     world.fleet.step(&two, |transaction, op| transaction.withdraw(op, Some("does not boot"))).unwrap();
     world.days(4, WITHOUT_TWO);
     assert!(world.failed.is_empty(), "{:?}", world.failed);
+    world.reports("2.0.0", "tidegate release new");
 }
 
 /// A draft, a proposal and a release folder that cannot be read stop no renewal, also not those that come once in weeks.
@@ -201,6 +200,7 @@ fn leftovers_stop_nothing() {
         world.cron();
     }
     world.holds(WITHOUT_TWO);
+    world.reports("releases/stable/os/5.0.0/release.json", "from version control");
     let failed: Vec<_> = world.failed.values().filter(|text| !text.contains("beta")).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
@@ -215,7 +215,7 @@ fn an_expired_cohort_stops_only_itself() {
     let (hour, text) = world.failed.first_key_value().unwrap();
     assert!(*hour > 0 && text.contains("published, but expired: beta.everyone"), "{text}");
     assert!(text.contains("tidegate refresh"), "{text}");
-    world.doctor_names("beta.everyone", "tidegate refresh");
+    world.reports("beta.everyone", "tidegate refresh");
 }
 
 /// Whatever expired comes back whole, with what was renewed meanwhile.
@@ -265,7 +265,7 @@ fn an_expired_channel_stops_only_itself() {
     assert!(*hour > 0, "{text}");
     assert!(text.contains("published, but expired: beta") && text.contains("P-EXPIRED"), "{text}");
     assert!(text.contains("tidegate ceremony start --renew beta"), "{text}");
-    world.doctor_names("beta", "tidegate ceremony start --renew beta");
+    world.reports("beta", "tidegate ceremony start --renew beta");
     let published = fs::read_to_string(world.site.join("metadata/timestamp.json")).unwrap();
     let expires = tidegate_model::time::format(world.fleet.now + TimeDelta::days(1));
     assert!(published.contains(&expires), "{published}");
@@ -282,6 +282,7 @@ fn expired_targets_stop_everybody_and_publish_says_so() {
     world.cron();
     let text = world.failed.values().next().unwrap();
     assert!(text.contains("tidegate ceremony start --renew root"), "{text}");
+    world.reports("targets", "tidegate ceremony start --renew root");
 }
 
 /// Timestamp and snapshot stop everybody, for as long as nobody refreshes.
@@ -293,6 +294,7 @@ fn timestamp_and_snapshot_stop_everybody_until_the_next_refresh() {
         world.fleet.now += TimeDelta::days(days);
         let found = world.devices();
         assert!(found.values().all(|what| what.contains("expired")), "{found:?}");
+        world.reports("timestamp", "tidegate refresh");
         world.fleet.validate(&two);
         world.fleet.step(&two, |transaction, op| transaction.renew(op)).unwrap();
         world.cron();

@@ -1,0 +1,123 @@
+//! What keeps devices from installing something, why, and the command that fixes it.
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::Serialize;
+use tidegate_model::name::Name;
+use tidegate_model::time;
+
+use crate::config::Settings;
+use crate::error::Result;
+use crate::metadata::{Repository, RoleFile};
+use crate::policy::ReleaseState;
+use crate::release::record::{self, Record};
+use crate::workspace::{CohortInForce, Workspace, cohorts_in_force, map_in_force};
+
+/// Something that keeps devices from installing something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Stop {
+    /// The role, release or file.
+    pub place: String,
+    /// What is stopped, and why.
+    pub what: String,
+    /// The command that fixes it, or what to do.
+    pub remedy: String,
+}
+
+/// What keeps devices from installing something: expired roles, offers that ended or are paused, withdrawn releases that nothing
+/// newer followed, and records that cannot be read.
+///
+/// # Errors
+///
+/// Fails if the cohorts in force cannot be read.
+pub fn stops(
+    workspace: &Workspace,
+    settings: &Settings,
+    repository: &Repository,
+    now: DateTime<Utc>,
+) -> Result<Vec<Stop>> {
+    let mut found: Vec<Stop> = repository.roles().filter(|role| role.expires <= now).map(expired).collect();
+    found.extend(rollouts(workspace, settings, repository, now)?);
+    for (file, error) in record::unreadable(workspace.dir())? {
+        let remedy = error.remedy_text().unwrap_or("restore it from version control").to_owned();
+        found.push(Stop { place: file, what: error.to_string(), remedy });
+    }
+    Ok(found)
+}
+
+/// What stops single releases.
+///
+/// # Errors
+///
+/// Fails if the cohorts in force cannot be read.
+pub(super) fn rollouts(
+    workspace: &Workspace,
+    settings: &Settings,
+    repository: &Repository,
+    now: DateTime<Utc>,
+) -> Result<Vec<Stop>> {
+    let records = record::all(workspace.dir())?;
+    let mut found = Vec::new();
+    for channel in settings.channels.keys().filter(|channel| repository.role(channel.as_str()).is_some()) {
+        let map = map_in_force(workspace.dir(), repository, channel)?;
+        for product in &settings.products {
+            let cohorts = cohorts_in_force(repository, &map, channel, product)?;
+            let own = || records.iter().filter(|record| record.channel == *channel && record.product == *product);
+            found.extend(own().filter_map(|record| interrupted(record, &cohorts, now)));
+            let newest = own().filter(|record| record.state != ReleaseState::Draft && record.manifest.is_some());
+            let newest = newest.max_by_key(|record| record.manifest.as_ref().map(|manifest| manifest.sequence));
+            found.extend(newest.and_then(withdrawn));
+        }
+    }
+    Ok(found)
+}
+
+/// The command that renews a role.
+pub(super) fn renewal(role: &str) -> String {
+    if matches!(role, "timestamp" | "snapshot") || role.contains('.') {
+        return "tidegate refresh".to_owned();
+    }
+    format!("tidegate ceremony start --renew {role}")
+}
+
+fn expired(role: &RoleFile) -> Stop {
+    let stopped = match role.name.as_str() {
+        "root" | "targets" | "snapshot" | "timestamp" => "no device installs anything",
+        name if name.contains('.') => "this cohort installs nothing new",
+        _ => "this channel installs nothing new",
+    };
+    Stop {
+        place: role.name.clone(),
+        what: format!("it expired at {}: {stopped}", time::format(role.expires)),
+        remedy: renewal(&role.name),
+    }
+}
+
+/// A release whose offers are paused or have ended by themselves.
+fn interrupted(record: &Record, cohorts: &[CohortInForce], now: DateTime<Utc>) -> Option<Stop> {
+    let sequence = record.manifest.as_ref()?.sequence;
+    let stopped = |is_stopped: &dyn Fn(&tidegate_model::rollout::Offer) -> bool| -> Vec<&Name> {
+        let has = |current: &&CohortInForce| current.offer(sequence).is_some_and(is_stopped);
+        cohorts.iter().filter(has).map(|current| &current.cohort).collect()
+    };
+    let id = record.id();
+    let (what, verb, cohorts) = match stopped(&|offer| offer.paused) {
+        paused if !paused.is_empty() => ("its rollout is paused", "resume", paused),
+        _ => ("its rollout was not renewed and has stopped", "renew", stopped(&|offer| offer.has_ended(now))),
+    };
+    let cohorts: Vec<_> = cohorts.into_iter().map(Name::as_str).collect();
+    (!cohorts.is_empty()).then(|| Stop {
+        place: id.to_string(),
+        what: format!("{what} in {}", cohorts.join(", ")),
+        remedy: format!("tidegate rollout {verb} {id}"),
+    })
+}
+
+/// A withdrawn release, if nothing newer followed it.
+fn withdrawn(record: &Record) -> Option<Stop> {
+    (record.state == ReleaseState::Withdrawn).then(|| Stop {
+        place: record.id().to_string(),
+        what: "it is withdrawn, and no newer release followed".to_owned(),
+        remedy: "tidegate release new VERSION".to_owned(),
+    })
+}
