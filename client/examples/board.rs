@@ -1,4 +1,4 @@
-//! An update agent in a program of one's own: two slots, a boot hook, a trial with a health command. docs/integrate.md tells of it.
+//! An update agent inside another program: two slots, a boot hook, a trial with a health command. docs/integrate.md explains it.
 
 use std::path::Path;
 use std::thread::sleep;

@@ -15,18 +15,18 @@ use crate::workspace::{Operation, Workspace};
 
 /// Approve, with a signature, a step that requires approval under policy.toml
 ///
-/// The signature is over the release's manifest, the very step, and where the release stands: once the release moves, it counts no more.
+/// The signature covers the manifest, the step and the current state of the release; it ends when that state changes.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate rollout approve 1.2.0 --key release-1
   tidegate rollout approve 1.2.0 --step advance --cohort general --key release-1")]
 pub(super) struct Args {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
-    /// The step: register, expose, start, advance, resume or complete [default: the one that comes next]
+    /// The step: register, expose, start, advance, resume or complete [default: the next one]
     #[arg(long, value_name = "STEP", value_parser = parse_step)]
     step: Option<ReleaseEvent>,
-    /// The cohort that is advanced to [default: the one that comes next]
+    /// The cohort to advance to [default: the next one]
     #[arg(long, value_name = "NAME")]
     cohort: Option<Name>,
     /// The key to approve with, as tidegate.toml names it

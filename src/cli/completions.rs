@@ -11,7 +11,7 @@ use super::context::Context;
 use crate::error::{Error, Result};
 use crate::fs;
 
-/// Print a script that completes commands in a shell
+/// Print a completion script for a shell
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate completions bash > tidegate.bash
@@ -32,7 +32,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     std::io::stdout().lock().write_all(&script).map_err(|e| Error::io("write", Path::new("stdout"), e))
 }
 
-/// Write the manual pages, one a command
+/// Write the manual pages, one per command
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate man --out man1")]

@@ -8,11 +8,11 @@ use super::context::Context;
 use crate::error::Result;
 use crate::report::view::{Place, diff};
 
-/// Show what is different between two states of a repository, and for which devices
+/// Show changes between two states, and the devices affected
 ///
-/// A state is a workspace, a folder or a URL; `PLACE@12` is what snapshot 12 listed, as long as its files are still there. Both are
-/// verified from a trusted root. "Devices affected" is decided by the code that devices run. What protected cohorts take through their gates is
-/// compared between workspaces alone.
+/// A state is a workspace, a folder or a URL; `PLACE@12` is what snapshot 12 listed, while its files exist. Both are verified
+/// from a trusted root. "Devices affected" is decided by the code that devices run. Protected cohorts are compared only between
+/// workspaces.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate diff ../public .
@@ -22,7 +22,7 @@ pub(super) struct Args {
     old: String,
     /// The new state
     new: String,
-    /// The root file to start from; without it, that of the workspace
+    /// A root file that you trust [default: that of the workspace]
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
 }

@@ -11,17 +11,17 @@ use crate::report::view::Place;
 
 /// Check a workspace and a published repository, and suggest fixes
 ///
-/// Each finding has an id that stays, says what is wrong and where, and what to do. Exits with 1 if anything does not work; what is only
-/// due or unwise is a warning.
+/// Each finding has a stable id and names the place, the problem and the remedy. Exits with 1 if anything does not work; what is
+/// only due or unwise is a warning.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate doctor
   tidegate doctor ../public --deep
   tidegate doctor ../public --root metadata/1.root.json")]
 pub(super) struct Args {
-    /// The published repository to look at as well: a folder or a URL
+    /// A published repository to check as well: a folder or a URL
     place: Option<String>,
-    /// The root file to verify it from: with this, no workspace is needed
+    /// A root file that you trust; with it, no workspace is needed
     #[arg(long, value_name = "FILE", requires = "place")]
     root: Option<PathBuf>,
     /// Hash all artifacts of the workspace again

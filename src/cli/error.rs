@@ -4,8 +4,10 @@ use std::error::Error as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use tidegate_model::failure::{ErrorBody, ErrorKind, ErrorReport};
 
+use super::groups;
 use super::ui::Ui;
 use crate::error::{Error, Kind};
 
@@ -53,6 +55,11 @@ pub(super) fn report(error: &Error, ui: &Ui) -> ExitCode {
 
 /// Reports a command line that cannot be parsed, or prints the requested help.
 pub(super) fn report_usage(error: &clap::Error, json: bool) -> ExitCode {
+    if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
+        && let Some(remedy) = groups::instead(word)
+    {
+        return report(&Error::usage(format!("no command '{word}'")).remedy(remedy), &Ui::new(json, false));
+    }
     if json && error.use_stderr() {
         let text = error.render().to_string();
         let mut parts = text.split("\n\n").map(str::trim);

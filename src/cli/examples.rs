@@ -30,10 +30,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("log", "tidegate log\ntidegate log --verify"),
     ("prune", "tidegate prune ../public\ntidegate prune ../public --grace 60d --apply"),
     ("publish", "tidegate publish ../public --dry-run\ntidegate publish ../public\ntidegate publish ../public --site"),
-    (
-        "pull",
-        "tidegate pull ../public\ntidegate -C copy pull ../public --root metadata/1.root.json    (makes a new workspace)",
-    ),
+    ("pull", "tidegate pull ../public\ntidegate -C copy pull ../public --root metadata/1.root.json      (creates one)"),
     ("refresh", "tidegate refresh && tidegate publish ../public"),
     ("release list", "tidegate release list"),
     ("release manifest", "tidegate release manifest 1.2.0"),
@@ -46,7 +43,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("rollout resume", "tidegate rollout resume 1.2.0"),
     ("rollout start", "tidegate rollout start 1.2.0\ntidegate rollout start 1.2.0 --ramp 24h"),
     ("rollout status", "tidegate rollout status 1.2.0"),
-    ("rollout withdraw", "tidegate rollout withdraw 1.2.0 --reason 'two of the first devices lost their clock'"),
+    ("rollout withdraw", "tidegate rollout withdraw 1.2.0 --reason 'two devices lost their clock'"),
     ("serve", "tidegate serve ../public --port 8000"),
     ("status", "tidegate status\ntidegate status --expiring 12h"),
     (

@@ -25,9 +25,9 @@ use crate::workspace::Workspace;
 /// How many cohorts of a group are named in the table.
 const NAMED: usize = 3;
 
-/// Show what a device would do now, or at any time, with every rule's outcome; or what a fleet would, counted
+/// Show what a device or a fleet would do, and why
 ///
-/// The answer is computed from the signed metadata by the code that devices run: for one device it is the device's own, to the letter.
+/// The answer comes from the signed metadata and the code that devices run, so a device gives exactly the same one.
 #[derive(Debug, ClapArgs)]
 #[command(group = clap::ArgGroup::new("whom").args(["device", "fleet"]).required(true))]
 #[command(after_help = "Examples:
@@ -35,8 +35,9 @@ const NAMED: usize = 3;
   tidegate explain --fleet fleet.csv
 
 device.json:
-  {\"id\": \"device-0042\", \"product\": \"os\", \"channel\": \"stable\", \"hardware\": \"board-a\",
-   \"version\": \"1.1.0\", \"sequence\": 1, \"facts\": {\"group\": \"field\"}}
+  {\"id\": \"device-0042\", \"product\": \"os\", \"channel\": \"stable\",
+   \"hardware\": \"board-a\", \"version\": \"1.1.0\", \"sequence\": 1,
+   \"facts\": {\"group\": \"field\"}}
 
 fleet.csv:
   id,hardware,version,sequence,group
@@ -54,7 +55,7 @@ pub(super) struct Args {
     /// The channel of devices whose line does not name it [default: the only one]
     #[arg(long, value_name = "NAME", requires = "fleet")]
     channel: Option<Name>,
-    /// At this instant instead of now
+    /// Decide for this time instead of now
     #[arg(long, value_name = "RFC3339", value_parser = parse_instant)]
     at: Option<DateTime<Utc>>,
 }

@@ -13,20 +13,21 @@ use crate::error::Result;
 use crate::fs;
 use crate::metadata::MAX_ROOT;
 
-/// Take over an existing TUF repository with its chain of roots
+/// Take over an existing TUF repository and its root chain
 ///
-/// Makes a workspace that goes on from it, and starts the ceremony whose next root names keys of your own. Clients that trust the old root
-/// follow once enough holders of its keys have signed that. See docs/migrate.md.
+/// Creates a workspace that continues it, and starts the ceremony for the next root, which names your keys. Clients that trust
+/// the old root follow as soon as a threshold of its keys has signed the next one. See docs/migrate.md.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate import old-repository fleet --root 1.root.json --generate-keys
-  tidegate import https://example.com/tuf fleet --root 1.root.json --keys /media/usb/keys")]
+  tidegate import https://example.com/tuf fleet --root 1.root.json \\
+    --keys /media/usb/keys")]
 pub(super) struct Args {
     /// The old repository: a folder, or a URL with metadata/ below it
     place: String,
-    /// The folder of the new workspace; it may hold tidegate.toml, cohorts.toml and policy.toml to start from
+    /// The folder of the new workspace; it may contain your own tidegate.toml, cohorts.toml and policy.toml
     folder: Option<PathBuf>,
-    /// A root of the old repository that you trust, best the one that devices were shipped with
+    /// A root of the old repository that you trust, preferably the one devices were shipped with
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
     #[command(flatten)]

@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::keys::generate::Kind;
 use crate::workspace::init::{KeySource, Options, init};
 
-/// Lay down a workspace: configuration, keys, and the first signed metadata
+/// Create a workspace: settings, keys and the first metadata
 ///
-/// The folder must be new or empty; it may hold a tidegate.toml, cohorts.toml or policy.toml of yours to start from.
+/// The folder must be new or empty; it may contain your own tidegate.toml, cohorts.toml or policy.toml.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate init fleet --generate-keys
@@ -34,13 +34,13 @@ pub(super) struct Args {
 /// Where the keys of a new workspace come from.
 #[derive(Debug, ClapArgs)]
 pub(super) struct KeyArgs {
-    /// Make all keys now, into keys/ (for a real fleet, make the offline ones where they will stay)
+    /// Create all keys now, in keys/ (for a real fleet, create offline keys where they will stay)
     #[arg(long, group = "source")]
     generate_keys: bool,
     /// Use the keys NAME.pem in this folder
     #[arg(long, value_name = "FOLDER", group = "source")]
     keys: Option<PathBuf>,
-    /// Use throwaway keys that everyone knows: for trying out, never for a fleet
+    /// Use publicly known keys, for tests, never for a fleet
     #[arg(long, group = "source")]
     example_keys: bool,
     /// The kind of generated keys: ed25519 or p256
@@ -49,7 +49,7 @@ pub(super) struct KeyArgs {
     /// Encrypt the generated keys with a passphrase (TIDEGATE_PASSPHRASE, or asked for)
     #[arg(long, requires = "generate_keys")]
     encrypt_keys: bool,
-    /// The salt that shuffles devices into cohorts, in hex [default: random]
+    /// The salt of the assignment of devices to cohorts, in hex [default: random]
     #[arg(long, value_name = "HEX")]
     salt: Option<String>,
 }

@@ -9,10 +9,10 @@ use crate::release::audit;
 use crate::workspace::ledger::FILE;
 use crate::workspace::{Ledger, Workspace};
 
-/// Show the ledger, or check that nobody changed it
+/// Show the ledger, or verify it
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// Check the chain of hashes, and the releases' states against it
+    /// Verify its hash chain, and the states of the releases against it
     #[arg(long)]
     verify: bool,
 }

@@ -13,6 +13,7 @@ mod doctor;
 mod error;
 mod examples;
 mod explain;
+mod groups;
 mod import;
 mod init;
 mod key;
@@ -46,7 +47,7 @@ use crate::error::Error;
 
 /// Signed over-the-air releases as static files.
 #[derive(Debug, Parser)]
-#[command(name = "tidegate", version, about, long_about = None, propagate_version = true, max_term_width = 100)]
+#[command(name = "tidegate", version, about, long_about = None, propagate_version = true, max_term_width = 80)]
 #[command(arg_required_else_help = true, subcommand_required = true)]
 struct Cli {
     #[command(flatten)]
@@ -55,10 +56,14 @@ struct Cli {
     command: Command,
 }
 
+/// The heading of the options that every command has.
+const GLOBAL: &str = "Global options";
+
 #[derive(Debug, Args)]
 struct Global {
     /// The workspace to work on
     #[arg(
+        help_heading = GLOBAL,
         short = 'C',
         long = "dir",
         value_name = "DIR",
@@ -68,16 +73,16 @@ struct Global {
     )]
     dir: PathBuf,
     /// Print the result as JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     /// Print results and errors only, no status and no hints
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     quiet: bool,
     /// Log requests to storage and uses of keys; -vv also HTTP requests and programs. TIDEGATE_LOG sets a filter instead
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = GLOBAL)]
     verbose: u8,
-    /// Act as if it were this instant, e.g. 2026-03-01T12:00:00Z. Makes every output reproducible
-    #[arg(long, value_name = "RFC3339", global = true, value_parser = parse_instant)]
+    /// Act as if it were this time, e.g. 2026-03-01T12:00:00Z, for reproducible output
+    #[arg(long, value_name = "RFC3339", global = true, help_heading = GLOBAL, value_parser = parse_instant)]
     now: Option<DateTime<Utc>>,
 }
 
@@ -116,7 +121,7 @@ pub fn main() -> ExitCode {
     let json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
     // A panic is a bug whatever caused it: the default hook prints where, the code tells scripts apart.
     std::panic::catch_unwind(|| {
-        let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        let cli = match groups::add(command()).try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
             Ok(cli) => cli,
             Err(error) => return error::report_usage(&error, json),
         };

@@ -14,9 +14,9 @@ const VARIABLE: &str = "TIDEGATE_PASSPHRASE";
 /// How passphrases are given.
 #[derive(Debug, Clone, Args)]
 pub(super) struct PassphraseArgs {
-    /// Read the passphrases and PINs of keys from this file descriptor, one a line
+    /// Read the passphrases and PINs of keys from this file descriptor, one per line
     ///
-    /// In the order in which the keys are used; the last line serves all that are left.
+    /// In the order in which the keys are used; the last line is used for all that remain.
     ///
     /// Without it: the environment variable TIDEGATE_PASSPHRASE_NAME (for the key name, in capitals, - as _), else
     /// TIDEGATE_PASSPHRASE, else a prompt if there is a terminal.

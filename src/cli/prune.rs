@@ -11,27 +11,26 @@ use crate::publish::{self, Pruning, plan_prune, renew_live};
 use crate::workspace::Workspace;
 use tidegate_model::span::Span;
 
-/// Remove from a place what nothing needs any more
+/// Remove files from a place that no device needs any more
 ///
-/// Kept are all roots, the live snapshot with all that it leads to, and the same for every snapshot that was live within the grace
-/// period: a device may still be on its way through it, or an edge behind. What is younger than that is kept, too. Without --apply
-/// nothing is removed.
+/// Keeps all roots, everything that the live snapshot lists, and everything that a snapshot listed that was live within the grace
+/// period, as slow devices and caches may still need it. Also keeps younger files. Without --apply nothing is removed.
 ///
-/// It is the same at the private place, if there is one (--private): what those snapshots have protected cohorts take there is kept. The
-/// listings of what gates give out are shortened to it.
+/// Does the same at the private place, if there is one (--private), and shortens the listings of what gates hand out.
 ///
-/// Others may publish meanwhile: the timestamp is renewed first, and whoever began before that is told to begin again.
+/// Others may publish in the meantime: the timestamp is renewed first, and a publication that began earlier is refused and has to
+/// start again.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// The place: s3://, gs://, az://, or a folder
     place: String,
-    /// How long what is no longer needed stays; at least as long as a timestamp lives
+    /// How long unneeded files are kept; at least the lifetime of a timestamp
     #[arg(long, value_name = "SPAN", default_value = "30d")]
     grace: Span,
     /// Remove it
     #[arg(long)]
     apply: bool,
-    /// Vouch that nothing else ever publishes there: for places that cannot keep two publishers apart
+    /// Confirm that nothing else publishes there: for places without conditional writes
     #[arg(long)]
     single_writer: bool,
     #[command(flatten)]

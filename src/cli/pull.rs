@@ -16,13 +16,13 @@ use crate::metadata::MAX_ROOT;
 use crate::publish::{PullOptions, PullReport, recreate, take_over};
 use crate::workspace::Workspace;
 
-/// Take over what is published: into this workspace, or as a new one
+/// Update a workspace from what is published, or create one
 ///
-/// In a workspace: takes over what others have published, and keeps what was changed here since, role by role. What both have changed
-/// is a conflict, and then nothing happens.
+/// In a workspace: takes over what others have published and keeps local changes, role by role. If both changed the same role,
+/// reports a conflict and changes nothing.
 ///
-/// In an empty folder, with --root: makes a workspace from what is published. The keys stay where they are: `tidegate.toml` then says
-/// whose private parts are wanted.
+/// In an empty folder, with --root: creates a workspace from what is published. Keys are not published: `tidegate.toml` then
+/// lists the private keys to add.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// The place: s3://, gs://, az://, https://, or a folder
@@ -30,7 +30,7 @@ pub(super) struct Args {
     /// For a new workspace: a root file that you trust, such as the one devices are shipped with
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
-    /// Fetch all artifacts, too, not only what says how releases fit together
+    /// Also fetch all artifacts, not only manifests
     #[arg(long)]
     artifacts: bool,
     #[command(flatten)]

@@ -26,33 +26,34 @@ use tidegate_model::span::Span;
 /// How many reasons the table has.
 const REASONS: usize = 10;
 
-/// Summarize install results reported by devices, by cohort, hardware and reason
+/// Summarize install results reported by devices
 ///
-/// Reads the receipts from where the gate, or a folder, keeps them; verifies each with the keys that devices are enrolled with; and says how
-/// many were refused, and why. Devices are counted, not receipts: however often one repeats itself, the last that it said of how a release ended
-/// counts.
+/// Reads the receipts that the gate stored, verifies each with the key that its device enrolled, and reports how many were refused
+/// and why. Counts devices by cohort, hardware and reason, not receipts: the last result of a device for a release counts.
 ///
-/// With --health the counts are written as the report that `tidegate rollout renew --require-health` reads, so that a rollout whose devices
-/// fare badly stops by itself.
+/// With --health, writes the counts as the report that `tidegate rollout renew --require-health` reads, so that a rollout with too
+/// many failures stops by itself.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate receipts file:receipts --enrolments file:enrolments
-  tidegate receipts file:receipts --enrolments file:enrolments --release 1.2.0 --health health.json
-  tidegate receipts s3://fleet-receipts/v1 --enrolments s3://fleet-enrolments/v1 --product os
+  tidegate receipts file:receipts --enrolments file:enrolments --release 1.2.0 \\
+    --health health.json
+  tidegate receipts s3://fleet-receipts/v1 --product os \\
+    --enrolments s3://fleet-enrolments/v1
 
-For a health job: whatever came of it, publish, so that a pause reaches the devices.
+A health job publishes in any case, so that a pause reaches the devices:
 
     tidegate receipts --release 1.2.0 --health health.json &&
     tidegate rollout renew 1.2.0 --require-health health.json; healthy=$?
     tidegate publish FOLDER; exit $healthy
 
-What counts, and what is refused, is described in docs/rollout.md.")]
+docs/rollout.md describes what is counted and what is refused.")]
 pub(super) struct Args {
-    /// Where receipts are kept, as the gate's `receipts` names it: file:FOLDER, s3://, gs://, az:// [default: receipts.places in
+    /// Where receipts are stored, as in the gate's `receipts`: file:FOLDER, s3://, gs://, az:// [default: receipts.places in
     /// tidegate.toml]
     #[arg(value_name = "PLACE")]
     places: Vec<String>,
-    /// Where devices' keys are enrolled, as the gate's `enrolments` names it [default: receipts.enrolments in tidegate.toml]
+    /// Where the devices' keys are enrolled, as in the gate's `enrolments` [default: receipts.enrolments in tidegate.toml]
     #[arg(long, value_name = "PLACE")]
     enrolments: Option<String>,
     /// Only this release
@@ -64,13 +65,14 @@ pub(super) struct Args {
     /// Only this product
     #[arg(long, value_name = "NAME")]
     product: Option<Name>,
-    /// Write the report on health that `tidegate rollout renew --require-health` reads; `-` for standard output, which then has nothing else
+    /// Write the health report that `tidegate rollout renew --require-health` reads; `-` writes it to standard output, and
+    /// nothing else
     #[arg(long, value_name = "FILE")]
     health: Option<PathBuf>,
-    /// Write that report only if some device spoke within this time: silence looks like health, and is none
+    /// Write that report only if a device sent a receipt within this time, as no receipts look like no failures
     #[arg(long, value_name = "SPAN", requires = "health")]
     heard_within: Option<Span>,
-    /// How long a request that fails for reasons that may pass is tried again
+    /// How long to retry requests that fail for temporary reasons
     #[arg(long, value_name = "SPAN", default_value = "3m")]
     retry_for: Span,
 }

@@ -12,8 +12,8 @@ use crate::workspace::{Operation, Workspace};
 
 /// Renew timestamp and snapshot, and cohorts that expire soon
 ///
-/// Targets and channels near their expiry, too, if enough of their keys are at hand and no proposal waits; never root.
-/// Offers of limited rollouts end by themselves all the same: `tidegate rollout renew` keeps those alive.
+/// Also renews targets and channels near their expiry, if enough of their keys can be used and no proposal is pending; never
+/// root. Does not extend limited rollouts: `tidegate rollout renew` does.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]

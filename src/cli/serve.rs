@@ -10,15 +10,15 @@ use super::context::{Context, block_on};
 use crate::error::Result;
 use crate::serve::{Exchange, Server};
 
-/// Serve a published folder over HTTP, for trying out
+/// Serve a published folder over HTTP, for tests
 ///
-/// Does for devices what a CDN does: ETag and 304, ranges, gzip of metadata, Cache-Control. Each request is a line on
-/// stderr. Stops on Ctrl-C. For production use any static host; this server speaks no TLS.
+/// Answers like a CDN: ETag and 304, ranges, gzip of metadata, Cache-Control. Prints each request on stderr. Stops on Ctrl-C. For
+/// production use any static host; this server has no TLS.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// The folder that `tidegate publish` wrote
     folder: PathBuf,
-    /// Where to listen; 0 takes any port that is free
+    /// The port to listen on; 0 takes any free one
     #[arg(short, long, default_value_t = 8080)]
     port: u16,
     /// The address to listen on

@@ -12,10 +12,10 @@ use crate::report::site::{PAGE, STATUS, page, status};
 use crate::report::view::{Place, add_workspace, signed};
 use crate::workspace::Workspace;
 
-/// Make a status page: one HTML file that needs no network, and the same as status.json
+/// Write a status page (HTML) and its data (status.json)
 ///
-/// Everything signed is read and verified as devices do it. A workspace adds what only it knows: names of keys, findings, proposals and the
-/// ledger. For a repository elsewhere the root that devices are shipped with is enough.
+/// Reads and verifies everything signed as devices do. A workspace adds names of keys, findings, proposals and the ledger. A
+/// repository elsewhere needs only a trusted root.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate site --out ../status
@@ -23,13 +23,13 @@ use crate::workspace::Workspace;
 pub(super) struct Args {
     /// The repository: a folder, a URL, or a workspace; without it, the workspace
     place: Option<String>,
-    /// The root file to start from: one that you trust. A workspace needs none
+    /// A root file that you trust; a workspace needs none
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
     /// The folder to write index.html and status.json to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Leave out what only the workspace knows, and what is protected, for a page that everyone may see
+    /// Leave out what only the workspace knows and what is protected, for a public page
     #[arg(long)]
     public: bool,
 }

@@ -19,7 +19,7 @@ use crate::report::stops::{Stop, stops};
 use crate::workspace::{CohortInForce, Workspace, cohorts_in_force, map_in_force};
 use tidegate_model::span::Span;
 
-/// Show roles and expiries, releases, and who is offered what
+/// Show roles, releases, and what each cohort is offered
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// Fail if a role expires within this time (for monitoring), e.g. 3d

@@ -25,16 +25,16 @@ pub(super) struct Args {
     /// A root file that you trust, such as the one devices are shipped with
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
-    /// Where what is protected goes; where it comes from is --private
+    /// The destination of protected files; their source is --private
     #[arg(long, value_name = "PLACE", requires = "private")]
     private_to: Option<String>,
-    /// Show what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Do not read back what was written
     #[arg(long)]
     no_verify: bool,
-    /// Vouch that nothing else ever publishes there: for places that cannot keep two publishers apart
+    /// Confirm that nothing else publishes there: for places without conditional writes
     #[arg(long)]
     single_writer: bool,
     #[command(flatten)]

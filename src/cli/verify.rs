@@ -14,17 +14,18 @@ use crate::publish::{Options, Remote, StoreOrigin, Variables};
 
 /// Audit a published repository
 ///
-/// Reads all metadata and every target with the trust core of devices, checks that what cohorts are assigned is what their channels
-/// have approved, and reads all of it once more with tough, an independent implementation. Exits with 1 if anything is wrong.
+/// Reads all metadata and every target with the verification code of devices, checks that cohorts are offered only what their
+/// channels have approved, and reads everything again with tough, an independent implementation. Exits with 1 if anything is
+/// wrong.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// The repository as devices see it: a folder, or a URL that starts with https:// or http://; or, with your own credentials, s3://,
     /// gs:// or az://
     place: String,
-    /// The root file to start from: one that you trust, such as the one devices are shipped with
+    /// A root file that you trust, such as the one devices are shipped with
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
-    /// The private place, to audit what is protected as well; without it only that nobody can read it at the public one
+    /// The private place, to audit protected files as well; without it, checks only that they are not public
     #[arg(long, value_name = "PLACE")]
     private: Option<String>,
 }

@@ -327,7 +327,11 @@ impl<'w> RolloutTransaction<'w> {
         self.ordinary().nth(next).map(|current| (current, previous))
     }
 
-    /// Errs unless the next step is to this cohort; `None` for whichever it is.
+    /// Checks that the next step is to this cohort; `None` for any.
+    ///
+    /// # Errors
+    ///
+    /// [`Rule::ReleaseCohorts`] if the next step is to another cohort.
     pub fn must_be_next(&self, cohort: Option<&Name>) -> Result<()> {
         let Some(wanted) = cohort else { return Ok(()) };
         let next = self.next_step().map(|(current, _)| &current.cohort);
@@ -343,8 +347,7 @@ impl<'w> RolloutTransaction<'w> {
         .remedy(format!("see where it stands: tidegate rollout status {id}")))
     }
 
-    /// Errs when somebody else moved the release while this process waited for its turn: what was asked for was asked with another
-    /// state in mind.
+    /// Checks that nobody else moved the release while this process waited for the lock: the request was made for the earlier state.
     fn unraced(&self, event: ReleaseEvent) -> Result<()> {
         // What stops an exposure, or keeps it as it is, is as right after as before.
         if matches!(event, ReleaseEvent::Pause | ReleaseEvent::Withdraw | ReleaseEvent::Renew) {

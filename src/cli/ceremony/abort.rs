@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::keys::KeyRing;
 use crate::workspace::{Operation, Workspace};
 
-/// Give the ceremony up
+/// Abort the ceremony and remove its proposal
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// Why

@@ -13,19 +13,19 @@ use crate::proposal::{self, MAX_LENGTH, RequirementStatus};
 use crate::workspace::{Operation, Workspace};
 use crate::{ceremony, fs};
 
-/// Put signed copies together, in any order
+/// Combine signed copies, in any order
 ///
-/// All or none: one bad copy, and nothing is changed.
+/// If one copy is bad, nothing is changed.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate ceremony combine /media/usb/ceremony-1.json mail/ceremony-2.json
   tidegate ceremony combine --signature root:root-2=root-2.sig
-  tidegate ceremony combine a.json b.json --root root.json --out both.json    (without a workspace)")]
+  tidegate ceremony combine a.json b.json --root root.json --out both.json")]
 pub(super) struct Args {
     /// Signed copies of the proposal
     #[arg(value_name = "COPY")]
     copies: Vec<PathBuf>,
-    /// A signature that another program made: ROLE:KEY=FILE, where KEY is a name in the proposal or a key id (repeatable)
+    /// A signature made by another program: ROLE:KEY=FILE, where KEY is a name in the proposal or a key id (repeatable)
     #[arg(long, value_name = "ROLE:KEY=FILE", value_parser = parse_outside)]
     signature: Vec<Outside>,
     /// Without a workspace: verify from this root

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::proposal::Tool;
 use crate::workspace::{Operation, Workspace};
 
-/// Make the proposal the metadata in force, and write its transcript
+/// Put the signed proposal into force, and write its transcript
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -19,10 +19,10 @@ use crate::error::Result;
 
 pub(in crate::cli) use proposal::read_proposal;
 
-/// Rotate keys, change thresholds and delegations: propose, review, sign, combine, finish
+/// Rotate keys; change thresholds, delegations and cohorts
 ///
-/// Edit tidegate.toml to say what is wanted, then start. The proposal is one file, proposals/ceremony.json; its signers need nothing
-/// but that file, this program and a root that they trust. The runbook is docs/ceremony.md.
+/// Edit tidegate.toml first, then start. The proposal is one file, proposals/ceremony.json. Signers need only that file, this
+/// program and a root that they trust. The runbook is docs/ceremony.md.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(subcommand)]

@@ -7,9 +7,9 @@ use crate::error::Result;
 use crate::proposal::{Situation, plan};
 use crate::workspace::Workspace;
 
-/// Say what to do, step by step, from what is in force here
+/// List the steps of a ceremony for the current roles and keys
 ///
-/// Says plainly when something cannot be recovered.
+/// Also says what cannot be recovered.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -18,21 +18,21 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Case {
-    /// One more holder of root
+    /// Add a root key
     AddRootKey {
         /// The new key's name
         name: String,
     },
-    /// One root key fewer
+    /// Remove a root key
     RemoveRootKey {
         /// The key's name
         name: String,
     },
-    /// Another root key in the place of one
+    /// Replace a root key
     ReplaceRootKey {
-        /// The key that goes
+        /// The key to remove
         old: String,
-        /// The key that comes
+        /// The key to add
         new: String,
     },
     /// Raise or lower a threshold
@@ -42,26 +42,26 @@ enum Case {
         /// The new threshold
         threshold: u64,
     },
-    /// Another key of snapshot or timestamp, with an overlap
+    /// Replace a key of snapshot or timestamp, with an overlap
     ReplaceOnlineKey {
-        /// The key that goes
+        /// The key to remove
         old: String,
-        /// The key that comes
+        /// The key to add
         new: String,
     },
-    /// Keys that nobody has any more
+    /// Recover from lost keys
     Lost {
         /// Their names
         #[arg(required = true)]
         keys: Vec<String>,
     },
-    /// Keys that somebody else may have
+    /// Recover from compromised keys
     Compromised {
         /// Their names
         #[arg(required = true)]
         keys: Vec<String>,
     },
-    /// Another name for a key's holder
+    /// Rename the holder of a key
     RenameHolder {
         /// The key
         key: String,

@@ -13,12 +13,12 @@ use crate::error::{Error, Result, Rule};
 use crate::proposal::{self, Proposal, Verified};
 use crate::workspace::Workspace;
 
-/// Play the proposal to simulated devices at every root version, before anybody signs
+/// Try the proposal on simulated devices at every root version, before anybody signs
 ///
-/// Fails if any device would be stranded.
+/// Fails if any device could no longer update.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// Take this key for lost (repeatable)
+    /// Assume that this key is lost (repeatable)
     #[arg(long, value_name = "NAME")]
     lost: Vec<String>,
 }

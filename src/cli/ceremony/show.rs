@@ -12,12 +12,12 @@ use crate::error::Result;
 use crate::fs;
 use crate::proposal::{self, Proposal, Rehearsal, Review, Verified};
 
-/// Show what a proposal changes, in words and tables
+/// Show what a proposal changes
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
     which: Which,
-    /// Write the exact bytes that signatures of this role are over, for openssl or pkcs11-tool
+    /// Write the exact bytes to sign for this role, for openssl or pkcs11-tool
     #[arg(long, value_name = "ROLE", requires = "out")]
     signed_bytes: Option<String>,
     /// Where to write them

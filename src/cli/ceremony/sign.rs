@@ -21,16 +21,16 @@ use crate::workspace::{Operation, Workspace};
 /// Digits of the digest that a signer types: enough that nobody hits them by chance.
 const TYPED: usize = 8;
 
-/// Read what a proposal changes, and sign it
+/// Review a proposal and sign it
 ///
-/// On any machine, with nothing but the file, a root that you trust and your key. The whole chain is checked from that root; what the
-/// file says of itself counts for nothing. You are asked to type the first digits of the proposal's digest, which you have compared with
-/// the other signers.
+/// Needs only the file, a root that you trust, and your key, on any machine. The whole chain is verified from that root. Type the
+/// first digits of the proposal's digest after comparing them with the other signers.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate ceremony sign ceremony.json --root root.json --key file:root-1.pem
-  tidegate ceremony sign ceremony.json --root root.json --key 'pkcs11:token=Root;object=root-2?module-path=/usr/lib/opensc-pkcs11.so'
-  tidegate ceremony sign --key root-1                     (in the workspace, by name)
+  tidegate ceremony sign ceremony.json --root root.json --key \\
+    'pkcs11:token=Root;object=root-2?module-path=/usr/lib/opensc-pkcs11.so'
+  tidegate ceremony sign --key root-1                      (in the workspace)
   tidegate ceremony sign --key root-1 --confirm 1f0c9a2b  (in a script)")]
 pub(super) struct Args {
     #[command(flatten)]

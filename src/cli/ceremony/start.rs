@@ -10,16 +10,16 @@ use crate::keys::KeyRing;
 use crate::proposal::{self, ProposalRequest};
 use crate::workspace::{Operation, Workspace};
 
-/// Propose that the signed metadata becomes what tidegate.toml says
+/// Propose to sign what tidegate.toml says
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate ceremony start --reason 'add the third holder'
   tidegate ceremony start --renew root --renew targets")]
 pub(super) struct Args {
-    /// Sign this role for a new lifetime even if nothing else of it changes: root, targets, or a channel (repeatable)
+    /// Renew this role even if nothing else in it changes: root, targets, or a channel (repeatable)
     #[arg(long, value_name = "ROLE")]
     renew: Vec<String>,
-    /// Why, for those who will review it
+    /// The reason, shown to reviewers
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }

@@ -9,7 +9,7 @@ use crate::cli::context::Context;
 use crate::error::Result;
 use crate::proposal::RequirementStatus;
 
-/// Say who has signed and who is missing
+/// Show who has signed and who is missing
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]

@@ -18,13 +18,13 @@ use crate::error::Result;
 use folder::Folder;
 use story::Story;
 
-/// Take a real file through every stage of a release, and let three devices decide about it
+/// Take a file through all stages of a release, with three devices
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The folder to make it in; one that an earlier demo made is replaced
+    /// The folder to create; one that an earlier demo created is replaced
     #[arg(value_name = "FOLDER", default_value = "demo")]
     folder: PathBuf,
-    /// The file to release [default: this very program]
+    /// The file to release [default: this program]
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
 }

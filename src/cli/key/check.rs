@@ -12,7 +12,7 @@ use crate::workspace::Workspace;
 
 /// Sign a test message with keys and verify it
 ///
-/// Without names: every key that can be opened; keys that are not on this machine are listed, and are no failure.
+/// Without names: every key that can be opened. Keys that are not on this machine are listed and do not fail the check.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// Their names

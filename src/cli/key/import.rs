@@ -10,12 +10,13 @@ use crate::error::{Error, Result};
 use crate::fs::Changes;
 use crate::keys::{KeyName, KeyUri, open};
 
-/// Take in a key that exists: read its public part and add it to tidegate.toml
+/// Add an existing key to tidegate.toml by reading its public part
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate key import root-4 file:../root-4.pem
-  tidegate key import root-2 'pkcs11:token=Root;object=root-2?module-path=/usr/lib/opensc-pkcs11.so'
-  tidegate key import root-3 --public ed25519:0f3c...   (the holder has the private part, and sent this line)
+  tidegate key import root-2 \\
+    'pkcs11:token=Root;object=root-2?module-path=/usr/lib/opensc-pkcs11.so'
+  tidegate key import root-3 --public ed25519:0f3c...      (the holder keeps it)
   tidegate key import snapshot kms:alias/snapshot?region=eu-central-1")]
 pub(super) struct Args {
     /// Its name

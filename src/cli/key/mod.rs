@@ -12,9 +12,9 @@ use clap::{Args as ClapArgs, Subcommand};
 use super::context::Context;
 use crate::error::Result;
 
-/// Make, take in, list and check keys
+/// Create, import, list and check keys
 ///
-/// Making a key is apart from using it: a new key has no say in anything until a ceremony gives it one.
+/// A new key signs for no role until a ceremony delegates one to it.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -25,7 +25,7 @@ pub(super) struct Args {
 enum Command {
     New(new::Args),
     Import(import::Args),
-    /// List the keys of tidegate.toml and the roles that count on them
+    /// List the keys in tidegate.toml and the roles that use them
     List,
     Show(show::Args),
     Check(check::Args),

@@ -15,12 +15,13 @@ use crate::keys::generate::{Kind, generate};
 use crate::keys::{KeyName, KeyUri};
 use crate::workspace::Workspace;
 
-/// Make a key, encrypted with a passphrase, and add it to tidegate.toml
+/// Create a key, encrypted with a passphrase, and add it to tidegate.toml
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  tidegate key new root-4                          keys/root-4.pem in the workspace, and [keys.root-4] in tidegate.toml
-  tidegate key new root-4 --out /media/usb/root-4.pem     without a workspace: prints the lines for tidegate.toml
-  tidegate key new root-4 --on 'pkcs11:token=Root;object=root-4?module-path=/usr/lib/softhsm/libsofthsm2.so'")]
+  tidegate key new root-4      (in the workspace: keys/root-4.pem)
+  tidegate key new root-4 --out /media/usb/root-4.pem      (without a workspace)
+  tidegate key new root-4 --on \\
+    'pkcs11:token=Root;object=root-4?module-path=/usr/lib/opensc-pkcs11.so'")]
 pub(super) struct Args {
     /// Its name
     name: KeyName,
@@ -30,10 +31,10 @@ pub(super) struct Args {
     /// Write the private key here instead of into a workspace
     #[arg(long, value_name = "FILE", conflicts_with = "on")]
     out: Option<PathBuf>,
-    /// Make it on this PKCS#11 token, which it never leaves
+    /// Create it on this PKCS#11 token, which it never leaves
     #[arg(long, value_name = "URI")]
     on: Option<String>,
-    /// Do not encrypt it: for keys that sign unattended
+    /// Do not encrypt it, for keys that sign unattended
     #[arg(long)]
     no_passphrase: bool,
     /// Who holds it

@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::keys::{KeyName, write_public};
 use crate::workspace::Workspace;
 
-/// Show a key: where it is, its fingerprint, the roles that count on it
+/// Show a key: where it is, its fingerprint, and the roles that use it
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// Its name

@@ -13,11 +13,10 @@ use tidegate_model::span::Span;
 /// How a place is used.
 #[derive(Debug, Clone, ClapArgs)]
 pub(in crate::cli) struct AccessArgs {
-    /// How long a request that fails for reasons that may pass is tried again
+    /// How long to retry requests that fail for temporary reasons
     #[arg(long, value_name = "SPAN", default_value = "3m")]
     retry_for: Span,
-    /// Where what is meant for protected cohorts lies: a place that only their gate reads [default: publish.private in
-    /// tidegate.toml]
+    /// The place of protected cohorts, which only their gate reads [default: publish.private in tidegate.toml]
     #[arg(long, value_name = "PLACE")]
     private: Option<String>,
 }

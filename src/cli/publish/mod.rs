@@ -27,34 +27,35 @@ const TRIES: u32 = 8;
 /// How long to wait for someone else's clean-up to end.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Publish the workspace for devices to see
+/// Publish the workspace
 ///
-/// Writes what is new, in an order in which nothing ever refers to something missing, and timestamp.json last: until then devices
-/// see what was there before. If it is interrupted, run it again. If someone else published in the meantime, nothing changes and the command reports a conflict.
+/// Writes new files in an order in which none refers to a missing one, and timestamp.json last: until then devices see the
+/// earlier state. If it is interrupted, run it again. If someone else published in the meantime, nothing changes and the command
+/// reports a conflict.
 ///
-/// With several places the first decides: what it takes is copied to the others, which may fail without harm; the next run fixes them.
+/// With several places, the first decides, and what it accepts is copied to the others. If a copy fails, the next run repairs it.
 #[derive(Debug, ClapArgs)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct Args {
     /// Where to: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder
     #[arg(required = true, value_name = "PLACE")]
     places: Vec<String>,
-    /// Show what would be done, and do nothing
+    /// Show what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// If someone else published in the meantime, publish on top of their publication, where nothing conflicts
     #[arg(long)]
     rebase: bool,
-    /// With --rebase: how long to wait for another publication that is not complete before what it left is removed
+    /// With --rebase: how long to wait for another incomplete publication before its files are removed
     #[arg(long, value_name = "SPAN", default_value = "2m")]
     patience: Span,
     /// Do not read back what was published
     #[arg(long)]
     no_verify: bool,
-    /// Vouch that nothing else ever publishes there: for places that cannot keep two publishers apart
+    /// Confirm that nothing else publishes there: for places without conditional writes
     #[arg(long)]
     single_writer: bool,
-    /// Publish the status page beside it (index.html, status.json): what is signed, or all that the workspace knows
+    /// Also publish the status page (index.html, status.json): with the signed data, or with all that the workspace knows
     #[arg(long, value_name = "public|full", num_args = 0..=1, require_equals = true, default_missing_value = "public")]
     site: Option<Site>,
     #[command(flatten)]

@@ -27,9 +27,9 @@ use crate::rollout::RolloutTransaction;
 use crate::validate;
 use crate::workspace::{Operation, Workspace};
 
-/// Make, sign, register and validate a release
+/// Create, sign, register and validate a release
 ///
-/// RELEASE is a version, or PRODUCT/VERSION, or CHANNEL/PRODUCT/VERSION where that is not clear.
+/// RELEASE is a version, or PRODUCT/VERSION, or CHANNEL/PRODUCT/VERSION where that is ambiguous.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -40,7 +40,7 @@ pub(super) struct Args {
 enum Command {
     New(NewArgs),
     Add(AddArgs),
-    /// Freeze the manifest, show what changes, and propose it for signing
+    /// Freeze the manifest, show what it changes, and propose it for signing
     Manifest(ReleaseArgs),
     Sign(SignArgs),
     Register(RegisterArgs),
@@ -55,18 +55,20 @@ enum Command {
 
 #[derive(Debug, ClapArgs)]
 struct ReleaseArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
 }
 
 /// Start a release as a draft
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  tidegate release new 1.2.0 --build-id ci-4711 --source git+https://example.org/os@9f3c1d2
-  tidegate release new 1.2.1 --urgency security --note 'Closes a hole in the updater'
-  tidegate release new 2.0.0 --upgrade-from '>=1.8, <2' --eligibility '{\"fact\": \"ram-mb\", \"ge\": 512}'")]
+  tidegate release new 1.2.0 --build-id ci-4711 \\
+    --source git+https://example.org/os@9f3c1d2
+  tidegate release new 1.2.1 --urgency security --note 'Fixes the updater'
+  tidegate release new 2.0.0 --upgrade-from '>=1.8, <2' \\
+    --eligibility '{\"fact\": \"ram-mb\", \"ge\": 512}'")]
 struct NewArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
     /// The build's id in the system that ran it
     #[arg(long, value_name = "TEXT", default_value = "by-hand")]
@@ -77,7 +79,7 @@ struct NewArgs {
     /// An in-toto statement (SLSA provenance) of how it was built
     #[arg(long, value_name = "FILE")]
     provenance: Option<PathBuf>,
-    /// How pressing it is: normal or security
+    /// normal or security
     #[arg(long, value_name = "URGENCY", default_value = "normal", value_parser = parse_urgency)]
     urgency: RecordedUrgency,
     /// Which devices may have it: a condition on facts, as JSON
@@ -97,13 +99,13 @@ struct NewArgs {
 /// Add an artifact: hash the file and keep its bytes
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:
-  tidegate release add 1.2.0 build/rootfs.img --hardware board-a --hardware board-b")]
+  tidegate release add 1.2.0 build/rootfs.img --hardware board-a")]
 struct AddArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
-    /// The file that the build made
+    /// The file to add
     file: PathBuf,
-    /// The hardware it fits (repeatable)
+    /// The hardware that it is for (repeatable)
     #[arg(long, value_name = "ID", required = true)]
     hardware: Vec<HardwareId>,
     /// Its name in the repository [default: the file's name]
@@ -112,32 +114,32 @@ struct AddArgs {
     /// Its media type [default: guessed from the name]
     #[arg(long, value_name = "TYPE")]
     media_type: Option<Text>,
-    /// Take the place of the artifact of the same name
+    /// Replace the artifact of the same name
     #[arg(long)]
     replace: bool,
 }
 
-/// Add signatures of release keys; repeat, on whichever machine holds the next key, until the threshold is met
+/// Add signatures of release keys until the threshold is met, on one machine or several
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Example:
   tidegate release sign 1.2.0 --key release-1")]
 struct SignArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
     /// The key to sign with, as tidegate.toml names it (repeatable)
     #[arg(long, value_name = "NAME", required_unless_present = "copy")]
     key: Vec<String>,
-    /// Take the signatures of a copy that was signed elsewhere, with tidegate ceremony sign (repeatable)
+    /// Add the signatures of a copy that was signed elsewhere with tidegate ceremony sign (repeatable)
     #[arg(long, value_name = "FILE")]
     copy: Vec<PathBuf>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
 
-/// Have the channel list the signed release; nobody is offered it yet
+/// List the signed release in its channel; it is offered to nobody yet
 #[derive(Debug, ClapArgs)]
 struct RegisterArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
     #[command(flatten)]
     passphrase: PassphraseArgs,
@@ -146,9 +148,9 @@ struct RegisterArgs {
 /// Run all checks and sign the report
 #[derive(Debug, ClapArgs)]
 struct ValidateArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
-    /// Then offer it to the validation cohort that policy.toml names
+    /// Then offer it to the validation cohort in policy.toml
     #[arg(long)]
     expose: bool,
     /// The key that signs the report [default: the channel's first rollout key]
@@ -157,10 +159,10 @@ struct ValidateArgs {
     /// Also write the report as JUnit XML, for a CI system to show
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
-    /// A sample of the fleet as CSV, of which no device may be left without a way [default: validation.fleet in policy.toml]
+    /// A sample of the fleet as CSV, of which every device must be able to update [default: validation.fleet in policy.toml]
     #[arg(long, value_name = "CSV")]
     fleet: Option<PathBuf>,
-    /// Where it is published, a folder or a URL: compare what is there, byte for byte
+    /// Where it is published, a folder or a URL, to compare every byte there
     #[arg(long, value_name = "PLACE")]
     published: Option<String>,
     #[command(flatten)]

@@ -11,25 +11,25 @@ use crate::release::record::{ReleaseId, ReleaseSpec};
 use crate::release::retire::{self, Choice};
 use crate::workspace::{Operation, Workspace};
 
-/// Propose that the channel lists old releases no longer
+/// Propose to remove old releases from the channel
 ///
-/// A release goes if no cohort is offered it and it is no bridge to one that is. Without RELEASE, all go that are beyond
-/// retirement.keep_releases of policy.toml and can. The channel's release keys sign, at a ceremony.
+/// A release can be removed if no cohort is offered it and no offered release needs it as a bridge. Without RELEASE, proposes all
+/// of these beyond retirement.keep_releases in policy.toml. The channel's release keys sign in a ceremony.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate release retire --dry-run
   tidegate release retire 1.0.0 1.0.1 --reason 'superseded a year ago'
   tidegate release retire --keep 20")]
 pub(super) struct Args {
-    /// Which releases [default: those beyond what is kept]
+    /// The releases [default: those beyond what is kept]
     releases: Vec<ReleaseSpec>,
     /// How many releases of each product stay listed [default: retirement.keep_releases of policy.toml]
     #[arg(long, value_name = "COUNT", conflicts_with = "releases", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
-    /// Why, for those who will review it
+    /// The reason, shown to reviewers
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Say which would go and which must stay, and propose nothing
+    /// Show which would be removed and which must stay, and propose nothing
     #[arg(long)]
     dry_run: bool,
 }

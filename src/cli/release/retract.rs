@@ -12,10 +12,10 @@ use crate::release::record::{RecordedUrgency, ReleaseSpec};
 use crate::release::retract::{RetractionRequest, retract};
 use crate::workspace::{Operation, Workspace};
 
-/// Take a bad release back: make one with a higher sequence that carries the bytes of an older one
+/// Replace a bad release by one with a higher sequence and the bytes of an older one
 ///
-/// Devices that have the bad release move, others stay, and no device ever goes back in sequence. Withdraw the bad release first, so
-/// that no more devices get it; then sign, validate, register and roll out the new one like any other.
+/// Devices that run the bad release move to it, others stay, and no device goes back in sequence. Withdraw the bad release first,
+/// so that no more devices get it; then sign, validate, register and roll out the new one like any other.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate release retract 1.3.0 --reason 'does not boot on board-b'
@@ -23,16 +23,16 @@ use crate::workspace::{Operation, Workspace};
 pub(super) struct Args {
     /// The bad release
     release: ReleaseSpec,
-    /// Another one that is taken back with it (repeatable)
+    /// Another release that is replaced with it (repeatable)
     #[arg(long, value_name = "RELEASE")]
     also: Vec<ReleaseSpec>,
-    /// The release whose bytes their devices get [default: the newest before them that devices were offered]
+    /// The release whose bytes their devices get [default: the newest earlier one that was offered]
     #[arg(long, value_name = "RELEASE")]
     to: Option<ReleaseSpec>,
-    /// How pressing it is: normal, or security, which goes to all cohorts at once
+    /// normal, or security, which is offered to all cohorts at once
     #[arg(long, value_name = "URGENCY", default_value = "normal", value_parser = parse_urgency)]
     urgency: RecordedUrgency,
-    /// Why, for the ledger and for the release's notes
+    /// The reason, for the ledger and for the release's notes
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }

@@ -20,6 +20,12 @@ use tidegate_model::span::Span;
 
 /// Offer a release to the fleet, cohort by cohort
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "To stop a release:
+  pause            offers it to no further device until resume
+  withdraw         ends it for good: devices are offered the next older release
+  release retract  moves devices that run it to a new release with older bytes
+  release retire   removes an old release from its channel, at a ceremony
+No device uninstalls anything, and nothing changes for devices before publish.")]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -29,22 +35,22 @@ pub(super) struct Args {
 enum Command {
     /// Show what a rollout will do to a fleet, hour by hour, before anything is signed
     Plan(Box<plan::Args>),
-    /// Offer it to the first cohort; a security release to all at once
+    /// Offer the release to the first cohort; a security release to all cohorts
     Start(StepArgs),
     /// Advance to the next cohort, or raise the share of the current one
     Advance(StepArgs),
-    /// Expose nobody new; devices that have it keep it
+    /// Offer the release to no further device; devices that installed it keep it
     Pause(ReasonArgs),
-    /// Go on after a pause, from where it was
+    /// Continue after a pause
     Resume(ResumeArgs),
-    /// Keep a limited rollout from ending by itself
+    /// Extend a limited rollout before it ends by itself
     Renew(renew::Args),
     /// Stop offering the release; devices that installed it keep it
     Withdraw(ReasonArgs),
     /// Mark the release stable once every cohort has it
     Complete(PlainArgs),
     Approve(super::approve::Args),
-    /// Show where every cohort stands
+    /// Show the state of the rollout in each cohort
     Status(StatusArgs),
 }
 
@@ -56,18 +62,18 @@ enum Command {
   tidegate rollout advance 1.2.0 --ramp 12h --from 10% --to 50%
   tidegate rollout advance 1.2.0 --cohort early --ramp 30h")]
 struct StepArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
-    /// Expose the cohort little by little over this time
+    /// Raise the share of the cohort gradually over this time
     #[arg(long, value_name = "SPAN")]
     ramp: Option<Span>,
-    /// Part of the cohort that is exposed at once when the ramp starts
+    /// Share of the cohort that is eligible when the ramp starts
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     from: Option<u32>,
-    /// Part of the cohort that is exposed in the end [default: 100%]
+    /// Share of the cohort that is eligible at the end [default: 100%]
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     to: Option<u32>,
-    /// The cohort that comes next, or whose ramp is running: a running ramp gets another speed
+    /// The next cohort, or the one whose running ramp gets another speed
     #[arg(long, value_name = "NAME")]
     cohort: Option<Name>,
     #[command(flatten)]
@@ -79,12 +85,12 @@ struct StepArgs {
   tidegate rollout resume 1.2.0
   tidegate rollout resume 1.2.0 --ramp 30h")]
 struct ResumeArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
     /// Change the speed of running ramps: from where they are to their end in this time
     #[arg(long, value_name = "SPAN")]
     ramp: Option<Span>,
-    /// Part of the cohort that is exposed in the end [default: as before]
+    /// Share of the cohort that is eligible at the end [default: as before]
     #[arg(long, value_name = "SHARE", value_parser = parse_share, requires = "ramp")]
     to: Option<u32>,
     #[command(flatten)]
@@ -93,7 +99,7 @@ struct ResumeArgs {
 
 #[derive(Debug, ClapArgs)]
 struct PlainArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
     #[command(flatten)]
     passphrase: PassphraseArgs,
@@ -101,9 +107,9 @@ struct PlainArgs {
 
 #[derive(Debug, ClapArgs)]
 struct ReasonArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
-    /// Why, for the ledger
+    /// The reason, for the ledger
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
     #[command(flatten)]
@@ -112,7 +118,7 @@ struct ReasonArgs {
 
 #[derive(Debug, ClapArgs)]
 struct StatusArgs {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
 }
 

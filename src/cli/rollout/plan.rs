@@ -35,21 +35,22 @@ const CURVE: usize = 72;
 #[command(after_help = "Examples:
   tidegate rollout plan 1.2.0 --devices 1000000
   tidegate rollout plan 1.2.0 --fleet fleet.csv --svg plan.svg
-  tidegate rollout plan stable/os/1.2.0 --devices 5000 --from 2026-03-02T08:00:00Z --ramp 24h --hours 96
+  tidegate rollout plan stable/os/1.2.0 --devices 5000 --ramp 24h --hours 96 \\
+    --from 2026-03-02T08:00:00Z
 
 fleet.csv:
   id,hardware,version,sequence,group
   device-0001,board-a,1.1.0,7,field")]
 pub(super) struct Args {
-    /// Which release; it may be a draft still
+    /// The release; it may still be a draft
     release: ReleaseSpec,
     /// The fleet, as CSV; `-` for standard input. The columns are id, hardware, version, sequence, and facts by name
     #[arg(long, value_name = "FILE")]
     fleet: Option<PathBuf>,
-    /// A made-up fleet of so many devices
+    /// Simulate a fleet of this many devices
     #[arg(long, value_name = "COUNT")]
     devices: Option<u64>,
-    /// What the made-up devices run [default: the release before]
+    /// What the simulated devices run [default: the previous release]
     #[arg(long, value_name = "VERSION", value_parser = version::parse, conflicts_with = "fleet", requires = "sequence")]
     installed: Option<Version>,
     /// The sequence of what they run

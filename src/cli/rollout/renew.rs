@@ -16,18 +16,19 @@ use crate::workspace::{Operation, Workspace};
 #[command(after_help = "Examples:
   tidegate rollout renew 1.2.0
   tidegate rollout renew 1.2.0 --require-health health.json
-  tidegate rollout renew 1.2.0 --require-health 'command:./health --release 1.2.0'
+  tidegate rollout renew 1.2.0 \\
+    --require-health 'command:./health --release 1.2.0'
 
-For a health job: whatever came of it, publish, so that a pause reaches the devices.
+A health job publishes in any case, so that a pause reaches the devices:
 
     tidegate rollout renew 1.2.0 --require-health health.json; healthy=$?
     tidegate publish FOLDER; exit $healthy
 
-The form of the report, and what [health] of policy.toml makes of it, are described in docs/rollout.md.")]
+docs/rollout.md describes the report and [health] in policy.toml.")]
 pub(super) struct Args {
-    /// Which release
+    /// The release
     release: ReleaseSpec,
-    /// Only if this report says that the devices are well: a file, `-` for standard input, or `command:PROGRAM ARGUMENT...`. Beyond the
+    /// Only if this health report is good: a file, `-` for standard input, or `command:PROGRAM ARGUMENT...`. Beyond the
     /// thresholds of policy.toml the rollout is paused, or the release withdrawn
     #[arg(long, value_name = "FILE|COMMAND")]
     require_health: Option<Source>,

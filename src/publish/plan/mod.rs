@@ -182,8 +182,10 @@ impl Plan {
 
 /// Plans the publication of a workspace to `remote`, as of `now`.
 ///
-/// Errs if a device would not accept the workspace's metadata, if an example key would leave the machine, and if what is live is
-/// not something that the workspace has grown out of.
+/// # Errors
+///
+/// Fails if a device would not accept the workspace's metadata, if an example key would leave the machine, or if the workspace does
+/// not continue from what is live.
 pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<Plan> {
     let (tree, maps) = walk_all(source, now).await?;
     plan_of(source, tree, maps, remote).await
@@ -398,7 +400,9 @@ pub(super) async fn walk_all(source: &Source, now: DateTime<Utc>) -> Result<(Tre
 
 /// The cohort maps that a repository lists.
 ///
-/// Errs if one is not there or is none: then nobody can say what is protected.
+/// # Errors
+///
+/// Fails if one is missing or malformed: then it is unknown what is protected.
 fn cohort_maps(tree: &Tree, origin: &dyn Origin) -> Result<Maps> {
     let mut maps = Maps::new();
     for (path, file) in Protection::maps(tree.by_name()) {
@@ -445,7 +449,7 @@ fn expired(tree: &Tree) -> Result<Vec<String>> {
         .remedy(remedy))
 }
 
-/// Errs if the repository trusts a key that everyone has.
+/// Checks that the repository trusts no key whose private part is public.
 fn no_example_keys(tree: &Tree) -> Result<()> {
     let delegated = tree.targets.iter().filter_map(|(chain, _)| tree.role(chain)?.delegations.as_ref());
     let keys = tree.trusted.root().keys().iter().chain(delegated.flat_map(Delegations::keys));

@@ -127,7 +127,7 @@ impl Reader {
         Ok((part, digest))
     }
 
-    /// Errs if what was read is not what its name and metadata promise.
+    /// Checks that what was read has the length and hash that the metadata lists.
     fn check(&self, length: u64, sha256: &[u8; 32]) -> Result<()> {
         let hash: [u8; 32] = self.hash.clone().finalize().into();
         if self.read == length && hash == *sha256 {

@@ -80,7 +80,7 @@ fn keys(state: &State) -> Markup {
     let mut keys: Vec<&Key> = state.trust.keys.iter().collect();
     keys.sort_by_key(place);
     let caption = "Keys: who holds each, and what it signs";
-    let mut table = Table::new(caption, &["Key", "Holder", "Speaks for", "Scheme", "Fingerprint"]);
+    let mut table = Table::new(caption, &["Key", "Holder", "Roles", "Scheme", "Fingerprint"]);
     for key in keys {
         table.row(key_row(key));
     }

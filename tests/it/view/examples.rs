@@ -142,6 +142,7 @@ fn examples() -> BTreeMap<String, Vec<String>> {
         let below: Vec<_> = command.get_subcommands().filter(|below| below.get_name() != "help").collect();
         if below.is_empty() {
             let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let help = help.replace(" \\\n    ", " ");
             let lines = help.lines().filter_map(|line| line.strip_prefix("  tidegate "));
             // What comes after two spaces is said to people.
             let lines = lines.map(|line| format!("tidegate {}", line.split("  ").next().unwrap().trim_end()));
