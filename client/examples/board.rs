@@ -37,7 +37,8 @@ impl Host for Board {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let program = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let hook = BootHook::new(program(&["./boot-hook"]), Duration::from_secs(10));
+    let hook = Command::new(program(&["./boot-hook"]), Duration::from_secs(10)).in_folder(Path::new("."));
+    let hook = BootHook::new(hook);
     let slots = SlotInstaller::new(vec![SlotImage::only("slot.a", "slot.b")], hook)?;
     let mut device = Device::builder()
         .root(std::fs::read("root.json")?)

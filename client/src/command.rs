@@ -1,7 +1,12 @@
 //! Running other programs: hooks, installers, health checks, sources of facts. Each has a time limit.
+//!
+//! All of them are started here: with an environment of a few variables, so that no program inherits a passphrase or token, and never from
+//! the caller's folder.
 
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf, is_separator};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -15,6 +20,27 @@ use crate::disk::Disk;
 const MOST_OUTPUT: u64 = 64 * 1024;
 /// The time between the request to end and the kill.
 const GRACE: Duration = Duration::from_secs(2);
+/// The variables that every program inherits, beside `PATH` and those whose names start with `LC_`.
+const INHERITED: [&str; 9] = ["HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "SystemRoot"];
+/// Where programs are searched for if `PATH` names no folder.
+const SEARCH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// A program to start, with an environment of a few variables: `HOME`, `USER`, `LOGNAME`, `LANG`, `LANGUAGE`, `LC_*`, `TZ`, `TMPDIR`, `TERM`,
+/// and `PATH` without elements that are empty or relative.
+pub fn with_clean_environment(program: impl AsRef<OsStr>) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
+    let inherited =
+        |name: &OsString| name.to_str().is_some_and(|name| name.starts_with("LC_") || INHERITED.contains(&name));
+    command.env_clear().envs(env::vars_os().filter(|(name, _)| inherited(name))).env("PATH", search_path());
+    command
+}
+
+/// `PATH` without elements that are empty or relative: they stand for the caller's folder.
+fn search_path() -> OsString {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = env::join_paths(env::split_paths(&path).filter(|folder| folder.is_absolute()));
+    folders.ok().filter(|folders| !folders.is_empty()).unwrap_or_else(|| SEARCH.into())
+}
 
 /// A program to run, with arguments, variables and a time limit.
 #[derive(Debug, Clone)]
@@ -23,6 +49,7 @@ pub struct Command {
     variables: Vec<(String, String)>,
     input: Vec<u8>,
     limit: Duration,
+    folder: Option<PathBuf>,
     disk: Disk,
 }
 
@@ -72,9 +99,16 @@ pub enum CommandError {
 }
 
 impl Command {
-    /// A program with its first arguments and its time limit.
+    /// A program with its first arguments and its time limit: an absolute path, or a name that is searched for in `PATH`.
     pub fn new(words: impl IntoIterator<Item = String>, limit: Duration) -> Self {
-        Self { words: words.into_iter().collect(), variables: Vec::new(), input: Vec::new(), limit, disk: Disk::new() }
+        let words = words.into_iter().collect();
+        Self { words, variables: Vec::new(), input: Vec::new(), limit, folder: None, disk: Disk::new() }
+    }
+
+    /// The same, running in this folder, which a relative path of the program starts at.
+    #[must_use]
+    pub fn in_folder(self, folder: &Path) -> Self {
+        Self { folder: env::current_dir().ok().map(|here| here.join(folder)), ..self }
     }
 
     /// The same, counted among the steps of this disk.
@@ -94,6 +128,13 @@ impl Command {
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same, with these variables of this process, if they are set.
+    #[must_use]
+    pub fn inherit(mut self, names: &[String]) -> Self {
+        self.variables.extend(names.iter().filter_map(|name| Some((name.clone(), env::var(name).ok()?))));
         self
     }
 
@@ -148,7 +189,19 @@ impl Command {
         let (Some(first), rest) = (self.words.first(), self.words.get(1..).unwrap_or_default()) else {
             return Err(start(io::Error::new(io::ErrorKind::InvalidInput, "no program is named")));
         };
-        let mut command = std::process::Command::new(first);
+        let mut path = PathBuf::from(first);
+        if first.contains(is_separator) {
+            if let Some(folder) = &self.folder {
+                path = folder.join(path);
+            }
+            if path.is_relative() {
+                return Err(start(io::Error::new(io::ErrorKind::InvalidInput, "its path must be absolute")));
+            }
+        }
+        let mut command = with_clean_environment(path);
+        if let Some(folder) = &self.folder {
+            command.current_dir(folder);
+        }
         command.args(rest).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.stdin(if self.input.is_empty() { Stdio::null() } else { Stdio::piped() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());

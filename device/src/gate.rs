@@ -15,6 +15,7 @@ use super::setup::{Program, Surroundings};
 pub(super) use receipt_setting::ReceiptSetting;
 use tidegate_client::Error;
 use tidegate_client::clock::{BUILT, FlooredClock, SystemClock};
+use tidegate_client::command::Command;
 use tidegate_client::device::DeviceBuilder;
 use tidegate_client::fetch::http::HttpFetch;
 use tidegate_client::fetch::{FetchError, Pass};
@@ -104,14 +105,15 @@ impl GateSetting {
         Ok(match &self.attestor {
             None => client,
             Some(AttestorSetting::Command { program, gives }) => {
-                client.attestor(CommandAttestor::new(program.command(EVIDENCE), *gives))
+                client.attestor(CommandAttestor::new(program.command(folder, EVIDENCE), *gives))
             }
             Some(AttestorSetting::Tpm2 { options, program }) => {
                 let mut options = options.clone();
                 if !is_handle(&options.key) {
                     options.key = folder.join(&options.key).to_string_lossy().into_owned();
                 }
-                options.program = program.as_ref().map(|program| program.command(EVIDENCE));
+                let tool = || Command::new(["tpm2_quote".to_owned()], EVIDENCE).in_folder(folder);
+                options.program = Some(program.as_ref().map_or_else(tool, |program| program.command(folder, EVIDENCE)));
                 let attestor = TpmAttestor::new(options, state);
                 client.attestor(attestor.map_err(|e| wrong("attestor", &e))?)
             }

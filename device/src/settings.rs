@@ -1,6 +1,6 @@
 //! Creates a device from the settings.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -60,10 +60,12 @@ impl Settings {
 /// Reads the settings of the device that the arguments and the settings file describe; the arguments have precedence.
 pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let file = arguments.config.as_deref().map(read_file).transpose()?.unwrap_or_default();
-    let folder = arguments.config.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+    // Absolute, because programs run in the folder of the settings file.
+    let here = std::env::current_dir().map_err(|source| Error::File { action: "find", path: ".".into(), source })?;
+    let folder = &here.join(arguments.config.as_deref().and_then(Path::parent).unwrap_or(Path::new("")));
     let either = Either { given: &arguments.given, file: &file };
     let repository = repository(&arguments.given, &file)?;
-    let state_dir: PathBuf = either.required("state-dir", |settings| settings.state_dir.as_ref())?;
+    let state_dir = here.join(either.required("state-dir", |settings| settings.state_dir.as_ref())?);
     let id: DeviceId = either.parsed("device-id", |settings| settings.device_id.as_ref())?;
     let network = file.network.clone().unwrap_or_default();
     let http = network.http(folder, repository.metadata_url())?;
@@ -95,7 +97,7 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     };
     // During `run`, no user confirms.
     let health = if arguments.command == Command::Run { Health::Runs } else { Health::ByHand };
-    let mut options = file.trial.clone().unwrap_or_default().options(health);
+    let mut options = file.trial.clone().unwrap_or_default().options(folder, health);
     options.ignores_policy = arguments.now;
     let schedule = file.poll.unwrap_or_default().schedule();
     Ok(Settings { builder, options, schedule, id, problems, sink })
@@ -163,7 +165,7 @@ fn sources(file: &SettingsFile, folder: &Path, typed: &[TypedFact]) -> Result<Ve
         sources.push(FactSource::Given(Facts::from_value(value).map_err(|e| setting("facts", e))?));
     }
     sources.extend(file.facts_file.as_ref().map(|path| FactSource::File(folder.join(path))));
-    sources.extend(file.facts_program.as_ref().map(|program| FactSource::Command(program.command(FACTS))));
+    sources.extend(file.facts_program.as_ref().map(|program| FactSource::Command(program.command(folder, FACTS))));
     // An assumed attestation is not a fact of this device.
     let typed = typed.iter().filter(|fact| fact.name.as_str() != Attestation::FACT);
     sources.push(FactSource::Given(typed.map(|fact| (fact.name.clone(), fact.value.clone())).collect()));

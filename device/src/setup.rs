@@ -21,32 +21,35 @@ use tidegate_client::state::Tolerance;
 use tidegate_model::span::Span;
 use tidegate_tuf::fields::{FieldError, Fields, expected, quoted, texts, whole};
 
-/// A program with a time limit: `["program", "argument"]`, or `{"program": [..], "limit": "30s"}`.
+/// A program: `["program", "argument"]`, or `{"program": [..], "limit": "30s", "environment": ["NAME"]}`.
 #[derive(Debug, Clone)]
 pub(super) struct Program {
     words: Vec<String>,
     limit: Option<Duration>,
+    /// The variables that it inherits, beside those that every program does.
+    environment: Vec<String>,
 }
 
 impl Program {
     pub(super) fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
         if value.is_array() {
-            return Ok(Self { words: texts(value, at)?, limit: None });
+            return Ok(Self { words: texts(value, at)?, limit: None, environment: Vec::new() });
         }
         if !value.is_object() {
             return Err(expected("a list of words, or {\"program\": [..], \"limit\": \"30s\"}", value, at));
         }
         whole(value, at, |fields| {
-            Ok(Self { words: fields.part("program", texts)?, limit: Some(fields.parsed::<Span>("limit")?.into()) })
+            Ok(Self {
+                words: fields.part("program", texts)?,
+                limit: fields.optional_parsed::<Span>("limit")?.map(Into::into),
+                environment: fields.optional_part("environment", texts)?.unwrap_or_default(),
+            })
         })
     }
 
-    pub(super) fn command(&self, limit: Duration) -> Command {
-        Command::new(self.words.clone(), self.limit(limit))
-    }
-
-    fn limit(&self, otherwise: Duration) -> Duration {
-        self.limit.unwrap_or(otherwise)
+    /// The program, in the folder of the settings file.
+    pub(super) fn command(&self, folder: &Path, limit: Duration) -> Command {
+        Command::new(self.words.clone(), self.limit.unwrap_or(limit)).in_folder(folder).inherit(&self.environment)
     }
 }
 
@@ -93,17 +96,15 @@ impl InstallerSetting {
                     a: folder.join(&image.a),
                     b: folder.join(&image.b),
                 };
-                let boot = BootHook::new(boot.words.clone(), boot.limit(HOOK));
+                let boot = BootHook::new(boot.command(folder, HOOK));
                 let slots = SlotInstaller::new(images.iter().map(place).collect(), boot);
                 Box::new(slots.map_err(|e| Error::Setting(format!("installer: {e}")))?)
             }
-            Self::Command { program } => {
-                Box::new(CommandInstaller::new(program.words.clone(), program.limit(INSTALLATION)))
-            }
+            Self::Command { program } => Box::new(CommandInstaller::new(program.command(folder, INSTALLATION))),
             Self::Directory { path, unpack } => {
                 let directory = DirectoryInstaller::new(folder.join(path));
                 Box::new(match unpack {
-                    Some(unpack) => directory.unpack(unpack.words.clone(), unpack.limit(INSTALLATION)),
+                    Some(unpack) => directory.unpack(unpack.command(folder, INSTALLATION)),
                     None => directory,
                 })
             }
@@ -159,14 +160,14 @@ impl TrialSetting {
         })
     }
 
-    /// `otherwise` is the default for health.
-    pub(super) fn options(&self, otherwise: Health) -> AgentOptions {
+    /// `otherwise` is the default for health; programs run in `folder`.
+    pub(super) fn options(&self, folder: &Path, otherwise: Health) -> AgentOptions {
         let tolerance = Tolerance::default();
         let health = match &self.health {
             None => otherwise,
             Some(HealthSetting::ByHand) => Health::ByHand,
             Some(HealthSetting::Program(program)) => Health::Command(HealthCommand {
-                command: program.command(HOOK),
+                command: program.command(folder, HOOK),
                 within: self.within.unwrap_or(Duration::from_secs(300)),
                 every: self.every.unwrap_or(Duration::from_secs(10)),
             }),
@@ -177,7 +178,7 @@ impl TrialSetting {
                 boots: self.boots.unwrap_or(tolerance.boots),
                 attempts: self.attempts.unwrap_or(tolerance.attempts),
             },
-            restart: self.restart.as_ref().map(|program| program.command(HOOK)),
+            restart: self.restart.as_ref().map(|program| program.command(folder, HOOK)),
             ..AgentOptions::default()
         }
     }
@@ -316,7 +317,7 @@ impl NetworkSetting {
             Some(AuthorizationSetting { file, program, server }) => {
                 let source = match (file, program) {
                     (Some(file), None) => Source::File(folder.join(file)),
-                    (None, Some(program)) => Source::Command(program.command(HOOK)),
+                    (None, Some(program)) => Source::Command(program.command(folder, HOOK)),
                     _ => return Err(wrong("authorization", &"give either a file or a program")),
                 };
                 let server = server.as_deref().unwrap_or(metadata);

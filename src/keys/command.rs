@@ -2,7 +2,8 @@
 //!
 //! The protocol, version 1. Tidegate starts the program, without a shell, with the arguments of the key's URI; writes one
 //! JSON object and a newline to its standard input and closes it; reads one JSON object from its standard output; and waits for
-//! it to end. Standard error is passed through, so that the program can ask a person to touch a token.
+//! it to end. Standard error is passed through, so that the program can ask a person to touch a token. Its environment holds no passphrase
+//! and no credential but those that the URI lists (`env=NAME`); its folder is the workspace.
 //!
 //! ```text
 //! {"tidegate": 1, "operation": "public"}
@@ -17,8 +18,8 @@
 //! the URI's timeout; a program that takes longer is killed.
 
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use tidegate_client::command::with_clean_environment;
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::Key;
 
@@ -42,7 +44,8 @@ const MAX_ANSWER: u64 = 64 * 1024;
 pub struct CommandKey {
     name: String,
     uri: CommandUri,
-    program: std::path::PathBuf,
+    program: PathBuf,
+    workspace: PathBuf,
     public: Key,
 }
 
@@ -65,10 +68,11 @@ impl CommandKey {
     /// Fails if the program cannot be run, or if its answer contains no valid public key.
     pub fn open(name: &str, uri: &CommandUri, workspace: &Path) -> Result<Self> {
         let program = uri.program(workspace);
-        let answer = ask(name, uri, &program, &json!({"tidegate": 1, "operation": "public"}))?;
+        let workspace = if workspace.as_os_str().is_empty() { Path::new(".") } else { workspace };
+        let answer = ask(name, uri, (&program, workspace), &json!({"tidegate": 1, "operation": "public"}))?;
         let public = answer.public.ok_or_else(|| wrong(name, uri, "it names no \"public\""))?;
         let public = parse_public(&public).map_err(|e| wrong(name, uri, e))?;
-        Ok(Self { name: name.to_owned(), uri: uri.clone(), program, public })
+        Ok(Self { name: name.to_owned(), uri: uri.clone(), program, workspace: workspace.to_owned(), public })
     }
 }
 
@@ -85,19 +89,21 @@ impl Signer for CommandKey {
             "message": BASE64.encode(message),
             "sha256": to_hex(&Sha256::digest(message)),
         });
-        let answer = ask(&self.name, &self.uri, &self.program, &request)?;
+        let answer = ask(&self.name, &self.uri, (&self.program, &self.workspace), &request)?;
         let hex = answer.signature.ok_or_else(|| wrong(&self.name, &self.uri, "it names no \"signature\""))?;
         signature_bytes(&self.public, hex.as_bytes()).map_err(|e| wrong(&self.name, &self.uri, e))
     }
 }
 
-fn ask(name: &str, uri: &CommandUri, program: &Path, request: &Value) -> Result<Answer> {
-    let mut child =
-        Command::new(program).args(&uri.args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(|e| {
-            Error::new(Kind::Io, format!("key {name}: cannot start {}", program.display()))
-                .with_source(e)
-                .remedy("install the program, or correct the key's uri in tidegate.toml")
-        })?;
+fn ask(name: &str, uri: &CommandUri, (program, folder): (&Path, &Path), request: &Value) -> Result<Answer> {
+    let listed = uri.environment.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    let mut command = with_clean_environment(program);
+    command.args(&uri.args).envs(listed).current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| {
+        Error::new(Kind::Io, format!("key {name}: cannot start {}", program.display()))
+            .with_source(e)
+            .remedy("install the program, or correct the key's uri in tidegate.toml")
+    })?;
     let outcome = converse(&mut child, uri.timeout, request);
     if outcome.is_err() {
         // It may have ended by itself; what counts is that it is not left behind.
@@ -172,7 +178,12 @@ mod tests {
         let path = dir.path().join("sign");
         std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let uri = CommandUri { program: path, args: Vec::new(), timeout: Duration::from_secs(timeout) };
+        let uri = CommandUri {
+            program: path,
+            args: Vec::new(),
+            timeout: Duration::from_secs(timeout),
+            environment: Vec::new(),
+        };
         CommandKey::open("k", &uri, dir.path())
     }
 
@@ -194,7 +205,12 @@ mod tests {
             assert!(error.to_string().contains(part), "{script}: {error}");
             assert!(begun.elapsed() < Duration::from_secs(10), "{script}");
         }
-        let uri = CommandUri { program: "/no/such".into(), args: Vec::new(), timeout: Duration::from_secs(1) };
+        let uri = CommandUri {
+            program: "/no/such".into(),
+            args: Vec::new(),
+            timeout: Duration::from_secs(1),
+            environment: Vec::new(),
+        };
         assert!(CommandKey::open("k", &uri, Path::new("/")).unwrap_err().is_not_found());
     }
 }

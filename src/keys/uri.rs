@@ -1,7 +1,7 @@
 //! The location of a private key.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, is_separator};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub enum KeyUri {
     File(PathBuf),
     /// `pkcs11:...` (RFC 7512), a key on a token: a smart card, a hardware security module.
     Pkcs11(Box<Pkcs11Uri>),
-    /// `command:PROGRAM?arg=...&timeout=...`, a program that signs.
+    /// `command:PROGRAM?arg=...&env=...&timeout=...`, a program that signs.
     Command(CommandUri),
     /// `kms:KEY?region=...&profile=...&endpoint=...`, a key in AWS KMS.
     Kms(KmsUri),
@@ -41,6 +41,8 @@ pub struct CommandUri {
     pub args: Vec<String>,
     /// How long it may take for one signature.
     pub timeout: Duration,
+    /// The variables that it inherits, beside those that every program does.
+    pub environment: Vec<String>,
 }
 
 /// A key in AWS KMS.
@@ -143,10 +145,12 @@ impl CommandUri {
         if program.is_empty() {
             return Err(bad("it names no program".into()));
         }
-        let mut uri = Self { program: program.into(), args: Vec::new(), timeout: DEFAULT_TIMEOUT };
+        let mut uri =
+            Self { program: program.into(), args: Vec::new(), timeout: DEFAULT_TIMEOUT, environment: Vec::new() };
         for (name, value) in attributes(query, '&').map_err(bad)? {
             match name.as_str() {
                 "arg" => uri.args.push(value),
+                "env" => uri.environment.push(value),
                 "timeout" => {
                     let span: Span = value.parse().map_err(bad)?;
                     uri.timeout = Duration::from_secs(span.seconds());
@@ -154,16 +158,17 @@ impl CommandUri {
                         return Err(bad("the timeout must be between 1s and 1h".into()));
                     }
                 }
-                _ => return Err(bad(format!("{name:?} is unknown; there are arg and timeout"))),
+                _ => return Err(bad(format!("{name:?} is unknown; there are arg, env and timeout"))),
             }
         }
         Ok(uri)
     }
 
-    /// The program to start: a path from `workspace`, or a bare name for `PATH`.
+    /// The program to start: an absolute path, from `workspace` on if it has a `/`; or a bare name for `PATH`.
     pub fn program(&self, workspace: &Path) -> PathBuf {
-        if self.program.components().count() > 1 || self.program.is_absolute() || self.program.starts_with(".") {
-            workspace.join(&self.program)
+        if self.program.to_string_lossy().contains(is_separator) {
+            let path = workspace.join(&self.program);
+            std::path::absolute(&path).unwrap_or(path)
         } else {
             self.program.clone()
         }
@@ -176,6 +181,10 @@ impl fmt::Display for CommandUri {
         let mut separator = '?';
         for arg in &self.args {
             write!(f, "{separator}arg={}", encode(arg))?;
+            separator = '&';
+        }
+        for name in &self.environment {
+            write!(f, "{separator}env={}", encode(name))?;
             separator = '&';
         }
         if self.timeout != DEFAULT_TIMEOUT {

@@ -72,6 +72,9 @@ pub struct OwnCheck {
     pub command: Vec<String>,
     /// Its timeout.
     pub timeout: Span,
+    /// The variables that it inherits, beside those that every program does.
+    #[serde(default)]
+    pub environment: Vec<String>,
 }
 
 /// The id of a custom check: `X-` and 1 to 40 capital letters, digits and hyphens.

@@ -20,6 +20,9 @@ pub struct HealthPolicy {
     /// How long a program that makes the report may take.
     #[serde(default = "minute")]
     pub timeout: Span,
+    /// The variables that the program inherits, beside those that every program does.
+    #[serde(default)]
+    pub environment: Vec<String>,
     /// More than this pauses the rollout.
     #[serde(default)]
     pub pause: Thresholds,

@@ -109,7 +109,11 @@ impl Source {
                     report_error(Rule::HealthCommand, format!("there is no health report: {why}"))
                         .remedy("fix the program: until it reports, the rollout is not renewed and stops by itself")
                 };
-                let ran = Command::new(words.iter().cloned(), Duration::from_secs(policy.timeout.seconds()))
+                let limit = Duration::from_secs(policy.timeout.seconds());
+                // Typed by the caller, as paths on a command line are: relative to where that is.
+                let ran = Command::new(words.iter().cloned(), limit)
+                    .in_folder(Path::new("."))
+                    .inherit(&policy.environment)
                     .variable("TIDEGATE_RELEASE", &release.to_string())
                     .variable("TIDEGATE_SEQUENCE", &sequence.to_string())
                     .run();

@@ -100,14 +100,12 @@ fn input(subject: &Subject<'_>) -> Result<Value> {
 }
 
 fn ask(subject: &Subject<'_>, check: &OwnCheck, question: Vec<u8>) -> Result<RuleResult> {
-    let mut words = check.command.clone();
-    // A program of the workspace, as opposed to one that the system finds.
-    if let Some(program) = words.first_mut().filter(|program| program.contains('/')) {
-        let path = subject.dir.join(program.as_str());
-        *program = std::path::absolute(&path).unwrap_or(path).display().to_string();
-    }
     let limit = Duration::from_secs(check.timeout.seconds());
-    let command = Command::new(words, limit).input(question).variable("TIDEGATE_CHECK", check.id.as_str());
+    let command = Command::new(check.command.iter().cloned(), limit)
+        .in_folder(subject.dir)
+        .inherit(&check.environment)
+        .input(question)
+        .variable("TIDEGATE_CHECK", check.id.as_str());
     match command.run() {
         Ok(ran) => judge(&ran),
         // Whatever stops a check, nobody may take it for passed.

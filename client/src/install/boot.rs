@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -98,9 +97,9 @@ pub enum BootError {
 pub struct BootHook(Command);
 
 impl BootHook {
-    /// A hook: a program with its first arguments, and the time limit of a call.
-    pub fn new(program: impl IntoIterator<Item = String>, limit: Duration) -> Self {
-        Self(Command::new(program, limit))
+    /// A hook: a program with its first arguments and the time limit of a call.
+    pub fn new(program: Command) -> Self {
+        Self(program)
     }
 
     /// The same, with calls counted among the steps of this disk.

@@ -1,7 +1,5 @@
 //! Installing by any program.
 
-use std::time::Duration;
-
 use tidegate_model::version::Version;
 
 use super::copy::check;
@@ -37,9 +35,9 @@ const REJECTED: i32 = 10;
 const CANNOT: i32 = 20;
 
 impl CommandInstaller {
-    /// A program with its first arguments, and the time limit of a call.
-    pub fn new(program: impl IntoIterator<Item = String>, limit: Duration) -> Self {
-        Self(Command::new(program, limit))
+    /// A program with its first arguments and the time limit of a call.
+    pub fn new(program: Command) -> Self {
+        Self(program)
     }
 
     /// The same, with calls counted among the steps of this disk.

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tidegate_model::version::Version;
 
@@ -43,8 +42,8 @@ impl DirectoryInstaller {
     /// Unpacks each artifact with a program instead of copying it. The program gets the artifact's path and the target folder
     /// as last arguments, such as `tar -x --file ARTIFACT --directory FOLDER` by `["tar", "-x", "--file", "{artifact}", "--directory", "{folder}"]`.
     #[must_use]
-    pub fn unpack(self, program: impl IntoIterator<Item = String>, limit: Duration) -> Self {
-        Self { unpack: Some(Command::new(program, limit)), ..self }
+    pub fn unpack(self, program: Command) -> Self {
+        Self { unpack: Some(program), ..self }
     }
 
     /// The same, on a disk that can inject faults.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
+use crate::command::Command;
 use crate::disk::{Disk, Faults};
 
 /// An installer on a board that a test can restart.
@@ -378,15 +379,15 @@ esac
         fn installer(&self, disk: Disk) -> Box<dyn Installer> {
             if self.is_hook {
                 let images = vec![SlotImage::only(self.folder.join("image.a"), self.folder.join("image.b"))];
-                let boot = BootHook::new(self.words.clone(), LIMIT).on(disk.clone());
+                let boot = BootHook::new(Command::new(self.words.clone(), LIMIT)).on(disk.clone());
                 Box::new(SlotInstaller::new(images, boot).unwrap().on(disk))
             } else {
-                Box::new(CommandInstaller::new(self.words.clone(), LIMIT).on(disk))
+                Box::new(CommandInstaller::new(Command::new(self.words.clone(), LIMIT)).on(disk))
             }
         }
 
         fn restart(&self) -> Option<Vec<Vec<u8>>> {
-            let restart = crate::command::Command::new(self.words.clone(), LIMIT).arguments(&["restart"]);
+            let restart = Command::new(self.words.clone(), LIMIT).arguments(&["restart"]);
             restart.run().unwrap().success().unwrap();
             let slot = fs::read_to_string(self.folder.join("running")).unwrap();
             Some(vec![fs::read(self.folder.join(format!("image.{}", slot.trim()))).ok()?])
@@ -413,7 +414,7 @@ esac
         let image = artifact(folder.path(), "image.bin", b"image");
         let run = |text: &str| {
             let words = script(folder.path(), text);
-            let mut installer = CommandInstaller::new(words, Duration::from_millis(500));
+            let mut installer = CommandInstaller::new(Command::new(words, Duration::from_millis(500)));
             (installer.install(&version(), std::slice::from_ref(&image)), installer)
         };
         let (result, mut installer) = run("echo for another board >&2; exit 10");
@@ -440,7 +441,7 @@ esac
     #[test]
     fn a_boot_hook_must_name_a_slot() {
         let folder = tempfile::tempdir().unwrap();
-        let boot = BootHook::new(script(folder.path(), "echo c"), LIMIT);
+        let boot = BootHook::new(Command::new(script(folder.path(), "echo c"), LIMIT));
         let images = vec![SlotImage::only(folder.path().join("a"), folder.path().join("b"))];
         let image = artifact(folder.path(), "image.bin", b"image");
         let error = SlotInstaller::new(images, boot).unwrap().install(&version(), &[image]).unwrap_err();
@@ -459,7 +460,7 @@ esac
         fn installer(&self, disk: Disk) -> Box<dyn Installer> {
             let installer = DirectoryInstaller::new(&self.base);
             let copy = ["cp", "{artifact}", "{folder}"].map(String::from);
-            let installer = if self.unpacks { installer.unpack(copy, LIMIT) } else { installer };
+            let installer = if self.unpacks { installer.unpack(Command::new(copy, LIMIT)) } else { installer };
             Box::new(installer.on(disk))
         }
 

@@ -85,7 +85,7 @@ impl Board {
             esac
         "#;
         let words = ["sh", "-c", HOOK, "hook", &self.folder.display().to_string(), &n.to_string()].map(str::to_owned);
-        self.hook = Some(BootHook::new(words, Duration::from_millis(500)));
+        self.hook = Some(BootHook::new(Command::new(words, Duration::from_millis(500))));
         self
     }
 

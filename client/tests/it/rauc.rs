@@ -141,7 +141,8 @@ impl Board {
 
     fn installer(&self) -> CommandInstaller {
         let recipe = contrib("installers/rauc").display().to_string();
-        CommandInstaller::new(["env".to_owned(), format!("DBUS_SYSTEM_BUS_ADDRESS={}", self.address()), recipe], LIMIT)
+        let words = ["env".to_owned(), format!("DBUS_SYSTEM_BUS_ADDRESS={}", self.address()), recipe];
+        CommandInstaller::new(tidegate_client::command::Command::new(words, LIMIT))
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::tools::{LIMIT, contrib, have, shell};
 use sha2::{Digest as _, Sha256};
+use tidegate_client::command::Command;
 use tidegate_client::install::{Artifact, Boot as _, BootHook, CommandInstaller, Installer as _, Slot};
 use tidegate_tuf::hash::{Hashes, to_hex};
 
@@ -14,7 +15,7 @@ use tidegate_tuf::hash::{Hashes, to_hex};
 fn hook(name: &str, variables: &[(&str, &Path)]) -> BootHook {
     let variables = variables.iter().map(|(name, path)| format!("{name}={}", path.display()));
     let words = ["env".to_owned()].into_iter().chain(variables).chain([contrib(name).display().to_string()]);
-    BootHook::new(words, LIMIT)
+    BootHook::new(Command::new(words, LIMIT))
 }
 
 /// What every boot hook does: `kept` and `tried` read the boot loader's own variables.
@@ -116,7 +117,7 @@ fn swupdate() {
         format!("SWUPDATE_ARGUMENTS=--key {} --hwrevision board:1.0", path("cert.pem")),
         contrib("installers/swupdate").display().to_string(),
     ];
-    let mut installer = CommandInstaller::new(words, LIMIT);
+    let mut installer = CommandInstaller::new(Command::new(words, LIMIT));
     let bytes = fs::read(folder.join("release.swu")).unwrap();
     let artifact = Artifact {
         name: "release.swu".into(),

@@ -93,7 +93,7 @@ impl ReceiptSetting {
             }
             To::Folder(path) => return Ok(Box::new(FolderSink::new(folder.join(path)))),
             To::Put(pattern) => Urls::Pattern(pattern.clone()),
-            To::Program(program) => Urls::Program(program.command(URL)),
+            To::Program(program) => Urls::Program(program.command(folder, URL)),
         };
         let sink = PutSink::new(http, urls).map_err(|e| Error::Setting(format!("receipts.to: {e}")))?;
         Ok(Box::new(sink))

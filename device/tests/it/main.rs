@@ -20,6 +20,7 @@ mod cli;
 #[cfg(feature = "gate")]
 mod gate;
 mod log;
+mod programs;
 mod qemu;
 #[cfg(feature = "gate")]
 mod receipts;

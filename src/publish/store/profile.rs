@@ -3,8 +3,10 @@
 //! `object_store` reads the environment and the roles of instances and containers, but no profiles.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::Command;
+
+use tidegate_client::command::with_clean_environment;
 
 use super::variables::Variables;
 use crate::error::{Error, Result};
@@ -96,7 +98,10 @@ impl Profile {
             Error::input(format!("the credential_process of the AWS profile {} {why}", self.name))
                 .remedy("run that command by hand; it must print the keys as JSON with Version 1")
         };
-        let out = Command::new("sh")
+        // It is the caller's own configuration that names this program, which may need what else gives access to the keys.
+        let inherited = |name: &OsString| name != "PATH" && !name.to_string_lossy().starts_with("TIDEGATE_");
+        let out = with_clean_environment("sh")
+            .envs(std::env::vars_os().filter(|(name, _)| inherited(name)))
             .args(["-c", command])
             .output()
             .map_err(|error| failed("cannot be run").with_source(error))?;

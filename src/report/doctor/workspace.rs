@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
 use chrono::{DateTime, Utc};
+use tidegate_client::command::with_clean_environment;
 use tidegate_model::digest::Digest;
 
 use super::{Diagnosis, Severity};
@@ -121,7 +121,12 @@ const MAX_KEY: u64 = 1 << 20;
 /// No private key is under version control.
 fn secrets(dir: &Path, found: &mut Diagnosis) {
     found.checks("DOC-KEYS-GIT");
-    let out = Command::new("git").arg("-C").arg(dir).args(["ls-files", "-z", "--", "keys", "*.pem"]).output();
+    // A folder's own configuration of git may name a program as its file system monitor.
+    let out = with_clean_environment("git")
+        .args(["-c", "core.fsmonitor=false", "-C"])
+        .arg(dir)
+        .args(["ls-files", "-z", "--", "keys", "*.pem"])
+        .output();
     // Without git, or outside a repository, there is nothing to find.
     let Some(out) = out.ok().filter(|out| out.status.success()) else { return };
     for file in String::from_utf8_lossy(&out.stdout).split('\0').filter(|file| !file.is_empty()) {

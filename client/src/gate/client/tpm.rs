@@ -114,7 +114,8 @@ impl TpmAttestor {
         let numbers: Vec<String> = pcrs.iter().map(u8::to_string).collect();
         let list = format!("{}:{}", bank.name(), numbers.join(","));
         let program = program.unwrap_or_else(|| Command::new(["tpm2_quote".to_owned()], LIMIT));
-        let mut command = program.arguments(&["-Q", "-c", &key, "-l", &list, "-g", "sha256"]);
+        let mut command =
+            program.inherit(&["TPM2TOOLS_TCTI".to_owned()]).arguments(&["-Q", "-c", &key, "-l", &list, "-g", "sha256"]);
         if let Some(auth) = auth {
             command = command.arguments(&["-p", &auth]);
         }
