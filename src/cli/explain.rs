@@ -78,7 +78,7 @@ struct Device {
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let repository = workspace.repository()?;
     let at = args.at.unwrap_or(cx.now);
     stale(&repository, cx);

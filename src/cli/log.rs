@@ -18,7 +18,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let (entries, breaks) = Ledger::examine(workspace.dir())?;
     if args.verify {
         let (entries, wrong) = audit::audit(workspace.dir())?;

@@ -84,7 +84,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             .remedy("leave one of them out, or give --health a file"));
     }
     let scope = Scope { channel: args.channel.clone(), product: args.product.clone(), release: args.release.clone() };
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let settings = workspace.settings()?;
     let releases = Releases::of(&workspace, &scope)?;
     let policy = workspace.policy()?.health;

@@ -40,7 +40,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         None => Place::workspace(&cx.dir),
     };
     // A workspace is locked while it is read, so that the page shows one state of it.
-    let workspace = place.as_workspace().map(Workspace::open).transpose()?;
+    let workspace = place.as_workspace().map(Workspace::open_to_read).transpose()?;
     let root = args.root.as_deref();
     let reading = if args.public { place.read_as_the_public(root)? } else { place.read(root)? };
     let mut state = signed(&reading, cx.now);

@@ -28,7 +28,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let settings = workspace.settings()?;
     let repository = workspace.repository()?;
     let ring = workspace.ring(&settings, Box::new(NoPassphrases))?;

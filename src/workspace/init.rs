@@ -179,10 +179,13 @@ pub(crate) fn begin_ledger(
 /// Commits to a folder that may not exist yet, and removes what it created if that fails.
 pub(crate) fn commit(dir: &Path, changes: Changes) -> Result<()> {
     let existed = dir.exists();
+    let had_private = fs::symlink_metadata(dir.join(".tidegate")).is_ok();
     let result = Workspace::lock(dir).and_then(|workspace| workspace.commit(changes));
     if result.is_err() {
         // Removes only what this function created; a failure here must not hide the error.
-        let _ = fs::remove_dir_all(dir.join(".tidegate"));
+        if !had_private {
+            let _ = fs::remove_dir_all(dir.join(".tidegate"));
+        }
         if !existed {
             let _ = fs::remove_dir(dir);
         }

@@ -22,10 +22,18 @@ pub use in_force::{CohortInForce, cohorts_in_force, manifest_in_force, map_in_fo
 pub use ledger::Ledger;
 pub use operation::Operation;
 
-/// The folder for locks and journals, not for version control.
-const PRIVATE_DIR: &str = ".tidegate";
 /// How long to wait for another process.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Checks that `dir` is a workspace.
+fn check_settings(dir: &Path) -> Result<()> {
+    if dir.join("tidegate.toml").is_file() {
+        return Ok(());
+    }
+    let shown = if dir == Path::new(".") { "this folder".into() } else { dir.display().to_string() };
+    Err(Error::input(format!("{shown} has no tidegate.toml, so it is not a workspace"))
+        .remedy("give the workspace with -C DIR, or make one: tidegate init DIR --generate-keys"))
+}
 
 /// An open workspace. No other process can open it until it is dropped.
 #[derive(Debug)]
@@ -37,35 +45,46 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// Opens the workspace `dir`: waits for another process to finish, and completes what an interrupted one had started.
+    /// Opens the workspace `dir` to change it: waits for another process to finish, and completes what an interrupted one had started.
     ///
     /// # Errors
     ///
-    /// Fails if `dir` is not a workspace, or if another process uses it for too long.
+    /// Fails if `dir` is not a workspace or contains links (`P-CONFINED`), if another process uses it for too long, or if an interrupted
+    /// change cannot be completed (`W-JOURNAL`).
     pub fn open(dir: &Path) -> Result<Self> {
-        let settings = dir.join("tidegate.toml");
-        if !settings.is_file() {
-            let shown = if dir == Path::new(".") { "this folder".into() } else { dir.display().to_string() };
-            return Err(Error::input(format!("{shown} has no tidegate.toml, so it is not a workspace"))
-                .remedy("give the workspace with -C DIR, or make one: tidegate init DIR --generate-keys"));
-        }
+        check_settings(dir)?;
         Self::lock(dir)
     }
 
-    /// Locks `dir`, which need not be a workspace yet.
+    /// Opens the workspace `dir` to read it: waits for another process to finish, and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); also if an interrupted change waits to be completed (`W-JOURNAL`).
+    pub fn open_to_read(dir: &Path) -> Result<Self> {
+        check_settings(dir)?;
+        let workspace = Self::wait(dir)?;
+        fs::check_complete(dir)?;
+        Ok(workspace)
+    }
+
+    /// Locks `dir`, which need not be a workspace yet, to change it.
     ///
     /// # Errors
     ///
     /// Fails with a conflict if another process uses it for too long, or if an interrupted change cannot be completed.
     pub fn lock(dir: &Path) -> Result<Self> {
-        let private = dir.join(PRIVATE_DIR);
-        std::fs::create_dir_all(&private).map_err(|e| Error::io("create", &private, e))?;
-        let path = private.join("lock");
+        let workspace = Self::wait(dir)?;
+        fs::recover(dir)?;
+        Ok(workspace)
+    }
+
+    fn wait(dir: &Path) -> Result<Self> {
         // Before the lock: lines that are added while waiting come from others, unknown to the caller.
         let ledger = dir.join(crate::workspace::ledger::FILE);
         let length = || std::fs::metadata(&ledger).map_or(0, |ledger| ledger.len());
         let before = length();
-        let lock = File::create(&path).map_err(|e| Error::io("lock", &path, e))?;
+        let lock = fs::open_lock(dir)?;
         let begun = Instant::now();
         loop {
             match lock.try_lock() {
@@ -80,10 +99,9 @@ impl Workspace {
                     )
                     .remedy("wait until it is done, then run the command again"));
                 }
-                Err(TryLockError::Error(e)) => return Err(Error::io("lock", &path, e)),
+                Err(TryLockError::Error(e)) => return Err(Error::io("lock", dir, e)),
             }
         }
-        fs::recover(dir)?;
         Ok(Self { dir: dir.to_owned(), _lock: lock, ledger_lengths: [before, length()] })
     }
 

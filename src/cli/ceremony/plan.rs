@@ -81,7 +81,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         Case::Compromised { keys } => Situation::Compromised(keys.clone()),
         Case::RenameHolder { key, holder } => Situation::RenameHolder(key.clone(), holder.clone()),
     };
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let plan = plan(&situation, &workspace.repository()?, &workspace.settings()?)?;
     if cx.ui.is_json() {
         return cx.ui.json(&plan);

@@ -24,7 +24,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let repository = workspace.repository()?;
     let (proposal, verified) = ceremony::open(&workspace, &repository)?;
     ceremony::check_follows(&proposal, &repository)?;

@@ -23,7 +23,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let name = args.file.display().to_string();
     let text = String::from_utf8(bytes).map_err(|e| Error::input(format!("{name} is not text")).with_source(e))?;
     let transcript = Transcript::parse(&name, &text)?;
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let checked = proposal::check(&transcript, &workspace.repository()?)?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"subject": transcript.subject, "files": checked}));

@@ -11,7 +11,7 @@ use crate::keys::KeyUri;
 use crate::workspace::Workspace;
 
 pub(super) fn run(cx: &mut Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let settings = workspace.settings()?;
     let repository = workspace.repository()?;
     let mut rows = Vec::new();

@@ -17,7 +17,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let settings = workspace.settings()?;
     let ring = workspace.ring(&settings, Box::new(crate::keys::NoPassphrases))?;
     let entry = ring.entry(args.name.as_str())?;

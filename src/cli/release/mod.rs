@@ -370,7 +370,7 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
 }
 
 fn show_one(args: &ReleaseArgs, cx: &Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let record = args.release.find(workspace.dir())?;
     let repository = workspace.repository()?;
     let ring = workspace.ring(&workspace.settings()?, Box::new(crate::keys::NoPassphrases))?;
@@ -403,7 +403,7 @@ fn show_one(args: &ReleaseArgs, cx: &Context) -> Result<()> {
 }
 
 fn list(cx: &Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let records = record::all(workspace.dir())?;
     if cx.ui.is_json() {
         return cx.ui.json(&records);

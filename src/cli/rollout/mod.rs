@@ -233,7 +233,7 @@ fn told(cx: &Context, outcome: &StepOutcome) -> Result<()> {
 }
 
 fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
     let record = transaction.record();
     if cx.ui.is_json() {

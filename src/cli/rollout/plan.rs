@@ -80,7 +80,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = Workspace::open_to_read(&cx.dir)?;
     let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
     let from = args.from.unwrap_or(cx.now);
     let forecast = Forecast::new(&transaction, &Outlook { from, hours: hours(args, from)?, ramp: args.ramp })?;

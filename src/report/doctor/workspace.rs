@@ -27,8 +27,16 @@ use crate::{ceremony, fs};
 ///
 /// Fails only if there is no workspace, or if another process holds it.
 pub fn workspace(dir: &Path, deep: bool, now: DateTime<Utc>) -> Result<Diagnosis> {
-    let workspace = Workspace::open(dir)?;
     let mut found = Diagnosis::default();
+    found.checks("DOC-FOLDER");
+    let workspace = match Workspace::open_to_read(dir) {
+        Ok(workspace) => workspace,
+        Err(error) if matches!(error.broken_rule(), Some(Rule::WorkspaceJournal | Rule::PublishConfined)) => {
+            found.trouble("DOC-FOLDER", ".tidegate", &error);
+            return Ok(found);
+        }
+        Err(error) => return Err(error),
+    };
     let settings = configuration(&workspace, &mut found);
     ledger(&workspace, &mut found);
     if let Some(settings) = &settings {
