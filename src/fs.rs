@@ -61,6 +61,18 @@ pub fn read_if_exists(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     }
 }
 
+/// Opens a regular file of a folder that others filled. Opening a pipe would block until its other end is open.
+///
+/// # Errors
+///
+/// Fails if there is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() {
+        return File::open(path);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+}
+
 /// Writes a file by temporary file, fsync, rename, and fsync of the folder.
 ///
 /// # Errors

@@ -391,5 +391,7 @@ mod tests {
         let error = Command::new(["/no/such/program".into()], Duration::from_secs(1)).run().unwrap_err();
         assert!(error.to_string().starts_with("/no/such/program: cannot be run"), "{error}");
         assert!(Command::new([], Duration::from_secs(1)).run().is_err());
+        let error = Command::new(["./program".into()], Duration::from_secs(1)).run().unwrap_err();
+        assert!(error.to_string().contains("must be absolute"), "{error}");
     }
 }

@@ -4,10 +4,59 @@
 //! folder: a reader finds the old content or the new, never a part. Downloads are appended in place and renamed when complete.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Reads a regular file: all of it or, if it is longer, one byte more than `limit`.
+///
+/// # Errors
+///
+/// If there is no regular file, or it cannot be read.
+pub(crate) fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    // Opening a pipe would block until its other end is open.
+    if !fs::metadata(path)?.is_file() {
+        return Err(not_regular());
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+pub(crate) fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
+}
+
+/// Checks that only its owner has any right to the file of a private key.
+///
+/// # Errors
+///
+/// The problem with its remedy. Systems without file modes have none.
+pub fn check_private(path: &Path, metadata: &fs::Metadata) -> Result<(), String> {
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::MetadataExt::mode(metadata) & 0o777;
+        if mode & 0o077 != 0 {
+            let path = path.display();
+            return Err(format!("{path} can be read or changed by others (mode {mode:04o}): chmod 600 {path}"));
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (path, metadata);
+    Ok(())
+}
+
+/// Whether a file has another name, through which a change in place would reach it.
+#[cfg(unix)]
+pub(crate) fn has_other_names(metadata: &fs::Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(metadata) > 1
+}
+
+#[cfg(not(unix))]
+pub(crate) fn has_other_names(_: &fs::Metadata) -> bool {
+    false
+}
 
 /// Changes files, and can inject faults. Clones share the plan of faults.
 #[derive(Debug, Clone, Default)]
@@ -73,7 +122,7 @@ impl Disk {
     pub fn resume(&self, path: &Path, keep: u64) -> io::Result<OpenFile> {
         self.step(Step::Create)?;
         if !fs::symlink_metadata(path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(not_regular());
         }
         let mut file = OpenOptions::new().write(true).open(path)?;
         file.set_len(keep)?;

@@ -3,13 +3,13 @@
 //! Facts are collected before every check, so that the next decision uses a changed fact. A failed source adds nothing
 //! and is reported. A missing fact makes the tests on it false.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::command::Command;
+use crate::disk::read_regular;
 use tidegate_model::facts::{FactValue, Facts, TypedFact};
 use tidegate_model::name::FactName;
 
@@ -142,8 +142,7 @@ fn os_release(text: &str, key: &str) -> Option<String> {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LENGTH + 1).read_to_end(&mut bytes)?;
+    let bytes = read_regular(path, LENGTH)?;
     if bytes.len() as u64 > LENGTH {
         return Err(io::Error::new(io::ErrorKind::InvalidData, format!("longer than {LENGTH} bytes")));
     }
@@ -191,6 +190,16 @@ mod tests {
         // The next collection reads a changed file.
         fs::write(&path, "group=home").unwrap();
         assert_eq!(fact(&gather(&sources[..2]).facts, "group"), Some("home".into()));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_does_not_block() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("facts");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let problems = gather(&[FactSource::File(path)]).problems;
+        assert!(problems[0].contains("not a regular file"), "{problems:?}");
     }
 
     #[test]

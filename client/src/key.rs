@@ -16,6 +16,7 @@ use p256::pkcs8::spki::EncodePublicKey as _;
 use p256::pkcs8::{LineEnding, ObjectIdentifier, PrivateKeyInfoRef, SecretDocument};
 use zeroize::Zeroizing;
 
+use crate::disk::check_private;
 use tidegate_tuf::key::{Key, KeyId};
 
 /// The maximum length of a key file, in bytes. Keys have a few hundred.
@@ -52,13 +53,8 @@ pub enum KeyError {
         source: io::Error,
     },
     /// Other users than the owner have access to the file.
-    #[error("{path}: others may read or change the device's key (mode {mode:04o}): chmod 600 {path}")]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permissions.
-        mode: u32,
-    },
+    #[error("{0}")]
+    Exposed(String),
     /// The key is not supported.
     #[error("{path}: {why}")]
     Unusable {
@@ -79,13 +75,13 @@ impl DeviceKey {
         let path = path.as_ref();
         let failed = |source| KeyError::File { path: path.to_owned(), source };
         let unusable = |why: &str| KeyError::Unusable { path: path.to_owned(), why: why.to_owned() };
-        let file = File::open(path).map_err(failed)?;
-        // Checked on the open file, so that nobody can replace it after the check.
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
+        // Opening a pipe would block until its other end is open.
+        if !path.metadata().map_err(failed)?.is_file() {
             return Err(unusable("not a regular file"));
         }
-        check_mode(path, &metadata)?;
+        let file = File::open(path).map_err(failed)?;
+        // Checked on the open file, so that nobody can replace it after the check.
+        check_private(path, &file.metadata().map_err(failed)?).map_err(KeyError::Exposed)?;
         // Allocated at full size, because a growing buffer would leave copies in memory.
         let mut pem = Zeroizing::new(Vec::with_capacity(usize::try_from(LENGTH).unwrap_or_default() + 1));
         file.take(LENGTH + 1).read_to_end(&mut pem).map_err(failed)?;
@@ -166,20 +162,6 @@ impl fmt::Debug for DeviceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "DeviceKey({} {})", self.public.scheme(), self.id.short())
     }
-}
-
-#[cfg(unix)]
-fn check_mode(path: &Path, metadata: &std::fs::Metadata) -> Result<(), KeyError> {
-    use std::os::unix::fs::MetadataExt as _;
-    let mode = metadata.mode() & 0o777;
-    let others = mode & 0o077;
-    if others == 0 { Ok(()) } else { Err(KeyError::Exposed { path: path.to_owned(), mode }) }
-}
-
-/// Other systems have no such mode.
-#[cfg(not(unix))]
-fn check_mode(_: &Path, _: &std::fs::Metadata) -> Result<(), KeyError> {
-    Ok(())
 }
 
 #[cfg(test)]

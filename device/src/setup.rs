@@ -12,6 +12,7 @@ use tidegate_client::Error;
 use tidegate_client::agent::{AgentOptions, Health, HealthCommand, Schedule};
 use tidegate_client::clock::{BUILT, FlooredClock, SystemClock};
 use tidegate_client::command::Command;
+use tidegate_client::disk::check_private;
 use tidegate_client::fetch::http::{Authorities, Authorization, HttpFetch, HttpOptions, Identity, Proxy, Source};
 use tidegate_client::fetch::{Allowance, AnyFetch, Fetch, Throttle};
 use tidegate_client::install::{
@@ -306,6 +307,10 @@ impl NetworkSetting {
         let identity = match (&self.client_certificate, &self.client_key) {
             (Some(certificate), key) => {
                 let key = key.as_ref().unwrap_or(certificate);
+                let path = folder.join(key);
+                // A file that is missing is reported on reading.
+                let checked = path.metadata().map_or(Ok(()), |metadata| check_private(&path, &metadata));
+                checked.map_err(|e| wrong("client_key", &e))?;
                 let identity = Identity::from_pem(&read(certificate)?, &read(key)?);
                 Some(identity.map_err(|e| wrong("client_certificate", &e))?)
             }

@@ -203,14 +203,19 @@ impl ByHash {
 
 impl Origin for ByHash {
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        fs::read_if_exists(&self.metadata.join(file), limit)
+        let path = self.metadata.join(file);
+        match fs::open_regular(&path) {
+            Ok(_) => fs::read_if_exists(&path, limit),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("read", &path, error)),
+        }
     }
 
     fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
         let file = path.rsplit('/').next().unwrap_or(path);
         let Some((sha256, _)) = file.split_once('.') else { return Ok(false) };
         let path = self.artifact(sha256);
-        let file = match std::fs::File::open(&path) {
+        let file = match fs::open_regular(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(Error::io("read", &path, error)),

@@ -13,7 +13,7 @@ use crate::serve::{Exchange, Server};
 /// Serve a published folder over HTTP, for tests
 ///
 /// Answers like a CDN: ETag and 304, ranges, gzip of metadata, Cache-Control. Prints each request on stderr. Stops on Ctrl-C. For
-/// production use any static host; this server has no TLS.
+/// production use any static host; this server has no TLS. A folder with a workspace or a private key in it is refused.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// The folder that `tidegate publish` wrote

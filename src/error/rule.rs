@@ -112,6 +112,7 @@ rules! {
     ReleaseValidated = "R-VALIDATED", "a report on exactly this manifest, not older than `validation.max_age`, passed all required checks";
     StatusDoctor = "S-DOCTOR", "`doctor` finds no error";
     StatusExpiring = "S-EXPIRING", "nothing expires within the given time";
+    ServeSecret = "S-SECRET", "`serve` gives out neither a workspace nor a private key";
     WorkspaceJournal = "W-JOURNAL", "an interrupted change is completed where it began, and before others read";
 }
 

@@ -105,6 +105,12 @@ fn text(status: StatusCode, text: &'static str) -> Response<Body> {
     response
 }
 
+/// Whether a path without links is below the folder, and no name in it starts with a dot: a link may lead where no request can.
+fn is_within(root: &Path, path: &Path) -> bool {
+    let hidden = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with('.');
+    path.strip_prefix(root).is_ok_and(|below| !below.iter().any(hidden))
+}
+
 /// A file as it is served.
 struct File {
     length: u64,
@@ -126,7 +132,7 @@ impl File {
         use io::ErrorKind::{InvalidFilename, InvalidInput, NotADirectory, NotFound};
         let path = match root.join(key).canonicalize() {
             // The kind is checked before opening, because opening a pipe blocks.
-            Ok(path) if path.starts_with(root) && path.is_file() => path,
+            Ok(path) if is_within(root, &path) && path.is_file() => path,
             Ok(_) => return Ok(None),
             Err(error) if matches!(error.kind(), NotFound | NotADirectory | InvalidFilename | InvalidInput) => {
                 return Ok(None);
@@ -143,6 +149,9 @@ impl File {
         }
         let mut bytes = Vec::new();
         file.take(WHOLE_UP_TO).read_to_end(&mut bytes)?;
+        if super::secret::is_key(&bytes) {
+            return Ok(None);
+        }
         // Half of the hash is enough to distinguish versions of one file, and keeps requests short.
         let hash = Sha256::digest(&bytes).first_chunk().map_or(0, |half| u128::from_be_bytes(*half));
         let mut tag = format!("\"{hash:032x}\"");

@@ -2,7 +2,8 @@
 //!
 //! It does what a CDN must do for devices, and nothing else: GET and HEAD, kept-alive connections, strong `ETag`s
 //! and `304`, single ranges, gzip of metadata where it is accepted, and the `Cache-Control` that
-//! [`publish`](crate::publish) gives the same objects on a store. Nothing outside the folder is ever served.
+//! [`publish`](crate::publish) gives the same objects on a store. Nothing outside the folder is ever served, and no private key; a folder
+//! with a workspace in it is refused.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), tidegate::Error> {
@@ -13,6 +14,7 @@
 //! ```
 
 mod file;
+mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -112,7 +114,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Fails if `folder` is not a folder, or if the address is in use.
+    /// Fails if `folder` is not a folder, if it contains a workspace or a private key (`S-SECRET`), or if the address is in use.
     pub async fn bind(folder: &Path, address: SocketAddr) -> Result<Self> {
         let unusable =
             |source| Error::io("serve", folder, source).remedy("give the folder that `tidegate publish` wrote");
@@ -120,6 +122,7 @@ impl Server {
         if !folder.is_dir() {
             return Err(unusable(std::io::ErrorKind::NotADirectory.into()));
         }
+        secret::check(&folder)?;
         let bind = |source| {
             Error::new(Kind::Io, format!("cannot listen on {address}"))
                 .remedy("choose another port with --port, or 0 for any that is free")

@@ -383,3 +383,29 @@ async fn an_unusable_folder_or_port_is_reported_at_the_start() {
     let second = Server::bind(folder.path(), first.address()).await.err().unwrap();
     assert!(second.remedy_text().unwrap().contains("--port"), "{second}");
 }
+
+#[tokio::test]
+async fn folders_with_secrets_are_refused() {
+    const KEY: &str = "subject=x\n-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    for (name, content, is_secret) in [
+        ("a/b/c/notes.txt", KEY, true),
+        ("k.pem", "-----BEGIN OPENSSH PRIVATE KEY-----\n", true),
+        ("fleet/tidegate.toml", "", true),
+        ("x/y/ledger.jsonl", "", true),
+        ("targets/about.txt", "how to keep a PRIVATE KEY", false),
+        ("cert.pem", "-----BEGIN CERTIFICATE-----\n", false),
+        (".hidden/k.pem", KEY, false),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+        let refused = Server::bind(folder.path(), ([127, 0, 0, 1], 0).into()).await.err();
+        let rule = refused.as_ref().and_then(Error::broken_rule);
+        assert_eq!(rule == Some(crate::Rule::ServeSecret), is_secret, "{name}: {refused:?}");
+    }
+    // One that comes later is not given out.
+    let running = Running::start().await;
+    std::fs::write(running.public().join("targets/late.pem"), KEY).unwrap();
+    assert_eq!(running.ask("GET", "/targets/late.pem", "").await.status, 404);
+}

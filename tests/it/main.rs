@@ -22,5 +22,6 @@ mod releases;
 mod rollouts;
 mod s3;
 mod support;
+mod untrusted;
 mod verify;
 mod view;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, has_other_names};
 use crate::error::Error;
 use crate::fetch::{Fetch, Reply, Request};
 use tidegate_tuf::hash::{Checker, Hashes, Mismatch};
@@ -158,10 +158,10 @@ fn matches(path: &Path, wanted: &Wanted) -> io::Result<bool> {
     Ok(feed(&mut File::open(path)?, &mut checker)?.and_then(|()| checker.finish()).is_ok())
 }
 
-/// The length of a regular file; `None` if there is none at `path`.
+/// The length of a regular file; `None` if there is none at `path`, or if it is also another file.
 fn regular_length(path: &Path) -> io::Result<Option<u64>> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
+        Ok(metadata) => Ok((metadata.is_file() && !has_other_names(&metadata)).then_some(metadata.len())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }

@@ -184,3 +184,25 @@ fn a_full_disk_gets_its_room_back() {
     }
     run(&fetch, &Disk::new(), &bytes, &path).unwrap();
 }
+
+#[cfg(unix)]
+#[test]
+fn a_part_that_is_also_another_file_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, other) = (folder.path().join("file"), folder.path().join("other"));
+    let bytes = content();
+    let fetch = MemoryFetch::new();
+    fetch.put(URL, bytes.clone());
+    for place in [part_of(&path), path.clone()] {
+        // A start of the file, so that it could be continued.
+        fs::write(&other, &bytes[..1000]).unwrap();
+        for link in [true, false] {
+            let _ = fs::remove_file(&place);
+            if link { std::os::unix::fs::symlink(&other, &place) } else { fs::hard_link(&other, &place) }.unwrap();
+            run(&fetch, &Disk::new(), &bytes, &path).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+            assert_eq!(fs::read(&other).unwrap(), &bytes[..1000], "{}, a link: {link}", place.display());
+        }
+        fs::remove_file(&path).unwrap();
+    }
+}

@@ -4,7 +4,7 @@ mod kept;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 pub(crate) use kept::{Keep, Kept};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, not_regular, read_regular};
 
 /// Keeps small files by name.
 ///
@@ -154,7 +154,7 @@ impl DirStore {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] at once if another process has it locked; others if the folder cannot be used.
+    /// [`StoreError::Locked`] at once if another process has it locked; others if the folder cannot be used, or contains a link.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_on(Disk::new(), folder)
     }
@@ -167,6 +167,12 @@ impl DirStore {
     pub fn open_on(disk: Disk, folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let folder = folder.into();
         disk.create_folder(&folder).map_err(|e| StoreError::io("create the folder", &folder, e))?;
+        // What this crate keeps there is files and folders. A link would lead its writing and removing elsewhere.
+        for entry in fs::read_dir(&folder).map_err(|e| StoreError::io("read", &folder, e))?.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_file() || kind.is_dir()) {
+                return Err(StoreError::io("use", entry.path(), not_regular()));
+            }
+        }
         let path = folder.join(".lock");
         let lock = OpenOptions::new()
             .write(true)
@@ -221,16 +227,7 @@ impl DirStore {
 impl Store for DirStore {
     fn load(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.path(name)?;
-        let read = || -> io::Result<Vec<u8>> {
-            // Opening a pipe would block until its other end is open.
-            if !fs::metadata(&path)?.is_file() {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-            }
-            let mut bytes = Vec::new();
-            File::open(&path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        match read() {
+        match read_regular(&path, limit) {
             Ok(bytes) if bytes.len() as u64 > limit => Err(StoreError::TooLong { path, limit }),
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -352,6 +349,27 @@ mod tests {
         assert!(matches!(DirStore::open(folder.path()), Err(StoreError::Locked { .. })));
         drop(below);
         DirStore::open(folder.path()).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_with_links_or_pipes_is_refused() {
+        for name in [".lock", "downloads", "metadata", "root.json"] {
+            let folder = tempfile::tempdir().unwrap();
+            let (state, outside) = (folder.path().join("state"), folder.path().join("outside"));
+            fs::create_dir(&state).unwrap();
+            fs::create_dir(&outside).unwrap();
+            fs::write(outside.join("precious"), "precious").unwrap();
+            for target in [outside.clone(), outside.join("precious"), outside.join("absent")] {
+                std::os::unix::fs::symlink(target, state.join(name)).unwrap();
+                let error = DirStore::open(&state).unwrap_err().to_string();
+                assert!(error.contains(name) && error.contains("not a regular file"), "{error}");
+                fs::remove_file(state.join(name)).unwrap();
+            }
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+            assert!(std::process::Command::new("mkfifo").arg(state.join(name)).status().unwrap().success());
+            assert!(DirStore::open(&state).is_err(), "{name}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The program over TLS: authorities, certificates, secrets, proxies and bounds, as its settings and its environment say.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,11 @@ fn a_server_that_requires_certificates_gets_the_devices() {
         fs::write(bench.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
     }
     network(&bench, &json!({"client_certificate": "stranger.crt", "client_key": "stranger.key"}));
+    let exposed = run(&bench, &[], &["check"]).2;
+    assert!(exposed.contains("stranger.key can be read or changed by others (mode 0644): chmod 600 "), "{exposed}");
+    for name in ["stranger.key", "device.key"] {
+        fs::set_permissions(bench.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
     assert_eq!(run(&bench, &[], &["check"]).0, 1);
     network(&bench, &json!({"client_certificate": "device.crt", "client_key": "device.key"}));
     let (code, out, err) = run(&bench, &[], &["-q", "install"]);

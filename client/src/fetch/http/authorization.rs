@@ -1,8 +1,6 @@
 //! The `Authorization` header: a secret, sent to one server and no other.
 
 use std::fmt;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +8,7 @@ use ureq::http::Uri;
 
 use super::{Origin, is_here, origin};
 use crate::command::{Command, Ran};
+use crate::disk::read_regular;
 
 /// The longest value, in bytes.
 const LENGTH: u64 = 8 * 1024;
@@ -81,11 +80,8 @@ impl Source {
     fn read(&self) -> Result<String, String> {
         let text = match self {
             Self::File(path) => {
-                let mut text = String::new();
-                File::open(path)
-                    .and_then(|file| file.take(LENGTH + 1).read_to_string(&mut text))
-                    .map_err(|e| format!("{}: {e}", path.display()))?;
-                text
+                let bytes = read_regular(path, LENGTH).map_err(|e| format!("{}: {e}", path.display()))?;
+                String::from_utf8(bytes).unwrap_or_default()
             }
             Self::Command(command) => command.run().and_then(Ran::success).map_err(|e| e.to_string())?,
         };

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::{AttestError, Attestor, Challenge, Evidence};
 use crate::command::{Command, Ran};
+use crate::disk::read_regular;
 use tidegate_model::gate::Attestation;
 
 /// The number of registers in a bank.
@@ -182,9 +183,7 @@ fn make_folder(path: &Path) -> io::Result<()> {
 
 fn read(path: &Path) -> Result<Vec<u8>, AttestError> {
     let failed = |source| AttestError::File { action: "read", path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    fs::File::open(path).and_then(|file| file.take(LENGTH).read_to_end(&mut bytes)).map_err(failed)?;
-    Ok(bytes)
+    read_regular(path, LENGTH).map_err(failed)
 }
 
 #[cfg(all(test, unix))]
