@@ -95,6 +95,21 @@ impl Signer for CommandKey {
     }
 }
 
+/// Checks the name of a variable that a program inherits because the settings list it.
+///
+/// # Errors
+///
+/// The problem: it is no name, or one of Tidegate's own, such as that of a passphrase.
+pub fn check_variable(name: &str) -> std::result::Result<(), String> {
+    if name.is_empty() || name.contains(|c: char| c == '=' || c.is_control()) {
+        return Err(format!("{name:?} is no name of a variable"));
+    }
+    if name.starts_with("TIDEGATE_") {
+        return Err(format!("{name} is a variable of Tidegate's own, which no program inherits"));
+    }
+    Ok(())
+}
+
 fn ask(name: &str, uri: &CommandUri, (program, folder): (&Path, &Path), request: &Value) -> Result<Answer> {
     let listed = uri.environment.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     let mut command = with_clean_environment(program);

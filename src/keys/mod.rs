@@ -29,7 +29,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Result;
 
-pub use command::CommandKey;
+pub use command::{CommandKey, check_variable};
 pub use file::{FileKey, check_mode};
 #[cfg(feature = "kms")]
 pub use kms::KmsKey;

@@ -185,6 +185,10 @@ fn load(name: &str, uri: &Pkcs11Uri) -> Result<Pkcs11> {
             Error::input(format!("key {name}: {uri} names no module"))
                 .remedy(format!("add ?module-path=/usr/lib/MODULE.so to the URI, or set {MODULE_VARIABLE}"))
         })?;
+    if path.is_relative() {
+        return Err(Error::input(format!("key {name}: the module {} is not an absolute path", path.display()))
+            .remedy("no module is loaded from the folder in which a command is called"));
+    }
     // A poisoned lock only means that another thread gave up; the map is whole.
     let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(module) = modules.get(&path) {

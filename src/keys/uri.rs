@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf, is_separator};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::command::check_variable;
 use super::percent::{attributes, encode, percent_decode};
 use super::pkcs11_uri::Pkcs11Uri;
 use crate::error::{Error, Result};
@@ -150,7 +151,10 @@ impl CommandUri {
         for (name, value) in attributes(query, '&').map_err(bad)? {
             match name.as_str() {
                 "arg" => uri.args.push(value),
-                "env" => uri.environment.push(value),
+                "env" => {
+                    check_variable(&value).map_err(bad)?;
+                    uri.environment.push(value);
+                }
                 "timeout" => {
                     let span: Span = value.parse().map_err(bad)?;
                     uri.timeout = Duration::from_secs(span.seconds());

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::invalid;
 use crate::error::Result;
+use crate::keys::check_variable;
 use tidegate_model::span::Span;
 
 /// The kinds of checks.
@@ -142,6 +143,9 @@ pub(super) fn check_all(file: &str, checks: &[OwnCheck]) -> Result<()> {
         }
         if check.timeout > LONGEST {
             return refuse("timeout", &format!("it is longer than {LONGEST}"), "give a span such as 10m");
+        }
+        if let Some(why) = check.environment.iter().find_map(|name| check_variable(name).err()) {
+            return refuse("environment", &why, "list the names of other variables that the check needs");
         }
         if check.title.is_empty() || check.title.chars().any(char::is_control) {
             return refuse("title", "it is empty, or no line", "say in a few words what the check asks for");

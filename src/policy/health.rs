@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use crate::config::{invalid, parse_share, write_share};
 use crate::error::Result;
+use crate::keys::check_variable;
 use tidegate_model::span::Span;
 
 /// `[health]`. One that exists can stop something.
@@ -59,6 +60,10 @@ impl HealthPolicy {
             if span.is_zero() {
                 return Err(invalid(file, key, "no report could ever be in time", "give a span such as 1h"));
             }
+        }
+        if let Some(why) = self.environment.iter().find_map(|name| check_variable(name).err()) {
+            let remedy = "list the names of other variables that the program needs";
+            return Err(invalid(file, "health.environment", why, remedy));
         }
         if [pause.failed, pause.rolled_back, withdraw.failed, withdraw.rolled_back].iter().all(Option::is_none) {
             let remedy = "give thresholds: pause = { failed = \"2%\", rolled_back = \"1%\" }";
