@@ -19,7 +19,7 @@ use super::pull::{self, PullOptions, PullReport};
 use super::store::Remote;
 use crate::config::{Cohorts, Settings, write_share};
 use crate::error::{Error, Result, Rule};
-use crate::fs::Changes;
+use crate::fs::{self, Changes};
 use crate::keys::write_public;
 use crate::metadata::{METADATA_DIR, Repository};
 use crate::release::adopt;
@@ -42,6 +42,7 @@ pub struct Recreated {
 ///
 /// Fails if the live metadata does not verify or does not contain `root` (`P-ROOT`), or if a file cannot be fetched or written.
 pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOptions<'_>) -> Result<Recreated> {
+    fs::check_own(dir)?;
     let repository = pull::live(remote, &[]).await?;
     if !repository.roots().iter().any(|known| known == root) {
         return Err(Error::trust(format!("{} does not have the root that you trust among its own", remote.name()))

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::io::Read as _;
 use std::path::Path;
 
+use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef};
+
 use crate::error::{Error, Result, Rule};
 
 /// So many files and folders are looked at before the first request; private keys are looked for at each request as well.
@@ -54,8 +56,11 @@ fn holds_key(path: &Path) -> bool {
     read.is_ok() && is_key(&bytes)
 }
 
-/// Whether this is the content of a file with a private key in PEM, of any kind.
+/// Whether this is the content of a file with a private key: of any kind in PEM, PKCS#8 in DER.
 pub(super) fn is_key(bytes: &[u8]) -> bool {
+    if PrivateKeyInfoRef::try_from(bytes).is_ok() || EncryptedPrivateKeyInfoRef::try_from(bytes).is_ok() {
+        return true;
+    }
     let begins = |line: &[u8]| {
         let line = line.trim_ascii_start();
         line.starts_with(b"-----BEGIN ") && line.windows(11).any(|part| part == b"PRIVATE KEY")

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::keys::generate::{Kind, generate};
 
 /// A server over a folder that goes away with it.
 struct Running {
@@ -404,6 +405,11 @@ async fn folders_with_secrets_are_refused() {
         let rule = refused.as_ref().and_then(Error::broken_rule);
         assert_eq!(rule == Some(crate::Rule::ServeSecret), is_secret, "{name}: {refused:?}");
     }
+    let folder = tempfile::tempdir().unwrap();
+    let (_, document) = pkcs8::SecretDocument::from_pem(&generate(Kind::Ed25519, None).unwrap().pem).unwrap();
+    std::fs::write(folder.path().join("k.der"), document.as_bytes()).unwrap();
+    let refused = Server::bind(folder.path(), ([127, 0, 0, 1], 0).into()).await.err();
+    assert_eq!(refused.unwrap().broken_rule(), Some(crate::Rule::ServeSecret));
     // One that comes later is not given out.
     let running = Running::start().await;
     std::fs::write(running.public().join("targets/late.pem"), KEY).unwrap();

@@ -109,6 +109,7 @@ pub(crate) struct Prepared {
 
 /// Reads or creates the configuration of the folder `dir`, and opens or generates the keys; writes nothing yet.
 pub(crate) fn prepare(dir: &Path, options: &Options, passphrases: &mut dyn Passphrases) -> Result<Prepared> {
+    crate::fs::check_own(dir)?;
     let existing = existing_configuration(dir)?;
     let content = |name: &str, template: &str| -> Result<String> {
         if !existing.contains(name) {

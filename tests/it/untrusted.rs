@@ -20,7 +20,8 @@ const WRITE: &[&str] = &["refresh", "release new 9.9.9", "publish OUT", "key new
 fn run(fleet: &Fleet, words: &str) -> (bool, String) {
     let outside = fleet.dir.path().join("out").display().to_string();
     let out = Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["-C", "fleet", "--now", &time::format(fleet.now)])
+        .args(if words.starts_with("-C") || words.starts_with("import") { &[][..] } else { &["-C", "fleet"] })
+        .args(["--now", &time::format(fleet.now)])
         .args(words.split(' ').map(|word| if word == "OUT" { &outside } else { word }))
         .current_dir(fleet.dir.path())
         .stdin(Stdio::null())
@@ -159,6 +160,68 @@ fn pipes_in_a_workspace_do_not_block() {
         for command in ["status", "refresh"] {
             let (succeeded, said) = run(&fleet, command);
             assert!(!succeeded && said.contains("neither a file nor a folder"), "{name}, {command}: {said}");
+        }
+    }
+}
+
+#[test]
+fn pipes_in_a_repository_do_not_block() {
+    let fleet = Fleet::new();
+    let (place, old) = (fleet.dir.path().join("out/metadata"), fleet.dir.path().join("old"));
+    let metadata = fleet.path().join("metadata");
+    for (to, pipe) in [(&place, "timestamp.json"), (&place, "1.targets.json"), (&old, "1.snapshot.json")] {
+        let _ = fs::remove_dir_all(to);
+        fs::create_dir_all(to).unwrap();
+        for entry in fs::read_dir(&metadata).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+        fs::remove_file(to.join(pipe)).unwrap();
+        assert!(Command::new("mkfifo").arg(to.join(pipe)).status().unwrap().success());
+        let command = if to == &old {
+            "import old new --root fleet/metadata/1.root.json --example-keys"
+        } else {
+            "-C new pull OUT --root fleet/metadata/1.root.json"
+        };
+        let (succeeded, said) = run(&fleet, command);
+        assert!(!succeeded && !said.contains("Usage"), "{pipe}: {said}");
+        assert!(!fleet.dir.path().join("new/metadata").exists());
+    }
+}
+
+/// Makes the workspace a repository of git whose configuration names programs: one that watches files, and one that fetches the folder
+/// that the index needs and the repository lacks.
+const GIT: &str = r#"
+git init -q . && mkdir x && echo b > x/b && git add -f keys x && git -c user.name=a -c user.email=a@b commit -qm m
+tree=$(git rev-parse HEAD:x)
+git sparse-checkout set --cone --sparse-index keys
+rm -f ".git/objects/$(echo "$tree" | cut -c1-2)/$(echo "$tree" | cut -c3-)"
+git config core.repositoryformatversion 1 && git config extensions.partialClone origin
+git config remote.origin.url "$PWD" && git config remote.origin.promisor true
+git config remote.origin.uploadpack "touch '$PWD/executed'; git-upload-pack" && git config core.fsmonitor "touch '$PWD/executed'"
+"#;
+
+#[test]
+fn commands_that_read_execute_nothing_of_a_workspace() {
+    let fleet = Fleet::new();
+    tool(&fleet.path().join("tool"));
+    let edit = |name: &str, change: &dyn Fn(String) -> String| {
+        let path = fleet.path().join(name);
+        fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
+    };
+    edit("tidegate.toml", &|text| text.replace("\"file:keys/", "\"command:./tool?arg=sign&arg="));
+    let check =
+        "\n[[validation.check]]\nid = \"X-A\"\ntitle = \"a\"\ncommand = [\"./tool\", \"check\"]\ntimeout = \"9s\"\n";
+    edit("policy.toml", &|text| text + check);
+    fleet.draft("1.0.0", |_| ());
+    let made = Command::new("sh").args(["-ec", GIT]).current_dir(fleet.path()).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    assert!(!fleet.path().join("executed").exists());
+    for command in READ.iter().chain(&["doctor", "release show 1.0.0"]).filter(|command| **command != "key check") {
+        let (succeeded, said) = run(&fleet, command);
+        assert!(succeeded || *command == "doctor", "{command}: {said}");
+        for name in ["executed", "seen.sign", "seen.check"] {
+            assert!(!fleet.path().join(name).exists(), "{command}: {said}");
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::error::FetchError;
 use super::request::{Body, Fetch, Kind, Reply, Request};
 use crate::clock::{Clock, Monotonic, SystemClock};
-use crate::disk::Disk;
+use crate::disk::{Disk, read_regular};
 use tidegate_model::time::{self, Instant};
 use tidegate_tuf::fields::Fields;
 use tidegate_tuf::json;
@@ -141,9 +141,7 @@ struct Spent {
 
 impl Spent {
     fn load(path: &Path) -> Option<Self> {
-        let mut bytes = Vec::new();
-        std::fs::File::open(path).ok()?.take(4096).read_to_end(&mut bytes).ok()?;
-        let value = json::parse(&bytes).ok()?;
+        let value = json::parse(&read_regular(path, 4096).ok()?).ok()?;
         let mut fields = Fields::of(&value, "").ok()?;
         Some(Self { since: fields.text_as("since", time::parse).ok()?, bytes: fields.u64("bytes").ok()? })
     }

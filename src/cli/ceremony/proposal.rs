@@ -32,6 +32,9 @@ pub(super) struct Opened {
 impl Which {
     /// Reads and verifies the proposal, from the given root or the workspace's.
     pub(super) fn open(&self, cx: &Context) -> Result<Opened> {
+        if cx.dir.join("tidegate.toml").is_file() {
+            fs::check_own(&cx.dir)?;
+        }
         let path = self.file.clone().unwrap_or_else(|| cx.dir.join(FILE));
         let proposal = read_proposal(&path)?;
         let anchor = match &self.root {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, Rule};
+use crate::fs::write_atomic;
 
 /// The mark, and all else that a demonstration puts into its folder.
 const MARK: &str = ".tidegate-demo";
@@ -46,14 +47,13 @@ impl Folder {
             {
                 return Err(refuse(format!("{} lies in the folder that would be replaced", image.display())));
             }
-            for part in PARTS.iter().map(|part| path.join(part)).filter(|part| part.exists()) {
+            for part in PARTS.iter().map(|part| path.join(part)).filter(|part| fs::symlink_metadata(part).is_ok()) {
                 fs::remove_dir_all(&part).map_err(|e| Error::io("remove", &part, e))?;
             }
         }
         fs::create_dir_all(path).map_err(|e| Error::io("create", path, e))?;
-        let mark = path.join(MARK);
-        fs::write(&mark, "Made by `tidegate demo`, which may replace this folder.\n")
-            .map_err(|e| Error::io("write", &mark, e))?;
+        // Atomically: a link in its place is replaced and not followed.
+        write_atomic(&path.join(MARK), b"Made by `tidegate demo`, which may replace this folder.\n")?;
         Ok(Self { path: path.to_owned() })
     }
 
@@ -90,6 +90,23 @@ mod tests {
         fs::create_dir_all(other.join("fleet")).unwrap();
         assert!(Folder::create(&other, image).unwrap_err().to_string().contains("was not made by a demo"));
         assert!(other.join("fleet").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_in_the_folder_are_replaced_and_not_followed() {
+        let parent = tempfile::tempdir().unwrap();
+        let (path, outside) = (parent.path().join("demo"), parent.path().join("outside"));
+        fs::create_dir(&path).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("precious"), "precious").unwrap();
+        for (name, target) in [(MARK, "precious"), ("fleet", "."), ("site", "absent")] {
+            std::os::unix::fs::symlink(outside.join(target), path.join(name)).unwrap();
+        }
+        Folder::create(&path, Path::new("/bin/sh")).unwrap();
+        assert_eq!(fs::read(outside.join("precious")).unwrap(), b"precious");
+        assert!(fs::symlink_metadata(path.join(MARK)).unwrap().is_file());
+        assert!(["fleet", "site"].iter().all(|part| fs::symlink_metadata(path.join(part)).is_err()));
     }
 
     #[test]

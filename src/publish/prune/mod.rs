@@ -145,11 +145,12 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     };
     for (key, object) in objects {
         let is_kept = needed.public.contains(&key) || key == TIMESTAMP || is_root(&key) || key == store::MARK;
-        pruning.sort_in(object, is_kept, is_ours(&key), cutoff);
+        pruning.sort_in(object, is_kept, is_ours(&key) && remote.is_within(&key), cutoff);
     }
     for (key, object) in apart {
         let is_kept = needed.private.contains(&key);
-        pruning.sort_in(object, is_kept, is_ours_apart(&key, &needed), cutoff);
+        let is_within = remote.private().is_some_and(|private| private.is_within(&key));
+        pruning.sort_in(object, is_kept, is_ours_apart(&key, &needed) && is_within, cutoff);
     }
     let is_private = !pruning.shorter.is_empty() || pruning.doomed.iter().any(|object| object.private);
     if is_private && timestamp.common.expires <= now {

@@ -12,8 +12,8 @@ use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as Key;
 use object_store::{
-    Attribute, Attributes, Error as StoreError, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions,
-    PutPayload, UpdateVersion,
+    Attribute, Attributes, Error as StoreError, GetOptions, GetResult, ObjectStore, ObjectStoreExt as _, PutMode,
+    PutOptions, PutPayload, UpdateVersion,
 };
 use sha2::{Digest as _, Sha256};
 use tidegate_tuf::Limits;
@@ -30,6 +30,7 @@ use super::private::overlap;
 use super::probe::{Concurrency, PROBE, Probe};
 use super::upload::BUFFERS;
 use crate::error::{Error, Kind, Result, Rule, chain};
+use crate::fs::confined;
 
 /// The object whose replacement makes a publication visible.
 pub(in crate::publish) const TIMESTAMP: &str = "metadata/timestamp.json";
@@ -194,6 +195,11 @@ impl Remote {
         matches!(self.kind, Backend::Folder(_))
     }
 
+    /// Whether an object lies in the place itself: a link in a folder may lead out of it.
+    pub(in crate::publish) fn is_within(&self, key: &str) -> bool {
+        !matches!(&self.kind, Backend::Folder(root) if confined(root, key).is_err())
+    }
+
     /// Whether no other publisher can be active: the lock is held, or the operator declared it.
     pub(in crate::publish) fn is_exclusive(&self) -> bool {
         matches!(self.kind, Backend::Folder(_) | Backend::Store(Writes::None))
@@ -245,8 +251,18 @@ impl Remote {
         }
     }
 
+    /// Gets an object. In a folder only a regular file is one: opening a pipe would block until its other end is open.
+    pub(super) async fn get(&self, key: &str, options: GetOptions) -> Result<GetResult, StoreError> {
+        if let Backend::Folder(root) = &self.kind
+            && std::fs::metadata(root.join(key)).is_ok_and(|metadata| !metadata.is_file())
+        {
+            return Err(StoreError::NotFound { path: key.to_owned(), source: "it is not a regular file".into() });
+        }
+        self.store.get_opts(&self.key(key), options).await
+    }
+
     async fn read_once(&self, key: &str, limit: u64) -> Result<Option<(Seen, u64)>, StoreError> {
-        let result = self.store.get_opts(&self.key(key), GetOptions::default()).await;
+        let result = self.get(key, GetOptions::default()).await;
         debug!(place = self.name, key, result = outcome(&result), "read");
         let result = match result {
             Ok(result) => result,
@@ -373,7 +389,7 @@ impl Remote {
     /// that they were checked against; others are read.
     pub(super) async fn look(&self, key: &str, length: u64, sha256: &[u8; 32]) -> Result<Option<WriteOutcome>> {
         let options = GetOptions { head: true, ..GetOptions::default() };
-        let found = self.store.get_opts(&self.key(key), options).await;
+        let found = self.get(key, options).await;
         debug!(place = self.name, key, result = outcome(&found), "look");
         let found = match found {
             Ok(found) => found,
@@ -390,7 +406,7 @@ impl Remote {
     /// Why an object cannot be checked: the answer to HEAD has no reason, the answer to GET does.
     pub(super) async fn why_not_there(&self, key: &str, error: &StoreError) -> Error {
         let options = GetOptions { range: Some((0..1).into()), ..GetOptions::default() };
-        let why = self.store.get_opts(&self.key(key), options).await.err();
+        let why = self.get(key, options).await.err();
         self.fault("look for", key, why.as_ref().unwrap_or(error))
     }
 
@@ -407,7 +423,7 @@ impl Remote {
 
     /// Streams an object's bytes; `None` if it does not exist.
     pub(super) async fn stream(&self, key: &str) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
-        let result = self.store.get(&self.key(key)).await;
+        let result = self.get(key, GetOptions::default()).await;
         debug!(place = self.name, key, result = outcome(&result), "read");
         let result = match result {
             Ok(result) => result,
@@ -542,7 +558,7 @@ impl Remote {
     /// Whether the object exists here, not only in the private place.
     pub(in crate::publish) async fn has(&self, key: &str) -> Result<bool> {
         let options = GetOptions { head: true, ..GetOptions::default() };
-        match self.store.get_opts(&self.key(key), options).await {
+        match self.get(key, options).await {
             Ok(_) => Ok(true),
             Err(StoreError::NotFound { .. }) => Ok(false),
             Err(error) => Err(self.why_not_there(key, &error).await),

@@ -129,8 +129,9 @@ const MAX_KEY: u64 = 1 << 20;
 /// No private key is under version control.
 fn secrets(dir: &Path, found: &mut Diagnosis) {
     found.checks("DOC-KEYS-GIT");
-    // A folder's own configuration of git may name a program as its file system monitor.
+    // A folder's own configuration of git may name programs: a file system monitor, and ways to fetch what is missing.
     let out = with_clean_environment("git")
+        .env("GIT_ALLOW_PROTOCOL", "none")
         .args(["-c", "core.fsmonitor=false", "-C"])
         .arg(dir)
         .args(["ls-files", "-z", "--", "keys", "*.pem"])
@@ -138,8 +139,9 @@ fn secrets(dir: &Path, found: &mut Diagnosis) {
     // Without git, or outside a repository, there is nothing to find.
     let Some(out) = out.ok().filter(|out| out.status.success()) else { return };
     for file in String::from_utf8_lossy(&out.stdout).split('\0').filter(|file| !file.is_empty()) {
-        let private =
-            fs::read(&dir.join(file), MAX_KEY).is_ok_and(|bytes| bytes.windows(11).any(|part| part == b"PRIVATE KEY"));
+        let path = dir.join(file);
+        let private = path.is_file()
+            && fs::read(&path, MAX_KEY).is_ok_and(|bytes| bytes.windows(11).any(|part| part == b"PRIVATE KEY"));
         if private {
             let what = "a private key is under version control";
             let remedy = "git rm --cached it, take it for stolen, and replace it: tidegate ceremony plan";

@@ -183,3 +183,23 @@ async fn nothing_is_written_during_a_prune() {
     audit(&forge, &remote).await;
     assert!(plan(&forge, &remote).await.unwrap().is_done());
 }
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn pruning_a_folder_leaves_alone_what_links_lead_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (place, outside) = (folder.path().join("place"), folder.path().join("outside"));
+    let remote = Remote::open(place.to_str().unwrap()).unwrap();
+    let forge = with_rubbish(&remote).await;
+    std::fs::create_dir(&outside).unwrap();
+    let names = ["1.targets.json".to_owned(), format!("{}.img", "ab".repeat(32))];
+    for name in &names {
+        std::fs::write(outside.join(name), "precious").unwrap();
+    }
+    for link in ["metadata/link", "targets/link"] {
+        std::os::unix::fs::symlink(&outside, place.join(link)).unwrap();
+    }
+    assert_eq!(prune(&forge, &remote).await.unwrap(), 5);
+    assert!(names.iter().all(|name| outside.join(name).exists()));
+    audit(&forge, &remote).await;
+}

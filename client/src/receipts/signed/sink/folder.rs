@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::{Answer, Destination, NotTaken, Sink, one_by_one};
-use crate::disk::Disk;
+use crate::disk::{Disk, read_regular};
 use tidegate_model::receipt::SignedReceipt;
 use tidegate_tuf::json;
 
@@ -33,7 +33,7 @@ impl FolderSink {
         let (name, bytes) = object(signed)?;
         let path = name.split('/').fold(self.folder.clone(), |path, segment| path.join(segment));
         let later = |e: io::Error| NotTaken::Now { why: format!("{}: cannot write: {e}", path.display()), after: None };
-        match std::fs::read(&path) {
+        match read_regular(&path, bytes.len() as u64) {
             Ok(there) if there == bytes => return Ok(()),
             Ok(_) => return Err(NotTaken::Ever(format!("{}: a different file has this name", path.display()))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -88,6 +88,18 @@ mod tests {
         let Answer::Refused { kept: 1, of: 1, why } = sink.send(receipts, &to) else { panic!() };
         assert!(why.contains("a different file"), "{why}");
         assert_eq!(std::fs::read(path(&receipts[1])).unwrap(), b"something else");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_in_the_place_of_a_receipt_does_not_block() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = offered(1);
+        let path = folder.path().join(ledger.waiting()[0].object_name().unwrap());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let answer = FolderSink::new(folder.path()).send(ledger.waiting(), &Destination::default());
+        assert!(matches!(answer, Answer::Later { .. }), "{answer:?}");
     }
 
     #[test]
