@@ -82,7 +82,7 @@ enum AttestorSetting {
     },
     /// The options without the program.
     Tpm2 {
-        options: TpmOptions,
+        options: Box<TpmOptions>,
         program: Option<Program>,
     },
 }
@@ -108,7 +108,7 @@ impl GateSetting {
                 client.attestor(CommandAttestor::new(program.command(folder, EVIDENCE), *gives))
             }
             Some(AttestorSetting::Tpm2 { options, program }) => {
-                let mut options = options.clone();
+                let mut options = TpmOptions::clone(options);
                 if !is_handle(&options.key) {
                     options.key = folder.join(&options.key).to_string_lossy().into_owned();
                 }
@@ -152,7 +152,7 @@ fn tpm(fields: &mut Fields<'_>) -> Result<AttestorSetting, FieldError> {
     };
     // Also if no quote is requested.
     TpmAttestor::new(options.clone(), "").map_err(|why| FieldError::new(fields.here(), why))?;
-    Ok(AttestorSetting::Tpm2 { options, program: fields.optional_part("program", Program::read)? })
+    Ok(AttestorSetting::Tpm2 { options: Box::new(options), program: fields.optional_part("program", Program::read)? })
 }
 
 /// Whether it is a handle in the notation of tpm2-tools, and not a file.

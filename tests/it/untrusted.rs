@@ -138,7 +138,11 @@ fn links_in_the_workspaces_own_folders_are_refused() {
         fs::create_dir_all(fleet.dir.path().join("out")).unwrap();
         symlink(&outside, &path).unwrap();
         let before = tree(fleet.dir.path());
-        for command in ["status", "refresh"] {
+        let mut commands = vec!["status", "refresh", "diff fleet fleet"];
+        if [".tidegate", ".tidegate/remote"].contains(&name) {
+            commands.push("sync OUT OUT --root fleet/metadata/1.root.json");
+        }
+        for command in commands {
             let (succeeded, said) = run(&fleet, command);
             assert!(
                 !succeeded && said.contains("P-CONFINED") && said.contains("symbolic link"),

@@ -220,7 +220,14 @@ impl DirStore {
 
     fn path(&self, name: &str) -> Result<PathBuf, StoreError> {
         check_name(name)?;
-        Ok(name.split('/').fold(self.folder.clone(), |path, segment| path.join(segment)))
+        let mut path = self.folder.clone();
+        for segment in name.split('/') {
+            path.push(segment);
+            if path.is_symlink() {
+                return Err(StoreError::io("use", path, not_regular()));
+            }
+        }
+        Ok(path)
     }
 }
 
@@ -370,6 +377,17 @@ mod tests {
             assert!(std::process::Command::new("mkfifo").arg(state.join(name)).status().unwrap().success());
             assert!(DirStore::open(&state).is_err(), "{name}");
         }
+        // Deeper ones when they are met.
+        let folder = tempfile::tempdir().unwrap();
+        let outside = folder.path().join("outside");
+        fs::create_dir_all(folder.path().join("state/backup")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("a.json"), "precious").unwrap();
+        std::os::unix::fs::symlink(&outside, folder.path().join("state/backup/metadata")).unwrap();
+        let store = DirStore::open(folder.path().join("state")).unwrap();
+        assert!(store.save("backup/metadata/a.json", b"x").is_err());
+        assert!(store.load("backup/metadata/a.json", 9).is_err() && store.remove("backup/metadata/a.json").is_err());
+        assert_eq!(fs::read(outside.join("a.json")).unwrap(), b"precious");
     }
 
     #[test]

@@ -43,6 +43,10 @@ impl AccessArgs {
         dir: &Path,
         settings: Option<&Settings>,
     ) -> Result<Remote> {
+        // What is remembered of the place is written there.
+        for folder in ["stores", "uploads"] {
+            crate::fs::confined(dir, &format!(".tidegate/remote/{folder}"))?;
+        }
         let options = self.options(dir, settings);
         with_private(Remote::open_with(place, &options)?, private, options)
     }

@@ -94,6 +94,9 @@ impl Place {
     }
 
     fn read_as(&self, root: Option<&Path>, public: bool) -> Result<Reading> {
+        if let What::Workspace(dir) = &self.what {
+            fs::check_own(dir)?;
+        }
         let bytes = match (root, &self.what) {
             (Some(path), _) => fs::read(path, MAX_ROOT)?,
             (None, What::Workspace(dir)) => fs::read(&dir.join(FIRST_ROOT), MAX_ROOT)?,
