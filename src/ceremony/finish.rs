@@ -17,7 +17,7 @@ use crate::fs::{self, Changes};
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
 use crate::proposal::{
-    Kind, MAX_LENGTH, Proposal, ProposalRequest, Tool, Transcript, Verified, propose, satisfied, verify,
+    Kind, MAX_LENGTH, Proposal, ProposalRequest, Tool, Transcript, Verified, objections, propose, satisfied, verify,
 };
 use crate::release::retire;
 use crate::rollout::cohorts;
@@ -176,13 +176,13 @@ pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()>
 }
 
 /// Makes the proposal the metadata in force: checks every threshold, verifies everything again, renews online roles where needed,
-/// and writes all files or none.
+/// and writes all files or none. `allowed` names what is brought into force although it is refused by default.
 ///
 /// # Errors
 ///
-/// Fails if the proposal is stale, lacks signatures or does not verify, if the new cohort map exposes too much, or if an online
+/// `C-UNSEEN` or `C-CLIENT` if the proposal brings what is refused and not allowed. Fails if the proposal is stale, lacks signatures or does not verify, if the new cohort map exposes too much, or if an online
 /// key cannot sign.
-pub fn finish(op: &mut Operation<'_>, tool: &Tool) -> Result<Done> {
+pub fn finish(op: &mut Operation<'_>, allowed: &BTreeSet<String>, tool: &Tool) -> Result<Done> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let repository = workspace.repository()?;
     let settings = workspace.settings()?;
@@ -192,6 +192,7 @@ pub fn finish(op: &mut Operation<'_>, tool: &Tool) -> Result<Done> {
             .remedy(format!("finish it with: tidegate release register {}", proposal.subject)));
     }
     check_follows(&proposal, &repository)?;
+    let allowed = objections(&proposal, &verified).refuse(allowed)?;
     check_thresholds(&proposal, &verified)?;
     let mut moved = Vec::new();
     for (channel, sha256, map) in changed_maps(&repository, &proposal)? {
@@ -215,7 +216,7 @@ pub fn finish(op: &mut Operation<'_>, tool: &Tool) -> Result<Done> {
     for (path, bytes) in new_targets(&repository, &proposal)? {
         changes.put(path, bytes);
     }
-    let transcript = Transcript::of(&proposal, &verified, &finished.repository, tool, now)?;
+    let transcript = Transcript::of((&proposal, &verified), &finished.repository, allowed, tool, now)?;
     let name = format!("{TRANSCRIPTS}/{}", transcript.file_name());
     changes.put(name.as_str(), transcript.to_markdown()?.into_bytes());
     changes.remove(FILE);

@@ -35,6 +35,7 @@ macro_rules! rules {
 
 rules! {
     CeremonyChain = "C-CHAIN", "every root follows from the one before it";
+    CeremonyClient = "C-CLIENT", "what is signed can be read by python-tuf, go-tuf and tough, unless that is given up by name";
     CeremonyCohorts = "C-COHORTS", "a change of cohorts exposes at most `rollout.largest_step` of the fleet at one instant";
     CeremonyConfirm = "C-CONFIRM", "the key holder confirms what is about to be signed";
     CeremonyFormat = "C-FORMAT", "a file that travels is a valid proposal, transcript or signature";
@@ -51,6 +52,7 @@ rules! {
     CeremonyStranded = "C-STRANDED", "a rotation leaves no device behind";
     CeremonyThreshold = "C-THRESHOLD", "a proposal has the signatures its roles require";
     CeremonyTranscript = "C-TRANSCRIPT", "the transcript of a ceremony is complete";
+    CeremonyUnseen = "C-UNSEEN", "a proposal brings nothing that its signers do not see, unless they allow it by name";
     DemoFolder = "D-FOLDER", "the demo starts in an empty folder, or one it made itself";
     FleetCsv = "F-CSV", "the device table is valid CSV";
     HealthAge = "H-AGE", "a health report is recent";

@@ -1,29 +1,33 @@
 //! Signing and combining: the only ways to add signatures to a proposal.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::KeyId;
 
 use super::file::{Proposal, Signature};
+use super::objections::objections;
 use super::verify::{Verified, check_signature, verify};
 use crate::error::{Error, Result, Rule};
 use crate::keys::{Signer, signature_bytes};
 
 /// Signs every role of the proposal that lists the key. Returns these roles.
 ///
-/// `source` is the kind of key, `tool` the program that signs.
+/// `by` is the kind of key and the program that signs; `allowed` names what is signed although it is refused by default.
 ///
 /// # Errors
 ///
-/// Fails if no role of the proposal lists the key, or if its signature does not verify.
+/// `C-UNSEEN` or `C-CLIENT` if the proposal brings what is refused and not allowed. Fails if no role of the proposal lists the key, or if its signature does not verify.
 pub fn sign(
     proposal: &mut Proposal,
     verified: &Verified,
     signer: &dyn Signer,
-    source: &str,
-    tool: &str,
+    (source, tool): (&str, &str),
+    allowed: &BTreeSet<String>,
     now: DateTime<Utc>,
 ) -> Result<Vec<String>> {
+    objections(proposal, verified).refuse(allowed)?;
     let key = signer.public();
     let roles: Vec<(String, KeyId)> =
         verified.roles_of(key).into_iter().map(|(role, id)| (role.to_owned(), id.clone())).collect();

@@ -64,8 +64,8 @@ pub struct Proposal {
     /// The display names of the keys. Only the proposal vouches for them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<KeyId, String>,
-    /// The cohort maps that a change lists, as they are in force and as they are proposed, by their SHA-256: what people look at before they
-    /// sign. Not in the digest: what is listed is listed by hash.
+    /// The cohort maps and manifests that a change lists, as they are in force and as they are proposed, by their SHA-256: what people look
+    /// at before they sign. Not in the digest: what is listed is listed by hash, and what did not come along is refused.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<Digest, Value>,
     /// Signatures so far: role to key id to signature.

@@ -10,6 +10,7 @@
 
 mod combine;
 mod file;
+mod objections;
 mod plan;
 mod propose;
 mod rehearse;
@@ -19,10 +20,11 @@ mod verify;
 
 pub use combine::{add_outside, combine, sign};
 pub use file::{Change, Follows, Kind, MAX_LENGTH, Proposal, RoleText, Signature};
+pub use objections::{CLIENTS, Objection, Objections, objections};
 pub use plan::{Plan, Situation, plan};
 pub(crate) use propose::satisfied;
 pub use propose::{ProposalRequest, follows, propose};
 pub use rehearse::{Fate, Rehearsal, rehearse};
-pub use review::{Review, RoleReview, Row, review};
+pub use review::{DocumentReview, Field, Review, RoleReview, Row, review};
 pub use transcript::{Checked, MAX_LENGTH as MAX_TRANSCRIPT, Tool, Transcript, check};
 pub use verify::{Requirement, RequirementStatus, Verified, verify};

@@ -16,7 +16,8 @@ use tidegate_tuf::metadata::{Envelope, Root};
 use tidegate_tuf::valid_signers;
 
 use super::file::Proposal;
-use super::review::{RoleReview, Row, review};
+use super::objections::Objection;
+use super::review::{DocumentReview, RoleReview, Row, review};
 use super::verify::Verified;
 use crate::error::{Error, Result, Rule};
 use crate::metadata::{Repository, danger_parse_unverified};
@@ -92,6 +93,8 @@ pub struct Transcript {
     thresholds: Vec<ThresholdRecord>,
     changes: Vec<RoleRecord>,
     warnings: Vec<String>,
+    /// What is refused by default and was allowed by name.
+    allowed: Vec<Objection>,
     tool: Tool,
 }
 
@@ -136,6 +139,7 @@ struct RoleRecord {
     role: String,
     version: u64,
     rows: Vec<[String; 4]>,
+    documents: Vec<DocumentReview>,
 }
 
 /// What was found of a transcript's file.
@@ -148,15 +152,15 @@ pub struct Checked {
 }
 
 impl Transcript {
-    /// The transcript of a proposal that has become `after`.
+    /// The transcript of a proposal that has become `after`, with what was `allowed` although it is refused by default.
     ///
     /// # Errors
     ///
     /// Fails if `after` lacks a role of the proposal.
     pub fn of(
-        proposal: &Proposal,
-        verified: &Verified,
+        (proposal, verified): (&Proposal, &Verified),
         after: &Repository,
+        allowed: Vec<Objection>,
         tool: &Tool,
         finished: DateTime<Utc>,
     ) -> Result<Self> {
@@ -188,6 +192,7 @@ impl Transcript {
             thresholds: thresholds(proposal, verified)?,
             changes: review.roles.iter().map(role_record).collect(),
             warnings: review.warnings,
+            allowed,
             tool: tool.clone(),
         })
     }
@@ -233,6 +238,21 @@ impl Transcript {
             writeln!(out, "### {} {}\n\n| | what | before | after |\n|---|---|---|---|", change.role, change.version)?;
             for [mark, what, before, after] in &change.rows {
                 writeln!(out, "| {mark} | {} | {} | {} |", cell(what), cell(before), cell(after))?;
+            }
+            writeln!(out)?;
+            for document in change.documents.iter().filter(|document| !document.fields.is_empty()) {
+                writeln!(out, "{}:\n\n| field | before | after |\n|---|---|---|", capital(&document.heading()))?;
+                for field in &document.fields {
+                    let side = |side: &Option<String>| cell(side.as_deref().unwrap_or_default());
+                    writeln!(out, "| {} | {} | {} |", cell(&field.path), side(&field.before), side(&field.after))?;
+                }
+                writeln!(out)?;
+            }
+        }
+        if !self.allowed.is_empty() {
+            writeln!(out, "## Allowed by name, though refused by default\n")?;
+            for objection in &self.allowed {
+                writeln!(out, "- {}: {}", objection.name, objection.why)?;
             }
             writeln!(out)?;
         }
@@ -389,7 +409,12 @@ fn thresholds(proposal: &Proposal, verified: &Verified) -> Result<Vec<ThresholdR
 
 fn role_record(review: &RoleReview) -> RoleRecord {
     let row = |row: &Row| [row.mark.to_string(), row.what.clone(), row.before.clone(), row.after.clone()];
-    RoleRecord { role: review.role.clone(), version: review.to, rows: review.rows.iter().map(row).collect() }
+    RoleRecord {
+        role: review.role.clone(),
+        version: review.to,
+        rows: review.rows.iter().map(row).collect(),
+        documents: review.documents.clone(),
+    }
 }
 
 /// A program's line with the first digits of its hash; the JSON has them all.
@@ -398,6 +423,11 @@ fn short_tool(tool: &str) -> String {
         Some((version, hash)) => format!("{version} sha256:{}", hash.get(..16).unwrap_or(hash)),
         None => tool.to_owned(),
     }
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
 /// Text that stays within its cell.

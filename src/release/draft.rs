@@ -227,10 +227,13 @@ pub fn manifest(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Frozen> {
     };
     let lifetime = settings.channel(&id.channel)?.release.expires;
     let names = settings.key_names()?;
-    let proposal = ReleaseProposal::release(&id, &manifest, &bytes, &repository, lifetime, names, now)?;
+    let mut proposal = ReleaseProposal::release(&id, &manifest, &bytes, &repository, lifetime, names, now)?;
     let previous = previous(siblings(), manifest.sequence);
-    let previous_manifest = previous.map(|previous| previous.manifest(dir)).transpose()?.map(|(manifest, _)| manifest);
-    let differences = diff(previous_manifest.as_ref(), &manifest);
+    let before_it = previous.map(|previous| previous.manifest(dir)).transpose()?;
+    let differences = diff(before_it.as_ref().map(|(manifest, _)| manifest), &manifest);
+    for bytes in before_it.iter().map(|(_, bytes)| bytes).chain([&bytes]) {
+        proposal.attach(bytes)?;
+    }
     record.set_status(after);
     record.put(&mut changes)?;
     proposal.put(&id, &mut changes)?;

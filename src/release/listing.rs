@@ -84,6 +84,17 @@ impl ReleaseProposal {
         Ok(Self { role, base_version: base.version, proposal })
     }
 
+    /// Has the content of a manifest come along, for those who sign elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it is not JSON.
+    pub fn attach(&mut self, manifest: &[u8]) -> Result<()> {
+        let content = tidegate_tuf::json::parse(manifest).map_err(|e| Error::bug("a manifest").with_source(e))?;
+        self.proposal.files.insert(Digest::of(manifest), content);
+        Ok(())
+    }
+
     /// The file of a release's proposal.
     pub fn file(id: &ReleaseId) -> String {
         format!("{DIR}/{}-{}-{}.json", id.channel, id.product, id.version)

@@ -4,6 +4,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::super::passphrase::PassphraseArgs;
+use super::proposal::Allowed;
 use crate::ceremony;
 use crate::cli::context::{Context, actor};
 use crate::error::Result;
@@ -14,14 +15,17 @@ use crate::workspace::{Operation, Workspace};
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     #[command(flatten)]
+    allowed: Allowed,
+    #[command(flatten)]
     passphrase: PassphraseArgs,
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let (workspace, actor) = (Workspace::open(&cx.dir)?, actor());
     let settings = workspace.settings()?;
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
-    let done = ceremony::finish(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring), &Tool::this()?)?;
+    let mut op = Operation::new(&workspace, &actor, cx.now, &mut ring);
+    let done = ceremony::finish(&mut op, &args.allowed.names(), &Tool::this()?)?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"roles": done.roles, "transcript": done.transcript}));
     }

@@ -22,6 +22,21 @@ pub(super) struct Which {
     pub(super) root: Option<PathBuf>,
 }
 
+/// What is signed or brought into force although it is refused by default.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Allowed {
+    /// Allow what is refused by default, by the name that `ceremony show` gives it; the name of a client alone gives that client up
+    /// (repeatable)
+    #[arg(long, value_name = "NAME")]
+    allow: Vec<String>,
+}
+
+impl Allowed {
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.allow.iter().cloned().collect()
+    }
+}
+
 /// A proposal that was read and verified.
 pub(super) struct Opened {
     pub(super) path: PathBuf,

@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::super::show;
-use super::proposal::Which;
+use super::proposal::{Allowed, Which};
 use crate::cli::context::Context;
 use crate::error::Result;
 use crate::fs;
@@ -23,11 +23,14 @@ pub(super) struct Args {
     /// Where to write them
     #[arg(long, value_name = "FILE", requires = "signed_bytes")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    allowed: Allowed,
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let opened = args.which.open(cx)?;
     if let (Some(role), Some(out)) = (&args.signed_bytes, &args.out) {
+        proposal::objections(&opened.proposal, &opened.verified).refuse(&args.allowed.names())?;
         fs::write_atomic(out, &opened.proposal.signed_bytes(role)?)?;
         if cx.ui.is_json() {
             return cx.ui.json(&json!({"written": out, "role": role}));
@@ -49,46 +52,10 @@ pub(super) fn review(cx: &Context, review: &Review) -> Result<()> {
     if cx.ui.is_json() {
         return cx.ui.json(review);
     }
-    for line in lines(review) {
+    for line in review.lines() {
         cx.ui.result(line)?;
     }
     Ok(())
-}
-
-/// The same as lines, for whoever must read it before signing.
-pub(super) fn lines(review: &Review) -> Vec<String> {
-    let mut lines = vec![
-        format!("proposal   {}", review.subject),
-        format!("digest     {}", review.digest),
-        format!("proposed   {}", tidegate_model::time::format(review.proposed)),
-        format!("follows    root {}", review.root_version),
-    ];
-    lines.extend(review.reason.as_ref().map(|reason| format!("reason     {reason}")));
-    for role in &review.roles {
-        let from = role.from.map_or_else(|| "new".to_owned(), |from| from.to_string());
-        lines.push(String::new());
-        lines.push(format!("{}  {from} -> {}", role.role, role.to));
-        let width =
-            |cell: fn(&crate::proposal::Row) -> &String| role.rows.iter().map(|row| cell(row).len()).max().unwrap_or(0);
-        let (what, before) = (width(|row| &row.what), width(|row| &row.before));
-        for row in &role.rows {
-            let line = format!("  {} {:<what$}  {:<before$}  {}", row.mark, row.what, row.before, row.after);
-            lines.push(line.trim_end().to_owned());
-        }
-    }
-    for (heading, sentences) in [
-        ("This makes possible:", &review.possible),
-        ("This makes impossible:", &review.impossible),
-        ("Devices:", &review.devices),
-        ("WARNINGS:", &review.warnings),
-    ] {
-        if !sentences.is_empty() {
-            lines.push(String::new());
-            lines.push(heading.to_owned());
-            lines.extend(sentences.iter().map(|sentence| format!("  - {sentence}")));
-        }
-    }
-    lines
 }
 
 /// Who has signed and who is missing.

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::super::passphrase::PassphraseArgs;
-use super::proposal::{Opened, Which, workspace_root};
+use super::proposal::{Allowed, Opened, Which, workspace_root};
 use super::show;
 use crate::ceremony::{self, FILE};
 use crate::cli::context::{Context, actor};
@@ -41,6 +41,8 @@ pub(super) struct Args {
     /// The first digits of the digest, at least 8, in place of the prompt
     #[arg(long, value_name = "DIGITS")]
     confirm: Option<String>,
+    #[command(flatten)]
+    allowed: Allowed,
     /// Where to write the signed copy [default: in place]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -56,13 +58,16 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     };
     let Opened { path, mut proposal, verified } = args.which.open(cx)?;
     let review = proposal::review(&proposal, &verified, cx.now)?;
-    for line in show::lines(&review) {
+    for line in review.lines() {
         // Whoever is asked must have seen it; a script that confirms by digits may do without.
         match args.confirm {
             None => super::super::ui::log(line),
             Some(_) => cx.ui.status(line),
         }
     }
+    let allowed = args.allowed.names();
+    // Refused before anybody is asked for digits or a passphrase.
+    proposal::objections(&proposal, &verified).refuse(&allowed)?;
     confirm(args, &review.digest)?;
 
     let tool = Tool::this()?.to_string();
@@ -71,7 +76,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     for text in &args.key {
         let (name, uri) = key(cx, text)?;
         let opened = open(&name, &uri, &cx.dir, None, passphrases.as_mut())?;
-        for role in proposal::sign(&mut proposal, &verified, opened.as_ref(), uri.source(), &tool, cx.now)? {
+        let by = (uri.source(), tool.as_str());
+        for role in proposal::sign(&mut proposal, &verified, opened.as_ref(), by, &allowed, cx.now)? {
             signed.push((role, proposal.label(&opened.public().id())));
         }
     }

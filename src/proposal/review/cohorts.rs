@@ -43,6 +43,23 @@ impl ReviewBuilder<'_> {
         CohortMap::from_value(self.proposal.files.get(&sha256)?).ok()
     }
 
+    /// What it means that a cohort's protection changes.
+    fn protection(&mut self, old: &Cohort, new: &Cohort) {
+        let name = &new.name;
+        match (gate(old), gate(new)) {
+            (Some(_), None) => self.warnings.push(format!(
+                "the cohort {name} is protected no longer: what is offered to it from then on lies open to everyone"
+            )),
+            (None, Some(gate)) => self.possible.push(format!(
+                "devices of the cohort {name} ask {gate}, which learns who they are and can withhold releases from them"
+            )),
+            (Some(was), Some(gate)) if was != gate => self.warnings.push(format!(
+                "devices of the cohort {name} would ask another gate, {gate}, which learns who they are and can withhold releases from them"
+            )),
+            _ => {}
+        }
+    }
+
     fn new_map(&mut self, map: &CohortMap) {
         for cohort in map.cohorts() {
             self.row('+', format!("cohort {}", cohort.name), "", who(cohort));
@@ -62,8 +79,11 @@ impl ReviewBuilder<'_> {
                     self.row('+', what, "", who(cohort));
                     self.possible.push(format!("releases may be rolled out to the cohort {}", cohort.name));
                 }
-                Some(same) if same.selector == cohort.selector && same.extra == cohort.extra => {}
-                Some(other) => self.row('~', what, who(other), who(cohort)),
+                Some(same) if **same == *cohort => {}
+                Some(other) => {
+                    self.row('~', what, who(other), who(cohort));
+                    self.protection(other, cohort);
+                }
             }
         }
         let order = |map: &CohortMap, other: &CohortMap| -> Vec<String> {
@@ -91,17 +111,22 @@ impl ReviewBuilder<'_> {
     }
 }
 
+/// The gate of a cohort, if it is protected.
+fn gate(cohort: &Cohort) -> Option<&str> {
+    cohort.protected.as_ref().map(|protected| protected.gate.as_str())
+}
+
 fn who(cohort: &Cohort) -> String {
-    let who = match &cohort.selector {
+    let mut who = match &cohort.selector {
         Selector::Share(share) => write_share(*share),
         Selector::Condition(condition) => condition.to_string(),
         Selector::Devices(devices) => format!("{} devices by name", devices.len()),
     };
-    if cohort.extra.is_empty() {
-        who
-    } else {
-        format!("{who} and {}", serde_json::Value::Object(cohort.extra.clone().into_iter().collect()))
+    if let Some(gate) = gate(cohort) {
+        who.push_str(", protected by ");
+        who.push_str(gate);
     }
+    who
 }
 
 /// The share of positions, in parts per million, that belong to another cohort than before.

@@ -3,36 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::Location;
+use tidegate_model::name::Name;
 use tidegate_model::time;
 use tidegate_tuf::key::KeyId;
-use tidegate_tuf::metadata::Targets;
+use tidegate_tuf::metadata::{TargetFile, Targets};
 
-use super::ReviewBuilder;
+use super::fields::fields;
+use super::{DocumentReview, ReviewBuilder};
 use crate::proposal::file::Kind;
 
-/// Members of a role that have a line of their own, so that every other is compared as it stands.
-const KNOWN: [&str; 9] = [
-    "version",
-    "expires",
-    "x-tidegate-issued",
-    "keys",
-    "roles",
-    "targets",
-    "delegations",
-    "x-tidegate-holders",
-    "_type",
-];
-/// The members that have lines of their own further down. `*` stands for every member or element.
-const EXPLAINED: [(&str, &[&str]); 7] = [
-    ("/keys/*", &["keytype", "scheme", "keyval"]),
-    ("/keys/*/keyval", &["public"]),
-    ("/roles/*", &["keyids", "threshold"]),
-    ("/delegations", &["keys", "roles"]),
-    ("/delegations/keys/*", &["keytype", "scheme", "keyval"]),
-    ("/delegations/roles/*", &["name", "keyids", "threshold", "paths", "path_hash_prefixes", "terminating"]),
-    ("/targets/*", &["length", "hashes", "custom"]),
-];
 /// What is shorter or longer than this is worth a second look.
 const NEAR: TimeDelta = TimeDelta::days(30);
 const FAR: TimeDelta = TimeDelta::days(2 * 366);
@@ -41,7 +23,7 @@ impl ReviewBuilder<'_> {
     pub(super) fn targets(&mut self, role: &str, old: Option<&Targets>, new: &Targets) {
         let no_files = BTreeMap::new();
         let before = old.map_or(&no_files, |old| &old.targets);
-        let show = |file: &tidegate_tuf::metadata::TargetFile| {
+        let show = |file: &TargetFile| {
             let custom = file.custom.as_ref().map(|custom| Value::from(custom.clone()).to_string());
             let custom = custom.map(|custom| format!(", {}", custom.chars().take(200).collect::<String>()));
             format!("{} bytes, {}{}", file.length, file.hashes.name_prefix(), custom.unwrap_or_default())
@@ -95,34 +77,34 @@ impl ReviewBuilder<'_> {
         }
     }
 
-    /// Whatever else differs is shown as it stands, so that nothing is signed unseen.
-    pub(super) fn others(&mut self, role: &str, before: Option<&Value>, after: &Value) {
-        let empty = Map::new();
-        let old = before.and_then(Value::as_object).unwrap_or(&empty);
-        let new = after.as_object().unwrap_or(&empty);
-        let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        for name in names.into_iter().filter(|name| !KNOWN.contains(&name.as_str())) {
-            let (a, b) = (old.get(name), new.get(name));
-            if a == b || (before.is_none() && matches!(name.as_str(), "spec_version")) {
-                continue;
-            }
-            let text = |value: Option<&Value>| {
-                value.map(|v| v.to_string().chars().take(60).collect::<String>()).unwrap_or_default()
+    /// Every field that differs: of the role, then of each file that it lists anew and that came along.
+    pub(super) fn documents(&self, role: &str, before: Option<&Value>, after: &Value) -> Vec<DocumentReview> {
+        let of = |name: &str, against: Option<String>, before: Option<&Value>, after: &Value| DocumentReview {
+            name: name.to_owned(),
+            against,
+            fields: fields(before, after),
+        };
+        let mut documents = vec![of(role, None, before, after)];
+        let Some(new) = self.verified.proposed.get(role) else { return documents };
+        let old = self.verified.base.get(role);
+        let content = |file: &TargetFile| self.proposal.files.get(&file.hashes.name_prefix().parse::<Digest>().ok()?);
+        for (path, file) in &new.targets {
+            let before = old.and_then(|old| old.targets.get(path));
+            let Some(value) = content(file).filter(|_| before != Some(file)) else { continue };
+            // A release is compared with the one of its product that came along.
+            let previous = || {
+                let listed = old.iter().flat_map(|old| &old.targets);
+                let product = release_of(path)?;
+                listed
+                    .filter(|(other, _)| release_of(other) == Some(product.clone()))
+                    .find_map(|(other, file)| Some((other.clone(), content(file)?)))
             };
-            self.row('~', name.as_str(), text(a), text(b));
-            self.warnings.push(format!("{role}: the field {name:?} changes, which this program does not explain"));
+            documents.push(match (before.and_then(content), previous()) {
+                (None, Some((other, before))) => of(path, Some(other), Some(before), value),
+                (before, _) => of(path, None, before, value),
+            });
         }
-        for (at, members) in EXPLAINED {
-            for (path, value) in each(after, at) {
-                let old = before.and_then(|before| before.pointer(&path));
-                for (name, value) in value.as_object().into_iter().flatten() {
-                    if !members.contains(&name.as_str()) && old.and_then(|old| old.get(name)) != Some(value) {
-                        self.warnings
-                            .push(format!("{role}: {path} holds {name:?}, which this program does not explain"));
-                    }
-                }
-            }
-        }
+        documents
     }
 
     pub(super) fn expiry(&mut self, role: &str, before: Option<&Value>, after: &Value) {
@@ -161,25 +143,10 @@ impl ReviewBuilder<'_> {
     }
 }
 
-/// Every value at a pattern of [`EXPLAINED`], with its JSON pointer.
-fn each<'a>(value: &'a Value, pattern: &str) -> Vec<(String, &'a Value)> {
-    let mut found = vec![(String::new(), value)];
-    for step in pattern.split('/').skip(1) {
-        found = found
-            .into_iter()
-            .flat_map(|(path, value)| -> Vec<(String, &'a Value)> {
-                let escaped = |name: &str| name.replace('~', "~0").replace('/', "~1");
-                match (step, value) {
-                    ("*", Value::Object(members)) => {
-                        members.iter().map(|(name, value)| (format!("{path}/{}", escaped(name)), value)).collect()
-                    }
-                    ("*", Value::Array(elements)) => {
-                        (0..).zip(elements).map(|(at, value): (usize, _)| (format!("{path}/{at}"), value)).collect()
-                    }
-                    _ => value.get(step).map(|value| (format!("{path}/{step}"), value)).into_iter().collect(),
-                }
-            })
-            .collect();
+/// The channel and product of a manifest, by its path.
+fn release_of(path: &str) -> Option<(Name, Name)> {
+    match Location::parse(path) {
+        Some(Location::Manifest { channel, product, .. }) => Some((channel, product)),
+        _ => None,
     }
-    found
 }

@@ -3,16 +3,21 @@
 mod cohorts;
 mod content;
 mod devices;
+mod fields;
 mod keys;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tidegate_model::time;
 use tidegate_tuf::key::KeyId;
 
 use super::file::Proposal;
+use super::objections::{Objection, objections};
 use super::verify::Verified;
 use crate::error::Result;
+
+pub use fields::Field;
+pub(super) use fields::{element, step, text};
 
 /// What a proposal changes.
 #[derive(Debug, Clone, Serialize)]
@@ -38,6 +43,8 @@ pub struct Review {
     pub devices: Vec<String>,
     /// What deserves a question before one signs.
     pub warnings: Vec<String>,
+    /// What is refused unless it is allowed by name.
+    pub refused: Vec<Objection>,
 }
 
 /// What changes in one role.
@@ -49,8 +56,33 @@ pub struct RoleReview {
     pub from: Option<u64>,
     /// The version proposed.
     pub to: u64,
-    /// What changes, line by line.
+    /// What changes, line by line, in words.
     pub rows: Vec<Row>,
+    /// Every field that differs: of the role itself, then of the files that it lists and that came along.
+    pub documents: Vec<DocumentReview>,
+}
+
+/// Every field that differs in one document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DocumentReview {
+    /// The role, or the path of the file.
+    pub name: String,
+    /// What it is compared with, if that has another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub against: Option<String>,
+    /// Its fields.
+    pub fields: Vec<Field>,
+}
+
+impl DocumentReview {
+    /// What the fields are of, in one line.
+    pub fn heading(&self) -> String {
+        match &self.against {
+            None => format!("every changed field of {}", self.name),
+            Some(against) => format!("every changed field of {}, against {against}", self.name),
+        }
+    }
 }
 
 /// One line of the table.
@@ -64,6 +96,56 @@ pub struct Row {
     pub before: String,
     /// As it is proposed.
     pub after: String,
+}
+
+impl Review {
+    /// The review as lines of text, for whoever must read it before signing.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![
+            format!("proposal   {}", self.subject),
+            format!("digest     {}", self.digest),
+            format!("proposed   {}", time::format(self.proposed)),
+            format!("follows    root {}", self.root_version),
+        ];
+        lines.extend(self.reason.as_ref().map(|reason| format!("reason     {reason}")));
+        for role in &self.roles {
+            lines.push(String::new());
+            lines.extend(role.lines());
+        }
+        let refused: Vec<String> = self.refused.iter().map(|o| format!("{}: {}", o.name, o.why)).collect();
+        for (heading, sentences) in [
+            ("This makes possible:", &self.possible),
+            ("This makes impossible:", &self.impossible),
+            ("Devices:", &self.devices),
+            ("WARNINGS:", &self.warnings),
+            ("REFUSED unless allowed by name:", &refused),
+        ] {
+            if !sentences.is_empty() {
+                lines.push(String::new());
+                lines.push(heading.to_owned());
+                lines.extend(sentences.iter().map(|sentence| format!("  - {sentence}")));
+            }
+        }
+        lines
+    }
+}
+
+impl RoleReview {
+    fn lines(&self) -> Vec<String> {
+        let from = self.from.map_or_else(|| "new".to_owned(), |from| from.to_string());
+        let mut lines = vec![format!("{}  {from} -> {}", self.role, self.to)];
+        let width = |cell: fn(&Row) -> &String| self.rows.iter().map(|row| cell(row).len()).max().unwrap_or(0);
+        let (what, before) = (width(|row| &row.what), width(|row| &row.before));
+        for row in &self.rows {
+            let line = format!("  {} {:<what$}  {:<before$}  {}", row.mark, row.what, row.before, row.after);
+            lines.push(line.trim_end().to_owned());
+        }
+        for document in self.documents.iter().filter(|document| !document.fields.is_empty()) {
+            lines.push(format!("  {}:", document.heading()));
+            lines.extend(document.fields.iter().map(|field| format!("    {}", field.line())));
+        }
+        lines
+    }
 }
 
 /// Describes what a verified proposal changes, for a reader at `now`.
@@ -97,10 +179,20 @@ pub fn review(proposal: &Proposal, verified: &Verified, now: DateTime<Utc>) -> R
         }
         let held = before.as_ref().map(crate::metadata::Document::holders).unwrap_or_default();
         builder.holders(&change.role, &held, &after.holders());
-        builder.others(&change.role, before_value.as_ref(), &change.signed);
         builder.expiry(&change.role, before_value.as_ref(), &change.signed);
-        roles.push(RoleReview { role: change.role.clone(), from, to, rows: std::mem::take(&mut builder.rows) });
+        let documents = builder.documents(&change.role, before_value.as_ref(), &change.signed);
+        roles.push(RoleReview {
+            role: change.role.clone(),
+            from,
+            to,
+            rows: std::mem::take(&mut builder.rows),
+            documents,
+        });
     }
+    let objections = objections(proposal, verified);
+    let in_force =
+        objections.in_force.iter().map(|objection| format!("in force already: {}, {}", objection.name, objection.why));
+    builder.warnings.extend(in_force);
     if builder.examples > 0 {
         builder
             .warnings
@@ -118,6 +210,7 @@ pub fn review(proposal: &Proposal, verified: &Verified, now: DateTime<Utc>) -> R
         impossible: builder.impossible,
         devices,
         warnings: builder.warnings,
+        refused: objections.new,
     })
 }
 

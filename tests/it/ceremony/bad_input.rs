@@ -216,29 +216,6 @@ fn a_key_that_passes_for_a_known_one_is_refused() {
     assert_eq!(rule(proposal::verify(&proposal, &table.first_root())), "C-KEY-ID");
 }
 
-/// What is hidden in a member that nobody asked for is at least pointed at.
-#[test]
-fn whatever_cannot_be_explained_is_warned_of() {
-    let (table, proposal) = proposed();
-    let anchor = table.first_root();
-    let id = proposal.changes[0].signed["roles"]["root"]["keyids"][0].as_str().unwrap().to_owned();
-    for (pointer, member) in
-        [("", "meta"), ("/roles/root", "x-more"), (&*format!("/keys/{id}"), "x-more"), ("", "x-tidegate-other")]
-    {
-        let mut altered = proposal.clone();
-        let at = altered.changes[0].signed.pointer_mut(pointer).unwrap();
-        at[member] = serde_json::json!({"hidden": "thing"});
-        // A key with a member more is another key.
-        let Ok(verified) = proposal::verify(&altered, &anchor) else { continue };
-        let review = proposal::review(&altered, &verified, table.now).unwrap();
-        assert!(
-            review.warnings.iter().any(|w| w.contains(member) && w.contains("not explain")),
-            "{pointer} {member}: {:?}",
-            review.warnings
-        );
-    }
-}
-
 #[test]
 fn nothing_to_propose_is_said() {
     let mut table = Table::new();

@@ -1,6 +1,6 @@
 //! A table at which ceremonies are held, and a fleet that lives through them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -108,11 +108,21 @@ impl Table {
 
     /// Signs a copy, as a holder does on their own machine with a root of their own.
     pub fn sign(&self, proposal: &mut Proposal, name: &str) -> Result<Vec<String>> {
+        self.sign_allowing(proposal, name, &BTreeSet::new())
+    }
+
+    /// The same, with what is refused by default allowed by name.
+    pub fn sign_allowing(
+        &self,
+        proposal: &mut Proposal,
+        name: &str,
+        allowed: &BTreeSet<String>,
+    ) -> Result<Vec<String>> {
         let verified = proposal::verify(proposal, &self.first_root())?;
         let path = self.path().join(format!("keys/{name}.pem"));
         let key = FileKey::open(name, &path, &mut NoPassphrases).unwrap();
         assert!(!key.public().scheme().is_empty());
-        proposal::sign(proposal, &verified, &key, "file", "tidegate test", self.now)
+        proposal::sign(proposal, &verified, &key, ("file", "tidegate test"), allowed, self.now)
     }
 
     /// Copies of a proposal, each signed by one key.
@@ -154,8 +164,12 @@ impl Table {
     }
 
     pub fn finish(&self, workspace: &Workspace) -> Result<Done> {
+        self.finish_allowing(workspace, &BTreeSet::new())
+    }
+
+    pub fn finish_allowing(&self, workspace: &Workspace, allowed: &BTreeSet<String>) -> Result<Done> {
         let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
-        ceremony::finish(&mut Operation::new(workspace, "tester", self.now, &mut Self::ring(workspace)), &tool)
+        ceremony::finish(&mut Operation::new(workspace, "tester", self.now, &mut Self::ring(workspace)), allowed, &tool)
     }
 
     /// Renews snapshot and timestamp.

@@ -197,7 +197,8 @@ impl Fleet {
         let (mut proposal, verified) = ceremony::open(&workspace, &repository).unwrap();
         for key in ["release-1", "release-2"] {
             let signer = ring.signer(key).unwrap();
-            proposal::sign(&mut proposal, &verified, signer.as_ref(), "file", "tidegate test", self.now).unwrap();
+            proposal::sign(&mut proposal, &verified, signer.as_ref(), ("file", "tidegate test"), &[].into(), self.now)
+                .unwrap();
         }
         ceremony::keep(
             &mut Operation::new(&workspace, "tester", self.now, &mut tidegate::keys::KeyRing::empty()),
@@ -205,7 +206,7 @@ impl Fleet {
         )
         .unwrap();
         let tool = Tool { version: "tidegate test".into(), sha256: "00".repeat(32) };
-        ceremony::finish(&mut Operation::new(&workspace, "tester", self.now, &mut ring), &tool).map(|_| ())
+        ceremony::finish(&mut Operation::new(&workspace, "tester", self.now, &mut ring), &[].into(), &tool).map(|_| ())
     }
 
     /// A device that follows this fleet, at this fleet's time. What it knows it keeps between calls.

@@ -1,0 +1,209 @@
+//! What nobody who signs would see: fields and roles without a meaning here, keys that no role uses, files that are listed and did not
+//! come along.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use tidegate_model::cohort::CohortMap;
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::{DelegatedRole, Location};
+use tidegate_model::manifest::Manifest;
+use tidegate_tuf::metadata::Targets;
+
+use super::Objection;
+use crate::proposal::file::Proposal;
+use crate::proposal::review::{element, step, text};
+
+/// The members that have a meaning, by place; `*` stands for every member or element, and what is not here is not looked into.
+type Known = &'static [(&'static str, &'static [&'static str])];
+
+const ROOT: Known = &[
+    (
+        "",
+        &[
+            "_type",
+            "spec_version",
+            "consistent_snapshot",
+            "version",
+            "expires",
+            "keys",
+            "roles",
+            "x-tidegate-issued",
+            "x-tidegate-holders",
+        ],
+    ),
+    ("/keys/*", &["keytype", "scheme", "keyval"]),
+    ("/keys/*/keyval", &["public"]),
+    ("/roles", &["root", "targets", "snapshot", "timestamp"]),
+    ("/roles/*", &["keyids", "threshold"]),
+];
+const TARGETS: Known = &[
+    (
+        "",
+        &[
+            "_type",
+            "spec_version",
+            "version",
+            "expires",
+            "targets",
+            "delegations",
+            "x-tidegate-issued",
+            "x-tidegate-holders",
+        ],
+    ),
+    ("/targets/*", &["length", "hashes"]),
+    ("/targets/*/hashes", &["sha256", "sha512"]),
+    ("/delegations", &["keys", "roles"]),
+    ("/delegations/keys/*", &["keytype", "scheme", "keyval"]),
+    ("/delegations/keys/*/keyval", &["public"]),
+    ("/delegations/roles/*", &["name", "keyids", "threshold", "paths", "path_hash_prefixes", "terminating"]),
+];
+/// What the role of a cohort has besides: lists of offers.
+const OFFERS: Known = &[
+    ("/targets/*", &["length", "hashes", "custom"]),
+    ("/targets/*/custom", &["tidegate"]),
+    ("/targets/*/custom/tidegate", &["schema", "assigned", "offers"]),
+    (
+        "/targets/*/custom/tidegate/offers/*",
+        &["release", "sequence", "sha256", "length", "stage", "since", "paused", "private", "ramp", "until", "bridges"],
+    ),
+    ("/targets/*/custom/tidegate/offers/*/ramp", &["start", "end", "from", "to"]),
+    ("/targets/*/custom/tidegate/offers/*/bridges/*", &["release", "sequence", "sha256", "length", "upgrade_from"]),
+];
+const COHORTS: Known = &[
+    ("", &["schema", "salt", "cohorts"]),
+    ("/cohorts/*", &["name", "devices", "condition", "share", "protected"]),
+    ("/cohorts/*/protected", &["gate"]),
+];
+const MANIFEST: Known = &[
+    (
+        "",
+        &[
+            "schema",
+            "product",
+            "version",
+            "sequence",
+            "channel",
+            "created",
+            "build",
+            "urgency",
+            "artifacts",
+            "eligibility",
+            "upgrade_from",
+            "supersedes",
+            "notes",
+        ],
+    ),
+    ("/build", &["id", "source", "provenance"]),
+    ("/build/provenance", &["type", "sha256", "builder"]),
+    ("/artifacts/*", &["name", "path", "length", "sha256", "hardware", "media_type"]),
+];
+
+/// What nobody would see in a role.
+pub(super) fn role(role: &str, signed: &Value) -> Vec<Objection> {
+    let is_cohort = matches!(DelegatedRole::parse(role), Some(DelegatedRole::Cohort { .. }));
+    let mut known: BTreeMap<&str, &[&str]> = if role == "root" { ROOT } else { TARGETS }.iter().copied().collect();
+    if is_cohort {
+        known.extend(OFFERS.iter().copied());
+    }
+    let mut found = unknown(role, signed, &known);
+    let at = |pointer: &str| signed.pointer(pointer);
+    let (keys, using): (_, Vec<&Value>) = if role == "root" {
+        let known = ["root", "targets", "snapshot", "timestamp"];
+        (at("/keys"), known.iter().filter_map(|name| at("/roles")?.get(name)).collect())
+    } else {
+        (at("/delegations/keys"), at("/delegations/roles").and_then(Value::as_array).into_iter().flatten().collect())
+    };
+    let place = if role == "root" { "/keys/" } else { "/delegations/keys/" };
+    let used: BTreeSet<&str> = using
+        .iter()
+        .filter_map(|role| role.get("keyids").and_then(Value::as_array))
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    for (id, key) in members(keys).filter(|(id, _)| !used.contains(id.as_str())) {
+        let path = format!("{place}{}", step(id));
+        found.push(Objection::new("unused", role, &path, format!("a key that no role uses: {}", text(key))));
+    }
+    for (id, holder) in members(at("/x-tidegate-holders")).filter(|(id, _)| !used.contains(id.as_str())) {
+        let path = format!("/x-tidegate-holders/{}", step(id));
+        found.push(Objection::new("unused", role, &path, format!("a holder of no key of a role: {}", text(holder))));
+    }
+    found
+}
+
+/// What nobody would see of the files that a role lists anew: those that did not come along, and unknown fields in those that did.
+pub(super) fn files(proposal: &Proposal, role: &str, old: Option<&Targets>, new: &Targets) -> Vec<Objection> {
+    let mut found = Vec::new();
+    for (path, file) in &new.targets {
+        let before = old.and_then(|old| old.targets.get(path));
+        if before == Some(file) {
+            continue;
+        }
+        let content = |file: &tidegate_tuf::metadata::TargetFile| {
+            proposal.files.get(&file.hashes.name_prefix().parse::<Digest>().ok()?)
+        };
+        let absent = |what: &str| {
+            Objection::new("content", role, &format!("/targets/{}", step(path)), format!("{what} did not come along"))
+        };
+        let (known, readable): (Known, fn(&Value) -> bool) = match Location::parse(path) {
+            Some(Location::CohortMap { .. }) => (COHORTS, |value| CohortMap::from_value(value).is_ok()),
+            Some(Location::Manifest { .. }) => (MANIFEST, |value| Manifest::from_value(value).is_ok()),
+            _ => continue,
+        };
+        if before.is_some_and(|before| content(before).is_none()) {
+            found.push(absent("the file in force"));
+        }
+        match content(file) {
+            None => found.push(absent("the file that is listed")),
+            Some(value) if !readable(value) => {
+                let place = format!("/targets/{}", step(path));
+                found.push(Objection::new("content", role, &place, "the file that is listed is malformed"));
+            }
+            Some(value) => found.extend(unknown(path, value, &known.iter().copied().collect())),
+        }
+    }
+    found
+}
+
+fn members(value: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
+    value.and_then(Value::as_object).into_iter().flatten()
+}
+
+fn unknown(document: &str, value: &Value, known: &BTreeMap<&str, &[&str]>) -> Vec<Objection> {
+    let mut found = Vec::new();
+    for (pattern, names) in known {
+        for (path, value) in each(value, pattern) {
+            for (name, value) in members(Some(value)).filter(|(name, _)| !names.contains(&name.as_str())) {
+                let path = format!("{path}/{}", step(name));
+                let what = if *pattern == "/roles" { "a role" } else { "a field" };
+                let why = format!("{what} that has no meaning here: {}", text(value));
+                found.push(Objection::new("unknown", document, &path, why));
+            }
+        }
+    }
+    found
+}
+
+/// Every value at a pattern, with its path.
+fn each<'a>(value: &'a Value, pattern: &str) -> Vec<(String, &'a Value)> {
+    let mut found = vec![(String::new(), value)];
+    for part in pattern.split('/').skip(1) {
+        found = found
+            .into_iter()
+            .flat_map(|(path, value)| -> Vec<(String, &'a Value)> {
+                match (part, value) {
+                    ("*", Value::Object(members)) => {
+                        members.iter().map(|(name, value)| (format!("{path}/{}", step(name)), value)).collect()
+                    }
+                    ("*", Value::Array(elements)) => (0_usize..)
+                        .zip(elements)
+                        .map(|(at, value)| (format!("{path}{}", element(at, value)), value))
+                        .collect(),
+                    _ => value.get(part).map(|value| (format!("{path}/{part}"), value)).into_iter().collect(),
+                }
+            })
+            .collect();
+    }
+    found
+}
