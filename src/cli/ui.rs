@@ -66,6 +66,11 @@ impl Ui {
         Self { quiet: true, ..self.for_steps() }
     }
 
+    /// Whether the command is one step of a longer one.
+    pub fn is_step(&self) -> bool {
+        self.guided
+    }
+
     /// Whether results are wanted as JSON.
     pub fn is_json(&self) -> bool {
         self.json

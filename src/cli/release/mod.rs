@@ -19,7 +19,9 @@ use super::show;
 use crate::error::{Error, Result, Rule};
 use crate::keys::KeyRing;
 use crate::policy::ReleaseState;
+use crate::proposal;
 use crate::release::draft::{self, Frozen, NewArtifact, NewRelease};
+use crate::release::listing::ReleaseProposal;
 use crate::release::record::{self, Record, RecordedUrgency, ReleaseSpec};
 use crate::release::report::{self, Verdict};
 use crate::release::signing::{self, Signed};
@@ -287,6 +289,9 @@ fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
     let copies = args.copy.iter().map(|path| Ok((path.display().to_string(), super::ceremony::read_proposal(path)?)));
     let copies = copies.collect::<Result<Vec<_>>>()?;
+    if !args.key.is_empty() && !cx.ui.is_step() {
+        show_proposal(args, cx, &workspace)?;
+    }
     let signed =
         signing::sign(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring), &args.release, &args.key, &copies)?;
     if cx.ui.is_json() {
@@ -305,6 +310,22 @@ fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
         cx.ui.hint(format_args!("tidegate release validate {}", args.release));
     } else if let Some(next) = signed.missing.first() {
         cx.ui.hint(format_args!("tidegate release sign {} --key {}", args.release, ring.label(next)));
+    }
+    Ok(())
+}
+
+/// What the keys are about to sign, as those who sign elsewhere see it.
+fn show_proposal(args: &SignArgs, cx: &Context, workspace: &Workspace) -> Result<()> {
+    let id = args.release.find(workspace.dir())?.id();
+    let path = workspace.dir().join(ReleaseProposal::file(&id));
+    // Without a proposal, signing says what is missing.
+    if !path.is_file() {
+        return Ok(());
+    }
+    let proposal = super::ceremony::read_proposal(&path)?;
+    let verified = proposal::verify(&proposal, workspace.repository()?.anchor()?)?;
+    for line in proposal::review(&proposal, &verified, cx.now)?.lines() {
+        cx.ui.status(line);
     }
     Ok(())
 }

@@ -27,6 +27,17 @@ impl ReviewBuilder<'_> {
         }
     }
 
+    /// The proposal alone says what keys are called.
+    pub(super) fn names(&mut self) {
+        let mut names: BTreeMap<&String, usize> = BTreeMap::new();
+        for name in self.proposal.names.values() {
+            *names.entry(name).or_default() += 1;
+        }
+        for (name, count) in names.into_iter().filter(|(_, count)| *count > 1) {
+            self.warnings.push(format!("{count} different keys are called {name} in this proposal: compare their ids"));
+        }
+    }
+
     /// Compares the keys and threshold of a role that `root` or a delegation declares.
     fn keys(
         &mut self,

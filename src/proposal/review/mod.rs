@@ -189,6 +189,7 @@ pub fn review(proposal: &Proposal, verified: &Verified, now: DateTime<Utc>) -> R
             documents,
         });
     }
+    builder.names();
     let objections = objections(proposal, verified);
     let in_force =
         objections.in_force.iter().map(|objection| format!("in force already: {}, {}", objection.name, objection.why));

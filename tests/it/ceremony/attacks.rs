@@ -135,6 +135,23 @@ fn what_signers_would_not_see_is_refused() {
     assert_eq!(idle.unwrap_err().broken_rule(), Some(tidegate::Rule::CeremonyUnseen));
 }
 
+#[test]
+fn two_keys_of_one_name_are_warned_of() {
+    let (table, mut proposal) = proposed();
+    let (id, key) = evil();
+    let root = signed(&mut proposal, "root");
+    let old = root["roles"]["root"]["keyids"][0].as_str().unwrap().to_owned();
+    root["roles"]["root"]["keyids"][0] = json!(id);
+    root["keys"].as_object_mut().unwrap().remove(&old);
+    root["keys"][&id] = key;
+    let name = proposal.label(&tidegate_tuf::key::KeyId::new(old));
+    proposal.names.insert(tidegate_tuf::key::KeyId::new(id), name.clone());
+    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let review = proposal::review(&proposal, &verified, table.now).unwrap();
+    let warning = format!("2 different keys are called {name} in this proposal: compare their ids");
+    assert!(review.warnings.contains(&warning), "{:?}", review.warnings);
+}
+
 /// Signers elsewhere allow it for themselves; so does whoever finishes, and the transcript says so. From then on it is in force, and
 /// shown as that.
 #[test]
