@@ -19,6 +19,7 @@ use tidegate_tuf::json as strict;
 use tidegate_tuf::key::KeyId;
 
 use crate::error::{Error, Result, Rule};
+use crate::keys::KeyName;
 
 /// The file's type.
 const FORMAT: &str = "tidegate-proposal";
@@ -182,7 +183,11 @@ impl Proposal {
                 return Err(format!("the file that it holds as {sha256} is another"));
             }
         }
-        let texts = self.names.values().chain([&self.subject]).chain(&self.reason);
+        // A name with a comma could pass for a name and a holder.
+        for name in self.names.values() {
+            KeyName::try_from(name.clone())?;
+        }
+        let texts = [&self.subject].into_iter().chain(&self.reason);
         let entries = || self.signatures.values().flatten();
         let details = entries().flat_map(|(id, entry)| [id.as_str(), &entry.source, &entry.tool]);
         for text in texts.map(String::as_str).chain(details) {

@@ -9,6 +9,7 @@
 //! Before anybody signs, [`rehearse`](fn@rehearse) presents the proposal to simulated devices at every root version.
 
 mod combine;
+mod fields;
 mod file;
 mod objections;
 mod plan;
@@ -19,12 +20,13 @@ mod transcript;
 mod verify;
 
 pub use combine::{add_outside, combine, sign};
+pub use fields::Field;
 pub use file::{Change, Follows, Kind, MAX_LENGTH, Proposal, RoleText, Signature};
 pub use objections::{CLIENTS, Objection, Objections, objections};
 pub use plan::{Plan, Situation, plan};
 pub(crate) use propose::satisfied;
 pub use propose::{ProposalRequest, follows, propose};
 pub use rehearse::{Fate, Rehearsal, rehearse};
-pub use review::{DocumentReview, Field, Review, RoleReview, Row, review};
+pub use review::{DocumentReview, Review, RoleReview, Row, review};
 pub use transcript::{Checked, MAX_LENGTH as MAX_TRANSCRIPT, Tool, Transcript, check};
 pub use verify::{Requirement, RequirementStatus, Verified, verify};

@@ -15,6 +15,7 @@ use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::{Envelope, Root};
 use tidegate_tuf::valid_signers;
 
+use super::fields::one_line;
 use super::file::Proposal;
 use super::objections::Objection;
 use super::review::{DocumentReview, RoleReview, Row, review};
@@ -235,13 +236,18 @@ impl Transcript {
         writeln!(out, "| finished with | {}, SHA-256 `{}` |", self.tool.version, self.tool.sha256)?;
         writeln!(out, "\n## What changed\n")?;
         for change in &self.changes {
-            writeln!(out, "### {} {}\n\n| | what | before | after |\n|---|---|---|---|", change.role, change.version)?;
+            writeln!(
+                out,
+                "### {} {}\n\n| | what | before | after |\n|---|---|---|---|",
+                cell(&change.role),
+                change.version
+            )?;
             for [mark, what, before, after] in &change.rows {
                 writeln!(out, "| {mark} | {} | {} | {} |", cell(what), cell(before), cell(after))?;
             }
             writeln!(out)?;
             for document in change.documents.iter().filter(|document| !document.fields.is_empty()) {
-                writeln!(out, "{}:\n\n| field | before | after |\n|---|---|---|", capital(&document.heading()))?;
+                writeln!(out, "{}:\n\n| field | before | after |\n|---|---|---|", cell(&capital(&document.heading())))?;
                 for field in &document.fields {
                     let side = |side: &Option<String>| cell(side.as_deref().unwrap_or_default());
                     writeln!(out, "| {} | {} | {} |", cell(&field.path), side(&field.before), side(&field.after))?;
@@ -252,14 +258,14 @@ impl Transcript {
         if !self.allowed.is_empty() {
             writeln!(out, "## Allowed by name, though refused by default\n")?;
             for objection in &self.allowed {
-                writeln!(out, "- {}: {}", objection.name, objection.why)?;
+                writeln!(out, "- {}: {}", cell(&objection.name), cell(&objection.why))?;
             }
             writeln!(out)?;
         }
         if !self.warnings.is_empty() {
             writeln!(out, "## Warnings that the signers were shown\n")?;
             for warning in &self.warnings {
-                writeln!(out, "- {warning}")?;
+                writeln!(out, "- {}", cell(warning))?;
             }
             writeln!(out)?;
         }
@@ -268,7 +274,10 @@ impl Transcript {
             writeln!(
                 out,
                 "### {}: {} of {} keys of {}\n",
-                threshold.role, threshold.threshold, threshold.of, threshold.by
+                cell(&threshold.role),
+                threshold.threshold,
+                threshold.of,
+                cell(&threshold.by)
             )?;
             writeln!(out, "| key | holder | fingerprint | kind | time | with |\n|---|---|---|---|---|---|")?;
             for s in &threshold.signed {
@@ -296,7 +305,7 @@ impl Transcript {
             writeln!(out, "| {version}.root.json (before) | | `{sha256}` |")?;
         }
         for file in &self.files {
-            writeln!(out, "| {}.{}.json | {} | `{}` |", file.version, file.role, file.length, file.sha256)?;
+            writeln!(out, "| {}.{}.json | {} | `{}` |", file.version, cell(&file.role), file.length, file.sha256)?;
         }
         writeln!(out)
     }
@@ -432,5 +441,6 @@ fn capital(text: &str) -> String {
 
 /// Text that stays within its cell.
 fn cell(text: &str) -> String {
-    text.replace('|', "\\|")
+    // No HTML, nor an end of the cell.
+    one_line(text).replace('\\', "\\\\").replace('|', "\\|").replace('<', "\\<")
 }

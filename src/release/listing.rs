@@ -3,7 +3,7 @@
 //! The file is a [`Proposal`], as in ceremonies: it can be shown, signed and combined on any machine with `tidegate ceremony`,
 //! from a root that the signer trusts. It is completed with `tidegate release register`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -158,6 +158,23 @@ impl ReleaseProposal {
         Err(Error::trust(format!("{} proposes something else than listing {id}", Self::file(id)))
             .rule(Rule::ReleaseProposal)
             .remedy(format!("do not sign it; propose it anew: tidegate release manifest {id}")))
+    }
+
+    /// Refuses what those who sign elsewhere are refused, too.
+    ///
+    /// # Errors
+    ///
+    /// `C-UNSEEN` or `C-CLIENT` if the proposal, or the manifest that came along, brings what is refused by default.
+    pub fn refuse_unseen(&self, id: &ReleaseId, repository: &Repository) -> Result<()> {
+        let verified = proposal::verify(&self.proposal, repository.anchor()?)?;
+        let allowed = proposal::objections(&self.proposal, &verified).refuse(&BTreeSet::new());
+        let remedy = || {
+            format!(
+                "propose it anew: tidegate release manifest {id}; or, if every signer knows and wants this: tidegate ceremony sign {} --allow NAME",
+                Self::file(id)
+            )
+        };
+        allowed.map(drop).map_err(|e| e.remedy(remedy()))
     }
 
     /// The role file with the signatures so far.

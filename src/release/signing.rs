@@ -56,6 +56,7 @@ pub fn sign(
     let (manifest, bytes) = record.manifest(workspace.dir())?;
     let lifetime = workspace.settings()?.channel(&id.channel)?.release.expires;
     proposal.check(&id, &manifest, &bytes, &repository, lifetime)?;
+    proposal.refuse_unseen(&id, &repository)?;
     for name in names {
         check_key(name, &proposal.role, &repository, op.keys)?;
         let source = op.keys.entry(name)?.uri.source();

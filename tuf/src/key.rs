@@ -165,7 +165,7 @@ impl PublicKey {
 
     /// Identifies the key material itself, whatever id or spelling it was declared under, so that one key listed twice
     /// counts once towards a threshold (TUF 5.3.4: "each KEY MUST only contribute one SIGNATURE").
-    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+    pub fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         match &self.0 {
             Kind::Ed25519(key) => {

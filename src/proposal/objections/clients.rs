@@ -12,8 +12,8 @@ use serde_json::{Map, Value};
 use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::TOP_LEVEL;
 
-use super::Objection;
-use crate::proposal::review::{element, step};
+use super::{Objection, material};
+use crate::proposal::fields::{element, step};
 
 const EVERY: &str = "every-client";
 const GO: &str = "go-tuf";
@@ -226,8 +226,7 @@ impl Rules<'_> {
         }
         let threshold = declared.get("threshold").and_then(Value::as_u64).unwrap_or_default();
         // One key under two ids counts once.
-        let distinct: BTreeSet<String> =
-            ids.iter().filter_map(key).filter_map(|key| key.pointer("/keyval/public")).map(Value::to_string).collect();
+        let distinct: BTreeSet<String> = ids.iter().filter_map(key).filter_map(material).collect();
         if threshold > distinct.len() as u64 {
             let why = "it asks for more signatures than it has keys, and can never be signed";
             self.object(&[EVERY], &format!("{path}/threshold"), why);
@@ -304,7 +303,11 @@ impl Rules<'_> {
                 self.object(&[PYTHON, TOUGH], path, "a delegation without paths is refused");
             }
             (None, Some(_)) => {
-                self.object(&[GO], &format!("{path}/path_hash_prefixes"), "hashes of paths are compared in another form, and other targets are found");
+                self.object(
+                    &[GO],
+                    &format!("{path}/path_hash_prefixes"),
+                    "hashes of paths are compared in another form, and other targets are found",
+                );
             }
             _ => {}
         }

@@ -8,7 +8,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::key::Key;
 
+use super::fields::one_line;
 use super::file::Proposal;
 use super::verify::Verified;
 use crate::error::{Error, Result, Rule};
@@ -28,7 +31,7 @@ pub struct Objection {
 
 impl Objection {
     fn new(kind: &str, document: &str, path: &str, why: impl Into<String>) -> Self {
-        Self { name: format!("{kind}:{document}{path}"), why: why.into() }
+        Self { name: one_line(&format!("{kind}:{document}{path}")), why: why.into() }
     }
 
     fn kind(&self) -> &str {
@@ -60,11 +63,21 @@ pub fn objections(proposal: &Proposal, verified: &Verified) -> Objections {
         for objection in of_role(role, &change.signed) {
             if old.contains(&objection) { &mut found.in_force } else { &mut found.new }.push(objection);
         }
+        found.new.extend(unseen::base(role, verified));
         if let Some(new) = verified.proposed.get(role) {
             found.new.extend(unseen::files(proposal, role, verified.base.get(role), new));
         }
     }
     found
+}
+
+/// What makes a key the same one, whatever its id and spelling.
+fn material(key: &Value) -> Option<String> {
+    let public = Key::from_value(key).ok().and_then(|key| key.decode());
+    match public {
+        Some(public) => Some(to_hex(&public.fingerprint())),
+        None => key.pointer("/keyval/public").map(Value::to_string),
+    }
 }
 
 fn of_role(role: &str, signed: &Value) -> Vec<Objection> {

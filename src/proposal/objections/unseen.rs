@@ -8,11 +8,13 @@ use tidegate_model::cohort::CohortMap;
 use tidegate_model::digest::Digest;
 use tidegate_model::layout::{DelegatedRole, Location};
 use tidegate_model::manifest::Manifest;
-use tidegate_tuf::metadata::Targets;
+use tidegate_tuf::hash::Checker;
+use tidegate_tuf::metadata::{TargetFile, Targets};
 
-use super::Objection;
+use super::{Objection, material};
+use crate::proposal::fields::{element, step, text};
 use crate::proposal::file::Proposal;
-use crate::proposal::review::{element, step, text};
+use crate::proposal::verify::Verified;
 
 /// The members that have a meaning, by place; `*` stands for every member or element, and what is not here is not looked into.
 type Known = &'static [(&'static str, &'static [&'static str])];
@@ -121,6 +123,14 @@ pub(super) fn role(role: &str, signed: &Value) -> Vec<Objection> {
         .flatten()
         .filter_map(Value::as_str)
         .collect();
+    found.extend(delegated(role, signed));
+    let mut first: BTreeMap<String, &String> = BTreeMap::new();
+    for (id, key) in members(keys) {
+        if let Some(other) = material(key).and_then(|material| first.insert(material, id)) {
+            let why = format!("the same key as {}: other programs count its signature twice", step(other));
+            found.push(Objection::new("twin", role, &format!("{place}{}", step(id)), why));
+        }
+    }
     for (id, key) in members(keys).filter(|(id, _)| !used.contains(id.as_str())) {
         let path = format!("{place}{}", step(id));
         found.push(Objection::new("unused", role, &path, format!("a key that no role uses: {}", text(key))));
@@ -132,6 +142,30 @@ pub(super) fn role(role: &str, signed: &Value) -> Vec<Objection> {
     found
 }
 
+/// Delegations that are neither to a channel nor to one of its cohorts: nothing here says what they are for.
+fn delegated(role: &str, signed: &Value) -> Vec<Objection> {
+    let roles = signed.pointer("/delegations/roles").and_then(Value::as_array);
+    let names = roles.into_iter().flatten().filter_map(|declared| declared.get("name")?.as_str());
+    let has_meaning = |name: &str| match DelegatedRole::parse(name) {
+        Some(DelegatedRole::Channel(_)) => role == "targets",
+        Some(DelegatedRole::Cohort { channel, .. }) => role == channel.as_str(),
+        None => false,
+    };
+    let object = |name: &str| {
+        let path = format!("/delegations/roles[{}]", step(name));
+        Objection::new("unknown", role, &path, "a role that is neither a channel nor one of its cohorts")
+    };
+    names.filter(|name| !has_meaning(name)).map(object).collect()
+}
+
+/// A role that is shown as new although it is in force, so that nobody sees what it loses.
+pub(super) fn base(role: &str, verified: &Verified) -> Option<Objection> {
+    let (None, _) = verified.documents.get(role)? else { return None };
+    let is_in_force =
+        role == "root" || role == "targets" || verified.base.values().any(|targets| targets.delegation(role).is_some());
+    is_in_force.then(|| Objection::new("content", role, "", "the version in force did not come along"))
+}
+
 /// What nobody would see of the files that a role lists anew: those that did not come along, and unknown fields in those that did.
 pub(super) fn files(proposal: &Proposal, role: &str, old: Option<&Targets>, new: &Targets) -> Vec<Objection> {
     let mut found = Vec::new();
@@ -140,30 +174,32 @@ pub(super) fn files(proposal: &Proposal, role: &str, old: Option<&Targets>, new:
         if before == Some(file) {
             continue;
         }
-        let content = |file: &tidegate_tuf::metadata::TargetFile| {
-            proposal.files.get(&file.hashes.name_prefix().parse::<Digest>().ok()?)
-        };
-        let absent = |what: &str| {
-            Objection::new("content", role, &format!("/targets/{}", step(path)), format!("{what} did not come along"))
-        };
+        let content = |file: &TargetFile| proposal.files.get(&file.hashes.name_prefix().parse::<Digest>().ok()?);
+        let object = |why: &str| Objection::new("content", role, &format!("/targets/{}", step(path)), why);
         let (known, readable): (Known, fn(&Value) -> bool) = match Location::parse(path) {
             Some(Location::CohortMap { .. }) => (COHORTS, |value| CohortMap::from_value(value).is_ok()),
             Some(Location::Manifest { .. }) => (MANIFEST, |value| Manifest::from_value(value).is_ok()),
             _ => continue,
         };
         if before.is_some_and(|before| content(before).is_none()) {
-            found.push(absent("the file in force"));
+            found.push(object("the file in force did not come along"));
         }
         match content(file) {
-            None => found.push(absent("the file that is listed")),
-            Some(value) if !readable(value) => {
-                let place = format!("/targets/{}", step(path));
-                found.push(Objection::new("content", role, &place, "the file that is listed is malformed"));
+            None => found.push(object("the file that is listed did not come along")),
+            Some(value) if !is_listed(value, file) => {
+                found.push(object("the file that is listed has another length or hash"))
             }
+            Some(value) if !readable(value) => found.push(object("the file that is listed is malformed")),
             Some(value) => found.extend(unknown(path, value, &known.iter().copied().collect())),
         }
     }
     found
+}
+
+/// Whether devices would accept the file.
+fn is_listed(content: &Value, file: &TargetFile) -> bool {
+    let mut check = Checker::new(Some(file.length), Some(&file.hashes));
+    tidegate_tuf::json::canonical(content).is_ok_and(|bytes| check.update(&bytes).is_ok()) && check.finish().is_ok()
 }
 
 fn members(value: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {

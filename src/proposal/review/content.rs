@@ -11,8 +11,8 @@ use tidegate_model::time;
 use tidegate_tuf::key::KeyId;
 use tidegate_tuf::metadata::{TargetFile, Targets};
 
-use super::fields::fields;
 use super::{DocumentReview, ReviewBuilder};
+use crate::proposal::fields::fields;
 use crate::proposal::file::Kind;
 
 /// What is shorter or longer than this is worth a second look.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_tuf::key::{Key, KeyId};
-use tidegate_tuf::metadata::{Role, Root, Targets};
+use tidegate_tuf::metadata::{Delegations, Role, Root, Targets};
 use tidegate_tuf::path::PathSet;
 
 use super::ReviewBuilder;
@@ -27,14 +27,20 @@ impl ReviewBuilder<'_> {
         }
     }
 
-    /// The proposal alone says what keys are called.
+    /// The proposal alone says what keys are called, so one must not pass for another.
     pub(super) fn names(&mut self) {
-        let mut names: BTreeMap<&String, usize> = BTreeMap::new();
-        for name in self.proposal.names.values() {
-            *names.entry(name).or_default() += 1;
+        let declaring = self.verified.base.values().chain(self.verified.proposed.values());
+        let delegated = declaring.filter_map(|targets| targets.delegations.as_ref()).map(Delegations::keys);
+        let roots = self.verified.roots.last().into_iter().chain(&self.verified.new_root).map(Root::keys);
+        let ids: BTreeSet<&KeyId> =
+            delegated.chain(roots).flat_map(BTreeMap::keys).chain(self.proposal.names.keys()).collect();
+        let mut labels: BTreeMap<String, usize> = BTreeMap::new();
+        for id in ids {
+            *labels.entry(self.proposal.label(id)).or_default() += 1;
         }
-        for (name, count) in names.into_iter().filter(|(_, count)| *count > 1) {
-            self.warnings.push(format!("{count} different keys are called {name} in this proposal: compare their ids"));
+        for (label, count) in labels.into_iter().filter(|(_, count)| *count > 1) {
+            self.warnings
+                .push(format!("{count} different keys are called {label} in this proposal: compare their ids"));
         }
     }
 

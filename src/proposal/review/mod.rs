@@ -3,7 +3,6 @@
 mod cohorts;
 mod content;
 mod devices;
-mod fields;
 mod keys;
 
 use chrono::{DateTime, Utc};
@@ -11,13 +10,11 @@ use serde::{Deserialize, Serialize};
 use tidegate_model::time;
 use tidegate_tuf::key::KeyId;
 
+use super::fields::{Field, one_line};
 use super::file::Proposal;
 use super::objections::{Objection, objections};
 use super::verify::Verified;
 use crate::error::Result;
-
-pub use fields::Field;
-pub(super) use fields::{element, step, text};
 
 /// What a proposal changes.
 #[derive(Debug, Clone, Serialize)]
@@ -126,7 +123,7 @@ impl Review {
                 lines.extend(sentences.iter().map(|sentence| format!("  - {sentence}")));
             }
         }
-        lines
+        lines.iter().map(|line| one_line(line)).collect()
     }
 }
 

@@ -41,6 +41,14 @@ fn forget_files(proposal: &mut Proposal, keep: impl Fn(&str) -> bool) {
     proposal.files.retain(|_, content| keep(&content.to_string()));
 }
 
+/// One more delegation, with the keys of the first.
+fn delegate(signed: &mut Value, name: &str) {
+    let roles = signed["delegations"]["roles"].as_array_mut().unwrap();
+    let mut role = roles[0].clone();
+    role["name"] = json!(name);
+    roles.push(role);
+}
+
 /// What a hostile proposer hides, and the beginning of the name that it is refused by.
 type Attack = (&'static str, &'static str, fn(&mut Proposal));
 
@@ -91,6 +99,25 @@ const ATTACKS: &[Attack] = &[
         signed(proposal, "stable")["targets"]["stable/releases/os/9.9.9/manifest.json"] =
             json!({"length": 1, "hashes": {"sha256": "00".repeat(32)}});
     }),
+    ("content:stable/targets/\"stable/cohorts.json\"", "C-UNSEEN", |proposal| {
+        signed(proposal, "stable")["targets"]["stable/cohorts.json"]["length"] = json!(1);
+    }),
+    ("content:targets", "C-UNSEEN", |proposal| proposal.follows.roles.clear()),
+    ("unknown:targets/delegations/roles[\"x\\nWARNINGS: none\"]", "C-UNSEEN", |proposal| {
+        delegate(signed(proposal, "targets"), "x\nWARNINGS: none");
+    }),
+    ("unknown:stable/delegations/roles[other.canary]", "C-UNSEEN", |proposal| {
+        delegate(signed(proposal, "stable"), "other.canary");
+    }),
+    ("twin:root/keys/", "C-UNSEEN", |proposal| {
+        let root = signed(proposal, "root");
+        let id = root["roles"]["root"]["keyids"][0].as_str().unwrap().to_owned();
+        let mut twin = root["keys"][&id].clone();
+        twin["x-owner"] = json!("another");
+        let id = tidegate_tuf::key::Key::from_value(&twin).unwrap().id();
+        root["keys"][id.as_str()] = twin;
+        root["roles"]["root"]["keyids"].as_array_mut().unwrap().push(json!(id));
+    }),
     ("every-client:root/consistent_snapshot", "C-CLIENT", |proposal| {
         signed(proposal, "root")["consistent_snapshot"] = json!(false);
     }),
@@ -138,18 +165,47 @@ fn what_signers_would_not_see_is_refused() {
 #[test]
 fn two_keys_of_one_name_are_warned_of() {
     let (table, mut proposal) = proposed();
-    let (id, key) = evil();
+    let (evil_id, key) = evil();
     let root = signed(&mut proposal, "root");
     let old = root["roles"]["root"]["keyids"][0].as_str().unwrap().to_owned();
-    root["roles"]["root"]["keyids"][0] = json!(id);
+    root["roles"]["root"]["keyids"][0] = json!(evil_id);
     root["keys"].as_object_mut().unwrap().remove(&old);
-    root["keys"][&id] = key;
-    let name = proposal.label(&tidegate_tuf::key::KeyId::new(old));
-    proposal.names.insert(tidegate_tuf::key::KeyId::new(id), name.clone());
+    root["keys"][&evil_id] = key;
+    let name = proposal.label(&tidegate_tuf::key::KeyId::new(old.as_str()));
+    proposal.names.insert(tidegate_tuf::key::KeyId::new(evil_id.as_str()), name.clone());
+    let is_warned_of = |proposal: &Proposal, name: &str| {
+        let verified = proposal::verify(proposal, &table.first_root()).unwrap();
+        let review = proposal::review(proposal, &verified, table.now).unwrap();
+        let warning = format!("2 different keys are called {name} in this proposal: compare their ids");
+        assert!(review.warnings.contains(&warning), "{:?}", review.warnings);
+    };
+    is_warned_of(&proposal, &name);
+    // A key without a name is called by the beginning of its id.
+    let id = |id: &str| tidegate_tuf::key::KeyId::new(id);
+    proposal.names.remove(&id(&old));
+    proposal.names.insert(id(&evil_id), old[..8].to_owned());
+    is_warned_of(&proposal, &old[..8]);
+    // Nor can a name claim a holder.
+    proposal.names.insert(id(&evil_id), format!("{name}, held by somebody"));
+    assert!(Proposal::parse("p", &proposal.to_bytes().unwrap()).is_err());
+}
+
+#[test]
+fn no_text_of_a_proposer_makes_a_line_of_its_own() {
+    let (table, mut proposal) = proposed();
+    let hostile = "x\n  - nothing changes\u{202e}\u{1b}[2K";
+    delegate(signed(&mut proposal, "targets"), hostile);
+    let root = signed(&mut proposal, "root");
+    let id = root["roles"]["root"]["keyids"][0].as_str().unwrap().to_owned();
+    root["x-tidegate-holders"][&id] = json!(hostile);
+    signed(&mut proposal, "stable")["targets"][format!("stable/releases/{hostile}")] =
+        json!({"length": 1, "hashes": {"sha256": "00".repeat(32)}});
     let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
-    let review = proposal::review(&proposal, &verified, table.now).unwrap();
-    let warning = format!("2 different keys are called {name} in this proposal: compare their ids");
-    assert!(review.warnings.contains(&warning), "{:?}", review.warnings);
+    let lines = proposal::review(&proposal, &verified, table.now).unwrap().lines();
+    assert!(lines.iter().filter(|line| line.contains("nothing changes")).count() > 5);
+    for line in lines {
+        assert!(!line.starts_with("  - nothing") && !line.contains(['\n', '\u{202e}', '\u{1b}']), "{line:?}");
+    }
 }
 
 /// Signers elsewhere allow it for themselves; so does whoever finishes, and the transcript says so. From then on it is in force, and

@@ -123,6 +123,13 @@ fn each_is_seen(
             refused += 1;
             continue;
         };
+        if name == "x-added" {
+            let refused = proposal::objections(&altered, &verified).new;
+            assert!(
+                refused.iter().any(|o| o.name.starts_with("unknown:") || o.name.starts_with("content:")),
+                "{place:?}"
+            );
+        }
         let text = said(&altered, &verified);
         assert_ne!(text, plain, "{place:?} {value}");
         let lines: BTreeSet<&str> = plain.lines().collect();

@@ -191,7 +191,7 @@ fn is_digests(list: &[Value]) -> bool {
 }
 
 /// A value as JSON in printable ASCII.
-pub(in crate::proposal) fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Array(list) if is_digests(list) => {
             format!("{} hashes, together sha256 {}", list.len(), Digest::of(json(value).as_bytes()))
@@ -215,17 +215,29 @@ fn short(text: &str) -> String {
 }
 
 /// A member's name as a step of a path: as it is where it is a plain word, else in quotes, so that no two paths look alike.
-pub(in crate::proposal) fn step(name: &str) -> String {
+pub(super) fn step(name: &str) -> String {
     let plain = |c: u8| c.is_ascii_alphanumeric() || b"._-+".contains(&c);
     if !name.is_empty() && name.bytes().all(plain) { name.to_owned() } else { ascii(&Value::from(name).to_string()) }
 }
 
 /// An element of a list as a step of a path: by its name, else by its number from 0.
-pub(in crate::proposal) fn element(at: usize, value: &Value) -> String {
+pub(super) fn element(at: usize, value: &Value) -> String {
     match value.get("name").and_then(Value::as_str) {
         Some(name) => format!("[{}]", step(name)),
         None => format!("[#{at}]"),
     }
+}
+
+/// Text that stays on its line and reads as it is: control characters, and those that cannot be seen or turn text around, are escaped.
+pub(super) fn one_line(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => out.push(c),
+            c => out.extend(c.escape_debug()),
+        }
+    }
+    out
 }
 
 fn ascii(text: &str) -> String {
