@@ -93,8 +93,7 @@ pub(super) fn role(role: &str, signed: &Value) -> Vec<Objection> {
             let why = "files are published with versions and hashes in their names alone";
             rules.object(&[EVERY], "/consistent_snapshot", why);
         }
-        let roles = signed.get("roles").and_then(Value::as_object);
-        for (name, declared) in roles.into_iter().flatten() {
+        for (name, declared) in signed.get("roles").and_then(Value::as_object).into_iter().flatten() {
             let path = format!("/roles/{}", step(name));
             if !TOP_LEVEL.contains(&name.as_str()) {
                 let clients: &[&str] = if name == "delegated-targets" { &[PYTHON] } else { &[PYTHON, TOUGH] };
@@ -269,6 +268,9 @@ impl Rules<'_> {
     fn delegations(&mut self, delegations: &Value) {
         self.keys("/delegations/keys", delegations.get("keys"));
         self.dropped("/delegations", delegations, &["keys", "roles"]);
+        if delegations.get("succinct_roles").is_some() {
+            self.object(&[GO, PYTHON], "/delegations/succinct_roles", "it is dropped, or refused beside roles");
+        }
         for declared in delegations.get("roles").and_then(Value::as_array).into_iter().flatten() {
             let name = declared.get("name").and_then(Value::as_str).unwrap_or_default();
             let path = format!("/delegations/roles[{}]", step(name));
