@@ -234,27 +234,7 @@ impl Transcript {
         }
         writeln!(out, "| proposal | `{}` |", self.digest)?;
         writeln!(out, "| finished with | {}, SHA-256 `{}` |", self.tool.version, self.tool.sha256)?;
-        writeln!(out, "\n## What changed\n")?;
-        for change in &self.changes {
-            writeln!(
-                out,
-                "### {} {}\n\n| | what | before | after |\n|---|---|---|---|",
-                cell(&change.role),
-                change.version
-            )?;
-            for [mark, what, before, after] in &change.rows {
-                writeln!(out, "| {mark} | {} | {} | {} |", cell(what), cell(before), cell(after))?;
-            }
-            writeln!(out)?;
-            for document in change.documents.iter().filter(|document| !document.fields.is_empty()) {
-                writeln!(out, "{}:\n\n| field | before | after |\n|---|---|---|", cell(&capital(&document.heading())))?;
-                for field in &document.fields {
-                    let side = |side: &Option<String>| cell(side.as_deref().unwrap_or_default());
-                    writeln!(out, "| {} | {} | {} |", cell(&field.path), side(&field.before), side(&field.after))?;
-                }
-                writeln!(out)?;
-            }
-        }
+        self.write_changes(out)?;
         if !self.allowed.is_empty() {
             writeln!(out, "## Allowed by name, though refused by default\n")?;
             for objection in &self.allowed {
@@ -308,6 +288,31 @@ impl Transcript {
             writeln!(out, "| {}.{}.json | {} | `{}` |", file.version, cell(&file.role), file.length, file.sha256)?;
         }
         writeln!(out)
+    }
+
+    fn write_changes(&self, out: &mut String) -> std::fmt::Result {
+        writeln!(out, "\n## What changed\n")?;
+        for change in &self.changes {
+            writeln!(
+                out,
+                "### {} {}\n\n| | what | before | after |\n|---|---|---|---|",
+                cell(&change.role),
+                change.version
+            )?;
+            for [mark, what, before, after] in &change.rows {
+                writeln!(out, "| {mark} | {} | {} | {} |", cell(what), cell(before), cell(after))?;
+            }
+            writeln!(out)?;
+            for document in change.documents.iter().filter(|document| !document.fields.is_empty()) {
+                writeln!(out, "{}:\n\n| field | before | after |\n|---|---|---|", cell(&capital(&document.heading())))?;
+                for field in &document.fields {
+                    let side = |side: &Option<String>| cell(side.as_deref().unwrap_or_default());
+                    writeln!(out, "| {} | {} | {} |", cell(&field.path), side(&field.before), side(&field.after))?;
+                }
+                writeln!(out)?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads a transcript; `name` is the file's name in errors.

@@ -187,7 +187,7 @@ pub(super) fn files(proposal: &Proposal, role: &str, old: Option<&Targets>, new:
         match content(file) {
             None => found.push(object("the file that is listed did not come along")),
             Some(value) if !is_listed(value, file) => {
-                found.push(object("the file that is listed has another length or hash"))
+                found.push(object("the file that is listed has another length or hash"));
             }
             Some(value) if !readable(value) => found.push(object("the file that is listed is malformed")),
             Some(value) => found.extend(unknown(path, value, &known.iter().copied().collect())),
