@@ -169,13 +169,13 @@ const CASES: &[Case] = &[
         listed(signed, "stable/releases/a/1.0.0/b")["length"] = json!(u64::MAX);
     }),
     case("stable", "an unknown field of a target", &[], |signed| {
-        listed(signed, "stable/releases/a/1.0.0/b")["x"] = json!("y")
+        listed(signed, "stable/releases/a/1.0.0/b")["x"] = json!("y");
     }),
     case("stable", "custom", &[], |signed| {
-        listed(signed, "stable/releases/a/1.0.0/b")["custom"] = json!({"x": 1_u64 << 60})
+        listed(signed, "stable/releases/a/1.0.0/b")["custom"] = json!({"x": 1_u64 << 60});
     }),
     case("stable", "an empty custom", &["tough"], |signed| {
-        listed(signed, "stable/releases/a/1.0.0/b")["custom"] = json!({})
+        listed(signed, "stable/releases/a/1.0.0/b")["custom"] = json!({});
     }),
     case("stable", "custom null", &["go-tuf", "tough"], |signed| {
         listed(signed, "stable/releases/a/1.0.0/b")["custom"] = Value::Null;
@@ -212,7 +212,7 @@ const CASES: &[Case] = &[
     pattern("braces", &["tough"], &["stable/a", "stable/{a,b}"], |signed| paths(signed, &["stable/{a,b}"])),
     pattern("a brace alone", &["tough"], &["stable/a}"], |signed| paths(signed, &["stable/a}"])),
     pattern("other signs", &[], &["stable/a", "stable/a]!", "stable/a**"], |signed| {
-        paths(signed, &["stable/a]!", "stable/a**"])
+        paths(signed, &["stable/a]!", "stable/a**"]);
     }),
     pattern("a backslash", &["go-tuf", "tough"], &["stable/*", "stable/\\a", "stable/\\*"], |signed| {
         paths(signed, &["stable/\\*"]);
