@@ -32,15 +32,15 @@ const WORDS: &[(&str, &str)] = &[
 pub(super) fn add(command: Command) -> Command {
     let header = *command.get_styles().get_header();
     let literal = *command.get_styles().get_literal();
-    let mut list = String::new();
-    for (title, names) in GROUPS {
-        list.push_str(&format!("{header}{title}:{header:#}\n"));
-        for below in names.iter().filter_map(|name| command.find_subcommand(name)) {
-            let about = below.get_about().map(ToString::to_string).unwrap_or_default();
-            list.push_str(&format!("  {literal}{:<13}{literal:#}{about}\n", below.get_name()));
-        }
-        list.push('\n');
-    }
+    let line = |below: &Command| {
+        let about = below.get_about().map(ToString::to_string).unwrap_or_default();
+        format!("  {literal}{:<13}{literal:#}{about}\n", below.get_name())
+    };
+    let group = |(title, names): &(&str, &[&str])| {
+        let lines: String = names.iter().filter_map(|name| command.find_subcommand(name)).map(line).collect();
+        format!("{header}{title}:{header:#}\n{lines}\n")
+    };
+    let list: String = GROUPS.iter().map(group).collect();
     command
         .override_usage("tidegate [OPTIONS] <COMMAND>")
         .help_template(format!("{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{list}{{all-args}}\n"))
