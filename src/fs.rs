@@ -219,7 +219,7 @@ impl Changes {
             let target = confined(root, path)?;
             let folder = target.parent().unwrap_or(root);
             if folder != root.join(KEYS) {
-                return Err(Error::bug(format!("{path} is no place for a private key")));
+                return Err(Error::bug(format!("{path} is not a valid place for a private key")));
             }
             fs::create_dir_all(folder).map_err(|e| Error::io("create", folder, e))?;
             let mut file = create(&target, true).map_err(|e| Error::io("create", &target, e))?;
@@ -420,7 +420,7 @@ fn clear(journal: &Path) -> Result<()> {
 fn refused(path: &str, why: &str) -> Error {
     Error::refused(format!("the path {path:?} is refused: {why}"))
         .rule(Rule::PublishConfined)
-        .remedy("everything a workspace holds lies inside its folder")
+        .remedy("all files of a workspace are inside its folder")
 }
 
 /// The path of `relative` below `root`.
@@ -432,7 +432,7 @@ pub fn confined(root: &Path, relative: &str) -> Result<PathBuf> {
     let mut path = root.to_owned();
     for component in Path::new(relative).components() {
         let Component::Normal(name) = component else {
-            return Err(refused(relative, "it would lead out of the folder"));
+            return Err(refused(relative, "it leads out of the folder"));
         };
         path.push(name);
         if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_symlink()) {
@@ -475,7 +475,7 @@ fn distinct<'a>(root: &Path, paths: impl Iterator<Item = &'a String>) -> Result<
             }
             let other = seen.entry(lower(path)).or_insert_with(|| path.to_owned());
             if other != path && !there.contains(path) {
-                return Err(refused(relative, &format!("its name and {} differ by case alone", other.display())));
+                return Err(refused(relative, &format!("its name differs from {} only by case", other.display())));
             }
         }
     }

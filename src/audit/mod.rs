@@ -117,10 +117,10 @@ pub async fn verify_where(
     }
 
     if protection.is_any() {
-        let detail = if view.is_whole { String::new() } else { "not looked into: they are not here".to_owned() };
+        let detail = if view.is_whole { String::new() } else { "not checked: the files are not here".to_owned() };
         report.add(Check::Protected, protection.secrets().count() as u64, detail, open);
         if !view.is_whole {
-            let detail = "not asked: it reads every role, and protected ones are not here";
+            let detail = "skipped: it reads every role, and protected roles are not here";
             report.add(Check::SecondMetadata, 0, detail.to_owned(), Vec::new());
             return Ok(report);
         }
@@ -232,10 +232,10 @@ pub fn second_opinion(origin: Arc<dyn Origin>, root: Vec<u8>) -> Result<SecondOp
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|e| Error::new(crate::Kind::Io, "the system gives no threads to work with").with_source(e))?;
+            .map_err(|e| Error::new(crate::Kind::Io, "the system cannot start a thread").with_source(e))?;
         runtime.block_on(tough::opinion(origin, &root, false, Arc::new(|_: &str| false)))
     };
-    let done = std::thread::spawn(work).join().map_err(|_| Error::bug("the second opinion broke off"))?;
+    let done = std::thread::spawn(work).join().map_err(|_| Error::bug("the second verifier stopped"))?;
     done.map(|opinion| SecondOpinion { roles: opinion.roles, faults: opinion.metadata_faults })
 }
 

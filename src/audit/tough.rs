@@ -99,7 +99,8 @@ async fn first_readable(origin: &Arc<dyn Origin>, root: &[u8], most: u64) -> Res
         let reader = Arc::clone(origin);
         let limit = tidegate_tuf::Limits::default().root_length;
         let read = tokio::task::spawn_blocking(move || reader.metadata(&format!("{next}.root.json"), limit)).await;
-        let Some(bytes) = read.map_err(|error| Error::bug("reading a root broke off").with_source(error))?? else {
+        let Some(bytes) = read.map_err(|error| Error::bug("reading a root was interrupted").with_source(error))??
+        else {
             break;
         };
         match readable(&bytes) {
@@ -125,7 +126,7 @@ async fn read_all(repository: &Repository, wanted: &Wanted, opinion: &mut Opinio
         };
         match read.await {
             Ok(Some(bytes)) => opinion.bytes = opinion.bytes.saturating_add(bytes),
-            Ok(None) => opinion.target_faults.push(AuditFinding::new(name.raw(), &"no delegation leads to it")),
+            Ok(None) => opinion.target_faults.push(AuditFinding::new(name.raw(), &"no role delegates to it")),
             Err(error) => opinion.target_faults.push(AuditFinding::new(name.raw(), &chain(&error))),
         }
     }

@@ -112,9 +112,8 @@ impl Tree {
 ///
 /// Fails if `root` is not a valid root, or if reading fails for reasons other than the repository's.
 pub fn walk(origin: &dyn Origin, root: &[u8], now: DateTime<Utc>) -> Result<Tree> {
-    let trusted = TrustedSet::from_root(root, now).map_err(|error| {
-        crate::error::Error::trust("the root to start from is not one that verifies").with_source(error)
-    })?;
+    let trusted = TrustedSet::from_root(root, now)
+        .map_err(|error| crate::error::Error::trust("the given root does not verify").with_source(error))?;
     let mut walker = Walker::new(origin, trusted, root);
     walker.roots()?;
     if walker.top_level()? {
@@ -132,9 +131,8 @@ pub fn walk(origin: &dyn Origin, root: &[u8], now: DateTime<Utc>) -> Result<Tree
 ///
 /// Fails if `root` is not a valid root, or if reading fails for reasons other than the repository's.
 pub fn walk_regardless_of_expiry(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>) -> Result<Tree> {
-    let trusted = TrustedSet::danger_from_root_ignoring_expiry(root).map_err(|error| {
-        crate::error::Error::trust("the root to start from is not one that verifies").with_source(error)
-    })?;
+    let trusted = TrustedSet::danger_from_root_ignoring_expiry(root)
+        .map_err(|error| crate::error::Error::trust("the given root does not verify").with_source(error))?;
     let mut walker = Walker::new(origin, trusted, root);
     walker.roots()?;
     let begun = match snapshot {

@@ -37,9 +37,9 @@ pub const TRANSCRIPTS: &str = "transcripts";
 pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Proposal, Verified)> {
     let path = fs::confined(workspace.dir(), FILE)?;
     let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
-        return Err(Error::input("no ceremony is under way")
+        return Err(Error::input("no ceremony is in progress")
             .rule(Rule::CeremonyNone)
-            .remedy("begin one: tidegate ceremony start"));
+            .remedy("start one: tidegate ceremony start"));
     };
     let proposal = Proposal::parse(FILE, &bytes)?;
     let verified = verify(&proposal, repository.anchor()?)?;
@@ -56,7 +56,7 @@ pub fn start(op: &mut Operation<'_>, request: &ProposalRequest) -> Result<Propos
     let path = fs::confined(workspace.dir(), FILE)?;
     if path.exists() {
         return Err(Error::refused("a ceremony is under way").rule(Rule::CeremonyOne).remedy(
-            "finish it (tidegate ceremony status says what is missing), or give it up: tidegate ceremony abort",
+            "finish it (tidegate ceremony status shows what is missing), or abort it: tidegate ceremony abort",
         ));
     }
     let repository = workspace.repository()?;
@@ -103,9 +103,9 @@ pub fn abort(op: &mut Operation<'_>, reason: Option<String>) -> Result<()> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let path = fs::confined(workspace.dir(), FILE)?;
     let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
-        return Err(Error::input("no ceremony is under way")
+        return Err(Error::input("no ceremony is in progress")
             .rule(Rule::CeremonyNone)
-            .remedy("there is nothing to give up"));
+            .remedy("there is nothing to abort"));
     };
     let mut changes = Changes::default();
     changes.remove(FILE);
@@ -144,9 +144,7 @@ pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()>
     let stale = |what: String| {
         Error::refused(format!("the proposal no longer follows from what is in force: {what}"))
             .rule(Rule::CeremonyStale)
-            .remedy(
-                "give it up and begin again: tidegate ceremony abort, then start; signatures cannot be carried over",
-            )
+            .remedy("abort it and start again: tidegate ceremony abort, then start; signatures cannot be reused")
     };
     let live = repository.roots();
     if live.len() != proposal.follows.roots.len()
@@ -262,7 +260,7 @@ pub fn check_thresholds(proposal: &Proposal, verified: &Verified) -> Result<()> 
     }
     Err(Error::refused(short.join("; "))
         .rule(Rule::CeremonyThreshold)
-        .remedy("have it signed, then: tidegate ceremony combine FILE"))
+        .remedy("collect signatures, then: tidegate ceremony combine FILE"))
 }
 
 /// Signs again what the proposal invalidates the signatures of: snapshot, timestamp, and cohorts under a new rollout key.
@@ -356,9 +354,9 @@ fn in_force(repository: &Repository, channel: &Name) -> Option<Digest> {
 /// A file that came with the proposal.
 fn attached<'a>(proposal: &'a Proposal, channel: &Name, digest: &Digest) -> Result<&'a serde_json::Value> {
     proposal.files.get(digest).ok_or_else(|| {
-        Error::input(format!("the proposal lists {} and does not hold it", layout::cohorts_path(channel)))
+        Error::input(format!("the proposal lists {} and does not contain it", layout::cohorts_path(channel)))
             .rule(Rule::CeremonyFormat)
-            .remedy("propose it anew: tidegate ceremony abort, then start")
+            .remedy("propose it again: tidegate ceremony abort, then start")
     })
 }
 

@@ -55,7 +55,7 @@ pub fn import(
     if let Some(fault) = tree.faults.first() {
         return Err(Error::trust(format!("{place}: {}: {}", fault.subject, fault.problem))
             .rule(Rule::ImportSound)
-            .remedy("check that the root is one of this repository, and that the repository is whole"));
+            .remedy("check that the root belongs to this repository, and that the repository is complete"));
     }
     let roots = roots(&origin, root, &tree)?;
 
@@ -94,7 +94,7 @@ fn cohort_maps(origin: &Foreign, tree: &Tree) -> Result<Vec<(Digest, Vec<u8>)>> 
         let unsound = |problem: String| {
             Error::trust(format!("{}: {problem}", listed.path))
                 .rule(Rule::ImportSound)
-                .remedy("check that the repository is whole: tidegate verify")
+                .remedy("check that the repository is complete: tidegate verify")
         };
         let path = TargetPath::new(listed.path).map_err(|error| unsound(error.to_string()))?;
         let name = path.file_path(&listed.file.hashes, consistent);
@@ -116,7 +116,7 @@ fn roots(origin: &dyn Origin, given: &[u8], tree: &Tree) -> Result<Vec<Vec<u8>>>
         let file = metadata_file("root", Some(version));
         let bytes = origin.metadata(&file, limit)?.ok_or_else(|| {
             Error::input(format!("metadata/{file} is missing")).rule(Rule::ImportChain).remedy(
-                "a takeover needs every root from version 1 on, for devices that have slept since; find the file in a backup",
+                "a takeover needs every root from version 1 on, for devices that were offline since; find the file in a backup",
             )
         })?;
         roots.push(bytes);
@@ -127,7 +127,7 @@ fn roots(origin: &dyn Origin, given: &[u8], tree: &Tree) -> Result<Vec<Vec<u8>>>
     let broken = |version: usize, why: String| {
         Error::trust(format!("root {version} does not follow from the one before: {why}"))
             .rule(Rule::ImportChain)
-            .remedy("the root that was given and the older ones are not of one repository; find the right ones")
+            .remedy("the given root and the older ones belong to different repositories; find the right ones")
     };
     let mut chain: Option<TrustedSet> = None;
     for (index, bytes) in roots.iter().enumerate() {

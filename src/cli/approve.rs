@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         _ => ReleaseEvent::Start,
     });
     if args.cohort.is_some() && step != ReleaseEvent::Advance {
-        return Err(Error::usage(format!("the step {} is not to one cohort", step.name()))
+        return Err(Error::usage(format!("the step {} is not for one cohort", step.name()))
             .remedy("leave out --cohort, or give --step advance"));
     }
     let cohort = if step == ReleaseEvent::Advance { args.cohort.clone().or(next) } else { None };

@@ -27,7 +27,7 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|source| Error::new(Kind::Io, "the system gives no threads to work with").with_source(source))?;
+        .map_err(|source| Error::new(Kind::Io, "the system cannot start a thread").with_source(source))?;
     runtime.block_on(work)
 }
 

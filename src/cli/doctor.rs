@@ -51,7 +51,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         let things = if count == 1 { "1 thing does".to_owned() } else { format!("{count} things do") };
         return Err(Error::refused(format!("{things} not work"))
             .rule(Rule::StatusDoctor)
-            .remedy("what to do is told with each finding"));
+            .remedy("each finding names its remedy"));
     }
     Ok(())
 }

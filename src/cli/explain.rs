@@ -115,7 +115,7 @@ fn stale(repository: &Repository, cx: &Context) {
         if let Some(role) = repository.role(role).filter(|role| role.expires <= cx.now) {
             let expires = time::format(role.expires);
             cx.ui.status(format_args!(
-                "The role {} expired at {expires}: until `tidegate refresh` devices decide nothing new",
+                "The role {} expired at {expires}: devices install nothing new until `tidegate refresh`",
                 role.name
             ));
         }

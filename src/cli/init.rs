@@ -66,7 +66,7 @@ impl KeyArgs {
             KeySource::Generate { kind: self.key_type, passphrase }
         } else {
             return Err(Error::usage("a repository needs keys")
-                .remedy("give one of --generate-keys, --keys FOLDER, --example-keys (for trying out)"));
+                .remedy("give one of --generate-keys, --keys FOLDER, --example-keys (for tests)"));
         };
         Ok(Options { keys, salt: self.salt.clone(), actor: actor() })
     }
@@ -99,7 +99,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     for (file, what) in [
         ("tidegate.toml", "what is released, who may sign what"),
         ("cohorts.toml", "who gets a release first"),
-        ("policy.toml", "what a release must have gone through"),
+        ("policy.toml", "what a release must pass"),
     ] {
         cx.ui.status(format_args!("  {file:<15} {what}"));
     }
@@ -110,10 +110,10 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         cx.ui.status(format_args!("  {:<15} {count} private keys, not for version control", "keys/"));
     }
     cx.ui.status("");
-    cx.ui.status("Devices are shipped with the first root, from which they verify everything else:");
+    cx.ui.status("Ship devices with the first root; they verify everything else from it:");
     cx.ui.result(format_args!("{}  sha256 {root_sha256}", dir.join("metadata/1.root.json").display()))?;
     if matches!(options.keys, KeySource::Example) {
-        cx.ui.warn("everyone knows these keys: publishing anywhere but to a local folder is refused");
+        cx.ui.warn("these keys are public: they can only be published to a local folder");
     }
     cx.ui.hint(format_args!("tidegate -C {} release new 1.0.0", dir.display()));
     Ok(())

@@ -24,7 +24,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         let (entries, wrong) = audit::audit(workspace.dir())?;
         if let Some(first) = wrong.first() {
             return Err(Error::trust(format!("{FILE}: {first}")).rule(Rule::LedgerChain).remedy(format!(
-                "{} faults in all; restore the ledger from version control and find out who changed it",
+                "{} faults; restore the ledger from version control and find out who changed it",
                 wrong.len()
             )));
         }
@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
                 .json(&serde_json::json!({"entries": entries.len(), "head": entries.last().map(|last| &last.hash)}));
         }
         let head = entries.last().map_or("-", |last| last.hash.as_str());
-        return cx.ui.result(format_args!("{} entries, an unbroken chain up to {head}", entries.len()));
+        return cx.ui.result(format_args!("{} entries, the chain is intact up to {head}", entries.len()));
     }
     if let Some(first) = breaks.first() {
         cx.ui.warn(format_args!("the chain is broken at line {}: {}", first.line, first.why));

@@ -45,11 +45,11 @@ pub(super) fn new_passphrase() -> Result<Zeroizing<String>> {
         return not_empty(Zeroizing::new(passphrase));
     }
     if !io::stdin().is_terminal() {
-        return Err(Error::input("there is no terminal to ask for a passphrase at").remedy(format!("set {VARIABLE}")));
+        return Err(Error::input("there is no terminal to ask for a passphrase").remedy(format!("set {VARIABLE}")));
     }
     let passphrase = not_empty(prompt("Passphrase for the new keys: ")?)?;
     if *passphrase != *prompt("Once more: ")? {
-        return Err(Error::input("the two are not the same").remedy("run the command again"));
+        return Err(Error::input("the two passphrases differ").remedy("run the command again"));
     }
     Ok(passphrase)
 }

@@ -73,7 +73,7 @@ fn describe(pruning: &Pruning) -> String {
     use std::fmt::Write as _;
     let mut text = format!("{}: timestamp {} is live\n", pruning.place, pruning.live);
     if let Some(private) = &pruning.private {
-        let _ = writeln!(text, "  and what is private, at {private}");
+        let _ = writeln!(text, "  and the private place, {private}");
     }
     let _ = writeln!(text, "  needed     {:>6}  by {} snapshots", pruning.kept, pruning.snapshots.len());
     let _ = writeln!(text, "  too young  {:>6}", pruning.young);

@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         PullOptions { actor: &actor, now: context.now, artifacts: args.artifacts, patience: TimeDelta::zero() };
     if !context.dir.join("metadata").exists() {
         let root = args.root.as_ref().ok_or_else(|| {
-            Error::usage(format!("{} is no workspace yet, so --root FILE is needed", context.dir.display()))
+            Error::usage(format!("{} is not a workspace yet, so --root FILE is required", context.dir.display()))
                 .remedy("give a root file that you trust, such as the one devices are shipped with")
         })?;
         let root = fs::read(root, MAX_ROOT)?;
@@ -57,12 +57,12 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
         tell(&made.taken, ui);
         ui.result(format_args!(
-            "made a workspace of {} in {}: timestamp {}",
+            "created workspace {1} from {0}: timestamp {2}",
             args.place,
             context.dir.display(),
             made.taken.live
         ))?;
-        ui.status(format_args!("keys whose private parts tidegate.toml does not know: {}", made.keys.join(", ")));
+        ui.status(format_args!("keys without a private part in tidegate.toml: {}", made.keys.join(", ")));
         ui.hint("tidegate status");
         return Ok(());
     }
@@ -92,7 +92,7 @@ pub(super) fn tell(taken: &PullReport, ui: &Ui) {
         ui.status(format_args!("took over {}", taken.theirs.join(", ")));
     }
     if !taken.ours.is_empty() {
-        ui.status(format_args!("kept {}, yet to be published", taken.ours.join(", ")));
+        ui.status(format_args!("kept {}, not published yet", taken.ours.join(", ")));
     }
     if !taken.releases.is_empty() {
         ui.status(format_args!("new here: {}", taken.releases.join(", ")));

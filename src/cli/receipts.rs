@@ -113,7 +113,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         let more = enrolments.unreadable().len() - 1;
         let (name, at) = (clean(name), enrolled_at.name());
         let more = if more > 0 { format!(", nor are {more} others") } else { String::new() };
-        cx.ui.warn(format_args!("{name} at {at} is no enrolment{more}: receipts of these devices do not count"));
+        cx.ui.warn(format_args!(
+            "{name} at {at} is not a valid enrolment{more}: receipts of these devices do not count"
+        ));
     }
     let named = places.iter().map(|place| place.name().to_owned()).collect();
     let report = counter.report(named, Some(enrolments.enrolled()), policy.as_ref());
@@ -145,13 +147,14 @@ fn silence(report: &ReceiptReport, within: Span) -> Option<Error> {
     let said = match report.newest {
         Some(newest) if report.at - newest <= within.delta() => return None,
         Some(newest) => format!("the last receipt that counts is of {}", time::format(newest)),
-        None => "there is no receipt that counts".to_owned(),
+        None => "no receipt counts".to_owned(),
     };
-    let error =
-        Error::refused(format!("{said}, and some device must have spoken within {within}: no report is written"));
-    Some(error.rule(Rule::HealthSilence).remedy(
-        "see whether receipts arrive where they are kept; until they do, the rollout is not renewed and stops by itself",
-    ))
+    let error = Error::refused(format!("{said}, and a receipt is required within {within}: no report is written"));
+    Some(
+        error
+            .rule(Rule::HealthSilence)
+            .remedy("check that receipts arrive; until they do, the rollout is not renewed and stops by itself"),
+    )
 }
 
 impl Args {
@@ -199,7 +202,7 @@ fn print(report: &ReceiptReport, args: &Args, health: Option<&PathBuf>, cx: &Con
         ui.result("")?;
     }
     if report.releases.is_empty() {
-        ui.result("No device is offered anything, and none said anything.")?;
+        ui.result("No device is offered a release, and none has sent a receipt.")?;
     }
     for refused in &report.refused {
         ui.result(format_args!(
@@ -219,7 +222,7 @@ fn print(report: &ReceiptReport, args: &Args, health: Option<&PathBuf>, cx: &Con
         ));
         if enrolled.shared > 0 {
             ui.warn(format_args!(
-                "{} keys are enrolled for several devices each, and count for none: give each device a key of its own",
+                "{} keys are enrolled for several devices each, and are not counted: give each device its own key",
                 enrolled.shared
             ));
         }
@@ -248,7 +251,7 @@ fn print_release(release: &ReleaseReport, cx: &Context) -> Result<()> {
     let Tally { offered, .. } = release.all;
     let (failing, tried) = (release.all.failing(), release.all.tried());
     ui.result(format_args!(
-        "{}, sequence {}: {offered} devices spoke of it; {failing} of the {tried} that tried it fail",
+        "{}, sequence {}: {offered} devices reported it; {failing} of the {tried} that tried it failed",
         release.release, release.sequence
     ))?;
     let mut rows: Vec<_> =

@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     for role in due(&repository, cx.now) {
         let how = match role.name.as_str() {
             "root" | "targets" => format!("tidegate ceremony start --renew {}", role.name),
-            name if name.contains('.') => "tidegate refresh, where the rollout key is at hand".to_owned(),
+            name if name.contains('.') => "tidegate refresh, on a machine that has the rollout key".to_owned(),
             name => format!("tidegate ceremony start --renew {name}"),
         };
         cx.ui.warn(format_args!("{} expires at {}: {how}", role.name, show::expiry(role.expires, cx.now)));

@@ -110,7 +110,7 @@ pub(super) fn record(ui: &Ui, record: &Record) -> Result<()> {
         ui.result(format_args!("supersedes   sequence {}", sequences.join(", ")))?;
     }
     if let Some(retraction) = &record.retraction {
-        ui.result(format_args!("takes back   {}, with the bytes of {}", retraction.of, retraction.to))?;
+        ui.result(format_args!("replaces     {}, with the bytes of {}", retraction.of, retraction.to))?;
     }
     for note in &record.notes {
         ui.result(format_args!("note         {note}"))?;

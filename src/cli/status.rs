@@ -159,7 +159,7 @@ fn check_expiring(repository: &Repository, within: Span, now: DateTime<Utc>) -> 
     }
     Err(Error::refused(format!("these roles expire within {within}: {}", due.join(", ")))
         .rule(Rule::StatusExpiring)
-        .remedy("renew those whose keys are at hand: tidegate refresh"))
+        .remedy("renew those whose keys are on this machine: tidegate refresh"))
 }
 
 fn to_json(

@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         return Ok(());
     }
     Err(Error::trust(format!("{} is not sound", args.place))
-        .remedy("publish again from a sound workspace; devices keep what they have and wait"))
+        .remedy("publish again from an intact workspace; devices keep what they have until then"))
 }
 
 /// Checks that the two places do not overlap. Where the files behind a URL are stored is unknown.

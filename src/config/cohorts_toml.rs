@@ -129,7 +129,7 @@ impl CohortSettings {
             (Some(condition), None, None) => Ok(Selector::Condition(condition.clone())),
             (None, Some(devices), None) => Ok(Selector::Devices(devices.clone())),
             (None, None, Some(share)) => parse_share(share).map(Selector::Share).map_err(Error::input),
-            _ => Err(Error::input("it is not clear who belongs to it")
+            _ => Err(Error::input("it does not say which devices belong to it")
                 .remedy("give exactly one of: share = \"5%\", condition = {...}, devices = [...]")),
         }
     }
@@ -192,7 +192,7 @@ mod tests {
         for (from, to, part) in [
             ("share = \"5%\"", "share = \"6%\"", "cohorts.toml: stable: "),
             ("share = \"5%\"", "share = \"a few\"", "stable.canary: \"a few\" is not a share"),
-            ("share = \"5%\"", "", "stable.canary: it is not clear who belongs to it"),
+            ("share = \"5%\"", "", "stable.canary: it does not say which devices belong to it"),
             ("share = \"5%\"", "share = \"5%\"\ndevices = []", "stable.canary: it is not clear"),
             ("name = \"canary\"", "name = \"early\"", "cohorts.toml: stable: "),
             ("name = \"canary\"", "name = \"Canary\"", "is not a name"),

@@ -24,7 +24,7 @@ pub(crate) fn load<T: DeserializeOwned>(dir: &Path, file: &'static str) -> Resul
     let bytes = fs::read(&dir.join(file), MAX_LENGTH).map_err(|e| {
         if e.is_not_found() {
             Error::input(format!("{} has no {file}, so it is not a workspace", dir.display()))
-                .remedy("give the workspace with -C DIR, or make one: tidegate init DIR --generate-keys")
+                .remedy("name the workspace with -C DIR, or create one: tidegate init DIR --generate-keys")
         } else {
             e
         }

@@ -240,7 +240,7 @@ impl Settings {
             return Err(invalid(
                 FILE,
                 &key("keys"),
-                format!("there is no key {unknown}"),
+                format!("unknown key {unknown}"),
                 format!("add [keys.{unknown}], or name one of: {}", names.join(", ")),
             ));
         }
@@ -252,7 +252,7 @@ impl Settings {
             return Err(invalid(
                 FILE,
                 &key("threshold"),
-                format!("{} of {count} keys can never be met", role.threshold),
+                format!("a threshold of {} with {count} keys can never be met", role.threshold),
                 format!("choose 1 to {count}, or list more keys"),
             ));
         }
@@ -273,7 +273,7 @@ impl Settings {
                         FILE,
                         path,
                         format!("the key {key} also signs {other}"),
-                        "keys that are online day by day must not be those that everything rests on: use separate keys",
+                        "keys that are online must not be root or targets keys: use separate keys",
                     ));
                 }
             }
@@ -284,7 +284,7 @@ impl Settings {
                     FILE,
                     &format!("channels.{name}.rollout"),
                     format!("the key {key} also signs releases"),
-                    "a device installs what two powers agree on, one that approves and one that assigns: use separate keys",
+                    "a device installs only what release keys approve and rollout keys offer: use separate keys",
                 ));
             }
         }

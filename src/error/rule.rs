@@ -49,7 +49,7 @@ rules! {
     CeremonyOther = "C-OTHER", "signatures belong to the proposal they were made for";
     CeremonySignature = "C-SIGNATURE", "every signature in a proposal verifies";
     CeremonyStale = "C-STALE", "a proposal follows from what is in force";
-    CeremonyStranded = "C-STRANDED", "a rotation leaves no device behind";
+    CeremonyStranded = "C-STRANDED", "every device can follow a rotation";
     CeremonyThreshold = "C-THRESHOLD", "a proposal has the signatures its roles require";
     CeremonyTranscript = "C-TRANSCRIPT", "the transcript of a ceremony is complete";
     CeremonyUnseen = "C-UNSEEN", "a proposal brings nothing that its signers do not see, unless they allow it by name";
@@ -71,9 +71,9 @@ rules! {
     LedgerChain = "L-CHAIN", "the ledger's hash chain is unbroken";
     MetadataTime = "M-TIME", "what is signed expires later than now, and not too late";
     PublishBase = "P-BASE", "a workspace knows what it has in common with what is live";
-    PublishBehind = "P-BEHIND", "a publication follows from what is live";
+    PublishBehind = "P-BEHIND", "a publication continues what is live";
     PublishConfined = "P-CONFINED", "paths stay inside the workspace";
-    PublishConflict = "P-CONFLICT", "what was changed here and there does not contradict each other";
+    PublishConflict = "P-CONFLICT", "local and published changes do not conflict";
     PublishDamaged = "P-DAMAGED", "an object's content has the hash in its name";
     PublishExampleKey = "P-EXAMPLE-KEY", "example keys sign nothing that is published";
     PublishExpired = "P-EXPIRED", "channels and cohorts are renewed before they expire";

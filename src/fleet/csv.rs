@@ -85,7 +85,7 @@ impl Reader {
             numbered: 0,
         };
         if !reader.read_line()? {
-            return Err(reader.wrong("there is no line that names the columns"));
+            return Err(reader.wrong("line 1 does not name the columns"));
         }
         reader.columns = reader.head()?;
         Ok(reader)
@@ -105,7 +105,7 @@ impl Reader {
         }
         if self.cells.len() != self.columns.len() {
             let (found, named) = (self.cells.len(), self.columns.len());
-            return Err(self.wrong(format!("it has {found} values, and line 1 names {named} columns")));
+            return Err(self.wrong(format!("it has {found} values for the {named} columns of line 1")));
         }
         let mut id = "";
         self.key.clear();
@@ -318,9 +318,7 @@ impl Cells {
             let next = after.and_then(|after| if after.is_empty() { Some("") } else { after.strip_prefix(',') });
             line = match next {
                 Some(_) if !line.starts_with('"') && cell.contains('"') => {
-                    return Err(format!(
-                        "a double quote stands inside of {cell:?}: put the whole value between quotes"
-                    ));
+                    return Err(format!("a double quote inside {cell:?}: put the whole value in quotes"));
                 }
                 Some(next) => next,
                 None if line.get(1..).is_some_and(|rest| rest.replace("\"\"", "").contains('"')) => {
@@ -404,7 +402,7 @@ mod tests {
     fn what_is_wrong_is_named_with_its_line() {
         let long = format!("id,hardware,version\n{}", "x".repeat(70_000));
         for (text, says) in [
-            ("", "line 1: there is no line that names the columns"),
+            ("", "line 1: line 1 does not name the columns"),
             ("id,version\n", "line 1: it names no column hardware"),
             ("id,id,hardware,version\n", "line 1: it names the column id twice"),
             ("id,hardware,version,Group\n", "line 1: \"Group\""),

@@ -53,8 +53,8 @@ impl Devices {
         };
         let classes = (0..).zip(hardware).map(class).collect::<Result<Vec<_>>>()?;
         if classes.is_empty() && devices > 0 {
-            return Err(Error::input("devices cannot be made up without hardware")
-                .remedy("say what they are: --hardware ID; or add an artifact to the release first"));
+            return Err(Error::input("devices cannot be simulated without hardware")
+                .remedy("give --hardware ID, or add an artifact to the release first"));
         }
         Ok(Self { count: devices, done: 0, classes })
     }

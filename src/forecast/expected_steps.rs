@@ -106,7 +106,7 @@ pub(super) fn course(terms: &StepInputs<'_>) -> Result<ExpectedSteps> {
     }
     if terms.paused {
         let goes_on = course.steps.iter().map(|step| step.at).max().unwrap_or(terms.from);
-        course.assumptions.push(format!("it is paused, and goes on at {}", time::format(goes_on)));
+        course.assumptions.push(format!("it is paused, and resumes at {}", time::format(goes_on)));
     }
     if terms.manifest.urgency == Urgency::Security && !terms.is_staged() {
         at_once(terms, &mut course)?;
@@ -184,7 +184,7 @@ fn in_force(
         at = terms.from;
         dead_mans_switch::attend(&mut offer, terms.policy, at)?;
         let (stopped, at) = (time::format(stopped), time::format(at));
-        assumptions.push(format!("it ended by itself in {} at {stopped}, and goes on at {at}", current.cohort));
+        assumptions.push(format!("it ended by itself in {} at {stopped}, and resumes at {at}", current.cohort));
     }
     // It is renewed in time.
     offer.until = None;
@@ -330,7 +330,7 @@ impl StepInputs<'_> {
                 (refusal, _) => {
                     let ramp = refusal.as_ref().and_then(|(_, ramp)| *ramp);
                     let note = refusal.map(|(Refusal { rule, why, .. }, _)| {
-                        format!("the step to {} would be refused, as things are ({rule}: {why})", current.cohort)
+                        format!("the step to {} would be refused now ({rule}: {why})", current.cohort)
                     });
                     assumptions.extend(note);
                     return Ok((at, ramp));
@@ -375,8 +375,7 @@ impl StepInputs<'_> {
 
 fn assumptions(terms: &StepInputs<'_>) -> Vec<String> {
     let policy = &terms.policy.rollout;
-    let mut assumed =
-        vec!["devices take the release as soon as they are offered it, and are what the fleet says they are".into()];
+    let mut assumed = vec!["devices install the release as soon as it is offered, and match the given fleet".into()];
     if terms.manifest.urgency == Urgency::Security && !terms.is_staged() {
         assumed.push("a security release goes to all cohorts at its start".into());
     } else {
@@ -390,12 +389,12 @@ fn assumptions(terms: &StepInputs<'_>) -> Vec<String> {
             terms.ramp.unwrap_or(policy.shortest_ramp),
         ));
         assumed.push(format!(
-            "somebody advances or renews it at least every {}, else it stops by itself",
+            "it is advanced or renewed at least every {}, else it stops by itself",
             policy.max_unattended
         ));
     }
     if !terms.policy.approvals.is_empty() {
-        assumed.push("every step that takes approvals has them by then".into());
+        assumed.push("every step that needs approvals has them by then".into());
     }
     assumed
 }

@@ -287,10 +287,10 @@ fn reason(judgement: &Judgement, order: &RampOrder, at: DateTime<Utc>) -> (Reaso
         why,
     };
     match &*outcome {
-        Outcome::Install { .. } => (of("install", None, "nothing stands in the way".into()), None),
-        Outcome::Bridge { .. } => (of("bridge", None, "nothing stands in the way".into()), None),
+        Outcome::Install { .. } => (of("install", None, "no rule refuses it".into()), None),
+        Outcome::Bridge { .. } => (of("bridge", None, "no rule refuses it".into()), None),
         Outcome::UpToDate { .. } => {
-            (of("up-to-date", Some(Rule::Sequence), "they have it, or a later one".into()), None)
+            (of("up-to-date", Some(Rule::Sequence), "they run it, or a later one".into()), None)
         }
         Outcome::Wait { until, rule, why } => (of("wait", Some(*rule), why.clone()), *until),
         Outcome::NotEligible { rule, why } => (of("not-eligible", Some(*rule), why.clone()), None),

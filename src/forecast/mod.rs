@@ -199,7 +199,7 @@ impl Forecast {
         let kinds: Vec<_> = hardware.iter().map(HardwareId::as_str).collect();
         let facts: Vec<_> = request.facts.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let said = format!(
-            "{} made-up devices on {} (sequence {}), hardware {}, {}",
+            "{} simulated devices on {} (sequence {}), hardware {}, {}",
             request.devices,
             installed.version,
             installed.sequence,
@@ -271,7 +271,7 @@ fn offers(
 fn without(map: &CohortMap, course: &ExpectedSteps) -> BTreeMap<usize, String> {
     let passed_over = |name| course.passed_over.iter().find(|(cohort, _)| cohort == name);
     let reason = |name| match passed_over(name) {
-        Some((_, why)) => format!("the cohort is passed over: {why}"),
+        Some((_, why)) => format!("the cohort is skipped: {why}"),
         None => "no step reaches the cohort".to_owned(),
     };
     let cohorts = map.cohorts().iter().map(|cohort| &cohort.name).enumerate();
@@ -283,7 +283,7 @@ fn window(course: &ExpectedSteps, outlook: &Outlook) -> Result<Window> {
     let from = outlook.from;
     let hours = match outlook.hours {
         Some(hours) if hours > MAX_HOURS => {
-            return Err(Error::usage(format!("{hours} hours are too many: a plan looks ahead {MAX_HOURS} at most"))
+            return Err(Error::usage(format!("{hours} hours are too many: a plan covers at most {MAX_HOURS}"))
                 .remedy("give fewer --hours, or an earlier --until"));
         }
         Some(hours) => hours,

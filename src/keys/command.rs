@@ -90,7 +90,7 @@ impl Signer for CommandKey {
             "sha256": to_hex(&Sha256::digest(message)),
         });
         let answer = ask(&self.name, &self.uri, (&self.program, &self.workspace), &request)?;
-        let hex = answer.signature.ok_or_else(|| wrong(&self.name, &self.uri, "it names no \"signature\""))?;
+        let hex = answer.signature.ok_or_else(|| wrong(&self.name, &self.uri, "it has no \"signature\""))?;
         signature_bytes(&self.public, hex.as_bytes()).map_err(|e| wrong(&self.name, &self.uri, e))
     }
 }
@@ -102,10 +102,10 @@ impl Signer for CommandKey {
 /// The problem: it is no name, or one of Tidegate's own, such as that of a passphrase.
 pub fn check_variable(name: &str) -> std::result::Result<(), String> {
     if name.is_empty() || name.contains(|c: char| c == '=' || c.is_control()) {
-        return Err(format!("{name:?} is no name of a variable"));
+        return Err(format!("{name:?} is not the name of a variable"));
     }
     if name.starts_with("TIDEGATE_") {
-        return Err(format!("{name} is a variable of Tidegate's own, which no program inherits"));
+        return Err(format!("{name} is a variable of Tidegate, which no program inherits"));
     }
     Ok(())
 }

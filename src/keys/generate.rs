@@ -28,7 +28,7 @@ impl FromStr for Kind {
         match text {
             "ed25519" => Ok(Self::Ed25519),
             "p256" => Ok(Self::P256),
-            _ => Err(format!("{text:?} is not a kind of key; take ed25519 or p256")),
+            _ => Err(format!("{text:?} is not a kind of key; use ed25519 or p256")),
         }
     }
 }
@@ -51,7 +51,7 @@ pub fn generate(kind: Kind, passphrase: Option<&str>) -> Result<Generated> {
     let mut seed = Zeroizing::new([0; 32]);
     loop {
         getrandom::fill(&mut *seed)
-            .map_err(|e| Error::new(crate::Kind::Io, format!("the system gives no randomness: {e}")))?;
+            .map_err(|e| Error::new(crate::Kind::Io, format!("the system provides no random numbers: {e}")))?;
         match kind {
             Kind::Ed25519 => return from_ed25519(&seed, passphrase),
             // Fails once in 2^32 times: not every 32 bytes are a scalar of the curve.
@@ -97,5 +97,5 @@ fn to_pem(document: &SecretDocument, passphrase: Option<&str>) -> Result<Zeroizi
 }
 
 fn unencodable(source: pkcs8::Error) -> Error {
-    Error::bug("a fresh key cannot be encoded").with_source(source)
+    Error::bug("a new key cannot be encoded").with_source(source)
 }

@@ -49,7 +49,7 @@ impl KmsKey {
         if answer.key_usage().is_some_and(|usage| *usage != KeyUsageType::SignVerify) {
             return Err(unusable("its usage is not SIGN_VERIFY"));
         }
-        let der = answer.public_key().ok_or_else(|| unusable("the service names no public key"))?;
+        let der = answer.public_key().ok_or_else(|| unusable("the service returned no public key"))?;
         let key = p256::PublicKey::from_public_key_der(der.as_ref()).map_err(|_| unusable("it is not on P-256"))?;
         Ok(Self { name: name.to_owned(), uri: uri.clone(), public: public::p256_key(&key)? })
     }
@@ -75,7 +75,7 @@ impl Signer for KmsKey {
         })
         .map_err(|why| failed(&self.name, "sign", &why))?;
         let signature =
-            answer.signature().ok_or_else(|| failed(&self.name, "sign", "the answer holds no signature"))?;
+            answer.signature().ok_or_else(|| failed(&self.name, "sign", "the answer contains no signature"))?;
         super::signature_bytes(&self.public, signature.as_ref()).map_err(|why| failed(&self.name, "sign", &why))
     }
 }

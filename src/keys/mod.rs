@@ -71,6 +71,6 @@ pub struct NoPassphrases;
 
 impl Passphrases for NoPassphrases {
     fn passphrase(&mut self, name: &str) -> Result<Zeroizing<String>> {
-        Err(crate::Error::input(format!("the key {name} is encrypted, and no passphrase is at hand")))
+        Err(crate::Error::input(format!("the key {name} is encrypted, and no passphrase was given")))
     }
 }

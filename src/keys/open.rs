@@ -31,7 +31,7 @@ pub fn open(
         #[cfg(feature = "kms")]
         KeyUri::Kms(uri) => Ok(Rc::new(super::KmsKey::open(name, uri)?)),
         #[cfg(not(all(feature = "pkcs11", feature = "kms")))]
-        #[allow(unreachable_patterns, reason = "which kinds are left depends on the features")]
+        #[allow(unreachable_patterns, reason = "the available kinds depend on the features")]
         other => {
             let _ = declared;
             Err(crate::Error::input(format!("key {name}: this build cannot use {}: keys", other.source()))

@@ -58,7 +58,7 @@ impl Ask {
             let line = if lines.len() > 1 { lines.pop() } else { lines.last().cloned() };
             return line.map(Some).ok_or_else(|| {
                 Error::input(format!("file descriptor {descriptor} has no line for the passphrase of the key {name}"))
-                    .remedy("write one passphrase a line, in the order in which the keys are given")
+                    .remedy("write one passphrase per line, in the order in which the keys are given")
             });
         }
         for variable in [KeyName::passphrase_variable(name).as_str(), VARIABLE] {
@@ -127,9 +127,10 @@ fn prompt(text: &str) -> Result<Zeroizing<String>> {
 }
 
 fn nobody(name: &str, what: &str) -> Error {
-    Error::input(format!("the key {name} needs its {}, and there is no terminal to ask at", lower(what))).remedy(
-        format!("set {}, or give --passphrase-fd N with the passphrase as a line", KeyName::passphrase_variable(name)),
-    )
+    Error::input(format!("the key {name} needs its {}, and there is no terminal to ask", lower(what))).remedy(format!(
+        "set {}, or give --passphrase-fd N with the passphrase as a line",
+        KeyName::passphrase_variable(name)
+    ))
 }
 
 fn lower(what: &str) -> String {

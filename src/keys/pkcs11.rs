@@ -69,13 +69,13 @@ impl TokenKey {
             .get_attributes(handle, &[AttributeType::AlwaysAuthenticate])
             .is_ok_and(|found| found.contains(&Attribute::AlwaysAuthenticate(true)));
         if always {
-            return Err(Error::input(format!("key {name}: its token wants the PIN anew for each signature"))
+            return Err(Error::input(format!("key {name}: its token asks for the PIN before each signature"))
                 .remedy("change the key's policy on the token, or attach it with command: and the vendor's tool"));
         }
         let public = match read_public(name, uri, &session, handle)? {
             Some(public) => public,
             None => declared.cloned().ok_or_else(|| {
-                Error::input(format!("key {name}: the token keeps no public key beside the private one")).remedy(
+                Error::input(format!("key {name}: the token has no public key for the private one")).remedy(
                     "store the public key on the token under the same id, or give the public part in tidegate.toml",
                 )
             })?,
@@ -94,7 +94,7 @@ impl TokenKey {
         let session = module.open_rw_session(slot).map_err(|e| failed(name, "open a session with the token", e))?;
         log_in(name, uri, &info, &session, passphrases)?;
         if !session.find_objects(&template(uri)).map_err(|e| failed(name, "search the token", e))?.is_empty() {
-            return Err(Error::refused(format!("key {name}: the token holds a private key of that name already"))
+            return Err(Error::refused(format!("key {name}: the token already has a private key of that name"))
                 .remedy("choose another object label or id"));
         }
         let (mechanism, curve) = match kind {
@@ -115,7 +115,7 @@ impl TokenKey {
         ]);
         let (point, _) = session
             .generate_key_pair(&mechanism, &public, &private)
-            .map_err(|e| failed(name, "make a key pair on the token", e))?;
+            .map_err(|e| failed(name, "create a key pair on the token", e))?;
         public_of(name, &session, point)
     }
 }
@@ -168,14 +168,12 @@ fn token(name: &str, uri: &Pkcs11Uri) -> Result<(Pkcs11, Slot, TokenInfo)> {
         (Some((slot, info)), true) => Ok((module, slot, info)),
         (None, _) => {
             let there = if labels.is_empty() { "none".to_owned() } else { labels.join(", ") };
-            Err(Error::new(Kind::Io, format!("key {name}: the token of {uri} is not there"))
+            Err(Error::new(Kind::Io, format!("key {name}: the token of {uri} is not connected"))
                 .with_source(io::Error::new(io::ErrorKind::NotFound, "no such token"))
-                .remedy(format!("plug it in; the tokens that are there: {there}")))
+                .remedy(format!("connect it; connected tokens: {there}")))
         }
-        (Some(_), false) => Err(Error::input(format!("key {name}: several tokens fit {uri}")).remedy(format!(
-            "add token=, serial= or slot-id= to the URI; the tokens that are there: {}",
-            labels.join(", ")
-        ))),
+        (Some(_), false) => Err(Error::input(format!("key {name}: several tokens fit {uri}"))
+            .remedy(format!("add token=, serial= or slot-id= to the URI; connected tokens: {}", labels.join(", ")))),
     }
 }
 
@@ -231,7 +229,7 @@ fn log_in(
         Ok(()) | Err(TokenError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
         Err(TokenError::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _)) => {
             Err(Error::input(format!("key {name}: the token refuses the PIN"))
-                .remedy("check it before the next try: tokens lock themselves after a few"))
+                .remedy("check it before the next try: tokens lock after a few failures"))
         }
         Err(TokenError::Pkcs11(RvError::PinLocked, _)) => {
             Err(Error::input(format!("key {name}: the token's PIN is locked"))

@@ -42,8 +42,8 @@ impl Pkcs11Uri {
         Self::read(text).map_err(|why| {
             // The text may hold what should not be shown.
             let shown = if text.contains("pin-value") { "pkcs11:..." } else { text };
-            Error::input(format!("the key URI {shown} is not right: {why}")).remedy(
-                "write it as RFC 7512 has it: pkcs11:token=LABEL;object=KEY?module-path=/usr/lib/MODULE.so&pin-source=file:/path",
+            Error::input(format!("the key URI {shown} is malformed: {why}")).remedy(
+                "write it as in RFC 7512: pkcs11:token=LABEL;object=KEY?module-path=/usr/lib/MODULE.so&pin-source=file:/path",
             )
         })
     }
@@ -85,7 +85,7 @@ impl Pkcs11Uri {
                 if self.slot_id.replace(id).is_some() { Err(twice(name)) } else { Ok(()) }
             }
             "type" if value == "private" => Ok(()),
-            "type" => Err("type must be private: signing takes the private key".into()),
+            "type" => Err("type must be private: signing needs the private key".into()),
             _ => Err(format!("the attribute {name:?} is not supported")),
         }
     }
@@ -98,8 +98,7 @@ impl Pkcs11Uri {
             "pin-source" => &mut self.pin_source,
             "pin-value" => {
                 return Err(
-                    "a PIN has no place in a URI; take it out, and use pin-source, the environment or the prompt"
-                        .into(),
+                    "a PIN must not be in a URI; remove it, and use pin-source, the environment or the prompt".into()
                 );
             }
             _ => return Err(format!("the attribute {name:?} is not supported")),

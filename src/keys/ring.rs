@@ -156,7 +156,7 @@ impl KeyRing {
             return Ok(signers);
         }
         Err(Error::refused(format!(
-            "the role {role} needs {threshold} signatures, and only {} of its keys are at hand; missing: {}",
+            "the role {role} needs {threshold} signatures, and only {} of its keys can be used here; missing: {}",
             signers.len(),
             missing.join(", ")
         ))

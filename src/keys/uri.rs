@@ -138,7 +138,7 @@ impl FromStr for KeyUri {
 impl CommandUri {
     fn parse(text: &str) -> Result<Self> {
         let bad = |why: String| {
-            Error::input(format!("the key URI command:{text} is not right: {why}"))
+            Error::input(format!("the key URI command:{text} is malformed: {why}"))
                 .remedy("write it as command:./bin/sign?arg=--key&arg=root-1&timeout=60s")
         };
         let (program, query) = text.split_once('?').unwrap_or((text, ""));
@@ -201,7 +201,7 @@ impl fmt::Display for CommandUri {
 impl KmsUri {
     fn parse(text: &str) -> Result<Self> {
         let bad = |why: String| {
-            Error::input(format!("the key URI kms:{text} is not right: {why}"))
+            Error::input(format!("the key URI kms:{text} is malformed: {why}"))
                 .remedy("write it as kms:alias/NAME?region=eu-central-1, or with the key's id or ARN")
         };
         let (key, query) = text.split_once('?').unwrap_or((text, ""));

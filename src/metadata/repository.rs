@@ -263,5 +263,5 @@ fn untrusted(error: tidegate_tuf::Error) -> Error {
 }
 
 fn lost() -> Error {
-    Error::bug("metadata that was just verified is not there")
+    Error::bug("metadata that was just verified is missing")
 }

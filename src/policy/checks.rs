@@ -97,7 +97,9 @@ impl FromStr for CheckId {
         let fine = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'-';
         match text.strip_prefix("X-") {
             Some(rest) if (1..=40).contains(&rest.len()) && rest.bytes().all(fine) => Ok(Self(text.to_owned())),
-            _ => Err(format!("{text:?} is no id of an own check: write X- and capital letters, digits or hyphens")),
+            _ => Err(format!(
+                "{text:?} is not a valid id of an own check: write X- and capital letters, digits or hyphens"
+            )),
         }
     }
 }
@@ -148,7 +150,7 @@ pub(super) fn check_all(file: &str, checks: &[OwnCheck]) -> Result<()> {
             return refuse("environment", &why, "list the names of other variables that the check needs");
         }
         if check.title.is_empty() || check.title.chars().any(char::is_control) {
-            return refuse("title", "it is empty, or no line", "say in a few words what the check asks for");
+            return refuse("title", "it is empty, or no line", "describe in a few words what the check tests");
         }
     }
     Ok(())

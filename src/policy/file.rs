@@ -192,22 +192,22 @@ impl Policy {
         check_schema(FILE, self.schema)?;
         let never = |key: &str, why: &str, remedy: &str| Err(invalid(FILE, key, why, remedy));
         if self.validation.max_age.is_zero() {
-            return never("validation.max_age", "no report could ever be fresh", "give a span such as 7d");
+            return never("validation.max_age", "every report would be too old", "give a span such as 7d");
         }
         if self.rollout.max_unattended.is_zero() {
-            return never("rollout.max_unattended", "every rollout would end at once", "give a span such as 24h");
+            return never("rollout.max_unattended", "every rollout would end immediately", "give a span such as 24h");
         }
         if self.rollout.largest_step == 0 && self.rollout.shortest_ramp.is_zero() {
             return never(
                 "rollout.largest_step",
-                "nobody may be exposed at once, yet ramps may take no time",
+                "no share may become eligible at once, but ramps may take no time",
                 "give a share such as 10%, or a shortest_ramp such as 1h",
             );
         }
         if freeze::covers_every_week(&self.freezes) {
             return never(
                 "freeze",
-                "the weekly freezes leave no minute of the week: nothing could ever be rolled out",
+                "the weekly freezes cover the whole week: nothing could ever be rolled out",
                 "leave some time between them",
             );
         }
@@ -224,7 +224,7 @@ impl Policy {
         {
             return never(
                 "validation.fleet",
-                "it is no path within the workspace, so it could never be read",
+                "it is not a path in the workspace",
                 "give a path relative to the workspace, without \"..\"",
             );
         }
@@ -241,7 +241,7 @@ impl Policy {
                 FILE,
                 "validation.required",
                 "own-checks can never pass: there is no [[validation.check]]",
-                "add one, or take own-checks out",
+                "add one, or remove own-checks",
             ));
         }
         Ok(self)
@@ -253,8 +253,8 @@ impl Policy {
             return Err(invalid(
                 FILE,
                 "provenance.builders",
-                "no builder is the right one",
-                "name one, or leave the key out for any",
+                "the list of builders is empty",
+                "name one, or remove the key to allow any",
             ));
         }
         let Some(keys) = &provenance.keys else { return Ok(()) };
@@ -262,8 +262,8 @@ impl Policy {
             return Err(invalid(
                 FILE,
                 "provenance.keys",
-                "no signature could ever count",
-                "give a key as ed25519:HEX or p256:HEX, or leave the key out",
+                "the list of keys is empty",
+                "give a key as ed25519:HEX or p256:HEX, or remove the entry",
             ));
         }
         for key in keys {
@@ -334,10 +334,10 @@ impl ApprovalRule {
             return refuse("count", "0 approvals are no rule".into(), "give 1 or more, or remove the rule");
         }
         if self.cohorts.as_ref().is_some_and(BTreeSet::is_empty) {
-            return refuse("cohorts", "it is about no cohort".into(), "name one, or leave the key out for all");
+            return refuse("cohorts", "it is about no cohort".into(), "name one, or remove the key for all");
         }
         if self.max_age.is_some_and(Span::is_zero) {
-            return refuse("max_age", "no approval could ever be fresh".into(), "give a span such as 24h");
+            return refuse("max_age", "every approval would be too old".into(), "give a span such as 24h");
         }
         Ok(())
     }
@@ -360,8 +360,8 @@ impl ApprovalRule {
             return Err(invalid(
                 FILE,
                 &format!("{at}.count"),
-                format!("{} approvals can never be had from {} people", self.count, people.len()),
-                format!("lower it to {}, or name keys of more people", people.len()),
+                format!("{} approvals from {} people are impossible", self.count, people.len()),
+                format!("lower it to {}, or add keys of more people", people.len()),
             ));
         }
         Ok(())
@@ -390,7 +390,7 @@ mod tests {
     #[test]
     fn a_rule_that_can_never_be_met_is_refused() {
         for (from, to, part) in [
-            ("max_age = \"7d\"", "max_age = \"0\"", "validation.max_age: no report could ever be fresh"),
+            ("max_age = \"7d\"", "max_age = \"0\"", "validation.max_age: every report would be too old"),
             ("max_unattended = \"72h\"", "max_unattended = \"0\"", "rollout.max_unattended"),
             ("largest_step = \"10%\"", "largest_step = \"ten\"", "is not a share"),
             ("\"artifact-integrity\"", "\"artifact-beauty\"", "artifact-beauty"),
@@ -425,8 +425,8 @@ mod tests {
                 "no minute",
             ),
             ("[retirement]\nkeep_releases = 0", "keeps no release"),
-            ("[provenance]\nrequired = true\nbuilders = []", "no builder is the right one"),
-            ("[provenance]\nkeys = []", "no signature could ever count"),
+            ("[provenance]\nrequired = true\nbuilders = []", "the list of builders is empty"),
+            ("[provenance]\nkeys = []", "the list of keys is empty"),
             ("[provenance]\nkeys = [\"ed25519:00\"]", "provenance.keys"),
             ("[[approval]]\nsteps = [\"start\"]\nby = [\"rollout\"]\ncount = 0", "0 approvals are no rule"),
             ("[[approval]]\nsteps = []\nby = [\"rollout\"]\ncount = 1", "about no step"),

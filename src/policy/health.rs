@@ -54,11 +54,11 @@ impl HealthPolicy {
         let Self { min_sample, max_age, timeout, pause, withdraw, .. } = self;
         if *min_sample == 0 {
             let remedy = "give a number of devices from 1 on, such as 50";
-            return Err(invalid(file, "health.min_sample", "nobody's failure would be a share of the fleet", remedy));
+            return Err(invalid(file, "health.min_sample", "the threshold is 0", remedy));
         }
         for (key, span) in [("health.max_age", max_age), ("health.timeout", timeout)] {
             if span.is_zero() {
-                return Err(invalid(file, key, "no report could ever be in time", "give a span such as 1h"));
+                return Err(invalid(file, key, "no report could arrive in time", "give a span such as 1h"));
             }
         }
         if let Some(why) = self.environment.iter().find_map(|name| check_variable(name).err()) {

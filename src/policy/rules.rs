@@ -34,7 +34,7 @@ pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> R
     if report.at > now {
         return Err(refuse(
             Rule::ReleaseValidated,
-            &format!("the validation report is from {}, which is still to come", time::format(report.at)),
+            &format!("the validation report is from {}, which is in the future", time::format(report.at)),
             "set the clock, or validate again: tidegate release validate RELEASE",
         ));
     }
@@ -42,7 +42,7 @@ pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> R
     if age > policy.validation.max_age {
         return Err(refuse(
             Rule::ReleaseValidated,
-            &format!("the validation report is {age} old, and policy.toml allows {}", policy.validation.max_age),
+            &format!("the validation report is {age} old; policy.toml allows {}", policy.validation.max_age),
             remedy,
         ));
     }
@@ -50,7 +50,7 @@ pub(super) fn validated(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> R
         return Err(refuse(
             Rule::ReleaseValidated,
             &format!("since the validation report {lost}, which may have been a bridge to it"),
-            "see whether devices still have a way: tidegate release validate RELEASE",
+            "check that devices can still update: tidegate release validate RELEASE",
         ));
     }
     let own = policy.validation.checks.iter().map(|check| check.id.as_str());
@@ -73,8 +73,8 @@ pub(super) fn newest(facts: &Facts) -> Result<(), Refusal> {
         None => Ok(()),
         Some(newer) => Err(refuse(
             Rule::ReleaseSequence,
-            &format!("a cohort is offered {newer} already, which has a higher sequence; devices never go back"),
-            "make a release with a higher sequence that carries what you want: tidegate release new",
+            &format!("a cohort is already offered {newer}, which has a higher sequence; devices never go back"),
+            "create a release with a higher sequence: tidegate release new",
         )),
     }
 }
@@ -84,7 +84,7 @@ pub(super) fn running(status: Status) -> Result<(), Refusal> {
         return Err(refuse(
             Rule::ReleasePaused,
             "the rollout is paused",
-            "go on with: tidegate rollout resume RELEASE",
+            "continue with: tidegate rollout resume RELEASE",
         ));
     }
     Ok(())
@@ -104,7 +104,7 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
         let Some(since) = since else {
             return Err(refuse(
                 Rule::ReleaseSoak,
-                &format!("the cohort {previous} is not wholly offered it yet"),
+                &format!("not all of the cohort {previous} is eligible yet"),
                 "wait until its ramp has ended: tidegate rollout status RELEASE",
             ));
         };
@@ -113,7 +113,7 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
             return Err(refuse(
                 Rule::ReleaseSoak,
                 &format!(
-                    "the cohort {previous} has had it for {}, and policy.toml asks for {soak}",
+                    "the cohort {previous} has had it for {}; policy.toml requires {soak}",
                     Span::from_delta(now - *since)
                 ),
                 &format!("wait until {}", time::format(until)),
@@ -131,10 +131,10 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
         return Err(refuse(
             Rule::ReleaseStep,
             &format!(
-                "{shown} of the fleet would be exposed at one instant, and policy.toml allows {}",
+                "{shown} of the fleet would become eligible at once; policy.toml allows {}",
                 write_share(policy.rollout.largest_step)
             ),
-            &format!("expose the cohort little by little: --ramp {}", policy.rollout.shortest_ramp),
+            &format!("raise the share gradually: --ramp {}", policy.rollout.shortest_ramp),
         ));
     }
     if let Some(ramp) = step.ramp
@@ -143,10 +143,7 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
     {
         return Err(refuse(
             Rule::ReleaseRamp,
-            &format!(
-                "the ramp would go from nobody to everybody in {ramp}, and policy.toml asks for {}",
-                policy.rollout.shortest_ramp
-            ),
+            &format!("the ramp would reach everybody in {ramp}; policy.toml requires {}", policy.rollout.shortest_ramp),
             &format!("take more time: --ramp {}", policy.rollout.shortest_ramp),
         ));
     }
@@ -204,9 +201,9 @@ pub(super) fn approved(event: ReleaseEvent, facts: &Facts, policy: &Policy, now:
             let fresh = max_age.map(|age| format!(" of the last {age}")).unwrap_or_default();
             return Err(refuse(
                 Rule::ReleaseApproval,
-                &format!("the step {step} takes {count} approvals{fresh}, and has fewer{had}"),
+                &format!("the step {step} needs {count} approvals{fresh}, and has fewer{had}"),
                 &format!(
-                    "have holders of these keys approve it: {}; tidegate rollout approve RELEASE --step {} --key NAME",
+                    "ask holders of these keys for approval: {}; tidegate rollout approve RELEASE --step {} --key NAME",
                     keys.join(", "),
                     event.name()
                 ),
@@ -221,7 +218,7 @@ pub(super) fn retracted_is_withdrawn(facts: &Facts) -> Result<(), Refusal> {
         None => Ok(()),
         Some(bad) => Err(refuse(
             Rule::ReleaseRetract,
-            &format!("{bad}, which it takes back, is not withdrawn: more devices could still get it"),
+            &format!("{bad}, which it replaces, is not withdrawn: more devices could still get it"),
             &format!("withdraw it first: tidegate rollout withdraw {bad}"),
         )),
     }

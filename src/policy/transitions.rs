@@ -57,7 +57,7 @@ pub fn next(
         (E::Register, S::Draft) => Err(refuse(
             Rule::ReleaseThreshold,
             &format!("it has {} of {} required signatures", facts.signatures, facts.threshold),
-            "have release keys sign it: tidegate release sign RELEASE --key NAME",
+            "sign it with release keys: tidegate release sign RELEASE --key NAME",
         )),
         (E::Register, S::Signed) => {
             follows(facts)?;
@@ -123,7 +123,7 @@ pub fn next(
                 return Err(refuse(
                     Rule::ReleasePaused,
                     "it is paused already",
-                    "go on with: tidegate rollout resume RELEASE",
+                    "continue with: tidegate rollout resume RELEASE",
                 ));
             }
             offered(facts)?;
@@ -157,7 +157,7 @@ pub fn next(
             }
             Err(refuse(
                 Rule::ReleaseCohorts,
-                &format!("not every device of these cohorts is offered it yet: {}", list(&facts.not_reached)),
+                &format!("some devices of these cohorts are not offered it yet: {}", list(&facts.not_reached)),
                 "advance the rollout, and wait until its ramps have ended: tidegate rollout status RELEASE",
             ))
         }
@@ -172,7 +172,7 @@ pub fn next(
                 }
                 return Err(refuse(
                     Rule::ReleaseBridge,
-                    &format!("it is a bridge to what is offered: {}", facts.bridge_of.join(", ")),
+                    &format!("offered releases need it as a bridge: {}", facts.bridge_of.join(", ")),
                     "keep it until no release that is offered needs it: one that upgrades from every version needs none",
                 ));
             }
@@ -190,7 +190,7 @@ pub fn next(
         (E::Retract, S::Validation | S::Limited | S::Stable | S::Security | S::Withdrawn | S::Retired) => stay,
         (E::Retract, S::Registered) => Err(refuse(
             Rule::ReleaseOrder,
-            "nobody was offered it, so no device has it",
+            "it was offered to nobody, so no device runs it",
             "withdraw it: tidegate rollout withdraw RELEASE",
         )),
 
@@ -215,16 +215,16 @@ pub fn next(
         (E::Expose | E::Start, _) => Err(refuse(
             Rule::ReleaseOrder,
             &format!("it is {status}: the rollout has started already"),
-            "see where it stands: tidegate rollout status RELEASE",
+            "see its state: tidegate rollout status RELEASE",
         )),
         (E::Advance | E::Renew | E::Complete, _) => Err(refuse(
             Rule::ReleaseOrder,
-            &format!("it is {status}: there is nothing left to do"),
-            "see where it stands: tidegate rollout status RELEASE",
+            &format!("it is {status}: nothing is left to do"),
+            "see its state: tidegate rollout status RELEASE",
         )),
         (E::Retire, _) => Err(refuse(
             Rule::ReleaseOrder,
-            &format!("it is {status}: its rollout is under way"),
+            &format!("it is {status}: its rollout is in progress"),
             "complete or withdraw it first: tidegate rollout complete RELEASE",
         )),
     }

@@ -119,9 +119,7 @@ fn different(name: &str, first: &Proposal, other: &Proposal) -> Error {
     } else {
         format!("{name} is another proposal ({}), not this one ({})", other.subject, first.subject)
     };
-    Error::refused(what)
-        .rule(Rule::CeremonyOther)
-        .remedy("have this proposal signed; signatures cannot move from one to another")
+    Error::refused(what).rule(Rule::CeremonyOther).remedy("sign this proposal; signatures cannot move to another")
 }
 
 /// Who may sign a role, for a key that may not.
@@ -130,7 +128,7 @@ fn no_say(proposal: &Proposal, verified: &Verified, id: &KeyId) -> Error {
         verified.requirements.iter().flat_map(|r| &r.threshold.keyids).map(|id| proposal.label(id)).collect();
     may.sort();
     may.dedup();
-    Error::refused(format!("the key {} has no say in this proposal", proposal.label(id)))
+    Error::refused(format!("the key {} may not sign this proposal", proposal.label(id)))
         .rule(Rule::CeremonyKey)
         .remedy(format!("sign with one of: {}", may.join(", ")))
 }

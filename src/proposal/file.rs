@@ -143,9 +143,9 @@ impl Proposal {
     /// `C-FORMAT` if the bytes are not exactly what this program would write for the proposal.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         let bad = |why: String| {
-            Error::input(format!("{name} is not a proposal: {why}")).rule(Rule::CeremonyFormat).remedy(
-                "get the file again from whoever sent it; a proposal that was edited or damaged must not be used",
-            )
+            Error::input(format!("{name} is not a proposal: {why}"))
+                .rule(Rule::CeremonyFormat)
+                .remedy("get the file again from its sender; a proposal that was edited or damaged must not be used")
         };
         if bytes.len() as u64 > MAX_LENGTH {
             return Err(bad(format!("it is longer than {MAX_LENGTH} bytes")));
@@ -160,14 +160,14 @@ impl Proposal {
         proposal.check().map_err(bad)?;
         // Last, since a proposal that means something else is the better reason.
         if proposal.to_bytes()? != bytes {
-            return Err(bad("it was altered: it is not byte for byte as this program writes it".into()));
+            return Err(bad("it was altered: it is not what this program writes".into()));
         }
         Ok(proposal)
     }
 
     fn check(&self) -> Result<(), String> {
         let bound = |what: &str, count: usize, most: usize| {
-            if count > most { Err(format!("it has {count} {what}, and {most} are the most")) } else { Ok(()) }
+            if count > most { Err(format!("it has {count} {what}; at most {most} are allowed")) } else { Ok(()) }
         };
         if self.format != FORMAT || self.schema != 1 {
             return Err(format!("its format is {:?} {}, not {FORMAT:?} 1", self.format, self.schema));
@@ -180,7 +180,7 @@ impl Proposal {
         for (sha256, content) in &self.files {
             let bytes = strict::canonical(content).map_err(|e| format!("a file in it is not canonical JSON: {e}"))?;
             if Digest::of(&bytes) != *sha256 {
-                return Err(format!("the file that it holds as {sha256} is another"));
+                return Err(format!("the file stored as {sha256} has another hash"));
             }
         }
         // A name with a comma could pass for a name and a holder.

@@ -55,9 +55,9 @@ pub fn propose(
         draft.channel(settings, cohorts, name, request)?;
     }
     let Some(first) = draft.order.first() else {
-        return Err(Error::refused("there is nothing to propose: the signed metadata is what tidegate.toml and cohorts.toml say")
+        return Err(Error::refused("nothing to propose: the signed metadata matches tidegate.toml and cohorts.toml")
             .rule(Rule::CeremonyNothing)
-            .remedy("edit tidegate.toml first (tidegate ceremony plan says how), or sign a role for a new lifetime: --renew root"));
+            .remedy("edit tidegate.toml first (see tidegate ceremony plan), or renew a role: --renew root"));
     };
     let subject = match draft.changes.get(first) {
         Some(document) => format!("{first} {}", document.version()),

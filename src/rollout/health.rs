@@ -107,7 +107,7 @@ impl Source {
             Self::Command(words) => {
                 let no_report = |why: String| {
                     report_error(Rule::HealthCommand, format!("there is no health report: {why}"))
-                        .remedy("fix the program: until it reports, the rollout is not renewed and stops by itself")
+                        .remedy("fix the program; without a report the rollout is not renewed and stops by itself")
                 };
                 let limit = Duration::from_secs(policy.timeout.seconds());
                 // Typed by the caller, as paths on a command line are: relative to where that is.
@@ -198,7 +198,7 @@ impl HealthReport {
         if let Some(schema) = value.get("schema").and_then(Value::as_u64).filter(|schema| *schema != 1) {
             return Err(malformed(format!("has schema {schema}, which is not known to this version")));
         }
-        serde_json::from_value(value).map_err(|e| malformed(format!("does not say what it must: {e}")))
+        serde_json::from_value(value).map_err(|e| malformed(format!("is malformed: {e}")))
     }
 }
 
@@ -251,7 +251,7 @@ impl std::fmt::Display for ExceededThreshold {
             self.cohort.as_ref().map_or_else(|| "all cohorts".to_owned(), |cohort| format!("the cohort {cohort}"));
         write!(
             f,
-            "{count} of {of} devices of {whose} ({}) {what}, and policy.toml allows {}",
+            "{count} of {of} devices of {whose} ({}) {what}; policy.toml allows {}",
             // Hundredths of a percent are enough.
             write_share(share / 100 * 100),
             write_share(*limit)
@@ -295,17 +295,13 @@ impl Health {
         if age > policy.max_age.delta() {
             return Err(report_error(
                 Rule::HealthAge,
-                format!(
-                    "the health report is {} old, and policy.toml allows {}",
-                    Span::from_delta(age),
-                    policy.max_age
-                ),
+                format!("the health report is {} old; policy.toml allows {}", Span::from_delta(age), policy.max_age),
             ));
         }
         if -age > AHEAD {
             return Err(report_error(
                 Rule::HealthAge,
-                format!("the health report is of {}, which is to come", time::format(document.at)),
+                format!("the health report is from {}, which is in the future", time::format(document.at)),
             ));
         }
         let named = release.to_string();

@@ -42,18 +42,18 @@ pub fn plan(request: RampRequest, exposed: u32, now: DateTime<Utc>) -> Result<Pl
     if from > to {
         return contradiction(
             format!("--from {} is more than --to {}", write_share(from), write_share(to)),
-            "a ramp does not fall; to take a release back, withdraw it",
+            "a ramp cannot fall; to stop offering a release, withdraw it",
         );
     }
     if to < exposed || from < exposed {
         return contradiction(
-            format!("{} of the cohort are exposed already, and exposure does not shrink", write_share(exposed)),
-            "give a larger share; to take a release back, withdraw it",
+            format!("{} of the cohort is already eligible, and the share cannot shrink", write_share(exposed)),
+            "give a larger share; to stop offering a release, withdraw it",
         );
     }
     let Some(span) = request.span else {
         if from < to {
-            return contradiction("a rise from --from to --to takes time".into(), "say how long: --ramp 24h");
+            return contradiction("a ramp from --from to --to needs a duration".into(), "give one: --ramp 24h");
         }
         // A part at once and no more: a ramp that does not rise.
         let ramp = (to < PPM).then(|| Ramp::new(now, now + TimeDelta::seconds(1), to, to)).transpose();
@@ -61,7 +61,7 @@ pub fn plan(request: RampRequest, exposed: u32, now: DateTime<Utc>) -> Result<Pl
         return Ok(Planned { ramp, at_once: to - exposed, full_span: None });
     };
     if span.is_zero() {
-        return contradiction("--ramp 0 is no ramp".into(), "leave it out to expose everyone at once");
+        return contradiction("--ramp 0 is no ramp".into(), "omit it to reach everyone at once");
     }
     let ramp =
         Ramp::new(now, now + span.delta(), from, to).map_err(|e| Error::usage("the ramp cannot be").with_source(e))?;

@@ -238,7 +238,7 @@ impl<'w> RolloutTransaction<'w> {
     pub fn renew(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
         if self.policy.health.as_ref().is_some_and(|health| health.required) {
             let id = self.record.id();
-            return Err(Error::refused(format!("{id}: policy.toml takes a health report to renew a rollout"))
+            return Err(Error::refused(format!("{id}: policy.toml requires a health report to renew a rollout"))
                 .rule(Rule::ReleaseHealth)
                 .remedy(format!("give one: tidegate rollout renew {id} --require-health FILE")));
         }
@@ -249,7 +249,7 @@ impl<'w> RolloutTransaction<'w> {
     /// What policy says about the health of devices; an error if it says nothing.
     pub fn health_policy(&self) -> Result<&HealthPolicy> {
         self.policy.health.as_ref().ok_or_else(|| {
-            Error::refused("policy.toml has no [health]: nothing says what is healthy")
+            Error::refused("policy.toml has no [health]")
                 .rule(Rule::ReleaseHealth)
                 .remedy("add [health] with min_sample, max_age and thresholds; see docs/rollout.md")
         })
@@ -344,7 +344,7 @@ impl<'w> RolloutTransaction<'w> {
             None => format!("{id}: there is no further cohort, so {wanted} is not the next"),
         })
         .rule(Rule::ReleaseCohorts)
-        .remedy(format!("see where it stands: tidegate rollout status {id}")))
+        .remedy(format!("see its state: tidegate rollout status {id}")))
     }
 
     /// Checks that nobody else moved the release while this process waited for the lock: the request was made for the earlier state.
@@ -366,7 +366,7 @@ impl<'w> RolloutTransaction<'w> {
             ),
         )
         .rule(Rule::ReleaseRace)
-        .remedy(format!("nothing was changed; see where it stands now: tidegate rollout status {id}")))
+        .remedy(format!("nothing was changed; see its state: tidegate rollout status {id}")))
     }
 
     /// The cohorts that a rollout goes through in order: all but the one for validation, unless there is no other.

@@ -44,7 +44,7 @@ pub(super) fn check(root: &Path) -> Result<()> {
             };
             return Err(Error::refused(format!("{} is not served: {} {what}", root.display(), path.display()))
                 .rule(Rule::ServeSecret)
-                .remedy("give the folder that `tidegate publish` wrote, and keep everything else out of it"));
+                .remedy("give the folder that `tidegate publish` wrote, without other files in it"));
         }
     }
     Ok(())

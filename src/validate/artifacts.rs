@@ -31,7 +31,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-ART-04", kind: KIND, title: "the provenance statement is about these artifacts", check: provenance },
     Rule { id: "V-ART-05", kind: KIND, title: "packed files can be unpacked to their end", check: unpacked },
     Rule { id: "V-ART-06", kind: KIND, title: "what is published is what was signed", check: published },
-    Rule { id: "V-ART-07", kind: KIND, title: "it was built as policy.toml asks", check: built_as_required },
+    Rule { id: "V-ART-07", kind: KIND, title: "it was built as policy.toml requires", check: built_as_required },
 ];
 
 fn stored(artifact: &Artifact) -> Stored {
@@ -59,10 +59,10 @@ fn canonical(subject: &Subject<'_>) -> Result<RuleResult> {
     let again = Manifest::parse(subject.bytes).and_then(|manifest| manifest.to_bytes());
     let wrong = match again {
         Ok(bytes) if bytes == subject.bytes => Vec::new(),
-        Ok(_) => vec!["written anew, it has other bytes".to_owned()],
+        Ok(_) => vec!["a second encoding has other bytes".to_owned()],
         Err(error) => vec![error.to_string()],
     };
-    none_of(&wrong, "written anew, it has the same bytes")
+    none_of(&wrong, "a second encoding has the same bytes")
 }
 
 fn types(subject: &Subject<'_>) -> Result<RuleResult> {
@@ -77,14 +77,14 @@ fn types(subject: &Subject<'_>) -> Result<RuleResult> {
             Beginning::Right => looked += 1,
             Beginning::Wrong(other) => {
                 let other = other.map(|other| format!(" but as {other}")).unwrap_or_default();
-                wrong.push(format!("{} does not begin as {kind} does{other}", artifact.name));
+                wrong.push(format!("{} does not begin like {kind}{other}", artifact.name));
             }
         }
     }
     if looked == 0 && wrong.is_empty() {
-        return not_applicable("no artifact is of a type that can be told by its first bytes");
+        return not_applicable("no artifact has a type with known first bytes");
     }
-    none_of(&wrong, format!("{looked} files begin as their types do"))
+    none_of(&wrong, format!("{looked} files begin as their types require"))
 }
 
 fn unpacked(subject: &Subject<'_>) -> Result<RuleResult> {
@@ -130,7 +130,7 @@ fn provenance(subject: &Subject<'_>) -> Result<RuleResult> {
 fn built_as_required(subject: &Subject<'_>) -> Result<RuleResult> {
     let policy = &subject.policy.provenance;
     if !policy.required && policy.builders.is_none() && policy.keys.is_none() {
-        return not_applicable("policy.toml asks for no provenance");
+        return not_applicable("policy.toml requires no provenance");
     }
     let statement = match draft::provenance(subject.dir, subject.record) {
         Ok(statement) => statement,
@@ -146,7 +146,7 @@ fn built_as_required(subject: &Subject<'_>) -> Result<RuleResult> {
 /// What devices will fetch, as devices fetch it.
 fn published(subject: &Subject<'_>) -> Result<RuleResult> {
     let Some(Published { place, origin }) = &subject.published else {
-        return not_applicable("no place was named: --published URL");
+        return not_applicable("no place given: --published URL");
     };
     let manifest = subject.manifest;
     let own = layout::manifest_path(&manifest.channel, &manifest.product, &manifest.version);

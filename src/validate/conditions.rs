@@ -198,7 +198,7 @@ fn candidates(fact: &str, tests: &[&Value], known: &Known<'_>) -> Vec<Option<Fac
         values.extend([None, Some(FactValue::from(true)), Some(FactValue::from(false))]);
     }
     let mut integers = BTreeSet::from([0_i64]);
-    let mut strings = BTreeSet::from(["a text that nobody tests for".to_owned()]);
+    let mut strings = BTreeSet::from(["a text that no condition tests".to_owned()]);
     let mut versions = BTreeSet::from(["0.0.0-0".to_owned(), "0.0.0".to_owned()]);
     for constant in tests.iter().flat_map(|test| constants_of(test)) {
         match constant {

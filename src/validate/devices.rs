@@ -19,12 +19,7 @@ const KIND: CheckKind = CheckKind::DeviceCompatibility;
 pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-DEV-01", kind: KIND, title: "all hardware is known to tidegate.toml", check: known },
     Rule { id: "V-DEV-02", kind: KIND, title: "artifacts fit the slots of their hardware", check: fits },
-    Rule {
-        id: "V-DEV-03",
-        kind: KIND,
-        title: "hardware that the previous release served is served still",
-        check: kept,
-    },
+    Rule { id: "V-DEV-03", kind: KIND, title: "hardware of the previous release is still served", check: kept },
     Rule {
         id: "V-DEV-04",
         kind: KIND,
@@ -104,10 +99,10 @@ fn kept(subject: &Subject<'_>) -> Result<RuleResult> {
 fn all_served(subject: &Subject<'_>) -> Result<RuleResult> {
     let own = subject.manifest;
     if own.urgency != Urgency::Security {
-        return not_applicable("it is no security release");
+        return not_applicable("it is not a security release");
     }
     if subject.record.retraction.is_some() {
-        return not_applicable("a retraction is for the devices that have what it takes back");
+        return not_applicable("a retraction is only for devices that run what it replaces");
     }
     let map = map_in_force(subject.dir, subject.repository, &own.channel)?;
     let in_force = cohorts_in_force(subject.repository, &map, &own.channel, &own.product)?;

@@ -13,19 +13,24 @@ const KIND: CheckKind = CheckKind::Eligibility;
 
 pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-ELI-01", kind: KIND, title: "the condition can hold for some device", check: satisfiable },
-    Rule { id: "V-ELI-02", kind: KIND, title: "the previous release has a way to this one", check: reachable },
+    Rule {
+        id: "V-ELI-02",
+        kind: KIND,
+        title: "devices on the previous release can update to this one",
+        check: reachable,
+    },
     Rule { id: "V-ELI-03", kind: KIND, title: "the version rises, or the release supersedes", check: rises },
     Rule { id: "V-ELI-04", kind: KIND, title: "the condition looks at known facts, by their types", check: facts },
     Rule {
         id: "V-ELI-05",
         kind: KIND,
-        title: "every release that is out has a way to this one",
+        title: "devices on every offered release can update to this one",
         check: ways::releases,
     },
     Rule {
         id: "V-ELI-06",
         kind: KIND,
-        title: "every device of the sample fleet has a way to this one",
+        title: "every device of the sample fleet can update to this one",
         check: ways::fleet,
     },
 ];
@@ -53,10 +58,10 @@ fn satisfiable(subject: &Subject<'_>) -> Result<RuleResult> {
         return fail(format!("no device of the release's hardware can fulfil: {condition}"));
     }
     if possible.is_empty() {
-        return warn(format!("it has too many ways to hold to tell whether one of them can: {condition}"));
+        return warn(format!("it has too many alternatives to check: {condition}"));
     }
     if always {
-        return warn(format!("every device fulfils it, so it holds nobody back: {condition}"));
+        return warn(format!("every device fulfils it, so it has no effect: {condition}"));
     }
     let dead = dead_ends_on_any(subject, condition)?;
     if !dead.is_empty() {
@@ -103,10 +108,10 @@ fn reachable(subject: &Subject<'_>) -> Result<RuleResult> {
     match &subject.manifest.upgrade_from {
         None => pass("it upgrades from every version"),
         Some(range) if range.holds(&previous.version) => {
-            pass(format!("it upgrades from \"{range}\", which holds {}", previous.version))
+            pass(format!("it upgrades from \"{range}\", which includes {}", previous.version))
         }
         Some(range) => fail(format!(
-            "it upgrades from \"{range}\", which does not hold {}: devices that have the previous release would be stranded",
+            "it upgrades from \"{range}\", which does not include {}: devices on the previous release could no longer update",
             previous.version
         )),
     }
@@ -122,7 +127,7 @@ fn rises(subject: &Subject<'_>) -> Result<RuleResult> {
         return pass(format!("{new} is not above {old}, but supersedes its sequence {}", previous.sequence));
     }
     warn(format!(
-        "{new} is not above {old}, and does not supersede its sequence {}: devices that have {old} will not take it",
+        "{new} is not above {old}, and does not supersede its sequence {}: devices on {old} will not install it",
         previous.sequence
     ))
 }

@@ -13,15 +13,15 @@ use crate::workspace::{cohorts_in_force, map_in_force};
 const KIND: CheckKind = CheckKind::RolloutPolicy;
 
 pub(super) const RULES: &[Rule] = &[
-    Rule { id: "V-ROL-01", kind: KIND, title: "cohorts.toml is what is in force", check: in_force },
+    Rule { id: "V-ROL-01", kind: KIND, title: "cohorts.toml matches the signed cohort map", check: in_force },
     Rule { id: "V-ROL-02", kind: KIND, title: "policy.toml names cohorts that exist", check: names },
     Rule { id: "V-ROL-03", kind: KIND, title: "the first cohort may be exposed at once", check: first_step },
-    Rule { id: "V-ROL-04", kind: KIND, title: "devices can go on to newer lines", check: newer },
+    Rule { id: "V-ROL-04", kind: KIND, title: "devices can update to newer lines", check: newer },
     Rule { id: "V-ROL-05", kind: KIND, title: "cohorts that ask for facts can have devices", check: conditions },
     Rule {
         id: "V-ROL-06",
         kind: KIND,
-        title: "devices that take it keep the bridges to newer lines",
+        title: "devices that install it keep the bridges to newer lines",
         check: ways::bridges_above,
     },
 ];
@@ -34,7 +34,7 @@ fn in_force(subject: &Subject<'_>) -> Result<RuleResult> {
         return pass(format!("{} cohorts make up the fleet", signed.cohorts().len()));
     }
     super::fail(
-        "cohorts.toml was changed and is not signed: have the channel's keys sign it (tidegate ceremony start), or take the change back",
+        "cohorts.toml was changed and is not signed: have the channel's keys sign it (tidegate ceremony start), or undo the change",
     )
 }
 
@@ -61,7 +61,7 @@ fn first_step(subject: &Subject<'_>) -> Result<RuleResult> {
     match first.map(|first| (&first.cohort, first.share)) {
         None => not_applicable("there is no cohort but the one for validation"),
         Some((cohort, Some(share))) if share > largest => warn(format!(
-            "{cohort} is {} of the fleet, and policy.toml allows {} at once: the start takes --ramp",
+            "{cohort} is {} of the fleet; policy.toml allows {} at once: the start needs --ramp",
             write_share(share),
             write_share(largest)
         )),

@@ -25,7 +25,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-REL-03", kind: KIND, title: "no role on the way to the release has expired", check: expiry },
     Rule { id: "V-REL-04", kind: KIND, title: "no role on the way to the release expires soon", check: expires_soon },
     Rule { id: "V-REL-05", kind: KIND, title: "an independent implementation accepts the metadata", check: second },
-    Rule { id: "V-REL-06", kind: KIND, title: "the devices' own trust core accepts the metadata", check: first },
+    Rule { id: "V-REL-06", kind: KIND, title: "the verification code of devices accepts the metadata", check: first },
 ];
 
 fn is_registered(subject: &Subject<'_>) -> bool {
@@ -118,7 +118,7 @@ fn threshold(subject: &Subject<'_>) -> Result<RuleResult> {
             None => return not_applicable("it is not proposed for signing yet"),
         }
     };
-    let shown = format!("{signers} of the {threshold} signatures that {role} takes");
+    let shown = format!("{signers} of the {threshold} signatures that {role} needs");
     if signers as u64 >= threshold { pass(shown) } else { super::fail(shown) }
 }
 

@@ -202,7 +202,7 @@ pub(super) fn bridges_above(subject: &Subject<'_>) -> Result<RuleResult> {
             }
         }
     }
-    none_of(&wrong, "devices that take it find a way to the newer line")
+    none_of(&wrong, "devices that install it can update to the newer line")
 }
 
 /// The other releases of the product on the channel.
@@ -218,7 +218,7 @@ fn siblings(subject: &Subject<'_>) -> Result<Vec<Record>> {
 pub(super) fn releases(subject: &Subject<'_>) -> Result<RuleResult> {
     if subject.record.retraction.is_some() {
         return not_applicable(
-            "a retraction is for the devices that have what it takes back; those that have its bytes stay",
+            "a retraction is only for devices that run what it replaces; those that have its bytes stay",
         );
     }
     let mut target = subject.manifest.clone();
@@ -262,7 +262,7 @@ pub(super) fn fleet(subject: &Subject<'_>) -> Result<RuleResult> {
     };
     if subject.record.retraction.is_some() {
         return not_applicable(
-            "a retraction is for the devices that have what it takes back; those that have its bytes stay",
+            "a retraction is only for devices that run what it replaces; those that have its bytes stay",
         );
     }
     let (lost, counts) = walk_fleet(subject, path)?;
@@ -273,12 +273,12 @@ pub(super) fn fleet(subject: &Subject<'_>) -> Result<RuleResult> {
     if without > 0 {
         let more = without.saturating_sub(NAMED);
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        return fail(format!("{without} of {devices} devices have no way: {}{more}", lost.join("; ")));
+        return fail(format!("{without} of {devices} devices cannot update: {}{more}", lost.join("; ")));
     }
     let shown = format!(
         "of {devices} devices {direct} go directly, {over_bridges} over bridges, {not_meant} are not meant to have it"
     );
-    if direct + over_bridges == 0 { fail(format!("{shown}: nobody would get it")) } else { pass(shown) }
+    if direct + over_bridges == 0 { fail(format!("{shown}: no device would get it")) } else { pass(shown) }
 }
 
 #[derive(Default)]

@@ -102,7 +102,7 @@ pub async fn receive(
             "what was fetched is not the {} bytes with the SHA-256 {}",
             stored.length, stored.sha256
         ))
-        .remedy("someone has damaged the published file; `tidegate verify` says which"));
+        .remedy("the published file is damaged; `tidegate verify` says which"));
     }
     fs::set_mode(temp.as_file(), 0o644).map_err(|e| Error::io("write", &target, e))?;
     temp.as_file().sync_all().map_err(|e| Error::io("write", &target, e))?;
@@ -120,9 +120,8 @@ pub fn open(dir: &Path, stored: Stored) -> Result<(PathBuf, File)> {
     let file = File::open(&path).map_err(|e| {
         let error = Error::io("read", &path, e);
         if error.is_not_found() {
-            error.remedy(
-                "bring the file back into the store: tidegate release add, or copy it from the published repository",
-            )
+            error
+                .remedy("restore the file to the store: tidegate release add, or copy it from the published repository")
         } else {
             error
         }
@@ -130,7 +129,7 @@ pub fn open(dir: &Path, stored: Stored) -> Result<(PathBuf, File)> {
     let length = file.metadata().map_err(|e| Error::io("read", &path, e))?.len();
     if length != stored.length {
         return Err(Error::trust(format!("{} has {length} bytes, and {} were signed", path.display(), stored.length))
-            .remedy("remove the file and bring the right one back"));
+            .remedy("remove the file and restore the right one"));
     }
     Ok((path, file))
 }
@@ -153,8 +152,8 @@ pub fn verify(dir: &Path, stored: Stored, mut progress: impl FnMut(u64)) -> Resu
     if to_hex(&hash.finalize()) == stored.sha256.to_string() {
         return Ok(());
     }
-    Err(Error::trust(format!("{} does not hold the bytes that its name says", path.display()))
-        .remedy("remove the file and bring the right one back"))
+    Err(Error::trust(format!("the content of {} does not match its name", path.display()))
+        .remedy("remove the file and restore the right one"))
 }
 
 #[cfg(test)]

@@ -110,14 +110,14 @@ pub(crate) fn listed(dir: &Path, repository: &Repository, role: &str, path: &str
     let stored = fs::confined(dir, &artifacts::path(&digest))?;
     let bytes = fs::read(&stored, MAX_LENGTH.min(file.length)).map_err(|e| {
         if e.is_not_found() {
-            e.remedy(format!("bring {path} back into the store, from the published repository"))
+            e.remedy(format!("restore {path} to the store from the published repository"))
         } else {
             e
         }
     })?;
     if Digest::of(&bytes) != digest {
-        return Err(Error::trust(format!("{} does not hold the bytes that its name says", stored.display()))
-            .remedy("remove the file and bring the right one back"));
+        return Err(Error::trust(format!("the content of {} does not match its name", stored.display()))
+            .remedy("remove the file and restore the right one"));
     }
     Ok(bytes)
 }

@@ -209,15 +209,15 @@ fn existing_configuration(dir: &Path) -> Result<BTreeSet<String>> {
     for entry in entries {
         let name = entry.map_err(|e| Error::io("read", dir, e))?.file_name().to_string_lossy().into_owned();
         if name == "metadata" || name == "ledger.jsonl" {
-            return Err(Error::refused(format!("{} is a workspace already", dir.display()))
+            return Err(Error::refused(format!("{} is already a workspace", dir.display()))
                 .rule(Rule::ImportEmpty)
-                .remedy("see where it stands: tidegate status"));
+                .remedy("see its state: tidegate status"));
         }
         let harmless = name == ".git" || name == ".tidegate" || name.starts_with("README");
         if TEMPLATE.iter().any(|(file, _)| *file == name) {
             found.insert(name);
         } else if !harmless {
-            return Err(Error::refused(format!("{} is not empty: it holds {name}", dir.display()))
+            return Err(Error::refused(format!("{} is not empty: it contains {name}", dir.display()))
                 .rule(Rule::ImportEmpty)
                 .remedy("choose a new folder; it may hold tidegate.toml, cohorts.toml and policy.toml to start from"));
         }
@@ -277,7 +277,7 @@ struct Known(Option<Zeroizing<String>>);
 
 impl Passphrases for Known {
     fn passphrase(&mut self, name: &str) -> Result<Zeroizing<String>> {
-        self.0.clone().ok_or_else(|| Error::bug(format!("the fresh key {name} is encrypted")))
+        self.0.clone().ok_or_else(|| Error::bug(format!("the new key {name} is encrypted")))
     }
 }
 
@@ -359,7 +359,7 @@ fn fill_in_salts(text: &str, salt: Option<&str>) -> Result<String> {
     } else {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes)
-            .map_err(|e| Error::new(crate::Kind::Io, format!("the system gives no randomness: {e}")))?;
+            .map_err(|e| Error::new(crate::Kind::Io, format!("the system provides no random numbers: {e}")))?;
         to_hex(&bytes)
     };
     let mut document = edited("cohorts.toml", text)?;

@@ -182,14 +182,14 @@ fn check(bytes: &[u8]) -> (Vec<Entry>, Vec<Break>) {
         let number = index + 1;
         let parsed = json::parse(text).ok().and_then(|value| serde_json::from_value::<Entry>(value).ok());
         let Some(entry) = parsed else {
-            fault(number, "it is no entry of a ledger".into());
+            fault(number, "it is not a ledger entry".into());
             continue;
         };
         let expected = entries.last().map_or_else(|| "0".repeat(64), |last| last.hash.clone());
         if line(&entry).ok().as_deref() != Some(text) {
-            fault(number, "it is not written as an entry is: it was edited".into());
+            fault(number, "it is not in the form of an entry: it was edited".into());
         } else if hash(&entry).ok().as_deref() != Some(&entry.hash) {
-            fault(number, "its hash is not that of its content: it was edited".into());
+            fault(number, "its hash does not match its content: it was edited".into());
         } else if entry.prev != expected {
             fault(number, "it does not follow from the line before: a line was removed, added or moved".into());
         } else if entry.seq != entries.len() as u64 + 1 {

@@ -32,7 +32,7 @@ fn check_settings(dir: &Path) -> Result<()> {
     }
     let shown = if dir == Path::new(".") { "this folder".into() } else { dir.display().to_string() };
     Err(Error::input(format!("{shown} has no tidegate.toml, so it is not a workspace"))
-        .remedy("give the workspace with -C DIR, or make one: tidegate init DIR --generate-keys"))
+        .remedy("name the workspace with -C DIR, or create one: tidegate init DIR --generate-keys"))
 }
 
 /// An open workspace. No other process can open it until it is dropped.
@@ -95,9 +95,9 @@ impl Workspace {
                 Err(TryLockError::WouldBlock) => {
                     return Err(Error::new(
                         Kind::Conflict,
-                        format!("another tidegate is at work on {}", dir.display()),
+                        format!("another tidegate is working on {}", dir.display()),
                     )
-                    .remedy("wait until it is done, then run the command again"));
+                    .remedy("wait until it has finished, then run the command again"));
                 }
                 Err(TryLockError::Error(e)) => return Err(Error::io("lock", dir, e)),
             }

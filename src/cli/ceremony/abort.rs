@@ -26,6 +26,6 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"aborted": true, "reason": args.reason}));
     }
-    cx.ui.status("given up; nothing but the ledger was changed");
+    cx.ui.status("aborted; only the ledger was changed");
     Ok(())
 }

@@ -97,7 +97,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     cx.ui.hint(if complete {
         "tidegate ceremony finish"
     } else {
-        "wait for the other signers, then combine their copies, too"
+        "wait for the other signers, then also combine their copies"
     });
     Ok(())
 }

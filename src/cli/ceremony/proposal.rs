@@ -65,9 +65,9 @@ pub(in crate::cli) fn read_proposal(path: &Path) -> Result<Proposal> {
     let name = path.display().to_string();
     let bytes = fs::read_if_exists(path, MAX_LENGTH)?.ok_or_else(|| {
         if path.ends_with(FILE) {
-            Error::input("no ceremony is under way")
+            Error::input("no ceremony is in progress")
                 .rule(Rule::CeremonyNone)
-                .remedy("begin one: tidegate ceremony start")
+                .remedy("start one: tidegate ceremony start")
         } else {
             Error::input(format!("there is no file {name}"))
         }
@@ -100,7 +100,7 @@ pub(super) fn key_id(proposal: &Proposal, verified: &Verified, text: &str) -> Re
         Ok((*id).clone())
     } else {
         let names: Vec<_> = ids.iter().map(|id| proposal.label(id)).collect();
-        Err(Error::refused(format!("{text} is not one key that has a say in this proposal"))
+        Err(Error::refused(format!("{text} is not a key that may sign this proposal"))
             .rule(Rule::CeremonyKey)
             .remedy(format!("those are: {}", names.join(", "))))
     }

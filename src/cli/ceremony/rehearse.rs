@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let stranded = rehearsal.stranded().count();
     if stranded > 0 {
         let expired = rehearsal.stranded().all(|fate| fate.error.as_ref().is_some_and(|e| e.contains("expired")));
-        return Err(Error::refused(format!("{stranded} kinds of devices would be stranded"))
+        return Err(Error::refused(format!("{stranded} kinds of devices could no longer update"))
             .rule(Rule::CeremonyStranded)
             .remedy(if expired {
                 "renew what has expired first: tidegate refresh, or tidegate ceremony abort and start --renew ROLE"

@@ -102,7 +102,7 @@ pub(super) fn rehearsal(cx: &Context, rehearsal: &Rehearsal) -> Result<()> {
     }
     cx.ui.result("")?;
     if rehearsal.moments.is_empty() {
-        cx.ui.result("At every instant of publishing, every device verifies.")?;
+        cx.ui.result("Every device verifies at every moment of publishing.")?;
     } else {
         cx.ui.result("While it is being published, these devices fail once and succeed at their next check:")?;
         for fate in &rehearsal.moments {

@@ -123,7 +123,7 @@ fn confirm(args: &Args, digest: &str) -> Result<()> {
             line
         }
         None => {
-            return Err(Error::refused("nobody has confirmed what is to be signed, and there is no terminal to ask at")
+            return Err(Error::refused("nobody has confirmed what to sign, and there is no terminal to ask")
                 .rule(Rule::CeremonyConfirm)
                 .remedy(format!("read it (tidegate ceremony show), compare the digest, and give its first {TYPED} digits: --confirm DIGITS")));
         }
@@ -134,7 +134,7 @@ fn confirm(args: &Args, digest: &str) -> Result<()> {
     }
     Err(Error::refused("the digits are not those of this proposal's digest, so it was not signed")
         .rule(Rule::CeremonyConfirm)
-        .remedy("you may hold another proposal than the other signers; compare the whole digest with them"))
+        .remedy("you may have a different proposal than the other signers; compare the whole digest with them"))
 }
 
 /// A key by URI, or by name in the workspace.

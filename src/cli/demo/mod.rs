@@ -34,12 +34,12 @@ pub(super) fn run(args: &Args, cx: &mut Context, execute: Execute) -> Result<()>
     let image = match &args.image {
         Some(image) => image.clone(),
         None => std::env::current_exe().map_err(|e| {
-            crate::Error::usage("this program's own file is not to be found").with_source(e).remedy("give --image FILE")
+            crate::Error::usage("cannot find the file of this program").with_source(e).remedy("give --image FILE")
         })?,
     };
     let folder = Folder::create(&args.folder, &image)?;
     if let (Ok(program), false) = (std::env::current_exe(), cx.ui.is_json()) {
-        cx.ui.status(cx.ui.style().dim(&format!("Below, tidegate stands for {}", program.display())));
+        cx.ui.status(cx.ui.style().dim(&format!("Below, tidegate means {}", program.display())));
     }
     let told = Story::new(&folder, &image, cx, execute)?.tell()?;
     let seconds = begun.elapsed().as_secs_f32();
@@ -47,11 +47,13 @@ pub(super) fn run(args: &Args, cx: &mut Context, execute: Execute) -> Result<()>
         return cx.ui.json(&json!({"folder": args.folder, "devices": told, "seconds": seconds}));
     }
     cx.ui.status("");
-    cx.ui.status(cx.ui.style().bold(&format!("Done in {seconds:.1} s. What is left is real; go on from there:")));
+    cx.ui.status(
+        cx.ui.style().bold(&format!("Done in {seconds:.1} s. The result is a real workspace; continue there:")),
+    );
     let shown = args.folder.display();
     for (command, what) in [
         (format!("tidegate -C {shown}/fleet status"), "what is live, who gets what"),
-        (format!("tidegate -C {shown}/fleet log --verify"), "the ledger, and that nobody changed it"),
+        (format!("tidegate -C {shown}/fleet log --verify"), "the ledger, verified"),
         (
             format!("tidegate verify {shown}/site --root {shown}/fleet/metadata/1.root.json"),
             "two implementations agree",

@@ -29,7 +29,7 @@ pub(super) fn add(
     let path = workspace.dir().join("tidegate.toml");
     let settings = workspace.settings()?;
     if settings.keys.keys().any(|key| key.as_str() == name) {
-        return Err(Error::refused(format!("tidegate.toml names a key {name} already")).remedy("choose another name"));
+        return Err(Error::refused(format!("tidegate.toml already has a key {name}")).remedy("choose another name"));
     }
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
     let text = format!("{}\n\n{}\n", text.trim_end(), table(name, uri, public, holder)?);

@@ -44,8 +44,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             let signer = open(name, uri, &cx.dir, declared.as_ref(), args.passphrase.source().as_mut())?;
             try_out(name, signer.as_ref())?;
             if declared.is_some_and(|declared| declared != *signer.public()) {
-                return Err(Error::input(format!("{uri} holds another key than --public says"))
-                    .remedy("leave --public out, or correct it"));
+                return Err(Error::input(format!("{uri} is a different key than --public"))
+                    .remedy("omit --public, or correct it"));
             }
             signer.public().clone()
         }

@@ -100,8 +100,8 @@ fn make_on_token(_args: &Args, uri: &KeyUri) -> Result<Key> {
 }
 
 fn only_tokens(uri: &KeyUri) -> Error {
-    Error::usage(format!("a key cannot be made at {}:", uri.source()))
-        .remedy("make it with that service's own tool, then: tidegate key import NAME URI")
+    Error::usage(format!("a key cannot be created at {}:", uri.source()))
+        .remedy("create it with the tool of that service, then: tidegate key import NAME URI")
 }
 
 fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -114,7 +114,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
                     let why = chain(&error);
                     told.push(json!({"place": place, "ok": false, "error": why}));
                     if !ui.is_json() {
-                        ui.result(format_args!("{place} lags behind: {why}"))?;
+                        ui.result(format_args!("{place} is out of date: {why}"))?;
                     }
                     behind.push(place.as_str());
                 }
@@ -131,8 +131,13 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
             ui.json(&value)?;
         }
         if !behind.is_empty() {
-            return Err(Error::new(Kind::Io, format!("{} of {} places lag behind: {}", behind.len(), args.places.len(), behind.join(", ")))
-                .remedy("devices that use those see what they saw before; the next publication fixes them, or run this one again"));
+            return Err(Error::new(
+                Kind::Io,
+                format!("{} of {} places are out of date: {}", behind.len(), args.places.len(), behind.join(", ")),
+            )
+            .remedy(
+                "devices that use them see the earlier state; the next publication repairs them, or run this one again",
+            ));
         }
         expired(&done.plan, ui)?;
         ui.hint(format_args!("tidegate verify {first} --root {}", context.dir.join("metadata/1.root.json").display()));
@@ -227,10 +232,7 @@ async fn rebase(
     match publish::overcome(error, plan, &workspace, settings, remote, &mut ring, &taking).await? {
         Overcome::TakenOver(taken) => super::pull::tell(&taken, &context.ui),
         Overcome::Cleared(keys) => {
-            context.ui.status(format_args!(
-                "removed what was left there of a publication that was given up: {}",
-                keys.join(", ")
-            ));
+            context.ui.status(format_args!("removed files of an abandoned publication: {}", keys.join(", ")));
         }
     }
     Ok(())

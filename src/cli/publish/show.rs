@@ -19,9 +19,9 @@ pub(super) fn plan(plan: &Plan, remote: &Remote) -> String {
     );
     match remote.concurrency() {
         Concurrency::Lock | Concurrency::Conditional => {}
-        Concurrency::Unknown => text.push_str("\n  whether it keeps two publishers apart is tried out first, once"),
+        Concurrency::Unknown => text.push_str("\n  first tests, once, whether the place supports conditional writes"),
         Concurrency::SingleWriter => {
-            text.push_str("\n  it cannot keep two publishers apart: only with --single-writer");
+            text.push_str("\n  it has no conditional writes: publish only with --single-writer");
         }
     }
     for object in plan.objects.iter().filter(|object| object.state != ObjectState::Unchanged) {
@@ -31,8 +31,8 @@ pub(super) fn plan(plan: &Plan, remote: &Remote) -> String {
         }
     }
     match plan.notices.as_slice() {
-        [] if plan.is_done() => text.push_str("\ndevices notice nothing: all is there"),
-        [] => text.push_str("\ndevices notice nothing but fresh metadata"),
+        [] if plan.is_done() => text.push_str("\nnothing to publish"),
+        [] => text.push_str("\nonly metadata is renewed"),
         notices => {
             text.push_str("\ndevices will notice");
             for notice in notices {

@@ -46,9 +46,7 @@ pub(in crate::cli) async fn read_back(
         return Ok(audit);
     }
     ui.status(&audit);
-    Err(Error::trust(format!("what was just written to {} is not sound", remote.name()))
+    Err(Error::trust(format!("what was just written to {} does not verify", remote.name()))
         .rule(Rule::PublishReadBack)
-        .remedy(
-            "devices keep what they have and wait; find out what changed it on its way or there, and run this again",
-        ))
+        .remedy("devices keep what they have; find out what changed it, and run this again"))
 }

@@ -271,7 +271,7 @@ fn tell_frozen(cx: &Context, workspace: &Workspace, frozen: &Frozen, named: &dyn
     }
     let proposal = &frozen.proposal;
     cx.ui.status(format_args!(
-        "Proposed version {} of the role {}; it takes {} signatures",
+        "Proposed version {} of the role {}; it needs {} signatures",
         proposal.base_version + 1,
         proposal.role,
         frozen.threshold
@@ -338,7 +338,7 @@ fn register(args: &RegisterArgs, cx: &Context) -> Result<()> {
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"release": record.id().to_string(), "state": record.state, "roles": roles}));
     }
-    cx.ui.status(format_args!("Registered {}: the channel lists it, and nobody is offered it yet", record.id()));
+    cx.ui.status(format_args!("Registered {}: its channel lists it; it is offered to nobody yet", record.id()));
     cx.ui.status(format_args!("  new versions of: {}", roles.join(", ")));
     cx.ui.hint(format_args!("tidegate release validate {} --expose", args.release));
     let surplus =

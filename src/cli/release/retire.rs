@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
             cx.ui.hint("tidegate ceremony show");
         }
         None if go.is_empty() => cx.ui.status("Nothing can be retired"),
-        None => cx.ui.status("Nothing was proposed: that takes the same without --dry-run"),
+        None => cx.ui.status("Nothing was proposed; run it without --dry-run to propose"),
     }
     Ok(())
 }
@@ -79,7 +79,7 @@ fn chosen(args: &Args, workspace: &Workspace, cx: &Context) -> Result<Choice> {
     if args.releases.is_empty() {
         let kept = workspace.policy()?.retirement.keep_releases;
         let keep = args.keep.and_then(|keep| usize::try_from(keep).ok()).or(kept).ok_or_else(|| {
-            Error::usage("which releases? policy.toml does not say how many are kept")
+            Error::usage("no release named, and policy.toml does not say how many are kept")
                 .remedy("name them, give --keep COUNT, or set retirement.keep_releases in policy.toml")
         })?;
         return retire::choose(workspace, &repository, keep, cx.now);

@@ -56,7 +56,7 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
         return cx.ui.json(&told);
     }
     let id = retracted.frozen.record.id();
-    cx.ui.status(format_args!("{id} takes back {}, with the bytes of {}", bad.join(", "), retracted.to.id()));
+    cx.ui.status(format_args!("{id} replaces {}, with the bytes of {}", bad.join(", "), retracted.to.id()));
     tell_frozen(cx, &workspace, &retracted.frozen, &id)?;
     for bad in retracted.bad.iter().filter(|bad| !matches!(bad.state, ReleaseState::Withdrawn | ReleaseState::Retired))
     {

@@ -210,7 +210,7 @@ fn told(cx: &Context, outcome: &StepOutcome) -> Result<()> {
     show::cohorts(&cx.ui, &outcome.in_force, cx.now)?;
     for release in &outcome.bridge_of {
         cx.ui.status(format_args!(
-            "It is no bridge to {release} any more: devices that needed it wait. See who: tidegate explain --fleet CSV"
+            "It is no longer a bridge to {release}: devices that needed it wait. List them: tidegate explain --fleet CSV"
         ));
     }
     if record.state == ReleaseState::Withdrawn {
@@ -227,7 +227,10 @@ fn told(cx: &Context, outcome: &StepOutcome) -> Result<()> {
         && outcome.before.state != ReleaseState::Registered
         && !outcome.roles.is_empty()
     {
-        cx.ui.hint(format_args!("tidegate release retract {}, if devices that have it are to go back", record.id()));
+        cx.ui.hint(format_args!(
+            "tidegate release retract {}, if devices that run it should get the older bytes",
+            record.id()
+        ));
     }
     Ok(())
 }

@@ -122,7 +122,7 @@ fn hours(args: &Args, from: DateTime<Utc>) -> Result<Option<usize>> {
     let seconds = (until - from).num_seconds();
     if seconds <= 0 {
         return Err(Error::usage(format!("--until {} is not after the beginning", time::format(until)))
-            .remedy(format!("give an instant after {}", time::format(from))));
+            .remedy(format!("give a time after {}", time::format(from))));
     }
     Ok(usize::try_from(seconds.unsigned_abs().div_ceil(3600)).ok())
 }
@@ -136,12 +136,12 @@ fn print(outcome: &FleetForecast, cx: &Context) -> Result<()> {
         ui.result(format_args!("assumed: {assumption}"))?;
     }
     if simulation.others > 0 {
-        ui.result(format_args!("not looked at: {} devices of other products or channels", simulation.others))?;
+        ui.result(format_args!("not counted: {} devices of other products or channels", simulation.others))?;
     }
     ui.result("")?;
     show::table(ui, &["WHEN", "WHAT", "COHORT", "HOW", "ALL OF IT"], &steps(&course.steps))?;
     for (cohort, why) in &course.passed_over {
-        ui.result(format_args!("passed over: {cohort}: {why}"))?;
+        ui.result(format_args!("skipped: {cohort}: {why}"))?;
     }
     ui.result("")?;
     show::table(ui, &["COHORT", "DEVICES", "OFFERED", "LATER", "HAVE IT", "NEVER"], &cohorts(simulation))?;

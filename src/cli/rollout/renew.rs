@@ -81,13 +81,13 @@ fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
     let done = match (verdict.action, &outcome) {
         (Action::Withdraw, Some(_)) => "the release is withdrawn",
         (_, Some(_)) => "the rollout is paused",
-        (_, None) => "the rollout is paused already",
+        (_, None) => "the rollout is already paused",
     };
     Err(Error::refused(format!("{id}: {worst}: {done}")).rule(worst.rule).remedy(match verdict.action {
         Action::Withdraw => {
             "publish, so that no device is offered it; then release the fix: tidegate release new".into()
         }
-        _ => format!("publish, and look into it; then tidegate rollout resume {id}, or withdraw {id}"),
+        _ => format!("publish, and find the cause; then tidegate rollout resume {id}, or withdraw {id}"),
     }))
 }
 

@@ -51,7 +51,7 @@ pub(super) fn plan(inputs: &PlanInputs<'_>, names: &[String], stolen: bool) -> R
     let list = names.join(", ");
     let mut plan = Plan::new(format!("{}: {list}", if stolen { "Compromised" } else { "Lost" }));
     if affected.is_empty() {
-        plan.fact(format!("no role counts on {list}: nothing is at stake"));
+        plan.fact(format!("no role uses {list}: nothing is at risk"));
         return Ok(plan);
     }
     say_consequences(inputs, &affected, stolen, &mut plan);
@@ -63,7 +63,9 @@ pub(super) fn plan(inputs: &PlanInputs<'_>, names: &[String], stolen: bool) -> R
     let race = stolen && root.is_some_and(Affected::is_taken);
     if race {
         plan.recoverable = false;
-        plan.fact("WHOEVER HAS A THRESHOLD OF ROOT KEYS CAN TAKE THE FLEET: rotating is a race that devices decide by whichever root they see first");
+        plan.fact(
+            "A THRESHOLD OF ROOT KEYS IS ENOUGH TO TAKE OVER THE FLEET: devices follow whichever root they see first",
+        );
         plan.say(
             "Take the published timestamp.json offline if you cannot sign at once: devices then keep what they have",
         );
@@ -72,7 +74,7 @@ pub(super) fn plan(inputs: &PlanInputs<'_>, names: &[String], stolen: bool) -> R
         );
     }
     if stolen && affected.iter().any(|affected| affected.role.contains('.')) {
-        plan.say("Look at what cohorts are assigned: a thief can have moved them among approved releases, no further. Correct it with tidegate rollout once the key is replaced");
+        plan.say("Check what cohorts are offered: an attacker can have moved them among approved releases, no further. Correct it with tidegate rollout once the key is replaced");
     }
     if stolen && affected.iter().any(Affected::is_channel) {
         plan.say("Compare the channel's role with the ledger (tidegate log --verify): a release that nobody registered must be withdrawn, and devices that installed it visited");
@@ -82,7 +84,7 @@ pub(super) fn plan(inputs: &PlanInputs<'_>, names: &[String], stolen: bool) -> R
     let reason = format!("{} {list}", if stolen { "compromised" } else { "lost" });
     plan.ceremony_without(missing, &signers(inputs, names, &ids, &affected, stolen)?, &reason);
     if stolen {
-        plan.say("Revoke what the thief could reach beside the keys: credentials of the publishing machine, of CI, of the bucket");
+        plan.say("Revoke everything else the attacker could reach: credentials of the publishing machine, of CI, of the bucket");
     }
     Ok(plan)
 }
@@ -101,10 +103,10 @@ fn say_consequences(inputs: &PlanInputs<'_>, affected: &[Affected], stolen: bool
     for a in affected {
         let Affected { role, left, gone, threshold } = a;
         let text = match (stolen, a.is_stuck()) {
-            (true, _) if a.is_taken() => format!("whoever has them can sign {role} alone: {}", power(role)),
-            (true, _) => format!("{gone} of the {threshold} signatures that {role} takes: not enough to sign it alone"),
+            (true, _) if a.is_taken() => format!("they are enough to sign {role}: {}", power(role)),
+            (true, _) => format!("{gone} of the {threshold} signatures that {role} needs: not enough to sign it"),
             (false, true) => format!("{role} can no longer be signed by the keys in force"),
-            (false, false) => format!("{role} can still be signed, by {threshold} of the {} that are left", left.len()),
+            (false, false) => format!("{role} can still be signed by {threshold} of the {} remaining keys", left.len()),
         };
         say(role, text);
     }
@@ -114,15 +116,15 @@ fn say_consequences(inputs: &PlanInputs<'_>, affected: &[Affected], stolen: bool
         say(role, format!("{role} gets new keys from {by}, which can be signed"));
     }
     if stolen && affected.iter().any(|a| matches!(a.role.as_str(), "timestamp" | "snapshot")) {
-        plan.fact("devices may have been shown run-up version numbers; the new root makes them forget what those keys signed (fast-forward recovery)");
+        plan.fact("devices may have seen inflated version numbers; the new root makes them forget what those keys signed (fast-forward recovery)");
     }
 }
 
 fn say_hopeless(plan: &mut Plan) {
     plan.recoverable = false;
     plan.fact("ROOT CANNOT BE RECOVERED: no new root that devices accept can ever be signed again");
-    plan.say("What is published stays valid until it expires; until then releases and rollouts go on with the keys that are left");
-    plan.say("Make a new repository with new keys (tidegate init), and bring its root to every device by a way that does not rest on this one: a visit, the factory, a firmware image installed by hand");
+    plan.say("What is published stays valid until it expires; until then releases and rollouts continue with the remaining keys");
+    plan.say("Create a new repository with new keys (tidegate init), and bring its root to every device without relying on this one: a visit, the factory, a firmware image installed by hand");
     plan.say("While the old repository is alive, its last release may carry the new root and the new address: devices take it as data, and your own installer puts it in place");
 }
 
@@ -132,12 +134,12 @@ fn say_new_keys(inputs: &PlanInputs<'_>, names: &[String], affected: &[Affected]
         let counts = |a: &&Affected| inputs.declared(&a.role).is_ok_and(|(all, _)| all.contains(&id));
         if affected.iter().filter(counts).all(Affected::is_online) {
             plan.run(
-                format!("Make a key to take the place of {name}, on the machine that signs with it, where it adds itself to tidegate.toml"),
+                format!("Create a key to replace {name} on the machine that signs with it; the command adds it to tidegate.toml"),
                 format!("tidegate key new {name}-b --no-passphrase"),
             );
         } else {
             plan.run(
-                format!("Make a key to take the place of {name}, on the machine of its holder, who sends the lines that are printed for tidegate.toml"),
+                format!("Create a key to replace {name} on the machine of its holder, who sends the printed lines for tidegate.toml"),
                 format!("tidegate key new {name}-b --out {name}-b.pem"),
             );
         }
@@ -180,12 +182,12 @@ fn signers(
 fn power(role: &str) -> &'static str {
     match role {
         "root" => "everything",
-        "targets" => "make channels of their own; not yet without snapshot and timestamp",
+        "targets" => "create their own channels, if they also have snapshot and timestamp",
         "snapshot" => "with timestamp, freeze devices or mix old versions; never add a release",
         "timestamp" => "freeze devices at what is published, and run up versions",
         role if role.contains('.') => {
-            "assign any approved release to that cohort; never add one, never lower a device's sequence"
+            "offer any approved release to that cohort; never add one, never lower a device's sequence"
         }
-        _ => "approve releases of that channel; a rollout key must still assign them",
+        _ => "approve releases of that channel; a rollout key must still offer them",
     }
 }

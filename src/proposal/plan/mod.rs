@@ -105,15 +105,15 @@ impl Plan {
         self.run("Propose it", format!("tidegate ceremony start --reason '{reason}'"));
         let lost = lost.iter().fold(String::new(), |words, name| words + " --lost " + name);
         self.run(
-            "Play it to simulated devices of every generation; no device may be stranded",
+            "Try it on simulated devices at every root version; every device must be able to update",
             format!("tidegate ceremony rehearse{lost}"),
         );
         self.run(
-            format!("Send proposals/ceremony.json to the signers ({signers}); each reads it and signs on their own machine, with the root that they keep"),
+            format!("Send proposals/ceremony.json to the signers ({signers}); each reviews and signs it on their own machine, with their copy of the root"),
             "tidegate ceremony sign ceremony.json --root root.json --key file:KEY.pem",
         );
-        self.run("Put the copies that come back together", "tidegate ceremony combine COPY...");
-        self.run("See that every threshold is met, and finish", "tidegate ceremony finish");
+        self.run("Combine the signed copies", "tidegate ceremony combine COPY...");
+        self.run("Check that every threshold is met, and finish", "tidegate ceremony finish");
         self.run(
             "Publish and check as a device does",
             "tidegate publish FOLDER && tidegate verify FOLDER --root 1.root.json",
@@ -186,9 +186,9 @@ impl PlanInputs<'_> {
     fn add_root_key(&self, name: &str) -> Result<Plan> {
         let (ids, threshold) = self.declared("root")?;
         let mut plan = Plan::new(format!("Add the root key {name}"));
-        plan.fact(format!("root takes {threshold} of {} keys now; with one more, one more may be lost", ids.len()));
+        plan.fact(format!("root needs {threshold} of {} keys now; with one more, one more may be lost", ids.len()));
         plan.run(
-            "The new holder makes the key on their own machine, and sends the line that is printed",
+            "The new holder creates the key on their own machine, and sends the printed line",
             format!("tidegate key new {name} --out {name}.pem"),
         );
         plan.say(format!("Add [keys.{name}] with that public part to tidegate.toml, and {name} to roles.root.keys"));
@@ -202,9 +202,9 @@ impl PlanInputs<'_> {
         let mut plan = Plan::new(format!("Remove the root key {name}"));
         let left = ids.len() as u64 - 1;
         if left < threshold {
-            plan.fact(format!("root takes {threshold} signatures, and {left} keys would be left: lower the threshold in the same ceremony, or add a key"));
+            plan.fact(format!("root needs {threshold} signatures, and {left} keys would remain: lower the threshold in the same ceremony, or add a key"));
         } else if left == threshold {
-            plan.fact(format!("{left} keys would be left, and all of them would have to sign: if one more is lost, root can never be signed again. Better replace {name}"));
+            plan.fact(format!("{left} keys would remain, and all of them would have to sign: if one more is lost, root can never be signed again. Better replace {name}"));
         }
         plan.say(format!("Take {name} out of roles.root.keys in tidegate.toml"));
         plan.ceremony(&self.signers("root", &BTreeSet::new())?, &format!("remove root key {name}"));
@@ -216,12 +216,12 @@ impl PlanInputs<'_> {
         let mut plan = Plan::new(format!("Replace the root key {old} by {new}"));
         plan.fact("the new root needs a threshold of the keys in force and a threshold of its own; a key that is in both counts for both");
         plan.run(
-            "The holder makes the new key on their own machine, and sends the line that is printed",
+            "The holder creates the new key on their own machine, and sends the printed line",
             format!("tidegate key new {new} --out {new}.pem"),
         );
-        plan.say(format!("In tidegate.toml, add [keys.{new}] and put {new} in the place of {old} in roles.root.keys"));
+        plan.say(format!("In tidegate.toml, add [keys.{new}] and replace {old} by {new} in roles.root.keys"));
         plan.ceremony(&self.signers("root", &BTreeSet::from([id]))?, &format!("replace root key {old} by {new}"));
-        plan.say(format!("Once the transcript is filed, destroy {old}: devices that slept follow without it"));
+        plan.say(format!("After filing the transcript, destroy {old}: devices that were offline follow without it"));
         Ok(plan)
     }
 
@@ -229,11 +229,14 @@ impl PlanInputs<'_> {
         let (ids, current) = self.declared(role)?;
         let mut plan = Plan::new(format!("Change the threshold of {role} from {current} to {threshold}"));
         if threshold == 0 || threshold > ids.len() as u64 {
-            return Err(Error::refused(format!("{role} has {} keys: {threshold} can never be met", ids.len()))
-                .remedy("add keys first"));
+            return Err(Error::refused(format!(
+                "{role} has {} keys: a threshold of {threshold} can never be met",
+                ids.len()
+            ))
+            .remedy("add keys first"));
         }
         if threshold < current {
-            plan.fact(format!("lower: {threshold} stolen keys would suffice where it takes {current} now"));
+            plan.fact(format!("lower: {threshold} stolen keys would be enough; now it takes {current}"));
         } else {
             plan.fact(format!(
                 "higher: {} keys may be lost then, {} may be now",
@@ -276,9 +279,9 @@ impl PlanInputs<'_> {
             ));
         }
         let mut plan = Plan::new(format!("Replace the online key {old} by {new}, with an overlap"));
-        plan.fact("two ceremonies: in the first both keys count, in the second the old one goes. At every instant, devices on either side of each root verify");
+        plan.fact("two ceremonies: after the first both keys count, after the second only the new one. Devices on either side of each root can verify at any time");
         plan.fact("if the old key is compromised there is no overlap: use tidegate ceremony plan compromised");
-        plan.run("Make the new key on the machine that signs online roles", format!("tidegate key new {new}"));
+        plan.run("Create the new key on the machine that signs online roles", format!("tidegate key new {new}"));
         plan.say(format!(
             "Add {new} beside {old} to the keys of {} in tidegate.toml; the threshold stays",
             roles.join(" and ")
@@ -292,9 +295,7 @@ impl PlanInputs<'_> {
     fn rename(&self, name: &str, holder: &str) -> Result<Plan> {
         let id = self.id(name)?;
         let mut plan = Plan::new(format!("Name {holder} as the holder of {name}"));
-        plan.fact(
-            "names of holders are signed beside the keys; the key itself stays, and devices do not look at names",
-        );
+        plan.fact("names of holders are signed beside the keys; the key does not change, and devices ignore names");
         plan.say(format!("Set keys.{name}.holder = \"{holder}\" in tidegate.toml"));
         let role = self
             .roles_of(&BTreeSet::from([id]))

@@ -118,7 +118,8 @@ fn keys(workspace: &Workspace, settings: &Settings, found: &mut Diagnosis) {
     }
     if !examples.is_empty() {
         let what = format!("everyone knows the private parts of {}", examples.join(", "));
-        let remedy = "fine for trying out; for anything else make a workspace with keys of your own: tidegate init DIR --generate-keys";
+        let remedy =
+            "fine for tests; otherwise create a workspace with your own keys: tidegate init DIR --generate-keys";
         found.find(Severity::Warning, "DOC-KEYS-EXAMPLE", "tidegate.toml", what, remedy);
     }
 }
@@ -144,7 +145,7 @@ fn secrets(dir: &Path, found: &mut Diagnosis) {
             && fs::read(&path, MAX_KEY).is_ok_and(|bytes| bytes.windows(11).any(|part| part == b"PRIVATE KEY"));
         if private {
             let what = "a private key is under version control";
-            let remedy = "git rm --cached it, take it for stolen, and replace it: tidegate ceremony plan";
+            let remedy = "remove it with git rm --cached, treat it as stolen, and replace it: tidegate ceremony plan";
             found.find(Severity::Error, "DOC-KEYS-GIT", file, what, remedy);
         }
     }
@@ -182,7 +183,7 @@ fn spare(repository: &Repository, found: &mut Diagnosis) {
         let Some((_, keys)) = repository.keys_of(role) else { continue };
         if keys.threshold >= keys.keyids.len() as u64 {
             let what = format!(
-                "it takes {} of {} keys: if one is lost, it can never be signed again",
+                "it needs {} of {} keys: if one is lost, it can never be signed again",
                 keys.threshold,
                 keys.keyids.len()
             );
@@ -267,7 +268,7 @@ fn intent(
     match propose(repository, settings, &cohorts, &ProposalRequest::default(), now) {
         Ok(proposal) => {
             let what = format!("unsigned configuration changes; signing them creates {}", proposal.subject);
-            let remedy = "sign it (tidegate ceremony start), or take the change back";
+            let remedy = "sign it (tidegate ceremony start), or undo the change";
             found.find(Severity::Warning, "DOC-INTENT", "tidegate.toml", what, remedy);
         }
         Err(error) if error.broken_rule() == Some(Rule::CeremonyNothing) => {}

@@ -66,7 +66,7 @@ fn chart(curve: &Curve, now: DateTime<Utc>) -> Chart {
 fn describe(curve: &Curve, now: DateTime<Utc>) -> String {
     let mut told = format!("{} is open to {} of the fleet", curve.release, share(curve.now_ppm));
     if curve.paused {
-        told.push_str("; it is paused, so that nobody new takes it");
+        told.push_str("; it is paused, so no further device gets it");
     } else if let Some(last) = curve.points.last().filter(|last| last.at > now) {
         let _ = write!(told, ", to be {} {}", share(curve.final_ppm), relative(last.at, now));
     }

@@ -223,7 +223,7 @@ fn provenance(provenance: Option<&Provenance>) -> Markup {
         (code(kind)) " by "
         @match builder {
             Some(builder) => (code(builder)),
-            None => "a builder it does not name",
+            None => "an unnamed builder",
         }
         ", SHA-256 " (code(sha256))
     }
@@ -239,7 +239,7 @@ fn described(artifact: &Artifact) -> Markup {
 
 fn findings(state: &State, record: &RecordState) -> Markup {
     if let Some(fault) = &record.report_fault {
-        return html! { p { (mark(Mark::Bad, "the validation report cannot be relied on")) " " (text(fault)) } };
+        return html! { p { (mark(Mark::Bad, "the validation report does not verify")) " " (text(fault)) } };
     }
     let Some(at) = record.validated else { return html! { p class="quiet" { "It was not validated." } } };
     let mut table = Table::new(&format!("Validated {}", relative(at, state.at)), &["Rule", "Result", "What", "Why"]);

@@ -75,7 +75,7 @@ pub(super) fn ledger(ledger: &LedgerState) -> Markup {
         @if let Some(broken) = &ledger.broken {
             p { (mark(Mark::Bad, "the chain is broken")) " " (text(broken)) }
         } @else if let Some(head) = &ledger.head {
-            p class="quiet" { (ledger.count) " entries, an unbroken chain up to " (code(head)) }
+            p class="quiet" { (ledger.count) " entries, the chain is intact up to " (code(head)) }
         }
         (region("Entries of the ledger", &table))
     }

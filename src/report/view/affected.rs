@@ -248,7 +248,7 @@ fn cuts(reading: &Reading, device: &Profile) -> Vec<u128> {
 
 const NOTHING: &str = "are offered nothing";
 const KEEP: &str = "keep what they have";
-const UNNAMED: &str = "are not named by this cohort";
+const UNNAMED: &str = "are not named in this cohort";
 
 /// What the devices of a cohort can do.
 enum Options {

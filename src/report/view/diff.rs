@@ -262,7 +262,7 @@ impl fmt::Display for Changes {
         }
         write!(f, "\n\ndevices affected")?;
         if self.affected.is_empty() {
-            return write!(f, "\n  none: all decide as before");
+            return write!(f, "\n  none");
         }
         for kind in &self.affected {
             let installed = kind.installed.as_deref().unwrap_or("the factory image");

@@ -101,7 +101,7 @@ impl Place {
             (Some(path), _) => fs::read(path, MAX_ROOT)?,
             (None, What::Workspace(dir)) => fs::read(&dir.join(FIRST_ROOT), MAX_ROOT)?,
             (None, What::Repository(name)) => {
-                return Err(Error::usage(format!("{name} is not believed without a root to verify it from"))
+                return Err(Error::usage(format!("{name} cannot be verified without a root"))
                     .remedy("give the root that devices are shipped with: --root FILE"));
             }
         };
@@ -118,7 +118,7 @@ impl Place {
         if reading.tree.targets.is_empty() {
             let first = reading.faults.first().map(|fault| format!(": {}: {}", fault.subject, fault.problem));
             return Err(Error::trust(format!(
-                "{} has nothing that can be verified from that root{}",
+                "nothing in {} verifies from that root{}",
                 self.name,
                 first.unwrap_or_default()
             ))
