@@ -78,7 +78,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
                     hashes: found.target.hashes,
                 };
                 let path = arguments.target_dir.join(percent_encode(name));
-                download(updater.fetcher(), &Disk::new(), &wanted, &path, &mut |_| ())?;
+                download(updater.fetcher(), &Disk::new(), &wanted, &path, &mut |_| Ok(()))?;
             }
             Ok(())
         }

@@ -1,24 +1,40 @@
 //! Wall time and monotonic time, both injected.
 //!
 //! Wall time decides whether metadata has expired and whether a ramp has reached a device; monotonic time decides whether
-//! a download is too slow. A device's wall clock may be wrong in three ways, and each behaves as follows:
+//! a download is too slow, and when a decision is too old.
 //!
-//! - *No clock, or one that starts in 1970.* Time is at least [`BUILT`] (through [`FlooredClock`]) and at least the newest
-//!   signed time in trusted metadata ([`TrustedSet::now`](tidegate_tuf::TrustedSet::now)), so metadata that had expired by then stays
-//!   expired. Until the clock is set, a freeze (TUF 1.5.2) that began after those instants is not detected.
-//! - *A clock that is behind.* The same floors apply.
+//! A device knows two times: its clock's, and the newest signed time of the metadata in force
+//! ([`TrustedSet::now`](tidegate_tuf::TrustedSet::now)). Whoever holds the timestamp key chooses the second one.
+//!
+//! - *What opens* (a ramp, a maintenance window, the end of a deferral) goes by the clock, or by signed time if the clock is not plausible. A
+//!   window ends by the time that opened it.
+//! - *What closes* (expiry, `until`) goes by the later of both.
+//!
+//! A clock is not plausible before [`BUILT`] (through [`FlooredClock`]), or before the time that the device remembers: the newest
+//! signed time that a plausible clock had reached when it was trusted. So:
+//!
+//! - *No clock, or one that starts in 1970.* Everything goes by signed time, which advances with each new timestamp. A freeze (TUF
+//!   1.5.2) is not detected until the clock is set. A deferral ends at once.
+//! - *A clock that is behind*, but after both minimums. Ramps open late; what signed time shows to have expired has expired.
 //! - *A clock that is ahead, such as one in 2099.* Metadata appears expired and is refused; the installed release stays. The error
 //!   names both times, which points to the clock. Nothing is stored, so correcting the clock is enough.
+//!
+//! Signed time is that of the metadata in force only: a timestamp from the future has no effect once a newer one has replaced it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 
-/// A wall clock.
-pub trait Clock {
+/// A wall clock, with a monotonic one.
+pub trait Clock: Monotonic {
     /// The current time, to the second.
     fn now(&self) -> DateTime<Utc>;
+
+    /// Whether [`now`](Self::now) is the clock's own time, not a minimum in its place.
+    fn is_set(&self) -> bool {
+        true
+    }
 }
 
 /// A monotonic clock with an arbitrary origin.
@@ -83,7 +99,7 @@ const fn built() -> i64 {
     seconds
 }
 
-/// A clock that never returns a time before a minimum.
+/// A clock that never returns a time before a minimum, and is not set before it.
 #[derive(Debug, Clone, Copy)]
 pub struct FlooredClock<C> {
     clock: C,
@@ -101,17 +117,31 @@ impl<C: Clock> Clock for FlooredClock<C> {
     fn now(&self) -> DateTime<Utc> {
         self.clock.now().max(self.floor)
     }
+
+    fn is_set(&self) -> bool {
+        self.clock.is_set() && self.clock.now() >= self.floor
+    }
 }
 
-impl<T: Clock + ?Sized> Clock for Arc<T> {
-    fn now(&self) -> DateTime<Utc> {
-        (**self).now()
+impl<C: Monotonic> Monotonic for FlooredClock<C> {
+    fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
     }
 }
 
 impl<T: Clock + ?Sized> Clock for Box<T> {
     fn now(&self) -> DateTime<Utc> {
         (**self).now()
+    }
+
+    fn is_set(&self) -> bool {
+        (**self).is_set()
+    }
+}
+
+impl<T: Monotonic + ?Sized> Monotonic for Box<T> {
+    fn elapsed(&self) -> Duration {
+        (**self).elapsed()
     }
 }
 
@@ -160,9 +190,9 @@ mod tests {
     fn the_floor_holds_and_only_the_floor() {
         let stub = StubClock::at(DateTime::UNIX_EPOCH);
         let floored = FlooredClock::new(stub.clone(), BUILT);
-        assert_eq!(floored.now(), BUILT);
+        assert_eq!((floored.now(), floored.is_set()), (BUILT, false));
         stub.set(BUILT + TimeDelta::days(1));
-        assert_eq!(floored.now(), BUILT + TimeDelta::days(1));
+        assert_eq!((floored.now(), floored.is_set()), (BUILT + TimeDelta::days(1), true));
     }
 
     #[test]

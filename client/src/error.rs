@@ -83,6 +83,14 @@ pub enum Error {
         /// How they differ.
         reason: String,
     },
+    /// The decision to install a release no longer holds.
+    #[error("release {release} is not to be installed now: {why}")]
+    Outdated {
+        /// The release's version.
+        release: String,
+        /// The new decision.
+        why: String,
+    },
     /// The device's storage failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -175,6 +183,7 @@ impl Error {
             | Self::TooManyRoles { .. }
             | Self::WrongTarget { .. }
             | Self::BadDocument { .. }
+            | Self::Outdated { .. }
             | Self::NotApproved { .. } => Fault::Peer,
         }
     }
@@ -189,6 +198,7 @@ impl Error {
             Self::Fetch(FetchError::Evidence { .. }) => {
                 "check the attestor in this device's settings; nothing was changed"
             }
+            Self::Outdated { .. } => "try again later; downloads resume where they stopped",
             Self::Fetch(e) if e.is_temporary() => "try again later; downloads resume where they stopped",
             Self::Metadata(e) if e.is_expired() => {
                 "check this device's clock; if it is right, the publisher must renew the role"

@@ -62,6 +62,8 @@ pub struct Circumstances<'a> {
     pub choice: &'a CohortChoice,
     /// The instant to decide for.
     pub now: Instant,
+    /// The instant for what closes; see [`Inputs::latest`].
+    pub latest: Instant,
     /// Releases that failed on this device.
     pub quarantined: &'a [Quarantined],
 }
@@ -69,8 +71,8 @@ pub struct Circumstances<'a> {
 impl<'a> Circumstances<'a> {
     /// The inputs of the decision on an offer.
     pub fn inputs(&self, offer: &'a Offer, approval: Approval<'a>) -> Inputs<'a> {
-        let Self { device, choice, now, quarantined } = *self;
-        Inputs { device, choice, offer, approval, now, quarantined }
+        let Self { device, choice, now, latest, quarantined } = *self;
+        Inputs { device, choice, offer, approval, now, latest, quarantined }
     }
 
     /// Explains the decision on each offer, and chooses.

@@ -77,7 +77,7 @@ impl<'a> Explainer<'a> {
         let choice = map.choose(&device.id, &device.facts());
         let own = cohort_in_force(self.repository, &map, &device.channel, &choice.cohort, &device.product)?;
         let offered = Offered { channel: &device.channel, cohort: &choice.cohort, product: &device.product };
-        let circumstances = Circumstances { device, choice: &choice, now: at, quarantined };
+        let circumstances = Circumstances { device, choice: &choice, now: at, latest: at, quarantined };
         let explanation = match self.offered(own.as_ref(), offered, at) {
             Ok(offers) => {
                 let offers = offers.iter().map(|offer| self.consider(&circumstances, offered, offer));

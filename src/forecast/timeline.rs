@@ -208,7 +208,7 @@ impl OfferTimeline {
                 Some(Err(why)) => Approval::Contradicted(why),
                 None => Approval::Contradicted("the channel does not list its manifest"),
             };
-            decide(&Inputs { device, choice, offer, approval, now, quarantined: &[] }).outcome
+            decide(&Inputs { device, choice, offer, approval, now, latest: now, quarantined: &[] }).outcome
         };
         let release = Installed { version: offer.release.clone(), sequence: offer.sequence };
         let end = offer.until.map(|until| (until, decided(&Offer { ramp: None, ..offer.clone() }, until)));

@@ -82,6 +82,7 @@ impl<'a> Road<'a> {
                     offer: &offer,
                     approval: Approval::Manifest(manifest),
                     now: offer.since,
+                    latest: offer.since,
                     quarantined: &[],
                 });
                 let Outcome::Bridge { bridge, .. } = &decision.outcome else { break decision };

@@ -170,7 +170,8 @@ impl TrustedSet {
             return Ok(Freshness::Unchanged);
         }
         // 5.4.4
-        let now = self.now().max(self.bounded_issued(&timestamp.common));
+        let issued = [&self.root.common, &timestamp.common].map(|common| self.bounded_issued(common));
+        let now = issued.into_iter().fold(self.start, DateTime::max);
         check_expiry("timestamp", &timestamp.common, now, "5.4.4")?;
         self.timestamp = Some(timestamp);
         Ok(Freshness::New)
@@ -361,31 +362,35 @@ impl TrustedSet {
         }
     }
 
-    /// The time that expiry is checked against: the update's start, or the newest signed time of the top-level roles if that
-    /// is later, because time never runs backward.
-    ///
-    /// A signed time counts only up to just before the root expires, so that a stolen online key cannot make a device believe
-    /// that the root, which it needs to recover, has expired.
+    /// The time that expiry is checked against: the update's start, or [`signed_time`](Self::signed_time) if that is later.
     pub fn now(&self) -> DateTime<Utc> {
+        self.start.max(self.signed_time())
+    }
+
+    /// The newest signed time of the top-level roles in force.
+    ///
+    /// A role that a newer version has replaced does not count: otherwise a stolen online key could date a timestamp in the future, and
+    /// every honest one after it would appear expired. For the same reason a signed time counts only up to just before the root expires.
+    pub fn signed_time(&self) -> DateTime<Utc> {
         let top = self.targets.get(&Chain::top()).map(|loaded| &loaded.targets.common);
         [
             Some(&self.root.common),
             self.timestamp.as_ref().map(|t| &t.common),
-            self.snapshot.as_ref().map(|s| &s.snapshot.common),
+            self.snapshot.as_ref().filter(|s| s.as_listed.is_ok()).map(|s| &s.snapshot.common),
             top,
         ]
         .into_iter()
         .flatten()
         .map(|common| self.bounded_issued(common))
-        .fold(self.start, DateTime::max)
+        .fold(DateTime::<Utc>::MIN_UTC, DateTime::max)
     }
 
     fn bounded_issued(&self, common: &Common) -> DateTime<Utc> {
-        if self.timeless {
-            return self.start;
+        let bound = self.root.common.expires.checked_sub_signed(TimeDelta::seconds(1));
+        match common.issued.zip(bound) {
+            Some((issued, bound)) if !self.timeless => issued.min(bound),
+            _ => DateTime::<Utc>::MIN_UTC,
         }
-        let bound = self.root.common.expires.checked_sub_signed(TimeDelta::seconds(1)).unwrap_or(self.start);
-        common.issued.map_or(self.start, |issued| issued.min(bound))
     }
 
     /// 5.3.10: the last root must not be expired.

@@ -198,16 +198,17 @@ impl<'a> Agent<'a> {
         }
         let host = &mut *self.host;
         let downloaded = self.device.download(update, &mut |name, progress| host.progress(name, progress));
-        if let Err(Error::Fetch(e @ crate::fetch::FetchError::Denied { .. })) = &downloaded {
-            // Access to a protected cohort can change at any time; this is not a failure.
-            self.advance(Event::Hold { until: None, why: e.to_string(), release: None })?;
-            return Ok(Next::Check { until: None });
-        }
-        let downloaded = self.or_fail(downloaded)?;
+        let Some(downloaded) = self.or_wait(downloaded)? else { return Ok(Next::Check { until: None }) };
         self.advance(Event::Downloaded)?;
         let verified = self.device.verify(&downloaded);
         self.or_fail(verified)?;
         if let Some(next) = self.held_back(Step::Install, update)? {
+            return Ok(next);
+        }
+        // The download may have taken days.
+        let again = self.device.decide_again(update);
+        let Some(update) = self.or_wait(again)? else { return Ok(Next::Check { until: None }) };
+        if let Some(next) = self.held_back(Step::Install, &update)? {
             return Ok(next);
         }
         self.install(&downloaded)
@@ -335,6 +336,18 @@ impl<'a> Agent<'a> {
         self.device.record_expected();
         let BootInfo { id: boot, uptime } = self.host.boot();
         self.advance(Event::Started { running, boot, uptime })
+    }
+
+    /// `None` if the device keeps its release until the next check, which is not a failure: access to a protected cohort, and the
+    /// decision, can change at any time.
+    fn or_wait<T>(&mut self, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match &result {
+            Err(e @ (Error::Fetch(crate::fetch::FetchError::Denied { .. }) | Error::Outdated { .. })) => {
+                self.advance(Event::Hold { until: None, why: e.to_string(), release: None })?;
+                Ok(None)
+            }
+            _ => self.or_fail(result).map(Some),
+        }
     }
 
     /// Saves a temporary failure and the time of the next attempt.

@@ -3,13 +3,17 @@
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
-use super::{Device, Update, UpdateArtifact};
+use super::{Check, Device, Update, UpdateArtifact};
 use crate::download::{Progress, download, part_of};
 use crate::error::{Error, Fault};
 use crate::install::Artifact;
 use crate::retry::jitter;
 use tidegate_tuf::hash::Checker;
+
+/// How long a download continues before the device decides again.
+const DECISION: Duration = Duration::from_secs(24 * 3600);
 
 /// An update whose artifacts are downloaded and verified.
 #[derive(Debug, Clone)]
@@ -31,13 +35,47 @@ impl Downloaded {
 }
 
 impl Device {
-    /// Downloads an update's artifacts into the state folder. Resumes partial downloads and removes those of other updates.
+    /// Downloads an update's artifacts into the state folder. Resumes partial downloads and removes those of other updates. Every 24 hours,
+    /// the device refreshes and decides again.
     ///
     /// # Errors
     ///
     /// [`Error::NoRoom`] before the first request if there is too little space. Network errors are retried as
-    /// often as the device's [`Retry`](crate::retry::Retry) allows.
-    pub fn download(&self, update: &Update, progress: &mut dyn FnMut(&str, Progress)) -> Result<Downloaded, Error> {
+    /// often as the device's [`Retry`](crate::retry::Retry) allows. [`Error::Outdated`] if the decision changes; partial downloads are kept.
+    pub fn download(&mut self, update: &Update, progress: &mut dyn FnMut(&str, Progress)) -> Result<Downloaded, Error> {
+        let mut update = update.clone();
+        loop {
+            match self.download_for_a_day(&update, progress) {
+                Err(Error::Outdated { .. }) => update = self.decide_again(&update)?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Refreshes and decides again. Without a network, the device goes by what it trusts, as far as that has not expired.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Outdated`] unless the decision is to install the same release; as for [`check`](Device::check).
+    pub(crate) fn decide_again(&mut self, update: &Update) -> Result<Update, Error> {
+        let profile = self.profile.clone();
+        let mut check = self.check_as(&profile, None, false);
+        if check.as_ref().is_err_and(|error| error.fault() == Fault::Network) {
+            self.updater.offline = true;
+            check = self.check_as(&profile, None, false);
+            self.updater.offline = false;
+        }
+        let Check { explanation, update: again, .. } = check?;
+        let outdated = || outdated(update, explanation.outcome.to_string());
+        again.filter(|again| again.release == update.release).ok_or_else(outdated)
+    }
+
+    fn download_for_a_day(
+        &self,
+        update: &Update,
+        progress: &mut dyn FnMut(&str, Progress),
+    ) -> Result<Downloaded, Error> {
+        let due = self.updater.elapsed().saturating_add(DECISION);
         self.remove_downloads_but(update);
         self.must_have_room(update)?;
         let mut artifacts = Vec::new();
@@ -50,6 +88,7 @@ impl Device {
                 let mut watched = |at: Progress| {
                     most = at.done;
                     progress(&artifact.name, at);
+                    if self.updater.elapsed() < due { Ok(()) } else { Err(outdated(update, String::new())) }
                 };
                 let before = length(&part_of(&path));
                 match download(self.updater.fetcher(), self.store.disk(), &artifact.wanted, &path, &mut watched) {
@@ -138,6 +177,10 @@ impl Device {
             let _ = self.store.disk().remove(&entry.path());
         }
     }
+}
+
+fn outdated(update: &Update, why: String) -> Error {
+    Error::Outdated { release: update.release.version.to_string(), why }
 }
 
 fn length(path: &std::path::Path) -> u64 {

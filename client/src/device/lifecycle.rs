@@ -16,7 +16,6 @@ use tidegate_model::decision::Quarantined;
 use tidegate_model::receipt::InstallResult;
 use tidegate_model::release::Release;
 use tidegate_model::time::Instant;
-use tidegate_tuf::TrustedSet;
 
 const DEFERRAL: &str = "deferral.json";
 
@@ -24,11 +23,11 @@ impl Device {
     /// Installs the downloaded release, records it, and removes the download.
     ///
     /// After an interruption between the installation and the record, the next check installs the same release again, which
-    /// is safe.
+    /// is safe. First the device refreshes and decides again: a release may be withdrawn, or its role may expire, during a download.
     ///
     /// # Errors
     ///
-    /// [`Error::State`] if this release or a later one is installed, [`Error::Setting`] without an installer, [`Error::Install`] if the
+    /// [`Error::Outdated`] if the decision is another now, [`Error::State`] if this release or a later one is installed, [`Error::Setting`] without an installer, [`Error::Install`] if the
     /// installer fails, [`Error::Store`] if the result cannot be stored.
     pub fn install(&mut self, downloaded: &Downloaded) -> Result<Record, Error> {
         let release = downloaded.update.release.clone();
@@ -38,6 +37,7 @@ impl Device {
                 release.version, release.sequence
             )));
         }
+        self.decide_again(&downloaded.update)?;
         let put = self.put(downloaded);
         match &put {
             Ok(()) => self.record_result(&release, InstallResult::Installed, None),
@@ -86,10 +86,9 @@ impl Device {
         self.machine.value().unwrap_or(&NEW)
     }
 
-    /// The device's time: that of its clock, but never earlier than the trusted metadata.
+    /// The device's time: that of its clock, or signed time if the clock is not plausible (see [`clock`](crate::clock)).
     pub fn now(&self) -> Instant {
-        let clock = self.updater.now();
-        self.updater.trusted().map_or(clock, |trusted: &TrustedSet| trusted.now().max(clock))
+        self.updater.now()
     }
 
     /// The user's deferral. It is read each time, because the user may change it while this process runs.

@@ -211,9 +211,9 @@ impl Device {
         let map = self.cohorts(profile, &channel)?;
         let choice = map.choose(&profile.id, &profile.facts());
         self.recorder.observe(&self.profile.id, &map, &choice);
-        let now = at.or(self.updater.trusted().map(tidegate_tuf::TrustedSet::now)).unwrap_or(Instant::UNIX_EPOCH);
+        let (now, latest) = at.map_or_else(|| (self.now(), self.updater.latest()), |at| (at, at));
         let quarantined = self.quarantined().to_vec();
-        let circumstances = Circumstances { device: profile, choice: &choice, now, quarantined: &quarantined };
+        let circumstances = Circumstances { device: profile, choice: &choice, now, latest, quarantined: &quarantined };
         let protected = map.cohort(&choice.cohort).and_then(|cohort| cohort.protected.as_ref());
         let offered = match self.approach(profile, &choice, protected) {
             Ok(private) => self.offered(&circumstances, &channel, private.as_ref(), thorough),
@@ -352,14 +352,14 @@ impl Device {
 
     /// What the cohort's role offers, or why there is nothing.
     fn offers(&mut self, circumstances: &Circumstances<'_>, channel: &Chain) -> Result<Result<Offers, String>, Error> {
-        let Circumstances { device: profile, choice, now: at, .. } = circumstances;
+        let Circumstances { device: profile, choice, latest, .. } = circumstances;
         let role = layout::cohort_role(&profile.channel, &choice.cohort);
         let path = layout::assignment_path(&profile.channel, &choice.cohort, &profile.product);
         let chain = channel.then(&role);
         let found = self.find(&path, &chain);
         // The role may expire before the instant in question.
         let trusted = self.updater.trusted().and_then(|trusted| trusted.targets(&chain));
-        let expires = trusted.map(|targets| targets.common.expires).filter(|expires| expires <= at);
+        let expires = trusted.map(|targets| targets.common.expires).filter(|expires| expires <= latest);
         let found = match (found, expires) {
             (Ok(_) | Err(Error::TargetNotFound { .. }), Some(expires)) => return Ok(Err(expired(&role, expires))),
             (Ok(found), None) => found,

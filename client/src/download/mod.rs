@@ -42,21 +42,21 @@ const BUFFER: usize = 64 * 1024;
 /// # Errors
 ///
 /// [`Error::WrongTarget`] if the file that came is another; [`Error::Fetch`] if it did not come whole; [`Error::File`] if
-/// it could not be written. On a full disk the part is removed, to give the room back.
+/// it could not be written. On a full disk the part is removed, to give the room back. An error of `progress` ends the download like one of
+/// the network.
 pub fn download(
     fetch: &(impl Fetch + ?Sized),
     disk: &Disk,
     wanted: &Wanted,
     path: &Path,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| Error::File { action, path, source }
     };
     if matches(path, wanted).map_err(failed("read", path))? {
-        progress(Progress { done: wanted.length, total: wanted.length });
-        return Ok(());
+        return progress(Progress { done: wanted.length, total: wanted.length });
     }
     if let Some(folder) = path.parent() {
         disk.create_folder(folder).map_err(failed("create the folder", folder))?;
@@ -89,7 +89,7 @@ fn transfer(
     wanted: &Wanted,
     part: &Path,
     mut checker: Checker,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(Progress) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let failed = |action| move |source| Error::File { action, path: part.to_owned(), source };
     let wrong = |mismatch| Error::WrongTarget { path: wanted.name.clone(), url: wanted.url.clone(), mismatch };
@@ -118,9 +118,11 @@ fn transfer(
                 break Err(wrong(mismatch));
             }
             file.append(bytes).map_err(failed("write"))?;
-            progress(Progress { done: checker.seen(), total: wanted.length });
+            if let Err(e) = progress(Progress { done: checker.seen(), total: wanted.length }) {
+                break Err(e);
+            }
         };
-        // Also after a network error, so that a retry can resume.
+        // Also after an error, so that a later call can resume.
         file.sync().map_err(failed("write"))?;
         result?;
     }

@@ -20,7 +20,7 @@ fn wanted(bytes: &[u8]) -> Wanted {
 }
 
 fn run(fetch: &impl Fetch, disk: &Disk, bytes: &[u8], path: &Path) -> Result<(), Error> {
-    download(fetch, disk, &wanted(bytes), path, &mut |_| ())
+    download(fetch, disk, &wanted(bytes), path, &mut |_| Ok(()))
 }
 
 /// Serves a file whose transfer fails after `cut` bytes, and records the requested offsets.
@@ -68,7 +68,11 @@ fn a_file_comes_whole_and_only_once() {
     let fetch = MemoryFetch::new();
     fetch.put(URL, bytes.clone());
     let mut seen = Vec::new();
-    download(&fetch, &Disk::new(), &wanted(&bytes), &path, &mut |p| seen.push(p)).unwrap();
+    download(&fetch, &Disk::new(), &wanted(&bytes), &path, &mut |p| {
+        seen.push(p);
+        Ok(())
+    })
+    .unwrap();
     assert_eq!(fs::read(&path).unwrap(), bytes);
     assert_eq!(seen.last(), Some(&Progress { done: 300_000, total: 300_000 }));
     run(&fetch, &Disk::new(), &bytes, &path).unwrap();

@@ -8,10 +8,13 @@
 //! | `roots/N.root.json` | every root after the shipped one: the chain that leads to `root.json` |
 //! | `backup/timestamp.json` `backup/snapshot.json` | second copies, so that a damaged file does not lower the accepted versions |
 //! | `timestamp.etag` | the server's tag for `timestamp.json`, bound to its hash |
+//! | `time` | the newest signed time that a plausible clock had reached: a clock before it was set back |
 //!
 //! Damage is repaired from the second copy or from the repository and reported in [`Updater::repairs`]. Whatever happens to
 //! these files, the chain of roots is verified from the shipped one every time: someone who can write to them can make
 //! the device forget or stop, not trust.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -25,7 +28,7 @@ use tidegate_tuf::fields::Fields;
 use tidegate_tuf::hash::{Checker, to_hex};
 use tidegate_tuf::json;
 use tidegate_tuf::path::{TargetPath, metadata_file};
-use tidegate_tuf::{Chain, Found, Freshness, Limits, Search, Step, TrustedSet};
+use tidegate_tuf::{Chain, Found, Freshness, Limits, Search, Step, TrustedSet, time};
 
 /// The location of a repository's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +80,8 @@ pub struct Updater<F, S, C> {
     clock: C,
     trusted: Option<TrustedSet>,
     repairs: Vec<Repair>,
+    /// Whether to go by the stored root and timestamp.
+    pub(crate) offline: bool,
 }
 
 /// The server's tag for the timestamp with this hash.
@@ -95,6 +100,7 @@ impl Tag {
 }
 
 const TAG: &str = "timestamp.etag";
+const TIME: &str = "time";
 
 impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     /// An updater that starts from `root`, the root that the device was shipped with. Does no I/O yet.
@@ -109,6 +115,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             clock,
             trusted: None,
             repairs: Vec::new(),
+            offline: false,
         }
     }
 
@@ -139,6 +146,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         self.update_timestamp(&mut trusted)?;
         self.update_snapshot(&mut trusted)?;
         self.load_targets(&mut trusted, &Chain::top())?;
+        self.remember(trusted.signed_time());
         Ok(self.trusted.insert(trusted))
     }
 
@@ -164,9 +172,42 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         self.trusted.as_ref()
     }
 
-    /// The clock's time.
+    /// The time for what opens: the clock's, or the later of it and signed time if the clock is not plausible.
     pub fn now(&self) -> DateTime<Utc> {
-        self.clock.now()
+        let now = self.clock.now();
+        if self.is_plausible(now) { now } else { self.latest() }
+    }
+
+    /// The time for what closes: the later of the clock's and signed time.
+    pub fn latest(&self) -> DateTime<Utc> {
+        let now = self.clock.now();
+        self.trusted.as_ref().map_or(now, |trusted| trusted.now().max(now))
+    }
+
+    /// The clock's time since its origin.
+    pub fn elapsed(&self) -> Duration {
+        self.clock.elapsed()
+    }
+
+    /// Whether the clock is set, and not back before the remembered time.
+    fn is_plausible(&self, now: DateTime<Utc>) -> bool {
+        self.clock.is_set() && now >= self.remembered()
+    }
+
+    fn remembered(&self) -> DateTime<Utc> {
+        let stored = self.store.load(TIME, 20).ok().flatten();
+        let text = stored.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());
+        text.and_then(time::parse).unwrap_or(DateTime::<Utc>::MIN_UTC)
+    }
+
+    /// Remembers a signed time as far as a plausible clock confirms it.
+    fn remember(&self, signed: DateTime<Utc>) {
+        let now = self.clock.now();
+        let confirmed = signed.min(now);
+        if self.is_plausible(now) && confirmed > self.remembered() {
+            // If it cannot be written now, the next update writes it.
+            let _ = self.store.save(TIME, time::format(confirmed).as_bytes());
+        }
     }
 
     /// The URL of a target (TUF 5.7.3).
@@ -230,7 +271,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         let start = self.clock.now();
         let (mut trusted, known) = self.stored_root(start)?;
         let mut followed = 0;
-        loop {
+        while !self.offline {
             let next = trusted.root().common.version.saturating_add(1);
             // 5.3.3
             let url = self.repository.metadata(&metadata_file("root", Some(next)));
@@ -308,6 +349,9 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     fn update_timestamp(&mut self, trusted: &mut TrustedSet) -> Result<(), Error> {
         let name = "timestamp.json";
         let stored = self.load_twice(name, self.limits.timestamp_length, trusted, TrustedSet::load_timestamp)?;
+        if self.offline {
+            return Ok(trusted.timestamp_is_unchanged()?);
+        }
         let hash = stored.as_ref().map(|bytes| to_hex(&Sha256::digest(bytes)));
         let tag = self.load(TAG, 4096)?.and_then(|bytes| Tag::read(&bytes));
         let usable = tag.as_ref().filter(|tag| Some(&tag.sha256) == hash.as_ref()).map(|tag| tag.etag.as_str());

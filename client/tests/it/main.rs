@@ -16,6 +16,8 @@ mod gate;
 #[cfg(all(unix, feature = "http"))]
 mod logging;
 mod mirror;
+#[cfg(unix)]
+mod old_decisions;
 #[cfg(target_os = "linux")]
 mod rauc;
 #[cfg(all(unix, feature = "gate"))]
@@ -24,6 +26,7 @@ mod receipts;
 mod recipes;
 #[path = "../../../tuf/tests/it/simulator.rs"]
 mod simulator;
+mod stolen_time;
 #[cfg(all(unix, feature = "http"))]
 mod tls;
 #[cfg(all(unix, feature = "http"))]

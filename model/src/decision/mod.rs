@@ -95,8 +95,10 @@ pub struct Inputs<'a> {
     pub offer: &'a Offer,
     /// The manifest of the offered release.
     pub approval: Approval<'a>,
-    /// The instant to decide for.
+    /// The instant to decide for: what opens goes by it.
     pub now: Instant,
+    /// The instant for what closes: the same, or later where signed metadata shows that more time has passed.
+    pub latest: Instant,
     /// Releases that failed on this device.
     pub quarantined: &'a [Quarantined],
 }
@@ -347,14 +349,14 @@ pub fn choose<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Option<usi
 
 /// The rules that need no manifest.
 fn own_rules(inputs: &Inputs<'_>) -> Vec<RuleOutcome> {
-    let Inputs { device, choice, offer, approval, now, quarantined } = *inputs;
+    let Inputs { device, choice, offer, approval, now, latest, quarantined } = *inputs;
     vec![
         rules::offered(offer, &choice.cohort),
         rules::approved(&approval),
         rules::sequence(offer, &device.installed),
         rules::quarantine(offer, quarantined),
         rules::pause(offer),
-        rules::until(offer, now),
+        rules::until(offer, latest),
         rules::ramp(offer, choice, now),
     ]
 }

@@ -42,6 +42,7 @@ impl Case {
             device: &self.device,
             choice: &choice,
             now: instant(&self.now),
+            latest: instant(&self.now),
             quarantined: &self.quarantined,
         };
         let Some(offers) = &self.offers else {
@@ -90,6 +91,7 @@ fn manifests_of_offers_that_wait_change_nothing() {
                 device: &case.device,
                 choice: &choice,
                 now: instant(&case.now),
+                latest: instant(&case.now),
                 quarantined: &case.quarantined,
             };
             let unread = circumstances.inputs(offer, Approval::NotRead);
@@ -158,7 +160,15 @@ fn decided(device: &Profile, offer: &Offer, manifest: &Manifest, now: &str) -> D
     let map = vectors::shares(&[1_000_000]);
     let choice = map.choose(&device.id, &device.facts());
     let approval = Approval::Manifest(manifest);
-    decide(&Inputs { device, choice: &choice, offer, approval, now: instant(now), quarantined: &[] })
+    decide(&Inputs {
+        device,
+        choice: &choice,
+        offer,
+        approval,
+        now: instant(now),
+        latest: instant(now),
+        quarantined: &[],
+    })
 }
 
 /// The chain of a device that is two bridges behind: each step is decided like any other release.
@@ -313,8 +323,8 @@ proptest! {
 fn decided_alone(device: &Profile, offer: &Offer, release: &Manifest) -> Outcome {
     let map = vectors::shares(&[1_000_000]);
     let choice = map.choose(&device.id, &device.facts());
-    let circumstances =
-        Circumstances { device, choice: &choice, now: instant("2026-01-05T13:00:00Z"), quarantined: &[] };
+    let now = instant("2026-01-05T13:00:00Z");
+    let circumstances = Circumstances { device, choice: &choice, now, latest: now, quarantined: &[] };
     let explained = ExplainedOffer::new(&circumstances.inputs(offer, Approval::Manifest(release)));
     circumstances.explain(vec![explained]).outcome
 }

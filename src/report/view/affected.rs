@@ -317,7 +317,7 @@ fn candidate(
     let mut manifest = approved.map(|approved| approved.manifest.clone());
     let condition = manifest.as_mut().and_then(|manifest| manifest.eligibility.take());
     let approval = manifest.as_ref().map_or(Approval::Contradicted("the channel does not list it"), Approval::Manifest);
-    let circumstances = Circumstances { device, choice, now: moment.at, quarantined: &[] };
+    let circumstances = Circumstances { device, choice, now: moment.at, latest: moment.at, quarantined: &[] };
     Candidate {
         sequence: offer.sequence,
         name: offer.release.to_string(),

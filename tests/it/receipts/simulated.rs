@@ -163,7 +163,16 @@ impl World {
                 Ok((offer, manifest)) => {
                     let approval = Approval::Manifest(manifest);
                     let quarantined = quarantined.as_slice();
-                    decide(&Inputs { device: &*profile, choice: &*choice, offer, approval, now, quarantined }).outcome
+                    decide(&Inputs {
+                        device: &*profile,
+                        choice: &*choice,
+                        offer,
+                        approval,
+                        now,
+                        latest: now,
+                        quarantined,
+                    })
+                    .outcome
                 }
                 Err(why) => no_offer(why),
             };

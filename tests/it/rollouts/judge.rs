@@ -35,7 +35,7 @@ fn decides(policy: &Policy, member: &Member, at: DateTime<Utc>) -> (Outcome, boo
     let device = &member.class.profile;
     let choice = policy.map.choose(&member.id, &device.facts());
     let cohort = policy.map.cohorts().iter().position(|cohort| cohort.name == choice.cohort).unwrap();
-    let circumstances = Circumstances { device, choice: &choice, now: at, quarantined: &[] };
+    let circumstances = Circumstances { device, choice: &choice, now: at, latest: at, quarantined: &[] };
     let Some(offers) = &policy.offers[cohort] else {
         return (circumstances.nothing("nothing is offered").outcome, false);
     };

@@ -473,7 +473,7 @@ fn an_unchanged_timestamp_is_kept_and_still_must_not_be_expired() {
 }
 
 #[test]
-fn time_does_not_run_backward_past_signed_times() {
+fn time_is_at_least_the_signed_times_in_force() {
     let day = |n| epoch() + TimeDelta::days(n);
     let at = |text: DateTime<Utc>| json!(time::format(text));
     let mut sim = Simulator::new();
@@ -482,11 +482,35 @@ fn time_does_not_run_backward_past_signed_times() {
     let mut set = TrustedSet::from_root(sim.root(1), day(-20_000)).unwrap();
     set.load_timestamp(sim.newest("timestamp")).unwrap();
     assert_eq!(set.now(), day(10), "a clock in the 1970s stands at the signed time");
-    // A later timestamp that expired before the signed time of the trusted one is stale.
-    sim.signed.get_mut("timestamp").unwrap().as_object_mut().unwrap().remove("x-tidegate-issued");
-    sim.set_expiry("timestamp", day(9));
-    sim.publish(&["timestamp"]);
-    assert!(set.update_timestamp(sim.newest("timestamp")).unwrap_err().is_expired());
+    // What has expired by then is refused.
+    let mut stale = sim.clone();
+    stale.set_expiry("snapshot", day(9));
+    stale.publish(&["snapshot", "timestamp"]);
+    set.update_timestamp(stale.newest("timestamp")).unwrap();
+    assert!(set.update_snapshot(stale.newest("snapshot")).unwrap_err().is_expired());
+
+    // Online roles from the future have no effect once newer ones have replaced them.
+    let mut future = sim.clone();
+    for role in ["snapshot", "timestamp"] {
+        future.signed.get_mut(role).unwrap()["x-tidegate-issued"] = at(day(25));
+        future.publish(&[role]);
+    }
+    let mut set = start(&future);
+    set.update_timestamp(future.newest("timestamp")).unwrap();
+    set.update_snapshot(future.newest("snapshot")).unwrap();
+    assert_eq!(set.now(), day(25));
+    let mut honest = future.clone();
+    for role in ["snapshot", "timestamp"] {
+        honest.signed.get_mut(role).unwrap()["x-tidegate-issued"] = at(day(0));
+        honest.set_expiry(role, day(1));
+        honest.publish(&[role]);
+    }
+    let mut set = start(&future);
+    set.load_timestamp(future.newest("timestamp")).unwrap();
+    set.update_timestamp(honest.newest("timestamp")).unwrap();
+    set.load_snapshot(future.newest("snapshot")).unwrap();
+    set.update_snapshot(honest.newest("snapshot")).unwrap();
+    assert_eq!(set.now(), day(0));
 
     // A stolen timestamp key cannot push a device's time past the root's expiry.
     let mut stolen = Simulator::new();
