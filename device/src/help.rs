@@ -162,8 +162,8 @@ Examples:
 ";
 
 const STATUS: &str = "\
-Shows what is installed, the state of an update, and what is quarantined. Uses no network and changes nothing, and works
-while another process updates the device.
+Shows what is installed, the state of an update, what is quarantined, and every offer that the last check found, with what becomes of it.
+Uses no network and changes nothing, and works while another process updates the device.
 
 Usage: tidegate-device [OPTIONS] status
 

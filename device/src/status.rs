@@ -9,7 +9,7 @@ use tidegate_client::device::{InstallState, Status};
 use tidegate_model::time;
 
 pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
-    let status = settings.builder.observe()?;
+    let status = settings.builder.observe_offers()?;
     output.repairs(&status.repairs);
     output.result(text(&status), &status)?;
     Ok(true)
@@ -47,6 +47,16 @@ fn text(status: &Status) -> String {
     }
     if let Some(receipts) = &status.receipts {
         let _ = writeln!(text, "receipts     {receipts}");
+    }
+    if let Some(decision) = &status.decision {
+        let _ = writeln!(text, "cohort       {}", decision.cohort);
+        for offer in &decision.offers {
+            let _ = writeln!(text, "offered      {} (sequence {}): {}", offer.release, offer.sequence, offer.outcome());
+        }
+        let _ = writeln!(text, "decision     {}", decision.outcome);
+    }
+    if let Some(why) = &status.undecided {
+        let _ = writeln!(text, "decision     unknown until the next check: {why}");
     }
     for failed in &status.quarantined {
         let _ = writeln!(text, "quarantined  sequence {}, manifest {}", failed.sequence, failed.sha256);

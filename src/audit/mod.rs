@@ -93,11 +93,11 @@ pub async fn verify_where(
     let First { tree, files, bytes, contents, target_faults, protection, open } =
         ours.map_err(|error| Error::bug("the audit broke off").with_source(error))??;
 
-    let below = [&tree.timestamp, &tree.snapshot].into_iter().flatten();
     let newest_root = tree.roots.last();
-    let in_force = newest_root.into_iter().chain(below).chain(tree.targets.iter().map(|(_, file)| file));
-    report.first_to_expire =
-        in_force.min_by_key(|file| file.expires).map(|file| Expiry { role: file.role.clone(), expires: file.expires });
+    report.first_to_expire = tree
+        .in_force()
+        .min_by_key(|file| file.expires)
+        .map(|file| Expiry { role: file.role.clone(), expires: file.expires });
     let roles = tree.roles();
     let versions = match (&newest_root, &tree.timestamp, &tree.snapshot) {
         (Some(root), Some(timestamp), Some(snapshot)) => {
@@ -251,10 +251,18 @@ struct First {
     open: Vec<AuditFinding>,
 }
 
+/// The finding on a role that is dated later than now.
+fn ahead(file: &RoleFile) -> AuditFinding {
+    let issued = file.issued.map(tidegate_tuf::time::format).unwrap_or_default();
+    AuditFinding::new(&*file.role, &format_args!("it is dated {issued}, which is later than now (M-TIME)"))
+}
+
 /// Walks all metadata and reads all targets, each file once.
 fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&str) -> bool) -> Result<First> {
     let origin = view.origin.as_ref();
     let mut tree = walk(origin, root, now)?;
+    let ahead: Vec<_> = tree.dated_ahead(now).map(ahead).collect();
+    tree.faults.extend(ahead);
     let mut read = Files::new(origin, tree.trusted.root().consistent_snapshot);
     for listed in tree.listed().filter(|listed| is_map(listed.path)) {
         read.file(&listed, true)?;

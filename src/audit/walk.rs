@@ -13,6 +13,7 @@ use tidegate_tuf::{Chain, Limits, TrustedSet};
 
 use super::origin::Origin;
 use crate::error::Result;
+use crate::metadata::is_dated_ahead;
 
 /// Maximum number of roles visited: far above any sane repository, and low enough to be harmless.
 const MAX_ROLES: usize = 100_000;
@@ -46,6 +47,8 @@ pub struct RoleFile {
     pub file: String,
     /// The version.
     pub version: u64,
+    /// When it was signed, if it says so.
+    pub issued: Option<DateTime<Utc>>,
     /// When it expires.
     pub expires: DateTime<Utc>,
     /// The bytes, as received.
@@ -87,6 +90,17 @@ impl Tree {
             .iter()
             .filter_map(|(chain, _)| Some((chain, self.trusted.targets(chain)?)))
             .flat_map(|(chain, targets)| targets.targets.iter().map(move |(path, file)| Listed { chain, path, file }))
+    }
+
+    /// The file of every verified role in force; one with two delegations is returned twice.
+    pub fn in_force(&self) -> impl Iterator<Item = &RoleFile> {
+        let top = self.roots.last().into_iter().chain(&self.timestamp).chain(&self.snapshot);
+        top.chain(self.targets.iter().map(|(_, file)| file))
+    }
+
+    /// Those of them that are dated later than `now`.
+    pub fn dated_ahead(&self, now: DateTime<Utc>) -> impl Iterator<Item = &RoleFile> {
+        self.in_force().filter(move |file| is_dated_ahead(file.issued, now))
     }
 
     /// How many metadata files verified.
@@ -306,6 +320,7 @@ fn role_file(role: &str, version: Option<u64>, bytes: &[u8], common: &tidegate_t
         role: role.to_owned(),
         file: metadata_file(role, version),
         version: common.version,
+        issued: common.issued,
         expires: common.expires,
         bytes: bytes.to_vec(),
     }

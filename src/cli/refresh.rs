@@ -7,7 +7,7 @@ use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
 use super::show;
 use crate::error::Result;
-use crate::rollout::refresh::{due, refresh};
+use crate::rollout::refresh::{due, redate, refresh};
 use crate::workspace::{Operation, Workspace};
 
 /// Renew timestamp and snapshot, and cohorts that expire soon
@@ -16,6 +16,9 @@ use crate::workspace::{Operation, Workspace};
 /// root. Does not extend limited rollouts: `tidegate rollout renew` does.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
+    /// Sign again what is dated later than now: another machine's clock was wrong, and this one's is right
+    #[arg(long)]
+    redate: bool,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
@@ -24,7 +27,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let settings = workspace.settings()?;
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
-    let (repository, roles) = refresh(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring), &settings)?;
+    let actor = actor();
+    let mut op = Operation::new(&workspace, &actor, cx.now, &mut ring);
+    let (repository, roles) = if args.redate { redate(&mut op, &settings)? } else { refresh(&mut op, &settings)? };
     if cx.ui.is_json() {
         let expires = |role: &String| {
             let expires = repository.role(role).map(|file| tidegate_model::time::format(file.expires));
@@ -48,6 +53,6 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         };
         cx.ui.warn(format_args!("{} expires at {}: {how}", role.name, show::expiry(role.expires, cx.now)));
     }
-    cx.ui.hint("tidegate publish FOLDER");
+    cx.ui.hint(if args.redate { "tidegate publish --redate FOLDER" } else { "tidegate publish FOLDER" });
     Ok(())
 }

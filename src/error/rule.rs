@@ -69,7 +69,7 @@ rules! {
     ImportSound = "I-SOUND", "an imported repository verifies";
     KeyCheck = "K-CHECK", "every key that was checked can sign";
     LedgerChain = "L-CHAIN", "the ledger's hash chain is unbroken";
-    MetadataTime = "M-TIME", "what is signed expires later than now, and not too late";
+    MetadataTime = "M-TIME", "nothing is signed or published that is dated later than now, or by a clock behind what is published";
     PublishBase = "P-BASE", "a workspace knows what it has in common with what is live";
     PublishBehind = "P-BEHIND", "a publication continues what is live";
     PublishConfined = "P-CONFINED", "paths stay inside the workspace";

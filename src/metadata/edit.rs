@@ -13,8 +13,8 @@ use tidegate_tuf::path::metadata_file;
 use tidegate_tuf::valid_signers;
 
 use super::document::{Document, assemble};
-use super::repository::{METADATA_DIR, Repository, file_name};
-use super::{danger_parse_unverified, listed_by_version_alone};
+use super::repository::{METADATA_DIR, Repository, RoleFile, file_name};
+use super::{danger_parse_unverified, is_dated_ahead, listed_by_version_alone, redate_remedy};
 use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::{KeyRing, Signer};
@@ -67,20 +67,16 @@ impl<'a> Edit<'a> {
     ///
     /// Fails if `now` is before the last signature: a host whose clock is that wrong must not sign anything.
     pub fn new(base: &'a Repository, now: DateTime<Utc>, online: OnlineLifetimes) -> Result<Self> {
-        let newest = base.roles().filter_map(|role| role.issued.map(|issued| (issued, role))).max_by_key(|(t, _)| *t);
-        if let Some((issued, role)) = newest
-            && issued > now
-        {
-            return Err(Error::refused(format!(
-                "it is {}, but the role {} was signed at {}",
-                tidegate_tuf::time::format(now),
-                role.name,
-                tidegate_tuf::time::format(issued)
-            ))
-            .rule(Rule::MetadataTime)
-            .remedy("set the clock, or give a later --now"));
+        // Whatever this program signs, it signs the timestamp last.
+        if let Some(role) = base.role("timestamp") {
+            not_ahead(role, now)?;
         }
         Ok(Self::with_base(Some(base), now, online))
+    }
+
+    /// Starts from a repository that may be dated later than `now`, where that clock was wrong and this one is right.
+    pub fn redating(base: &'a Repository, now: DateTime<Utc>, online: OnlineLifetimes) -> Self {
+        Self::with_base(Some(base), now, online)
     }
 
     /// Starts a repository that has no role yet.
@@ -212,6 +208,9 @@ impl<'a> Edit<'a> {
         let mut named = self.base.map(Repository::files).unwrap_or_default();
         named.extend(files.iter().map(|(role, (version, bytes))| (file_name(role, *version), bytes.as_slice())));
         let repository = Repository::load(|name, _| Ok(named.get(name).map(|bytes| bytes.to_vec())))?;
+        for role in files.keys().filter_map(|role| repository.role(role)) {
+            not_ahead(role, self.now)?;
+        }
         let mut changes = Changes::default();
         for (role, (version, bytes)) in files {
             changes.put(format!("{METADATA_DIR}/{}", file_name(role, *version)), bytes.as_slice());
@@ -298,6 +297,22 @@ impl<'a> Edit<'a> {
         let listed = self.base.and_then(|base| base.listed_version(role));
         current.max(listed).max(self.used.get(role).copied()).unwrap_or_default() + 1
     }
+}
+
+/// Refuses a role that is dated later than `now`.
+pub(crate) fn not_ahead(role: &RoleFile, now: DateTime<Utc>) -> Result<()> {
+    match role.issued {
+        Some(issued) if is_dated_ahead(role.issued, now) => {
+            Err(dated_ahead(&role.name, issued, now).remedy(redate_remedy(&role.name)))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The refusal of a role that is dated later than `now`.
+pub(crate) fn dated_ahead(role: &str, issued: DateTime<Utc>, now: DateTime<Utc>) -> Error {
+    let [issued, now] = [issued, now].map(tidegate_tuf::time::format);
+    Error::refused(format!("it is {now}, but the role {role} is dated {issued}")).rule(Rule::MetadataTime)
 }
 
 /// Signs a timestamp of that version that lists what the timestamp `live` lists, a file which the repository's own keys must have signed.

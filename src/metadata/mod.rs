@@ -14,7 +14,10 @@ mod repository;
 
 pub use document::{Delegation, Document, RoleKeys, assemble, to_json};
 pub use edit::{Edit, Finished, OnlineLifetimes, timestamp_over};
+pub(crate) use edit::{dated_ahead, not_ahead};
 pub use repository::{METADATA_DIR, Repository, RoleFile};
+
+use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_tuf::metadata::{Envelope, Metadata};
 
 /// The version of the specification that the metadata follows.
@@ -26,6 +29,29 @@ pub const MAX_ROOT: u64 = 1 << 20;
 /// Reads `bytes` as the metadata of `role` **without** checking a signature, as [`Envelope::danger_read_unverified`] does.
 pub(crate) fn danger_parse_unverified<T: Metadata>(role: &str, bytes: &[u8]) -> Result<T, tidegate_tuf::Error> {
     Envelope::parse(role, bytes)?.danger_read_unverified(role)
+}
+
+/// How far the clocks of publishers may be apart.
+const CLOCKS_APART: TimeDelta = TimeDelta::minutes(1);
+
+/// Whether metadata is dated later than `now`: this machine's clock is behind, or that of whoever signed it was ahead.
+pub fn is_dated_ahead(issued: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+    issued.is_some_and(|issued| issued - CLOCKS_APART > now)
+}
+
+/// Whether devices take time from this role.
+pub(crate) fn gives_time(role: &str) -> bool {
+    matches!(role, "root" | "timestamp" | "snapshot" | "targets")
+}
+
+/// What to do about a role that is dated ahead.
+pub(crate) fn redate_remedy(role: &str) -> String {
+    let how = match role {
+        "timestamp" | "snapshot" => "tidegate refresh --redate".to_owned(),
+        role if role.contains('.') => "tidegate refresh --redate".to_owned(),
+        role => format!("tidegate ceremony start --renew {role}"),
+    };
+    format!("set this machine's clock (timedatectl status); if it is right, sign {role} again: {how}")
 }
 
 /// Whether the snapshot lists a role by version alone, without length and hash.

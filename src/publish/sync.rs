@@ -22,6 +22,6 @@ pub async fn plan_sync(from: &Remote, to: &Remote, root: &[u8], now: DateTime<Ut
             .rule(Rule::PublishRoot)
             .remedy("check the place and the root file: this is another repository, or someone has replaced it"));
     }
-    let plan = plan::plan_of(&source, tree, maps, to).await?;
+    let plan = plan::plan_of(&source, tree, maps, to, now).await?;
     Ok((source, plan))
 }

@@ -7,7 +7,7 @@ use tidegate_model::layout::DelegatedRole;
 use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::keys::KeyRing;
-use crate::metadata::{Edit, Repository, RoleFile};
+use crate::metadata::{Edit, Repository, RoleFile, gives_time, is_dated_ahead, not_ahead};
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Operation, Workspace};
 
@@ -19,27 +19,53 @@ use crate::workspace::{Ledger, Operation, Workspace};
 ///
 /// # Errors
 ///
-/// Fails if the clock is behind the last signature, if an online key cannot sign, or if the workspace cannot be read or written.
+/// Fails if the clock is behind the last signature or a role that devices take time from is dated later, if an online key cannot sign, or if the workspace cannot be read or written.
 pub fn refresh(op: &mut Operation<'_>, settings: &Settings) -> Result<(Repository, Vec<String>)> {
+    let repository = op.workspace.repository()?;
+    let edit = Edit::new(&repository, op.now, settings.online())?;
+    for role in repository.roles().filter(|role| gives_time(&role.name)) {
+        not_ahead(role, op.now)?;
+    }
+    renew(op, settings, &repository, edit, |_| false)
+}
+
+/// The same where another machine's clock was wrong: also renews every role that is dated later than now, as far as its keys are available.
+///
+/// # Errors
+///
+/// As for [`refresh`], but whatever the last signature is dated.
+pub fn redate(op: &mut Operation<'_>, settings: &Settings) -> Result<(Repository, Vec<String>)> {
+    let (repository, now) = (op.workspace.repository()?, op.now);
+    let edit = Edit::redating(&repository, now, settings.online());
+    renew(op, settings, &repository, edit, |role| is_dated_ahead(role.issued, now))
+}
+
+/// Renews what expires, and what is `wrong`.
+fn renew(
+    op: &mut Operation<'_>,
+    settings: &Settings,
+    repository: &Repository,
+    mut edit: Edit<'_>,
+    wrong: impl Fn(&RoleFile) -> bool,
+) -> Result<(Repository, Vec<String>)> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
-    let repository = workspace.repository()?;
-    let mut edit = Edit::new(&repository, now, settings.online())?;
     edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
     let snapshot = repository.must_have("snapshot")?;
-    if half_over(snapshot, now) {
+    if half_over(snapshot, now) || wrong(snapshot) {
         edit.renew("snapshot", settings.roles.snapshot.expires.delta())?;
     }
-    for role in repository.roles().filter(|role| half_over(role, now)) {
+    for role in repository.roles().filter(|role| half_over(role, now) || wrong(role)) {
         let Some(DelegatedRole::Cohort { channel, .. }) = DelegatedRole::parse(&role.name) else { continue };
         let lifetime = settings.channel(&channel)?.rollout.expires;
         // Whatever its rollouts do; `until` in an offer is never moved here.
-        if signs(&repository, op.keys, &role.name) {
+        if signs(repository, op.keys, &role.name) {
             edit.renew(&role.name, lifetime.delta())?;
         }
     }
     // A new version would invalidate pending proposals for it; but a forgotten one must not let a role expire.
     let undisturbed = !has_proposals(workspace)?;
-    for role in due(&repository, now).filter(|role| undisturbed || is_urgent(role, now)) {
+    let due = due(repository, now).filter(|role| undisturbed || is_urgent(role, now));
+    for role in due.chain(repository.roles().filter(|role| wrong(role))) {
         let lifetime = match DelegatedRole::parse(&role.name) {
             _ if role.name == "targets" => settings.roles.targets.expires,
             Some(DelegatedRole::Channel(channel)) if role.name != "root" => settings.channel(&channel)?.release.expires,
@@ -47,7 +73,7 @@ pub fn refresh(op: &mut Operation<'_>, settings: &Settings) -> Result<(Repositor
         };
         // Keys that are elsewhere, or locked without a way to unlock them, do not fail a refresh; the output lists what stays
         // due.
-        if signs(&repository, op.keys, &role.name) {
+        if signs(repository, op.keys, &role.name) {
             edit.renew(&role.name, lifetime.delta())?;
         }
     }

@@ -191,6 +191,20 @@ impl DeviceBuilder {
         Ok(self.open_on(|_, folder| Ok(DirStore::observe(folder)))?.status())
     }
 
+    /// The same, with the decision on the offers that were found last, without a request.
+    ///
+    /// # Errors
+    ///
+    /// As for [`observe`](Self::observe).
+    pub fn observe_offers(self) -> Result<Status, Error> {
+        let mut device = self.open_on(|_, folder| Ok(DirStore::observe(folder)))?;
+        let (decision, undecided) = match device.check_offline() {
+            Ok(check) => (Some(check.explanation), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Ok(Status { decision, undecided, ..device.status() })
+    }
+
     /// The status of the receipts and the unsent ones, even while another process uses the state folder. Changes nothing.
     ///
     /// # Errors

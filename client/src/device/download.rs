@@ -61,9 +61,7 @@ impl Device {
         let profile = self.profile.clone();
         let mut check = self.check_as(&profile, None, false);
         if check.as_ref().is_err_and(|error| error.fault() == Fault::Network) {
-            self.updater.offline = true;
-            check = self.check_as(&profile, None, false);
-            self.updater.offline = false;
+            check = self.check_offline();
         }
         let Check { explanation, update: again, .. } = check?;
         let outdated = || outdated(update, explanation.outcome.to_string());

@@ -147,6 +147,12 @@ pub struct Status {
     pub receipts: Option<ReceiptStatus>,
     /// Stored files that were damaged and are replaced.
     pub repairs: Vec<Repair>,
+    /// The decision on every offer, as far as the device knows them; see [`DeviceBuilder::observe_offers`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Explanation>,
+    /// Why there is no such decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undecided: Option<String>,
 }
 
 impl Check {
@@ -201,7 +207,18 @@ impl Device {
             quarantined: self.quarantined().to_vec(),
             receipts: self.receipts(),
             repairs: self.repairs.clone(),
+            decision: None,
+            undecided: None,
         }
+    }
+
+    /// The decision on what is stored, without a request.
+    pub(super) fn check_offline(&mut self) -> Result<Check, Error> {
+        let profile = self.profile.clone();
+        self.updater.offline = true;
+        let check = self.check_as(&profile, None, false);
+        self.updater.offline = false;
+        check
     }
 
     /// `thorough`: reads the manifest of every offer, also of those that cannot be taken now.
@@ -335,7 +352,10 @@ impl Device {
         }
         let name = if *read == 0 { "manifest.json".to_owned() } else { format!("manifest-{read}.json") };
         *read += 1;
-        let bytes = self.document(&name, &approved.found, MANIFEST_LENGTH, reads.private)?;
+        let bytes = match self.document(&name, &approved.found, MANIFEST_LENGTH, reads.private) {
+            Err(_) if self.updater.offline => return Ok(Known::NotRead),
+            bytes => bytes?,
+        };
         Ok(match Manifest::parse(&bytes) {
             Ok(manifest) => Known::Manifest(Box::new(manifest)),
             Err(e) => Known::Contradicted(format!("{}: {e}", approved.found.path)),

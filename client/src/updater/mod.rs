@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::fetch::{Fetch, Reply, Request};
+use crate::fetch::{Fetch, FetchError, Reply, Request};
 use crate::store::{LONGEST_SEGMENT, Repair, Store, StoreError};
 use tidegate_tuf::fields::Fields;
 use tidegate_tuf::hash::{Checker, to_hex};
@@ -80,7 +80,7 @@ pub struct Updater<F, S, C> {
     clock: C,
     trusted: Option<TrustedSet>,
     repairs: Vec<Repair>,
-    /// Whether to go by the stored root and timestamp.
+    /// Whether to go by what is stored, without a request.
     pub(crate) offline: bool,
 }
 
@@ -242,7 +242,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             let reason = format!("{length} bytes are listed, more than the {limit} that are read");
             return Err(Error::BadDocument { path: found.path.to_string(), reason });
         }
-        let Reply::Found(body) = self.fetch.fetch(&Request::metadata(&url, length))? else {
+        let Reply::Found(body) = self.get(&Request::metadata(&url, length))? else {
             return Err(Error::Missing { what: found.path.to_string(), url });
         };
         let bytes = body.into_bytes()?;
@@ -253,6 +253,14 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             mismatch,
         })?;
         Ok(bytes)
+    }
+
+    fn get(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        if self.offline {
+            let reason = "only what is stored is read".into();
+            return Err(FetchError::Unreachable { url: request.url.to_owned(), reason });
+        }
+        self.fetch.fetch(request)
     }
 
     /// The damage found in the store by the last [`refresh`](Self::refresh) and later searches.
@@ -350,6 +358,8 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         let name = "timestamp.json";
         let stored = self.load_twice(name, self.limits.timestamp_length, trusted, TrustedSet::load_timestamp)?;
         if self.offline {
+            let missing = || Error::State("no metadata is stored yet".into());
+            stored.ok_or_else(missing)?;
             return Ok(trusted.timestamp_is_unchanged()?);
         }
         let hash = stored.as_ref().map(|bytes| to_hex(&Sha256::digest(bytes)));
@@ -453,7 +463,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         let version = trusted.root().consistent_snapshot.then_some(listed.version);
         let url = self.place_of(role).metadata(&metadata_file(role, version));
         let limit = listed.length.unwrap_or(limit).min(limit);
-        match self.fetch.fetch(&Request::metadata(&url, limit))? {
+        match self.get(&Request::metadata(&url, limit))? {
             Reply::Found(body) => Ok(body.into_bytes()?),
             _ => Err(Error::Missing { what: role.to_owned(), url }),
         }

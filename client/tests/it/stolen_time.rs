@@ -21,7 +21,13 @@ use crate::simulator::{Simulator, epoch};
 const ONLINE: [(&str, i64); 3] = [("stable.all", 14), ("snapshot", 7), ("timestamp", 1)];
 
 /// The stolen keys.
-const STOLEN: [&[&str]; 3] = [&["timestamp"], &["snapshot", "timestamp"], &["stable.all", "snapshot", "timestamp"]];
+const STOLEN: [&[&str]; 5] = [
+    &["timestamp"],
+    &["snapshot"],
+    &["stable.all"],
+    &["snapshot", "timestamp"],
+    &["stable.all", "snapshot", "timestamp"],
+];
 
 /// What a device's clock shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

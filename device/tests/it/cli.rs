@@ -87,8 +87,22 @@ pub fn with_release() -> Bench {
 #[test]
 fn a_whole_life() {
     let bench = with_release();
+    let (code, out, _) = bench.run(&["status"]);
+    assert!(
+        code == 0 && out.contains("decision     unknown until the next check: no metadata is stored yet\n"),
+        "{out}"
+    );
     let (code, out, err) = bench.run(&["check"]);
     assert_eq!((code, out.as_str()), (0, "install 1.2.0 (sequence 12): image.bin\n"), "{err}");
+    // It shows what was found last, without a request.
+    fs::rename(bench.path("repository"), bench.path("away")).unwrap();
+    let (code, out, _) = bench.run(&["status"]);
+    assert!(
+        code == 0 && out.contains("offered      1.2.0 (sequence 12): install 1.2.0 (sequence 12): image.bin\n"),
+        "{out}"
+    );
+    assert_eq!(bench.json(&["status"])["decision"]["offers"][0]["rules"].as_array().unwrap().len(), 14);
+    fs::rename(bench.path("away"), bench.path("repository")).unwrap();
     assert_eq!(err, "next: tidegate-device install fetches and installs it\n");
     let (code, out, _) = bench.run(&["download"]);
     assert_eq!(code, 0);

@@ -15,6 +15,7 @@ use super::passphrase::PassphraseArgs;
 use super::ui::Ui;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule, chain};
+use crate::metadata::redate_remedy;
 use tidegate_model::layout::DelegatedRole;
 
 use crate::publish::{self, Overcome, Plan, PublishReport, PullOptions, Remote, Source};
@@ -49,6 +50,9 @@ pub(super) struct Args {
     /// With --rebase: how long to wait for another incomplete publication before its files are removed
     #[arg(long, value_name = "SPAN", default_value = "2m")]
     patience: Span,
+    /// Replace what is live although it is dated later than now: another machine's clock was wrong, and this one's is right
+    #[arg(long)]
+    redate: bool,
     /// Do not read back what was published
     #[arg(long)]
     no_verify: bool,
@@ -145,8 +149,11 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     })
 }
 
-/// Reports in the exit status what has expired, once everything else is published.
+/// Reports in the exit status what has expired, once everything else is published; and what is dated later than now, as a warning.
 fn expired(plan: &Plan, ui: &Ui) -> Result<()> {
+    for role in &plan.ahead {
+        ui.warn(format_args!("the role {role} is dated later than now (M-TIME): {}", redate_remedy(role)));
+    }
     let Some(first) = plan.expired.first() else { return Ok(()) };
     for role in &plan.expired {
         ui.status(format_args!("warning: the role {role} has expired: its devices keep what they have"));
@@ -160,13 +167,22 @@ fn expired(plan: &Plan, ui: &Ui) -> Result<()> {
         .remedy(remedy))
 }
 
+/// Plans, if the clock is right.
+async fn plan(args: &Args, source: &Source, remote: &Remote, context: &Context) -> Result<Plan> {
+    let plan = publish::plan(source, remote, context.now).await?;
+    if !args.redate {
+        plan.check_clock(context.now)?;
+    }
+    Ok(plan)
+}
+
 async fn dry_run(args: &Args, context: &Context) -> Result<()> {
     let (source, ui) = (Source::new(&context.dir), &context.ui);
     let mut plans = vec![];
     for place in &args.places {
         let workspace = Workspace::open(&context.dir)?;
         let remote = args.access.open(place, &context.dir, Some(&workspace.settings()?))?;
-        let plan = publish::plan(&source, &remote, context.now).await?;
+        let plan = plan(args, &source, &remote, context).await?;
         if !ui.is_json() {
             ui.result(show::plan(&plan, &remote))?;
         }
@@ -188,7 +204,7 @@ async fn publish_first(args: &Args, place: &str, context: &Context) -> Result<Do
         let settings = workspace.settings()?;
         let mut remote = args.access.open(place, &context.dir, Some(&settings))?;
         let source = Source::new(&context.dir);
-        let planned = publish::plan(&source, &remote, context.now).await;
+        let planned = plan(args, &source, &remote, context).await;
         drop(workspace);
         let (error, plan) = match planned {
             Ok(plan) => match carry_out(args, &plan, &source, &mut remote, context).await {
@@ -265,7 +281,7 @@ async fn publish_mirror(args: &Args, place: &str, first: u64, context: &Context)
     let workspace = Workspace::open(&context.dir)?;
     let mut remote = args.access.open(place, &context.dir, Some(&workspace.settings()?))?;
     let source = Source::new(&context.dir);
-    let plan = publish::plan(&source, &remote, context.now).await?;
+    let plan = plan(args, &source, &remote, context).await?;
     drop(workspace);
     if plan.timestamp != first {
         return Err(Error::new(Kind::Conflict, "the workspace has changed since it was published to the first place")

@@ -41,8 +41,9 @@ pub(in crate::cli) async fn read_back(
     ui.status(format_args!("reading back what was written to {}", remote.name()));
     let audit = publish::read_back(plan, source, remote, now).await?;
     // What has expired was reported, and is as it was; tough refuses the whole repository for it.
-    let known = |found: &audit::Found| found.by == audit::TOUGH || plan.expired.contains(&found.subject);
-    if audit.ok || !plan.expired.is_empty() && audit.faults.iter().all(known) {
+    let is_known = |subject: &String| plan.expired.contains(subject) || plan.ahead.contains(subject);
+    let known = |found: &audit::Found| !plan.expired.is_empty() && found.by == audit::TOUGH || is_known(&found.subject);
+    if audit.ok || audit.faults.iter().all(known) {
         return Ok(audit);
     }
     ui.status(&audit);

@@ -28,7 +28,7 @@ use crate::audit::protect::{Maps, Protection};
 use crate::audit::{AuditFinding, Origin, RoleFile, Tree, walk, walk_regardless_of_expiry};
 use crate::error::{Error, Kind, Result, Rule};
 use crate::keys::example;
-use crate::metadata::listed_by_version_alone;
+use crate::metadata::{dated_ahead, gives_time, is_dated_ahead, listed_by_version_alone, redate_remedy};
 
 /// The longest cohort map that is read, in bytes: what devices read.
 pub(super) const MAX_MAP: u64 = 8_000_000;
@@ -123,6 +123,12 @@ pub struct Plan {
     pub expired: Vec<String>,
     /// Requests that planning took.
     pub requests: u64,
+    /// Channels and cohorts whose roles are dated later than now. Devices do not take time from them.
+    #[serde(skip)]
+    pub ahead: Vec<String>,
+    /// When the live timestamp was signed, if it says so.
+    #[serde(skip)]
+    live_issued: Option<DateTime<Utc>>,
     #[serde(skip)]
     pub(super) seen: Option<Seen>,
     /// The version and the SHA-256 of the snapshot that will be live.
@@ -174,6 +180,21 @@ impl Plan {
         totals
     }
 
+    /// Checks that what is live is not dated later than `now`.
+    ///
+    /// # Errors
+    ///
+    /// `M-TIME` if it is: this machine's clock is behind, or what is live was signed by a clock that was ahead.
+    pub fn check_clock(&self, now: DateTime<Utc>) -> Result<()> {
+        match self.live_issued {
+            Some(issued) if is_dated_ahead(self.live_issued, now) => {
+                let remedy = "set this machine's clock (timedatectl status); if it is right, replace what is live: tidegate refresh --redate, then tidegate publish --redate";
+                Err(dated_ahead(&format!("timestamp at {}", self.place), issued, now).remedy(remedy))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether there is nothing to do.
     pub fn is_done(&self) -> bool {
         self.objects.iter().all(|object| object.state == ObjectState::Unchanged)
@@ -188,11 +209,18 @@ impl Plan {
 /// not continue from what is live.
 pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<Plan> {
     let (tree, maps) = walk_all(source, now).await?;
-    plan_of(source, tree, maps, remote).await
+    plan_of(source, tree, maps, remote, now).await
 }
 
 /// The same for a source whose metadata has been read already.
-pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Remote) -> Result<Plan> {
+pub(super) async fn plan_of(
+    source: &Source,
+    tree: Tree,
+    maps: Maps,
+    remote: &Remote,
+    now: DateTime<Utc>,
+) -> Result<Plan> {
+    let ahead = ahead(&tree, now)?;
     let expired = expired(&tree)?;
     if !remote.is_local() {
         no_example_keys(&tree)?;
@@ -238,6 +266,7 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
     if live.is_some() {
         notices.extend(tree.roots.iter().filter(|root| root.version > live_root).map(Notice::root));
     }
+    let live_issued = live.as_ref().and_then(|live| live.timestamp.common.issued);
     let live = live.map(|live| live.timestamp.common.version);
     let place = remote.name().to_owned();
     let root = tree.roots.last().map_or(0, |root| root.version);
@@ -253,6 +282,8 @@ pub(super) async fn plan_of(source: &Source, tree: Tree, maps: Maps, remote: &Re
         notices,
         expired,
         requests,
+        ahead,
+        live_issued,
         seen,
         snapshot,
         root,
@@ -423,6 +454,19 @@ fn cohort_maps(tree: &Tree, origin: &dyn Origin) -> Result<Maps> {
         maps.insert(*sha256, map);
     }
     Ok(maps)
+}
+
+/// The delegated roles that are dated later than now.
+///
+/// # Errors
+///
+/// `M-TIME` if a role that devices take time from is.
+fn ahead(tree: &Tree, now: DateTime<Utc>) -> Result<Vec<String>> {
+    let (wrong, others): (Vec<_>, Vec<_>) = tree.dated_ahead(now).partition(|role| gives_time(&role.role));
+    match wrong.first().and_then(|role| Some((role, role.issued?))) {
+        Some((role, issued)) => Err(dated_ahead(&role.role, issued, now).remedy(redate_remedy(&role.role))),
+        None => Ok(others.into_iter().map(|role| role.role.clone()).collect()),
+    }
 }
 
 /// The delegated roles that have expired. They stop their own devices only.

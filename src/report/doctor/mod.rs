@@ -6,6 +6,7 @@
 mod published;
 mod workspace;
 
+use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -13,6 +14,7 @@ pub use published::published;
 pub use workspace::workspace;
 
 use crate::error::Error;
+use crate::metadata::{is_dated_ahead, redate_remedy};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
@@ -73,6 +75,15 @@ impl Diagnosis {
             place: place.to_owned(),
             remedy: remedy.into(),
         });
+    }
+
+    /// A role that is dated later than now; `then` is added to the remedy.
+    fn dated_ahead(&mut self, id: &str, role: &str, issued: Option<DateTime<Utc>>, now: DateTime<Utc>, then: &str) {
+        if is_dated_ahead(issued, now) {
+            let what =
+                "it is dated later than now: this machine's clock is behind, or that of whoever signed it was ahead";
+            self.find(Severity::Error, id, role, what, redate_remedy(role) + then);
+        }
     }
 
     /// What kept a check from being made.

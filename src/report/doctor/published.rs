@@ -43,6 +43,10 @@ pub fn published(place: &Place, root: Option<&Path>, dir: Option<&Path>, now: Da
         };
         found.find(severity, "DOC-PUB-EXPIRY", &due.subject(), what, format!("{}, then tidegate publish", due.remedy));
     }
+    found.checks("DOC-PUB-CLOCK");
+    for role in live.roles() {
+        found.dated_ahead("DOC-PUB-CLOCK", &role.role, role.issued, now, ", then tidegate publish --redate");
+    }
     if let Some(dir) = dir {
         found.checks("DOC-PUB-SAME");
         match Place::workspace(dir).read(None) {

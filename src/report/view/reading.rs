@@ -271,8 +271,7 @@ impl Reading {
 
     /// The files of all roles in force: root, timestamp, snapshot, then targets and what it delegates to.
     pub fn roles(&self) -> impl Iterator<Item = &crate::audit::RoleFile> {
-        let top = [self.tree.roots.last(), self.tree.timestamp.as_ref(), self.tree.snapshot.as_ref()];
-        top.into_iter().flatten().chain(self.tree.targets.iter().map(|(_, file)| file))
+        self.tree.in_force()
     }
 }
 

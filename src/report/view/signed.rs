@@ -135,7 +135,7 @@ fn role_state(
         kind: kind(&file.role),
         file: file.file.clone(),
         version: file.version,
-        issued: issued(file),
+        issued: file.issued,
         expires: file.expires,
         expired: file.expires <= now,
         threshold: declared.threshold,
@@ -160,19 +160,13 @@ fn kind(role: &str) -> RoleKind {
     }
 }
 
-/// When a role was signed, if it says so.
-fn issued(file: &RoleFile) -> Option<DateTime<Utc>> {
-    let value = json::parse(&file.bytes).ok()?;
-    tidegate_tuf::time::parse(value.get("signed")?.get("x-tidegate-issued")?.as_str()?)
-}
-
 /// Every role with its expiry, and every offer that ends by itself, the first first.
 fn due(reading: &Reading, now: DateTime<Utc>) -> Vec<Due> {
     let roles = reading.roles().map(|file| Due {
         role: file.role.clone(),
         offer: None,
         expires: file.expires,
-        urgency: urgency(file.expires, issued(file), now),
+        urgency: urgency(file.expires, file.issued, now),
         remedy: remedy(&file.role),
     });
     let offers = reading.offers.iter().flat_map(|((channel, product, cohort), list)| {

@@ -10,5 +10,6 @@ mod site;
 mod story;
 #[cfg(unix)]
 mod terminal;
+mod wrong_clock;
 
 use server::Server;
