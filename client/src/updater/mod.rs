@@ -141,6 +141,9 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     pub fn refresh(&mut self) -> Result<&TrustedSet, Error> {
         self.trusted = None;
         self.repairs.clear();
+        if self.offline && self.store.load("timestamp.json", self.limits.timestamp_length)?.is_none() {
+            return Err(Error::State("no metadata is stored yet".into()));
+        }
         let mut trusted = self.update_root()?;
         trusted.check_final_root()?;
         self.update_timestamp(&mut trusted)?;
@@ -358,8 +361,6 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         let name = "timestamp.json";
         let stored = self.load_twice(name, self.limits.timestamp_length, trusted, TrustedSet::load_timestamp)?;
         if self.offline {
-            let missing = || Error::State("no metadata is stored yet".into());
-            stored.ok_or_else(missing)?;
             return Ok(trusted.timestamp_is_unchanged()?);
         }
         let hash = stored.as_ref().map(|bytes| to_hex(&Sha256::digest(bytes)));

@@ -183,7 +183,7 @@ fn play(stolen: &[&str], clocks: &[Shows], visits: &[Visit]) -> Result<(), TestC
 fn stolen_online_keys_open_nothing_early_and_devices_recover() {
     for stolen in STOLEN {
         for clocks in CLOCKS {
-            let config = Config { cases: 3, failure_persistence: None, ..Config::default() };
+            let config = Config { cases: 2, failure_persistence: None, ..Config::default() };
             let story = TestRunner::new_with_rng(
                 config,
                 proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::support::Forge;
 use crate::support::s3::S3;
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use tidegate::audit;
 use tidegate::error::Result;
 use tidegate::keys::{KeyRing, NoPassphrases};
@@ -77,7 +77,7 @@ pub async fn rebase(forge: &mut Forge, remote: &Remote) -> Result<Overcome> {
 
 async fn audit(forge: &Forge, remote: &Remote) {
     let origin = Arc::new(publish::StoreOrigin::new(remote.clone()));
-    let report = audit::verify(origin, "the place", forge.root(), Utc::now()).await.unwrap();
+    let report = audit::verify(origin, "the place", forge.root(), forge.now()).await.unwrap();
     assert!(report.ok, "{report}");
 }
 
