@@ -282,7 +282,10 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         let start = self.clock.now();
         let (mut trusted, known) = self.stored_root(start)?;
         let mut followed = 0;
-        while !self.offline {
+        loop {
+            if self.offline {
+                break;
+            }
             let next = trusted.root().common.version.saturating_add(1);
             // 5.3.3
             let url = self.repository.metadata(&metadata_file("root", Some(next)));

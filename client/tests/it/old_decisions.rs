@@ -20,6 +20,10 @@ use crate::mirror::{Mirror, scratch};
 use crate::simulator::{Simulator, epoch};
 
 type Meanwhile = fn(&mut Simulator);
+/// What happens after some hours: a change of the repository, or the loss of the network.
+type Event = Option<(i64, Option<Meanwhile>)>;
+/// A name, the minutes that a byte takes, what happens, the repository before, and why the release is not installed.
+type Attack = (&'static str, u64, Event, Meanwhile, Option<&'static str>);
 
 /// A mirror that sends one byte of the image in `pace`.
 #[derive(Clone)]
@@ -27,8 +31,7 @@ struct SlowMirror {
     mirror: Mirror,
     clock: StubClock,
     pace: Duration,
-    /// What happens after some hours: a change of the repository, or the loss of the network.
-    event: Arc<Mutex<Option<(i64, Option<Meanwhile>)>>>,
+    event: Arc<Mutex<Event>>,
     online: Arc<Mutex<bool>>,
     /// The offsets that images were requested from.
     offsets: Arc<Mutex<Vec<u64>>>,
@@ -80,7 +83,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(minutes_per_byte: u64, event: Option<(i64, Option<Meanwhile>)>, prepare: Meanwhile) -> Self {
+    fn new(minutes_per_byte: u64, event: Event, prepare: Meanwhile) -> Self {
         let mut sim = channel(&[("all", Some(1_000_000))]);
         release(&mut sim, "all", "1.2.0", 12);
         prepare(&mut sim);
@@ -147,7 +150,7 @@ fn lasting(_: &mut Simulator) {}
 
 /// What happens during a download, and why the release is not installed then.
 #[rustfmt::skip]
-const ATTACKS: &[(&str, u64, Option<(i64, Option<Meanwhile>)>, Meanwhile, Option<&str>)] = &[
+const ATTACKS: &[Attack] = &[
     // The download takes 22 minutes to 22 hours: the device decides again before it installs.
     ("withdrawn within minutes", 1, Some((0, Some(withdraw))), lasting, Some("release 1.2.0 is not to be installed now")),
     ("withdrawn", 60, Some((20, Some(withdraw))), lasting, Some("release 1.2.0 is not to be installed now")),
