@@ -13,44 +13,50 @@
 //! has expired or is missing, the result is a decision, not an error: the device keeps its release and reports why.
 //! The same applies when its cohort is protected and the gate denies access. Files from a gate are verified like
 //! everything else.
+//!
+//! [`Device::install`], [`Device::confirm`] and [`Device::reject`] are for callers that supervise a trial themselves. The
+//! [`Agent`](crate::agent::Agent) uses smaller steps. Each of them can be repeated after an interruption.
 
 mod builder;
-mod download;
-mod gate;
-mod lifecycle;
-mod receipts;
 mod state;
 
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
 use serde::Serialize;
-use tracing::debug;
+use tracing::{debug, trace};
 
 pub use builder::DeviceBuilder;
-pub use download::Downloaded;
 use state::Quarantine;
 pub use state::{InstallState, Record};
 
 use crate::clock::Clock;
-use crate::download::Wanted;
-use crate::error::Error;
+use crate::download::{Progress, Wanted, download, part_of};
+use crate::error::{Error, Fault};
+use crate::fetch::FetchError;
 use crate::gate::{GatedFetch, Visit};
-use crate::install::Installer;
+use crate::install::{Artifact, Installer, Place};
 use crate::policy::{Deferral, Judgement, Newer, Policy, Situation, Step, judge};
-use crate::receipts::{ReceiptRecorder, ReceiptStatus};
-use crate::retry::Retry;
-use crate::state::Machine;
+use crate::receipts::{ReceiptRecorder, ReceiptStatus, Sending, Sent, Sink};
+use crate::retry::{Retry, jitter};
+use crate::state::{Event, Machine, State, Tolerance};
 use crate::store::Repair;
 use crate::store::{DirStore, Kept, Store as _};
-use crate::updater::{Repository, Updater};
-use tidegate_model::cohort::CohortMap;
+use crate::updater::{Elsewhere, Repository, Updater};
+use tidegate_model::cohort::{CohortChoice, CohortMap};
 use tidegate_model::decision::{
     Approval, Installed, Outcome, Profile, Quarantined, Rule, RuleOutcome, Verdict, decide, needs_manifest,
 };
 use tidegate_model::digest::Digest;
 use tidegate_model::explanation::{Circumstances, ExplainedOffer, Explanation};
 use tidegate_model::facts::Facts;
+use tidegate_model::gate::Protected;
 use tidegate_model::layout;
 use tidegate_model::manifest::{Manifest, Urgency};
 use tidegate_model::name::ArtifactName;
+use tidegate_model::receipt::{InstallResult, SignedReceipt};
 pub use tidegate_model::release::Release;
 use tidegate_model::rollout::{Offer, Offers};
 use tidegate_model::time::Instant;
@@ -162,6 +168,30 @@ impl Check {
     }
 }
 
+/// How long a download continues before the device decides again.
+const DECISION: Duration = Duration::from_secs(24 * 3600);
+
+/// An update whose artifacts are downloaded and verified.
+#[derive(Debug, Clone)]
+pub struct Downloaded {
+    update: Update,
+    artifacts: Vec<Artifact>,
+}
+
+impl Downloaded {
+    /// The update.
+    pub fn update(&self) -> &Update {
+        &self.update
+    }
+
+    /// The downloaded files.
+    pub fn artifacts(&self) -> &[Artifact] {
+        &self.artifacts
+    }
+}
+
+const DEFERRAL: &str = "deferral.json";
+
 impl Device {
     /// A builder for a device.
     pub fn builder() -> DeviceBuilder {
@@ -213,7 +243,7 @@ impl Device {
     }
 
     /// The decision on what is stored, without a request.
-    pub(super) fn check_offline(&mut self) -> Result<Check, Error> {
+    fn check_offline(&mut self) -> Result<Check, Error> {
         let profile = self.profile.clone();
         self.updater.offline = true;
         let check = self.check_as(&profile, None, false);
@@ -236,7 +266,7 @@ impl Device {
             Ok(private) => self.offered(&circumstances, &channel, private.as_ref(), thorough),
             Err(why) => Ok(Err(why)),
         };
-        let offered = gate::or_denied(offered, &choice, protected);
+        let offered = or_denied(offered, &choice, protected);
         let Found { explanation, update } =
             offered?.unwrap_or_else(|why| Found { explanation: circumstances.nothing(&why), update: None });
         debug!(cohort = %choice.cohort, outcome = %explanation.outcome, "decided");
@@ -505,6 +535,432 @@ impl Device {
     fn quarantined(&self) -> &[Quarantined] {
         self.quarantine.value().map_or(&[], |quarantine| &quarantine.releases)
     }
+
+    /// Prepares for the device's cohort. If it is protected, its role is fetched through its gate, whose location is returned.
+    fn approach(
+        &mut self,
+        profile: &Profile,
+        choice: &CohortChoice,
+        protected: Option<&Protected>,
+    ) -> Result<Option<Repository>, String> {
+        let through = self.updater.fetcher();
+        let Some(protected) = protected else {
+            through.begin(None);
+            self.updater.route(None);
+            return Ok(None);
+        };
+        let gate = &protected.gate;
+        if !through.has_gate() {
+            return Err(format!(
+                "cohort {} is protected: its gate {gate} requires authentication, and this device has no gate settings",
+                choice.cohort
+            ));
+        }
+        let role = layout::cohort_role(&profile.channel, &choice.cohort);
+        through.begin(Some(Visit { gate: gate.clone(), role: role.clone(), device: profile.id.clone() }));
+        let repository = Repository::at(&gate.repository());
+        self.updater.route(Some(Elsewhere { role, repository: repository.clone() }));
+        Ok(Some(repository))
+    }
+
+    /// Downloads an update's artifacts into the state folder. Resumes partial downloads and removes those of other updates. Every 24 hours,
+    /// the device refreshes and decides again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoRoom`] before the first request if there is too little space. Network errors are retried as
+    /// often as the device's [`Retry`](crate::retry::Retry) allows. [`Error::Outdated`] if the decision changes; partial downloads are kept.
+    pub fn download(&mut self, update: &Update, progress: &mut dyn FnMut(&str, Progress)) -> Result<Downloaded, Error> {
+        let mut update = update.clone();
+        loop {
+            match self.download_for_a_day(&update, progress) {
+                Err(Error::Outdated { .. }) => update = self.decide_again(&update)?,
+                result => return result,
+            }
+        }
+    }
+
+    /// Refreshes and decides again. Without a network, the device goes by what it trusts, as far as that has not expired.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Outdated`] unless the decision is to install the same release; as for [`check`](Device::check).
+    pub(crate) fn decide_again(&mut self, update: &Update) -> Result<Update, Error> {
+        let profile = self.profile.clone();
+        let mut check = self.check_as(&profile, None, false);
+        if check.as_ref().is_err_and(|error| error.fault() == Fault::Network) {
+            check = self.check_offline();
+        }
+        let Check { explanation, update: again, .. } = check?;
+        let outdated = || outdated(update, explanation.outcome.to_string());
+        again.filter(|again| again.release == update.release).ok_or_else(outdated)
+    }
+
+    fn download_for_a_day(
+        &self,
+        update: &Update,
+        progress: &mut dyn FnMut(&str, Progress),
+    ) -> Result<Downloaded, Error> {
+        let due = self.updater.elapsed().saturating_add(DECISION);
+        self.remove_downloads_but(update);
+        self.must_have_room(update)?;
+        let mut artifacts = Vec::new();
+        for artifact in &update.artifacts {
+            let path = self.download_path(artifact);
+            self.updater.fetcher().begin(artifact.visit.clone());
+            let mut failures = 0;
+            loop {
+                let mut most = 0;
+                let mut watched = |at: Progress| {
+                    most = at.done;
+                    progress(&artifact.name, at);
+                    if self.updater.elapsed() < due { Ok(()) } else { Err(outdated(update, String::new())) }
+                };
+                let before = length(&part_of(&path));
+                match download(self.updater.fetcher(), self.store.disk(), &artifact.wanted, &path, &mut watched) {
+                    Ok(()) => break,
+                    Err(e) if e.fault() == Fault::Network && failures < self.retry.times => {
+                        // Progress resets the number of attempts.
+                        failures = if most > before { 1 } else { failures + 1 };
+                        thread::sleep(self.retry.pause(failures, jitter()));
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+            artifacts.push(Artifact {
+                name: artifact.name.clone(),
+                path,
+                length: artifact.length,
+                hashes: artifact.wanted.hashes.clone(),
+            });
+        }
+        Ok(Downloaded { update: update.clone(), artifacts })
+    }
+
+    /// Hashes the downloaded files again. Removes a file that has changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WrongTarget`] if an artifact changed since it was verified, [`Error::File`] if it cannot be read.
+    pub fn verify(&self, downloaded: &Downloaded) -> Result<(), Error> {
+        for (artifact, wanted) in downloaded.artifacts.iter().zip(&downloaded.update.artifacts) {
+            let failed = |source| Error::File { action: "read", path: artifact.path.clone(), source };
+            let mut file = fs::File::open(&artifact.path).map_err(failed)?;
+            let mut checker = Checker::new(Some(artifact.length), Some(&artifact.hashes));
+            let fed = crate::download::feed(&mut file, &mut checker).map_err(failed)?;
+            if let Err(mismatch) = fed.and_then(|()| checker.finish()) {
+                let _ = self.store.disk().remove(&artifact.path);
+                let (path, url) = (wanted.wanted.name.clone(), artifact.path.display().to_string());
+                return Err(Error::WrongTarget { path, url, mismatch });
+            }
+        }
+        Ok(())
+    }
+
+    /// The maximum number of bytes still to fetch for an update.
+    fn missing(&self, update: &Update) -> u64 {
+        let missing = |artifact: &UpdateArtifact| {
+            let path = self.download_path(artifact);
+            let here = length(&path).max(length(&part_of(&path)));
+            // A longer part belongs to another file.
+            if here > artifact.length { artifact.length } else { artifact.length - here }
+        };
+        update.artifacts.iter().map(missing).fold(0, u64::saturating_add)
+    }
+
+    fn must_have_room(&self, update: &Update) -> Result<(), Error> {
+        let missing = self.missing(update);
+        if missing == 0 {
+            return Ok(());
+        }
+        let needed = missing.saturating_add(self.reserve);
+        let path = self.store.folder().to_owned();
+        match self.store.disk().room(&path) {
+            Ok(Some(free)) if free < needed => Err(Error::NoRoom { path, free, needed }),
+            // If the free space is unknown, a full disk is reported on writing.
+            _ => Ok(()),
+        }
+    }
+
+    fn download_path(&self, artifact: &UpdateArtifact) -> PathBuf {
+        self.store.folder().join("downloads").join(artifact.sha256.to_string())
+    }
+
+    /// Removes downloads that are not part of this update.
+    fn remove_downloads_but(&self, update: &Update) {
+        let paths = update.artifacts.iter().map(|artifact| self.download_path(artifact));
+        let keep: Vec<PathBuf> = paths.flat_map(|path| [part_of(&path), path]).collect();
+        let entries = fs::read_dir(self.store.folder().join("downloads")).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| !keep.contains(path)) {
+            let _ = self.store.disk().remove(&path);
+        }
+    }
+
+    /// Removes all downloads. A file that cannot be removed now is removed before the next download.
+    fn remove_downloads(&self) {
+        let entries = fs::read_dir(self.store.folder().join("downloads")).into_iter().flatten().flatten();
+        for entry in entries {
+            let _ = self.store.disk().remove(&entry.path());
+        }
+    }
+
+    /// Installs the downloaded release, records it, and removes the download.
+    ///
+    /// After an interruption between the installation and the record, the next check installs the same release again, which
+    /// is safe. First the device refreshes and decides again: a release may be withdrawn, or its role may expire, during a download.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Outdated`] if the decision is another now, [`Error::State`] if this release or a later one is installed, [`Error::Setting`] without an installer, [`Error::Install`] if the
+    /// installer fails, [`Error::Store`] if the result cannot be stored.
+    pub fn install(&mut self, downloaded: &Downloaded) -> Result<Record, Error> {
+        let release = downloaded.update.release.clone();
+        if release.sequence <= self.profile.installed.sequence {
+            return Err(Error::State(format!(
+                "{} (sequence {}) or a later release is already installed",
+                release.version, release.sequence
+            )));
+        }
+        self.decide_again(&downloaded.update)?;
+        let put = self.put(downloaded);
+        match &put {
+            Ok(()) => self.record_result(&release, InstallResult::Installed, None),
+            Err(Error::Install(e)) if e.is_final() => {
+                self.record_result(&release, InstallResult::Failed, Some(&e.to_string()));
+            }
+            Err(_) => {}
+        }
+        put?;
+        self.note_new(&release, InstallState::Installed)?;
+        self.remove_downloads();
+        self.installed()
+    }
+
+    /// Records that the installed release works. Writes nothing if it is already confirmed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if nothing is installed, [`Error::Store`] if the confirmation cannot be stored.
+    pub fn confirm(&mut self) -> Result<Record, Error> {
+        let record = self.installed()?;
+        if record.state != InstallState::Confirmed {
+            self.record_result(&record.release, InstallResult::Confirmed, None);
+            self.note(Record { state: InstallState::Confirmed, ..record })?;
+        }
+        self.installed()
+    }
+
+    /// Records that the installed release failed and the previous one runs again. The device never retries the failed release.
+    ///
+    /// The caller must make the previous release run, for example through the boot loader.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if nothing is installed, [`Error::Store`] if the rejection cannot be stored.
+    pub fn reject(&mut self) -> Result<Status, Error> {
+        let record = self.installed()?;
+        self.record_result(&record.release, InstallResult::RolledBack, Some("it was rejected"));
+        self.forget(&record.release)?;
+        Ok(self.status())
+    }
+
+    /// The state of the update.
+    pub fn machine(&self) -> &Machine {
+        static NEW: Machine = Machine { state: crate::state::State::Idle, failures: 0, begun: None };
+        self.machine.value().unwrap_or(&NEW)
+    }
+
+    /// The device's time: that of its clock, or signed time if the clock is not plausible (see [`clock`](crate::clock)).
+    pub fn now(&self) -> Instant {
+        self.updater.now()
+    }
+
+    /// The user's deferral. It is read each time, because the user may change it while this process runs.
+    fn deferral(&self) -> Option<Deferral> {
+        Kept::load(&self.store, DEFERRAL, &mut Vec::new()).ok()?.value().copied()
+    }
+
+    fn defer(self, until: Instant) -> Result<Deferral, Error> {
+        let nothing = || Error::State("no release is waiting to be installed: there is nothing to defer".into());
+        let sequence = self.machine().state.pending().ok_or_else(nothing)?.sequence;
+        let mut kept = Kept::<Deferral>::load(&self.store, DEFERRAL, &mut Vec::new())?;
+        let before = kept.value().filter(|deferral| deferral.sequence == sequence);
+        let since = before.map_or(self.now(), |deferral| deferral.since);
+        let deferral = Deferral { sequence, since, until };
+        kept.save(&self.store, deferral)?;
+        Ok(deferral)
+    }
+
+    /// The state after `event`, saved if it is durable.
+    pub(crate) fn advance(&mut self, event: Event, tolerance: Tolerance) -> Result<(), Error> {
+        let next = self.machine().next(event, tolerance)?;
+        trace!(before = self.machine().state.name(), after = next.state.name(), "advances the update");
+        self.record_step(&next.state);
+        if !next.state.is_durable() || self.machine.stored().unwrap_or(&Machine::default()) == &next {
+            self.machine.set(next);
+            return Ok(());
+        }
+        Ok(self.machine.save(&self.store, next)?)
+    }
+
+    /// How the policy judges a step of an update now.
+    pub(crate) fn judge_now(&self, step: Step, update: &Update) -> Judgement {
+        self.judge(step, update, &self.profile, self.now())
+    }
+
+    /// What runs now, as the installer names it.
+    pub(crate) fn running(&mut self) -> Result<Option<Place>, Error> {
+        Ok(self.installer()?.running()?)
+    }
+
+    /// Runs the installer. Records nothing.
+    pub(crate) fn put(&mut self, downloaded: &Downloaded) -> Result<(), Error> {
+        let version = &downloaded.update.release.version;
+        Ok(self.installer()?.install(version, &downloaded.artifacts)?)
+    }
+
+    /// Records that a release runs on trial, and removes its download.
+    pub(crate) fn begin_trial(&mut self, release: &Release) -> Result<(), Error> {
+        self.note_new(release, InstallState::Trial)?;
+        self.remove_downloads();
+        Ok(())
+    }
+
+    /// Confirms the running release and records it.
+    pub(crate) fn settle(&mut self, release: &Release) -> Result<(), Error> {
+        self.installer()?.confirm()?;
+        self.note_new(release, InstallState::Confirmed)
+    }
+
+    /// Makes the installer restore what ran before.
+    pub(crate) fn go_back(&mut self, before: &Place) -> Result<(), Error> {
+        Ok(self.installer()?.revert(before)?)
+    }
+
+    /// Records that a release failed here, and that the previous one is the installed release again.
+    pub(crate) fn forget(&mut self, release: &Release) -> Result<(), Error> {
+        let failed = Quarantined { sequence: release.sequence, sha256: release.sha256 };
+        if !self.quarantined().contains(&failed) {
+            let mut quarantine = self.quarantine.value().cloned().unwrap_or_default();
+            quarantine.add(failed);
+            // First, so that an interruption cannot make the device retry.
+            self.quarantine.save(&self.store, quarantine)?;
+        }
+        self.remove_downloads();
+        self.take_back(release)
+    }
+
+    /// Records that the previous release is the installed release again.
+    pub(crate) fn take_back(&mut self, release: &Release) -> Result<(), Error> {
+        let Some(record) = self.record.value().filter(|record| record.release == *release).cloned() else {
+            return Ok(());
+        };
+        if let Some(release) = record.previous.clone() {
+            self.note(Record { release, state: InstallState::Confirmed, previous: None, ..record })
+        } else {
+            self.record.remove(&self.store)?;
+            self.profile.installed = self.factory.clone();
+            Ok(())
+        }
+    }
+
+    /// Records that a release is installed and what it replaces, unless that is already recorded.
+    fn note_new(&mut self, release: &Release, state: InstallState) -> Result<(), Error> {
+        let noted = self.record.value().filter(|record| record.release == *release);
+        if noted.is_some_and(|record| record.state == state) {
+            return Ok(());
+        }
+        let previous = match noted {
+            Some(record) => record.previous.clone(),
+            None => self.record.value().map(|record| record.release.clone()),
+        };
+        self.note(Record {
+            product: self.profile.product.clone(),
+            channel: self.profile.channel.clone(),
+            release: release.clone(),
+            state,
+            previous,
+        })
+    }
+
+    fn note(&mut self, record: Record) -> Result<(), Error> {
+        self.record.save(&self.store, record)?;
+        self.profile.installed = builder::running(self.record.value(), &self.profile, &self.factory);
+        Ok(())
+    }
+
+    fn installed(&self) -> Result<Record, Error> {
+        let nothing = || Error::State("nothing is installed on this device yet".into());
+        self.record.value().cloned().ok_or_else(nothing)
+    }
+
+    fn installer(&mut self) -> Result<&mut (dyn Installer + Send + 'static), Error> {
+        let none = || Error::Setting("no installer is set: give the device one, such as a slot".into());
+        self.installer.as_deref_mut().ok_or_else(none)
+    }
+
+    /// The unsent receipts, the oldest first.
+    pub fn waiting_receipts(&self) -> &[SignedReceipt] {
+        self.recorder.pending()
+    }
+
+    /// The status of this device's receipts; `None` without a key to sign them.
+    pub fn receipts(&self) -> Option<ReceiptStatus> {
+        self.recorder.status()
+    }
+
+    /// Sends the queued receipts and removes the acknowledged ones. Sends nothing during the delay after a failure.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] without a key to sign receipts. A failure to send is not an error; see [`Sent::problem`].
+    pub fn send_receipts(&mut self, sink: &mut dyn Sink, options: Sending) -> Result<Sent, Error> {
+        let now = self.now();
+        let none = || Error::State("this device records no receipts: configure a key to sign them".into());
+        self.recorder.send(&self.store, sink, options, now).ok_or_else(none)
+    }
+
+    /// Records that a release could not be installed, for callers that drive the device themselves and stop trying.
+    ///
+    /// [`install`](Device::install) and [`reject`](Device::reject) record final results automatically.
+    pub fn give_up(&mut self, update: &Update, why: &str) {
+        self.record_result(&update.release, InstallResult::Failed, Some(why));
+    }
+
+    /// The last recording failure. A second call returns `None`.
+    pub(crate) fn receipt_problem(&mut self) -> Option<String> {
+        self.recorder.take_problem()
+    }
+
+    /// Records that a check decided to install this.
+    fn record_offer(&mut self, explanation: &Explanation, update: &Update) {
+        let at = self.now();
+        self.recorder.record_offer(&self.store, explanation, &update.release, at);
+    }
+
+    /// Records the result of a release.
+    fn record_result(&mut self, release: &Release, outcome: InstallResult, why: Option<&str>) {
+        let at = self.now();
+        self.recorder.record(&self.store, release, outcome, why, at);
+    }
+
+    /// Records the result of a step of the update, before the state is written.
+    fn record_step(&mut self, after: &State) {
+        let (at, before) = (self.now(), self.machine().state.clone());
+        self.recorder.record_step(&self.store, &before, after, at);
+    }
+
+    /// Records the result of the current state, if that could not be written earlier.
+    pub(crate) fn record_expected(&mut self) {
+        let (at, state) = (self.now(), self.machine().state.clone());
+        self.recorder.record_expected(&self.store, &state, at);
+    }
+
+    /// Records a failed release after too many failures in a row.
+    pub(crate) fn record_failure(&mut self, error: &Error, tolerance: Tolerance) {
+        let (at, machine) = (self.now(), self.machine().clone());
+        self.recorder.record_failure(&self.store, &machine, tolerance, error, at);
+    }
 }
 
 /// The decisions on all offers, and what to install.
@@ -589,4 +1045,27 @@ fn nothing(role: &str, profile: &Profile, error: Error) -> Result<String, Error>
 fn expired(role: &str, expires: Instant) -> String {
     let expires = tidegate_tuf::time::format(expires);
     format!("role {role} expired at {expires}: it is renewed by tidegate refresh")
+}
+
+/// Converts a gate's refusal into a reason to keep the installed release.
+fn or_denied(
+    offered: Result<Result<Found, String>, Error>,
+    choice: &CohortChoice,
+    protected: Option<&Protected>,
+) -> Result<Result<Found, String>, Error> {
+    match (offered, protected) {
+        (Err(Error::Fetch(FetchError::Denied { refusal, .. })), Some(protected)) => Ok(Err(format!(
+            "cohort {} is protected, and its gate {} denied this device access: {refusal}",
+            choice.cohort, protected.gate
+        ))),
+        (offered, _) => offered,
+    }
+}
+
+fn outdated(update: &Update, why: String) -> Error {
+    Error::Outdated { release: update.release.version.to_string(), why }
+}
+
+fn length(path: &std::path::Path) -> u64 {
+    fs::symlink_metadata(path).map_or(0, |metadata| if metadata.is_file() { metadata.len() } else { 0 })
 }
