@@ -193,7 +193,7 @@ mod tests {
             ("share = \"5%\"", "share = \"6%\"", "cohorts.toml: stable: "),
             ("share = \"5%\"", "share = \"a few\"", "stable.canary: \"a few\" is not a share"),
             ("share = \"5%\"", "", "stable.canary: it does not say which devices belong to it"),
-            ("share = \"5%\"", "share = \"5%\"\ndevices = []", "stable.canary: it is not clear"),
+            ("share = \"5%\"", "share = \"5%\"\ndevices = []", "stable.canary: it does not say"),
             ("name = \"canary\"", "name = \"early\"", "cohorts.toml: stable: "),
             ("name = \"canary\"", "name = \"Canary\"", "is not a name"),
             ("eq = \"lab\" }\n", "equals = \"lab\" }\n", "equals"),

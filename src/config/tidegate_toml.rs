@@ -447,11 +447,11 @@ mod tests {
             ("products = [\"os\"]", "products = []", "products: it is empty"),
             ("products = [\"os\"]", "products = [\"OS\"]", "is not a name"),
             ("products = [\"os\"]", "products = [\"os\", \"os\"]", "os is listed twice"),
-            ("[\"root-1\", \"root-2\", \"root-3\"]", "[\"root-9\"]", "roles.root.keys: there is no key root-9"),
+            ("[\"root-1\", \"root-2\", \"root-3\"]", "[\"root-9\"]", "roles.root.keys: unknown key root-9"),
             (
                 "[\"root-1\", \"root-2\", \"root-3\"]",
                 "[\"root-1\"]",
-                "roles.root.threshold: 2 of 1 keys can never be met",
+                "roles.root.threshold: a threshold of 2 with 1 keys can never be met",
             ),
             ("keys = [\"timestamp\"]", "keys = [\"root-1\"]", "roles.timestamp: the key root-1 also signs roles.root"),
             (
@@ -459,7 +459,7 @@ mod tests {
                 "keys = [\"release-1\"]",
                 "channels.stable.rollout: the key release-1 also signs releases",
             ),
-            ("file:keys/root-1.pem", "pkcs11:token=a", "keys.root-1: the key URI pkcs11:token=a is not right"),
+            ("file:keys/root-1.pem", "pkcs11:token=a", "keys.root-1: the key URI pkcs11:token=a is malformed"),
             ("expires = \"365d\"", "expires = \"0\"", "would expire at once"),
             ("expires = \"365d\"", "expires = \"a year\"", "is not a duration"),
         ] {

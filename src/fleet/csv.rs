@@ -406,14 +406,14 @@ mod tests {
             ("id,version\n", "line 1: it names no column hardware"),
             ("id,id,hardware,version\n", "line 1: it names the column id twice"),
             ("id,hardware,version,Group\n", "line 1: \"Group\""),
-            ("id,hardware,version\na,b\n", "line 2: it has 2 values, and line 1 names 3 columns"),
+            ("id,hardware,version\na,b\n", "line 2: it has 2 values for the 3 columns of line 1"),
             ("id,hardware,version\n\n\na,b,1\n", "line 4: version: "),
             ("id,hardware,version\na b,b,1.0.0\n", "line 2: \"a b\""),
             ("id,hardware,version\na,,1.0.0\n", "line 2: hardware: "),
             ("id,hardware,version,sequence\na,b,1.0.0,-1\n", "line 2: sequence: \"-1\" is not a whole number"),
             ("id,hardware,version\na,\"b,1.0.0\n", "line 2: a value that begins with a double quote"),
             ("id,hardware,version\na,\"b\"x,1.0.0\n", "line 2: a comma must follow"),
-            ("id,hardware,version\na,b\"x,1.0.0\n", "line 2: a double quote stands inside"),
+            ("id,hardware,version\na,b\"x,1.0.0\n", "line 2: a double quote inside"),
             (long.as_str(), "line 2: it is longer than 65536 bytes"),
         ] {
             let error = read(text, scope()).unwrap_err();

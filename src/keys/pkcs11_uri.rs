@@ -179,7 +179,7 @@ mod tests {
             ("pkcs11:object=a;slot-id=x", "slot-id must be a number"),
             ("pkcs11:object=a;slot-id=+1", "slot-id must be a number"),
             ("pkcs11:object=a;library-version=3", "\"library-version\" is not supported"),
-            ("pkcs11:object=a?pin-value=1234", "a PIN has no place in a URI"),
+            ("pkcs11:object=a?pin-value=1234", "a PIN must not be in a URI"),
             ("pkcs11:object=a?module-path=m.so", "must be an absolute path"),
             ("pkcs11:object=a?pin-source=|/bin/cat", "must be an absolute path"),
             ("pkcs11:object=a?x-y=1", "\"x-y\" is not supported"),

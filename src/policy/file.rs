@@ -394,8 +394,8 @@ mod tests {
             ("max_unattended = \"72h\"", "max_unattended = \"0\"", "rollout.max_unattended"),
             ("largest_step = \"10%\"", "largest_step = \"ten\"", "is not a share"),
             ("\"artifact-integrity\"", "\"artifact-beauty\"", "artifact-beauty"),
-            ("max_age = \"7d\"", "max_age = \"7d\"\nfleet = \"../fleet.csv\"", "no path within the workspace"),
-            ("max_age = \"7d\"", "max_age = \"7d\"\nfleet = \"\"", "no path within the workspace"),
+            ("max_age = \"7d\"", "max_age = \"7d\"\nfleet = \"../fleet.csv\"", "not a path in the workspace"),
+            ("max_age = \"7d\"", "max_age = \"7d\"\nfleet = \"\"", "not a path in the workspace"),
             ("\"artifact-integrity\"", "\"own-checks\"", "own-checks can never pass"),
             ("skip = [\"soak\", \"ramp\", \"freeze\"]", "skip = [\"signing\"]", "signing"),
         ] {
@@ -422,7 +422,7 @@ mod tests {
         for (more, part) in [
             (
                 "[[freeze]]\nweekly = \"mon 00:00 - sun 23:59\"\n[[freeze]]\nweekly = \"sun 12:00 - mon 12:00\"",
-                "no minute",
+                "cover the whole week",
             ),
             ("[retirement]\nkeep_releases = 0", "keeps no release"),
             ("[provenance]\nrequired = true\nbuilders = []", "the list of builders is empty"),
@@ -431,10 +431,10 @@ mod tests {
             ("[[approval]]\nsteps = [\"start\"]\nby = [\"rollout\"]\ncount = 0", "0 approvals are no rule"),
             ("[[approval]]\nsteps = []\nby = [\"rollout\"]\ncount = 1", "about no step"),
             ("[[approval]]\nsteps = [\"withdraw\"]\nby = [\"rollout\"]\ncount = 1", "withdraw never waits"),
-            ("[[approval]]\nsteps = [\"start\"]\nby = [\"rollout\"]\ncount = 1\nmax_age = \"0\"", "ever be fresh"),
+            ("[[approval]]\nsteps = [\"start\"]\nby = [\"rollout\"]\ncount = 1\nmax_age = \"0\"", "would be too old"),
             (
                 "[[validation.check]]\nid = \"SBOM\"\ntitle = \"t\"\ncommand = [\"x\"]\ntimeout = \"1m\"",
-                "is no id of an own check",
+                "is not a valid id of an own check",
             ),
             ("[[validation.check]]\nid = \"X-A\"\ntitle = \"t\"\ncommand = []\ntimeout = \"1m\"", "names no program"),
             (
@@ -455,7 +455,7 @@ mod tests {
         check_against("").unwrap();
         check_against(&rule("\"release-1\", \"release-2\"", 2, "cohorts = [\"general\"]")).unwrap();
         for (more, part) in [
-            (rule("\"release-1\", \"release-2\"", 3, ""), "3 approvals can never be had from 2 people"),
+            (rule("\"release-1\", \"release-2\"", 3, ""), "3 approvals from 2 people are impossible"),
             (rule("\"nobody\"", 1, ""), "names no key nobody"),
             (
                 rule("\"rollout\"", 1, "cohorts = [\"generals\"]"),
@@ -483,6 +483,6 @@ mod tests {
         let more = "[[approval]]\nsteps = [\"start\"]\nby = [\"release-1\", \"release-2\"]\ncount = 2";
         let policy = Policy::parse(format!("{TEMPLATE}\n{more}").as_bytes()).unwrap();
         let error = policy.check_against(&settings, &cohorts).unwrap_err();
-        assert!(error.to_string().contains("2 approvals can never be had from 1 people"), "{error}");
+        assert!(error.to_string().contains("2 approvals from 1 people are impossible"), "{error}");
     }
 }

@@ -476,7 +476,7 @@ mod tests {
         assert_eq!(verdict.action, Action::Pause);
         assert_eq!(
             verdict.findings[0].to_string(),
-            "4 of 80 devices of all cohorts (5%) rolled back, and policy.toml allows 1%"
+            "4 of 80 devices of all cohorts (5%) rolled back; policy.toml allows 1%"
         );
     }
 

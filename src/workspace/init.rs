@@ -484,7 +484,7 @@ mod tests {
         let made = init(dir.path(), &options(), at(), &mut NoPassphrases).unwrap();
         assert!(made.repository.role("stable.pioneers").is_some());
         let again = init(dir.path(), &options(), at(), &mut NoPassphrases).unwrap_err();
-        assert!(again.to_string().contains("is a workspace already"), "{again}");
+        assert!(again.to_string().contains("is already a workspace"), "{again}");
     }
 
     #[test]

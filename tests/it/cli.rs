@@ -85,7 +85,7 @@ fn refusals_name_what_is_wrong_and_what_to_do_and_have_their_exit_code() {
         (vec!["verify", &nowhere], 2, "--root"),
         (vec!["verify", &nowhere, "--root", &root], 1, "cannot read"),
         (vec!["verify", &dir, "--root", &nowhere], 1, "cannot read"),
-        (vec!["verify", &dir, "--root", &file], 1, "the root to start from is not one"),
+        (vec!["verify", &dir, "--root", &file], 1, "the given root does not verify"),
         (vec!["verify", "ftp://x/", "--root", &root], 2, "https://"),
         (vec!["verify", "http://127.0.0.1:1/", "--root", &root], 1, "no answer"),
         (vec!["serve", &nowhere], 1, "cannot serve"),

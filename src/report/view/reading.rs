@@ -292,6 +292,6 @@ mod tests {
     #[test]
     fn what_is_no_workspace_needs_a_root() {
         let error = Place::parse("nowhere").unwrap().read(None).unwrap_err();
-        assert!(error.to_string().contains("not believed without a root"), "{error}");
+        assert!(error.to_string().contains("cannot be verified without a root"), "{error}");
     }
 }

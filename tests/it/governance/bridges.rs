@@ -83,7 +83,7 @@ fn chain_of_bridges_is_followed() {
     assert!(ways.detail.contains("from 1.0.0 on board-a"), "{}", ways.detail);
     let ways = finding(&fleet, &newest, "V-ELI-06", devices);
     assert_eq!(ways.verdict, Verdict::Fail);
-    assert!(ways.detail.starts_with("1 of 2 devices have no way: old on 1.0.0"), "{}", ways.detail);
+    assert!(ways.detail.starts_with("1 of 2 devices cannot update: old on 1.0.0"), "{}", ways.detail);
     // And that holds the rollout back.
     let start = fleet.step(&newest, |transaction, op| transaction.start(RampRequest::default(), op));
     assert_eq!(rule(start), "R-VALIDATED");

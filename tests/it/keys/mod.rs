@@ -80,7 +80,7 @@ fn the_suite_on_the_key_of_the_environment() {
     // A secret that is wanted and not given, or wrong, is an error that says what to do, and nothing hangs or leaks.
     if std::env::var_os(SECRET).is_some() {
         let error = open("k", &uri, Path::new("/"), None, &mut NoPassphrases).unwrap_err();
-        assert!(error.to_string().contains("no passphrase is at hand"), "{error}");
+        assert!(error.to_string().contains("no passphrase was given"), "{error}");
     }
     eprintln!("{key:?} {uri}");
 

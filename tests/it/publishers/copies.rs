@@ -23,7 +23,10 @@ fn a_mirror_that_lags_is_named_and_the_next_run_repairs_it() {
     let out = run(&forge, &["publish", &first, &second, &third]);
     assert_eq!(out.status.code(), Some(1), "{}", said(&out));
     let text = said(&out);
-    assert!(text.contains(&format!("{second} lags behind")) && text.contains("1 of 3 places lag behind"), "{text}");
+    assert!(
+        text.contains(&format!("{second} is out of date")) && text.contains("1 of 3 places are out of date"),
+        "{text}"
+    );
     assert!(text.contains(&format!("to {third}:")), "the third is not held up: {text}");
     let out = run(&forge, &["--json", "publish", &first, &second, &third]);
     let json: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();

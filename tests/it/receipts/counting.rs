@@ -180,7 +180,7 @@ fn invalid_receipts_are_refused_by_reason() {
     let out = tidegate(&fleet.path(), now, &[], &line);
     let (said, status) = (String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap());
     for expected in [
-        "stable/os/1.0.0, sequence 1: 3 devices spoke of it; 1 of the 3 that tried it fail\n",
+        "stable/os/1.0.0, sequence 1: 3 devices reported it; 1 of the 3 that tried it failed\n",
         "COHORT      HARDWARE  OFFERED  INSTALLED  CONFIRMED  FAILED  ROLLED BACK  OPEN  FAILING\n",
         "canary      board-a   3        3          2          0       1            0     33.33%\n",
         "validation  -         0        0          0          0       0            0     0%\n",
@@ -191,7 +191,7 @@ fn invalid_receipts_are_refused_by_reason() {
     }
     assert!(!said.contains('\u{1b}'), "{said}");
     for expected in [
-        " is no enrolment: receipts of these devices do not count",
+        " is not a valid enrolment: receipts of these devices do not count",
         "warning: 1 keys are enrolled for several devices",
         "next: tidegate receipts file:receipts --enrolments file:enrolments --health health.json",
     ] {

@@ -216,7 +216,7 @@ fn failures_pause_the_rollout_and_worse_ones_withdraw_the_release() {
     let entry = job.ledger().into_iter().rev().find(|entry| entry.event == "pause").unwrap();
     assert_eq!(
         entry.evidence["reason"],
-        "H-ROLLED-BACK: 5 of 200 devices of the cohort canary (2.5%) rolled back, and policy.toml allows 2%"
+        "H-ROLLED-BACK: 5 of 200 devices of the cohort canary (2.5%) rolled back; policy.toml allows 2%"
     );
     assert_eq!(entry.evidence["health"]["rolled_back"], 5);
 

@@ -204,7 +204,7 @@ fn what_does_not_verify_is_not_taken_over() {
     let other = old.path("other.json");
     let bytes = std::fs::read_to_string(&root).unwrap();
     std::fs::write(&other, bytes.replace("\"sig\": \"", "\"sig\": \"00")).unwrap();
-    assert!(import(&other).contains("the root to start from is not one"));
+    assert!(import(&other).contains("the given root does not verify"));
 
     let first = repository.join("metadata/1.root.json");
     let kept = std::fs::read(&first).unwrap();
