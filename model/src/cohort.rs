@@ -27,19 +27,30 @@ use serde_json::Value;
 
 use super::condition::{Condition, Outcome};
 use super::decode::{
-    Extra, FieldError, Fields, FormatError, SchemaVersion, canonical, extra, invalid, parse, parsed, schema,
+    Extra, FieldError, Fields, FormatError, SchemaVersion, canonical, each, extra, invalid, parsed, scan, schema, tree,
+    tree_without,
 };
 use super::digest::Digest;
 use super::facts::Facts;
 use super::gate::Protected;
 use super::name::{DeviceId, Name};
 use super::position::{Interval, PPM, RampOrder, Salt, percent, to_ppm};
+use tidegate_tuf::json::Raw;
 
 /// The most cohorts in a map.
 pub const MAX_COHORTS: usize = 10_000;
 
 /// The most devices that one cohort may list.
-pub const MAX_DEVICES: usize = 100_000;
+pub const MAX_DEVICES: usize = 50_000;
+
+/// The longest map, in bytes.
+pub const MAX_LENGTH: u64 = 5_000_000;
+
+/// More values than that many cohorts and devices take, with conditions.
+const MAX_VALUES: usize = 150_000;
+
+/// Bytes that all conditions and unknown fields may take.
+const ROOM: usize = 8_000_000;
 
 const DOCUMENT: &str = "cohort map";
 
@@ -161,7 +172,20 @@ impl CohortMap {
     ///
     /// If it is not strict JSON or not a valid map.
     pub fn parse(bytes: &[u8]) -> Result<CohortMap, FormatError> {
-        CohortMap::from_value(&parse(DOCUMENT, bytes)?)
+        let raw = scan(DOCUMENT, bytes, MAX_LENGTH, MAX_VALUES)?;
+        let one = |error| invalid(DOCUMENT, vec![error]);
+        let head = tree_without(raw, &["cohorts"], "").map_err(one)?;
+        let mut fields = Fields::of(&head, "").map_err(one)?;
+        schema(DOCUMENT, &mut fields)?;
+        let salt = fields.parsed("salt").map_err(one)?;
+        // The cohorts one by one, so that a large map does not take many times its length.
+        let (mut cohorts, mut room) = (Vec::new(), ROOM);
+        let mut read = |_: String, raw: Raw<'_>, at: &str| {
+            cohorts.push(read_cohort(raw, at, &mut room)?);
+            Ok(())
+        };
+        each(raw.get("cohorts"), true, "cohorts", MAX_COHORTS, &mut read).map_err(one)?;
+        Self::build(salt, cohorts, extra(&fields).map_err(one)?)
     }
 
     /// Reads a map from a JSON value.
@@ -170,13 +194,7 @@ impl CohortMap {
     ///
     /// If it is not a valid map.
     pub fn from_value(value: &Value) -> Result<CohortMap, FormatError> {
-        let one = |error| invalid(DOCUMENT, vec![error]);
-        let mut fields = Fields::of(value, "").map_err(one)?;
-        schema(DOCUMENT, &mut fields)?;
-        let salt = fields.parsed("salt").map_err(one)?;
-        let cohorts =
-            fields.list("cohorts", MAX_COHORTS, |item, at| read_cohort(Fields::of(item, at)?)).map_err(one)?;
-        Self::build(salt, cohorts, extra(&fields).map_err(one)?)
+        Self::parse(value.to_string().as_bytes())
     }
 
     /// The signed and published bytes: canonical JSON.
@@ -185,7 +203,9 @@ impl CohortMap {
     ///
     /// If reading the bytes would not give the same map.
     pub fn to_bytes(&self) -> Result<Vec<u8>, FormatError> {
-        canonical(DOCUMENT, self, CohortMap::from_value)
+        let bytes = canonical(DOCUMENT, self, CohortMap::from_value)?;
+        scan(DOCUMENT, &bytes, MAX_LENGTH, MAX_VALUES)?;
+        Ok(bytes)
     }
 
     /// The channel's salt.
@@ -305,13 +325,23 @@ impl CohortMap {
     }
 }
 
-fn read_cohort(mut fields: Fields<'_>) -> Result<Cohort, FieldError> {
+/// Reads a cohort. What remains of it in memory is deducted from `room`: unknown fields whole, a condition by a quarter.
+fn read_cohort(raw: Raw<'_>, at: &str, room: &mut usize) -> Result<Cohort, FieldError> {
+    let before = *room;
+    let head = raw.tree_without(&["devices"], room).map_err(|e| FieldError::new(at, e.to_string()))?;
+    let mut fields = Fields::of(&head, at)?;
     let name = fields.parsed("name")?;
-    let devices = fields.optional("devices");
     let condition = fields.optional("condition");
     let share = fields.optional("share");
-    let selector = match (devices, condition, share) {
-        (Some(_), None, None) => Selector::Devices(fields.set("devices", MAX_DEVICES, parsed)?),
+    let selector = match (raw.get("devices"), condition, share) {
+        (Some(raw), None, None) => {
+            let mut devices = BTreeSet::new();
+            each(Some(raw), true, &fields.at("devices"), MAX_DEVICES, &mut |_, raw, at| {
+                let is_new = devices.insert(parsed(&tree(raw, at)?, at)?);
+                if is_new { Ok(()) } else { Err(FieldError::new(at, "duplicate entry")) }
+            })?;
+            Selector::Devices(devices)
+        }
         (None, Some(value), None) => Selector::Condition(Condition::read(value, &fields.at("condition"))?),
         (None, None, Some(_)) => Selector::Share(fields.u32("share")?),
         _ => return Err(FieldError::new(fields.here(), "a cohort has exactly one of devices, condition and share")),
@@ -319,7 +349,11 @@ fn read_cohort(mut fields: Fields<'_>) -> Result<Cohort, FieldError> {
     // Unknown fields are refused here: a client that ignores one would request protected files without the gate.
     let protected =
         fields.optional("protected").map(|value| Protected::read(value, &fields.at("protected"))).transpose()?;
-    Ok(Cohort { name, selector, protected, extra: extra(&fields)? })
+    let extra = extra(&fields)?;
+    if extra.is_empty() {
+        *room = if condition.is_none() { before } else { before - (before - *room) / 4 };
+    }
+    Ok(Cohort { name, selector, protected, extra })
 }
 
 impl serde::Serialize for CohortMap {

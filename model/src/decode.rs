@@ -7,7 +7,9 @@ use serde_json::Value;
 
 pub use tidegate_tuf::fields::FieldError;
 pub(crate) use tidegate_tuf::fields::{Fields, describe, expected, list, parsed, quoted, text};
-use tidegate_tuf::json::{self, JsonError};
+use tidegate_tuf::json::{self, JsonError, Raw};
+pub(crate) use tidegate_tuf::json::{each, tree, tree_without};
+use tidegate_tuf::limits::Bounds;
 
 /// Fields that this version does not know: preserved, and otherwise ignored. Values that could not be signed again
 /// (fractions, text beyond printable ASCII) is refused in them too.
@@ -73,6 +75,19 @@ const SCHEMA: u64 = 1;
 /// Parses strict JSON on behalf of `document`.
 pub(crate) fn parse(document: &'static str, bytes: &[u8]) -> Result<Value, FormatError> {
     json::parse(bytes).map_err(|source| FormatError::Json { document, source })
+}
+
+/// Checks strict JSON on behalf of `document`, which is too large for a tree: at most `length` bytes and `values` values.
+pub(crate) fn scan<'a>(
+    document: &'static str,
+    bytes: &'a [u8],
+    length: u64,
+    values: usize,
+) -> Result<Raw<'a>, FormatError> {
+    if bytes.len() as u64 > length {
+        return Err(invalid(document, vec![FieldError::new("", format!("longer than {length} bytes"))]));
+    }
+    Raw::scan(bytes, &Bounds { values, ..Bounds::DOCUMENT }).map_err(|source| FormatError::Json { document, source })
 }
 
 /// Canonical JSON of `value` on behalf of `document`, if it reads back unchanged.

@@ -11,15 +11,15 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::decode::{FormatError, invalid, parse, schema};
+use super::decode::{FormatError, each, invalid, scan, schema, text, tree, tree_without};
 use super::layout::DelegatedRole;
-use tidegate_tuf::fields::{FieldError, Fields, text};
+use tidegate_tuf::fields::{FieldError, Fields};
 use tidegate_tuf::json;
 
 /// The longest listing, in bytes.
-pub const MAX_LISTING: u64 = 8 << 20;
+pub const MAX_LISTING: u64 = 5_000_000;
 /// No listing of that length names more.
-const MAX_OBJECTS: usize = 200_000;
+const MAX_OBJECTS: usize = 50_000;
 const DOCUMENT: &str = "listing";
 
 /// The objects that a gate may serve to the devices of a cohort.
@@ -49,17 +49,23 @@ impl Listing {
     ///
     /// If it is not strict JSON, not a valid listing, or another cohort's.
     pub fn parse(bytes: &[u8], cohort: &str) -> Result<Self, FormatError> {
-        let value = parse(DOCUMENT, bytes)?;
+        let raw = scan(DOCUMENT, bytes, MAX_LISTING, MAX_OBJECTS + 10)?;
         let one = |error| invalid(DOCUMENT, vec![error]);
-        let mut fields = Fields::of(&value, "").map_err(one)?;
+        let head = tree_without(raw, &["objects"], "").map_err(one)?;
+        let mut fields = Fields::of(&head, "").map_err(one)?;
         schema(DOCUMENT, &mut fields)?;
         let found = fields.text("cohort").map_err(one)?.to_owned();
         if found != cohort {
             return Err(one(FieldError::new("cohort", format!("it is of {found:?}, not of {cohort}"))));
         }
-        let objects = fields.list("objects", MAX_OBJECTS, |item, at| text(item, at).map(str::to_owned)).map_err(one)?;
+        let mut objects = BTreeSet::new();
+        each(raw.get("objects"), true, "objects", MAX_OBJECTS, &mut |_, raw, at| {
+            objects.insert(text(&tree(raw, at)?, at)?.to_owned());
+            Ok(())
+        })
+        .map_err(one)?;
         fields.finish().map_err(one)?;
-        Ok(Self { cohort: found, objects: objects.into_iter().collect() })
+        Ok(Self { cohort: found, objects })
     }
 
     /// The published bytes: canonical JSON.

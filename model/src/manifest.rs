@@ -192,7 +192,9 @@ impl Manifest {
     pub fn to_bytes(&self) -> Result<Vec<u8>, ManifestError> {
         self.check()?;
         let whole = Manifest { created: time::whole(self.created), ..self.clone() };
-        canonical(DOCUMENT, &whole, Manifest::from_value)
+        let bytes = canonical(DOCUMENT, &whole, Manifest::from_value)?;
+        parse(DOCUMENT, &bytes)?;
+        Ok(bytes)
     }
 
     /// Checks the rules that the types do not enforce, and lists all errors.

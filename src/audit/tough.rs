@@ -5,6 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tidegate_tuf::json::Raw;
+use tidegate_tuf::limits::Bounds;
 use tokio::sync::mpsc;
 use tough::schema::{Root, Signed, Targets};
 use tough::{
@@ -89,8 +91,8 @@ async fn first_readable(origin: &Arc<dyn Origin>, root: &[u8], most: u64) -> Res
     let readable =
         |bytes: &[u8]| serde_json::from_slice::<Signed<Root>>(bytes).map(|root| root.signed.version.get()).ok();
     let version = |bytes: &[u8]| {
-        let value = serde_json::from_slice::<serde_json::Value>(bytes).ok()?;
-        value.pointer("/signed/version")?.as_u64()
+        let signed = Raw::scan(bytes, &Bounds::of("root")).ok()?.get("signed")?;
+        signed.get("version")?.tree(&mut 1000).ok()?.as_u64()
     };
     let Some(first) = version(root) else { return Ok(None) };
     let mut found = None;
@@ -103,7 +105,7 @@ async fn first_readable(origin: &Arc<dyn Origin>, root: &[u8], most: u64) -> Res
         else {
             break;
         };
-        match readable(&bytes) {
+        match version(&bytes).and_then(|_| readable(&bytes)) {
             None => (obstacle, found) = (true, None),
             Some(version) if found.is_none() => found = Some((version, bytes)),
             Some(_) => {}
@@ -155,8 +157,12 @@ impl Transport for Reader {
             let (origin, file) = (Arc::clone(&self.0), file.to_owned());
             // tough bounds what it reads; this bound only keeps an endless file out of memory.
             let limit = tidegate_tuf::Limits::default().targets_length;
+            let role = file.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+            let bounds = Bounds::of(role.strip_suffix(".json").unwrap_or(role));
             let read = tokio::task::spawn_blocking(move || origin.metadata(&file, limit)).await;
             return match read.map_err(|error| failed(&url, error))? {
+                // tough builds a tree of what it reads, before it verifies that.
+                Ok(Some(bytes)) if let Err(error) = Raw::scan(&bytes, &bounds) => Err(failed(&url, error)),
                 Ok(Some(bytes)) => Ok(stream::iter([Ok(Bytes::from(bytes))]).boxed_sync()),
                 Ok(None) => Err(TransportError::new(TransportErrorKind::FileNotFound, url)),
                 Err(error) => Err(failed(&url, error)),

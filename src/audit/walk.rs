@@ -215,7 +215,7 @@ impl<'a> Walker<'a> {
         let Some(timestamp) = self.tree.trusted.timestamp() else { return Ok(false) };
         self.tree.timestamp = Some(role_file("timestamp", None, &bytes, &timestamp.common));
 
-        let (version, limit) = wanted(timestamp.snapshot(), self.limits.snapshot_length);
+        let (version, limit) = self.wanted(timestamp.snapshot(), self.limits.snapshot_length);
         let Some(bytes) = self.fetch("snapshot", Some(version), limit)? else { return Ok(false) };
         if let Err(error) = self.tree.trusted.update_snapshot(&bytes) {
             self.fault("snapshot", error);
@@ -279,7 +279,7 @@ impl<'a> Walker<'a> {
             self.fault(&role, "it is delegated to, but the snapshot does not list it");
             return Ok(false);
         };
-        let (version, limit) = wanted(listed, self.limits.targets_length);
+        let (version, limit) = self.wanted(listed, self.limits.targets_length);
         let Some(bytes) = self.fetch(&role, Some(version), limit)? else { return Ok(false) };
         let taken = if chain.parent().is_none() {
             self.tree.trusted.update_targets(&bytes)
@@ -298,6 +298,11 @@ impl<'a> Walker<'a> {
         Ok(true)
     }
 
+    /// The version to fetch and how many bytes to read at most.
+    fn wanted(&self, listed: &MetaFile, limit: u64) -> (u64, u64) {
+        (listed.version, self.limits.listed(listed.length, limit))
+    }
+
     /// Reads a role's file; a missing one is a fault.
     fn fetch(&mut self, role: &str, version: Option<u64>, limit: u64) -> Result<Option<Vec<u8>>> {
         let file = metadata_file(role, version);
@@ -308,11 +313,6 @@ impl<'a> Walker<'a> {
         }
         Ok(bytes)
     }
-}
-
-/// The version to fetch and how many bytes to read at most.
-fn wanted(listed: &MetaFile, limit: u64) -> (u64, u64) {
-    (listed.version, listed.length.map_or(limit, |length| length.min(limit)))
 }
 
 fn role_file(role: &str, version: Option<u64>, bytes: &[u8], common: &tidegate_tuf::metadata::Common) -> RoleFile {

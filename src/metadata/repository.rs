@@ -130,7 +130,7 @@ impl Repository {
                 .trusted
                 .listed(role)
                 .ok_or_else(|| Error::trust(format!("{role}: it is delegated, but the snapshot does not list it")))?;
-            let bytes = must_read(role, listed.version, limits.targets_length)?;
+            let bytes = must_read(role, listed.version, limits.listed(listed.length, limits.targets_length))?;
             match chain.parent() {
                 None => repository.trusted.update_targets(&bytes),
                 Some(_) => repository.trusted.update_delegated(&chain, &bytes),
@@ -241,8 +241,8 @@ impl Repository {
 }
 
 fn role_file(name: &str, common: &Common, bytes: Vec<u8>) -> Result<RoleFile> {
-    let value =
-        json::parse(&bytes).map_err(|e| Error::bug(format!("{name}: verified bytes do not parse")).with_source(e))?;
+    let value = json::parse_large(&bytes, usize::MAX)
+        .map_err(|e| Error::bug(format!("{name}: verified bytes do not parse")).with_source(e))?;
     let Some(Value::Object(signed)) = value.get("signed").cloned() else {
         return Err(lost());
     };

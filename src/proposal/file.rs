@@ -25,6 +25,9 @@ use crate::keys::KeyName;
 const FORMAT: &str = "tidegate-proposal";
 /// Maximum length: a proposal contains whole metadata files.
 pub const MAX_LENGTH: u64 = 64 << 20;
+
+/// Bytes that the content of a proposal may take while it is read: ten times what one takes for a channel of 10,000 releases.
+pub(super) const ROOM: usize = 512 << 20;
 const MAX_ROOTS: usize = 1024;
 const MAX_ROLES: usize = 4096;
 const MAX_SIGNATURES: usize = 256;
@@ -150,7 +153,7 @@ impl Proposal {
         if bytes.len() as u64 > MAX_LENGTH {
             return Err(bad(format!("it is longer than {MAX_LENGTH} bytes")));
         }
-        let value = strict::parse(bytes).map_err(|e| bad(e.to_string()))?;
+        let value = strict::parse_large(bytes, ROOM).map_err(|e| bad(e.to_string()))?;
         if let Some(schema) = value.get("schema").filter(|_| value.get("format") == Some(&FORMAT.into()))
             && *schema != json!(1)
         {

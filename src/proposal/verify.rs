@@ -75,7 +75,8 @@ impl Verified {
         self.requirements
             .iter()
             .map(|requirement| {
-                let envelope = envelope(proposal, &requirement.role)?;
+                let file = proposal.file(&requirement.role)?;
+                let envelope = envelope(&requirement.role, &file)?;
                 let signed = valid_signers(&requirement.keys, &requirement.threshold, &envelope);
                 let missing = requirement.threshold.keyids.iter().filter(|id| !signed.contains(id)).cloned().collect();
                 Ok(RequirementStatus {
@@ -143,7 +144,8 @@ pub fn verify(proposal: &Proposal, anchor: &[u8]) -> Result<Verified> {
     }
     for change in &proposal.changes {
         let role = change.role.as_str();
-        let envelope = envelope(proposal, role)?;
+        let file = proposal.file(role)?;
+        let envelope = envelope(role, &file)?;
         let before = documents.remove(role);
         let common = if role == "root" {
             let new: Root = envelope.danger_read_unverified(role).map_err(malformed)?;
@@ -377,12 +379,12 @@ pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, messa
         .remedy("it was made for another proposal, or the file was altered; sign this one anew"))
 }
 
-pub(super) fn envelope(proposal: &Proposal, role: &str) -> Result<Envelope> {
-    Envelope::parse(role, &proposal.file(role)?).map_err(malformed)
+pub(super) fn envelope<'a>(role: &str, file: &'a [u8]) -> Result<Envelope<'a>> {
+    Envelope::parse(role, file).map_err(malformed)
 }
 
 fn document<'a>((role, file): (&'a str, &String)) -> Result<(&'a str, Document)> {
-    let value = tidegate_tuf::json::parse(file.as_bytes())
+    let value = tidegate_tuf::json::parse_large(file.as_bytes(), usize::MAX)
         .map_err(|e| Error::bug("verified bytes do not parse").with_source(e))?;
     match value.get("signed").cloned() {
         Some(Value::Object(signed)) => Ok((role, Document::from_verified(signed))),

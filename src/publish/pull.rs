@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -130,6 +131,9 @@ pub async fn take_over(
     Ok(taken)
 }
 
+/// The most metadata that is read from a place before it is verified, in bytes: 10,000 roles of cohorts, and some large channels.
+const MOST: u64 = 256_000_000;
+
 /// All live metadata of a place, verified from a chain of roots on; `roots` contains them from version 1.
 pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repository> {
     let limits = Limits::default();
@@ -160,15 +164,22 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
     if let Some(bytes) = read(&file, limits.snapshot_length).await? {
         let snapshot: Snapshot = danger_parse_unverified("snapshot", &bytes).map_err(malformed)?;
         files.insert(file, bytes);
-        let names = snapshot
-            .meta
-            .iter()
-            .map(|(file, meta)| metadata_file(file.strip_suffix(".json").unwrap_or(file), Some(meta.version)));
+        let names = snapshot.meta.iter().map(|(file, meta)| {
+            let name = metadata_file(file.strip_suffix(".json").unwrap_or(file), Some(meta.version));
+            (name, limits.listed(meta.length, limits.targets_length))
+        });
+        // This snapshot is not verified yet, and lists as much as it likes.
+        let left = AtomicU64::new(MOST);
         let found: Vec<(String, Option<Vec<u8>>)> = stream::iter(names)
-            .map(|name| {
-                let read = &read;
+            .map(|(name, limit)| {
+                let (read, left) = (&read, &left);
                 async move {
-                    let bytes = read(&name, limits.targets_length).await?;
+                    let bytes = read(&name, limit).await?;
+                    let length = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                    if left.fetch_sub(length, Ordering::Relaxed) < length {
+                        let what = format!("the metadata at {} is more than {MOST} bytes", remote.name());
+                        return Err(Error::trust(what).remedy("take nothing over from there"));
+                    }
                     Ok::<_, Error>((name, bytes))
                 }
             })

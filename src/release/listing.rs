@@ -231,7 +231,8 @@ impl ReleaseProposal {
     /// Fails if the proposal is malformed.
     pub fn signers(&self, repository: &Repository) -> Result<(Vec<KeyId>, u64)> {
         let Some((keys, role)) = repository.keys_of(&self.role) else { return Ok((Vec::new(), u64::MAX)) };
-        let envelope = Envelope::parse(&self.role, &self.assemble()?).map_err(|e| {
+        let file = self.assemble()?;
+        let envelope = Envelope::parse(&self.role, &file).map_err(|e| {
             Error::input(format!("the proposal for {} is malformed", self.proposal.subject)).with_source(e)
         })?;
         Ok((valid_signers(keys, role, &envelope), role.threshold))

@@ -38,6 +38,18 @@ pub struct Statement {
     signed: Vec<u8>,
 }
 
+/// The most objects, lists and entries of a statement, which may take several hundred bytes each.
+const MAX_ENTRIES: usize = 100_000;
+
+/// Not as strict as what is signed here: others may write fractions.
+fn parse(bytes: &[u8]) -> Result<Value, String> {
+    // Too many are counted where text contains such characters.
+    if bytes.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',')).count() > MAX_ENTRIES {
+        return Err(format!("it has more than {MAX_ENTRIES} entries"));
+    }
+    serde_json::from_slice(bytes).map_err(|e| e.to_string())
+}
+
 impl Statement {
     /// Reads a statement, bare or in an envelope.
     ///
@@ -45,7 +57,7 @@ impl Statement {
     ///
     /// Returns what is missing or malformed.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let value: Value = serde_json::from_slice(bytes).map_err(|e| format!("it is not JSON: {e}"))?;
+        let value = parse(bytes).map_err(|e| format!("it is not JSON: {e}"))?;
         if value.get("payload").is_none() {
             return Self::of(&value, false, Vec::new(), Vec::new());
         }
@@ -65,8 +77,7 @@ impl Statement {
         if signatures.is_empty() {
             return Err("its envelope has no signature".into());
         }
-        let statement: Value =
-            serde_json::from_slice(&payload).map_err(|e| format!("what its envelope holds is not JSON: {e}"))?;
+        let statement = parse(&payload).map_err(|e| format!("what its envelope holds is not JSON: {e}"))?;
         Self::of(&statement, true, signatures, pre_authentication(kind, &payload))
     }
 

@@ -27,6 +27,9 @@ pub const RELEASES_DIR: &str = "releases";
 /// The largest record, manifest or report that is read.
 pub const MAX_LENGTH: u64 = 16 << 20;
 
+/// Bytes that the content of such a file may take while it is read.
+const ROOM: usize = 64 << 20;
+
 /// Which release: `CHANNEL/PRODUCT/VERSION`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReleaseId {
@@ -396,7 +399,7 @@ pub fn from_file<T: serde::de::DeserializeOwned>(name: &str, bytes: &[u8]) -> Re
         Error::input(format!("{name} is malformed"))
             .remedy("restore it from version control; it is not meant to be edited")
     };
-    let value = json::parse(bytes).map_err(|e| malformed().with_source(e))?;
+    let value = json::parse_large(bytes, ROOM).map_err(|e| malformed().with_source(e))?;
     serde_json::from_value(value).map_err(|e| malformed().with_source(e))
 }
 

@@ -193,7 +193,8 @@ impl HealthReport {
         if bytes.len() > MAX_LENGTH {
             return Err(malformed(format!("is longer than {MAX_LENGTH} bytes")));
         }
-        let value = json::parse(bytes).map_err(|e| malformed(format!("is no strict JSON: {e}")))?;
+        let value =
+            json::parse_large(bytes, 4 * MAX_LENGTH).map_err(|e| malformed(format!("is no strict JSON: {e}")))?;
         // The schema first: for an unknown one nothing else is reported.
         if let Some(schema) = value.get("schema").and_then(Value::as_u64).filter(|schema| *schema != 1) {
             return Err(malformed(format!("has schema {schema}, which is not known to this version")));

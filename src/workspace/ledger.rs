@@ -19,6 +19,9 @@ use crate::fs::{self, Changes};
 pub const FILE: &str = "ledger.jsonl";
 const MAX_LENGTH: u64 = 1 << 30;
 
+/// Bytes that an entry may take while it is read.
+const ROOM: usize = 64 << 20;
+
 /// An event to record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LedgerEvent {
@@ -180,7 +183,7 @@ fn check(bytes: &[u8]) -> (Vec<Entry>, Vec<Break>) {
     }
     for (index, text) in lines.into_iter().enumerate() {
         let number = index + 1;
-        let parsed = json::parse(text).ok().and_then(|value| serde_json::from_value::<Entry>(value).ok());
+        let parsed = json::parse_large(text, ROOM).ok().and_then(|value| serde_json::from_value::<Entry>(value).ok());
         let Some(entry) = parsed else {
             fault(number, "it is not a ledger entry".into());
             continue;

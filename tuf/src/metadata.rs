@@ -4,26 +4,31 @@
 //! checked ([`valid_signers`](super::valid_signers)) is its `signed` part read into one of the role types here. A value that exists is well formed;
 //! fields that are not known are ignored, since the bytes they came in were signed and are kept as received.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::error::Error;
-use super::fields::{FieldError, Fields, expected, list, text, texts};
+use super::fields::{FieldError, Fields, expected, text, texts};
 use super::hash::Hashes;
+use super::json::{Raw, each, tree, tree_without};
 use super::key::{Key, KeyId};
+use super::limits::{Bounds, CANONICAL, CUSTOM, KEYS, ROLES, SIGNATURES, TARGETS};
 use super::path::{PathSet, Pattern};
-use super::{json, time};
+use super::time;
 
 /// The names of the top-level roles, which no delegated role may bear.
 pub const TOP_LEVEL: [&str; 4] = ["root", "timestamp", "snapshot", "targets"];
 
 /// A metadata file, parsed but not yet verified: nothing in it may be used before [`valid_signers`](super::valid_signers) has counted.
+///
+/// It refers to the bytes of the file and takes next to no memory of its own.
 #[derive(Debug, Clone)]
-pub struct Envelope {
-    signed: Value,
-    signed_bytes: Vec<u8>,
+pub struct Envelope<'a> {
+    signed: Raw<'a>,
+    signed_bytes: Cow<'a, [u8]>,
     signatures: Vec<Signature>,
 }
 
@@ -36,30 +41,33 @@ pub struct Signature {
     pub sig: String,
 }
 
-impl Envelope {
-    /// Parses the outer form: an object with an object `signed` and a list `signatures` without a key id twice (TUF 4.2.1).
+impl<'a> Envelope<'a> {
+    /// Checks the outer form: an object with an object `signed` and a list `signatures` without a key id twice (TUF 4.2.1), within
+    /// the [`Bounds`] of the role.
     ///
-    /// `role` is the expected role of the bytes; it only labels errors.
+    /// `role` is the expected role of the bytes.
     ///
     /// # Errors
     ///
-    /// [`Error::Malformed`] if the bytes have another form.
-    pub fn parse(role: &str, bytes: &[u8]) -> Result<Self, Error> {
-        let value = json::parse(bytes).map_err(|e| Error::malformed(role, e))?;
-        let Value::Object(mut object) = value else {
+    /// [`Error::Malformed`] if the bytes have another form, or exceed a bound.
+    pub fn parse(role: &str, bytes: &'a [u8]) -> Result<Self, Error> {
+        let file = Raw::scan(bytes, &Bounds::of(role)).map_err(|e| Error::malformed(role, e))?;
+        if !file.is_object() {
             return Err(Error::malformed(role, "the file must contain a JSON object"));
-        };
-        let Some(signed @ Value::Object(_)) = object.remove("signed") else {
-            return Err(Error::malformed(role, "\"signed\" must be an object"));
-        };
-        let signatures = object.get("signatures").ok_or_else(|| Error::malformed(role, "\"signatures\" is missing"))?;
-        let signatures = list(signatures, "signatures", usize::MAX, Signature::read);
-        let signatures = signatures.map_err(|e| Error::malformed(role, e))?;
-        let mut seen = BTreeSet::new();
-        if let Some(twice) = signatures.iter().find(|s| !seen.insert(&s.keyid)) {
-            return Err(Error::malformed(role, format!("key id {} signs twice", twice.keyid)));
         }
-        let signed_bytes = json::canonical(&signed).map_err(|e| Error::malformed(role, e))?;
+        let signed = file.get("signed").filter(|signed| signed.is_object());
+        let signed = signed.ok_or_else(|| Error::malformed(role, "\"signed\" must be an object"))?;
+        let (mut signatures, mut seen) = (Vec::new(), BTreeSet::new());
+        each(file.get("signatures"), true, "signatures", SIGNATURES, &mut |_, value, at| {
+            let signature = Signature::read(&tree(value, at)?, at)?;
+            if !seen.insert(signature.keyid.clone()) {
+                return Err(FieldError::new(at, format!("key id {} signs twice", signature.keyid)));
+            }
+            signatures.push(signature);
+            Ok(())
+        })
+        .map_err(|e| Error::malformed(role, e))?;
+        let signed_bytes = signed.canonical(CANONICAL).map_err(|e| Error::malformed(role, e))?;
         Ok(Self { signed, signed_bytes, signatures })
     }
 
@@ -80,17 +88,19 @@ impl Envelope {
     ///
     /// [`Error::Malformed`] if `signed` is not a valid `T`.
     pub fn danger_read_unverified<T: Metadata>(&self, role: &str) -> Result<T, Error> {
-        read(role, &self.signed)
+        read(role, self.signed)
     }
 
     /// Reads `signed` as `T`. Callers have verified the signatures.
     pub(super) fn into_verified<T: Metadata>(self, role: &str) -> Result<T, Error> {
-        read(role, &self.signed)
+        let signed = self.signed;
+        drop(self);
+        read(role, signed)
     }
 }
 
-fn read<T: Metadata>(role: &str, signed: &Value) -> Result<T, Error> {
-    let text = |name: &str| signed.get(name).and_then(Value::as_str).unwrap_or_default();
+fn read<T: Metadata>(role: &str, signed: Raw<'_>) -> Result<T, Error> {
+    let text = |name: &str| signed.get(name).and_then(Raw::text).unwrap_or_default();
     if text("_type") != T::TYPE {
         return Err(Error::malformed(
             role,
@@ -98,13 +108,11 @@ fn read<T: Metadata>(role: &str, signed: &Value) -> Result<T, Error> {
         ));
     }
     // Clients must refuse a major version that they do not implement (TUF 4.3 "SPEC_VERSION").
-    let parts: Vec<_> = text("spec_version").split('.').collect();
+    let version = text("spec_version");
+    let parts: Vec<_> = version.split('.').collect();
     let numeric = parts.iter().all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
     if parts.first() != Some(&"1") || !(2..=3).contains(&parts.len()) || !numeric {
-        return Err(Error::malformed(
-            role,
-            format!("\"spec_version\" is {:?}; this client implements 1.x", text("spec_version")),
-        ));
+        return Err(Error::malformed(role, format!("\"spec_version\" is {version:?}; this client implements 1.x")));
     }
     let value = T::read(signed).map_err(|e| Error::malformed(role, e))?;
     if value.common().issued.is_some_and(|issued| issued >= value.common().expires) {
@@ -120,7 +128,7 @@ pub trait Metadata: Sized {
 
     /// Reads `signed`, after its signatures were checked or for inspection only.
     #[doc(hidden)]
-    fn read(signed: &Value) -> Result<Self, FieldError>;
+    fn read(signed: Raw<'_>) -> Result<Self, FieldError>;
 
     /// The fields that every kind has.
     fn common(&self) -> &Common;
@@ -295,12 +303,13 @@ pub struct DelegatedRole {
 impl Metadata for Root {
     const TYPE: &'static str = "root";
 
-    fn read(signed: &Value) -> Result<Self, FieldError> {
-        let fields = &mut Fields::of(signed, "")?;
+    fn read(signed: Raw<'_>) -> Result<Self, FieldError> {
+        let head = tree_without(signed, &["keys"], "")?;
+        let fields = &mut Fields::of(&head, "")?;
         Ok(Self {
             common: Common::read(fields)?,
             consistent_snapshot: fields.bool_or("consistent_snapshot", false)?,
-            keys: fields.part("keys", keys)?,
+            keys: keys(signed, "keys")?,
             roles: fields.part("roles", RootRoles::read)?,
         })
     }
@@ -313,8 +322,9 @@ impl Metadata for Root {
 impl Metadata for Timestamp {
     const TYPE: &'static str = "timestamp";
 
-    fn read(signed: &Value) -> Result<Self, FieldError> {
-        let fields = &mut Fields::of(signed, "")?;
+    fn read(signed: Raw<'_>) -> Result<Self, FieldError> {
+        let signed = tree(signed, "")?;
+        let fields = &mut Fields::of(&signed, "")?;
         let common = Common::read(fields)?;
         let snapshot = fields.part("meta", |value, at| Fields::of(value, at)?.part("snapshot.json", MetaFile::read))?;
         Ok(Self { common, snapshot })
@@ -328,10 +338,15 @@ impl Metadata for Timestamp {
 impl Metadata for Snapshot {
     const TYPE: &'static str = "snapshot";
 
-    fn read(signed: &Value) -> Result<Self, FieldError> {
-        let fields = &mut Fields::of(signed, "")?;
-        let common = Common::read(fields)?;
-        Ok(Self { common, meta: fields.part("meta", |value, at| map(value, at, str::to_owned, MetaFile::read))? })
+    fn read(signed: Raw<'_>) -> Result<Self, FieldError> {
+        let head = tree_without(signed, &["meta"], "")?;
+        let common = Common::read(&mut Fields::of(&head, "")?)?;
+        let mut meta = BTreeMap::new();
+        each(signed.get("meta"), false, "meta", ROLES, &mut |file, raw, at| {
+            meta.insert(file, MetaFile::read(&tree(raw, at)?, at)?);
+            Ok(())
+        })?;
+        Ok(Self { common, meta })
     }
 
     fn common(&self) -> &Common {
@@ -342,13 +357,22 @@ impl Metadata for Snapshot {
 impl Metadata for Targets {
     const TYPE: &'static str = "targets";
 
-    fn read(signed: &Value) -> Result<Self, FieldError> {
-        let fields = &mut Fields::of(signed, "")?;
-        Ok(Self {
-            common: Common::read(fields)?,
-            targets: fields.part("targets", |value, at| map(value, at, str::to_owned, TargetFile::read))?,
-            delegations: fields.optional_part("delegations", Delegations::read)?,
-        })
+    fn read(signed: Raw<'_>) -> Result<Self, FieldError> {
+        let head = tree_without(signed, &["targets", "delegations"], "")?;
+        let common = Common::read(&mut Fields::of(&head, "")?)?;
+        let (mut targets, mut room) = (BTreeMap::new(), CUSTOM);
+        each(signed.get("targets"), false, "targets", TARGETS, &mut |path, raw, at| {
+            let left = room;
+            let value = raw.tree(&mut room).map_err(|e| FieldError::new(at, e.to_string()))?;
+            let file = TargetFile::read(&value, at)?;
+            if file.custom.is_none() {
+                room = left;
+            }
+            targets.insert(path, file);
+            Ok(())
+        })?;
+        let delegations = signed.get("delegations").map(Delegations::read).transpose()?;
+        Ok(Self { common, targets, delegations })
     }
 
     fn common(&self) -> &Common {
@@ -424,17 +448,18 @@ impl TargetFile {
 }
 
 impl Delegations {
-    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
-        let mut fields = Fields::of(value, at)?;
-        let keys = fields.part("keys", keys)?;
-        let roles = fields.list("roles", usize::MAX, DelegatedRole::read)?;
-        let mut seen = BTreeSet::new();
-        match roles.iter().find(|role| !seen.insert(&role.name)) {
-            Some(twice) => {
-                Err(FieldError::new(fields.at("roles"), format!("role {:?} is delegated to twice", twice.name)))
+    fn read(raw: Raw<'_>) -> Result<Self, FieldError> {
+        let keys = keys(raw, "delegations.keys")?;
+        let (mut roles, mut seen) = (Vec::new(), BTreeSet::new());
+        each(raw.get("roles"), true, "delegations.roles", ROLES, &mut |_, raw, at| {
+            let role = DelegatedRole::read(&tree(raw, at)?, at)?;
+            if !seen.insert(role.name.clone()) {
+                return Err(FieldError::new(at, format!("role {:?} is delegated to twice", role.name)));
             }
-            None => Ok(Self { keys, roles }),
-        }
+            roles.push(role);
+            Ok(())
+        })?;
+        Ok(Self { keys, roles })
     }
 }
 
@@ -474,8 +499,14 @@ fn instant(text: &str) -> Result<DateTime<Utc>, String> {
     time::parse(text).ok_or_else(|| format!("{text:?} is not a time of the form YYYY-MM-DDTHH:MM:SSZ"))
 }
 
-fn keys(value: &Value, at: &str) -> Result<BTreeMap<KeyId, Key>, FieldError> {
-    map(value, at, |id| KeyId::new(id), |raw, at| Key::from_value(raw).map_err(|e| FieldError::new(at, e)))
+/// The `keys` of an object.
+fn keys(raw: Raw<'_>, at: &str) -> Result<BTreeMap<KeyId, Key>, FieldError> {
+    let mut keys = BTreeMap::new();
+    each(raw.get("keys"), false, at, KEYS, &mut |id, raw, at| {
+        keys.insert(KeyId::new(id), Key::from_value(&tree(raw, at)?).map_err(|e| FieldError::new(at, e))?);
+        Ok(())
+    })?;
+    Ok(keys)
 }
 
 fn hashes(value: &Value, at: &str) -> Result<Hashes, FieldError> {
@@ -484,20 +515,4 @@ fn hashes(value: &Value, at: &str) -> Result<Hashes, FieldError> {
         text(digest, &fields.at(name))?;
     }
     Hashes::from_map(fields.object()).map_err(|e| FieldError::new(at, e))
-}
-
-/// An object with any names.
-fn map<K: Ord, T>(
-    value: &Value,
-    at: &str,
-    name_of: impl Fn(&str) -> K,
-    mut read: impl FnMut(&Value, &str) -> Result<T, FieldError>,
-) -> Result<BTreeMap<K, T>, FieldError> {
-    let fields = Fields::of(value, at)?;
-    // Not collected: that would sort first, which is much code for a device, and they are sorted.
-    let mut map = BTreeMap::new();
-    for (name, value) in fields.entries() {
-        map.insert(name_of(name), read(value, &fields.at(name))?);
-    }
-    Ok(map)
 }

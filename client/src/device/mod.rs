@@ -45,7 +45,7 @@ use crate::state::{Event, Machine, State, Tolerance};
 use crate::store::Repair;
 use crate::store::{DirStore, Kept, Store as _};
 use crate::updater::{Elsewhere, Repository, Updater};
-use tidegate_model::cohort::{CohortChoice, CohortMap};
+use tidegate_model::cohort::{CohortChoice, CohortMap, MAX_LENGTH};
 use tidegate_model::decision::{
     Approval, Installed, Outcome, Profile, Quarantined, Rule, RuleOutcome, Verdict, decide, needs_manifest,
 };
@@ -66,8 +66,6 @@ use tidegate_tuf::hash::Checker;
 use tidegate_tuf::json;
 use tidegate_tuf::path::TargetPath;
 
-/// The longest cohort map that is read, in bytes.
-const COHORTS_LENGTH: u64 = 8_000_000;
 /// The longest manifest that is read, in bytes.
 const MANIFEST_LENGTH: u64 = 1_000_000;
 
@@ -396,7 +394,7 @@ impl Device {
     fn cohorts(&mut self, profile: &Profile, channel: &Chain) -> Result<CohortMap, Error> {
         let path = layout::cohorts_path(&profile.channel);
         let found = self.find(&path, channel)?;
-        let bytes = self.document("cohorts.json", &found, COHORTS_LENGTH, None)?;
+        let bytes = self.document("cohorts.json", &found, MAX_LENGTH, None)?;
         CohortMap::parse(&bytes).map_err(|e| Error::BadDocument { path, reason: e.to_string() })
     }
 

@@ -466,7 +466,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             .ok_or_else(|| tidegate_tuf::Error::NotInSnapshot { role: role.to_owned(), delegator: "root".into() })?;
         let version = trusted.root().consistent_snapshot.then_some(listed.version);
         let url = self.place_of(role).metadata(&metadata_file(role, version));
-        let limit = listed.length.unwrap_or(limit).min(limit);
+        let limit = self.limits.listed(listed.length, limit);
         match self.get(&Request::metadata(&url, limit))? {
             Reply::Found(body) => Ok(body.into_bytes()?),
             _ => Err(Error::Missing { what: role.to_owned(), url }),
@@ -494,10 +494,15 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             return Ok(None);
         }
         let backup = format!("backup/{name}");
-        let (first, second) = (self.load(name, limit)?, self.load(&backup, limit)?);
+        let (first, mut second) = (self.load(name, limit)?, self.load(&backup, limit)?);
+        let is_same = first == second;
+        if is_same {
+            second = None;
+        }
+        let copies = [(name, &first), (backup.as_str(), &second)];
         let mut good = None;
-        for (name, bytes) in [(name, &first), (backup.as_str(), &second)] {
-            let Some(bytes) = bytes.as_ref().filter(|bytes| good != Some(*bytes)) else { continue };
+        for (name, bytes) in copies {
+            let Some(bytes) = bytes else { continue };
             match load(trusted, bytes) {
                 Ok(()) => good = Some(bytes),
                 // An older copy is left behind when a run ends between two writes.
@@ -506,12 +511,13 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             }
         }
         let Some(good) = good else { return Ok(None) };
-        for (name, bytes) in [(name, &first), (backup.as_str(), &second)] {
+        for (name, bytes) in copies.into_iter().filter(|_| !is_same) {
             if bytes.as_ref() != Some(good) {
                 self.store.save(name, good)?;
             }
         }
-        Ok(Some(good.clone()))
+        let is_first = first.as_ref() == Some(good);
+        Ok(if is_first { first } else { second })
     }
 
     /// The second copy is written once the first is whole, so that one of them always is.

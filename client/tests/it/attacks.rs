@@ -139,10 +139,10 @@ const ATTACKS: &[Attack] = &[
     // Endless data: longer than announced, or than is ever accepted where no length is announced.
     Attack { name: "endless data: root", bend: |s| bloat(s, "root", true), says: "longer than 512000 bytes", untouched: &["root", "timestamp"] },
     Attack { name: "endless data: timestamp", bend: |s| bloat(s, "timestamp", true), says: "longer than 16384 bytes", untouched: &["timestamp"] },
-    Attack { name: "endless data: snapshot, no length announced", bend: |s| bloat(s, "snapshot", false), says: "longer than 4000000 bytes", untouched: &["snapshot", "targets"] },
+    Attack { name: "endless data: snapshot, no length announced", bend: |s| bloat(s, "snapshot", false), says: "longer than 1000000 bytes", untouched: &["snapshot", "targets"] },
     Attack { name: "endless data: snapshot, length announced", bend: |s| bloat(s, "snapshot", true), says: "longer than", untouched: &["snapshot", "targets"] },
-    Attack { name: "endless data: targets, no length announced", bend: |s| bloat(s, "targets", false), says: "longer than 16000000 bytes", untouched: &["targets"] },
-    Attack { name: "endless data: delegated, no length announced", bend: |s| bloat(s, "a", false), says: "longer than 16000000 bytes", untouched: &["a"] },
+    Attack { name: "endless data: targets, no length announced", bend: |s| bloat(s, "targets", false), says: "longer than 1000000 bytes", untouched: &["targets"] },
+    Attack { name: "endless data: delegated, no length announced", bend: |s| bloat(s, "a", false), says: "longer than 1000000 bytes", untouched: &["a"] },
     Attack { name: "endless data: delegated, length announced", bend: |s| bloat(s, "a", true), says: "longer than", untouched: &["a"] },
     // Withholding: what was announced is not there.
     Attack { name: "withheld: timestamp", bend: |s| s.files.retain(|name, _| name != "metadata/timestamp.json"), says: "the repository has no timestamp", untouched: &["timestamp"] },

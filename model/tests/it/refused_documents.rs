@@ -215,8 +215,8 @@ fn every_fault_of_a_manifest_is_listed() {
 #[test]
 fn bytes_that_are_no_document() {
     for (bytes, why) in [
-        (&b""[..], "EOF while parsing a value at line 1 column 0"),
-        (b"{", "EOF while parsing an object at line 1 column 1"),
+        (&b""[..], "unexpected end at line 1 column 1"),
+        (b"{", "unexpected end at line 1 column 2"),
         (b"{} {}", "trailing characters at line 1 column 4"),
     ] {
         assert_eq!(refused(Manifest::parse(bytes)), format!("manifest: {why}"));
@@ -224,7 +224,9 @@ fn bytes_that_are_no_document() {
         assert_eq!(refused(Facts::parse(bytes)), format!("facts: {why}"));
     }
     let twice = br#"{"schema": 1, "schema": 1}"#;
-    assert!(refused(Manifest::parse(twice)).starts_with("manifest: the key \"schema\" appears twice in one object"));
+    assert!(
+        refused(Manifest::parse(twice)).starts_with("manifest: the key \"schema\" appears twice in the object before")
+    );
     let fraction = br#"{"schema": 1.0}"#;
     assert!(refused(Manifest::parse(fraction)).starts_with("manifest: the number is not a whole number"));
 }
@@ -271,6 +273,7 @@ fn cohorts() -> Value {
 #[test]
 fn cohort_maps() {
     let one_of = "a cohort has exactly one of devices, condition and share";
+    let many = (0..10_001).map(|number| json!({"name": format!("c{number}"), "share": 1})).collect();
     let cases: Vec<(&str, Option<Value>, String)> = vec![
         ("/schema", Some(json!(9)), "unsupported schema 9: this version supports schema 1; update the program".into()),
         ("/salt", None, "`salt`: this field is missing".into()),
@@ -282,7 +285,7 @@ fn cohort_maps() {
         ),
         ("/cohorts", None, "`cohorts`: this field is missing".into()),
         ("/cohorts", Some(json!([])), "`cohorts`: the shares add up to 0 parts per million, not to 1000000".into()),
-        ("/cohorts", Some(json!(vec![1; 10_001])), "`cohorts`: 10001 entries are too many: at most 10000".into()),
+        ("/cohorts", Some(many), "`cohorts`: too many entries: at most 10000".into()),
         ("/cohorts/0/name", None, "`cohorts[0].name`: this field is missing".into()),
         ("/cohorts/0/devices", None, format!("`cohorts[0]`: {one_of}")),
         ("/cohorts/0/share", Some(json!(1)), format!("`cohorts[0]`: {one_of}")),

@@ -95,7 +95,7 @@ impl Shadow {
 
 /// The `signed` part of a file.
 pub(super) fn signed_part(role: &str, bytes: &[u8]) -> Result<Value> {
-    let file = tidegate_tuf::json::parse(bytes).map_err(|e| Error::bug(format!("{role}: {e}")))?;
+    let file = tidegate_tuf::json::parse_large(bytes, usize::MAX).map_err(|e| Error::bug(format!("{role}: {e}")))?;
     file.get("signed").cloned().ok_or_else(|| Error::bug(format!("{role} has no signed part")))
 }
 

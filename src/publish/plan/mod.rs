@@ -31,7 +31,7 @@ use crate::keys::example;
 use crate::metadata::{dated_ahead, gives_time, is_dated_ahead, listed_by_version_alone, redate_remedy};
 
 /// The longest cohort map that is read, in bytes: what devices read.
-pub(super) const MAX_MAP: u64 = 8_000_000;
+pub(super) const MAX_MAP: u64 = tidegate_model::cohort::MAX_LENGTH;
 /// Objects looked for at once.
 const READERS: usize = 16;
 

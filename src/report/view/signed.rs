@@ -114,7 +114,7 @@ impl Keys {
 fn holders(reading: &Reading) -> BTreeMap<KeyId, String> {
     reading
         .roles()
-        .filter_map(|file| json::parse(&file.bytes).ok())
+        .filter_map(|file| json::parse_large(&file.bytes, usize::MAX).ok())
         .filter_map(|value| value.get("signed").and_then(|signed| signed.as_object().cloned()))
         .flat_map(|signed| Document::from_verified(signed).holders())
         .collect()

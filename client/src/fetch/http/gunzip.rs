@@ -9,6 +9,11 @@ use crate::fetch::error::FetchError;
 
 /// The longest header of a member, in bytes.
 const MAX_HEADER: usize = 1024;
+/// The most that a file may grow when it is decompressed: this many times, beyond its first bytes. Cohort maps and snapshots grow up to
+/// fifteen times.
+const GROWTH: u64 = 100;
+/// The first bytes, for which growth does not count.
+const GROWN: u64 = 64 * 1024;
 /// The flags of optional parts of the header.
 const HEADER_CRC: u8 = 2;
 const EXTRA: u8 = 4;
@@ -79,6 +84,9 @@ impl Gunzip {
             return Ok(0);
         }
         let count = self.decoder.read(buffer)?;
+        if self.decoder.total_out() > GROWN + GROWTH * self.decoder.get_ref().get_ref().received() {
+            return Err(io::Error::other("it grows more than a hundredfold"));
+        }
         if count == 0 && !buffer.is_empty() {
             self.end()?;
         }

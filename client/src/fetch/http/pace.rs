@@ -95,6 +95,11 @@ impl Paced {
         &self.url
     }
 
+    /// How many bytes were received.
+    pub(super) fn received(&self) -> u64 {
+        self.limit.saturating_sub(self.left)
+    }
+
     fn too_slow(&self) -> io::Error {
         io::Error::other(FetchError::TooSlow {
             url: self.url.clone(),

@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn what_is_no_evidence_is_refused() {
         for (text, expected) in [
-            ("", "EOF"),
+            ("", "unexpected end"),
             ("{}", "`kind`"),
             (r#"{"kind": "tpm"}"#, "tpm2, ear, none"),
             (r#"{"kind": "none", "more": 1}"#, "more"),

@@ -1,7 +1,7 @@
 //! Strict JSON in, canonical JSON out.
 //!
-//! A signature is over the canonical form of what was *received*, so metadata is parsed to a raw [`Value`] and
-//! canonicalised from that, never from a typed struct that would drop what it does not know (TUF 4.2.1).
+//! A signature is over the canonical form of what was *received*, so metadata is canonicalised from its own text, as [`Raw`], never
+//! from a typed struct that would drop what it does not know (TUF 4.2.1). That takes no tree, whose memory is many times the text's.
 //!
 //! Input that parsers could interpret differently is refused before any signature is checked: an object with the same key twice, and
 //! numbers with a fraction or exponent, which canonical JSON does not have.
@@ -12,29 +12,42 @@
 //! only in their normalisation fold into one in the signed bytes while both stay in the parsed object: a mirror could add an
 //! unsigned entry beside a signed one. A test compares this module with that crate where the two must agree.
 
-use std::fmt;
+mod entries;
+mod raw;
 
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::Value;
+
+pub use entries::{each, tree, tree_without};
+pub use raw::Raw;
+
+use crate::limits::{Bounds, ROOM};
 
 /// Why a JSON document was refused. The text contains the line and column if the parser knows them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonError(String);
 
-/// Parses one JSON document, strictly.
+/// Parses one JSON document by someone else, strictly, and only if it is small: strings of at most 64 KiB, and a result that takes
+/// at most 3 MB. Larger ones are read in place, as [`Raw`].
 ///
 /// Refused: anything after the document, an object with the same key twice, numbers that are not whole or do not fit
-/// 64 bits, and nesting deeper than 128.
+/// 64 bits, and nesting deeper than 64.
 ///
 /// # Errors
 ///
 /// If the document is malformed or contains anything of the above.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
-    let mut de = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict.deserialize(&mut de).map_err(|e| JsonError(e.to_string()))?;
-    de.end().map_err(|e| JsonError(e.to_string()))?;
-    Ok(value)
+    Raw::scan(bytes, &Bounds::DOCUMENT)?.tree(&mut ROOM.clone())
+}
+
+/// Parses a document that may be large; the result takes at most about `room` bytes. Without a bound on that (`usize::MAX`) only for a
+/// document that this program wrote, or whose signatures it has verified.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub fn parse_large(bytes: &[u8], mut room: usize) -> Result<Value, JsonError> {
+    Raw::scan(bytes, &Bounds::OWN)?.tree(&mut room)
 }
 
 /// Writes a value as canonical JSON (OLPC form): keys in order, no white space, only `"` and `\\` escaped.
@@ -45,132 +58,14 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
 ///
 /// If the value contains a number that is not whole.
 pub fn canonical(value: &Value) -> Result<Vec<u8>, JsonError> {
-    let mut out = Vec::new();
-    write(value, &mut out)?;
-    Ok(out)
-}
-
-fn write(value: &Value, out: &mut Vec<u8>) -> Result<(), JsonError> {
-    match value {
-        Value::Null => out.extend_from_slice(b"null"),
-        Value::Bool(true) => out.extend_from_slice(b"true"),
-        Value::Bool(false) => out.extend_from_slice(b"false"),
-        Value::Number(number) if number.is_f64() => {
-            return Err(JsonError("canonical JSON has whole numbers only".into()));
-        }
-        Value::Number(number) => out.extend_from_slice(number.to_string().as_bytes()),
-        Value::String(text) => write_text(text, out),
-        Value::Array(items) => {
-            out.push(b'[');
-            for (at, item) in items.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write(item, out)?;
-            }
-            out.push(b']');
-        }
-        Value::Object(object) => {
-            out.push(b'{');
-            // The map's own order depends on a feature of `serde_json` that any crate of a build may turn on.
-            let mut entries: Vec<_> = object.iter().collect();
-            entries.sort_unstable_by_key(|(key, _)| *key);
-            for (at, (key, item)) in entries.into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write_text(key, out);
-                out.push(b':');
-                write(item, out)?;
-            }
-            out.push(b'}');
-        }
-    }
-    Ok(())
-}
-
-fn write_text(text: &str, out: &mut Vec<u8>) {
-    out.push(b'"');
-    for byte in text.bytes() {
-        if matches!(byte, b'"' | b'\\') {
-            out.push(b'\\');
-        }
-        out.push(byte);
-    }
-    out.push(b'"');
-}
-
-/// Builds a [`Value`] while refusing what `serde_json`'s own would let pass.
-struct Strict;
-
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
-        Ok(Value::Bool(v))
-    }
-
-    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
-        Ok(Value::Number(Number::from(v)))
-    }
-
-    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
-        Ok(Value::Number(Number::from(v)))
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Value, E> {
-        Err(E::custom("the number is not a whole number of at most 64 bits"))
-    }
-
-    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
-        Ok(Value::String(v.to_owned()))
-    }
-
-    fn visit_string<E>(self, v: String) -> Result<Value, E> {
-        Ok(Value::String(v))
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Strict)? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if object.contains_key(&key) {
-                return Err(de::Error::custom(format_args!("the key {key:?} appears twice in one object")));
-            }
-            let value = map.next_value_seed(Strict)?;
-            object.insert(key, value);
-        }
-        Ok(Value::Object(object))
-    }
+    let text = value.to_string();
+    Ok(Raw::scan(text.as_bytes(), &Bounds::OWN)?.canonical(usize::MAX)?.into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
+    use proptest::prelude::{Just, Strategy, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
     use serde::Serialize as _;
     use serde_json::json;
 
@@ -197,11 +92,52 @@ mod tests {
             ("truncated", r#"{"a":"#),
             ("empty", ""),
             ("lone surrogate", r#""\ud800""#),
+            ("surrogates in the wrong order", r#""\udc00\ud800""#),
+            ("half of an escape", r#""\u00""#),
+            ("unknown escape", r#""\x""#),
+            ("sign before an escape", r#""\u+041""#),
+            ("control character", "\"\n\""),
+            ("leading zero", "01"),
+            ("no digits", "-"),
+            ("plus", "+1"),
+            ("no comma", "[1 2]"),
+            ("comma at the end", "[1,]"),
+            ("comma at the end of an object", r#"{"a":1,}"#),
+            ("no colon", r#"{"a" 1}"#),
+            ("no text as key", "{1:1}"),
+            ("word", "nul"),
+            ("word in capitals", "True"),
+            ("unmatched", "[}"),
+            ("byte order mark", "\u{feff}1"),
         ] {
             assert!(parse(text.as_bytes()).is_err(), "{name}: {text}");
         }
         assert!(parse(b"\"\xff\"").is_err(), "not UTF-8");
         assert!(parse("[".repeat(200).as_bytes()).is_err(), "too deep");
+    }
+
+    #[test]
+    fn documents_have_bounds() {
+        let bounds = Bounds { values: 3, depth: 2, text: 4 };
+        for (text, expected) in [
+            (r#"{"abcd":[1]}"#, ""),
+            ("[1,2,3]", "too many values at line 1 column 6"),
+            ("[\n[[]]]", "nested too deep at line 2 column 2"),
+            (r#""\u0061bcde""#, "too long a string"),
+            (r#"{"abcde":1}"#, "too long a string"),
+            (r#"{"":1,"":1}"#, "the key \"\" appears twice"),
+        ] {
+            let error = Raw::scan(text.as_bytes(), &bounds).map_or_else(|e| e.0, |_| String::new());
+            assert!(error.starts_with(expected) && error.is_empty() == expected.is_empty(), "{text}: {error}");
+        }
+        // Objects are what a tree pays most for.
+        let many = |count| format!("[{}1]", "{\"\":0},".repeat(count));
+        parse(many(3_000).as_bytes()).unwrap();
+        assert_eq!(parse(many(5_000).as_bytes()).unwrap_err().0, "it would take too much memory");
+        parse_large(many(5_000).as_bytes(), usize::MAX).unwrap();
+        let spaced = Raw::scan(b"[1, 2]", &bounds).unwrap();
+        assert_eq!(spaced.canonical(5).unwrap().as_ref(), b"[1,2]");
+        assert!(spaced.canonical(4).unwrap_err().0.starts_with("it is not in canonical form"));
     }
 
     #[test]
@@ -253,6 +189,29 @@ mod tests {
         #[test]
         fn canonical_json_without_control_characters_parses_to_itself(value in any_json()) {
             prop_assert_eq!(parse(&canonical(&value).unwrap()).unwrap(), value);
+        }
+
+        #[test]
+        fn a_second_parser_reads_the_same(value in any_json(), at in any::<prop::sample::Index>(), byte in 0..18_usize) {
+            let mut text = serde_json::to_vec_pretty(&value).unwrap();
+            prop_assert_eq!(&parse(&text).unwrap(), &value);
+            let at = at.index(text.len());
+            text[at] = b"\"\\{}[],:0-1.eu \n\xc3t"[byte];
+            match (parse(&text), serde_json::from_slice::<Value>(&text)) {
+                (Ok(ours), theirs) => prop_assert_eq!(ours, theirs.unwrap()),
+                // What the second one takes beyond: fractions, exponents, and a key twice, of which it keeps one.
+                (Err(e), Ok(_)) => prop_assert!(e.0.contains("whole number") || e.0.contains("twice"), "{}", e),
+                (Err(_), Err(_)) => {}
+            }
+        }
+
+        #[test]
+        fn text_in_canonical_form_is_not_copied(value in any_json()) {
+            let text = canonical(&value).unwrap();
+            let raw = Raw::scan(&text, &Bounds::OWN).unwrap();
+            prop_assert!(matches!(raw.canonical(0).unwrap(), std::borrow::Cow::Borrowed(same) if same == text));
+            let spaced = serde_json::to_vec_pretty(&value).unwrap();
+            prop_assert_eq!(Raw::scan(&spaced, &Bounds::OWN).unwrap().canonical(usize::MAX).unwrap(), text);
         }
 
         #[test]
