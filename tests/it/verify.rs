@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::support::tools::have;
 use crate::support::{Forge, Serving, publish};
 use tidegate::audit::{AuditReport, Check, PublishedRepository, verify};
 use tidegate_model::Extra;
@@ -190,4 +191,42 @@ async fn a_root_that_is_none_is_refused() {
     let origin = Arc::new(PublishedRepository::open(place.path().to_str().unwrap()).unwrap());
     let error = verify(origin, "the repository", b"{}".to_vec(), chrono::Utc::now()).await.unwrap_err();
     assert_eq!(error.kind(), tidegate::Kind::Trust);
+}
+
+/// Whoever holds the place can put any documents there. The audit refuses them, and its program takes little more than for sound ones.
+#[tokio::test]
+async fn hostile_metadata_takes_little_memory() {
+    if !have("time", "-V") {
+        return;
+    }
+    let (forge, place) = published().await;
+    let files = tempfile::tempdir().unwrap();
+    let (root, peak) = (files.path().join("root.json"), files.path().join("peak"));
+    std::fs::write(&root, forge.root()).unwrap();
+    // Whether it is sound, and the kB that were resident at most.
+    let run = || {
+        let mut command = std::process::Command::new("time");
+        command.args(["-f", "%M", "-o"]).arg(&peak).arg(env!("CARGO_BIN_EXE_tidegate")).arg("verify");
+        let output = command.arg(place.path()).arg("--root").arg(&root).output().unwrap();
+        let said = std::fs::read_to_string(&peak).unwrap();
+        (output.status.success(), said.lines().last().unwrap().parse::<u64>().unwrap())
+    };
+    let (is_sound, sound) = run();
+    assert!(is_sound);
+    for role in ["timestamp", "snapshot", "targets", "stable", "stable.early"] {
+        let version = (role != "timestamp").then(|| forge.version(role));
+        let path = place.path().join("metadata").join(tidegate_tuf::path::metadata_file(role, version));
+        let good = std::fs::read(&path).unwrap();
+        for unit in ["{\"\":0},", "[],", "[[[{\"\":{}}]]],", "\"\\u0000\","] {
+            // The audit reads 1 MB of it, and more values than are allowed come first in the second document.
+            for length in [600_000, 990_000] {
+                let units = unit.repeat(length / unit.len());
+                let document = format!("{{\"signatures\":[],\"signed\":{{\"a\":[{units}0]}}}}");
+                std::fs::write(&path, document).unwrap();
+                let (is_sound, taken) = run();
+                assert!(!is_sound && taken < sound + 40_000, "{role}, {unit}, {length}: {taken} kB, sound: {sound} kB");
+            }
+        }
+        std::fs::write(&path, good).unwrap();
+    }
 }

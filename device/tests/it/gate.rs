@@ -104,7 +104,7 @@ fn behind(gate: &SmallGate) -> Bench {
     bench
 }
 
-fn write_key(bench: &Bench) {
+pub fn write_key(bench: &Bench) {
     use ed25519_dalek::pkcs8::EncodePrivateKey as _;
     use std::os::unix::fs::PermissionsExt as _;
     let key = ed25519_dalek::SigningKey::from_bytes(&[3; 32]);

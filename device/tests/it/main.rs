@@ -20,6 +20,7 @@ mod cli;
 #[cfg(feature = "gate")]
 mod gate;
 mod log;
+mod memory;
 mod programs;
 mod qemu;
 #[cfg(feature = "gate")]
