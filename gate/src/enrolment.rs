@@ -15,6 +15,7 @@ use tidegate_model::name::DeviceId;
 use tidegate_tuf::json;
 use tidegate_tuf::key::Key;
 
+use crate::bounds::JsonBounds;
 use crate::encoding::{is_sha256_hex, sha256, to_hex};
 use crate::error::{Error, ErrorKind, Result};
 use crate::refusal::Refusal;
@@ -24,8 +25,8 @@ use crate::storage::{Storage, StorageError};
 const CACHE_LIFETIME: Duration = Duration::from_secs(10);
 /// The number of cached enrolments.
 const CACHE_SIZE: usize = 10_000;
-/// The maximum length of an enrolment, in bytes.
-const MAX_ENROLMENT: u64 = 16 * 1024;
+/// The most that an enrolment needs.
+const BOUNDS: JsonBounds = JsonBounds { length: 16 * 1024, depth: 6, values: 512 };
 
 /// What the gate knows about a device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -152,13 +153,14 @@ impl EnrolmentStore {
     }
 
     async fn read<T: for<'a> Deserialize<'a>>(&self, name: &str) -> Result<Option<T>, Refusal> {
-        let bytes = match self.storage.get(name, MAX_ENROLMENT).await {
+        let bytes = match self.storage.get(name, BOUNDS.length as u64).await {
             Ok(Some(bytes)) => bytes,
             Ok(None) => return Ok(None),
             Err(StorageError::TooLong { .. }) => return Err(damaged(name)),
             Err(error) => return Err(error.into()),
         };
-        let value = json::parse(&bytes).ok().and_then(|value| serde_json::from_value(value).ok());
+        let value = BOUNDS.check(&bytes).ok().and_then(|()| json::parse(&bytes).ok());
+        let value = value.and_then(|value| serde_json::from_value(value).ok());
         value.map(Some).ok_or_else(|| damaged(name))
     }
 

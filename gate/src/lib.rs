@@ -13,10 +13,11 @@
 //! | module | contents |
 //! |---|---|
 //! | [`error`], [`encoding`], [`logging`] | errors for the operator, encodings, text without secrets |
+//! | [`bounds`] | bounds on JSON from others |
 //! | [`refusal`] | error responses for devices |
 //! | [`attestation`] | kinds of evidence, trust tiers, names of PCRs |
 //! | [`config`] | `gate.toml` |
-//! | [`storage`] | folders and buckets |
+//! | [`storage`], [`download`] | folders and buckets; files by URL |
 //! | [`secret`], [`nonce`], [`token`] | what the gate issues and accepts again without storing it |
 //! | [`enrolment`], [`identity`] | who sends a request: enrolled keys, certificates, proofs |
 //! | [`evidence`], [`policy`] | the state of a device, and whether it satisfies the rules of a cohort |
@@ -31,9 +32,11 @@
 pub mod api;
 pub mod attestation;
 pub mod audit;
+pub mod bounds;
 pub mod cli;
 pub mod config;
 pub mod context;
+pub mod download;
 pub mod encoding;
 pub mod enrolment;
 pub mod error;

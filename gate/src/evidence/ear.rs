@@ -9,12 +9,17 @@ use serde_json::Value;
 use super::VerifiedEvidence;
 use super::jwks::{VerifierKeys, allows_verification};
 use crate::attestation::{EvidenceKind, TrustTier};
+use crate::bounds::JsonBounds;
 use crate::config::{SignatureAlgorithm, VerifierSettings};
+use crate::encoding::from_base64url;
 use crate::error::Result;
 use crate::refusal::Refusal;
 
 /// The maximum length of a JWT, in characters.
 const MAX_JWT: usize = 32 * 1024;
+/// The most that the header and the claims of a JWT need.
+const HEADER: JsonBounds = JsonBounds { length: 8 * 1024, depth: 4, values: 128 };
+const CLAIMS: JsonBounds = JsonBounds { length: MAX_JWT, depth: 16, values: 2048 };
 /// How far the verifier's clock may be ahead, in seconds.
 const MAX_SKEW: u64 = 60;
 /// The maximum number of appraisals in a result.
@@ -212,6 +217,7 @@ async fn verify_with_any(
     if token.len() > MAX_JWT {
         return Err(EarError::TooLong);
     }
+    check_bounds(token).ok_or(EarError::NotJwt)?;
     let mut last = EarError::NoVerifier;
     for verifier in verifiers.values() {
         match verifier.verify_jwt(token).await {
@@ -220,6 +226,15 @@ async fn verify_with_any(
         }
     }
     Err(last)
+}
+
+/// Checks the parts of a JWT before any is parsed.
+fn check_bounds(token: &str) -> Option<()> {
+    let (header, rest) = token.split_once('.')?;
+    let (claims, signature) = rest.split_once('.')?;
+    HEADER.check(&from_base64url(header)?).ok()?;
+    CLAIMS.check(&from_base64url(claims)?).ok()?;
+    (!signature.contains('.')).then_some(())
 }
 
 /// The claim at a dotted path. Names of claims can contain dots (`ear.status`), so the longest matching name wins at each step.

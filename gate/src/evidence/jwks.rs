@@ -4,15 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse};
 use tokio::sync::Mutex;
 
+use crate::bounds::JsonBounds;
+use crate::download::Downloader;
 use crate::error::{Error, ErrorKind, Result, read_file};
 use crate::logging::{elapsed_ms, redact_url};
 
 /// The maximum length of a key set, in bytes.
 const MAX_KEY_SET: usize = 256 * 1024;
+/// The most that a key set of this length needs: some dozens of keys, with certificates.
+const BOUNDS: JsonBounds = JsonBounds { length: MAX_KEY_SET, depth: 6, values: 4096 };
 /// The minimum time between two requests for a key set, whatever devices send.
 const MIN_INTERVAL: Duration = Duration::from_secs(10);
 /// How many times its configured lifetime a key set stays usable while its source does not answer.
@@ -29,7 +32,7 @@ enum KeySetSource {
 pub struct VerifierKeys {
     source: KeySetSource,
     lifetime: Duration,
-    client: reqwest::Client,
+    downloader: Downloader,
     cache: Mutex<KeyCache>,
 }
 
@@ -48,13 +51,7 @@ impl VerifierKeys {
     pub fn new(jwks: &str, base: &std::path::Path, lifetime: Duration) -> Result<Self> {
         let source =
             if jwks.contains("://") { KeySetSource::Url(jwks.into()) } else { KeySetSource::File(base.join(jwks)) };
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(Duration::from_secs(5))
-            .timeout(Duration::from_secs(10))
-            .build()
-            .map_err(|error| Error::new(ErrorKind::Io, "cannot create an HTTP client").with_cause(error))?;
-        Ok(Self { source, lifetime, client, cache: Mutex::default() })
+        Ok(Self { source, lifetime, downloader: Downloader::new()?, cache: Mutex::default() })
     }
 
     /// The key with this id; without an id, the only key of the set. Reloads the set if the key is unknown, but not often.
@@ -103,8 +100,11 @@ impl VerifierKeys {
         let started = Instant::now();
         let bytes = match &self.source {
             KeySetSource::File(path) => read_file(path, MAX_KEY_SET as u64)?,
-            KeySetSource::Url(url) => self.download(url).await?,
+            KeySetSource::Url(url) => self.downloader.get(url, MAX_KEY_SET).await?,
         };
+        BOUNDS
+            .check(&bytes)
+            .map_err(|error| Error::input(format!("{self} is not a JSON Web Key Set")).with_cause(error))?;
         let set: JwkSet = serde_json::from_slice(&bytes)
             .map_err(|error| Error::input(format!("{self} is not a JSON Web Key Set")).with_cause(error))?;
         if set.keys.is_empty() {
@@ -113,25 +113,6 @@ impl VerifierKeys {
         let duration_ms = elapsed_ms(started);
         tracing::debug!(source = %self, keys = set.keys.len(), duration_ms, "verifier keys loaded");
         Ok(set)
-    }
-
-    async fn download(&self, url: &str) -> Result<Vec<u8>> {
-        let failed = |error: reqwest::Error| {
-            Error::new(ErrorKind::Network, format!("cannot download {self}")).with_cause(error.without_url())
-        };
-        let response = self.client.get(url).send().await.map_err(failed)?.error_for_status().map_err(failed)?;
-        if !response.status().is_success() {
-            return Err(Error::new(ErrorKind::Network, format!("{self} returned {}", response.status())));
-        }
-        let mut stream = response.bytes_stream();
-        let mut bytes = Vec::new();
-        while let Some(chunk) = stream.next().await {
-            bytes.extend_from_slice(&chunk.map_err(failed)?);
-            if bytes.len() > MAX_KEY_SET {
-                return Err(Error::input(format!("{self} is longer than {MAX_KEY_SET} bytes")));
-            }
-        }
-        Ok(bytes)
     }
 }
 

@@ -181,7 +181,7 @@ fn verify_quote(
     nonce: &[u8],
     device: &DeviceId,
 ) -> Result<BTreeMap<String, [u8; 32]>, QuoteError> {
-    let decode = |text: &str| from_base64url(text).filter(|bytes| bytes.len() <= parse::MAX_STRUCTURE);
+    let decode = |text: &str| (text.len() <= parse::MAX_ENCODED).then(|| from_base64url(text)).flatten();
     let bytes = decode(sent.quote).ok_or(QuoteError::Encoding)?;
     let signature = decode(sent.signature).and_then(|bytes| QuoteSignature::parse(&bytes));
     if !ak.verify(&bytes, &signature.ok_or(QuoteError::SignatureFormat)?) {

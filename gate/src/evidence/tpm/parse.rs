@@ -2,7 +2,9 @@
 //! accepts no trailing bytes.
 
 /// The maximum length of either, in bytes. A quote has fewer than 200; a signature by an RSA key of 8192 bits has 1,030.
-pub const MAX_STRUCTURE: usize = 2048;
+const MAX_STRUCTURE: usize = 2048;
+/// The same in base64url.
+pub const MAX_ENCODED: usize = MAX_STRUCTURE.div_ceil(3) * 4;
 
 /// `TPM_GENERATED_VALUE`: a restricted key signs this prefix only for structures that the TPM itself created.
 const GENERATED: u32 = 0xff54_4347;
