@@ -107,9 +107,32 @@ impl std::error::Error for Error {}
 ///
 /// Fails if the file cannot be read or is longer.
 pub(crate) fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    use std::io::Read as _;
+    let failed = |error: std::io::Error| Error::io("read", path, &error);
+    read_to_end(path, std::fs::File::open(path).map_err(failed)?, limit)
+}
+
+/// Reads a file with a private key or a secret, of at most `limit` bytes. The same rule for every such file of the settings.
+///
+/// # Errors
+///
+/// Fails if other users have access to the file, if it cannot be read, or if it is longer.
+pub(crate) fn read_private_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let failed = |error: std::io::Error| Error::io("read", path, &error);
     let file = std::fs::File::open(path).map_err(failed)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
+            return Err(Error::new(ErrorKind::Trust, format!("{} is accessible to other users", path.display()))
+                .with_remedy(format!("chmod 600 {}", path.display())));
+        }
+    }
+    read_to_end(path, file, limit)
+}
+
+fn read_to_end(path: &Path, file: std::fs::File, limit: u64) -> Result<Vec<u8>> {
+    use std::io::Read as _;
+    let failed = |error: std::io::Error| Error::io("read", path, &error);
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > limit {

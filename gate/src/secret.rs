@@ -3,7 +3,6 @@
 //! The file is readable by its owner only. It contains the current key and the previous one, so that tokens and nonces from before a
 //! rotation stay valid until they expire.
 
-use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
 use crate::encoding::{from_hex, sha256, to_hex};
-use crate::error::{Error, ErrorKind, Result, read_file};
+use crate::error::{Error, ErrorKind, Result, read_private_file};
 
 /// The shortest accepted prefix of an HMAC-SHA256, in bytes (RFC 2104 section 5: half of it).
 const MIN_MAC: usize = 16;
@@ -90,16 +89,7 @@ impl std::fmt::Debug for SharedSecret {
 
 impl SecretFile {
     fn load(path: &Path) -> Result<Self> {
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            let mode = fs::metadata(path).map_err(|error| Error::io("read", path, &error))?.permissions().mode();
-            if mode & 0o077 != 0 {
-                return Err(Error::new(ErrorKind::Trust, format!("{} is accessible to other users", path.display()))
-                    .with_remedy(format!("chmod 600 {}", path.display())));
-            }
-        }
-        let file: Self = serde_json::from_slice(&read_file(path, 4096)?)
+        let file: Self = serde_json::from_slice(&read_private_file(path, 4096)?)
             .map_err(|_| Error::input(format!("{} is not a gate's secret", path.display())))?;
         if file.schema != 1 {
             return Err(Error::input(format!(
@@ -149,6 +139,8 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -11,7 +11,7 @@ use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier}
 use x509_parser::prelude::FromDer as _;
 
 use crate::config::{ClientCertificates, GateConfig, TlsSettings};
-use crate::error::{Error, ErrorKind, Result, read_file};
+use crate::error::{Error, ErrorKind, Result, read_file, read_private_file};
 
 /// The maximum length of a file, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -95,19 +95,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let mode = std::fs::metadata(path).map_err(|error| Error::io("read", path, &error))?.permissions().mode();
-        if mode & 0o007 != 0 {
-            return Err(Error::new(
-                ErrorKind::Trust,
-                format!("all users have access to the private key {}", path.display()),
-            )
-            .with_remedy(format!("chmod 600 {}", path.display())));
-        }
-    }
-    PrivateKeyDer::from_pem_slice(&read_file(path, MAX_FILE)?).map_err(|error| unusable(path, error))
+    PrivateKeyDer::from_pem_slice(&read_private_file(path, MAX_FILE)?).map_err(|error| unusable(path, error))
 }
 
 /// Revocation lists in PEM, or a single one in DER.

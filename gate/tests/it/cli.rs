@@ -64,3 +64,40 @@ fn a_closed_standard_output_exits_with_3() {
     let out = child.wait_with_output().unwrap();
     assert_eq!(out.status.code(), Some(3), "{out:?}");
 }
+
+/// Paths in the settings are relative to their file, whatever folder the program is called in.
+#[test]
+fn paths_are_relative_to_the_settings() {
+    let site = TestSite::new();
+    site.write_config("optional", COHORTS);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_tidegate-gate"))
+        .current_dir(&elsewhere)
+        .arg("--config")
+        .arg(site.path("gate.toml"))
+        .arg("check")
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{out:?}");
+    assert!(std::fs::read_dir(&elsewhere).unwrap().next().is_none());
+    assert!(["state", "receipts", "enrolments", "audit.jsonl"].iter().all(|name| site.path(name).exists()));
+}
+
+#[cfg(unix)]
+#[test]
+fn refuses_private_files_that_others_may_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let site = TestSite::new();
+    site.write_config("optional", COHORTS);
+    assert!(site.run(&["check"]).status.success());
+    for file in ["server.key", "gate.secret"] {
+        for mode in [0o640, 0o604, 0o660] {
+            std::fs::set_permissions(site.path(file), std::fs::Permissions::from_mode(mode)).unwrap();
+            let out = site.run(&["check"]);
+            let text = String::from_utf8_lossy(&out.stderr).into_owned();
+            assert!(!out.status.success() && text.contains("is accessible to other users"), "{text}");
+            assert!(text.contains("help: chmod 600") && text.contains(file), "{text}");
+        }
+        std::fs::set_permissions(site.path(file), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+}
