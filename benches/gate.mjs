@@ -44,6 +44,9 @@ audit = { file = "audit.jsonl" }
 per_second = 1000000
 per_device_per_minute = 100000000
 device_burst = 100000000
+per_address_per_minute = 100000000
+handshakes_per_second = 1000000
+handshakes_per_address_per_minute = 100000000
 [cohorts."stable.canary"]
 least = "none"
 ${tls}`
@@ -106,7 +109,7 @@ const post = (path, body) => ({ method: 'POST', path, headers: { 'content-type':
     const [device, id, key] = keys[next++ % count]
     const body = JSON.stringify({ device })
     const [time, random] = [String(Math.floor(Date.now() / 1000)), randomBytes(16).toString('base64url')]
-    const message = `tidegate/gate/1\nPOST\n/v1/challenge\n${sha256(body)}\n${sha256('')}\n${time}\n${random}\n`
+    const message = `tidegate/gate/2\n127.0.0.1\nPOST\n/v1/challenge\n${sha256(body)}\n${sha256('')}\n${time}\n${random}\n`
     return { ...request, body, headers: { ...request.headers, 'tidegate-proof': `${id}.${time}.${random}.${sign(null, message, key).toString('base64url')}` } }
   }
   report(`challenges by ${count} devices with keys, plain HTTP`, await autocannon({ url: `http://127.0.0.1:${port}`, connections: 16, amount: count, requests: [{ ...post('/v1/challenge', {}), setupRequest }] }))

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::evidence::ear::Verifier;
 use crate::identity::proof::ReplayCache;
 use crate::metrics::Metrics;
+use crate::names::GateNames;
 use crate::rate_limit::RateLimiter;
 use crate::repo::listing::ListingCache;
 use crate::secret::SharedSecret;
@@ -45,6 +46,7 @@ pub struct GateContext {
     /// The audit log.
     pub audit: AuditLog,
     secret: RwLock<Arc<SharedSecret>>,
+    names: RwLock<Arc<GateNames>>,
 }
 
 impl GateContext {
@@ -74,6 +76,7 @@ impl GateContext {
             metrics: Metrics::default(),
             audit: AuditLog::open(&config)?,
             secret: RwLock::new(load_secret(&config)?),
+            names: RwLock::new(Arc::new(GateNames::local())),
             private,
             config,
         })
@@ -93,6 +96,17 @@ impl GateContext {
         let secret = load_secret(&self.config)?;
         *self.secret.write().unwrap_or_else(PoisonError::into_inner) = secret;
         Ok(())
+    }
+
+    /// The names of this gate.
+    pub fn names(&self) -> Arc<GateNames> {
+        Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Sets the names to those of the settings, else to those of the certificate.
+    pub fn set_names(&self, of_certificate: GateNames) {
+        let names = GateNames::from_settings(&self.config.names).filter(|names| !names.is_empty());
+        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names.unwrap_or(of_certificate));
     }
 
     /// The time, in Unix seconds.

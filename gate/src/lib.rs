@@ -14,7 +14,7 @@
 //! |---|---|
 //! | [`error`], [`encoding`], [`logging`] | errors for the operator, encodings, text without secrets |
 //! | [`bounds`] | bounds on JSON from others |
-//! | [`refusal`] | error responses for devices |
+//! | [`refusal`], [`names`] | error responses for devices; the names of this gate |
 //! | [`attestation`] | kinds of evidence, trust tiers, names of PCRs |
 //! | [`config`] | `gate.toml` |
 //! | [`storage`], [`download`] | folders and buckets; files by URL |
@@ -45,6 +45,7 @@ pub mod identity;
 pub mod logging;
 pub mod metrics;
 pub mod monitoring;
+pub mod names;
 pub mod nonce;
 pub mod policy;
 pub mod rate_limit;

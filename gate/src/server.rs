@@ -22,6 +22,7 @@ use crate::api::{self, TlsPeer};
 use crate::context::GateContext;
 use crate::error::{Error, Result};
 use crate::identity::certificate::DeviceCertificate;
+use crate::names::GateNames;
 use crate::{monitoring, nonce, tls};
 
 /// The maximum number of headers, and of bytes in a request's head.
@@ -57,9 +58,13 @@ impl GateServer {
             Some(tls) => {
                 let loaded = tls::load(&gate.config, tls)?;
                 gate.metrics.certificate_expiry.store(loaded.expiry, Relaxed);
+                gate.set_names(loaded.names);
                 Some(loaded.server)
             }
-            None => None,
+            None => {
+                gate.set_names(GateNames::local());
+                None
+            }
         };
         let devices = bind(gate.config.listen).await?;
         let local = match gate.config.local {
@@ -209,6 +214,7 @@ async fn reload(gate: Arc<GateContext>, sender: watch::Sender<Option<Arc<ServerC
         let result = gate.reload_secret().and_then(|()| match &gate.config.tls {
             Some(tls) => tls::load(&gate.config, tls).map(|loaded| {
                 gate.metrics.certificate_expiry.store(loaded.expiry, Relaxed);
+                gate.set_names(loaded.names);
                 sender.send_replace(Some(loaded.server));
             }),
             None => Ok(()),

@@ -12,6 +12,7 @@ use x509_parser::prelude::FromDer as _;
 
 use crate::config::{ClientCertificates, GateConfig, TlsSettings};
 use crate::error::{Error, ErrorKind, Result, read_file, read_private_file};
+use crate::names::GateNames;
 
 /// The maximum length of a file, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -23,6 +24,8 @@ pub struct TlsFiles {
     pub server: Arc<ServerConfig>,
     /// The expiry of the gate's certificate, in Unix seconds.
     pub expiry: i64,
+    /// The names in the gate's certificate.
+    pub names: GateNames,
 }
 
 /// Loads the files.
@@ -35,6 +38,13 @@ pub fn load(config: &GateConfig, tls: &TlsSettings) -> Result<TlsFiles> {
     let certificates = certificates(&config.path(&tls.certificate))?;
     let expiry = certificates.first().map(|first| expiry(first, &config.path(&tls.certificate)));
     let expiry = expiry.transpose()?.unwrap_or_default();
+    let names = certificates.first().map(|first| GateNames::from_certificate(first)).unwrap_or_default();
+    if names.is_empty() && config.names.is_empty() {
+        return Err(Error::input(format!("{} names no host that is this gate's alone", tls.certificate.display()))
+            .with_remedy(
+                "set names to the hosts of the gate's URLs, or use a certificate with a name that is no wildcard",
+            ));
+    }
     let key = private_key(&config.path(&tls.key))?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -70,7 +80,7 @@ pub fn load(config: &GateConfig, tls: &TlsSettings) -> Result<TlsFiles> {
     server.max_early_data_size = 0;
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     tracing::debug!(certificate = %tls.certificate.display(), expiry, crls = tls.crl.len(), "TLS files loaded");
-    Ok(TlsFiles { server: Arc::new(server), expiry })
+    Ok(TlsFiles { server: Arc::new(server), expiry, names })
 }
 
 /// The modification times of the TLS files and the secret.

@@ -61,6 +61,13 @@ impl GateUrl {
         &self.0
     }
 
+    /// The gate's name in what devices sign for it: the host, without the port.
+    pub fn host(&self) -> &str {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let end = if rest.starts_with('[') { rest.find(']').map(|at| at + 1) } else { rest.find([':', '/']) };
+        end.and_then(|end| rest.get(..end)).unwrap_or(rest)
+    }
+
     /// The URL that corresponds to the repository's root, with `metadata/` and `targets/` below it.
     pub fn repository(&self) -> String {
         format!("{}/v1/repo", self.0)
@@ -160,9 +167,12 @@ impl fmt::Display for Attestation {
     }
 }
 
-/// The content that a device signs for each request to a gate, so that a stolen token is useless.
+/// The content that a device signs for each request to a gate, so that a stolen token is useless. It names the gate, so that no other gate
+/// can use it.
 #[derive(Debug, Clone, Copy)]
 pub struct Proof<'a> {
+    /// The gate's name: [`GateUrl::host`].
+    pub gate: &'a str,
     /// `GET`, `HEAD` or `POST`.
     pub method: &'a str,
     /// The path of the request with its query, as sent.
@@ -180,15 +190,15 @@ pub struct Proof<'a> {
 impl Proof<'_> {
     /// The signed bytes. The parts are unambiguous: none contains a line break.
     pub fn message(&self) -> Vec<u8> {
-        let Self { method, path, body, token, seconds, random } = self;
+        let Self { gate, method, path, body, token, seconds, random } = self;
         let (body, token) = (Digest::of(body), Digest::of(token.as_bytes()));
-        format!("tidegate/gate/1\n{method}\n{path}\n{body}\n{token}\n{seconds}\n{random}\n").into_bytes()
+        format!("tidegate/gate/2\n{gate}\n{method}\n{path}\n{body}\n{token}\n{seconds}\n{random}\n").into_bytes()
     }
 }
 
-/// The qualifying data of a TPM's quote for a gate: it binds the quote to the gate's nonce and to the device.
-pub fn quote_data(nonce: &[u8], device: &DeviceId) -> Digest {
-    let mut message = b"tidegate/gate/quote/1\n".to_vec();
+/// The qualifying data of a TPM's quote for a gate: it binds the quote to the gate ([`GateUrl::host`]), to its nonce and to the device.
+pub fn quote_data(gate: &str, nonce: &[u8], device: &DeviceId) -> Digest {
+    let mut message = format!("tidegate/gate/quote/2\n{gate}\n").into_bytes();
     message.extend_from_slice(nonce);
     message.extend_from_slice(format!("\n{device}\n").as_bytes());
     Digest::of(&message)
@@ -209,6 +219,15 @@ mod tests {
             "http://[::1]:80/x",
         ] {
             assert_eq!(good.parse::<GateUrl>().unwrap().as_str(), good);
+        }
+        for (url, host) in [
+            ("https://gate.example.com", "gate.example.com"),
+            ("https://gate.example.com/fleet", "gate.example.com"),
+            ("https://gate.example.com:8443/fleet", "gate.example.com"),
+            ("https://[2001:db8::1]:8443", "[2001:db8::1]"),
+            ("http://[::1]/x", "[::1]"),
+        ] {
+            assert_eq!(url.parse::<GateUrl>().unwrap().host(), host);
         }
         for bad in [
             "",

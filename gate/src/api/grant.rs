@@ -70,7 +70,8 @@ async fn verify_evidence(
         Evidence::Ear { token } => ear::verify(token, &gate.verifiers, &form.nonce, device.as_str(), request.now).await,
         Evidence::Tpm2 { quote, signature, pcrs } => {
             let ak = request.identity.enrolment.as_deref().and_then(|enrolment| enrolment.ak.as_deref());
-            tpm::verify(tpm::QuoteEvidence { quote, signature, pcrs }, ak, nonce, device)
+            let challenge = tpm::Challenge { gate: &request.gate_name()?, nonce, device };
+            tpm::verify(tpm::QuoteEvidence { quote, signature, pcrs }, ak, challenge)
         }
     }
 }

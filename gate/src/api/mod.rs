@@ -41,6 +41,8 @@ pub struct TlsPeer {
 #[derive(Debug)]
 struct AuthenticatedRequest {
     identity: DeviceIdentity,
+    /// The name by which the request addresses this gate, if it does.
+    gate_name: Result<String, Refusal>,
     /// The path from `/v1/` on, as sent.
     path: String,
     body: Bytes,
@@ -50,6 +52,11 @@ struct AuthenticatedRequest {
 }
 
 impl AuthenticatedRequest {
+    /// The name by which the request addresses this gate.
+    fn gate_name(&self) -> Result<String, Refusal> {
+        self.gate_name.clone()
+    }
+
     /// Refuses a body that names another device than the sender.
     fn check_device(&self, device: &str) -> Result<(), Refusal> {
         if device == self.identity.device.as_str() {
@@ -178,7 +185,9 @@ async fn respond(
     let token = bearer_token(&parts.headers)?;
     let now = gate.now();
     let path = parts.uri.path().to_owned();
+    let gate_name = gate.names().addressed(&parts.headers);
     let signed = SignedRequest {
+        gate: gate_name.as_deref().unwrap_or_default(),
         method: parts.method.as_str(),
         path: &path,
         body: &body,
@@ -187,7 +196,7 @@ async fn respond(
     let identity = identify(gate, &parts, &signed, now).await?;
     entry.device = Some(gate.audit.device_label(identity.device.as_str(), &gate.secret()));
     gate.rates.check_device(identity.device.as_str())?;
-    let request = AuthenticatedRequest { identity, path, body, token, now };
+    let request = AuthenticatedRequest { identity, gate_name, path, body, token, now };
     match route {
         Route::Challenge => challenge::respond(gate, &request),
         Route::Grant => grant::respond(gate, &request, entry).await,
@@ -284,6 +293,7 @@ async fn identify_by_proof(
             "the device must identify itself with a client certificate or a single header Tidegate-Proof",
         ));
     };
+    gate.names().addressed(headers)?;
     let proof = RequestProof::parse(value.to_str().unwrap_or_default())?;
     let enrolment = gate.enrolments.find_by_key(&proof.keyid).await?.ok_or_else(proof::not_signed)?;
     let key = enrolment.key(&proof.keyid).ok_or_else(proof::not_signed)?;

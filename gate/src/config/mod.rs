@@ -22,6 +22,9 @@ pub struct GateConfig {
     pub listen: SocketAddr,
     /// The address for metrics and readiness, in plain HTTP.
     pub local: Option<SocketAddr>,
+    /// The hosts by which devices reach this gate. Without it: those of its certificate.
+    #[serde(default)]
+    pub names: Vec<String>,
     /// The file with the secret that all instances share.
     pub secret: PathBuf,
     /// The storage location of protected objects.

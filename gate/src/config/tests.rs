@@ -46,6 +46,8 @@ fn refuses_unsafe_settings() {
         ("schema = 1", "schema = 2", "schema 2"),
         ("schema = 1", "schema = 1\nnonsense = 1", "nonsense"),
         ("127.0.0.1:0", "0.0.0.0:80", "without [tls]"),
+        ("enrolments =", "names = [\"*.example.com\"]\nenrolments =", "names: write the hosts"),
+        ("enrolments =", "names = [\"https://example.com\"]\nenrolments =", "names: write the hosts"),
         ("\"stable.canary\"", "\"stable\"", "not a cohort's role"),
         ("\"stable.canary\"", "stable.canary", "canary"),
         ("\"ES256\"", "\"HS256\"", "unknown variant `HS256`"),

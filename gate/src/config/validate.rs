@@ -5,6 +5,7 @@ use tidegate_model::layout::DelegatedRole;
 use super::{ClientCertificates, CohortRules, GateConfig};
 use crate::attestation::{EvidenceKind, TrustTier, pcr_index};
 use crate::encoding::is_sha256_hex;
+use crate::names::GateNames;
 
 impl GateConfig {
     /// Everything that is wrong.
@@ -27,6 +28,11 @@ impl GateConfig {
     }
 
     fn check_listeners(&self, problems: &mut Vec<String>) {
+        if GateNames::from_settings(&self.names).is_none() {
+            problems.push(
+                "names: write the hosts of the gate's URLs, without port and wildcard, e.g. gate.example.com".into(),
+            );
+        }
         match &self.tls {
             None if !self.listen.ip().is_loopback() => {
                 problems.push("listen: without [tls] only a loopback address is allowed, e.g. 127.0.0.1:8080".into());

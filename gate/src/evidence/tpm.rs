@@ -116,6 +116,17 @@ pub struct QuoteEvidence<'a> {
     pub pcrs: &'a BTreeMap<String, String>,
 }
 
+/// What a quote must be bound to.
+#[derive(Debug, Clone, Copy)]
+pub struct Challenge<'a> {
+    /// The gate's name.
+    pub gate: &'a str,
+    /// The nonce.
+    pub nonce: &'a [u8],
+    /// The device.
+    pub device: &'a DeviceId,
+}
+
 /// Why a quote is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuoteError {
@@ -148,7 +159,7 @@ pub enum QuoteError {
     PcrValues,
 }
 
-/// Verifies that the enrolled key signed the quote over this nonce, and that the PCR values are the quoted ones. The policy decides whether
+/// Verifies that the enrolled key signed the quote for this gate and this nonce, and that the PCR values are the quoted ones. The policy decides whether
 /// the values are acceptable.
 ///
 /// # Errors
@@ -157,8 +168,7 @@ pub enum QuoteError {
 pub fn verify(
     sent: QuoteEvidence<'_>,
     ak: Option<&str>,
-    nonce: &[u8],
-    device: &DeviceId,
+    challenge: Challenge<'_>,
 ) -> Result<VerifiedEvidence, Refusal> {
     let ak = ak.ok_or_else(|| {
         Refusal::forbidden("G-ATT-03", "no attestation key is enrolled for this device")
@@ -167,7 +177,7 @@ pub fn verify(
     let ak = AttestationKey::from_pem(ak).map_err(|error| {
         Refusal::damaged("G-SRV-03", format!("this device's enrolled attestation key is invalid: {error}"))
     })?;
-    let pcrs = verify_quote(sent, &ak, nonce, device).map_err(|error| {
+    let pcrs = verify_quote(sent, &ak, challenge).map_err(|error| {
         tracing::debug!(%error, "quote refused");
         Refusal::forbidden("G-ATT-04", format!("the quote is refused: {error}")).with_missing(["tpm2 quote"])
     })?;
@@ -178,8 +188,7 @@ pub fn verify(
 fn verify_quote(
     sent: QuoteEvidence<'_>,
     ak: &AttestationKey,
-    nonce: &[u8],
-    device: &DeviceId,
+    Challenge { gate, nonce, device }: Challenge<'_>,
 ) -> Result<BTreeMap<String, [u8; 32]>, QuoteError> {
     let decode = |text: &str| (text.len() <= parse::MAX_ENCODED).then(|| from_base64url(text)).flatten();
     let bytes = decode(sent.quote).ok_or(QuoteError::Encoding)?;
@@ -188,7 +197,7 @@ fn verify_quote(
         return Err(QuoteError::Signature);
     }
     let quote = Quote::parse(&bytes).ok_or(QuoteError::NotQuote)?;
-    if !bool::from(quote.extra_data.as_slice().ct_eq(quote_data(nonce, device).as_bytes())) {
+    if !bool::from(quote.extra_data.as_slice().ct_eq(quote_data(gate, nonce, device).as_bytes())) {
         return Err(QuoteError::QualifyingData);
     }
     quoted_values(&quote, sent.pcrs)

@@ -4,7 +4,7 @@
 //! Tidegate-Proof: KEYID.SECONDS.RANDOM.SIGNATURE
 //! ```
 //!
-//! The signature covers `tidegate/gate/1`, the method, the path from `/v1/` on, the SHA-256 of the body, the SHA-256 of the token, the
+//! The signature covers `tidegate/gate/2`, the gate's name, the method, the path from `/v1/` on, the SHA-256 of the body, the SHA-256 of the token, the
 //! seconds and the random text, each followed by a line feed.
 
 use std::collections::HashSet;
@@ -84,6 +84,8 @@ pub(crate) fn not_signed() -> Refusal {
 /// The signed parts of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct SignedRequest<'a> {
+    /// The name by which the request addresses this gate.
+    pub gate: &'a str,
     /// The method.
     pub method: &'a str,
     /// The path from `/v1/` on, as sent.
@@ -97,10 +99,10 @@ pub struct SignedRequest<'a> {
 impl SignedRequest<'_> {
     /// The signed bytes.
     fn message(&self, seconds: u64, random: &str) -> Vec<u8> {
-        let Self { method, path, body, token } = *self;
+        let Self { gate, method, path, body, token } = *self;
         // `verify` has refused larger values.
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        gate::Proof { method, path, body, token, seconds, random }.message()
+        gate::Proof { gate, method, path, body, token, seconds, random }.message()
     }
 }
 

@@ -123,6 +123,17 @@ fn accepts_proofs_of_enrolled_keys() {
     assert_eq!(proof(now() + 1000, "GET", &path, &token).rule(), "G-ID-05");
     assert_eq!(proof(now(), "HEAD", &path, &token).rule(), "G-ID-04");
     assert_eq!(proof(now(), "GET", "/v1/repo/other", &token).rule(), "G-ID-04");
+    // Another gate passes on a request that the device signed for it: with its own name, and with this gate's.
+    let for_another = |host: &str| {
+        let parts = ["GET", &path, &token, &random()];
+        let proof = device.proof_for("other.example.com", parts, b"", now());
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nTidegate-Proof: {proof}\r\n\r\n"
+        );
+        send(gate.address, stranger.tls.as_ref(), head.as_bytes()).unwrap()
+    };
+    assert_eq!(for_another("other.example.com").rule(), "G-ID-09");
+    assert_eq!(for_another("localhost").rule(), "G-ID-04");
     let unknown = Device { id: "device-1".into(), tls: device.tls.clone(), ..Device::unidentified(&site) };
     assert_eq!(unknown.post(&gate, "/v1/challenge", &json!({"device": "device-1"})).rule(), "G-ID-02");
 

@@ -123,8 +123,17 @@ impl Tpm {
 
 /// As the device computes it.
 fn qualifying(nonce: &str, device: &str) -> Vec<u8> {
+    qualifying_for("localhost", nonce, device)
+}
+
+/// The same for any gate.
+fn qualifying_for(gate: &str, nonce: &str, device: &str) -> Vec<u8> {
     let nonce = BASE64URL_NOPAD.decode(nonce.as_bytes()).unwrap();
-    Sha256::digest([b"tidegate/gate/quote/1\n", nonce.as_slice(), b"\n", device.as_bytes(), b"\n"].concat()).to_vec()
+    Sha256::digest(
+        [b"tidegate/gate/quote/2\n", gate.as_bytes(), b"\n", nonce.as_slice(), b"\n", device.as_bytes(), b"\n"]
+            .concat(),
+    )
+    .to_vec()
 }
 
 pub fn write_config(site: &TestSite, pcr7: &str) {
@@ -210,6 +219,9 @@ fn refuses_wrong_quotes() {
     let quote = |_: &str| tpm_site.tpm.quote("device-1", &[0, 7], &qualifying(&old, "device-1"));
     assert_eq!(refused(&tpm_site.ecdsa, &tpm_site.gate, quote).1, "G-ATT-04");
     assert_eq!(tpm_site.refused(&tpm_site.ecdsa, "device-1", &[0, 7], "device-2").1, "G-ATT-04");
+    // Another gate passes on a quote that was made for it.
+    let quote = |nonce: &str| tpm_site.tpm.quote("device-1", &[0, 7], &qualifying_for("other", nonce, "device-1"));
+    assert_eq!(refused(&tpm_site.ecdsa, &tpm_site.gate, quote).1, "G-ATT-04");
     // A PCR of the policy is missing in the quote.
     let (_, rule, missing) = tpm_site.refused(&tpm_site.ecdsa, "device-1", &[0], "device-1");
     assert_eq!((rule.as_str(), missing), ("G-ATT-12", json!(["pcr sha256:7"])));

@@ -11,6 +11,7 @@ use tidegate_model::cohort::{Cohort, CohortMap, Selector};
 use tidegate_model::condition::{Condition, Problem};
 use tidegate_model::digest::Digest;
 use tidegate_model::facts::Facts;
+use tidegate_model::gate::{GateUrl, Proof, quote_data};
 use tidegate_model::listing::Listing;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::position::Salt;
@@ -148,6 +149,45 @@ fn listings() {
         if let Some(sha256) = case.sha256 {
             assert_eq!(listing.to_bytes().unwrap(), bytes, "{}", case.name);
             assert_eq!(Digest::of(bytes), sha256, "{}", case.name);
+        }
+    }
+}
+
+/// What devices sign for a gate, and have their TPMs sign.
+#[test]
+fn proofs_and_quotes_for_a_gate() {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Case {
+        Proof {
+            gate: String,
+            method: String,
+            path: String,
+            body: String,
+            token: String,
+            seconds: i64,
+            random: String,
+            message: String,
+        },
+        Quote {
+            gate: String,
+            nonce: String,
+            device: String,
+            sha256: Digest,
+        },
+    }
+    let host = |url: &str| url.parse::<GateUrl>().unwrap().host().to_owned();
+    for case in load::<Case>("gate.json") {
+        match case {
+            Case::Proof { gate, method, path, body, token, seconds, random, message } => {
+                let (gate, body) = (&host(&gate), body.as_bytes());
+                let proof = Proof { gate, method: &method, path: &path, body, token: &token, seconds, random: &random };
+                assert_eq!(String::from_utf8(proof.message()).unwrap(), message);
+            }
+            Case::Quote { gate, nonce, device, sha256 } => {
+                let nonce = data_encoding::HEXLOWER.decode(nonce.as_bytes()).unwrap();
+                assert_eq!(quote_data(&host(&gate), &nonce, &device.parse().unwrap()), sha256);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 """Recomputes the frozen vectors from the definitions, independently of the Rust code.
 
 Covered: positions and hashed ids, boundaries of shares, the cohort of a position, the position in ramps, exposure of ramps and its
-inverse, canonical bytes and hashes of manifests, canonical bytes, keys and names of receipts. Python's integers are unbounded, so nothing here is rounded but where
+inverse, canonical bytes and hashes of manifests, canonical bytes, keys and names of receipts, what is signed for gates. Python's integers are unbounded, so nothing here is rounded but where
 a definition says floor. Only the standard library is used.
 
     python3 check.py            checks every file beside this script; exit code 1 if any value differs
@@ -12,6 +12,7 @@ import calendar
 import hashlib
 import json
 import pathlib
+import re
 import sys
 import time
 
@@ -196,6 +197,19 @@ def check_receipts(check):
         check.equal(f"name of {case['name']}", case["object"], path)
 
 
+def check_gate(check):
+    """What devices sign for a gate, which they name by the host of its URL, and what its quotes are bound to."""
+    for case in load("gate.json"):
+        host = re.fullmatch(r"https?://(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d+)?(/.*)?", case["gate"])[1]
+        if "message" in case:
+            body, token = (hashlib.sha256(case[part].encode()).hexdigest() for part in ("body", "token"))
+            parts = ["tidegate/gate/2", host, case["method"], case["path"], body, token, str(case["seconds"]), case["random"]]
+            check.equal(f"what is signed: {case['name']}", case["message"], "".join(f"{part}\n" for part in parts))
+        else:
+            text = f"tidegate/gate/quote/2\n{host}\n".encode() + bytes.fromhex(case["nonce"]) + f"\n{case['device']}\n".encode()
+            check.equal(f"quote {case['name']}", case["sha256"], hashlib.sha256(text).hexdigest())
+
+
 def key_text(key):
     """Canonical JSON writes control characters as they are, such as the line breaks of a key in PEM."""
     return canonical(key).replace("\\n", "\n")
@@ -212,6 +226,7 @@ def main():
         check_listings,
         check_protected,
         check_receipts,
+        check_gate,
     ):
         each(check)
     print(f"{check.checked} values checked, {check.wrong} wrong")

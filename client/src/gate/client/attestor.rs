@@ -43,7 +43,7 @@ impl Challenge<'_> {
 
     /// The qualifying data of a TPM's quote.
     pub fn quote_data(&self) -> Digest {
-        quote_data(self.nonce, self.device)
+        quote_data(self.gate.host(), self.nonce, self.device)
     }
 }
 

@@ -68,7 +68,8 @@ mod tests {
     fn a_program_learns_what_is_asked_and_answers() {
         let token = |token: &str| Evidence::Ear { token: token.into() };
         let by_environment = r#"printf '{"kind": "ear", "token": "%s/%s/%s/%.8s"}' "$TIDEGATE_NONCE" "$TIDEGATE_DEVICE" "$TIDEGATE_GATE" "$TIDEGATE_QUOTE_DATA""#;
-        let data = tidegate_model::gate::quote_data(&[0xfb; 3], &"device-1".parse().unwrap()).to_string();
+        let data =
+            tidegate_model::gate::quote_data("gate.example.com", &[0xfb; 3], &"device-1".parse().unwrap()).to_string();
         let expected = format!("-_v7/device-1/https://gate.example.com/{}", &data[..8]);
         assert_eq!(evidence(by_environment).unwrap(), token(&expected));
         let by_input =

@@ -121,8 +121,12 @@ impl GateClient {
     pub fn post(&self, gate: &GateUrl, path: &str, body: &[u8]) -> Result<Answered, FetchError> {
         let url = format!("{gate}{path}");
         let secret = |reason| FetchError::Secret { url: url.clone(), reason };
-        let proof =
-            self.signer.as_ref().map(|signer| signer.proof("POST", path, body, "")).transpose().map_err(secret)?;
+        let proof = self
+            .signer
+            .as_ref()
+            .map(|signer| signer.proof(gate, "POST", path, body, ""))
+            .transpose()
+            .map_err(secret)?;
         let mut headers = vec![("Content-Type", "application/json")];
         headers.extend(proof.as_deref().map(|proof| (HEADER, proof)));
         self.http.send(&Method::POST, &url, &headers, body)
@@ -238,7 +242,7 @@ impl Pass for Token {
         let path = path.ok_or_else(|| format!("it is for {} alone", self.gate))?;
         let mut headers = vec![("Authorization", format!("Bearer {}", self.text))];
         if let Some(signer) = &self.signer {
-            headers.push((HEADER, signer.proof("GET", path, b"", &self.text)?));
+            headers.push((HEADER, signer.proof(&self.gate, "GET", path, b"", &self.text)?));
         }
         Ok(headers)
     }

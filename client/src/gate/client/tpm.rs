@@ -220,7 +220,7 @@ mod tests {
         let Evidence::Tpm2 { quote, signature, pcrs } = evidence(options(&values), folder.path()).unwrap() else {
             panic!()
         };
-        let data = tidegate_model::gate::quote_data(b"nonce", &"device-1".parse().unwrap());
+        let data = tidegate_model::gate::quote_data("gate.example.com", b"nonce", &"device-1".parse().unwrap());
         let called = String::from_utf8(quote).unwrap();
         let expected =
             format!("device:/dev/tpmrm0 -Q -c 0x81010002 -l sha256:0,7 -g sha256 -p file:/etc/ak -q {data} -m ");

@@ -65,11 +65,16 @@ impl Device {
         Key::ed25519(self.key.verifying_key().as_bytes())
     }
 
-    /// A proof header for any request, time and random text.
+    /// A proof header for any request, time and random text, to the test's gate.
     pub fn proof(&self, method: &str, path: &str, body: &[u8], token: &str, seconds: u64, random: &str) -> String {
+        self.proof_for("localhost", [method, path, token, random], body, seconds)
+    }
+
+    /// A proof header for a gate.
+    pub fn proof_for(&self, gate: &str, [method, path, token, random]: [&str; 4], body: &[u8], seconds: u64) -> String {
         let hex = |bytes: &[u8]| HEXLOWER.encode(&Sha256::digest(bytes));
         let message = format!(
-            "tidegate/gate/1\n{method}\n{path}\n{}\n{}\n{seconds}\n{random}\n",
+            "tidegate/gate/2\n{gate}\n{method}\n{path}\n{}\n{}\n{seconds}\n{random}\n",
             hex(body),
             hex(token.as_bytes())
         );
