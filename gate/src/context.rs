@@ -13,8 +13,10 @@ use crate::evidence::ear::Verifier;
 use crate::identity::proof::ReplayCache;
 use crate::metrics::Metrics;
 use crate::names::GateNames;
+use crate::quota::ReceiptQuotas;
 use crate::rate_limit::RateLimiter;
 use crate::repo::listing::ListingCache;
+use crate::repo::releases::KnownReleases;
 use crate::secret::SharedSecret;
 use crate::storage::Storage;
 
@@ -27,8 +29,8 @@ pub struct GateContext {
     pub private: Storage,
     /// The spent nonces.
     pub state: Storage,
-    /// The receipts; write-only.
-    pub receipts: Option<Storage>,
+    /// The receipts, if the gate accepts any.
+    pub receipts: Option<Receipts>,
     /// The enrolments of devices.
     pub enrolments: EnrolmentStore,
     /// The objects that each cohort gives access to.
@@ -49,6 +51,17 @@ pub struct GateContext {
     names: RwLock<Arc<GateNames>>,
 }
 
+/// What receipts need.
+#[derive(Debug)]
+pub struct Receipts {
+    /// Where they are; write-only.
+    pub storage: Storage,
+    /// The releases whose receipts are accepted.
+    pub releases: KnownReleases,
+    /// How many each device may store.
+    pub quotas: ReceiptQuotas,
+}
+
 impl GateContext {
     /// Opens everything that the settings name. Writes nothing, except for storage folders that do not exist yet.
     ///
@@ -60,14 +73,23 @@ impl GateContext {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = &config.base;
         let private = Storage::open(&config.private, base, false)?;
+        // If a loss of power loses a spent nonce, only the device that received the nonce can use it again.
+        let state = Storage::open(&config.state, base, false)?;
+        let receipts = match (&config.receipts, &config.repository) {
+            (Some(location), Some(repository)) => Some(Receipts {
+                // An acknowledged receipt must survive a loss of power.
+                storage: Storage::open(location, base, true)?,
+                releases: KnownReleases::open(repository, base, config.listing_life.into())?,
+                quotas: ReceiptQuotas::new(state.clone()),
+            }),
+            _ => None,
+        };
         let verifiers = config.verifiers.iter();
         let verifiers = verifiers.map(|(name, settings)| Ok((name.clone(), Verifier::new(name, settings, base)?)));
         Ok(Self {
             listings: ListingCache::new(private.clone(), config.listing_life.into(), config.cohorts.keys()),
-            // If a loss of power loses a spent nonce, only the device that received the nonce can use it again.
-            state: Storage::open(&config.state, base, false)?,
-            // An acknowledged receipt must survive a loss of power.
-            receipts: config.receipts.as_ref().map(|location| Storage::open(location, base, true)).transpose()?,
+            state,
+            receipts,
             enrolments: EnrolmentStore::new(Storage::open(&config.enrolments, base, true)?),
             verifiers: verifiers.collect::<Result<_>>()?,
             rates: RateLimiter::new(&config.limits),

@@ -25,10 +25,15 @@ pub struct DeviceIdentity {
 }
 
 impl DeviceIdentity {
-    /// The device's key with this id: an enrolled key, or the key of its certificate.
-    pub fn key(&self, id: &str) -> Option<Key> {
-        let enrolled = self.enrolment.as_ref().and_then(|enrolment| enrolment.key(id));
-        enrolled.or_else(|| self.certificate_key.clone().filter(|key| key.id().as_str() == id))
+    /// The device's enrolled key with this id.
+    pub fn enrolled_key(&self, id: &str) -> Option<Key> {
+        self.enrolment.as_ref().and_then(|enrolment| enrolment.key(id))
+    }
+
+    /// Whether enrolling the key with this id is all that is missing: the device has shown that it has it, or has no enrolled key at all.
+    pub fn awaits_enrolment(&self, id: &str) -> bool {
+        self.enrolment.as_ref().is_none_or(|enrolment| enrolment.keys.is_empty())
+            || self.certificate_key.as_ref().is_some_and(|key| key.id().as_str() == id)
     }
 }
 

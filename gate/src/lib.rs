@@ -22,7 +22,7 @@
 //! | [`enrolment`], [`identity`] | who sends a request: enrolled keys, certificates, proofs |
 //! | [`evidence`], [`policy`] | the state of a device, and whether it satisfies the rules of a cohort |
 //! | [`repo`] | protected objects: path, access, delivery |
-//! | [`rate_limit`], [`audit`], [`metrics`] | limits and records |
+//! | [`rate_limit`], [`quota`], [`audit`], [`metrics`] | limits and records |
 //! | [`tls`] | certificates and revocation lists |
 //! | [`context`] | everything above, opened from the settings |
 //! | [`api`], [`monitoring`], [`server`] | routes and listeners |
@@ -48,6 +48,7 @@ pub mod monitoring;
 pub mod names;
 pub mod nonce;
 pub mod policy;
+pub mod quota;
 pub mod rate_limit;
 pub mod refusal;
 pub mod repo;

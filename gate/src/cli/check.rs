@@ -30,6 +30,12 @@ pub(super) async fn run(path: &Path, json: bool) -> Result<()> {
         }
     }
     check_create_only_writes(&gate).await?;
+    if let Some(receipts) = &gate.receipts {
+        receipts.quotas.check().await?;
+        if let Err(error) = receipts.releases.refresh().await {
+            eprintln!("note: no receipts are accepted until the repository can be read: {error}");
+        }
+    }
     let cohorts: Vec<&String> = gate.config.cohorts.keys().collect();
     if json {
         return print(&json!({"cohorts": cohorts, "unpublished": unpublished}).to_string());

@@ -13,6 +13,7 @@ use crate::enrolment::{Enrolment, EnrolmentStore};
 use crate::error::{Error, Result, read_file};
 use crate::evidence::tpm::AttestationKey;
 use crate::identity::certificate::{DeviceCertificate, tuf_key};
+use crate::quota::ReceiptQuotas;
 use crate::storage::Storage;
 
 #[derive(clap::Args)]
@@ -31,6 +32,9 @@ pub(super) struct Arguments {
     /// Refuse all requests of the device
     #[arg(long, conflicts_with = "enable")]
     disable: bool,
+    /// Count the device's stored receipts from zero again, e.g. after old ones were removed
+    #[arg(long)]
+    reset_receipts: bool,
     /// Accept requests of a disabled device again
     #[arg(long)]
     enable: bool,
@@ -63,6 +67,10 @@ pub(super) async fn run(path: &Path, arguments: &Arguments, json: bool) -> Resul
     }
     enrolment.disabled = (enrolment.disabled && !arguments.enable) || arguments.disable;
     enrolments.save(&enrolment).await?;
+    if arguments.reset_receipts {
+        let state = Storage::open(&config.state, &config.base, false)?;
+        ReceiptQuotas::new(state).reset(&arguments.device).await?;
+    }
     let Enrolment { device, keys, ak, pcrs, disabled, .. } = &enrolment;
     if json {
         let result =

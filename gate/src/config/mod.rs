@@ -33,6 +33,8 @@ pub struct GateConfig {
     pub state: String,
     /// The storage location of receipts. Without it the gate accepts none.
     pub receipts: Option<String>,
+    /// The published repository: its URL, or its storage location. Required with `receipts`, which are accepted of its releases only.
+    pub repository: Option<String>,
     /// The storage location of enrolments.
     pub enrolments: String,
     /// How objects are delivered.
@@ -41,7 +43,7 @@ pub struct GateConfig {
     /// The lifetime of a presigned URL.
     #[serde(default = "defaults::url_life")]
     pub url_life: Span,
-    /// How long a cohort's listing is cached.
+    /// How long a cohort's listing is cached, and the releases of the published repository at least.
     #[serde(default = "defaults::listing_life")]
     pub listing_life: Span,
     /// TLS, and the authority of the device certificates.
@@ -129,6 +131,12 @@ pub struct Limits {
     pub device_burst: u32,
     /// The number of devices whose rates are tracked.
     pub devices: usize,
+    /// Receipts that one device may store per day.
+    pub receipts_per_device_per_day: u64,
+    /// Bytes of receipts that one device may store per day.
+    pub receipt_bytes_per_device_per_day: u64,
+    /// Receipts that one device may store in total.
+    pub receipts_per_device: u64,
     /// The timeout of a handshake, of a request's head and of its body, each.
     pub patience: Span,
     /// The timeout until a response begins.
@@ -147,6 +155,9 @@ impl Default for Limits {
             per_device_per_minute: 120,
             device_burst: 120,
             devices: 1_000_000,
+            receipts_per_device_per_day: 256,
+            receipt_bytes_per_device_per_day: 256 * 1024,
+            receipts_per_device: 10_000,
             patience: Span::of_seconds(10),
             answer: Span::of_seconds(30),
             connection: Span::of_seconds(900),

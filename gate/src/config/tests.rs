@@ -46,6 +46,8 @@ fn refuses_unsafe_settings() {
         ("schema = 1", "schema = 2", "schema 2"),
         ("schema = 1", "schema = 1\nnonsense = 1", "nonsense"),
         ("127.0.0.1:0", "0.0.0.0:80", "without [tls]"),
+        ("enrolments =", "receipts = \"file:receipts\"\nenrolments =", "set repository"),
+        ("enrolments =", "repository = \"http://example.com/v1\"\nenrolments =", "repository: use https"),
         ("enrolments =", "names = [\"*.example.com\"]\nenrolments =", "names: write the hosts"),
         ("enrolments =", "names = [\"https://example.com\"]\nenrolments =", "names: write the hosts"),
         ("\"stable.canary\"", "\"stable\"", "not a cohort's role"),

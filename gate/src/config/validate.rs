@@ -33,6 +33,14 @@ impl GateConfig {
                 "names: write the hosts of the gate's URLs, without port and wildcard, e.g. gate.example.com".into(),
             );
         }
+        if self.receipts.is_some() && self.repository.is_none() {
+            problems.push(
+                "receipts: set repository to the published repository, of whose releases receipts are accepted".into(),
+            );
+        }
+        if self.repository.as_ref().is_some_and(|at| at.starts_with("http") && !is_safe_url(at)) {
+            problems.push("repository: use https, or http with a loopback address".into());
+        }
         match &self.tls {
             None if !self.listen.ip().is_loopback() => {
                 problems.push("listen: without [tls] only a loopback address is allowed, e.g. 127.0.0.1:8080".into());

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::support::device::Device;
 use crate::support::wire::send;
-use crate::support::{COHORTS, TestSite, target};
+use crate::support::{COHORTS, HIGH_LIMITS, TestSite, target};
 
 /// A load balancer: each connection goes to the next instance.
 fn balance(behind: Vec<SocketAddr>) -> SocketAddr {
@@ -93,7 +93,7 @@ fn instances_share_tokens_nonces_and_receipts() {
 #[test]
 fn keeps_acknowledged_receipts_after_a_kill() {
     let site = TestSite::new();
-    site.write_config("optional", COHORTS);
+    site.write_config("optional", &format!("[limits]\n{HIGH_LIMITS}{COHORTS}"));
     let devices: Vec<Device> = (0..4).map(|n| Device::enrolled(&site, &format!("device-{n}"))).collect();
     let acknowledged: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     for round in 0..3u64 {

@@ -18,7 +18,6 @@ use tidegate_client::gate::{GateClient, Signer};
 use tidegate_client::key::DeviceKey;
 use tidegate_client::receipts::{GateSink, Naming, Post, PutSink, Receipts, Sending, Sent, Sink, Urls};
 use tidegate_client::updater::Repository;
-use tidegate_model::digest::Digest;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::receipt::{InstallResult, Receipt, SignedReceipt};
 use tidegate_model::time;
@@ -55,6 +54,9 @@ impl ReportingDevice {
             ..HttpOptions::default()
         };
         let http = Arc::new(HttpFetch::with_options(options, Arc::new(SystemClock::new())));
+        site.write(&format!("{id}.pem"), &certificate.pem());
+        let enrolled = site.run(&["enrol", id, "--key", site.path(&format!("{id}.pem")).to_str().unwrap()]);
+        assert!(enrolled.status.success(), "{enrolled:?}");
         Self { folder: tempfile::tempdir().unwrap(), key: DeviceKey::from_pem(pem.as_bytes()).unwrap(), http }
     }
 
@@ -67,7 +69,7 @@ impl ReportingDevice {
             product: "os".parse().unwrap(),
             release: "1.2.0".parse().unwrap(),
             sequence: 12 + number / 3,
-            manifest: Digest::of(b"manifest"),
+            manifest: "ab".repeat(32).parse().unwrap(),
             hardware: "board-a".parse().unwrap(),
             outcome: outcomes[usize::try_from(number % 3).unwrap()],
             reason: None,
@@ -283,7 +285,7 @@ fn stores_receipts_once_by_presigned_urls() {
     let store = AmazonS3Builder::new().with_endpoint(&moto.1).with_bucket_name("fleet").with_region("us-east-1");
     let store = store.with_access_key_id("test").with_secret_access_key("test").with_allow_http(true).build().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let site = TestSite::new();
+    let site = site();
     let reporter = ReportingDevice::new(&site, "device-1");
     let receipts: Vec<_> = (0..5).map(|number| reporter.receipt("device-1", number)).collect();
     // A service that signs URLs for devices.

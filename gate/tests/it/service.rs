@@ -224,8 +224,78 @@ fn stores_only_the_devices_own_receipts_once() {
     changed["signed"]["outcome"] = "confirmed".into();
     assert_eq!(post(&one, &[one.receipt(6), changed]).rule(), "G-REC-05");
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 4);
+    // Neither another release, nor another manifest of a known one.
+    for (field, value) in
+        [("release", json!("1.2.1")), ("manifest", json!("cd".repeat(32))), ("channel", json!("beta"))]
+    {
+        let mut unknown = one.receipt(8)["signed"].clone();
+        unknown[field] = value;
+        TestSite::wait_until(field, || post(&one, &[one.sign(&unknown)]).rule() == "G-REC-07");
+    }
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 4);
     assert_eq!(post(&one, &vec![one.receipt(1); 65]).rule(), "G-REC-02");
     assert_eq!(post(&one, &[]).rule(), "G-REC-02");
+}
+
+/// A certificate of the authority is not enough: its key must be enrolled.
+#[test]
+fn stores_no_receipts_of_keys_that_are_not_enrolled() {
+    let site = TestSite::new();
+    site.write_config("optional", COHORTS);
+    let gate = site.start();
+    let [certified, stranger] = [Device::certified(&site, "device-1"), Device::unidentified(&site)];
+    let receipts = json!({"receipts": [certified.receipt(1)]});
+    assert_eq!(certified.post(&gate, "/v1/receipts", &receipts).rule(), "G-REC-06");
+    assert_eq!(stranger.post(&gate, "/v1/receipts", &receipts).rule(), "G-ID-02");
+    // Enrolled with another key: the receipt's is not one of this device.
+    let other = Device::enrolled(&site, "device-2");
+    let mut from = other.receipt(1)["signed"].clone();
+    from["reason"] = "signed with a key that is unknown".into();
+    let unknown = certified.sign(&from);
+    assert_eq!(other.post(&gate, "/v1/receipts", &json!({"receipts": [unknown]})).rule(), "G-REC-05");
+    assert!(!site.path("receipts/receipts").exists());
+}
+
+#[test]
+fn stores_so_many_receipts_a_day() {
+    let site = TestSite::new();
+    site.write_config("optional", &format!("[limits]\nreceipts_per_device_per_day = 3\n{COHORTS}"));
+    let [one, two] = ["device-1", "device-2"].map(|id| Device::enrolled(&site, id));
+    let gate = site.start();
+    let post = |gate: &crate::support::RunningGate, device: &Device, numbers: std::ops::Range<u64>| {
+        let receipts: Vec<_> = numbers.map(|number| device.receipt(number)).collect();
+        device.post(gate, "/v1/receipts", &json!({"receipts": receipts}))
+    };
+    assert_eq!(post(&gate, &one, 0..2).json(), json!({"stored": 2, "known": 0}));
+    // Sent again, they take no quota.
+    assert_eq!(post(&gate, &one, 1..2).json(), json!({"stored": 0, "known": 1}));
+    let refused = post(&gate, &one, 2..4);
+    assert_eq!((refused.status, refused.rule().as_str()), (429, "G-REC-08"));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(post(&gate, &two, 0..3).status, 200);
+    // After a restart, too.
+    drop(gate);
+    let gate = site.start();
+    assert_eq!(post(&gate, &one, 2..4).rule(), "G-REC-08");
+    assert!(site.run(&["enrol", "device-1", "--reset-receipts"]).status.success());
+    assert_eq!(post(&gate, &one, 2..4).status, 200);
+}
+
+/// The published repository says which releases there are, new ones included.
+#[test]
+fn receipts_of_published_releases_are_accepted() {
+    let site = TestSite::new();
+    site.write_config("optional", COHORTS);
+    let device = Device::enrolled(&site, "device-1");
+    let gate = site.start();
+    let post = |number| device.post(&gate, "/v1/receipts", &json!({"receipts": [device.receipt(number)]}));
+    // Before the repository can be read the gate cannot tell: the device keeps its receipt.
+    std::fs::remove_dir_all(site.path("public/metadata")).unwrap();
+    assert_eq!((post(1).status, post(1).rule().as_str()), (503, "G-SRV-05"));
+    site.publish(1, &"cd".repeat(32));
+    TestSite::wait_until("the repository is read", || post(1).rule() == "G-REC-07");
+    site.publish(2, &"ab".repeat(32));
+    TestSite::wait_until("the new release is read", || post(1).status == 200);
 }
 
 #[test]

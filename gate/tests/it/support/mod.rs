@@ -34,6 +34,10 @@ algorithms = ["ES256"]
 issuer = "https://verifier.example.com"
 "#;
 
+/// Limits under `[limits]` that no test reaches.
+pub const HIGH_LIMITS: &str = "per_device_per_minute = 1000000\ndevice_burst = 1000000\nreceipts_per_device_per_day = 1000000\n\
+                               receipt_bytes_per_device_per_day = 1000000000\nreceipts_per_device = 1000000\n";
+
 pub struct TestSite {
     pub dir: tempfile::TempDir,
     pub ca: CertifiedIssuer<'static, KeyPair>,
@@ -61,7 +65,22 @@ impl TestSite {
         site.renew_certificate();
         site.write("acme.json", r#"{"keys": [{"kty": "EC", "crv": "P-256", "kid": "none", "x": "AA", "y": "AA"}]}"#);
         site.write_objects();
+        site.publish(1, &"ab".repeat(32));
         site
+    }
+
+    /// Publishes the metadata of the channel `stable` with one release, 1.2.0, which has this manifest.
+    pub fn publish(&self, version: u32, manifest: &str) {
+        let role = |name: &str, signed: serde_json::Value| {
+            let text = serde_json::json!({"signatures": [], "signed": signed}).to_string();
+            self.write(&format!("public/metadata/{name}.json"), &text);
+        };
+        let target = serde_json::json!({"length": 1, "hashes": {"sha256": manifest}});
+        let targets = serde_json::json!({"stable/releases/os/1.2.0/manifest.json": target, "stable/cohorts.json": {}});
+        role(&format!("{version}.stable"), serde_json::json!({"targets": targets}));
+        let meta = serde_json::json!({"targets.json": {"version": 1}, "stable.json": {"version": version}, "stable.canary.json": {"version": 9}});
+        role(&format!("{version}.snapshot"), serde_json::json!({"meta": meta}));
+        role("timestamp", serde_json::json!({"meta": {"snapshot.json": {"version": version}}}));
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -133,7 +152,7 @@ impl TestSite {
 
     fn head() -> &'static str {
         "schema = 1\nlisten = \"127.0.0.1:0\"\nlocal = \"127.0.0.1:0\"\nsecret = \"gate.secret\"\nprivate = \"file:private\"\nstate = \"file:state\"\n\
-         receipts = \"file:receipts\"\nenrolments = \"file:enrolments\"\naudit = { file = \"audit.jsonl\" }\nlisting_life = \"1s\"\n"
+         receipts = \"file:receipts\"\nrepository = \"file:public\"\nenrolments = \"file:enrolments\"\naudit = { file = \"audit.jsonl\" }\nlisting_life = \"1s\"\n"
     }
 
     /// Runs a command.

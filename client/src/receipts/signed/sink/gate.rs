@@ -100,7 +100,7 @@ impl Sink for GateSink {
         };
         // Only a refusal of the receipts themselves is permanent. Access of the device can change later.
         match (status, rule) {
-            (_, "G-REC-03" | "G-REC-04" | "G-REC-05") => Answer::Refused { kept: 0, of: count, why },
+            (_, "G-REC-03" | "G-REC-04" | "G-REC-05" | "G-REC-07") => Answer::Refused { kept: 0, of: count, why },
             _ => Answer::Later { kept: 0, why, after: answered.retry_after },
         }
     }
@@ -210,6 +210,10 @@ mod tests {
             (refused(400, "G-REC-03"), true),
             (refused(403, "G-REC-04"), true),
             (refused(403, "G-REC-05"), true),
+            (refused(403, "G-REC-06"), false),
+            (refused(403, "G-REC-07"), true),
+            (refused(429, "G-REC-08"), false),
+            (refused(403, "G-REC-09"), false),
         ] {
             let (answer, _) = ask(Ok(answer), ledger.waiting());
             match answer {
