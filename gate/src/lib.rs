@@ -13,7 +13,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`error`], [`encoding`], [`logging`] | errors for the operator, encodings, text without secrets |
-//! | [`bounds`] | bounds on JSON from others |
+//! | [`bounds`], [`sender`], [`proxy_protocol`] | bounds on JSON from others; addresses; what load balancers say |
 //! | [`refusal`], [`names`] | error responses for devices; the names of this gate |
 //! | [`attestation`] | kinds of evidence, trust tiers, names of PCRs |
 //! | [`config`] | `gate.toml` |
@@ -22,7 +22,7 @@
 //! | [`enrolment`], [`identity`] | who sends a request: enrolled keys, certificates, proofs |
 //! | [`evidence`], [`policy`] | the state of a device, and whether it satisfies the rules of a cohort |
 //! | [`repo`] | protected objects: path, access, delivery |
-//! | [`rate_limit`], [`quota`], [`audit`], [`metrics`] | limits and records |
+//! | [`rate_limit`], [`pool`], [`quota`], [`audit`], [`metrics`] | limits and records |
 //! | [`tls`] | certificates and revocation lists |
 //! | [`context`] | everything above, opened from the settings |
 //! | [`api`], [`monitoring`], [`server`] | routes and listeners |
@@ -48,11 +48,14 @@ pub mod monitoring;
 pub mod names;
 pub mod nonce;
 pub mod policy;
+pub mod pool;
+pub mod proxy_protocol;
 pub mod quota;
 pub mod rate_limit;
 pub mod refusal;
 pub mod repo;
 pub mod secret;
+pub mod sender;
 pub mod server;
 pub mod storage;
 pub mod tls;

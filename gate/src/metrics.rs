@@ -18,10 +18,7 @@ pub struct Metrics {
     durations: Mutex<BTreeMap<&'static str, Histogram>>,
     /// Open connections.
     pub connections: AtomicI64,
-    /// Connections refused above the limits.
-    pub rejected_connections: AtomicU64,
-    /// Failed handshakes: no certificate, a revoked certificate, no TLS 1.3.
-    pub failed_handshakes: AtomicU64,
+    rejected_connections: Mutex<BTreeMap<&'static str, u64>>,
     /// Stored receipts.
     pub stored_receipts: AtomicU64,
     /// Reloads of certificates, revocation lists or the secret.
@@ -56,6 +53,11 @@ impl Metrics {
         }
     }
 
+    /// Counts a connection that ended without a request, by the rule of its refusal.
+    pub fn record_rejected_connection(&self, rule: &'static str) {
+        *lock(&self.rejected_connections).entry(rule).or_default() += 1;
+    }
+
     /// Counts a grant for a cohort of the settings.
     pub fn record_grant(&self, cohort: &str) {
         *lock(&self.grants).entry(cohort.to_owned()).or_default() += 1;
@@ -75,6 +77,16 @@ impl Metrics {
         write_head(&mut out, "tidegate_gate_grants_total", "counter", "Grants by cohort.");
         for (cohort, count) in lock(&self.grants).iter() {
             let _ = writeln!(out, "tidegate_gate_grants_total{{cohort=\"{cohort}\"}} {count}");
+        }
+        let name = "tidegate_gate_connections_refused_total";
+        write_head(
+            &mut out,
+            name,
+            "counter",
+            "Connections refused, by rule: above a limit, or a failed TLS handshake.",
+        );
+        for (rule, count) in lock(&self.rejected_connections).iter() {
+            let _ = writeln!(out, "{name}{{rule=\"{rule}\"}} {count}");
         }
         let name = "tidegate_gate_answer_seconds";
         write_head(&mut out, name, "histogram", "Time until a response begins.");
@@ -100,8 +112,6 @@ impl Metrics {
             let _ = writeln!(out, "tidegate_gate_{name} {value}");
         }
         for (name, help, value) in [
-            ("connections_turned_away_total", "Connections refused above the limits.", &self.rejected_connections),
-            ("handshakes_failed_total", "Failed TLS handshakes.", &self.failed_handshakes),
             ("receipts_stored_total", "Stored receipts.", &self.stored_receipts),
             ("reloads_total", "Reloads of certificates, revocation lists or the secret.", &self.reloads),
             ("reloads_failed_total", "Failed reloads; the previous files stayed in use.", &self.failed_reloads),

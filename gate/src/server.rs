@@ -1,9 +1,8 @@
 //! The listener for devices: connection limits, TLS handshakes, HTTP/1, and reloads of files while it runs.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,21 +12,28 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use tidegate_model::name::DeviceId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::api::{self, TlsPeer};
+use crate::api::{self, Peer};
+use crate::audit::AuditEntry;
+use crate::config::GateConfig;
 use crate::context::GateContext;
 use crate::error::{Error, Result};
 use crate::identity::certificate::DeviceCertificate;
 use crate::names::GateNames;
-use crate::{monitoring, nonce, tls};
+use crate::pool::{Place, Pool};
+use crate::sender::AddressGroup;
+use crate::{monitoring, nonce, proxy_protocol, tls};
 
 /// The maximum number of headers, and of bytes in a request's head.
 const MAX_HEADERS: usize = 64;
 const MAX_HEAD: usize = 16 * 1024;
+/// The age from which an unfinished handshake gives way, if there is no room for others. An honest one takes two round trips.
+const YIELDS_AFTER: Duration = Duration::from_secs(1);
 /// How long open requests may take after a stop signal.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// How often spent nonces are removed.
@@ -54,18 +60,12 @@ impl GateServer {
                 .await
                 .map_err(|error| Error::system(format!("cannot listen on {address}"), &error))
         };
-        let tls = match &gate.config.tls {
-            Some(tls) => {
-                let loaded = tls::load(&gate.config, tls)?;
-                gate.metrics.certificate_expiry.store(loaded.expiry, Relaxed);
-                gate.set_names(loaded.names);
-                Some(loaded.server)
-            }
-            None => {
-                gate.set_names(GateNames::local());
-                None
-            }
-        };
+        let loaded = gate.config.tls.as_ref().map(|tls| tls::load(&gate.config, tls)).transpose()?;
+        let (names, tls) = loaded.map_or((GateNames::local(), None), |loaded| {
+            gate.metrics.certificate_expiry.store(loaded.expiry, Relaxed);
+            (loaded.names, Some(loaded.server))
+        });
+        gate.set_names(names);
         let devices = bind(gate.config.listen).await?;
         let local = match gate.config.local {
             Some(address) => Some(bind(address).await?),
@@ -97,10 +97,13 @@ impl GateServer {
         if let Some(listener) = local {
             background.spawn(monitoring::serve(listener, Arc::clone(&gate)));
         }
+        background.spawn(write_counts(Arc::clone(&gate)));
         let (stopping, stopped) = watch::channel(());
-        let permits = Arc::new(Semaphore::new(gate.config.limits.connections.min(Semaphore::MAX_PERMITS)));
-        let addresses = Arc::new(AddressCounts::default());
-        let app = api::router(Arc::clone(&gate));
+        let door = Door {
+            admission: Arc::new(Admission::new(&gate.config)),
+            app: api::router(Arc::clone(&gate)),
+            gate: Arc::clone(&gate),
+        };
         tokio::pin!(stop);
         loop {
             let (socket, address) = tokio::select! {
@@ -114,19 +117,11 @@ impl GateServer {
                     accepted
                 }
             };
-            let permit = Arc::clone(&permits).try_acquire_owned().ok();
-            let counted = addresses.acquire(address.ip(), gate.config.limits.connections_per_address);
-            let (Some(permit), Some(counted)) = (permit, counted) else {
-                gate.metrics.rejected_connections.fetch_add(1, Relaxed);
-                continue;
-            };
-            let (gate, app, tls, stopped) = (Arc::clone(&gate), app.clone(), tls.subscribe(), stopped.clone());
+            let (door, tls, stopped) = (door.clone(), tls.subscribe(), stopped.clone());
             tokio::spawn(async move {
-                let permits = (permit, counted);
-                gate.metrics.connections.fetch_add(1, Relaxed);
-                serve_connection(&gate, socket, app, tls, stopped).await;
-                gate.metrics.connections.fetch_sub(1, Relaxed);
-                drop(permits);
+                if let Err(refused) = door.serve(socket, address.ip(), tls, stopped).await {
+                    door.record(refused).await;
+                }
             });
         }
         drop(devices);
@@ -134,35 +129,152 @@ impl GateServer {
         drop(stopped);
         // Completes when the last connection has dropped its receiver.
         let _ = tokio::time::timeout(SHUTDOWN_GRACE, stopping.closed()).await;
+        gate.audit.end().await;
     }
 }
 
-async fn serve_connection(
-    gate: &Arc<GateContext>,
-    socket: TcpStream,
+/// A connection that ends without a request.
+struct RefusedConnection {
+    rule: &'static str,
+    /// The device, if it is known; else the address, if that has a budget.
+    sender: Option<String>,
+}
+
+/// What every connection needs.
+#[derive(Clone)]
+struct Door {
+    gate: Arc<GateContext>,
+    admission: Arc<Admission>,
     app: axum::Router,
-    mut tls: watch::Receiver<Option<Arc<ServerConfig>>>,
-    stopped: watch::Receiver<()>,
-) {
-    let _ = socket.set_nodelay(true);
-    let config = tls.borrow_and_update().clone();
-    let Some(config) = config else {
-        return serve_http(gate, socket, TlsPeer::default(), app, tls, stopped).await;
-    };
-    let handshake = TlsAcceptor::from(config).accept(socket);
-    let Ok(Ok(stream)) = tokio::time::timeout(gate.config.limits.patience.into(), handshake).await else {
-        gate.metrics.failed_handshakes.fetch_add(1, Relaxed);
-        return;
-    };
-    let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let peer = TlsPeer { certificate: certificate.map(|der| DeviceCertificate::parse(der).map(Arc::new)) };
-    serve_http(gate, stream, peer, app, tls, stopped).await;
+}
+
+impl Door {
+    /// Serves a connection within the budgets of its sender.
+    async fn serve(
+        &self,
+        mut socket: TcpStream,
+        address: IpAddr,
+        mut tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+        stopped: watch::Receiver<()>,
+    ) -> std::result::Result<(), RefusedConnection> {
+        let _ = socket.set_nodelay(true);
+        let config = tls.borrow_and_update().clone();
+        let sender = self.sender(&mut socket, address, config.is_some()).await?;
+        let refused = |rule| RefusedConnection { rule, sender: sender.map(|sender| sender.to_string()) };
+        let Some(config) = config else {
+            let place = self.admission.connections.enter(sender).ok_or_else(|| refused("G-CON-01"))?;
+            let peer = Peer { sender, certificate: None };
+            return self.serve_http(socket, peer, place, tls, stopped).await.ok_or_else(|| refused("G-CON-06"));
+        };
+        // Without budget nothing is read, and nothing computed.
+        let handshake = self.admission.handshakes.enter(sender).filter(|_| self.gate.rates.allows_handshake(sender));
+        let handshake = handshake.ok_or_else(|| refused("G-CON-03"))?;
+        let accepting =
+            tokio::time::timeout(self.gate.config.limits.patience.into(), TlsAcceptor::from(config).accept(socket));
+        let stream = tokio::select! {
+            accepted = accepting => accepted.ok().and_then(Result::ok).ok_or_else(|| refused("G-CON-04"))?,
+            () = handshake.taken() => return Err(refused("G-CON-06")),
+        };
+        let place = self.admission.connections.enter(sender).ok_or_else(|| refused("G-CON-01"))?;
+        drop(handshake);
+        let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = certificate.map(|der| DeviceCertificate::parse(der).map(Arc::new));
+        let device = match &certificate {
+            Some(Ok(certificate)) => {
+                let device = &certificate.device;
+                let full = || RefusedConnection { rule: "G-CON-02", sender: Some(device.to_string()) };
+                Some(self.admission.devices.enter(device.clone()).ok_or_else(full)?)
+            }
+            _ => None,
+        };
+        let peer = Peer { sender, certificate };
+        let served = self.serve_http(stream, peer, place, tls, stopped).await;
+        drop(device);
+        served.ok_or_else(|| refused("G-CON-06"))
+    }
+
+    /// Whose budgets the connection uses. Without TLS and PROXY protocol all devices come from the program that ends their TLS: nobody's.
+    async fn sender(
+        &self,
+        socket: &mut TcpStream,
+        address: IpAddr,
+        is_tls: bool,
+    ) -> std::result::Result<Option<AddressGroup>, RefusedConnection> {
+        let limits = &self.gate.config.limits;
+        if !self.gate.config.proxy_protocol.trusted.iter().any(|network| network.contains(address)) {
+            return Ok(is_tls.then(|| address.into()));
+        }
+        let refused = |rule| RefusedConnection { rule, sender: Some(AddressGroup::from(address).to_string()) };
+        let place = self.admission.headers.enter(()).ok_or_else(|| refused("G-CON-03"))?;
+        let reading = tokio::time::timeout(limits.patience.into(), proxy_protocol::read(socket));
+        let source = tokio::select! {
+            header = reading => header.ok().flatten().ok_or_else(|| refused("G-CON-05"))?,
+            () = place.taken() => return Err(refused("G-CON-06")),
+        };
+        Ok(Some(source.unwrap_or(address).into()))
+    }
+
+    /// Serves requests. `None` if the connection gave way to another sender.
+    async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        stream: S,
+        peer: Peer,
+        place: Place<Option<AddressGroup>>,
+        tls: watch::Receiver<Option<Arc<ServerConfig>>>,
+        stopped: watch::Receiver<()>,
+    ) -> Option<()> {
+        self.gate.metrics.connections.fetch_add(1, Relaxed);
+        let served = tokio::select! {
+            () = serve_http(&self.gate, stream, peer, self.app.clone(), tls, stopped) => Some(()),
+            () = place.taken() => None,
+        };
+        self.gate.metrics.connections.fetch_sub(1, Relaxed);
+        served
+    }
+
+    /// Counts a refused connection in metrics and in the audit log.
+    async fn record(&self, refused: RefusedConnection) {
+        self.gate.metrics.record_rejected_connection(refused.rule);
+        let device = refused.sender.map(|sender| self.gate.audit.device_label(&sender, &self.gate.secret()));
+        let at = api::format_time(self.gate.now());
+        let entry = AuditEntry { at, route: "connection", rule: Some(refused.rule), device, ..AuditEntry::default() };
+        self.gate.audit.append(entry).await;
+    }
+}
+
+/// The places of connections.
+struct Admission {
+    /// Connections of load balancers that have not said yet who sends.
+    headers: Arc<Pool<()>>,
+    handshakes: Arc<Pool<Option<AddressGroup>>>,
+    connections: Arc<Pool<Option<AddressGroup>>>,
+    devices: Arc<Pool<DeviceId>>,
+}
+
+impl Admission {
+    fn new(config: &GateConfig) -> Self {
+        let limits = &config.limits;
+        Self {
+            headers: Pool::new(limits.handshakes, usize::MAX, Some(YIELDS_AFTER)),
+            handshakes: Pool::new(limits.handshakes, limits.handshakes_per_address, Some(YIELDS_AFTER)),
+            connections: Pool::new(
+                limits.connections,
+                if config.tls.is_some() || !config.proxy_protocol.trusted.is_empty() {
+                    limits.connections_per_address
+                } else {
+                    limits.connections
+                },
+                None,
+            ),
+            devices: Pool::new(limits.connections, limits.connections_per_device, None),
+        }
+    }
 }
 
 async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     gate: &GateContext,
     stream: S,
-    peer: TlsPeer,
+    peer: Peer,
     app: axum::Router,
     mut tls: watch::Receiver<Option<Arc<ServerConfig>>>,
     mut stopped: watch::Receiver<()>,
@@ -228,46 +340,20 @@ async fn reload(gate: Arc<GateContext>, sender: watch::Sender<Option<Arc<ServerC
     }
 }
 
+/// Writes the counts of refusals.
+async fn write_counts(gate: Arc<GateContext>) {
+    loop {
+        tokio::time::sleep(gate.config.audit.interval.into()).await;
+        gate.audit.write_counts().await;
+    }
+}
+
 async fn remove_expired_nonces(gate: Arc<GateContext>) {
     loop {
         tokio::time::sleep(NONCE_CLEANUP_INTERVAL).await;
         match nonce::remove_expired(&gate.state, gate.now()).await {
             Ok(removed) => tracing::debug!(removed, "spent nonces removed"),
             Err(error) => tracing::debug!(%error, "spent nonces not removed"),
-        }
-    }
-}
-
-/// The number of connections of each address.
-#[derive(Debug, Default)]
-struct AddressCounts(Mutex<HashMap<IpAddr, usize>>);
-
-impl AddressCounts {
-    fn acquire(self: &Arc<Self>, address: IpAddr, maximum: usize) -> Option<CountedConnection> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(address).or_default();
-        if *count >= maximum {
-            return None;
-        }
-        *count += 1;
-        Some(CountedConnection { all: Arc::clone(self), address })
-    }
-}
-
-#[derive(Debug)]
-struct CountedConnection {
-    all: Arc<AddressCounts>,
-    address: IpAddr,
-}
-
-impl Drop for CountedConnection {
-    fn drop(&mut self) {
-        let mut all = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = all.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                all.remove(&self.address);
-            }
         }
     }
 }

@@ -5,7 +5,7 @@ use axum::http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{AuthenticatedRequest, format_time, parse_body};
+use super::{AuthenticatedRequest, Route, format_time, parse_body};
 use crate::context::GateContext;
 use crate::encoding::to_base64url;
 use crate::nonce;
@@ -18,7 +18,7 @@ struct ChallengeRequest {
 }
 
 pub(super) fn respond(gate: &GateContext, request: &AuthenticatedRequest) -> Result<Response<Body>, Refusal> {
-    let form: ChallengeRequest = parse_body(&request.body)?;
+    let form: ChallengeRequest = parse_body(&request.body, Route::Challenge)?;
     request.check_device(&form.device)?;
     let nonce = nonce::issue(&gate.secret(), request.identity.device.as_str(), request.now)?;
     tracing::debug!("nonce issued");

@@ -5,7 +5,7 @@ use axum::http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{AuthenticatedRequest, format_time, parse_body};
+use super::{AuthenticatedRequest, Route, format_time, parse_body};
 use crate::audit::AuditEntry;
 use crate::context::GateContext;
 use crate::encoding::from_base64url;
@@ -31,7 +31,7 @@ pub(super) async fn respond(
     request: &AuthenticatedRequest,
     entry: &mut AuditEntry,
 ) -> Result<Response<Body>, Refusal> {
-    let form: GrantRequest = parse_body(&request.body)?;
+    let form: GrantRequest = parse_body(&request.body, Route::Grant)?;
     request.check_device(&form.device)?;
     if form.cohorts.is_empty() || form.cohorts.len() > MAX_COHORTS {
         return Err(Refusal::bad_request("G-REQ-05", format!("name 1 to {MAX_COHORTS} cohorts")));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tidegate_model::receipt::{MAX_LENGTH, SignedReceipt};
 use tidegate_tuf::json;
 
-use super::{AuthenticatedRequest, parse_body, printable};
+use super::{AuthenticatedRequest, Route, parse_body, printable};
 use crate::audit::AuditEntry;
 use crate::context::{GateContext, Receipts};
 use crate::encoding::is_sha256_hex;
@@ -37,7 +37,7 @@ pub(super) async fn respond(
         .receipts
         .as_ref()
         .ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "G-REC-01", "this gate accepts no receipts"))?;
-    let form: ReceiptsRequest = parse_body(&request.body)?;
+    let form: ReceiptsRequest = parse_body(&request.body, Route::Receipts)?;
     if form.receipts.is_empty() || form.receipts.len() > MAX_RECEIPTS {
         return Err(Refusal::bad_request("G-REC-02", format!("send 1 to {MAX_RECEIPTS} receipts per request")));
     }

@@ -9,6 +9,7 @@ use tidegate_model::span::Span;
 
 use crate::attestation::{EvidenceKind, TrustTier};
 use crate::error::{Error, Result, read_file};
+use crate::proxy_protocol::Network;
 
 pub mod validate;
 
@@ -46,6 +47,9 @@ pub struct GateConfig {
     /// How long a cohort's listing is cached, and the releases of the published repository at least.
     #[serde(default = "defaults::listing_life")]
     pub listing_life: Span,
+    /// Load balancers that say who sends.
+    #[serde(default)]
+    pub proxy_protocol: ProxySettings,
     /// TLS, and the authority of the device certificates.
     pub tls: Option<TlsSettings>,
     /// Limits on rates, connections and times.
@@ -79,6 +83,14 @@ pub enum DeliveryMode {
     Redirect,
     /// Always through the gate.
     Stream,
+}
+
+/// Load balancers that say who sends, by the PROXY protocol.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxySettings {
+    /// Their addresses. Each of their connections must begin with a header of version 1 or 2; no other connection may.
+    pub trusted: Vec<Network>,
 }
 
 /// TLS 1.3.
@@ -119,12 +131,24 @@ pub enum ClientCertificates {
 pub struct Limits {
     /// Concurrent connections.
     pub connections: usize,
-    /// Concurrent connections from one address.
+    /// Concurrent connections from one address (IPv6: one /64).
     pub connections_per_address: usize,
+    /// Concurrent connections of one device with a certificate.
+    pub connections_per_device: usize,
+    /// Concurrent TLS handshakes.
+    pub handshakes: usize,
+    /// Concurrent TLS handshakes from one address.
+    pub handshakes_per_address: usize,
+    /// TLS handshakes per second, and their burst.
+    pub handshakes_per_second: u32,
+    /// TLS handshakes per minute from one address. Three seconds' worth may come at once.
+    pub handshakes_per_address_per_minute: u32,
     /// Concurrent requests.
     pub requests: usize,
     /// Requests per second of all devices, and their burst.
     pub per_second: u32,
+    /// Requests per minute from one address. Three seconds' worth may come at once.
+    pub per_address_per_minute: u32,
     /// Requests per minute of one device.
     pub per_device_per_minute: u32,
     /// The burst of one device.
@@ -149,10 +173,16 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 4096,
-            connections_per_address: 1024,
+            connections_per_address: 512,
+            connections_per_device: 16,
+            handshakes: 512,
+            handshakes_per_address: 64,
+            handshakes_per_second: 500,
+            handshakes_per_address_per_minute: 1200,
             requests: 1024,
             per_second: 2000,
-            per_device_per_minute: 120,
+            per_address_per_minute: 12_000,
+            per_device_per_minute: 60,
             device_burst: 120,
             devices: 1_000_000,
             receipts_per_device_per_day: 256,
@@ -166,13 +196,21 @@ impl Default for Limits {
 }
 
 /// The audit log.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditSettings {
-    /// Whether to write device ids. Without it, a keyed hash replaces each id.
+    /// Whether to write device ids, and the addresses of senders that are not identified. Without it, a keyed hash replaces each.
     pub device_ids: bool,
+    /// The period over which equal refusals are counted.
+    pub interval: Span,
     /// The file to append to. Without it, standard output.
     pub file: Option<PathBuf>,
+}
+
+impl Default for AuditSettings {
+    fn default() -> Self {
+        Self { device_ids: false, interval: Span::of_seconds(60), file: None }
+    }
 }
 
 /// A verifier whose attestation results are accepted.

@@ -121,14 +121,19 @@ impl GateConfig {
 
     fn check_limits(&self, problems: &mut Vec<String>) {
         let limits = &self.limits;
-        if [limits.connections, limits.connections_per_address, limits.requests, limits.devices].contains(&0)
-            || [limits.per_second, limits.per_device_per_minute, limits.device_burst].contains(&0)
+        let counts = [limits.connections, limits.connections_per_address, limits.connections_per_device];
+        let more = [limits.handshakes, limits.handshakes_per_address, limits.requests, limits.devices];
+        let rates = [limits.per_second, limits.per_device_per_minute, limits.device_burst];
+        let of_addresses = [limits.per_address_per_minute, limits.handshakes_per_address_per_minute];
+        if counts.iter().chain(&more).any(|limit| *limit == 0)
+            || rates.iter().chain(&of_addresses).chain([&limits.handshakes_per_second]).any(|limit| *limit == 0)
         {
             problems.push("limits: 0 would refuse every request".into());
         }
         for (name, span, maximum) in [
             ("url_life", self.url_life, 3600),
             ("listing_life", self.listing_life, 300),
+            ("audit.interval", self.audit.interval, 3600),
             ("limits.patience", limits.patience, 300),
             ("limits.answer", limits.answer, 300),
             ("limits.connection", limits.connection, 86_400),

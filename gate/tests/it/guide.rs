@@ -32,6 +32,9 @@ fn guide_commands_work() {
     assert!(output.contains("gate.toml is valid; cohorts: stable.canary") && output.contains("ready\n"), "{output}");
     // The output ends with the protected file.
     assert!(output.trim_end().ends_with("{}"), "{output}");
-    let audit = std::fs::read_to_string(dir.path().join("gate-trial/audit.jsonl")).unwrap();
-    assert!(audit.contains("\"route\":\"repo\",\"status\":200"), "{audit}");
+    // The gate stops when it has written everything.
+    crate::support::TestSite::wait_until("the audit log is written", || {
+        let audit = std::fs::read_to_string(dir.path().join("gate-trial/audit.jsonl")).unwrap();
+        audit.contains("\"route\":\"repo\",\"status\":200")
+    });
 }

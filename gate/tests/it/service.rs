@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::device::{Device, now, random};
-use crate::support::wire::send;
+use crate::support::wire::{Response, exchange_over, send};
 use crate::support::{COHORTS, MARK, TestSite, client, target};
 
 fn canary_image() -> (String, String) {
@@ -318,6 +318,44 @@ fn refusals_name_what_is_missing() {
     assert_eq!(some.json()["cohorts"], json!(["stable.canary"]));
 }
 
+/// Who sends is what a trusted load balancer says; from anybody else, its header is refused.
+#[test]
+fn load_balancers_say_who_sends() {
+    let site = TestSite::new();
+    let limits = "[limits]\nper_address_per_minute = 1\nhandshakes_per_address_per_minute = 2000\n";
+    let start = |trusted: &str| {
+        site.write_config("required", &format!("[proxy_protocol]\ntrusted = [{trusted:?}]\n{limits}{COHORTS}"));
+        site.start()
+    };
+    let device = Device::certified(&site, "device-1");
+    let bytes = device.request("POST", "/v1/challenge", br#"{"device": "device-1"}"#, None, "");
+    let ask = |gate: &crate::support::RunningGate, header: &str| {
+        let mut socket = std::net::TcpStream::connect(gate.address).unwrap();
+        let _ = std::io::Write::write_all(&mut socket, header.as_bytes());
+        Response::parse(exchange_over(socket, device.tls.as_ref(), &bytes).ok()?).map(|response| response.status)
+    };
+    let gate = start("127.0.0.1");
+    let from = |source: &str| {
+        let (family, to) = if source.contains(':') { ("TCP6", "2001:db8::1") } else { ("TCP4", "192.0.2.1") };
+        format!("PROXY {family} {source} {to} 4711 443\r\n")
+    };
+    for (source, status) in [
+        ("203.0.113.1", 200),
+        ("203.0.113.1", 429),
+        ("203.0.113.2", 200),
+        ("2001:db8:0:1::1", 200),
+        ("2001:db8:0:1:ffff::3", 429),
+        ("2001:db8:0:2::1", 200),
+    ] {
+        assert_eq!(ask(&gate, &from(source)), Some(status), "{source}");
+    }
+    assert_eq!(ask(&gate, ""), None, "a balancer has to say who sends");
+    drop(gate);
+    let gate = start("192.0.2.0/24");
+    assert_eq!(ask(&gate, &from("203.0.113.1")), None);
+    assert_eq!(ask(&gate, ""), Some(200));
+}
+
 #[test]
 fn limits_rates_and_connections() {
     let site = TestSite::new();
@@ -335,7 +373,7 @@ fn limits_rates_and_connections() {
     assert_eq!(challenge(&two).status, 200);
     drop(gate);
 
-    site.write_config("required", &format!("[limits]\nper_second = 2\nconnections_per_address = 2\n{COHORTS}"));
+    site.write_config("required", &format!("[limits]\nper_second = 2\nhandshakes_per_address = 2\n{COHORTS}"));
     let gate = site.start();
     let statuses: Vec<u16> =
         (0..6).map(|_| two.post(&gate, "/v1/challenge", &json!({"device": "device-2"})).status).collect();
@@ -345,7 +383,7 @@ fn limits_rates_and_connections() {
     TestSite::wait_until("a connection is refused", || {
         let text = String::from_utf8(gate.local("/metrics").body).unwrap();
         let _ = std::net::TcpStream::connect(gate.address);
-        !text.contains("tidegate_gate_connections_turned_away_total 0")
+        text.contains("tidegate_gate_connections_refused_total{rule=\"G-CON-03\"}")
     });
     drop(held);
 }

@@ -1,6 +1,9 @@
 //! Hostile requests against the running service: none gets a protected byte.
 
+mod abuse;
 mod fuzzed;
+#[cfg(target_os = "linux")]
+mod memory;
 mod requests;
 mod wire;
 
@@ -10,7 +13,7 @@ use rustls::ClientConfig;
 
 use crate::support::device::Device;
 use crate::support::wire::exchange;
-use crate::support::{COHORTS, MARK, RunningGate, TestSite, target};
+use crate::support::{COHORTS, HIGH_LIMITS, MARK, RunningGate, TestSite, target};
 
 /// Sends bytes and asserts that the response is a refusal, or none, and contains nothing protected. Returns the status, or 0.
 fn refused(gate: &RunningGate, tls: Option<&Arc<ClientConfig>>, what: &str, bytes: &[u8]) -> u16 {
@@ -27,10 +30,7 @@ fn refused(gate: &RunningGate, tls: Option<&Arc<ClientConfig>>, what: &str, byte
 /// A site with high rate limits, so that the requests are not refused for their number.
 fn site_with_high_limits() -> TestSite {
     let site = TestSite::new();
-    site.write_config(
-        "optional",
-        &format!("[limits]\nper_device_per_minute = 100000\ndevice_burst = 100000\npatience = \"1s\"\n{COHORTS}"),
-    );
+    site.write_config("optional", &format!("[limits]\n{HIGH_LIMITS}patience = \"1s\"\n{COHORTS}"));
     site
 }
 

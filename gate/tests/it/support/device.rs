@@ -56,6 +56,11 @@ impl Device {
         Self::new("stranger", Some(tls(site, None)), false)
     }
 
+    /// A device with a key that nobody has enrolled.
+    pub fn key_only(id: &str) -> Self {
+        Self::new(id, None, true)
+    }
+
     fn new(id: &str, tls: Option<Arc<ClientConfig>>, has_key: bool) -> Self {
         let key = SigningKey::from_bytes(&Sha256::digest(id).into());
         Self { id: id.into(), tls, key, has_key }

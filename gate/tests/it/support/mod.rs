@@ -35,7 +35,8 @@ issuer = "https://verifier.example.com"
 "#;
 
 /// Limits under `[limits]` that no test reaches.
-pub const HIGH_LIMITS: &str = "per_device_per_minute = 1000000\ndevice_burst = 1000000\nreceipts_per_device_per_day = 1000000\n\
+pub const HIGH_LIMITS: &str = "per_device_per_minute = 1000000\ndevice_burst = 1000000\nper_address_per_minute = 1000000\n\
+                               handshakes_per_address_per_minute = 1000000\nreceipts_per_device_per_day = 1000000\n\
                                receipt_bytes_per_device_per_day = 1000000000\nreceipts_per_device = 1000000\n";
 
 pub struct TestSite {
@@ -228,6 +229,10 @@ impl TestSite {
 }
 
 impl RunningGate {
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();

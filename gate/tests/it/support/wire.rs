@@ -18,7 +18,7 @@ pub struct Response {
 }
 
 impl Response {
-    fn parse(raw: Vec<u8>) -> Option<Self> {
+    pub fn parse(raw: Vec<u8>) -> Option<Self> {
         let at = raw.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = String::from_utf8_lossy(&raw[..at]).into_owned();
         let status = head.split(' ').nth(1)?.parse().ok()?;
@@ -49,7 +49,11 @@ pub fn send(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, bytes: &[u8]) 
 
 /// Sends bytes and returns all received bytes.
 pub fn exchange(address: SocketAddr, tls: Option<&Arc<ClientConfig>>, bytes: &[u8]) -> io::Result<Vec<u8>> {
-    let mut socket = TcpStream::connect(address)?;
+    exchange_over(TcpStream::connect(address)?, tls, bytes)
+}
+
+/// The same over an open connection.
+pub fn exchange_over(mut socket: TcpStream, tls: Option<&Arc<ClientConfig>>, bytes: &[u8]) -> io::Result<Vec<u8>> {
     socket.set_read_timeout(Some(Duration::from_secs(60)))?;
     socket.set_write_timeout(Some(Duration::from_secs(60)))?;
     let mut raw = Vec::new();
@@ -75,7 +79,11 @@ pub struct Open(StreamOwned<ClientConnection, TcpStream>);
 
 impl Open {
     pub fn new(address: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
-        let socket = TcpStream::connect(address).unwrap();
+        Self::over(TcpStream::connect(address).unwrap(), tls)
+    }
+
+    /// The same over an open connection.
+    pub fn over(socket: TcpStream, tls: &Arc<ClientConfig>) -> Self {
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let connection = ClientConnection::new(Arc::clone(tls), "localhost".try_into().unwrap()).unwrap();
         let mut stream = StreamOwned::new(connection, socket);
@@ -90,6 +98,11 @@ impl Open {
 
     pub fn kind(&self) -> Option<rustls::HandshakeKind> {
         self.0.conn.handshake_kind()
+    }
+
+    /// Sends bytes, if the connection has not ended.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let _ = self.0.write_all(bytes).and_then(|()| self.0.flush());
     }
 
     /// Sends bytes and reads the beginning of the response. `None` if the connection has ended.
