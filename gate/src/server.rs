@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::api::{self, Peer};
 use crate::audit::AuditEntry;
-use crate::config::GateConfig;
+use crate::config::{GateConfig, Limits};
 use crate::context::GateContext;
 use crate::error::{Error, Result};
 use crate::identity::certificate::DeviceCertificate;
@@ -34,6 +34,8 @@ const MAX_HEADERS: usize = 64;
 const MAX_HEAD: usize = 16 * 1024;
 /// The age from which an unfinished handshake gives way, if there is no room for others. An honest one takes two round trips.
 const YIELDS_AFTER: Duration = Duration::from_secs(1);
+/// Open files that are not connections of devices: storage, logs, monitoring.
+const OTHER_FILES: usize = 128;
 /// How long open requests may take after a stop signal.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// How often spent nonces are removed.
@@ -167,7 +169,8 @@ impl Door {
             return self.serve_http(socket, peer, place, tls, stopped).await.ok_or_else(|| refused("G-CON-06"));
         };
         // Without budget nothing is read, and nothing computed.
-        let handshake = self.admission.handshakes.enter(sender).filter(|_| self.gate.rates.allows_handshake(sender));
+        let is_allowed = self.gate.rates.allows_handshake(sender);
+        let handshake = is_allowed.then(|| self.admission.handshakes.enter(sender)).flatten();
         let handshake = handshake.ok_or_else(|| refused("G-CON-03"))?;
         let accepting =
             tokio::time::timeout(self.gate.config.limits.patience.into(), TlsAcceptor::from(config).accept(socket));
@@ -254,11 +257,19 @@ struct Admission {
 impl Admission {
     fn new(config: &GateConfig) -> Self {
         let limits = &config.limits;
+        let (connections, handshakes) = places(limits, open_files());
+        if connections < limits.connections || handshakes < limits.handshakes {
+            tracing::warn!(
+                connections,
+                handshakes,
+                "the system allows few open files, so there are fewer places; raise LimitNOFILE"
+            );
+        }
         Self {
-            headers: Pool::new(limits.handshakes, usize::MAX, Some(YIELDS_AFTER)),
-            handshakes: Pool::new(limits.handshakes, limits.handshakes_per_address, Some(YIELDS_AFTER)),
+            headers: Pool::new(handshakes, usize::MAX, Some(YIELDS_AFTER)),
+            handshakes: Pool::new(handshakes, limits.handshakes_per_address, Some(YIELDS_AFTER)),
             connections: Pool::new(
-                limits.connections,
+                connections,
                 if config.tls.is_some() || !config.proxy_protocol.trusted.is_empty() {
                     limits.connections_per_address
                 } else {
@@ -269,6 +280,20 @@ impl Admission {
             devices: Pool::new(limits.connections, limits.connections_per_device, None),
         }
     }
+}
+
+/// So many connections and handshakes that together they leave open files for everything else: otherwise the system would refuse the next
+/// connection, whoever sends it.
+fn places(limits: &Limits, open_files: usize) -> (usize, usize) {
+    let room = open_files.saturating_sub(OTHER_FILES).max(8);
+    (limits.connections.min(room / 4 * 3), limits.handshakes.min(room / 8))
+}
+
+/// How many files the process may have open, where the system says so.
+fn open_files() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(usize::MAX)
 }
 
 async fn serve_http<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
@@ -355,5 +380,23 @@ async fn remove_expired_nonces(gate: Arc<GateContext>) {
             Ok(removed) => tracing::debug!(removed, "spent nonces removed"),
             Err(error) => tracing::debug!(%error, "spent nonces not removed"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_open_files_for_everything_else() {
+        let limits = Limits::default();
+        assert_eq!(places(&limits, usize::MAX), (limits.connections, limits.handshakes));
+        for open_files in [0, 100, 256, 1024, 4096, 5000] {
+            // The headers of load balancers have as many places as handshakes.
+            let (connections, handshakes) = places(&limits, open_files);
+            assert!(connections > 0 && handshakes > 0);
+            assert!(connections + 2 * handshakes + OTHER_FILES <= open_files.max(OTHER_FILES + 8), "{open_files}");
+        }
+        assert!(open_files() > 0);
     }
 }
