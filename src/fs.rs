@@ -346,7 +346,7 @@ fn interrupted(root: &Path) -> Result<Option<Decision>> {
         return Ok(None);
     };
     let refuse = |why: &str| {
-        Error::refused(format!("{JOURNAL} is not replayed: {why}")).rule(Rule::WorkspaceJournal).remedy(
+        Error::refused(Rule::WorkspaceJournal, format!("{JOURNAL} is not replayed: {why}")).remedy(
             "nothing was changed; if you do not know where it comes from, do not work in this folder; \
              else restore the workspace from version control, and remove the folder .tidegate/journal",
         )
@@ -418,8 +418,7 @@ fn clear(journal: &Path) -> Result<()> {
 }
 
 fn refused(path: &str, why: &str) -> Error {
-    Error::refused(format!("the path {path:?} is refused: {why}"))
-        .rule(Rule::PublishConfined)
+    Error::refused(Rule::PublishConfined, format!("the path {path:?} is refused: {why}"))
         .remedy("all files of a workspace are inside its folder")
 }
 
@@ -500,8 +499,7 @@ pub fn check_own(root: &Path) -> Result<()> {
         };
         if !kind.is_dir() && !kind.is_file() {
             let what = if kind.is_symlink() { "a symbolic link" } else { "neither a file nor a folder" };
-            return Err(Error::refused(format!("{} is {what}", path.display()))
-                .rule(Rule::PublishConfined)
+            return Err(Error::refused(Rule::PublishConfined, format!("{} is {what}", path.display()))
                 .remedy("put a file or folder there; keys that are elsewhere are named in tidegate.toml"));
         }
         if !kind.is_dir() {

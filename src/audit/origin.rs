@@ -43,7 +43,7 @@ pub trait Origin: Send + Sync {
         let end = self.target(path, u64::MAX, &mut |_| {
             is_read = true;
             // The first bytes are enough.
-            Err(Error::refused("seen enough"))
+            Err(Error::bug("seen enough"))
         });
         if is_read { Ok(true) } else { end }
     }

@@ -185,7 +185,7 @@ impl Reader {
                 // tough has stopped reading: it has seen enough.
                 sender
                     .blocking_send(Ok(Some(Bytes::copy_from_slice(bytes))))
-                    .map_err(|_| Error::refused("no longer wanted"))
+                    .map_err(|_| Error::bug("no longer wanted"))
             };
             let end = origin.target(&path, u64::MAX, &mut sink);
             let _ = match end {

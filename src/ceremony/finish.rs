@@ -55,7 +55,7 @@ pub fn start(op: &mut Operation<'_>, request: &ProposalRequest) -> Result<Propos
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let path = fs::confined(workspace.dir(), FILE)?;
     if path.exists() {
-        return Err(Error::refused("a ceremony is under way").rule(Rule::CeremonyOne).remedy(
+        return Err(Error::refused(Rule::CeremonyOne, "a ceremony is under way").remedy(
             "finish it (tidegate ceremony status shows what is missing), or abort it: tidegate ceremony abort",
         ));
     }
@@ -142,8 +142,7 @@ pub struct Done {
 /// `C-STALE` if a root or role has changed since.
 pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()> {
     let stale = |what: String| {
-        Error::refused(format!("the proposal no longer follows from what is in force: {what}"))
-            .rule(Rule::CeremonyStale)
+        Error::refused(Rule::CeremonyStale, format!("the proposal no longer follows from what is in force: {what}"))
             .remedy("abort it and start again: tidegate ceremony abort, then start; signatures cannot be reused")
     };
     let live = repository.roots();
@@ -186,7 +185,7 @@ pub fn finish(op: &mut Operation<'_>, allowed: &BTreeSet<String>, tool: &Tool) -
     let settings = workspace.settings()?;
     let (proposal, verified) = open(workspace, &repository)?;
     if proposal.kind == Kind::Release {
-        return Err(Error::refused("this is a release")
+        return Err(Error::input("this is a release")
             .remedy(format!("finish it with: tidegate release register {}", proposal.subject)));
     }
     check_follows(&proposal, &repository)?;
@@ -258,8 +257,7 @@ pub fn check_thresholds(proposal: &Proposal, verified: &Verified) -> Result<()> 
     if short.is_empty() {
         return Ok(());
     }
-    Err(Error::refused(short.join("; "))
-        .rule(Rule::CeremonyThreshold)
+    Err(Error::refused(Rule::CeremonyThreshold, short.join("; "))
         .remedy("collect signatures, then: tidegate ceremony combine FILE"))
 }
 

@@ -49,9 +49,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     if found.is_ill() {
         let count = found.findings.iter().filter(|finding| finding.severity == Severity::Error).count();
         let things = if count == 1 { "1 thing does".to_owned() } else { format!("{count} things do") };
-        return Err(Error::refused(format!("{things} not work"))
-            .rule(Rule::StatusDoctor)
-            .remedy("each finding names its remedy"));
+        return Err(
+            Error::refused(Rule::StatusDoctor, format!("{things} not work")).remedy("each finding names its remedy")
+        );
     }
     Ok(())
 }

@@ -110,13 +110,14 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::error::Rule;
 
     #[test]
     fn each_kind_has_its_exit_code() {
         let closed = Error::io("write", Path::new("stdout"), io::Error::from(io::ErrorKind::BrokenPipe));
         for (error, expected) in [
             (Error::input(""), 1),
-            (Error::refused(""), 1),
+            (Error::refused(Rule::ReleaseOrder, ""), 1),
             (Error::trust(""), 1),
             (Error::new(Kind::Io, ""), 1),
             (Error::new(Kind::Conflict, ""), 1),

@@ -149,12 +149,9 @@ fn silence(report: &ReceiptReport, within: Span) -> Option<Error> {
         Some(newest) => format!("the last receipt that counts is of {}", time::format(newest)),
         None => "no receipt counts".to_owned(),
     };
-    let error = Error::refused(format!("{said}, and a receipt is required within {within}: no report is written"));
-    Some(
-        error
-            .rule(Rule::HealthSilence)
-            .remedy("check that receipts arrive; until they do, the rollout is not renewed and stops by itself"),
-    )
+    let what = format!("{said}, and a receipt is required within {within}: no report is written");
+    let remedy = "check that receipts arrive; until they do, the rollout is not renewed and stops by itself";
+    Some(Error::refused(Rule::HealthSilence, what).remedy(remedy))
 }
 
 impl Args {

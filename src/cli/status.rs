@@ -157,8 +157,7 @@ fn check_expiring(repository: &Repository, within: Span, now: DateTime<Utc>) -> 
     if due.is_empty() {
         return Ok(());
     }
-    Err(Error::refused(format!("these roles expire within {within}: {}", due.join(", ")))
-        .rule(Rule::StatusExpiring)
+    Err(Error::refused(Rule::StatusExpiring, format!("these roles expire within {within}: {}", due.join(", ")))
         .remedy("renew those whose keys are on this machine: tidegate refresh"))
 }
 

@@ -68,9 +68,9 @@ impl Error {
         Self::new(Kind::Input, what)
     }
 
-    /// A rule stands against it.
-    pub fn refused(what: impl Into<String>) -> Self {
-        Self::new(Kind::Refused, what)
+    /// `rule` refuses it.
+    pub fn refused(rule: Rule, what: impl Into<String>) -> Self {
+        Self::new(Kind::Refused, what).rule(rule)
     }
 
     /// Something signed does not verify.
@@ -184,6 +184,6 @@ mod tests {
 
     #[test]
     fn a_broken_rule_is_named() {
-        assert_eq!(Error::refused("too soon").rule(Rule::ReleaseSoak).to_string(), "too soon [R-SOAK]");
+        assert_eq!(Error::refused(Rule::ReleaseSoak, "too soon").to_string(), "too soon [R-SOAK]");
     }
 }

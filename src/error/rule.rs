@@ -68,7 +68,11 @@ rules! {
     ImportEmpty = "I-EMPTY", "a workspace is created where there is none";
     ImportSound = "I-SOUND", "an imported repository verifies";
     KeyCheck = "K-CHECK", "every key that was checked can sign";
+    KeyExists = "K-EXISTS", "a new key replaces no other";
+    KeyMissing = "K-MISSING", "a threshold of a role's keys can be used where the role is signed";
+    KeyMode = "K-MODE", "only its owner can read a private key";
     LedgerChain = "L-CHAIN", "the ledger's hash chain is unbroken";
+    MetadataSize = "M-SIZE", "devices read what is signed, so it is within their limits";
     MetadataTime = "M-TIME", "nothing is signed or published that is dated later than now, or by a clock behind what is published";
     PublishBase = "P-BASE", "a workspace knows what it has in common with what is live";
     PublishBehind = "P-BEHIND", "a publication continues what is live";

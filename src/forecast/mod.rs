@@ -115,9 +115,11 @@ impl Forecast {
     pub fn new(transaction: &RolloutTransaction<'_>, outlook: &Outlook) -> Result<Self> {
         let record = transaction.record();
         if matches!(record.state, ReleaseState::Withdrawn | ReleaseState::Retired) {
-            return Err(Error::refused(format!("{} is {}, and cannot be used again", record.id(), record.status()))
-                .rule(Rule::ReleaseOver)
-                .remedy("plan another version"));
+            return Err(Error::refused(
+                Rule::ReleaseOver,
+                format!("{} is {}, and cannot be used again", record.id(), record.status()),
+            )
+            .remedy("plan another version"));
         }
         let dir = transaction.workspace.dir();
         let map = map_in_force(dir, &transaction.repository, &record.channel)?;

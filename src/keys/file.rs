@@ -12,7 +12,7 @@ use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
 use super::{Passphrases, Signer, example, public};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 
 /// RFC 8410: id-Ed25519.
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
@@ -140,8 +140,11 @@ pub fn check_mode(name: &str, path: &Path, metadata: &fs::Metadata) -> Result<()
     if others == 0 {
         return Ok(());
     }
-    Err(Error::refused(format!("key {name}: {} can be read or changed by others (mode {mode:04o})", path.display()))
-        .remedy(format!("chmod 600 {}", path.display())))
+    Err(Error::refused(
+        Rule::KeyMode,
+        format!("key {name}: {} can be read or changed by others (mode {mode:04o})", path.display()),
+    )
+    .remedy(format!("chmod 600 {}", path.display())))
 }
 
 /// Checks the mode of a private key's file; does nothing on this system.

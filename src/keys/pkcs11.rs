@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::generate::Kind as KeyKind;
 use super::pkcs11_uri::Pkcs11Uri;
 use super::{Passphrases, Signer, public};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Rule};
 use crate::fs;
 
 /// The default module if the URI names none.
@@ -94,8 +94,11 @@ impl TokenKey {
         let session = module.open_rw_session(slot).map_err(|e| failed(name, "open a session with the token", e))?;
         log_in(name, uri, &info, &session, passphrases)?;
         if !session.find_objects(&template(uri)).map_err(|e| failed(name, "search the token", e))?.is_empty() {
-            return Err(Error::refused(format!("key {name}: the token already has a private key of that name"))
-                .remedy("choose another object label or id"));
+            return Err(Error::refused(
+                Rule::KeyExists,
+                format!("key {name}: the token already has a private key of that name"),
+            )
+            .remedy("choose another object label or id"));
         }
         let (mechanism, curve) = match kind {
             KeyKind::Ed25519 => (Mechanism::EccEdwardsKeyPairGen, ED25519),

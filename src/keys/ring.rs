@@ -9,7 +9,7 @@ use tidegate_tuf::key::{Key, KeyId};
 use tracing::debug;
 
 use super::{KeyUri, Passphrases, Signer, open};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 
 /// A key as declared in `tidegate.toml`.
 #[derive(Debug, Clone)]
@@ -155,11 +155,14 @@ impl KeyRing {
         if signers.len() as u64 >= threshold {
             return Ok(signers);
         }
-        Err(Error::refused(format!(
-            "the role {role} needs {threshold} signatures, and only {} of its keys can be used here; missing: {}",
-            signers.len(),
-            missing.join(", ")
-        ))
+        Err(Error::refused(
+            Rule::KeyMissing,
+            format!(
+                "the role {role} needs {threshold} signatures, and only {} of its keys can be used here; missing: {}",
+                signers.len(),
+                missing.join(", ")
+            ),
+        )
         .remedy("bring the missing keys to this machine, or correct their uri in tidegate.toml"))
     }
 }

@@ -208,10 +208,11 @@ impl<'a> Edit<'a> {
         let mut named = self.base.map(Repository::files).unwrap_or_default();
         named.extend(files.iter().map(|(role, (version, bytes))| (file_name(role, *version), bytes.as_slice())));
         let repository = Repository::load(|name, limit| match named.get(name) {
-            Some(bytes) if bytes.len() as u64 > limit => {
-                Err(Error::refused(format!("{name} would be longer than {limit} bytes, and no device reads it"))
-                    .remedy("retire releases, or use fewer cohorts, products or keys"))
-            }
+            Some(bytes) if bytes.len() as u64 > limit => Err(Error::refused(
+                Rule::MetadataSize,
+                format!("{name} would be longer than {limit} bytes, and no device reads it"),
+            )
+            .remedy("retire releases, or use fewer cohorts, products or keys")),
             bytes => Ok(bytes.map(|bytes| bytes.to_vec())),
         })?;
         for role in files.keys().filter_map(|role| repository.role(role)) {
@@ -318,7 +319,7 @@ pub(crate) fn not_ahead(role: &RoleFile, now: DateTime<Utc>) -> Result<()> {
 /// The refusal of a role that is dated later than `now`.
 pub(crate) fn dated_ahead(role: &str, issued: DateTime<Utc>, now: DateTime<Utc>) -> Error {
     let [issued, now] = [issued, now].map(tidegate_tuf::time::format);
-    Error::refused(format!("it is {now}, but the role {role} is dated {issued}")).rule(Rule::MetadataTime)
+    Error::refused(Rule::MetadataTime, format!("it is {now}, but the role {role} is dated {issued}"))
 }
 
 /// Signs a timestamp of that version that lists what the timestamp `live` lists, a file which the repository's own keys must have signed.

@@ -119,7 +119,7 @@ fn different(name: &str, first: &Proposal, other: &Proposal) -> Error {
     } else {
         format!("{name} is another proposal ({}), not this one ({})", other.subject, first.subject)
     };
-    Error::refused(what).rule(Rule::CeremonyOther).remedy("sign this proposal; signatures cannot move to another")
+    Error::refused(Rule::CeremonyOther, what).remedy("sign this proposal; signatures cannot move to another")
 }
 
 /// Who may sign a role, for a key that may not.
@@ -128,8 +128,7 @@ fn no_say(proposal: &Proposal, verified: &Verified, id: &KeyId) -> Error {
         verified.requirements.iter().flat_map(|r| &r.threshold.keyids).map(|id| proposal.label(id)).collect();
     may.sort();
     may.dedup();
-    Error::refused(format!("the key {} may not sign this proposal", proposal.label(id)))
-        .rule(Rule::CeremonyKey)
+    Error::refused(Rule::CeremonyKey, format!("the key {} may not sign this proposal", proposal.label(id)))
         .remedy(format!("sign with one of: {}", may.join(", ")))
 }
 

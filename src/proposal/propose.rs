@@ -55,9 +55,11 @@ pub fn propose(
         draft.channel(settings, cohorts, name, request)?;
     }
     let Some(first) = draft.order.first() else {
-        return Err(Error::refused("nothing to propose: the signed metadata matches tidegate.toml and cohorts.toml")
-            .rule(Rule::CeremonyNothing)
-            .remedy("edit tidegate.toml first (see tidegate ceremony plan), or renew a role: --renew root"));
+        return Err(Error::refused(
+            Rule::CeremonyNothing,
+            "nothing to propose: the signed metadata matches tidegate.toml and cohorts.toml",
+        )
+        .remedy("edit tidegate.toml first (see tidegate ceremony plan), or renew a role: --renew root"));
     };
     let subject = match draft.changes.get(first) {
         Some(document) => format!("{first} {}", document.version()),
@@ -260,12 +262,14 @@ fn enough_holders(settings: &Settings, role: &str, wanted: &RoleSettings) -> Res
     if (named.len() + unnamed) as u64 >= wanted.threshold {
         return Ok(());
     }
-    Err(Error::refused(format!(
-        "the role {role} would need {} signatures, but its keys have only {} holders",
-        wanted.threshold,
-        named.len() + unnamed
-    ))
-    .rule(Rule::CeremonyHolder)
+    Err(Error::refused(
+        Rule::CeremonyHolder,
+        format!(
+            "the role {role} would need {} signatures, but its keys have only {} holders",
+            wanted.threshold,
+            named.len() + unnamed
+        ),
+    )
     .remedy("give keys to more people, or lower the threshold"))
 }
 

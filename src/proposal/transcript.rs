@@ -322,8 +322,7 @@ impl Transcript {
     /// Fails if the text differs from what its JSON would produce.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let bad = |why: &str| {
-            Error::refused(format!("{name} is not a transcript as it was written: {why}"))
-                .rule(Rule::CeremonyTranscript)
+            Error::refused(Rule::CeremonyTranscript, format!("{name} is not a transcript as it was written: {why}"))
                 .remedy("get the original; transcripts are not to be edited")
         };
         let (_, rest) = text.split_once(FENCE.0).ok_or_else(|| bad("it holds no JSON"))?;

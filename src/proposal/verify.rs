@@ -203,10 +203,9 @@ fn chain(proposal: &Proposal, anchor: &[u8]) -> Result<Vec<Root>> {
     let version = given.common.version;
     let count = proposal.follows.roots.len() as u64;
     if version > count {
-        return Err(Error::refused(format!(
+        return Err(Error::refused(Rule::CeremonyStale, format!(
             "the proposal follows from root {count}, but the root that was given is {version}: it is older than what is in force"
         ))
-        .rule(Rule::CeremonyStale)
         .remedy("have it proposed anew from the root in force"));
     }
     let elsewhere = |why: String| {
@@ -307,7 +306,7 @@ fn check_key_ids(role: &str, keys: &BTreeMap<KeyId, Key>, in_force: Option<&BTre
 /// The new version is the next one, made when the proposal was, and not expired from the start.
 fn check_issue(proposal: &Proposal, role: &str, before: Option<&Document>, new: &Common) -> Result<()> {
     let refuse = |why: String| {
-        Error::refused(format!("the proposed {role} {why}")).rule(Rule::CeremonyIssue).remedy("have it proposed anew")
+        Error::refused(Rule::CeremonyIssue, format!("the proposed {role} {why}")).remedy("have it proposed anew")
     };
     if let Some(before) = before
         && new.version != before.version() + 1
@@ -336,14 +335,16 @@ fn check_signatures(proposal: &Proposal, verified: &Verified) -> Result<()> {
         for id in &requirement.signed {
             let Some(holder) = verified.holders.get(id) else { continue };
             if let Some(other) = seen.insert(holder, id) {
-                return Err(Error::refused(format!(
-                    "{holder} signed {} with two keys ({} and {}) that both count for {}",
-                    requirement.role,
-                    proposal.label(other),
-                    proposal.label(id),
-                    requirement.by
-                ))
-                .rule(Rule::CeremonyHolder)
+                return Err(Error::refused(
+                    Rule::CeremonyHolder,
+                    format!(
+                        "{holder} signed {} with two keys ({} and {}) that both count for {}",
+                        requirement.role,
+                        proposal.label(other),
+                        proposal.label(id),
+                        requirement.by
+                    ),
+                )
                 .remedy("a threshold is of people: have another holder sign"));
             }
         }
@@ -363,8 +364,7 @@ pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, messa
         .filter(|r| r.role == role && r.threshold.keyids.contains(id))
         .find_map(|r| r.keys.get(id));
     let Some(key) = declared else {
-        return Err(Error::refused(format!("the key {} has no say in {role}", id.short()))
-            .rule(Rule::CeremonyKey)
+        return Err(Error::refused(Rule::CeremonyKey, format!("the key {} has no say in {role}", id.short()))
             .remedy("sign with a key that `tidegate ceremony status` lists"));
     };
     let good = key
@@ -397,7 +397,6 @@ fn malformed(e: tidegate_tuf::Error) -> Error {
 }
 
 fn orphan(role: &str) -> Error {
-    Error::refused(format!("nothing in the proposal delegates to {role}"))
-        .rule(Rule::CeremonyChain)
+    Error::refused(Rule::CeremonyChain, format!("nothing in the proposal delegates to {role}"))
         .remedy("have it proposed anew from the repository's own folder")
 }

@@ -106,15 +106,16 @@ pub fn approve(
     let rules: Vec<&ApprovalRule> = policy.approvals.iter().filter(|rule| rule.covers(step, cohort.as_ref())).collect();
     let named = step.with_cohort(cohort.as_ref());
     if rules.is_empty() {
-        return Err(Error::refused(format!("{id}: policy.toml asks nobody to approve {named}"))
-            .rule(Rule::ReleaseApproval)
+        return Err(Error::refused(Rule::ReleaseApproval, format!("{id}: policy.toml asks nobody to approve {named}"))
             .remedy("take the step; or add an [[approval]] to policy.toml"));
     }
     if !rules.iter().any(|rule| rule.by.iter().any(|by| by.as_str() == key)) {
         let by: Vec<_> = rules.iter().flat_map(|rule| &rule.by).map(ToString::to_string).collect();
-        return Err(Error::refused(format!("{id}: policy.toml does not ask the holder of {key} to approve {named}"))
-            .rule(Rule::ReleaseApproval)
-            .remedy(format!("those whom it asks hold: {}", by.join(", "))));
+        return Err(Error::refused(
+            Rule::ReleaseApproval,
+            format!("{id}: policy.toml does not ask the holder of {key} to approve {named}"),
+        )
+        .remedy(format!("those whom it asks hold: {}", by.join(", "))));
     }
     let manifest = record.manifest.as_ref().ok_or_else(|| Error::bug("a signed release without a manifest"))?;
     let after = place(&Ledger::open(workspace.dir())?, &id.to_string());

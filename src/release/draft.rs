@@ -57,8 +57,7 @@ pub fn new(op: &mut Operation<'_>, new: NewRelease) -> Result<Record> {
     let dir = workspace.dir();
     let id = new.spec.complete(&workspace.settings()?)?;
     if fs::confined(dir, &id.file("release.json"))?.exists() {
-        return Err(Error::refused(format!("{id} exists already"))
-            .rule(Rule::ReleaseExists)
+        return Err(Error::refused(Rule::ReleaseExists, format!("{id} exists already"))
             .remedy("a version is used once: choose another one, or go on with this one: tidegate release show"));
     }
     let provenance = new.provenance.as_deref().map(|path| read_provenance(dir, path)).transpose()?;
@@ -143,8 +142,7 @@ pub fn add(
             .remedy(format!("add [hardware.{unknown}], or name one of: {}", known.join(", "))));
     }
     if !new.replace && record.artifacts.iter().any(|artifact| artifact.name == name) {
-        return Err(Error::refused(format!("{} has an artifact {name} already", record.id()))
-            .rule(Rule::ReleaseArtifacts)
+        return Err(Error::refused(Rule::ReleaseArtifacts, format!("{} has an artifact {name} already", record.id()))
             .remedy("give another --name, or --replace"));
     }
     let media_type = match &new.media_type {
@@ -359,7 +357,6 @@ fn check_provenance(dir: &Path, record: &Record, policy: &ProvenancePolicy) -> R
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(Error::refused(format!("{}: {}", record.id(), wrong.join("; ")))
-        .rule(Rule::ReleaseProvenance)
+    Err(Error::refused(Rule::ReleaseProvenance, format!("{}: {}", record.id(), wrong.join("; ")))
         .remedy("start the draft with the statement of the build that made these files: tidegate release new VERSION --provenance FILE"))
 }

@@ -202,9 +202,11 @@ impl ReleaseProposal {
         let (_, role) = repository.keys_of(&self.role).ok_or_else(|| Error::bug("a role without keys"))?;
         if !role.keyids.contains(&id) {
             let ids: Vec<_> = role.keyids.iter().map(KeyId::short).collect();
-            return Err(Error::refused(format!("the key {} does not speak for the role {}", id.short(), self.role))
-                .rule(Rule::ReleaseKey)
-                .remedy(format!("sign with one of its keys: {}", ids.join(", "))));
+            return Err(Error::refused(
+                Rule::ReleaseKey,
+                format!("the key {} does not speak for the role {}", id.short(), self.role),
+            )
+            .remedy(format!("sign with one of its keys: {}", ids.join(", "))));
         }
         let sig = to_hex(&signer.sign(&self.proposal.signed_bytes(&self.role)?)?);
         let tool = concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned();

@@ -18,7 +18,7 @@ use tidegate_model::version::{self, Version, VersionRange};
 use tidegate_tuf::json;
 
 use crate::config::Settings;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::policy::{self, Facts, Policy, ReleaseEvent, ReleaseState, Status};
 
@@ -297,8 +297,7 @@ impl Record {
     pub fn after(&self, event: ReleaseEvent, facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<Status> {
         policy::next(self.status(), event, facts, policy, now).map_err(|refusal| {
             let id = self.id().to_string();
-            Error::refused(format!("{id}: {}", refusal.why))
-                .rule(refusal.rule)
+            Error::refused(refusal.rule, format!("{id}: {}", refusal.why))
                 .remedy(refusal.remedy.replace("RELEASE", &id))
         })
     }
@@ -363,7 +362,7 @@ impl Record {
     pub fn manifest(&self, dir: &Path) -> Result<(Manifest, Vec<u8>)> {
         let path = self.id().file("manifest.json");
         let Some(frozen) = &self.manifest else {
-            return Err(Error::refused(format!("{} has no manifest yet", self.id()))
+            return Err(Error::refused(Rule::ReleaseOrder, format!("{} has no manifest yet", self.id()))
                 .remedy(format!("freeze it: tidegate release manifest {}", self.id())));
         };
         let bytes = fs::read(&fs::confined(dir, &path)?, MAX_LENGTH)?;

@@ -96,11 +96,10 @@ pub fn propose(
         check(&repository, &policy, &record, now)?;
         let paths = paths(&repository, id);
         if paths.is_empty() {
-            return Err(Error::refused(format!(
-                "{id}: the role {} does not list it",
-                layout::channel_role(&id.channel)
-            ))
-            .rule(Rule::ReleaseOrder)
+            return Err(Error::refused(
+                Rule::ReleaseOrder,
+                format!("{id}: the role {} does not list it", layout::channel_role(&id.channel)),
+            )
             .remedy("nothing needs to be done"));
         }
         unlist.extend(paths);

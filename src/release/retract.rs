@@ -86,8 +86,7 @@ pub fn retract(op: &mut Operation<'_>, request: &RetractionRequest) -> Result<Re
         .filter(|other| !over(other))
         .find(|other| other.retraction.is_some() && other.supersedes.is_superset(&sequences))
     {
-        return Err(Error::refused(format!("{} takes back {} already", other.id(), names(&bad)))
-            .rule(Rule::ReleaseExists)
+        return Err(Error::refused(Rule::ReleaseExists, format!("{} takes back {} already", other.id(), names(&bad)))
             .remedy(format!("go on with it, or give it up: tidegate rollout withdraw {}", other.id())));
     }
     let to = carried(request.to.as_ref(), &bad, &others, dir)?;
@@ -97,8 +96,7 @@ pub fn retract(op: &mut Operation<'_>, request: &RetractionRequest) -> Result<Re
     let draft = drafted(request, &bad, &newest, &to, &others, now)?;
     let id = draft.id();
     if fs::confined(dir, &id.file("release.json"))?.exists() {
-        return Err(Error::refused(format!("{id} exists already"))
-            .rule(Rule::ReleaseExists)
+        return Err(Error::refused(Rule::ReleaseExists, format!("{id} exists already"))
             .remedy(format!("go on with it: tidegate release manifest {id}")));
     }
     write_down(workspace, request, &draft, &bad, &to, (actor, now))?;
@@ -187,14 +185,13 @@ fn carried(wanted: Option<&ReleaseSpec>, bad: &[Record], others: &[Record], dir:
         let newest =
             known.max_by(|a, b| a.version.cmp_precedence(&b.version).then_with(|| sequence(a).cmp(&sequence(b))));
         return newest.cloned().ok_or_else(|| {
-            Error::refused("there is no release before it that devices could get instead")
-                .rule(Rule::ReleaseRetract)
+            Error::refused(Rule::ReleaseRetract, "there is no release before it that devices could get instead")
                 .remedy("make one with the fix: tidegate release new; a device that has only ever had the bad release has nothing older")
         });
     };
     let to = wanted.find(dir)?;
     let refuse = |why: &str, remedy: &str| {
-        Err(Error::refused(format!("{}: {why}", to.id())).rule(Rule::ReleaseRetract).remedy(remedy.to_owned()))
+        Err(Error::refused(Rule::ReleaseRetract, format!("{}: {why}", to.id())).remedy(remedy.to_owned()))
     };
     if bad.iter().any(|bad| !siblings(bad, &to)) {
         return refuse("it is of another product or channel", "name one of the same product and channel");
@@ -266,11 +263,10 @@ fn upgrade_from(to: &Record, bad: &[Record]) -> Result<Option<VersionRange>> {
         return Ok(Some(range.clone()));
     }
     let [one] = bad else {
-        return Err(Error::refused(format!(
-            "{} upgrades from \"{range}\", which does not hold all that is to be taken back",
-            to.id()
-        ))
-        .rule(Rule::ReleaseRetract)
+        return Err(Error::refused(
+            Rule::ReleaseRetract,
+            format!("{} upgrades from \"{range}\", which does not hold all that is to be taken back", to.id()),
+        )
         .remedy("take them back one after the other, or name another release with --to"));
     };
     let Version { major, minor, patch, pre, .. } = &one.version;

@@ -43,12 +43,11 @@ pub fn check_change(
             let exposed = newly_exposed(&current, next, &in_force, release.sequence, now);
             if exposed > largest {
                 let id = format!("{channel}/{product}/{}", release.release);
-                return Err(Error::refused(format!(
+                return Err(Error::refused(Rule::CeremonyCohorts, format!(
                     "other cohorts would expose {} more of the fleet to {id} at one instant, and policy.toml allows {}",
                     write_share(exposed),
                     write_share(largest)
                 ))
-                .rule(Rule::CeremonyCohorts)
                 .remedy(format!(
                     "first complete the rollout (tidegate rollout complete {id}) or withdraw it; or move fewer devices into cohorts that have it"
                 )));

@@ -403,8 +403,7 @@ fn exceeded(cohort: Option<&Name>, counts: &Counts, policy: &HealthPolicy) -> Ve
 }
 
 fn report_error(rule: Rule, why: String) -> Error {
-    Error::refused(why)
-        .rule(rule)
+    Error::refused(rule, why)
         .remedy("the form of the report is described in docs/rollout.md; until it is good, the rollout is not renewed and stops by itself")
 }
 

@@ -109,8 +109,7 @@ impl<'w> RolloutTransaction<'w> {
     /// Offers the release to the validation cohort.
     pub fn expose(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
         let cohort = self.validation_cohort().cloned().ok_or_else(|| {
-            Error::refused("there is no validation cohort")
-                .rule(Rule::ReleaseCohorts)
+            Error::refused(Rule::ReleaseCohorts, "there is no validation cohort")
                 .remedy("set validation.cohort in policy.toml to a cohort of the channel")
         })?;
         let mut facts = self.facts()?;
@@ -126,9 +125,11 @@ impl<'w> RolloutTransaction<'w> {
         let security = self.manifest.urgency == Urgency::Security;
         facts.staged = security && request != RampRequest::default();
         if facts.staged && !self.policy.security.staged {
-            return Err(Error::refused("policy.toml sends security releases to all cohorts at once")
-                .rule(Rule::ReleaseRamp)
-                .remedy("leave out --ramp, --from and --to, or set security.staged = true in policy.toml"));
+            return Err(Error::refused(
+                Rule::ReleaseRamp,
+                "policy.toml sends security releases to all cohorts at once",
+            )
+            .remedy("leave out --ramp, --from and --to, or set security.staged = true in policy.toml"));
         }
         let offers = if security && !facts.staged {
             facts.step = self.in_force.first().map(|first| Step {
@@ -238,9 +239,11 @@ impl<'w> RolloutTransaction<'w> {
     pub fn renew(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
         if self.policy.health.as_ref().is_some_and(|health| health.required) {
             let id = self.record.id();
-            return Err(Error::refused(format!("{id}: policy.toml requires a health report to renew a rollout"))
-                .rule(Rule::ReleaseHealth)
-                .remedy(format!("give one: tidegate rollout renew {id} --require-health FILE")));
+            return Err(Error::refused(
+                Rule::ReleaseHealth,
+                format!("{id}: policy.toml requires a health report to renew a rollout"),
+            )
+            .remedy(format!("give one: tidegate rollout renew {id} --require-health FILE")));
         }
         let facts = self.facts()?;
         self.take(ReleaseEvent::Renew, &facts, Vec::new(), op, None)
@@ -249,8 +252,7 @@ impl<'w> RolloutTransaction<'w> {
     /// What policy says about the health of devices; an error if it says nothing.
     pub fn health_policy(&self) -> Result<&HealthPolicy> {
         self.policy.health.as_ref().ok_or_else(|| {
-            Error::refused("policy.toml has no [health]")
-                .rule(Rule::ReleaseHealth)
+            Error::refused(Rule::ReleaseHealth, "policy.toml has no [health]")
                 .remedy("add [health] with min_sample, max_age and thresholds; see docs/rollout.md")
         })
     }
@@ -339,11 +341,13 @@ impl<'w> RolloutTransaction<'w> {
             return Ok(());
         }
         let id = self.record.id();
-        Err(Error::refused(match next {
-            Some(next) => format!("{id}: the next cohort is {next}, not {wanted}"),
-            None => format!("{id}: there is no further cohort, so {wanted} is not the next"),
-        })
-        .rule(Rule::ReleaseCohorts)
+        Err(Error::refused(
+            Rule::ReleaseCohorts,
+            match next {
+                Some(next) => format!("{id}: the next cohort is {next}, not {wanted}"),
+                None => format!("{id}: there is no further cohort, so {wanted} is not the next"),
+            },
+        )
         .remedy(format!("see its state: tidegate rollout status {id}")))
     }
 
@@ -637,9 +641,11 @@ impl<'w> RolloutTransaction<'w> {
                 }
             }
             if offers.len() > MAX_OFFERS {
-                return Err(Error::refused(format!("cohort {cohort} is offered {MAX_OFFERS} releases already"))
-                    .rule(Rule::ReleaseCohorts)
-                    .remedy("withdraw or retire releases that are no longer needed"));
+                return Err(Error::refused(
+                    Rule::ReleaseCohorts,
+                    format!("cohort {cohort} is offered {MAX_OFFERS} releases already"),
+                )
+                .remedy("withdraw or retire releases that are no longer needed"));
             }
             let role = layout::cohort_role(&self.record.channel, &cohort);
             let target = layout::assignment_path(&self.record.channel, &cohort, &self.record.product);
@@ -714,5 +720,5 @@ pub(crate) fn step(
 }
 
 fn no_cohort() -> Error {
-    Error::refused("the channel has no cohort").rule(Rule::ReleaseCohorts).remedy("add one to cohorts.toml")
+    Error::refused(Rule::ReleaseCohorts, "the channel has no cohort").remedy("add one to cohorts.toml")
 }

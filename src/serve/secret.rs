@@ -42,9 +42,11 @@ pub(super) fn check(root: &Path) -> Result<()> {
             } else {
                 continue;
             };
-            return Err(Error::refused(format!("{} is not served: {} {what}", root.display(), path.display()))
-                .rule(Rule::ServeSecret)
-                .remedy("give the folder that `tidegate publish` wrote, without other files in it"));
+            return Err(Error::refused(
+                Rule::ServeSecret,
+                format!("{} is not served: {} {what}", root.display(), path.display()),
+            )
+            .remedy("give the folder that `tidegate publish` wrote, without other files in it"));
         }
     }
     Ok(())

@@ -209,17 +209,18 @@ fn existing_configuration(dir: &Path) -> Result<BTreeSet<String>> {
     for entry in entries {
         let name = entry.map_err(|e| Error::io("read", dir, e))?.file_name().to_string_lossy().into_owned();
         if name == "metadata" || name == "ledger.jsonl" {
-            return Err(Error::refused(format!("{} is already a workspace", dir.display()))
-                .rule(Rule::ImportEmpty)
+            return Err(Error::refused(Rule::ImportEmpty, format!("{} is already a workspace", dir.display()))
                 .remedy("see its state: tidegate status"));
         }
         let harmless = name == ".git" || name == ".tidegate" || name.starts_with("README");
         if TEMPLATE.iter().any(|(file, _)| *file == name) {
             found.insert(name);
         } else if !harmless {
-            return Err(Error::refused(format!("{} is not empty: it contains {name}", dir.display()))
-                .rule(Rule::ImportEmpty)
-                .remedy("choose a new folder; it may hold tidegate.toml, cohorts.toml and policy.toml to start from"));
+            return Err(Error::refused(
+                Rule::ImportEmpty,
+                format!("{} is not empty: it contains {name}", dir.display()),
+            )
+            .remedy("choose a new folder; it may hold tidegate.toml, cohorts.toml and policy.toml to start from"));
         }
     }
     Ok(found)

@@ -100,8 +100,7 @@ pub(super) fn key_id(proposal: &Proposal, verified: &Verified, text: &str) -> Re
         Ok((*id).clone())
     } else {
         let names: Vec<_> = ids.iter().map(|id| proposal.label(id)).collect();
-        Err(Error::refused(format!("{text} is not a key that may sign this proposal"))
-            .rule(Rule::CeremonyKey)
+        Err(Error::refused(Rule::CeremonyKey, format!("{text} is not a key that may sign this proposal"))
             .remedy(format!("those are: {}", names.join(", "))))
     }
 }

@@ -34,13 +34,15 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let stranded = rehearsal.stranded().count();
     if stranded > 0 {
         let expired = rehearsal.stranded().all(|fate| fate.error.as_ref().is_some_and(|e| e.contains("expired")));
-        return Err(Error::refused(format!("{stranded} kinds of devices could no longer update"))
-            .rule(Rule::CeremonyStranded)
-            .remedy(if expired {
-                "renew what has expired first: tidegate refresh, or tidegate ceremony abort and start --renew ROLE"
-            } else {
-                "do not sign this proposal; tidegate ceremony abort, and change tidegate.toml"
-            }));
+        return Err(Error::refused(
+            Rule::CeremonyStranded,
+            format!("{stranded} kinds of devices could no longer update"),
+        )
+        .remedy(if expired {
+            "renew what has expired first: tidegate refresh, or tidegate ceremony abort and start --renew ROLE"
+        } else {
+            "do not sign this proposal; tidegate ceremony abort, and change tidegate.toml"
+        }));
     }
     cx.ui.hint(
         "send proposals/ceremony.json to its signers; each runs: tidegate ceremony sign FILE --root ROOT --key KEY",

@@ -123,8 +123,7 @@ fn confirm(args: &Args, digest: &str) -> Result<()> {
             line
         }
         None => {
-            return Err(Error::refused("nobody has confirmed what to sign, and there is no terminal to ask")
-                .rule(Rule::CeremonyConfirm)
+            return Err(Error::refused(Rule::CeremonyConfirm, "nobody has confirmed what to sign, and there is no terminal to ask")
                 .remedy(format!("read it (tidegate ceremony show), compare the digest, and give its first {TYPED} digits: --confirm DIGITS")));
         }
     };
@@ -132,9 +131,11 @@ fn confirm(args: &Args, digest: &str) -> Result<()> {
     if typed.len() >= TYPED && digest.starts_with(&typed) {
         return Ok(());
     }
-    Err(Error::refused("the digits are not those of this proposal's digest, so it was not signed")
-        .rule(Rule::CeremonyConfirm)
-        .remedy("you may have a different proposal than the other signers; compare the whole digest with them"))
+    Err(Error::refused(
+        Rule::CeremonyConfirm,
+        "the digits are not those of this proposal's digest, so it was not signed",
+    )
+    .remedy("you may have a different proposal than the other signers; compare the whole digest with them"))
 }
 
 /// A key by URI, or by name in the workspace.

@@ -24,9 +24,8 @@ impl Folder {
     ///
     /// Fails if the folder contains anything else.
     pub(super) fn create(path: &Path, image: &Path) -> Result<Self> {
-        let refuse = |why: String| {
-            Error::refused(why).rule(Rule::DemoFolder).remedy("give another folder: tidegate demo FOLDER")
-        };
+        let refuse =
+            |why: String| Error::refused(Rule::DemoFolder, why).remedy("give another folder: tidegate demo FOLDER");
         if let Ok(metadata) = fs::symlink_metadata(path) {
             if !metadata.is_dir() {
                 return Err(refuse(format!("{} is not a folder", path.display())));

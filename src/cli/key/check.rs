@@ -53,8 +53,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     if bad.is_empty() {
         return Ok(());
     }
-    Err(Error::refused(format!("these keys cannot be used: {}", bad.join(", ")))
-        .rule(Rule::KeyCheck)
+    Err(Error::refused(Rule::KeyCheck, format!("these keys cannot be used: {}", bad.join(", ")))
         .remedy("see above for each"))
 }
 

@@ -5,7 +5,7 @@ use tidegate_tuf::key::Key;
 
 use crate::cli::context::Context;
 use crate::config::Settings;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::write_public;
 use crate::metadata::Repository;
@@ -29,7 +29,8 @@ pub(super) fn add(
     let path = workspace.dir().join("tidegate.toml");
     let settings = workspace.settings()?;
     if settings.keys.keys().any(|key| key.as_str() == name) {
-        return Err(Error::refused(format!("tidegate.toml already has a key {name}")).remedy("choose another name"));
+        return Err(Error::refused(Rule::KeyExists, format!("tidegate.toml already has a key {name}"))
+            .remedy("choose another name"));
     }
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
     let text = format!("{}\n\n{}\n", text.trim_end(), table(name, uri, public, holder)?);

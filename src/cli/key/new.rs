@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::super::passphrase::PassphraseArgs;
 use super::entry::{add, print, workspace_if_any};
 use crate::cli::context::Context;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::generate::{Kind, generate};
 use crate::keys::{KeyName, KeyUri};
@@ -75,9 +75,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let path = format!("keys/{name}.pem");
     if workspace.dir().join(&path).exists() {
-        return Err(
-            Error::refused(format!("{path} exists already")).remedy("choose another name; a key is never overwritten")
-        );
+        return Err(Error::refused(Rule::KeyExists, format!("{path} already exists"))
+            .remedy("choose another name; a key is never overwritten"));
     }
     let mut changes = Changes::default();
     changes.put_private(path.as_str(), made.pem.as_bytes());

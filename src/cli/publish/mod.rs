@@ -162,8 +162,7 @@ fn expired(plan: &Plan, ui: &Ui) -> Result<()> {
         Some(DelegatedRole::Cohort { .. }) => "renew it, then publish again: tidegate refresh".to_owned(),
         _ => format!("have its keys sign it again: tidegate ceremony start --renew {first}"),
     };
-    Err(Error::refused(format!("published, but expired: {}", plan.expired.join(", ")))
-        .rule(Rule::PublishExpired)
+    Err(Error::refused(Rule::PublishExpired, format!("published, but expired: {}", plan.expired.join(", ")))
         .remedy(remedy))
 }
 

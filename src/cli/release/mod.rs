@@ -368,9 +368,11 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
     }
     let failed: Vec<_> = report.failed().map(|finding| finding.rule.clone()).collect();
     if !failed.is_empty() {
-        return Err(Error::refused(format!("{} checks failed: {}", failed.len(), failed.join(", ")))
-            .rule(Rule::ReleaseValidated)
-            .remedy("fix what they name, then validate again"));
+        return Err(Error::refused(
+            Rule::ReleaseValidated,
+            format!("{} checks failed: {}", failed.len(), failed.join(", ")),
+        )
+        .remedy("fix what they name, then validate again"));
     }
     if args.expose {
         let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;

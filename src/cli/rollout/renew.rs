@@ -83,7 +83,7 @@ fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
         (_, Some(_)) => "the rollout is paused",
         (_, None) => "the rollout is already paused",
     };
-    Err(Error::refused(format!("{id}: {worst}: {done}")).rule(worst.rule).remedy(match verdict.action {
+    Err(Error::refused(worst.rule, format!("{id}: {worst}: {done}")).remedy(match verdict.action {
         Action::Withdraw => {
             "publish, so that no device is offered it; then release the fix: tidegate release new".into()
         }

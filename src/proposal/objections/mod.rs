@@ -102,11 +102,10 @@ impl Objections {
             !self.new.iter().chain(&self.in_force).any(|o| o.name == **name || o.is_of_clients() && o.kind() == **name)
         });
         if let Some(name) = idle {
-            return Err(Error::refused(format!(
-                "nothing in this proposal is called {}, so it cannot be allowed",
-                name.escape_debug()
-            ))
-            .rule(Rule::CeremonyUnseen)
+            return Err(Error::refused(
+                Rule::CeremonyUnseen,
+                format!("nothing in this proposal is called {}, so it cannot be allowed", name.escape_debug()),
+            )
             .remedy("take the names as tidegate ceremony show gives them"));
         }
         let (allowed, refused): (Vec<_>, Vec<_>) = self.new.into_iter().partition(is_allowed);
@@ -114,7 +113,7 @@ impl Objections {
         let rule =
             if refused.iter().all(Objection::is_of_clients) { Rule::CeremonyClient } else { Rule::CeremonyUnseen };
         let all: Vec<_> = refused.iter().map(|objection| format!("{} ({})", objection.name, objection.why)).collect();
-        Err(Error::refused(format!("refused unless allowed by name: {}", all.join("; "))).rule(rule).remedy(format!(
+        Err(Error::refused(rule, format!("refused unless allowed by name: {}", all.join("; "))).remedy(format!(
             "propose it without them; or, if every signer knows and wants this, give each name: --allow '{}'",
             first.name
         )))

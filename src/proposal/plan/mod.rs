@@ -229,7 +229,7 @@ impl PlanInputs<'_> {
         let (ids, current) = self.declared(role)?;
         let mut plan = Plan::new(format!("Change the threshold of {role} from {current} to {threshold}"));
         if threshold == 0 || threshold > ids.len() as u64 {
-            return Err(Error::refused(format!(
+            return Err(Error::input(format!(
                 "{role} has {} keys: a threshold of {threshold} can never be met",
                 ids.len()
             ))

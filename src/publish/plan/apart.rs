@@ -18,8 +18,7 @@ use crate::publish::store::Remote;
 pub(super) fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> Result<Option<&'a Remote>> {
     let Some(role) = protection.roles().next() else { return Ok(None) };
     remote.private().map(Some).ok_or_else(|| {
-        Error::refused(format!("{role} is protected, and there is no private place for it"))
-            .rule(Rule::PublishPrivate)
+        Error::refused(Rule::PublishPrivate, format!("{role} is protected, and there is no private place for it"))
             .remedy(
                 "give one that only the gate can read: --private PLACE, or private under [publish] in tidegate.toml",
             )
@@ -66,10 +65,10 @@ pub(super) async fn listings(
         };
         let length = bytes.len() as u64;
         if length > MAX_LISTING {
-            return Err(Error::refused(format!(
-                "{key} would be longer than {MAX_LISTING} bytes, and no gate reads it"
-            ))
-            .rule(Rule::PublishPrivate)
+            return Err(Error::refused(
+                Rule::PublishPrivate,
+                format!("{key} would be longer than {MAX_LISTING} bytes, and no gate reads it"),
+            )
             .remedy("have what is not needed any more removed: `tidegate prune PLACE --private PRIVATE --apply`"));
         }
         let content = Content::Listing { bytes, seen };
@@ -102,8 +101,7 @@ pub(super) async fn closed(
         .try_collect()
         .await?;
     let Some(key) = found.into_iter().flatten().next() else { return Ok(()) };
-    Err(Error::refused(format!("{key} is protected, and anyone can read it at {}", remote.name()))
-        .rule(Rule::PublishReadable)
+    Err(Error::refused(Rule::PublishReadable, format!("{key} is protected, and anyone can read it at {}", remote.name()))
         .remedy(
             "remove it there, or let `tidegate prune` do so if nothing live leads to it; what was read meanwhile stays known: a new release \
              keeps what was not",

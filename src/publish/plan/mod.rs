@@ -499,8 +499,7 @@ fn no_example_keys(tree: &Tree) -> Result<()> {
     let keys = tree.trusted.root().keys().iter().chain(delegated.flat_map(Delegations::keys));
     for (id, key) in keys {
         if example::is_example(key) {
-            return Err(Error::refused(format!("this workspace trusts the example key {id}, which everyone has"))
-                .rule(Rule::PublishExampleKey)
+            return Err(Error::refused(Rule::PublishExampleKey, format!("this workspace trusts the example key {id}, which everyone has"))
                 .remedy("make a workspace with keys of your own: `tidegate init DIR`; example keys serve for local folders only"));
         }
     }

@@ -106,9 +106,11 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     let lifetime = timestamp.common.issued.map_or(TimeDelta::zero(), |issued| timestamp.common.expires - issued);
     if now - cutoff < lifetime {
         let hours = lifetime.num_hours();
-        return Err(Error::refused(format!("timestamps of {place} live {hours} hours, longer than that grace period"))
-            .rule(Rule::PublishGrace)
-            .remedy(format!("an edge may serve one for as long; give a grace period of {hours}h or more")));
+        return Err(Error::refused(
+            Rule::PublishGrace,
+            format!("timestamps of {place} live {hours} hours, longer than that grace period"),
+        )
+        .remedy(format!("an edge may serve one for as long; give a grace period of {hours}h or more")));
     }
     let live = timestamp.snapshot().version;
     let objects = list(remote, false).await?;
@@ -154,11 +156,13 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
     }
     let is_private = !pruning.shorter.is_empty() || pruning.doomed.iter().any(|object| object.private);
     if is_private && timestamp.common.expires <= now {
-        return Err(Error::refused(format!("timestamp {version} of {} has expired", pruning.place))
-            .rule(Rule::PublishGrace)
-            .remedy(
-                "what is published elsewhere may need what is private: prune at the first place, or publish here before",
-            ));
+        return Err(Error::refused(
+            Rule::PublishGrace,
+            format!("timestamp {version} of {} has expired", pruning.place),
+        )
+        .remedy(
+            "what is published elsewhere may need what is private: prune at the first place, or publish here before",
+        ));
     }
     pruning.doomed.sort_by_key(|object| {
         (!object.private, Listing::cohort_of(&object.key).is_none(), object.written, object.key.clone())

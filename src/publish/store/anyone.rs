@@ -84,8 +84,7 @@ pub(super) fn open(private: &Remote, key: &str) -> Error {
         Backend::Folder(_) => "",
         Backend::Store(_) => ", without credentials",
     };
-    Error::refused(format!("{} is not private: anyone can read {key} there{how}", private.name()))
-        .rule(Rule::PublishReadable)
+    Error::refused(Rule::PublishReadable, format!("{} is not private: anyone can read {key} there{how}", private.name()))
         .remedy(
             "nothing public leads there yet, and what devices see has not changed: let only the publisher and the gate read that place \
              (docs/publish.md, protected cohorts), then publish again",

@@ -516,12 +516,10 @@ impl Remote {
     /// Fails if one of the two is or contains the other: readers of one could read the other.
     pub fn with_private(mut self, mut private: Self) -> Result<Self> {
         if let Some(why) = overlap(&self, &private) {
-            return Err(Error::refused(format!(
-                "what is protected would lie open: {} {why} {}",
-                private.name(),
-                self.name()
-            ))
-            .rule(Rule::PublishPrivate)
+            return Err(Error::refused(
+                Rule::PublishPrivate,
+                format!("what is protected would lie open: {} {why} {}", private.name(), self.name()),
+            )
             .remedy("choose a private place of its own, best another bucket, which only the gate may read"));
         }
         // A gate serves the bytes as stored, and no cache may serve them to others.
@@ -745,8 +743,7 @@ impl Remote {
             self.kind = Backend::Store(Writes::None);
             return Ok(());
         }
-        Err(Error::refused(format!("{} cannot keep two publishers apart: {why}", self.name()))
-            .rule(Rule::PublishSingleWriter)
+        Err(Error::refused(Rule::PublishSingleWriter, format!("{} cannot keep two publishers apart: {why}", self.name()))
             .remedy("if nothing else ever publishes there, say so: --single-writer; else choose a store with conditional writes"))
     }
 }
