@@ -23,6 +23,7 @@ use tidegate_tuf::path::TargetPath;
 use crate::error::{Error, Result};
 use protect::{Maps, Needs, Protection};
 
+pub(crate) use self::origin::has_slashes;
 pub use self::origin::{ByHash, Origin, Pair, PublishedRepository};
 pub use self::report::{AuditReport, Check, Expiry, Found, Row, TOUGH};
 pub use self::walk::{AuditFinding, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};

@@ -90,6 +90,22 @@ enum Scheme {
     Http(Box<HttpFetch>),
 }
 
+/// Refuses a URL without `//` after its scheme: as the path of a folder it would be something else.
+///
+/// # Errors
+///
+/// [`Kind::Usage`](crate::error::Kind::Usage) for texts such as `s3:bucket`.
+pub(crate) fn has_slashes(place: &str) -> Result<()> {
+    let known = ["s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "http", "https", "file"];
+    match place.split_once(':') {
+        Some((scheme, rest)) if known.contains(&scheme) && !rest.starts_with("//") => {
+            Err(Error::usage(format!("{scheme}: is not followed by //"))
+                .remedy(format!("write {scheme}://..., or ./{scheme}:... for a folder of that name")))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl PublishedRepository {
     /// The repository at `place`: an `http://`, `https://` or `file://` URL, or the path of a folder.
     ///
@@ -97,6 +113,7 @@ impl PublishedRepository {
     ///
     /// Fails if the scheme is not supported, or if the folder does not exist.
     pub fn open(place: &str) -> Result<Self> {
+        has_slashes(place)?;
         let url = match place.split_once("://") {
             Some(("http" | "https", _)) => {
                 let url = place.trim_end_matches('/').to_owned();

@@ -1,11 +1,13 @@
 //! What every command is given, and what commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SubsecRound as _, Utc};
 
 use super::ui::Ui;
 use crate::error::{Error, Kind, Result};
+use crate::fs;
+use crate::metadata::MAX_ROOT;
 use crate::workspace::ledger;
 
 /// What every command is given: where, when, and how to talk.
@@ -29,6 +31,21 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         .build()
         .map_err(|source| Error::new(Kind::Io, "the system cannot start a thread").with_source(source))?;
     runtime.block_on(work)
+}
+
+/// The root file to verify from: the given one, else the first root of the workspace.
+///
+/// # Errors
+///
+/// Fails if neither can be read.
+pub(super) fn trusted_root(given: Option<&Path>, context: &Context) -> Result<Vec<u8>> {
+    let own = context.dir.join("metadata/1.root.json");
+    match given {
+        Some(given) => fs::read(given, MAX_ROOT),
+        None if own.is_file() => fs::read(&own, MAX_ROOT),
+        None => Err(Error::usage("no root to verify from: this folder is not a workspace")
+            .remedy("give a root file that you trust: --root FILE, or the workspace: -C DIR")),
+    }
 }
 
 /// By whom, for the ledger: TIDEGATE_ACTOR, else the user's name.

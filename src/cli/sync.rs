@@ -5,26 +5,24 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::context::{Context, block_on};
+use super::context::{Context, block_on, trusted_root};
 use super::publish::{AccessArgs, transfer};
 use crate::error::Result;
-use crate::fs;
-use crate::metadata::MAX_ROOT;
 use crate::publish::plan_sync;
 
 /// Copy what is published from one place to another
 ///
 /// In the order in which nothing at the other place ever refers to something missing; all metadata is verified first, every file as it
-/// is sent, and what was written is read back. Needs no workspace and no key. Run it again at any time: only what is new is sent.
+/// is sent, and what was written is read back. Needs no key, and no workspace if --root is given. Run it again at any time: only what is new is sent.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// From: s3://, gs://, az://, https://, or a folder
     from: String,
     /// To
     to: String,
-    /// A root file that you trust, such as the one devices are shipped with
+    /// A root file that you trust, such as the one devices are shipped with [default: that of the workspace]
     #[arg(long, value_name = "FILE")]
-    root: PathBuf,
+    root: Option<PathBuf>,
     /// The destination of protected files; their source is --private
     #[arg(long, value_name = "PLACE", requires = "private")]
     private_to: Option<String>,
@@ -43,7 +41,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (ui, now) = (&context.ui, context.now);
-    let root = fs::read(&args.root, MAX_ROOT)?;
+    let root = trusted_root(args.root.as_deref(), context)?;
     // There need not be a workspace; one that there is must be right.
     let here = context.dir.join("tidegate.toml").exists();
     let settings = here.then(|| crate::config::Settings::load(&context.dir)).transpose()?;

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 
-use super::context::{Context, block_on};
+use super::context::{Context, block_on, trusted_root};
 use crate::audit::{Origin, PublishedRepository, View, verify_where};
 use crate::error::{Error, Result};
-use crate::fs;
-use crate::metadata::MAX_ROOT;
 use crate::publish::{Options, Remote, StoreOrigin, Variables};
 
 /// Audit a published repository
@@ -22,9 +20,9 @@ pub(super) struct Args {
     /// The repository as devices see it: a folder, or a URL that starts with https:// or http://; or, with your own credentials, s3://,
     /// gs:// or az://
     place: String,
-    /// A root file that you trust, such as the one devices are shipped with
+    /// A root file that you trust, such as the one devices are shipped with [default: that of the workspace]
     #[arg(long, value_name = "FILE")]
-    root: PathBuf,
+    root: Option<PathBuf>,
     /// The private place, to audit protected files as well; without it, checks only that they are not public
     #[arg(long, value_name = "PLACE")]
     private: Option<String>,
@@ -33,7 +31,7 @@ pub(super) struct Args {
 /// Audits, and prints the report.
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let ui = &context.ui;
-    let root = fs::read(&args.root, MAX_ROOT)?;
+    let root = trusted_root(args.root.as_deref(), context)?;
     ui.status(format_args!("reading all of {}", args.place));
     let report = block_on(async {
         let public = open(&args.place)?;

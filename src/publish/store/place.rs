@@ -28,6 +28,7 @@ use super::profile::Profile;
 use super::remote::{Backend, Remote, Writes};
 use super::upload::PART;
 use super::variables::Variables;
+use crate::audit::has_slashes;
 use crate::error::{Error, Result, chain};
 
 /// Timeout of one request: a part of 8 MiB at 64 kB/s.
@@ -113,6 +114,7 @@ pub(super) fn open_to_write(place: &str, options: &Options) -> Result<Remote> {
 
 /// Opens a place to read, which may also be a web server.
 pub(super) fn open_to_read(place: &str, options: &Options) -> Result<Remote> {
+    has_slashes(place)?;
     // A scheme of one letter is a Windows drive.
     match place.split_once("://") {
         Some(("file", _)) => folder(&local_path(place)?, place, options),
@@ -423,7 +425,7 @@ mod tests {
 
     #[test]
     fn what_is_no_place_is_refused_with_what_would_be_one() {
-        for place in ["ftp://host/dir", "s4://x", "s3://", "https://"] {
+        for place in ["ftp://host/dir", "s4://x", "s3://", "https://", "s3:bucket/prefix", "https:example.com", "file:repo"] {
             let error = Remote::open(place).unwrap_err();
             assert_eq!(error.kind(), crate::Kind::Usage, "{place}: {error}");
             assert!(error.remedy_text().is_some(), "{place}");

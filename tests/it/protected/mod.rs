@@ -66,7 +66,7 @@ impl Places {
     async fn verify(&self, forge: &Forge) -> (audit::AuditReport, audit::AuditReport) {
         let open = |path: &Path| Arc::new(PublishedRepository::open(path.to_str().unwrap()).unwrap());
         let all = View::both(open(&self.public()), open(&self.private()));
-        let now = chrono::Utc::now();
+        let now = forge.now();
         let all = audit::verify_where(all, "both", forge.root(), now, Arc::new(|_| true)).await.unwrap();
         let public = View::public(open(&self.public()));
         let public = audit::verify_where(public, "public", forge.root(), now, Arc::new(|_| true)).await.unwrap();
