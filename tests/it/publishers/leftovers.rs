@@ -80,5 +80,5 @@ async fn who_is_slow_and_not_dead_is_fenced_out() {
     let error = put_live(&slow, &late).await.unwrap_err();
     assert_eq!(error.broken_rule(), Some(Rule::PublishRace), "{error}");
     assert!(took.load(Ordering::SeqCst));
-    audit(&base, &remote()).await;
+    audit(&*other.lock().await, &remote()).await;
 }

@@ -247,7 +247,7 @@ fn receipts_are_counted_within_a_scope() {
         let out = tidegate(&fleet.path(), fleet.now, &[], &line);
         let (said, status) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
         assert_eq!(out.status.code(), Some(code), "{within}: {status}");
-        assert!(said.contains("1 devices spoke of it"), "the count is told either way: {said}");
+        assert!(said.contains("1 devices reported it"), "the count is told either way: {said}");
         assert_eq!(fleet.path().join("heard.json").exists(), code == 0);
         assert_eq!(status.contains("[H-SILENCE]"), code == 1, "{status}");
     }
