@@ -17,7 +17,8 @@ use crate::fs::{self, Changes};
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
 use crate::proposal::{
-    Kind, MAX_LENGTH, Proposal, ProposalRequest, Tool, Transcript, Verified, objections, propose, satisfied, verify,
+    Kind, MAX_LENGTH, Proposal, ProposalRequest, Tool, Transcript, Verified, check_follows, objections, propose,
+    satisfied, verify,
 };
 use crate::release::retire;
 use crate::rollout::cohorts;
@@ -133,43 +134,6 @@ pub struct Done {
     pub roles: Vec<String>,
     /// The transcript.
     pub transcript: PathBuf,
-}
-
-/// Checks that the proposal is based on exactly what is in force.
-///
-/// # Errors
-///
-/// `C-STALE` if a root or role has changed since.
-pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()> {
-    let stale = |what: String| {
-        Error::refused(Rule::CeremonyStale, format!("the proposal no longer follows from what is in force: {what}"))
-            .remedy("abort it and start again: tidegate ceremony abort, then start; signatures cannot be reused")
-    };
-    let live = repository.roots();
-    if live.len() != proposal.follows.roots.len()
-        || !live.iter().zip(&proposal.follows.roots).all(|(a, b)| a == b.as_bytes())
-    {
-        return Err(stale(format!(
-            "root {} is in force, and it follows from root {}",
-            live.len(),
-            proposal.follows.roots.len()
-        )));
-    }
-    for text in &proposal.follows.roles {
-        let file = repository.role(&text.role);
-        if file.is_none_or(|file| file.bytes != text.file.as_bytes()) {
-            let version = file.map_or(0, |file| file.version);
-            return Err(stale(format!("{} {version} is in force", text.role)));
-        }
-    }
-    // A role that is new here must be new in the repository.
-    for change in &proposal.changes {
-        let known = change.role == "root" || proposal.follows.roles.iter().any(|text| text.role == change.role);
-        if !known && repository.role(&change.role).is_some() {
-            return Err(stale(format!("{} exists already", change.role)));
-        }
-    }
-    Ok(())
 }
 
 /// Makes the proposal the metadata in force: checks every threshold, verifies everything again, renews online roles where needed,

@@ -3,5 +3,5 @@
 mod finish;
 mod import;
 
-pub use finish::{Done, FILE, TRANSCRIPTS, abort, check_follows, check_thresholds, finish, keep, open, start};
+pub use finish::{Done, FILE, TRANSCRIPTS, abort, check_thresholds, finish, keep, open, start};
 pub use import::{Imported, import};

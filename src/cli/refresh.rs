@@ -12,8 +12,8 @@ use crate::workspace::{Operation, Workspace};
 
 /// Renew timestamp and snapshot, and cohorts that expire soon
 ///
-/// Also renews targets and channels near their expiry, if enough of their keys can be used and no proposal is pending; never
-/// root. Does not extend limited rollouts: `tidegate rollout renew` does.
+/// Also renews targets and channels near their expiry, if enough of their keys can be used and no proposal of the last week
+/// would be spoiled; never root. Does not extend limited rollouts: `tidegate rollout renew` does.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
     /// Sign again what is dated later than now: another machine's clock was wrong, and this one's is right

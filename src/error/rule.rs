@@ -100,7 +100,7 @@ rules! {
     ReleaseCohorts = "R-COHORTS", "a rollout goes through the cohorts, and is complete when every one of them has the release";
     ReleaseExists = "R-EXISTS", "a release has an ID of its own";
     ReleaseFreeze = "R-FREEZE", "no new device is exposed within a `[[freeze]]`";
-    ReleaseFrozen = "R-FROZEN", "a manifest is frozen once, then signed, and never changes";
+    ReleaseFrozen = "R-FROZEN", "a frozen manifest does not change, and once somebody has signed it, it never does";
     ReleaseHealth = "R-HEALTH", "a rollout is renewed with a health report where policy requires one";
     ReleaseKey = "R-KEY", "only keys of the channel sign its releases";
     ReleaseOrder = "R-ORDER", "events come in the order of a release's life";

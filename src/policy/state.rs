@@ -88,6 +88,10 @@ impl fmt::Display for Status {
 pub enum ReleaseEvent {
     /// Change the draft: add or remove artifacts.
     Edit,
+    /// Remove a draft.
+    Drop,
+    /// Make a frozen manifest a draft again.
+    Unfreeze,
     /// Freeze the manifest and propose it for signing; again, if the proposal no longer follows from the live channel.
     Freeze,
     /// Add one signature.
@@ -122,8 +126,10 @@ pub enum ReleaseEvent {
 
 impl ReleaseEvent {
     /// All events.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Edit,
+        Self::Drop,
+        Self::Unfreeze,
         Self::Freeze,
         Self::Sign,
         Self::Register,
@@ -145,6 +151,8 @@ impl ReleaseEvent {
     pub fn name(self) -> &'static str {
         match self {
             Self::Edit => "edit",
+            Self::Drop => "drop",
+            Self::Unfreeze => "unfreeze",
             Self::Freeze => "freeze",
             Self::Sign => "sign",
             Self::Register => "register",

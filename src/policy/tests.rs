@@ -74,8 +74,10 @@ fn the_table() {
     let none = Rule::ReleaseOrder;
     let over = Rule::ReleaseOver;
     // Columns: Draft Signed Registered Validation Limited Stable Security Withdrawn Retired
-    let table: [(ReleaseEvent, [Result<ReleaseState, Rule>; 9]); 16] = [
-        (E::Edit, [Err(Rule::ReleaseFrozen), Err(none), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
+    let table: [(ReleaseEvent, [Result<ReleaseState, Rule>; 9]); 18] = [
+        (E::Edit, [Err(Rule::ReleaseFrozen), Err(Rule::ReleaseFrozen), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
+        (E::Drop, [Err(Rule::ReleaseFrozen), Err(Rule::ReleaseFrozen), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
+        (E::Unfreeze, [Err(Rule::ReleaseFrozen), Err(Rule::ReleaseFrozen), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
         (E::Freeze, [Ok(S::Draft), Ok(S::Draft), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
         (E::Sign, [Ok(S::Signed), Ok(S::Signed), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
         (E::Register, [Err(Rule::ReleaseThreshold), Ok(S::Registered), Err(none), Err(none), Err(none), Err(none), Err(none), Err(over), Err(over)]),
@@ -290,8 +292,17 @@ fn a_retraction_skips_what_security_may_and_waits_for_the_withdrawal() {
 
 #[test]
 fn a_draft_is_open_until_it_is_frozen() {
-    let facts = Facts { frozen: false, ..good() };
-    assert_eq!(rule(ReleaseState::Draft, ReleaseEvent::Edit, &facts), Ok(Status::of(ReleaseState::Draft)));
+    let facts = Facts { frozen: false, signatures: 0, ..good() };
+    let draft = Ok(Status::of(ReleaseState::Draft));
+    let frozen = Facts { frozen: true, ..facts.clone() };
+    for (event, of_draft, of_frozen) in [
+        (ReleaseEvent::Edit, draft, Err(Rule::ReleaseFrozen)),
+        (ReleaseEvent::Drop, draft, draft),
+        (ReleaseEvent::Unfreeze, Err(Rule::ReleaseFrozen), draft),
+    ] {
+        assert_eq!(rule(ReleaseState::Draft, event, &facts), of_draft, "{}", event.name());
+        assert_eq!(rule(ReleaseState::Draft, event, &frozen), of_frozen, "{}", event.name());
+    }
     assert_eq!(rule(ReleaseState::Draft, ReleaseEvent::Sign, &facts), Err(Rule::ReleaseFrozen));
     assert_eq!(rule(ReleaseState::Draft, ReleaseEvent::Validate, &facts), Err(Rule::ReleaseFrozen));
     assert_eq!(

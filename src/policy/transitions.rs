@@ -29,12 +29,26 @@ pub fn next(
     let stay = Ok(status);
     let to = |state| Ok(Status { state, paused: false });
     match (event, status.state) {
+        // A signature stays valid wherever a copy of it is, so what was signed once is given up, not changed.
+        (E::Edit | E::Drop | E::Unfreeze, S::Draft | S::Signed)
+            if facts.signatures > 0 || status.state == S::Signed =>
+        {
+            Err(refuse(
+                Rule::ReleaseFrozen,
+                "somebody has signed its manifest, and what is signed must not change",
+                "give it up (tidegate rollout withdraw RELEASE), and start another version: tidegate release new",
+            ))
+        }
         (E::Edit, S::Draft) if facts.frozen => Err(refuse(
             Rule::ReleaseFrozen,
-            "the manifest is frozen, and what is signed must not change",
-            "start another version: tidegate release new",
+            "the manifest is frozen",
+            "nobody has signed it yet, so it can be a draft again: tidegate release unfreeze RELEASE",
         )),
-        (E::Edit, S::Draft) => stay,
+        (E::Edit | E::Drop, S::Draft) => stay,
+        (E::Unfreeze, S::Draft) if !facts.frozen => {
+            Err(refuse(Rule::ReleaseFrozen, "no manifest is frozen: it is a draft already", "nothing needs to be done"))
+        }
+        (E::Unfreeze, S::Draft) => stay,
 
         (E::Freeze, S::Draft | S::Signed) if facts.artifacts == 0 => Err(refuse(
             Rule::ReleaseArtifacts,
@@ -207,7 +221,7 @@ pub fn next(
                 "validate it, then start: tidegate release validate RELEASE, then tidegate rollout start RELEASE",
             ))
         }
-        (E::Edit | E::Freeze | E::Sign | E::Register, _) => Err(refuse(
+        (E::Edit | E::Drop | E::Unfreeze | E::Freeze | E::Sign | E::Register, _) => Err(refuse(
             Rule::ReleaseOrder,
             &format!("it is {status}: what is registered is signed and does not change"),
             "start another version: tidegate release new",

@@ -29,4 +29,4 @@ pub use propose::{ProposalRequest, follows, propose};
 pub use rehearse::{Fate, Rehearsal, rehearse};
 pub use review::{DocumentReview, Review, RoleReview, Row, review};
 pub use transcript::{Checked, MAX_LENGTH as MAX_TRANSCRIPT, Tool, Transcript, check};
-pub use verify::{Requirement, RequirementStatus, Verified, verify};
+pub use verify::{Requirement, RequirementStatus, Verified, check_follows, verify};

@@ -7,9 +7,9 @@ use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::{Common, Delegations, Envelope, Role, Root, Targets};
 use tidegate_tuf::{TrustedSet, valid_signers};
 
-use super::file::{Proposal, RoleText};
+use super::file::{Kind, Proposal, RoleText};
 use crate::error::{Error, Result, Rule};
-use crate::metadata::{Document, danger_parse_unverified};
+use crate::metadata::{Document, Repository, danger_parse_unverified};
 
 /// A proposal that follows from a given root, and what it takes to finish it.
 #[derive(Debug, Clone)]
@@ -399,4 +399,49 @@ fn malformed(e: tidegate_tuf::Error) -> Error {
 fn orphan(role: &str) -> Error {
     Error::refused(Rule::CeremonyChain, format!("nothing in the proposal delegates to {role}"))
         .remedy("have it proposed anew from the repository's own folder")
+}
+
+/// Checks that the proposal is based on exactly what is in force.
+///
+/// # Errors
+///
+/// `C-STALE` if a root or role has changed since.
+pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()> {
+    let stale = |what: String| {
+        let remedy = match proposal.kind {
+            Kind::Release => format!(
+                "propose it anew (tidegate release manifest {id}), or give it up: tidegate release drop {id}",
+                id = proposal.subject
+            ),
+            _ => "abort it and start again: tidegate ceremony abort, then start; signatures cannot be reused"
+                .to_owned(),
+        };
+        Error::refused(Rule::CeremonyStale, format!("the proposal no longer follows from what is in force: {what}"))
+            .remedy(remedy)
+    };
+    let live = repository.roots();
+    if live.len() != proposal.follows.roots.len()
+        || !live.iter().zip(&proposal.follows.roots).all(|(a, b)| a == b.as_bytes())
+    {
+        return Err(stale(format!(
+            "root {} is in force, and it follows from root {}",
+            live.len(),
+            proposal.follows.roots.len()
+        )));
+    }
+    for text in &proposal.follows.roles {
+        let file = repository.role(&text.role);
+        if file.is_none_or(|file| file.bytes != text.file.as_bytes()) {
+            let version = file.map_or(0, |file| file.version);
+            return Err(stale(format!("{} {version} is in force", text.role)));
+        }
+    }
+    // A role that is new here must be new in the repository.
+    for change in &proposal.changes {
+        let known = change.role == "root" || proposal.follows.roles.iter().any(|text| text.role == change.role);
+        if !known && repository.role(&change.role).is_some() {
+            return Err(stale(format!("{} exists already", change.role)));
+        }
+    }
+    Ok(())
 }

@@ -17,6 +17,7 @@ use super::provenance::{Statement, against_policy, digests};
 use super::record::{
     self, ArtifactRecord, MAX_LENGTH, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseSpec,
 };
+use super::signing;
 use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::policy::{Facts, ProvenancePolicy, ReleaseEvent, ReleaseState};
@@ -82,6 +83,7 @@ pub fn new(op: &mut Operation<'_>, new: NewRelease) -> Result<Record> {
         manifest: None,
     };
     let mut changes = Changes::default();
+    check(dir, &record, now)?;
     record.put(&mut changes)?;
     let mut evidence = Map::new();
     evidence.insert("build".into(), record.build_id.as_str().into());
@@ -130,8 +132,7 @@ pub fn add(
     let dir = workspace.dir();
     let settings = workspace.settings()?;
     let mut record = spec.find(dir)?;
-    let facts = Facts { frozen: record.manifest.is_some(), ..Facts::default() };
-    record.after(ReleaseEvent::Edit, &facts, &workspace.policy()?, now)?;
+    allowed(ReleaseEvent::Edit, workspace, &record, now)?;
     let name = match &new.name {
         Some(name) => name.clone(),
         None => name_of(new.file)?,
@@ -160,8 +161,7 @@ pub fn add(
     record.artifacts.retain(|old| old.name != artifact.name);
     record.artifacts.push(artifact.clone());
     record.artifacts.sort_by(|a, b| a.name.cmp(&b.name));
-    // Problems that would invalidate the manifest are found now, not when somebody signs it.
-    record.to_manifest(1, now).check().map_err(|e| Error::input("the artifact cannot be listed").with_source(e))?;
+    check(dir, &record, now)?;
     let mut changes = Changes::default();
     record.put(&mut changes)?;
     let mut evidence = Map::new();
@@ -169,6 +169,227 @@ pub fn add(
     write_down(workspace, &mut changes, now, "add", &record, None, actor, evidence)?;
     workspace.commit(changes)?;
     Ok((record, artifact))
+}
+
+/// Takes an artifact out of a draft. Its bytes stay in the store.
+///
+/// # Errors
+///
+/// Fails if the release is no longer a draft that can be changed, or if it has no artifact of that name.
+pub fn remove(op: &mut Operation<'_>, spec: &ReleaseSpec, name: &ArtifactName) -> Result<(Record, ArtifactRecord)> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
+    let mut record = spec.find(workspace.dir())?;
+    allowed(ReleaseEvent::Edit, workspace, &record, now)?;
+    let Some(index) = record.artifacts.iter().position(|artifact| artifact.name == *name) else {
+        let known: Vec<_> = record.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+        let remedy = if known.is_empty() {
+            "it has none: there is nothing to remove".to_owned()
+        } else {
+            format!("its artifacts are: {}", known.join(", "))
+        };
+        return Err(Error::input(format!("{} has no artifact {name}", record.id())).remedy(remedy));
+    };
+    let removed = record.artifacts.remove(index);
+    let mut changes = Changes::default();
+    record.put(&mut changes)?;
+    let mut evidence = Map::new();
+    evidence.insert("artifact".into(), json!({"name": name.as_str(), "sha256": removed.sha256.to_string()}));
+    write_down(workspace, &mut changes, now, "remove", &record, None, actor, evidence)?;
+    workspace.commit(changes)?;
+    Ok((record, removed))
+}
+
+/// A field of a draft that need not have a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Optional {
+    /// The source it was built from.
+    Source,
+    /// The provenance statement.
+    Provenance,
+    /// The condition for eligible devices.
+    Eligibility,
+    /// The versions that it upgrades.
+    UpgradeFrom,
+    /// The sequences that it supersedes.
+    Supersedes,
+    /// The notes.
+    Notes,
+}
+
+/// What a draft says from now on; what is `None` or empty stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct DraftEdit {
+    /// Fields that lose their value, before the others get theirs.
+    pub clear: BTreeSet<Optional>,
+    /// The build's id.
+    pub build_id: Option<Text>,
+    /// The source it was built from.
+    pub source: Option<Text>,
+    /// An in-toto statement of how it was built.
+    pub provenance: Option<std::path::PathBuf>,
+    /// How pressing it is.
+    pub urgency: Option<RecordedUrgency>,
+    /// Which devices may have it.
+    pub eligibility: Option<Condition>,
+    /// From which versions a device may go to it directly.
+    pub upgrade_from: Option<VersionRange>,
+    /// Sequences it may replace although their version is not lower.
+    pub supersedes: BTreeSet<u64>,
+    /// Notes for people.
+    pub notes: Vec<Text>,
+}
+
+impl DraftEdit {
+    /// Makes the changes to a record. Returns the names of the fields that changed.
+    fn apply(&self, record: &mut Record, provenance: Option<ProvenanceRecord>) -> Vec<&'static str> {
+        let before = record.clone();
+        for field in &self.clear {
+            match field {
+                Optional::Source => record.source = None,
+                Optional::Provenance => record.provenance = None,
+                Optional::Eligibility => record.eligibility = None,
+                Optional::UpgradeFrom => record.upgrade_from = None,
+                Optional::Supersedes => record.supersedes.clear(),
+                Optional::Notes => record.notes.clear(),
+            }
+        }
+        record.build_id = self.build_id.clone().unwrap_or_else(|| record.build_id.clone());
+        record.source = self.source.clone().or(record.source.take());
+        record.provenance = provenance.or(record.provenance.take());
+        record.urgency = self.urgency.unwrap_or(record.urgency);
+        record.eligibility = self.eligibility.clone().or(record.eligibility.take());
+        record.upgrade_from = self.upgrade_from.clone().or(record.upgrade_from.take());
+        if !self.supersedes.is_empty() {
+            record.supersedes.clone_from(&self.supersedes);
+        }
+        if !self.notes.is_empty() {
+            record.notes.clone_from(&self.notes);
+        }
+        let changed = [
+            ("build-id", before.build_id != record.build_id),
+            ("source", before.source != record.source),
+            ("provenance", before.provenance != record.provenance),
+            ("urgency", before.urgency != record.urgency),
+            ("eligibility", before.eligibility != record.eligibility),
+            ("upgrade-from", before.upgrade_from != record.upgrade_from),
+            ("supersedes", before.supersedes != record.supersedes),
+            ("note", before.notes != record.notes),
+        ];
+        changed.into_iter().filter(|(_, is)| *is).map(|(name, _)| name).collect()
+    }
+}
+
+/// Changes what a draft says beside its artifacts. Returns the names of the fields that changed.
+///
+/// # Errors
+///
+/// Fails if the release is no longer a draft that can be changed, if the provenance statement cannot be read, or if nothing changes.
+pub fn edit(op: &mut Operation<'_>, spec: &ReleaseSpec, edit: &DraftEdit) -> Result<(Record, Vec<&'static str>)> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
+    let dir = workspace.dir();
+    let mut record = spec.find(dir)?;
+    allowed(ReleaseEvent::Edit, workspace, &record, now)?;
+    let provenance = edit.provenance.as_deref().map(|path| read_provenance(dir, path)).transpose()?;
+    let changed = edit.apply(&mut record, provenance);
+    if changed.is_empty() {
+        return Err(Error::input(format!("nothing changes: {} says this already", record.id()))
+            .remedy("see what can be changed: tidegate release edit --help"));
+    }
+    check(dir, &record, now)?;
+    let mut changes = Changes::default();
+    record.put(&mut changes)?;
+    let evidence = Map::from_iter([("changed".to_owned(), json!(changed))]);
+    write_down(workspace, &mut changes, now, "edit", &record, None, actor, evidence)?;
+    workspace.commit(changes)?;
+    Ok((record, changed))
+}
+
+/// Makes a frozen manifest that nobody has signed a draft again, and removes its proposal. Copies of that proposal are worth nothing
+/// from then on.
+///
+/// # Errors
+///
+/// `R-FROZEN` if no manifest is frozen, or if somebody has signed it.
+pub fn unfreeze(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Record> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
+    let mut record = spec.find(workspace.dir())?;
+    allowed(ReleaseEvent::Unfreeze, workspace, &record, now)?;
+    let id = record.id();
+    let mut changes = Changes::default();
+    let frozen = record.manifest.take();
+    record.put(&mut changes)?;
+    changes.remove(id.file("manifest.json"));
+    changes.remove(ReleaseProposal::file(&id));
+    let mut evidence = Map::new();
+    evidence.insert("manifest".into(), json!(frozen.map(|frozen| frozen.sha256.to_string())));
+    write_down(workspace, &mut changes, now, "unfreeze", &record, None, actor, evidence)?;
+    workspace.commit(changes)?;
+    Ok(record)
+}
+
+/// Removes a draft that nobody has signed, with its proposal, so that its version can be used again. The ledger keeps what was done.
+///
+/// # Errors
+///
+/// `R-FROZEN` if somebody has signed it. Fails if it is no longer a draft.
+pub fn drop(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Record> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
+    let record = spec.find(workspace.dir())?;
+    allowed(ReleaseEvent::Drop, workspace, &record, now)?;
+    let id = record.id();
+    let mut changes = Changes::default();
+    for folder in ["", "reports/"] {
+        let path = fs::confined(workspace.dir(), &id.file(folder))?;
+        for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            if let (true, Ok(name)) = (entry.path().is_file(), entry.file_name().into_string()) {
+                changes.remove(id.file(&format!("{folder}{name}")));
+            }
+        }
+    }
+    changes.remove(ReleaseProposal::file(&id));
+    let mut evidence = Map::new();
+    evidence.insert("artifacts".into(), json!(record.artifacts.len()));
+    write_down(workspace, &mut changes, now, "drop", &record, None, actor, evidence)?;
+    workspace.commit(changes)?;
+    Ok(record)
+}
+
+/// Asks the state machine whether a draft may be changed this way.
+fn allowed(event: ReleaseEvent, workspace: &Workspace, record: &Record, now: DateTime<Utc>) -> Result<()> {
+    let signatures = signing::signatures_on(workspace, record)?;
+    let facts = Facts { frozen: record.manifest.is_some(), signatures, ..Facts::default() };
+    record.after(event, &facts, &workspace.policy()?, now).map(|_| ())
+}
+
+/// Finds what would invalidate the manifest now, not when somebody signs it: limits, and what it supersedes.
+fn check(dir: &Path, record: &Record, now: DateTime<Utc>) -> Result<()> {
+    let mut draft = record.clone();
+    if draft.artifacts.is_empty() {
+        // A manifest has at least one; this one stands in for those that are still to be added.
+        let text = |text: &str| text.parse::<Text>().map_err(|e| Error::bug("a text").with_source(e));
+        let name = "artifact".parse().map_err(|e| Error::bug("a name").with_source(e))?;
+        let hardware = "hardware".parse().map_err(|e| Error::bug("a name").with_source(e))?;
+        draft.artifacts.push(ArtifactRecord {
+            name,
+            length: 1,
+            sha256: Digest::of(b"artifact"),
+            hardware: BTreeSet::from([hardware]),
+            media_type: text("application/octet-stream")?,
+        });
+    }
+    let others = record::all(dir)?;
+    let manifest = draft.to_manifest(next_sequence(&others, &record.id()), now);
+    manifest.to_bytes().map(|_| ()).map_err(|e| {
+        Error::input(format!("{} could not be released this way", record.id()))
+            .with_source(e)
+            .remedy("correct what is named; nothing was changed")
+    })
+}
+
+/// The sequence of the next release of a product on a channel.
+fn next_sequence(others: &[Record], id: &record::ReleaseId) -> u64 {
+    let siblings = others.iter().filter(|other| other.channel == id.channel && other.product == id.product);
+    siblings.filter_map(|other| other.manifest.as_ref()).map(|m| m.sequence).max().unwrap_or(0) + 1
 }
 
 /// A manifest that was frozen and proposed.
@@ -214,8 +435,7 @@ pub fn manifest(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Frozen> {
     let (manifest, bytes) = if record.manifest.is_some() {
         record.manifest(dir)?
     } else {
-        let highest = siblings().filter_map(|other| other.manifest.as_ref()).map(|m| m.sequence).max().unwrap_or(0);
-        let manifest = record.to_manifest(highest + 1, now);
+        let manifest = record.to_manifest(next_sequence(&others, &id), now);
         let bytes = manifest.to_bytes().map_err(|e| Error::input("the manifest cannot be made").with_source(e))?;
         let sha256 = Digest::of(&bytes);
         record.manifest = Some(ManifestRecord { sequence: manifest.sequence, sha256, length: bytes.len() as u64 });

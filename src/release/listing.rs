@@ -226,6 +226,11 @@ impl ReleaseProposal {
         Ok(())
     }
 
+    /// The number of signatures, valid or not.
+    pub fn signature_count(&self) -> u64 {
+        self.proposal.signatures.get(&self.role).map_or(0, |by| by.len() as u64)
+    }
+
     /// The keys whose signatures are valid, and the threshold.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The middle stages of a release's life: signing and registration.
 
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use tidegate_model::digest::Digest;
 use tidegate_tuf::key::KeyId;
 
@@ -15,7 +15,8 @@ use crate::metadata::{Edit, Repository};
 use crate::policy::{Facts, ReleaseEvent};
 use crate::proposal::Proposal;
 use crate::workspace::artifacts::{self, Stored};
-use crate::workspace::{Operation, Workspace};
+use crate::workspace::ledger::Entry;
+use crate::workspace::{Ledger, Operation, Workspace};
 
 /// The signatures of a release so far.
 #[derive(Debug)]
@@ -129,6 +130,27 @@ pub fn signatures_of(workspace: &Workspace, record: &Record, repository: &Reposi
     let (signers, threshold) = proposal.signers(repository)?;
     let missing = missing(repository, &proposal.role, &signers);
     Ok(Some(Signed { record: record.clone(), signers, missing, threshold }))
+}
+
+/// How many signatures a release's manifest has or had: those on its proposal, and those that the ledger tells of, on an earlier
+/// proposal of the same manifest.
+///
+/// # Errors
+///
+/// Fails if the proposal or the ledger cannot be read.
+pub fn signatures_on(workspace: &Workspace, record: &Record) -> Result<u64> {
+    let Some(frozen) = &record.manifest else { return Ok(0) };
+    let loaded = ReleaseProposal::load(workspace.dir(), &record.id())?;
+    let now = loaded.as_ref().map_or(0, ReleaseProposal::signature_count);
+    let (id, manifest) = (record.id().to_string(), frozen.sha256.to_string());
+    let ledger = Ledger::open(workspace.dir())?;
+    let of_this = |entry: &&Entry| {
+        entry.event == "sign"
+            && entry.subject == id
+            && entry.evidence.get("manifest").and_then(Value::as_str) == Some(manifest.as_str())
+    };
+    let told = ledger.entries().iter().filter(of_this).filter_map(|entry| entry.evidence.get("signatures")?.as_array());
+    Ok(told.map(|signatures| signatures.len() as u64).max().unwrap_or(0).max(now))
 }
 
 /// Checks a key before it is opened.

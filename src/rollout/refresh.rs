@@ -1,19 +1,29 @@
 //! Renews expiring roles whose keys are available.
 
-use chrono::{DateTime, Utc};
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, json};
 use tidegate_model::layout::DelegatedRole;
 
 use crate::config::Settings;
 use crate::error::{Error, Result};
+use crate::fs;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository, RoleFile, gives_time, is_dated_ahead, not_ahead};
+use crate::policy::ReleaseState;
+use crate::proposal::{self, Kind, Proposal};
+use crate::release::listing;
+use crate::release::record::{self, Record};
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Operation, Workspace};
 
+/// For how many days a proposal holds back renewals; one that is older is taken for abandoned.
+const FRESH: i64 = 7;
+
 /// Renews timestamp and snapshot; every cohort's role with less than half of its lifetime left; and
-/// targets and channels that are [`due`], if a threshold of their keys is available and no proposal is pending. Root is left to
-/// ceremonies.
+/// targets and channels that are [`due`], if a threshold of their keys is available and no proposal [holds them back](held_back).
+/// Root is left to ceremonies.
 ///
 /// Returns the resulting repository, and the roles with a new version.
 ///
@@ -62,9 +72,9 @@ fn renew(
             edit.renew(&role.name, lifetime.delta())?;
         }
     }
-    // A new version would invalidate pending proposals for it; but a forgotten one must not let a role expire.
-    let undisturbed = !has_proposals(workspace)?;
-    let due = due(repository, now).filter(|role| undisturbed || is_urgent(role, now));
+    // A new version would spoil pending proposals for it.
+    let held_back = held_back(workspace, repository, now)?;
+    let due = due(repository, now).filter(|role| !held_back.contains(&role.name) || is_urgent(role, now));
     for role in due.chain(repository.roles().filter(|role| wrong(role))) {
         let lifetime = match DelegatedRole::parse(&role.name) {
             _ if role.name == "targets" => settings.roles.targets.expires,
@@ -113,13 +123,28 @@ fn is_urgent(role: &RoleFile, now: DateTime<Utc>) -> bool {
     role.issued.is_none_or(|issued| role.expires - now < (role.expires - issued) / 8)
 }
 
-fn has_proposals(workspace: &Workspace) -> Result<bool> {
-    let dir = workspace.dir().join(crate::release::listing::DIR);
-    match std::fs::read_dir(&dir) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(Error::io("read", &dir, e)),
+/// The roles whose renewal would spoil a proposal that somebody may still sign: one that follows from what is in force, is at most
+/// [`FRESH`] days old, and is a ceremony's or that of a release which waits for signatures. Whatever else lies among proposals is ignored.
+fn held_back(workspace: &Workspace, repository: &Repository, now: DateTime<Utc>) -> Result<BTreeSet<String>> {
+    let records = record::all(workspace.dir())?;
+    let waits = |proposal: &Proposal| {
+        let is_its = |record: &&Record| record.id().to_string() == proposal.subject;
+        proposal.kind != Kind::Release
+            || records
+                .iter()
+                .find(is_its)
+                .is_some_and(|record| matches!(record.state, ReleaseState::Draft | ReleaseState::Signed))
+    };
+    let mut roles = BTreeSet::new();
+    for file in listing::files(workspace.dir())? {
+        let read = fs::confined(workspace.dir(), &file).and_then(|path| fs::read(&path, proposal::MAX_LENGTH));
+        let Ok(found) = read.and_then(|bytes| Proposal::parse(&file, &bytes)) else { continue };
+        let is_fresh = now - found.proposed <= TimeDelta::days(FRESH);
+        if is_fresh && waits(&found) && proposal::check_follows(&found, repository).is_ok() {
+            roles.extend(found.follows.roles.into_iter().map(|text| text.role));
+        }
     }
+    Ok(roles)
 }
 
 fn half_over(role: &RoleFile, now: DateTime<Utc>) -> bool {

@@ -25,6 +25,7 @@ use crate::keys::KeyRing;
 use crate::metadata::{Edit, Finished, Repository};
 use crate::policy::{Facts, HealthPolicy, Policy, ReleaseEvent, ReleaseState, Status, Step};
 use crate::release::draft::happening;
+use crate::release::listing::ReleaseProposal;
 use crate::release::record::{Record, ReleaseSpec};
 use crate::release::{approval, bridges, report, retract};
 use crate::workspace::{
@@ -556,6 +557,10 @@ impl<'w> RolloutTransaction<'w> {
         };
         record.set_status(after);
         record.put(&mut written)?;
+        if event == ReleaseEvent::Withdraw {
+            // Nobody signs it any more.
+            written.remove(ReleaseProposal::file(&record.id()));
+        }
         let bridge_of: BTreeSet<String> =
             unbridged.iter().filter_map(|(.., other)| Some(other.as_ref()?.release.to_string())).collect();
         let mut evidence = evidence(&facts, &changes, &roles, &bridge_of, reason);

@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod cost;
 mod docs;
+mod drafts;
 mod faults;
 mod full_disk;
 mod gcs;

@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         (None, Some(workspace)) => {
             let repository = workspace.repository()?;
             let (proposal, _) = ceremony::open(workspace, &repository)?;
-            ceremony::check_follows(&proposal, &repository)?;
+            proposal::check_follows(&proposal, &repository)?;
             (repository.anchor()?.to_vec(), proposal)
         }
         (None, None) => return Err(Error::bug("neither root nor workspace")),

@@ -1,5 +1,6 @@
 //! `tidegate release`: from a build output to a registered, validated release, and to its end.
 
+mod correct;
 mod retire;
 mod retract;
 
@@ -42,8 +43,12 @@ pub(super) struct Args {
 enum Command {
     New(NewArgs),
     Add(AddArgs),
+    Remove(correct::RemoveArgs),
+    Edit(Box<correct::EditArgs>),
     /// Freeze the manifest, show what it changes, and propose it for signing
     Manifest(ReleaseArgs),
+    Unfreeze(correct::UnfreezeArgs),
+    Drop(correct::DropArgs),
     Sign(SignArgs),
     Register(RegisterArgs),
     Validate(ValidateArgs),
@@ -175,7 +180,11 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     match &args.command {
         Command::New(args) => new(args, cx),
         Command::Add(args) => add(args, cx),
+        Command::Remove(args) => correct::remove(args, cx),
+        Command::Edit(args) => correct::edit(args, cx),
         Command::Manifest(args) => manifest(args, cx),
+        Command::Unfreeze(args) => correct::unfreeze(args, cx),
+        Command::Drop(args) => correct::drop(args, cx),
         Command::Sign(args) => sign(args, cx),
         Command::Register(args) => register(args, cx),
         Command::Validate(args) => validate(args, cx),

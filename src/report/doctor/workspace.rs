@@ -241,7 +241,7 @@ fn proposals(workspace: &Workspace, repository: &Repository, found: &mut Diagnos
             .and_then(|bytes| Proposal::parse(&file, &bytes))
             .and_then(|proposal| {
                 proposal::verify(&proposal, repository.anchor()?)?;
-                ceremony::check_follows(&proposal, repository)
+                proposal::check_follows(&proposal, repository)
             });
         if let Err(error) = checked {
             found.trouble("DOC-PROPOSAL", &file, &error);

@@ -1,0 +1,172 @@
+//! `tidegate release remove`, `edit`, `unfreeze` and `drop`: drafts are corrected until somebody signs.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use serde_json::json;
+use tidegate_model::condition::Condition;
+use tidegate_model::name::{ArtifactName, Text};
+use tidegate_model::version::VersionRange;
+
+use super::{parse_condition, parse_urgency};
+use crate::cli::context::{Context, actor};
+use crate::error::Result;
+use crate::keys::KeyRing;
+use crate::release::draft::{self, DraftEdit, Optional};
+use crate::release::record::{RecordedUrgency, ReleaseSpec};
+use crate::workspace::{Operation, Workspace};
+
+/// Take an artifact out of a draft
+///
+/// The stored bytes stay. To give an artifact other bytes, hardware or another media type: tidegate release add --replace.
+#[derive(Debug, ClapArgs)]
+pub(super) struct RemoveArgs {
+    /// The release
+    release: ReleaseSpec,
+    /// The artifact's name in the repository
+    name: ArtifactName,
+}
+
+/// Change what a draft says beside its artifacts
+///
+/// What is not named stays as it is. The version cannot be changed: drop the draft, and start another one.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate release edit 1.2.0 --urgency security --note 'Fixes the updater'
+  tidegate release edit 1.2.0 --upgrade-from '>=1.8, <2' --clear note")]
+pub(super) struct EditArgs {
+    /// The release
+    release: ReleaseSpec,
+    /// The build's id in the system that ran it
+    #[arg(long, value_name = "TEXT")]
+    build_id: Option<Text>,
+    /// The source it was built from, best as a URI with a commit
+    #[arg(long, value_name = "URI")]
+    source: Option<Text>,
+    /// An in-toto statement (SLSA provenance) of how it was built
+    #[arg(long, value_name = "FILE")]
+    provenance: Option<PathBuf>,
+    /// normal or security
+    #[arg(long, value_name = "URGENCY", value_parser = parse_urgency)]
+    urgency: Option<RecordedUrgency>,
+    /// Which devices may have it: a condition on facts, as JSON
+    #[arg(long, value_name = "JSON", value_parser = parse_condition)]
+    eligibility: Option<Condition>,
+    /// From which installed versions a device may go to it directly, e.g. '>=1.8, <2'
+    #[arg(long, value_name = "RANGE")]
+    upgrade_from: Option<VersionRange>,
+    /// The sequences that it may replace although their version is not lower, in place of those before (repeatable)
+    #[arg(long, value_name = "SEQUENCE")]
+    supersedes: Vec<u64>,
+    /// The lines of notes for people, in place of those before (repeatable)
+    #[arg(long, value_name = "TEXT")]
+    note: Vec<Text>,
+    /// Remove what the draft says of this (repeatable)
+    #[arg(long, value_name = "FIELD", value_enum)]
+    clear: Vec<Field>,
+}
+
+/// What need not be said of a release, by the name of its option.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Field {
+    Source,
+    Provenance,
+    Eligibility,
+    UpgradeFrom,
+    Supersedes,
+    Note,
+}
+
+impl From<Field> for Optional {
+    fn from(field: Field) -> Self {
+        match field {
+            Field::Source => Self::Source,
+            Field::Provenance => Self::Provenance,
+            Field::Eligibility => Self::Eligibility,
+            Field::UpgradeFrom => Self::UpgradeFrom,
+            Field::Supersedes => Self::Supersedes,
+            Field::Note => Self::Notes,
+        }
+    }
+}
+
+/// Make a frozen manifest a draft again, as long as nobody has signed it
+///
+/// Removes the proposal. Tell those who have a copy of it not to sign it: their signature would count for nothing.
+#[derive(Debug, ClapArgs)]
+pub(super) struct UnfreezeArgs {
+    /// The release
+    release: ReleaseSpec,
+}
+
+/// Remove a draft that nobody has signed; its version can be used again
+///
+/// The stored bytes of its artifacts stay, and so does its history in the ledger. A release that somebody has signed is given up
+/// with tidegate rollout withdraw instead.
+#[derive(Debug, ClapArgs)]
+pub(super) struct DropArgs {
+    /// The release
+    release: ReleaseSpec,
+}
+
+pub(super) fn remove(args: &RemoveArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let (record, removed) = draft::remove(
+        &mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()),
+        &args.release,
+        &args.name,
+    )?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&record);
+    }
+    cx.ui.status(format_args!("Removed {} from {}", removed.name, record.id()));
+    cx.ui.hint(match record.artifacts.as_slice() {
+        [] => format!("tidegate release add {} FILE --hardware ID", args.release),
+        _ => format!("tidegate release manifest {}", args.release),
+    });
+    Ok(())
+}
+
+pub(super) fn edit(args: &EditArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let edit = DraftEdit {
+        clear: args.clear.iter().copied().map(Optional::from).collect(),
+        build_id: args.build_id.clone(),
+        source: args.source.clone(),
+        provenance: args.provenance.clone(),
+        urgency: args.urgency,
+        eligibility: args.eligibility.clone(),
+        upgrade_from: args.upgrade_from.clone(),
+        supersedes: args.supersedes.iter().copied().collect(),
+        notes: args.note.clone(),
+    };
+    let (record, changed) =
+        draft::edit(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), &args.release, &edit)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&record);
+    }
+    cx.ui.status(format_args!("Changed {} of {}", changed.join(", "), record.id()));
+    Ok(())
+}
+
+pub(super) fn unfreeze(args: &UnfreezeArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let record =
+        draft::unfreeze(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), &args.release)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&record);
+    }
+    cx.ui.status(format_args!("{} is a draft again, and its proposal is removed", record.id()));
+    cx.ui.hint(format_args!("tidegate release manifest {}, once it is right", args.release));
+    Ok(())
+}
+
+pub(super) fn drop(args: &DropArgs, cx: &Context) -> Result<()> {
+    let workspace = Workspace::open(&cx.dir)?;
+    let record = draft::drop(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), &args.release)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({"dropped": record.id().to_string()}));
+    }
+    cx.ui.status(format_args!("Removed {}: its version can be used again", record.id()));
+    Ok(())
+}
