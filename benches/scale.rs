@@ -244,7 +244,7 @@ fn grown(dir: &Path, releases: u64, cohorts: u64) {
     let folder = workspace.dir().to_owned();
     let mut changes = Changes::default();
     let stored = |bytes: &[u8]| {
-        let path = folder.join(artifacts::path(&Digest::of(bytes)));
+        let path = folder.join(artifacts::signed_path(&Digest::of(bytes)));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
         (bytes.len() as u64, *Digest::of(bytes).as_bytes())

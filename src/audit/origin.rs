@@ -207,14 +207,15 @@ pub struct ByHash {
 }
 
 impl ByHash {
-    /// Metadata files in the folder `metadata`, targets in the folder `artifacts`, named by their SHA-256 in hex.
+    /// Metadata files in the folder `metadata`, targets in the folder `artifacts` or in `signed` beside it, named by their SHA-256 in hex.
     pub fn new(metadata: impl Into<PathBuf>, artifacts: impl Into<PathBuf>) -> Self {
         Self { metadata: metadata.into(), artifacts: artifacts.into() }
     }
 
     /// The path of a target's bytes.
     pub fn artifact(&self, sha256: &str) -> PathBuf {
-        self.artifacts.join(sha256)
+        let made = self.artifacts.with_file_name("signed").join(sha256);
+        if made.exists() { made } else { self.artifacts.join(sha256) }
     }
 }
 

@@ -289,7 +289,7 @@ fn new_targets(repository: &Repository, proposal: &Proposal) -> Result<Vec<(Stri
         if in_force(repository, &channel) != Some(digest) {
             let bytes = tidegate_tuf::json::canonical(attached(proposal, &channel, &digest)?)
                 .map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
-            found.push((crate::workspace::artifacts::path(&digest), bytes));
+            found.push((crate::workspace::artifacts::signed_path(&digest), bytes));
         }
     }
     Ok(found)

@@ -65,7 +65,7 @@ pub fn import(
         changes.put(format!("{METADATA_DIR}/{}", metadata_file("root", Some(version))), bytes.as_slice());
     }
     for (digest, bytes) in cohort_maps(&origin, &tree)? {
-        changes.put(artifacts::path(&digest), bytes);
+        changes.put(artifacts::signed_path(&digest), bytes);
     }
     let below = [&tree.timestamp, &tree.snapshot].into_iter().flatten();
     for file in below.chain(tree.targets.iter().map(|(_, file)| file)) {

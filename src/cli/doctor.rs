@@ -5,11 +5,16 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use super::context::Context;
+use super::publish::live;
 use crate::error::{Error, Result, Rule};
-use crate::report::doctor::{Diagnosis, Severity, published, workspace};
+use crate::metadata::Repository;
+use crate::report::doctor::{Diagnosis, Severity, publication, published, workspace};
 use crate::report::view::Place;
 
 /// Check a workspace and a published repository, and suggest fixes
+///
+/// Also says what is not published yet at the places in tidegate.toml; that reads their timestamp only. With PLACE, that repository is
+/// checked as a whole.
 ///
 /// Each finding has a stable id and names the place, the problem and the remedy. Exits with 1 if anything does not work; what is
 /// only due or unwise is a warning.
@@ -33,7 +38,12 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let is_workspace = cx.dir.join("tidegate.toml").is_file();
     let mut found = Diagnosis::default();
     if is_workspace || args.root.is_none() {
+        let seen = live::look(cx);
         found.extend(workspace(&cx.dir, args.deep, cx.now)?);
+        // What keeps the metadata from being read is a finding already.
+        if let Ok(repository) = Repository::open(&cx.dir) {
+            found.extend(publication(&live::stand(cx, &repository, &seen)?));
+        }
     }
     if let Some(place) = &args.place {
         let own = cx.dir.join("metadata/1.root.json");

@@ -29,7 +29,11 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("key show", "tidegate key show root-1"),
     ("log", "tidegate log\ntidegate log --verify"),
     ("prune", "tidegate prune ../public\ntidegate prune ../public --grace 60d --apply"),
-    ("publish", "tidegate publish ../public --dry-run\ntidegate publish ../public\ntidegate publish ../public --site"),
+    (
+        "publish",
+        "tidegate publish ../public --dry-run\ntidegate publish ../public\ntidegate publish ../public --site\n\
+         tidegate publish       (to publish.place in tidegate.toml)",
+    ),
     ("pull", "tidegate pull ../public\ntidegate -C copy pull ../public --root metadata/1.root.json      (creates one)"),
     ("refresh", "tidegate refresh && tidegate publish ../public"),
     ("release drop", "tidegate release drop 1.2.0"),
@@ -41,12 +45,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("release unfreeze", "tidegate release unfreeze 1.2.0"),
     ("release validate", "tidegate release validate 1.2.0"),
     ("rollout complete", "tidegate rollout complete 1.2.0"),
-    ("rollout pause", "tidegate rollout pause 1.2.0"),
     ("rollout renew", "tidegate rollout renew 1.2.0"),
     ("rollout resume", "tidegate rollout resume 1.2.0"),
     ("rollout start", "tidegate rollout start 1.2.0\ntidegate rollout start 1.2.0 --ramp 24h"),
     ("rollout status", "tidegate rollout status 1.2.0"),
-    ("rollout withdraw", "tidegate rollout withdraw 1.2.0 --reason 'two devices lost their clock'"),
     ("serve", "tidegate serve ../public --port 8000"),
     ("status", "tidegate status\ntidegate status --expiring 12h"),
     (

@@ -7,6 +7,7 @@ use tidegate_model::name::Name;
 use tidegate_model::time;
 
 use super::context::Context;
+use super::publish::live;
 use super::show;
 use crate::config::Settings;
 use crate::error::{Error, Result, Rule};
@@ -28,6 +29,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
+    let seen = live::look(cx);
     let workspace = Workspace::open_to_read(&cx.dir)?;
     let settings = workspace.settings()?;
     let repository = workspace.repository()?;
@@ -41,9 +43,11 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         }
     }
     let stops = stops(&workspace, &settings, &repository, cx.now)?;
+    let standings = live::stand(cx, &repository, &seen)?;
     if cx.ui.is_json() {
         let mut value = to_json(cx.now, &settings, &repository, &ring, &records, &in_force);
         value["stops"] = json!(stops);
+        value["publication"] = json!(standings);
         cx.ui.json(&value)?;
     } else {
         cx.ui.result(format_args!("{} at {}", settings.name, time::format(cx.now)))?;
@@ -61,6 +65,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         if let Some(more) = stops.len().checked_sub(MANY_ROLES).filter(|more| *more > 0) {
             cx.ui.warn(format_args!("and {more} more of this kind: tidegate doctor"));
         }
+        live::tell(cx, &standings);
         hint(cx, &workspace, &repository, &ring, &records)?;
     }
     match args.expiring {

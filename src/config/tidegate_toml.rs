@@ -61,15 +61,52 @@ pub struct ReceiptSettings {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishSettings {
+    /// Where to: one place, or several of which the first decides. A folder counts from the workspace.
+    #[serde(default, deserialize_with = "one_or_several")]
+    pub place: Vec<String>,
     /// For how long a cache may keep `timestamp.json`; a minute by default.
     #[serde(default)]
     pub timestamp_max_age: Option<Span>,
     /// Whether versioned metadata is stored compressed.
     #[serde(default)]
     pub compress_metadata: bool,
-    /// Where what is meant for protected cohorts goes: a place that only the gate reads.
+    /// Where what is meant for protected cohorts goes: a place that only the gate reads. A folder counts from the workspace.
     #[serde(default)]
     pub private: Option<String>,
+}
+
+impl PublishSettings {
+    /// The places, as commands take them for the workspace `dir`.
+    pub fn places(&self, dir: &Path) -> Vec<String> {
+        self.place.iter().map(|place| from_workspace(dir, place)).collect()
+    }
+
+    /// The private place, as commands take it for the workspace `dir`.
+    pub fn private(&self, dir: &Path) -> Option<String> {
+        self.private.as_ref().map(|place| from_workspace(dir, place))
+    }
+}
+
+/// A place as it is written in the workspace `dir`: a folder that is not absolute counts from there.
+fn from_workspace(dir: &Path, place: &str) -> String {
+    // A scheme of one letter is a Windows drive.
+    let is_url = place.split_once(':').is_some_and(|(scheme, _)| scheme.len() > 1 && !scheme.contains(['/', '.']));
+    let is_elsewhere = is_url || Path::new(place).is_absolute();
+    if is_elsewhere || dir == Path::new(".") { place.to_owned() } else { dir.join(place).display().to_string() }
+}
+
+/// A text, or a list of texts.
+fn one_or_several<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a place, or a list of places")]
+    enum Given {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Given::deserialize(from)? {
+        Given::One(place) => vec![place],
+        Given::Several(places) => places,
+    })
 }
 
 /// A kind of device.

@@ -413,8 +413,9 @@ pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()>
                 "propose it anew (tidegate release manifest {id}), or give it up: tidegate release drop {id}",
                 id = proposal.subject
             ),
-            _ => "abort it and start again: tidegate ceremony abort, then start; signatures cannot be reused"
-                .to_owned(),
+            Kind::Ceremony => {
+                "abort it and start again: tidegate ceremony abort, then start; signatures cannot be reused".to_owned()
+            }
         };
         Error::refused(Rule::CeremonyStale, format!("the proposal no longer follows from what is in force: {what}"))
             .remedy(remedy)

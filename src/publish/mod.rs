@@ -20,6 +20,7 @@ mod read_back;
 mod rebase;
 mod recreate;
 mod source;
+mod standing;
 mod store;
 mod sync;
 
@@ -34,6 +35,7 @@ pub use self::read_back::read_back;
 pub use self::rebase::{Overcome, overcome, renew_live};
 pub use self::recreate::{Recreated, recreate};
 pub use self::source::{Source, StoreOrigin};
+pub use self::standing::{Standing, live_timestamp, standings};
 pub use self::store::{
     Concurrency, Guard, HeaderRules, Headers, MARK, Options, PROBE, Remote, Seen, Variables, WriteOutcome,
 };

@@ -380,7 +380,7 @@ pub(super) async fn fetch(dir: &Path, remote: &Remote, theirs: &Repository, all:
         let Some(sha256) = file.hashes.sha256_digest().filter(|_| small || all) else { continue };
         wanted.insert(Digest::from(*sha256), (path.clone(), file.clone()));
     }
-    wanted.retain(|sha256, _| !dir.join(artifacts::path(sha256)).exists());
+    wanted.retain(|sha256, _| !dir.join(artifacts::find(dir, sha256)).exists());
     let count = wanted.len() as u64;
     stream::iter(wanted)
         .map(|(sha256, (path, file))| fetch_one(dir, remote, sha256, path, file))
@@ -395,7 +395,8 @@ async fn fetch_one(dir: &Path, remote: &Remote, sha256: Digest, path: String, fi
     let key = format!("targets/{}", target.file_path(&file.hashes, true));
     let missing = || Error::trust(format!("{key} is missing at {}", remote.name()));
     let stream = remote.find_stream(&key).await?.ok_or_else(missing)?;
-    artifacts::receive(dir, artifacts::Stored { sha256, length: file.length }, stream).await
+    let made = !matches!(Location::parse(&path), None | Some(Location::Artifact { .. }));
+    artifacts::receive(dir, artifacts::Stored { sha256, length: file.length }, made, stream).await
 }
 
 /// Merged metadata that is not written yet, with the workspace's targets.

@@ -290,18 +290,18 @@ pub fn edit(op: &mut Operation<'_>, spec: &ReleaseSpec, edit: &DraftEdit) -> Res
     let mut record = spec.find(dir)?;
     allowed(ReleaseEvent::Edit, workspace, &record, now)?;
     let provenance = edit.provenance.as_deref().map(|path| read_provenance(dir, path)).transpose()?;
-    let changed = edit.apply(&mut record, provenance);
-    if changed.is_empty() {
+    let fields = edit.apply(&mut record, provenance);
+    if fields.is_empty() {
         return Err(Error::input(format!("nothing changes: {} says this already", record.id()))
             .remedy("see what can be changed: tidegate release edit --help"));
     }
     check(dir, &record, now)?;
     let mut changes = Changes::default();
     record.put(&mut changes)?;
-    let evidence = Map::from_iter([("changed".to_owned(), json!(changed))]);
+    let evidence = Map::from_iter([("changed".to_owned(), json!(fields))]);
     write_down(workspace, &mut changes, now, "edit", &record, None, actor, evidence)?;
     workspace.commit(changes)?;
-    Ok((record, changed))
+    Ok((record, fields))
 }
 
 /// Makes a frozen manifest that nobody has signed a draft again, and removes its proposal. Copies of that proposal are worth nothing
@@ -440,7 +440,7 @@ pub fn manifest(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Frozen> {
         let sha256 = Digest::of(&bytes);
         record.manifest = Some(ManifestRecord { sequence: manifest.sequence, sha256, length: bytes.len() as u64 });
         changes.put(id.file("manifest.json"), bytes.as_slice());
-        changes.put(artifacts::path(&sha256), bytes.as_slice());
+        changes.put(artifacts::signed_path(&sha256), bytes.as_slice());
         (manifest, bytes)
     };
     let lifetime = settings.channel(&id.channel)?.release.expires;
@@ -553,7 +553,7 @@ fn read_provenance(dir: &Path, path: &Path) -> Result<ProvenanceRecord> {
 /// Fails if the statement is missing from the store, has other bytes than recorded, or is malformed.
 pub fn provenance(dir: &Path, record: &Record) -> Result<Option<Statement>> {
     let Some(ProvenanceRecord { sha256, .. }) = &record.provenance else { return Ok(None) };
-    let path = fs::confined(dir, &artifacts::path(sha256))?;
+    let path = fs::confined(dir, &artifacts::find(dir, sha256))?;
     let lost = |why: &str| {
         Error::trust(format!("the provenance statement of {} {why}", record.id()))
             .remedy("restore artifacts/ from a copy; the statement's hash is in release.json")

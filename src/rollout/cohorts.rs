@@ -131,7 +131,7 @@ pub fn beginning(
         let (bytes, custom) = in_force::target(&Offers::new(now, offers))?;
         let sha256 = Digest::of(&bytes);
         document.set_target(&path, bytes.len() as u64, sha256.as_bytes(), Some(custom));
-        written.put(artifacts::path(&sha256), bytes);
+        written.put(artifacts::signed_path(&sha256), bytes);
     }
     Ok(document)
 }

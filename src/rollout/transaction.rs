@@ -661,7 +661,7 @@ impl<'w> RolloutTransaction<'w> {
                 let (bytes, custom) = in_force::target(&Offers::new(self.now, offers))?;
                 let sha256 = Digest::of(&bytes);
                 document.set_target(&target, bytes.len() as u64, sha256.as_bytes(), Some(custom));
-                written.put(artifacts::path(&sha256), bytes);
+                written.put(artifacts::signed_path(&sha256), bytes);
             }
             edit.change(&role, channel.rollout.expires.delta(), |old| *old = document)?;
         }

@@ -69,7 +69,8 @@ pub(super) fn run(subject: &Subject<'_>) -> Result<Vec<CheckResult>> {
 
 fn input(subject: &Subject<'_>) -> Result<Value> {
     let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path).display().to_string();
-    let stored = |sha256: &Digest| Ok::<_, Error>(absolute(fs::confined(subject.dir, &artifacts::path(sha256))?));
+    let stored =
+        |sha256: &Digest| Ok::<_, Error>(absolute(fs::confined(subject.dir, &artifacts::find(subject.dir, sha256))?));
     let manifest = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap_or_default();
     let mut artifacts = Vec::new();
     for artifact in &subject.manifest.artifacts {

@@ -1,6 +1,8 @@
 //! The workspace's content-addressed store: `artifacts/sha256/HEX`.
 //!
-//! It contains every target that the metadata lists, and provenance statements. Stored bytes never change.
+//! It contains every target that the metadata lists, and provenance statements. Stored bytes never change. The small ones that this
+//! program makes itself (cohort maps, manifests, lists of offers) are in `artifacts/signed/HEX`, which is under version control, so that a
+//! fresh checkout can do everything but send artifacts to a place that does not have them.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -16,11 +18,24 @@ use crate::fs;
 
 /// The folder, relative to the workspace.
 pub const DIR: &str = "artifacts/sha256";
+/// The folder of what this program made, relative to the workspace.
+pub const SIGNED_DIR: &str = "artifacts/signed";
 const CHUNK: usize = 1 << 20;
 
-/// Where the bytes with this hash are, relative to the workspace.
-pub fn path(digest: &Digest) -> String {
+/// Where the bytes with this hash are kept if they come from outside, relative to the workspace.
+fn path(digest: &Digest) -> String {
     format!("{DIR}/{digest}")
+}
+
+/// Where the bytes with this hash are kept if this program made them, relative to the workspace.
+pub fn signed_path(digest: &Digest) -> String {
+    format!("{SIGNED_DIR}/{digest}")
+}
+
+/// Where the bytes with this hash are, relative to the workspace `dir`. Earlier versions kept all in one folder.
+pub fn find(dir: &Path, digest: &Digest) -> String {
+    let signed = signed_path(digest);
+    if dir.join(&signed).exists() { signed } else { path(digest) }
 }
 
 /// A file in the store.
@@ -73,7 +88,7 @@ pub fn add(dir: &Path, source: &Path, mut progress: impl FnMut(u64)) -> Result<S
     Ok(Stored { sha256, length })
 }
 
-/// Streams bytes into the store; they must match `stored`. On an error nothing is left behind.
+/// Streams bytes into the store; they must match `stored`. `made` if this program made them. On an error nothing is left behind.
 ///
 /// # Errors
 ///
@@ -81,11 +96,12 @@ pub fn add(dir: &Path, source: &Path, mut progress: impl FnMut(u64)) -> Result<S
 pub async fn receive(
     dir: &Path,
     stored: Stored,
+    made: bool,
     mut bytes: impl Stream<Item = Result<bytes::Bytes>> + Unpin,
 ) -> Result<()> {
-    let folder = fs::confined(dir, DIR)?;
+    let folder = fs::confined(dir, if made { SIGNED_DIR } else { DIR })?;
     std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
-    let target = fs::confined(dir, &path(&stored.sha256))?;
+    let target = fs::confined(dir, &if made { signed_path(&stored.sha256) } else { path(&stored.sha256) })?;
     let mut temp = tempfile::NamedTempFile::new_in(&folder).map_err(|e| Error::io("write to", &folder, e))?;
     let (mut hash, mut length) = (Sha256::new(), 0_u64);
     while let Some(chunk) = bytes.next().await {
@@ -116,7 +132,7 @@ pub async fn receive(
 ///
 /// Fails if the file does not exist or has another length.
 pub fn open(dir: &Path, stored: Stored) -> Result<(PathBuf, File)> {
-    let path = fs::confined(dir, &path(&stored.sha256))?;
+    let path = fs::confined(dir, &find(dir, &stored.sha256))?;
     let file = File::open(&path).map_err(|e| {
         let error = Error::io("read", &path, e);
         if error.is_not_found() {

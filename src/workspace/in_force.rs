@@ -107,7 +107,7 @@ pub(crate) fn listed(dir: &Path, repository: &Repository, role: &str, path: &str
             .remedy("`tidegate status` shows what is registered; register the release first")
     })?;
     let digest = digest(file)?;
-    let stored = fs::confined(dir, &artifacts::path(&digest))?;
+    let stored = fs::confined(dir, &artifacts::find(dir, &digest))?;
     let bytes = fs::read(&stored, MAX_LENGTH.min(file.length)).map_err(|e| {
         if e.is_not_found() {
             e.remedy(format!("restore {path} to the store from the published repository"))

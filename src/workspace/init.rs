@@ -407,7 +407,7 @@ fn first_metadata(
         let digest = Digest::of(&bytes);
         let mut document = Document::targets();
         document.set_target(&layout::cohorts_path(name), bytes.len() as u64, digest.as_bytes(), None);
-        changes.put(artifacts::path(&digest), bytes);
+        changes.put(artifacts::signed_path(&digest), bytes);
         for cohort in map.cohorts() {
             let role = layout::cohort_role(name, &cohort.name);
             document.set_delegation(&Delegation {

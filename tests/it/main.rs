@@ -8,6 +8,7 @@ mod commands;
 mod cost;
 mod docs;
 mod drafts;
+mod emergency;
 mod faults;
 mod full_disk;
 mod gcs;

@@ -116,6 +116,7 @@ fn links_in_the_workspaces_own_folders_are_refused() {
         "metadata/1.root.json",
         "artifacts",
         "artifacts/sha256",
+        "artifacts/signed",
         "releases",
         "releases/stable",
         "proposals",

@@ -21,18 +21,26 @@ pub(in crate::cli) struct AccessArgs {
     private: Option<String>,
 }
 
+impl Default for AccessArgs {
+    fn default() -> Self {
+        Self { retry_for: Span::of_seconds(180), private: None }
+    }
+}
+
 impl AccessArgs {
     /// Opens a place that the workspace `dir` is published to.
     pub(in crate::cli) fn open(&self, place: &str, dir: &Path, settings: Option<&Settings>) -> Result<Remote> {
-        let private = self.private.as_deref().or_else(|| settings?.publish.private.as_deref());
-        self.open_with(place, private, dir, settings)
+        self.open_with(place, self.private(dir, settings).as_deref(), dir, settings)
     }
 
     /// Opens a place that is only read, which may be a web server.
     pub(in crate::cli) fn open_to_read(&self, place: &str, dir: &Path, settings: Option<&Settings>) -> Result<Remote> {
-        let private = self.private.as_deref().or_else(|| settings?.publish.private.as_deref());
         let options = self.options(dir, settings);
-        with_private(Remote::open_to_read(place, &options)?, private, options)
+        with_private(Remote::open_to_read(place, &options)?, self.private(dir, settings).as_deref(), options)
+    }
+
+    fn private(&self, dir: &Path, settings: Option<&Settings>) -> Option<String> {
+        self.private.clone().or_else(|| settings?.publish.private(dir))
     }
 
     /// The same, with what is protected in the place `private`, whatever the options and the settings say.

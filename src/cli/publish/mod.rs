@@ -1,6 +1,7 @@
 //! `tidegate publish`: what is signed becomes what devices see.
 
 pub(super) mod access;
+pub(super) mod live;
 mod show;
 pub(super) mod transfer;
 
@@ -38,8 +39,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, ClapArgs)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct Args {
-    /// Where to: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder
-    #[arg(required = true, value_name = "PLACE")]
+    /// Where to: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a folder [default: publish.place in
+    /// tidegate.toml]
+    #[arg(value_name = "PLACE")]
     places: Vec<String>,
     /// Show what would be done, and change nothing
     #[arg(long)]
@@ -90,63 +92,125 @@ impl Done {
     }
 }
 
+impl Args {
+    /// How a step of a rollout is published at once: on top of what others published in the meantime.
+    fn at_once(passphrase: &PassphraseArgs) -> Self {
+        Self {
+            places: Vec::new(),
+            dry_run: false,
+            rebase: true,
+            patience: Span::of_seconds(120),
+            no_verify: false,
+            single_writer: false,
+            redate: false,
+            site: None,
+            access: AccessArgs::default(),
+            passphrase: passphrase.clone(),
+        }
+    }
+}
+
+/// The places that tidegate.toml names.
+///
+/// # Errors
+///
+/// A usage error if it names none.
+pub(super) fn places(context: &Context) -> Result<Vec<String>> {
+    let places = Settings::load(&context.dir)?.publish.places(&context.dir);
+    if places.is_empty() {
+        return Err(Error::usage("tidegate.toml does not say where to publish")
+            .remedy("set place under [publish] in tidegate.toml, or name it: tidegate publish PLACE"));
+    }
+    Ok(places)
+}
+
 /// Publishes, or shows what that would do.
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
-    let Some((first, mirrors)) = args.places.split_first() else { return Err(Error::bug("no place")) };
-    block_on(async {
-        if args.dry_run {
-            return dry_run(args, context).await;
-        }
-        let done = publish_first(args, first, context).await?;
-        let ui = &context.ui;
-        if !ui.is_json() {
-            ui.result(show::report(&done.report, first))?;
-            tell_audit(&done, first, context);
-        }
-        let mut told = vec![];
-        let mut behind = vec![];
-        for place in mirrors {
-            match publish_mirror(args, place, done.plan.timestamp, context).await {
-                Ok(done) => {
-                    told.push(json!({"place": place, "ok": true, "report": done.report, "verified": done.audit}));
-                    if !ui.is_json() {
-                        ui.result(show::report(&done.report, place))?;
-                        tell_audit(&done, place, context);
-                    }
-                }
-                Err(error) => {
-                    let why = chain(&error);
-                    told.push(json!({"place": place, "ok": false, "error": why}));
-                    if !ui.is_json() {
-                        ui.result(format_args!("{place} is out of date: {why}"))?;
-                    }
-                    behind.push(place.as_str());
-                }
-            }
-        }
-        if let Some(site) = args.site {
-            publish_site(args, site, context).await?;
-        }
-        if ui.is_json() {
-            let mut value = done.json();
-            if let (Some(object), false) = (value.as_object_mut(), mirrors.is_empty()) {
-                object.insert("mirrors".to_owned(), told.into());
-            }
-            ui.json(&value)?;
-        }
-        if !behind.is_empty() {
-            return Err(Error::new(
-                Kind::Io,
-                format!("{} of {} places are out of date: {}", behind.len(), args.places.len(), behind.join(", ")),
-            )
-            .remedy(
-                "devices that use them see the earlier state; the next publication repairs them, or run this one again",
-            ));
-        }
-        expired(&done.plan, ui)?;
+    let places = if args.places.is_empty() { places(context)? } else { args.places.clone() };
+    if args.dry_run {
+        return block_on(dry_run(args, &places, context));
+    }
+    let (value, outcome) = block_on(everywhere(args, &places, context))?;
+    let ui = &context.ui;
+    if ui.is_json() {
+        ui.json(&value)?;
+    }
+    outcome?;
+    if let Some(first) = places.first() {
         ui.hint(format_args!("tidegate verify {first} --root {}", context.dir.join("metadata/1.root.json").display()));
-        Ok(())
+    }
+    Ok(())
+}
+
+/// Publishes what a step has just signed; `stands` says what is so here, whatever becomes of it. Returns the result as JSON, and what is
+/// still wrong although it is published.
+///
+/// # Errors
+///
+/// Fails if it is not published.
+pub(super) fn at_once(
+    places: &[String],
+    passphrase: &PassphraseArgs,
+    stands: &str,
+    context: &Context,
+) -> Result<(Value, Result<()>)> {
+    block_on(everywhere(&Args::at_once(passphrase), places, context)).map_err(|error| {
+        let remedy = error.remedy_text().map_or_else(String::new, |remedy| format!("{remedy}; then: "));
+        let told = Error::new(error.kind(), format!("{stands} here, but NOT PUBLISHED: devices do not know of it"))
+            .remedy(format!("{remedy}tidegate publish"));
+        match error.broken_rule() {
+            Some(rule) => told.rule(rule).with_source(error),
+            None => told.with_source(error),
+        }
     })
+}
+
+/// Publishes to all places. Returns the result as JSON, and what is still wrong although the first place has it.
+async fn everywhere(args: &Args, places: &[String], context: &Context) -> Result<(Value, Result<()>)> {
+    let Some((first, mirrors)) = places.split_first() else { return Err(Error::bug("no place")) };
+    let done = publish_first(args, first, context).await?;
+    let ui = &context.ui;
+    if !ui.is_json() {
+        ui.result(show::report(&done.report, first))?;
+        tell_audit(&done, first, context);
+    }
+    let mut told = vec![];
+    let mut behind = vec![];
+    for place in mirrors {
+        match publish_mirror(args, place, done.plan.timestamp, context).await {
+            Ok(done) => {
+                told.push(json!({"place": place, "ok": true, "report": done.report, "verified": done.audit}));
+                if !ui.is_json() {
+                    ui.result(show::report(&done.report, place))?;
+                    tell_audit(&done, place, context);
+                }
+            }
+            Err(error) => {
+                let why = chain(&error);
+                told.push(json!({"place": place, "ok": false, "error": why}));
+                if !ui.is_json() {
+                    ui.result(format_args!("{place} is out of date: {why}"))?;
+                }
+                behind.push(place.as_str());
+            }
+        }
+    }
+    if let Some(site) = args.site {
+        publish_site(args, site, places, context).await?;
+    }
+    let mut value = done.json();
+    if let (Some(object), false) = (value.as_object_mut(), mirrors.is_empty()) {
+        object.insert("mirrors".to_owned(), told.into());
+    }
+    if behind.is_empty() {
+        return Ok((value, expired(&done.plan, ui)));
+    }
+    let lagging = Error::new(
+        Kind::Io,
+        format!("{} of {} places are out of date: {}", behind.len(), places.len(), behind.join(", ")),
+    )
+    .remedy("devices that use them see the earlier state; the next publication repairs them, or run this one again");
+    Ok((value, Err(lagging)))
 }
 
 /// Reports in the exit status what has expired, once everything else is published; and what is dated later than now, as a warning.
@@ -175,10 +239,10 @@ async fn plan(args: &Args, source: &Source, remote: &Remote, context: &Context) 
     Ok(plan)
 }
 
-async fn dry_run(args: &Args, context: &Context) -> Result<()> {
+async fn dry_run(args: &Args, places: &[String], context: &Context) -> Result<()> {
     let (source, ui) = (Source::new(&context.dir), &context.ui);
     let mut plans = vec![];
-    for place in &args.places {
+    for place in places {
         let workspace = Workspace::open(&context.dir)?;
         let remote = args.access.open(place, &context.dir, Some(&workspace.settings()?))?;
         let plan = plan(args, &source, &remote, context).await?;
@@ -254,7 +318,7 @@ async fn rebase(
 }
 
 /// Publishes the status page to all places, as of what the workspace says now.
-async fn publish_site(args: &Args, site: Site, context: &Context) -> Result<()> {
+async fn publish_site(args: &Args, site: Site, places: &[String], context: &Context) -> Result<()> {
     let workspace = Workspace::open(&context.dir)?;
     let settings = workspace.settings()?;
     let here = view::Place::workspace(&context.dir);
@@ -264,7 +328,7 @@ async fn publish_site(args: &Args, site: Site, context: &Context) -> Result<()> 
         view::add_workspace(&mut state, &workspace)?;
     }
     drop(workspace);
-    for place in &args.places {
+    for place in places {
         state.place.clone_from(place);
         let files = [(site::STATUS, site::status(&state)?), (site::PAGE, site::page(&state).into_bytes())];
         let mut remote = args.access.open(place, &context.dir, Some(&settings))?;

@@ -2,13 +2,15 @@
 
 mod plan;
 mod renew;
+mod stop;
 
 use clap::{Args as ClapArgs, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate_model::name::Name;
 
 use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
+use super::publish::live;
 use super::show;
 use crate::config::parse_share;
 use crate::error::Result;
@@ -17,6 +19,9 @@ use crate::release::record::ReleaseSpec;
 use crate::rollout::{RampRequest, RolloutTransaction, StepOutcome};
 use crate::workspace::{Operation, Workspace};
 use tidegate_model::span::Span;
+
+/// What every step leaves to be done.
+const NOT_PUBLISHED: &str = "Devices do not know of it yet: it is not published";
 
 /// Offer a release to the fleet, cohort by cohort
 #[derive(Debug, ClapArgs)]
@@ -39,14 +44,12 @@ enum Command {
     Start(StepArgs),
     /// Advance to the next cohort, or raise the share of the current one
     Advance(StepArgs),
-    /// Offer the release to no further device; devices that installed it keep it
-    Pause(ReasonArgs),
+    Pause(stop::PauseArgs),
     /// Continue after a pause
     Resume(ResumeArgs),
     /// Extend a limited rollout before it ends by itself
     Renew(renew::Args),
-    /// Stop offering the release; devices that installed it keep it
-    Withdraw(ReasonArgs),
+    Withdraw(stop::WithdrawArgs),
     /// Mark the release stable once every cohort has it
     Complete(PlainArgs),
     Approve(super::approve::Args),
@@ -106,17 +109,6 @@ struct PlainArgs {
 }
 
 #[derive(Debug, ClapArgs)]
-struct ReasonArgs {
-    /// The release
-    release: ReleaseSpec,
-    /// The reason, for the ledger
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    #[command(flatten)]
-    passphrase: PassphraseArgs,
-}
-
-#[derive(Debug, ClapArgs)]
 struct StatusArgs {
     /// The release
     release: ReleaseSpec,
@@ -125,25 +117,21 @@ struct StatusArgs {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     match &args.command {
         Command::Plan(args) => plan::run(args, cx),
-        Command::Start(args) => take(cx, &args.release, &args.passphrase, |transaction, op| {
+        Command::Start(args) => step(cx, &args.release, &args.passphrase, |transaction, op| {
             transaction.must_be_next(args.cohort.as_ref())?;
             transaction.start(args.request(), op)
         }),
-        Command::Advance(args) => take(cx, &args.release, &args.passphrase, |transaction, op| {
+        Command::Advance(args) => step(cx, &args.release, &args.passphrase, |transaction, op| {
             transaction.advance(args.request(), args.cohort.as_ref(), op)
         }),
-        Command::Pause(args) => {
-            take(cx, &args.release, &args.passphrase, |transaction, op| transaction.pause(op, args.reason.as_deref()))
-        }
-        Command::Resume(args) => take(cx, &args.release, &args.passphrase, |transaction, op| {
+        Command::Pause(args) => stop::pause(args, cx),
+        Command::Resume(args) => step(cx, &args.release, &args.passphrase, |transaction, op| {
             transaction.resume(RampRequest { span: args.ramp, from: None, to: args.to }, op)
         }),
         Command::Renew(args) => renew::run(args, cx),
-        Command::Withdraw(args) => take(cx, &args.release, &args.passphrase, |transaction, op| {
-            transaction.withdraw(op, args.reason.as_deref())
-        }),
+        Command::Withdraw(args) => stop::withdraw(args, cx),
         Command::Complete(args) => {
-            take(cx, &args.release, &args.passphrase, |transaction, op| transaction.complete(op))
+            step(cx, &args.release, &args.passphrase, |transaction, op| transaction.complete(op))
         }
         Command::Approve(args) => super::approve::run(args, cx),
         Command::Status(args) => status(args, cx),
@@ -156,35 +144,50 @@ impl StepArgs {
     }
 }
 
-fn take(
+/// Takes a step and prints what it did.
+fn step(
     cx: &Context,
     release: &ReleaseSpec,
     passphrase: &PassphraseArgs,
     step: impl FnOnce(RolloutTransaction<'_>, &mut Operation<'_>) -> Result<StepOutcome>,
 ) -> Result<()> {
+    let outcome = take(cx, release, passphrase, step)?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&outcome_json(&outcome));
+    }
+    told(cx, &outcome, false)
+}
+
+/// Takes a step.
+fn take(
+    cx: &Context,
+    release: &ReleaseSpec,
+    passphrase: &PassphraseArgs,
+    step: impl FnOnce(RolloutTransaction<'_>, &mut Operation<'_>) -> Result<StepOutcome>,
+) -> Result<StepOutcome> {
     let workspace = Workspace::open(&cx.dir)?;
     let mut ring = workspace.ring(&workspace.settings()?, passphrase.source())?;
-    let outcome = step(
+    step(
         RolloutTransaction::open(&workspace, release, cx.now)?,
         &mut Operation::new(&workspace, &actor(), cx.now, &mut ring),
-    )?;
+    )
+}
+
+fn outcome_json(outcome: &StepOutcome) -> Value {
     let record = &outcome.record;
-    if cx.ui.is_json() {
-        let mut told = json!({
-            "release": record.id().to_string(),
-            "state": record.state,
-            "paused": record.paused,
-            "cohorts": outcome.cohorts,
-            "roles": outcome.roles,
-            "in_force": outcome.in_force,
-            "kept": outcome.kept,
-        });
-        if !outcome.bridge_of.is_empty() {
-            told["bridge_of"] = json!(outcome.bridge_of);
-        }
-        return cx.ui.json(&told);
+    let mut told = json!({
+        "release": record.id().to_string(),
+        "state": record.state,
+        "paused": record.paused,
+        "cohorts": outcome.cohorts,
+        "roles": outcome.roles,
+        "in_force": outcome.in_force,
+        "kept": outcome.kept,
+    });
+    if !outcome.bridge_of.is_empty() {
+        told["bridge_of"] = json!(outcome.bridge_of);
     }
-    told(cx, &outcome)
+    told
 }
 
 /// Prints what each cohort is offered instead of a withdrawn release.
@@ -198,8 +201,8 @@ fn fallbacks(cx: &Context, outcome: &StepOutcome) {
     }
 }
 
-/// Prints what a step did.
-fn told(cx: &Context, outcome: &StepOutcome) -> Result<()> {
+/// Prints what a step did; `publishes` if it is published at once.
+fn told(cx: &Context, outcome: &StepOutcome, publishes: bool) -> Result<()> {
     let record = &outcome.record;
     let (before, after) = (outcome.before.to_string(), record.status().to_string());
     if before == after {
@@ -221,7 +224,10 @@ fn told(cx: &Context, outcome: &StepOutcome) -> Result<()> {
     }
     if !outcome.roles.is_empty() {
         cx.ui.status(format_args!("New versions of: {}", outcome.roles.join(", ")));
-        cx.ui.hint("tidegate publish FOLDER");
+        if !publishes {
+            cx.ui.status(NOT_PUBLISHED);
+            cx.ui.hint(live::next(cx));
+        }
     }
     if record.state == ReleaseState::Withdrawn
         && outcome.before.state != ReleaseState::Registered
@@ -236,7 +242,9 @@ fn told(cx: &Context, outcome: &StepOutcome) -> Result<()> {
 }
 
 fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
+    let seen = live::look(cx);
     let workspace = Workspace::open_to_read(&cx.dir)?;
+    let standings = live::stand(cx, &workspace.repository()?, &seen)?;
     let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
     let record = transaction.record();
     if cx.ui.is_json() {
@@ -245,10 +253,12 @@ fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
             "state": record.state,
             "paused": record.paused,
             "in_force": transaction.in_force(),
+            "publication": standings,
         }));
     }
     cx.ui.result(format_args!("{}  {}", record.id(), record.status()))?;
     show::cohorts(&cx.ui, transaction.in_force(), cx.now)?;
+    live::tell(cx, &standings);
     match (record.state, transaction.next_step()) {
         (ReleaseState::Registered | ReleaseState::Validation, _) => {
             cx.ui.hint(format_args!("tidegate rollout start {}", args.release));

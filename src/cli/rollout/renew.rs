@@ -38,7 +38,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     match &args.require_health {
-        None => super::take(cx, &args.release, &args.passphrase, |transaction, op| transaction.renew(op)),
+        None => super::step(cx, &args.release, &args.passphrase, |transaction, op| transaction.renew(op)),
         Some(source) => by_health(args, source, cx),
     }
 }
@@ -72,7 +72,7 @@ fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
         tell(cx, &health, &verdict)?;
         match &outcome {
             Some(outcome) => {
-                super::told(cx, outcome)?;
+                super::told(cx, outcome, false)?;
             }
             None => cx.ui.status(format_args!("Nothing needs to be changed")),
         }

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use published::published;
+pub use published::{publication, published};
 pub use workspace::workspace;
 
 use crate::error::Error;

@@ -104,7 +104,7 @@ fn with_statement(fleet: &Fleet, statement: &[u8]) -> ReleaseSpec {
 
 /// The file of the store with these bytes.
 fn stored(fleet: &Fleet, bytes: &[u8]) -> std::path::PathBuf {
-    fleet.path().join("artifacts/sha256").join(Digest::of(bytes).to_string())
+    fleet.path().join(tidegate::workspace::artifacts::find(&fleet.path(), &Digest::of(bytes)))
 }
 
 const IMAGE: &[u8] = b"the bytes of an image";

@@ -313,7 +313,7 @@ fn assign(history: &History, version: &str, sequence: u64, bytes: &[u8]) {
     let custom = json!({"tidegate": list});
     let bytes = tidegate_tuf::json::canonical(&list).unwrap();
     let sha256 = Digest::of(&bytes);
-    fs::write(history.fleet.path().join("artifacts/sha256").join(sha256.to_string()), &bytes).unwrap();
+    fs::write(history.fleet.path().join("artifacts/signed").join(sha256.to_string()), &bytes).unwrap();
     let mut edit = Edit::new(&repository, history.fleet.now, workspace.settings().unwrap().online()).unwrap();
     for cohort in ["validation", "canary", "early", "general"] {
         let (channel, cohort, product) = ("stable".parse().unwrap(), cohort.parse().unwrap(), "os".parse().unwrap());

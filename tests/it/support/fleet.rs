@@ -279,7 +279,8 @@ pub fn lay_out_folder(dir: &Path, repository: &tidegate::metadata::Repository, s
             let path = tidegate_tuf::path::TargetPath::new(path.as_str()).unwrap();
             let to = site.join("targets").join(path.file_path(&file.hashes, true));
             fs::create_dir_all(to.parent().unwrap()).unwrap();
-            let from = dir.join("artifacts/sha256").join(file.hashes.name_prefix());
+            let sha256 = file.hashes.name_prefix().parse().unwrap();
+            let from = dir.join(tidegate::workspace::artifacts::find(dir, &sha256));
             fs::copy(from, to).unwrap();
         }
     }

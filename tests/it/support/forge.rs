@@ -331,7 +331,7 @@ impl Forge {
 
     /// Where the workspace keeps the bytes with this SHA-256.
     pub fn artifact(&self, sha256: &str) -> PathBuf {
-        self.dir().join("artifacts/sha256").join(sha256)
+        self.dir().join(tidegate::workspace::artifacts::find(self.dir(), &sha256.parse().unwrap()))
     }
 
     fn store(&self, bytes: &[u8]) -> Listed {

@@ -30,6 +30,7 @@ validated() { registered; t release validate 1.2.0; }
 started() { validated; t rollout start 1.2.0; }
 listed() { for v in "$@"; do t release new $v; t release add $v build/rootfs.img --hardware board-a; t release manifest $v; t release sign $v --key release-1 --key release-2; t release validate $v; t release register $v; done; }
 days() { NOW=$(date -u -d "$NOW + $1 days" +%Y-%m-%dT%H:%M:%SZ); }
+placed() { sed -i 's|^\[publish\]|[publish]\nplace = "../public"|' tidegate.toml; }
 published() { started; t publish ../public; cp metadata/1.root.json .; }
 ceremony() { fleet; t ceremony start --renew root; cp metadata/1.root.json root.json; cp proposals/ceremony.json ceremony.json; }
 digest() { command tidegate ceremony status --json | sed -n 's/.*"digest": "\(........\).*/\1/p'; }
@@ -78,6 +79,9 @@ const SCENES: &[(&str, &str)] = &[
         "tidegate rollout approve 1.2.0 --step advance",
         "started; printf '\n[[approval]]\nsteps = [\"advance\"]\nby = [\"release-1\"]\ncount = 1\n' >> policy.toml",
     ),
+    ("tidegate publish", "published; placed"),
+    ("tidegate rollout pause", "published; placed"),
+    ("tidegate rollout withdraw", "published; placed"),
     ("tidegate rollout resume", "started; t rollout pause 1.2.0"),
     (
         "tidegate rollout complete",

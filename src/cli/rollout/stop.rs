@@ -1,0 +1,227 @@
+//! `tidegate rollout pause` and `withdraw`: what stops a release, and has devices know of it at once if that is wanted.
+
+use clap::Args as ClapArgs;
+use serde_json::{Value, json};
+
+use super::{NOT_PUBLISHED, outcome_json, take, told};
+use crate::cli::context::Context;
+use crate::cli::passphrase::PassphraseArgs;
+use crate::cli::publish;
+use crate::error::{Error, Result, Rule, chain};
+use crate::policy::ReleaseState;
+use crate::release::record::{self, ReleaseSpec};
+use crate::rollout::{RolloutTransaction, StepOutcome};
+use crate::workspace::{Workspace, cohorts_in_force, map_in_force};
+
+/// Offer the release to no further device; devices that installed it keep it
+///
+/// Devices know of it once it is published: with --publish, or by tidegate publish. Those that are installing it already go on. The
+/// releases below it in each cohort stay offered.
+///
+/// With --all, whatever is offered anywhere is paused: every release, product and channel. One that cannot be paused stops no other;
+/// it is named, and the exit status is 1. Resume them one by one.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate rollout pause 1.2.0
+  tidegate rollout pause 1.2.0 --publish
+  tidegate rollout pause --all --publish     (emergency: all releases)")]
+pub(super) struct PauseArgs {
+    /// The release
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    release: Option<ReleaseSpec>,
+    /// Pause everything that is offered
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    how: How,
+}
+
+/// Stop offering the release for good; devices that installed it keep it
+///
+/// Devices know of it once it is published: with --publish, or by tidegate publish. They are offered the next older release, which
+/// those that have a newer one do not install: tidegate release retract moves them.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:
+  tidegate rollout withdraw 1.2.0 --reason 'two devices lost their clock'
+  tidegate rollout withdraw 1.2.0 --publish")]
+pub(super) struct WithdrawArgs {
+    /// The release
+    release: ReleaseSpec,
+    #[command(flatten)]
+    how: How,
+}
+
+/// What pausing and withdrawing have in common.
+#[derive(Debug, ClapArgs)]
+struct How {
+    /// The reason, for the ledger
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Then publish it to the places in tidegate.toml, also if it was done before
+    #[arg(long)]
+    publish: bool,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+impl How {
+    /// The places to publish to; refused before anything is done if there are none.
+    fn places(&self, cx: &Context) -> Result<Option<Vec<String>>> {
+        self.publish.then(|| publish::places(cx)).transpose()
+    }
+
+    /// Publishes if that is wanted, and prints `value` with what came of it.
+    fn finish(&self, cx: &Context, places: Option<&[String]>, mut value: Value, stands: &str) -> Result<()> {
+        let published = places.map(|places| publish::at_once(places, &self.passphrase, stands, cx)).transpose();
+        if cx.ui.is_json() {
+            if places.is_some() {
+                let result = published.as_ref().ok().and_then(Option::as_ref);
+                value["published"] = result.map_or(Value::Null, |(value, _)| value.clone());
+            }
+            cx.ui.json(&value)?;
+        }
+        published?.map_or(Ok(()), |(_, outcome)| outcome)
+    }
+}
+
+pub(super) fn pause(args: &PauseArgs, cx: &Context) -> Result<()> {
+    let places = args.how.places(cx)?;
+    let Some(release) = &args.release else { return pause_all(args, places.as_deref(), cx) };
+    let outcome =
+        take(cx, release, &args.how.passphrase, |transaction, op| transaction.pause(op, args.how.reason.as_deref()));
+    one(&args.how, release, places.as_deref(), outcome, cx)
+}
+
+pub(super) fn withdraw(args: &WithdrawArgs, cx: &Context) -> Result<()> {
+    let places = args.how.places(cx)?;
+    let outcome = take(cx, &args.release, &args.how.passphrase, |transaction, op| {
+        transaction.withdraw(op, args.how.reason.as_deref())
+    });
+    one(&args.how, &args.release, places.as_deref(), outcome, cx)
+}
+
+/// Tells what a step did, and publishes it. With `--publish`, a step that was taken before is no error: it may not be published yet.
+fn one(
+    how: &How,
+    release: &ReleaseSpec,
+    places: Option<&[String]>,
+    outcome: Result<StepOutcome>,
+    cx: &Context,
+) -> Result<()> {
+    let (value, stands) = match outcome {
+        Ok(outcome) => {
+            let stands = format!("{} is {}", outcome.record.id(), outcome.record.status());
+            let value = outcome_json(&outcome);
+            if !cx.ui.is_json() {
+                told(cx, &outcome, places.is_some())?;
+            }
+            (value, stands)
+        }
+        Err(error) if places.is_some() && was_before(&error) => {
+            let record = release.find(&cx.dir)?;
+            if error.broken_rule() == Some(Rule::ReleaseOver) && record.state != ReleaseState::Withdrawn {
+                return Err(error);
+            }
+            let stands = format!("{} is {}", record.id(), record.status());
+            cx.ui.status(format_args!("{stands} already"));
+            (standing_still(cx, release)?, stands)
+        }
+        Err(error) => return Err(error),
+    };
+    how.finish(cx, places, value, &stands)
+}
+
+fn was_before(error: &Error) -> bool {
+    matches!(error.broken_rule(), Some(Rule::ReleasePaused | Rule::ReleaseOver))
+}
+
+/// Where a release stands, as the result of a step that changed nothing.
+fn standing_still(cx: &Context, release: &ReleaseSpec) -> Result<Value> {
+    let workspace = Workspace::open_to_read(&cx.dir)?;
+    let transaction = RolloutTransaction::open(&workspace, release, cx.now)?;
+    let record = transaction.record();
+    Ok(json!({
+        "release": record.id().to_string(),
+        "state": record.state,
+        "paused": record.paused,
+        "cohorts": [],
+        "roles": [],
+        "in_force": transaction.in_force(),
+        "kept": [],
+    }))
+}
+
+/// Pauses everything that is offered. What cannot be paused is told at the end, after everything else is done and published.
+fn pause_all(args: &PauseArgs, places: Option<&[String]>, cx: &Context) -> Result<()> {
+    let (mut paused, mut before, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+    for record in record::all(&cx.dir)? {
+        let id = record.id().to_string();
+        if record.paused {
+            before.push(id);
+            continue;
+        }
+        let spec: ReleaseSpec = id.parse().map_err(|e: String| Error::bug(e))?;
+        let outcome =
+            take(cx, &spec, &args.how.passphrase, |transaction, op| transaction.pause(op, args.how.reason.as_deref()));
+        match outcome {
+            Ok(_) => {
+                if !cx.ui.is_json() {
+                    cx.ui.result(format_args!("{id} is paused"))?;
+                }
+                paused.push(id);
+            }
+            // It is offered to nobody.
+            Err(error)
+                if matches!(
+                    error.broken_rule(),
+                    Some(Rule::ReleaseAssigned | Rule::ReleaseOrder | Rule::ReleaseOver)
+                ) => {}
+            Err(error) => failed.push(json!({"release": id, "error": chain(&error)})),
+        }
+    }
+    let offered = still_offered(cx).unwrap_or_else(|error| {
+        failed.push(json!({"release": Value::Null, "error": chain(&error)}));
+        Vec::new()
+    });
+    if !cx.ui.is_json() && paused.is_empty() {
+        cx.ui.result("nothing else is offered that is not paused")?;
+    }
+    for failure in &failed {
+        cx.ui.warn(format_args!("{}: {}", text(&failure["release"]), text(&failure["error"])));
+    }
+    let count = paused.len();
+    let stands = if count == 1 { "1 release is paused".to_owned() } else { format!("{count} releases are paused") };
+    let value = json!({"releases": paused, "paused_before": before, "failed": failed, "still_offered": offered});
+    args.how.finish(cx, places, value, &stands)?;
+    if offered.is_empty() && failed.is_empty() {
+        if places.is_none() {
+            cx.ui.status(NOT_PUBLISHED);
+            cx.ui.hint(publish::live::next(cx));
+        }
+        return Ok(());
+    }
+    let still = if offered.is_empty() { "see the warnings".to_owned() } else { offered.join(", ") };
+    Err(Error::refused(Rule::ReleasePaused, format!("not everything could be paused; still offered: {still}"))
+        .remedy("pause these where their rollout keys are: tidegate rollout pause RELEASE --publish"))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("what is offered")
+}
+
+/// The offers that go out unpaused, whether or not there is a record of their release.
+fn still_offered(cx: &Context) -> Result<Vec<String>> {
+    let workspace = Workspace::open_to_read(&cx.dir)?;
+    let (settings, repository) = (workspace.settings()?, workspace.repository()?);
+    let mut found = Vec::new();
+    for channel in settings.channels.keys().filter(|channel| repository.role(channel.as_str()).is_some()) {
+        let map = map_in_force(workspace.dir(), &repository, channel)?;
+        for product in &settings.products {
+            for current in cohorts_in_force(&repository, &map, channel, product)? {
+                let open = current.offers.iter().filter(|offer| !offer.paused && !offer.has_ended(cx.now));
+                found.extend(open.map(|offer| format!("{channel}/{product}/{} to {}", offer.release, current.cohort)));
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,169 @@
+//! What is signed and what devices see: told apart everywhere, and brought together by one command in an emergency.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tidegate::report::view::Place;
+
+use crate::support::Fleet;
+use crate::support::tools::have;
+
+/// Runs the program on the workspace `dir`, at the fleet's time.
+fn run(fleet: &Fleet, dir: &Path, line: &str) -> Output {
+    let now = fleet.now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["--now", &now, "-C"])
+        .arg(dir)
+        .args(line.split(' '))
+        .current_dir(fleet.dir.path())
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap()
+}
+
+fn text(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+fn done(fleet: &Fleet, dir: &Path, line: &str) -> String {
+    let out = run(fleet, dir, line);
+    assert!(out.status.success(), "{line}: {}", text(&out));
+    text(&out)
+}
+
+fn json(fleet: &Fleet, line: &str) -> Value {
+    serde_json::from_slice(&run(fleet, &fleet.path(), &format!("{line} --json")).stdout).unwrap()
+}
+
+fn publishes_to(fleet: &Fleet, place: &str) {
+    let path = fleet.path().join("tidegate.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("place = ")).collect();
+    let text = lines.join("\n");
+    fs::write(&path, text.replace("[publish]\n", &format!("[publish]\nplace = \"{place}\"\n"))).unwrap();
+}
+
+/// Whether all offers at the place are paused, and how many there are.
+fn live(fleet: &Fleet) -> (bool, usize) {
+    let place = Place::parse(fleet.dir.path().join("public").to_str().unwrap()).unwrap();
+    let reading = place.read(Some(&fleet.path().join("metadata/1.root.json"))).unwrap();
+    let offers: Vec<_> = reading.offers.values().flat_map(|list| &list.offers).collect();
+    (offers.iter().all(|offered| offered.offer.paused), offers.len())
+}
+
+const TELLING: [&str; 3] = ["status", "rollout status 1.0.0", "doctor"];
+
+#[test]
+fn what_is_not_published_is_told_wherever_it_is_looked_for() {
+    let fleet = Fleet::new();
+    let spec = fleet.release("1.0.0", |_| ());
+    fleet.start(&spec);
+    let dir = fleet.path();
+    let refused = run(&fleet, &dir, "publish");
+    assert!(!refused.status.success() && text(&refused).contains("place under [publish]"), "{}", text(&refused));
+    let refused = run(&fleet, &dir, "rollout pause 1.0.0 --publish");
+    assert!(!refused.status.success() && !spec.find(&dir).unwrap().paused, "nothing is done by half");
+
+    publishes_to(&fleet, "../public");
+    let publication = |line: &str| json(&fleet, line)["publication"][0].clone();
+    assert_eq!(publication("status")["live"], Value::Null);
+    done(&fleet, &dir, "publish");
+    for line in TELLING {
+        assert!(!done(&fleet, &dir, line).contains("not published"), "{line}");
+    }
+    assert_eq!(publication("rollout status 1.0.0")["published"], true);
+
+    done(&fleet, &dir, "rollout pause 1.0.0");
+    // Whatever this checkout remembers, the place itself is asked.
+    let remembered = fs::read(dir.join("published.json")).unwrap();
+    fs::write(
+        dir.join("published.json"),
+        String::from_utf8_lossy(&remembered).replace("\"timestamp\": 3", "\"timestamp\": 4"),
+    )
+    .unwrap();
+    for line in TELLING {
+        let told = done(&fleet, &dir, line);
+        assert!(told.contains("not published yet: ") && told.contains("stable.canary"), "{line}: {told}");
+    }
+    let told = publication("status");
+    assert_eq!(
+        (&told["published"], &told["waiting"]),
+        (&false.into(), &serde_json::json!(["stable.validation", "stable.canary"]))
+    );
+    fs::write(dir.join("published.json"), remembered).unwrap();
+
+    // A place that cannot be reached is a remark, and what is known is told all the same.
+    publishes_to(&fleet, "http://127.0.0.1:9/fleet");
+    for line in TELLING {
+        let told = done(&fleet, &dir, line);
+        assert!(told.contains("not published yet: ") && told.contains("was not reached"), "{line}: {told}");
+    }
+    publishes_to(&fleet, "../public");
+    // Paused before, and published now.
+    done(&fleet, &dir, "rollout pause 1.0.0 --publish");
+    assert_eq!(live(&fleet), (true, 2));
+    for line in TELLING {
+        assert!(!done(&fleet, &dir, line).contains("not published"), "{line}");
+    }
+    done(&fleet, &dir, "rollout withdraw 1.0.0 --publish");
+    assert_eq!(live(&fleet).1, 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_fresh_clone_with_the_online_keys_renews_and_stops_everything() {
+    if !have("git", "--version") {
+        return;
+    }
+    let fleet = Fleet::new();
+    for (version, start) in [("1.0.0", true), ("1.1.0", true), ("1.2.0", false)] {
+        let spec = fleet.release(version, |_| ());
+        if start {
+            fleet.start(&spec);
+        }
+    }
+    publishes_to(&fleet, "../public");
+    done(&fleet, &fleet.path(), "publish");
+    assert_eq!(live(&fleet), (false, 4));
+    let git = |dir: &Path, args: &[&str]| {
+        let identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
+        let out = Command::new("git").args(identity).arg("-C").arg(dir).args(args).output().unwrap();
+        assert!(out.status.success(), "git {args:?}: {}", text(&out));
+    };
+    for args in [&["init", "-q", "."][..], &["add", "-A"], &["commit", "-qm", "x"]] {
+        git(&fleet.path(), args);
+    }
+    git(fleet.dir.path(), &["clone", "-q", "fleet", "clone"]);
+    let clone = fleet.dir.path().join("clone");
+    fs::create_dir(clone.join("keys")).unwrap();
+    for key in ["rollout", "snapshot", "timestamp"] {
+        fs::copy(fleet.path().join(format!("keys/{key}.pem")), clone.join(format!("keys/{key}.pem"))).unwrap();
+    }
+    assert!(!clone.join("artifacts/sha256").exists(), "what builds made is not in version control");
+    for line in ["refresh", "publish", "status"] {
+        done(&fleet, &clone, line);
+    }
+    // Somebody else publishes meanwhile; the emergency does not wait for that to be sorted out.
+    done(
+        &fleet,
+        &fleet.path(),
+        "pull ../public".replace("../public", fleet.dir.path().join("public").to_str().unwrap()).as_str(),
+    );
+    done(&fleet, &fleet.path(), "refresh");
+    done(&fleet, &fleet.path(), "publish");
+    let out = done(&fleet, &clone, "rollout pause --all --publish");
+    assert!(out.contains("stable/os/1.0.0 is paused") && out.contains("stable/os/1.1.0 is paused"), "{out}");
+    assert_eq!(live(&fleet), (true, 4));
+    done(&fleet, &clone, "rollout pause --all --publish");
+    done(&fleet, &clone, "rollout withdraw 1.1.0 --publish");
+    assert_eq!(live(&fleet), (true, 2));
+
+    // What cannot be paused here is named, and stops nothing else.
+    done(&fleet, &clone, "rollout resume 1.0.0");
+    fs::remove_file(clone.join("releases/stable/os/1.0.0/release.json")).unwrap();
+    let out = run(&fleet, &clone, "rollout pause --all --publish");
+    let said = text(&out);
+    assert!(out.status.code() == Some(1) && said.contains("still offered: stable/os/1.0.0 to validation"), "{said}");
+}
