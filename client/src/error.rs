@@ -2,6 +2,7 @@
 
 use crate::fetch::FetchError;
 use crate::store::StoreError;
+use tidegate_model::text::public_url;
 use tidegate_tuf::hash::Mismatch;
 use tidegate_tuf::path::BadPath;
 
@@ -16,7 +17,7 @@ pub enum Error {
     #[error(transparent)]
     Metadata(#[from] tidegate_tuf::Error),
     /// A required file is missing in the repository.
-    #[error("the repository has no {what} ({url} was not found)")]
+    #[error("the repository has no {what} ({} was not found)", public_url(.url))]
     Missing {
         /// The role or target.
         what: String,
@@ -56,7 +57,7 @@ pub enum Error {
         limit: usize,
     },
     /// The fetched file does not match the signed hash or length.
-    #[error("{path}: the file at {url} does not match the signed metadata: {mismatch}")]
+    #[error("{path}: the file at {} does not match the signed metadata: {mismatch}", public_url(.url))]
     WrongTarget {
         /// The target path.
         path: String,

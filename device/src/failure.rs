@@ -7,6 +7,7 @@ use tidegate_client::store::StoreError;
 use tidegate_client::{Error, Fault};
 use tidegate_model::decision::Outcome;
 use tidegate_model::failure::{ErrorBody, ErrorKind, ErrorReport};
+use tidegate_model::text::one_line;
 
 const CLOSED_PIPE: u8 = 3;
 
@@ -87,15 +88,19 @@ pub(super) fn finish(json: bool, result: Result<bool, Failure>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Prints an error as text or as one line of JSON. Without standard error there is nowhere to report that this failed.
+/// Prints a line to standard error. What others wrote in it is escaped.
+pub(super) fn say(text: &str) {
+    // Without standard error there is nowhere to report that this failed.
+    let _ = writeln!(io::stderr().lock(), "{}", one_line(text));
+}
+
+/// Prints an error as text or as one line of JSON.
 fn print(json: bool, body: &ErrorBody) {
-    let mut err = io::stderr().lock();
     if json && let Ok(line) = serde_json::to_string(&ErrorReport::from(body.clone())) {
-        let _ = writeln!(err, "{line}");
-        return;
+        return say(&line);
     }
-    let _ = writeln!(err, "error: {}", body.message);
+    say(&format!("error: {}", body.message));
     if let Some(remedy) = &body.remedy {
-        let _ = writeln!(err, "help: {remedy}");
+        say(&format!("help: {remedy}"));
     }
 }

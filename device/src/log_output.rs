@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Write as _};
 
-use super::failure::Failure;
+use super::failure::{Failure, say};
 use tidegate_client::clock::{Clock as _, SystemClock};
 use tidegate_model::time;
 use tracing::field::{Field, Visit};
@@ -56,7 +56,7 @@ impl Subscriber for Stderr {
         let mut line = Line::default();
         event.record(&mut line);
         let time = time::format(SystemClock::new().now());
-        eprintln!("{time} {} {}{}", event.metadata().level(), line.message, line.fields);
+        say(&format!("{time} {} {}{}", event.metadata().level(), line.message, line.fields));
     }
 
     fn enter(&self, _: &Id) {}
@@ -64,7 +64,7 @@ impl Subscriber for Stderr {
     fn exit(&self, _: &Id) {}
 }
 
-/// The parts of a line. Control characters are escaped.
+/// The parts of a line.
 #[derive(Default)]
 struct Line {
     message: String,
@@ -73,7 +73,7 @@ struct Line {
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let text = format!("{value:?}").replace(|c: char| c.is_ascii_control(), "?");
+        let text = format!("{value:?}");
         if field.name() == "message" {
             self.message = text;
         } else {

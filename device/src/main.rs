@@ -31,14 +31,14 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, Parsed};
 use command::Command;
-use failure::{Failure, finish};
+use failure::{Failure, finish, say};
 use output::{Output, print_text};
 use tidegate_model::failure::ErrorKind;
 
 /// Runs the program with the arguments of this process.
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|info| {
-        eprintln!("error: this is a bug in tidegate-device: {info}");
+        say(&format!("error: this is a bug in tidegate-device: {info}"));
         std::process::exit(ErrorKind::Bug.exit_code().into());
     }));
     let arguments = match arguments::parse(lexopt::Parser::from_env()) {

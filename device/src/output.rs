@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::failure::Failure;
+use super::failure::{Failure, say};
 use tidegate_client::download::Progress;
 use tidegate_client::store::Repair;
+use tidegate_model::text::{lines, one_line};
 
 /// How to print.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,23 +26,21 @@ impl Output {
     /// Prints the next step.
     pub(super) fn next(self, text: &str) {
         if !self.quiet && !self.json {
-            eprintln!("next: {text}");
+            say(&format!("next: {text}"));
         }
     }
 
     /// Prints a warning.
     pub(super) fn warning(self, text: &str) {
         if !self.quiet {
-            eprintln!("warning: {text}");
+            say(&format!("warning: {text}"));
         }
     }
 
     /// Warns of files that were corrupt and have been restored.
     pub(super) fn repairs(self, repairs: &[Repair]) {
         for Repair { name, reason } in repairs {
-            if !self.quiet {
-                eprintln!("warning: the stored file {name} was corrupt; restored from backup: {reason}");
-            }
+            self.warning(&format!("the stored file {name} was corrupt; restored from backup: {reason}"));
         }
     }
 
@@ -61,16 +60,16 @@ impl Output {
             if shows && due {
                 let percent = u128::from(done) * 100 / u128::from(total.max(1));
                 let end = if complete { "\n" } else { "" };
-                eprint!("\r{name}: {percent} % of {total} bytes{end}");
+                eprint!("\r{}: {percent} % of {total} bytes{end}", one_line(name));
                 last = (!complete).then(Instant::now);
             }
         }
     }
 }
 
-/// Prints a text, with a line end if it has none.
+/// Prints a text, with a line end if it has none. What others wrote in it is escaped.
 pub(super) fn print_text(text: impl AsRef<str>) -> Result<(), Failure> {
-    let text = text.as_ref();
+    let text = lines(text.as_ref());
     let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     let mut out = io::stdout().lock();
     write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(Failure::Output)

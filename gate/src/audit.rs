@@ -8,6 +8,7 @@ use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+use tidegate_model::text::one_line;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::GateConfig;
@@ -168,9 +169,8 @@ impl AuditLog {
     }
 
     async fn write(&self, entry: &AuditEntry) {
-        if let Ok(mut text) = serde_json::to_vec(entry) {
-            text.push(b'\n');
-            let _ = self.lines.send(Line::Text(text)).await;
+        if let Ok(text) = serde_json::to_string(entry) {
+            let _ = self.lines.send(Line::Text(format!("{}\n", one_line(&text)).into_bytes())).await;
         }
     }
 }

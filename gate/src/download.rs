@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use tidegate_model::text::public_url;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::logging::redact_url;
 
 /// Downloads files. Follows no redirects.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl Downloader {
     ///
     /// Fails if the server does not answer with the file, or if it is longer.
     pub async fn get(&self, url: &str, limit: usize) -> Result<Vec<u8>> {
-        let shown = redact_url(url);
+        let shown = public_url(url);
         let failed = |error: reqwest::Error| {
             Error::new(ErrorKind::Network, format!("cannot download {shown}")).with_cause(error.without_url())
         };

@@ -20,10 +20,11 @@ use object_store::{
     BackoffConfig, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
     RetryConfig,
 };
+use tidegate_model::text::{public_url, public_urls};
 use url::Url;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::logging::{elapsed_ms, redact_url, redact_urls};
+use crate::logging::elapsed_ms;
 use crate::refusal::Refusal;
 
 mod logged_http;
@@ -97,7 +98,7 @@ impl Storage {
             return Self::open_folder(&base.join(folder), location, durable);
         }
         let invalid = |cause: &str| {
-            Error::input(format!("{} is not a storage location", redact_url(location)))
+            Error::input(format!("{} is not a storage location", public_url(location)))
                 .with_cause(cause)
                 .with_remedy("write file:FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX")
         };
@@ -105,7 +106,7 @@ impl Storage {
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() {
             return Err(invalid("set credentials in the environment, not in the location"));
         }
-        let not_opened = |error: object_store::Error| invalid(&redact_urls(&error.to_string()));
+        let not_opened = |error: object_store::Error| invalid(&public_urls(&error.to_string()));
         let prefix = ObjectPath::from_url_path(url.path()).map_err(|error| invalid(&error.to_string()))?;
         // These add to the settings from the environment.
         let timeouts = [(ClientConfigKey::Timeout, "20s"), (ClientConfigKey::ConnectTimeout, "5s")];
@@ -294,7 +295,7 @@ impl Storage {
             // Removal of spent nonces is optional, and may lack the permission.
             Err(_) if matches!(method, "LIST" | "DELETE") => "failed",
             Err(error) => {
-                let error = redact_urls(&error.to_string());
+                let error = public_urls(&error.to_string());
                 tracing::warn!(storage = self.location, method, object, duration_ms, error, "storage request failed");
                 return result;
             }
@@ -304,7 +305,7 @@ impl Storage {
     }
 
     fn unavailable(&self, error: &object_store::Error) -> StorageError {
-        StorageError::Unavailable { location: self.location.clone(), cause: redact_urls(&error.to_string()) }
+        StorageError::Unavailable { location: self.location.clone(), cause: public_urls(&error.to_string()) }
     }
 }
 

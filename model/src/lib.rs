@@ -3,7 +3,7 @@
 //! Everything here is a pure function of its arguments: no file, socket, clock or terminal. Both sides link the
 //! same code, so that a device takes the decision that the publisher explained before the rollout.
 //!
-//! * [`name`], [`version`], [`digest`], [`time`]: the small values, each valid by construction.
+//! * [`name`], [`version`], [`digest`], [`time`]: the small values, each valid by construction. [`text`]: text of others, as it is shown.
 //! * [`layout`]: the paths of a repository, and which role may list them.
 //! * [`manifest`]: the content of a release. [`cohort`] and [`position`]: the place of a device in its fleet.
 //! * [`rollout`]: assignments and ramps. [`facts`] and [`condition`]: eligibility.
@@ -38,6 +38,7 @@ pub mod receipt;
 pub mod release;
 pub mod rollout;
 pub mod span;
+pub mod text;
 pub mod time;
 pub mod version;
 pub mod week;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use tidegate_model::text::{one_line, public_url};
 use tidegate_tuf::time;
 
 use super::walk::AuditFinding;
@@ -129,7 +130,7 @@ pub struct Expiry {
 impl AuditReport {
     /// An empty report.
     pub(super) fn new(place: &str, now: DateTime<Utc>) -> Self {
-        Self { place: place.to_owned(), now, ok: true, rows: Vec::new(), faults: Vec::new(), first_to_expire: None }
+        Self { place: public_url(place), now, ok: true, rows: Vec::new(), faults: Vec::new(), first_to_expire: None }
     }
 
     /// Adds a check with its faults.
@@ -152,18 +153,21 @@ impl fmt::Display for AuditReport {
         for row in &self.rows {
             let result = if row.ok { "ok" } else { "FAULT" };
             let comma = if row.detail.is_empty() { "" } else { ", " };
-            writeln!(f, "{:<8}  {:<12}  {:>7}  {result}{comma}{}", row.by, row.check.title(), row.items, row.detail)?;
+            let detail = one_line(&row.detail);
+            writeln!(f, "{:<8}  {:<12}  {:>7}  {result}{comma}{detail}", row.by, row.check.title(), row.items)?;
         }
         for found in &self.faults {
-            writeln!(f, "FAULT {}: {} [{}, {}]", found.subject, found.problem, found.check.title(), found.by)?;
+            let what = one_line(&format!("{}: {}", found.subject, found.problem));
+            writeln!(f, "FAULT {what} [{}, {}]", found.check.title(), found.by)?;
         }
         if let Some(Expiry { role, expires }) = &self.first_to_expire {
-            writeln!(f, "first to expire: {role}, {}", time::format(*expires))?;
+            writeln!(f, "first to expire: {}, {}", one_line(role), time::format(*expires))?;
         }
+        let place = one_line(&self.place);
         match self.faults.len() {
-            0 => write!(f, "{} is sound", self.place),
-            1 => write!(f, "{} has 1 fault", self.place),
-            count => write!(f, "{} has {count} faults", self.place),
+            0 => write!(f, "{place} is sound"),
+            1 => write!(f, "{place} has 1 fault"),
+            count => write!(f, "{place} has {count} faults"),
         }
     }
 }

@@ -38,5 +38,5 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         if public { place.read_as_the_public(root) } else { place.read(root) }
     };
     let changes = diff(&read(&old)?, &read(&new)?, cx.now);
-    if cx.ui.is_json() { cx.ui.json(&changes) } else { cx.ui.result(changes) }
+    if cx.ui.is_json() { cx.ui.json(&changes) } else { cx.ui.block(changes) }
 }

@@ -1,14 +1,15 @@
 //! From errors to text and exit codes, in one place.
 
 use std::error::Error as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use tidegate_model::failure::{ErrorBody, ErrorKind, ErrorReport};
+use tidegate_model::text::public_urls;
 
 use super::groups;
-use super::ui::Ui;
+use super::ui::{Ui, log};
 use crate::error::{Error, Kind};
 
 /// Standard output was closed.
@@ -34,21 +35,10 @@ pub(super) fn report(error: &Error, ui: &Ui) -> ExitCode {
             ..ErrorBody::new(shared(error.kind()), error.to_string())
         };
         let value = serde_json::to_string(&ErrorReport::from(body)).unwrap_or_else(|_| error.to_string());
-        // Nothing is left to report a failure of this to.
-        let _ = writeln!(io::stderr(), "{value}");
+        log(public_urls(&value));
     } else {
-        let mut text = format!("{} {error}", ui.style().red("error:"));
-        for cause in causes {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        if let Some(remedy) = error.remedy_text() {
-            text.push('\n');
-            text.push_str(&ui.style().cyan("help:"));
-            text.push(' ');
-            text.push_str(remedy);
-        }
-        let _ = writeln!(io::stderr(), "{text}");
+        let why = causes.iter().fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        ui.error(&why, error.remedy_text());
     }
     ExitCode::from(code)
 }

@@ -106,7 +106,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     };
     let profile = profile.assumed().map_err(|why| Error::input(format!("{name}: {why}")))?;
     let answer = explainer.explain(&profile, &device.quarantined, at)?;
-    if cx.ui.is_json() { cx.ui.json(&answer) } else { cx.ui.result(answer.to_string().trim_end()) }
+    if cx.ui.is_json() { cx.ui.json(&answer) } else { cx.ui.block(answer.to_string().trim_end()) }
 }
 
 /// Says which roles every device needs and will not take any more.

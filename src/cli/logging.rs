@@ -4,6 +4,7 @@ use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::ui::LogLines;
 use crate::error::{Error, Result};
 
 /// The filter without `-v`: directives like `debug` or `tidegate::publish=trace`.
@@ -30,8 +31,7 @@ pub(super) fn start(verbose: u8) -> Result<()> {
     })?;
     // Other crates could log URLs with signatures, headers or bodies.
     let filter = filter.and(filter_fn(|metadata| metadata.target().starts_with("tidegate")));
-    let layer =
-        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).log_internal_errors(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(|| LogLines).with_ansi(false).log_internal_errors(false);
     // If an embedding program has started logging, its subscriber stays.
     let _ = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
     Ok(())

@@ -2,6 +2,7 @@
 
 use clap::Args as ClapArgs;
 use serde_json::json;
+use tidegate_model::text::one_line;
 
 use super::context::{Context, block_on};
 use super::passphrase::PassphraseArgs;
@@ -50,13 +51,13 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
             if ui.is_json() {
                 return ui.json(&json!({"pruning": pruning, "removed": 0}));
             }
-            ui.result(describe(&pruning))?;
+            ui.block(describe(&pruning))?;
             if !pruning.is_done() {
                 ui.hint(format_args!("tidegate prune {} --grace {} --apply", args.place, args.grace));
             }
             return Ok(());
         }
-        ui.status(describe(&pruning));
+        ui.status_block(describe(&pruning));
         remote.settle(args.single_writer, now).await?;
         let mut ring = workspace.ring(&settings, args.passphrase.source())?;
         let (workspace, settings, there, found) = (&workspace, &settings, &remote, &pruning);
@@ -65,7 +66,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         if ui.is_json() {
             return ui.json(&json!({"pruning": pruning, "removed": removed}));
         }
-        ui.result(format_args!("removed {removed} objects, {} bytes, from {}", pruning.bytes(), args.place))
+        ui.result(format_args!("removed {removed} objects, {} bytes, from {}", pruning.bytes(), pruning.place))
     })
 }
 
@@ -83,7 +84,8 @@ fn describe(pruning: &Pruning) -> String {
     }
     let _ = write!(text, "  to remove  {:>6}  {} bytes", pruning.doomed.len(), pruning.bytes());
     for object in &pruning.doomed {
-        let _ = write!(text, "\n  {:>12}  {}  {}", object.length, object.written.format("%Y-%m-%d"), object.key);
+        let _ =
+            write!(text, "\n  {:>12}  {}  {}", object.length, object.written.format("%Y-%m-%d"), one_line(&object.key));
         if object.private {
             text.push_str("  (private)");
         }

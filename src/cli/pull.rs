@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use chrono::TimeDelta;
 use clap::Args as ClapArgs;
 use serde_json::json;
+use tidegate_model::text::public_url;
 
 use super::context::{Context, actor, block_on};
 use super::passphrase::PassphraseArgs;
@@ -58,7 +59,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         tell(&made.taken, ui);
         ui.result(format_args!(
             "created workspace {1} from {0}: timestamp {2}",
-            args.place,
+            public_url(&args.place),
             context.dir.display(),
             made.taken.live
         ))?;
@@ -76,9 +77,14 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     tell(&taken, ui);
     if taken.theirs.is_empty() && taken.releases.is_empty() && taken.timestamp == taken.live {
-        ui.result(format_args!("up to date with {}: timestamp {}", args.place, taken.live))?;
+        ui.result(format_args!("up to date with {}: timestamp {}", public_url(&args.place), taken.live))?;
     } else {
-        ui.result(format_args!("took over timestamp {} of {}; now at {}", taken.live, args.place, taken.timestamp))?;
+        ui.result(format_args!(
+            "took over timestamp {} of {}; now at {}",
+            taken.live,
+            public_url(&args.place),
+            taken.timestamp
+        ))?;
     }
     if taken.timestamp > taken.live {
         ui.hint(format_args!("tidegate publish {}", args.place));

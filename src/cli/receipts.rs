@@ -1,6 +1,5 @@
 //! `tidegate receipts`: how devices fare, by what they say.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,13 +121,12 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let silence = args.heard_within.and_then(|within| silence(&report, within));
     let health = args.health.as_ref().filter(|_| silence.is_none());
     if let Some(file) = health {
+        if to_stdout {
+            return cx.ui.json(&report.health());
+        }
         let mut text = serde_json::to_vec_pretty(&report.health())
             .map_err(|error| Error::bug("a report cannot be written").with_source(error))?;
         text.push(b'\n');
-        if to_stdout {
-            let written = std::io::stdout().lock().write_all(&text);
-            return written.map_err(|error| Error::io("write", Path::new("stdout"), error));
-        }
         fs::write_atomic(file, &text)?;
     }
     if cx.ui.is_json() {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use serde_json::json;
+use tidegate_model::text::one_line;
 
 use super::context::{Context, block_on};
 use crate::error::Result;
@@ -40,7 +41,8 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         } else {
             ui.result(&url)?;
         }
-        ui.status(format_args!("serving {} at {}; Ctrl-C stops it", args.folder.display(), style.bold(&url)));
+        let folder = one_line(&args.folder.display().to_string());
+        ui.painted(format_args!("serving {folder} at {}; Ctrl-C stops it", style.bold(&url)));
         let server = server.observe(move |exchange| {
             if !quiet {
                 super::ui::log(line(exchange));
@@ -51,14 +53,14 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     })
 }
 
-/// One request as a line. The path is the client's: what is not printable is escaped.
+/// One request as a line.
 fn line(exchange: &Exchange) -> String {
     format!(
         "{} #{} {} {} {} {} B {:.1} ms",
         exchange.peer.ip(),
         exchange.connection,
         exchange.method,
-        exchange.path.escape_default(),
+        exchange.path,
         exchange.status.as_u16(),
         exchange.bytes,
         exchange.elapsed.as_secs_f64() * 1000.0

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use serde_json::json;
+use tidegate_model::text::public_url;
 
 use super::context::{Context, block_on, trusted_root};
 use super::publish::{AccessArgs, transfer};
@@ -55,10 +56,20 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
                 return ui.json(&json!({"plan": plan, "totals": totals}));
             }
             return ui.result(if plan.is_done() {
-                format!("{} is up to date with {}: timestamp {}", args.to, args.from, plan.timestamp)
+                format!(
+                    "{} is up to date with {}: timestamp {}",
+                    public_url(&args.to),
+                    public_url(&args.from),
+                    plan.timestamp
+                )
             } else {
                 let new = totals.new + totals.changed;
-                format!("{} lacks {new} objects, {} bytes, of timestamp {}", args.to, totals.bytes, plan.timestamp)
+                format!(
+                    "{} lacks {new} objects, {} bytes, of timestamp {}",
+                    public_url(&args.to),
+                    totals.bytes,
+                    plan.timestamp
+                )
             });
         }
         to.settle(args.single_writer, now).await?;
@@ -72,7 +83,11 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
         ui.result(format_args!(
             "copied timestamp {} from {} to {}: {} objects, {} bytes",
-            report.timestamp, args.from, args.to, report.written, report.bytes
+            report.timestamp,
+            public_url(&args.from),
+            public_url(&args.to),
+            report.written,
+            report.bytes
         ))
     })
 }

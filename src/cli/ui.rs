@@ -1,4 +1,7 @@
 //! Talking to people and to scripts: results on stdout, everything else on stderr.
+//!
+//! All that is printed passes here, and here the text of others is escaped: what is printed as one line stays one line, whatever names,
+//! notes, servers and files put into it. Messages show URLs without user, password and query.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -7,6 +10,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use tidegate_model::text::{lines, one_line, public_urls};
 
 use crate::error::{Error, Result};
 
@@ -86,12 +90,25 @@ impl Ui {
         self.style
     }
 
-    /// Prints one line (or block of lines) of the result.
+    /// Prints one line of the result.
     ///
     /// # Errors
     ///
     /// Fails if standard output cannot be written.
     pub fn result(&self, text: impl fmt::Display) -> Result<()> {
+        self.print(&one_line(&text.to_string()))
+    }
+
+    /// Prints lines of the result, which whoever laid them out has kept apart.
+    ///
+    /// # Errors
+    ///
+    /// Fails if standard output cannot be written.
+    pub fn block(&self, text: impl fmt::Display) -> Result<()> {
+        self.print(&lines(&text.to_string()))
+    }
+
+    fn print(&self, text: &str) -> Result<()> {
         if self.silent {
             return Ok(());
         }
@@ -105,7 +122,7 @@ impl Ui {
     /// Fails if standard output cannot be written.
     pub fn folded(&self, line: &str, indent: usize) -> Result<()> {
         match terminal_size::terminal_size_of(io::stdout()) {
-            Some((terminal_size::Width(columns), _)) => self.result(fold(line, usize::from(columns), indent)),
+            Some((terminal_size::Width(columns), _)) => self.block(fold(&one_line(line), usize::from(columns), indent)),
             None => self.result(line),
         }
     }
@@ -117,11 +134,21 @@ impl Ui {
     /// Fails if the value cannot be serialized, or if standard output cannot be written.
     pub fn json(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(|e| Error::bug(format!("result as JSON: {e}")))?;
-        self.result(text)
+        self.block(text)
     }
 
-    /// Says what is being done or has been done.
+    /// Says in one line what is being done or has been done.
     pub fn status(&self, text: impl fmt::Display) {
+        self.painted(message(&text));
+    }
+
+    /// Says it in lines, which whoever laid them out has kept apart.
+    pub fn status_block(&self, text: impl fmt::Display) {
+        self.painted(lines(&public_urls(&text.to_string())));
+    }
+
+    /// Says it with emphasis, as [`Style`] makes it: in words of the program's own, or in text that is escaped already.
+    pub fn painted(&self, text: impl fmt::Display) {
         if !self.quiet {
             // Status that nobody can see must not stop the work.
             let _ = writeln!(io::stderr().lock(), "{text}");
@@ -133,7 +160,18 @@ impl Ui {
         if self.silent {
             return;
         }
-        let _ = writeln!(io::stderr().lock(), "{} {text}", self.style.yellow("warning:"));
+        let _ = writeln!(io::stderr().lock(), "{} {}", self.style.yellow("warning:"), message(&text));
+    }
+
+    /// Says why a command fails, and what to do about it.
+    pub fn error(&self, why: &str, remedy: Option<&str>) {
+        // What quotes several lines, such as those of a settings file, shows them indented.
+        let shown = |text| lines(&public_urls(text)).replace('\n', "\n  ");
+        // Nothing is left to report a failure of this to.
+        let _ = writeln!(io::stderr().lock(), "{} {}", self.style.red("error:"), shown(why));
+        if let Some(remedy) = remedy {
+            let _ = writeln!(io::stderr().lock(), "{} {}", self.style.cyan("help:"), shown(remedy));
+        }
     }
 
     /// Names the command that comes next, starting with `tidegate`. Where the workspace was given with `-C`, so it is in
@@ -146,7 +184,7 @@ impl Ui {
             {
                 text = format!("tidegate -C {} {rest}", dir.display());
             }
-            let _ = writeln!(io::stderr().lock(), "{} {text}", self.style.cyan("next:"));
+            let _ = writeln!(io::stderr().lock(), "{} {}", self.style.cyan("next:"), message(&text));
         }
     }
 
@@ -173,7 +211,7 @@ impl Ui {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        bar.set_message(what.to_owned());
+        bar.set_message(message(&what));
         Progress { bar, shown: false, started: std::time::Instant::now() }
     }
 }
@@ -201,9 +239,29 @@ fn fold(line: &str, columns: usize, indent: usize) -> String {
     folded
 }
 
+/// A message in one line.
+fn message(text: &dyn fmt::Display) -> String {
+    one_line(&public_urls(&text.to_string()))
+}
+
 /// Writes a line of a log, from any thread.
 pub fn log(line: impl fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "{line}");
+    let _ = writeln!(io::stderr().lock(), "{}", one_line(&line.to_string()));
+}
+
+/// Writes each event of `tracing` as a line of the log.
+#[derive(Debug)]
+pub struct LogLines;
+
+impl io::Write for LogLines {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        log(public_urls(String::from_utf8_lossy(event).trim_end_matches('\n')));
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A progress bar that keeps out of sight while the work is quick. It disappears when dropped.
@@ -239,7 +297,8 @@ pub struct Style {
 
 impl Style {
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        let text = one_line(text);
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text }
     }
 
     /// For errors.

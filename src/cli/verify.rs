@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     if ui.is_json() {
         ui.json(&report)?;
     } else {
-        ui.result(&report)?;
+        ui.block(&report)?;
     }
     if report.ok {
         return Ok(());

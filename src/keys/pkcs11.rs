@@ -18,6 +18,7 @@ use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 use p256::ecdsa;
 use sha2::{Digest as _, Sha256};
+use tidegate_model::text::public_url;
 use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
@@ -171,19 +172,24 @@ fn token(name: &str, uri: &Pkcs11Uri) -> Result<(Pkcs11, Slot, TokenInfo)> {
         (Some((slot, info)), true) => Ok((module, slot, info)),
         (None, _) => {
             let there = if labels.is_empty() { "none".to_owned() } else { labels.join(", ") };
-            Err(Error::new(Kind::Io, format!("key {name}: the token of {uri} is not connected"))
+            Err(Error::new(Kind::Io, format!("key {name}: the token of {} is not connected", shown(uri)))
                 .with_source(io::Error::new(io::ErrorKind::NotFound, "no such token"))
                 .remedy(format!("connect it; connected tokens: {there}")))
         }
-        (Some(_), false) => Err(Error::input(format!("key {name}: several tokens fit {uri}"))
+        (Some(_), false) => Err(Error::input(format!("key {name}: several tokens fit {}", shown(uri)))
             .remedy(format!("add token=, serial= or slot-id= to the URI; connected tokens: {}", labels.join(", ")))),
     }
+}
+
+/// The URI as messages show it.
+fn shown(uri: &Pkcs11Uri) -> String {
+    public_url(&uri.to_string())
 }
 
 fn load(name: &str, uri: &Pkcs11Uri) -> Result<Pkcs11> {
     let path =
         uri.module_path.clone().or_else(|| std::env::var_os(MODULE_VARIABLE).map(PathBuf::from)).ok_or_else(|| {
-            Error::input(format!("key {name}: {uri} names no module"))
+            Error::input(format!("key {name}: {} names no module", shown(uri)))
                 .remedy(format!("add ?module-path=/usr/lib/MODULE.so to the URI, or set {MODULE_VARIABLE}"))
         })?;
     if path.is_relative() {
@@ -262,10 +268,10 @@ fn find(name: &str, uri: &Pkcs11Uri, session: &Session) -> Result<ObjectHandle> 
     let mut found = session.find_objects(&template(uri)).map_err(|e| failed(name, "search the token", e))?;
     match (found.pop(), found.is_empty()) {
         (Some(handle), true) => Ok(handle),
-        (None, _) => Err(Error::input(format!("key {name}: the token holds no private key {uri}"))
+        (None, _) => Err(Error::input(format!("key {name}: the token holds no private key {}", shown(uri)))
             .remedy("list what it holds: pkcs11-tool --module MODULE --login --list-objects")),
         (Some(_), false) => {
-            Err(Error::input(format!("key {name}: the token holds several private keys that fit {uri}"))
+            Err(Error::input(format!("key {name}: the token holds several private keys that fit {}", shown(uri)))
                 .remedy("name one by its id as well: id=%01"))
         }
     }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use tidegate_model::text::public_url;
+
 use super::percent::{encode, percent_decode, percent_decode_bytes};
 use crate::error::{Error, Result};
 
@@ -41,7 +43,7 @@ impl Pkcs11Uri {
     pub fn parse(text: &str) -> Result<Self> {
         Self::read(text).map_err(|why| {
             // The text may hold what should not be shown.
-            let shown = if text.contains("pin-value") { "pkcs11:..." } else { text };
+            let shown = if text.contains("pin-value") { "pkcs11:...".to_owned() } else { public_url(text) };
             Error::input(format!("the key URI {shown} is malformed: {why}")).remedy(
                 "write it as in RFC 7512: pkcs11:token=LABEL;object=KEY?module-path=/usr/lib/MODULE.so&pin-source=file:/path",
             )

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
+use tidegate_model::text::public_url;
 use tidegate_tuf::key::{Key, KeyId};
 use tracing::debug;
 
@@ -98,7 +99,8 @@ impl KeyRing {
         let signer = open(name, &uri, &self.workspace, Some(&public), self.passphrases.as_mut())?;
         if *signer.public() != public {
             return Err(Error::input(format!(
-                "key {name}: {uri} holds the key {}, but tidegate.toml says {}",
+                "key {name}: {} holds the key {}, but tidegate.toml says {}",
+                public_url(&uri.to_string()),
                 signer.public().id().short(),
                 public.id().short()
             ))

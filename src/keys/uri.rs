@@ -10,6 +10,7 @@ use super::percent::{attributes, encode, percent_decode};
 use super::pkcs11_uri::Pkcs11Uri;
 use crate::error::{Error, Result};
 use tidegate_model::span::Span;
+use tidegate_model::text::public_url;
 
 /// What a key URI may look like, for errors.
 const FORMS: &str =
@@ -80,7 +81,7 @@ impl KeyUri {
             return Err(Error::input(format!("a key URI is longer than {MAX_LENGTH} bytes")).remedy(FORMS));
         }
         let Some((scheme, rest)) = text.split_once(':') else {
-            return Err(Error::input(format!("{text:?} is not a key URI")).remedy(FORMS));
+            return Err(Error::input(format!("{:?} is not a key URI", public_url(text))).remedy(FORMS));
         };
         match scheme {
             "file" if rest.is_empty() => {
@@ -138,7 +139,7 @@ impl FromStr for KeyUri {
 impl CommandUri {
     fn parse(text: &str) -> Result<Self> {
         let bad = |why: String| {
-            Error::input(format!("the key URI command:{text} is malformed: {why}"))
+            Error::input(format!("the key URI command:{} is malformed: {why}", public_url(text)))
                 .remedy("write it as command:./bin/sign?arg=--key&arg=root-1&timeout=60s")
         };
         let (program, query) = text.split_once('?').unwrap_or((text, ""));
@@ -201,7 +202,7 @@ impl fmt::Display for CommandUri {
 impl KmsUri {
     fn parse(text: &str) -> Result<Self> {
         let bad = |why: String| {
-            Error::input(format!("the key URI kms:{text} is malformed: {why}"))
+            Error::input(format!("the key URI kms:{} is malformed: {why}", public_url(text)))
                 .remedy("write it as kms:alias/NAME?region=eu-central-1, or with the key's id or ARN")
         };
         let (key, query) = text.split_once('?').unwrap_or((text, ""));

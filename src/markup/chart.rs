@@ -2,6 +2,8 @@
 
 use maud::{Markup, Render, html};
 
+use super::text;
+
 /// How far a mark on the horizontal axis reaches below it.
 const TICK: f64 = 5.0;
 /// Labels closer than this to the left or right edge do not extend beyond it.
@@ -116,7 +118,7 @@ impl Chart {
             @for (level, label) in &self.levels {
                 @let y = self.frame.y(*level);
                 line class="grid" x1=(left) x2=(right) y1=(pixels(y)) y2=(pixels(y)) {} "\n"
-                text x=(pixels(left - 8.0)) y=(pixels(y + 4.0)) text-anchor=(Anchor::End.as_str()) { (label) } "\n"
+                text x=(pixels(left - 8.0)) y=(pixels(y + 4.0)) text-anchor=(Anchor::End.as_str()) { (text(label)) } "\n"
             }
         }
     }
@@ -146,7 +148,7 @@ impl Chart {
     fn label(&self, label: &Label, y: f64) -> Markup {
         let x = pixels(self.frame.x(label.x));
         html! {
-            text class=[label.class] x=(x) y=(pixels(y)) text-anchor=(label.anchor.as_str()) { (label.text) } "\n"
+            text class=[label.class] x=(x) y=(pixels(y)) text-anchor=(label.anchor.as_str()) { (text(&label.text)) } "\n"
         }
     }
 

@@ -228,18 +228,6 @@ pub(super) fn element(at: usize, value: &Value) -> String {
     }
 }
 
-/// Text that stays on its line and reads as it is: control characters, and those that cannot be seen or turn text around, are escaped.
-pub(super) fn one_line(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\'' | '\\' => out.push(c),
-            c => out.extend(c.escape_debug()),
-        }
-    }
-    out
-}
-
 fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -9,13 +9,13 @@ use std::fmt::Write as _;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use tidegate_model::text::one_line;
 use tidegate_model::time;
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::{Envelope, Root};
 use tidegate_tuf::valid_signers;
 
-use super::fields::one_line;
 use super::file::Proposal;
 use super::objections::Objection;
 use super::review::{DocumentReview, RoleReview, Row, review};

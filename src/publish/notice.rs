@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 
 use serde::Serialize;
 use tidegate_model::rollout::{Offer, Offers};
+use tidegate_model::text::one_line;
 use tidegate_model::time;
 use tidegate_tuf::Chain;
 use tidegate_tuf::metadata::{TargetFile, Targets};
@@ -32,7 +33,7 @@ impl Notice {
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.role, self.what)
+        f.write_str(&one_line(&format!("{}: {}", self.role, self.what)))
     }
 }
 

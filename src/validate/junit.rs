@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use tidegate_model::text::one_line;
 use tidegate_model::time;
 
 use crate::policy::CheckKind;
@@ -59,18 +60,16 @@ fn case(xml: &mut String, finding: &CheckResult) {
     };
 }
 
-/// Text as it may stand in an attribute; what XML cannot hold at all becomes `?`.
+/// Text as it may stand in an attribute.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
+    for c in one_line(text).chars() {
         match c {
             '&' => escaped.push_str("&amp;"),
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&apos;"),
-            '\n' | '\r' | '\t' => escaped.push(' '),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => escaped.push('?'),
             c => escaped.push(c),
         }
     }
@@ -111,7 +110,7 @@ mod tests {
             "<testsuites name=\"stable/os/1.0.0\" tests=\"4\" failures=\"1\" errors=\"0\" skipped=\"1\">",
             "<testsuite name=\"artifact-integrity\" tests=\"2\" failures=\"1\" errors=\"0\" skipped=\"0\" timestamp=\"1970-01-01T00:00:00Z\">",
             "<testcase classname=\"artifact-integrity\" name=\"V-ART-01 a &amp; b\"/>",
-            "<failure type=\"V-ART-02\" message=\"&lt;&quot;bad&quot;&gt;?\"/>",
+            "<failure type=\"V-ART-02\" message=\"&lt;&quot;bad&quot;&gt;\\u0001\"/>",
             "<system-out>look: hm</system-out>",
             "<skipped message=\"-\"/>",
         ] {

@@ -59,6 +59,7 @@ use tidegate_model::name::ArtifactName;
 use tidegate_model::receipt::{InstallResult, SignedReceipt};
 pub use tidegate_model::release::Release;
 use tidegate_model::rollout::{Offer, Offers};
+use tidegate_model::text::public_url;
 use tidegate_model::time::Instant;
 use tidegate_model::version::Version;
 use tidegate_tuf::Chain;
@@ -123,7 +124,8 @@ pub struct UpdateArtifact {
     pub length: u64,
     /// Its SHA-256.
     pub sha256: Digest,
-    /// The URL to fetch it from.
+    /// The URL to fetch it from. As JSON it lacks user, password and query.
+    #[serde(serialize_with = "without_secrets")]
     pub url: String,
     #[serde(skip)]
     wanted: Wanted,
@@ -1015,6 +1017,10 @@ impl Approved {
             ),
         })
     }
+}
+
+fn without_secrets<S: serde::Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&public_url(url))
 }
 
 fn sha256_of(found: &tidegate_tuf::Found) -> Result<Digest, Error> {

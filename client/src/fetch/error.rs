@@ -3,13 +3,14 @@
 use std::io;
 
 use super::refusal::Refusal;
+use tidegate_model::text::public_url;
 
-/// Why a file did not come.
+/// Why a file did not come. Messages show URLs without user, password and query.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
     /// No connection, no name, no TLS, no answer.
-    #[error("{url}: no answer: {reason}")]
+    #[error("{}: no answer: {reason}", public_url(.url))]
     Unreachable {
         /// The requested URL.
         url: String,
@@ -17,7 +18,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The transfer was interrupted.
-    #[error("{url}: the transfer broke off: {reason}")]
+    #[error("{}: the transfer broke off: {reason}", public_url(.url))]
     Interrupted {
         /// The requested URL.
         url: String,
@@ -25,7 +26,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The transfer is too slow: a bad network, or a slow retrieval attack (TUF 1.5.2).
-    #[error("{url}: too slow: less than {least} bytes in {seconds} s")]
+    #[error("{}: too slow: less than {least} bytes in {seconds} s", public_url(.url))]
     TooSlow {
         /// The requested URL.
         url: String,
@@ -35,7 +36,7 @@ pub enum FetchError {
         seconds: u64,
     },
     /// The server answered with a status that is neither success nor "not found".
-    #[error("{url}: the server answered {status}")]
+    #[error("{}: the server answered {status}", public_url(.url))]
     Status {
         /// The requested URL.
         url: String,
@@ -43,7 +44,7 @@ pub enum FetchError {
         status: u16,
     },
     /// The gate of a protected cohort denies access.
-    #[error("{url}: {refusal}")]
+    #[error("{}: {refusal}", public_url(.url))]
     Denied {
         /// The requested URL.
         url: String,
@@ -53,7 +54,7 @@ pub enum FetchError {
         refusal: Refusal,
     },
     /// This device could not make the evidence that a gate requires.
-    #[error("{url}: no evidence for this gate: {reason}")]
+    #[error("{}: no evidence for this gate: {reason}", public_url(.url))]
     Evidence {
         /// The gate.
         url: String,
@@ -61,7 +62,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The file is too long: an endless data attack (TUF 1.5.2), or a wrong file.
-    #[error("{url}: longer than {limit} bytes")]
+    #[error("{}: longer than {limit} bytes", public_url(.url))]
     TooLong {
         /// The requested URL.
         url: String,
@@ -69,7 +70,7 @@ pub enum FetchError {
         limit: u64,
     },
     /// The server redirects to a URL that must not be followed.
-    #[error("{url}: redirected to {to}: {rule}")]
+    #[error("{}: redirected to {}: {rule}", public_url(.url), public_url(.to))]
     Redirect {
         /// The requested URL.
         url: String,
@@ -79,7 +80,7 @@ pub enum FetchError {
         rule: &'static str,
     },
     /// The answer violates the protocol.
-    #[error("{url}: {reason}")]
+    #[error("{}: {reason}", public_url(.url))]
     Protocol {
         /// The requested URL.
         url: String,
@@ -87,7 +88,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The secret for the server could not be read.
-    #[error("{url}: no authorization: {reason}")]
+    #[error("{}: no authorization: {reason}", public_url(.url))]
     Secret {
         /// The requested URL.
         url: String,
@@ -95,7 +96,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The certificate authorities could not be read.
-    #[error("{url}: {reason}")]
+    #[error("{}: {reason}", public_url(.url))]
     Authorities {
         /// The requested URL.
         url: String,
@@ -103,7 +104,7 @@ pub enum FetchError {
         reason: String,
     },
     /// The allowance in the device's settings is used up.
-    #[error("{url}: the {bytes} bytes that this device may fetch are used up until {until}")]
+    #[error("{}: the {bytes} bytes that this device may fetch are used up until {until}", public_url(.url))]
     Allowance {
         /// The requested URL.
         url: String,
@@ -113,7 +114,7 @@ pub enum FetchError {
         until: String,
     },
     /// The URL cannot be fetched by this program.
-    #[error("{url:?} cannot be fetched: {reason}")]
+    #[error("{:?} cannot be fetched: {reason}", public_url(.url))]
     BadUrl {
         /// The URL as given.
         url: String,

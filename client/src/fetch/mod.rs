@@ -6,7 +6,6 @@ pub mod file;
 #[cfg(feature = "http")]
 pub mod http;
 mod memory;
-mod redacted;
 mod refusal;
 mod request;
 mod throttle;

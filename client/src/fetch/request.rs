@@ -7,7 +7,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::error::FetchError;
-use super::redacted::Redacted;
+use tidegate_model::text::public_url;
 
 /// Gets files by URL.
 pub trait Fetch {
@@ -182,7 +182,7 @@ impl Body {
         if count == 0 {
             let bytes = self.limit.saturating_sub(self.offset).saturating_sub(self.left);
             let milliseconds = self.started.elapsed().as_millis();
-            debug!(url = %Redacted(&self.url), offset = self.offset, bytes, milliseconds, "received a file");
+            debug!(url = public_url(&self.url), offset = self.offset, bytes, milliseconds, "received a file");
         }
         Ok(count)
     }

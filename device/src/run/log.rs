@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::notify::Watch;
-use crate::failure::{Failure, error_body};
+use crate::failure::{Failure, error_body, say};
 use crate::gate::ReceiptSink;
 use crate::gate::receipts::send_in_service;
 use crate::output::{Output, print_json};
@@ -88,7 +88,7 @@ impl Log {
                 self.failure.get_or_insert(failure);
             }
         } else if !self.output.quiet || is_error {
-            eprintln!("{event}: {message}");
+            say(&format!("{event}: {message}"));
         }
     }
 }

@@ -83,7 +83,7 @@ impl Supervisor {
 
     /// Shown by `systemctl status`.
     pub(super) fn status(&self, line: &str) {
-        self.say(&format!("STATUS={}", line.replace('\n', " ")));
+        self.say(&format!("STATUS={}", tidegate_model::text::one_line(line)));
     }
 
     /// Runs some work and reports to the watchdog meanwhile.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::print;
+use super::{print, say};
 use crate::config::GateConfig;
 use crate::context::GateContext;
 use crate::error::{Error, ErrorKind, Result};
@@ -41,7 +41,7 @@ pub(super) async fn run(path: &Path, json: bool) -> Result<()> {
         return print(&json!({"cohorts": cohorts, "unpublished": unpublished}).to_string());
     }
     for cohort in &unpublished {
-        eprintln!("note: nothing is published for {cohort} yet (gate/{cohort}.json)");
+        say(&format!("note: nothing is published for {cohort} yet (gate/{cohort}.json)"));
     }
     let names: Vec<&str> = cohorts.iter().map(|name| name.as_str()).collect();
     print(&format!("{} is valid; cohorts: {}", path.display(), names.join(", ")))

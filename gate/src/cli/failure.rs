@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tidegate_model::failure::{ErrorBody, ErrorReport};
 
+use super::say;
 use crate::error::{Error, ErrorKind};
 
 /// Standard output was closed.
@@ -16,11 +17,11 @@ pub(super) fn report(error: &Error, json: bool) -> ExitCode {
         return ExitCode::from(CLOSED_PIPE);
     }
     if json {
-        eprintln!("{}", to_json(error));
+        say(&to_json(error));
     } else {
-        eprintln!("error: {error}");
+        say(&format!("error: {error}"));
         if let Some(remedy) = error.remedy() {
-            eprintln!("help: {remedy}");
+            say(&format!("help: {remedy}"));
         }
     }
     ExitCode::from(error.kind().exit_code())

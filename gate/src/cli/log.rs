@@ -5,6 +5,7 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::logging::Escaping;
 
 /// The filter without `-v`: directives like `debug` or `tidegate_gate::storage=trace`.
 const VARIABLE: &str = "TIDEGATE_LOG";
@@ -34,7 +35,7 @@ pub(super) fn init(verbose: u8, format: Format) -> Result<()> {
     })?;
     // Other crates could log URLs with signatures, headers or bodies.
     let filter = filter.and(filter_fn(|metadata| metadata.target().starts_with("tidegate")));
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(|| Escaping(std::io::stderr())).log_internal_errors(false);
     let layer = match format {
         Format::Json => {
             layer.json().flatten_event(true).with_current_span(false).with_span_list(false).with_filter(filter).boxed()

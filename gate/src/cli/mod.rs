@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tidegate_model::text::{lines, public_urls};
 
 use crate::error::{Error, Result};
 
@@ -78,8 +79,16 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
 }
 
-/// Writes a result to standard output.
+/// Writes to standard error: what others wrote is escaped, further lines are indented, and URLs lack what may be secret.
+fn say(text: &str) {
+    use std::io::Write as _;
+    // Without standard error there is nowhere to report that this failed.
+    let _ = writeln!(std::io::stderr(), "{}", lines(&public_urls(text)).replace('\n', "\n  "));
+}
+
+/// Writes a result to standard output, in which what others wrote is escaped.
 fn print(text: &str) -> Result<()> {
     use std::io::Write as _;
-    writeln!(std::io::stdout(), "{text}").map_err(|error| Error::system("cannot write to standard output", &error))
+    writeln!(std::io::stdout(), "{}", lines(text))
+        .map_err(|error| Error::system("cannot write to standard output", &error))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::print;
+use super::{print, say};
 use crate::config::GateConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::secret::rotate;
@@ -32,6 +32,6 @@ pub(super) fn run(path: &Path, arguments: &Arguments, json: bool) -> Result<()> 
     }
     let action = if arguments.rotate { "rotated; the previous key stays valid" } else { "created" };
     print(&format!("{}: {action}", file.display()))?;
-    eprintln!("help: copy this file to every instance, readable by its owner only");
+    say("help: copy this file to every instance, readable by its owner only");
     Ok(())
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{Jwk, JwkSet, KeyOperations, PublicKeyUse};
+use tidegate_model::text::public_url;
 use tokio::sync::Mutex;
 
 use crate::bounds::JsonBounds;
 use crate::download::Downloader;
 use crate::error::{Error, ErrorKind, Result, read_file};
-use crate::logging::{elapsed_ms, redact_url};
+use crate::logging::elapsed_ms;
 
 /// The maximum length of a key set, in bytes.
 const MAX_KEY_SET: usize = 256 * 1024;
@@ -121,7 +122,7 @@ impl std::fmt::Display for VerifierKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.source {
             KeySetSource::File(path) => path.display().fmt(f),
-            KeySetSource::Url(url) => f.write_str(&redact_url(url)),
+            KeySetSource::Url(url) => f.write_str(&public_url(url)),
         }
     }
 }

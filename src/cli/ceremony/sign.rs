@@ -11,6 +11,7 @@ use super::proposal::{Allowed, Opened, Which, workspace_root};
 use super::show;
 use crate::ceremony::{self, FILE};
 use crate::cli::context::{Context, actor};
+use crate::cli::ui::log;
 use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::keys::KeyRing;
@@ -61,8 +62,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     for line in review.lines() {
         // Whoever is asked must have seen it; a script that confirms by digits may do without.
         match args.confirm {
-            None => super::super::ui::log(line),
-            Some(_) => cx.ui.status(line),
+            None => log(line),
+            Some(_) => cx.ui.painted(line),
         }
     }
     let allowed = args.allowed.names();
@@ -115,8 +116,9 @@ fn confirm(args: &Args, digest: &str) -> Result<()> {
     let typed = match &args.confirm {
         Some(typed) => typed.clone(),
         None if io::stdin().is_terminal() => {
-            super::super::ui::log(format_args!(
-                "\nTo sign this, type the first {TYPED} digits of the digest, as the other signers read them to you:"
+            log("");
+            log(format_args!(
+                "To sign this, type the first {TYPED} digits of the digest, as the other signers read them to you:"
             ));
             let mut line = String::new();
             io::stdin().lock().read_line(&mut line).map_err(|e| Error::io("read", std::path::Path::new("stdin"), e))?;

@@ -35,7 +35,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let repository = workspace.repository()?;
     let verified = proposal::verify(&proposal, repository.anchor()?)?;
     show::review(cx, &proposal::review(&proposal, &verified, cx.now)?)?;
-    cx.ui.status(format_args!("\nwritten to {}", cx.dir.join(FILE).display()));
+    cx.ui.status("");
+    cx.ui.status(format_args!("written to {}", cx.dir.join(FILE).display()));
     cx.ui.hint("tidegate ceremony rehearse, then send the file to its signers");
     Ok(())
 }

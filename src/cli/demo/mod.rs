@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 use serde_json::json;
+use tidegate_model::text::one_line;
 
 use super::context::{Context, Execute};
 use crate::error::Result;
@@ -39,7 +40,7 @@ pub(super) fn run(args: &Args, cx: &mut Context, execute: Execute) -> Result<()>
     };
     let folder = Folder::create(&args.folder, &image)?;
     if let (Ok(program), false) = (std::env::current_exe(), cx.ui.is_json()) {
-        cx.ui.status(cx.ui.style().dim(&format!("Below, tidegate means {}", program.display())));
+        cx.ui.painted(cx.ui.style().dim(&format!("Below, tidegate means {}", program.display())));
     }
     let told = Story::new(&folder, &image, cx, execute)?.tell()?;
     let seconds = begun.elapsed().as_secs_f32();
@@ -47,7 +48,7 @@ pub(super) fn run(args: &Args, cx: &mut Context, execute: Execute) -> Result<()>
         return cx.ui.json(&json!({"folder": args.folder, "devices": told, "seconds": seconds}));
     }
     cx.ui.status("");
-    cx.ui.status(
+    cx.ui.painted(
         cx.ui.style().bold(&format!("Done in {seconds:.1} s. The result is a real workspace; continue there:")),
     );
     let shown = args.folder.display();
@@ -62,8 +63,8 @@ pub(super) fn run(args: &Args, cx: &mut Context, execute: Execute) -> Result<()>
         (format!("tidegate-device --config {shown}/devices/late/device.json check"), "as a device sees it"),
         (format!("tidegate -C {shown}/fleet release new 1.2.0"), "the next release"),
     ] {
-        cx.ui.status(format_args!("  {command:<66} {}", cx.ui.style().dim(what)));
+        cx.ui.painted(format_args!("  {:<66} {}", one_line(&command), cx.ui.style().dim(what)));
     }
-    cx.ui.status(cx.ui.style().dim("(the device's program: cargo build --release -p tidegate-device)"));
+    cx.ui.painted(cx.ui.style().dim("(the device's program: cargo build --release -p tidegate-device)"));
     Ok(())
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 use tidegate_model::decision::Outcome;
 use tidegate_model::name::Name;
+use tidegate_model::text::one_line;
 use tidegate_model::time;
 
 use super::devices::{Actor, RAM_MB, cast, failed};
@@ -260,16 +261,20 @@ impl<'a> Story<'a> {
         let config = self.folder.argument(&format!("devices/{}/device.json", actor.name));
         let at = time::format(at);
         let line = format!("tidegate-device --config {} {command}", quoted(&config));
-        self.command(&format!("{line}   {}", self.ui.style().dim(&format!("# at {at}"))));
+        self.painted_command(&line, &format!("   {}", self.ui.style().dim(&format!("# at {at}"))));
     }
 
     fn heading(&self, text: &str) {
         self.ui.status("");
-        self.ui.status(self.ui.style().bold(text));
+        self.ui.painted(self.ui.style().bold(text));
     }
 
     fn command(&self, line: &str) {
-        self.ui.status(format_args!("{} {line}", self.ui.style().cyan("$")));
+        self.painted_command(line, "");
+    }
+
+    fn painted_command(&self, line: &str, remark: &str) {
+        self.ui.painted(format_args!("{} {}{remark}", self.ui.style().cyan("$"), one_line(line)));
     }
 
     fn answer(&self, text: impl std::fmt::Display) -> Result<()> {

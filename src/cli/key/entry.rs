@@ -48,7 +48,7 @@ pub(super) fn print(cx: &Context, name: &str, uri: Option<&str>, public: &Key, h
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"name": name, "uri": uri, "public": write_public(public)?, "keyid": public.id().as_str(), "holder": holder}));
     }
-    cx.ui.result(table(name, uri, public, holder)?)
+    cx.ui.block(table(name, uri, public, holder)?)
 }
 
 /// The key's table in tidegate.toml.

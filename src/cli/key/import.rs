@@ -1,6 +1,7 @@
 //! `tidegate key import`: take in a key that exists.
 
 use clap::Args as ClapArgs;
+use tidegate_model::text::public_url;
 
 use super::super::passphrase::PassphraseArgs;
 use super::check::try_out;
@@ -44,7 +45,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             let signer = open(name, uri, &cx.dir, declared.as_ref(), args.passphrase.source().as_mut())?;
             try_out(name, signer.as_ref())?;
             if declared.is_some_and(|declared| declared != *signer.public()) {
-                return Err(Error::input(format!("{uri} is a different key than --public"))
+                return Err(Error::input(format!("{} is a different key than --public", public_url(&uri.to_string())))
                     .remedy("omit --public, or correct it"));
             }
             signer.public().clone()

@@ -23,6 +23,7 @@ use crate::publish::{self, Overcome, Plan, PublishReport, PullOptions, Remote, S
 use crate::report::{site, view};
 use crate::workspace::Workspace;
 use tidegate_model::span::Span;
+use tidegate_model::text::{public_url, public_urls};
 
 /// How often others may be in the way before it is left to people.
 const TRIES: u32 = 8;
@@ -171,7 +172,7 @@ async fn everywhere(args: &Args, places: &[String], context: &Context) -> Result
     let done = publish_first(args, first, context).await?;
     let ui = &context.ui;
     if !ui.is_json() {
-        ui.result(show::report(&done.report, first))?;
+        ui.result(show::report(&done.report, &public_url(first)))?;
         tell_audit(&done, first, context);
     }
     let mut told = vec![];
@@ -179,17 +180,17 @@ async fn everywhere(args: &Args, places: &[String], context: &Context) -> Result
     for place in mirrors {
         match publish_mirror(args, place, done.plan.timestamp, context).await {
             Ok(done) => {
-                told.push(json!({"place": place, "ok": true, "report": done.report, "verified": done.audit}));
+                told.push(json!({"place": public_url(place), "ok": true, "report": done.report, "verified": done.audit}));
                 if !ui.is_json() {
-                    ui.result(show::report(&done.report, place))?;
+                    ui.result(show::report(&done.report, &public_url(place)))?;
                     tell_audit(&done, place, context);
                 }
             }
             Err(error) => {
                 let why = chain(&error);
-                told.push(json!({"place": place, "ok": false, "error": why}));
+                told.push(json!({"place": public_url(place), "ok": false, "error": why}));
                 if !ui.is_json() {
-                    ui.result(format_args!("{place} is out of date: {why}"))?;
+                    ui.result(public_urls(&format!("{place} is out of date: {why}")))?;
                 }
                 behind.push(place.as_str());
             }
@@ -247,7 +248,7 @@ async fn dry_run(args: &Args, places: &[String], context: &Context) -> Result<()
         let remote = args.access.open(place, &context.dir, Some(&workspace.settings()?))?;
         let plan = plan(args, &source, &remote, context).await?;
         if !ui.is_json() {
-            ui.result(show::plan(&plan, &remote))?;
+            ui.block(show::plan(&plan, &remote))?;
         }
         plans.push(json!({"totals": plan.totals(), "concurrency": remote.concurrency(), "plan": plan}));
     }
@@ -329,7 +330,7 @@ async fn publish_site(args: &Args, site: Site, places: &[String], context: &Cont
     }
     drop(workspace);
     for place in places {
-        state.place.clone_from(place);
+        state.place = public_url(place);
         let files = [(site::STATUS, site::status(&state)?), (site::PAGE, site::page(&state).into_bytes())];
         let mut remote = args.access.open(place, &context.dir, Some(&settings))?;
         remote.settle(args.single_writer, context.now).await?;
@@ -364,7 +365,7 @@ async fn carry_out(
 ) -> Result<PublishReport> {
     if !plan.is_done() {
         remote.settle(args.single_writer, context.now).await?;
-        context.ui.status(show::plan(plan, remote));
+        context.ui.status_block(show::plan(plan, remote));
     }
     transfer::carry_out(plan, source, remote, &context.ui, "publishing").await
 }

@@ -46,7 +46,7 @@ pub(in crate::cli) async fn read_back(
     if audit.ok || audit.faults.iter().all(known) {
         return Ok(audit);
     }
-    ui.status(&audit);
+    ui.status_block(&audit);
     Err(Error::trust(format!("what was just written to {} does not verify", remote.name()))
         .rule(Rule::PublishReadBack)
         .remedy("devices keep what they have; find out what changed it, and run this again"))

@@ -334,7 +334,7 @@ fn show_proposal(args: &SignArgs, cx: &Context, workspace: &Workspace) -> Result
     let proposal = super::ceremony::read_proposal(&path)?;
     let verified = proposal::verify(&proposal, workspace.repository()?.anchor()?)?;
     for line in proposal::review(&proposal, &verified, cx.now)?.lines() {
-        cx.ui.status(line);
+        cx.ui.painted(line);
     }
     Ok(())
 }

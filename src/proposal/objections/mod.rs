@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tidegate_model::text::one_line;
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::Key;
 
-use super::fields::one_line;
 use super::file::Proposal;
 use super::verify::Verified;
 use crate::error::{Error, Result, Rule};
@@ -104,7 +104,7 @@ impl Objections {
         if let Some(name) = idle {
             return Err(Error::refused(
                 Rule::CeremonyUnseen,
-                format!("nothing in this proposal is called {}, so it cannot be allowed", name.escape_debug()),
+                format!("nothing in this proposal is called {}, so it cannot be allowed", one_line(name)),
             )
             .remedy("take the names as tidegate ceremony show gives them"));
         }

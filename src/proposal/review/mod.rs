@@ -7,10 +7,11 @@ mod keys;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use tidegate_model::text::one_line;
 use tidegate_model::time;
 use tidegate_tuf::key::KeyId;
 
-use super::fields::{Field, one_line};
+use super::fields::Field;
 use super::file::Proposal;
 use super::objections::{Objection, objections};
 use super::verify::Verified;

@@ -13,6 +13,8 @@ use serde::Serialize;
 pub use published::{publication, published};
 pub use workspace::workspace;
 
+use tidegate_model::text::{public_url, public_urls};
+
 use crate::error::Error;
 use crate::metadata::{is_dated_ahead, redate_remedy};
 
@@ -71,9 +73,9 @@ impl Diagnosis {
         self.findings.push(DoctorFinding {
             id: id.to_owned(),
             severity,
-            what: what.into(),
-            place: place.to_owned(),
-            remedy: remedy.into(),
+            what: public_urls(&what.into()),
+            place: public_url(place),
+            remedy: public_urls(&remedy.into()),
         });
     }
 

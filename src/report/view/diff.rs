@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tidegate_model::name::Name;
+use tidegate_model::text::one_line;
 use tidegate_model::time;
 use tidegate_model::version::Version;
 
@@ -257,7 +258,7 @@ impl fmt::Display for Changes {
             write!(f, "\n\n{title}")?;
             let width = rows.iter().map(|row| row.field.len()).max().unwrap_or_default().min(WIDEST);
             for row in rows {
-                write!(f, "\n  {}", row.line(width))?;
+                write!(f, "\n  {}", one_line(&row.line(width)))?;
             }
         }
         write!(f, "\n\ndevices affected")?;

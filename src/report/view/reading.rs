@@ -9,6 +9,7 @@ use tidegate_model::layout::Location;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::Name;
 use tidegate_model::rollout::{Offer, Offers};
+use tidegate_model::text::public_url;
 use tidegate_model::time::Instant;
 use tidegate_model::version::Version;
 
@@ -241,7 +242,7 @@ impl Reading {
             let list = OfferedList { assigned: list.assigned, offers: list.offers.into_iter().map(offered).collect() };
             offers.insert((channel, product, cohort), list);
         }
-        Self { place: place.to_owned(), tree, anchor, maps, releases, offers, faults }
+        Self { place: public_url(place), tree, anchor, maps, releases, offers, faults }
     }
 
     /// The channels, by name.

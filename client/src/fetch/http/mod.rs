@@ -28,10 +28,10 @@ pub use tls::{Authorities, Identity, TlsError};
 
 use crate::clock::{Monotonic, SystemClock};
 use crate::fetch::error::FetchError;
-use crate::fetch::redacted::Redacted;
 use crate::fetch::request::{Body, Fetch, Kind, Reply, Request};
 use gunzip::Gunzip;
 use pace::{Meter, Paced, Patience, PatientConnector};
+use tidegate_model::text::public_url;
 
 /// How an [`HttpFetch`] behaves. The default suits devices on any network from 2G up.
 #[derive(Debug, Clone)]
@@ -343,7 +343,7 @@ impl Fetch for HttpFetch {
                     };
                     url = next.map_err(|rule| FetchError::Redirect {
                         url: asked.to_owned(),
-                        to: nameable(&request, location).to_owned(),
+                        to: public_url(location),
                         rule,
                     })?;
                     self.drain(response.into_body(), asked);
@@ -381,12 +381,12 @@ fn agent(options: &HttpOptions, proxy: Option<ureq::Proxy>, patience: &Patience,
 
 /// Logs a request and the status of its answer, if it has one.
 fn log(method: &str, url: &str, answer: Option<&ureq::http::Response<ureq::Body>>, started: Instant) {
-    let (url, milliseconds) = (Redacted(url), started.elapsed().as_millis());
+    let (url, milliseconds) = (public_url(url), started.elapsed().as_millis());
     if let Some(answer) = answer {
         let (status, bytes) = (answer.status().as_u16(), answer.body().content_length());
-        debug!(method, %url, status, bytes, milliseconds, "sent a request");
+        debug!(method, url, status, bytes, milliseconds, "sent a request");
     } else {
-        debug!(method, %url, milliseconds, "sent a request without an answer");
+        debug!(method, url, milliseconds, "sent a request without an answer");
     }
 }
 
@@ -411,11 +411,6 @@ fn range_start(value: &str) -> Option<u64> {
 /// The target of a redirect, if it may be followed for this request.
 fn follow(request: &Request<'_>, from: &str, location: &str) -> Result<String, &'static str> {
     if request.pass.is_some() { gate::redirected(from, location) } else { redirected(from, location) }
-}
-
-/// The part of a redirect's target that errors may contain.
-fn nameable<'a>(request: &Request<'_>, location: &'a str) -> &'a str {
-    if request.pass.is_some() { send::shown(location) } else { location }
 }
 
 /// The target of a redirect, if it may be followed: to the same scheme, host and port.

@@ -7,6 +7,7 @@ use ureq::http::{Method, header};
 
 use super::{HttpFetch, is_hang_up, log, text};
 use crate::fetch::error::FetchError;
+use tidegate_model::text::public_url;
 
 /// The maximum length of an answer, in bytes.
 const ANSWER: u64 = 64 * 1024;
@@ -63,10 +64,10 @@ impl HttpFetch {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answered, FetchError> {
-        let shown = shown(url);
+        let shown = &public_url(url);
         self.patience.renew(self.options.connect_timeout * 2 + self.options.response_timeout * 2);
         let agent = agent.map_err(|e| match e {
-            FetchError::Authorities { reason, .. } => FetchError::Authorities { url: shown.to_owned(), reason },
+            FetchError::Authorities { reason, .. } => FetchError::Authorities { url: shown.clone(), reason },
             other => other,
         })?;
         let call = || {
@@ -96,9 +97,4 @@ impl HttpFetch {
         }
         Ok(Answered { status: parts.status.as_u16(), retry_after: retry_after.map(Duration::from_secs), body: bytes })
     }
-}
-
-/// A URL without its query, which may contain a secret.
-pub(crate) fn shown(url: &str) -> &str {
-    url.split(['?', '#']).next().unwrap_or_default()
 }

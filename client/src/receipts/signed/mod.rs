@@ -14,6 +14,7 @@ use crate::key::DeviceKey;
 use crate::state::State;
 use tidegate_model::name::Text;
 use tidegate_model::receipt::{InstallResult, MAX_REASON};
+use tidegate_model::text::public_urls;
 
 /// How a device signs its receipts.
 #[derive(Debug, Clone)]
@@ -85,24 +86,9 @@ pub(crate) fn is_failure(error: &Error) -> bool {
 
 /// A reason in the form that receipts allow: one line of printable ASCII, without the secrets that URLs may contain.
 pub(crate) fn reason(text: &str) -> Option<Text> {
-    let words = text.split(char::is_whitespace).filter(|word| !word.is_empty()).map(|word| {
-        let (url, rest) = match word.split_once("://") {
-            Some((scheme, rest)) => {
-                let end = rest.find(['?', '#']).unwrap_or(rest.len());
-                let (address, cut) = rest.split_at(end);
-                let host = address.find('/').unwrap_or(address.len());
-                let user = address.get(..host).and_then(|host| host.rfind('@')).map_or(0, |at| at + 1);
-                // Punctuation after a URL is not part of it.
-                let mark = if cut.ends_with(':') { ":" } else { "" };
-                (format!("{scheme}://"), format!("{}{mark}", address.get(user..).unwrap_or_default()))
-            }
-            None => (String::new(), word.to_owned()),
-        };
-        let printable = |c: char| if c.is_ascii_graphic() { c } else { '?' };
-        format!("{url}{rest}").chars().map(printable).collect::<String>()
-    });
-    let line = words.collect::<Vec<_>>().join(" ");
-    line.chars().take(MAX_REASON).collect::<String>().trim_end().parse().ok()
+    let line = public_urls(text).split_whitespace().collect::<Vec<_>>().join(" ");
+    let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    line.chars().map(printable).take(MAX_REASON).collect::<String>().trim_end().parse().ok()
 }
 
 #[cfg(test)]
@@ -202,7 +188,7 @@ mod tests {
         assert_eq!(said(" \n"), None);
         assert_eq!(
             said("https://user:word@mirror.example.com:8443/os.img?token=abc#d: no answer (http://[::1]/x@y?z)"),
-            Some("https://mirror.example.com:8443/os.img: no answer (http://[::1]/x@y".into())
+            Some("https://mirror.example.com:8443/os.img: no answer (http://[::1]/x@y)".into())
         );
         assert_eq!(said(&"long words ".repeat(100)).unwrap().len(), MAX_REASON);
     }

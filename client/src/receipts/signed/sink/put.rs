@@ -7,9 +7,9 @@ use ureq::http::Method;
 use super::folder::object;
 use super::{Answer, Destination, NotTaken, Sink, one_by_one};
 use crate::command::{Command, Ran};
-use crate::fetch::http::send::shown;
 use crate::fetch::http::{Answered, HttpFetch};
 use tidegate_model::receipt::SignedReceipt;
+use tidegate_model::text::public_url;
 
 /// The source of the URL for a receipt.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ impl PutSink {
         let headers = [("Content-Type", "application/json"), ("If-None-Match", "*")];
         let Answered { status, retry_after, .. } =
             self.http.send_nameless(&Method::PUT, &url, &headers, &bytes).map_err(|e| now(e.to_string()))?;
-        let why = || format!("{} answered with status {status}", shown(&url));
+        let why = || format!("{} answered with status {status}", public_url(&url));
         match status {
             // 412: it exists already, with the same content, because the name depends on it.
             200 | 201 | 204 | 412 => Ok(()),
@@ -104,7 +104,7 @@ fn must_be_private(url: &str) -> Result<(), String> {
     if !host.is_empty() && (scheme == "https" || (scheme == "http" && is_here)) {
         Ok(())
     } else {
-        Err(format!("{} is not allowed: receipts are only sent over https, or to this machine", shown(url)))
+        Err(format!("{} is not allowed: receipts are only sent over https, or to this machine", public_url(url)))
     }
 }
 
