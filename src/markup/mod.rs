@@ -6,7 +6,7 @@ use maud::Render;
 
 /// Text that was written by others: what is hidden in it is escaped.
 pub(crate) fn text(text: &str) -> impl Render {
-    tidegate_model::text::lines(text)
+    tidegate_model::text::one_line(text)
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod releases;
 mod rollouts;
 mod s3;
 mod support;
+mod text;
 mod untrusted;
 mod verify;
 mod view;

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use tidegate_client::clock::StubClock;
-use tidegate_client::fetch::MemoryFetch;
+use tidegate_client::fetch::{FetchError, MemoryFetch, Refusal};
 use tidegate_client::store::{MemoryStore, Store as _};
 use tidegate_client::updater::{Repository, Updater};
 use tidegate_client::{Error, Fault};
+use tidegate_tuf::hash::Mismatch;
 use tidegate_tuf::path::TargetPath;
 use tidegate_tuf::{Limits, time};
 
@@ -441,4 +442,33 @@ fn clocks_that_are_wrong_behave_as_documented() {
     assert_eq!(rig.stored(), before);
     rig.clock.set(epoch() + TimeDelta::days(11));
     rig.update().unwrap();
+}
+
+/// Mirrors, gates and stores may be named by URLs with passwords and signatures, and a server may send a device to such a URL.
+#[test]
+fn no_error_repeats_a_secret_of_a_url() {
+    let url = || "https://secret-user:secret-word@host:1/a/b?secret-token=1#secret-token".to_owned();
+    let (reason, refusal) = ("why".to_owned(), Refusal::default());
+    let errors = [
+        FetchError::Unreachable { url: url(), reason: reason.clone() },
+        FetchError::Interrupted { url: url(), reason: reason.clone() },
+        FetchError::TooSlow { url: url(), least: 1, seconds: 1 },
+        FetchError::Status { url: url(), status: 500 },
+        FetchError::Denied { url: url(), status: 403, refusal },
+        FetchError::Evidence { url: url(), reason: reason.clone() },
+        FetchError::TooLong { url: url(), limit: 1 },
+        FetchError::Redirect { url: url(), to: url(), rule: "no" },
+        FetchError::Protocol { url: url(), reason: reason.clone() },
+        FetchError::Secret { url: url(), reason: reason.clone() },
+        FetchError::Authorities { url: url(), reason: reason.clone() },
+        FetchError::Allowance { url: url(), bytes: 1, until: reason.clone() },
+        FetchError::BadUrl { url: url(), reason: "no" },
+    ];
+    let others = [
+        Error::Missing { what: reason.clone(), url: url() },
+        Error::WrongTarget { path: reason, url: url(), mismatch: Mismatch::TooLong { listed: 1 } },
+    ];
+    for said in errors.into_iter().map(Error::Fetch).chain(others).map(|error| error.to_string()) {
+        assert!(said.contains("https://host:1/a/b") && !said.contains("secret-"), "{said}");
+    }
 }

@@ -27,4 +27,6 @@ mod qemu;
 mod receipts;
 mod run;
 mod systemd;
+#[cfg(unix)]
+mod text;
 mod tls;

@@ -33,7 +33,7 @@ pub(super) async fn run(path: &Path, json: bool) -> Result<()> {
     if let Some(receipts) = &gate.receipts {
         receipts.quotas.check().await?;
         if let Err(error) = receipts.releases.refresh().await {
-            eprintln!("note: no receipts are accepted until the repository can be read: {error}");
+            say(&format!("note: no receipts are accepted until the repository can be read: {error}"));
         }
     }
     let cohorts: Vec<&String> = gate.config.cohorts.keys().collect();

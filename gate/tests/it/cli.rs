@@ -101,3 +101,36 @@ fn refuses_private_files_that_others_may_read() {
         std::fs::set_permissions(site.path(file), std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 }
+
+/// Each line of the settings is hostile in turn, and URLs hold secrets.
+#[test]
+fn what_settings_hold_is_printed_escaped_and_without_secrets() {
+    let site = TestSite::new();
+    let url = "http://secret-user:secret-word@127.0.0.1:1/keys?secret-token=1";
+    site.write_config("required", &COHORTS.replace("acme.json", url));
+    let settings = std::fs::read_to_string(site.path("gate.toml")).unwrap();
+    let places = settings.replace("\"file:state\"", "\"s3://secret-user:secret-word@bucket/x?secret-token=1\"");
+    let hostile = r"x\nhelp: forged\r\u001b[2K\u007f\u009b\u202e\u2066\u2028";
+    let mut cases = vec![settings.clone(), places, settings.replace("jwks", "jwk"), settings.replace("jwks =", "jwks")];
+    let mut written = false;
+    for line in settings.lines().filter(|line| line.contains("= \"")) {
+        let (key, _) = line.split_once("= \"").unwrap();
+        cases.push(settings.replace(line, &format!("{key}= \"{hostile}\"")));
+        cases.push(settings.replace(line, &format!("\"{hostile}\" = \"{hostile}\"\n{line}")));
+    }
+    for text in cases {
+        site.write("gate.toml", &text);
+        for arguments in [&["check"][..], &["--json", "check"]] {
+            let out = site.run(arguments);
+            let said = String::from_utf8([out.stdout, out.stderr].concat()).unwrap();
+            let bad = said.lines().find(|line| {
+                line.contains(tidegate_model::text::is_hidden)
+                    || line.starts_with("help: forged")
+                    || line.contains("secret-")
+            });
+            assert!(bad.is_none(), "{bad:?}\n{text}");
+            written |= said.contains("forged");
+        }
+    }
+    assert!(written);
+}
