@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use tidegate_model::failure::{ErrorBody, ErrorKind, ErrorReport};
-use tidegate_model::text::public_urls;
+use tidegate_model::text::{lines, public_urls};
 
 use super::groups;
-use super::ui::{Ui, log};
+use super::ui::{Ui, log, log_block};
 use crate::error::{Error, Kind};
 
 /// Standard output was closed.
@@ -58,6 +58,12 @@ pub(super) fn report_usage(error: &clap::Error, json: bool) -> ExitCode {
         let error = Error::usage(message.strip_prefix("error: ").unwrap_or(message))
             .remedy(tip.unwrap_or("tidegate --help lists the commands and options"));
         return report(&error, &Ui::new(true, false));
+    }
+    // clap repeats the arguments as they are. What cannot be shown as it is is shown without colours.
+    let text = error.render().to_string();
+    if error.use_stderr() && lines(&text) != text {
+        log_block(&text);
+        return ExitCode::from(ErrorKind::Usage.exit_code());
     }
     match error.print() {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(CLOSED_PIPE),

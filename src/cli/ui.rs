@@ -249,6 +249,11 @@ pub fn log(line: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{}", one_line(&line.to_string()));
 }
 
+/// Writes lines, which whoever laid them out has kept apart.
+pub fn log_block(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", lines(text.trim_end()));
+}
+
 /// Writes each event of `tracing` as a line of the log.
 #[derive(Debug)]
 pub struct LogLines;

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use tidegate_model::failure::{ErrorBody, ErrorReport};
+use tidegate_model::text::lines;
 
 use super::say;
 use crate::error::{Error, ErrorKind};
@@ -36,6 +37,12 @@ pub(super) fn report_usage(error: &clap::Error, json: bool) -> ExitCode {
         let error =
             Error::new(ErrorKind::Usage, message).with_remedy("tidegate-gate --help lists the commands and options");
         return report(&error, json);
+    }
+    // clap repeats the arguments as they are. What cannot be shown as it is is shown without colours.
+    let text = error.render().to_string();
+    if error.use_stderr() && lines(&text) != text {
+        say(text.trim_end());
+        return ExitCode::from(ErrorKind::Usage.exit_code());
     }
     match error.print() {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(CLOSED_PIPE),
