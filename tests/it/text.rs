@@ -104,7 +104,8 @@ fn texts(value: &Value, place: &str, kind: &str, kinds: &mut BTreeSet<String>, f
 fn variants(path: &Path) -> Vec<(String, String)> {
     let text = fs::read_to_string(path).unwrap();
     let name = path.file_name().unwrap().to_str().unwrap();
-    if name.ends_with(".toml") {
+    let kind = path.extension().unwrap();
+    if kind == "toml" {
         let mut kinds = BTreeSet::new();
         let lines: Vec<&str> = text.lines().collect();
         let hostile = |line: &str| {
@@ -122,7 +123,7 @@ fn variants(path: &Path) -> Vec<(String, String)> {
         });
         return changed.collect();
     }
-    let (before, last) = if name.ends_with(".jsonl") {
+    let (before, last) = if kind == "jsonl" {
         text.trim_end().rsplit_once('\n').map_or(("", text.as_str()), |(before, last)| (before, last))
     } else {
         ("", text.as_str())
