@@ -180,7 +180,9 @@ async fn everywhere(args: &Args, places: &[String], context: &Context) -> Result
     for place in mirrors {
         match publish_mirror(args, place, done.plan.timestamp, context).await {
             Ok(done) => {
-                told.push(json!({"place": public_url(place), "ok": true, "report": done.report, "verified": done.audit}));
+                told.push(
+                    json!({"place": public_url(place), "ok": true, "report": done.report, "verified": done.audit}),
+                );
                 if !ui.is_json() {
                     ui.result(show::report(&done.report, &public_url(place)))?;
                     tell_audit(&done, place, context);

@@ -425,7 +425,9 @@ mod tests {
 
     #[test]
     fn what_is_no_place_is_refused_with_what_would_be_one() {
-        for place in ["ftp://host/dir", "s4://x", "s3://", "https://", "s3:bucket/prefix", "https:example.com", "file:repo"] {
+        for place in
+            ["ftp://host/dir", "s4://x", "s3://", "https://", "s3:bucket/prefix", "https:example.com", "file:repo"]
+        {
             let error = Remote::open(place).unwrap_err();
             assert_eq!(error.kind(), crate::Kind::Usage, "{place}: {error}");
             assert!(error.remedy_text().is_some(), "{place}");
