@@ -22,7 +22,7 @@ use crate::workspace::{Ledger, Operation, Workspace};
 const FRESH: i64 = 7;
 
 /// Renews timestamp and snapshot; every cohort's role with less than half of its lifetime left; and
-/// targets and channels that are [`due`], if a threshold of their keys is available and no proposal [holds them back](held_back).
+/// targets and channels that are [`due`], if a threshold of their keys is available and no proposal holds them back.
 /// Root is left to ceremonies.
 ///
 /// Returns the resulting repository, and the roles with a new version.

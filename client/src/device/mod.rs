@@ -569,7 +569,7 @@ impl Device {
     /// # Errors
     ///
     /// [`Error::NoRoom`] before the first request if there is too little space. Network errors are retried as
-    /// often as the device's [`Retry`](crate::retry::Retry) allows. [`Error::Outdated`] if the decision changes; partial downloads are kept.
+    /// often as the device's [`Retry`] allows. [`Error::Outdated`] if the decision changes; partial downloads are kept.
     pub fn download(&mut self, update: &Update, progress: &mut dyn FnMut(&str, Progress)) -> Result<Downloaded, Error> {
         let mut update = update.clone();
         loop {
