@@ -22,7 +22,7 @@ use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::example::EXAMPLE_KEYS;
 use crate::keys::generate::{self, generate};
-use crate::keys::{FileKey, KeyRing, KeyUri, NoPassphrases, Passphrases, Signer, write_public};
+use crate::keys::{FileKey, KeyRing, KeyUri, NoPassphrases, Passphrases, Signer, open, write_public};
 use crate::metadata::{Delegation, Document, Edit, Repository};
 use crate::policy::Policy;
 use crate::workspace::Workspace;
@@ -240,7 +240,9 @@ fn open_keys(
     changes: &mut Changes,
 ) -> Result<BTreeMap<String, Opened>> {
     let mut opened = BTreeMap::new();
-    for name in settings.keys.keys() {
+    let mut elsewhere = Vec::new();
+    for (name, entry) in &settings.keys {
+        let declared = entry.public.as_ref().map(|_| settings.public(name)).transpose()?;
         let name = name.as_str();
         let mut keep = |pem: &str, passphrases: &mut dyn Passphrases| -> Result<Opened> {
             let path = format!("keys/{name}.pem");
@@ -249,6 +251,16 @@ fn open_keys(
             Ok(Opened { uri: format!("file:{path}"), public: key.public().clone(), signer: Rc::new(key) })
         };
         let key = match source {
+            KeySource::Generate { .. } if declared.is_some() => {
+                let uri = KeyUri::parse(&entry.uri)?;
+                match open(name, &uri, dir, declared.as_ref(), passphrases) {
+                    Ok(signer) => Opened { uri: entry.uri.clone(), public: signer.public().clone(), signer },
+                    Err(error) => {
+                        elsewhere.push(error.to_string());
+                        continue;
+                    }
+                }
+            }
             KeySource::Generate { kind, passphrase } => {
                 let made = generate(*kind, passphrase.as_ref().map(|p| p.as_str()))?;
                 keep(&made.pem, &mut Known(passphrase.clone()))?
@@ -267,9 +279,26 @@ fn open_keys(
                 Opened { uri, public: key.public().clone(), signer: Rc::new(key) }
             }
         };
+        if declared.is_some_and(|declared| declared != key.public) {
+            return Err(Error::input(format!(
+                "keys.{name}: {} is not the private part of the declared `public`",
+                key.uri
+            ))
+            .remedy("correct `uri` or `public` of that key in tidegate.toml, or remove `public`"));
+        }
         opened.insert(name.to_owned(), key);
     }
-    Ok(opened)
+    if elsewhere.is_empty() {
+        return Ok(opened);
+    }
+    Err(Error::refused(
+        Rule::KeyMissing,
+        format!("tidegate.toml declares public keys that cannot sign here: {}", elsewhere.join("; ")),
+    )
+    .remedy(
+        "bring them here for the first root; or, where root keys stay with their holders, remove their `public` from tidegate.toml, so \
+         that init creates other keys, and have a ceremony replace these before any device is shipped: docs/ceremony.md",
+    ))
 }
 
 /// The passphrase that new keys were encrypted with.
@@ -486,6 +515,34 @@ mod tests {
         assert!(made.repository.role("stable.pioneers").is_some());
         let again = init(dir.path(), &options(), at(), &mut NoPassphrases).unwrap_err();
         assert!(again.to_string().contains("is already a workspace"), "{again}");
+    }
+
+    /// Keys that holders made apart are used or refused, and never replaced.
+    #[test]
+    fn declared_public_keys_are_kept() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        init(other.path(), &options(), at(), &mut NoPassphrases).unwrap();
+        let declared = fs::read_to_string(other.path().join("tidegate.toml")).unwrap();
+        fs::write(dir.path().join("tidegate.toml"), &declared).unwrap();
+        let generate =
+            || Options { keys: KeySource::Generate { kind: generate::Kind::Ed25519, passphrase: None }, ..options() };
+        let error = init(dir.path(), &generate(), at(), &mut NoPassphrases).unwrap_err();
+        assert_eq!(error.broken_rule(), Some(Rule::KeyMissing), "{error}");
+        assert!(
+            error.to_string().contains("root-1") && error.remedy_text().unwrap().contains("docs/ceremony.md"),
+            "{error}"
+        );
+        assert_eq!(fs::read_to_string(dir.path().join("tidegate.toml")).unwrap(), declared);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else was written");
+        // Where they can be reached, they sign.
+        let absolute = declared.replace("file:keys/", &format!("file:{}/keys/", other.path().display()));
+        fs::write(dir.path().join("tidegate.toml"), &absolute).unwrap();
+        init(dir.path(), &generate(), at(), &mut NoPassphrases).unwrap();
+        let made = fs::read_to_string(dir.path().join("tidegate.toml")).unwrap();
+        let publics = |text: &str| {
+            text.lines().filter(|line| line.starts_with("public = \"ed25519")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(publics(&made), publics(&declared));
     }
 
     #[test]
