@@ -93,9 +93,9 @@ fn requests_are_logged_without_secrets() {
         assert_eq!(body.into_bytes().unwrap(), b"hello");
     });
     for expected in [
-        format!("DEBUG message=sent a request method=\"GET\" url={server}/file status=302"),
-        format!("url={server}/moved status=200 bytes=5"),
-        format!("DEBUG message=received a file url={server}/file offset=0 bytes=5"),
+        format!("DEBUG message=sent a request method=\"GET\" url=\"{server}/file\" status=302"),
+        format!("url=\"{server}/moved\" status=200 bytes=5"),
+        format!("DEBUG message=received a file url=\"{server}/file\" offset=0 bytes=5"),
     ] {
         assert!(events.contains(&expected), "{expected}\n{events}");
     }
