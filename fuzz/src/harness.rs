@@ -11,6 +11,7 @@ use tidegate_client::updater::{Repository, Updater};
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::condition::Condition;
 use tidegate_model::facts::Facts;
+use tidegate_model::listing::Listing;
 use tidegate_model::manifest::Manifest;
 use tidegate_model::name::DeviceId;
 use tidegate_model::rollout::Offers;
@@ -164,6 +165,14 @@ pub fn cohort_map(data: &[u8]) {
         && let Ok(condition) = Condition::from_value(&value)
     {
         let _ = condition.evaluate(&Facts::new());
+    }
+}
+
+/// Listings of the objects that a gate may serve.
+pub fn listing(data: &[u8]) {
+    if let Ok(listing) = Listing::parse(data, "stable.secret") {
+        let bytes = listing.to_bytes().expect("a listing that was read can be written");
+        assert_eq!(Listing::parse(&bytes, "stable.secret").expect("and read again"), listing);
     }
 }
 

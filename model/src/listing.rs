@@ -60,7 +60,12 @@ impl Listing {
         }
         let mut objects = BTreeSet::new();
         each(raw.get("objects"), true, "objects", MAX_OBJECTS, &mut |_, raw, at| {
-            objects.insert(text(&tree(raw, at)?, at)?.to_owned());
+            let value = tree(raw, at)?;
+            let key = text(&value, at)?;
+            if key.chars().any(char::is_control) {
+                return Err(FieldError::new(at, "it contains a control character"));
+            }
+            objects.insert(key.to_owned());
             Ok(())
         })
         .map_err(one)?;

@@ -20,6 +20,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("delegation_matching", harness::delegation_matching),
     ("manifest", harness::manifest),
     ("cohort_map", harness::cohort_map),
+    ("listing", harness::listing),
     ("offers", harness::offers),
     ("session", harness::session),
 ];
