@@ -70,13 +70,15 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let network = file.network.clone().unwrap_or_default();
     let http = network.http(folder, repository.metadata_url())?;
     let fetch = network.fetch(http.clone(), &state_dir);
-    let (facts, mut problems) = facts(arguments, &file, folder)?;
+    let fact_sources = sources(&file, folder, &arguments.facts)?;
+    let (facts, mut problems) = facts(arguments, &fact_sources);
     let builder = Device::builder()
         .root(read(&either.required("root", |settings| settings.root.as_ref())?)?)
         .repository(repository)
         .state_dir(&state_dir)
         .id(id.clone())
         .facts(facts)
+        .fact_sources(fact_sources)
         .fetch(fetch)
         .policy(file.policy.clone().unwrap_or_default())
         .retry(Retry::TRANSFERS)
@@ -145,14 +147,13 @@ fn with_installer(builder: DeviceBuilder, either: &Either<'_>, folder: &Path) ->
 }
 
 /// Collects the facts that the command needs, and the problems met.
-fn facts(arguments: &Arguments, file: &SettingsFile, folder: &Path) -> Result<(Facts, Vec<String>), Error> {
-    let sources = sources(file, folder, &arguments.facts)?;
+fn facts(arguments: &Arguments, sources: &[FactSource]) -> (Facts, Vec<String>) {
     let Gathered { mut facts, mut problems } =
-        if arguments.command.decides() { gather(&sources) } else { Gathered::default() };
+        if arguments.command.decides() { gather(sources) } else { Gathered::default() };
     if facts.remove(Attestation::FACT).is_some() {
         problems.push("the fact attestation is ignored: it comes from the device's attestor".into());
     }
-    Ok((facts, problems))
+    (facts, problems)
 }
 
 /// The sources of facts, lowest precedence first.

@@ -7,6 +7,7 @@ use super::{Device, Status};
 use crate::clock::{BUILT, Clock, FlooredClock, SystemClock};
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::facts::FactSource;
 use crate::fetch::{AnyFetch, Fetch};
 use crate::gate::{Gate, GatedFetch};
 use crate::install::Installer;
@@ -37,6 +38,7 @@ pub struct DeviceBuilder {
     hardware: Option<HardwareId>,
     running: Option<Installed>,
     facts: Facts,
+    fact_sources: Vec<FactSource>,
     limits: Limits,
     disk: Disk,
     fetch: Option<Box<dyn Fetch + Send>>,
@@ -106,6 +108,12 @@ impl DeviceBuilder {
     #[must_use]
     pub fn facts(self, facts: Facts) -> Self {
         Self { facts, ..self }
+    }
+
+    /// Where to collect the facts again when the device decides again after a download. Default: nowhere, so that they stay.
+    #[must_use]
+    pub fn fact_sources(self, fact_sources: Vec<FactSource>) -> Self {
+        Self { fact_sources, ..self }
     }
 
     /// Bounds on what the repository can make the device do.
@@ -257,6 +265,7 @@ impl DeviceBuilder {
             Updater::new(root, repository, fetch, store.subfolder("metadata")?, clock).with_limits(self.limits);
         Ok(Device {
             profile,
+            fact_sources: self.fact_sources,
             factory,
             updater,
             installer: self.installer,

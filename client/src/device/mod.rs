@@ -35,6 +35,7 @@ pub use state::{InstallState, Record};
 use crate::clock::Clock;
 use crate::download::{Progress, Wanted, download, part_of};
 use crate::error::{Error, Fault};
+use crate::facts::{FactSource, gather};
 use crate::fetch::FetchError;
 use crate::gate::{GatedFetch, Visit};
 use crate::install::{Artifact, Installer, Place};
@@ -52,7 +53,7 @@ use tidegate_model::decision::{
 use tidegate_model::digest::Digest;
 use tidegate_model::explanation::{Circumstances, ExplainedOffer, Explanation};
 use tidegate_model::facts::Facts;
-use tidegate_model::gate::Protected;
+use tidegate_model::gate::{Attestation, Protected};
 use tidegate_model::layout;
 use tidegate_model::manifest::{Manifest, Urgency};
 use tidegate_model::name::ArtifactName;
@@ -73,6 +74,7 @@ const MANIFEST_LENGTH: u64 = 1_000_000;
 /// A device and its state folder. The folder is locked while this value exists.
 pub struct Device {
     profile: Profile,
+    fact_sources: Vec<FactSource>,
     factory: Installed,
     updater: Updater<GatedFetch, DirStore, Box<dyn Clock + Send>>,
     installer: Option<Box<dyn Installer + Send>>,
@@ -580,12 +582,16 @@ impl Device {
         }
     }
 
-    /// Refreshes and decides again. Without a network, the device goes by what it trusts, as far as that has not expired.
+    /// Refreshes and decides again, with the facts of now. Without a network, the device goes by what it trusts, as far as that has not expired.
     ///
     /// # Errors
     ///
     /// [`Error::Outdated`] unless the decision is to install the same release; as for [`check`](Device::check).
     pub(crate) fn decide_again(&mut self, update: &Update) -> Result<Update, Error> {
+        if !self.fact_sources.is_empty() {
+            self.profile.own_facts = gather(&self.fact_sources).facts;
+            self.profile.own_facts.remove(Attestation::FACT);
+        }
         let profile = self.profile.clone();
         let mut check = self.check_as(&profile, None, false);
         if check.as_ref().is_err_and(|error| error.fault() == Fault::Network) {

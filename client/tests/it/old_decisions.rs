@@ -10,6 +10,7 @@ use chrono::TimeDelta;
 use serde_json::json;
 use tidegate_client::agent::{Agent, AgentOptions, StubHost};
 use tidegate_client::clock::{Clock as _, StubClock};
+use tidegate_client::facts::{FactSource, gather};
 use tidegate_client::fetch::{Body, Fetch, FetchError, Reply, Request};
 use tidegate_client::install::StubInstaller;
 use tidegate_client::state::State;
@@ -220,5 +221,49 @@ fn decisions_are_renewed_every_day() {
         let requests = rig.slow.mirror.take_requests();
         let refreshed = requests.iter().filter(|file| file.ends_with("timestamp.json")).count();
         assert_eq!(refreshed, times, "{pace} minutes per byte");
+    }
+}
+
+/// A mirror during whose download the battery runs low.
+struct Unplugged {
+    mirror: Mirror,
+    facts: std::path::PathBuf,
+}
+
+impl Fetch for Unplugged {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        if request.url.ends_with(".image.bin") {
+            std::fs::write(&self.facts, "battery-percent=5").unwrap();
+        }
+        self.mirror.fetch(request)
+    }
+}
+
+/// Facts count as they are when the device installs, not as they were before the download.
+#[test]
+fn old_facts_install_nothing() {
+    for (percent, falls) in [("80", true), ("80", false), ("5", false)] {
+        let mut sim = channel(&[("all", Some(1_000_000))]);
+        release(&mut sim, "all", "1.2.0", 12);
+        let (mirror, folder, installer) = (Mirror::of(sim), scratch(), StubInstaller::new());
+        let facts = folder.path().join("facts");
+        std::fs::write(&facts, format!("battery-percent={percent}")).unwrap();
+        let sources = vec![FactSource::File(facts.clone())];
+        let policy = json!({"require": {"fact": "battery-percent", "ge": 30}});
+        let mut device = fleet::device(&mirror, &folder.path().join("state"), epoch())
+            .policy(serde_json::from_value(policy).unwrap())
+            .facts(gather(&sources).facts)
+            .fact_sources(sources)
+            .installer(installer.clone());
+        if falls {
+            device = device.fetch(Unplugged { mirror: mirror.clone(), facts });
+        }
+        let mut device = device.open().unwrap();
+        let (options, mut host) = (AgentOptions::default(), StubHost::new());
+        Agent::new(&mut device, &options, &mut host).check().unwrap();
+        let state = &device.machine().state;
+        let waits = matches!(state, State::Waiting { why, .. } if why.contains("L-REQUIRE"));
+        assert_eq!(waits, falls || percent == "5", "{percent}: {state}");
+        assert_eq!(installer.installed().is_empty(), waits, "{percent}: {state}");
     }
 }
