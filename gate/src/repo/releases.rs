@@ -131,33 +131,43 @@ impl KnownReleases {
             return Err(later());
         }
         *last_attempt = Some(Instant::now());
-        self.refresh().await.map_err(|error| {
+        let unreadable = |error: Error| {
             tracing::warn!(%error, "cannot read the published metadata");
             later()
-        })?;
-        Ok(is_known())
+        };
+        let mut failed = self.update().await.map_err(unreadable)?;
+        failed.remove(&receipt.channel).map_or_else(|| Ok(is_known()), |error| Err(unreadable(error)))
     }
 
     /// Reads what has changed.
     ///
     /// # Errors
     ///
-    /// Fails if the repository cannot be read. What has been read before stays known.
+    /// Fails if something cannot be read. What has been read before stays known.
     pub async fn refresh(&self) -> Result<(), Error> {
+        self.update().await?.into_values().next().map_or(Ok(()), Err)
+    }
+
+    /// Reads what has changed. Returns the channels whose roles cannot be read: they stop no other.
+    async fn update(&self) -> Result<BTreeMap<Name, Error>, Error> {
         let limits = Limits::default();
         let timestamp: Meta<Timestamp> = self.read("metadata/timestamp.json", limits.timestamp_length).await?;
         let snapshot = format!("metadata/{}.snapshot.json", timestamp.meta.snapshot.version);
         let snapshot: Meta<Channels> = self.read(&snapshot, limits.snapshot_length).await?;
         let Channels(versions) = snapshot.meta;
         self.write().retain(|name, _| versions.contains_key(name));
+        let mut failed = BTreeMap::new();
         for (name, version) in versions {
             if self.version(&name) == Some(version) {
                 continue;
             }
-            let role: Targets = self.read(&format!("metadata/{version}.{name}.json"), limits.targets_length).await?;
-            self.write().insert(name, Channel { version, manifests: role.targets.0 });
+            let role = self.read::<Targets>(&format!("metadata/{version}.{name}.json"), limits.targets_length).await;
+            match role {
+                Ok(role) => drop(self.write().insert(name, Channel { version, manifests: role.targets.0 })),
+                Err(error) => drop(failed.insert(name, error)),
+            }
         }
-        Ok(())
+        Ok(failed)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<Name, Channel>> {
@@ -263,8 +273,9 @@ mod tests {
             ("/v1/metadata/timestamp.json", r#"{"signed": {"meta": {"snapshot.json": {"version": 7}}}, "signatures": [1]}"#.into()),
             (
                 "/v1/metadata/7.snapshot.json",
-                r#"{"signed": {"meta": {"targets.json": {"version": 1}, "stable.json": {"version": 3}, "stable.canary.json": {"version": 9}}}}"#.into(),
+                r#"{"signed": {"meta": {"targets.json": {"version": 1}, "broken.json": {"version": 1}, "stable.json": {"version": 3}, "stable.canary.json": {"version": 9}}}}"#.into(),
             ),
+            ("/v1/metadata/1.broken.json", "[".into()),
             (
                 "/v1/metadata/3.stable.json",
                 format!(
@@ -312,6 +323,9 @@ mod tests {
         let releases = KnownReleases::open(&serve().await, Path::new("."), Duration::ZERO).unwrap();
         assert!(releases.contains(&receipt("ab")).await.unwrap());
         assert!(!releases.contains(&receipt("cd")).await.unwrap());
+        // A channel that cannot be read stops its own receipts only.
+        let broken = Receipt { channel: "broken".parse().unwrap(), ..receipt("ab") };
+        assert_eq!(releases.contains(&broken).await.unwrap_err().rule, "G-SRV-05");
         // A moment later the release may have been published: the gate cannot tell, and does not look again yet.
         let releases = KnownReleases::open(&serve().await, Path::new("."), Duration::from_secs(3600)).unwrap();
         assert!(!releases.contains(&receipt("cd")).await.unwrap());
