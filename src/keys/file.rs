@@ -7,6 +7,8 @@ use std::path::Path;
 use ed25519_dalek::Signer as _;
 use p256::ecdsa;
 use p256::pkcs8::DecodePrivateKey as _;
+use pkcs8::pkcs5::EncryptionScheme;
+use pkcs8::pkcs5::pbes2::Kdf;
 use pkcs8::{EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef, SecretDocument};
 use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
@@ -20,6 +22,10 @@ const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 /// A PEM key is a few hundred bytes; what is longer is something else.
 const MAX_LENGTH: u64 = 64 * 1024;
+/// The most that scrypt may take to unlock a key, in bytes: `128 N r p`.
+const MAX_SCRYPT: u64 = 1 << 30;
+/// The most rounds of PBKDF2.
+const MAX_ROUNDS: u32 = 20_000_000;
 
 /// A private key read from a file.
 pub struct FileKey {
@@ -160,6 +166,12 @@ pub fn check_mode(_name: &str, _path: &Path, _metadata: &fs::Metadata) -> Result
 fn decrypt(name: &str, document: &SecretDocument, passphrases: &mut dyn Passphrases) -> Result<SecretDocument> {
     let info = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes())
         .map_err(|e| Error::input(format!("key {name}: the encrypted key cannot be decoded")).with_source(e))?;
+    if !is_affordable(&info.encryption_algorithm) {
+        return Err(Error::input(format!(
+            "key {name}: unlocking it would take more than 1 GiB of memory (scrypt) or {MAX_ROUNDS} rounds (PBKDF2)"
+        ))
+        .remedy("if the key is yours, encrypt it again: openssl pkcs8 -topk8 -scrypt -in OLD.pem -out NEW.pem"));
+    }
     let passphrase = passphrases.passphrase(name)?;
     info.decrypt(passphrase.as_bytes()).map_err(|_| {
         Error::input(format!(
@@ -167,6 +179,19 @@ fn decrypt(name: &str, document: &SecretDocument, passphrases: &mut dyn Passphra
         ))
         .remedy("try the passphrase with: openssl pkey -noout -in FILE")
     })
+}
+
+/// Whoever made the file chose what unlocking it costs.
+fn is_affordable(scheme: &EncryptionScheme) -> bool {
+    match scheme.pbes2().map(|parameters| &parameters.kdf) {
+        Some(Kdf::Scrypt(scrypt)) => {
+            let lanes = 128 * u64::from(scrypt.block_size) * u64::from(scrypt.parallelization);
+            scrypt.cost_parameter > 1 && scrypt.cost_parameter.saturating_mul(lanes) <= MAX_SCRYPT
+        }
+        Some(Kdf::Pbkdf2(pbkdf2)) => pbkdf2.iteration_count <= MAX_ROUNDS,
+        // It cannot be decrypted.
+        _ => true,
+    }
 }
 
 fn missing(name: &str, path: &Path, source: std::io::Error) -> Error {
@@ -212,6 +237,37 @@ mod tests {
                     assert!(FileKey::from_pem("k", &made.pem, &mut NoPassphrases).is_err());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_key_that_costs_too_much_to_unlock_is_refused() {
+        use pkcs8::pkcs5::pbes2::{Parameters, Pbkdf2Params, Pbkdf2Prf, ScryptParams};
+        let pem = generate(Kind::Ed25519, Some("x")).unwrap().pem;
+        let (_, document) = SecretDocument::from_pem(&pem).unwrap();
+        let good = EncryptedPrivateKeyInfoRef::try_from(document.as_bytes()).unwrap();
+        let pbes2 = good.encryption_algorithm.pbes2().unwrap();
+        let with = |kdf: Kdf| EncryptionScheme::from(Parameters { kdf, encryption: pbes2.encryption });
+        let Kdf::Scrypt(own) = &pbes2.kdf else { panic!("{pbes2:?}") };
+        let scrypt = |cost_parameter, block_size, parallelization| {
+            with(ScryptParams { cost_parameter, block_size, parallelization, ..*own }.into())
+        };
+        let pbkdf2 = |iteration_count| {
+            let (salt, prf) = (own.salt, Pbkdf2Prf::HmacWithSha256);
+            with(Pbkdf2Params { salt, iteration_count, key_length: None, prf }.into())
+        };
+        for scheme in [scrypt(1 << 14, 8, 1), scrypt(1 << 20, 8, 1), pbkdf2(MAX_ROUNDS)] {
+            assert!(is_affordable(&scheme), "{scheme:?}");
+        }
+        for scheme in [scrypt(1 << 21, 8, 1), scrypt(1 << 14, 8, 1000), scrypt(0, 8, 1), pbkdf2(MAX_ROUNDS + 1)] {
+            assert!(!is_affordable(&scheme), "{scheme:?}");
+            let bytes = pkcs8::der::Encode::to_der(&EncryptedPrivateKeyInfoRef {
+                encryption_algorithm: scheme,
+                encrypted_data: good.encrypted_data,
+            });
+            let document = SecretDocument::try_from(bytes.unwrap()).unwrap();
+            let error = decrypt("k", &document, &mut Says("x")).unwrap_err();
+            assert!(error.to_string().contains("1 GiB"), "{error}");
         }
     }
 

@@ -63,9 +63,11 @@ pub(super) fn is_key(bytes: &[u8]) -> bool {
     if PrivateKeyInfoRef::try_from(bytes).is_ok() || EncryptedPrivateKeyInfoRef::try_from(bytes).is_ok() {
         return true;
     }
+    // Also within a line, as in the JSON of a cloud's credentials.
     let begins = |line: &[u8]| {
-        let line = line.trim_ascii_start();
-        line.starts_with(b"-----BEGIN ") && line.windows(11).any(|part| part == b"PRIVATE KEY")
+        let start = line.windows(11).position(|part| part == b"-----BEGIN ");
+        let rest = start.and_then(|start| line.get(start..)).unwrap_or_default();
+        rest.windows(11).any(|part| part == b"PRIVATE KEY")
     };
     bytes.len() as u64 <= LONGEST && bytes.split(|byte| matches!(byte, b'\n' | b'\r')).any(begins)
 }

@@ -391,6 +391,8 @@ async fn folders_with_secrets_are_refused() {
     for (name, content, is_secret) in [
         ("a/b/c/notes.txt", KEY, true),
         ("k.pem", "-----BEGIN OPENSSH PRIVATE KEY-----\n", true),
+        ("marked.pem", "\u{feff}-----BEGIN PRIVATE KEY-----\n", true),
+        ("targets/account.json", r#"{"private_key": "-----BEGIN PRIVATE KEY-----\nMC4C"}"#, true),
         ("fleet/tidegate.toml", "", true),
         ("x/y/ledger.jsonl", "", true),
         ("targets/about.txt", "how to keep a PRIVATE KEY", false),
