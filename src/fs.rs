@@ -511,6 +511,8 @@ pub fn check_own(root: &Path) -> Result<()> {
                 entries.flatten().filter(|e| !e.file_type().is_ok_and(|kind| kind.is_file())).map(|e| e.path()),
             ),
             Err(e) if gone(&e) => {}
+            // Keys of another user: this process can follow nothing in there, and needs none of them to read.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && path == root.join(KEYS) => {}
             Err(e) => return Err(Error::io("read", &path, e)),
         }
     }
