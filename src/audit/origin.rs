@@ -94,7 +94,7 @@ enum Scheme {
 ///
 /// # Errors
 ///
-/// [`Kind::Usage`](crate::error::Kind::Usage) for texts such as `s3:bucket`.
+/// [`Kind::Usage`] for texts such as `s3:bucket`.
 pub(crate) fn has_slashes(place: &str) -> Result<()> {
     let known = ["s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "http", "https", "file"];
     match place.split_once(':') {
