@@ -26,8 +26,8 @@ const JOURNAL: &str = ".tidegate/journal";
 /// Where new private keys go: they are never replaced and never removed, and no journal names one.
 const KEYS: &str = "keys";
 /// The files that a change may touch.
-const FILES: [&str; 6] =
-    [".gitignore", "cohorts.toml", "ledger.jsonl", "policy.toml", "published.json", "tidegate.toml"];
+const FILES: [&str; 7] =
+    [".gitattributes", ".gitignore", "cohorts.toml", "ledger.jsonl", "policy.toml", "published.json", "tidegate.toml"];
 /// The folders that a change may touch files in.
 const FOLDERS: [&str; 5] = ["artifacts", "metadata", "proposals", "releases", "transcripts"];
 /// The file whose existence decides.

@@ -68,7 +68,9 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOpt
         Cohorts::parse(text.as_bytes())?;
         changes.put("cohorts.toml", text);
     }
-    for (name, text) in TEMPLATE.iter().filter(|(name, _)| matches!(*name, "policy.toml" | ".gitignore") && !has(name))
+    for (name, text) in TEMPLATE
+        .iter()
+        .filter(|(name, _)| matches!(*name, "policy.toml" | ".gitignore" | ".gitattributes") && !has(name))
     {
         changes.put(*name, *text);
     }

@@ -28,11 +28,12 @@ use crate::policy::Policy;
 use crate::workspace::Workspace;
 
 /// The files that a workspace starts with, with their content.
-pub const TEMPLATE: [(&str, &str); 4] = [
+pub const TEMPLATE: [(&str, &str); 5] = [
     ("tidegate.toml", include_str!("../../repo-template/tidegate.toml")),
     ("cohorts.toml", include_str!("../../repo-template/cohorts.toml")),
     ("policy.toml", include_str!("../../repo-template/policy.toml")),
     (".gitignore", include_str!("../../repo-template/gitignore")),
+    (".gitattributes", include_str!("../../repo-template/gitattributes")),
 ];
 
 /// Where the keys come from.
@@ -149,7 +150,9 @@ pub(crate) fn prepare(dir: &Path, options: &Options, passphrases: &mut dyn Passp
     changes.put("tidegate.toml", settings_text);
     changes.put("cohorts.toml", cohorts_text);
     changes.put("policy.toml", policy_text);
-    changes.put(".gitignore", texts.remove(".gitignore").unwrap_or_default());
+    for name in [".gitignore", ".gitattributes"] {
+        changes.put(name, texts.remove(name).unwrap_or_default());
+    }
     Ok(Prepared { settings, cohorts, ring, changes })
 }
 

@@ -135,7 +135,8 @@ fn a_fresh_clone_with_the_online_keys_renews_and_stops_everything() {
     for args in [&["init", "-q", "."][..], &["add", "-A"], &["commit", "-qm", "x"]] {
         git(&fleet.path(), args);
     }
-    git(fleet.dir.path(), &["clone", "-q", "fleet", "clone"]);
+    // As git does on Windows; .gitattributes keeps the bytes.
+    git(fleet.dir.path(), &["clone", "-q", "-c", "core.autocrlf=true", "fleet", "clone"]);
     let clone = fleet.dir.path().join("clone");
     fs::create_dir(clone.join("keys")).unwrap();
     for key in ["rollout", "snapshot", "timestamp"] {
