@@ -31,8 +31,8 @@ impl Command {
         ("receipts", Self::Receipts),
     ];
 
-    /// Whether it queries the repository and decides, for which it needs facts.
+    /// Whether it decides, for which it needs facts.
     pub(super) fn decides(self) -> bool {
-        matches!(self, Self::Check | Self::Explain | Self::Download | Self::Install | Self::Run)
+        matches!(self, Self::Check | Self::Explain | Self::Download | Self::Install | Self::Run | Self::Status)
     }
 }

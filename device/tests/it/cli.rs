@@ -121,6 +121,18 @@ fn a_whole_life() {
     assert!(out.contains("runs         1.2.0 (sequence 12), confirmed\n"), "{out}");
 }
 
+/// The cohort `lab` is for devices with that fact.
+#[test]
+fn status_decides_by_the_same_facts_as_check() {
+    let bench = with_release();
+    bench.set(&json!({"facts": {"group": "lab"}}));
+    let (check, status) = (bench.json(&["check"]), bench.json(&["status"]));
+    for part in ["cohort", "offers", "outcome"] {
+        assert_eq!(check["explanation"][part], status["decision"][part], "{part}");
+    }
+    assert_eq!(status["decision"]["cohort"]["cohort"], "lab");
+}
+
 #[test]
 fn explain_shows_every_rule_for_any_facts_and_time() {
     let bench = with_release();
