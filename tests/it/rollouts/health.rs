@@ -43,14 +43,19 @@ impl Job {
     }
 
     fn run_with(&self, report: &Value) -> Result<Verdict, Error> {
+        self.judge(&self.spec, 1, report)
+    }
+
+    fn judge(&self, spec: &ReleaseSpec, sequence: u64, report: &Value) -> Result<Verdict, Error> {
         let file = self.fleet.dir.path().join("health.json");
         fs::write(&file, report.to_string()).unwrap();
         let source = Source::File(file);
-        self.fleet.step(&self.spec, |transaction, op| {
+        self.fleet.step(spec, |transaction, op| {
             let policy = transaction.health_policy()?.clone();
             let id = transaction.record().id();
-            let bytes = source.fetch(&id, 1, &policy)?;
-            let health = Health::parse(bytes, &source, (&id, 1), &transaction.offered(), &policy, self.fleet.now)?;
+            let bytes = source.fetch(&id, sequence, &policy)?;
+            let health =
+                Health::parse(bytes, &source, (&id, sequence), &transaction.offered(), &policy, self.fleet.now)?;
             op.actor = "job";
             transaction.renew_by_health(&health, op).map(|(verdict, _)| verdict)
         })
@@ -233,6 +238,35 @@ fn failures_pause_the_rollout_and_worse_ones_withdraw_the_release() {
     let outcome = job.asks(&device);
     assert!(matches!(&outcome, Outcome::NoOffer { .. }), "{outcome}");
     assert_eq!(job.ledger().into_iter().rev().find(|entry| entry.event == "withdraw").unwrap().actor, "job");
+}
+
+/// Two releases are limited at once: a report judges each by its own counts.
+#[test]
+fn each_offer_is_judged_by_itself() {
+    let mut job = Job::new();
+    job.fleet.pass(12);
+    let newer = job.fleet.release("2.0.0", |_| ());
+    job.fleet.start(&newer);
+    let device = job.device_of("canary");
+    let mut report = job.report([200, 199, 0, 0]);
+    let mut second = report["releases"][0].clone();
+    second["release"] = json!("stable/os/2.0.0");
+    second["sequence"] = json!(2);
+    second["cohorts"]["canary"] = json!({"installed": 200, "confirmed": 190, "failed": 3, "rolled_back": 5});
+    report["releases"].as_array_mut().unwrap().push(second);
+    let until = |sequence: u64| job.in_force().iter().find_map(|cohort| cohort.offer(sequence)?.until).unwrap();
+    let before = until(1);
+    job.fleet.pass(1);
+    report["at"] = json!(time::format(job.fleet.now));
+    let judged = |spec: &ReleaseSpec, sequence: u64| job.judge(spec, sequence, &report).unwrap().action;
+    assert_eq!((judged(&newer, 2), judged(&job.spec, 1)), (Action::Pause, Action::Renew));
+    let paused =
+        |sequence: u64| job.in_force().iter().any(|cohort| cohort.offer(sequence).is_some_and(|own| own.paused));
+    assert_eq!((paused(2), paused(1)), (true, false));
+    let until = |sequence: u64| job.in_force().iter().find_map(|cohort| cohort.offer(sequence)?.until).unwrap();
+    assert!(until(1) > before, "what is well is renewed");
+    let outcome = job.asks(&device);
+    assert!(matches!(&outcome, Outcome::Install { release, .. } if release.to_string() == "1.0.0"), "{outcome}");
 }
 
 #[test]
