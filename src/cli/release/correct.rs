@@ -1,14 +1,10 @@
 //! `tidegate release remove`, `edit`, `unfreeze` and `drop`: drafts are corrected until somebody signs.
 
-use std::path::PathBuf;
-
 use clap::{Args as ClapArgs, ValueEnum};
 use serde_json::json;
-use tidegate_model::condition::Condition;
 use tidegate_model::name::{ArtifactName, Text};
-use tidegate_model::version::VersionRange;
 
-use super::{parse_condition, parse_urgency};
+use super::{DetailArgs, parse_urgency};
 use crate::cli::context::{Context, actor};
 use crate::error::Result;
 use crate::keys::KeyRing;
@@ -40,21 +36,11 @@ pub(super) struct EditArgs {
     /// The build's id in the system that ran it
     #[arg(long, value_name = "TEXT")]
     build_id: Option<Text>,
-    /// The source it was built from, best as a URI with a commit
-    #[arg(long, value_name = "URI")]
-    source: Option<Text>,
-    /// An in-toto statement (SLSA provenance) of how it was built
-    #[arg(long, value_name = "FILE")]
-    provenance: Option<PathBuf>,
     /// normal or security
     #[arg(long, value_name = "URGENCY", value_parser = parse_urgency)]
     urgency: Option<RecordedUrgency>,
-    /// Which devices may have it: a condition on facts, as JSON
-    #[arg(long, value_name = "JSON", value_parser = parse_condition)]
-    eligibility: Option<Condition>,
-    /// From which installed versions a device may go to it directly, e.g. '>=1.8, <2'
-    #[arg(long, value_name = "RANGE")]
-    upgrade_from: Option<VersionRange>,
+    #[command(flatten)]
+    details: DetailArgs,
     /// The sequences that it may replace although their version is not lower, in place of those before (repeatable)
     #[arg(long, value_name = "SEQUENCE")]
     supersedes: Vec<u64>,
@@ -132,11 +118,11 @@ pub(super) fn edit(args: &EditArgs, cx: &Context) -> Result<()> {
     let edit = DraftEdit {
         clear: args.clear.iter().copied().map(Optional::from).collect(),
         build_id: args.build_id.clone(),
-        source: args.source.clone(),
-        provenance: args.provenance.clone(),
+        source: args.details.source.clone(),
+        provenance: args.details.provenance.clone(),
         urgency: args.urgency,
-        eligibility: args.eligibility.clone(),
-        upgrade_from: args.upgrade_from.clone(),
+        eligibility: args.details.eligibility.clone(),
+        upgrade_from: args.details.upgrade_from.clone(),
         supersedes: args.supersedes.iter().copied().collect(),
         notes: args.note.clone(),
     };

@@ -66,6 +66,23 @@ struct ReleaseArgs {
     release: ReleaseSpec,
 }
 
+/// What a draft may say beside its artifacts, when it is started and when it is edited.
+#[derive(Debug, ClapArgs)]
+struct DetailArgs {
+    /// The source it was built from, best as a URI with a commit
+    #[arg(long, value_name = "URI")]
+    source: Option<Text>,
+    /// An in-toto statement (SLSA provenance) of how it was built
+    #[arg(long, value_name = "FILE")]
+    provenance: Option<PathBuf>,
+    /// Which devices may have it: a condition on facts, as JSON
+    #[arg(long, value_name = "JSON", value_parser = parse_condition)]
+    eligibility: Option<Condition>,
+    /// From which installed versions a device may go to it directly, e.g. '>=1.8, <2'
+    #[arg(long, value_name = "RANGE")]
+    upgrade_from: Option<VersionRange>,
+}
+
 /// Start a release as a draft
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
@@ -80,21 +97,11 @@ struct NewArgs {
     /// The build's id in the system that ran it
     #[arg(long, value_name = "TEXT", default_value = "by-hand")]
     build_id: Text,
-    /// The source it was built from, best as a URI with a commit
-    #[arg(long, value_name = "URI")]
-    source: Option<Text>,
-    /// An in-toto statement (SLSA provenance) of how it was built
-    #[arg(long, value_name = "FILE")]
-    provenance: Option<PathBuf>,
     /// normal or security
     #[arg(long, value_name = "URGENCY", default_value = "normal", value_parser = parse_urgency)]
     urgency: RecordedUrgency,
-    /// Which devices may have it: a condition on facts, as JSON
-    #[arg(long, value_name = "JSON", value_parser = parse_condition)]
-    eligibility: Option<Condition>,
-    /// From which installed versions a device may go to it directly, e.g. '>=1.8, <2'
-    #[arg(long, value_name = "RANGE")]
-    upgrade_from: Option<VersionRange>,
+    #[command(flatten)]
+    details: DetailArgs,
     /// The sequence of a release that it may replace although its version is not higher (repeatable)
     #[arg(long, value_name = "SEQUENCE")]
     supersedes: Vec<u64>,
@@ -200,11 +207,11 @@ fn new(args: &NewArgs, cx: &Context) -> Result<()> {
     let new = NewRelease {
         spec: args.release.clone(),
         build_id: args.build_id.clone(),
-        source: args.source.clone(),
-        provenance: args.provenance.clone(),
+        source: args.details.source.clone(),
+        provenance: args.details.provenance.clone(),
         urgency: args.urgency,
-        eligibility: args.eligibility.clone(),
-        upgrade_from: args.upgrade_from.clone(),
+        eligibility: args.details.eligibility.clone(),
+        upgrade_from: args.details.upgrade_from.clone(),
         supersedes: args.supersedes.iter().copied().collect(),
         notes: args.note.clone(),
     };
