@@ -73,6 +73,7 @@ impl<'a> Story<'a> {
 
         self.heading("Stage 7, two days later: the early cohort, 20%, within 12 hours");
         self.run(second, &["rollout", "advance", VERSION, "--ramp", "12h"], true)?;
+        self.publish(second)?;
         self.heading("Stage 7, a day after that: everybody else, within 24 hours");
         self.run(third, &["rollout", "advance", VERSION, "--ramp", "24h"], true)?;
         self.publish(third)?;
