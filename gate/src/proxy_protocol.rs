@@ -61,7 +61,7 @@ impl TryFrom<String> for Network {
     }
 }
 
-/// Reads the header, and nothing after it. `Some(None)` if the balancer speaks for itself; `None` if there is no valid header.
+/// Reads the header, and nothing after it. `Some(None)` if the connection is the balancer's own; `None` if there is no valid header.
 pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<Option<IpAddr>> {
     let mut header = vec![0; START];
     stream.read_exact(&mut header).await.ok()?;

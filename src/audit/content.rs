@@ -111,7 +111,7 @@ fn reachable(tree: &Tree, listed: &Listed<'_>, audit: &mut Audit) {
     while let Some(parent) = chain.parent() {
         let delegation = tree.role(&parent).and_then(|targets| targets.delegation(chain.role()));
         if !delegation.is_some_and(|delegation| delegation.paths.covers(listed.path)) {
-            let problem = format!("{} lists it, but may not speak for that path", listed.chain.role());
+            let problem = format!("{} lists it, but may not list that path", listed.chain.role());
             audit.fault(Check::Delegations, listed.path, problem);
             return;
         }

@@ -8,6 +8,7 @@ use super::context::Context;
 use super::publish::live;
 use crate::error::{Error, Result, Rule};
 use crate::metadata::Repository;
+use crate::publish::publication_status;
 use crate::report::doctor::{Diagnosis, Severity, publication, published, workspace};
 use crate::report::view::Place;
 
@@ -38,11 +39,11 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let is_workspace = cx.dir.join("tidegate.toml").is_file();
     let mut found = Diagnosis::default();
     if is_workspace || args.root.is_none() {
-        let seen = live::look(cx);
+        let seen = live::read(cx);
         found.extend(workspace(&cx.dir, args.deep, cx.now)?);
         // What keeps the metadata from being read is a finding already.
         if let Ok(repository) = Repository::open(&cx.dir) {
-            found.extend(publication(&live::stand(cx, &repository, &seen)?));
+            found.extend(publication(&publication_status(&cx.dir, &repository, &seen)?));
         }
     }
     if let Some(place) = &args.place {

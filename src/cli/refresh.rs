@@ -53,7 +53,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         };
         cx.ui.warn(format_args!("{} expires at {}: {how}", role.name, show::expiry(role.expires, cx.now)));
     }
-    let next = super::publish::live::next(cx);
+    let next = super::publish::live::publish_command(cx);
     cx.ui.hint(if args.redate { next.replacen("publish", "publish --redate", 1) } else { next.to_owned() });
     Ok(())
 }

@@ -14,10 +14,11 @@ use crate::error::{Error, Result, Rule};
 use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::Repository;
 use crate::policy::ReleaseState;
+use crate::publish::publication_status;
 use crate::release::record::{self, Record};
 use crate::release::signing;
 use crate::report::stops::{Stop, stops};
-use crate::workspace::{CohortInForce, Workspace, cohorts_in_force, map_in_force};
+use crate::workspace::{ProductInForce, Workspace, products_in_force};
 use tidegate_model::span::Span;
 
 /// Show roles, releases, and what each cohort is offered
@@ -29,34 +30,28 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let seen = live::look(cx);
+    let seen = live::read(cx);
     let workspace = Workspace::open_to_read(&cx.dir)?;
     let settings = workspace.settings()?;
     let repository = workspace.repository()?;
     let ring = workspace.ring(&settings, Box::new(NoPassphrases))?;
     let records = record::all(workspace.dir())?;
-    let mut in_force = Vec::new();
-    for channel in settings.channels.keys().filter(|channel| repository.role(channel.as_str()).is_some()) {
-        let map = map_in_force(workspace.dir(), &repository, channel)?;
-        for product in &settings.products {
-            in_force.push((channel, product, cohorts_in_force(&repository, &map, channel, product)?));
-        }
-    }
-    let stops = stops(&workspace, &settings, &repository, cx.now)?;
-    let standings = live::stand(cx, &repository, &seen)?;
+    let in_force = products_in_force(workspace.dir(), &repository, &settings)?;
+    let stops = stops(workspace.dir(), &repository, &in_force, &records, cx.now)?;
+    let publication = publication_status(&cx.dir, &repository, &seen)?;
     if cx.ui.is_json() {
         let mut value = to_json(cx.now, &settings, &repository, &ring, &records, &in_force);
         value["stops"] = json!(stops);
-        value["publication"] = json!(standings);
+        value["publication"] = json!(publication);
         cx.ui.json(&value)?;
     } else {
         cx.ui.result(format_args!("{} at {}", settings.name, time::format(cx.now)))?;
         cx.ui.result("")?;
         roles(cx, &repository, &ring)?;
-        for (channel, product, in_force) in &in_force {
+        for ProductInForce { channel, product, cohorts } in &in_force {
             cx.ui.result("")?;
             cx.ui.result(format_args!("{product} on {channel}"))?;
-            show::cohorts(&cx.ui, in_force, cx.now)?;
+            show::cohorts(&cx.ui, cohorts, cx.now)?;
             releases(cx, &records, channel, product)?;
         }
         for Stop { place, what, remedy } in stops.iter().take(MANY_ROLES) {
@@ -65,7 +60,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         if let Some(more) = stops.len().checked_sub(MANY_ROLES).filter(|more| *more > 0) {
             cx.ui.warn(format_args!("and {more} more of this kind: tidegate doctor"));
         }
-        live::tell(cx, &standings);
+        live::warn(cx, &publication);
         hint(cx, &workspace, &repository, &ring, &records)?;
     }
     match args.expiring {
@@ -172,7 +167,7 @@ fn to_json(
     repository: &Repository,
     ring: &KeyRing,
     records: &[Record],
-    in_force: &[(&Name, &Name, Vec<CohortInForce>)],
+    in_force: &[ProductInForce<'_>],
 ) -> Value {
     let roles: Vec<Value> = repository
         .roles()
@@ -193,10 +188,6 @@ fn to_json(
             })
         })
         .collect();
-    let rollouts: Vec<Value> = in_force
-        .iter()
-        .map(|(channel, product, cohorts)| json!({"channel": channel, "product": product, "cohorts": cohorts}))
-        .collect();
     let releases: Vec<Value> = records
         .iter()
         .map(|record| {
@@ -213,7 +204,7 @@ fn to_json(
         "name": settings.name,
         "at": time::format(now),
         "roles": roles,
-        "rollouts": rollouts,
+        "rollouts": in_force,
         "releases": releases,
     })
 }

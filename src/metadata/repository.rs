@@ -203,7 +203,7 @@ impl Repository {
         }
     }
 
-    /// The keys that the delegating role declares, and which of them speak for `role`.
+    /// The keys that the delegating role declares, and which of them sign `role`.
     pub fn keys_of(&self, role: &str) -> Option<(&BTreeMap<KeyId, Key>, &Role)> {
         let root = self.trusted.root();
         if let Some(found) = root.role(role) {

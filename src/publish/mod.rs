@@ -14,13 +14,13 @@ mod execute;
 mod notice;
 mod plan;
 mod prune;
+mod publication;
 mod published;
 mod pull;
 mod read_back;
 mod rebase;
 mod recreate;
 mod source;
-mod standing;
 mod store;
 mod sync;
 
@@ -29,13 +29,13 @@ pub use self::execute::{PublishEvent, PublishReport, execute};
 pub use self::notice::Notice;
 pub use self::plan::{Object, ObjectState, Plan, Totals, UploadStage, plan};
 pub use self::prune::{PruneCandidate, Pruning, plan_prune, prune};
+pub use self::publication::{PublicationStatus, live_timestamp, publication_status};
 pub use self::published::{PUBLISHED, Published};
 pub use self::pull::{PullOptions, PullReport, take_over};
 pub use self::read_back::read_back;
 pub use self::rebase::{Overcome, overcome, renew_live};
 pub use self::recreate::{Recreated, recreate};
 pub use self::source::{Source, StoreOrigin};
-pub use self::standing::{Standing, live_timestamp, standings};
 pub use self::store::{
     Concurrency, Guard, HeaderRules, Headers, MARK, Options, PROBE, Remote, Seen, Variables, WriteOutcome,
 };

@@ -21,9 +21,9 @@ use crate::metadata::{METADATA_DIR, Repository, danger_parse_unverified};
 /// Roles that are named one by one.
 const FEW: usize = 6;
 
-/// How a place stands to the workspace.
+/// How far a place is behind the workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub struct Standing {
+pub struct PublicationStatus {
     /// The place; `None` if tidegate.toml names none.
     pub place: Option<String>,
     /// Whether everything that the workspace has signed is published; `None` if that cannot be told.
@@ -34,9 +34,9 @@ pub struct Standing {
     pub timestamp: u64,
     /// The roles of which devices do not know the newest version yet.
     pub waiting: Vec<String>,
-    /// Why the place was not looked at, if it was not: then this is what was last published from here.
+    /// Why the place cannot be reached, if it cannot: then this is what was last published from here.
     pub unreachable: Option<String>,
-    /// What else there is to say: that the place is ahead, or has another history.
+    /// Why the two cannot be compared by version: the place is ahead, or has another history.
     pub conflict: Option<String>,
 }
 
@@ -50,16 +50,16 @@ pub async fn live_timestamp(remote: &Remote) -> Result<Option<Vec<u8>>> {
     Ok(seen.map(|seen| seen.bytes.to_vec()))
 }
 
-/// How each place stands, given its timestamp; without a place, how the last publication from here does.
+/// The status of each place, given its timestamp; without a place, that of the last publication from here.
 ///
 /// # Errors
 ///
 /// Fails if the workspace's own files cannot be read.
-pub fn standings(
+pub fn publication_status(
     dir: &Path,
     repository: &Repository,
     places: &[(String, Result<Option<Vec<u8>>>)],
-) -> Result<Vec<Standing>> {
+) -> Result<Vec<PublicationStatus>> {
     if places.is_empty() {
         return Ok(vec![recorded(dir, repository, None, None)?]);
     }
@@ -71,12 +71,17 @@ pub fn standings(
 }
 
 /// By what was last published from here.
-fn recorded(dir: &Path, repository: &Repository, place: Option<&str>, why: Option<String>) -> Result<Standing> {
+fn recorded(
+    dir: &Path,
+    repository: &Repository,
+    place: Option<&str>,
+    why: Option<String>,
+) -> Result<PublicationStatus> {
     let timestamp = repository.must_have("timestamp")?.version;
     let published = Published::load(dir)?;
     let before = published.as_ref().map(|published| published.roles(dir)).transpose()?.flatten();
     let live = published.as_ref().map(|published| published.timestamp);
-    Ok(Standing {
+    Ok(PublicationStatus {
         place: place.map(str::to_owned),
         // What is no longer known to be there may still be.
         published: Some(live.is_some_and(|live| live >= timestamp)),
@@ -89,9 +94,9 @@ fn recorded(dir: &Path, repository: &Repository, place: Option<&str>, why: Optio
 }
 
 /// By the timestamp that is there.
-fn compared(dir: &Path, repository: &Repository, place: &str, seen: Option<&[u8]>) -> Result<Standing> {
+fn compared(dir: &Path, repository: &Repository, place: &str, seen: Option<&[u8]>) -> Result<PublicationStatus> {
     let ours = repository.must_have("timestamp")?;
-    let mut standing = Standing {
+    let mut status = PublicationStatus {
         place: Some(place.to_owned()),
         published: Some(false),
         live: None,
@@ -101,29 +106,29 @@ fn compared(dir: &Path, repository: &Repository, place: &str, seen: Option<&[u8]
         conflict: None,
     };
     let Some(seen) = seen else {
-        standing.waiting = waiting(repository, None);
-        return Ok(standing);
+        status.waiting = waiting(repository, None);
+        return Ok(status);
     };
     let Ok(live) = danger_parse_unverified::<Timestamp>("timestamp", seen) else {
-        standing.published = None;
-        standing.conflict = Some("what is there is no timestamp of a repository".to_owned());
-        return Ok(standing);
+        status.published = None;
+        status.conflict = Some("its timestamp is malformed".to_owned());
+        return Ok(status);
     };
-    standing.live = Some(live.common.version);
+    status.live = Some(live.common.version);
     if seen == ours.bytes.as_slice() {
-        standing.published = Some(true);
+        status.published = Some(true);
     } else if live.common.version < ours.version {
-        standing.waiting = waiting(repository, listed(dir, &live)?.as_ref());
+        status.waiting = waiting(repository, listed(dir, &live)?.as_ref());
     } else {
-        standing.published = None;
-        standing.conflict = Some(if live.common.version > ours.version {
+        status.published = None;
+        status.conflict = Some(if live.common.version > ours.version {
             "somebody else has published: take it over first (tidegate pull PLACE, or tidegate publish --rebase)"
                 .to_owned()
         } else {
-            "it has the same number and other content: two workspaces went apart (tidegate diff PLACE .)".to_owned()
+            "it has the same version and other content: two workspaces have diverged (tidegate diff PLACE .)".to_owned()
         });
     }
-    Ok(standing)
+    Ok(status)
 }
 
 /// The roles whose version is another than before, but for those that only say which versions belong together.
@@ -153,15 +158,15 @@ fn listed(dir: &Path, live: &Timestamp) -> Result<Option<BTreeMap<String, u64>>>
     Ok(Some(named.chain(root).collect()))
 }
 
-impl Standing {
-    /// Whether there is something to say about it.
+impl PublicationStatus {
+    /// Whether something is not published, or cannot be told.
     pub fn is_behind(&self) -> bool {
         self.published != Some(true)
     }
 }
 
 /// One line, whether it is published or not.
-impl fmt::Display for Standing {
+impl fmt::Display for PublicationStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = self.place.as_deref().unwrap_or("the place");
         match (&self.conflict, self.published, self.live) {
@@ -183,7 +188,7 @@ impl fmt::Display for Standing {
             }
         }
         match &self.unreachable {
-            Some(why) => write!(f, "; {place} was not reached: {why}"),
+            Some(why) => write!(f, "; {place} cannot be reached: {why}"),
             None => Ok(()),
         }
     }

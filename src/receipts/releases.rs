@@ -116,7 +116,7 @@ impl Releases {
                 releases.add(Known { id, sequence, manifest, hardware, offered });
             }
         }
-        // What the channel lists no longer, devices may still speak of.
+        // Devices may still report what the channel no longer lists.
         for (id, record) in
             records.into_iter().filter(|(id, record)| record.state == ReleaseState::Retired && holds(id))
         {

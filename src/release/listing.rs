@@ -204,7 +204,7 @@ impl ReleaseProposal {
             let ids: Vec<_> = role.keyids.iter().map(KeyId::short).collect();
             return Err(Error::refused(
                 Rule::ReleaseKey,
-                format!("the key {} does not speak for the role {}", id.short(), self.role),
+                format!("the key {} is not a key of the role {}", id.short(), self.role),
             )
             .remedy(format!("sign with one of its keys: {}", ids.join(", "))));
         }

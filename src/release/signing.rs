@@ -163,7 +163,7 @@ fn check_key(name: &str, role: &str, repository: &Repository, ring: &KeyRing) ->
     if ids.contains(&ring.entry(name)?.public.id()) {
         return Ok(());
     }
-    Err(Error::refused(Rule::ReleaseKey, format!("the key {name} does not speak for the role {role}"))
+    Err(Error::refused(Rule::ReleaseKey, format!("the key {name} is not a key of the role {role}"))
         .remedy(format!("sign with one of its keys: {}", ring.labels(&ids))))
 }
 

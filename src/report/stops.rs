@@ -1,17 +1,19 @@
 //! What keeps devices from installing something, why, and the command that fixes it.
 
+use std::path::Path;
+
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tidegate_model::name::Name;
+use tidegate_model::rollout::Offer;
 use tidegate_model::time;
 
-use crate::config::Settings;
 use crate::error::Result;
 use crate::metadata::{Repository, RoleFile};
 use crate::policy::ReleaseState;
 use crate::release::record::{self, Record};
-use crate::workspace::{CohortInForce, Workspace, cohorts_in_force, map_in_force};
+use crate::workspace::{CohortInForce, ProductInForce};
 
 /// Something that keeps devices from installing something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -29,16 +31,17 @@ pub struct Stop {
 ///
 /// # Errors
 ///
-/// Fails if the cohorts in force cannot be read.
+/// Fails if a folder of records cannot be read.
 pub fn stops(
-    workspace: &Workspace,
-    settings: &Settings,
+    dir: &Path,
     repository: &Repository,
+    in_force: &[ProductInForce<'_>],
+    records: &[Record],
     now: DateTime<Utc>,
 ) -> Result<Vec<Stop>> {
     let mut found: Vec<Stop> = repository.roles().filter(|role| role.expires <= now).map(expired).collect();
-    found.extend(rollouts(workspace, settings, repository, now)?);
-    for (file, error) in record::unreadable(workspace.dir())? {
+    found.extend(rollouts(in_force, records, now));
+    for (file, error) in record::unreadable(dir)? {
         let remedy = error.remedy_text().unwrap_or("restore it from version control").to_owned();
         found.push(Stop { place: file, what: error.to_string(), remedy });
     }
@@ -46,30 +49,16 @@ pub fn stops(
 }
 
 /// What stops single releases.
-///
-/// # Errors
-///
-/// Fails if the cohorts in force cannot be read.
-pub(super) fn rollouts(
-    workspace: &Workspace,
-    settings: &Settings,
-    repository: &Repository,
-    now: DateTime<Utc>,
-) -> Result<Vec<Stop>> {
-    let records = record::all(workspace.dir())?;
+pub(super) fn rollouts(in_force: &[ProductInForce<'_>], records: &[Record], now: DateTime<Utc>) -> Vec<Stop> {
     let mut found = Vec::new();
-    for channel in settings.channels.keys().filter(|channel| repository.role(channel.as_str()).is_some()) {
-        let map = map_in_force(workspace.dir(), repository, channel)?;
-        for product in &settings.products {
-            let cohorts = cohorts_in_force(repository, &map, channel, product)?;
-            let own = || records.iter().filter(|record| record.channel == *channel && record.product == *product);
-            found.extend(own().filter_map(|record| interrupted(record, &cohorts, now)));
-            let newest = own().filter(|record| record.state != ReleaseState::Draft && record.manifest.is_some());
-            let newest = newest.max_by_key(|record| record.manifest.as_ref().map(|manifest| manifest.sequence));
-            found.extend(newest.and_then(withdrawn));
-        }
+    for ProductInForce { channel, product, cohorts } in in_force {
+        let own = || records.iter().filter(|record| record.channel == **channel && record.product == **product);
+        found.extend(own().filter_map(|record| interrupted(record, cohorts, now)));
+        let newest = own().filter(|record| record.state != ReleaseState::Draft && record.manifest.is_some());
+        let newest = newest.max_by_key(|record| record.manifest.as_ref().map(|manifest| manifest.sequence));
+        found.extend(newest.and_then(withdrawn));
     }
-    Ok(found)
+    found
 }
 
 /// The command that renews a role.
@@ -96,7 +85,7 @@ fn expired(role: &RoleFile) -> Stop {
 /// A release whose offers are paused or have ended by themselves.
 fn interrupted(record: &Record, cohorts: &[CohortInForce], now: DateTime<Utc>) -> Option<Stop> {
     let sequence = record.manifest.as_ref()?.sequence;
-    let stopped = |is_stopped: &dyn Fn(&tidegate_model::rollout::Offer) -> bool| -> Vec<&Name> {
+    let stopped = |is_stopped: &dyn Fn(&Offer) -> bool| -> Vec<&Name> {
         let has = |current: &&CohortInForce| current.offer(sequence).is_some_and(is_stopped);
         cohorts.iter().filter(has).map(|current| &current.cohort).collect()
     };

@@ -20,7 +20,7 @@ use crate::release::report::{CheckResult, Verdict};
 use crate::workspace::artifacts;
 use crate::workspace::ledger::clean;
 
-/// What the program is told that it speaks.
+/// The version of the interface, which the program is told.
 const PROTOCOL: &str = "tidegate-check/1";
 /// The program ends with this code when the check failed: all others are faults of the check itself.
 const FAILED: i32 = 1;

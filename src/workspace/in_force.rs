@@ -17,6 +17,7 @@ use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::metadata::TargetFile;
 
 use super::artifacts;
+use crate::config::Settings;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::Repository;
@@ -175,6 +176,38 @@ pub fn cohorts_in_force(
     product: &Name,
 ) -> Result<Vec<CohortInForce>> {
     map.cohorts().iter().map(|cohort| of_cohort(repository, cohort, channel, product)).collect()
+}
+
+/// What the cohorts of one channel are offered of one product.
+#[derive(Debug, Serialize)]
+pub struct ProductInForce<'a> {
+    /// The channel.
+    pub channel: &'a Name,
+    /// The product.
+    pub product: &'a Name,
+    /// Its cohorts, in order.
+    pub cohorts: Vec<CohortInForce>,
+}
+
+/// What all cohorts of all channels are offered of all products. A channel that is not signed yet is left out.
+///
+/// # Errors
+///
+/// Fails if a cohort map or a list of offers is malformed, or if a cohort's role is missing.
+pub fn products_in_force<'a>(
+    dir: &Path,
+    repository: &Repository,
+    settings: &'a Settings,
+) -> Result<Vec<ProductInForce<'a>>> {
+    let mut found = Vec::new();
+    for channel in settings.channels.keys().filter(|channel| repository.role(channel.as_str()).is_some()) {
+        let map = map_in_force(dir, repository, channel)?;
+        for product in &settings.products {
+            let cohorts = cohorts_in_force(repository, &map, channel, product)?;
+            found.push(ProductInForce { channel, product, cohorts });
+        }
+    }
+    Ok(found)
 }
 
 /// What one cohort is offered; `None` if the channel has no such cohort.

@@ -18,7 +18,9 @@ use crate::metadata::Repository;
 use crate::policy::Policy;
 use ledger::Entry;
 
-pub use in_force::{CohortInForce, cohorts_in_force, manifest_in_force, map_in_force, offers_of};
+pub use in_force::{
+    CohortInForce, ProductInForce, cohorts_in_force, manifest_in_force, map_in_force, offers_of, products_in_force,
+};
 pub use ledger::Ledger;
 pub use operation::Operation;
 

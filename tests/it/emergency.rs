@@ -98,7 +98,7 @@ fn what_is_not_published_is_told_wherever_it_is_looked_for() {
     publishes_to(&fleet, "http://127.0.0.1:9/fleet");
     for line in TELLING {
         let told = done(&fleet, &dir, line);
-        assert!(told.contains("not published yet: ") && told.contains("was not reached"), "{line}: {told}");
+        assert!(told.contains("not published yet: ") && told.contains("cannot be reached"), "{line}: {told}");
     }
     publishes_to(&fleet, "../public");
     // Paused before, and published now.

@@ -143,7 +143,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     Ok(())
 }
 
-/// Publishes what a step has just signed; `stands` says what is so here, whatever becomes of it. Returns the result as JSON, and what is
+/// Publishes what a step has just signed; `state` is the state here, whatever becomes of it. Returns the result as JSON, and what is
 /// still wrong although it is published.
 ///
 /// # Errors
@@ -152,12 +152,12 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
 pub(super) fn at_once(
     places: &[String],
     passphrase: &PassphraseArgs,
-    stands: &str,
+    state: &str,
     context: &Context,
 ) -> Result<(Value, Result<()>)> {
     block_on(everywhere(&Args::at_once(passphrase), places, context)).map_err(|error| {
         let remedy = error.remedy_text().map_or_else(String::new, |remedy| format!("{remedy}; then: "));
-        let told = Error::new(error.kind(), format!("{stands} here, but NOT PUBLISHED: devices do not know of it"))
+        let told = Error::new(error.kind(), format!("{state} here, but NOT PUBLISHED: devices do not know of it"))
             .remedy(format!("{remedy}tidegate publish"));
         match error.broken_rule() {
             Some(rule) => told.rule(rule).with_source(error),

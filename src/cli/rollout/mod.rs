@@ -15,6 +15,7 @@ use super::show;
 use crate::config::parse_share;
 use crate::error::Result;
 use crate::policy::ReleaseState;
+use crate::publish::publication_status;
 use crate::release::record::ReleaseSpec;
 use crate::rollout::{RampRequest, RolloutTransaction, StepOutcome};
 use crate::workspace::{Operation, Workspace};
@@ -226,7 +227,7 @@ fn told(cx: &Context, outcome: &StepOutcome, publishes: bool) -> Result<()> {
         cx.ui.status(format_args!("New versions of: {}", outcome.roles.join(", ")));
         if !publishes {
             cx.ui.status(NOT_PUBLISHED);
-            cx.ui.hint(live::next(cx));
+            cx.ui.hint(live::publish_command(cx));
         }
     }
     if record.state == ReleaseState::Withdrawn
@@ -242,9 +243,9 @@ fn told(cx: &Context, outcome: &StepOutcome, publishes: bool) -> Result<()> {
 }
 
 fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
-    let seen = live::look(cx);
+    let seen = live::read(cx);
     let workspace = Workspace::open_to_read(&cx.dir)?;
-    let standings = live::stand(cx, &workspace.repository()?, &seen)?;
+    let publication = publication_status(&cx.dir, &workspace.repository()?, &seen)?;
     let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
     let record = transaction.record();
     if cx.ui.is_json() {
@@ -253,12 +254,12 @@ fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
             "state": record.state,
             "paused": record.paused,
             "in_force": transaction.in_force(),
-            "publication": standings,
+            "publication": publication,
         }));
     }
     cx.ui.result(format_args!("{}  {}", record.id(), record.status()))?;
     show::cohorts(&cx.ui, transaction.in_force(), cx.now)?;
-    live::tell(cx, &standings);
+    live::warn(cx, &publication);
     match (record.state, transaction.next_step()) {
         (ReleaseState::Registered | ReleaseState::Validation, _) => {
             cx.ui.hint(format_args!("tidegate rollout start {}", args.release));

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, Rule, chain};
 use crate::policy::ReleaseState;
 use crate::release::record::{self, ReleaseSpec};
 use crate::rollout::{RolloutTransaction, StepOutcome};
-use crate::workspace::{Workspace, cohorts_in_force, map_in_force};
+use crate::workspace::{ProductInForce, Workspace, products_in_force};
 
 /// Offer the release to no further device; devices that installed it keep it
 ///
@@ -71,8 +71,8 @@ impl How {
     }
 
     /// Publishes if that is wanted, and prints `value` with what came of it.
-    fn finish(&self, cx: &Context, places: Option<&[String]>, mut value: Value, stands: &str) -> Result<()> {
-        let published = places.map(|places| publish::at_once(places, &self.passphrase, stands, cx)).transpose();
+    fn finish(&self, cx: &Context, places: Option<&[String]>, mut value: Value, state: &str) -> Result<()> {
+        let published = places.map(|places| publish::at_once(places, &self.passphrase, state, cx)).transpose();
         if cx.ui.is_json() {
             if places.is_some() {
                 let result = published.as_ref().ok().and_then(Option::as_ref);
@@ -108,35 +108,35 @@ fn one(
     outcome: Result<StepOutcome>,
     cx: &Context,
 ) -> Result<()> {
-    let (value, stands) = match outcome {
+    let (value, state) = match outcome {
         Ok(outcome) => {
-            let stands = format!("{} is {}", outcome.record.id(), outcome.record.status());
+            let state = format!("{} is {}", outcome.record.id(), outcome.record.status());
             let value = outcome_json(&outcome);
             if !cx.ui.is_json() {
                 told(cx, &outcome, places.is_some())?;
             }
-            (value, stands)
+            (value, state)
         }
         Err(error) if places.is_some() && was_before(&error) => {
             let record = release.find(&cx.dir)?;
             if error.broken_rule() == Some(Rule::ReleaseOver) && record.state != ReleaseState::Withdrawn {
                 return Err(error);
             }
-            let stands = format!("{} is {}", record.id(), record.status());
-            cx.ui.status(format_args!("{stands} already"));
-            (standing_still(cx, release)?, stands)
+            let state = format!("{} is {}", record.id(), record.status());
+            cx.ui.status(format_args!("{state} already"));
+            (unchanged(cx, release)?, state)
         }
         Err(error) => return Err(error),
     };
-    how.finish(cx, places, value, &stands)
+    how.finish(cx, places, value, &state)
 }
 
 fn was_before(error: &Error) -> bool {
     matches!(error.broken_rule(), Some(Rule::ReleasePaused | Rule::ReleaseOver))
 }
 
-/// Where a release stands, as the result of a step that changed nothing.
-fn standing_still(cx: &Context, release: &ReleaseSpec) -> Result<Value> {
+/// The state of a release, as the result of a step that changed nothing.
+fn unchanged(cx: &Context, release: &ReleaseSpec) -> Result<Value> {
     let workspace = Workspace::open_to_read(&cx.dir)?;
     let transaction = RolloutTransaction::open(&workspace, release, cx.now)?;
     let record = transaction.record();
@@ -190,13 +190,13 @@ fn pause_all(args: &PauseArgs, places: Option<&[String]>, cx: &Context) -> Resul
         cx.ui.warn(format_args!("{}: {}", text(&failure["release"]), text(&failure["error"])));
     }
     let count = paused.len();
-    let stands = if count == 1 { "1 release is paused".to_owned() } else { format!("{count} releases are paused") };
+    let state = if count == 1 { "1 release is paused".to_owned() } else { format!("{count} releases are paused") };
     let value = json!({"releases": paused, "paused_before": before, "failed": failed, "still_offered": offered});
-    args.how.finish(cx, places, value, &stands)?;
+    args.how.finish(cx, places, value, &state)?;
     if offered.is_empty() && failed.is_empty() {
         if places.is_none() {
             cx.ui.status(NOT_PUBLISHED);
-            cx.ui.hint(publish::live::next(cx));
+            cx.ui.hint(publish::live::publish_command(cx));
         }
         return Ok(());
     }
@@ -214,13 +214,10 @@ fn still_offered(cx: &Context) -> Result<Vec<String>> {
     let workspace = Workspace::open_to_read(&cx.dir)?;
     let (settings, repository) = (workspace.settings()?, workspace.repository()?);
     let mut found = Vec::new();
-    for channel in settings.channels.keys().filter(|channel| repository.role(channel.as_str()).is_some()) {
-        let map = map_in_force(workspace.dir(), &repository, channel)?;
-        for product in &settings.products {
-            for current in cohorts_in_force(&repository, &map, channel, product)? {
-                let open = current.offers.iter().filter(|offer| !offer.paused && !offer.has_ended(cx.now));
-                found.extend(open.map(|offer| format!("{channel}/{product}/{} to {}", offer.release, current.cohort)));
-            }
+    for ProductInForce { channel, product, cohorts } in products_in_force(workspace.dir(), &repository, &settings)? {
+        for current in cohorts {
+            let open = current.offers.iter().filter(|offer| !offer.paused && !offer.has_ended(cx.now));
+            found.extend(open.map(|offer| format!("{channel}/{product}/{} to {}", offer.release, current.cohort)));
         }
     }
     Ok(found)

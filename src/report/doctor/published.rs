@@ -7,7 +7,7 @@ use tidegate_model::time;
 
 use super::{Diagnosis, Severity};
 use crate::error::Result;
-use crate::publish::Standing;
+use crate::publish::PublicationStatus;
 use crate::report::view::state::Urgency;
 use crate::report::view::{Place, Reading, signed};
 
@@ -59,24 +59,24 @@ pub fn published(place: &Place, root: Option<&Path>, dir: Option<&Path>, now: Da
 }
 
 /// What is not published yet, as far as the places in tidegate.toml tell. A place that cannot be reached is told, and is no error.
-pub fn publication(standings: &[Standing]) -> Diagnosis {
+pub fn publication(status: &[PublicationStatus]) -> Diagnosis {
     const ID: &str = "DOC-PUBLISHED";
     let mut found = Diagnosis::default();
     found.checks(ID);
-    for standing in standings {
-        let place = standing.place.as_deref().unwrap_or("published.json");
-        let remedy = match (&standing.place, &standing.conflict) {
+    for publication in status {
+        let place = publication.place.as_deref().unwrap_or("published.json");
+        let remedy = match (&publication.place, &publication.conflict) {
             (_, Some(_)) => format!("compare the two: tidegate diff {place} ."),
             (Some(_), None) => "tidegate publish".to_owned(),
             (None, None) => "tidegate publish PLACE".to_owned(),
         };
         // A workspace that names no place and never published is a trial.
-        let is_trial = standing.place.is_none() && standing.live.is_none();
-        if standing.is_behind() && !is_trial {
-            found.find(Severity::Warning, ID, place, standing.to_string(), remedy);
-        } else if standing.unreachable.is_some() {
+        let is_trial = publication.place.is_none() && publication.live.is_none();
+        if publication.is_behind() && !is_trial {
+            found.find(Severity::Warning, ID, place, publication.to_string(), remedy);
+        } else if publication.unreachable.is_some() {
             let remedy = "devices may be unable to reach it, too: see whether it can be read from elsewhere";
-            found.find(Severity::Warning, ID, place, standing.to_string(), remedy);
+            found.find(Severity::Warning, ID, place, publication.to_string(), remedy);
         }
     }
     found
@@ -110,7 +110,8 @@ fn same(ours: &Reading, live: &Reading, place: &str, found: &mut Diagnosis) {
             "bring this workspace up to date from version control before anything else",
         );
     } else if mine.bytes != theirs.bytes {
-        let what = format!("both are at timestamp {}, with different content: two workspaces went apart", mine.version);
+        let what =
+            format!("both are at timestamp {}, with different content: two workspaces have diverged", mine.version);
         found.find(
             Severity::Error,
             ID,

@@ -14,11 +14,11 @@ use crate::keys::check_mode;
 use crate::keys::example::is_example;
 use crate::metadata::Repository;
 use crate::proposal::{self, Proposal, ProposalRequest, propose};
-use crate::release::{audit, listing};
+use crate::release::{audit, listing, record};
 use crate::report::stops::{self, Stop};
 use crate::rollout::refresh::due;
-use crate::workspace::Workspace;
 use crate::workspace::artifacts::{self, Stored};
+use crate::workspace::{Workspace, products_in_force};
 use crate::{ceremony, fs};
 
 /// Examines a workspace. With `deep`, hashes artifacts again.
@@ -218,10 +218,12 @@ fn rollouts(
     found: &mut Diagnosis,
 ) {
     found.checks("DOC-ROLLOUT");
-    match stops::rollouts(workspace, settings, repository, now) {
+    let dir = workspace.dir();
+    let read = products_in_force(dir, repository, settings).and_then(|in_force| Ok((in_force, record::all(dir)?)));
+    match read {
         Err(error) => found.trouble("DOC-ROLLOUT", "metadata/", &error),
-        Ok(stops) => {
-            for Stop { place, what, remedy } in stops {
+        Ok((in_force, records)) => {
+            for Stop { place, what, remedy } in stops::rollouts(&in_force, &records, now) {
                 found.find(Severity::Warning, "DOC-ROLLOUT", &place, what, remedy);
             }
         }

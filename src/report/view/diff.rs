@@ -34,11 +34,11 @@ pub struct Changes {
     pub at: DateTime<Utc>,
     /// Whether there is no difference at all.
     pub same: bool,
-    /// Keys, and what they speak for.
+    /// Keys, and the roles they sign.
     pub keys: Vec<Difference>,
     /// Thresholds.
     pub thresholds: Vec<Difference>,
-    /// Roles that come and go, and the paths that they speak for.
+    /// Roles that come and go, and the paths that they may list.
     pub delegations: Vec<Difference>,
     /// Cohorts and their shares.
     pub cohorts: Vec<Difference>,

@@ -42,7 +42,7 @@ pub fn signed(reading: &Reading, now: DateTime<Utc>) -> State {
     }
 }
 
-/// Keys, and which of them speak for a role.
+/// Keys, and which of them sign a role.
 type Declaration<'a> = (&'a BTreeMap<KeyId, key::Key>, &'a Declared);
 
 fn trust(reading: &Reading, now: DateTime<Utc>) -> Trust {
@@ -70,7 +70,7 @@ fn trust(reading: &Reading, now: DateTime<Utc>) -> Trust {
     }
 }
 
-/// Who declares the keys of the role at the end of a chain, and which paths it may speak for.
+/// Who declares the keys of the role at the end of a chain, and which paths it may list.
 fn declaration<'a>(reading: &'a Reading, chain: &Chain) -> Option<(String, Declaration<'a>, Vec<String>)> {
     let Some(parent) = chain.parent() else {
         let root = reading.tree.trusted.root();

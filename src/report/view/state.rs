@@ -107,7 +107,7 @@ pub struct Role {
     pub signed_by: Vec<String>,
     /// The role that declares its keys.
     pub delegated_by: String,
-    /// The paths that it may speak for; empty for top-level roles.
+    /// The paths that it may list; empty for top-level roles.
     pub paths: Vec<String>,
 }
 
