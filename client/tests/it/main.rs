@@ -16,6 +16,7 @@ mod gate;
 #[cfg(all(unix, feature = "http"))]
 mod logging;
 mod mirror;
+mod mutations;
 #[cfg(unix)]
 mod old_decisions;
 #[cfg(target_os = "linux")]

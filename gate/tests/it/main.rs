@@ -8,6 +8,9 @@ mod fleet;
 #[allow(dead_code, missing_docs)]
 #[path = "../../../client/tests/it/mirror.rs"]
 mod mirror;
+#[allow(missing_docs)]
+#[path = "../../../client/tests/it/mutations.rs"]
+mod mutations;
 #[allow(dead_code, missing_docs)]
 #[path = "../../../tuf/tests/it/simulator.rs"]
 mod simulator;
@@ -16,6 +19,7 @@ mod cli;
 mod ear;
 mod end_to_end;
 mod example;
+mod fuzz;
 mod guide;
 mod hostile;
 mod instances;
