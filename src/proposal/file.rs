@@ -26,8 +26,10 @@ const FORMAT: &str = "tidegate-proposal";
 /// Maximum length: a proposal contains whole metadata files.
 pub const MAX_LENGTH: u64 = 64 << 20;
 
-/// Bytes that the content of a proposal may take while it is read: ten times what one takes for a channel of 10,000 releases.
-pub(super) const ROOM: usize = 512 << 20;
+/// Bytes that the content of a proposal or transcript of this length may take while it is read. Small objects, such as the entries of targets, take ten times their length.
+pub(super) const fn room(length: usize) -> usize {
+    (4 << 20) + 16 * length
+}
 const MAX_ROOTS: usize = 1024;
 const MAX_ROLES: usize = 4096;
 const MAX_SIGNATURES: usize = 256;
@@ -153,7 +155,7 @@ impl Proposal {
         if bytes.len() as u64 > MAX_LENGTH {
             return Err(bad(format!("it is longer than {MAX_LENGTH} bytes")));
         }
-        let value = strict::parse_large(bytes, ROOM).map_err(|e| bad(e.to_string()))?;
+        let value = strict::parse_large(bytes, room(bytes.len())).map_err(|e| bad(e.to_string()))?;
         if let Some(schema) = value.get("schema").filter(|_| value.get("format") == Some(&FORMAT.into()))
             && *schema != json!(1)
         {
@@ -310,4 +312,22 @@ fn plain(text: &str) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_objects_in_great_number_are_refused_before_they_take_memory() {
+        let objects = |each: &str| format!("{{\"files\":[{}0]}}", each.repeat(40_000)).into_bytes();
+        let error = Proposal::parse("hostile.json", &objects("{\"\":0},")).unwrap_err();
+        assert!(error.to_string().contains("too much memory"), "{error}");
+        let entry = format!(
+            "{{\"hashes\":{{\"sha256\":\"{}\"}},\"length\":612,\"name\":\"releases/os/1.0.0.json\"}},",
+            "a".repeat(64)
+        );
+        let error = Proposal::parse("large.json", &objects(&entry)).unwrap_err();
+        assert!(!error.to_string().contains("memory"), "{error}");
+    }
 }

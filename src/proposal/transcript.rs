@@ -327,8 +327,8 @@ impl Transcript {
         };
         let (_, rest) = text.split_once(FENCE.0).ok_or_else(|| bad("it holds no JSON"))?;
         let json = rest.strip_suffix(FENCE.1).ok_or_else(|| bad("it does not end with its JSON"))?;
-        let value =
-            tidegate_tuf::json::parse_large(json.as_bytes(), super::file::ROOM).map_err(|e| bad(&e.to_string()))?;
+        let value = tidegate_tuf::json::parse_large(json.as_bytes(), super::file::room(json.len()))
+            .map_err(|e| bad(&e.to_string()))?;
         let transcript: Self = serde_json::from_value(value).map_err(|e| bad(&e.to_string()))?;
         if transcript.schema != 1 {
             return Err(bad("its schema is not known to this version"));

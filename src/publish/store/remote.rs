@@ -612,7 +612,7 @@ impl Remote {
         };
         let path = root.join(key);
         let mut bytes = Vec::new();
-        match File::open(&path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)) {
+        match crate::fs::open_regular(&path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)) {
             Ok(length) if length as u64 > limit => {
                 Err(Error::trust(format!("{} is longer than {limit} bytes", path.display())))
             }
