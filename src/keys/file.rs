@@ -1,4 +1,5 @@
-//! Private keys in PKCS#8 PEM files, plain or encrypted: Ed25519 and P-256, as `openssl genpkey` writes them.
+//! Private keys in PKCS#8 PEM files, plain or encrypted: Ed25519 and P-256, as `openssl genpkey` writes them. RSA keys, also in PKCS#1, sign
+//! what roots of other tools require of them; no role of a workspace has one.
 
 use std::fmt;
 use std::fs;
@@ -7,9 +8,14 @@ use std::path::Path;
 use ed25519_dalek::Signer as _;
 use p256::ecdsa;
 use p256::pkcs8::DecodePrivateKey as _;
+use pkcs8::der::asn1::{AnyRef, BitStringRef};
+use pkcs8::der::{Encode as _, pem};
 use pkcs8::pkcs5::EncryptionScheme;
 use pkcs8::pkcs5::pbes2::Kdf;
+use pkcs8::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 use pkcs8::{EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef, SecretDocument};
+use ring::rand::SystemRandom;
+use ring::signature::{KeyPair as _, RSA_PSS_SHA256, RsaKeyPair};
 use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
@@ -20,6 +26,8 @@ use crate::error::{Error, Result, Rule};
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 /// RFC 5480: id-ecPublicKey.
 const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+/// RFC 8017: rsaEncryption.
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 /// A PEM key is a few hundred bytes; what is longer is something else.
 const MAX_LENGTH: u64 = 64 * 1024;
 /// The most that scrypt may take to unlock a key, in bytes: `128 N r p`.
@@ -33,10 +41,11 @@ pub struct FileKey {
     secret: Secret,
 }
 
-/// The private part. Both kinds wipe themselves when dropped.
+/// The private part. The kinds that roles of a workspace have wipe themselves when dropped.
 enum Secret {
     Ed25519(Box<ed25519_dalek::SigningKey>),
     P256(Box<ecdsa::SigningKey>),
+    Rsa(Box<RsaKeyPair>),
 }
 
 impl FileKey {
@@ -73,6 +82,7 @@ impl FileKey {
         let document = match label {
             "PRIVATE KEY" => document,
             "ENCRYPTED PRIVATE KEY" => decrypt(name, &document, passphrases)?,
+            "RSA PRIVATE KEY" => return Self::from_rsa(name, RsaKeyPair::from_der(document.as_bytes())),
             _ => {
                 return Err(Error::input(format!(
                     "key {name}: the PEM file holds {label:?}, not a PKCS#8 private key"
@@ -99,9 +109,20 @@ impl FileKey {
                     secret: Secret::P256(Box::new(ecdsa::SigningKey::from(secret))),
                 })
             }
+            RSA => Self::from_rsa(name, RsaKeyPair::from_pkcs8(document.as_bytes())),
             oid => Err(Error::input(format!("key {name}: keys of the kind {oid} cannot sign here"))
                 .remedy("use an Ed25519 or P-256 key: openssl genpkey -algorithm ed25519")),
         }
+    }
+
+    fn from_rsa(name: &str, secret: Result<RsaKeyPair, ring::error::KeyRejected>) -> Result<Self> {
+        let secret = secret.map_err(|e| {
+            Error::input(format!("key {name}: the RSA key cannot sign: {e}"))
+                .remedy("RSA keys have 2048 to 4096 bits and two primes; others sign by openssl, see docs/keys.md")
+        })?;
+        let public = rsa_public(secret.public_key().as_ref())
+            .map_err(|e| Error::bug("an RSA public key cannot be encoded").with_source(e))?;
+        Ok(Self { public: Key::rsa_pss(public), secret: Secret::Rsa(Box::new(secret)) })
     }
 
     pub(super) fn from_ed25519(secret: ed25519_dalek::SigningKey) -> Self {
@@ -114,7 +135,8 @@ impl Signer for FileKey {
         &self.public
     }
 
-    /// Ed25519 (RFC 8032) and ECDSA with RFC 6979 nonces: the same message gives the same signature.
+    /// Ed25519 (RFC 8032) and ECDSA with RFC 6979 nonces: the same message gives the same signature. RSASSA-PSS with SHA-256 and a salt of
+    /// 32 bytes, which every TUF client verifies.
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
         let failed = |e| Error::new(crate::Kind::Input, "signing failed").with_source(e);
         match &self.secret {
@@ -123,8 +145,21 @@ impl Signer for FileKey {
                 let signature: ecdsa::Signature = key.try_sign(message).map_err(failed)?;
                 Ok(signature.to_der().as_bytes().to_vec())
             }
+            Secret::Rsa(key) => {
+                let mut signature = vec![0; key.public().modulus_len()];
+                key.sign(&RSA_PSS_SHA256, &SystemRandom::new(), message, &mut signature)
+                    .map_err(|e| Error::new(crate::Kind::Input, format!("signing failed: {e}")))?;
+                Ok(signature)
+            }
         }
     }
+}
+
+/// The `SubjectPublicKeyInfo` in PEM (RFC 5280, RFC 3279) of an `RSAPublicKey` in DER (RFC 8017).
+fn rsa_public(der: &[u8]) -> Result<String, pkcs8::der::Error> {
+    let algorithm = AlgorithmIdentifierRef { oid: RSA, parameters: Some(AnyRef::NULL) };
+    let info = SubjectPublicKeyInfoRef { algorithm, subject_public_key: BitStringRef::from_bytes(der)? };
+    Ok(pem::encode_string("PUBLIC KEY", pem::LineEnding::LF, &info.to_der()?)?)
 }
 
 impl fmt::Debug for FileKey {

@@ -1,4 +1,4 @@
-//! Keys in AWS KMS: `ECC_NIST_P256` with `ECDSA_SHA_256`.
+//! Keys in AWS KMS: `ECC_NIST_P256` with `ECDSA_SHA_256`, and for roots of other tools RSA with `RSASSA_PSS_SHA_256`.
 //!
 //! Credentials come from the sources of the AWS tools: the environment, a profile, the instance. The private part never leaves
 //! the service; only the SHA-256 of the message is sent.
@@ -35,7 +35,7 @@ impl KmsKey {
     ///
     /// # Errors
     ///
-    /// Fails if the service cannot be reached, or if the key is not a signing key on P-256.
+    /// Fails if the service cannot be reached, or if the key is neither on P-256 nor RSA, or does not sign.
     pub fn open(name: &str, uri: &KmsUri) -> Result<Self> {
         let key = uri.key.clone();
         let answer = call(uri, async move |client: Client| {
@@ -44,14 +44,17 @@ impl KmsKey {
         .map_err(|why| failed(name, "read the public key", &why))?;
         let unusable = |why: &str| {
             Error::input(format!("key {name}: the key in KMS cannot sign here: {why}"))
-                .remedy("use a key with spec ECC_NIST_P256 and usage SIGN_VERIFY")
+                .remedy("use a key with usage SIGN_VERIFY and spec ECC_NIST_P256 (or RSA, where a root of another tool lists it)")
         };
         if answer.key_usage().is_some_and(|usage| *usage != KeyUsageType::SignVerify) {
             return Err(unusable("its usage is not SIGN_VERIFY"));
         }
         let der = answer.public_key().ok_or_else(|| unusable("the service returned no public key"))?;
-        let key = p256::PublicKey::from_public_key_der(der.as_ref()).map_err(|_| unusable("it is not on P-256"))?;
-        Ok(Self { name: name.to_owned(), uri: uri.clone(), public: public::p256_key(&key)? })
+        let public = match p256::PublicKey::from_public_key_der(der.as_ref()) {
+            Ok(key) => public::p256_key(&key)?,
+            Err(_) => public::rsa_key(der.as_ref()).ok_or_else(|| unusable("it is neither on P-256 nor RSA"))?,
+        };
+        Ok(Self { name: name.to_owned(), uri: uri.clone(), public })
     }
 }
 
@@ -62,12 +65,16 @@ impl Signer for KmsKey {
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>> {
         let (key, digest) = (self.uri.key.clone(), Sha256::digest(message).to_vec());
+        let algorithm = match self.public.keytype() {
+            "rsa" => SigningAlgorithmSpec::RsassaPssSha256,
+            _ => SigningAlgorithmSpec::EcdsaSha256,
+        };
         let answer = call(&self.uri, async move |client: Client| {
             client
                 .sign()
                 .key_id(key)
                 .message_type(MessageType::Digest)
-                .signing_algorithm(SigningAlgorithmSpec::EcdsaSha256)
+                .signing_algorithm(algorithm)
                 .message(Blob::new(digest))
                 .send()
                 .await

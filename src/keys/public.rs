@@ -22,7 +22,8 @@ pub fn write_public(key: &Key) -> Result<String> {
                 .map_err(|e| Error::input("a P-256 public key cannot be decoded").with_source(e))?;
             Ok(format!("p256:{}", to_hex(key.to_sec1_point(true).as_bytes())))
         }
-        scheme => Err(Error::input(format!("keys of the scheme {scheme:?} cannot be used for signing"))),
+        scheme => Err(Error::input(format!("no role of a workspace can have a key of the scheme {scheme}"))
+            .remedy("use an Ed25519 or P-256 key; RSA keys sign only what roots of other tools require of them")),
     }
 }
 
@@ -57,6 +58,13 @@ pub(super) fn p256_key(key: &p256::PublicKey) -> Result<Key> {
     key.to_public_key_pem(LineEnding::LF)
         .map(Key::ecdsa_p256)
         .map_err(|e| Error::bug("a P-256 public key cannot be encoded").with_source(e))
+}
+
+/// The key object of an RSA public key in DER `SubjectPublicKeyInfo`; `None` if it is something else.
+#[cfg(feature = "kms")]
+pub(super) fn rsa_key(der: &[u8]) -> Option<Key> {
+    let pem = pkcs8::der::pem::encode_string("PUBLIC KEY", LineEnding::LF, der).ok()?;
+    Some(Key::rsa_pss(pem)).filter(|key| key.decode().is_some())
 }
 
 #[cfg(test)]

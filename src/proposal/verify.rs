@@ -108,12 +108,10 @@ impl Verified {
     }
 }
 
-/// Whether two keys verify the same signatures, whatever else is declared beside them.
+/// Whether two keys verify the same signatures, however they are spelled and whatever is declared beside them.
 fn is_same(one: &Key, other: &Key) -> bool {
-    let public = |key: &Key| {
-        key.to_value().pointer("/keyval/public").and_then(|text| text.as_str()).map(|text| text.trim().to_owned())
-    };
-    one.scheme() == other.scheme() && public(one).is_some() && public(one) == public(other)
+    one.scheme() == other.scheme()
+        && one.decode().zip(other.decode()).is_some_and(|(one, other)| one.fingerprint() == other.fingerprint())
 }
 
 /// Checks a proposal from `anchor`, a root that the caller trusts: the one that devices are shipped with, or any later one.
@@ -367,12 +365,31 @@ pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, messa
         return Err(Error::refused(Rule::CeremonyKey, format!("the key {} has no say in {role}", id.short()))
             .remedy("sign with a key that `tidegate ceremony status` lists"));
     };
-    let good = key
-        .decode()
-        .zip(crate::keys::signature_bytes(key, sig.as_bytes()).ok())
-        .is_some_and(|(public, bytes)| public.verify(message, &bytes));
-    if good {
+    let is_by = |key: &Key| {
+        let bytes = crate::keys::signature_bytes(key, sig.as_bytes()).ok();
+        key.decode().zip(bytes).is_some_and(|(public, bytes)| public.verify(message, &bytes))
+    };
+    if is_by(key) {
         return Ok(());
+    }
+    let keys = verified.requirements.iter().flat_map(|requirement| &requirement.keys);
+    if let Some((other, _)) = keys.into_iter().find(|(_, other)| is_by(other)) {
+        return Err(Error::trust(format!(
+            "the signature on {role} is by the key {}, not by {}",
+            other.short(),
+            id.short()
+        ))
+        .rule(Rule::CeremonySignature)
+        .remedy("name the key that made it"));
+    }
+    if key.decode().is_none() {
+        return Err(Error::trust(format!(
+            "signatures of {} cannot be checked: its scheme {} is not supported, or it is not a valid key",
+            id.short(),
+            key.scheme()
+        ))
+        .rule(Rule::CeremonySignature)
+        .remedy("sign with other keys of the role"));
     }
     Err(Error::trust(format!("the signature of {} on {role} is not over what is proposed", id.short()))
         .rule(Rule::CeremonySignature)

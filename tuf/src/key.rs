@@ -89,6 +89,11 @@ impl Key {
         Self::known("ecdsa", "ecdsa-sha2-nistp256", pem.into())
     }
 
+    /// The key object for an RSA public key that verifies RSASSA-PSS with SHA-256, given as PEM `SubjectPublicKeyInfo`.
+    pub fn rsa_pss(pem: impl Into<String>) -> Self {
+        Self::known("rsa", "rsassa-pss-sha256", pem.into())
+    }
+
     fn known(keytype: &str, scheme: &str, public: String) -> Self {
         let raw = json!({"keytype": keytype, "scheme": scheme, "keyval": {"public": public}});
         Self { keytype: keytype.into(), scheme: scheme.into(), public: Some(public), raw }

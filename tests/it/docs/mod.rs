@@ -13,16 +13,16 @@ use std::process::{Command, Output, Stdio};
 use crate::support::skip;
 
 /// A fenced block of commands.
-struct Block {
+pub struct Block {
     /// The headings that it stands under, the highest first.
-    headings: Vec<String>,
+    pub headings: Vec<String>,
     /// What stands after the opening fence.
-    info: String,
-    text: String,
+    pub info: String,
+    pub text: String,
 }
 
 /// All fenced blocks of a page.
-fn blocks(page: &str) -> Vec<Block> {
+pub fn blocks(page: &str) -> Vec<Block> {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
     let mut blocks: Vec<Block> = Vec::new();
     let mut headings: Vec<String> = Vec::new();

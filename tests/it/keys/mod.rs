@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tidegate::keys::generate::{Kind, generate};
-use tidegate::keys::{Ask, KeyEntry, KeyRing, KeyUri, NoPassphrases, open, write_public};
+use tidegate::keys::{Ask, KeyEntry, KeyRing, KeyUri, NoPassphrases, open, signature_bytes, write_public};
 use tidegate_tuf::key::Key;
 
+use crate::docs;
 use crate::support::tools;
 pub use token::Token;
 
@@ -63,6 +64,13 @@ fn the_suite_on_the_key_of_the_environment() {
     assert_eq!(*again.public(), public);
     assert!(decoded.verify(b"twice", &again.sign(b"twice").unwrap()));
     assert!(decoded.verify(b"twice", &key.sign(b"twice").unwrap()));
+
+    // Keys of this kind sign what roots of other tools require; no role of a workspace has one.
+    if public.keytype() == "rsa" {
+        let error = write_public(&public).unwrap_err();
+        assert!(error.to_string().contains("no role of a workspace"), "{error}");
+        return;
+    }
 
     // What identifies it in tidegate.toml leads back to it.
     assert_eq!(tidegate::keys::parse_public(&write_public(&public).unwrap()).unwrap(), public);
@@ -119,6 +127,47 @@ fn files() {
     }
 }
 
+/// An RSA key by openssl, as tuftool makes them; then in the form of older tools, then encrypted.
+#[test]
+fn rsa_files() {
+    if !tools::have("openssl", "version") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let openssl = |args: &str| {
+        let status = Command::new("openssl").args(args.split(' ')).current_dir(folder.path()).status().unwrap();
+        assert!(status.success(), "{args}");
+    };
+    openssl("genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out pkcs8.pem");
+    openssl("rsa -in pkcs8.pem -traditional -out pkcs1.pem");
+    openssl("pkcs8 -topk8 -in pkcs8.pem -passout pass:horse -out locked.pem");
+    openssl("genpkey -quiet -algorithm RSA -pkeyopt rsa_keygen_bits:1024 -out short.pem");
+    for name in ["pkcs8.pem", "pkcs1.pem", "locked.pem", "short.pem"] {
+        owner_only(&folder.path().join(name));
+    }
+    for name in ["pkcs8.pem", "pkcs1.pem"] {
+        suite(&format!("file:{}", path(name)), &[]);
+    }
+    suite(&format!("file:{}", path("locked.pem")), &[(SECRET, "horse")]);
+
+    // openssl verifies what we sign with the public key that we make of it.
+    let key = open("k", &KeyUri::File(path("pkcs1.pem").into()), Path::new("/"), None, &mut NoPassphrases).unwrap();
+    std::fs::write(path("public.pem"), key.public().to_value()["keyval"]["public"].as_str().unwrap()).unwrap();
+    std::fs::write(path("message"), "message").unwrap();
+    std::fs::write(path("signature"), key.sign(b"message").unwrap()).unwrap();
+    openssl(
+        "dgst -sha256 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:32 -verify public.pem -signature signature message",
+    );
+
+    let short = KeyUri::File(path("short.pem").into());
+    let error = open("k", &short, Path::new("/"), None, &mut NoPassphrases).unwrap_err();
+    assert!(
+        error.to_string().contains("2048 to 4096 bits") || error.remedy_text().unwrap().contains("2048"),
+        "{error}"
+    );
+}
+
 #[test]
 fn tokens() {
     let Some(token) = Token::new() else { return };
@@ -147,6 +196,44 @@ fn programs() {
     }
 }
 
+/// Every command that docs/keys.md gives for other programs makes a signature that is taken in.
+#[test]
+fn documented_commands_of_other_programs_sign() {
+    let Some(token) = Token::new() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("root.bytes"), vec![b'x'; 100_000]).unwrap();
+    token.generate("p256", "02", "EC:prime256v1");
+    token.generate("rsa", "03", "rsa:2048");
+    let openssl = "openssl genpkey -quiet -algorithm ed25519 -out ed25519.pem
+        openssl genpkey -quiet -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out p256.pem
+        openssl genpkey -quiet -algorithm RSA -out rsa.pem; chmod 600 *.pem";
+    let shell = |commands: &str| {
+        let mut bash = Command::new("bash");
+        bash.args(["-euc", commands]).current_dir(folder.path()).env("SOFTHSM2_CONF", token.configuration());
+        let output = bash.env("MODULE", &token.module).env("TOKEN", Token::LABEL).output().unwrap();
+        assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    shell(openssl);
+    let file = |name: &str| {
+        let uri = KeyUri::File(path(name));
+        open("k", &uri, Path::new("/"), None, &mut NoPassphrases).unwrap().public().clone()
+    };
+    let mut keys = vec![file("ed25519.pem"), file("p256.pem"), file("rsa.pem")];
+    keys.extend(["02", "03"].map(|id| token.public(id, folder.path())));
+
+    let blocks: Vec<_> = docs::blocks("docs/keys.md").into_iter().filter(|block| block.info == "sh outside").collect();
+    assert_eq!(blocks.len(), keys.len());
+    for (block, key) in blocks.iter().zip(&keys) {
+        shell(&block.text.replace("--login", &format!("--login --pin {}", Token::PIN)));
+        let made = std::fs::read(path("root.sig")).unwrap();
+        let signature = signature_bytes(key, &made).unwrap();
+        let message = std::fs::read(path("root.bytes")).unwrap();
+        assert!(key.decode().unwrap().verify(&message, &signature), "{}", block.text);
+        std::fs::remove_file(path("root.sig")).unwrap();
+    }
+}
+
 #[cfg(feature = "kms")]
 #[test]
 fn kms() {
@@ -160,10 +247,13 @@ fn kms() {
         .unwrap();
     let mut line = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let (endpoint, key) = line.trim().split_once(' ').unwrap();
+    let mut parts = line.split_whitespace();
+    let endpoint = parts.next().unwrap();
     let environment =
         [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_EC2_METADATA_DISABLED", "true")];
-    suite(&format!("kms:{key}?region=eu-central-1&endpoint={endpoint}"), &environment);
+    for key in parts {
+        suite(&format!("kms:{key}?region=eu-central-1&endpoint={endpoint}"), &environment);
+    }
     drop(server.stdin.take());
     server.wait().unwrap();
 }

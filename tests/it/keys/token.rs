@@ -69,11 +69,11 @@ impl Token {
         // PEM or DER, as the kind of key and the version of the tool have it.
         self.run("openssl", &["pkey", "-pubin", "-in", raw, "-pubout", "-outform", "DER", "-out", der]);
         let bytes = std::fs::read(der).unwrap();
+        let pem = || String::from_utf8(self.run("openssl", &["pkey", "-pubin", "-in", raw, "-pubout"])).unwrap();
         match bytes.split_last_chunk::<32>().filter(|_| bytes.len() == 44) {
             Some((_, point)) => Key::ed25519(point),
-            None => Key::ecdsa_p256(
-                String::from_utf8(self.run("openssl", &["pkey", "-pubin", "-in", raw, "-pubout"])).unwrap(),
-            ),
+            None if bytes.len() > 200 => Key::rsa_pss(pem()),
+            None => Key::ecdsa_p256(pem()),
         }
     }
 

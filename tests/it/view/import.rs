@@ -1,17 +1,19 @@
 //! Taking over a repository that python-tuf made.
 
 use std::num::NonZeroU64;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use base64::Engine as _;
 use serde_json::{Value, json};
 use tidegate::keys::generate::{Kind, generate};
-use tidegate::keys::{KeyUri, NoPassphrases, open};
+use tidegate::keys::{KeyUri, NoPassphrases, Signer, open};
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::json::canonical;
 
 use super::story::{text, tidegate};
-use crate::support::{Serving, python_tuf, script};
+use crate::support::{Serving, python_tuf, script, tools};
 
 /// Runs a command that must work, and gives what it prints.
 fn done(args: &[&str]) -> String {
@@ -25,6 +27,8 @@ struct Old {
     folder: tempfile::TempDir,
     /// The Python with python-tuf, if that made it.
     python: PathBuf,
+    /// The ids of the root's keys, if they are RSA.
+    ids: Vec<String>,
 }
 
 impl Old {
@@ -34,7 +38,12 @@ impl Old {
         let folder = tempfile::tempdir().unwrap();
         let flag = |flag: bool| if flag { "1" } else { "0" };
         script(&python, "takeover.py", &[text(folder.path()), flag(consistent), flag(delegations)]);
-        Some(Self { folder, python })
+        Some(Self { folder, python, ids: Vec::new() })
+    }
+
+    fn root_key(&self, name: &str) -> std::rc::Rc<dyn Signer> {
+        let uri = KeyUri::File(self.path(&format!("{name}.pem")));
+        open("old", &uri, Path::new("."), None, &mut NoPassphrases).unwrap()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -45,6 +54,25 @@ impl Old {
     fn update(&self, url: &str, client: &str, path: &str) -> Value {
         let (root, client) = (self.path("1.root.json"), self.path(client));
         script(&self.python, "update.py", &[url, text(&root), text(&client), path])
+    }
+
+    /// Signs a role of the proposal with an RSA key of the old root by openssl alone, and has the signature taken in.
+    fn sign_by_openssl(&self, fleet: &str, key: &str, id: &str) {
+        let (message, signature, key) = (self.path("message"), self.path("signature"), self.path(key));
+        done(&["-C", fleet, "ceremony", "show", "--signed-bytes", "root", "--out", text(&message)]);
+        let pss = ["-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:digest"];
+        let files = ["-sign", text(&key), "-out", text(&signature), text(&message)];
+        let openssl = Command::new("openssl").args(["dgst", "-sha256"]).args(pss).args(files).status();
+        assert!(openssl.unwrap().success());
+        let other = self.ids.iter().find(|other| *other != id).unwrap();
+        let combine = |id: &str| {
+            let signature = format!("root:{id}={}", text(&signature));
+            tidegate(&["-C", fleet, "ceremony", "combine", "--signature", &signature])
+        };
+        let refused = combine(other);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains(&format!("is by the key {}, not by {}", &id[..8], &other[..8])), "{said}");
+        assert!(combine(id).status.success());
     }
 
     /// Takes it over into `fleet`, with `next` as the new root, and has the ceremony signed.
@@ -62,7 +90,11 @@ impl Old {
         }
         let out = tidegate(&["-C", &fleet_text, "ceremony", "finish"]);
         assert_eq!(out.status.code(), Some(1), "not without the old keys");
-        for key in ["old-root-0.pem", "old-root-1.pem"] {
+        let mut by_file = vec!["old-root-0.pem", "old-root-1.pem"];
+        if let [_, id] = &self.ids[..] {
+            self.sign_by_openssl(&fleet_text, by_file.pop().unwrap(), id);
+        }
+        for key in by_file {
             let key = format!("file:{}", text(&self.path(key)));
             done(&["ceremony", "sign", text(&proposal), "--root", text(&root), "--key", &key, "--confirm", &digest]);
         }
@@ -125,42 +157,53 @@ async fn by_tough() -> Old {
     use tough::editor::RepositoryEditor;
     use tough::key_source::{KeySource, LocalKeySource};
 
-    let old = Old { folder: tempfile::tempdir().unwrap(), python: PathBuf::new() };
+    let mut old = Old { folder: tempfile::tempdir().unwrap(), python: PathBuf::new(), ids: Vec::new() };
     let mut keys = serde_json::Map::new();
-    let mut ids = Vec::new();
-    for name in ["old-root-0", "old-root-1", "online"] {
-        let made = generate(Kind::P256, None).unwrap();
-        std::fs::write(old.path(&format!("{name}.pem")), made.pem.as_bytes()).unwrap();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            let private = std::fs::Permissions::from_mode(0o600);
-            std::fs::set_permissions(old.path(&format!("{name}.pem")), private).unwrap();
+    // tuftool has openssl make its keys. One is in the form of older tools.
+    for name in ["old-root-0", "old-root-1"] {
+        let path = old.path(&format!("{name}.pem"));
+        let mut openssl = Command::new("openssl");
+        if name == "old-root-0" {
+            openssl.args(["genrsa", "-traditional", "-out", text(&path), "2048"]);
+        } else {
+            openssl.args([
+                "genpkey",
+                "-quiet",
+                "-algorithm",
+                "RSA",
+                "-pkeyopt",
+                "rsa_keygen_bits:2048",
+                "-out",
+                text(&path),
+            ]);
         }
-        // tough reads keys of curves as DER alone.
-        let pem = made.pem.lines().filter(|line| !line.starts_with('-')).collect::<String>();
-        let der = base64::engine::general_purpose::STANDARD.decode(pem).unwrap();
-        std::fs::write(old.path(&format!("{name}.der")), der).unwrap();
-        keys.insert(made.public.id().to_string(), made.public.to_value());
-        ids.push(made.public.id().to_string());
+        assert!(openssl.status().unwrap().success());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let key = old.root_key(name);
+        keys.insert(key.public().id().to_string(), key.public().to_value());
+        old.ids.push(key.public().id().to_string());
     }
-    let by_online = json!({"keyids": [ids[2]], "threshold": 1});
+    let online = generate(Kind::P256, None).unwrap();
+    // tough reads keys of curves as DER alone.
+    let pem = online.pem.lines().filter(|line| !line.starts_with('-')).collect::<String>();
+    let der = base64::engine::general_purpose::STANDARD.decode(pem).unwrap();
+    std::fs::write(old.path("online.der"), der).unwrap();
+    keys.insert(online.public.id().to_string(), online.public.to_value());
+    let by_online = json!({"keyids": [online.public.id()], "threshold": 1});
     let signed = json!({
         "_type": "root", "spec_version": "1.0.0", "version": 1, "expires": "2100-01-01T00:00:00Z",
         "consistent_snapshot": true, "keys": keys,
         "roles": {
-            "root": {"keyids": ids[..2], "threshold": 2},
+            "root": {"keyids": old.ids, "threshold": 2},
             "targets": by_online, "snapshot": by_online, "timestamp": by_online,
         },
     });
     let bytes = canonical(&signed).unwrap();
-    let signatures: Vec<Value> = (0..2)
-        .map(|at| {
-            let uri = KeyUri::parse(&format!("file:{}", text(&old.path(&format!("old-root-{at}.pem"))))).unwrap();
-            let key = open("old", &uri, Path::new("."), None, &mut NoPassphrases).unwrap();
-            json!({"keyid": ids[at], "sig": to_hex(&key.sign(&bytes).unwrap())})
-        })
-        .collect();
+    let sign = |at: usize| {
+        let signature = old.root_key(&format!("old-root-{at}")).sign(&bytes).unwrap();
+        json!({"keyid": old.ids[at], "sig": to_hex(&signature)})
+    };
+    let signatures = [sign(0), sign(1)];
     let root = old.path("1.root.json");
     std::fs::write(&root, json!({"signatures": signatures, "signed": signed}).to_string()).unwrap();
 
@@ -183,6 +226,9 @@ async fn by_tough() -> Old {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_in_the_layout_of_tuftool_is_taken_over() {
+    if !tools::have("openssl", "version") {
+        return;
+    }
     let old = by_tough().await;
     let fleet = old.take_over(2);
     let (public, root) = (old.path("public"), old.path("1.root.json"));
