@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, timeout::TimeoutConfig};
 use aws_sdk_kms::Client;
-use aws_sdk_kms::error::DisplayErrorContext;
+use aws_sdk_kms::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::{KeyUsageType, MessageType, SigningAlgorithmSpec};
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -39,9 +39,9 @@ impl KmsKey {
     pub fn open(name: &str, uri: &KmsUri) -> Result<Self> {
         let key = uri.key.clone();
         let answer = call(uri, async move |client: Client| {
-            client.get_public_key().key_id(key).send().await.map_err(|e| DisplayErrorContext(e).to_string())
+            client.get_public_key().key_id(key).send().await.map_err(|e| complaint(&e))
         })
-        .map_err(|why| failed(name, "read the public key", &why))?;
+        .map_err(|why| failed(name, "read the public key", why))?;
         let unusable = |why: &str| {
             Error::input(format!("key {name}: the key in KMS cannot sign here: {why}"))
                 .remedy("use a key with usage SIGN_VERIFY and spec ECC_NIST_P256 (or RSA, where a root of another tool lists it)")
@@ -78,25 +78,29 @@ impl Signer for KmsKey {
                 .message(Blob::new(digest))
                 .send()
                 .await
-                .map_err(|e| DisplayErrorContext(e).to_string())
+                .map_err(|e| complaint(&e))
         })
-        .map_err(|why| failed(&self.name, "sign", &why))?;
-        let signature =
-            answer.signature().ok_or_else(|| failed(&self.name, "sign", "the answer contains no signature"))?;
-        super::signature_bytes(&self.public, signature.as_ref()).map_err(|why| failed(&self.name, "sign", &why))
+        .map_err(|why| failed(&self.name, "sign", why))?;
+        let wrong = |why: String| failed(&self.name, "sign", Complaint::new(why));
+        let signature = answer.signature().ok_or_else(|| wrong("the answer contains no signature".into()))?;
+        super::signature_bytes(&self.public, signature.as_ref()).map_err(wrong)
     }
 }
 
 /// Runs one call to completion, on a separate thread because the caller may already be within a runtime.
-fn call<T: Send>(uri: &KmsUri, work: impl AsyncFnOnce(Client) -> Result<T, String> + Send) -> Result<T, String> {
+fn call<T: Send>(uri: &KmsUri, work: impl AsyncFnOnce(Client) -> Result<T, Complaint> + Send) -> Result<T, Complaint> {
     let run = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Complaint::new(e.to_string()))?;
         runtime.block_on(async move {
             let client = client(uri).await;
             work(client).await
         })
     };
-    std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|_| Err("the AWS client gave up".into()))
+    std::thread::scope(|scope| scope.spawn(run).join())
+        .unwrap_or_else(|_| Err(Complaint::new("the AWS client gave up")))
 }
 
 async fn client(uri: &KmsUri) -> Client {
@@ -115,10 +119,49 @@ async fn client(uri: &KmsUri) -> Client {
     Client::new(&loader.load().await)
 }
 
-fn failed(name: &str, what: &str, why: &str) -> Error {
-    // The SDK's words are long and made for logs; the first line says it.
-    let why: String = why.lines().next().unwrap_or_default().chars().take(400).collect();
-    Error::new(Kind::Io, format!("key {name}: AWS KMS cannot {what}: {why}")).remedy(
-        "check the key's uri, the region, and the credentials (aws sts get-caller-identity); it takes kms:GetPublicKey and kms:Sign",
-    )
+/// What went wrong, and what to do about it.
+struct Complaint {
+    why: String,
+    remedy: &'static str,
+}
+
+impl Complaint {
+    fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), remedy: "try again; if it stays, use another key" }
+    }
+}
+
+/// An error of the SDK in a few words: the service's code and message, or else the innermost cause.
+fn complaint<E>(error: &SdkError<E>) -> Complaint
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    if let Some(service) = error.as_service_error() {
+        let code = service.code().unwrap_or("an error without a code");
+        let remedy = match code {
+            "NotFoundException" => "check the key's uri: its id or alias, and ?region=",
+            _ => {
+                "the caller (aws sts get-caller-identity) needs kms:GetPublicKey and kms:Sign for a key that is enabled"
+            }
+        };
+        let why = service.message().map_or_else(|| code.to_owned(), |message| format!("{code}: {message}"));
+        return Complaint { why, remedy };
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    let remedy = match error {
+        // The request was never made: nothing signed it.
+        SdkError::DispatchFailure(failure) if !failure.is_io() && !failure.is_timeout() => {
+            "give credentials as to the AWS tools: AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ?profile="
+        }
+        _ => "check ?region= and ?endpoint= of the key's uri, and that the service can be reached from here",
+    };
+    Complaint { why: cause.to_string(), remedy }
+}
+
+fn failed(name: &str, what: &str, complaint: Complaint) -> Error {
+    let why: String = complaint.why.lines().next().unwrap_or_default().chars().take(200).collect();
+    Error::new(Kind::Io, format!("key {name}: AWS KMS cannot {what}: {why}")).remedy(complaint.remedy)
 }

@@ -254,6 +254,35 @@ fn kms() {
     for key in parts {
         suite(&format!("kms:{key}?region=eu-central-1&endpoint={endpoint}"), &environment);
     }
+    let folder = tempfile::tempdir().unwrap();
+    let tidegate = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.arg("-C").arg(folder.path());
+        command
+    };
+    assert!(tidegate().args(["-q", "init", "--example-keys"]).status().unwrap().success());
+    let check = |uri: &str, environment: &[(&str, &str)]| {
+        let mut command = tidegate();
+        command.args(["key", "import", "k", uri]).env_clear().env("AWS_EC2_METADATA_DISABLED", "true");
+        let output = command.envs(environment.iter().copied()).output().unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let absent = format!("kms:nokey?region=eu-central-1&endpoint={endpoint}");
+    for (said, why, remedy) in [
+        (
+            check(&absent, &environment),
+            "cannot read the public key: NotFoundException: Invalid keyId nokey\n",
+            "id or alias",
+        ),
+        (check(&absent, &[]), "no providers in chain provided credentials\n", "AWS_PROFILE"),
+        (
+            check("kms:k?region=eu-central-1&endpoint=http://127.0.0.1:9", &environment),
+            "Connection refused",
+            "?endpoint=",
+        ),
+    ] {
+        assert!(said.contains(why) && said.contains(remedy) && said.lines().count() == 2, "{said}");
+    }
     drop(server.stdin.take());
     server.wait().unwrap();
 }
