@@ -11,7 +11,7 @@ use tidegate_model::time;
 
 use super::context::{Context, block_on};
 use super::show;
-use crate::config::{Settings, write_share};
+use crate::config::{ReceiptSettings, Settings, write_share};
 use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::publish::{Options, Remote};
@@ -157,27 +157,41 @@ impl Args {
     fn open(&self, dir: &Path, settings: &Settings) -> Result<(Vec<Remote>, Remote)> {
         let options =
             Options { retry_for: self.retry_for.delta().to_std().unwrap_or(Duration::ZERO), ..Options::default() };
-        let here = Path::new("");
-        let places: Vec<_> = match self.places.as_slice() {
-            [] => settings.receipts.places.iter().map(|place| open(place, dir, &options)).collect::<Result<_>>()?,
-            given => given.iter().map(|place| open(place, here, &options)).collect::<Result<_>>()?,
-        };
-        if places.is_empty() {
-            return Err(Error::usage("no receipts location configured")
-                .remedy("name the place, such as file:receipts, or set receipts.places in tidegate.toml"));
-        }
-        let enrolments = match (&self.enrolments, &settings.receipts.enrolments) {
-            (Some(given), _) => open(given, here, &options)?,
-            (None, Some(set)) => open(set, dir, &options)?,
-            (None, None) => {
-                return Err(Error::usage(
-                    "no location of enrolled device keys configured; receipts cannot be verified without it",
-                )
-                .remedy("give --enrolments PLACE, or set receipts.enrolments in tidegate.toml"));
-            }
-        };
-        Ok((places, enrolments))
+        sources(&self.places, self.enrolments.as_deref(), (dir, &settings.receipts), &options)
     }
+}
+
+/// Opens the places with receipts, and that with enrolments: as given, else as the workspace has them.
+///
+/// # Errors
+///
+/// A usage error if one of them is not named.
+pub(super) fn sources(
+    places: &[String],
+    enrolments: Option<&str>,
+    (dir, settings): (&Path, &ReceiptSettings),
+    options: &Options,
+) -> Result<(Vec<Remote>, Remote)> {
+    let here = Path::new("");
+    let places: Vec<_> = match places {
+        [] => settings.places.iter().map(|place| open(place, dir, options)).collect::<Result<_>>()?,
+        given => given.iter().map(|place| open(place, here, options)).collect::<Result<_>>()?,
+    };
+    if places.is_empty() {
+        return Err(Error::usage("no receipts location configured")
+            .remedy("name the place, such as file:receipts, or set receipts.places in tidegate.toml"));
+    }
+    let enrolments = match (enrolments, &settings.enrolments) {
+        (Some(given), _) => open(given, here, options)?,
+        (None, Some(set)) => open(set, dir, options)?,
+        (None, None) => {
+            return Err(Error::usage(
+                "no location of enrolled device keys configured; receipts cannot be verified without it",
+            )
+            .remedy("give --enrolments PLACE, or set receipts.enrolments in tidegate.toml"));
+        }
+    };
+    Ok((places, enrolments))
 }
 
 /// Opens a place; `file:FOLDER`, and a folder by its path, count from `base`.

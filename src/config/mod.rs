@@ -14,7 +14,9 @@ use crate::error::{Error, Result};
 use crate::fs;
 
 pub use cohorts_toml::{ChannelCohorts, Cohorts, parse_share, write_share};
-pub use tidegate_toml::{Channel, FactKind, FactSettings, Hardware, KeySettings, RoleSettings, Roles, Settings};
+pub use tidegate_toml::{
+    Channel, FactKind, FactSettings, Hardware, KeySettings, ReceiptSettings, RoleSettings, Roles, Settings,
+};
 
 /// A configuration file is a few kilobytes; what is longer is something else.
 const MAX_LENGTH: u64 = 16 << 20;

@@ -121,6 +121,7 @@ fn chart(curve: &Curve) -> Chart {
             .map(|(numbers, x)| Mark { class: "mark", x, label: Some(label(x, numbers)) })
             .collect(),
         dot: None,
+        symbols: Vec::new(),
     }
 }
 

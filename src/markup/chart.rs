@@ -88,6 +88,36 @@ pub(crate) struct Mark {
     pub(crate) label: Option<Label>,
 }
 
+/// What is drawn around a point, so that lines differ by more than their colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Circle,
+    Square,
+    Cross,
+    Diamond,
+}
+
+/// A shape at a point.
+#[derive(Debug)]
+pub(crate) struct Symbol {
+    pub(crate) class: &'static str,
+    pub(crate) shape: Shape,
+    pub(crate) at: Point,
+}
+
+/// A shape around coordinates.
+pub(crate) fn symbol(class: &str, shape: Shape, x: f64, y: f64) -> Markup {
+    let path = |d: String| html! { path class=(class) d=(d) {} "\n" };
+    let [left, right, up, down] = [x - 4.0, x + 4.0, y - 4.0, y + 4.0].map(pixels);
+    let (middle, height) = (pixels(x), pixels(y));
+    match shape {
+        Shape::Circle => html! { circle class=(class) cx=(middle) cy=(height) r="3.5" {} "\n" },
+        Shape::Square => path(format!("M{left} {up}H{right}V{down}H{left}Z")),
+        Shape::Cross => path(format!("M{left} {up}L{right} {down}M{left} {down}L{right} {up}")),
+        Shape::Diamond => path(format!("M{middle} {up}L{right} {height}L{middle} {down}L{left} {height}Z")),
+    }
+}
+
 /// A line from point to point; a step is two points at one time.
 #[derive(Debug)]
 pub(crate) struct Line {
@@ -109,6 +139,8 @@ pub(crate) struct Chart {
     pub(crate) marks: Vec<Mark>,
     /// A point to emphasize.
     pub(crate) dot: Option<Point>,
+    /// Shapes above all lines.
+    pub(crate) symbols: Vec<Symbol>,
 }
 
 impl Chart {
@@ -183,6 +215,9 @@ impl Render for Chart {
             @if let Some(Point { x, y }) = self.dot {
                 circle class="dot" cx=(pixels(self.frame.x(x))) cy=(pixels(self.frame.y(y))) r="4" {} "\n"
             }
+            @for Symbol { class, shape, at } in &self.symbols {
+                (symbol(class, *shape, self.frame.x(at.x), self.frame.y(at.y)))
+            }
         }
     }
 }
@@ -212,6 +247,7 @@ mod tests {
             lines: vec![Line { class: "line", points }],
             marks: vec![Mark { class: "mark", x: 0.5, label: Some(label(0.5, frame.anchor(0.5), "1")) }],
             dot: None,
+            symbols: vec![Symbol { class: "end", shape: Shape::Diamond, at: Point { x: 0.5, y: 0.5 } }],
         };
         let drawn = chart.render().0;
         for expected in [
@@ -221,6 +257,7 @@ mod tests {
             r#"<polygon class="area" points="150.0,120 150.0,120.0 150.0,70.0 300.0,20.0 300.0,120"></polygon>"#,
             r#"<polyline class="line" points="150.0,120.0 150.0,70.0 300.0,20.0"></polyline>"#,
             r#"<text x="200.0" y="15.0" text-anchor="middle">1</text>"#,
+            r#"<path class="end" d="M200.0 66.0L204.0 70.0L200.0 74.0L196.0 70.0Z"></path>"#,
         ] {
             assert!(drawn.contains(expected), "{expected} is missing in\n{drawn}");
         }

@@ -112,13 +112,15 @@ pub struct Counter<'a> {
 #[derive(Debug)]
 pub(super) struct Word {
     pub(super) outcome: InstallResult,
-    at: DateTime<Utc>,
+    pub(super) at: DateTime<Utc>,
+    /// When it first told that it had installed it.
+    pub(super) installed: Option<DateTime<Utc>>,
     pub(super) cohort: u32,
     pub(super) hardware: u32,
     /// Why it failed or went back.
     pub(super) reason: Option<Box<str>>,
     /// All outcomes that it ever told of: a bit for each.
-    said: u8,
+    pub(super) said: u8,
 }
 
 impl Word {
@@ -139,6 +141,11 @@ impl Word {
     }
 }
 
+/// Whether a device that tells of this has installed the release.
+pub(super) fn is_installed(outcome: InstallResult) -> bool {
+    matches!(outcome, InstallResult::Installed | InstallResult::Confirmed | InstallResult::RolledBack)
+}
+
 fn bit(outcome: InstallResult) -> u8 {
     match outcome {
         InstallResult::Offered => 1,
@@ -153,6 +160,21 @@ impl<'a> Counter<'a> {
     /// Counts as of `now`, for these releases.
     pub fn new(releases: &'a Releases, now: DateTime<Utc>) -> Self {
         Self { releases, now, words: HashMap::new(), refused: BTreeMap::new(), counted: 0, repeated: 0, newest: None }
+    }
+
+    /// How many receipts count.
+    pub fn counted(&self) -> u64 {
+        self.counted
+    }
+
+    /// How many count for nothing.
+    pub fn refused(&self) -> u64 {
+        self.refused.values().map(|refused| refused.count).sum()
+    }
+
+    /// When the last of those that count was given, by the device's clock.
+    pub fn newest(&self) -> Option<DateTime<Utc>> {
+        self.newest
     }
 
     /// Takes what [`read`](super::read()) found under a name.
@@ -174,7 +196,8 @@ impl<'a> Counter<'a> {
         let Receipt { outcome, at, reason, .. } = receipt;
         let reason = reason.as_ref().filter(|_| matches!(outcome, InstallResult::Failed | InstallResult::RolledBack));
         let reason = reason.map(|reason| reason.as_str().into());
-        let mut word = Word { outcome: *outcome, at: *at, cohort, hardware, reason, said: bit(*outcome) };
+        let installed = is_installed(*outcome).then_some(*at);
+        let mut word = Word { outcome: *outcome, at: *at, installed, cohort, hardware, reason, said: bit(*outcome) };
         match self.words.entry((release, device)) {
             std::collections::hash_map::Entry::Vacant(new) => {
                 new.insert(word);
@@ -183,8 +206,9 @@ impl<'a> Counter<'a> {
                 let known = known.get_mut();
                 self.repeated += u64::from(known.said(*outcome));
                 known.said |= word.said;
+                known.installed = known.installed.into_iter().chain(word.installed).min();
                 if word.rank() > known.rank() {
-                    word.said = known.said;
+                    (word.said, word.installed) = (known.said, known.installed);
                     *known = word;
                 }
             }

@@ -13,12 +13,14 @@
 
 mod count;
 mod enrolments;
+mod history;
 mod read;
 mod releases;
 mod report;
 
 pub use count::{Counter, Why};
 pub use enrolments::{Enrolled, Enrolments};
+pub use history::{GroupHistory, Point, ReleaseHistory};
 pub use read::{check, read};
 pub use releases::{Known, Releases, Scope};
 pub use report::{Group, Reason, ReceiptReport, Refused, ReleaseReport, Tally};

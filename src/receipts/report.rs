@@ -9,7 +9,7 @@ use tidegate_model::name::{HardwareId, Name};
 use tidegate_model::receipt::InstallResult;
 use tidegate_model::time;
 
-use super::count::{Counter, Why, Word};
+use super::count::{Counter, Why, Word, is_installed};
 use super::enrolments::Enrolled;
 use super::releases::Known;
 use crate::policy::HealthPolicy;
@@ -151,7 +151,7 @@ impl Tally {
     fn add(&mut self, word: &Word) {
         let is = |outcome| u64::from(word.outcome == outcome);
         self.offered += 1;
-        self.installed += is(InstallResult::Installed) + is(InstallResult::Confirmed) + is(InstallResult::RolledBack);
+        self.installed += u64::from(is_installed(word.outcome));
         self.confirmed += is(InstallResult::Confirmed);
         self.failed += is(InstallResult::Failed);
         self.rolled_back += is(InstallResult::RolledBack);

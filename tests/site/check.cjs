@@ -18,8 +18,8 @@ const url = pathToFileURL(page_file).href;
   });
   const views = [];
   for (const colorScheme of ['light', 'dark']) {
-    for (const width of [1280, 360]) {
-      const context = await browser.newContext({ colorScheme, viewport: { width, height: 800 }, javaScriptEnabled: true });
+    for (const width of [1280, 390]) {
+      const context = await browser.newContext({ colorScheme, viewport: { width, height: 844 }, javaScriptEnabled: true });
       const page = await context.newPage();
       const requests = [], problems = [];
       page.on('request', (request) => { if (request.url() !== url) requests.push(request.url()); });
@@ -28,13 +28,16 @@ const url = pathToFileURL(page_file).href;
       await page.goto(url);
       const background = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      // As it opens, in screens.
+      const screens = await page.evaluate(() => document.documentElement.scrollHeight / window.innerHeight);
+      if (screenshots) await page.screenshot({ path: `${screenshots}-${colorScheme}-${width}.png`, fullPage: true });
       const scripts = await page.evaluate(() => document.scripts.length);
       // The first stop of the keyboard, and a fold opened by it.
       await page.keyboard.press('Tab');
       const first = await page.evaluate(() => document.activeElement.textContent);
-      const opened = await page.evaluate(() => document.querySelector('details summary')?.focus() ?? null)
+      const opened = await page.evaluate(() => document.querySelector('details:not([open]) > summary')?.focus() ?? null)
         .then(() => page.keyboard.press('Enter'))
-        .then(() => page.evaluate(() => document.querySelector('details')?.open ?? null));
+        .then(() => page.evaluate(() => document.activeElement.parentElement.open ?? null));
       await page.evaluate(() => document.querySelectorAll('details').forEach((fold) => { fold.open = true; }));
       await page.evaluate(axe);
       const { violations } = await page.evaluate(() => window.axe.run());
@@ -44,8 +47,9 @@ const url = pathToFileURL(page_file).href;
         const { width, height } = svg.getBoundingClientRect();
         return { name: svg.querySelector('title')?.textContent, width, height };
       }));
-      if (screenshots) await page.screenshot({ path: `${screenshots}-${colorScheme}-${width}.png`, fullPage: true });
-      views.push({ colorScheme, width, background, overflow, scripts, first, opened, requests, problems, found, text, charts });
+      const unfolded = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
+      if (screenshots) await page.screenshot({ path: `${screenshots}-${colorScheme}-${width}-unfolded.png`, fullPage: true });
+      views.push({ colorScheme, width, background, overflow: Math.max(overflow, unfolded), screens, scripts, first, opened, requests, problems, found, text, charts });
       await context.close();
     }
   }

@@ -324,6 +324,7 @@ async fn rebase(
 async fn publish_site(args: &Args, site: Site, places: &[String], context: &Context) -> Result<()> {
     let workspace = Workspace::open(&context.dir)?;
     let settings = workspace.settings()?;
+    let repository = workspace.repository()?;
     let here = view::Place::workspace(&context.dir);
     let reading = if site == Site::Full { here.read(None)? } else { here.read_as_the_public(None)? };
     let mut state = view::signed(&reading, context.now);
@@ -331,10 +332,18 @@ async fn publish_site(args: &Args, site: Site, places: &[String], context: &Cont
         view::add_workspace(&mut state, &workspace)?;
     }
     drop(workspace);
+    if site == Site::Full && !settings.receipts.places.is_empty() {
+        crate::cli::site::count_at(&mut state, &reading, (&[], None), &settings.receipts, context).await;
+    }
     for place in places {
         state.place = public_url(place);
-        let files = [(site::STATUS, site::status(&state)?), (site::PAGE, site::page(&state).into_bytes())];
         let mut remote = args.access.open(place, &context.dir, Some(&settings))?;
+        let seen = vec![(state.place.clone(), publish::live_timestamp(&remote).await)];
+        view::add_publication(&mut state, publish::publication_status(&context.dir, &repository, &seen)?);
+        if site == Site::Public {
+            state.shows.places.clear();
+        }
+        let files = [(site::STATUS, site::status(&state)?), (site::PAGE, site::page(&state).into_bytes())];
         remote.settle(args.single_writer, context.now).await?;
         publish::beside(&remote, &files).await?;
         context.ui.status(format_args!("the status page is at {place}/{}", site::PAGE));

@@ -80,8 +80,16 @@ pub(super) fn bytes(count: u64) -> String {
     format!("{count} bytes")
 }
 
+/// A number of devices.
+pub(super) fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
+}
+
 /// A table. On narrow screens each row becomes a block.
 pub(super) struct Table {
+    class: &'static str,
     caption: String,
     headings: Vec<&'static str>,
     rows: Vec<Vec<Markup>>,
@@ -90,7 +98,13 @@ pub(super) struct Table {
 impl Table {
     /// A table without rows, described by `caption`.
     pub(super) fn new(caption: &str, headings: &[&'static str]) -> Self {
-        Self { caption: caption.to_owned(), headings: headings.to_vec(), rows: Vec::new() }
+        Self { class: "stack", caption: caption.to_owned(), headings: headings.to_vec(), rows: Vec::new() }
+    }
+
+    /// The same of numbers, which stay on one line.
+    pub(super) fn of_figures(mut self) -> Self {
+        self.class = "stack figures";
+        self
     }
 
     /// Adds a row; the first cell is the row's heading.
@@ -116,7 +130,7 @@ impl Table {
 impl Render for Table {
     fn render(&self) -> Markup {
         html! {
-            table class="stack" {
+            table class=(self.class) {
                 caption { (text(&self.caption)) }
                 thead { tr { @for heading in &self.headings { th scope="col" { (heading) } } } }
                 tbody { @for cells in &self.rows { (self.shown(cells)) } }
@@ -142,6 +156,7 @@ mod tests {
         }
         let shares = [0, 5, 10_000, 125_000, 141_667, 999_999, 1_000_000].map(share);
         assert_eq!(shares, ["0%", "0.0005%", "1%", "12.5%", "14.2%", "100%", "100%"]);
+        assert_eq!([0, 999, 1_000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!((bytes(12), bytes(1536), bytes(5 << 30)), ("12 bytes".into(), "1.5 KiB".into(), "5 GiB".into()));
     }
 }

@@ -4,6 +4,7 @@
 //! All of it is computed from a [`State`], and everything in that is escaped.
 
 mod chart;
+mod health;
 mod html;
 mod releases;
 mod trust;
@@ -15,17 +16,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 use sha2::{Digest as _, Sha256};
+use tidegate_model::text::public_urls;
 
 use super::view::State;
-use super::view::state::{Product, Urgency};
+use super::view::state::{Product, Shown, Source, Urgency};
 use crate::error::{Error, Result};
 use crate::markup::text;
-use html::{code, instant, relative, share};
+use html::{Mark, code, instant, mark, relative, share};
 
 /// The page's file.
 pub const PAGE: &str = "index.html";
 /// The file with the same for programs.
 pub const STATUS: &str = "status.json";
+
+/// So many products are among the most important facts.
+const PRODUCTS: usize = 6;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -74,13 +79,43 @@ fn header(state: &State, title: &str, sections: &[Section]) -> Markup {
     html! {
         header class="top" {
             h1 { (text(title)) }
-            p class="quiet" { "As of " (instant(state.at)) " UTC, from " (text(&state.place)) }
+            p class="quiet" { "As of " (instant(state.at)) " UTC" @if state.place != "." { ", from " (text(&state.place)) } }
+            (shown(&state.shows))
             nav aria-label="Sections" {
                 ul {
                     @for Section { id, title, .. } in sections {
-                        li { a href={ "#" (id) } { (text(title)) } }
+                        li { a href={ "#" (id) } { (title) } }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Whether what the page shows is what devices see. It is the first thing to know of all that follows.
+fn shown(shows: &Shown) -> Markup {
+    let (kind, word) = match (shows.source, shows.live) {
+        (Source::EarlierSnapshot, _) => (Mark::Neutral, "Earlier state"),
+        (_, Some(true)) => (Mark::Good, "Live"),
+        (_, Some(false)) => (Mark::Look, "Not live"),
+        (_, None) => (Mark::Look, "Not known to be live"),
+    };
+    let meaning = match (shows.source, shows.live) {
+        (Source::EarlierSnapshot, _) => "Devices no longer see this.",
+        (_, Some(true)) => "This is what devices see.",
+        (_, Some(false)) => "This is the state of the workspace; devices do not see all of it yet.",
+        (_, None) => "This is the state of the workspace.",
+    };
+    html! {
+        div class="shown" {
+            p {
+                (mark(kind, word)) " " (meaning)
+                @if let Some(version) = shows.timestamp {
+                    " Timestamp " (version) @if let Some(at) = shows.signed { ", signed " (instant(at)) } "."
+                }
+            }
+            @for place in shows.places.iter().filter(|place| place.is_behind() || place.unreachable.is_some()) {
+                p class="quiet" { (text(&public_urls(&place.to_string()))) }
             }
         }
     }
@@ -108,13 +143,13 @@ pub fn status(state: &State) -> Result<Vec<u8>> {
 
 struct Section {
     id: &'static str,
-    title: String,
+    title: &'static str,
     content: Markup,
 }
 
 impl Section {
-    fn new(id: &'static str, title: &str, content: Markup) -> Self {
-        Self { id, title: title.to_owned(), content }
+    fn new(id: &'static str, title: &'static str, content: Markup) -> Self {
+        Self { id, title, content }
     }
 }
 
@@ -123,7 +158,7 @@ impl Render for Section {
         let heading = format!("{}-title", self.id);
         html! {
             section id=(self.id) aria-labelledby=(heading) {
-                h2 id=(heading) { (text(&self.title)) }
+                h2 id=(heading) { (self.title) }
                 (self.content)
             }
         }
@@ -138,20 +173,7 @@ fn sections(state: &State) -> Vec<Section> {
     if state.workspace.as_ref().is_some_and(|workspace| !workspace.proposals.is_empty()) {
         sections.push(Section::new("waiting", "Waiting for signatures", waiting::proposals(state)));
     }
-    for (index, channel) in state.channels.iter().enumerate() {
-        // Ids must be unique, and a channel's name could be that of another section.
-        let id = ["rollouts", "rollouts-2", "rollouts-3", "rollouts-4"].get(index).copied();
-        let title = format!("Rollouts on {}", channel.name);
-        match id {
-            Some(id) => sections.push(Section::new(id, &title, releases::rollouts(state, channel, index))),
-            None => {
-                if let Some(last) = sections.iter_mut().rfind(|section| section.id == "rollouts-4") {
-                    let more = releases::rollouts(state, channel, index);
-                    last.content = html! { (last.content) h3 { (text(&title)) } (more) };
-                }
-            }
-        }
-    }
+    sections.push(Section::new("rollouts", "Rollouts", releases::rollouts(state)));
     sections.push(Section::new("releases", "Releases", releases::releases(state)));
     sections.push(Section::new("due", "What is due", trust::due(state)));
     sections.push(Section::new("trust", "Roles and keys", trust::trust(state)));
@@ -165,11 +187,18 @@ fn sections(state: &State) -> Vec<Section> {
 fn facts(state: &State) -> Markup {
     let mut facts = Vec::new();
     let mut fact = |head: &str, rest: &str| facts.push((head.to_owned(), rest.to_owned()));
-    for channel in &state.channels {
-        for product in &channel.products {
-            let (head, text) = live(product);
-            fact(&head, &format!("{} on {}{text}", product.name, channel.name));
-        }
+    let products = || state.channels.iter().flat_map(|channel| channel.products.iter().map(move |one| (channel, one)));
+    for (channel, product) in products().take(PRODUCTS) {
+        let (head, text) = live(product);
+        fact(&head, &format!("{} on {}{text}", product.name, channel.name));
+    }
+    match products().count().saturating_sub(PRODUCTS) {
+        0 => {}
+        more => fact(&format!("{more} more products"), "below"),
+    }
+    if let Some(health) = &state.health {
+        let (head, text) = health::fact(state, health);
+        fact(&head, &text);
     }
     if let Some(first) = state.due.first() {
         let when = relative(first.expires, state.at);

@@ -4,44 +4,108 @@ use chrono::{DateTime, Utc};
 use maud::{Markup, Render as _, html};
 
 use super::chart;
+use super::health;
 use super::html::{Mark, Table, bytes, code, instant, mark, region, relative, share};
 use crate::markup::text;
 use crate::report::view::State;
 use crate::report::view::state::{
-    Artifact, Channel, Cohort, CohortOffers, FindingState, Members, Offer, Product, Provenance, RecordState, Release,
+    Artifact, Channel, Cohort, CohortOffers, Curve, FindingState, Members, Offer, Product, Provenance, RecordState,
+    Release,
 };
 
 /// From so many cohorts on, neighbours that are alike are shown once.
 const MANY_COHORTS: usize = 24;
 
-/// A channel's cohorts, what each is offered, and how each release spreads.
-pub(super) fn rollouts(state: &State, channel: &Channel, index: usize) -> Markup {
+/// So many rollouts are open at first, however many there are: the page stays short.
+const OPEN: usize = 4;
+/// So many of a product have a line of their own.
+const SHOWN: usize = 4;
+
+/// All channels: how each release spreads that is offered, and what each cohort is offered.
+pub(super) fn rollouts(state: &State) -> Markup {
+    let mut open = OPEN;
     html! {
-        @if channel.products.is_empty() {
-            p { "No release is approved yet." }
-            (cohorts(state, channel, None))
-        }
-        @for (number, product) in channel.products.iter().enumerate() {
-            h3 { (text(&product.name)) }
-            @if !product.curves.is_empty() {
-                div class="charts" {
-                    @for (curve, shown) in product.curves.iter().take(4).enumerate() {
-                        (chart::exposure(shown, state.at, &format!("curve-{index}-{number}-{curve}")))
-                    }
-                }
+        @if state.channels.is_empty() { p { "There is no channel yet." } }
+        @for channel in &state.channels {
+            @if channel.products.is_empty() {
+                h3 { (text(&channel.name)) }
+                p { "No release is approved yet." }
+                (folded(channel, &cohorts(state, channel, None)))
             }
-            (cohorts(state, channel, Some(product)))
+            @for product in &channel.products {
+                h3 { (text(&product.name)) " on " (text(&channel.name)) }
+                (spread(state, channel, product, &mut open))
+                (folded(channel, &cohorts(state, channel, Some(product))))
+            }
         }
     }
+}
+
+fn folded(channel: &Channel, table: &Markup) -> Markup {
+    let who = match channel.cohorts.len() {
+        1 => "1 cohort".to_owned(),
+        many => format!("{many} cohorts"),
+    };
+    html! { details { summary { "Who is offered what: " (who) } (table) } }
+}
+
+/// How the releases of a product spread. Those under way are open, but for `open`, no more.
+fn spread(state: &State, channel: &Channel, product: &Product, open: &mut usize) -> Markup {
+    let under_way = |curve: &&Curve| is_under_way(product, curve);
+    let (going, done): (Vec<&Curve>, Vec<&Curve>) = product.curves.iter().partition(under_way);
+    let others = product.releases.iter().filter(|release| {
+        let has_curve = product.curves.iter().any(|curve| curve.sequence == release.sequence);
+        !has_curve && !release.offered_to.is_empty()
+    });
+    html! {
+        @for curve in going.iter().copied().chain(done.iter().copied().take(1)).take(SHOWN) {
+            @let is_open = is_under_way(product, curve) && *open > 0;
+            @let _ = *open -= usize::from(is_open);
+            @let health = health::of(state, &channel.name, &product.name, curve.sequence);
+            details class="rollout" open[is_open] {
+                summary {
+                    (text(&chart::describe(curve, state.at)))
+                    @if let Some(words) = health.and_then(health::in_brief) { " " span class="quiet" { (text(&words)) } }
+                }
+                div class="chart" {
+                    (chart::exposure(curve, health, state.at, &format!("curve-{}-{}", number(state, product), curve.sequence)))
+                    @if let Some(health) = health { (health::legend(health)) }
+                }
+                @if let Some(health) = health { (health::groups(health)) }
+            }
+        }
+        @for release in others {
+            details class="rollout" {
+                summary { (text(&release.version)) " is for named devices only." }
+                @if let Some(health) = health::of(state, &channel.name, &product.name, release.sequence) {
+                    (health::legend(health)) (health::groups(health))
+                }
+            }
+        }
+    }
+}
+
+/// The place of a product among all, for ids that are unique.
+fn number(state: &State, product: &Product) -> usize {
+    let mut products = state.channels.iter().flat_map(|channel| &channel.products);
+    products.position(|other| std::ptr::eq(other, product)).unwrap_or_default()
+}
+
+/// Whether a release is still being rolled out: it grows, or some cohort is offered it in a limited stage.
+fn is_under_way(product: &Product, curve: &Curve) -> bool {
+    let mut offers = product.cohorts.iter().flat_map(|cohort| &cohort.offers);
+    let is_limited = |stage: &str| matches!(stage, "validation" | "limited");
+    curve.now_ppm < curve.final_ppm
+        || offers.any(|offer| offer.sequence == curve.sequence && offer.in_force && is_limited(&offer.stage))
 }
 
 fn cohorts(state: &State, channel: &Channel, product: Option<&Product>) -> Markup {
     let caption = match product {
         Some(product) => format!(
-            "Who is offered which {}; the first cohort that matches a device counts, and the first offer that it may take",
-            product.name
+            "Who is offered which {} on {}; the first cohort that matches a device counts, and the first offer that it may take",
+            product.name, channel.name
         ),
-        None => "The cohorts; the first that matches a device wins".to_owned(),
+        None => format!("The cohorts of {}; the first that matches a device wins", channel.name),
     };
     let mut table = Table::new(&caption, &["Cohort", "Who", "Offered", "Open to", "Ends unless renewed"]);
     let mut last: Option<String> = None;
@@ -128,17 +192,28 @@ pub(super) fn releases(state: &State) -> Markup {
     html! {
         @for channel in &state.channels {
             @for product in &channel.products {
-                h3 { (text(&product.name)) " on " (text(&channel.name)) }
-                @for release in &product.releases {
-                    (one(state, release, record(state, &id(channel, product, release))))
+                details {
+                    summary {
+                        (text(&product.name)) " on " (text(&channel.name)) ": "
+                        @match product.releases.as_slice() {
+                            [] => "none approved",
+                            [only] => (text(&only.version)),
+                            [newest, ..] => { (product.releases.len()) " releases, " (text(&newest.version)) " the newest" }
+                        }
+                    }
+                    @for release in &product.releases {
+                        (one(state, channel, product, release))
+                    }
                 }
             }
         }
         @if !others.is_empty() {
-            h3 { "Not approved" }
-            ul class="plain" {
-                @for record in others {
-                    li { (text(&record.release)) " " (life(record)) }
+            details {
+                summary { (others.len()) " not approved" }
+                ul class="plain" {
+                    @for record in others {
+                        li { (text(&record.release)) " " (life(record)) }
+                    }
                 }
             }
         }
@@ -175,7 +250,9 @@ fn life(record: &RecordState) -> Markup {
     if record.paused { mark(Mark::Look, &format!("{}, paused", record.state)) } else { mark(kind, &record.state) }
 }
 
-fn one(state: &State, release: &Release, record: Option<&RecordState>) -> Markup {
+fn one(state: &State, channel: &Channel, product: &Product, release: &Release) -> Markup {
+    let record = record(state, &id(channel, product, release));
+    let health = health::of(state, &channel.name, &product.name, release.sequence);
     let offered = !release.offered_to.is_empty();
     let word = match record {
         Some(record) => life(record),
@@ -194,6 +271,7 @@ fn one(state: &State, release: &Release, record: Option<&RecordState>) -> Markup
                 }
             }
             dl { (facts(release)) }
+            @if let Some(health) = health { (health::legend(health)) }
             @if let Some(record) = record { (findings(state, record)) }
         }
     }

@@ -11,19 +11,29 @@ use crate::report::view::state::{Due, Key, Role, RoleKind, Urgency};
 /// From so many roles on, cohorts are shown together.
 const MANY_ROLES: usize = 24;
 
+/// So many expiries are shown at once.
+const FIRST: usize = 3;
+
 /// Every expiry on a time line, the first first.
 pub(super) fn due(state: &State) -> Markup {
     let folded = state.due.len() > MANY_ROLES;
     let is_cohort = |due: &Due| due.role.contains('.');
     let cohorts: Vec<&Due> = state.due.iter().filter(|due| folded && is_cohort(due)).collect();
+    let others = state.due.iter().filter(|due| !folded || !is_cohort(due)).map(|due| line(state, due, &due.subject()));
+    let first = cohorts
+        .first()
+        .map(|first| line(state, first, &format!("{} of cohorts, {} first", cohorts.len(), first.subject())));
+    let lines: Vec<Markup> = first.into_iter().chain(others).collect();
+    let (first, more) = lines.split_at(lines.len().min(FIRST));
     html! {
         ol class="due" {
             li class="axis" aria-hidden="true" { span {} (chart::time_axis()) span {} }
-            @if let Some(first) = cohorts.first() {
-                (line(state, first, &format!("{} of cohorts, {} first", cohorts.len(), first.subject())))
-            }
-            @for due in state.due.iter().filter(|due| !folded || !is_cohort(due)) {
-                (line(state, due, &due.subject()))
+            @for line in first { (line) }
+        }
+        @if !more.is_empty() {
+            details {
+                summary { (more.len()) " more" }
+                ol class="due" { @for line in more { (line) } }
             }
         }
     }
@@ -57,16 +67,25 @@ pub(super) fn trust(state: &State) -> Markup {
         }
         region(caption, &table)
     };
+    let examples = state.trust.keys.iter().filter(|key| key.example).count();
     html! {
-        (roles("Roles: what each signs, and whose signatures it requires", &others))
+        details {
+            summary { (others.len()) " roles" }
+            (roles("Roles: what each signs, and whose signatures it requires", &others))
+        }
         @if folded {
             details {
-                summary { (cohorts.len()) " cohorts" }
+                summary { (cohorts.len()) " roles of cohorts" }
                 (roles("Cohorts", &cohorts))
             }
         }
-        h3 { "Keys" }
-        (keys(state))
+        details {
+            summary {
+                (state.trust.keys.len()) " keys "
+                @if examples > 0 { (mark(Mark::Bad, &format!("{examples} of them example keys"))) }
+            }
+            (keys(state))
+        }
     }
 }
 

@@ -22,19 +22,30 @@ pub(super) fn faults(state: &State) -> Markup {
 pub(super) fn proposals(state: &State) -> Markup {
     html! {
         @for proposal in state.workspace.iter().flat_map(|workspace| &workspace.proposals) {
-            h3 { (text(&proposal.subject)) }
-            @if let Some(fault) = &proposal.fault {
-                p { (mark(Mark::Bad, "do not sign it")) " " (text(fault)) }
+            details {
+                summary {
+                    (text(&proposal.subject)) " "
+                    @if proposal.fault.is_some() { (mark(Mark::Bad, "do not sign it")) } @else { (progress(proposal)) }
+                }
+                @if let Some(fault) = &proposal.fault { p { (text(fault)) } }
+                p class="quiet" {
+                    (code(&proposal.file))
+                    @if let Some(at) = proposal.proposed { ", proposed " (relative(at, state.at)) }
+                    @if let Some(reason) = &proposal.reason { ": " (text(reason)) }
+                    @if let Some(digest) = &proposal.digest { "; compare its digest, " (code(digest)) }
+                }
+                @if !proposal.needs.is_empty() { (needs(proposal)) }
             }
-            p class="quiet" {
-                (code(&proposal.file))
-                @if let Some(at) = proposal.proposed { ", proposed " (relative(at, state.at)) }
-                @if let Some(reason) = &proposal.reason { ": " (text(reason)) }
-                @if let Some(digest) = &proposal.digest { "; compare its digest, " (code(digest)) }
-            }
-            @if !proposal.needs.is_empty() { (needs(proposal)) }
         }
     }
+}
+
+/// How many of the required signatures a proposal has.
+fn progress(proposal: &ProposalState) -> Markup {
+    let required: u64 = proposal.needs.iter().map(|need| need.threshold).sum();
+    let has: u64 = proposal.needs.iter().map(|need| need.threshold.min(need.signed.len() as u64)).sum();
+    let kind = if has == required { Mark::Good } else { Mark::Look };
+    mark(kind, &format!("{has} of {required} signatures"))
 }
 
 fn needs(proposal: &ProposalState) -> Table {
@@ -77,7 +88,15 @@ pub(super) fn ledger(ledger: &LedgerState) -> Markup {
         } @else if let Some(head) = &ledger.head {
             p class="quiet" { (ledger.count) " entries, the chain is intact up to " (code(head)) }
         }
-        (region("Entries of the ledger", &table))
+        details {
+            summary {
+                @match ledger.entries.first() {
+                    Some(last) => { "The last: " (text(&last.event)) " by " (text(&last.actor)) ", " (instant(last.time)) }
+                    None => "No entries",
+                }
+            }
+            (region("Entries of the ledger", &table))
+        }
     }
 }
 

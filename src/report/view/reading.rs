@@ -13,6 +13,7 @@ use tidegate_model::text::public_url;
 use tidegate_model::time::Instant;
 use tidegate_model::version::Version;
 
+use super::state::Source;
 use crate::audit::protect::Protection;
 use crate::audit::{AuditFinding, ByHash, Look, Origin, PublishedRepository, Tree, look};
 use crate::error::{Error, Result};
@@ -74,6 +75,14 @@ impl Place {
         }
     }
 
+    fn source(&self) -> Source {
+        match (&self.what, self.snapshot) {
+            (_, Some(_)) => Source::EarlierSnapshot,
+            (What::Workspace(_), None) => Source::Workspace,
+            (What::Repository(_), None) => Source::Place,
+        }
+    }
+
     /// Reads the repository, verified from the root file `root`; a workspace needs none, because it has its own first root.
     ///
     /// Outside a workspace, the objects of protected cohorts may be missing. Defects of the repository are part of the result.
@@ -115,7 +124,7 @@ impl Place {
             let veiled = Veiled { origin: origin.as_ref(), protection: &seen.protection };
             seen = look(&veiled, &bytes, self.snapshot, false)?;
         }
-        let reading = Reading::of(&self.name, seen, Digest::of(&bytes));
+        let reading = Reading::of(&self.name, self.source(), seen, Digest::of(&bytes));
         if reading.tree.targets.is_empty() {
             let first = reading.faults.first().map(|fault| format!(": {}: {}", fault.subject, fault.problem));
             return Err(Error::trust(format!(
@@ -185,6 +194,8 @@ pub struct Offered {
 pub struct Reading {
     /// What people call the place.
     pub place: String,
+    /// What was read.
+    pub source: Source,
     /// The metadata.
     pub tree: Tree,
     /// SHA-256 of the root that it was verified from.
@@ -200,7 +211,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    fn of(place: &str, look: Look, anchor: Digest) -> Self {
+    fn of(place: &str, source: Source, look: Look, anchor: Digest) -> Self {
         let Look { tree, contents, faults, .. } = look;
         let content = |sha256: Option<&[u8; 32]>| sha256.and_then(|sha256| contents.get(sha256));
         let mut maps = BTreeMap::new();
@@ -242,7 +253,7 @@ impl Reading {
             let list = OfferedList { assigned: list.assigned, offers: list.offers.into_iter().map(offered).collect() };
             offers.insert((channel, product, cohort), list);
         }
-        Self { place: public_url(place), tree, anchor, maps, releases, offers, faults }
+        Self { place: public_url(place), source, tree, anchor, maps, releases, offers, faults }
     }
 
     /// The channels, by name.

@@ -17,11 +17,12 @@ use super::curve::{Part, curve, exposure};
 use super::reading::{Approved, OfferedList, Reading};
 use super::state::{
     Artifact, Channel, Cohort, CohortOffers, Due, Key, Members, Offer, Problem, Product, Provenance, RampState,
-    Release, Role, RoleKind, State, Trust, Urgency,
+    Release, Role, RoleKind, Shown, Source, State, Trust, Urgency,
 };
 use crate::audit::RoleFile;
 use crate::keys::example::is_example;
 use crate::metadata::Document;
+use crate::publish::PublicationStatus;
 
 /// What a repository says at `now`, from its signed files alone.
 pub fn signed(reading: &Reading, now: DateTime<Utc>) -> State {
@@ -32,14 +33,38 @@ pub fn signed(reading: &Reading, now: DateTime<Utc>) -> State {
         schema: 1,
         generator: concat!("tidegate ", env!("CARGO_PKG_VERSION")).into(),
         place: reading.place.clone(),
+        shows: shown(reading),
         at: now,
         sound: reading.faults.is_empty(),
         faults: reading.faults.iter().map(problem).collect(),
         trust: trust(reading, now),
         due: due(reading, now),
         channels,
+        health: None,
         workspace: None,
     }
+}
+
+/// What a place has is live. Of a workspace [`add_publication`] tells.
+fn shown(reading: &Reading) -> Shown {
+    let timestamp = reading.tree.timestamp.as_ref();
+    Shown {
+        source: reading.source,
+        live: match reading.source {
+            Source::Place => Some(true),
+            Source::EarlierSnapshot => Some(false),
+            Source::Workspace => None,
+        },
+        timestamp: timestamp.map(|file| file.version),
+        signed: timestamp.and_then(|file| file.issued),
+        places: Vec::new(),
+    }
+}
+
+/// Adds how far the workspace's places are behind it. Its state is live if the first of them, which decides, has it.
+pub fn add_publication(state: &mut State, places: Vec<PublicationStatus>) {
+    state.shows.live = places.first().filter(|first| first.unreachable.is_none()).and_then(|first| first.published);
+    state.shows.places = places;
 }
 
 /// Keys, and which of them sign a role.

@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tidegate_model::time;
 
+use crate::publish::PublicationStatus;
+
 /// What a repository says at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "Tidegate status")]
@@ -17,6 +19,8 @@ pub struct State {
     pub generator: String,
     /// What people call the place that it was read from.
     pub place: String,
+    /// Whether that is what devices see.
+    pub shows: Shown,
     /// As of when.
     #[serde(with = "time::text")]
     #[schemars(with = "String")]
@@ -31,9 +35,115 @@ pub struct State {
     pub due: Vec<Due>,
     /// The channels.
     pub channels: Vec<Channel>,
+    /// What devices report of the releases; absent where no receipts are configured, and on pages for the public.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
     /// What is not signed metadata and known only to the workspace; absent for a repository from outside.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workspace: Option<WorkspaceState>,
+}
+
+/// Whether a state is the one that devices see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Shown {
+    /// What was read.
+    pub source: Source,
+    /// Whether devices see it: what was read is what is published. Absent if that cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<bool>,
+    /// The version of its timestamp; absent if there is none that verifies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<u64>,
+    /// When that timestamp was signed: since then it can be live.
+    #[serde(with = "time::optional_text", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub signed: Option<DateTime<Utc>>,
+    /// Of a workspace: how far each of its places is behind it. Empty on pages for the public.
+    pub places: Vec<PublicationStatus>,
+}
+
+/// What a state was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// What is published at a place.
+    Place,
+    /// What was published at a place earlier.
+    EarlierSnapshot,
+    /// A workspace, of which not everything may be published.
+    Workspace,
+}
+
+/// What devices report of the releases, by signed receipts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Health {
+    /// Why nothing could be counted, if that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// Receipts that count.
+    pub counted: u64,
+    /// Receipts that count for nothing; `tidegate receipts` says why.
+    pub refused: u64,
+    /// When the last of those that count was given, by the device's clock.
+    #[serde(with = "time::optional_text", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub newest: Option<DateTime<Utc>>,
+    /// By release: those that somebody is offered, and those that devices reported. The curve of the same channel, product and sequence
+    /// is the plan.
+    pub releases: Vec<ReleaseHealth>,
+}
+
+/// What devices report of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ReleaseHealth {
+    /// The channel.
+    pub channel: String,
+    /// The product.
+    pub product: String,
+    /// The release's version.
+    pub release: String,
+    /// Its sequence.
+    pub sequence: u64,
+    /// The devices that the shares of the plan are taken of: those that reported any release of the product on the channel, and those
+    /// that are enrolled and never reported anything.
+    pub fleet: u64,
+    /// All devices over time: the last entry is as of now.
+    pub over_time: Vec<HealthPoint>,
+    /// The same by cohort and hardware, the groups with most devices first.
+    pub groups: Vec<GroupHealth>,
+    /// How many groups are left out of `groups`.
+    pub other_groups: u64,
+}
+
+/// What devices of one kind of hardware in one cohort report of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct GroupHealth {
+    /// The cohort.
+    pub cohort: String,
+    /// The hardware.
+    pub hardware: String,
+    /// The devices over time: the last entry is as of now.
+    pub over_time: Vec<HealthPoint>,
+}
+
+/// How many devices had reported what by an instant. An instant at which nothing changed is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct HealthPoint {
+    /// When.
+    #[serde(with = "time::text")]
+    #[schemars(with = "String")]
+    pub at: DateTime<Utc>,
+    /// The part of the fleet that the plan had reached, in parts per million; absent for a group, and without a plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planned_ppm: Option<u32>,
+    /// Devices that installed it.
+    pub installed: u64,
+    /// Of these: devices that confirmed it.
+    pub confirmed: u64,
+    /// Devices that could not install it.
+    pub failed: u64,
+    /// Of those that installed it: devices that went back to what they had.
+    pub rolled_back: u64,
 }
 
 /// Something that does not verify or does not fit.

@@ -1,5 +1,6 @@
 //! The operator's view: the site, `status.json`, `diff`, `doctor`; and a takeover, completions and manuals.
 
+mod busy;
 mod diff;
 mod doctor;
 mod examples;

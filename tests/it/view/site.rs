@@ -6,6 +6,7 @@ use std::process::Command;
 use schemars::schema_for;
 use serde_json::Value;
 
+use super::busy;
 use super::story::{NOW, Story, text};
 use crate::support::tools::missing_unless;
 
@@ -88,6 +89,14 @@ fn the_signed_part_is_the_same_from_the_root_alone() {
     assert!(!page.contains("somebody"), "the ledger is not for everyone");
     let (_, mut inside) = make(&story, &["--public"]);
     assert!(outside.get("workspace").is_none() && inside.get("workspace").is_none());
+    // What is at a place is live; a workspace is compared with its places, of which the public hears nothing.
+    let signed = outside["shows"]["signed"].clone();
+    let shown = |source: &str| {
+        let timestamp = &outside["trust"]["roles"][1]["version"];
+        serde_json::json!({"source": source, "live": true, "timestamp": timestamp, "signed": signed, "places": []})
+    };
+    assert_eq!((&outside["shows"], &inside["shows"]), (&shown("place"), &shown("workspace")));
+    inside["shows"] = outside["shows"].clone();
     outside["place"] = "".into();
     inside["place"] = "".into();
     assert_eq!(outside, inside);
@@ -131,21 +140,20 @@ fn what_has_expired_or_was_tampered_with_is_shown_as_such() {
     assert!(page.contains("its role does not verify"));
 }
 
-/// In headless Chromium, in light and dark, wide and on a phone; `TIDEGATE_NODE_MODULES` names where playwright-core and axe-core are.
-#[test]
-fn a_browser_shows_it_to_everyone() {
+/// What headless Chromium finds, in light and dark, wide and on a phone; `None` if it is not here. `TIDEGATE_NODE_MODULES` names where
+/// playwright-core and axe-core are, `TIDEGATE_SCREENSHOTS` a folder to keep pictures in.
+fn views(page: &Path, name: &str) -> Option<Vec<Value>> {
     let modules = std::env::var_os("TIDEGATE_NODE_MODULES").unwrap_or_else(|| "node_modules".into());
     let runs = |program: &str| Command::new(program).arg("--version").output().is_ok_and(|out| out.status.success());
     let chromium = std::env::var("TIDEGATE_CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
     let found = runs("node") && runs(&chromium) && Path::new(&modules).join("axe-core").is_dir();
     if !missing_unless(found, "node with playwright-core and axe-core (TIDEGATE_NODE_MODULES), or chromium") {
-        return;
+        return None;
     }
-    let story = Story::new();
-    make(&story, &[]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/site/check.cjs");
     let mut command = Command::new("node");
-    command.arg(script).arg(story.path("site/index.html")).env("NODE_PATH", &modules);
+    command.arg(script).arg(page).env("NODE_PATH", &modules);
+    command.args(std::env::var_os("TIDEGATE_SCREENSHOTS").map(|folder| Path::new(&folder).join(name)));
     let out = command.env("TIDEGATE_CHROMIUM", &chromium).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     let views: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap();
@@ -156,34 +164,81 @@ fn a_browser_shows_it_to_everyone() {
             assert_eq!(view[none], serde_json::json!([]), "{what}: {why}");
         }
         assert_eq!(view["found"], serde_json::json!([]), "{what}: axe-core objects");
-        assert!(view["overflow"].as_i64().unwrap() <= 0, "{what}: it is wider than the screen");
+        assert!(view["overflow"].as_f64().unwrap() <= 0.0, "{what}: it is wider than the screen");
         assert_eq!(
             (&view["first"], &view["opened"]),
             (&"Skip to the content".into(), &true.into()),
             "{what}: by keyboard"
         );
-        let shown = view["text"].as_str().unwrap();
-        for fact in [
-            "Example fleet",
-            "1.1.0 at 15%",
-            "1 proposal waits",
-            "release-1",
-            "stable.canary",
-            "withdrawn",
-            "git+https://example.com/os@3f2c",
-            "tidegate refresh",
-            "The first <b>release</b> & all.",
-            "V-ART-01",
-            "everyone: it is an example key",
-            "the chain is intact",
-        ] {
-            assert!(shown.contains(fact), "{what}: {fact} is missing in\n{shown}");
-        }
-        let chart = &view["charts"][0];
-        assert_eq!(chart["name"], "1.1.0 is open to 15% of the fleet, to be 25% in 12 h.", "{what}");
-        assert!(chart["width"].as_f64().unwrap() > 200.0, "{what}: {chart}");
+        let screens = view["screens"].as_f64().unwrap();
+        assert!(screens <= 5.0, "{what}: it is {screens} screens long");
     }
     assert_ne!(views[0]["background"], views[2]["background"], "dark is another colour than light");
+    Some(views)
+}
+
+fn shows(view: &Value, facts: &[&str]) {
+    let shown = view["text"].as_str().unwrap();
+    for fact in facts {
+        assert!(shown.contains(fact), "{} at {}: {fact} is missing in\n{shown}", view["colorScheme"], view["width"]);
+    }
+}
+
+#[test]
+fn a_browser_shows_it_to_everyone() {
+    let story = Story::new();
+    make(&story, &[]);
+    for view in views(&story.path("site/index.html"), "story").unwrap_or_default() {
+        shows(
+            &view,
+            &[
+                "Example fleet",
+                "1.1.0 at 15%",
+                "1 proposal waits",
+                "release-1",
+                "stable.canary",
+                "withdrawn",
+                "git+https://example.com/os@3f2c",
+                "tidegate refresh",
+                "The first <b>release</b> & all.",
+                "V-ART-01",
+                "everyone: it is an example key",
+                "the chain is intact",
+            ],
+        );
+        let chart = &view["charts"][0];
+        assert_eq!(chart["name"], "1.1.0 is open to 15% of the fleet, to be 25% in 12 h.");
+        assert!(chart["width"].as_f64().unwrap() > 200.0, "{chart}");
+    }
+}
+
+/// Three channels of six cohorts, five rollouts, receipts.
+#[test]
+fn a_busy_fleet_takes_five_screens_of_a_phone() {
+    let fleet = busy::busy();
+    let page = busy::site(&fleet, fleet.now).join("index.html");
+    let text = std::fs::read_to_string(&page).unwrap();
+    assert!(
+        !text.contains("device-0") && !text.contains("space on"),
+        "nothing in a device's words, and no device's name"
+    );
+    for view in views(&page, "busy").unwrap_or_default() {
+        shows(
+            &view,
+            &[
+                "Not live",
+                "nothing is at",
+                "os on nightly",
+                "6 of 48 devices failing",
+                "of 240 devices",
+                "canary, board-a",
+            ],
+        );
+        let told = "1.1.0 is open to 30% of the fleet. Of 240 devices 47 installed it, 41 confirmed it, 1 failed, 5 rolled back.";
+        let names: Vec<&str> =
+            view["charts"].as_array().unwrap().iter().filter_map(|chart| chart["name"].as_str()).collect();
+        assert!(names.contains(&told), "{names:#?}");
+    }
 }
 
 #[test]
