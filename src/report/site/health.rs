@@ -67,19 +67,12 @@ pub(super) fn groups(health: &ReleaseHealth) -> Markup {
         return html! {};
     }
     let ReleaseHealth { channel, product, release, .. } = health;
-    let caption = format!("Devices that reported {product} {release} on {channel}, by cohort and hardware");
-    let mut table = Table::new(
-        &caption,
-        &[
-            "Cohort, hardware",
-            "Installed",
-            "Confirmed",
-            "Failed",
-            "Rolled back",
-            "Installed (line) and failing (dashes) over time",
-        ],
-    )
-    .of_figures();
+    let caption = format!(
+        "Devices that reported {product} {release} on {channel}, by cohort and hardware; over time: installed (line), and failed or rolled back (dots)"
+    );
+    let mut table =
+        Table::new(&caption, &["Cohort, hardware", "Installed", "Confirmed", "Failed", "Rolled back", "Over time"])
+            .of_figures();
     for group in health.groups.iter().take(ROWS) {
         table.row(row(group));
     }

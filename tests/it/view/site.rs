@@ -234,7 +234,7 @@ fn a_busy_fleet_takes_five_screens_of_a_phone() {
                 "canary, board-a",
             ],
         );
-        let told = "1.1.0 is open to 30% of the fleet. Of 240 devices 47 installed it, 41 confirmed it, 1 failed, 5 rolled back.";
+        let told = "1.1.0 is open to 22.5% of the fleet, to be 30% in 12 h. Of 240 devices 47 installed it, 41 confirmed it, 1 failed, 5 rolled back.";
         let names: Vec<&str> =
             view["charts"].as_array().unwrap().iter().filter_map(|chart| chart["name"].as_str()).collect();
         assert!(names.contains(&told), "{names:#?}");
