@@ -119,7 +119,7 @@ pub(super) fn fact(state: &State, health: &Health) -> (String, String) {
         return ("No receipts".into(), format!("they could not be read: {fault}"));
     }
     let failing = |health: &&ReleaseHealth| last(&health.over_time).map_or(0, |last| last.failed + last.rolled_back);
-    let heard = match health.newest {
+    let receipt = match health.newest {
         Some(newest) => format!("last receipt {}", relative(newest, state.at)),
         None => "no device has sent a receipt that counts".into(),
     };
@@ -127,8 +127,8 @@ pub(super) fn fact(state: &State, health: &Health) -> (String, String) {
         Some(worst) if failing(&worst) > 0 => {
             let tried = last(&worst.over_time).map_or(0, |last| last.installed + last.failed);
             let head = format!("{} of {} devices failing", count(failing(&worst)), count(tried));
-            (head, format!("{} {} on {}; {heard}", worst.product, worst.release, worst.channel))
+            (head, format!("{} {} on {}; {receipt}", worst.product, worst.release, worst.channel))
         }
-        _ => ("No device failing".into(), heard),
+        _ => ("No device failing".into(), receipt),
     }
 }

@@ -16,7 +16,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, Render, html};
 use sha2::{Digest as _, Sha256};
-use tidegate_model::text::public_urls;
+use tidegate_model::text::{public_url, public_urls};
 
 use super::view::State;
 use super::view::state::{Product, Shown, Source, Urgency};
@@ -101,15 +101,18 @@ fn shown(shows: &Shown) -> Markup {
         (_, None) => (Mark::Look, "Not known to be live"),
     };
     let meaning = match (shows.source, shows.live) {
-        (Source::EarlierSnapshot, _) => "Devices no longer see this.",
-        (_, Some(true)) => "This is what devices see.",
-        (_, Some(false)) => "This is the state of the workspace; devices do not see all of it yet.",
-        (_, None) => "This is the state of the workspace.",
+        (Source::EarlierSnapshot, _) => "Devices no longer see this",
+        (_, Some(true)) => "This is what devices see",
+        (_, Some(false)) => "This is the state of the workspace; devices do not see all of it yet",
+        (_, None) => "This is the state of the workspace",
     };
+    let place = shows.places.first().and_then(|first| first.place.as_deref()).filter(|_| shows.live == Some(true));
     html! {
         div class="shown" {
             p {
                 (mark(kind, word)) " " (meaning)
+                @if let Some(place) = place { " at " (text(&public_url(place))) }
+                "."
                 @if let Some(version) = shows.timestamp {
                     " Timestamp " (version) @if let Some(at) = shows.signed { ", signed " (instant(at)) } "."
                 }
