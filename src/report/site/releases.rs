@@ -59,8 +59,7 @@ fn spread(state: &State, channel: &Channel, product: &Product, open: &mut usize)
     });
     html! {
         @for curve in going.iter().copied().chain(done.iter().copied().take(1)).take(SHOWN) {
-            @let is_open = is_under_way(product, curve) && *open > 0;
-            @let _ = *open -= usize::from(is_open);
+            @let is_open = is_under_way(product, curve) && take_one(open);
             @let health = health::of(state, &channel.name, &product.name, curve.sequence);
             details class="rollout" open[is_open] {
                 summary {
@@ -83,6 +82,13 @@ fn spread(state: &State, channel: &Channel, product: &Product, open: &mut usize)
             }
         }
     }
+}
+
+/// Takes one of what is left, if anything is.
+fn take_one(left: &mut usize) -> bool {
+    let is_left = *left > 0;
+    *left = left.saturating_sub(1);
+    is_left
 }
 
 /// The place of a product among all, for ids that are unique.
