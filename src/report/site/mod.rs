@@ -95,13 +95,13 @@ fn header(state: &State, title: &str, sections: &[Section]) -> Markup {
 /// Whether what the page shows is what devices see. It is the first thing to know of all that follows.
 fn shown(shows: &Shown) -> Markup {
     let (kind, word) = match (shows.source, shows.live) {
-        (Source::EarlierSnapshot, _) => (Mark::Neutral, "Earlier state"),
+        (Source::Snapshot, _) => (Mark::Neutral, "One snapshot"),
         (_, Some(true)) => (Mark::Good, "Live"),
         (_, Some(false)) => (Mark::Look, "Not live"),
         (_, None) => (Mark::Look, "Not known to be live"),
     };
     let meaning = match (shows.source, shows.live) {
-        (Source::EarlierSnapshot, _) => "Devices no longer see this",
+        (Source::Snapshot, _) => "This is a state that may not be what devices see now",
         (_, Some(true)) => "This is what devices see",
         (_, Some(false)) => "This is the state of the workspace; devices do not see all of it yet",
         (_, None) => "This is the state of the workspace",

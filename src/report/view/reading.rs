@@ -77,7 +77,7 @@ impl Place {
 
     fn source(&self) -> Source {
         match (&self.what, self.snapshot) {
-            (_, Some(_)) => Source::EarlierSnapshot,
+            (_, Some(_)) => Source::Snapshot,
             (What::Workspace(_), None) => Source::Workspace,
             (What::Repository(_), None) => Source::Place,
         }

@@ -52,8 +52,7 @@ fn shown(reading: &Reading) -> Shown {
         source: reading.source,
         live: match reading.source {
             Source::Place => Some(true),
-            Source::EarlierSnapshot => Some(false),
-            Source::Workspace => None,
+            Source::Snapshot | Source::Workspace => None,
         },
         timestamp: timestamp.map(|file| file.version),
         signed: timestamp.and_then(|file| file.issued),
@@ -63,6 +62,9 @@ fn shown(reading: &Reading) -> Shown {
 
 /// Adds how far the workspace's places are behind it. Its state is live if the first of them, which decides, has it.
 pub fn add_publication(state: &mut State, places: Vec<PublicationStatus>) {
+    if state.shows.source != Source::Workspace {
+        return;
+    }
     state.shows.live = places.first().filter(|first| first.unreachable.is_none()).and_then(|first| first.published);
     state.shows.places = places;
 }

@@ -68,8 +68,8 @@ pub struct Shown {
 pub enum Source {
     /// What is published at a place.
     Place,
-    /// What was published at a place earlier.
-    EarlierSnapshot,
+    /// What one snapshot lists, which need not be the one that is live.
+    Snapshot,
     /// A workspace, of which not everything may be published.
     Workspace,
 }

@@ -118,6 +118,51 @@ fn the_signed_part_is_the_same_from_the_root_alone() {
 }
 
 #[test]
+fn the_page_says_whether_it_is_live() {
+    let story = Story::new();
+    let toml = story.workspace().join("tidegate.toml");
+    let before = std::fs::read_to_string(&toml).unwrap();
+    let place = |place: &str| {
+        let text = before.replace("[publish]\n", &format!("[publish]\nplace = \"{place}\"\n"));
+        std::fs::write(&toml, text).unwrap();
+    };
+    let found = || {
+        let (page, status) = make(&story, &[]);
+        let shown = page.split_once("class=\"shown\"").unwrap().1.split_once("</div>").unwrap().0.to_owned();
+        (shown, status["shows"].clone())
+    };
+    place("../public");
+    let (shown, shows) = found();
+    assert_eq!((&shows["source"], &shows["live"]), (&"workspace".into(), &true.into()));
+    assert!(shown.contains("Live") && shown.contains("public"), "{shown}");
+
+    let out = story.run(&["rollout", "pause", "1.1.0"]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let (shown, shows) = found();
+    assert_eq!(
+        (&shows["live"], &shows["places"][0]["waiting"][0]),
+        (&false.into(), &"stable.canary".into()),
+        "{shows}"
+    );
+    assert!(shown.contains("Not live") && shown.contains("not published yet: stable.canary"), "{shown}");
+    // What is there is live.
+    let (page, status) = make(&story, &[text(&story.public()), "--root", text(&story.root())]);
+    assert_eq!((&status["shows"]["source"], &status["shows"]["live"]), (&"place".into(), &true.into()));
+    assert!(page.contains("This is what devices see"));
+    let snapshot = status["trust"]["roles"][2]["version"].as_u64().unwrap();
+    let one = format!("{}@{snapshot}", text(&story.public()));
+    let (page, status) = make(&story, &[&one, "--root", text(&story.root())]);
+    assert_eq!((&status["shows"]["source"], status["shows"].get("live")), (&"snapshot".into(), None));
+    assert!(page.contains("One snapshot"));
+
+    // Nobody can tell of a place that cannot be reached.
+    place("http://127.0.0.1:9/fleet");
+    let (shown, shows) = found();
+    assert_eq!((shows.get("live"), shows["places"][0]["live"].is_u64()), (None, true), "{shows}");
+    assert!(shown.contains("Not known to be live") && shown.contains("cannot be reached"), "{shown}");
+}
+
+#[test]
 fn what_has_expired_or_was_tampered_with_is_shown_as_such() {
     let story = Story::new();
     let out = story.path("site");
