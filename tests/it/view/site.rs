@@ -141,10 +141,10 @@ fn the_page_says_whether_it_is_live() {
     let (shown, shows) = found();
     assert_eq!(
         (&shows["live"], &shows["places"][0]["waiting"][0]),
-        (&false.into(), &"stable.canary".into()),
+        (&false.into(), &"stable.validation".into()),
         "{shows}"
     );
-    assert!(shown.contains("Not live") && shown.contains("not published yet: stable.canary"), "{shown}");
+    assert!(shown.contains("Not live") && shown.contains("not published yet: stable.validation"), "{shown}");
     // What is there is live.
     let (page, status) = make(&story, &[text(&story.public()), "--root", text(&story.root())]);
     assert_eq!((&status["shows"]["source"], &status["shows"]["live"]), (&"place".into(), &true.into()));
