@@ -18,6 +18,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tidegate::ceremony::init;
 use tidegate::fleet::Fleet;
 use tidegate::forecast::{FleetForecast, Forecast, MadeUp, Outlook};
 use tidegate::fs::Changes;
@@ -29,7 +30,7 @@ use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
 use tidegate::release::signing;
 use tidegate::rollout::{RampRequest, RolloutTransaction};
 use tidegate::validate;
-use tidegate::workspace::init::{KeySource, Options, init};
+use tidegate::workspace::init::{KeySource, Options};
 use tidegate::workspace::{Operation, Workspace, artifacts};
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::digest::Digest;

@@ -12,6 +12,7 @@ use tidegate_model::name::Name;
 use tidegate_tuf::key::KeyId;
 use tidegate_tuf::metadata::Targets;
 
+use super::first;
 use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::keys::KeyRing;
@@ -23,27 +24,31 @@ use crate::proposal::{
 use crate::release::retire;
 use crate::rollout::cohorts;
 use crate::workspace::ledger::LedgerEvent;
-use crate::workspace::{Ledger, Operation, Workspace, map_in_force};
+use crate::workspace::{CEREMONY, Ledger, Operation, Workspace, has_begun, map_in_force};
 
 /// The file of the current ceremony.
-pub const FILE: &str = "proposals/ceremony.json";
+pub const FILE: &str = CEREMONY;
 /// The folder of finished ceremonies' transcripts.
 pub const TRANSCRIPTS: &str = "transcripts";
 
-/// The current ceremony, verified.
+/// The current ceremony, verified from the first root; without a repository, that of the first root.
 ///
 /// # Errors
 ///
 /// `C-NONE` if no ceremony is in progress. Fails if the proposal is malformed or does not verify.
-pub fn open(workspace: &Workspace, repository: &Repository) -> Result<(Proposal, Verified)> {
+pub fn open(workspace: &Workspace, repository: Option<&Repository>) -> Result<(Proposal, Verified)> {
     let path = fs::confined(workspace.dir(), FILE)?;
     let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
-        return Err(Error::input("no ceremony is in progress")
-            .rule(Rule::CeremonyNone)
-            .remedy("start one: tidegate ceremony start"));
+        return Err(Error::input("no ceremony is in progress").rule(Rule::CeremonyNone).remedy(
+            if repository.is_some() {
+                "start one: tidegate ceremony start"
+            } else {
+                "start with the first root: tidegate init"
+            },
+        ));
     };
     let proposal = Proposal::parse(FILE, &bytes)?;
-    let verified = verify(&proposal, repository.anchor()?)?;
+    let verified = verify(&proposal, repository.map(Repository::anchor).transpose()?)?;
     Ok((proposal, verified))
 }
 
@@ -64,7 +69,7 @@ pub fn start(op: &mut Operation<'_>, request: &ProposalRequest) -> Result<Propos
     let settings = workspace.settings()?;
     // A clock that runs behind what was signed last must not date a proposal.
     Edit::new(&repository, now, settings.online())?;
-    let mut proposal = propose(&repository, &settings, &workspace.cohorts()?, request, now)?;
+    let mut proposal = propose(Some(&repository), &settings, &workspace.cohorts()?, request, now)?;
     attach_maps_in_force(workspace, &repository, &mut proposal)?;
     for (channel, _, map) in changed_maps(&repository, &proposal)? {
         cohorts::check_change(workspace, &repository, &channel, &map, now)?;
@@ -145,9 +150,12 @@ pub struct Done {
 /// key cannot sign.
 pub fn finish(op: &mut Operation<'_>, allowed: &BTreeSet<String>, tool: &Tool) -> Result<Done> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
+    if !has_begun(workspace.dir())? {
+        return first::finish(op, allowed, tool);
+    }
     let repository = workspace.repository()?;
     let settings = workspace.settings()?;
-    let (proposal, verified) = open(workspace, &repository)?;
+    let (proposal, verified) = open(workspace, Some(&repository))?;
     if proposal.kind == Kind::Release {
         return Err(Error::input("this is a release")
             .remedy(format!("finish it with: tidegate release register {}", proposal.subject)));
@@ -314,7 +322,7 @@ fn in_force(repository: &Repository, channel: &Name) -> Option<Digest> {
 }
 
 /// A file that came with the proposal.
-fn attached<'a>(proposal: &'a Proposal, channel: &Name, digest: &Digest) -> Result<&'a serde_json::Value> {
+pub(super) fn attached<'a>(proposal: &'a Proposal, channel: &Name, digest: &Digest) -> Result<&'a serde_json::Value> {
     proposal.files.get(digest).ok_or_else(|| {
         Error::input(format!("the proposal lists {} and does not contain it", layout::cohorts_path(channel)))
             .rule(Rule::CeremonyFormat)
@@ -323,7 +331,7 @@ fn attached<'a>(proposal: &'a Proposal, channel: &Name, digest: &Digest) -> Resu
 }
 
 /// The cohort maps that the channels in a proposal list.
-fn cohort_maps(proposal: &Proposal) -> Vec<(Name, Digest)> {
+pub(super) fn cohort_maps(proposal: &Proposal) -> Vec<(Name, Digest)> {
     let of = |change: &crate::proposal::Change| {
         let DelegatedRole::Channel(name) = DelegatedRole::parse(&change.role)? else { return None };
         let file = change.signed.pointer("/targets")?.get(layout::cohorts_path(&name))?;
@@ -350,7 +358,7 @@ fn attach_maps_in_force(workspace: &Workspace, repository: &Repository, proposal
     Ok(())
 }
 
-fn happening(
+pub(super) fn happening(
     event: &'static str,
     proposal: &Proposal,
     actor: &str,

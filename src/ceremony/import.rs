@@ -75,7 +75,7 @@ pub fn import(
     let version = roots.len() as u64;
     let evidence = json!({"version": version, "sha256": Digest::of(last).to_string(), "from": place});
     let evidence = Map::from_iter([("root".to_owned(), evidence)]);
-    begin_ledger("import", evidence, &options.actor, now, changes)?;
+    begin_ledger(dir, "import", evidence, &options.actor, now, changes)?;
     commit(dir, prepared.changes)?;
 
     let workspace = Workspace::open(dir)?;

@@ -1,7 +1,9 @@
-//! Ceremonies in a workspace: a proposal is started, signed, and finished or aborted.
+//! Ceremonies in a workspace, the first root's among them: a proposal is started, signed, and finished or aborted.
 
 mod finish;
+mod first;
 mod import;
 
 pub use finish::{Done, FILE, TRANSCRIPTS, abort, check_thresholds, finish, keep, open, start};
+pub use first::{First, Initialized, init};
 pub use import::{Imported, import};

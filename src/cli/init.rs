@@ -6,20 +6,30 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 use tidegate_model::digest::Digest;
 
+use super::ceremony::{read_out, requirements};
 use super::context::{Context, actor};
 use super::passphrase::{PassphraseArgs, new_passphrase};
-use crate::error::{Error, Result};
+use crate::ceremony::{self, First, Initialized, init};
+use crate::error::Result;
+use crate::fs;
 use crate::keys::generate::Kind;
-use crate::workspace::init::{KeySource, Options, init};
+use crate::metadata::{MAX_ROOT, Repository};
+use crate::proposal::{self, Proposal, RequirementStatus};
+use crate::workspace::init::{KeySource, Options, write_files};
+use crate::workspace::{command, init_command};
 
-/// Create a workspace: settings, keys and the first metadata
+/// Create a workspace: files to edit, then keys and first metadata
 ///
-/// The folder must be new or empty; it may contain your own tidegate.toml, cohorts.toml or policy.toml.
+/// First writes the files to edit: tidegate.toml, cohorts.toml, policy.toml. Run again, or with an option for keys, it signs what they
+/// say. Keys that tidegate.toml declares are used where they can be reached, and never replaced. If some cannot, a ceremony for the
+/// first root begins: each holder signs on their own machine (docs/ceremony.md).
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  tidegate init fleet --generate-keys
+  tidegate init fleet                       (writes the files to edit)
+  tidegate init fleet --generate-keys       (signs; other keys are created)
   tidegate init fleet --generate-keys --encrypt-keys
   tidegate init fleet --keys /media/usb/keys
+  tidegate init fleet                       (signs, if all keys are declared)
   tidegate init trial --example-keys")]
 pub(super) struct Args {
     /// The folder of the workspace [default: the one given with -C]
@@ -34,10 +44,10 @@ pub(super) struct Args {
 /// Where the keys of a new workspace come from.
 #[derive(Debug, ClapArgs)]
 pub(super) struct KeyArgs {
-    /// Create all keys now, in keys/ (for a real fleet, create offline keys where they will stay)
+    /// Create the keys that tidegate.toml does not declare, in keys/ (for a real fleet, create offline keys where they will stay)
     #[arg(long, group = "source")]
     generate_keys: bool,
-    /// Use the keys NAME.pem in this folder
+    /// Use the keys NAME.pem in this folder, and others where tidegate.toml says
     #[arg(long, value_name = "FOLDER", group = "source")]
     keys: Option<PathBuf>,
     /// Use publicly known keys, for tests, never for a fleet
@@ -65,8 +75,7 @@ impl KeyArgs {
             let passphrase = if self.encrypt_keys { Some(new_passphrase()?) } else { None };
             KeySource::Generate { kind: self.key_type, passphrase }
         } else {
-            return Err(Error::usage("a repository needs keys")
-                .remedy("give one of --generate-keys, --keys FOLDER, --example-keys (for tests)"));
+            KeySource::Declared
         };
         Ok(Options { keys, salt: self.salt.clone(), actor: actor() })
     }
@@ -85,17 +94,25 @@ pub(super) fn folder(cx: &Context, folder: Option<&Path>) -> PathBuf {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let dir = folder(cx, args.folder.as_deref());
     let options = args.keys.options()?;
-    let made = init(&dir, &options, cx.now, args.passphrase.source().as_mut())?;
-    let root = made.repository.must_have("root")?;
-    let root_sha256 = Digest::of(&root.bytes).to_string();
-    if cx.ui.is_json() {
-        return cx.ui.json(&json!({
-            "dir": dir,
-            "written": made.written,
-            "root": {"file": "metadata/1.root.json", "version": root.version, "sha256": root_sha256},
-        }));
+    if matches!(options.keys, KeySource::Declared) {
+        let written = write_files(&dir, options.salt.as_deref())?;
+        if !written.is_empty() {
+            return to_edit(cx, &dir, &written);
+        }
     }
-    cx.ui.status(format_args!("Created workspace {}", dir.display()));
+    let made = init(&dir, &options, cx.now, args.passphrase.source().as_mut())?;
+    if !cx.ui.is_json() {
+        cx.ui.status(format_args!("Created workspace {}", dir.display()));
+        files(cx);
+    }
+    match &made.first {
+        First::Signed(repository) => signed(cx, &dir, &options, &made, repository),
+        First::Proposed(proposal) => proposed(cx, &dir, &made, proposal),
+    }
+}
+
+/// The files to edit, and what they are for.
+fn files(cx: &Context) {
     for (file, what) in [
         ("tidegate.toml", "what is released, who may sign what"),
         ("cohorts.toml", "who gets a release first"),
@@ -103,18 +120,92 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     ] {
         cx.ui.status(format_args!("  {file:<15} {what}"));
     }
-    let roles = made.repository.roles().count();
-    cx.ui.status(format_args!("  {:<15} {roles} roles, signed", "metadata/"));
-    if !matches!(options.keys, KeySource::Folder(_)) {
-        let count = made.settings.keys.len();
-        cx.ui.status(format_args!("  {:<15} {count} private keys, not for version control", "keys/"));
+}
+
+/// The files wait to be edited.
+fn to_edit(cx: &Context, dir: &Path, written: &[String]) -> Result<()> {
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({"dir": dir, "written": written}));
     }
+    cx.ui.status(format_args!("Wrote the files to edit in {}:", dir.display()));
+    files(cx);
     cx.ui.status("");
-    cx.ui.status("Ship devices with the first root; they verify everything else from it:");
-    cx.ui.result(format_args!("{}  sha256 {root_sha256}", dir.join("metadata/1.root.json").display()))?;
+    cx.ui.status("Nothing is signed yet. Edit them, then sign what they say:");
+    cx.ui.hint(init_command(dir));
+    Ok(())
+}
+
+/// What says that there are private keys to look after.
+fn keys(cx: &Context, made: &Initialized) {
+    match made.written.iter().filter(|file| file.starts_with("keys/")).count() {
+        0 => {}
+        1 => cx.ui.status("  keys/           1 private key, not for version control"),
+        count => cx.ui.status(format_args!("  {:<15} {count} private keys, not for version control", "keys/")),
+    }
+}
+
+fn signed(cx: &Context, dir: &Path, options: &Options, made: &Initialized, repository: &Repository) -> Result<()> {
+    if cx.ui.is_json() {
+        let root = repository.must_have("root")?;
+        let root_sha256 = Digest::of(&root.bytes).to_string();
+        return cx.ui.json(&json!({
+            "dir": dir,
+            "written": made.written,
+            "root": {"file": "metadata/1.root.json", "version": root.version, "sha256": root_sha256},
+        }));
+    }
+    let roles = repository.roles().count();
+    cx.ui.status(format_args!("  {:<15} {roles} roles, signed", "metadata/"));
+    keys(cx, made);
+    say_first_root(cx, dir)?;
     if matches!(options.keys, KeySource::Example) {
         cx.ui.warn("these keys are public: they can only be published to a local folder");
     }
-    cx.ui.hint(format_args!("tidegate -C {} release new 1.0.0", dir.display()));
+    cx.ui.hint(command(dir, "release new 1.0.0"));
+    Ok(())
+}
+
+/// The file that every device is shipped with, in the workspace `dir`.
+pub(super) fn say_first_root(cx: &Context, dir: &Path) -> Result<()> {
+    let path = dir.join("metadata/1.root.json");
+    let sha256 = Digest::of(&fs::read(&path, MAX_ROOT)?);
+    cx.ui.status("");
+    cx.ui.status("Ship devices with the first root; they verify everything else from it:");
+    cx.ui.result(format_args!("{}  sha256 {sha256}", path.display()))
+}
+
+/// The first root waits for its holders.
+fn proposed(cx: &Context, dir: &Path, made: &Initialized, proposal: &Proposal) -> Result<()> {
+    let digest = proposal.digest()?;
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({
+            "dir": dir,
+            "written": made.written,
+            "proposal": {"file": ceremony::FILE, "subject": proposal.subject, "digest": digest},
+        }));
+    }
+    cx.ui.status(format_args!("  {:<15} the first root, for its holders to sign", "proposals/"));
+    keys(cx, made);
+    cx.ui.status("");
+    cx.ui.status("These keys cannot sign here:");
+    for (name, why) in &made.elsewhere {
+        cx.ui.status(format_args!("  {name:<15} {why}"));
+    }
+    cx.ui.status("");
+    cx.ui.status("So nothing is in force yet. Read these digits out to the holders:");
+    cx.ui.result(format_args!("{}, proposal {}", proposal.subject, read_out(&digest)))?;
+    let verified = proposal::verify(proposal, None)?;
+    requirements(cx, proposal, &verified)?;
+    let is_complete = verified.requirement_status(proposal)?.iter().all(RequirementStatus::is_met);
+    cx.ui.hint(if is_complete {
+        format!("where the online keys are: {}", command(dir, "ceremony finish"))
+    } else {
+        let file = dir.join(ceremony::FILE);
+        format!(
+            "send {} to them, and combine what they send back: {}",
+            file.display(),
+            command(dir, "ceremony combine COPY...")
+        )
+    });
     Ok(())
 }

@@ -38,6 +38,7 @@ rules! {
     CeremonyClient = "C-CLIENT", "what is signed can be read by python-tuf, go-tuf and tough, unless that is given up by name";
     CeremonyCohorts = "C-COHORTS", "a change of cohorts exposes at most `rollout.largest_step` of the fleet at one instant";
     CeremonyConfirm = "C-CONFIRM", "the key holder confirms what is about to be signed";
+    CeremonyFirst = "C-FIRST", "the first root is signed before anything else";
     CeremonyFormat = "C-FORMAT", "a file that travels is a valid proposal, transcript or signature";
     CeremonyHolder = "C-HOLDER", "a key has a holder before it signs for others";
     CeremonyIssue = "C-ISSUE", "the transcript is of this proposal";

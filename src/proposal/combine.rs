@@ -78,13 +78,13 @@ pub fn add_outside(
     Ok(())
 }
 
-/// Combines the signatures of several copies of one proposal. Every copy is verified from `anchor`; if one is invalid, nothing is
+/// Combines the signatures of several copies of one proposal. Every copy is verified from `anchor` ([`verify`]); if one is invalid, nothing is
 /// combined. The result does not depend on the order.
 ///
 /// # Errors
 ///
 /// Fails if one of the proposals differs from the first or does not verify.
-pub fn combine(first: &Proposal, others: &[(String, Proposal)], anchor: &[u8]) -> Result<Proposal> {
+pub fn combine(first: &Proposal, others: &[(String, Proposal)], anchor: Option<&[u8]>) -> Result<Proposal> {
     verify(first, anchor)?;
     let digest = first.digest()?;
     let mut combined = first.clone();

@@ -13,7 +13,7 @@ use tidegate_tuf::valid_signers;
 use super::file::{Change, Follows, Kind, Proposal, RoleText};
 use crate::config::{Cohorts, RoleSettings, Settings};
 use crate::error::{Error, Result, Rule};
-use crate::metadata::{Delegation, Document, Repository};
+use crate::metadata::{Delegation, Document, Repository, RoleFile};
 use tidegate_model::span::Span;
 
 /// What to propose in addition to the changes of `tidegate.toml`.
@@ -30,13 +30,14 @@ pub struct ProposalRequest {
 /// Proposes to bring the signed metadata in line with the keys, thresholds, holders and delegations of `tidegate.toml` and
 /// `cohorts.toml`.
 ///
-/// Unchanged roles whose signatures would no longer count are proposed again as well.
+/// Unchanged roles whose signatures would no longer count are proposed again as well. Without a repository it is the first root that
+/// is proposed, with the first targets and channels.
 ///
 /// # Errors
 ///
 /// `C-NOTHING` if there is nothing to change. Fails if the request names a role that ceremonies do not sign.
 pub fn propose(
-    repository: &Repository,
+    repository: Option<&Repository>,
     settings: &Settings,
     cohorts: &Cohorts,
     request: &ProposalRequest,
@@ -70,14 +71,18 @@ pub fn propose(
         .iter()
         .filter_map(|role| Some(Change { role: role.clone(), signed: draft.changes.get(role)?.to_value() }))
         .collect();
-    let mut proposal = Proposal::new(Kind::Ceremony, subject, now, follows(repository, &draft.order)?, changes);
+    let follows = match repository {
+        Some(repository) => follows(repository, &draft.order)?,
+        None => Follows { roots: Vec::new(), roles: Vec::new() },
+    };
+    let mut proposal = Proposal::new(Kind::Ceremony, subject, now, follows, changes);
     proposal.reason.clone_from(&request.reason);
     proposal.names = settings.key_names()?;
     proposal.files = draft.files;
     // What was just made must pass what every signer checks.
-    let first_root = repository.roots().first().ok_or_else(|| Error::bug("a repository without roots"))?;
+    let anchor = repository.map(Repository::anchor).transpose()?;
     let proposal = Proposal::parse("the new proposal", &proposal.to_bytes()?)?;
-    super::verify(&proposal, first_root)?;
+    super::verify(&proposal, anchor)?;
     Ok(proposal)
 }
 
@@ -104,7 +109,7 @@ pub fn follows(repository: &Repository, roles: &[String]) -> Result<Follows> {
 }
 
 struct Draft<'a> {
-    repository: &'a Repository,
+    repository: Option<&'a Repository>,
     now: DateTime<Utc>,
     changes: BTreeMap<String, Document>,
     order: Vec<String>,
@@ -112,45 +117,55 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    fn in_force(&self, role: &str) -> Option<&RoleFile> {
+        self.repository?.role(role)
+    }
+
+    fn targets_in_force(&self, role: &str) -> Option<&Targets> {
+        self.repository?.targets(role)
+    }
+
     fn put(&mut self, role: &str, mut document: Document, lifetime: Span) {
-        let current = self.repository.role(role).map(|file| file.version);
-        let version = current.max(self.repository.listed_version(role)).unwrap_or_default() + 1;
+        let current = self.in_force(role).map(|file| file.version);
+        let listed = self.repository.and_then(|repository| repository.listed_version(role));
+        let version = current.max(listed).unwrap_or_default() + 1;
         document.issue(version, self.now, self.now + lifetime.delta());
         self.changes.insert(role.to_owned(), document);
         self.order.push(role.to_owned());
     }
 
     fn root(&mut self, settings: &Settings, request: &ProposalRequest) -> Result<()> {
-        let base = &self.repository.must_have("root")?.document;
+        let base = self.in_force("root").map(|file| file.document.clone());
         let top = [
             ("root", &settings.roles.root),
             ("targets", &settings.roles.targets),
             ("snapshot", &settings.roles.snapshot),
             ("timestamp", &settings.roles.timestamp),
         ];
-        let mut document = base.clone();
-        document.set_consistent_snapshot();
         let roles = top.iter().map(|(name, role)| Ok((*name, settings.role_keys(role)?))).collect::<Result<_>>()?;
+        let mut document = base.clone().unwrap_or_else(|| Document::root(&roles));
+        document.set_consistent_snapshot();
         document.set_roles(&roles);
         document.set_holders(&holders(settings, top.iter().map(|(_, role)| *role))?);
         for (name, role) in top.iter().filter(|(name, _)| matches!(*name, "root" | "targets")) {
             enough_holders(settings, name, role)?;
         }
-        if !base.says_the_same(&document) || request.renew.contains("root") {
+        let same = base.is_some_and(|base| base.says_the_same(&document));
+        if !same || request.renew.contains("root") {
             self.put("root", document, settings.roles.root.expires);
         }
         Ok(())
     }
 
     fn targets(&mut self, settings: &Settings, request: &ProposalRequest) -> Result<()> {
-        let base = &self.repository.must_have("targets")?.document;
-        let mut document = base.clone();
+        let base = self.in_force("targets").map(|file| file.document.clone());
+        let mut document = base.clone().unwrap_or_else(Document::targets);
         // Ours never list any; those of a repository that is taken over are left to its past.
-        for path in self.repository.targets("targets").into_iter().flat_map(|targets| targets.targets.keys()) {
+        for path in self.targets_in_force("targets").into_iter().flat_map(|targets| targets.targets.keys()) {
             document.remove_target(path);
         }
         let wanted: Vec<String> = settings.channels.keys().map(layout::channel_role).collect();
-        let delegated = self.repository.targets("targets").and_then(|targets| targets.delegations.as_ref());
+        let delegated = self.targets_in_force("targets").and_then(|targets| targets.delegations.as_ref());
         for role in delegated.into_iter().flat_map(|delegations| &delegations.roles) {
             if !wanted.contains(&role.name) {
                 document.remove_delegation(&role.name);
@@ -165,7 +180,8 @@ impl Draft<'_> {
         let release = settings.channels.values().map(|channel| &channel.release);
         document.set_holders(&holders(settings, release)?);
         let resign = !self.still_signed("targets", &settings.roles.targets, settings)?;
-        if !base.says_the_same(&document) || resign || request.renew.contains("targets") {
+        let same = base.is_some_and(|base| base.says_the_same(&document));
+        if !same || resign || request.renew.contains("targets") {
             self.put("targets", document, settings.roles.targets.expires);
         }
         Ok(())
@@ -180,13 +196,13 @@ impl Draft<'_> {
     ) -> Result<()> {
         let role = layout::channel_role(name);
         let channel = settings.channel(name)?;
-        let base = self.repository.role(&role).map(|file| file.document.clone());
+        let base = self.in_force(&role).map(|file| file.document.clone());
         let mut document = base.clone().unwrap_or_else(Document::targets);
         let map = cohorts.map(name)?;
         let bytes = map.to_bytes().map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
         let digest = Digest::of(&bytes);
         let path = layout::cohorts_path(name);
-        let listed = self.repository.targets(&role).and_then(|targets| targets.targets.get(&path));
+        let listed = self.targets_in_force(&role).and_then(|targets| targets.targets.get(&path));
         if listed.is_none_or(|file| file.hashes.sha256_digest() != Some(digest.as_bytes())) {
             document.set_target(&path, bytes.len() as u64, digest.as_bytes(), None);
             let value = serde_json::from_slice(&bytes).map_err(|e| Error::bug("a cohort map").with_source(e))?;
@@ -196,7 +212,7 @@ impl Draft<'_> {
             document.remove_target(path);
         }
         let keys = settings.role_keys(&channel.rollout)?;
-        let existing = self.repository.targets(&role).and_then(|targets| targets.delegations.as_ref());
+        let existing = self.targets_in_force(&role).and_then(|targets| targets.delegations.as_ref());
         let wanted: Vec<String> = map.cohorts().iter().map(|cohort| layout::cohort_role(name, &cohort.name)).collect();
         // The snapshot goes on listing a role that is gone, as it has to; who finds the new map finds no way to it.
         for role in existing.into_iter().flat_map(|delegations| &delegations.roles) {
@@ -222,7 +238,7 @@ impl Draft<'_> {
 
     /// Whether the role's file in force has a threshold of the signatures that `wanted` asks for.
     fn still_signed(&self, role: &str, wanted: &RoleSettings, settings: &Settings) -> Result<bool> {
-        let Some(file) = self.repository.role(role) else { return Ok(true) };
+        let Some(file) = self.in_force(role) else { return Ok(true) };
         let wanted = settings.role_keys(wanted)?;
         let keys: BTreeMap<KeyId, Key> = wanted.keys.iter().map(|key| (key.id(), key.clone())).collect();
         let declared =

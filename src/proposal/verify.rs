@@ -14,7 +14,7 @@ use crate::metadata::{Document, Repository, danger_parse_unverified};
 /// A proposal that follows from a given root, and what it takes to finish it.
 #[derive(Debug, Clone)]
 pub struct Verified {
-    /// Every root, from version 1 to the one in force.
+    /// Every root, from version 1 to the one in force; none for a first root.
     pub roots: Vec<Root>,
     /// The proposed root, if it changes.
     pub new_root: Option<Root>,
@@ -114,16 +114,20 @@ fn is_same(one: &Key, other: &Key) -> bool {
         && one.decode().zip(other.decode()).is_some_and(|(one, other)| one.fingerprint() == other.fingerprint())
 }
 
-/// Checks a proposal from `anchor`, a root that the caller trusts: the one that devices are shipped with, or any later one.
+/// Checks a proposal from `anchor`, a root that the caller trusts: the one that devices are shipped with, or any later one. `None` is
+/// for the proposal of a first root, which follows from nothing: only its digest tells it from another.
 ///
 /// Whatever the error, nothing in the proposal may be used.
 ///
 /// # Errors
 ///
 /// Fails if the chain does not start at `anchor`, or if a role or a signature does not verify.
-pub fn verify(proposal: &Proposal, anchor: &[u8]) -> Result<Verified> {
-    let roots = chain(proposal, anchor)?;
-    let current = roots.last().ok_or_else(|| Error::bug("a chain without roots"))?;
+pub fn verify(proposal: &Proposal, anchor: Option<&[u8]>) -> Result<Verified> {
+    let roots = match anchor {
+        Some(anchor) => chain(proposal, anchor)?,
+        None => check_first(proposal).map(|()| Vec::new())?,
+    };
+    let current = roots.last();
     let mut verified = Verified {
         new_root: None,
         base: BTreeMap::new(),
@@ -136,6 +140,7 @@ pub fn verify(proposal: &Proposal, anchor: &[u8]) -> Result<Verified> {
     let mut documents: BTreeMap<&str, Document> = BTreeMap::new();
     documents.extend(proposal.follows.roots.last().map(|text| ("root", text)).map(document).transpose()?);
     for RoleText { role, file } in &proposal.follows.roles {
+        let current = current.ok_or_else(|| Error::bug("a base without roots"))?;
         let targets = base(role, file, current, &verified.base)?;
         verified.base.insert(role.clone(), targets);
         documents.extend([document((role, file))?]);
@@ -147,27 +152,19 @@ pub fn verify(proposal: &Proposal, anchor: &[u8]) -> Result<Verified> {
         let before = documents.remove(role);
         let common = if role == "root" {
             let new: Root = envelope.danger_read_unverified(role).map_err(malformed)?;
-            verified.requirements.extend(
-                [
-                    requirement(
-                        role,
-                        format!("root {} (in force)", current.common.version),
-                        current.keys(),
-                        current.role(role),
-                    ),
-                    requirement(role, format!("root {} (proposed)", new.common.version), new.keys(), new.role(role)),
-                ]
-                .into_iter()
-                .flatten(),
-            );
-            check_key_ids(role, new.keys(), Some(current.keys()))?;
+            let asks = |root: &Root, which: &str| {
+                requirement(role, format!("root {} ({which})", root.common.version), root.keys(), root.role(role))
+            };
+            verified.requirements.extend(current.and_then(|current| asks(current, "in force")));
+            verified.requirements.extend(asks(&new, "proposed"));
+            check_key_ids(role, new.keys(), current.map(Root::keys))?;
             let common = new.common.clone();
             verified.new_root = Some(new);
             common
         } else {
             let new: Targets = envelope.danger_read_unverified(role).map_err(malformed)?;
-            let found =
-                delegator(role, verified.new_root.as_ref().unwrap_or(current), &verified.proposed, &verified.base);
+            let found = verified.new_root.as_ref().or(current);
+            let found = found.and_then(|root| delegator(role, root, &verified.proposed, &verified.base));
             let (by, keys, declared) = found.ok_or_else(|| orphan(role))?;
             verified.requirements.extend(requirement(role, by, keys, Some(declared)));
             if let Some(delegations) = &new.delegations {
@@ -200,6 +197,13 @@ fn chain(proposal: &Proposal, anchor: &[u8]) -> Result<Vec<Root>> {
         .map_err(|e| Error::input("the root that was given is not one").with_source(e))?;
     let version = given.common.version;
     let count = proposal.follows.roots.len() as u64;
+    if count == 0 {
+        return Err(Error::trust(
+            "the proposal is for a first root, of another repository than the one of the root that was given",
+        )
+        .rule(Rule::CeremonyChain)
+        .remedy("do not sign it: a repository has one first root; ask whoever sent it what it is for"));
+    }
     if version > count {
         return Err(Error::refused(Rule::CeremonyStale, format!(
             "the proposal follows from root {count}, but the root that was given is {version}: it is older than what is in force"
@@ -236,6 +240,31 @@ fn chain(proposal: &Proposal, anchor: &[u8]) -> Result<Vec<Root>> {
         set.update_root(text.as_bytes()).map_err(|e| elsewhere(e.to_string()))?;
     }
     Ok(roots)
+}
+
+/// Checks that a proposal which nothing vouches for is one for a first root.
+fn check_first(proposal: &Proposal) -> Result<()> {
+    let follows = &proposal.follows;
+    if !follows.roots.is_empty() || !follows.roles.is_empty() {
+        return Err(Error::usage(
+            "the proposal follows from a root, so it can only be checked from a root that you trust",
+        )
+        .remedy("give the root that devices are shipped with, or a later one that you kept: --root FILE"));
+    }
+    let is_whole = proposal.change("root").is_some() && proposal.change("targets").is_some();
+    if proposal.kind != Kind::Ceremony || !is_whole {
+        return Err(Error::trust("the proposal follows from no root, and does not propose a first root and targets")
+            .rule(Rule::CeremonyChain)
+            .remedy("do not sign it; have it proposed anew: tidegate init"));
+    }
+    match proposal.changes.iter().find(|change| change.signed.get("version") != Some(&1.into())) {
+        None => Ok(()),
+        Some(change) => Err(Error::refused(
+            Rule::CeremonyIssue,
+            format!("the proposed {} is not version 1, and comes with a first root", change.role),
+        )
+        .remedy("have it proposed anew")),
+    }
 }
 
 fn same_signed(a: &[u8], b: &[u8]) -> bool {

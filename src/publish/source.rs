@@ -15,6 +15,7 @@ use crate::audit::{ByHash, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::metadata::MAX_ROOT;
+use crate::workspace::check_begun;
 
 /// The folder of a workspace that holds metadata.
 const METADATA: &str = "metadata";
@@ -70,7 +71,12 @@ impl Source {
     /// Fails if the root is missing or cannot be read.
     pub async fn first_root(&self) -> Result<Vec<u8>> {
         match &self.0 {
-            From::Workspace { dir, .. } => first_root(&dir.join(METADATA)),
+            From::Workspace { dir, .. } => {
+                if dir.join("tidegate.toml").is_file() {
+                    check_begun(dir)?;
+                }
+                first_root(&dir.join(METADATA))
+            }
             From::Store(origin) => {
                 let file = metadata_file("root", Some(1));
                 let seen = origin.remote.find(&format!("metadata/{file}"), MAX_ROOT).await?;

@@ -22,7 +22,7 @@ use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::policy::{Facts, ProvenancePolicy, ReleaseEvent, ReleaseState};
 use crate::workspace::ledger::LedgerEvent;
-use crate::workspace::{Ledger, Operation, Workspace, artifacts};
+use crate::workspace::{Ledger, Operation, Workspace, artifacts, check_begun};
 
 /// What a draft starts with.
 #[derive(Debug, Clone)]
@@ -56,6 +56,7 @@ pub struct NewRelease {
 pub fn new(op: &mut Operation<'_>, new: NewRelease) -> Result<Record> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();
+    check_begun(dir)?;
     let id = new.spec.complete(&workspace.settings()?)?;
     if fs::confined(dir, &id.file("release.json"))?.exists() {
         return Err(Error::refused(Rule::ReleaseExists, format!("{id} exists already"))

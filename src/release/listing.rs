@@ -166,7 +166,7 @@ impl ReleaseProposal {
     ///
     /// `C-UNSEEN` or `C-CLIENT` if the proposal, or the manifest that came along, brings what is refused by default.
     pub fn refuse_unseen(&self, id: &ReleaseId, repository: &Repository) -> Result<()> {
-        let verified = proposal::verify(&self.proposal, repository.anchor()?)?;
+        let verified = proposal::verify(&self.proposal, Some(repository.anchor()?))?;
         let allowed = proposal::objections(&self.proposal, &verified).refuse(&BTreeSet::new());
         let remedy = || {
             format!(
@@ -221,7 +221,7 @@ impl ReleaseProposal {
     /// Fails if one of the files is not a copy of this proposal, or has an invalid signature.
     pub fn combine(&mut self, copies: &[(String, Proposal)], repository: &Repository) -> Result<()> {
         if !copies.is_empty() {
-            self.proposal = proposal::combine(&self.proposal, copies, repository.anchor()?)?;
+            self.proposal = proposal::combine(&self.proposal, copies, Some(repository.anchor()?))?;
         }
         Ok(())
     }

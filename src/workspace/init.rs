@@ -1,4 +1,4 @@
-//! Creates a workspace: configuration, keys, and the first metadata.
+//! Lays a workspace down: the files to edit, and the keys. [`crate::ceremony`] makes the first metadata.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,24 +6,21 @@ use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use chrono::{DateTime, Utc};
-use serde_json::{Map, json};
-use tidegate_model::digest::Digest;
-use tidegate_model::layout;
+use serde_json::Map;
 use tidegate_model::position::Salt;
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::Key;
 use toml_edit::{DocumentMut, Item, TableLike, Value};
 use zeroize::Zeroizing;
 
-use super::artifacts;
-use super::ledger::{Ledger, LedgerEvent};
+use super::ledger::{self, Ledger, LedgerEvent};
 use crate::config::{Cohorts, Settings};
 use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::example::EXAMPLE_KEYS;
 use crate::keys::generate::{self, generate};
 use crate::keys::{FileKey, KeyRing, KeyUri, NoPassphrases, Passphrases, Signer, open, write_public};
-use crate::metadata::{Delegation, Document, Edit, Repository};
+use crate::metadata::METADATA_DIR;
 use crate::policy::Policy;
 use crate::workspace::Workspace;
 
@@ -36,17 +33,20 @@ pub const TEMPLATE: [(&str, &str); 5] = [
     (".gitattributes", include_str!("../../repo-template/gitattributes")),
 ];
 
-/// Where the keys come from.
+/// Where keys come from. A key whose public part `tidegate.toml` declares, or that is on a token, in a KMS or behind a program, is never
+/// replaced.
 #[derive(Debug)]
 pub enum KeySource {
-    /// Generated in `keys/`; encrypted if there is a passphrase.
+    /// Where `tidegate.toml` says.
+    Declared,
+    /// Where `tidegate.toml` says; those that it does not declare are generated in `keys/`, encrypted if there is a passphrase.
     Generate {
-        /// The kind of all keys.
+        /// The kind of all generated keys.
         kind: generate::Kind,
         /// What they are encrypted with.
         passphrase: Option<Zeroizing<String>>,
     },
-    /// `NAME.pem` in this folder, for every key that `tidegate.toml` names.
+    /// `NAME.pem` in this folder; those that it has not, where `tidegate.toml` says.
     Folder(PathBuf),
     /// The public example keys, in `keys/`.
     Example,
@@ -63,84 +63,90 @@ pub struct Options {
     pub actor: String,
 }
 
-/// A workspace that was created.
-#[derive(Debug)]
-pub struct Initialized {
-    /// The metadata.
-    pub repository: Repository,
-    /// The files written, relative to the workspace.
-    pub written: Vec<String>,
-    /// The configuration.
-    pub settings: Settings,
-}
-
-/// Creates a workspace in the folder `dir`, which must be empty, absent, or contain nothing but the configuration to use. On an
-/// error nothing is left behind.
-///
-/// # Errors
-///
-/// Fails if the folder contains other files, if the configuration is invalid, if a key cannot be opened, or if a file cannot be
-/// written.
-pub fn init(
-    dir: &Path,
-    options: &Options,
-    now: DateTime<Utc>,
-    passphrases: &mut dyn Passphrases,
-) -> Result<Initialized> {
-    let Prepared { settings, cohorts, mut ring, mut changes } = prepare(dir, options, passphrases)?;
-    let finished = first_metadata(&settings, &cohorts, now, &mut ring, &mut changes)?;
-    let root = finished.repository.must_have("root")?;
-    let mut evidence = Map::new();
-    evidence.insert("root".into(), json!({"version": root.version, "sha256": Digest::of(&root.bytes).to_string()}));
-    begin_ledger("init", evidence, &options.actor, now, &mut changes)?;
-    changes.extend(finished.changes);
-    let written = changes.written().map(str::to_owned).collect();
-    commit(dir, changes)?;
-    Ok(Initialized { repository: finished.repository, written, settings })
-}
-
 /// The configuration and keys of a workspace to be created.
 pub(crate) struct Prepared {
     pub(crate) settings: Settings,
     pub(crate) cohorts: Cohorts,
+    /// The keys that can be used here.
     pub(crate) ring: KeyRing,
+    /// Why the others cannot, by name.
+    pub(crate) elsewhere: BTreeMap<String, String>,
     /// The files so far: configuration, and keys that were made.
     pub(crate) changes: Changes,
+}
+
+/// Writes those of the files to edit that the folder `dir` does not have yet; it must be absent, or contain nothing but such files and
+/// keys. Gives the files that were written: none if all are there.
+///
+/// # Errors
+///
+/// Fails if the folder contains other files, if `salt` is not one, or if a file cannot be written.
+pub fn write_files(dir: &Path, salt: Option<&str>) -> Result<Vec<String>> {
+    crate::fs::check_own(dir)?;
+    let existing = existing_configuration(dir)?;
+    let is_to_edit = |name: &str| ["tidegate.toml", "cohorts.toml", "policy.toml"].contains(&name);
+    if TEMPLATE.iter().all(|(name, _)| existing.contains(*name) || !is_to_edit(name)) {
+        return Ok(Vec::new());
+    }
+    let mut changes = Changes::default();
+    for (name, text) in texts(dir, &existing, salt)? {
+        // What somebody has edited stays as it is.
+        if !existing.contains(name) {
+            changes.put(name, text);
+        }
+    }
+    let written = changes.written().map(str::to_owned).collect();
+    commit(dir, changes)?;
+    Ok(written)
+}
+
+/// The files of the template as they are in the folder, or as they are to be written.
+fn texts(dir: &Path, existing: &BTreeSet<String>, salt: Option<&str>) -> Result<BTreeMap<&'static str, String>> {
+    let mut texts = BTreeMap::new();
+    for (name, template) in TEMPLATE {
+        let path = dir.join(name);
+        let text = match existing.contains(name) {
+            true => fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?,
+            false => template.to_owned(),
+        };
+        texts.insert(name, text);
+    }
+    let had = |name: &str| existing.contains(name);
+    if let Some(text) = texts.get_mut("cohorts.toml")
+        && (!had("cohorts.toml") || salt.is_some())
+    {
+        *text = fill_in_salts(text, salt)?;
+    }
+    if had("cohorts.toml") && !had("policy.toml") {
+        let cohorts = Cohorts::parse(texts.get("cohorts.toml").map_or(&b""[..], String::as_bytes))?;
+        if let Some(text) = texts.get_mut("policy.toml") {
+            *text = fit_policy(text, &cohorts)?;
+        }
+    }
+    Ok(texts)
 }
 
 /// Reads or creates the configuration of the folder `dir`, and opens or generates the keys; writes nothing yet.
 pub(crate) fn prepare(dir: &Path, options: &Options, passphrases: &mut dyn Passphrases) -> Result<Prepared> {
     crate::fs::check_own(dir)?;
     let existing = existing_configuration(dir)?;
-    let content = |name: &str, template: &str| -> Result<String> {
-        if !existing.contains(name) {
-            return Ok(template.to_owned());
-        }
-        let path = dir.join(name);
-        fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))
-    };
-    let mut texts = BTreeMap::new();
-    for (name, template) in TEMPLATE {
-        texts.insert(name, content(name, template)?);
-    }
+    let mut texts = texts(dir, &existing, options.salt.as_deref())?;
     let mut changes = Changes::default();
 
     let mut settings_text = texts.remove("tidegate.toml").unwrap_or_default();
     let settings = Settings::parse(settings_text.as_bytes())?;
-    let opened = open_keys(dir, &settings, &options.keys, passphrases, &mut changes)?;
+    let Found { opened, elsewhere } = open_keys(dir, &settings, &options.keys, passphrases, &mut changes)?;
     for (name, key) in &opened {
-        settings_text = fill_in_key(&settings_text, name, &key.uri, &key.public)?;
+        settings_text = fill_in_key(&settings_text, name, key.uri.as_deref(), &key.public, None)?;
     }
     let settings = Settings::parse(settings_text.as_bytes())?;
-    let mut cohorts_text = texts.remove("cohorts.toml").unwrap_or_default();
-    if !existing.contains("cohorts.toml") || options.salt.is_some() {
-        cohorts_text = fill_in_salts(&cohorts_text, options.salt.as_deref())?;
-    }
+    let cohorts_text = texts.remove("cohorts.toml").unwrap_or_default();
     let cohorts = Cohorts::parse(cohorts_text.as_bytes())?;
-    let mut policy_text = texts.remove("policy.toml").unwrap_or_default();
-    if existing.contains("cohorts.toml") && !existing.contains("policy.toml") {
-        policy_text = fit_policy(&policy_text, &cohorts)?;
+    if let Some(unknown) = cohorts.channels().find(|name| !settings.channels.contains_key(*name)) {
+        return Err(Error::input(format!("cohorts.toml: {unknown}: tidegate.toml has no such channel"))
+            .remedy(format!("add [channels.{unknown}.release] and [channels.{unknown}.rollout] to tidegate.toml")));
     }
+    let policy_text = texts.remove("policy.toml").unwrap_or_default();
     Policy::parse(policy_text.as_bytes())?.check_against(&settings, &cohorts)?;
 
     let mut ring = KeyRing::new(dir, settings.key_entries()?, Box::new(NoPassphrases));
@@ -153,18 +159,19 @@ pub(crate) fn prepare(dir: &Path, options: &Options, passphrases: &mut dyn Passp
     for name in [".gitignore", ".gitattributes"] {
         changes.put(name, texts.remove(name).unwrap_or_default());
     }
-    Ok(Prepared { settings, cohorts, ring, changes })
+    Ok(Prepared { settings, cohorts, ring, elsewhere, changes })
 }
 
-/// The first line of the ledger.
+/// The first line of the ledger, or the one after those of a first root that was given up.
 pub(crate) fn begin_ledger(
+    dir: &Path,
     event: &'static str,
     evidence: Map<String, serde_json::Value>,
     actor: &str,
     now: DateTime<Utc>,
     changes: &mut Changes,
 ) -> Result<()> {
-    let mut ledger = Ledger::empty();
+    let mut ledger = Ledger::open(dir)?;
     ledger.append(
         now,
         LedgerEvent {
@@ -184,7 +191,13 @@ pub(crate) fn begin_ledger(
 pub(crate) fn commit(dir: &Path, changes: Changes) -> Result<()> {
     let existed = dir.exists();
     let had_private = fs::symlink_metadata(dir.join(".tidegate")).is_ok();
-    let result = Workspace::lock(dir).and_then(|workspace| workspace.commit(changes));
+    let result = Workspace::lock(dir).and_then(|workspace| {
+        // Somebody else may have been faster.
+        if dir.join(METADATA_DIR).exists() {
+            return Err(is_workspace(dir));
+        }
+        workspace.commit(changes)
+    });
     if result.is_err() {
         // Removes only what this function created; a failure here must not hide the error.
         if !had_private {
@@ -201,8 +214,23 @@ pub(crate) fn commit(dir: &Path, changes: Changes) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Fails if the folder contains anything else.
+/// Fails if the folder contains anything else than these, keys, and what a first root that was given up leaves behind.
 fn existing_configuration(dir: &Path) -> Result<BTreeSet<String>> {
+    if dir.join(".tidegate").exists() {
+        // What an interrupted command had decided comes first.
+        drop(Workspace::lock(dir)?);
+    }
+    if dir.join(super::CEREMONY).exists() && !super::has_begun(dir)? {
+        return Err(Error::refused(
+            Rule::CeremonyOne,
+            format!("the ceremony of the first root is under way in {}", super::shown(dir)),
+        )
+        .remedy(format!(
+            "see what is missing: {}; or, to sign something else, give it up: {}",
+            super::command(dir, "ceremony status"),
+            super::command(dir, "ceremony abort")
+        )));
+    }
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
@@ -211,28 +239,43 @@ fn existing_configuration(dir: &Path) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for entry in entries {
         let name = entry.map_err(|e| Error::io("read", dir, e))?.file_name().to_string_lossy().into_owned();
-        if name == "metadata" || name == "ledger.jsonl" {
-            return Err(Error::refused(Rule::ImportEmpty, format!("{} is already a workspace", dir.display()))
-                .remedy("see its state: tidegate status"));
+        if name == METADATA_DIR || (name == ledger::FILE && super::has_begun(dir)?) {
+            return Err(is_workspace(dir));
         }
-        let harmless = name == ".git" || name == ".tidegate" || name.starts_with("README");
+        let harmless = [".git", ".tidegate", "keys", "proposals", ledger::FILE].contains(&name.as_str());
         if TEMPLATE.iter().any(|(file, _)| *file == name) {
             found.insert(name);
-        } else if !harmless {
+        } else if !harmless && !name.starts_with("README") {
             return Err(Error::refused(
                 Rule::ImportEmpty,
-                format!("{} is not empty: it contains {name}", dir.display()),
+                format!("{} is not empty: it contains {name}", super::shown(dir)),
             )
-            .remedy("choose a new folder; it may hold tidegate.toml, cohorts.toml and policy.toml to start from"));
+            .remedy(
+                "choose a new folder; it may hold tidegate.toml, cohorts.toml, policy.toml and keys/ to start from",
+            ));
         }
     }
     Ok(found)
 }
 
+fn is_workspace(dir: &Path) -> Error {
+    Error::refused(Rule::ImportEmpty, format!("{} is already a workspace", super::shown(dir)))
+        .remedy("see its state: tidegate status")
+}
+
 struct Opened {
-    uri: String,
+    /// Where it is, if not where `tidegate.toml` says.
+    uri: Option<String>,
     public: Key,
     signer: Rc<dyn Signer>,
+}
+
+/// The keys of `tidegate.toml`.
+struct Found {
+    /// Those that can be used here.
+    opened: BTreeMap<String, Opened>,
+    /// Why the others cannot, by name.
+    elsewhere: BTreeMap<String, String>,
 }
 
 fn open_keys(
@@ -241,67 +284,126 @@ fn open_keys(
     source: &KeySource,
     passphrases: &mut dyn Passphrases,
     changes: &mut Changes,
-) -> Result<BTreeMap<String, Opened>> {
-    let mut opened = BTreeMap::new();
-    let mut elsewhere = Vec::new();
+) -> Result<Found> {
+    let mut found = Found { opened: BTreeMap::new(), elsewhere: BTreeMap::new() };
+    let mut undeclared = Vec::new();
     for (name, entry) in &settings.keys {
         let declared = entry.public.as_ref().map(|_| settings.public(name)).transpose()?;
-        let name = name.as_str();
-        let mut keep = |pem: &str, passphrases: &mut dyn Passphrases| -> Result<Opened> {
-            let path = format!("keys/{name}.pem");
-            let key = FileKey::from_pem(name, pem, passphrases)?;
-            changes.put_private(path.as_str(), pem.as_bytes());
-            Ok(Opened { uri: format!("file:{path}"), public: key.public().clone(), signer: Rc::new(key) })
-        };
-        let key = match source {
-            KeySource::Generate { .. } if declared.is_some() => {
-                let uri = KeyUri::parse(&entry.uri)?;
-                match open(name, &uri, dir, declared.as_ref(), passphrases) {
-                    Ok(signer) => Opened { uri: entry.uri.clone(), public: signer.public().clone(), signer },
-                    Err(error) => {
-                        elsewhere.push(error.to_string());
-                        continue;
-                    }
+        let (name, uri) = (name.as_str(), KeyUri::parse(&entry.uri)?);
+        let key = match open_key(dir, name, &uri, declared.as_ref(), source, passphrases)? {
+            Where::Here(key) => key,
+            Where::Elsewhere(why) => {
+                found.elsewhere.insert(name.to_owned(), why);
+                continue;
+            }
+            Where::Nowhere => match source {
+                KeySource::Generate { kind, passphrase } => {
+                    let made = generate(*kind, passphrase.as_ref().map(|p| p.as_str()))?;
+                    made_key(&entry.uri, name, &made.pem, &mut Known(passphrase.clone()), changes)?
                 }
-            }
-            KeySource::Generate { kind, passphrase } => {
-                let made = generate(*kind, passphrase.as_ref().map(|p| p.as_str()))?;
-                keep(&made.pem, &mut Known(passphrase.clone()))?
-            }
-            KeySource::Example => {
-                let example = EXAMPLE_KEYS.iter().find(|example| example.name == name).ok_or_else(|| {
-                    Error::input(format!("there is no example key called {name}"))
-                        .remedy("use the key names of the template, or make keys: --generate-keys")
-                })?;
-                keep(example.pem, passphrases)?
-            }
-            KeySource::Folder(folder) => {
-                let path = folder.join(format!("{name}.pem"));
-                let key = FileKey::open(name, &path, passphrases)?;
-                let uri = KeyUri::File(relative_to(dir, &path)).to_string();
-                Opened { uri, public: key.public().clone(), signer: Rc::new(key) }
-            }
+                KeySource::Example => {
+                    let example = EXAMPLE_KEYS.iter().find(|example| example.name == name).ok_or_else(|| {
+                        Error::input(format!("there is no example key called {name}"))
+                            .remedy("use the key names of the template, or make keys: --generate-keys")
+                    })?;
+                    made_key(&entry.uri, name, example.pem, passphrases, changes)?
+                }
+                KeySource::Declared | KeySource::Folder(_) => {
+                    undeclared.push(name.to_owned());
+                    continue;
+                }
+            },
         };
         if declared.is_some_and(|declared| declared != key.public) {
-            return Err(Error::input(format!(
-                "keys.{name}: {} is not the private part of the declared `public`",
-                key.uri
-            ))
-            .remedy("correct `uri` or `public` of that key in tidegate.toml, or remove `public`"));
+            let uri = key.uri.as_ref().unwrap_or(&entry.uri);
+            return Err(Error::input(format!("keys.{name}: {uri} is not the private part of the declared `public`"))
+                .remedy("correct `uri` or `public` of that key in tidegate.toml, or remove `public`"));
         }
-        opened.insert(name.to_owned(), key);
+        found.opened.insert(name.to_owned(), key);
     }
-    if elsewhere.is_empty() {
-        return Ok(opened);
+    if undeclared.is_empty() {
+        return Ok(found);
     }
+    let place = match source {
+        KeySource::Folder(folder) => format!("in {}", folder.display()),
+        _ => "here".to_owned(),
+    };
+    let first = undeclared.first().map_or("NAME", String::as_str);
     Err(Error::refused(
         Rule::KeyMissing,
-        format!("tidegate.toml declares public keys that cannot sign here: {}", elsewhere.join("; ")),
+        format!(
+            "these keys have neither a private part {place} nor a `public` in tidegate.toml: {}",
+            undeclared.join(", ")
+        ),
     )
-    .remedy(
-        "bring them here for the first root; or, where root keys stay with their holders, remove their `public` from tidegate.toml, so \
-         that init creates other keys, and have a ceremony replace these before any device is shipped: docs/ceremony.md",
-    ))
+    .remedy(format!(
+        "create them here: {}; or, where their holders have them, declare each first: {}",
+        super::command(dir, "init --generate-keys"),
+        super::command(dir, &format!("key import {first} --public ed25519:HEX"))
+    )))
+}
+
+/// Where a private part is.
+enum Where {
+    Here(Opened),
+    /// Not within reach, and why; the public part is declared.
+    Elsewhere(String),
+    /// Nobody has declared it: it is to be made.
+    Nowhere,
+}
+
+/// Opens a key where it is.
+fn open_key(
+    dir: &Path,
+    name: &str,
+    uri: &KeyUri,
+    declared: Option<&Key>,
+    source: &KeySource,
+    passphrases: &mut dyn Passphrases,
+) -> Result<Where> {
+    let here = |uri: Option<String>, signer: Rc<dyn Signer>| {
+        Where::Here(Opened { uri, public: signer.public().clone(), signer })
+    };
+    if let KeySource::Folder(folder) = source {
+        let path = folder.join(format!("{name}.pem"));
+        if path.exists() {
+            let key = Rc::new(FileKey::open(name, &path, passphrases)?);
+            return Ok(here(Some(KeyUri::File(relative_to(dir, &path)).to_string()), key));
+        }
+    }
+    let file = uri.file(dir);
+    let is_missing = file.as_ref().is_some_and(|file| !file.exists());
+    let is_example = || matches!(source, KeySource::Example) && EXAMPLE_KEYS.iter().any(|example| example.name == name);
+    if is_missing && matches!(uri, KeyUri::File(path) if is_own(path)) && (declared.is_none() || is_example()) {
+        return Ok(Where::Nowhere);
+    }
+    match open(name, uri, dir, declared, passphrases) {
+        Ok(signer) => Ok(here(None, signer)),
+        // A file that is there and cannot be used is for its owner to put right.
+        Err(error) if declared.is_some() && (is_missing || file.is_none()) => {
+            Ok(Where::Elsewhere(error.text().to_owned()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a key's file is one that may be made here: directly in `keys/`.
+fn is_own(path: &Path) -> bool {
+    let parts: Vec<_> = path.components().collect();
+    matches!(parts.as_slice(), [Component::Normal(folder), Component::Normal(_)] if *folder == "keys")
+}
+
+/// A key that was made, to be written to the file that its URI names.
+fn made_key(
+    uri: &str,
+    name: &str,
+    pem: &str,
+    passphrases: &mut dyn Passphrases,
+    changes: &mut Changes,
+) -> Result<Opened> {
+    let key = FileKey::from_pem(name, pem, passphrases)?;
+    changes.put_private(uri.strip_prefix("file:").unwrap_or(uri), pem.as_bytes());
+    Ok(Opened { uri: None, public: key.public().clone(), signer: Rc::new(key) })
 }
 
 /// The passphrase that new keys were encrypted with.
@@ -341,13 +443,23 @@ fn clean(path: &Path) -> PathBuf {
     cleaned
 }
 
-/// Writes a key's URI and public part into its table; leaves the rest unchanged.
-fn fill_in_key(text: &str, name: &str, uri: &str, public: &Key) -> Result<String> {
+/// Writes a key's URI, public part and holder into its table in the text of `tidegate.toml`; leaves the rest unchanged.
+pub(crate) fn fill_in_key(
+    text: &str,
+    name: &str,
+    uri: Option<&str>,
+    public: &Key,
+    holder: Option<&str>,
+) -> Result<String> {
     let mut document = edited("tidegate.toml", text)?;
     let table = document.get_mut("keys").and_then(|keys| keys.get_mut(name)).and_then(Item::as_table_like_mut);
     let table = table.ok_or_else(|| Error::bug(format!("tidegate.toml has no table for the key {name}")))?;
-    set(table, "uri", uri);
-    set(table, "public", &write_public(public)?);
+    let public = write_public(public)?;
+    for (key, value) in [("uri", uri), ("public", Some(public.as_str())), ("holder", holder)] {
+        if let Some(value) = value {
+            set(table, key, value);
+        }
+    }
     Ok(document.to_string())
 }
 
@@ -405,178 +517,14 @@ fn fill_in_salts(text: &str, salt: Option<&str>) -> Result<String> {
     Ok(document.to_string())
 }
 
-fn first_metadata(
-    settings: &Settings,
-    cohorts: &Cohorts,
-    now: DateTime<Utc>,
-    ring: &mut KeyRing,
-    changes: &mut Changes,
-) -> Result<crate::metadata::Finished> {
-    let mut edit = Edit::initial(now, settings.online());
-    let roles = &settings.roles;
-    let top = [
-        ("root", &roles.root),
-        ("targets", &roles.targets),
-        ("snapshot", &roles.snapshot),
-        ("timestamp", &roles.timestamp),
-    ];
-    let top = top.into_iter().map(|(name, role)| Ok((name, settings.role_keys(role)?))).collect::<Result<_>>()?;
-    edit.put("root", Document::root(&top), roles.root.expires.delta());
-
-    if let Some(unknown) = cohorts.channels().find(|name| !settings.channels.contains_key(*name)) {
-        return Err(Error::input(format!("cohorts.toml: {unknown}: tidegate.toml has no such channel"))
-            .remedy(format!("add [channels.{unknown}.release] and [channels.{unknown}.rollout] to tidegate.toml")));
-    }
-    let mut targets = Document::targets();
-    for (name, channel) in &settings.channels {
-        targets.set_delegation(&Delegation {
-            name: layout::channel_role(name),
-            keys: settings.role_keys(&channel.release)?,
-            paths: layout::channel_patterns(name),
-        });
-        let map = cohorts.map(name)?;
-        let bytes = map.to_bytes().map_err(|e| Error::input("the cohort map cannot be written").with_source(e))?;
-        let digest = Digest::of(&bytes);
-        let mut document = Document::targets();
-        document.set_target(&layout::cohorts_path(name), bytes.len() as u64, digest.as_bytes(), None);
-        changes.put(artifacts::signed_path(&digest), bytes);
-        for cohort in map.cohorts() {
-            let role = layout::cohort_role(name, &cohort.name);
-            document.set_delegation(&Delegation {
-                name: role.clone(),
-                keys: settings.role_keys(&channel.rollout)?,
-                paths: layout::cohort_patterns(name, &cohort.name),
-            });
-            edit.put(&role, Document::targets(), channel.rollout.expires.delta());
-        }
-        edit.put(&layout::channel_role(name), document, channel.release.expires.delta());
-    }
-    edit.put("targets", targets, roles.targets.expires.delta());
-    edit.finish(ring)?.ok_or_else(|| Error::bug("a new repository without metadata"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn options() -> Options {
-        Options {
-            keys: KeySource::Example,
-            salt: Some("00112233445566778899aabbccddeeff".into()),
-            actor: "test".into(),
-        }
-    }
-
-    fn at() -> DateTime<Utc> {
-        DateTime::UNIX_EPOCH + chrono::TimeDelta::days(20_000)
-    }
-
-    #[test]
-    fn the_same_inputs_give_the_same_workspace_and_it_opens() {
-        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        for dir in [&a, &b] {
-            init(dir.path(), &options(), at(), &mut NoPassphrases).unwrap();
-        }
-        let (a, b) = (Workspace::open(a.path()).unwrap(), Workspace::open(b.path()).unwrap());
-        assert_eq!(a.repository().unwrap().files(), b.repository().unwrap().files());
-        let settings = a.settings().unwrap();
-        assert_eq!(settings.key_entries().unwrap().len(), 11);
-        let roles: Vec<_> = a.repository().unwrap().roles().map(|role| role.name.clone()).collect();
-        assert_eq!(
-            roles,
-            [
-                "root",
-                "timestamp",
-                "snapshot",
-                "targets",
-                "stable",
-                "stable.validation",
-                "stable.canary",
-                "stable.early",
-                "stable.general"
-            ]
-        );
-        let mut ring = a.ring(&settings, Box::new(NoPassphrases)).unwrap();
-        ring.signer("root-1").unwrap();
-    }
-
-    #[test]
-    fn a_folder_with_anything_else_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("precious"), "x").unwrap();
-        let error = init(dir.path(), &options(), at(), &mut NoPassphrases).unwrap_err();
-        assert_eq!(error.broken_rule(), Some(Rule::ImportEmpty));
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_configuration_that_is_there_is_used() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = TEMPLATE[1].1.replace("\"canary\"", "\"pioneers\"");
-        fs::write(dir.path().join("cohorts.toml"), text).unwrap();
-        let made = init(dir.path(), &options(), at(), &mut NoPassphrases).unwrap();
-        assert!(made.repository.role("stable.pioneers").is_some());
-        let again = init(dir.path(), &options(), at(), &mut NoPassphrases).unwrap_err();
-        assert!(again.to_string().contains("is already a workspace"), "{again}");
-    }
-
-    /// Keys that holders made apart are used or refused, and never replaced.
-    #[test]
-    fn declared_public_keys_are_kept() {
-        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        init(other.path(), &options(), at(), &mut NoPassphrases).unwrap();
-        let declared = fs::read_to_string(other.path().join("tidegate.toml")).unwrap();
-        fs::write(dir.path().join("tidegate.toml"), &declared).unwrap();
-        let generate =
-            || Options { keys: KeySource::Generate { kind: generate::Kind::Ed25519, passphrase: None }, ..options() };
-        let error = init(dir.path(), &generate(), at(), &mut NoPassphrases).unwrap_err();
-        assert_eq!(error.broken_rule(), Some(Rule::KeyMissing), "{error}");
-        assert!(
-            error.to_string().contains("root-1") && error.remedy_text().unwrap().contains("docs/ceremony.md"),
-            "{error}"
-        );
-        assert_eq!(fs::read_to_string(dir.path().join("tidegate.toml")).unwrap(), declared);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else was written");
-        // Where they can be reached, they sign.
-        let absolute = declared.replace("file:keys/", &format!("file:{}/keys/", other.path().display()));
-        fs::write(dir.path().join("tidegate.toml"), &absolute).unwrap();
-        init(dir.path(), &generate(), at(), &mut NoPassphrases).unwrap();
-        let made = fs::read_to_string(dir.path().join("tidegate.toml")).unwrap();
-        let publics = |text: &str| {
-            text.lines().filter(|line| line.starts_with("public = \"ed25519")).map(str::to_owned).collect::<Vec<_>>()
-        };
-        assert_eq!(publics(&made), publics(&declared));
-    }
-
-    #[test]
-    fn nothing_is_left_behind_by_an_error() {
-        let parent = tempfile::tempdir().unwrap();
-        let dir = parent.path().join("new");
-        let options = Options { salt: Some("not hex".into()), ..options() };
-        assert!(init(&dir, &options, at(), &mut NoPassphrases).is_err());
-        assert!(!dir.exists());
-        let options =
-            Options { keys: KeySource::Folder(parent.path().join("no-keys")), salt: None, actor: "test".into() };
-        let error = init(&dir, &options, at(), &mut NoPassphrases).unwrap_err();
-        assert!(error.to_string().contains("there is no file"), "{error}");
-        assert!(!dir.exists());
-    }
 
     #[test]
     fn given_keys_are_named_as_seen_from_the_workspace() {
         assert_eq!(relative_to(Path::new("/a/b/w"), Path::new("/a/keys/k.pem")), Path::new("../../keys/k.pem"));
         assert_eq!(relative_to(Path::new("/a/w"), Path::new("/a/w/keys/k.pem")), Path::new("keys/k.pem"));
         assert_eq!(relative_to(Path::new("/a/w"), Path::new("/media/k.pem")), Path::new("/media/k.pem"));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn generated_keys_are_for_the_owner_alone() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let dir = tempfile::tempdir().unwrap();
-        let keys = KeySource::Generate { kind: generate::Kind::Ed25519, passphrase: None };
-        init(dir.path(), &Options { keys, ..options() }, at(), &mut NoPassphrases).unwrap();
-        let mode = fs::metadata(dir.path().join("keys/root-1.pem")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
     }
 }

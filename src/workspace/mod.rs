@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::config::{Cohorts, Settings};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::keys::{KeyRing, Passphrases};
-use crate::metadata::Repository;
+use crate::metadata::{METADATA_DIR, Repository};
 use crate::policy::Policy;
 use ledger::Entry;
 
@@ -27,13 +27,71 @@ pub use operation::Operation;
 /// How long to wait for another process.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The proposal of the current ceremony.
+pub const CEREMONY: &str = "proposals/ceremony.json";
+
+/// Whether the workspace `dir` has a first root, or has had one: its ledger tells.
+///
+/// # Errors
+///
+/// Fails if the ledger cannot be read.
+pub fn has_begun(dir: &Path) -> Result<bool> {
+    if dir.join(METADATA_DIR).exists() {
+        return Ok(true);
+    }
+    // Before the first root there are only attempts at it.
+    let is_attempt = |event: &str| matches!(event, "ceremony-start" | "ceremony-sign" | "ceremony-abort");
+    Ok(Ledger::examine(dir)?.0.iter().any(|entry| !is_attempt(&entry.event)))
+}
+
+/// The command that signs what `tidegate.toml` of the workspace `dir` says for the first time.
+pub fn init_command(dir: &Path) -> String {
+    let is_declared = |settings: Settings| settings.keys.values().all(|key| key.public.is_some());
+    command(dir, if Settings::load(dir).is_ok_and(is_declared) { "init" } else { "init --generate-keys" })
+}
+
+/// The folder `dir`, for people.
+fn shown(dir: &Path) -> String {
+    if dir == Path::new(".") { "this folder".to_owned() } else { dir.display().to_string() }
+}
+
+/// A command on the workspace `dir`, as one types it in this folder.
+pub(crate) fn command(dir: &Path, command: &str) -> String {
+    if dir == Path::new(".") {
+        format!("tidegate {command}")
+    } else {
+        format!("tidegate -C {} {command}", dir.display())
+    }
+}
+
+/// Refuses what takes metadata where none is signed yet.
+///
+/// # Errors
+///
+/// `C-FIRST`, with what comes next. Fails if the ledger cannot be read.
+pub fn check_begun(dir: &Path) -> Result<()> {
+    if has_begun(dir)? {
+        return Ok(());
+    }
+    if dir.join(CEREMONY).exists() {
+        return Err(Error::refused(
+            Rule::CeremonyFirst,
+            "nothing is in force yet: the ceremony of the first root is under way",
+        )
+        .remedy(format!("see who has yet to sign: {}", command(dir, "ceremony status"))));
+    }
+    Err(Error::refused(Rule::CeremonyFirst, "nothing is signed yet: there is no first root").remedy(format!(
+        "edit tidegate.toml, cohorts.toml and policy.toml, then sign what they say: {}",
+        init_command(dir)
+    )))
+}
+
 /// Checks that `dir` is a workspace.
 fn check_settings(dir: &Path) -> Result<()> {
     if dir.join("tidegate.toml").is_file() {
         return Ok(());
     }
-    let shown = if dir == Path::new(".") { "this folder".into() } else { dir.display().to_string() };
-    Err(Error::input(format!("{shown} has no tidegate.toml, so it is not a workspace"))
+    Err(Error::input(format!("{} has no tidegate.toml, so it is not a workspace", shown(dir)))
         .remedy("name the workspace with -C DIR, or create one: tidegate init DIR --generate-keys"))
 }
 
@@ -158,9 +216,19 @@ impl Workspace {
     ///
     /// # Errors
     ///
-    /// Fails if the metadata does not verify.
+    /// `C-FIRST` if the first root is not signed yet. Fails if the metadata does not verify.
     pub fn repository(&self) -> Result<Repository> {
+        check_begun(&self.dir)?;
         Repository::open(&self.dir)
+    }
+
+    /// The verified metadata, if the first root is signed.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the metadata does not verify.
+    pub fn repository_if_any(&self) -> Result<Option<Repository>> {
+        has_begun(&self.dir)?.then(|| self.repository()).transpose()
     }
 
     /// The keys that `tidegate.toml` names.

@@ -64,24 +64,26 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             if copies.is_empty() {
                 return Err(Error::usage("name the copies to combine"));
             }
-            (fs::read(root, MAX_LENGTH)?, copies.remove(0).1)
+            (Some(fs::read(root, MAX_LENGTH)?), copies.remove(0).1)
         }
         (None, Some(workspace)) => {
-            let repository = workspace.repository()?;
-            let (proposal, _) = ceremony::open(workspace, &repository)?;
-            proposal::check_follows(&proposal, &repository)?;
-            (repository.anchor()?.to_vec(), proposal)
+            let repository = workspace.repository_if_any()?;
+            let (proposal, _) = ceremony::open(workspace, repository.as_ref())?;
+            if let Some(repository) = &repository {
+                proposal::check_follows(&proposal, repository)?;
+            }
+            (repository.map(|repository| repository.anchor().map(<[u8]>::to_vec)).transpose()?, proposal)
         }
         (None, None) => return Err(Error::bug("neither root nor workspace")),
     };
-    let mut combined = proposal::combine(&first, &copies, &anchor)?;
-    let verified = proposal::verify(&combined, &anchor)?;
+    let mut combined = proposal::combine(&first, &copies, anchor.as_deref())?;
+    let verified = proposal::verify(&combined, anchor.as_deref())?;
     for outside in &args.signature {
         let id = key_id(&combined, &verified, &outside.key)?;
         let text = fs::read(&outside.file, 64 * 1024)?;
         proposal::add_outside(&mut combined, &verified, &outside.role, &id, &text, cx.now)?;
     }
-    let verified = proposal::verify(&combined, &anchor)?;
+    let verified = proposal::verify(&combined, anchor.as_deref())?;
     match (&args.out, &workspace) {
         (Some(out), _) => fs::write_atomic(out, &combined.to_bytes()?)?,
         (None, Some(workspace)) => {

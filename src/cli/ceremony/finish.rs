@@ -7,9 +7,10 @@ use super::super::passphrase::PassphraseArgs;
 use super::proposal::Allowed;
 use crate::ceremony;
 use crate::cli::context::{Context, actor};
+use crate::cli::init::say_first_root;
 use crate::error::Result;
 use crate::proposal::Tool;
-use crate::workspace::{Operation, Workspace};
+use crate::workspace::{Operation, Workspace, has_begun};
 
 /// Put the signed proposal into force, and write its transcript
 #[derive(Debug, ClapArgs)]
@@ -25,12 +26,16 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let settings = workspace.settings()?;
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
     let mut op = Operation::new(&workspace, &actor, cx.now, &mut ring);
+    let is_first = !has_begun(workspace.dir())?;
     let done = ceremony::finish(&mut op, &args.allowed.names(), &Tool::this()?)?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({"roles": done.roles, "transcript": done.transcript}));
     }
     cx.ui.result(format_args!("in force: {}", done.roles.join(", ")))?;
     cx.ui.result(format_args!("transcript: {}", done.transcript.display()))?;
+    if is_first {
+        say_first_root(cx, workspace.dir())?;
+    }
     cx.ui.hint(
         "tidegate publish FOLDER, then have the signers check the transcript: tidegate ceremony verify-transcript FILE",
     );

@@ -18,6 +18,15 @@ use super::context::Context;
 use crate::error::Result;
 
 pub(in crate::cli) use proposal::read_proposal;
+pub(in crate::cli) use show::requirements;
+
+/// How many digits of a digest people read out to each other: 64 bits, which nobody hits by trying.
+const READ_OUT: usize = 16;
+
+/// What people read out to each other.
+pub(in crate::cli) fn read_out(digest: &str) -> &str {
+    digest.get(..READ_OUT).unwrap_or(digest)
+}
 
 /// Rotate keys; change thresholds, delegations and cohorts
 ///

@@ -17,7 +17,7 @@ use crate::proposal::{self, MAX_LENGTH, Proposal, Verified};
 pub(super) struct Which {
     /// The proposal [default: the workspace's proposals/ceremony.json]
     pub(super) file: Option<PathBuf>,
-    /// Verify from this root, which you trust [default: the workspace's first root]
+    /// Verify from this root, which you trust [default: the workspace's first root; a first root is told by its digest alone]
     #[arg(long, value_name = "FILE")]
     pub(super) root: Option<PathBuf>,
 }
@@ -42,6 +42,8 @@ pub(super) struct Opened {
     pub(super) path: PathBuf,
     pub(super) proposal: Proposal,
     pub(super) verified: Verified,
+    /// The root that it was verified from; none for a first root.
+    pub(super) anchor: Option<Vec<u8>>,
 }
 
 impl Which {
@@ -53,11 +55,11 @@ impl Which {
         let path = self.file.clone().unwrap_or_else(|| cx.dir.join(FILE));
         let proposal = read_proposal(&path)?;
         let anchor = match &self.root {
-            Some(root) => fs::read(root, MAX_LENGTH)?,
-            None => workspace_root(cx, &path)?,
+            Some(root) => Some(fs::read(root, MAX_LENGTH)?),
+            None => workspace_root(cx, &path, &proposal)?,
         };
-        let verified = proposal::verify(&proposal, &anchor)?;
-        Ok(Opened { path, proposal, verified })
+        let verified = proposal::verify(&proposal, anchor.as_deref())?;
+        Ok(Opened { path, proposal, verified, anchor })
     }
 }
 
@@ -75,14 +77,17 @@ pub(in crate::cli) fn read_proposal(path: &Path) -> Result<Proposal> {
     Proposal::parse(&name, &bytes)
 }
 
-/// The first root of the workspace that we are in. A proposal's own roots are never a stand-in for it.
-pub(super) fn workspace_root(cx: &Context, proposal: &Path) -> Result<Vec<u8>> {
+/// The first root of the workspace that we are in. A proposal's own roots are never a stand-in for it; one of a first root has none.
+fn workspace_root(cx: &Context, path: &Path, proposal: &Proposal) -> Result<Option<Vec<u8>>> {
     let root = cx.dir.join("metadata/1.root.json");
-    if !cx.dir.join("tidegate.toml").is_file() || !root.is_file() {
-        return Err(Error::usage(format!("{} can only be checked from a root that you trust", proposal.display()))
-            .remedy("give the root that devices are shipped with, or a later one that you kept: --root FILE"));
+    if cx.dir.join("tidegate.toml").is_file() && root.is_file() {
+        return fs::read(&root, MAX_LENGTH).map(Some);
     }
-    fs::read(&root, MAX_LENGTH)
+    if proposal.follows.roots.is_empty() {
+        return Ok(None);
+    }
+    Err(Error::usage(format!("{} can only be checked from a root that you trust", path.display()))
+        .remedy("give the root that devices are shipped with, or a later one that you kept: --root FILE"))
 }
 
 /// A key by its name in the proposal, or by its id or the start of it.

@@ -26,7 +26,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open_to_read(&cx.dir)?;
     let repository = workspace.repository()?;
-    let (proposal, verified) = ceremony::open(&workspace, &repository)?;
+    let (proposal, verified) = ceremony::open(&workspace, Some(&repository))?;
     proposal::check_follows(&proposal, &repository)?;
     let lost = args.lost.iter().map(|name| lost_key(&proposal, &verified, name)).collect::<Result<BTreeSet<_>>>()?;
     let rehearsal = proposal::rehearse(&proposal, &verified, &repository, &lost, cx.now)?;

@@ -59,7 +59,7 @@ pub(super) fn review(cx: &Context, review: &Review) -> Result<()> {
 }
 
 /// Who has signed and who is missing.
-pub(super) fn requirements(cx: &Context, proposal: &Proposal, verified: &Verified) -> Result<()> {
+pub(in crate::cli) fn requirements(cx: &Context, proposal: &Proposal, verified: &Verified) -> Result<()> {
     let names = |ids: &[tidegate_tuf::key::KeyId]| {
         let mut names: Vec<_> = ids
             .iter()

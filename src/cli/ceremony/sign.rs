@@ -7,8 +7,8 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::super::passphrase::PassphraseArgs;
-use super::proposal::{Allowed, Opened, Which, workspace_root};
-use super::show;
+use super::proposal::{Allowed, Opened, Which};
+use super::{READ_OUT, show};
 use crate::ceremony::{self, FILE};
 use crate::cli::context::{Context, actor};
 use crate::cli::ui::log;
@@ -19,27 +19,24 @@ use crate::keys::{KeyUri, open};
 use crate::proposal::{self, Tool};
 use crate::workspace::{Operation, Workspace};
 
-/// Digits of the digest that a signer types: enough that nobody hits them by chance.
-const TYPED: usize = 8;
-
 /// Review a proposal and sign it
 ///
-/// Needs only the file, a root that you trust, and your key, on any machine. The whole chain is verified from that root. Type the
-/// first digits of the proposal's digest after comparing them with the other signers.
+/// Needs only the file, a root that you trust, and your key, on any machine. The whole chain is verified from that root; a first root
+/// has none, and is given without. Type the first 16 digits of the proposal's digest after comparing them with the other signers.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate ceremony sign ceremony.json --root root.json --key file:root-1.pem
   tidegate ceremony sign ceremony.json --root root.json --key \\
     'pkcs11:token=Root;object=root-2?module-path=/usr/lib/opensc-pkcs11.so'
   tidegate ceremony sign --key root-1                      (in the workspace)
-  tidegate ceremony sign --key root-1 --confirm 1f0c9a2b  (in a script)")]
+  tidegate ceremony sign --key root-1 --confirm 1f0c9a2b77e103d4  (in a script)")]
 pub(super) struct Args {
     #[command(flatten)]
     which: Which,
     /// The key: a URI, or its name in tidegate.toml (repeatable)
     #[arg(long, value_name = "KEY", required = true)]
     key: Vec<String>,
-    /// The first digits of the digest, at least 8, in place of the prompt
+    /// The first digits of the digest, at least 16, in place of the prompt
     #[arg(long, value_name = "DIGITS")]
     confirm: Option<String>,
     #[command(flatten)]
@@ -57,7 +54,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         None => Some(Workspace::open(&cx.dir)?),
         Some(_) => None,
     };
-    let Opened { path, mut proposal, verified } = args.which.open(cx)?;
+    let Opened { path, mut proposal, verified, anchor } = args.which.open(cx)?;
     let review = proposal::review(&proposal, &verified, cx.now)?;
     for line in review.lines() {
         // Whoever is asked must have seen it; a script that confirms by digits may do without.
@@ -82,12 +79,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             signed.push((role, proposal.label(&opened.public().id())));
         }
     }
-    let anchor = match &args.which.root {
-        Some(root) => fs::read(root, proposal::MAX_LENGTH)?,
-        None => workspace_root(cx, &path)?,
-    };
     // Also that no holder has signed twice.
-    let verified = proposal::verify(&proposal, &anchor)?;
+    let verified = proposal::verify(&proposal, anchor.as_deref())?;
     let out = args.out.clone().unwrap_or(path);
     match &workspace {
         Some(workspace) if args.out.is_none() => {
@@ -118,7 +111,7 @@ fn confirm(args: &Args, digest: &str) -> Result<()> {
         None if io::stdin().is_terminal() => {
             log("");
             log(format_args!(
-                "To sign this, type the first {TYPED} digits of the digest, as the other signers read them to you:"
+                "To sign this, type the first {READ_OUT} digits of the digest, as the other signers read them to you:"
             ));
             let mut line = String::new();
             io::stdin().lock().read_line(&mut line).map_err(|e| Error::io("read", std::path::Path::new("stdin"), e))?;
@@ -126,12 +119,20 @@ fn confirm(args: &Args, digest: &str) -> Result<()> {
         }
         None => {
             return Err(Error::refused(Rule::CeremonyConfirm, "nobody has confirmed what to sign, and there is no terminal to ask")
-                .remedy(format!("read it (tidegate ceremony show), compare the digest, and give its first {TYPED} digits: --confirm DIGITS")));
+                .remedy(format!("read it (tidegate ceremony show), compare the digest, and give its first {READ_OUT} digits: --confirm DIGITS")));
         }
     };
-    let typed = typed.trim().to_ascii_lowercase();
-    if typed.len() >= TYPED && digest.starts_with(&typed) {
-        return Ok(());
+    // As people write them down: in groups, in capitals.
+    let typed: String = typed.to_ascii_lowercase().chars().filter(|c| !c.is_whitespace() && *c != '-').collect();
+    if digest.starts_with(&typed) {
+        if typed.len() >= READ_OUT {
+            return Ok(());
+        }
+        return Err(Error::refused(
+            Rule::CeremonyConfirm,
+            format!("{} digits of the digest do not tell this proposal from one made to resemble it", typed.len()),
+        )
+        .remedy(format!("compare {READ_OUT} digits with the other signers, and give them: --confirm DIGITS")));
     }
     Err(Error::refused(
         Rule::CeremonyConfirm,

@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     };
     let proposal = ceremony::start(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), &request)?;
     let repository = workspace.repository()?;
-    let verified = proposal::verify(&proposal, repository.anchor()?)?;
+    let verified = proposal::verify(&proposal, Some(repository.anchor()?))?;
     show::review(cx, &proposal::review(&proposal, &verified, cx.now)?)?;
     cx.ui.status("");
     cx.ui.status(format_args!("written to {}", cx.dir.join(FILE).display()));

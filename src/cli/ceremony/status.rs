@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::proposal::Which;
-use super::show;
+use super::{read_out, show};
 use crate::cli::context::Context;
 use crate::error::Result;
 use crate::proposal::RequirementStatus;
@@ -27,15 +27,10 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             "complete": requirements.iter().all(RequirementStatus::is_met),
         }));
     }
-    cx.ui.result(format_args!("{}, proposal {}", opened.proposal.subject, short(&opened.proposal.digest()?)))?;
+    cx.ui.result(format_args!("{}, proposal {}", opened.proposal.subject, read_out(&opened.proposal.digest()?)))?;
     show::requirements(cx, &opened.proposal, &opened.verified)?;
     if opened.verified.requirement_status(&opened.proposal)?.iter().all(RequirementStatus::is_met) {
         cx.ui.hint("tidegate ceremony finish");
     }
     Ok(())
-}
-
-/// What people read out to each other.
-fn short(digest: &str) -> &str {
-    digest.get(..16).unwrap_or(digest)
 }

@@ -9,13 +9,14 @@ use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::write_public;
 use crate::metadata::Repository;
-use crate::workspace::Workspace;
+use crate::workspace::init::fill_in_key;
+use crate::workspace::{Workspace, has_begun, init_command};
 
 pub(super) fn workspace_if_any(cx: &Context) -> Result<Option<Workspace>> {
     if cx.dir.join("tidegate.toml").is_file() { Workspace::open(&cx.dir).map(Some) } else { Ok(None) }
 }
 
-/// Adds the key to tidegate.toml, or prints what is to be added.
+/// Adds the key to tidegate.toml, or prints what is to be added. A key that tidegate.toml names and nobody has made yet is filled in.
 pub(super) fn add(
     cx: &Context,
     workspace: Option<&Workspace>,
@@ -28,19 +29,26 @@ pub(super) fn add(
     let Some(workspace) = workspace else { return print(cx, name, uri, public, holder) };
     let path = workspace.dir().join("tidegate.toml");
     let settings = workspace.settings()?;
-    if settings.keys.keys().any(|key| key.as_str() == name) {
-        return Err(Error::refused(Rule::KeyExists, format!("tidegate.toml already has a key {name}"))
-            .remedy("choose another name"));
-    }
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
-    let text = format!("{}\n\n{}\n", text.trim_end(), table(name, uri, public, holder)?);
+    let text = match settings.keys.iter().find(|(key, _)| key.as_str() == name) {
+        None => format!("{}\n\n{}\n", text.trim_end(), table(name, uri, public, holder)?),
+        Some((_, key)) if key.public.is_none() => fill_in_key(&text, name, uri, public, holder)?,
+        Some(_) => {
+            return Err(Error::refused(Rule::KeyExists, format!("tidegate.toml already has a key {name}"))
+                .remedy("choose another name"));
+        }
+    };
     // It must still be what it was, with one key more.
     Settings::parse(text.as_bytes())?;
     changes.put("tidegate.toml", text.into_bytes());
     workspace.commit(changes)?;
     print(cx, name, uri, public, holder)?;
     cx.ui.status("added to tidegate.toml");
-    cx.ui.hint(format_args!("name {name} in a role of tidegate.toml, then: tidegate ceremony start"));
+    if has_begun(workspace.dir())? {
+        cx.ui.hint(format_args!("name {name} in a role of tidegate.toml, then: tidegate ceremony start"));
+    } else {
+        cx.ui.hint(init_command(workspace.dir()));
+    }
     Ok(())
 }
 

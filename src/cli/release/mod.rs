@@ -339,7 +339,7 @@ fn show_proposal(args: &SignArgs, cx: &Context, workspace: &Workspace) -> Result
         return Ok(());
     }
     let proposal = super::ceremony::read_proposal(&path)?;
-    let verified = proposal::verify(&proposal, workspace.repository()?.anchor()?)?;
+    let verified = proposal::verify(&proposal, Some(workspace.repository()?.anchor()?))?;
     for line in proposal::review(&proposal, &verified, cx.now)?.lines() {
         cx.ui.painted(line);
     }

@@ -161,6 +161,8 @@ fn delegated(role: &str, signed: &Value) -> Vec<Objection> {
 /// A role that is shown as new although it is in force, so that nobody sees what it loses.
 pub(super) fn base(role: &str, verified: &Verified) -> Option<Objection> {
     let (None, _) = verified.documents.get(role)? else { return None };
+    // A first root follows from nothing.
+    verified.roots.last()?;
     let is_in_force =
         role == "root" || role == "targets" || verified.base.values().any(|targets| targets.delegation(role).is_some());
     is_in_force.then(|| Objection::new("content", role, "", "the version in force did not come along"))

@@ -5,7 +5,9 @@ use crate::proposal::verify::Verified;
 
 pub(super) fn devices(proposal: &Proposal, verified: &Verified) -> Vec<String> {
     let mut lines = Vec::new();
-    let current = verified.roots.last().map_or(0, |root| root.common.version);
+    let Some(current) = verified.roots.last().map(|root| root.common.version) else {
+        return vec!["devices are to be shipped with this root; none that has another one follows it".into()];
+    };
     if let Some(new) = &verified.new_root {
         let to = new.common.version;
         lines.push(format!("a device at root {current} fetches root {to}, which keys of both must have signed"));

@@ -9,11 +9,19 @@ use tidegate_tuf::path::PathSet;
 use super::ReviewBuilder;
 
 impl ReviewBuilder<'_> {
-    pub(super) fn root(&mut self, old: &Root, new: &Root) {
+    pub(super) fn root(&mut self, old: Option<&Root>, new: &Root) {
         for name in ["root", "targets", "snapshot", "timestamp"] {
-            if let (Some(before), Some(after)) = (old.role(name), new.role(name)) {
-                self.keys(name, Some((old.keys(), before)), (new.keys(), after));
+            if let Some(after) = new.role(name) {
+                let before = old.and_then(|old| Some((old.keys(), old.role(name)?)));
+                self.keys(name, before, (new.keys(), after));
             }
+        }
+        if old.is_none() {
+            self.warnings.push(
+                "this is a first root, of a new repository: nothing that a signer keeps vouches for it, only the digest that is read out; \
+                 if devices are in the field already, do not sign it"
+                    .into(),
+            );
         }
         let offline: BTreeSet<&KeyId> =
             ["root", "targets"].iter().filter_map(|r| new.role(r)).flat_map(|r| &r.keyids).collect();

@@ -29,7 +29,7 @@ pub struct Review {
     pub proposed: DateTime<Utc>,
     /// Why, in the words of whoever proposed it.
     pub reason: Option<String>,
-    /// The root in force that it follows from.
+    /// The root in force that it follows from; 0 for a first root.
     pub root_version: u64,
     /// Role by role.
     pub roles: Vec<RoleReview>,
@@ -103,7 +103,10 @@ impl Review {
             format!("proposal   {}", self.subject),
             format!("digest     {}", self.digest),
             format!("proposed   {}", time::format(self.proposed)),
-            format!("follows    root {}", self.root_version),
+            match self.root_version {
+                0 => "follows    nothing: it is a first root".to_owned(),
+                version => format!("follows    root {version}"),
+            },
         ];
         lines.extend(self.reason.as_ref().map(|reason| format!("reason     {reason}")));
         for role in &self.roles {
@@ -169,8 +172,8 @@ pub fn review(proposal: &Proposal, verified: &Verified, now: DateTime<Utc>) -> R
         builder.rows = Vec::new();
         let (from, to) = (before.as_ref().map(crate::metadata::Document::version), after.version());
         let before_value = before.as_ref().map(crate::metadata::Document::to_value);
-        if let (true, Some(old), Some(new)) = (change.role == "root", current, &verified.new_root) {
-            builder.root(old, new);
+        if let (true, Some(new)) = (change.role == "root", &verified.new_root) {
+            builder.root(current, new);
         } else if let Some(new) = verified.proposed.get(&change.role) {
             builder.targets(&change.role, verified.base.get(&change.role), new);
             builder.cohorts(&change.role, verified.base.get(&change.role), new);

@@ -18,7 +18,7 @@ use crate::release::{audit, listing, record};
 use crate::report::stops::{self, Stop};
 use crate::rollout::refresh::due;
 use crate::workspace::artifacts::{self, Stored};
-use crate::workspace::{Workspace, products_in_force};
+use crate::workspace::{Workspace, has_begun, products_in_force};
 use crate::{ceremony, fs};
 
 /// Examines a workspace. With `deep`, hashes artifacts again.
@@ -39,7 +39,8 @@ pub fn workspace(dir: &Path, deep: bool, now: DateTime<Utc>) -> Result<Diagnosis
     };
     let settings = configuration(&workspace, &mut found);
     ledger(&workspace, &mut found);
-    if let Some(settings) = &settings {
+    // Before the first root, keys may still have to be made.
+    if let Some(settings) = settings.as_ref().filter(|_| has_begun(dir).unwrap_or(true)) {
         keys(&workspace, settings, &mut found);
     }
     secrets(dir, &mut found);
@@ -242,7 +243,7 @@ fn proposals(workspace: &Workspace, repository: &Repository, found: &mut Diagnos
             .and_then(|path| fs::read(&path, proposal::MAX_LENGTH))
             .and_then(|bytes| Proposal::parse(&file, &bytes))
             .and_then(|proposal| {
-                proposal::verify(&proposal, repository.anchor()?)?;
+                proposal::verify(&proposal, Some(repository.anchor()?))?;
                 proposal::check_follows(&proposal, repository)
             });
         if let Err(error) = checked {
@@ -264,7 +265,7 @@ fn intent(
         return;
     }
     let Ok(cohorts) = workspace.cohorts() else { return };
-    match propose(repository, settings, &cohorts, &ProposalRequest::default(), now) {
+    match propose(Some(repository), settings, &cohorts, &ProposalRequest::default(), now) {
         Ok(proposal) => {
             let what = format!("unsigned configuration changes; signing them creates {}", proposal.subject);
             let remedy = "sign it (tidegate ceremony start), or undo the change";

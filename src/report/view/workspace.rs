@@ -126,7 +126,7 @@ fn fill_in(state: &mut ProposalState, workspace: &Workspace, repository: &Reposi
     state.proposed = Some(proposal.proposed);
     state.reason.clone_from(&proposal.reason);
     state.digest = proposal.digest()?.get(..16).map(str::to_owned);
-    let verified = proposal::verify(&proposal, repository.anchor()?)?;
+    let verified = proposal::verify(&proposal, Some(repository.anchor()?))?;
     let labels = |ids: &[KeyId]| ids.iter().map(|id| people.person(id)).collect();
     state.needs = verified
         .requirement_status(&proposal)?

@@ -139,7 +139,7 @@ fn what_signers_would_not_see_is_refused() {
     for (name, rule, attack) in ATTACKS {
         let mut altered = proposal.clone();
         attack(&mut altered);
-        let verified = proposal::verify(&altered, &table.first_root()).unwrap();
+        let verified = proposal::verify(&altered, Some(&table.first_root())).unwrap();
         let review = proposal::review(&altered, &verified, table.now).unwrap();
         assert!(review.refused.iter().any(|o| o.name.starts_with(name)), "{name}: {:?}", review.refused);
         assert!(review.lines().iter().any(|line| line.contains(name)), "{name}");
@@ -174,7 +174,7 @@ fn two_keys_of_one_name_are_warned_of() {
     let name = proposal.label(&tidegate_tuf::key::KeyId::new(old.as_str()));
     proposal.names.insert(tidegate_tuf::key::KeyId::new(evil_id.as_str()), name.clone());
     let is_warned_of = |proposal: &Proposal, name: &str| {
-        let verified = proposal::verify(proposal, &table.first_root()).unwrap();
+        let verified = proposal::verify(proposal, Some(&table.first_root())).unwrap();
         let review = proposal::review(proposal, &verified, table.now).unwrap();
         let warning = format!("2 different keys are called {name} in this proposal: compare their ids");
         assert!(review.warnings.contains(&warning), "{:?}", review.warnings);
@@ -200,7 +200,7 @@ fn no_text_of_a_proposer_makes_a_line_of_its_own() {
     root["x-tidegate-holders"][&id] = json!(hostile);
     signed(&mut proposal, "stable")["targets"][format!("stable/releases/{hostile}")] =
         json!({"length": 1, "hashes": {"sha256": "00".repeat(32)}});
-    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let verified = proposal::verify(&proposal, Some(&table.first_root())).unwrap();
     let lines = proposal::review(&proposal, &verified, table.now).unwrap().lines();
     assert!(lines.iter().filter(|line| line.contains("nothing changes")).count() > 5);
     for line in lines {
@@ -215,7 +215,7 @@ fn what_is_allowed_by_name_is_in_the_transcript() {
     let (mut table, mut proposal) = proposed();
     let (name, _, attack) = ATTACKS[0];
     attack(&mut proposal);
-    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let verified = proposal::verify(&proposal, Some(&table.first_root())).unwrap();
     let all: BTreeSet<String> = proposal::objections(&proposal, &verified).new.into_iter().map(|o| o.name).collect();
     for key in ["root-1", "root-2", "targets-1", "targets-2", "release-1", "release-2"] {
         table.sign_allowing(&mut proposal, key, &all).unwrap();
@@ -243,7 +243,7 @@ fn what_is_allowed_by_name_is_in_the_transcript() {
     table.edit("[keys.root-1]", "[keys.root-1]\nholder = \"holder 1\"");
     table.pass(1);
     let next = table.start().unwrap();
-    let verified = proposal::verify(&next, &table.first_root()).unwrap();
+    let verified = proposal::verify(&next, Some(&table.first_root())).unwrap();
     let review = proposal::review(&next, &verified, table.now).unwrap();
     assert_eq!(review.refused, []);
     assert!(review.warnings.iter().any(|warning| warning.contains("in force already") && warning.contains(name)));
@@ -265,10 +265,10 @@ fn a_changed_gate_and_dropped_protection_are_spelled_out() {
     let review = |table: &mut Table| {
         table.pass(1);
         let proposal = table.start().unwrap();
-        let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+        let verified = proposal::verify(&proposal, Some(&table.first_root())).unwrap();
         let lines = proposal::review(&proposal, &verified, table.now).unwrap().lines().join("\n");
         let copies = table.copies(&proposal, &["release-1", "release-2"]);
-        let combined = proposal::combine(&proposal, &copies, &table.first_root()).unwrap();
+        let combined = proposal::combine(&proposal, &copies, Some(&table.first_root())).unwrap();
         let workspace = table.workspace();
         ceremony::keep(&mut Operation::new(&workspace, "tester", table.now, &mut KeyRing::empty()), &combined).unwrap();
         let done = table.finish(&workspace).unwrap();

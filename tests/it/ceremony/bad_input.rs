@@ -67,7 +67,7 @@ fn a_proposal_altered_in_any_byte_is_refused() {
         }
         let Ok(altered) = Proposal::parse("b", &bad) else { continue };
         // What still reads as a proposal either no longer verifies, or is visibly another one, or differs in labels that nobody vouches for.
-        let Ok(_) = proposal::verify(&altered, &anchor) else { continue };
+        let Ok(_) = proposal::verify(&altered, Some(&anchor)) else { continue };
         let labels = altered.names != proposal.names
             || altered.reason != proposal.reason
             || altered
@@ -78,7 +78,7 @@ fn a_proposal_altered_in_any_byte_is_refused() {
                 .any(|(a, b)| a.1 != b.1 && a.1.sig == b.1.sig);
         assert!(altered.digest().unwrap() != digest || labels, "byte {at}");
         if altered.digest().unwrap() != digest {
-            assert_eq!(rule(proposal::combine(&proposal, &[("b".into(), altered)], &anchor)), "C-OTHER");
+            assert_eq!(rule(proposal::combine(&proposal, &[("b".into(), altered)], Some(&anchor))), "C-OTHER");
         }
     }
     assert_eq!(everything(&table), before);
@@ -105,31 +105,26 @@ fn the_table_of_bad_input() {
             salt: None,
             actor: "x".into(),
         };
-        tidegate::workspace::init::init(
-            &workspace.path().join("w"),
-            &options,
-            table.now,
-            &mut tidegate::keys::NoPassphrases,
-        )
-        .unwrap();
+        tidegate::ceremony::init(&workspace.path().join("w"), &options, table.now, &mut tidegate::keys::NoPassphrases)
+            .unwrap();
         std::fs::read(workspace.path().join("w/metadata/1.root.json")).unwrap()
     };
-    assert_eq!(rule(proposal::verify(&proposal, &elsewhere)), "C-CHAIN");
+    assert_eq!(rule(proposal::verify(&proposal, Some(&elsewhere))), "C-CHAIN");
 
     // Replayed from another proposal for the same version.
     let mut copy = theirs.clone();
     other.sign(&mut copy, "root-1").unwrap();
-    assert_eq!(rule(proposal::combine(&proposal, &[("theirs".into(), copy.clone())], &anchor)), "C-OTHER");
+    assert_eq!(rule(proposal::combine(&proposal, &[("theirs".into(), copy.clone())], Some(&anchor))), "C-OTHER");
     // Or its signature moved into this one.
     let mut moved = proposal.clone();
     moved.signatures.clone_from(&copy.signatures);
-    assert_eq!(rule(proposal::verify(&moved, &anchor)), "C-SIGNATURE");
+    assert_eq!(rule(proposal::verify(&moved, Some(&anchor))), "C-SIGNATURE");
 
     // An unknown key, and one that has no say.
     let mut unknown = proposal.clone();
     let entry = copy.signatures["root"].values().next().unwrap().clone();
     unknown.add("root", KeyId::new("ab".repeat(32)), entry);
-    assert_eq!(rule(proposal::verify(&unknown, &anchor)), "C-KEY");
+    assert_eq!(rule(proposal::verify(&unknown, Some(&anchor))), "C-KEY");
     assert_eq!(rule(table.sign(&mut proposal.clone(), "timestamp")), "C-KEY");
 
     // Not enough signatures.
@@ -150,7 +145,8 @@ fn a_proposal_that_no_longer_follows_is_refused() {
     let kept = table.path().join("kept.json");
     std::fs::copy(table.path().join(ceremony::FILE), &kept).unwrap();
     let signed =
-        proposal::combine(&proposal, &table.copies(&proposal, &["root-1", "root-2"]), &table.first_root()).unwrap();
+        proposal::combine(&proposal, &table.copies(&proposal, &["root-1", "root-2"]), Some(&table.first_root()))
+            .unwrap();
     ceremony::abort(
         &mut Operation::new(&table.workspace(), "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
         Some("another one".into()),
@@ -165,7 +161,7 @@ fn a_proposal_that_no_longer_follows_is_refused() {
     drop(workspace);
     // And a signer who holds the newer root is told.
     let newer = std::fs::read(table.path().join("metadata/2.root.json")).unwrap();
-    assert_eq!(rule(proposal::verify(&signed, &newer)), "C-STALE");
+    assert_eq!(rule(proposal::verify(&signed, Some(&newer))), "C-STALE");
     assert_eq!(everything(&table), before);
 }
 
@@ -178,7 +174,7 @@ fn two_signatures_of_one_holder_are_refused() {
     table.pass(1);
     let proposal = table.start().unwrap();
     let copies = table.copies(&proposal, &["root-1", "root-2"]);
-    assert_eq!(rule(proposal::combine(&proposal, &copies, &table.first_root())), "C-HOLDER");
+    assert_eq!(rule(proposal::combine(&proposal, &copies, Some(&table.first_root()))), "C-HOLDER");
     // A role whose threshold one person alone would meet is not proposed at all.
     ceremony::abort(
         &mut Operation::new(&table.workspace(), "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
@@ -201,7 +197,7 @@ fn a_key_that_passes_for_a_known_one_is_refused() {
         swapped.changes[0].signed["keys"].as_object().unwrap().keys().map(ToString::to_string).collect();
     for id in ids {
         swapped.changes[0].signed["keys"][&id] = thief.to_value();
-        assert_eq!(rule(proposal::verify(&swapped, &anchor)), "C-KEY-ID");
+        assert_eq!(rule(proposal::verify(&swapped, Some(&anchor))), "C-KEY-ID");
         swapped = proposal.clone();
     }
     // And in a delegation.
@@ -213,7 +209,7 @@ fn a_key_that_passes_for_a_known_one_is_refused() {
     let keys = proposal.changes[0].signed["delegations"]["keys"].as_object_mut().unwrap();
     let id = keys.keys().next().unwrap().clone();
     keys[&id] = thief.to_value();
-    assert_eq!(rule(proposal::verify(&proposal, &table.first_root())), "C-KEY-ID");
+    assert_eq!(rule(proposal::verify(&proposal, Some(&table.first_root()))), "C-KEY-ID");
 }
 
 #[test]
@@ -227,7 +223,8 @@ fn nothing_to_propose_is_said() {
 fn an_edited_transcript_is_refused() {
     let (table, proposal) = proposed();
     let combined =
-        proposal::combine(&proposal, &table.copies(&proposal, &["root-1", "root-2"]), &table.first_root()).unwrap();
+        proposal::combine(&proposal, &table.copies(&proposal, &["root-1", "root-2"]), Some(&table.first_root()))
+            .unwrap();
     let workspace = table.workspace();
     ceremony::keep(
         &mut Operation::new(&workspace, "tester", table.now, &mut tidegate::keys::KeyRing::empty()),
@@ -264,12 +261,12 @@ proptest! {
         });
         TABLE.with(|(table, proposal, copies)| {
             let anchor = table.first_root();
-            let all = proposal::combine(proposal, copies, &anchor).unwrap().to_bytes().unwrap();
+            let all = proposal::combine(proposal, copies, Some(&anchor)).unwrap().to_bytes().unwrap();
             let shuffled: Vec<_> = order.iter().map(|at| copies[*at].clone()).collect();
             let (left, right) = shuffled.split_at(split);
-            let left = proposal::combine(proposal, left, &anchor).unwrap();
-            let right = proposal::combine(&right[0].1, right, &anchor).unwrap();
-            let both = proposal::combine(&right, &[("left".into(), left)], &anchor).unwrap();
+            let left = proposal::combine(proposal, left, Some(&anchor)).unwrap();
+            let right = proposal::combine(&right[0].1, right, Some(&anchor)).unwrap();
+            let both = proposal::combine(&right, &[("left".into(), left)], Some(&anchor)).unwrap();
             assert_eq!(both.to_bytes().unwrap(), all);
         });
     }

@@ -109,7 +109,7 @@ fn each_is_seen(
     document: &Value,
     vary: impl Fn(&mut Proposal, Value),
 ) -> (usize, usize) {
-    let verified = proposal::verify(proposal, root).unwrap();
+    let verified = proposal::verify(proposal, Some(root)).unwrap();
     let plain = said(proposal, &verified);
     let (mut refused, mut seen) = (0, 0);
     let mut texts = BTreeSet::from([plain.clone()]);
@@ -119,7 +119,7 @@ fn each_is_seen(
         }
         let mut altered = proposal.clone();
         vary(&mut altered, value.clone());
-        let Ok(verified) = proposal::verify(&altered, root) else {
+        let Ok(verified) = proposal::verify(&altered, Some(root)) else {
             refused += 1;
             continue;
         };
@@ -183,7 +183,7 @@ fn everything_changes() -> (Table, Proposal) {
     table.pass(1);
     let proposal = table.start().unwrap();
     let copies = table.copies(&proposal, &["release-1", "release-2"]);
-    let combined = proposal::combine(&proposal, &copies, &table.first_root()).unwrap();
+    let combined = proposal::combine(&proposal, &copies, Some(&table.first_root())).unwrap();
     let workspace = table.workspace();
     ceremony::keep(&mut Operation::new(&workspace, "tester", table.now, &mut KeyRing::empty()), &combined).unwrap();
     table.finish(&workspace).unwrap();
@@ -235,7 +235,7 @@ fn each_field_of_a_manifest_is_seen() {
     let sha256 = signed(&proposal, "stable")["targets"][path]["hashes"]["sha256"].as_str().unwrap().parse().unwrap();
     let manifest = proposal.files[&sha256].clone();
     let root = fs::read(fleet.path().join("metadata/1.root.json")).unwrap();
-    let verified = proposal::verify(&proposal, &root).unwrap();
+    let verified = proposal::verify(&proposal, Some(&root)).unwrap();
     let text = said(&proposal, &verified);
     assert!(text.contains("~ /version: \"1.0.0\" -> \"1.1.0\""), "{text}");
     let (refused, seen) = each_is_seen(&proposal, &root, &manifest, set_file("stable", path.into()));

@@ -22,7 +22,7 @@ fn a_signature_by_openssl_is_accepted() {
     table.edit("\"root-3\"]", "\"root-4\"]");
     table.pass(1);
     let mut proposal = table.start().unwrap();
-    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let verified = proposal::verify(&proposal, Some(&table.first_root())).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (message, signature) = (dir.path().join("message"), dir.path().join("signature"));
     std::fs::write(&message, proposal.signed_bytes("root").unwrap()).unwrap();
@@ -85,7 +85,7 @@ fn signatures_by_pkcs11_tool_are_accepted() {
     table.edit("\"root-2\", \"root-3\"]", "\"token-1\", \"token-2\"]");
     table.pass(1);
     let mut proposal = table.start().unwrap();
-    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let verified = proposal::verify(&proposal, Some(&table.first_root())).unwrap();
     let (digest, signature) = (dir.path().join("digest"), dir.path().join("signature"));
     let bytes = proposal.signed_bytes("root").unwrap();
     std::fs::write(&digest, sha2::Sha256::digest(&bytes)).unwrap();
@@ -105,7 +105,7 @@ fn signatures_by_pkcs11_tool_are_accepted() {
         proposal::add_outside(&mut proposal, &verified, "root", &public.id(), &made, table.now).unwrap();
     }
     let copies = table.copies(&proposal, &["root-1", "root-2"]);
-    let combined = proposal::combine(&proposal, &copies, &table.first_root()).unwrap();
+    let combined = proposal::combine(&proposal, &copies, Some(&table.first_root())).unwrap();
     let workspace = table.workspace();
     ceremony::keep(
         &mut Operation::new(&workspace, "tester", table.now, &mut tidegate::keys::KeyRing::empty()),

@@ -83,7 +83,7 @@ fn online_key_rotation_keeps_devices_verifying() {
     table.edit("keys = [\"timestamp\", \"timestamp-2\"]", "keys = [\"timestamp-2\"]");
     table.edit("keys = [\"snapshot\", \"snapshot-2\"]", "keys = [\"snapshot-2\"]");
     let proposal = table.start().unwrap();
-    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let verified = proposal::verify(&proposal, Some(&table.first_root())).unwrap();
     let rehearsal = proposal::rehearse(&proposal, &verified, &table.repository(), &[].into(), table.now).unwrap();
     assert_eq!(rehearsal.moments, []);
     ceremony::abort(
@@ -103,7 +103,7 @@ fn an_online_key_replaced_at_once_has_a_gap_that_the_rehearsal_foresees() {
     table.key("timestamp-2");
     table.edit("keys = [\"timestamp\"]", "keys = [\"timestamp-2\"]");
     let proposal = table.start().unwrap();
-    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let verified = proposal::verify(&proposal, Some(&table.first_root())).unwrap();
     let rehearsal = proposal::rehearse(&proposal, &verified, &table.repository(), &[].into(), table.now).unwrap();
     assert!(!rehearsal.moments.is_empty());
     let review = proposal::review(&proposal, &verified, table.now).unwrap();
@@ -143,7 +143,7 @@ fn stolen_online_keys_that_ran_up_versions_are_recovered_from() {
     table.edit("keys = [\"snapshot\"]", "keys = [\"snapshot-2\"]");
     table.pass(1);
     let proposal = table.start().unwrap();
-    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let verified = proposal::verify(&proposal, Some(&table.first_root())).unwrap();
     let rehearsal = proposal::rehearse(&proposal, &verified, &table.repository(), &[].into(), table.now).unwrap();
     assert!(rehearsal.devices.iter().any(|fate| fate.device.contains("ran up versions") && fate.error.is_none()));
     ceremony::abort(
@@ -192,7 +192,7 @@ fn holders_are_named_and_renamed() {
     table.ceremony(&["root-1", "root-2"]);
     table.edit("holder = \"holder 2\"", "holder = \"holder 2b\"");
     let proposal = table.start().unwrap();
-    let verified = proposal::verify(&proposal, &table.first_root()).unwrap();
+    let verified = proposal::verify(&proposal, Some(&table.first_root())).unwrap();
     let review = proposal::review(&proposal, &verified, table.now).unwrap();
     let row = review.roles[0].rows.iter().find(|row| row.what == "holder of root-2").unwrap();
     assert_eq!((row.before.as_str(), row.after.as_str()), ("holder 2", "holder 2b"));

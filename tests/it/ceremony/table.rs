@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use crate::support::{python_tuf, script};
 use chrono::{DateTime, TimeDelta, Utc};
+use tidegate::ceremony::init;
 use tidegate::ceremony::{self, Done};
 use tidegate::error::Result;
 use tidegate::keys::generate::{Kind, generate};
@@ -14,7 +15,7 @@ use tidegate::keys::{FileKey, KeyRing, NoPassphrases, Signer as _, write_public}
 use tidegate::metadata::Repository;
 use tidegate::proposal::{self, Proposal, ProposalRequest, Tool};
 use tidegate::publish::{self, PublishEvent, Remote, Source};
-use tidegate::workspace::init::{KeySource, Options, init};
+use tidegate::workspace::init::{KeySource, Options};
 use tidegate::workspace::{Operation, Workspace};
 use tidegate_client::clock::StubClock;
 use tidegate_client::fetch::MemoryFetch;
@@ -118,7 +119,7 @@ impl Table {
         name: &str,
         allowed: &BTreeSet<String>,
     ) -> Result<Vec<String>> {
-        let verified = proposal::verify(proposal, &self.first_root())?;
+        let verified = proposal::verify(proposal, Some(&self.first_root()))?;
         let path = self.path().join(format!("keys/{name}.pem"));
         let key = FileKey::open(name, &path, &mut NoPassphrases).unwrap();
         assert!(!key.public().scheme().is_empty());
@@ -142,10 +143,11 @@ impl Table {
         self.pass(1);
         let proposal = self.start().unwrap();
         let repository = self.repository();
-        let verified = proposal::verify(&proposal, &self.first_root()).unwrap();
+        let verified = proposal::verify(&proposal, Some(&self.first_root())).unwrap();
         let rehearsal = proposal::rehearse(&proposal, &verified, &repository, &[].into(), self.now).unwrap();
         assert_eq!(rehearsal.stranded().collect::<Vec<_>>(), Vec::<&proposal::Fate>::new());
-        let combined = proposal::combine(&proposal, &self.copies(&proposal, signers), &self.first_root()).unwrap();
+        let combined =
+            proposal::combine(&proposal, &self.copies(&proposal, signers), Some(&self.first_root())).unwrap();
         let workspace = self.workspace();
         ceremony::keep(
             &mut Operation::new(&workspace, "tester", self.now, &mut tidegate::keys::KeyRing::empty()),

@@ -1,4 +1,5 @@
-//! docs/ceremony.md, every command of it: the steps as one story, and each rotation and each disaster from a table laid anew.
+//! docs/ceremony.md, every command of it: the first root and the steps as one story each, and each rotation and each disaster from a
+//! table laid anew.
 //!
 //! After each page devices at every root there ever was follow to the newest. The plans of `tidegate ceremony plan` are carried out
 //! as well, as they are printed.
@@ -12,6 +13,7 @@ use super::{Block, bash, blocks, script};
 
 const PAGE: &str = "docs/ceremony.md";
 const TABLE: &str = "A table to practise at";
+const FIRST: &str = "The first root";
 /// Sections whose blocks follow each other; every other section stands for itself.
 const STORY: [&str; 2] = ["The steps", "Releases"];
 
@@ -51,6 +53,34 @@ fn everyone_follows(place: &Path) {
     bash(&(now + published), place);
 }
 
+/// Three holders, each with a folder that nothing but the proposal reaches, make the first root.
+#[test]
+fn the_first_root_works_as_written() {
+    let page = blocks(PAGE);
+    let own = page.iter().filter(|block| block.headings[1] == FIRST && block.info == "sh");
+    let place = tempfile::tempdir().unwrap();
+    if bash(&script(own), place.path()).is_none() {
+        return;
+    }
+    let names = |folder: &str| {
+        let files = std::fs::read_dir(place.path().join(folder)).unwrap();
+        let mut names: Vec<_> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    for holder in [1, 3] {
+        let [root, targets] = ["root", "targets"].map(|role| format!("{role}-{holder}.pem"));
+        assert_eq!(names(&format!("holder-{holder}")), ["ceremony.json", &root, "root.json", &targets]);
+    }
+    assert_eq!(names("holder-2"), ["root-2.pem", "root.json", "targets-2.pem"]);
+    let made = ["release-1.pem", "release-2.pem", "rollout.pem", "snapshot.pem", "timestamp.pem"];
+    assert_eq!(names("office/keys"), made);
+    let root: Value =
+        serde_json::from_slice(&std::fs::read(place.path().join("site/metadata/1.root.json")).unwrap()).unwrap();
+    assert_eq!(root["signatures"].as_array().unwrap().len(), 2);
+    everyone_follows(place.path());
+}
+
 #[test]
 fn the_steps_work_as_written() {
     let Some(laid) = Laid::new() else { return };
@@ -70,7 +100,7 @@ fn every_rotation_and_every_disaster_works_as_written() {
         .into_iter()
         .filter(|title| {
             let block = laid.page.iter().find(|block| block.headings.last() == Some(title)).unwrap();
-            block.headings[1] != TABLE && !STORY.contains(&block.headings[1].as_str())
+            ![TABLE, FIRST].contains(&block.headings[1].as_str()) && !STORY.contains(&block.headings[1].as_str())
         })
         .collect();
     pages.dedup();
@@ -215,7 +245,7 @@ fn carry_out(case: &Case, laid: &Laid) {
                         format!("../{new}/{key}.pem")
                     };
                     let command = command.replace("tidegate -C office", "tidegate").replace("KEY.pem", &key);
-                    let digits = "--confirm $(tidegate -C ../office ceremony status | sed -n '1s/.* proposal //p')";
+                    let digits = "--confirm \"$(tidegate -C ../office ceremony status | sed -n '1s/.* proposal //p')\"";
                     run(&format!("cd {here}; {command} {digits}"));
                 }
             }

@@ -105,6 +105,13 @@ fn the_quick_start_works_as_written() {
     if bash(&script, place.path()).is_none() {
         return;
     }
+    // What the engineer edited before anything was signed is what is signed.
+    let signed = bash("tidegate -C fleet --json status", place.path()).unwrap();
+    let signed: serde_json::Value = serde_json::from_slice(&signed.stdout).unwrap();
+    let cohorts = signed["rollouts"][0]["cohorts"].as_array().unwrap();
+    let names: Vec<_> = cohorts.iter().map(|cohort| cohort["cohort"].as_str().unwrap()).collect();
+    assert_eq!(names, ["validation", "canary", "general"]);
+    assert!(!place.path().join("fleet/metadata/2.root.json").exists(), "no ceremony was needed");
     if device {
         assert!(place.path().join("slot.img").is_file());
     } else {

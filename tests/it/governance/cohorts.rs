@@ -29,7 +29,7 @@ fn propose(fleet: &Fleet) -> Result<Review, Error> {
     let root = fs::read(fleet.path().join("metadata/1.root.json")).unwrap();
     // As it travels: from nothing but the file and a root.
     let proposal = proposal::Proposal::parse("a copy", &proposal.to_bytes()?)?;
-    let verified = proposal::verify(&proposal, &root)?;
+    let verified = proposal::verify(&proposal, Some(&root))?;
     proposal::review(&proposal, &verified, fleet.now)
 }
 
@@ -148,5 +148,5 @@ fn a_map_that_was_swapped_on_the_way_is_no_proposal() {
 fn finish_or_parse(fleet: &Fleet) -> Result<(), Error> {
     let (workspace, _) = fleet.open();
     let repository = workspace.repository().unwrap();
-    ceremony::open(&workspace, &repository).map(|_| ())
+    ceremony::open(&workspace, Some(&repository)).map(|_| ())
 }

@@ -63,7 +63,7 @@ fn fleet_with_protected(cohorts: &[&str]) -> Fleet {
     run(&["ceremony", "start"]);
     let shown = run(&["ceremony", "show"]);
     let digest = shown.lines().find_map(|line| line.strip_prefix("digest")).unwrap().trim();
-    run(&["ceremony", "sign", "--key", "release-1", "--key", "release-2", "--confirm", &digest[..8]]);
+    run(&["ceremony", "sign", "--key", "release-1", "--key", "release-2", "--confirm", &digest[..16]]);
     run(&["ceremony", "finish"]);
     let after = roles(&fleet);
     for cohort in ["validation", "canary", "early", "general"] {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tidegate::ceremony::init;
 use tidegate::keys::{KeyRing, NoPassphrases};
 use tidegate::policy::ReleaseState;
 use tidegate::proposal::{self, Tool};
@@ -12,7 +13,7 @@ use tidegate::release::draft::{self, NewArtifact, NewRelease};
 use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
 use tidegate::release::signing;
 use tidegate::rollout::{RampRequest, RolloutTransaction};
-use tidegate::workspace::init::{KeySource, Options, init};
+use tidegate::workspace::init::{KeySource, Options};
 use tidegate::workspace::{CohortInForce, Operation, Workspace};
 use tidegate::{Error, ceremony, validate};
 use tidegate_client::clock::StubClock;
@@ -194,7 +195,7 @@ impl Fleet {
     pub fn finish_ceremony(&self) -> Result<(), Error> {
         let (workspace, mut ring) = self.open();
         let repository = workspace.repository().unwrap();
-        let (mut proposal, verified) = ceremony::open(&workspace, &repository).unwrap();
+        let (mut proposal, verified) = ceremony::open(&workspace, Some(&repository)).unwrap();
         for key in ["release-1", "release-2"] {
             let signer = ring.signer(key).unwrap();
             proposal::sign(&mut proposal, &verified, signer.as_ref(), ("file", "tidegate test"), &[].into(), self.now)

@@ -33,7 +33,7 @@ days() { NOW=$(date -u -d "$NOW + $1 days" +%Y-%m-%dT%H:%M:%SZ); }
 placed() { sed -i 's|^\[publish\]|[publish]\nplace = "../public"|' tidegate.toml; }
 published() { started; t publish ../public; cp metadata/1.root.json .; }
 ceremony() { fleet; t ceremony start --renew root; cp metadata/1.root.json root.json; cp proposals/ceremony.json ceremony.json; }
-digest() { command tidegate ceremony status --json | sed -n 's/.*"digest": "\(........\).*/\1/p'; }
+digest() { command tidegate ceremony status --json | sed -n 's/.*"digest": "\([0-9a-f]\{16\}\).*/\1/p'; }
 sign() { t ceremony sign --key "$1" --confirm "$(digest)"; }
 "#;
 
@@ -138,7 +138,7 @@ const OUTSIDE: [&str; 9] = [
     "s3://",
     "...",
     "serve ",
-    "1f0c9a2b",
+    "1f0c9a2b77e103d4",
     "tidegate ceremony sign --key root-1 ",
 ];
 

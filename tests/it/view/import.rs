@@ -83,7 +83,8 @@ impl Old {
         let fleet_text = text(&fleet).to_owned();
         let proposal = fleet.join("proposals/ceremony.json");
         let digest: Value = serde_json::from_str(&done(&["-C", &fleet_text, "--json", "ceremony", "status"])).unwrap();
-        let digest = digest["digest"].as_str().or_else(|| digest["review"]["digest"].as_str()).unwrap()[..8].to_owned();
+        let digest =
+            digest["digest"].as_str().or_else(|| digest["review"]["digest"].as_str()).unwrap()[..16].to_owned();
         let sign = |key: &str| done(&["-C", &fleet_text, "ceremony", "sign", "--key", key, "--confirm", &digest]);
         for key in ["root-1", "root-2", "targets-1", "targets-2", "release-1", "release-2"] {
             sign(key);

@@ -41,7 +41,7 @@ impl Rig {
         self.done(AHEAD, &["ceremony", "start", "--renew", "targets"]);
         let shown = self.run(AHEAD, &["ceremony", "status", "--json"]).stdout;
         let shown: serde_json::Value = serde_json::from_slice(&shown).unwrap();
-        let digits = &shown["digest"].as_str().unwrap()[..8];
+        let digits = &shown["digest"].as_str().unwrap()[..16];
         for key in ["targets-1", "targets-2"] {
             self.done(AHEAD, &["ceremony", "sign", "--key", key, "--confirm", digits]);
         }
