@@ -9,11 +9,11 @@ use tidegate_model::digest::Digest;
 use super::ceremony::{read_out, requirements};
 use super::context::{Context, actor};
 use super::passphrase::{PassphraseArgs, new_passphrase};
+use super::show;
 use crate::ceremony::{self, First, Initialized, init};
 use crate::error::Result;
-use crate::fs;
 use crate::keys::generate::Kind;
-use crate::metadata::{MAX_ROOT, Repository};
+use crate::metadata::Repository;
 use crate::proposal::{self, Proposal, RequirementStatus};
 use crate::workspace::init::{KeySource, Options, write_files};
 use crate::workspace::{command, init_command};
@@ -157,21 +157,12 @@ fn signed(cx: &Context, dir: &Path, options: &Options, made: &Initialized, repos
     let roles = repository.roles().count();
     cx.ui.status(format_args!("  {:<15} {roles} roles, signed", "metadata/"));
     keys(cx, made);
-    say_first_root(cx, dir)?;
+    show::first_root(&cx.ui, dir)?;
     if matches!(options.keys, KeySource::Example) {
         cx.ui.warn("these keys are public: they can only be published to a local folder");
     }
     cx.ui.hint(command(dir, "release new 1.0.0"));
     Ok(())
-}
-
-/// The file that every device is shipped with, in the workspace `dir`.
-pub(super) fn say_first_root(cx: &Context, dir: &Path) -> Result<()> {
-    let path = dir.join("metadata/1.root.json");
-    let sha256 = Digest::of(&fs::read(&path, MAX_ROOT)?);
-    cx.ui.status("");
-    cx.ui.status("Ship devices with the first root; they verify everything else from it:");
-    cx.ui.result(format_args!("{}  sha256 {sha256}", path.display()))
 }
 
 /// The first root waits for its holders.

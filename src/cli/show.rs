@@ -1,6 +1,9 @@
 //! How things are shown to people.
 
+use std::path::Path;
+
 use chrono::{DateTime, TimeDelta, Utc};
+use tidegate_model::digest::Digest;
 use tidegate_model::position::rounded;
 use tidegate_model::rollout::Offer;
 use tidegate_model::time;
@@ -8,6 +11,8 @@ use tidegate_model::time;
 use super::ui::Ui;
 use crate::config::write_share;
 use crate::error::Result;
+use crate::fs;
+use crate::metadata::MAX_ROOT;
 use crate::release::Record;
 use crate::release::report::{CheckResult, ValidationReport, Verdict};
 use crate::workspace::CohortInForce;
@@ -194,4 +199,13 @@ pub(super) fn expiry(expires: DateTime<Utc>, now: DateTime<Utc>) -> String {
     // Days are enough when there are many.
     let left = if left.seconds() >= 2 * 86_400 { format!("{}d", left.seconds() / 86_400) } else { left.to_string() };
     format!("{} ({left})", time::format(expires))
+}
+
+/// The file that every device is shipped with, in the workspace `dir`.
+pub(super) fn first_root(ui: &Ui, dir: &Path) -> Result<()> {
+    let path = dir.join("metadata/1.root.json");
+    let sha256 = Digest::of(&fs::read(&path, MAX_ROOT)?);
+    ui.status("");
+    ui.status("Ship devices with the first root; they verify everything else from it:");
+    ui.result(format_args!("{}  sha256 {sha256}", path.display()))
 }

@@ -105,9 +105,10 @@ fn texts(dir: &Path, existing: &BTreeSet<String>, salt: Option<&str>) -> Result<
     let mut texts = BTreeMap::new();
     for (name, template) in TEMPLATE {
         let path = dir.join(name);
-        let text = match existing.contains(name) {
-            true => fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?,
-            false => template.to_owned(),
+        let text = if existing.contains(name) {
+            fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?
+        } else {
+            template.to_owned()
         };
         texts.insert(name, text);
     }

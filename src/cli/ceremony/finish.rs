@@ -7,7 +7,7 @@ use super::super::passphrase::PassphraseArgs;
 use super::proposal::Allowed;
 use crate::ceremony;
 use crate::cli::context::{Context, actor};
-use crate::cli::init::say_first_root;
+use crate::cli::show;
 use crate::error::Result;
 use crate::proposal::Tool;
 use crate::workspace::{Operation, Workspace, has_begun};
@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     cx.ui.result(format_args!("in force: {}", done.roles.join(", ")))?;
     cx.ui.result(format_args!("transcript: {}", done.transcript.display()))?;
     if is_first {
-        say_first_root(cx, workspace.dir())?;
+        show::first_root(&cx.ui, workspace.dir())?;
     }
     cx.ui.hint(
         "tidegate publish FOLDER, then have the signers check the transcript: tidegate ceremony verify-transcript FILE",

@@ -31,6 +31,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     show::requirements(cx, &opened.proposal, &opened.verified)?;
     if opened.verified.requirement_status(&opened.proposal)?.iter().all(RequirementStatus::is_met) {
         cx.ui.hint("tidegate ceremony finish");
+    } else if args.which.file.is_none() {
+        cx.ui.hint("tidegate ceremony combine COPY..., once a signer has sent one back");
     }
     Ok(())
 }
