@@ -26,6 +26,8 @@ pub(super) type Contents = BTreeMap<[u8; 32], Vec<u8>>;
 pub(super) struct Audit {
     pub(super) seen: BTreeMap<Check, u64>,
     pub(super) faults: Vec<(Check, AuditFinding)>,
+    /// In a repository of another tool, which need not have Tidegate's layout: how it differs from that.
+    pub(super) remarks: Vec<(Check, AuditFinding)>,
 }
 
 impl Audit {
@@ -60,6 +62,11 @@ pub(super) fn audit(tree: &Tree, contents: &Contents) -> Audit {
             }
             _ => {}
         }
+    }
+    if tree.is_foreign() {
+        let what = "another tool made it: it has no channels and cohorts of Tidegate's";
+        audit.remarks.push((Check::Delegations, AuditFinding::new("repository", &what)));
+        audit.remarks.append(&mut audit.faults);
     }
     audit
 }

@@ -23,7 +23,7 @@ use tidegate_tuf::path::TargetPath;
 use crate::error::{Error, Result};
 use protect::{Maps, Needs, Protection};
 
-pub(crate) use self::origin::has_slashes;
+pub(crate) use self::origin::{Flat, has_slashes};
 pub use self::origin::{ByHash, Origin, Pair, PublishedRepository};
 pub use self::report::{AuditReport, Check, Expiry, Found, Row, TOUGH};
 pub use self::walk::{AuditFinding, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
@@ -116,6 +116,7 @@ pub async fn verify_where(
         let seen = audit.seen.get(&check).copied().unwrap_or(0);
         report.add(check, seen, String::new(), faults.into_iter().map(|(_, fault)| fault).collect());
     }
+    report.remark(audit.remarks);
 
     if protection.is_any() {
         let detail = if view.is_whole { String::new() } else { "not checked: the files are not here".to_owned() };
@@ -148,6 +149,8 @@ pub struct Look {
     pub contents: BTreeMap<[u8; 32], Vec<u8>>,
     /// What does not verify or is inconsistent, except for expiry and other targets.
     pub faults: Vec<AuditFinding>,
+    /// How the layout of a repository of another tool differs from Tidegate's.
+    pub remarks: Vec<AuditFinding>,
     /// The protected part of it.
     pub protection: Protection,
 }
@@ -164,7 +167,7 @@ pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>, is_whole: b
     let mut tree = walk_regardless_of_expiry(origin, root, snapshot)?;
     let mut faults = std::mem::take(&mut tree.faults);
     let mut contents = content::Contents::new();
-    let consistent = tree.trusted.root().consistent_snapshot;
+    let consistent = tree.trusted.root().consistent_snapshot || origin.is_versioned();
     let read = |listed: &Listed<'_>,
                 protection: Option<&Protection>,
                 contents: &mut content::Contents,
@@ -201,11 +204,13 @@ pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>, is_whole: b
     for listed in tree.listed().filter(|listed| content::is_read(listed.path) && !is_map(listed.path)) {
         read(&listed, Some(&protection), &mut contents, &mut faults)?;
     }
-    faults.extend(content::audit(&tree, &contents).faults.into_iter().map(|(_, fault)| fault));
+    let audit = content::audit(&tree, &contents);
+    faults.extend(audit.faults.into_iter().map(|(_, fault)| fault));
+    let remarks = audit.remarks.into_iter().map(|(_, remark)| remark).collect();
     if !is_whole {
         faults.retain(|fault| !(tree.absent.contains(&fault.subject) && protection.is_kept(&fault.subject)));
     }
-    Ok(Look { tree, contents, faults, protection })
+    Ok(Look { tree, contents, faults, remarks, protection })
 }
 
 /// The cohort maps among contents. Malformed ones are reported elsewhere.
@@ -264,7 +269,7 @@ fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&
     let mut tree = walk(origin, root, now)?;
     let ahead: Vec<_> = tree.dated_ahead(now).map(ahead).collect();
     tree.faults.extend(ahead);
-    let mut read = Files::new(origin, tree.trusted.root().consistent_snapshot);
+    let mut read = Files::new(origin, tree.trusted.root().consistent_snapshot || origin.is_versioned());
     for listed in tree.listed().filter(|listed| is_map(listed.path)) {
         read.file(&listed, true)?;
     }

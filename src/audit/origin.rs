@@ -2,7 +2,7 @@
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tidegate_client::fetch::file::{FileFetch, url_of};
 use tidegate_client::fetch::http::HttpFetch;
@@ -28,6 +28,12 @@ pub trait Origin: Send + Sync {
     ///
     /// Fails if it is longer than `length` bytes, if it cannot be read, or if `sink` fails.
     fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool>;
+
+    /// Whether files have their version or hash in their names even if the root does not use consistent snapshots: a workspace that takes over
+    /// a repository of that kind.
+    fn is_versioned(&self) -> bool {
+        false
+    }
 
     /// Whether the object `key` (`metadata/FILE` or `targets/PATH`) can be read here.
     ///
@@ -79,10 +85,50 @@ impl Origin for Pair {
     }
 }
 
-/// A repository at a URL, read with the fetchers of devices: `metadata/` and `targets/` below it.
+/// Whether a repository has its metadata in the top folder, as those of sigstore and go-tuf, and not in `metadata/`. Targets are then in
+/// `targets/` or in the top folder as well.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Flat(OnceLock<bool>);
+
+impl Flat {
+    /// Reads a metadata file; which folder it is, is found by the timestamp, once the file is not in `metadata/`.
+    pub(crate) fn metadata<T>(
+        &self,
+        file: &str,
+        read: impl Fn(&str) -> Result<Option<T>>,
+        has: impl Fn(&str) -> Result<bool>,
+    ) -> Result<Option<T>> {
+        if !self.is_flat() {
+            let found = read(&format!("metadata/{file}"))?;
+            if found.is_some() || self.0.get().is_some() {
+                return Ok(found);
+            }
+            let is_flat = !has("metadata/timestamp.json")? && has("timestamp.json")?;
+            if !*self.0.get_or_init(|| is_flat) {
+                return Ok(None);
+            }
+        }
+        read(file)
+    }
+
+    /// Reads the target at `path`.
+    pub(crate) fn target<T>(&self, path: &str, read: impl Fn(&str) -> Result<Option<T>>) -> Result<Option<T>> {
+        match read(&format!("targets/{path}"))? {
+            None if self.is_flat() => read(path),
+            found => Ok(found),
+        }
+    }
+
+    fn is_flat(&self) -> bool {
+        self.0.get() == Some(&true)
+    }
+}
+
+/// A repository at a URL, read with the fetchers of devices: `metadata/` and `targets/` below it, or all in one folder.
 pub struct PublishedRepository {
     fetch: Scheme,
     url: String,
+    flat: Flat,
 }
 
 enum Scheme {
@@ -117,7 +163,7 @@ impl PublishedRepository {
         let url = match place.split_once("://") {
             Some(("http" | "https", _)) => {
                 let url = place.trim_end_matches('/').to_owned();
-                return Ok(Self { fetch: Scheme::Http(Box::default()), url });
+                return Ok(Self { fetch: Scheme::Http(Box::default()), url, flat: Flat::default() });
             }
             Some(("file", _)) => place.trim_end_matches('/').to_owned(),
             Some((scheme, _)) => {
@@ -130,7 +176,7 @@ impl PublishedRepository {
                 url_of(&path).map_err(|error| Error::input(error.to_string()))?
             }
         };
-        Ok(Self { fetch: Scheme::File(FileFetch::new()), url })
+        Ok(Self { fetch: Scheme::File(FileFetch::new()), url, flat: Flat::default() })
     }
 
     fn fetch(&self, request: &Request<'_>) -> Result<Option<tidegate_client::fetch::Body>> {
@@ -155,9 +201,12 @@ fn unfetched(error: &tidegate_client::fetch::FetchError) -> Error {
 
 impl Origin for PublishedRepository {
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let url = format!("{}/metadata/{file}", self.url);
-        let Some(body) = self.fetch(&Request::metadata(&url, limit))? else { return Ok(None) };
-        body.into_bytes().map(Some).map_err(|error| unfetched(&error))
+        let read = |key: &str| {
+            let url = format!("{}/{key}", self.url);
+            let Some(body) = self.fetch(&Request::metadata(&url, limit))? else { return Ok(None) };
+            body.into_bytes().map(Some).map_err(|error| unfetched(&error))
+        };
+        self.flat.metadata(file, read, |key| self.is_open(key))
     }
 
     fn is_open_to_anyone(&self, key: &str) -> Result<Option<bool>> {
@@ -187,8 +236,8 @@ impl Origin for PublishedRepository {
 
     fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
         let path: Vec<String> = path.split('/').map(percent_encode).collect();
-        let url = format!("{}/targets/{}", self.url, path.join("/"));
-        let Some(mut body) = self.fetch(&Request::target(&url, length))? else { return Ok(false) };
+        let read = |key: &str| self.fetch(&Request::target(&format!("{}/{key}", self.url), length));
+        let Some(mut body) = self.flat.target(&path.join("/"), read)? else { return Ok(false) };
         let mut buffer = vec![0; 64 * 1024];
         loop {
             match body.read(&mut buffer).map_err(|error| unfetched(&error))? {
@@ -220,6 +269,10 @@ impl ByHash {
 }
 
 impl Origin for ByHash {
+    fn is_versioned(&self) -> bool {
+        true
+    }
+
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let path = self.metadata.join(file);
         match fs::open_regular(&path) {

@@ -97,6 +97,8 @@ pub struct AuditReport {
     pub rows: Vec<Row>,
     /// What is wrong.
     pub faults: Vec<Found>,
+    /// How the layout of a repository of another tool differs from Tidegate's; no faults.
+    pub remarks: Vec<Found>,
     /// The role that expires first, and when.
     pub first_to_expire: Option<Expiry>,
 }
@@ -130,7 +132,7 @@ pub struct Expiry {
 impl AuditReport {
     /// An empty report.
     pub(super) fn new(place: &str, now: DateTime<Utc>) -> Self {
-        Self { place: public_url(place), now, ok: true, rows: Vec::new(), faults: Vec::new(), first_to_expire: None }
+        Self { place: public_url(place), now, ok: true, rows: Vec::new(), faults: Vec::new(), remarks: Vec::new(), first_to_expire: None }
     }
 
     /// Adds a check with its faults.
@@ -138,12 +140,18 @@ impl AuditReport {
         let ok = faults.is_empty();
         self.ok &= ok;
         self.rows.push(Row { check, by: check.by(), items, ok, detail });
-        self.faults.extend(faults.into_iter().map(|AuditFinding { subject, problem, .. }| Found {
-            check,
-            by: check.by(),
-            subject,
-            problem,
-        }));
+        self.faults.extend(faults.into_iter().map(|finding| Found::of(check, finding)));
+    }
+
+    /// Adds remarks.
+    pub(super) fn remark(&mut self, remarks: Vec<(Check, AuditFinding)>) {
+        self.remarks.extend(remarks.into_iter().map(|(check, finding)| Found::of(check, finding)));
+    }
+}
+
+impl Found {
+    fn of(check: Check, AuditFinding { subject, problem, .. }: AuditFinding) -> Self {
+        Self { check, by: check.by(), subject, problem }
     }
 }
 
@@ -159,6 +167,9 @@ impl fmt::Display for AuditReport {
         for found in &self.faults {
             let what = one_line(&format!("{}: {}", found.subject, found.problem));
             writeln!(f, "FAULT {what} [{}, {}]", found.check.title(), found.by)?;
+        }
+        for remark in &self.remarks {
+            writeln!(f, "remark: {}", one_line(&format!("{}: {}", remark.subject, remark.problem)))?;
         }
         if let Some(Expiry { role, expires }) = &self.first_to_expire {
             writeln!(f, "first to expire: {}, {}", one_line(role), time::format(*expires))?;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use chrono::{DateTime, Utc};
+use tidegate_model::layout::Location;
 use tidegate_tuf::metadata::{MetaFile, TargetFile, Targets};
 use tidegate_tuf::path::metadata_file;
 use tidegate_tuf::{Chain, Limits, TrustedSet};
@@ -107,6 +108,14 @@ impl Tree {
     pub fn roles(&self) -> usize {
         let below = usize::from(self.timestamp.is_some()) + usize::from(self.snapshot.is_some());
         self.roots.len() + self.targets.len() + below
+    }
+
+    /// Whether another tool made the repository: nothing in it has a mark of Tidegate's, which are the signed time that it writes into every
+    /// role and the cohort map that every channel lists.
+    pub fn is_foreign(&self) -> bool {
+        let is_map = |listed: &Listed<'_>| matches!(Location::parse(listed.path), Some(Location::CohortMap { .. }));
+        let is_loaded = self.targets.iter().any(|(chain, _)| *chain == Chain::top());
+        is_loaded && self.in_force().all(|file| file.issued.is_none()) && !self.listed().any(|listed| is_map(&listed))
     }
 
     /// Every verified targets role with its name; one with two delegations is returned twice.
@@ -264,10 +273,9 @@ impl<'a> Walker<'a> {
             above.insert(chain.role().to_owned());
             link = chain.parent();
         }
-        let delegations = self.tree.trusted.targets(chain).and_then(|targets| targets.delegations.as_ref());
-        let roles = delegations.iter().flat_map(|delegations| &delegations.roles);
+        let roles = self.tree.trusted.delegated(chain);
         let mut children: Vec<_> =
-            roles.filter(|role| !above.contains(&role.name)).map(|role| chain.then(&role.name)).collect();
+            roles.iter().filter(|role| !above.contains(*role)).map(|role| chain.then(role)).collect();
         children.reverse();
         children
     }
@@ -291,10 +299,16 @@ impl<'a> Walker<'a> {
             self.tree.faults.push(AuditFinding { expired, ..AuditFinding::new(role, &error) });
             return Ok(false);
         }
-        if let Some(targets) = self.tree.trusted.targets(&chain) {
-            let file = role_file(&role, Some(version), &bytes, &targets.common);
-            self.tree.targets.push((chain, file));
+        let Some(targets) = self.tree.trusted.targets(&chain) else { return Ok(false) };
+        let file = role_file(&role, Some(version), &bytes, &targets.common);
+        if let Some(bins) = targets.delegations.as_ref().and_then(|delegations| delegations.bins.as_ref()) {
+            let listed = self.tree.trusted.delegated(&chain).len() as u64;
+            if listed < bins.count() {
+                let what = format!("the snapshot lists {listed} of its {} bins {}-*", bins.count(), bins.prefix());
+                self.fault(&role, what);
+            }
         }
+        self.tree.targets.push((chain, file));
         Ok(true)
     }
 
@@ -304,8 +318,11 @@ impl<'a> Walker<'a> {
     }
 
     /// Reads a role's file; a missing one is a fault.
+    ///
+    /// The version is part of its name under consistent snapshots alone (TUF 6.2), and always in a workspace.
     fn fetch(&mut self, role: &str, version: Option<u64>, limit: u64) -> Result<Option<Vec<u8>>> {
-        let file = metadata_file(role, version);
+        let is_versioned = self.tree.trusted.root().consistent_snapshot || self.origin.is_versioned();
+        let file = metadata_file(role, version.filter(|_| is_versioned));
         let bytes = self.origin.metadata(&file, limit)?;
         if bytes.is_none() {
             self.fault(role, format!("metadata/{file} is missing"));

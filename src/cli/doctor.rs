@@ -72,6 +72,7 @@ fn print(found: &Diagnosis, cx: &Context) -> Result<()> {
         let severity = match finding.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Remark => "remark",
         };
         cx.ui.result(format_args!("{severity:<7}  {}: {} [{}]", finding.place, finding.what, finding.id))?;
         cx.ui.result(format_args!("         {}", finding.remedy))?;

@@ -136,6 +136,8 @@ impl Document {
         }
         let named = |value: &Value| value.get("name").and_then(Value::as_str) == Some(&delegation.name);
         self.edit("delegations", |delegations| {
+            // Bins of a repository that is taken over: they and roles exclude each other.
+            delegations.remove("succinct_roles");
             if let Some(keys) = delegations.entry("keys").or_insert_with(|| json!({})).as_object_mut() {
                 keys.extend(key_objects(&delegation.keys.keys));
             }

@@ -138,7 +138,7 @@ impl Repository {
             .map_err(untrusted)?;
             let targets = repository.trusted.targets(&chain).ok_or_else(lost)?;
             let common = targets.common.clone();
-            queue.extend(targets.delegations.iter().flat_map(|d| &d.roles).map(|role| chain.then(&role.name)));
+            queue.extend(repository.trusted.delegated(&chain).iter().map(|role| chain.then(role)));
             repository.keep(role, &common, bytes)?;
             repository.order.push(role.to_owned());
             repository.chains.insert(role.to_owned(), chain);
@@ -209,8 +209,8 @@ impl Repository {
         if let Some(found) = root.role(role) {
             return Some((root.keys(), found));
         }
-        let parent = self.trusted.targets(&self.chains.get(role)?.parent()?)?;
-        Some((parent.delegations.as_ref()?.keys(), &parent.delegation(role)?.role))
+        let delegations = self.trusted.targets(&self.chains.get(role)?.parent()?)?.delegations.as_ref()?;
+        Some((delegations.keys(), delegations.role(role)?))
     }
 
     /// The keys whose signatures on the role's current file are valid.

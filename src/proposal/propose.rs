@@ -294,9 +294,7 @@ pub(crate) fn satisfied(role: &str, bytes: &[u8], root: &Root, delegator: Option
     let Ok(envelope) = Envelope::parse(role, bytes) else { return false };
     let found = match delegator {
         None => root.role(role).map(|declared| (root.keys(), declared)),
-        Some(targets) => {
-            targets.delegations.as_ref().zip(targets.delegation(role)).map(|(d, role)| (d.keys(), &role.role))
-        }
+        Some(targets) => targets.delegations.as_ref().and_then(|d| Some((d.keys(), d.role(role)?))),
     };
     found.is_some_and(|(keys, declared)| valid_signers(keys, declared, &envelope).len() as u64 >= declared.threshold)
 }

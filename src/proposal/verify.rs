@@ -302,9 +302,10 @@ fn delegator<'a>(
         return Some((format!("root {}", root.common.version), root.keys(), root.role(role)?));
     }
     proposed.iter().chain(base.iter().filter(|(name, _)| !proposed.contains_key(*name))).find_map(|(name, targets)| {
-        let delegation = targets.delegation(role)?;
+        let delegations = targets.delegations.as_ref()?;
+        let declared = delegations.role(role)?;
         let by = format!("{name} {}", targets.common.version);
-        Some((by, targets.delegations.as_ref()?.keys(), &delegation.role))
+        Some((by, delegations.keys(), declared))
     })
 }
 
@@ -394,6 +395,13 @@ pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, messa
         return Err(Error::refused(Rule::CeremonyKey, format!("the key {} has no say in {role}", id.short()))
             .remedy("sign with a key that `tidegate ceremony status` lists"));
     };
+    if key.decode().is_none() {
+        return Err(Error::refused(
+            Rule::CeremonySignature,
+            format!("the signature of {} on {role} cannot be checked: keys of {} are not supported", id.short(), key.scheme()),
+        )
+        .remedy("reach the threshold with keys of ed25519, ecdsa-sha2-nistp256 or rsassa-pss-sha256"));
+    }
     let is_by = |key: &Key| {
         let bytes = crate::keys::signature_bytes(key, sig.as_bytes()).ok();
         key.decode().zip(bytes).is_some_and(|(public, bytes)| public.verify(message, &bytes))
@@ -410,15 +418,6 @@ pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, messa
         ))
         .rule(Rule::CeremonySignature)
         .remedy("name the key that made it"));
-    }
-    if key.decode().is_none() {
-        return Err(Error::trust(format!(
-            "signatures of {} cannot be checked: its scheme {} is not supported, or it is not a valid key",
-            id.short(),
-            key.scheme()
-        ))
-        .rule(Rule::CeremonySignature)
-        .remedy("sign with other keys of the role"));
     }
     Err(Error::trust(format!("the signature of {} on {role} is not over what is proposed", id.short()))
         .rule(Rule::CeremonySignature)

@@ -15,7 +15,7 @@ use serde_json::{Map, json};
 use tidegate_model::digest::Digest;
 use tidegate_model::layout::Location;
 use tidegate_tuf::Limits;
-use tidegate_tuf::metadata::{Snapshot, TargetFile, Timestamp};
+use tidegate_tuf::metadata::{Root, Snapshot, TargetFile, Timestamp};
 use tidegate_tuf::path::{TargetPath, metadata_file};
 
 use super::published::Published;
@@ -151,6 +151,9 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
         let Some(bytes) = read(&file, limits.root_length).await? else { break };
         files.insert(file, bytes);
     }
+    let consistent = is_consistent(&files);
+    // A repository of another tool may have no versions in its files' names; here they always have.
+    let there = |role: &str, version: u64| metadata_file(role, consistent.then_some(version));
     let nothing = || {
         Error::input(format!("nothing is published at {}", remote.name()))
             .remedy("check the place; the first publication needs no --rebase and nothing to pull")
@@ -160,21 +163,22 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
     let listed: Timestamp = danger_parse_unverified("timestamp", &timestamp).map_err(malformed)?;
     let mut lacks_cohort = false;
     files.insert("timestamp.json".to_owned(), timestamp.to_vec());
-    let file = metadata_file("snapshot", Some(listed.snapshot().version));
-    if let Some(bytes) = read(&file, limits.snapshot_length).await? {
+    let version = listed.snapshot().version;
+    if let Some(bytes) = read(&there("snapshot", version), limits.snapshot_length).await? {
         let snapshot: Snapshot = danger_parse_unverified("snapshot", &bytes).map_err(malformed)?;
-        files.insert(file, bytes);
+        files.insert(metadata_file("snapshot", Some(version)), bytes);
         let names = snapshot.meta.iter().map(|(file, meta)| {
-            let name = metadata_file(file.strip_suffix(".json").unwrap_or(file), Some(meta.version));
-            (name, limits.listed(meta.length, limits.targets_length))
+            let role = file.strip_suffix(".json").unwrap_or(file);
+            let here = metadata_file(role, Some(meta.version));
+            (there(role, meta.version), here, limits.listed(meta.length, limits.targets_length))
         });
         // This snapshot is not verified yet, and lists as much as it likes.
         let left = AtomicU64::new(MOST);
         let found: Vec<(String, Option<Vec<u8>>)> = stream::iter(names)
-            .map(|(name, limit)| {
+            .map(|(there, name, limit)| {
                 let (read, left) = (&read, &left);
                 async move {
-                    let bytes = read(&name, limit).await?;
+                    let bytes = read(&there, limit).await?;
                     let length = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
                     if left.fetch_sub(length, Ordering::Relaxed) < length {
                         let what = format!("the metadata at {} is more than {MOST} bytes", remote.name());
@@ -199,6 +203,12 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
             "if cohorts are protected, say where what is protected lies: --private PLACE; else take nothing over from there"
         })
     })
+}
+
+/// Whether the newest of these roots, which are not verified yet, has consistent snapshots.
+fn is_consistent(files: &BTreeMap<String, Vec<u8>>) -> bool {
+    let roots = files.values().filter_map(|bytes| danger_parse_unverified::<Root>("root", bytes).ok());
+    roots.max_by_key(|root| root.common.version).is_none_or(|root| root.consistent_snapshot)
 }
 
 /// Which side changed which role since both last agreed.
@@ -382,17 +392,24 @@ pub(super) async fn fetch(dir: &Path, remote: &Remote, theirs: &Repository, all:
     }
     wanted.retain(|sha256, _| !dir.join(artifacts::find(dir, sha256)).exists());
     let count = wanted.len() as u64;
+    let consistent = theirs.trusted().root().consistent_snapshot;
     stream::iter(wanted)
-        .map(|(sha256, (path, file))| fetch_one(dir, remote, sha256, path, file))
+        .map(|(sha256, (path, file))| fetch_one(dir, (remote, consistent), sha256, path, file))
         .buffer_unordered(if all { 4 } else { READERS })
         .try_collect::<Vec<()>>()
         .await?;
     Ok(count)
 }
 
-async fn fetch_one(dir: &Path, remote: &Remote, sha256: Digest, path: String, file: TargetFile) -> Result<()> {
+async fn fetch_one(
+    dir: &Path,
+    (remote, consistent): (&Remote, bool),
+    sha256: Digest,
+    path: String,
+    file: TargetFile,
+) -> Result<()> {
     let target = TargetPath::new(&path).map_err(|error| Error::trust("a role lists a path").with_source(error))?;
-    let key = format!("targets/{}", target.file_path(&file.hashes, true));
+    let key = format!("targets/{}", target.file_path(&file.hashes, consistent));
     let missing = || Error::trust(format!("{key} is missing at {}", remote.name()));
     let stream = remote.find_stream(&key).await?.ok_or_else(missing)?;
     let made = !matches!(Location::parse(&path), None | Some(Location::Artifact { .. }));
@@ -406,6 +423,10 @@ struct Merged {
 }
 
 impl Origin for Merged {
+    fn is_versioned(&self) -> bool {
+        true
+    }
+
     fn metadata(&self, file: &str, _: u64) -> Result<Option<Vec<u8>>> {
         Ok(self.files.get(file).cloned())
     }

@@ -55,6 +55,10 @@ impl Both {
 }
 
 impl Origin for Both {
+    fn is_versioned(&self) -> bool {
+        self.here.is_versioned()
+    }
+
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         self.of(&format!("metadata/{file}")).metadata(file, limit)
     }

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::published::Published;
 use super::store::{Remote, Supply};
-use crate::audit::{ByHash, Origin};
+use crate::audit::{ByHash, Flat, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::metadata::MAX_ROOT;
@@ -144,12 +144,13 @@ fn first_root(dir: &std::path::Path) -> Result<Vec<u8>> {
 pub struct StoreOrigin {
     remote: Remote,
     runtime: Handle,
+    flat: Flat,
 }
 
 impl StoreOrigin {
     /// The contents of `remote`. Call it within an asynchronous runtime, which does the reading.
     pub fn new(remote: Remote) -> Self {
-        Self { remote, runtime: Handle::current() }
+        Self { remote, runtime: Handle::current(), flat: Flat::default() }
     }
 }
 
@@ -168,14 +169,16 @@ impl StoreOrigin {
 
 impl Origin for StoreOrigin {
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let seen = self.runtime.block_on(self.remote.find(&format!("metadata/{file}"), limit))?;
+        let read = |key: &str| self.runtime.block_on(self.remote.find(key, limit));
+        let seen = self.flat.metadata(file, read, |key| self.is_open(key))?;
         Ok(seen.map(|seen| seen.bytes.to_vec()))
     }
 
     fn target(&self, path: &str, length: u64, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
         use futures::TryStreamExt as _;
         let key = format!("targets/{path}");
-        let Some(mut stream) = self.runtime.block_on(self.remote.find_stream(&key))? else { return Ok(false) };
+        let read = |key: &str| self.runtime.block_on(self.remote.find_stream(key));
+        let Some(mut stream) = self.flat.target(path, read)? else { return Ok(false) };
         let mut read = 0_u64;
         while let Some(chunk) = self.runtime.block_on(stream.try_next())? {
             read = read.saturating_add(chunk.len() as u64);

@@ -20,7 +20,7 @@ pub enum Error {
         reason: String,
     },
     /// Fewer keys than the threshold signed: an arbitrary software attack, or a publisher's mistake.
-    #[error("{role}: {valid} of the {threshold} signatures that {delegator} requires are valid (TUF {clause})")]
+    #[error("{role}: {valid} of the {threshold} signatures that {delegator} requires are valid{unknown} (TUF {clause})")]
     Threshold {
         /// The role whose signatures were checked.
         role: String,
@@ -30,6 +30,9 @@ pub enum Error {
         valid: usize,
         /// How many must.
         threshold: u64,
+        /// The keys that signed, and whose scheme or form is not supported, each with its scheme; empty if there are none. Their signatures are
+        /// neither valid nor wrong.
+        unknown: String,
         /// The clause that requires it.
         clause: &'static str,
     },

@@ -188,8 +188,12 @@ impl PublicKey {
     }
 }
 
-/// Reads a `SubjectPublicKeyInfo` in PEM that contains a P-256 key (RFC 5480).
+/// Reads a `SubjectPublicKeyInfo` in PEM that contains a P-256 key (RFC 5480), or the bare point in hex, as old
+/// versions of go-tuf wrote it.
 fn ecdsa_p256(pem: &str) -> Option<ecdsa::VerifyingKey> {
+    if let Some(point) = from_hex(pem) {
+        return ecdsa::VerifyingKey::from_sec1_bytes(&point).ok();
+    }
     // id-ecPublicKey with prime256v1. DER has one encoding for each value, so that what comes before the point is known to the byte: for
     // one that is written out, and for one that is compressed.
     const HEADS: [&[u8]; 2] = [

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use super::error::Error;
 use super::fields::{FieldError, Fields, expected, text, texts};
@@ -255,9 +256,13 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// The delegation to the role of this name.
-    pub fn delegation(&self, role: &str) -> Option<&DelegatedRole> {
-        self.delegations.as_ref()?.roles.iter().find(|d| d.name == role)
+    /// The delegation to the role of this name, which may be a bin.
+    pub fn delegation(&self, role: &str) -> Option<Cow<'_, DelegatedRole>> {
+        let Delegations { roles, bins, .. } = self.delegations.as_ref()?;
+        match bins {
+            Some(bins) => bins.number(role).map(|number| Cow::Owned(bins.delegation(number))),
+            None => roles.iter().find(|d| d.name == role).map(Cow::Borrowed),
+        }
     }
 }
 
@@ -278,12 +283,88 @@ pub struct Delegations {
     keys: BTreeMap<KeyId, Key>,
     /// The delegated roles; earlier ones take precedence.
     pub roles: Vec<DelegatedRole>,
+    /// Hash bins, in place of `roles`.
+    pub bins: Option<Bins>,
 }
 
 impl Delegations {
     /// All declared keys.
     pub fn keys(&self) -> &BTreeMap<KeyId, Key> {
         &self.keys
+    }
+
+    /// The keys and threshold of the delegated role with this name, which may be a bin.
+    pub fn role(&self, name: &str) -> Option<&Role> {
+        match &self.bins {
+            Some(bins) => bins.number(name).map(|_| &bins.role),
+            None => self.roles.iter().find(|d| d.name == name).map(|d| &d.role),
+        }
+    }
+}
+
+/// Succinct delegations (TAP 15): 2^`bits` roles with the same keys and threshold, `PREFIX-HEX`, each for the paths whose SHA-256 starts with
+/// its number, in as many bits. All of them are terminating.
+///
+/// A name always ends with `-` and a number, so that none is that of a top-level role; and a role is taken as a bin only for its own paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bins {
+    prefix: String,
+    /// From 1 to 32.
+    bits: u32,
+    role: Role,
+}
+
+impl Bins {
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        1 << self.bits
+    }
+
+    /// The part of their names that is before the number.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The number of the bin that is trusted with `path`.
+    pub fn number_for(&self, path: &str) -> u64 {
+        let first = Sha256::digest(path.as_bytes()).into_iter().take(4).fold(0, |sum, byte| sum << 8 | u64::from(byte));
+        first >> (32 - self.bits)
+    }
+
+    /// The number of the bin with this name.
+    pub fn number(&self, role: &str) -> Option<u64> {
+        let hex = role.strip_prefix(self.prefix.as_str())?.strip_prefix('-')?;
+        let number = u64::from_str_radix(hex, 16).ok().filter(|number| *number < self.count())?;
+        // One spelling alone: neither upper case, nor a sign, nor another number of digits.
+        (self.name(number) == role).then_some(number)
+    }
+
+    /// The name of the bin with this number.
+    pub fn name(&self, number: u64) -> String {
+        format!("{}-{number:0width$x}", self.prefix, width = self.digits())
+    }
+
+    /// What a delegation to this bin alone would be.
+    fn delegation(&self, number: u64) -> DelegatedRole {
+        let digits = self.digits();
+        // A digit in hex is four bits, so that the last digit has several values if the bits do not fill it.
+        let spare = self.bits.next_multiple_of(4) - self.bits;
+        let (first, end) = (number << spare, (number + 1) << spare);
+        let paths = PathSet::HashPrefixes((first..end).map(|prefix| format!("{prefix:0digits$x}")).collect());
+        DelegatedRole { name: self.name(number), role: self.role.clone(), paths, terminating: true }
+    }
+
+    fn digits(&self) -> usize {
+        self.bits.div_ceil(4) as usize
+    }
+
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        let mut fields = Fields::of(value, at)?;
+        let bits = fields.u32("bit_length")?;
+        if !(1..=32).contains(&bits) {
+            return Err(FieldError::new(fields.at("bit_length"), "it must be from 1 to 32"));
+        }
+        Ok(Self { prefix: fields.text("name_prefix")?.to_owned(), bits, role: Role::read(&mut fields)? })
     }
 }
 
@@ -391,8 +472,8 @@ impl Common {
     fn read(fields: &mut Fields<'_>) -> Result<Self, FieldError> {
         Ok(Self {
             version: positive(fields, "version")?,
-            expires: fields.text_as("expires", instant)?,
-            issued: fields.optional_text_as("x-tidegate-issued", instant)?,
+            expires: fields.text_as("expires", |text| instant(text, time::parse_rfc3339(text)))?,
+            issued: fields.optional_text_as("x-tidegate-issued", |text| instant(text, time::parse(text)))?,
         })
     }
 }
@@ -427,7 +508,7 @@ impl MetaFile {
         Ok(Self {
             version: positive(&mut fields, "version")?,
             length: if fields.is_null("length") { None } else { fields.optional_u64("length")? },
-            hashes: fields.optional_part("hashes", hashes)?,
+            hashes: if fields.is_null("hashes") { None } else { fields.optional_part("hashes", hashes)? },
         })
     }
 }
@@ -451,6 +532,13 @@ impl Delegations {
     fn read(raw: Raw<'_>) -> Result<Self, FieldError> {
         let keys = keys(raw, "delegations.keys")?;
         let (mut roles, mut seen) = (Vec::new(), BTreeSet::new());
+        if let Some(succinct) = raw.get("succinct_roles") {
+            let at = "delegations.succinct_roles";
+            if raw.get("roles").is_some() {
+                return Err(FieldError::new(at, "it is beside \"roles\", and only one of them is allowed"));
+            }
+            return Ok(Self { keys, roles, bins: Some(Bins::read(&tree(succinct, at)?, at)?) });
+        }
         each(raw.get("roles"), true, "delegations.roles", ROLES, &mut |_, raw, at| {
             let role = DelegatedRole::read(&tree(raw, at)?, at)?;
             if !seen.insert(role.name.clone()) {
@@ -459,7 +547,7 @@ impl Delegations {
             roles.push(role);
             Ok(())
         })?;
-        Ok(Self { keys, roles })
+        Ok(Self { keys, roles, bins: None })
     }
 }
 
@@ -495,8 +583,8 @@ fn positive(fields: &mut Fields<'_>, key: &'static str) -> Result<u64, FieldErro
     }
 }
 
-fn instant(text: &str) -> Result<DateTime<Utc>, String> {
-    time::parse(text).ok_or_else(|| format!("{text:?} is not a time of the form YYYY-MM-DDTHH:MM:SSZ"))
+fn instant(text: &str, read: Option<DateTime<Utc>>) -> Result<DateTime<Utc>, String> {
+    read.ok_or_else(|| format!("{text:?} is not a time of the form YYYY-MM-DDTHH:MM:SSZ"))
 }
 
 /// The `keys` of an object.

@@ -72,6 +72,11 @@ impl Search {
             self.visited.insert(chain.role().to_owned());
             self.pending.pop();
             let mut children = Vec::new();
+            if let Some(bins) = targets.delegations.as_ref().and_then(|d| d.bins.as_ref()) {
+                // TAP 15: bins are terminating, and one alone is trusted with the path.
+                children.push(chain.then(&bins.name(bins.number_for(self.path.as_str()))));
+                self.pending.clear();
+            }
             for delegation in targets.delegations.iter().flat_map(|d| &d.roles) {
                 if delegation.paths.covers(self.path.as_str()) {
                     children.push(chain.then(&delegation.name));

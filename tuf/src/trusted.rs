@@ -294,14 +294,14 @@ impl TrustedSet {
         let parent = chain.parent().ok_or(Error::OutOfOrder("the top-level role is not delegated"))?;
         let loaded = self.targets.get(&parent).ok_or(Error::OutOfOrder("delegated role before its delegator"))?;
         let (role, delegator) = (chain.role(), parent.role());
-        let (delegations, delegation) = loaded
+        let (delegations, keys) = loaded
             .targets
             .delegations
             .as_ref()
-            .zip(loaded.targets.delegation(role))
+            .and_then(|delegations| Some((delegations, delegations.role(role)?)))
             .ok_or_else(|| Error::NotDelegated { role: role.to_owned(), delegator: delegator.to_owned() })?;
         let delegator = Delegator::targets(delegator, delegations);
-        let targets = self.checked_targets(role, &delegator, Some(&delegation.role), bytes)?;
+        let targets = self.checked_targets(role, &delegator, Some(keys), bytes)?;
         self.targets.insert(chain.clone(), targets);
         Ok(())
     }
@@ -347,6 +347,18 @@ impl TrustedSet {
     /// A targets role, as trusted through `chain`.
     pub fn targets(&self, chain: &Chain) -> Option<&Targets> {
         Some(&self.targets.get(chain)?.targets)
+    }
+
+    /// The roles that the last role of `chain` delegates to, in order; of bins (TAP 15), those that the snapshot lists.
+    pub fn delegated(&self, chain: &Chain) -> Vec<String> {
+        let Some(delegations) = self.targets(chain).and_then(|targets| targets.delegations.as_ref()) else {
+            return Vec::new();
+        };
+        let listed = delegations.bins.iter().flat_map(|bins| {
+            let files = self.snapshot().into_iter().flat_map(|snapshot| snapshot.meta.keys());
+            files.filter_map(|file| file.strip_suffix(".json")).filter(|role| bins.number(role).is_some())
+        });
+        delegations.roles.iter().map(|role| role.name.as_str()).chain(listed).map(str::to_owned).collect()
     }
 
     /// The SHA-256 of the file in which [`targets`](Self::targets) came.

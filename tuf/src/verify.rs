@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::Error;
+use super::fields::quoted;
 use super::hash::from_hex;
 use super::key::{Key, KeyId};
 use super::metadata::{Delegations, Envelope, Role, Root};
@@ -39,11 +40,20 @@ impl<'a> Delegator<'a> {
         if valid as u64 >= role.threshold {
             return Ok(());
         }
+        let mut unknown = String::new();
+        let signed = envelope.signatures().iter().filter(|signature| role.keyids.contains(&signature.keyid));
+        for (id, key) in signed.filter_map(|signature| self.keys.get_key_value(&signature.keyid)) {
+            if key.decode().is_none() {
+                let lead = if unknown.is_empty() { "; not supported: " } else { ", " };
+                unknown += &format!("{lead}key {} ({})", quoted(id.short()), quoted(key.scheme()));
+            }
+        }
         Err(Error::Threshold {
             role: role_name.to_owned(),
             delegator: self.name.to_owned(),
             valid,
             threshold: role.threshold,
+            unknown,
             clause,
         })
     }

@@ -109,7 +109,7 @@ impl ReviewBuilder<'_> {
 
     pub(super) fn expiry(&mut self, role: &str, before: Option<&Value>, after: &Value) {
         let instant = |value: Option<&Value>, name: &str| {
-            value.and_then(|v| v.get(name)).and_then(Value::as_str).and_then(tidegate_tuf::time::parse)
+            value.and_then(|v| v.get(name)).and_then(Value::as_str).and_then(tidegate_tuf::time::parse_rfc3339)
         };
         let (Some(issued), Some(expires)) =
             (instant(Some(after), "x-tidegate-issued"), instant(Some(after), "expires"))

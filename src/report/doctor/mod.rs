@@ -26,6 +26,8 @@ pub enum Severity {
     Error,
     /// It works, and will not for long, or not as safely as it could.
     Warning,
+    /// It works, and is different from what Tidegate makes.
+    Remark,
 }
 
 /// Something that is not as it should be.

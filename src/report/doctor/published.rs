@@ -29,8 +29,17 @@ pub fn published(place: &Place, root: Option<&Path>, dir: Option<&Path>, now: Da
         }
     };
     let state = signed(&live, now);
+    let is_foreign = !live.remarks.is_empty();
+    let takeover = format!("see what a takeover takes: tidegate import {} --dry-run --root FILE", place.name);
+    for remark in &live.remarks {
+        found.find(Severity::Remark, "DOC-PUB-FOREIGN", &remark.subject, &*remark.problem, takeover.as_str());
+    }
     for fault in &state.faults {
-        let remedy = "publish again from a sound workspace; devices keep what they have until then";
+        let remedy = if is_foreign {
+            "another tool made it: repair it with that"
+        } else {
+            "publish again from a sound workspace; devices keep what they have until then"
+        };
         found.find(Severity::Error, "DOC-PUB-SOUND", &fault.subject, &*fault.problem, remedy);
     }
     found.checks("DOC-PUB-EXPIRY");

@@ -145,6 +145,10 @@ struct Veiled<'a> {
 }
 
 impl Origin for Veiled<'_> {
+    fn is_versioned(&self) -> bool {
+        self.origin.is_versioned()
+    }
+
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let role = file.split_once('.').and_then(|(_, rest)| rest.strip_suffix(".json"));
         if role.is_some_and(|role| self.protection.is_kept(role)) {
@@ -208,11 +212,13 @@ pub struct Reading {
     pub offers: BTreeMap<(Name, Name, Name), OfferedList>,
     /// What does not verify or fit.
     pub faults: Vec<AuditFinding>,
+    /// How the layout of a repository of another tool differs from Tidegate's.
+    pub remarks: Vec<AuditFinding>,
 }
 
 impl Reading {
     fn of(place: &str, source: Source, look: Look, anchor: Digest) -> Self {
-        let Look { tree, contents, faults, .. } = look;
+        let Look { tree, contents, faults, remarks, .. } = look;
         let content = |sha256: Option<&[u8; 32]>| sha256.and_then(|sha256| contents.get(sha256));
         let mut maps = BTreeMap::new();
         let mut releases = BTreeMap::new();
@@ -253,7 +259,7 @@ impl Reading {
             let list = OfferedList { assigned: list.assigned, offers: list.offers.into_iter().map(offered).collect() };
             offers.insert((channel, product, cohort), list);
         }
-        Self { place: public_url(place), source, tree, anchor, maps, releases, offers, faults }
+        Self { place: public_url(place), source, tree, anchor, maps, releases, offers, faults, remarks }
     }
 
     /// The channels, by name.

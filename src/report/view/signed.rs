@@ -104,12 +104,13 @@ fn declaration<'a>(reading: &'a Reading, chain: &Chain) -> Option<(String, Decla
         return Some(("root".into(), (root.keys(), root.role("targets")?), Vec::new()));
     };
     let targets = reading.tree.role(&parent)?;
+    let delegations = targets.delegations.as_ref()?;
     let delegation = targets.delegation(chain.role())?;
     let paths = match &delegation.paths {
         PathSet::Patterns(patterns) => patterns.iter().map(Pattern::as_str).map(str::to_owned).collect(),
         PathSet::HashPrefixes(prefixes) => prefixes.iter().map(|prefix| format!("hash {prefix}")).collect(),
     };
-    Some((parent.role().to_owned(), (targets.delegations.as_ref()?.keys(), &delegation.role), paths))
+    Some((parent.role().to_owned(), (delegations.keys(), delegations.role(chain.role())?), paths))
 }
 
 struct Keys {

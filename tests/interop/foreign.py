@@ -1,0 +1,135 @@
+"""Makes repositories of the kinds that other tools write and Tidegate does not.
+
+usage: foreign.py FOLDER
+
+Writes FOLDER/KIND for each kind, with its first root as FOLDER/KIND.root.json and the root's private key as FOLDER/KIND.pem. Each lists
+`app/1` and `app/2`. Prints, for each kind, the roles below the top-level ones.
+"""
+
+import json
+import os
+import sys
+from datetime import datetime, timedelta, timezone
+from hashlib import sha256
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from securesystemslib.formats import encode_canonical
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import DelegatedRole, Delegations, MetaFile, Root, Snapshot, SuccinctRoles, TargetFile, Targets, Timestamp
+
+EXPIRES = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=30)
+# What differs from a repository with consistent snapshots and one signer of ed25519 for each role.
+KINDS = {
+    "times": {"expires": EXPIRES.strftime("%Y-%m-%dT%H:%M:%S.123456789+02:00")},
+    "unversioned": {"consistent": False, "listed": False},
+    "flat": {"flat": True, "listed": False},
+    "nested": {"delegations": "nested"},
+    "hashed": {"delegations": "hashed", "consistent": False},
+    "bins": {"delegations": "bins"},
+    "p384": {"spare": True},
+    "only-p384": {"p384": True},
+    "hex": {"hex": True, "flat": True, "consistent": False},
+}
+
+
+def p384():
+    return CryptoSigner(ec.generate_private_key(ec.SECP384R1()))
+
+
+def make(folder, kind, expires=None, consistent=True, listed=True, flat=False, delegations=None, spare=False, p384_=False, hex_=False):
+    top = f"{folder}/{kind}"
+    metadata, files = (top, top) if flat else (f"{top}/metadata", f"{top}/targets")
+    for path in (metadata, f"{files}/app"):
+        os.makedirs(path, exist_ok=True)
+    root_signer = CryptoSigner.generate_ecdsa()
+    signers = {"root": [root_signer], "targets": [p384() if p384_ else CryptoSigner.generate_ed25519()]}
+    signers["snapshot"] = signers["timestamp"] = [CryptoSigner.generate_ed25519()]
+    if spare:
+        signers["targets"].append(p384())
+
+    def write(name, signed, by):
+        value = signed.to_dict()
+        if expires and name != "root":
+            value["expires"] = expires
+        if hex_ and name == "root":
+            # The bare point, as go-tuf wrote it.
+            point = root_signer._private_key.public_key().public_bytes(
+                serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+            )
+            value["keys"][root_signer.public_key.keyid]["keyval"]["public"] = point.hex()
+            value["keys"][root_signer.public_key.keyid]["keytype"] = "ecdsa-sha2-nistp256"
+        message = encode_canonical(value).encode()
+        signatures = [signer.sign(message).to_dict() for signer in by]
+        data = json.dumps({"signatures": signatures, "signed": value}).encode()
+        versioned = name == "root" or (consistent and name != "timestamp")
+        with open(f"{metadata}/{signed.version}.{name}.json" if versioned else f"{metadata}/{name}.json", "wb") as file:
+            file.write(data)
+        return MetaFile(signed.version, len(data), {"sha256": sha256(data).hexdigest()}) if listed else MetaFile(signed.version)
+
+    def target(path, data):
+        digest = sha256(data).hexdigest()
+        with open(f"{files}/app/{digest}.{path[4:]}" if consistent else f"{files}/{path}", "wb") as file:
+            file.write(data)
+        return TargetFile.from_data(path, data, ["sha256"])
+
+    root = Root(expires=EXPIRES, consistent_snapshot=consistent)
+    for role, keys in signers.items():
+        for signer in keys:
+            root.add_key(signer.public_key, role)
+    write("root", root, signers["root"])
+    with open(f"{metadata}/1.root.json", "rb") as file, open(f"{folder}/{kind}.root.json", "wb") as copy:
+        copy.write(file.read())
+    pem = root_signer._private_key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with open(os.open(f"{folder}/{kind}.pem", os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(pem)
+
+    listed_files = {path: target(path, path.encode()) for path in ("app/1", "app/2")}
+    targets = Targets(expires=EXPIRES)
+    meta, below = {}, []
+    if delegations is None:
+        targets.targets = listed_files
+    else:
+        signer = CryptoSigner.generate_ed25519()
+        keyid = signer.public_key.keyid
+        keys = {keyid: signer.public_key}
+        if delegations == "bins":
+            bins = SuccinctRoles([keyid], 1, 3, "bin")
+            targets.delegations = Delegations(keys, succinct_roles=bins)
+            roles = {name: {} for name in bins.get_roles()}
+            for path in listed_files:
+                roles[bins.get_role_for_target(path)][path] = listed_files[path]
+        elif delegations == "hashed":
+            digits = {f"{digit:x}": f"hashed-{digit:x}" for digit in range(16)}
+            named = [DelegatedRole(name, [keyid], 1, False, path_hash_prefixes=[digit]) for digit, name in digits.items()]
+            targets.delegations = Delegations(keys, {role.name: role for role in named})
+            roles = {name: {} for name in digits.values()}
+            for path, file in listed_files.items():
+                roles[digits[sha256(path.encode()).hexdigest()[0]]][path] = file
+        else:
+            roles = {"outer": {"app/1": listed_files["app/1"]}, "inner": {"app/2": listed_files["app/2"]}}
+            targets.delegations = Delegations(keys, {"outer": DelegatedRole("outer", [keyid], 1, False, paths=["app/*"])})
+        for name, files_ in roles.items():
+            role = Targets(expires=EXPIRES, targets=files_)
+            if name == "outer":
+                inner = DelegatedRole("inner", [keyid], 1, False, paths=["app/2"])
+                role.delegations = Delegations(keys, {"inner": inner})
+            meta[f"{name}.json"] = write(name, role, [signer])
+            below.append(name)
+    meta["targets.json"] = write("targets", targets, signers["targets"])
+    snapshot = write("snapshot", Snapshot(expires=EXPIRES, meta=meta), signers["snapshot"])
+    write("timestamp", Timestamp(expires=EXPIRES, snapshot_meta=snapshot), signers["timestamp"])
+    return below
+
+
+def main(folder):
+    names = {"p384": "p384_", "hex": "hex_"}
+    made = {}
+    for kind, features in KINDS.items():
+        made[kind] = make(folder, kind, **{names.get(name, name): value for name, value in features.items()})
+    print(json.dumps(made))
+
+
+main(*sys.argv[1:])
