@@ -26,7 +26,7 @@ pub(super) type Contents = BTreeMap<[u8; 32], Vec<u8>>;
 pub(super) struct Audit {
     pub(super) seen: BTreeMap<Check, u64>,
     pub(super) faults: Vec<(Check, AuditFinding)>,
-    /// In a repository of another tool, which need not have Tidegate's layout: how it differs from that.
+    /// On a repository of another tool, which need not have Tidegate's layout.
     pub(super) remarks: Vec<(Check, AuditFinding)>,
 }
 
@@ -47,6 +47,9 @@ pub(super) fn is_read(path: &str) -> bool {
 
 /// Audits a walked repository. `contents` holds the verified bytes of all targets that [`is_read`] asks for.
 pub(super) fn audit(tree: &Tree, contents: &Contents) -> Audit {
+    if tree.is_foreign() {
+        return foreign(tree);
+    }
     let mut audit = Audit::default();
     for (chain, _) in &tree.targets {
         let Some(targets) = tree.role(chain) else { continue };
@@ -63,11 +66,20 @@ pub(super) fn audit(tree: &Tree, contents: &Contents) -> Audit {
             _ => {}
         }
     }
-    if tree.is_foreign() {
-        let what = "another tool made it: it has no channels and cohorts of Tidegate's";
-        audit.remarks.push((Check::Delegations, AuditFinding::new("repository", &what)));
-        audit.remarks.append(&mut audit.faults);
+    audit
+}
+
+/// The remarks on a repository of another tool. It has a layout of its own, of which this alone matters: that clients find what it lists.
+fn foreign(tree: &Tree) -> Audit {
+    let mut audit = Audit::default();
+    for listed in tree.listed() {
+        reachable(tree, &listed, &mut audit);
     }
+    let (files, roles) = (tree.listed().count(), tree.targets.len());
+    let what =
+        format!("another tool made it: {files} files in {roles} roles, and no channels or cohorts of Tidegate's");
+    let made = (Check::Delegations, AuditFinding::new("repository", &what));
+    audit.remarks = std::iter::once(made).chain(std::mem::take(&mut audit.faults)).collect();
     audit
 }
 

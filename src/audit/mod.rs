@@ -23,8 +23,8 @@ use tidegate_tuf::path::TargetPath;
 use crate::error::{Error, Result};
 use protect::{Maps, Needs, Protection};
 
-pub(crate) use self::origin::{Flat, has_slashes};
 pub use self::origin::{ByHash, Origin, Pair, PublishedRepository};
+pub(crate) use self::origin::{Flat, has_slashes};
 pub use self::report::{AuditReport, Check, Expiry, Found, Row, TOUGH};
 pub use self::walk::{AuditFinding, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
 
@@ -107,6 +107,8 @@ pub async fn verify_where(
         _ => String::new(),
     };
     let mut audit = content::audit(&tree, &contents);
+    let is_foreign = tree.is_foreign();
+    let consistent = tree.trusted.root().consistent_snapshot || view.origin.is_versioned();
     report.add(Check::Metadata, roles as u64, versions, tree.faults);
     report.add(Check::Targets, files, format!("{bytes} bytes"), target_faults);
     for check in [Check::Delegations, Check::CohortMaps, Check::Manifests, Check::Offers] {
@@ -130,7 +132,15 @@ pub async fn verify_where(
 
     // tough reads the system's clock; with another `now` its findings on expiry are meaningless.
     let expiry = (Utc::now() - now).abs() < TimeDelta::minutes(1);
-    let second = tough::opinion(view.origin, &root, expiry, wanted).await?;
+    let mut second = tough::opinion((view.origin, consistent), &root, expiry, wanted).await?;
+    if is_foreign && report.ok {
+        // It verified, so that this is what tough does not support.
+        let cannot = |fault: AuditFinding| {
+            AuditFinding::new(fault.subject, &format_args!("tough cannot read it: {}", fault.problem))
+        };
+        let unread = second.metadata_faults.drain(..).map(|fault| (Check::SecondMetadata, cannot(fault)));
+        report.remark(unread.collect());
+    }
     let since =
         second.since.map(|version| format!("from root {version} on: it does not know the key ids of older ones"));
     let blind = (!expiry).then(|| "expiry not judged, as --now is another time".to_owned());
@@ -239,7 +249,7 @@ pub fn second_opinion(origin: Arc<dyn Origin>, root: Vec<u8>) -> Result<SecondOp
             .enable_all()
             .build()
             .map_err(|e| Error::new(crate::Kind::Io, "the system cannot start a thread").with_source(e))?;
-        runtime.block_on(tough::opinion(origin, &root, false, Arc::new(|_: &str| false)))
+        runtime.block_on(tough::opinion((origin, true), &root, false, Arc::new(|_: &str| false)))
     };
     let done = std::thread::spawn(work).join().map_err(|_| Error::bug("the second verifier stopped"))?;
     done.map(|opinion| SecondOpinion { roles: opinion.roles, faults: opinion.metadata_faults })

@@ -96,14 +96,13 @@ impl Flat {
         &self,
         file: &str,
         read: impl Fn(&str) -> Result<Option<T>>,
-        has: impl Fn(&str) -> Result<bool>,
     ) -> Result<Option<T>> {
         if !self.is_flat() {
             let found = read(&format!("metadata/{file}"))?;
             if found.is_some() || self.0.get().is_some() {
                 return Ok(found);
             }
-            let is_flat = !has("metadata/timestamp.json")? && has("timestamp.json")?;
+            let is_flat = read("metadata/timestamp.json")?.is_none() && read("timestamp.json")?.is_some();
             if !*self.0.get_or_init(|| is_flat) {
                 return Ok(None);
             }
@@ -179,6 +178,11 @@ impl PublishedRepository {
         Ok(Self { fetch: Scheme::File(FileFetch::new()), url, flat: Flat::default() })
     }
 
+    /// Whether its metadata was found in the top folder.
+    pub fn is_flat(&self) -> bool {
+        self.flat.is_flat()
+    }
+
     fn fetch(&self, request: &Request<'_>) -> Result<Option<tidegate_client::fetch::Body>> {
         let reply = match &self.fetch {
             Scheme::File(fetch) => fetch.fetch(request),
@@ -206,7 +210,7 @@ impl Origin for PublishedRepository {
             let Some(body) = self.fetch(&Request::metadata(&url, limit))? else { return Ok(None) };
             body.into_bytes().map(Some).map_err(|error| unfetched(&error))
         };
-        self.flat.metadata(file, read, |key| self.is_open(key))
+        self.flat.metadata(file, read)
     }
 
     fn is_open_to_anyone(&self, key: &str) -> Result<Option<bool>> {

@@ -132,7 +132,15 @@ pub struct Expiry {
 impl AuditReport {
     /// An empty report.
     pub(super) fn new(place: &str, now: DateTime<Utc>) -> Self {
-        Self { place: public_url(place), now, ok: true, rows: Vec::new(), faults: Vec::new(), remarks: Vec::new(), first_to_expire: None }
+        Self {
+            place: public_url(place),
+            now,
+            ok: true,
+            rows: Vec::new(),
+            faults: Vec::new(),
+            remarks: Vec::new(),
+            first_to_expire: None,
+        }
     }
 
     /// Adds a check with its faults.

@@ -41,7 +41,14 @@ pub(super) struct Opinion {
 /// Loads the whole repository with tough, and of its targets the wanted paths.
 ///
 /// `expiry` controls whether expired roles are faults; tough reads the system's clock itself.
-pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, wanted: Wanted) -> Result<Opinion> {
+///
+/// `consistent` says whether the names of target files have hashes.
+pub(super) async fn opinion(
+    (origin, consistent): (Arc<dyn Origin>, bool),
+    root: &[u8],
+    expiry: bool,
+    wanted: Wanted,
+) -> Result<Opinion> {
     let mut opinion = Opinion::default();
     let base = |url: &str| Url::parse(url).map_err(|error| Error::bug(error.to_string()));
     let enforcement = if expiry { ExpirationEnforcement::Safe } else { ExpirationEnforcement::Unsafe };
@@ -55,7 +62,7 @@ pub(super) async fn opinion(origin: Arc<dyn Origin>, root: &[u8], expiry: bool, 
     };
     let load = async |root: &[u8]| {
         RepositoryLoader::new(&root, base(METADATA)?, base(TARGETS)?)
-            .transport(Reader(Arc::clone(&origin)))
+            .transport(Reader { origin: Arc::clone(&origin), consistent })
             .limits(limits)
             .expiration_enforcement(enforcement)
             .load()
@@ -142,7 +149,10 @@ fn count(targets: &Targets) -> u64 {
 
 /// Reads an origin on behalf of tough.
 #[derive(Clone)]
-struct Reader(Arc<dyn Origin>);
+struct Reader {
+    origin: Arc<dyn Origin>,
+    consistent: bool,
+}
 
 impl std::fmt::Debug for Reader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -154,7 +164,7 @@ impl std::fmt::Debug for Reader {
 impl Transport for Reader {
     async fn fetch(&self, url: Url) -> Result<TransportStream, TransportError> {
         if let Some(file) = url.as_str().strip_prefix(METADATA) {
-            let (origin, file) = (Arc::clone(&self.0), file.to_owned());
+            let (origin, file) = (Arc::clone(&self.origin), file.to_owned());
             // tough bounds what it reads; this bound only keeps an endless file out of memory.
             let limit = tidegate_tuf::Limits::default().targets_length;
             let role = file.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
@@ -168,7 +178,8 @@ impl Transport for Reader {
                 Err(error) => Err(failed(&url, error)),
             };
         }
-        match url.as_str().strip_prefix(TARGETS).and_then(target_file) {
+        let named = |path| if self.consistent { target_file(path) } else { percent_decode(path) };
+        match url.as_str().strip_prefix(TARGETS).and_then(named) {
             Some(path) => self.target(url, path).await,
             None => Err(TransportError::new(TransportErrorKind::UnsupportedUrlScheme, url)),
         }
@@ -178,7 +189,7 @@ impl Transport for Reader {
 impl Reader {
     /// Streams a target from a separate thread, because reading blocks.
     async fn target(&self, url: Url, path: String) -> Result<TransportStream, TransportError> {
-        let origin = Arc::clone(&self.0);
+        let origin = Arc::clone(&self.origin);
         let (sender, mut pieces) = mpsc::channel::<Result<Option<Bytes>>>(IN_FLIGHT);
         tokio::task::spawn_blocking(move || {
             let mut sink = |bytes: &[u8]| {

@@ -114,8 +114,7 @@ impl Tree {
     /// role and the cohort map that every channel lists.
     pub fn is_foreign(&self) -> bool {
         let is_map = |listed: &Listed<'_>| matches!(Location::parse(listed.path), Some(Location::CohortMap { .. }));
-        let is_loaded = self.targets.iter().any(|(chain, _)| *chain == Chain::top());
-        is_loaded && self.in_force().all(|file| file.issued.is_none()) && !self.listed().any(|listed| is_map(&listed))
+        self.in_force().all(|file| file.issued.is_none()) && !self.listed().any(|listed| is_map(&listed))
     }
 
     /// Every verified targets role with its name; one with two delegations is returned twice.

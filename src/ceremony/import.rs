@@ -3,24 +3,34 @@
 //! Its current state becomes the base of a workspace, and a ceremony proposes a next root with our keys. Nothing changes for
 //! devices until holders of the old root's keys have signed it, as for every change of root.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 use serde_json::{Map, json};
 use tidegate_model::digest::Digest;
 use tidegate_model::layout::Location;
+use tidegate_model::name::Name;
+use tidegate_tuf::key::Key;
+use tidegate_tuf::metadata::Root;
 use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Limits, TrustedSet};
 
-use crate::audit::{ByHash, Origin, PublishedRepository, Tree, read_target, walk_regardless_of_expiry};
+use crate::audit::{AuditFinding, Origin, PublishedRepository, Tree, read_target, walk_regardless_of_expiry};
 use crate::ceremony;
-use crate::error::{Error, Result, Rule};
+use crate::config::Settings;
+use crate::error::{Error, Kind, Result, Rule, chain};
+use crate::fs;
 use crate::keys::KeyRing;
 use crate::keys::Passphrases;
-use crate::metadata::METADATA_DIR;
+use crate::metadata::{METADATA_DIR, Repository};
 use crate::proposal::{Proposal, ProposalRequest};
-use crate::workspace::init::{Options, begin_ledger, commit, prepare};
+use crate::workspace::init::{Options, TEMPLATE, begin_ledger, commit, prepare};
 use crate::workspace::{Operation, Workspace, artifacts};
+
+/// The longest tidegate.toml that is read, in bytes.
+const MAX_SETTINGS: u64 = 1 << 20;
 
 /// A repository that was taken over.
 #[derive(Debug)]
@@ -33,6 +43,79 @@ pub struct Imported {
     pub left_behind: usize,
     /// The proposal of its next root.
     pub proposal: Proposal,
+}
+
+/// Whether a repository can be taken over, and what that changes for its clients.
+#[derive(Debug, Default, Serialize)]
+pub struct TakeoverCheck {
+    /// Whether nothing stands against it.
+    pub possible: bool,
+    /// The version of its newest root; 0 if none verifies.
+    pub root: u64,
+    /// The number of its roles.
+    pub roles: usize,
+    /// What stands against it.
+    pub obstacles: Vec<Obstacle>,
+    /// What changes for clients, in sentences.
+    pub changes: Vec<String>,
+}
+
+/// Something that stands against a takeover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Obstacle {
+    /// What, and why.
+    pub what: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Obstacle {
+    fn of(error: &Error) -> Self {
+        let remedy = error.remedy_text().unwrap_or("check the place and the root").to_owned();
+        Self { what: chain(error), remedy }
+    }
+
+    fn fault(fault: &AuditFinding) -> Self {
+        let remedy = if fault.problem.contains("not supported") {
+            "with the old tool, give the role enough keys of ed25519, P-256 or RSA (2048 bits or more), sign it anew, and try again"
+        } else if fault.problem.contains("missing") || fault.problem.contains("does not list") {
+            "complete the repository with the old tool or from a backup, and try again"
+        } else {
+            "repair it with the old tool; if it verifies there, check that the root belongs to this repository"
+        };
+        // What the trust core tells begins with the role.
+        let is_named = fault.problem.starts_with(&format!("{}: ", fault.subject));
+        let what = if is_named { fault.problem.clone() } else { format!("{}: {}", fault.subject, fault.problem) };
+        Self { what, remedy: remedy.to_owned() }
+    }
+}
+
+/// Finds out what [`import`] would do, and changes nothing.
+///
+/// # Errors
+///
+/// Fails if the place or the configuration in `dir` cannot be read. What the repository lacks is part of the result.
+pub fn check(dir: &Path, place: &str, root: &[u8]) -> Result<TakeoverCheck> {
+    let origin = PublishedRepository::open(place)?;
+    let mut found = TakeoverCheck::default();
+    match walk_regardless_of_expiry(&origin, root, None) {
+        Ok(tree) => {
+            found.root = tree.roots.last().map_or(0, |file| file.version);
+            found.roles = tree.roles() + 1 - tree.roots.len();
+            found.obstacles.extend(tree.faults.iter().map(Obstacle::fault));
+            if tree.faults.is_empty() {
+                let channels = settings(dir)?.channels;
+                let gathered = gather(&origin, root, &tree).and_then(|files| fits(&files, &tree, channels.keys()));
+                found.obstacles.extend(gathered.err().iter().map(Obstacle::of));
+            }
+            found.obstacles.extend(unreachable_threshold(tree.trusted.root()));
+            found.changes = changes(&origin, &tree);
+        }
+        Err(error) if error.kind() == Kind::Trust => found.obstacles.push(Obstacle::of(&error)),
+        Err(error) => return Err(error),
+    }
+    found.possible = found.obstacles.is_empty();
+    Ok(found)
 }
 
 /// Creates a workspace in the folder `dir` that continues the repository at `place`, verified from the root file `root`, and
@@ -50,29 +133,22 @@ pub fn import(
     now: DateTime<Utc>,
     passphrases: &mut dyn Passphrases,
 ) -> Result<Imported> {
-    let origin = Foreign::open(place)?;
+    let origin = PublishedRepository::open(place)?;
     let tree = walk_regardless_of_expiry(&origin, root, None)?;
     if let Some(fault) = tree.faults.first() {
-        return Err(Error::trust(format!("{place}: {}: {}", fault.subject, fault.problem))
-            .rule(Rule::ImportSound)
-            .remedy("check that the root belongs to this repository, and that the repository is complete"));
+        let Obstacle { what, remedy } = Obstacle::fault(fault);
+        return Err(Error::trust(format!("{place}: {what}")).rule(Rule::ImportSound).remedy(remedy));
     }
-    let roots = roots(&origin, root, &tree)?;
+    let files = gather(&origin, root, &tree)?;
 
     let mut prepared = prepare(dir, options, passphrases)?;
+    let repository = fits(&files, &tree, prepared.settings.channels.keys())?;
+    let version = repository.roots().len() as u64;
+    let last = repository.roots().last().ok_or_else(|| Error::bug("a chain without roots"))?;
     let changes = &mut prepared.changes;
-    for (version, bytes) in (1_u64..).zip(&roots) {
-        changes.put(format!("{METADATA_DIR}/{}", metadata_file("root", Some(version))), bytes.as_slice());
+    for (name, bytes) in files {
+        changes.put(name, bytes);
     }
-    for (digest, bytes) in cohort_maps(&origin, &tree)? {
-        changes.put(artifacts::signed_path(&digest), bytes);
-    }
-    let below = [&tree.timestamp, &tree.snapshot].into_iter().flatten();
-    for file in below.chain(tree.targets.iter().map(|(_, file)| file)) {
-        changes.put(format!("{METADATA_DIR}/{}", file.file), file.bytes.as_slice());
-    }
-    let last = roots.last().ok_or_else(|| Error::bug("a chain without roots"))?;
-    let version = roots.len() as u64;
     let evidence = json!({"version": version, "sha256": Digest::of(last).to_string(), "from": place});
     let evidence = Map::from_iter([("root".to_owned(), evidence)]);
     begin_ledger(dir, "import", evidence, &options.actor, now, changes)?;
@@ -85,8 +161,106 @@ pub fn import(
     Ok(Imported { root: version, roles: tree.targets.len() + 3, left_behind: tree.listed().count(), proposal })
 }
 
+/// The settings that a workspace in `dir` would have.
+fn settings(dir: &Path) -> Result<Settings> {
+    const FILE: &str = "tidegate.toml";
+    let own = fs::read_if_exists(&dir.join(FILE), MAX_SETTINGS)?;
+    let template = TEMPLATE.iter().find(|(name, _)| *name == FILE).map(|(_, text)| text.as_bytes());
+    Settings::parse(own.as_deref().or(template).unwrap_or_default())
+}
+
+/// The files of the workspace that come from the repository, by their paths.
+fn gather(origin: &dyn Origin, root: &[u8], tree: &Tree) -> Result<BTreeMap<String, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    for (version, bytes) in (1_u64..).zip(roots(origin, root, tree)?) {
+        files.insert(format!("{METADATA_DIR}/{}", metadata_file("root", Some(version))), bytes);
+    }
+    for (digest, bytes) in cohort_maps(origin, tree)? {
+        files.insert(artifacts::signed_path(&digest), bytes);
+    }
+    let below = [&tree.timestamp, &tree.snapshot].into_iter().flatten();
+    for file in below.chain(tree.targets.iter().map(|(_, file)| file)) {
+        files.insert(format!("{METADATA_DIR}/{}", file.file), file.bytes.clone());
+    }
+    Ok(files)
+}
+
+/// A workspace can go on from these files: it has one delegation to each role, and a role of another tool is not one of its channels.
+fn fits<'a>(
+    files: &BTreeMap<String, Vec<u8>>,
+    tree: &Tree,
+    mut channels: impl Iterator<Item = &'a Name>,
+) -> Result<Repository> {
+    let repository = Repository::load(|name, _| Ok(files.get(&format!("{METADATA_DIR}/{name}")).cloned()))?;
+    let is_taken = |name: &&Name| repository.role(name.as_str()).is_some();
+    match channels.find(is_taken).filter(|_| tree.is_foreign()) {
+        None => Ok(repository),
+        Some(name) => {
+            Err(Error::refused(Rule::ImportSound, format!("the repository has a role {name}, which is no channel"))
+                .remedy(format!(
+                    "name the channel otherwise: put a tidegate.toml without [channels.{name}] into the new folder"
+                )))
+        }
+    }
+}
+
+/// Whether the keys of the old root whose schemes are supported are too few to sign the next one.
+fn unreachable_threshold(root: &Root) -> Option<Obstacle> {
+    let role = root.role("root")?;
+    let keys = role.keyids.iter().filter_map(|id| root.keys().get(id));
+    let (known, unknown): (Vec<_>, Vec<_>) = keys.partition(|key| key.decode().is_some());
+    let schemes: BTreeSet<&str> = unknown.iter().map(|key| key.scheme()).collect();
+    ((known.len() as u64) < role.threshold).then(|| Obstacle {
+        what: format!(
+            "root {} needs {} signatures, and {} of its keys are of a supported kind; not supported: {}",
+            root.common.version,
+            role.threshold,
+            known.len(),
+            schemes.into_iter().collect::<Vec<_>>().join(", ")
+        ),
+        remedy:
+            "with the old tool, make one more root with enough keys of ed25519, P-256 or RSA, and take over from there"
+                .into(),
+    })
+}
+
+/// What a takeover changes for clients.
+fn changes(origin: &PublishedRepository, tree: &Tree) -> Vec<String> {
+    let root = tree.trusted.root();
+    let mut changes = Vec::new();
+    if let Some(role) = root.role("root") {
+        let scheme = |id| root.keys().get(id).map_or("?", Key::scheme);
+        let keys: Vec<String> = role.keyids.iter().map(|id| format!("{} ({})", id.short(), scheme(id))).collect();
+        let next = root.common.version + 1;
+        let (version, threshold) = (root.common.version, role.threshold);
+        changes.push(format!(
+            "root {next} names your keys; {threshold} of the keys of root {version} sign it: {}",
+            keys.join(", ")
+        ));
+    }
+    let listed: Vec<&str> = tree.listed().map(|listed| listed.path).collect();
+    if let (count @ 1.., Some(first)) = (listed.len(), listed.first()) {
+        changes.push(format!(
+            "clients find the {count} listed files by name no longer, such as {first}; `release new` lists files anew"
+        ));
+    }
+    if tree.is_foreign() && tree.targets.len() > 1 {
+        changes.push(format!(
+            "{} delegated roles are given up; the snapshot goes on listing them",
+            tree.targets.len() - 1
+        ));
+    }
+    if !root.consistent_snapshot {
+        changes.push("file names begin with a version or hash from then on (consistent snapshots, TUF 6.2)".to_owned());
+    }
+    if origin.is_flat() {
+        changes.push("metadata moves to metadata/ and targets to targets/: give clients the new URLs first".to_owned());
+    }
+    changes
+}
+
 /// The cohort maps of a repository that Tidegate made, so that signers see which devices move.
-fn cohort_maps(origin: &Foreign, tree: &Tree) -> Result<Vec<(Digest, Vec<u8>)>> {
+fn cohort_maps(origin: &dyn Origin, tree: &Tree) -> Result<Vec<(Digest, Vec<u8>)>> {
     let consistent = tree.trusted.root().consistent_snapshot;
     let is_map = |path: &str| matches!(Location::parse(path), Some(Location::CohortMap { .. }));
     let mut maps = Vec::new();
@@ -98,7 +272,7 @@ fn cohort_maps(origin: &Foreign, tree: &Tree) -> Result<Vec<(Digest, Vec<u8>)>> 
         };
         let path = TargetPath::new(listed.path).map_err(|error| unsound(error.to_string()))?;
         let name = path.file_path(&listed.file.hashes, consistent);
-        match read_target(origin.origin.as_ref(), &name, listed.path, listed.file)? {
+        match read_target(origin, &name, listed.path, listed.file)? {
             Ok(Some(bytes)) => maps.push((Digest::of(&bytes), bytes)),
             Ok(None) => return Err(unsound("it is too long for a cohort map".into())),
             Err(fault) => return Err(unsound(fault.problem)),
@@ -140,39 +314,4 @@ fn roots(origin: &dyn Origin, given: &[u8], tree: &Tree) -> Result<Vec<Vec<u8>>>
         }
     }
     Ok(roots)
-}
-
-/// A repository with another layout: metadata in `metadata/` or in the top folder, and without versions in file names if it does
-/// not use consistent snapshots.
-struct Foreign {
-    origin: Box<dyn Origin>,
-}
-
-impl Foreign {
-    fn open(place: &str) -> Result<Self> {
-        let folder = Path::new(place);
-        let origin: Box<dyn Origin> = if folder.join("timestamp.json").is_file() {
-            Box::new(ByHash::new(folder, folder))
-        } else {
-            Box::new(PublishedRepository::open(place)?)
-        };
-        Ok(Self { origin })
-    }
-}
-
-impl Origin for Foreign {
-    fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let found = self.origin.metadata(file, limit)?;
-        match file.split_once('.') {
-            Some((version, rest)) if found.is_none() && rest != "root.json" && version.parse::<u64>().is_ok() => {
-                // The caller verifies that it is the version it asked for.
-                self.origin.metadata(rest, limit)
-            }
-            _ => Ok(found),
-        }
-    }
-
-    fn target(&self, _path: &str, _length: u64, _sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<bool> {
-        Err(Error::bug("of the targets a takeover reads cohort maps alone, from the origin itself"))
-    }
 }

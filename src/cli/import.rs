@@ -1,6 +1,6 @@
 //! `tidegate import`: taking over a TUF repository.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use serde_json::json;
@@ -8,8 +8,8 @@ use serde_json::json;
 use super::context::Context;
 use super::init::{KeyArgs, folder};
 use super::passphrase::PassphraseArgs;
-use crate::ceremony::{self, import};
-use crate::error::Result;
+use crate::ceremony::{self, Obstacle, import};
+use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::metadata::MAX_ROOT;
 
@@ -19,6 +19,7 @@ use crate::metadata::MAX_ROOT;
 /// the old root follow as soon as a threshold of its keys has signed the next one. See docs/migrate.md.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
+  tidegate import old-repository --root 1.root.json --dry-run
   tidegate import old-repository fleet --root 1.root.json --generate-keys
   tidegate import https://example.com/tuf fleet --root 1.root.json \\
     --keys /media/usb/keys")]
@@ -30,15 +31,53 @@ pub(super) struct Args {
     /// A root of the old repository that you trust, preferably the one devices were shipped with
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
+    /// Only tell whether it can be taken over, what stands against it, and what changes for clients
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     keys: KeyArgs,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
 
+/// Tells what a takeover would find and change. It takes no keys.
+fn check(args: &Args, dir: &Path, root: &[u8], cx: &Context) -> Result<()> {
+    let found = ceremony::check(dir, &args.place, root)?;
+    if cx.ui.is_json() {
+        cx.ui.json(&found)?;
+    } else {
+        for Obstacle { what, remedy } in &found.obstacles {
+            cx.ui.result(format_args!("obstacle  {what}"))?;
+            cx.ui.result(format_args!("          {remedy}"))?;
+        }
+        for change in &found.changes {
+            cx.ui.result(format_args!("change    {change}"))?;
+        }
+        if found.possible {
+            cx.ui
+                .result(format_args!("{} can be taken over: root {}, {} roles", args.place, found.root, found.roles))?;
+            cx.ui.hint(format_args!(
+                "tidegate import {} FOLDER --root {} --generate-keys",
+                args.place,
+                args.root.display()
+            ));
+        }
+    }
+    match found.obstacles.len() {
+        0 => Ok(()),
+        count => {
+            let what = format!("{} cannot be taken over as it is: obstacles: {count}", args.place);
+            Err(Error::refused(Rule::ImportSound, what).remedy("each obstacle names its remedy"))
+        }
+    }
+}
+
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let dir = folder(cx, args.folder.as_deref());
     let root = fs::read(&args.root, MAX_ROOT)?;
+    if args.dry_run {
+        return check(args, &dir, &root, cx);
+    }
     let options = args.keys.options()?;
     let done = import(&dir, &args.place, &root, &options, cx.now, args.passphrase.source().as_mut())?;
     let digest = done.proposal.digest()?;

@@ -52,12 +52,11 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     if report.ok {
         return Ok(());
     }
-    Err(Error::trust(format!("{} is not sound", args.place))
-        .remedy(if report.remarks.is_empty() {
-            "publish again from an intact workspace; devices keep what they have until then"
-        } else {
-            "another tool made it: repair it with that, or see what a takeover takes: tidegate import --dry-run"
-        }))
+    Err(Error::trust(format!("{} is not sound", args.place)).remedy(if report.remarks.is_empty() {
+        "publish again from an intact workspace; devices keep what they have until then"
+    } else {
+        "another tool made it: repair it with that, or see what a takeover takes: tidegate import --dry-run"
+    }))
 }
 
 /// Checks that the two places do not overlap. Where the files behind a URL are stored is unknown.

@@ -398,7 +398,11 @@ pub(super) fn check_signature(verified: &Verified, role: &str, id: &KeyId, messa
     if key.decode().is_none() {
         return Err(Error::refused(
             Rule::CeremonySignature,
-            format!("the signature of {} on {role} cannot be checked: keys of {} are not supported", id.short(), key.scheme()),
+            format!(
+                "the signature of {} on {role} cannot be checked: keys of {} are not supported",
+                id.short(),
+                key.scheme()
+            ),
         )
         .remedy("reach the threshold with keys of ed25519, ecdsa-sha2-nistp256 or rsassa-pss-sha256"));
     }

@@ -19,7 +19,7 @@ use tidegate_tuf::metadata::{Root, Snapshot, TargetFile, Timestamp};
 use tidegate_tuf::path::{TargetPath, metadata_file};
 
 use super::published::Published;
-use super::store::{Remote, TIMESTAMP};
+use super::store::Remote;
 use crate::audit::{ByHash, Origin, look};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule};
@@ -136,13 +136,25 @@ const MOST: u64 = 256_000_000;
 
 /// All live metadata of a place, verified from a chain of roots on; `roots` contains them from version 1.
 pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repository> {
+    if let Some(found) = live_in("metadata/", remote, roots).await? {
+        return Ok(found);
+    }
+    // A repository of another tool may have no folders.
+    live_in("", remote, roots).await?.ok_or_else(|| {
+        Error::input(format!("nothing is published at {}", remote.name()))
+            .remedy("check the place; the first publication needs no --rebase and nothing to pull")
+    })
+}
+
+/// The same, of metadata in one folder of the place; `None` if it has no timestamp.
+async fn live_in(folder: &str, remote: &Remote, roots: &[Vec<u8>]) -> Result<Option<Repository>> {
     let limits = Limits::default();
     let mut files = BTreeMap::new();
     for (version, root) in (1_u64..).zip(roots) {
         files.insert(metadata_file("root", Some(version)), root.clone());
     }
     let read = async |file: &str, limit: u64| -> Result<Option<Vec<u8>>> {
-        Ok(remote.find(&format!("metadata/{file}"), limit).await?.map(|seen| seen.bytes.to_vec()))
+        Ok(remote.find(&format!("{folder}{file}"), limit).await?.map(|seen| seen.bytes.to_vec()))
     };
     // At most as many as a device follows: they are not verified yet, and their number must be bounded.
     let known = roots.len() as u64;
@@ -154,15 +166,15 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
     let consistent = is_consistent(&files);
     // A repository of another tool may have no versions in its files' names; here they always have.
     let there = |role: &str, version: u64| metadata_file(role, consistent.then_some(version));
-    let nothing = || {
-        Error::input(format!("nothing is published at {}", remote.name()))
-            .remedy("check the place; the first publication needs no --rebase and nothing to pull")
+    let name = metadata_file("timestamp", None);
+    let Some(timestamp) = remote.read(&format!("{folder}{name}"), limits.timestamp_length).await? else {
+        return Ok(None);
     };
-    let timestamp = remote.read(TIMESTAMP, limits.timestamp_length).await?.ok_or_else(nothing)?.bytes;
+    let timestamp = timestamp.bytes;
     let malformed = |error| Error::trust(format!("the metadata at {} is malformed", remote.name())).with_source(error);
     let listed: Timestamp = danger_parse_unverified("timestamp", &timestamp).map_err(malformed)?;
     let mut lacks_cohort = false;
-    files.insert("timestamp.json".to_owned(), timestamp.to_vec());
+    files.insert(name, timestamp.to_vec());
     let version = listed.snapshot().version;
     if let Some(bytes) = read(&there("snapshot", version), limits.snapshot_length).await? {
         let snapshot: Snapshot = danger_parse_unverified("snapshot", &bytes).map_err(malformed)?;
@@ -194,7 +206,7 @@ pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repositor
         files.extend(found.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))));
     }
     // Verified here: nothing read above is trusted before.
-    Repository::load(|name, _| Ok(files.get(name).cloned())).map_err(|error| {
+    Repository::load(|name, _| Ok(files.get(name).cloned())).map(Some).map_err(|error| {
         let what = format!("what is live at {} does not verify", remote.name());
         // A missing role of a cohort may be in the private place.
         Error::trust(what).with_source(error).remedy(if remote.private().is_some() || !lacks_cohort {

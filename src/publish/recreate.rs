@@ -49,6 +49,13 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOpt
             .rule(Rule::PublishRoot)
             .remedy("check the place and the root file: this is another repository, or someone has replaced it"));
     }
+    if channels(&repository).is_empty() {
+        return Err(Error::refused(
+            Rule::ImportSound,
+            format!("{} has no channel: another tool made it", remote.name()),
+        )
+        .remedy("take it over: tidegate import PLACE FOLDER --root FILE --dry-run tells what that takes"));
+    }
     // The user's files are kept; only missing ones are created.
     let has = |name: &str| dir.join(name).exists();
     let fetched = pull::fetch(dir, remote, &repository, taking.artifacts).await?;

@@ -170,7 +170,7 @@ impl StoreOrigin {
 impl Origin for StoreOrigin {
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let read = |key: &str| self.runtime.block_on(self.remote.find(key, limit));
-        let seen = self.flat.metadata(file, read, |key| self.is_open(key))?;
+        let seen = self.flat.metadata(file, read)?;
         Ok(seen.map(|seen| seen.bytes.to_vec()))
     }
 

@@ -20,7 +20,9 @@ pub enum Error {
         reason: String,
     },
     /// Fewer keys than the threshold signed: an arbitrary software attack, or a publisher's mistake.
-    #[error("{role}: {valid} of the {threshold} signatures that {delegator} requires are valid{unknown} (TUF {clause})")]
+    #[error(
+        "{role}: {valid} of the {threshold} signatures that {delegator} requires are valid{unknown} (TUF {clause})"
+    )]
     Threshold {
         /// The role whose signatures were checked.
         role: String,

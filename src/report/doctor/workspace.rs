@@ -195,7 +195,9 @@ fn spare(repository: &Repository, found: &mut Diagnosis) {
 fn artifacts(workspace: &Workspace, repository: &Repository, deep: bool, found: &mut Diagnosis) {
     found.checks(if deep { "DOC-STORE-HASH" } else { "DOC-STORE" });
     let mut seen = BTreeSet::new();
-    let listed = repository.roles().filter_map(|role| repository.targets(&role.name)).flat_map(|role| &role.targets);
+    // Files of a repository of another tool, whose roles have no signed time, are not taken over.
+    let own = repository.roles().filter(|role| role.issued.is_some());
+    let listed = own.filter_map(|role| repository.targets(&role.name)).flat_map(|role| &role.targets);
     for (path, file) in listed {
         let Some(sha256) = file.hashes.sha256_digest().filter(|sha256| seen.insert(**sha256)) else { continue };
         let stored = Stored { sha256: Digest::from(*sha256), length: file.length };

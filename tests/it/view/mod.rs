@@ -4,6 +4,7 @@ mod busy;
 mod diff;
 mod doctor;
 mod examples;
+mod foreign;
 mod import;
 mod manual;
 mod server;

@@ -32,6 +32,11 @@ const LISTED: &[(&str, bool, &str)] = &[
         false,
         "the reference verifies its own re-serialisation of the date; we verify the bytes as received",
     ),
+    (
+        "has: expiry in another spelling",
+        true,
+        "as above; fractions of a second and offsets are read, since tuftool and go-tuf write them",
+    ),
     ("version True", false, "true is not a version"),
     ("version 18446744073709551616", false, "beyond 64 bits"),
     ("meta hash short", false, "a digest that can never match is refused at once"),

@@ -1,5 +1,7 @@
 //! The search through delegations.
 
+use serde_json::{Value, json};
+use tidegate_tuf::metadata::{Envelope, Targets};
 use tidegate_tuf::path::TargetPath;
 use tidegate_tuf::{Search, Step, TrustedSet};
 
@@ -98,4 +100,87 @@ fn a_delegated_role_must_be_listed_in_the_snapshot() {
     let mut set = refreshed(&sim);
     let error = set.update_delegated(&top().then("a"), sim.newest("a")).unwrap_err();
     assert_eq!(error.to_string(), "a: delegated by targets, but the snapshot does not list it (TUF 5.6.1)");
+}
+
+/// A repository whose targets role delegates to bins, `bits` long, of which the one for `app/1` is published.
+fn with_bins(bits: u64, bin: &str) -> Simulator {
+    let mut sim = Simulator::new();
+    sim.delegate("targets", bin, &["*"], true);
+    sim.add_target(bin, "app/1", b"in its bin");
+    sim.add_target(bin, "app/2", b"in the bin of another");
+    let delegations = &mut sim.signed.get_mut("targets").unwrap()["delegations"];
+    let keyids = delegations["roles"][0]["keyids"].clone();
+    delegations.as_object_mut().unwrap().remove("roles");
+    delegations["succinct_roles"] =
+        json!({"bit_length": bits, "name_prefix": "bin", "keyids": keyids, "threshold": 1});
+    sim.publish(&[bin, "targets", "snapshot", "timestamp"]);
+    sim
+}
+
+/// The names are python-tuf's (`SuccinctRoles.get_role_for_target`).
+#[test]
+fn bins_are_named_as_tap_15_says() {
+    for (bits, name, other) in [
+        (1, "bin-0", "bin-1"),
+        (2, "bin-1", "bin-2"),
+        (3, "bin-2", "bin-5"),
+        (5, "bin-08", "bin-14"),
+        (8, "bin-42", "bin-a6"),
+        (14, "bin-10b2", "bin-2980"),
+        (17, "bin-08591", "bin-14c01"),
+        (32, "bin-42c8adad", "bin-a600d7f0"),
+    ] {
+        let sim = with_bins(bits, name);
+        let mut set = refreshed(&sim);
+        let (asked, step) = search(&sim, &mut set, "app/1");
+        assert_eq!(asked, [format!("targets > {name}")]);
+        assert!(matches!(step, Step::Found(_)), "{name}: {step:?}");
+        let targets = set.targets(&top()).unwrap();
+        let bins = targets.delegations.as_ref().unwrap().bins.as_ref().unwrap();
+        assert_eq!(bins.name(bins.number_for("releases/\u{fc}/x")), other);
+        let bin = targets.delegation(name).unwrap();
+        assert!(bin.paths.covers("app/1") && !bin.paths.covers("releases/\u{fc}/x"), "{bin:?}");
+    }
+}
+
+#[test]
+fn a_bin_speaks_for_its_own_paths_and_no_other_role_is_a_bin() {
+    let sim = with_bins(8, "bin-42");
+    let mut set = refreshed(&sim);
+    // app/2 belongs to another bin, which the snapshot does not list.
+    let step = Search::new(TargetPath::new("app/2").unwrap(), 8).step(&set);
+    let Step::Load(chain) = step else { panic!("{step:?}") };
+    assert_ne!(chain.role(), "bin-42");
+    let error = set.update_delegated(&chain, sim.newest("bin-42")).unwrap_err();
+    assert!(error.to_string().contains("the snapshot does not list it"), "{error}");
+    for name in ["bin", "bin-", "bin-4", "bin-042", "bin-4A", "bin-+4", "bin-100", "bin42", "bin-42-0", "targets", ""] {
+        assert!(set.targets(&top()).unwrap().delegation(name).is_none(), "{name:?}");
+        let error = set.update_delegated(&top().then(name), sim.newest("bin-42")).unwrap_err();
+        assert!(error.to_string().contains("does not delegate to it"), "{name:?}: {error}");
+    }
+}
+
+#[test]
+fn bins_out_of_form_are_refused() {
+    let sim = with_bins(8, "bin-42");
+    let read = |edit: &dyn Fn(&mut Value)| {
+        let mut sim = sim.clone();
+        edit(&mut sim.signed.get_mut("targets").unwrap()["delegations"]);
+        let bytes = sim.sign("targets");
+        Envelope::parse("targets", &bytes).unwrap().danger_read_unverified::<Targets>("targets").map(drop)
+    };
+    assert!(read(&|_| ()).is_ok());
+    let edits: [(&str, &dyn Fn(&mut Value)); 7] = [
+        ("beside \"roles\"", &|d| d["roles"] = json!([])),
+        ("from 1 to 32", &|d| d["succinct_roles"]["bit_length"] = json!(0)),
+        ("from 1 to 32", &|d| d["succinct_roles"]["bit_length"] = json!(33)),
+        ("bit_length", &|d| d["succinct_roles"]["bit_length"] = json!("8")),
+        ("threshold", &|d| d["succinct_roles"]["threshold"] = json!(0)),
+        ("name_prefix", &|d| d["succinct_roles"]["name_prefix"] = json!(null)),
+        ("keyids", &|d| drop(d["succinct_roles"].as_object_mut().unwrap().remove("keyids"))),
+    ];
+    for (part, edit) in edits {
+        let error = read(edit).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
 }

@@ -3,7 +3,7 @@
 mod delegations;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::json;
+use serde_json::{Value, json};
 use tidegate_tuf::{Chain, Error, Freshness, TrustedSet, time};
 
 use crate::simulator::{Simulator, epoch};
@@ -534,4 +534,55 @@ fn unknown_fields_are_part_of_what_is_signed_and_ignored() {
     root["keys"]["x"] = json!({"keytype": "future", "scheme": "future", "keyval": {"public": "?"}, "x": 1});
     sim.publish(&["root", "targets", "snapshot", "timestamp"]);
     refreshed(&sim);
+}
+
+/// tuftool and go-tuf write such times; a signed time is Tidegate's own, which has one form.
+#[test]
+fn expiry_may_have_a_fraction_and_an_offset() {
+    let mut sim = Simulator::new();
+    for role in ["targets", "snapshot", "timestamp"] {
+        sim.signed.get_mut(role).unwrap()["expires"] = json!("2026-01-31T02:00:00.987654321+02:00");
+    }
+    sim.publish(&["targets", "snapshot", "timestamp"]);
+    let set = refreshed(&sim);
+    assert_eq!(set.targets(&top()).unwrap().common.expires, epoch() + TimeDelta::days(30));
+    sim.signed.get_mut("timestamp").unwrap()["x-tidegate-issued"] = json!("2026-01-01T00:00:00.5Z");
+    sim.publish(&["timestamp"]);
+    let mut set = TrustedSet::from_root(sim.root(1), epoch()).unwrap();
+    let error = set.update_timestamp(sim.newest("timestamp")).unwrap_err();
+    assert!(error.to_string().contains("x-tidegate-issued"), "{error}");
+}
+
+#[test]
+fn keys_of_unknown_schemes_are_named_and_do_not_spoil_others() {
+    let mut sim = Simulator::new();
+    let key = json!({"keytype": "ecdsa", "scheme": "ecdsa-sha2-nistp384", "keyval": {"public": "PEM"}});
+    let signed = sim.signed.get_mut("root").unwrap();
+    signed["keys"]["0123456789"] = key;
+    signed["roles"]["targets"]["keyids"].as_array_mut().unwrap().push(json!("0123456789"));
+    sim.publish(&["root", "targets", "snapshot", "timestamp"]);
+    let signature = json!({"keyid": "0123456789", "sig": "00"});
+    let signed_twice = |sim: &Simulator| {
+        let mut file: Value = serde_json::from_slice(sim.newest("targets")).unwrap();
+        file["signatures"].as_array_mut().unwrap().push(signature.clone());
+        serde_json::to_vec(&file).unwrap()
+    };
+    sim.hashes = false;
+    sim.publish(&["targets", "snapshot", "timestamp"]);
+    let ready = |sim: &Simulator| {
+        let mut set = TrustedSet::from_root(sim.root(2), epoch()).unwrap();
+        set.update_timestamp(sim.newest("timestamp")).unwrap();
+        set.update_snapshot(sim.newest("snapshot")).unwrap();
+        set
+    };
+    assert_eq!(ready(&sim).update_targets(&signed_twice(&sim)), Ok(()));
+    sim.set_threshold("targets", "root", 2);
+    sim.publish(&["root"]);
+    let mut set = TrustedSet::from_root(sim.root(3), epoch()).unwrap();
+    set.update_timestamp(sim.newest("timestamp")).unwrap();
+    set.update_snapshot(sim.newest("snapshot")).unwrap();
+    assert_eq!(
+        set.update_targets(&signed_twice(&sim)).unwrap_err().to_string(),
+        "targets: 1 of the 2 signatures that root requires are valid; not supported: key 01234567 of scheme \"ecdsa-sha2-nistp384\" (TUF 5.6.3)"
+    );
 }

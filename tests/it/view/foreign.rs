@@ -1,0 +1,167 @@
+//! Repositories that other tools wrote: every command and the device's library read the same set.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::Value;
+use tidegate_client::clock::SystemClock;
+use tidegate_client::fetch::file::{FileFetch, url_of};
+use tidegate_client::store::MemoryStore;
+use tidegate_client::updater::{Repository, Updater};
+use tidegate_tuf::path::TargetPath;
+
+use super::story::{text, tidegate};
+use crate::support::{python_tuf, script};
+
+/// The kinds that `foreign.py` makes and that can be taken over; the others are told apart below.
+const READABLE: [&str; 8] = ["times", "unversioned", "flat", "nested", "hashed", "bins", "p384", "hex"];
+
+struct Foreign {
+    folder: tempfile::TempDir,
+}
+
+impl Foreign {
+    fn new() -> Option<Self> {
+        let python = python_tuf()?;
+        let folder = tempfile::tempdir().unwrap();
+        script(&python, "foreign.py", &[text(folder.path())]);
+        Some(Self { folder })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn root(&self, kind: &str) -> PathBuf {
+        self.path(&format!("{kind}.root.json"))
+    }
+
+    fn run(&self, kind: &str, args: &[&str]) -> Output {
+        tidegate(&[args, &["--root", text(&self.root(kind))]].concat())
+    }
+
+    fn done(&self, kind: &str, args: &[&str]) -> String {
+        let out = self.run(kind, args);
+        assert!(out.status.success(), "{kind}: {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    }
+
+    fn json(&self, kind: &str, args: &[&str]) -> Value {
+        serde_json::from_str(&self.done(kind, &[&["--json"], args].concat())).unwrap()
+    }
+
+    /// A device's updater for the repository in `place`.
+    fn device(&self, kind: &str, place: &Path) -> Updater<FileFetch, MemoryStore, SystemClock> {
+        let (top, below) = (url_of(place).unwrap(), |name| url_of(&place.join(name)).unwrap());
+        let is_flat = place.join("timestamp.json").is_file();
+        let repository =
+            if is_flat { Repository::new(&top, &top) } else { Repository::new(&below("metadata"), &below("targets")) };
+        let root = std::fs::read(self.root(kind)).unwrap();
+        Updater::new(root, repository, FileFetch::new(), MemoryStore::new(), SystemClock::new())
+    }
+}
+
+#[test]
+fn devices_find_files_in_repositories_of_other_tools() {
+    let Some(foreign) = Foreign::new() else { return };
+    for kind in READABLE {
+        let mut device = foreign.device(kind, &foreign.path(kind));
+        for path in ["app/1", "app/2"] {
+            let found = device.find(&TargetPath::new(path).unwrap()).unwrap_or_else(|e| panic!("{kind}: {e}"));
+            assert_eq!(device.read_target(&found, 100).unwrap(), path.as_bytes(), "{kind}");
+        }
+    }
+    let error = foreign.device("only-p384", &foreign.path("only-p384")).refresh().err().unwrap();
+    assert!(error.to_string().contains("of scheme \"ecdsa-sha2-nistp384\""), "named, and no bad signature: {error}");
+}
+
+#[test]
+fn every_command_reads_what_devices_read() {
+    let Some(foreign) = Foreign::new() else { return };
+    for kind in READABLE {
+        let place = foreign.path(kind);
+        let place = text(&place);
+        let report = foreign.json(kind, &["verify", place]);
+        assert_eq!(
+            (&report["ok"], report["faults"].as_array().map(Vec::len)),
+            (&Value::from(true), Some(0)),
+            "{report}"
+        );
+        assert!(report["remarks"].to_string().contains("another tool made it: 2 files"), "{report}");
+        let found = foreign.json(kind, &["doctor", place]);
+        let severities: Vec<&Value> = found["findings"].as_array().unwrap().iter().map(|f| &f["severity"]).collect();
+        assert!(!severities.is_empty() && severities.iter().all(|severity| **severity == "remark"), "{found}");
+        assert!(foreign.done(kind, &["diff", place, place]).contains("are the same"), "{kind}");
+        let site = foreign.path("site");
+        foreign.done(kind, &["site", place, "--out", text(&site)]);
+        // Without a workspace there is nothing to merge it into, and it says what to do instead.
+        let out = foreign.run(kind, &["-C", text(&foreign.path("pulled")), "pull", place]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(said.contains("has no channel: another tool made it"), "{kind}: {said}");
+    }
+}
+
+#[test]
+fn a_dry_run_tells_whether_a_takeover_is_possible() {
+    let Some(foreign) = Foreign::new() else { return };
+    for (kind, change) in [
+        ("times", "root 2 names your keys; 1 of the keys of root 1 sign it"),
+        ("unversioned", "consistent snapshots, TUF 6.2"),
+        ("flat", "metadata moves to metadata/"),
+        ("bins", "8 delegated roles are given up"),
+        ("p384", "the 2 listed files by name no longer"),
+    ] {
+        let said = foreign.json(kind, &["import", text(&foreign.path(kind)), "--dry-run"]);
+        assert_eq!(said["possible"], true, "{said}");
+        assert!(said["changes"].to_string().contains(change), "{kind}: {said}");
+    }
+    let refused = |kind: &str, args: &[&str]| {
+        let out = foreign.run(kind, &[&["--json", "import", text(&foreign.path(kind)), "--dry-run"], args].concat());
+        assert_eq!(out.status.code(), Some(1), "{}", String::from_utf8_lossy(&out.stderr));
+        let said: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(said["possible"], false, "{said}");
+        said["obstacles"].to_string()
+    };
+    let said = refused("only-p384", &[]);
+    assert!(said.contains("ecdsa-sha2-nistp384") && said.contains("enough keys of ed25519, P-256 or RSA"), "{said}");
+    // One of the old roles has the name of a channel.
+    let fleet = foreign.path("named");
+    std::fs::create_dir(&fleet).unwrap();
+    let settings =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("repo-template/tidegate.toml")).unwrap();
+    std::fs::write(fleet.join("tidegate.toml"), settings.replace("channels.stable", "channels.outer")).unwrap();
+    let said = refused("nested", &[text(&fleet)]);
+    assert!(said.contains("a role outer, which is no channel") && said.contains("without [channels.outer]"), "{said}");
+    std::fs::remove_file(foreign.path("times/metadata/1.targets.json")).unwrap();
+    let said = refused("times", &[]);
+    assert!(said.contains("1.targets.json is missing") && said.contains("from a backup"), "{said}");
+}
+
+/// Bins and roles exclude each other, so that the new targets role must drop the old bins.
+#[test]
+fn a_repository_with_bins_is_taken_over() {
+    let Some(foreign) = Foreign::new() else { return };
+    let (fleet, public) = (foreign.path("fleet"), foreign.path("public"));
+    let fleet = text(&fleet);
+    foreign.done("bins", &["import", text(&foreign.path("bins")), fleet, "--example-keys"]);
+    let run = |args: &[&str]| {
+        let out = tidegate(&[&["-C", fleet], args].concat());
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let errors = run(&["doctor"]);
+    assert!(!errors.contains("error "), "files that are not taken over are not missed: {errors}");
+    let status: Value = serde_json::from_str(&run(&["--json", "ceremony", "status"])).unwrap();
+    let digest = status["digest"].as_str().unwrap()[..8].to_owned();
+    let old = format!("file:{}", text(&foreign.path("bins.pem")));
+    for key in ["root-1", "root-2", "targets-1", "targets-2", "release-1", "release-2", &old] {
+        run(&["ceremony", "sign", "--key", key, "--confirm", &digest]);
+    }
+    run(&["ceremony", "finish"]);
+    run(&["publish", text(&public)]);
+    let report = foreign.json("bins", &["verify", text(&public)]);
+    assert_eq!((&report["ok"], &report["remarks"]), (&Value::from(true), &Value::Array(Vec::new())), "{report}");
+    let mut device = foreign.device("bins", &public);
+    assert_eq!(device.refresh().unwrap().root().common.version, 2);
+    assert!(device.find(&TargetPath::new("stable/cohorts.json").unwrap()).is_ok());
+}
