@@ -92,11 +92,7 @@ pub(crate) struct Flat(OnceLock<bool>);
 
 impl Flat {
     /// Reads a metadata file; which folder it is, is found by the timestamp, once the file is not in `metadata/`.
-    pub(crate) fn metadata<T>(
-        &self,
-        file: &str,
-        read: impl Fn(&str) -> Result<Option<T>>,
-    ) -> Result<Option<T>> {
+    pub(crate) fn metadata<T>(&self, file: &str, read: impl Fn(&str) -> Result<Option<T>>) -> Result<Option<T>> {
         if !self.is_flat() {
             let found = read(&format!("metadata/{file}"))?;
             if found.is_some() || self.0.get().is_some() {

@@ -24,7 +24,7 @@ use crate::error::{Error, Kind, Result, Rule, chain};
 use crate::fs;
 use crate::keys::KeyRing;
 use crate::keys::Passphrases;
-use crate::metadata::{METADATA_DIR, Repository};
+use crate::metadata::{FROM_ROOT, METADATA_DIR, Repository, danger_parse_unverified};
 use crate::proposal::{Proposal, ProposalRequest};
 use crate::workspace::init::{Options, TEMPLATE, begin_ledger, commit, prepare};
 use crate::workspace::{Operation, Workspace, artifacts};
@@ -43,6 +43,33 @@ pub struct Imported {
     pub left_behind: usize,
     /// The proposal of its next root.
     pub proposal: Proposal,
+}
+
+const FROM_A_LATER_ROOT: &str = "take it over from a later root that you vouch for: --from-root N --root N.root.json; older ones are kept as they are";
+
+/// The root from which a repository is verified.
+#[derive(Debug, Clone, Copy)]
+pub struct Start<'a> {
+    /// A root file that is trusted.
+    pub root: &'a [u8],
+    /// Its version, if roots before it cannot be verified; they are kept byte for byte.
+    pub from: Option<u64>,
+}
+
+impl Start<'_> {
+    /// The root is the one that is vouched for.
+    fn check(&self) -> Result<()> {
+        let Some(from) = self.from else { return Ok(()) };
+        let root: Root = danger_parse_unverified("root", self.root)
+            .map_err(|error| Error::trust("the given root does not verify").with_source(error))?;
+        match root.common.version {
+            version if version == from => Ok(()),
+            version => {
+                Err(Error::usage(format!("the given root is version {version}, and root {from} is vouched for"))
+                    .remedy(format!("give the file of root {from} that you trust: --root {from}.root.json")))
+            }
+        }
+    }
 }
 
 /// Whether a repository can be taken over, and what that changes for its clients.
@@ -71,12 +98,19 @@ pub struct Obstacle {
 
 impl Obstacle {
     fn of(error: &Error) -> Self {
-        let remedy = error.remedy_text().unwrap_or("check the place and the root").to_owned();
-        Self { what: chain(error), remedy }
+        let what = chain(error);
+        // The given root itself.
+        let is_unknown = what.contains("not supported") || what.contains("malformed");
+        let other = if is_unknown { FROM_A_LATER_ROOT } else { "check that the place and the root belong together" };
+        let remedy = error.remedy_text().unwrap_or(other).to_owned();
+        Self { what, remedy }
     }
 
     fn fault(fault: &AuditFinding) -> Self {
-        let remedy = if fault.problem.contains("not supported") {
+        let is_root = fault.subject.strip_prefix("root ").is_some_and(|version| version.parse::<u64>().is_ok());
+        let remedy = if is_root {
+            FROM_A_LATER_ROOT
+        } else if fault.problem.contains("not supported") {
             "with the old tool, give the role enough keys of ed25519, P-256 or RSA (2048 bits or more), sign it anew, and try again"
         } else if fault.problem.contains("missing") || fault.problem.contains("does not list") {
             "complete the repository with the old tool or from a backup, and try again"
@@ -95,17 +129,19 @@ impl Obstacle {
 /// # Errors
 ///
 /// Fails if the place or the configuration in `dir` cannot be read. What the repository lacks is part of the result.
-pub fn check(dir: &Path, place: &str, root: &[u8]) -> Result<TakeoverCheck> {
+pub fn check(dir: &Path, place: &str, start: &Start<'_>) -> Result<TakeoverCheck> {
+    start.check()?;
     let origin = PublishedRepository::open(place)?;
     let mut found = TakeoverCheck::default();
-    match walk_regardless_of_expiry(&origin, root, None) {
+    match walk_regardless_of_expiry(&origin, start.root, None) {
         Ok(tree) => {
             found.root = tree.roots.last().map_or(0, |file| file.version);
             found.roles = tree.roles() + 1 - tree.roots.len();
             found.obstacles.extend(tree.faults.iter().map(Obstacle::fault));
             if tree.faults.is_empty() {
                 let channels = settings(dir)?.channels;
-                let gathered = gather(&origin, root, &tree).and_then(|files| fits(&files, &tree, channels.keys()));
+                let gathered =
+                    gather(&origin, start, &tree).and_then(|files| fits(start, &files, &tree, channels.keys()));
                 found.obstacles.extend(gathered.err().iter().map(Obstacle::of));
             }
             found.obstacles.extend(unreachable_threshold(tree.trusted.root()));
@@ -118,7 +154,7 @@ pub fn check(dir: &Path, place: &str, root: &[u8]) -> Result<TakeoverCheck> {
     Ok(found)
 }
 
-/// Creates a workspace in the folder `dir` that continues the repository at `place`, verified from the root file `root`, and
+/// Creates a workspace in the folder `dir` that continues the repository at `place`, verified from the root that `start` names, and
 /// starts the ceremony that hands it over.
 ///
 /// # Errors
@@ -128,21 +164,22 @@ pub fn check(dir: &Path, place: &str, root: &[u8]) -> Result<TakeoverCheck> {
 pub fn import(
     dir: &Path,
     place: &str,
-    root: &[u8],
+    start: &Start<'_>,
     options: &Options,
     now: DateTime<Utc>,
     passphrases: &mut dyn Passphrases,
 ) -> Result<Imported> {
+    start.check()?;
     let origin = PublishedRepository::open(place)?;
-    let tree = walk_regardless_of_expiry(&origin, root, None)?;
+    let tree = walk_regardless_of_expiry(&origin, start.root, None)?;
     if let Some(fault) = tree.faults.first() {
         let Obstacle { what, remedy } = Obstacle::fault(fault);
         return Err(Error::trust(format!("{place}: {what}")).rule(Rule::ImportSound).remedy(remedy));
     }
-    let files = gather(&origin, root, &tree)?;
+    let files = gather(&origin, start, &tree)?;
 
     let mut prepared = prepare(dir, options, passphrases)?;
-    let repository = fits(&files, &tree, prepared.settings.channels.keys())?;
+    let repository = fits(start, &files, &tree, prepared.settings.channels.keys())?;
     let version = repository.roots().len() as u64;
     let last = repository.roots().last().ok_or_else(|| Error::bug("a chain without roots"))?;
     let changes = &mut prepared.changes;
@@ -150,7 +187,12 @@ pub fn import(
         changes.put(name, bytes);
     }
     let evidence = json!({"version": version, "sha256": Digest::of(last).to_string(), "from": place});
-    let evidence = Map::from_iter([("root".to_owned(), evidence)]);
+    let mut evidence = Map::from_iter([("root".to_owned(), evidence)]);
+    if let Some(version) = start.from {
+        changes.put(format!("{METADATA_DIR}/{FROM_ROOT}"), format!("{version}\n"));
+        let vouched = json!({"version": version, "sha256": Digest::of(start.root).to_string()});
+        evidence.insert("from_root".to_owned(), vouched);
+    }
     begin_ledger(dir, "import", evidence, &options.actor, now, changes)?;
     commit(dir, prepared.changes)?;
 
@@ -170,9 +212,9 @@ fn settings(dir: &Path) -> Result<Settings> {
 }
 
 /// The files of the workspace that come from the repository, by their paths.
-fn gather(origin: &dyn Origin, root: &[u8], tree: &Tree) -> Result<BTreeMap<String, Vec<u8>>> {
+fn gather(origin: &dyn Origin, start: &Start<'_>, tree: &Tree) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut files = BTreeMap::new();
-    for (version, bytes) in (1_u64..).zip(roots(origin, root, tree)?) {
+    for (version, bytes) in (1_u64..).zip(roots(origin, start, tree)?) {
         files.insert(format!("{METADATA_DIR}/{}", metadata_file("root", Some(version))), bytes);
     }
     for (digest, bytes) in cohort_maps(origin, tree)? {
@@ -187,11 +229,13 @@ fn gather(origin: &dyn Origin, root: &[u8], tree: &Tree) -> Result<BTreeMap<Stri
 
 /// A workspace can go on from these files: it has one delegation to each role, and a role of another tool is not one of its channels.
 fn fits<'a>(
+    start: &Start<'_>,
     files: &BTreeMap<String, Vec<u8>>,
     tree: &Tree,
     mut channels: impl Iterator<Item = &'a Name>,
 ) -> Result<Repository> {
-    let repository = Repository::load(|name, _| Ok(files.get(&format!("{METADATA_DIR}/{name}")).cloned()))?;
+    let repository =
+        Repository::load(start.from.unwrap_or(1), |name, _| Ok(files.get(&format!("{METADATA_DIR}/{name}")).cloned()))?;
     let is_taken = |name: &&Name| repository.role(name.as_str()).is_some();
     match channels.find(is_taken).filter(|_| tree.is_foreign()) {
         None => Ok(repository),
@@ -281,8 +325,8 @@ fn cohort_maps(origin: &dyn Origin, tree: &Tree) -> Result<Vec<(Digest, Vec<u8>)
     Ok(maps)
 }
 
-/// Every root from version 1 on: `given` is one of them, and each follows from the one before.
-fn roots(origin: &dyn Origin, given: &[u8], tree: &Tree) -> Result<Vec<Vec<u8>>> {
+/// Every root from version 1 on: the given one is one of them, and each follows from the one before, from the one on that is vouched for.
+fn roots(origin: &dyn Origin, start: &Start<'_>, tree: &Tree) -> Result<Vec<Vec<u8>>> {
     let first = tree.roots.first().map_or(1, |file| file.version);
     let limit = Limits::default().root_length;
     let mut roots = Vec::new();
@@ -295,22 +339,34 @@ fn roots(origin: &dyn Origin, given: &[u8], tree: &Tree) -> Result<Vec<Vec<u8>>>
         })?;
         roots.push(bytes);
     }
-    roots.push(given.to_vec());
+    roots.push(start.root.to_vec());
     roots.extend(tree.roots.iter().skip(1).map(|file| file.bytes.clone()));
 
-    let broken = |version: usize, why: String| {
-        Error::trust(format!("root {version} does not follow from the one before: {why}"))
-            .rule(Rule::ImportChain)
-            .remedy("the given root and the older ones belong to different repositories; find the right ones")
+    let broken = |version: usize, error: tidegate_tuf::Error| {
+        let is_unknown = match &error {
+            tidegate_tuf::Error::Malformed { .. } => true,
+            tidegate_tuf::Error::Threshold { unknown, .. } => !unknown.is_empty(),
+            _ => false,
+        };
+        let (what, remedy) = if is_unknown {
+            ("cannot be verified", FROM_A_LATER_ROOT)
+        } else {
+            (
+                "does not follow from the one before",
+                "the given root and the older ones belong to different repositories; find the right ones",
+            )
+        };
+        Error::trust(format!("root {version} {what}: {error}")).rule(Rule::ImportChain).remedy(remedy)
     };
+    let from = start.from.map_or(0, |version| usize::try_from(version).unwrap_or(usize::MAX) - 1);
     let mut chain: Option<TrustedSet> = None;
-    for (index, bytes) in roots.iter().enumerate() {
+    for (index, bytes) in roots.iter().enumerate().skip(from) {
         match &mut chain {
             None => {
                 let set = TrustedSet::danger_from_root_ignoring_expiry(bytes);
-                chain = Some(set.map_err(|e| broken(1, e.to_string()))?);
+                chain = Some(set.map_err(|e| broken(index + 1, e))?);
             }
-            Some(set) => set.update_root(bytes).map_err(|e| broken(index + 1, e.to_string()))?,
+            Some(set) => set.update_root(bytes).map_err(|e| broken(index + 1, e))?,
         }
     }
     Ok(roots)

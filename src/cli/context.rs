@@ -7,7 +7,7 @@ use chrono::{DateTime, SubsecRound as _, Utc};
 use super::ui::Ui;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
-use crate::metadata::MAX_ROOT;
+use crate::metadata::{MAX_ROOT, anchor_file};
 use crate::workspace::ledger;
 
 /// What every command is given: where, when, and how to talk.
@@ -39,7 +39,7 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 ///
 /// Fails if neither can be read.
 pub(super) fn trusted_root(given: Option<&Path>, context: &Context) -> Result<Vec<u8>> {
-    let own = context.dir.join("metadata/1.root.json");
+    let own = anchor_file(&context.dir)?;
     match given {
         Some(given) => fs::read(given, MAX_ROOT),
         None if own.is_file() => fs::read(&own, MAX_ROOT),

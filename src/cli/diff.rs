@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::context::Context;
 use crate::error::Result;
+use crate::metadata::anchor_file;
 use crate::report::view::{Place, diff};
 
 /// Show changes between two states, and the devices affected
@@ -28,7 +29,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let of_workspace = cx.dir.join("metadata/1.root.json");
+    let of_workspace = anchor_file(&cx.dir)?;
     let root = args.root.clone().or_else(|| of_workspace.is_file().then_some(of_workspace));
     let (old, new) = (Place::parse(&args.old)?, Place::parse(&args.new)?);
     // A workspace holds what is protected as well. Against a place that does not, both are seen as the public sees them.

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use super::context::Context;
 use super::publish::live;
 use crate::error::{Error, Result, Rule};
-use crate::metadata::Repository;
+use crate::metadata::{Repository, anchor_file};
 use crate::publish::publication_status;
 use crate::report::doctor::{Diagnosis, Severity, publication, published, workspace};
 use crate::report::view::Place;
@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         }
     }
     if let Some(place) = &args.place {
-        let own = cx.dir.join("metadata/1.root.json");
+        let own = anchor_file(&cx.dir)?;
         let root = args.root.as_deref().or(is_workspace.then_some(own.as_path()));
         let dir = is_workspace.then_some(cx.dir.as_path());
         found.extend(published(&Place::parse(place)?, root, dir, cx.now)?);

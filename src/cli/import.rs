@@ -8,7 +8,7 @@ use serde_json::json;
 use super::context::Context;
 use super::init::{KeyArgs, folder};
 use super::passphrase::PassphraseArgs;
-use crate::ceremony::{self, Obstacle, import};
+use crate::ceremony::{self, Obstacle, Start, import};
 use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::metadata::MAX_ROOT;
@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// A root of the old repository that you trust, preferably the one devices were shipped with
     #[arg(long, value_name = "FILE")]
     root: PathBuf,
+    /// The version of --root, for which you vouch, if the roots before it cannot be verified; they are kept and published as they are
+    #[arg(long, value_name = "N")]
+    from_root: Option<u64>,
     /// Only tell whether it can be taken over, what stands against it, and what changes for clients
     #[arg(long)]
     dry_run: bool,
@@ -41,8 +44,8 @@ pub(super) struct Args {
 }
 
 /// Tells what a takeover would find and change. It takes no keys.
-fn check(args: &Args, dir: &Path, root: &[u8], cx: &Context) -> Result<()> {
-    let found = ceremony::check(dir, &args.place, root)?;
+fn check(args: &Args, dir: &Path, start: &Start<'_>, cx: &Context) -> Result<()> {
+    let found = ceremony::check(dir, &args.place, start)?;
     if cx.ui.is_json() {
         cx.ui.json(&found)?;
     } else {
@@ -56,11 +59,9 @@ fn check(args: &Args, dir: &Path, root: &[u8], cx: &Context) -> Result<()> {
         if found.possible {
             cx.ui
                 .result(format_args!("{} can be taken over: root {}, {} roles", args.place, found.root, found.roles))?;
-            cx.ui.hint(format_args!(
-                "tidegate import {} FOLDER --root {} --generate-keys",
-                args.place,
-                args.root.display()
-            ));
+            let from = args.from_root.map(|version| format!(" --from-root {version}")).unwrap_or_default();
+            let root = args.root.display();
+            cx.ui.hint(format_args!("tidegate import {} FOLDER --root {root}{from} --generate-keys", args.place));
         }
     }
     match found.obstacles.len() {
@@ -75,11 +76,12 @@ fn check(args: &Args, dir: &Path, root: &[u8], cx: &Context) -> Result<()> {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let dir = folder(cx, args.folder.as_deref());
     let root = fs::read(&args.root, MAX_ROOT)?;
+    let start = Start { root: &root, from: args.from_root };
     if args.dry_run {
-        return check(args, &dir, &root, cx);
+        return check(args, &dir, &start, cx);
     }
     let options = args.keys.options()?;
-    let done = import(&dir, &args.place, &root, &options, cx.now, args.passphrase.source().as_mut())?;
+    let done = import(&dir, &args.place, &start, &options, cx.now, args.passphrase.source().as_mut())?;
     let digest = done.proposal.digest()?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({

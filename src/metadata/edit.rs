@@ -207,14 +207,15 @@ impl<'a> Edit<'a> {
     fn commit(&self, files: &BTreeMap<String, (u64, Vec<u8>)>) -> Result<Finished> {
         let mut named = self.base.map(Repository::files).unwrap_or_default();
         named.extend(files.iter().map(|(role, (version, bytes))| (file_name(role, *version), bytes.as_slice())));
-        let repository = Repository::load(|name, limit| match named.get(name) {
-            Some(bytes) if bytes.len() as u64 > limit => Err(Error::refused(
-                Rule::MetadataSize,
-                format!("{name} would be longer than {limit} bytes, and no device reads it"),
-            )
-            .remedy("retire releases, or use fewer cohorts, products or keys")),
-            bytes => Ok(bytes.map(|bytes| bytes.to_vec())),
-        })?;
+        let repository =
+            Repository::load(self.base.map_or(1, Repository::first_root), |name, limit| match named.get(name) {
+                Some(bytes) if bytes.len() as u64 > limit => Err(Error::refused(
+                    Rule::MetadataSize,
+                    format!("{name} would be longer than {limit} bytes, and no device reads it"),
+                )
+                .remedy("retire releases, or use fewer cohorts, products or keys")),
+                bytes => Ok(bytes.map(|bytes| bytes.to_vec())),
+            })?;
         for role in files.keys().filter_map(|role| repository.role(role)) {
             not_ahead(role, self.now)?;
         }

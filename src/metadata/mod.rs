@@ -15,7 +15,7 @@ mod repository;
 pub use document::{Delegation, Document, RoleKeys, assemble, to_json};
 pub use edit::{Edit, Finished, OnlineLifetimes, timestamp_over};
 pub(crate) use edit::{dated_ahead, not_ahead};
-pub use repository::{METADATA_DIR, Repository, RoleFile};
+pub use repository::{FROM_ROOT, METADATA_DIR, Repository, RoleFile, anchor_file, from_root};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_tuf::metadata::{Envelope, Metadata};

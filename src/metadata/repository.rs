@@ -1,7 +1,7 @@
 //! A workspace's metadata, verified.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -16,6 +16,33 @@ use crate::fs;
 
 /// Where a workspace keeps its metadata.
 pub const METADATA_DIR: &str = "metadata";
+
+/// The file of a workspace, in the folder of its metadata, that holds the version of the root from which everything is verified, where that is
+/// not the first: a repository that was taken over with older roots that cannot be verified. They are kept, and published, byte for byte.
+pub const FROM_ROOT: &str = "from-root.txt";
+
+/// The version of the root from which the workspace `dir` is verified.
+///
+/// # Errors
+///
+/// Fails if the file that holds it cannot be read or holds something else.
+pub fn from_root(dir: &Path) -> Result<u64> {
+    let Some(bytes) = fs::read_if_exists(&dir.join(METADATA_DIR).join(FROM_ROOT), 32)? else { return Ok(1) };
+    let version = std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok());
+    version.filter(|version| *version > 0).ok_or_else(|| {
+        Error::input(format!("{METADATA_DIR}/{FROM_ROOT} does not hold the version of a root"))
+            .remedy("restore it from version control")
+    })
+}
+
+/// The path of the root from which the workspace `dir` is verified, if that is a workspace.
+///
+/// # Errors
+///
+/// The same as [`from_root`].
+pub fn anchor_file(dir: &Path) -> Result<PathBuf> {
+    Ok(dir.join(METADATA_DIR).join(metadata_file("root", Some(from_root(dir)?))))
+}
 
 /// One role's file, verified, as it stands.
 #[derive(Debug, Clone)]
@@ -55,6 +82,8 @@ pub struct Repository {
     chains: BTreeMap<String, Chain>,
     /// All roots, from version 1 on.
     roots: Vec<Vec<u8>>,
+    /// The version of the one from which everything is verified.
+    first: u64,
     /// Delegated roles in the order in which delegations name them.
     order: Vec<String>,
 }
@@ -67,20 +96,26 @@ impl Repository {
     /// Fails if a file cannot be read or the metadata does not verify.
     pub fn open(dir: &Path) -> Result<Self> {
         let folder = dir.join(METADATA_DIR);
-        Self::load(|name, limit| fs::read_if_exists(&folder.join(name), limit))
+        Self::load(from_root(dir)?, |name, limit| fs::read_if_exists(&folder.join(name), limit))
     }
 
-    /// The first root, from which everything else is verified.
+    /// The root from which everything else is verified: the first, if no other is named.
     ///
     /// # Errors
     ///
     /// Fails if the repository has no root.
     pub fn anchor(&self) -> Result<&[u8]> {
-        self.roots.first().map(Vec::as_slice).ok_or_else(|| Error::bug("a repository without roots"))
+        let root = usize::try_from(self.first - 1).ok().and_then(|index| self.roots.get(index));
+        root.map(Vec::as_slice).ok_or_else(|| Error::bug("a repository without roots"))
     }
 
-    /// Verifies the files that `read` gives for a name and a limit of length.
-    pub(crate) fn load(read: impl Fn(&str, u64) -> Result<Option<Vec<u8>>>) -> Result<Self> {
+    /// The version of the root from which everything else is verified.
+    pub fn first_root(&self) -> u64 {
+        self.first
+    }
+
+    /// Verifies the files that `read` gives for a name and a limit of length, from the root of version `first` on.
+    pub(crate) fn load(first: u64, read: impl Fn(&str, u64) -> Result<Option<Vec<u8>>>) -> Result<Self> {
         let limits = Limits::default();
         let must_read = |role: &str, version: u64, limit: u64| {
             let name = file_name(role, version);
@@ -89,9 +124,17 @@ impl Repository {
                     .remedy("restore it from version control or from the published repository")
             })
         };
-        let mut bytes = must_read("root", 1, limits.root_length)?;
+        let older = (1..first).map(|version| must_read("root", version, limits.root_length));
+        let mut roots = older.collect::<Result<Vec<_>>>()?;
+        let mut bytes = must_read("root", first, limits.root_length)?;
         let mut trusted = TrustedSet::danger_from_root_ignoring_expiry(&bytes).map_err(untrusted)?;
-        let mut roots = Vec::new();
+        if trusted.root().common.version != first {
+            return Err(Error::trust(format!(
+                "{METADATA_DIR}/{} is root {}",
+                file_name("root", first),
+                trusted.root().common.version
+            )));
+        }
         loop {
             let next = trusted.root().common.version.saturating_add(1);
             let Some(newer) = read(&file_name("root", next), limits.root_length)? else { break };
@@ -105,6 +148,7 @@ impl Repository {
             roles: BTreeMap::from([("root".into(), root)]),
             chains: BTreeMap::new(),
             roots,
+            first,
             order: Vec::new(),
         };
 

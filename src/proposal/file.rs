@@ -82,10 +82,23 @@ pub struct Proposal {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Follows {
+    /// The root from which they are verified, where older ones of a repository that was taken over cannot be.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub from: u64,
     /// Every root, from version 1 to the one in force.
     pub roots: Vec<String>,
     /// The versions in force of the other roles needed to check the change, each after the one that delegates to it.
     pub roles: Vec<RoleText>,
+}
+
+const fn one() -> u64 {
+    1
+}
+
+// The signature is serde's.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+const fn is_one(version: &u64) -> bool {
+    *version == 1
 }
 
 /// A role's file.

@@ -73,7 +73,7 @@ pub fn propose(
         .collect();
     let follows = match repository {
         Some(repository) => follows(repository, &draft.order)?,
-        None => Follows { roots: Vec::new(), roles: Vec::new() },
+        None => Follows { from: 1, roots: Vec::new(), roles: Vec::new() },
     };
     let mut proposal = Proposal::new(Kind::Ceremony, subject, now, follows, changes);
     proposal.reason.clone_from(&request.reason);
@@ -97,7 +97,7 @@ pub fn follows(repository: &Repository, roles: &[String]) -> Result<Follows> {
             .map_err(|_| Error::input(format!("the role {role} is not UTF-8, so it cannot travel in a proposal")))
     };
     let roots = repository.roots().iter().map(|bytes| text("root", bytes)).collect::<Result<_>>()?;
-    let mut follows = Follows { roots, roles: Vec::new() };
+    let mut follows = Follows { from: repository.first_root(), roots, roles: Vec::new() };
     let below_root = roles.iter().any(|role| role != "root");
     let needed = repository
         .roles()

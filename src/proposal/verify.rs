@@ -210,6 +210,14 @@ fn chain(proposal: &Proposal, anchor: &[u8]) -> Result<Vec<Root>> {
         ))
         .remedy("have it proposed anew from the root in force"));
     }
+    let from = proposal.follows.from;
+    if version < from {
+        return Err(Error::refused(
+            Rule::CeremonyChain,
+            format!("the root that was given is {version}, and the repository is verified from root {from} on"),
+        )
+        .remedy(format!("give root {from} or a later one that you trust: --root FILE")));
+    }
     let elsewhere = |why: String| {
         Error::trust(format!("the proposal is not for the repository of the given root: {why}"))
             .rule(Rule::CeremonyChain)
@@ -217,7 +225,7 @@ fn chain(proposal: &Proposal, anchor: &[u8]) -> Result<Vec<Root>> {
     };
     let mut set: Option<TrustedSet> = None;
     let mut roots = Vec::new();
-    for (text, number) in proposal.follows.roots.iter().zip(1_u64..) {
+    for (text, number) in proposal.follows.roots.iter().zip(1_u64..).filter(|(_, number)| *number >= from) {
         match &mut set {
             None => {
                 let first = TrustedSet::danger_from_root_ignoring_expiry(text.as_bytes());
@@ -227,7 +235,7 @@ fn chain(proposal: &Proposal, anchor: &[u8]) -> Result<Vec<Root>> {
         }
         let root = set.as_ref().map(|set| set.root().clone()).ok_or_else(|| Error::bug("a chain without a set"))?;
         if root.common.version != number {
-            return Err(elsewhere(format!("its roots do not begin with version 1, but {}", root.common.version)));
+            return Err(elsewhere(format!("its root {number} has version {}", root.common.version)));
         }
         if number == version && !same_signed(anchor, text.as_bytes()) {
             return Err(elsewhere(format!("its root {number} is another one")));
@@ -471,6 +479,7 @@ pub fn check_follows(proposal: &Proposal, repository: &Repository) -> Result<()>
     };
     let live = repository.roots();
     if live.len() != proposal.follows.roots.len()
+        || repository.first_root() != proposal.follows.from
         || !live.iter().zip(&proposal.follows.roots).all(|(a, b)| a == b.as_bytes())
     {
         return Err(stale(format!(

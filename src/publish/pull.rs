@@ -79,7 +79,7 @@ pub async fn take_over(
     taking: &PullOptions<'_>,
 ) -> Result<PullReport> {
     let ours = workspace.repository()?;
-    let theirs = live(remote, ours.roots()).await?;
+    let theirs = live(remote, ours.first_root(), ours.roots()).await?;
     let place = remote.name();
     let base = Published::load(workspace.dir())?;
     let live = theirs.must_have("timestamp")?.version;
@@ -99,7 +99,7 @@ pub async fn take_over(
         files: files.iter().map(|(name, bytes)| (name.clone(), bytes.to_vec())).collect(),
         targets: ByHash::new(workspace.dir().join(METADATA_DIR), workspace.dir().join(artifacts::DIR)),
     };
-    if let Some(fault) = look(&merged, &ours.roots().first().cloned().unwrap_or_default(), None, true)?.faults.first() {
+    if let Some(fault) = look(&merged, ours.anchor()?, None, true)?.faults.first() {
         return Err(Error::new(
             Kind::Conflict,
             format!("your changes and those at {place} do not fit together: {}: {}", fault.subject, fault.problem),
@@ -135,19 +135,21 @@ pub async fn take_over(
 const MOST: u64 = 256_000_000;
 
 /// All live metadata of a place, verified from a chain of roots on; `roots` contains them from version 1.
-pub(super) async fn live(remote: &Remote, roots: &[Vec<u8>]) -> Result<Repository> {
-    if let Some(found) = live_in("metadata/", remote, roots).await? {
+///
+/// They are verified from version `first` on.
+pub(super) async fn live(remote: &Remote, first: u64, roots: &[Vec<u8>]) -> Result<Repository> {
+    if let Some(found) = live_in("metadata/", remote, (first, roots)).await? {
         return Ok(found);
     }
     // A repository of another tool may have no folders.
-    live_in("", remote, roots).await?.ok_or_else(|| {
+    live_in("", remote, (first, roots)).await?.ok_or_else(|| {
         Error::input(format!("nothing is published at {}", remote.name()))
             .remedy("check the place; the first publication needs no --rebase and nothing to pull")
     })
 }
 
 /// The same, of metadata in one folder of the place; `None` if it has no timestamp.
-async fn live_in(folder: &str, remote: &Remote, roots: &[Vec<u8>]) -> Result<Option<Repository>> {
+async fn live_in(folder: &str, remote: &Remote, (first, roots): (u64, &[Vec<u8>])) -> Result<Option<Repository>> {
     let limits = Limits::default();
     let mut files = BTreeMap::new();
     for (version, root) in (1_u64..).zip(roots) {
@@ -206,7 +208,7 @@ async fn live_in(folder: &str, remote: &Remote, roots: &[Vec<u8>]) -> Result<Opt
         files.extend(found.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))));
     }
     // Verified here: nothing read above is trusted before.
-    Repository::load(|name, _| Ok(files.get(name).cloned())).map(Some).map_err(|error| {
+    Repository::load(first, |name, _| Ok(files.get(name).cloned())).map(Some).map_err(|error| {
         let what = format!("what is live at {} does not verify", remote.name());
         // A missing role of a cohort may be in the private place.
         Error::trust(what).with_source(error).remedy(if remote.private().is_some() || !lacks_cohort {

@@ -13,15 +13,16 @@ use tidegate_model::cohort::Selector;
 use tidegate_model::layout::{Location, channel_role, cohort_role};
 use tidegate_model::name::Name;
 use tidegate_tuf::key::{Key, KeyId};
+use tidegate_tuf::metadata::Root;
 
 use super::published::Published;
 use super::pull::{self, PullOptions, PullReport};
 use super::store::Remote;
 use crate::config::{Cohorts, Settings, write_share};
-use crate::error::{Error, Result, Rule};
+use crate::error::{Error, Kind, Result, Rule};
 use crate::fs::{self, Changes};
 use crate::keys::write_public;
-use crate::metadata::{METADATA_DIR, Repository};
+use crate::metadata::{FROM_ROOT, METADATA_DIR, Repository, danger_parse_unverified};
 use crate::release::adopt;
 use crate::workspace::init::TEMPLATE;
 use crate::workspace::{Workspace, manifest_in_force, map_in_force};
@@ -43,16 +44,25 @@ pub struct Recreated {
 /// Fails if the live metadata does not verify or does not contain `root` (`P-ROOT`), or if a file cannot be fetched or written.
 pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOptions<'_>) -> Result<Recreated> {
     fs::check_own(dir)?;
-    let repository = pull::live(remote, &[]).await?;
+    let given: Root = danger_parse_unverified("root", root)
+        .map_err(|error| Error::trust("the given root does not verify").with_source(error))?;
+    let repository = match pull::live(remote, 1, &[]).await {
+        // Older roots than the given one may be kept that nobody can verify.
+        Err(error) if error.kind() == Kind::Trust && given.common.version > 1 => {
+            pull::live(remote, given.common.version, &[]).await?
+        }
+        found => found?,
+    };
     if !repository.roots().iter().any(|known| known == root) {
         return Err(Error::trust(format!("{} does not have the root that you trust among its own", remote.name()))
             .rule(Rule::PublishRoot)
             .remedy("check the place and the root file: this is another repository, or someone has replaced it"));
     }
-    if channels(&repository).is_empty() {
+    // Tidegate's roles have a signed time.
+    if repository.roles().all(|role| role.issued.is_none()) {
         return Err(Error::refused(
             Rule::ImportSound,
-            format!("{} has no channel: another tool made it", remote.name()),
+            format!("{} has no channels: another tool made it", remote.name()),
         )
         .remedy("take it over: tidegate import PLACE FOLDER --root FILE --dry-run tells what that takes"));
     }
@@ -63,6 +73,9 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOpt
     let mut changes = Changes::default();
     for (name, bytes) in repository.files() {
         changes.put(format!("{METADATA_DIR}/{name}"), bytes);
+    }
+    if repository.first_root() > 1 {
+        changes.put(format!("{METADATA_DIR}/{FROM_ROOT}"), format!("{}\n", repository.first_root()));
     }
     let names = key_names(&repository);
     if !has("tidegate.toml") {

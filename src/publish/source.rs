@@ -14,7 +14,7 @@ use super::store::{Remote, Supply};
 use crate::audit::{ByHash, Flat, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
-use crate::metadata::MAX_ROOT;
+use crate::metadata::{FROM_ROOT, MAX_ROOT, anchor_file};
 use crate::workspace::check_begun;
 
 /// The folder of a workspace that holds metadata.
@@ -74,6 +74,9 @@ impl Source {
             From::Workspace { dir, .. } => {
                 if dir.join("tidegate.toml").is_file() {
                     check_begun(dir)?;
+                }
+                if dir.join(METADATA).join(FROM_ROOT).exists() {
+                    return fs::read(&anchor_file(dir)?, MAX_ROOT);
                 }
                 first_root(&dir.join(METADATA))
             }

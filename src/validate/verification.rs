@@ -8,7 +8,7 @@ use tidegate_tuf::time;
 
 use super::{Rule, RuleResult, Subject, none_of, not_applicable, pass, warn};
 use crate::audit::{self, ByHash};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::metadata::METADATA_DIR;
 use crate::policy::{CheckKind, ReleaseState};
 use crate::release::listing::ReleaseProposal;
@@ -80,8 +80,8 @@ fn proposed(subject: &Subject<'_>) -> Result<RuleResult> {
 
 /// What lies on the disk, as it would be published, and the first root, from which both implementations walk.
 fn as_published(subject: &Subject<'_>) -> Result<(ByHash, Vec<u8>)> {
-    let root = subject.repository.roots().first().ok_or_else(|| Error::bug("a repository without roots"))?;
-    Ok((ByHash::new(subject.dir.join(METADATA_DIR), subject.dir.join(artifacts::DIR)), root.clone()))
+    let root = subject.repository.anchor()?;
+    Ok((ByHash::new(subject.dir.join(METADATA_DIR), subject.dir.join(artifacts::DIR)), root.to_vec()))
 }
 
 fn second(subject: &Subject<'_>) -> Result<RuleResult> {

@@ -30,6 +30,7 @@ KINDS = {
     "p384": {"spare": True},
     "only-p384": {"p384": True},
     "hex": {"hex": True, "flat": True, "consistent": False},
+    "old-root": {"old": True},
 }
 
 
@@ -37,7 +38,7 @@ def p384():
     return CryptoSigner(ec.generate_private_key(ec.SECP384R1()))
 
 
-def make(folder, kind, expires=None, consistent=True, listed=True, flat=False, delegations=None, spare=False, p384_=False, hex_=False):
+def make(folder, kind, expires=None, consistent=True, listed=True, flat=False, delegations=None, spare=False, p384_=False, hex_=False, old=False):
     top = f"{folder}/{kind}"
     metadata, files = (top, top) if flat else (f"{top}/metadata", f"{top}/targets")
     for path in (metadata, f"{files}/app"):
@@ -77,7 +78,18 @@ def make(folder, kind, expires=None, consistent=True, listed=True, flat=False, d
     for role, keys in signers.items():
         for signer in keys:
             root.add_key(signer.public_key, role)
-    write("root", root, signers["root"])
+    if old:
+        # The first root's keys are of a scheme that is not supported; the second root hands over to another.
+        first = p384()
+        root.revoke_key(root_signer.public_key.keyid, "root")
+        root.add_key(first.public_key, "root")
+        write("root", root, [first])
+        root.revoke_key(first.public_key.keyid, "root")
+        root.add_key(root_signer.public_key, "root")
+        root.version = 2
+        write("root", root, [first, root_signer])
+    else:
+        write("root", root, signers["root"])
     with open(f"{metadata}/1.root.json", "rb") as file, open(f"{folder}/{kind}.root.json", "wb") as copy:
         copy.write(file.read())
     pem = root_signer._private_key.private_bytes(

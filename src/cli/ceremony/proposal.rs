@@ -10,6 +10,7 @@ use crate::ceremony::FILE;
 use crate::cli::context::Context;
 use crate::error::{Error, Result, Rule};
 use crate::fs;
+use crate::metadata::anchor_file;
 use crate::proposal::{self, MAX_LENGTH, Proposal, Verified};
 
 /// Which proposal, and the root to verify it from.
@@ -77,9 +78,9 @@ pub(in crate::cli) fn read_proposal(path: &Path) -> Result<Proposal> {
     Proposal::parse(&name, &bytes)
 }
 
-/// The first root of the workspace that we are in. A proposal's own roots are never a stand-in for it; one of a first root has none.
+/// The root from which the workspace that we are in is verified. A proposal's own roots are never a stand-in for it; one of a first root has none.
 fn workspace_root(cx: &Context, path: &Path, proposal: &Proposal) -> Result<Option<Vec<u8>>> {
-    let root = cx.dir.join("metadata/1.root.json");
+    let root = anchor_file(&cx.dir)?;
     if cx.dir.join("tidegate.toml").is_file() && root.is_file() {
         return fs::read(&root, MAX_LENGTH).map(Some);
     }

@@ -71,7 +71,7 @@ pub fn rehearse(
     let stage = RehearsalRepository::new(proposal, verified, repository, lost, now)?;
     let mut devices = Vec::new();
     let mut moments = Vec::new();
-    for version in 1..=stage.roots.len() {
+    for version in stage.versions() {
         let slept = stage.device(version)?;
         devices.push(stage.check(&slept, &stage.after, format!("at root {version}, asleep until now")));
         let awake = stage.device(version)?;

@@ -24,7 +24,9 @@ const URL: &str = "memory://rehearsal";
 
 /// A shadow repository before and after, and at every instant between.
 pub(super) struct RehearsalRepository {
-    pub(super) roots: Vec<Vec<u8>>,
+    /// The version of the first of its roots.
+    first: usize,
+    roots: Vec<Vec<u8>>,
     pub(super) before: Files,
     pub(super) after: Files,
     pub(super) instants: Vec<(String, Files)>,
@@ -64,11 +66,18 @@ impl RehearsalRepository {
             (&snapshot.signers, &timestamp.signers),
             now,
         )?;
-        Ok(Self { roots, before, after, instants, thief, paths: probes(repository), now })
+        let first = usize::try_from(repository.first_root()).map_err(|_| Error::bug("a version of a root"))?;
+        Ok(Self { first, roots, before, after, instants, thief, paths: probes(repository), now })
+    }
+
+    /// The versions of the roots that devices were shipped with.
+    pub(super) fn versions(&self) -> impl Iterator<Item = usize> + use<> {
+        self.first..self.first + self.roots.len()
     }
 
     pub(super) fn device(&self, version: usize) -> Result<Device> {
-        let root = self.roots.get(version.saturating_sub(1)).cloned().ok_or_else(|| Error::bug("no such root"))?;
+        let index = version.checked_sub(self.first);
+        let root = index.and_then(|index| self.roots.get(index)).cloned().ok_or_else(|| Error::bug("no such root"))?;
         Ok(Device { root, store: MemoryStore::new() })
     }
 
@@ -97,7 +106,7 @@ impl RehearsalRepository {
     /// A device that a thief of the online keys ran up to the highest versions, and then the proposal.
     pub(super) fn run_up(&self) -> Result<Option<Fate>> {
         let Some(thief) = &self.thief else { return Ok(None) };
-        let device = self.device(self.roots.len())?;
+        let device = self.device(self.first + self.roots.len() - 1)?;
         let misled = self.check(&device, thief, String::new());
         if let Some(error) = misled.error {
             return Err(Error::bug(format!("the rehearsal's thief was noticed: {error}")));
@@ -150,7 +159,8 @@ fn in_force(shadow: &mut Shadow, verified: &Verified, repository: &Repository, n
     let mut roots = Vec::new();
     // Roots were signed by keys of the one before as well.
     let mut earlier: Option<&Root> = None;
-    for ((bytes, root), version) in repository.roots().iter().zip(&verified.roots).zip(1..) {
+    let known = (1..).zip(repository.roots()).filter(|(version, _)| *version >= repository.first_root());
+    for ((version, bytes), root) in known.zip(&verified.roots) {
         let mut signers = signers_of("root", bytes, root.keys(), root.role("root"))?;
         if let Some(earlier) = earlier {
             signers.extend(signers_of("root", bytes, earlier.keys(), earlier.role("root"))?);

@@ -15,7 +15,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tidegate_model::cohort::CohortMap;
 use tidegate_tuf::metadata::{Delegations, TargetFile, Targets};
-use tidegate_tuf::path::TargetPath;
+use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Chain, Limits};
 
 use self::apart::{closed, listings, live_protection, private_place, sides};
@@ -423,10 +423,24 @@ pub(super) async fn walk_all(source: &Source, now: DateTime<Utc>) -> Result<(Tre
             tree = whole;
         }
         let maps = cohort_maps(&tree, origin.as_ref())?;
+        older_roots(&mut tree, origin.as_ref())?;
         Ok((tree, maps))
     })
     .await;
     walked.map_err(|error| Error::bug("reading the metadata broke off").with_source(error))?
+}
+
+/// Adds the roots before the one that everything is verified from: those of a repository that was taken over, for clients that read them.
+fn older_roots(tree: &mut Tree, origin: &dyn Origin) -> Result<()> {
+    let Some(first) = tree.roots.first().cloned() else { return Ok(()) };
+    let mut older = Vec::new();
+    for version in 1..first.version {
+        let file = metadata_file("root", Some(version));
+        let Some(bytes) = origin.metadata(&file, Limits::default().root_length)? else { continue };
+        older.push(RoleFile { file, version, bytes, issued: None, ..first.clone() });
+    }
+    tree.roots.splice(0..0, older);
+    Ok(())
 }
 
 /// The cohort maps that a repository lists.

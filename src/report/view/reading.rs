@@ -18,11 +18,8 @@ use crate::audit::protect::Protection;
 use crate::audit::{AuditFinding, ByHash, Look, Origin, PublishedRepository, Tree, look};
 use crate::error::{Error, Result};
 use crate::fs;
-use crate::metadata::{MAX_ROOT, METADATA_DIR};
+use crate::metadata::{MAX_ROOT, METADATA_DIR, anchor_file};
 use crate::workspace::artifacts;
-
-/// Where a workspace's first root is.
-const FIRST_ROOT: &str = "metadata/1.root.json";
 
 /// Where a state is read from: a workspace, or a repository in a folder or at a URL; as it stands, or at an earlier snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +106,7 @@ impl Place {
         }
         let bytes = match (root, &self.what) {
             (Some(path), _) => fs::read(path, MAX_ROOT)?,
-            (None, What::Workspace(dir)) => fs::read(&dir.join(FIRST_ROOT), MAX_ROOT)?,
+            (None, What::Workspace(dir)) => fs::read(&anchor_file(dir)?, MAX_ROOT)?,
             (None, What::Repository(name)) => {
                 return Err(Error::usage(format!("{name} cannot be verified without a root"))
                     .remedy("give the root that devices are shipped with: --root FILE"));

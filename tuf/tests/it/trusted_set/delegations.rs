@@ -111,8 +111,7 @@ fn with_bins(bits: u64, bin: &str) -> Simulator {
     let delegations = &mut sim.signed.get_mut("targets").unwrap()["delegations"];
     let keyids = delegations["roles"][0]["keyids"].clone();
     delegations.as_object_mut().unwrap().remove("roles");
-    delegations["succinct_roles"] =
-        json!({"bit_length": bits, "name_prefix": "bin", "keyids": keyids, "threshold": 1});
+    delegations["succinct_roles"] = json!({"bit_length": bits, "name_prefix": "bin", "keyids": keyids, "threshold": 1});
     sim.publish(&[bin, "targets", "snapshot", "timestamp"]);
     sim
 }
