@@ -65,19 +65,33 @@ pub fn start(op: &mut Operation<'_>, request: &ProposalRequest) -> Result<Propos
             "finish it (tidegate ceremony status shows what is missing), or abort it: tidegate ceremony abort",
         ));
     }
-    let repository = workspace.repository()?;
-    let settings = workspace.settings()?;
-    // A clock that runs behind what was signed last must not date a proposal.
-    Edit::new(&repository, now, settings.online())?;
-    let mut proposal = propose(Some(&repository), &settings, &workspace.cohorts()?, request, now)?;
-    attach_maps_in_force(workspace, &repository, &mut proposal)?;
-    for (channel, _, map) in changed_maps(&repository, &proposal)? {
-        cohorts::check_change(workspace, &repository, &channel, &map, now)?;
-    }
+    let proposal = proposed(workspace, &workspace.repository()?, request, now)?;
     let mut changes = Changes::default();
     changes.put(FILE, proposal.to_bytes()?);
     write_down(workspace, &mut changes, now, [happening("ceremony-start", &proposal, actor, Map::new())?])?;
     workspace.commit(changes)?;
+    Ok(proposal)
+}
+
+/// What [`start`] would propose.
+///
+/// # Errors
+///
+/// `C-NOTHING` if nothing is to be signed. Fails if the clock is behind the last signature, or if the request cannot be proposed.
+pub fn proposed(
+    workspace: &Workspace,
+    repository: &Repository,
+    request: &ProposalRequest,
+    now: DateTime<Utc>,
+) -> Result<Proposal> {
+    let settings = workspace.settings()?;
+    // A clock that runs behind what was signed last must not date a proposal.
+    Edit::new(repository, now, settings.online())?;
+    let mut proposal = propose(Some(repository), &settings, &workspace.cohorts()?, request, now)?;
+    attach_maps_in_force(workspace, repository, &mut proposal)?;
+    for (channel, _, map) in changed_maps(repository, &proposal)? {
+        cohorts::check_change(workspace, repository, &channel, &map, now)?;
+    }
     Ok(proposal)
 }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 use tidegate_model::name::Name;
 
 use super::context::{Context, actor};
+use super::next;
 use super::passphrase::PassphraseArgs;
 use crate::error::{Error, Result};
 use crate::policy::{ApprovalRule, ReleaseEvent, ReleaseState};
@@ -67,11 +68,8 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let what = step.with_cohort(approval.statement.cohort.as_ref());
     cx.ui.status(format_args!("Approved {what} of {} with {}", record.id(), args.key));
     cx.ui.status(format_args!("  manifest sha256 {}", approval.statement.manifest));
-    match step {
-        ReleaseEvent::Register => cx.ui.hint(format_args!("tidegate release register {}", args.release)),
-        ReleaseEvent::Expose => cx.ui.hint(format_args!("tidegate release validate {} --expose", args.release)),
-        _ => cx.ui.hint(format_args!("tidegate rollout {} {}", step.name(), args.release)),
-    }
+    drop(transaction);
+    next::hint(cx, &workspace, &record.id());
     Ok(())
 }
 

@@ -161,7 +161,7 @@ fn signed(cx: &Context, dir: &Path, options: &Options, made: &Initialized, repos
     if matches!(options.keys, KeySource::Example) {
         cx.ui.warn("these keys are public: they can only be published to a local folder");
     }
-    cx.ui.hint(command(dir, "release new 1.0.0"));
+    cx.ui.hint(command(dir, "release create 1.0.0 FILE --hardware ID"));
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod init;
 mod key;
 mod log;
 mod logging;
+mod next;
 mod passphrase;
 mod prune;
 mod publish;

@@ -13,6 +13,7 @@ use super::receipts::sources;
 use crate::config::{ReceiptSettings, Settings};
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::metadata::anchor_file;
 use crate::publish::{Options, publication_status};
 use crate::report::site::{PAGE, STATUS, page, status};
 use crate::report::view::{Place, Reading, State, add_health, add_publication, add_workspace, signed};
@@ -131,6 +132,6 @@ pub(super) async fn count_at(
 
 /// The settings of the workspace at hand, if what was read is its repository: another one's receipts say nothing of it.
 fn own_settings(reading: &Reading, cx: &Context) -> Option<Settings> {
-    let root = std::fs::read(cx.dir.join("metadata/1.root.json")).ok()?;
+    let root = std::fs::read(anchor_file(&cx.dir).ok()?).ok()?;
     (Digest::of(&root) == reading.anchor).then(|| Settings::load(&cx.dir).ok()).flatten()
 }

@@ -7,16 +7,15 @@ use tidegate_model::name::Name;
 use tidegate_model::time;
 
 use super::context::Context;
+use super::next;
 use super::publish::live;
 use super::show;
 use crate::config::Settings;
 use crate::error::{Error, Result, Rule};
 use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::Repository;
-use crate::policy::ReleaseState;
 use crate::publish::publication_status;
 use crate::release::record::{self, Record};
-use crate::release::signing;
 use crate::report::stops::{Stop, stops};
 use crate::workspace::{ProductInForce, Workspace, products_in_force};
 use tidegate_model::span::Span;
@@ -43,6 +42,10 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         let mut value = to_json(cx.now, &settings, &repository, &ring, &records, &in_force);
         value["stops"] = json!(stops);
         value["publication"] = json!(publication);
+        let next = next::step(cx, &workspace, &publication)?;
+        value["next"] = json!(next.command.map(|command| cx.ui.on_workspace(&command)));
+        value["next_reason"] = json!(next.reason);
+        value["next_at"] = json!(next.at.map(time::format));
         cx.ui.json(&value)?;
     } else {
         cx.ui.result(format_args!("{} at {}", settings.name, time::format(cx.now)))?;
@@ -61,7 +64,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             cx.ui.warn(format_args!("and {more} more of this kind: tidegate doctor"));
         }
         live::warn(cx, &publication);
-        hint(cx, &workspace, &repository, &ring, &records)?;
+        cx.ui.hint(next::step(cx, &workspace, &publication)?);
     }
     match args.expiring {
         Some(within) => check_expiring(&repository, within, cx.now),
@@ -99,51 +102,6 @@ fn releases(cx: &Context, records: &[Record], channel: &Name, product: &Name) ->
     for record in records.iter().filter(|record| record.channel == *channel && record.product == *product) {
         let sequence = record.manifest.as_ref().map(|m| format!(", sequence {}", m.sequence)).unwrap_or_default();
         cx.ui.result(format_args!("  {}  {}{sequence}", record.version, record.status()))?;
-    }
-    Ok(())
-}
-
-/// The one command that most likely comes next.
-fn hint(
-    cx: &Context,
-    workspace: &Workspace,
-    repository: &Repository,
-    ring: &KeyRing,
-    records: &[Record],
-) -> Result<()> {
-    let due = repository.roles().filter(|role| matches!(role.name.as_str(), "snapshot" | "timestamp"));
-    if due.min_by_key(|role| role.expires).is_some_and(|role| role.expires <= cx.now) {
-        cx.ui.hint("tidegate refresh, since devices no longer accept what is published");
-        return Ok(());
-    }
-    let Some(record) = records
-        .iter()
-        .rev()
-        .find(|r| !matches!(r.state, ReleaseState::Stable | ReleaseState::Withdrawn | ReleaseState::Retired))
-    else {
-        cx.ui.hint(if records.is_empty() { "tidegate release new 1.0.0" } else { "tidegate release new VERSION" });
-        return Ok(());
-    };
-    let id = record.id();
-    match record.state {
-        ReleaseState::Draft if record.artifacts.is_empty() => {
-            cx.ui.hint(format_args!("tidegate release add {id} FILE --hardware ID"));
-        }
-        ReleaseState::Draft if record.manifest.is_none() => cx.ui.hint(format_args!("tidegate release manifest {id}")),
-        ReleaseState::Draft => {
-            let missing =
-                signing::signatures_of(workspace, record, repository)?.and_then(|s| s.missing.first().cloned());
-            let key = missing.map_or_else(|| "NAME".into(), |id| ring.label(&id));
-            cx.ui.hint(format_args!("tidegate release sign {id} --key {key}"));
-        }
-        ReleaseState::Signed if crate::release::report::newest(workspace.dir(), record, repository)?.is_none() => {
-            cx.ui.hint(format_args!("tidegate release validate {id}"));
-        }
-        ReleaseState::Signed => cx.ui.hint(format_args!("tidegate release register {id}")),
-        ReleaseState::Registered => cx.ui.hint(format_args!("tidegate release validate {id}")),
-        ReleaseState::Validation => cx.ui.hint(format_args!("tidegate rollout start {id}")),
-        _ if record.paused => cx.ui.hint(format_args!("tidegate rollout resume {id}")),
-        _ => cx.ui.hint(format_args!("tidegate rollout status {id}")),
     }
     Ok(())
 }

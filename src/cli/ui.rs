@@ -178,13 +178,18 @@ impl Ui {
     /// the hint of a command that works on it.
     pub fn hint(&self, text: impl fmt::Display) {
         if !self.quiet && !self.json && !self.guided {
-            let mut text = text.to_string();
-            if let (Some(dir), Some(rest)) = (&self.dir, text.strip_prefix("tidegate "))
-                && !["-C", "verify", "serve"].iter().any(|word| rest.starts_with(word))
-            {
-                text = format!("tidegate -C {} {rest}", dir.display());
-            }
+            let text = self.on_workspace(&text.to_string());
             let _ = writeln!(io::stderr().lock(), "{} {}", self.style.cyan("next:"), message(&text));
+        }
+    }
+
+    /// A command as it is to be typed where this one was: where the workspace was given with `-C`, so it is again.
+    pub fn on_workspace(&self, command: &str) -> String {
+        match (&self.dir, command.strip_prefix("tidegate ")) {
+            (Some(dir), Some(rest)) if !["-C", "verify", "serve"].iter().any(|word| rest.starts_with(word)) => {
+                format!("tidegate -C {} {rest}", dir.display())
+            }
+            _ => command.to_owned(),
         }
     }
 

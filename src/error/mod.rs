@@ -7,6 +7,8 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use chrono::{DateTime, Utc};
+
 pub use rule::Rule;
 
 /// A `Result` with this crate's [`Error`].
@@ -54,13 +56,14 @@ pub struct Error {
     rule: Option<Rule>,
     what: String,
     remedy: Option<String>,
+    until: Option<DateTime<Utc>>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error of `kind`; `what` names the file, role or rule and what is wrong with it.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, rule: None, what: what.into(), remedy: None, source: None }
+        Self { kind, rule: None, what: what.into(), remedy: None, until: None, source: None }
     }
 
     /// A file or value is not what it must be.
@@ -109,6 +112,13 @@ impl Error {
         self
     }
 
+    /// Says until when it stays refused, if time alone resolves it.
+    #[must_use]
+    pub fn until(mut self, until: Option<DateTime<Utc>>) -> Self {
+        self.until = until;
+        self
+    }
+
     /// Names the rule that was broken.
     #[must_use]
     pub fn rule(mut self, rule: Rule) -> Self {
@@ -141,6 +151,11 @@ impl Error {
     /// What to do about it, if that is known.
     pub fn remedy_text(&self) -> Option<&str> {
         self.remedy.as_deref()
+    }
+
+    /// Until when it stays refused, if time alone resolves it.
+    pub fn refused_until(&self) -> Option<DateTime<Utc>> {
+        self.until
     }
 
     /// Whether the operating system said that a path does not exist.

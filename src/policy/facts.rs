@@ -109,4 +109,6 @@ pub struct Refusal {
     pub why: String,
     /// What would satisfy the rule; `RELEASE` stands for the release.
     pub remedy: String,
+    /// Until when, if time alone satisfies it.
+    pub until: Option<DateTime<Utc>>,
 }

@@ -110,13 +110,14 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
         };
         let until = *since + soak.delta();
         if now < until {
-            return Err(refuse(
+            return Err(wait(
                 Rule::ReleaseSoak,
                 &format!(
                     "the cohort {previous} has had it for {}; policy.toml requires {soak}",
                     Span::from_delta(now - *since)
                 ),
-                &format!("wait until {}", time::format(until)),
+                until,
+                "",
             ));
         }
     }
@@ -165,16 +166,13 @@ pub(super) fn thawed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Resu
     let found = policy.freezes.iter().find_map(|freeze| Some((freeze, freeze.within(now, horizon)?)));
     let Some((freeze, Occurrence { from, until })) = found else { return Ok(()) };
     if from <= now {
-        return Err(refuse(
-            Rule::ReleaseFreeze,
-            &format!("policy.toml has a freeze, {freeze}"),
-            &format!("wait until {}", time::format(until)),
-        ));
+        return Err(wait(Rule::ReleaseFreeze, &format!("policy.toml has a freeze, {freeze}"), until, ""));
     }
-    Err(refuse(
+    Err(wait(
         Rule::ReleaseFreeze,
         &format!("the ramp would run into a freeze that begins at {}: {freeze}", time::format(from)),
-        &format!("have it end by then, or wait until {}", time::format(until)),
+        until,
+        "have it end by then, or ",
     ))
 }
 
@@ -233,7 +231,13 @@ pub(super) fn over(status: Status) -> Refusal {
 }
 
 pub(super) fn refuse(rule: Rule, why: &str, remedy: &str) -> Refusal {
-    Refusal { rule, why: why.to_owned(), remedy: remedy.to_owned() }
+    Refusal { rule, why: why.to_owned(), remedy: remedy.to_owned(), until: None }
+}
+
+/// A refusal that ends by itself.
+fn wait(rule: Rule, why: &str, until: DateTime<Utc>, or: &str) -> Refusal {
+    let remedy = format!("{or}wait until {}", time::format(until));
+    Refusal { until: Some(until), ..refuse(rule, why, &remedy) }
 }
 
 pub(super) fn list(names: &[Name]) -> String {

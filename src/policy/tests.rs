@@ -128,7 +128,7 @@ fn every_refusal_says_why_and_what_to_do() {
         for paused in [false, true] {
             for (state, event) in ReleaseState::ALL.into_iter().flat_map(|s| ReleaseEvent::ALL.map(|e| (s, e))) {
                 for facts in &cases {
-                    let Err(Refusal { rule, why, remedy }) =
+                    let Err(Refusal { rule, why, remedy, .. }) =
                         next(Status { state, paused }, event, facts, &policy, now())
                     else {
                         continue;

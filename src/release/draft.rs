@@ -18,11 +18,13 @@ use super::record::{
     self, ArtifactRecord, MAX_LENGTH, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseSpec,
 };
 use super::signing;
+use crate::config::Settings;
 use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
-use crate::policy::{Facts, ProvenancePolicy, ReleaseEvent, ReleaseState};
+use crate::policy::{Facts, ProvenancePolicy, ReleaseEvent, ReleaseState, Status};
+use crate::workspace::artifacts::{self, Stored};
 use crate::workspace::ledger::LedgerEvent;
-use crate::workspace::{Ledger, Operation, Workspace, artifacts, check_begun};
+use crate::workspace::{Ledger, Operation, Workspace, check_begun};
 
 /// What a draft starts with.
 #[derive(Debug, Clone)]
@@ -55,22 +57,37 @@ pub struct NewRelease {
 /// be read.
 pub fn new(op: &mut Operation<'_>, new: NewRelease) -> Result<Record> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
-    let dir = workspace.dir();
+    let record = begin(op, new, &mut |path| artifacts::add(workspace.dir(), path, |_| ()))?;
+    let mut changes = Changes::default();
+    check(workspace.dir(), &record, now)?;
+    record.put(&mut changes)?;
+    write_down(workspace, &mut changes, now, "new", &record, None, actor, begun(&record))?;
+    workspace.commit(changes)?;
+    Ok(record)
+}
+
+/// Takes a file into the store, or only hashes it.
+type Take<'a> = &'a mut dyn FnMut(&Path) -> Result<Stored>;
+
+/// A new record. `take` takes the provenance statement.
+fn begin(op: &Operation<'_>, new: NewRelease, take: Take<'_>) -> Result<Record> {
+    let dir = op.workspace.dir();
     check_begun(dir)?;
-    let id = new.spec.complete(&workspace.settings()?)?;
+    let id = new.spec.complete(&op.workspace.settings()?)?;
     if fs::confined(dir, &id.file("release.json"))?.exists() {
-        return Err(Error::refused(Rule::ReleaseExists, format!("{id} exists already"))
-            .remedy("a version is used once: choose another one, or go on with this one: tidegate release show"));
+        return Err(Error::refused(Rule::ReleaseExists, format!("{id} exists already")).remedy(format!(
+            "a version is used once: choose another one, or go on with this one: tidegate release show {id}"
+        )));
     }
-    let provenance = new.provenance.as_deref().map(|path| read_provenance(dir, path)).transpose()?;
-    let record = Record {
+    let provenance = new.provenance.as_deref().map(|path| read_provenance(path, take)).transpose()?;
+    Ok(Record {
         schema: 1,
         channel: id.channel.clone(),
         product: id.product.clone(),
         version: id.version.clone(),
         state: ReleaseState::Draft,
         paused: false,
-        created: now,
+        created: op.now,
         urgency: new.urgency,
         build_id: new.build_id,
         source: new.source,
@@ -82,10 +99,11 @@ pub fn new(op: &mut Operation<'_>, new: NewRelease) -> Result<Record> {
         retraction: None,
         notes: new.notes,
         manifest: None,
-    };
-    let mut changes = Changes::default();
-    check(dir, &record, now)?;
-    record.put(&mut changes)?;
+    })
+}
+
+/// The evidence of a new draft.
+fn begun(record: &Record) -> Map<String, Value> {
     let mut evidence = Map::new();
     evidence.insert("build".into(), record.build_id.as_str().into());
     if let Some(provenance) = &record.provenance {
@@ -97,9 +115,78 @@ pub fn new(op: &mut Operation<'_>, new: NewRelease) -> Result<Record> {
             }),
         );
     }
-    write_down(workspace, &mut changes, now, "new", &record, None, actor, evidence)?;
-    workspace.commit(changes)?;
-    Ok(record)
+    evidence
+}
+
+/// Creates a draft with all its artifacts, freezes its manifest and proposes it for signing, all at once: what [`new`], [`add`] and
+/// [`manifest`] do. On an error nothing is left behind. With `dry_run` nothing is written. `progress` receives the number of bytes of
+/// each step.
+///
+/// # Errors
+///
+/// As for the three.
+pub fn create(
+    op: &mut Operation<'_>,
+    new: NewRelease,
+    files: &[NewArtifact<'_>],
+    dry_run: bool,
+    progress: impl FnMut(u64),
+) -> Result<Frozen> {
+    let mut stored = Vec::new();
+    let result = create_storing(op, new, files, dry_run, &mut stored, progress);
+    if dry_run || result.is_err() {
+        for path in stored {
+            // The error that is reported matters more.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    result
+}
+
+fn create_storing(
+    op: &mut Operation<'_>,
+    new: NewRelease,
+    files: &[NewArtifact<'_>],
+    dry_run: bool,
+    stored: &mut Vec<std::path::PathBuf>,
+    mut progress: impl FnMut(u64),
+) -> Result<Frozen> {
+    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
+    let (dir, settings) = (workspace.dir(), workspace.settings()?);
+    let mut names = BTreeSet::new();
+    // Everything that needs no bytes is checked before the first file is copied.
+    for file in files {
+        artifacts::check_source(file.file)?;
+        check_hardware(&settings, &file.hardware)?;
+        let name = file.name()?;
+        if !names.insert(name.clone()) {
+            return Err(Error::refused(Rule::ReleaseArtifacts, format!("two files would be the artifact {name}"))
+                .remedy("give one of them another name: FILE --name NAME"));
+        }
+    }
+    // A provenance statement is small, and read from the store below.
+    let mut record = begin(op, new, &mut |path| artifacts::add_noting(dir, path, stored, |_| ()))?;
+    let mut ledger = Ledger::open(dir)?;
+    ledger.append(now, happening("new", &record, None, actor, begun(&record)))?;
+    for file in files {
+        let bytes = if dry_run {
+            artifacts::measure(file.file, &mut progress)?
+        } else {
+            artifacts::add_noting(dir, file.file, stored, &mut progress)?
+        };
+        let artifact = file.record(bytes)?;
+        ledger.append(now, happening("add", &record, None, actor, added(&artifact)))?;
+        put_artifact(&mut record, artifact);
+    }
+    check(dir, &record, now)?;
+    let mut changes = Changes::default();
+    let (frozen, before, evidence) = freeze(op, record, &mut changes)?;
+    ledger.append(now, happening("manifest", &frozen.record, Some(before), actor, evidence))?;
+    ledger.put(&mut changes);
+    if !dry_run {
+        workspace.commit(changes)?;
+    }
+    Ok(frozen)
 }
 
 /// An artifact to be added.
@@ -115,6 +202,21 @@ pub struct NewArtifact<'a> {
     pub media_type: Option<Text>,
     /// Whether it may take the place of an artifact of the same name.
     pub replace: bool,
+}
+
+impl NewArtifact<'_> {
+    /// The name that it gets.
+    fn name(&self) -> Result<ArtifactName> {
+        self.name.clone().map_or_else(|| name_of(self.file), Ok)
+    }
+
+    /// Its record, for these bytes.
+    fn record(&self, stored: Stored) -> Result<ArtifactRecord> {
+        let name = self.name()?;
+        let media_type = self.media_type.clone().map_or_else(|| guess_media_type(&name), Ok)?;
+        let Stored { sha256, length } = stored;
+        Ok(ArtifactRecord { name, length, sha256, hardware: self.hardware.clone(), media_type })
+    }
 }
 
 /// Adds an artifact to a draft. `progress` receives the number of bytes of each step.
@@ -134,42 +236,40 @@ pub fn add(
     let settings = workspace.settings()?;
     let mut record = spec.find(dir)?;
     allowed(ReleaseEvent::Edit, workspace, &record, now)?;
-    let name = match &new.name {
-        Some(name) => name.clone(),
-        None => name_of(new.file)?,
-    };
-    if let Some(unknown) = new.hardware.iter().find(|id| !settings.hardware.contains_key(*id)) {
-        let known: Vec<_> = settings.hardware.keys().map(AsRef::as_ref).collect();
-        return Err(Error::input(format!("unknown hardware '{unknown}' (not in tidegate.toml)"))
-            .remedy(format!("add [hardware.{unknown}], or name one of: {}", known.join(", "))));
-    }
+    let name = new.name()?;
+    check_hardware(&settings, &new.hardware)?;
     if !new.replace && record.artifacts.iter().any(|artifact| artifact.name == name) {
         return Err(Error::refused(Rule::ReleaseArtifacts, format!("{} has an artifact {name} already", record.id()))
             .remedy("give another --name, or --replace"));
     }
-    let media_type = match &new.media_type {
-        Some(media_type) => media_type.clone(),
-        None => guess_media_type(&name)?,
-    };
-    let stored = artifacts::add(dir, new.file, progress)?;
-    let artifact = ArtifactRecord {
-        name,
-        length: stored.length,
-        sha256: stored.sha256,
-        hardware: new.hardware.clone(),
-        media_type,
-    };
-    record.artifacts.retain(|old| old.name != artifact.name);
-    record.artifacts.push(artifact.clone());
-    record.artifacts.sort_by(|a, b| a.name.cmp(&b.name));
+    let artifact = new.record(artifacts::add(dir, new.file, progress)?)?;
+    put_artifact(&mut record, artifact.clone());
     check(dir, &record, now)?;
     let mut changes = Changes::default();
     record.put(&mut changes)?;
-    let mut evidence = Map::new();
-    evidence.insert("artifact".into(), json!({"name": artifact.name.as_str(), "sha256": artifact.sha256.to_string()}));
-    write_down(workspace, &mut changes, now, "add", &record, None, actor, evidence)?;
+    write_down(workspace, &mut changes, now, "add", &record, None, actor, added(&artifact))?;
     workspace.commit(changes)?;
     Ok((record, artifact))
+}
+
+fn check_hardware(settings: &Settings, hardware: &BTreeSet<HardwareId>) -> Result<()> {
+    let Some(unknown) = hardware.iter().find(|id| !settings.hardware.contains_key(*id)) else { return Ok(()) };
+    let known: Vec<_> = settings.hardware.keys().map(AsRef::as_ref).collect();
+    Err(Error::input(format!("unknown hardware '{unknown}' (not in tidegate.toml)"))
+        .remedy(format!("add [hardware.{unknown}], or name one of: {}", known.join(", "))))
+}
+
+/// Puts an artifact in the place of the one of the same name.
+fn put_artifact(record: &mut Record, artifact: ArtifactRecord) {
+    record.artifacts.retain(|old| old.name != artifact.name);
+    record.artifacts.push(artifact);
+    record.artifacts.sort_by(|a, b| a.name.cmp(&b.name));
+}
+
+/// The evidence of an added artifact.
+fn added(artifact: &ArtifactRecord) -> Map<String, Value> {
+    let artifact = json!({"name": artifact.name.as_str(), "sha256": artifact.sha256.to_string()});
+    Map::from_iter([("artifact".to_owned(), artifact)])
 }
 
 /// Takes an artifact out of a draft. Its bytes stay in the store.
@@ -290,7 +390,9 @@ pub fn edit(op: &mut Operation<'_>, spec: &ReleaseSpec, edit: &DraftEdit) -> Res
     let dir = workspace.dir();
     let mut record = spec.find(dir)?;
     allowed(ReleaseEvent::Edit, workspace, &record, now)?;
-    let provenance = edit.provenance.as_deref().map(|path| read_provenance(dir, path)).transpose()?;
+    let provenance = edit.provenance.as_deref();
+    let provenance =
+        provenance.map(|path| read_provenance(path, &mut |path| artifacts::add(dir, path, |_| ()))).transpose()?;
     let fields = edit.apply(&mut record, provenance);
     if fields.is_empty() {
         return Err(Error::input(format!("nothing changes: {} says this already", record.id()))
@@ -418,10 +520,23 @@ pub struct Frozen {
 /// Fails if the release cannot be frozen in its state, if policy requires provenance that is missing, or if the manifest is
 /// invalid.
 pub fn manifest(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Frozen> {
-    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
+    let workspace = op.workspace;
+    let mut changes = Changes::default();
+    let (frozen, before, evidence) = freeze(op, spec.find(workspace.dir())?, &mut changes)?;
+    write_down(workspace, &mut changes, op.now, "manifest", &frozen.record, Some(before), op.actor, evidence)?;
+    workspace.commit(changes)?;
+    Ok(frozen)
+}
+
+/// Freezes a record and proposes it, in `changes`. Also returns the state before, and the evidence for the ledger.
+fn freeze(
+    op: &Operation<'_>,
+    mut record: Record,
+    changes: &mut Changes,
+) -> Result<(Frozen, Status, Map<String, Value>)> {
+    let (workspace, now) = (op.workspace, op.now);
     let dir = workspace.dir();
     let settings = workspace.settings()?;
-    let mut record = spec.find(dir)?;
     let id = record.id();
     let facts = Facts { artifacts: record.artifacts.len(), ..Facts::default() };
     let before = record.status();
@@ -432,7 +547,6 @@ pub fn manifest(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Frozen> {
     let others = record::all(dir)?;
     let siblings =
         || others.iter().filter(|other| other.channel == id.channel && other.product == id.product && other.id() != id);
-    let mut changes = Changes::default();
     let (manifest, bytes) = if record.manifest.is_some() {
         record.manifest(dir)?
     } else {
@@ -454,16 +568,15 @@ pub fn manifest(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Frozen> {
         proposal.attach(bytes)?;
     }
     record.set_status(after);
-    record.put(&mut changes)?;
-    proposal.put(&id, &mut changes)?;
+    record.put(changes)?;
+    proposal.put(&id, changes)?;
     let mut evidence = Map::new();
     evidence.insert("manifest".into(), Digest::of(&bytes).to_string().into());
     evidence.insert("sequence".into(), manifest.sequence.into());
     evidence.insert("base".into(), json!({"role": proposal.role, "version": proposal.base_version}));
-    write_down(workspace, &mut changes, now, "manifest", &record, Some(before), actor, evidence)?;
-    workspace.commit(changes)?;
     let threshold = proposal.signers(&repository)?.1;
-    Ok(Frozen { previous: previous.map(Record::id), record, manifest, differences, proposal, threshold })
+    let previous = previous.map(Record::id);
+    Ok((Frozen { previous, record, manifest, differences, proposal, threshold }, before, evidence))
 }
 
 /// The release before one with this sequence: the newest that was ever registered.
@@ -536,14 +649,14 @@ fn guess_media_type(name: &ArtifactName) -> Result<Text> {
     guessed.parse().map_err(|e| Error::bug("a media type").with_source(e))
 }
 
-/// Reads a provenance statement and keeps its bytes in the store.
-fn read_provenance(dir: &Path, path: &Path) -> Result<ProvenanceRecord> {
+/// Reads a provenance statement, and has its bytes taken.
+fn read_provenance(path: &Path, take: Take<'_>) -> Result<ProvenanceRecord> {
     let bytes = fs::read(path, MAX_LENGTH)?;
     let statement = Statement::parse(&bytes).map_err(|why| {
         Error::input(format!("{} is no in-toto statement: {why}", path.display()))
             .remedy("give the statement (https://in-toto.io/Statement/v1), or the DSSE envelope around it")
     })?;
-    let stored = artifacts::add(dir, path, |_| ())?;
+    let stored = take(path)?;
     Ok(ProvenanceRecord { predicate_type: statement.predicate_type, sha256: stored.sha256, builder: statement.builder })
 }
 

@@ -299,6 +299,7 @@ impl Record {
             let id = self.id().to_string();
             Error::refused(refusal.rule, format!("{id}: {}", refusal.why))
                 .remedy(refusal.remedy.replace("RELEASE", &id))
+                .until(refusal.until)
         })
     }
 

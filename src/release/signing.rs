@@ -1,5 +1,6 @@
 //! The middle stages of a release's life: signing and registration.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use tidegate_model::digest::Digest;
 use tidegate_tuf::key::KeyId;
@@ -8,7 +9,7 @@ use super::draft::write_down;
 use super::listing::ReleaseProposal;
 use super::record::{Record, ReleaseSpec};
 use super::{approval, report};
-use crate::error::{Error, Result, Rule};
+use crate::error::{Error, Result, Rule, chain};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Repository};
@@ -29,14 +30,19 @@ pub struct Signed {
     pub missing: Vec<KeyId>,
     /// The threshold.
     pub threshold: u64,
+    /// The keys that signed now, by name.
+    pub used: Vec<String>,
+    /// The keys that could not be used here, and why.
+    pub unusable: Vec<(String, String)>,
 }
 
-/// Adds the signatures of the keys `names`, and those of copies that were signed elsewhere, to a release's proposal.
+/// Adds the signatures of the keys `names`, and those of copies that were signed elsewhere, to a release's proposal. With neither, signs
+/// with every key of the role that can be used here.
 ///
 /// # Errors
 ///
 /// Fails if the release cannot be signed in its state, if the proposal is missing or proposes something else, or if a key is not
-/// one of the role's or cannot sign.
+/// one of the role's or cannot sign. `K-MISSING` if no key is named and none can be used here.
 pub fn sign(
     op: &mut Operation<'_>,
     spec: &ReleaseSpec,
@@ -54,11 +60,13 @@ pub fn sign(
     // Refused before a passphrase is requested.
     record.after(ReleaseEvent::Sign, &facts, &policy, now)?;
     let mut proposal = loaded.ok_or_else(|| missing_proposal(&record))?;
-    let (manifest, bytes) = record.manifest(workspace.dir())?;
-    let lifetime = workspace.settings()?.channel(&id.channel)?.release.expires;
-    proposal.check(&id, &manifest, &bytes, &repository, lifetime)?;
-    proposal.refuse_unseen(&id, &repository)?;
-    for name in names {
+    let bytes = check(workspace, &record, &proposal, &repository)?;
+    let (used, unusable) = if names.is_empty() && copies.is_empty() {
+        usable(&record, &proposal, &repository, op.keys)?
+    } else {
+        (names.to_vec(), Vec::new())
+    };
+    for name in &used {
         check_key(name, &proposal.role, &repository, op.keys)?;
         let source = op.keys.entry(name)?.uri.source();
         proposal.sign(op.keys.signer(name)?.as_ref(), source, &repository, now)?;
@@ -74,9 +82,81 @@ pub fn sign(
     evidence.insert("manifest".into(), Digest::of(&bytes).to_string().into());
     evidence.insert("signatures".into(), json!(signers.iter().map(KeyId::as_str).collect::<Vec<_>>()));
     evidence.insert("threshold".into(), threshold.into());
-    write_down(workspace, &mut changes, now, "sign", &record, Some(before), &names.join(" "), evidence)?;
+    write_down(workspace, &mut changes, now, "sign", &record, Some(before), &used.join(" "), evidence)?;
     workspace.commit(changes)?;
-    Ok(Signed { missing: missing(&repository, &proposal.role, &signers), record, signers, threshold })
+    Ok(Signed { missing: missing(&repository, &proposal.role, &signers), record, signers, threshold, used, unusable })
+}
+
+/// Checks that a proposal is what keys should sign. Returns the manifest's bytes.
+fn check(
+    workspace: &Workspace,
+    record: &Record,
+    proposal: &ReleaseProposal,
+    repository: &Repository,
+) -> Result<Vec<u8>> {
+    let id = record.id();
+    let (manifest, bytes) = record.manifest(workspace.dir())?;
+    let lifetime = workspace.settings()?.channel(&id.channel)?.release.expires;
+    proposal.check(&id, &manifest, &bytes, repository, lifetime)?;
+    proposal.refuse_unseen(&id, repository)?;
+    Ok(bytes)
+}
+
+/// The keys that have not signed a release, if signatures are accepted now.
+///
+/// # Errors
+///
+/// The refusal of [`sign`], but for what concerns single keys.
+pub fn awaited(
+    workspace: &Workspace,
+    record: &Record,
+    repository: &Repository,
+    now: DateTime<Utc>,
+) -> Result<Vec<KeyId>> {
+    let loaded = ReleaseProposal::load(workspace.dir(), &record.id())?;
+    record.after(ReleaseEvent::Sign, &facts(record, loaded.as_ref(), repository)?, &workspace.policy()?, now)?;
+    let proposal = loaded.ok_or_else(|| missing_proposal(record))?;
+    check(workspace, record, &proposal, repository)?;
+    Ok(missing(repository, &proposal.role, &proposal.signers(repository)?.0))
+}
+
+/// The keys that can sign here and have not, and those that cannot, with the reason.
+fn usable(
+    record: &Record,
+    proposal: &ReleaseProposal,
+    repository: &Repository,
+    keys: &mut KeyRing,
+) -> Result<(Vec<String>, Vec<(String, String)>)> {
+    let (id, file) = (record.id(), ReleaseProposal::file(&record.id()));
+    let missing = missing(repository, &proposal.role, &proposal.signers(repository)?.0);
+    if missing.is_empty() {
+        return Err(Error::refused(
+            Rule::ReleaseKey,
+            format!("{id}: every key of the role {} has signed", proposal.role),
+        )
+        .remedy(format!("register it: tidegate release register {id}")));
+    }
+    let (mut usable, mut unusable) = (Vec::new(), Vec::new());
+    for key in &missing {
+        let label = keys.label(key);
+        let Some(name) = keys.by_id(key).map(|entry| entry.name.clone()) else {
+            unusable.push((label, "tidegate.toml does not name it".to_owned()));
+            continue;
+        };
+        match keys.signer(&name) {
+            Ok(_) => usable.push(name),
+            Err(error) => unusable.push((name, chain(&error))),
+        }
+    }
+    if usable.is_empty() {
+        let why: Vec<_> = unusable.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+        let why = format!("{id}: no key that has not signed can be used here ({})", why.join("; "));
+        return Err(Error::refused(Rule::KeyMissing, why).remedy(format!(
+            "send {file} to their holders, who sign it (tidegate ceremony sign FILE --key KEY), and add their copies: \
+             tidegate release sign {id} --copy FILE"
+        )));
+    }
+    Ok((usable, unusable))
 }
 
 /// Registers a signed release in the channel's role, and renews snapshot and timestamp. Returns the roles with a new version.
@@ -129,7 +209,8 @@ pub fn signatures_of(workspace: &Workspace, record: &Record, repository: &Reposi
     let Some(proposal) = ReleaseProposal::load(workspace.dir(), &record.id())? else { return Ok(None) };
     let (signers, threshold) = proposal.signers(repository)?;
     let missing = missing(repository, &proposal.role, &signers);
-    Ok(Some(Signed { record: record.clone(), signers, missing, threshold }))
+    let (used, unusable) = (Vec::new(), Vec::new());
+    Ok(Some(Signed { record: record.clone(), signers, missing, threshold, used, unusable }))
 }
 
 /// How many signatures a release's manifest has or had: those on its proposal, and those that the ledger tells of, on an earlier

@@ -122,6 +122,11 @@ impl<'w> RolloutTransaction<'w> {
 
     /// Starts the rollout: the first cohort and the validation cohort, or for a security release all at once.
     pub fn start(self, request: RampRequest, op: &mut Operation<'_>) -> Result<StepOutcome> {
+        let (facts, offers) = self.to_start(request)?;
+        self.take(ReleaseEvent::Start, &facts, offers, op, None)
+    }
+
+    fn to_start(&self, request: RampRequest) -> Result<(Facts, Vec<Change>)> {
         let mut facts = self.facts()?;
         let security = self.manifest.urgency == Urgency::Security;
         facts.staged = security && request != RampRequest::default();
@@ -155,7 +160,7 @@ impl<'w> RolloutTransaction<'w> {
             offers
         };
         facts.newer = self.newer(offers.iter().map(|(cohort, ..)| cohort));
-        self.take(ReleaseEvent::Start, &facts, offers, op, None)
+        Ok((facts, offers))
     }
 
     /// Advances to the next cohort, or raises the share of the current one. With a cohort whose ramp is running, changes its speed.
@@ -164,6 +169,11 @@ impl<'w> RolloutTransaction<'w> {
     ///
     /// Fails if policy or the state of the release forbids the step, or if a key cannot sign.
     pub fn advance(self, request: RampRequest, cohort: Option<&Name>, op: &mut Operation<'_>) -> Result<StepOutcome> {
+        let (facts, offers) = self.to_advance(request, cohort)?;
+        self.take(ReleaseEvent::Advance, &facts, offers, op, None)
+    }
+
+    fn to_advance(&self, request: RampRequest, cohort: Option<&Name>) -> Result<(Facts, Vec<Change>)> {
         let mut facts = self.facts()?;
         let mut offers = Vec::new();
         if let Some(running) = cohort.and_then(|cohort| self.running(cohort)) {
@@ -171,7 +181,7 @@ impl<'w> RolloutTransaction<'w> {
             facts.step = Some(step);
             facts.newer = self.newer([&running.cohort]);
             offers.push(self.change(running.cohort.clone(), changed));
-            return self.take(ReleaseEvent::Advance, &facts, offers, op, None);
+            return Ok((facts, offers));
         }
         self.must_be_next(cohort)?;
         let sequence = self.manifest.sequence;
@@ -185,7 +195,7 @@ impl<'w> RolloutTransaction<'w> {
             offer.since = own.map_or(self.now, |own| own.since);
             offers.push(self.change(current.cohort.clone(), offer));
         }
-        self.take(ReleaseEvent::Advance, &facts, offers, op, None)
+        Ok((facts, offers))
     }
 
     /// A cohort whose ramp is running.
@@ -217,6 +227,11 @@ impl<'w> RolloutTransaction<'w> {
 
     /// Goes on after a pause. A ramp goes on from where it was: it is moved by as long as the pause took.
     pub fn resume(self, request: RampRequest, op: &mut Operation<'_>) -> Result<StepOutcome> {
+        let (facts, offers) = self.to_resume(request)?;
+        self.take(ReleaseEvent::Resume, &facts, offers, op, None)
+    }
+
+    fn to_resume(&self, request: RampRequest) -> Result<(Facts, Vec<Change>)> {
         let now = self.now;
         let mut offers = self.change_each(|offer| dead_mans_switch::resume(offer, now))?;
         let mut facts = self.facts()?;
@@ -233,11 +248,16 @@ impl<'w> RolloutTransaction<'w> {
                 facts.step = Some(step(current, &planned, None));
             }
         }
-        self.take(ReleaseEvent::Resume, &facts, offers, op, None)
+        Ok((facts, offers))
     }
 
     /// Keeps a limited rollout from ending by itself.
     pub fn renew(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
+        let facts = self.to_renew()?;
+        self.take(ReleaseEvent::Renew, &facts, Vec::new(), op, None)
+    }
+
+    fn to_renew(&self) -> Result<Facts> {
         if self.policy.health.as_ref().is_some_and(|health| health.required) {
             let id = self.record.id();
             return Err(Error::refused(
@@ -246,8 +266,7 @@ impl<'w> RolloutTransaction<'w> {
             )
             .remedy(format!("give one: tidegate rollout renew {id} --require-health FILE")));
         }
-        let facts = self.facts()?;
-        self.take(ReleaseEvent::Renew, &facts, Vec::new(), op, None)
+        self.facts()
     }
 
     /// What policy says about the health of devices; an error if it says nothing.
@@ -295,17 +314,38 @@ impl<'w> RolloutTransaction<'w> {
 
     /// Says that every cohort has it.
     pub fn complete(self, op: &mut Operation<'_>) -> Result<StepOutcome> {
-        let mut offers = self.change_each(|offer| {
-            offer.stage = Stage::Stable;
-            offer.ramp = None;
-            Ok(())
-        })?;
+        let mut offers = self.to_complete()?;
         let (needless, kept) = self.older()?;
         offers.extend(needless);
         let facts = self.facts()?;
         let mut outcome = self.take(ReleaseEvent::Complete, &facts, offers, op, None)?;
         outcome.kept = kept;
         Ok(outcome)
+    }
+
+    fn to_complete(&self) -> Result<Vec<Change>> {
+        self.change_each(|offer| {
+            offer.stage = Stage::Stable;
+            offer.ramp = None;
+            Ok(())
+        })
+    }
+
+    /// Whether a step would be accepted now: `start`, `advance`, `resume`, `renew` or `complete`. Signs and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The refusal of that step.
+    pub fn check(&self, event: ReleaseEvent, request: RampRequest) -> Result<()> {
+        let (facts, changes) = match event {
+            ReleaseEvent::Start => self.to_start(request)?,
+            ReleaseEvent::Advance => self.to_advance(request, None)?,
+            ReleaseEvent::Resume => self.to_resume(request)?,
+            ReleaseEvent::Renew => (self.to_renew()?, Vec::new()),
+            ReleaseEvent::Complete => (self.facts()?, self.to_complete()?),
+            _ => return Err(Error::bug("no step of a rollout")),
+        };
+        self.decide(event, &facts, changes).map(drop)
     }
 
     /// Stops offering it.
@@ -531,13 +571,8 @@ impl<'w> RolloutTransaction<'w> {
         reason: Option<&str>,
     ) -> Result<StepOutcome> {
         self.unraced(event)?;
-        let changes = self.guarded(changes)?;
         let before = self.record.status();
-        let mut facts = facts.clone();
-        let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == ReleaseEvent::Advance);
-        facts.approvals = approval::given(self.workspace.dir(), &self.settings, &self.record, event, cohort)?;
-        self.look_ahead(&changes, &mut facts)?;
-        let after = self.record.after(event, &facts, &self.policy, self.now)?;
+        let (facts, changes, after) = self.decide(event, facts, changes)?;
         let renewed = self.renewed(event, after.state, &changes);
         let unbridged = self.unbridged(event);
         let all: Vec<Change> = changes.iter().chain(&renewed).chain(&unbridged).cloned().collect();
@@ -585,6 +620,17 @@ impl<'w> RolloutTransaction<'w> {
             in_force,
             kept: Vec::new(),
         })
+    }
+
+    /// Asks the state machine. Returns the facts that it was asked with, the changes as they are to be made, and the state after.
+    fn decide(&self, event: ReleaseEvent, facts: &Facts, changes: Vec<Change>) -> Result<(Facts, Vec<Change>, Status)> {
+        let changes = self.guarded(changes)?;
+        let mut facts = facts.clone();
+        let cohort = facts.step.as_ref().map(|step| &step.cohort).filter(|_| event == ReleaseEvent::Advance);
+        facts.approvals = approval::given(self.workspace.dir(), &self.settings, &self.record, event, cohort)?;
+        self.look_ahead(&changes, &mut facts)?;
+        let after = self.record.after(event, &facts, &self.policy, self.now)?;
+        Ok((facts, changes, after))
     }
 
     /// Whoever takes a step has looked at the release, so its other offers live on. What lives for long yet is not signed again.

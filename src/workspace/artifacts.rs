@@ -53,7 +53,49 @@ pub struct Stored {
 /// # Errors
 ///
 /// Fails if `source` is not a regular file or is empty, or if the copy cannot be written.
-pub fn add(dir: &Path, source: &Path, mut progress: impl FnMut(u64)) -> Result<Stored> {
+pub fn add(dir: &Path, source: &Path, progress: impl FnMut(u64)) -> Result<Stored> {
+    add_noting(dir, source, &mut Vec::new(), progress)
+}
+
+/// Like [`add`]; notes the new file, if the store did not have the bytes, so that it can be removed again.
+pub(crate) fn add_noting(
+    dir: &Path,
+    source: &Path,
+    new: &mut Vec<PathBuf>,
+    progress: impl FnMut(u64),
+) -> Result<Stored> {
+    check_source(source)?;
+    let folder = fs::confined(dir, DIR)?;
+    std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+    let mut temp = tempfile::NamedTempFile::new_in(&folder).map_err(|e| Error::io("write to", &folder, e))?;
+    let stored = copy(source, &mut temp, &folder, progress)?;
+    let target = fs::confined(dir, &path(&stored.sha256))?;
+    if !target.exists() {
+        fs::set_mode(temp.as_file(), 0o644).map_err(|e| Error::io("write", &target, e))?;
+        temp.as_file().sync_all().map_err(|e| Error::io("write", &target, e))?;
+        temp.persist(&target).map_err(|e| Error::io("write", &target, e.error))?;
+        new.push(target);
+        fs::sync_dir(&folder)?;
+    }
+    Ok(stored)
+}
+
+/// Hashes a file without storing it.
+///
+/// # Errors
+///
+/// Fails if `source` is not a regular file or is empty, or if it cannot be read.
+pub(crate) fn measure(source: &Path, progress: impl FnMut(u64)) -> Result<Stored> {
+    check_source(source)?;
+    copy(source, std::io::sink(), source, progress)
+}
+
+/// Checks that a file can be an artifact.
+///
+/// # Errors
+///
+/// Fails if it is not a regular file or is empty.
+pub(crate) fn check_source(source: &Path) -> Result<()> {
     let metadata = std::fs::metadata(source).map_err(|e| Error::io("read", source, e))?;
     if !metadata.is_file() {
         return Err(Error::input(format!("{} is not a regular file", source.display()))
@@ -62,10 +104,12 @@ pub fn add(dir: &Path, source: &Path, mut progress: impl FnMut(u64)) -> Result<S
     if metadata.len() == 0 {
         return Err(Error::input(format!("{} is empty", source.display())).remedy("give the file that the build made"));
     }
-    let folder = fs::confined(dir, DIR)?;
-    std::fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
+    Ok(())
+}
+
+/// Copies a file to `to`, which is in `folder`, and hashes it.
+fn copy(source: &Path, mut to: impl std::io::Write, folder: &Path, mut progress: impl FnMut(u64)) -> Result<Stored> {
     let mut from = File::open(source).map_err(|e| Error::io("read", source, e))?;
-    let mut temp = tempfile::NamedTempFile::new_in(&folder).map_err(|e| Error::io("write to", &folder, e))?;
     let mut hash = Sha256::new();
     let mut length = 0;
     let mut buffer = vec![0; CHUNK];
@@ -73,18 +117,11 @@ pub fn add(dir: &Path, source: &Path, mut progress: impl FnMut(u64)) -> Result<S
         let count = from.read(&mut buffer).map_err(|e| Error::io("read", source, e))?;
         let Some(bytes) = buffer.get(..count).filter(|bytes| !bytes.is_empty()) else { break };
         hash.update(bytes);
-        temp.write_all(bytes).map_err(|e| Error::io("write to", &folder, e))?;
+        to.write_all(bytes).map_err(|e| Error::io("write to", folder, e))?;
         length += count as u64;
         progress(count as u64);
     }
     let sha256: Digest = to_hex(&hash.finalize()).parse().map_err(|e| Error::bug("a digest").with_source(e))?;
-    let target = fs::confined(dir, &path(&sha256))?;
-    if !target.exists() {
-        fs::set_mode(temp.as_file(), 0o644).map_err(|e| Error::io("write", &target, e))?;
-        temp.as_file().sync_all().map_err(|e| Error::io("write", &target, e))?;
-        temp.persist(&target).map_err(|e| Error::io("write", &target, e.error))?;
-        fs::sync_dir(&folder)?;
-    }
     Ok(Stored { sha256, length })
 }
 

@@ -16,6 +16,7 @@ mod governance;
 mod interop;
 mod keys;
 mod logging;
+mod next;
 mod protected;
 mod publish;
 mod publishers;

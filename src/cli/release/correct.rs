@@ -6,6 +6,7 @@ use tidegate_model::name::{ArtifactName, Text};
 
 use super::{DetailArgs, parse_urgency};
 use crate::cli::context::{Context, actor};
+use crate::cli::next;
 use crate::error::Result;
 use crate::keys::KeyRing;
 use crate::release::draft::{self, DraftEdit, Optional};
@@ -106,10 +107,7 @@ pub(super) fn remove(args: &RemoveArgs, cx: &Context) -> Result<()> {
         return cx.ui.json(&record);
     }
     cx.ui.status(format_args!("Removed {} from {}", removed.name, record.id()));
-    cx.ui.hint(match record.artifacts.as_slice() {
-        [] => format!("tidegate release add {} FILE --hardware ID", args.release),
-        _ => format!("tidegate release manifest {}", args.release),
-    });
+    next::hint(cx, &workspace, &record.id());
     Ok(())
 }
 
@@ -132,6 +130,7 @@ pub(super) fn edit(args: &EditArgs, cx: &Context) -> Result<()> {
         return cx.ui.json(&record);
     }
     cx.ui.status(format_args!("Changed {} of {}", changed.join(", "), record.id()));
+    next::hint(cx, &workspace, &record.id());
     Ok(())
 }
 
@@ -143,7 +142,7 @@ pub(super) fn unfreeze(args: &UnfreezeArgs, cx: &Context) -> Result<()> {
         return cx.ui.json(&record);
     }
     cx.ui.status(format_args!("{} is a draft again, and its proposal is removed", record.id()));
-    cx.ui.hint(format_args!("tidegate release manifest {}, once it is right", args.release));
+    next::hint(cx, &workspace, &record.id());
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `tidegate release`: from a build output to a registered, validated release, and to its end.
 
 mod correct;
+mod create;
 mod retire;
 mod retract;
 
@@ -16,15 +17,14 @@ use tidegate_tuf::key::KeyId;
 
 use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
-use super::show;
+use super::{next, show};
 use crate::error::{Error, Result, Rule};
 use crate::keys::KeyRing;
-use crate::policy::ReleaseState;
 use crate::proposal;
 use crate::release::draft::{self, Frozen, NewArtifact, NewRelease};
 use crate::release::listing::ReleaseProposal;
 use crate::release::record::{self, Record, RecordedUrgency, ReleaseSpec};
-use crate::release::report::{self, Verdict};
+use crate::release::report::{self, CheckResult, ValidationReport, Verdict};
 use crate::release::signing::{self, Signed};
 use crate::rollout::RolloutTransaction;
 use crate::validate;
@@ -41,6 +41,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Create(Box<create::CreateArgs>),
     New(NewArgs),
     Add(AddArgs),
     Remove(correct::RemoveArgs),
@@ -94,6 +95,13 @@ struct DetailArgs {
 struct NewArgs {
     /// The release
     release: ReleaseSpec,
+    #[command(flatten)]
+    draft: DraftArgs,
+}
+
+/// What a draft starts with beside its artifacts.
+#[derive(Debug, ClapArgs)]
+struct DraftArgs {
     /// The build's id in the system that ran it
     #[arg(long, value_name = "TEXT", default_value = "by-hand")]
     build_id: Text,
@@ -108,6 +116,22 @@ struct NewArgs {
     /// A line of notes for people (repeatable)
     #[arg(long, value_name = "TEXT")]
     note: Vec<Text>,
+}
+
+impl DraftArgs {
+    fn draft(&self, release: &ReleaseSpec) -> NewRelease {
+        NewRelease {
+            spec: release.clone(),
+            build_id: self.build_id.clone(),
+            source: self.details.source.clone(),
+            provenance: self.details.provenance.clone(),
+            urgency: self.urgency,
+            eligibility: self.details.eligibility.clone(),
+            upgrade_from: self.details.upgrade_from.clone(),
+            supersedes: self.supersedes.iter().copied().collect(),
+            notes: self.note.clone(),
+        }
+    }
 }
 
 /// Add an artifact: hash the file and keep its bytes
@@ -134,14 +158,18 @@ struct AddArgs {
 }
 
 /// Add signatures of release keys until the threshold is met, on one machine or several
+///
+/// Without --key and --copy, signs with every key of the channel that can be used here.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:
-  tidegate release sign 1.2.0 --key release-1")]
+#[command(after_help = "Examples:
+  tidegate release sign 1.2.0
+  tidegate release sign 1.2.0 --key release-1
+  tidegate release sign 1.2.0 --copy mail/stable-os-1.2.0.json")]
 struct SignArgs {
     /// The release
     release: ReleaseSpec,
-    /// The key to sign with, as tidegate.toml names it (repeatable)
-    #[arg(long, value_name = "NAME", required_unless_present = "copy")]
+    /// The key to sign with, as tidegate.toml names it (repeatable) [default: every key that can be used here]
+    #[arg(long, value_name = "NAME")]
     key: Vec<String>,
     /// Add the signatures of a copy that was signed elsewhere with tidegate ceremony sign (repeatable)
     #[arg(long, value_name = "FILE")]
@@ -151,6 +179,8 @@ struct SignArgs {
 }
 
 /// List the signed release in its channel; it is offered to nobody yet
+///
+/// Runs all checks first, as release validate does, unless a report that policy.toml accepts is there.
 #[derive(Debug, ClapArgs)]
 struct RegisterArgs {
     /// The release
@@ -185,6 +215,7 @@ struct ValidateArgs {
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     match &args.command {
+        Command::Create(args) => create::run(args, cx),
         Command::New(args) => new(args, cx),
         Command::Add(args) => add(args, cx),
         Command::Remove(args) => correct::remove(args, cx),
@@ -204,23 +235,13 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
 
 fn new(args: &NewArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    let new = NewRelease {
-        spec: args.release.clone(),
-        build_id: args.build_id.clone(),
-        source: args.details.source.clone(),
-        provenance: args.details.provenance.clone(),
-        urgency: args.urgency,
-        eligibility: args.details.eligibility.clone(),
-        upgrade_from: args.details.upgrade_from.clone(),
-        supersedes: args.supersedes.iter().copied().collect(),
-        notes: args.note.clone(),
-    };
+    let new = args.draft.draft(&args.release);
     let record = draft::new(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), new)?;
     if cx.ui.is_json() {
         return cx.ui.json(&record);
     }
     cx.ui.status(format_args!("Started {} as a draft (build {})", record.id(), record.build_id));
-    cx.ui.hint(format_args!("tidegate release add {} FILE --hardware ID", args.release));
+    next::hint(cx, &workspace, &record.id());
     Ok(())
 }
 
@@ -249,7 +270,7 @@ fn add(args: &AddArgs, cx: &Context) -> Result<()> {
     let hardware: Vec<_> = artifact.hardware.iter().map(HardwareId::as_str).collect();
     cx.ui.status(format_args!("  {} bytes, {}, for {}", artifact.length, artifact.media_type, hardware.join(", ")));
     cx.ui.result(format_args!("{}  {}", artifact.sha256, artifact.name))?;
-    cx.ui.hint(format_args!("tidegate release manifest {}", args.release));
+    next::hint(cx, &workspace, &record.id());
     Ok(())
 }
 
@@ -260,11 +281,16 @@ fn manifest(args: &ReleaseArgs, cx: &Context) -> Result<()> {
     if cx.ui.is_json() {
         return cx.ui.json(&frozen_json(&frozen));
     }
+    tell_compared(cx, &frozen);
+    tell_frozen(cx, &workspace, &frozen)
+}
+
+/// Says what the differences are against.
+fn tell_compared(cx: &Context, frozen: &Frozen) {
     match &frozen.previous {
         Some(previous) => cx.ui.status(format_args!("{} against {previous}:", frozen.record.id())),
         None => cx.ui.status(format_args!("{}, the first release of its product:", frozen.record.id())),
     }
-    tell_frozen(cx, &workspace, &frozen, &args.release)
 }
 
 fn frozen_json(frozen: &Frozen) -> Value {
@@ -277,8 +303,8 @@ fn frozen_json(frozen: &Frozen) -> Value {
     })
 }
 
-/// Says what was frozen and proposed, and how it is signed; `named` is the release as people named it.
-fn tell_frozen(cx: &Context, workspace: &Workspace, frozen: &Frozen, named: &dyn std::fmt::Display) -> Result<()> {
+/// Says what was frozen and proposed, and how it is signed.
+fn tell_frozen(cx: &Context, workspace: &Workspace, frozen: &Frozen) -> Result<()> {
     for difference in &frozen.differences {
         cx.ui.result(difference)?;
     }
@@ -292,11 +318,7 @@ fn tell_frozen(cx: &Context, workspace: &Workspace, frozen: &Frozen, named: &dyn
         proposal.role,
         frozen.threshold
     ));
-    let settings = workspace.settings()?;
-    let keys = &settings.channel(&frozen.record.channel)?.release.keys;
-    if let Some(key) = keys.first() {
-        cx.ui.hint(format_args!("tidegate release sign {named} --key {key}"));
-    }
+    next::hint(cx, workspace, &frozen.record.id());
     Ok(())
 }
 
@@ -305,7 +327,7 @@ fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
     let copies = args.copy.iter().map(|path| Ok((path.display().to_string(), super::ceremony::read_proposal(path)?)));
     let copies = copies.collect::<Result<Vec<_>>>()?;
-    if !args.key.is_empty() && !cx.ui.is_step() {
+    if (!args.key.is_empty() || copies.is_empty()) && !cx.ui.is_step() {
         show_proposal(args, cx, &workspace)?;
     }
     let signed =
@@ -313,8 +335,11 @@ fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
     if cx.ui.is_json() {
         return cx.ui.json(&signatures(&signed, &ring));
     }
-    if !args.key.is_empty() {
-        cx.ui.status(format_args!("Signed {} with {}", signed.record.id(), args.key.join(", ")));
+    if !signed.used.is_empty() {
+        cx.ui.status(format_args!("Signed {} with {}", signed.record.id(), signed.used.join(", ")));
+    }
+    for (name, why) in &signed.unusable {
+        cx.ui.status(format_args!("{name} cannot be used here: {why}"));
     }
     cx.ui.result(format_args!(
         "{} of {} signatures: {}",
@@ -322,11 +347,7 @@ fn sign(args: &SignArgs, cx: &Context) -> Result<()> {
         signed.threshold,
         ring.labels(&signed.signers)
     ))?;
-    if signed.record.state == ReleaseState::Signed {
-        cx.ui.hint(format_args!("tidegate release validate {}", args.release));
-    } else if let Some(next) = signed.missing.first() {
-        cx.ui.hint(format_args!("tidegate release sign {} --key {}", args.release, ring.label(next)));
-    }
+    next::hint(cx, &workspace, &signed.record.id());
     Ok(())
 }
 
@@ -349,18 +370,36 @@ fn show_proposal(args: &SignArgs, cx: &Context, workspace: &Workspace) -> Result
 fn register(args: &RegisterArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
-    let (record, roles) =
-        signing::register(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring), &args.release)?;
+    let actor = actor();
+    let mut op = Operation::new(&workspace, &actor, cx.now, &mut ring);
+    let mut report = None;
+    let (record, roles) = match signing::register(&mut op, &args.release) {
+        Err(error) if error.broken_rule() == Some(Rule::ReleaseValidated) => {
+            let (record, made) = validate::validate(&mut op, &args.release, &validate::Options::default())?;
+            if !cx.ui.is_json() {
+                tell_checks(cx, &record, &made)?;
+            }
+            check_passed(&record, &made)?;
+            report = Some(made);
+            signing::register(&mut op, &args.release)?
+        }
+        registered => registered?,
+    };
     if cx.ui.is_json() {
-        return cx.ui.json(&json!({"release": record.id().to_string(), "state": record.state, "roles": roles}));
+        return cx.ui.json(&json!({
+            "release": record.id().to_string(),
+            "state": record.state,
+            "roles": roles,
+            "report": report,
+        }));
     }
     cx.ui.status(format_args!("Registered {}: its channel lists it; it is offered to nobody yet", record.id()));
     cx.ui.status(format_args!("  new versions of: {}", roles.join(", ")));
-    cx.ui.hint(format_args!("tidegate release validate {} --expose", args.release));
+    next::hint(cx, &workspace, &record.id());
     let surplus =
         crate::release::retire::surplus(&workspace, &workspace.repository()?, &record.channel, &record.product)?;
     if surplus > 0 {
-        cx.ui.hint(format_args!("the channel lists {surplus} more than policy.toml keeps: tidegate release retire"));
+        cx.ui.status(format_args!("The channel lists {surplus} more than policy.toml keeps: tidegate release retire"));
     }
     Ok(())
 }
@@ -382,14 +421,7 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
         cx.ui.status(format_args!("Validated {}, manifest sha256 {}", record.id(), report.manifest));
         show::findings(&cx.ui, &report)?;
     }
-    let failed: Vec<_> = report.failed().map(|finding| finding.rule.clone()).collect();
-    if !failed.is_empty() {
-        return Err(Error::refused(
-            Rule::ReleaseValidated,
-            format!("{} checks failed: {}", failed.len(), failed.join(", ")),
-        )
-        .remedy("fix what they name, then validate again"));
-    }
+    check_passed(&record, &report)?;
     if args.expose {
         let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
         let outcome = transaction.expose(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring))?;
@@ -397,15 +429,34 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
             cx.ui.status(format_args!("The cohort {cohort} is offered it"));
         }
     }
-    match record.state {
-        ReleaseState::Draft => cx.ui.hint(format_args!("tidegate release sign {} --key NAME", args.release)),
-        ReleaseState::Signed => cx.ui.hint(format_args!("tidegate release register {}", args.release)),
-        ReleaseState::Registered | ReleaseState::Validation => {
-            cx.ui.hint(format_args!("tidegate rollout start {}", args.release));
-        }
-        _ => {}
+    next::hint(cx, &workspace, &record.id());
+    Ok(())
+}
+
+/// Says how many checks passed, and which did not.
+fn tell_checks(cx: &Context, record: &Record, report: &ValidationReport) -> Result<()> {
+    let count = |verdict: Verdict| report.findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let (passed, warned, failed) = (count(Verdict::Pass), count(Verdict::Warn), count(Verdict::Fail));
+    cx.ui.status(format_args!(
+        "Validated {}: {passed} checks passed, {failed} failed, {warned} to look at",
+        record.id()
+    ));
+    let open = |finding: &&CheckResult| matches!(finding.verdict, Verdict::Warn | Verdict::Fail);
+    for finding in report.findings.iter().filter(open) {
+        let verdict = if finding.verdict == Verdict::Fail { "FAIL" } else { "warn" };
+        let line = format!("  {verdict}  {}  {} ({})", finding.rule, finding.title, finding.detail);
+        cx.ui.folded(&line, 8)?;
     }
     Ok(())
+}
+
+fn check_passed(record: &Record, report: &ValidationReport) -> Result<()> {
+    let failed: Vec<_> = report.failed().map(|finding| finding.rule.as_str()).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(Rule::ReleaseValidated, format!("{} checks failed: {}", failed.len(), failed.join(", ")))
+        .remedy(format!("fix what they name, then: tidegate release validate {}", record.id())))
 }
 
 fn show_one(args: &ReleaseArgs, cx: &Context) -> Result<()> {
@@ -449,7 +500,7 @@ fn list(cx: &Context) -> Result<()> {
     }
     if records.is_empty() {
         cx.ui.status("There are no releases yet");
-        cx.ui.hint("tidegate release new 1.0.0");
+        cx.ui.hint("tidegate release create 1.0.0 FILE --hardware ID");
         return Ok(());
     }
     let rows: Vec<Vec<String>> = records.iter().map(row).collect();

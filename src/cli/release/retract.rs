@@ -57,10 +57,10 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     }
     let id = retracted.frozen.record.id();
     cx.ui.status(format_args!("{id} replaces {}, with the bytes of {}", bad.join(", "), retracted.to.id()));
-    tell_frozen(cx, &workspace, &retracted.frozen, &id)?;
+    tell_frozen(cx, &workspace, &retracted.frozen)?;
     for bad in retracted.bad.iter().filter(|bad| !matches!(bad.state, ReleaseState::Withdrawn | ReleaseState::Retired))
     {
-        cx.ui.hint(format_args!("tidegate rollout withdraw {}, so that no more devices get it", bad.id()));
+        cx.ui.status(format_args!("So that no more devices get {0}: tidegate rollout withdraw {0}", bad.id()));
     }
     Ok(())
 }

@@ -10,13 +10,13 @@ use tidegate_model::name::Name;
 
 use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
-use super::publish::live;
-use super::show;
+use super::publish::{self, live};
+use super::{next, show};
 use crate::config::parse_share;
 use crate::error::Result;
 use crate::policy::ReleaseState;
 use crate::publish::publication_status;
-use crate::release::record::ReleaseSpec;
+use crate::release::record::{ReleaseId, ReleaseSpec};
 use crate::rollout::{RampRequest, RolloutTransaction, StepOutcome};
 use crate::workspace::{Operation, Workspace};
 use tidegate_model::span::Span;
@@ -60,7 +60,7 @@ enum Command {
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
-  tidegate rollout start 1.2.0
+  tidegate rollout start 1.2.0 --publish
   tidegate rollout advance 1.2.0 --ramp 24h
   tidegate rollout advance 1.2.0 --to 10%
   tidegate rollout advance 1.2.0 --ramp 12h --from 10% --to 50%
@@ -81,7 +81,7 @@ struct StepArgs {
     #[arg(long, value_name = "NAME")]
     cohort: Option<Name>,
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    publishing: Publishing,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -98,7 +98,7 @@ struct ResumeArgs {
     #[arg(long, value_name = "SHARE", value_parser = parse_share, requires = "ramp")]
     to: Option<u32>,
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    publishing: Publishing,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -106,7 +106,7 @@ struct PlainArgs {
     /// The release
     release: ReleaseSpec,
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    publishing: Publishing,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -118,24 +118,54 @@ struct StatusArgs {
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     match &args.command {
         Command::Plan(args) => plan::run(args, cx),
-        Command::Start(args) => step(cx, &args.release, &args.passphrase, |transaction, op| {
+        Command::Start(args) => step(cx, &args.release, &args.publishing, |transaction, op| {
             transaction.must_be_next(args.cohort.as_ref())?;
             transaction.start(args.request(), op)
         }),
-        Command::Advance(args) => step(cx, &args.release, &args.passphrase, |transaction, op| {
+        Command::Advance(args) => step(cx, &args.release, &args.publishing, |transaction, op| {
             transaction.advance(args.request(), args.cohort.as_ref(), op)
         }),
         Command::Pause(args) => stop::pause(args, cx),
-        Command::Resume(args) => step(cx, &args.release, &args.passphrase, |transaction, op| {
+        Command::Resume(args) => step(cx, &args.release, &args.publishing, |transaction, op| {
             transaction.resume(RampRequest { span: args.ramp, from: None, to: args.to }, op)
         }),
         Command::Renew(args) => renew::run(args, cx),
         Command::Withdraw(args) => stop::withdraw(args, cx),
         Command::Complete(args) => {
-            step(cx, &args.release, &args.passphrase, |transaction, op| transaction.complete(op))
+            step(cx, &args.release, &args.publishing, |transaction, op| transaction.complete(op))
         }
         Command::Approve(args) => super::approve::run(args, cx),
         Command::Status(args) => status(args, cx),
+    }
+}
+
+/// How a step is signed, and whether it is published at once.
+#[derive(Debug, ClapArgs)]
+struct Publishing {
+    /// Then publish it to the places in tidegate.toml
+    #[arg(long)]
+    publish: bool,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+impl Publishing {
+    /// The places to publish to; refused before anything is done if there are none.
+    fn places(&self, cx: &Context) -> Result<Option<Vec<String>>> {
+        self.publish.then(|| publish::places(cx)).transpose()
+    }
+
+    /// Publishes if that is wanted, and prints `value` with what came of it.
+    fn finish(&self, cx: &Context, places: Option<&[String]>, mut value: Value, state: &str) -> Result<()> {
+        let published = places.map(|places| publish::at_once(places, &self.passphrase, state, cx)).transpose();
+        if cx.ui.is_json() {
+            if places.is_some() {
+                let result = published.as_ref().ok().and_then(Option::as_ref);
+                value["published"] = result.map_or(Value::Null, |(value, _)| value.clone());
+            }
+            cx.ui.json(&value)?;
+        }
+        published?.map_or(Ok(()), |(_, outcome)| outcome)
     }
 }
 
@@ -145,18 +175,21 @@ impl StepArgs {
     }
 }
 
-/// Takes a step and prints what it did.
+/// Takes a step, prints what it did, and publishes it if that is wanted.
 fn step(
     cx: &Context,
     release: &ReleaseSpec,
-    passphrase: &PassphraseArgs,
+    publishing: &Publishing,
     step: impl FnOnce(RolloutTransaction<'_>, &mut Operation<'_>) -> Result<StepOutcome>,
 ) -> Result<()> {
-    let outcome = take(cx, release, passphrase, step)?;
-    if cx.ui.is_json() {
-        return cx.ui.json(&outcome_json(&outcome));
+    let places = publishing.places(cx)?;
+    let outcome = take(cx, release, &publishing.passphrase, step)?;
+    if !cx.ui.is_json() {
+        told(cx, &outcome, places.is_some())?;
     }
-    told(cx, &outcome, false)
+    let state = format!("{} is {}", outcome.record.id(), outcome.record.status());
+    publishing.finish(cx, places.as_deref(), outcome_json(&outcome), &state)?;
+    if places.is_some() { hint(cx, &outcome.record.id()) } else { Ok(()) }
 }
 
 /// Takes a step.
@@ -202,6 +235,12 @@ fn fallbacks(cx: &Context, outcome: &StepOutcome) {
     }
 }
 
+/// Hints at what comes next for a release.
+fn hint(cx: &Context, id: &ReleaseId) -> Result<()> {
+    next::hint(cx, &Workspace::open_to_read(&cx.dir)?, id);
+    Ok(())
+}
+
 /// Prints what a step did; `publishes` if it is published at once.
 fn told(cx: &Context, outcome: &StepOutcome, publishes: bool) -> Result<()> {
     let record = &outcome.record;
@@ -227,17 +266,19 @@ fn told(cx: &Context, outcome: &StepOutcome, publishes: bool) -> Result<()> {
         cx.ui.status(format_args!("New versions of: {}", outcome.roles.join(", ")));
         if !publishes {
             cx.ui.status(NOT_PUBLISHED);
-            cx.ui.hint(live::publish_command(cx));
         }
     }
     if record.state == ReleaseState::Withdrawn
         && outcome.before.state != ReleaseState::Registered
         && !outcome.roles.is_empty()
     {
-        cx.ui.hint(format_args!(
-            "tidegate release retract {}, if devices that run it should get the older bytes",
+        cx.ui.status(format_args!(
+            "To give devices that run it the older bytes: tidegate release retract {}",
             record.id()
         ));
+    }
+    if !publishes {
+        hint(cx, &record.id())?;
     }
     Ok(())
 }
@@ -260,17 +301,10 @@ fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
     cx.ui.result(format_args!("{}  {}", record.id(), record.status()))?;
     show::cohorts(&cx.ui, transaction.in_force(), cx.now)?;
     live::warn(cx, &publication);
-    match (record.state, transaction.next_step()) {
-        (ReleaseState::Registered | ReleaseState::Validation, _) => {
-            cx.ui.hint(format_args!("tidegate rollout start {}", args.release));
-        }
-        (ReleaseState::Limited, Some((next, _))) => {
-            cx.ui.hint(format_args!("tidegate rollout advance {}, to the cohort {}", args.release, next.cohort));
-        }
-        (ReleaseState::Limited | ReleaseState::Security, _) => {
-            cx.ui.hint(format_args!("tidegate rollout complete {}", args.release));
-        }
-        _ => {}
+    let id = record.id();
+    drop(transaction);
+    if let Some(step) = next::of(cx, &workspace, &publication, &id)? {
+        cx.ui.hint(step);
     }
     Ok(())
 }

@@ -3,7 +3,6 @@
 use clap::Args as ClapArgs;
 use serde_json::json;
 
-use super::super::passphrase::PassphraseArgs;
 use super::super::show;
 use crate::cli::context::{Context, actor};
 use crate::error::{Error, Result};
@@ -21,8 +20,7 @@ use crate::workspace::{Operation, Workspace};
 
 A health job publishes in any case, so that a pause reaches the devices:
 
-    tidegate rollout renew 1.2.0 --require-health health.json; healthy=$?
-    tidegate publish FOLDER; exit $healthy
+    tidegate rollout renew 1.2.0 --require-health health.json --publish
 
 docs/rollout.md describes the report and [health] in policy.toml.")]
 pub(super) struct Args {
@@ -33,17 +31,18 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE|COMMAND")]
     require_health: Option<Source>,
     #[command(flatten)]
-    passphrase: PassphraseArgs,
+    publishing: super::Publishing,
 }
 
 pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     match &args.require_health {
-        None => super::step(cx, &args.release, &args.passphrase, |transaction, op| transaction.renew(op)),
+        None => super::step(cx, &args.release, &args.publishing, |transaction, op| transaction.renew(op)),
         Some(source) => by_health(args, source, cx),
     }
 }
 
 fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
+    let places = args.publishing.places(cx)?;
     let workspace = Workspace::open(&cx.dir)?;
     let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
     let (id, policy) = (transaction.record().id(), transaction.health_policy()?.clone());
@@ -56,27 +55,29 @@ fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
     let health = Health::parse(bytes, source, (&id, sequence), &transaction.offered(), &policy, cx.now)?;
-    let mut ring = workspace.ring(&workspace.settings()?, args.passphrase.source())?;
+    let mut ring = workspace.ring(&workspace.settings()?, args.publishing.passphrase.source())?;
     let (verdict, outcome) =
         transaction.renew_by_health(&health, &mut Operation::new(&workspace, &actor(), cx.now, &mut ring))?;
-    if cx.ui.is_json() {
-        cx.ui.json(&json!({
-            "release": id.to_string(),
-            "verdict": verdict,
-            "state": outcome.as_ref().map(|outcome| outcome.record.state),
-            "paused": outcome.as_ref().map(|outcome| outcome.record.paused),
-            "roles": outcome.as_ref().map(|outcome| &outcome.roles),
-            "in_force": outcome.as_ref().map(|outcome| &outcome.in_force),
-        }))?;
-    } else {
+    drop(workspace);
+    let value = json!({
+        "release": id.to_string(),
+        "verdict": verdict,
+        "state": outcome.as_ref().map(|outcome| outcome.record.state),
+        "paused": outcome.as_ref().map(|outcome| outcome.record.paused),
+        "roles": outcome.as_ref().map(|outcome| &outcome.roles),
+        "in_force": outcome.as_ref().map(|outcome| &outcome.in_force),
+    });
+    if !cx.ui.is_json() {
         tell(cx, &health, &verdict)?;
         match &outcome {
-            Some(outcome) => {
-                super::told(cx, outcome, false)?;
-            }
-            None => cx.ui.status(format_args!("Nothing needs to be changed")),
+            Some(outcome) => super::told(cx, outcome, places.is_some())?,
+            None => cx.ui.status("Nothing needs to be changed"),
         }
     }
+    let state = outcome
+        .as_ref()
+        .map_or_else(|| format!("{id} is unchanged"), |outcome| format!("{id} is {}", outcome.record.status()));
+    args.publishing.finish(cx, places.as_deref(), value, &state)?;
     let Some(worst) = verdict.findings.first() else { return Ok(()) };
     let done = match (verdict.action, &outcome) {
         (Action::Withdraw, Some(_)) => "the release is withdrawn",

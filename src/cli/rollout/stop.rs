@@ -3,9 +3,8 @@
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
-use super::{NOT_PUBLISHED, outcome_json, take, told};
+use super::{NOT_PUBLISHED, Publishing, hint, outcome_json, take, told};
 use crate::cli::context::Context;
-use crate::cli::passphrase::PassphraseArgs;
 use crate::cli::publish;
 use crate::error::{Error, Result, Rule, chain};
 use crate::policy::ReleaseState;
@@ -57,44 +56,22 @@ struct How {
     /// The reason, for the ledger
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Then publish it to the places in tidegate.toml, also if it was done before
-    #[arg(long)]
-    publish: bool,
     #[command(flatten)]
-    passphrase: PassphraseArgs,
-}
-
-impl How {
-    /// The places to publish to; refused before anything is done if there are none.
-    fn places(&self, cx: &Context) -> Result<Option<Vec<String>>> {
-        self.publish.then(|| publish::places(cx)).transpose()
-    }
-
-    /// Publishes if that is wanted, and prints `value` with what came of it.
-    fn finish(&self, cx: &Context, places: Option<&[String]>, mut value: Value, state: &str) -> Result<()> {
-        let published = places.map(|places| publish::at_once(places, &self.passphrase, state, cx)).transpose();
-        if cx.ui.is_json() {
-            if places.is_some() {
-                let result = published.as_ref().ok().and_then(Option::as_ref);
-                value["published"] = result.map_or(Value::Null, |(value, _)| value.clone());
-            }
-            cx.ui.json(&value)?;
-        }
-        published?.map_or(Ok(()), |(_, outcome)| outcome)
-    }
+    publishing: Publishing,
 }
 
 pub(super) fn pause(args: &PauseArgs, cx: &Context) -> Result<()> {
-    let places = args.how.places(cx)?;
+    let places = args.how.publishing.places(cx)?;
     let Some(release) = &args.release else { return pause_all(args, places.as_deref(), cx) };
-    let outcome =
-        take(cx, release, &args.how.passphrase, |transaction, op| transaction.pause(op, args.how.reason.as_deref()));
+    let outcome = take(cx, release, &args.how.publishing.passphrase, |transaction, op| {
+        transaction.pause(op, args.how.reason.as_deref())
+    });
     one(&args.how, release, places.as_deref(), outcome, cx)
 }
 
 pub(super) fn withdraw(args: &WithdrawArgs, cx: &Context) -> Result<()> {
-    let places = args.how.places(cx)?;
-    let outcome = take(cx, &args.release, &args.how.passphrase, |transaction, op| {
+    let places = args.how.publishing.places(cx)?;
+    let outcome = take(cx, &args.release, &args.how.publishing.passphrase, |transaction, op| {
         transaction.withdraw(op, args.how.reason.as_deref())
     });
     one(&args.how, &args.release, places.as_deref(), outcome, cx)
@@ -108,6 +85,7 @@ fn one(
     outcome: Result<StepOutcome>,
     cx: &Context,
 ) -> Result<()> {
+    let id = release.find(&cx.dir)?.id();
     let (value, state) = match outcome {
         Ok(outcome) => {
             let state = format!("{} is {}", outcome.record.id(), outcome.record.status());
@@ -128,7 +106,8 @@ fn one(
         }
         Err(error) => return Err(error),
     };
-    how.finish(cx, places, value, &state)
+    how.publishing.finish(cx, places, value, &state)?;
+    if places.is_some() { hint(cx, &id) } else { Ok(()) }
 }
 
 fn was_before(error: &Error) -> bool {
@@ -161,8 +140,9 @@ fn pause_all(args: &PauseArgs, places: Option<&[String]>, cx: &Context) -> Resul
             continue;
         }
         let spec: ReleaseSpec = id.parse().map_err(|e: String| Error::bug(e))?;
-        let outcome =
-            take(cx, &spec, &args.how.passphrase, |transaction, op| transaction.pause(op, args.how.reason.as_deref()));
+        let outcome = take(cx, &spec, &args.how.publishing.passphrase, |transaction, op| {
+            transaction.pause(op, args.how.reason.as_deref())
+        });
         match outcome {
             Ok(_) => {
                 if !cx.ui.is_json() {
@@ -192,7 +172,7 @@ fn pause_all(args: &PauseArgs, places: Option<&[String]>, cx: &Context) -> Resul
     let count = paused.len();
     let state = if count == 1 { "1 release is paused".to_owned() } else { format!("{count} releases are paused") };
     let value = json!({"releases": paused, "paused_before": before, "failed": failed, "still_offered": offered});
-    args.how.finish(cx, places, value, &state)?;
+    args.how.publishing.finish(cx, places, value, &state)?;
     if offered.is_empty() && failed.is_empty() {
         if places.is_none() {
             cx.ui.status(NOT_PUBLISHED);

@@ -304,9 +304,9 @@ fn a_takeover_keeps_declared_keys_and_proposes_to_their_holders() {
         actor: "tester".into(),
     };
     let place = site.path().to_str().unwrap();
-    let done =
-        ceremony::import(&machines.dir(), place, &table.first_root(), &options, machines.now, &mut NoPassphrases)
-            .unwrap();
+    let root = table.first_root();
+    let start = ceremony::Start { root: &root, from: None };
+    let done = ceremony::import(&machines.dir(), place, &start, &options, machines.now, &mut NoPassphrases).unwrap();
     let proposal = String::from_utf8(done.proposal.to_bytes().unwrap()).unwrap();
     let publics: Vec<&str> = before.lines().filter_map(|line| line.strip_prefix("public = \"ed25519:")).collect();
     assert_eq!(publics.len(), 3);
