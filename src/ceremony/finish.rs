@@ -41,7 +41,7 @@ pub fn open(workspace: &Workspace, repository: Option<&Repository>) -> Result<(P
     let Some(bytes) = fs::read_if_exists(&path, MAX_LENGTH)? else {
         return Err(Error::input("no ceremony is in progress").rule(Rule::CeremonyNone).remedy(
             if repository.is_some() {
-                "start one: tidegate ceremony start"
+                "start one: tidegate ceremony start --renew ROLE, or without --renew after a change of tidegate.toml"
             } else {
                 "start with the first root: tidegate init"
             },
@@ -61,9 +61,8 @@ pub fn start(op: &mut Operation<'_>, request: &ProposalRequest) -> Result<Propos
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let path = fs::confined(workspace.dir(), FILE)?;
     if path.exists() {
-        return Err(Error::refused(Rule::CeremonyOne, "a ceremony is under way").remedy(
-            "finish it (tidegate ceremony status shows what is missing), or abort it: tidegate ceremony abort",
-        ));
+        return Err(Error::refused(Rule::CeremonyOne, "a ceremony is under way")
+            .remedy("see what it waits for: tidegate ceremony status; or give it up: tidegate ceremony abort"));
     }
     let proposal = proposed(workspace, &workspace.repository()?, request, now)?;
     let mut changes = Changes::default();
@@ -244,7 +243,7 @@ pub fn check_thresholds(proposal: &Proposal, verified: &Verified) -> Result<()> 
         return Ok(());
     }
     Err(Error::refused(Rule::CeremonyThreshold, short.join("; "))
-        .remedy("collect signatures, then: tidegate ceremony combine FILE"))
+        .remedy("have the missing keys sign it (tidegate ceremony sign --key NAME), or add copies that were signed elsewhere: tidegate ceremony combine FILE"))
 }
 
 /// Signs again what the proposal invalidates the signatures of: snapshot, timestamp, and cohorts under a new rollout key.
@@ -340,7 +339,7 @@ pub(super) fn attached<'a>(proposal: &'a Proposal, channel: &Name, digest: &Dige
     proposal.files.get(digest).ok_or_else(|| {
         Error::input(format!("the proposal lists {} and does not contain it", layout::cohorts_path(channel)))
             .rule(Rule::CeremonyFormat)
-            .remedy("propose it again: tidegate ceremony abort, then start")
+            .remedy("give this one up and propose again: tidegate ceremony abort, then tidegate ceremony start")
     })
 }
 

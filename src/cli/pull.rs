@@ -34,6 +34,9 @@ pub(super) struct Args {
     /// Also fetch all artifacts, not only manifests
     #[arg(long)]
     artifacts: bool,
+    /// Put local changes on top of what is live although it is dated later than now: another machine's clock was wrong
+    #[arg(long)]
+    redate: bool,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -43,8 +46,13 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let ui = &context.ui;
     let actor = actor();
-    let taking =
-        PullOptions { actor: &actor, now: context.now, artifacts: args.artifacts, patience: TimeDelta::zero() };
+    let taking = PullOptions {
+        actor: &actor,
+        now: context.now,
+        artifacts: args.artifacts,
+        redate: args.redate,
+        patience: TimeDelta::zero(),
+    };
     if !context.dir.join("metadata").exists() {
         let root = args.root.as_ref().ok_or_else(|| {
             Error::usage(format!("{} is not a workspace yet, so --root FILE is required", context.dir.display()))
@@ -87,7 +95,8 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         ))?;
     }
     if taken.timestamp > taken.live {
-        ui.hint(format_args!("tidegate publish {}", args.place));
+        let redate = if args.redate { " --redate" } else { "" };
+        ui.hint(format_args!("tidegate publish {}{redate}", args.place));
     }
     Ok(())
 }

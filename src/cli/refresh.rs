@@ -7,6 +7,7 @@ use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
 use super::show;
 use crate::error::Result;
+use crate::report::stops::renewal;
 use crate::rollout::refresh::{due, redate, refresh};
 use crate::workspace::{Operation, Workspace};
 
@@ -46,11 +47,10 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         ))?;
     }
     for role in due(&repository, cx.now) {
-        let how = match role.name.as_str() {
-            "root" | "targets" => format!("tidegate ceremony start --renew {}", role.name),
-            name if name.contains('.') => "tidegate refresh, on a machine that has the rollout key".to_owned(),
-            name => format!("tidegate ceremony start --renew {name}"),
-        };
+        let mut how = renewal([role.name.as_str()]);
+        if role.name.contains('.') {
+            how += ", on a machine that has the rollout key";
+        }
         cx.ui.warn(format_args!("{} expires at {}: {how}", role.name, show::expiry(role.expires, cx.now)));
     }
     let next = super::publish::live::publish_command(cx);

@@ -16,7 +16,7 @@ use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::Repository;
 use crate::publish::publication_status;
 use crate::release::record::{self, Record};
-use crate::report::stops::{Stop, stops};
+use crate::report::stops::{Stop, renewal, stops};
 use crate::workspace::{ProductInForce, Workspace, products_in_force};
 use tidegate_model::span::Span;
 
@@ -107,16 +107,14 @@ fn releases(cx: &Context, records: &[Record], channel: &Name, product: &Name) ->
 }
 
 fn check_expiring(repository: &Repository, within: Span, now: DateTime<Utc>) -> Result<()> {
-    let due: Vec<_> = repository
-        .roles()
-        .filter(|role| role.expires <= now + within.delta())
-        .map(|role| format!("{} at {}", role.name, time::format(role.expires)))
-        .collect();
+    let due: Vec<_> = repository.roles().filter(|role| role.expires <= now + within.delta()).collect();
     if due.is_empty() {
         return Ok(());
     }
+    let remedy = renewal(due.iter().map(|role| role.name.as_str()));
+    let due: Vec<_> = due.iter().map(|role| format!("{} at {}", role.name, time::format(role.expires))).collect();
     Err(Error::refused(Rule::StatusExpiring, format!("these roles expire within {within}: {}", due.join(", ")))
-        .remedy("renew those whose keys are on this machine: tidegate refresh"))
+        .remedy(format!("renew them where their keys are: {remedy}")))
 }
 
 fn to_json(

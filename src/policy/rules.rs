@@ -15,6 +15,9 @@ use crate::error::Rule;
 use tidegate_model::span::Span;
 use tidegate_model::week::Occurrence;
 
+/// The remedy where a release cannot go on.
+pub(super) const ANOTHER: &str = "release another version: tidegate release create VERSION FILE --hardware ID";
+
 pub(super) fn follows(facts: &Facts) -> Result<(), Refusal> {
     if facts.follows {
         return Ok(());
@@ -74,7 +77,7 @@ pub(super) fn newest(facts: &Facts) -> Result<(), Refusal> {
         Some(newer) => Err(refuse(
             Rule::ReleaseSequence,
             &format!("a cohort is already offered {newer}, which has a higher sequence; devices never go back"),
-            "create a release with a higher sequence: tidegate release new",
+            ANOTHER,
         )),
     }
 }
@@ -97,7 +100,12 @@ pub(super) fn offered(facts: &Facts) -> Result<(), Refusal> {
     Ok(())
 }
 
-pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -> Result<(), Refusal> {
+pub(super) fn step_allowed(
+    event: ReleaseEvent,
+    facts: &Facts,
+    policy: &Policy,
+    now: DateTime<Utc>,
+) -> Result<(), Refusal> {
     let Some(step) = &facts.step else { return Ok(()) };
     if let (Some((previous, since)), false) = (&step.previous, skips(facts, policy, Skippable::Soak)) {
         let soak = policy.soak(previous);
@@ -135,7 +143,7 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
                 "{shown} of the fleet would become eligible at once; policy.toml allows {}",
                 write_share(policy.rollout.largest_step)
             ),
-            &format!("raise the share gradually: --ramp {}", policy.rollout.shortest_ramp),
+            &format!("raise the share gradually: {}", with_ramp(event, policy)),
         ));
     }
     if let Some(ramp) = step.ramp
@@ -145,10 +153,15 @@ pub(super) fn step_allowed(facts: &Facts, policy: &Policy, now: DateTime<Utc>) -
         return Err(refuse(
             Rule::ReleaseRamp,
             &format!("the ramp would reach everybody in {ramp}; policy.toml requires {}", policy.rollout.shortest_ramp),
-            &format!("take more time: --ramp {}", policy.rollout.shortest_ramp),
+            &format!("take more time: {}", with_ramp(event, policy)),
         ));
     }
     Ok(())
+}
+
+/// The step with a ramp that policy allows.
+fn with_ramp(event: ReleaseEvent, policy: &Policy) -> String {
+    format!("tidegate rollout {} RELEASE --ramp {}", event.name(), policy.rollout.shortest_ramp)
 }
 
 /// What is urgent may skip what policy says.
@@ -190,6 +203,8 @@ pub(super) fn approved(event: ReleaseEvent, facts: &Facts, policy: &Policy, now:
         let people: BTreeSet<&str> = facts.approvals.iter().filter(counts).map(|a| a.person.as_str()).collect();
         if people.len() < *count {
             let keys: Vec<_> = by.iter().map(crate::keys::KeyName::as_str).collect();
+            let has = |key: &&&str| facts.approvals.iter().filter(counts).all(|approved| approved.key != **key);
+            let first = keys.iter().find(has).copied().unwrap_or("NAME");
             let had = if people.is_empty() {
                 String::new()
             } else {
@@ -201,7 +216,7 @@ pub(super) fn approved(event: ReleaseEvent, facts: &Facts, policy: &Policy, now:
                 Rule::ReleaseApproval,
                 &format!("the step {step} needs {count} approvals{fresh}, and has fewer{had}"),
                 &format!(
-                    "ask holders of these keys for approval: {}; tidegate rollout approve RELEASE --step {} --key NAME",
+                    "ask holders of these keys for approval: {}; tidegate rollout approve RELEASE --step {} --key {first}",
                     keys.join(", "),
                     event.name()
                 ),
@@ -223,11 +238,7 @@ pub(super) fn retracted_is_withdrawn(facts: &Facts) -> Result<(), Refusal> {
 }
 
 pub(super) fn over(status: Status) -> Refusal {
-    refuse(
-        Rule::ReleaseOver,
-        &format!("it is {status}, and cannot be used again"),
-        "start another version: tidegate release new",
-    )
+    refuse(Rule::ReleaseOver, &format!("it is {status}, and cannot be used again"), ANOTHER)
 }
 
 pub(super) fn refuse(rule: Rule, why: &str, remedy: &str) -> Refusal {

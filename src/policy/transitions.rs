@@ -9,8 +9,8 @@ use tidegate_model::manifest::Urgency;
 use super::facts::{Facts, Refusal};
 use super::file::Policy;
 use super::rules::{
-    approved, follows, list, newest, offered, over, refuse, retracted_is_withdrawn, running, step_allowed, thawed,
-    validated,
+    ANOTHER, approved, follows, list, newest, offered, over, refuse, retracted_is_withdrawn, running, step_allowed,
+    thawed, validated,
 };
 use super::state::{ReleaseEvent, ReleaseState, Status};
 use crate::error::Rule;
@@ -36,7 +36,7 @@ pub fn next(
             Err(refuse(
                 Rule::ReleaseFrozen,
                 "somebody has signed its manifest, and what is signed must not change",
-                "give it up (tidegate rollout withdraw RELEASE), and start another version: tidegate release new",
+                "give it up, and release another version: tidegate rollout withdraw RELEASE",
             ))
         }
         (E::Edit, S::Draft) if facts.frozen => Err(refuse(
@@ -58,11 +58,9 @@ pub fn next(
         // Signatures on the old proposal are over other bytes.
         (E::Freeze, S::Draft | S::Signed) => to(S::Draft),
 
-        (E::Sign, S::Draft) if !facts.frozen => Err(refuse(
-            Rule::ReleaseFrozen,
-            "there is nothing to sign yet",
-            "freeze the manifest first: tidegate release manifest RELEASE",
-        )),
+        (E::Sign, S::Draft) if !facts.frozen => {
+            Err(refuse(Rule::ReleaseFrozen, "there is nothing to sign yet", onward(status, facts)))
+        }
         (E::Sign, S::Draft | S::Signed) => {
             follows(facts)?;
             to(if facts.signatures >= facts.threshold { S::Signed } else { S::Draft })
@@ -71,7 +69,7 @@ pub fn next(
         (E::Register, S::Draft) => Err(refuse(
             Rule::ReleaseThreshold,
             &format!("it has {} of {} required signatures", facts.signatures, facts.threshold),
-            "sign it with release keys: tidegate release sign RELEASE --key NAME",
+            onward(status, facts),
         )),
         (E::Register, S::Signed) => {
             follows(facts)?;
@@ -80,11 +78,9 @@ pub fn next(
             to(S::Registered)
         }
 
-        (E::Validate, S::Draft) if !facts.frozen => Err(refuse(
-            Rule::ReleaseFrozen,
-            "there is no manifest to validate yet",
-            "freeze it first: tidegate release manifest RELEASE",
-        )),
+        (E::Validate, S::Draft) if !facts.frozen => {
+            Err(refuse(Rule::ReleaseFrozen, "there is no manifest to validate yet", onward(status, facts)))
+        }
         (E::Validate, S::Registered) if validated(facts, policy, now).is_ok() => to(S::Validation),
         (E::Validate, S::Withdrawn | S::Retired) => Err(over(status)),
         (E::Validate, _) => stay,
@@ -104,7 +100,7 @@ pub fn next(
             validated(facts, policy, now)?;
             newest(facts)?;
             retracted_is_withdrawn(facts)?;
-            step_allowed(facts, policy, now)?;
+            step_allowed(event, facts, policy, now)?;
             thawed(facts, policy, now)?;
             approved(event, facts, policy, now)?;
             to(if facts.urgency == Some(Urgency::Security) && !facts.staged { S::Security } else { S::Limited })
@@ -115,22 +111,16 @@ pub fn next(
             validated(facts, policy, now)?;
             newest(facts)?;
             if facts.step.is_none() {
-                return Err(refuse(
-                    Rule::ReleaseCohorts,
-                    "there is no further cohort",
-                    "finish it: tidegate rollout complete RELEASE",
-                ));
+                return Err(refuse(Rule::ReleaseCohorts, "there is no further cohort", finish(facts)));
             }
-            step_allowed(facts, policy, now)?;
+            step_allowed(event, facts, policy, now)?;
             thawed(facts, policy, now)?;
             approved(event, facts, policy, now)?;
             stay
         }
-        (E::Advance, S::Security) => Err(refuse(
-            Rule::ReleaseCohorts,
-            "a security release goes to all cohorts at its start",
-            "finish it: tidegate rollout complete RELEASE",
-        )),
+        (E::Advance, S::Security) => {
+            Err(refuse(Rule::ReleaseCohorts, "a security release goes to all cohorts at its start", finish(facts)))
+        }
 
         (E::Pause, S::Validation | S::Limited | S::Stable | S::Security) => {
             if status.paused {
@@ -202,29 +192,41 @@ pub fn next(
 
         // A release that is withdrawn is the usual one to take back.
         (E::Retract, S::Validation | S::Limited | S::Stable | S::Security | S::Withdrawn | S::Retired) => stay,
-        (E::Retract, S::Registered) => Err(refuse(
+        (E::Retract, S::Draft | S::Signed | S::Registered) => Err(refuse(
             Rule::ReleaseOrder,
             "it was offered to nobody, so no device runs it",
             "withdraw it: tidegate rollout withdraw RELEASE",
         )),
+        (E::Retire, S::Draft | S::Signed) => Err(refuse(
+            Rule::ReleaseOrder,
+            &format!("it is {status}: its channel does not list it"),
+            "withdraw it: tidegate rollout withdraw RELEASE",
+        )),
+        (E::Pause | E::Resume | E::Renew, S::Draft | S::Signed) => {
+            Err(refuse(Rule::ReleaseOrder, &format!("it is {status}: nobody is offered it"), onward(status, facts)))
+        }
 
         (_, S::Withdrawn | S::Retired) => Err(over(status)),
         (_, S::Draft | S::Signed) => Err(refuse(
             Rule::ReleaseOrder,
             &format!("it is {status}; register it before starting a rollout"),
-            "sign and register it: tidegate release sign RELEASE --key NAME, then tidegate release register RELEASE",
+            onward(status, facts),
         )),
         (E::Expose | E::Advance | E::Pause | E::Resume | E::Renew | E::Complete, S::Registered | S::Validation) => {
             Err(refuse(
                 Rule::ReleaseOrder,
                 &format!("it is {status}: the rollout has not started"),
-                "validate it, then start: tidegate release validate RELEASE, then tidegate rollout start RELEASE",
+                if event != E::Expose && validated(facts, policy, now).is_ok() {
+                    "start it: tidegate rollout start RELEASE"
+                } else {
+                    "validate it before it is offered: tidegate release validate RELEASE"
+                },
             ))
         }
         (E::Edit | E::Drop | E::Unfreeze | E::Freeze | E::Sign | E::Register, _) => Err(refuse(
             Rule::ReleaseOrder,
             &format!("it is {status}: what is registered is signed and does not change"),
-            "start another version: tidegate release new",
+            ANOTHER,
         )),
         (E::Expose | E::Start, _) => Err(refuse(
             Rule::ReleaseOrder,
@@ -239,8 +241,27 @@ pub fn next(
         (E::Retire, _) => Err(refuse(
             Rule::ReleaseOrder,
             &format!("it is {status}: its rollout is in progress"),
-            "complete or withdraw it first: tidegate rollout complete RELEASE",
+            "once it is completed or withdrawn it can be retired; see its state: tidegate rollout status RELEASE",
         )),
+    }
+}
+
+/// What brings a release that is not registered nearer to it.
+fn onward(status: Status, facts: &Facts) -> &'static str {
+    match status.state {
+        ReleaseState::Signed => "register it: tidegate release register RELEASE",
+        _ if facts.artifacts == 0 => "add an artifact first: tidegate release add RELEASE FILE --hardware ID",
+        _ if !facts.frozen => "freeze the manifest first: tidegate release manifest RELEASE",
+        _ => "have release keys sign it: tidegate release sign RELEASE",
+    }
+}
+
+/// What comes after the last cohort.
+fn finish(facts: &Facts) -> &'static str {
+    if facts.not_reached.is_empty() {
+        "finish it: tidegate rollout complete RELEASE"
+    } else {
+        "wait until its ramps have ended: tidegate rollout status RELEASE"
     }
 }
 

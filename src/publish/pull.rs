@@ -61,6 +61,8 @@ pub struct PullOptions<'a> {
     pub now: DateTime<Utc>,
     /// Whether to fetch all artifacts, too, not only manifests and cohort maps.
     pub artifacts: bool,
+    /// Whether to build on what is live although it is dated later than now.
+    pub redate: bool,
     /// How long an incomplete publication counts as running, not abandoned.
     pub patience: TimeDelta,
 }
@@ -91,7 +93,7 @@ pub async fn take_over(
             ));
     }
     let split = Split::of(workspace.dir(), base.as_ref(), &ours, &theirs, place)?;
-    let repository = split.join(&ours, &theirs, settings, ring, taking.now)?;
+    let repository = split.join(&ours, &theirs, settings, ring, taking).map_err(|error| unbuildable(error, place))?;
 
     let fetched = fetch(workspace.dir(), remote, &theirs, taking.artifacts).await?;
     let files = repository.as_ref().unwrap_or(&theirs).files();
@@ -303,7 +305,7 @@ impl Split {
         theirs: &Repository,
         settings: &Settings,
         ring: &mut KeyRing,
-        now: DateTime<Utc>,
+        taking: &PullOptions<'_>,
     ) -> Result<Option<Repository>> {
         if self.ours.is_empty() {
             return Ok(None);
@@ -312,7 +314,8 @@ impl Split {
         let version = |repository: &Repository, role: &str| repository.must_have(role).map(|file| file.version);
         // They renewed at most roles that are signed again anyway.
         let base = if self.theirs.is_empty() { ours } else { theirs };
-        let mut edit = Edit::new(base, now, online)?;
+        let mut edit =
+            if taking.redate { Edit::redating(base, taking.now, online) } else { Edit::new(base, taking.now, online)? };
         if self.theirs.is_empty() {
             edit.renew("timestamp", online.timestamp)?;
             if version(theirs, "snapshot")? >= version(ours, "snapshot")? {
@@ -336,6 +339,17 @@ impl Split {
         }
         Ok(edit.finish(ring)?.map(|finished| finished.repository))
     }
+}
+
+/// What to do where this workspace's changes cannot be put on top of metadata that is dated later than now.
+fn unbuildable(error: Error, place: &str) -> Error {
+    if error.broken_rule() != Some(Rule::MetadataTime) {
+        return error;
+    }
+    error.remedy(format!(
+        "set this machine's clock (timedatectl status); if it is right, take it over and date it anew: tidegate pull {place} --redate, \
+         then tidegate publish {place} --redate"
+    ))
 }
 
 /// The role versions of the live snapshot, if the workspace has that very snapshot.

@@ -98,7 +98,7 @@ pub fn approve(
     let policy = workspace.policy()?;
     record.after(
         ReleaseEvent::Approve,
-        &Facts { frozen: record.manifest.is_some(), ..Facts::default() },
+        &Facts { frozen: record.manifest.is_some(), artifacts: record.artifacts.len(), ..Facts::default() },
         &policy,
         now,
     )?;

@@ -692,5 +692,5 @@ fn check_provenance(dir: &Path, record: &Record, policy: &ProvenancePolicy) -> R
         return Ok(());
     }
     Err(Error::refused(Rule::ReleaseProvenance, format!("{}: {}", record.id(), wrong.join("; ")))
-        .remedy("start the draft with the statement of the build that made these files: tidegate release new VERSION --provenance FILE"))
+        .remedy(format!("give the statement of the build that made these files: --provenance FILE (for a draft: tidegate release edit {} --provenance FILE)", record.id())))
 }

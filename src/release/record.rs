@@ -123,7 +123,7 @@ impl ReleaseSpec {
             [] => {
                 let known: Vec<_> = records.iter().map(|record| record.id().to_string()).collect();
                 Err(Error::input(format!("there is no release {self}")).remedy(if known.is_empty() {
-                    "make one: tidegate release new VERSION".into()
+                    "make one: tidegate release create VERSION FILE --hardware ID".into()
                 } else {
                     format!("the releases are: {}", known.join(", "))
                 }))

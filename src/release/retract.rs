@@ -97,7 +97,7 @@ pub fn retract(op: &mut Operation<'_>, request: &RetractionRequest) -> Result<Re
     let id = draft.id();
     if fs::confined(dir, &id.file("release.json"))?.exists() {
         return Err(Error::refused(Rule::ReleaseExists, format!("{id} exists already"))
-            .remedy(format!("go on with it: tidegate release manifest {id}")));
+            .remedy(format!("go on with it: tidegate release show {id}")));
     }
     write_down(workspace, request, &draft, &bad, &to, (actor, now))?;
     let frozen = draft::manifest(&mut Operation::new(workspace, actor, now, &mut KeyRing::empty()), &spec(&id)?)?;
@@ -186,7 +186,7 @@ fn carried(wanted: Option<&ReleaseSpec>, bad: &[Record], others: &[Record], dir:
             known.max_by(|a, b| a.version.cmp_precedence(&b.version).then_with(|| sequence(a).cmp(&sequence(b))));
         return newest.cloned().ok_or_else(|| {
             Error::refused(Rule::ReleaseRetract, "there is no release before it that devices could get instead")
-                .remedy("make one with the fix: tidegate release new; a device that has only ever had the bad release has nothing older")
+                .remedy("release the fix (tidegate release create VERSION FILE --hardware ID): a device that has only ever had the bad release has nothing older")
         });
     };
     let to = wanted.find(dir)?;

@@ -539,6 +539,11 @@ impl Steps<'_> {
                 let approval = situation.approval(record, self.name, event, cohort)?;
                 Ok(approval.unwrap_or_else(|| NextStep::refused(error)))
             }
+            // What is retracted is withdrawn before.
+            Some(Rule::ReleaseRetract) => {
+                let command = error.remedy_text().and_then(|remedy| remedy.get(remedy.find("tidegate ")?..));
+                Ok(command.map_or_else(|| NextStep::refused(error), |command| NextStep::run(command, error.text())))
+            }
             _ => Ok(NextStep::refused(error)),
         }
     }

@@ -61,12 +61,14 @@ pub(super) fn rollouts(in_force: &[ProductInForce<'_>], records: &[Record], now:
     found
 }
 
-/// The command that renews a role.
-pub(super) fn renewal(role: &str) -> String {
-    if matches!(role, "timestamp" | "snapshot") || role.contains('.') {
-        return "tidegate refresh".to_owned();
-    }
-    format!("tidegate ceremony start --renew {role}")
+/// The command that renews roles, or the two that do.
+pub(crate) fn renewal<'a>(roles: impl IntoIterator<Item = &'a str>) -> String {
+    let is_online = |role: &&str| matches!(*role, "timestamp" | "snapshot") || role.contains('.');
+    let (online, offline): (Vec<_>, Vec<_>) = roles.into_iter().partition(is_online);
+    let refresh = (!online.is_empty()).then(|| "tidegate refresh".to_owned());
+    let renewed: String = offline.iter().map(|role| format!(" --renew {role}")).collect();
+    let ceremony = (!offline.is_empty()).then(|| format!("tidegate ceremony start{renewed}"));
+    refresh.into_iter().chain(ceremony).collect::<Vec<_>>().join(", and ")
 }
 
 fn expired(role: &RoleFile) -> Stop {
@@ -78,7 +80,7 @@ fn expired(role: &RoleFile) -> Stop {
     Stop {
         place: role.name.clone(),
         what: format!("it expired at {}: {stopped}", time::format(role.expires)),
-        remedy: renewal(&role.name),
+        remedy: renewal([role.name.as_str()]),
     }
 }
 
@@ -107,6 +109,6 @@ fn withdrawn(record: &Record) -> Option<Stop> {
     (record.state == ReleaseState::Withdrawn).then(|| Stop {
         place: record.id().to_string(),
         what: "it is withdrawn, and no newer release followed".to_owned(),
-        remedy: "tidegate release new VERSION".to_owned(),
+        remedy: "tidegate release create VERSION FILE --hardware ID".to_owned(),
     })
 }

@@ -165,7 +165,7 @@ pub fn validate(op: &mut Operation<'_>, spec: &ReleaseSpec, options: &Options) -
     let repository = workspace.repository()?;
     let mut record = spec.find(dir)?;
     // Whether it can be validated at all does not depend on the findings.
-    let facts = Facts { frozen: record.manifest.is_some(), ..Facts::default() };
+    let facts = Facts { frozen: record.manifest.is_some(), artifacts: record.artifacts.len(), ..Facts::default() };
     record.after(ReleaseEvent::Validate, &facts, &policy, now)?;
     let (manifest, bytes) = record.manifest(dir)?;
     let all = record::all(dir)?;

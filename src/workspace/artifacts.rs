@@ -174,7 +174,7 @@ pub fn open(dir: &Path, stored: Stored) -> Result<(PathBuf, File)> {
         let error = Error::io("read", &path, e);
         if error.is_not_found() {
             error
-                .remedy("restore the file to the store: tidegate release add, or copy it from the published repository")
+                .remedy("copy the file that the build made there, or take it from what is published: tidegate pull PLACE --artifacts")
         } else {
             error
         }

@@ -22,6 +22,7 @@ mod publish;
 mod publishers;
 mod receipts;
 mod releases;
+mod remedies;
 mod rollouts;
 mod s3;
 mod support;

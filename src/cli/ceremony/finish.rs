@@ -4,6 +4,7 @@ use clap::Args as ClapArgs;
 use serde_json::json;
 
 use super::super::passphrase::PassphraseArgs;
+use super::super::publish::live;
 use super::proposal::Allowed;
 use crate::ceremony;
 use crate::cli::context::{Context, actor};
@@ -36,8 +37,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     if is_first {
         show::first_root(&cx.ui, workspace.dir())?;
     }
-    cx.ui.hint(
-        "tidegate publish FOLDER, then have the signers check the transcript: tidegate ceremony verify-transcript FILE",
-    );
+    cx.ui.status("Have the signers check the transcript: tidegate ceremony verify-transcript FILE");
+    cx.ui.hint(live::publish_command(cx));
     Ok(())
 }

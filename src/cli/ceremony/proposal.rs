@@ -68,9 +68,9 @@ pub(in crate::cli) fn read_proposal(path: &Path) -> Result<Proposal> {
     let name = path.display().to_string();
     let bytes = fs::read_if_exists(path, MAX_LENGTH)?.ok_or_else(|| {
         if path.ends_with(FILE) {
-            Error::input("no ceremony is in progress")
-                .rule(Rule::CeremonyNone)
-                .remedy("start one: tidegate ceremony start")
+            Error::input("no ceremony is in progress").rule(Rule::CeremonyNone).remedy(
+                "start one: tidegate ceremony start --renew ROLE, or without --renew after a change of tidegate.toml",
+            )
         } else {
             Error::input(format!("there is no file {name}"))
         }

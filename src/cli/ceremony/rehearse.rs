@@ -39,7 +39,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             format!("{stranded} kinds of devices could no longer update"),
         )
         .remedy(if expired {
-            "renew what has expired first: tidegate refresh, or tidegate ceremony abort and start --renew ROLE"
+            "renew what has expired first: tidegate refresh; or for other roles tidegate ceremony abort, then tidegate ceremony start --renew ROLE"
         } else {
             "do not sign this proposal; tidegate ceremony abort, and change tidegate.toml"
         }));

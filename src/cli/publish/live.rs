@@ -48,5 +48,5 @@ fn command(status: &PublicationStatus) -> &'static str {
 /// The command that publishes the workspace, for hints.
 pub(in crate::cli) fn publish_command(context: &Context) -> &'static str {
     let place = Settings::load(&context.dir).is_ok_and(|settings| !settings.publish.place.is_empty());
-    if place { "tidegate publish" } else { "tidegate publish FOLDER" }
+    if place { "tidegate publish" } else { "tidegate publish PLACE" }
 }

@@ -309,7 +309,8 @@ async fn rebase(
     let mut ring = workspace.ring(settings, args.passphrase.source())?;
     let actor = actor();
     let patience = args.patience.delta();
-    let taking = PullOptions { actor: &actor, now: context.now, artifacts: false, patience };
+    let (now, redate) = (context.now, args.redate);
+    let taking = PullOptions { actor: &actor, now, artifacts: false, redate, patience };
     context.ui.status(format_args!("{error}"));
     match publish::overcome(error, plan, &workspace, settings, remote, &mut ring, &taking).await? {
         Overcome::TakenOver(taken) => super::pull::tell(&taken, &context.ui),

@@ -86,9 +86,9 @@ fn by_health(args: &Args, source: &Source, cx: &Context) -> Result<()> {
     };
     Err(Error::refused(worst.rule, format!("{id}: {worst}: {done}")).remedy(match verdict.action {
         Action::Withdraw => {
-            "publish, so that no device is offered it; then release the fix: tidegate release new".into()
+            "publish, so that no device is offered it; then release the fix: tidegate release create VERSION FILE --hardware ID".into()
         }
-        _ => format!("publish, and find the cause; then tidegate rollout resume {id}, or withdraw {id}"),
+        _ => format!("publish, and find the cause; then tidegate rollout resume {id}, or tidegate rollout withdraw {id}"),
     }))
 }
 

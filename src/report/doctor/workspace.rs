@@ -162,7 +162,7 @@ fn expiry(repository: &Repository, now: DateTime<Utc>, found: &mut Diagnosis) {
             let at = tidegate_model::time::format(role.expires);
             (Severity::Warning, format!("less than a quarter of its life is left: it expires at {at}"))
         };
-        found.find(severity, "DOC-EXPIRY", &role.name, what, stops::renewal(&role.name));
+        found.find(severity, "DOC-EXPIRY", &role.name, what, stops::renewal([role.name.as_str()]));
     }
 }
 

@@ -54,7 +54,7 @@ pub fn open(forge: &Forge) -> (Workspace, tidegate::config::Settings, KeyRing) {
 }
 
 fn taking(forge: &Forge) -> PullOptions<'static> {
-    PullOptions { actor: "test", now: forge.now(), artifacts: false, patience: TimeDelta::zero() }
+    PullOptions { actor: "test", now: forge.now(), artifacts: false, redate: false, patience: TimeDelta::zero() }
 }
 
 pub async fn pull(forge: &mut Forge, remote: &Remote) -> Result<PullReport> {
