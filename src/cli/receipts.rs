@@ -44,7 +44,7 @@ A health job publishes in any case, so that a pause reaches the devices:
 
     tidegate receipts --release 1.2.0 --health health.json &&
     tidegate rollout renew 1.2.0 --require-health health.json; healthy=$?
-    tidegate publish FOLDER; exit $healthy
+    tidegate publish; exit $healthy
 
 docs/rollout.md describes what is counted and what is refused.")]
 pub(super) struct Args {

@@ -259,6 +259,9 @@ fn told(cx: &Context, outcome: &StepOutcome, publishes: bool) -> Result<()> {
     if record.state == ReleaseState::Withdrawn {
         fallbacks(cx, outcome);
     }
+    if record.paused && !outcome.before.paused {
+        cx.ui.status("Devices that installed it keep it, those that are installing it go on, and so do other releases");
+    }
     for release in &outcome.kept {
         cx.ui.status(format_args!("{release} stays offered below it, for devices that it does not fit"));
     }

@@ -118,3 +118,24 @@ fn the_quick_start_works_as_written() {
         eprintln!("the device's part was left out: tidegate-device was not built beside tidegate");
     }
 }
+
+#[test]
+fn the_first_release_takes_ten_concepts_and_six_commands() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/quickstart.md")).unwrap();
+    let bold: Vec<_> = page.split("**").skip(1).step_by(2).collect();
+    let once: std::collections::BTreeSet<_> = bold.iter().collect();
+    assert!(bold.len() <= 10 && bold.len() == once.len(), "each concept is explained once, where it appears: {bold:?}");
+    let blocks = blocks("docs/quickstart.md");
+    let of = |heading: &str| {
+        let under = blocks.iter().filter(|block| block.headings.last().is_some_and(|last| last == heading));
+        let lines: Vec<_> =
+            under.flat_map(|block| block.text.lines()).filter(|line| line.starts_with("tidegate ")).collect();
+        lines
+            .into_iter()
+            .filter(|line| ["release", "rollout", "publish"].contains(&line.split(' ').nth(1).unwrap()))
+            .count()
+    };
+    assert_eq!(of("The next release"), 4);
+    // With init; a dry run shows what publish would do.
+    assert_eq!(1 + of("A release") + of("A rollout") + of("Publishing") - 1, 6);
+}
