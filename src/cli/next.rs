@@ -10,7 +10,7 @@ use crate::workspace::Workspace;
 
 /// The next step of the workspace, given the status of its places.
 pub(super) fn step(cx: &Context, workspace: &Workspace, publication: &[PublicationStatus]) -> Result<NextStep> {
-    with(cx, workspace, publication, |situation| next(situation))
+    with(cx, workspace, publication, next)
 }
 
 /// The next step of a release, given the status of the places.

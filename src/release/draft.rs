@@ -576,7 +576,7 @@ fn freeze(
     evidence.insert("base".into(), json!({"role": proposal.role, "version": proposal.base_version}));
     let threshold = proposal.signers(&repository)?.1;
     let previous = previous.map(Record::id);
-    Ok((Frozen { previous, record, manifest, differences, proposal, threshold }, before, evidence))
+    Ok((Frozen { record, manifest, previous, differences, proposal, threshold }, before, evidence))
 }
 
 /// The release before one with this sequence: the newest that was ever registered.

@@ -33,8 +33,11 @@ pub struct Signed {
     /// The keys that signed now, by name.
     pub used: Vec<String>,
     /// The keys that could not be used here, and why.
-    pub unusable: Vec<(String, String)>,
+    pub unusable: Vec<Unusable>,
 }
+
+/// A key that cannot be used here, and why.
+pub type Unusable = (String, String);
 
 /// Adds the signatures of the keys `names`, and those of copies that were signed elsewhere, to a release's proposal. With neither, signs
 /// with every key of the role that can be used here.
@@ -126,7 +129,7 @@ fn usable(
     proposal: &ReleaseProposal,
     repository: &Repository,
     keys: &mut KeyRing,
-) -> Result<(Vec<String>, Vec<(String, String)>)> {
+) -> Result<(Vec<String>, Vec<Unusable>)> {
     let (id, file) = (record.id(), ReleaseProposal::file(&record.id()));
     let missing = missing(repository, &proposal.role, &proposal.signers(repository)?.0);
     if missing.is_empty() {

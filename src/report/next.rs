@@ -86,21 +86,24 @@ pub struct Situation<'a> {
     pub now: DateTime<Utc>,
 }
 
+/// What may come next: a command, a reason to wait, or nothing.
+type Candidate<'s> = fn(&Situation<'s>) -> Result<Option<NextStep>>;
+
 /// The next step of a workspace.
 ///
 /// # Errors
 ///
 /// Fails if the workspace cannot be read.
 pub fn next<'s>(situation: &Situation<'s>) -> Result<NextStep> {
-    let candidates: [fn(&Situation<'s>) -> Result<Option<NextStep>>; 8] = [
+    let candidates: [Candidate<'s>; 8] = [
         Situation::expired_at_the_top,
-        Situation::expired_online,
-        Situation::unpublished_offers,
+        |situation| Ok(situation.expired_online()),
+        |situation| Ok(situation.unpublished_offers()),
         Situation::ceremony,
-        Situation::unsigned_changes,
+        |situation| Ok(situation.unsigned_changes()),
         Situation::releases,
-        Situation::unpublished,
-        Situation::renewals,
+        |situation| Ok(situation.unpublished()),
+        |situation| Ok(Some(situation.renewals())),
     ];
     let mut waits: Vec<NextStep> = Vec::new();
     for candidate in candidates {
@@ -123,7 +126,7 @@ pub fn next<'s>(situation: &Situation<'s>) -> Result<NextStep> {
 ///
 /// Fails if the workspace cannot be read.
 pub fn next_of(situation: &Situation<'_>, id: &ReleaseId) -> Result<Option<NextStep>> {
-    if let Some(publish) = situation.unpublished_offers()? {
+    if let Some(publish) = situation.unpublished_offers() {
         return Ok(Some(publish));
     }
     situation.records.iter().find(|record| record.id() == *id).map_or(Ok(None), |record| situation.release(record))
@@ -141,27 +144,22 @@ impl Situation<'_> {
         if over.is_empty() {
             return Ok(None);
         }
-        Ok(Some(self.ceremony()?.unwrap_or_else(|| self.renewal(&over, "has expired"))))
+        Ok(Some(self.ceremony()?.unwrap_or_else(|| renewal(&over, "has expired"))))
     }
 
-    fn renewal(&self, roles: &[&str], why: &str) -> NextStep {
-        let renew: String = roles.iter().map(|role| format!(" --renew {role}")).collect();
-        NextStep::run(format!("tidegate ceremony start{renew}"), format!("{} {why}", roles.join(", ")))
-    }
-
-    fn expired_online(&self) -> Result<Option<NextStep>> {
+    fn expired_online(&self) -> Option<NextStep> {
         let is_over = |role: &&RoleFile| is_online(&role.name) && role.expires <= self.now && self.signs(&role.name);
         let over: Vec<_> = self.repository.roles().filter(is_over).map(|role| role.name.clone()).collect();
-        Ok((!over.is_empty()).then(|| NextStep::run("tidegate refresh", format!("{} has expired", over.join(", ")))))
+        (!over.is_empty()).then(|| NextStep::run("tidegate refresh", format!("{} has expired", over.join(", "))))
     }
 
     /// What devices should know of at once: everything but that a channel lists a release that nobody is offered yet.
-    fn unpublished_offers(&self) -> Result<Option<NextStep>> {
+    fn unpublished_offers(&self) -> Option<NextStep> {
         if let Some(place) = self.publication.iter().find(|place| place.conflict.is_some()) {
-            return Ok(Some(match place.live {
+            return Some(match place.live {
                 Some(_) => NextStep::run("tidegate publish --rebase", place.to_string()),
                 None => NextStep::wait(place.to_string(), None),
-            }));
+            });
         }
         let is_channel = |name: &String| !is_online(name) && !matches!(name.as_str(), "root" | "targets");
         let offers = |name: &String| {
@@ -176,12 +174,12 @@ impl Situation<'_> {
                     Some(_) => place.waiting.is_empty() || !place.waiting.iter().all(is_channel),
                 }
         };
-        Ok(self.publication.iter().find(is_urgent).map(|place| self.publish(place)))
+        self.publication.iter().find(is_urgent).map(|place| self.publish(place))
     }
 
-    fn unpublished(&self) -> Result<Option<NextStep>> {
+    fn unpublished(&self) -> Option<NextStep> {
         let behind = |place: &&PublicationStatus| place.published == Some(false);
-        Ok(self.publication.iter().find(behind).map(|place| self.publish(place)))
+        self.publication.iter().find(behind).map(|place| self.publish(place))
     }
 
     fn publish(&self, place: &PublicationStatus) -> NextStep {
@@ -256,24 +254,24 @@ impl Situation<'_> {
     }
 
     /// A configuration that says something else than what is signed, and channels that have expired.
-    fn unsigned_changes(&self) -> Result<Option<NextStep>> {
+    fn unsigned_changes(&self) -> Option<NextStep> {
         if self.dir().join(ceremony::FILE).exists() {
-            return Ok(None);
+            return None;
         }
         let is_over = |role: &&RoleFile| !is_online(&role.name) && role.expires <= self.now;
         let over: Vec<_> = self.repository.roles().filter(is_over).map(|role| role.name.as_str()).collect();
         if !over.is_empty() {
-            return Ok(Some(self.renewal(&over, "has expired")));
+            return Some(renewal(&over, "has expired"));
         }
         let proposed = ceremony::proposed(self.workspace, self.repository, &ProposalRequest::default(), self.now);
-        Ok(match proposed {
+        match proposed {
             Ok(proposal) => {
                 let why = format!("tidegate.toml or cohorts.toml says what is not signed yet: {}", proposal.subject);
                 Some(NextStep::run("tidegate ceremony start", why))
             }
             Err(error) if error.broken_rule() == Some(Rule::CeremonyNothing) => None,
             Err(error) => Some(NextStep::refused(&error)),
-        })
+        }
     }
 
     /// The release that is furthest in its life and can go on; one that somebody paused comes last.
@@ -312,7 +310,7 @@ impl Situation<'_> {
         let highest = self.records.iter().map(|record| &record.version).max();
         let version = highest.map_or_else(|| "1.0.0".to_owned(), |at| format!("{}.{}.0", at.major, at.minor + 1));
         let channel = self.settings.channels.keys().next()?;
-        let product = self.settings.products.iter().next()?;
+        let product = self.settings.products.first()?;
         let name = if self.is_only() { version } else { format!("{channel}/{product}/{version}") };
         let command = format!("tidegate release create {name} FILE --hardware {}", self.hardware());
         Some(NextStep::run(command, "no release is offered, and none is in progress"))
@@ -337,7 +335,7 @@ impl Situation<'_> {
     fn release(&self, record: &Record) -> Result<Option<NextStep>> {
         let name = self.name(record);
         match record.state {
-            ReleaseState::Draft => self.draft(record, &name).map(Some),
+            ReleaseState::Draft => Ok(Some(self.draft(record, &name))),
             ReleaseState::Signed => self.signed(record, &name).map(Some),
             ReleaseState::Stable if !record.paused => Ok(None),
             ReleaseState::Withdrawn | ReleaseState::Retired => Ok(None),
@@ -345,31 +343,31 @@ impl Situation<'_> {
         }
     }
 
-    fn draft(&self, record: &Record, name: &str) -> Result<NextStep> {
+    fn draft(&self, record: &Record, name: &str) -> NextStep {
         let id = record.id();
         if record.artifacts.is_empty() {
             let command = format!("tidegate release add {name} FILE --hardware {}", self.hardware());
-            return Ok(NextStep::run(command, format!("{id} has no artifact yet")));
+            return NextStep::run(command, format!("{id} has no artifact yet"));
         }
         let manifest = |why: String| NextStep::run(format!("tidegate release manifest {name}"), why);
         if record.manifest.is_none() {
-            return Ok(manifest(format!("the manifest of {id} is not frozen yet")));
+            return manifest(format!("the manifest of {id} is not frozen yet"));
         }
         let missing = match signing::awaited(self.workspace, record, self.repository, self.now) {
             Ok(missing) => missing,
-            Err(error) => return Ok(manifest(error.text().to_owned())),
+            Err(error) => return manifest(error.text().to_owned()),
         };
         if missing.iter().any(|key| self.has(key)) {
-            return Ok(NextStep::run(format!("tidegate release sign {name}"), format!("{id} waits for signatures")));
+            return NextStep::run(format!("tidegate release sign {name}"), format!("{id} waits for signatures"));
         }
-        Ok(NextStep::wait(
+        NextStep::wait(
             format!(
                 "{id} waits for signatures of {}: send them {}, and add their copies with tidegate release sign {name} --copy FILE",
                 self.ring.labels(&missing),
                 ReleaseProposal::file(&id)
             ),
             None,
-        ))
+        )
     }
 
     fn signed(&self, record: &Record, name: &str) -> Result<NextStep> {
@@ -380,21 +378,21 @@ impl Situation<'_> {
         if let Some(approval) = self.approval(record, name, ReleaseEvent::Register, None)? {
             return Ok(approval);
         }
-        if let Some(failed) = self.failed(record)? {
+        if let Some(failed) = self.failed(record) {
             return Ok(failed);
         }
         Ok(NextStep::run(format!("tidegate release register {name}"), format!("{id} has all signatures")))
     }
 
     /// That checks have failed, which only a person can resolve.
-    fn failed(&self, record: &Record) -> Result<Option<NextStep>> {
+    fn failed(&self, record: &Record) -> Option<NextStep> {
         let failed = report::load(self.dir(), record, self.repository).ok().flatten();
         let failed: Vec<_> = failed.iter().flat_map(|report| report.failed()).map(|check| check.rule.clone()).collect();
         let id = record.id();
-        Ok((!failed.is_empty()).then(|| {
+        (!failed.is_empty()).then(|| {
             let why = format!("{id}: checks failed: {}", failed.join(", "));
             NextStep::wait(format!("{why}; fix what they name, then: tidegate release validate {id}"), None)
-        }))
+        })
     }
 
     /// The approval that a step needs and that can be given here, or whose it is; `None` if it needs none.
@@ -451,20 +449,25 @@ impl Situation<'_> {
     }
 
     /// What is due, though it has not expired.
-    fn renewals(&self) -> Result<Option<NextStep>> {
+    fn renewals(&self) -> NextStep {
         let due: Vec<_> = due(self.repository, self.now).collect();
         let online = due.iter().any(|role| is_online(&role.name) && self.signs(&role.name));
         if online {
-            return Ok(Some(NextStep::run("tidegate refresh", "roles expire soon")));
+            return NextStep::run("tidegate refresh", "roles expire soon");
         }
         let offline: Vec<_> = due.iter().map(|role| role.name.as_str()).filter(|role| !is_online(role)).collect();
         if !offline.is_empty() && !self.dir().join(ceremony::FILE).exists() {
-            return Ok(Some(self.renewal(&offline, "expires soon")));
+            return renewal(&offline, "expires soon");
         }
         let quarter = |role: &RoleFile| Some(role.expires - (role.expires - role.issued?) / 4 + TimeDelta::seconds(1));
         let next = self.repository.roles().filter_map(quarter).filter(|at| *at > self.now).min();
-        Ok(Some(NextStep::wait("no release is in progress, and no role is to be renewed yet", next)))
+        NextStep::wait("no release is in progress, and no role is to be renewed yet", next)
     }
+}
+
+fn renewal(roles: &[&str], why: &str) -> NextStep {
+    let renew = roles.join(" --renew ");
+    NextStep::run(format!("tidegate ceremony start --renew {renew}"), format!("{} {why}", roles.join(", ")))
 }
 
 /// Snapshot, timestamp and cohorts, which a machine renews.
@@ -486,8 +489,8 @@ fn awaited(proposal: &Proposal, missing: &[String]) -> NextStep {
 }
 
 fn signing_command(proposal: &Proposal, keys: &[String]) -> NextStep {
-    let keys: String = keys.iter().map(|key| format!(" --key {key}")).collect();
-    NextStep::run(format!("tidegate ceremony sign{keys}"), format!("{} waits for signatures", proposal.subject))
+    let keys = keys.join(" --key ");
+    NextStep::run(format!("tidegate ceremony sign --key {keys}"), format!("{} waits for signatures", proposal.subject))
 }
 
 /// The steps of one release's rollout.
@@ -530,7 +533,7 @@ impl Steps<'_> {
         match error.broken_rule() {
             Some(Rule::ReleaseValidated) => {
                 let validate = format!("tidegate release validate {}", self.name);
-                let failed = situation.failed(record)?;
+                let failed = situation.failed(record);
                 Ok(failed.unwrap_or_else(|| NextStep::run(validate, error.text())))
             }
             Some(Rule::ReleaseApproval) => {

@@ -66,8 +66,8 @@ pub(crate) fn renewal<'a>(roles: impl IntoIterator<Item = &'a str>) -> String {
     let is_online = |role: &&str| matches!(*role, "timestamp" | "snapshot") || role.contains('.');
     let (online, offline): (Vec<_>, Vec<_>) = roles.into_iter().partition(is_online);
     let refresh = (!online.is_empty()).then(|| "tidegate refresh".to_owned());
-    let renewed: String = offline.iter().map(|role| format!(" --renew {role}")).collect();
-    let ceremony = (!offline.is_empty()).then(|| format!("tidegate ceremony start{renewed}"));
+    let ceremony =
+        (!offline.is_empty()).then(|| format!("tidegate ceremony start --renew {}", offline.join(" --renew ")));
     refresh.into_iter().chain(ceremony).collect::<Vec<_>>().join(", and ")
 }
 

@@ -98,7 +98,7 @@ impl Scenes {
             let folder = scenes.fleet.dir.path().join("stages").join(stage);
             copy(&last, &folder);
             if !line.is_empty() {
-                scenes.done(&folder, scenes.fleet.now, line);
+                Scenes::done(&folder, scenes.fleet.now, line);
             }
             last.clone_from(&folder);
             scenes.stages.insert(stage, folder);
@@ -106,7 +106,7 @@ impl Scenes {
         scenes
     }
 
-    fn run(&self, folder: &Path, now: DateTime<Utc>, line: &str) -> Output {
+    fn run(folder: &Path, now: DateTime<Utc>, line: &str) -> Output {
         // The workspace may be another.
         let dir = if line.starts_with("-C ") { &[][..] } else { &["-C", "fleet"][..] };
         Command::new(env!("CARGO_BIN_EXE_tidegate"))
@@ -120,15 +120,15 @@ impl Scenes {
             .unwrap()
     }
 
-    fn done(&self, folder: &Path, now: DateTime<Utc>, line: &str) -> Vec<u8> {
-        let out = self.run(folder, now, line);
+    fn done(folder: &Path, now: DateTime<Utc>, line: &str) -> Vec<u8> {
+        let out = Self::run(folder, now, line);
         assert!(out.status.success(), "{line} at {now}: {}", String::from_utf8_lossy(&out.stderr));
         out.stdout
     }
 
     /// The rule and the remedy of a command that is refused.
-    fn refused(&self, folder: &Path, now: DateTime<Utc>, line: &str) -> (String, String) {
-        let out = self.run(folder, now, &format!("{line} --json"));
+    fn refused(folder: &Path, now: DateTime<Utc>, line: &str) -> (String, String) {
+        let out = Self::run(folder, now, &format!("{line} --json"));
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(!out.status.success(), "{line} is not refused: {said}");
         let last = said.lines().last().unwrap_or_default();
@@ -138,9 +138,9 @@ impl Scenes {
     }
 
     /// Runs a command that a remedy names, with what it leaves to people filled in.
-    fn resolve(&self, folder: &Path, now: DateTime<Utc>, command: &str) {
+    fn resolve(folder: &Path, now: DateTime<Utc>, command: &str) {
         let digest = || {
-            let status: Value = serde_json::from_slice(&self.done(folder, now, "ceremony status --json")).unwrap();
+            let status: Value = serde_json::from_slice(&Self::done(folder, now, "ceremony status --json")).unwrap();
             status["digest"].as_str().unwrap().to_owned()
         };
         let mut line = command.replace("VERSION", "2.0.0").replace("ROLE", "root");
@@ -148,7 +148,7 @@ impl Scenes {
         if line.contains("ceremony sign") {
             line = format!("{line} --confirm {}", digest());
         }
-        self.done(folder, now, &line);
+        Self::done(folder, now, &line);
     }
 }
 
@@ -188,24 +188,24 @@ fn what_a_refusal_names_is_accepted() {
         copy(&scenes.stages[stage], &folder);
         for line in *before {
             match line.split_once(": ") {
-                Some(("tomorrow", line)) => drop(scenes.done(&folder, now + TimeDelta::days(1), line)),
+                Some(("tomorrow", line)) => drop(Scenes::done(&folder, now + TimeDelta::days(1), line)),
                 Some((file, text)) => {
                     let path = folder.join("fleet").join(file);
                     let old = fs::read_to_string(&path).unwrap();
                     fs::write(&path, format!("{old}\n{}\n", text.replace('|', "\n"))).unwrap();
                 }
-                None => drop(scenes.done(&folder, now, line)),
+                None => drop(Scenes::done(&folder, now, line)),
             }
         }
-        let (broken, remedy) = scenes.refused(&folder, now, refused);
+        let (broken, remedy) = Scenes::refused(&folder, now, refused);
         assert_eq!(broken, *rule, "{stage}: {refused}: {remedy}");
         let commands = commands(&remedy);
         assert!(!commands.is_empty(), "{stage}: {refused}: {remedy}");
         for command in commands {
-            scenes.resolve(&folder, now, &command);
+            Scenes::resolve(&folder, now, &command);
         }
         if *then {
-            scenes.done(&folder, now, refused);
+            Scenes::done(&folder, now, refused);
         }
         fs::remove_dir_all(&folder).unwrap();
     }
@@ -217,18 +217,18 @@ fn dated_ahead(scenes: &Scenes) {
     let (folder, now) = (&scenes.stages["published"], scenes.fleet.now);
     copy(&folder.join("fleet"), &folder.join("other"));
     for line in ["release create 1.1.0 FILE --hardware board-a", "release sign 1.1.0", "release register 1.1.0"] {
-        scenes.done(folder, now, line);
+        Scenes::done(folder, now, line);
     }
-    scenes.done(folder, now + TimeDelta::days(3), "-C other rollout pause 1.0.0 --publish");
+    Scenes::done(folder, now + TimeDelta::days(3), "-C other rollout pause 1.0.0 --publish");
     for line in ["publish --rebase", "pull public"] {
-        let (rule, remedy) = scenes.refused(folder, now, line);
+        let (rule, remedy) = Scenes::refused(folder, now, line);
         assert_eq!((rule.as_str(), commands(&remedy).len()), ("M-TIME", 2), "{line}: {remedy}");
         if line.starts_with("pull") {
             for command in commands(&remedy) {
-                scenes.resolve(folder, now, &command);
+                Scenes::resolve(folder, now, &command);
             }
         }
     }
-    scenes.done(folder, now, "refresh");
-    scenes.done(folder, now, "publish");
+    Scenes::done(folder, now, "refresh");
+    Scenes::done(folder, now, "publish");
 }
