@@ -62,7 +62,7 @@ fn updates(fleet: &Fleet, site: &Path, id: &str, fate: Fate, times: usize) {
     let key = key(id);
     let enrolment = json!({"schema": 1, "device": id, "keys": [key.public().to_value()]});
     super::write(&fleet.path(), &format!("enrolments/{id}.json"), enrolment.to_string().as_bytes());
-    let naming = if id.len() % 2 == 0 { Naming::Hash } else { Naming::Id };
+    let naming = if id.len().is_multiple_of(2) { Naming::Hash } else { Naming::Id };
     let stub = StubInstaller::new();
     let open = || open(fleet, site, id, Receipts { key: key.clone(), naming }, &stub);
     let mut host = StubHost::new();

@@ -1,5 +1,6 @@
 //! A fleet as people run it: three channels of six cohorts, rollouts in all stages, a proposal, and receipts of some devices.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -79,11 +80,11 @@ fn with_channels(text: &str) -> String {
 fn cohorts() -> String {
     let mut text = String::new();
     for (number, channel) in CHANNELS.iter().enumerate() {
-        text += &format!("[{channel}]\nsalt = \"{:032x}\"\n", number + 1);
-        text +=
-            &format!("[[{channel}.cohort]]\nname = \"validation\"\ncondition = {{ fact = \"group\", eq = \"lab\" }}\n");
+        write!(text, "[{channel}]\nsalt = \"{:032x}\"\n", number + 1).unwrap();
+        write!(text, "[[{channel}.cohort]]\nname = \"validation\"\ncondition = {{ fact = \"group\", eq = \"lab\" }}\n")
+            .unwrap();
         for (name, share) in COHORTS {
-            text += &format!("[[{channel}.cohort]]\nname = \"{name}\"\nshare = \"{share}\"\n");
+            write!(text, "[[{channel}.cohort]]\nname = \"{name}\"\nshare = \"{share}\"\n").unwrap();
         }
     }
     text

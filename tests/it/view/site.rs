@@ -128,23 +128,23 @@ fn the_page_says_whether_it_is_live() {
     };
     let found = || {
         let (page, status) = make(&story, &[]);
-        let shown = page.split_once("class=\"shown\"").unwrap().1.split_once("</div>").unwrap().0.to_owned();
-        (shown, status["shows"].clone())
+        let banner = page.split_once("class=\"shown\"").unwrap().1.split_once("</div>").unwrap().0.to_owned();
+        (banner, status["shows"].clone())
     };
     place("../public");
-    let (shown, shows) = found();
+    let (banner, shows) = found();
     assert_eq!((&shows["source"], &shows["live"]), (&"workspace".into(), &true.into()));
-    assert!(shown.contains("Live") && shown.contains("public"), "{shown}");
+    assert!(banner.contains("Live") && banner.contains("public"), "{banner}");
 
     let out = story.run(&["rollout", "pause", "1.1.0"]);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let (shown, shows) = found();
+    let (banner, shows) = found();
     assert_eq!(
         (&shows["live"], &shows["places"][0]["waiting"][0]),
         (&false.into(), &"stable.validation".into()),
         "{shows}"
     );
-    assert!(shown.contains("Not live") && shown.contains("not published yet: stable.validation"), "{shown}");
+    assert!(banner.contains("Not live") && banner.contains("not published yet: stable.validation"), "{banner}");
     // What is there is live.
     let (page, status) = make(&story, &[text(&story.public()), "--root", text(&story.root())]);
     assert_eq!((&status["shows"]["source"], &status["shows"]["live"]), (&"place".into(), &true.into()));
@@ -157,9 +157,9 @@ fn the_page_says_whether_it_is_live() {
 
     // Nobody can tell of a place that cannot be reached.
     place("http://127.0.0.1:9/fleet");
-    let (shown, shows) = found();
+    let (banner, shows) = found();
     assert_eq!((shows.get("live"), shows["places"][0]["live"].is_u64()), (None, true), "{shows}");
-    assert!(shown.contains("Not known to be live") && shown.contains("cannot be reached"), "{shown}");
+    assert!(banner.contains("Not known to be live") && banner.contains("cannot be reached"), "{banner}");
 }
 
 #[test]
