@@ -182,7 +182,7 @@ fn a_withdrawal_falls_back_to_what_is_below() {
     world.fleet.step(&two, |transaction, op| transaction.withdraw(op, Some("does not boot"))).unwrap();
     world.days(4, WITHOUT_TWO);
     assert!(world.failed.is_empty(), "{:?}", world.failed);
-    world.reports("2.0.0", "tidegate release new");
+    world.reports("2.0.0", "tidegate release create");
 }
 
 /// A draft, a proposal and a release folder that cannot be read stop no renewal, also not those that come once in weeks.
