@@ -163,8 +163,7 @@ struct AddArgs {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate release sign 1.2.0
-  tidegate release sign 1.2.0 --key release-1
-  tidegate release sign 1.2.0 --copy mail/stable-os-1.2.0.json")]
+  tidegate release sign 1.2.0 --key release-1")]
 struct SignArgs {
     /// The release
     release: ReleaseSpec,

@@ -66,7 +66,7 @@ const PAGES: &[(&str, &[&str], Run)] = &[
                tidegate -q release sign $1 --key release-1 --key release-2; tidegate -q release validate $1
                tidegate -q release register $1; tidegate -q release validate $1; tidegate -q rollout start $1
              }
-             tidegate -q init fleet --example-keys; cd fleet; sed -i 's|^.publish.$|[publish]\nplace = \"../public\"|' tidegate.toml
+             tidegate -q init fleet --example-keys; cd fleet; sed -i 's|^.publish.$|[publish]\\nplace = \"../public\"|' tidegate.toml
              echo older > image; released 1.1.0 --urgency security
              echo image > image; released 1.2.0
              printf 'id,hardware,version,sequence\nd-1,board-a,1.1.0,0\n' > fleet.csv
