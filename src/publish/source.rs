@@ -72,9 +72,7 @@ impl Source {
     pub async fn first_root(&self) -> Result<Vec<u8>> {
         match &self.0 {
             From::Workspace { dir, .. } => {
-                if dir.join("tidegate.toml").is_file() {
-                    check_begun(dir)?;
-                }
+                check_begun(dir)?;
                 if dir.join(METADATA).join(FROM_ROOT).exists() {
                     return fs::read(&anchor_file(dir)?, MAX_ROOT);
                 }

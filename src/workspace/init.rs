@@ -338,8 +338,7 @@ fn open_keys(
         ),
     )
     .remedy(format!(
-        "create them here: {}; or, where their holders have them, declare each first: {}",
-        super::command(dir, "init --generate-keys"),
+        "run this again with --generate-keys to create them here; or, where their holders have them, declare each first: {}",
         super::command(dir, &format!("key import {first} --public ed25519:HEX"))
     )))
 }

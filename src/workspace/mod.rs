@@ -70,7 +70,8 @@ pub(crate) fn command(dir: &Path, command: &str) -> String {
 ///
 /// `C-FIRST`, with what comes next. Fails if the ledger cannot be read.
 pub fn check_begun(dir: &Path) -> Result<()> {
-    if has_begun(dir)? {
+    // What is no workspace is told otherwise.
+    if has_begun(dir)? || !dir.join("tidegate.toml").is_file() {
         return Ok(());
     }
     if dir.join(CEREMONY).exists() {

@@ -19,7 +19,7 @@ use crate::audit::{AuditFinding, ByHash, Look, Origin, PublishedRepository, Tree
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::{MAX_ROOT, METADATA_DIR, anchor_file};
-use crate::workspace::artifacts;
+use crate::workspace::{artifacts, check_begun};
 
 /// Where a state is read from: a workspace, or a repository in a folder or at a URL; as it stands, or at an earlier snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,7 @@ impl Place {
     fn read_as(&self, root: Option<&Path>, public: bool) -> Result<Reading> {
         if let What::Workspace(dir) = &self.what {
             fs::check_own(dir)?;
+            check_begun(dir)?;
         }
         let bytes = match (root, &self.what) {
             (Some(path), _) => fs::read(path, MAX_ROOT)?,

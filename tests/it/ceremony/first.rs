@@ -164,13 +164,14 @@ fn nothing_is_released_or_published_before_the_first_root() {
         assert!(said.contains("[C-FIRST]") && said.contains(next), "{arguments:?}: {said}");
     };
     assert!(machines.run(&["init"]).status.success(), "the files to edit");
-    let commands = [&["status"][..], &["publish", "../site"], &["release", "new", "1.0.0"], &["ceremony", "start"]];
+    let commands =
+        [&["status"][..], &["publish", "../site"], &["release", "new", "1.0.0"], &["site"], &["ceremony", "start"]];
     for command in commands {
         refused(command, "tidegate init --generate-keys");
     }
     machines.proposed();
     let proposal = machines.read(ceremony::FILE);
-    for command in &commands[..3] {
+    for command in &commands[..4] {
         refused(command, "tidegate ceremony status");
     }
     assert_eq!(rule(machines.init()), "C-ONE");
