@@ -183,13 +183,17 @@ fn proposed(cx: &Context, dir: &Path, made: &Initialized, proposal: &Proposal) -
         cx.ui.status(format_args!("  {name:<15} {why}"));
     }
     cx.ui.status("");
-    cx.ui.status("So nothing is in force yet. Read these digits out to the holders:");
-    cx.ui.result(format_args!("{}, proposal {}", proposal.subject, read_out(&digest)))?;
     let verified = proposal::verify(proposal, None)?;
-    requirements(cx, proposal, &verified)?;
     let is_complete = verified.requirement_status(proposal)?.iter().all(RequirementStatus::is_met);
+    cx.ui.status(if is_complete {
+        "So nothing is in force yet: it is finished where the online keys are."
+    } else {
+        "So nothing is in force yet. Read these digits out to the holders:"
+    });
+    cx.ui.result(format_args!("{}, proposal {}", proposal.subject, read_out(&digest)))?;
+    requirements(cx, proposal, &verified)?;
     cx.ui.hint(if is_complete {
-        format!("where the online keys are: {}", command(dir, "ceremony finish"))
+        command(dir, "ceremony finish")
     } else {
         let file = dir.join(ceremony::FILE);
         format!(

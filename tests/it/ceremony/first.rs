@@ -164,8 +164,13 @@ fn nothing_is_released_or_published_before_the_first_root() {
         assert!(said.contains("[C-FIRST]") && said.contains(next), "{arguments:?}: {said}");
     };
     assert!(machines.run(&["init"]).status.success(), "the files to edit");
-    let commands =
-        [&["status"][..], &["publish", "../site"], &["release", "new", "1.0.0"], &["site"], &["ceremony", "start"]];
+    let commands = [
+        &["status"][..],
+        &["publish", "../site"],
+        &["release", "new", "1.0.0"],
+        &["site", "--out", "../page"],
+        &["ceremony", "start"],
+    ];
     for command in commands {
         refused(command, "tidegate init --generate-keys");
     }
