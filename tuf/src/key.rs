@@ -191,15 +191,15 @@ impl PublicKey {
 /// Reads a `SubjectPublicKeyInfo` in PEM that contains a P-256 key (RFC 5480), or the bare point in hex, as old
 /// versions of go-tuf wrote it.
 fn ecdsa_p256(pem: &str) -> Option<ecdsa::VerifyingKey> {
-    if let Some(point) = from_hex(pem) {
-        return ecdsa::VerifyingKey::from_sec1_bytes(&point).ok();
-    }
     // id-ecPublicKey with prime256v1. DER has one encoding for each value, so that what comes before the point is known to the byte: for
     // one that is written out, and for one that is compressed.
     const HEADS: [&[u8]; 2] = [
         b"\x30\x59\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x42\x00",
         b"\x30\x39\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07\x03\x22\x00",
     ];
+    if let Some(point) = from_hex(pem) {
+        return ecdsa::VerifyingKey::from_sec1_bytes(&point).ok();
+    }
     let (label, der) = pem::decode_vec(pem.as_bytes()).ok()?;
     if label != "PUBLIC KEY" {
         return None;

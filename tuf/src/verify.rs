@@ -45,7 +45,9 @@ impl<'a> Delegator<'a> {
         for (id, key) in signed.filter_map(|signature| self.keys.get_key_value(&signature.keyid)) {
             if key.decode().is_none() {
                 let lead = if unknown.is_empty() { "; not supported: " } else { ", " };
-                unknown += &format!("{lead}key {} of scheme {}", id.short(), quoted(key.scheme()));
+                for part in [lead, "key ", id.short(), " of scheme ", &quoted(key.scheme())] {
+                    unknown.push_str(part);
+                }
             }
         }
         Err(Error::Threshold {

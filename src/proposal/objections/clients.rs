@@ -269,7 +269,7 @@ impl Rules<'_> {
         self.keys("/delegations/keys", delegations.get("keys"));
         self.dropped("/delegations", delegations, &["keys", "roles"]);
         if delegations.get("succinct_roles").is_some() {
-            self.object(&[GO, PYTHON], "/delegations/succinct_roles", "it is dropped, or refused beside roles");
+            self.object(&[TOUGH], "/delegations/succinct_roles", "delegations without roles cannot be read");
         }
         for declared in delegations.get("roles").and_then(Value::as_array).into_iter().flatten() {
             let name = declared.get("name").and_then(Value::as_str).unwrap_or_default();

@@ -134,10 +134,6 @@ const CASES: &[Case] = &[
     case("root", "text beyond ASCII", &["tough"], |signed| signed["x"] = json!("e\u{301}")),
     case("targets", "nothing", &[], |_| ()),
     case("targets", "an unknown field of delegations", &["tough"], |signed| signed["delegations"]["x"] = json!(1)),
-    case("targets", "succinct roles beside others", ALL, |signed| {
-        signed["delegations"]["succinct_roles"] =
-            json!({"keyids": [], "threshold": 1, "bit_length": 1, "name_prefix": "x"});
-    }),
     case("targets", "an unknown field of a delegation", &["tough"], |signed| {
         signed["delegations"]["roles"][0]["x"] = json!(1);
     }),
