@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SubsecRound as _, Utc};
+use tidegate_client::command::with_clean_environment;
 
 use super::ui::Ui;
 use crate::error::{Error, Kind, Result};
@@ -48,10 +49,33 @@ pub(super) fn trusted_root(given: Option<&Path>, context: &Context) -> Result<Ve
     }
 }
 
-/// By whom, for the ledger: TIDEGATE_ACTOR, else the user's name.
+/// Variables that say who started a job in CI: of GitHub, GitLab, Azure, Buildkite, CircleCI and Bitbucket.
+const CI_ACTORS: [&str; 6] = [
+    "GITHUB_ACTOR",
+    "GITLAB_USER_LOGIN",
+    "BUILD_REQUESTEDFOREMAIL",
+    "BUILDKITE_BUILD_CREATOR_EMAIL",
+    "CIRCLE_USERNAME",
+    "BITBUCKET_STEP_TRIGGERER_UUID",
+];
+
+/// By whom, for the ledger: TIDEGATE_ACTOR, who started the job in CI, who commits to git, else the user's name. Warns if nobody is named.
 pub(super) fn actor() -> String {
-    let name = ["TIDEGATE_ACTOR", "USER", "USERNAME"].iter().find_map(|variable| std::env::var(variable).ok());
-    ledger::clean(name.as_deref().filter(|name| !name.is_empty()).unwrap_or("unknown"))
+    let of = |variable: &str| std::env::var(variable).ok().filter(|name| !name.trim().is_empty());
+    let committer = || {
+        let git = with_clean_environment("git").args(["config", "user.email"]).output();
+        let name = String::from_utf8(git.ok().filter(|out| out.status.success())?.stdout).ok()?.trim().to_owned();
+        (!name.is_empty()).then_some(name)
+    };
+    let name = of("TIDEGATE_ACTOR")
+        .or_else(|| CI_ACTORS.iter().find_map(|variable| of(variable)))
+        .or_else(committer)
+        .or_else(|| ["USER", "LOGNAME", "USERNAME"].iter().find_map(|variable| of(variable)));
+    let name = name.unwrap_or_else(|| {
+        Ui::new(false, false).warn("the ledger will not say who did this: set TIDEGATE_ACTOR to a name");
+        ledger::UNKNOWN.to_owned()
+    });
+    ledger::clean(&name)
 }
 
 pub(super) fn parse_instant(text: &str) -> Result<DateTime<Utc>, String> {

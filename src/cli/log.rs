@@ -6,7 +6,7 @@ use tidegate_model::time;
 use super::context::Context;
 use crate::error::{Error, Result, Rule};
 use crate::release::audit;
-use crate::workspace::ledger::FILE;
+use crate::workspace::ledger::{Cause, FILE};
 use crate::workspace::{Ledger, Workspace};
 
 /// Show the ledger, or verify it
@@ -23,10 +23,14 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     if args.verify {
         let (entries, wrong) = audit::audit(workspace.dir())?;
         if let Some(first) = wrong.first() {
-            return Err(Error::trust(format!("{FILE}: {first}")).rule(Rule::LedgerChain).remedy(format!(
-                "{} faults; restore the ledger from version control and find out who changed it",
-                wrong.len()
-            )));
+            let error = Error::trust(format!("{FILE}: {first}")).rule(Rule::LedgerChain);
+            return Err(match breaks.first().map(|first| first.cause) {
+                Some(cause @ (Cause::LineEnds | Cause::Unmerged)) => error.remedy(cause.remedy()),
+                _ => error.remedy(format!(
+                    "{} faults; restore the ledger from version control and find out who changed it",
+                    wrong.len()
+                )),
+            });
         }
         if cx.ui.is_json() {
             return cx

@@ -14,7 +14,7 @@ use super::ui::Ui;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::MAX_ROOT;
-use crate::publish::{PullOptions, PullReport, recreate, take_over};
+use crate::publish::{PublicationStatus, Published, PullOptions, PullReport, publication_status, recreate, take_over};
 use crate::workspace::Workspace;
 
 /// Update a workspace from what is published, or create one
@@ -26,8 +26,8 @@ use crate::workspace::Workspace;
 /// lists the private keys to add.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The place: s3://, gs://, az://, https://, or a folder
-    place: String,
+    /// The place: s3://, gs://, az://, https://, or a folder [default: publish.place in tidegate.toml]
+    place: Option<String>,
     /// For a new workspace: a root file that you trust, such as the one devices are shipped with
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
@@ -44,6 +44,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
+    let place = match &args.place {
+        Some(place) => place.clone(),
+        None => super::publish::live::places(context)?.swap_remove(0),
+    };
     let ui = &context.ui;
     let actor = actor();
     let taking = PullOptions {
@@ -59,7 +63,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
                 .remedy("give a root file that you trust, such as the one devices are shipped with")
         })?;
         let root = fs::read(root, MAX_ROOT)?;
-        let remote = args.access.open_to_read(&args.place, &context.dir, None)?;
+        let remote = args.access.open_to_read(&place, &context.dir, None)?;
         let made = block_on(recreate(&context.dir, &remote, &root, &taking))?;
         if ui.is_json() {
             return ui.json(&json!({"taken": made.taken, "keys": made.keys}));
@@ -67,7 +71,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         tell(&made.taken, ui);
         ui.result(format_args!(
             "created workspace {1} from {0}: timestamp {2}",
-            public_url(&args.place),
+            public_url(&place),
             context.dir.display(),
             made.taken.live
         ))?;
@@ -77,7 +81,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     let workspace = Workspace::open(&context.dir)?;
     let settings = workspace.settings()?;
-    let remote = args.access.open_to_read(&args.place, &context.dir, Some(&settings))?;
+    let remote = args.access.open_to_read(&place, &context.dir, Some(&settings))?;
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
     let taken = block_on(take_over(&workspace, &settings, &remote, &mut ring, &taking))?;
     if ui.is_json() {
@@ -85,20 +89,53 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     tell(&taken, ui);
     if taken.theirs.is_empty() && taken.releases.is_empty() && taken.timestamp == taken.live {
-        ui.result(format_args!("up to date with {}: timestamp {}", public_url(&args.place), taken.live))?;
+        ui.result(format_args!("up to date with {}: timestamp {}", public_url(&place), taken.live))?;
     } else {
         ui.result(format_args!(
             "took over timestamp {} of {}; now at {}",
             taken.live,
-            public_url(&args.place),
+            public_url(&place),
             taken.timestamp
         ))?;
     }
     if taken.timestamp > taken.live {
         let redate = if args.redate { " --redate" } else { "" };
-        ui.hint(format_args!("tidegate publish {}{redate}", args.place));
+        ui.hint(format_args!("tidegate publish {place}{redate}"));
     }
     Ok(())
+}
+
+/// Takes over what others have published at the place in tidegate.toml since this checkout was made, if they have, before a step that is published
+/// at once: the step is then on top of theirs. What prevents it is told, and stops nothing: publishing has the last word.
+pub(super) fn catch_up(passphrase: &PassphraseArgs, context: &Context) {
+    let caught_up = || -> Result<()> {
+        let seen = super::publish::live::read(context);
+        let workspace = Workspace::open(&context.dir)?;
+        let settings = workspace.settings()?;
+        let status = publication_status(&context.dir, &workspace.repository()?, &seen)?;
+        let known = Published::load(&context.dir)?.map(|published| published.timestamp);
+        let is_news = |place: &PublicationStatus| place.unreachable.is_none() && place.live > known;
+        let (Some(first), Some((place, _))) = (status.first().filter(|place| is_news(place)), seen.first()) else {
+            return Ok(());
+        };
+        context.ui.status(format_args!("{} is at timestamp {}: taking it over first", place, first.live.unwrap_or(0)));
+        let remote = AccessArgs::default().open_to_read(place, &context.dir, Some(&settings))?;
+        let mut ring = workspace.ring(&settings, passphrase.source())?;
+        let actor = actor();
+        let taking = PullOptions {
+            actor: &actor,
+            now: context.now,
+            artifacts: false,
+            redate: false,
+            patience: TimeDelta::zero(),
+        };
+        let taken = block_on(take_over(&workspace, &settings, &remote, &mut ring, &taking))?;
+        tell(&taken, &context.ui);
+        Ok(())
+    };
+    if let Err(error) = caught_up() {
+        context.ui.warn(format_args!("what others have published could not be taken over: {error}"));
+    }
 }
 
 /// Says what was taken over.

@@ -13,7 +13,9 @@ use tidegate_model::version::is_newer;
 
 use crate::config::write_share;
 use crate::error::{Error, Result, Rule};
-use crate::policy::{Approved, Facts, Policy, Refusal, ReleaseEvent, ReleaseState, ReportFacts, Status, Step, next};
+use crate::policy::{
+    Approved, Facts, Policy, Refusal, ReleaseEvent, ReleaseState, ReportFacts, Soaking, Status, Step, next,
+};
 use crate::rollout::list::put;
 use crate::rollout::{RampRequest, dead_mans_switch, plan, step};
 use crate::workspace::CohortInForce;
@@ -35,6 +37,8 @@ pub(super) struct StepInputs<'a> {
     pub(super) policy: &'a Policy,
     /// What the cohorts are currently offered.
     pub(super) in_force: &'a [CohortInForce],
+    /// Since when devices can see the release in each of them; `None` where they cannot yet.
+    pub(super) visible: Vec<Option<DateTime<Utc>>>,
     /// When the first step may be taken.
     pub(super) from: DateTime<Utc>,
     /// How long to take for each cohort, instead of the minimum of the policy.
@@ -94,10 +98,16 @@ impl ExpectedSteps {
 pub(super) fn course(terms: &StepInputs<'_>) -> Result<ExpectedSteps> {
     let mut course = ExpectedSteps { steps: Vec::new(), passed_over: Vec::new(), assumptions: assumptions(terms) };
     let mut started = false;
-    for current in terms.in_force {
+    for (current, visible) in terms.in_force.iter().zip(&terms.visible) {
         if let Some(own) = current.offer(terms.offer.sequence) {
             started |= own.stage != Stage::Validation;
-            course.steps.push(in_force(terms, current, own, &mut course.assumptions)?);
+            let mut step = in_force(terms, current, own, &mut course.assumptions)?;
+            step.whole = step.whole.max(visible.unwrap_or(terms.from));
+            course.steps.push(step);
+            if visible.is_none() {
+                let from = time::format(terms.from);
+                course.assumptions.push(format!("the step to {} is published at {from}", current.cohort));
+            }
         }
         if let Some(ahead) = terms.ahead(current) {
             let why = format!("it is offered {} (sequence {}), which is newer", ahead.release, ahead.sequence);
@@ -316,7 +326,9 @@ impl StepInputs<'_> {
             let mut refusal = None;
             for request in self.requests(exposed) {
                 let planned = plan(request, exposed, at)?;
-                let since = previous.map(|(cohort, since)| (cohort.clone(), (*since <= at).then_some(*since)));
+                let since = previous.map(|(cohort, since)| {
+                    (cohort.clone(), if *since <= at { Soaking::Since(*since) } else { Soaking::Ramping })
+                });
                 match self.ask(what, step(current, &planned, since), at) {
                     Ok(_) => return Ok((at, planned.ramp)),
                     Err(refused) => refusal = Some((refused, planned.ramp)),

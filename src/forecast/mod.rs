@@ -145,6 +145,7 @@ impl Forecast {
             paused: record.paused,
             policy: &transaction.policy,
             in_force: transaction.in_force(),
+            visible: transaction.in_force().iter().map(|current| transaction.visible_since(current)).collect(),
             from: outlook.from,
             ramp: outlook.ramp,
         })?;

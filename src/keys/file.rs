@@ -77,7 +77,7 @@ impl FileKey {
     ///
     /// Fails if the text is not a PEM private key of a supported kind, or if the passphrase is wrong.
     pub fn from_pem(name: &str, pem: &str, passphrases: &mut dyn Passphrases) -> Result<Self> {
-        let (label, document) = SecretDocument::from_pem(pem)
+        let (label, document) = SecretDocument::from_pem(pem.trim())
             .map_err(|e| Error::input(format!("key {name}: not a PEM private key")).with_source(e))?;
         let document = match label {
             "PRIVATE KEY" => document,

@@ -263,6 +263,17 @@ impl Repository {
         Envelope::parse(&file.name, &file.bytes).map(|e| valid_signers(keys, role, &e)).unwrap_or_default()
     }
 
+    /// The content of an earlier version of a targets role; `None` if these bytes are none that its keys have signed.
+    pub(crate) fn earlier(&self, role: &str, version: u64, bytes: &[u8]) -> Option<Document> {
+        let envelope = Envelope::parse(role, bytes).ok()?;
+        let (keys, known) = self.keys_of(role)?;
+        let targets: Targets = envelope.danger_read_unverified(role).ok()?;
+        if targets.common.version != version || (valid_signers(keys, known, &envelope).len() as u64) < known.threshold {
+            return None;
+        }
+        role_file(role, &targets.common, bytes.to_vec()).ok().map(|file| file.document)
+    }
+
     /// The version that the snapshot lists for a role, also for one that nobody delegates to any more.
     pub fn listed_version(&self, role: &str) -> Option<u64> {
         self.trusted.snapshot()?.role(role).map(|meta| meta.version)

@@ -96,8 +96,19 @@ pub struct Step {
     pub ramp: Option<Span>,
     /// When the ramp ends; `None` without a ramp.
     pub until: Option<DateTime<Utc>>,
-    /// The previous cohort, and since when all of it is offered the release: `None` if it is not yet.
-    pub previous: Option<(Name, Option<DateTime<Utc>>)>,
+    /// The previous cohort, and since when all of it is offered the release.
+    pub previous: Option<(Name, Soaking)>,
+}
+
+/// Since when all of a cohort is offered a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Soaking {
+    /// Since then, as devices could see.
+    Since(DateTime<Utc>),
+    /// Its ramp has not ended.
+    Ramping,
+    /// Its step is not published: no device can know of it.
+    Unpublished,
 }
 
 /// Why an event is refused: the rule and what would satisfy it.

@@ -12,7 +12,7 @@ mod tests;
 mod transitions;
 
 pub use checks::{CheckId, CheckKind, OwnCheck};
-pub use facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Step};
+pub use facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Soaking, Step};
 pub use file::{
     ApprovalRule, Policy, ProvenancePolicy, RetirementPolicy, RolloutPolicy, SecurityPolicy, Skippable,
     ValidationPolicy,

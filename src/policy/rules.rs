@@ -7,7 +7,7 @@ use tidegate_model::manifest::Urgency;
 use tidegate_model::name::Name;
 use tidegate_tuf::time;
 
-use super::facts::{Facts, Refusal};
+use super::facts::{Facts, Refusal, Soaking};
 use super::file::{ApprovalRule, Policy, Skippable};
 use super::state::{ReleaseEvent, Status};
 use crate::config::write_share;
@@ -109,12 +109,22 @@ pub(super) fn step_allowed(
     let Some(step) = &facts.step else { return Ok(()) };
     if let (Some((previous, since)), false) = (&step.previous, skips(facts, policy, Skippable::Soak)) {
         let soak = policy.soak(previous);
-        let Some(since) = since else {
-            return Err(refuse(
-                Rule::ReleaseSoak,
-                &format!("not all of the cohort {previous} is eligible yet"),
-                "wait until its ramp has ended: tidegate rollout status RELEASE",
-            ));
+        let since = match since {
+            Soaking::Since(since) => since,
+            Soaking::Ramping => {
+                return Err(refuse(
+                    Rule::ReleaseSoak,
+                    &format!("not all of the cohort {previous} is eligible yet"),
+                    "wait until its ramp has ended: tidegate rollout status RELEASE",
+                ));
+            }
+            Soaking::Unpublished => {
+                return Err(refuse(
+                    Rule::ReleaseSoak,
+                    &format!("the step to the cohort {previous} is not published, so its {soak} have not begun"),
+                    "publish it, then wait: tidegate publish --rebase",
+                ));
+            }
         };
         let until = *since + soak.delta();
         if now < until {

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_model::manifest::Urgency;
 
 use super::checks::CheckKind;
-use super::facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Step};
+use super::facts::{Approved, Facts, Refusal, ReportFacts, Retraction, Soaking, Step};
 use super::file::Policy;
 use super::state::{ReleaseEvent, ReleaseState, Status};
 use super::transitions::next;
@@ -396,10 +396,13 @@ fn soak_step_and_ramp_hold_a_step_back() {
         .map(|_| ())
         .map_err(|refusal| refusal.rule)
     };
-    let after = |hours: i64| Some(("canary".parse().unwrap(), Some(now() - TimeDelta::hours(hours))));
+    let after = |hours: i64| Some(("canary".parse().unwrap(), Soaking::Since(now() - TimeDelta::hours(hours))));
     assert_eq!(advance(Step { previous: after(47), ..step() }), Err(Rule::ReleaseSoak));
     assert_eq!(advance(Step { previous: after(48), ..step() }), Ok(()));
-    assert_eq!(advance(Step { previous: Some(("canary".parse().unwrap(), None)), ..step() }), Err(Rule::ReleaseSoak));
+    for soaking in [Soaking::Ramping, Soaking::Unpublished] {
+        let previous = Some(("canary".parse().unwrap(), soaking));
+        assert_eq!(advance(Step { previous, ..step() }), Err(Rule::ReleaseSoak));
+    }
 
     let large = Step { share: Some(200_000), ..step() };
     assert_eq!(advance(large.clone()), Err(Rule::ReleaseStep));
@@ -413,7 +416,7 @@ fn soak_step_and_ramp_hold_a_step_back() {
 
 #[test]
 fn a_security_release_skips_soak_and_ramp_but_not_validation() {
-    let step = Step { share: Some(1_000_000), previous: Some(("canary".parse().unwrap(), None)), ..step() };
+    let step = Step { share: Some(1_000_000), previous: Some(("canary".parse().unwrap(), Soaking::Ramping)), ..step() };
     let facts = Facts { urgency: Some(Urgency::Security), step: Some(step), ..good() };
     assert_eq!(rule(ReleaseState::Validation, ReleaseEvent::Start, &facts), Ok(Status::of(ReleaseState::Security)));
     assert_eq!(

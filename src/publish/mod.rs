@@ -15,7 +15,7 @@ mod notice;
 mod plan;
 mod prune;
 mod publication;
-mod published;
+mod publications;
 mod pull;
 mod read_back;
 mod rebase;
@@ -30,7 +30,7 @@ pub use self::notice::Notice;
 pub use self::plan::{Object, ObjectState, Plan, Totals, UploadStage, plan};
 pub use self::prune::{PruneCandidate, Pruning, plan_prune, prune};
 pub use self::publication::{PublicationStatus, live_timestamp, publication_status};
-pub use self::published::{PUBLISHED, Published};
+pub use self::publications::leave_record;
 pub use self::pull::{PullOptions, PullReport, take_over};
 pub use self::read_back::read_back;
 pub use self::rebase::{Overcome, overcome, renew_live};
@@ -40,3 +40,4 @@ pub use self::store::{
     Concurrency, Guard, HeaderRules, Headers, MARK, Options, PROBE, Remote, Seen, Variables, WriteOutcome,
 };
 pub use self::sync::plan_sync;
+pub use crate::workspace::published::{PUBLISHED, Published};

@@ -12,11 +12,11 @@ use tidegate_tuf::Limits;
 use tidegate_tuf::metadata::{Snapshot, Timestamp};
 use tidegate_tuf::path::metadata_file;
 
-use super::published::Published;
 use super::store::{Remote, TIMESTAMP};
 use crate::error::Result;
 use crate::fs;
 use crate::metadata::{METADATA_DIR, Repository, danger_parse_unverified};
+use crate::workspace::Published;
 
 /// Roles that are named one by one.
 const FEW: usize = 6;

@@ -1,7 +1,7 @@
 //! Merges the live state into a workspace: `tidegate pull`, and `tidegate publish --rebase` before it tries again.
 //!
 //! Works role by role: a role that only they changed is theirs, a role that only this workspace changed stays, and a role that
-//! both changed is a conflict. Snapshot and timestamp are signed again. The result is verified as a device would verify it, and
+//! both changed is a conflict. To renew a role is no change of what it says. Snapshot and timestamp are signed again. The result is verified as a device would verify it, and
 //! audited, before anything in the workspace changes.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,20 +13,22 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use serde_json::{Map, json};
 use tidegate_model::digest::Digest;
-use tidegate_model::layout::Location;
+use tidegate_model::layout::{DelegatedRole, Location};
 use tidegate_tuf::Limits;
 use tidegate_tuf::metadata::{Root, Snapshot, TargetFile, Timestamp};
 use tidegate_tuf::path::{TargetPath, metadata_file};
 
-use super::published::Published;
+use super::publications;
 use super::store::Remote;
 use crate::audit::{ByHash, Origin, look};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
-use crate::metadata::{Edit, METADATA_DIR, Repository, danger_parse_unverified};
+use crate::metadata::{Document, Edit, METADATA_DIR, Repository, RoleFile, danger_parse_unverified};
 use crate::release::{ReleaseId, adopt};
+use crate::rollout::refresh::half_over;
+use crate::workspace::Published;
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Workspace, artifacts};
 
@@ -92,7 +94,8 @@ pub async fn take_over(
                 "it shows an old state, or is a mirror that lags: look at the first place, and do not build on this",
             ));
     }
-    let split = Split::of(workspace.dir(), base.as_ref(), &ours, &theirs, place)?;
+    let mut split = Split::of(workspace.dir(), base.as_ref(), &ours, &theirs, place)?;
+    split.settle(remote, &ours, &theirs, taking.now).await?;
     let repository = split.join(&ours, &theirs, settings, ring, taking).map_err(|error| unbuildable(error, place))?;
 
     let fetched = fetch(workspace.dir(), remote, &theirs, taking.artifacts).await?;
@@ -115,9 +118,16 @@ pub async fn take_over(
     let mut changes = Changes::default();
     let repository = repository.as_ref().unwrap_or(&theirs);
     replace_metadata(&ours, repository, &theirs, &mut changes)?;
-    Published::of(&theirs)?.put(&mut changes)?;
+    publications::published(remote, &theirs, base.as_ref(), taking.now).await?.put(&mut changes)?;
     let releases = adopt::adopt(workspace.dir(), repository, &mut changes)?;
     let timestamp = repository.must_have("timestamp")?.version;
+    // What was only renewed is no step of anybody's, and machines that renew keep no ledger.
+    let says_the_same = |role: &String| match (ours.role(role), repository.role(role)) {
+        (Some(before), Some(after)) => before.document.says_the_same(&after.document),
+        _ => false,
+    };
+    let is_news = !releases.is_empty() || !split.theirs.iter().all(says_the_same);
+    split.ours.extend(split.again.into_keys());
     let taken = PullReport {
         live,
         timestamp,
@@ -126,7 +136,7 @@ pub async fn take_over(
         releases: releases.iter().map(ReleaseId::to_string).collect(),
         fetched,
     };
-    if !changes.is_empty() {
+    if is_news {
         write_down(workspace.dir(), &taken, place, taking, &mut changes)?;
     }
     workspace.commit(changes)?;
@@ -232,6 +242,10 @@ fn is_consistent(files: &BTreeMap<String, Vec<u8>>) -> bool {
 struct Split {
     ours: Vec<String>,
     theirs: Vec<String>,
+    /// Changed by both, and the version that both began from.
+    both: BTreeMap<String, Option<u64>>,
+    /// Cohorts' roles that we changed and they only renewed: ours are signed again, on top of theirs. With our version.
+    again: BTreeMap<String, u64>,
 }
 
 impl Split {
@@ -248,17 +262,16 @@ impl Split {
                 .rule(Rule::PublishConflict)
                 .remedy("hold a ceremony on top of the roots that are published; nothing else can settle this"));
         }
-        let base = match published.map(|published| published.roles(dir)).transpose()?.flatten() {
+        // What is live may be of this workspace's own past, though it was published from elsewhere: then only we have gone on.
+        let base = match grown_from(dir, theirs) {
             Some(base) => base,
-            // Never published from here, or the record is lost: then the workspace must contain the live snapshot.
-            None => grown_from(dir, theirs).ok_or_else(|| {
+            None => published.map(|published| published.roles(dir)).transpose()?.flatten().ok_or_else(|| {
                 Error::new(Kind::Conflict, format!("this workspace does not know what it has in common with {place}"))
                     .rule(Rule::PublishBase)
                     .remedy("`tidegate pull` into a new folder and repeat your changes there")
             })?,
         };
         let mut split = Self::default();
-        let mut both = Vec::new();
         let root = |repository: &Repository| repository.roots().len() as u64;
         if root(ours) > root(theirs) {
             split.ours.push("root".to_owned());
@@ -281,19 +294,64 @@ impl Split {
                 .rule(Rule::PublishRollback)
                 .remedy("do not build on what is there; find out who put it back, and `tidegate verify` it"));
             }
-            let changed =
-                |file: Option<&crate::metadata::RoleFile>| file.map(|file| file.version) != base.get(name).copied();
+            let changed = |file: Option<&RoleFile>| file.map(|file| file.version) != base.get(name).copied();
             match (changed(our), changed(their)) {
                 (true, false) => split.ours.push(name.to_owned()),
                 (false, true) => split.theirs.push(name.to_owned()),
                 // This should not happen as the files differ: one version was used twice.
-                _ => both.push(name),
+                _ => {
+                    split.both.insert(name.to_owned(), base.get(name).copied());
+                }
             }
         }
-        if both.is_empty() {
-            return Ok(split);
+        Ok(split)
+    }
+
+    /// Settles what both have signed anew where one side only renewed it, as machines do at any time.
+    ///
+    /// # Errors
+    ///
+    /// `P-CONFLICT` if both sides have changed what a role says.
+    async fn settle(
+        &mut self,
+        remote: &Remote,
+        ours: &Repository,
+        theirs: &Repository,
+        now: DateTime<Utc>,
+    ) -> Result<()> {
+        let mut conflicts = Vec::new();
+        for (name, base) in std::mem::take(&mut self.both) {
+            let (Some(our), Some(their)) = (ours.role(&name), theirs.role(&name)) else {
+                conflicts.push(name);
+                continue;
+            };
+            let is_cohort = matches!(DelegatedRole::parse(&name), Some(DelegatedRole::Cohort { .. }));
+            if our.document.says_the_same(&their.document) {
+                // Both renewed it, and theirs may be due again.
+                if is_cohort && our.expires > their.expires && half_over(their, now) {
+                    self.again.insert(name, our.version);
+                } else {
+                    self.theirs.push(name);
+                }
+                continue;
+            }
+            let Some(base) = base.filter(|base| *base < our.version && *base < their.version) else {
+                conflicts.push(name);
+                continue;
+            };
+            match earlier(remote, ours, &name, base).await? {
+                Some(base) if base.says_the_same(&our.document) => self.theirs.push(name),
+                Some(document) if is_cohort && only_renewed(remote, ours, their, base, &document).await? => {
+                    self.again.insert(name, our.version);
+                }
+                _ => conflicts.push(name),
+            }
         }
-        Err(Error::new(Kind::Conflict, format!("both this workspace and {place} have changed {}", both.join(", ")))
+        if conflicts.is_empty() {
+            return Ok(());
+        }
+        let what = format!("both this workspace and {} have changed {}", remote.name(), conflicts.join(", "));
+        Err(Error::new(Kind::Conflict, what)
             .rule(Rule::PublishConflict)
             .remedy("`tidegate pull` into a new folder and repeat your change there, or have theirs undone first"))
     }
@@ -307,22 +365,23 @@ impl Split {
         ring: &mut KeyRing,
         taking: &PullOptions<'_>,
     ) -> Result<Option<Repository>> {
-        if self.ours.is_empty() {
+        if self.ours.is_empty() && self.again.is_empty() {
             return Ok(None);
         }
         let online = settings.online();
         let version = |repository: &Repository, role: &str| repository.must_have(role).map(|file| file.version);
         // They renewed at most roles that are signed again anyway.
-        let base = if self.theirs.is_empty() { ours } else { theirs };
+        let on_ours = self.theirs.is_empty() && self.again.is_empty();
+        let base = if on_ours { ours } else { theirs };
         let mut edit =
             if taking.redate { Edit::redating(base, taking.now, online) } else { Edit::new(base, taking.now, online)? };
-        if self.theirs.is_empty() {
+        if on_ours {
             edit.renew("timestamp", online.timestamp)?;
             if version(theirs, "snapshot")? >= version(ours, "snapshot")? {
                 edit.renew("snapshot", online.snapshot)?;
             }
         }
-        for role in self.ours.iter().filter(|_| !self.theirs.is_empty()) {
+        for role in self.ours.iter().filter(|_| !on_ours) {
             if role == "root" && ours.roots().len() > theirs.roots().len() + 1 {
                 return Err(Error::new(Kind::Conflict, "this workspace has several roots that are not published")
                     .rule(Rule::PublishConflict)
@@ -332,6 +391,12 @@ impl Split {
             if let Some(file) = ours.role(role) {
                 edit.put_signed(role, file.bytes.clone());
             }
+        }
+        for (role, version) in &self.again {
+            let file = ours.must_have(role)?;
+            let Some(DelegatedRole::Cohort { channel, .. }) = DelegatedRole::parse(role) else { continue };
+            edit.put(role, file.document.clone(), settings.channel(&channel)?.rollout.expires.delta());
+            edit.after(role, *version);
         }
         for role in ["snapshot", "timestamp"] {
             edit.after(role, version(ours, role)?);
@@ -350,6 +415,37 @@ fn unbuildable(error: Error, place: &str) -> Error {
         "set this machine's clock (timedatectl status); if it is right, take it over and date it anew: tidegate pull {place} --redate, \
          then tidegate publish {place} --redate"
     ))
+}
+
+/// The most versions of a role that are looked through for a change.
+const MOST_VERSIONS: u64 = 16;
+
+/// What a role said in an earlier version, from the place; `None` if it is no longer there, or its keys have not signed it.
+async fn earlier(remote: &Remote, ours: &Repository, name: &str, version: u64) -> Result<Option<Document>> {
+    let key = format!("metadata/{}", metadata_file(name, Some(version)));
+    let bytes = remote.find(&key, Limits::default().targets_length).await?;
+    Ok(bytes.and_then(|seen| ours.earlier(name, version, &seen.bytes)))
+}
+
+/// Whether every version of their role since `base` says what `document`, the base, says.
+async fn only_renewed(
+    remote: &Remote,
+    ours: &Repository,
+    their: &RoleFile,
+    base: u64,
+    document: &Document,
+) -> Result<bool> {
+    if !document.says_the_same(&their.document) || their.version - base > MOST_VERSIONS {
+        return Ok(false);
+    }
+    for version in base + 1..their.version {
+        // What was changed and changed back, such as a release that was started and withdrawn, is a change.
+        let between = earlier(remote, ours, &their.name, version).await?;
+        if !between.is_some_and(|between| between.says_the_same(document)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The role versions of the live snapshot, if the workspace has that very snapshot.

@@ -7,7 +7,6 @@ use serde_json::{Map, json};
 use tidegate_tuf::Limits;
 
 use super::plan::{Content, ObjectState, Plan};
-use super::published::Published;
 use super::pull::{PullOptions, PullReport, take_over};
 use super::store::sweep::{self, Spot};
 use super::store::{Remote, TIMESTAMP, WriteOutcome};
@@ -16,6 +15,7 @@ use crate::error::{Error, Kind, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, METADATA_DIR, timestamp_over};
+use crate::workspace::Published;
 use crate::workspace::ledger::LedgerEvent;
 use crate::workspace::{Ledger, Workspace};
 

@@ -15,7 +15,7 @@ use tidegate_model::name::Name;
 use tidegate_tuf::key::{Key, KeyId};
 use tidegate_tuf::metadata::Root;
 
-use super::published::Published;
+use super::publications;
 use super::pull::{self, PullOptions, PullReport};
 use super::store::Remote;
 use crate::config::{Cohorts, Settings, write_share};
@@ -94,7 +94,7 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOpt
     {
         changes.put(*name, *text);
     }
-    Published::of(&repository)?.put(&mut changes)?;
+    publications::published(remote, &repository, None, taking.now).await?.put(&mut changes)?;
     let releases = adopt::adopt(dir, &repository, &mut changes)?;
     let live = repository.must_have("timestamp")?.version;
     let taken = PullReport {

@@ -9,13 +9,12 @@ use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::path::metadata_file;
 use tokio::runtime::Handle;
 
-use super::published::Published;
 use super::store::{Remote, Supply};
 use crate::audit::{ByHash, Flat, Origin};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::metadata::{FROM_ROOT, MAX_ROOT, anchor_file};
-use crate::workspace::check_begun;
+use crate::workspace::{Published, check_begun};
 
 /// The folder of a workspace that holds metadata.
 const METADATA: &str = "metadata";

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde_json::{Map, json};
 use tidegate_model::layout::DelegatedRole;
 
 use crate::config::Settings;
@@ -15,15 +14,15 @@ use crate::policy::ReleaseState;
 use crate::proposal::{self, Kind, Proposal};
 use crate::release::listing;
 use crate::release::record::{self, Record};
-use crate::workspace::ledger::LedgerEvent;
-use crate::workspace::{Ledger, Operation, Workspace};
+use crate::workspace::{Operation, Workspace};
 
 /// For how many days a proposal holds back renewals; one that is older is taken for abandoned.
 const FRESH: i64 = 7;
 
 /// Renews timestamp and snapshot; every cohort's role with less than half of its lifetime left; and
 /// targets and channels that are [`due`], if a threshold of their keys is available and no proposal holds them back.
-/// Root is left to ceremonies.
+/// Root is left to ceremonies. A renewal is nobody's step and is not in the ledger: machines renew in checkouts that they do not keep, and the
+/// signed metadata at the place tells of it.
 ///
 /// Returns the resulting repository, and the roles with a new version.
 ///
@@ -58,7 +57,7 @@ fn renew(
     mut edit: Edit<'_>,
     wrong: impl Fn(&RoleFile) -> bool,
 ) -> Result<(Repository, Vec<String>)> {
-    let (workspace, actor, now) = (op.workspace, op.actor, op.now);
+    let (workspace, now) = (op.workspace, op.now);
     edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
     let snapshot = repository.must_have("snapshot")?;
     if half_over(snapshot, now) || wrong(snapshot) {
@@ -88,21 +87,7 @@ fn renew(
         }
     }
     let finished = edit.finish(op.keys)?.ok_or_else(|| Error::bug("a refresh that changes nothing"))?;
-    let mut changes = finished.changes;
-    let mut ledger = Ledger::open(workspace.dir())?;
-    ledger.append(
-        now,
-        LedgerEvent {
-            event: "refresh",
-            subject: "repository".into(),
-            actor: actor.to_owned(),
-            transition: None,
-            reason: None,
-            evidence: Map::from_iter([("roles".to_owned(), json!(finished.roles))]),
-        },
-    )?;
-    ledger.put(&mut changes);
-    workspace.commit(changes)?;
+    workspace.commit(finished.changes)?;
     Ok((finished.repository, finished.roles))
 }
 
@@ -147,6 +132,7 @@ fn held_back(workspace: &Workspace, repository: &Repository, now: DateTime<Utc>)
     Ok(roles)
 }
 
-fn half_over(role: &RoleFile, now: DateTime<Utc>) -> bool {
+/// Whether less than half of a role's lifetime is left.
+pub fn half_over(role: &RoleFile, now: DateTime<Utc>) -> bool {
     role.issued.is_none_or(|issued| role.expires - now < (role.expires - issued) / 2)
 }

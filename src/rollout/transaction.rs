@@ -23,13 +23,13 @@ use crate::error::{Error, Kind, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Finished, Repository};
-use crate::policy::{Facts, HealthPolicy, Policy, ReleaseEvent, ReleaseState, Status, Step};
+use crate::policy::{Facts, HealthPolicy, Policy, ReleaseEvent, ReleaseState, Soaking, Status, Step};
 use crate::release::draft::happening;
 use crate::release::listing::ReleaseProposal;
 use crate::release::record::{Record, ReleaseSpec};
 use crate::release::{approval, bridges, report, retract};
 use crate::workspace::{
-    CohortInForce, Ledger, Operation, Workspace, cohorts_in_force, manifest_in_force, map_in_force,
+    CohortInForce, Ledger, Operation, Published, Workspace, cohorts_in_force, manifest_in_force, map_in_force,
 };
 use crate::workspace::{artifacts, in_force};
 
@@ -45,6 +45,8 @@ pub struct RolloutTransaction<'w> {
     pub(crate) bytes: Vec<u8>,
     pub(crate) in_force: Vec<CohortInForce>,
     pub(crate) now: DateTime<Utc>,
+    /// What was last known to be published.
+    published: Option<Published>,
     /// What the step rests on: for the ledger, and the report that lies beside the record.
     health: Option<(Value, Vec<u8>)>,
 }
@@ -93,6 +95,7 @@ impl<'w> RolloutTransaction<'w> {
             bytes,
             in_force,
             now,
+            published: Published::load(workspace.dir())?,
             health: None,
         })
     }
@@ -188,7 +191,7 @@ impl<'w> RolloutTransaction<'w> {
         if let Some((current, previous)) = self.next_step() {
             let own = current.offer(sequence);
             let planned = plan(request, own.map_or(0, |own| exposed(own, self.now)), self.now)?;
-            let since = previous.map(|previous| (previous.cohort.clone(), previous.whole_since(sequence, self.now)));
+            let since = previous.map(|previous| (previous.cohort.clone(), self.soaking(previous)));
             facts.step = Some(step(current, &planned, since));
             facts.newer = self.newer([&current.cohort]);
             let mut offer = self.offer(Stage::Limited, planned.ramp)?;
@@ -196,6 +199,25 @@ impl<'w> RolloutTransaction<'w> {
             offers.push(self.change(current.cohort.clone(), offer));
         }
         Ok((facts, offers))
+    }
+
+    /// Since when devices can see what a cohort is offered of this release; `None` if they cannot yet. Where no place is configured nobody
+    /// can tell what is published when, and the step counts from its command.
+    pub(crate) fn visible_since(&self, current: &CohortInForce) -> Option<DateTime<Utc>> {
+        let offer = current.offer(self.manifest.sequence)?;
+        if self.settings.publish.place.is_empty() {
+            return Some(offer.since);
+        }
+        self.published.as_ref()?.visible_since(&current.role, &self.record.product, offer)
+    }
+
+    /// Since when all devices of a cohort can take the release.
+    fn soaking(&self, current: &CohortInForce) -> Soaking {
+        match (current.whole_since(self.manifest.sequence, self.now), self.visible_since(current)) {
+            (None, _) => Soaking::Ramping,
+            (Some(_), None) => Soaking::Unpublished,
+            (Some(whole), Some(visible)) => Soaking::Since(whole.max(visible)),
+        }
     }
 
     /// A cohort whose ramp is running.
@@ -755,11 +777,7 @@ fn evidence(
 }
 
 /// What a step to a cohort newly exposes, as the state machine is asked about it.
-pub(crate) fn step(
-    current: &CohortInForce,
-    planned: &Planned,
-    previous: Option<(Name, Option<DateTime<Utc>>)>,
-) -> Step {
+pub(crate) fn step(current: &CohortInForce, planned: &Planned, previous: Option<(Name, Soaking)>) -> Step {
     Step {
         cohort: current.cohort.clone(),
         share: current.share,

@@ -17,6 +17,8 @@ use crate::fs::{self, Changes};
 
 /// Where the ledger is.
 pub const FILE: &str = "ledger.jsonl";
+/// The actor where nothing says who acts.
+pub const UNKNOWN: &str = "unknown";
 const MAX_LENGTH: u64 = 1 << 30;
 
 /// Bytes that an entry may take while it is read.
@@ -86,6 +88,36 @@ pub struct Break {
     pub line: usize,
     /// What is wrong with it.
     pub why: String,
+    /// Who or what did it.
+    pub cause: Cause,
+}
+
+/// What breaks a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Somebody or something changed it.
+    Changed,
+    /// Its lines end with CR LF: as git or an editor writes them on Windows.
+    LineEnds,
+    /// It holds a conflict of git: two checkouts have added lines.
+    Unmerged,
+}
+
+impl Cause {
+    /// What to do.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Changed => {
+                "restore the ledger from version control, and find out who changed it: tidegate log --verify"
+            }
+            Self::LineEnds => {
+                "nobody edited it: commit a .gitattributes with the line `* -text`, as `tidegate init` makes, and clone again"
+            }
+            Self::Unmerged => {
+                "a chain is not merged but continued: git merge --abort, git reset --hard @{upstream}, tidegate pull; then repeat your steps"
+            }
+        }
+    }
 }
 
 impl Ledger {
@@ -167,9 +199,7 @@ impl Ledger {
 }
 
 fn broken(at: &Break) -> Error {
-    Error::trust(format!("{FILE}, line {}: {}", at.line, at.why))
-        .rule(Rule::LedgerChain)
-        .remedy("restore the ledger from version control, and find out who changed it: tidegate log --verify")
+    Error::trust(format!("{FILE}, line {}: {}", at.line, at.why)).rule(Rule::LedgerChain).remedy(at.cause.remedy())
 }
 
 fn check(bytes: &[u8]) -> (Vec<Entry>, Vec<Break>) {
@@ -177,12 +207,26 @@ fn check(bytes: &[u8]) -> (Vec<Entry>, Vec<Break>) {
     let mut breaks = Vec::new();
     let mut lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
     let rest = lines.pop().unwrap_or_default();
-    let mut fault = |line: usize, why: String| breaks.push(Break { line, why });
+    let mut fault = |line: usize, why: String| breaks.push(Break { line, why, cause: Cause::Changed });
     if !rest.is_empty() {
         fault(lines.len() + 1, "it does not end with a newline: it was cut off".into());
     }
+    let mut changed_ends = None;
+    let mut unmerged = None;
     for (index, text) in lines.into_iter().enumerate() {
         let number = index + 1;
+        // One line tells for all.
+        let text = match text.strip_suffix(b"\r") {
+            Some(text) => {
+                changed_ends.get_or_insert(number);
+                text
+            }
+            None => text,
+        };
+        if [&b"<<<<<<< "[..], b"=======", b">>>>>>> "].iter().any(|mark| text.starts_with(mark)) {
+            unmerged.get_or_insert(number);
+            continue;
+        }
         let parsed = json::parse_large(text, ROOM).ok().and_then(|value| serde_json::from_value::<Entry>(value).ok());
         let Some(entry) = parsed else {
             fault(number, "it is not a ledger entry".into());
@@ -200,7 +244,11 @@ fn check(bytes: &[u8]) -> (Vec<Entry>, Vec<Break>) {
         }
         entries.push(entry);
     }
-    (entries, breaks)
+    let told = |line: Option<usize>, why: &str, cause| line.map(|line| Break { line, why: why.to_owned(), cause });
+    let ends = "it ends with CR LF: git or an editor has changed line ends";
+    let merge = "it is a mark of a conflict in git: two checkouts have added lines";
+    let first = told(unmerged, merge, Cause::Unmerged).into_iter().chain(told(changed_ends, ends, Cause::LineEnds));
+    (entries, first.chain(breaks).collect())
 }
 
 fn hash(entry: &Entry) -> Result<String> {
@@ -288,6 +336,16 @@ mod tests {
         let mut noise = good;
         noise[3] = "{}".into();
         assert_eq!(first_break(&noise).unwrap().0, 4);
+    }
+
+    #[test]
+    fn line_ends_and_conflicts_of_git_are_named_as_the_cause() {
+        let good = lines(&ledger(3));
+        let causes = |text: String| check(text.as_bytes()).1.iter().map(|at| (at.line, at.cause)).collect::<Vec<_>>();
+        assert_eq!(causes(format!("{}\r\n", good.join("\r\n"))), [(1, Cause::LineEnds)], "and nothing was edited");
+        let [a, b, c] = [&good[0], &good[1], &good[2]];
+        let merged = format!("{a}\n<<<<<<< HEAD\n{b}\n=======\n{c}\n>>>>>>> theirs\n");
+        assert_eq!(causes(merged), [(2, Cause::Unmerged)]);
     }
 
     #[test]

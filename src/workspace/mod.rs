@@ -5,6 +5,7 @@ pub mod in_force;
 pub mod init;
 pub mod ledger;
 mod operation;
+pub mod published;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ pub use in_force::{
 };
 pub use ledger::Ledger;
 pub use operation::Operation;
+pub use published::{PUBLISHED, Published};
 
 /// How long to wait for another process.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,6 +4,7 @@
 mod azure;
 mod ceremony;
 mod cli;
+mod clones;
 mod commands;
 mod cost;
 mod docs;

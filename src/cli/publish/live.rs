@@ -4,11 +4,25 @@ use std::time::Duration;
 
 use crate::cli::context::{Context, block_on};
 use crate::config::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::publish::{Options, PublicationStatus, Remote, live_timestamp};
 
 /// How long a place may take to answer, as the user waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The places that tidegate.toml names.
+///
+/// # Errors
+///
+/// A usage error if it names none.
+pub(in crate::cli) fn places(context: &Context) -> Result<Vec<String>> {
+    let places = Settings::load(&context.dir)?.publish.places(&context.dir);
+    if places.is_empty() {
+        return Err(Error::usage("tidegate.toml does not say where to publish")
+            .remedy("set place under [publish] in tidegate.toml, or name it: tidegate publish PLACE"));
+    }
+    Ok(places)
+}
 
 /// The timestamps of the places in tidegate.toml, as they are there now.
 pub(in crate::cli) type Live = Vec<(String, Result<Option<Vec<u8>>>)>;

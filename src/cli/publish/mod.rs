@@ -11,6 +11,7 @@ use clap::Args as ClapArgs;
 use serde_json::{Value, json};
 
 pub(super) use self::access::AccessArgs;
+pub(super) use self::live::places;
 use super::context::{Context, actor, block_on};
 use super::passphrase::PassphraseArgs;
 use super::ui::Ui;
@@ -109,20 +110,6 @@ impl Args {
             passphrase: passphrase.clone(),
         }
     }
-}
-
-/// The places that tidegate.toml names.
-///
-/// # Errors
-///
-/// A usage error if it names none.
-pub(super) fn places(context: &Context) -> Result<Vec<String>> {
-    let places = Settings::load(&context.dir)?.publish.places(&context.dir);
-    if places.is_empty() {
-        return Err(Error::usage("tidegate.toml does not say where to publish")
-            .remedy("set place under [publish] in tidegate.toml, or name it: tidegate publish PLACE"));
-    }
-    Ok(places)
 }
 
 /// Publishes, or shows what that would do.
@@ -276,7 +263,7 @@ async fn publish_first(args: &Args, place: &str, context: &Context) -> Result<Do
             Ok(plan) => match carry_out(args, &plan, &source, &mut remote, context).await {
                 Ok(report) => {
                     // At once: it is live, whatever becomes of reading it back.
-                    plan.published().note(&Workspace::open(&context.dir)?)?;
+                    note(&plan, place, &settings, &remote, context).await?;
                     return read_back(args, plan, report, &source, &remote, context).await;
                 }
                 Err(error) => (error, Some(plan)),
@@ -294,6 +281,26 @@ async fn publish_first(args: &Args, place: &str, context: &Context) -> Result<Do
         }
         rebase(args, error, plan.as_ref(), &settings, &remote, context).await?;
     }
+}
+
+/// Records the publication, here and at the place. The latter is for other checkouts, and its failure stops nothing.
+async fn note(plan: &Plan, place: &str, settings: &Settings, remote: &Remote, context: &Context) -> Result<()> {
+    let is_theirs = settings.publish.places(&context.dir).first().is_none_or(|first| is_same_place(first, place));
+    let noted = plan.published().note(&Workspace::open(&context.dir)?, is_theirs)?;
+    if let Some(published) = noted.filter(|_| !plan.is_done())
+        && let Err(error) = publish::leave_record(remote, &published).await
+    {
+        context.ui.warn(format_args!(
+            "published, but there is no record of it at the place: other checkouts count soak from their next pull: {error}"
+        ));
+    }
+    Ok(())
+}
+
+/// Whether two names are of one place: a folder may be named in several ways.
+fn is_same_place(a: &str, b: &str) -> bool {
+    let folder = |name: &str| std::fs::canonicalize(name).ok();
+    a.trim_end_matches('/') == b.trim_end_matches('/') || (folder(a).is_some() && folder(a) == folder(b))
 }
 
 /// Overcomes what stood in the way, and says how.

@@ -11,7 +11,7 @@ use tidegate_model::name::Name;
 use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
 use super::publish::{self, live};
-use super::{next, show};
+use super::{next, pull, show};
 use crate::config::parse_share;
 use crate::error::Result;
 use crate::policy::ReleaseState;
@@ -150,9 +150,13 @@ struct Publishing {
 }
 
 impl Publishing {
-    /// The places to publish to; refused before anything is done if there are none.
+    /// The places to publish to; refused before anything is done if there are none. What others have published there is taken over first.
     fn places(&self, cx: &Context) -> Result<Option<Vec<String>>> {
-        self.publish.then(|| publish::places(cx)).transpose()
+        let places = self.publish.then(|| publish::places(cx)).transpose()?;
+        if places.is_some() {
+            pull::catch_up(&self.passphrase, cx);
+        }
+        Ok(places)
     }
 
     /// Publishes if that is wanted, and prints `value` with what came of it.

@@ -21,7 +21,6 @@ use tidegate_tuf::{Chain, Limits};
 use self::apart::{closed, listings, live_protection, private_place, sides};
 use self::live::{Live, live_role, newest_live_root};
 use super::notice::{self, Notice};
-use super::published::Published;
 use super::source::Source;
 use super::store::{Remote, Seen, TIMESTAMP};
 use crate::audit::protect::{Maps, Protection};
@@ -29,6 +28,8 @@ use crate::audit::{AuditFinding, Origin, RoleFile, Tree, walk, walk_regardless_o
 use crate::error::{Error, Kind, Result, Rule};
 use crate::keys::example;
 use crate::metadata::{dated_ahead, gives_time, is_dated_ahead, listed_by_version_alone, redate_remedy};
+use crate::workspace::Published;
+use crate::workspace::published::PublishedStep;
 
 /// The longest cohort map that is read, in bytes: what devices read.
 pub(super) const MAX_MAP: u64 = tidegate_model::cohort::MAX_LENGTH;
@@ -137,6 +138,9 @@ pub struct Plan {
     /// The version of the newest root that will be live.
     #[serde(skip)]
     pub(super) root: u64,
+    /// The steps of limited rollouts that will be live, as of now.
+    #[serde(skip)]
+    steps: Vec<PublishedStep>,
     #[serde(skip)]
     part: u64,
 }
@@ -159,7 +163,7 @@ pub struct Totals {
 impl Plan {
     /// What is live once it is carried out.
     pub fn published(&self) -> Published {
-        Published::new(self.timestamp, self.root, self.snapshot)
+        Published::new(self.timestamp, self.root, self.snapshot, self.steps.clone())
     }
 
     /// Sums it up.
@@ -287,6 +291,7 @@ pub(super) async fn plan_of(
         seen,
         snapshot,
         root,
+        steps: PublishedStep::of(tree.by_name(), &[], now)?,
         part,
     })
 }

@@ -3,6 +3,7 @@
 //! One function and one stable id for each thing that is looked at. A finding is never an error of this program: what keeps a
 //! check from being made is a finding as well.
 
+mod checkouts;
 mod published;
 mod workspace;
 

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use tidegate_client::command::with_clean_environment;
 use tidegate_model::digest::Digest;
 
-use super::{Diagnosis, Severity};
+use super::{Diagnosis, Severity, checkouts};
 use crate::config::Settings;
 use crate::error::{Result, Rule};
 use crate::keys::check_mode;
@@ -44,6 +44,7 @@ pub fn workspace(dir: &Path, deep: bool, now: DateTime<Utc>) -> Result<Diagnosis
         keys(&workspace, settings, &mut found);
     }
     secrets(dir, &mut found);
+    checkouts::files(&workspace, settings.as_ref(), now, &mut found);
     found.checks("DOC-METADATA");
     match workspace.repository() {
         Err(error) => found.trouble("DOC-METADATA", "metadata/", &error),
@@ -56,6 +57,7 @@ pub fn workspace(dir: &Path, deep: bool, now: DateTime<Utc>) -> Result<Diagnosis
             if let Some(settings) = &settings {
                 rollouts(&workspace, &repository, settings, now, &mut found);
                 intent(&workspace, &repository, settings, now, &mut found);
+                checkouts::soak(&workspace, &repository, settings, &mut found);
             }
         }
     }

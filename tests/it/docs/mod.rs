@@ -3,6 +3,8 @@
 #[cfg(unix)]
 mod ceremony;
 #[cfg(unix)]
+mod ci;
+#[cfg(unix)]
 mod integrate;
 mod lifecycle;
 mod pages;

@@ -108,7 +108,7 @@ async fn what_both_have_changed_is_left_to_people() {
     let mut two = one.fork();
     one.assign("c0000", "1.0.0");
     two.later();
-    two.renew(&["stable.c0000"]);
+    two.assign("c0000", "1.0.0");
     publish_noting(&one, &remote).await.unwrap();
     let before = std::fs::read(two.dir().join("metadata/timestamp.json")).unwrap();
     let error = rebase(&mut two, &remote).await.unwrap_err();
@@ -135,6 +135,33 @@ async fn what_both_have_changed_is_left_to_people() {
     let error = pull(&mut three, &remote).await.unwrap_err();
     assert_eq!(error.broken_rule(), Some(Rule::PublishConflict), "{error}");
     assert!(error.to_string().contains("do not fit together"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_stands_in_no_change_s_way() {
+    let memory: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let remote = Remote::conditional(memory, "", "memory");
+    let mut machine = workspace(2);
+    publish_noting(&machine, &remote).await.unwrap();
+    let mut person = machine.fork();
+    machine.renew(&["stable.c0000", "stable.c0001"]);
+    person.later();
+    person.assign("c0000", "1.0.0");
+    person.renew(&["stable.c0001"]);
+    let changed = person.content("stable.c0000");
+    publish_noting(&machine, &remote).await.unwrap();
+    let taken = pull(&mut person, &remote).await.unwrap();
+    assert_eq!(taken.theirs, ["stable.c0001"]);
+    assert!(taken.ours.contains(&"stable.c0000".to_owned()), "{taken:?}");
+    assert_eq!((person.version("stable.c0000"), person.content("stable.c0000")), (3, changed));
+    publish_noting(&person, &remote).await.unwrap();
+    audit(&person, &remote).await;
+
+    // The other way round: what was published stands, whatever was renewed here.
+    machine.not_before(&person);
+    machine.renew(&["stable.c0000"]);
+    assert_eq!(pull(&mut machine, &remote).await.unwrap().theirs, ["stable.c0000"]);
+    assert_eq!(machine.version("stable.c0000"), 3);
 }
 
 /// The snapshot lists the roles of cohorts by their versions alone, so two publishers may make the same one, at the same second, over
@@ -234,6 +261,6 @@ async fn published_state_is_recorded_before_read_back() {
     forge.renew(&["timestamp"]);
     note(&forge, &plan(&forge, &s3.remote("elsewhere")).await.unwrap());
     let newest = noted(&forge);
-    assert!(!old.published().note(&Workspace::open(forge.dir()).unwrap()).unwrap());
+    assert!(old.published().note(&Workspace::open(forge.dir()).unwrap(), true).unwrap().is_none());
     assert_eq!(noted(&forge), newest);
 }

@@ -279,6 +279,12 @@ impl Forge {
         });
     }
 
+    /// The targets that a role lists.
+    pub fn content(&self, role: &str) -> String {
+        let repository = Repository::open(self.dir()).unwrap();
+        format!("{:?}", repository.targets(role).unwrap().targets)
+    }
+
     /// Signs roles anew as they are.
     pub fn renew(&mut self, roles: &[&str]) {
         self.edit(|edit| roles.iter().for_each(|role| edit.renew(role, YEAR).unwrap()));

@@ -75,6 +75,123 @@ fn what_is_wrong_in_a_workspace_is_found_and_named() {
     assert!(has(&findings, "DOC-CONFIG", "policy.toml") && has(&findings, "DOC-METADATA", "metadata/"), "{findings:?}");
 }
 
+/// A problem: how to make it in a workspace, and the finding that tells it.
+type Problem = (&'static str, fn(&Path), &'static str, &'static str);
+
+/// Runs a command on a workspace where nothing says who acts.
+fn nameless(dir: &Path, args: &[&str]) -> String {
+    let out = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["-C", text(dir), "--now", NOW])
+        .args(args)
+        .env_clear()
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .current_dir(std::env::temp_dir())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success(), "{said}");
+    said
+}
+
+/// What several checkouts can get wrong, beside what the other tests make.
+const PROBLEMS: &[Problem] = &[
+    (
+        "line ends that git changed",
+        |dir| edit(&dir.join("ledger.jsonl"), |text| text.replace('\n', "\r\n")),
+        "DOC-LINE-ENDS",
+        "ledger",
+    ),
+    (
+        "a conflict of git",
+        |dir| edit(&dir.join("ledger.jsonl"), |text| format!("{text}<<<<<<< HEAD\n=======\n>>>>>>> main\n")),
+        "DOC-LEDGER",
+        "ledger",
+    ),
+    (
+        "a checkout in which git may change line ends",
+        |dir| {
+            fs::remove_file(dir.join(".gitattributes")).unwrap();
+            let git = std::process::Command::new("git").arg("-C").arg(dir).args(["init", "-q"]).status();
+            // Without git there is no such checkout.
+            assert!(git.is_err() || git.unwrap().success());
+        },
+        "DOC-LINE-ENDS",
+        ".gitattributes",
+    ),
+    (
+        "a step of nobody",
+        |dir| assert!(nameless(dir, &["release", "new", "9.0.0"]).contains("set TIDEGATE_ACTOR")),
+        "DOC-ACTOR",
+        "ledger",
+    ),
+    (
+        "no place",
+        |dir| edit(&dir.join("tidegate.toml"), |text| text.replace("place = \"../public\"", "")),
+        "DOC-PLACE",
+        "tidegate.toml",
+    ),
+    (
+        "a pause that is not published",
+        |dir| assert!(tidegate(&["-C", text(dir), "--now", NOW, "rollout", "pause", "1.1.0"]).status.success()),
+        "DOC-PUBLISHED",
+        "public",
+    ),
+    (
+        "a step that is not published",
+        |dir| {
+            let line =
+                ["-C", text(dir), "--now", NOW, "rollout", "advance", "1.1.0", "--cohort", "early", "--ramp", "48h"];
+            let out = tidegate(&line);
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        },
+        "DOC-SOAK",
+        "stable.early",
+    ),
+    (
+        "small signed files that are missing",
+        |dir| fs::remove_dir_all(dir.join("artifacts/signed")).unwrap(),
+        "DOC-STORE",
+        "stable/",
+    ),
+    (
+        "a role with a key that nobody declares",
+        |dir| edit(&dir.join("tidegate.toml"), |text| text.replace("keys = [\"rollout\"]", "keys = [\"lost\"]")),
+        "DOC-CONFIG",
+        "tidegate.toml",
+    ),
+];
+
+#[test]
+fn what_several_checkouts_can_get_wrong_is_found() {
+    let story = Story::new();
+    let dir = story.workspace();
+    let saved = story.path("saved");
+    fs::rename(&dir, &saved).unwrap();
+    for (problem, make, id, place) in PROBLEMS {
+        copy(&saved, &dir);
+        make(&dir);
+        let (_, findings) = doctor(&story, NOW, &[]);
+        assert!(has(&findings, id, place), "{problem}: {findings:?}");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+    // A proposal that nobody finishes.
+    copy(&saved, &dir);
+    let (_, findings) = doctor(&story, "2026-03-14T00:00:00Z", &[]);
+    assert!(has(&findings, "DOC-PROPOSAL-AGE", "stable-os-1.2.0"), "{findings:?}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
+        let to = to.join(entry.file_name().unwrap());
+        if entry.is_dir() {
+            copy(&entry, &to);
+        } else {
+            fs::copy(&entry, &to).unwrap();
+        }
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn secrets_that_others_could_read_are_found() {

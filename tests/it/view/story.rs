@@ -31,6 +31,9 @@ impl Story {
         story.done("2026-03-05T07:00:00Z", &["release", "manifest", "1.2.0"], true);
         story.done("2026-03-05T07:00:00Z", &["release", "sign", "1.2.0", "--key", "release-2"], true);
         story.done("2026-03-05T17:00:00Z", &["refresh"], true);
+        let settings = story.workspace().join("tidegate.toml");
+        let text = std::fs::read_to_string(&settings).unwrap();
+        std::fs::write(settings, text.replace("[publish]\n", "[publish]\nplace = \"../public\"\n")).unwrap();
         story.done(NOW, &["publish", story.public().to_str().unwrap()], true);
         story
     }

@@ -1,0 +1,44 @@
+//! Records of publications, kept with the place: since when devices can see the steps of rollouts.
+//!
+//! Several checkouts publish to one place, and most of them keep nothing: what a machine renews and publishes is in no ledger, so that no
+//! two ledgers differ. A record is one small object for each snapshot, made once. It is not signed: who may write to the place could have a
+//! step count as older, never as older than it is by its own signed times. Without one a step counts from when it was seen.
+
+use chrono::{DateTime, Utc};
+
+use super::store::Remote;
+use crate::error::Result;
+use crate::metadata::Repository;
+use crate::workspace::Published;
+use crate::workspace::published::{MAX_LENGTH, PublishedStep};
+
+/// Leaves the record of a publication at the place; in its private place if there is one, as it names what is offered privately.
+///
+/// # Errors
+///
+/// Fails if it cannot be written.
+pub async fn leave_record(remote: &Remote, published: &Published) -> Result<()> {
+    let side = remote.private().unwrap_or(remote);
+    side.create(&Published::key(published.snapshot), &published.to_file()?.into()).await.map(|_| ())
+}
+
+/// What is live, with the times of its steps by the place's record and by what is `known` here.
+pub(super) async fn published(
+    remote: &Remote,
+    live: &Repository,
+    known: Option<&Published>,
+    now: DateTime<Utc>,
+) -> Result<Published> {
+    let mut published = Published::of(live)?;
+    let side = remote.private().unwrap_or(remote);
+    // A record that is missing, forbidden or damaged stops nothing.
+    let record = side.read(&Published::key(published.snapshot), MAX_LENGTH).await.ok().flatten();
+    let record = record.and_then(|record| Published::parse(&record.bytes).ok());
+    let record = record.filter(|record| record.sha256 == published.sha256);
+    let mut known: Vec<PublishedStep> =
+        known.into_iter().chain(&record).flat_map(|published| &published.steps).cloned().collect();
+    known.sort_by(|a, b| a.role.cmp(&b.role));
+    let roles = live.roles().filter_map(|role| Some((role.name.as_str(), live.targets(&role.name)?)));
+    published.steps = PublishedStep::of(roles, &known, now)?;
+    Ok(published)
+}

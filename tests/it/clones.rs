@@ -1,0 +1,189 @@
+//! Several checkouts of one workspace: machines that renew and publish, people that take steps, and one place that all publish to.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::Fleet;
+use crate::support::tools::have;
+
+/// Runs the program on the workspace `dir`, at the fleet's time.
+pub fn run(fleet: &Fleet, dir: &Path, line: &str) -> Output {
+    let now = fleet.now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["--now", &now, "-C"])
+        .arg(dir)
+        .args(line.split(' '))
+        .env("NO_COLOR", "1")
+        .env("TIDEGATE_ACTOR", "tester")
+        .output()
+        .unwrap()
+}
+
+fn text(out: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
+fn done(fleet: &Fleet, dir: &Path, line: &str) -> String {
+    let out = run(fleet, dir, line);
+    assert!(out.status.success(), "{line} at {}: {}", fleet.now, text(&out));
+    text(&out)
+}
+
+fn refused(fleet: &Fleet, dir: &Path, line: &str, why: &[&str]) {
+    let out = run(fleet, dir, line);
+    let said = text(&out);
+    assert!(out.status.code() == Some(1) && why.iter().all(|why| said.contains(why)), "{line}: {said}");
+}
+
+fn git(dir: &Path, args: &[&str]) -> String {
+    let identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"];
+    let out = Command::new("git").args(identity).arg("-C").arg(dir).args(args).output().unwrap();
+    assert!(out.status.success(), "git {args:?}: {}", text(&out));
+    text(&out)
+}
+
+/// A fleet with a validated release that publishes to `../public`.
+fn publishing() -> Fleet {
+    let fleet = Fleet::shaped(|name, text| match name {
+        "tidegate.toml" => text.replace("[publish]\n", "[publish]\nplace = \"../public\"\n"),
+        _ => text,
+    });
+    fleet.release("1.0.0", |_| ());
+    fleet
+}
+
+#[test]
+fn soak_counts_from_the_publication_of_a_step() {
+    let mut fleet = publishing();
+    let dir = fleet.path();
+    let advance = "rollout advance 1.0.0 --ramp 24h";
+    done(&fleet, &dir, "publish");
+    done(&fleet, &dir, "rollout start 1.0.0");
+    fleet.pass(49);
+    refused(&fleet, &dir, advance, &["R-SOAK", "canary is not published", "tidegate publish"]);
+    let planned: Value =
+        serde_json::from_slice(&run(&fleet, &dir, "rollout plan 1.0.0 --devices 100 --json").stdout).unwrap();
+    let early = planned["steps"].as_array().unwrap().iter().find(|step| step["cohort"] == "early").unwrap();
+    assert_eq!(early["at"], "2026-11-29T01:00:00Z", "48 hours after it could be published: {planned:#}");
+
+    // Where it is published counts, too: a trial elsewhere shows devices nothing.
+    done(&fleet, &dir, "refresh");
+    done(&fleet, &dir, &format!("publish {}", fleet.dir.path().join("trial").display()));
+    refused(&fleet, &dir, advance, &["R-SOAK", "canary is not published"]);
+    done(&fleet, &dir, "publish --rebase");
+    fleet.pass(47);
+    done(&fleet, &dir, "refresh");
+    done(&fleet, &dir, "publish");
+    refused(&fleet, &dir, advance, &["R-SOAK", "has had it for 1d 23h", "wait until 2026-11-29T01:00:00Z"]);
+    fleet.pass(1);
+    done(&fleet, &dir, advance);
+    // The ramp of 24 hours has ended before it is published.
+    fleet.pass(30);
+    done(&fleet, &dir, "refresh");
+    refused(&fleet, &dir, advance, &["R-SOAK", "early is not published"]);
+    done(&fleet, &dir, "publish");
+    fleet.pass(23);
+    refused(&fleet, &dir, advance, &["R-SOAK", "has had it for 23h"]);
+    fleet.pass(1);
+    done(&fleet, &dir, advance);
+}
+
+/// Two machines that keep nothing, and a person, each with a checkout.
+struct Clones {
+    fleet: Fleet,
+    machines: [PathBuf; 2],
+    person: PathBuf,
+}
+
+impl Clones {
+    fn new() -> Self {
+        let fleet = publishing();
+        done(&fleet, &fleet.path(), "publish");
+        for args in [&["init", "-q", "."][..], &["add", "-A"], &["commit", "-qm", "x"]] {
+            git(&fleet.path(), args);
+        }
+        git(fleet.dir.path(), &["clone", "-q", "--bare", "fleet", "origin.git"]);
+        let clone = |name: &str, keys: &[&str]| {
+            git(fleet.dir.path(), &["clone", "-q", "origin.git", name]);
+            let dir = fleet.dir.path().join(name);
+            fs::create_dir(dir.join("keys")).unwrap();
+            for key in keys {
+                fs::copy(fleet.path().join(format!("keys/{key}.pem")), dir.join(format!("keys/{key}.pem"))).unwrap();
+            }
+            dir
+        };
+        let online = ["rollout", "snapshot", "timestamp"];
+        let machines = [clone("ci-1", &online), clone("ci-2", &online)];
+        let person = clone("person", &online);
+        Self { fleet, machines, person }
+    }
+
+    /// A day of the machines: each begins with what people have pushed and with what is live, in the one that is not up to date with either.
+    fn day(&mut self) {
+        for machine in &self.machines {
+            self.fleet.pass(12);
+            git(machine, &["fetch", "-q"]);
+            git(machine, &["reset", "-q", "--hard", "origin/HEAD"]);
+            for line in ["pull", "refresh", "publish --rebase"] {
+                done(&self.fleet, machine, line);
+            }
+        }
+    }
+
+    fn push(&self, what: &str) {
+        git(&self.person, &["add", "-A"]);
+        git(&self.person, &["commit", "-qm", what]);
+        git(&self.person, &["push", "-q"]);
+    }
+}
+
+#[test]
+fn clones_that_renew_fork_no_ledger_and_block_nobody() {
+    if !have("git", "--version") {
+        return;
+    }
+    let mut clones = Clones::new();
+    clones.day();
+    // A step of a person, published by a machine.
+    done(&clones.fleet, &clones.person, "rollout start 1.0.0");
+    clones.push("Start");
+    clones.day();
+    clones.day();
+    let person = clones.person.clone();
+    let advance = "rollout advance 1.0.0 --ramp 24h";
+    refused(&clones.fleet, &person, advance, &["canary is not published", "tidegate publish --rebase"]);
+    done(&clones.fleet, &person, "pull");
+    // 12 hours passed until the machine published it.
+    refused(&clones.fleet, &person, advance, &["has had it for 1d 12h"]);
+    clones.day();
+    done(&clones.fleet, &person, advance);
+    done(&clones.fleet, &person, "publish --rebase");
+    clones.push("Advance");
+
+    // Meanwhile the machines renew the same cohorts' roles, half of their lifetime later.
+    clones.fleet.pass(6 * 24);
+    clones.day();
+    done(&clones.fleet, &person, "rollout pause 1.0.0 --reason noise --publish");
+    clones.push("Pause");
+    clones.day();
+    for dir in [&person, &clones.machines[0], &clones.machines[1]] {
+        assert!(done(&clones.fleet, dir, "log --verify").contains("the chain is intact"));
+        let status: Value =
+            serde_json::from_slice(&run(&clones.fleet, dir, "rollout status 1.0.0 --json").stdout).unwrap();
+        let live = |cohort: &Value| cohort["offers"].as_array().unwrap().iter().all(|offer| offer["paused"] == true);
+        assert!(status["in_force"].as_array().unwrap().iter().all(live), "{status:#}");
+    }
+    assert!(!text(&run(&clones.fleet, &person, "doctor")).contains("DOC-LEDGER"));
+    let steps: Value = serde_json::from_slice(&run(&clones.fleet, &person, "log --json").stdout).unwrap();
+    let steps: Vec<_> = steps.as_array().unwrap().iter().map(|entry| entry["event"].as_str().unwrap()).collect();
+    let own: Vec<_> = steps.iter().filter(|event| ["start", "advance", "pause"].contains(event)).collect();
+    assert_eq!(own, [&"start", &"advance", &"pause"], "nothing is lost: {steps:?}");
+    assert!(!steps.contains(&"refresh"), "{steps:?}");
+    assert_eq!(
+        fs::read(person.join("ledger.jsonl")).unwrap(),
+        fs::read(clones.machines[1].join("ledger.jsonl")).unwrap()
+    );
+}
