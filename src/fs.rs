@@ -232,6 +232,7 @@ impl Changes {
 
     fn stage(&self, root: &Path) -> Result<Decision> {
         let journal = root.join(JOURNAL);
+        lock_file(root)?.sync_all().map_err(|e| Error::io("lock", root, e))?;
         let checkout = checkout(root)?;
         fs::create_dir_all(&journal).map_err(|e| Error::io("create", &journal, e))?;
         let mut decision = Decision { checkout, puts: Vec::new(), removes: self.removes.iter().cloned().collect() };
@@ -284,6 +285,16 @@ pub fn open_lock(root: &Path) -> Result<File> {
     lock_file(root)
 }
 
+/// The lock of `root` for a reader, without taking it; `None` if it is not there or cannot be opened. Creates nothing.
+///
+/// # Errors
+///
+/// Fails if one of the workspace's own files or folders is a link or no file or folder.
+pub fn find_lock(root: &Path) -> Result<Option<File>> {
+    check_own(root)?;
+    Ok(open_regular(&root.join(LOCK)).ok())
+}
+
 fn lock_file(root: &Path) -> Result<File> {
     let folder = root.join(PRIVATE);
     fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
@@ -298,9 +309,7 @@ fn lock_file(root: &Path) -> Result<File> {
 fn checkout(root: &Path) -> Result<String> {
     let path = root.join(LOCK);
     let failed = |e| Error::io("read", &path, e);
-    let lock = lock_file(root)?;
-    lock.sync_all().map_err(failed)?;
-    let metadata = lock.metadata().map_err(failed)?;
+    let metadata = fs::symlink_metadata(&path).map_err(failed)?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
@@ -331,6 +340,10 @@ pub fn recover(root: &Path) -> Result<()> {
 ///
 /// Fails if a change waits, or if the journal is one that [`recover`] refuses.
 pub fn check_complete(root: &Path) -> Result<()> {
+    let journal = root.join(JOURNAL).join(DECISION);
+    if fs::symlink_metadata(journal).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
+        return Ok(());
+    }
     match interrupted(root)? {
         None => Ok(()),
         Some(_) => Err(Error::new(Kind::Conflict, format!("an interrupted change waits in {JOURNAL}"))
@@ -353,7 +366,8 @@ fn interrupted(root: &Path) -> Result<Option<Decision>> {
     };
     let decision: Decision =
         serde_json::from_slice(&bytes).map_err(|e| refuse("it is damaged or of another version").with_source(e))?;
-    if decision.checkout != checkout(root)? {
+    // Without a lock it was not written here.
+    if checkout(root).ok().as_ref() != Some(&decision.checkout) {
         return Err(refuse("it was not written in this checkout, but came with it or from another one"));
     }
     let mut seen = BTreeSet::new();
@@ -513,6 +527,8 @@ pub fn check_own(root: &Path) -> Result<()> {
             Err(e) if gone(&e) => {}
             // Keys of another user: this process can follow nothing in there, and needs none of them to read.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied && path == root.join(KEYS) => {}
+            // Likewise the lock and journal of another user, which this process then does without.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && path.starts_with(root.join(PRIVATE)) => {}
             Err(e) => return Err(Error::io("read", &path, e)),
         }
     }

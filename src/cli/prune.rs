@@ -42,7 +42,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (ui, now) = (&context.ui, context.now);
-    let workspace = Workspace::open(&context.dir)?;
+    let open = if args.apply { Workspace::open } else { Workspace::open_to_read };
+    let workspace = open(&context.dir)?;
     let settings = workspace.settings()?;
     let mut remote = args.access.open(&args.place, &context.dir, Some(&settings))?;
     block_on(async {

@@ -1,4 +1,4 @@
-//! A workspace: the folder of a repository's source, used by one process at a time.
+//! A workspace: the folder of a repository's source, changed by one process at a time and read by any number.
 
 pub mod artifacts;
 pub mod in_force;
@@ -98,11 +98,12 @@ fn check_settings(dir: &Path) -> Result<()> {
         .remedy("name the workspace with -C DIR, or create one: tidegate init DIR --generate-keys"))
 }
 
-/// An open workspace. No other process can open it until it is dropped.
+/// An open workspace. Until it is dropped, no other process can change it, and one that changes it shares it with nobody.
 #[derive(Debug)]
 pub struct Workspace {
     dir: PathBuf,
-    _lock: File,
+    /// None for a reader of a workspace that has no lock, or one that the user cannot open.
+    _lock: Option<File>,
     /// The length of the ledger when this process started to wait for the lock, and when it got it.
     ledger_lengths: [u64; 2],
 }
@@ -119,14 +120,17 @@ impl Workspace {
         Self::lock(dir)
     }
 
-    /// Opens the workspace `dir` to read it: waits for another process to finish, and changes nothing.
+    /// Opens the workspace `dir` to read it: waits for another process to finish changing it, shares it with other readers, changes and
+    /// creates nothing, and needs no right to write.
+    ///
+    /// A lock that does not exist, or that the user cannot open, is not taken: then the workspace is read as it is.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open); also if an interrupted change waits to be completed (`W-JOURNAL`).
     pub fn open_to_read(dir: &Path) -> Result<Self> {
         check_settings(dir)?;
-        let workspace = Self::wait(dir)?;
+        let workspace = Self::wait(dir, fs::find_lock(dir)?, File::try_lock_shared)?;
         fs::check_complete(dir)?;
         Ok(workspace)
     }
@@ -137,20 +141,19 @@ impl Workspace {
     ///
     /// Fails with a conflict if another process uses it for too long, or if an interrupted change cannot be completed.
     pub fn lock(dir: &Path) -> Result<Self> {
-        let workspace = Self::wait(dir)?;
+        let workspace = Self::wait(dir, Some(fs::open_lock(dir)?), File::try_lock)?;
         fs::recover(dir)?;
         Ok(workspace)
     }
 
-    fn wait(dir: &Path) -> Result<Self> {
+    fn wait(dir: &Path, lock: Option<File>, take: fn(&File) -> Result<(), TryLockError>) -> Result<Self> {
         // Before the lock: lines that are added while waiting come from others, unknown to the caller.
         let ledger = dir.join(crate::workspace::ledger::FILE);
         let length = || std::fs::metadata(&ledger).map_or(0, |ledger| ledger.len());
         let before = length();
-        let lock = fs::open_lock(dir)?;
         let begun = Instant::now();
-        loop {
-            match lock.try_lock() {
+        while let Some(lock) = &lock {
+            match take(lock) {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
                     std::thread::sleep(Duration::from_millis(50));

@@ -21,6 +21,7 @@ mod next;
 mod protected;
 mod publish;
 mod publishers;
+mod reading;
 mod receipts;
 mod releases;
 mod remedies;

@@ -233,7 +233,7 @@ async fn dry_run(args: &Args, places: &[String], context: &Context) -> Result<()
     let (source, ui) = (Source::new(&context.dir), &context.ui);
     let mut plans = vec![];
     for place in places {
-        let workspace = Workspace::open(&context.dir)?;
+        let workspace = Workspace::open_to_read(&context.dir)?;
         let remote = args.access.open(place, &context.dir, Some(&workspace.settings()?))?;
         let plan = plan(args, &source, &remote, context).await?;
         if !ui.is_json() {

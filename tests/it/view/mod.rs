@@ -9,7 +9,7 @@ mod import;
 mod manual;
 mod server;
 mod site;
-mod story;
+pub mod story;
 #[cfg(unix)]
 mod terminal;
 mod wrong_clock;
