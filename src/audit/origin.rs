@@ -14,6 +14,11 @@ use crate::fs;
 
 /// A repository as files, wherever they are stored. Blocking.
 pub trait Origin: Send + Sync {
+    /// Whether its metadata was found in the top folder.
+    fn is_flat(&self) -> bool {
+        false
+    }
+
     /// The bytes of a metadata file, `None` if it does not exist.
     ///
     /// # Errors
@@ -114,7 +119,7 @@ impl Flat {
         }
     }
 
-    fn is_flat(&self) -> bool {
+    pub(crate) fn is_flat(&self) -> bool {
         self.0.get() == Some(&true)
     }
 }
@@ -174,11 +179,6 @@ impl PublishedRepository {
         Ok(Self { fetch: Scheme::File(FileFetch::new()), url, flat: Flat::default() })
     }
 
-    /// Whether its metadata was found in the top folder.
-    pub fn is_flat(&self) -> bool {
-        self.flat.is_flat()
-    }
-
     fn fetch(&self, request: &Request<'_>) -> Result<Option<tidegate_client::fetch::Body>> {
         let reply = match &self.fetch {
             Scheme::File(fetch) => fetch.fetch(request),
@@ -200,6 +200,10 @@ fn unfetched(error: &tidegate_client::fetch::FetchError) -> Error {
 }
 
 impl Origin for PublishedRepository {
+    fn is_flat(&self) -> bool {
+        self.flat.is_flat()
+    }
+
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let read = |key: &str| {
             let url = format!("{}/{key}", self.url);

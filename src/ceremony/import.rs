@@ -17,7 +17,7 @@ use tidegate_tuf::metadata::Root;
 use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Limits, TrustedSet};
 
-use crate::audit::{AuditFinding, Origin, PublishedRepository, Tree, read_target, walk_regardless_of_expiry};
+use crate::audit::{AuditFinding, Origin, Tree, read_target, walk_regardless_of_expiry};
 use crate::ceremony;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule, chain};
@@ -129,11 +129,10 @@ impl Obstacle {
 /// # Errors
 ///
 /// Fails if the place or the configuration in `dir` cannot be read. What the repository lacks is part of the result.
-pub fn check(dir: &Path, place: &str, start: &Start<'_>) -> Result<TakeoverCheck> {
+pub fn check(dir: &Path, origin: &dyn Origin, start: &Start<'_>) -> Result<TakeoverCheck> {
     start.check()?;
-    let origin = PublishedRepository::open(place)?;
     let mut found = TakeoverCheck::default();
-    match walk_regardless_of_expiry(&origin, start.root, None) {
+    match walk_regardless_of_expiry(origin, start.root, None) {
         Ok(tree) => {
             found.root = tree.roots.last().map_or(0, |file| file.version);
             found.roles = tree.roles() + 1 - tree.roots.len();
@@ -141,11 +140,11 @@ pub fn check(dir: &Path, place: &str, start: &Start<'_>) -> Result<TakeoverCheck
             if tree.faults.is_empty() {
                 let channels = settings(dir)?.channels;
                 let gathered =
-                    gather(&origin, start, &tree).and_then(|files| fits(start, &files, &tree, channels.keys()));
+                    gather(origin, start, &tree).and_then(|files| fits(start, &files, &tree, channels.keys()));
                 found.obstacles.extend(gathered.err().iter().map(Obstacle::of));
             }
             found.obstacles.extend(unreachable_threshold(tree.trusted.root()));
-            found.changes = changes(&origin, &tree);
+            found.changes = changes(origin, &tree);
         }
         Err(error) if error.kind() == Kind::Trust => found.obstacles.push(Obstacle::of(&error)),
         Err(error) => return Err(error),
@@ -163,20 +162,19 @@ pub fn check(dir: &Path, place: &str, start: &Start<'_>) -> Result<TakeoverCheck
 /// on.
 pub fn import(
     dir: &Path,
-    place: &str,
+    (place, origin): (&str, &dyn Origin),
     start: &Start<'_>,
     options: &Options,
     now: DateTime<Utc>,
     passphrases: &mut dyn Passphrases,
 ) -> Result<Imported> {
     start.check()?;
-    let origin = PublishedRepository::open(place)?;
-    let tree = walk_regardless_of_expiry(&origin, start.root, None)?;
+    let tree = walk_regardless_of_expiry(origin, start.root, None)?;
     if let Some(fault) = tree.faults.first() {
         let Obstacle { what, remedy } = Obstacle::fault(fault);
         return Err(Error::trust(format!("{place}: {what}")).rule(Rule::ImportSound).remedy(remedy));
     }
-    let files = gather(&origin, start, &tree)?;
+    let files = gather(origin, start, &tree)?;
 
     let mut prepared = prepare(dir, options, passphrases)?;
     let repository = fits(start, &files, &tree, prepared.settings.channels.keys())?;
@@ -269,7 +267,7 @@ fn unreachable_threshold(root: &Root) -> Option<Obstacle> {
 }
 
 /// What a takeover changes for clients.
-fn changes(origin: &PublishedRepository, tree: &Tree) -> Vec<String> {
+fn changes(origin: &dyn Origin, tree: &Tree) -> Vec<String> {
     let root = tree.trusted.root();
     let mut changes = Vec::new();
     if let Some(role) = root.role("root") {

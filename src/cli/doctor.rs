@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use super::context::Context;
+use super::place::place;
 use super::publish::live;
 use crate::error::{Error, Result, Rule};
 use crate::metadata::{Repository, anchor_file};
@@ -25,11 +26,14 @@ use crate::report::view::Place;
   tidegate doctor ../public --deep
   tidegate doctor ../public --root metadata/1.root.json")]
 pub(super) struct Args {
-    /// A published repository to check as well: a folder or a URL
+    #[arg(help = place!("A published repository to check as well"))]
     place: Option<String>,
     /// A root file that you trust; with it, no workspace is needed
     #[arg(long, value_name = "FILE", requires = "place")]
     root: Option<PathBuf>,
+    /// The place of protected cohorts, to read their files as well; without it only what is public is read
+    #[arg(long, value_name = "PLACE", requires = "place")]
+    private: Option<String>,
     /// Hash all artifacts of the workspace again
     #[arg(long)]
     deep: bool,
@@ -50,7 +54,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         let own = anchor_file(&cx.dir)?;
         let root = args.root.as_deref().or(is_workspace.then_some(own.as_path()));
         let dir = is_workspace.then_some(cx.dir.as_path());
-        found.extend(published(&Place::parse(place)?, root, dir, cx.now)?);
+        found.extend(published(&Place::parse(place)?.with_private(args.private.as_deref()), root, dir, cx.now)?);
     }
     if cx.ui.is_json() {
         cx.ui.json(&found)?;

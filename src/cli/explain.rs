@@ -1,25 +1,32 @@
 //! `tidegate explain`: what a device would do, and why; or a whole fleet.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use clap::Args as ClapArgs;
 use serde::Deserialize;
+use serde_json::Value;
 use tidegate_model::decision::{Installed, Profile, Quarantined};
 use tidegate_model::facts::Facts;
+use tidegate_model::layout::Location;
 use tidegate_model::name::{DeviceId, HardwareId, Name};
 use tidegate_model::time;
 use tidegate_model::version::Version;
 
-use super::context::{Context, parse_instant};
+use super::context::{Context, block_on, parse_instant};
+use super::place::{ReadArgs, place};
+use super::publish::AccessArgs;
 use super::show;
-use crate::config::{Settings, write_share};
+use crate::config::write_share;
 use crate::error::{Error, Result};
 use crate::fleet::{Fleet, Scope};
 use crate::forecast::{Explainer, Group};
 use crate::fs;
 use crate::metadata::Repository;
+use crate::publish::read_into;
 use crate::release::record::from_file;
+use crate::report::view::Place;
 use crate::workspace::Workspace;
 
 /// How many cohorts of a group are named in the table.
@@ -27,12 +34,14 @@ const NAMED: usize = 3;
 
 /// Show what a device or a fleet would do, and why
 ///
-/// The answer comes from the signed metadata and the code that devices run, so a device gives exactly the same one.
+/// The answer comes from the signed metadata and the code that devices run, so a device gives exactly the same one. Of a device's own
+/// settings file the factory version counts as what it runs.
 #[derive(Debug, ClapArgs)]
 #[command(group = clap::ArgGroup::new("whom").args(["device", "fleet"]).required(true))]
 #[command(after_help = "Examples:
   tidegate explain --device device.json --at 2026-03-01T12:00:00Z
   tidegate explain --fleet fleet.csv
+  tidegate explain ../public --device device.json
 
 device.json:
   {\"id\": \"device-0042\", \"product\": \"os\", \"channel\": \"stable\",
@@ -43,7 +52,11 @@ fleet.csv:
   id,hardware,version,sequence,group
   device-0042,board-a,1.1.0,1,field")]
 pub(super) struct Args {
-    /// The device, as JSON: id, product, channel, hardware, version, sequence, facts
+    #[arg(help = place!("The repository [default: the workspace]"))]
+    place: Option<String>,
+    #[command(flatten)]
+    read: ReadArgs,
+    /// The device, as JSON: id, product, channel, hardware, version, sequence, facts; or its own settings file (tidegate-device --config)
     #[arg(long, value_name = "FILE")]
     device: Option<PathBuf>,
     /// The fleet, as CSV; `-` for standard input. The columns are id, hardware, version, sequence, product, channel, and facts by name
@@ -77,24 +90,94 @@ struct Device {
     quarantined: Vec<Quarantined>,
 }
 
+/// Of a device's own settings file what `explain` needs; everything else in it is for the device's program.
+#[derive(Debug, Deserialize)]
+struct DeviceSettings {
+    device_id: DeviceId,
+    product: Name,
+    channel: Name,
+    hardware: HardwareId,
+    factory_version: Version,
+    #[serde(default)]
+    factory_sequence: u64,
+    #[serde(default)]
+    facts: Facts,
+}
+
+impl From<DeviceSettings> for Device {
+    fn from(settings: DeviceSettings) -> Self {
+        Self {
+            id: settings.device_id,
+            product: settings.product,
+            channel: settings.channel,
+            hardware: settings.hardware,
+            version: settings.factory_version,
+            sequence: settings.factory_sequence,
+            facts: settings.facts,
+            quarantined: Vec::new(),
+        }
+    }
+}
+
+impl Device {
+    /// Reads a description, or a device's own settings file, which says `device_id`.
+    fn read(name: &str, bytes: &[u8]) -> Result<Self> {
+        let is_settings = serde_json::from_slice::<Value>(bytes).is_ok_and(|value| value.get("device_id").is_some());
+        let read =
+            if is_settings { from_file::<DeviceSettings>(name, bytes).map(Self::from) } else { from_file(name, bytes) };
+        read.map_err(|e| {
+            let text = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
+            Error::input(format!("{name} does not describe a device: {text}"))
+                .remedy("see the example: tidegate explain --help")
+        })
+    }
+}
+
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
-    let workspace = Workspace::open_to_read(&cx.dir)?;
-    let repository = workspace.repository()?;
-    let at = args.at.unwrap_or(cx.now);
-    stale(&repository, cx);
-    let mut explainer = Explainer::new(workspace.dir(), &repository, cx.now);
-    if let Some(path) = &args.fleet {
+    let place = match &args.place {
+        Some(place) => args.read.place(place)?,
+        None => Place::workspace(&cx.dir),
+    };
+    if place.as_workspace().is_some() && place.snapshot().is_none() {
+        let workspace =
+            place.as_workspace().map_or_else(|| Workspace::open_to_read(&cx.dir), Workspace::open_to_read)?;
         let settings = workspace.settings()?;
-        return fleet(Fleet::csv(path, scope(args, &settings)?)?, &mut explainer, at, cx);
+        let known = (settings.products.iter().collect(), settings.channels.keys().collect());
+        return answer(args, workspace.dir(), &workspace.repository()?, known, cx);
+    }
+    // Read as devices read it; nothing of it stays.
+    let folder = tempfile::tempdir().map_err(|e| Error::io("create", &std::env::temp_dir(), e))?;
+    let root = args.read.trusted(cx)?;
+    let access = AccessArgs::reading(args.read.private.clone());
+    let remote = access.open_to_read(&place.place(), folder.path(), None)?;
+    let repository = block_on(read_into(folder.path(), &remote, &root, place.snapshot()))?;
+    let (products, channels) = published(&repository);
+    answer(args, folder.path(), &repository, (products.iter().collect(), channels.iter().collect()), cx)
+}
+
+/// The products and channels of a repository.
+fn published(repository: &Repository) -> (BTreeSet<Name>, BTreeSet<Name>) {
+    let paths =
+        repository.roles().filter_map(|role| repository.targets(&role.name)).flat_map(|role| role.targets.keys());
+    let manifests = paths.filter_map(|path| match Location::parse(path) {
+        Some(Location::Manifest { channel, product, .. }) => Some((product, channel)),
+        _ => None,
+    });
+    manifests.unzip()
+}
+
+/// Explains what is asked for, from the repository and the small files in `dir`.
+fn answer(args: &Args, dir: &Path, repository: &Repository, known: Known<'_>, cx: &Context) -> Result<()> {
+    let at = args.at.unwrap_or(cx.now);
+    stale(repository, cx);
+    let mut explainer = Explainer::new(dir, repository, cx.now);
+    if let Some(path) = &args.fleet {
+        return fleet(Fleet::csv(path, scope(args, known)?)?, &mut explainer, at, cx);
     }
     let path = args.device.as_deref().ok_or_else(|| Error::bug("neither a device nor a fleet"))?;
     let bytes = fs::read(path, 1 << 20)?;
     let name = path.display().to_string();
-    let device: Device = from_file(&name, &bytes).map_err(|e| {
-        let text = std::error::Error::source(&e).map(ToString::to_string).unwrap_or_default();
-        Error::input(format!("{name} does not describe a device: {text}"))
-            .remedy("see the example: tidegate explain --help")
-    })?;
+    let device = Device::read(&name, &bytes)?;
     let profile = Profile {
         id: device.id,
         product: device.product,
@@ -122,20 +205,20 @@ fn stale(repository: &Repository, cx: &Context) {
     }
 }
 
-fn scope(args: &Args, settings: &Settings) -> Result<Scope> {
-    let only = |given: &Option<Name>, mut all: Vec<&Name>| match (given, all.pop(), all.is_empty()) {
-        (Some(name), ..) => Some(name.clone()),
-        (None, Some(one), true) => Some(one.clone()),
-        _ => None,
+/// The products and channels that there are.
+type Known<'a> = (Vec<&'a Name>, Vec<&'a Name>);
+
+fn scope(args: &Args, (products, channels): Known<'_>) -> Result<Scope> {
+    let one = |what: &str, given: &Option<Name>, mut all: Vec<&Name>| match given {
+        Some(name) if !all.contains(&name) => {
+            let names: Vec<_> = all.iter().map(|name| name.as_str()).collect();
+            Err(Error::input(format!("unknown {what} {name}")).remedy(format!("name one of: {}", names.join(", "))))
+        }
+        Some(name) => Ok(Some(name.clone())),
+        None => Ok(all.pop().filter(|_| all.is_empty()).cloned()),
     };
-    if let Some(product) = &args.product {
-        settings.check_product(product)?;
-    }
-    if let Some(channel) = &args.channel {
-        settings.channel(channel)?;
-    }
-    let product = only(&args.product, settings.products.iter().collect());
-    let channel = only(&args.channel, settings.channels.keys().collect());
+    let product = one("product", &args.product, products)?;
+    let channel = one("channel", &args.channel, channels)?;
     Ok(Scope { product, channel, facts: None })
 }
 

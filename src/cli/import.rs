@@ -8,10 +8,13 @@ use serde_json::json;
 use super::context::Context;
 use super::init::{KeyArgs, folder};
 use super::passphrase::PassphraseArgs;
+use super::place::{live, only_live};
+use crate::audit::Origin;
 use crate::ceremony::{self, Obstacle, Start, import};
 use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::metadata::MAX_ROOT;
+use crate::publish::{Variables, open_origin};
 
 /// Take over an existing TUF repository and its root chain
 ///
@@ -24,7 +27,7 @@ use crate::metadata::MAX_ROOT;
   tidegate import https://example.com/tuf fleet --root 1.root.json \\
     --keys /media/usb/keys")]
 pub(super) struct Args {
-    /// The old repository: a folder, or a URL with metadata/ below it
+    #[arg(help = live!("The old repository"))]
     place: String,
     /// The folder of the new workspace; it may contain your own tidegate.toml, cohorts.toml and policy.toml
     folder: Option<PathBuf>,
@@ -44,8 +47,8 @@ pub(super) struct Args {
 }
 
 /// Tells what a takeover would find and change. It takes no keys.
-fn check(args: &Args, dir: &Path, start: &Start<'_>, cx: &Context) -> Result<()> {
-    let found = ceremony::check(dir, &args.place, start)?;
+fn check(args: &Args, dir: &Path, origin: &dyn Origin, start: &Start<'_>, cx: &Context) -> Result<()> {
+    let found = ceremony::check(dir, origin, start)?;
     if cx.ui.is_json() {
         cx.ui.json(&found)?;
     } else {
@@ -77,11 +80,13 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let dir = folder(cx, args.folder.as_deref());
     let root = fs::read(&args.root, MAX_ROOT)?;
     let start = Start { root: &root, from: args.from_root };
+    let origin = open_origin(only_live(&args.place)?, Variables::of_process())?;
     if args.dry_run {
-        return check(args, &dir, &start, cx);
+        return check(args, &dir, origin.as_ref(), &start, cx);
     }
     let options = args.keys.options()?;
-    let done = import(&dir, &args.place, &start, &options, cx.now, args.passphrase.source().as_mut())?;
+    let from = (args.place.as_str(), origin.as_ref());
+    let done = import(&dir, from, &start, &options, cx.now, args.passphrase.source().as_mut())?;
     let digest = done.proposal.digest()?;
     if cx.ui.is_json() {
         return cx.ui.json(&json!({

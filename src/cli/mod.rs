@@ -21,6 +21,7 @@ mod log;
 mod logging;
 mod next;
 mod passphrase;
+mod place;
 mod prune;
 mod publish;
 mod pull;

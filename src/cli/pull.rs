@@ -9,12 +9,15 @@ use tidegate_model::text::public_url;
 
 use super::context::{Context, actor, block_on};
 use super::passphrase::PassphraseArgs;
+use super::place::{live, only_live};
 use super::publish::access::AccessArgs;
 use super::ui::Ui;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::MAX_ROOT;
-use crate::publish::{PublicationStatus, Published, PullOptions, PullReport, publication_status, recreate, take_over};
+use crate::publish::{
+    NOT_PUBLISHED, PublicationStatus, Published, PullOptions, PullReport, publication_status, recreate, take_over,
+};
 use crate::workspace::Workspace;
 
 /// Update a workspace from what is published, or create one
@@ -22,11 +25,11 @@ use crate::workspace::Workspace;
 /// In a workspace: takes over what others have published and keeps local changes, role by role. If both changed the same role,
 /// reports a conflict and changes nothing.
 ///
-/// In an empty folder, with --root: creates a workspace from what is published. Keys are not published: `tidegate.toml` then
-/// lists the private keys to add.
+/// In an empty folder, with --root: creates a workspace from what is published, and says what cannot be recovered. Private keys are
+/// not published: put your backup into keys/, before or after.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// The place: s3://, gs://, az://, https://, or a folder [default: publish.place in tidegate.toml]
+    #[arg(help = concat!(live!("The place"), " [default: publish.place in tidegate.toml]"))]
     place: Option<String>,
     /// For a new workspace: a root file that you trust, such as the one devices are shipped with
     #[arg(long, value_name = "FILE")]
@@ -57,6 +60,7 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         redate: args.redate,
         patience: TimeDelta::zero(),
     };
+    only_live(&place)?;
     if !context.dir.join("metadata").exists() {
         let root = args.root.as_ref().ok_or_else(|| {
             Error::usage(format!("{} is not a workspace yet, so --root FILE is required", context.dir.display()))
@@ -64,9 +68,14 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         })?;
         let root = fs::read(root, MAX_ROOT)?;
         let remote = args.access.open_to_read(&place, &context.dir, None)?;
-        let made = block_on(recreate(&context.dir, &remote, &root, &taking))?;
+        let made = block_on(recreate(&context.dir, &remote, &root, &taking, args.passphrase.source().as_mut()))?;
         if ui.is_json() {
-            return ui.json(&json!({"taken": made.taken, "keys": made.keys}));
+            return ui.json(&json!({
+                "taken": made.taken,
+                "keys": made.keys,
+                "unoffered": made.unoffered,
+                "not_published": NOT_PUBLISHED,
+            }));
         }
         tell(&made.taken, ui);
         ui.result(format_args!(
@@ -75,8 +84,21 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
             context.dir.display(),
             made.taken.live
         ))?;
-        ui.status(format_args!("keys without a private part in tidegate.toml: {}", made.keys.join(", ")));
-        ui.hint("tidegate status");
+        ui.status("not published, and so not recovered:");
+        for lost in NOT_PUBLISHED {
+            ui.status(format_args!("  {lost}"));
+        }
+        ui.status(format_args!(
+            "keys: {}; put their private parts into keys/, where a file may have another name",
+            made.keys.join(", ")
+        ));
+        for release in &made.unoffered {
+            ui.warn(format_args!(
+                "{release} is offered to no cohort: it was not started yet, was replaced, or was withdrawn, which is not published; if it \
+                 was withdrawn: tidegate rollout withdraw {release}"
+            ));
+        }
+        ui.hint("tidegate doctor");
         return Ok(());
     }
     let workspace = Workspace::open(&context.dir)?;

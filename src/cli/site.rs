@@ -8,6 +8,7 @@ use serde_json::json;
 use tidegate_model::digest::Digest;
 
 use super::context::{Context, block_on};
+use super::place::{ReadArgs, place};
 use super::publish::live;
 use super::receipts::sources;
 use crate::config::{ReceiptSettings, Settings};
@@ -36,11 +37,10 @@ const RETRY_FOR: Duration = Duration::from_secs(20);
   tidegate site ../public --root metadata/1.root.json --out ../status-live
   tidegate site --public --out ../status-public")]
 pub(super) struct Args {
-    /// The repository: a folder, a URL, or a workspace; without it, the workspace
+    #[arg(help = place!("The repository [default: the workspace]"))]
     place: Option<String>,
-    /// A root file that you trust; a workspace needs none
-    #[arg(long, value_name = "FILE")]
-    root: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
     /// The folder to write index.html and status.json to
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -60,13 +60,14 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let place = match &args.place {
-        Some(place) => Place::parse(place)?,
+        Some(place) => args.read.place(place)?,
         None => Place::workspace(&cx.dir),
     };
     let seen = live::read(cx);
     // A workspace is locked while it is read, so that the page shows one state of it.
     let workspace = place.as_workspace().map(Workspace::open_to_read).transpose()?;
-    let root = args.root.as_deref();
+    let root = args.read.root_file(cx)?.filter(|_| args.read.root.is_some() || place.as_workspace().is_none());
+    let root = root.as_deref();
     let reading = if args.public { place.read_as_the_public(root)? } else { place.read(root)? };
     let mut state = signed(&reading, cx.now);
     if let Some(workspace) = &workspace {

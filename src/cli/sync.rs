@@ -7,6 +7,7 @@ use serde_json::json;
 use tidegate_model::text::public_url;
 
 use super::context::{Context, block_on, trusted_root};
+use super::place::{live, only_live};
 use super::publish::{AccessArgs, transfer};
 use crate::error::Result;
 use crate::publish::plan_sync;
@@ -17,7 +18,7 @@ use crate::publish::plan_sync;
 /// is sent, and what was written is read back. Needs no key, and no workspace if --root is given. Run it again at any time: only what is new is sent.
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// From: s3://, gs://, az://, https://, or a folder
+    #[arg(help = live!("From"))]
     from: String,
     /// To
     to: String,
@@ -42,6 +43,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let (ui, now) = (&context.ui, context.now);
+    only_live(&args.from)?;
     let root = trusted_root(args.root.as_deref(), context)?;
     // There need not be a workspace; one that there is must be right.
     let here = context.dir.join("tidegate.toml").exists();

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ed25519_dalek::Signer as _;
 use p256::ecdsa;
@@ -19,7 +19,7 @@ use ring::signature::{KeyPair as _, RSA_PSS_SHA256, RsaKeyPair};
 use tidegate_tuf::key::Key;
 use zeroize::Zeroizing;
 
-use super::{Passphrases, Signer, example, public};
+use super::{NoPassphrases, Passphrases, Signer, example, public};
 use crate::error::{Error, Result, Rule};
 
 /// RFC 8410: id-Ed25519.
@@ -91,6 +91,20 @@ impl FileKey {
             }
         };
         Self::from_pkcs8(name, &document)
+    }
+
+    /// The key in the folder `dir` that has the public part `public`, whatever its file is called; encrypted ones are passed over.
+    ///
+    /// # Errors
+    ///
+    /// Fails if others than the owner may read that file.
+    pub(super) fn find(name: &str, dir: &Path, public: &Key) -> Result<Option<Self>> {
+        for (_, path) in files(dir) {
+            if public_of(&path, &mut NoPassphrases).as_ref() == Some(public) {
+                return Self::open(name, &path, &mut NoPassphrases).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     fn from_pkcs8(name: &str, document: &SecretDocument) -> Result<Self> {
@@ -166,6 +180,26 @@ impl fmt::Debug for FileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FileKey({} {}, private part not shown)", self.public.scheme(), self.public.id().short())
     }
+}
+
+/// The PEM files in the folder `dir` by their names without `.pem`, sorted. A folder that cannot be read holds none.
+pub fn files(dir: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let named = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?.strip_suffix(".pem")?.to_owned();
+        Some((name, path))
+    };
+    let mut found: Vec<_> = entries.filter_map(|entry| named(entry.path())).collect();
+    found.sort();
+    found
+}
+
+/// The public part of the private key at `path`; `None` if it cannot be read.
+pub fn public_of(path: &Path, passphrases: &mut dyn Passphrases) -> Option<Key> {
+    let is_small = fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= MAX_LENGTH);
+    let pem = is_small.then(|| fs::read_to_string(path).ok().map(Zeroizing::new))??;
+    let name = path.file_stem()?.to_str()?;
+    FileKey::from_pem(name, &pem, passphrases).ok().map(|key| key.public)
 }
 
 /// Checks the mode of a private key's file.

@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 use crate::error::Result;
 
 pub use command::{CommandKey, check_variable};
-pub use file::{FileKey, check_mode};
+pub use file::{FileKey, check_mode, files, public_of};
 #[cfg(feature = "kms")]
 pub use kms::KmsKey;
 pub use name::KeyName;

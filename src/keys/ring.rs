@@ -9,7 +9,7 @@ use tidegate_model::text::public_url;
 use tidegate_tuf::key::{Key, KeyId};
 use tracing::debug;
 
-use super::{KeyUri, Passphrases, Signer, open};
+use super::{FileKey, KeyUri, Passphrases, Signer, open};
 use crate::error::{Error, Result, Rule};
 
 /// A key as declared in `tidegate.toml`.
@@ -96,19 +96,44 @@ impl KeyRing {
         }
         let KeyEntry { uri, public, .. } = self.entry(name)?.clone();
         debug!(key = name, kind = uri.kind(), "open a key");
-        let signer = open(name, &uri, &self.workspace, Some(&public), self.passphrases.as_mut())?;
-        if *signer.public() != public {
-            return Err(Error::input(format!(
-                "key {name}: {} holds the key {}, but tidegate.toml says {}",
-                public_url(&uri.to_string()),
-                signer.public().id().short(),
-                public.id().short()
-            ))
-            .remedy("correct `uri` or `public` of that key in tidegate.toml"));
-        }
+        let signer = match open(name, &uri, &self.workspace, Some(&public), self.passphrases.as_mut()) {
+            Ok(signer) if *signer.public() == public => signer,
+            // In a workspace made from what is published, names may be other ones than those of the key files.
+            other => match (self.beside(name, &uri, &public)?, other) {
+                (Some(signer), _) => signer,
+                (None, Ok(signer)) => return Err(self.mismatch(name, &uri, &public, signer.public())),
+                (None, Err(error)) => return Err(error),
+            },
+        };
         let signer: Rc<dyn Signer> = Rc::new(LoggedSigner { name: name.to_owned(), signer });
         self.opened.insert(name.to_owned(), Rc::clone(&signer));
         Ok(signer)
+    }
+
+    /// The key with this public part in another file of the folder that `uri` names.
+    fn beside(&self, name: &str, uri: &KeyUri, public: &Key) -> Result<Option<Rc<dyn Signer>>> {
+        let path = uri.file(&self.workspace);
+        let Some(folder) = path.as_deref().and_then(Path::parent) else { return Ok(None) };
+        let found = FileKey::find(name, folder, public)?;
+        Ok(found.map(|key| Rc::new(key) as Rc<dyn Signer>))
+    }
+
+    fn mismatch(&self, name: &str, uri: &KeyUri, declared: &Key, held: &Key) -> Error {
+        let id = held.id();
+        let uri = public_url(&uri.to_string());
+        let (other, remedy) = match self.by_id(&id) {
+            Some(other) => (
+                format!(" of {}", other.name),
+                format!("if the file has the right name: tidegate key import {name} {uri}"),
+            ),
+            None => (String::new(), "correct `uri` or `public` of that key in tidegate.toml".to_owned()),
+        };
+        let error = format!(
+            "key {name}: {uri} holds the key {}{other}, but tidegate.toml says {}",
+            id.short(),
+            declared.id().short()
+        );
+        Error::input(error).remedy(remedy)
     }
 
     /// Opens every available key of `ids`. Once there are enough, a key that cannot be opened is no error.

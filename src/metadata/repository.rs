@@ -88,6 +88,9 @@ pub struct Repository {
     order: Vec<String>,
 }
 
+/// Reads the file of a role and version that must be there, up to a length.
+type MustRead<'a> = dyn Fn(&str, u64, u64) -> Result<Vec<u8>> + 'a;
+
 impl Repository {
     /// Opens the metadata of the workspace `dir`.
     ///
@@ -116,6 +119,15 @@ impl Repository {
 
     /// Verifies the files that `read` gives for a name and a limit of length, from the root of version `first` on.
     pub(crate) fn load(first: u64, read: impl Fn(&str, u64) -> Result<Option<Vec<u8>>>) -> Result<Self> {
+        Self::load_at(first, read, None)
+    }
+
+    /// The same as of the earlier snapshot `past`, for inspecting only: then there is no timestamp.
+    pub(crate) fn load_at(
+        first: u64,
+        read: impl Fn(&str, u64) -> Result<Option<Vec<u8>>>,
+        past: Option<u64>,
+    ) -> Result<Self> {
         let limits = Limits::default();
         let must_read = |role: &str, version: u64, limit: u64| {
             let name = file_name(role, version);
@@ -152,42 +164,56 @@ impl Repository {
             order: Vec::new(),
         };
 
-        let bytes = must_read("timestamp", 0, limits.timestamp_length)?;
-        repository.trusted.update_timestamp(&bytes).map_err(untrusted)?;
-        let common = repository.trusted.timestamp().map(|t| t.common.clone()).ok_or_else(lost)?;
-        repository.keep("timestamp", &common, bytes)?;
-
-        let version = repository.trusted.listed("snapshot").ok_or_else(lost)?.version;
+        let version = if let Some(version) = past {
+            version
+        } else {
+            let bytes = must_read("timestamp", 0, limits.timestamp_length)?;
+            repository.trusted.update_timestamp(&bytes).map_err(untrusted)?;
+            let common = repository.trusted.timestamp().map(|t| t.common.clone()).ok_or_else(lost)?;
+            repository.keep("timestamp", &common, bytes)?;
+            repository.trusted.listed("snapshot").ok_or_else(lost)?.version
+        };
         let bytes = must_read("snapshot", version, limits.snapshot_length)?;
-        repository.trusted.update_snapshot(&bytes).map_err(untrusted)?;
+        match past {
+            None => repository.trusted.update_snapshot(&bytes),
+            Some(_) => repository.trusted.danger_take_past_snapshot(&bytes),
+        }
+        .map_err(untrusted)?;
         let common = repository.trusted.snapshot().map(|s| s.common.clone()).ok_or_else(lost)?;
         repository.keep("snapshot", &common, bytes)?;
 
+        repository.load_targets(&must_read)?;
+        Ok(repository)
+    }
+
+    /// Loads the targets role and all that it delegates to.
+    fn load_targets(&mut self, must_read: &MustRead<'_>) -> Result<()> {
+        let limits = Limits::default();
         let mut queue = std::collections::VecDeque::from([Chain::top()]);
         while let Some(chain) = queue.pop_front() {
             let role = chain.role();
-            if repository.chains.contains_key(role) {
+            if self.chains.contains_key(role) {
                 return Err(Error::trust(format!("{role}: two roles delegate to it"))
                     .remedy("a workspace has one delegation to each role; remove one of the two"));
             }
-            let listed = repository
+            let listed = self
                 .trusted
                 .listed(role)
                 .ok_or_else(|| Error::trust(format!("{role}: it is delegated, but the snapshot does not list it")))?;
             let bytes = must_read(role, listed.version, limits.listed(listed.length, limits.targets_length))?;
             match chain.parent() {
-                None => repository.trusted.update_targets(&bytes),
-                Some(_) => repository.trusted.update_delegated(&chain, &bytes),
+                None => self.trusted.update_targets(&bytes),
+                Some(_) => self.trusted.update_delegated(&chain, &bytes),
             }
             .map_err(untrusted)?;
-            let targets = repository.trusted.targets(&chain).ok_or_else(lost)?;
+            let targets = self.trusted.targets(&chain).ok_or_else(lost)?;
             let common = targets.common.clone();
-            queue.extend(repository.trusted.delegated(&chain).iter().map(|role| chain.then(role)));
-            repository.keep(role, &common, bytes)?;
-            repository.order.push(role.to_owned());
-            repository.chains.insert(role.to_owned(), chain);
+            queue.extend(self.trusted.delegated(&chain).iter().map(|role| chain.then(role)));
+            self.keep(role, &common, bytes)?;
+            self.order.push(role.to_owned());
+            self.chains.insert(role.to_owned(), chain);
         }
-        Ok(repository)
+        Ok(())
     }
 
     fn keep(&mut self, role: &str, common: &Common, bytes: Vec<u8>) -> Result<()> {

@@ -1,5 +1,6 @@
 //! Executes a plan.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -53,6 +54,8 @@ pub async fn execute(
     remote: &Remote,
     progress: &(dyn Fn(PublishEvent<'_>) + Sync),
 ) -> Result<PublishReport> {
+    let is_due = |object: &&Object| object.state != ObjectState::Unchanged;
+    nothing_missing(plan.objects.iter().filter(is_due), source, remote)?;
     let _guard = remote.lock()?;
     let private = remote.private();
     let _private_guard = private.map(Remote::lock).transpose()?;
@@ -122,6 +125,17 @@ pub async fn execute(
         bytes: counts.bytes.into_inner(),
         timestamp: plan.timestamp,
     })
+}
+
+/// Checks that the source has all bytes that are to be sent, before anything is: a workspace need not have what builds made.
+fn nothing_missing<'a>(due: impl Iterator<Item = &'a Object>, source: &Source, remote: &Remote) -> Result<()> {
+    let missing = |object: &&Object| matches!(&object.content, Content::Artifact { sha256 } if !source.has(sha256));
+    let Some(first) = due.filter(missing).map(|object| &object.key).next() else { return Ok(()) };
+    Err(Error::input(format!("{} lacks {first}, and its bytes are not in this workspace", remote.name()))
+        .with_source(io::Error::from(io::ErrorKind::NotFound))
+        .remedy(
+            "copy what is published: tidegate sync FROM TO; or fetch the bytes first: tidegate pull FROM --artifacts",
+        ))
 }
 
 /// Checks that nobody can read these objects in the private place without credentials. Requests one object of each kind (role,

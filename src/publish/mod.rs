@@ -31,11 +31,11 @@ pub use self::plan::{Object, ObjectState, Plan, Totals, UploadStage, plan};
 pub use self::prune::{PruneCandidate, Pruning, plan_prune, prune};
 pub use self::publication::{PublicationStatus, live_timestamp, publication_status};
 pub use self::publications::leave_record;
-pub use self::pull::{PullOptions, PullReport, take_over};
+pub use self::pull::{PullOptions, PullReport, read_into, take_over};
 pub use self::read_back::read_back;
 pub use self::rebase::{Overcome, overcome, renew_live};
-pub use self::recreate::{Recreated, recreate};
-pub use self::source::{Source, StoreOrigin};
+pub use self::recreate::{NOT_PUBLISHED, Recreated, recreate};
+pub use self::source::{Source, StoreOrigin, open_origin, open_private_origin};
 pub use self::store::{
     Concurrency, Guard, HeaderRules, Headers, MARK, Options, PROBE, Remote, Seen, Variables, WriteOutcome,
 };

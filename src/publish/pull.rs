@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 use tidegate_model::digest::Digest;
-use tidegate_model::layout::{DelegatedRole, Location};
+use tidegate_model::layout::DelegatedRole;
 use tidegate_tuf::Limits;
 use tidegate_tuf::metadata::{Root, Snapshot, TargetFile, Timestamp};
 use tidegate_tuf::path::{TargetPath, metadata_file};
@@ -26,7 +26,8 @@ use crate::error::{Error, Kind, Result, Rule};
 use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Document, Edit, METADATA_DIR, Repository, RoleFile, danger_parse_unverified};
-use crate::release::{ReleaseId, adopt};
+use crate::release::draft::happening;
+use crate::release::{Record, adopt};
 use crate::rollout::refresh::half_over;
 use crate::workspace::Published;
 use crate::workspace::ledger::LedgerEvent;
@@ -119,25 +120,25 @@ pub async fn take_over(
     let repository = repository.as_ref().unwrap_or(&theirs);
     replace_metadata(&ours, repository, &theirs, &mut changes)?;
     publications::published(remote, &theirs, base.as_ref(), taking.now).await?.put(&mut changes)?;
-    let releases = adopt::adopt(workspace.dir(), repository, &mut changes)?;
+    let adopted = adopt::adopt(workspace.dir(), repository, &mut changes)?;
     let timestamp = repository.must_have("timestamp")?.version;
     // What was only renewed is no step of anybody's, and machines that renew keep no ledger.
     let says_the_same = |role: &String| match (ours.role(role), repository.role(role)) {
         (Some(before), Some(after)) => before.document.says_the_same(&after.document),
         _ => false,
     };
-    let is_news = !releases.is_empty() || !split.theirs.iter().all(says_the_same);
+    let is_news = !adopted.is_empty() || !split.theirs.iter().all(says_the_same);
     split.ours.extend(split.again.into_keys());
     let taken = PullReport {
         live,
         timestamp,
         theirs: split.theirs,
         ours: split.ours,
-        releases: releases.iter().map(ReleaseId::to_string).collect(),
+        releases: adopted.iter().map(|record| record.id().to_string()).collect(),
         fetched,
     };
     if is_news {
-        write_down(workspace.dir(), &taken, place, taking, &mut changes)?;
+        write_down(workspace.dir(), &taken, &adopted, &theirs, place, taking, &mut changes)?;
     }
     workspace.commit(changes)?;
     Ok(taken)
@@ -150,18 +151,28 @@ const MOST: u64 = 256_000_000;
 ///
 /// They are verified from version `first` on.
 pub(super) async fn live(remote: &Remote, first: u64, roots: &[Vec<u8>]) -> Result<Repository> {
-    if let Some(found) = live_in("metadata/", remote, (first, roots)).await? {
+    state(remote, (first, roots), None).await
+}
+
+/// All metadata of a place that is live or, for inspecting only, that the earlier snapshot `past` listed; verified like [`live`].
+async fn state(remote: &Remote, roots: (u64, &[Vec<u8>]), past: Option<u64>) -> Result<Repository> {
+    if let Some(found) = state_in("metadata/", remote, roots, past).await? {
         return Ok(found);
     }
     // A repository of another tool may have no folders.
-    live_in("", remote, (first, roots)).await?.ok_or_else(|| {
+    state_in("", remote, roots, past).await?.ok_or_else(|| {
         Error::input(format!("nothing is published at {}", remote.name()))
             .remedy("check the place; the first publication needs no --rebase and nothing to pull")
     })
 }
 
 /// The same, of metadata in one folder of the place; `None` if it has no timestamp.
-async fn live_in(folder: &str, remote: &Remote, (first, roots): (u64, &[Vec<u8>])) -> Result<Option<Repository>> {
+async fn state_in(
+    folder: &str,
+    remote: &Remote,
+    (first, roots): (u64, &[Vec<u8>]),
+    past: Option<u64>,
+) -> Result<Option<Repository>> {
     let limits = Limits::default();
     let mut files = BTreeMap::new();
     for (version, root) in (1_u64..).zip(roots) {
@@ -188,8 +199,10 @@ async fn live_in(folder: &str, remote: &Remote, (first, roots): (u64, &[Vec<u8>]
     let malformed = |error| Error::trust(format!("the metadata at {} is malformed", remote.name())).with_source(error);
     let listed: Timestamp = danger_parse_unverified("timestamp", &timestamp).map_err(malformed)?;
     let mut lacks_cohort = false;
-    files.insert(name, timestamp.to_vec());
-    let version = listed.snapshot().version;
+    let version = past.unwrap_or(listed.snapshot().version);
+    if past.is_none() {
+        files.insert(name, timestamp.to_vec());
+    }
     if let Some(bytes) = read(&there("snapshot", version), limits.snapshot_length).await? {
         let snapshot: Snapshot = danger_parse_unverified("snapshot", &bytes).map_err(malformed)?;
         files.insert(metadata_file("snapshot", Some(version)), bytes);
@@ -220,7 +233,7 @@ async fn live_in(folder: &str, remote: &Remote, (first, roots): (u64, &[Vec<u8>]
         files.extend(found.into_iter().filter_map(|(name, bytes)| Some((name, bytes?))));
     }
     // Verified here: nothing read above is trusted before.
-    Repository::load(first, |name, _| Ok(files.get(name).cloned())).map(Some).map_err(|error| {
+    Repository::load_at(first, |name, _| Ok(files.get(name).cloned()), past).map(Some).map_err(|error| {
         let what = format!("what is live at {} does not verify", remote.name());
         // A missing role of a cohort may be in the private place.
         Error::trust(what).with_source(error).remedy(if remote.private().is_some() || !lacks_cohort {
@@ -235,6 +248,40 @@ async fn live_in(folder: &str, remote: &Remote, (first, roots): (u64, &[Vec<u8>]
 fn is_consistent(files: &BTreeMap<String, Vec<u8>>) -> bool {
     let roots = files.values().filter_map(|bytes| danger_parse_unverified::<Root>("root", bytes).ok());
     roots.max_by_key(|root| root.common.version).is_none_or(|root| root.consistent_snapshot)
+}
+
+/// Reads a place into the folder `dir`, which holds nothing else: what is live there or what the snapshot `past` listed, verified from
+/// the root file `root`, with manifests and cohort maps but without artifacts. For programs that look, not for workspaces.
+///
+/// # Errors
+///
+/// `P-ROOT` if the root is not one of the place's own. Fails if the metadata does not verify or a file cannot be read.
+pub async fn read_into(dir: &Path, remote: &Remote, root: &[u8], past: Option<u64>) -> Result<Repository> {
+    let repository = trusted(remote, root, past).await?;
+    fetch(dir, remote, &repository, false).await?;
+    Ok(repository)
+}
+
+/// The state of a place that has the root file `root` among its own; older roots may be kept that nobody can verify.
+///
+/// # Errors
+///
+/// `P-ROOT` if it has not. Fails if the metadata does not verify.
+pub(super) async fn trusted(remote: &Remote, root: &[u8], past: Option<u64>) -> Result<Repository> {
+    let given: Root = danger_parse_unverified("root", root)
+        .map_err(|error| Error::trust("the given root does not verify").with_source(error))?;
+    let repository = match state(remote, (1, &[]), past).await {
+        Err(error) if error.kind() == Kind::Trust && given.common.version > 1 => {
+            state(remote, (given.common.version, &[]), past).await?
+        }
+        found => found?,
+    };
+    if repository.roots().iter().any(|known| known == root) {
+        return Ok(repository);
+    }
+    Err(Error::trust(format!("{} does not have the root that you trust among its own", remote.name()))
+        .rule(Rule::PublishRoot)
+        .remedy("check the place and the root file: this is another repository, or someone has replaced it"))
 }
 
 /// Which side changed which role since both last agreed.
@@ -476,18 +523,23 @@ fn replace_metadata(ours: &Repository, now: &Repository, theirs: &Repository, ch
     Ok(())
 }
 
-/// Records what was taken over in the ledger.
+/// Records in the ledger what was taken over, from where and in which versions, and in which state each adopted release was found.
 pub(super) fn write_down(
     dir: &Path,
     taken: &PullReport,
+    adopted: &[Record],
+    theirs: &Repository,
     place: &str,
     taking: &PullOptions<'_>,
     changes: &mut Changes,
 ) -> Result<()> {
     let mut ledger = Ledger::open(dir)?;
+    let place = crate::workspace::ledger::clean(place);
+    let versions = taken.theirs.iter().filter_map(|role| Some((role.clone(), theirs.role(role)?.version.into())));
     let mut evidence = Map::new();
     evidence.insert("timestamp".into(), taken.live.into());
     evidence.insert("theirs".into(), json!(taken.theirs));
+    evidence.insert("versions".into(), Value::Object(versions.collect()));
     evidence.insert("ours".into(), json!(taken.ours));
     evidence.insert("releases".into(), json!(taken.releases));
     ledger.append(
@@ -497,10 +549,16 @@ pub(super) fn write_down(
             subject: "repository".into(),
             actor: taking.actor.to_owned(),
             transition: None,
-            reason: Some(crate::workspace::ledger::clean(place)),
+            reason: Some(place.clone()),
             evidence,
         },
     )?;
+    for record in adopted {
+        let evidence = Map::from_iter([("timestamp".to_owned(), taken.live.into())]);
+        let mut adopted = happening("adopt", record, Some(record.status()), taking.actor, evidence);
+        adopted.reason = Some(place.clone());
+        ledger.append(taking.now, adopted)?;
+    }
     ledger.put(changes);
     Ok(())
 }
@@ -509,8 +567,7 @@ pub(super) fn write_down(
 pub(super) async fn fetch(dir: &Path, remote: &Remote, theirs: &Repository, all: bool) -> Result<u64> {
     let mut wanted: BTreeMap<Digest, (String, TargetFile)> = BTreeMap::new();
     for (path, file) in roles(theirs).filter_map(|role| theirs.targets(role)).flat_map(|targets| &targets.targets) {
-        let small =
-            file.length <= MAX_SMALL && !matches!(Location::parse(path), None | Some(Location::Artifact { .. }));
+        let small = file.length <= MAX_SMALL && !artifacts::is_built(path);
         let Some(sha256) = file.hashes.sha256_digest().filter(|_| small || all) else { continue };
         wanted.insert(Digest::from(*sha256), (path.clone(), file.clone()));
     }
@@ -536,7 +593,7 @@ async fn fetch_one(
     let key = format!("targets/{}", target.file_path(&file.hashes, consistent));
     let missing = || Error::trust(format!("{key} is missing at {}", remote.name()));
     let stream = remote.find_stream(&key).await?.ok_or_else(missing)?;
-    let made = !matches!(Location::parse(&path), None | Some(Location::Artifact { .. }));
+    let made = !artifacts::is_built(&path);
     artifacts::receive(dir, artifacts::Stored { sha256, length: file.length }, made, stream).await
 }
 

@@ -31,7 +31,7 @@ pub async fn read_back(plan: &Plan, source: &Source, remote: &Remote, now: DateT
         Some(_) => Some(Arc::new(StoreOrigin::new(remote.clone()))),
         None => None,
     };
-    let view = View { origin: Arc::new(origin), open, private: None, is_whole: true };
+    let view = View { origin: Arc::new(origin), open, private: None, is_whole: true, snapshot: None };
     verify_where(view, remote.name(), source.first_root().await?, now, wanted).await
 }
 

@@ -1,8 +1,8 @@
 //! Recreates a workspace from what is published.
 //!
-//! Everything signed is restored. What is not published cannot be: where the private keys are, the policy, drafts, and the
-//! ledger. So `tidegate.toml` is written with the public keys under the template's names, `cohorts.toml` from the cohort maps,
-//! `policy.toml` as in the template, and a new ledger begins.
+//! Everything signed is restored. What is not published cannot be ([`NOT_PUBLISHED`]). So `tidegate.toml` is written with the public
+//! keys under the names of their files or the template's, `cohorts.toml` from the cohort maps, `policy.toml` as in the template, and a
+//! new ledger begins, which says from where and which versions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -19,14 +19,23 @@ use super::publications;
 use super::pull::{self, PullOptions, PullReport};
 use super::store::Remote;
 use crate::config::{Cohorts, Settings, write_share};
-use crate::error::{Error, Kind, Result, Rule};
+use crate::error::{Error, Result, Rule};
 use crate::fs::{self, Changes};
-use crate::keys::write_public;
+use crate::keys::{self, KeyName, Passphrases, write_public};
 use crate::metadata::{FROM_ROOT, METADATA_DIR, Repository, danger_parse_unverified};
+use crate::policy::ReleaseState;
 use crate::release::adopt;
-use crate::workspace::init::TEMPLATE;
+use crate::workspace::init::{TEMPLATE, fit_policy};
 use crate::workspace::{Workspace, manifest_in_force, map_in_force};
 use tidegate_model::span::Span;
+
+/// What is not published, and so not recovered.
+pub const NOT_PUBLISHED: &[&str] = &[
+    "policy.toml (the template's is used)",
+    "drafts, validation reports, approvals and proposals",
+    "the ledger (a new one begins with this pull)",
+    "in tidegate.toml: the repository's name, where keys are and who holds them, facts, slot sizes, receipts",
+];
 
 /// A recreated workspace.
 #[derive(Debug)]
@@ -35,29 +44,25 @@ pub struct Recreated {
     pub taken: PullReport,
     /// The names given to the keys.
     pub keys: Vec<String>,
+    /// Releases that no cohort is offered: never started, replaced, or withdrawn, which is not published.
+    pub unoffered: Vec<String>,
 }
 
-/// Creates a workspace in `dir` from what is live at `remote`, trusting the root file `root`. Existing configuration is kept.
+/// Creates a workspace in `dir` from what is live at `remote`, trusting the root file `root`. Existing configuration is kept, and keys
+/// in `keys/` keep the names of their files; `passphrases` are for those that are encrypted.
 ///
 /// # Errors
 ///
 /// Fails if the live metadata does not verify or does not contain `root` (`P-ROOT`), or if a file cannot be fetched or written.
-pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOptions<'_>) -> Result<Recreated> {
+pub async fn recreate(
+    dir: &Path,
+    remote: &Remote,
+    root: &[u8],
+    taking: &PullOptions<'_>,
+    passphrases: &mut dyn Passphrases,
+) -> Result<Recreated> {
     fs::check_own(dir)?;
-    let given: Root = danger_parse_unverified("root", root)
-        .map_err(|error| Error::trust("the given root does not verify").with_source(error))?;
-    let repository = match pull::live(remote, 1, &[]).await {
-        // Older roots than the given one may be kept that nobody can verify.
-        Err(error) if error.kind() == Kind::Trust && given.common.version > 1 => {
-            pull::live(remote, given.common.version, &[]).await?
-        }
-        found => found?,
-    };
-    if !repository.roots().iter().any(|known| known == root) {
-        return Err(Error::trust(format!("{} does not have the root that you trust among its own", remote.name()))
-            .rule(Rule::PublishRoot)
-            .remedy("check the place and the root file: this is another repository, or someone has replaced it"));
-    }
+    let repository = pull::trusted(remote, root, None).await?;
     // Tidegate's roles have a signed time.
     if repository.roles().all(|role| role.issued.is_none()) {
         return Err(Error::refused(
@@ -66,8 +71,6 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOpt
         )
         .remedy("take it over: tidegate import PLACE FOLDER --root FILE --dry-run tells what that takes"));
     }
-    // The user's files are kept; only missing ones are created.
-    let has = |name: &str| dir.join(name).exists();
     let fetched = pull::fetch(dir, remote, &repository, taking.artifacts).await?;
     let workspace = Workspace::lock(dir)?;
     let mut changes = Changes::default();
@@ -77,66 +80,131 @@ pub async fn recreate(dir: &Path, remote: &Remote, root: &[u8], taking: &PullOpt
     if repository.first_root() > 1 {
         changes.put(format!("{METADATA_DIR}/{FROM_ROOT}"), format!("{}\n", repository.first_root()));
     }
-    let names = key_names(&repository);
-    if !has("tidegate.toml") {
-        let text = settings(dir, &repository, &names)?;
-        Settings::parse(text.as_bytes())?;
-        changes.put("tidegate.toml", text);
-    }
-    if !has("cohorts.toml") {
-        let text = cohorts(dir, &repository)?;
-        Cohorts::parse(text.as_bytes())?;
-        changes.put("cohorts.toml", text);
-    }
-    for (name, text) in TEMPLATE
-        .iter()
-        .filter(|(name, _)| matches!(*name, "policy.toml" | ".gitignore" | ".gitattributes") && !has(name))
-    {
-        changes.put(*name, *text);
-    }
+    let names = key_names(dir, &repository, passphrases);
+    configuration(dir, remote, &repository, &names, &mut changes)?;
     publications::published(remote, &repository, None, taking.now).await?.put(&mut changes)?;
-    let releases = adopt::adopt(dir, &repository, &mut changes)?;
+    let adopted = adopt::adopt(dir, &repository, &mut changes)?;
     let live = repository.must_have("timestamp")?.version;
     let taken = PullReport {
         live,
         timestamp: live,
         theirs: repository.roles().map(|file| file.name.clone()).collect(),
-        releases: releases.iter().map(ToString::to_string).collect(),
+        releases: adopted.iter().map(|record| record.id().to_string()).collect(),
         fetched,
         ..PullReport::default()
     };
-    pull::write_down(dir, &taken, remote.name(), taking, &mut changes)?;
+    pull::write_down(dir, &taken, &adopted, &repository, remote.name(), taking, &mut changes)?;
     workspace.commit(changes)?;
-    Ok(Recreated { taken, keys: names.into_values().map(|(name, _)| name).collect() })
+    let unoffered = adopted.iter().filter(|record| record.state == ReleaseState::Registered);
+    let unoffered = unoffered.map(|record| record.id().to_string()).collect();
+    let keys: BTreeSet<String> = names.into_values().map(|(name, _)| name).collect();
+    Ok(Recreated { taken, keys: keys.into_iter().collect(), unoffered })
 }
 
-/// A name for every key: its role's name, numbered if the role has several keys.
-fn key_names(repository: &Repository) -> BTreeMap<KeyId, (String, Key)> {
-    let mut names = BTreeMap::new();
-    let channels = channels(repository);
-    let alone = channels.len() == 1;
-    let mut roles: Vec<(String, String)> =
-        ["root", "targets", "snapshot", "timestamp"].map(|role| (role.to_owned(), role.to_owned())).to_vec();
-    for channel in &channels {
-        let label = |power: &str| if alone { power.to_owned() } else { format!("{channel}-{power}") };
-        roles.push((channel_role(channel), label("release")));
-        for cohort in cohorts_of(repository, channel) {
-            roles.push((cohort_role(channel, &cohort), label("rollout")));
+/// The configuration files that are not there yet: the user's own are kept.
+fn configuration(
+    dir: &Path,
+    remote: &Remote,
+    repository: &Repository,
+    names: &Names,
+    changes: &mut Changes,
+) -> Result<()> {
+    let has = |name: &str| dir.join(name).exists();
+    if !has("tidegate.toml") {
+        let text = settings(dir, remote, repository, names)?;
+        Settings::parse(text.as_bytes())?;
+        changes.put("tidegate.toml", text);
+    }
+    let cohorts = if has("cohorts.toml") {
+        Cohorts::load(dir)?
+    } else {
+        let text = cohorts(dir, repository)?;
+        let parsed = Cohorts::parse(text.as_bytes())?;
+        changes.put("cohorts.toml", text);
+        parsed
+    };
+    for (name, text) in TEMPLATE.into_iter().filter(|(name, _)| !has(name)) {
+        match name {
+            "policy.toml" => changes.put(name, fit_policy(text, &cohorts)?),
+            ".gitignore" | ".gitattributes" => changes.put(name, text),
+            _ => {}
         }
     }
+    Ok(())
+}
+
+/// The keys by id, with their names.
+type Names = BTreeMap<KeyId, (String, Key)>;
+
+/// A name for every key in force: that of its file in `keys/`, if it is there; else its role's name, numbered as the keys of that role
+/// appeared in the chain of roots if it has had several, as in the template.
+fn key_names(dir: &Path, repository: &Repository, passphrases: &mut dyn Passphrases) -> Names {
+    let mut files = BTreeMap::new();
+    for (name, path) in keys::files(&dir.join("keys")) {
+        if name.parse::<KeyName>().is_ok()
+            && let Some(public) = keys::public_of(&path, passphrases)
+        {
+            files.entry(public.id()).or_insert(name);
+        }
+    }
+    let mut taken: BTreeSet<String> = files.values().cloned().collect();
     let mut used: BTreeMap<String, usize> = BTreeMap::new();
-    for (role, label) in roles {
-        let Some((keys, spoken)) = repository.keys_of(&role) else { continue };
-        for id in &spoken.keyids {
-            let Some(key) = keys.get(id).filter(|_| !names.contains_key(id)) else { continue };
+    let mut all = Names::new();
+    for (label, keys) in labelled(repository) {
+        let alone = keys.len() == 1;
+        for key in keys {
+            let id = key.id();
+            if all.contains_key(&id) {
+                continue;
+            }
+            if let Some(name) = files.get(&id) {
+                all.insert(id, (name.clone(), key));
+                continue;
+            }
             let number = used.entry(label.clone()).or_default();
-            *number += 1;
-            let single = spoken.keyids.len() == 1 && *number == 1;
-            let name = if single { label.clone() } else { format!("{label}-{number}") };
-            names.insert(id.clone(), (name, key.clone()));
+            let name = loop {
+                *number += 1;
+                let name = if alone && *number == 1 { label.clone() } else { format!("{label}-{number}") };
+                if taken.insert(name.clone()) {
+                    break name;
+                }
+            };
+            all.insert(id, (name, key));
         }
     }
-    names
+    let in_force: BTreeSet<KeyId> = repository
+        .roles()
+        .filter_map(|role| repository.keys_of(&role.name))
+        .flat_map(|(_, role)| role.keyids.clone())
+        .collect();
+    all.retain(|id, _| in_force.contains(id));
+    all
+}
+
+/// The keys of each role in the order of delegation, those of earlier roots first, with the word that they are named by.
+fn labelled(repository: &Repository) -> Vec<(String, Vec<Key>)> {
+    let mut labelled = Vec::new();
+    for bytes in repository.roots() {
+        // Roots before the one that is trusted may be of a kind that is not known here.
+        let Ok(root) = danger_parse_unverified::<Root>("root", bytes) else { continue };
+        for role in ["root", "targets", "snapshot", "timestamp"] {
+            let ids = root.role(role).into_iter().flat_map(|role| &role.keyids);
+            labelled.push((role.to_owned(), ids.filter_map(|id| root.keys().get(id).cloned()).collect()));
+        }
+    }
+    let channels = channels(repository);
+    // The template's channel has the short names.
+    let main = channels.iter().find(|channel| channel.as_str() == "stable").or(channels.first());
+    for channel in &channels {
+        let label = |power: &str| if main == Some(channel) { power.to_owned() } else { format!("{channel}-{power}") };
+        let cohorts = cohorts_of(repository, channel);
+        let roles = cohorts.iter().map(|cohort| (cohort_role(channel, cohort), label("rollout")));
+        for (role, label) in [(channel_role(channel), label("release"))].into_iter().chain(roles) {
+            let Some((keys, spoken)) = repository.keys_of(&role) else { continue };
+            labelled.push((label, spoken.keyids.iter().filter_map(|id| keys.get(id).cloned()).collect()));
+        }
+    }
+    labelled
 }
 
 fn channels(repository: &Repository) -> Vec<Name> {
@@ -154,7 +222,7 @@ fn cohorts_of(repository: &Repository, channel: &Name) -> Vec<Name> {
     roles.filter_map(|role| role.name.split_once('.')?.1.parse().ok()).collect()
 }
 
-fn settings(dir: &Path, repository: &Repository, names: &BTreeMap<KeyId, (String, Key)>) -> Result<String> {
+fn settings(dir: &Path, remote: &Remote, repository: &Repository, names: &Names) -> Result<String> {
     let (products, hardware) = made_for(dir, repository)?;
     let list = |names: &BTreeSet<String>| names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
     let mut text = String::from(
@@ -165,6 +233,7 @@ fn settings(dir: &Path, repository: &Repository, names: &BTreeMap<KeyId, (String
     for id in &hardware {
         let _ = writeln!(text, "[hardware.{id}]\n");
     }
+    text.push_str(&publishing(remote));
     for role in ["root", "targets", "snapshot", "timestamp"] {
         role_table(&mut text, &format!("roles.{role}"), role, repository, names)?;
     }
@@ -187,13 +256,17 @@ fn settings(dir: &Path, repository: &Repository, names: &BTreeMap<KeyId, (String
     Ok(text)
 }
 
-fn role_table(
-    text: &mut String,
-    table: &str,
-    role: &str,
-    repository: &Repository,
-    names: &BTreeMap<KeyId, (String, Key)>,
-) -> Result<()> {
+/// The places that it was made from, unless they are only read.
+fn publishing(remote: &Remote) -> String {
+    let place = |remote: &Remote| remote.reopened().map(|place| toml::Value::from(place).to_string());
+    let Some(public) = place(remote) else {
+        return "# Where to publish to: it was made from a web server.\n#\n#   place = \"s3://BUCKET/PREFIX\"\n[publish]\n\n".to_owned();
+    };
+    let private = remote.private().and_then(place).map(|place| format!("private = {place}\n")).unwrap_or_default();
+    format!("# The place that it was made from.\n[publish]\nplace = {public}\n{private}\n")
+}
+
+fn role_table(text: &mut String, table: &str, role: &str, repository: &Repository, names: &Names) -> Result<()> {
     let (_, spoken) = repository.keys_of(role).ok_or_else(|| Error::bug(format!("no keys of {role}")))?;
     let file = repository.must_have(role)?;
     let lifetime = file.issued.map_or(TimeDelta::days(7), |issued| file.expires - issued);

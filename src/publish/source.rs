@@ -7,10 +7,10 @@ use std::sync::Arc;
 use tidegate_model::listing::{Listing, MAX_LISTING};
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::path::metadata_file;
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, Runtime};
 
-use super::store::{Remote, Supply};
-use crate::audit::{ByHash, Flat, Origin};
+use super::store::{Options, Remote, Supply, Variables};
+use crate::audit::{ByHash, Flat, Origin, PublishedRepository};
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::metadata::{FROM_ROOT, MAX_ROOT, anchor_file};
@@ -108,6 +108,14 @@ impl Source {
         }
     }
 
+    /// Whether the bytes of a target are here. A store is asked when they are needed.
+    pub(super) fn has(&self, sha256: &[u8; 32]) -> bool {
+        match &self.0 {
+            From::Workspace { origin, .. } => origin.artifact(&to_hex(sha256)).is_file(),
+            From::Store(_) => true,
+        }
+    }
+
     /// The bytes of the target with the object key `key`.
     pub(super) async fn supply(&self, key: &str, sha256: &[u8; 32]) -> Result<Supply> {
         match &self.0 {
@@ -139,18 +147,62 @@ fn first_root(dir: &std::path::Path) -> Result<Vec<u8>> {
     fs::read(&dir.join(metadata_file("root", Some(first))), MAX_ROOT)
 }
 
+/// Opens a place to read: a folder or a web server as devices read it, a store with the publisher's own credentials, taken from
+/// `variables`.
+///
+/// # Errors
+///
+/// Fails if the place cannot be opened.
+pub fn open_origin(place: &str, variables: Variables) -> Result<Arc<dyn Origin>> {
+    let with_credentials = ["s3", "s3a", "gs", "az", "azure", "abfs", "abfss"];
+    Ok(match place.split_once("://") {
+        Some((scheme, _)) if with_credentials.contains(&scheme) => {
+            let options = Options { variables, ..Options::default() };
+            Arc::new(StoreOrigin::opened(Remote::open_with(place, &options)?)?)
+        }
+        _ => Arc::new(PublishedRepository::open(place)?),
+    })
+}
+
+/// Opens the place of protected objects that belongs to the public one.
+///
+/// # Errors
+///
+/// `P-PRIVATE` if one of the places is or contains the other, as far as that can be told: where the files behind a URL are stored is
+/// unknown. Fails if it cannot be opened.
+pub fn open_private_origin(public: &str, private: &str) -> Result<Arc<dyn Origin>> {
+    let is_url = |place: &str| place.starts_with("http://") || place.starts_with("https://");
+    if !is_url(public) && !is_url(private) {
+        Remote::open(public)?.with_private(Remote::open(private)?)?;
+    }
+    open_origin(private, Variables::of_process().for_private())
+}
+
 /// The contents of a place, read with the publisher's own credentials. It blocks: do not use it in tasks of a runtime.
 #[derive(Clone)]
 pub struct StoreOrigin {
     remote: Remote,
     runtime: Handle,
     flat: Flat,
+    /// The runtime that does the reading, if there was none.
+    _own: Option<Arc<Runtime>>,
 }
 
 impl StoreOrigin {
     /// The contents of `remote`. Call it within an asynchronous runtime, which does the reading.
     pub fn new(remote: Remote) -> Self {
-        Self { remote, runtime: Handle::current(), flat: Flat::default() }
+        Self { remote, runtime: Handle::current(), flat: Flat::default(), _own: None }
+    }
+
+    /// The same, also without a runtime: then it has its own.
+    fn opened(remote: Remote) -> Result<Self> {
+        let flat = Flat::default();
+        if let Ok(runtime) = Handle::try_current() {
+            return Ok(Self { remote, runtime, flat, _own: None });
+        }
+        let own = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let own = own.map_err(|e| Error::new(Kind::Io, "the system cannot start a thread").with_source(e))?;
+        Ok(Self { remote, runtime: own.handle().clone(), flat, _own: Some(Arc::new(own)) })
     }
 }
 
@@ -168,6 +220,10 @@ impl StoreOrigin {
 }
 
 impl Origin for StoreOrigin {
+    fn is_flat(&self) -> bool {
+        self.flat.is_flat()
+    }
+
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let read = |key: &str| self.runtime.block_on(self.remote.find(key, limit));
         let seen = self.flat.metadata(file, read)?;

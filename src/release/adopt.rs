@@ -18,9 +18,9 @@ use crate::workspace::{manifest_in_force, offers_of};
 /// # Errors
 ///
 /// Fails if a record, a manifest or the cohorts' roles cannot be read.
-pub fn adopt(dir: &Path, repository: &Repository, changes: &mut Changes) -> Result<Vec<ReleaseId>> {
+pub fn adopt(dir: &Path, repository: &Repository, changes: &mut Changes) -> Result<Vec<Record>> {
     let known: Vec<ReleaseId> = record::all(dir)?.iter().map(Record::id).collect();
-    let mut adopted = Vec::new();
+    let mut found = Vec::new();
     let listed =
         repository.roles().filter_map(|file| repository.targets(&file.name)).flat_map(|role| role.targets.keys());
     for path in listed {
@@ -30,10 +30,18 @@ pub fn adopt(dir: &Path, repository: &Repository, changes: &mut Changes) -> Resu
             continue;
         }
         let (manifest, bytes) = manifest_in_force(dir, repository, &channel, path)?;
-        let record = of(&manifest, &bytes, status(repository, &id)?);
+        found.push((id, manifest, bytes));
+    }
+    let mut adopted = Vec::new();
+    for (id, manifest, bytes) in &found {
+        // A retraction is started only when what it supersedes has been withdrawn.
+        let is_retracted = found.iter().any(|(other, by, _)| {
+            (&other.channel, &other.product) == (&id.channel, &id.product) && by.supersedes.contains(&manifest.sequence)
+        });
+        let record = of(manifest, bytes, status(repository, id, is_retracted)?);
         record.put(changes)?;
-        changes.put(id.file("manifest.json"), bytes);
-        adopted.push(id);
+        changes.put(id.file("manifest.json"), bytes.as_slice());
+        adopted.push(record);
     }
     Ok(adopted)
 }
@@ -80,12 +88,13 @@ fn of(manifest: &Manifest, bytes: &[u8], status: Status) -> Record {
     }
 }
 
-/// The status of a release according to its cohorts' roles.
-fn status(repository: &Repository, id: &ReleaseId) -> Result<Status> {
+/// The status of a release according to its cohorts' roles. That it was withdrawn is not published; if a retraction supersedes it, it was.
+fn status(repository: &Repository, id: &ReleaseId, is_retracted: bool) -> Result<Status> {
     let all = offers_of(repository, &id.channel, &id.product)?;
     let of_it: Vec<_> = all.iter().map(|(_, offer)| offer).filter(|offer| offer.release == id.version).collect();
     let Some(furthest) = of_it.iter().map(|offer| offer.stage).max_by_key(|stage| rank(*stage)) else {
-        return Ok(Status::of(ReleaseState::Registered));
+        let state = if is_retracted { ReleaseState::Withdrawn } else { ReleaseState::Registered };
+        return Ok(Status::of(state));
     };
     let state = match furthest {
         Stage::Validation => ReleaseState::Validation,

@@ -90,6 +90,7 @@ impl Subject<'_> {
 }
 
 /// A published repository.
+#[derive(Clone)]
 pub struct Published {
     /// What people call the place.
     pub place: String,
@@ -110,8 +111,8 @@ pub struct Options {
     pub key: Option<String>,
     /// A sample of the fleet, as CSV; `None` for the one that policy names, if it does.
     pub fleet: Option<PathBuf>,
-    /// Where it is published: a folder or a URL.
-    pub published: Option<String>,
+    /// Where it is published.
+    pub published: Option<Published>,
 }
 
 /// All rules, kind by kind.
@@ -178,12 +179,6 @@ pub fn validate(op: &mut Operation<'_>, spec: &ReleaseSpec, options: &Options) -
         (None, Some(named)) => Some(crate::fs::confined(dir, named)?),
         (None, None) => None,
     };
-    let published = match &options.published {
-        None => None,
-        Some(place) => {
-            Some(Published { place: place.clone(), origin: Arc::new(crate::audit::PublishedRepository::open(place)?) })
-        }
-    };
     let subject = Subject {
         dir,
         settings: &settings,
@@ -195,7 +190,7 @@ pub fn validate(op: &mut Operation<'_>, spec: &ReleaseSpec, options: &Options) -
         bytes: &bytes,
         previous: previous.as_ref().map(|(manifest, _)| manifest),
         fleet: fleet.as_deref(),
-        published,
+        published: options.published.clone(),
         now,
     };
     let report = run(&subject)?;

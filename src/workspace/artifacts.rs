@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use futures::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tidegate_model::digest::Digest;
+use tidegate_model::layout::Location;
 use tidegate_tuf::hash::to_hex;
 
 use crate::error::{Error, Result};
@@ -36,6 +37,11 @@ pub fn signed_path(digest: &Digest) -> String {
 pub fn find(dir: &Path, digest: &Digest) -> String {
     let signed = signed_path(digest);
     if dir.join(&signed).exists() { signed } else { path(digest) }
+}
+
+/// Whether a target of this path came from a build, so that it is not under version control.
+pub fn is_built(path: &str) -> bool {
+    matches!(Location::parse(path), None | Some(Location::Artifact { .. }))
 }
 
 /// A file in the store.

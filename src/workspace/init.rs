@@ -464,7 +464,7 @@ pub(crate) fn fill_in_key(
 }
 
 /// Removes references of the template's policy to cohorts that do not exist.
-fn fit_policy(text: &str, cohorts: &Cohorts) -> Result<String> {
+pub(crate) fn fit_policy(text: &str, cohorts: &Cohorts) -> Result<String> {
     let mut known = BTreeSet::new();
     for channel in cohorts.channels() {
         known.extend(cohorts.map(channel)?.cohorts().iter().map(|cohort| cohort.name.to_string()));

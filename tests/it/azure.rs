@@ -59,7 +59,9 @@ async fn azure_is_a_store_like_the_others() {
         ("AZURE_STORAGE_ACCOUNT_KEY", key),
         ("AZURE_STORAGE_ENDPOINT", &azurite.endpoint),
     ];
-    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
+    let named: std::collections::BTreeMap<_, _> =
+        variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let variables = named.clone().into_iter().collect();
     let remote = Remote::open_with("az://fleet/a/b", &Options { variables, ..Options::default() }).unwrap();
     assert_eq!(remote.concurrency(), Concurrency::Conditional);
     let store = MicrosoftAzureBuilder::new()
@@ -71,4 +73,5 @@ async fn azure_is_a_store_like_the_others() {
         .build()
         .unwrap();
     crate::s3::suite(&store, &remote, "a/b").await;
+    crate::places::read_by_commands("az://fleet/commands", &named).await;
 }

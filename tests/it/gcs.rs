@@ -73,6 +73,8 @@ async fn cloud_storage_is_a_store_like_the_others() {
         assert_eq!(remote.concurrency(), Concurrency::Conditional);
         crate::s3::suite(&server.store(), &remote, &prefix).await;
     }
+    let variables = [("GOOGLE_SERVICE_ACCOUNT".to_owned(), server.account.clone())].into();
+    crate::places::read_by_commands(&format!("gs://{BUCKET}/commands"), &variables).await;
 }
 
 /// What the suite stands on: the server refuses what it must, and knows whom it serves.

@@ -18,6 +18,7 @@ mod interop;
 mod keys;
 mod logging;
 mod next;
+mod places;
 mod protected;
 mod publish;
 mod publishers;

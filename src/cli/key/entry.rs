@@ -2,12 +2,13 @@
 
 use serde_json::json;
 use tidegate_tuf::key::Key;
+use toml_edit::{Array, DocumentMut, Item, Value};
 
 use crate::cli::context::Context;
 use crate::config::Settings;
 use crate::error::{Error, Result, Rule};
 use crate::fs::Changes;
-use crate::keys::write_public;
+use crate::keys::{KeyUri, NoPassphrases, public_of, write_public};
 use crate::metadata::Repository;
 use crate::workspace::init::fill_in_key;
 use crate::workspace::{Workspace, has_begun, init_command};
@@ -29,6 +30,26 @@ pub(super) fn add(
     let Some(workspace) = workspace else { return print(cx, name, uri, public, holder) };
     let path = workspace.dir().join("tidegate.toml");
     let settings = workspace.settings()?;
+    let same = settings.key_names()?.remove(&public.id()).filter(|old| old != name);
+    // One that is where tidegate.toml says keeps its name: the same key under a second one is a slip.
+    let is_elsewhere = |old: &String| {
+        settings.keys.iter().find(|(key, _)| key.as_str() == old).is_some_and(|(_, key)| {
+            let file = KeyUri::parse(&key.uri).ok().and_then(|uri| uri.file(workspace.dir()));
+            Some(key.uri.as_str()) != uri
+                && file.and_then(|file| public_of(&file, &mut NoPassphrases)).as_ref() != Some(public)
+        })
+    };
+    let same = same.filter(is_elsewhere);
+    if let (Some(old), Some(uri)) = (same, uri) {
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+        let text = renamed(&text, &old, name, uri)?;
+        Settings::parse(text.as_bytes())?;
+        changes.put("tidegate.toml", text.into_bytes());
+        workspace.commit(changes)?;
+        print(cx, name, Some(uri), public, holder)?;
+        cx.ui.status(format_args!("{old} in tidegate.toml is called {name} now"));
+        return Ok(());
+    }
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
     let text = match settings.keys.iter().find(|(key, _)| key.as_str() == name) {
         None => format!("{}\n\n{}\n", text.trim_end(), table(name, uri, public, holder)?),
@@ -57,6 +78,52 @@ pub(super) fn print(cx: &Context, name: &str, uri: Option<&str>, public: &Key, h
         return cx.ui.json(&json!({"name": name, "uri": uri, "public": write_public(public)?, "keyid": public.id().as_str(), "holder": holder}));
     }
     cx.ui.block(table(name, uri, public, holder)?)
+}
+
+/// `tidegate.toml` with the key `old` at `uri` and under the name `new`; a key that has that name gets the old one.
+fn renamed(text: &str, old: &str, new: &str, uri: &str) -> Result<String> {
+    let wrong = |what: &str| Error::input(format!("tidegate.toml: {what}"));
+    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.message()))?;
+    let keys = document.get_mut("keys").and_then(Item::as_table_like_mut).ok_or_else(|| wrong("no keys"))?;
+    let mut key = keys.remove(old).ok_or_else(|| wrong("no such key"))?;
+    let other = keys.remove(new);
+    let set_uri =
+        |key: &mut Item, uri: &str| key.as_table_like_mut().map(|key| key.insert("uri", toml_edit::value(uri)));
+    set_uri(&mut key, uri);
+    keys.insert(new, key);
+    if let Some(mut other) = other {
+        // The file of that name is the one that was just taken in.
+        if other.get("uri").and_then(Item::as_str) == Some(uri) {
+            set_uri(&mut other, &format!("file:keys/{old}.pem"));
+        }
+        keys.insert(old, other);
+    }
+    let roles = document.iter_mut().filter(|(name, _)| ["roles", "channels"].contains(&name.get()));
+    let mut pending: Vec<&mut Item> = roles.map(|(_, item)| item).collect();
+    while let Some(item) = pending.pop() {
+        let Some(table) = item.as_table_like_mut() else { continue };
+        for (name, item) in table.iter_mut() {
+            match item.as_array_mut().filter(|_| name.get() == "keys") {
+                Some(names) => exchange(names, old, new),
+                None => pending.push(item),
+            }
+        }
+    }
+    Ok(document.to_string())
+}
+
+/// Exchanges two names in a list.
+fn exchange(names: &mut Array, old: &str, new: &str) {
+    for value in names.iter_mut() {
+        let name = match value.as_str() {
+            Some(name) if name == old => new,
+            Some(name) if name == new => old,
+            _ => continue,
+        };
+        let mut replaced = Value::from(name);
+        *replaced.decor_mut() = value.decor().clone();
+        *value = replaced;
+    }
 }
 
 /// The key's table in tidegate.toml.

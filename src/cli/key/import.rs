@@ -12,6 +12,8 @@ use crate::fs::Changes;
 use crate::keys::{KeyName, KeyUri, open};
 
 /// Add an existing key to tidegate.toml by reading its public part
+///
+/// A key that is there under another name, as after `tidegate pull`, gets this one; a key that has this name gets the other.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:
   tidegate key import root-4 file:../root-4.pem

@@ -28,6 +28,11 @@ impl Default for AccessArgs {
 }
 
 impl AccessArgs {
+    /// How a place is read together with that of protected objects.
+    pub(in crate::cli) fn reading(private: Option<String>) -> Self {
+        Self { private, ..Self::default() }
+    }
+
     /// Opens a place that the workspace `dir` is published to.
     pub(in crate::cli) fn open(&self, place: &str, dir: &Path, settings: Option<&Settings>) -> Result<Remote> {
         self.open_with(place, self.private(dir, settings).as_deref(), dir, settings)

@@ -11,12 +11,14 @@ use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Value, json};
 use tidegate_model::condition::Condition;
 use tidegate_model::name::{ArtifactName, HardwareId, Text};
+use tidegate_model::text::public_url;
 use tidegate_model::version::VersionRange;
 use tidegate_tuf::json as strict;
 use tidegate_tuf::key::KeyId;
 
 use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
+use super::place::{live, only_live};
 use super::{next, show};
 use crate::error::{Error, Result, Rule};
 use crate::keys::KeyRing;
@@ -26,8 +28,9 @@ use crate::release::listing::ReleaseProposal;
 use crate::release::record::{self, Record, RecordedUrgency, ReleaseSpec};
 use crate::release::report::{self, CheckResult, ValidationReport, Verdict};
 use crate::release::signing::{self, Signed};
+use crate::report::view::Place;
 use crate::rollout::RolloutTransaction;
-use crate::validate;
+use crate::validate::{self, Published};
 use crate::workspace::{Operation, Workspace};
 
 /// Create, sign, register and validate a release
@@ -205,9 +208,11 @@ struct ValidateArgs {
     /// A sample of the fleet as CSV, of which every device must be able to update [default: validation.fleet in policy.toml]
     #[arg(long, value_name = "CSV")]
     fleet: Option<PathBuf>,
-    /// Where it is published, a folder or a URL, to compare every byte there
-    #[arg(long, value_name = "PLACE")]
+    #[arg(long, value_name = "PLACE", help = live!("Where it is published, to compare every byte there"))]
     published: Option<String>,
+    /// The place of protected cohorts, for releases that are private there
+    #[arg(long, value_name = "PLACE", requires = "published")]
+    private: Option<String>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
@@ -407,8 +412,12 @@ fn validate(args: &ValidateArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
     let settings = workspace.settings()?;
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
-    let options =
-        validate::Options { key: args.key.clone(), fleet: args.fleet.clone(), published: args.published.clone() };
+    let published = |place: &String| {
+        let read = Place::parse(only_live(place)?)?.with_private(args.private.as_deref());
+        Ok(Published { place: public_url(place), origin: read.origin()? })
+    };
+    let published = args.published.as_ref().map(published).transpose()?;
+    let options = validate::Options { key: args.key.clone(), fleet: args.fleet.clone(), published };
     let (record, report) =
         validate::validate(&mut Operation::new(&workspace, &actor(), cx.now, &mut ring), &args.release, &options)?;
     if let Some(path) = &args.junit {

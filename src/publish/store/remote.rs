@@ -210,6 +210,14 @@ impl Remote {
         &self.name
     }
 
+    /// The place as commands and settings take it from any folder; `None` for a web server, which is only read.
+    pub(in crate::publish) fn reopened(&self) -> Option<String> {
+        match &self.kind {
+            Backend::Folder(root) => Some(root.display().to_string()),
+            Backend::Store(_) => Some(self.name.clone()).filter(|name| !name.starts_with("http")),
+        }
+    }
+
     /// Keeps other publishers out while the guard lives. Only local folders need this; elsewhere the conditional write decides.
     ///
     /// # Errors

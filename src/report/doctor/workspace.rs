@@ -1,23 +1,27 @@
 //! The checks on a workspace.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
 use tidegate_client::command::with_clean_environment;
 use tidegate_model::digest::Digest;
+use tidegate_tuf::key::Key;
 
 use super::{Diagnosis, Severity, checkouts};
 use crate::config::Settings;
 use crate::error::{Result, Rule};
-use crate::keys::check_mode;
 use crate::keys::example::is_example;
+use crate::keys::{KeyEntry, KeyName, KeyUri, NoPassphrases, check_mode, files, public_of};
 use crate::metadata::Repository;
+use crate::policy::ReleaseState;
 use crate::proposal::{self, Proposal, ProposalRequest, propose};
+use crate::publish::PUBLISHED;
 use crate::release::{audit, listing, record};
 use crate::report::stops::{self, Stop};
 use crate::rollout::refresh::due;
 use crate::workspace::artifacts::{self, Stored};
+use crate::workspace::ledger::Entry;
 use crate::workspace::{Workspace, has_begun, products_in_force};
 use crate::{ceremony, fs};
 
@@ -87,7 +91,8 @@ fn ledger(workspace: &Workspace, found: &mut Diagnosis) {
     found.checks("DOC-LEDGER");
     match audit::audit(workspace.dir()) {
         Err(error) => found.trouble("DOC-LEDGER", "releases/", &error),
-        Ok((_, wrong)) => {
+        Ok((entries, wrong)) => {
+            unoffered(workspace, &entries, found);
             for what in wrong {
                 let remedy = "restore the ledger and the records from version control, and find out who changed them";
                 found.find(Severity::Error, "DOC-LEDGER", "ledger.jsonl", what, remedy);
@@ -96,7 +101,23 @@ fn ledger(workspace: &Workspace, found: &mut Diagnosis) {
     }
 }
 
-/// Private keys that are files are for their owner alone; none is an example.
+/// Releases of which nothing is known but that they are listed: they may have been withdrawn.
+fn unoffered(workspace: &Workspace, entries: &[Entry], found: &mut Diagnosis) {
+    for record in record::all(workspace.dir()).unwrap_or_default() {
+        let id = record.id().to_string();
+        let last = entries.iter().rev().find(|entry| entry.subject == id);
+        if record.state == ReleaseState::Registered && last.is_some_and(|last| last.event == "adopt") {
+            let what = "it was taken over from what is published, where no cohort was offered it: it was not started yet, was replaced, or \
+                        was withdrawn";
+            let remedy = format!(
+                "if it was withdrawn, or is not to be offered: tidegate rollout withdraw {id}; else tidegate release validate {id}"
+            );
+            found.find(Severity::Warning, "DOC-LEDGER", &id, what, remedy);
+        }
+    }
+}
+
+/// Private keys that are files are for their owner alone; none is an example; each is in the file that tidegate.toml names.
 fn keys(workspace: &Workspace, settings: &Settings, found: &mut Diagnosis) {
     found.checks("DOC-KEYS-MODE");
     found.checks("DOC-KEYS-EXAMPLE");
@@ -119,11 +140,47 @@ fn keys(workspace: &Workspace, settings: &Settings, found: &mut Diagnosis) {
             found.trouble("DOC-KEYS-MODE", &path.display().to_string(), &error);
         }
     }
+    key_files(workspace, &entries, found);
     if !examples.is_empty() {
         let what = format!("everyone knows the private parts of {}", examples.join(", "));
         let remedy =
             "fine for tests; otherwise create a workspace with your own keys: tidegate init DIR --generate-keys";
         found.find(Severity::Warning, "DOC-KEYS-EXAMPLE", "tidegate.toml", what, remedy);
+    }
+}
+
+/// Key files are named as tidegate.toml says. Encrypted ones cannot be told apart.
+fn key_files(workspace: &Workspace, entries: &[KeyEntry], found: &mut Diagnosis) {
+    found.checks("DOC-KEYS-NAME");
+    let mut folders: BTreeMap<PathBuf, Vec<(String, Key)>> = BTreeMap::new();
+    for entry in entries {
+        let Some(path) = entry.uri.file(workspace.dir()) else { continue };
+        let Some(folder) = path.parent() else { continue };
+        let held = folders.entry(folder.to_owned()).or_insert_with(|| {
+            let held = |(name, path): (String, PathBuf)| Some((name, public_of(&path, &mut NoPassphrases)?));
+            files(folder).into_iter().filter_map(held).collect()
+        });
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        let named = held.iter().find(|(name, _)| name == stem);
+        if named.is_some_and(|(_, key)| *key == entry.public) {
+            continue;
+        }
+        let file = KeyUri::File(path.with_file_name(format!("{stem}.pem")));
+        if let Some((other, _)) = held.iter().find(|(_, key)| *key == entry.public) {
+            let path = path.with_file_name(format!("{other}.pem"));
+            let uri = KeyUri::File(path.strip_prefix(workspace.dir()).unwrap_or(&path).to_owned());
+            let what = format!("the private part of {} is at {uri}", entry.name);
+            let remedy = if other.parse::<KeyName>().is_ok() {
+                format!("give it the name of its file: tidegate key import {other} {uri}")
+            } else {
+                format!("in tidegate.toml, under [keys.{}]: uri = \"{uri}\"", entry.name)
+            };
+            found.find(Severity::Warning, "DOC-KEYS-NAME", "tidegate.toml", what, remedy);
+        } else if named.is_some() {
+            let what = format!("{file} is not the private part of {}", entry.name);
+            let remedy = "bring the right file from a backup, or correct `public` of that key in tidegate.toml";
+            found.find(Severity::Warning, "DOC-KEYS-NAME", "tidegate.toml", what, remedy);
+        }
     }
 }
 
@@ -193,10 +250,12 @@ fn spare(repository: &Repository, found: &mut Diagnosis) {
     }
 }
 
-/// Everything that is listed is in the store.
+/// Everything that is listed is in the store. What builds made may be at the place alone, once something was published: a clone lacks it.
 fn artifacts(workspace: &Workspace, repository: &Repository, deep: bool, found: &mut Diagnosis) {
-    found.checks(if deep { "DOC-STORE-HASH" } else { "DOC-STORE" });
-    let mut seen = BTreeSet::new();
+    let id = if deep { "DOC-STORE-HASH" } else { "DOC-STORE" };
+    found.checks(id);
+    let published = workspace.dir().join(PUBLISHED).exists();
+    let (mut seen, mut elsewhere) = (BTreeSet::new(), Vec::new());
     // Files of a repository of another tool, whose roles have no signed time, are not taken over.
     let own = repository.roles().filter(|role| role.issued.is_some());
     let listed = own.filter_map(|role| repository.targets(&role.name)).flat_map(|role| &role.targets);
@@ -208,9 +267,21 @@ fn artifacts(workspace: &Workspace, repository: &Repository, deep: bool, found: 
         } else {
             artifacts::open(workspace.dir(), stored).map(|_| ())
         };
-        if let Err(error) = checked {
-            found.trouble(if deep { "DOC-STORE-HASH" } else { "DOC-STORE" }, path, &error);
+        match checked {
+            Err(error) if published && error.is_not_found() && artifacts::is_built(path) => elsewhere.push(path),
+            Err(error) => found.trouble(id, path, &error),
+            Ok(()) => {}
         }
+    }
+    if let Some(first) = elsewhere.first() {
+        let what = match elsewhere.len() {
+            1 => "it is not in this checkout".to_owned(),
+            count => format!("{count} files that builds made are not in this checkout, this one among them"),
+        };
+        let place = workspace.settings().ok().and_then(|s| s.publish.places(workspace.dir()).into_iter().next());
+        let place = place.unwrap_or_else(|| "PLACE".to_owned());
+        let remedy = format!("only validation and an empty place need them: tidegate pull {place} --artifacts");
+        found.find(Severity::Warning, id, first, what, remedy);
     }
 }
 

@@ -58,7 +58,13 @@ pub struct Changes {
 
 /// Compares two states for devices that decide at `now`.
 pub fn diff(old: &Reading, new: &Reading, now: DateTime<Utc>) -> Changes {
-    let (before, after) = (signed(old, now), signed(new, now));
+    let (mut before, mut after) = (signed(old, now), signed(new, now));
+    // An earlier snapshot has no timestamp: it is the one object that was replaced. That is no difference.
+    if old.tree.timestamp.is_none() || new.tree.timestamp.is_none() {
+        for state in [&mut before, &mut after] {
+            without_timestamp(state);
+        }
+    }
     let roles = |state: &State, text: fn(&Role) -> String| -> BTreeMap<String, String> {
         state.trust.roles.iter().map(|role| (role.name.clone(), text(role))).collect()
     };
@@ -93,6 +99,15 @@ pub fn diff(old: &Reading, new: &Reading, now: DateTime<Utc>) -> Changes {
     };
     changes.same = changes.sections().iter().all(|(_, rows)| rows.is_empty()) && changes.affected.is_empty();
     changes
+}
+
+fn without_timestamp(state: &mut State) {
+    const ROLE: &str = "timestamp";
+    state.trust.roles.retain(|role| role.name != ROLE);
+    for key in &mut state.trust.keys {
+        key.roles.retain(|role| role != ROLE);
+    }
+    state.trust.keys.retain(|key| !key.roles.is_empty());
 }
 
 /// Entries of one that the other lacks or has otherwise.

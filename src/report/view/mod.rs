@@ -15,7 +15,7 @@ mod workspace;
 pub use affected::{Affected, Shift, affected};
 pub use diff::{Changes, diff};
 pub use health::add_health;
-pub use reading::{Approved, Offered, OfferedList, Place, Reading};
+pub use reading::{Approved, Offered, OfferedList, Opened, Place, Reading};
 pub use signed::{add_publication, signed};
 pub use state::State;
 pub use workspace::add_workspace;

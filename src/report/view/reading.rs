@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::digest::Digest;
@@ -15,20 +16,26 @@ use tidegate_model::version::Version;
 
 use super::state::Source;
 use crate::audit::protect::Protection;
-use crate::audit::{AuditFinding, ByHash, Look, Origin, PublishedRepository, Tree, look};
+use crate::audit::{AuditFinding, ByHash, Look, Origin, Pair, Tree, look};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::metadata::{MAX_ROOT, METADATA_DIR, anchor_file};
+use crate::publish::{Variables, open_origin, open_private_origin};
 use crate::workspace::{artifacts, check_begun};
 
-/// Where a state is read from: a workspace, or a repository in a folder or at a URL; as it stands, or at an earlier snapshot.
+/// Where a state is read from: a workspace, or a repository in a folder, at a URL or in a store; as it stands, or at an earlier snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// As it was given.
     pub name: String,
     what: What,
     snapshot: Option<u64>,
+    /// Where protected objects are.
+    private: Option<String>,
 }
+
+/// A place that was opened, and that of its protected objects if there is one.
+pub type Opened = (Arc<dyn Origin>, Option<Arc<dyn Origin>>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum What {
@@ -56,12 +63,52 @@ impl Place {
         } else {
             What::Repository(place.to_owned())
         };
-        Ok(Self { name: text.to_owned(), what, snapshot })
+        crate::audit::has_slashes(place)?;
+        Ok(Self { name: text.to_owned(), what, snapshot, private: None })
+    }
+
+    /// The same, with protected objects from the place `private`. A workspace has them itself.
+    #[must_use]
+    pub fn with_private(self, private: Option<&str>) -> Self {
+        Self { private: private.map(str::to_owned), ..self }
+    }
+
+    /// Whether everything can be read here, protected objects as well.
+    pub fn is_whole(&self) -> bool {
+        self.private.is_some() || matches!(self.what, What::Workspace(_))
+    }
+
+    /// The version of the snapshot, if it is not the one that is live.
+    pub fn snapshot(&self) -> Option<u64> {
+        self.snapshot
+    }
+
+    /// The place without the version of its snapshot.
+    pub fn place(&self) -> String {
+        match &self.what {
+            What::Workspace(dir) => dir.display().to_string(),
+            What::Repository(place) => place.clone(),
+        }
+    }
+
+    /// Opens it: the place itself, and that of its protected objects if there is one.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it cannot be opened, or as [`open_private_origin`] does.
+    pub fn open(&self) -> Result<Opened> {
+        Ok(match &self.what {
+            What::Workspace(dir) => (Arc::new(ByHash::new(dir.join(METADATA_DIR), dir.join(artifacts::DIR))), None),
+            What::Repository(place) => {
+                let private = self.private.as_ref().map(|private| open_private_origin(place, private)).transpose()?;
+                (open_origin(place, Variables::of_process())?, private)
+            }
+        })
     }
 
     /// The workspace `dir`, as it stands.
     pub fn workspace(dir: &Path) -> Self {
-        Self { name: dir.display().to_string(), what: What::Workspace(dir.to_owned()), snapshot: None }
+        Self { name: dir.display().to_string(), what: What::Workspace(dir.to_owned()), snapshot: None, private: None }
     }
 
     /// The workspace's folder, if it is one.
@@ -78,6 +125,18 @@ impl Place {
             (What::Workspace(_), None) => Source::Workspace,
             (What::Repository(_), None) => Source::Place,
         }
+    }
+
+    /// Opens it with its protected objects, if it has a place for them.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Self::open`].
+    pub fn origin(&self) -> Result<Arc<dyn Origin>> {
+        Ok(match self.open()? {
+            (public, Some(private)) => Arc::new(Pair { public, private }),
+            (origin, None) => origin,
+        })
     }
 
     /// Reads the repository, verified from the root file `root`; a workspace needs none, because it has its own first root.
@@ -113,11 +172,8 @@ impl Place {
                     .remedy("give the root that devices are shipped with: --root FILE"));
             }
         };
-        let (origin, is_whole): (Box<dyn Origin>, bool) = match &self.what {
-            What::Workspace(dir) => (Box::new(ByHash::new(dir.join(METADATA_DIR), dir.join(artifacts::DIR))), true),
-            What::Repository(name) => (Box::new(PublishedRepository::open(name)?), false),
-        };
-        let mut seen = look(origin.as_ref(), &bytes, self.snapshot, is_whole)?;
+        let origin = self.origin()?;
+        let mut seen = look(origin.as_ref(), &bytes, self.snapshot, self.is_whole())?;
         if public && seen.protection.is_any() {
             let veiled = Veiled { origin: origin.as_ref(), protection: &seen.protection };
             seen = look(&veiled, &bytes, self.snapshot, false)?;

@@ -12,6 +12,7 @@ use tidegate::keys::generate::{Kind, generate};
 use tidegate::keys::{FileKey, KeyRing, NoPassphrases, write_public};
 use tidegate::metadata::Repository;
 use tidegate::proposal::{self, Proposal, RequirementStatus, Tool};
+use tidegate::publish::Variables;
 use tidegate::workspace::init::{KeySource, Options, TEMPLATE};
 use tidegate::workspace::{Operation, Workspace};
 
@@ -312,7 +313,9 @@ fn a_takeover_keeps_declared_keys_and_proposes_to_their_holders() {
     let place = site.path().to_str().unwrap();
     let root = table.first_root();
     let start = ceremony::Start { root: &root, from: None };
-    let done = ceremony::import(&machines.dir(), place, &start, &options, machines.now, &mut NoPassphrases).unwrap();
+    let origin = tidegate::publish::open_origin(place, Variables::of_process()).unwrap();
+    let from = (place, origin.as_ref());
+    let done = ceremony::import(&machines.dir(), from, &start, &options, machines.now, &mut NoPassphrases).unwrap();
     let proposal = String::from_utf8(done.proposal.to_bytes().unwrap()).unwrap();
     let publics: Vec<&str> = before.lines().filter_map(|line| line.strip_prefix("public = \"ed25519:")).collect();
     assert_eq!(publics.len(), 3);

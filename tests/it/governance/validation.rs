@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write as _;
+use std::sync::Arc;
 use tidegate::Rule;
 
 use crate::support::fleet::{Fleet, lay_out, rule};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
 use tidegate::release::record::ReleaseSpec;
 use tidegate::release::report::{ValidationReport, Verdict};
-use tidegate::validate::{self, Options};
+use tidegate::validate::{self, Options, Published};
 use tidegate::workspace::{Ledger, Operation};
 use tidegate_model::condition::Condition;
 use tidegate_model::digest::Digest;
@@ -235,7 +236,9 @@ fn published_damaged(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.release("1.0.0", |_| ());
     let site = fleet.dir.path().join("site");
     lay_out(fleet, &site);
-    let place = Options { published: Some(site.display().to_string()), ..Options::default() };
+    let origin = Arc::new(tidegate::audit::PublishedRepository::open(site.to_str().unwrap()).unwrap());
+    let published = Published { place: site.display().to_string(), origin };
+    let place = Options { published: Some(published), ..Options::default() };
     let good = report_with(fleet, &spec, &place);
     let finding = good.findings.iter().find(|finding| finding.rule == "V-ART-06").unwrap();
     assert_eq!(finding.verdict, Verdict::Pass, "{}", finding.detail);

@@ -46,6 +46,7 @@ async fn a_workspace_with_protected_cohorts_comes_back_from_both_places() {
 
     let out = run(&forge, &[&["pull"], &both[..], &["--root", text(&root), "--artifacts"]].concat());
     assert!(out.status.success(), "{}", said(&out));
+    crate::publishers::pulled::accepted(&made, &tidegate_tuf::time::format(forge.now()));
     let role = format!("metadata/{}.stable.secret.json", forge.version("stable.secret"));
     assert_eq!(std::fs::read(made.join(&role)).unwrap(), std::fs::read(forge.dir().join(&role)).unwrap());
     let stored = |dir: &Path| -> BTreeSet<String> {
@@ -59,6 +60,11 @@ async fn a_workspace_with_protected_cohorts_comes_back_from_both_places() {
     forge.later();
     let out = run(&forge, &["refresh"]);
     assert!(out.status.success(), "{}", said(&out));
+    // Both places are in its tidegate.toml; without the private one, publishing is refused.
+    let settings = std::fs::read_to_string(made.join("tidegate.toml")).unwrap();
+    let line = format!("private = {:?}\n", std::fs::canonicalize(&private).unwrap());
+    assert!(settings.contains(&line), "{settings}");
+    std::fs::write(made.join("tidegate.toml"), settings.replace(&line, "")).unwrap();
     let out = run(&forge, &["publish", text(&public)]);
     assert!(said(&out).contains("[P-PRIVATE]"), "{}", said(&out));
     let out = run(&forge, &[&["publish"], &both[..]].concat());

@@ -168,7 +168,8 @@ impl Stores {
 /// the version of the live timestamp.
 async fn sound(forge: &Forge, remote: &Remote, what: &str) -> u64 {
     let origin = Arc::new(StoreOrigin::new(remote.clone()));
-    let view = View { origin: origin.clone(), open: Some(origin.clone()), private: None, is_whole: true };
+    let view =
+        View { origin: origin.clone(), open: Some(origin.clone()), private: None, is_whole: true, snapshot: None };
     let (now, wanted) = (forge.now(), Arc::new(|_: &str| true));
     let report = audit::verify_where(view, "both", forge.root(), now, wanted).await.unwrap();
     assert!(report.ok, "{what}: {report}");

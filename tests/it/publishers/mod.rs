@@ -3,6 +3,7 @@
 mod copies;
 mod leftovers;
 mod pruning;
+pub mod pulled;
 mod races;
 
 use std::process::{Command, Output, Stdio};

@@ -7,7 +7,7 @@ use schemars::schema_for;
 use serde_json::Value;
 
 use super::busy;
-use super::story::{NOW, Story, text};
+use super::story::{NOW, Story, text, tidegate};
 use crate::support::tools::missing_unless;
 
 const SCHEMA: &str = "docs/schemas/status.schema.json";
@@ -107,8 +107,8 @@ fn the_signed_part_is_the_same_from_the_root_alone() {
     over_the_network["place"] = "".into();
     assert_eq!(over_the_network, outside);
 
-    // Without a root, or with another one, nothing is believed.
-    let out = story.run(&["site", text(&public), "--out", text(&story.path("none"))]);
+    // Without a root (outside a workspace, which has one), or with another one, nothing is believed.
+    let out = tidegate(&["site", text(&public), "--out", text(&story.path("none"))]);
     assert_eq!(out.status.code(), Some(2), "{}", String::from_utf8_lossy(&out.stderr));
     let elsewhere = story.path("other.json");
     std::fs::write(&elsewhere, std::fs::read_to_string(root).unwrap().replace("\"sig\":\"", "\"sig\":\"00")).unwrap();
