@@ -38,6 +38,22 @@ pub(super) fn hint(cx: &Context, workspace: &Workspace, id: &ReleaseId) {
     }
 }
 
+/// Hints at what comes next for the workspace, after a step of a ceremony.
+pub(super) fn hint_at_all(cx: &Context, workspace: &Workspace) {
+    if cx.ui.is_json() || cx.ui.is_quiet() || cx.ui.is_step() {
+        return;
+    }
+    let found = workspace.repository().and_then(|repository| {
+        let publication = publication_status(&cx.dir, &repository, &[])?;
+        step(cx, workspace, &publication)
+    });
+    match found {
+        Ok(step) => cx.ui.hint(step),
+        // Nothing is in force before the first root, and its ceremony says what is missing.
+        Err(_) => cx.ui.hint("tidegate ceremony status"),
+    }
+}
+
 fn with<T>(
     cx: &Context,
     workspace: &Workspace,

@@ -151,6 +151,7 @@ fn usable(
             Err(error) => unusable.push((name, chain(&error))),
         }
     }
+    usable.sort();
     if usable.is_empty() {
         let why: Vec<_> = unusable.iter().map(|(name, why)| format!("{name}: {why}")).collect();
         let why = format!("{id}: no key that has not signed can be used here ({})", why.join("; "));

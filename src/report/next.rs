@@ -116,6 +116,9 @@ pub fn next<'s>(situation: &Situation<'s>) -> Result<NextStep> {
     let named = waits.into_iter().next();
     let mut step = named.unwrap_or_else(|| NextStep::wait("everything is done", None));
     // Whatever it is that is waited for, something else may be due before.
+    if soonest < step.at {
+        step.reason += " (roles are to be renewed before)";
+    }
     step.at = soonest.or(step.at);
     Ok(step)
 }
@@ -226,7 +229,9 @@ impl Situation<'_> {
                 let of = ids.iter().filter(|id| requirement.signed.contains(id) || requirement.missing.contains(id));
                 of.filter_map(|id| verified.holders.get(id).cloned()).collect()
             };
-            for id in requirement.missing.iter().filter(|id| self.has(id)) {
+            let mut here: Vec<_> = requirement.missing.iter().filter(|id| self.has(id)).collect();
+            here.sort_by_key(|id| self.ring.label(id));
+            for id in here {
                 let counted = requirement.missing.iter().filter(|id| chosen.contains(id)).count() as u64;
                 let enough = requirement.signed.len() as u64 + counted >= requirement.threshold;
                 let taken =

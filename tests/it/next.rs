@@ -162,7 +162,11 @@ fn a_hint_is_what_status_names() {
     assert_eq!((hinted.as_deref(), follow(&mut fleet).as_str()), (Some("tidegate -C fleet publish"), "publish"));
     let (command, _, reason) = next(&fleet);
     let hinted = hint(&done(&fleet, "rollout status 1.0.0")).unwrap();
-    assert!(command.is_none() && hinted.starts_with("nothing until") && hinted.ends_with(&reason), "{hinted}");
+    let own = hinted.split_once("Z: ").unwrap().1;
+    assert!(command.is_none() && hinted.starts_with("nothing until") && reason.starts_with(own), "{hinted}");
+    let hinted = hint(&done(&fleet, "ceremony start --renew root"));
+    assert_eq!(hinted, next(&fleet).0);
+    assert_eq!(hinted.as_deref(), Some("tidegate -C fleet ceremony sign --key root-1 --key root-2"));
 }
 
 /// Each entry of the folder, with its content.

@@ -9,8 +9,9 @@ use serde_json::json;
 use super::super::passphrase::PassphraseArgs;
 use super::proposal::{Allowed, Opened, Which};
 use super::{READ_OUT, show};
-use crate::ceremony::{self, FILE};
+use crate::ceremony;
 use crate::cli::context::{Context, actor};
+use crate::cli::next;
 use crate::cli::ui::log;
 use crate::error::{Error, Result, Rule};
 use crate::fs;
@@ -97,10 +98,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         cx.ui.result(format_args!("signed {role} with {key}"))?;
     }
     show::requirements(cx, &proposal, &verified)?;
-    if out.ends_with(FILE) {
-        cx.ui.hint("tidegate ceremony status");
-    } else {
-        cx.ui.hint(format_args!("send {} back; there: tidegate ceremony combine FILE", out.display()));
+    match &workspace {
+        Some(workspace) if args.out.is_none() => next::hint_at_all(cx, workspace),
+        _ => cx.ui.hint(format_args!("send {} back; there: tidegate ceremony combine FILE", out.display())),
     }
     Ok(())
 }

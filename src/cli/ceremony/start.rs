@@ -5,6 +5,7 @@ use clap::Args as ClapArgs;
 use super::show;
 use crate::ceremony::{self, FILE};
 use crate::cli::context::{Context, actor};
+use crate::cli::next;
 use crate::error::Result;
 use crate::keys::KeyRing;
 use crate::proposal::{self, ProposalRequest};
@@ -37,6 +38,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     show::review(cx, &proposal::review(&proposal, &verified, cx.now)?)?;
     cx.ui.status("");
     cx.ui.status(format_args!("written to {}", cx.dir.join(FILE).display()));
-    cx.ui.hint("tidegate ceremony rehearse, then send the file to its signers");
+    cx.ui.status("Rehearse it (tidegate ceremony rehearse), then send the file to signers who are elsewhere");
+    next::hint_at_all(cx, &workspace);
     Ok(())
 }
