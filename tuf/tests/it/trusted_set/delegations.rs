@@ -159,6 +159,8 @@ fn a_bin_speaks_for_its_own_paths_and_no_other_role_is_a_bin() {
     }
 }
 
+type Edit = fn(&mut Value);
+
 #[test]
 fn bins_out_of_form_are_refused() {
     let sim = with_bins(8, "bin-42");
@@ -169,17 +171,17 @@ fn bins_out_of_form_are_refused() {
         Envelope::parse("targets", &bytes).unwrap().danger_read_unverified::<Targets>("targets").map(drop)
     };
     assert!(read(&|_| ()).is_ok());
-    let edits: [(&str, &dyn Fn(&mut Value)); 7] = [
-        ("beside \"roles\"", &|d| d["roles"] = json!([])),
-        ("from 1 to 32", &|d| d["succinct_roles"]["bit_length"] = json!(0)),
-        ("from 1 to 32", &|d| d["succinct_roles"]["bit_length"] = json!(33)),
-        ("bit_length", &|d| d["succinct_roles"]["bit_length"] = json!("8")),
-        ("threshold", &|d| d["succinct_roles"]["threshold"] = json!(0)),
-        ("name_prefix", &|d| d["succinct_roles"]["name_prefix"] = json!(null)),
-        ("keyids", &|d| drop(d["succinct_roles"].as_object_mut().unwrap().remove("keyids"))),
+    let edits: [(&str, Edit); 7] = [
+        ("beside \"roles\"", |d| d["roles"] = json!([])),
+        ("from 1 to 32", |d| d["succinct_roles"]["bit_length"] = json!(0)),
+        ("from 1 to 32", |d| d["succinct_roles"]["bit_length"] = json!(33)),
+        ("bit_length", |d| d["succinct_roles"]["bit_length"] = json!("8")),
+        ("threshold", |d| d["succinct_roles"]["threshold"] = json!(0)),
+        ("name_prefix", |d| d["succinct_roles"]["name_prefix"] = json!(null)),
+        ("keyids", |d| drop(d["succinct_roles"].as_object_mut().unwrap().remove("keyids"))),
     ];
     for (part, edit) in edits {
-        let error = read(edit).unwrap_err().to_string();
+        let error = read(&edit).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
 }
