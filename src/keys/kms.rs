@@ -41,7 +41,7 @@ impl KmsKey {
         let answer = call(uri, async move |client: Client| {
             client.get_public_key().key_id(key).send().await.map_err(|e| complaint(&e))
         })
-        .map_err(|why| failed(name, "read the public key", why))?;
+        .map_err(|why| failed(name, "read the public key", &why))?;
         let unusable = |why: &str| {
             Error::input(format!("key {name}: the key in KMS cannot sign here: {why}"))
                 .remedy("use a key with usage SIGN_VERIFY and spec ECC_NIST_P256 (or RSA, where a root of another tool lists it)")
@@ -80,8 +80,8 @@ impl Signer for KmsKey {
                 .await
                 .map_err(|e| complaint(&e))
         })
-        .map_err(|why| failed(&self.name, "sign", why))?;
-        let wrong = |why: String| failed(&self.name, "sign", Complaint::new(why));
+        .map_err(|why| failed(&self.name, "sign", &why))?;
+        let wrong = |why: String| failed(&self.name, "sign", &Complaint::new(why));
         let signature = answer.signature().ok_or_else(|| wrong("the answer contains no signature".into()))?;
         super::signature_bytes(&self.public, signature.as_ref()).map_err(wrong)
     }
@@ -161,7 +161,7 @@ where
     Complaint { why: cause.to_string(), remedy }
 }
 
-fn failed(name: &str, what: &str, complaint: Complaint) -> Error {
+fn failed(name: &str, what: &str, complaint: &Complaint) -> Error {
     let why: String = complaint.why.lines().next().unwrap_or_default().chars().take(200).collect();
     Error::new(Kind::Io, format!("key {name}: AWS KMS cannot {what}: {why}")).remedy(complaint.remedy)
 }
