@@ -8,6 +8,7 @@ use super::context::Context;
 use super::place::place;
 use super::publish::live;
 use crate::error::{Error, Result, Rule};
+use crate::fs::check_own;
 use crate::metadata::{Repository, anchor_file};
 use crate::publish::publication_status;
 use crate::report::doctor::{Diagnosis, Severity, publication, published, workspace};
@@ -46,7 +47,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         let seen = live::read(cx);
         found.extend(workspace(&cx.dir, args.deep, cx.now)?);
         // What keeps the metadata from being read is a finding already.
-        if let Ok(repository) = Repository::open(&cx.dir) {
+        if check_own(&cx.dir).is_ok()
+            && let Ok(repository) = Repository::open(&cx.dir)
+        {
             found.extend(publication(&publication_status(&cx.dir, &repository, &seen)?));
         }
     }

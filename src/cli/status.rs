@@ -16,6 +16,7 @@ use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::Repository;
 use crate::publish::publication_status;
 use crate::release::record::{self, Record};
+use crate::report::next::{NextStep, next_to_first_root};
 use crate::report::stops::{Stop, renewal, stops};
 use crate::workspace::{ProductInForce, Workspace, products_in_force};
 use tidegate_model::span::Span;
@@ -32,6 +33,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let seen = live::read(cx);
     let workspace = Workspace::open_to_read(&cx.dir)?;
     let settings = workspace.settings()?;
+    if let Some(next) = next_to_first_root(&workspace, &settings)? {
+        return before_first_root(&settings, &next, cx);
+    }
     let repository = workspace.repository()?;
     let ring = workspace.ring(&settings, Box::new(NoPassphrases))?;
     let records = record::all(workspace.dir())?;
@@ -70,6 +74,20 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         Some(within) => check_expiring(&repository, within, cx.now),
         None => Ok(()),
     }
+}
+
+/// Nothing is in force yet.
+fn before_first_root(settings: &Settings, next: &NextStep, cx: &Context) -> Result<()> {
+    if cx.ui.is_json() {
+        return cx.ui.json(&json!({
+            "schema": 1, "name": settings.name, "at": time::format(cx.now), "roles": [], "rollouts": [], "releases": [],
+            "stops": [], "publication": [], "next": next.command.as_ref().map(|command| cx.ui.on_workspace(command)), "next_reason": next.reason, "next_at": null,
+        }));
+    }
+    cx.ui.result(format_args!("{} at {}", settings.name, time::format(cx.now)))?;
+    cx.ui.result(format_args!("nothing is in force yet: {}", next.reason))?;
+    cx.ui.hint(next);
+    Ok(())
 }
 
 /// Cohort roles by the hundred are the rule; only those that need attention are worth a line.

@@ -17,7 +17,7 @@ use tidegate_tuf::key::KeyId;
 use crate::ceremony;
 use crate::config::Settings;
 use crate::error::{Error, Result, Rule};
-use crate::keys::KeyRing;
+use crate::keys::{KeyRing, NoPassphrases};
 use crate::metadata::{Repository, RoleFile};
 use crate::policy::{Policy, ReleaseEvent, ReleaseState};
 use crate::proposal::{self, Proposal, ProposalRequest, RequirementStatus, Verified};
@@ -27,7 +27,7 @@ use crate::release::record::{Record, ReleaseId};
 use crate::release::{approval, report, signing};
 use crate::rollout::refresh::due;
 use crate::rollout::{RampRequest, RolloutTransaction};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, has_begun, init_command};
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +123,22 @@ pub fn next<'s>(situation: &Situation<'s>) -> Result<NextStep> {
     Ok(step)
 }
 
+/// The next step before the first root; `None` once there is one.
+///
+/// # Errors
+///
+/// Fails if the workspace cannot be read.
+pub fn next_to_first_root(workspace: &Workspace, settings: &Settings) -> Result<Option<NextStep>> {
+    let dir = workspace.dir();
+    if has_begun(dir)? {
+        return Ok(None);
+    }
+    if dir.join(ceremony::FILE).exists() {
+        return ceremony_step(workspace, &workspace.ring(settings, Box::new(NoPassphrases))?, None);
+    }
+    Ok(Some(NextStep::run(init_command(dir), "nothing is signed yet: there is no first root")))
+}
+
 /// The next step of one release, or the publication of what it has just changed.
 ///
 /// # Errors
@@ -193,69 +209,19 @@ impl Situation<'_> {
 
     /// The ceremony that is in progress.
     fn ceremony(&self) -> Result<Option<NextStep>> {
-        let abort = |error: &Error| {
-            let why = format!("the proposal of the ceremony cannot be used: {}", error.text());
-            Ok(Some(NextStep::run("tidegate ceremony abort", why)))
-        };
-        let (proposal, verified) = match ceremony::open(self.workspace, Some(self.repository)) {
-            Ok(opened) => opened,
-            Err(error) if error.broken_rule() == Some(Rule::CeremonyNone) => return Ok(None),
-            Err(error) => return abort(&error),
-        };
-        if let Err(error) = proposal::check_follows(&proposal, self.repository) {
-            return abort(&error);
-        }
-        if let Err(error) = proposal::objections(&proposal, &verified).refuse(&BTreeSet::new()) {
-            return Ok(Some(NextStep::refused(&error)));
-        }
-        let open: Vec<_> =
-            verified.requirement_status(&proposal)?.into_iter().filter(|requirement| !requirement.is_met()).collect();
-        if open.is_empty() {
-            let why = format!("{} has all signatures", proposal.subject);
-            return Ok(Some(NextStep::run("tidegate ceremony finish", why)));
-        }
-        let keys = self.signers(&open, &verified);
-        let missing: BTreeSet<_> =
-            open.iter().flat_map(|requirement| &requirement.missing).map(|id| proposal.label(id)).collect();
-        let missing: Vec<_> = missing.into_iter().collect();
-        Ok(Some(if keys.is_empty() { awaited(&proposal, &missing) } else { signing_command(&proposal, &keys) }))
+        ceremony_step(self.workspace, self.ring, Some(self.repository))
     }
 
-    /// Keys that are here, as many as the open requirements of a ceremony take, and no two of one holder for one of them.
-    fn signers(&self, open: &[RequirementStatus], verified: &Verified) -> Vec<String> {
-        let mut chosen: Vec<KeyId> = Vec::new();
-        for requirement in open {
-            let holders = |ids: &[KeyId]| -> BTreeSet<_> {
-                let of = ids.iter().filter(|id| requirement.signed.contains(id) || requirement.missing.contains(id));
-                of.filter_map(|id| verified.holders.get(id).cloned()).collect()
-            };
-            let mut here: Vec<_> = requirement.missing.iter().filter(|id| self.has(id)).collect();
-            here.sort_by_key(|id| self.ring.label(id));
-            for id in here {
-                let counted = requirement.missing.iter().filter(|id| chosen.contains(id)).count() as u64;
-                let enough = requirement.signed.len() as u64 + counted >= requirement.threshold;
-                let taken =
-                    |ids: &[KeyId]| verified.holders.get(id).is_some_and(|holder| holders(ids).contains(holder));
-                let again = taken(&requirement.signed) || taken(&chosen);
-                if !enough && !again && !chosen.contains(id) {
-                    chosen.push(id.clone());
-                }
-            }
-        }
-        chosen.iter().filter_map(|id| self.ring.by_id(id)).map(|entry| entry.name.clone()).collect()
-    }
-
-    /// Whether a key can be tried here: its file is here, or it is none.
-    fn has(&self, id: &KeyId) -> bool {
-        let path = |entry: &crate::keys::KeyEntry| entry.uri.file(self.dir());
-        self.ring.by_id(id).is_some_and(|entry| path(entry).is_none_or(|path| path.exists()))
+    /// Whether a key can be tried here.
+    fn has_key(&self, id: &KeyId) -> bool {
+        has(self.dir(), self.ring, id)
     }
 
     /// Whether a threshold of the role's keys can be tried here.
     fn signs(&self, role: &str) -> bool {
         self.repository
             .keys_of(role)
-            .is_some_and(|(_, keys)| keys.keyids.iter().filter(|id| self.has(id)).count() as u64 >= keys.threshold)
+            .is_some_and(|(_, keys)| keys.keyids.iter().filter(|id| self.has_key(id)).count() as u64 >= keys.threshold)
     }
 
     /// A configuration that says something else than what is signed, and channels that have expired.
@@ -362,7 +328,7 @@ impl Situation<'_> {
             Ok(missing) => missing,
             Err(error) => return manifest(error.text().to_owned()),
         };
-        if missing.iter().any(|key| self.has(key)) {
+        if missing.iter().any(|key| self.has_key(key)) {
             return NextStep::run(format!("tidegate release sign {name}"), format!("{id} waits for signatures"));
         }
         NextStep::wait(
@@ -425,7 +391,7 @@ impl Situation<'_> {
             };
             let open: Vec<_> =
                 rule.by.iter().map(|key| key.as_str()).filter(|key| !people.contains(person(key).as_str())).collect();
-            let is_here = |key: &&&str| self.ring.entry(key).is_ok_and(|entry| self.has(&entry.public.id()));
+            let is_here = |key: &&&str| self.ring.entry(key).is_ok_and(|entry| self.has_key(&entry.public.id()));
             let step = event.with_cohort(cohort);
             return Ok(Some(match open.iter().find(is_here) {
                 Some(key) => NextStep::run(
@@ -468,6 +434,65 @@ impl Situation<'_> {
         let next = self.repository.roles().filter_map(quarter).filter(|at| *at > self.now).min();
         NextStep::wait("no release is in progress, and no role is to be renewed yet", next)
     }
+}
+
+/// The ceremony that is in progress; without a repository, of the first root.
+fn ceremony_step(workspace: &Workspace, ring: &KeyRing, repository: Option<&Repository>) -> Result<Option<NextStep>> {
+    let abort = |error: &Error| {
+        let why = format!("the proposal of the ceremony cannot be used: {}", error.text());
+        Ok(Some(NextStep::run("tidegate ceremony abort", why)))
+    };
+    let (proposal, verified) = match ceremony::open(workspace, repository) {
+        Ok(opened) => opened,
+        Err(error) if error.broken_rule() == Some(Rule::CeremonyNone) => return Ok(None),
+        Err(error) => return abort(&error),
+    };
+    if let Some(Err(error)) = repository.map(|repository| proposal::check_follows(&proposal, repository)) {
+        return abort(&error);
+    }
+    if let Err(error) = proposal::objections(&proposal, &verified).refuse(&BTreeSet::new()) {
+        return Ok(Some(NextStep::refused(&error)));
+    }
+    let open: Vec<_> =
+        verified.requirement_status(&proposal)?.into_iter().filter(|requirement| !requirement.is_met()).collect();
+    if open.is_empty() {
+        let why = format!("{} has all signatures", proposal.subject);
+        return Ok(Some(NextStep::run("tidegate ceremony finish", why)));
+    }
+    let keys = signers(workspace.dir(), ring, &open, &verified);
+    let missing: BTreeSet<_> =
+        open.iter().flat_map(|requirement| &requirement.missing).map(|id| proposal.label(id)).collect();
+    let missing: Vec<_> = missing.into_iter().collect();
+    Ok(Some(if keys.is_empty() { awaited(&proposal, &missing) } else { signing_command(&proposal, &keys) }))
+}
+
+/// Keys that are here, as many as the open requirements of a ceremony take, and no two of one holder for one of them.
+fn signers(dir: &Path, ring: &KeyRing, open: &[RequirementStatus], verified: &Verified) -> Vec<String> {
+    let mut chosen: Vec<KeyId> = Vec::new();
+    for requirement in open {
+        let holders = |ids: &[KeyId]| -> BTreeSet<_> {
+            let of = ids.iter().filter(|id| requirement.signed.contains(id) || requirement.missing.contains(id));
+            of.filter_map(|id| verified.holders.get(id).cloned()).collect()
+        };
+        let mut here: Vec<_> = requirement.missing.iter().filter(|id| has(dir, ring, id)).collect();
+        here.sort_by_key(|id| ring.label(id));
+        for id in here {
+            let counted = requirement.missing.iter().filter(|id| chosen.contains(id)).count() as u64;
+            let enough = requirement.signed.len() as u64 + counted >= requirement.threshold;
+            let taken = |ids: &[KeyId]| verified.holders.get(id).is_some_and(|holder| holders(ids).contains(holder));
+            let again = taken(&requirement.signed) || taken(&chosen);
+            if !enough && !again && !chosen.contains(id) {
+                chosen.push(id.clone());
+            }
+        }
+    }
+    chosen.iter().filter_map(|id| ring.by_id(id)).map(|entry| entry.name.clone()).collect()
+}
+
+/// Whether a key can be tried here: its file is here, or it is none.
+fn has(dir: &Path, ring: &KeyRing, id: &KeyId) -> bool {
+    let path = |entry: &crate::keys::KeyEntry| entry.uri.file(dir);
+    ring.by_id(id).is_some_and(|entry| path(entry).is_none_or(|path| path.exists()))
 }
 
 fn renewal(roles: &[&str], why: &str) -> NextStep {

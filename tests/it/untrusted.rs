@@ -162,7 +162,7 @@ fn pipes_in_a_workspace_do_not_block() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         let _ = fs::remove_file(&path);
         assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-        for command in ["status", "refresh"] {
+        for command in ["status", "refresh", "doctor"] {
             let (succeeded, said) = run(&fleet, command);
             assert!(!succeeded && said.contains("neither a file nor a folder"), "{name}, {command}: {said}");
         }

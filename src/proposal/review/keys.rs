@@ -14,6 +14,9 @@ impl ReviewBuilder<'_> {
             if let Some(after) = new.role(name) {
                 let before = old.and_then(|old| Some((old.keys(), old.role(name)?)));
                 self.keys(name, before, (new.keys(), after));
+                if matches!(name, "root" | "targets") {
+                    self.possession(name, before.map(|(_, role)| role), after);
+                }
             }
         }
         if old.is_none() {
@@ -32,6 +35,20 @@ impl ReviewBuilder<'_> {
                     self.proposal.label(id)
                 ));
             }
+        }
+    }
+
+    /// A new key of a role that no key online can replace, without a signature: nobody has shown yet that its private part is there.
+    pub(super) fn possession(&mut self, role: &str, old: Option<&Role>, new: &Role) {
+        let signed = |id: &KeyId| self.proposal.signatures.values().any(|signatures| signatures.contains_key(id));
+        let is_new = |id: &&KeyId| old.is_none_or(|old| !old.keyids.contains(id));
+        let unproven: Vec<_> =
+            new.keyids.iter().filter(is_new).filter(|id| !signed(id)).map(|id| self.proposal.label(id)).collect();
+        if !unproven.is_empty() {
+            self.warnings.push(format!(
+                "{} would become keys of {role} and have not signed: have their holders sign before `ceremony finish`, or nobody knows that they can",
+                unproven.join(", ")
+            ));
         }
     }
 

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tidegate_client::command::with_clean_environment;
 use tidegate_model::rollout::Stage;
 
-use super::{Diagnosis, Severity};
+use super::{Diagnosis, Severity, git};
 use crate::ceremony;
 use crate::config::Settings;
 use crate::fs;
@@ -32,7 +31,7 @@ pub(super) fn files(workspace: &Workspace, settings: Option<&Settings>, now: Dat
 /// Git changes no line ends.
 fn line_ends(dir: &Path, found: &mut Diagnosis) {
     found.checks("DOC-LINE-ENDS");
-    let out = with_clean_environment("git").arg("-C").arg(dir).args(["check-attr", "text", "--", FILE]).output();
+    let out = git(dir).args(["check-attr", "text", "--", FILE]).output();
     // Without git, or outside a repository, nothing changes them.
     let Some(out) = out.ok().filter(|out| out.status.success()) else { return };
     if !String::from_utf8_lossy(&out.stdout).trim_end().ends_with(": unset") {

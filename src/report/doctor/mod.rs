@@ -7,6 +7,9 @@ mod checkouts;
 mod published;
 mod workspace;
 
+use std::path::Path;
+use std::process::Command;
+
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,6 +17,7 @@ use serde::Serialize;
 pub use published::{publication, published};
 pub use workspace::workspace;
 
+use tidegate_client::command::with_clean_environment;
 use tidegate_model::text::{public_url, public_urls};
 
 use crate::error::Error;
@@ -97,4 +101,11 @@ impl Diagnosis {
         let remedy = error.remedy_text().unwrap_or("fix that first, then run the command again");
         self.find(Severity::Error, id, place, format!("{error}{cause}"), remedy);
     }
+}
+
+/// Git in the folder `dir`, whose own configuration may name programs: a file system monitor, and ways to fetch what is missing.
+fn git(dir: &Path) -> Command {
+    let mut git = with_clean_environment("git");
+    git.env("GIT_ALLOW_PROTOCOL", "none").args(["-c", "core.fsmonitor=false", "-C"]).arg(dir);
+    git
 }

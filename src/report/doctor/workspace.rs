@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
-use tidegate_client::command::with_clean_environment;
 use tidegate_model::digest::Digest;
 use tidegate_tuf::key::Key;
 
-use super::{Diagnosis, Severity, checkouts};
+use super::{Diagnosis, Severity, checkouts, git};
 use crate::config::Settings;
 use crate::error::{Result, Rule};
 use crate::keys::example::is_example;
@@ -190,13 +189,7 @@ const MAX_KEY: u64 = 1 << 20;
 /// No private key is under version control.
 fn secrets(dir: &Path, found: &mut Diagnosis) {
     found.checks("DOC-KEYS-GIT");
-    // A folder's own configuration of git may name programs: a file system monitor, and ways to fetch what is missing.
-    let out = with_clean_environment("git")
-        .env("GIT_ALLOW_PROTOCOL", "none")
-        .args(["-c", "core.fsmonitor=false", "-C"])
-        .arg(dir)
-        .args(["ls-files", "-z", "--", "keys", "*.pem"])
-        .output();
+    let out = git(dir).args(["ls-files", "-z", "--", "keys", "*.pem"]).output();
     // Without git, or outside a repository, there is nothing to find.
     let Some(out) = out.ok().filter(|out| out.status.success()) else { return };
     for file in String::from_utf8_lossy(&out.stdout).split('\0').filter(|file| !file.is_empty()) {

@@ -152,7 +152,7 @@ fn a_repository_with_bins_is_taken_over() {
     let errors = run(&["doctor"]);
     assert!(!errors.contains("error "), "files that are not taken over are not missed: {errors}");
     let status: Value = serde_json::from_str(&run(&["--json", "ceremony", "status"])).unwrap();
-    let digest = status["digest"].as_str().unwrap()[..8].to_owned();
+    let digest = status["digest"].as_str().unwrap()[..16].to_owned();
     let old = format!("file:{}", text(&foreign.path("bins.pem")));
     for key in ["root-1", "root-2", "targets-1", "targets-2", "release-1", "release-2", &old] {
         run(&["ceremony", "sign", "--key", key, "--confirm", &digest]);
@@ -201,7 +201,7 @@ fn a_repository_is_taken_over_from_a_later_root() {
     run(&["import", place, fleet, "--root", second, "--from-root", "2", "--example-keys"]);
     let status = String::from_utf8(tidegate(&["-C", fleet, "--json", "ceremony", "status"]).stdout).unwrap();
     let status: Value = serde_json::from_str(&status).unwrap();
-    let digest = status["digest"].as_str().unwrap()[..8].to_owned();
+    let digest = status["digest"].as_str().unwrap()[..16].to_owned();
     run(&["-C", fleet, "ceremony", "rehearse"]);
     let key = format!("file:{}", text(&foreign.path("old-root.pem")));
     for key in ["root-1", "root-2", "targets-1", "targets-2", "release-1", "release-2", &key] {

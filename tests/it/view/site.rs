@@ -71,7 +71,7 @@ fn a_fleet_in_the_middle_of_things_is_told_whole() {
     let need = &status["workspace"]["proposals"][0]["needs"][0];
     assert_eq!((&need["signed"][0], &need["missing"][0]), (&"release-2".into(), &"release-1".into()));
     assert!(status["trust"]["keys"].as_array().unwrap().iter().all(|key| key["example"] == true));
-    assert_eq!(status["workspace"]["ledger"]["entries"][0]["event"], "manifest");
+    assert_eq!(status["workspace"]["ledger"]["entries"][0]["event"], "sign");
 
     // One file, which needs nothing and runs nothing.
     assert_eq!(page.matches("<script").count() + page.matches(" style=").count() + page.matches("<img").count(), 0);
@@ -123,7 +123,7 @@ fn the_page_says_whether_it_is_live() {
     let toml = story.workspace().join("tidegate.toml");
     let before = std::fs::read_to_string(&toml).unwrap();
     let place = |place: &str| {
-        let text = before.replace("[publish]\n", &format!("[publish]\nplace = \"{place}\"\n"));
+        let text = before.replace("place = \"../public\"", &format!("place = \"{place}\""));
         std::fs::write(&toml, text).unwrap();
     };
     let found = || {
