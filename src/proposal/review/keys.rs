@@ -46,7 +46,7 @@ impl ReviewBuilder<'_> {
             new.keyids.iter().filter(is_new).filter(|id| !signed(id)).map(|id| self.proposal.label(id)).collect();
         if !unproven.is_empty() {
             self.warnings.push(format!(
-                "{} would become keys of {role} and have not signed: have their holders sign before `ceremony finish`, or nobody knows that they can",
+                "new keys of {role} that have not signed: {}; have their holders sign before `ceremony finish`, or nobody knows that they can",
                 unproven.join(", ")
             ));
         }

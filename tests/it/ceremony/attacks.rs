@@ -292,3 +292,20 @@ fn a_changed_gate_and_dropped_protection_are_spelled_out() {
     assert!(lines.contains("the cohort early is protected no longer"), "{lines}");
     assert!(transcript.contains("is protected no longer"), "{transcript}");
 }
+
+#[test]
+fn a_new_key_of_root_that_has_not_signed_is_named() {
+    let mut table = Table::new();
+    table.key("root-4");
+    table.edit("\"root-3\"]", "\"root-4\"]");
+    table.pass(1);
+    let proposal = table.start().unwrap();
+    let warnings = |proposal: &Proposal| {
+        let verified = proposal::verify(proposal, Some(&table.first_root())).unwrap();
+        proposal::review(proposal, &verified, table.now).unwrap().warnings.join("\n")
+    };
+    assert!(warnings(&proposal).contains("new keys of root that have not signed: root-4;"));
+    let copies = table.copies(&proposal, &["root-4"]);
+    let combined = proposal::combine(&proposal, &copies, Some(&table.first_root())).unwrap();
+    assert!(!warnings(&combined).contains("that have not signed"), "{}", warnings(&combined));
+}
