@@ -1,7 +1,7 @@
 //! `published.json`: the state of the workspace and of the place when both last agreed, and when the steps of rollouts became visible.
 //!
 //! It tells the changes of two publishers apart: what differs from it here is ours, what differs from it there is theirs. The same record
-//! lies at the place, for other checkouts ([`Published::key`]).
+//! lies at the place, for other checkouts (`Published::key`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
