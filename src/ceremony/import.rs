@@ -27,7 +27,7 @@ use crate::keys::Passphrases;
 use crate::metadata::{FROM_ROOT, METADATA_DIR, Repository, danger_parse_unverified};
 use crate::proposal::{Proposal, ProposalRequest};
 use crate::workspace::init::{Options, TEMPLATE, begin_ledger, commit, prepare};
-use crate::workspace::{Operation, Workspace, artifacts};
+use crate::workspace::{Operation, Published, Workspace, artifacts};
 
 /// The longest tidegate.toml that is read, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;
@@ -191,6 +191,7 @@ pub fn import(
         let vouched = json!({"version": version, "sha256": Digest::of(start.root).to_string()});
         evidence.insert("from_root".to_owned(), vouched);
     }
+    Published::of(&repository)?.put(changes)?;
     begin_ledger(dir, "import", evidence, &options.actor, now, changes)?;
     commit(dir, prepared.changes)?;
 
@@ -296,7 +297,10 @@ fn changes(origin: &dyn Origin, tree: &Tree) -> Vec<String> {
         changes.push("file names begin with a version or hash from then on (consistent snapshots, TUF 6.2)".to_owned());
     }
     if origin.is_flat() {
-        changes.push("metadata moves to metadata/ and targets to targets/: give clients the new URLs first".to_owned());
+        changes.push("metadata moves to metadata/ and targets to targets/: have the server answer for the old URLs from there, or give clients the new ones \
+             (metadata_url, targets_url)"
+                .to_owned(),
+        );
     }
     changes
 }

@@ -29,6 +29,13 @@ impl Notice {
     pub(super) fn root(root: &RoleFile) -> Self {
         Self::new("root", format!("root {} takes over; every device fetches it once", root.version))
     }
+
+    /// The metadata of the old repository lies in the top folder, where its clients go on reading it.
+    pub(super) fn moved() -> Self {
+        let what = "timestamp.json in the top folder stays; clients that read it there see nothing new until the server answers for its URL \
+                    with metadata/ (docs/migrate.md)";
+        Self::new("timestamp", what)
+    }
 }
 
 impl fmt::Display for Notice {

@@ -84,7 +84,7 @@ pub async fn take_over(
     taking: &PullOptions<'_>,
 ) -> Result<PullReport> {
     let ours = workspace.repository()?;
-    let theirs = live(remote, ours.first_root(), ours.roots()).await?;
+    let theirs = live_for(remote, &ours).await?;
     let place = remote.name();
     let base = Published::load(workspace.dir())?;
     let live = theirs.must_have("timestamp")?.version;
@@ -142,6 +142,24 @@ pub async fn take_over(
     }
     workspace.commit(changes)?;
     Ok(taken)
+}
+
+/// The live metadata of a place, verified for the workspace `ours`. Until the newest root of `ours` is published, what is live there may be
+/// signed by the keys of the root before, such as those of the tool that a repository is taken over from.
+async fn live_for(remote: &Remote, ours: &Repository) -> Result<Repository> {
+    let (first, roots) = (ours.first_root(), ours.roots());
+    let error = match live(remote, first, roots).await {
+        Err(error) if error.kind() == Kind::Trust => error,
+        found => return found,
+    };
+    let Some((_, before)) = roots.split_last().filter(|(_, before)| before.len() as u64 >= first) else {
+        return Err(error);
+    };
+    let newest = metadata_file("root", Some(roots.len() as u64));
+    if remote.has(&format!("metadata/{newest}")).await? || remote.has(&newest).await? {
+        return Err(error);
+    }
+    live(remote, first, before).await.map_err(|_| error)
 }
 
 /// The most metadata that is read from a place before it is verified, in bytes: 10,000 roles of cohorts, and some large channels.

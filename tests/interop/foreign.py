@@ -1,9 +1,10 @@
 """Makes repositories of the kinds that other tools write and Tidegate does not.
 
-usage: foreign.py FOLDER
+usage: foreign.py FOLDER [takeover]
 
-Writes FOLDER/KIND for each kind, with its first root as FOLDER/KIND.root.json and the root's private key as FOLDER/KIND.pem. Each lists
-`app/1` and `app/2`. Prints, for each kind, the roles below the top-level ones.
+Writes FOLDER/KIND for each kind, with its first root as FOLDER/KIND.root.json and the root's private keys as FOLDER/KIND.pem (and
+KIND.1.pem, KIND.2.pem). Each lists `app/1` and `app/2`. Where its tool goes on renewing it, FOLDER/KIND.later holds what it writes.
+Prints, for each kind, the roles below the top-level ones.
 """
 
 import json
@@ -22,8 +23,8 @@ EXPIRES = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=30)
 # What differs from a repository with consistent snapshots and one signer of ed25519 for each role.
 KINDS = {
     "times": {"expires": EXPIRES.strftime("%Y-%m-%dT%H:%M:%S.123456789+02:00")},
-    "unversioned": {"consistent": False, "listed": False},
-    "flat": {"flat": True, "listed": False},
+    "unversioned": {"consistent": False, "listed": ""},
+    "flat": {"flat": True, "listed": ""},
     "nested": {"delegations": "nested"},
     "hashed": {"delegations": "hashed", "consistent": False},
     "bins": {"delegations": "bins"},
@@ -32,13 +33,23 @@ KINDS = {
     "hex": {"hex": True, "flat": True, "consistent": False},
     "old-root": {"old": True},
 }
+# Those that are taken over and published to at the same place.
+TAKEOVER = {
+    "plain": {"later": "timestamp"},
+    "mixed": {"mixed": True, "consistent": False, "listed": ""},
+    "nested": {"mixed": True, "delegations": "nested", "listed": "length"},
+    "hashed": {"delegations": "hashed", "consistent": False, "listed": "hashes"},
+    "bins": {"mixed": True, "delegations": "bins", "listed": "", "later": "snapshot timestamp"},
+    "flat": {"flat": True, "consistent": False, "listed": ""},
+}
 
 
 def p384():
     return CryptoSigner(ec.generate_private_key(ec.SECP384R1()))
 
 
-def make(folder, kind, expires=None, consistent=True, listed=True, flat=False, delegations=None, spare=False, p384_=False, hex_=False, old=False):
+def make(folder, kind, expires=None, consistent=True, listed="length hashes", flat=False, delegations=None, **more):
+    spare, p384_, hex_, old, mixed, later = (more.get(name) for name in ("spare", "p384", "hex", "old", "mixed", "later"))
     top = f"{folder}/{kind}"
     metadata, files = (top, top) if flat else (f"{top}/metadata", f"{top}/targets")
     for path in (metadata, f"{files}/app"):
@@ -48,6 +59,9 @@ def make(folder, kind, expires=None, consistent=True, listed=True, flat=False, d
     signers["snapshot"] = signers["timestamp"] = [CryptoSigner.generate_ed25519()]
     if spare:
         signers["targets"].append(p384())
+    if mixed:
+        signers["root"] += [CryptoSigner.generate_rsa(), CryptoSigner.generate_ed25519()]
+        signers["targets"], signers["timestamp"] = signers["root"][1:2], [CryptoSigner.generate_ecdsa()]
 
     def write(name, signed, by):
         value = signed.to_dict()
@@ -66,7 +80,8 @@ def make(folder, kind, expires=None, consistent=True, listed=True, flat=False, d
         versioned = name == "root" or (consistent and name != "timestamp")
         with open(f"{metadata}/{signed.version}.{name}.json" if versioned else f"{metadata}/{name}.json", "wb") as file:
             file.write(data)
-        return MetaFile(signed.version, len(data), {"sha256": sha256(data).hexdigest()}) if listed else MetaFile(signed.version)
+        hashes = {"sha256": sha256(data).hexdigest()} if "hashes" in listed else None
+        return MetaFile(signed.version, len(data) if "length" in listed else None, hashes)
 
     def target(path, data):
         digest = sha256(data).hexdigest()
@@ -78,6 +93,7 @@ def make(folder, kind, expires=None, consistent=True, listed=True, flat=False, d
     for role, keys in signers.items():
         for signer in keys:
             root.add_key(signer.public_key, role)
+    root.roles["root"].threshold = len(signers["root"])
     if old:
         # The first root's keys are of a scheme that is not supported; the second root hands over to another.
         first = p384()
@@ -92,11 +108,13 @@ def make(folder, kind, expires=None, consistent=True, listed=True, flat=False, d
         write("root", root, signers["root"])
     with open(f"{metadata}/1.root.json", "rb") as file, open(f"{folder}/{kind}.root.json", "wb") as copy:
         copy.write(file.read())
-    pem = root_signer._private_key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    with open(os.open(f"{folder}/{kind}.pem", os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
-        file.write(pem)
+    for number, signer in enumerate(signers["root"]):
+        pem = signer._private_key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        name = f"{folder}/{kind}.{number}.pem" if number else f"{folder}/{kind}.pem"
+        with open(os.open(name, os.O_CREAT | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(pem)
 
     listed_files = {path: target(path, path.encode()) for path in ("app/1", "app/2")}
     targets = Targets(expires=EXPIRES)
@@ -131,17 +149,24 @@ def make(folder, kind, expires=None, consistent=True, listed=True, flat=False, d
             meta[f"{name}.json"] = write(name, role, [signer])
             below.append(name)
     meta["targets.json"] = write("targets", targets, signers["targets"])
+
+    def online(version, snapshot):
+        write("timestamp", Timestamp(version=version, expires=EXPIRES, snapshot_meta=snapshot), signers["timestamp"])
+
     snapshot = write("snapshot", Snapshot(expires=EXPIRES, meta=meta), signers["snapshot"])
-    write("timestamp", Timestamp(expires=EXPIRES, snapshot_meta=snapshot), signers["timestamp"])
+    online(1, snapshot)
+    if later:
+        metadata = f"{folder}/{kind}.later"
+        os.mkdir(metadata)
+        if "snapshot" in later:
+            snapshot = write("snapshot", Snapshot(version=2, expires=EXPIRES, meta=meta), signers["snapshot"])
+        online(7, snapshot)
     return below
 
 
-def main(folder):
-    names = {"p384": "p384_", "hex": "hex_"}
-    made = {}
-    for kind, features in KINDS.items():
-        made[kind] = make(folder, kind, **{names.get(name, name): value for name, value in features.items()})
-    print(json.dumps(made))
+def main(folder, which=None):
+    kinds = TAKEOVER if which == "takeover" else KINDS
+    print(json.dumps({kind: make(folder, kind, **features) for kind, features in kinds.items()}))
 
 
 main(*sys.argv[1:])

@@ -1,8 +1,10 @@
 """Updates from a repository with python-tuf's client, and downloads targets.
 
 usage: update.py URL ROOT FOLDER TARGET...
+       update.py --all FILE
 
-Prints one JSON object: the trusted versions, each target's SHA-256 as downloaded, and the URLs fetched.
+Prints one JSON object: the trusted versions, each target's SHA-256 as downloaded, and the URLs fetched. With --all, a list of them, for
+FILE's list of lists of METADATA_URL, TARGETS_URL, ROOT, FOLDER, TARGET...
 """
 
 import hashlib
@@ -26,7 +28,7 @@ class CountingFetcher(Urllib3Fetcher):
         return super().fetch(url)
 
 
-def main(url, root, folder, *paths):
+def update(metadata_url, targets_url, root, folder, *paths):
     metadata, downloads = os.path.join(folder, "metadata"), os.path.join(folder, "targets")
     os.makedirs(metadata, exist_ok=True)
     os.makedirs(downloads, exist_ok=True)
@@ -35,9 +37,9 @@ def main(url, root, folder, *paths):
     fetcher = CountingFetcher()
     updater = Updater(
         metadata,
-        f"{url}/metadata/",
+        metadata_url,
         downloads,
-        f"{url}/targets/",
+        targets_url,
         fetcher=fetcher,
         bootstrap=bootstrap,
     )
@@ -55,8 +57,15 @@ def main(url, root, folder, *paths):
         if name.endswith(".json"):
             with open(os.path.join(metadata, name), encoding="utf-8") as file:
                 versions[name[: -len(".json")]] = json.load(file)["signed"]["version"]
-    print(json.dumps({"versions": versions, "targets": targets, "urls": fetcher.urls}))
+    return {"versions": versions, "targets": targets, "urls": fetcher.urls}
+
+
+def main(first, second, *others):
+    if first == "--all":
+        with open(second, encoding="utf-8") as file:
+            return [update(*args) for args in json.load(file)]
+    return update(f"{first}/metadata/", f"{first}/targets/", second, *others)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print(json.dumps(main(*sys.argv[1:])))

@@ -44,13 +44,13 @@ impl Live {
         }
         let listed = timestamp.snapshot();
         let file = metadata_file("snapshot", Some(listed.version));
-        let bytes = source.metadata(&file, Limits::default().snapshot_length).await?.filter(|bytes| {
-            listed
-                .hashes
-                .as_ref()
-                .and_then(|hashes| hashes.sha256_digest())
-                .is_some_and(|listed| <[u8; 32]>::from(Sha256::digest(bytes)) == *listed)
-        });
+        let limit = Limits::default().snapshot_length;
+        let digest = match listed.hashes.as_ref().and_then(|hashes| hashes.sha256_digest()) {
+            Some(digest) => Some(*digest),
+            None => unlisted(remote, &file, limit).await?,
+        };
+        let is_live = |bytes: &Vec<u8>| digest == Some(Sha256::digest(bytes).into());
+        let bytes = source.metadata(&file, limit).await?.filter(is_live);
         let bytes = bytes.ok_or_else(|| {
             conflict(format!("{place} is at snapshot {}, which this workspace has never had", listed.version))
         })?;
@@ -58,6 +58,17 @@ impl Live {
             .map_err(|error| Error::input(format!("metadata/{file} is damaged")).with_source(error))?;
         Ok(Self { timestamp, snapshot })
     }
+}
+
+/// The SHA-256 of the live snapshot where the timestamp lists none, as other tools write it: of the file itself, whose name has no version
+/// in a repository without consistent snapshots.
+async fn unlisted(remote: &Remote, file: &str, limit: u64) -> Result<Option<[u8; 32]>> {
+    let versioned = remote.read(&format!("metadata/{file}"), limit).await?;
+    let seen = match versioned {
+        None => remote.read("metadata/snapshot.json", limit).await?,
+        found => found,
+    };
+    Ok(seen.map(|seen| Sha256::digest(&seen.bytes).into()))
 }
 
 /// The newest published version of our roots. Usually that is the newest one there is, which takes two requests.

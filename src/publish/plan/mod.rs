@@ -269,6 +269,10 @@ pub(super) async fn plan_of(
     let mut notices = notice::changes(&tree, &live_roles);
     if live.is_some() {
         notices.extend(tree.roots.iter().filter(|root| root.version > live_root).map(Notice::root));
+    } else if tree.roots.len() > 1 {
+        // It may be the place of a repository that was taken over.
+        requests += 1;
+        notices.extend(remote.has("timestamp.json").await?.then(Notice::moved));
     }
     let live_issued = live.as_ref().and_then(|live| live.timestamp.common.issued);
     let live = live.map(|live| live.timestamp.common.version);

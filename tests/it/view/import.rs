@@ -231,11 +231,55 @@ async fn a_repository_in_the_layout_of_tuftool_is_taken_over() {
         return;
     }
     let old = by_tough().await;
+    let (place, root) = (old.path("repository"), old.path("1.root.json"));
+    let state = old.path("state");
+    std::fs::create_dir(&state).unwrap();
+    assert_eq!(by_tough_client(&place, &root, Some(&state), "firmware.bin").await, (1, b"old firmware".to_vec()));
     let fleet = old.take_over(2);
-    let (public, root) = (old.path("public"), old.path("1.root.json"));
-    done(&["-C", text(&fleet), "publish", text(&public)]);
-    let said = done(&["verify", text(&public), "--root", text(&root)]);
+    done(&["-C", text(&fleet), "publish", text(&place)]);
+    let said = done(&["verify", text(&place), "--root", text(&root)]);
     assert!(said.contains("root 2"), "{said}");
+    // A client with its state and one without follow from the first root, at the old place.
+    for state in [Some(&*state), None] {
+        let (version, map) = by_tough_client(&place, &root, state, "stable/cohorts.json").await;
+        assert_eq!((version, serde_json::from_slice::<Value>(&map).is_ok()), (2, true));
+    }
+}
+
+/// Files, with the name of a target as `docs/migrate.md` has a web server rewrite it: tough asks for `HASH.folder/name`, and TUF 5.7.3 has
+/// `folder/HASH.name`.
+#[derive(Debug, Clone)]
+struct Rewritten;
+
+#[async_trait::async_trait]
+impl tough::Transport for Rewritten {
+    async fn fetch(&self, mut url: url::Url) -> Result<tough::TransportStream, tough::TransportError> {
+        let path = url.path().to_owned();
+        if let Some((top, (hash, rest))) = path
+            .split_once("/targets/")
+            .and_then(|(top, file)| Some((top, file.split_once('.').filter(|(hash, _)| hash.len() == 64)?)))
+            && let Some((folder, name)) = rest.rsplit_once('/')
+        {
+            url.set_path(&format!("{top}/targets/{folder}/{hash}.{name}"));
+        }
+        tough::FilesystemTransport.fetch(url).await
+    }
+}
+
+/// What tough's client makes of the repository in `place`: the version of its root, and the target `name`.
+async fn by_tough_client(place: &Path, root: &Path, state: Option<&Path>, name: &str) -> (u64, Vec<u8>) {
+    use futures::TryStreamExt as _;
+
+    let root = std::fs::read(root).unwrap();
+    let below = |folder: &str| url::Url::from_directory_path(place.join(folder)).unwrap();
+    let mut loader = tough::RepositoryLoader::new(&root, below("metadata"), below("targets"));
+    if let Some(state) = state {
+        loader = loader.datastore(state);
+    }
+    let repository = loader.transport(Rewritten).load().await.unwrap();
+    let target = repository.read_target(&tough::TargetName::new(name).unwrap()).await.unwrap().unwrap();
+    let bytes = target.try_fold(Vec::new(), |all, chunk| async move { Ok([all, chunk.to_vec()].concat()) }).await;
+    (repository.root().signed.version.get(), bytes.unwrap())
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod manual;
 mod server;
 mod site;
 pub mod story;
+mod takeover;
 #[cfg(unix)]
 mod terminal;
 mod wrong_clock;
