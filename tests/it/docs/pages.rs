@@ -9,13 +9,13 @@ use std::path::Path;
 use clap::error::ErrorKind;
 
 use super::{Block, bash, blocks, script};
-use crate::support::{python_tuf, words};
+use crate::support::{python_tuf, tools, words};
 
 /// How the blocks of a page are run.
 enum Run {
     /// One after the other, after these lines.
     After(&'static str),
-    /// One after the other, beside a repository that python-tuf made.
+    /// One after the other, beside a repository that python-tuf made and one that tough made.
     Takeover,
     /// By a test of its own, in this folder.
     Elsewhere,
@@ -48,7 +48,7 @@ const PAGES: &[(&str, &[&str], Run)] = &[
              public=$(sed -n 's/^public = \"\\(.*\\)\"/\\1/p' ../sent.toml)",
         ),
     ),
-    ("docs/migrate.md", &["sh takeover"], Takeover),
+    ("docs/migrate.md", &["sh takeover", "sh back"], Takeover),
     ("docs/operations.md", &["sh"], After("")),
     ("docs/publish.md", &["sh"], After(ROLLING)),
     ("docs/quickstart.md", &["sh", "sh device", "sh build"], Elsewhere),
@@ -264,15 +264,27 @@ fn pages_that_are_one_story_work_as_written() {
 
 #[cfg(unix)]
 #[test]
-fn the_takeover_works_as_written() {
+fn the_takeover_and_the_way_back_work_as_written() {
     for (page, infos, run) in PAGES {
         let Takeover = run else { continue };
         let Some(python) = python_tuf() else { return };
         let place = tempfile::tempdir().unwrap();
         crate::support::script(&python, "takeover.py", &[place.path().to_str().unwrap(), "1", "0"]);
         bash(&format!("mv repository old\n{}", script(&runnable(page, infos))), place.path());
-        assert!(place.path().join("public/metadata/timestamp.json").is_file());
+        assert!(place.path().join("old/metadata/4.root.json").is_file());
     }
+}
+
+/// A holder of an RSA key makes another to go back, which the page says in words.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_takeover_from_tuftool_works_as_written() {
+    if !tools::have("openssl", "version") {
+        return;
+    }
+    let old = crate::view::import::by_tough().await;
+    bash(&format!("mv repository old\n{}", script(&runnable("docs/migrate.md", &["sh takeover"]))), old.folder());
+    assert!(old.folder().join("old/metadata/2.root.json").is_file());
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn done(args: &[&str]) -> String {
 }
 
 /// An old repository: `repository`, its first root `1.root.json`, and two of the root's keys, `old-root-0.pem` and `old-root-1.pem`.
-struct Old {
+pub struct Old {
     folder: tempfile::TempDir,
     /// The Python with python-tuf, if that made it.
     python: PathBuf,
@@ -44,6 +44,10 @@ impl Old {
     fn root_key(&self, name: &str) -> std::rc::Rc<dyn Signer> {
         let uri = KeyUri::File(self.path(&format!("{name}.pem")));
         open("old", &uri, Path::new("."), None, &mut NoPassphrases).unwrap()
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -154,7 +158,7 @@ async fn so_it_does_from_one_without_consistent_snapshots_and_with_delegations()
 }
 
 /// A repository made by tough's editor, which is what tuftool is made of: its layout, canonical JSON and key ids.
-async fn by_tough() -> Old {
+pub async fn by_tough() -> Old {
     use tough::editor::RepositoryEditor;
     use tough::key_source::{KeySource, LocalKeySource};
 

@@ -5,7 +5,7 @@ mod diff;
 mod doctor;
 mod examples;
 mod foreign;
-mod import;
+pub mod import;
 mod manual;
 mod server;
 mod site;
