@@ -9,19 +9,17 @@ use std::path::Path;
 use clap::error::ErrorKind;
 
 use super::{Block, bash, blocks, script};
-use crate::support::{python_tuf, tools, words};
+use crate::support::{Serving, python_tuf, tools, words};
 
 /// How the blocks of a page are run.
 enum Run {
     /// One after the other, after these lines.
     After(&'static str),
-    /// One after the other, beside a repository that python-tuf made and one that tough made.
-    Takeover,
     /// By a test of its own, in this folder.
     Elsewhere,
 }
 
-use Run::{After, Elsewhere, Takeover};
+use Run::{After, Elsewhere};
 
 /// A fleet with a release that is going out, and its folder entered.
 const ROLLING: &str = "tidegate -q init fleet --example-keys >/dev/null; cd fleet; head -c 5000 /dev/zero > ../image
@@ -48,7 +46,8 @@ const PAGES: &[(&str, &[&str], Run)] = &[
              public=$(sed -n 's/^public = \"\\(.*\\)\"/\\1/p' ../sent.toml)",
         ),
     ),
-    ("docs/migrate.md", &["sh takeover", "sh back"], Takeover),
+    // Below, beside a repository that python-tuf made and one that tough made.
+    ("docs/migrate.md", &["sh takeover", "sh back"], Elsewhere),
     ("docs/operations.md", &["sh"], After("")),
     ("docs/publish.md", &["sh"], After(ROLLING)),
     ("docs/quickstart.md", &["sh", "sh device", "sh build"], Elsewhere),
@@ -262,17 +261,27 @@ fn pages_that_are_one_story_work_as_written() {
     }
 }
 
+/// The old tool goes on from the root that is handed back, and a client follows all the way.
 #[cfg(unix)]
-#[test]
-fn the_takeover_and_the_way_back_work_as_written() {
-    for (page, infos, run) in PAGES {
-        let Takeover = run else { continue };
-        let Some(python) = python_tuf() else { return };
-        let place = tempfile::tempdir().unwrap();
-        crate::support::script(&python, "takeover.py", &[place.path().to_str().unwrap(), "1", "0"]);
-        bash(&format!("mv repository old\n{}", script(&runnable(page, infos))), place.path());
-        assert!(place.path().join("old/metadata/4.root.json").is_file());
-    }
+#[tokio::test(flavor = "multi_thread")]
+async fn the_takeover_and_the_way_back_work_as_written() {
+    let Some(python) = python_tuf() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().to_str().unwrap();
+    let run = |before: &str, info| {
+        bash(&format!("{before}\n{}", script(&runnable("docs/migrate.md", &[info]))), place.path());
+    };
+    crate::support::script(&python, "takeover.py", &[folder, "1", "0"]);
+    run("mv repository old", "sh takeover");
+    let server = Serving::start(&place.path().join("old")).await;
+    let (url, root, client) = (server.url(), format!("{folder}/1.root.json"), format!("{folder}/client"));
+    let update = |path| crate::support::script(&python, "update.py", &[&url, &root, &client, path]);
+    let said = update("stable/cohorts.json");
+    assert!(said["versions"]["root"] == 3 && said["targets"]["stable/cohorts.json"].is_string(), "{said}");
+    run("cd fleet", "sh back");
+    crate::support::script(&python, "go_back.py", &[folder]);
+    let said = update("firmware.bin");
+    assert!(said["versions"]["root"] == 5 && said["targets"]["firmware.bin"].is_string(), "{said}");
 }
 
 /// A holder of an RSA key makes another to go back, which the page says in words.
