@@ -300,8 +300,12 @@ fn lock_file(root: &Path) -> Result<File> {
     fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
     let path = root.join(LOCK);
     // Never truncated: what tells this checkout from a copy is when the file last changed.
-    let options = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-    options.map_err(|e| Error::io("lock", &path, e))
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    // Whoever may read it may hold it, and keep writers waiting: only who may write here may do either.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o660);
+    options.open(&path).map_err(|e| Error::io("lock", &path, e))
 }
 
 /// What tells a checkout from its copies, and from what others prepared: when its lock was made, by the system's own record, which no clone,

@@ -27,6 +27,7 @@ use crate::keys::Passphrases;
 use crate::metadata::{FROM_ROOT, METADATA_DIR, Repository, danger_parse_unverified};
 use crate::proposal::{Proposal, ProposalRequest};
 use crate::workspace::init::{Options, TEMPLATE, begin_ledger, commit, prepare};
+use crate::workspace::ledger::clean;
 use crate::workspace::{Operation, Published, Workspace, artifacts};
 
 /// The longest tidegate.toml that is read, in bytes.
@@ -57,12 +58,22 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
+    fn version(&self) -> Result<u64> {
+        let root: Root = danger_parse_unverified("root", self.root)
+            .map_err(|error| Error::trust("the given root does not verify").with_source(error))?;
+        Ok(root.common.version)
+    }
+
+    /// The same, verified from the given root in any case: it vouches for those after it and for none before, however well these fit.
+    fn from_given(&self) -> Result<Self> {
+        let version = self.version()?;
+        Ok(Self { from: self.from.or((version > 1).then_some(version)), ..*self })
+    }
+
     /// The root is the one that is vouched for.
     fn check(&self) -> Result<()> {
         let Some(from) = self.from else { return Ok(()) };
-        let root: Root = danger_parse_unverified("root", self.root)
-            .map_err(|error| Error::trust("the given root does not verify").with_source(error))?;
-        match root.common.version {
+        match self.version()? {
             version if version == from => Ok(()),
             version => {
                 Err(Error::usage(format!("the given root is version {version}, and root {from} is vouched for"))
@@ -175,6 +186,7 @@ pub fn import(
         return Err(Error::trust(format!("{place}: {what}")).rule(Rule::ImportSound).remedy(remedy));
     }
     let files = gather(origin, start, &tree)?;
+    let start = &start.from_given()?;
 
     let mut prepared = prepare(dir, options, passphrases)?;
     let repository = fits(start, &files, &tree, prepared.settings.channels.keys())?;
@@ -184,7 +196,7 @@ pub fn import(
     for (name, bytes) in files {
         changes.put(name, bytes);
     }
-    let evidence = json!({"version": version, "sha256": Digest::of(last).to_string(), "from": place});
+    let evidence = json!({"version": version, "sha256": Digest::of(last).to_string(), "from": clean(place)});
     let mut evidence = Map::from_iter([("root".to_owned(), evidence)]);
     if let Some(version) = start.from {
         changes.put(format!("{METADATA_DIR}/{FROM_ROOT}"), format!("{version}\n"));

@@ -80,6 +80,7 @@ rules! {
     PublishConfined = "P-CONFINED", "paths stay inside the workspace";
     PublishConflict = "P-CONFLICT", "local and published changes do not conflict";
     PublishDamaged = "P-DAMAGED", "an object's content has the hash in its name";
+    PublishEmpty = "P-EMPTY", "the place in tidegate.toml holds what was published before";
     PublishExampleKey = "P-EXAMPLE-KEY", "example keys sign nothing that is published";
     PublishExpired = "P-EXPIRED", "channels and cohorts are renewed before they expire";
     PublishForeign = "P-FOREIGN", "a version that was published keeps its content";

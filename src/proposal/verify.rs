@@ -187,8 +187,24 @@ pub fn verify(proposal: &Proposal, anchor: Option<&[u8]>) -> Result<Verified> {
         verified.holders.extend(after.holders());
     }
     verified.roots = roots;
+    check_subject(proposal, &verified)?;
     check_signatures(proposal, &verified)?;
     Ok(verified)
+}
+
+/// A ceremony is called by the first role that it changes: its title is what people look at first.
+fn check_subject(proposal: &Proposal, verified: &Verified) -> Result<()> {
+    let first = proposal.changes.first().and_then(|change| Some((&change.role, verified.documents.get(&change.role)?)));
+    let Some((role, (_, document))) = first.filter(|_| proposal.kind == Kind::Ceremony) else { return Ok(()) };
+    let subject = format!("{role} {}", document.version());
+    if proposal.subject == subject {
+        return Ok(());
+    }
+    Err(Error::refused(
+        Rule::CeremonyFormat,
+        format!("the proposal is called {:?}, and changes {subject}", proposal.subject),
+    )
+    .remedy("do not sign it: its title misleads; ask whoever sent it, over another way"))
 }
 
 /// The roots of the proposal, every step verified, `anchor` among them.

@@ -35,9 +35,13 @@ pub(super) async fn published(
     let record = side.read(&Published::key(published.snapshot), MAX_LENGTH).await.ok().flatten();
     let record = record.and_then(|record| Published::parse(&record.bytes).ok());
     let record = record.filter(|record| record.sha256 == published.sha256);
-    let mut known: Vec<PublishedStep> =
-        known.into_iter().chain(&record).flat_map(|published| &published.steps).cloned().collect();
-    known.sort_by(|a, b| a.role.cmp(&b.role));
+    let mut steps: Vec<PublishedStep> = known.map(|known| known.steps.clone()).unwrap_or_default();
+    // Nobody signs the record: it says only what is not known here.
+    let news = record.into_iter().flat_map(|record| record.steps).filter(|step| step.known_in(&steps).is_none());
+    let news: Vec<_> = news.collect();
+    steps.extend(news);
+    steps.sort_by(|a, b| a.role.cmp(&b.role));
+    let known = steps;
     let roles = live.roles().filter_map(|role| Some((role.name.as_str(), live.targets(&role.name)?)));
     published.steps = PublishedStep::of(roles, &known, now)?;
     Ok(published)

@@ -120,7 +120,9 @@ pub async fn take_over(
     let repository = repository.as_ref().unwrap_or(&theirs);
     replace_metadata(&ours, repository, &theirs, &mut changes)?;
     publications::published(remote, &theirs, base.as_ref(), taking.now).await?.put(&mut changes)?;
-    let adopted = adopt::adopt(workspace.dir(), repository, &mut changes)?;
+    let mut adopted = adopt::adopt(workspace.dir(), repository, &mut changes)?;
+    let releases = adopted.iter().map(|record| record.id().to_string()).collect();
+    adopted.extend(adopt::follow(workspace.dir(), &ours, repository, &mut changes)?);
     let timestamp = repository.must_have("timestamp")?.version;
     // What was only renewed is no step of anybody's, and machines that renew keep no ledger.
     let says_the_same = |role: &String| match (ours.role(role), repository.role(role)) {
@@ -129,14 +131,7 @@ pub async fn take_over(
     };
     let is_news = !adopted.is_empty() || !split.theirs.iter().all(says_the_same);
     split.ours.extend(split.again.into_keys());
-    let taken = PullReport {
-        live,
-        timestamp,
-        theirs: split.theirs,
-        ours: split.ours,
-        releases: adopted.iter().map(|record| record.id().to_string()).collect(),
-        fetched,
-    };
+    let taken = PullReport { live, timestamp, theirs: split.theirs, ours: split.ours, releases, fetched };
     if is_news {
         write_down(workspace.dir(), &taken, &adopted, &theirs, place, taking, &mut changes)?;
     }
@@ -288,13 +283,9 @@ pub async fn read_into(dir: &Path, remote: &Remote, root: &[u8], past: Option<u6
 pub(super) async fn trusted(remote: &Remote, root: &[u8], past: Option<u64>) -> Result<Repository> {
     let given: Root = danger_parse_unverified("root", root)
         .map_err(|error| Error::trust("the given root does not verify").with_source(error))?;
-    let repository = match state(remote, (1, &[]), past).await {
-        Err(error) if error.kind() == Kind::Trust && given.common.version > 1 => {
-            state(remote, (given.common.version, &[]), past).await?
-        }
-        found => found?,
-    };
-    if repository.roots().iter().any(|known| known == root) {
+    // A root vouches for those after it and for none before: whoever may write to the place could have made these.
+    let repository = state(remote, (given.common.version, &[]), past).await?;
+    if repository.anchor()? == root {
         return Ok(repository);
     }
     Err(Error::trust(format!("{} does not have the root that you trust among its own", remote.name()))

@@ -184,8 +184,9 @@ fn key_names(dir: &Path, repository: &Repository, passphrases: &mut dyn Passphra
 /// The keys of each role in the order of delegation, those of earlier roots first, with the word that they are named by.
 fn labelled(repository: &Repository) -> Vec<(String, Vec<Key>)> {
     let mut labelled = Vec::new();
-    for bytes in repository.roots() {
-        // Roots before the one that is trusted may be of a kind that is not known here.
+    // Roots before the one that is trusted may be anybody's.
+    let before = usize::try_from(repository.first_root() - 1).unwrap_or(usize::MAX);
+    for bytes in repository.roots().iter().skip(before) {
         let Ok(root) = danger_parse_unverified::<Root>("root", bytes) else { continue };
         for role in ["root", "targets", "snapshot", "timestamp"] {
             let ids = root.role(role).into_iter().flat_map(|role| &role.keyids);

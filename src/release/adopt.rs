@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tidegate_model::layout::Location;
 use tidegate_model::manifest::{Manifest, Urgency};
-use tidegate_model::rollout::Stage;
+use tidegate_model::rollout::{Offer, Stage};
 
 use super::record::{self, ArtifactRecord, ManifestRecord, ProvenanceRecord, Record, RecordedUrgency, ReleaseId};
 use crate::error::Result;
@@ -90,19 +90,56 @@ fn of(manifest: &Manifest, bytes: &[u8], status: Status) -> Record {
 
 /// The status of a release according to its cohorts' roles. That it was withdrawn is not published; if a retraction supersedes it, it was.
 fn status(repository: &Repository, id: &ReleaseId, is_retracted: bool) -> Result<Status> {
+    Ok(offered(repository, id)?
+        .unwrap_or_else(|| Status::of(if is_retracted { ReleaseState::Withdrawn } else { ReleaseState::Registered })))
+}
+
+/// The status of a release according to its cohorts' roles; `None` if it is offered to nobody.
+fn offered(repository: &Repository, id: &ReleaseId) -> Result<Option<Status>> {
     let all = offers_of(repository, &id.channel, &id.product)?;
-    let of_it: Vec<_> = all.iter().map(|(_, offer)| offer).filter(|offer| offer.release == id.version).collect();
-    let Some(furthest) = of_it.iter().map(|offer| offer.stage).max_by_key(|stage| rank(*stage)) else {
-        let state = if is_retracted { ReleaseState::Withdrawn } else { ReleaseState::Registered };
-        return Ok(Status::of(state));
-    };
-    let state = match furthest {
+    Ok(status_of(all.iter().map(|(_, offer)| offer).filter(|offer| offer.release == id.version)))
+}
+
+/// The status of a release with these offers; `None` if there are none.
+pub(crate) fn status_of<'a>(offers: impl Iterator<Item = &'a Offer>) -> Option<Status> {
+    let offers: Vec<_> = offers.collect();
+    let state = match offers.iter().map(|offer| offer.stage).max_by_key(|stage| rank(*stage))? {
         Stage::Validation => ReleaseState::Validation,
         Stage::Limited => ReleaseState::Limited,
         Stage::Stable => ReleaseState::Stable,
         Stage::Security => ReleaseState::Security,
     };
-    Ok(Status { state, paused: of_it.iter().any(|offer| offer.paused) })
+    Some(Status { state, paused: offers.iter().any(|offer| offer.paused) })
+}
+
+/// Changes the records of known releases whose rollout somebody started, continued, paused, resumed or withdrew elsewhere: whose offers
+/// say something else in `after` than in `before`. Returns these records.
+///
+/// # Errors
+///
+/// Fails if a record or the cohorts' roles cannot be read.
+pub fn follow(dir: &Path, before: &Repository, after: &Repository, changes: &mut Changes) -> Result<Vec<Record>> {
+    use ReleaseState::{Limited, Registered, Security, Stable, Validation, Withdrawn};
+    let mut changed = Vec::new();
+    for mut record in record::all(dir)? {
+        let id = record.id();
+        let (was, is) = (offered(before, &id)?, offered(after, &id)?);
+        if was == is || !matches!(record.state, Registered | Validation | Limited | Stable | Security | Withdrawn) {
+            continue;
+        }
+        let status = match is {
+            Some(status) => status,
+            None if matches!(record.state, Validation | Limited | Security) => Status::of(Withdrawn),
+            // A newer stable release has taken its place.
+            None => continue,
+        };
+        if record.status() != status {
+            (record.state, record.paused) = (status.state, status.paused);
+            record.put(changes)?;
+            changed.push(record);
+        }
+    }
+    Ok(changed)
 }
 
 /// A release whose rollout goes on offers it to the lab as well.

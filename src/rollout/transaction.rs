@@ -24,6 +24,7 @@ use crate::fs::Changes;
 use crate::keys::KeyRing;
 use crate::metadata::{Edit, Finished, Repository};
 use crate::policy::{Facts, HealthPolicy, Policy, ReleaseEvent, ReleaseState, Soaking, Status, Step};
+use crate::release::adopt::status_of;
 use crate::release::draft::happening;
 use crate::release::listing::ReleaseProposal;
 use crate::release::record::{Record, ReleaseSpec};
@@ -76,7 +77,7 @@ type Change = (Name, u64, Option<Offer>);
 impl<'w> RolloutTransaction<'w> {
     /// Gathers what there is to know about the release that is meant.
     pub fn open(workspace: &'w Workspace, spec: &ReleaseSpec, now: DateTime<Utc>) -> Result<Self> {
-        let record = spec.find(workspace.dir())?;
+        let mut record = spec.find(workspace.dir())?;
         let repository = workspace.repository()?;
         let (manifest, bytes) = match record.manifest {
             Some(_) => record.manifest(workspace.dir())?,
@@ -85,6 +86,16 @@ impl<'w> RolloutTransaction<'w> {
         };
         let map = map_in_force(workspace.dir(), &repository, &record.channel)?;
         let in_force = cohorts_in_force(&repository, &map, &record.channel, &record.product)?;
+        // What is offered counts, whatever the record says: another checkout may have offered, paused or resumed it.
+        let own = in_force.iter().filter_map(|current| current.offer(manifest.sequence));
+        if let Some(offered) =
+            status_of(own.filter(|offer| record.manifest.is_some() && offer.release == record.version))
+        {
+            if record.state == ReleaseState::Withdrawn {
+                record.state = offered.state;
+            }
+            record.paused = offered.paused;
+        }
         Ok(Self {
             settings: workspace.settings()?,
             policy: workspace.policy()?,

@@ -93,7 +93,8 @@ impl PublishedStep {
         Ok(steps)
     }
 
-    fn known_in<'a>(&self, known: &'a [Self]) -> Option<&'a Self> {
+    /// The same step among these, which are in the order of their roles.
+    pub(crate) fn known_in<'a>(&self, known: &'a [Self]) -> Option<&'a Self> {
         let key = |step: &Self| (step.sequence, step.ramp);
         // They are in the order of roles: there may be thousands.
         let own = known.get(known.partition_point(|known| known.role < self.role)..)?.iter();

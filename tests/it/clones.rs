@@ -4,7 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use tidegate::keys::generate::{Kind, generate};
+use tidegate::keys::{FileKey, NoPassphrases, Signer as _};
+use tidegate_tuf::hash::to_hex;
+use tidegate_tuf::json::canonical;
 
 use crate::support::Fleet;
 use crate::support::tools::have;
@@ -186,4 +190,106 @@ fn clones_that_renew_fork_no_ledger_and_block_nobody() {
         fs::read(person.join("ledger.jsonl")).unwrap(),
         fs::read(clones.machines[1].join("ledger.jsonl")).unwrap()
     );
+}
+
+fn state(fleet: &Fleet, dir: &Path) -> (String, bool) {
+    let out = run(fleet, dir, "--json status");
+    let status: Value = serde_json::from_slice(&out.stdout).unwrap_or_else(|_| panic!("{}", text(&out)));
+    let release = &status["releases"][0];
+    (release["state"].as_str().unwrap().to_owned(), release["paused"].as_bool().unwrap())
+}
+
+#[test]
+fn what_one_checkout_stops_is_stopped_in_the_others() {
+    let clones = Clones::new();
+    let (fleet, person, [machine, other]) = (&clones.fleet, &clones.person, &clones.machines);
+    done(fleet, person, "rollout start 1.0.0 --publish");
+    clones.push("start");
+    for machine in [machine, other] {
+        git(machine, &["pull", "-q"]);
+    }
+    done(fleet, machine, "rollout pause 1.0.0 --publish");
+    done(fleet, person, "pull");
+    assert_eq!(state(fleet, person), ("limited".into(), true));
+    done(fleet, person, "rollout resume 1.0.0 --publish");
+    done(fleet, machine, "rollout withdraw 1.0.0 --publish");
+    done(fleet, person, "pull");
+    assert_eq!(state(fleet, person), ("withdrawn".into(), false));
+    refused(fleet, person, "rollout advance 1.0.0", &["R-"]);
+    assert!(run(fleet, person, "log --verify").status.success());
+
+    // A record that says that nobody is offered it keeps nobody from stopping what is offered.
+    let record = "releases/stable/os/1.0.0/release.json";
+    fs::copy(machine.join(record), other.join(record)).unwrap();
+    let said = done(fleet, other, "rollout withdraw 1.0.0");
+    assert!(!said.contains("already"), "{said}");
+    let status = done(fleet, other, "rollout status 1.0.0");
+    assert!(!status.contains("limited"), "{status}");
+}
+
+/// Signs and finishes the ceremony of a workspace.
+fn finish(fleet: &Fleet, dir: &Path) {
+    let status: Value = serde_json::from_slice(&run(fleet, dir, "--json ceremony status").stdout).unwrap();
+    let digest = status["digest"].as_str().unwrap()[..16].to_owned();
+    for key in ["root-1", "root-2"] {
+        done(fleet, dir, &format!("ceremony sign --key {key} --confirm {digest}"));
+    }
+    done(fleet, dir, "ceremony finish");
+}
+
+#[test]
+fn proposals_on_other_roots_and_under_other_titles_are_refused() {
+    let mut fleet = publishing();
+    let (dir, other) = (fleet.path(), fleet.dir.path().join("other"));
+    assert!(Command::new("cp").arg("-a").args([&dir, &other]).status().unwrap().success());
+    for dir in [&dir, &other] {
+        done(&fleet, dir, "ceremony start --renew root");
+        finish(&fleet, dir);
+        fleet.pass(1);
+    }
+    done(&fleet, &other, "ceremony start --renew root");
+    let proposal = other.join("proposals/ceremony.json");
+    let show = format!("ceremony show {}", proposal.display());
+    refused(&fleet, &dir, &show, &["C-CHAIN", "another root 2"]);
+    done(&fleet, &other, &show);
+    let mut altered: Value = serde_json::from_slice(&fs::read(&proposal).unwrap()).unwrap();
+    altered["subject"] = "targets 7".into();
+    fs::write(&proposal, format!("{altered}\n")).unwrap();
+    refused(&fleet, &other, &show, &["C-FORMAT", "is called \"targets 7\", and changes root 3"]);
+}
+
+/// Whoever may write to a place makes a root 1 that root 2 follows from: it takes a key of root 2 in it, and no signature of that.
+fn forge(root: &Path) {
+    let mut root_1: Value = serde_json::from_slice(&fs::read(root).unwrap()).unwrap();
+    let made = generate(Kind::Ed25519, None).unwrap();
+    let key = FileKey::from_pem("k", &made.pem, &mut NoPassphrases).unwrap();
+    let id = key.public().id();
+    let mut ids = root_1["signed"]["roles"]["root"]["keyids"].as_array().unwrap().clone();
+    ids.push(id.as_str().into());
+    root_1["signed"]["keys"][id.as_str()] = key.public().to_value();
+    root_1["signed"]["roles"]["root"] = json!({"keyids": ids, "threshold": 1});
+    let sig = to_hex(&key.sign(&canonical(&root_1["signed"]).unwrap()).unwrap());
+    root_1["signatures"] = json!([{"keyid": id.as_str(), "sig": sig}]);
+    fs::write(root, root_1.to_string()).unwrap();
+}
+
+#[test]
+fn a_root_vouches_for_none_before_it() {
+    let fleet = publishing();
+    let (dir, place) = (fleet.path(), fleet.dir.path().join("public"));
+    done(&fleet, &dir, "ceremony start --renew root");
+    finish(&fleet, &dir);
+    done(&fleet, &dir, "publish");
+    forge(&place.join("metadata/1.root.json"));
+    let trusted = dir.join("metadata/2.root.json");
+    let (public, root) = (place.display(), trusted.display());
+    for (name, line) in [
+        ("pulled", format!("pull {public} --root {root}")),
+        ("taken", format!("import {public} . --root {root} --example-keys")),
+    ] {
+        let new = fleet.dir.path().join(name);
+        fs::create_dir(&new).unwrap();
+        done(&fleet, &new, &line);
+        assert_eq!(fs::read_to_string(new.join("metadata/from-root.txt")).unwrap(), "2\n", "{name}");
+    }
 }

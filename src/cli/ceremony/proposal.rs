@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use tidegate_tuf::key::KeyId;
+use tidegate_tuf::path::metadata_file;
 
 use crate::ceremony::FILE;
 use crate::cli::context::Context;
 use crate::error::{Error, Result, Rule};
 use crate::fs;
-use crate::metadata::anchor_file;
+use crate::metadata::{METADATA_DIR, anchor_file};
 use crate::proposal::{self, MAX_LENGTH, Proposal, Verified};
+use crate::workspace::has_begun;
 
 /// Which proposal, and the root to verify it from.
 #[derive(Debug, ClapArgs)]
@@ -57,7 +59,13 @@ impl Which {
         let proposal = read_proposal(&path)?;
         let anchor = match &self.root {
             Some(root) => Some(fs::read(root, MAX_LENGTH)?),
-            None => workspace_root(cx, &path, &proposal)?,
+            None => {
+                let root = workspace_root(cx, &path, &proposal)?;
+                if root.is_some() {
+                    check_own_roots(&cx.dir, &proposal)?;
+                }
+                root
+            }
         };
         let verified = proposal::verify(&proposal, anchor.as_deref())?;
         Ok(Opened { path, proposal, verified, anchor })
@@ -81,14 +89,42 @@ pub(in crate::cli) fn read_proposal(path: &Path) -> Result<Proposal> {
 /// The root from which the workspace that we are in is verified. A proposal's own roots are never a stand-in for it; one of a first root has none.
 fn workspace_root(cx: &Context, path: &Path, proposal: &Proposal) -> Result<Option<Vec<u8>>> {
     let root = anchor_file(&cx.dir)?;
-    if cx.dir.join("tidegate.toml").is_file() && root.is_file() {
+    let is_workspace = cx.dir.join("tidegate.toml").is_file();
+    if is_workspace && root.is_file() {
         return fs::read(&root, MAX_LENGTH).map(Some);
     }
-    if proposal.follows.roots.is_empty() {
+    // Who has a root once is asked for no first one again, whatever has become of its file.
+    if proposal.follows.roots.is_empty() && !(is_workspace && has_begun(&cx.dir)?) {
         return Ok(None);
     }
     Err(Error::usage(format!("{} can only be checked from a root that you trust", path.display()))
         .remedy("give the root that devices are shipped with, or a later one that you kept: --root FILE"))
+}
+
+/// Checks that the proposal follows from the very roots of the workspace: keys of older ones may be stolen, and could have signed others.
+fn check_own_roots(dir: &Path, proposal: &Proposal) -> Result<()> {
+    let own = |version: u64| {
+        fs::read_if_exists(&dir.join(METADATA_DIR).join(metadata_file("root", Some(version))), MAX_LENGTH)
+    };
+    let mut next = 1;
+    for (text, version) in proposal.follows.roots.iter().zip(1_u64..) {
+        if own(version)?.is_some_and(|own| own != text.as_bytes()) {
+            return Err(Error::trust(format!(
+                "the proposal follows from another root {version} than this workspace has"
+            ))
+            .rule(Rule::CeremonyChain)
+            .remedy("do not sign it; ask whoever sent it, over another way, which repository it is for"));
+        }
+        next = version + 1;
+    }
+    if own(next)?.is_some() {
+        return Err(Error::refused(
+            Rule::CeremonyStale,
+            format!("root {next} is in force here, and the proposal is older"),
+        )
+        .remedy("have it proposed anew from the root in force"));
+    }
+    Ok(())
 }
 
 /// A key by its name in the proposal, or by its id or the start of it.

@@ -5,6 +5,7 @@ pub(super) mod live;
 mod show;
 pub(super) mod transfer;
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
@@ -22,7 +23,7 @@ use tidegate_model::layout::DelegatedRole;
 
 use crate::publish::{self, Overcome, Plan, PublishReport, PullOptions, Remote, Source};
 use crate::report::{site, view};
-use crate::workspace::Workspace;
+use crate::workspace::{Published, Workspace};
 use tidegate_model::span::Span;
 use tidegate_model::text::{public_url, public_urls};
 
@@ -258,6 +259,11 @@ async fn publish_first(args: &Args, place: &str, context: &Context) -> Result<Do
         let mut remote = args.access.open(place, &context.dir, Some(&settings))?;
         let source = Source::new(&context.dir);
         let planned = plan(args, &source, &remote, context).await;
+        if args.places.is_empty()
+            && let Ok(plan) = &planned
+        {
+            check_place(plan, place, &context.dir)?;
+        }
         drop(workspace);
         let (error, plan) = match planned {
             Ok(plan) => match carry_out(args, &plan, &source, &mut remote, context).await {
@@ -281,6 +287,20 @@ async fn publish_first(args: &Args, place: &str, context: &Context) -> Result<Do
         }
         rebase(args, error, plan.as_ref(), &settings, &remote, context).await?;
     }
+}
+
+/// Checks that the place in tidegate.toml is not empty if something was published before: a folder that is not mounted, or that is
+/// relative to another checkout, looks like a place where nothing is yet.
+fn check_place(plan: &Plan, place: &str, dir: &Path) -> Result<()> {
+    let Some(before) = Published::load(dir)?.filter(|_| plan.live.is_none()) else { return Ok(()) };
+    let place = public_url(place);
+    Err(Error::refused(
+        Rule::PublishEmpty,
+        format!("nothing is at {place}, and timestamp {} was published before", before.timestamp),
+    )
+    .remedy(format!(
+        "see whether it is the right place, and mounted; to begin there anew, name it: tidegate publish {place}"
+    )))
 }
 
 /// Records the publication, here and at the place. The latter is for other checkouts, and its failure stops nothing.

@@ -135,10 +135,6 @@ fn pause_all(args: &PauseArgs, places: Option<&[String]>, cx: &Context) -> Resul
     let (mut paused, mut before, mut failed) = (Vec::new(), Vec::new(), Vec::new());
     for record in record::all(&cx.dir)? {
         let id = record.id().to_string();
-        if record.paused {
-            before.push(id);
-            continue;
-        }
         let spec: ReleaseSpec = id.parse().map_err(|e: String| Error::bug(e))?;
         let outcome = take(cx, &spec, &args.how.publishing.passphrase, |transaction, op| {
             transaction.pause(op, args.how.reason.as_deref())
@@ -150,6 +146,7 @@ fn pause_all(args: &PauseArgs, places: Option<&[String]>, cx: &Context) -> Resul
                 }
                 paused.push(id);
             }
+            Err(error) if error.broken_rule() == Some(Rule::ReleasePaused) => before.push(id),
             // It is offered to nobody.
             Err(error)
                 if matches!(

@@ -258,7 +258,8 @@ fn each_field_of_a_list_of_offers_is_seen() {
     let offers = signed["targets"].as_object_mut().unwrap().values_mut().next().unwrap();
     offers["custom"]["tidegate"]["offers"][0]["bridges"] = json!([{"release": "0.9.0", "sequence": 1}]);
     let change = Change { role: role.into(), signed: signed.clone() };
-    let proposal = Proposal::new(Kind::Ceremony, "offers".into(), fleet.now, follows, vec![change]);
+    let proposal =
+        Proposal::new(Kind::Ceremony, format!("{role} {}", document.version()), fleet.now, follows, vec![change]);
     let root = fs::read(fleet.path().join("metadata/1.root.json")).unwrap();
     let (refused, seen) = each_is_seen(&proposal, &root, &signed, set_signed("stable.validation"));
     assert!(seen > 40, "{seen} seen, {refused} refused");
