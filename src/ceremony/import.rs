@@ -65,7 +65,7 @@ impl Start<'_> {
     }
 
     /// The same, verified from the given root in any case: it vouches for those after it and for none before, however well these fit.
-    fn from_given(&self) -> Result<Self> {
+    fn anchored(&self) -> Result<Self> {
         let version = self.version()?;
         Ok(Self { from: self.from.or((version > 1).then_some(version)), ..*self })
     }
@@ -186,7 +186,7 @@ pub fn import(
         return Err(Error::trust(format!("{place}: {what}")).rule(Rule::ImportSound).remedy(remedy));
     }
     let files = gather(origin, start, &tree)?;
-    let start = &start.from_given()?;
+    let start = &start.anchored()?;
 
     let mut prepared = prepare(dir, options, passphrases)?;
     let repository = fits(start, &files, &tree, prepared.settings.channels.keys())?;

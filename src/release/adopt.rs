@@ -120,7 +120,7 @@ pub(crate) fn status_of<'a>(offers: impl Iterator<Item = &'a Offer>) -> Option<S
 /// Fails if a record or the cohorts' roles cannot be read.
 pub fn follow(dir: &Path, before: &Repository, after: &Repository, changes: &mut Changes) -> Result<Vec<Record>> {
     use ReleaseState::{Limited, Registered, Security, Stable, Validation, Withdrawn};
-    let mut changed = Vec::new();
+    let mut followed = Vec::new();
     for mut record in record::all(dir)? {
         let id = record.id();
         let (was, is) = (offered(before, &id)?, offered(after, &id)?);
@@ -136,10 +136,10 @@ pub fn follow(dir: &Path, before: &Repository, after: &Repository, changes: &mut
         if record.status() != status {
             (record.state, record.paused) = (status.state, status.paused);
             record.put(changes)?;
-            changed.push(record);
+            followed.push(record);
         }
     }
-    Ok(changed)
+    Ok(followed)
 }
 
 /// A release whose rollout goes on offers it to the lab as well.

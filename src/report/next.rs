@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tidegate_model::digest::Digest;
 use tidegate_model::layout::{DelegatedRole, Location};
 use tidegate_model::name::Name;
 use tidegate_model::time;
@@ -27,7 +28,7 @@ use crate::release::record::{Record, ReleaseId};
 use crate::release::{approval, report, signing};
 use crate::rollout::refresh::due;
 use crate::rollout::{RampRequest, RolloutTransaction};
-use crate::workspace::{Workspace, has_begun, init_command};
+use crate::workspace::{Workspace, artifacts, has_begun, init_command};
 
 /// What comes next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -210,6 +211,14 @@ impl Situation<'_> {
     /// The ceremony that is in progress.
     fn ceremony(&self) -> Result<Option<NextStep>> {
         ceremony_step(self.workspace, self.ring, Some(self.repository))
+    }
+
+    /// Whether artifacts of a release that is published are missing, as after a pull into an empty folder.
+    fn lacks_artifacts(&self, record: &Record) -> bool {
+        let is_here = |sha256: &Digest| self.dir().join(artifacts::find(self.dir(), sha256)).exists();
+        self.repository.role(record.channel.as_str()).is_some()
+            && !matches!(record.state, ReleaseState::Draft | ReleaseState::Signed)
+            && record.artifacts.iter().any(|artifact| !is_here(&artifact.sha256))
     }
 
     /// Whether a key can be tried here.
@@ -561,6 +570,11 @@ impl Steps<'_> {
     fn instead(&self, event: ReleaseEvent, error: &Error) -> Result<NextStep> {
         let (situation, record) = (self.situation, self.record);
         match error.broken_rule() {
+            Some(Rule::ReleaseValidated) if situation.lacks_artifacts(record) => {
+                let place = if situation.settings.publish.place.is_empty() { " PLACE" } else { "" };
+                let why = format!("the artifacts of {} are not here, and checks take them", self.name);
+                Ok(NextStep::run(format!("tidegate pull{place} --artifacts"), why))
+            }
             Some(Rule::ReleaseValidated) => {
                 let validate = format!("tidegate release validate {}", self.name);
                 let failed = situation.failed(record);

@@ -57,15 +57,14 @@ impl Which {
         }
         let path = self.file.clone().unwrap_or_else(|| cx.dir.join(FILE));
         let proposal = read_proposal(&path)?;
-        let anchor = match &self.root {
-            Some(root) => Some(fs::read(root, MAX_LENGTH)?),
-            None => {
-                let root = workspace_root(cx, &path, &proposal)?;
-                if root.is_some() {
-                    check_own_roots(&cx.dir, &proposal)?;
-                }
-                root
+        let anchor = if let Some(root) = &self.root {
+            Some(fs::read(root, MAX_LENGTH)?)
+        } else {
+            let root = workspace_root(cx, &path, &proposal)?;
+            if root.is_some() {
+                check_own_roots(&cx.dir, &proposal)?;
             }
+            root
         };
         let verified = proposal::verify(&proposal, anchor.as_deref())?;
         Ok(Opened { path, proposal, verified, anchor })
