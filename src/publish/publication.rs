@@ -120,8 +120,11 @@ fn compared(dir: &Path, repository: &Repository, place: &str, seen: Option<&[u8]
     } else if live.common.version < ours.version {
         status.waiting = waiting(repository, listed(dir, &live)?.as_ref());
     } else {
-        status.published = None;
-        status.conflict = Some(if live.common.version > ours.version {
+        // What was signed here since both last agreed is not there, whatever else is.
+        let base = Published::load(dir)?.map(|published| published.roles(dir)).transpose()?.flatten();
+        status.waiting = base.as_ref().map(|base| waiting(repository, Some(base))).unwrap_or_default();
+        status.published = if status.waiting.is_empty() { None } else { Some(false) };
+        status.conflict = Some(if live.common.version > ours.version || base.is_some() {
             "somebody else has published: take it over first (tidegate pull PLACE, or tidegate publish --rebase)"
                 .to_owned()
         } else {
@@ -163,6 +166,17 @@ impl PublicationStatus {
     pub fn is_behind(&self) -> bool {
         self.published != Some(true)
     }
+
+    /// What waits, in a few words.
+    fn named(&self) -> String {
+        let (few, more) = self.waiting.split_at(self.waiting.len().min(FEW));
+        match (few, more) {
+            ([], _) => "renewed signatures".to_owned(),
+            (few, []) => few.join(", "),
+            (few, [_]) => format!("{} and 1 more role", few.join(", ")),
+            (few, more) => format!("{} and {} more roles", few.join(", "), more.len()),
+        }
+    }
 }
 
 /// One line, whether it is published or not.
@@ -170,20 +184,20 @@ impl fmt::Display for PublicationStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = self.place.as_deref().unwrap_or("the place");
         match (&self.conflict, self.published, self.live) {
-            (Some(conflict), _, Some(live)) => return write!(f, "{place} is at timestamp {live}: {conflict}"),
+            (Some(conflict), _, Some(live)) if self.waiting.is_empty() => {
+                return write!(f, "{place} is at timestamp {live}: {conflict}");
+            }
+            (Some(conflict), _, Some(live)) => {
+                let what = self.named();
+                return write!(f, "not published yet: {what}; {place} is at timestamp {live}: {conflict}");
+            }
             (Some(conflict), _, None) => return write!(f, "{place}: {conflict}"),
             (None, Some(true), _) => write!(f, "timestamp {} was published from here", self.timestamp)?,
             (None, _, None) => {
                 write!(f, "not published yet: nothing is at {place} (timestamp {} here)", self.timestamp)?;
             }
             (None, _, Some(live)) => {
-                let (few, more) = self.waiting.split_at(self.waiting.len().min(FEW));
-                let what = match (few, more) {
-                    ([], _) => "renewed signatures".to_owned(),
-                    (few, []) => few.join(", "),
-                    (few, [_]) => format!("{} and 1 more role", few.join(", ")),
-                    (few, more) => format!("{} and {} more roles", few.join(", "), more.len()),
-                };
+                let what = self.named();
                 write!(f, "not published yet: {what} (timestamp {} here, {live} at {place})", self.timestamp)?;
             }
         }

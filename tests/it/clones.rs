@@ -227,6 +227,23 @@ fn what_one_checkout_stops_is_stopped_in_the_others() {
     assert!(!status.contains("limited"), "{status}");
 }
 
+#[test]
+fn a_step_after_somebody_elses_renewal_is_known_to_be_unpublished() {
+    let mut clones = Clones::new();
+    clones.fleet.pass(22);
+    let (fleet, person, [machine, _]) = (&clones.fleet, &clones.person, &clones.machines);
+    done(fleet, machine, "refresh");
+    done(fleet, machine, "publish");
+    done(fleet, person, "rollout start 1.0.0");
+    let status: Value = serde_json::from_slice(&run(fleet, person, "--json status").stdout).unwrap();
+    let publication = &status["publication"][0];
+    assert_eq!(publication["published"], false, "{publication}");
+    assert!(publication["waiting"].as_array().unwrap().contains(&"stable.canary".into()), "{publication}");
+    let next = status["next"].as_str().unwrap();
+    assert!(next.ends_with("publish --rebase"), "{next}");
+    done(fleet, person, "publish --rebase");
+}
+
 /// Signs and finishes the ceremony of a workspace.
 fn finish(fleet: &Fleet, dir: &Path) {
     let status: Value = serde_json::from_slice(&run(fleet, dir, "--json ceremony status").stdout).unwrap();

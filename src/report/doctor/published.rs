@@ -116,17 +116,17 @@ fn same(ours: &Reading, live: &Reading, place: &str, found: &mut Diagnosis) {
             ID,
             place,
             what,
-            "bring this workspace up to date from version control before anything else",
+            format!("take it over before anything else: tidegate pull {place}"),
         );
     } else if mine.bytes != theirs.bytes {
         let what =
-            format!("both are at timestamp {}, with different content: two workspaces have diverged", mine.version);
+            format!("both are at timestamp {}, with different content: somebody else published, too", mine.version);
         found.find(
             Severity::Error,
             ID,
             place,
             what,
-            "find out which is right (tidegate diff PLACE .), and go on from that one alone",
+            format!("see what differs (tidegate diff {place} .), and put what was signed here on top: tidegate publish {place} --rebase"),
         );
     }
     let (Some(mine), Some(theirs)) = (ours.tree.roots.last(), live.tree.roots.last()) else { return };
