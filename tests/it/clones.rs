@@ -13,24 +13,25 @@ use tidegate_tuf::json::canonical;
 use crate::support::Fleet;
 use crate::support::tools::have;
 
-/// Runs the program on the workspace `dir`, at the fleet's time.
+/// Runs the program on the workspace `dir`, at the fleet's time and in its folder.
 pub fn run(fleet: &Fleet, dir: &Path, line: &str) -> Output {
     let now = fleet.now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["--now", &now, "-C"])
         .arg(dir)
         .args(line.split(' '))
+        .current_dir(fleet.dir.path())
         .env("NO_COLOR", "1")
         .env("TIDEGATE_ACTOR", "tester")
         .output()
         .unwrap()
 }
 
-fn text(out: &Output) -> String {
+pub fn text(out: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
-fn done(fleet: &Fleet, dir: &Path, line: &str) -> String {
+pub fn done(fleet: &Fleet, dir: &Path, line: &str) -> String {
     let out = run(fleet, dir, line);
     assert!(out.status.success(), "{line} at {}: {}", fleet.now, text(&out));
     text(&out)

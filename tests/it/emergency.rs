@@ -2,36 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use serde_json::Value;
 use tidegate::report::view::Place;
 
+use crate::clones::{done, run, text};
 use crate::support::Fleet;
 use crate::support::tools::have;
-
-/// Runs the program on the workspace `dir`, at the fleet's time.
-fn run(fleet: &Fleet, dir: &Path, line: &str) -> Output {
-    let now = fleet.now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-    Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["--now", &now, "-C"])
-        .arg(dir)
-        .args(line.split(' '))
-        .current_dir(fleet.dir.path())
-        .env("NO_COLOR", "1")
-        .output()
-        .unwrap()
-}
-
-fn text(out: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
-}
-
-fn done(fleet: &Fleet, dir: &Path, line: &str) -> String {
-    let out = run(fleet, dir, line);
-    assert!(out.status.success(), "{line}: {}", text(&out));
-    text(&out)
-}
 
 fn json(fleet: &Fleet, line: &str) -> Value {
     serde_json::from_slice(&run(fleet, &fleet.path(), &format!("{line} --json")).stdout).unwrap()

@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::Value;
 
+use crate::clones::text;
 use crate::support::{Fleet, words};
 
 /// A fleet whose tidegate.toml says where to publish, and a file of the name that commands leave to people.
@@ -30,10 +31,6 @@ fn run(fleet: &Fleet, line: &str) -> Output {
         .env("TIDEGATE_ACTOR", "tester")
         .output()
         .unwrap()
-}
-
-fn text(out: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
 /// Runs a command on the workspace, which must succeed.
