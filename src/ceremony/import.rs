@@ -12,6 +12,7 @@ use serde_json::{Map, json};
 use tidegate_model::digest::Digest;
 use tidegate_model::layout::Location;
 use tidegate_model::name::Name;
+use tidegate_model::text::public_url;
 use tidegate_tuf::key::Key;
 use tidegate_tuf::metadata::Root;
 use tidegate_tuf::path::{TargetPath, metadata_file};
@@ -196,7 +197,8 @@ pub fn import(
     for (name, bytes) in files {
         changes.put(name, bytes);
     }
-    let evidence = json!({"version": version, "sha256": Digest::of(last).to_string(), "from": clean(place)});
+    let evidence =
+        json!({"version": version, "sha256": Digest::of(last).to_string(), "from": clean(&public_url(place))});
     let mut evidence = Map::from_iter([("root".to_owned(), evidence)]);
     if let Some(version) = start.from {
         changes.put(format!("{METADATA_DIR}/{FROM_ROOT}"), format!("{version}\n"));

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tidegate_model::digest::Digest;
 use tidegate_model::layout::DelegatedRole;
+use tidegate_model::text::public_url;
 use tidegate_tuf::Limits;
 use tidegate_tuf::metadata::{Root, Snapshot, TargetFile, Timestamp};
 use tidegate_tuf::path::{TargetPath, metadata_file};
@@ -543,7 +544,7 @@ pub(super) fn write_down(
     changes: &mut Changes,
 ) -> Result<()> {
     let mut ledger = Ledger::open(dir)?;
-    let place = crate::workspace::ledger::clean(place);
+    let place = crate::workspace::ledger::clean(&public_url(place));
     let versions = taken.theirs.iter().filter_map(|role| Some((role.clone(), theirs.role(role)?.version.into())));
     let mut evidence = Map::new();
     evidence.insert("timestamp".into(), taken.live.into());

@@ -10,8 +10,8 @@ use tidegate::keys::{FileKey, NoPassphrases, Signer as _};
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::json::canonical;
 
-use crate::support::Fleet;
 use crate::support::tools::have;
+use crate::support::{Fleet, Serving};
 
 /// Runs the program on the workspace `dir`, at the fleet's time and in its folder.
 pub fn run(fleet: &Fleet, dir: &Path, line: &str) -> Output {
@@ -310,4 +310,45 @@ fn a_root_vouches_for_none_before_it() {
         done(&fleet, &new, &line);
         assert_eq!(fs::read_to_string(new.join("metadata/from-root.txt")).unwrap(), "2\n", "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_in_the_url_of_a_repository_stays_out_of_the_ledger() {
+    let fleet = publishing();
+    done(&fleet, &fleet.path(), "publish");
+    let server = Serving::start(&fleet.dir.path().join("public")).await;
+    let url = server.url().replace("http://", "http://someone:s3cret@");
+    let new = fleet.dir.path().join("taken");
+    fs::create_dir(&new).unwrap();
+    let root = fleet.path().join("metadata/1.root.json");
+    done(&fleet, &new, &format!("import {url} . --root {} --example-keys", root.display()));
+    let ledger = fs::read_to_string(new.join("ledger.jsonl")).unwrap();
+    assert!(ledger.contains("http://127.0.0.1") && !ledger.contains("s3cret"), "{ledger}");
+}
+
+#[test]
+fn a_record_at_the_place_changes_nothing_that_is_known_here() {
+    let mut fleet = publishing();
+    let (dir, place) = (fleet.path(), fleet.dir.path().join("public"));
+    done(&fleet, &dir, "publish");
+    fleet.pass(10);
+    done(&fleet, &dir, "rollout start 1.0.0");
+    fleet.pass(8);
+    done(&fleet, &dir, "publish");
+    let steps = |path: &Path| {
+        let published: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        published["steps"].as_array().unwrap().clone()
+    };
+    let known = steps(&dir.join("published.json"));
+    assert!(!known.is_empty());
+    let records = place.join(".tidegate/published");
+    for record in fs::read_dir(&records).unwrap().map(|entry| entry.unwrap().path()) {
+        let mut forged: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+        for step in forged["steps"].as_array_mut().into_iter().flatten() {
+            step["at"] = "2020-01-01T00:00:00Z".into();
+        }
+        fs::write(record, forged.to_string()).unwrap();
+    }
+    done(&fleet, &dir, "pull");
+    assert_eq!(steps(&dir.join("published.json")), known);
 }

@@ -61,9 +61,9 @@ pub(super) fn run(args: &Args, cx: &mut Context, execute: Execute) -> Result<()>
         ),
         (format!("tidegate serve {shown}/site"), "over HTTP"),
         (format!("tidegate-device --config {shown}/devices/late/device.json check"), "as a device sees it"),
-        (format!("tidegate -C {shown}/fleet release new 1.2.0"), "the next release"),
+        (format!("tidegate -C {shown}/fleet release create 1.2.0 FILE --hardware board-a"), "the next release"),
     ] {
-        cx.ui.painted(format_args!("  {:<66} {}", one_line(&command), cx.ui.style().dim(what)));
+        cx.ui.painted(format_args!("  {:<68} {}", one_line(&command), cx.ui.style().dim(what)));
     }
     cx.ui.painted(cx.ui.style().dim("(the device's program: cargo build --release -p tidegate-device)"));
     Ok(())

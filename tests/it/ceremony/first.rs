@@ -253,6 +253,13 @@ fn a_first_root_is_for_nobody_who_keeps_a_root() {
     fs::write(table.path().join(ceremony::FILE), first.to_bytes().unwrap()).unwrap();
     let workspace = table.workspace();
     assert_eq!(rule(ceremony::open(&workspace, Some(&table.repository()))), "C-CHAIN");
+    drop(workspace);
+    // Nor does it become one where the file of its root is lost.
+    fs::remove_file(table.path().join("metadata/1.root.json")).unwrap();
+    let mut show = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let out = show.args(["-C", table.path().to_str().unwrap(), "ceremony", "show"]).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success() && said.contains("can only be checked from a root"), "{said}");
 }
 
 /// Whoever lost the metadata but has the ledger must not begin a second first root.
