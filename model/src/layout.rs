@@ -4,7 +4,9 @@
 //! stable/cohorts.json                           cohort map        listed by role stable
 //! stable/releases/os/1.2.0/manifest.json        manifest          listed by role stable
 //! stable/releases/os/1.2.0/rootfs.img           artifact          listed by role stable
+//! stable/patches/os/1.2.0/rootfs.img.json       later patches     listed by role stable
 //! stable/cohorts/canary/os.json                 assignment        listed by role stable.canary
+//! stable/delivery/SHA256.index, .pack, .patch   deliveries        listed by no role: named in manifests and in later patches
 //! ```
 //!
 //! These are target paths in TUF's sense: relative to the targets folder, without the hash prefix of consistent
@@ -12,6 +14,8 @@
 
 use std::fmt;
 
+use super::delivery::Kind;
+use super::digest::Digest;
 use super::name::{ArtifactName, Name};
 use super::version::{self, Version};
 
@@ -35,6 +39,16 @@ pub fn assignment_path(channel: &Name, cohort: &Name, product: &Name) -> String 
     format!("{channel}/cohorts/{cohort}/{product}.json")
 }
 
+/// The target path of the list of patches to an artifact that were made after its release was signed.
+pub fn patches_path(channel: &Name, product: &Name, version: &Version, artifact: &ArtifactName) -> String {
+    format!("{channel}/patches/{product}/{version}/{artifact}.json")
+}
+
+/// The path of a file of a delivery. It is no target: its name has no further prefix.
+pub fn delivery_path(channel: &Name, kind: Kind, sha256: &Digest) -> String {
+    format!("{channel}/delivery/{sha256}.{}", kind.extension())
+}
+
 /// The role of a channel: its name.
 pub fn channel_role(channel: &Name) -> String {
     channel.to_string()
@@ -47,7 +61,12 @@ pub fn cohort_role(channel: &Name, cohort: &Name) -> String {
 
 /// The path patterns that `targets` delegates to a channel's role. `*` never crosses a `/`.
 pub fn channel_patterns(channel: &Name) -> Vec<String> {
-    vec![format!("{channel}/cohorts.json"), format!("{channel}/releases/*/*/*"), format!("{channel}/cohorts/*/*")]
+    vec![
+        format!("{channel}/cohorts.json"),
+        format!("{channel}/releases/*/*/*"),
+        format!("{channel}/patches/*/*/*"),
+        format!("{channel}/cohorts/*/*"),
+    ]
 }
 
 /// The path patterns that a channel's role delegates to a cohort's role.
@@ -83,6 +102,26 @@ pub enum Location {
         /// Its file name.
         artifact: ArtifactName,
     },
+    /// The list of later patches to an artifact.
+    Patches {
+        /// Its channel.
+        channel: Name,
+        /// Its product.
+        product: Name,
+        /// The version of the artifact's release.
+        version: Version,
+        /// The artifact's file name.
+        artifact: ArtifactName,
+    },
+    /// A file of a delivery.
+    Delivery {
+        /// Its channel.
+        channel: Name,
+        /// What it is.
+        kind: Kind,
+        /// SHA-256 of its bytes.
+        sha256: Digest,
+    },
     /// A cohort's assignment for a product.
     Assignment {
         /// Its channel.
@@ -107,6 +146,17 @@ impl Location {
                 cohort: cohort.parse().ok()?,
                 product: file.strip_suffix(".json")?.parse().ok()?,
             },
+            ("delivery", Some(file), None, None) => {
+                let (sha256, extension) = file.split_once('.')?;
+                let kind = Kind::ALL.into_iter().find(|kind| kind.extension() == extension)?;
+                Location::Delivery { channel, kind, sha256: sha256.parse().ok()? }
+            }
+            ("patches", Some(product), Some(version), Some(file)) => Location::Patches {
+                channel,
+                product: product.parse().ok()?,
+                version: version::parse(version).ok()?,
+                artifact: file.strip_suffix(".json")?.parse().ok()?,
+            },
             ("releases", Some(product), Some(version), Some(file)) => {
                 let product = product.parse().ok()?;
                 let version = version::parse(version).ok()?;
@@ -129,6 +179,10 @@ impl fmt::Display for Location {
             Location::Artifact { channel, product, version, artifact } => {
                 artifact_path(channel, product, version, artifact)
             }
+            Location::Patches { channel, product, version, artifact } => {
+                patches_path(channel, product, version, artifact)
+            }
+            Location::Delivery { channel, kind, sha256 } => delivery_path(channel, *kind, sha256),
             Location::Assignment { channel, cohort, product } => assignment_path(channel, cohort, product),
         })
     }

@@ -7,6 +7,7 @@
 //! * [`layout`]: the paths of a repository, and which role may list them.
 //! * [`manifest`]: the content of a release. [`cohort`] and [`position`]: the place of a device in its fleet.
 //! * [`rollout`]: assignments and ramps. [`facts`] and [`condition`]: eligibility.
+//! * [`delivery`]: chunks and patches, which make an artifact travel in fewer bytes.
 //! * [`gate`] and [`listing`]: cohorts whose releases are protected. [`receipt`]: the result of an installation, reported by a device.
 //! * [`decision`] and [`explanation`]: the decision of a device, with the outcome of every rule.
 //!
@@ -24,6 +25,7 @@ pub mod cohort;
 pub mod condition;
 pub mod decision;
 mod decode;
+pub mod delivery;
 pub mod digest;
 pub mod explanation;
 pub mod facts;

@@ -10,7 +10,10 @@
 //!   "urgency": "normal",
 //!   "artifacts": [{
 //!     "name": "rootfs.img", "path": "stable/releases/os/1.2.0/rootfs.img", "length": 52428800, "sha256": "...",
-//!     "hardware": ["board-a", "board-b"], "media_type": "application/octet-stream"}],
+//!     "hardware": ["board-a", "board-b"], "media_type": "application/octet-stream", "delivery": {
+//!       "index": {"length": 123456, "sha256": "..."}, "pack": {"length": 23456789, "sha256": "..."},
+//!       "patches": [{"from": {"version": "1.1.0", "length": 52428800, "sha256": "..."}, "length": 5432109, "sha256": "...",
+//!         "directory": {"length": 98765, "sha256": "..."}}]}}],
 //!   "eligibility": {"fact": "ram-mb", "ge": 512},
 //!   "upgrade_from": ">=1.0.0",
 //!   "supersedes": [11],
@@ -18,7 +21,7 @@
 //! }
 //! ```
 //!
-//! `source`, `provenance`, `eligibility`, `upgrade_from`, `supersedes` and `notes` may be absent. `build`, an artifact
+//! `source`, `provenance`, `delivery`, `eligibility`, `upgrade_from`, `supersedes` and `notes` may be absent. `build`, an artifact
 //! and the manifest itself may contain more fields, which are kept and ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +32,7 @@ use super::condition::Condition;
 use super::decode::{
     Extra, FieldError, Fields, FormatError, SchemaVersion, canonical, extra, invalid, parse, parsed, schema,
 };
+use super::delivery::Delivery;
 use super::digest::Digest;
 use super::layout::Location;
 use super::name::{ArtifactName, HardwareId, Name, Text};
@@ -155,6 +159,9 @@ pub struct Artifact {
     pub hardware: BTreeSet<HardwareId>,
     /// Media type (RFC 6838), e.g. `application/octet-stream`.
     pub media_type: Text,
+    /// How it travels in fewer bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<Delivery>,
     /// Fields that this version does not know.
     #[serde(flatten)]
     pub extra: Extra,
@@ -239,6 +246,9 @@ impl Manifest {
                 let why = "expected a media type such as application/octet-stream".into();
                 add(&format!("artifacts[{index}].media_type"), why);
             }
+            if let Some(delivery) = &artifact.delivery {
+                delivery.check(&mut |at, why| add(&format!("artifacts[{index}].delivery{at}"), why.into()));
+            }
         }
         if errors.is_empty() { Ok(()) } else { Err(invalid(DOCUMENT, errors)) }
     }
@@ -322,6 +332,7 @@ fn read_artifact(mut fields: Fields<'_>) -> Result<Artifact, FieldError> {
         sha256: fields.parsed("sha256")?,
         hardware: fields.set("hardware", MAX_LIST, parsed)?,
         media_type: fields.parsed("media_type")?,
+        delivery: fields.optional_part("delivery", Delivery::read)?,
         extra: extra(&fields)?,
     })
 }

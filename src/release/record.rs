@@ -329,6 +329,7 @@ impl Record {
             sha256: artifact.sha256,
             hardware: artifact.hardware.clone(),
             media_type: artifact.media_type.clone(),
+            delivery: None,
             extra: Extra::new(),
         };
         let provenance = self.provenance.as_ref().map(|provenance| Provenance {

@@ -75,6 +75,8 @@ fn target(path: &str) -> Option<Access> {
         Location::CohortMap { channel }
         | Location::Manifest { channel, .. }
         | Location::Artifact { channel, .. }
+        | Location::Patches { channel, .. }
+        | Location::Delivery { channel, .. }
         | Location::Assignment { channel, .. } => channel,
     };
     Some(Access::Channel(channel))

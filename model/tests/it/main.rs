@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, dead_code, clippy::too_many_lines)]
 
 mod decisions;
+mod delivery;
 mod fleet;
 mod properties;
 mod refusals;

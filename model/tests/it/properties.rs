@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::condition::Condition;
+use tidegate_model::delivery::Kind;
+use tidegate_model::digest::Digest;
 use tidegate_model::facts::{FactValue, Facts};
 use tidegate_model::layout::{DelegatedRole, Location};
 use tidegate_model::manifest::Manifest;
@@ -328,7 +330,9 @@ proptest! {
         for location in [
             Location::CohortMap { channel: channel.clone() },
             Location::Manifest { channel: channel.clone(), product: product.clone(), version: version.clone() },
-            Location::Artifact { channel: channel.clone(), product: product.clone(), version, artifact },
+            Location::Artifact { channel: channel.clone(), product: product.clone(), version: version.clone(), artifact: artifact.clone() },
+            Location::Patches { channel: channel.clone(), product: product.clone(), version, artifact: artifact.clone() },
+            Location::Delivery { channel: channel.clone(), kind: Kind::Index, sha256: Digest::of(artifact.as_str().as_bytes()) },
             Location::Assignment { channel: channel.clone(), cohort: product.clone(), product },
         ] {
             prop_assert_eq!(Location::parse(&location.to_string()), Some(location));

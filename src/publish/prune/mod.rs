@@ -298,6 +298,8 @@ fn channel_of(key: &str) -> Option<String> {
         Location::CohortMap { channel }
         | Location::Manifest { channel, .. }
         | Location::Artifact { channel, .. }
+        | Location::Patches { channel, .. }
+        | Location::Delivery { channel, .. }
         | Location::Assignment { channel, .. } => channel.to_string(),
     })
 }
