@@ -12,6 +12,7 @@ pub mod audit;
 pub mod ceremony;
 pub mod cli;
 pub mod config;
+pub mod delivery;
 pub mod error;
 pub mod fleet;
 pub mod forecast;
