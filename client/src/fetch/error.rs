@@ -69,6 +69,14 @@ pub enum FetchError {
         /// The maximum length.
         limit: u64,
     },
+    /// The server does not send the requested part of a file: only the whole file can be requested.
+    #[error("{}: this server gives no ranges: {reason}", public_url(.url))]
+    NoRanges {
+        /// The requested URL.
+        url: String,
+        /// What came instead.
+        reason: String,
+    },
     /// The server redirects to a URL that must not be followed.
     #[error("{}: redirected to {}: {rule}", public_url(.url), public_url(.to))]
     Redirect {
@@ -134,7 +142,7 @@ impl FetchError {
     /// Whether the same request may succeed later or through another server.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::TooSlow { .. } => true,
+            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::TooSlow { .. } | Self::NoRanges { .. } => true,
             Self::Status { status, .. } => *status >= 500 || matches!(status, 408 | 429),
             _ => false,
         }

@@ -1,7 +1,7 @@
 //! Repositories in a folder: `file:` URLs.
 
 use std::fs::{self, File};
-use std::io::{self, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
 
 use super::error::FetchError;
@@ -36,9 +36,13 @@ impl Fetch for FileFetch {
         if length > request.limit {
             return Err(FetchError::TooLong { url: request.url.to_owned(), limit: request.limit });
         }
+        if request.end.is_some_and(|end| end > length) {
+            return Err(request.no_ranges(format!("the file has {length} bytes")));
+        }
         let offset = if request.offset <= length { request.offset } else { 0 };
         file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-        Ok(Reply::Found(Body::new(Box::new(file), request, offset)))
+        let rest = file.take(request.end.unwrap_or(u64::MAX).saturating_sub(offset));
+        Ok(Reply::Found(Body::new(Box::new(rest), request, offset)))
     }
 }
 
@@ -133,6 +137,9 @@ mod tests {
         assert_eq!(fetch(Request::target(&url, 10)), Some((0, b"0123456789".to_vec())));
         assert_eq!(fetch(Request::target(&url, 10).after(7)), Some((7, b"789".to_vec())));
         assert_eq!(fetch(Request::target(&url, 10).after(11)), Some((0, b"0123456789".to_vec())));
+        assert_eq!(fetch(Request::target(&url, 10).after(2).before(5)), Some((2, b"234".to_vec())));
+        let beyond = FileFetch::new().fetch(&Request::target(&url, 20).before(11));
+        assert!(matches!(beyond, Err(FetchError::NoRanges { .. })));
         assert_eq!(fetch(Request::target(&format!("{url}x"), 10)), None);
         assert_eq!(fetch(Request::target(&format!("{url}/x"), 10)), None);
         assert_eq!(fetch(Request::target(&url_of(folder.path()).unwrap(), 10)), None);

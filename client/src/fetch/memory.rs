@@ -60,7 +60,9 @@ impl Fetch for MemoryFetch {
             return Ok(Reply::Unchanged);
         }
         let offset = request.offset.min(bytes.len() as u64);
-        let rest = bytes.iter().copied().skip(usize::try_from(offset).unwrap_or(usize::MAX)).collect::<Vec<_>>();
+        let index = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+        let length = request.end.map_or(usize::MAX, |end| index(end.saturating_sub(offset)));
+        let rest = bytes.iter().copied().skip(index(offset)).take(length).collect::<Vec<_>>();
         Ok(Reply::Found(Body::new(Box::new(io::Cursor::new(rest)), request, offset).with_etag(Some(etag))))
     }
 }

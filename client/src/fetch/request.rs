@@ -42,6 +42,8 @@ pub struct Request<'a> {
     pub limit: u64,
     /// How many bytes are already downloaded. The reply may start after them or at the beginning.
     pub offset: u64,
+    /// Where to end, before `limit`. With it, a reply has exactly the bytes from `offset` on that come before it.
+    pub end: Option<u64>,
     /// The tag of the stored copy. With it, the reply may be [`Reply::Unchanged`].
     pub etag: Option<&'a str>,
     /// The pass for a protected file. Only HTTP fetchers use it.
@@ -70,7 +72,7 @@ impl<'a> Request<'a> {
     }
 
     fn new(url: &'a str, kind: Kind, limit: u64) -> Self {
-        Self { url, kind, limit, offset: 0, etag: None, pass: None }
+        Self { url, kind, limit, offset: 0, end: None, etag: None, pass: None }
     }
 
     /// The same, with this pass.
@@ -89,6 +91,22 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn after(self, offset: u64) -> Self {
         Self { offset, ..self }
+    }
+
+    /// The same, up to this byte, which is the first that is not wanted. The reply is then this range, or an error: after
+    /// [`FetchError::NoRanges`] only a request for the whole file can succeed.
+    #[must_use]
+    pub fn before(self, end: u64) -> Self {
+        Self { end: Some(end), ..self }
+    }
+
+    /// Whether only a part of the file is wanted.
+    pub(super) fn is_range(&self) -> bool {
+        self.offset > 0 || self.end.is_some()
+    }
+
+    pub(super) fn no_ranges(&self, reason: impl Into<String>) -> FetchError {
+        FetchError::NoRanges { url: self.url.to_owned(), reason: reason.into() }
     }
 }
 
@@ -119,22 +137,26 @@ pub struct Body {
     limit: u64,
     left: u64,
     offset: u64,
+    /// Whether the body must end where the request does.
+    is_range: bool,
     etag: Option<String>,
     started: Instant,
 }
 
 impl Body {
-    /// A body that starts at `offset` of the file and ends before `limit`, or fails there.
+    /// A body that starts at `offset` of the file and ends before `limit`, or fails there. That of a request with an end fails unless it ends
+    /// exactly there.
     ///
     /// An [`io::Error`] of `reader` that wraps a [`FetchError`] surfaces as that; any other as [`FetchError::Interrupted`].
     pub fn new(reader: Box<dyn Read>, request: &Request<'_>, offset: u64) -> Self {
-        let left = request.limit.saturating_sub(offset);
+        let limit = request.end.unwrap_or(request.limit).min(request.limit);
         Self {
             reader,
             url: request.url.to_owned(),
-            limit: request.limit,
-            left,
+            limit,
+            left: limit.saturating_sub(offset),
             offset,
+            is_range: request.end.is_some(),
             etag: None,
             started: Instant::now(),
         }
@@ -176,13 +198,22 @@ impl Body {
             }
         };
         if room == 0 && count > 0 {
-            return Err(FetchError::TooLong { url: self.url.clone(), limit: self.limit });
+            let (url, limit) = (self.url.clone(), self.limit);
+            return Err(if self.is_range {
+                FetchError::NoRanges { url, reason: "more came than was requested".into() }
+            } else {
+                FetchError::TooLong { url, limit }
+            });
         }
         self.left = self.left.saturating_sub(count as u64);
         if count == 0 {
             let bytes = self.limit.saturating_sub(self.offset).saturating_sub(self.left);
             let milliseconds = self.started.elapsed().as_millis();
             debug!(url = public_url(&self.url), offset = self.offset, bytes, milliseconds, "received a file");
+            if self.is_range && self.left > 0 {
+                let reason = format!("it ended after {bytes} of {} bytes", self.left.saturating_add(bytes));
+                return Err(FetchError::Interrupted { url: self.url.clone(), reason });
+            }
         }
         Ok(count)
     }

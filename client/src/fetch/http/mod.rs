@@ -1,13 +1,14 @@
 //! HTTP and HTTPS, through ureq and rustls.
 //!
 //! The server is not trusted. Answers are limited in length (after decompression), in time (connecting, answering) and
-//! in slowness (a minimum throughput). Redirects stay on the same scheme, host and port,
+//! in slowness (a minimum throughput). Redirects stay on the same scheme, host and port or lead to https on the same host,
 //! except for those of a gate, which lead to an object's storage. Connections are kept alive.
 
 mod authorization;
 mod gate;
 mod gunzip;
 mod pace;
+mod range;
 pub(crate) mod send;
 mod tls;
 
@@ -189,8 +190,9 @@ impl HttpFetch {
         let encodings = if request.kind == Kind::Metadata { "gzip" } else { "identity" };
         let call = || {
             let mut builder = agent.get(url).header(header::ACCEPT_ENCODING, encodings);
-            if request.offset > 0 {
-                builder = builder.header(header::RANGE, format!("bytes={}-", request.offset));
+            if request.is_range() {
+                let last = request.end.map(|end| end.saturating_sub(1).to_string()).unwrap_or_default();
+                builder = builder.header(header::RANGE, format!("bytes={}-{last}", request.offset));
             }
             if let Some(etag) = request.etag {
                 builder = builder.header(header::IF_NONE_MATCH, etag);
@@ -253,7 +255,8 @@ impl HttpFetch {
         let room = request.limit.saturating_sub(offset);
         let encoding = text(&parts.headers, &header::CONTENT_ENCODING).map(str::to_ascii_lowercase);
         let reader: Box<dyn Read> = match (encoding.as_deref(), request.kind) {
-            (None | Some("" | "identity"), _) => {
+            // Targets are stored in the form that was signed, whatever a server says about it.
+            (None | Some("" | "identity"), _) | (_, Kind::Target) => {
                 if body.content_length().is_some_and(|length| length > room) {
                     return Err(FetchError::TooLong { url: url.to_owned(), limit: request.limit });
                 }
@@ -299,15 +302,20 @@ impl Fetch for HttpFetch {
             let response = self.ask(&url, &request)?;
             let status = response.status();
             match status {
-                StatusCode::OK => return self.found(response, &request, 0),
-                StatusCode::PARTIAL_CONTENT if request.offset > 0 => {
-                    let start = text(response.headers(), &header::CONTENT_RANGE).and_then(range_start);
-                    if start != Some(request.offset) {
-                        let reason =
-                            format!("bytes from {} on were requested, but the answer has others", request.offset);
-                        return Err(FetchError::Protocol { url: asked.to_owned(), reason });
-                    }
-                    return self.found(response, &request, request.offset);
+                StatusCode::OK if request.end.is_none() => return self.found(response, &request, 0),
+                StatusCode::PARTIAL_CONTENT => match range::start(&response, &request) {
+                    Some(start) => return self.found(response, &request, start),
+                    None => request = range::plain(&request, 206)?,
+                },
+                // A range that does not suit the server, or a server that knows none.
+                StatusCode::OK
+                | StatusCode::BAD_REQUEST
+                | StatusCode::PRECONDITION_FAILED
+                | StatusCode::RANGE_NOT_SATISFIABLE
+                | StatusCode::NOT_IMPLEMENTED
+                    if request.is_range() =>
+                {
+                    request = range::plain(&request, status.as_u16())?;
                 }
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if request.pass.is_some() => {
                     return Err(self.denied(response, asked, url == asked));
@@ -318,8 +326,6 @@ impl Fetch for HttpFetch {
                     self.options.authorization.iter().for_each(Authorization::renew);
                     self.drain(response.into_body(), asked);
                 }
-                // The partial download does not belong to this file: fetch all of it.
-                StatusCode::RANGE_NOT_SATISFIABLE if request.offset > 0 => request.offset = 0,
                 StatusCode::NOT_MODIFIED if request.etag.is_some() => {
                     self.drain(response.into_body(), asked);
                     return Ok(Reply::Unchanged);
@@ -403,23 +409,20 @@ fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str
     headers.get(name)?.to_str().ok().map(str::trim)
 }
 
-/// The first position of `Content-Range: bytes FIRST-LAST/LENGTH` (RFC 9110, 14.4).
-fn range_start(value: &str) -> Option<u64> {
-    value.strip_prefix("bytes ")?.split_once('-')?.0.trim().parse().ok()
-}
-
 /// The target of a redirect, if it may be followed for this request.
 fn follow(request: &Request<'_>, from: &str, location: &str) -> Result<String, &'static str> {
     if request.pass.is_some() { gate::redirected(from, location) } else { redirected(from, location) }
 }
 
-/// The target of a redirect, if it may be followed: to the same scheme, host and port.
+/// The target of a redirect, if it may be followed: to the same scheme, host and port, or from http to https on the same host.
 ///
 /// Otherwise a mirror could make devices send requests into networks that the mirror cannot reach.
 fn redirected(from: &str, location: &str) -> Result<String, &'static str> {
-    const ELSEWHERE: &str = "only redirects to the same scheme, host and port are followed";
+    const ELSEWHERE: &str =
+        "only redirects to the same scheme, host and port, or to https on the same host, are followed";
     let Redirect { from, to, url } = Redirect::read(from, location)?;
-    if Some(from) == to { Ok(url) } else { Err(ELSEWHERE) }
+    let follows = |to: &Origin| *to == from || (from.0 == "http" && to.0 == "https" && to.1 == from.1);
+    if to.as_ref().is_some_and(follows) { Ok(url) } else { Err(ELSEWHERE) }
 }
 
 /// Scheme, host and port.
