@@ -169,25 +169,15 @@ impl Disk {
         self.sync_folder(path)
     }
 
-    /// Opens a file or block device for overwriting from its start, or creates a file. Returns the size of a block device.
-    ///
-    /// A file is truncated.
+    /// Opens a file or block device to read and write it anywhere, or creates a file.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened or its length cannot be read.
-    pub fn overwrite(&self, path: &Path) -> io::Result<(OpenFile, Option<u64>)> {
+    /// If it cannot be opened.
+    pub fn open(&self, path: &Path) -> io::Result<OpenFile> {
         self.step(Step::Create)?;
-        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-        let room = if file.metadata()?.is_file() {
-            file.set_len(0)?;
-            None
-        } else {
-            let room = file.seek(SeekFrom::End(0))?;
-            file.rewind()?;
-            Some(room)
-        };
-        Ok((OpenFile { file, disk: self.clone() }, room))
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        Ok(OpenFile { file, disk: self.clone() })
     }
 
     /// Replaces the link at `path` by one to `target`, atomically.
@@ -338,6 +328,40 @@ impl OpenFile {
             self.file.write_all(half)?;
         }
         Ok(())
+    }
+
+    /// Writes `bytes` at this offset.
+    ///
+    /// # Errors
+    ///
+    /// If the write fails.
+    pub fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(at))?;
+        self.append(bytes)
+    }
+
+    /// Fills `buffer` with the bytes from this offset on.
+    ///
+    /// # Errors
+    ///
+    /// If there are not that many, or they cannot be read.
+    pub fn read_at(&mut self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(at))?;
+        self.file.read_exact(buffer)
+    }
+
+    /// Cuts or extends a file to this length. A block device keeps its size.
+    ///
+    /// # Errors
+    ///
+    /// If the length cannot be changed.
+    pub fn set_length(&mut self, length: u64) -> io::Result<()> {
+        let metadata = self.file.metadata()?;
+        if !metadata.is_file() || metadata.len() == length {
+            return Ok(());
+        }
+        self.disk.step(Step::Write)?;
+        self.file.set_len(length)
     }
 
     /// Makes what was written durable.

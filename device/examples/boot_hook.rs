@@ -1,11 +1,12 @@
 //! A boot hook: the program between `tidegate-device` and a boot loader. This one keeps the choice in a folder of text files, which is
-//! what a board needs that has no boot loader to ask, such as a container or a test: `boot_hook FOLDER running|try|keep [a|b]`.
+//! what a board needs that has no boot loader to ask, such as a container or a test: `boot_hook FOLDER running|try|keep|invalid [a|b]`.
 //!
 //! | call | effect |
 //! |---|---|
 //! | `running` | prints the slot that runs, `a` or `b` |
 //! | `try SLOT` | the next restart starts SLOT, once |
 //! | `keep SLOT` | every restart starts SLOT from now on |
+//! | `invalid SLOT` | no restart starts SLOT until `try` or `keep` names it again: it is being written |
 //!
 //! `installer.boot` in the settings of the device names it: `"boot": ["boot_hook", "/var/lib/boot"]`.
 
@@ -19,9 +20,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<_> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [folder, "running"] => println!("{}", fs::read_to_string(Path::new(folder).join("running"))?.trim()),
-        [folder, "try", slot @ ("a" | "b")] => write(Path::new(folder), "next", slot)?,
-        [folder, "keep", slot @ ("a" | "b")] => write(Path::new(folder), "kept", slot)?,
-        _ => return Err("usage: boot_hook FOLDER running|try|keep [a|b]".into()),
+        [folder, "try", slot @ ("a" | "b")] => {
+            validate(Path::new(folder), slot)?;
+            write(Path::new(folder), "next", slot)?;
+        }
+        [folder, "keep", slot @ ("a" | "b")] => {
+            validate(Path::new(folder), slot)?;
+            write(Path::new(folder), "kept", slot)?;
+        }
+        [folder, "invalid", slot @ ("a" | "b")] => write(Path::new(folder), "invalid", slot)?,
+        _ => return Err("usage: boot_hook FOLDER running|try|keep|invalid [a|b]".into()),
+    }
+    Ok(())
+}
+
+/// Forgets that a slot must not start, if it is this one.
+fn validate(folder: &Path, slot: &str) -> Result<(), Box<dyn Error>> {
+    let path = folder.join("invalid");
+    if fs::read_to_string(&path).is_ok_and(|invalid| invalid.trim() == slot) {
+        fs::remove_file(path)?;
     }
     Ok(())
 }

@@ -70,6 +70,18 @@ pub trait Boot {
     ///
     /// [`BootError`] if the boot loader cannot be written.
     fn keep(&mut self, slot: Slot) -> Result<(), BootError>;
+
+    /// Makes `slot` start no more, not even if the other one does not start, until it is [attempted](Self::attempt) or kept again.
+    ///
+    /// `false`, the default, is for boot loaders that cannot promise this.
+    ///
+    /// # Errors
+    ///
+    /// [`BootError`] if the boot loader cannot be written.
+    fn invalidate(&mut self, slot: Slot) -> Result<bool, BootError> {
+        let _ = slot;
+        Ok(false)
+    }
 }
 
 /// Why the boot loader could not be accessed.
@@ -91,8 +103,9 @@ pub enum BootError {
 /// | `running` | prints `a` or `b`: the slot that runs now |
 /// | `try a`, `try b` | makes that slot start at the next restart, on trial |
 /// | `keep a`, `keep b` | makes that slot start from now on |
+/// | `invalid a`, `invalid b` | makes that slot start no more, until `try` or `keep` names it again |
 ///
-/// Each call must be atomic, and durable when the program ends with exit code 0.
+/// A hook that fails for `invalid` cannot do this: releases are then downloaded before the slot is written. Each call must be atomic, and durable when the program ends with exit code 0.
 #[derive(Debug, Clone)]
 pub struct BootHook(Command);
 
@@ -128,6 +141,15 @@ impl Boot for BootHook {
         self.call(&["keep", &slot.to_string()])?;
         Ok(())
     }
+
+    fn invalidate(&mut self, slot: Slot) -> Result<bool, BootError> {
+        let ran = self.0.clone().arguments(&["invalid", &slot.to_string()]).run()?;
+        match ran.code {
+            // Killed: it may know the call.
+            None => ran.success().map(|_| false).map_err(Into::into),
+            code => Ok(code == Some(0)),
+        }
+    }
 }
 
 /// A simulated boot loader for tests. Clones share their state.
@@ -142,12 +164,13 @@ struct StubState {
     running: Slot,
     kept: Slot,
     attempted: Option<Slot>,
+    invalid: Option<Slot>,
 }
 
 impl StubBoot {
     /// A boot loader that has started slot a and keeps it.
     pub fn new() -> Self {
-        let state = StubState { running: Slot::A, kept: Slot::A, attempted: None };
+        let state = StubState { running: Slot::A, kept: Slot::A, attempted: None, invalid: None };
         Self { state: Arc::new(Mutex::new(state)), disk: Disk::new() }
     }
 
@@ -175,6 +198,11 @@ impl StubBoot {
         self.with(|state| state.kept)
     }
 
+    /// The slot that must not start.
+    pub fn invalid(&self) -> Option<Slot> {
+        self.with(|state| state.invalid)
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut StubState) -> T) -> T {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -197,10 +225,21 @@ impl Boot for StubBoot {
     }
 
     fn attempt(&mut self, slot: Slot) -> Result<(), BootError> {
-        self.call(|state| state.attempted = Some(slot))
+        self.call(|state| {
+            state.attempted = Some(slot);
+            state.invalid.take_if(|invalid| *invalid == slot);
+        })
     }
 
     fn keep(&mut self, slot: Slot) -> Result<(), BootError> {
-        self.call(|state| (state.kept, state.attempted) = (slot, None))
+        self.call(|state| {
+            (state.kept, state.attempted) = (slot, None);
+            state.invalid.take_if(|invalid| *invalid == slot);
+        })
+    }
+
+    fn invalidate(&mut self, slot: Slot) -> Result<bool, BootError> {
+        self.call(|state| state.invalid = Some(slot))?;
+        Ok(true)
     }
 }

@@ -21,6 +21,23 @@ pub(super) fn copy(artifact: &Artifact, file: &mut OpenFile, path: &Path) -> Res
     written.and_then(|()| file.sync()).map_err(writing)
 }
 
+/// The same, with the first block written last, when all the others are durable.
+pub(super) fn copy_first_last(artifact: &Artifact, file: &mut OpenFile, path: &Path) -> Result<(), InstallError> {
+    let writing = |source| InstallError::Io { action: "write", path: path.to_owned(), source };
+    let (mut first, mut at) = (Vec::new(), 0_u64);
+    let mut written = Ok(());
+    source(artifact, |bytes| {
+        if at == 0 {
+            bytes.clone_into(&mut first);
+        } else {
+            written = file.write_at(at, bytes);
+        }
+        at += bytes.len() as u64;
+        written.is_ok()
+    })?;
+    written.and_then(|()| file.sync()).and_then(|()| file.write_at(0, &first)).and_then(|()| file.sync()).map_err(writing)
+}
+
 /// Checks that the first bytes at `path` are the artifact. Reads from the medium as far as the system allows.
 pub(super) fn read_back(disk: &Disk, artifact: &Artifact, path: &Path) -> Result<(), InstallError> {
     let reading = |source| InstallError::Io { action: "read back", path: path.to_owned(), source };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use tidegate_model::version::Version;
 
 use super::copy::{check, copy, read_back};
-use super::{Artifact, InstallError, Installer, Place};
+use super::{Artifact, Destination, InstallError, Installer, Place};
 use crate::command::Command;
 use crate::disk::Disk;
 
@@ -100,6 +100,15 @@ impl DirectoryInstaller {
 }
 
 impl Installer for DirectoryInstaller {
+    fn reads_running(&self) -> bool {
+        self.unpack.is_none()
+    }
+
+    fn destinations(&mut self, _: &Version, artifacts: &[(&str, u64)]) -> Result<Vec<Destination>, InstallError> {
+        let running = |name: &str| self.unpack.is_none().then(|| self.base.join(CURRENT).join(name));
+        Ok(artifacts.iter().map(|(name, _)| Destination { slot: None, running: running(name) }).collect())
+    }
+
     fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
         let name = version.to_string();
         let releases = self.releases();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tidegate_model::version::Version;
 
 use super::copy::{copy, read_back};
-use super::{Artifact, InstallError, Installer, only};
+use super::{Artifact, Destination, InstallError, Installer, only};
 use crate::disk::Disk;
 
 /// A slot that is one file. It contains either the old or the new image, never a part of one.
@@ -39,6 +39,14 @@ impl FileSlot {
 }
 
 impl Installer for FileSlot {
+    fn reads_running(&self) -> bool {
+        true
+    }
+
+    fn destinations(&mut self, _: &Version, artifacts: &[(&str, u64)]) -> Result<Vec<Destination>, InstallError> {
+        Ok(vec![Destination { slot: None, running: Some(self.path.clone()) }; artifacts.len()])
+    }
+
     fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
         let artifact = only("a file slot", version, artifacts)?;
         let name = self.path.file_name().ok_or_else(|| {

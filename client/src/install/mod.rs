@@ -53,6 +53,15 @@ pub struct Artifact {
     pub hashes: Hashes,
 }
 
+/// Where an installer takes an artifact, and where the running release's one can be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Destination {
+    /// The file or block device that may be written before the installation, if there is one.
+    pub slot: Option<PathBuf>,
+    /// The running release's artifact. It may be longer than that, or changed.
+    pub running: Option<PathBuf>,
+}
+
 /// Installs releases on the device.
 pub trait Installer {
     /// Installs all artifacts of a release.
@@ -64,6 +73,38 @@ pub trait Installer {
     ///
     /// [`InstallError`]; the device can still run the old release.
     fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError>;
+
+    /// Whether the running release's artifacts can be read, so that [`destinations`](Self::destinations) says where.
+    fn reads_running(&self) -> bool {
+        false
+    }
+
+    /// Where each of these artifacts, by name and length, can be written, or read in the running release. Checks that they fit, and writes nothing.
+    ///
+    /// None, the default, is for installers that take files alone. An artifact that was written to its [`slot`](Destination::slot) is
+    /// installed from there.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`] if the artifacts do not suit the installer, or it cannot determine what runs.
+    fn destinations(
+        &mut self,
+        version: &Version,
+        artifacts: &[(&str, u64)],
+    ) -> Result<Vec<Destination>, InstallError> {
+        let _ = (version, artifacts);
+        Ok(Vec::new())
+    }
+
+    /// Prevents, durably, that what is in the slots of [`destinations`](Self::destinations) starts: called before their first byte is written.
+    /// `false` if that is not possible.
+    ///
+    /// # Errors
+    ///
+    /// [`InstallError`] if it fails.
+    fn invalidate(&mut self) -> Result<bool, InstallError> {
+        Ok(false)
+    }
 
     /// The name of what runs now. The old and the new release have different names.
     ///
@@ -99,6 +140,22 @@ pub trait Installer {
 impl<T: Installer + ?Sized> Installer for Box<T> {
     fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
         (**self).install(version, artifacts)
+    }
+
+    fn reads_running(&self) -> bool {
+        (**self).reads_running()
+    }
+
+    fn destinations(
+        &mut self,
+        version: &Version,
+        artifacts: &[(&str, u64)],
+    ) -> Result<Vec<Destination>, InstallError> {
+        (**self).destinations(version, artifacts)
+    }
+
+    fn invalidate(&mut self) -> Result<bool, InstallError> {
+        (**self).invalidate()
     }
 
     fn running(&mut self) -> Result<Option<Place>, InstallError> {

@@ -1,13 +1,14 @@
 //! Two slots: one runs while the other is written.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use tidegate_model::version::Version;
 
 use super::boot::{Boot, Slot};
-use super::copy::{copy, read_back};
-use super::{Artifact, InstallError, Installer, Place};
+use super::copy::{copy_first_last, read_back};
+use super::{Artifact, Destination, InstallError, Installer, Place};
 use crate::disk::Disk;
 
 /// The destinations of one artifact: a file or block device in each slot.
@@ -37,8 +38,8 @@ impl SlotImage {
 
 /// Writes the inactive slot, verifies it by reading it back, and makes the boot loader try it.
 ///
-/// Before the first byte is written, the boot loader is set to keep the running slot, so that a restart never starts a
-/// partially written slot.
+/// Before the first byte is written, the boot loader is set to keep the running slot and not to start the other one, so that a restart never
+/// starts a partially written slot. Its first block is written last.
 pub struct SlotInstaller<B> {
     images: Vec<SlotImage>,
     boot: B,
@@ -80,30 +81,39 @@ impl<B: Boot> SlotInstaller<B> {
         Self { disk, ..self }
     }
 
+    /// The index of each image's artifact among those with these names.
+    fn order(&self, version: &Version, names: &[&str]) -> Result<Vec<usize>, InstallError> {
+        let takes = |image: &SlotImage, name: &str| image.artifact.as_ref().is_none_or(|n| *n == name);
+        let order: Vec<_> =
+            self.images.iter().filter_map(|image| names.iter().position(|name| takes(image, name))).collect();
+        if order.len() == self.images.len() && order.len() == names.len() {
+            return Ok(order);
+        }
+        let wanted: Vec<_> = self.images.iter().map(|image| image.artifact.as_deref().unwrap_or("(any)")).collect();
+        let (wanted, found) = (wanted.join(", "), names.join(", "));
+        let reason = format!("the slots accept the artifacts {wanted}, but release {version} has {found}");
+        Err(InstallError::Unsuitable(reason))
+    }
+
     /// The artifact for each image.
     fn pairs<'a>(
         &'a self,
         version: &Version,
         artifacts: &'a [Artifact],
     ) -> Result<Vec<(&'a SlotImage, &'a Artifact)>, InstallError> {
-        let takes =
-            |image: &SlotImage, artifact: &Artifact| image.artifact.as_ref().is_none_or(|n| *n == artifact.name);
-        let pairs: Vec<_> = self
-            .images
-            .iter()
-            .filter_map(|image| Some((image, artifacts.iter().find(|artifact| takes(image, artifact))?)))
-            .collect();
-        if pairs.len() == self.images.len() && pairs.len() == artifacts.len() {
-            return Ok(pairs);
-        }
-        let wanted: Vec<_> = self.images.iter().map(|image| image.artifact.as_deref().unwrap_or("(any)")).collect();
-        let found: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
-        let (wanted, found) = (wanted.join(", "), found.join(", "));
-        let reason = format!("the slots accept the artifacts {wanted}, but release {version} has {found}");
-        Err(InstallError::Unsuitable(reason))
+        let names: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+        let order = self.order(version, &names)?;
+        Ok(self.images.iter().zip(order.into_iter().filter_map(|index| artifacts.get(index))).collect())
     }
 
-    fn write(&self, image: &SlotImage, target: Slot, artifact: &Artifact) -> Result<(), InstallError> {
+    /// Checks that the image's target slot can be written, and returns its path.
+    fn writable<'a>(
+        &self,
+        image: &'a SlotImage,
+        target: Slot,
+        name: &str,
+        length: u64,
+    ) -> Result<&'a Path, InstallError> {
         let path = image.of(target);
         let io = |action| move |source: io::Error| InstallError::Io { action, path: path.to_owned(), source };
         for other in self.images.iter().map(|image| image.of(target.other())) {
@@ -118,12 +128,21 @@ impl<B: Boot> SlotInstaller<B> {
                 format!("{}: mounted at {point}; a slot must not be in use while it is written", path.display());
             return Err(InstallError::Unsuitable(reason));
         }
-        let (mut slot, room) = self.disk.overwrite(path).map_err(io("open"))?;
-        if let Some(room) = room.filter(|room| *room < artifact.length) {
-            let (name, length) = (artifact.name.clone(), artifact.length);
-            return Err(InstallError::TooSmall { path: path.to_owned(), room, name, length });
+        if let Some(room) = size_of_device(path).map_err(io("open"))?.filter(|room| *room < length) {
+            return Err(InstallError::TooSmall { path: path.to_owned(), room, name: name.to_owned(), length });
         }
-        copy(artifact, &mut slot, path)?;
+        Ok(path)
+    }
+
+    fn write(&self, image: &SlotImage, target: Slot, artifact: &Artifact) -> Result<(), InstallError> {
+        let path = self.writable(image, target, &artifact.name, artifact.length)?;
+        // Otherwise it is there already.
+        if path != artifact.path {
+            let io = |action| move |source: io::Error| InstallError::Io { action, path: path.to_owned(), source };
+            let mut slot = self.disk.open(path).map_err(io("open"))?;
+            slot.set_length(0).map_err(io("write"))?;
+            copy_first_last(artifact, &mut slot, path)?;
+        }
         read_back(&self.disk, artifact, path)
     }
 }
@@ -134,10 +153,41 @@ impl<B: Boot> Installer for SlotInstaller<B> {
         self.pairs(version, artifacts)?;
         let running = self.boot.running()?;
         self.boot.keep(running)?;
+        // A boot loader that cannot do this starts the kept slot.
+        self.boot.invalidate(running.other())?;
         for (image, artifact) in self.pairs(version, artifacts)? {
             self.write(image, running.other(), artifact)?;
         }
         Ok(self.boot.attempt(running.other())?)
+    }
+
+    fn reads_running(&self) -> bool {
+        true
+    }
+
+    fn destinations(
+        &mut self,
+        version: &Version,
+        artifacts: &[(&str, u64)],
+    ) -> Result<Vec<Destination>, InstallError> {
+        let names: Vec<_> = artifacts.iter().map(|(name, _)| *name).collect();
+        let order = self.order(version, &names)?;
+        let running = self.boot.running()?;
+        let mut destinations = vec![Destination::default(); artifacts.len()];
+        for (image, index) in self.images.iter().zip(order) {
+            let (Some((name, length)), Some(destination)) = (artifacts.get(index), destinations.get_mut(index)) else {
+                continue;
+            };
+            let slot = self.writable(image, running.other(), name, *length)?.to_owned();
+            *destination = Destination { slot: Some(slot), running: Some(image.of(running).to_owned()) };
+        }
+        Ok(destinations)
+    }
+
+    fn invalidate(&mut self) -> Result<bool, InstallError> {
+        let running = self.boot.running()?;
+        self.boot.keep(running)?;
+        Ok(self.boot.invalidate(running.other())?)
     }
 
     fn running(&mut self) -> Result<Option<Place>, InstallError> {
@@ -153,6 +203,16 @@ impl<B: Boot> Installer for SlotInstaller<B> {
         let slot = Slot::named(before)
             .ok_or_else(|| InstallError::Unsuitable(format!("{before:?} is not a slot: use a or b")))?;
         Ok(self.boot.keep(slot)?)
+    }
+}
+
+/// The size of a block device; `None` for a file, or where there is nothing yet.
+fn size_of_device(path: &Path) -> io::Result<Option<u64>> {
+    match path.metadata() {
+        Ok(metadata) if metadata.is_file() => Ok(None),
+        Ok(_) => File::open(path)?.seek(SeekFrom::End(0)).map(Some),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
