@@ -54,6 +54,7 @@
 //! | [`store`], [`disk`] | storing files | files |
 //! | [`clock`] | wall and monotonic time, and the effect of wrong clocks | clocks |
 //! | [`updater`] | the TUF client: up-to-date metadata, and targets found in it | by the traits above |
+//! | [`delivery`] | fetching an artifact in pieces, straight into a slot | by the traits above |
 //! | [`download`], [`install`] | from a target to a file, from a file to a slot | by the traits above |
 //! | [`device`] | the complete update of a device | by the traits above |
 //! | [`gate`] | access to protected cohorts through a gate | by the traits above |
@@ -78,6 +79,7 @@
 pub mod agent;
 pub mod clock;
 pub mod command;
+pub mod delivery;
 pub mod device;
 pub mod disk;
 pub mod download;

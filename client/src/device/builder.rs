@@ -47,6 +47,7 @@ pub struct DeviceBuilder {
     policy: Policy,
     retry: Option<Retry>,
     reserve: u64,
+    keep_fallback: bool,
     recorder: Option<Box<dyn ReceiptRecorder>>,
     gate: Option<Box<dyn Gate + Send>>,
 }
@@ -159,6 +160,13 @@ impl DeviceBuilder {
         Self { reserve: bytes, ..self }
     }
 
+    /// Whether to store a release before the slot that does not run is overwritten, where there is room. Default: it is filled as the
+    /// bytes come, and meanwhile there is no fallback.
+    #[must_use]
+    pub fn keep_fallback(self, keep: bool) -> Self {
+        Self { keep_fallback: keep, ..self }
+    }
+
     /// How to sign receipts of install results. Without it, none are recorded.
     #[cfg(feature = "gate")]
     #[must_use]
@@ -254,6 +262,7 @@ impl DeviceBuilder {
         let record = Kept::load(&store, "installed.json", &mut repairs)?;
         let quarantine = Kept::load(&store, "quarantine.json", &mut repairs)?;
         let machine = Kept::load(&store, "machine.json", &mut repairs)?;
+        let overwritten = Kept::load(&store, "overwritten.json", &mut repairs)?;
         let mut recorder = self.recorder.unwrap_or_else(|| Box::new(NoReceipts));
         recorder.open(&store, &mut repairs);
         profile.installed = running(record.value(), &profile, &factory);
@@ -273,9 +282,11 @@ impl DeviceBuilder {
             record,
             quarantine,
             machine,
+            overwritten,
             policy: self.policy,
             retry: self.retry.unwrap_or(Retry::NEVER),
             reserve: self.reserve,
+            keep_fallback: self.keep_fallback,
             repairs,
             recorder,
         })

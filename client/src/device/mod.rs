@@ -18,6 +18,7 @@
 //! [`Agent`](crate::agent::Agent) uses smaller steps. Each of them can be repeated after an interruption.
 
 mod builder;
+mod deliver;
 mod state;
 
 use std::fs;
@@ -29,10 +30,13 @@ use serde::Serialize;
 use tracing::{debug, trace};
 
 pub use builder::DeviceBuilder;
+pub use deliver::Overwritten;
+use deliver::{allocated, files_of};
 use state::Quarantine;
 pub use state::{InstallState, Record};
 
 use crate::clock::Clock;
+use crate::delivery::{Files, Way};
 use crate::download::{Progress, Wanted, download, part_of};
 use crate::error::{Error, Fault};
 use crate::facts::{FactSource, gather};
@@ -82,9 +86,11 @@ pub struct Device {
     record: Kept<Record>,
     quarantine: Kept<Quarantine>,
     machine: Kept<Machine>,
+    overwritten: Kept<Overwritten>,
     policy: Policy,
     retry: Retry,
     reserve: u64,
+    keep_fallback: bool,
     repairs: Vec<Repair>,
     recorder: Box<dyn ReceiptRecorder>,
 }
@@ -129,8 +135,13 @@ pub struct UpdateArtifact {
     /// The URL to fetch it from. As JSON it lacks user, password and query.
     #[serde(serialize_with = "without_secrets")]
     pub url: String,
+    /// The ways to fetch it, the cheapest first.
+    pub ways: Vec<Way>,
     #[serde(skip)]
     wanted: Wanted,
+    /// The files of its delivery, if it has one.
+    #[serde(skip)]
+    files: Option<Files>,
     /// The gate that serves it, if it is not public.
     #[serde(skip)]
     visit: Option<Visit>,
@@ -145,6 +156,9 @@ pub struct Status {
     pub installed: Option<Record>,
     /// The state of the update.
     pub update: Machine,
+    /// The release for which the slot that does not run was overwritten: there is no fallback then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overwritten: Option<Overwritten>,
     /// The user's deferral, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deferral: Option<Deferral>,
@@ -178,6 +192,8 @@ const DECISION: Duration = Duration::from_secs(24 * 3600);
 pub struct Downloaded {
     update: Update,
     artifacts: Vec<Artifact>,
+    /// Whether it goes into a slot that was a fallback.
+    overwrites: bool,
 }
 
 impl Downloaded {
@@ -235,6 +251,7 @@ impl Device {
             device: self.profile.clone(),
             installed: self.record.value().cloned(),
             update: self.machine().clone(),
+            overwritten: self.overwritten.value().cloned(),
             deferral: self.deferral(),
             quarantined: self.quarantined().to_vec(),
             receipts: self.receipts(),
@@ -462,7 +479,10 @@ impl Device {
                 Some(place) => self.updater.target_url_in(place, &found),
                 None => self.updater.target_url(&found),
             };
+            let (ways, files) = self.delivery(channel, manifest, artifact, private);
             artifacts.push(UpdateArtifact {
+                ways,
+                files,
                 name: artifact.name.to_string(),
                 length: artifact.length,
                 sha256: artifact.sha256,
@@ -565,7 +585,8 @@ impl Device {
         Ok(Some(repository))
     }
 
-    /// Downloads an update's artifacts into the state folder. Resumes partial downloads and removes those of other updates. Every 24 hours,
+    /// Downloads an update's artifacts: into the slot that does not run, if the installer has slots and the release a
+    /// [delivery](crate::delivery), or into the state folder. Resumes partial downloads and removes those of other updates. Every 24 hours,
     /// the device refreshes and decides again.
     ///
     /// # Errors
@@ -603,17 +624,29 @@ impl Device {
     }
 
     fn download_for_a_day(
-        &self,
+        &mut self,
         update: &Update,
         progress: &mut dyn FnMut(&str, Progress),
     ) -> Result<Downloaded, Error> {
         let due = self.updater.elapsed().saturating_add(DECISION);
         self.remove_downloads_but(update);
-        self.must_have_room(update)?;
+        let (places, in_slots) = self.places(update)?;
+        if !in_slots {
+            self.must_have_room(&update.artifacts)?;
+        }
         let mut artifacts = Vec::new();
-        for artifact in &update.artifacts {
+        for (index, artifact) in update.artifacts.iter().enumerate() {
             let path = self.download_path(artifact);
             self.updater.fetcher().begin(artifact.visit.clone());
+            let mut watched = |at: Progress| {
+                progress(&artifact.name, at);
+                if self.updater.elapsed() < due { Ok(()) } else { Err(outdated(update, String::new())) }
+            };
+            let place = places.get(index).cloned().unwrap_or_default();
+            if let Some(path) = self.deliver(update, artifact, &place, in_slots, &mut watched)? {
+                artifacts.push(artifact.at(path));
+                continue;
+            }
             let mut failures = 0;
             loop {
                 let mut most = 0;
@@ -633,23 +666,23 @@ impl Device {
                     Err(e) => return Err(e),
                 }
             }
-            artifacts.push(Artifact {
-                name: artifact.name.clone(),
-                path,
-                length: artifact.length,
-                hashes: artifact.wanted.hashes.clone(),
-            });
+            artifacts.push(artifact.at(path));
         }
-        Ok(Downloaded { update: update.clone(), artifacts })
+        if in_slots {
+            self.note_overwritten(&update.release, true)?;
+        }
+        let overwrites = places.iter().any(|place| place.slot.is_some());
+        Ok(Downloaded { update: update.clone(), artifacts, overwrites })
     }
 
-    /// Hashes the downloaded files again. Removes a file that has changed.
+    /// Hashes the downloaded files again. Removes a file that has changed. (What is in a slot is read back when it is installed.)
     ///
     /// # Errors
     ///
     /// [`Error::WrongTarget`] if an artifact changed since it was verified, [`Error::File`] if it cannot be read.
     pub fn verify(&self, downloaded: &Downloaded) -> Result<(), Error> {
-        for (artifact, wanted) in downloaded.artifacts.iter().zip(&downloaded.update.artifacts) {
+        let artifacts = downloaded.artifacts.iter().zip(&downloaded.update.artifacts);
+        for (artifact, wanted) in artifacts.filter(|(file, artifact)| file.path == self.download_path(artifact)) {
             let failed = |source| Error::File { action: "read", path: artifact.path.clone(), source };
             let mut file = fs::File::open(&artifact.path).map_err(failed)?;
             let mut checker = Checker::new(Some(artifact.length), Some(&artifact.hashes));
@@ -663,28 +696,39 @@ impl Device {
         Ok(())
     }
 
-    /// The maximum number of bytes still to fetch for an update.
+    /// The number of bytes still to fetch for an update, in the cheapest way.
     fn missing(&self, update: &Update) -> u64 {
+        if self.is_complete(&update.release) {
+            return 0;
+        }
         let missing = |artifact: &UpdateArtifact| {
-            let path = self.download_path(artifact);
-            let here = length(&path).max(length(&part_of(&path)));
-            // A longer part belongs to another file.
-            if here > artifact.length { artifact.length } else { artifact.length - here }
+            let cheapest = artifact.ways.first().map_or(artifact.length, |way| way.bytes);
+            cheapest.min(artifact.length - self.stored(artifact))
         };
         update.artifacts.iter().map(missing).fold(0, u64::saturating_add)
     }
 
-    fn must_have_room(&self, update: &Update) -> Result<(), Error> {
-        let missing = self.missing(update);
-        if missing == 0 {
-            return Ok(());
-        }
+    /// How many bytes of an artifact are in the state folder.
+    fn stored(&self, artifact: &UpdateArtifact) -> u64 {
+        let path = self.download_path(artifact);
+        let here = length(&path).max(length(&part_of(&path)));
+        // A longer part belongs to another file.
+        if here > artifact.length { 0 } else { here }
+    }
+
+    /// The bytes that the state folder must take, and those that it can, if they are known and too few.
+    fn lacks_room(&self, artifacts: &[UpdateArtifact]) -> Option<(u64, u64)> {
+        let missing = artifacts.iter().map(|it| it.length - self.stored(it)).fold(0, u64::saturating_add);
         let needed = missing.saturating_add(self.reserve);
-        let path = self.store.folder().to_owned();
-        match self.store.disk().room(&path) {
-            Ok(Some(free)) if free < needed => Err(Error::NoRoom { path, free, needed }),
-            // If the free space is unknown, a full disk is reported on writing.
-            _ => Ok(()),
+        let free = self.store.disk().room(self.store.folder()).ok().flatten()?;
+        // If the free space is unknown, a full disk is reported on writing.
+        (missing > 0 && free < needed).then_some((needed, free))
+    }
+
+    fn must_have_room(&self, artifacts: &[UpdateArtifact]) -> Result<(), Error> {
+        match self.lacks_room(artifacts) {
+            Some((needed, free)) => Err(Error::NoRoom { path: self.store.folder().to_owned(), free, needed }),
+            None => Ok(()),
         }
     }
 
@@ -694,8 +738,8 @@ impl Device {
 
     /// Removes downloads that are not part of this update.
     fn remove_downloads_but(&self, update: &Update) {
-        let paths = update.artifacts.iter().map(|artifact| self.download_path(artifact));
-        let keep: Vec<PathBuf> = paths.flat_map(|path| [part_of(&path), path]).collect();
+        let names = update.artifacts.iter().flat_map(files_of);
+        let keep: Vec<PathBuf> = names.map(|name| self.store.folder().join("downloads").join(name)).collect();
         let entries = fs::read_dir(self.store.folder().join("downloads")).into_iter().flatten().flatten();
         for path in entries.map(|entry| entry.path()).filter(|path| !keep.contains(path)) {
             let _ = self.store.disk().remove(&path);
@@ -821,7 +865,11 @@ impl Device {
 
     /// Runs the installer. Records nothing.
     pub(crate) fn put(&mut self, downloaded: &Downloaded) -> Result<(), Error> {
-        let version = &downloaded.update.release.version;
+        let release = &downloaded.update.release;
+        if downloaded.overwrites {
+            self.note_overwritten(release, self.is_complete(release))?;
+        }
+        let version = &release.version;
         Ok(self.installer()?.install(version, &downloaded.artifacts)?)
     }
 
@@ -890,6 +938,11 @@ impl Device {
     }
 
     fn note(&mut self, record: Record) -> Result<(), Error> {
+        let runs = record.state != InstallState::Installed;
+        if runs && self.overwritten.value().is_some_and(|overwritten| overwritten.release == record.release) {
+            // What ran before is the fallback now.
+            self.overwritten.remove(&self.store)?;
+        }
         self.record.save(&self.store, record)?;
         self.profile.installed = builder::running(self.record.value(), &self.profile, &self.factory);
         Ok(())
@@ -1077,5 +1130,5 @@ fn outdated(update: &Update, why: String) -> Error {
 }
 
 fn length(path: &std::path::Path) -> u64 {
-    fs::symlink_metadata(path).map_or(0, |metadata| if metadata.is_file() { metadata.len() } else { 0 })
+    fs::symlink_metadata(path).map_or(0, |metadata| if metadata.is_file() { allocated(&metadata) } else { 0 })
 }

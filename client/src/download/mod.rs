@@ -161,7 +161,7 @@ fn matches(path: &Path, wanted: &Wanted) -> io::Result<bool> {
 }
 
 /// The length of a regular file; `None` if there is none at `path`, or if it is also another file.
-fn regular_length(path: &Path) -> io::Result<Option<u64>> {
+pub(crate) fn regular_length(path: &Path) -> io::Result<Option<u64>> {
     match fs::symlink_metadata(path) {
         Ok(metadata) => Ok((metadata.is_file() && !has_other_names(&metadata)).then_some(metadata.len())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),

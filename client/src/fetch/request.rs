@@ -168,6 +168,11 @@ impl Body {
         Self { etag, ..self }
     }
 
+    /// The requested URL.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Where in the file the first byte of this body belongs: the request's `offset`, or 0.
     pub fn offset(&self) -> u64 {
         self.offset

@@ -35,7 +35,11 @@ pub(super) fn copy_first_last(artifact: &Artifact, file: &mut OpenFile, path: &P
         at += bytes.len() as u64;
         written.is_ok()
     })?;
-    written.and_then(|()| file.sync()).and_then(|()| file.write_at(0, &first)).and_then(|()| file.sync()).map_err(writing)
+    written
+        .and_then(|()| file.sync())
+        .and_then(|()| file.write_at(0, &first))
+        .and_then(|()| file.sync())
+        .map_err(writing)
 }
 
 /// Checks that the first bytes at `path` are the artifact. Reads from the medium as far as the system allows.

@@ -87,11 +87,7 @@ pub trait Installer {
     /// # Errors
     ///
     /// [`InstallError`] if the artifacts do not suit the installer, or it cannot determine what runs.
-    fn destinations(
-        &mut self,
-        version: &Version,
-        artifacts: &[(&str, u64)],
-    ) -> Result<Vec<Destination>, InstallError> {
+    fn destinations(&mut self, version: &Version, artifacts: &[(&str, u64)]) -> Result<Vec<Destination>, InstallError> {
         let _ = (version, artifacts);
         Ok(Vec::new())
     }
@@ -146,11 +142,7 @@ impl<T: Installer + ?Sized> Installer for Box<T> {
         (**self).reads_running()
     }
 
-    fn destinations(
-        &mut self,
-        version: &Version,
-        artifacts: &[(&str, u64)],
-    ) -> Result<Vec<Destination>, InstallError> {
+    fn destinations(&mut self, version: &Version, artifacts: &[(&str, u64)]) -> Result<Vec<Destination>, InstallError> {
         (**self).destinations(version, artifacts)
     }
 

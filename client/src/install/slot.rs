@@ -165,11 +165,7 @@ impl<B: Boot> Installer for SlotInstaller<B> {
         true
     }
 
-    fn destinations(
-        &mut self,
-        version: &Version,
-        artifacts: &[(&str, u64)],
-    ) -> Result<Vec<Destination>, InstallError> {
+    fn destinations(&mut self, version: &Version, artifacts: &[(&str, u64)]) -> Result<Vec<Destination>, InstallError> {
         let names: Vec<_> = artifacts.iter().map(|(name, _)| *name).collect();
         let order = self.order(version, &names)?;
         let running = self.boot.running()?;

@@ -224,6 +224,11 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         format!("{}{}", place.targets_url, found.path.url_path(&found.target.hashes, consistent))
     }
 
+    /// The URL of an object among the targets of this or another repository, whose name holds its hash.
+    pub(crate) fn object_url(&self, place: Option<&Repository>, path: &str) -> String {
+        format!("{}{path}", place.unwrap_or(&self.repository).targets_url)
+    }
+
     /// Reads a small target into memory: at most `limit` bytes, verified. It is fetched like metadata.
     ///
     /// # Errors

@@ -80,8 +80,9 @@ impl Board {
             put() { printf %s "$2" > "new.$1"; mv "new.$1" "$1"; }
             case "$3" in
               running) cat running ;;
-              try) put attempted "$4" ;;
+              try) put invalid ""; put attempted "$4" ;;
               keep) put kept "$4"; put attempted "" ;;
+              invalid) put invalid "$4" ;;
             esac
         "#;
         let words = ["sh", "-c", HOOK, "hook", &self.folder.display().to_string(), &n.to_string()].map(str::to_owned);
@@ -149,7 +150,9 @@ impl Board {
     pub fn restart(&self) {
         let attempted = self.get("attempted");
         self.set("attempted", "");
-        self.set("running", &if attempted.is_empty() { self.get("kept") } else { attempted });
+        let starts = if attempted.is_empty() { self.get("kept") } else { attempted };
+        assert_ne!(starts, self.invalid(), "a slot that is being written starts");
+        self.set("running", &starts);
         self.set("boots", &(self.get("boots").parse::<u32>().unwrap() + 1).to_string());
         self.set("uptime", "5");
         self.point();
@@ -182,6 +185,11 @@ impl Board {
         self.status().update.state
     }
 
+    /// The slot that must not start.
+    pub fn invalid(&self) -> String {
+        fs::read_to_string(self.folder.join("invalid")).unwrap_or_default()
+    }
+
     fn get(&self, name: &str) -> String {
         fs::read_to_string(self.folder.join(name)).unwrap()
     }
@@ -212,7 +220,11 @@ impl Boot for FileBoot {
     }
 
     fn attempt(&mut self, slot: Slot) -> Result<(), BootError> {
-        self.call()?.set("attempted", &slot.to_string());
+        let board = self.call()?;
+        if board.invalid() == slot.to_string() {
+            board.set("invalid", "");
+        }
+        board.set("attempted", &slot.to_string());
         Ok(())
     }
 
@@ -220,7 +232,15 @@ impl Boot for FileBoot {
         let board = self.call()?;
         board.set("kept", &slot.to_string());
         board.set("attempted", "");
+        if board.invalid() == slot.to_string() {
+            board.set("invalid", "");
+        }
         Ok(())
+    }
+
+    fn invalidate(&mut self, slot: Slot) -> Result<bool, BootError> {
+        self.call()?.set("invalid", &slot.to_string());
+        Ok(true)
     }
 }
 

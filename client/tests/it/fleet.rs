@@ -26,7 +26,12 @@ pub fn name(text: &str) -> Name {
 /// the cohort's name.
 pub fn channel(cohorts: &[(&str, Option<u32>)]) -> Simulator {
     let mut sim = Simulator::new();
-    sim.delegate("targets", "stable", &["stable/cohorts.json", "stable/releases/*/*/*", "stable/cohorts/*/*"], true);
+    sim.delegate(
+        "targets",
+        "stable",
+        &["stable/cohorts.json", "stable/releases/*/*/*", "stable/patches/*/*/*", "stable/cohorts/*/*"],
+        true,
+    );
     for (cohort, _) in cohorts {
         sim.delegate("stable", &format!("stable.{cohort}"), &[&format!("stable/cohorts/{cohort}/*")], true);
     }

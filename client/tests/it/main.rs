@@ -6,6 +6,8 @@ mod agent;
 mod attacks;
 #[cfg(unix)]
 mod board;
+#[cfg(unix)]
+mod delivery;
 mod device;
 #[cfg(unix)]
 mod faults;

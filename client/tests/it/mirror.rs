@@ -18,6 +18,8 @@ pub struct Mirror(Arc<Mutex<Inner>>);
 struct Inner {
     sim: Simulator,
     requests: Vec<(String, usize)>,
+    /// Bytes that were read, by file.
+    read: BTreeMap<String, usize>,
     tricks: BTreeMap<String, Trick>,
 }
 
@@ -34,11 +36,13 @@ pub enum Trick {
     Cut(usize),
     /// Says that it sends what follows the bytes that are there, and sends the start (0), other bytes (1), or too many (2).
     WrongRange(usize),
+    /// Knows no ranges with an end.
+    NoRanges,
 }
 
 impl Mirror {
     pub fn of(sim: Simulator) -> Self {
-        Self(Arc::new(Mutex::new(Inner { sim, requests: Vec::new(), tricks: BTreeMap::new() })))
+        Self(Arc::new(Mutex::new(Inner { sim, requests: Vec::new(), read: BTreeMap::new(), tricks: BTreeMap::new() })))
     }
 
     pub fn repository() -> Repository {
@@ -79,6 +83,11 @@ impl Mirror {
         std::mem::take(&mut self.lock().requests)
     }
 
+    /// The bytes that were read since the last call, by file.
+    pub fn take_read(&self) -> BTreeMap<String, usize> {
+        std::mem::take(&mut self.lock().read)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap()
     }
@@ -96,13 +105,25 @@ impl Fetch for Mirror {
         };
         let etag = served.as_ref().map(|bytes| to_hex(&Sha256::digest(bytes)));
         let unchanged = etag.is_some() && request.etag == etag.as_deref();
-        let count = if unchanged { 0 } else { served.as_ref().map_or(0, Vec::len) };
-        inner.requests.push((file, count));
         let offset = served.as_ref().map_or(0, |bytes| usize::try_from(request.offset).unwrap().min(bytes.len()));
+        let length = served.as_ref().map_or(0, Vec::len);
+        let end = request.end.map_or(length, |end| usize::try_from(end).unwrap());
+        let has_range = end <= length && !matches!(trick, Some(Trick::NoRanges));
+        if request.end.is_some() && served.is_some() && !has_range {
+            inner.requests.push((file, 0));
+            return Err(FetchError::NoRanges { url: request.url.to_owned(), reason: "it has other bytes".into() });
+        }
+        let served = served.map(|bytes| bytes[..end].to_vec());
+        let count = if unchanged {
+            0
+        } else {
+            served.as_ref().map_or(0, |bytes| bytes.len() - request.end.map_or(0, |_| offset))
+        };
+        inner.requests.push((file.clone(), count));
         let reader: Box<dyn io::Read> = match (trick, served) {
             (Some(Trick::Endless), _) => Box::new(io::repeat(b'x')),
             (_, None) => return Ok(Reply::NotFound),
-            (Some(Trick::Cut(length)), Some(bytes)) => {
+            (Some(Trick::Cut(length)), Some(bytes)) if request.end.is_none() || length < bytes.len() => {
                 let end = length.clamp(offset, bytes.len());
                 Box::new(io::Read::chain(Cursor::new(bytes[offset..end].to_vec()), Broken))
             }
@@ -114,6 +135,7 @@ impl Fetch for Mirror {
             })),
             (_, Some(bytes)) => Box::new(Cursor::new(bytes[offset..].to_vec())),
         };
+        let reader = Box::new(Counted { reader, mirror: self.clone(), file });
         Ok(Reply::Found(Body::new(reader, request, offset as u64).with_etag(etag)))
     }
 }
@@ -121,6 +143,20 @@ impl Fetch for Mirror {
 /// A folder for state, in memory where that can be had: these tests sync tens of thousands of times.
 pub fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+struct Counted {
+    reader: Box<dyn io::Read>,
+    mirror: Mirror,
+    file: String,
+}
+
+impl io::Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        *self.mirror.lock().read.entry(self.file.clone()).or_default() += count;
+        Ok(count)
+    }
 }
 
 struct Broken;

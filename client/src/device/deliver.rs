@@ -1,0 +1,270 @@
+//! Where an update is written, and how it is fetched.
+
+use std::fs::Metadata;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Device, InstallState, Release, Update, UpdateArtifact, part_of};
+use crate::delivery::{Files, Filler, Job, Remote, Way, WayKind, ways};
+use crate::download::{Progress, regular_length};
+use crate::error::Error;
+use crate::install::{self, Destination};
+use crate::store::Keep;
+use crate::updater::Repository;
+use tidegate_model::delivery::{Delivery, FileRef, Kind, PatchList, PatchRef};
+use tidegate_model::layout;
+use tidegate_model::manifest::{Artifact, Manifest};
+use tidegate_tuf::Chain;
+use tidegate_tuf::fields::{FieldError, Fields};
+
+/// The longest list of later patches that is read, in bytes.
+const LIST_LENGTH: u64 = 64 * 1024;
+
+/// The release for which the slot that does not run was overwritten. Until that release runs, there is no fallback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Overwritten {
+    /// The release.
+    pub release: Release,
+    /// Whether the slot is complete.
+    pub complete: bool,
+}
+
+impl Keep for Overwritten {
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        let mut fields = Fields::of(value, at)?;
+        Ok(Self { release: fields.part("release", Release::read)?, complete: fields.bool_or("complete", false)? })
+    }
+}
+
+/// What fetching an artifact took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Spent {
+    pub(super) way: WayKind,
+    pub(super) bytes: u64,
+}
+
+impl Device {
+    /// The ways to fetch an artifact and the files for them.
+    pub(super) fn delivery(
+        &mut self,
+        channel: &Chain,
+        manifest: &Manifest,
+        artifact: &Artifact,
+        private: Option<&Repository>,
+    ) -> (Vec<Way>, Option<Files>) {
+        let Some(delivery) = &artifact.delivery else { return (ways(artifact.length, None, None), None) };
+        let patch = self.patch(channel, manifest, artifact, delivery, private);
+        let ways = ways(artifact.length, Some(delivery), patch.as_ref());
+        let remote = |kind, file: FileRef| Remote {
+            url: self.updater.object_url(private, &layout::delivery_path(&manifest.channel, kind, &file.sha256)),
+            file,
+        };
+        let files = Files {
+            index: remote(Kind::Index, delivery.index),
+            pack: remote(Kind::Pack, delivery.pack),
+            patch: patch.map(|it| {
+                let file = FileRef { length: it.length, sha256: it.sha256 };
+                (remote(Kind::Patch, file), it.directory)
+            }),
+        };
+        (ways, Some(files))
+    }
+
+    /// The patch from the running release, of those in the manifest or of those that were made later.
+    fn patch(
+        &mut self,
+        channel: &Chain,
+        manifest: &Manifest,
+        artifact: &Artifact,
+        delivery: &Delivery,
+        private: Option<&Repository>,
+    ) -> Option<PatchRef> {
+        let running = self.profile.installed.version.clone();
+        if !self.installer.as_ref().is_some_and(|installer| installer.reads_running()) {
+            return None;
+        }
+        let fits = |patches: &[PatchRef]| {
+            let from_running = patches.iter().filter(|patch| patch.from.version == running);
+            from_running.min_by_key(|patch| patch.length).cloned()
+        };
+        fits(&delivery.patches).or_else(|| {
+            let path = layout::patches_path(&manifest.channel, &manifest.product, &manifest.version, &artifact.name);
+            // What fails here costs bytes.
+            let found = self.find(&path, channel).ok()?;
+            let name = format!("patches-{}.json", artifact.sha256);
+            let bytes = self.document(&name, &found, LIST_LENGTH, private).ok()?;
+            let list = PatchList::parse(&bytes).ok().filter(|list| list.artifact == artifact.sha256)?;
+            fits(&list.patches)
+        })
+    }
+
+    /// Where each artifact of an update can be written or read, and whether they go straight into their slots. Then the boot loader starts none of
+    /// these slots any more.
+    pub(super) fn places(&mut self, update: &Update) -> Result<(Vec<Destination>, bool), Error> {
+        let Some(installer) = &mut self.installer else { return Ok((Vec::new(), false)) };
+        let artifacts: Vec<_> = update.artifacts.iter().map(|it| (it.name.as_str(), it.length)).collect();
+        let places = installer.destinations(&update.release.version, &artifacts)?;
+        let has_slots = places.len() == artifacts.len() && places.iter().all(|place| place.slot.is_some());
+        if !has_slots {
+            return Ok((places, false));
+        }
+        self.must_not_be_on_trial()?;
+        let is_stored = self.keep_fallback && self.lacks_room(&update.artifacts).is_none();
+        if is_stored || update.artifacts.iter().any(|artifact| artifact.files.is_none()) {
+            return Ok((places, false));
+        }
+        Ok((places, self.overwrite(&update.release)?))
+    }
+
+    /// Has the boot loader start none of the slots that are written next. `false` if it cannot do that, and what it starts is as it was.
+    fn overwrite(&mut self, release: &Release) -> Result<bool, Error> {
+        let before = self.overwritten.value().cloned();
+        if before.as_ref().is_none_or(|before| before.release != *release) {
+            self.overwritten.save(&self.store, Overwritten { release: release.clone(), complete: false })?;
+        }
+        let Some(installer) = &mut self.installer else { return Ok(false) };
+        let is_invalid = installer.invalidate()?;
+        if !is_invalid {
+            match before {
+                Some(before) => self.overwritten.save(&self.store, before)?,
+                None => self.overwritten.remove(&self.store)?,
+            }
+        }
+        Ok(is_invalid)
+    }
+
+    /// The slot that does not run is what a trial falls back to.
+    fn must_not_be_on_trial(&self) -> Result<(), Error> {
+        let state = &self.machine().state;
+        if state.is_unsettled() {
+            return Err(Error::State(format!("the device is {}, and the other slot is needed for that", state.name())));
+        }
+        let on_trial = self.record.value().filter(|record| {
+            record.state != InstallState::Confirmed && record.release.sequence == self.profile.installed.sequence
+        });
+        match on_trial {
+            Some(record) => Err(Error::State(format!(
+                "{} (sequence {}) is on trial, and the other slot is its fallback: run tidegate-device confirm or reject first",
+                record.release.version, record.release.sequence
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes that the slots are overwritten for a release, before that happens.
+    pub(super) fn note_overwritten(&mut self, release: &Release, complete: bool) -> Result<(), Error> {
+        let now = Overwritten { release: release.clone(), complete };
+        if self.overwritten.value() == Some(&now) { Ok(()) } else { Ok(self.overwritten.save(&self.store, now)?) }
+    }
+
+    /// Whether the slots hold all of a release.
+    pub(super) fn is_complete(&self, release: &Release) -> bool {
+        self.overwritten.value().is_some_and(|it| it.complete && it.release == *release)
+    }
+
+    /// Fetches an artifact in pieces: into its slot, or into the state folder. Returns where it is; `None` if only the whole file can be fetched, into
+    /// the state folder.
+    pub(super) fn deliver(
+        &self,
+        update: &Update,
+        artifact: &UpdateArtifact,
+        place: &Destination,
+        in_slots: bool,
+        watch: &mut dyn FnMut(Progress) -> Result<(), Error>,
+    ) -> Result<Option<PathBuf>, Error> {
+        let running = place.running.as_deref();
+        if let Some(slot) = place.slot.as_ref().filter(|_| in_slots) {
+            let may_be_complete = self.is_complete(&update.release);
+            if self.fill(artifact, slot, running, may_be_complete, watch)?.is_some() {
+                return Ok(Some(slot.clone()));
+            }
+            self.must_have_room(std::slice::from_ref(artifact))?;
+            return Ok(None);
+        }
+        let path = self.download_path(artifact);
+        let part = part_of(&path);
+        let failed =
+            |action| move |source| Error::File { action, path: part_of(&self.download_path(artifact)), source };
+        if artifact.ways.first().is_none_or(|way| way.way == WayKind::Whole) || path.exists() {
+            return Ok(None);
+        }
+        // It may lead elsewhere.
+        if regular_length(&part).map_err(failed("read"))?.is_none() {
+            self.store.disk().remove(&part).map_err(failed("remove"))?;
+        }
+        let filled = self.fill(artifact, &part, running, false, watch);
+        if matches!(&filled, Err(Error::File { source, .. }) if source.kind() == ErrorKind::StorageFull) {
+            // To give the room back.
+            self.store.disk().remove(&part).map_err(failed("remove"))?;
+        }
+        if filled?.is_none() {
+            return Ok(None);
+        }
+        self.store.disk().rename(&part, &path).map_err(failed("rename"))?;
+        Ok(Some(path))
+    }
+
+    /// Fetches an artifact in pieces into `target`. `None` if only the whole file can be fetched.
+    pub(super) fn fill(
+        &self,
+        artifact: &UpdateArtifact,
+        target: &Path,
+        running: Option<&Path>,
+        may_be_complete: bool,
+        watch: &mut dyn FnMut(Progress) -> Result<(), Error>,
+    ) -> Result<Option<Spent>, Error> {
+        let Some(files) = &artifact.files else { return Ok(None) };
+        let job = Job {
+            fetch: self.updater.fetcher(),
+            disk: self.store.disk(),
+            retry: self.retry,
+            wanted: &artifact.wanted,
+            files,
+            first: artifact.ways.first().map_or(WayKind::Whole, |way| way.way),
+            folder: self.store.folder().join("downloads"),
+            target,
+            running,
+        };
+        let mut filler = Filler::new(&job, watch)?;
+        if may_be_complete && filler.is_right()? {
+            return Ok(Some(Spent { way: job.first, bytes: 0 }));
+        }
+        let filled = filler.fill();
+        // Also after an error, so that a later call finds it.
+        let synced = filler.sync();
+        let way = filled?;
+        synced?;
+        Ok(way.map(|way| Spent { way, bytes: filler.fetched() }))
+    }
+}
+
+impl UpdateArtifact {
+    /// The artifact in this file or slot, for the installer.
+    pub(super) fn at(&self, path: PathBuf) -> install::Artifact {
+        let (name, hashes) = (self.name.clone(), self.wanted.hashes.clone());
+        install::Artifact { name, path, length: self.length, hashes }
+    }
+}
+
+/// The names in the folder of downloads that belong to an artifact.
+pub(super) fn files_of(artifact: &UpdateArtifact) -> Vec<String> {
+    let files = artifact.files.iter().flat_map(|files| {
+        let directory = files.patch.as_ref().map(|(_, directory)| directory.sha256);
+        [Some(files.index.file.sha256), directory]
+    });
+    let names = files.flatten().chain([artifact.sha256]).map(|sha256| sha256.to_string());
+    names.flat_map(|name| [format!("{name}.part"), format!("{name}.records"), name]).collect()
+}
+
+/// How many bytes of a file are there: one that is filled in pieces has holes.
+pub(super) fn allocated(metadata: &Metadata) -> u64 {
+    #[cfg(unix)]
+    {
+        metadata.len().min(std::os::unix::fs::MetadataExt::blocks(metadata).saturating_mul(512))
+    }
+    #[cfg(not(unix))]
+    metadata.len()
+}

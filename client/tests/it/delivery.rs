@@ -1,0 +1,716 @@
+//! Deliveries on a board: an update comes as a patch or as chunks, straight into the slot that does not run.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use fastcdc::v2020::FastCDC;
+use lzma_rust2::{LzmaOptions, LzmaWriter};
+use serde_json::{Value, json};
+use tidegate_client::agent::Health;
+use tidegate_client::delivery::WayKind;
+use tidegate_client::disk::{Disk, Faults};
+use tidegate_client::install::{FileSlot, SlotImage, SlotInstaller, StubBoot};
+use tidegate_client::state::State;
+use tidegate_model::delivery::index::{AVERAGE_CHUNK, IndexRecord, MAX_CHUNK, MIN_CHUNK, write_index};
+use tidegate_model::delivery::patch::{PIECE, Step, write_directory, write_patched};
+use tidegate_model::delivery::{DeliveryError, Kind, Method, Piece, Source};
+use tidegate_model::digest::Digest;
+use tidegate_model::layout::{delivery_path, patches_path};
+
+use crate::board::{ALL, Board};
+use crate::fleet::{approve_image, assign, channel, device, manifest_of, name};
+use crate::mirror::{Mirror, Trick, scratch};
+use crate::simulator::{Simulator, epoch};
+
+/// LZMA as it is in deliveries.
+fn pack(bytes: &[u8]) -> Vec<u8> {
+    let options = LzmaOptions { dict_size: 1 << 20, ..LzmaOptions::with_preset(1) };
+    let mut writer = LzmaWriter::new_no_header(Vec::new(), &options, false).unwrap();
+    writer.write_all(bytes).unwrap();
+    let mut packed = writer.finish().unwrap();
+    packed[0] = u8::try_from(options.lc + 9 * (options.lp + 5 * options.pb)).unwrap();
+    packed.truncate(packed.iter().rposition(|&byte| byte != 0).unwrap() + 1);
+    packed
+}
+
+/// An artifact's files of a delivery.
+#[derive(Clone)]
+pub struct Made {
+    pub index: Vec<u8>,
+    pub pack: Vec<u8>,
+    /// The patch, and the length of its directory.
+    pub patch: Option<(Vec<u8>, usize)>,
+}
+
+/// Cuts an image into an index and a pack, and makes a patch from an old one.
+pub fn made(old: Option<&[u8]>, new: &[u8]) -> Made {
+    let mut records: Vec<IndexRecord> = Vec::new();
+    let mut all = Vec::new();
+    for chunk in FastCDC::new(new, MIN_CHUNK, AVERAGE_CHUNK, MAX_CHUNK) {
+        let bytes = &new[chunk.offset..chunk.offset + chunk.length];
+        let (sha256, length) = (Digest::of(bytes), u32::try_from(chunk.length).unwrap());
+        if let Some(again) = records.iter().find(|record| record.sha256 == sha256) {
+            records.push(*again);
+            continue;
+        }
+        let packed = pack(bytes);
+        let offset = all.len() as u64;
+        if bytes.iter().all(|byte| *byte == 0) {
+            records.push(IndexRecord { sha256, length, packed: 0, offset });
+            continue;
+        }
+        all.extend_from_slice(if packed.len() < bytes.len() { &packed } else { bytes });
+        records.push(IndexRecord { sha256, length, packed: u32::try_from(all.len() as u64 - offset).unwrap(), offset });
+    }
+    let index = write_index(&records, &mut |bytes| Ok::<_, DeliveryError>(pack(bytes))).unwrap();
+    Made { index, pack: all, patch: old.map(|old| patch(old, new)) }
+}
+
+/// A patch of which every piece comes from the same place of the old image, and the length of its directory.
+fn patch(old: &[u8], new: &[u8]) -> (Vec<u8>, usize) {
+    let (mut pieces, mut data) = (Vec::new(), Vec::new());
+    for (index, bytes) in new.chunks(PIECE).enumerate() {
+        let at = index * PIECE;
+        let length = bytes.len();
+        let from = old.get(at..at + length);
+        let source = vec![Source { offset: at as u64, length: u32::try_from(length).unwrap() }];
+        let (method, sources, packed) = match from {
+            _ if bytes.iter().all(|byte| *byte == 0) => (Method::Zeros, vec![], vec![]),
+            Some(from) if from == bytes => (Method::Copy, source, vec![]),
+            Some(from) if from.iter().zip(bytes).filter(|(old, new)| old != new).count() < length / 4 => {
+                let differences: Vec<u8> = bytes.iter().zip(from).map(|(new, old)| new.wrapping_sub(*old)).collect();
+                let step = Step { taken: u32::try_from(length).unwrap(), added: 0, moved: 0 };
+                let data = write_patched(&[step], &differences, &[], &mut |bytes| pack(bytes)).unwrap();
+                (Method::Patched, source, data)
+            }
+            _ if pack(bytes).len() < length => (Method::Packed, vec![], pack(bytes)),
+            _ => (Method::Stored, vec![], bytes.to_vec()),
+        };
+        pieces.push(Piece {
+            sha256: Digest::of(bytes),
+            offset: at as u64,
+            length,
+            method,
+            data_offset: 0,
+            data_length: packed.len(),
+            sources,
+        });
+        data.extend(packed);
+    }
+    let directory = write_directory(&pieces, old.len() as u64, &mut |bytes| pack(bytes));
+    ([directory.as_slice(), &data].concat(), directory.len())
+}
+
+fn file(bytes: &[u8]) -> Value {
+    json!({"length": bytes.len(), "sha256": Digest::of(bytes)})
+}
+
+/// Publishes the files of a delivery. Returns how a manifest lists them.
+pub fn publish(sim: &mut Simulator, made: &Made, old: &[u8]) -> Value {
+    let mut put = |kind, bytes: &[u8]| {
+        let path = delivery_path(&name("stable"), kind, &Digest::of(bytes));
+        sim.files.insert(format!("targets/{path}"), bytes.to_vec());
+    };
+    put(Kind::Index, &made.index);
+    put(Kind::Pack, &made.pack);
+    let mut listed = json!({"index": file(&made.index), "pack": file(&made.pack)});
+    if let Some((patch, directory)) = &made.patch {
+        put(Kind::Patch, patch);
+        listed["patches"] = json!([patch_entry(patch, *directory, old)]);
+    }
+    listed
+}
+
+fn patch_entry(patch: &[u8], directory: usize, old: &[u8]) -> Value {
+    let mut entry = file(patch);
+    entry["directory"] = file(&patch[..directory]);
+    entry["from"] = json!({"version": "1.0.0", "length": old.len(), "sha256": Digest::of(old)});
+    entry
+}
+
+/// Assigns a release with this image and delivery to every device.
+fn release(sim: &mut Simulator, version: &str, sequence: u64, image: &[u8], delivery: &Value) -> Vec<u8> {
+    let mut manifest = manifest_of(version, sequence, image);
+    if !delivery.is_null() {
+        manifest["artifacts"][0]["delivery"] = delivery.clone();
+    }
+    let bytes = approve_image(sim, &manifest, image);
+    assign(sim, "all", &bytes, &json!({}));
+    sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+    bytes
+}
+
+/// Bytes that do not repeat.
+pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// The old image and the new one: what is copied, changed, zeros, and new, in this order.
+fn images() -> (Vec<u8>, Vec<u8>) {
+    let old = [b"old".as_slice(), &noise(1, 4 * PIECE - 3)].concat();
+    let mut new = old.clone();
+    new[..10].copy_from_slice(b"well, new!");
+    for at in (PIECE..2 * PIECE).step_by(5000) {
+        new[at] ^= 1;
+    }
+    new[2 * PIECE..3 * PIECE].fill(0);
+    new.truncate(3 * PIECE);
+    new.extend(noise(2, 60_000));
+    (old, new)
+}
+
+/// The same with two pieces: one changed, one new.
+fn small_images() -> (Vec<u8>, Vec<u8>) {
+    let old = [b"old".as_slice(), &noise(1, PIECE + 20_000)].concat();
+    let mut new = old[..PIECE].to_vec();
+    new[..10].copy_from_slice(b"well, new!");
+    new.extend(noise(2, 60_000));
+    (old, new)
+}
+
+/// The files of a delivery of which bytes came, and the bytes.
+fn delivered(mirror: &Mirror) -> (Vec<String>, usize) {
+    let transfers = mirror.take_transfers().into_iter();
+    let of = |file: &str| file.contains("/delivery/") || file.ends_with("image.bin");
+    let transfers: Vec<_> = transfers.filter(|(file, _)| of(file)).collect();
+    let bytes = transfers.iter().map(|(_, bytes)| bytes).sum();
+    let kind = |file: &str| file.rsplit('.').next().unwrap().to_owned();
+    (transfers.iter().map(|(file, _)| kind(file)).collect(), bytes)
+}
+
+/// A board that runs an old image, and a repository with a new one.
+struct Scene {
+    _folder: tempfile::TempDir,
+    board: Board,
+    mirror: Mirror,
+    made: Made,
+    old: Vec<u8>,
+    new: Vec<u8>,
+}
+
+impl Scene {
+    fn new(with_patch: bool) -> Self {
+        let (old, new) = images();
+        let made = made(Some(&old).filter(|_| with_patch).map(Vec::as_slice), &new);
+        Self::of(old, new, made)
+    }
+
+    fn small(with_patch: bool) -> Self {
+        let (old, new) = small_images();
+        let made = made(Some(&old).filter(|_| with_patch).map(Vec::as_slice), &new);
+        Self::of(old, new, made)
+    }
+
+    fn of(old: Vec<u8>, new: Vec<u8>, made: Made) -> Self {
+        let mut sim = channel(ALL);
+        let listed = publish(&mut sim, &made, &old);
+        release(&mut sim, "1.2.0", 12, &new, &listed);
+        let (folder, mirror) = (scratch(), Mirror::of(sim));
+        // It is well if it runs: that takes no program.
+        let board = Board::new(folder.path(), &mirror);
+        fs::write(folder.path().join("slot.a"), &old).unwrap();
+        Self { _folder: folder, board, mirror, made, old, new }
+    }
+
+    fn slot(&self, slot: &str) -> Vec<u8> {
+        fs::read(self.board.folder.join(format!("slot.{slot}"))).unwrap()
+    }
+
+    /// The same repository, for another board with the old image.
+    fn again(&self) -> Self {
+        let folder = scratch();
+        let mut board = Board::new(folder.path(), &self.mirror);
+        board.options = self.board.options.clone();
+        fs::write(folder.path().join("slot.a"), &self.old).unwrap();
+        let Self { mirror, made, old, new, .. } = self;
+        let (mirror, made, old, new) = (mirror.clone(), made.clone(), old.clone(), new.clone());
+        Self { _folder: folder, board, mirror, made, old, new }
+    }
+
+    /// Runs until all is done, and checks that the new image runs.
+    fn updates(&self) {
+        self.board.run(&Disk::new()).unwrap();
+        self.is_done().unwrap();
+    }
+
+    fn is_done(&self) -> Result<(), String> {
+        let status = self.board.status();
+        let runs = self.board.runs();
+        if runs != self.new && runs != self.old {
+            return Err("neither the old image nor the new one runs".into());
+        }
+        if runs != self.new || status.device.installed.sequence != 12 || status.overwritten.is_some() {
+            return Err(format!("not done: {}, {:?}", status.update.state, status.overwritten));
+        }
+        Ok(())
+    }
+
+    /// Runs as often as it takes, while time passes.
+    fn gets_there(&mut self) -> Result<(), String> {
+        for _ in 0..6 {
+            let _ = self.board.run(&Disk::new());
+            if self.is_done().is_ok() {
+                return Ok(());
+            }
+            self.board.now += chrono::TimeDelta::hours(5);
+        }
+        self.is_done()
+    }
+
+    /// Downloads half of the update, until the network breaks off.
+    fn stops_half_way(&self) {
+        self.mirror.trick(&self.path(Kind::Patch), Trick::Cut(self.patch().len() / 2));
+        self.board.run(&Disk::new()).unwrap_err();
+        self.mirror.behave();
+        assert!(self.slot("b") != self.new && self.slot("b").iter().any(|byte| *byte != 0));
+        assert_eq!(self.board.invalid(), "b");
+    }
+
+    fn overwritten_by(&self) -> Option<(u64, bool)> {
+        self.board.status().overwritten.map(|it| (it.release.sequence, it.complete))
+    }
+
+    fn patch(&self) -> &[u8] {
+        &self.made.patch.as_ref().unwrap().0
+    }
+
+    fn path(&self, kind: Kind) -> String {
+        let bytes = match kind {
+            Kind::Index => &self.made.index,
+            Kind::Pack => &self.made.pack,
+            Kind::Patch => self.patch(),
+        };
+        format!("targets/{}", delivery_path(&name("stable"), kind, &Digest::of(bytes)))
+    }
+}
+
+/// Bytes of the delivery and the artifact that were read.
+fn read(mirror: &Mirror) -> usize {
+    let of = |file: &str| file.contains("/delivery/") || file.ends_with("image.bin");
+    mirror.take_read().into_iter().filter(|(file, _)| of(file)).map(|(_, bytes)| bytes).sum()
+}
+
+#[test]
+fn a_patch_goes_straight_into_the_slot() {
+    let scene = Scene::new(true);
+    let check = scene.board.device().check().unwrap();
+    let ways = check.update.as_ref().unwrap().artifacts[0].ways.clone();
+    let signed = [scene.patch().len(), scene.made.index.len() + scene.made.pack.len(), scene.new.len()];
+    assert_eq!(ways.iter().map(|way| way.way).collect::<Vec<_>>(), [WayKind::Patch, WayKind::Chunks, WayKind::Whole]);
+    assert_eq!(ways.iter().map(|way| usize::try_from(way.bytes).unwrap()).collect::<Vec<_>>(), signed);
+    assert_eq!(ways[0].to_string(), format!("patch from 1.0.0, {} bytes", signed[0]));
+    scene.mirror.take_transfers();
+    scene.updates();
+    let (files, bytes) = delivered(&scene.mirror);
+    // The directory, the rest, and the first piece, each in one range.
+    assert_eq!((files, bytes), (vec!["patch".to_owned(); 3], scene.patch().len()));
+    assert!(scene.slot("a") == scene.old);
+    assert_eq!(fs::read_dir(scene.board.folder.join("state/downloads")).unwrap().count(), 0);
+}
+
+#[test]
+fn chunks_of_the_running_release_are_not_fetched() {
+    let scene = Scene::new(false);
+    scene.updates();
+    let (files, bytes) = delivered(&scene.mirror);
+    assert_eq!(files[0], "index");
+    assert!(files[1..].iter().all(|file| file == "pack"), "{files:?}");
+    // The second piece was changed all over, and the last one is new; of the first, one chunk.
+    let new = scene.made.index.len() + PIECE + 60_000;
+    assert!(bytes > new && bytes < new + 4 * MAX_CHUNK, "{bytes}");
+}
+
+#[test]
+fn chunks_that_repeat_are_fetched_once() {
+    let part = noise(5, 3 * MAX_CHUNK);
+    let new = [b"well".as_slice(), &part, &vec![0; 200_000], &noise(6, 50_000), &part, &part].concat();
+    let scene = Scene::of(b"old".to_vec(), new.clone(), made(None, &new));
+    assert!(scene.made.pack.len() < new.len() / 2);
+    scene.updates();
+    assert_eq!(read(&scene.mirror), scene.made.index.len() + scene.made.pack.len());
+}
+
+/// The process stops at every step that changes the disk or calls the boot loader.
+#[test]
+fn at_most_one_piece_is_fetched_again() {
+    for with_patch in [true, false] {
+        let first = Scene::small(with_patch);
+        let counted = Faults::none();
+        first.board.run(&Disk::with_faults(counted.clone())).unwrap();
+        first.is_done().unwrap();
+        let once = read(&first.mirror);
+        let piece = if with_patch { PIECE } else { MAX_CHUNK };
+        for n in 0..counted.steps() {
+            let mut scene = first.again();
+            let _ = scene.board.run(&Disk::with_faults(Faults::stop_at(n)));
+            if n % 2 == 1 {
+                // This fails if a slot starts that is being written.
+                scene.board.restart();
+            }
+            let runs = scene.board.runs();
+            assert!(runs == scene.old || runs == scene.new, "stopped at {n}");
+            scene.gets_there().unwrap_or_else(|why| panic!("stopped at {n}: {why}"));
+            let bytes = read(&scene.mirror);
+            assert!(bytes <= once + piece, "stopped at {n}: {bytes} instead of {once}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_stops_an_update_and_no_more() {
+    let first = Scene::small(true);
+    let counted = Faults::none();
+    first.board.run(&Disk::with_faults(counted.clone())).unwrap();
+    for n in (0..counted.steps()).step_by(11) {
+        for faults in [Faults::full_from(n), Faults::fail_at(n, std::io::ErrorKind::Other)] {
+            let mut scene = first.again();
+            let _ = scene.board.run(&Disk::with_faults(faults));
+            scene.board.restart();
+            scene.gets_there().unwrap_or_else(|why| panic!("at {n}: {why}"));
+        }
+    }
+}
+
+#[test]
+fn bad_files_and_servers_cost_bytes_and_no_more() {
+    let first = Scene::small(true);
+    let chunks = Scene::small(false);
+    let all = first.patch().len() + first.made.index.len() + first.made.pack.len() + 2 * first.new.len();
+    for kind in Kind::ALL {
+        let scene = if kind == Kind::Patch { &first } else { &chunks };
+        let path = scene.path(kind);
+        let bytes = scene.mirror.sim().files[&path].clone();
+        let changed = |at: usize| {
+            let mut changed = bytes.clone();
+            changed[at] ^= 0x10;
+            Trick::Bytes(changed)
+        };
+        let mut tricks = vec![
+            changed(1),
+            changed(9),
+            changed(bytes.len() / 2),
+            changed(bytes.len() - 1),
+            Trick::Bytes(vec![]),
+            Trick::Bytes(b"<html>Please log in</html>".to_vec()),
+            Trick::Bytes(vec![0; bytes.len()]),
+            Trick::Bytes(noise(9, 2 * bytes.len())),
+            Trick::Gone,
+            Trick::Endless,
+            Trick::Cut(bytes.len() - 1),
+            Trick::NoRanges,
+        ];
+        tricks.extend((0..3).map(Trick::WrongRange));
+        for trick in tricks {
+            let mut scene = scene.again();
+            scene.mirror.take_read();
+            scene.mirror.trick(&path, trick.clone());
+            scene.gets_there().unwrap_or_else(|why| panic!("{kind:?}: {why}"));
+            scene.mirror.behave();
+            let bytes = read(&scene.mirror);
+            assert!(bytes <= all, "{kind:?}: {bytes} of at most {all}");
+        }
+    }
+    // Nothing of the delivery is there.
+    let mut scene = first.again();
+    Kind::ALL.map(|kind| scene.mirror.trick(&scene.path(kind), Trick::Gone));
+    scene.gets_there().unwrap();
+    // A network that shows its login page for everything, until someone logs in.
+    let mut scene = first.again();
+    let files: Vec<_> = scene.mirror.sim().files.keys().cloned().collect();
+    let page = Trick::Bytes(b"<html>Please log in</html>".to_vec());
+    files.iter().filter(|file| file.starts_with("targets/")).for_each(|file| scene.mirror.trick(file, page.clone()));
+    scene.board.run(&Disk::new()).unwrap_err();
+    scene.mirror.behave();
+    scene.gets_there().unwrap();
+}
+
+#[test]
+fn a_running_slot_that_was_changed_costs_bytes_and_no_more() {
+    type Change = fn(&Path, &[u8]);
+    let changes: [(&str, Change); 6] = [
+        ("one byte", |slot, old| {
+            let mut old = old.to_vec();
+            old[PIECE / 2] ^= 1;
+            fs::write(slot, old).unwrap();
+        }),
+        ("every block", |slot, old| {
+            let mut old = old.to_vec();
+            old.iter_mut().step_by(4096).for_each(|byte| *byte ^= 1);
+            fs::write(slot, old).unwrap();
+        }),
+        ("shorter", |slot, old| fs::write(slot, &old[..PIECE / 2]).unwrap()),
+        ("longer", |slot, old| fs::write(slot, [old, old].concat()).unwrap()),
+        ("missing", |slot, _| fs::remove_file(slot).unwrap()),
+        ("not a file", |slot, _| {
+            fs::remove_file(slot).unwrap();
+            fs::create_dir(slot).unwrap();
+        }),
+    ];
+    let scenes = [Scene::small(true), Scene::small(false)];
+    for (name, change) in changes {
+        for first in &scenes {
+            let mut scene = first.again();
+            let slot = scene.board.folder.join("slot.a");
+            change(&slot, &scene.old);
+            scene.old = fs::read(&slot).unwrap_or_default();
+            scene.board.run(&Disk::new()).unwrap();
+            scene.is_done().unwrap_or_else(|why| panic!("{name}: {why}"));
+        }
+    }
+}
+
+/// The publisher signed a patch and an index of another image.
+#[test]
+fn a_delivery_of_another_image_is_noticed() {
+    let (old, new) = small_images();
+    let mut other = new.clone();
+    other[10..3000].fill(7);
+    let (right, wrong) = (made(Some(&old), &new), made(Some(&old), &other));
+    for (patch, index) in [(&wrong, &right), (&right, &wrong), (&wrong, &wrong)] {
+        let mixed = Made { patch: patch.patch.clone(), ..index.clone() };
+        let scene = Scene::of(old.clone(), new.clone(), mixed);
+        scene.updates();
+    }
+}
+
+#[test]
+fn nothing_is_written_during_a_trial() {
+    let mut scene = Scene::new(true);
+    scene.board.options.health = Health::ByHand;
+    scene.board.check(Disk::new()).unwrap();
+    scene.mirror.edit(|sim| drop(release(sim, "1.3.0", 13, &noise(3, PIECE), &Value::Null)));
+    scene.mirror.edit(|sim| {
+        let listed = publish(sim, &made(None, &noise(4, PIECE)), &[]);
+        release(sim, "1.4.0", 14, &noise(4, PIECE), &listed);
+    });
+    for waits_for_restart in [true, false] {
+        assert_eq!(matches!(scene.board.state(), State::Rebooting { .. }), waits_for_restart);
+        let _ = scene.board.check(Disk::new());
+        let mut device = scene.board.device();
+        let update = device.check().unwrap().update.unwrap();
+        assert_eq!(update.release.sequence, 14);
+        let error = device.download(&update, &mut |_, _| ()).unwrap_err().to_string();
+        assert!(error.contains("the other slot"), "{error}");
+        assert!(scene.slot("a") == scene.old && scene.slot("b") == scene.new);
+        drop(device);
+        if waits_for_restart {
+            scene.board.restart();
+            scene.board.check(Disk::new()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_pause_in_the_middle_keeps_what_came() {
+    let mut scene = Scene::new(true);
+    scene.stops_half_way();
+    assert_eq!(scene.overwritten_by(), Some((12, false)));
+    let before = scene.slot("b");
+    let paused = |paused: bool| {
+        scene.mirror.edit(|sim| {
+            let listed = publish(sim, &scene.made, &scene.old);
+            let mut manifest = manifest_of("1.2.0", 12, &scene.new);
+            manifest["artifacts"][0]["delivery"] = listed;
+            let bytes = approve_image(sim, &manifest, &scene.new);
+            assign(sim, "all", &bytes, &json!({"paused": paused}));
+            sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+        });
+    };
+    paused(true);
+    scene.board.now += chrono::TimeDelta::hours(5);
+    scene.board.run(&Disk::new()).unwrap();
+    scene.board.restart();
+    assert!(scene.slot("b") == before && scene.board.runs() == scene.old);
+    assert_eq!(scene.overwritten_by(), Some((12, false)), "there is no fallback");
+    paused(false);
+    scene.gets_there().unwrap();
+    let bytes = read(&scene.mirror);
+    assert!(bytes <= scene.patch().len() + PIECE, "{bytes}");
+}
+
+#[test]
+fn a_withdrawal_in_the_middle_leaves_no_fallback() {
+    let mut scene = Scene::new(true);
+    scene.stops_half_way();
+    scene.mirror.edit(|sim| {
+        sim.signed.get_mut("stable.all").unwrap()["targets"] = json!({});
+        sim.publish(&["stable.all", "snapshot", "timestamp"]);
+    });
+    scene.board.now += chrono::TimeDelta::hours(5);
+    scene.board.run(&Disk::new()).unwrap();
+    assert_eq!(scene.overwritten_by(), Some((12, false)));
+    assert!(scene.board.runs() == scene.old);
+    scene.mirror.edit(|sim| {
+        let listed = publish(sim, &scene.made, &scene.old);
+        release(sim, "1.2.1", 12, &scene.new, &listed);
+    });
+    scene.gets_there().unwrap();
+}
+
+#[test]
+fn a_newer_release_in_the_middle_takes_over_what_is_the_same() {
+    let mut scene = Scene::new(true);
+    scene.stops_half_way();
+    let came = read(&scene.mirror);
+    let mut newer = scene.new.clone();
+    newer[3 * PIECE + 10..3 * PIECE + 20].fill(1);
+    let made = made(Some(&scene.old), &newer);
+    scene.mirror.edit(|sim| {
+        let listed = publish(sim, &made, &scene.old);
+        release(sim, "1.3.0", 13, &newer, &listed);
+    });
+    scene.board.now += chrono::TimeDelta::hours(5);
+    scene.board.run(&Disk::new()).unwrap();
+    assert!(scene.board.runs() == newer);
+    assert_eq!(scene.overwritten_by(), None);
+    let (patch, directory) = made.patch.unwrap();
+    let bytes = read(&scene.mirror);
+    // The second piece, which was whole, did not come again.
+    assert!(came > directory && bytes < patch.len() && bytes > directory, "{came}, {bytes}");
+}
+
+#[test]
+fn a_finished_slot_is_kept() {
+    let scene = Scene::new(true);
+    let download = || {
+        let mut device = scene.board.device();
+        let update = device.check().unwrap().update.unwrap();
+        let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+        assert_eq!(downloaded.artifacts()[0].path, scene.board.folder.join("slot.b"));
+    };
+    download();
+    assert_eq!(scene.overwritten_by(), Some((12, true)));
+    read(&scene.mirror);
+    download();
+    scene.updates();
+    assert_eq!(read(&scene.mirror), 0);
+    // A finished slot that changed is filled again.
+    let scene = scene.again();
+    let mut device = scene.board.device();
+    let update = device.check().unwrap().update.unwrap();
+    device.download(&update, &mut |_, _| ()).unwrap();
+    drop(device);
+    let mut changed = scene.new.clone();
+    changed[5] ^= 1;
+    fs::write(scene.board.folder.join("slot.b"), changed).unwrap();
+    scene.updates();
+}
+
+#[test]
+fn a_fallback_can_be_kept_where_there_is_room() {
+    let mut scene = Scene::new(true);
+    scene.board.adjust = |builder| builder.keep_fallback(true);
+    let download = |disk: Disk| {
+        let mut device = scene.board.builder(disk).open().unwrap();
+        let update = device.check().unwrap().update.unwrap();
+        device.download(&update, &mut |_, _| ()).unwrap().artifacts()[0].path.clone()
+    };
+    let stored = download(Disk::new());
+    assert!(stored.starts_with(scene.board.folder.join("state")) && fs::read(&stored).unwrap() == scene.new);
+    assert_eq!((scene.slot("b"), scene.overwritten_by(), scene.board.invalid()), (vec![], None, String::new()));
+    assert_eq!(read(&scene.mirror), scene.patch().len());
+    fs::remove_file(stored).unwrap();
+    // Where there is none, the slot is filled.
+    assert_eq!(download(Disk::with_faults(Faults::with_room(1000))), scene.board.folder.join("slot.b"));
+    scene.updates();
+}
+
+#[test]
+fn a_hook_that_cannot_mark_a_slot_has_releases_stored() {
+    let mut scene = Scene::new(true);
+    let hook = r#"cd "$1"; put() { printf %s "$2" > "$1"; }
+        case "$2" in running) cat running ;; try) put attempted "$3" ;; keep) put kept "$3"; put attempted "" ;; *) exit 2 ;; esac"#;
+    let words = ["sh", "-c", hook, "hook", &scene.board.folder.display().to_string()].map(str::to_owned);
+    let command = tidegate_client::command::Command::new(words, std::time::Duration::from_secs(20));
+    scene.board.hook = Some(tidegate_client::install::BootHook::new(command));
+    let mut device = scene.board.device();
+    let update = device.check().unwrap().update.unwrap();
+    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+    assert!(downloaded.artifacts()[0].path.starts_with(scene.board.folder.join("state")));
+    assert_eq!((scene.slot("b"), scene.overwritten_by()), (vec![], None));
+    drop(device);
+    scene.updates();
+    assert_eq!(read(&scene.mirror), scene.patch().len());
+}
+
+#[test]
+fn a_file_slot_is_patched_from_its_own_file() {
+    let scene = Scene::new(true);
+    let slot = scene.board.folder.join("slot");
+    fs::write(&slot, &scene.old).unwrap();
+    let state = scene.board.folder.join("other");
+    let mut device = device(&scene.mirror, &state, epoch()).installer(FileSlot::new(&slot)).open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+    device.install(&downloaded).unwrap();
+    assert!(fs::read(&slot).unwrap() == scene.new);
+    assert_eq!(read(&scene.mirror), scene.patch().len());
+}
+
+#[test]
+fn slots_of_several_artifacts_are_filled() {
+    let (old, new) = images();
+    let (kernel, folder) = (noise(7, 50_000), scratch());
+    let mut sim = channel(ALL);
+    let listed = publish(&mut sim, &made(Some(&old), &new), &old);
+    let kernel_listed = publish(&mut sim, &made(None, &kernel), &[]);
+    let mut manifest = manifest_of("1.2.0", 12, &new);
+    manifest["artifacts"][0]["delivery"] = listed;
+    let mut second = manifest_of("1.2.0", 12, &kernel)["artifacts"][0].clone();
+    (second["name"], second["path"]) = (json!("kernel"), json!("stable/releases/os/1.2.0/kernel"));
+    second["delivery"] = kernel_listed;
+    manifest["artifacts"].as_array_mut().unwrap().push(second);
+    sim.add_target("stable", "stable/releases/os/1.2.0/kernel", &kernel);
+    let bytes = approve_image(&mut sim, &manifest, &new);
+    assign(&mut sim, "all", &bytes, &json!({}));
+    sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+    let path = |name: &str| folder.path().join(name);
+    let image = |artifact: &str| SlotImage {
+        artifact: Some(artifact.to_owned()),
+        ..SlotImage::only(path(&format!("{artifact}.a")), path(&format!("{artifact}.b")))
+    };
+    fs::write(path("image.bin.a"), &old).unwrap();
+    let boot = StubBoot::new();
+    let slots = SlotInstaller::new(vec![image("kernel"), image("image.bin")], boot.clone()).unwrap();
+    let mirror = Mirror::of(sim);
+    let mut device = device(&mirror, &path("state"), epoch()).installer(slots).open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+    assert_eq!(boot.invalid(), Some(tidegate_client::install::Slot::B));
+    device.install(&downloaded).unwrap();
+    assert_eq!((boot.invalid(), boot.restart()), (None, tidegate_client::install::Slot::B));
+    assert!(fs::read(path("image.bin.b")).unwrap() == new && fs::read(path("kernel.b")).unwrap() == kernel);
+}
+
+#[test]
+fn patches_made_later_are_found() {
+    let scene = Scene::new(false);
+    let (bytes, directory) = patch(&scene.old, &scene.new);
+    let listed = |sim: &mut Simulator, artifact: Digest| {
+        sim.files.insert(
+            format!("targets/{}", delivery_path(&name("stable"), Kind::Patch, &Digest::of(&bytes))),
+            bytes.clone(),
+        );
+        let list = json!({"schema": 1, "artifact": artifact, "patches": [patch_entry(&bytes, directory, &scene.old)]});
+        let path = patches_path(&name("stable"), &name("os"), &"1.2.0".parse().unwrap(), &"image.bin".parse().unwrap());
+        sim.add_target("stable", &path, list.to_string().as_bytes());
+        sim.publish(&["stable", "snapshot", "timestamp"]);
+    };
+    let first = || scene.board.device().check().unwrap().update.unwrap().artifacts[0].ways[0].way;
+    assert_eq!(first(), WayKind::Chunks);
+    // One of another artifact is none.
+    scene.mirror.edit(|sim| listed(sim, Digest::of(b"another")));
+    assert_eq!(first(), WayKind::Chunks);
+    scene.mirror.edit(|sim| listed(sim, Digest::of(&scene.new)));
+    assert_eq!(first(), WayKind::Patch);
+    scene.updates();
+    assert_eq!(read(&scene.mirror), bytes.len());
+}
