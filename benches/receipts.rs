@@ -83,6 +83,7 @@ fn one(place: &Path, number: u64) {
         at: now(),
         from: "0.9.0".parse().unwrap(),
         offers: Vec::new(),
+        delivery: None,
     };
     let signature = key.sign(&receipt.to_bytes().unwrap()).to_bytes().to_vec();
     let signed = receipt.signed(public.id(), signature);

@@ -2,12 +2,13 @@
 
 use super::failure::{Failure, is_refusal};
 use super::output::Output;
-use tidegate_client::device::Device;
+use tidegate_client::device::{Device, Update};
 
 pub(super) fn run(device: &mut Device, output: Output) -> Result<bool, Failure> {
     let check = device.check()?;
     output.repairs(&check.repairs);
-    output.result(check.explanation.summary(), &check)?;
+    let ways = check.update.as_ref().map(Update::ways).unwrap_or_default();
+    output.result(format!("{}\n{ways}", check.explanation.summary().trim_end()), &check)?;
     output.next(if check.update.is_some() {
         "tidegate-device install fetches and installs it"
     } else {

@@ -26,6 +26,9 @@ pub(super) fn run(device: &mut Device, arguments: &Arguments, output: Output) ->
         let verdict = if judgement.allows() { "allowed now" } else { "not now" };
         let _ = write!(text, "\nown policy, {}: {verdict}\n{judgement}", judgement.step);
     }
+    if let Some(update) = &check.update {
+        let _ = write!(text, "\n{}", update.ways());
+    }
     output.result(text, &check)?;
     Ok(true)
 }

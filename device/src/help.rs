@@ -49,8 +49,8 @@ Examples:
   tidegate-device --config /etc/tidegate/device.json install --json
 
 A settings file uses the same names with underscores, and has settings without an option: installer, trial, policy, poll,
-network, reserve, system_facts, facts_file, facts_program; with the feature gate also receipts and gate. Its paths are
-relative to its folder:
+network, reserve, keep_fallback, system_facts, facts_file, facts_program; with the feature gate also receipts and gate.
+Its paths are relative to its folder:
   {
     \"root\": \"root.json\",
     \"repository\": \"https://updates.example.com\",

@@ -82,7 +82,8 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
         .fetch(fetch)
         .policy(file.policy.clone().unwrap_or_default())
         .retry(Retry::TRANSFERS)
-        .reserve(file.reserve.unwrap_or(0));
+        .reserve(file.reserve.unwrap_or(0))
+        .keep_fallback(file.keep_fallback);
     let builder = identify(builder, &either)?;
     let builder = with_installer(builder, &either, folder)?;
     let surroundings = Surroundings { folder, state: &state_dir, http, client_key: network.client_key() };

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::failure::Failure;
 use super::output::Output;
 use super::settings::Settings;
-use tidegate_client::device::{InstallState, Status};
+use tidegate_client::device::{InstallState, Overwritten, Release, Status};
 use tidegate_model::time;
 
 pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
@@ -35,6 +35,10 @@ fn text(status: &Status) -> String {
         let _ = writeln!(text, "before       {} (sequence {})", previous.version, previous.sequence);
     }
     let _ = writeln!(text, "update       {}", status.update.state);
+    if let Some(Overwritten { release: Release { version, sequence, .. }, complete }) = &status.overwritten {
+        let how = if *complete { "has" } else { "is being written with" };
+        let _ = writeln!(text, "fallback     none: the other slot {how} {version} (sequence {sequence})");
+    }
     if status.update.failures > 0 {
         let _ = writeln!(text, "failures     {} in a row", status.update.failures);
     }

@@ -22,6 +22,9 @@
 //! ```
 //!
 //! A rule that is in neither list has passed.
+//!
+//! A receipt with the outcome `installed` may say what fetching the release took: `"delivery": {"way": "patch", "bytes": 5432109}`, with the way
+//! of the artifact that took most: `patch`, `chunks` or `whole`.
 
 use std::collections::BTreeSet;
 
@@ -78,6 +81,57 @@ pub struct Receipt {
     /// The offers of the device's cohort, in order of preference, if the outcome is [`InstallResult::Offered`]. Those that do not
     /// fit into [`MAX_LENGTH`] are left out, the last ones first.
     pub offers: Vec<OfferResult>,
+    /// What fetching the release took, if the outcome is [`InstallResult::Installed`].
+    pub delivery: Option<DeliveryCost>,
+}
+
+/// What fetching a release took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryCost {
+    /// The way of the artifact that took most.
+    pub way: DeliveryWay,
+    /// The bytes that were fetched.
+    pub bytes: u64,
+}
+
+/// The ways to fetch an artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeliveryWay {
+    /// By a patch from the running release.
+    Patch,
+    /// As chunks, without those that the running release has.
+    Chunks,
+    /// As it is.
+    Whole,
+}
+
+impl DeliveryWay {
+    /// The ways with their names.
+    pub const NAMES: [(&str, Self); 3] = [("patch", Self::Patch), ("chunks", Self::Chunks), ("whole", Self::Whole)];
+
+    /// The name in receipts.
+    pub fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, way)| *way == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl DeliveryCost {
+    /// Its JSON form.
+    pub fn value(self) -> Value {
+        json!({"way": self.way.name(), "bytes": self.bytes})
+    }
+
+    /// Reads its JSON form.
+    ///
+    /// # Errors
+    ///
+    /// If it has another field, or lacks one.
+    pub fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        whole(value, at, |fields| {
+            Ok(Self { way: fields.one_of("way", &DeliveryWay::NAMES)?, bytes: fields.u64("bytes")? })
+        })
+    }
 }
 
 /// What became of an offer at the check that decided to install a release.
@@ -221,6 +275,9 @@ impl Receipt {
             if !self.offers.is_empty() {
                 map.insert("offers".into(), self.offers.iter().map(OfferResult::value).collect());
             }
+            if let Some(delivery) = self.delivery {
+                map.insert("delivery".into(), delivery.value());
+            }
         }
         value
     }
@@ -251,6 +308,7 @@ impl Receipt {
             at: fields.text_as("at", time::parse)?,
             from: fields.text_as("from", crate::version::parse)?,
             offers: fields.list_or_empty("offers", MAX_OFFERS, OfferResult::read)?,
+            delivery: fields.optional_part("delivery", DeliveryCost::read)?,
         };
         fields.finish()?;
         if receipt.sequence == 0 {
@@ -258,6 +316,9 @@ impl Receipt {
         }
         if !receipt.offers.is_empty() && receipt.outcome != InstallResult::Offered {
             return Err(FieldError::new("signed.offers", "only a receipt with the outcome offered lists offers"));
+        }
+        if receipt.delivery.is_some() && receipt.outcome != InstallResult::Installed {
+            return Err(FieldError::new("signed.delivery", "only a receipt with the outcome installed has it"));
         }
         if receipt.reason.as_ref().is_some_and(|reason| reason.as_str().len() > MAX_REASON) {
             return Err(FieldError::new("signed.reason", format!("longer than {MAX_REASON} characters")));
@@ -356,6 +417,7 @@ mod tests {
             at: time::parse("2026-01-05T12:00:00Z").unwrap(),
             from: "1.1.0".parse().unwrap(),
             offers: Vec::new(),
+            delivery: None,
         }
     }
 
@@ -413,6 +475,25 @@ mod tests {
             let (parent, field) = pointer.rsplit_once('/').unwrap();
             wrong.pointer_mut(parent).unwrap().as_object_mut().unwrap().insert(field.to_owned(), bad);
             assert!(Receipt::read(&wrong).is_err(), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn what_a_delivery_took_reads_back_and_belongs_to_what_was_installed() {
+        let delivery = Some(DeliveryCost { way: DeliveryWay::Patch, bytes: 5_432_109 });
+        let installed = Receipt { outcome: InstallResult::Installed, delivery, ..receipt() };
+        let value = installed.value();
+        assert_eq!(value["delivery"], json!({"way": "patch", "bytes": 5_432_109}));
+        assert_eq!(Receipt::read(&value).unwrap(), installed);
+        for (field, bad) in [
+            ("outcome", json!("confirmed")),
+            ("delivery", json!({"way": "mail", "bytes": 1})),
+            ("delivery", json!({"way": "patch"})),
+            ("delivery", json!({"way": "patch", "bytes": 1, "more": 1})),
+        ] {
+            let mut wrong = value.clone();
+            wrong[field] = bad;
+            assert!(Receipt::read(&wrong).is_err(), "{wrong}");
         }
     }
 

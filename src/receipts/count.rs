@@ -260,6 +260,7 @@ mod tests {
             at: time::parse(&format!("2026-01-05T12:{minute:02}:00Z")).unwrap(),
             from: "1.1.0".parse().unwrap(),
             offers: Vec::new(),
+            delivery: None,
         }
     }
 

@@ -96,7 +96,7 @@ impl<'a> Filler<'a> {
     /// What `watch` returns.
     pub(crate) fn is_right(&mut self) -> Result<bool, Error> {
         let wanted = self.job.wanted;
-        let mut checker = Checker::new(Some(wanted.length), Some(&wanted.hashes));
+        let mut checker = wanted.checker();
         let mut buffer = vec![0; PIECE];
         while checker.seen() < wanted.length {
             let count = buffer.len().min(usize::try_from(wanted.length - checker.seen()).unwrap_or(usize::MAX));
@@ -119,6 +119,64 @@ impl<'a> Filler<'a> {
             return Ok(Some(WayKind::Patch));
         }
         Ok((self.by_chunks()? && self.is_right()?).then_some(WayKind::Chunks))
+    }
+
+    /// Makes the target the artifact from the whole file, in its order, with the first piece written last. It is checked when it is complete, and
+    /// does not resume after a stop.
+    ///
+    /// # Errors
+    ///
+    /// As for [`fill`](Self::fill), and [`Error::WrongTarget`] if another file comes.
+    pub(crate) fn whole(&mut self) -> Result<(), Error> {
+        let wanted = self.job.wanted;
+        let (mut checker, mut first) = (wanted.checker(), Vec::new());
+        while checker.seen() < wanted.length {
+            let request = Request::target(&wanted.url, wanted.length).after(checker.seen());
+            if let Err(e) = self.pour(&request, &mut checker, &mut first)? {
+                self.again(e, Source::Whole)?;
+            }
+        }
+        let wrong = |mismatch| Error::WrongTarget { path: wanted.name.clone(), url: wanted.url.clone(), mismatch };
+        checker.finish().map_err(wrong)?;
+        self.sync()?;
+        self.write(0, &first)?;
+        self.sync()
+    }
+
+    /// Writes what comes of the whole file, except for its first piece.
+    fn pour(
+        &mut self,
+        request: &Request<'_>,
+        checker: &mut Checker,
+        first: &mut Vec<u8>,
+    ) -> Result<Result<(), FetchError>, Error> {
+        let wanted = self.job.wanted;
+        let mut body = match self.open(request) {
+            Ok(body) => body,
+            Err(e) => return Ok(Err(e)),
+        };
+        let mut position = body.offset();
+        if position == 0 {
+            *checker = wanted.checker();
+            self.done = 0;
+        }
+        while position < wanted.length {
+            let at = position;
+            if let Err(e) = self.read(&mut body, &mut position, at..wanted.length.min(at + PIECE as u64)) {
+                return Ok(Err(e));
+            }
+            self.failures = 0;
+            let bytes = std::mem::take(&mut self.buffer);
+            // It cannot be longer.
+            let _ = checker.update(&bytes);
+            if at == 0 {
+                bytes.clone_into(first);
+            } else {
+                self.write(at, &bytes)?;
+            }
+            self.progress(bytes.len())?;
+        }
+        Ok(Ok(()))
     }
 
     /// `false` if the patch cannot be used, or what it leaves is fetched better as chunks.
@@ -430,12 +488,14 @@ impl<'a> Filler<'a> {
 
     /// Writes a piece that is right.
     fn put(&mut self, part: &Part, bytes: &[u8]) -> Result<(), Error> {
-        self.target.write_at(part.at, bytes).map_err(|e| self.failed(e))?;
-        self.unsynced += bytes.len() as u64;
-        if self.unsynced >= SYNC {
-            self.sync()?;
-        }
+        self.write(part.at, bytes)?;
         self.progress(part.length)
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.target.write_at(at, bytes).map_err(|e| self.failed(e))?;
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= SYNC { self.sync() } else { Ok(()) }
     }
 
     /// Makes what was written durable.

@@ -16,6 +16,7 @@ use serde::Serialize;
 pub(crate) use fill::{Filler, Job};
 
 use tidegate_model::delivery::{Delivery, FileRef, PatchRef};
+pub use tidegate_model::receipt::DeliveryWay as WayKind;
 use tidegate_model::version::Version;
 
 /// A way to fetch an artifact.
@@ -30,18 +31,6 @@ pub struct Way {
     pub from: Option<Version>,
 }
 
-/// The ways to fetch an artifact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WayKind {
-    /// By a patch from the running release.
-    Patch,
-    /// As chunks, without those that the running release has.
-    Chunks,
-    /// As it is.
-    Whole,
-}
-
 /// For example `patch from 1.1.0, 789 bytes`.
 impl std::fmt::Display for Way {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -49,17 +38,6 @@ impl std::fmt::Display for Way {
         match &self.from {
             Some(from) => write!(f, "{kind} from {from}, {bytes} bytes"),
             None => write!(f, "{kind}, {bytes} bytes"),
-        }
-    }
-}
-
-impl WayKind {
-    /// The name in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Patch => "patch",
-            Self::Chunks => "chunks",
-            Self::Whole => "whole",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The builder for a device.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 
 use super::state::Record;
@@ -287,6 +288,7 @@ impl DeviceBuilder {
             retry: self.retry.unwrap_or(Retry::NEVER),
             reserve: self.reserve,
             keep_fallback: self.keep_fallback,
+            spent: Cell::default(),
             repairs,
             recorder,
         })

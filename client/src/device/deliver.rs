@@ -17,6 +17,7 @@ use crate::updater::Repository;
 use tidegate_model::delivery::{Delivery, FileRef, Kind, PatchList, PatchRef};
 use tidegate_model::layout;
 use tidegate_model::manifest::{Artifact, Manifest};
+use tidegate_model::receipt::DeliveryCost;
 use tidegate_tuf::Chain;
 use tidegate_tuf::fields::{FieldError, Fields};
 
@@ -37,13 +38,6 @@ impl Keep for Overwritten {
         let mut fields = Fields::of(value, at)?;
         Ok(Self { release: fields.part("release", Release::read)?, complete: fields.bool_or("complete", false)? })
     }
-}
-
-/// What fetching an artifact took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Spent {
-    pub(super) way: WayKind,
-    pub(super) bytes: u64,
 }
 
 impl Device {
@@ -177,12 +171,8 @@ impl Device {
     ) -> Result<Option<PathBuf>, Error> {
         let running = place.running.as_deref();
         if let Some(slot) = place.slot.as_ref().filter(|_| in_slots) {
-            let may_be_complete = self.is_complete(&update.release);
-            if self.fill(artifact, slot, running, may_be_complete, watch)?.is_some() {
-                return Ok(Some(slot.clone()));
-            }
-            self.must_have_room(std::slice::from_ref(artifact))?;
-            return Ok(None);
+            let filled = self.fill(&update.release, artifact, slot, running, true, watch)?;
+            return Ok(filled.then(|| slot.clone()));
         }
         let path = self.download_path(artifact);
         let part = part_of(&path);
@@ -195,28 +185,29 @@ impl Device {
         if regular_length(&part).map_err(failed("read"))?.is_none() {
             self.store.disk().remove(&part).map_err(failed("remove"))?;
         }
-        let filled = self.fill(artifact, &part, running, false, watch);
+        let filled = self.fill(&update.release, artifact, &part, running, false, watch);
         if matches!(&filled, Err(Error::File { source, .. }) if source.kind() == ErrorKind::StorageFull) {
             // To give the room back.
             self.store.disk().remove(&part).map_err(failed("remove"))?;
         }
-        if filled?.is_none() {
+        if !filled? {
             return Ok(None);
         }
         self.store.disk().rename(&part, &path).map_err(failed("rename"))?;
         Ok(Some(path))
     }
 
-    /// Fetches an artifact in pieces into `target`. `None` if only the whole file can be fetched.
-    pub(super) fn fill(
+    /// Fetches an artifact in pieces into `target`. `false` if only the whole file can be fetched, elsewhere.
+    fn fill(
         &self,
+        release: &Release,
         artifact: &UpdateArtifact,
         target: &Path,
         running: Option<&Path>,
-        may_be_complete: bool,
+        in_slot: bool,
         watch: &mut dyn FnMut(Progress) -> Result<(), Error>,
-    ) -> Result<Option<Spent>, Error> {
-        let Some(files) = &artifact.files else { return Ok(None) };
+    ) -> Result<bool, Error> {
+        let Some(files) = &artifact.files else { return Ok(false) };
         let job = Job {
             fetch: self.updater.fetcher(),
             disk: self.store.disk(),
@@ -229,15 +220,39 @@ impl Device {
             running,
         };
         let mut filler = Filler::new(&job, watch)?;
-        if may_be_complete && filler.is_right()? {
-            return Ok(Some(Spent { way: job.first, bytes: 0 }));
+        if in_slot && self.is_complete(release) && filler.is_right()? {
+            return Ok(true);
         }
-        let filled = filler.fill();
+        let mut filled = filler.fill();
+        // Without room for the whole file, there is no other place for it.
+        if in_slot && matches!(filled, Ok(None)) && self.lacks_room(std::slice::from_ref(artifact)).is_some() {
+            filled = filler.whole().map(|()| Some(WayKind::Whole));
+        }
         // Also after an error, so that a later call finds it.
         let synced = filler.sync();
-        let way = filled?;
-        synced?;
-        Ok(way.map(|way| Spent { way, bytes: filler.fetched() }))
+        let way = filled.as_ref().ok().copied().flatten().unwrap_or(job.first);
+        self.spend(way, filler.fetched());
+        let is_filled = filled?.is_some();
+        synced.map(|()| is_filled)
+    }
+
+    /// Adds to what the download took.
+    pub(super) fn spend(&self, way: WayKind, bytes: u64) {
+        let (spent, most) = self.spent.get().unwrap_or((DeliveryCost { way, bytes: 0 }, 0));
+        let way = if bytes >= most { way } else { spent.way };
+        self.spent.set(Some((DeliveryCost { way, bytes: spent.bytes.saturating_add(bytes) }, bytes.max(most))));
+    }
+}
+
+impl Update {
+    /// How each artifact can be fetched, one a line, the cheapest way first; empty if each comes as it is.
+    pub fn ways(&self) -> String {
+        let mut text = String::new();
+        for UpdateArtifact { name, ways, .. } in self.artifacts.iter().filter(|artifact| artifact.ways.len() > 1) {
+            let ways: Vec<_> = ways.iter().map(ToString::to_string).collect();
+            text += &format!("fetch {name}: {}\n", ways.join("; else "));
+        }
+        text
     }
 }
 

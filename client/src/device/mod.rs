@@ -21,6 +21,7 @@ mod builder;
 mod deliver;
 mod state;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
@@ -36,7 +37,7 @@ use state::Quarantine;
 pub use state::{InstallState, Record};
 
 use crate::clock::Clock;
-use crate::delivery::{Files, Way};
+use crate::delivery::{Files, Way, WayKind};
 use crate::download::{Progress, Wanted, download, part_of};
 use crate::error::{Error, Fault};
 use crate::facts::{FactSource, gather};
@@ -61,7 +62,7 @@ use tidegate_model::gate::{Attestation, Protected};
 use tidegate_model::layout;
 use tidegate_model::manifest::{Manifest, Urgency};
 use tidegate_model::name::ArtifactName;
-use tidegate_model::receipt::{InstallResult, SignedReceipt};
+use tidegate_model::receipt::{DeliveryCost, InstallResult, SignedReceipt};
 pub use tidegate_model::release::Release;
 use tidegate_model::rollout::{Offer, Offers};
 use tidegate_model::text::public_url;
@@ -91,6 +92,8 @@ pub struct Device {
     retry: Retry,
     reserve: u64,
     keep_fallback: bool,
+    /// What the current download took, and the most that one artifact did.
+    spent: Cell<Option<(DeliveryCost, u64)>>,
     repairs: Vec<Repair>,
     recorder: Box<dyn ReceiptRecorder>,
 }
@@ -596,7 +599,11 @@ impl Device {
     pub fn download(&mut self, update: &Update, progress: &mut dyn FnMut(&str, Progress)) -> Result<Downloaded, Error> {
         let mut update = update.clone();
         loop {
-            match self.download_for_a_day(&update, progress) {
+            let result = self.download_for_a_day(&update, progress);
+            if let Some((cost, _)) = self.spent.take() {
+                self.recorder.record_fetched(&self.store, &update.release, cost);
+            }
+            match result {
                 Err(Error::Outdated { .. }) => update = self.decide_again(&update)?,
                 result => return result,
             }
@@ -647,6 +654,7 @@ impl Device {
                 artifacts.push(artifact.at(path));
                 continue;
             }
+            let before = self.stored(artifact);
             let mut failures = 0;
             loop {
                 let mut most = 0;
@@ -665,6 +673,9 @@ impl Device {
                     }
                     Err(e) => return Err(e),
                 }
+            }
+            if artifact.files.is_some() {
+                self.spend(WayKind::Whole, artifact.length - before);
             }
             artifacts.push(artifact.at(path));
         }

@@ -22,6 +22,12 @@ pub struct Wanted {
     pub hashes: Hashes,
 }
 
+impl Wanted {
+    pub(crate) fn checker(&self) -> Checker {
+        Checker::new(Some(self.length), Some(&self.hashes))
+    }
+}
+
 /// The progress of a download, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -65,7 +71,7 @@ pub fn download(
     let mut checker = resumable(&part, wanted).map_err(failed("read", &part))?;
     loop {
         let resumed = checker.is_some();
-        let checker_now = checker.take().unwrap_or_else(|| new_checker(wanted));
+        let checker_now = checker.take().unwrap_or_else(|| wanted.checker());
         match transfer(fetch, disk, wanted, &part, checker_now, progress) {
             Ok(()) => break,
             // The partial download may belong to another file: restart.
@@ -102,7 +108,7 @@ fn transfer(
         let mut file = if body.offset() == here && here > 0 {
             disk.resume(part, here)
         } else {
-            checker = new_checker(wanted);
+            checker = wanted.checker();
             disk.create(part)
         }
         .map_err(failed("write"))?;
@@ -129,10 +135,6 @@ fn transfer(
     checker.finish().map_err(wrong)
 }
 
-fn new_checker(wanted: &Wanted) -> Checker {
-    Checker::new(Some(wanted.length), Some(&wanted.hashes))
-}
-
 /// The name of a download that is not complete.
 pub(crate) fn part_of(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -144,7 +146,7 @@ pub(crate) fn part_of(path: &Path) -> PathBuf {
 fn resumable(part: &Path, wanted: &Wanted) -> io::Result<Option<Checker>> {
     match regular_length(part)? {
         Some(length) if length > 0 && length <= wanted.length => {
-            let mut checker = new_checker(wanted);
+            let mut checker = wanted.checker();
             Ok(feed(&mut File::open(part)?, &mut checker)?.ok().map(|()| checker))
         }
         _ => Ok(None),
@@ -156,7 +158,7 @@ fn matches(path: &Path, wanted: &Wanted) -> io::Result<bool> {
     if regular_length(path)? != Some(wanted.length) {
         return Ok(false);
     }
-    let mut checker = new_checker(wanted);
+    let mut checker = wanted.checker();
     Ok(feed(&mut File::open(path)?, &mut checker)?.and_then(|()| checker.finish()).is_ok())
 }
 

@@ -9,7 +9,7 @@ use crate::store::{DirStore, Repair};
 use tidegate_model::cohort::{CohortChoice, CohortMap};
 use tidegate_model::explanation::Explanation;
 use tidegate_model::name::DeviceId;
-use tidegate_model::receipt::{InstallResult, SignedReceipt};
+use tidegate_model::receipt::{DeliveryCost, InstallResult, SignedReceipt};
 use tidegate_model::release::Release;
 use tidegate_model::time::Instant;
 
@@ -35,6 +35,9 @@ pub(crate) trait ReceiptRecorder: Send {
 
     /// Records the result of a release.
     fn record(&mut self, store: &DirStore, release: &Release, outcome: InstallResult, why: Option<&str>, at: Instant);
+
+    /// Adds to what fetching a release took.
+    fn record_fetched(&mut self, store: &DirStore, release: &Release, cost: DeliveryCost);
 
     /// Records the result of a step of the update, before the state is saved. An interruption in between repeats the step.
     fn record_step(&mut self, store: &DirStore, before: &State, after: &State, at: Instant);
@@ -73,6 +76,8 @@ impl ReceiptRecorder for NoReceipts {
     fn record_offer(&mut self, _: &DirStore, _: &Explanation, _: &Release, _: Instant) {}
 
     fn record(&mut self, _: &DirStore, _: &Release, _: InstallResult, _: Option<&str>, _: Instant) {}
+
+    fn record_fetched(&mut self, _: &DirStore, _: &Release, _: DeliveryCost) {}
 
     fn record_step(&mut self, _: &DirStore, _: &State, _: &State, _: Instant) {}
 

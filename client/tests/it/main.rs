@@ -8,6 +8,7 @@ mod attacks;
 mod board;
 #[cfg(unix)]
 mod delivery;
+mod delivery_files;
 mod device;
 #[cfg(unix)]
 mod faults;

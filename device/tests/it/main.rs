@@ -5,6 +5,8 @@
 // A board and a repository in memory, as in the client's own tests.
 #[path = "../../../client/tests/it/board.rs"]
 mod board;
+#[path = "../../../client/tests/it/delivery_files.rs"]
+mod delivery_files;
 #[path = "../../../client/tests/it/fleet.rs"]
 mod fleet;
 #[path = "../../../client/tests/it/mirror.rs"]
@@ -17,6 +19,7 @@ mod tls_server;
 mod tools;
 
 mod cli;
+mod delivery;
 #[cfg(feature = "gate")]
 mod gate;
 mod log;

@@ -314,6 +314,7 @@ mod tests {
             at: tidegate_model::time::parse("2026-01-05T12:00:00Z").unwrap(),
             from: "1.1.0".parse().unwrap(),
             offers: Vec::new(),
+            delivery: None,
         }
     }
 

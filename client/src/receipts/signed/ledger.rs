@@ -8,7 +8,9 @@ use crate::receipts::status::ReceiptStatus;
 use crate::store::Keep;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::name::{DeviceId, HardwareId, Name};
-use tidegate_model::receipt::{InstallResult, MAX_LENGTH, MAX_SIGNATURE, OfferResult, Receipt, SignedReceipt};
+use tidegate_model::receipt::{
+    DeliveryCost, InstallResult, MAX_LENGTH, MAX_SIGNATURE, OfferResult, Receipt, SignedReceipt,
+};
 use tidegate_model::release::Release;
 use tidegate_model::time::{self, Instant};
 use tidegate_model::version::Version;
@@ -45,6 +47,8 @@ struct Known {
     context: Context,
     /// The last recorded result.
     last: InstallResult,
+    /// What fetching it took so far.
+    delivery: Option<DeliveryCost>,
 }
 
 /// The other fields of a receipt, saved when the release is offered, because the repository may be unreachable after a restart.
@@ -79,13 +83,21 @@ impl Ledger {
             }
             return Ok(changed);
         }
-        let known = Known { release: release.clone(), context, last: InstallResult::Offered };
+        let known = Known { release: release.clone(), context, last: InstallResult::Offered, delivery: None };
         self.queue.push(sign(&known, None, offers, at, key)?);
         self.releases.push(known);
         let excess = self.releases.len().saturating_sub(MAX_RELEASES);
         self.releases.drain(..excess);
         self.make_room();
         Ok(true)
+    }
+
+    /// Adds to what fetching a release took. Returns whether the ledger changed.
+    pub(crate) fn fetched(&mut self, release: &Release, cost: DeliveryCost) -> bool {
+        let Some(known) = self.known(release).filter(|_| cost.bytes > 0) else { return false };
+        let before = known.delivery.map_or(0, |cost| cost.bytes);
+        known.delivery = Some(DeliveryCost { bytes: cost.bytes.saturating_add(before), ..cost });
+        true
     }
 
     /// Records the result of a release, unless it was recorded last or the release was never offered. Returns whether the ledger changed.
@@ -174,7 +186,7 @@ fn sign(
     at: Instant,
     key: &DeviceKey,
 ) -> Result<SignedReceipt, String> {
-    let Known { release, context, last } = known.clone();
+    let Known { release, context, last, delivery } = known.clone();
     let mut receipt = Receipt {
         device: context.device,
         channel: context.channel,
@@ -189,6 +201,7 @@ fn sign(
         at: time::whole(at),
         from: context.from,
         offers,
+        delivery: delivery.filter(|_| last == InstallResult::Installed),
     };
     while length(&receipt.clone().signed(key.id().clone(), vec![0; MAX_SIGNATURE])) > MAX_LENGTH
         && receipt.offers.pop().is_some()
@@ -207,7 +220,13 @@ impl Serialize for Ledger {
         let releases: Vec<Value> = self
             .releases
             .iter()
-            .map(|known| json!({"release": known.release, "context": known.context, "last": known.last.name()}))
+            .map(|known| {
+                let mut value = json!({"release": known.release, "context": known.context, "last": known.last.name()});
+                if let (Some(delivery), Some(map)) = (known.delivery, value.as_object_mut()) {
+                    map.insert("delivery".into(), delivery.value());
+                }
+                value
+            })
             .collect();
         json!({
             "queue": queue, "releases": releases, "gate": self.gate, "dropped": self.dropped, "refused": self.refused,
@@ -258,6 +277,7 @@ fn known(value: &Value, at: &str) -> Result<Known, FieldError> {
             })
         })?,
         last: fields.one_of("last", &InstallResult::NAMES)?,
+        delivery: fields.optional_part("delivery", DeliveryCost::read)?,
     })
 }
 

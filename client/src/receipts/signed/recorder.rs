@@ -14,7 +14,7 @@ use tidegate_model::cohort::{CohortChoice, CohortMap};
 use tidegate_model::explanation::Explanation;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::name::{DeviceId, Name};
-use tidegate_model::receipt::{InstallResult, OfferResult, SignedReceipt};
+use tidegate_model::receipt::{DeliveryCost, InstallResult, OfferResult, SignedReceipt};
 use tidegate_model::release::Release;
 use tidegate_model::time::Instant;
 
@@ -131,6 +131,10 @@ impl ReceiptRecorder for SigningRecorder {
 
     fn record(&mut self, store: &DirStore, release: &Release, outcome: InstallResult, why: Option<&str>, at: Instant) {
         self.change(store, |ledger, settings, _| ledger.record(release, outcome, why, at, &settings.key));
+    }
+
+    fn record_fetched(&mut self, store: &DirStore, release: &Release, cost: DeliveryCost) {
+        self.change(store, |ledger, _, _| Ok(ledger.fetched(release, cost)));
     }
 
     fn record_step(&mut self, store: &DirStore, before: &State, after: &State, at: Instant) {
