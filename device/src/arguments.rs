@@ -12,6 +12,7 @@ use tidegate_model::facts::TypedFact;
 use tidegate_model::gate::Attestation;
 use tidegate_model::span::Span;
 use tidegate_model::time::{self, Instant};
+use tidegate_model::version::{self, Version};
 
 /// A command with its options.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(super) struct Arguments {
     pub(super) at: Option<Instant>,
     /// How long to defer a release.
     pub(super) time: Option<Duration>,
+    /// The release to let out of quarantine.
+    pub(super) lift: Option<Version>,
     /// Whether to ignore the device's own policy.
     pub(super) now: bool,
     pub(super) json: bool,
@@ -45,7 +48,8 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
     let mut config = None;
     let mut given = SettingsFile::default();
     let mut facts = Vec::new();
-    let (mut at, mut time, mut now) = (None, None, false);
+    let (mut at, mut time, mut now, mut lift) = (None, None, false, None);
+    let mut lifts = false;
     let (mut json, mut quiet, mut wants_help, mut send, mut verbose) = (false, false, false, false, 0);
     while let Some(argument) = parser.next()? {
         match argument {
@@ -74,6 +78,12 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
             Value(word) if command == Some(Command::Defer) && time.is_none() => {
                 time = Some(word.parse_with(Span::from_str)?.into());
             }
+            Value(word) if command == Some(Command::Quarantine) && !lifts => match word.string()?.as_str() {
+                "list" => {}
+                "lift" => lifts = true,
+                other => return Err(format!("quarantine {other} is unknown: use list, or lift VERSION").into()),
+            },
+            Value(word) if lifts && lift.is_none() => lift = Some(word.parse_with(version::parse)?),
             Value(word) if command.is_none() => {
                 let word = word.string()?;
                 let known = Command::ALL.iter().find(|(name, _)| *name == word);
@@ -98,12 +108,15 @@ pub(super) fn parse(mut parser: lexopt::Parser) -> Result<Parsed, lexopt::Error>
     if time.is_none() && command == Command::Defer {
         return Err("defer needs a time, such as 4h".into());
     }
+    if lifts && lift.is_none() {
+        return Err("quarantine lift needs a version, as quarantine list shows it".into());
+    }
     let command = match command {
         Command::Receipts if send => Command::SendReceipts,
         _ if send => return Err("--send can only be used with receipts".into()),
         command => command,
     };
-    Ok(Parsed::Run(Box::new(Arguments { command, config, given, facts, at, time, now, json, quiet, verbose })))
+    Ok(Parsed::Run(Box::new(Arguments { command, config, given, facts, at, time, lift, now, json, quiet, verbose })))
 }
 
 fn unknown(word: &str) -> lexopt::Error {
@@ -148,6 +161,10 @@ mod tests {
             (&["defer"], "4h"),
             (&["defer", "soon"], "soon"),
             (&["defer", "4h", "5h"], "5h"),
+            (&["quarantine", "1.1.0"], "lift VERSION"),
+            (&["quarantine", "lift"], "needs a version"),
+            (&["quarantine", "lift", "1"], "1"),
+            (&["quarantine", "lift", "1.1.0", "1.2.0"], "1.2.0"),
         ] {
             let error = parsed(words).err().unwrap().to_string();
             assert!(error.contains(expected), "{words:?}: {error}");

@@ -17,6 +17,7 @@ Commands:
   confirm    keep the release on trial
   reject     reject the release on trial and roll back
   defer      defer the next installation
+  quarantine list the releases that failed here, or let one be tried again
   run        run as a service that updates the device
   status     show what is installed, without network access
   receipts   show or send pending receipts (feature gate)
@@ -146,6 +147,17 @@ Examples:
   tidegate-device --config device.json defer 4h
 ";
 
+const QUARANTINE: &str = "\
+Lists the releases that failed on this device and are not tried again, or lets one be tried again.
+
+Usage: tidegate-device [OPTIONS] quarantine [list]
+       tidegate-device [OPTIONS] quarantine lift VERSION
+
+Examples:
+  tidegate-device --config device.json quarantine
+  tidegate-device --config device.json quarantine lift 1.2.0
+";
+
 const RUN: &str = "\
 Runs as a service: checks regularly, installs when the policy allows it, confirms new releases that are healthy, and rolls
 back the others.
@@ -195,6 +207,7 @@ pub(super) fn of(command: Command) -> &'static str {
         Command::Confirm => CONFIRM,
         Command::Reject => REJECT,
         Command::Defer => DEFER,
+        Command::Quarantine => QUARANTINE,
         Command::Run => RUN,
         Command::Status => STATUS,
         Command::Receipts | Command::SendReceipts => RECEIPTS,

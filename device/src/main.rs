@@ -21,6 +21,7 @@ mod host;
 mod install;
 mod log_output;
 mod output;
+mod quarantine;
 mod run;
 mod settings;
 mod settings_file;
@@ -69,6 +70,7 @@ fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
         Command::Confirm => confirm::confirm(settings, output),
         Command::Reject => confirm::reject(settings, output),
         Command::Defer => defer::run(settings, arguments.time, output),
+        Command::Quarantine => quarantine::run(settings, arguments.lift.as_ref(), output),
         Command::Status => status::run(settings, output),
         Command::Explain => explain::run(&mut settings.builder.open()?, arguments, output),
         Command::Run => run::run(arguments, settings, output),

@@ -63,7 +63,7 @@ fn text(status: &Status) -> String {
         let _ = writeln!(text, "decision     unknown until the next check: {why}");
     }
     for failed in &status.quarantined {
-        let _ = writeln!(text, "quarantined  sequence {}, manifest {}", failed.sequence, failed.sha256);
+        let _ = writeln!(text, "quarantined  {} (sequence {}): {}", failed.version, failed.sequence, failed.why);
     }
     text
 }

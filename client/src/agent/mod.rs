@@ -190,7 +190,7 @@ impl<'a> Agent<'a> {
         if let Some(next) = self.held_back(Step::Download, update)? {
             return Ok(next);
         }
-        let before = self.device.running();
+        let before = self.device.ready();
         let before = self.or_fail(before)?;
         self.advance(Event::Offered { attempt: Attempt { release: update.release.clone(), before } })?;
         if !matches!(self.device.machine().state, State::Downloading { .. }) {
@@ -250,19 +250,19 @@ impl<'a> Agent<'a> {
                         Verdict::Unwell { why } => self.advance(Event::Unhealthy { why })?,
                     }
                 }
-                State::RolledBack { attempt, boot, again, .. } => {
+                State::RolledBack { attempt, boot, again, why } => {
                     if again {
                         self.device.take_back(&attempt.release)?;
                     } else {
-                        self.device.forget(&attempt.release)?;
+                        self.device.forget(&attempt.release, &why)?;
                     }
                     if !self.went_back(&attempt, &boot)? {
                         return Ok(Next::Restart);
                     }
                     self.advance(Event::Returned)?;
                 }
-                State::Quarantined { release, .. } => {
-                    self.device.forget(&release)?;
+                State::Quarantined { release, why } => {
+                    self.device.forget(&release, &why)?;
                     return Ok(Next::Check { until: None });
                 }
                 State::Waiting { until, .. } => return Ok(Next::Check { until }),

@@ -34,7 +34,7 @@ pub use builder::DeviceBuilder;
 pub use deliver::Overwritten;
 use deliver::{allocated, files_of};
 use state::Quarantine;
-pub use state::{InstallState, Record};
+pub use state::{Failed, InstallState, Record};
 
 use crate::clock::Clock;
 use crate::delivery::{Files, Way, WayKind};
@@ -166,7 +166,7 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deferral: Option<Deferral>,
     /// Releases that failed here and are not tried again.
-    pub quarantined: Vec<Quarantined>,
+    pub quarantined: Vec<Failed>,
     /// The status of the receipts, if the device records any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receipts: Option<ReceiptStatus>,
@@ -281,7 +281,8 @@ impl Device {
         let choice = map.choose(&profile.id, &profile.facts());
         self.recorder.observe(&self.profile.id, &map, &choice);
         let (now, latest) = at.map_or_else(|| (self.now(), self.updater.latest()), |at| (at, at));
-        let quarantined = self.quarantined().to_vec();
+        let known = |failed: &Failed| Quarantined { sequence: failed.sequence, sha256: failed.sha256 };
+        let quarantined: Vec<_> = self.quarantined().iter().map(known).collect();
         let circumstances = Circumstances { device: profile, choice: &choice, now, latest, quarantined: &quarantined };
         let protected = map.cohort(&choice.cohort).and_then(|cohort| cohort.protected.as_ref());
         let offered = match self.approach(profile, &choice, protected) {
@@ -363,6 +364,11 @@ impl Device {
                 Ok((explained, update))
             }
             (Outcome::Install { artifacts, .. }, Known::Manifest(manifest)) => {
+                let names: Vec<_> = artifacts.iter().map(ArtifactName::as_str).collect();
+                if let Some(Err(why)) = self.installer.as_ref().map(|installer| installer.accepts(&names)) {
+                    explained.decision.unfit(why);
+                    return Ok((explained, None));
+                }
                 match self.update(reads.channel, manifest, offer.sha256, artifacts, reads.private) {
                     Ok(update) => Ok((explained, Some(update))),
                     Err(e @ Error::NotApproved { .. }) => {
@@ -557,7 +563,7 @@ impl Device {
         judgement
     }
 
-    fn quarantined(&self) -> &[Quarantined] {
+    fn quarantined(&self) -> &[Failed] {
         self.quarantine.value().map_or(&[], |quarantine| &quarantine.releases)
     }
 
@@ -820,8 +826,9 @@ impl Device {
     /// [`Error::State`] if nothing is installed, [`Error::Store`] if the rejection cannot be stored.
     pub fn reject(&mut self) -> Result<Status, Error> {
         let record = self.installed()?;
-        self.record_result(&record.release, InstallResult::RolledBack, Some("it was rejected"));
-        self.forget(&record.release)?;
+        let why = "it was rejected";
+        self.record_result(&record.release, InstallResult::RolledBack, Some(why));
+        self.forget(&record.release, why)?;
         Ok(self.status())
     }
 
@@ -874,6 +881,13 @@ impl Device {
         Ok(self.installer()?.running()?)
     }
 
+    /// What runs now, once an installation can begin.
+    pub(crate) fn ready(&mut self) -> Result<Option<Place>, Error> {
+        let installer = self.installer()?;
+        installer.ready()?;
+        Ok(installer.running()?)
+    }
+
     /// Runs the installer. Records nothing.
     pub(crate) fn put(&mut self, downloaded: &Downloaded) -> Result<(), Error> {
         let release = &downloaded.update.release;
@@ -902,10 +916,28 @@ impl Device {
         Ok(self.installer()?.revert(before)?)
     }
 
+    /// Lets a release that failed here be tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if it is not quarantined, [`Error::Store`] if that cannot be stored.
+    pub fn lift(&mut self, version: &Version) -> Result<(), Error> {
+        let mut quarantine = self.quarantine.value().cloned().unwrap_or_default();
+        let before = quarantine.releases.len();
+        quarantine.releases.retain(|failed| failed.version != *version);
+        if quarantine.releases.len() == before {
+            return Err(Error::State(format!("{version} is not in quarantine on this device")));
+        }
+        // First, because an agent quarantines the release of this state.
+        self.advance(Event::Lifted, Tolerance::default())?;
+        Ok(self.quarantine.save(&self.store, quarantine)?)
+    }
+
     /// Records that a release failed here, and that the previous one is the installed release again.
-    pub(crate) fn forget(&mut self, release: &Release) -> Result<(), Error> {
-        let failed = Quarantined { sequence: release.sequence, sha256: release.sha256 };
-        if !self.quarantined().contains(&failed) {
+    pub(crate) fn forget(&mut self, release: &Release, why: &str) -> Result<(), Error> {
+        if !self.quarantined().iter().any(|failed| failed.is(release)) {
+            let Release { version, sequence, sha256 } = release.clone();
+            let failed = Failed { version, sequence, sha256, why: why.to_owned() };
             let mut quarantine = self.quarantine.value().cloned().unwrap_or_default();
             quarantine.add(failed);
             // First, so that an interruption cannot make the device retry.

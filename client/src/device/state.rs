@@ -4,9 +4,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::store::Keep;
-use tidegate_model::decision::Quarantined;
+use tidegate_model::digest::Digest;
 use tidegate_model::name::Name;
 use tidegate_model::release::Release;
+use tidegate_model::version::{self, Version};
 use tidegate_tuf::fields::{FieldError, Fields};
 
 /// The maximum number of failed releases to store; the oldest are removed first.
@@ -40,17 +41,34 @@ pub enum InstallState {
     Confirmed,
 }
 
+/// A release that failed on this device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// Its version.
+    pub version: Version,
+    /// Its sequence.
+    pub sequence: u64,
+    /// SHA-256 of its manifest.
+    pub sha256: Digest,
+    /// How it failed.
+    pub why: String,
+}
+
+impl Failed {
+    pub(super) fn is(&self, release: &Release) -> bool {
+        (self.sequence, self.sha256) == (release.sequence, release.sha256)
+    }
+}
+
 /// Releases that failed on this device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Quarantine {
-    pub(super) releases: Vec<Quarantined>,
+    pub(super) releases: Vec<Failed>,
 }
 
 impl Quarantine {
-    pub(super) fn add(&mut self, failed: Quarantined) {
-        if !self.releases.contains(&failed) {
-            self.releases.push(failed);
-        }
+    pub(super) fn add(&mut self, failed: Failed) {
+        self.releases.push(failed);
         let excess = self.releases.len().saturating_sub(MAX_QUARANTINED);
         self.releases.drain(..excess);
     }
@@ -78,7 +96,12 @@ impl Keep for Quarantine {
     fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
         let releases = Fields::of(value, at)?.list("releases", usize::MAX, |value, at| {
             let mut fields = Fields::of(value, at)?;
-            Ok(Quarantined { sequence: fields.u64("sequence")?, sha256: fields.parsed("sha256")? })
+            Ok(Failed {
+                version: fields.text_as("version", version::parse)?,
+                sequence: fields.u64("sequence")?,
+                sha256: fields.parsed("sha256")?,
+                why: fields.text("why")?.to_owned(),
+            })
         });
         Ok(Self { releases: releases? })
     }
@@ -88,15 +111,16 @@ impl Keep for Quarantine {
 mod tests {
     use std::fs;
 
-    use tidegate_model::digest::Digest;
-
     use super::*;
     use crate::disk::{Disk, Faults};
     use crate::store::{DirStore, Kept, Repair, Store as _};
 
+    fn failed(sequence: u64) -> Failed {
+        Failed { version: Version::new(1, 0, 0), sequence, sha256: Digest::of(b"manifest"), why: "why".into() }
+    }
+
     fn quarantine(sequences: &[u64]) -> Quarantine {
-        let releases = sequences.iter().map(|&sequence| Quarantined { sequence, sha256: Digest::of(b"manifest") });
-        Quarantine { releases: releases.collect() }
+        Quarantine { releases: sequences.iter().map(|&sequence| failed(sequence)).collect() }
     }
 
     fn load(store: &DirStore) -> (Kept<Quarantine>, Vec<Repair>) {
@@ -173,9 +197,8 @@ mod tests {
     fn the_oldest_failures_are_forgotten_first() {
         let mut many = Quarantine::default();
         for sequence in 0..300 {
-            many.add(Quarantined { sequence, sha256: Digest::of(b"manifest") });
+            many.add(failed(sequence));
         }
-        many.add(Quarantined { sequence: 299, sha256: Digest::of(b"manifest") });
         assert_eq!(many.releases.len(), MAX_QUARANTINED);
         assert_eq!(many.releases.first().unwrap().sequence, 44);
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tidegate_model::version::Version;
 
 use super::copy::{copy, read_back};
-use super::{Artifact, Destination, InstallError, Installer, only};
+use super::{Artifact, Destination, InstallError, Installer, names};
 use crate::disk::Disk;
 
 /// A slot that is one file. It contains either the old or the new image, never a part of one.
@@ -47,8 +47,9 @@ impl Installer for FileSlot {
         Ok(vec![Destination { slot: None, running: Some(self.path.clone()) }; artifacts.len()])
     }
 
-    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
-        let artifact = only("a file slot", version, artifacts)?;
+    fn install(&mut self, _: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+        self.accepts(&names(artifacts)).map_err(InstallError::Unsuitable)?;
+        let Some(artifact) = artifacts.first() else { return Ok(()) };
         let name = self.path.file_name().ok_or_else(|| {
             InstallError::Unsuitable(format!("{}: a slot must be a file, not a folder", self.path.display()))
         })?;
@@ -59,5 +60,12 @@ impl Installer for FileSlot {
             // It would only waste space; the next attempt starts over.
             let _ = self.disk.remove(&new);
         })
+    }
+
+    fn accepts(&self, artifacts: &[&str]) -> Result<(), String> {
+        if artifacts.len() == 1 {
+            return Ok(());
+        }
+        Err(format!("the setting slot takes one artifact, but the release has {}", artifacts.join(", ")))
     }
 }

@@ -102,6 +102,24 @@ pub trait Installer {
         Ok(false)
     }
 
+    /// Whether it takes artifacts of these names. A release that it does not take is a decision, not a failure. The default takes all.
+    ///
+    /// # Errors
+    ///
+    /// Why not, as a sentence without a full stop.
+    fn accepts(&self, _artifacts: &[&str]) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Checks, without a change, whether an installation can begin now. The default finds nothing wrong.
+    ///
+    /// # Errors
+    ///
+    /// What the owner of the device can mend, such as a slot that is mounted.
+    fn ready(&mut self) -> Result<(), InstallError> {
+        Ok(())
+    }
+
     /// The name of what runs now. The old and the new release have different names.
     ///
     /// `None`, the default, is for installers that cannot determine this. Their releases count as running at once.
@@ -148,6 +166,14 @@ impl<T: Installer + ?Sized> Installer for Box<T> {
 
     fn invalidate(&mut self) -> Result<bool, InstallError> {
         (**self).invalidate()
+    }
+
+    fn accepts(&self, artifacts: &[&str]) -> Result<(), String> {
+        (**self).accepts(artifacts)
+    }
+
+    fn ready(&mut self) -> Result<(), InstallError> {
+        (**self).ready()
     }
 
     fn running(&mut self) -> Result<Option<Place>, InstallError> {
@@ -214,15 +240,16 @@ pub enum InstallError {
     /// The installing program permanently rejects this release on this device.
     #[error("the installer rejects this release: {0}")]
     Rejected(String),
-    /// The release does not suit the installer.
+    /// The settings of the installer, or the state of the device, prevent the installation.
     #[error("{0}")]
     Unsuitable(String),
 }
 
 impl InstallError {
-    /// Whether a retry of the same release is useless.
+    /// Whether the release itself is at fault, so that a retry is useless. Everything else is something that the owner of the
+    /// device can mend, such as a setting, a mount, space or a missing program: the device tries again later.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Rejected(_) | Self::Unsuitable(_) | Self::TooSmall { .. })
+        matches!(self, Self::Rejected(_))
     }
 
     /// Whether the download is corrupt, so that a new download may help.
@@ -231,15 +258,9 @@ impl InstallError {
     }
 }
 
-/// The only artifact of a release, for installers that accept one.
-fn only<'a>(what: &str, version: &Version, artifacts: &'a [Artifact]) -> Result<&'a Artifact, InstallError> {
-    if let [artifact] = artifacts {
-        return Ok(artifact);
-    }
-    let count = artifacts.len();
-    Err(InstallError::Unsuitable(format!(
-        "{what} accepts one artifact, but release {version} has {count} for this device"
-    )))
+/// The names of artifacts.
+fn names(artifacts: &[Artifact]) -> Vec<&str> {
+    artifacts.iter().map(|artifact| artifact.name.as_str()).collect()
 }
 
 #[cfg(test)]

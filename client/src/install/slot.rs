@@ -8,7 +8,7 @@ use tidegate_model::version::Version;
 
 use super::boot::{Boot, Slot};
 use super::copy::{copy_first_last, read_back};
-use super::{Artifact, Destination, InstallError, Installer, Place};
+use super::{Artifact, Destination, InstallError, Installer, Place, names};
 use crate::disk::Disk;
 
 /// The destinations of one artifact: a file or block device in each slot.
@@ -26,6 +26,10 @@ impl SlotImage {
     /// The only image of slots that accept one artifact.
     pub fn only(a: impl Into<PathBuf>, b: impl Into<PathBuf>) -> Self {
         Self { artifact: None, a: a.into(), b: b.into() }
+    }
+
+    fn takes(&self, artifact: &str) -> bool {
+        self.artifact.as_ref().is_none_or(|name| name == artifact)
     }
 
     fn of(&self, slot: Slot) -> &Path {
@@ -81,39 +85,15 @@ impl<B: Boot> SlotInstaller<B> {
         Self { disk, ..self }
     }
 
-    /// The index of each image's artifact among those with these names.
-    fn order(&self, version: &Version, names: &[&str]) -> Result<Vec<usize>, InstallError> {
-        let takes = |image: &SlotImage, name: &str| image.artifact.as_ref().is_none_or(|n| *n == name);
-        let order: Vec<_> =
-            self.images.iter().filter_map(|image| names.iter().position(|name| takes(image, name))).collect();
-        if order.len() == self.images.len() && order.len() == names.len() {
-            return Ok(order);
-        }
-        let wanted: Vec<_> = self.images.iter().map(|image| image.artifact.as_deref().unwrap_or("(any)")).collect();
-        let (wanted, found) = (wanted.join(", "), names.join(", "));
-        let reason = format!("the slots accept the artifacts {wanted}, but release {version} has {found}");
-        Err(InstallError::Unsuitable(reason))
+    /// The running slot, once every image of the other one can be written.
+    fn examine(&mut self) -> Result<Slot, InstallError> {
+        let running = self.boot.running()?;
+        self.images.iter().try_for_each(|image| self.check(image, running.other()))?;
+        Ok(running)
     }
 
-    /// The artifact for each image.
-    fn pairs<'a>(
-        &'a self,
-        version: &Version,
-        artifacts: &'a [Artifact],
-    ) -> Result<Vec<(&'a SlotImage, &'a Artifact)>, InstallError> {
-        let names: Vec<_> = artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
-        let order = self.order(version, &names)?;
-        Ok(self.images.iter().zip(order.into_iter().filter_map(|index| artifacts.get(index))).collect())
-    }
-
-    /// Checks that the image's target slot can be written, and returns its path.
-    fn writable<'a>(
-        &self,
-        image: &'a SlotImage,
-        target: Slot,
-        name: &str,
-        length: u64,
-    ) -> Result<&'a Path, InstallError> {
+    /// Checks that a slot can be written.
+    fn check(&self, image: &SlotImage, target: Slot) -> Result<(), InstallError> {
         let path = image.of(target);
         let io = |action| move |source: io::Error| InstallError::Io { action, path: path.to_owned(), source };
         for other in self.images.iter().map(|image| image.of(target.other())) {
@@ -128,6 +108,24 @@ impl<B: Boot> SlotInstaller<B> {
                 format!("{}: mounted at {point}; a slot must not be in use while it is written", path.display());
             return Err(InstallError::Unsuitable(reason));
         }
+        // A slot that is a file may be new. A device that is missing must not become a file.
+        if path.starts_with("/dev") && !path.starts_with("/dev/shm") {
+            path.metadata().map_err(io("find"))?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the image's target slot can be written, and returns its path.
+    fn writable<'a>(
+        &self,
+        image: &'a SlotImage,
+        target: Slot,
+        name: &str,
+        length: u64,
+    ) -> Result<&'a Path, InstallError> {
+        self.check(image, target)?;
+        let path = image.of(target);
+        let io = |action| move |source: io::Error| InstallError::Io { action, path: path.to_owned(), source };
         if let Some(room) = size_of_device(path).map_err(io("open"))?.filter(|room| *room < length) {
             return Err(InstallError::TooSmall { path: path.to_owned(), room, name: name.to_owned(), length });
         }
@@ -148,15 +146,17 @@ impl<B: Boot> SlotInstaller<B> {
 }
 
 impl<B: Boot> Installer for SlotInstaller<B> {
-    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+    fn install(&mut self, _: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
         // First, because an artifact that does not fit must change nothing.
-        self.pairs(version, artifacts)?;
-        let running = self.boot.running()?;
+        self.accepts(&names(artifacts)).map_err(InstallError::Unsuitable)?;
+        let running = self.examine()?;
         self.boot.keep(running)?;
         // A boot loader that cannot do this starts the kept slot.
         self.boot.invalidate(running.other())?;
-        for (image, artifact) in self.pairs(version, artifacts)? {
-            self.write(image, running.other(), artifact)?;
+        for image in &self.images {
+            if let Some(artifact) = artifacts.iter().find(|artifact| image.takes(&artifact.name)) {
+                self.write(image, running.other(), artifact)?;
+            }
         }
         Ok(self.boot.attempt(running.other())?)
     }
@@ -165,17 +165,18 @@ impl<B: Boot> Installer for SlotInstaller<B> {
         true
     }
 
-    fn destinations(&mut self, version: &Version, artifacts: &[(&str, u64)]) -> Result<Vec<Destination>, InstallError> {
+    fn destinations(&mut self, _: &Version, artifacts: &[(&str, u64)]) -> Result<Vec<Destination>, InstallError> {
         let names: Vec<_> = artifacts.iter().map(|(name, _)| *name).collect();
-        let order = self.order(version, &names)?;
+        self.accepts(&names).map_err(InstallError::Unsuitable)?;
         let running = self.boot.running()?;
         let mut destinations = vec![Destination::default(); artifacts.len()];
-        for (image, index) in self.images.iter().zip(order) {
-            let (Some((name, length)), Some(destination)) = (artifacts.get(index), destinations.get_mut(index)) else {
-                continue;
-            };
-            let slot = self.writable(image, running.other(), name, *length)?.to_owned();
-            *destination = Destination { slot: Some(slot), running: Some(image.of(running).to_owned()) };
+        for image in &self.images {
+            for ((name, length), destination) in artifacts.iter().zip(&mut destinations) {
+                if image.takes(name) {
+                    let slot = self.writable(image, running.other(), name, *length)?.to_owned();
+                    *destination = Destination { slot: Some(slot), running: Some(image.of(running).to_owned()) };
+                }
+            }
         }
         Ok(destinations)
     }
@@ -184,6 +185,20 @@ impl<B: Boot> Installer for SlotInstaller<B> {
         let running = self.boot.running()?;
         self.boot.keep(running)?;
         Ok(self.boot.invalidate(running.other())?)
+    }
+
+    fn accepts(&self, artifacts: &[&str]) -> Result<(), String> {
+        let taken = self.images.iter().filter(|image| artifacts.iter().any(|name| image.takes(name))).count();
+        if taken == self.images.len() && taken == artifacts.len() {
+            return Ok(());
+        }
+        let wanted: Vec<_> = self.images.iter().map(|image| image.artifact.as_deref().unwrap_or("(any)")).collect();
+        let (wanted, found) = (wanted.join(", "), artifacts.join(", "));
+        Err(format!("the setting installer.images takes the artifacts {wanted}, but the release has {found}"))
+    }
+
+    fn ready(&mut self) -> Result<(), InstallError> {
+        self.examine().map(drop)
     }
 
     fn running(&mut self) -> Result<Option<Place>, InstallError> {

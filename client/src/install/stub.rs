@@ -22,7 +22,7 @@ impl StubInstaller {
         Self::default()
     }
 
-    /// Fails the next installation.
+    /// Rejects the next release.
     pub fn fail_next(&self, reason: impl Into<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).failure = Some(reason.into());
     }
@@ -37,7 +37,7 @@ impl Installer for StubInstaller {
     fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
         let mut stub = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reason) = stub.failure.take() {
-            return Err(InstallError::Unsuitable(reason));
+            return Err(InstallError::Rejected(reason));
         }
         stub.installed.push((version.clone(), artifacts.to_vec()));
         Ok(())

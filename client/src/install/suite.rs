@@ -175,8 +175,9 @@ fn a_file_slot_takes_one_artifact() {
     let folder = tempfile::tempdir().unwrap();
     let image = artifact(folder.path(), "image", b"image");
     let mut slot = FileSlot::new(folder.path().join("slot"));
-    assert!(slot.install(&version(), &[]).unwrap_err().is_final());
-    assert!(slot.install(&version(), &[image.clone(), image]).unwrap_err().is_final());
+    assert!(slot.install(&version(), &[]).is_err());
+    assert!(slot.install(&version(), &[image.clone(), image]).is_err());
+    assert!(slot.accepts(&["image", "more"]).is_err() && slot.accepts(&["image"]).is_ok());
     assert!(slot.revert(&"before".to_owned()).is_err());
 }
 
@@ -316,9 +317,31 @@ fn slots_that_are_set_up_wrongly_are_refused() {
     let stranger = artifact(folder.path(), "other", b"");
     for given in [&all[..1], &[all[0].clone(), stranger.clone()], &[all.clone(), vec![stranger]].concat()] {
         let error = bench.installer(Disk::new()).install(&version(), given).unwrap_err();
-        assert!(error.is_final() && error.to_string().contains("kernel, rootfs"), "{error}");
+        assert!(!error.is_final() && error.to_string().contains("kernel, rootfs"), "{error}");
         assert!(!bench.images[0].b.exists());
     }
+    let installer = bench.installer(Disk::new());
+    assert!(installer.accepts(&["rootfs", "kernel"]).is_ok() && installer.accepts(&["rootfs"]).is_err());
+}
+
+/// A device that is missing must not become a file, and nothing is written while it is.
+#[test]
+fn a_missing_device_is_not_created() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Path::new("/dev/tidegate-no-such-partition");
+    let images = vec![
+        SlotImage {
+            artifact: Some("kernel".into()),
+            ..SlotImage::only(folder.path().join("a"), folder.path().join("b"))
+        },
+        SlotImage { artifact: Some("rootfs".into()), ..SlotImage::only(folder.path().join("c"), path) },
+    ];
+    let mut installer = SlotInstaller::new(images, StubBoot::new()).unwrap();
+    let all = ["kernel", "rootfs"].map(|name| artifact(folder.path(), name, b"image"));
+    for error in [installer.ready().unwrap_err(), installer.install(&version(), &all).unwrap_err()] {
+        assert!(!error.is_final() && error.to_string().contains("cannot find"), "{error}");
+    }
+    assert!(!path.exists() && !folder.path().join("b").exists());
 }
 
 // A program.

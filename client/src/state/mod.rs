@@ -130,7 +130,7 @@ pub enum State {
         /// Whether the release is retried: the boot loader rolled back, for which a power cut during a trial is enough.
         again: bool,
     },
-    /// It failed, the previous release runs again, and this device never retries the failed one.
+    /// It failed, the previous release runs again, and this device does not retry the failed one until that is lifted.
     Quarantined {
         /// The release.
         release: Release,
@@ -221,6 +221,8 @@ pub enum Event {
     },
     /// The previous release runs again.
     Returned,
+    /// A quarantine is lifted: attempts at any release count from zero.
+    Lifted,
 }
 
 /// The limits on boots and attempts.
@@ -311,6 +313,11 @@ impl Machine {
             }
             (S::RolledBack { attempt, why, .. }, Event::Returned) => {
                 return Ok(Self { begun: None, ..self.to(S::Quarantined { release: attempt.release, why }) });
+            }
+
+            (state, Event::Lifted) => {
+                let state = if matches!(state, S::Quarantined { .. }) { S::Idle } else { state };
+                return Ok(Self { failures: 0, begun: None, state });
             }
 
             _ => return Err(invalid),
@@ -468,6 +475,7 @@ impl Event {
             Self::Healthy => "healthy",
             Self::Unhealthy { .. } => "unhealthy",
             Self::Returned => "returned",
+            Self::Lifted => "lifted",
         }
     }
 }

@@ -55,6 +55,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("healthy", Event::Healthy),
         ("unhealthy", Event::Unhealthy { why: "no display".into() }),
         ("returned", Event::Returned),
+        ("lifted", Event::Lifted),
     ]
 }
 
@@ -77,6 +78,7 @@ rejected   | .    .     .     .     .     quara .     .     .     .     .
 healthy    | .    .     .     .     .     .     .     confi .     .     .
 unhealthy  | .    .     .     .     .     .     rolle rolle .     .     .
 returned   | .    .     .     .     .     .     .     .     .     quara .
+lifted     | idle check wait  down  verif insta reboo trial confi rolle idle
 ";
 
 #[test]
@@ -161,6 +163,8 @@ fn attempts_are_counted_per_release() {
         machine.state.to_string(),
         "quarantined 1.2.0 (sequence 2): it was attempted 3 times and never confirmed"
     );
+    let lifted = machine.next(Event::Lifted, tolerance).unwrap();
+    assert_eq!(lifted, Machine::default());
 }
 
 /// A power cut during a trial can make the boot loader roll back. That alone does not quarantine a release.

@@ -160,7 +160,7 @@ fn what_an_installer_rejects_has_failed() {
     Agent::new(&mut device, &AgentOptions::default(), &mut StubHost::new()).check().unwrap();
     assert_eq!(outcomes(device.waiting_receipts()), ["offered", "failed"]);
     let reason = device.waiting_receipts()[1].receipt.reason.clone().unwrap();
-    assert_eq!(reason.as_str(), "not for this board");
+    assert_eq!(reason.as_str(), "the installer rejects this release: not for this board");
 }
 
 /// It is tried again all the same; and should it go right in the end, that is told too.

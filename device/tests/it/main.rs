@@ -20,6 +20,7 @@ mod tools;
 
 mod cli;
 mod delivery;
+mod field;
 #[cfg(feature = "gate")]
 mod gate;
 mod log;

@@ -27,7 +27,7 @@ case "$1" in
 esac
 "#;
 
-fn bench() -> Bench {
+pub fn bench() -> Bench {
     let bench = Bench::new(|sim| {
         release_image(sim, "all", "1.2.0", 12, WELL);
     });
@@ -36,7 +36,7 @@ fn bench() -> Bench {
 }
 
 /// Two slots with a boot hook, which it gives.
-fn with_two_slots(bench: &Bench) -> Vec<String> {
+pub fn with_two_slots(bench: &Bench) -> Vec<String> {
     fs::write(bench.path("hook"), HOOK).unwrap();
     for (name, content) in [("slot.a", "old"), ("running", "a"), ("kept", "a")] {
         fs::write(bench.path(name), content).unwrap();

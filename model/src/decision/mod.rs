@@ -259,7 +259,7 @@ pub enum Rule {
     /// The version increases, or the release supersedes the installed one.
     #[serde(rename = "D-VERSION")]
     Version,
-    /// An artifact fits the device's hardware.
+    /// An artifact fits the device's hardware, and on a device: its installer takes those that do.
     #[serde(rename = "D-HARDWARE")]
     Hardware,
     /// The release's condition on facts holds.
@@ -321,6 +321,17 @@ pub fn decide(inputs: &Inputs<'_>) -> Decision {
         _ => None,
     };
     Decision { outcome, changes, rules: outcomes }
+}
+
+impl Decision {
+    /// The same for a device that could take the release but for its own settings, as [`Rule::Hardware`] then says. `why` is a sentence
+    /// without a full stop.
+    pub fn unfit(&mut self, why: String) {
+        for outcome in self.rules.iter_mut().filter(|outcome| outcome.rule == Rule::Hardware) {
+            (outcome.verdict, outcome.why) = (Verdict::Fail, why.clone());
+        }
+        self.outcome = Outcome::NotEligible { rule: Rule::Hardware, why };
+    }
 }
 
 /// Whether the offer's own rules pass, so that its manifest is needed for a decision.

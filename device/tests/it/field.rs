@@ -1,0 +1,110 @@
+//! What goes wrong in the field: settings, mounts, boot loaders and people, as public bug reports describe them.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::board::UNWELL;
+use crate::cli::Bench;
+use crate::fleet::release_image;
+use crate::run::{bench, with_two_slots};
+
+fn said(bench: &Bench, words: &[&str]) -> String {
+    let (_, out, err) = bench.run(words);
+    out + &err
+}
+
+fn restart(bench: &Bench) {
+    let hook = bench.path("hook");
+    assert!(Command::new("sh").arg(hook).arg("restart").status().unwrap().success());
+}
+
+/// A release that does not fit the settings is a decision with a reason, and installs once they are right.
+#[test]
+fn settings_that_do_not_fit_a_release_are_no_quarantine() {
+    let bench = bench();
+    let good: Value = serde_json::from_slice(&fs::read(bench.path("device.json")).unwrap()).unwrap();
+    let mut wrong = good["installer"].clone();
+    wrong["images"] = json!([
+        {"artifact": "image.bin", "a": "slot.a", "b": "slot.b"},
+        {"artifact": "mcu.bin", "a": "mcu.a", "b": "mcu.b"},
+    ]);
+    bench.set(&json!({"installer": wrong}));
+    for words in [&["check"][..], &["install"], &["status"]] {
+        let said = said(&bench, words);
+        assert!(said.contains("takes the artifacts image.bin, mcu.bin, but the release has image.bin"), "{said}");
+    }
+    assert_eq!(bench.json(&["check"])["explanation"]["outcome"]["rule"], "D-HARDWARE");
+    assert_eq!(bench.json(&["quarantine"]), json!([]));
+    bench.set(&json!({"installer": good["installer"]}));
+    assert_eq!(bench.run(&["install", "-q"]), (0, "installed 1.2.0 (sequence 12)\n".into(), String::new()));
+}
+
+/// What the owner of the device can mend: it waits, says why, and goes on once that is mended.
+#[test]
+fn faults_of_the_device_wait_and_never_quarantine() {
+    let bench = bench();
+    fs::rename(bench.path("hook"), bench.path("away")).unwrap();
+    for _ in 0..4 {
+        let (code, _, err) = bench.run(&["install"]);
+        assert!(code == 1 && err.contains("hook"), "{err}");
+        let status = said(&bench, &["status"]);
+        assert!(status.contains("update       waiting until") && status.contains("hook"), "{status}");
+    }
+    fs::rename(bench.path("away"), bench.path("hook")).unwrap();
+    fs::create_dir(bench.path("slot.b")).unwrap();
+    let (code, _, err) = bench.run(&["install"]);
+    assert!(code == 1 && err.contains("slot.b"), "{err}");
+    fs::remove_dir(bench.path("slot.b")).unwrap();
+    assert_eq!(bench.run(&["install", "-q"]), (0, "installed 1.2.0 (sequence 12)\n".into(), String::new()));
+}
+
+/// Somebody has the inactive slot mounted. Needs root, and a loop device.
+#[test]
+fn a_mounted_slot_is_written_once_it_is_free() {
+    let bench = bench();
+    let script = r##"
+        set -e; cd "$1"; program=$2
+        dd if=/dev/zero of=image bs=1M count=2 2>/dev/null; mkfs.ext2 -q -F image
+        loop=$(losetup -f --show image); mkdir mnt; trap 'umount mnt 2>/dev/null || :; losetup -d $loop' EXIT
+        mount -o ro "$loop" mnt; echo ready
+        sed -i "s#\"slot.b\"#\"$loop\"#" device.json
+        for _ in 1 2 3 4; do "$program" --config device.json install 2>&1 || :; done
+        "$program" --config device.json status; umount mnt; "$program" --config device.json install
+    "##;
+    let (folder, program) = (bench.path(""), env!("CARGO_BIN_EXE_tidegate-device"));
+    let words = ["-m", "sh", "-c", script, "-", folder.to_str().unwrap(), program];
+    let Ok(out) = Command::new("unshare").args(words).output() else { return };
+    let text = String::from_utf8(out.stdout).unwrap();
+    let Some((_, text)) = text.split_once("ready\n") else {
+        eprintln!("left out: no loop device can be mounted here");
+        return;
+    };
+    assert!(text.contains("update       waiting until") && text.contains("mounted at"), "{text}");
+    assert!(out.status.success() && text.ends_with("installed 1.2.0 (sequence 12)\n"), "{text}");
+}
+
+#[test]
+fn a_quarantine_is_shown_and_lifted() {
+    let bench = Bench::new(|sim| drop(release_image(sim, "all", "1.2.0", 12, UNWELL)));
+    with_two_slots(&bench);
+    bench.set(&json!({"trial": {"health": "by-hand"}}));
+    bench.run(&["install"]);
+    restart(&bench);
+    bench.run(&["reject"]);
+    restart(&bench);
+    let (code, out, _) = bench.run(&["install"]);
+    assert_eq!((code, out.as_str()), (1, "quarantined 1.2.0 (sequence 12): it was rejected by hand\n"));
+    let said = said(&bench, &["check"]);
+    assert!(said.contains("failed on this device before") && said.contains("tidegate-device quarantine"), "{said}");
+    let (code, out, err) = bench.run(&["quarantine"]);
+    assert_eq!((code, out.as_str()), (0, "1.2.0 (sequence 12): it was rejected by hand\n"));
+    assert_eq!(err, "next: tidegate-device quarantine lift 1.2.0 lets it be tried again\n");
+    let (code, _, err) = bench.run(&["quarantine", "lift", "1.3.0"]);
+    assert!(code == 1 && err.contains("not in quarantine"), "{err}");
+    assert_eq!(bench.run(&["quarantine", "lift", "1.2.0"]).1, "1.2.0 may be tried again\n");
+    assert_eq!(bench.run(&["quarantine", "list"]).1, "nothing is in quarantine\n");
+    assert_eq!(bench.run(&["install", "-q"]).1, "installed 1.2.0 (sequence 12)\n");
+    assert_eq!(fs::read(bench.path("slot.b")).unwrap(), UNWELL);
+}
