@@ -8,6 +8,7 @@ use tidegate_model::decision::{Outcome, Rule};
 pub(super) fn run(device: &mut Device, output: Output) -> Result<bool, Failure> {
     let check = device.check()?;
     output.repairs(&check.repairs);
+    output.remarks(&check.remarks);
     let ways = check.update.as_ref().map(Update::ways).unwrap_or_default();
     output.result(format!("{}\n{ways}", check.explanation.summary().trim_end()), &check)?;
     output.next(match check.outcome() {

@@ -22,6 +22,7 @@ struct File<'a> {
 pub(super) fn run(device: &mut Device, output: Output) -> Result<bool, Failure> {
     let check = device.check()?;
     output.repairs(&check.repairs);
+    output.remarks(&check.remarks);
     let outcome = check.outcome();
     let Some(update) = &check.update else {
         output.result(outcome.to_string(), &Report { outcome, downloaded: Vec::new() })?;

@@ -19,6 +19,7 @@ pub(super) fn run(device: &mut Device, arguments: &Arguments, output: Output) ->
     });
     let check = device.explain(assumed, arguments.at)?;
     output.repairs(&check.repairs);
+    output.remarks(&check.remarks);
     let mut text = check.explanation.to_string();
     // The publisher prints the same explanation. The owner's policy follows it, if there is one.
     let has_rules = |judgement: &&Judgement| judgement.rules.iter().any(|rule| rule.verdict != Verdict::NotApplicable);

@@ -27,6 +27,7 @@ impl<P: FnMut(&str, Progress)> Host for OnceHost<P> {
         match entry {
             Entry::Checked(check) => {
                 self.output.repairs(&check.repairs);
+                self.output.remarks(&check.remarks);
                 self.outcome = Some(check.outcome().clone());
             }
             Entry::Problem(problem) => self.output.warning(problem),

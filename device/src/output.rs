@@ -44,6 +44,11 @@ impl Output {
         }
     }
 
+    /// Warns of what the owner of the device should know.
+    pub(super) fn remarks(self, remarks: &[String]) {
+        remarks.iter().for_each(|remark| self.warning(remark));
+    }
+
     /// A progress line for a terminal: none at first, then at most 30 times a second.
     pub(super) fn progress(self) -> impl FnMut(&str, Progress) + use<> {
         const BEFORE_THE_FIRST: Duration = Duration::from_millis(250);

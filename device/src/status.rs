@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::failure::Failure;
 use super::output::Output;
 use super::settings::Settings;
-use tidegate_client::device::{InstallState, Overwritten, Release, Status};
+use tidegate_client::device::{InstallState, Overwritten, Record, Release, Status};
 use tidegate_model::time;
 
 pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
@@ -23,21 +23,28 @@ fn text(status: &Status) -> String {
         "device       {}, product {}, channel {}, hardware {}",
         device.id, device.product, device.channel, device.hardware
     );
-    let state = match status.installed.as_ref().map(|record| record.state) {
+    let runs = |record: &&Record| record.release.version == device.installed.version;
+    let record = status.installed.as_ref().filter(runs);
+    let state = match record.map(|record| record.state) {
+        None if status.installed.is_some() => "not what was installed last",
         None => "as it left the factory",
+        Some(InstallState::Left) => "not what was confirmed",
         Some(InstallState::Installed) => "installed, not confirmed yet",
         Some(InstallState::Trial) => "on trial",
         Some(InstallState::Confirmed) => "confirmed",
     };
     let _ =
         writeln!(text, "runs         {} (sequence {}), {state}", device.installed.version, device.installed.sequence);
-    if let Some(previous) = status.installed.as_ref().and_then(|record| record.previous.as_ref()) {
+    if let Some(previous) = record.and_then(|record| record.previous.as_ref()) {
         let _ = writeln!(text, "before       {} (sequence {})", previous.version, previous.sequence);
     }
     let _ = writeln!(text, "update       {}", status.update.state);
     if let Some(Overwritten { release: Release { version, sequence, .. }, complete }) = &status.overwritten {
         let how = if *complete { "has" } else { "is being written with" };
         let _ = writeln!(text, "fallback     none: the other slot {how} {version} (sequence {sequence})");
+    }
+    for remark in &status.remarks {
+        let _ = writeln!(text, "remark       {remark}");
     }
     if status.update.failures > 0 {
         let _ = writeln!(text, "failures     {} in a row", status.update.failures);

@@ -135,7 +135,7 @@ impl<'a> Agent<'a> {
             return Ok(next);
         }
         self.advance(Event::Poll)?;
-        let check = self.device.check();
+        let check = self.device.check_compared();
         let check = self.or_fail(check)?;
         self.host.note(&Entry::Checked(&check));
         match &check.update {
@@ -251,10 +251,11 @@ impl<'a> Agent<'a> {
                     }
                 }
                 State::RolledBack { attempt, boot, again, why } => {
+                    let before = attempt.before.as_ref();
                     if again {
-                        self.device.take_back(&attempt.release)?;
+                        self.device.take_back(&attempt.release, before)?;
                     } else {
-                        self.device.forget(&attempt.release, &why)?;
+                        self.device.forget(&attempt.release, &why, before)?;
                     }
                     if !self.went_back(&attempt, &boot)? {
                         return Ok(Next::Restart);
@@ -262,7 +263,7 @@ impl<'a> Agent<'a> {
                     self.advance(Event::Returned)?;
                 }
                 State::Quarantined { release, why } => {
-                    self.device.forget(&release, &why)?;
+                    self.device.put_in_quarantine(&release, &why)?;
                     return Ok(Next::Check { until: None });
                 }
                 State::Waiting { until, .. } => return Ok(Next::Check { until }),
@@ -326,7 +327,9 @@ impl<'a> Agent<'a> {
     }
 
     fn started(&mut self) -> Result<(), Error> {
-        // Only an unsettled state depends on what runs; the query may start a process.
+        let before = self.device.machine().state.clone();
+        self.device.compare()?;
+        self.note_after(&before);
         let state = &self.device.machine().state;
         let running = if state.is_unsettled() || matches!(state, State::Installing { .. }) {
             self.device.running()?
@@ -372,11 +375,15 @@ impl<'a> Agent<'a> {
         if let Some(problem) = self.device.receipt_problem() {
             self.host.note(&Entry::Problem(&problem));
         }
+        self.note_after(&before);
+        Ok(())
+    }
+
+    fn note_after(&mut self, before: &State) {
         let after = &self.device.machine().state;
-        if *after != before {
+        if after != before {
             self.host.note(&Entry::Now(after));
         }
-        Ok(())
     }
 }
 

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 
+use super::running::running;
 use super::state::Record;
-use super::{Device, Status};
+use super::{DEFERRAL, Device, Status};
 use crate::clock::{BUILT, Clock, FlooredClock, SystemClock};
 use crate::disk::Disk;
 use crate::error::Error;
@@ -15,8 +16,7 @@ use crate::install::Installer;
 use crate::policy::{Deferral, Policy};
 use crate::receipts::{NoReceipts, ReceiptRecorder, ReceiptStatus};
 use crate::retry::Retry;
-use crate::store::Kept;
-use crate::store::{DirStore, StoreError};
+use crate::store::{DirStore, Keep, Kept, Repair, Store as _, StoreError};
 use crate::updater::{Repository, Updater};
 use tidegate_model::decision::{Installed, Profile};
 use tidegate_model::facts::Facts;
@@ -205,7 +205,9 @@ impl DeviceBuilder {
     ///
     /// As for [`open`](Self::open), except for the lock.
     pub fn observe(self) -> Result<Status, Error> {
-        Ok(self.open_on(|_, folder| Ok(DirStore::observe(folder)))?.status())
+        let mut device = self.open_on(|_, folder| Ok(DirStore::observe(folder)))?;
+        device.look();
+        Ok(device.status())
     }
 
     /// The same, with the decision on the offers that were found last, without a request.
@@ -215,6 +217,7 @@ impl DeviceBuilder {
     /// As for [`observe`](Self::observe).
     pub fn observe_offers(self) -> Result<Status, Error> {
         let mut device = self.open_on(|_, folder| Ok(DirStore::observe(folder)))?;
+        device.look();
         let (decision, undecided) = match device.check_offline() {
             Ok(check) => (Some(check.explanation), None),
             Err(error) => (None, Some(error.to_string())),
@@ -259,14 +262,15 @@ impl DeviceBuilder {
         // Only the attestor sets this fact.
         profile.own_facts.remove(Attestation::FACT);
         let store = open(self.disk, state_dir)?;
-        let mut repairs = Vec::new();
-        let record = Kept::load(&store, "installed.json", &mut repairs)?;
-        let quarantine = Kept::load(&store, "quarantine.json", &mut repairs)?;
-        let machine = Kept::load(&store, "machine.json", &mut repairs)?;
-        let overwritten = Kept::load(&store, "overwritten.json", &mut repairs)?;
+        let (mut repairs, mut remarks) = (Vec::new(), Vec::new());
+        let others = foreign(&store, &profile.id, &mut remarks);
+        let record: Kept<Record> = kept(&store, "installed.json", others, &mut repairs)?;
+        let quarantine = kept(&store, "quarantine.json", others, &mut repairs)?;
+        let machine = kept(&store, "machine.json", others, &mut repairs)?;
+        let overwritten = kept(&store, "overwritten.json", others, &mut repairs)?;
         let mut recorder = self.recorder.unwrap_or_else(|| Box::new(NoReceipts));
         recorder.open(&store, &mut repairs);
-        profile.installed = running(record.value(), &profile, &factory);
+        profile.installed = running(record.value(), None, &profile, &factory);
         let fetch = self.fetch.unwrap_or_else(|| Box::new(AnyFetch::new()));
         let fetch = GatedFetch::new(fetch, self.gate);
         profile.attestation = fetch.attestation();
@@ -290,26 +294,48 @@ impl DeviceBuilder {
             keep_fallback: self.keep_fallback,
             spent: Cell::default(),
             repairs,
+            remarks,
+            place: None,
+            unknown: None,
             recorder,
         })
     }
 }
 
-/// What the device runs: the installed release or the factory image.
-pub(super) fn running(record: Option<&Record>, profile: &Profile, factory: &Installed) -> Installed {
-    match record {
-        Some(record) if record.product == profile.product => {
-            // Each channel has its own sequences.
-            let sequence = if record.channel == profile.channel { record.release.sequence } else { 0 };
-            // A higher one means that another image was written to the device without this program.
-            if factory.sequence > sequence {
-                factory.clone()
-            } else {
-                Installed { version: record.release.version.clone(), sequence }
-            }
-        }
-        _ => factory.clone(),
+/// The file that names the device whose state it is.
+const OWNER: &str = "device";
+/// What is about one device. Trusted metadata and downloads are not.
+const OWN: [&str; 6] =
+    ["installed.json", "quarantine.json", "machine.json", "overwritten.json", "receipts.json", DEFERRAL];
+
+/// Whether the state is that of another device, from which the folder was copied. Then it is removed.
+fn foreign(store: &DirStore, id: &DeviceId, remarks: &mut Vec<String>) -> bool {
+    let owner = store.load(OWNER, 256).ok().flatten().unwrap_or_default();
+    if owner == id.as_str().as_bytes() {
+        return false;
     }
+    let is_foreign = !owner.is_empty();
+    if is_foreign {
+        let owner = String::from_utf8_lossy(&owner).into_owned();
+        remarks.push(format!("the state folder is that of device {owner}: {id} starts from what its image says"));
+    }
+    // A view changes nothing. What cannot be written now is written at the next start.
+    let removed =
+        || OWN.iter().try_for_each(|name| store.remove(&format!("backup/{name}")).and_then(|()| store.remove(name)));
+    if store.is_locked() && (!is_foreign || removed().is_ok()) {
+        let _ = store.save(OWNER, id.as_str().as_bytes());
+    }
+    is_foreign
+}
+
+/// A value of this device's state.
+fn kept<T: Keep>(
+    store: &DirStore,
+    name: &'static str,
+    is_foreign: bool,
+    repairs: &mut Vec<Repair>,
+) -> Result<Kept<T>, StoreError> {
+    if is_foreign { Ok(Kept::none(name)) } else { Kept::load(store, name, repairs) }
 }
 
 fn needed<T>(setting: Option<T>, name: &str) -> Result<T, Error> {

@@ -19,6 +19,7 @@
 
 mod builder;
 mod deliver;
+mod running;
 mod state;
 
 use std::cell::Cell;
@@ -95,6 +96,11 @@ pub struct Device {
     /// What the current download took, and the most that one artifact did.
     spent: Cell<Option<(DeliveryCost, u64)>>,
     repairs: Vec<Repair>,
+    remarks: Vec<String>,
+    /// What runs now, as the installer named it last.
+    place: Option<Place>,
+    /// Why the installer cannot tell what runs.
+    unknown: Option<String>,
     recorder: Box<dyn ReceiptRecorder>,
 }
 
@@ -110,6 +116,9 @@ pub struct Check {
     pub policy: Vec<Judgement>,
     /// Stored files that were damaged and are replaced.
     pub repairs: Vec<Repair>,
+    /// What else the owner of the device should know, such as that something else runs than was confirmed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
 }
 
 /// A release to install.
@@ -172,6 +181,9 @@ pub struct Status {
     pub receipts: Option<ReceiptStatus>,
     /// Stored files that were damaged and are replaced.
     pub repairs: Vec<Repair>,
+    /// What else the owner of the device should know, such as that something else runs than was confirmed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
     /// The decision on every offer, as far as the device knows them; see [`DeviceBuilder::observe_offers`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decision: Option<Explanation>,
@@ -219,12 +231,19 @@ impl Device {
         DeviceBuilder::default()
     }
 
-    /// Checks the repository for the release that this device should run, and decides. Installs nothing.
+    /// Compares what runs with what was recorded, checks the repository for the release that this device should run, and decides.
+    /// Installs nothing.
     ///
     /// # Errors
     ///
     /// If the repository cannot be reached or fails verification. It is not an error if it has nothing for this device.
     pub fn check(&mut self) -> Result<Check, Error> {
+        self.compare()?;
+        self.check_compared()
+    }
+
+    /// [`check`](Self::check), once it is known what runs.
+    pub(crate) fn check_compared(&mut self) -> Result<Check, Error> {
         let profile = self.profile.clone();
         let check = self.check_as(&profile, None, false)?;
         if let Some(update) = &check.update {
@@ -240,6 +259,7 @@ impl Device {
     ///
     /// As for [`check`](Self::check), and [`Error::Setting`] if the facts name an unknown attestation.
     pub fn explain(&mut self, facts: Option<Facts>, at: Option<Instant>) -> Result<Check, Error> {
+        self.look();
         let own_facts = facts.unwrap_or_else(|| self.profile.own_facts.clone());
         let profile = Profile { own_facts, ..self.profile.clone() };
         let profile = profile.assumed().map_err(Error::Setting)?;
@@ -259,6 +279,7 @@ impl Device {
             quarantined: self.quarantined().to_vec(),
             receipts: self.receipts(),
             repairs: self.repairs.clone(),
+            remarks: self.remarks(),
             decision: None,
             undecided: None,
         }
@@ -297,7 +318,7 @@ impl Device {
             [Step::Download, Step::Install].map(|step| self.judge(step, update, profile, now)).into()
         });
         let repairs = self.repairs.iter().chain(self.updater.repairs()).cloned().collect();
-        Ok(Check { explanation, update, policy, repairs })
+        Ok(Check { explanation, update, policy, repairs, remarks: self.remarks() })
     }
 
     /// The decisions on the offers of the device's cohort, or why there are none. `private` is the location of protected files.
@@ -812,7 +833,9 @@ impl Device {
         let record = self.installed()?;
         if record.state != InstallState::Confirmed {
             self.record_result(&record.release, InstallResult::Confirmed, None);
-            self.note(Record { state: InstallState::Confirmed, ..record })?;
+            self.look();
+            let (place, image) = (self.place.clone(), self.image(&record.release));
+            self.note(Record { state: InstallState::Confirmed, place, image, ..record })?;
         }
         self.installed()
     }
@@ -828,7 +851,7 @@ impl Device {
         let record = self.installed()?;
         let why = "it was rejected";
         self.record_result(&record.release, InstallResult::RolledBack, Some(why));
-        self.forget(&record.release, why)?;
+        self.forget(&record.release, why, None)?;
         Ok(self.status())
     }
 
@@ -878,14 +901,15 @@ impl Device {
 
     /// What runs now, as the installer names it.
     pub(crate) fn running(&mut self) -> Result<Option<Place>, Error> {
-        Ok(self.installer()?.running()?)
+        self.place = self.installer()?.running()?;
+        self.update_profile();
+        Ok(self.place.clone())
     }
 
     /// What runs now, once an installation can begin.
     pub(crate) fn ready(&mut self) -> Result<Option<Place>, Error> {
-        let installer = self.installer()?;
-        installer.ready()?;
-        Ok(installer.running()?)
+        self.installer()?.ready()?;
+        self.running()
     }
 
     /// Runs the installer. Records nothing.
@@ -933,8 +957,14 @@ impl Device {
         Ok(self.quarantine.save(&self.store, quarantine)?)
     }
 
-    /// Records that a release failed here, and that the previous one is the installed release again.
-    pub(crate) fn forget(&mut self, release: &Release, why: &str) -> Result<(), Error> {
+    /// Records that a release failed here, and that the previous one is the installed release again, in the place `before`.
+    pub(crate) fn forget(&mut self, release: &Release, why: &str, before: Option<&Place>) -> Result<(), Error> {
+        self.put_in_quarantine(release, why)?;
+        self.take_back(release, before)
+    }
+
+    /// Records that a release failed here.
+    pub(crate) fn put_in_quarantine(&mut self, release: &Release, why: &str) -> Result<(), Error> {
         if !self.quarantined().iter().any(|failed| failed.is(release)) {
             let Release { version, sequence, sha256 } = release.clone();
             let failed = Failed { version, sequence, sha256, why: why.to_owned() };
@@ -944,16 +974,17 @@ impl Device {
             self.quarantine.save(&self.store, quarantine)?;
         }
         self.remove_downloads();
-        self.take_back(release)
+        Ok(())
     }
 
-    /// Records that the previous release is the installed release again.
-    pub(crate) fn take_back(&mut self, release: &Release) -> Result<(), Error> {
+    /// Records that the previous release is the installed release again, in the place `before`.
+    pub(crate) fn take_back(&mut self, release: &Release, before: Option<&Place>) -> Result<(), Error> {
         let Some(record) = self.record.value().filter(|record| record.release == *release).cloned() else {
             return Ok(());
         };
         if let Some(release) = record.previous.clone() {
-            self.note(Record { release, state: InstallState::Confirmed, previous: None, ..record })
+            let (state, place) = (InstallState::Confirmed, before.cloned());
+            self.note(Record { release, state, place, image: None, previous: None, ..record })
         } else {
             self.record.remove(&self.store)?;
             self.profile.installed = self.factory.clone();
@@ -967,15 +998,20 @@ impl Device {
         if noted.is_some_and(|record| record.state == state) {
             return Ok(());
         }
-        let previous = match noted {
-            Some(record) => record.previous.clone(),
-            None => self.record.value().map(|record| record.release.clone()),
+        let previous = match noted.or(self.record.value()) {
+            Some(record) if noted.is_some() || record.state == InstallState::Left => record.previous.clone(),
+            record => record.map(|record| record.release.clone()),
         };
+        // Before the restart, something else runs.
+        let runs = state != InstallState::Installed;
+        let (place, image) = (self.place.clone().filter(|_| runs), self.image(release).filter(|_| runs));
         self.note(Record {
             product: self.profile.product.clone(),
             channel: self.profile.channel.clone(),
             release: release.clone(),
             state,
+            place,
+            image,
             previous,
         })
     }
@@ -987,7 +1023,7 @@ impl Device {
             self.overwritten.remove(&self.store)?;
         }
         self.record.save(&self.store, record)?;
-        self.profile.installed = builder::running(self.record.value(), &self.profile, &self.factory);
+        self.update_profile();
         Ok(())
     }
 

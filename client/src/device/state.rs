@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::install::Place;
 use crate::store::Keep;
 use tidegate_model::digest::Digest;
 use tidegate_model::name::Name;
@@ -24,6 +25,12 @@ pub struct Record {
     pub release: Release,
     /// How far it is confirmed.
     pub state: InstallState,
+    /// Where it runs, as the installer names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+    /// The version that the settings gave as the factory's while it ran.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<Version>,
     /// The previous release, if this program installed it too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub previous: Option<Release>,
@@ -39,6 +46,8 @@ pub enum InstallState {
     Trial,
     /// It works.
     Confirmed,
+    /// It was confirmed, and something else runs now.
+    Left,
 }
 
 /// A release that failed on this device.
@@ -76,10 +85,11 @@ impl Quarantine {
 
 impl Keep for Record {
     fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
-        const STATES: [(&str, InstallState); 3] = [
+        const STATES: [(&str, InstallState); 4] = [
             ("installed", InstallState::Installed),
             ("trial", InstallState::Trial),
             ("confirmed", InstallState::Confirmed),
+            ("left", InstallState::Left),
         ];
         let mut fields = Fields::of(value, at)?;
         Ok(Self {
@@ -87,6 +97,8 @@ impl Keep for Record {
             channel: fields.parsed("channel")?,
             release: fields.part("release", Release::read)?,
             state: fields.one_of("state", &STATES)?,
+            place: fields.optional_text("place")?.map(str::to_owned),
+            image: fields.optional_text_as("image", version::parse)?,
             previous: fields.optional_part("previous", Release::read)?,
         })
     }

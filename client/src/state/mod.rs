@@ -21,7 +21,7 @@
 //!
 //! | on disk | after an interruption |
 //! |---|---|
-//! | idle, waiting, confirmed, quarantined | unchanged |
+//! | idle, waiting, confirmed, quarantined | unchanged; waiting, if something else runs than was confirmed ([`Event::Displaced`]) |
 //! | downloading, verifying | idle: the next check decides again; the partial download is kept |
 //! | installing, the old system runs | idle; the interruption is counted |
 //! | installing, the new system runs | trial, or first the restart: only the record was missing |
@@ -47,7 +47,7 @@ pub struct Machine {
     pub state: State,
     /// How many checks, downloads and installations failed in a row. The delay grows with it.
     pub failures: u32,
-    /// How many installation attempts of one release ended without confirmation or permanent failure.
+    /// How many installations of one release were attempted. A release that stays needs no other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub begun: Option<Begun>,
 }
@@ -221,6 +221,13 @@ pub enum Event {
     },
     /// The previous release runs again.
     Returned,
+    /// Something else runs than was confirmed.
+    Displaced {
+        /// What.
+        why: String,
+        /// Whether another image was written to the device; otherwise the boot loader fell back.
+        by_hand: bool,
+    },
     /// A quarantine is lifted: attempts at any release count from zero.
     Lifted,
 }
@@ -230,8 +237,8 @@ pub enum Event {
 pub struct Tolerance {
     /// How many boots a release may take to pass its trial.
     pub boots: u32,
-    /// How many attempts a release gets. A power cut, a rollback by the boot loader,
-    /// or a hang each use one attempt; after the last one the release is quarantined.
+    /// How many attempts a release gets. A power cut, a rollback by the boot loader, also after the release was
+    /// confirmed, or a hang each use one attempt; after the last one the release is quarantined.
     pub attempts: u32,
 }
 
@@ -274,7 +281,7 @@ impl Machine {
             }
             (S::Checking, Event::Offered { attempt }) => match &self.begun {
                 Some(begun) if begun.sequence == attempt.release.sequence && begun.times >= tolerance.attempts => {
-                    let why = format!("it was attempted {} times and never confirmed", begun.times);
+                    let why = format!("it was attempted {} times and did not stay", begun.times);
                     S::Quarantined { release: attempt.release, why }
                 }
                 _ => S::Downloading { attempt },
@@ -302,9 +309,7 @@ impl Machine {
                 return Ok(Self { failures: self.failures.saturating_add(1), begun, state });
             }
 
-            (S::Trial { attempt, .. }, Event::Healthy) => {
-                return Ok(Self { begun: None, ..self.to(S::Confirmed { release: attempt.release }) });
-            }
+            (S::Trial { attempt, .. }, Event::Healthy) => S::Confirmed { release: attempt.release },
             (S::Rebooting { attempt, boot } | S::Trial { attempt, boot, .. }, Event::Unhealthy { why }) => {
                 S::RolledBack { attempt, boot, why, again: false }
             }
@@ -315,6 +320,10 @@ impl Machine {
                 return Ok(Self { begun: None, ..self.to(S::Quarantined { release: attempt.release, why }) });
             }
 
+            (state, Event::Displaced { why, by_hand }) if !state.is_unsettled() => {
+                let begun = self.begun.clone().filter(|_| !by_hand);
+                return Ok(Self { begun, ..self.to(S::Waiting { until: None, why, release: None }) });
+            }
             (state, Event::Lifted) => {
                 let state = if matches!(state, S::Quarantined { .. }) { S::Idle } else { state };
                 return Ok(Self { failures: 0, begun: None, state });
@@ -475,6 +484,7 @@ impl Event {
             Self::Healthy => "healthy",
             Self::Unhealthy { .. } => "unhealthy",
             Self::Returned => "returned",
+            Self::Displaced { .. } => "displaced",
             Self::Lifted => "lifted",
         }
     }

@@ -55,6 +55,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("healthy", Event::Healthy),
         ("unhealthy", Event::Unhealthy { why: "no display".into() }),
         ("returned", Event::Returned),
+        ("displaced", Event::Displaced { why: "a runs".into(), by_hand: false }),
         ("lifted", Event::Lifted),
     ]
 }
@@ -78,6 +79,7 @@ rejected   | .    .     .     .     .     quara .     .     .     .     .
 healthy    | .    .     .     .     .     .     .     confi .     .     .
 unhealthy  | .    .     .     .     .     .     rolle rolle .     .     .
 returned   | .    .     .     .     .     .     .     .     .     quara .
+displaced  | wait wait  wait  wait  wait  wait  .     .     wait  .     wait
 lifted     | idle check wait  down  verif insta reboo trial confi rolle idle
 ";
 
@@ -159,10 +161,7 @@ fn attempts_are_counted_per_release() {
         State::Downloading { .. }
     ));
     machine = machine.next(walk[1].clone(), tolerance).unwrap();
-    assert_eq!(
-        machine.state.to_string(),
-        "quarantined 1.2.0 (sequence 2): it was attempted 3 times and never confirmed"
-    );
+    assert_eq!(machine.state.to_string(), "quarantined 1.2.0 (sequence 2): it was attempted 3 times and did not stay");
     let lifted = machine.next(Event::Lifted, tolerance).unwrap();
     assert_eq!(lifted, Machine::default());
 }

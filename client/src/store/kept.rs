@@ -66,6 +66,11 @@ impl<T: Keep> Kept<T> {
         Ok(kept)
     }
 
+    /// No value yet, whatever the file holds.
+    pub(crate) fn none(name: &'static str) -> Self {
+        Self { name, serial: 0, value: None, stored: None }
+    }
+
     pub(crate) fn value(&self) -> Option<&T> {
         self.value.as_ref()
     }

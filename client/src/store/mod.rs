@@ -208,6 +208,11 @@ impl DirStore {
         Ok(Self { folder: self.path(name)?, disk: self.disk.clone(), lock: self.lock.clone() })
     }
 
+    /// Whether this process has the folder to itself.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.lock.is_some()
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -6,8 +6,10 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde_json::json;
 use tidegate_client::agent::{Agent, Next, StubHost};
+use tidegate_client::command::Command;
+use tidegate_client::device::DeviceBuilder;
 use tidegate_client::disk::{Disk, Faults};
-use tidegate_client::install::StubInstaller;
+use tidegate_client::install::{BootHook, StubInstaller};
 use tidegate_client::state::{State, Tolerance};
 use tidegate_client::{Error, Fault};
 use tidegate_model::decision::Outcome;
@@ -49,7 +51,7 @@ fn an_unchanged_check_writes_nothing() {
     board.run(&Disk::new()).unwrap();
     let counted = Faults::none();
     board.check(Disk::with_faults(counted.clone())).unwrap();
-    assert_eq!(counted.steps(), 0);
+    assert_eq!(counted.steps(), 1, "the boot loader is asked what runs");
 }
 
 /// Without a health command a trial passes as soon as the new system runs this program.
@@ -123,6 +125,105 @@ fn repeated_boot_failures_quarantine() {
         board.run(&Disk::new()).unwrap();
         assert_eq!(board.runs(), OLD);
     }
+}
+
+/// The boot loader may start the other slot long after an update was confirmed: that is what runs, and so what counts.
+#[test]
+fn what_runs_is_what_the_boot_loader_says() {
+    let folder = scratch();
+    let board = Board::new(folder.path(), &mirror(WELL)).with_health();
+    let attempts = board.options.tolerance.attempts;
+    for attempt in 1..=attempts {
+        board.run(&Disk::new()).unwrap();
+        let status = board.status();
+        assert_eq!((board.runs().as_slice(), status.device.installed.sequence, status.remarks.len()), (WELL, 12, 0));
+        board.fall_back();
+        let status = board.status();
+        assert_eq!(status.device.installed.sequence, 0);
+        assert_eq!(status.remarks, ["1.2.0 (sequence 12) was confirmed in b, but a runs"]);
+        let check = board.device().check().unwrap();
+        assert_eq!(check.remarks, status.remarks);
+        assert!(matches!(check.outcome(), Outcome::Install { sequence: 12, .. }), "{attempt}: {}", check.outcome());
+        assert!(board.state().to_string().ends_with("but a runs"), "{}", board.state());
+    }
+    // It was tried often enough.
+    board.run(&Disk::new()).unwrap();
+    assert_eq!((board.runs().as_slice(), board.status().quarantined.len()), (OLD, 1));
+    assert_eq!(board.status().quarantined[0].why, "it was attempted 3 times and did not stay");
+    // The boot loader starts it again by itself.
+    board.fall_back();
+    board.check(Disk::new()).unwrap();
+    let status = board.status();
+    assert_eq!((status.device.installed.sequence, status.remarks.len()), (12, 0));
+    // Another release, from what runs; and back to what ran before it.
+    board.mirror.edit(|sim| drop(release_image(sim, "all", "1.3.0", 13, WELL)));
+    board.run(&Disk::new()).unwrap();
+    assert_eq!(board.status().device.installed.sequence, 13);
+    board.fall_back();
+    assert_eq!(board.status().device.installed.sequence, 12);
+}
+
+/// A boot loader that cannot be asked stops no check; what is recorded counts.
+#[test]
+fn a_boot_loader_that_does_not_answer_stops_no_check() {
+    let folder = scratch();
+    let mut board = Board::new(folder.path(), &mirror(WELL));
+    board.run(&Disk::new()).unwrap();
+    let words = ["sh", "-c", "echo no environment >&2; exit 1"].map(str::to_owned);
+    board.hook = Some(BootHook::new(Command::new(words, Duration::from_secs(10))));
+    let check = board.device().check().unwrap();
+    assert!(matches!(check.outcome(), Outcome::UpToDate { .. }), "{}", check.outcome());
+    assert_eq!(check.remarks, ["what runs is unknown: the boot hook failed: sh: exit code 1: no environment"]);
+}
+
+/// Both slots are written anew, and the state folder survives: the image says what it is.
+#[test]
+fn an_image_that_was_written_by_hand_is_believed() {
+    let folder = scratch();
+    let mut board = Board::new(folder.path(), &mirror(WELL));
+    board.run(&Disk::new()).unwrap();
+    for (adjust, remark, expected) in [
+        (
+            (|builder: DeviceBuilder| builder.factory("2.0.0".parse().unwrap(), 0))
+                as fn(DeviceBuilder) -> DeviceBuilder,
+            "1.2.0 (sequence 12) was confirmed, but the running image says that it is 2.0.0",
+            "2.0.0",
+        ),
+        (|builder| builder.factory("2.0.0".parse().unwrap(), 20), "", "2.0.0"),
+        (|builder| builder.factory("1.2.0".parse().unwrap(), 0), "", "1.2.0"),
+        // From now on the images of this device are known to carry their version.
+        (
+            |builder| builder.factory("1.0.0".parse().unwrap(), 0),
+            "1.2.0 (sequence 12) was confirmed, but the running image says that it is 1.0.0",
+            "1.0.0",
+        ),
+    ] {
+        board.adjust = adjust;
+        let check = board.device().check().unwrap();
+        assert_eq!(board.status().device.installed.version.to_string(), expected);
+        assert!(remark.is_empty() || check.remarks == [remark], "{:?}", check.remarks);
+    }
+    assert!(matches!(board.device().check().unwrap().outcome(), Outcome::Install { sequence: 12, .. }));
+}
+
+/// The state folder of one device on another: what it says of that device does not count, what it trusts does.
+#[test]
+fn copied_state_is_recognised() {
+    let folder = scratch();
+    let mut board = Board::new(folder.path(), &mirror(WELL));
+    board.run(&Disk::new()).unwrap();
+    board.device().check().unwrap();
+    assert_eq!(board.status().device.installed.sequence, 12);
+    board.adjust = |builder| builder.id("device-2".parse().unwrap());
+    let remark = "the state folder is that of device device-1: device-2 starts from what its image says";
+    let status = board.status();
+    assert_eq!((status.device.installed.sequence, status.remarks), (0, vec![remark.to_owned()]));
+    board.mirror.take_requests();
+    let check = board.device().check().unwrap();
+    assert_eq!(check.remarks, [remark]);
+    assert!(!board.mirror.take_requests().iter().any(|file| file.ends_with("1.root.json")));
+    assert!(matches!(check.outcome(), Outcome::Install { sequence: 12, .. }), "{}", check.outcome());
+    assert!(board.status().remarks.is_empty());
 }
 
 /// A boot loader that allows more than one attempt does not have the last word.

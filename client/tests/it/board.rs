@@ -158,6 +158,13 @@ impl Board {
         self.point();
     }
 
+    /// The boot loader starts the other slot, and keeps it.
+    pub fn fall_back(&self) {
+        let other = if self.get("running") == "a" { "b" } else { "a" };
+        self.set("kept", other);
+        self.restart();
+    }
+
     /// Makes the link `system` lead to the slot that runs.
     fn point(&self) {
         let _ = fs::remove_file(self.folder.join("system"));

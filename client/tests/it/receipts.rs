@@ -134,6 +134,24 @@ fn each_boot_loader_rollback_is_recorded() {
     assert_eq!(told(&board), [&["offered"][..], &attempt, &attempt, &attempt].concat());
 }
 
+/// The boot loader falls back from a confirmed release, and later starts it again.
+#[test]
+fn a_fallback_after_confirmation_is_told_once() {
+    let folder = scratch();
+    let board = board(folder.path(), &Mirror::of(repository(WELL)));
+    board.run(&Disk::new()).unwrap();
+    board.fall_back();
+    for _ in 0..2 {
+        board.device().check().unwrap();
+    }
+    assert_eq!(told(&board), ["offered", "installed", "confirmed", "rolled-back"]);
+    let reason = waiting(&board)[3].receipt.reason.clone().unwrap();
+    assert_eq!(reason.as_str(), "1.2.0 (sequence 12) was confirmed in b, but a runs");
+    board.fall_back();
+    board.device().check().unwrap();
+    assert_eq!(told(&board)[4..], ["confirmed"]);
+}
+
 #[test]
 fn what_is_rejected_by_hand_is_rolled_back() {
     let folder = scratch();

@@ -19,6 +19,8 @@ use tidegate_model::time;
 pub(super) struct Log {
     output: Output,
     state: String,
+    /// The last logged remarks.
+    remarks: Vec<String>,
     /// The first failure to write.
     failure: Option<Failure>,
 }
@@ -45,7 +47,7 @@ struct Line<'a, T: Serialize> {
 
 impl Log {
     pub(super) fn new(output: Output) -> Self {
-        Self { output, state: State::Idle.to_string(), failure: None }
+        Self { output, state: State::Idle.to_string(), remarks: Vec::new(), failure: None }
     }
 
     /// The last logged state of the update.
@@ -131,6 +133,8 @@ impl Host for LogHost<'_> {
                         format!("stored file {} was corrupt; restored from backup: {}", repair.name, repair.reason);
                     self.problem(&message);
                 }
+                let before = std::mem::replace(&mut self.log.remarks, check.remarks.clone());
+                check.remarks.iter().filter(|remark| !before.contains(remark)).for_each(|remark| self.problem(remark));
                 self.log.line("checked", &check.outcome().to_string(), None, Some(check.outcome()));
             }
             Entry::Now(state) => {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::board::UNWELL;
 use crate::cli::Bench;
 use crate::fleet::release_image;
-use crate::run::{bench, with_two_slots};
+use crate::run::{Running, bench, with_two_slots};
 
 fn said(bench: &Bench, words: &[&str]) -> String {
     let (_, out, err) = bench.run(words);
@@ -107,4 +107,28 @@ fn a_quarantine_is_shown_and_lifted() {
     assert_eq!(bench.run(&["quarantine", "list"]).1, "nothing is in quarantine\n");
     assert_eq!(bench.run(&["install", "-q"]).1, "installed 1.2.0 (sequence 12)\n");
     assert_eq!(fs::read(bench.path("slot.b")).unwrap(), UNWELL);
+}
+
+/// The boot loader starts the other slot after an update was confirmed.
+#[test]
+fn status_and_check_tell_what_the_boot_loader_started() {
+    let bench = bench();
+    bench.run(&["install"]);
+    bench.run(&["install"]);
+    assert!(said(&bench, &["status"]).contains("runs         1.2.0 (sequence 12), confirmed\n"));
+    fs::write(bench.path("kept"), "a").unwrap();
+    restart(&bench);
+    let remark = "1.2.0 (sequence 12) was confirmed in b, but a runs";
+    for _ in 0..2 {
+        let status = said(&bench, &["status"]);
+        assert!(status.contains("runs         1.0.0 (sequence 0), not what was installed last\n"), "{status}");
+        assert!(status.contains(&format!("remark       {remark}\n")), "{status}");
+        let (code, out, err) = bench.run(&["check"]);
+        assert_eq!((code, out.as_str()), (0, "install 1.2.0 (sequence 12): image.bin\n"), "{err}");
+        assert!(err.starts_with(&format!("warning: {remark}\n")), "{err}");
+    }
+    // The agent logs it once, and installs the release again.
+    let mut agent = Running::start(&mut bench.command(&[]));
+    assert_eq!(agent.until("problem"), remark);
+    assert_eq!(agent.until("checked"), "install 1.2.0 (sequence 12): image.bin");
 }
