@@ -209,6 +209,9 @@ impl Error {
             }
             Self::ShippedRoot(_) => "configure the repository's unmodified 1.root.json",
             Self::Store(StoreError::Locked { .. }) => "only one process may use a state folder at a time",
+            Self::Store(e) if e.is_read_only() => {
+                "make the state folder writable for this user; check, explain and status answer meanwhile"
+            }
             Self::Store(e) if e.is_full() => "free some space; no file was partially written",
             Self::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
                 "free some space; no file was partially written"

@@ -64,7 +64,7 @@ fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
         output.warning(problem);
     }
     match arguments.command {
-        Command::Check => check::run(&mut settings.builder.open()?, output),
+        Command::Check => check::run(&mut settings.builder.open_to_check()?, output),
         Command::Download => download::run(&mut settings.builder.open()?, output),
         Command::Install => install::run(settings, output),
         Command::Confirm => confirm::confirm(settings, output),
@@ -72,7 +72,7 @@ fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
         Command::Defer => defer::run(settings, arguments.time, output),
         Command::Quarantine => quarantine::run(settings, arguments.lift.as_ref(), output),
         Command::Status => status::run(settings, output),
-        Command::Explain => explain::run(&mut settings.builder.open()?, arguments, output),
+        Command::Explain => explain::run(&mut settings.builder.open_to_check()?, arguments, output),
         Command::Run => run::run(arguments, settings, output),
         Command::Receipts => gate::receipts::show(settings.builder, output),
         Command::SendReceipts => gate::receipts::send_now(settings.builder, settings.sink, output),

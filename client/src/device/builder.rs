@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 
 use super::running::running;
-use super::state::Record;
+use super::state::{Quarantine, Record};
 use super::{DEFERRAL, Device, Status};
 use crate::clock::{BUILT, Clock, FlooredClock, SystemClock};
 use crate::disk::Disk;
@@ -16,6 +16,7 @@ use crate::install::Installer;
 use crate::policy::{Deferral, Policy};
 use crate::receipts::{NoReceipts, ReceiptRecorder, ReceiptStatus};
 use crate::retry::Retry;
+use crate::state::Machine;
 use crate::store::{DirStore, Keep, Kept, Repair, Store as _, StoreError};
 use crate::updater::{Repository, Updater};
 use tidegate_model::decision::{Installed, Profile};
@@ -199,6 +200,19 @@ impl DeviceBuilder {
         self.open_on(DirStore::open_on)
     }
 
+    /// The same, for a device that installs nothing: where the state folder cannot be written, it keeps what it finds in memory, and
+    /// [says so](super::Check::remarks).
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open), except that the folder may be read-only.
+    pub fn open_to_check(self) -> Result<Device, Error> {
+        self.open_on(|disk, folder| match DirStore::open_on(disk, &folder) {
+            Err(e) if e.is_read_only() => Ok(DirStore::in_memory(folder)),
+            opened => opened,
+        })
+    }
+
     /// What the device has and knows, even while another process uses the state folder. Changes nothing.
     ///
     /// # Errors
@@ -265,9 +279,20 @@ impl DeviceBuilder {
         let (mut repairs, mut remarks) = (Vec::new(), Vec::new());
         let others = foreign(&store, &profile.id, &mut remarks);
         let record: Kept<Record> = kept(&store, "installed.json", others, &mut repairs)?;
-        let quarantine = kept(&store, "quarantine.json", others, &mut repairs)?;
-        let machine = kept(&store, "machine.json", others, &mut repairs)?;
+        let quarantine: Kept<Quarantine> = kept(&store, "quarantine.json", others, &mut repairs)?;
+        let machine: Kept<Machine> = kept(&store, "machine.json", others, &mut repairs)?;
         let overwritten = kept(&store, "overwritten.json", others, &mut repairs)?;
+        if let Some(schema) = record.newer().or(quarantine.newer()).or(machine.newer()) {
+            remarks.push(format!(
+                "a newer version of this program wrote the device's state (schema {schema}): what is known of it counts"
+            ));
+        }
+        if store.is_in_memory() || store.is_read_only() {
+            let folder = store.folder().display();
+            remarks.push(format!(
+                "{folder} cannot be written: what is found now is not kept, and nothing can be installed"
+            ));
+        }
         let mut recorder = self.recorder.unwrap_or_else(|| Box::new(NoReceipts));
         recorder.open(&store, &mut repairs);
         profile.installed = running(record.value(), None, &profile, &factory);

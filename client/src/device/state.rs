@@ -64,6 +64,16 @@ pub struct Failed {
 }
 
 impl Failed {
+    fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        let mut fields = Fields::of(value, at)?;
+        Ok(Self {
+            version: fields.text_as("version", version::parse)?,
+            sequence: fields.u64("sequence")?,
+            sha256: fields.parsed("sha256")?,
+            why: fields.text("why")?.to_owned(),
+        })
+    }
+
     pub(super) fn is(&self, release: &Release) -> bool {
         (self.sequence, self.sha256) == (release.sequence, release.sha256)
     }
@@ -106,16 +116,12 @@ impl Keep for Record {
 
 impl Keep for Quarantine {
     fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
-        let releases = Fields::of(value, at)?.list("releases", usize::MAX, |value, at| {
-            let mut fields = Fields::of(value, at)?;
-            Ok(Failed {
-                version: fields.text_as("version", version::parse)?,
-                sequence: fields.u64("sequence")?,
-                sha256: fields.parsed("sha256")?,
-                why: fields.text("why")?.to_owned(),
-            })
-        });
-        Ok(Self { releases: releases? })
+        Ok(Self { releases: Fields::of(value, at)?.list("releases", usize::MAX, Failed::read)? })
+    }
+
+    fn read_newer(value: &Value) -> Option<Self> {
+        let releases = value.get("releases")?.as_array()?;
+        Some(Self { releases: releases.iter().filter_map(|failed| Failed::read(failed, "").ok()).collect() })
     }
 }
 
@@ -171,12 +177,27 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_schema_is_refused_by_name() {
+    fn a_newer_schema_is_read_as_far_as_it_is_known() {
         let folder = tempfile::tempdir().unwrap();
         let store = DirStore::open(folder.path()).unwrap();
-        store.save("quarantine.json", b"{\"schema\":2}").unwrap();
-        let error = Kept::<Quarantine>::load(&store, "quarantine.json", &mut Vec::new()).unwrap_err();
-        assert!(error.to_string().contains("schema 2"), "{error}");
+        let known = serde_json::to_value(failed(1)).unwrap();
+        let newer = serde_json::json!({"schema": 2, "serial": 7, "new": 1, "value": {
+            "releases": [{"unknown": "form"}, known], "more": true,
+        }});
+        let newer = serde_json::to_vec(&newer).unwrap();
+        store.save("quarantine.json", &newer).unwrap();
+        let (mut kept, repairs) = load(&store);
+        assert_eq!((kept.value(), kept.newer(), repairs.len()), (Some(&quarantine(&[1])), Some(2), 0));
+        // What is written is of a higher serial, so that it counts for the newer version, too.
+        kept.save(&store, quarantine(&[1, 2])).unwrap();
+        let written: Value = serde_json::from_slice(&fs::read(folder.path().join("quarantine.json")).unwrap()).unwrap();
+        assert_eq!((&written["schema"], &written["serial"]), (&1.into(), &8.into()));
+        let (kept, _) = load(&store);
+        assert_eq!((kept.value(), kept.newer()), (Some(&quarantine(&[1, 2])), None));
+        // What is not known at all is as if it were not there.
+        store.save("quarantine.json", b"{\"schema\":3,\"serial\":9,\"value\":[]}").unwrap();
+        let (kept, repairs) = load(&store);
+        assert_eq!((kept.value(), kept.newer(), repairs.len()), (None, Some(3), 0));
     }
 
     #[test]

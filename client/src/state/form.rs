@@ -37,8 +37,20 @@ pub(super) struct Form {
 impl Keep for Machine {
     fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
         let mut fields = Fields::of(value, at)?;
+        Ok(Self { state: fields.part("state", State::read)?, ..Self::counters(&mut fields)? })
+    }
+
+    /// Attempts are counted whatever the state is, so that a release that falls back from a newer program is not tried for ever.
+    fn read_newer(value: &Value) -> Option<Self> {
+        let counters = || Self::counters(&mut Fields::of(value, "").ok()?).ok();
+        Self::read(value, "").ok().or_else(counters)
+    }
+}
+
+impl Machine {
+    fn counters(fields: &mut Fields<'_>) -> Result<Self, FieldError> {
         Ok(Self {
-            state: fields.part("state", State::read)?,
+            state: State::Idle,
             failures: fields.optional_u32("failures")?.unwrap_or(0),
             begun: fields.optional_part("begun", |value, at| {
                 let mut fields = Fields::of(value, at)?;

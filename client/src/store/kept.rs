@@ -2,6 +2,9 @@
 //!
 //! Each copy is written whole, with a serial number that rises with every write: the good copy with the higher number counts. So neither a
 //! stop between two writes nor damage to one copy loses the value.
+//!
+//! A file of a newer schema, which a newer program wrote before the boot loader fell back to this one, is read as far as this program knows it.
+//! It stays as it is until there is something to write. `schema`, `serial` and `value` mean the same in every schema.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -19,6 +22,11 @@ const SCHEMA: u64 = 1;
 pub(crate) trait Keep: Serialize + Clone {
     /// Reads the stored form.
     fn read(value: &Value, at: &str) -> Result<Self, FieldError>;
+
+    /// Reads what is known of the form of a newer schema.
+    fn read_newer(value: &Value) -> Option<Self> {
+        Self::read(value, "value").ok()
+    }
 }
 
 impl Keep for Release {
@@ -34,6 +42,7 @@ pub(crate) struct Kept<T> {
     serial: u64,
     value: Option<T>,
     stored: Option<T>,
+    newer: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -48,14 +57,19 @@ impl<T: Keep> Kept<T> {
     ///
     /// # Errors
     ///
-    /// If a file cannot be read, or was written by a newer version of this program.
+    /// If a file cannot be read.
     pub(crate) fn load(store: &DirStore, name: &'static str, repairs: &mut Vec<Repair>) -> Result<Self, StoreError> {
         let check = |value: &Value| T::read(value, "value").map(drop);
         let (best, damaged) = best(store, name, &check, repairs)?;
-        let serial = best.as_ref().map_or(0, |(serial, _)| *serial);
-        let value = best.and_then(|(_, value)| T::read(&value, "value").ok());
-        let mut kept = Self { name, serial, stored: value.clone(), value };
-        if damaged != Damage::None {
+        let serial = best.as_ref().map_or(0, |best| best.serial);
+        let newer = best.as_ref().map(|best| best.schema).filter(|schema| *schema > SCHEMA);
+        let value = best.and_then(|Copy { value, .. }| match newer {
+            None => T::read(&value, "value").ok(),
+            Some(_) => T::read_newer(&value),
+        });
+        let mut kept = Self { name, serial, stored: value.clone(), value, newer };
+        // What a newer version wrote stays as it is.
+        if damaged != Damage::None && newer.is_none() {
             match kept.value.clone() {
                 // If it cannot be written now, the next load repairs it.
                 Some(value) => drop(kept.save(store, value)),
@@ -68,7 +82,12 @@ impl<T: Keep> Kept<T> {
 
     /// No value yet, whatever the file holds.
     pub(crate) fn none(name: &'static str) -> Self {
-        Self { name, serial: 0, value: None, stored: None }
+        Self { name, serial: 0, value: None, stored: None, newer: None }
+    }
+
+    /// The schema of the file, if a newer version of this program wrote it.
+    pub(crate) fn newer(&self) -> Option<u64> {
+        self.newer
     }
 
     pub(crate) fn value(&self) -> Option<&T> {
@@ -88,6 +107,7 @@ impl<T: Keep> Kept<T> {
         store.save(self.name, &bytes)?;
         // From here on the first copy is complete and has the higher number.
         self.serial = form.serial;
+        self.newer = None;
         self.stored = Some(form.value.clone());
         self.value = Some(form.value);
         store.save(&backup(self.name), &bytes)
@@ -122,8 +142,15 @@ enum Damage {
     Bad,
 }
 
-/// The serial number and value of the better of two copies.
-type Best = Option<(u64, Value)>;
+/// What is in a file.
+struct Copy {
+    schema: u64,
+    serial: u64,
+    value: Value,
+}
+
+/// The better of two copies.
+type Best = Option<Copy>;
 
 /// Reads both copies; `check` validates a value.
 ///
@@ -141,7 +168,7 @@ fn best(
             Ok(None) if damage == Damage::None => damage = Damage::Missing,
             Ok(None) => {}
             Ok(Some(copy)) => {
-                if best.as_ref().is_none_or(|(serial, _)| copy.0 >= *serial) {
+                if best.as_ref().is_none_or(|best| copy.serial >= best.serial) {
                     best = Some(copy);
                 }
             }
@@ -155,7 +182,7 @@ fn best(
     Ok((best, damage))
 }
 
-/// What is in a file: the serial number and the value.
+/// What is in a file.
 fn read(store: &DirStore, name: &str, check: &dyn Fn(&Value) -> Result<(), FieldError>) -> Result<Best, Unread> {
     let bytes = match store.load(name, LENGTH) {
         Ok(None) => return Ok(None),
@@ -164,18 +191,13 @@ fn read(store: &DirStore, name: &str, check: &dyn Fn(&Value) -> Result<(), Field
         Err(e) => return Err(Unread::Failed(e)),
     };
     let mut value = json::parse(&bytes).map_err(|e| Unread::Damaged(e.to_string()))?;
-    match value.get("schema").and_then(Value::as_u64) {
-        Some(schema) if schema != SCHEMA => {
-            Err(Unread::Failed(StoreError::NewerSchema { path: store.folder().join(name), schema }))
-        }
-        _ => {
-            let serial =
-                Fields::of(&value, "").and_then(|mut fields| fields.u64("serial")).map_err(|fault| damaged(&fault))?;
-            let value = value.get_mut("value").map(Value::take).unwrap_or_default();
-            check(&value).map_err(|fault| damaged(&fault))?;
-            Ok(Some((serial, value)))
-        }
+    let schema = value.get("schema").and_then(Value::as_u64).unwrap_or(SCHEMA);
+    let serial = Fields::of(&value, "").and_then(|mut fields| fields.u64("serial")).map_err(|fault| damaged(&fault))?;
+    let value = value.get_mut("value").map(Value::take).unwrap_or_default();
+    if schema <= SCHEMA {
+        check(&value).map_err(|fault| damaged(&fault))?;
     }
+    Ok(Some(Copy { schema, serial, value }))
 }
 
 fn damaged(fault: &FieldError) -> Unread {

@@ -64,14 +64,6 @@ pub enum StoreError {
         /// The system's error.
         source: io::Error,
     },
-    /// A newer version of this program wrote the file.
-    #[error("{path}: schema {schema} is unknown: a newer version of this program wrote it")]
-    NewerSchema {
-        /// The file.
-        path: PathBuf,
-        /// The schema that it declares.
-        schema: u64,
-    },
     /// A value has no JSON form.
     #[error("{name}: {reason}")]
     Unwritable {
@@ -107,6 +99,12 @@ impl StoreError {
         Self::Io { action, path: path.into(), source }
     }
 
+    /// Whether the file system is read-only, or this user may only read.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied))
+    }
+
     /// Whether the disk is full.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Io { source, .. }
@@ -135,7 +133,12 @@ pub struct DirStore {
     disk: Disk,
     // Keeps the lock, which the system releases when the process ends. `None` for a read-only store.
     lock: Option<Arc<Lock>>,
+    // What is saved and removed in memory alone.
+    changes: Option<Changes>,
 }
+
+/// New content by path; `None` for what is removed.
+type Changes = Arc<Mutex<BTreeMap<PathBuf, Option<Vec<u8>>>>>;
 
 /// A locked file.
 #[derive(Debug)]
@@ -181,7 +184,7 @@ impl DirStore {
             .open(&path)
             .map_err(|e| StoreError::io("open the lock file", &path, e))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { folder, disk, lock: Some(Arc::new(Lock(lock))) }),
+            Ok(()) => Ok(Self { folder, disk, lock: Some(Arc::new(Lock(lock))), changes: None }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: folder }),
             Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &path, e)),
         }
@@ -191,12 +194,32 @@ impl DirStore {
     ///
     /// Files are replaced atomically, so each is read in its state before or after a concurrent write.
     pub fn observe(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), disk: Disk::read_only(), lock: None }
+        Self { folder: folder.into(), disk: Disk::read_only(), lock: None, changes: None }
+    }
+
+    /// A view of a folder that keeps what is saved in memory, for a folder that cannot be written.
+    pub(crate) fn in_memory(folder: impl Into<PathBuf>) -> Self {
+        Self { changes: Some(Arc::default()), ..Self::observe(folder) }
+    }
+
+    /// Whether what is saved is lost at the end of the process.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.changes.is_some()
+    }
+
+    /// Whether the folder is on a file system that is read-only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        let opened = OpenOptions::new().write(true).open(self.folder.join(".lock"));
+        opened.is_err_and(|e| e.kind() == io::ErrorKind::ReadOnlyFilesystem)
+    }
+
+    fn changes(&self) -> Option<std::sync::MutexGuard<'_, BTreeMap<PathBuf, Option<Vec<u8>>>>> {
+        self.changes.as_ref().map(|changes| changes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A folder that another process may have locked, for files that only the caller writes.
     pub(crate) fn unlocked(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), disk: Disk::new(), lock: None }
+        Self { folder: folder.into(), disk: Disk::new(), lock: None, changes: None }
     }
 
     /// A store in a folder below this one, under the same lock.
@@ -205,7 +228,7 @@ impl DirStore {
     ///
     /// [`StoreError`] if the folder cannot be created.
     pub fn subfolder(&self, name: &str) -> Result<Self, StoreError> {
-        Ok(Self { folder: self.path(name)?, disk: self.disk.clone(), lock: self.lock.clone() })
+        Ok(Self { folder: self.path(name)?, ..self.clone() })
     }
 
     /// Whether this process has the folder to itself.
@@ -239,7 +262,8 @@ impl DirStore {
 impl Store for DirStore {
     fn load(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.path(name)?;
-        match read_regular(&path, limit) {
+        let changed = self.changes().and_then(|changes| changes.get(&path).cloned());
+        match changed.map_or_else(|| read_regular(&path, limit), |bytes| bytes.ok_or(io::ErrorKind::NotFound.into())) {
             Ok(bytes) if bytes.len() as u64 > limit => Err(StoreError::TooLong { path, limit }),
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -249,6 +273,10 @@ impl Store for DirStore {
 
     fn save(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.path(name)?;
+        if let Some(mut changes) = self.changes() {
+            changes.insert(path, Some(bytes.to_owned()));
+            return Ok(());
+        }
         if let Some(folder) = path.parent() {
             self.disk.create_folder(folder).map_err(|e| StoreError::io("create the folder", folder, e))?;
         }
@@ -257,6 +285,10 @@ impl Store for DirStore {
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
         let path = self.path(name)?;
+        if let Some(mut changes) = self.changes() {
+            changes.insert(path, None);
+            return Ok(());
+        }
         match fs::symlink_metadata(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             _ => self.disk.remove(&path).map_err(|e| StoreError::io("remove", path, e)),
@@ -349,6 +381,22 @@ mod tests {
         suite(&store);
         suite(&store.subfolder("below").unwrap());
         assert!(folder.path().join("state/below/a.json").is_file());
+    }
+
+    #[test]
+    fn a_view_in_memory_keeps_the_suite_and_writes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("old.json"), "old").unwrap();
+        let store = DirStore::in_memory(folder.path());
+        suite(&store);
+        suite(&store.subfolder("below").unwrap());
+        assert_eq!(store.load("old.json", 3).unwrap().unwrap(), b"old");
+        store.save("old.json", b"new").unwrap();
+        assert_eq!(store.load("old.json", 3).unwrap().unwrap(), b"new");
+        store.remove("old.json").unwrap();
+        assert_eq!(store.load("old.json", 3).unwrap(), None);
+        assert_eq!(fs::read(folder.path().join("old.json")).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

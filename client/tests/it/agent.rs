@@ -226,6 +226,52 @@ fn copied_state_is_recognised() {
     assert!(board.status().remarks.is_empty());
 }
 
+/// A newer program updated the device, wrote its state in a newer form, and the boot loader fell back to this program.
+#[test]
+fn a_newer_programs_state_does_not_stop_an_older_one() {
+    let folder = scratch();
+    let board = Board::new(folder.path(), &mirror(WELL)).with_health();
+    board.run(&Disk::new()).unwrap();
+    for known in [true, false] {
+        for name in ["installed", "machine", "quarantine"] {
+            for folder in ["state", "state/backup"] {
+                let path = board.folder.join(format!("{folder}/{name}.json"));
+                let Ok(bytes) = fs::read(&path) else { continue };
+                let mut form: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+                form["schema"] = json!(2);
+                form["value"]["more"] = json!(true);
+                if !known {
+                    form["value"]["state"] = json!({"kind": "a new kind"});
+                }
+                fs::write(path, form.to_string()).unwrap();
+            }
+        }
+        let remark = "a newer version of this program wrote the device's state (schema 2): what is known of it counts";
+        let status = board.status();
+        assert!(status.remarks.iter().any(|found| found == remark), "{:?}", status.remarks);
+        assert_eq!(status.device.installed.sequence, if known { 12 } else { 0 });
+        // What is not known counts as not there; how often the release was attempted is.
+        assert_eq!(status.update.begun.unwrap().times, 1);
+        board.run(&Disk::new()).unwrap();
+        assert!(board.status().device.installed.sequence == 12 && board.status().update.begun.is_some());
+    }
+    // Each time the newer program fails, and leaves its own form: the older one stops.
+    for _ in 0..3 {
+        board.mirror.edit(|sim| drop(release_image(sim, "all", "1.3.0", 13, UNWELL)));
+        let _ = board.check(Disk::new());
+        let path = board.folder.join("state/machine.json");
+        let mut form: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        form["schema"] = json!(2);
+        form["serial"] = json!(form["serial"].as_u64().unwrap() + 1);
+        form["value"]["state"] = json!({"kind": "a new kind"});
+        fs::write(path, form.to_string()).unwrap();
+        board.restart();
+        board.restart();
+    }
+    board.check(Disk::new()).unwrap();
+    assert_eq!(board.status().quarantined.len(), 1);
+}
+
 /// A boot loader that allows more than one attempt does not have the last word.
 #[test]
 fn boots_on_trial_are_counted() {

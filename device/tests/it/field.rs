@@ -60,29 +60,52 @@ fn faults_of_the_device_wait_and_never_quarantine() {
     assert_eq!(bench.run(&["install", "-q"]), (0, "installed 1.2.0 (sequence 12)\n".into(), String::new()));
 }
 
+/// A shell script in mounts of its own, in the bench's folder, `$program` being the program: what it printed after `ready`. Needs root.
+fn with_mounts(bench: &Bench, script: &str) -> Option<String> {
+    let script = format!("cd \"$1\"; program=\"$2 --config device.json\"; {script}");
+    let (folder, program) = (bench.path(""), env!("CARGO_BIN_EXE_tidegate-device"));
+    let words = ["-m", "sh", "-c", &script, "-", folder.to_str().unwrap(), program];
+    let out = Command::new("unshare").args(words).output().ok()?;
+    let text = String::from_utf8(out.stdout).unwrap();
+    let Some((_, text)) = text.split_once("ready\n") else {
+        eprintln!("left out: nothing can be mounted here");
+        return None;
+    };
+    assert!(out.status.success(), "{text}");
+    Some(text.to_owned())
+}
+
 /// Somebody has the inactive slot mounted. Needs root, and a loop device.
 #[test]
 fn a_mounted_slot_is_written_once_it_is_free() {
     let bench = bench();
     let script = r##"
-        set -e; cd "$1"; program=$2
-        dd if=/dev/zero of=image bs=1M count=2 2>/dev/null; mkfs.ext2 -q -F image
+        set -e; dd if=/dev/zero of=image bs=1M count=2 2>/dev/null; mkfs.ext2 -q -F image
         loop=$(losetup -f --show image); mkdir mnt; trap 'umount mnt 2>/dev/null || :; losetup -d $loop' EXIT
         mount -o ro "$loop" mnt; echo ready
         sed -i "s#\"slot.b\"#\"$loop\"#" device.json
-        for _ in 1 2 3 4; do "$program" --config device.json install 2>&1 || :; done
-        "$program" --config device.json status; umount mnt; "$program" --config device.json install
+        for _ in 1 2 3 4; do $program install 2>&1 || :; done
+        $program status; umount mnt; $program install
     "##;
-    let (folder, program) = (bench.path(""), env!("CARGO_BIN_EXE_tidegate-device"));
-    let words = ["-m", "sh", "-c", script, "-", folder.to_str().unwrap(), program];
-    let Ok(out) = Command::new("unshare").args(words).output() else { return };
-    let text = String::from_utf8(out.stdout).unwrap();
-    let Some((_, text)) = text.split_once("ready\n") else {
-        eprintln!("left out: no loop device can be mounted here");
-        return;
-    };
+    let Some(text) = with_mounts(&bench, script) else { return };
     assert!(text.contains("update       waiting until") && text.contains("mounted at"), "{text}");
-    assert!(out.status.success() && text.ends_with("installed 1.2.0 (sequence 12)\n"), "{text}");
+    assert!(text.ends_with("installed 1.2.0 (sequence 12)\n"), "{text}");
+}
+
+/// What reads answers, with a remark; what would write names the cause. Needs root.
+#[test]
+fn read_only_state_is_told_and_does_not_stop_a_check() {
+    let bench = bench();
+    let script = r#"
+        set -e; mkdir state; mount -t tmpfs -o size=8m t state; $program check -q; mount -o remount,ro state; echo ready
+        $program check 2>&1; $program explain 2>&1; $program status; ! $program install 2>&1; mount -o remount,rw state
+        $program install
+    "#;
+    let Some(text) = with_mounts(&bench, script) else { return };
+    assert!(text.starts_with("warning: ") && text.contains("install 1.2.0 (sequence 12): image.bin\nnext: "), "{text}");
+    assert_eq!(text.matches("state cannot be written: what is found now is not kept").count(), 3, "{text}");
+    assert!(text.contains("\nremark       ") && text.contains("\nhelp: make the state folder writable"), "{text}");
+    assert!(text.ends_with("installed 1.2.0 (sequence 12)\n"), "{text}");
 }
 
 #[test]
