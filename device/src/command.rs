@@ -35,6 +35,6 @@ impl Command {
 
     /// Whether it decides, for which it needs facts.
     pub(super) fn decides(self) -> bool {
-        matches!(self, Self::Check | Self::Explain | Self::Download | Self::Install | Self::Run | Self::Status)
+        !matches!(self, Self::Confirm | Self::Reject | Self::Quarantine | Self::Receipts | Self::SendReceipts)
     }
 }

@@ -15,7 +15,8 @@ pub(super) fn run(settings: Settings, time: Option<Duration>, output: Output) ->
     let time = TimeDelta::from_std(time.unwrap_or_default()).unwrap_or_default();
     let until = now.checked_add_signed(time).unwrap_or(now);
     let deferral = settings.builder.defer(until)?;
-    output.result(format!("deferred until {}", time::format(deferral.until)), &deferral)?;
-    output.next("tidegate-device explain shows how long the device's policy allows this");
+    let limit = if deferral.until < until { ", the longest that the device's policy allows" } else { "" };
+    output.result(format!("deferred until {}{limit}", time::format(deferral.until)), &deferral)?;
+    output.next("tidegate-device explain shows what else delays it");
     Ok(true)
 }

@@ -110,8 +110,8 @@ Options:
       --now                     install now, ignoring the device's own policy
 
 The running system is not changed. If the device stops at any time, it starts either the old release or the complete new
-one. A finished download is used. The new release is on trial until confirm, or until the health command in the settings
-succeeds.
+one. A finished download is used. After the restart, install again: where the settings have a health command, it waits
+until that succeeds or its time is over, and confirms the release or rolls back; otherwise confirm or reject decides.
 
 Examples:
   tidegate-device --config device.json install
@@ -137,7 +137,8 @@ Examples:
 ";
 
 const DEFER: &str = "\
-Defers the next installation. The device's policy limits for how long.
+Defers the next installation, as far as the device's policy lets the user: policy.deferral.limit, counted from the first
+time. A security release cannot be deferred unless the policy says so.
 
 Usage: tidegate-device [OPTIONS] defer TIME
 

@@ -6,7 +6,7 @@ use super::failure::{Failure, is_refusal};
 use super::host::OnceHost;
 use super::output::Output;
 use super::settings::Settings;
-use tidegate_client::agent::{Agent, AgentOptions};
+use tidegate_client::agent::{Agent, AgentOptions, Health, Next};
 use tidegate_client::device::{Device, Record};
 use tidegate_client::state::State;
 use tidegate_model::decision::Outcome;
@@ -24,7 +24,13 @@ pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
 
 fn act(device: &mut Device, options: &AgentOptions, output: Output) -> Result<bool, Failure> {
     let mut host = OnceHost::new(output);
-    Agent::new(device, options, &mut host).check()?;
+    let mut agent = Agent::new(device, options, &mut host);
+    let mut next = agent.check()?;
+    // A program decides on the trial. A person takes as long as it takes.
+    while let (Next::Look { after }, Health::Command(_)) = (next, &options.health) {
+        std::thread::sleep(after);
+        next = agent.resume()?;
+    }
     let status = device.status();
     let state = &status.update.state;
     let text = match (state, &host.outcome) {
@@ -39,6 +45,7 @@ fn act(device: &mut Device, options: &AgentOptions, output: Output) -> Result<bo
     output.result(text, &Report { outcome: host.outcome.as_ref(), installed, state })?;
     match state {
         State::Rebooting { .. } => output.next("restart to run it"),
+        State::RolledBack { .. } => output.next("restart to run the previous release"),
         State::Trial { .. } => output.next("after the new release runs and works: tidegate-device confirm"),
         _ => {}
     }

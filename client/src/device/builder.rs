@@ -249,14 +249,15 @@ impl DeviceBuilder {
         Ok((device.receipts(), device.waiting_receipts().to_vec()))
     }
 
-    /// Defers the next release until `until`, even while another process uses the state
-    /// folder. The [`Policy`] limits the deferral.
+    /// Defers the next release until `until`, or as long as the [`Policy`] allows, even while another process uses the state
+    /// folder.
     ///
     /// # Errors
     ///
-    /// As for [`observe`](Self::observe), and [`Error::State`] if no release is waiting for installation.
+    /// As for [`observe`](Self::observe), and [`Error::State`] if no release is waiting for installation, or the policy does not
+    /// let users defer this one, or no longer.
     pub fn defer(self, until: Instant) -> Result<Deferral, Error> {
-        self.open_on(|_, folder| Ok(DirStore::unlocked(folder)))?.defer(until)
+        self.open_on(|_, folder| Ok(DirStore::observe(folder)))?.defer(until)
     }
 
     fn open_on(self, open: impl FnOnce(Disk, PathBuf) -> Result<DirStore, StoreError>) -> Result<Device, Error> {

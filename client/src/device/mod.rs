@@ -45,7 +45,7 @@ use crate::facts::{FactSource, gather};
 use crate::fetch::FetchError;
 use crate::gate::{GatedFetch, Visit};
 use crate::install::{Artifact, Installer, Place};
-use crate::policy::{Deferral, Judgement, Newer, Policy, Situation, Step, judge};
+use crate::policy::{self, Deferral, Judgement, Newer, Policy, Situation, Step, judge};
 use crate::receipts::{ReceiptRecorder, ReceiptStatus, Sending, Sent, Sink};
 use crate::retry::{Retry, jitter};
 use crate::state::{Event, Machine, State, Tolerance};
@@ -67,7 +67,7 @@ use tidegate_model::receipt::{DeliveryCost, InstallResult, SignedReceipt};
 pub use tidegate_model::release::Release;
 use tidegate_model::rollout::{Offer, Offers};
 use tidegate_model::text::public_url;
-use tidegate_model::time::Instant;
+use tidegate_model::time::{self, Instant};
 use tidegate_model::version::Version;
 use tidegate_tuf::Chain;
 use tidegate_tuf::hash::Checker;
@@ -871,14 +871,32 @@ impl Device {
         Kept::load(&self.store, DEFERRAL, &mut Vec::new()).ok()?.value().copied()
     }
 
-    fn defer(self, until: Instant) -> Result<Deferral, Error> {
+    fn defer(mut self, until: Instant) -> Result<Deferral, Error> {
         let nothing = || Error::State("no release is waiting to be installed: there is nothing to defer".into());
-        let sequence = self.machine().state.pending().ok_or_else(nothing)?.sequence;
-        let mut kept = Kept::<Deferral>::load(&self.store, DEFERRAL, &mut Vec::new())?;
+        let Release { version, sequence, .. } = self.machine().state.pending().cloned().ok_or_else(nothing)?;
+        let found = self.check_offline().ok().and_then(|check| check.update);
+        let urgent = |update: &Update| update.release.sequence == sequence && update.urgency == Urgency::Security;
+        if found.as_ref().is_some_and(urgent) && self.policy.is_overridden(policy::Rule::Deferral) {
+            let why = format!("{version} is a security release, which policy.security_overrides lets nobody defer");
+            return Err(Error::State(why));
+        }
+        let limit = self.policy.deferral.limit;
+        if limit.is_zero() {
+            return Err(Error::State(
+                "the policy lets no user defer releases: policy.deferral.limit is not set".into(),
+            ));
+        }
+        let store = DirStore::unlocked(self.store.folder());
+        let mut kept = Kept::<Deferral>::load(&store, DEFERRAL, &mut Vec::new())?;
         let before = kept.value().filter(|deferral| deferral.sequence == sequence);
         let since = before.map_or(self.now(), |deferral| deferral.since);
-        let deferral = Deferral { sequence, since, until };
-        kept.save(&self.store, deferral)?;
+        let last = since.checked_add_signed(limit).unwrap_or(since);
+        if last <= self.now() {
+            let last = time::format(last);
+            return Err(Error::State(format!("the policy let the user defer {version} until {last}, and no longer")));
+        }
+        let deferral = Deferral { sequence, since, until: until.min(last) };
+        kept.save(&store, deferral)?;
         Ok(deferral)
     }
 

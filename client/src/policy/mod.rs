@@ -57,6 +57,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether a security release overrides a rule.
+    pub fn is_overridden(&self, rule: Rule) -> bool {
+        self.security_overrides.0.contains(&rule)
+    }
+
     /// Whether a release is skipped because a newer one reaches this device at `at`.
     pub fn waits_for(&self, at: Instant, now: Instant) -> bool {
         at > now && at - now <= self.wait_for_newer
@@ -266,9 +271,7 @@ pub fn judge(policy: &Policy, situation: &Situation<'_>) -> Judgement {
         let (verdict, until, why) = match found {
             Found::Pass(why) => (Verdict::Pass, None, why),
             Found::NotApplicable(why) => (Verdict::NotApplicable, None, why),
-            Found::Fail(_, why)
-                if situation.urgency == Urgency::Security && policy.security_overrides.0.contains(&rule) =>
-            {
+            Found::Fail(_, why) if situation.urgency == Urgency::Security && policy.is_overridden(rule) => {
                 (Verdict::Pass, None, format!("overridden by a security release: {why}"))
             }
             Found::Fail(until, why) => (Verdict::Fail, until, why),

@@ -3,11 +3,12 @@
 use std::fs;
 use std::process::Command;
 
+use chrono::Datelike as _;
 use serde_json::{Value, json};
 
-use crate::board::UNWELL;
+use crate::board::{UNWELL, WELL};
 use crate::cli::Bench;
-use crate::fleet::release_image;
+use crate::fleet::{approve_image, assign, manifest_of, release_image};
 use crate::run::{Running, bench, with_two_slots};
 
 fn said(bench: &Bench, words: &[&str]) -> String {
@@ -79,6 +80,7 @@ fn with_mounts(bench: &Bench, script: &str) -> Option<String> {
 #[test]
 fn a_mounted_slot_is_written_once_it_is_free() {
     let bench = bench();
+    bench.set(&json!({"trial": {"health": "by-hand"}}));
     let script = r##"
         set -e; dd if=/dev/zero of=image bs=1M count=2 2>/dev/null; mkfs.ext2 -q -F image
         loop=$(losetup -f --show image); mkdir mnt; trap 'umount mnt 2>/dev/null || :; losetup -d $loop' EXIT
@@ -154,4 +156,73 @@ fn status_and_check_tell_what_the_boot_loader_started() {
     let mut agent = Running::start(&mut bench.command(&[]));
     assert_eq!(agent.until("problem"), remark);
     assert_eq!(agent.until("checked"), "install 1.2.0 (sequence 12): image.bin");
+}
+
+#[test]
+fn nobody_defers_what_the_policy_forbids() {
+    let bench = bench();
+    let days = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+    let in_three_days = days[(chrono::Utc::now().weekday().num_days_from_sunday() as usize + 3) % 7];
+    let policy = |deferral: Value| json!({"windows": [format!("{in_three_days} 01:00 - 01:10")], "deferral": deferral});
+    bench.set(&json!({"policy": {"windows": [format!("{in_three_days} 01:00 - 01:10")]}}));
+    assert!(bench.run(&["install"]).1.starts_with("waiting until"));
+    let (code, out, err) = bench.run(&["defer", "4h"]);
+    assert!(code == 1 && out.is_empty() && err.contains("policy.deferral.limit is not set"), "{out}{err}");
+    assert_eq!(bench.json(&["status"])["deferral"], Value::Null);
+    // It says how long it really is.
+    bench.set(&json!({"policy": policy(json!({"limit": "1d"}))}));
+    let (code, out, _) = bench.run(&["defer", "2d"]);
+    assert!(code == 0 && out.ends_with(", the longest that the device's policy allows\n"), "{out}");
+    let first = bench.json(&["status"])["deferral"]["until"].clone();
+    assert_eq!(bench.json(&["defer", "3d"])["until"], first, "counted from the first deferral");
+    assert!(!bench.run(&["defer", "1h"]).1.contains("longest"));
+    bench.set(&json!({"policy": policy(json!({"limit": "1s"}))}));
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let (code, _, err) = bench.run(&["defer", "1h"]);
+    assert!(code == 1 && err.contains("and no longer"), "{err}");
+}
+
+/// The policy lets security releases pass over deferrals, unless it says otherwise.
+#[test]
+fn a_security_release_is_not_deferred() {
+    let bench = Bench::new(|sim| {
+        let mut manifest = manifest_of("1.2.0", 12, WELL);
+        manifest["urgency"] = json!("security");
+        let bytes = approve_image(sim, &manifest, WELL);
+        assign(sim, "all", &bytes, &json!({}));
+        sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+    });
+    with_two_slots(&bench);
+    let require = json!({"fact": "ready", "eq": true});
+    bench.set(&json!({"policy": {"deferral": {"limit": "1d"}, "require": require}}));
+    assert!(bench.run(&["install"]).1.contains("L-REQUIRE"));
+    let (code, _, err) = bench.run(&["defer", "4h"]);
+    assert!(code == 1 && err.contains("1.2.0 is a security release"), "{err}");
+    bench.set(&json!({"policy": {"deferral": {"limit": "1d"}, "require": require, "security_overrides": []}}));
+    assert!(bench.run(&["defer", "4h"]).1.starts_with("deferred until "));
+}
+
+/// As docs/integrate.md says: called again after the restart, it waits for health, and says when another restart is due.
+#[test]
+fn install_waits_for_health_and_asks_for_a_restart() {
+    let bench = Bench::new(|sim| drop(release_image(sim, "all", "1.2.0", 12, UNWELL)));
+    with_two_slots(&bench);
+    let mark = bench.path("asked").to_str().unwrap().to_owned();
+    let health = format!("echo >> {mark}; [ $(wc -l < {mark}) -ge 3 ] && test ! -e {mark}.never");
+    bench.set(&json!({"trial": {"health": ["sh", "-c", health], "within": "20s", "every": "1s"}}));
+    assert!(bench.run(&["install"]).2.ends_with("next: restart to run it\n"));
+    restart(&bench);
+    let (code, out, err) = bench.run(&["install"]);
+    assert_eq!((code, out.as_str()), (0, "confirmed 1.2.0 (sequence 12)\n"), "{err}");
+    assert_eq!(err.matches("not healthy yet").count(), 2, "{err}");
+    // Another one never becomes well.
+    fs::write(bench.path("kept"), "a").unwrap();
+    restart(&bench);
+    fs::write(format!("{mark}.never"), "").unwrap();
+    bench.set(&json!({"trial": {"health": ["sh", "-c", health], "within": "2s", "every": "1s"}}));
+    assert!(bench.run(&["install"]).2.ends_with("next: restart to run it\n"));
+    restart(&bench);
+    let (code, out, err) = bench.run(&["install"]);
+    assert!(code == 1 && out.starts_with("rolled back 1.2.0 (sequence 12): not healthy within 2 s"), "{out}");
+    assert!(err.ends_with("next: restart to run the previous release\n"), "{err}");
 }
