@@ -160,6 +160,31 @@ impl Command {
         self.words.first().map_or("", String::as_str)
     }
 
+    /// The program's path, or the name that is searched for.
+    fn path(&self) -> io::Result<PathBuf> {
+        let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
+        let first = self.words.first().ok_or_else(|| wrong("no program is named"))?;
+        if !first.contains(is_separator) {
+            return Ok(first.into());
+        }
+        let path = self.folder.as_deref().unwrap_or(Path::new("")).join(first);
+        if path.is_relative() { Err(wrong("its path must be absolute")) } else { Ok(path) }
+    }
+
+    /// Why the program cannot be run, as far as that shows without running it.
+    pub fn missing(&self) -> Option<String> {
+        let path = match self.path() {
+            Ok(path) => path,
+            Err(e) => return Some(e.to_string()),
+        };
+        let found = if path.is_absolute() {
+            is_program(&path)
+        } else {
+            env::split_paths(&search_path()).any(|folder| is_program(&folder.join(&path)))
+        };
+        (!found).then(|| format!("{}: there is no such program", path.display()))
+    }
+
     /// Runs the program to its end.
     ///
     /// It has its own process group, so that its child processes can be ended with it.
@@ -186,19 +211,8 @@ impl Command {
         let program = self.program().to_owned();
         let start = |source| CommandError::Start { program: program.clone(), source };
         self.disk.call().map_err(start)?;
-        let (Some(first), rest) = (self.words.first(), self.words.get(1..).unwrap_or_default()) else {
-            return Err(start(io::Error::new(io::ErrorKind::InvalidInput, "no program is named")));
-        };
-        let mut path = PathBuf::from(first);
-        if first.contains(is_separator) {
-            if let Some(folder) = &self.folder {
-                path = folder.join(path);
-            }
-            if path.is_relative() {
-                return Err(start(io::Error::new(io::ErrorKind::InvalidInput, "its path must be absolute")));
-            }
-        }
-        let mut command = with_clean_environment(path);
+        let rest = self.words.get(1..).unwrap_or_default();
+        let mut command = with_clean_environment(self.path().map_err(start)?);
         if let Some(folder) = &self.folder {
             command.current_dir(folder);
         }
@@ -254,6 +268,15 @@ impl CommandError {
     pub(crate) fn stopped(source: io::Error) -> Self {
         Self::Start { program: "boot".into(), source }
     }
+}
+
+fn is_program(path: &Path) -> bool {
+    #[cfg(unix)]
+    let may_run =
+        |found: &std::fs::Metadata| std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o111 != 0;
+    #[cfg(not(unix))]
+    let may_run = |_: &std::fs::Metadata| true;
+    path.metadata().is_ok_and(|found| found.is_file() && may_run(&found))
 }
 
 /// Waits for the end; `None` after the time limit.

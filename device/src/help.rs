@@ -17,6 +17,7 @@ Commands:
   confirm    keep the release on trial
   reject     reject the release on trial and roll back
   defer      defer the next installation
+  doctor     check settings, hooks, space, clock, network and state
   quarantine list the releases that failed here, or let one be tried again
   run        run as a service that updates the device
   status     show what is installed, without network access
@@ -148,6 +149,18 @@ Examples:
   tidegate-device --config device.json defer 4h
 ";
 
+const DOCTOR: &str = "\
+Checks that this device can be updated: its settings, hooks, space, clock, network and state. Names each problem with its
+remedy. Installs nothing, and works while another process updates the device. Exits with 1 if something is wrong.
+
+Usage: tidegate-device [OPTIONS] doctor
+
+Of the hooks it calls running; it looks for the other programs without running them.
+
+Examples:
+  tidegate-device --config device.json doctor
+";
+
 const QUARANTINE: &str = "\
 Lists the releases that failed on this device and are not tried again, or lets one be tried again.
 
@@ -208,6 +221,7 @@ pub(super) fn of(command: Command) -> &'static str {
         Command::Confirm => CONFIRM,
         Command::Reject => REJECT,
         Command::Defer => DEFER,
+        Command::Doctor => DOCTOR,
         Command::Quarantine => QUARANTINE,
         Command::Run => RUN,
         Command::Status => STATUS,

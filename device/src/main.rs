@@ -10,6 +10,7 @@ mod check;
 mod command;
 mod confirm;
 mod defer;
+mod doctor;
 mod download;
 mod explain;
 mod failure;
@@ -60,8 +61,13 @@ fn wants_json() -> bool {
 /// Runs a command; `false` if it was refused.
 fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
     let settings = settings::read_all(arguments)?;
-    for problem in &settings.problems {
+    let is_doctor = arguments.command == Command::Doctor;
+    for problem in settings.problems.iter().filter(|_| !is_doctor) {
         output.warning(problem);
+    }
+    if !settings.faults.is_empty() && !is_doctor {
+        let why = format!("the settings cannot work: {}", settings.faults.join("; "));
+        return Err(Failure::from(tidegate_client::Error::Setting(why)));
     }
     match arguments.command {
         Command::Check => check::run(&mut settings.builder.open_to_check()?, output),
@@ -70,6 +76,7 @@ fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
         Command::Confirm => confirm::confirm(settings, output),
         Command::Reject => confirm::reject(settings, output),
         Command::Defer => defer::run(settings, arguments.time, output),
+        Command::Doctor => doctor::run(settings, output),
         Command::Quarantine => quarantine::run(settings, arguments.lift.as_ref(), output),
         Command::Status => status::run(settings, output),
         Command::Explain => explain::run(&mut settings.builder.open_to_check()?, arguments, output),

@@ -1,6 +1,6 @@
 //! Creates a device from the settings.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::form::read;
 use super::gate::{self, ReceiptSink};
 use super::output::Output;
 use super::settings_file::SettingsFile;
-use super::setup::Surroundings;
+use super::setup::{Surroundings, slot_fault};
 use tidegate_client::Error;
 use tidegate_client::agent::{AgentOptions, Health, Schedule};
 use tidegate_client::device::{Device, DeviceBuilder};
@@ -37,6 +37,11 @@ pub(super) struct Settings {
     pub(super) id: DeviceId,
     /// Settings that cannot be used now, such as a facts program that failed. The device works without them.
     pub(super) problems: Vec<String>,
+    /// Settings that cannot work. Empty for commands that do not ask.
+    pub(super) faults: Vec<String>,
+    /// The bytes that downloads leave free.
+    pub(super) reserve: u64,
+    pub(super) state_dir: PathBuf,
     /// The destination of receipts.
     pub(super) sink: Option<ReceiptSink>,
 }
@@ -103,7 +108,13 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let mut options = file.trial.clone().unwrap_or_default().options(folder, health);
     options.ignores_policy = arguments.now;
     let schedule = file.poll.unwrap_or_default().schedule();
-    Ok(Settings { builder, options, schedule, id, problems, sink })
+    let faults = if matches!(arguments.command, Command::Check | Command::Doctor) {
+        faults(&either, folder)
+    } else {
+        Vec::new()
+    };
+    let reserve = file.reserve.unwrap_or(0);
+    Ok(Settings { builder, options, schedule, id, problems, faults, reserve, state_dir, sink })
 }
 
 /// Settings from the command line and from the settings file. The command line has precedence.
@@ -138,8 +149,24 @@ fn identify(builder: DeviceBuilder, either: &Either<'_>) -> Result<DeviceBuilder
         .factory(version, sequence))
 }
 
+/// What cannot work of the settings: programs and places that are not there.
+fn faults(either: &Either<'_>, folder: &Path) -> Vec<String> {
+    let file = either.file;
+    let installer = match (either.given.slot.as_ref().or(file.slot.as_ref()), &file.installer) {
+        (Some(slot), _) => slot_fault(slot).into_iter().collect(),
+        (None, Some(installer)) => installer.faults(folder),
+        (None, None) => Vec::new(),
+    };
+    let facts = file.facts_program.as_ref().and_then(|program| program.missing("facts_program", folder));
+    let trial = file.trial.iter().flat_map(|trial| trial.faults(folder));
+    installer.into_iter().chain(facts).chain(trial).collect()
+}
+
 /// Adds the installer, if one is set.
 fn with_installer(builder: DeviceBuilder, either: &Either<'_>, folder: &Path) -> Result<DeviceBuilder, Error> {
+    if let (None, Some(_), Some(_)) = (&either.given.slot, &either.file.slot, &either.file.installer) {
+        return Err(setting("slot", "give either slot or installer"));
+    }
     Ok(match (either.given.slot.as_ref().or(either.file.slot.as_ref()), &either.file.installer) {
         (Some(slot), _) => builder.installer(FileSlot::new(slot)),
         (None, Some(installer)) => builder.installer(installer.installer(folder)?),

@@ -33,19 +33,28 @@ pub(super) struct Program {
 
 impl Program {
     pub(super) fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
+        let words = |value: &Value, at: &str| {
+            let words = texts(value, at)?;
+            if words.is_empty() { Err(FieldError::new(at, "it names no program")) } else { Ok(words) }
+        };
         if value.is_array() {
-            return Ok(Self { words: texts(value, at)?, limit: None, environment: Vec::new() });
+            return Ok(Self { words: words(value, at)?, limit: None, environment: Vec::new() });
         }
         if !value.is_object() {
             return Err(expected("a list of words, or {\"program\": [..], \"limit\": \"30s\"}", value, at));
         }
         whole(value, at, |fields| {
             Ok(Self {
-                words: fields.part("program", texts)?,
+                words: fields.part("program", words)?,
                 limit: fields.optional_parsed::<Span>("limit")?.map(Into::into),
                 environment: fields.optional_part("environment", texts)?.unwrap_or_default(),
             })
         })
+    }
+
+    /// What is wrong if it is not there.
+    pub(super) fn missing(&self, setting: &str, folder: &Path) -> Option<String> {
+        self.command(folder, HOOK).missing().map(|why| format!("{setting}: {why}"))
     }
 
     /// The program, in the folder of the settings file.
@@ -78,7 +87,7 @@ impl InstallerSetting {
                 },
                 "command" => Self::Command { program: fields.part("program", Program::read)? },
                 "directory" => {
-                    Self::Directory { path: place(fields)?, unpack: fields.optional_part("unpack", Program::read)? }
+                    Self::Directory { path: place(fields)?, unpack: fields.optional_part("unpack", unpacker)? }
                 }
                 other => {
                     let why = format!("{} is unknown: use one of file, slots, command, directory", quoted(other));
@@ -86,6 +95,26 @@ impl InstallerSetting {
                 }
             })
         })
+    }
+
+    /// What cannot work: programs and places that are not there.
+    pub(super) fn faults(&self, folder: &Path) -> Vec<String> {
+        let missing = |setting: &str, program: &Program| program.missing(setting, folder);
+        match self {
+            Self::File { path } => slot_fault(&folder.join(path)).into_iter().collect(),
+            Self::Slots { images, boot } => {
+                let places = images.iter().flat_map(|image| [&image.a, &image.b]);
+                let places = places.filter_map(|path| slot_fault(&folder.join(path)));
+                missing("installer.boot", boot).into_iter().chain(places).collect()
+            }
+            Self::Command { program } => missing("installer.program", program).into_iter().collect(),
+            Self::Directory { path, unpack } => {
+                let path = folder.join(path);
+                let folder_fault = || format!("installer.path: {} is not a folder", path.display());
+                let program = unpack.as_ref().and_then(|program| missing("installer.unpack", program));
+                (!path.is_dir()).then(folder_fault).into_iter().chain(program).collect()
+            }
+        }
     }
 
     pub(super) fn installer(&self, folder: &Path) -> Result<Box<dyn Installer + Send>, Error> {
@@ -111,6 +140,36 @@ impl InstallerSetting {
             }
         })
     }
+}
+
+/// Why there can be no slot at a path.
+pub(super) fn slot_fault(path: &Path) -> Option<String> {
+    let is_device = path.starts_with("/dev") && !path.starts_with("/dev/shm");
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fault = match path.metadata() {
+        Ok(found) if found.is_dir() => "is a folder",
+        Err(_) if is_device => "is not there",
+        Err(_) if !folder.is_dir() => "is in a folder that is not there",
+        _ => return None,
+    };
+    Some(format!("the slot {} {fault}", path.display()))
+}
+
+/// A program that unpacks an artifact into a folder.
+fn unpacker(value: &Value, at: &str) -> Result<Program, FieldError> {
+    let program = Program::read(value, at)?;
+    match ["{artifact}", "{folder}"].into_iter().find(|needed| !program.words.iter().any(|word| word == needed)) {
+        Some(needed) => Err(FieldError::new(at, format!("it needs the word {needed}"))),
+        None => Ok(program),
+    }
+}
+
+/// A number that must not be zero.
+fn positive<T: Default + PartialEq>(value: Option<T>, fields: &Fields<'_>, key: &str) -> Result<Option<T>, FieldError> {
+    if value.as_ref().is_some_and(|value| *value == T::default()) {
+        return Err(FieldError::new(fields.at(key), "it must be at least 1"));
+    }
+    Ok(value)
 }
 
 fn image(value: &Value, at: &str) -> Result<SlotImage, FieldError> {
@@ -154,11 +213,21 @@ impl TrialSetting {
                 })?,
                 within: fields.optional_parsed::<Span>("within")?.map(Into::into),
                 every: fields.optional_parsed::<Span>("every")?.map(Into::into),
-                boots: fields.optional_u32("boots")?,
-                attempts: fields.optional_u32("attempts")?,
+                boots: positive(fields.optional_u32("boots")?, fields, "boots")?,
+                attempts: positive(fields.optional_u32("attempts")?, fields, "attempts")?,
                 restart: fields.optional_part("restart", Program::read)?,
             })
         })
+    }
+
+    /// The programs that are not there.
+    pub(super) fn faults(&self, folder: &Path) -> Vec<String> {
+        let health = match &self.health {
+            Some(HealthSetting::Program(program)) => program.missing("trial.health", folder),
+            _ => None,
+        };
+        let restart = self.restart.as_ref().and_then(|program| program.missing("trial.restart", folder));
+        health.into_iter().chain(restart).collect()
     }
 
     /// `otherwise` is the default for health; programs run in `folder`.
@@ -254,7 +323,10 @@ impl AuthorizationSetting {
 
 impl AllowanceSetting {
     fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
-        whole(value, at, |fields| Ok(Self { bytes: fields.u64("bytes")?, per: fields.parsed::<Span>("per")?.into() }))
+        whole(value, at, |fields| {
+            let bytes = positive(Some(fields.u64("bytes")?), fields, "bytes")?.unwrap_or_default();
+            Ok(Self { bytes, per: fields.parsed::<Span>("per")?.into() })
+        })
     }
 }
 
@@ -267,7 +339,7 @@ impl NetworkSetting {
                 client_certificate: path(fields, "client_certificate")?,
                 client_key: path(fields, "client_key")?,
                 authorization: fields.optional_part("authorization", AuthorizationSetting::read)?,
-                rate: fields.optional_u64("rate")?,
+                rate: positive(fields.optional_u64("rate")?, fields, "rate")?,
                 allowance: fields.optional_part("allowance", AllowanceSetting::read)?,
             })
         })

@@ -190,7 +190,7 @@ impl<'a> Agent<'a> {
         if let Some(next) = self.held_back(Step::Download, update)? {
             return Ok(next);
         }
-        let before = self.device.ready();
+        let before = self.must_be_confirmable().and_then(|()| self.device.ready());
         let before = self.or_fail(before)?;
         self.advance(Event::Offered { attempt: Attempt { release: update.release.clone(), before } })?;
         if !matches!(self.device.machine().state, State::Downloading { .. }) {
@@ -212,6 +212,19 @@ impl<'a> Agent<'a> {
             return Ok(next);
         }
         self.install(&downloaded)
+    }
+
+    /// Checks that the programs of a trial are there: without them no release could be confirmed.
+    fn must_be_confirmable(&self) -> Result<(), Error> {
+        let health = match &self.options.health {
+            Health::Command(health) => health.command.missing(),
+            _ => None,
+        };
+        let restart = self.options.restart.as_ref().and_then(Command::missing);
+        match health.map(|why| ("health", why)).or(restart.map(|why| ("restart", why))) {
+            Some((setting, why)) => Err(Error::Setting(format!("trial.{setting}: {why}"))),
+            None => Ok(()),
+        }
     }
 
     fn install(&mut self, downloaded: &Downloaded) -> Result<Next, Error> {

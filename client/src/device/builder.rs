@@ -213,6 +213,15 @@ impl DeviceBuilder {
         })
     }
 
+    /// The same, even while another process uses the state folder. What it finds is kept in memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open), except for the lock.
+    pub fn open_in_memory(self) -> Result<Device, Error> {
+        self.open_on(|_, folder| Ok(DirStore::in_memory(folder)))
+    }
+
     /// What the device has and knows, even while another process uses the state folder. Changes nothing.
     ///
     /// # Errors
@@ -288,7 +297,7 @@ impl DeviceBuilder {
                 "a newer version of this program wrote the device's state (schema {schema}): what is known of it counts"
             ));
         }
-        if store.is_in_memory() || store.is_read_only() {
+        if store.is_read_only() {
             let folder = store.folder().display();
             remarks.push(format!(
                 "{folder} cannot be written: what is found now is not kept, and nothing can be installed"

@@ -924,8 +924,22 @@ impl Device {
         Ok(self.place.clone())
     }
 
-    /// What runs now, once an installation can begin.
-    pub(crate) fn ready(&mut self) -> Result<Option<Place>, Error> {
+    /// Whether it can install releases.
+    pub fn has_installer(&self) -> bool {
+        self.installer.is_some()
+    }
+
+    /// How many bytes are free where downloads go, if that is known.
+    pub fn room(&self) -> Option<u64> {
+        self.store.disk().room(self.store.folder()).ok().flatten()
+    }
+
+    /// What runs now, as the installer names it, once an installation can begin. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Setting`] without an installer, [`Error::Install`] if it could not install now.
+    pub fn ready(&mut self) -> Result<Option<Place>, Error> {
         self.installer()?.ready()?;
         self.running()
     }

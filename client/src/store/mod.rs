@@ -202,15 +202,11 @@ impl DirStore {
         Self { changes: Some(Arc::default()), ..Self::observe(folder) }
     }
 
-    /// Whether what is saved is lost at the end of the process.
-    pub(crate) fn is_in_memory(&self) -> bool {
-        self.changes.is_some()
-    }
-
-    /// Whether the folder is on a file system that is read-only.
+    /// Whether this user cannot write the folder.
     pub(crate) fn is_read_only(&self) -> bool {
-        let opened = OpenOptions::new().write(true).open(self.folder.join(".lock"));
-        opened.is_err_and(|e| e.kind() == io::ErrorKind::ReadOnlyFilesystem)
+        let path = self.folder.join(".lock");
+        let opened = OpenOptions::new().write(true).open(&path);
+        opened.is_err_and(|e| StoreError::io("open", path, e).is_read_only())
     }
 
     fn changes(&self) -> Option<std::sync::MutexGuard<'_, BTreeMap<PathBuf, Option<Vec<u8>>>>> {

@@ -226,3 +226,72 @@ fn install_waits_for_health_and_asks_for_a_restart() {
     assert!(code == 1 && out.starts_with("rolled back 1.2.0 (sequence 12): not healthy within 2 s"), "{out}");
     assert!(err.ends_with("next: restart to run the previous release\n"), "{err}");
 }
+
+/// A setting that cannot work is refused when it is read, with its name.
+#[test]
+fn settings_that_cannot_work_are_refused() {
+    let bench = bench();
+    let good: Value = serde_json::from_slice(&fs::read(bench.path("device.json")).unwrap()).unwrap();
+    let unpack = |words: Value| json!({"kind": "directory", "path": ".", "unpack": words});
+    for (more, expected) in [
+        (json!({"slot": "slot"}), "either slot or installer"),
+        (json!({"trial": {"attempts": 0}}), "`trial.attempts`: it must be at least 1"),
+        (json!({"trial": {"boots": 0}}), "`trial.boots`"),
+        (json!({"trial": {"health": []}}), "`trial.health`: it names no program"),
+        (json!({"network": {"rate": 0}}), "`network.rate`"),
+        (json!({"network": {"allowance": {"bytes": 0, "per": "1d"}}}), "`network.allowance.bytes`"),
+        (json!({"installer": unpack(json!(["tar", "-x", "-f", "{artifact}"]))}), "it needs the word {folder}"),
+        (json!({"installer": {"kind": "directory", "path": "none"}}), "installer.path"),
+        (json!({"installer": {"kind": "file", "path": "none/slot"}}), "none/slot is in a folder that is not there"),
+        (json!({"installer": {"kind": "file", "path": "/dev/no-such-device"}}), "/dev/no-such-device is not there"),
+        (json!({"installer": {"kind": "command", "program": ["./none"]}}), "installer.program: "),
+        (json!({"trial": {"health": ["no-such-program"]}}), "trial.health: no-such-program: there is no such program"),
+        (json!({"trial": {"restart": ["./device.json"]}}), "trial.restart: "),
+    ] {
+        fs::write(bench.path("device.json"), good.to_string()).unwrap();
+        bench.set(&more);
+        let (code, out, err) = bench.run(&["check"]);
+        assert!(code == 2 && out.is_empty() && err.contains(expected), "{more}: {out}{err}");
+    }
+    // A release that could not be confirmed is not installed.
+    fs::write(bench.path("device.json"), good.to_string()).unwrap();
+    bench.set(&json!({"trial": {"health": ["no-such-program"]}}));
+    let (code, _, err) = bench.run(&["install"]);
+    assert!(code == 2 && err.contains("trial.health: no-such-program"), "{err}");
+    assert!(said(&bench, &["status"]).contains("waiting until") && !bench.path("slot.b").exists());
+}
+
+#[test]
+fn the_doctor_names_what_is_wrong() {
+    let bench = bench();
+    let part = |part: &str| {
+        let (code, out, err) = bench.run(&["doctor", "--json"]);
+        let findings: Value = serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}{err}"));
+        let findings = findings.as_array().unwrap();
+        assert_eq!(code == 0, findings.iter().all(|finding| finding["ok"] == true), "{out}");
+        findings.iter().find(|finding| finding["part"] == part).unwrap().clone()
+    };
+    let (code, out, err) = bench.run(&["doctor"]);
+    assert_eq!((code, out.lines().count(), err.as_str()), (0, 6, ""), "{out}");
+    assert!(out.contains("\nok    hooks     a runs, and a release can be installed beside it\n"), "{out}");
+    assert!(out.contains("\nok    network   install 1.2.0 (sequence 12): image.bin\n"), "{out}");
+    // While another process has the state folder.
+    let held = tidegate_client::store::DirStore::open(bench.path("state")).unwrap();
+    assert_eq!(part("state")["ok"], true);
+    drop(held);
+    bench.set(&json!({"reserve": 1_000_000_000_000_000_u64}));
+    assert!(part("space")["message"].as_str().unwrap().contains("fewer than the reserve"));
+    bench.set(&json!({"reserve": null, "facts_program": ["./none"]}));
+    assert!(part("settings")["message"].as_str().unwrap().contains("facts_program: "));
+    bench.set(&json!({"facts_program": null}));
+    fs::write(bench.path("running"), "nothing").unwrap();
+    assert!(part("hooks")["message"].as_str().unwrap().contains("must print a or b"));
+    fs::write(bench.path("running"), "a").unwrap();
+    fs::rename(bench.path("repository"), bench.path("away")).unwrap();
+    let network = part("network");
+    assert!(network["ok"] == false && network["remedy"].is_string(), "{network}");
+    fs::rename(bench.path("away"), bench.path("repository")).unwrap();
+    fs::create_dir_all(bench.path("state")).unwrap();
+    fs::write(bench.path("state/device"), "device-9").unwrap();
+    assert!(part("state")["message"].as_str().unwrap().contains("that of device device-9"));
+}

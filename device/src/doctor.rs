@@ -1,0 +1,108 @@
+//! `tidegate-device doctor`: what keeps this device from being updated.
+
+use serde::Serialize;
+
+use super::failure::{Failure, error_body};
+use super::output::Output;
+use super::settings::Settings;
+use tidegate_client::Error;
+use tidegate_client::clock::{BUILT, Clock as _, SystemClock};
+use tidegate_client::device::Device;
+use tidegate_client::store::{DirStore, StoreError};
+use tidegate_model::time;
+
+/// What was found of a part of the device.
+#[derive(Serialize)]
+struct Finding {
+    part: &'static str,
+    ok: bool,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+type Found = Result<String, (String, Option<String>)>;
+
+pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
+    let wrong: Vec<_> = settings.faults.iter().chain(&settings.problems).cloned().collect();
+    let settings_found =
+        if wrong.is_empty() { Ok("they can be used".to_owned()) } else { Err((wrong.join("; "), None)) };
+    let (reserve, state_dir) = (settings.reserve, settings.state_dir);
+    let writable = match DirStore::open(state_dir) {
+        Ok(_) | Err(StoreError::Locked { .. }) => Ok(()),
+        Err(e) => Err(told(&e.into())),
+    };
+    let mut device = settings.builder.open_in_memory()?;
+    let hooks = match device.ready() {
+        Ok(Some(place)) => Ok(format!("{place} runs, and a release can be installed beside it")),
+        Ok(None) => Ok("a release can be installed; there is no way back from it".into()),
+        Err(Error::Setting(why)) if !device.has_installer() => Err((why, None)),
+        Err(e) => Err(told(&e)),
+    };
+    let found = [
+        ("settings", settings_found),
+        ("hooks", hooks),
+        ("space", space(&device, reserve)),
+        ("clock", clock()),
+        ("network", device.check().map(|check| check.outcome().to_string()).map_err(|e| told(&e))),
+        ("state", writable.and_then(|()| state(&device))),
+    ];
+    let findings: Vec<_> = found.into_iter().map(|(part, found)| finding(part, found)).collect();
+    let lines: Vec<_> = findings.iter().map(line).collect();
+    output.result(lines.join("\n"), &findings)?;
+    Ok(findings.iter().all(|finding| finding.ok))
+}
+
+fn told(error: &Error) -> (String, Option<String>) {
+    let body = error_body(error);
+    (body.message, body.remedy)
+}
+
+fn finding(part: &'static str, found: Found) -> Finding {
+    match found {
+        Ok(message) => Finding { part, ok: true, message, remedy: None },
+        Err((message, remedy)) => Finding { part, ok: false, message, remedy },
+    }
+}
+
+fn line(Finding { part, ok, message, remedy }: &Finding) -> String {
+    let verdict = if *ok { "ok" } else { "FAIL" };
+    let remedy = remedy.as_ref().map(|remedy| format!("\n                help: {remedy}")).unwrap_or_default();
+    format!("{verdict:<4}  {part:<8}  {message}{remedy}")
+}
+
+fn space(device: &Device, reserve: u64) -> Found {
+    match device.room() {
+        None => Ok("unknown".into()),
+        Some(free) if free < reserve => {
+            let why = format!("{free} bytes are free for downloads, fewer than the reserve of {reserve}");
+            Err((why, Some("free some space, or lower the setting reserve".into())))
+        }
+        Some(free) => Ok(format!("{free} bytes are free for downloads, of which {reserve} are reserved")),
+    }
+}
+
+fn clock() -> Found {
+    let now = SystemClock::new().now();
+    if now < BUILT {
+        let why = format!("it says {}, before this program was built", time::format(now));
+        return Err((why, Some("set the clock, for example by NTP; until then signed time counts".into())));
+    }
+    Ok(time::format(now))
+}
+
+fn state(device: &Device) -> Found {
+    let status = device.status();
+    let mut wrong = status.remarks;
+    wrong.extend(status.repairs.into_iter().map(|repair| format!("{}: {}", repair.name, repair.reason)));
+    if !wrong.is_empty() {
+        return Err((wrong.join("; "), None));
+    }
+    match status.quarantined.len() {
+        0 => Ok(status.update.state.to_string()),
+        count => {
+            let why = format!("{}; {count} releases are in quarantine", status.update.state);
+            Err((why, Some("tidegate-device quarantine shows why".into())))
+        }
+    }
+}
