@@ -26,6 +26,9 @@ fn text(status: &Status) -> String {
     let runs = |record: &&Record| record.release.version == device.installed.version;
     let record = status.installed.as_ref().filter(runs);
     let state = match record.map(|record| record.state) {
+        None if status.update.state.release().is_some_and(|release| release.version == device.installed.version) => {
+            "until the restart"
+        }
         None if status.installed.is_some() => "not what was installed last",
         None => "as it left the factory",
         Some(InstallState::Left) => "not what was confirmed",

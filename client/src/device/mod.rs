@@ -1019,7 +1019,7 @@ impl Device {
             self.note(Record { release, state, place, image: None, previous: None, ..record })
         } else {
             self.record.remove(&self.store)?;
-            self.profile.installed = self.factory.clone();
+            self.update_profile();
             Ok(())
         }
     }

@@ -81,8 +81,16 @@ impl Device {
     }
 
     pub(super) fn update_profile(&mut self) {
-        let record = self.record.value();
-        self.profile.installed = running(record, self.place.as_ref(), &self.profile, &self.factory);
+        let place = self.place.as_ref();
+        self.profile.installed = match &self.machine().state {
+            // An update is not recorded before its trial, and no longer once it is to be undone.
+            State::Rebooting { attempt, .. } | State::Trial { attempt, .. } | State::RolledBack { attempt, .. }
+                if place.is_some() && attempt.before.is_some() && attempt.runs(place) =>
+            {
+                Installed { version: attempt.release.version.clone(), sequence: attempt.release.sequence }
+            }
+            _ => running(self.record.value(), place, &self.profile, &self.factory),
+        };
     }
 
     /// What the owner of the device should know.

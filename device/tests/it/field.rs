@@ -225,6 +225,9 @@ fn install_waits_for_health_and_asks_for_a_restart() {
     let (code, out, err) = bench.run(&["install"]);
     assert!(code == 1 && out.starts_with("rolled back 1.2.0 (sequence 12): not healthy within 2 s"), "{out}");
     assert!(err.ends_with("next: restart to run the previous release\n"), "{err}");
+    assert!(said(&bench, &["status"]).contains("runs         1.2.0 (sequence 12), until the restart\n"));
+    restart(&bench);
+    assert!(said(&bench, &["status"]).contains("runs         1.0.0 (sequence 0), "));
 }
 
 /// A setting that cannot work is refused when it is read, with its name.

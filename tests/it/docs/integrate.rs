@@ -1,4 +1,4 @@
-//! docs/integrate.md: the board made of files, from nothing to its first update.
+//! docs/integrate.md: the board made of files, from nothing to its first update, and to one that fails.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,10 +14,33 @@ fn the_integrators_guide_works_as_written() {
     }
     let page = blocks("docs/integrate.md");
     let place = tempfile::tempdir().unwrap();
-    let script = script(page.iter().filter(|block| block.info == "sh"));
+    let script = script(page.iter().filter(|block| ["sh", "sh refused"].contains(&block.info.as_str())));
     let script = on_board(&script, place.path());
-    if bash(&script, place.path()).is_none() {
-        return;
+    let Some(out) = bash(&script, place.path()) else { return };
+    // In this order, by standard output alone.
+    let said = String::from_utf8(out.stdout).unwrap();
+    let mut rest = said.as_str();
+    for line in [
+        "confirmed 1.1.0 (sequence 1)\n",
+        "runs         1.1.0 (sequence 1), confirmed\n",
+        // The wrong byte.
+        "update       waiting until ",
+        "does not match the signed metadata",
+        "failures     1 in a row\n",
+        "installed 1.2.0 (sequence 2)\n",
+        // The trial.
+        "rolled back 1.2.0 (sequence 2): not healthy within 3 s",
+        "runs         1.2.0 (sequence 2), until the restart\n",
+        "runs         1.1.0 (sequence 1), confirmed\n",
+        // The quarantine.
+        "refuse (D-QUARANTINE): 1.2.0 (sequence 2) failed on this device before\n",
+        "1.2.0 (sequence 2): not healthy within 3 s",
+        "1.2.0 may be tried again\n",
+        "install 1.2.0 (sequence 2): bad.img\n",
+    ] {
+        let (_, after) =
+            rest.split_once(line).unwrap_or_else(|| panic!("{line:?} is not there, in this order:\n{said}"));
+        rest = after;
     }
     let status = Command::new(programs().join("tidegate-device"))
         .args(["--config", "device.json", "status"])

@@ -35,7 +35,7 @@ const PAGES: &[(&str, &[&str], Run)] = &[
     ("docs/conformance.md", &["sh"], After("")),
     // By `gate/tests/it/guide.rs`.
     ("docs/gate.md", &["sh", "sh guide"], Elsewhere),
-    ("docs/integrate.md", &["sh", "sh board"], Elsewhere),
+    ("docs/integrate.md", &["sh", "sh refused", "sh board"], Elsewhere),
     (
         "docs/keys.md",
         &["sh"],
