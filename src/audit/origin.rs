@@ -186,7 +186,8 @@ impl PublishedRepository {
         };
         match reply {
             Ok(Reply::Found(body)) => Ok(Some(body)),
-            Ok(Reply::NotFound) => Ok(None),
+            // Object stores answer 403 for a missing object without permission to list.
+            Ok(Reply::NotFound) | Err(tidegate_client::fetch::FetchError::Status { status: 403, .. }) => Ok(None),
             Ok(Reply::Unchanged) => Err(Error::trust(format!("{}: 304 to a request without condition", request.url))),
             Err(error) => Err(unfetched(&error)),
         }

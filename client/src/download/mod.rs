@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, has_other_names};
+use crate::disk::{Disk, OpenFile, has_other_names};
 use crate::error::Error;
-use crate::fetch::{Fetch, Reply, Request};
+use crate::fetch::{Body, Fetch, FetchError, Reply, Request};
 use tidegate_tuf::hash::{Checker, Hashes, Mismatch};
 
 /// What to download, and how to know it.
@@ -42,12 +42,13 @@ const BUFFER: usize = 64 * 1024;
 /// Brings a file to `path`, unless it is there already. Afterwards `path` holds exactly the file that is wanted.
 ///
 /// What has come is kept in `path` with `.part` appended and survives network faults and power cuts; it is hashed again
-/// before a later call continues it. A file that turns out wrong is removed, and nothing is ever found at `path` that was
-/// not verified. Memory use does not depend on the file's length.
+/// before a later call continues it. A body that ends early is an interruption, whether or not its length was declared. An answer that is not the
+/// file, such as the login page of a network, does not touch what is here. A whole file that turns out wrong is removed, and nothing is ever found at
+/// `path` that was not verified. Memory use does not depend on the file's length.
 ///
 /// # Errors
 ///
-/// [`Error::WrongTarget`] if the file that came is another; [`Error::Fetch`] if it did not come whole; [`Error::File`] if
+/// [`Error::WrongTarget`] if the file that came is another; [`Error::Fetch`] if it did not come whole, or something else in its place; [`Error::File`] if
 /// it could not be written. On a full disk the part is removed, to give the room back. An error of `progress` ends the download like one of
 /// the network.
 pub fn download(
@@ -68,17 +69,14 @@ pub fn download(
         disk.create_folder(folder).map_err(failed("create the folder", folder))?;
     }
     let part = part_of(path);
-    let mut checker = resumable(&part, wanted).map_err(failed("read", &part))?;
     loop {
-        let resumed = checker.is_some();
-        let checker_now = checker.take().unwrap_or_else(|| wanted.checker());
-        match transfer(fetch, disk, wanted, &part, checker_now, progress) {
-            Ok(()) => break,
-            // The partial download may belong to another file: restart.
-            Err(Error::WrongTarget { .. }) if resumed => remove(disk, &part)?,
+        let checker = resumable(&part, wanted).map_err(failed("read", &part))?.unwrap_or_else(|| wanted.checker());
+        match transfer(fetch, disk, wanted, &part, checker, progress) {
+            Ok(true) => break,
+            // What was here belongs to another file.
+            Ok(false) => remove(disk, &part)?,
             Err(e) => {
-                let full = matches!(&e, Error::File { source, .. } if source.kind() == io::ErrorKind::StorageFull);
-                if full || matches!(e, Error::WrongTarget { .. }) {
+                if matches!(&e, Error::File { source, .. } if source.kind() == io::ErrorKind::StorageFull) {
                     remove(disk, &part)?;
                 }
                 return Err(e);
@@ -88,51 +86,133 @@ pub fn download(
     disk.rename(&part, path).map_err(failed("rename the finished download to", path))
 }
 
-/// Fetches what is missing of `part`, whose bytes `checker` has seen, and checks the whole.
+/// Fetches what is missing of the file at `path`, whose bytes `checker` has seen, and checks the whole. `false` if what was here turned out to
+/// belong to another file.
 fn transfer(
     fetch: &(impl Fetch + ?Sized),
     disk: &Disk,
     wanted: &Wanted,
-    part: &Path,
+    path: &Path,
     mut checker: Checker,
     progress: &mut dyn FnMut(Progress) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let failed = |action| move |source| Error::File { action, path: part.to_owned(), source };
-    let wrong = |mismatch| Error::WrongTarget { path: wanted.name.clone(), url: wanted.url.clone(), mismatch };
+) -> Result<bool, Error> {
+    let failed = |action| move |source| Error::File { action, path: path.to_owned(), source };
     let here = checker.seen();
+    let mut part = Part { disk, path, here, file: None, before: None, differs: false };
+    let mut offset = here;
     if here < wanted.length || here == 0 {
         let request = Request::target(&wanted.url, wanted.length).after(here);
         let Reply::Found(mut body) = fetch.fetch(&request)? else {
             return Err(Error::Missing { what: wanted.name.clone(), url: wanted.url.clone() });
         };
-        let mut file = if body.offset() == here && here > 0 {
-            disk.resume(part, here)
-        } else {
-            checker = wanted.checker();
-            disk.create(part)
+        offset = body.offset();
+        let doubt = body.head().doubt.clone();
+        let instead = |came| Error::Fetch(FetchError::status(&wanted.url, 200, came));
+        if let Some(came) = &doubt
+            && body.head().length.is_some_and(|length| length != wanted.length.saturating_sub(offset))
+        {
+            return Err(instead(came.clone()));
         }
-        .map_err(failed("write"))?;
-        let mut buffer = vec![0; BUFFER];
-        let result = loop {
-            let count = match body.read(&mut buffer) {
-                Ok(0) => break Ok(()),
-                Ok(count) => count,
-                Err(e) => break Err(e.into()),
-            };
-            let bytes = buffer.get(..count).unwrap_or_default();
-            if let Err(mismatch) = checker.update(bytes) {
-                break Err(wrong(mismatch));
-            }
-            file.append(bytes).map_err(failed("write"))?;
-            if let Err(e) = progress(Progress { done: checker.seen(), total: wanted.length }) {
-                break Err(e);
-            }
-        };
+        if offset < here {
+            checker = wanted.checker();
+        }
+        let received = receive(&mut body, &mut part, &mut checker, wanted, progress);
         // Also after an error, so that a later call can resume.
-        file.sync().map_err(failed("write"))?;
-        result?;
+        part.file.as_ref().map_or(Ok(()), OpenFile::sync).map_err(failed("write"))?;
+        received?;
+        let seen = checker.seen();
+        if seen < wanted.length {
+            if doubt.is_some() && here == 0 {
+                remove(disk, path)?;
+            }
+            let reason = format!("it ended after {seen} of {} bytes", wanted.length);
+            return Err(doubt.map_or(FetchError::Interrupted { url: wanted.url.clone(), reason }.into(), instead));
+        }
+        if part.differs {
+            // One of the two is another file. The bytes that just came were not written.
+            let Err(mismatch) = checker.finish() else { return Ok(false) };
+            return Err(doubt.map_or_else(|| wrong(wanted, mismatch), instead));
+        }
     }
-    checker.finish().map_err(wrong)
+    match checker.finish() {
+        Ok(()) => Ok(true),
+        Err(_) if here > 0 && offset == here => Ok(false),
+        Err(mismatch) => {
+            remove(disk, path)?;
+            Err(wrong(wanted, mismatch))
+        }
+    }
+}
+
+/// Takes a body to its end.
+fn receive(
+    body: &mut Body,
+    part: &mut Part<'_>,
+    checker: &mut Checker,
+    wanted: &Wanted,
+    progress: &mut dyn FnMut(Progress) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let path = part.path;
+    let failed = |source| Error::File { action: "write", path: path.to_owned(), source };
+    if part.here == 0 {
+        part.open().map_err(failed)?;
+    }
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let at = checker.seen();
+        let count = body.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let bytes = buffer.get(..count).unwrap_or_default();
+        checker.update(bytes).map_err(|mismatch| wrong(wanted, mismatch))?;
+        part.take(at, bytes).map_err(failed)?;
+        progress(Progress { done: checker.seen(), total: wanted.length })?;
+    }
+}
+
+/// What is here of a file. A server that starts anew is compared with it, and only what is new is written: what is here is worth more than an
+/// answer that may be another file, such as the login page of a network.
+struct Part<'a> {
+    disk: &'a Disk,
+    path: &'a Path,
+    here: u64,
+    /// Open for appending.
+    file: Option<OpenFile>,
+    /// Open for comparing.
+    before: Option<File>,
+    differs: bool,
+}
+
+impl Part<'_> {
+    /// Takes bytes that belong at `at` of the file.
+    fn take(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let known = usize::try_from(self.here.saturating_sub(at)).unwrap_or(usize::MAX).min(bytes.len());
+        let (known, new) = bytes.split_at_checked(known).unwrap_or_default();
+        if !known.is_empty() && !self.differs {
+            let file = match &mut self.before {
+                Some(file) => file,
+                none => none.insert(File::open(self.path)?),
+            };
+            let mut before = vec![0; known.len()];
+            file.read_exact(&mut before)?;
+            self.differs = before != known;
+        }
+        if new.is_empty() || self.differs { Ok(()) } else { self.open()?.append(new) }
+    }
+
+    fn open(&mut self) -> io::Result<&mut OpenFile> {
+        match &mut self.file {
+            Some(_) => {}
+            none if self.here == 0 => *none = Some(self.disk.create(self.path)?),
+            none => *none = Some(self.disk.resume(self.path, self.here)?),
+        }
+        self.file.as_mut().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+fn wrong(wanted: &Wanted, mismatch: Mismatch) -> Error {
+    Error::WrongTarget { path: wanted.name.clone(), url: wanted.url.clone(), mismatch }
 }
 
 /// The name of a download that is not complete.

@@ -123,12 +123,7 @@ fn a_wrong_file_is_refused_and_removed() {
     let bytes = content();
     let mut flipped = bytes.clone();
     flipped[123_456] ^= 1;
-    for (name, served) in [
-        ("one bit flipped", flipped),
-        ("too short", bytes[..299_999].to_vec()),
-        ("empty", Vec::new()),
-        ("too long", [bytes.clone(), vec![0]].concat()),
-    ] {
+    for (name, served) in [("one bit flipped", flipped), ("too long", [bytes.clone(), vec![0]].concat())] {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let fetch = MemoryFetch::new();
@@ -138,6 +133,89 @@ fn a_wrong_file_is_refused_and_removed() {
         assert!(!path.exists(), "{name}");
         assert!(!part_of(&path).exists() || name == "too long", "{name}");
     }
+}
+
+/// Answers from the first byte on, whatever is asked for, with the head that HTTP gives.
+struct Whole(Vec<u8>, Option<u64>, Option<&'static str>);
+
+impl Fetch for Whole {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        let body = Body::new(Box::new(io::Cursor::new(self.0.clone())), request, 0);
+        let head = crate::fetch::Head { etag: None, length: self.1, doubt: self.2.map(str::to_owned) };
+        Ok(Reply::Found(body.with_head(head)))
+    }
+}
+
+#[test]
+fn a_body_that_ends_early_is_an_interruption() {
+    let bytes = content();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    for kept in [0, 100_000, 100_000, 250_000] {
+        for length in [None, Some(kept as u64)] {
+            let error = run(&Whole(bytes[..kept].to_vec(), length, None), &Disk::new(), &bytes, &path).unwrap_err();
+            assert_eq!(error.fault(), Fault::Network, "{error}");
+            assert!(error.to_string().ends_with(&format!("it ended after {kept} of 300000 bytes")), "{error}");
+            assert_eq!(fs::read(part_of(&path)).unwrap(), bytes[..kept]);
+        }
+    }
+    // One that comes less far takes nothing away.
+    run(&Whole(bytes[..7].to_vec(), None, None), &Disk::new(), &bytes, &path).unwrap_err();
+    assert_eq!(fs::metadata(part_of(&path)).unwrap().len(), 250_000);
+    run(&Whole(bytes.clone(), None, None), &Disk::new(), &bytes, &path).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+#[test]
+fn what_cannot_be_the_file_takes_nothing_away() {
+    let bytes = content();
+    let page = b"<html><title>Log in</title></html>".to_vec();
+    let long = [page.clone(), vec![b' '; 400_000]].concat();
+    let same_length = [page.clone(), vec![b' '; bytes.len() - page.len()]].concat();
+    let doubt = Some(" with text/html (Log in)");
+    for (name, came, fault) in [
+        ("a page", Whole(page.clone(), Some(page.len() as u64), doubt), Fault::Network),
+        ("a page without a length", Whole(page.clone(), None, doubt), Fault::Network),
+        ("a page of the same length", Whole(same_length, Some(300_000), doubt), Fault::Network),
+        ("something short", Whole(b"{\"login\": 1}".to_vec(), Some(12), None), Fault::Network),
+        ("something long", Whole(long, None, None), Fault::Peer),
+        ("zeros", Whole(vec![0; bytes.len()], Some(300_000), None), Fault::Peer),
+    ] {
+        for here in [0, 100_000] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("file");
+            if here > 0 {
+                fs::write(part_of(&path), &bytes[..here]).unwrap();
+            }
+            let error = run(&came, &Disk::new(), &bytes, &path).unwrap_err();
+            assert!(!path.exists());
+            if here > 0 {
+                assert_eq!(error.fault(), fault, "{name}: {error}");
+                assert_eq!(fs::read(part_of(&path)).unwrap(), bytes[..here], "{name}");
+            } else if name.starts_with("a page") {
+                assert!(!part_of(&path).exists(), "{name}");
+            }
+            if error.fault() == Fault::Network && came.2.is_some() {
+                assert!(
+                    error.to_string().ends_with("the server answered 200 with text/html (Log in)"),
+                    "{name}: {error}"
+                );
+            }
+            run(&Cut::new(&bytes, usize::MAX), &Disk::new(), &bytes, &path).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), bytes, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_damaged_part_gives_way_to_the_file_alone() {
+    let bytes = content();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    fs::write(part_of(&path), vec![7; 100_000]).unwrap();
+    // A server without ranges: the file comes once to see that the part is wrong, and once to be kept.
+    run(&Whole(bytes.clone(), None, None), &Disk::new(), &bytes, &path).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Why a file could not be fetched.
 
 use std::io;
+use std::time::Duration;
 
 use super::refusal::Refusal;
 use tidegate_model::text::public_url;
@@ -35,13 +36,17 @@ pub enum FetchError {
         /// The length of the window.
         seconds: u64,
     },
-    /// The server answered with a status that is neither success nor "not found".
-    #[error("{}: the server answered {status}", public_url(.url))]
+    /// Something else than the file came: another status, or a page in its place.
+    #[error("{}: the server answered {status}{came}", public_url(.url))]
     Status {
         /// The requested URL.
         url: String,
         /// The HTTP status.
         status: u16,
+        /// What came with it, and the probable cause.
+        came: String,
+        /// How long to wait before the next request, if the server says so.
+        retry_after: Option<Duration>,
     },
     /// The gate of a protected cohort denies access.
     #[error("{}: {refusal}", public_url(.url))]
@@ -132,6 +137,11 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// Something came instead of the file.
+    pub(crate) fn status(url: &str, status: u16, came: String) -> Self {
+        Self::Status { url: url.to_owned(), status, came, retry_after: None }
+    }
+
     pub(crate) fn from_io(url: &str, error: io::Error) -> Self {
         match error.downcast::<Self>() {
             Ok(fetch) => fetch,
@@ -143,7 +153,8 @@ impl FetchError {
     pub fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Interrupted { .. } | Self::TooSlow { .. } | Self::NoRanges { .. } => true,
-            Self::Status { status, .. } => *status >= 500 || matches!(status, 408 | 429),
+            // A success with something else than the file is the network's.
+            Self::Status { status, .. } => *status >= 500 || matches!(status, 200..300 | 407 | 408 | 429),
             _ => false,
         }
     }

@@ -130,6 +130,17 @@ pub enum Reply {
     NotFound,
 }
 
+/// What a server says about a file before it comes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Head {
+    /// The file's entity tag.
+    pub(crate) etag: Option<String>,
+    /// The length of what comes.
+    pub(crate) length: Option<u64>,
+    /// What comes, if it may be something else than the file: a page, or something compressed.
+    pub(crate) doubt: Option<String>,
+}
+
 /// A file on its way.
 pub struct Body {
     reader: Box<dyn Read>,
@@ -139,7 +150,7 @@ pub struct Body {
     offset: u64,
     /// Whether the body must end where the request does.
     is_range: bool,
-    etag: Option<String>,
+    head: Head,
     started: Instant,
 }
 
@@ -157,7 +168,7 @@ impl Body {
             left: limit.saturating_sub(offset),
             offset,
             is_range: request.end.is_some(),
-            etag: None,
+            head: Head::default(),
             started: Instant::now(),
         }
     }
@@ -165,7 +176,16 @@ impl Body {
     /// The same, with the file's entity tag.
     #[must_use]
     pub fn with_etag(self, etag: Option<String>) -> Self {
-        Self { etag, ..self }
+        let head = Head { etag, ..self.head };
+        Self { head, ..self }
+    }
+
+    pub(crate) fn with_head(self, head: Head) -> Self {
+        Self { head, ..self }
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
     }
 
     /// The requested URL.
@@ -180,7 +200,7 @@ impl Body {
 
     /// The file's entity tag, if the server gave one.
     pub fn etag(&self) -> Option<&str> {
-        self.etag.as_deref()
+        self.head.etag.as_deref()
     }
 
     /// Reads some bytes; 0 means that the file has ended.

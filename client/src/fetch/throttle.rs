@@ -64,7 +64,7 @@ impl<F: Fetch> Fetch for Throttle<F> {
             Reply::Found(body) => body,
             other => return Ok(other),
         };
-        let (offset, etag) = (body.offset(), body.etag().map(str::to_owned));
+        let (offset, head) = (body.offset(), body.head().clone());
         let reader = Throttled {
             body,
             url: request.url.to_owned(),
@@ -76,7 +76,7 @@ impl<F: Fetch> Fetch for Throttle<F> {
             start: self.clock.elapsed(),
             read: 0,
         };
-        Ok(Reply::Found(Body::new(Box::new(reader), request, offset).with_etag(etag)))
+        Ok(Reply::Found(Body::new(Box::new(reader), request, offset).with_head(head)))
     }
 }
 

@@ -22,7 +22,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::fetch::{Fetch, FetchError, Reply, Request};
+use crate::fetch::answer::came;
+use crate::fetch::{Body, Fetch, FetchError, Reply, Request};
 use crate::store::{LONGEST_SEGMENT, Repair, Store, StoreError};
 use tidegate_tuf::fields::Fields;
 use tidegate_tuf::hash::{Checker, to_hex};
@@ -295,12 +296,17 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             // 5.3.3
             let url = self.repository.metadata(&metadata_file("root", Some(next)));
             let request = Request::metadata(&url, self.limits.root_length);
-            let Reply::Found(body) = self.fetch.fetch(&request)? else { break };
+            let body = match self.fetch.fetch(&request) {
+                Ok(Reply::Found(body)) => body,
+                // Object stores answer 403 for a missing object without permission to list.
+                Ok(_) | Err(FetchError::Status { status: 403, .. }) => break,
+                Err(e) => return Err(e.into()),
+            };
             if followed == self.limits.root_rotations {
                 return Err(Error::TooManyRoots { limit: followed, reached: next.saturating_sub(1) });
             }
             followed += 1;
-            let bytes = body.into_bytes()?;
+            let bytes = role_in(body, &url)?;
             // 5.3.4 to 5.3.7
             trusted.update_root(&bytes)?;
             if next <= known {
@@ -383,7 +389,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             Reply::NotFound => return Err(Error::Missing { what: "timestamp".into(), url }),
         };
         let etag = body.etag().map(str::to_owned);
-        let bytes = body.into_bytes()?;
+        let bytes = role_in(body, &url)?;
         // 5.4.2 to 5.4.4
         if trusted.update_timestamp(&bytes)? == Freshness::New {
             // 5.4.5
@@ -473,7 +479,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         let url = self.place_of(role).metadata(&metadata_file(role, version));
         let limit = self.limits.listed(listed.length, limit);
         match self.get(&Request::metadata(&url, limit))? {
-            Reply::Found(body) => Ok(body.into_bytes()?),
+            Reply::Found(body) => role_in(body, &url),
             _ => Err(Error::Missing { what: role.to_owned(), url }),
         }
     }
@@ -546,4 +552,11 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     fn note(&mut self, name: &str, reason: impl std::fmt::Display) {
         self.repairs.push(Repair { name: name.to_owned(), reason: reason.to_string() });
     }
+}
+
+/// The bytes of a role. What is no metadata at all did not come from the repository.
+fn role_in(body: Body, url: &str) -> Result<Vec<u8>, Error> {
+    let bytes = body.into_bytes()?;
+    let is_role = bytes.trim_ascii_start().starts_with(b"{") && bytes.windows(12).any(|word| word == b"\"signatures\"");
+    if is_role { Ok(bytes) } else { Err(FetchError::status(url, 200, came(200, "", "", &bytes)).into()) }
 }

@@ -453,7 +453,7 @@ fn no_error_repeats_a_secret_of_a_url() {
         FetchError::Unreachable { url: url(), reason: reason.clone() },
         FetchError::Interrupted { url: url(), reason: reason.clone() },
         FetchError::TooSlow { url: url(), least: 1, seconds: 1 },
-        FetchError::Status { url: url(), status: 500 },
+        FetchError::Status { url: url(), status: 500, came: String::new(), retry_after: None },
         FetchError::Denied { url: url(), status: 403, refusal },
         FetchError::Evidence { url: url(), reason: reason.clone() },
         FetchError::TooLong { url: url(), limit: 1 },

@@ -42,7 +42,7 @@ impl HttpFetch {
         let (status, url) = (response.status().as_u16(), asked.to_owned());
         if !is_gates {
             self.drain(response.into_body(), asked);
-            return FetchError::Status { url, status };
+            return FetchError::status(asked, status, String::new());
         }
         let mut body = Vec::new();
         let mut reader = self.paced(response.into_body(), asked, REFUSAL);

@@ -28,11 +28,15 @@ pub use send::Answered;
 pub use tls::{Authorities, Identity, TlsError};
 
 use crate::clock::{Monotonic, SystemClock};
+use crate::fetch::answer;
 use crate::fetch::error::FetchError;
-use crate::fetch::request::{Body, Fetch, Kind, Reply, Request};
+use crate::fetch::request::{Body, Fetch, Head, Kind, Reply, Request};
 use gunzip::Gunzip;
 use pace::{Meter, Paced, Patience, PatientConnector};
 use tidegate_model::text::public_url;
+
+/// The most bytes that are read of an unwanted body, so that its connection can be used again.
+const WORTH_READING: u64 = 64 * 1024;
 
 /// How an [`HttpFetch`] behaves. The default suits devices on any network from 2G up.
 #[derive(Debug, Clone)]
@@ -240,8 +244,19 @@ impl HttpFetch {
 
     /// Reads an unused body to its end if it is short, so that the connection can be reused.
     fn drain(&self, body: ureq::Body, url: &str) {
-        const WORTH_READING: u64 = 64 * 1024;
         let _ = io::copy(&mut self.paced(body, url, WORTH_READING), &mut io::sink());
+    }
+
+    /// An answer that is not the file.
+    fn status(&self, response: ureq::http::Response<ureq::Body>, url: &str) -> FetchError {
+        let (parts, body) = response.into_parts();
+        let status = parts.status.as_u16();
+        let mut reader = self.paced(body, url, WORTH_READING);
+        let start = start_of(&mut reader).unwrap_or_default();
+        let _ = io::copy(&mut reader, &mut io::sink());
+        let content_type = text(&parts.headers, &header::CONTENT_TYPE).unwrap_or_default();
+        let came = answer::came(status, content_type, "", &start);
+        FetchError::Status { url: url.to_owned(), status, came, retry_after: send::retry_after(&parts.headers) }
     }
 
     fn found(
@@ -253,15 +268,15 @@ impl HttpFetch {
         let url = request.url;
         let (parts, body) = response.into_parts();
         let room = request.limit.saturating_sub(offset);
+        let length = body.content_length();
         let encoding = text(&parts.headers, &header::CONTENT_ENCODING).map(str::to_ascii_lowercase);
-        let reader: Box<dyn Read> = match (encoding.as_deref(), request.kind) {
+        let is_packed = encoding.is_some() && request.kind == Kind::Metadata;
+        let is_too_long = !is_packed && length.is_some_and(|length| length > room);
+        let mut reader: Box<dyn Read> = match (encoding.as_deref(), request.kind) {
             // Targets are stored in the form that was signed, whatever a server says about it.
             (None | Some("" | "identity"), _) | (_, Kind::Target) => {
-                if body.content_length().is_some_and(|length| length > room) {
-                    return Err(FetchError::TooLong { url: url.to_owned(), limit: request.limit });
-                }
                 // One byte more than allowed, so that the file's own limit reports the error.
-                Box::new(self.paced(body, url, room.saturating_add(1)))
+                Box::new(self.paced(body, url, room.saturating_add(1).max(answer::START as u64)))
             }
             (Some("gzip" | "x-gzip"), Kind::Metadata) => {
                 // Incompressible data grows slightly; more growth is an attack. The limit also ends a stream
@@ -275,7 +290,26 @@ impl HttpFetch {
             }
         };
         let etag = text(&parts.headers, &header::ETAG).filter(|tag| tag.len() <= 1024).map(str::to_owned);
-        Ok(Reply::Found(Body::new(reader, request, offset).with_etag(etag)))
+        let mut head = Head { etag, length, doubt: None };
+        if offset == 0 {
+            let start = start_of(&mut reader).map_err(|e| FetchError::from_io(url, e))?;
+            let content_type = text(&parts.headers, &header::CONTENT_TYPE).unwrap_or_default();
+            let is_page = answer::is_page(content_type, &start);
+            let label = encoding.as_deref().filter(|_| request.kind == Kind::Target).unwrap_or_default();
+            if is_page || !label.is_empty() {
+                let status = parts.status.as_u16();
+                let came = answer::came(status, content_type, label, if is_page { &start } else { &[] });
+                if request.kind == Kind::Metadata || is_too_long {
+                    return Err(FetchError::status(url, status, came));
+                }
+                head.doubt = Some(came);
+            }
+            reader = Box::new(io::Cursor::new(start).chain(reader));
+        }
+        if is_too_long {
+            return Err(FetchError::TooLong { url: url.to_owned(), limit: request.limit });
+        }
+        Ok(Reply::Found(Body::new(reader, request, offset).with_head(head)))
     }
 }
 
@@ -330,8 +364,7 @@ impl Fetch for HttpFetch {
                     self.drain(response.into_body(), asked);
                     return Ok(Reply::Unchanged);
                 }
-                // Object stores answer 403 for a missing object without list permission.
-                StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::FORBIDDEN => {
+                StatusCode::NOT_FOUND | StatusCode::GONE => {
                     self.drain(response.into_body(), asked);
                     return Ok(Reply::NotFound);
                 }
@@ -355,8 +388,7 @@ impl Fetch for HttpFetch {
                     self.drain(response.into_body(), asked);
                 }
                 _ => {
-                    self.drain(response.into_body(), asked);
-                    return Err(FetchError::Status { url: asked.to_owned(), status: status.as_u16() });
+                    return Err(self.status(response, asked));
                 }
             }
         }
@@ -394,6 +426,13 @@ fn log(method: &str, url: &str, answer: Option<&ureq::http::Response<ureq::Body>
     } else {
         debug!(method, url, milliseconds, "sent a request without an answer");
     }
+}
+
+/// The first bytes of an answer.
+fn start_of(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    reader.by_ref().take(answer::START as u64).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 fn is_secure(url: &str) -> bool {

@@ -43,7 +43,7 @@ pub(super) fn plain<'a>(request: &Request<'a>, status: u16) -> Result<Request<'a
         return Err(request.no_ranges(format!("it answered {status}, not with these bytes")));
     }
     if !request.is_range() {
-        return Err(FetchError::Status { url: request.url.to_owned(), status });
+        return Err(FetchError::status(request.url, status, String::new()));
     }
     Ok(Request { offset: 0, ..*request })
 }

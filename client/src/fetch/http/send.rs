@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
-use ureq::http::{Method, header};
+use ureq::http::{HeaderMap, Method, header};
 
 use super::{HttpFetch, is_hang_up, log, text};
 use crate::fetch::error::FetchError;
@@ -21,6 +21,11 @@ pub struct Answered {
     pub retry_after: Option<Duration>,
     /// The body; empty if it is longer than 64 KiB.
     pub body: Vec<u8>,
+}
+
+/// The pause that a server asks for.
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    text(headers, &header::RETRY_AFTER)?.parse().ok().map(Duration::from_secs)
 }
 
 impl HttpFetch {
@@ -86,7 +91,6 @@ impl HttpFetch {
         log(method.as_str(), url, answer.as_ref().ok(), started);
         let response = answer.map_err(|e| self.unanswered(shown, &e))?;
         let (parts, body) = response.into_parts();
-        let retry_after = text(&parts.headers, &header::RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
         let mut bytes = Vec::new();
         let mut reader = self.paced(body, shown, ANSWER);
         if let Err(e) = std::io::Read::read_to_end(&mut reader, &mut bytes) {
@@ -95,6 +99,6 @@ impl HttpFetch {
                 slow_or_broken => return Err(slow_or_broken),
             }
         }
-        Ok(Answered { status: parts.status.as_u16(), retry_after: retry_after.map(Duration::from_secs), body: bytes })
+        Ok(Answered { status: parts.status.as_u16(), retry_after: retry_after(&parts.headers), body: bytes })
     }
 }

@@ -145,7 +145,7 @@ fn one_connection_serves_every_request() {
     assert_eq!(bytes(http.fetch(&metadata).unwrap()), b"second");
     assert!(matches!(http.fetch(&metadata.unless(Some("\"one\""))).unwrap(), Reply::Unchanged));
     assert_eq!(bytes(http.fetch(&metadata).unwrap()), b"third");
-    assert!(matches!(http.fetch(&metadata).unwrap(), Reply::NotFound));
+    assert!(matches!(fault(http.fetch(&metadata)), FetchError::Status { status: 403, .. }));
     assert!(matches!(fault(http.fetch(&metadata)), FetchError::Status { status: 500, .. }));
     assert_eq!(bytes(http.fetch(&Request::target(&url, 6)).unwrap()), b"fourth");
     assert_eq!(*server.connections.lock().unwrap(), 1);
@@ -361,6 +361,41 @@ fn a_label_on_the_signed_bytes_does_no_harm() {
         let url = server.url("/file");
         assert_eq!(bytes(HttpFetch::new().fetch(&Request::target(&url, 6)).unwrap()), b"signed", "{label}");
     }
+}
+
+#[test]
+fn what_answered_is_told() {
+    let html = "<!DOCTYPE html><html><head><title>Hotel WiFi</title></head></html>";
+    let xml = "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>";
+    for (status, headers, body, told) in [
+        ("200 OK", "Content-Type: text/html\r\n", html, "200 with text/html (Hotel WiFi): a login page"),
+        ("200 OK", "", html, "200 with a page (Hotel WiFi): a login page"),
+        ("401 Unauthorized", "", "", "401: it wants a login"),
+        (
+            "403 Forbidden",
+            "Content-Type: application/xml\r\n",
+            xml,
+            "403 with application/xml (AccessDenied): it gives no access: a private bucket",
+        ),
+        (
+            "502 Bad Gateway",
+            "Content-Type: text/html\r\n",
+            "<h1>502</h1>",
+            "502 with text/html (502): it is overloaded",
+        ),
+        ("511 Network Authentication Required", "", "", "511: a login page of the network"),
+    ] {
+        let server = Server::new(vec![answer(status, headers, body)]);
+        let url = server.url("/metadata/timestamp.json?secret");
+        // A limit that is shorter than the page.
+        let error = fault(HttpFetch::new().fetch(&Request::metadata(&url, 10))).to_string();
+        let start = format!("{}: the server answered {told}", url.trim_end_matches("?secret"));
+        assert!(error.starts_with(&start), "{error}\n{start}");
+    }
+    // A page may be the file.
+    let server = Server::new(vec![answer("200 OK", "Content-Type: text/html\r\n", html)]);
+    let url = server.url("/page");
+    assert_eq!(bytes(HttpFetch::new().fetch(&Request::target(&url, 1000)).unwrap()), html.as_bytes());
 }
 
 #[test]

@@ -191,7 +191,7 @@ impl GateClient {
                 let reason = format!("the gate does not understand this device: {}", Refusal::read(&body));
                 return Err(FetchError::Protocol { url, reason });
             }
-            _ => return Err(FetchError::Status { url, status }),
+            _ => return Err(FetchError::status(&url, status, String::new())),
         }
         let wrong = |why: String| FetchError::Protocol {
             url: url.clone(),
