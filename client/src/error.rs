@@ -156,7 +156,7 @@ impl Error {
     /// The origin of the error.
     pub fn fault(&self) -> Fault {
         match self {
-            Self::Fetch(FetchError::BadUrl { .. })
+            Self::Fetch(FetchError::BadUrl { .. } | FetchError::Proxy { .. })
             | Self::Metadata(tidegate_tuf::Error::OutOfOrder(_))
             | Self::ShippedRoot(_)
             | Self::BadPath(_)

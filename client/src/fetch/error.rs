@@ -126,6 +126,16 @@ pub enum FetchError {
         /// When the next period starts.
         until: String,
     },
+    /// The configured proxy cannot be used, and is not passed over.
+    #[error("{}: the proxy {proxy} cannot be used: {reason}", public_url(.url))]
+    Proxy {
+        /// The requested URL.
+        url: String,
+        /// The proxy as it is written, without user and password.
+        proxy: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
     /// The URL cannot be fetched by this program.
     #[error("{:?} cannot be fetched: {reason}", public_url(.url))]
     BadUrl {

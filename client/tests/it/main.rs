@@ -22,6 +22,8 @@ mod mirror;
 mod mutations;
 #[cfg(unix)]
 mod old_decisions;
+#[cfg(all(unix, feature = "http"))]
+mod proxies;
 #[cfg(target_os = "linux")]
 mod rauc;
 #[cfg(all(unix, feature = "gate"))]

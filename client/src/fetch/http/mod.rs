@@ -8,6 +8,7 @@ mod authorization;
 mod gate;
 mod gunzip;
 mod pace;
+mod proxy;
 mod range;
 pub(crate) mod send;
 mod tls;
@@ -24,6 +25,7 @@ use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, Rustls
 use ureq::{Agent, Timeout};
 
 pub use authorization::{Authorization, AuthorizationError, Source};
+pub use proxy::{Proxy, ProxyUrl};
 pub use send::Answered;
 pub use tls::{Authorities, Identity, TlsError};
 
@@ -33,6 +35,7 @@ use crate::fetch::error::FetchError;
 use crate::fetch::request::{Body, Fetch, Head, Kind, Reply, Request};
 use gunzip::Gunzip;
 use pace::{Meter, Paced, Patience, PatientConnector};
+use proxy::{Proxies, WholeUrlConnector};
 use tidegate_model::text::public_url;
 
 /// The most bytes that are read of an unwanted body, so that its connection can be used again.
@@ -63,38 +66,6 @@ pub struct HttpOptions {
     pub authorization: Option<Authorization>,
 }
 
-/// A proxy.
-#[derive(Debug, Clone, Default)]
-pub enum Proxy {
-    /// The proxy from the environment: `https_proxy`, `http_proxy`, `all_proxy` and `no_proxy`, also in upper case.
-    #[default]
-    Environment,
-    /// No proxy, regardless of the environment.
-    None,
-    /// This one.
-    Url(ProxyUrl),
-}
-
-/// The URL of a proxy, such as `http://user:password@proxy.example.com:3128`.
-#[derive(Clone)]
-pub struct ProxyUrl(ureq::Proxy);
-
-impl std::str::FromStr for ProxyUrl {
-    type Err = String;
-
-    fn from_str(url: &str) -> Result<Self, String> {
-        let bad = || "it is not the URL of a proxy: write for example http://proxy.example.com:3128".to_owned();
-        ureq::Proxy::new(url).map(Self).map_err(|_| bad())
-    }
-}
-
-/// Without its password.
-impl std::fmt::Debug for ProxyUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}", self.0.host(), self.0.port())
-    }
-}
-
 impl Default for HttpOptions {
     fn default() -> Self {
         Self {
@@ -119,7 +90,7 @@ pub struct HttpFetch {
     secure: OnceLock<Result<Agent, TlsError>>,
     /// The same without the device's certificate, for redirects of a gate.
     nameless: OnceLock<Result<Agent, TlsError>>,
-    proxy: Option<ureq::Proxy>,
+    proxies: Proxies,
     options: HttpOptions,
     patience: Patience,
     clock: Arc<dyn Monotonic>,
@@ -134,13 +105,9 @@ impl HttpFetch {
     /// A fetcher with these options, that measures throughput by this clock.
     pub fn with_options(options: HttpOptions, clock: Arc<dyn Monotonic>) -> Self {
         let patience = Patience::new();
-        let proxy = match &options.proxy {
-            Proxy::Environment => ureq::Proxy::try_from_env(),
-            Proxy::None => None,
-            Proxy::Url(url) => Some(url.0.clone()),
-        };
-        let plain = agent(&options, proxy.clone(), &patience, tls::none());
-        Self { plain, secure: OnceLock::new(), nameless: OnceLock::new(), proxy, options, patience, clock }
+        let proxies = Proxies::new(&options.proxy);
+        let plain = agent(&options, &patience, tls::none());
+        Self { plain, secure: OnceLock::new(), nameless: OnceLock::new(), proxies, options, patience, clock }
     }
 
     /// The agent for this URL.
@@ -155,13 +122,12 @@ impl HttpFetch {
         url: &str,
         identity: Option<&Identity>,
     ) -> Result<&'a Agent, FetchError> {
-        let by_tls = |proxy: &ureq::Proxy| proxy.protocol() == ureq::ProxyProtocol::Https;
-        if !is_secure(url) && !self.proxy.as_ref().is_some_and(by_tls) {
+        if !is_secure(url) && !self.proxies.of(url)?.is_some_and(ProxyUrl::is_secure) {
             return Ok(&self.plain);
         }
         let make = || {
             let tls = tls::config(&self.options.authorities, identity)?;
-            Ok(agent(&self.options, self.proxy.clone(), &self.patience, tls))
+            Ok(agent(&self.options, &self.patience, tls))
         };
         let agent = secure.get_or_init(make).as_ref();
         agent.map_err(|e| FetchError::Authorities { url: url.to_owned(), reason: e.to_string() })
@@ -192,8 +158,10 @@ impl HttpFetch {
     ) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
         self.patience.renew(self.options.connect_timeout * 2 + self.options.response_timeout * 2);
         let encodings = if request.kind == Kind::Metadata { "gzip" } else { "identity" };
+        let proxy = self.proxies.of(url)?;
         let call = || {
-            let mut builder = agent.get(url).header(header::ACCEPT_ENCODING, encodings);
+            let builder = agent.get(url).config().proxy(proxy.map(ProxyUrl::for_ureq)).build();
+            let mut builder = builder.header(header::ACCEPT_ENCODING, encodings);
             if request.is_range() {
                 let last = request.end.map(|end| end.saturating_sub(1).to_string()).unwrap_or_default();
                 builder = builder.header(header::RANGE, format!("bytes={}-{last}", request.offset));
@@ -213,26 +181,26 @@ impl HttpFetch {
             result => result,
         };
         log("GET", url, answer.as_ref().ok(), started);
-        answer.map_err(|e| self.unanswered(request.url, &e))
+        answer.map_err(|e| self.unanswered(request.url, &e, proxy))
     }
 
-    fn unanswered(&self, url: &str, error: &ureq::Error) -> FetchError {
+    fn unanswered(&self, url: &str, error: &ureq::Error, proxy: Option<&ProxyUrl>) -> FetchError {
         let url = url.to_owned();
+        let unreachable =
+            |reason: String| FetchError::Unreachable { url: url.clone(), reason: reason + &through(proxy) };
         match error {
             ureq::Error::BadUri(_) | ureq::Error::Http(_) => FetchError::BadUrl { url, reason: "it is malformed" },
             ureq::Error::Protocol(e) => FetchError::Protocol { url, reason: format!("broken HTTP: {e}") },
             ureq::Error::LargeResponseHeader(..) => {
                 FetchError::Protocol { url, reason: "the answer's headers are too long".into() }
             }
-            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => FetchError::Unreachable {
-                url,
-                reason: format!("no connection within {} s", self.options.connect_timeout.as_secs()),
-            },
-            ureq::Error::Timeout(_) => FetchError::Unreachable {
-                url,
-                reason: format!("no answer within {} s", self.options.response_timeout.as_secs()),
-            },
-            other => FetchError::Unreachable { url, reason: other.to_string() },
+            ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
+                unreachable(format!("no connection within {} s", self.options.connect_timeout.as_secs()))
+            }
+            ureq::Error::Timeout(_) => {
+                unreachable(format!("no answer within {} s", self.options.response_timeout.as_secs()))
+            }
+            other => unreachable(other.to_string()),
         }
     }
 
@@ -255,7 +223,9 @@ impl HttpFetch {
         let start = start_of(&mut reader).unwrap_or_default();
         let _ = io::copy(&mut reader, &mut io::sink());
         let content_type = text(&parts.headers, &header::CONTENT_TYPE).unwrap_or_default();
-        let came = answer::came(status, content_type, "", &start);
+        // It may be the proxy's answer.
+        let proxy = self.proxies.of(url).unwrap_or_default().filter(|_| !is_secure(url));
+        let came = answer::came(status, content_type, "", &start) + &through(proxy);
         FetchError::Status { url: url.to_owned(), status, came, retry_after: send::retry_after(&parts.headers) }
     }
 
@@ -395,7 +365,7 @@ impl Fetch for HttpFetch {
     }
 }
 
-fn agent(options: &HttpOptions, proxy: Option<ureq::Proxy>, patience: &Patience, tls: TlsConfig) -> Agent {
+fn agent(options: &HttpOptions, patience: &Patience, tls: TlsConfig) -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         // Redirects are followed by this crate, with its own rules.
@@ -406,11 +376,13 @@ fn agent(options: &HttpOptions, proxy: Option<ureq::Proxy>, patience: &Patience,
         .timeout_send_request(Some(options.response_timeout))
         .timeout_recv_response(Some(options.response_timeout))
         .user_agent(&options.user_agent)
-        .proxy(proxy)
+        // Each request names its proxy.
+        .proxy(None)
         .tls_config(tls)
         .build();
     let connector =
-        ().chain(ConnectProxyConnector::default())
+        ().chain(WholeUrlConnector(config.clone()))
+            .chain(ConnectProxyConnector::default())
             .chain(TcpConnector::default())
             .chain(PatientConnector(patience.clone()))
             .chain(RustlsConnector::default());
@@ -433,6 +405,11 @@ fn start_of(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     reader.by_ref().take(answer::START as u64).read_to_end(&mut start)?;
     Ok(start)
+}
+
+/// The end of a message about what a proxy may have caused.
+fn through(proxy: Option<&ProxyUrl>) -> String {
+    proxy.map(|proxy| format!(" (through the proxy {proxy:?})")).unwrap_or_default()
 }
 
 fn is_secure(url: &str) -> bool {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ureq::Agent;
 use ureq::http::{HeaderMap, Method, header};
 
-use super::{HttpFetch, is_hang_up, log, text};
+use super::{HttpFetch, ProxyUrl, is_hang_up, log, text};
 use crate::fetch::error::FetchError;
 use tidegate_model::text::public_url;
 
@@ -75,12 +75,13 @@ impl HttpFetch {
             FetchError::Authorities { reason, .. } => FetchError::Authorities { url: shown.clone(), reason },
             other => other,
         })?;
+        let proxy = self.proxies.of(url)?;
         let call = || {
             let request = headers.iter().fold(
                 ureq::http::Request::builder().method(method).uri(url).header(header::ACCEPT_ENCODING, "identity"),
                 |request, (name, value)| request.header(*name, *value),
             );
-            agent.run(request.body(body)?)
+            agent.run(agent.configure_request(request.body(body)?).proxy(proxy.map(ProxyUrl::for_ureq)).build())
         };
         let started = Instant::now();
         let answer = match call() {
@@ -89,7 +90,7 @@ impl HttpFetch {
             result => result,
         };
         log(method.as_str(), url, answer.as_ref().ok(), started);
-        let response = answer.map_err(|e| self.unanswered(shown, &e))?;
+        let response = answer.map_err(|e| self.unanswered(shown, &e, proxy))?;
         let (parts, body) = response.into_parts();
         let mut bytes = Vec::new();
         let mut reader = self.paced(body, shown, ANSWER);
