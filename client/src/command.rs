@@ -111,6 +111,12 @@ impl Command {
         Self { folder: env::current_dir().ok().map(|here| here.join(folder)), ..self }
     }
 
+    /// The same, with this time limit if it is shorter.
+    #[must_use]
+    pub fn at_most(self, limit: Duration) -> Self {
+        Self { limit: self.limit.min(limit), ..self }
+    }
+
     /// The same, counted among the steps of this disk.
     #[must_use]
     pub fn on(self, disk: Disk) -> Self {

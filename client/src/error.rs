@@ -189,6 +189,11 @@ impl Error {
         }
     }
 
+    /// How long to wait before the next attempt, if a server asks for that.
+    pub fn retry_after(&self) -> Option<std::time::Duration> {
+        if let Self::Fetch(e) = self { e.retry_after() } else { None }
+    }
+
     /// A remedy, if the message does not already imply one.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {

@@ -28,6 +28,8 @@ use tidegate_model::time::Instant;
 const RESTART: Duration = Duration::from_secs(600);
 /// The delay while another process uses the state folder.
 const LOCKED: Duration = Duration::from_secs(5);
+/// The longest pause after a failure, if a clock that was set says otherwise.
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Runs until a signal to stop. `first` are the settings from the initial validation.
 pub(super) fn run(arguments: &Arguments, first: Settings, output: Output) -> Result<bool, Failure> {
@@ -44,7 +46,8 @@ pub(super) fn run(arguments: &Arguments, first: Settings, output: Output) -> Res
     let mut task = Task::Resume;
     let mut due = schedule.first(&id);
     loop {
-        let (pause, next) = match cycle(arguments, task, &signals, &supervisor, &mut log)? {
+        let (cycle, kept) = cycle(arguments, task, &signals, &supervisor, &mut log)?;
+        let (pause, next) = match cycle {
             Cycle::Next(Next::Restart) => (RESTART, Task::Resume),
             Cycle::Next(Next::Look { after }) => (after, Task::Resume),
             Cycle::Next(Next::Check { until }) => {
@@ -55,12 +58,14 @@ pub(super) fn run(arguments: &Arguments, first: Settings, output: Output) -> Res
                 (due.min(remaining(until)), Task::Check)
             }
             Cycle::Locked => (LOCKED, task),
-            Cycle::Failed(until) => {
+            Cycle::Failed => {
                 round += 1;
                 due = schedule.next(&id, round);
-                (due.min(remaining(until)), if task == Task::Resume { Task::Resume } else { Task::Check })
+                (due, if task == Task::Resume { Task::Resume } else { Task::Check })
             }
         };
+        // The pause after a failure is the one that was told, whatever the schedule.
+        let pause = kept.unwrap_or(pause);
         supervisor.status(&log.state());
         task = match wait(pause, &signals, &supervisor) {
             Woken::Stop => {
@@ -89,17 +94,18 @@ enum Cycle {
     Next(Next),
     /// Another process uses the state folder.
     Locked,
-    /// A failure, with the latest time of the next attempt if that is known.
-    Failed(Option<Instant>),
+    /// A failure.
+    Failed,
 }
 
+/// How a cycle ended, and the pause after a failure that has one of its own.
 fn cycle(
     arguments: &Arguments,
     task: Task,
     signals: &Signals,
     supervisor: &Supervisor,
     log: &mut Log,
-) -> Result<Cycle, Failure> {
+) -> Result<(Cycle, Option<Duration>), Failure> {
     // Nothing is lost here, so a signal may end the process at once.
     let _working = signals.working();
     let result = supervisor.watched(|watch| {
@@ -114,28 +120,36 @@ fn cycle(
             Task::Resume => agent.resume(),
             Task::Check => agent.check(),
         };
+        if let Err(error) = &next {
+            host.failed(error);
+        }
         if let Some(sink) = settings.sink
             && may_send(&next)
         {
             host.send(&mut device, sink);
         }
-        let until = match &device.machine().state {
-            State::Waiting { until, .. } => *until,
+        let machine = device.machine();
+        let pause = match &machine.state {
+            _ if machine.failures == 0 => None,
+            // In the device's time, which may not be the clock's.
+            State::Waiting { until: Some(until), .. } => {
+                Some(until.signed_duration_since(device.now()).to_std().unwrap_or_default())
+            }
+            state if state.is_unsettled() && next.is_err() => {
+                Some(settings.options.retry.pause(machine.failures, jitter()))
+            }
             _ => None,
         };
-        Ok::<_, Error>((next, until))
+        Ok::<_, Error>((next, pause.map(|pause| pause.clamp(LOCKED, LONGEST))))
     });
     log.flush()?;
     match result {
-        Ok((Ok(next), _)) => Ok(Cycle::Next(next)),
-        Ok((Err(error), until)) => {
-            log.write(Event::Failed(&error))?;
-            Ok(Cycle::Failed(until))
-        }
-        Err(Error::Store(StoreError::Locked { .. })) => Ok(Cycle::Locked),
+        Ok((Ok(next), pause)) => Ok((Cycle::Next(next), pause)),
+        Ok((Err(_), pause)) => Ok((Cycle::Failed, pause)),
+        Err(Error::Store(StoreError::Locked { .. })) => Ok((Cycle::Locked, None)),
         Err(error) => {
             log.write(Event::Failed(&error))?;
-            Ok(Cycle::Failed(None))
+            Ok((Cycle::Failed, None))
         }
     }
 }

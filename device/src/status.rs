@@ -50,7 +50,8 @@ fn text(status: &Status) -> String {
         let _ = writeln!(text, "remark       {remark}");
     }
     if status.update.failures > 0 {
-        let _ = writeln!(text, "failures     {} in a row", status.update.failures);
+        let what = if status.update.state.is_unsettled() { ": the restart command fails" } else { "" };
+        let _ = writeln!(text, "failures     {} in a row{what}", status.update.failures);
     }
     if let Some(deferral) = &status.deferral {
         let until = time::format(deferral.until);

@@ -296,13 +296,16 @@ impl<'a> Agent<'a> {
             Health::ByHand => return Verdict::NotYet { after: Duration::from_secs(3600) },
             Health::Command(health) => health,
         };
-        let complaint = match health.command.run().and_then(crate::command::Ran::success) {
+        let passed = || Duration::from_secs(self.host.boot().uptime.saturating_sub(since));
+        // It is stopped at the end of the trial, whatever its own limit.
+        let left = health.within.saturating_sub(passed()).max(Duration::from_secs(1));
+        let complaint = match health.command.clone().at_most(left).run().and_then(crate::command::Ran::success) {
             Ok(_) => return Verdict::Well,
             Err(e) => e.to_string(),
         };
+        let left = health.within.checked_sub(passed());
         self.host.note(&Entry::Problem(&format!("not healthy yet: {complaint}")));
-        let passed = Duration::from_secs(self.host.boot().uptime.saturating_sub(since));
-        match health.within.checked_sub(passed) {
+        match left {
             Some(left) if !left.is_zero() => Verdict::NotYet { after: left.min(health.every) },
             _ => Verdict::Unwell { why: format!("not healthy within {} s: {complaint}", health.within.as_secs()) },
         }
@@ -322,7 +325,12 @@ impl<'a> Agent<'a> {
     fn restart(&mut self) -> Result<(), Error> {
         if let Some(command) = &self.options.restart {
             self.host.note(&Entry::Restarting);
-            command.run().and_then(crate::command::Ran::success).map_err(Error::Restart)?;
+            if let Err(e) = command.run().and_then(crate::command::Ran::success) {
+                // Counted, so that the next attempts are ever further apart.
+                let error = Error::Restart(e);
+                self.advance(Event::Failed { until: self.device.now(), why: error.to_string() })?;
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -374,7 +382,8 @@ impl<'a> Agent<'a> {
         };
         self.device.record_failure(&error, self.options.tolerance);
         let failures = self.device.machine().failures.saturating_add(1);
-        let pause = TimeDelta::from_std(self.options.retry.pause(failures, jitter())).unwrap_or(TimeDelta::MAX);
+        let pause = self.options.retry.pause(failures, jitter()).max(error.retry_after().unwrap_or_default());
+        let pause = TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
         let now = self.device.now();
         let until = now.checked_add_signed(pause).unwrap_or(now);
         // If this cannot be saved, the original error is more useful.

@@ -693,10 +693,16 @@ impl Device {
                 let before = length(&part_of(&path));
                 match download(self.updater.fetcher(), self.store.disk(), &artifact.wanted, &path, &mut watched) {
                     Ok(()) => break,
-                    Err(e) if e.fault() == Fault::Network && failures < self.retry.times => {
+                    // A server that asks for a longer pause is asked by the next check.
+                    Err(e)
+                        if e.fault() == Fault::Network
+                            && failures < self.retry.times
+                            && e.retry_after().is_none_or(|pause| pause <= self.retry.longest) =>
+                    {
                         // Progress resets the number of attempts.
                         failures = if most > before { 1 } else { failures + 1 };
-                        thread::sleep(self.retry.pause(failures, jitter()));
+                        let pause = self.retry.pause(failures, jitter());
+                        thread::sleep(pause.max(e.retry_after().unwrap_or_default()));
                     }
                     Err(e) => return Err(e),
                 }

@@ -159,6 +159,15 @@ impl FetchError {
         }
     }
 
+    /// How long the server asks to wait, at most a day.
+    pub fn retry_after(&self) -> Option<Duration> {
+        const LONGEST: Duration = Duration::from_secs(86_400);
+        match self {
+            Self::Status { status: 429 | 503, retry_after, .. } => retry_after.map(|pause| pause.min(LONGEST)),
+            _ => None,
+        }
+    }
+
     /// Whether the same request may succeed later or through another server.
     pub fn is_temporary(&self) -> bool {
         match self {

@@ -45,7 +45,7 @@ use tidegate_model::time::{self, Instant};
 pub struct Machine {
     /// The state.
     pub state: State,
-    /// How many checks, downloads and installations failed in a row. The delay grows with it.
+    /// How many checks, downloads, installations and restarts failed in a row. The delay grows with it.
     pub failures: u32,
     /// How many installations of one release were attempted. A release that stays needs no other.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -309,6 +309,11 @@ impl Machine {
                 return Ok(Self { failures: self.failures.saturating_add(1), begun, state });
             }
 
+            // The restart failed, which is repeated.
+            (state @ (S::Rebooting { .. } | S::RolledBack { .. }), Event::Failed { .. }) => {
+                return Ok(Self { failures: self.failures.saturating_add(1), ..self.to(state) });
+            }
+
             (S::Trial { attempt, .. }, Event::Healthy) => S::Confirmed { release: attempt.release },
             (S::Rebooting { attempt, boot } | S::Trial { attempt, boot, .. }, Event::Unhealthy { why }) => {
                 S::RolledBack { attempt, boot, why, again: false }
@@ -335,7 +340,9 @@ impl Machine {
     }
 
     fn to(&self, state: State) -> Self {
-        Self { state, ..self.clone() }
+        // Then the restart has succeeded.
+        let is_restarted = matches!(state, State::Trial { .. } | State::Quarantined { .. });
+        Self { state, failures: if is_restarted { 0 } else { self.failures }, ..self.clone() }
     }
 }
 

@@ -74,7 +74,7 @@ offered    | .    down  .     .     .     .     .     .     .     .     .
 downloaded | .    .     .     verif .     .     .     .     .     .     .
 verified   | .    .     .     .     insta .     .     .     .     .     .
 installed  | .    .     .     .     .     reboo .     .     .     .     .
-failed     | .    wait  .     wait  wait  wait  .     .     .     .     .
+failed     | .    wait  .     wait  wait  wait  reboo .     .     rolle .
 rejected   | .    .     .     .     .     quara .     .     .     .     .
 healthy    | .    .     .     .     .     .     .     confi .     .     .
 unhealthy  | .    .     .     .     .     .     rolle rolle .     .     .

@@ -18,6 +18,8 @@ mod fuzz;
 mod gate;
 #[cfg(all(unix, feature = "http"))]
 mod logging;
+#[cfg(unix)]
+mod manners;
 mod mirror;
 mod mutations;
 #[cfg(unix)]

@@ -34,6 +34,8 @@ pub enum Trick {
     Gone,
     /// Breaks off after so many bytes of the file.
     Cut(usize),
+    /// Answers 503 and asks to wait.
+    Busy(std::time::Duration),
     /// Says that it sends what follows the bytes that are there, and sends the start (0), other bytes (1), or too many (2).
     WrongRange(usize),
     /// Knows no ranges with an end.
@@ -103,6 +105,10 @@ impl Fetch for Mirror {
             Some(Trick::Gone) => None,
             _ => inner.sim.files.get(&file).cloned(),
         };
+        if let Some(Trick::Busy(pause)) = trick {
+            let (url, came) = (request.url.to_owned(), String::new());
+            return Err(FetchError::Status { url, status: 503, came, retry_after: Some(pause) });
+        }
         let etag = served.as_ref().map(|bytes| to_hex(&Sha256::digest(bytes)));
         let unchanged = etag.is_some() && request.etag == etag.as_deref();
         let offset = served.as_ref().map_or(0, |bytes| usize::try_from(request.offset).unwrap().min(bytes.len()));

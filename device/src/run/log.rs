@@ -1,6 +1,7 @@
 //! The agent's log: lines of text on standard error, or with `--json` one JSON object per line on standard output.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use super::notify::Watch;
 use crate::failure::{Failure, error_body, say};
@@ -21,6 +22,8 @@ pub(super) struct Log {
     state: String,
     /// The last logged remarks.
     remarks: Vec<String>,
+    /// A state that is not written yet: the line of a failure contains it.
+    pending: Option<Value>,
     /// The first failure to write.
     failure: Option<Failure>,
 }
@@ -47,7 +50,7 @@ struct Line<'a, T: Serialize> {
 
 impl Log {
     pub(super) fn new(output: Output) -> Self {
-        Self { output, state: State::Idle.to_string(), remarks: Vec::new(), failure: None }
+        Self { output, state: State::Idle.to_string(), remarks: Vec::new(), pending: None, failure: None }
     }
 
     /// The last logged state of the update.
@@ -65,25 +68,35 @@ impl Log {
             Event::Started => self.line("started", version, None, None::<()>),
             Event::Stopped => self.line("stopped", "stopped by a signal", None, None::<()>),
             Event::Woken => self.line("woken", "woken by a signal", None, None::<()>),
-            Event::Failed(error) => {
-                let message = error.to_string();
-                if self.state.starts_with("waiting") && self.state.ends_with(&message) {
-                    self.line("failed", &self.state.clone(), Some(error_body(error)), None::<()>);
-                } else {
-                    self.line("failed", &message, Some(error_body(error)), None::<()>);
-                }
-            }
+            Event::Failed(error) => self.failed(error),
         }
         self.flush()
     }
 
+    /// Writes one line, with the pause if there is one.
+    fn failed(&mut self, error: &Error) {
+        let message = error.to_string();
+        let is_told = self.state.starts_with("waiting") && self.state.ends_with(&message);
+        let state = self.pending.take_if(|_| is_told);
+        let message = if is_told { self.state.clone() } else { message };
+        self.line("failed", &message, Some(error_body(error)), state);
+    }
+
     /// Returns the first failure to write a line.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        self.line_of_state();
         self.failure.take().map_or(Ok(()), Err)
+    }
+
+    fn line_of_state(&mut self) {
+        if let Some(state) = self.pending.take() {
+            self.line("state", &self.state.clone(), None, Some(state));
+        }
     }
 
     fn line(&mut self, event: &str, message: &str, error: Option<ErrorBody>, detail: Option<impl Serialize>) {
         let is_error = error.is_some();
+        self.line_of_state();
         if self.output.json {
             let time = time::format(SystemClock::new().now());
             if let Err(failure) = print_json(&Line { time, event, message, error, detail }) {
@@ -103,6 +116,10 @@ pub(super) struct LogHost<'a> {
 impl LogHost<'_> {
     pub(super) fn problem(&mut self, problem: &str) {
         self.log.line("problem", problem, None, None::<()>);
+    }
+
+    pub(super) fn failed(&mut self, error: &Error) {
+        self.log.failed(error);
     }
 
     /// Sends pending receipts, and logs the result if there is one.
@@ -137,9 +154,18 @@ impl Host for LogHost<'_> {
                 check.remarks.iter().filter(|remark| !before.contains(remark)).for_each(|remark| self.problem(remark));
                 self.log.line("checked", &check.outcome().to_string(), None, Some(check.outcome()));
             }
+            // What a check finds is told when it has ended, and a state that stays only once.
+            Entry::Now(State::Checking) => {}
             Entry::Now(state) => {
-                self.log.state = state.to_string();
-                self.log.line("state", &state.to_string(), None, Some(state));
+                let now = state.to_string();
+                if now != self.log.state {
+                    self.log.line_of_state();
+                    self.log.state = now;
+                    self.log.pending = serde_json::to_value(state).ok();
+                    if !matches!(state, State::Waiting { .. }) {
+                        self.log.line_of_state();
+                    }
+                }
             }
             Entry::Restarting => self.log.line("restarting", "running the restart command", None, None::<()>),
             Entry::Problem(problem) => self.problem(problem),

@@ -108,16 +108,20 @@ fn a_whole_update_without_anyone_at_hand() {
             states.push(line["detail"]["kind"].as_str().unwrap().to_owned());
         }
     }
-    let expected = ["checking", "downloading", "verifying", "installing", "rebooting", "trial", "confirmed"];
+    let expected = ["downloading", "verifying", "installing", "rebooting", "trial", "confirmed"];
     assert_eq!(states, expected);
     assert_eq!(fs::read_to_string(bench.path("kept")).unwrap().trim(), "b");
     // It looks again at once, since what it installed may have been a bridge; then it sleeps, and a signal wakes it.
     assert!(agent.until("checked").starts_with("up to date"));
     agent.until("state");
-    agent.signal("USR1");
-    agent.until("woken");
-    assert!(agent.until("checked").starts_with("up to date"));
-    agent.until("state");
+    // A check without news is one line.
+    for _ in 0..2 {
+        agent.signal("USR1");
+        assert_eq!(agent.next()["event"], "woken");
+        let checked = agent.next();
+        assert_eq!(checked["event"], "checked");
+        assert!(checked["message"].as_str().unwrap().starts_with("up to date"), "{checked}");
+    }
     // Others may look, and work, meanwhile.
     let seen = bench.json(&["status"]);
     assert_eq!((&seen["update"]["state"]["kind"], &seen["installed"]["state"]), (&json!("idle"), &json!("confirmed")));
@@ -203,19 +207,36 @@ fn failures_are_logged_with_their_kind() {
     let bench = bench();
     bench.set(&json!({"repository": "nowhere"}));
     let mut agent = Running::start(&mut bench.command(&[]));
-    loop {
-        let line = agent.next();
-        if line["event"] == "failed" {
-            assert_eq!(line["error"]["kind"], "trust");
-            break;
-        }
-    }
+    assert_eq!(agent.next()["event"], "started");
+    // One line, with the pause.
+    let failed = agent.next();
+    assert_eq!((&failed["event"], &failed["error"]["kind"]), (&json!("failed"), &json!("trust")));
+    assert!(failed["message"].as_str().unwrap().starts_with("waiting until 2"), "{failed}");
+    assert_eq!(failed["detail"]["kind"], "waiting");
     // The settings are read anew: once they are right, it gets on.
     let status = bench.json(&["status"]);
     assert_eq!((&status["update"]["failures"], &status["update"]["state"]["kind"]), (&json!(1), &json!("waiting")));
     bench.set(&json!({"repository": "repository"}));
     agent.signal("HUP");
     assert_eq!(agent.until("checked"), "install 1.2.0 (sequence 12): image.bin");
+}
+
+#[test]
+fn the_pause_that_is_told_is_kept() {
+    let bench = bench();
+    bench.set(&json!({"repository": "nowhere", "poll": {"interval": "1s", "first_within": "0s"}}));
+    let mut agent = Running::start(&mut bench.command(&[]));
+    assert_eq!(agent.next()["event"], "started");
+    assert_eq!(agent.next()["event"], "failed");
+    std::thread::sleep(Duration::from_secs(3));
+    agent.signal("TERM");
+    assert_eq!(agent.next()["event"], "stopped");
+    // Also by a process that starts anew.
+    let mut agent = Running::start(&mut bench.command(&[]));
+    assert_eq!(agent.next()["event"], "started");
+    std::thread::sleep(Duration::from_secs(1));
+    agent.signal("TERM");
+    assert_eq!(agent.next()["event"], "stopped");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, NaiveDate, Utc};
 use ureq::Agent;
 use ureq::http::{HeaderMap, Method, header};
 
@@ -23,9 +24,26 @@ pub struct Answered {
     pub body: Vec<u8>,
 }
 
-/// The pause that a server asks for.
+/// The pause that a server asks for: in seconds, or up to an instant, which is read against the server's own clock.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    text(headers, &header::RETRY_AFTER)?.parse().ok().map(Duration::from_secs)
+    let value = text(headers, &header::RETRY_AFTER)?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = text(headers, &header::DATE).and_then(instant).unwrap_or_else(Utc::now);
+    instant(value)?.signed_duration_since(now).to_std().ok()
+}
+
+/// Reads `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7).
+fn instant(text: &str) -> Option<DateTime<Utc>> {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let mut words = text.get(5..)?.split([' ', ':']);
+    let mut next = || words.next();
+    let (day, month, year) = (next()?.parse().ok()?, next()?, next()?.parse().ok()?);
+    let month = u32::try_from(MONTHS.find(month)? / 3).ok()?.checked_add(1)?;
+    let mut number = || next()?.parse().ok();
+    let date = NaiveDate::from_ymd_opt(year, month, day)?;
+    Some(date.and_hms_opt(number()?, number()?, number()?)?.and_utc())
 }
 
 impl HttpFetch {
@@ -101,5 +119,34 @@ impl HttpFetch {
             }
         }
         Ok(Answered { status: parts.status.as_u16(), retry_after: retry_after(&parts.headers), body: bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_an_instant() {
+        let of = |value: &str, date: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, value.parse().unwrap());
+            headers.insert(header::DATE, date.parse().unwrap());
+            retry_after(&headers).map(|pause| pause.as_secs())
+        };
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(of("3600", date), Some(3600));
+        assert_eq!(of("Mon, 07 Nov 1994 08:49:39 GMT", date), Some(86_402));
+        for wrong in [
+            "",
+            "-1",
+            "soon",
+            "Sat, 05 Nov 1994 08:49:37 GMT",
+            "Mon, 07 Nov",
+            "Mon, 99 Xxx 1994 08:49:37 GMT",
+            "\u{e9}\u{e9}\u{e9}",
+        ] {
+            assert_eq!(of(wrong, date), None, "{wrong}");
+        }
     }
 }
