@@ -1,6 +1,6 @@
 //! A ceremony in a workspace: started, combined, finished or aborted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
@@ -167,7 +167,6 @@ pub fn finish(op: &mut Operation<'_>, allowed: &BTreeSet<String>, tool: &Tool) -
         return first::finish(op, allowed, tool);
     }
     let repository = workspace.repository()?;
-    let settings = workspace.settings()?;
     let (proposal, verified) = open(workspace, Some(&repository))?;
     if proposal.kind == Kind::Release {
         return Err(Error::input("this is a release")
@@ -183,15 +182,7 @@ pub fn finish(op: &mut Operation<'_>, allowed: &BTreeSet<String>, tool: &Tool) -
         moved.push(LedgerEvent { subject: channel.to_string(), ..happening("cohorts", &proposal, actor, evidence)? });
     }
 
-    let mut edit = Edit::new(&repository, now, settings.online())?;
-    for change in &proposal.changes {
-        edit.put_signed(&change.role, proposal.file(&change.role)?);
-    }
-    let mut lists = Changes::default();
-    let reguarded = reguarded(workspace, &repository)?;
-    renew_online((&mut edit, &mut lists), &repository, &settings, &verified, &reguarded, now)?;
-    // Publishing ends with the timestamp, whatever else changes.
-    edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
+    let (edit, lists) = edit(workspace, &repository, (&proposal, &verified), now)?;
     let finished = edit.finish(op.keys)?.ok_or_else(|| Error::bug("a ceremony that changes nothing"))?;
     let mut changes = finished.changes;
     changes.extend(lists);
@@ -214,6 +205,44 @@ pub fn finish(op: &mut Operation<'_>, allowed: &BTreeSet<String>, tool: &Tool) -
     write_down(workspace, &mut changes, now, std::iter::once(own).chain(retired).chain(moved))?;
     workspace.commit(changes)?;
     Ok(Done { roles: finished.roles, transcript: workspace.dir().join(name) })
+}
+
+/// What [`finish`] signs with online keys, around what people have signed; and lists of offers to write with it.
+fn edit<'a>(
+    workspace: &Workspace,
+    repository: &'a Repository,
+    (proposal, verified): (&Proposal, &Verified),
+    now: DateTime<Utc>,
+) -> Result<(Edit<'a>, Changes)> {
+    let settings = workspace.settings()?;
+    let mut edit = Edit::new(repository, now, settings.online())?;
+    for change in &proposal.changes {
+        edit.put_signed(&change.role, proposal.file(&change.role)?);
+    }
+    let mut lists = Changes::default();
+    let reguarded = reguarded(workspace, repository)?;
+    renew_online((&mut edit, &mut lists), repository, &settings, verified, &reguarded, now)?;
+    // Publishing ends with the timestamp, whatever else changes.
+    edit.renew("timestamp", settings.roles.timestamp.expires.delta())?;
+    Ok((edit, lists))
+}
+
+/// The roles that [`finish`] would sign and whose keys cannot be tried here, with those keys.
+///
+/// # Errors
+///
+/// Fails if the proposal cannot be finished for another reason than missing signatures.
+pub fn out_of_reach(
+    workspace: &Workspace,
+    repository: Option<&Repository>,
+    (proposal, verified): (&Proposal, &Verified),
+    ring: &KeyRing,
+    now: DateTime<Utc>,
+) -> Result<BTreeMap<String, Vec<KeyId>>> {
+    match repository {
+        Some(repository) => edit(workspace, repository, (proposal, verified), now)?.0.out_of_reach(ring),
+        None => first::edit(proposal, verified, &workspace.settings()?, now)?.out_of_reach(ring),
+    }
 }
 
 /// Checks that every threshold is met.

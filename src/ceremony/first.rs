@@ -132,14 +132,13 @@ fn is_within_reach(role: &RoleSettings, elsewhere: &BTreeMap<String, String>) ->
     here as u64 >= role.threshold
 }
 
-/// What a signed first proposal becomes: its roles, a cohort that is offered nothing for each delegation, snapshot and timestamp.
-fn metadata(
+/// What is signed around a first proposal: a cohort that is offered nothing for each delegation, snapshot and timestamp.
+pub(super) fn edit(
     proposal: &Proposal,
     verified: &Verified,
     settings: &Settings,
-    ring: &mut KeyRing,
     now: DateTime<Utc>,
-) -> Result<Finished> {
+) -> Result<Edit<'static>> {
     let mut edit = Edit::initial(now, settings.online());
     for change in &proposal.changes {
         edit.put_signed(&change.role, proposal.file(&change.role)?);
@@ -150,6 +149,18 @@ fn metadata(
             edit.put(&role.name, Document::targets(), settings.channel(&channel)?.rollout.expires.delta());
         }
     }
+    Ok(edit)
+}
+
+/// What a signed first proposal becomes.
+fn metadata(
+    proposal: &Proposal,
+    verified: &Verified,
+    settings: &Settings,
+    ring: &mut KeyRing,
+    now: DateTime<Utc>,
+) -> Result<Finished> {
+    let edit = edit(proposal, verified, settings, now)?;
     let mut finished = edit.finish(ring)?.ok_or_else(|| Error::bug("a new repository without metadata"))?;
     for (channel, digest) in cohort_maps(proposal) {
         let bytes = tidegate_tuf::json::canonical(attached(proposal, &channel, &digest)?)

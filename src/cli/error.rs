@@ -46,7 +46,8 @@ pub(super) fn report(error: &Error, ui: &Ui) -> ExitCode {
 /// Reports a command line that cannot be parsed, or prints the requested help.
 pub(super) fn report_usage(error: &clap::Error, json: bool) -> ExitCode {
     if let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidSubcommand)
-        && let Some(remedy) = groups::instead(word)
+        && let suggested = error.get(ContextKind::SuggestedSubcommand)
+        && let Some(remedy) = groups::instead(&super::command(), word, &values(suggested))
     {
         return report(&Error::usage(format!("no command '{word}'")).remedy(remedy), &Ui::new(json, false));
     }
@@ -69,6 +70,15 @@ pub(super) fn report_usage(error: &clap::Error, json: bool) -> ExitCode {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(CLOSED_PIPE),
         _ if error.use_stderr() => ExitCode::from(ErrorKind::Usage.exit_code()),
         _ => ExitCode::SUCCESS,
+    }
+}
+
+/// The texts of a part of clap's error.
+fn values(value: Option<&ContextValue>) -> Vec<String> {
+    match value {
+        Some(ContextValue::String(one)) => vec![one.clone()],
+        Some(ContextValue::Strings(all)) => all.clone(),
+        _ => Vec::new(),
     }
 }
 

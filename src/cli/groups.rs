@@ -22,6 +22,7 @@ const WORDS: &[(&str, &str)] = &[
     ("downgrade", BACK),
     ("halt", STOP),
     ("promote", "tidegate rollout advance goes to the next cohort or share"),
+    ("renew", "tidegate rollout renew extends a rollout, tidegate refresh renews roles that expire"),
     ("revert", BACK),
     ("rollback", BACK),
     ("stop", STOP),
@@ -47,9 +48,50 @@ pub(super) fn add(command: Command) -> Command {
         .mut_subcommands(|below| below.hide(true))
 }
 
-/// What to use instead of a command that there is not.
-pub(super) fn instead(word: &str) -> Option<&'static str> {
-    WORDS.iter().find(|(name, _)| *name == word).map(|(_, remedy)| *remedy)
+/// What to use instead of a command that there is not: of that name or meaning, or of one that is nearly that. `None` if it is nearest to
+/// one of `known`, what is suggested anyway.
+pub(super) fn instead(command: &Command, word: &str, known: &[String]) -> Option<String> {
+    let named: Vec<(String, String)> = command
+        .get_subcommands()
+        .flat_map(|group| {
+            let name = group.get_name();
+            let below = group.get_subcommands().filter(|below| below.get_name() != "help");
+            let below =
+                below.map(move |below| (below.get_name().to_owned(), format!("tidegate {name} {}", below.get_name())));
+            std::iter::once((name.to_owned(), format!("tidegate {name}"))).chain(below)
+        })
+        .collect();
+    let words = WORDS.iter().map(|(word, _)| *word).chain(named.iter().map(|(name, _)| name.as_str()));
+    let nearest = words.min_by_key(|known| edits(word, known))?;
+    if edits(word, nearest) > word.len() / 3 || known.iter().any(|known| known == nearest) {
+        return None;
+    }
+    if let Some((_, remedy)) = WORDS.iter().find(|(name, _)| *name == nearest) {
+        return Some((*remedy).to_owned());
+    }
+    let lines: Vec<_> = named.iter().filter(|(name, _)| name == nearest).map(|(_, line)| line.as_str()).collect();
+    Some(lines.join(", or "))
+}
+
+/// How many letters differ: exchanged neighbours, left out, added or replaced ones.
+fn edits(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(32).collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    let at = |row: Option<&Vec<usize>>, j: usize| row.and_then(|row| row.get(j)).copied().unwrap_or_default();
+    for (i, x) in a.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let above = rows.last();
+            let mut best = (at(above, j + 1) + 1).min(at(Some(&row), j) + 1).min(at(above, j) + usize::from(x != y));
+            let before = |letters: &[char], at: usize| at.checked_sub(1).and_then(|at| letters.get(at)).copied();
+            if before(&a, i) == Some(*y) && before(&b, j) == Some(*x) {
+                best = best.min(at(rows.get(i.saturating_sub(1)), j.saturating_sub(1)) + 1);
+            }
+            row.push(best);
+        }
+        rows.push(row);
+    }
+    at(rows.last(), b.len())
 }
 
 #[cfg(test)]
@@ -65,6 +107,26 @@ mod tests {
         all.sort_unstable();
         assert_eq!(grouped, all);
         assert!(WORDS.iter().all(|(word, _)| !all.contains(word)));
+    }
+
+    #[test]
+    fn other_words_name_the_command_to_use() {
+        let command = super::super::command();
+        for (word, expected) in [
+            ("pause", "tidegate rollout pause"),
+            ("puase", "tidegate rollout pause"),
+            ("withdraw", "tidegate rollout withdraw"),
+            ("renew", "tidegate rollout renew extends a rollout, tidegate refresh renews roles that expire"),
+            ("retract", "tidegate release retract"),
+            ("sign", "tidegate ceremony sign, or tidegate release sign"),
+            ("rolback", BACK),
+            ("stop", STOP),
+        ] {
+            assert_eq!(instead(&command, word, &[]).as_deref(), Some(expected), "{word}");
+        }
+        assert_eq!(instead(&command, "statsu", &["status".to_owned()]), None);
+        assert_eq!(instead(&command, "xyzzy", &[]), None);
+        assert_eq!([edits("", "abc"), edits("abc", "acb"), edits("kitten", "sitting")], [3, 1, 3]);
     }
 
     /// Help is read in terminals of 80 columns, and examples are copied from it, so no line of them is wrapped.

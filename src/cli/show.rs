@@ -169,7 +169,7 @@ fn offer_rows(current: &CohortInForce, now: DateTime<Utc>) -> Vec<Vec<String>> {
         let stage = if offer.paused { format!("{} (paused)", offer.stage) } else { offer.stage.to_string() };
         let exposed = rounded(current.exposed(offer.sequence, now));
         let exposed = match offer.ramp {
-            Some(ramp) if ramp.end() > now && ramp.from() < ramp.to() => {
+            Some(ramp) if !offer.paused && ramp.end() > now && ramp.from() < ramp.to() => {
                 let left = Span::from_delta(ramp.end() - now);
                 format!("{exposed}, {} in {left}", rounded(ramp.to()))
             }

@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let seen = live::read(cx);
     let workspace = Workspace::open_to_read(&cx.dir)?;
     let settings = workspace.settings()?;
-    if let Some(next) = next_to_first_root(&workspace, &settings)? {
+    if let Some(next) = next_to_first_root(&workspace, &settings, cx.now)? {
         return before_first_root(&settings, &next, cx);
     }
     let repository = workspace.repository()?;

@@ -73,6 +73,25 @@ impl KeyRing {
         self.entries.iter().find(|entry| entry.public.id() == *id)
     }
 
+    /// Whether the key with this id can be tried here: its file is here, or it is in none.
+    pub fn is_within_reach(&self, id: &KeyId) -> bool {
+        let path = |entry: &KeyEntry| entry.uri.file(&self.workspace);
+        self.by_id(id).is_some_and(|entry| path(entry).is_none_or(|path| path.exists()))
+    }
+
+    /// The keys with these ids, each with where tidegate.toml says that it is, or who holds it, sorted.
+    pub fn whereabouts(&self, ids: &[KeyId]) -> String {
+        let whereabouts = |id: &KeyId| match self.by_id(id) {
+            Some(KeyEntry { name, holder: Some(holder), .. }) => format!("{name} (held by {holder})"),
+            Some(KeyEntry { name, uri, .. }) => format!("{name} ({})", public_url(&uri.to_string())),
+            None => format!("{} (not in tidegate.toml)", self.label(id)),
+        };
+        let mut found: Vec<_> = ids.iter().map(whereabouts).collect();
+        found.sort();
+        found.dedup();
+        found.join(", ")
+    }
+
     /// The display name of the key with this id: its name, else the start of the id.
     pub fn label(&self, id: &KeyId) -> String {
         self.by_id(id).map_or_else(|| format!("unknown key {}", id.short()), |entry| entry.name.clone())

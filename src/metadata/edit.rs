@@ -155,6 +155,40 @@ impl<'a> Edit<'a> {
         self.changed.insert(role.to_owned(), Change::Signed { bytes });
     }
 
+    /// The roles that [`finish`](Self::finish) would sign and fewer of whose keys than their threshold can be tried here, each with those
+    /// keys that cannot.
+    ///
+    /// # Errors
+    ///
+    /// Fails if what others have signed cannot be read.
+    pub(crate) fn out_of_reach(&self, ring: &KeyRing) -> Result<BTreeMap<String, Vec<KeyId>>> {
+        let delegated = self.delegated()?;
+        let own = self.changed.iter().filter_map(|(role, change)| match change {
+            Change::Sign { document, .. } => Some((role.as_str(), document.clone())),
+            Change::Signed { .. } => None,
+        });
+        let snapshot = self.signs_snapshot().then(|| ("snapshot", Document::snapshot()));
+        let timestamp = self.signs_timestamp().then(|| ("timestamp", Document::timestamp()));
+        let mut found = BTreeMap::new();
+        for (role, document) in own.chain(snapshot).chain(timestamp) {
+            for (ids, threshold) in self.required(role, &document, &delegated)? {
+                let (here, away): (Vec<_>, Vec<_>) = ids.into_iter().partition(|id| ring.is_within_reach(id));
+                if (here.len() as u64) < threshold {
+                    found.insert(role.to_owned(), away);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn signs_snapshot(&self) -> bool {
+        self.renew_snapshot || self.base.is_none() || self.changed.keys().any(|role| is_targets(role))
+    }
+
+    fn signs_timestamp(&self) -> bool {
+        self.renew_timestamp || self.signs_snapshot()
+    }
+
     /// Signs what changed, renews snapshot and timestamp if that takes it, and verifies the whole.
     ///
     /// `None` if there is nothing to do.
@@ -180,8 +214,7 @@ impl<'a> Edit<'a> {
             };
             files.insert(role.clone(), file);
         }
-        let is_targets = |role: &str| !matches!(role, "root" | "timestamp" | "snapshot");
-        if self.renew_snapshot || self.base.is_none() || files.keys().any(|role| is_targets(role)) {
+        if self.signs_snapshot() {
             let mut snapshot = self.document("snapshot").unwrap_or_else(Document::snapshot);
             for (role, (version, bytes)) in files.iter().filter(|(role, _)| is_targets(role)) {
                 let file = (!listed_by_version_alone(role)).then(|| listing(bytes));
@@ -191,7 +224,7 @@ impl<'a> Edit<'a> {
             snapshot.issue(version, self.now, self.now + self.online.snapshot);
             files.insert("snapshot".into(), (version, self.sign("snapshot", &snapshot, &delegated, ring)?));
         }
-        if self.renew_timestamp || files.contains_key("snapshot") {
+        if self.signs_timestamp() {
             let mut timestamp = self.document("timestamp").unwrap_or_else(Document::timestamp);
             if let Some((version, bytes)) = files.get("snapshot") {
                 timestamp.set_meta("snapshot.json", *version, Some(listing(bytes)));
@@ -305,6 +338,10 @@ impl<'a> Edit<'a> {
         let listed = self.base.and_then(|base| base.listed_version(role));
         current.max(listed).max(self.used.get(role).copied()).unwrap_or_default() + 1
     }
+}
+
+fn is_targets(role: &str) -> bool {
+    !matches!(role, "root" | "timestamp" | "snapshot")
 }
 
 /// Refuses a role that is dated later than `now`.

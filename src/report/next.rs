@@ -4,7 +4,7 @@
 //! now. A candidate that only waits holds nothing back: its reason is given if nothing else is to be done. A further state of workspaces is
 //! a further candidate.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -48,6 +48,15 @@ impl NextStep {
 
     fn wait(reason: impl Into<String>, at: Option<DateTime<Utc>>) -> Self {
         Self { command: None, reason: reason.into(), at }
+    }
+
+    /// The same, where keys of `away` that it takes are not here: who has them, and the command to run there.
+    fn elsewhere(self, away: &BTreeMap<String, Vec<KeyId>>, ring: &KeyRing) -> Self {
+        let Some(command) = self.command.as_ref().filter(|_| !away.is_empty()) else { return self };
+        let roles = away.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let keys = ring.whereabouts(&away.values().flatten().cloned().collect::<Vec<_>>());
+        let why = format!("{}; keys that sign {roles} are not here: {keys}; where they are: {command}", self.reason);
+        Self::wait(why, None)
     }
 
     /// What an error leaves: until when to wait, if time resolves it.
@@ -129,13 +138,13 @@ pub fn next<'s>(situation: &Situation<'s>) -> Result<NextStep> {
 /// # Errors
 ///
 /// Fails if the workspace cannot be read.
-pub fn next_to_first_root(workspace: &Workspace, settings: &Settings) -> Result<Option<NextStep>> {
+pub fn next_to_first_root(workspace: &Workspace, settings: &Settings, now: DateTime<Utc>) -> Result<Option<NextStep>> {
     let dir = workspace.dir();
     if has_begun(dir)? {
         return Ok(None);
     }
     if dir.join(ceremony::FILE).exists() {
-        return ceremony_step(workspace, &workspace.ring(settings, Box::new(NoPassphrases))?, None);
+        return ceremony_step(workspace, &workspace.ring(settings, Box::new(NoPassphrases))?, None, now);
     }
     Ok(Some(NextStep::run(init_command(dir), "nothing is signed yet: there is no first root")))
 }
@@ -210,7 +219,7 @@ impl Situation<'_> {
 
     /// The ceremony that is in progress.
     fn ceremony(&self) -> Result<Option<NextStep>> {
-        ceremony_step(self.workspace, self.ring, Some(self.repository))
+        ceremony_step(self.workspace, self.ring, Some(self.repository), self.now)
     }
 
     /// Whether artifacts of a release that is published are missing, as after a pull into an empty folder.
@@ -221,16 +230,20 @@ impl Situation<'_> {
             && record.artifacts.iter().any(|artifact| !is_here(&artifact.sha256))
     }
 
-    /// Whether a key can be tried here.
-    fn has_key(&self, id: &KeyId) -> bool {
-        has(self.dir(), self.ring, id)
+    /// A step that signs these roles, if a threshold of the keys of each can be tried here; else where to run it.
+    fn signing<'r>(&self, step: NextStep, roles: impl IntoIterator<Item = &'r str>) -> NextStep {
+        let keys = |role: &str| Some(self.repository.keys_of(role)?.1.keyids.clone());
+        let out = roles.into_iter().filter(|role| !self.signs(role));
+        let away = |ids: Vec<KeyId>| ids.into_iter().filter(|id| !self.ring.is_within_reach(id)).collect();
+        let away = out.filter_map(|role| Some((role.to_owned(), away(keys(role)?)))).collect();
+        step.elsewhere(&away, self.ring)
     }
 
     /// Whether a threshold of the role's keys can be tried here.
     fn signs(&self, role: &str) -> bool {
-        self.repository
-            .keys_of(role)
-            .is_some_and(|(_, keys)| keys.keyids.iter().filter(|id| self.has_key(id)).count() as u64 >= keys.threshold)
+        self.repository.keys_of(role).is_some_and(|(_, keys)| {
+            keys.keyids.iter().filter(|id| self.ring.is_within_reach(id)).count() as u64 >= keys.threshold
+        })
     }
 
     /// A configuration that says something else than what is signed, and channels that have expired.
@@ -337,7 +350,7 @@ impl Situation<'_> {
             Ok(missing) => missing,
             Err(error) => return manifest(error.text().to_owned()),
         };
-        if missing.iter().any(|key| self.has_key(key)) {
+        if missing.iter().any(|key| self.ring.is_within_reach(key)) {
             return NextStep::run(format!("tidegate release sign {name}"), format!("{id} waits for signatures"));
         }
         NextStep::wait(
@@ -361,7 +374,8 @@ impl Situation<'_> {
         if let Some(failed) = self.failed(record) {
             return Ok(failed);
         }
-        Ok(NextStep::run(format!("tidegate release register {name}"), format!("{id} has all signatures")))
+        let register = NextStep::run(format!("tidegate release register {name}"), format!("{id} has all signatures"));
+        Ok(self.signing(register, ["snapshot", "timestamp"]))
     }
 
     /// That checks have failed, which only a person can resolve.
@@ -400,7 +414,8 @@ impl Situation<'_> {
             };
             let open: Vec<_> =
                 rule.by.iter().map(|key| key.as_str()).filter(|key| !people.contains(person(key).as_str())).collect();
-            let is_here = |key: &&&str| self.ring.entry(key).is_ok_and(|entry| self.has_key(&entry.public.id()));
+            let is_here =
+                |key: &&&str| self.ring.entry(key).is_ok_and(|entry| self.ring.is_within_reach(&entry.public.id()));
             let step = event.with_cohort(cohort);
             return Ok(Some(match open.iter().find(is_here) {
                 Some(key) => NextStep::run(
@@ -422,7 +437,7 @@ impl Situation<'_> {
         let policy = self.workspace.policy()?;
         let steps = Steps { situation: self, record, name, transaction: &transaction, policy: &policy };
         match record.state {
-            _ if record.paused => steps.step(ReleaseEvent::Resume).map(Some),
+            _ if record.paused => Ok(Some(steps.paused())),
             ReleaseState::Registered | ReleaseState::Validation => steps.step(ReleaseEvent::Start).map(Some),
             _ => steps.go_on().map(Some),
         }
@@ -446,7 +461,12 @@ impl Situation<'_> {
 }
 
 /// The ceremony that is in progress; without a repository, of the first root.
-fn ceremony_step(workspace: &Workspace, ring: &KeyRing, repository: Option<&Repository>) -> Result<Option<NextStep>> {
+fn ceremony_step(
+    workspace: &Workspace,
+    ring: &KeyRing,
+    repository: Option<&Repository>,
+    now: DateTime<Utc>,
+) -> Result<Option<NextStep>> {
     let abort = |error: &Error| {
         let why = format!("the proposal of the ceremony cannot be used: {}", error.text());
         Ok(Some(NextStep::run("tidegate ceremony abort", why)))
@@ -466,9 +486,13 @@ fn ceremony_step(workspace: &Workspace, ring: &KeyRing, repository: Option<&Repo
         verified.requirement_status(&proposal)?.into_iter().filter(|requirement| !requirement.is_met()).collect();
     if open.is_empty() {
         let why = format!("{} has all signatures", proposal.subject);
-        return Ok(Some(NextStep::run("tidegate ceremony finish", why)));
+        let finish = NextStep::run("tidegate ceremony finish", why);
+        return Ok(Some(match ceremony::out_of_reach(workspace, repository, (&proposal, &verified), ring, now) {
+            Ok(away) => finish.elsewhere(&away, ring),
+            Err(error) => NextStep::refused(&error),
+        }));
     }
-    let keys = signers(workspace.dir(), ring, &open, &verified);
+    let keys = signers(ring, &open, &verified);
     let missing: BTreeSet<_> =
         open.iter().flat_map(|requirement| &requirement.missing).map(|id| proposal.label(id)).collect();
     let missing: Vec<_> = missing.into_iter().collect();
@@ -476,14 +500,14 @@ fn ceremony_step(workspace: &Workspace, ring: &KeyRing, repository: Option<&Repo
 }
 
 /// Keys that are here, as many as the open requirements of a ceremony take, and no two of one holder for one of them.
-fn signers(dir: &Path, ring: &KeyRing, open: &[RequirementStatus], verified: &Verified) -> Vec<String> {
+fn signers(ring: &KeyRing, open: &[RequirementStatus], verified: &Verified) -> Vec<String> {
     let mut chosen: Vec<KeyId> = Vec::new();
     for requirement in open {
         let holders = |ids: &[KeyId]| -> BTreeSet<_> {
             let of = ids.iter().filter(|id| requirement.signed.contains(id) || requirement.missing.contains(id));
             of.filter_map(|id| verified.holders.get(id).cloned()).collect()
         };
-        let mut here: Vec<_> = requirement.missing.iter().filter(|id| has(dir, ring, id)).collect();
+        let mut here: Vec<_> = requirement.missing.iter().filter(|id| ring.is_within_reach(id)).collect();
         here.sort_by_key(|id| ring.label(id));
         for id in here {
             let counted = requirement.missing.iter().filter(|id| chosen.contains(id)).count() as u64;
@@ -496,12 +520,6 @@ fn signers(dir: &Path, ring: &KeyRing, open: &[RequirementStatus], verified: &Ve
         }
     }
     chosen.iter().filter_map(|id| ring.by_id(id)).map(|entry| entry.name.clone()).collect()
-}
-
-/// Whether a key can be tried here: its file is here, or it is none.
-fn has(dir: &Path, ring: &KeyRing, id: &KeyId) -> bool {
-    let path = |entry: &crate::keys::KeyEntry| entry.uri.file(dir);
-    ring.by_id(id).is_some_and(|entry| path(entry).is_none_or(|path| path.exists()))
 }
 
 fn renewal(roles: &[&str], why: &str) -> NextStep {
@@ -547,7 +565,7 @@ impl Steps<'_> {
         let (id, now) = (self.record.id(), self.situation.now);
         let why = || format!("{id} is {}", self.record.status());
         let error = match self.transaction.check(event, RampRequest::default()) {
-            Ok(()) => return Ok(NextStep::run(self.command(event, ""), why())),
+            Ok(()) => return Ok(self.run(event, "", why())),
             Err(error) => error,
         };
         let ramp = RampRequest { span: Some(self.policy.rollout.shortest_ramp), ..RampRequest::default() };
@@ -555,7 +573,7 @@ impl Steps<'_> {
             Some(Rule::ReleaseStep) => match self.transaction.check(event, ramp) {
                 Ok(()) => {
                     let span = format!(" --ramp {}", self.policy.rollout.shortest_ramp);
-                    Ok(NextStep::run(self.command(event, &span), why()))
+                    Ok(self.run(event, &span, why()))
                 }
                 Err(error) => self.instead(event, &error),
             },
@@ -595,12 +613,25 @@ impl Steps<'_> {
         }
     }
 
+    /// That a person paused it, who decides how it goes on.
+    fn paused(&self) -> NextStep {
+        let (id, name) = (self.record.id(), self.name);
+        let receipts = &self.situation.settings.receipts;
+        let reports = if receipts.places.is_empty() { "" } else { ", and what devices report (tidegate receipts)" };
+        let why = format!(
+            "{id} is paused: see who paused it and why (tidegate log){reports}; then tidegate rollout resume {name}, or for good tidegate rollout withdraw {name}"
+        );
+        NextStep::wait(why, None)
+    }
+
     /// The step as a command, which publishes where it is said where to.
-    fn command(&self, event: ReleaseEvent, options: &str) -> String {
+    fn run(&self, event: ReleaseEvent, options: &str, why: String) -> NextStep {
         let place = !self.situation.settings.publish.place.is_empty();
         let reachable = self.situation.publication.iter().all(|place| place.unreachable.is_none());
         let publish = if place && reachable { " --publish" } else { "" };
-        format!("tidegate rollout {} {}{options}{publish}", event.name(), self.name)
+        let command = format!("tidegate rollout {} {}{options}{publish}", event.name(), self.name);
+        let cohort = self.transaction.in_force().first().map(|current| current.role.as_str());
+        self.situation.signing(NextStep::run(command, why), cohort.into_iter().chain(["snapshot", "timestamp"]))
     }
 
     /// A rollout under way: kept from ending by itself, advanced, completed.

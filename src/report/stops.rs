@@ -9,9 +9,10 @@ use tidegate_model::name::Name;
 use tidegate_model::rollout::Offer;
 use tidegate_model::time;
 
-use crate::error::Result;
+use crate::config::{Cohorts, Settings};
+use crate::error::{Error, Result, chain};
 use crate::metadata::{Repository, RoleFile};
-use crate::policy::ReleaseState;
+use crate::policy::{Policy, ReleaseState};
 use crate::release::record::{self, Record};
 use crate::workspace::{CohortInForce, ProductInForce};
 
@@ -26,7 +27,7 @@ pub struct Stop {
     pub remedy: String,
 }
 
-/// What keeps devices from installing something: expired roles, offers that ended or are paused, withdrawn releases that nothing
+/// What keeps devices from installing something: expired roles, settings that cannot be read, offers that ended or are paused, withdrawn releases that nothing
 /// newer followed, and records that cannot be read.
 ///
 /// # Errors
@@ -40,12 +41,30 @@ pub fn stops(
     now: DateTime<Utc>,
 ) -> Result<Vec<Stop>> {
     let mut found: Vec<Stop> = repository.roles().filter(|role| role.expires <= now).map(expired).collect();
+    for (file, error) in unreadable_settings(dir) {
+        let remedy = error.remedy_text().unwrap_or("correct it").to_owned();
+        let what = format!("no rollout takes a step: {}", chain(&error));
+        found.push(Stop { place: file.to_owned(), what, remedy });
+    }
     found.extend(rollouts(in_force, records, now));
     for (file, error) in record::unreadable(dir)? {
         let remedy = error.remedy_text().unwrap_or("restore it from version control").to_owned();
         found.push(Stop { place: file, what: error.to_string(), remedy });
     }
     Ok(found)
+}
+
+/// What is wrong with cohorts.toml and policy.toml, each once; with tidegate.toml nothing goes at all.
+pub(crate) fn unreadable_settings(dir: &Path) -> Vec<(&'static str, Error)> {
+    let cohorts = Cohorts::load(dir);
+    let policy = Policy::load(dir);
+    let agree = |policy: Policy| match (&cohorts, Settings::load(dir)) {
+        (Ok(cohorts), Ok(settings)) => policy.check_against(&settings, cohorts),
+        _ => Ok(()),
+    };
+    let policy = policy.and_then(agree);
+    let wrong = [("cohorts.toml", cohorts.err()), ("policy.toml", policy.err())];
+    wrong.into_iter().filter_map(|(file, error)| Some((file, error?))).collect()
 }
 
 /// What stops single releases.
@@ -92,15 +111,25 @@ fn interrupted(record: &Record, cohorts: &[CohortInForce], now: DateTime<Utc>) -
         cohorts.iter().filter(has).map(|current| &current.cohort).collect()
     };
     let id = record.id();
-    let (what, verb, cohorts) = match stopped(&|offer| offer.paused) {
-        paused if !paused.is_empty() => ("its rollout is paused", "resume", paused),
-        _ => ("its rollout was not renewed and has stopped", "renew", stopped(&|offer| offer.has_ended(now))),
+    let (what, remedy, cohorts) = match stopped(&|offer| offer.paused) {
+        paused if !paused.is_empty() => (
+            "its rollout is paused",
+            format!(
+                "once it is known why (tidegate log): tidegate rollout resume {id}, or tidegate rollout withdraw {id}"
+            ),
+            paused,
+        ),
+        _ => (
+            "its rollout was not renewed and has stopped",
+            format!("tidegate rollout renew {id}"),
+            stopped(&|offer| offer.has_ended(now)),
+        ),
     };
     let cohorts: Vec<_> = cohorts.into_iter().map(Name::as_str).collect();
     (!cohorts.is_empty()).then(|| Stop {
         place: id.to_string(),
         what: format!("{what} in {}", cohorts.join(", ")),
-        remedy: format!("tidegate rollout {verb} {id}"),
+        remedy,
     })
 }
 

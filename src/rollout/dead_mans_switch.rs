@@ -10,9 +10,7 @@ use tidegate_model::time;
 
 use crate::error::{Error, Result};
 use crate::policy::Policy;
-
-/// The field of a paused offer with the start of the pause.
-pub(super) const PAUSED_SINCE: &str = "paused_since";
+use crate::workspace::in_force::{PAUSED_SINCE, paused_since};
 
 /// Records that somebody attends to an offer: a limited one lives on. If it had ended, its ramp continues from where it was.
 pub(crate) fn attend(offer: &mut Offer, policy: &Policy, now: DateTime<Utc>) -> Result<()> {
@@ -40,11 +38,10 @@ pub(super) fn pause(offer: &mut Offer, now: DateTime<Utc>) {
 
 /// Ends a pause: the ramp continues from where it was, moved by the length of the pause.
 pub(crate) fn resume(offer: &mut Offer, now: DateTime<Utc>) -> Result<()> {
+    let since = paused_since(offer);
     offer.paused = false;
-    let since = offer.extra.remove(PAUSED_SINCE);
-    let Some(since) = since.as_ref().and_then(Value::as_str).and_then(|text| time::parse(text).ok()) else {
-        return Ok(());
-    };
+    offer.extra.remove(PAUSED_SINCE);
+    let Some(since) = since else { return Ok(()) };
     if let Some(ramp) = offer.ramp.filter(|ramp| ramp.end() > since) {
         offer.ramp = Some(moved(ramp, now - since)?);
     }

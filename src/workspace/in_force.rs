@@ -55,11 +55,11 @@ impl CohortInForce {
         self.offer(sequence).is_some()
     }
 
-    /// The share of the cohort that is exposed to the release with this sequence, in parts per million. A ramp stops when the offer or the
-    /// role ends.
+    /// The share of the cohort that is exposed to the release with this sequence, in parts per million. A ramp stops when the offer is
+    /// paused, and when it or the role ends.
     pub fn exposed(&self, sequence: u64, now: DateTime<Utc>) -> u32 {
         let Some(offer) = self.offer(sequence) else { return 0 };
-        let now = offer.until.map_or(now, |until| now.min(until)).min(self.expires);
+        let now = now.min(stop(offer, self.expires));
         offer.ramp.map_or(PPM, |ramp| ramp.exposure(now).to_ppm())
     }
 
@@ -72,6 +72,20 @@ impl CohortInForce {
             Some(ramp) => (ramp.to() == PPM && ramp.end() <= now).then(|| ramp.end()),
         }
     }
+}
+
+/// The field of a paused offer with the start of the pause.
+pub(crate) const PAUSED_SINCE: &str = "paused_since";
+
+/// Since when an offer is paused; `None` if it is not, or does not say.
+pub(crate) fn paused_since(offer: &Offer) -> Option<DateTime<Utc>> {
+    let since = offer.extra.get(PAUSED_SINCE).filter(|_| offer.paused)?;
+    time::parse(since.as_str()?).ok()
+}
+
+/// From when on nobody new takes an offer unless somebody attends to it: it is paused, it ends, or the cohort's role expires.
+pub(crate) fn stop(offer: &Offer, expires: DateTime<Utc>) -> DateTime<Utc> {
+    [paused_since(offer), offer.until].into_iter().flatten().fold(expires, DateTime::min)
 }
 
 /// The cohort map that the channel's role lists.

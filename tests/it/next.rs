@@ -121,7 +121,15 @@ fn status_names_the_next_command_through_a_whole_life() {
         ["release create 1.1.0 FILE", "release sign 1.1.0", "release register 1.1.0", "rollout start 1.1.0"]
     );
     done(&fleet, "rollout pause 1.1.0");
-    assert_eq!([follow(&mut fleet), follow(&mut fleet)], ["publish", "rollout resume 1.1.0"]);
+    assert_eq!(follow(&mut fleet), "publish");
+    // How it goes on is for whoever paused it to say.
+    let (command, _, reason) = next(&fleet);
+    let says = |what: &str| reason.contains(what);
+    assert!(
+        command.is_none() && says("stable/os/1.1.0 is paused") && says("tidegate rollout resume 1.1.0"),
+        "{reason}"
+    );
+    done(&fleet, "rollout resume 1.1.0 --publish");
 
     // A ceremony comes before the rollout goes on.
     let path = fleet.path().join("tidegate.toml");
@@ -137,6 +145,41 @@ fn status_names_the_next_command_through_a_whole_life() {
     assert_eq!(rescued[rescued.len() - 2..], ["release validate 1.1.0", "rollout renew 1.1.0"], "{rescued:?}");
     let out = run(&fleet, "tidegate verify public --root fleet/metadata/1.root.json");
     assert!(out.status.success(), "{}", text(&out));
+}
+
+/// A command is named where it will be accepted; else who has the keys that it takes.
+#[test]
+fn a_command_is_not_named_where_its_keys_are_elsewhere() {
+    let mut fleet = fleet();
+    let key = |name: &str| fleet.path().join("keys").join(name);
+    let (snapshot, away) = (key("snapshot.pem"), fleet.dir.path().join("snapshot.pem"));
+    for step in ["release create 1.0.0 FILE", "release sign 1.0.0", "release register 1.0.0", "rollout start 1.0.0"] {
+        fs::rename(&snapshot, &away).unwrap();
+        if step.starts_with("release register") || step.starts_with("rollout") {
+            assert_ne!(next(&fleet).0, Some(format!("tidegate -C fleet {step}")));
+            let told = done(&fleet, "rollout status 1.0.0");
+            assert!(told.contains("snapshot (file:keys/snapshot.pem)") && told.contains(step), "{told}");
+        }
+        fs::rename(&away, &snapshot).unwrap();
+        assert_eq!(follow(&mut fleet), step);
+    }
+    done(&fleet, "ceremony start --renew root");
+    assert_eq!(follow(&mut fleet), "ceremony sign");
+    let path = fleet.path().join("tidegate.toml");
+    let settings = fs::read_to_string(&path).unwrap();
+    let held = settings.replacen("[keys.timestamp]", "[keys.timestamp]\nholder = \"Night shift\"", 1);
+    assert_ne!(settings, held);
+    fs::write(&path, held).unwrap();
+    let (timestamp, away) = (fleet.path().join("keys/timestamp.pem"), fleet.dir.path().join("timestamp.pem"));
+    fs::rename(&timestamp, &away).unwrap();
+    let (named, _, reason) = next(&fleet);
+    assert_eq!(named, None, "{reason}");
+    assert!(
+        reason.contains("timestamp (held by Night shift)") && reason.contains("tidegate ceremony finish"),
+        "{reason}"
+    );
+    fs::rename(&away, &timestamp).unwrap();
+    assert_eq!(follow(&mut fleet), "ceremony finish");
 }
 
 #[test]

@@ -30,6 +30,9 @@ pub(super) fn add(
     let Some(workspace) = workspace else { return print(cx, name, uri, public, holder) };
     let path = workspace.dir().join("tidegate.toml");
     let settings = workspace.settings()?;
+    if settings.key_names()?.get(&public.id()).is_some_and(|of| of == name) {
+        return correct(cx, workspace, changes, name, uri, public, holder);
+    }
     let same = settings.key_names()?.remove(&public.id()).filter(|old| old != name);
     // One that is where tidegate.toml says keeps its name: the same key under a second one is a slip.
     let is_elsewhere = |old: &String| {
@@ -70,6 +73,40 @@ pub(super) fn add(
     } else {
         cx.ui.hint(init_command(workspace.dir()));
     }
+    Ok(())
+}
+
+/// Has a key that tidegate.toml knows by this name already be where it was found.
+fn correct(
+    cx: &Context,
+    workspace: &Workspace,
+    mut changes: Changes,
+    name: &str,
+    uri: Option<&str>,
+    public: &Key,
+    holder: Option<&str>,
+) -> Result<()> {
+    let path = workspace.dir().join("tidegate.toml");
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io("read", &path, e))?;
+    let wrong = |what: &str| Error::input(format!("tidegate.toml: {what}"));
+    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.message()))?;
+    let key = document.get_mut("keys").and_then(|keys| keys.get_mut(name)).and_then(Item::as_table_like_mut);
+    let key = key.ok_or_else(|| wrong("no such key"))?;
+    for (field, value) in [("uri", uri), ("holder", holder)] {
+        if let Some(value) = value.filter(|value| key.get(field).and_then(Item::as_str) != Some(value)) {
+            key.insert(field, toml_edit::value(value));
+        }
+    }
+    let after = document.to_string();
+    let is_new = after != text;
+    if is_new {
+        Settings::parse(after.as_bytes())?;
+        changes.put("tidegate.toml", after.into_bytes());
+    }
+    workspace.commit(changes)?;
+    print(cx, name, uri, public, holder)?;
+    cx.ui
+        .status(format_args!("{name} is this key already{}", if is_new { "; corrected in tidegate.toml" } else { "" }));
     Ok(())
 }
 

@@ -99,7 +99,10 @@ impl Diagnosis {
     fn trouble(&mut self, id: &str, place: &str, error: &Error) {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
         let remedy = error.remedy_text().unwrap_or("fix that first, then run the command again");
-        self.find(Severity::Error, id, place, format!("{error}{cause}"), remedy);
+        let text = error.to_string();
+        // The place is named before it.
+        let what = text.strip_prefix(place).map_or(text.as_str(), |text| text.trim_start_matches([':', ',', ' ']));
+        self.find(Severity::Error, id, place, format!("{what}{cause}"), remedy);
     }
 }
 

@@ -70,11 +70,8 @@ pub fn workspace(dir: &Path, deep: bool, now: DateTime<Utc>) -> Result<Diagnosis
 /// The three files can be read.
 fn configuration(workspace: &Workspace, found: &mut Diagnosis) -> Option<Settings> {
     found.checks("DOC-CONFIG");
-    if let Err(error) = workspace.cohorts() {
-        found.trouble("DOC-CONFIG", "cohorts.toml", &error);
-    }
-    if let Err(error) = workspace.policy() {
-        found.trouble("DOC-CONFIG", "policy.toml", &error);
+    for (file, error) in stops::unreadable_settings(workspace.dir()) {
+        found.trouble("DOC-CONFIG", file, &error);
     }
     match workspace.settings() {
         Ok(settings) => Some(settings),

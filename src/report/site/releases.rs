@@ -169,7 +169,7 @@ fn offer_cells(state: &State, cohort: &Cohort, who: &Markup, offer: &Offer) -> [
     };
     let open = html! {
         (chart::bar(*exposed_ppm)) (share(*exposed_ppm))
-        @if let Some(ramp) = ramp.as_ref().filter(|ramp| ramp.end > state.at && ramp.to_ppm > *exposed_ppm) {
+        @if let Some(ramp) = ramp.as_ref().filter(|ramp| !paused && ramp.end > state.at && ramp.to_ppm > *exposed_ppm) {
             ", " (share(ramp.to_ppm)) " " (relative(ramp.end, state.at))
         }
     };

@@ -10,6 +10,7 @@ use tidegate_model::position::{PPM, SPACE};
 use tidegate_model::rollout::{Exposure, Offer};
 
 use super::state::{Curve, CurvePoint};
+use crate::workspace::in_force::stop;
 
 /// A share of the fleet and an offer that it is given.
 #[derive(Debug, Clone, Copy)]
@@ -48,11 +49,6 @@ pub(super) fn curve(parts: &[Part<'_>], now: DateTime<Utc>) -> Option<Curve> {
         points,
         paused: parts.iter().any(|part| part.offer.paused),
     })
-}
-
-/// When nobody new takes an offer any more unless it is renewed: it ends, or the cohort's role expires.
-fn stop(offer: &Offer, expires: DateTime<Utc>) -> DateTime<Utc> {
-    offer.until.map_or(expires, |until| until.min(expires))
 }
 
 /// How much of a cohort an offer is open to at `now`, or was open to when it stopped.
@@ -157,6 +153,11 @@ mod tests {
             assert_eq!((after.now_ppm, after.final_ppm, after.stops), (500_000, 500_000, Some(at(25))));
             assert_eq!(exposure(&slow, at(expires), at(27)).to_ppm(), 500_000);
         }
+        let mut paused = offer(Some((20, 30, 0, 1_000_000)));
+        (paused.paused, paused.until) = (true, Some(at(40)));
+        paused.extra.insert("paused_since".into(), "1970-01-02T01:00:00Z".into());
+        let after = curve(&[Part { share: 1_000_000, offer: &paused, expires: at(1000) }], at(27)).unwrap();
+        assert_eq!((after.now_ppm, after.final_ppm, after.stops), (500_000, 500_000, None), "paused at 25");
         let mut late = offer(Some((20, 30, 0, 1_000_000)));
         late.until = Some(at(15));
         let parts = [Part { share: 1_000_000, offer: &late, expires: at(1000) }];

@@ -445,7 +445,7 @@ pub struct Offer {
     #[serde(with = "time::optional_text", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub until: Option<DateTime<Utc>>,
-    /// How much of the cohort it is open to now, or was when it ended, in parts per million. While paused nobody new takes it.
+    /// How much of the cohort it is open to now, or was when it was paused or ended, in parts per million.
     pub exposed_ppm: u32,
     /// Whether devices still act on it: it has not ended, and the cohort's role has not expired.
     pub in_force: bool,

@@ -85,6 +85,21 @@ fn backed_up_keys_sign_in_a_pulled_workspace_whatever_their_files_are_called() {
     let (dir, _) = pulled(&story, "after", &[]);
     copy(&keys, &dir.join("keys"));
     assert!(has(&accepted(&dir, NOW), "DOC-KEYS-NAME", "tidegate.toml"));
+    // Every remedy is accepted, also where an earlier one has resolved it.
+    let other = story.path("remedies");
+    copy(&dir, &other);
+    let imports = || -> Vec<String> {
+        let found: Value = serde_json::from_slice(&run(&other, &["doctor", "--json"]).stdout).unwrap();
+        let remedies = found["findings"].as_array().unwrap().iter().filter_map(|finding| finding["remedy"].as_str());
+        remedies.filter_map(|remedy| Some(remedy.split_once(": tidegate key ")?.1.to_owned())).collect()
+    };
+    let remedies = imports();
+    assert!(remedies.len() > 1, "two keys have each other's names");
+    for remedy in remedies {
+        let out = run(&other, &[&["key"], &remedy.split(' ').collect::<Vec<_>>()[..]].concat());
+        assert!(out.status.success(), "{remedy}: {}", said(&out));
+    }
+    assert_eq!(imports(), [""; 0]);
     let out = run(&dir, &["key", "check"]);
     assert!(out.status.success() && !said(&out).contains("not here"), "{}", said(&out));
     // By their names they get the names that they had.
