@@ -26,7 +26,7 @@ use protect::{Maps, Needs, Protection};
 pub use self::origin::{ByHash, Origin, Pair, PublishedRepository};
 pub(crate) use self::origin::{Flat, has_slashes};
 pub use self::report::{AuditReport, Check, Expiry, Found, Row, TOUGH};
-pub use self::walk::{AuditFinding, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
+pub use self::walk::{AuditFinding, Cause, Listed, RoleFile, Tree, walk, walk_regardless_of_expiry};
 
 /// Manifests and cohort maps up to this length are examined.
 const MAX_READ: u64 = 8 << 20;

@@ -63,13 +63,48 @@ pub struct AuditFinding {
     pub subject: String,
     /// What is wrong.
     pub problem: String,
-    /// Whether the only fault is that the role has expired.
-    pub expired: bool,
+    /// What kind of fault it is.
+    pub cause: Cause,
+}
+
+/// Kinds of faults, by what repairs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A role has expired, and nothing else is wrong with it.
+    Expired,
+    /// A root does not follow from the one before.
+    Root,
+    /// A file is not there, or is not listed.
+    Missing,
+    /// Keys that signed are of kinds that are not supported.
+    Unsupported,
+    /// Bytes are not metadata of the expected form.
+    Malformed,
+    /// Anything else.
+    Other,
+}
+
+impl Cause {
+    /// What is wrong with metadata that was not trusted.
+    pub(crate) fn of(error: &tidegate_tuf::Error) -> Self {
+        use tidegate_tuf::Error as E;
+        match error {
+            E::Expired { .. } => Self::Expired,
+            E::Unlisted { .. } | E::NotInSnapshot { .. } => Self::Missing,
+            E::Threshold { unknown, .. } if !unknown.is_empty() => Self::Unsupported,
+            E::Malformed { .. } => Self::Malformed,
+            _ => Self::Other,
+        }
+    }
 }
 
 impl AuditFinding {
     pub(crate) fn new(subject: impl Into<String>, problem: &dyn fmt::Display) -> Self {
-        Self { subject: subject.into(), problem: problem.to_string(), expired: false }
+        Self { subject: subject.into(), problem: problem.to_string(), cause: Cause::Other }
+    }
+
+    fn of(subject: impl Into<String>, error: &tidegate_tuf::Error) -> Self {
+        Self { cause: Cause::of(error), ..Self::new(subject, error) }
     }
 }
 
@@ -188,8 +223,12 @@ impl<'a> Walker<'a> {
         Self { origin, limits: Limits::default(), tree }
     }
 
-    fn fault(&mut self, subject: &str, problem: impl fmt::Display) {
-        self.tree.faults.push(AuditFinding::new(subject, &problem));
+    fn fault(&mut self, subject: &str, cause: Cause, problem: impl fmt::Display) {
+        self.tree.faults.push(AuditFinding { cause, ..AuditFinding::new(subject, &problem) });
+    }
+
+    fn refused(&mut self, subject: &str, error: &tidegate_tuf::Error) {
+        self.tree.faults.push(AuditFinding::of(subject, error));
     }
 
     /// Follows the chain of roots to its end. Returns whether the last one is in force.
@@ -201,14 +240,14 @@ impl<'a> Walker<'a> {
                 break;
             };
             if let Err(error) = self.tree.trusted.update_root(&bytes) {
-                self.fault(&format!("root {version}"), error);
+                self.fault(&format!("root {version}"), Cause::Root, error);
                 break;
             }
             let file = role_file("root", Some(version), &bytes, &self.tree.trusted.root().common);
             self.tree.roots.push(file);
         }
         if let Err(error) = self.tree.trusted.check_final_root() {
-            self.fault("root", error);
+            self.refused("root", &error);
         }
         Ok(())
     }
@@ -217,7 +256,7 @@ impl<'a> Walker<'a> {
     fn top_level(&mut self) -> Result<bool> {
         let Some(bytes) = self.fetch("timestamp", None, self.limits.timestamp_length)? else { return Ok(false) };
         if let Err(error) = self.tree.trusted.update_timestamp(&bytes) {
-            self.fault("timestamp", error);
+            self.refused("timestamp", &error);
             return Ok(false);
         }
         let Some(timestamp) = self.tree.trusted.timestamp() else { return Ok(false) };
@@ -226,7 +265,7 @@ impl<'a> Walker<'a> {
         let (version, limit) = self.wanted(timestamp.snapshot(), self.limits.snapshot_length);
         let Some(bytes) = self.fetch("snapshot", Some(version), limit)? else { return Ok(false) };
         if let Err(error) = self.tree.trusted.update_snapshot(&bytes) {
-            self.fault("snapshot", error);
+            self.refused("snapshot", &error);
             return Ok(false);
         }
         let Some(snapshot) = self.tree.trusted.snapshot() else { return Ok(false) };
@@ -238,7 +277,7 @@ impl<'a> Walker<'a> {
     fn past(&mut self, version: u64) -> Result<bool> {
         let Some(bytes) = self.fetch("snapshot", Some(version), self.limits.snapshot_length)? else { return Ok(false) };
         if let Err(error) = self.tree.trusted.danger_take_past_snapshot(&bytes) {
-            self.fault("snapshot", error);
+            self.refused("snapshot", &error);
             return Ok(false);
         }
         let Some(snapshot) = self.tree.trusted.snapshot() else { return Ok(false) };
@@ -253,7 +292,7 @@ impl<'a> Walker<'a> {
         while let Some(chain) = pending.pop() {
             visited += 1;
             if visited > MAX_ROLES {
-                self.fault("targets", format!("more than {MAX_ROLES} roles can be reached from here"));
+                self.fault("targets", Cause::Other, format!("more than {MAX_ROLES} roles can be reached from here"));
                 break;
             }
             if self.targets_role(chain.clone())? {
@@ -283,7 +322,7 @@ impl<'a> Walker<'a> {
     fn targets_role(&mut self, chain: Chain) -> Result<bool> {
         let role = chain.role().to_owned();
         let Some(listed) = self.tree.trusted.listed(&role) else {
-            self.fault(&role, "it is delegated to, but the snapshot does not list it");
+            self.fault(&role, Cause::Missing, "it is delegated to, but the snapshot does not list it");
             return Ok(false);
         };
         let (version, limit) = self.wanted(listed, self.limits.targets_length);
@@ -294,8 +333,7 @@ impl<'a> Walker<'a> {
             self.tree.trusted.update_delegated(&chain, &bytes)
         };
         if let Err(error) = taken {
-            let expired = matches!(error, tidegate_tuf::Error::Expired { .. });
-            self.tree.faults.push(AuditFinding { expired, ..AuditFinding::new(role, &error) });
+            self.refused(&role, &error);
             return Ok(false);
         }
         let Some(targets) = self.tree.trusted.targets(&chain) else { return Ok(false) };
@@ -304,7 +342,7 @@ impl<'a> Walker<'a> {
             let listed = self.tree.trusted.delegated(&chain).len() as u64;
             if listed < bins.count() {
                 let what = format!("the snapshot lists {listed} of its {} bins {}-*", bins.count(), bins.prefix());
-                self.fault(&role, what);
+                self.fault(&role, Cause::Missing, what);
             }
         }
         self.tree.targets.push((chain, file));
@@ -324,7 +362,7 @@ impl<'a> Walker<'a> {
         let file = metadata_file(role, version.filter(|_| is_versioned));
         let bytes = self.origin.metadata(&file, limit)?;
         if bytes.is_none() {
-            self.fault(role, format!("metadata/{file} is missing"));
+            self.fault(role, Cause::Missing, format!("metadata/{file} is missing"));
             self.tree.absent.insert(role.to_owned());
         }
         Ok(bytes)
@@ -339,5 +377,33 @@ fn role_file(role: &str, version: Option<u64>, bytes: &[u8], common: &tidegate_t
         issued: common.issued,
         expires: common.expires,
         bytes: bytes.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_says_what_repairs_it() {
+        use tidegate_tuf::Error as E;
+        let threshold = |unknown: &str| E::Threshold {
+            role: "targets".into(),
+            delegator: "root".into(),
+            valid: 0,
+            threshold: 1,
+            unknown: unknown.into(),
+            clause: "5.3.4",
+        };
+        let malformed = E::Malformed { role: "a missing role".into(), reason: "expired is not supported".into() };
+        for (error, cause) in [
+            (threshold("; not supported: ecdsa-sha2-nistp384"), Cause::Unsupported),
+            (threshold(""), Cause::Other),
+            (malformed, Cause::Malformed),
+            (E::NotInSnapshot { role: "a".into(), delegator: "targets".into() }, Cause::Missing),
+            (E::WrongVersion { role: "missing".into(), expected: 1, received: 2, clause: "5.6.4" }, Cause::Other),
+        ] {
+            assert_eq!(Cause::of(&error), cause, "{error}");
+        }
     }
 }

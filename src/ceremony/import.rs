@@ -4,6 +4,7 @@
 //! devices until holders of the old root's keys have signed it, as for every change of root.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as StdError;
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
@@ -18,7 +19,7 @@ use tidegate_tuf::metadata::Root;
 use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Limits, TrustedSet};
 
-use crate::audit::{AuditFinding, Origin, Tree, read_target, walk_regardless_of_expiry};
+use crate::audit::{AuditFinding, Cause, Origin, Tree, read_target, walk_regardless_of_expiry};
 use crate::ceremony;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule, chain};
@@ -112,22 +113,25 @@ impl Obstacle {
     fn of(error: &Error) -> Self {
         let what = chain(error);
         // The given root itself.
-        let is_unknown = what.contains("not supported") || what.contains("malformed");
-        let other = if is_unknown { FROM_A_LATER_ROOT } else { "check that the place and the root belong together" };
+        let cause = error.source().and_then(<dyn StdError>::downcast_ref).map(Cause::of);
+        let other = match cause {
+            Some(Cause::Unsupported | Cause::Malformed) => FROM_A_LATER_ROOT,
+            _ => "check that the place and the root belong together",
+        };
         let remedy = error.remedy_text().unwrap_or(other).to_owned();
         Self { what, remedy }
     }
 
     fn fault(fault: &AuditFinding) -> Self {
-        let is_root = fault.subject.strip_prefix("root ").is_some_and(|version| version.parse::<u64>().is_ok());
-        let remedy = if is_root {
-            FROM_A_LATER_ROOT
-        } else if fault.problem.contains("not supported") {
-            "with the old tool, give the role enough keys of ed25519, P-256 or RSA (2048 bits or more), sign it anew, and try again"
-        } else if fault.problem.contains("missing") || fault.problem.contains("does not list") {
-            "complete the repository with the old tool or from a backup, and try again"
-        } else {
-            "repair it with the old tool; if it verifies there, check that the root belongs to this repository"
+        let remedy = match fault.cause {
+            Cause::Root => FROM_A_LATER_ROOT,
+            Cause::Unsupported => {
+                "with the old tool, give the role enough keys of ed25519, P-256 or RSA (2048 bits or more), sign it anew, and try again"
+            }
+            Cause::Missing => "complete the repository with the old tool or from a backup, and try again",
+            Cause::Expired | Cause::Malformed | Cause::Other => {
+                "repair it with the old tool; if it verifies there, check that the root belongs to this repository"
+            }
         };
         // What the trust core tells begins with the role.
         let is_named = fault.problem.starts_with(&format!("{}: ", fault.subject));
@@ -359,18 +363,12 @@ fn roots(origin: &dyn Origin, start: &Start<'_>, tree: &Tree) -> Result<Vec<Vec<
     roots.extend(tree.roots.iter().skip(1).map(|file| file.bytes.clone()));
 
     let broken = |version: usize, error: tidegate_tuf::Error| {
-        let is_unknown = match &error {
-            tidegate_tuf::Error::Malformed { .. } => true,
-            tidegate_tuf::Error::Threshold { unknown, .. } => !unknown.is_empty(),
-            _ => false,
-        };
-        let (what, remedy) = if is_unknown {
-            ("cannot be verified", FROM_A_LATER_ROOT)
-        } else {
-            (
+        let (what, remedy) = match Cause::of(&error) {
+            Cause::Unsupported | Cause::Malformed => ("cannot be verified", FROM_A_LATER_ROOT),
+            _ => (
                 "does not follow from the one before",
                 "the given root and the older ones belong to different repositories; find the right ones",
-            )
+            ),
         };
         Error::trust(format!("root {version} {what}: {error}")).rule(Rule::ImportChain).remedy(remedy)
     };

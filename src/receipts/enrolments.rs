@@ -17,7 +17,6 @@ use tidegate_model::name::DeviceId;
 use tidegate_tuf::json;
 use tidegate_tuf::key::{Key, KeyId};
 
-use super::reading;
 use crate::error::{Error, Kind, Result};
 use crate::publish::Remote;
 
@@ -149,7 +148,7 @@ impl Enrolments {
             }
         });
         let mut read = std::pin::pin!(read.buffer_unordered(AT_A_TIME));
-        while let Some((name, bytes)) = read.try_next().await.map_err(reading)? {
+        while let Some((name, bytes)) = read.try_next().await? {
             progress(1);
             match bytes {
                 Some(bytes) => enrolments.add(&name, &bytes),

@@ -24,14 +24,3 @@ pub use history::{GroupHistory, Point, ReleaseHistory};
 pub use read::{check, read};
 pub use releases::{Known, Releases, Scope};
 pub use report::{Group, Reason, ReceiptReport, Refused, ReleaseReport, Tally};
-
-use crate::error::Error;
-
-/// A store's error, for who only reads.
-fn reading(error: Error) -> Error {
-    match error.remedy_text() {
-        // What a publisher is told.
-        Some(text) if text.starts_with("publish again") => error.remedy("nothing was counted: run the command again"),
-        _ => error,
-    }
-}

@@ -9,7 +9,6 @@ use tidegate_model::receipt::{MAX_LENGTH, Receipt, SignedReceipt};
 
 use super::count::Why;
 use super::enrolments::{Enrolments, Held};
-use super::reading;
 use crate::error::{Error, Kind, Result};
 use crate::publish::Remote;
 
@@ -38,7 +37,7 @@ pub async fn read(
         looked.await.map_err(|error| Error::bug("reading a receipt ended early").with_source(error))?
     });
     let mut looked_at = std::pin::pin!(looked_at.buffer_unordered(AT_A_TIME));
-    while let Some((name, found)) = looked_at.try_next().await.map_err(reading)? {
+    while let Some((name, found)) = looked_at.try_next().await? {
         match found {
             Some(Ok(word)) => told(&name, Ok(&word)),
             Some(Err(why)) => told(&name, Err(why)),

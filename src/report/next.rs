@@ -606,8 +606,11 @@ impl Steps<'_> {
             }
             // What is retracted is withdrawn before.
             Some(Rule::ReleaseRetract) => {
-                let command = error.remedy_text().and_then(|remedy| remedy.get(remedy.find("tidegate ")?..));
-                Ok(command.map_or_else(|| NextStep::refused(error), |command| NextStep::run(command, error.text())))
+                let withdraw = |bad: String| {
+                    let step = NextStep::run(format!("tidegate rollout withdraw {bad}"), error.text());
+                    self.signing(step)
+                };
+                Ok(self.transaction.still_offered()?.map_or_else(|| NextStep::refused(error), withdraw))
             }
             _ => Ok(NextStep::refused(error)),
         }
@@ -630,8 +633,13 @@ impl Steps<'_> {
         let reachable = self.situation.publication.iter().all(|place| place.unreachable.is_none());
         let publish = if place && reachable { " --publish" } else { "" };
         let command = format!("tidegate rollout {} {}{options}{publish}", event.name(), self.name);
+        self.signing(NextStep::run(command, why))
+    }
+
+    /// A step of a rollout where the online keys are.
+    fn signing(&self, step: NextStep) -> NextStep {
         let cohort = self.transaction.in_force().first().map(|current| current.role.as_str());
-        self.situation.signing(NextStep::run(command, why), cohort.into_iter().chain(["snapshot", "timestamp"]))
+        self.situation.signing(step, cohort.into_iter().chain(["snapshot", "timestamp"]))
     }
 
     /// A rollout under way: kept from ending by itself, advanced, completed.

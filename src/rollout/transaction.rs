@@ -310,6 +310,12 @@ impl<'w> RolloutTransaction<'w> {
         })
     }
 
+    /// Of a retraction: the release that it takes back, if that is still offered.
+    pub(crate) fn still_offered(&self) -> Result<Option<String>> {
+        let retraction = retract::facts(self.workspace.dir(), &self.record, &self.manifest)?;
+        Ok(retraction.and_then(|retraction| retraction.still_offered))
+    }
+
     /// The cohorts that are offered the release.
     pub fn offered(&self) -> Vec<Name> {
         let has = |current: &&CohortInForce| current.has(self.manifest.sequence);

@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     show::rehearsal(cx, &rehearsal)?;
     let stranded = rehearsal.stranded().count();
     if stranded > 0 {
-        let expired = rehearsal.stranded().all(|fate| fate.error.as_ref().is_some_and(|e| e.contains("expired")));
+        let expired = rehearsal.stranded().all(|fate| fate.expired);
         return Err(Error::refused(
             Rule::CeremonyStranded,
             format!("{stranded} kinds of devices could no longer update"),

@@ -38,6 +38,9 @@ pub struct Fate {
     pub root: u64,
     /// Why it did not follow; `None` if it did.
     pub error: Option<String>,
+    /// Whether that is that something has expired, and nothing else.
+    #[serde(skip)]
+    pub expired: bool,
 }
 
 /// The consequences of losing keys.

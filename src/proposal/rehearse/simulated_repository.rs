@@ -100,7 +100,9 @@ impl RehearsalRepository {
             Ok(())
         });
         let root = updater.trusted().map_or(0, |trusted| trusted.root().common.version);
-        Fate { device: name, root, error: result.err().map(|e| e.to_string()) }
+        let error = result.err();
+        let expired = matches!(&error, Some(tidegate_client::Error::Metadata(error)) if error.is_expired());
+        Fate { device: name, root, error: error.map(|error| error.to_string()), expired }
     }
 
     /// A device that a thief of the online keys ran up to the highest versions, and then the proposal.

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tidegate_model::cohort::CohortMap;
-use tidegate_tuf::metadata::{Delegations, TargetFile, Targets};
+use tidegate_tuf::metadata::{Delegations, TOP_LEVEL, TargetFile, Targets};
 use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Chain, Limits};
 
@@ -24,7 +24,7 @@ use super::notice::{self, Notice};
 use super::source::Source;
 use super::store::{Remote, Seen, TIMESTAMP};
 use crate::audit::protect::{Maps, Protection};
-use crate::audit::{AuditFinding, Origin, RoleFile, Tree, walk, walk_regardless_of_expiry};
+use crate::audit::{AuditFinding, Cause, Origin, RoleFile, Tree, walk, walk_regardless_of_expiry};
 use crate::error::{Error, Kind, Result, Rule};
 use crate::keys::example;
 use crate::metadata::{dated_ahead, gives_time, is_dated_ahead, listed_by_version_alone, redate_remedy};
@@ -425,7 +425,7 @@ pub(super) async fn walk_all(source: &Source, now: DateTime<Utc>) -> Result<(Tre
     let (first, origin) = (source.first_root().await?, source.origin());
     let walked = tokio::task::spawn_blocking(move || {
         let mut tree = walk(origin.as_ref(), &first, now)?;
-        if !tree.faults.is_empty() && tree.faults.iter().all(|fault| fault.expired) {
+        if !tree.faults.is_empty() && tree.faults.iter().all(|fault| fault.cause == Cause::Expired) {
             // What has expired is published all the same, with all below it: the snapshot lists it.
             let mut whole = walk_regardless_of_expiry(origin.as_ref(), &first, None)?;
             whole.faults.extend(tree.faults);
@@ -498,7 +498,8 @@ fn ahead(tree: &Tree, now: DateTime<Utc>) -> Result<Vec<String>> {
 ///
 /// Fails if devices would refuse everything, or a role that has not just expired.
 fn expired(tree: &Tree) -> Result<Vec<String>> {
-    let stops_itself_only = |fault: &&AuditFinding| fault.expired && fault.subject != "targets";
+    let is_top = |role: &str| TOP_LEVEL.contains(&role);
+    let stops_itself_only = |fault: &&AuditFinding| fault.cause == Cause::Expired && !is_top(&fault.subject);
     let (expired, others): (Vec<_>, Vec<_>) = tree.faults.iter().partition(stops_itself_only);
     let Some(first) = others.first() else {
         return Ok(expired.into_iter().map(|fault| fault.subject.clone()).collect());

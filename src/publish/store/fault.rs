@@ -90,30 +90,30 @@ impl StdError for StoreMessage {}
 
 /// Converts a store's error into ours. `what` states the action.
 pub(in crate::publish) fn fault(what: String, error: &StoreError, secrets: &Secrets) -> Error {
-    let said = brief(&secrets.redact(&chain(error)));
-    let io = io_kind(error);
-    let status = status(&said);
+    let text = chain(error);
+    let answer = Answer::of(&text);
     let denied = matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. });
-    let remedy = match (io, status) {
-        (Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded), _) | (_, Some(507)) => {
-            "free some space there and publish again; what devices see has not changed"
+    let remedy = match (io_kind(error), answer.status, answer.code) {
+        (Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded), ..) | (_, Some(507), _) => {
+            "free some space there and run the command again; what devices see has not changed"
         }
-        (Some(io::ErrorKind::PermissionDenied), _) => "check the owner and mode of that folder",
-        _ if said.contains("RequestTimeTooSkewed") => {
-            "this machine's clock is wrong: set it, then publish again; what devices see has not changed"
+        (Some(io::ErrorKind::PermissionDenied), ..) => "check the owner and mode of that folder",
+        (.., Some("RequestTimeTooSkewed")) => {
+            "this machine's clock is wrong: set it, then run the command again; what devices see has not changed"
         }
-        _ if said.contains("ExpiredToken") || said.contains("TokenRefreshRequired") => {
-            "the credentials have expired: renew them, then publish again; what has arrived is not sent twice"
+        (.., Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired")) => {
+            "the credentials have expired: renew them, then run the command again; what has arrived is not sent twice"
         }
-        _ if said.contains("169.254.169.254") || said.contains("metadata.google.internal") => {
+        _ if answer.host.is_some_and(|host| METADATA_SERVICES.contains(&host)) => {
             "no credentials were found: set those of the environment (docs/publish.md), or run on a machine that has a role"
         }
-        _ if said.contains("NoSuchBucket") => "make that bucket, or correct its name",
+        (.., Some("NoSuchBucket")) => "make that bucket, or correct its name",
         _ if denied => {
             "check the credentials and what they may do there (docs/publish.md, least privilege); what devices see has not changed"
         }
-        _ => "publish again; what devices see has not changed",
+        _ => "run the command again; what devices see has not changed",
     };
+    let said = brief(&secrets.redact(&text));
     Error::new(Kind::Io, what).with_source(StoreMessage(said)).remedy(remedy)
 }
 
@@ -127,31 +127,54 @@ pub(super) fn is_transient(error: &StoreError) -> bool {
         cause = error.source();
     }
     matches!(error, StoreError::Generic { .. })
-        && matches!(status(&chain(error)), Some(408 | 429 | 500 | 502 | 503 | 504))
-}
-
-/// The HTTP status in an error's text, which is all that is left of it there.
-fn status(said: &str) -> Option<u16> {
-    let at = said.find("status code: ")? + "status code: ".len();
-    said.get(at..at + 3)?.parse().ok()
+        && matches!(Answer::of(&chain(error)).status, Some(408 | 429 | 500 | 502 | 503 | 504))
 }
 
 /// Whether the store does not know the operation or the condition.
 pub(super) fn is_unsupported(error: &StoreError) -> bool {
+    let text = chain(error);
+    let Answer { status, code, .. } = Answer::of(&text);
     matches!(error, StoreError::NotImplemented { .. } | StoreError::NotSupported { .. })
-        || matches!(status(&chain(error)), Some(405 | 501))
-        || chain(error).contains("NotImplemented")
+        || matches!(status, Some(405 | 501))
+        || code == Some("NotImplemented")
+}
+
+/// Where machines of the clouds get their credentials from.
+const METADATA_SERVICES: [&str; 2] = ["169.254.169.254", "metadata.google.internal"];
+
+/// What was asked, and what a store answered.
+///
+/// The library has variants for few answers. Of all others its errors hold URL, status and body, but their type is private, so these
+/// are read from its text here, and nowhere else. The codes are data of the protocols of S3 and Azure: the `<Code>` of an XML body.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer<'a> {
+    host: Option<&'a str>,
+    status: Option<u16>,
+    code: Option<&'a str>,
+}
+
+impl<'a> Answer<'a> {
+    fn of(text: &'a str) -> Self {
+        let after = |text: &'a str, lead: &str| text.split_once(lead).map(|(_, rest)| rest);
+        let request = after(text, "Error performing ").and_then(|rest| rest.split(' ').nth(1));
+        let host = request.and_then(|url| after(url, "://"));
+        let status = after(text, "status code: ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let host = host.and_then(|rest| rest.split(['/', ':', '?']).next());
+        Self { host, status, code: tag(text, "Code") }
+    }
+}
+
+/// The content of the first XML element of this name.
+fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("<{name}>"))?;
+    rest.split_once(&format!("</{name}>")).map(|(value, _)| value)
 }
 
 /// Shortens a message to one line. Of XML only the code and the message are kept.
 fn brief(text: &str) -> String {
-    let tag = |name: &str| {
-        let (_, rest) = text.split_once(&format!("<{name}>"))?;
-        rest.split_once(&format!("</{name}>")).map(|(value, _)| value.to_owned())
-    };
-    let text = match (text.split_once('<'), tag("Code")) {
+    let text = match (text.split_once('<'), tag(text, "Code")) {
         (Some((before, _)), Some(code)) => {
-            let message = tag("Message").unwrap_or_default();
+            let message = tag(text, "Message").unwrap_or_default();
             format!("{before}{code}: {message}")
         }
         _ => text.to_owned(),
@@ -196,16 +219,32 @@ mod tests {
         assert_eq!(format!("{secrets:?}"), "Secrets(1)");
     }
 
+    const REFUSED: &str = "Error performing PUT http://h:9000/b in 3ms - Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?>\n<Error><Code>SignatureDoesNotMatch</Code><Message>No.</Message><StringToSign>ExpiredToken</StringToSign></Error>";
+
     #[test]
     fn what_a_store_answers_in_xml_is_said_in_a_line() {
-        let said = brief(
-            "Error performing PUT http://h/b in 3ms - Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?>\n<Error><Code>SignatureDoesNotMatch</Code><Message>No.</Message><StringToSign>x</StringToSign></Error>",
-        );
         assert_eq!(
-            said,
-            "Error performing PUT http://h/b in 3ms - Server returned non-2xx status code: 403 Forbidden: SignatureDoesNotMatch: No."
+            brief(REFUSED),
+            "Error performing PUT http://h:9000/b in 3ms - Server returned non-2xx status code: 403 Forbidden: SignatureDoesNotMatch: No."
         );
-        assert_eq!(status(&said), Some(403));
         assert!(brief(&"x".repeat(5000)).len() < 700);
+    }
+
+    #[test]
+    fn an_answer_is_read_by_its_parts_not_by_words_in_it() {
+        let (host, code) = (Some("h"), Some("SignatureDoesNotMatch"));
+        assert_eq!(Answer::of(REFUSED), Answer { host, status: Some(403), code });
+        let unreached = "Error performing PUT http://169.254.169.254/latest/api/token in 1s - HTTP error: no route";
+        assert_eq!(Answer::of(unreached), Answer { host: Some("169.254.169.254"), status: None, code: None });
+        assert_eq!(Answer::of("NoSuchBucket"), Answer { host: None, status: None, code: None });
+        let fault = |text: &str| {
+            let source = Box::<dyn StdError + Send + Sync>::from(text.to_owned());
+            let error = fault("x".into(), &StoreError::Generic { store: "S3", source }, &Secrets::default());
+            error.remedy_text().unwrap_or_default().to_owned()
+        };
+        assert!(fault(unreached).starts_with("no credentials were found"));
+        assert!(fault(REFUSED).starts_with("run the command again"), "a token in what was signed has not expired");
+        let expired = REFUSED.replacen("SignatureDoesNotMatch", "ExpiredToken", 1);
+        assert!(fault(&expired).starts_with("the credentials have expired"));
     }
 }

@@ -667,7 +667,9 @@ impl Remote {
                 Err(error) => {
                     let why = self.secrets.redact(&chain(&error.without_url()));
                     let what = format!("cannot find out whether anyone can read {key} at {}: {why}", self.name());
-                    return Err(Error::new(Kind::Io, what).remedy("publish again; what devices see has not changed"));
+                    return Err(
+                        Error::new(Kind::Io, what).remedy("run the command again; what devices see has not changed")
+                    );
                 }
             }
         }
