@@ -51,6 +51,15 @@ pub fn public_url(url: &str) -> String {
         let host = address.rsplit_once('@').filter(|(user, _)| user.contains(':')).map_or(address, |(_, host)| host);
         return host.to_owned();
     };
+    // A snapshot of a place: `http://host:8000@12`.
+    if let Some((_, version)) = rest.rsplit_once('@')
+        && !rest.contains('/')
+        && matches!(version.len(), 1..=9)
+        && version.bytes().all(|c| c.is_ascii_digit())
+    {
+        let place = address.get(..address.len() - version.len() - 1).unwrap_or_default();
+        return format!("{}@{version}", public_url(place));
+    }
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = authority.rsplit('@').next().unwrap_or_default();
     let port = host.rsplit(']').next().and_then(|end| end.rsplit_once(':')).map_or("", |(_, port)| port);
@@ -123,6 +132,9 @@ mod tests {
             ("relative?token=abc", "relative"),
             ("user:pass@host/path", "host/path"),
             ("/srv/a@b", "/srv/a@b"),
+            ("http://host:8000@3", "http://host:8000@3"),
+            ("s3://key:secret@123", "s3://...@123"),
+            ("https://user:w@rd@host@12", "https://host@12"),
         ] {
             assert_eq!(public_url(url), shown);
         }

@@ -18,7 +18,7 @@ use super::context::{Context, block_on, parse_instant};
 use super::place::{ReadArgs, place};
 use super::publish::AccessArgs;
 use super::show;
-use crate::config::write_share;
+use crate::config::{Settings, write_share};
 use crate::error::{Error, Result};
 use crate::fleet::{Fleet, Scope};
 use crate::forecast::{Explainer, Group};
@@ -148,7 +148,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     // Read as devices read it; nothing of it stays.
     let folder = tempfile::tempdir().map_err(|e| Error::io("create", &std::env::temp_dir(), e))?;
     let root = args.read.trusted(cx)?;
-    let access = AccessArgs::reading(args.read.private.clone());
+    // There need not be a workspace.
+    let own = || Settings::load(&cx.dir).ok()?.publish.private_of(&cx.dir, &place.place());
+    let access = AccessArgs::reading(args.read.private.clone().or_else(own));
     let remote = access.open_to_read(&place.place(), folder.path(), None)?;
     let repository = block_on(read_into(folder.path(), &remote, &root, place.snapshot()))?;
     let (products, channels) = published(&repository);

@@ -13,7 +13,7 @@ use tidegate_tuf::metadata::{Snapshot, Timestamp};
 use tidegate_tuf::path::metadata_file;
 
 use super::store::{Remote, TIMESTAMP};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::metadata::{METADATA_DIR, Repository, danger_parse_unverified};
 use crate::workspace::Published;
@@ -34,7 +34,7 @@ pub struct PublicationStatus {
     pub timestamp: u64,
     /// The roles of which devices do not know the newest version yet.
     pub waiting: Vec<String>,
-    /// Why the place cannot be reached, if it cannot: then this is what was last published from here.
+    /// Why the place cannot be read, if it cannot: then this is what was last published from here.
     pub unreachable: Option<String>,
     /// Why the two cannot be compared by version: the place is ahead, or has another history.
     pub conflict: Option<String>,
@@ -64,10 +64,19 @@ pub fn publication_status(
         return Ok(vec![recorded(dir, repository, None, None)?]);
     }
     let of = |(place, seen): &(String, Result<Option<Vec<u8>>>)| match seen {
-        Err(error) => recorded(dir, repository, Some(place), Some(error.to_string())),
+        Err(error) => recorded(dir, repository, Some(place), Some(unread(error))),
         Ok(seen) => compared(dir, repository, place, seen.as_deref()),
     };
     places.iter().map(of).collect()
+}
+
+/// Why a place cannot be read: whether it cannot be reached, or not be used as it is named or with these credentials.
+fn unread(error: &Error) -> String {
+    match (error.kind(), error.remedy_text()) {
+        (Kind::Io, _) => format!("cannot be reached: {}", error.text()),
+        (_, Some(remedy)) => format!("cannot be used: {}; {remedy}", error.text()),
+        (_, None) => format!("cannot be used: {}", error.text()),
+    }
 }
 
 /// By what was last published from here.
@@ -167,6 +176,18 @@ impl PublicationStatus {
         self.published != Some(true)
     }
 
+    /// The same where tidegate.toml names no place.
+    fn write_without_place(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let own = self.timestamp;
+        match (self.published, self.live) {
+            (Some(true), _) => write!(f, "timestamp {own} was published from here"),
+            (_, None) => write!(f, "not published yet (timestamp {own} here)"),
+            (_, Some(live)) => {
+                write!(f, "not published yet: {} (timestamp {own} here, {live} published)", self.named())
+            }
+        }
+    }
+
     /// What waits, in a few words.
     fn named(&self) -> String {
         let (few, more) = self.waiting.split_at(self.waiting.len().min(FEW));
@@ -182,7 +203,7 @@ impl PublicationStatus {
 /// One line, whether it is published or not.
 impl fmt::Display for PublicationStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = self.place.as_deref().unwrap_or("the place");
+        let Some(place) = self.place.as_deref() else { return self.write_without_place(f) };
         match (&self.conflict, self.published, self.live) {
             (Some(conflict), _, Some(live)) if self.waiting.is_empty() => {
                 return write!(f, "{place} is at timestamp {live}: {conflict}");
@@ -202,7 +223,7 @@ impl fmt::Display for PublicationStatus {
             }
         }
         match &self.unreachable {
-            Some(why) => write!(f, "; {place} cannot be reached: {why}"),
+            Some(why) => write!(f, "; {place} {why}"),
             None => Ok(()),
         }
     }

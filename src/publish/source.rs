@@ -86,6 +86,11 @@ impl Source {
         }
     }
 
+    /// Whether it is what is published somewhere.
+    pub(super) fn is_published(&self) -> bool {
+        matches!(self.0, From::Store(_))
+    }
+
     /// The role versions when this workspace and the live state last agreed, if known.
     pub(super) fn agreed(&self) -> Result<Option<BTreeMap<String, u64>>> {
         match &self.0 {

@@ -155,7 +155,14 @@ pub fn next_to_first_root(workspace: &Workspace, settings: &Settings, now: DateT
 ///
 /// Fails if the workspace cannot be read.
 pub fn next_of(situation: &Situation<'_>, id: &ReleaseId) -> Result<Option<NextStep>> {
-    if let Some(publish) = situation.unpublished_offers() {
+    let is_elsewhere = |record: &Record| {
+        // Where to is not said, and a draft changes nothing that could be published.
+        situation.settings.publish.place.is_empty()
+            && matches!(record.state, ReleaseState::Draft | ReleaseState::Signed)
+    };
+    if !situation.records.iter().any(|record| record.id() == *id && is_elsewhere(record))
+        && let Some(publish) = situation.unpublished_offers()
+    {
         return Ok(Some(publish));
     }
     situation.records.iter().find(|record| record.id() == *id).map_or(Ok(None), |record| situation.release(record))

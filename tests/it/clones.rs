@@ -85,6 +85,16 @@ fn soak_counts_from_the_publication_of_a_step() {
     refused(&fleet, &dir, advance, &["R-SOAK", "has had it for 1d 23h", "wait until 2026-11-29T01:00:00Z"]);
     fleet.pass(1);
     done(&fleet, &dir, advance);
+    // A ramp that is paused stands still, and is shown so.
+    fleet.pass(6);
+    done(&fleet, &dir, "rollout pause 1.0.0");
+    fleet.pass(6);
+    for line in ["status", "rollout status 1.0.0"] {
+        let told = done(&fleet, &dir, line);
+        let early = told.lines().find(|line| line.starts_with("early")).unwrap();
+        assert!(early.contains("limited (paused)  25%  ") && !early.contains(" in "), "{early}");
+    }
+    done(&fleet, &dir, "rollout resume 1.0.0");
     // The ramp of 24 hours has ended before it is published.
     fleet.pass(30);
     done(&fleet, &dir, "refresh");
@@ -243,6 +253,29 @@ fn a_step_after_somebody_elses_renewal_is_known_to_be_unpublished() {
     let next = status["next"].as_str().unwrap();
     assert!(next.ends_with("publish --rebase"), "{next}");
     done(fleet, person, "publish --rebase");
+}
+
+/// Git refuses to write over what `tidegate pull` has changed; what operations.md names goes on.
+#[test]
+fn git_pull_goes_on_after_a_pull_from_the_place() {
+    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    assert!(docs.contains("`git stash -u && git pull && tidegate pull`"));
+    let clones = Clones::new();
+    let (fleet, person, [machine, _]) = (&clones.fleet, &clones.person, &clones.machines);
+    done(fleet, person, "rollout start 1.0.0 --publish");
+    clones.push("start");
+    done(fleet, machine, "pull");
+    let out = Command::new("git").arg("-C").arg(machine).args(["pull", "-q"]).output().unwrap();
+    assert!(!out.status.success(), "{}", text(&out));
+    for args in [&["stash", "-q", "-u"][..], &["pull", "-q"]] {
+        git(machine, args);
+    }
+    done(fleet, machine, "pull");
+    done(fleet, machine, "log --verify");
+    assert_eq!(state(fleet, machine), state(fleet, person));
+    let ledger = |dir: &Path| fs::read(dir.join("ledger.jsonl")).unwrap();
+    assert_eq!(ledger(machine), ledger(person));
+    done(fleet, machine, "rollout pause 1.0.0 --publish");
 }
 
 /// Signs and finishes the ceremony of a workspace.

@@ -78,6 +78,10 @@ fn what_is_not_published_is_told_wherever_it_is_looked_for() {
         let told = done(&fleet, &dir, line);
         assert!(told.contains("not published yet: ") && told.contains("cannot be reached"), "{line}: {told}");
     }
+    // One that is wrong in tidegate.toml is not called unreachable.
+    publishes_to(&fleet, "ftp://host/fleet");
+    let told = done(&fleet, &dir, "status");
+    assert!(told.contains("cannot be used: there is no store behind ftp://; give s3://"), "{told}");
     publishes_to(&fleet, "../public");
     // Paused before, and published now.
     done(&fleet, &dir, "rollout pause 1.0.0 --publish");
@@ -145,4 +149,44 @@ fn a_fresh_clone_with_the_online_keys_renews_and_stops_everything() {
     let out = run(&fleet, &clone, "rollout pause --all --publish");
     let said = text(&out);
     assert!(out.status.code() == Some(1) && said.contains("still offered: stable/os/1.0.0 to validation"), "{said}");
+}
+
+#[test]
+fn a_workspace_is_not_published_into_itself() {
+    let fleet = Fleet::new();
+    let dir = fleet.path();
+    for own in [dir.clone(), dir.join("metadata"), dir.join("keys/public"), fleet.dir.path().to_owned()] {
+        let out = run(&fleet, &dir, &format!("publish {}", own.display()));
+        let said = text(&out);
+        assert!(out.status.code() == Some(2) && said.contains("a folder of the workspace itself"), "{said}");
+    }
+    done(&fleet, &dir, &format!("publish {}", dir.join("public").display()));
+}
+
+#[test]
+fn without_a_place_drafts_go_on_and_no_place_is_spoken_of() {
+    let fleet = Fleet::new();
+    let dir = fleet.path();
+    let spec = fleet.release("1.0.0", |_| ());
+    fleet.start(&spec);
+    let told = done(&fleet, &dir, "release new 1.1.0");
+    assert!(told.contains("next: tidegate") && told.contains("release add 1.1.0 FILE"), "{told}");
+    let told = done(&fleet, &dir, "status");
+    assert!(told.contains("not published yet (timestamp ") && !told.contains("the place"), "{told}");
+}
+
+/// What no rollout can go on with is told by `status`, and once by `doctor`.
+#[test]
+fn a_broken_cohorts_toml_is_told_once() {
+    let fleet = Fleet::new();
+    let dir = fleet.path();
+    let path = dir.join("cohorts.toml");
+    let broken = fs::read_to_string(&path).unwrap().replacen("share = \"5%\"", "share = \"6%\"", 1);
+    fs::write(&path, broken).unwrap();
+    let told = done(&fleet, &dir, "status");
+    assert!(told.contains("cohorts.toml: no rollout takes a step: "), "{told}");
+    let found = json(&fleet, "doctor");
+    let findings = found["findings"].as_array().unwrap();
+    let of: Vec<_> = findings.iter().filter(|finding| finding["id"] == "DOC-CONFIG").collect();
+    assert!(of.len() == 1 && of[0]["place"] == "cohorts.toml", "{found:#}");
 }

@@ -61,7 +61,11 @@ impl AccessArgs {
             crate::fs::confined(dir, &format!(".tidegate/remote/{folder}"))?;
         }
         let options = self.options(dir, settings);
-        with_private(Remote::open_with(place, &options)?, private, options)
+        let remote = with_private(Remote::open_with(place, &options)?, private, options)?;
+        for folder in std::iter::once(&remote).chain(remote.private()) {
+            folder.is_apart_from(dir)?;
+        }
+        Ok(remote)
     }
 
     fn options(&self, dir: &Path, settings: Option<&Settings>) -> Options {

@@ -14,14 +14,20 @@ use crate::audit::protect::{Maps, Needs, Protection};
 use crate::error::{Error, Result, Rule};
 use crate::publish::store::Remote;
 
-/// The private place, if anything is protected; `None` otherwise.
-pub(super) fn private_place<'a>(protection: &Protection, remote: &'a Remote) -> Result<Option<&'a Remote>> {
+/// The private place, if anything is protected; `None` otherwise. `copies` if what is published elsewhere is copied to it.
+pub(super) fn private_place<'a>(
+    protection: &Protection,
+    remote: &'a Remote,
+    copies: bool,
+) -> Result<Option<&'a Remote>> {
     let Some(role) = protection.roles().next() else { return Ok(None) };
     remote.private().map(Some).ok_or_else(|| {
         Error::refused(Rule::PublishPrivate, format!("{role} is protected, and there is no private place for it"))
-            .remedy(
-                "give one that only the gate can read: --private PLACE, or private under [publish] in tidegate.toml",
-            )
+            .remedy(if copies {
+                "say where such files are now and where they go, which only the gate can read: --private PLACE --private-to PLACE"
+            } else {
+                "give one that only the gate can read: --private PLACE, or private under [publish] in tidegate.toml"
+            })
     })
 }
 

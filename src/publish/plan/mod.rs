@@ -234,7 +234,7 @@ pub(super) async fn plan_of(
     };
 
     let protection = Protection::of(tree.by_name(), &maps);
-    let private = private_place(&protection, remote)?;
+    let private = private_place(&protection, remote, source.is_published())?;
 
     let mut requests = 1;
     let seen = remote.read(TIMESTAMP, Limits::default().timestamp_length).await?;

@@ -93,28 +93,32 @@ pub(in crate::publish) fn fault(what: String, error: &StoreError, secrets: &Secr
     let text = chain(error);
     let answer = Answer::of(&text);
     let denied = matches!(error, StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. });
-    let remedy = match (io_kind(error), answer.status, answer.code) {
+    // What only the caller can correct is no failure of the network.
+    let (kind, remedy) = match (io_kind(error), answer.status, answer.code) {
         (Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded), ..) | (_, Some(507), _) => {
-            "free some space there and run the command again; what devices see has not changed"
+            (Kind::Io, "free some space there and try again; what devices see has not changed")
         }
-        (Some(io::ErrorKind::PermissionDenied), ..) => "check the owner and mode of that folder",
+        (Some(io::ErrorKind::PermissionDenied), ..) => (Kind::Io, "check the owner and mode of that folder"),
         (.., Some("RequestTimeTooSkewed")) => {
-            "this machine's clock is wrong: set it, then run the command again; what devices see has not changed"
+            (Kind::Input, "this machine's clock is wrong: set it, then try again; what devices see has not changed")
         }
-        (.., Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired")) => {
-            "the credentials have expired: renew them, then run the command again; what has arrived is not sent twice"
-        }
-        _ if answer.host.is_some_and(|host| METADATA_SERVICES.contains(&host)) => {
-            "no credentials were found: set those of the environment (docs/publish.md), or run on a machine that has a role"
-        }
-        (.., Some("NoSuchBucket")) => "make that bucket, or correct its name",
-        _ if denied => {
-            "check the credentials and what they may do there (docs/publish.md, least privilege); what devices see has not changed"
-        }
-        _ => "run the command again; what devices see has not changed",
+        (.., Some("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired")) => (
+            Kind::Input,
+            "the credentials have expired: renew them, then try again; what has arrived is not sent twice",
+        ),
+        _ if answer.host.is_some_and(|host| METADATA_SERVICES.contains(&host)) => (
+            Kind::Input,
+            "no credentials were found: set those of the environment (docs/publish.md), or run on a machine that has a role",
+        ),
+        (.., Some("NoSuchBucket")) => (Kind::Input, "make that bucket, or correct its name"),
+        _ if denied => (
+            Kind::Input,
+            "check the credentials and what they may do there (docs/publish.md, least privilege); what devices see has not changed",
+        ),
+        _ => (Kind::Io, "what devices see has not changed; try again"),
     };
     let said = brief(&secrets.redact(&text));
-    Error::new(Kind::Io, what).with_source(StoreMessage(said)).remedy(remedy)
+    Error::new(kind, what).with_source(StoreMessage(said)).remedy(remedy)
 }
 
 /// Whether a retry may help: the network or the store failed, not the request.
@@ -240,11 +244,12 @@ mod tests {
         let fault = |text: &str| {
             let source = Box::<dyn StdError + Send + Sync>::from(text.to_owned());
             let error = fault("x".into(), &StoreError::Generic { store: "S3", source }, &Secrets::default());
-            error.remedy_text().unwrap_or_default().to_owned()
+            (error.kind(), error.remedy_text().unwrap_or_default().to_owned())
         };
-        assert!(fault(unreached).starts_with("no credentials were found"));
-        assert!(fault(REFUSED).starts_with("run the command again"), "a token in what was signed has not expired");
+        let is = |(kind, remedy): (Kind, String), of: Kind, lead: &str| kind == of && remedy.starts_with(lead);
+        assert!(is(fault(unreached), Kind::Input, "no credentials were found"));
+        assert!(is(fault(REFUSED), Kind::Io, "what devices see"), "a token in what was signed has not expired");
         let expired = REFUSED.replacen("SignatureDoesNotMatch", "ExpiredToken", 1);
-        assert!(fault(&expired).starts_with("the credentials have expired"));
+        assert!(is(fault(&expired), Kind::Input, "the credentials have expired"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ pub(in crate::publish) const TIMESTAMP: &str = "metadata/timestamp.json";
 
 /// The lock file that keeps two publishers to one local folder apart.
 const LOCK: &str = ".publish.lock";
+/// The folders of a workspace that nothing is published to.
+const OWN: [&str; 8] = ["metadata", "artifacts", "keys", "releases", "proposals", "transcripts", ".tidegate", ".git"];
 /// The metadata key of an object's SHA-256, as checked when it was sent. Azure allows only letters, digits and `_`.
 const CHECKED: &str = "tidegatesha256";
 /// Number of attempts of a conditional write whose answer was lost.
@@ -203,6 +205,26 @@ impl Remote {
     /// Whether no other publisher can be active: the lock is held, or the operator declared it.
     pub(in crate::publish) fn is_exclusive(&self) -> bool {
         matches!(self.kind, Backend::Folder(_) | Backend::Store(Writes::None))
+    }
+
+    /// Refuses a place that is the workspace `dir`, one of its own folders, or around it: servers of it would give out private keys, and
+    /// publishing would write into what is to be published.
+    ///
+    /// # Errors
+    ///
+    /// A usage error in these cases.
+    pub fn is_apart_from(&self, dir: &Path) -> Result<()> {
+        let (Backend::Folder(root), Ok(dir)) = (&self.kind, dir.canonicalize()) else { return Ok(()) };
+        let own = root.strip_prefix(&dir).ok().map(|below| below.iter().next().and_then(|first| first.to_str()));
+        let is_own = match own {
+            Some(first) => first.is_none_or(|first| OWN.contains(&first)),
+            None => dir.starts_with(root),
+        };
+        if !is_own || !dir.join("tidegate.toml").is_file() {
+            return Ok(());
+        }
+        Err(Error::usage(format!("{} is or contains a folder of the workspace itself", self.name))
+            .remedy("publish to a folder outside of the workspace, such as ../public"))
     }
 
     /// The name to display.
@@ -667,9 +689,7 @@ impl Remote {
                 Err(error) => {
                     let why = self.secrets.redact(&chain(&error.without_url()));
                     let what = format!("cannot find out whether anyone can read {key} at {}: {why}", self.name());
-                    return Err(
-                        Error::new(Kind::Io, what).remedy("run the command again; what devices see has not changed")
-                    );
+                    return Err(Error::new(Kind::Io, what).remedy("what devices see has not changed; try again"));
                 }
             }
         }

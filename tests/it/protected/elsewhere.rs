@@ -64,6 +64,12 @@ async fn a_workspace_with_protected_cohorts_comes_back_from_both_places() {
     let settings = std::fs::read_to_string(made.join("tidegate.toml")).unwrap();
     let line = format!("private = {:?}\n", std::fs::canonicalize(&private).unwrap());
     assert!(settings.contains(&line), "{settings}");
+    // Which of the places that is read belongs to which is known from there.
+    let device = folder.path().join("device.json");
+    let of = r#"{"id": "device-1", "product": "os", "channel": "stable", "hardware": "board-a", "version": "0.1.0"}"#;
+    std::fs::write(&device, of).unwrap();
+    let out = run(&forge, &["explain", text(&public), "--device", text(&device)]);
+    assert!(out.status.success(), "{}", said(&out));
     std::fs::write(made.join("tidegate.toml"), settings.replace(&line, "")).unwrap();
     let out = run(&forge, &["publish", text(&public)]);
     assert!(said(&out).contains("[P-PRIVATE]"), "{}", said(&out));
@@ -81,7 +87,9 @@ async fn copies_have_a_private_place_of_their_own() {
     let (mut forge, places, copied) = (forge(), Places::new(), Places::new());
     places.publish(&forge).await.unwrap();
     let error = publish::plan_sync(&places.open(), &folder(&copied.public()), &forge.root(), forge.now()).await;
-    assert_eq!(error.unwrap_err().broken_rule(), Some(Rule::PublishPrivate));
+    let error = error.unwrap_err();
+    assert_eq!(error.broken_rule(), Some(Rule::PublishPrivate));
+    assert!(error.remedy_text().unwrap().contains("--private-to PLACE"), "{error:?}");
     let root = forge.dir().join("metadata/1.root.json");
     let nowhere = tempfile::tempdir().unwrap();
     let sync = |forge: &Forge, places: &Places, copied: &Places| {
