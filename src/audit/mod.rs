@@ -96,6 +96,7 @@ pub async fn verify_where(
     let First { tree, files, bytes, contents, target_faults, protection, open } =
         ours.map_err(|error| Error::bug("the audit broke off").with_source(error))??;
 
+    report.is_empty = tree.absent.contains("timestamp");
     let newest_root = tree.roots.last();
     report.first_to_expire = tree
         .in_force()

@@ -101,6 +101,9 @@ pub struct AuditReport {
     pub remarks: Vec<Found>,
     /// The role that expires first, and when.
     pub first_to_expire: Option<Expiry>,
+    /// Whether there is no timestamp, so that nothing is published there.
+    #[serde(skip)]
+    pub is_empty: bool,
 }
 
 /// The name of the second implementation.
@@ -140,6 +143,7 @@ impl AuditReport {
             faults: Vec::new(),
             remarks: Vec::new(),
             first_to_expire: None,
+            is_empty: false,
         }
     }
 

@@ -9,7 +9,7 @@ use super::ui::Ui;
 use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::metadata::{MAX_ROOT, anchor_file};
-use crate::workspace::ledger;
+use crate::workspace::{check_begun, ledger};
 
 /// What every command is given: where, when, and how to talk.
 #[derive(Debug)]
@@ -44,6 +44,10 @@ pub(super) fn trusted_root(given: Option<&Path>, context: &Context) -> Result<Ve
     match given {
         Some(given) => fs::read(given, MAX_ROOT),
         None if own.is_file() => fs::read(&own, MAX_ROOT),
+        None if context.dir.join("tidegate.toml").is_file() => {
+            check_begun(&context.dir)?;
+            Err(Error::bug("a first root that is no file"))
+        }
         None => Err(Error::usage("no root to verify from: this folder is not a workspace")
             .remedy("give a root file that you trust: --root FILE, or the workspace: -C DIR")),
     }

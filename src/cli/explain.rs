@@ -16,7 +16,7 @@ use tidegate_model::version::Version;
 
 use super::context::{Context, block_on, parse_instant};
 use super::place::{ReadArgs, place};
-use super::publish::AccessArgs;
+use super::publish::{AccessArgs, is_same_place};
 use super::show;
 use crate::config::{Settings, write_share};
 use crate::error::{Error, Result};
@@ -149,7 +149,11 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let folder = tempfile::tempdir().map_err(|e| Error::io("create", &std::env::temp_dir(), e))?;
     let root = args.read.trusted(cx)?;
     // There need not be a workspace.
-    let own = || Settings::load(&cx.dir).ok()?.publish.private_of(&cx.dir, &place.place());
+    let own = || {
+        let publish = Settings::load(&cx.dir).ok()?.publish;
+        let is_it = publish.places(&cx.dir).iter().any(|own| is_same_place(own, &place.place()));
+        publish.private(&cx.dir).filter(|_| is_it)
+    };
     let access = AccessArgs::reading(args.read.private.clone().or_else(own));
     let remote = access.open_to_read(&place.place(), folder.path(), None)?;
     let repository = block_on(read_into(folder.path(), &remote, &root, place.snapshot()))?;

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::keys::NoPassphrases;
 use crate::publish::{PublicationStatus, publication_status};
 use crate::release::record::{self, ReleaseId};
-use crate::report::next::{NextStep, Situation, next, next_of};
+use crate::report::next::{NextStep, Situation, next, next_of, next_to_first_root};
 use crate::workspace::Workspace;
 
 /// The next step of the workspace, given the status of its places.
@@ -49,8 +49,13 @@ pub(super) fn hint_at_all(cx: &Context, workspace: &Workspace) {
     });
     match found {
         Ok(step) => cx.ui.hint(step),
-        // Nothing is in force before the first root, and its ceremony says what is missing.
-        Err(_) => cx.ui.hint("tidegate ceremony status"),
+        // Nothing is in force before the first root.
+        Err(_) => {
+            let first = workspace.settings().and_then(|settings| next_to_first_root(workspace, &settings, cx.now));
+            if let Ok(Some(step)) = first {
+                cx.ui.hint(step);
+            }
+        }
     }
 }
 

@@ -111,7 +111,12 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     }
     tell(&taken, ui);
     if taken.theirs.is_empty() && taken.releases.is_empty() && taken.timestamp == taken.live {
-        ui.result(format_args!("up to date with {}: timestamp {}", public_url(&place), taken.live))?;
+        let also = match (args.artifacts, taken.fetched) {
+            (true, 0) => "; all artifacts are here",
+            (true, _) => "; all artifacts are here now",
+            (false, _) => "",
+        };
+        ui.result(format_args!("up to date with {}: timestamp {}{also}", public_url(&place), taken.live))?;
     } else {
         ui.result(format_args!(
             "took over timestamp {} of {}; now at {}",
@@ -170,5 +175,10 @@ pub(super) fn tell(taken: &PullReport, ui: &Ui) {
     }
     if !taken.releases.is_empty() {
         ui.status(format_args!("new here: {}", taken.releases.join(", ")));
+    }
+    match taken.fetched {
+        0 => {}
+        1 => ui.status("fetched 1 file"),
+        count => ui.status(format_args!("fetched {count} files")),
     }
 }

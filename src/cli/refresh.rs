@@ -9,7 +9,7 @@ use super::show;
 use crate::error::Result;
 use crate::report::stops::renewal;
 use crate::rollout::refresh::{due, redate, refresh};
-use crate::workspace::{Operation, Workspace};
+use crate::workspace::{Operation, Workspace, check_begun};
 
 /// Renew timestamp and snapshot, and cohorts that expire soon
 ///
@@ -26,6 +26,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
+    check_begun(workspace.dir())?;
     let settings = workspace.settings()?;
     let mut ring = workspace.ring(&settings, args.passphrase.source())?;
     // No line of the ledger comes of it.

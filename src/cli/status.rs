@@ -55,11 +55,9 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         cx.ui.result(format_args!("{} at {}", settings.name, time::format(cx.now)))?;
         cx.ui.result("")?;
         roles(cx, &repository, &ring)?;
-        for ProductInForce { channel, product, cohorts } in &in_force {
+        for product in &in_force {
             cx.ui.result("")?;
-            cx.ui.result(format_args!("{product} on {channel}"))?;
-            show::cohorts(&cx.ui, cohorts, cx.now)?;
-            releases(cx, &records, channel, product)?;
+            rollouts(cx, product, &records)?;
         }
         for Stop { place, what, remedy } in stops.iter().take(MANY_ROLES) {
             cx.ui.warn(format_args!("{place}: {what}: {remedy}"));
@@ -116,6 +114,14 @@ fn roles(cx: &Context, repository: &Repository, ring: &KeyRing) -> Result<()> {
     Ok(())
 }
 
+/// Where each cohort stands with a product, and where its releases do.
+pub(super) fn rollouts(cx: &Context, in_force: &ProductInForce<'_>, records: &[Record]) -> Result<()> {
+    let ProductInForce { channel, product, cohorts } = in_force;
+    cx.ui.result(format_args!("{product} on {channel}"))?;
+    show::cohorts(&cx.ui, cohorts, cx.now)?;
+    releases(cx, records, channel, product)
+}
+
 fn releases(cx: &Context, records: &[Record], channel: &Name, product: &Name) -> Result<()> {
     for record in records.iter().filter(|record| record.channel == *channel && record.product == *product) {
         let sequence = record.manifest.as_ref().map(|m| format!(", sequence {}", m.sequence)).unwrap_or_default();
@@ -162,23 +168,25 @@ fn to_json(
             })
         })
         .collect();
-    let releases: Vec<Value> = records
-        .iter()
-        .map(|record| {
-            json!({
-                "release": record.id().to_string(),
-                "state": record.state,
-                "paused": record.paused,
-                "sequence": record.manifest.as_ref().map(|manifest| manifest.sequence),
-            })
-        })
-        .collect();
     json!({
         "schema": 1,
         "name": settings.name,
         "at": time::format(now),
         "roles": roles,
         "rollouts": in_force,
-        "releases": releases,
+        "releases": releases_json(records),
     })
+}
+
+/// Where releases are in their life.
+pub(super) fn releases_json(records: &[Record]) -> Vec<Value> {
+    let of = |record: &Record| {
+        json!({
+            "release": record.id().to_string(),
+            "state": record.state,
+            "paused": record.paused,
+            "sequence": record.manifest.as_ref().map(|manifest| manifest.sequence),
+        })
+    };
+    records.iter().map(of).collect()
 }

@@ -10,7 +10,7 @@ use super::context::{Context, block_on, trusted_root};
 use super::place::{live, only_live};
 use super::publish::{AccessArgs, transfer};
 use crate::error::Result;
-use crate::publish::plan_sync;
+use crate::publish::{copy_record, plan_sync};
 
 /// Copy what is published from one place to another
 ///
@@ -76,6 +76,10 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
         }
         to.settle(args.single_writer, now).await?;
         let report = transfer::carry_out(&plan, &source, &to, ui, "copying").await?;
+        // Without it other checkouts count soak from their next pull, as at a place that keeps none.
+        if let Err(error) = copy_record(&from, &to).await {
+            ui.warn(format_args!("copied, but for the record of the publication: {error}"));
+        }
         let mut audit = None;
         if !args.no_verify {
             audit = Some(transfer::read_back(&plan, &source, &to, ui, now).await?);

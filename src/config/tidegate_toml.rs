@@ -81,16 +81,6 @@ impl PublishSettings {
         self.place.iter().map(|place| from_workspace(dir, place)).collect()
     }
 
-    /// The private place that belongs to `place`, if that is one of the places.
-    pub fn private_of(&self, dir: &Path, place: &str) -> Option<String> {
-        let folder = |place: &str| Path::new(place).canonicalize().ok();
-        let is_it = |own: &String| {
-            own.trim_end_matches('/') == place.trim_end_matches('/')
-                || folder(own).is_some_and(|own| Some(own) == folder(place))
-        };
-        self.private(dir).filter(|_| self.places(dir).iter().any(is_it))
-    }
-
     /// The private place, as commands take it for the workspace `dir`.
     pub fn private(&self, dir: &Path) -> Option<String> {
         self.private.as_ref().map(|place| from_workspace(dir, place))

@@ -30,7 +30,7 @@ pub use self::notice::Notice;
 pub use self::plan::{Object, ObjectState, Plan, Totals, UploadStage, plan};
 pub use self::prune::{PruneCandidate, Pruning, plan_prune, prune};
 pub use self::publication::{PublicationStatus, live_timestamp, publication_status};
-pub use self::publications::leave_record;
+pub use self::publications::{copy_record, leave_record};
 pub use self::pull::{PullOptions, PullReport, read_into, take_over};
 pub use self::read_back::read_back;
 pub use self::rebase::{Overcome, overcome, renew_live};

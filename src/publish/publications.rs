@@ -6,9 +6,12 @@
 
 use chrono::{DateTime, Utc};
 
-use super::store::Remote;
+use tidegate_tuf::Limits;
+use tidegate_tuf::metadata::Timestamp;
+
+use super::store::{Remote, TIMESTAMP};
 use crate::error::Result;
-use crate::metadata::Repository;
+use crate::metadata::{Repository, danger_parse_unverified};
 use crate::workspace::Published;
 use crate::workspace::published::{MAX_LENGTH, PublishedStep};
 
@@ -20,6 +23,24 @@ use crate::workspace::published::{MAX_LENGTH, PublishedStep};
 pub async fn leave_record(remote: &Remote, published: &Published) -> Result<()> {
     let side = remote.private().unwrap_or(remote);
     side.create(&Published::key(published.snapshot), &published.to_file()?.into()).await.map(|_| ())
+}
+
+/// Copies the record of the publication of what is live from one place to another, so that steps keep their times at the copy. One that
+/// is missing or damaged is left out.
+///
+/// # Errors
+///
+/// Fails if it cannot be written.
+pub async fn copy_record(from: &Remote, to: &Remote) -> Result<()> {
+    let seen = from.read(TIMESTAMP, Limits::default().timestamp_length).await?;
+    let timestamp = seen.and_then(|seen| danger_parse_unverified::<Timestamp>("timestamp", &seen.bytes).ok());
+    let Some(snapshot) = timestamp.map(|timestamp| timestamp.snapshot().version) else { return Ok(()) };
+    let side = from.private().unwrap_or(from);
+    let record = side.read(&Published::key(snapshot), MAX_LENGTH).await.ok().flatten();
+    match record.and_then(|record| Published::parse(&record.bytes).ok()) {
+        Some(published) if published.snapshot == snapshot => leave_record(to, &published).await,
+        _ => Ok(()),
+    }
 }
 
 /// What is live, with the times of its steps by the place's record and by what is `known` here.

@@ -300,6 +300,9 @@ pub fn remove(op: &mut Operation<'_>, spec: &ReleaseSpec, name: &ArtifactName) -
     Ok((record, removed))
 }
 
+/// The build's id of what no system has built.
+pub const BY_HAND: &str = "by-hand";
+
 /// A field of a draft that need not have a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Optional {

@@ -195,6 +195,12 @@ impl Published {
         format!(".tidegate/published/{snapshot}.json")
     }
 
+    /// Whether such a record has this key.
+    pub(crate) fn is_key(key: &str) -> bool {
+        let number = key.strip_prefix(".tidegate/published/").and_then(|file| file.strip_suffix(".json"));
+        number.and_then(|number| number.parse().ok()).is_some_and(|number| Self::key(number) == key)
+    }
+
     /// Adds the file to `changes`.
     ///
     /// # Errors

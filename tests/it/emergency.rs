@@ -171,6 +171,9 @@ fn without_a_place_drafts_go_on_and_no_place_is_spoken_of() {
     fleet.start(&spec);
     let told = done(&fleet, &dir, "release new 1.1.0");
     assert!(told.contains("next: tidegate") && told.contains("release add 1.1.0 FILE"), "{told}");
+    done(&fleet, &dir, "release edit 1.1.0 --build-id ci-7");
+    let edited = done(&fleet, &dir, "release edit 1.1.0 --clear build-id --json");
+    assert!(edited.contains("\"by-hand\"") && !edited.contains("ci-7"), "{edited}");
     let told = done(&fleet, &dir, "status");
     assert!(told.contains("not published yet (timestamp ") && !told.contains("the place"), "{told}");
 }
@@ -189,4 +192,61 @@ fn a_broken_cohorts_toml_is_told_once() {
     let findings = found["findings"].as_array().unwrap();
     let of: Vec<_> = findings.iter().filter(|finding| finding["id"] == "DOC-CONFIG").collect();
     assert!(of.len() == 1 && of[0]["place"] == "cohorts.toml", "{found:#}");
+}
+
+/// What is read of releases, places and workspaces at the edges: none named, nothing signed yet, nothing there.
+#[test]
+fn what_is_not_named_is_all_of_it_or_the_own_place() {
+    let fleet = Fleet::new();
+    let dir = fleet.path();
+    let spec = fleet.release("1.0.0", |_| ());
+    fleet.start(&spec);
+    fleet.draft("1.1.0", |_| ());
+    publishes_to(&fleet, "../public");
+    done(&fleet, &dir, "publish");
+    let told = done(&fleet, &dir, "rollout status");
+    assert!(
+        told.contains("os on stable") && told.contains("  1.0.0  limited, ") && told.contains("  1.1.0  draft"),
+        "{told}"
+    );
+    let found = json(&fleet, "rollout status");
+    assert_eq!(
+        (found["releases"][1]["state"].as_str(), found["rollouts"].as_array().unwrap().len()),
+        (Some("draft"), 1)
+    );
+
+    // The copy of a place has the times of the steps, too.
+    let [copy, public] = ["copy", "public"].map(|name| fleet.dir.path().join(name));
+    done(&fleet, &dir, &format!("sync {} {}", public.display(), copy.display()));
+    let records = |place: &Path| -> Vec<_> {
+        let read = fs::read_dir(place.join(".tidegate/published")).unwrap().map(|entry| entry.unwrap().path());
+        read.map(|path| (path.file_name().unwrap().to_owned(), fs::read(path).unwrap())).collect()
+    };
+    assert_eq!(records(&copy), records(&public));
+
+    assert!(done(&fleet, &dir, "verify").contains("public is sound"));
+    let remedy = |place: &Path| {
+        let said = text(&run(&fleet, &dir, &format!("verify {}", place.display())));
+        said.lines().last().unwrap_or_default().to_owned()
+    };
+    let nothing = tempfile::tempdir().unwrap();
+    assert!(remedy(nothing.path()).starts_with("help: nothing is published there: check the path"));
+    fs::rename(dir.join("artifacts/sha256"), dir.join("aside")).unwrap();
+    assert!(remedy(&dir).contains("tidegate pull PLACE --artifacts"), "{}", remedy(&dir));
+    let told = done(&fleet, &dir, "pull --artifacts");
+    assert!(told.contains("fetched 2 files") && told.contains("; all artifacts are here now"), "{told}");
+    assert!(done(&fleet, &dir, "verify .").contains(". is sound"));
+}
+
+/// Before the first root every command names the step to it.
+#[test]
+fn before_the_first_root_the_step_to_it_is_named() {
+    let fleet = Fleet::new();
+    let dir = fleet.dir.path().join("fresh");
+    let init = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("init").arg(&dir).output().unwrap();
+    assert!(init.status.success(), "{}", text(&init));
+    for line in ["status", "release list", "ceremony status", "verify", "refresh", "rollout status"] {
+        let said = text(&run(&fleet, &dir, line));
+        assert!(said.contains("init --generate-keys"), "{line}: {said}");
+    }
 }

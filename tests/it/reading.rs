@@ -37,12 +37,15 @@ const READING: &[&[&str]] = &[
     &["publish", "../public", "--dry-run"],
     &["receipts", "file:../receipts", "--enrolments", "file:../enrolments"],
     &["release list"],
+    &["release retire", "--keep", "1", "--dry-run"],
     &["release show", "1.1.0"],
     &["rollout plan", "1.1.0", "--devices", "100"],
+    &["rollout status"],
     &["rollout status", "1.1.0"],
     &["site", "--out", "OUT/site"],
     &["status"],
     &["sync", "../public", "OUT/copy", "--dry-run"],
+    &["verify"],
     &["verify", "../public"],
 ];
 

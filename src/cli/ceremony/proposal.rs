@@ -13,7 +13,7 @@ use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::metadata::{METADATA_DIR, anchor_file};
 use crate::proposal::{self, MAX_LENGTH, Proposal, Verified};
-use crate::workspace::has_begun;
+use crate::workspace::{has_begun, init_command};
 
 /// Which proposal, and the root to verify it from.
 #[derive(Debug, ClapArgs)]
@@ -75,14 +75,23 @@ pub(in crate::cli) fn read_proposal(path: &Path) -> Result<Proposal> {
     let name = path.display().to_string();
     let bytes = fs::read_if_exists(path, MAX_LENGTH)?.ok_or_else(|| {
         if path.ends_with(FILE) {
-            Error::input("no ceremony is in progress").rule(Rule::CeremonyNone).remedy(
-                "start one: tidegate ceremony start --renew ROLE, or without --renew after a change of tidegate.toml",
-            )
+            no_ceremony(path.parent().and_then(Path::parent).unwrap_or(path))
         } else {
             Error::input(format!("there is no file {name}"))
         }
     })?;
     Proposal::parse(&name, &bytes)
+}
+
+/// That no ceremony is in progress in the workspace `dir`.
+fn no_ceremony(dir: &Path) -> Error {
+    let error = Error::input("no ceremony is in progress").rule(Rule::CeremonyNone);
+    match has_begun(dir) {
+        Ok(false) => error.remedy(format!("start with the first root: {}", init_command(dir))),
+        _ => error.remedy(
+            "start one: tidegate ceremony start --renew ROLE, or without --renew after a change of tidegate.toml",
+        ),
+    }
 }
 
 /// The root from which the workspace that we are in is verified. A proposal's own roots are never a stand-in for it; one of a first root has none.

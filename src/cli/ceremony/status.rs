@@ -6,8 +6,10 @@ use serde_json::json;
 use super::proposal::Which;
 use super::{read_out, show};
 use crate::cli::context::Context;
+use crate::cli::next;
 use crate::error::Result;
 use crate::proposal::RequirementStatus;
+use crate::workspace::Workspace;
 
 /// Show who has signed and who is missing
 #[derive(Debug, ClapArgs)]
@@ -30,7 +32,11 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     cx.ui.result(format_args!("{}, proposal {}", opened.proposal.subject, read_out(&opened.proposal.digest()?)))?;
     show::requirements(cx, &opened.proposal, &opened.verified)?;
     if opened.verified.requirement_status(&opened.proposal)?.iter().all(RequirementStatus::is_met) {
-        cx.ui.hint("tidegate ceremony finish");
+        match Workspace::open_to_read(&cx.dir) {
+            // It may have to be finished where the online keys are.
+            Ok(workspace) if args.which.file.is_none() => next::hint_at_all(cx, &workspace),
+            _ => cx.ui.hint("tidegate ceremony finish"),
+        }
     } else if args.which.file.is_none() {
         cx.ui.hint("tidegate ceremony combine COPY..., once a signer has sent one back");
     }

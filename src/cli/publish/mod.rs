@@ -318,7 +318,7 @@ async fn note(plan: &Plan, place: &str, settings: &Settings, remote: &Remote, co
 }
 
 /// Whether two names are of one place: a folder may be named in several ways.
-fn is_same_place(a: &str, b: &str) -> bool {
+pub(super) fn is_same_place(a: &str, b: &str) -> bool {
     let folder = |name: &str| std::fs::canonicalize(name).ok();
     a.trim_end_matches('/') == b.trim_end_matches('/') || (folder(a).is_some() && folder(a) == folder(b))
 }

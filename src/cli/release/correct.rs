@@ -7,7 +7,7 @@ use tidegate_model::name::{ArtifactName, Text};
 use super::{DetailArgs, parse_urgency};
 use crate::cli::context::{Context, actor};
 use crate::cli::next;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keys::KeyRing;
 use crate::release::draft::{self, DraftEdit, Optional};
 use crate::release::record::{RecordedUrgency, ReleaseSpec};
@@ -56,6 +56,7 @@ pub(super) struct EditArgs {
 /// What need not be said of a release, by the name of its option.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Field {
+    BuildId,
     Source,
     Provenance,
     Eligibility,
@@ -64,16 +65,18 @@ enum Field {
     Note,
 }
 
-impl From<Field> for Optional {
-    fn from(field: Field) -> Self {
-        match field {
-            Field::Source => Self::Source,
-            Field::Provenance => Self::Provenance,
-            Field::Eligibility => Self::Eligibility,
-            Field::UpgradeFrom => Self::UpgradeFrom,
-            Field::Supersedes => Self::Supersedes,
-            Field::Note => Self::Notes,
-        }
+impl Field {
+    fn optional(self) -> Option<Optional> {
+        Some(match self {
+            // Every release has one.
+            Self::BuildId => return None,
+            Self::Source => Optional::Source,
+            Self::Provenance => Optional::Provenance,
+            Self::Eligibility => Optional::Eligibility,
+            Self::UpgradeFrom => Optional::UpgradeFrom,
+            Self::Supersedes => Optional::Supersedes,
+            Self::Note => Optional::Notes,
+        })
     }
 }
 
@@ -113,9 +116,11 @@ pub(super) fn remove(args: &RemoveArgs, cx: &Context) -> Result<()> {
 
 pub(super) fn edit(args: &EditArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
+    let is_cleared = args.clear.iter().any(|field| matches!(field, Field::BuildId));
+    let by_hand = is_cleared.then(|| draft::BY_HAND.parse().map_err(|e| Error::bug(format!("a build's id: {e}"))));
     let edit = DraftEdit {
-        clear: args.clear.iter().copied().map(Optional::from).collect(),
-        build_id: args.build_id.clone(),
+        clear: args.clear.iter().filter_map(|field| field.optional()).collect(),
+        build_id: args.build_id.clone().or(by_hand.transpose()?),
         source: args.details.source.clone(),
         provenance: args.details.provenance.clone(),
         urgency: args.urgency,

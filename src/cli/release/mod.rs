@@ -106,7 +106,7 @@ struct NewArgs {
 #[derive(Debug, ClapArgs)]
 struct DraftArgs {
     /// The build's id in the system that ran it
-    #[arg(long, value_name = "TEXT", default_value = "by-hand")]
+    #[arg(long, value_name = "TEXT", default_value = draft::BY_HAND)]
     build_id: Text,
     /// normal or security
     #[arg(long, value_name = "URGENCY", default_value = "normal", value_parser = parse_urgency)]
@@ -515,7 +515,7 @@ fn list(cx: &Context) -> Result<()> {
     }
     if records.is_empty() {
         cx.ui.status("There are no releases yet");
-        cx.ui.hint("tidegate release create 1.0.0 FILE --hardware ID");
+        next::hint_at_all(cx, &workspace);
         return Ok(());
     }
     let rows: Vec<Vec<String>> = records.iter().map(row).collect();

@@ -35,7 +35,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
-    let workspace = Workspace::open(&cx.dir)?;
+    let workspace = if args.dry_run { Workspace::open_to_read(&cx.dir)? } else { Workspace::open(&cx.dir)? };
     let choice = chosen(args, &workspace, cx)?;
     let go: Vec<String> = choice.go.iter().map(ToString::to_string).collect();
     let stay: Vec<_> = choice.stay.iter().map(|(id, why)| (id.to_string(), why.to_string())).collect();

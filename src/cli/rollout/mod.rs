@@ -11,14 +11,15 @@ use tidegate_model::name::Name;
 use super::context::{Context, actor};
 use super::passphrase::PassphraseArgs;
 use super::publish::{self, live};
-use super::{next, pull, show};
+use super::{next, pull, show, status};
 use crate::config::parse_share;
 use crate::error::Result;
+use crate::metadata::Repository;
 use crate::policy::ReleaseState;
-use crate::publish::publication_status;
-use crate::release::record::{ReleaseId, ReleaseSpec};
+use crate::publish::{PublicationStatus, publication_status};
+use crate::release::record::{self, ReleaseId, ReleaseSpec};
 use crate::rollout::{RampRequest, RolloutTransaction, StepOutcome};
-use crate::workspace::{Operation, Workspace};
+use crate::workspace::{Operation, Workspace, products_in_force};
 use tidegate_model::span::Span;
 
 /// What every step leaves to be done.
@@ -111,8 +112,8 @@ struct PlainArgs {
 
 #[derive(Debug, ClapArgs)]
 struct StatusArgs {
-    /// The release
-    release: ReleaseSpec,
+    /// The release [default: all]
+    release: Option<ReleaseSpec>,
 }
 
 pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
@@ -135,7 +136,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
             step(cx, &args.release, &args.publishing, |transaction, op| transaction.complete(op))
         }
         Command::Approve(args) => super::approve::run(args, cx),
-        Command::Status(args) => status(args, cx),
+        Command::Status(args) => status_of(args, cx),
     }
 }
 
@@ -290,11 +291,13 @@ fn told(cx: &Context, outcome: &StepOutcome, publishes: bool) -> Result<()> {
     Ok(())
 }
 
-fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
+fn status_of(args: &StatusArgs, cx: &Context) -> Result<()> {
     let seen = live::read(cx);
     let workspace = Workspace::open_to_read(&cx.dir)?;
-    let publication = publication_status(&cx.dir, &workspace.repository()?, &seen)?;
-    let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
+    let repository = workspace.repository()?;
+    let publication = publication_status(&cx.dir, &repository, &seen)?;
+    let Some(release) = &args.release else { return status_of_all(cx, &workspace, &repository, &publication) };
+    let transaction = RolloutTransaction::open(&workspace, release, cx.now)?;
     let record = transaction.record();
     if cx.ui.is_json() {
         return cx.ui.json(&json!({
@@ -313,5 +316,31 @@ fn status(args: &StatusArgs, cx: &Context) -> Result<()> {
     if let Some(step) = next::of(cx, &workspace, &publication, &id)? {
         cx.ui.hint(step);
     }
+    Ok(())
+}
+
+/// Every release that is not over, and where every cohort stands.
+fn status_of_all(
+    cx: &Context,
+    workspace: &Workspace,
+    repository: &Repository,
+    publication: &[PublicationStatus],
+) -> Result<()> {
+    let settings = workspace.settings()?;
+    let mut records = record::all(workspace.dir())?;
+    records.retain(|record| !matches!(record.state, ReleaseState::Withdrawn | ReleaseState::Retired));
+    let in_force = products_in_force(workspace.dir(), repository, &settings)?;
+    if cx.ui.is_json() {
+        let releases = status::releases_json(&records);
+        return cx.ui.json(&json!({"rollouts": in_force, "releases": releases, "publication": publication}));
+    }
+    for (number, product) in in_force.iter().enumerate() {
+        if number > 0 {
+            cx.ui.result("")?;
+        }
+        status::rollouts(cx, product, &records)?;
+    }
+    live::warn(cx, publication);
+    cx.ui.hint(next::step(cx, workspace, publication)?);
     Ok(())
 }

@@ -32,6 +32,8 @@ const CURVE: usize = 72;
 
 #[derive(Debug, ClapArgs)]
 #[command(group = clap::ArgGroup::new("whom").args(["fleet", "devices"]).required(true))]
+#[command(override_usage = "tidegate rollout plan [OPTIONS] <RELEASE> --fleet <FILE>
+       tidegate rollout plan [OPTIONS] <RELEASE> --devices <COUNT>")]
 #[command(after_help = "Examples:
   tidegate rollout plan 1.2.0 --devices 1000000
   tidegate rollout plan 1.2.0 --fleet fleet.csv --svg plan.svg

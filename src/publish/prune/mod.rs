@@ -12,7 +12,7 @@
 
 mod needed;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::stream::TryStreamExt as _;
@@ -27,6 +27,7 @@ use super::store::sweep::{self, Spot};
 use super::store::{self, Headers, PROBE, Remote, Seen, TIMESTAMP};
 use crate::error::{Error, Result, Rule};
 use crate::metadata::danger_parse_unverified;
+use crate::workspace::Published;
 
 /// Number of metadata files that are read concurrently.
 const READERS: usize = 16;
@@ -145,8 +146,13 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
         seen: Some(seen),
         marked,
     };
+    let records: BTreeSet<_> = pruning.snapshots.iter().map(|snapshot| Published::key(*snapshot)).collect();
     for (key, object) in objects {
-        let is_kept = needed.public.contains(&key) || key == TIMESTAMP || is_root(&key) || key == store::MARK;
+        let is_kept = needed.public.contains(&key)
+            || key == TIMESTAMP
+            || is_root(&key)
+            || key == store::MARK
+            || records.contains(&key);
         pruning.sort_in(object, is_kept, is_ours(&key) && remote.is_within(&key), cutoff);
     }
     for (key, object) in apart {
@@ -165,7 +171,9 @@ pub async fn plan_prune(remote: &Remote, cutoff: DateTime<Utc>, now: DateTime<Ut
         ));
     }
     pruning.doomed.sort_by_key(|object| {
-        (!object.private, Listing::cohort_of(&object.key).is_none(), object.written, object.key.clone())
+        // Records of publications come last: who may not remove them has removed the rest.
+        let is_record = Published::is_key(&object.key);
+        (!object.private, is_record, Listing::cohort_of(&object.key).is_none(), object.written, object.key.clone())
     });
     Ok(pruning)
 }
@@ -266,7 +274,9 @@ fn is_root(key: &str) -> bool {
 /// Whether publishing creates objects like this one. All others are not ours to remove.
 fn is_ours(key: &str) -> bool {
     let immutable = Headers::of(key).cache_control == Headers::of("metadata/1.root.json").cache_control;
-    (immutable && (key.starts_with("metadata/") || key.starts_with("targets/"))) || key.starts_with(PROBE)
+    (immutable && (key.starts_with("metadata/") || key.starts_with("targets/")))
+        || key.starts_with(PROBE)
+        || Published::is_key(key)
 }
 
 /// The same for the private place, and limited to this repository: other fleets may keep objects there, with channels and cohorts
@@ -287,6 +297,7 @@ fn is_ours_apart(key: &str, needed: &Needed) -> bool {
         let role = role.filter(|role| matches!(DelegatedRole::parse(role), Some(DelegatedRole::Cohort { .. })));
         return is_ours(key) && role.is_some_and(is_known);
     }
+    // Records of publications name no repository, and stay.
     is_ours(key) && channel_of(key).is_some_and(|channel| is_known(&channel))
 }
 
@@ -336,6 +347,7 @@ mod tests {
             "gate/stable.json",
             "gate/secret",
             "receipts/stable/os/1/x.json",
+            ".tidegate/published/7.json",
             "notes.txt",
         ] {
             assert!(!is_ours_apart(key, &needed), "{key}");
@@ -345,11 +357,22 @@ mod tests {
     #[test]
     fn only_what_publishing_makes_is_removed() {
         let hash = "ab".repeat(32);
-        for key in ["metadata/7.stable.json", &format!("targets/stable/{hash}.cohorts.json"), ".tidegate/probe/00ff"] {
+        for key in [
+            "metadata/7.stable.json",
+            &format!("targets/stable/{hash}.cohorts.json"),
+            ".tidegate/probe/00ff",
+            ".tidegate/published/7.json",
+        ] {
             assert!(is_ours(key), "{key}");
         }
-        for key in ["index.html", "metadata/notes.json", "targets/readme.txt", ".tidegate/sweep.json", "7.stable.json"]
-        {
+        for key in [
+            "index.html",
+            "metadata/notes.json",
+            "targets/readme.txt",
+            ".tidegate/sweep.json",
+            ".tidegate/published/07.json",
+            "7.stable.json",
+        ] {
             assert!(!is_ours(key), "{key}");
         }
         assert!(

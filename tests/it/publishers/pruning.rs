@@ -55,6 +55,11 @@ async fn pruning_removes_what_nothing_needs_and_nothing_else() {
     let mut forge = with_rubbish(&remote).await;
     let store = s3.store();
     store.put(&"prune/index.html".into(), "hello".into()).await.unwrap();
+    // Records of what was live before are of no use, that of what is live is.
+    let live = format!("prune/.tidegate/published/{}.json", forge.version("snapshot"));
+    for record in ["prune/.tidegate/published/1.json", &live] {
+        store.put(&record.into(), "{}".into()).await.unwrap();
+    }
     let now = Utc::now();
 
     // Nothing is old enough; and the grace period must cover what edges may still serve.
@@ -71,10 +76,11 @@ async fn pruning_removes_what_nothing_needs_and_nothing_else() {
     let cutoff = now + TimeDelta::seconds(5);
     let pruning = publish::plan_prune(&remote, cutoff, cutoff + TimeDelta::days(2)).await.unwrap();
     let doomed: Vec<&str> = pruning.doomed.iter().map(|object| object.key.rsplit('.').nth(1).unwrap()).collect();
-    assert_eq!(pruning.doomed.len(), 5, "three files, a role and a snapshot of the time before: {doomed:?}");
+    assert_eq!(pruning.doomed.len(), 6, "three files, a role, a snapshot and a record of the time before: {doomed:?}");
     forge.later();
-    assert_eq!(prune(&forge, &remote).await.unwrap(), 5);
+    assert_eq!(prune(&forge, &remote).await.unwrap(), 6);
     audit(&forge, &remote).await;
+    assert!(store.get(&live.as_str().into()).await.is_ok());
     assert_eq!(store.get(&"prune/index.html".into()).await.unwrap().bytes().await.unwrap(), "hello");
     assert!(store.get(&format!("prune/{}", publish::MARK).as_str().into()).await.is_err(), "no mark is left");
     // What is pruned can be published again.
