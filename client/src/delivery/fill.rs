@@ -77,10 +77,9 @@ impl<'a> Filler<'a> {
         job: &'a Job<'a>,
         watch: &'a mut dyn FnMut(Progress) -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        let failed = |source| Error::File { action: "write", path: job.target.to_owned(), source };
-        job.disk.create_folder(&job.folder).map_err(failed)?;
-        let mut target = job.disk.open(job.target).map_err(failed)?;
-        target.set_length(job.wanted.length).map_err(failed)?;
+        job.disk.create_folder(&job.folder).map_err(|e| failed(&job.folder, e))?;
+        let mut target = job.disk.open(job.target).map_err(|e| failed(job.target, e))?;
+        target.set_length(job.wanted.length).map_err(|e| failed(job.target, e))?;
         Ok(Self { job, target, watch, done: 0, unsynced: 0, fetched: 0, moved: false, failures: 0, buffer: Vec::new() })
     }
 
@@ -183,8 +182,12 @@ impl<'a> Filler<'a> {
     fn by_patch(&mut self) -> Result<bool, Error> {
         let job = self.job;
         let Some((patch, _)) = &job.files.patch else { return Ok(false) };
+        let old = Old::open(job.running);
+        if !old.is_there() {
+            return Ok(false);
+        }
         let Some(directory) = self.directory()? else { return Ok(false) };
-        let mut pieces = Patched { patch, directory, old: Old::open(job.running), source: Vec::new() };
+        let mut pieces = Patched { patch, directory, old, source: Vec::new() };
         let mut missing = self.compare(&mut pieces)?;
         let rest = 1..missing.len();
         self.make(&mut pieces, &mut missing, rest.clone(), Source::Container)?;
@@ -218,7 +221,7 @@ impl<'a> Filler<'a> {
                 if Digest::of(&bytes) != file.sha256 {
                     return Ok(None);
                 }
-                job.disk.replace(&path, &bytes).map_err(|e| self.failed(e))?;
+                job.disk.replace(&path, &bytes).map_err(|e| failed(&path, e))?;
                 bytes
             }
         };
@@ -257,10 +260,10 @@ impl<'a> Filler<'a> {
         }
         let lengths = [index.file.length, job.wanted.length, pack.file.length];
         let records = Records::unpack(job.disk, &path, lengths, &path.with_extension("records"));
-        let Some(records) = records.map_err(|e| self.failed(e))? else { return Ok(false) };
+        let Some(records) = records.map_err(|e| failed(&path, e))? else { return Ok(false) };
         let mut chunks = Chunks::new(pack, records, Old::open(job.running), Old::open(Some(job.target)));
         let mut missing = self.compare(&mut chunks)?;
-        chunks.search(&missing).map_err(|e| self.failed(e))?;
+        chunks.search(&missing).map_err(|e| failed(&path, e))?;
         for source in [Source::Container, Source::Whole] {
             let rest = 1..missing.len();
             self.make(&mut chunks, &mut missing, rest, source)?;
@@ -324,7 +327,7 @@ impl<'a> Filler<'a> {
     }
 
     fn part(&self, pieces: &mut dyn Pieces, index: usize) -> Result<Part, Error> {
-        pieces.part(index).map_err(|e| self.failed(e))
+        pieces.part(index).map_err(|e| failed(&self.job.folder, e))
     }
 
     /// Makes the missing pieces of this range: without data where that is possible, then with what is fetched from this source. Those that
@@ -517,7 +520,7 @@ impl<'a> Filler<'a> {
     }
 
     fn failed(&self, source: io::Error) -> Error {
-        Error::File { action: "write", path: self.job.target.to_owned(), source }
+        failed(self.job.target, source)
     }
 
     fn open(&self, request: &Request<'_>) -> Result<Body, FetchError> {
@@ -570,6 +573,10 @@ impl<'a> Filler<'a> {
         self.failures = 0;
         Ok(false)
     }
+}
+
+fn failed(path: &Path, source: io::Error) -> Error {
+    Error::File { action: "write", path: path.to_owned(), source }
 }
 
 /// Reads a range to its end, so that the connection can be used again. What is wrong there does no harm.

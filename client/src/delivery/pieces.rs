@@ -43,6 +43,10 @@ impl Old {
         Self(path.filter(usable).and_then(|path| File::open(path).ok()))
     }
 
+    pub(super) fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Reads `length` bytes from this offset on to the end of `into`.
     pub(super) fn read(&mut self, offset: u64, length: usize, into: &mut Vec<u8>) -> bool {
         let Some(file) = &mut self.0 else { return false };

@@ -27,15 +27,24 @@ pub struct Throttle<F> {
     allowance: Option<Allowance>,
     clock: Arc<dyn Monotonic>,
     sleep: fn(Duration),
+    /// When the next bytes of targets are due: files that come in many ranges keep to the rate, too.
+    due: Arc<Mutex<Duration>>,
 }
 
 impl<F: Fetch> Throttle<F> {
     /// A fetcher without limits.
     pub fn new(fetch: F) -> Self {
-        Self { fetch, rate: None, allowance: None, clock: Arc::new(SystemClock::new()), sleep: thread::sleep }
+        Self {
+            fetch,
+            rate: None,
+            allowance: None,
+            clock: Arc::new(SystemClock::new()),
+            sleep: thread::sleep,
+            due: Arc::default(),
+        }
     }
 
-    /// The same, at most this many bytes per second for each file.
+    /// The same, at most this many bytes per second for targets together, and for each other file.
     #[must_use]
     pub fn rate(self, bytes_per_second: u64) -> Self {
         Self { rate: Some(bytes_per_second.max(1)), ..self }
@@ -73,8 +82,13 @@ impl<F: Fetch> Fetch for Throttle<F> {
             allowance: self.allowance.clone(),
             clock: self.clock.clone(),
             sleep: self.sleep,
-            start: self.clock.elapsed(),
+            start: self.clock.elapsed().max(if request.kind == Kind::Target {
+                due_of(&self.due)
+            } else {
+                Duration::ZERO
+            }),
             read: 0,
+            due: self.due.clone(),
         };
         Ok(Reply::Found(Body::new(Box::new(reader), request, offset).with_head(head)))
     }
@@ -90,6 +104,11 @@ struct Throttled {
     sleep: fn(Duration),
     start: Duration,
     read: u64,
+    due: Arc<Mutex<Duration>>,
+}
+
+fn due_of(due: &Mutex<Duration>) -> Duration {
+    *due.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Read for Throttled {
@@ -98,8 +117,9 @@ impl Read for Throttled {
             // The bytes read so far are due now or later.
             let due = Duration::from_secs(self.read / rate)
                 + Duration::from_millis((self.read % rate).saturating_mul(1000) / rate);
-            let passed = self.clock.elapsed().saturating_sub(self.start);
-            if let Some(early) = due.checked_sub(passed).filter(|early| !early.is_zero()) {
+            let due = self.start.saturating_add(due);
+            let early = due.saturating_sub(self.clock.elapsed());
+            if !early.is_zero() {
                 (self.sleep)(early);
             }
         }
@@ -108,6 +128,10 @@ impl Read for Throttled {
         let room = buffer.len().min(most);
         let count = self.body.read(buffer.get_mut(..room).unwrap_or_default()).map_err(io::Error::other)?;
         self.read = self.read.saturating_add(count as u64);
+        if let Some(rate) = self.rate.filter(|_| self.kind == Kind::Target) {
+            let took = Duration::from_millis(self.read.saturating_mul(1000) / rate);
+            *self.due.lock().unwrap_or_else(PoisonError::into_inner) = self.start.saturating_add(took);
+        }
         if let Some(allowance) = &self.allowance {
             allowance.spend(count as u64);
             if self.kind == Kind::Target && count > 0 {
@@ -240,6 +264,16 @@ mod tests {
         let started = std::time::Instant::now();
         read(&Throttle::new(memory(3000)).rate(10_000), &Request::target(URL, 3000)).unwrap();
         assert!(started.elapsed() >= Duration::from_millis(290), "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn many_ranges_come_no_faster_than_one_file() {
+        let throttle = Throttle::new(memory(4000)).rate(10_000);
+        let started = std::time::Instant::now();
+        for part in 0..40 {
+            read(&throttle, &Request::target(URL, 4000).after(part * 100).before(part * 100 + 100)).unwrap();
+        }
+        assert!(started.elapsed() >= Duration::from_millis(380), "{:?}", started.elapsed());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tidegate_model::facts::Facts;
 use tidegate_model::gate::Attestation;
 use tidegate_tuf::hash::to_hex;
 
+use crate::delivery_files::{made, noise, publish};
 use crate::fleet::{self, IMAGE, approve, assign, channel, manifest, release};
 use crate::mirror::{Mirror, Trick, scratch};
 use crate::simulator::{Simulator, epoch};
@@ -66,7 +67,8 @@ impl GatedRepository {
 
     /// Whether a file is kept behind the gate, and for whom. What both powers look at stays public.
     fn owner(&self, file: &str) -> Option<&'static str> {
-        let is_private = file.ends_with(".stable.all.json") || (self.private && file.contains("/releases/"));
+        let is_private = file.ends_with(".stable.all.json")
+            || (self.private && (file.contains("/releases/") || file.contains("/delivery/")));
         is_private.then_some("stable.all")
     }
 }
@@ -103,6 +105,37 @@ fn installs(device: &mut Device) -> String {
 fn digest(bytes: &[u8]) -> String {
     use sha2::Digest as _;
     to_hex(&sha2::Sha256::digest(bytes))
+}
+
+/// The files of a private release's delivery are private as it is.
+#[test]
+fn deliveries_of_private_releases_come_through_the_gate() {
+    let image = noise(1, 300_000);
+    let mut gated = GatedRepository::new(true, |sim| {
+        let listed = publish(sim, &made(None, &image), &[]);
+        let mut manifest = fleet::manifest_of("1.2.0", 12, &image);
+        manifest["artifacts"][0]["delivery"] = listed;
+        let bytes = fleet::approve_image(sim, &manifest, &image);
+        assign(sim, "all", &bytes, &json!({"private": true}));
+    });
+    gated.private = true;
+    let folder = scratch();
+    let slot = folder.path().join("slot");
+    let slot_installer = tidegate_client::install::FileSlot::new(&slot);
+    let mut device = gated.device(&folder.path().join("state")).installer(slot_installer).open().unwrap();
+    let check = device.check().unwrap();
+    let mut update = check.update.unwrap();
+    assert_eq!(update.artifacts[0].ways.len(), 2);
+    // Chunks of noise are no shorter than it is.
+    update.artifacts[0].ways.reverse();
+    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+    device.install(&downloaded).unwrap();
+    assert!(std::fs::read(&slot).unwrap() == image);
+    let (open, through) = gated.take();
+    let is_of_delivery = |file: &&String| file.contains("/delivery/") || file.contains("image.bin");
+    assert_eq!(open.iter().filter(is_of_delivery).count(), 0, "{open:?}");
+    let through: Vec<_> = through.iter().filter(is_of_delivery).map(|file| file.rsplit('.').next().unwrap()).collect();
+    assert_eq!(through, ["index", "pack", "pack"]);
 }
 
 #[test]
