@@ -5,6 +5,7 @@
 //! except for those of a gate, which lead to an object's storage. Connections are kept alive.
 
 mod authorization;
+mod crypto;
 mod gate;
 mod gunzip;
 mod pace;

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsConfigBuilder, parse_pem};
+
+use super::crypto;
 
 /// The certificate authorities trusted for servers.
 ///
@@ -133,13 +135,17 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, TlsError> {
 
 /// The configuration for connections without TLS: it trusts no authority.
 pub(super) fn none() -> TlsConfig {
-    TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[])).build()
+    with_roots(RootCerts::new_with_certs(&[])).build()
 }
 
 /// The TLS configuration for ureq.
 pub(super) fn config(authorities: &Authorities, identity: Option<&Identity>) -> Result<TlsConfig, TlsError> {
     let identity = identity.map(|identity| identity.0.clone());
-    Ok(TlsConfig::builder().root_certs(authorities.roots()?).client_cert(identity).build())
+    Ok(with_roots(authorities.roots()?).client_cert(identity).build())
+}
+
+fn with_roots(roots: RootCerts) -> TlsConfigBuilder {
+    TlsConfig::builder().root_certs(roots).unversioned_rustls_crypto_provider(crypto::provider())
 }
 
 impl fmt::Debug for Authorities {
