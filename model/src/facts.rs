@@ -176,7 +176,10 @@ const DOCUMENT: &str = "facts";
 
 impl FromIterator<(FactName, FactValue)> for Facts {
     fn from_iter<I: IntoIterator<Item = (FactName, FactValue)>>(facts: I) -> Self {
-        Facts(facts.into_iter().collect())
+        let mut all = Facts::new();
+        // Not collected at once: that sorts first, by 3 kB of code on a device.
+        all.0.extend(facts);
+        all
     }
 }
 

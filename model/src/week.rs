@@ -113,13 +113,8 @@ impl FromStr for WeeklyPeriod {
         let (from, until) = text.split_once('-').ok_or_else(bad)?;
         let (days, from) = days_and_minute(from).ok_or_else(bad)?;
         let (end_days, until) = days_and_minute(until).ok_or_else(bad)?;
-        let mut starts: Vec<u32> = if days.is_empty() {
-            (0..7).map(|day| day * DAY + from).collect()
-        } else {
-            days.iter().map(|day| day * DAY + from).collect()
-        };
-        starts.sort_unstable();
-        starts.dedup();
+        let on = |day: &u32| days.is_empty() || days.contains(day);
+        let starts: Vec<u32> = (0..7).filter(on).map(|day| day * DAY + from).collect();
         let length = match (days.as_slice(), end_days.as_slice()) {
             ([start], [end]) => match (end * DAY + until + WEEK - (start * DAY + from)) % WEEK {
                 0 => return Err(WeekError::Empty(text.to_owned())),

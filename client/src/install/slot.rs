@@ -64,11 +64,8 @@ impl<B: Boot> SlotInstaller<B> {
         if images.len() > 1 && images.iter().any(|image| image.artifact.is_none()) {
             return bad("each of several images must name its artifact");
         }
-        let distinct = |mut names: Vec<&std::ffi::OsStr>| {
-            let count = names.len();
-            names.sort_unstable();
-            names.dedup();
-            names.len() == count
+        let distinct = |names: Vec<&std::ffi::OsStr>| {
+            names.iter().enumerate().all(|(index, name)| !names.iter().skip(index + 1).any(|other| other == name))
         };
         if !distinct(images.iter().flat_map(|image| &image.artifact).map(std::convert::AsRef::as_ref).collect()) {
             return bad("two images have the same artifact");
