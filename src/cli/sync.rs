@@ -52,6 +52,9 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     let mut to = args.access.open_with(&args.to, args.private_to.as_deref(), &context.dir, settings.as_ref())?;
     block_on(async {
         let (source, plan) = plan_sync(&from, &to, &root, now).await?;
+        for notice in plan.notices.iter().filter(|notice| notice.role == "root") {
+            ui.status(notice);
+        }
         if args.dry_run || plan.is_done() {
             let totals = plan.totals();
             if ui.is_json() {

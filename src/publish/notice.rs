@@ -30,6 +30,15 @@ impl Notice {
         Self::new("root", format!("root {} takes over; every device fetches it once", root.version))
     }
 
+    /// Roots that are copied although they are older than the trusted one.
+    pub(super) fn unverified(count: usize, trusted: u64) -> Self {
+        let roots = if count == 1 { "1 older root is".to_owned() } else { format!("{count} older roots are") };
+        let what = format!(
+            "{roots} copied without being verified, which root {trusted} cannot do; clients that were shipped with one verify it themselves"
+        );
+        Self::new("root", what)
+    }
+
     /// The metadata of the old repository lies in the top folder, where its clients go on reading it.
     pub(super) fn moved() -> Self {
         let what = "timestamp.json in the top folder stays; clients that read it there see nothing new until the server answers for its URL \

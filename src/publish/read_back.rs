@@ -32,7 +32,7 @@ pub async fn read_back(plan: &Plan, source: &Source, remote: &Remote, now: DateT
         None => None,
     };
     let view = View { origin: Arc::new(origin), open, private: None, is_whole: true, snapshot: None };
-    verify_where(view, remote.name(), source.first_root().await?, now, wanted).await
+    verify_where(view, remote.name(), source.first_root()?, now, wanted).await
 }
 
 fn path_of(key: &str) -> Option<String> {

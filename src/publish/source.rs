@@ -31,14 +31,17 @@ enum From {
         dir: PathBuf,
         origin: ByHash,
     },
-    Store(Box<StoreOrigin>),
+    Store {
+        origin: Box<StoreOrigin>,
+        root: Vec<u8>,
+    },
 }
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
             From::Workspace { dir, .. } => f.debug_tuple("Source").field(dir).finish(),
-            From::Store(origin) => f.debug_tuple("Source").field(&origin.remote).finish(),
+            From::Store { origin, .. } => f.debug_tuple("Source").field(&origin.remote).finish(),
         }
     }
 }
@@ -50,25 +53,25 @@ impl Source {
         Self(From::Workspace { origin: ByHash::new(dir.join(METADATA), dir.join(ARTIFACTS)), dir })
     }
 
-    /// What is published at `remote`. Only within an asynchronous runtime.
-    pub fn store(remote: Remote) -> Self {
-        Self(From::Store(Box::new(StoreOrigin::new(remote))))
+    /// What is published at `remote`, verified from the trusted `root` on. Only within an asynchronous runtime.
+    pub fn store(remote: Remote, root: Vec<u8>) -> Self {
+        Self(From::Store { origin: Box::new(StoreOrigin::new(remote)), root })
     }
 
     /// A separate origin for other threads. It blocks: do not use it in tasks of a runtime.
     pub fn origin(&self) -> Arc<dyn Origin> {
         match &self.0 {
             From::Workspace { origin, .. } => Arc::new(origin.clone()),
-            From::Store(origin) => Arc::new(StoreOrigin::clone(origin)),
+            From::Store { origin, .. } => Arc::new(StoreOrigin::clone(origin)),
         }
     }
 
-    /// The first root of the source's own chain, which is trusted.
+    /// The root from which everything is verified: that of the workspace, or the one that was given for a store.
     ///
     /// # Errors
     ///
     /// Fails if the root is missing or cannot be read.
-    pub async fn first_root(&self) -> Result<Vec<u8>> {
+    pub fn first_root(&self) -> Result<Vec<u8>> {
         match &self.0 {
             From::Workspace { dir, .. } => {
                 check_begun(dir)?;
@@ -77,12 +80,7 @@ impl Source {
                 }
                 first_root(&dir.join(METADATA))
             }
-            From::Store(origin) => {
-                let file = metadata_file("root", Some(1));
-                let seen = origin.remote.find(&format!("metadata/{file}"), MAX_ROOT).await?;
-                let missing = || Error::trust(format!("metadata/{file} is missing at {}", origin.remote.name()));
-                Ok(seen.ok_or_else(missing)?.bytes.to_vec())
-            }
+            From::Store { root, .. } => Ok(root.clone()),
         }
     }
 
@@ -98,7 +96,7 @@ impl Source {
                 Some(published) => published.roles(dir)?,
                 None => None,
             }),
-            From::Store(_) => Ok(None),
+            From::Store { .. } => Ok(None),
         }
     }
 
@@ -106,7 +104,7 @@ impl Source {
     pub(super) async fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         match &self.0 {
             From::Workspace { origin, .. } => origin.metadata(file, limit),
-            From::Store(origin) => {
+            From::Store { origin, .. } => {
                 let seen = origin.remote.find(&format!("metadata/{file}"), limit).await?;
                 Ok(seen.map(|seen| seen.bytes.to_vec()))
             }
@@ -117,7 +115,7 @@ impl Source {
     pub(super) fn has(&self, sha256: &[u8; 32]) -> bool {
         match &self.0 {
             From::Workspace { origin, .. } => origin.artifact(&to_hex(sha256)).is_file(),
-            From::Store(_) => true,
+            From::Store { .. } => true,
         }
     }
 
@@ -125,7 +123,7 @@ impl Source {
     pub(super) async fn supply(&self, key: &str, sha256: &[u8; 32]) -> Result<Supply> {
         match &self.0 {
             From::Workspace { origin, .. } => Ok(Supply::file(&origin.artifact(&to_hex(sha256)))),
-            From::Store(origin) => {
+            From::Store { origin, .. } => {
                 let name = format!("{key} at {}", origin.remote.name());
                 let missing = || Error::trust(format!("{name} is missing"));
                 let stream = origin.remote.find_stream(key).await?.ok_or_else(missing)?;

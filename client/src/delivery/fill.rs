@@ -526,7 +526,7 @@ impl<'a> Filler<'a> {
     fn open(&self, request: &Request<'_>) -> Result<Body, FetchError> {
         match self.job.fetch.fetch(request)? {
             Reply::Found(body) => Ok(body),
-            _ => Err(FetchError::Status { url: request.url.to_owned(), status: 404 }),
+            _ => Err(FetchError::status(request.url, 404, String::new())),
         }
     }
 

@@ -24,6 +24,8 @@ pub(super) struct Log {
     remarks: Vec<String>,
     /// A state that is not written yet: the line of a failure contains it.
     pending: Option<Value>,
+    /// Why the agent waits, if it does.
+    waits: Option<String>,
     /// The first failure to write.
     failure: Option<Failure>,
 }
@@ -50,7 +52,7 @@ struct Line<'a, T: Serialize> {
 
 impl Log {
     pub(super) fn new(output: Output) -> Self {
-        Self { output, state: State::Idle.to_string(), remarks: Vec::new(), pending: None, failure: None }
+        Self { output, state: State::Idle.to_string(), remarks: Vec::new(), pending: None, waits: None, failure: None }
     }
 
     /// The last logged state of the update.
@@ -76,7 +78,7 @@ impl Log {
     /// Writes one line, with the pause if there is one.
     fn failed(&mut self, error: &Error) {
         let message = error.to_string();
-        let is_told = self.state.starts_with("waiting") && self.state.ends_with(&message);
+        let is_told = self.waits.as_ref() == Some(&message);
         let state = self.pending.take_if(|_| is_told);
         let message = if is_told { self.state.clone() } else { message };
         self.line("failed", &message, Some(error_body(error)), state);
@@ -158,6 +160,10 @@ impl Host for LogHost<'_> {
             Entry::Now(State::Checking) => {}
             Entry::Now(state) => {
                 let now = state.to_string();
+                self.log.waits = match state {
+                    State::Waiting { why, .. } => Some(why.clone()),
+                    _ => None,
+                };
                 if now != self.log.state {
                     self.log.line_of_state();
                     self.log.state = now;

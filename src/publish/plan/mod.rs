@@ -422,7 +422,7 @@ fn top_level(
 
 /// Reads and verifies all metadata of a source, and its cohort maps, on a thread that may block.
 pub(super) async fn walk_all(source: &Source, now: DateTime<Utc>) -> Result<(Tree, Maps)> {
-    let (first, origin) = (source.first_root().await?, source.origin());
+    let (first, origin) = (source.first_root()?, source.origin());
     let walked = tokio::task::spawn_blocking(move || {
         let mut tree = walk(origin.as_ref(), &first, now)?;
         if !tree.faults.is_empty() && tree.faults.iter().all(|fault| fault.cause == Cause::Expired) {
