@@ -12,7 +12,7 @@ use super::passphrase::PassphraseArgs;
 use super::place::{live, only_live};
 use super::publish::access::AccessArgs;
 use super::ui::Ui;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::metadata::MAX_ROOT;
 use crate::publish::{
@@ -133,8 +133,12 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
 }
 
 /// Takes over what others have published at the place in tidegate.toml since this checkout was made, if they have, before a step that is published
-/// at once: the step is then on top of theirs. What prevents it is told, and stops nothing: publishing has the last word.
-pub(super) fn catch_up(passphrase: &PassphraseArgs, context: &Context) {
+/// at once: the step is then on top of theirs. What else prevents it is told, and stops nothing: publishing has the last word.
+///
+/// # Errors
+///
+/// Fails if what is live there does not verify: no step would be published on top of that.
+pub(super) fn catch_up(passphrase: &PassphraseArgs, context: &Context) -> Result<()> {
     let caught_up = || -> Result<()> {
         let seen = super::publish::live::read(context);
         let workspace = Workspace::open(&context.dir)?;
@@ -156,12 +160,26 @@ pub(super) fn catch_up(passphrase: &PassphraseArgs, context: &Context) {
             redate: false,
             patience: TimeDelta::zero(),
         };
-        let taken = block_on(take_over(&workspace, &settings, &remote, &mut ring, &taking))?;
+        let taken = block_on(take_over(&workspace, &settings, &remote, &mut ring, &taking)).map_err(|error| {
+            match error.kind() {
+                Kind::Trust => Error::trust(format!("what others have published at {place} does not verify"))
+                    .remedy(format!(
+                        "nothing was signed; look at it: tidegate verify {place}; without --publish the step is taken here alone"
+                    ))
+                    .with_source(error),
+                _ => error,
+            }
+        })?;
         tell(&taken, &context.ui);
         Ok(())
     };
-    if let Err(error) = caught_up() {
-        context.ui.warn(format_args!("what others have published could not be taken over: {error}"));
+    match caught_up() {
+        Err(error) if error.kind() == Kind::Trust => Err(error),
+        Err(error) => {
+            context.ui.warn(format_args!("what others have published could not be taken over: {error}"));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }
 

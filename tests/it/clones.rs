@@ -238,6 +238,27 @@ fn what_one_checkout_stops_is_stopped_in_the_others() {
     assert!(!status.contains("limited"), "{status}");
 }
 
+/// Somebody has put a timestamp there that no key of ours has signed.
+#[test]
+fn nothing_but_a_stop_is_signed_on_top_of_what_does_not_verify() {
+    let clones = Clones::new();
+    let (fleet, person) = (&clones.fleet, &clones.person);
+    done(fleet, person, "rollout start 1.0.0 --publish");
+    let timestamp = fleet.dir.path().join("public/metadata/timestamp.json");
+    let mut forged: Value = serde_json::from_slice(&fs::read(&timestamp).unwrap()).unwrap();
+    forged["signed"]["version"] = json!(forged["signed"]["version"].as_u64().unwrap() + 1);
+    fs::write(&timestamp, forged.to_string()).unwrap();
+    let ledger = || fs::read(person.join("ledger.jsonl")).unwrap();
+    let before = ledger();
+    let why = ["does not verify", "nothing was signed", "tidegate verify"];
+    refused(fleet, person, "rollout advance 1.0.0 --ramp 24h --publish", &why);
+    refused(fleet, person, "rollout renew 1.0.0 --publish", &why);
+    assert_eq!(ledger(), before);
+    let why = ["warning: what others have published", "does not verify", "NOT PUBLISHED"];
+    refused(fleet, person, "rollout pause 1.0.0 --publish", &why);
+    assert_eq!(state(fleet, person), ("limited".into(), true));
+}
+
 #[test]
 fn a_step_after_somebody_elses_renewal_is_known_to_be_unpublished() {
     let mut clones = Clones::new();

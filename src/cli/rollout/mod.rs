@@ -13,7 +13,7 @@ use super::passphrase::PassphraseArgs;
 use super::publish::{self, live};
 use super::{next, pull, show, status};
 use crate::config::parse_share;
-use crate::error::Result;
+use crate::error::{Result, chain};
 use crate::metadata::Repository;
 use crate::policy::ReleaseState;
 use crate::publish::{PublicationStatus, publication_status};
@@ -155,7 +155,18 @@ impl Publishing {
     fn places(&self, cx: &Context) -> Result<Option<Vec<String>>> {
         let places = self.publish.then(|| publish::places(cx)).transpose()?;
         if places.is_some() {
-            pull::catch_up(&self.passphrase, cx);
+            pull::catch_up(&self.passphrase, cx)?;
+        }
+        Ok(places)
+    }
+
+    /// The same for a step that stops a release: it is taken here whatever is published there.
+    fn places_to_stop(&self, cx: &Context) -> Result<Option<Vec<String>>> {
+        let places = self.publish.then(|| publish::places(cx)).transpose()?;
+        if places.is_some()
+            && let Err(error) = pull::catch_up(&self.passphrase, cx)
+        {
+            cx.ui.warn(chain(&error));
         }
         Ok(places)
     }

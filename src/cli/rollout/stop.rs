@@ -61,7 +61,7 @@ struct How {
 }
 
 pub(super) fn pause(args: &PauseArgs, cx: &Context) -> Result<()> {
-    let places = args.how.publishing.places(cx)?;
+    let places = args.how.publishing.places_to_stop(cx)?;
     let Some(release) = &args.release else { return pause_all(args, places.as_deref(), cx) };
     let outcome = take(cx, release, &args.how.publishing.passphrase, |transaction, op| {
         transaction.pause(op, args.how.reason.as_deref())
@@ -70,7 +70,7 @@ pub(super) fn pause(args: &PauseArgs, cx: &Context) -> Result<()> {
 }
 
 pub(super) fn withdraw(args: &WithdrawArgs, cx: &Context) -> Result<()> {
-    let places = args.how.publishing.places(cx)?;
+    let places = args.how.publishing.places_to_stop(cx)?;
     let outcome = take(cx, &args.release, &args.how.publishing.passphrase, |transaction, op| {
         transaction.withdraw(op, args.how.reason.as_deref())
     });
