@@ -88,6 +88,10 @@ fn delegations(tree: &Tree, chain: &Chain, targets: &Targets, audit: &mut Audit)
     if *chain == Chain::top() && !targets.targets.is_empty() {
         audit.fault(Check::Delegations, "targets", "it lists targets itself; only channels may");
     }
+    if targets.delegations.as_ref().is_some_and(|delegations| delegations.bins.is_some()) {
+        let problem = "it delegates to hash bins (succinct_roles), and only channels and cohorts are delegated to";
+        audit.fault(Check::Delegations, chain.role(), problem);
+    }
     for role in targets.delegations.iter().flat_map(|delegations| &delegations.roles) {
         audit.saw(Check::Delegations);
         let expected = match (DelegatedRole::parse(&role.name), chain.parent()) {

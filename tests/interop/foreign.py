@@ -32,6 +32,8 @@ KINDS = {
     "only-p384": {"p384": True},
     "hex": {"hex": True, "flat": True, "consistent": False},
     "old-root": {"old": True},
+    # No longer that of another tool: it has a mark of Tidegate's.
+    "marked-bins": {"delegations": "bins", "marked": True},
 }
 # Those that are taken over and published to at the same place.
 TAKEOVER = {
@@ -49,7 +51,8 @@ def p384():
 
 
 def make(folder, kind, expires=None, consistent=True, listed="length hashes", flat=False, delegations=None, **more):
-    spare, p384_, hex_, old, mixed, later = (more.get(name) for name in ("spare", "p384", "hex", "old", "mixed", "later"))
+    names = ("spare", "p384", "hex", "old", "mixed", "later", "marked")
+    spare, p384_, hex_, old, mixed, later, marked = (more.get(name) for name in names)
     top = f"{folder}/{kind}"
     metadata, files = (top, top) if flat else (f"{top}/metadata", f"{top}/targets")
     for path in (metadata, f"{files}/app"):
@@ -67,6 +70,8 @@ def make(folder, kind, expires=None, consistent=True, listed="length hashes", fl
         value = signed.to_dict()
         if expires and name != "root":
             value["expires"] = expires
+        if marked:
+            value["x-tidegate-issued"] = "2026-01-01T00:00:00Z"
         if hex_ and name == "root":
             # The bare point, as go-tuf wrote it.
             point = root_signer._private_key.public_key().public_bytes(
