@@ -9,7 +9,6 @@ use sha2::{Digest as _, Sha256};
 use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::KeyId;
 use tidegate_tuf::metadata::{Envelope, Role, Root, TOP_LEVEL, Targets};
-use tidegate_tuf::path::metadata_file;
 use tidegate_tuf::valid_signers;
 
 use super::document::{Document, assemble};
@@ -218,7 +217,7 @@ impl<'a> Edit<'a> {
             let mut snapshot = self.document("snapshot").unwrap_or_else(Document::snapshot);
             for (role, (version, bytes)) in files.iter().filter(|(role, _)| is_targets(role)) {
                 let file = (!listed_by_version_alone(role)).then(|| listing(bytes));
-                snapshot.set_meta(&metadata_file(role, None), *version, file);
+                snapshot.set_meta(&format!("{role}.json"), *version, file);
             }
             let version = self.next_version("snapshot");
             snapshot.issue(version, self.now, self.now + self.online.snapshot);

@@ -20,16 +20,20 @@ impl FileFetch {
 
 impl Fetch for FileFetch {
     fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
-        let path = path_of(request.url)?;
         let failed = |e: io::Error| FetchError::Unreachable { url: request.url.to_owned(), reason: e.to_string() };
-        let is_file = match fs::metadata(&path) {
-            Ok(metadata) => metadata.is_file(),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => false,
-            Err(e) => return Err(failed(e)),
-        };
         // Only regular files: opening a pipe would block until its other end is open.
-        if !is_file {
-            return Ok(Reply::NotFound);
+        let is_file = |path: &PathBuf| match fs::metadata(path) {
+            Ok(metadata) => Ok(metadata.is_file()),
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(e) => Err(failed(e)),
+        };
+        let mut path = path_of(request.url, true)?;
+        if !is_file(&path)? {
+            // tough names a role's file as it is in the URL.
+            path = path_of(request.url, false)?;
+            if !is_file(&path)? {
+                return Ok(Reply::NotFound);
+            }
         }
         let mut file = File::open(&path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
@@ -61,17 +65,22 @@ pub fn url_of(path: &std::path::Path) -> Result<String, FetchError> {
     Ok(format!("file://{}", segments.join("/")))
 }
 
-/// The path of a `file:` URL (RFC 8089): no host but `localhost`, no segment that leaves its folder.
-fn path_of(url: &str) -> Result<PathBuf, FetchError> {
+/// The path of a `file:` URL (RFC 8089): no host but `localhost`, no segment that leaves its folder. The last one is taken as
+/// it is unless it `decodes` to a file's name.
+fn path_of(url: &str, decodes: bool) -> Result<PathBuf, FetchError> {
     let bad = |reason| FetchError::BadUrl { url: url.to_owned(), reason };
     let rest = url.get(..7).filter(|start| start.eq_ignore_ascii_case("file://")).and_then(|_| url.get(7..));
     let path = rest.ok_or_else(|| bad("it must start with file:///"))?;
     let path = path.strip_prefix("localhost").unwrap_or(path);
     let path = path.strip_prefix('/').ok_or_else(|| bad("it must name an absolute path on this machine"))?;
     let mut result = PathBuf::from("/");
-    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
-        let segment = percent_decode(segment).ok_or_else(|| bad("its percent-encoding is broken"))?;
-        if matches!(segment.as_str(), "." | "..") || segment.contains(['/', '\\', '\0']) {
+    let is_name = |name: &str| !matches!(name, "." | "..") && !name.contains(['/', '\\', '\0']);
+    let mut segments = path.split('/').filter(|segment| !segment.is_empty()).peekable();
+    while let Some(raw) = segments.next() {
+        let decoded = percent_decode(raw).ok_or_else(|| bad("its percent-encoding is broken"))?;
+        let stays = segments.peek().is_none() && (!decodes || !is_name(&decoded));
+        let segment = if stays { raw } else { &decoded };
+        if !is_name(segment) {
             return Err(bad("a segment of its path leaves its folder"));
         }
         result.push(segment);
@@ -102,9 +111,9 @@ mod tests {
     fn urls_and_paths_are_inverse() {
         for path in ["/a/b", "/a b/%/c?#", "/\u{e9}"] {
             let url = url_of(path.as_ref()).unwrap();
-            assert_eq!(path_of(&url).unwrap(), PathBuf::from(path), "{url}");
+            assert_eq!(path_of(&url, true).unwrap(), PathBuf::from(path), "{url}");
         }
-        assert_eq!(path_of("FILE://localhost/a//b/").unwrap(), PathBuf::from("/a/b"));
+        assert_eq!(path_of("FILE://localhost/a//b/", true).unwrap(), PathBuf::from("/a/b"));
         assert!(url_of("a/b".as_ref()).is_err());
     }
 
@@ -114,14 +123,37 @@ mod tests {
             "file://host/a",
             "file:a",
             "file:///a/../b",
+            "file:///a/..",
             "file:///a/%2e%2e/b",
-            "file:///a%2fb",
+            "file:///a%2fb/c",
+            "file:///a\\b",
+            "file:///%00/c",
             "file:///%",
             "file:///%g0",
-            "file:///%00",
         ] {
-            assert!(matches!(path_of(url), Err(FetchError::BadUrl { .. })), "{url}");
+            for decodes in [true, false] {
+                assert!(matches!(path_of(url, decodes), Err(FetchError::BadUrl { .. })), "{url}");
+            }
         }
+    }
+
+    #[test]
+    fn a_role_is_found_under_the_encoded_name_that_tough_gives_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = url_of(folder.path()).unwrap();
+        let read = |name: &str| match FileFetch::new().fetch(&Request::target(&format!("{top}/{name}"), 99)) {
+            Ok(Reply::Found(body)) => Some(String::from_utf8(body.into_bytes().unwrap()).unwrap()),
+            Ok(_) => None,
+            Err(e) => panic!("{e}"),
+        };
+        let names = ["..%2F..%2Fpath.json", "%F0%9F%8D%BA%2F30.json", "a%20b.json"];
+        for name in names {
+            fs::write(folder.path().join(name), name).unwrap();
+        }
+        assert_eq!(names.map(|name| read(name)), names.map(|name| Some(name.to_owned())));
+        assert_eq!(read("..%2F30.json"), None);
+        fs::write(folder.path().join("a b.json"), "decoded").unwrap();
+        assert_eq!(read("a%20b.json").as_deref(), Some("decoded"), "before the other");
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tidegate_tuf::key::KeyId;
+use tidegate_tuf::path::metadata_file;
 use tidegate_tuf::time;
 
 use super::throwaway_keys::{Files, Shadow, list};
@@ -37,13 +39,14 @@ pub(super) fn thief(
             && !matches!(role, "root" | "snapshot")
         {
             let version = name.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(1);
-            list(&mut snapshot, role, version, bytes, false);
+            list(&mut snapshot, &percent_decode_str(role).decode_utf8_lossy(), version, bytes, false);
         }
     }
     if let Some(meta) = snapshot.get_mut("meta").and_then(Value::as_object_mut) {
         meta.retain(|name, entry| {
             let version = entry.get("version").and_then(Value::as_u64).unwrap_or_default();
-            before.0.contains_key(&format!("{version}.{name}"))
+            let role = name.strip_suffix(".json").unwrap_or(name);
+            before.0.contains_key(&metadata_file(role, Some(version)))
         });
     }
     reissue(&mut snapshot, highest, now);

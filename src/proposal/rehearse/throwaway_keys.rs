@@ -114,8 +114,7 @@ impl Files {
 /// Lists a role's file in a snapshot (or the snapshot in a timestamp): hash and length as far as they were listed before, or `always`.
 pub(super) fn list(signed: &mut Value, role: &str, version: u64, bytes: &[u8], always: bool) {
     let Some(meta) = signed.get_mut("meta").and_then(Value::as_object_mut) else { return };
-    let name = metadata_file(role, None);
-    let entry = meta.entry(name).or_insert_with(|| json!({}));
+    let entry = meta.entry(format!("{role}.json")).or_insert_with(|| json!({}));
     let hashed = always || entry.get("hashes").is_some() || entry.get("length").is_some();
     *entry = if hashed {
         json!({"version": version, "length": bytes.len(), "hashes": {"sha256": to_hex(&Sha256::digest(bytes))}})
