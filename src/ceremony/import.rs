@@ -14,12 +14,13 @@ use tidegate_model::digest::Digest;
 use tidegate_model::layout::Location;
 use tidegate_model::name::Name;
 use tidegate_model::text::public_url;
+use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::Key;
 use tidegate_tuf::metadata::Root;
 use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Limits, TrustedSet};
 
-use crate::audit::{AuditFinding, Cause, Origin, Tree, read_target, walk_regardless_of_expiry};
+use crate::audit::{AuditFinding, Cause, Listed, Origin, Tree, read_target, walk_regardless_of_expiry};
 use crate::ceremony;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule, chain};
@@ -32,6 +33,8 @@ use crate::workspace::init::{Options, TEMPLATE, begin_ledger, commit, prepare};
 use crate::workspace::ledger::clean;
 use crate::workspace::{Operation, Published, Workspace, artifacts};
 
+/// For how many files a place is asked at most to see how it names them.
+const MOST_ASKED: usize = 20;
 /// The longest tidegate.toml that is read, in bytes.
 const MAX_SETTINGS: u64 = 1 << 20;
 
@@ -314,6 +317,9 @@ fn changes(origin: &dyn Origin, tree: &Tree) -> Vec<String> {
     if !root.consistent_snapshot {
         changes.push("file names begin with a version or hash from then on (consistent snapshots, TUF 6.2)".to_owned());
     }
+    if tree.is_foreign() {
+        changes.push(names_for_tough(origin, tree));
+    }
     if origin.is_flat() {
         changes.push("metadata moves to metadata/ and targets to targets/: have the server answer for the old URLs from there, or give clients the new ones \
              (metadata_url, targets_url)"
@@ -321,6 +327,25 @@ fn changes(origin: &dyn Origin, tree: &Tree) -> Vec<String> {
         );
     }
     changes
+}
+
+/// tough has the hash before the whole path of a target, TUF 5.7.3 before the name of its file. Tidegate's targets are all in folders.
+fn names_for_tough(origin: &dyn Origin, tree: &Tree) -> String {
+    let is_named_so = |listed: &Listed<'_>| {
+        let Some(sha256) = listed.file.hashes.sha256_digest() else { return false };
+        origin.is_open(&format!("targets/{}.{}", to_hex(sha256), listed.path)).unwrap_or(false)
+    };
+    let mut in_folders = tree.listed().filter(|listed| listed.path.contains('/')).take(MOST_ASKED);
+    let has_names = tree.trusted.root().consistent_snapshot && in_folders.any(|listed| is_named_so(&listed));
+    let tough = if has_names {
+        "files in folders have the names that clients built on tough ask for, targets/HASH.folder/name"
+    } else {
+        "clients built on tough (tuftool, Bottlerocket), if there are any, ask for targets/HASH.folder/name"
+    };
+    format!(
+        "{tough}; Tidegate's files are targets/folder/HASH.name as in TUF 5.7.3: for such clients, have the server rewrite their URLs \
+         (docs/migrate.md, From tuftool)"
+    )
 }
 
 /// The cohort maps of a repository that Tidegate made, so that signers see which devices move.

@@ -101,6 +101,18 @@ fn every_command_reads_what_devices_read() {
     }
 }
 
+/// What another tool may do is a fault in a repository of Tidegate's own.
+#[test]
+fn hash_bins_in_a_repository_of_ours_are_a_fault() {
+    let Some(foreign) = Foreign::new() else { return };
+    let out = foreign.run("marked-bins", &["--json", "verify", text(&foreign.path("marked-bins"))]);
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((out.status.code(), &report["ok"]), (Some(1), &Value::from(false)), "{report}");
+    let fault = &report["faults"][0];
+    assert_eq!((&fault["by"], &fault["subject"]), (&Value::from("tidegate"), &Value::from("targets")), "{report}");
+    assert!(fault["problem"].as_str().unwrap().contains("it delegates to hash bins (succinct_roles)"), "{report}");
+}
+
 #[test]
 fn a_dry_run_tells_whether_a_takeover_is_possible() {
     let Some(foreign) = Foreign::new() else { return };
@@ -110,11 +122,26 @@ fn a_dry_run_tells_whether_a_takeover_is_possible() {
         ("flat", "metadata moves to metadata/"),
         ("bins", "8 delegated roles are given up"),
         ("p384", "the 2 listed files by name no longer"),
+        (
+            "nested",
+            "clients built on tough (tuftool, Bottlerocket), if there are any, ask for targets/HASH.folder/name",
+        ),
     ] {
         let said = foreign.json(kind, &["import", text(&foreign.path(kind)), "--dry-run"]);
         assert_eq!(said["possible"], true, "{said}");
         assert!(said["changes"].to_string().contains(change), "{kind}: {said}");
     }
+    // One whose files have the names that tough gives them.
+    for entry in std::fs::read_dir(foreign.path("times/targets/app")).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let (hash, file) = name.split_once('.').unwrap();
+        let folder = foreign.path(&format!("times/targets/{hash}.app"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::rename(entry.path(), folder.join(file)).unwrap();
+    }
+    let said = foreign.json("times", &["import", text(&foreign.path("times")), "--dry-run"]);
+    assert!(said["changes"].to_string().contains("have the names that clients built on tough ask for"), "{said}");
     let refused = |kind: &str, args: &[&str]| {
         let out = foreign.run(kind, &[&["--json", "import", text(&foreign.path(kind)), "--dry-run"], args].concat());
         assert_eq!(out.status.code(), Some(1), "{}", String::from_utf8_lossy(&out.stderr));
@@ -217,4 +244,16 @@ fn a_repository_is_taken_over_from_a_later_root() {
     run(&["-C", text(&copy), "pull", text(&public), "--root", second]);
     run(&["-C", text(&copy), "status"]);
     run(&["-C", text(&copy), "pull", text(&public)]);
+    // So does a copy of what is published, from the root that is trusted, and it says that the older one is not verified from it.
+    let mirror = foreign.path("mirror");
+    let told = run(&["sync", text(&public), text(&mirror), "--root", second]);
+    assert!(told.contains("1 older root is copied without being verified, which root 2 cannot do"), "{told}");
+    assert_eq!(std::fs::read(first).unwrap(), std::fs::read(mirror.join("metadata/1.root.json")).unwrap());
+    run(&["verify", text(&mirror), "--root", second]);
+    let told = run(&["sync", text(&public), text(&mirror), "--root", second]);
+    assert!(told.contains("is up to date with") && !told.contains("older root"), "{told}");
+    std::fs::copy(second, public.join("metadata/3.root.json")).unwrap();
+    let third = format!("{fleet}/metadata/3.root.json");
+    let (code, told) = said(&["sync", text(&public), text(&mirror), "--root", &third]);
+    assert!(code == Some(1) && told.contains("[P-ROOT]"), "{told}");
 }
