@@ -154,7 +154,7 @@ pub async fn verify_where(
         report.remark(unread.collect());
     }
     let since =
-        second.since.map(|version| format!("from root {version} on: it does not know the key ids of older ones"));
+        second.since.map(|version| format!("from root {version} on: it cannot verify older ones, of another tool"));
     let blind = (!expiry).then(|| "expiry not judged, as --now is another time".to_owned());
     let detail = since.into_iter().chain(blind).collect::<Vec<_>>().join("; ");
     report.add(Check::SecondMetadata, second.roles, detail, second.metadata_faults);

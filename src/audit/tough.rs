@@ -90,20 +90,20 @@ pub(super) async fn opinion(
     Ok(opinion)
 }
 
-/// If tough cannot read roots of other tools, the first readable root after them, and its version.
+/// If tough cannot read or verify roots of other tools, the first root after them, and its version.
 ///
 /// tough includes every member of a key in its id, so it cannot read roots with extra members, such as a key's owner in those
-/// of tuf-on-ci. Devices use ids as declared (TAP 12), and have verified the chain up to here.
+/// of tuf-on-ci, where devices use ids as declared (TAP 12). Of RSA signatures it takes those with a salt of 32 bytes alone, and go-tuf's are
+/// longer. Devices have verified the chain up to here.
 async fn first_readable(origin: &Arc<dyn Origin>, root: &[u8], most: u64) -> Result<Option<(u64, Vec<u8>)>> {
-    let readable =
-        |bytes: &[u8]| serde_json::from_slice::<Signed<Root>>(bytes).map(|root| root.signed.version.get()).ok();
     let version = |bytes: &[u8]| {
         let signed = Raw::scan(bytes, &Bounds::of("root")).ok()?.get("signed")?;
         signed.get("version")?.tree(&mut 1000).ok()?.as_u64()
     };
     let Some(first) = version(root) else { return Ok(None) };
+    let mut before = begins(root);
+    let mut obstacle = before.is_none();
     let mut found = None;
-    let mut obstacle = readable(root).is_none();
     for next in (first..first.saturating_add(most)).map(|version| version + 1) {
         let reader = Arc::clone(origin);
         let limit = tidegate_tuf::Limits::default().root_length;
@@ -112,13 +112,25 @@ async fn first_readable(origin: &Arc<dyn Origin>, root: &[u8], most: u64) -> Res
         else {
             break;
         };
-        match version(&bytes).and_then(|_| readable(&bytes)) {
-            None => (obstacle, found) = (true, None),
-            Some(version) if found.is_none() => found = Some((version, bytes)),
-            Some(_) => {}
+        let after = version(&bytes).and_then(|_| begins(&bytes));
+        match (&before, &after) {
+            (_, None) => (obstacle, found) = (true, None),
+            (Some(before), Some(after)) if !fails(before, after) => {}
+            (_, Some(_)) => (obstacle, found) = (true, Some((next, bytes))),
         }
+        before = after;
     }
     Ok(found.filter(|_| obstacle))
+}
+
+/// A root from which tough can begin.
+fn begins(bytes: &[u8]) -> Option<Signed<Root>> {
+    serde_json::from_slice(bytes).ok().filter(|root| !fails(root, root))
+}
+
+/// Whether tough cannot verify a root by the keys of another tool's. What Tidegate's own root says is always to be verified.
+fn fails(by: &Signed<Root>, root: &Signed<Root>) -> bool {
+    !by.signed._extra.contains_key("x-tidegate-issued") && by.signed.verify_role(root).is_err()
 }
 
 /// Streams every target through tough's checks.

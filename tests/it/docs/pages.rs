@@ -46,8 +46,8 @@ const PAGES: &[(&str, &[&str], Run)] = &[
              public=$(sed -n 's/^public = \"\\(.*\\)\"/\\1/p' ../sent.toml)",
         ),
     ),
-    // Below, beside a repository that python-tuf made and one that tough made.
-    ("docs/migrate.md", &["sh takeover", "sh back"], Elsewhere),
+    // Below, beside repositories that python-tuf, tuftool and go-tuf made.
+    ("docs/migrate.md", &["sh takeover", "sh back", "sh tuftool", "sh go-tuf"], Elsewhere),
     ("docs/operations.md", &["sh"], After("")),
     ("docs/publish.md", &["sh"], After(ROLLING)),
     ("docs/quickstart.md", &["sh", "sh device", "sh build"], Elsewhere),
@@ -291,9 +291,49 @@ async fn the_takeover_from_tuftool_works_as_written() {
     if !tools::have("openssl", "version") {
         return;
     }
-    let old = crate::view::import::by_tough().await;
-    bash(&format!("mv repository old\n{}", script(&runnable("docs/migrate.md", &["sh takeover"]))), old.folder());
-    assert!(old.folder().join("old/metadata/2.root.json").is_file());
+    let old = crate::view::import::by_tuftool();
+    let of = |info| script(&runnable("docs/migrate.md", &[info]));
+    bash(&format!("mv repository old\n{}", of("sh takeover")), old.folder());
+    assert!(old.folder().join("old/metadata/3.root.json").is_file());
+    let key = bash(
+        &format!("{}\ntidegate -C fleet key import new-root-0 file:../new-root-0.pem", of("sh tuftool")),
+        old.folder(),
+    );
+    assert!(key.is_none_or(|out| String::from_utf8_lossy(&out.stdout).contains("p256:")));
+}
+
+/// CI cannot build go-tuf: a function signs with the keys that it made, and answers as it does.
+#[cfg(unix)]
+#[test]
+fn signatures_of_go_tuf_are_taken_as_written() {
+    if !tools::have("openssl", "version") {
+        return;
+    }
+    let (made, place) = (crate::view::import::recorded("go-tuf"), tempfile::tempdir().unwrap());
+    let root: serde_json::Value = serde_json::from_slice(&std::fs::read(made.join("1.root.json")).unwrap()).unwrap();
+    let ids = root["signed"]["roles"]["root"]["keyids"].as_array().unwrap();
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str().unwrap()).collect();
+    let before = format!(
+        r#"tidegate -q import '{0}/repository' fleet --root '{0}/1.root.json' --example-keys > /dev/null
+        tuf() {{
+            (
+                test "$*" = '-d ../go-tuf sign-payload --role=root root.bytes'
+                openssl pkeyutl -sign -rawin -inkey '{0}/old-root-0.pem' -in root.bytes -out 0.sig
+                openssl dgst -sha256 -sign '{0}/old-root-1.pem' -out 1.sig root.bytes
+                openssl dgst -sha256 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:max \
+                    -sign '{0}/old-root-2.pem' -out 2.sig root.bytes
+            ) >&2
+            hex() {{ od -An -v -tx1 "$1" | tr -d ' \n'; }}
+            printf '[{{"keyid":"%s","sig":"%s"}},{{"keyid":"%s","sig":"%s"}},{{"keyid":"%s","sig":"%s"}}]' {1}
+        }}
+        cd fleet"#,
+        made.display(),
+        (0..3).map(|n| format!(r#"{} "$(hex {n}.sig)""#, ids[n])).collect::<Vec<_>>().join(" "),
+    );
+    let blocks = script(&runnable("docs/migrate.md", &["sh go-tuf"]));
+    let Some(out) = bash(&format!("{before}\n{blocks}\ntidegate ceremony status"), place.path()) else { return };
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.contains("root 2 (in force)  3 of 3  met"), "{said}");
 }
 
 #[test]

@@ -1,18 +1,13 @@
 //! Taking over a repository that python-tuf made.
 
-use std::num::NonZeroU64;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use base64::Engine as _;
-use serde_json::{Value, json};
-use tidegate::keys::generate::{Kind, generate};
-use tidegate::keys::{KeyUri, NoPassphrases, Signer, open};
-use tidegate_tuf::hash::to_hex;
-use tidegate_tuf::json::canonical;
+use serde_json::Value;
 
 use super::story::{text, tidegate};
+use crate::support::forge::copy;
 use crate::support::{Serving, python_tuf, script, tools};
 
 /// Runs a command that must work, and gives what it prints.
@@ -39,11 +34,6 @@ impl Old {
         let flag = |flag: bool| if flag { "1" } else { "0" };
         script(&python, "takeover.py", &[text(folder.path()), flag(consistent), flag(delegations)]);
         Some(Self { folder, python, ids: Vec::new() })
-    }
-
-    fn root_key(&self, name: &str) -> std::rc::Rc<dyn Signer> {
-        let uri = KeyUri::File(self.path(&format!("{name}.pem")));
-        open("old", &uri, Path::new("."), None, &mut NoPassphrases).unwrap()
     }
 
     pub fn folder(&self) -> &Path {
@@ -157,96 +147,58 @@ async fn so_it_does_from_one_without_consistent_snapshots_and_with_delegations()
     follows(false, true).await;
 }
 
-/// A repository made by tough's editor, which is what tuftool is made of: its layout, canonical JSON and key ids.
-pub async fn by_tough() -> Old {
-    use tough::editor::RepositoryEditor;
-    use tough::key_source::{KeySource, LocalKeySource};
+/// What a real tool made once, with the keys of its root: `tests/tools/README.md`.
+pub fn recorded(tool: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/recorded").join(tool)
+}
 
+/// Copies a file that only its owner may read.
+pub fn private_copy(from: &Path, to: &Path) {
+    std::fs::copy(from, to).unwrap();
+    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// The repository that tuftool made, at its second root. One of its keys is in the form of older tools.
+pub fn by_tuftool() -> Old {
     let mut old = Old { folder: tempfile::tempdir().unwrap(), python: PathBuf::new(), ids: Vec::new() };
-    let mut keys = serde_json::Map::new();
-    // tuftool has openssl make its keys. One is in the form of older tools.
+    let made = recorded("tuftool");
+    copy(&made.join("repository"), &old.path("repository"));
+    std::fs::copy(made.join("1.root.json"), old.path("1.root.json")).unwrap();
     for name in ["old-root-0", "old-root-1"] {
-        let path = old.path(&format!("{name}.pem"));
-        let mut openssl = Command::new("openssl");
+        let (key, path) = (made.join(format!("{name}.pem")), old.path(&format!("{name}.pem")));
+        private_copy(&key, &path);
         if name == "old-root-0" {
-            openssl.args(["genrsa", "-traditional", "-out", text(&path), "2048"]);
-        } else {
-            openssl.args([
-                "genpkey",
-                "-quiet",
-                "-algorithm",
-                "RSA",
-                "-pkeyopt",
-                "rsa_keygen_bits:2048",
-                "-out",
-                text(&path),
-            ]);
+            let args = ["pkey", "-traditional", "-in", text(&key), "-out", text(&path)];
+            assert!(Command::new("openssl").args(args).status().unwrap().success());
         }
-        assert!(openssl.status().unwrap().success());
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let key = old.root_key(name);
-        keys.insert(key.public().id().to_string(), key.public().to_value());
-        old.ids.push(key.public().id().to_string());
     }
-    let online = generate(Kind::P256, None).unwrap();
-    // tough reads keys of curves as DER alone.
-    let pem = online.pem.lines().filter(|line| !line.starts_with('-')).collect::<String>();
-    let der = base64::engine::general_purpose::STANDARD.decode(pem).unwrap();
-    std::fs::write(old.path("online.der"), der).unwrap();
-    keys.insert(online.public.id().to_string(), online.public.to_value());
-    let by_online = json!({"keyids": [online.public.id()], "threshold": 1});
-    let signed = json!({
-        "_type": "root", "spec_version": "1.0.0", "version": 1, "expires": "2100-01-01T00:00:00Z",
-        "consistent_snapshot": true, "keys": keys,
-        "roles": {
-            "root": {"keyids": old.ids, "threshold": 2},
-            "targets": by_online, "snapshot": by_online, "timestamp": by_online,
-        },
-    });
-    let bytes = canonical(&signed).unwrap();
-    let sign = |at: usize| {
-        let signature = old.root_key(&format!("old-root-{at}")).sign(&bytes).unwrap();
-        json!({"keyid": old.ids[at], "sig": to_hex(&signature)})
-    };
-    let signatures = [sign(0), sign(1)];
-    let root = old.path("1.root.json");
-    std::fs::write(&root, json!({"signatures": signatures, "signed": signed}).to_string()).unwrap();
-
-    let firmware = old.path("firmware.bin");
-    std::fs::write(&firmware, "old firmware").unwrap();
-    let mut editor = RepositoryEditor::new(&root).await.unwrap();
-    let (three, never) = (NonZeroU64::new(3).unwrap(), "2100-01-01T00:00:00Z");
-    editor.targets_version(three).unwrap().targets_expires(never.parse().unwrap()).unwrap();
-    editor.snapshot_version(three).snapshot_expires(never.parse().unwrap());
-    editor.timestamp_version(three).timestamp_expires(never.parse().unwrap());
-    editor.add_target_path(&firmware).await.unwrap();
-    let online: Box<dyn KeySource> = Box::new(LocalKeySource { path: old.path("online.der") });
-    let repository = editor.sign(&[online]).await.unwrap();
-    repository.write(old.path("repository/metadata")).await.unwrap();
-    let targets = old.path("repository/targets");
-    repository.copy_targets(old.folder.path(), &targets, tough::editor::signed::PathExists::Skip).await.unwrap();
-    assert!(old.path("repository/metadata/3.snapshot.json").is_file());
+    // As the root declares them: tuftool's public keys have no line feed at their end, which makes other ids.
+    let root: Value = serde_json::from_slice(&std::fs::read(old.path("1.root.json")).unwrap()).unwrap();
+    let ids = root["signed"]["roles"]["root"]["keyids"].as_array().unwrap();
+    old.ids = ids.iter().map(|id| id.as_str().unwrap().to_owned()).collect();
     old
 }
 
+/// All keys are RSA, times have fractions, and the name of a delegated role is escaped in its file's.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repository_in_the_layout_of_tuftool_is_taken_over() {
+async fn a_repository_that_tuftool_made_is_taken_over() {
     if !tools::have("openssl", "version") {
         return;
     }
-    let old = by_tough().await;
+    let old = by_tuftool();
     let (place, root) = (old.path("repository"), old.path("1.root.json"));
+    assert!(place.join("metadata/1.apps%2Fa%20b.json").is_file());
     let state = old.path("state");
     std::fs::create_dir(&state).unwrap();
-    assert_eq!(by_tough_client(&place, &root, Some(&state), "firmware.bin").await, (1, b"old firmware".to_vec()));
-    let fleet = old.take_over(2);
+    assert_eq!(by_tough_client(&place, &root, Some(&state), "firmware.bin").await, (2, b"old firmware".to_vec()));
+    let fleet = old.take_over(3);
     done(&["-C", text(&fleet), "publish", text(&place)]);
     let said = done(&["verify", text(&place), "--root", text(&root)]);
-    assert!(said.contains("root 2"), "{said}");
+    assert!(said.contains("root 3"), "{said}");
     // A client with its state and one without follow from the first root, at the old place.
     for state in [Some(&*state), None] {
         let (version, map) = by_tough_client(&place, &root, state, "stable/cohorts.json").await;
-        assert_eq!((version, serde_json::from_slice::<Value>(&map).is_ok()), (2, true));
+        assert_eq!((version, serde_json::from_slice::<Value>(&map).is_ok()), (3, true));
     }
 }
 

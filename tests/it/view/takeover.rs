@@ -6,13 +6,22 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tidegate_tuf::hash::to_hex;
 
+use super::import::{private_copy, recorded};
 use super::story::{text, tidegate};
+use crate::support::forge::copy;
 use crate::support::{Serving, python_tuf, script};
 
-/// The kinds that `foreign.py takeover` makes.
-const KINDS: [&str; 6] = ["plain", "mixed", "nested", "hashed", "bins", "flat"];
+/// The kinds that `foreign.py takeover` makes, and what go-tuf and tuftool made themselves (`tests/tools`), at their second root.
+const KINDS: [&str; 8] = ["plain", "mixed", "nested", "hashed", "bins", "flat", "go-tuf", "tuftool"];
+/// How many of them python-tuf can read: tuftool writes times with fractions of a second.
+const READABLE: usize = 7;
 /// What a client downloads from then on.
 const FILE: &str = "stable/releases/os/1.0.0/rootfs.img";
+
+/// Whether a kind has its metadata in the top folder.
+fn is_flat(kind: &str) -> bool {
+    ["flat", "go-tuf"].contains(&kind)
+}
 
 /// The repositories of another tool in a folder, with the clients that read them.
 struct Takeover {
@@ -30,20 +39,40 @@ impl Takeover {
         self.path("places").join(kind)
     }
 
+    /// Puts what a tool made once in the place of its kind, as `foreign.py` would.
+    fn recorded(&self, kind: &str) {
+        let made = recorded(kind);
+        copy(&made.join("repository"), &self.path(kind));
+        std::fs::copy(made.join("1.root.json"), self.path(&format!("{kind}.root.json"))).unwrap();
+        for (number, name) in ["", ".1", ".2"].iter().enumerate() {
+            let key = made.join(format!("old-root-{number}.pem"));
+            if key.is_file() {
+                private_copy(&key, &self.path(&format!("{kind}{name}.pem")));
+            }
+        }
+    }
+
     fn done(args: &[&str]) {
         let out = tidegate(args);
         assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
     }
 
-    /// Has python-tuf's clients update from each kind, in this state: `(kind, is_new)` and what each says.
-    fn update(&self, url: &str, clients: &[&str], is_after: bool, path: &str) -> Vec<(&'static str, Value)> {
+    /// Has python-tuf's clients update from these kinds: each kind, and what its client says.
+    fn update<'k>(
+        &self,
+        url: &str,
+        of: &[&'k str],
+        clients: &[&str],
+        is_after: bool,
+        path: &str,
+    ) -> Vec<(&'k str, Value)> {
         let (mut kinds, mut all) = (Vec::new(), Vec::new());
-        for kind in KINDS {
+        for kind in of.iter().copied() {
             let top = format!("{url}/{kind}/");
             let below = |folder: &str| format!("{top}{folder}/");
             // From a flat place, a server answers for the old URLs with what is in the two folders.
-            let (metadata, targets) = if kind == "flat" && !is_after {
-                (top.clone(), top.clone())
+            let (metadata, targets) = if is_flat(kind) && !is_after {
+                (top.clone(), if kind == "flat" { top.clone() } else { below("targets") })
             } else {
                 (below("metadata"), below("targets"))
             };
@@ -94,19 +123,21 @@ impl Takeover {
 }
 
 /// Keys of three types in one root, delegations of each kind, with and without consistent snapshots, listings without hashes or lengths, one
-/// flat folder, and two whose tool renewed timestamp and snapshot while the ceremony went on.
+/// flat folder, two of other tools' own, and two whose tool renewed timestamp and snapshot while the ceremony went on.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_the_old_tool_follow_at_the_old_place() {
     let Some(python) = python_tuf() else { return };
     let takeover = Takeover { folder: tempfile::tempdir().unwrap(), python };
     script(&takeover.python, "foreign.py", &[text(takeover.folder.path()), "takeover"]);
+    takeover.recorded("go-tuf");
+    takeover.recorded("tuftool");
     std::fs::create_dir(takeover.path("places")).unwrap();
     for kind in KINDS {
         std::fs::rename(takeover.path(kind), takeover.place(kind)).unwrap();
     }
     let server = Serving::start(&takeover.path("places")).await;
     let url = server.url();
-    for (kind, said) in takeover.update(&url, &["old"], false, "app/1") {
+    for (kind, said) in takeover.update(&url, &KINDS[..READABLE], &["old"], false, "app/1") {
         assert_eq!(said["targets"]["app/1"], to_hex(&Sha256::digest("app/1")), "{kind}: {said}");
     }
     let image = takeover.path("image");
@@ -116,12 +147,13 @@ async fn clients_of_the_old_tool_follow_at_the_old_place() {
         let out = tidegate(&["-C", &fleet, "publish", "--rebase", text(&place)]);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(out.status.success(), "{kind}: {said}");
-        assert_eq!(said.contains("timestamp.json in the top folder stays"), kind == "flat", "{kind}: {said}");
+        assert_eq!(said.contains("timestamp.json in the top folder stays"), is_flat(kind), "{kind}: {said}");
         Takeover::done(&["-C", &fleet, "doctor", text(&place)]);
     }
     // The clients with their state, and some that were shipped with the first root and never asked.
-    for (kind, said) in takeover.update(&url, &["old", "new"], true, FILE) {
-        assert_eq!(said["versions"]["root"], 2, "{kind}: {said}");
+    for (kind, said) in takeover.update(&url, &KINDS, &["old", "new"], true, FILE) {
+        let next = if ["go-tuf", "tuftool"].contains(&kind) { 3 } else { 2 };
+        assert_eq!(said["versions"]["root"], next, "{kind}: {said}");
         assert_eq!(said["targets"][FILE], to_hex(&Sha256::digest("new")), "{kind}: {said}");
     }
 }
