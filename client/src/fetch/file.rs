@@ -77,9 +77,9 @@ fn path_of(url: &str, decodes: bool) -> Result<PathBuf, FetchError> {
     let is_name = |name: &str| !matches!(name, "." | "..") && !name.contains(['/', '\\', '\0']);
     let mut segments = path.split('/').filter(|segment| !segment.is_empty()).peekable();
     while let Some(raw) = segments.next() {
-        let decoded = percent_decode(raw).ok_or_else(|| bad("its percent-encoding is broken"))?;
-        let stays = segments.peek().is_none() && (!decodes || !is_name(&decoded));
-        let segment = if stays { raw } else { &decoded };
+        let name = percent_decode(raw).ok_or_else(|| bad("its percent-encoding is broken"))?;
+        let stays = segments.peek().is_none() && (!decodes || !is_name(&name));
+        let segment = if stays { raw } else { &name };
         if !is_name(segment) {
             return Err(bad("a segment of its path leaves its folder"));
         }

@@ -10,6 +10,7 @@ use tidegate_client::store::MemoryStore;
 use tidegate_client::updater::{Repository, Updater};
 use tidegate_tuf::path::TargetPath;
 
+use super::import::recorded;
 use super::story::{text, tidegate};
 use crate::support::{python_tuf, script};
 
@@ -50,14 +51,32 @@ impl Foreign {
         serde_json::from_str(&self.done(kind, &[&["--json"], args].concat())).unwrap()
     }
 
-    /// A device's updater for the repository in `place`.
     fn device(&self, kind: &str, place: &Path) -> Updater<FileFetch, MemoryStore, SystemClock> {
-        let (top, below) = (url_of(place).unwrap(), |name| url_of(&place.join(name)).unwrap());
-        let is_flat = place.join("timestamp.json").is_file();
-        let repository =
-            if is_flat { Repository::new(&top, &top) } else { Repository::new(&below("metadata"), &below("targets")) };
-        let root = std::fs::read(self.root(kind)).unwrap();
-        Updater::new(root, repository, FileFetch::new(), MemoryStore::new(), SystemClock::new())
+        device(&self.root(kind), place)
+    }
+}
+
+/// A device's updater for the repository in `place`.
+fn device(root: &Path, place: &Path) -> Updater<FileFetch, MemoryStore, SystemClock> {
+    let (top, below) = (url_of(place).unwrap(), |name| url_of(&place.join(name)).unwrap());
+    let is_flat = place.join("timestamp.json").is_file();
+    let metadata = if is_flat { top.clone() } else { below("metadata") };
+    let targets = if place.join("targets").is_dir() { below("targets") } else { top };
+    let repository = Repository::new(&metadata, &targets);
+    let root = std::fs::read(root).unwrap();
+    Updater::new(root, repository, FileFetch::new(), MemoryStore::new(), SystemClock::new())
+}
+
+/// Among it files that are listed by SHA-512 alone, RSA keys, and a role whose name is escaped in its file's.
+#[test]
+fn devices_read_what_go_tuf_and_tuftool_made() {
+    for (tool, path, content) in [("go-tuf", "app/1", "app/1"), ("tuftool", "firmware.bin", "old firmware")] {
+        let made = recorded(tool);
+        let mut device = device(&made.join("1.root.json"), &made.join("repository"));
+        let found = device.find(&TargetPath::new(path).unwrap()).unwrap_or_else(|e| panic!("{tool}: {e}"));
+        assert_eq!(device.read_target(&found, 100).unwrap(), content.as_bytes(), "{tool}");
+        let error = device.find(&TargetPath::new("app/none").unwrap()).err().unwrap();
+        assert!(matches!(error, tidegate_client::Error::TargetNotFound { .. }), "{tool}: {error}");
     }
 }
 
