@@ -16,7 +16,7 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::layout::Location;
-use tidegate_tuf::hash::Checker;
+use tidegate_tuf::hash::{Checker, to_hex};
 use tidegate_tuf::metadata::TargetFile;
 use tidegate_tuf::path::TargetPath;
 
@@ -390,6 +390,13 @@ impl<'a> Files<'a> {
     }
 }
 
+/// Where tough has a target of a folder under consistent snapshots: the hash before the whole path, and not, as TUF 5.7.3 has it, before the name of its
+/// file.
+pub(crate) fn key_of_tough(path: &str, file: &TargetFile) -> Option<String> {
+    let sha256 = file.hashes.sha256_digest().filter(|_| path.contains('/'))?;
+    Some(format!("targets/{}.{path}", to_hex(sha256)))
+}
+
 /// Reads a target with the checks of a device. Returns its content if the audit examines it.
 pub(crate) fn read_target(
     origin: &dyn Origin,
@@ -414,7 +421,16 @@ pub(crate) fn read_target(
         return Ok(Err(AuditFinding::new(path, &mismatch)));
     }
     match found {
-        Ok(false) => return Ok(Err(AuditFinding::new(path, &format_args!("targets/{name} is missing")))),
+        Ok(false) => {
+            let elsewhere = match key_of_tough(path, file) {
+                Some(other) if origin.is_open(&other)? => {
+                    format!("; it is at {other}, where clients built on tough alone look")
+                }
+                _ => String::new(),
+            };
+            let problem = format!("targets/{name} is missing{elsewhere}");
+            return Ok(Err(AuditFinding::new(path, &problem)));
+        }
         Ok(true) => {}
         Err(error) if error.kind() == crate::Kind::Trust => return Ok(Err(AuditFinding::new(path, &error))),
         Err(error) => return Err(error),

@@ -14,13 +14,12 @@ use tidegate_model::digest::Digest;
 use tidegate_model::layout::Location;
 use tidegate_model::name::Name;
 use tidegate_model::text::public_url;
-use tidegate_tuf::hash::to_hex;
 use tidegate_tuf::key::Key;
 use tidegate_tuf::metadata::Root;
 use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Limits, TrustedSet};
 
-use crate::audit::{AuditFinding, Cause, Listed, Origin, Tree, read_target, walk_regardless_of_expiry};
+use crate::audit::{AuditFinding, Cause, Origin, Tree, key_of_tough, read_target, walk_regardless_of_expiry};
 use crate::ceremony;
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule, chain};
@@ -329,14 +328,11 @@ fn changes(origin: &dyn Origin, tree: &Tree) -> Vec<String> {
     changes
 }
 
-/// tough has the hash before the whole path of a target, TUF 5.7.3 before the name of its file. Tidegate's targets are all in folders.
+/// How clients built on tough find files: Tidegate's targets are all in folders.
 fn names_for_tough(origin: &dyn Origin, tree: &Tree) -> String {
-    let is_named_so = |listed: &Listed<'_>| {
-        let Some(sha256) = listed.file.hashes.sha256_digest() else { return false };
-        origin.is_open(&format!("targets/{}.{}", to_hex(sha256), listed.path)).unwrap_or(false)
-    };
-    let mut in_folders = tree.listed().filter(|listed| listed.path.contains('/')).take(MOST_ASKED);
-    let has_names = tree.trusted.root().consistent_snapshot && in_folders.any(|listed| is_named_so(&listed));
+    let keys = tree.listed().filter_map(|listed| key_of_tough(listed.path, listed.file));
+    let is_there = |key: String| origin.is_open(&key).unwrap_or(false);
+    let has_names = tree.trusted.root().consistent_snapshot && keys.take(MOST_ASKED).any(is_there);
     let tough = if has_names {
         "files in folders have the names that clients built on tough ask for, targets/HASH.folder/name"
     } else {

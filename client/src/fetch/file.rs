@@ -150,7 +150,7 @@ mod tests {
         for name in names {
             fs::write(folder.path().join(name), name).unwrap();
         }
-        assert_eq!(names.map(|name| read(name)), names.map(|name| Some(name.to_owned())));
+        assert_eq!(names.map(&read), names.map(|name| Some(name.to_owned())));
         assert_eq!(read("..%2F30.json"), None);
         fs::write(folder.path().join("a b.json"), "decoded").unwrap();
         assert_eq!(read("a%20b.json").as_deref(), Some("decoded"), "before the other");

@@ -161,6 +161,9 @@ fn a_dry_run_tells_whether_a_takeover_is_possible() {
     }
     let said = foreign.json("times", &["import", text(&foreign.path("times")), "--dry-run"]);
     assert!(said["changes"].to_string().contains("have the names that clients built on tough ask for"), "{said}");
+    let out = foreign.run("times", &["verify", text(&foreign.path("times"))]);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.contains(".app/1, where clients built on tough alone look"), "{said}");
     let refused = |kind: &str, args: &[&str]| {
         let out = foreign.run(kind, &[&["--json", "import", text(&foreign.path(kind)), "--dry-run"], args].concat());
         assert_eq!(out.status.code(), Some(1), "{}", String::from_utf8_lossy(&out.stderr));
