@@ -86,7 +86,7 @@ impl Source {
 
     /// Whether it is what is published somewhere.
     pub(super) fn is_published(&self) -> bool {
-        matches!(self.0, From::Store(_))
+        matches!(self.0, From::Store { .. })
     }
 
     /// The role versions when this workspace and the live state last agreed, if known.
