@@ -31,7 +31,8 @@ pub(crate) struct Job<'a> {
     pub(crate) disk: &'a Disk,
     pub(crate) retry: Retry,
     pub(crate) wanted: &'a Wanted,
-    pub(crate) files: &'a Files,
+    /// The files of the delivery, if it has one.
+    pub(crate) files: Option<&'a Files>,
     /// The first way to try.
     pub(crate) first: WayKind,
     /// The folder for indexes.
@@ -89,11 +90,7 @@ impl<'a> Filler<'a> {
     }
 
     /// Whether the target is the artifact already.
-    ///
-    /// # Errors
-    ///
-    /// What `watch` returns.
-    pub(crate) fn is_right(&mut self) -> Result<bool, Error> {
+    pub(crate) fn is_right(&mut self) -> bool {
         let wanted = self.job.wanted;
         let mut checker = wanted.checker();
         let mut buffer = vec![0; PIECE];
@@ -101,10 +98,10 @@ impl<'a> Filler<'a> {
             let count = buffer.len().min(usize::try_from(wanted.length - checker.seen()).unwrap_or(usize::MAX));
             let bytes = buffer.get_mut(..count).unwrap_or_default();
             if self.target.read_at(checker.seen(), bytes).is_err() || checker.update(bytes).is_err() {
-                return Ok(false);
+                return false;
             }
         }
-        Ok(checker.finish().is_ok())
+        checker.finish().is_ok()
     }
 
     /// Makes the target the artifact. Returns the way by which it came; `None` if pieces cannot make it, so that only the whole file can.
@@ -114,10 +111,10 @@ impl<'a> Filler<'a> {
     /// Those of the network, once it was retried; [`Error::File`] if the target cannot be written; what `watch` returns.
     pub(crate) fn fill(&mut self) -> Result<Option<WayKind>, Error> {
         let job = self.job;
-        if job.first == WayKind::Patch && self.by_patch()? && self.is_right()? {
+        if job.first == WayKind::Patch && self.by_patch()? && self.is_right() {
             return Ok(Some(WayKind::Patch));
         }
-        Ok((self.by_chunks()? && self.is_right()?).then_some(WayKind::Chunks))
+        Ok((self.by_chunks()? && self.is_right()).then_some(WayKind::Chunks))
     }
 
     /// Makes the target the artifact from the whole file, in its order, with the first piece written last. It is checked when it is complete, and
@@ -181,7 +178,7 @@ impl<'a> Filler<'a> {
     /// `false` if the patch cannot be used, or what it leaves is fetched better as chunks.
     fn by_patch(&mut self) -> Result<bool, Error> {
         let job = self.job;
-        let Some((patch, _)) = &job.files.patch else { return Ok(false) };
+        let Some(Files { index, patch: Some((patch, _)), .. }) = job.files else { return Ok(false) };
         let old = Old::open(job.running);
         if !old.is_there() {
             return Ok(false);
@@ -197,7 +194,7 @@ impl<'a> Filler<'a> {
         }
         if left > 0 {
             debug!(bytes = left, "a part of the patch does not fit");
-            if job.files.index.file.length < left {
+            if index.file.length < left {
                 return Ok(false);
             }
             self.make(&mut pieces, &mut missing, rest, Source::Whole)?;
@@ -208,20 +205,20 @@ impl<'a> Filler<'a> {
     /// The directory of the patch, from the state folder if it is there.
     fn directory(&mut self) -> Result<Option<Directory>, Error> {
         let job = self.job;
-        let Some((patch, file)) = &job.files.patch else { return Ok(None) };
+        let Some((patch, file)) = job.files.and_then(|files| files.patch.as_ref()) else { return Ok(None) };
         let pieces = job.wanted.length.div_ceil(PIECE as u64);
         if file.length > 64 + pieces.saturating_mul(64 + 8 * MAX_SOURCES as u64) {
             return Ok(None);
         }
-        let path = job.folder.join(file.sha256.to_string());
-        let bytes = match read_regular(&path, file.length) {
+        let stored = job.folder.join(file.sha256.to_string());
+        let bytes = match read_regular(&stored, file.length) {
             Ok(bytes) if Digest::of(&bytes) == file.sha256 => bytes,
             _ => {
                 let Some(bytes) = self.beginning(patch, file.length)? else { return Ok(None) };
                 if Digest::of(&bytes) != file.sha256 {
                     return Ok(None);
                 }
-                job.disk.replace(&path, &bytes).map_err(|e| failed(&path, e))?;
+                job.disk.replace(&stored, &bytes).map_err(|e| failed(&stored, e))?;
                 bytes
             }
         };
@@ -253,9 +250,9 @@ impl<'a> Filler<'a> {
     /// `false` if the index cannot be used, or the artifact that it describes is not to be had.
     fn by_chunks(&mut self) -> Result<bool, Error> {
         let job = self.job;
-        let Files { index, pack, .. } = job.files;
+        let Some(Files { index, pack, .. }) = job.files else { return Ok(false) };
         let path = job.folder.join(index.file.sha256.to_string());
-        if !self.index(&path)? {
+        if !self.index(index, &path)? {
             return Ok(false);
         }
         let lengths = [index.file.length, job.wanted.length, pack.file.length];
@@ -272,9 +269,9 @@ impl<'a> Filler<'a> {
     }
 
     /// Fetches the index, unless it is there. `false` if it cannot be had.
-    fn index(&mut self, path: &Path) -> Result<bool, Error> {
+    fn index(&mut self, index: &Remote, path: &Path) -> Result<bool, Error> {
         let (job, done) = (self.job, self.done);
-        let Remote { url, file } = &job.files.index;
+        let Remote { url, file } = index;
         let hashes = Hashes::sha256(*file.sha256.as_bytes());
         let wanted = Wanted { name: url.clone(), url: url.clone(), length: file.length, hashes };
         if path.metadata().is_err() {

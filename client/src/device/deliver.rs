@@ -1,5 +1,6 @@
 //! Where an update is written, and how it is fetched.
 
+use std::fmt::Write as _;
 use std::fs::Metadata;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -95,8 +96,8 @@ impl Device {
         })
     }
 
-    /// Where each artifact of an update can be written or read, and whether they go straight into their slots. Then the boot loader starts none of
-    /// these slots any more.
+    /// Where each artifact of an update can be written or read, and whether they go straight into their slots: if they come in pieces, or there is no
+    /// other room. Then the boot loader starts none of these slots any more.
     pub(super) fn places(&mut self, update: &Update) -> Result<(Vec<Destination>, bool), Error> {
         let Some(installer) = &mut self.installer else { return Ok((Vec::new(), false)) };
         let artifacts: Vec<_> = update.artifacts.iter().map(|it| (it.name.as_str(), it.length)).collect();
@@ -106,28 +107,25 @@ impl Device {
             return Ok((places, false));
         }
         self.must_not_be_on_trial()?;
-        let is_stored = self.keep_fallback && self.lacks_room(&update.artifacts).is_none();
-        if is_stored || update.artifacts.iter().any(|artifact| artifact.files.is_none()) {
+        let has_room = self.lacks_room(&update.artifacts).is_none();
+        let in_pieces = update.artifacts.iter().all(|artifact| artifact.files.is_some());
+        if has_room && (self.keep_fallback || !in_pieces) {
             return Ok((places, false));
         }
-        Ok((places, self.overwrite(&update.release)?))
-    }
-
-    /// Has the boot loader start none of the slots that are written next. `false` if it cannot do that, and what it starts is as it was.
-    fn overwrite(&mut self, release: &Release) -> Result<bool, Error> {
         let before = self.overwritten.value().cloned();
-        if before.as_ref().is_none_or(|before| before.release != *release) {
-            self.overwritten.save(&self.store, Overwritten { release: release.clone(), complete: false })?;
+        if before.as_ref().is_none_or(|before| before.release != update.release) {
+            self.note_overwritten(&update.release, false)?;
         }
-        let Some(installer) = &mut self.installer else { return Ok(false) };
-        let is_invalid = installer.invalidate()?;
-        if !is_invalid {
+        let is_invalid = self.installer()?.invalidate()?;
+        // Without room, it is enough that the boot loader keeps the running slot.
+        if !is_invalid && has_room {
             match before {
                 Some(before) => self.overwritten.save(&self.store, before)?,
                 None => self.overwritten.remove(&self.store)?,
             }
+            return Ok((places, false));
         }
-        Ok(is_invalid)
+        Ok((places, true))
     }
 
     /// The slot that does not run is what a trial falls back to.
@@ -207,32 +205,31 @@ impl Device {
         in_slot: bool,
         watch: &mut dyn FnMut(Progress) -> Result<(), Error>,
     ) -> Result<bool, Error> {
-        let Some(files) = &artifact.files else { return Ok(false) };
         let job = Job {
             fetch: self.updater.fetcher(),
             disk: self.store.disk(),
             retry: self.retry,
             wanted: &artifact.wanted,
-            files,
+            files: artifact.files.as_ref(),
             first: artifact.ways.first().map_or(WayKind::Whole, |way| way.way),
             folder: self.store.folder().join("downloads"),
             target,
             running,
         };
         let mut filler = Filler::new(&job, watch)?;
-        if in_slot && self.is_complete(release) && filler.is_right()? {
+        if in_slot && self.is_complete(release) && filler.is_right() {
             return Ok(true);
         }
-        let mut filled = filler.fill();
+        let mut result = filler.fill();
         // Without room for the whole file, there is no other place for it.
-        if in_slot && matches!(filled, Ok(None)) && self.lacks_room(std::slice::from_ref(artifact)).is_some() {
-            filled = filler.whole().map(|()| Some(WayKind::Whole));
+        if in_slot && matches!(result, Ok(None)) && self.lacks_room(std::slice::from_ref(artifact)).is_some() {
+            result = filler.whole().map(|()| Some(WayKind::Whole));
         }
         // Also after an error, so that a later call finds it.
         let synced = filler.sync();
-        let way = filled.as_ref().ok().copied().flatten().unwrap_or(job.first);
+        let way = result.as_ref().ok().copied().flatten().unwrap_or(job.first);
         self.spend(way, filler.fetched());
-        let is_filled = filled?.is_some();
+        let is_filled = result?.is_some();
         synced.map(|()| is_filled)
     }
 
@@ -250,7 +247,7 @@ impl Update {
         let mut text = String::new();
         for UpdateArtifact { name, ways, .. } in self.artifacts.iter().filter(|artifact| artifact.ways.len() > 1) {
             let ways: Vec<_> = ways.iter().map(ToString::to_string).collect();
-            text += &format!("fetch {name}: {}\n", ways.join("; else "));
+            let _ = writeln!(text, "fetch {name}: {}", ways.join("; else "));
         }
         text
     }

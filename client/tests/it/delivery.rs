@@ -145,6 +145,13 @@ impl Scene {
         self.is_done()
     }
 
+    /// The server has no files of the delivery.
+    fn loses_the_delivery(&self) {
+        for kind in Kind::ALL {
+            self.mirror.trick(&self.path(kind), Trick::Gone);
+        }
+    }
+
     /// Downloads half of the update, until the network breaks off.
     fn stops_half_way(&self) {
         self.mirror.trick(&self.path(Kind::Patch), Trick::Cut(self.patch().len() / 2));
@@ -301,7 +308,7 @@ fn bad_files_and_servers_cost_bytes_and_no_more() {
     // Nothing of the delivery is there: the whole file is stored, or goes into the slot if there is no room.
     for (faults, cut) in [(Faults::none(), 0), (Faults::with_room(1000), 0), (Faults::with_room(1000), PIECE + 100)] {
         let mut scene = first.again();
-        Kind::ALL.map(|kind| scene.mirror.trick(&scene.path(kind), Trick::Gone));
+        scene.loses_the_delivery();
         if cut > 0 {
             let image = scene.mirror.sim().files.keys().find(|file| file.ends_with("image.bin")).unwrap().clone();
             scene.mirror.trick(&image, Trick::Cut(cut));
@@ -310,7 +317,7 @@ fn bad_files_and_servers_cost_bytes_and_no_more() {
             scene.mirror.behave();
             scene.board.restart();
             scene.board.now += chrono::TimeDelta::hours(5);
-            Kind::ALL.map(|kind| scene.mirror.trick(&scene.path(kind), Trick::Gone));
+            scene.loses_the_delivery();
         }
         scene.board.run(&Disk::with_faults(faults)).unwrap();
         scene.mirror.behave();
@@ -607,4 +614,23 @@ fn patches_made_later_are_found() {
     assert_eq!(first(), WayKind::Patch);
     scene.updates();
     assert_eq!(read(&scene.mirror), bytes.len());
+}
+
+#[test]
+fn without_a_delivery_and_without_room_the_file_goes_into_the_slot() {
+    let scene = Scene::small(false);
+    scene.mirror.edit(|sim| drop(release(sim, "1.2.0", 12, &scene.new, &Value::Null)));
+    let room = || Disk::with_faults(Faults::with_room(1000));
+    let stop = scene.again();
+    scene.board.run(&room()).unwrap();
+    scene.is_done().unwrap();
+    assert_eq!(read(&scene.mirror), scene.new.len());
+    // A network that breaks off leaves a slot that does not start.
+    let image = scene.mirror.sim().files.keys().find(|file| file.ends_with("image.bin")).unwrap().clone();
+    scene.mirror.trick(&image, Trick::Cut(PIECE + 1000));
+    stop.board.run(&room()).unwrap_err();
+    scene.mirror.behave();
+    assert_eq!((stop.slot("b")[0], stop.board.invalid(), stop.overwritten_by()), (0, "b".into(), Some((12, false))));
+    stop.board.restart();
+    assert!(stop.board.runs() == stop.old);
 }
