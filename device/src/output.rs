@@ -46,7 +46,9 @@ impl Output {
 
     /// Warns of what the owner of the device should know.
     pub(super) fn remarks(self, remarks: &[String]) {
-        remarks.iter().for_each(|remark| self.warning(remark));
+        for remark in remarks {
+            self.warning(remark);
+        }
     }
 
     /// A progress line for a terminal: none at first, then at most 30 times a second.

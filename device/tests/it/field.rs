@@ -98,11 +98,11 @@ fn a_mounted_slot_is_written_once_it_is_free() {
 #[test]
 fn read_only_state_is_told_and_does_not_stop_a_check() {
     let bench = bench();
-    let script = r#"
+    let script = r"
         set -e; mkdir state; mount -t tmpfs -o size=8m t state; $program check -q; mount -o remount,ro state; echo ready
         $program check 2>&1; $program explain 2>&1; $program status; ! $program install 2>&1; mount -o remount,rw state
         $program install
-    "#;
+    ";
     let Some(text) = with_mounts(&bench, script) else { return };
     assert!(text.starts_with("warning: ") && text.contains("install 1.2.0 (sequence 12): image.bin\nnext: "), "{text}");
     assert_eq!(text.matches("state cannot be written: what is found now is not kept").count(), 3, "{text}");
