@@ -198,6 +198,9 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Fetch(FetchError::Unreachable { .. }) => "check the URL and the network; nothing was changed",
+            Self::Fetch(FetchError::CertificateTime { .. }) => {
+                "check this device's clock; if it is right, the server needs a new certificate"
+            }
             Self::Fetch(FetchError::Denied { .. }) => {
                 "this device keeps its release; the gate's audit log records what is missing"
             }

@@ -96,5 +96,6 @@ pub mod retry;
 pub mod state;
 pub mod store;
 pub mod updater;
+pub mod zone;
 
 pub use error::{Error, Fault};

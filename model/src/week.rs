@@ -159,6 +159,11 @@ impl fmt::Display for WeeklyPeriod {
 pub struct UtcOffset(TimeDelta);
 
 impl UtcOffset {
+    /// An offset in minutes.
+    pub fn of_minutes(minutes: i64) -> Option<Self> {
+        (minutes.abs() <= 18 * 60).then(|| Self(TimeDelta::minutes(minutes)))
+    }
+
     /// In minutes.
     pub fn minutes(self) -> i64 {
         self.0.num_minutes()
@@ -182,7 +187,7 @@ impl FromStr for UtcOffset {
             } else {
                 minute_of_day(&format!("{}:{}", rest.get(..2)?, rest.get(2..)?))?
             };
-            (minutes <= 18 * 60).then(|| Self(TimeDelta::minutes(sign * i64::from(minutes))))
+            Self::of_minutes(sign * i64::from(minutes))
         };
         read().ok_or_else(|| WeekError::Offset(text.to_owned()))
     }

@@ -18,6 +18,16 @@ pub enum FetchError {
         /// What failed.
         reason: String,
     },
+    /// The server's certificate is expired, or not valid yet, by this device's clock.
+    #[error("{}: {reason}; this device's clock says {clock}", public_url(.url))]
+    CertificateTime {
+        /// The requested URL.
+        url: String,
+        /// What TLS says.
+        reason: String,
+        /// The time of this device.
+        clock: String,
+    },
     /// The transfer was interrupted.
     #[error("{}: the transfer broke off: {reason}", public_url(.url))]
     Interrupted {
@@ -171,7 +181,11 @@ impl FetchError {
     /// Whether the same request may succeed later or through another server.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::TooSlow { .. } | Self::NoRanges { .. } => true,
+            Self::Unreachable { .. }
+            | Self::CertificateTime { .. }
+            | Self::Interrupted { .. }
+            | Self::TooSlow { .. }
+            | Self::NoRanges { .. } => true,
             // A success with something else than the file is the network's.
             Self::Status { status, .. } => *status >= 500 || matches!(status, 200..300 | 407 | 408 | 429),
             _ => false,

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Deferral, DeferralRule, Metered, Overrides, Policy, Rule};
 use crate::store::Keep;
+use crate::zone::Zone;
 use tidegate_model::condition::Condition;
 use tidegate_model::span::Span;
 use tidegate_tuf::fields::{FieldError, Fields, expected, parsed, text, whole};
@@ -39,6 +40,7 @@ impl Policy {
             Ok(Self {
                 windows: fields.list_or_empty("windows", usize::MAX, parsed)?,
                 utc_offset: fields.optional_text_as("utc_offset", str::parse)?.unwrap_or_default(),
+                zone: fields.optional_text("time_zone")?.map(Zone::find),
                 download_any_time: Enabled(fields.bool_or("download_any_time", true)?),
                 deferral: fields.optional_part("deferral", DeferralRule::read)?.unwrap_or_default(),
                 require: match fields.optional("require") {

@@ -7,7 +7,7 @@
 //! ```json
 //! {
 //!   "windows": ["sat sun 01:00 - 05:30"],
-//!   "utc_offset": "+01:00",
+//!   "time_zone": "Europe/Berlin",
 //!   "download_any_time": true,
 //!   "deferral": {"limit": "7d"},
 //!   "require": {"fact": "battery-percent", "ge": 30},
@@ -27,6 +27,7 @@ use std::collections::BTreeSet;
 use chrono::TimeDelta;
 use serde::Serialize;
 
+use crate::zone::Zone;
 use tidegate_model::condition::{self, Condition};
 use tidegate_model::decision::Verdict;
 use tidegate_model::facts::{FactValue, Facts};
@@ -42,6 +43,8 @@ pub struct Policy {
     pub windows: Vec<WeeklyPeriod>,
     /// The UTC offset of the windows' local time, such as `+02:00`, if the device has no fact `utc-offset`.
     pub utc_offset: UtcOffset,
+    /// The time zone of the windows, which goes before any offset, or why there is none.
+    pub zone: Option<Result<Zone, String>>,
     /// Whether downloads may run outside the windows. Default: yes.
     pub download_any_time: form::Enabled,
     /// Whether, and for how long, the user may defer an update.
@@ -294,11 +297,15 @@ fn windows(policy: &Policy, situation: &Situation<'_>) -> Found {
     if situation.step == Step::Download && policy.download_any_time.0 {
         return Found::NotApplicable("downloads may run at any time".into());
     }
-    let offset = offset(policy, situation.facts);
-    if let Some(window) = policy.windows.iter().find(|window| window.contains(situation.now, offset)) {
+    let local = match local(policy, situation.facts) {
+        Ok(local) => local,
+        Err(why) => return Found::Fail(None, format!("when the maintenance windows are is not known: {why}")),
+    };
+    let open = |at: Instant| policy.windows.iter().find(|window| window.contains(at, local(at)));
+    if let Some(window) = open(situation.now) {
         return Found::Pass(format!("inside the maintenance window {window}"));
     }
-    match policy.windows.iter().filter_map(|window| window.next_start(situation.now, offset)).min() {
+    match next_start(&policy.windows, situation.now, &local) {
         Some(next) => Found::Fail(
             Some(next),
             format!("outside the maintenance windows, the next starts at {}", time::format(next)),
@@ -307,13 +314,36 @@ fn windows(policy: &Policy, situation: &Situation<'_>) -> Found {
     }
 }
 
-/// The fact `utc-offset`, which can follow daylight saving time, or the setting.
-fn offset(policy: &Policy, facts: &Facts) -> UtcOffset {
-    let fact = "utc-offset".parse().ok().and_then(|name| match facts.value(&name)? {
-        FactValue::Text(text) => text.parse().ok(),
-        _ => None,
-    });
-    fact.unwrap_or(policy.utc_offset)
+/// The first minute after `now`, which is outside, that is inside a window.
+fn next_start(windows: &[WeeklyPeriod], now: Instant, local: &dyn Fn(Instant) -> UtcOffset) -> Option<Instant> {
+    let mut from = now;
+    // A window may fall into an hour that the clock skips.
+    for _ in 0..3 {
+        let near = windows.iter().filter_map(|window| window.next_start(from, local(from))).min()?;
+        // Until then the clock may change, by a few hours at most.
+        let around = (-180..=180).filter_map(|minutes| near.checked_add_signed(TimeDelta::minutes(minutes)));
+        let is_open = |at: &Instant| *at > now && windows.iter().any(|window| window.contains(*at, local(*at)));
+        if let Some(at) = around.into_iter().find(is_open) {
+            return Some(at);
+        }
+        from = near;
+    }
+    Some(from)
+}
+
+/// The offset from UTC at each instant: by the time zone, by the fact `utc-offset`, or by the setting. A fact that is not an offset tells that
+/// something is wrong, so no other offset is used in its place.
+fn local<'a>(policy: &'a Policy, facts: &Facts) -> Result<Box<dyn Fn(Instant) -> UtcOffset + 'a>, String> {
+    if let Some(zone) = &policy.zone {
+        let zone = zone.as_ref().map_err(String::clone)?;
+        return Ok(Box::new(|at| UtcOffset::of_minutes(zone.offset(at)).unwrap_or_default()));
+    }
+    let offset = match "utc-offset".parse().ok().and_then(|name| facts.value(&name)) {
+        Some(FactValue::Text(text)) => text.parse().map_err(|e| format!("the fact utc-offset: {e}"))?,
+        Some(_) => return Err("the fact utc-offset is no text such as \"+01:00\"".into()),
+        None => policy.utc_offset,
+    };
+    Ok(Box::new(move |_| offset))
 }
 
 fn deferral(policy: &Policy, situation: &Situation<'_>) -> Found {

@@ -462,6 +462,7 @@ fn no_error_repeats_a_secret_of_a_url() {
         FetchError::Secret { url: url(), reason: reason.clone() },
         FetchError::Authorities { url: url(), reason: reason.clone() },
         FetchError::Allowance { url: url(), bytes: 1, until: reason.clone() },
+        FetchError::CertificateTime { url: url(), reason: reason.clone(), clock: String::new() },
         FetchError::Proxy { url: url(), proxy: String::new(), reason: String::new() },
         FetchError::BadUrl { url: url(), reason: "no" },
     ];

@@ -43,6 +43,28 @@ fn run(bench: &Bench, environment: &[(&str, &str)], words: &[&str]) -> (i32, Str
     (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
+/// The authorities of these tests are valid from 1975 to 4096.
+#[test]
+fn a_clock_that_is_years_off_is_named() {
+    if !have(&["faketime"]) {
+        return;
+    }
+    let (bench, _, _server) = at_server(None);
+    network(&bench, &json!({}));
+    let check = bench.command(&["check"]);
+    for (now, said) in
+        [("1970-01-01 00:00:10", "certificate not valid yet"), ("4099-01-01 00:00:10", "certificate expired")]
+    {
+        let mut command = Command::new("faketime");
+        command.args(["-m", "-f", &format!("@{now}")]).arg(check.get_program()).args(check.get_args()).env("TZ", "UTC");
+        let output = command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        let clock = format!("this device's clock says {}T00:00:1", &now[..10]);
+        assert!(error.contains(said) && error.contains(&clock), "{error}");
+        assert!(error.contains("help: check this device's clock"), "{error}");
+    }
+}
+
 #[test]
 fn the_systems_authorities_are_trusted_unless_others_are_given() {
     let (bench, _, _server) = at_server(None);

@@ -38,6 +38,7 @@ use gunzip::Gunzip;
 use pace::{Meter, Paced, Patience, PatientConnector};
 use proxy::{Proxies, WholeUrlConnector};
 use tidegate_model::text::public_url;
+use tidegate_model::time;
 
 /// The most bytes that are read of an unwanted body, so that its connection can be used again.
 const WORTH_READING: u64 = 64 * 1024;
@@ -201,7 +202,15 @@ impl HttpFetch {
             ureq::Error::Timeout(_) => {
                 unreachable(format!("no answer within {} s", self.options.response_timeout.as_secs()))
             }
-            other => unreachable(other.to_string()),
+            other => {
+                let reason = other.to_string();
+                let is_of_time = |what: &&str| reason.contains(what);
+                if !["certificate expired", "certificate not valid yet"].iter().any(is_of_time) {
+                    return unreachable(reason);
+                }
+                let clock = time::format(chrono::Utc::now());
+                FetchError::CertificateTime { url: url.clone(), reason: reason + &through(proxy), clock }
+            }
         }
     }
 
