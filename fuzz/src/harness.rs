@@ -10,6 +10,10 @@ use tidegate_client::store::{MemoryStore, Store as _};
 use tidegate_client::updater::{Repository, Updater};
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::condition::Condition;
+use tidegate_model::delivery::index::{MAX_CHUNK, MIN_CHUNK};
+use tidegate_model::delivery::patch::{MAX_SOURCE, MAX_SOURCES, PIECE};
+use tidegate_model::delivery::{DeliveryError, Directory, apply, read_index, unpack};
+use tidegate_model::digest::Digest;
 use tidegate_model::facts::Facts;
 use tidegate_model::listing::Listing;
 use tidegate_model::manifest::Manifest;
@@ -190,6 +194,82 @@ pub fn offers(data: &[u8]) {
         }
         assert!(ramp.exposure(ramp.start()).bound() <= ramp.exposure(ramp.end()).bound());
     }
+}
+
+/// An index of chunks, after the lengths of artifact and pack (five bytes each): what is read fits both. The index is a pack, too.
+pub fn delivery_index(data: &[u8]) {
+    let (Some((artifact, rest)), Some(pack)) = (data.split_at_checked(5), data.get(5..10)) else { return };
+    let index = &rest[5..];
+    let length = number(artifact) % (64 << 20);
+    let (mut file, mut chunks, mut sum) = (index, 0, 0);
+    let mut fill = |into: &mut [u8]| {
+        let (next, after) = file.split_at_checked(into.len()).expect("no more is read than there is");
+        into.copy_from_slice(next);
+        file = after;
+        Ok::<(), DeliveryError>(())
+    };
+    let read = read_index([index.len() as u64, length, number(pack)], &mut fill, &mut |record| {
+        assert!(record.length > 0 && record.length as usize <= MAX_CHUNK && record.packed <= record.length);
+        assert!(record.offset + u64::from(record.packed) <= number(pack));
+        chunks += 1;
+        sum += u64::from(record.length);
+        let mut chunk = Vec::new();
+        if chunks < 4 && unpack(index, record.length as usize, &mut chunk).is_ok() {
+            assert_eq!(chunk.len(), record.length as usize);
+        }
+        assert!(chunk.len() <= record.length as usize);
+        Ok(())
+    });
+    assert!(chunks <= length / MIN_CHUNK as u64 + 1);
+    assert!(read.is_err() || sum == length && file.is_empty());
+}
+
+/// A patch, after the lengths of the new artifact and of the directory (three bytes each): what is made is what the directory says.
+pub fn delivery_patch(data: &[u8]) {
+    let (Some((new, rest)), Some(directory)) = (data.split_at_checked(3), data.get(3..6)) else { return };
+    let patch = &rest[3..];
+    let (new, old) = (number(new) % (1 << 20), delivery_old());
+    let Some(bytes) = patch.get(..usize::try_from(number(directory)).expect("three bytes")) else { return };
+    let Ok(directory) = Directory::parse(bytes, new, patch.len() as u64) else { return };
+    let (mut made, mut length) = (Vec::new(), 0);
+    for piece in directory.pieces() {
+        assert!(piece.offset == length && piece.length > 0 && piece.length <= PIECE && piece.data_length <= piece.length);
+        assert!(piece.sources.len() <= MAX_SOURCES && piece.source_length() <= MAX_SOURCE);
+        length += piece.length as u64;
+        let mut source = Vec::new();
+        for part in &piece.sources {
+            assert!(part.offset + u64::from(part.length) <= directory.old_length());
+            // It may be a patch from a longer artifact: then there are zeros.
+            let start = usize::try_from(part.offset).unwrap_or(usize::MAX);
+            let there = old.get(start..).unwrap_or_default();
+            source.extend_from_slice(&there[..there.len().min(part.length as usize)]);
+        }
+        source.resize(usize::try_from(piece.source_length()).expect("at most 1 MiB"), 0);
+        let start = usize::try_from(piece.data_offset).expect("within the patch");
+        let before = made.len();
+        match apply(&piece, &source, &patch[start..start + piece.data_length], &mut made) {
+            Ok(()) => assert!(made.len() == before + piece.length && Digest::of(&made[before..]) == piece.sha256),
+            Err(_) => assert_eq!(made.len(), before),
+        }
+    }
+    assert_eq!(length, new);
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte))
+}
+
+/// The old artifact of the seeds: 768 KiB that compress to half.
+pub fn delivery_old() -> &'static [u8] {
+    static OLD: OnceLock<Vec<u8>> = OnceLock::new();
+    OLD.get_or_init(|| {
+        let mut state = 1_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 24 & if state & 0x0300 == 0 { 0xff } else { 0x0f }
+        };
+        (0..768 << 10).map(|_| u8::try_from(next()).expect("a byte")).collect()
+    })
 }
 
 /// A whole update session against a server that bends a sound repository's files as the input says.

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
-use tidegate_model::delivery::patch::{MAX_SOURCES, PIECE, Step, write_directory, write_patched};
+use tidegate_model::delivery::patch::{MAX_SOURCES, PIECE, write_directory, write_patched};
 use tidegate_model::delivery::{FileRef, Method, Piece, Source};
 use tidegate_model::digest::Digest;
 
@@ -17,6 +17,9 @@ use crate::error::{Error, Result};
 
 /// How many pieces are made at once, and held in memory.
 const BATCH: usize = 256;
+
+/// Data longer than this is made in a second, slower way too: mostly of pieces that are new.
+const LONG: usize = PIECE / 8;
 
 /// A patch that was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,31 +113,30 @@ impl Scratch {
             return Ok((made, Vec::new()));
         }
         let (mut method, mut data) = (Method::Stored, piece.to_vec());
-        let mut offer = |other: Method, packed: Vec<u8>, sources: Vec<Source>| {
+        let mut offer = |other: Method, packed: Vec<u8>, sources: &[Source]| {
             if packed.len() < data.len() {
-                (method, data, made.sources) = (other, packed, sources);
+                (method, data, made.sources) = (other, packed, sources.to_vec());
             }
+            data.len()
         };
         let sources = anchors.sources(piece, offset);
+        self.source.clear();
+        for source in &sources {
+            old.read(source.offset, source.length as usize, &mut self.source)?;
+        }
+        let mut length = piece.len();
         if !sources.is_empty() {
-            self.source.clear();
-            for source in &sources {
-                old.read(source.offset, source.length as usize, &mut self.source)?;
-            }
             let difference = self.finder.difference(&self.source, piece);
             if let Some(copied) = copied(&difference, &sources) {
                 (made.method, made.sources) = (Method::Copy, copied);
                 return Ok((made, Vec::new()));
             }
             if let Some(packed) = patched(&difference)? {
-                offer(Method::Patched, packed, sources.clone());
+                length = offer(Method::Patched, packed, &sources);
             }
         }
-        if data.len() > piece.len() / 4 {
-            let packed = lzma::pack(piece, lzma::MIXED)?;
-            if packed.len() < data.len() {
-                (method, data, made.sources) = (Method::Packed, packed, Vec::new());
-            }
+        if length > LONG {
+            offer(Method::Packed, lzma::pack_after(piece, &self.source, lzma::MIXED)?, &sources);
         }
         (made.method, made.data_length) = (method, data.len());
         Ok((made, data))
@@ -166,11 +168,11 @@ fn copied(difference: &Difference, sources: &[Source]) -> Option<Vec<Source>> {
 }
 
 fn patched(difference: &Difference) -> Result<Option<Vec<u8>>> {
-    let steps: Vec<Step> = difference.steps.clone();
     let mut failed = None;
     let mut part = 0;
-    let packed = write_patched(&steps, &difference.differences, &difference.new, &mut |bytes| {
+    let packed = write_patched(&difference.steps, &difference.differences, &difference.new, &mut |bytes| {
         part += 1;
+        // Steps and differences come before what is new.
         let properties = if part == 3 { lzma::MIXED } else { lzma::BYTES };
         lzma::pack(bytes, properties).unwrap_or_else(|error| {
             failed = Some(error);

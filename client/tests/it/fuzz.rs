@@ -21,6 +21,8 @@ const TARGETS: &[(&str, Target)] = &[
     ("key", harness::key),
     ("delegation_matching", harness::delegation_matching),
     ("manifest", harness::manifest),
+    ("delivery_index", harness::delivery_index),
+    ("delivery_patch", harness::delivery_patch),
     ("cohort_map", harness::cohort_map),
     ("listing", harness::listing),
     ("offers", harness::offers),
@@ -31,8 +33,9 @@ const TARGETS: &[(&str, Target)] = &[
 fn fuzz_targets_accept_mutated_seeds() {
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
     for (name, target) in TARGETS {
-        // A session is a thousand times the work of a parse.
-        run(&seeds.join(name), if *name == "session" { ROUNDS / 20 } else { ROUNDS }, *target);
+        // A session, and a megabyte of pieces, is a thousand times the work of a parse.
+        let long = *name == "session" || *name == "delivery_patch";
+        run(&seeds.join(name), if long { ROUNDS / 20 } else { ROUNDS }, *target);
     }
 }
 

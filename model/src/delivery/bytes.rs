@@ -1,4 +1,4 @@
-//! Numbers in bytes, big-endian, and tables of them, turned: first the first bytes of all rows, then the second. So they compress better.
+//! Numbers in bytes, big-endian, and tables of them, transposed: first the first bytes of all rows, then the second. So they compress better.
 
 use super::DeliveryError;
 
@@ -16,8 +16,8 @@ pub(super) fn number(bytes: &mut &[u8], width: usize) -> Result<u64, DeliveryErr
     Ok(take(bytes, width)?.iter().fold(0, |number, &byte| number << 8 | u64::from(byte)))
 }
 
-/// The number in row `row` of a turned table of numbers of one width.
-pub(super) fn turned(table: &[u8], rows: usize, row: usize) -> u64 {
+/// The number in row `row` of a transposed table of numbers of one width.
+pub(super) fn transposed(table: &[u8], rows: usize, row: usize) -> u64 {
     table.iter().skip(row).step_by(rows.max(1)).fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
@@ -26,8 +26,8 @@ pub(super) fn put(number: u64, width: usize, into: &mut Vec<u8>) {
     into.extend(number.to_be_bytes().iter().skip(8 - width));
 }
 
-/// Writes a turned table of numbers of one width.
-pub(super) fn put_turned(numbers: &[u64], width: usize, into: &mut Vec<u8>) {
+/// Writes a transposed table of numbers of one width.
+pub(super) fn put_transposed(numbers: &[u64], width: usize, into: &mut Vec<u8>) {
     for place in 8 - width..8 {
         into.extend(numbers.iter().filter_map(|number| number.to_be_bytes().get(place).copied()));
     }

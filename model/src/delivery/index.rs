@@ -2,9 +2,9 @@
 //!
 //! The file: `TGI1`, u32 number of chunks, then blocks of [`BLOCK`] chunks (the last has what is left): u24 length, and so many bytes of
 //! LZMA. A block, unpacked, is tables of its chunks, in the order of the artifact: the lengths (u24), the packed lengths (u24), the places in the pack (u40,
-//! less the end of all that was named so far: mostly 0), each table turned, then the hashes.
+//! less the end of all that was named so far: mostly 0), each table transposed, then the hashes.
 
-use super::bytes::{SHORT, number, put, put_turned, take, turned};
+use super::bytes::{SHORT, number, put, put_transposed, take, transposed};
 use super::{DeliveryError, lzma};
 use crate::digest::Digest;
 
@@ -113,7 +113,7 @@ impl Iterator for Block<'_> {
     fn next(&mut self) -> Option<IndexRecord> {
         let (sha256, rest) = self.hashes.split_first_chunk::<32>()?;
         self.hashes = rest;
-        let value = |table| turned(table, self.rows, self.row);
+        let value = |table| transposed(table, self.rows, self.row);
         let (length, packed, offset) = (value(self.lengths), value(self.packed), value(self.places));
         self.row += 1;
         Some(IndexRecord { sha256: Digest::from(*sha256), length: length as u32, packed: packed as u32, offset })
@@ -153,9 +153,9 @@ pub fn write_index<E: From<DeliveryError>>(chunks: &[IndexRecord], pack: Pack<'_
         let column =
             |value: fn(&IndexRecord) -> u32| -> Vec<u64> { block.iter().map(|row| value(row).into()).collect() };
         let mut tables = Vec::new();
-        put_turned(&column(|row| row.length), 3, &mut tables);
-        put_turned(&column(|row| row.packed), 3, &mut tables);
-        put_turned(&places, 5, &mut tables);
+        put_transposed(&column(|row| row.length), 3, &mut tables);
+        put_transposed(&column(|row| row.packed), 3, &mut tables);
+        put_transposed(&places, 5, &mut tables);
         tables.extend(block.iter().flat_map(|row| *row.sha256.as_bytes()));
         let packed = pack(&tables)?;
         put(packed.len() as u64, 3, &mut index);

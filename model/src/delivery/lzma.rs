@@ -97,9 +97,10 @@ impl Output<'_> {
     /// The byte that stands `distance + 1` bytes back.
     fn back(&self, distance: usize) -> Result<usize, DeliveryError> {
         let unpacked = self.into.get(self.start..).unwrap_or_default();
-        let (from, index) = match unpacked.len().checked_sub(distance + 1) {
+        let distance = distance.checked_add(1).ok_or(DAMAGED)?;
+        let (from, index) = match unpacked.len().checked_sub(distance) {
             Some(index) => (unpacked, index),
-            None => (self.before, (self.before.len() + unpacked.len()).wrapping_sub(distance + 1)),
+            None => (self.before, (self.before.len() + unpacked.len()).wrapping_sub(distance)),
         };
         from.get(index).map(|&byte| byte.into()).ok_or(DAMAGED)
     }

@@ -2,13 +2,13 @@
 //!
 //! The file is a directory, then the data of the pieces, one after the other. The directory: `TGP1`, u64 length of the new artifact, u64 length of the
 //! old one, u32 length of the rest when it is unpacked, then LZMA of tables: the methods (u8) and the numbers of sources (u8) of the pieces, the
-//! lengths of their data (u24), the places (u40, less the piece's own place) and lengths (u24) of all sources, each turned, then the hashes of the pieces.
+//! lengths of their data (u24), the places (u40, less the piece's own place) and lengths (u24) of all sources, each transposed, then the hashes of the pieces.
 //!
 //! Data of [`Method::Patched`]: u16 number of steps, u16 length of the packed steps, u24 length of the packed differences, then LZMA of the
-//! steps, of the differences, and of what is new. The steps are turned tables: how many bytes to take from the source and add the differences to, how
+//! steps, of the differences, and of what is new. The steps are transposed tables: how many bytes to take from the source and add the differences to, how
 //! many new bytes follow (u24 each), and how far to move in the source then (u24, modulo 2^24).
 
-use super::bytes::{number, put, put_turned, take, turned};
+use super::bytes::{number, put, put_transposed, take, transposed};
 use super::{DeliveryError, lzma};
 use crate::digest::Digest;
 
@@ -176,7 +176,7 @@ impl Directory {
         let mut table = |rows: usize, width: usize| take(&mut rest, rows * width).ok();
         let method = *Method::ALL.get(usize::from(*table(pieces, 1)?.get(index)?))?;
         let count = usize::from(*table(pieces, 1)?.get(index)?);
-        let data_length = turned(table(pieces, 3)?, pieces, index) as usize;
+        let data_length = transposed(table(pieces, 3)?, pieces, index) as usize;
         let (places, lengths) = (table(sources, 5)?, table(sources, 3)?);
         let (sha256, _) = table(pieces, 32)?.get(index * 32..)?.split_first_chunk::<32>()?;
         let offset = index as u64 * PIECE as u64;
@@ -185,8 +185,8 @@ impl Directory {
             return None;
         }
         let source = |row| Source {
-            offset: turned(places, sources, row).wrapping_add(offset) & PLACES,
-            length: turned(lengths, sources, row) as u32,
+            offset: transposed(places, sources, row).wrapping_add(offset) & PLACES,
+            length: transposed(lengths, sources, row) as u32,
         };
         Some(Piece {
             sha256: Digest::from(*sha256),
@@ -248,7 +248,7 @@ fn patched(length: usize, source: &[u8], mut data: &[u8], into: &mut Vec<u8>) ->
     lzma::unpack(take(&mut data, packed_steps)?, &[], rows * STEP, &mut steps)?;
     let table = |column: usize| steps.get(column * rows * 3..(column + 1) * rows * 3).unwrap_or_default();
     let (taken, added, moved) = (table(0), table(1), table(2));
-    let sum = |table| (0..rows).map(|row| turned(table, rows, row)).sum::<u64>();
+    let sum = |table| (0..rows).map(|row| transposed(table, rows, row)).sum::<u64>();
     let (all_taken, all_added) = (sum(taken), sum(added));
     if all_taken.checked_add(all_added) != Some(length as u64) {
         return Err(WRONG);
@@ -263,13 +263,13 @@ fn patched(length: usize, source: &[u8], mut data: &[u8], into: &mut Vec<u8>) ->
     }
     let (mut differences, mut new, mut at) = (differences.as_slice(), new.as_slice(), 0_usize);
     for row in 0..rows {
-        let taken = turned(taken, rows, row) as usize;
+        let taken = transposed(taken, rows, row) as usize;
         let old = source.get(at..at + taken).ok_or(WRONG)?;
         into.extend(
             take(&mut differences, taken)?.iter().zip(old).map(|(difference, old)| old.wrapping_add(*difference)),
         );
-        into.extend_from_slice(take(&mut new, turned(added, rows, row) as usize)?);
-        at = (at + taken + turned(moved, rows, row) as usize) & MOVES;
+        into.extend_from_slice(take(&mut new, transposed(added, rows, row) as usize)?);
+        at = (at + taken + transposed(moved, rows, row) as usize) & MOVES;
     }
     Ok(())
 }
@@ -297,9 +297,9 @@ pub fn write_patched(
     }
     let mut tables = Vec::new();
     let column = |value: fn(&Step) -> u64| -> Vec<u64> { steps.iter().map(value).collect() };
-    put_turned(&column(|step| step.taken.into()), 3, &mut tables);
-    put_turned(&column(|step| step.added.into()), 3, &mut tables);
-    put_turned(&column(|step| u64::from(step.moved.cast_unsigned()) & MOVES as u64), 3, &mut tables);
+    put_transposed(&column(|step| step.taken.into()), 3, &mut tables);
+    put_transposed(&column(|step| step.added.into()), 3, &mut tables);
+    put_transposed(&column(|step| u64::from(step.moved.cast_unsigned()) & MOVES as u64), 3, &mut tables);
     let steps_packed = pack(&tables);
     let differences = if differences.is_empty() { Vec::new() } else { pack(differences) };
     u16::try_from(steps_packed.len()).ok()?;
@@ -321,15 +321,15 @@ pub fn write_directory(pieces: &[Piece], old_length: u64, pack: &mut dyn FnMut(&
     let mut tables: Vec<u8> = pieces.iter().map(|piece| piece.method as u8).collect();
     tables.extend(pieces.iter().map(|piece| piece.sources.len() as u8));
     let lengths: Vec<u64> = pieces.iter().map(|piece| piece.data_length as u64).collect();
-    put_turned(&lengths, 3, &mut tables);
+    put_transposed(&lengths, 3, &mut tables);
     let (mut places, mut lengths) = (Vec::new(), Vec::new());
     for (index, piece) in pieces.iter().enumerate() {
         let offset = index as u64 * PIECE as u64;
         places.extend(piece.sources.iter().map(|source| source.offset.wrapping_sub(offset) & PLACES));
         lengths.extend(piece.sources.iter().map(|source| u64::from(source.length)));
     }
-    put_turned(&places, 5, &mut tables);
-    put_turned(&lengths, 3, &mut tables);
+    put_transposed(&places, 5, &mut tables);
+    put_transposed(&lengths, 3, &mut tables);
     tables.extend(pieces.iter().flat_map(|piece| *piece.sha256.as_bytes()));
     let mut directory = Vec::with_capacity(HEAD);
     directory.extend_from_slice(MAGIC);
