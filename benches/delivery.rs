@@ -43,7 +43,8 @@ fn main() -> ExitCode {
 fn make(old: &Path, new: &Path, dir: &Path) -> Result<String> {
     let chunks = cut(new, &dir.join("new.index"), &dir.join("new.pack"), &|_| ())?;
     let patch = make_patch(old, new, &dir.join("patch"), &|_| ())?;
-    fs::write(dir.join("directory"), patch.directory.length.to_string()).map_err(|error| Error::io("write", dir, error))?;
+    fs::write(dir.join("directory"), patch.directory.length.to_string())
+        .map_err(|error| Error::io("write", dir, error))?;
     Ok(format!(
         r#"{{"patch": {}, "directory": {}, "index": {}, "pack": {}, "length": {}}}"#,
         patch.length,
@@ -62,7 +63,8 @@ fn cut_old(old: &Path, dir: &Path) -> Result<String> {
 fn missing_bytes(old: &Path, new: &Path, dir: &Path) -> Result<String> {
     let paths = |name: &str| (dir.join(format!("{name}.index")), dir.join(format!("{name}.pack")));
     let ((old_index, old_pack), (new_index, new_pack)) = (paths("old"), paths("new"));
-    let bytes = missing((&old_index, length(old)?, length(&old_pack)?), (&new_index, length(new)?, length(&new_pack)?))?;
+    let bytes =
+        missing((&old_index, length(old)?, length(&old_pack)?), (&new_index, length(new)?, length(&new_pack)?))?;
     Ok(format!(r#"{{"missing": {bytes}}}"#))
 }
 

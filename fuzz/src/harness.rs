@@ -233,7 +233,9 @@ pub fn delivery_patch(data: &[u8]) {
     let Ok(directory) = Directory::parse(bytes, new, patch.len() as u64) else { return };
     let (mut made, mut length) = (Vec::new(), 0);
     for piece in directory.pieces() {
-        assert!(piece.offset == length && piece.length > 0 && piece.length <= PIECE && piece.data_length <= piece.length);
+        assert!(
+            piece.offset == length && piece.length > 0 && piece.length <= PIECE && piece.data_length <= piece.length
+        );
         assert!(piece.sources.len() <= MAX_SOURCES && piece.source_length() <= MAX_SOURCE);
         length += piece.length as u64;
         let mut source = Vec::new();

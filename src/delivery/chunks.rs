@@ -93,7 +93,7 @@ impl<'a> Writer<'a> {
             if chunk.iter().all(|&byte| byte == 0) {
                 return Ok(Vec::new());
             }
-            let packed = lzma::pack(chunk, lzma::MIXED)?;
+            let packed = lzma::pack_chunk(chunk)?;
             Ok(if packed.len() < chunk.len() { packed } else { (*chunk).clone() })
         })?;
         for ((sha256, chunk), packed) in fresh.iter().zip(packed) {
