@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_model::cohort::CohortMap;
+use tidegate_model::delivery::PatchList;
 use tidegate_model::digest::Digest;
 use tidegate_model::layout::{
     DelegatedRole, Location, assignment_path, channel_patterns, cohort_patterns, cohort_role, manifest_path,
 };
-use tidegate_model::manifest::Manifest;
+use tidegate_model::manifest::{Artifact, Manifest};
 use tidegate_model::name::Name;
 use tidegate_model::rollout::{Offer, Offers};
 use tidegate_model::version::{Version, is_newer};
@@ -42,7 +43,8 @@ impl Audit {
 
 /// Whether the bytes of a target are examined.
 pub(super) fn is_read(path: &str) -> bool {
-    matches!(Location::parse(path), Some(Location::CohortMap { .. } | Location::Manifest { .. }))
+    use Location::{CohortMap, Manifest, Patches};
+    matches!(Location::parse(path), Some(CohortMap { .. } | Manifest { .. } | Patches { .. }))
 }
 
 /// Audits a walked repository. `contents` holds the verified bytes of all targets that [`is_read`] asks for.
@@ -60,6 +62,11 @@ pub(super) fn audit(tree: &Tree, contents: &Contents) -> Audit {
         reachable(tree, &listed, &mut audit);
         match Location::parse(listed.path) {
             Some(Location::CohortMap { channel }) => cohort_map(tree, &listed, &channel, contents, &mut audit),
+            Some(Location::Patches { channel, product, version, artifact }) => {
+                let manifest = manifests.get(&(channel, product, version)).map(|approved| &approved.manifest);
+                let of = manifest.and_then(|it| it.artifacts.iter().find(|found| found.name == artifact));
+                patch_list(&listed, of, contents, &mut audit);
+            }
             Some(Location::Assignment { channel, cohort, product }) => {
                 offers(tree, &listed, (&channel, &cohort, &product), &manifests, &mut audit);
             }
@@ -188,6 +195,18 @@ fn manifests<'a>(tree: &'a Tree, contents: &Contents, audit: &mut Audit) -> Mani
         manifests.insert((channel, product, version), Approved { file: listed.file, manifest });
     }
     manifests
+}
+
+/// A list of patches must be of the artifact in its path.
+fn patch_list(listed: &Listed<'_>, of: Option<&Artifact>, contents: &Contents, audit: &mut Audit) {
+    let Some(bytes) = content(listed.file, contents) else { return };
+    match PatchList::parse(bytes) {
+        Err(error) => audit.fault(Check::Manifests, listed.path, error),
+        Ok(list) if of.is_none_or(|artifact| artifact.sha256 != list.artifact) => {
+            audit.fault(Check::Manifests, listed.path, "it lists patches to another artifact than its release has");
+        }
+        Ok(_) => {}
+    }
 }
 
 /// Every cohort of the map must have a role, and every cohort's role a cohort.

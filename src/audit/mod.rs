@@ -4,6 +4,7 @@
 //! tough, which shares no code with ours. A repository that passes both is accepted by every device.
 
 mod content;
+pub mod delivery;
 mod origin;
 pub mod protect;
 mod report;
@@ -16,11 +17,12 @@ use std::sync::Arc;
 use chrono::{DateTime, TimeDelta, Utc};
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::layout::Location;
-use tidegate_tuf::hash::{Checker, to_hex};
+use tidegate_tuf::hash::{Checker, Hashes, to_hex};
 use tidegate_tuf::metadata::TargetFile;
 use tidegate_tuf::path::TargetPath;
 
 use crate::error::{Error, Result};
+use delivery::DeliveryFile;
 use protect::{Maps, Needs, Protection};
 
 pub use self::origin::{ByHash, Origin, Pair, PublishedRepository};
@@ -222,10 +224,11 @@ pub fn look(origin: &dyn Origin, root: &[u8], snapshot: Option<u64>, is_whole: b
         read(&listed, None, &mut contents, &mut faults)?;
     }
     let maps = maps_among(&contents);
-    let protection = Protection::of(tree.by_name(), &maps);
+    let mut protection = Protection::of(tree.by_name(), &maps);
     for listed in tree.listed().filter(|listed| content::is_read(listed.path) && !is_map(listed.path)) {
         read(&listed, Some(&protection), &mut contents, &mut faults)?;
     }
+    follow_named(&tree, consistent, &contents, &mut protection);
     let audit = content::audit(&tree, &contents);
     faults.extend(audit.faults.into_iter().map(|(_, fault)| fault));
     let remarks = audit.remarks.into_iter().map(|(_, remark)| remark).collect();
@@ -298,7 +301,7 @@ fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&
     for listed in tree.listed().filter(|listed| is_map(listed.path)) {
         read.file(&listed, true)?;
     }
-    let protection = Protection::of(tree.by_name(), &maps_among(&read.contents));
+    let mut protection = Protection::of(tree.by_name(), &maps_among(&read.contents));
     for listed in tree.listed().filter(|listed| wanted(listed.path) || content::is_read(listed.path)) {
         let needs = read.key(&listed).map(|key| protection.needs(&key)).unwrap_or_default();
         match (view.is_whole, needs) {
@@ -306,6 +309,12 @@ fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&
             // Not needed: it may be here or in the private place.
             (false, Needs { public: false, .. }) => read.file(&listed, false)?,
             _ => read.file(&listed, true)?,
+        }
+    }
+    for (path, file) in follow_named(&tree, read.consistent, &read.contents, &mut protection) {
+        let needs = protection.needs(&file.key());
+        if wanted(&file.path) && (view.is_whole || !needs.is_apart()) {
+            read.beside(&path, &file, view.is_whole || needs.public)?;
         }
     }
     let Files { contents, faults, seen, bytes, .. } = read;
@@ -332,6 +341,26 @@ fn first_opinion(view: &View, root: &[u8], now: DateTime<Utc>, wanted: &dyn Fn(&
         faults.retain(|fault| !(absent.contains(&fault.subject) && protection.is_kept(&fault.subject)));
     }
     Ok(First { tree, files, bytes, contents, target_faults: faults, protection, open })
+}
+
+/// The files of delivery that manifests and lists of patches name, each with the path of the target that names it. They are protected
+/// as that is.
+fn follow_named(
+    tree: &Tree,
+    consistent: bool,
+    contents: &content::Contents,
+    protection: &mut Protection,
+) -> Vec<(String, DeliveryFile)> {
+    let mut found = Vec::new();
+    for listed in tree.listed().filter(|listed| delivery::names_some(listed.path)) {
+        let bytes = listed.file.hashes.sha256_digest().and_then(|sha256| contents.get(sha256));
+        let (Some(bytes), Ok(path)) = (bytes, TargetPath::new(listed.path)) else { continue };
+        // A malformed one is reported as such.
+        let named = delivery::named(listed.path, bytes).unwrap_or_default();
+        protection.follow(&format!("targets/{}", path.file_path(&listed.file.hashes, consistent)), &named);
+        found.extend(named.into_iter().map(|file| (listed.path.to_owned(), file)));
+    }
+    found
 }
 
 /// Whether a target is a cohort map.
@@ -362,6 +391,20 @@ impl<'a> Files<'a> {
 
     fn key(&self, listed: &Listed<'_>) -> Option<String> {
         self.name(listed).ok().map(|name| format!("targets/{name}"))
+    }
+
+    /// Reads a file that the target at `path` names. If it `must` exist, a missing file is a fault.
+    fn beside(&mut self, path: &str, file: &DeliveryFile, must: bool) -> Result<()> {
+        if self.seen.contains(&file.path) || (!must && !self.origin.is_open(&file.key())?) {
+            return Ok(());
+        }
+        let hashes = Hashes::sha256(*file.sha256.as_bytes());
+        match read_checked(self.origin, &file.path, path, (file.length, &hashes), false)? {
+            Ok(_) => self.bytes += file.length,
+            Err(fault) => self.faults.push(fault),
+        }
+        self.seen.insert(file.path.clone());
+        Ok(())
     }
 
     /// Reads a file. If it `must` exist, a missing file is a fault.
@@ -404,10 +447,21 @@ pub(crate) fn read_target(
     path: &str,
     file: &TargetFile,
 ) -> Result<Result<Option<Vec<u8>>, AuditFinding>> {
-    let mut checker = Checker::new(Some(file.length), Some(&file.hashes));
-    let mut content = (file.length <= MAX_READ && content::is_read(path)).then(Vec::new);
+    read_checked(origin, name, path, (file.length, &file.hashes), file.length <= MAX_READ && content::is_read(path))
+}
+
+/// Reads the file `name`, which `path` stands for in a finding. Returns its content if that is to be kept.
+fn read_checked(
+    origin: &dyn Origin,
+    name: &str,
+    path: &str,
+    (length, hashes): (u64, &Hashes),
+    keep: bool,
+) -> Result<Result<Option<Vec<u8>>, AuditFinding>> {
+    let mut checker = Checker::new(Some(length), Some(hashes));
+    let mut content = keep.then(Vec::new);
     let mut wrong = None;
-    let found = origin.target(name, file.length, &mut |bytes| {
+    let found = origin.target(name, length, &mut |bytes| {
         if let Err(mismatch) = checker.update(bytes) {
             wrong = Some(mismatch);
             return Err(Error::trust("longer than listed"));

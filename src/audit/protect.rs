@@ -4,7 +4,7 @@
 //! |---|---|
 //! | root, timestamp, snapshot, targets, channel roles, cohort maps, roles of other cohorts | the public place |
 //! | role of a protected cohort, and its lists of offers | the private place, alone; a list of public releases only is no secret |
-//! | manifest and artifacts of a release that a public cohort is offered, also as a bridge, or a protected one without `private` | the public place |
+//! | manifest and artifacts of a release, with the files that the manifest names, that a public cohort is offered, also as a bridge, or a protected one without `private` | the public place |
 //! | the same of a release that a protected cohort is offered with `private` | the private place, and the public one if the line above asks for it |
 //! | the same of a release that nobody is offered, in a channel with protected cohorts | where it is; the private place if it is new |
 //!
@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::delivery::DeliveryFile;
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::layout::{DelegatedRole, Location, cohort_role, cohorts_path};
 use tidegate_model::name::Name;
@@ -122,6 +123,19 @@ impl Protection {
         &self.listings
     }
 
+    /// What the manifest or list of patches with the key `key` names is needed where that is.
+    pub fn follow(&mut self, key: &str, named: &[DeliveryFile]) {
+        let Some(needs) = self.objects.get(key).copied() else { return };
+        for name in named.iter().map(DeliveryFile::key) {
+            for listing in self.listings.values_mut().filter(|listing| listing.contains(key)) {
+                listing.insert(name.clone());
+            }
+            let of_file = self.objects.entry(name).or_default();
+            of_file.public |= needs.public;
+            of_file.private |= needs.private;
+        }
+    }
+
     fn channel(&mut self, channel: &Name, targets: &Targets, map: &CohortMap, roles: &BTreeMap<&str, &Targets>) {
         let marked = map.cohorts().iter().filter(|cohort| cohort.protected.is_some());
         self.kept.extend(marked.map(|cohort| cohort_role(channel, &cohort.name)));
@@ -173,9 +187,11 @@ impl Protection {
         }
         for (path, file) in &targets.targets {
             let release = match Location::parse(path) {
-                Some(Location::Manifest { product, version, .. } | Location::Artifact { product, version, .. }) => {
-                    (product, version)
-                }
+                Some(
+                    Location::Manifest { product, version, .. }
+                    | Location::Artifact { product, version, .. }
+                    | Location::Patches { product, version, .. },
+                ) => (product, version),
                 _ => continue,
             };
             let Some(key) = target_key(path, file) else { continue };

@@ -21,10 +21,11 @@ use tidegate_tuf::path::{TargetPath, metadata_file};
 
 use super::publications;
 use super::store::Remote;
+use crate::audit::delivery::{self, DeliveryFile};
 use crate::audit::{ByHash, Origin, look};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result, Rule};
-use crate::fs::Changes;
+use crate::fs::{self, Changes};
 use crate::keys::KeyRing;
 use crate::metadata::{Document, Edit, METADATA_DIR, Repository, RoleFile, danger_parse_unverified};
 use crate::release::draft::happening;
@@ -587,6 +588,31 @@ pub(super) async fn fetch(dir: &Path, remote: &Remote, theirs: &Repository, all:
     stream::iter(wanted)
         .map(|(sha256, (path, file))| fetch_one(dir, (remote, consistent), sha256, path, file))
         .buffer_unordered(if all { 4 } else { READERS })
+        .try_collect::<Vec<()>>()
+        .await?;
+    Ok(count + if all { fetch_delivery(dir, remote, theirs).await? } else { 0 })
+}
+
+/// Fetches what the store lacks of the files that manifests and lists of patches name. Returns their number.
+async fn fetch_delivery(dir: &Path, remote: &Remote, theirs: &Repository) -> Result<u64> {
+    let mut wanted: BTreeMap<Digest, DeliveryFile> = BTreeMap::new();
+    for (path, file) in roles(theirs).filter_map(|role| theirs.targets(role)).flat_map(|targets| &targets.targets) {
+        let Some(sha256) = file.hashes.sha256_digest().filter(|_| delivery::names_some(path)) else { continue };
+        let stored = dir.join(artifacts::find(dir, &Digest::from(*sha256)));
+        let bytes = fs::read_if_exists(&stored, delivery::MAX_LENGTH)?;
+        let named = bytes.and_then(|bytes| delivery::named(path, &bytes)).unwrap_or_default();
+        wanted.extend(named.into_iter().map(|file| (file.sha256, file)));
+    }
+    wanted.retain(|sha256, _| !dir.join(artifacts::find(dir, sha256)).exists());
+    let count = wanted.len() as u64;
+    stream::iter(wanted.into_values())
+        .map(|file| async move {
+            let missing = || Error::trust(format!("{} is missing at {}", file.key(), remote.name()));
+            let stream = remote.find_stream(&file.key()).await?.ok_or_else(missing)?;
+            let stored = artifacts::Stored { sha256: file.sha256, length: file.length };
+            artifacts::receive(dir, stored, false, stream).await
+        })
+        .buffer_unordered(4)
         .try_collect::<Vec<()>>()
         .await?;
     Ok(count)

@@ -23,8 +23,9 @@ use crate::error::Result;
 pub async fn read_back(plan: &Plan, source: &Source, remote: &Remote, now: DateTime<Utc>) -> Result<AuditReport> {
     let written = plan.objects.iter().filter(|object| object.state != ObjectState::Unchanged);
     let keys: BTreeSet<String> = written.map(|object| object.key.clone()).chain([TIMESTAMP.to_owned()]).collect();
-    // A target's path is its object's key without the hash.
-    let paths: BTreeSet<String> = keys.iter().filter_map(|key| path_of(key)).collect();
+    // A target's path is its object's key without the hash; a file of delivery is known by its key.
+    let files = keys.iter().filter_map(|key| key.strip_prefix("targets/").map(ToOwned::to_owned));
+    let paths: BTreeSet<String> = keys.iter().filter_map(|key| path_of(key)).chain(files).collect();
     let origin = Both { written: keys, there: StoreOrigin::new(remote.clone()), here: source.origin() };
     let wanted = Arc::new(move |path: &str| paths.contains(path));
     let open: Option<Arc<dyn Origin>> = match remote.private() {

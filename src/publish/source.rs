@@ -111,6 +111,14 @@ impl Source {
         }
     }
 
+    /// The bytes of a small target with the object key `key`, or `None` if it does not exist.
+    pub(super) async fn small(&self, key: &str, sha256: &[u8; 32], limit: u64) -> Result<Option<Vec<u8>>> {
+        match &self.0 {
+            From::Workspace { origin, .. } => fs::read_if_exists(&origin.artifact(&to_hex(sha256)), limit),
+            From::Store(origin) => Ok(origin.remote.find(key, limit).await?.map(|seen| seen.bytes.to_vec())),
+        }
+    }
+
     /// Whether the bytes of a target are here. A store is asked when they are needed.
     pub(super) fn has(&self, sha256: &[u8; 32]) -> bool {
         match &self.0 {

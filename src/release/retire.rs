@@ -169,7 +169,9 @@ fn is_listed(repository: &Repository, id: &ReleaseId) -> bool {
 fn paths(repository: &Repository, id: &ReleaseId) -> Vec<String> {
     let of_it = |path: &&String| match Location::parse(path) {
         Some(
-            Location::Manifest { channel, product, version } | Location::Artifact { channel, product, version, .. },
+            Location::Manifest { channel, product, version }
+            | Location::Artifact { channel, product, version, .. }
+            | Location::Patches { channel, product, version, .. },
         ) => id.channel == channel && id.product == product && id.version == version,
         _ => false,
     };

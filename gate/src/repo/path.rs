@@ -71,7 +71,8 @@ fn target(path: &str) -> Option<Access> {
         return None;
     }
     let target = TargetPath::new(format!("{folder}/{name}")).ok()?;
-    let channel = match Location::parse(target.as_str())? {
+    // The name of a file of delivery has no further hash before it.
+    let channel = match Location::parse(path).or_else(|| Location::parse(target.as_str()))? {
         Location::CohortMap { channel }
         | Location::Manifest { channel, .. }
         | Location::Artifact { channel, .. }
@@ -97,6 +98,8 @@ mod tests {
             "stable/releases/os/1.2.0/HASH.manifest.json",
             "stable/releases/os/1.2.0/HASH.a_b-c.img",
             "stable/cohorts/canary/HASH.os.json",
+            "stable/delivery/HASH.patch",
+            "stable/patches/os/1.2.0/HASH.a.img.json",
         ] {
             let path = format!("targets/{}", path.replace("HASH", &hash));
             assert_eq!(parse(&path).unwrap(), RequestedObject { name: path, access: Access::Channel(stable.clone()) });

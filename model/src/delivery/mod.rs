@@ -126,6 +126,15 @@ pub struct PatchFrom {
 }
 
 impl Delivery {
+    /// Reads it from a JSON value.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a valid one.
+    pub fn from_value(value: &Value) -> Result<Delivery, FormatError> {
+        Delivery::read(value, "").map_err(|error| invalid("delivery", vec![error]))
+    }
+
     pub(crate) fn read(value: &Value, at: &str) -> Result<Delivery, FieldError> {
         let mut fields = Fields::of(value, at)?;
         Ok(Delivery {

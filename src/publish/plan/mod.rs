@@ -5,6 +5,7 @@
 //! else has published, and nothing is done.
 
 mod apart;
+mod delivery;
 mod live;
 
 use std::collections::BTreeSet;
@@ -116,7 +117,7 @@ pub struct Plan {
     pub live: Option<u64>,
     /// The version that the timestamp will have.
     pub timestamp: u64,
-    /// All objects of the repository, in the order they are written.
+    /// All objects of the repository, in the order they are written; of the files of delivery, those that are to be written.
     pub objects: Vec<Object>,
     /// What devices will notice.
     pub notices: Vec<Notice>,
@@ -233,7 +234,7 @@ pub(super) async fn plan_of(
         return Err(Error::bug("a sound repository without timestamp or snapshot"));
     };
 
-    let protection = Protection::of(tree.by_name(), &maps);
+    let mut protection = Protection::of(tree.by_name(), &maps);
     let private = private_place(&protection, remote, source.is_published())?;
 
     let mut requests = 1;
@@ -248,7 +249,7 @@ pub(super) async fn plan_of(
     };
 
     let Delegated { roles, live: live_roles } = delegated(source, &tree, live.as_ref(), remote, &mut requests).await?;
-    let before = live_protection(&live_roles, maps, remote, &mut requests).await?;
+    let mut before = live_protection(&live_roles, maps, remote, &mut requests).await?;
     let mut objects = Vec::new();
     for (role, mut object) in roles {
         object.private = protection.is_protected(role);
@@ -259,6 +260,10 @@ pub(super) async fn plan_of(
         objects.push(object);
     }
     objects.extend(targets(&tree, &live_roles, &protection, &before)?);
+    let named = delivery::named(source, &tree, &objects, protection.is_any()).await?;
+    named.iter().for_each(|(key, files)| protection.follow(key, files));
+    delivery::follow_live(&mut before, &live_roles, &named, remote, &mut requests).await?;
+    objects.extend(delivery::objects(&named, &objects));
     if let Some(private) = private {
         objects.extend(listings(&protection, &before, private, &mut requests).await?);
         closed(&objects, &protection, &before, remote, &mut requests).await?;

@@ -303,15 +303,19 @@ fn is_ours_apart(key: &str, needed: &Needed) -> bool {
 
 /// The channel of a target, from its key.
 fn channel_of(key: &str) -> Option<String> {
-    let (folder, file) = key.strip_prefix("targets/")?.rsplit_once('/')?;
+    let path = key.strip_prefix("targets/")?;
+    if let Some(Location::Delivery { channel, .. }) = Location::parse(path) {
+        return Some(channel.to_string());
+    }
+    let (folder, file) = path.rsplit_once('/')?;
     let (_, name) = file.split_once('.')?;
     Some(match Location::parse(&format!("{folder}/{name}"))? {
         Location::CohortMap { channel }
         | Location::Manifest { channel, .. }
         | Location::Artifact { channel, .. }
+        | Location::Assignment { channel, .. }
         | Location::Patches { channel, .. }
-        | Location::Delivery { channel, .. }
-        | Location::Assignment { channel, .. } => channel.to_string(),
+        | Location::Delivery { channel, .. } => channel.to_string(),
     })
 }
 
@@ -332,6 +336,7 @@ mod tests {
             "metadata/7.stable.canary.json",
             &release("stable"),
             &format!("targets/stable/cohorts/canary/{hash}.os.json"),
+            &format!("targets/stable/delivery/{hash}.patch"),
             "gate/stable.canary.json",
             ".tidegate/probe/00ff",
         ] {
@@ -343,6 +348,7 @@ mod tests {
             "metadata/timestamp.json",
             &release("beta"),
             &format!("targets/{hash}.x"),
+            &format!("targets/beta/delivery/{hash}.patch"),
             "gate/beta.canary.json",
             "gate/stable.json",
             "gate/secret",

@@ -13,6 +13,7 @@ use tidegate_tuf::path::{TargetPath, metadata_file};
 use tidegate_tuf::{Limits, valid_signers};
 
 use super::{PruneCandidate, READERS, parse, unsound};
+use crate::audit::delivery::{self, DeliveryFile};
 use crate::audit::protect::{Maps, Protection};
 use crate::error::{Error, Result, Rule};
 use crate::publish::plan::MAX_MAP;
@@ -73,6 +74,9 @@ impl Needed {
         roles.retain(|key, (_, is_live)| *is_live || objects.contains_key(key) || remote.private().is_some());
         let files = read(remote, roles).await?;
         let maps = cohort_maps(remote, &files).await?;
+        let is_delivery = |key: &String| delivery::is_file(key);
+        let is_any = objects.keys().any(is_delivery) || apart.keys().any(is_delivery);
+        let named = if is_any { named(remote, &files).await? } else { BTreeMap::new() };
         let channels: BTreeMap<&str, &Targets> = by_snapshot
             .iter()
             .filter(|(is_live, _)| *is_live)
@@ -85,7 +89,7 @@ impl Needed {
         for (is_live, keys) in by_snapshot {
             let roles = || keys.iter().filter_map(|key| Some((key, files.get(key)?)));
             // What was public then is kept for devices that still fetch it; what is protected now but publicly stored is not.
-            let protection = Protection::of(roles().map(|(_, read)| (read.role.as_str(), &read.targets)), &maps);
+            let mut protection = Protection::of(roles().map(|(_, read)| (read.role.as_str(), &read.targets)), &maps);
             if is_live && remote.private().is_some() {
                 let all: BTreeMap<&str, &Read> = roles().map(|(_, read)| (read.role.as_str(), read)).collect();
                 theirs(&protection, &all, place)?;
@@ -97,13 +101,17 @@ impl Needed {
                 for (path, file) in &read.targets.targets {
                     let path = TargetPath::new(path).map_err(|error| unsound(place, &error.to_string()))?;
                     let key = format!("targets/{}", path.file_path(&file.hashes, true));
+                    let files = named.get(&key).map_or(&[][..], Vec::as_slice);
+                    protection.follow(&key, files);
                     let needs = protection.needs(&key);
-                    // Unassigned targets stay where they are.
-                    if needs.private || !needs.public {
-                        needed.private.insert(key.clone());
-                    }
-                    if !needs.is_apart() {
-                        needed.public.insert(key);
+                    for key in files.iter().map(DeliveryFile::key).chain([key]) {
+                        // Unassigned targets stay where they are.
+                        if needs.private || !needs.public {
+                            needed.private.insert(key.clone());
+                        }
+                        if !needs.is_apart() {
+                            needed.public.insert(key);
+                        }
                     }
                 }
             }
@@ -184,6 +192,27 @@ async fn read(remote: &Remote, roles: BTreeMap<String, (String, bool)>) -> Resul
         .try_collect()
         .await?;
     Ok(files.into_iter().flatten().collect())
+}
+
+/// What the listed manifests and lists of patches name, by their keys. What is missing of an earlier state names nothing more.
+async fn named(remote: &Remote, files: &BTreeMap<String, Read>) -> Result<BTreeMap<String, Vec<DeliveryFile>>> {
+    let mut listed: BTreeMap<String, String> = BTreeMap::new();
+    for (path, file) in files.values().flat_map(|read| &read.targets.targets) {
+        if let (true, Ok(target)) = (delivery::names_some(path), TargetPath::new(path)) {
+            listed.insert(format!("targets/{}", target.file_path(&file.hashes, true)), path.clone());
+        }
+    }
+    stream::iter(listed)
+        .map(|(key, path)| async move {
+            let Some(seen) = remote.find(&key, delivery::MAX_LENGTH).await? else { return Ok((key, Vec::new())) };
+            match delivery::named(&path, &seen.bytes) {
+                Some(named) => Ok::<_, Error>((key, named)),
+                None => Err(unsound(remote.name(), &format!("{key} is malformed"))),
+            }
+        })
+        .buffer_unordered(READERS)
+        .try_collect()
+        .await
 }
 
 /// Those of the cohorts' roles whose newest file in the private place is signed by a live channel's keys, whichever of its

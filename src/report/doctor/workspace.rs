@@ -8,6 +8,7 @@ use tidegate_model::digest::Digest;
 use tidegate_tuf::key::Key;
 
 use super::{Diagnosis, Severity, checkouts, git};
+use crate::audit::delivery;
 use crate::config::Settings;
 use crate::error::{Result, Rule};
 use crate::keys::example::is_example;
@@ -240,6 +241,18 @@ fn spare(repository: &Repository, found: &mut Diagnosis) {
     }
 }
 
+/// The files that a listed manifest, or list of patches, in the store names.
+fn named(workspace: &Workspace, path: &str, sha256: &Digest) -> Vec<(String, Stored)> {
+    if !delivery::names_some(path) {
+        return Vec::new();
+    }
+    let stored = workspace.dir().join(artifacts::find(workspace.dir(), sha256));
+    // One that cannot be read is told of as such.
+    let bytes = fs::read_if_exists(&stored, delivery::MAX_LENGTH).ok().flatten();
+    let named = bytes.and_then(|bytes| delivery::named(path, &bytes)).unwrap_or_default();
+    named.into_iter().map(|file| (file.path, Stored { sha256: file.sha256, length: file.length })).collect()
+}
+
 /// Everything that is listed is in the store. What builds made may be at the place alone, once something was published: a clone lacks it.
 fn artifacts(workspace: &Workspace, repository: &Repository, deep: bool, found: &mut Diagnosis) {
     let id = if deep { "DOC-STORE-HASH" } else { "DOC-STORE" };
@@ -249,17 +262,22 @@ fn artifacts(workspace: &Workspace, repository: &Repository, deep: bool, found: 
     // Files of a repository of another tool, whose roles have no signed time, are not taken over.
     let own = repository.roles().filter(|role| role.issued.is_some());
     let listed = own.filter_map(|role| repository.targets(&role.name)).flat_map(|role| &role.targets);
-    for (path, file) in listed {
-        let Some(sha256) = file.hashes.sha256_digest().filter(|sha256| seen.insert(**sha256)) else { continue };
-        let stored = Stored { sha256: Digest::from(*sha256), length: file.length };
+    let listed = listed.filter_map(|(path, file)| {
+        Some((path.clone(), Stored { sha256: Digest::from(*file.hashes.sha256_digest()?), length: file.length }))
+    });
+    let files = listed.flat_map(|(path, stored)| {
+        let named = named(workspace, &path, &stored.sha256);
+        std::iter::once((path, stored)).chain(named)
+    });
+    for (path, stored) in files.filter(|(_, stored)| seen.insert(stored.sha256)) {
         let checked = if deep {
             artifacts::verify(workspace.dir(), stored, |_| ())
         } else {
             artifacts::open(workspace.dir(), stored).map(|_| ())
         };
         match checked {
-            Err(error) if published && error.is_not_found() && artifacts::is_built(path) => elsewhere.push(path),
-            Err(error) => found.trouble(id, path, &error),
+            Err(error) if published && error.is_not_found() && artifacts::is_built(&path) => elsewhere.push(path),
+            Err(error) => found.trouble(id, &path, &error),
             Ok(()) => {}
         }
     }

@@ -204,6 +204,28 @@ impl Forge {
 
     /// Registers a release of `os` with these artifacts; its sequence is `sequence`.
     pub fn release(&mut self, version: &str, sequence: u64, artifacts: &[(&str, &[u8])]) {
+        self.release_with(version, sequence, artifacts, None);
+    }
+
+    /// The same, with these bytes as index, pack and patch from 1.0.0 of every artifact.
+    pub fn release_with(
+        &mut self,
+        version: &str,
+        sequence: u64,
+        artifacts: &[(&str, &[u8])],
+        delivery: Option<[&[u8]; 3]>,
+    ) {
+        let delivery = delivery.map(|files| {
+            let [index, pack, patch] = files.map(|bytes| {
+                let file = self.store(bytes);
+                json!({"length": file.length, "sha256": to_hex(&file.sha256)})
+            });
+            let start = json!({"version": "1.0.0", "length": 1, "sha256": "00".repeat(32)});
+            let directory = json!({"length": 1, "sha256": "11".repeat(32)});
+            let (length, sha256) = (&patch["length"], &patch["sha256"]);
+            let patch = json!({"from": start, "length": length, "sha256": sha256, "directory": directory});
+            json!({"index": index, "pack": pack, "patches": [patch]})
+        });
         let artifacts: Vec<(String, Listed)> = artifacts
             .iter()
             .map(|(file, bytes)| (format!("stable/releases/os/{version}/{file}"), self.store(bytes)))
@@ -211,10 +233,14 @@ impl Forge {
         let listed: Vec<Value> = artifacts
             .iter()
             .map(|(path, file)| {
-                json!({
+                let mut listed = json!({
                     "name": path.rsplit('/').next(), "path": path, "length": file.length, "sha256": to_hex(&file.sha256),
                     "hardware": ["board-a"], "media_type": "application/octet-stream",
-                })
+                });
+                if let Some(delivery) = &delivery {
+                    listed["delivery"] = delivery.clone();
+                }
+                listed
             })
             .collect();
         let manifest = json!({
@@ -231,6 +257,20 @@ impl Forge {
                 }
                 let path = format!("stable/releases/os/{version}/manifest.json");
                 stable.set_target(&path, manifest.length, &manifest.sha256, None);
+            })
+            .unwrap();
+        });
+    }
+
+    /// Has the channel list a release no longer.
+    pub fn unlist(&mut self, version: &str) {
+        let folder = format!("stable/releases/os/{version}/");
+        let listed = Repository::open(self.dir()).unwrap().targets("stable").unwrap().targets.clone();
+        self.edit(|edit| {
+            edit.change("stable", YEAR, |stable| {
+                for path in listed.keys().filter(|path| path.starts_with(&folder)) {
+                    stable.remove_target(path);
+                }
             })
             .unwrap();
         });
