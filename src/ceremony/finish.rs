@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, json};
 use tidegate_model::cohort::CohortMap;
 use tidegate_model::digest::Digest;
-use tidegate_model::layout::{self, DelegatedRole};
+use tidegate_model::layout::{self, DelegatedRole, Location};
 use tidegate_model::name::Name;
 use tidegate_tuf::key::KeyId;
 use tidegate_tuf::metadata::Targets;
@@ -24,6 +24,7 @@ use crate::proposal::{
 use crate::release::retire;
 use crate::rollout::cohorts;
 use crate::workspace::ledger::LedgerEvent;
+use crate::workspace::listed_bytes;
 use crate::workspace::{CEREMONY, Ledger, Operation, Workspace, has_begun, map_in_force};
 
 /// The file of the current ceremony.
@@ -342,7 +343,32 @@ fn new_targets(repository: &Repository, proposal: &Proposal) -> Result<Vec<(Stri
             found.push((crate::workspace::artifacts::signed_path(&digest), bytes));
         }
     }
+    for (role, path, digest) in patch_lists(proposal) {
+        let is_listed = repository.targets(&role).and_then(|targets| targets.targets.get(&path));
+        if is_listed.is_none_or(|file| file.hashes.sha256_digest() != Some(digest.as_bytes())) {
+            let value = proposal.files.get(&digest).ok_or_else(|| {
+                Error::input(format!("the proposal lists {path} and does not contain it")).rule(Rule::CeremonyFormat)
+            })?;
+            let bytes = tidegate_tuf::json::canonical(value)
+                .map_err(|e| Error::input(format!("{path} cannot be written")).with_source(e))?;
+            found.push((crate::workspace::artifacts::signed_path(&digest), bytes));
+        }
+    }
     Ok(found)
+}
+
+/// The lists of patches that the channels in a proposal list: role, path and hash.
+fn patch_lists(proposal: &Proposal) -> Vec<(String, String, Digest)> {
+    let of = |change: &crate::proposal::Change| -> Option<Vec<(String, String, Digest)>> {
+        let listed = change.signed.pointer("/targets")?.as_object()?.iter();
+        let patches = listed.filter(|(path, _)| matches!(Location::parse(path), Some(Location::Patches { .. })));
+        let found = patches.filter_map(|(path, file)| {
+            let digest = file.pointer("/hashes/sha256")?.as_str()?.parse().ok()?;
+            Some((change.role.clone(), path.clone(), digest))
+        });
+        Some(found.collect())
+    };
+    proposal.changes.iter().filter_map(of).flatten().collect()
 }
 
 /// The replaced maps, with their hashes.
@@ -386,7 +412,7 @@ fn listed(targets: &Targets, channel: &Name) -> Option<Digest> {
     targets.targets.get(&layout::cohorts_path(channel))?.hashes.name_prefix().parse().ok()
 }
 
-/// Attaches the cohort maps in force beside their replacements, so that people can compare them.
+/// Attaches the cohort maps and lists of patches in force beside their replacements, so that people can compare them.
 fn attach_maps_in_force(workspace: &Workspace, repository: &Repository, proposal: &mut Proposal) -> Result<()> {
     for (channel, digest) in cohort_maps(proposal) {
         if in_force(repository, &channel).is_none_or(|in_force| in_force == digest) {
@@ -396,6 +422,14 @@ fn attach_maps_in_force(workspace: &Workspace, repository: &Repository, proposal
         let bytes = bytes.map_err(|e| Error::bug("a cohort map").with_source(e))?;
         let content = serde_json::from_slice(&bytes).map_err(|e| Error::bug("a cohort map").with_source(e))?;
         proposal.files.insert(Digest::of(&bytes), content);
+    }
+    for (role, path, digest) in patch_lists(proposal) {
+        let Some(file) = repository.targets(&role).and_then(|targets| targets.targets.get(&path)) else { continue };
+        if file.hashes.sha256_digest() != Some(digest.as_bytes()) {
+            let bytes = listed_bytes(workspace.dir(), repository, &role, &path)?;
+            let content = serde_json::from_slice(&bytes).map_err(|e| Error::bug("a list of patches").with_source(e))?;
+            proposal.files.insert(Digest::of(&bytes), content);
+        }
     }
     Ok(())
 }

@@ -38,7 +38,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("refresh", "tidegate refresh && tidegate publish ../public"),
     ("release drop", "tidegate release drop 1.2.0"),
     ("release list", "tidegate release list"),
-    ("release manifest", "tidegate release manifest 1.2.0"),
+    (
+        "release manifest",
+        "tidegate release manifest 1.2.0\ntidegate release manifest 1.2.0 --patch-from 1.1.0\ntidegate release manifest 1.2.0 --patch-from none",
+    ),
     ("release register", "tidegate release register 1.2.0"),
     ("release remove", "tidegate release remove 1.2.0 rootfs.img"),
     ("release show", "tidegate release show 1.2.0\ntidegate release show stable/os/1.2.0"),

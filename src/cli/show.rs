@@ -8,12 +8,13 @@ use tidegate_model::position::rounded;
 use tidegate_model::rollout::Offer;
 use tidegate_model::time;
 
-use super::ui::Ui;
+use super::ui::{Progress as Bar, Ui};
 use crate::config::write_share;
 use crate::error::Result;
 use crate::fs;
 use crate::metadata::MAX_ROOT;
 use crate::release::Record;
+use crate::release::delivery::Progress;
 use crate::release::report::{CheckResult, ValidationReport, Verdict};
 use crate::workspace::CohortInForce;
 use tidegate_model::span::Span;
@@ -81,6 +82,18 @@ pub(super) fn findings(ui: &Ui, report: &ValidationReport) -> Result<()> {
     Ok(())
 }
 
+/// Shows how far some work is.
+pub(super) fn step(ui: &Ui, bar: &mut Option<Bar>, progress: Progress<'_>) {
+    match progress {
+        Progress::Begin(what, length) => *bar = Some(ui.progress_bytes(length, what)),
+        Progress::Done(count) => {
+            if let Some(bar) = bar {
+                bar.advance(count);
+            }
+        }
+    }
+}
+
 /// Prints a release's record.
 pub(super) fn record(ui: &Ui, record: &Record) -> Result<()> {
     ui.result(format_args!("release      {}", record.id()))?;
@@ -103,6 +116,13 @@ pub(super) fn record(ui: &Ui, record: &Record) -> Result<()> {
             hardware.join(" ")
         ))?;
         ui.result(format_args!("             sha256 {}", artifact.sha256))?;
+        if let Some(delivery) = &artifact.delivery {
+            let (chunks, patches) = (delivery.index.length + delivery.pack.length, &delivery.patches);
+            ui.result(format_args!("             chunks, {chunks} bytes at most"))?;
+            for patch in patches {
+                ui.result(format_args!("             patch from {}, {} bytes", patch.from.version, patch.length))?;
+            }
+        }
     }
     if let Some(eligibility) = &record.eligibility {
         ui.result(format_args!("eligibility  {eligibility}"))?;

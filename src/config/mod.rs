@@ -15,7 +15,8 @@ use crate::fs;
 
 pub use cohorts_toml::{ChannelCohorts, Cohorts, parse_share, write_share};
 pub use tidegate_toml::{
-    Channel, FactKind, FactSettings, Hardware, KeySettings, ReceiptSettings, RoleSettings, Roles, Settings,
+    Channel, DeliverySettings, FactKind, FactSettings, Hardware, KeySettings, ReceiptSettings, RoleSettings, Roles,
+    Settings,
 };
 
 /// A configuration file is a few kilobytes; what is longer is something else.

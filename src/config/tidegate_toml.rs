@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
+use tidegate_model::delivery::MAX_PATCHES;
 use tidegate_model::name::{FactName, HardwareId, Name, Text};
 use tidegate_model::version::Version;
 use tidegate_tuf::key::{Key, KeyId};
@@ -40,9 +41,30 @@ pub struct Settings {
     /// How objects are published.
     #[serde(default)]
     pub publish: PublishSettings,
+    /// What is made so that devices fetch less than whole artifacts.
+    #[serde(default)]
+    pub delivery: DeliverySettings,
     /// Where devices' receipts are.
     #[serde(default)]
     pub receipts: ReceiptSettings,
+}
+
+/// What is made so that devices fetch less than whole artifacts.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeliverySettings {
+    /// Whether artifacts are cut into chunks, so that devices fetch only those that they lack.
+    pub chunks: bool,
+    /// From how many of the newest releases patches are made.
+    pub patches_from: usize,
+    /// Smaller artifacts are fetched whole: nothing is made for them.
+    pub minimum_bytes: u64,
+}
+
+impl Default for DeliverySettings {
+    fn default() -> Self {
+        Self { chunks: true, patches_from: 3, minimum_bytes: 1 << 20 }
+    }
 }
 
 /// Where devices' receipts are, and the keys that they are verified by. `file:FOLDER` counts from the workspace.
@@ -267,6 +289,14 @@ impl Settings {
             }
         }
         self.check_separation()?;
+        if self.delivery.patches_from > MAX_PATCHES {
+            return Err(invalid(
+                FILE,
+                "delivery.patches_from",
+                format!("a manifest lists at most {MAX_PATCHES} patches of an artifact"),
+                format!("choose 0 to {MAX_PATCHES}"),
+            ));
+        }
         Ok(self)
     }
 
@@ -498,6 +528,11 @@ mod tests {
             ),
             ("file:keys/root-1.pem", "pkcs11:token=a", "keys.root-1: the key URI pkcs11:token=a is malformed"),
             ("expires = \"365d\"", "expires = \"0\"", "would expire at once"),
+            (
+                "schema = 1",
+                "schema = 1\ndelivery = { patches_from = 17 }",
+                "delivery.patches_from: a manifest lists at most 16",
+            ),
             ("expires = \"365d\"", "expires = \"a year\"", "is not a duration"),
         ] {
             let error = refusal(from, to);

@@ -2,6 +2,7 @@
 
 mod approval;
 pub mod curve;
+pub mod delivery;
 mod expected_steps;
 mod explain;
 pub mod simulate;
@@ -35,6 +36,7 @@ use simulate::{Simulation, Sought, Window, simulate};
 use tidegate_model::span::Span;
 use timeline::{Approvals, Given, OfferTimeline, Offering};
 
+pub use delivery::DeliveryForecast;
 pub use expected_steps::{ExpectedStep, ExpectedSteps, StepKind};
 pub use explain::{Answer, Explainer, FleetAnswer, Group, Reached, Reason, explain};
 
@@ -82,6 +84,8 @@ pub struct Forecast {
     scene: Rc<OfferTimeline>,
     sought: Sought,
     before: Option<Installed>,
+    /// What is not known of the bytes, and assumed.
+    assumed: Option<String>,
 }
 
 /// A plan: the effect on a fleet.
@@ -104,6 +108,8 @@ pub struct FleetForecast {
     pub simulation: Simulation,
     /// How many devices are offered it by the beginning, by the end of the first hour, and so on.
     pub curve: Vec<u64>,
+    /// What they fetch.
+    pub delivery: DeliveryForecast,
 }
 
 impl Forecast {
@@ -173,6 +179,7 @@ impl Forecast {
             scene,
             sought,
             before,
+            assumed: None,
         })
     }
 
@@ -194,11 +201,12 @@ impl Forecast {
     /// # Errors
     ///
     /// Fails if neither the release nor the request names any hardware.
-    pub fn made_up(&self, request: MadeUp) -> Result<(Fleet, String)> {
+    pub fn made_up(&mut self, request: MadeUp) -> Result<(Fleet, String)> {
         let all = || self.manifest.artifacts.iter().flat_map(|artifact| artifact.hardware.iter().cloned()).collect();
         let hardware: BTreeSet<HardwareId> = if request.hardware.is_empty() { all() } else { request.hardware };
         let factory = Installed { version: Version::new(0, 0, 0), sequence: 0 };
         let installed = request.installed.or_else(|| self.before.clone()).unwrap_or(factory);
+        self.assumed = Some(format!("every device runs {}", installed.version));
         let kinds: Vec<_> = hardware.iter().map(HardwareId::as_str).collect();
         let facts: Vec<_> = request.facts.iter().map(|(name, value)| format!("{name} = {value}")).collect();
         let said = format!(
@@ -228,6 +236,8 @@ impl Forecast {
     pub fn over(self, mut fleet: Fleet, said: String, progress: impl FnMut(&Fleet)) -> Result<FleetForecast> {
         let Manifest { product, channel, .. } = &self.manifest;
         let simulation = simulate(&self.scene, &self.sought, (channel, product), &mut fleet, self.window, progress)?;
+        let mut delivery = delivery::predict(&self.manifest, &simulation.takers, self.window.hours);
+        delivery.assumptions.extend(self.assumed);
         Ok(FleetForecast {
             release: self.release,
             state: self.state,
@@ -236,6 +246,7 @@ impl Forecast {
             course: self.course,
             curve: simulation.curve(),
             simulation,
+            delivery,
         })
     }
 }

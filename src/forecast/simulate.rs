@@ -6,11 +6,12 @@ use std::rc::Rc;
 use chrono::TimeDelta;
 use serde::Serialize;
 use tidegate_model::decision::{Installed, Outcome};
-use tidegate_model::name::Name;
+use tidegate_model::name::{HardwareId, Name};
 use tidegate_model::position::RampOrder;
 use tidegate_model::time::{self, Instant};
 use tidegate_model::version::Version;
 
+use super::delivery::Takers;
 use super::timeline::{Judge, JudgedOffer, Judgement, OfferTimeline};
 use crate::error::{Error, Result};
 use crate::fleet::{Class, Fleet};
@@ -56,6 +57,9 @@ pub struct Simulation {
     pub others: u64,
     /// How many devices update twice: they take another offered release, by its version, before the ramp of this one reaches them.
     pub twice: BTreeMap<Version, u64>,
+    /// Who takes the release when, and from what.
+    #[serde(skip)]
+    pub takers: Takers,
 }
 
 /// The effect on the devices of a cohort.
@@ -140,7 +144,7 @@ pub fn simulate(
         never: BTreeMap::new(),
     };
     let cohorts = scene.map().cohorts().iter().map(tally).collect();
-    let mut simulation = Simulation { window, cohorts, others: 0, twice: BTreeMap::new() };
+    let mut simulation = Simulation { window, cohorts, others: 0, twice: BTreeMap::new(), takers: Takers::new() };
     let mut judge = Judge::new(Rc::clone(scene));
     let mut seen = 0_u64;
     while let Some(member) = fleet.next() {
@@ -155,7 +159,7 @@ pub fn simulate(
         }
         let (cohort, order) = scene.place(&member);
         let way = Way::walk(&mut judge, &member.class, (cohort, &order), sought.sequence, window.from)?;
-        simulation.count(way, cohort, sought);
+        simulation.count(way, cohort, sought, &member.class.profile.hardware);
     }
     progress(fleet);
     Ok(simulation)
@@ -173,8 +177,8 @@ struct Way {
 enum End {
     /// It has the release at the beginning.
     Has,
-    /// It takes it.
-    Takes(Instant),
+    /// It takes it, from this version.
+    Takes(Instant, Version),
     /// It never does, and why.
     Never(String),
 }
@@ -204,7 +208,8 @@ impl Way {
             if offer.release.sequence == sequence {
                 // A device takes the bridge and the release without delay.
                 way.by_bridge = offer.by_way_of.is_some();
-                way.end = End::Takes(at);
+                let before = || installed.as_ref().unwrap_or(&class.profile.installed).version.clone();
+                way.end = End::Takes(at, offer.by_way_of.clone().unwrap_or_else(before));
                 return Ok(way);
             }
             if offer.by_way_of.is_none() {
@@ -236,12 +241,13 @@ fn never(judgements: &[Judgement], sequence: u64) -> End {
 }
 
 impl Simulation {
-    fn count(&mut self, way: Way, cohort: usize, sought: &Sought) {
+    fn count(&mut self, way: Way, cohort: usize, sought: &Sought, hardware: &HardwareId) {
+        let hours = self.window.hours + 1;
         let Some(tally) = self.cohorts.get_mut(cohort) else { return };
         tally.devices += 1;
         match way.end {
             End::Has => tally.have_it += 1,
-            End::Takes(at) => {
+            End::Takes(at, from) => {
                 tally.by_way_of_others += u64::from(way.by_bridge);
                 if let Some(before) = way.before {
                     *self.twice.entry(before).or_default() += 1;
@@ -249,6 +255,10 @@ impl Simulation {
                 match self.window.hour(at).and_then(|hour| tally.offered.get_mut(hour)) {
                     Some(hour) => *hour += 1,
                     None => tally.later += 1,
+                }
+                let takers = self.takers.entry((from, hardware.clone())).or_insert_with(|| vec![0; hours]);
+                if let Some(hour) = self.window.hour(at).and_then(|hour| takers.get_mut(hour)) {
+                    *hour += 1;
                 }
             }
             End::Never(why) => {

@@ -23,6 +23,8 @@ pub struct ProposalRequest {
     pub renew: BTreeSet<String>,
     /// Target paths to remove from channels.
     pub unlist: BTreeSet<String>,
+    /// JSON files to list in channels, by target path.
+    pub list: BTreeMap<String, Vec<u8>>,
     /// The reason, for reviewers.
     pub reason: Option<String>,
 }
@@ -210,6 +212,12 @@ impl Draft<'_> {
         }
         for path in request.unlist.iter().filter(|path| path.starts_with(&format!("{name}/"))) {
             document.remove_target(path);
+        }
+        for (path, bytes) in request.list.iter().filter(|(path, _)| path.starts_with(&format!("{name}/"))) {
+            let digest = Digest::of(bytes);
+            document.set_target(path, bytes.len() as u64, digest.as_bytes(), None);
+            let value = serde_json::from_slice(bytes).map_err(|e| Error::bug("a file to list").with_source(e))?;
+            self.files.insert(digest, value);
         }
         let keys = settings.role_keys(&channel.rollout)?;
         let existing = self.targets_in_force(&role).and_then(|targets| targets.delegations.as_ref());

@@ -53,6 +53,7 @@ fn of(manifest: &Manifest, bytes: &[u8], status: Status) -> Record {
         sha256: artifact.sha256,
         hardware: artifact.hardware.clone(),
         media_type: artifact.media_type.clone(),
+        delivery: artifact.delivery.clone(),
     });
     let provenance = manifest.build.provenance.as_ref().map(|provenance| ProvenanceRecord {
         predicate_type: provenance.predicate_type.clone(),

@@ -6,6 +6,7 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+use tidegate_model::delivery::Delivery;
 use tidegate_model::manifest::{Artifact, Manifest};
 use tidegate_model::name::ArtifactName;
 
@@ -65,6 +66,15 @@ pub fn diff(before: Option<&Manifest>, after: &Manifest) -> Vec<Difference> {
     for name in old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))) {
         compare(&format!("artifact {name}"), old.get(name).cloned(), new.get(name).cloned());
     }
+    let deliveries = |m: &Manifest| -> BTreeMap<ArtifactName, String> {
+        let described =
+            |artifact: &Artifact| Some((artifact.name.clone(), describe_delivery(artifact.delivery.as_ref()?)));
+        m.artifacts.iter().filter_map(described).collect()
+    };
+    let (old, new) = (before.map(deliveries).unwrap_or_default(), deliveries(after));
+    for name in old.keys().chain(new.keys().filter(|name| !old.contains_key(*name))) {
+        compare(&format!("delivery {name}"), old.get(name).cloned(), new.get(name).cloned());
+    }
     let eligibility = |m: &Manifest| m.eligibility.as_ref().map(ToString::to_string);
     compare("eligibility", before.and_then(eligibility), eligibility(after));
     let upgrade = |m: &Manifest| m.upgrade_from.as_ref().map(ToString::to_string);
@@ -80,6 +90,14 @@ pub fn diff(before: Option<&Manifest>, after: &Manifest) -> Vec<Difference> {
     let extra = |m: &Manifest| (!m.extra.is_empty()).then(|| Value::from_iter(m.extra.clone()).to_string());
     compare("other fields", before.and_then(extra), extra(after));
     found
+}
+
+/// How an artifact travels in fewer bytes, in a line.
+pub fn describe_delivery(delivery: &Delivery) -> String {
+    let patches =
+        delivery.patches.iter().map(|patch| format!("patch from {}: {} bytes", patch.from.version, patch.length));
+    let chunks = format!("chunks: {} bytes at most", delivery.index.length + delivery.pack.length);
+    std::iter::once(chunks).chain(patches).collect::<Vec<_>>().join(", ")
 }
 
 fn describe(artifact: &Artifact) -> String {

@@ -11,6 +11,7 @@ use tidegate_model::manifest::Manifest;
 use tidegate_model::name::{ArtifactName, HardwareId, Text};
 use tidegate_model::version::VersionRange;
 
+use super::delivery::{Maker, PatchBases, PatchReport, Progress};
 use super::diff::{Difference, diff};
 use super::listing::ReleaseProposal;
 use super::provenance::{Statement, against_policy, digests};
@@ -74,11 +75,7 @@ fn begin(op: &Operation<'_>, new: NewRelease, take: Take<'_>) -> Result<Record> 
     let dir = op.workspace.dir();
     check_begun(dir)?;
     let id = new.spec.complete(&op.workspace.settings()?)?;
-    if fs::confined(dir, &id.file("release.json"))?.exists() {
-        return Err(Error::refused(Rule::ReleaseExists, format!("{id} exists already")).remedy(format!(
-            "a version is used once: choose another one, or go on with this one: tidegate release show {id}"
-        )));
-    }
+    check_unused(dir, &id)?;
     let provenance = new.provenance.as_deref().map(|path| read_provenance(path, take)).transpose()?;
     Ok(Record {
         schema: 1,
@@ -102,6 +99,16 @@ fn begin(op: &Operation<'_>, new: NewRelease, take: Take<'_>) -> Result<Record> 
     })
 }
 
+/// Checks that there is no such release yet.
+fn check_unused(dir: &Path, id: &record::ReleaseId) -> Result<()> {
+    if fs::confined(dir, &id.file("release.json"))?.exists() {
+        return Err(Error::refused(Rule::ReleaseExists, format!("{id} exists already")).remedy(format!(
+            "a version is used once: choose another one, or go on with this one: tidegate release show {id}"
+        )));
+    }
+    Ok(())
+}
+
 /// The evidence of a new draft.
 fn begun(record: &Record) -> Map<String, Value> {
     let mut evidence = Map::new();
@@ -119,8 +126,8 @@ fn begun(record: &Record) -> Map<String, Value> {
 }
 
 /// Creates a draft with all its artifacts, freezes its manifest and proposes it for signing, all at once: what [`new`], [`add`] and
-/// [`manifest`] do. On an error nothing is left behind. With `dry_run` nothing is written. `progress` receives the number of bytes of
-/// each step.
+/// [`manifest`] do. On an error nothing is left behind. With `dry_run` nothing is written, and neither chunks nor patches are made.
+/// `progress` is told how far it is.
 ///
 /// # Errors
 ///
@@ -129,30 +136,13 @@ pub fn create(
     op: &mut Operation<'_>,
     new: NewRelease,
     files: &[NewArtifact<'_>],
+    bases: &PatchBases,
     dry_run: bool,
-    progress: impl FnMut(u64),
-) -> Result<Frozen> {
-    let mut stored = Vec::new();
-    let result = create_storing(op, new, files, dry_run, &mut stored, progress);
-    if dry_run || result.is_err() {
-        for path in stored {
-            // The error that is reported matters more.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-    result
-}
-
-fn create_storing(
-    op: &mut Operation<'_>,
-    new: NewRelease,
-    files: &[NewArtifact<'_>],
-    dry_run: bool,
-    stored: &mut Vec<std::path::PathBuf>,
-    mut progress: impl FnMut(u64),
+    mut progress: impl FnMut(Progress<'_>) + Send,
 ) -> Result<Frozen> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let (dir, settings) = (workspace.dir(), workspace.settings()?);
+    let mut maker = Maker::new(dir, &settings, &mut progress);
     let mut names = BTreeSet::new();
     // Everything that needs no bytes is checked before the first file is copied.
     for file in files {
@@ -165,26 +155,32 @@ fn create_storing(
         }
     }
     // A provenance statement is small, and read from the store below.
-    let mut record = begin(op, new, &mut |path| artifacts::add_noting(dir, path, stored, |_| ()))?;
+    let mut record = begin(op, new, &mut |path| maker.store(path))?;
+    let (added_now, patches) = workspace.unlocked(|| {
+        let mut added_now = Vec::new();
+        for file in files {
+            let bytes = if dry_run { maker.measure(file.file)? } else { maker.store(file.file)? };
+            let artifact = file.record(bytes)?;
+            added_now.push(added(&artifact));
+            put_artifact(&mut record, artifact);
+        }
+        check(dir, &record, now)?;
+        let patches = if dry_run { Vec::new() } else { maker.complete(&mut record, &record::all(dir)?, bases)? };
+        Ok((added_now, patches))
+    })?;
+    check_unused(dir, &record.id())?;
     let mut ledger = Ledger::open(dir)?;
     ledger.append(now, happening("new", &record, None, actor, begun(&record)))?;
-    for file in files {
-        let bytes = if dry_run {
-            artifacts::measure(file.file, &mut progress)?
-        } else {
-            artifacts::add_noting(dir, file.file, stored, &mut progress)?
-        };
-        let artifact = file.record(bytes)?;
-        ledger.append(now, happening("add", &record, None, actor, added(&artifact)))?;
-        put_artifact(&mut record, artifact);
+    for evidence in added_now {
+        ledger.append(now, happening("add", &record, None, actor, evidence))?;
     }
-    check(dir, &record, now)?;
     let mut changes = Changes::default();
-    let (frozen, before, evidence) = freeze(op, record, &mut changes)?;
+    let (frozen, before, evidence) = freeze(op, record, patches, &mut changes)?;
     ledger.append(now, happening("manifest", &frozen.record, Some(before), actor, evidence))?;
     ledger.put(&mut changes);
     if !dry_run {
         workspace.commit(changes)?;
+        maker.keep();
     }
     Ok(frozen)
 }
@@ -215,11 +211,11 @@ impl NewArtifact<'_> {
         let name = self.name()?;
         let media_type = self.media_type.clone().map_or_else(|| guess_media_type(&name), Ok)?;
         let Stored { sha256, length } = stored;
-        Ok(ArtifactRecord { name, length, sha256, hardware: self.hardware.clone(), media_type })
+        Ok(ArtifactRecord { name, length, sha256, hardware: self.hardware.clone(), media_type, delivery: None })
     }
 }
 
-/// Adds an artifact to a draft. `progress` receives the number of bytes of each step.
+/// Adds an artifact to a draft, and cuts it into chunks. `progress` is told how far it is. On an error nothing is left behind.
 ///
 /// # Errors
 ///
@@ -229,27 +225,40 @@ pub fn add(
     op: &mut Operation<'_>,
     spec: &ReleaseSpec,
     new: &NewArtifact<'_>,
-    progress: impl FnMut(u64),
+    mut progress: impl FnMut(Progress<'_>) + Send,
 ) -> Result<(Record, ArtifactRecord)> {
     let (workspace, actor, now) = (op.workspace, op.actor, op.now);
     let dir = workspace.dir();
     let settings = workspace.settings()?;
-    let mut record = spec.find(dir)?;
-    allowed(ReleaseEvent::Edit, workspace, &record, now)?;
-    let name = new.name()?;
     check_hardware(&settings, &new.hardware)?;
-    if !new.replace && record.artifacts.iter().any(|artifact| artifact.name == name) {
-        return Err(Error::refused(Rule::ReleaseArtifacts, format!("{} has an artifact {name} already", record.id()))
-            .remedy("give another --name, or --replace"));
-    }
-    let artifact = new.record(artifacts::add(dir, new.file, progress)?)?;
+    open_for(new, spec, workspace, now)?;
+    let mut maker = Maker::new(dir, &settings, &mut progress);
+    let artifact = workspace.unlocked(|| {
+        let stored = maker.store(new.file)?;
+        let delivery = maker.chunks(stored)?;
+        Ok(ArtifactRecord { delivery, ..new.record(stored)? })
+    })?;
+    let mut record = open_for(new, spec, workspace, now)?;
     put_artifact(&mut record, artifact.clone());
     check(dir, &record, now)?;
     let mut changes = Changes::default();
     record.put(&mut changes)?;
     write_down(workspace, &mut changes, now, "add", &record, None, actor, added(&artifact))?;
     workspace.commit(changes)?;
+    maker.keep();
     Ok((record, artifact))
+}
+
+/// The draft that an artifact can be added to.
+fn open_for(new: &NewArtifact<'_>, spec: &ReleaseSpec, workspace: &Workspace, now: DateTime<Utc>) -> Result<Record> {
+    let record = spec.find(workspace.dir())?;
+    allowed(ReleaseEvent::Edit, workspace, &record, now)?;
+    let name = new.name()?;
+    if !new.replace && record.artifacts.iter().any(|artifact| artifact.name == name) {
+        return Err(Error::refused(Rule::ReleaseArtifacts, format!("{} has an artifact {name} already", record.id()))
+            .remedy("give another --name, or --replace"));
+    }
+    Ok(record)
 }
 
 fn check_hardware(settings: &Settings, hardware: &BTreeSet<HardwareId>) -> Result<()> {
@@ -423,6 +432,9 @@ pub fn unfreeze(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Record> {
     let id = record.id();
     let mut changes = Changes::default();
     let frozen = record.manifest.take();
+    for delivery in record.artifacts.iter_mut().filter_map(|artifact| artifact.delivery.as_mut()) {
+        delivery.patches.clear();
+    }
     record.put(&mut changes)?;
     changes.remove(id.file("manifest.json"));
     changes.remove(ReleaseProposal::file(&id));
@@ -481,6 +493,7 @@ fn check(dir: &Path, record: &Record, now: DateTime<Utc>) -> Result<()> {
             sha256: Digest::of(b"artifact"),
             hardware: BTreeSet::from([hardware]),
             media_type: text("application/octet-stream")?,
+            delivery: None,
         });
     }
     let others = record::all(dir)?;
@@ -513,39 +526,89 @@ pub struct Frozen {
     pub proposal: ReleaseProposal,
     /// Signatures that it takes.
     pub threshold: u64,
+    /// The patches that were made, or why not.
+    pub patches: Vec<PatchReport>,
 }
 
-/// Freezes the manifest of a draft and proposes it for signing. Called again, it proposes the same manifest on top of the current
-/// version of the channel's role.
+/// Freezes the manifest of a draft with patches from the newest releases, and proposes it for signing; see [`manifest_from`].
 ///
 /// # Errors
 ///
-/// Fails if the release cannot be frozen in its state, if policy requires provenance that is missing, or if the manifest is
-/// invalid.
+/// As [`manifest_from`].
 pub fn manifest(op: &mut Operation<'_>, spec: &ReleaseSpec) -> Result<Frozen> {
+    manifest_from(op, spec, &PatchBases::Newest, |_| ())
+}
+
+/// Makes patches from `bases`, freezes the manifest of a draft and proposes it for signing. `progress` is told how far it is. Called again,
+/// it proposes the same manifest on top of the current version of the channel's role. On an error nothing is left behind.
+///
+/// # Errors
+///
+/// `R-FROZEN` if patches are asked for, and the manifest is frozen already. Fails if the release cannot be frozen in its state, if policy
+/// requires provenance that is missing, if a patch cannot be made, or if the manifest is invalid.
+pub fn manifest_from(
+    op: &mut Operation<'_>,
+    spec: &ReleaseSpec,
+    bases: &PatchBases,
+    mut progress: impl FnMut(Progress<'_>) + Send,
+) -> Result<Frozen> {
     let workspace = op.workspace;
+    let (dir, settings) = (workspace.dir(), workspace.settings()?);
+    let mut record = spec.find(dir)?;
+    let mut maker = Maker::new(dir, &settings, &mut progress);
+    let mut patches = Vec::new();
+    if record.manifest.is_none() {
+        freezable(op, &record)?;
+        let before = record.clone();
+        patches = workspace.unlocked(|| maker.complete(&mut record, &record::all(dir)?, bases))?;
+        if record::to_file(&before)? != record::to_file(&spec.find(dir)?)? {
+            return Err(Error::new(
+                crate::Kind::Conflict,
+                format!("{} was changed while patches were made", record.id()),
+            )
+            .remedy("run the command again: what was made is not made twice"));
+        }
+    } else if *bases != PatchBases::Newest {
+        return Err(Error::refused(Rule::ReleaseFrozen, format!("{} is frozen, and its patches with it", record.id()))
+            .remedy(format!(
+                "make it a draft again, if nobody has signed it: tidegate release unfreeze {}",
+                record.id()
+            )));
+    }
     let mut changes = Changes::default();
-    let (frozen, before, evidence) = freeze(op, spec.find(workspace.dir())?, &mut changes)?;
+    let (frozen, before, evidence) = freeze(op, record, patches, &mut changes)?;
     write_down(workspace, &mut changes, op.now, "manifest", &frozen.record, Some(before), op.actor, evidence)?;
     workspace.commit(changes)?;
+    maker.keep();
     Ok(frozen)
+}
+
+/// The state of a release once it is frozen.
+///
+/// # Errors
+///
+/// Fails if it cannot be frozen in its state, or if policy requires provenance that is missing.
+fn freezable(op: &Operation<'_>, record: &Record) -> Result<Status> {
+    let policy = op.workspace.policy()?;
+    let facts = Facts { artifacts: record.artifacts.len(), ..Facts::default() };
+    let after = record.after(ReleaseEvent::Freeze, &facts, &policy, op.now)?;
+    check_provenance(op.workspace.dir(), record, &policy.provenance)?;
+    Ok(after)
 }
 
 /// Freezes a record and proposes it, in `changes`. Also returns the state before, and the evidence for the ledger.
 fn freeze(
     op: &Operation<'_>,
     mut record: Record,
+    patches: Vec<PatchReport>,
     changes: &mut Changes,
 ) -> Result<(Frozen, Status, Map<String, Value>)> {
     let (workspace, now) = (op.workspace, op.now);
     let dir = workspace.dir();
     let settings = workspace.settings()?;
     let id = record.id();
-    let facts = Facts { artifacts: record.artifacts.len(), ..Facts::default() };
     let before = record.status();
-    let policy = workspace.policy()?;
-    let after = record.after(ReleaseEvent::Freeze, &facts, &policy, now)?;
-    check_provenance(dir, &record, &policy.provenance)?;
+    let after = freezable(op, &record)?;
     let repository = workspace.repository()?;
     let others = record::all(dir)?;
     let siblings =
@@ -579,7 +642,7 @@ fn freeze(
     evidence.insert("base".into(), json!({"role": proposal.role, "version": proposal.base_version}));
     let threshold = proposal.signers(&repository)?.1;
     let previous = previous.map(Record::id);
-    Ok((Frozen { record, manifest, previous, differences, proposal, threshold }, before, evidence))
+    Ok((Frozen { record, manifest, previous, differences, proposal, threshold, patches }, before, evidence))
 }
 
 /// The release before one with this sequence: the newest that was ever registered.

@@ -4,6 +4,7 @@ pub mod adopt;
 pub mod approval;
 pub mod audit;
 mod bridges;
+pub mod delivery;
 pub mod diff;
 pub mod draft;
 pub mod listing;

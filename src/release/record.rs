@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tidegate_model::Extra;
 use tidegate_model::condition::Condition;
+use tidegate_model::delivery::Delivery;
 use tidegate_model::digest::Digest;
 use tidegate_model::layout;
 use tidegate_model::manifest::{Artifact, Build, Manifest, Provenance, Urgency};
@@ -264,6 +265,14 @@ pub struct ArtifactRecord {
     pub hardware: BTreeSet<HardwareId>,
     /// Media type.
     pub media_type: Text,
+    /// Its chunks and, once the manifest is frozen, its patches.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "some_delivery")]
+    pub delivery: Option<Delivery>,
+}
+
+fn some_delivery<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Option<Delivery>, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    Delivery::from_value(&value).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// A frozen manifest.
@@ -329,7 +338,7 @@ impl Record {
             sha256: artifact.sha256,
             hardware: artifact.hardware.clone(),
             media_type: artifact.media_type.clone(),
-            delivery: None,
+            delivery: artifact.delivery.clone(),
             extra: Extra::new(),
         };
         let provenance = self.provenance.as_ref().map(|provenance| Provenance {

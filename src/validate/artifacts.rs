@@ -1,6 +1,9 @@
 //! Artifact integrity: the bytes are there and are the ones that were signed.
 
+use std::path::{Path, PathBuf};
+
 use sha2::{Digest as _, Sha256};
+use tidegate_model::delivery::{Delivery, FileRef, PatchList, PatchRef};
 use tidegate_model::digest::Digest;
 use tidegate_model::layout;
 use tidegate_model::manifest::{Artifact, Manifest};
@@ -11,6 +14,8 @@ use crate::error::{Error, Kind, Result};
 use crate::policy::CheckKind;
 use crate::release::draft;
 use crate::workspace::artifacts::{self, Stored};
+use crate::workspace::listed_bytes;
+use crate::{audit, delivery};
 
 const KIND: CheckKind = CheckKind::ArtifactIntegrity;
 
@@ -32,6 +37,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { id: "V-ART-05", kind: KIND, title: "packed files can be unpacked to their end", check: unpacked },
     Rule { id: "V-ART-06", kind: KIND, title: "what is published is what was signed", check: published },
     Rule { id: "V-ART-07", kind: KIND, title: "it was built as policy.toml requires", check: built_as_required },
+    Rule { id: "V-ART-08", kind: KIND, title: "chunks and patches make the artifacts", check: delivered },
 ];
 
 fn stored(artifact: &Artifact) -> Stored {
@@ -143,6 +149,92 @@ fn built_as_required(subject: &Subject<'_>) -> Result<RuleResult> {
     none_of(&wrong, shown)
 }
 
+/// Makes every artifact of its chunks, and of each patch whose beginning is here.
+fn delivered(subject: &Subject<'_>) -> Result<RuleResult> {
+    let (mut wrong, mut away) = (Vec::new(), Vec::new());
+    let (mut chunked, mut patched) = (0, 0);
+    for artifact in &subject.manifest.artifacts {
+        let Some(Delivery { index, pack, patches, .. }) = &artifact.delivery else { continue };
+        match chunks_make(subject.dir, artifact, index, pack) {
+            Ok(()) => chunked += 1,
+            Err(error) if is_finding(&error) => wrong.push(format!("the chunks of {}: {error}", artifact.name)),
+            Err(error) => return Err(error),
+        }
+        for patch in patches.iter().chain(&later_patches(subject, artifact)?) {
+            let old = Stored { sha256: patch.from.sha256, length: patch.from.length };
+            let named = format!("the patch of {} from {}", artifact.name, patch.from.version);
+            let old = match artifacts::open(subject.dir, old) {
+                Ok((path, _)) => path,
+                Err(error) if error.is_not_found() => {
+                    away.push(named);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match patch_makes(subject.dir, artifact, patch, &old) {
+                Ok(()) => patched += 1,
+                Err(error) if is_finding(&error) => wrong.push(format!("{named}: {error}")),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    if !wrong.is_empty() {
+        return none_of(&wrong, "");
+    }
+    if chunked == 0 {
+        return not_applicable("the manifest lists neither chunks nor patches");
+    }
+    let made = format!("{chunked} artifacts of their chunks, {patched} times of a patch");
+    if away.is_empty() {
+        return super::pass(made);
+    }
+    let away = away.join(", ");
+    super::warn(format!(
+        "{made}; not checked, what it starts from is not here (tidegate pull PLACE --artifacts): {away}"
+    ))
+}
+
+/// The patches that the channel lists beside the manifest.
+fn later_patches(subject: &Subject<'_>, artifact: &Artifact) -> Result<Vec<PatchRef>> {
+    let Manifest { channel, product, version, .. } = subject.manifest;
+    let (role, path) = (layout::channel_role(channel), layout::patches_path(channel, product, version, &artifact.name));
+    if !subject.repository.targets(&role).is_some_and(|targets| targets.targets.contains_key(&path)) {
+        return Ok(Vec::new());
+    }
+    let bytes = listed_bytes(subject.dir, subject.repository, &role, &path)?;
+    let list = PatchList::parse(&bytes).map_err(|e| Error::input(format!("{path} is malformed")).with_source(e))?;
+    Ok(list.patches)
+}
+
+/// Whether an error is about the files that are checked.
+fn is_finding(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Trust | Kind::Input) || error.is_not_found()
+}
+
+fn chunks_make(dir: &Path, artifact: &Artifact, index: &FileRef, pack: &FileRef) -> Result<()> {
+    let (index, pack) = (checked(dir, index)?, checked(dir, pack)?);
+    same(artifact, delivery::expand_chunks(&index, &pack, artifact.length, &|_| ())?)
+}
+
+fn patch_makes(dir: &Path, artifact: &Artifact, patch: &PatchRef, old: &Path) -> Result<()> {
+    let file = checked(dir, &FileRef { length: patch.length, sha256: patch.sha256 })?;
+    same(artifact, delivery::expand_patch(&file, patch.directory.length, old, artifact.length, &|_| ())?)
+}
+
+/// The path of a file of delivery in the store, whose bytes are those that were signed.
+fn checked(dir: &Path, file: &FileRef) -> Result<PathBuf> {
+    let stored = Stored { sha256: file.sha256, length: file.length };
+    artifacts::verify(dir, stored, |_| ())?;
+    artifacts::open(dir, stored).map(|(path, _)| path)
+}
+
+fn same(artifact: &Artifact, made: Digest) -> Result<()> {
+    if made == artifact.sha256 {
+        return Ok(());
+    }
+    Err(Error::trust("they make other bytes"))
+}
+
 /// What devices will fetch, as devices fetch it.
 fn published(subject: &Subject<'_>) -> Result<RuleResult> {
     let Some(Published { place, origin }) = &subject.published else {
@@ -150,16 +242,22 @@ fn published(subject: &Subject<'_>) -> Result<RuleResult> {
     };
     let manifest = subject.manifest;
     let own = layout::manifest_path(&manifest.channel, &manifest.product, &manifest.version);
-    let files = std::iter::once((own, subject.bytes.len() as u64, Digest::of(subject.bytes)))
+    let targets = std::iter::once((own, subject.bytes.len() as u64, Digest::of(subject.bytes)))
         .chain(manifest.artifacts.iter().map(|a| (a.path.clone(), a.length, a.sha256)));
+    let targets = targets.filter_map(|(path, length, sha256)| {
+        let (folder, file) = path.rsplit_once('/')?;
+        Some((format!("{folder}/{sha256}.{file}"), path, length, sha256))
+    });
+    let deliveries = manifest.artifacts.iter().filter_map(|artifact| artifact.delivery.as_ref());
+    let deliveries = deliveries.flat_map(|delivery| audit::delivery::files(&manifest.channel, delivery));
+    let deliveries = deliveries.map(|file| (file.path.clone(), file.path, file.length, file.sha256));
     let mut wrong = Vec::new();
     let mut count = 0;
-    for (path, length, sha256) in files {
+    for (name, path, length, sha256) in targets.chain(deliveries) {
         count += 1;
-        let Some((folder, file)) = path.rsplit_once('/') else { continue };
         let mut hash = Sha256::new();
         let mut seen = 0;
-        let read = origin.target(&format!("{folder}/{sha256}.{file}"), length, &mut |bytes| {
+        let read = origin.target(&name, length, &mut |bytes| {
             seen += bytes.len() as u64;
             hash.update(bytes);
             Ok(())

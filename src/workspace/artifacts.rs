@@ -41,7 +41,7 @@ pub fn find(dir: &Path, digest: &Digest) -> String {
 
 /// Whether a target of this path came from a build, so that it is not under version control.
 pub fn is_built(path: &str) -> bool {
-    matches!(Location::parse(path), None | Some(Location::Artifact { .. }))
+    matches!(Location::parse(path), None | Some(Location::Artifact { .. } | Location::Delivery { .. }))
 }
 
 /// A file in the store.
@@ -84,6 +84,24 @@ pub(crate) fn add_noting(
         fs::sync_dir(&folder)?;
     }
     Ok(stored)
+}
+
+/// Moves a file that was made beside the store into it; notes the new file, if the store did not have the bytes.
+///
+/// # Errors
+///
+/// Fails if it cannot be moved.
+pub(crate) fn take(dir: &Path, made: &Path, stored: Stored, new: &mut Vec<PathBuf>) -> Result<()> {
+    let target = fs::confined(dir, &path(&stored.sha256))?;
+    if open(dir, stored).is_ok() {
+        return Ok(());
+    }
+    let file = File::open(made).map_err(|e| Error::io("read", made, e))?;
+    fs::set_mode(&file, 0o644).map_err(|e| Error::io("write", &target, e))?;
+    file.sync_all().map_err(|e| Error::io("write", &target, e))?;
+    std::fs::rename(made, &target).map_err(|e| Error::io("write", &target, e))?;
+    new.push(target);
+    fs::sync_dir(&fs::confined(dir, DIR)?)
 }
 
 /// Hashes a file without storing it.

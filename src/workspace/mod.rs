@@ -19,6 +19,7 @@ use crate::metadata::{METADATA_DIR, Repository};
 use crate::policy::Policy;
 use ledger::Entry;
 
+pub(crate) use in_force::listed as listed_bytes;
 pub use in_force::{
     CohortInForce, ProductInForce, cohorts_in_force, manifest_in_force, map_in_force, offers_of, products_in_force,
 };
@@ -28,6 +29,8 @@ pub use published::{PUBLISHED, Published};
 
 /// How long to wait for another process.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait with work that took long.
+const PATIENCE_AFTER_WORK: Duration = Duration::from_secs(600);
 
 /// The proposal of the current ceremony.
 pub const CEREMONY: &str = "proposals/ceremony.json";
@@ -98,12 +101,30 @@ fn check_settings(dir: &Path) -> Result<()> {
         .remedy("name the workspace with -C DIR, or create one: tidegate init DIR --generate-keys"))
 }
 
+/// Waits until nobody else has the lock.
+fn await_lock(dir: &Path, lock: &File, take: fn(&File) -> Result<(), TryLockError>, patience: Duration) -> Result<()> {
+    let begun = Instant::now();
+    loop {
+        match take(lock) {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::new(Kind::Conflict, format!("another tidegate is working on {}", dir.display()))
+                    .remedy("wait until it has finished, then run the command again"));
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io("lock", dir, e)),
+        }
+    }
+}
+
 /// An open workspace. Until it is dropped, no other process can change it, and one that changes it shares it with nobody.
 #[derive(Debug)]
 pub struct Workspace {
     dir: PathBuf,
     /// None for a reader of a workspace that has no lock, or one that the user cannot open.
-    _lock: Option<File>,
+    lock: Option<File>,
     /// The length of the ledger when this process started to wait for the lock, and when it got it.
     ledger_lengths: [u64; 2],
 }
@@ -146,29 +167,30 @@ impl Workspace {
         Ok(workspace)
     }
 
+    /// Lets others work on the workspace while `work` is done, which takes long and adds files to the store at most. The caller looks
+    /// again at everything else that it knows of the workspace.
+    ///
+    /// # Errors
+    ///
+    /// As [`lock`](Self::lock), and what `work` returns.
+    pub fn unlocked<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let Some(lock) = &self.lock else { return work() };
+        lock.unlock().map_err(|e| Error::io("unlock", &self.dir, e))?;
+        let done = work()?;
+        await_lock(&self.dir, lock, File::try_lock, PATIENCE_AFTER_WORK)?;
+        fs::recover(&self.dir)?;
+        Ok(done)
+    }
+
     fn wait(dir: &Path, lock: Option<File>, take: fn(&File) -> Result<(), TryLockError>) -> Result<Self> {
         // Before the lock: lines that are added while waiting come from others, unknown to the caller.
         let ledger = dir.join(crate::workspace::ledger::FILE);
         let length = || std::fs::metadata(&ledger).map_or(0, |ledger| ledger.len());
         let before = length();
-        let begun = Instant::now();
-        while let Some(lock) = &lock {
-            match take(lock) {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                Err(TryLockError::WouldBlock) => {
-                    return Err(Error::new(
-                        Kind::Conflict,
-                        format!("another tidegate is working on {}", dir.display()),
-                    )
-                    .remedy("wait until it has finished, then run the command again"));
-                }
-                Err(TryLockError::Error(e)) => return Err(Error::io("lock", dir, e)),
-            }
+        if let Some(lock) = &lock {
+            await_lock(dir, lock, take, PATIENCE)?;
         }
-        Ok(Self { dir: dir.to_owned(), _lock: lock, ledger_lengths: [before, length()] })
+        Ok(Self { dir: dir.to_owned(), lock, ledger_lengths: [before, length()] })
     }
 
     /// The folder.

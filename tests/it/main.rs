@@ -7,6 +7,7 @@ mod cli;
 mod clones;
 mod commands;
 mod cost;
+mod deliveries;
 mod docs;
 mod drafts;
 mod emergency;

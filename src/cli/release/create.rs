@@ -8,6 +8,7 @@ use tidegate_model::name::{ArtifactName, HardwareId, Text};
 
 use super::{DraftArgs, frozen_json, tell_compared, tell_frozen};
 use crate::cli::context::{Context, actor};
+use crate::cli::show;
 use crate::error::Result;
 use crate::keys::KeyRing;
 use crate::release::draft::{self, NewArtifact};
@@ -32,7 +33,9 @@ pub(super) struct CreateArgs {
     release: ReleaseSpec,
     #[command(flatten)]
     files: Files,
-    /// Show the manifest's content, and write nothing
+    #[command(flatten)]
+    patches: super::PatchArgs,
+    /// Show the manifest's content, and write nothing; neither chunks nor patches are made
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -184,16 +187,16 @@ pub(super) fn run(args: &CreateArgs, cx: &Context) -> Result<()> {
             replace: false,
         })
         .collect();
-    let length = new.iter().filter_map(|new| std::fs::metadata(new.file).ok()).map(|metadata| metadata.len()).sum();
-    let mut progress = cx.ui.progress_bytes(length, "hashing");
+    let mut bar = None;
     let frozen = draft::create(
         &mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()),
         args.draft.draft(&args.release),
         &new,
+        &args.patches.bases(),
         args.dry_run,
-        |count| progress.advance(count),
+        |progress| show::step(&cx.ui, &mut bar, progress),
     )?;
-    drop(progress);
+    drop(bar);
     if cx.ui.is_json() {
         let mut told = frozen_json(&frozen);
         told["artifacts"] = json!(frozen.record.artifacts);

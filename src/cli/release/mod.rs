@@ -2,6 +2,7 @@
 
 mod correct;
 mod create;
+mod patch;
 mod retire;
 mod retract;
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tidegate_model::condition::Condition;
 use tidegate_model::name::{ArtifactName, HardwareId, Text};
 use tidegate_model::text::public_url;
-use tidegate_model::version::VersionRange;
+use tidegate_model::version::{self, Version, VersionRange};
 use tidegate_tuf::json as strict;
 use tidegate_tuf::key::KeyId;
 
@@ -23,6 +24,8 @@ use super::{next, show};
 use crate::error::{Error, Result, Rule};
 use crate::keys::KeyRing;
 use crate::proposal;
+use crate::release::delivery::{PatchBases, PatchOutcome, PatchReport};
+use crate::release::diff::describe_delivery;
 use crate::release::draft::{self, Frozen, NewArtifact, NewRelease};
 use crate::release::listing::ReleaseProposal;
 use crate::release::record::{self, Record, RecordedUrgency, ReleaseSpec};
@@ -49,8 +52,8 @@ enum Command {
     Add(AddArgs),
     Remove(correct::RemoveArgs),
     Edit(Box<correct::EditArgs>),
-    /// Freeze the manifest, show what it changes, and propose it for signing
-    Manifest(ReleaseArgs),
+    Manifest(ManifestArgs),
+    Patch(patch::Args),
     Unfreeze(correct::UnfreezeArgs),
     Drop(correct::DropArgs),
     Sign(SignArgs),
@@ -68,6 +71,53 @@ enum Command {
 struct ReleaseArgs {
     /// The release
     release: ReleaseSpec,
+}
+
+/// Freeze the manifest, show what it changes, and propose it for signing
+///
+/// Makes patches from what devices may run, and drops those that are not smaller than the chunks that they would replace.
+#[derive(Debug, ClapArgs)]
+struct ManifestArgs {
+    /// The release
+    release: ReleaseSpec,
+    #[command(flatten)]
+    patches: PatchArgs,
+}
+
+/// Which releases patches are made from.
+#[derive(Debug, ClapArgs)]
+struct PatchArgs {
+    /// Make a patch from this version (repeatable), or `none` [default: from the newest that devices may run, as many as
+    /// delivery.patches_from in tidegate.toml]
+    #[arg(long, value_name = "VERSION", value_parser = parse_base)]
+    patch_from: Vec<Base>,
+}
+
+/// A release to make a patch from, or none.
+#[derive(Debug, Clone)]
+enum Base {
+    None,
+    Version(Version),
+}
+
+fn parse_base(text: &str) -> Result<Base, String> {
+    if text == "none" {
+        return Ok(Base::None);
+    }
+    version::parse(text).map(Base::Version).map_err(|e| e.to_string())
+}
+
+impl PatchArgs {
+    fn bases(&self) -> PatchBases {
+        if self.patch_from.is_empty() {
+            return PatchBases::Newest;
+        }
+        let version = |base: &Base| match base {
+            Base::None => None,
+            Base::Version(version) => Some(version.clone()),
+        };
+        PatchBases::These(self.patch_from.iter().filter_map(version).collect())
+    }
 }
 
 /// What a draft may say beside its artifacts, when it is started and when it is edited.
@@ -225,6 +275,7 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
         Command::Remove(args) => correct::remove(args, cx),
         Command::Edit(args) => correct::edit(args, cx),
         Command::Manifest(args) => manifest(args, cx),
+        Command::Patch(args) => patch::run(args, cx),
         Command::Unfreeze(args) => correct::unfreeze(args, cx),
         Command::Drop(args) => correct::drop(args, cx),
         Command::Sign(args) => sign(args, cx),
@@ -251,8 +302,7 @@ fn new(args: &NewArgs, cx: &Context) -> Result<()> {
 
 fn add(args: &AddArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    let length = std::fs::metadata(&args.file).map(|metadata| metadata.len()).unwrap_or_default();
-    let mut progress = cx.ui.progress_bytes(length, "hashing");
+    let mut bar = None;
     let new = NewArtifact {
         file: &args.file,
         name: args.name.clone(),
@@ -264,24 +314,33 @@ fn add(args: &AddArgs, cx: &Context) -> Result<()> {
         &mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()),
         &args.release,
         &new,
-        |count| progress.advance(count),
+        |progress| show::step(&cx.ui, &mut bar, progress),
     )?;
-    drop(progress);
+    drop(bar);
     if cx.ui.is_json() {
         return cx.ui.json(&artifact);
     }
     cx.ui.status(format_args!("Added {} to {}", artifact.name, record.id()));
     let hardware: Vec<_> = artifact.hardware.iter().map(HardwareId::as_str).collect();
     cx.ui.status(format_args!("  {} bytes, {}, for {}", artifact.length, artifact.media_type, hardware.join(", ")));
+    if let Some(delivery) = &artifact.delivery {
+        cx.ui.status(format_args!("  {}", describe_delivery(delivery)));
+    }
     cx.ui.result(format_args!("{}  {}", artifact.sha256, artifact.name))?;
     next::hint(cx, &workspace, &record.id());
     Ok(())
 }
 
-fn manifest(args: &ReleaseArgs, cx: &Context) -> Result<()> {
+fn manifest(args: &ManifestArgs, cx: &Context) -> Result<()> {
     let workspace = Workspace::open(&cx.dir)?;
-    let frozen =
-        draft::manifest(&mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()), &args.release)?;
+    let mut bar = None;
+    let frozen = draft::manifest_from(
+        &mut Operation::new(&workspace, &actor(), cx.now, &mut KeyRing::empty()),
+        &args.release,
+        &args.patches.bases(),
+        |progress| show::step(&cx.ui, &mut bar, progress),
+    )?;
+    drop(bar);
     if cx.ui.is_json() {
         return cx.ui.json(&frozen_json(&frozen));
     }
@@ -303,6 +362,7 @@ fn frozen_json(frozen: &Frozen) -> Value {
         "manifest": frozen.record.manifest,
         "previous": frozen.previous.as_ref().map(ToString::to_string),
         "differences": frozen.differences,
+        "patches": frozen.patches,
         "proposal": {"role": frozen.proposal.role, "base_version": frozen.proposal.base_version, "threshold": frozen.threshold},
     })
 }
@@ -311,6 +371,9 @@ fn frozen_json(frozen: &Frozen) -> Value {
 fn tell_frozen(cx: &Context, workspace: &Workspace, frozen: &Frozen) -> Result<()> {
     for difference in &frozen.differences {
         cx.ui.result(difference)?;
+    }
+    for report in &frozen.patches {
+        tell_patch(cx, workspace, report)?;
     }
     if let Some(manifest) = &frozen.record.manifest {
         cx.ui.status(format_args!("Froze the manifest: {} bytes, sha256 {}", manifest.length, manifest.sha256));
@@ -323,6 +386,28 @@ fn tell_frozen(cx: &Context, workspace: &Workspace, frozen: &Frozen) -> Result<(
         frozen.threshold
     ));
     next::hint(cx, workspace, &frozen.record.id());
+    Ok(())
+}
+
+/// Says what became of a patch that the manifest does not list.
+fn tell_patch(cx: &Context, workspace: &Workspace, report: &PatchReport) -> Result<()> {
+    let PatchReport { artifact, from, from_sha256, outcome, length, chunks } = report;
+    let (length, chunks) = (length.unwrap_or_default(), chunks.unwrap_or_default());
+    match outcome {
+        PatchOutcome::Made => cx.ui.status(format_args!(
+            "The patch of {artifact} from {from} has {length} bytes, the chunks in its place {chunks}"
+        )),
+        PatchOutcome::NotSmaller => cx.ui.status(format_args!(
+            "No patch of {artifact} from {from}: it would have {length} bytes, and the chunks in its place have {chunks}"
+        )),
+        PatchOutcome::NotHere => {
+            let place = if workspace.settings()?.publish.place.is_empty() { " PLACE" } else { "" };
+            cx.ui.warn(format_args!(
+                "no patch of {artifact} from {from}: its bytes (sha256 {from_sha256}) are not in this workspace; bring them: tidegate pull{place} \
+                 --artifacts"
+            ));
+        }
+    }
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use crate::config::write_share;
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::forecast::curve::{self, Curve};
+use crate::forecast::delivery::{BytesByWay, Fetched, Way};
 use crate::forecast::simulate::Simulation;
 use crate::forecast::{ExpectedStep, FleetForecast, Forecast, MadeUp, Outlook, StepKind};
 use crate::fs;
@@ -85,7 +86,7 @@ pub(super) fn run(args: &Args, cx: &Context) -> Result<()> {
     let workspace = Workspace::open_to_read(&cx.dir)?;
     let transaction = RolloutTransaction::open(&workspace, &args.release, cx.now)?;
     let from = args.from.unwrap_or(cx.now);
-    let forecast = Forecast::new(&transaction, &Outlook { from, hours: hours(args, from)?, ramp: args.ramp })?;
+    let mut forecast = Forecast::new(&transaction, &Outlook { from, hours: hours(args, from)?, ramp: args.ramp })?;
     // Nothing is written: others may go on with the workspace while the fleet is looked at.
     drop(transaction);
     drop(workspace);
@@ -165,7 +166,51 @@ fn print(outcome: &FleetForecast, cx: &Context) -> Result<()> {
     }
     ui.result("")?;
     let (headings, rows) = by_hour(simulation, curve);
-    show::table(ui, &headings.iter().map(String::as_str).collect::<Vec<_>>(), &rows)
+    show::table(ui, &headings.iter().map(String::as_str).collect::<Vec<_>>(), &rows)?;
+    print_delivery(outcome, cx)
+}
+
+/// What devices fetch: by version and way, then by hour.
+fn print_delivery(outcome: &FleetForecast, cx: &Context) -> Result<()> {
+    let (ui, delivery) = (&cx.ui, &outcome.delivery);
+    if delivery.ways.is_empty() {
+        return Ok(());
+    }
+    ui.result("")?;
+    let row = |fetched: &Fetched| {
+        let Fetched { artifact, from, way, devices, bytes_each, bytes } = fetched;
+        let numbers = [*devices, *bytes_each, *bytes].map(|number| number.to_string());
+        [vec![artifact.to_string(), from.to_string(), named(*way).to_owned()], numbers.to_vec()].concat()
+    };
+    let rows = show::folded(delivery.ways.iter().map(row).collect());
+    show::table(ui, &["ARTIFACT", "FROM", "WAY", "DEVICES", "BYTES EACH", "BYTES"], &rows)?;
+    for assumption in &delivery.assumptions {
+        ui.result(format_args!("assumed: {assumption}"))?;
+    }
+    let (total, without) = (delivery.total.sum(), delivery.without);
+    if delivery.ways.iter().all(|fetched| fetched.way == Way::Whole) {
+        return ui.result(format_args!("in all: {total} bytes"));
+    }
+    ui.result(format_args!("in all: at most {total} bytes; {without} if every device fetched whole artifacts"))?;
+    ui.result("")?;
+    let from = outcome.simulation.window;
+    let busy = delivery.hours.iter().enumerate().filter(|(_, bytes)| bytes.sum() > 0);
+    let row = |(hour, bytes): (usize, &BytesByWay)| {
+        [
+            vec![time::format(from.instant(hour))],
+            [bytes.patch, bytes.chunks, bytes.whole].map(|n| n.to_string()).to_vec(),
+        ]
+        .concat()
+    };
+    show::table(ui, &["BY", "PATCH", "CHUNKS", "WHOLE"], &show::folded(busy.map(row).collect()))
+}
+
+fn named(way: Way) -> &'static str {
+    match way {
+        Way::Patch => "patch",
+        Way::Chunks => "chunks",
+        Way::Whole => "whole",
+    }
 }
 
 fn steps(steps: &[ExpectedStep]) -> Vec<Vec<String>> {

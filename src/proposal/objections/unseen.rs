@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use tidegate_model::cohort::CohortMap;
+use tidegate_model::delivery::PatchList;
 use tidegate_model::digest::Digest;
 use tidegate_model::layout::{DelegatedRole, Location};
 use tidegate_model::manifest::Manifest;
@@ -77,6 +78,7 @@ const COHORTS: Known = &[
     ("/cohorts/*", &["name", "devices", "condition", "share", "protected"]),
     ("/cohorts/*/protected", &["gate"]),
 ];
+const FILE: &[&str] = &["length", "sha256"];
 const MANIFEST: Known = &[
     (
         "",
@@ -98,7 +100,20 @@ const MANIFEST: Known = &[
     ),
     ("/build", &["id", "source", "provenance"]),
     ("/build/provenance", &["type", "sha256", "builder"]),
-    ("/artifacts/*", &["name", "path", "length", "sha256", "hardware", "media_type"]),
+    ("/artifacts/*", &["name", "path", "length", "sha256", "hardware", "media_type", "delivery"]),
+    ("/artifacts/*/delivery", &["index", "pack", "patches"]),
+    ("/artifacts/*/delivery/index", FILE),
+    ("/artifacts/*/delivery/pack", FILE),
+    ("/artifacts/*/delivery/patches/*", &["from", "length", "sha256", "directory"]),
+    ("/artifacts/*/delivery/patches/*/from", &["version", "length", "sha256"]),
+    ("/artifacts/*/delivery/patches/*/directory", FILE),
+];
+
+const PATCHES: Known = &[
+    ("", &["schema", "artifact", "patches"]),
+    ("/patches/*", &["from", "length", "sha256", "directory"]),
+    ("/patches/*/from", &["version", "length", "sha256"]),
+    ("/patches/*/directory", FILE),
 ];
 
 /// What nobody would see in a role.
@@ -181,6 +196,7 @@ pub(super) fn files(proposal: &Proposal, role: &str, old: Option<&Targets>, new:
         let (known, readable): (Known, fn(&Value) -> bool) = match Location::parse(path) {
             Some(Location::CohortMap { .. }) => (COHORTS, |value| CohortMap::from_value(value).is_ok()),
             Some(Location::Manifest { .. }) => (MANIFEST, |value| Manifest::from_value(value).is_ok()),
+            Some(Location::Patches { .. }) => (PATCHES, |value| PatchList::from_value(value).is_ok()),
             _ => continue,
         };
         if before.is_some_and(|before| content(before).is_none()) {

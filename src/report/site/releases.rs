@@ -318,6 +318,11 @@ fn described(artifact: &Artifact) -> Markup {
         (text(&artifact.name)) ", " (bytes(artifact.length)) ", for " (text(&artifact.hardware.join(", ")))
         br;
         "SHA-256 " (code(&artifact.sha256))
+        @if let Some(delivery) = &artifact.delivery {
+            br;
+            "Devices fetch at most " (bytes(delivery.chunks)) " in chunks"
+            @for patch in &delivery.patches { ", " (bytes(patch.length)) " as a patch from " (text(&patch.from)) }
+        }
     }
 }
 

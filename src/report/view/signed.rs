@@ -16,8 +16,8 @@ use tidegate_tuf::{Chain, json, valid_signers};
 use super::curve::{Part, curve, exposure};
 use super::reading::{Approved, OfferedList, Reading};
 use super::state::{
-    Artifact, Channel, Cohort, CohortOffers, Due, Key, Members, Offer, Problem, Product, Provenance, RampState,
-    Release, Role, RoleKind, Shown, Source, State, Trust, Urgency,
+    Artifact, ArtifactDelivery, Channel, Cohort, CohortOffers, Due, Key, Members, Offer, PatchState, Problem, Product,
+    Provenance, RampState, Release, Role, RoleKind, Shown, Source, State, Trust, Urgency,
 };
 use crate::audit::RoleFile;
 use crate::keys::example::is_example;
@@ -316,11 +316,19 @@ fn offer_state(offer: &rollout::Offer, expires: DateTime<Utc>, now: DateTime<Utc
 
 fn release_state(approved: &Approved, offered_to: Vec<String>, exposed_ppm: u32) -> Release {
     let Approved { manifest, sha256, .. } = approved;
+    let patch = |patch: &tidegate_model::delivery::PatchRef| PatchState {
+        from: patch.from.version.to_string(),
+        length: patch.length,
+    };
     let artifact = |artifact: &tidegate_model::manifest::Artifact| Artifact {
         name: artifact.name.to_string(),
         length: artifact.length,
         sha256: artifact.sha256.to_string(),
         hardware: artifact.hardware.iter().map(ToString::to_string).collect(),
+        delivery: artifact.delivery.as_ref().map(|delivery| ArtifactDelivery {
+            chunks: delivery.index.length.saturating_add(delivery.pack.length),
+            patches: delivery.patches.iter().map(patch).collect(),
+        }),
     };
     Release {
         version: manifest.version.to_string(),

@@ -408,6 +408,27 @@ pub struct Artifact {
     pub sha256: String,
     /// The hardware it fits.
     pub hardware: Vec<String>,
+    /// How it travels in fewer bytes; absent if it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<ArtifactDelivery>,
+}
+
+/// How an artifact travels in fewer bytes, by signed sizes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ArtifactDelivery {
+    /// What its chunks and their index take, at most, in bytes.
+    pub chunks: u64,
+    /// Patches from what devices may run.
+    pub patches: Vec<PatchState>,
+}
+
+/// A patch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct PatchState {
+    /// The version that it starts from.
+    pub from: String,
+    /// Its length in bytes.
+    pub length: u64,
 }
 
 /// What a cohort is offered of a product.

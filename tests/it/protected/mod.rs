@@ -2,6 +2,7 @@
 
 mod buckets;
 mod clean;
+mod deliveries;
 mod elsewhere;
 mod layout;
 mod leftovers;

@@ -58,6 +58,11 @@ const SCENES: &[(&str, &str)] = &[
     ("tidegate release edit", "draft"),
     ("tidegate release edit 1.2.0 --upgrade-from", "draft; t release edit 1.2.0 --note 'an old one'"),
     ("tidegate release manifest", "filled"),
+    (
+        "tidegate release manifest 1.2.0 --patch-from 1.1.0",
+        "fleet; listed 1.0.0 1.1.0; t release new 1.2.0; t release add 1.2.0 build/rootfs.img --hardware board-a",
+    ),
+    ("tidegate release patch", "fleet; listed 1.0.0 1.2.0"),
     ("tidegate release unfreeze", "frozen"),
     ("tidegate release drop", "frozen"),
     ("tidegate release sign", "frozen"),
