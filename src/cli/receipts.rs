@@ -15,7 +15,9 @@ use crate::config::{ReceiptSettings, Settings, write_share};
 use crate::error::{Error, Result, Rule};
 use crate::fs;
 use crate::publish::{Options, Remote};
-use crate::receipts::{self, Counter, Enrolments, Reason, ReceiptReport, ReleaseReport, Releases, Scope, Tally};
+use crate::receipts::{
+    self, Counter, Enrolments, Fetched, Reason, ReceiptReport, ReleaseReport, Releases, Scope, Tally,
+};
 use crate::release::record::ReleaseSpec;
 use crate::rollout::health::Action;
 use crate::workspace::Workspace;
@@ -277,6 +279,18 @@ fn print_release(release: &ReleaseReport, cx: &Context) -> Result<()> {
         ui.result(format_args!(
             "{} of those that confirmed it had failed or rolled back before",
             release.all.recovered
+        ))?;
+    }
+    if let Some(delivery) = &release.delivery {
+        let row = |(way, fetched): (&str, Fetched)| {
+            [vec![way.to_owned()], [fetched.devices, fetched.bytes].map(|number| number.to_string()).to_vec()].concat()
+        };
+        show::table(ui, &["FETCHED AS", "DEVICES", "BYTES"], &delivery.ways().map(row).collect::<Vec<_>>())?;
+        ui.result(format_args!(
+            "{} bytes in all; whole artifacts would be {} bytes, {} more",
+            delivery.bytes(),
+            delivery.without,
+            delivery.saved()
         ))?;
     }
     if !release.reasons.is_empty() {

@@ -5,22 +5,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tidegate_model::manifest::{Artifact, Manifest};
 use tidegate_model::name::{ArtifactName, HardwareId};
+use tidegate_model::receipt::DeliveryWay;
 use tidegate_model::version::Version;
 
 /// How many devices take the release in each hour of the window, by what they run then and by hardware.
 pub type Takers = BTreeMap<(Version, HardwareId), Vec<u64>>;
-
-/// How an artifact is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Way {
-    /// A patch from what the device runs.
-    Patch,
-    /// The index and all chunks; a device that has some of them fetches less.
-    Chunks,
-    /// The whole artifact.
-    Whole,
-}
 
 /// Bytes by way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -39,11 +28,11 @@ impl BytesByWay {
         self.patch.saturating_add(self.chunks).saturating_add(self.whole)
     }
 
-    fn add(&mut self, way: Way, bytes: u64) {
+    fn add(&mut self, way: DeliveryWay, bytes: u64) {
         let place = match way {
-            Way::Patch => &mut self.patch,
-            Way::Chunks => &mut self.chunks,
-            Way::Whole => &mut self.whole,
+            DeliveryWay::Patch => &mut self.patch,
+            DeliveryWay::Chunks => &mut self.chunks,
+            DeliveryWay::Whole => &mut self.whole,
         };
         *place = place.saturating_add(bytes);
     }
@@ -57,7 +46,7 @@ pub struct Fetched {
     /// What the devices run when they take the release.
     pub from: Version,
     /// How they fetch it.
-    pub way: Way,
+    pub way: DeliveryWay,
     /// How many devices there are within the window.
     pub devices: u64,
     /// What one of them fetches, at most, by signed sizes.
@@ -85,7 +74,7 @@ pub struct DeliveryForecast {
 pub fn predict(manifest: &Manifest, takers: &Takers, hours: usize) -> DeliveryForecast {
     let mut forecast =
         DeliveryForecast { hours: vec![BytesByWay::default(); hours + 1], ..DeliveryForecast::default() };
-    let mut ways: BTreeMap<(&ArtifactName, &Version, Way), Fetched> = BTreeMap::new();
+    let mut ways: BTreeMap<(&ArtifactName, &Version, DeliveryWay), Fetched> = BTreeMap::new();
     for ((from, hardware), counts) in takers {
         let devices: u64 = counts.iter().sum();
         for artifact in manifest.artifacts.iter().filter(|artifact| artifact.hardware.contains(hardware)) {
@@ -110,17 +99,17 @@ pub fn predict(manifest: &Manifest, takers: &Takers, hours: usize) -> DeliveryFo
         }
     }
     forecast.ways = ways.into_values().collect();
-    let has = |way: Way| forecast.ways.iter().any(|fetched| fetched.way == way);
+    let has = |way: DeliveryWay| forecast.ways.iter().any(|fetched| fetched.way == way);
     forecast.assumptions.push(
         "a device fetches a release as soon as it takes it, once; bytes of other releases on the way are not counted"
             .into(),
     );
-    if has(Way::Patch) {
+    if has(DeliveryWay::Patch) {
         forecast
             .assumptions
             .push("what a device runs is, byte for byte, what its version released, and it installs into slots".into());
     }
-    if has(Way::Chunks) {
+    if has(DeliveryWay::Chunks) {
         forecast
             .assumptions
             .push("a device without a patch has none of the chunks; it fetches less if it has some".into());
@@ -129,11 +118,12 @@ pub fn predict(manifest: &Manifest, takers: &Takers, hours: usize) -> DeliveryFo
 }
 
 /// The cheapest way to an artifact by signed sizes, for a device that runs `from`, and what it takes.
-fn cheapest(artifact: &Artifact, from: &Version) -> (Way, u64) {
+fn cheapest(artifact: &Artifact, from: &Version) -> (DeliveryWay, u64) {
     let delivery = artifact.delivery.as_ref();
     let patches = delivery.into_iter().flat_map(|delivery| &delivery.patches);
-    let patches = patches.filter(|patch| patch.from.version == *from).map(|patch| (Way::Patch, patch.length));
-    let chunks = delivery.map(|delivery| (Way::Chunks, delivery.index.length.saturating_add(delivery.pack.length)));
-    let all = patches.chain(chunks).chain([(Way::Whole, artifact.length)]);
-    all.min_by_key(|(way, bytes)| (*bytes, *way)).unwrap_or((Way::Whole, artifact.length))
+    let patches = patches.filter(|patch| patch.from.version == *from).map(|patch| (DeliveryWay::Patch, patch.length));
+    let chunks =
+        delivery.map(|delivery| (DeliveryWay::Chunks, delivery.index.length.saturating_add(delivery.pack.length)));
+    let all = patches.chain(chunks).chain([(DeliveryWay::Whole, artifact.length)]);
+    all.min_by_key(|(way, bytes)| (*bytes, *way)).unwrap_or((DeliveryWay::Whole, artifact.length))
 }

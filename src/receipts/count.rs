@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
-use tidegate_model::receipt::{InstallResult, Receipt};
+use tidegate_model::receipt::{DeliveryCost, InstallResult, Receipt};
 
-use super::releases::{About, Releases};
+use super::delivery::DeliveryTally;
+use super::releases::{About, Known, Releases};
 
 /// By how much a device's clock may be ahead.
 const AHEAD: TimeDelta = TimeDelta::minutes(5);
@@ -121,6 +122,8 @@ pub(super) struct Word {
     pub(super) reason: Option<Box<str>>,
     /// All outcomes that it ever told of: a bit for each.
     pub(super) said: u8,
+    /// What fetching the release took, as it told last, and when it did.
+    pub(super) delivery: Option<(DateTime<Utc>, DeliveryCost)>,
 }
 
 impl Word {
@@ -153,6 +156,20 @@ fn bit(outcome: InstallResult) -> u8 {
         InstallResult::Confirmed => 4,
         InstallResult::Failed => 8,
         InstallResult::RolledBack => 16,
+    }
+}
+
+impl Counter<'_> {
+    /// What fetching a release took, as devices tell it; `None` if none does.
+    pub(super) fn delivery<'w>(&self, release: &Known, words: impl Iterator<Item = &'w Word>) -> Option<DeliveryTally> {
+        let mut tally = None::<DeliveryTally>;
+        for word in words {
+            let whole = self.releases.hardware(word.hardware).and_then(|hardware| release.hardware.get(hardware));
+            if let (Some((_, cost)), Some(whole)) = (word.delivery, whole) {
+                tally.get_or_insert_default().add(cost, *whole);
+            }
+        }
+        tally
     }
 }
 
@@ -197,7 +214,9 @@ impl<'a> Counter<'a> {
         let reason = reason.as_ref().filter(|_| matches!(outcome, InstallResult::Failed | InstallResult::RolledBack));
         let reason = reason.map(|reason| reason.as_str().into());
         let installed = is_installed(*outcome).then_some(*at);
-        let mut word = Word { outcome: *outcome, at: *at, installed, cohort, hardware, reason, said: bit(*outcome) };
+        let delivery = receipt.delivery.map(|cost| (*at, cost));
+        let said = bit(*outcome);
+        let mut word = Word { outcome: *outcome, at: *at, installed, cohort, hardware, reason, said, delivery };
         match self.words.entry((release, device)) {
             std::collections::hash_map::Entry::Vacant(new) => {
                 new.insert(word);
@@ -207,8 +226,11 @@ impl<'a> Counter<'a> {
                 self.repeated += u64::from(known.said(*outcome));
                 known.said |= word.said;
                 known.installed = known.installed.into_iter().chain(word.installed).min();
+                // The last of them, whatever the order of reading; of one second that which took more.
+                let last = |told: &(DateTime<Utc>, DeliveryCost)| (told.0, told.1.bytes, told.1.way);
+                known.delivery = known.delivery.into_iter().chain(word.delivery).max_by_key(last);
                 if word.rank() > known.rank() {
-                    (word.said, word.installed) = (known.said, known.installed);
+                    (word.said, word.installed, word.delivery) = (known.said, known.installed, known.delivery);
                     *known = word;
                 }
             }
@@ -221,9 +243,10 @@ impl<'a> Counter<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use tidegate_model::digest::Digest;
+    use tidegate_model::receipt::DeliveryWay;
     use tidegate_model::time;
 
     use super::super::{Known, Tally};
@@ -239,7 +262,7 @@ mod tests {
             },
             sequence: 12,
             manifest: Digest::of(b"manifest"),
-            hardware: BTreeSet::from(["board-a".parse().unwrap(), "board-b".parse().unwrap()]),
+            hardware: BTreeMap::from([("board-a".parse().unwrap(), 1000), ("board-b".parse().unwrap(), 2000)]),
             offered: BTreeSet::from(["canary".parse().unwrap(), "early".parse().unwrap()]),
         });
         releases
@@ -282,6 +305,27 @@ mod tests {
         }
         assert_eq!(tallies[0], tallies[1], "{said:?}");
         tallies[0]
+    }
+
+    #[test]
+    fn what_a_device_fetched_counts_once() {
+        let releases = releases();
+        let mut counter = Counter::new(&releases, time::parse("2026-01-06T00:00:00Z").unwrap());
+        let mut take = |device: u32, minute: u32, way: DeliveryWay, bytes: u64| {
+            let delivery = Some(DeliveryCost { way, bytes });
+            let said = Receipt { delivery, ..receipt(minute, InstallResult::Installed) };
+            counter.take("name", Ok(&(device, said)));
+        };
+        take(1, 3, DeliveryWay::Patch, 10);
+        take(1, 1, DeliveryWay::Whole, 1000);
+        take(2, 1, DeliveryWay::Chunks, 300);
+        counter.take("name", Ok(&(1, receipt(9, InstallResult::Confirmed))));
+        counter.take("name", Ok(&(3, receipt(9, InstallResult::Confirmed))));
+        let report = counter.report(Vec::new(), None, None);
+        let delivery = report.releases[0].delivery.unwrap();
+        let told: Vec<_> = delivery.ways().map(|(way, fetched)| (way, fetched.devices, fetched.bytes)).collect();
+        assert_eq!(told, [("patch", 1, 10), ("chunks", 1, 300)]);
+        assert_eq!((delivery.without, delivery.saved()), (2000, 1690));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use tidegate_model::name::{HardwareId, Name};
 use tidegate_model::receipt::InstallResult;
 
 use super::count::{Counter, Word, is_installed};
+use super::delivery::DeliveryTally;
 use super::enrolments::Enrolled;
 use super::releases::Known;
 use crate::rollout::health::Counts;
@@ -40,6 +41,8 @@ pub struct ReleaseHistory<'a> {
     pub all: Vec<Point>,
     /// By cohort and hardware, the most devices first.
     pub groups: Vec<GroupHistory>,
+    /// What fetching it took; `None` if no device told.
+    pub delivery: Option<DeliveryTally>,
 }
 
 /// The devices of one kind of hardware in one cohort over time.
@@ -117,7 +120,8 @@ impl Counter<'_> {
         groups.sort_by(|a, b| {
             devices(b).cmp(&devices(a)).then_with(|| (&a.cohort, &a.hardware).cmp(&(&b.cohort, &b.hardware)))
         });
-        ReleaseHistory { known, fleet, all: points(&times, &all), groups }
+        let delivery = self.delivery(known, words.iter().copied());
+        ReleaseHistory { known, fleet, all: points(&times, &all), groups, delivery }
     }
 }
 
@@ -207,6 +211,7 @@ mod tests {
             hardware: 0,
             reason: None,
             said: 0,
+            delivery: None,
         };
         for word in [
             word(Offered, 1, None),

@@ -12,6 +12,7 @@
 //! In memory are an entry for each enrolled key and one for each device and release, never the receipts.
 
 mod count;
+mod delivery;
 mod enrolments;
 mod history;
 mod read;
@@ -19,8 +20,10 @@ mod releases;
 mod report;
 
 pub use count::{Counter, Why};
+pub use delivery::{DeliveryTally, Fetched};
 pub use enrolments::{Enrolled, Enrolments};
 pub use history::{GroupHistory, Point, ReleaseHistory};
 pub use read::{check, read};
+pub(crate) use releases::hardware_of;
 pub use releases::{Known, Releases, Scope};
 pub use report::{Group, Reason, ReceiptReport, Refused, ReleaseReport, Tally};

@@ -44,8 +44,8 @@ pub struct Known {
     pub sequence: u64,
     /// SHA-256 of its manifest.
     pub manifest: Digest,
-    /// The hardware that it is for.
-    pub hardware: BTreeSet<HardwareId>,
+    /// The hardware that it is for, with the bytes of the artifacts for it.
+    pub hardware: BTreeMap<HardwareId, u64>,
     /// The cohorts that are offered it.
     pub offered: BTreeSet<Name>,
 }
@@ -141,7 +141,7 @@ impl Releases {
     /// Adds a release.
     pub fn add(&mut self, known: Known) {
         let Ok(number) = u32::try_from(self.known.len()) else { return };
-        for hardware in &known.hardware {
+        for hardware in known.hardware.keys() {
             number_of(&mut self.hardware, &mut self.hardware_names, hardware);
         }
         for cohort in &known.offered {
@@ -188,7 +188,7 @@ impl Releases {
             return Err(Why::Manifest);
         }
         let cohort = *self.cohorts.get(channel).and_then(|all| all.get(&receipt.cohort)).ok_or(Why::Cohort)?;
-        if !known.hardware.contains(&receipt.hardware) {
+        if !known.hardware.contains_key(&receipt.hardware) {
             return Err(Why::Hardware);
         }
         let hardware = *self.hardware.get(&receipt.hardware).ok_or(Why::Hardware)?;
@@ -214,15 +214,30 @@ fn number_of<T: Clone + Eq + std::hash::Hash>(numbers: &mut HashMap<T, u32>, nam
 }
 
 /// Hash, sequence and hardware of a record's manifest.
-fn frozen(record: &Record) -> Option<(Digest, u64, BTreeSet<HardwareId>)> {
+fn frozen(record: &Record) -> Option<(Digest, u64, BTreeMap<HardwareId, u64>)> {
     let manifest = record.manifest.as_ref()?;
-    let hardware = record.artifacts.iter().flat_map(|artifact| artifact.hardware.iter().cloned()).collect();
-    Some((manifest.sha256, manifest.sequence, hardware))
+    let artifacts = record.artifacts.iter().map(|artifact| (&artifact.hardware, artifact.length));
+    Some((manifest.sha256, manifest.sequence, by_hardware(artifacts)))
 }
 
-fn told(manifest: &Manifest) -> (u64, BTreeSet<HardwareId>) {
-    let hardware = manifest.artifacts.iter().flat_map(|artifact| artifact.hardware.iter().cloned()).collect();
-    (manifest.sequence, hardware)
+fn told(manifest: &Manifest) -> (u64, BTreeMap<HardwareId, u64>) {
+    (manifest.sequence, hardware_of(manifest))
+}
+
+/// The hardware that a release is for, with the bytes of the artifacts for it.
+pub(crate) fn hardware_of(manifest: &Manifest) -> BTreeMap<HardwareId, u64> {
+    by_hardware(manifest.artifacts.iter().map(|artifact| (&artifact.hardware, artifact.length)))
+}
+
+fn by_hardware<'a>(artifacts: impl Iterator<Item = (&'a BTreeSet<HardwareId>, u64)>) -> BTreeMap<HardwareId, u64> {
+    let mut found: BTreeMap<HardwareId, u64> = BTreeMap::new();
+    for (hardware, length) in artifacts {
+        for id in hardware {
+            let bytes = found.entry(id.clone()).or_default();
+            *bytes = bytes.saturating_add(length);
+        }
+    }
+    found
 }
 
 /// The cohorts that are offered each sequence of a product.

@@ -10,6 +10,7 @@ use tidegate_model::receipt::InstallResult;
 use tidegate_model::time;
 
 use super::count::{Counter, Why, Word, is_installed};
+use super::delivery::DeliveryTally;
 use super::enrolments::Enrolled;
 use super::releases::Known;
 use crate::policy::HealthPolicy;
@@ -81,6 +82,9 @@ pub struct ReleaseReport {
     pub verdict: Option<Verdict>,
     /// Whether some cohort is offered it.
     pub is_offered: bool,
+    /// What fetching it took; absent if no device told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryTally>,
 }
 
 /// The devices of one kind of hardware in one cohort.
@@ -198,6 +202,7 @@ type Pair = (u32, u32);
 struct Gathered<'a> {
     groups: BTreeMap<Pair, Tally>,
     reasons: HashMap<(InstallResult, Option<&'a str>), BTreeMap<Pair, u64>>,
+    words: Vec<&'a Word>,
 }
 
 impl Counter<'_> {
@@ -213,6 +218,7 @@ impl Counter<'_> {
             let gathered = gathered.entry(*release).or_default();
             let group = (word.cohort, word.hardware);
             gathered.groups.entry(group).or_default().add(word);
+            gathered.words.extend(word.delivery.is_some().then_some(word));
             if matches!(word.outcome, InstallResult::Failed | InstallResult::RolledBack) {
                 let reason = gathered.reasons.entry((word.outcome, word.reason.as_deref())).or_default();
                 *reason.entry(group).or_default() += 1;
@@ -262,6 +268,7 @@ impl Counter<'_> {
             other_reasons: 0,
             verdict: None,
             is_offered: !known.offered.is_empty(),
+            delivery: self.delivery(known, gathered.words.iter().copied()),
         };
         for (group, tally) in gathered.groups {
             let Some((cohort, hardware)) = named(group) else { continue };

@@ -184,7 +184,14 @@ impl<'a> Maker<'a> {
         let mut reports = Vec::new();
         let artifacts = record.artifacts.clone();
         for (place, artifact) in record.artifacts.iter_mut().zip(&artifacts) {
-            place.delivery = self.chunks(stored(artifact))?;
+            place.delivery = match self.chunks(stored(artifact)) {
+                // A clone lacks what builds made. What was made of it when it was added stays.
+                Err(error) if error.is_not_found() => {
+                    place.delivery.iter_mut().for_each(|delivery| delivery.patches.clear());
+                    continue;
+                }
+                made => made?,
+            };
             let Some(delivery) = &mut place.delivery else { continue };
             for (version, old) in from.iter().filter_map(|base| Some((&base.version, counterpart(artifact, base)?))) {
                 if delivery.patches.len() < MAX_PATCHES && old.sha256 != artifact.sha256 {

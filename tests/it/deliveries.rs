@@ -15,11 +15,16 @@ use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
 use tidegate::release::report::Verdict;
 use tidegate::workspace::{Operation, Workspace};
 use tidegate::{ceremony, validate};
+use tidegate_client::clock::StubClock;
+use tidegate_client::device::Device;
+use tidegate_client::install::{SlotImage, SlotInstaller, StubBoot};
+use tidegate_client::updater::Repository as Published;
 use tidegate_model::delivery::{Delivery, PatchList};
 use tidegate_model::digest::Digest;
+use tidegate_model::receipt::DeliveryWay;
 
 use crate::publishers::{publish_noting, put_live};
-use crate::support::{Fleet, Forge};
+use crate::support::{Fleet, Forge, Serving};
 
 const INDEX: &[u8] = b"an index";
 const PACK: &[u8] = b"a pack";
@@ -383,4 +388,57 @@ async fn patches_made_later_are_listed_beside_the_manifest_once_the_channel_sign
     let root = fs::read(dir.join("metadata/1.root.json")).unwrap();
     let report = audit::verify(origin, "the place", root, fleet.now).await.unwrap();
     assert!(report.ok, "{report}");
+}
+
+/// From the files of a build to the slot of a device.
+#[tokio::test]
+async fn a_device_fills_its_slot_by_the_patch() {
+    let mut fleet = fleet();
+    let [old, new] = images();
+    build(&fleet, &old);
+    let first = fleet.release("1.0.0", |_| ());
+    fleet.everywhere(&first);
+    build(&fleet, &new);
+    let second = fleet.release("1.1.0", |_| ());
+    fleet.everywhere(&second);
+    let (place, dir) = (tempfile::tempdir().unwrap(), fleet.path());
+    let (source, remote) = (Source::new(&dir), folder(place.path()));
+    let plan = publish::plan(&source, &remote, fleet.now).await.unwrap();
+    publish::execute(&plan, &source, &remote, &|_| {}).await.unwrap();
+
+    let serving = Serving::start(place.path()).await;
+    let (board, url, now) = (tempfile::tempdir().unwrap(), serving.url(), fleet.now);
+    let root = fs::read(dir.join("metadata/1.root.json")).unwrap();
+    fs::write(board.path().join("a"), &old).unwrap();
+    let update = move || {
+        let slots = SlotImage::only(board.path().join("a"), board.path().join("b"));
+        let mut device = Device::builder()
+            .root(root)
+            .repository(Published::at(&url))
+            .state_dir(board.path().join("state"))
+            .id("device-1".parse().unwrap())
+            .channel("stable".parse().unwrap())
+            .product("os".parse().unwrap())
+            .hardware("board-a".parse().unwrap())
+            .factory("1.0.0".parse().unwrap(), 1)
+            .clock(StubClock::at(now))
+            .installer(SlotInstaller::new(vec![slots], StubBoot::new()).unwrap())
+            .open()
+            .unwrap();
+        let check = device.check().unwrap();
+        let update = check.update.unwrap();
+        let way = &update.artifacts[0].ways[0];
+        assert_eq!(
+            (way.way, way.from.as_ref().map(ToString::to_string).as_deref()),
+            (DeliveryWay::Patch, Some("1.0.0"))
+        );
+        let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+        device.install(&downloaded).unwrap();
+        fs::read(board.path().join("b")).unwrap()
+    };
+    assert!(tokio::task::spawn_blocking(update).await.unwrap() == new);
+    let log = serving.take_log();
+    let asked = |kind: &str| log.iter().filter(|(path, _)| path.ends_with(kind)).count();
+    assert!(asked(".patch") > 0, "{log:?}");
+    assert_eq!((asked(".pack"), asked(".index"), asked("image.bin")), (0, 0, 0), "{log:?}");
 }

@@ -8,6 +8,7 @@ use clap::Args as ClapArgs;
 use tidegate_model::decision::Installed;
 use tidegate_model::facts::{Facts, TypedFact};
 use tidegate_model::name::HardwareId;
+use tidegate_model::receipt::DeliveryWay;
 use tidegate_model::time;
 use tidegate_model::version::{self, Version};
 
@@ -17,7 +18,7 @@ use crate::config::write_share;
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::forecast::curve::{self, Curve};
-use crate::forecast::delivery::{BytesByWay, Fetched, Way};
+use crate::forecast::delivery::{BytesByWay, Fetched};
 use crate::forecast::simulate::Simulation;
 use crate::forecast::{ExpectedStep, FleetForecast, Forecast, MadeUp, Outlook, StepKind};
 use crate::fs;
@@ -180,7 +181,7 @@ fn print_delivery(outcome: &FleetForecast, cx: &Context) -> Result<()> {
     let row = |fetched: &Fetched| {
         let Fetched { artifact, from, way, devices, bytes_each, bytes } = fetched;
         let numbers = [*devices, *bytes_each, *bytes].map(|number| number.to_string());
-        [vec![artifact.to_string(), from.to_string(), named(*way).to_owned()], numbers.to_vec()].concat()
+        [vec![artifact.to_string(), from.to_string(), way.name().to_owned()], numbers.to_vec()].concat()
     };
     let rows = show::folded(delivery.ways.iter().map(row).collect());
     show::table(ui, &["ARTIFACT", "FROM", "WAY", "DEVICES", "BYTES EACH", "BYTES"], &rows)?;
@@ -188,7 +189,7 @@ fn print_delivery(outcome: &FleetForecast, cx: &Context) -> Result<()> {
         ui.result(format_args!("assumed: {assumption}"))?;
     }
     let (total, without) = (delivery.total.sum(), delivery.without);
-    if delivery.ways.iter().all(|fetched| fetched.way == Way::Whole) {
+    if delivery.ways.iter().all(|fetched| fetched.way == DeliveryWay::Whole) {
         return ui.result(format_args!("in all: {total} bytes"));
     }
     ui.result(format_args!("in all: at most {total} bytes; {without} if every device fetched whole artifacts"))?;
@@ -203,14 +204,6 @@ fn print_delivery(outcome: &FleetForecast, cx: &Context) -> Result<()> {
         .concat()
     };
     show::table(ui, &["BY", "PATCH", "CHUNKS", "WHOLE"], &show::folded(busy.map(row).collect()))
-}
-
-fn named(way: Way) -> &'static str {
-    match way {
-        Way::Patch => "patch",
-        Way::Chunks => "chunks",
-        Way::Whole => "whole",
-    }
 }
 
 fn steps(steps: &[ExpectedStep]) -> Vec<Vec<String>> {

@@ -3,8 +3,9 @@
 use maud::{Markup, html};
 
 use super::chart::{self, SERIES};
-use super::html::{Table, count, region, relative, share};
+use super::html::{Table, bytes, count, region, relative, share};
 use crate::markup::text;
+use crate::receipts::Fetched;
 use crate::report::view::State;
 use crate::report::view::state::{GroupHealth, Health, HealthPoint, ReleaseHealth};
 
@@ -58,7 +59,23 @@ pub(super) fn legend(health: &ReleaseHealth) -> Markup {
             }
             li class="quiet" { "of " (count(health.fleet)) " devices" }
         }
+        @if let Some(words) = fetched(health) { p class="quiet" { (words) } }
     }
+}
+
+/// What fetching a release took, in words.
+pub(super) fn fetched(health: &ReleaseHealth) -> Option<String> {
+    let delivery = health.delivery?;
+    let way = |(way, fetched): (&str, Fetched)| {
+        let named = match way {
+            "patch" => "as patches",
+            "chunks" => "as chunks",
+            _ => "whole",
+        };
+        format!("{} devices {named} ({})", count(fetched.devices), bytes(fetched.bytes))
+    };
+    let ways: Vec<_> = delivery.ways().map(way).collect();
+    Some(format!("Fetched by {}; {} saved against whole artifacts.", ways.join(", "), bytes(delivery.saved())))
 }
 
 /// The devices of a release by cohort and hardware, folded.

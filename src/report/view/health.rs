@@ -83,7 +83,7 @@ fn releases(reading: &Reading) -> Releases {
             id: ReleaseId { channel: channel.clone(), product: product.clone(), version: version.clone() },
             sequence: manifest.sequence,
             manifest: approved.sha256,
-            hardware: manifest.artifacts.iter().flat_map(|artifact| artifact.hardware.iter().cloned()).collect(),
+            hardware: receipts::hardware_of(manifest),
             offered: offered.remove(&(channel, product, manifest.sequence)).unwrap_or_default(),
         });
     }
@@ -130,6 +130,7 @@ fn release(state: &State, history: &ReleaseHistory<'_>) -> ReleaseHealth {
         over_time: history.all.iter().map(|point| health_point(point, plan)).collect(),
         groups: history.groups.iter().take(GROUPS).map(group).collect(),
         other_groups: history.groups.len().saturating_sub(GROUPS) as u64,
+        delivery: history.delivery,
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tidegate_model::time;
 
 use crate::publish::PublicationStatus;
+use crate::receipts::DeliveryTally;
 
 /// What a repository says at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
@@ -113,6 +114,9 @@ pub struct ReleaseHealth {
     pub groups: Vec<GroupHealth>,
     /// How many groups are left out of `groups`.
     pub other_groups: u64,
+    /// What fetching it took; absent if no device told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<DeliveryTally>,
 }
 
 /// What devices of one kind of hardware in one cohort report of a release.

@@ -75,6 +75,7 @@ pub fn receipt(device: &str, manifest: Digest, outcome: InstallResult, at: DateT
         at,
         from: "0.9.0".parse().unwrap(),
         offers: Vec::new(),
+        delivery: None,
     }
 }
 

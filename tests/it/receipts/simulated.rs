@@ -208,6 +208,7 @@ impl World {
                 at: now + TimeDelta::minutes(minutes),
                 from: "0.0.1".parse().unwrap(),
                 offers: Vec::new(),
+                delivery: None,
             };
             let ended = if luck < share {
                 say(20, InstallResult::RolledBack, Some("health command failed"))

@@ -1,6 +1,6 @@
 //! What a gate stored is what is read here: the gate's own tests hold it to the same frozen file (`gate/tests/it/stored.rs`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ async fn what_a_gate_stored_is_read_and_counted() {
         },
         sequence: about["sequence"].as_u64().unwrap(),
         manifest: text("manifest").parse::<Digest>().unwrap(),
-        hardware: BTreeSet::from([text("hardware").parse().unwrap()]),
+        hardware: BTreeMap::from([(text("hardware").parse().unwrap(), 1)]),
         offered: BTreeSet::from([text("cohort").parse().unwrap()]),
     });
     let open = |place: &str| Remote::open(dir.path().join(place).to_str().unwrap()).unwrap();
