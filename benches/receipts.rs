@@ -10,7 +10,7 @@
 //! ```
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -100,7 +100,7 @@ fn counted(folder: &Path) {
         },
         sequence: 1,
         manifest: Digest::of(b"manifest"),
-        hardware: BTreeSet::from(["board-a".parse().unwrap()]),
+        hardware: BTreeMap::from([("board-a".parse().unwrap(), 50_000_000)]),
         offered: ["canary", "early", "general"].map(|name| name.parse().unwrap()).into(),
     });
     let open = |folder: &Path| Remote::open(folder.to_str().unwrap()).unwrap();

@@ -435,8 +435,8 @@ impl<'a> Files<'a> {
 
 /// Where tough has a target of a folder under consistent snapshots: the hash before the whole path, and not, as TUF 5.7.3 has it, before the name of its
 /// file.
-pub(crate) fn key_of_tough(path: &str, file: &TargetFile) -> Option<String> {
-    let sha256 = file.hashes.sha256_digest().filter(|_| path.contains('/'))?;
+pub(crate) fn key_of_tough(path: &str, hashes: &Hashes) -> Option<String> {
+    let sha256 = hashes.sha256_digest().filter(|_| path.contains('/'))?;
     Some(format!("targets/{}.{path}", to_hex(sha256)))
 }
 
@@ -476,7 +476,7 @@ fn read_checked(
     }
     match found {
         Ok(false) => {
-            let elsewhere = match key_of_tough(path, file) {
+            let elsewhere = match key_of_tough(path, hashes) {
                 Some(other) if origin.is_open(&other)? => {
                     format!("; it is at {other}, where clients built on tough alone look")
                 }

@@ -330,7 +330,7 @@ fn changes(origin: &dyn Origin, tree: &Tree) -> Vec<String> {
 
 /// How clients built on tough find files: Tidegate's targets are all in folders.
 fn names_for_tough(origin: &dyn Origin, tree: &Tree) -> String {
-    let keys = tree.listed().filter_map(|listed| key_of_tough(listed.path, listed.file));
+    let keys = tree.listed().filter_map(|listed| key_of_tough(listed.path, &listed.file.hashes));
     let is_there = |key: String| origin.is_open(&key).unwrap_or(false);
     let has_names = tree.trusted.root().consistent_snapshot && keys.take(MOST_ASKED).any(is_there);
     let tough = if has_names {

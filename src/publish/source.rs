@@ -115,7 +115,7 @@ impl Source {
     pub(super) async fn small(&self, key: &str, sha256: &[u8; 32], limit: u64) -> Result<Option<Vec<u8>>> {
         match &self.0 {
             From::Workspace { origin, .. } => fs::read_if_exists(&origin.artifact(&to_hex(sha256)), limit),
-            From::Store(origin) => Ok(origin.remote.find(key, limit).await?.map(|seen| seen.bytes.to_vec())),
+            From::Store { origin, .. } => Ok(origin.remote.find(key, limit).await?.map(|seen| seen.bytes.to_vec())),
         }
     }
 
