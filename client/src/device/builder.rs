@@ -208,7 +208,7 @@ impl DeviceBuilder {
     /// As for [`open`](Self::open), except that the folder may be read-only.
     pub fn open_to_check(self) -> Result<Device, Error> {
         self.open_on(|disk, folder| match DirStore::open_on(disk, &folder) {
-            Err(e) if e.is_read_only() => Ok(DirStore::in_memory(folder)),
+            Err(e) if e.is_read_only() => Ok(DirStore::observe(folder)),
             opened => opened,
         })
     }
@@ -219,7 +219,7 @@ impl DeviceBuilder {
     ///
     /// As for [`open`](Self::open), except for the lock.
     pub fn open_in_memory(self) -> Result<Device, Error> {
-        self.open_on(|_, folder| Ok(DirStore::in_memory(folder)))
+        self.open_on(|_, folder| Ok(DirStore::observe(folder)))
     }
 
     /// What the device has and knows, even while another process uses the state folder. Changes nothing.

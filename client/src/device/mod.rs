@@ -834,12 +834,15 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// [`Error::State`] if nothing is installed, [`Error::Store`] if the confirmation cannot be stored.
+    /// [`Error::State`] if nothing is installed, or something else runs; [`Error::Store`] if the confirmation cannot be stored.
     pub fn confirm(&mut self) -> Result<Record, Error> {
         let record = self.installed()?;
+        self.look();
+        if let Some(why) = record.difference(self.place.as_ref(), &self.factory) {
+            return Err(Error::State(format!("{why}: there is nothing to confirm")));
+        }
         if record.state != InstallState::Confirmed {
             self.record_result(&record.release, InstallResult::Confirmed, None);
-            self.look();
             let (place, image) = (self.place.clone(), self.image(&record.release));
             self.note(Record { state: InstallState::Confirmed, place, image, ..record })?;
         }
@@ -985,13 +988,16 @@ impl Device {
     /// [`Error::State`] if it is not quarantined, [`Error::Store`] if that cannot be stored.
     pub fn lift(&mut self, version: &Version) -> Result<(), Error> {
         let mut quarantine = self.quarantine.value().cloned().unwrap_or_default();
-        let before = quarantine.releases.len();
-        quarantine.releases.retain(|failed| failed.version != *version);
-        if quarantine.releases.len() == before {
+        let (lifted, kept): (Vec<_>, _) =
+            quarantine.releases.into_iter().partition(|failed| failed.version == *version);
+        if lifted.is_empty() {
             return Err(Error::State(format!("{version} is not in quarantine on this device")));
         }
+        quarantine.releases = kept;
         // First, because an agent quarantines the release of this state.
-        self.advance(Event::Lifted, Tolerance::default())?;
+        for Failed { sequence, .. } in lifted {
+            self.advance(Event::Lifted { sequence }, Tolerance::default())?;
+        }
         Ok(self.quarantine.save(&self.store, quarantine)?)
     }
 

@@ -53,7 +53,7 @@ impl Record {
     }
 
     /// How what runs differs from this release.
-    fn difference(&self, place: Option<&Place>, factory: &Installed) -> Option<String> {
+    pub(super) fn difference(&self, place: Option<&Place>, factory: &Installed) -> Option<String> {
         if self.runs(place, factory) == Some(&self.release) {
             return None;
         }

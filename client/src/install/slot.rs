@@ -189,9 +189,10 @@ impl<B: Boot> Installer for SlotInstaller<B> {
         if taken == self.images.len() && taken == artifacts.len() {
             return Ok(());
         }
-        let wanted: Vec<_> = self.images.iter().map(|image| image.artifact.as_deref().unwrap_or("(any)")).collect();
+        let wanted: Vec<_> =
+            self.images.iter().map(|image| image.artifact.as_deref().unwrap_or("one of any name")).collect();
         let (wanted, found) = (wanted.join(", "), artifacts.join(", "));
-        Err(format!("the setting installer.images takes the artifacts {wanted}, but the release has {found}"))
+        Err(format!("the artifacts that installer.images takes are {wanted}, but the release has {found}"))
     }
 
     fn ready(&mut self) -> Result<(), InstallError> {

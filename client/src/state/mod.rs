@@ -228,8 +228,11 @@ pub enum Event {
         /// Whether another image was written to the device; otherwise the boot loader fell back.
         by_hand: bool,
     },
-    /// A quarantine is lifted: attempts at any release count from zero.
-    Lifted,
+    /// The quarantine of a release is lifted: attempts at it count from zero.
+    Lifted {
+        /// Its sequence.
+        sequence: u64,
+    },
 }
 
 /// The limits on boots and attempts.
@@ -329,9 +332,16 @@ impl Machine {
                 let begun = self.begun.clone().filter(|_| !by_hand);
                 return Ok(Self { begun, ..self.to(S::Waiting { until: None, why, release: None }) });
             }
-            (state, Event::Lifted) => {
-                let state = if matches!(state, S::Quarantined { .. }) { S::Idle } else { state };
-                return Ok(Self { failures: 0, begun: None, state });
+            (state, Event::Lifted { sequence }) => {
+                let begun = self.begun.clone().filter(|begun| begun.sequence != sequence);
+                let state = match state {
+                    S::Quarantined { release, .. } if release.sequence == sequence => S::Idle,
+                    S::RolledBack { attempt, boot, why, .. } if attempt.release.sequence == sequence => {
+                        S::RolledBack { attempt, boot, why, again: true }
+                    }
+                    state => state,
+                };
+                return Ok(Self { begun, ..self.to(state) });
             }
 
             _ => return Err(invalid),
@@ -492,7 +502,7 @@ impl Event {
             Self::Unhealthy { .. } => "unhealthy",
             Self::Returned => "returned",
             Self::Displaced { .. } => "displaced",
-            Self::Lifted => "lifted",
+            Self::Lifted { .. } => "lifted",
         }
     }
 }

@@ -56,7 +56,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("unhealthy", Event::Unhealthy { why: "no display".into() }),
         ("returned", Event::Returned),
         ("displaced", Event::Displaced { why: "a runs".into(), by_hand: false }),
-        ("lifted", Event::Lifted),
+        ("lifted", Event::Lifted { sequence: 2 }),
     ]
 }
 
@@ -162,8 +162,15 @@ fn attempts_are_counted_per_release() {
     ));
     machine = machine.next(walk[1].clone(), tolerance).unwrap();
     assert_eq!(machine.state.to_string(), "quarantined 1.2.0 (sequence 2): it was attempted 3 times and did not stay");
-    let lifted = machine.next(Event::Lifted, tolerance).unwrap();
+    let lifted = machine.next(Event::Lifted { sequence: 2 }, tolerance).unwrap();
     assert_eq!(lifted, Machine::default());
+    let other = machine.next(Event::Lifted { sequence: 3 }, tolerance).unwrap();
+    assert_eq!(other, machine);
+    // Also while the device is still on its way back.
+    let back = State::RolledBack { attempt: attempt(), boot: "one".into(), why: "why".into(), again: false };
+    let back = Machine { state: back, ..machine };
+    let back = back.next(Event::Lifted { sequence: 2 }, tolerance).unwrap().next(Event::Returned, tolerance).unwrap();
+    assert_eq!(back.state.to_string(), "waiting: why; it will be retried");
 }
 
 /// A power cut during a trial can make the boot loader roll back. That alone does not quarantine a release.

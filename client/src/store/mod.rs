@@ -131,7 +131,7 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 pub struct DirStore {
     folder: PathBuf,
     disk: Disk,
-    // Keeps the lock, which the system releases when the process ends. `None` for a read-only store.
+    // Keeps the lock, which the system releases when the process ends. `None` for a view.
     lock: Option<Arc<Lock>>,
     // What is saved and removed in memory alone.
     changes: Option<Changes>,
@@ -190,16 +190,11 @@ impl DirStore {
         }
     }
 
-    /// A read-only view of a folder: takes no lock, and every write fails.
+    /// A view of a folder: takes no lock, and keeps what is saved in memory.
     ///
     /// Files are replaced atomically, so each is read in its state before or after a concurrent write.
     pub fn observe(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), disk: Disk::read_only(), lock: None, changes: None }
-    }
-
-    /// A view of a folder that keeps what is saved in memory, for a folder that cannot be written.
-    pub(crate) fn in_memory(folder: impl Into<PathBuf>) -> Self {
-        Self { changes: Some(Arc::default()), ..Self::observe(folder) }
+        Self { folder: folder.into(), disk: Disk::read_only(), lock: None, changes: Some(Arc::default()) }
     }
 
     /// Whether this user cannot write the folder.
@@ -380,10 +375,10 @@ mod tests {
     }
 
     #[test]
-    fn a_view_in_memory_keeps_the_suite_and_writes_nothing() {
+    fn a_view_keeps_the_suite_and_writes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("old.json"), "old").unwrap();
-        let store = DirStore::in_memory(folder.path());
+        let store = DirStore::observe(folder.path());
         suite(&store);
         suite(&store.subfolder("below").unwrap());
         assert_eq!(store.load("old.json", 3).unwrap().unwrap(), b"old");

@@ -34,7 +34,7 @@ fn settings_that_do_not_fit_a_release_are_no_quarantine() {
     bench.set(&json!({"installer": wrong}));
     for words in [&["check"][..], &["install"], &["status"]] {
         let said = said(&bench, words);
-        assert!(said.contains("takes the artifacts image.bin, mcu.bin, but the release has image.bin"), "{said}");
+        assert!(said.contains("takes are image.bin, mcu.bin, but the release has image.bin"), "{said}");
     }
     assert_eq!(bench.json(&["check"])["explanation"]["outcome"]["rule"], "D-HARDWARE");
     assert_eq!(bench.json(&["quarantine"]), json!([]));
@@ -152,6 +152,8 @@ fn status_and_check_tell_what_the_boot_loader_started() {
         assert_eq!((code, out.as_str()), (0, "install 1.2.0 (sequence 12): image.bin\n"), "{err}");
         assert!(err.starts_with(&format!("warning: {remark}\n")), "{err}");
     }
+    let (code, _, err) = bench.run(&["confirm"]);
+    assert!(code == 1 && err.contains(&format!("{remark}: there is nothing to confirm")), "{err}");
     // The agent logs it once, and installs the release again.
     let mut agent = Running::start(&mut bench.command(&[]));
     assert_eq!(agent.until("problem"), remark);
