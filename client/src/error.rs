@@ -174,6 +174,8 @@ impl Error {
             | Self::Install(_)
             | Self::Restart(_)
             | Self::InvalidTransition(_) => Fault::Device,
+            // Whoever answered, it was not with the repository's files.
+            Self::Fetch(FetchError::Status { status: 401 | 403, .. } | FetchError::Redirect { .. }) => Fault::Network,
             Self::Fetch(e) if e.is_temporary() => Fault::Network,
             Self::Fetch(_)
             | Self::Metadata(_)
@@ -200,6 +202,9 @@ impl Error {
             Self::Fetch(FetchError::Unreachable { .. }) => "check the URL and the network; nothing was changed",
             Self::Fetch(FetchError::CertificateTime { .. }) => {
                 "check this device's clock; if it is right, the server needs a new certificate"
+            }
+            Self::Fetch(FetchError::Redirect { .. }) => {
+                "the network may want a login; if not, set the repository to where its files are now"
             }
             Self::Fetch(FetchError::Denied { .. }) => {
                 "this device keeps its release; the gate's audit log records what is missing"

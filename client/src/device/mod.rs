@@ -695,7 +695,7 @@ impl Device {
                     Ok(()) => break,
                     // A server that asks for a longer pause is asked by the next check.
                     Err(e)
-                        if e.fault() == Fault::Network
+                        if matches!(&e, Error::Fetch(fetch) if fetch.is_temporary())
                             && failures < self.retry.times
                             && e.retry_after().is_none_or(|pause| pause <= self.retry.longest) =>
                     {

@@ -34,6 +34,8 @@ mod receipts;
 mod recipes;
 #[path = "../../../tuf/tests/it/simulator.rs"]
 mod simulator;
+#[cfg(all(target_os = "linux", feature = "http"))]
+mod soak;
 mod stolen_time;
 #[cfg(all(unix, feature = "http"))]
 mod tls;
