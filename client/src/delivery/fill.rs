@@ -58,6 +58,8 @@ pub(crate) struct Filler<'a> {
     moved: bool,
     /// Failures of the network since something came.
     failures: u32,
+    /// What came of the data of a piece before the transfer broke off, and where that starts.
+    partial: (u64, Vec<u8>),
     buffer: Vec<u8>,
 }
 
@@ -81,7 +83,18 @@ impl<'a> Filler<'a> {
         job.disk.create_folder(&job.folder).map_err(|e| failed(&job.folder, e))?;
         let mut target = job.disk.open(job.target).map_err(|e| failed(job.target, e))?;
         target.set_length(job.wanted.length).map_err(|e| failed(job.target, e))?;
-        Ok(Self { job, target, watch, done: 0, unsynced: 0, fetched: 0, moved: false, failures: 0, buffer: Vec::new() })
+        Ok(Self {
+            job,
+            target,
+            watch,
+            done: 0,
+            unsynced: 0,
+            fetched: 0,
+            moved: false,
+            failures: 0,
+            partial: (0, Vec::new()),
+            buffer: Vec::new(),
+        })
     }
 
     /// The number of bytes fetched so far.
@@ -126,8 +139,9 @@ impl<'a> Filler<'a> {
     pub(crate) fn whole(&mut self) -> Result<(), Error> {
         let wanted = self.job.wanted;
         let (mut checker, mut first) = (wanted.checker(), Vec::new());
+        self.partial.1.clear();
         while checker.seen() < wanted.length {
-            let request = Request::target(&wanted.url, wanted.length).after(checker.seen());
+            let request = Request::target(&wanted.url, wanted.length).after(checker.seen() + self.had(checker.seen()));
             if let Err(e) = self.pour(&request, &mut checker, &mut first)? {
                 self.again(e, Source::Whole)?;
             }
@@ -157,11 +171,10 @@ impl<'a> Filler<'a> {
             self.done = 0;
         }
         while position < wanted.length {
-            let at = position;
+            let at = checker.seen();
             if let Err(e) = self.read(&mut body, &mut position, at..wanted.length.min(at + PIECE as u64)) {
                 return Ok(Err(e));
             }
-            self.failures = 0;
             let bytes = std::mem::take(&mut self.buffer);
             // It cannot be longer.
             let _ = checker.update(&bytes);
@@ -228,16 +241,19 @@ impl<'a> Filler<'a> {
     /// Fetches the first bytes of a file; `None` if they cannot be had.
     fn beginning(&mut self, remote: &Remote, length: u64) -> Result<Option<Vec<u8>>, Error> {
         let whole = Request::target(&remote.url, remote.file.length);
-        let mut request = whole.before(length);
+        let mut end = Some(length);
+        self.partial.1.clear();
         loop {
+            let request = Request { end, ..whole.after(self.had(0)) };
             let result = self.open(&request).and_then(|mut body| {
-                self.read(&mut body, &mut 0, 0..length)?;
+                let mut position = body.offset();
+                self.read(&mut body, &mut position, 0..length)?;
                 end_of(body, &request);
                 Ok(())
             });
             match result {
                 Ok(()) => return Ok(Some(std::mem::take(&mut self.buffer))),
-                Err(FetchError::NoRanges { .. }) if request.end.is_some() => request = whole,
+                Err(FetchError::NoRanges { .. }) if end.is_some() => end = None,
                 Err(e) => {
                     if !self.again(e, Source::Container)? {
                         return Ok(None);
@@ -349,15 +365,15 @@ impl<'a> Filler<'a> {
             Source::Whole => Request::target(&self.job.wanted.url, self.job.wanted.length),
         };
         let mut round = Round { pieces, missing, todo, source, made: 0, failed: 0 };
-        // How often the file was read from its start, by which all that stands in order comes.
-        let mut plain = 0;
-        while let Some(run) = self.run(&mut round)?.filter(|_| plain <= 2) {
-            let (request, end) =
-                if plain > 0 { (whole, u64::MAX) } else { (whole.after(run.start).before(run.end), run.end) };
-            match self.fetch(&mut round, &request, end)? {
-                Ok(()) if plain > 0 => plain += 1,
-                Ok(()) => {}
-                Err(FetchError::NoRanges { .. }) if plain == 0 => plain = 1,
+        self.partial.1.clear();
+        // A server without ranges may continue a file, or send it from its start; then all that stands in order comes at once.
+        let (mut has_ranges, mut whole_reads) = (true, 0);
+        while let Some(run) = self.run(&mut round)?.filter(|_| whole_reads <= 2) {
+            let request = whole.after(run.start + self.had(run.start));
+            let request = if has_ranges { request.before(run.end) } else { request };
+            match self.fetch(&mut round, &request, run.end)? {
+                Ok(is_from_start) => whole_reads += u32::from(is_from_start),
+                Err(FetchError::NoRanges { .. }) if has_ranges => has_ranges = false,
                 Err(e) => {
                     if !self.again(e, source)? {
                         break;
@@ -419,18 +435,20 @@ impl<'a> Filler<'a> {
         Ok(run)
     }
 
-    /// Requests a range, up to `end`, and makes the pieces whose data comes.
+    /// Requests a range, up to `end`, and makes the pieces whose data comes. Returns whether the file came from its start instead.
     fn fetch(
         &mut self,
         round: &mut Round<'_>,
         request: &Request<'_>,
         end: u64,
-    ) -> Result<Result<(), FetchError>, Error> {
+    ) -> Result<Result<bool, FetchError>, Error> {
         let mut body = match self.open(request) {
             Ok(body) => body,
             Err(e) => return Ok(Err(e)),
         };
         let mut position = body.offset();
+        let is_from_start = position < request.offset || (request.end.is_none() && position == 0);
+        let end = if is_from_start { u64::MAX } else { end };
         for index in 0..round.todo.len() {
             if round.todo.get(index) != Some(&true) {
                 continue;
@@ -440,23 +458,22 @@ impl<'a> Filler<'a> {
             }
             let part = self.part(round.pieces, index)?;
             let data = round.data(&part);
-            if data.is_empty() || data.start < position || data.end > end {
+            if data.is_empty() || data.start + self.had(data.start) < position || data.end > end {
                 continue;
             }
             if let Err(e) = self.read(&mut body, &mut position, data) {
                 return Ok(Err(e));
             }
-            self.failures = 0;
             let bytes = std::mem::take(&mut self.buffer);
             let result = self.receive(round, index, &part, &bytes);
             self.buffer = bytes;
             if result? {
                 round.todo.fill(false);
-                return Ok(Ok(()));
+                return Ok(Ok(is_from_start));
             }
         }
         end_of(body, request);
-        Ok(Ok(()))
+        Ok(Ok(is_from_start))
     }
 
     /// Makes a piece of its data. Returns whether too many of them failed.
@@ -527,23 +544,44 @@ impl<'a> Filler<'a> {
         }
     }
 
-    /// Reads these bytes of the file into the buffer. What comes before them is skipped.
+    /// How much came of the data that starts there, before the transfer broke off.
+    fn had(&self, start: u64) -> u64 {
+        if self.partial.0 == start { self.partial.1.len() as u64 } else { 0 }
+    }
+
+    /// Reads these bytes of the file into the buffer. What comes before them is skipped; what came of them before is continued.
     fn read(&mut self, body: &mut Body, position: &mut u64, data: Range<u64>) -> Result<(), FetchError> {
         let length = usize::try_from(data.end - data.start).unwrap_or(usize::MAX);
-        let mut at = 0;
         self.buffer.resize(length.max(64 << 10), 0);
+        let mut at = 0;
+        if *position > data.start
+            && let Some(had) = self.buffer.get_mut(..self.partial.1.len())
+        {
+            had.copy_from_slice(&self.partial.1);
+            at = had.len();
+        }
         while *position < data.end {
             let before = usize::try_from(data.start.saturating_sub(*position)).unwrap_or(usize::MAX);
             let room = if before > 0 { 0..before.min(self.buffer.len()) } else { at..length };
-            let count = body.read(self.buffer.get_mut(room).unwrap_or_default())?;
-            if count == 0 {
-                return Err(FetchError::Interrupted { url: body.url().to_owned(), reason: "it ended early".into() });
-            }
+            let read = body.read(self.buffer.get_mut(room).unwrap_or_default());
+            let ended = || FetchError::Interrupted { url: body.url().to_owned(), reason: "it ended early".into() };
+            let count = match read.and_then(|count| if count == 0 { Err(ended()) } else { Ok(count) }) {
+                Ok(count) => count,
+                Err(e) => {
+                    if at as u64 > self.had(data.start) {
+                        self.partial = (data.start, self.buffer.get(..at).unwrap_or_default().to_vec());
+                        self.failures = 0;
+                    }
+                    return Err(e);
+                }
+            };
             *position += count as u64;
             self.fetched += count as u64;
             at += if before > 0 { 0 } else { count };
         }
         self.buffer.truncate(length);
+        self.partial.1.clear();
+        self.failures = 0;
         Ok(())
     }
 

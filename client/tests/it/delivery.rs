@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_client::agent::Health;
 use tidegate_client::delivery::WayKind;
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{FileSlot, SlotImage, SlotInstaller, StubBoot};
+use tidegate_client::retry::Retry;
 use tidegate_client::state::State;
 use tidegate_model::delivery::Kind;
 use tidegate_model::delivery::index::MAX_CHUNK;
@@ -331,6 +333,32 @@ fn bad_files_and_servers_cost_bytes_and_no_more() {
     scene.board.run(&Disk::new()).unwrap_err();
     scene.mirror.behave();
     scene.gets_there().unwrap();
+}
+
+/// Every transfer of a server without ranges breaks off within a piece.
+#[test]
+fn pieces_are_continued_where_a_transfer_broke_off() {
+    let mut scene = Scene::small(true);
+    let once = Retry { times: 1, first: Duration::ZERO, longest: Duration::ZERO };
+    let update = |scene: &Scene| {
+        let mut device = scene.board.builder(Disk::new()).retry(once).open().unwrap();
+        let update = device.check().unwrap().update.unwrap();
+        device.download(&update, &mut |_, _| ()).map(drop)
+    };
+    scene.mirror.trick(&scene.path(Kind::Patch), Trick::Drops(7_000));
+    update(&scene).unwrap();
+    scene.gets_there().unwrap();
+    assert_eq!(read(&scene.mirror), scene.patch().len());
+    // Also the whole file, where there is nothing else and no room.
+    let scene = scene.again();
+    scene.mirror.edit(|sim| drop(release(sim, "1.2.0", 12, &scene.new, &Value::Null)));
+    let image = scene.mirror.sim().files.keys().find(|file| file.ends_with("image.bin")).unwrap().clone();
+    scene.mirror.trick(&image, Trick::Drops(50_000));
+    let mut device = scene.board.builder(Disk::with_faults(Faults::with_room(9))).retry(once).open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    device.download(&update, &mut |_, _| ()).unwrap();
+    assert!(scene.slot("b") == scene.new);
+    assert_eq!(read(&scene.mirror), scene.new.len());
 }
 
 #[test]

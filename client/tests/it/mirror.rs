@@ -40,6 +40,8 @@ pub enum Trick {
     WrongRange(usize),
     /// Knows no ranges with an end.
     NoRanges,
+    /// The same, and every transfer breaks off after so many bytes.
+    Drops(usize),
 }
 
 impl Mirror {
@@ -114,7 +116,7 @@ impl Fetch for Mirror {
         let offset = served.as_ref().map_or(0, |bytes| usize::try_from(request.offset).unwrap().min(bytes.len()));
         let length = served.as_ref().map_or(0, Vec::len);
         let end = request.end.map_or(length, |end| usize::try_from(end).unwrap());
-        let has_range = end <= length && !matches!(trick, Some(Trick::NoRanges));
+        let has_range = end <= length && !matches!(trick, Some(Trick::NoRanges | Trick::Drops(_)));
         if request.end.is_some() && served.is_some() && !has_range {
             inner.requests.push((file, 0));
             return Err(FetchError::NoRanges { url: request.url.to_owned(), reason: "it has other bytes".into() });
@@ -132,6 +134,9 @@ impl Fetch for Mirror {
             (Some(Trick::Cut(length)), Some(bytes)) if request.end.is_none() || length < bytes.len() => {
                 let end = length.clamp(offset, bytes.len());
                 Box::new(io::Read::chain(Cursor::new(bytes[offset..end].to_vec()), Broken))
+            }
+            (Some(Trick::Drops(length)), Some(bytes)) if bytes.len() - offset > length => {
+                Box::new(io::Read::chain(Cursor::new(bytes[offset..offset + length].to_vec()), Broken))
             }
             (_, Some(_)) if unchanged => return Ok(Reply::Unchanged),
             (Some(Trick::WrongRange(kind)), Some(bytes)) => Box::new(Cursor::new(match kind {
