@@ -569,11 +569,19 @@ pub fn manifest_from(
             .remedy("run the command again: what was made is not made twice"));
         }
     } else if *bases != PatchBases::Newest {
-        return Err(Error::refused(Rule::ReleaseFrozen, format!("{} is frozen, and its patches with it", record.id()))
-            .remedy(format!(
-                "make it a draft again, if nobody has signed it: tidegate release unfreeze {}",
-                record.id()
-            )));
+        let id = record.id();
+        let remedy = match record.state {
+            ReleaseState::Draft => {
+                format!("make it a draft again, if nobody has signed it: tidegate release unfreeze {id}")
+            }
+            ReleaseState::Signed => format!(
+                "register it (tidegate release register {id}), then: tidegate release patch {id} --from VERSION"
+            ),
+            _ => format!("have its channel list more: tidegate release patch {id} --from VERSION"),
+        };
+        return Err(
+            Error::refused(Rule::ReleaseFrozen, format!("{id} is frozen, and its patches with it")).remedy(remedy)
+        );
     }
     let mut changes = Changes::default();
     let (frozen, before, evidence) = freeze(op, record, patches, &mut changes)?;

@@ -184,7 +184,7 @@ fn delivered(subject: &Subject<'_>) -> Result<RuleResult> {
     if chunked == 0 {
         return not_applicable("the manifest lists neither chunks nor patches");
     }
-    let made = format!("{chunked} artifacts of their chunks, {patched} times of a patch");
+    let made = format!("made from chunks: {chunked}, by patches: {patched}");
     if away.is_empty() {
         return super::pass(made);
     }

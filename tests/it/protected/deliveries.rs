@@ -41,8 +41,8 @@ async fn those_of_a_private_release_are_private_until_it_is_public() {
     let open = places.public().join(&keys(b"another")[2]);
     std::fs::create_dir_all(open.parent().unwrap()).unwrap();
     std::fs::write(&open, b"another").unwrap();
-    let (_, public) = places.verify(&forge).await;
-    assert!(public.to_string().contains("it is protected, and anyone can read it"), "{public}");
+    let (all, _) = places.verify(&forge).await;
+    assert!(all.to_string().contains("it is protected, and anyone can read it"), "{all}");
     std::fs::remove_file(&open).unwrap();
 
     forge.assign("early", "2.1.0");
