@@ -315,8 +315,8 @@ fn transfers(meter: &mut Meter, sim: &Simulator) {
     // Blocks that are stored and empty: a stream that unpacks to nothing.
     let nothing = [&gzip(b"")[..10], &[0, 0, 0, 0xff, 0xff].repeat(500_000)].concat();
     let rows = [
-        ("a document of 16 MB in 23 kB", gzipped(&document), "hundredfold"),
-        ("white space of 16 MB in 16 kB", with("Content-Encoding: gzip\r\n", &bomb), "hundredfold"),
+        ("a document of 16 MB in 23 kB", gzipped(&document), "grows too much"),
+        ("white space of 16 MB in 16 kB", with("Content-Encoding: gzip\r\n", &bomb), "grows too much"),
         ("gzip in gzip", with("Content-Encoding: gzip\r\n", &gzip(&bomb)), "malformed"),
         ("gzip in gzip, declared", with("Content-Encoding: gzip, gzip\r\n", &gzip(&bomb)), "not requested"),
         ("gzip of nothing", with("Content-Encoding: gzip\r\n", &nothing), "longer than"),

@@ -11,7 +11,7 @@ use crate::fetch::error::FetchError;
 const MAX_HEADER: usize = 1024;
 /// The most that a file may grow when it is decompressed: this many times, beyond its first bytes. Cohort maps and snapshots grow up to
 /// fifteen times.
-const GROWTH: u64 = 100;
+pub(super) const GROWTH: u64 = 100;
 /// The first bytes, for which growth does not count.
 const GROWN: u64 = 64 * 1024;
 /// The flags of optional parts of the header.
@@ -29,15 +29,18 @@ pub(super) struct Gunzip {
     checksum: u32,
     has_begun: bool,
     has_ended: bool,
+    growth: u64,
 }
 
 impl Gunzip {
-    pub(super) fn new(source: Paced) -> Self {
+    /// Fails if it grows by much more than so many times.
+    pub(super) fn new(source: Paced, growth: u64) -> Self {
         Self {
             decoder: DeflateDecoder::new(BufReader::new(source)),
             checksum: u32::MAX,
             has_begun: false,
             has_ended: false,
+            growth,
         }
     }
 
@@ -84,8 +87,8 @@ impl Gunzip {
             return Ok(0);
         }
         let count = self.decoder.read(buffer)?;
-        if self.decoder.total_out() > GROWN + GROWTH * self.decoder.get_ref().get_ref().received() {
-            return Err(io::Error::other("it grows more than a hundredfold"));
+        if self.decoder.total_out() > GROWN + self.growth * self.decoder.get_ref().get_ref().received() {
+            return Err(io::Error::other("it grows too much"));
         }
         if count == 0 && !buffer.is_empty() {
             self.end()?;

@@ -250,19 +250,23 @@ impl HttpFetch {
         let room = request.limit.saturating_sub(offset);
         let length = body.content_length();
         let encoding = text(&parts.headers, &header::CONTENT_ENCODING).map(str::to_ascii_lowercase);
-        let is_packed = encoding.is_some() && request.kind == Kind::Metadata;
+        // Signed bytes may have any label. But as long as they are, they did not become by compression on the way, which some servers do unasked.
+        let is_gzip = matches!(encoding.as_deref(), Some("gzip" | "x-gzip"))
+            && (request.kind == Kind::Metadata || (request.end.is_none() && offset == 0 && length != Some(room)));
+        let is_packed = is_gzip || (encoding.is_some() && request.kind == Kind::Metadata);
         let is_too_long = !is_packed && length.is_some_and(|length| length > room);
         let mut reader: Box<dyn Read> = match (encoding.as_deref(), request.kind) {
+            (_, kind) if is_gzip => {
+                // Incompressible data grows slightly; more growth is an attack. The limit also ends a stream
+                // that decompresses to nothing without end. Images may be zeros for the most part.
+                let limit = room.saturating_add(room / 64).saturating_add(1024);
+                let growth = if kind == Kind::Metadata { gunzip::GROWTH } else { 20 * gunzip::GROWTH };
+                Box::new(Gunzip::new(self.paced(body, url, limit), growth))
+            }
             // Targets are stored in the form that was signed, whatever a server says about it.
             (None | Some("" | "identity"), _) | (_, Kind::Target) => {
                 // One byte more than allowed, so that the file's own limit reports the error.
                 Box::new(self.paced(body, url, room.saturating_add(1).max(answer::START as u64)))
-            }
-            (Some("gzip" | "x-gzip"), Kind::Metadata) => {
-                // Incompressible data grows slightly; more growth is an attack. The limit also ends a stream
-                // that decompresses to nothing without end.
-                let limit = room.saturating_add(room / 64).saturating_add(1024);
-                Box::new(Gunzip::new(self.paced(body, url, limit)))
             }
             (Some(other), _) => {
                 let reason = format!("the answer has Content-Encoding {other:?}, which was not requested");
@@ -275,7 +279,7 @@ impl HttpFetch {
             let start = start_of(&mut reader).map_err(|e| FetchError::from_io(url, e))?;
             let content_type = text(&parts.headers, &header::CONTENT_TYPE).unwrap_or_default();
             let is_page = answer::is_page(content_type, &start);
-            let label = encoding.as_deref().filter(|_| request.kind == Kind::Target).unwrap_or_default();
+            let label = encoding.as_deref().filter(|_| request.kind == Kind::Target && !is_gzip).unwrap_or_default();
             if is_page || !label.is_empty() {
                 let status = parts.status.as_u16();
                 let came = answer::came(status, content_type, label, if is_page { &start } else { &[] });

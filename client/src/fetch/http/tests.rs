@@ -354,6 +354,24 @@ fn broken_answers_are_errors_of_their_kind() {
     }
 }
 
+/// A server or something before it compresses what is signed as it is.
+#[test]
+fn targets_that_are_compressed_on_the_way_are_unpacked() {
+    let image = [vec![0; 900_000], b"signed".to_vec()].concat();
+    let packed = gzip(&image);
+    let length = format!("Content-Length: {}\r\n", packed.len());
+    for length in ["", &length] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n{length}\r\n");
+        let server = Server::new(vec![raw([head.as_bytes(), packed.as_slice()].concat())]);
+        let url = server.url("/file");
+        assert!(bytes(HttpFetch::new().fetch(&Request::target(&url, image.len() as u64)).unwrap()) == image);
+    }
+    // It is signed in this form.
+    let server = Server::new(vec![answer("200 OK", "Content-Encoding: gzip\r\n", packed.clone())]);
+    let url = server.url("/file");
+    assert!(bytes(HttpFetch::new().fetch(&Request::target(&url, packed.len() as u64)).unwrap()) == packed);
+}
+
 #[test]
 fn a_label_on_the_signed_bytes_does_no_harm() {
     for label in ["gzip", "br", "aws-chunked", "identity, zstd"] {
