@@ -143,7 +143,7 @@ fn plan(devices: u64, missed: &mut Vec<String>) {
     };
 
     let started = Instant::now();
-    let made_up = forecast(&transaction());
+    let mut made_up = forecast(&transaction());
     let request = MadeUp { devices, hardware: BTreeSet::new(), installed: None, facts: Facts::new() };
     let (fleet, said) = made_up.made_up(request).unwrap();
     let outcome = made_up.over(fleet, said, |_| ()).unwrap();

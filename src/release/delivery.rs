@@ -287,11 +287,11 @@ impl<'a> Maker<'a> {
     fn make(&mut self, old: &Path, artifact: &ArtifactRecord, note: &str) -> Result<[FileRef; 2]> {
         let (new, _) = artifacts::open(self.dir, stored(artifact))?;
         let folder = self.folder()?;
-        let path = folder.path().join("patch");
+        let file = folder.path().join("patch");
         let MadePatch { length, sha256, directory } = self
-            .telling("making a patch", artifact.length, |progress| delivery::make_patch(old, &new, &path, progress))?;
+            .telling("making a patch", artifact.length, |progress| delivery::make_patch(old, &new, &file, progress))?;
         let patch = FileRef { length, sha256 };
-        self.take(&path, patch)?;
+        self.take(&file, patch)?;
         self.note(note, &json!({"patch": patch, "directory": directory}))?;
         Ok([patch, directory])
     }

@@ -46,9 +46,15 @@ pub(super) fn objects(named: &Named, targets: &[Object]) -> Vec<Object> {
         for file in named.get(&target.key).into_iter().flatten() {
             let (key, private) = (file.key(), target.private);
             if seen.insert((key.clone(), private)) {
-                let content = Content::Artifact { sha256: *file.sha256.as_bytes() };
-                let (stage, state, length) = (UploadStage::Target, ObjectState::New, file.length);
-                objects.push(Object { key, stage, state, length, private, ahead: false, content });
+                objects.push(Object {
+                    key,
+                    stage: UploadStage::Target,
+                    state: ObjectState::New,
+                    length: file.length,
+                    private,
+                    ahead: false,
+                    content: Content::Artifact { sha256: *file.sha256.as_bytes() },
+                });
             }
         }
     }

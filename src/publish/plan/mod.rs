@@ -261,7 +261,9 @@ pub(super) async fn plan_of(
     }
     objects.extend(targets(&tree, &live_roles, &protection, &before)?);
     let named = delivery::named(source, &tree, &objects, protection.is_any()).await?;
-    named.iter().for_each(|(key, files)| protection.follow(key, files));
+    for (key, files) in &named {
+        protection.follow(key, files);
+    }
     delivery::follow_live(&mut before, &live_roles, &named, remote, &mut requests).await?;
     objects.extend(delivery::objects(&named, &objects));
     if let Some(private) = private {
