@@ -344,10 +344,12 @@ mod tests {
 
     #[test]
     fn client_keys_in_sec1_are_read() {
-        let sec1 = |key: &Issued| match key.algorithm() == &PKCS_ECDSA_P256_SHA256 {
-            true => SecretKey::from_pkcs8_der(&key.serialize_der()).unwrap().to_sec1_der().unwrap().to_vec(),
+        let sec1 = |key: &Issued| {
+            if let Ok(key) = SecretKey::from_pkcs8_der(&key.serialize_der()) {
+                return key.to_sec1_der().unwrap().to_vec();
+            }
             // Behind three bytes of the sequence, 21 of version and algorithm, and three of the octet string.
-            false => key.serialize_der().split_off(27),
+            key.serialize_der().split_off(27)
         };
         for algorithm in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384] {
             let (certificate, key) = issued(algorithm);
