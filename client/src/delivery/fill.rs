@@ -56,6 +56,8 @@ pub(crate) struct Filler<'a> {
     fetched: u64,
     /// Whether a piece was made of what was fetched.
     moved: bool,
+    /// Whether the server gives ranges with an end, as far as it is known.
+    has_ranges: bool,
     /// Failures of the network since something came.
     failures: u32,
     /// What came of the data of a piece before the transfer broke off, and where that starts.
@@ -91,6 +93,7 @@ impl<'a> Filler<'a> {
             unsynced: 0,
             fetched: 0,
             moved: false,
+            has_ranges: true,
             failures: 0,
             partial: (0, Vec::new()),
             buffer: Vec::new(),
@@ -241,10 +244,9 @@ impl<'a> Filler<'a> {
     /// Fetches the first bytes of a file; `None` if they cannot be had.
     fn beginning(&mut self, remote: &Remote, length: u64) -> Result<Option<Vec<u8>>, Error> {
         let whole = Request::target(&remote.url, remote.file.length);
-        let mut end = Some(length);
         self.partial.1.clear();
         loop {
-            let request = Request { end, ..whole.after(self.had(0)) };
+            let request = Request { end: self.has_ranges.then_some(length), ..whole.after(self.had(0)) };
             let result = self.open(&request).and_then(|mut body| {
                 let mut position = body.offset();
                 self.read(&mut body, &mut position, 0..length)?;
@@ -253,7 +255,7 @@ impl<'a> Filler<'a> {
             });
             match result {
                 Ok(()) => return Ok(Some(std::mem::take(&mut self.buffer))),
-                Err(FetchError::NoRanges { .. }) if end.is_some() => end = None,
+                Err(FetchError::NoRanges { .. }) if self.has_ranges => self.has_ranges = false,
                 Err(e) => {
                     if !self.again(e, Source::Container)? {
                         return Ok(None);
@@ -367,13 +369,13 @@ impl<'a> Filler<'a> {
         let mut round = Round { pieces, missing, todo, source, made: 0, failed: 0 };
         self.partial.1.clear();
         // A server without ranges may continue a file, or send it from its start; then all that stands in order comes at once.
-        let (mut has_ranges, mut whole_reads) = (true, 0);
+        let mut whole_reads = 0;
         while let Some(run) = self.run(&mut round)?.filter(|_| whole_reads <= 2) {
             let request = whole.after(run.start + self.had(run.start));
-            let request = if has_ranges { request.before(run.end) } else { request };
+            let request = if self.has_ranges { request.before(run.end) } else { request };
             match self.fetch(&mut round, &request, run.end)? {
                 Ok(is_from_start) => whole_reads += u32::from(is_from_start),
-                Err(FetchError::NoRanges { .. }) if has_ranges => has_ranges = false,
+                Err(FetchError::NoRanges { .. }) if self.has_ranges => self.has_ranges = false,
                 Err(e) => {
                     if !self.again(e, source)? {
                         break;

@@ -69,7 +69,7 @@ fn an_image_in_pieces_takes_little_memory_and_state() {
     if !tools::have(&["time"]) {
         return;
     }
-    let mib = std::env::var("TIDEGATE_MIB").map_or(24, |text| text.parse().unwrap());
+    let mib = std::env::var("TIDEGATE_MIB").map_or(16, |text| text.parse().unwrap());
     // One in eight pieces is not zeros.
     let old: Vec<u8> = (0..mib).flat_map(|n| if n % 8 == 0 { noise(n, 1 << 20) } else { vec![0; 1 << 20] }).collect();
     let mut new = old.clone();
