@@ -2,7 +2,7 @@
 //!
 //! Only offsets are read, of a file of at most 64 KiB; whatever is wrong in it makes it no zone.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use chrono::{DateTime, Datelike as _, NaiveDate};
 
@@ -60,17 +60,17 @@ impl Zone {
         if name == "system" {
             return match variable("TZ") {
                 Some(zone) if zone != "system" => Self::find(zone.trim_start_matches(':')),
-                _ => Self::load("/etc/localtime".into()).ok_or_else(unknown),
+                _ => Self::load(Path::new("/etc/localtime")).ok_or_else(unknown),
             };
         }
         let is_path = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        let folders = variable("TZDIR").into_iter().chain(FOLDERS.map(str::to_owned));
-        let file = is_path.then(|| folders.map(|folder| PathBuf::from(folder).join(name)).find_map(Self::load));
+        let mut folders = variable("TZDIR").into_iter().chain(FOLDERS.map(str::to_owned));
+        let file = is_path.then(|| folders.find_map(|folder| Self::load(&Path::new(&folder).join(name))));
         let rule = || Some(Self { first: 0, changes: Vec::new(), rule: Some(Rule::read(name)?) });
         file.flatten().or_else(rule).ok_or_else(unknown)
     }
 
-    fn load(path: PathBuf) -> Option<Self> {
+    fn load(path: &Path) -> Option<Self> {
         // Many are links.
         Self::read(&read_regular(&path.canonicalize().ok()?, LENGTH).ok()?)
     }

@@ -100,11 +100,6 @@ impl<'a> Request<'a> {
         Self { end: Some(end), ..self }
     }
 
-    /// Whether only a part of the file is wanted.
-    pub(super) fn is_range(&self) -> bool {
-        self.offset > 0 || self.end.is_some()
-    }
-
     pub(super) fn no_ranges(&self, reason: impl Into<String>) -> FetchError {
         FetchError::NoRanges { url: self.url.to_owned(), reason: reason.into() }
     }

@@ -117,7 +117,9 @@ impl Server {
             let file = inner.files.get(path).cloned();
             let is_met = inner.below(1000) < inner.faults;
             let fault = if is_met { Some(usize::try_from(inner.below(FAULTS.len() as u64)).unwrap()) } else { None };
-            fault.into_iter().for_each(|fault| inner.met[fault] += 1);
+            if let Some(fault) = fault {
+                inner.met[fault] += 1;
+            }
             let length = file.as_ref().map_or(1, Vec::len).max(1) as u64;
             (file, fault, usize::try_from(inner.below(length)).unwrap())
         };

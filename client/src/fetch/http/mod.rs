@@ -164,7 +164,7 @@ impl HttpFetch {
         let call = || {
             let builder = agent.get(url).config().proxy(proxy.map(ProxyUrl::for_ureq)).build();
             let mut builder = builder.header(header::ACCEPT_ENCODING, encodings);
-            if request.is_range() {
+            if range::is_wanted(request) {
                 let last = request.end.map(|end| end.saturating_sub(1).to_string()).unwrap_or_default();
                 builder = builder.header(header::RANGE, format!("bytes={}-{last}", request.offset));
             }
@@ -331,7 +331,7 @@ impl Fetch for HttpFetch {
                 | StatusCode::PRECONDITION_FAILED
                 | StatusCode::RANGE_NOT_SATISFIABLE
                 | StatusCode::NOT_IMPLEMENTED
-                    if request.is_range() =>
+                    if range::is_wanted(&request) =>
                 {
                     request = range::plain(&request, status.as_u16())?;
                 }

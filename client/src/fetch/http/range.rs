@@ -15,10 +15,15 @@ use super::text;
 use crate::fetch::error::FetchError;
 use crate::fetch::request::Request;
 
+/// Whether only a part of the file is wanted.
+pub(super) fn is_wanted(request: &Request<'_>) -> bool {
+    request.offset > 0 || request.end.is_some()
+}
+
 /// Where in the file the body of a 206 starts, if that suits the request.
 pub(super) fn start(response: &Response<ureq::Body>, request: &Request<'_>) -> Option<u64> {
     let range = text(response.headers(), &header::CONTENT_RANGE);
-    if range.is_none() && !request.is_range() {
+    if range.is_none() && !is_wanted(request) {
         return Some(0);
     }
     let (first, last) = first_and_last(range?)?;
@@ -42,7 +47,7 @@ pub(super) fn plain<'a>(request: &Request<'a>, status: u16) -> Result<Request<'a
     if request.end.is_some() {
         return Err(request.no_ranges(format!("it answered {status}, not with these bytes")));
     }
-    if !request.is_range() {
+    if !is_wanted(request) {
         return Err(FetchError::status(request.url, status, String::new()));
     }
     Ok(Request { offset: 0, ..*request })
