@@ -94,7 +94,8 @@ Examples:
 ";
 
 const DOWNLOAD: &str = "\
-Downloads and verifies the release to be installed, and prints its path. Resumes an interrupted download.
+Downloads and verifies the release to be installed: into the slot that does not
+run, or into the state folder. Prints its path. Resumes an interrupted download.
 
 Usage: tidegate-device [OPTIONS] download
 

@@ -9,12 +9,14 @@ use tidegate_client::agent::Health;
 use tidegate_client::delivery::WayKind;
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{FileSlot, SlotImage, SlotInstaller, StubBoot};
+use tidegate_client::policy::{Policy, Step};
 use tidegate_client::retry::Retry;
 use tidegate_client::state::State;
 use tidegate_model::delivery::Kind;
 use tidegate_model::delivery::index::MAX_CHUNK;
 use tidegate_model::delivery::patch::PIECE;
 use tidegate_model::digest::Digest;
+use tidegate_model::facts::Facts;
 use tidegate_model::layout::{delivery_path, patches_path};
 
 use crate::board::{ALL, Board};
@@ -203,6 +205,20 @@ fn a_patch_goes_straight_into_the_slot() {
     assert_eq!((files, bytes), (vec!["patch".to_owned(); 3], scene.patch().len()));
     assert!(scene.slot("a") == scene.old);
     assert_eq!(fs::read_dir(scene.board.folder.join("state/downloads")).unwrap().count(), 0);
+}
+
+/// What a metered network allows goes by the cheapest way.
+#[test]
+fn a_metered_network_is_asked_for_the_cheapest_way() {
+    let scene = Scene::small(true);
+    for (at_most, allows) in [(scene.patch().len(), true), (scene.patch().len() - 1, false)] {
+        let policy = Policy::read(&json!({"metered": {"at_most": at_most}}), "policy").unwrap();
+        let facts = Facts::parse(br#"{"metered": true}"#).unwrap();
+        let mut device = scene.board.builder(Disk::new()).policy(policy).facts(facts).open().unwrap();
+        let check = device.check().unwrap();
+        let download = check.policy.iter().find(|judgement| judgement.step == Step::Download).unwrap();
+        assert_eq!(download.allows(), allows, "{download}");
+    }
 }
 
 #[test]
