@@ -380,7 +380,7 @@ fn pieces_are_continued_where_a_transfer_broke_off() {
 #[test]
 fn a_running_slot_that_was_changed_costs_bytes_and_no_more() {
     type Change = fn(&Path, &[u8]);
-    let changes: [(&str, Change); 6] = [
+    let changes: [(&str, Change); 7] = [
         ("one byte", |slot, old| {
             let mut old = old.to_vec();
             old[PIECE / 2] ^= 1;
@@ -394,6 +394,11 @@ fn a_running_slot_that_was_changed_costs_bytes_and_no_more() {
         ("shorter", |slot, old| fs::write(slot, &old[..PIECE / 2]).unwrap()),
         ("longer", |slot, old| fs::write(slot, [old, old].concat()).unwrap()),
         ("missing", |slot, _| fs::remove_file(slot).unwrap()),
+        // Its first page cannot be read: EIO.
+        ("unreadable", |slot, _| {
+            fs::remove_file(slot).unwrap();
+            std::os::unix::fs::symlink("/proc/self/mem", slot).unwrap();
+        }),
         ("not a file", |slot, _| {
             fs::remove_file(slot).unwrap();
             fs::create_dir(slot).unwrap();
