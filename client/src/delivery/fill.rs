@@ -22,8 +22,9 @@ use tidegate_tuf::hash::{Checker, Hashes};
 
 /// How many bytes are written before they are made durable.
 const SYNC: u64 = 4 << 20;
-/// How many pieces of a patch may fail before it counts as not fitting the running release.
-const FAILURES: usize = 8;
+/// How many pieces of a patch may fail before it can count as not fitting the running release. Where a file system was mounted to be written, its
+/// first ones do.
+const FAILURES: usize = 64;
 
 /// What to fill, with what.
 pub(crate) struct Job<'a> {
@@ -494,7 +495,7 @@ impl<'a> Filler<'a> {
         let Some(made) = made else {
             round.failed += 1;
             debug!(at = part.at, "a piece came with other bytes than it should");
-            return Ok(round.source == Source::Container && round.failed >= FAILURES && round.failed > round.made);
+            return Ok(round.source == Source::Container && round.failed >= FAILURES && round.failed / 4 > round.made);
         };
         self.put(part, made)?;
         if let Some(missing) = round.missing.get_mut(index) {
