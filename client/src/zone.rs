@@ -58,9 +58,10 @@ impl Zone {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let unknown = || format!("the time zone {name:?} is neither a rule nor in the system's zone files");
         if name == "system" {
-            return match variable("TZ") {
-                Some(zone) if zone != "system" => Self::find(zone.trim_start_matches(':')),
-                _ => Self::load(Path::new("/etc/localtime")).ok_or_else(unknown),
+            let zone = variable("TZ").map(|zone| zone.trim_start_matches(':').to_owned());
+            return match zone.filter(|zone| zone != "system") {
+                Some(zone) => Self::find(&zone),
+                None => Self::load(Path::new("/etc/localtime")).ok_or_else(unknown),
             };
         }
         let is_path = name.split('/').all(|part| !matches!(part, "" | "." | ".."));

@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::fetch::answer::came;
-use crate::fetch::{Body, Fetch, FetchError, Reply, Request};
+use crate::fetch::{Fetch, FetchError, Reply, Request};
 use crate::store::{LONGEST_SEGMENT, Repair, Store, StoreError};
 use tidegate_tuf::fields::Fields;
 use tidegate_tuf::hash::{Checker, to_hex};
@@ -306,9 +306,9 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
                 return Err(Error::TooManyRoots { limit: followed, reached: next.saturating_sub(1) });
             }
             followed += 1;
-            let bytes = role_in(body, &url)?;
+            let bytes = body.into_bytes()?;
             // 5.3.4 to 5.3.7
-            trusted.update_root(&bytes)?;
+            trusted.update_root(&bytes).map_err(|e| refused(&url, &bytes, e))?;
             if next <= known {
                 // This root was followed before and only its copy was lost: its rotation was handled then.
                 trusted = TrustedSet::from_root(&bytes, start)?;
@@ -389,9 +389,9 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             Reply::NotFound => return Err(Error::Missing { what: "timestamp".into(), url }),
         };
         let etag = body.etag().map(str::to_owned);
-        let bytes = role_in(body, &url)?;
+        let bytes = body.into_bytes()?;
         // 5.4.2 to 5.4.4
-        if trusted.update_timestamp(&bytes)? == Freshness::New {
+        if trusted.update_timestamp(&bytes).map_err(|e| refused(&url, &bytes, e))? == Freshness::New {
             // 5.4.5
             self.save_twice(name, &bytes)?;
         } else if stored.as_ref() != Some(&bytes) {
@@ -417,9 +417,9 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             return Ok(());
         }
         // 5.5.1
-        let bytes = self.fetch_listed(trusted, "snapshot", self.limits.snapshot_length)?;
+        let (url, bytes) = self.fetch_listed(trusted, "snapshot", self.limits.snapshot_length)?;
         // 5.5.2 to 5.5.6
-        trusted.update_snapshot(&bytes)?;
+        trusted.update_snapshot(&bytes).map_err(|e| refused(&url, &bytes, e))?;
         // 5.5.7
         self.save_twice(name, &bytes)
     }
@@ -442,14 +442,14 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
             // Superseded, damaged, or verified through another delegator earlier. The repository's copy decides.
             _ => {}
         }
-        let bytes =
+        let (url, bytes) =
             self.fetch_listed(trusted, role, self.limits.targets_length).map_err(|e| match (e, chain.parent()) {
                 (Error::Metadata(tidegate_tuf::Error::NotInSnapshot { role, .. }), Some(parent)) => {
                     tidegate_tuf::Error::NotInSnapshot { role, delegator: parent.role().to_owned() }.into()
                 }
                 (e, _) => e,
             })?;
-        accept(trusted, &bytes)?;
+        accept(trusted, &bytes).map_err(|e| refused(&url, &bytes, e))?;
         if storable {
             self.store.save(&name, &bytes)?;
         }
@@ -471,7 +471,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     }
 
     /// Fetches the file that timestamp or snapshot lists for a role (TUF 5.5.1, 5.6.1).
-    fn fetch_listed(&self, trusted: &TrustedSet, role: &str, limit: u64) -> Result<Vec<u8>, Error> {
+    fn fetch_listed(&self, trusted: &TrustedSet, role: &str, limit: u64) -> Result<(String, Vec<u8>), Error> {
         let listed = trusted
             .listed(role)
             .ok_or_else(|| tidegate_tuf::Error::NotInSnapshot { role: role.to_owned(), delegator: "root".into() })?;
@@ -479,7 +479,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
         let url = self.place_of(role).metadata(&metadata_file(role, version));
         let limit = self.limits.listed(listed.length, limit);
         match self.get(&Request::metadata(&url, limit))? {
-            Reply::Found(body) => role_in(body, &url),
+            Reply::Found(body) => Ok((url, body.into_bytes()?)),
             _ => Err(Error::Missing { what: role.to_owned(), url }),
         }
     }
@@ -554,9 +554,10 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     }
 }
 
-/// The bytes of a role. What is no metadata at all did not come from the repository.
-fn role_in(body: Body, url: &str) -> Result<Vec<u8>, Error> {
-    let bytes = body.into_bytes()?;
-    let is_role = bytes.trim_ascii_start().starts_with(b"{") && bytes.windows(12).any(|word| word == b"\"signatures\"");
-    if is_role { Ok(bytes) } else { Err(FetchError::status(url, 200, came(200, "", "", &bytes)).into()) }
+/// The error for a role that came from `url` and was refused: what is no metadata at all did not come from the repository.
+fn refused(url: &str, bytes: &[u8], error: tidegate_tuf::Error) -> Error {
+    if bytes.trim_ascii_start().starts_with(b"{") && bytes.windows(12).any(|word| word == b"\"signatures\"") {
+        return error.into();
+    }
+    FetchError::status(url, 200, format!("{} ({error})", came(200, "", "", bytes))).into()
 }
