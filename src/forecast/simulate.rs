@@ -256,9 +256,11 @@ impl Simulation {
                     Some(hour) => *hour += 1,
                     None => tally.later += 1,
                 }
-                let takers = self.takers.entry((from, hardware.clone())).or_insert_with(|| vec![0; hours]);
-                if let Some(hour) = self.window.hour(at).and_then(|hour| takers.get_mut(hour)) {
-                    *hour += 1;
+                if let Some(hour) = self.window.hour(at) {
+                    let takers = self.takers.entry((from, hardware.clone())).or_insert_with(|| vec![0; hours]);
+                    if let Some(count) = takers.get_mut(hour) {
+                        *count += 1;
+                    }
                 }
             }
             End::Never(why) => {

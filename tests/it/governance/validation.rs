@@ -121,6 +121,7 @@ const CASES: &[Case] = &[
     ("V-ART-05", gzip_cut_off, Verdict::Fail, "image.gz cannot be read as application/gzip"),
     ("V-ART-06", published_damaged, Verdict::Fail, "image.bin has other bytes there"),
     ("V-ART-07", provenance_required_later, Verdict::Fail, "requires a provenance statement"),
+    ("V-ART-08", chunks_damaged, Verdict::Fail, "the chunks of image.bin"),
     ("V-REL-01", overtaken, Verdict::Fail, "no longer follows"),
     ("V-REL-02", unsigned, Verdict::Fail, "0 of the 2 signatures"),
     ("V-REL-03", expired, Verdict::Fail, "stable expired at"),
@@ -250,6 +251,15 @@ fn published_damaged(fleet: &mut Fleet) -> ValidationReport {
 fn provenance_required_later(fleet: &mut Fleet) -> ValidationReport {
     let spec = fleet.draft("1.0.0", |_| ());
     append(fleet, "policy.toml", "[provenance]\nrequired = true");
+    report(fleet, &spec)
+}
+
+fn chunks_damaged(fleet: &mut Fleet) -> ValidationReport {
+    append(fleet, "tidegate.toml", "[delivery]\nminimum_bytes = 1");
+    let spec = fleet.draft("1.0.0", |_| ());
+    let index = |file: &std::path::PathBuf| *file != stored(fleet, IMAGE);
+    let store = fs::read_dir(fleet.path().join("artifacts/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    store.filter(index).for_each(|file| fs::write(file, b"no index").unwrap());
     report(fleet, &spec)
 }
 
