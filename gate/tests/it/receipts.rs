@@ -76,6 +76,7 @@ impl ReportingDevice {
             at: time::parse("2026-01-05T12:00:00Z").unwrap(),
             from: "1.1.0".parse().unwrap(),
             offers: Vec::new(),
+            delivery: None,
         };
         let signature = self.key.sign(&receipt.to_bytes().unwrap());
         receipt.signed(self.key.id().clone(), signature)
