@@ -47,15 +47,13 @@ pub(super) fn hint_at_all(cx: &Context, workspace: &Workspace) {
         let publication = publication_status(&cx.dir, &repository, &[])?;
         step(cx, workspace, &publication)
     });
-    match found {
-        Ok(step) => cx.ui.hint(step),
-        // Nothing is in force before the first root.
-        Err(_) => {
-            let first = workspace.settings().and_then(|settings| next_to_first_root(workspace, &settings, cx.now));
-            if let Ok(Some(step)) = first {
-                cx.ui.hint(step);
-            }
-        }
+    if let Ok(step) = found {
+        return cx.ui.hint(step);
+    }
+    // Nothing is in force before the first root.
+    let first = workspace.settings().and_then(|settings| next_to_first_root(workspace, &settings, cx.now));
+    if let Ok(Some(step)) = first {
+        cx.ui.hint(step);
     }
 }
 

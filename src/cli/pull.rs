@@ -109,19 +109,24 @@ pub(super) fn run(args: &Args, context: &mut Context) -> Result<()> {
     if ui.is_json() {
         return ui.json(&json!({ "taken": taken }));
     }
-    tell(&taken, ui);
+    told(args, &place, &taken, ui)
+}
+
+/// Says what became of a workspace that there was, and what comes next.
+fn told(args: &Args, place: &str, taken: &PullReport, ui: &Ui) -> Result<()> {
+    tell(taken, ui);
     if taken.theirs.is_empty() && taken.releases.is_empty() && taken.timestamp == taken.live {
         let also = match (args.artifacts, taken.fetched) {
             (true, 0) => "; all artifacts are here",
             (true, _) => "; all artifacts are here now",
             (false, _) => "",
         };
-        ui.result(format_args!("up to date with {}: timestamp {}{also}", public_url(&place), taken.live))?;
+        ui.result(format_args!("up to date with {}: timestamp {}{also}", public_url(place), taken.live))?;
     } else {
         ui.result(format_args!(
             "took over timestamp {} of {}; now at {}",
             taken.live,
-            public_url(&place),
+            public_url(place),
             taken.timestamp
         ))?;
     }

@@ -467,8 +467,12 @@ impl Situation<'_> {
     }
 }
 
-/// The ceremony that is in progress; without a repository, of the first root.
-fn ceremony_step(
+/// The next step of the ceremony that is in progress; without a repository, of the first root. `None` if there is no ceremony.
+///
+/// # Errors
+///
+/// Fails if the proposal says what signatures cannot meet.
+pub fn ceremony_step(
     workspace: &Workspace,
     ring: &KeyRing,
     repository: Option<&Repository>,

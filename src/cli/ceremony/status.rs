@@ -6,9 +6,10 @@ use serde_json::json;
 use super::proposal::Which;
 use super::{read_out, show};
 use crate::cli::context::Context;
-use crate::cli::next;
 use crate::error::Result;
+use crate::keys::NoPassphrases;
 use crate::proposal::RequirementStatus;
+use crate::report::next::{NextStep, ceremony_step};
 use crate::workspace::Workspace;
 
 /// Show who has signed and who is missing
@@ -32,13 +33,20 @@ pub(super) fn run(args: &Args, cx: &mut Context) -> Result<()> {
     cx.ui.result(format_args!("{}, proposal {}", opened.proposal.subject, read_out(&opened.proposal.digest()?)))?;
     show::requirements(cx, &opened.proposal, &opened.verified)?;
     if opened.verified.requirement_status(&opened.proposal)?.iter().all(RequirementStatus::is_met) {
-        match Workspace::open_to_read(&cx.dir) {
+        match finish(cx).ok().flatten().filter(|_| args.which.file.is_none()) {
             // It may have to be finished where the online keys are.
-            Ok(workspace) if args.which.file.is_none() => next::hint_at_all(cx, &workspace),
-            _ => cx.ui.hint("tidegate ceremony finish"),
+            Some(step) => cx.ui.hint(step),
+            None => cx.ui.hint("tidegate ceremony finish"),
         }
     } else if args.which.file.is_none() {
         cx.ui.hint("tidegate ceremony combine COPY..., once a signer has sent one back");
     }
     Ok(())
+}
+
+/// What comes next in the workspace's own ceremony.
+fn finish(cx: &Context) -> Result<Option<NextStep>> {
+    let workspace = Workspace::open_to_read(&cx.dir)?;
+    let ring = workspace.ring(&workspace.settings()?, Box::new(NoPassphrases))?;
+    ceremony_step(&workspace, &ring, workspace.repository_if_any()?.as_ref(), cx.now)
 }
