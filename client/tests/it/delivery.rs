@@ -5,9 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidegate_client::Error;
 use tidegate_client::agent::Health;
+use tidegate_client::clock::StubClock;
 use tidegate_client::delivery::WayKind;
 use tidegate_client::disk::{Disk, Faults};
+use tidegate_client::fetch::{Fetch, FetchError, Reply, Request};
 use tidegate_client::install::{FileSlot, SlotImage, SlotInstaller, StubBoot};
 use tidegate_client::policy::{Policy, Step};
 use tidegate_client::retry::Retry;
@@ -682,4 +685,46 @@ fn without_a_delivery_and_without_room_the_file_goes_into_the_slot() {
     assert_eq!((stop.slot("b")[0], stop.board.invalid(), stop.overwritten_by()), (0, "b".into(), Some((12, false))));
     stop.board.restart();
     assert!(stop.board.runs() == stop.old);
+}
+
+/// A network on which every request for a part of the delivery takes 13 hours.
+struct Slow {
+    mirror: Mirror,
+    clock: StubClock,
+}
+
+impl Fetch for Slow {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        if request.url.contains("/delivery/") {
+            self.clock.advance(Duration::from_secs(13 * 3600));
+        }
+        self.mirror.fetch(request)
+    }
+}
+
+#[test]
+fn a_delivery_of_days_is_decided_again_and_goes_on() {
+    for withdrawn in [false, true] {
+        let scene = Scene::small(true);
+        let clock = StubClock::at(epoch());
+        let slow = Slow { mirror: scene.mirror.clone(), clock: clock.clone() };
+        let mut device = scene.board.builder(Disk::new()).fetch(slow).clock(clock).open().unwrap();
+        let update = device.check().unwrap().update.unwrap();
+        if withdrawn {
+            scene.mirror.edit(|sim| {
+                sim.signed.get_mut("stable.all").unwrap()["targets"] = json!({});
+                sim.publish(&["stable.all", "snapshot", "timestamp"]);
+            });
+        }
+        scene.mirror.take_requests();
+        let result = device.download(&update, &mut |_, _| ());
+        let refreshed = scene.mirror.take_requests().iter().filter(|file| file.ends_with("timestamp.json")).count();
+        assert_eq!(refreshed, 1, "after a day");
+        drop(device);
+        match result {
+            Err(error) => assert!(withdrawn && matches!(error, Error::Outdated { .. }), "{error}"),
+            Ok(_) => assert!(!withdrawn && read(&scene.mirror) == scene.patch().len()),
+        }
+        assert_eq!((scene.overwritten_by(), scene.board.invalid()), (Some((12, !withdrawn)), "b".into()));
+    }
 }
