@@ -183,7 +183,7 @@ impl GateClient {
         read: impl FnOnce(&mut Fields<'_>) -> Result<T, FieldError>,
     ) -> Result<T, FetchError> {
         let url = format!("{gate}{path}");
-        let Answered { status, body, .. } = self.post(gate, path, body.to_string().as_bytes())?;
+        let Answered { status, body, retry_after } = self.post(gate, path, body.to_string().as_bytes())?;
         match status {
             200 => {}
             401 | 403 => return Err(FetchError::Denied { url, status, refusal: Refusal::read(&body) }),
@@ -191,7 +191,7 @@ impl GateClient {
                 let reason = format!("the gate does not understand this device: {}", Refusal::read(&body));
                 return Err(FetchError::Protocol { url, reason });
             }
-            _ => return Err(FetchError::status(&url, status, String::new())),
+            _ => return Err(FetchError::Status { url, status, came: String::new(), retry_after }),
         }
         let wrong = |why: String| FetchError::Protocol {
             url: url.clone(),

@@ -166,6 +166,7 @@ fn whose_fault_it_is_that_there_is_no_grant() {
         let error = Error::from(GateClient::new(impatient()).enter(&visit(&server), false).unwrap_err());
         assert!(error.to_string().contains(expected), "{expected}: {error}");
         assert_eq!(error.fault(), whose, "{error}");
+        assert_eq!(error.retry_after(), (expected == "429").then_some(Duration::from_secs(7)));
     }
     let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let gate = format!("http://{unused}").parse().unwrap();
