@@ -77,6 +77,9 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let fetch = network.fetch(http.clone(), &state_dir);
     let fact_sources = sources(&file, folder, &arguments.facts)?;
     let (facts, mut problems) = facts(arguments, &fact_sources);
+    // Windows stay closed then.
+    let zone = file.policy.as_ref().and_then(|policy| policy.zone.as_ref()?.as_ref().err());
+    problems.extend(zone.map(|why| format!("policy.time_zone: {why}")));
     let builder = Device::builder()
         .root(read(&either.required("root", |settings| settings.root.as_ref())?)?)
         .repository(repository)

@@ -299,7 +299,7 @@ fn windows(policy: &Policy, situation: &Situation<'_>) -> Found {
     }
     let local = match local(policy, situation.facts) {
         Ok(local) => local,
-        Err(why) => return Found::Fail(None, format!("when the maintenance windows are is not known: {why}")),
+        Err(why) => return Found::Fail(None, format!("the maintenance windows cannot be placed: {why}")),
     };
     let open = |at: Instant| policy.windows.iter().find(|window| window.contains(at, local(at)));
     if let Some(window) = open(situation.now) {

@@ -86,7 +86,7 @@ fn without_a_valid_zone_or_offset_windows_stay_closed() {
         let facts = facts(fact.map_or(json!({}), |fact| json!({"utc-offset": fact})));
         let judgement = judge(&policy(settings.clone()), &situation(&facts));
         assert!(!judgement.allows() && judgement.until().is_none(), "{judgement}");
-        assert!(judgement.why().contains("is not known: the "), "{}", judgement.why());
+        assert!(judgement.why().contains("cannot be placed: the "), "{}", judgement.why());
         // The fact is of no interest beside a zone.
         settings["time_zone"] = json!("UTC0");
         assert!(judge(&policy(settings), &situation(&facts)).allows());

@@ -76,6 +76,10 @@ impl Bench {
         assert_eq!((code, err.as_str()), (0, ""), "{out}");
         serde_json::from_str(&out).unwrap()
     }
+
+    pub fn json_with_warnings(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.run(&[words, &["--json"]].concat()).1).unwrap()
+    }
 }
 
 pub fn with_release() -> Bench {
@@ -277,4 +281,19 @@ fn output_that_cannot_be_written() {
     drop(reader);
     let status = bench.command(&["explain"]).stdout(writer).stderr(Stdio::null()).status().unwrap();
     assert_eq!(status.code(), Some(3));
+}
+
+#[test]
+fn a_time_zone_that_is_not_known_is_warned_of() {
+    let bench = with_release();
+    let policy = |zone: &str| json!({"policy": {"windows": ["00:00 - 00:00"], "time_zone": zone}});
+    bench.set(&policy("Europe/Nowhere"));
+    let (_, out, err) = bench.run(&["install"]);
+    assert!(err.contains("policy.time_zone: the time zone \"Europe/Nowhere\" is neither"), "{out}{err}");
+    let waits = &bench.json_with_warnings(&["status"])["update"]["state"];
+    assert_eq!(waits["kind"], "waiting", "{waits}");
+    assert!(waits["why"].as_str().unwrap().contains("the maintenance windows cannot be placed"), "{waits}");
+    bench.set(&policy("CET-1CEST,M3.5.0,M10.5.0/3"));
+    let (code, _, err) = bench.run(&["install"]);
+    assert!(code == 0 && !err.contains("time_zone"), "{err}");
 }
