@@ -19,10 +19,10 @@ use crate::fleet;
 use crate::simulator::{Simulator, epoch};
 use crate::tools;
 
-/// What a run may take: a check of a sound repository takes 5 MB, and 8 MB in programs that were built for debugging.
-const MOST: u64 = 12_000_000;
-/// What a run may take beyond a check of a sound repository where keys were stolen, so that the code of programs that were built for debugging
-/// does not count.
+/// What a run may take beyond a check of a sound repository, so that the code of programs that were built for debugging does not count: as
+/// shipped, a sound check takes 5 MB, and 10 MB with what is built for debugging.
+const MOST: u64 = 4_000_000;
+/// The same where keys were stolen.
 const SIGNED: u64 = 7_000_000;
 /// The same for sound documents that are as long as they may be.
 const WHOLE: u64 = 14_000_000;
@@ -229,12 +229,13 @@ impl Meter {
         fs::write(bench.path("root.json"), sim.root(1)).unwrap();
         bench.set(&json!({"repository": server.url}));
         let (worst, faults) = ((0, String::new()), Vec::new());
-        let mut meter = Self { bench, server, sound: 0, most: MOST, rows: 0, worst, faults };
+        let mut meter = Self { bench, server, sound: 0, most: 0, rows: 0, worst, faults };
         meter.server.serve(sim);
         let (said, taken) = meter.run();
         assert!(said.contains("install 1.2.0"), "{said}");
         println!("a sound check takes {} kB", taken / 1000);
         meter.sound = taken;
+        meter.most = taken + MOST;
         meter
     }
 
