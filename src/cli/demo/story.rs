@@ -61,6 +61,7 @@ impl<'a> Story<'a> {
 
         self.heading("A workspace: configuration, keys, first metadata");
         self.run(begin, &["init", &self.fleet(), "--example-keys", "--salt", SALT], false)?;
+        self.whole()?;
 
         self.prepare(begin)?;
         let [mut early, mut late, mut small] = self.actors()?;
@@ -170,6 +171,14 @@ impl<'a> Story<'a> {
         self.device_command(actor, "confirm", at);
         actor.at(at).confirm().map_err(failed)?;
         self.answer("it works: confirmed")
+    }
+
+    /// Has devices fetch the file whole: one release needs no chunks, and what is tampered with later is that file.
+    fn whole(&self) -> Result<()> {
+        let path = self.folder.join("fleet/tidegate.toml");
+        self.command(&format!("printf '\\n[delivery]\\nchunks = false\\n' >> {}", path.display()));
+        let mut file = OpenOptions::new().append(true).open(&path).map_err(|e| Error::io("open", &path, e))?;
+        file.write_all(b"\n[delivery]\nchunks = false\n").map_err(|e| Error::io("write", &path, e))
     }
 
     /// One byte of the published artifact is changed, and changed back when the device has refused it.
