@@ -367,10 +367,10 @@ async fn patches_made_later_are_listed_beside_the_manifest_once_the_channel_sign
     operate(&fleet, |op| ceremony::start(op, made.request.as_ref().unwrap())).unwrap();
     fleet.finish_ceremony().unwrap();
 
-    let path = "stable/patches/os/1.1.0/image.bin.json";
+    let listed_at = "stable/patches/os/1.1.0/image.bin.json";
     let dir = fleet.path();
     let repository = fleet.open().0.repository().unwrap();
-    let listed = *repository.targets("stable").unwrap().targets[path].hashes.sha256_digest().unwrap();
+    let listed = *repository.targets("stable").unwrap().targets[listed_at].hashes.sha256_digest().unwrap();
     let list = fs::read(dir.join(format!("artifacts/signed/{}", Digest::from(listed)))).unwrap();
     let patch = PatchList::parse(&list).unwrap().patches[0].clone();
     let report = operate(&fleet, |op| validate::validate(op, &spec, &validate::Options::default())).unwrap().1;
