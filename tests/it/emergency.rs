@@ -235,7 +235,7 @@ fn what_is_not_named_is_all_of_it_or_the_own_place() {
     assert!(remedy(&dir).contains("tidegate pull PLACE --artifacts"), "{}", remedy(&dir));
     let told = done(&fleet, &dir, "pull --artifacts");
     assert!(told.contains("fetched 1 file") && told.contains("; all artifacts are here now"), "{told}");
-    assert!(done(&fleet, &dir, "verify .").contains(". is sound"));
+    assert!(done(&fleet, &dir, &format!("verify {}", dir.display())).contains(" is sound"));
 }
 
 /// Before the first root every command names the step to it.

@@ -52,7 +52,7 @@ const READING: &[&[&str]] = &[
 /// Every command that changes a workspace, signs, or reads none.
 const OTHER: &str = "ceremony abort, ceremony combine, ceremony finish, ceremony sign, ceremony start, ceremony verify-transcript, demo, \
     import, init, key check, key import, key new, publish, prune, pull, refresh, release add, release create, release drop, release edit, \
-    release manifest, release new, release register, release remove, release retire, release retract, release sign, release unfreeze, \
+    release manifest, release new, release patch, release register, release remove, release retire, release retract, release sign, release unfreeze, \
     release validate, rollout advance, rollout approve, rollout complete, rollout pause, rollout renew, rollout resume, rollout start, \
     rollout withdraw, serve, sync";
 
