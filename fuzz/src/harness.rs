@@ -202,13 +202,13 @@ pub fn delivery_index(data: &[u8]) {
     let index = &rest[5..];
     let length = number(artifact) % (64 << 20);
     let (mut file, mut chunks, mut sum) = (index, 0, 0);
-    let mut fill = |into: &mut [u8]| {
+    let mut read = |into: &mut [u8]| {
         let (next, after) = file.split_at_checked(into.len()).expect("no more is read than there is");
         into.copy_from_slice(next);
         file = after;
         Ok::<(), DeliveryError>(())
     };
-    let read = read_index([index.len() as u64, length, number(pack)], &mut fill, &mut |record| {
+    let outcome = read_index([index.len() as u64, length, number(pack)], &mut read, &mut |record| {
         assert!(record.length > 0 && record.length as usize <= MAX_CHUNK && record.packed <= record.length);
         assert!(record.offset + u64::from(record.packed) <= number(pack));
         chunks += 1;
@@ -221,7 +221,7 @@ pub fn delivery_index(data: &[u8]) {
         Ok(())
     });
     assert!(chunks <= length / MIN_CHUNK as u64 + 1);
-    assert!(read.is_err() || sum == length && file.is_empty());
+    assert!(outcome.is_err() || sum == length && file.is_empty());
 }
 
 /// A patch, after the lengths of the new artifact and of the directory (three bytes each): what is made is what the directory says.
