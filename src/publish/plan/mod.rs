@@ -217,6 +217,25 @@ pub async fn plan(source: &Source, remote: &Remote, now: DateTime<Utc>) -> Resul
     plan_of(source, tree, maps, remote, now).await
 }
 
+/// What people should know of before they publish. `live_root` is the version of the newest root at the place, if anything is published there.
+async fn notices(
+    tree: &Tree,
+    live_roles: &[(Chain, Option<Targets>)],
+    live_root: Option<u64>,
+    remote: &Remote,
+    requests: &mut u64,
+) -> Result<Vec<Notice>> {
+    let mut notices = notice::changes(tree, live_roles);
+    if let Some(live_root) = live_root {
+        notices.extend(tree.roots.iter().filter(|root| root.version > live_root).map(Notice::root));
+    } else if tree.roots.len() > 1 {
+        // It may be the place of a repository that was taken over.
+        *requests += 1;
+        notices.extend(remote.has("timestamp.json").await?.then(Notice::moved));
+    }
+    Ok(notices)
+}
+
 /// The same for a source whose metadata has been read already.
 pub(super) async fn plan_of(
     source: &Source,
@@ -273,14 +292,7 @@ pub(super) async fn plan_of(
     objects.extend(top_level(&tree, (timestamp, snapshot), live.as_ref(), live_root, seen.as_ref()));
     objects.sort_by_key(|object| object.stage);
 
-    let mut notices = notice::changes(&tree, &live_roles);
-    if live.is_some() {
-        notices.extend(tree.roots.iter().filter(|root| root.version > live_root).map(Notice::root));
-    } else if tree.roots.len() > 1 {
-        // It may be the place of a repository that was taken over.
-        requests += 1;
-        notices.extend(remote.has("timestamp.json").await?.then(Notice::moved));
-    }
+    let notices = notices(&tree, &live_roles, live.as_ref().map(|_| live_root), remote, &mut requests).await?;
     let live_issued = live.as_ref().and_then(|live| live.timestamp.common.issued);
     let live = live.map(|live| live.timestamp.common.version);
     let place = remote.name().to_owned();
