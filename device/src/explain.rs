@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::arguments::Arguments;
 use super::failure::Failure;
 use super::output::Output;
-use tidegate_client::device::Device;
+use tidegate_client::device::{Device, Update};
 use tidegate_client::policy::Judgement;
 use tidegate_model::decision::Verdict;
 use tidegate_model::gate::Attestation;
@@ -27,9 +27,8 @@ pub(super) fn run(device: &mut Device, arguments: &Arguments, output: Output) ->
         let verdict = if judgement.allows() { "allowed now" } else { "not now" };
         let _ = write!(text, "\nown policy, {}: {verdict}\n{judgement}", judgement.step);
     }
-    if let Some(update) = &check.update {
-        let _ = write!(text, "\n{}", update.ways());
-    }
+    let ways = check.update.as_ref().map(Update::ways).filter(|ways| !ways.is_empty());
+    let _ = ways.map(|ways| write!(text, "\n{ways}"));
     output.result(text, &check)?;
     Ok(true)
 }

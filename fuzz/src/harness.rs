@@ -314,7 +314,8 @@ pub fn session(data: &[u8]) {
     for _ in 0..2 {
         match update() {
             Ok(bytes) => assert_eq!(bytes, b"good"),
-            Err(e) => assert_eq!(e.fault(), Fault::Peer, "{e}"),
+            // What is no role at all may be a page of the network.
+            Err(e) => assert!(matches!(e.fault(), Fault::Peer | Fault::Network), "{e}"),
         }
         for name in store.names().into_iter().filter(|name| name != "timestamp.etag") {
             let stored = store.load(&name, 1 << 20).expect("memory does not fail").expect("it is there");

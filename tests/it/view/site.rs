@@ -272,7 +272,7 @@ fn a_busy_fleet_takes_five_screens_of_a_phone() {
             &view,
             &[
                 "Not live",
-                "nothing is at",
+                "not published yet",
                 "os on nightly",
                 "6 of 48 devices failing",
                 "of 240 devices",
