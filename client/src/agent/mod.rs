@@ -233,7 +233,15 @@ impl<'a> Agent<'a> {
         match self.device.put(downloaded) {
             Ok(()) => self.advance(Event::Installed { boot })?,
             Err(Error::Install(e)) if e.is_final() => self.advance(Event::Rejected { why: e.to_string() })?,
-            Err(e) => return self.or_fail(Err(e)),
+            Err(e) => {
+                // The boot loader may have been told to try the release, although that failed.
+                if let State::Installing { attempt: Attempt { before: Some(before), .. }, .. } =
+                    self.device.machine().state.clone()
+                {
+                    let _ = self.device.go_back(&before);
+                }
+                return self.or_fail(Err(e));
+            }
         }
         self.settle()
     }

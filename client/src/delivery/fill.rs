@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::fetch::{Body, Fetch, FetchError, Reply, Request};
 use crate::retry::{Retry, jitter};
 use tidegate_model::delivery::Directory;
+use tidegate_model::delivery::index::{BLOCK, MIN_CHUNK};
 use tidegate_model::delivery::patch::{MAX_SOURCES, PIECE};
 use tidegate_model::digest::Digest;
 use tidegate_tuf::hash::{Checker, Hashes};
@@ -143,10 +144,16 @@ impl<'a> Filler<'a> {
     pub(crate) fn whole(&mut self) -> Result<(), Error> {
         let wanted = self.job.wanted;
         let (mut checker, mut first) = (wanted.checker(), Vec::new());
+        self.destroy(PIECE.min(usize::try_from(wanted.length).unwrap_or(PIECE)))?;
         self.partial.1.clear();
+        let (mut most, mut stalled) = (0, 0);
         while checker.seen() < wanted.length {
             let request = Request::target(&wanted.url, wanted.length).after(checker.seen() + self.had(checker.seen()));
             if let Err(e) = self.pour(&request, &mut checker, &mut first)? {
+                // A server that starts anew each time gives the same bytes again: that is no progress.
+                let came = checker.seen() + self.had(checker.seen());
+                stalled = if came > most { 0 } else { stalled + 1 };
+                (self.failures, most) = (stalled, most.max(came));
                 self.again(e, Source::Whole)?;
             }
         }
@@ -203,6 +210,7 @@ impl<'a> Filler<'a> {
         let Some(directory) = self.directory()? else { return Ok(false) };
         let mut pieces = Patched { patch, directory, old, source: Vec::new() };
         let mut missing = self.compare(&mut pieces)?;
+        self.begin(&mut pieces, &mut missing)?;
         let rest = 1..missing.len();
         self.make(&mut pieces, &mut missing, rest.clone(), Source::Container)?;
         let mut left = 0;
@@ -271,14 +279,25 @@ impl<'a> Filler<'a> {
         let job = self.job;
         let Some(Files { index, pack, .. }) = job.files else { return Ok(false) };
         let path = job.folder.join(index.file.sha256.to_string());
-        if !self.index(index, &path)? {
+        // No index of so many chunks is longer.
+        let most = (job.wanted.length / MIN_CHUNK as u64 + 2 * BLOCK as u64) * 96;
+        if index.file.length > most || !self.index(index, &path)? {
             return Ok(false);
         }
         let lengths = [index.file.length, job.wanted.length, pack.file.length];
-        let records = Records::unpack(job.disk, &path, lengths, &path.with_extension("records"));
-        let Some(records) = records.map_err(|e| failed(&path, e))? else { return Ok(false) };
+        let spool = path.with_extension("records");
+        let records = match Records::unpack(job.disk, &path, lengths, &spool) {
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                // The whole file needs no room here.
+                [&spool, &path].into_iter().try_for_each(|path| job.disk.remove(path).map_err(|e| failed(path, e)))?;
+                return Ok(false);
+            }
+            records => records.map_err(|e| failed(&spool, e))?,
+        };
+        let Some(records) = records else { return Ok(false) };
         let mut chunks = Chunks::new(pack, records, Old::open(job.running), Old::open(Some(job.target)));
         let mut missing = self.compare(&mut chunks)?;
+        self.begin(&mut chunks, &mut missing)?;
         chunks.search(&missing).map_err(|e| failed(&path, e))?;
         for source in [Source::Container, Source::Whole] {
             let rest = 1..missing.len();
@@ -310,6 +329,27 @@ impl<'a> Filler<'a> {
                 Err(e) => return Err(e),
             }
         }
+    }
+
+    /// Destroys the first piece, durably, before another is changed: what an older release left of it would make a mixture look whole.
+    fn begin(&mut self, pieces: &mut dyn Pieces, missing: &mut [bool]) -> Result<(), Error> {
+        if !missing.contains(&true) {
+            return Ok(());
+        }
+        let part = self.part(pieces, 0)?;
+        self.destroy(part.length)?;
+        let is_zeros = Digest::of(&vec![0; part.length]) == part.sha256;
+        if let Some(first) = missing.first_mut().filter(|first| !**first && !is_zeros) {
+            *first = true;
+            self.done -= part.length as u64;
+        }
+        Ok(())
+    }
+
+    /// Fills the beginning of the target with zeros, durably.
+    fn destroy(&mut self, length: usize) -> Result<(), Error> {
+        self.write(0, &vec![0; length])?;
+        self.sync()
     }
 
     /// Makes the first piece, when all the others are durable.
@@ -542,7 +582,15 @@ impl<'a> Filler<'a> {
 
     fn open(&self, request: &Request<'_>) -> Result<Body, FetchError> {
         match self.job.fetch.fetch(request)? {
-            Reply::Found(body) => Ok(body),
+            Reply::Found(body) => {
+                let expected = request.end.unwrap_or(request.limit).saturating_sub(body.offset());
+                match &body.head().doubt {
+                    Some(came) if body.head().length.is_some_and(|length| length != expected) => {
+                        Err(FetchError::status(request.url, 200, came.clone()))
+                    }
+                    _ => Ok(body),
+                }
+            }
             _ => Err(FetchError::status(request.url, 404, String::new())),
         }
     }
@@ -590,9 +638,14 @@ impl<'a> Filler<'a> {
 
     /// Whether to try again after a failure, which may take a pause. `false` if this source is not worth it.
     fn again(&mut self, error: FetchError, source: Source) -> Result<bool, Error> {
+        let asked = error.retry_after().unwrap_or_default();
+        if asked > self.job.retry.longest {
+            // The next check comes after that.
+            return Err(error.into());
+        }
         if error.is_temporary() && self.failures < self.job.retry.times {
             self.failures += 1;
-            thread::sleep(self.job.retry.pause(self.failures, jitter()));
+            thread::sleep(self.job.retry.pause(self.failures, jitter()).max(asked));
             return Ok(true);
         }
         let is_of_the_file = match &error {

@@ -13,6 +13,7 @@ use crate::delivery::{Files, Filler, Job, Remote, Way, WayKind, ways};
 use crate::download::{Progress, regular_length};
 use crate::error::Error;
 use crate::install::{self, Destination};
+use crate::state::State;
 use crate::store::Keep;
 use crate::updater::Repository;
 use tidegate_model::delivery::{Delivery, FileRef, Kind, PatchList, PatchRef};
@@ -109,7 +110,7 @@ impl Device {
         self.must_not_be_on_trial()?;
         let has_room = self.lacks_room(&update.artifacts).is_none();
         let in_pieces = update.artifacts.iter().all(|artifact| artifact.files.is_some());
-        if has_room && (self.keep_fallback || !in_pieces) {
+        if has_room && !self.is_complete(&update.release) && (self.keep_fallback || !in_pieces) {
             return Ok((places, false));
         }
         let before = self.overwritten.value().cloned();
@@ -129,9 +130,14 @@ impl Device {
     }
 
     /// The slot that does not run is what a trial falls back to.
-    fn must_not_be_on_trial(&self) -> Result<(), Error> {
-        let state = &self.machine().state;
-        if state.is_unsettled() {
+    fn must_not_be_on_trial(&mut self) -> Result<(), Error> {
+        let state = self.machine().state.clone();
+        // A stop right after an installation: what it installed may run on trial already.
+        let may_run = match &state {
+            State::Installing { attempt, .. } => self.installer()?.running()? != attempt.before,
+            _ => false,
+        };
+        if state.is_unsettled() || may_run {
             return Err(Error::State(format!("the device is {}, and the other slot is needed for that", state.name())));
         }
         let on_trial = self.record.value().filter(|record| {

@@ -712,7 +712,7 @@ impl Device {
             }
             artifacts.push(artifact.at(path));
         }
-        if in_slots {
+        if in_slots && artifacts.iter().zip(&places).all(|(file, place)| place.slot.as_ref() == Some(&file.path)) {
             self.note_overwritten(&update.release, true)?;
         }
         let overwrites = places.iter().any(|place| place.slot.is_some());

@@ -25,6 +25,9 @@ pub(super) fn copy(artifact: &Artifact, file: &mut OpenFile, path: &Path) -> Res
 pub(super) fn copy_first_last(artifact: &Artifact, file: &mut OpenFile, path: &Path) -> Result<(), InstallError> {
     let writing = |source| InstallError::Io { action: "write", path: path.to_owned(), source };
     let (mut first, mut at) = (Vec::new(), 0_u64);
+    // What an older release left of the first block would make a mixture look whole.
+    let zeros = vec![0; BUFFER.min(usize::try_from(artifact.length).unwrap_or(BUFFER))];
+    file.write_at(0, &zeros).and_then(|()| file.sync()).map_err(writing)?;
     let mut written = Ok(());
     source(artifact, |bytes| {
         if at == 0 {
