@@ -3,7 +3,7 @@
 //! Pure functions from files to files. They use all processors, at most 1 GiB of memory whatever the artifacts' lengths, and report how far
 //! they are. The same input gives the same output, on any machine.
 //!
-//! * [`chunks`]: content-defined chunks. [`patch`]: pieces made of an older artifact.
+//! * `chunks`: content-defined chunks. `patch`: pieces made of an older artifact.
 //! * `anchors` finds where in the old artifact a piece comes from, `difference` what changed there.
 
 #![allow(

@@ -1,7 +1,7 @@
 //! Delivering an artifact in fewer bytes: straight into a slot or a file, piece by piece.
 //!
-//! A manifest lists chunks and patches of an artifact by length and hash ([`tidegate_model::delivery`]). [`ways`] orders the ways by their signed
-//! sizes, and [`Filler`] writes the artifact. A piece is taken, in this order, from what is there already, from the running release, by patch
+//! A manifest lists chunks and patches of an artifact by length and hash ([`tidegate_model::delivery`]). `ways` orders the ways by their signed
+//! sizes, and `Filler` writes the artifact. A piece is taken, in this order, from what is there already, from the running release, by patch
 //! from it, as a chunk of the pack, or from the whole file, and its hash is compared before it is written. Nothing else is remembered about how far that
 //! came: after a stop, the pieces that are there are compared again.
 //!
