@@ -42,7 +42,7 @@ fn text(status: &Status) -> String {
         let _ = writeln!(text, "before       {} (sequence {})", previous.version, previous.sequence);
     }
     let _ = writeln!(text, "update       {}", status.update.state);
-    if let Some(Overwritten { release: Release { version, sequence, .. }, complete }) = &status.overwritten {
+    if let Some(Overwritten { release: Release { version, sequence, .. }, complete, .. }) = &status.overwritten {
         let how = if *complete { "has" } else { "is being written with" };
         let _ = writeln!(text, "fallback     none: the other slot {how} {version} (sequence {sequence})");
     }

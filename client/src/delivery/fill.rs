@@ -23,6 +23,8 @@ use tidegate_tuf::hash::{Checker, Hashes};
 
 /// How many bytes are written before they are made durable.
 const SYNC: u64 = 4 << 20;
+/// How much must come before a transfer that breaks off counts as progress.
+const MOVED: u64 = 4 << 10;
 /// How many pieces of a patch may fail before it can count as not fitting the running release. Where a file system was mounted to be written, its
 /// first ones do.
 const FAILURES: usize = 64;
@@ -43,6 +45,8 @@ pub(crate) struct Job<'a> {
     pub(crate) target: &'a Path,
     /// The running release's artifact.
     pub(crate) running: Option<&'a Path>,
+    /// Whether the next way may be tried after this one failed.
+    pub(crate) instead: &'a dyn Fn(WayKind) -> Result<(), Error>,
 }
 
 /// Fills a slot or a file.
@@ -129,10 +133,19 @@ impl<'a> Filler<'a> {
     /// Those of the network, once it was retried; [`Error::File`] if the target cannot be written; what `watch` returns.
     pub(crate) fn fill(&mut self) -> Result<Option<WayKind>, Error> {
         let job = self.job;
-        if job.first == WayKind::Patch && self.by_patch()? && self.is_right() {
-            return Ok(Some(WayKind::Patch));
+        if job.first == WayKind::Patch {
+            if self.by_patch()? && self.is_right() {
+                return Ok(Some(WayKind::Patch));
+            }
+            (job.instead)(WayKind::Patch)?;
         }
-        Ok((self.by_chunks()? && self.is_right()).then_some(WayKind::Chunks))
+        if job.files.is_some() {
+            if self.by_chunks()? && self.is_right() {
+                return Ok(Some(WayKind::Chunks));
+            }
+            (job.instead)(WayKind::Chunks)?;
+        }
+        Ok(None)
     }
 
     /// Makes the target the artifact from the whole file, in its order, with the first piece written last. It is checked when it is complete, and
@@ -144,7 +157,6 @@ impl<'a> Filler<'a> {
     pub(crate) fn whole(&mut self) -> Result<(), Error> {
         let wanted = self.job.wanted;
         let (mut checker, mut first) = (wanted.checker(), Vec::new());
-        self.destroy(PIECE.min(usize::try_from(wanted.length).unwrap_or(PIECE)))?;
         self.partial.1.clear();
         let (mut most, mut stalled) = (0, 0);
         while checker.seen() < wanted.length {
@@ -210,7 +222,6 @@ impl<'a> Filler<'a> {
         let Some(directory) = self.directory()? else { return Ok(false) };
         let mut pieces = Patched { patch, directory, old, source: Vec::new() };
         let mut missing = self.compare(&mut pieces)?;
-        self.begin(&mut pieces, &mut missing)?;
         let rest = 1..missing.len();
         self.make(&mut pieces, &mut missing, rest.clone(), Source::Container)?;
         let mut left = 0;
@@ -297,7 +308,6 @@ impl<'a> Filler<'a> {
         let Some(records) = records else { return Ok(false) };
         let mut chunks = Chunks::new(pack, records, Old::open(job.running), Old::open(Some(job.target)));
         let mut missing = self.compare(&mut chunks)?;
-        self.begin(&mut chunks, &mut missing)?;
         chunks.search(&missing).map_err(|e| failed(&path, e))?;
         for source in [Source::Container, Source::Whole] {
             let rest = 1..missing.len();
@@ -329,27 +339,6 @@ impl<'a> Filler<'a> {
                 Err(e) => return Err(e),
             }
         }
-    }
-
-    /// Destroys the first piece, durably, before another is changed: what an older release left of it would make a mixture look whole.
-    fn begin(&mut self, pieces: &mut dyn Pieces, missing: &mut [bool]) -> Result<(), Error> {
-        if !missing.contains(&true) {
-            return Ok(());
-        }
-        let part = self.part(pieces, 0)?;
-        self.destroy(part.length)?;
-        let is_zeros = Digest::of(&vec![0; part.length]) == part.sha256;
-        if let Some(first) = missing.first_mut().filter(|first| !**first && !is_zeros) {
-            *first = true;
-            self.done -= part.length as u64;
-        }
-        Ok(())
-    }
-
-    /// Fills the beginning of the target with zeros, durably.
-    fn destroy(&mut self, length: usize) -> Result<(), Error> {
-        self.write(0, &vec![0; length])?;
-        self.sync()
     }
 
     /// Makes the first piece, when all the others are durable.
@@ -620,8 +609,10 @@ impl<'a> Filler<'a> {
                 Ok(count) => count,
                 Err(e) => {
                     if at as u64 > self.had(data.start) {
+                        if at as u64 - self.had(data.start) >= MOVED {
+                            self.failures = 0;
+                        }
                         self.partial = (data.start, self.buffer.get(..at).unwrap_or_default().to_vec());
-                        self.failures = 0;
                     }
                     return Err(e);
                 }
@@ -645,6 +636,8 @@ impl<'a> Filler<'a> {
         }
         if error.is_temporary() && self.failures < self.job.retry.times {
             self.failures += 1;
+            // The day may end in the middle of a piece.
+            self.progress(0)?;
             thread::sleep(self.job.retry.pause(self.failures, jitter()).max(asked));
             return Ok(true);
         }

@@ -328,6 +328,8 @@ impl DeviceBuilder {
             reserve: self.reserve,
             keep_fallback: self.keep_fallback,
             spent: Cell::default(),
+            unusable: Cell::default(),
+            is_barred: Cell::default(),
             repairs,
             remarks,
             place: None,

@@ -1,21 +1,23 @@
 //! Where an update is written, and how it is fetched.
 
 use std::fmt::Write as _;
-use std::fs::Metadata;
-use std::io::ErrorKind;
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Device, InstallState, Release, Update, UpdateArtifact, part_of};
+use super::{DECISION, Device, InstallState, Release, Update, UpdateArtifact, part_of};
 use crate::delivery::{Files, Filler, Job, Remote, Way, WayKind, ways};
-use crate::download::{Progress, regular_length};
+use crate::disk::Disk;
+use crate::download::{Progress, feed, regular_length};
 use crate::error::Error;
-use crate::install::{self, Destination};
-use crate::state::State;
+use crate::install::{self, Destination, Place};
+use crate::policy::Step;
 use crate::store::Keep;
 use crate::updater::Repository;
+use tidegate_model::delivery::index::MIN_CHUNK;
 use tidegate_model::delivery::{Delivery, FileRef, Kind, PatchList, PatchRef};
 use tidegate_model::layout;
 use tidegate_model::manifest::{Artifact, Manifest};
@@ -33,12 +35,22 @@ pub struct Overwritten {
     pub release: Release,
     /// Whether the slot is complete.
     pub complete: bool,
+    /// What ran when it was begun, as the installer names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Place>,
+    /// Whether the boot loader may have been told to try it.
+    pub tried: bool,
 }
 
 impl Keep for Overwritten {
     fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
         let mut fields = Fields::of(value, at)?;
-        Ok(Self { release: fields.part("release", Release::read)?, complete: fields.bool_or("complete", false)? })
+        Ok(Self {
+            release: fields.part("release", Release::read)?,
+            complete: fields.bool_or("complete", false)?,
+            beside: fields.optional_parsed("beside")?,
+            tried: fields.bool_or("tried", false)?,
+        })
     }
 }
 
@@ -90,7 +102,7 @@ impl Device {
             let path = layout::patches_path(&manifest.channel, &manifest.product, &manifest.version, &artifact.name);
             // What fails here costs bytes.
             let found = self.find(&path, channel).ok()?;
-            let name = format!("patches-{}.json", artifact.sha256);
+            let name = format!("patches-{}.json", artifact.name);
             let bytes = self.document(&name, &found, LIST_LENGTH, private).ok()?;
             let list = PatchList::parse(&bytes).ok().filter(|list| list.artifact == artifact.sha256)?;
             fits(&list.patches)
@@ -107,6 +119,7 @@ impl Device {
         if !has_slots {
             return Ok((places, false));
         }
+        self.running()?;
         self.must_not_be_on_trial()?;
         let has_room = self.lacks_room(&update.artifacts).is_none();
         let in_pieces = update.artifacts.iter().all(|artifact| artifact.files.is_some());
@@ -114,8 +127,15 @@ impl Device {
             return Ok((places, false));
         }
         let before = self.overwritten.value().cloned();
+        let slots: Vec<_> = places.iter().filter_map(|place| place.slot.as_deref()).zip(&update.artifacts).collect();
+        if self.is_complete(&update.release) && !slots.iter().all(|(slot, artifact)| self.holds(slot, artifact)) {
+            // The policy was asked for nothing.
+            let was_allowed = self.is_allowed(update);
+            self.note_overwritten(&update.release, false, false)?;
+            self.must_be_allowed(update, was_allowed, "its slot was changed after it was written")?;
+        }
         if before.as_ref().is_none_or(|before| before.release != update.release) {
-            self.note_overwritten(&update.release, false)?;
+            self.note_overwritten(&update.release, false, false)?;
         }
         let is_invalid = self.installer()?.invalidate()?;
         // Without room, it is enough that the boot loader keeps the running slot.
@@ -126,18 +146,31 @@ impl Device {
             }
             return Ok((places, false));
         }
+        if !self.is_complete(&update.release) {
+            for (slot, artifact) in slots {
+                let failed = |source| Error::File { action: "write", path: slot.to_owned(), source };
+                destroy(self.store.disk(), slot, artifact.length).map_err(failed)?;
+            }
+        }
         Ok((places, true))
+    }
+
+    /// Whether a slot holds an artifact.
+    fn holds(&self, slot: &Path, artifact: &UpdateArtifact) -> bool {
+        let mut checker = artifact.wanted.checker();
+        let read = File::open(slot).and_then(|file| feed(&mut file.take(artifact.length), &mut checker));
+        matches!(read, Ok(Ok(()))) && checker.finish().is_ok()
     }
 
     /// The slot that does not run is what a trial falls back to.
     fn must_not_be_on_trial(&mut self) -> Result<(), Error> {
-        let state = self.machine().state.clone();
-        // A stop right after an installation: what it installed may run on trial already.
-        let may_run = match &state {
-            State::Installing { attempt, .. } => self.installer()?.running()? != attempt.before,
-            _ => false,
-        };
-        if state.is_unsettled() || may_run {
+        if let Some(Release { version, sequence, .. }) = self.unrecorded()? {
+            return Err(Error::State(format!(
+                "{version} (sequence {sequence}) was installed and runs, but is not confirmed, and the other slot is its fallback: run tidegate-device confirm, or restart to go back"
+            )));
+        }
+        let state = &self.machine().state;
+        if state.is_unsettled() {
             return Err(Error::State(format!("the device is {}, and the other slot is needed for that", state.name())));
         }
         let on_trial = self.record.value().filter(|record| {
@@ -153,14 +186,27 @@ impl Device {
     }
 
     /// Notes that the slots are overwritten for a release, before that happens.
-    pub(super) fn note_overwritten(&mut self, release: &Release, complete: bool) -> Result<(), Error> {
-        let now = Overwritten { release: release.clone(), complete };
+    pub(super) fn note_overwritten(&mut self, release: &Release, complete: bool, tried: bool) -> Result<(), Error> {
+        let begun = self.overwritten.value().filter(|it| it.release == *release);
+        let beside = begun.and_then(|it| it.beside.clone()).or_else(|| self.place.clone());
+        let now = Overwritten { release: release.clone(), complete, beside, tried };
         if self.overwritten.value() == Some(&now) { Ok(()) } else { Ok(self.overwritten.save(&self.store, now)?) }
     }
 
     /// Whether the slots hold all of a release.
     pub(super) fn is_complete(&self, release: &Release) -> bool {
         self.overwritten.value().is_some_and(|it| it.complete && it.release == *release)
+    }
+
+    /// The release that was installed and runs although nothing says so: the device stopped before that was written down, or the boot loader was
+    /// told to try it by an installation that failed.
+    pub(super) fn unrecorded(&mut self) -> Result<Option<Release>, Error> {
+        if self.overwritten.value().is_none_or(|it| !it.tried) {
+            return Ok(None);
+        }
+        let running = self.running()?;
+        let tried = self.overwritten.value().filter(|it| it.beside.is_some() && it.beside != running);
+        Ok(tried.map(|it| it.release.clone()))
     }
 
     /// Fetches an artifact in pieces: into its slot, or into the state folder. Returns where it is; `None` if only the whole file can be fetched, into
@@ -175,7 +221,10 @@ impl Device {
     ) -> Result<Option<PathBuf>, Error> {
         let running = place.running.as_deref();
         if let Some(slot) = place.slot.as_ref().filter(|_| in_slots) {
-            let filled = self.fill(&update.release, artifact, slot, running, true, watch)?;
+            if self.is_complete(&update.release) {
+                return Ok(Some(slot.clone()));
+            }
+            let filled = self.fill(update, artifact, slot, running, true, watch)?;
             return Ok(filled.then(|| slot.clone()));
         }
         let path = self.download_path(artifact);
@@ -189,7 +238,7 @@ impl Device {
         if regular_length(&part).map_err(failed("read"))?.is_none() {
             self.store.disk().remove(&part).map_err(failed("remove"))?;
         }
-        let filled = self.fill(&update.release, artifact, &part, running, false, watch);
+        let filled = self.fill(update, artifact, &part, running, false, watch);
         if matches!(&filled, Err(Error::File { source, .. }) if source.kind() == ErrorKind::StorageFull) {
             // To give the room back.
             self.store.disk().remove(&part).map_err(failed("remove"))?;
@@ -204,14 +253,17 @@ impl Device {
     /// Fetches an artifact in pieces into `target`. `false` if only the whole file can be fetched, elsewhere.
     fn fill(
         &self,
-        release: &Release,
+        update: &Update,
         artifact: &UpdateArtifact,
         target: &Path,
         running: Option<&Path>,
         in_slot: bool,
         watch: &mut dyn FnMut(Progress) -> Result<(), Error>,
     ) -> Result<bool, Error> {
+        let is_allowed = self.is_allowed(update);
+        let instead = |way| self.instead(update, artifact, way, is_allowed);
         let job = Job {
+            instead: &instead,
             fetch: self.updater.fetcher(),
             disk: self.store.disk(),
             retry: self.retry,
@@ -223,9 +275,6 @@ impl Device {
             running,
         };
         let mut filler = Filler::new(&job, watch)?;
-        if in_slot && self.is_complete(release) && filler.is_right() {
-            return Ok(true);
-        }
         let mut result = filler.fill();
         // Without room for the whole file, there is no other place for it.
         if in_slot && matches!(result, Ok(None)) && self.lacks_room(std::slice::from_ref(artifact)).is_some() {
@@ -239,12 +288,66 @@ impl Device {
         synced.map(|()| is_filled)
     }
 
+    /// Whether the policy allows downloading what is missing of an update now.
+    pub(super) fn is_allowed(&self, update: &Update) -> bool {
+        self.judge_now(Step::Download, update).allows()
+    }
+
+    /// Notes that a way to fetch an artifact failed. If the policy allowed it, it is asked about the next one.
+    pub(super) fn instead(
+        &self,
+        update: &Update,
+        artifact: &UpdateArtifact,
+        failed: WayKind,
+        was_allowed: bool,
+    ) -> Result<(), Error> {
+        self.unusable.set(Some((artifact.sha256, failed, self.updater.elapsed().saturating_add(DECISION))));
+        self.must_be_allowed(update, was_allowed, &format!("it cannot be fetched as {}", failed.name()))
+    }
+
+    /// Ends the download if the policy, which allowed it, does not allow what it takes now.
+    fn must_be_allowed(&self, update: &Update, was_allowed: bool, because: &str) -> Result<(), Error> {
+        let judgement = self.judge_now(Step::Download, update);
+        if !was_allowed || judgement.allows() {
+            return Ok(());
+        }
+        self.is_barred.set(true);
+        let why = format!("{because}, and {}", judgement.why());
+        Err(Error::Outdated { release: update.release.version.to_string(), why })
+    }
+
+    /// The bytes of the cheapest way to an artifact that did not fail lately.
+    pub(super) fn cheapest(&self, artifact: &UpdateArtifact) -> u64 {
+        // The order in which they are tried.
+        let order = |way: WayKind| match way {
+            WayKind::Patch => 0,
+            WayKind::Chunks => 1,
+            WayKind::Whole => 2,
+        };
+        let failed = self
+            .unusable
+            .get()
+            .filter(|(sha256, _, until)| *sha256 == artifact.sha256 && self.updater.elapsed() < *until);
+        let after = failed.map_or(0, |(_, way, _)| order(way) + 1);
+        let usable = artifact.ways.iter().filter(|way| order(way.way) >= after).map(|way| way.bytes).min();
+        usable.unwrap_or(artifact.length)
+    }
+
     /// Adds to what the download took.
     pub(super) fn spend(&self, way: WayKind, bytes: u64) {
         let (spent, most) = self.spent.get().unwrap_or((DeliveryCost { way, bytes: 0 }, 0));
         let way = if bytes >= most { way } else { spent.way };
         self.spent.set(Some((DeliveryCost { way, bytes: spent.bytes.saturating_add(bytes) }, bytes.max(most))));
     }
+}
+
+/// Destroys the beginning of a slot, durably: what an older release left there would make a mixture look whole.
+fn destroy(disk: &Disk, slot: &Path, length: u64) -> io::Result<()> {
+    let mut file = disk.open(slot)?;
+    file.set_length(length)?;
+    // No more than what the first piece or chunk has, so that no other must come again.
+    file.write_at(0, &vec![0; usize::try_from(length).unwrap_or(MIN_CHUNK).min(MIN_CHUNK)])?;
+    file.sync()
 }
 
 impl Update {

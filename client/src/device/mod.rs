@@ -95,6 +95,10 @@ pub struct Device {
     keep_fallback: bool,
     /// What the current download took, and the most that one artifact did.
     spent: Cell<Option<(DeliveryCost, u64)>>,
+    /// The way to an artifact that failed last, and until when it counts as unusable.
+    unusable: Cell<Option<(Digest, WayKind, Duration)>>,
+    /// Whether the policy ended the current download.
+    is_barred: Cell<bool>,
     repairs: Vec<Repair>,
     remarks: Vec<String>,
     /// What runs now, as the installer named it last.
@@ -631,7 +635,7 @@ impl Device {
                 self.recorder.record_fetched(&self.store, &update.release, cost);
             }
             match result {
-                Err(Error::Outdated { .. }) => update = self.decide_again(&update)?,
+                Err(Error::Outdated { .. }) if !self.is_barred.take() => update = self.decide_again(&update)?,
                 result => return result,
             }
         }
@@ -713,7 +717,7 @@ impl Device {
             artifacts.push(artifact.at(path));
         }
         if in_slots && artifacts.iter().zip(&places).all(|(file, place)| place.slot.as_ref() == Some(&file.path)) {
-            self.note_overwritten(&update.release, true)?;
+            self.note_overwritten(&update.release, true, false)?;
         }
         let overwrites = places.iter().any(|place| place.slot.is_some());
         Ok(Downloaded { update: update.clone(), artifacts, overwrites })
@@ -745,10 +749,7 @@ impl Device {
         if self.is_complete(&update.release) {
             return 0;
         }
-        let missing = |artifact: &UpdateArtifact| {
-            let cheapest = artifact.ways.first().map_or(artifact.length, |way| way.bytes);
-            cheapest.min(artifact.length - self.stored(artifact))
-        };
+        let missing = |artifact: &UpdateArtifact| self.cheapest(artifact).min(artifact.length - self.stored(artifact));
         update.artifacts.iter().map(missing).fold(0, u64::saturating_add)
     }
 
@@ -836,6 +837,9 @@ impl Device {
     ///
     /// [`Error::State`] if nothing is installed, or something else runs; [`Error::Store`] if the confirmation cannot be stored.
     pub fn confirm(&mut self) -> Result<Record, Error> {
+        if let Some(release) = self.unrecorded()? {
+            self.settle(&release)?;
+        }
         let record = self.installed()?;
         self.look();
         if let Some(why) = record.difference(self.place.as_ref(), &self.factory) {
@@ -957,7 +961,8 @@ impl Device {
     pub(crate) fn put(&mut self, downloaded: &Downloaded) -> Result<(), Error> {
         let release = &downloaded.update.release;
         if downloaded.overwrites {
-            self.note_overwritten(release, self.is_complete(release))?;
+            self.running()?;
+            self.note_overwritten(release, self.is_complete(release), true)?;
         }
         let version = &release.version;
         Ok(self.installer()?.install(version, &downloaded.artifacts)?)

@@ -252,7 +252,7 @@ pub(crate) fn regular_length(path: &Path) -> io::Result<Option<u64>> {
 }
 
 /// Shows the rest of a file to a checker.
-pub(crate) fn feed(file: &mut File, checker: &mut Checker) -> io::Result<Result<(), Mismatch>> {
+pub(crate) fn feed(file: &mut impl io::Read, checker: &mut Checker) -> io::Result<Result<(), Mismatch>> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let count = file.read(&mut buffer)?;

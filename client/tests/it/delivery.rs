@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,7 +18,7 @@ use tidegate_client::policy::{Policy, Step};
 use tidegate_client::retry::Retry;
 use tidegate_client::state::State;
 use tidegate_model::delivery::Kind;
-use tidegate_model::delivery::index::MAX_CHUNK;
+use tidegate_model::delivery::index::{MAX_CHUNK, MIN_CHUNK};
 use tidegate_model::delivery::patch::PIECE;
 use tidegate_model::digest::Digest;
 use tidegate_model::facts::Facts;
@@ -320,7 +322,7 @@ fn bad_files_and_servers_cost_bytes_and_no_more() {
             let mut scene = scene.again();
             scene.mirror.take_read();
             scene.mirror.trick(&path, trick.clone());
-            scene.gets_there().unwrap_or_else(|why| panic!("{kind:?}: {why}"));
+            scene.gets_there().unwrap_or_else(|why| panic!("{kind:?}: {trick:?} {why}"));
             scene.mirror.behave();
             let bytes = read(&scene.mirror);
             assert!(bytes <= all, "{kind:?}: {bytes} of at most {all}");
@@ -727,4 +729,192 @@ fn a_delivery_of_days_is_decided_again_and_goes_on() {
         }
         assert_eq!((scene.overwritten_by(), scene.board.invalid()), (Some((12, !withdrawn)), "b".into()));
     }
+}
+
+/// The process stops at every step of an installation, the device restarts, and somebody fetches the next release without the agent.
+#[test]
+fn the_fallback_of_an_installation_that_was_not_written_down_is_kept() {
+    let first = Scene::small(true);
+    let begun = first.mirror.sim();
+    let next = {
+        let image = noise(8, PIECE);
+        let made = made(None, &image);
+        move |sim: &mut Simulator| {
+            let listed = publish(sim, &made, &[]);
+            release(sim, "1.3.0", 13, &image, &listed);
+        }
+    };
+    let by_agent = |scene: &Scene, disk: &Disk| drop(scene.board.run(disk));
+    let by_hand = |scene: &Scene, disk: &Disk| {
+        let Ok(mut device) = scene.board.builder(disk.clone()).open() else { return };
+        let Some(update) = device.check().ok().and_then(|check| check.update) else { return };
+        let Ok(downloaded) = device.download(&update, &mut |_, _| ()) else { return };
+        let _ = device.install(&downloaded);
+    };
+    let mut refused = 0;
+    for (install, has_agent) in [(&by_agent as &dyn Fn(&Scene, &Disk), true), (&by_hand, false)] {
+        let counted = Faults::none();
+        install(&first.again(), &Disk::with_faults(counted.clone()));
+        for n in 0..counted.steps() {
+            let mut scene = first.again();
+            scene.board.options.health = Health::ByHand;
+            install(&scene, &Disk::with_faults(Faults::stop_at(n)));
+            scene.board.restart();
+            let is_on_trial = scene.board.runs() == scene.new;
+            scene.mirror.edit(&next);
+            let mut device = scene.board.device();
+            let update = device.check().unwrap().update.unwrap();
+            if let Err(error) = device.download(&update, &mut |_, _| ()) {
+                // An agent may not have looked yet.
+                let is_known = device.machine().state.is_unsettled();
+                assert!(is_on_trial || is_known, "stopped at {n}: {error}");
+                assert!(error.to_string().contains("the other slot"), "stopped at {n}: {error}");
+                refused += 1;
+                assert!(scene.slot("a") == scene.old, "stopped at {n}");
+                // Somebody says that it is well. (The agent finds out by itself.)
+                if !has_agent {
+                    assert_eq!(device.confirm().unwrap().release.sequence, 12);
+                    device.download(&update, &mut |_, _| ()).unwrap();
+                }
+            } else {
+                assert!(!is_on_trial, "stopped at {n}");
+            }
+            scene.mirror.serve(begun.clone());
+        }
+    }
+    assert!(refused > 2, "{refused}");
+}
+
+/// The boot loader is told to try a release, and its hook fails all the same.
+#[test]
+fn a_try_that_fails_is_taken_back() {
+    let mut scene = Scene::small(true);
+    let hook = r#"cd "$1"; put() { printf %s "$2" > "$1"; }
+        case "$2" in
+          running) cat running ;;
+          try) put invalid ""; put attempted "$3"; test -e works ;;
+          keep) put kept "$3"; put attempted "" ;;
+          invalid) put invalid "$3" ;;
+        esac"#;
+    let words = ["sh", "-c", hook, "hook", &scene.board.folder.display().to_string()].map(str::to_owned);
+    let command = tidegate_client::command::Command::new(words, Duration::from_secs(20));
+    scene.board.hook = Some(tidegate_client::install::BootHook::new(command));
+    scene.board.run(&Disk::new()).unwrap_err();
+    scene.board.restart();
+    assert!(scene.board.runs() == scene.old);
+    fs::write(scene.board.folder.join("works"), "").unwrap();
+    scene.gets_there().unwrap();
+}
+
+/// The slot holds an older release, whose beginning would start.
+#[test]
+fn the_beginning_of_a_slot_goes_first() {
+    for (with_patch, has_delivery) in [(true, true), (false, true), (false, false)] {
+        let first = Scene::small(with_patch);
+        if !has_delivery {
+            first.mirror.edit(|sim| drop(release(sim, "1.2.0", 12, &first.new, &Value::Null)));
+        }
+        let older = [b"oldest".as_slice(), &noise(4, PIECE + 90_000)].concat();
+        let runs = |disk: &dyn Fn() -> Arc<Faults>| {
+            let scene = first.again();
+            fs::write(scene.board.folder.join("slot.b"), &older).unwrap();
+            let faults = disk();
+            let _ = scene.board.run(&Disk::with_faults(faults.clone()));
+            (scene.slot("b"), faults.steps())
+        };
+        let (_, steps) = runs(&Faults::none);
+        let mut destroyed = 0;
+        for n in 0..steps {
+            let (slot, _) = runs(&|| Faults::stop_at(n));
+            let is_begun = slot.len() != older.len() || slot[6..] != older[6..];
+            let has_beginning = slot.get(..MIN_CHUNK) == Some(&older[..MIN_CHUNK]);
+            // Its length alone says nothing yet.
+            let is_mixed = has_beginning && slot[MIN_CHUNK..] != older[MIN_CHUNK..slot.len().min(older.len())];
+            assert!(!is_mixed, "stopped at {n}");
+            destroyed += u32::from(is_begun && slot.first() == Some(&0));
+        }
+        assert!(destroyed > 0 || !has_delivery);
+    }
+}
+
+/// A server that starts anew each time, and never gets past the same byte; and the number of requests.
+struct Anew(Mirror, Arc<AtomicUsize>);
+
+impl Fetch for Anew {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        let is_image = request.url.ends_with("image.bin");
+        self.0.fetch(&if is_image { Request { offset: 0, end: None, ..*request } } else { *request })
+    }
+}
+
+#[test]
+fn a_transfer_that_gets_no_further_ends() {
+    let scene = Scene::small(false);
+    scene.mirror.edit(|sim| drop(release(sim, "1.2.0", 12, &scene.new, &Value::Null)));
+    let image = scene.mirror.sim().files.keys().find(|file| file.ends_with("image.bin")).unwrap().clone();
+    let retry = Retry { times: 3, first: Duration::ZERO, longest: Duration::ZERO };
+    let disk = Disk::with_faults(Faults::with_room(1000));
+    let builder = scene.board.builder(disk).fetch(Anew(scene.mirror.clone(), Arc::default())).retry(retry);
+    let mut device = builder.open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    scene.mirror.trick(&image, Trick::Cut(PIECE + 1000));
+    scene.mirror.take_requests();
+    device.download(&update, &mut |_, _| ()).unwrap_err();
+    assert_eq!(scene.mirror.take_requests().len(), 4, "once, and three times more");
+}
+
+#[test]
+fn a_busy_server_is_left_alone() {
+    let scene = Scene::small(true);
+    let retry = Retry { times: 3, first: Duration::ZERO, longest: Duration::from_secs(1) };
+    let requests = Arc::<AtomicUsize>::default();
+    let builder = scene.board.builder(Disk::new()).fetch(Anew(scene.mirror.clone(), requests.clone())).retry(retry);
+    let mut device = builder.open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    for kind in Kind::ALL {
+        scene.mirror.trick(&scene.path(kind), Trick::Busy(Duration::from_secs(3600)));
+    }
+    requests.store(0, Ordering::SeqCst);
+    let error = device.download(&update, &mut |_, _| ()).unwrap_err();
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_metered_network_is_asked_for_no_other_way() {
+    let metered = |builder: tidegate_client::device::DeviceBuilder| {
+        let policy = Policy::read(&json!({"metered": {"at_most": 150_000}}), "policy").unwrap();
+        builder.policy(policy).facts(Facts::parse(br#"{"metered": true}"#).unwrap())
+    };
+    let mut scene = Scene::small(true);
+    scene.board.adjust = metered;
+    assert!(scene.patch().len() < 150_000 && scene.made.pack.len() > 150_000);
+    scene.mirror.trick(&scene.path(Kind::Patch), Trick::Gone);
+    read(&scene.mirror);
+    scene.board.run(&Disk::new()).unwrap();
+    let State::Waiting { why, .. } = scene.board.state() else { panic!("{}", scene.board.state()) };
+    assert!(why.contains("cannot be fetched as patch") && why.contains("metered"), "{why}");
+    assert_eq!(read(&scene.mirror), 0);
+    scene.mirror.behave();
+    scene.gets_there().unwrap();
+    // A finished slot that somebody changed has to be fetched again, which is asked for.
+    let mut scene = scene.again();
+    let mut device = scene.board.device();
+    let update = device.check().unwrap().update.unwrap();
+    device.download(&update, &mut |_, _| ()).unwrap();
+    drop(device);
+    fs::write(scene.board.folder.join("slot.b"), b"changed").unwrap();
+    scene.board.adjust = |builder| {
+        let policy = Policy::read(&json!({"metered": "refuse"}), "policy").unwrap();
+        builder.policy(policy).facts(Facts::parse(br#"{"metered": true}"#).unwrap())
+    };
+    read(&scene.mirror);
+    for _ in 0..3 {
+        scene.board.run(&Disk::new()).unwrap();
+        scene.board.now += chrono::TimeDelta::hours(5);
+    }
+    assert_eq!((read(&scene.mirror), scene.overwritten_by()), (0, Some((12, false))));
+    scene.board.adjust = |builder| builder;
+    scene.gets_there().unwrap();
 }
