@@ -26,7 +26,7 @@ use tidegate::keys::{KeyRing, NoPassphrases};
 use tidegate::metadata::{Delegation, Document, Edit, RoleKeys};
 use tidegate::policy::ReleaseState;
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
-use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
+use tidegate::release::record::{Record, ReleaseSpec};
 use tidegate::release::signing;
 use tidegate::rollout::{RampRequest, RolloutTransaction};
 use tidegate::validate;
@@ -83,17 +83,7 @@ fn opened(dir: &Path) -> (Workspace, KeyRing) {
 /// A draft with a frozen manifest.
 fn drafted(dir: &Path, version: &str, now: DateTime<Utc>) -> ReleaseSpec {
     let spec: ReleaseSpec = version.parse().unwrap();
-    let new = NewRelease {
-        spec: spec.clone(),
-        build_id: "bench".parse().unwrap(),
-        source: None,
-        provenance: None,
-        urgency: RecordedUrgency::Normal,
-        eligibility: None,
-        upgrade_from: None,
-        supersedes: BTreeSet::new(),
-        notes: Vec::new(),
-    };
+    let new = NewRelease::of(spec.clone(), "bench".parse().unwrap());
     let (workspace, _) = opened(dir);
     draft::new(&mut Operation::new(&workspace, "bench", now, &mut tidegate::keys::KeyRing::empty()), new).unwrap();
     let artifact = NewArtifact {

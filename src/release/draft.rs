@@ -50,6 +50,23 @@ pub struct NewRelease {
     pub notes: Vec<Text>,
 }
 
+impl NewRelease {
+    /// An ordinary release for all devices of its hardware, from a build of which only the id is known.
+    pub fn of(spec: ReleaseSpec, build_id: Text) -> Self {
+        Self {
+            spec,
+            build_id,
+            source: None,
+            provenance: None,
+            urgency: RecordedUrgency::Normal,
+            eligibility: None,
+            upgrade_from: None,
+            supersedes: BTreeSet::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
 /// Creates a draft.
 ///
 /// # Errors

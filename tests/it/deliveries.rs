@@ -11,7 +11,7 @@ use tidegate::audit::{self, AuditReport, PublishedRepository};
 use tidegate::publish::{self, Remote, Source};
 use tidegate::release::delivery::{PatchBases, PatchOutcome};
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
-use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
+use tidegate::release::record::{Record, ReleaseSpec};
 use tidegate::release::report::Verdict;
 use tidegate::workspace::{Operation, Workspace};
 use tidegate::{ceremony, validate};
@@ -285,17 +285,7 @@ fn a_refused_or_dry_run_leaves_nothing_behind() {
     let before = stored(&fleet);
     let file = fleet.path().with_file_name("image.bin");
     let create = |bases: &PatchBases, dry_run: bool| {
-        let new = NewRelease {
-            spec: "1.1.0".parse().unwrap(),
-            build_id: "ci".parse().unwrap(),
-            source: None,
-            provenance: None,
-            urgency: RecordedUrgency::Normal,
-            eligibility: None,
-            upgrade_from: None,
-            supersedes: BTreeSet::new(),
-            notes: Vec::new(),
-        };
+        let new = NewRelease::of("1.1.0".parse().unwrap(), "ci".parse().unwrap());
         let hardware = BTreeSet::from(["board-a".parse().unwrap()]);
         let artifact = NewArtifact { file: &file, name: None, hardware, media_type: None, replace: false };
         operate(&fleet, |op| draft::create(op, new, &[artifact], bases, dry_run, |_| ()))

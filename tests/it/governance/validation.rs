@@ -64,17 +64,7 @@ fn carrying(fleet: &Fleet, name: &str, bytes: &[u8]) -> ReleaseSpec {
 }
 
 pub(super) fn plain(spec: &ReleaseSpec) -> NewRelease {
-    NewRelease {
-        spec: spec.clone(),
-        build_id: "ci".parse().unwrap(),
-        source: None,
-        provenance: None,
-        urgency: tidegate::release::record::RecordedUrgency::Normal,
-        eligibility: None,
-        upgrade_from: None,
-        supersedes: BTreeSet::new(),
-        notes: Vec::new(),
-    }
+    NewRelease::of(spec.clone(), "ci".parse().unwrap())
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {

@@ -10,7 +10,7 @@ use tidegate::keys::{KeyRing, NoPassphrases};
 use tidegate::policy::ReleaseState;
 use tidegate::proposal::{self, Tool};
 use tidegate::release::draft::{self, NewArtifact, NewRelease};
-use tidegate::release::record::{Record, RecordedUrgency, ReleaseSpec};
+use tidegate::release::record::{Record, ReleaseSpec};
 use tidegate::release::signing;
 use tidegate::rollout::{RampRequest, RolloutTransaction};
 use tidegate::workspace::init::{KeySource, Options};
@@ -80,17 +80,7 @@ impl Fleet {
     /// The same, for this hardware.
     pub fn draft_for(&self, version: &str, hardware: &str, change: impl FnOnce(&mut NewRelease)) -> ReleaseSpec {
         let spec: ReleaseSpec = version.parse().unwrap();
-        let mut new = NewRelease {
-            spec: spec.clone(),
-            build_id: "ci".parse().unwrap(),
-            source: None,
-            provenance: None,
-            urgency: RecordedUrgency::Normal,
-            eligibility: None,
-            upgrade_from: None,
-            supersedes: BTreeSet::new(),
-            notes: Vec::new(),
-        };
+        let mut new = NewRelease::of(spec.clone(), "ci".parse().unwrap());
         change(&mut new);
         let (workspace, _) = self.open();
         draft::new(&mut Operation::new(&workspace, "tester", self.now, &mut tidegate::keys::KeyRing::empty()), new)
