@@ -128,7 +128,7 @@ impl Device {
         }
         let before = self.overwritten.value().cloned();
         let slots: Vec<_> = places.iter().filter_map(|place| place.slot.as_deref()).zip(&update.artifacts).collect();
-        if self.is_complete(&update.release) && !slots.iter().all(|(slot, artifact)| self.holds(slot, artifact)) {
+        if self.is_complete(&update.release) && !slots.iter().all(|(slot, artifact)| Self::holds(slot, artifact)) {
             // The policy was asked for nothing.
             let was_allowed = self.is_allowed(update);
             self.note_overwritten(&update.release, false, false)?;
@@ -156,7 +156,7 @@ impl Device {
     }
 
     /// Whether a slot holds an artifact.
-    fn holds(&self, slot: &Path, artifact: &UpdateArtifact) -> bool {
+    fn holds(slot: &Path, artifact: &UpdateArtifact) -> bool {
         let mut checker = artifact.wanted.checker();
         let read = File::open(slot).and_then(|file| feed(&mut file.take(artifact.length), &mut checker));
         matches!(read, Ok(Ok(()))) && checker.finish().is_ok()

@@ -115,7 +115,7 @@ pub trait Installer {
     ///
     /// # Errors
     ///
-    /// What the owner of the device can mend, such as a slot that is mounted.
+    /// What the owner of the device can correct, such as a slot that is mounted.
     fn ready(&mut self) -> Result<(), InstallError> {
         Ok(())
     }
@@ -247,7 +247,7 @@ pub enum InstallError {
 
 impl InstallError {
     /// Whether the release itself is at fault, so that a retry is useless. Everything else is something that the owner of the
-    /// device can mend, such as a setting, a mount, space or a missing program: the device tries again later.
+    /// device can correct, such as a setting, a mount, space or a missing program: the device tries again later.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Rejected(_))
     }

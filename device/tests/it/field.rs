@@ -42,7 +42,7 @@ fn settings_that_do_not_fit_a_release_are_no_quarantine() {
     assert_eq!(bench.run(&["install", "-q"]), (0, "installed 1.2.0 (sequence 12)\n".into(), String::new()));
 }
 
-/// What the owner of the device can mend: it waits, says why, and goes on once that is mended.
+/// What the owner of the device can correct: the device waits, says why, and goes on once that is done.
 #[test]
 fn faults_of_the_device_wait_and_never_quarantine() {
     let bench = bench();

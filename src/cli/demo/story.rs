@@ -175,6 +175,7 @@ impl<'a> Story<'a> {
 
     /// Has devices fetch the file whole: one release needs no chunks, and what is tampered with later is that file.
     fn whole(&self) -> Result<()> {
+        self.heading("Its devices fetch the whole file: patches are for the second release (docs/delivery.md)");
         let path = self.folder.join("fleet/tidegate.toml");
         self.command(&format!("printf '\\n[delivery]\\nchunks = false\\n' >> {}", path.display()));
         let mut file = OpenOptions::new().append(true).open(&path).map_err(|e| Error::io("open", &path, e))?;
