@@ -1,9 +1,10 @@
 //! What log events show, and what they must not.
 
+use std::cell::RefCell;
 use std::fmt::{Debug, Write as _};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Once};
 use std::thread;
 use std::time::Duration;
 
@@ -15,9 +16,14 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Collects every event as text. Clones share it.
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<String>>);
+thread_local! {
+    /// What this thread has logged, as text.
+    static LOGGED: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Collects the events of each thread. It is the subscriber of the whole process: whether an event is wanted is remembered for all
+/// threads, so subscribers that come and go in one test hide events from another.
+struct Events;
 
 struct Line(String);
 
@@ -43,9 +49,11 @@ impl Subscriber for Events {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(event.metadata().level().to_string());
         event.record(&mut line);
-        let mut events = self.0.lock().unwrap();
-        events.push_str(&line.0);
-        events.push('\n');
+        let _ = LOGGED.try_with(|logged| {
+            let mut logged = logged.borrow_mut();
+            logged.push_str(&line.0);
+            logged.push('\n');
+        });
     }
 
     fn enter(&self, _: &Id) {}
@@ -54,10 +62,11 @@ impl Subscriber for Events {
 }
 
 fn events_of(act: impl FnOnce()) -> String {
-    let events = Events::default();
-    tracing::subscriber::with_default(events.clone(), act);
-    let text = events.0.lock().unwrap();
-    text.clone()
+    static SUBSCRIBED: Once = Once::new();
+    SUBSCRIBED.call_once(|| tracing::subscriber::set_global_default(Events).unwrap());
+    LOGGED.take();
+    act();
+    LOGGED.take()
 }
 
 /// Answers with these, one connection each.

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ed25519_dalek::pkcs8::EncodePrivateKey as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
@@ -67,7 +68,7 @@ impl ProtectedRepository {
             std::fs::write(path, bytes).unwrap();
         }
         // Longer than the gate caches a listing.
-        std::thread::sleep(std::time::Duration::from_millis(1100));
+        std::thread::sleep(Duration::from_millis(1100));
     }
 
     fn state(&self, id: &str) -> PathBuf {
@@ -107,11 +108,19 @@ impl ProtectedRepository {
         self.device(id, &http, gate).open().unwrap()
     }
 
-    /// The lines of the audit log for a route and a status.
-    fn audited(&self, route: &str, status: u16) -> Vec<String> {
-        let audit = self.gate.borrow().audit();
+    /// The lines of the audit log for a route and a status, once there are so many or 20 s have passed: a line is written after the
+    /// last byte of a response was sent, which may be after the device has read it.
+    fn audited(&self, route: &str, status: u16, at_least: usize) -> Vec<String> {
         let line = format!("\"route\":\"{route}\",\"status\":{status}");
-        audit.lines().filter(|text| text.contains(&line)).map(str::to_owned).collect()
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let audit = self.gate.borrow().audit();
+            let lines: Vec<String> = audit.lines().filter(|text| text.contains(&line)).map(str::to_owned).collect();
+            if lines.len() >= at_least || Instant::now() > deadline {
+                return lines;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Kills the gate and starts it on the same port, optionally with a new secret.
@@ -194,8 +203,8 @@ fn installs_with_a_tpm_quote() {
     assert_eq!(installs(&mut device), "1.2.0");
     assert_eq!(std::fs::read(repository.slot("device-1")).unwrap(), IMAGE);
     // One challenge, one grant, and only the cohort's objects.
-    assert_eq!((repository.audited("challenge", 200).len(), repository.audited("grant", 200).len()), (1, 1));
-    let given = repository.audited("repo", 200);
+    assert_eq!((repository.audited("challenge", 200, 1).len(), repository.audited("grant", 200, 1).len()), (1, 1));
+    let given = repository.audited("repo", 200, 3);
     let expected = ["metadata/2.stable.canary.json", ".manifest.json", ".image.bin"];
     assert!(given.len() == 3 && given.iter().zip(expected).all(|(line, object)| line.contains(object)), "{given:?}");
     assert_eq!(serde_json::to_value(device.status()).unwrap()["device"]["attestation"], "tpm2");
@@ -286,7 +295,7 @@ fn resumes_a_download_after_a_restart() {
     assert_eq!(error.fault(), Fault::Network, "{error}");
     assert!(here > 0 && here < image.len() as u64, "{here}");
     // On a slow machine there may be more.
-    assert!(repository.audited("grant", 200).len() >= 2, "the first grant has expired");
+    assert!(repository.audited("grant", 200, 2).len() >= 2, "the first grant has expired");
     // Other devices cannot reach the gate either.
     let mut other = repository.certified("device-2");
     assert_eq!(other.check().unwrap_err().fault(), Fault::Network);
@@ -361,7 +370,7 @@ fn device_sends_no_credentials_to_presigned_urls() {
     upload(&repository, &moto);
     assert_eq!(installs(&mut repository.keyed("device-1", &key)), "1.2.0");
     assert_eq!(std::fs::read(repository.slot("device-1")).unwrap(), IMAGE);
-    assert_eq!(repository.audited("repo", 307).len(), 3);
+    assert_eq!(repository.audited("repo", 307, 3).len(), 3);
     let requests = store.presigned();
     assert_eq!(requests.len(), 3, "{requests:?}");
     for head in requests {
