@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut device = Device::builder()
         .root(std::fs::read("root.json")?)
         // On a real board: Repository::at("https://updates.example.com/fleet").
-        .repository(Repository::at(&url_of(&Path::new("demo/site").canonicalize()?)?))
+        .repository(Repository::at(&url_of(&Path::new("demo/site").canonicalize()?)?)?)
         .state_dir("state")
         .id("dev-0001".parse()?)
         .channel("stable".parse()?)

@@ -10,11 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lexopt::prelude::*;
-use tidegate_client::clock::SystemClock;
-use tidegate_client::disk::Disk;
-use tidegate_client::download::{Wanted, download};
-use tidegate_client::fetch::AnyFetch;
-use tidegate_client::store::DirStore;
 use tidegate_client::updater::{Repository, Updater};
 use tidegate_tuf::path::{TargetPath, percent_encode};
 
@@ -71,14 +66,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             let mut updater = updater(arguments)?;
             for name in &arguments.target_names {
                 let found = updater.find(&TargetPath::new(name)?)?;
-                let wanted = Wanted {
-                    name: name.clone(),
-                    url: updater.target_url(&found),
-                    length: found.target.length,
-                    hashes: found.target.hashes,
-                };
-                let path = arguments.target_dir.join(percent_encode(name));
-                download(updater.fetcher(), &Disk::new(), &wanted, &path, &mut |_| Ok(()))?;
+                updater.download(&found, arguments.target_dir.join(percent_encode(name)))?;
             }
             Ok(())
         }
@@ -86,9 +74,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn updater(arguments: &Arguments) -> Result<Updater<AnyFetch, DirStore, SystemClock>, Box<dyn Error>> {
+fn updater(arguments: &Arguments) -> Result<Updater, Box<dyn Error>> {
     let root = std::fs::read(Path::new(&arguments.metadata_dir).join("root.json"))?;
-    let store = DirStore::open(&arguments.metadata_dir)?;
-    let repository = Repository::new(&arguments.metadata_url, &arguments.target_base_url);
-    Ok(Updater::new(root, repository, AnyFetch::new(), store, SystemClock::new()))
+    let repository = Repository::new(&arguments.metadata_url, &arguments.target_base_url)?;
+    Ok(Updater::open(root, repository, &arguments.metadata_dir)?)
 }

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 fn update(root: &str, url: &str, state: &str, slot: &str) -> Result<String, Box<dyn std::error::Error>> {
     let mut device = Device::builder()
         .root(std::fs::read(root)?)
-        .repository(Repository::at(url))
+        .repository(Repository::at(url)?)
         .state_dir(state)
         .id("device-0001".parse()?)
         .channel("stable".parse()?)

@@ -13,7 +13,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut device = Device::builder()
 //!     .root(std::fs::read("/usr/share/tidegate/root.json")?)
-//!     .repository(Repository::at("https://updates.example.com"))
+//!     .repository(Repository::at("https://updates.example.com")?)
 //!     .state_dir("/var/lib/tidegate")
 //!     .id("device-0001".parse()?)
 //!     .channel("stable".parse()?)

@@ -214,10 +214,10 @@ fn repository(given: &SettingsFile, file: &SettingsFile) -> Result<Repository, E
         (None, Some(whole)) => Ok(format!("{}/{folder}", whole.trim_end_matches('/'))),
         (None, None) => required::<String>(option, None),
     };
-    Ok(Repository::new(
+    Repository::new(
         &part(&given.metadata_url, &file.metadata_url, "metadata", "repository")?,
         &part(&given.targets_url, &file.targets_url, "targets", "repository")?,
-    ))
+    )
 }
 
 /// A folder may be given in place of a URL.

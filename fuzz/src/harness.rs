@@ -305,10 +305,10 @@ pub fn session(data: &[u8]) {
     };
     let update = || {
         let clock = StubClock::at(epoch());
-        let mut updater = Updater::new(sound.root(1), Repository::at("test://r"), fetch.clone(), store.clone(), clock);
+        let mut updater = Updater::new(sound.root(1), Repository::at("test://r")?, fetch.clone(), store.clone(), clock);
         updater.refresh()?;
         let found = updater.find(&TargetPath::new("a/file").expect("a safe path"))?;
-        updater.read_target(&found, 1000)
+        updater.read(&found, 1000)
     };
     serve(data);
     for _ in 0..2 {

@@ -13,7 +13,7 @@ const DEVICE: &str = "device-0001";
 async fn check(forge: &Forge, url: &str, state: &std::path::Path) -> Check {
     let builder = Device::builder()
         .root(forge.root())
-        .repository(Repository::at(url))
+        .repository(Repository::at(url).unwrap())
         .state_dir(state)
         .id(DEVICE.parse().unwrap())
         .channel("stable".parse().unwrap())

@@ -404,7 +404,7 @@ async fn a_device_fills_its_slot_by_the_patch() {
         let slots = SlotImage::only(board.path().join("a"), board.path().join("b"));
         let mut device = Device::builder()
             .root(root)
-            .repository(Published::at(&url))
+            .repository(Published::at(&url).unwrap())
             .state_dir(board.path().join("state"))
             .id("device-1".parse().unwrap())
             .channel("stable".parse().unwrap())

@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::error::Error;
 use crate::facts::FactSource;
 use crate::fetch::{AnyFetch, Fetch};
-use crate::gate::{Gate, GatedFetch};
+use crate::gate::{CurrentVisit, Gate, GatedFetch};
 use crate::install::Installer;
 use crate::policy::{Deferral, Policy};
 use crate::receipts::{NoReceipts, ReceiptRecorder, ReceiptStatus};
@@ -307,8 +307,9 @@ impl DeviceBuilder {
         recorder.open(&store, &mut repairs);
         profile.installed = running(record.value(), None, &profile, &factory);
         let fetch = self.fetch.unwrap_or_else(|| Box::new(AnyFetch::new()));
-        let fetch = GatedFetch::new(fetch, self.gate);
-        profile.attestation = fetch.attestation();
+        profile.attestation = self.gate.as_ref().and_then(|gate| gate.attestation());
+        let (has_gate, visit) = (self.gate.is_some(), CurrentVisit::default());
+        let fetch = GatedFetch::new(fetch, self.gate, visit.clone());
         let clock = self.clock.unwrap_or_else(|| Box::new(FlooredClock::new(SystemClock::new(), BUILT)));
         let updater =
             Updater::new(root, repository, fetch, store.subfolder("metadata")?, clock).with_limits(self.limits);
@@ -317,6 +318,8 @@ impl DeviceBuilder {
             fact_sources: self.fact_sources,
             factory,
             updater,
+            has_gate,
+            visit,
             installer: self.installer,
             store,
             record,

@@ -37,13 +37,12 @@ use deliver::{allocated, files_of};
 use state::Quarantine;
 pub use state::{Failed, InstallState, Record};
 
-use crate::clock::Clock;
 use crate::delivery::{Files, Way, WayKind};
 use crate::download::{Progress, Wanted, download, part_of};
 use crate::error::{Error, Fault};
 use crate::facts::{FactSource, gather};
 use crate::fetch::FetchError;
-use crate::gate::{GatedFetch, Visit};
+use crate::gate::{CurrentVisit, Visit};
 use crate::install::{Artifact, Installer, Place};
 use crate::policy::{self, Deferral, Judgement, Newer, Policy, Situation, Step, judge};
 use crate::receipts::{ReceiptRecorder, ReceiptStatus, Sending, Sent, Sink};
@@ -82,7 +81,9 @@ pub struct Device {
     profile: Profile,
     fact_sources: Vec<FactSource>,
     factory: Installed,
-    updater: Updater<GatedFetch, DirStore, Box<dyn Clock + Send>>,
+    updater: Updater,
+    has_gate: bool,
+    visit: CurrentVisit,
     installer: Option<Box<dyn Installer + Send>>,
     store: DirStore,
     record: Kept<Record>,
@@ -527,7 +528,7 @@ impl Device {
                     length: found.target.length,
                     hashes: found.target.hashes,
                 },
-                visit: private.and_then(|_| self.updater.fetcher().visit()),
+                visit: private.and_then(|_| self.visit.get()),
             });
         }
         let release = Release { version: manifest.version.clone(), sequence: manifest.sequence, sha256 };
@@ -562,8 +563,8 @@ impl Device {
             Some(bytes) if is_listed(&bytes) => Ok(bytes),
             _ => {
                 let bytes = match private {
-                    Some(place) => self.updater.read_target_in(place, found, limit),
-                    None => self.updater.read_target(found, limit),
+                    Some(place) => self.updater.read_in(place, found, limit),
+                    None => self.updater.read(found, limit),
                 }?;
                 self.store.save(&name, &bytes)?;
                 Ok(bytes)
@@ -599,22 +600,21 @@ impl Device {
         choice: &CohortChoice,
         protected: Option<&Protected>,
     ) -> Result<Option<Repository>, String> {
-        let through = self.updater.fetcher();
         let Some(protected) = protected else {
-            through.begin(None);
+            self.visit.begin(None);
             self.updater.route(None);
             return Ok(None);
         };
         let gate = &protected.gate;
-        if !through.has_gate() {
+        if !self.has_gate {
             return Err(format!(
                 "cohort {} is protected: its gate {gate} requires authentication, and this device has no gate settings",
                 choice.cohort
             ));
         }
         let role = layout::cohort_role(&profile.channel, &choice.cohort);
-        through.begin(Some(Visit { gate: gate.clone(), role: role.clone(), device: profile.id.clone() }));
-        let repository = Repository::at(&gate.repository());
+        self.visit.begin(Some(Visit { gate: gate.clone(), role: role.clone(), device: profile.id.clone() }));
+        let repository = Repository::at(&gate.repository()).map_err(|e| e.to_string())?;
         self.updater.route(Some(Elsewhere { role, repository: repository.clone() }));
         Ok(Some(repository))
     }
@@ -675,7 +675,7 @@ impl Device {
         let mut artifacts = Vec::new();
         for (index, artifact) in update.artifacts.iter().enumerate() {
             let path = self.download_path(artifact);
-            self.updater.fetcher().begin(artifact.visit.clone());
+            self.visit.begin(artifact.visit.clone());
             let mut watched = |at: Progress| {
                 progress(&artifact.name, at);
                 if self.updater.elapsed() < due { Ok(()) } else { Err(outdated(update, String::new())) }

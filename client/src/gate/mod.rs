@@ -25,5 +25,5 @@ pub use client::{
     TpmAttestor, TpmOptions,
 };
 pub use entry::{Gate, Visit};
-pub(crate) use gated_fetch::GatedFetch;
+pub(crate) use gated_fetch::{CurrentVisit, GatedFetch};
 pub use stub::StubGate;

@@ -14,17 +14,20 @@
 //! these files, the chain of roots is verified from the shipped one every time: someone who can write to them can make
 //! the device forget or stop, not trust.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::clock::Clock;
+use crate::clock::{BUILT, Clock, FlooredClock, SystemClock};
+use crate::disk::Disk;
+use crate::download::{Wanted, download};
 use crate::error::Error;
 use crate::fetch::answer::came;
-use crate::fetch::{Fetch, FetchError, Reply, Request};
-use crate::store::{LONGEST_SEGMENT, Repair, Store, StoreError};
+use crate::fetch::{AnyFetch, Fetch, FetchError, Reply, Request};
+use crate::store::{DirStore, LONGEST_SEGMENT, Repair, Store, StoreError};
 use tidegate_tuf::fields::Fields;
 use tidegate_tuf::hash::{Checker, to_hex};
 use tidegate_tuf::json;
@@ -40,13 +43,27 @@ pub struct Repository {
 
 impl Repository {
     /// A repository with its metadata and targets at these URLs.
-    pub fn new(metadata_url: &str, targets_url: &str) -> Self {
-        let folder = |url: &str| format!("{}/", url.trim_end_matches('/'));
-        Self { metadata_url: folder(metadata_url), targets_url: folder(targets_url) }
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fetch`] with [`FetchError::BadUrl`] if a URL is malformed.
+    pub fn new(metadata_url: &str, targets_url: &str) -> Result<Self, Error> {
+        let folder = |url: &str| {
+            let bad = |reason| FetchError::BadUrl { url: url.to_owned(), reason };
+            well_formed(url).map_err(bad)?;
+            Ok::<_, Error>(format!("{}/", url.trim_end_matches('/')))
+        };
+        Ok(Self { metadata_url: folder(metadata_url)?, targets_url: folder(targets_url)? })
     }
 
     /// A repository with the folders `metadata` and `targets` below this URL.
-    pub fn at(url: &str) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Fetch`] with [`FetchError::BadUrl`] if the URL is malformed.
+    pub fn at(url: &str) -> Result<Self, Error> {
+        let bad = |reason| FetchError::BadUrl { url: url.to_owned(), reason };
+        well_formed(url).map_err(bad)?;
         let url = url.trim_end_matches('/');
         Self::new(&format!("{url}/metadata"), &format!("{url}/targets"))
     }
@@ -61,24 +78,66 @@ impl Repository {
     }
 }
 
-/// A role whose files have a different location.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Elsewhere {
-    /// The role.
-    pub role: String,
-    /// The location of its files.
-    pub repository: Repository,
+/// Checks the form of the URL of a folder (RFC 3986), whatever its scheme. What fetches it may demand more.
+fn well_formed(url: &str) -> Result<(), &'static str> {
+    let (scheme, rest) = url.split_once(':').ok_or("it must start with a scheme, such as https://")?;
+    let is_scheme = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.');
+    if !scheme.starts_with(|c: char| c.is_ascii_alphabetic()) || !scheme.bytes().all(is_scheme) {
+        return Err("it must start with a scheme, such as https://");
+    }
+    if !url.bytes().all(|c| c.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&c)) {
+        return Err("spaces and other such characters must be percent-encoded");
+    }
+    if rest.contains(['?', '#']) {
+        return Err("a folder has no query and no fragment");
+    }
+    if !matches!(scheme.to_ascii_lowercase().as_str(), "http" | "https") {
+        return Ok(());
+    }
+    let authority = rest.strip_prefix("//").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let (name, port) = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        Some((name, port)) => (name, port.strip_prefix(':').or(port.is_empty().then_some("0"))),
+        None => host.split_once(':').map_or((host, Some("0")), |(name, port)| (name, Some(port))),
+    };
+    if name.is_empty() {
+        return Err("it names no host");
+    }
+    let is_port = |port: &str| port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    if port.is_some_and(is_port) { Ok(()) } else { Err("its port is none from 1 to 65535") }
 }
 
-/// Keeps trusted metadata up to date and finds targets in it.
-pub struct Updater<F, S, C> {
+/// A role whose files have a different location.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Elsewhere {
+    /// The role.
+    pub(crate) role: String,
+    /// The location of its files.
+    pub(crate) repository: Repository,
+}
+
+/// A TUF client: keeps trusted metadata up to date, and finds, reads and downloads targets.
+///
+/// ```no_run
+/// use tidegate_client::updater::{Repository, Updater};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let root = std::fs::read("/usr/share/example/root.json")?;
+/// let mut updater = Updater::open(root, Repository::at("https://updates.example.com")?, "/var/lib/example")?;
+/// updater.refresh()?;
+/// let found = updater.find(&"maps/europe.bin".parse()?)?;
+/// updater.download(&found, "/var/lib/example/europe.bin")?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Updater {
     root: Vec<u8>,
     repository: Repository,
     elsewhere: Option<Elsewhere>,
     limits: Limits,
-    fetch: F,
-    store: S,
-    clock: C,
+    fetch: Box<dyn Fetch + Send>,
+    store: Box<dyn Store + Send>,
+    clock: Box<dyn Clock + Send>,
     trusted: Option<TrustedSet>,
     repairs: Vec<Repair>,
     /// Whether to go by what is stored, without a request.
@@ -103,17 +162,34 @@ impl Tag {
 const TAG: &str = "timestamp.etag";
 const TIME: &str = "time";
 
-impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
-    /// An updater that starts from `root`, the root that the device was shipped with. Does no I/O yet.
-    pub fn new(root: impl Into<Vec<u8>>, repository: Repository, fetch: F, store: S, clock: C) -> Self {
+impl Updater {
+    /// An updater that starts from `root`, the root that the device was shipped with, and keeps trusted metadata in a folder, which
+    /// it creates and which no other process may use at the same time. It fetches by `https:`, `http:` and `file:` URLs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`] if the folder cannot be used.
+    pub fn open(root: impl Into<Vec<u8>>, repository: Repository, folder: impl Into<PathBuf>) -> Result<Self, Error> {
+        let clock = FlooredClock::new(SystemClock::new(), BUILT);
+        Ok(Self::new(root, repository, AnyFetch::new(), DirStore::open(folder)?, clock))
+    }
+
+    /// An updater with another network, storage or clock. Does no I/O yet.
+    pub fn new(
+        root: impl Into<Vec<u8>>,
+        repository: Repository,
+        fetch: impl Fetch + Send + 'static,
+        store: impl Store + Send + 'static,
+        clock: impl Clock + Send + 'static,
+    ) -> Self {
         Self {
             root: root.into(),
             repository,
             elsewhere: None,
             limits: Limits::default(),
-            fetch,
-            store,
-            clock,
+            fetch: Box::new(fetch),
+            store: Box::new(store),
+            clock: Box::new(clock),
             trusted: None,
             repairs: Vec::new(),
             offline: false,
@@ -127,7 +203,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     }
 
     /// Fetches one role from another location from now on, or none. Verification does not change.
-    pub fn route(&mut self, elsewhere: Option<Elsewhere>) {
+    pub(crate) fn route(&mut self, elsewhere: Option<Elsewhere>) {
         self.elsewhere = elsewhere;
     }
 
@@ -220,7 +296,7 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     }
 
     /// The URL of a target in another repository.
-    pub fn target_url_in(&self, place: &Repository, found: &Found) -> String {
+    pub(crate) fn target_url_in(&self, place: &Repository, found: &Found) -> String {
         let consistent = self.trusted.as_ref().is_none_or(|trusted| trusted.root().consistent_snapshot);
         format!("{}{}", place.targets_url, found.path.url_path(&found.target.hashes, consistent))
     }
@@ -235,16 +311,27 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     /// # Errors
     ///
     /// [`Error`] if the target cannot be fetched, is longer than `limit`, or does not match its digest.
-    pub fn read_target(&self, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
-        self.read_target_in(&self.repository, found, limit)
+    pub fn read(&self, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
+        self.read_in(&self.repository, found, limit)
     }
 
-    /// The same for a target in another repository.
+    /// Downloads a target to the file `path`, unless it is there already. A download that was interrupted is continued.
     ///
     /// # Errors
     ///
-    /// As for [`read_target`](Self::read_target).
-    pub fn read_target_in(&self, place: &Repository, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
+    /// As for [`download`](crate::download::download), without a progress that could end it.
+    pub fn download(&self, found: &Found, path: impl AsRef<Path>) -> Result<(), Error> {
+        let wanted = Wanted {
+            name: found.path.to_string(),
+            url: self.target_url(found),
+            length: found.target.length,
+            hashes: found.target.hashes.clone(),
+        };
+        download(&*self.fetch, &Disk::new(), &wanted, path.as_ref(), &mut |_| Ok(()))
+    }
+
+    /// [`read`](Self::read) for a target in another repository.
+    pub(crate) fn read_in(&self, place: &Repository, found: &Found, limit: u64) -> Result<Vec<u8>, Error> {
         let url = self.target_url_in(place, found);
         let length = found.target.length;
         if length > limit {
@@ -278,8 +365,8 @@ impl<F: Fetch, S: Store, C: Clock> Updater<F, S, C> {
     }
 
     /// The fetcher.
-    pub fn fetcher(&self) -> &F {
-        &self.fetch
+    pub(crate) fn fetcher(&self) -> &dyn Fetch {
+        &*self.fetch
     }
 
     /// TUF 5.2 and 5.3.
@@ -560,4 +647,49 @@ fn refused(url: &str, bytes: &[u8], error: tidegate_tuf::Error) -> Error {
         return error.into();
     }
     FetchError::status(url, 200, format!("{} ({error})", came(200, "", "", bytes))).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn malformed_urls_are_refused_when_they_are_set() {
+        for (url, reason) in [
+            ("", "scheme"),
+            ("updates.example.com", "scheme"),
+            ("/srv/fleet", "scheme"),
+            ("1http://host", "scheme"),
+            ("https://", "no host"),
+            ("https:///fleet", "no host"),
+            ("https:host", "no host"),
+            ("https://user@/fleet", "no host"),
+            ("http://host:port", "port"),
+            ("http://host:65536/", "port"),
+            ("http://host:+80/", "port"),
+            ("http://[::1]80/", "port"),
+            ("http://host:/", "port"),
+            ("https://host/my fleet", "percent-encoded"),
+            ("https://host/\u{e9}", "percent-encoded"),
+            ("https://host/a\nb", "percent-encoded"),
+            ("https://host/fleet?token=1", "query"),
+            ("https://host/fleet#1", "fragment"),
+        ] {
+            let error = Repository::at(url).unwrap_err();
+            assert!(error.to_string().contains(reason), "{url:?}: {error}");
+            assert_eq!(error.fault(), crate::Fault::Caller);
+            assert!(Repository::new("https://host/metadata", url).is_err(), "{url:?}");
+        }
+        for url in [
+            "https://host",
+            "HTTP://host:8080/a/b/",
+            "http://[::1]:80",
+            "http://[::1]/",
+            "file:///srv/a%20b",
+            "usb:fleet",
+        ] {
+            let repository = Repository::at(url).unwrap();
+            assert_eq!(repository.metadata_url(), format!("{}/metadata/", url.trim_end_matches('/')));
+        }
+    }
 }

@@ -58,7 +58,7 @@ impl Rig {
     fn update(&self) -> Result<(), Error> {
         let mut updater = Updater::new(
             self.root.clone(),
-            Repository::at(URL),
+            Repository::at(URL).unwrap(),
             self.fetch.clone(),
             self.store.clone(),
             self.clock.clone(),

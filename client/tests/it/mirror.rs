@@ -50,7 +50,7 @@ impl Mirror {
     }
 
     pub fn repository() -> Repository {
-        Repository::at("sim:")
+        Repository::at("sim:").unwrap()
     }
 
     /// Changes the repository.

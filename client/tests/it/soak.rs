@@ -226,7 +226,7 @@ impl Day {
         };
         let http = HttpFetch::with_options(options, Arc::new(SystemClock::new()));
         let soon = Retry { times: 3, first: Duration::from_millis(1), longest: Duration::from_secs(3600) };
-        let builder = self.board.builder(Disk::new()).repository(Repository::at(&self.url)).fetch(http);
+        let builder = self.board.builder(Disk::new()).repository(Repository::at(&self.url).unwrap()).fetch(http);
         builder.clock(self.clock.clone()).retry(soon).open().unwrap()
     }
 

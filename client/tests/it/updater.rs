@@ -16,7 +16,7 @@ use tidegate_tuf::path::TargetPath;
 use crate::mirror::{Mirror, Trick, scratch};
 use crate::simulator::{Simulator, epoch};
 
-fn updater<S: Store>(mirror: &Mirror, store: S) -> Updater<Mirror, S, StubClock> {
+fn updater(mirror: &Mirror, store: impl Store + Send + 'static) -> Updater {
     let root = mirror.sim().root(1).to_vec();
     Updater::new(root, Mirror::repository(), mirror.clone(), store, StubClock::at(epoch()))
 }

@@ -82,7 +82,7 @@ impl ProtectedRepository {
     fn device(&self, id: &str, http: &Arc<HttpFetch>, gate: GateClient) -> DeviceBuilder {
         Device::builder()
             .root(self.sim.borrow().root(1))
-            .repository(Repository::at(&url_of(&self.site.path("public")).unwrap()))
+            .repository(Repository::at(&url_of(&self.site.path("public")).unwrap()).unwrap())
             .state_dir(self.state(id))
             .id(id.parse().unwrap())
             .channel("stable".parse().unwrap())

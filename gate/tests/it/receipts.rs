@@ -98,7 +98,7 @@ impl ReportingDevice {
     fn open(&self, disk: Disk) -> Device {
         Device::builder()
             .root("not needed to send receipts")
-            .repository(Repository::at("http://127.0.0.1:9"))
+            .repository(Repository::at("http://127.0.0.1:9").unwrap())
             .state_dir(self.folder.path().join("state"))
             .id("device-1".parse().unwrap())
             .channel("stable".parse().unwrap())

@@ -67,7 +67,7 @@ impl Actor {
         facts.insert("ram-mb".parse().map_err(word)?, FactValue::from(ram_mb));
         let device = Device::builder()
             .root(root)
-            .repository(Repository::at(&url))
+            .repository(Repository::at(&url).map_err(failed)?)
             .state_dir(home.join("state"))
             .id(id.clone())
             .channel("stable".parse().map_err(word)?)

@@ -33,6 +33,7 @@ pub(super) struct RehearsalRepository {
     /// Ran-up timestamp and snapshot, if the proposal revokes the keys that could sign them.
     thief: Option<Files>,
     paths: Vec<TargetPath>,
+    location: Location,
     now: DateTime<Utc>,
 }
 
@@ -67,7 +68,8 @@ impl RehearsalRepository {
             now,
         )?;
         let first = usize::try_from(repository.first_root()).map_err(|_| Error::bug("a version of a root"))?;
-        Ok(Self { first, roots, before, after, instants, thief, paths: probes(repository), now })
+        let (paths, location) = (probes(repository), Location::at(URL).map_err(|_| Error::bug("a URL"))?);
+        Ok(Self { first, roots, before, after, instants, thief, paths, location, now })
     }
 
     /// The versions of the roots that devices were shipped with.
@@ -87,8 +89,8 @@ impl RehearsalRepository {
         for (file, bytes) in &files.0 {
             fetch.put(format!("{URL}/metadata/{file}"), bytes.as_slice());
         }
-        let mut updater =
-            Updater::new(device.root.clone(), Location::at(URL), fetch, device.store.clone(), StubClock::at(self.now));
+        let clock = StubClock::at(self.now);
+        let mut updater = Updater::new(device.root.clone(), self.location.clone(), fetch, device.store.clone(), clock);
         let result = updater.refresh().map(|_| ()).and_then(|()| {
             // Looking for a path walks the delegations down to it; whether it is listed does not matter here.
             for path in &self.paths {

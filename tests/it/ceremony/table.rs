@@ -237,7 +237,7 @@ impl Table {
         for (name, bytes) in &self.published {
             fetch.put(format!("{URL}/metadata/{name}"), bytes.as_slice());
         }
-        let mut updater = Updater::new(root, Location::at(URL), fetch, store, StubClock::at(self.now));
+        let mut updater = Updater::new(root, Location::at(URL).unwrap(), fetch, store, StubClock::at(self.now));
         updater.refresh().map_err(|e| e.to_string())?;
         for cohort in ["validation", "canary", "early", "general"] {
             let path = TargetPath::new(format!("stable/cohorts/{cohort}/none.json")).unwrap();

@@ -200,7 +200,7 @@ fn key(id: &str) -> DeviceKey {
 fn open(fleet: &Fleet, site: &Path, id: &str, receipts: Receipts, stub: &StubInstaller) -> Device {
     Device::builder()
         .root(fs::read(fleet.path().join("metadata/1.root.json")).unwrap())
-        .repository(Published::at(&url_of(site).unwrap()))
+        .repository(Published::at(&url_of(site).unwrap()).unwrap())
         .state_dir(fleet.dir.path().join("devices").join(id))
         .id(id.parse().unwrap())
         .channel("stable".parse().unwrap())

@@ -69,7 +69,7 @@ fn same_answers(seed: u64) {
             // One folder for all: what devices keep there is public.
             let mut device = Device::builder()
                 .root(forge.root())
-                .repository(Published::at(&url))
+                .repository(Published::at(&url).unwrap())
                 .state_dir(place.path().join("state"))
                 .id(profile.id.clone())
                 .channel(profile.channel.clone())
@@ -283,7 +283,7 @@ fn what_a_release_that_asks_for_evidence_lacks_is_named_on_both_sides() {
     // The device, whose own facts claim what they like, says it to the letter.
     let mut device = Device::builder()
         .root(fs::read(fleet.path().join("metadata/1.root.json")).unwrap())
-        .repository(Published::at(&url_of(&site).unwrap()))
+        .repository(Published::at(&url_of(&site).unwrap()).unwrap())
         .state_dir(fleet.dir.path().join("state"))
         .id(id.parse().unwrap())
         .channel("stable".parse().unwrap())

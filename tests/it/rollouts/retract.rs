@@ -84,7 +84,7 @@ impl History {
         let profile = Self::profile(id);
         Device::builder()
             .root(fs::read(self.fleet.path().join("metadata/1.root.json")).unwrap())
-            .repository(Published::at(&url_of(&self.site).unwrap()))
+            .repository(Published::at(&url_of(&self.site).unwrap()).unwrap())
             .state_dir(self.fleet.dir.path().join("devices").join(id))
             .id(profile.id)
             .channel(profile.channel)

@@ -204,7 +204,7 @@ impl Fleet {
     pub fn device(&self, site: &Path, profile: &Profile) -> Device {
         Device::builder()
             .root(fs::read(self.path().join("metadata/1.root.json")).unwrap())
-            .repository(Published::at(&url_of(site).unwrap()))
+            .repository(Published::at(&url_of(site).unwrap()).unwrap())
             .state_dir(self.dir.path().join("devices").join(profile.id.as_str()))
             .id(profile.id.clone())
             .channel(profile.channel.clone())

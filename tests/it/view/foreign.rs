@@ -51,18 +51,18 @@ impl Foreign {
         serde_json::from_str(&self.done(kind, &[&["--json"], args].concat())).unwrap()
     }
 
-    fn device(&self, kind: &str, place: &Path) -> Updater<FileFetch, MemoryStore, SystemClock> {
+    fn device(&self, kind: &str, place: &Path) -> Updater {
         device(&self.root(kind), place)
     }
 }
 
 /// A device's updater for the repository in `place`.
-fn device(root: &Path, place: &Path) -> Updater<FileFetch, MemoryStore, SystemClock> {
+fn device(root: &Path, place: &Path) -> Updater {
     let (top, below) = (url_of(place).unwrap(), |name| url_of(&place.join(name)).unwrap());
     let is_flat = place.join("timestamp.json").is_file();
     let metadata = if is_flat { top.clone() } else { below("metadata") };
     let targets = if place.join("targets").is_dir() { below("targets") } else { top };
-    let repository = Repository::new(&metadata, &targets);
+    let repository = Repository::new(&metadata, &targets).unwrap();
     let root = std::fs::read(root).unwrap();
     Updater::new(root, repository, FileFetch::new(), MemoryStore::new(), SystemClock::new())
 }
@@ -74,7 +74,7 @@ fn devices_read_what_go_tuf_and_tuftool_made() {
         let made = recorded(tool);
         let mut device = device(&made.join("1.root.json"), &made.join("repository"));
         let found = device.find(&TargetPath::new(path).unwrap()).unwrap_or_else(|e| panic!("{tool}: {e}"));
-        assert_eq!(device.read_target(&found, 100).unwrap(), content.as_bytes(), "{tool}");
+        assert_eq!(device.read(&found, 100).unwrap(), content.as_bytes(), "{tool}");
         let error = device.find(&TargetPath::new("app/none").unwrap()).err().unwrap();
         assert!(matches!(error, tidegate_client::Error::TargetNotFound { .. }), "{tool}: {error}");
     }
@@ -87,7 +87,7 @@ fn devices_find_files_in_repositories_of_other_tools() {
         let mut device = foreign.device(kind, &foreign.path(kind));
         for path in ["app/1", "app/2"] {
             let found = device.find(&TargetPath::new(path).unwrap()).unwrap_or_else(|e| panic!("{kind}: {e}"));
-            assert_eq!(device.read_target(&found, 100).unwrap(), path.as_bytes(), "{kind}");
+            assert_eq!(device.read(&found, 100).unwrap(), path.as_bytes(), "{kind}");
         }
     }
     let error = foreign.device("only-p384", &foreign.path("only-p384")).refresh().err().unwrap();
