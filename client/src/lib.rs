@@ -58,6 +58,7 @@
 //! | [`download`], [`install`] | from a target to a file, from a file to a slot | by the traits above |
 //! | [`device`] | the complete update of a device | by the traits above |
 //! | [`gate`] | access to protected cohorts through a gate | by the traits above |
+//! | `testing` | behavioural suites for installers, stores and fetchers of your own | files |
 //! | `key`, [`receipts`] | the device's key, and receipts of install results signed with it | by traits |
 //!
 //! Each effect is a small trait with a stub beside it ([`fetch::MemoryFetch`], [`store::MemoryStore`], [`clock::StubClock`],
@@ -73,6 +74,7 @@
 //!
 //! - `http` (default): HTTP and HTTPS through ureq and rustls.
 //! - `gate`: access to protected cohorts through their gates, a device key, and receipts of install results signed with it.
+//! - `testing`: suites that check an [`Installer`](install::Installer), a [`Store`](store::Store) or a [`Fetch`](fetch::Fetch) of your own.
 //!
 //! [The Update Framework]: https://theupdateframework.github.io/specification/v1.0.34/
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
@@ -95,7 +97,10 @@ pub mod receipts;
 pub mod retry;
 pub mod state;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod updater;
 pub mod zone;
 
 pub use error::{Error, Fault};
+pub use {tidegate_model as model, tidegate_tuf as tuf};

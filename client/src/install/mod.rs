@@ -262,6 +262,3 @@ impl InstallError {
 fn names(artifacts: &[Artifact]) -> Vec<&str> {
     artifacts.iter().map(|artifact| artifact.name.as_str()).collect()
 }
-
-#[cfg(test)]
-mod suite;

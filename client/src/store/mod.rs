@@ -290,7 +290,13 @@ impl Store for DirStore {
 /// The longest segment of a name: file systems take 255 bytes, of which a temporary file's suffix needs a few.
 pub(crate) const LONGEST_SEGMENT: usize = 240;
 
-fn check_name(name: &str) -> Result<(), StoreError> {
+/// Checks the name of an entry: segments of ASCII letters, digits and `-._~%`, of at most [`LONGEST_SEGMENT`] bytes, with `/` between them.
+/// Every store refuses other names.
+///
+/// # Errors
+///
+/// [`StoreError::BadName`].
+pub fn check_name(name: &str) -> Result<(), StoreError> {
     let good = |segment: &str| {
         !matches!(segment, "" | "." | "..")
             && segment.len() <= LONGEST_SEGMENT
@@ -340,55 +346,6 @@ impl Store for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// One suite for every store.
-    fn suite(store: &dyn Store) {
-        assert_eq!(store.load("a.json", 10).unwrap(), None);
-        store.remove("a.json").unwrap();
-        store.save("a.json", b"one").unwrap();
-        store.save("a.json", b"two!").unwrap();
-        assert_eq!(store.load("a.json", 4).unwrap().unwrap(), b"two!");
-        assert!(matches!(store.load("a.json", 3), Err(StoreError::TooLong { limit: 3, .. })));
-        store.save("folder/b%2Fc.json", b"").unwrap();
-        assert_eq!(store.load("folder/b%2Fc.json", 0).unwrap().unwrap(), b"");
-        store.remove("folder/b%2Fc.json").unwrap();
-        assert_eq!(store.load("folder/b%2Fc.json", 0).unwrap(), None);
-        for name in ["", "..", "../a", "a/../b", "/a", "a/", "a\\b", "a b", "a\0", "\u{e9}", &"a".repeat(241)] {
-            assert!(matches!(store.load(name, 1), Err(StoreError::BadName { .. })), "{name:?}");
-            assert!(matches!(store.save(name, b""), Err(StoreError::BadName { .. })), "{name:?}");
-            assert!(matches!(store.remove(name), Err(StoreError::BadName { .. })), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn the_memory_store_keeps_the_suite() {
-        suite(&MemoryStore::new());
-    }
-
-    #[test]
-    fn the_folder_store_keeps_the_suite() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = DirStore::open(folder.path().join("state")).unwrap();
-        suite(&store);
-        suite(&store.subfolder("below").unwrap());
-        assert!(folder.path().join("state/below/a.json").is_file());
-    }
-
-    #[test]
-    fn a_view_keeps_the_suite_and_writes_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("old.json"), "old").unwrap();
-        let store = DirStore::observe(folder.path());
-        suite(&store);
-        suite(&store.subfolder("below").unwrap());
-        assert_eq!(store.load("old.json", 3).unwrap().unwrap(), b"old");
-        store.save("old.json", b"new").unwrap();
-        assert_eq!(store.load("old.json", 3).unwrap().unwrap(), b"new");
-        store.remove("old.json").unwrap();
-        assert_eq!(store.load("old.json", 3).unwrap(), None);
-        assert_eq!(fs::read(folder.path().join("old.json")).unwrap(), b"old");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
 
     #[test]
     fn only_one_holder_at_a_time() {

@@ -37,6 +37,8 @@ mod simulator;
 #[cfg(all(target_os = "linux", feature = "http"))]
 mod soak;
 mod stolen_time;
+#[cfg(all(unix, feature = "testing"))]
+mod suites;
 #[cfg(all(unix, feature = "http"))]
 mod tls;
 #[cfg(all(unix, feature = "http"))]
