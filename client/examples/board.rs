@@ -1,5 +1,6 @@
 //! An update agent inside another program: two slots, a boot hook, a trial with a health command. docs/integrate.md explains it.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
@@ -7,10 +8,10 @@ use std::time::Duration;
 use tidegate_client::agent::{Agent, AgentOptions, BootInfo, Entry, Health, HealthCommand, Host, Next, SystemHost};
 use tidegate_client::command::Command;
 use tidegate_client::device::Device;
-use tidegate_client::download::Progress;
 use tidegate_client::fetch::file::url_of;
 use tidegate_client::install::{BootHook, SlotImage, SlotInstaller};
 use tidegate_client::updater::Repository;
+use tidegate_client::watch::Progress;
 use tidegate_model::facts::Facts;
 
 /// The system beneath the agent, and where it says what happens.
@@ -30,8 +31,9 @@ impl Host for Board {
         }
     }
 
-    fn progress(&mut self, artifact: &str, at: Progress) {
-        eprintln!("{artifact}: {} of {} bytes", at.done, at.total);
+    fn progress(&mut self, at: Progress<'_>) -> ControlFlow<()> {
+        eprintln!("{}: {} of {} bytes", at.name, at.done, at.total);
+        ControlFlow::Continue(())
     }
 }
 

@@ -4,11 +4,13 @@
 //! cargo run --example hello_device -- 1.root.json https://updates.example.com /var/lib/tidegate /var/lib/images/next.img
 //! ```
 
+use std::ops::ControlFlow;
 use std::process::ExitCode;
 
 use tidegate_client::device::Device;
 use tidegate_client::install::FileSlot;
 use tidegate_client::updater::Repository;
+use tidegate_client::watch::Progress;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -44,8 +46,12 @@ fn update(root: &str, url: &str, state: &str, slot: &str) -> Result<String, Box<
     let Some(update) = &check.update else {
         return Ok(check.outcome().to_string());
     };
-    let downloaded = device.download(update, &mut |name, at| eprintln!("{name}: {} of {} bytes", at.done, at.total))?;
-    let record = device.install(&downloaded)?;
+    let mut shown = |at: Progress<'_>| {
+        eprintln!("{}: {} %", at.name, at.percent());
+        ControlFlow::Continue(())
+    };
+    let downloaded = device.download(update, &mut shown)?;
+    let record = device.install(&downloaded, &mut shown)?;
     // Now make the boot loader try the slot; once the new system is well, it calls `device.confirm()`.
     Ok(format!("installed {} (sequence {})", record.release.version, record.release.sequence))
 }

@@ -15,11 +15,14 @@ use std::time::{Duration, Instant};
 use tracing::{debug, trace};
 
 use crate::disk::Disk;
+use crate::watch::{Cancel, Cancelled};
 
 /// The maximum length kept of each output of a program.
 const MOST_OUTPUT: u64 = 64 * 1024;
 /// The time between the request to end and the kill.
 const GRACE: Duration = Duration::from_secs(2);
+/// The same, if the caller ended it.
+const HURRY: Duration = Duration::from_millis(300);
 /// The variables that every program inherits, beside `PATH` and those whose names start with `LC_`.
 const INHERITED: [&str; 9] = ["HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "SystemRoot"];
 /// Where programs are searched for if `PATH` names no folder.
@@ -51,6 +54,7 @@ pub struct Command {
     limit: Duration,
     folder: Option<PathBuf>,
     disk: Disk,
+    cancel: Cancel,
 }
 
 /// The result of a program that ran to its end.
@@ -78,6 +82,9 @@ pub enum CommandError {
         /// The system's error.
         source: io::Error,
     },
+    /// The caller ended it.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// It reached its time limit and was killed with its child processes.
     #[error("{program}: killed, because it took longer than {limit:?}")]
     TooLong {
@@ -102,7 +109,15 @@ impl Command {
     /// A program with its first arguments and its time limit: an absolute path, or a name that is searched for in `PATH`.
     pub fn new(words: impl IntoIterator<Item = String>, limit: Duration) -> Self {
         let words = words.into_iter().collect();
-        Self { words, variables: Vec::new(), input: Vec::new(), limit, folder: None, disk: Disk::new() }
+        Self {
+            words,
+            variables: Vec::new(),
+            input: Vec::new(),
+            limit,
+            folder: None,
+            disk: Disk::new(),
+            cancel: Cancel::new(),
+        }
     }
 
     /// The same, running in this folder, which a relative path of the program starts at.
@@ -115,6 +130,12 @@ impl Command {
     #[must_use]
     pub fn at_most(self, limit: Duration) -> Self {
         Self { limit: self.limit.min(limit), ..self }
+    }
+
+    /// The same, ended by this token.
+    #[must_use]
+    pub fn until(self, cancel: &Cancel) -> Self {
+        Self { cancel: cancel.clone(), ..self }
     }
 
     /// The same, counted among the steps of this disk.
@@ -216,6 +237,7 @@ impl Command {
     fn run_to_end(&self) -> Result<Ran, CommandError> {
         let program = self.program().to_owned();
         let start = |source| CommandError::Start { program: program.clone(), source };
+        self.cancel.check()?;
         self.disk.call().map_err(start)?;
         let rest = self.words.get(1..).unwrap_or_default();
         let mut command = with_clean_environment(self.path().map_err(start)?);
@@ -232,8 +254,9 @@ impl Command {
         write_along(child.stdin.take(), self.input.clone());
         let output = read_along(child.stdout.take());
         let errors = read_along(child.stderr.take());
-        let Some(status) = wait(&mut child, started, self.limit).map_err(start)? else {
-            end(&mut child);
+        let Some(status) = wait(&mut child, started, self.limit, &self.cancel).map_err(start)? else {
+            end(&mut child, if self.cancel.is_cancelled() { HURRY } else { GRACE });
+            self.cancel.check()?;
             return Err(CommandError::TooLong { program, limit: self.limit });
         };
         // Child processes may keep the outputs open; the wait for them has the same time limit.
@@ -285,26 +308,30 @@ fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.is_file() && may_run(&found))
 }
 
-/// Waits for the end; `None` after the time limit.
-fn wait(child: &mut Child, started: Instant, limit: Duration) -> io::Result<Option<std::process::ExitStatus>> {
+/// Waits for the end; `None` after the time limit, or once it is cancelled.
+fn wait(
+    child: &mut Child,
+    started: Instant,
+    limit: Duration,
+    cancel: &Cancel,
+) -> io::Result<Option<std::process::ExitStatus>> {
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
         let left = limit.saturating_sub(started.elapsed());
-        if left.is_zero() {
+        if left.is_zero() || cancel.sleep(pause.min(left)).is_err() {
             return Ok(None);
         }
-        thread::sleep(pause.min(left));
         pause = (pause * 2).min(Duration::from_millis(100));
     }
 }
 
 /// Ends a program with its child processes: first with a request, then with a kill.
-fn end(child: &mut Child) {
+fn end(child: &mut Child, grace: Duration) {
     signal(child, End::Ask);
-    if !matches!(wait(child, Instant::now(), GRACE), Ok(Some(_))) {
+    if !matches!(wait(child, Instant::now(), grace, &Cancel::new()), Ok(Some(_))) {
         let _ = child.kill();
     }
     // Also when the program itself has ended: its child processes may still run.

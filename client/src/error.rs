@@ -1,7 +1,10 @@
 //! Errors, and who must act on them.
 
+use crate::command::CommandError;
 use crate::fetch::FetchError;
+use crate::install::{BootError, InstallError};
 use crate::store::StoreError;
+use crate::watch::Cancelled;
 use tidegate_model::text::public_url;
 use tidegate_tuf::hash::Mismatch;
 use tidegate_tuf::path::BadPath;
@@ -10,9 +13,12 @@ use tidegate_tuf::path::BadPath;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The caller ended it. What was fetched is kept.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// A file could not be fetched.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Fetch(FetchError),
     /// The repository's metadata failed verification.
     #[error(transparent)]
     Metadata(#[from] tidegate_tuf::Error),
@@ -117,7 +123,7 @@ pub enum Error {
     },
     /// The installer failed.
     #[error("installing failed: {0}")]
-    Install(#[from] crate::install::InstallError),
+    Install(InstallError),
     /// The command that restarts the device failed.
     #[error("the restart command failed: {0}")]
     Restart(#[source] crate::command::CommandError),
@@ -150,12 +156,35 @@ pub enum Fault {
     Device,
     /// The caller: a setting or an argument.
     Caller,
+    /// Nobody: the caller ended it.
+    Nobody,
+}
+
+impl From<FetchError> for Error {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::Cancelled(cancelled) => cancelled.into(),
+            error => Self::Fetch(error),
+        }
+    }
+}
+
+impl From<InstallError> for Error {
+    fn from(error: InstallError) -> Self {
+        match error {
+            InstallError::Cancelled(cancelled)
+            | InstallError::Command(CommandError::Cancelled(cancelled))
+            | InstallError::Boot(BootError::Hook(CommandError::Cancelled(cancelled))) => cancelled.into(),
+            error => Self::Install(error),
+        }
+    }
 }
 
 impl Error {
     /// The origin of the error.
     pub fn fault(&self) -> Fault {
         match self {
+            Self::Cancelled(_) => Fault::Nobody,
             Self::Fetch(FetchError::BadUrl { .. } | FetchError::Proxy { .. })
             | Self::Metadata(tidegate_tuf::Error::OutOfOrder(_))
             | Self::ShippedRoot(_)

@@ -9,6 +9,7 @@
 //! use tidegate_client::device::Device;
 //! use tidegate_client::install::FileSlot;
 //! use tidegate_client::updater::Repository;
+//! use tidegate_client::watch::unwatched;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut device = Device::builder()
@@ -25,8 +26,8 @@
 //! let check = device.check()?;
 //! println!("{}", check.outcome());
 //! if let Some(update) = &check.update {
-//!     let downloaded = device.download(update, &mut |_, _| ())?;
-//!     device.install(&downloaded)?;
+//!     let downloaded = device.download(update, &mut unwatched)?;
+//!     device.install(&downloaded, &mut unwatched)?;
 //! }
 //! # Ok(())
 //! # }
@@ -100,6 +101,7 @@ pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod updater;
+pub mod watch;
 pub mod zone;
 
 pub use error::{Error, Fault};

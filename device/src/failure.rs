@@ -51,7 +51,7 @@ pub(super) fn error_body(error: &Error) -> ErrorBody {
             Fault::Peer => ErrorKind::Trust,
             Fault::Network => ErrorKind::Network,
             Fault::Device => ErrorKind::Io,
-            Fault::Caller => ErrorKind::Input,
+            Fault::Caller | Fault::Nobody => ErrorKind::Input,
         },
     };
     ErrorBody {

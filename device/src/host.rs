@@ -1,8 +1,10 @@
 //! The agent's host for commands that act once.
 
+use std::ops::ControlFlow;
+
 use super::output::Output;
 use tidegate_client::agent::{BootInfo, Entry, Host, SystemHost};
-use tidegate_client::download::Progress;
+use tidegate_client::watch::Progress;
 use tidegate_model::decision::Outcome;
 
 /// Shows progress and remembers the decision.
@@ -13,12 +15,12 @@ pub(super) struct OnceHost<P> {
 }
 
 impl OnceHost<()> {
-    pub(super) fn new(output: Output) -> OnceHost<impl FnMut(&str, Progress)> {
+    pub(super) fn new(output: Output) -> OnceHost<impl FnMut(Progress<'_>) -> ControlFlow<()>> {
         OnceHost { output, progress: output.progress(), outcome: None }
     }
 }
 
-impl<P: FnMut(&str, Progress)> Host for OnceHost<P> {
+impl<P: FnMut(Progress<'_>) -> ControlFlow<()>> Host for OnceHost<P> {
     fn boot(&self) -> BootInfo {
         SystemHost::boot()
     }
@@ -35,7 +37,7 @@ impl<P: FnMut(&str, Progress)> Host for OnceHost<P> {
         }
     }
 
-    fn progress(&mut self, artifact: &str, progress: Progress) {
-        (self.progress)(artifact, progress);
+    fn progress(&mut self, progress: Progress<'_>) -> ControlFlow<()> {
+        (self.progress)(progress)
     }
 }

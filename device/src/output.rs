@@ -1,13 +1,14 @@
 //! Standard output and standard error.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::failure::{Failure, say};
-use tidegate_client::download::Progress;
 use tidegate_client::store::Repair;
+use tidegate_client::watch::{Phase, Progress};
 use tidegate_model::text::{lines, one_line};
 
 /// How to print.
@@ -52,24 +53,30 @@ impl Output {
     }
 
     /// A progress line for a terminal: none at first, then at most 30 times a second.
-    pub(super) fn progress(self) -> impl FnMut(&str, Progress) + use<> {
+    pub(super) fn progress(self) -> impl FnMut(Progress<'_>) -> ControlFlow<()> + use<> {
         const BEFORE_THE_FIRST: Duration = Duration::from_millis(250);
         const BETWEEN: Duration = Duration::from_millis(34);
         let shows = !self.quiet && !self.json && io::stderr().is_terminal();
         let started = Instant::now();
         let mut last: Option<Instant> = None;
-        move |name, Progress { done, total }| {
+        move |at| {
+            let (done, total) = (at.done, at.total);
             let complete = done >= total;
             let due = match last {
                 None => !complete && started.elapsed() >= BEFORE_THE_FIRST,
                 Some(last) => complete || last.elapsed() >= BETWEEN,
             };
             if shows && due {
-                let percent = u128::from(done) * 100 / u128::from(total.max(1));
                 let end = if complete { "\n" } else { "" };
-                eprint!("\r{}: {percent} % of {total} bytes{end}", one_line(name));
+                let doing = match at.phase {
+                    Phase::Install => "installing ",
+                    Phase::ReadBack => "reading back ",
+                    _ => "",
+                };
+                eprint!("\r{doing}{}: {} % of {total} bytes{end}", one_line(at.name), at.percent());
                 last = (!complete).then(Instant::now);
             }
+            ControlFlow::Continue(())
         }
     }
 }

@@ -19,6 +19,7 @@ use tidegate_client::clock::StubClock;
 use tidegate_client::device::Device;
 use tidegate_client::install::{SlotImage, SlotInstaller, StubBoot};
 use tidegate_client::updater::Repository as Published;
+use tidegate_client::watch::unwatched;
 use tidegate_model::delivery::{Delivery, PatchList};
 use tidegate_model::digest::Digest;
 use tidegate_model::receipt::DeliveryWay;
@@ -422,8 +423,8 @@ async fn a_device_fills_its_slot_by_the_patch() {
             (way.way, way.from.as_ref().map(ToString::to_string).as_deref()),
             (DeliveryWay::Patch, Some("1.0.0"))
         );
-        let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
-        device.install(&downloaded).unwrap();
+        let downloaded = device.download(&update, &mut unwatched).unwrap();
+        device.install(&downloaded, &mut unwatched).unwrap();
         fs::read(board.path().join("b")).unwrap()
     };
     assert!(tokio::task::spawn_blocking(update).await.unwrap() == new);

@@ -1,13 +1,14 @@
 //! The system that an agent runs on.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
 use crate::device::Check;
-use crate::download::Progress;
 use crate::state::State;
+use crate::watch::Progress;
 
 /// The system beneath an agent.
 pub trait Host {
@@ -17,8 +18,10 @@ pub trait Host {
     /// Records an event.
     fn note(&mut self, entry: &Entry<'_>);
 
-    /// Records the progress of a download.
-    fn progress(&mut self, artifact: &str, progress: Progress);
+    /// Records how far a download or installation is. [`ControlFlow::Break`] ends it with [`Error::Cancelled`](crate::Error::Cancelled).
+    fn progress(&mut self, _progress: Progress<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
 }
 
 /// A boot of the system.
@@ -107,6 +110,4 @@ impl Host for StubHost {
         let text = serde_json::to_string(entry).unwrap_or_default();
         self.lock().notes.push(text);
     }
-
-    fn progress(&mut self, _: &str, _: Progress) {}
 }

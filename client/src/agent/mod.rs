@@ -197,7 +197,7 @@ impl<'a> Agent<'a> {
             return self.settle();
         }
         let host = &mut *self.host;
-        let downloaded = self.device.download(update, &mut |name, progress| host.progress(name, progress));
+        let downloaded = self.device.download(update, &mut |progress| host.progress(progress));
         let Some(downloaded) = self.or_wait(downloaded)? else { return Ok(Next::Check { until: None }) };
         self.advance(Event::Downloaded)?;
         let verified = self.device.verify(&downloaded);
@@ -230,7 +230,8 @@ impl<'a> Agent<'a> {
     fn install(&mut self, downloaded: &Downloaded) -> Result<Next, Error> {
         let boot = self.host.boot().id;
         self.advance(Event::Verified { boot: boot.clone() })?;
-        match self.device.put(downloaded) {
+        let host = &mut *self.host;
+        match self.device.put(downloaded, &mut |progress| host.progress(progress)) {
             Ok(()) => self.advance(Event::Installed { boot })?,
             Err(Error::Install(e)) if e.is_final() => self.advance(Event::Rejected { why: e.to_string() })?,
             Err(e) => {
@@ -386,6 +387,8 @@ impl<'a> Agent<'a> {
     fn or_fail<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
         let error = match result {
             Ok(value) => return Ok(value),
+            // Nobody is to blame, and nothing is counted.
+            Err(error @ Error::Cancelled(_)) => return Err(error),
             Err(error) => error,
         };
         self.device.record_failure(&error, self.options.tolerance);

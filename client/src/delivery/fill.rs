@@ -3,7 +3,6 @@
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use tracing::debug;
 
@@ -11,10 +10,11 @@ use super::chunks::{Chunks, Records};
 use super::pieces::{Old, Part, Patched, Pieces};
 use super::{Files, Remote, WayKind};
 use crate::disk::{Disk, OpenFile, read_regular};
-use crate::download::{Progress, Wanted, download};
+use crate::download::{Wanted, download};
 use crate::error::Error;
 use crate::fetch::{Body, Fetch, FetchError, Reply, Request};
 use crate::retry::{Retry, jitter};
+use crate::watch::{Cancel, Progress};
 use tidegate_model::delivery::Directory;
 use tidegate_model::delivery::index::{BLOCK, MIN_CHUNK};
 use tidegate_model::delivery::patch::{MAX_SOURCES, PIECE};
@@ -45,6 +45,8 @@ pub(crate) struct Job<'a> {
     pub(crate) target: &'a Path,
     /// The running release's artifact.
     pub(crate) running: Option<&'a Path>,
+    /// What ends it.
+    pub(crate) cancel: &'a Cancel,
     /// Whether the next way may be tried after this one failed.
     pub(crate) instead: &'a dyn Fn(WayKind) -> Result<(), Error>,
 }
@@ -53,7 +55,7 @@ pub(crate) struct Job<'a> {
 pub(crate) struct Filler<'a> {
     job: &'a Job<'a>,
     target: OpenFile,
-    watch: &'a mut dyn FnMut(Progress) -> Result<(), Error>,
+    watch: &'a mut dyn FnMut(Progress<'_>) -> Result<(), Error>,
     /// Bytes that are right.
     done: u64,
     /// Bytes written since they were last made durable.
@@ -86,7 +88,7 @@ impl<'a> Filler<'a> {
     /// [`Error::File`] if the target cannot be opened.
     pub(crate) fn new(
         job: &'a Job<'a>,
-        watch: &'a mut dyn FnMut(Progress) -> Result<(), Error>,
+        watch: &'a mut dyn FnMut(Progress<'_>) -> Result<(), Error>,
     ) -> Result<Self, Error> {
         job.disk.create_folder(&job.folder).map_err(|e| failed(&job.folder, e))?;
         let mut target = job.disk.open(job.target).map_err(|e| failed(job.target, e))?;
@@ -327,7 +329,7 @@ impl<'a> Filler<'a> {
         }
         loop {
             let watch = &mut *self.watch;
-            let mut watched = |_| watch(Progress { done, total: job.wanted.length });
+            let mut watched = |_: Progress<'_>| watch(job.wanted.progress(done));
             match download(job.fetch, job.disk, &wanted, path, &mut watched) {
                 Ok(()) => return Ok(true),
                 Err(Error::WrongTarget { .. } | Error::Missing { .. }) => return Ok(false),
@@ -562,7 +564,7 @@ impl<'a> Filler<'a> {
 
     fn progress(&mut self, more: usize) -> Result<(), Error> {
         self.done += more as u64;
-        (self.watch)(Progress { done: self.done, total: self.job.wanted.length })
+        (self.watch)(self.job.wanted.progress(self.done))
     }
 
     fn failed(&self, source: io::Error) -> Error {
@@ -638,7 +640,7 @@ impl<'a> Filler<'a> {
             self.failures += 1;
             // The day may end in the middle of a piece.
             self.progress(0)?;
-            thread::sleep(self.job.retry.pause(self.failures, jitter()).max(asked));
+            self.job.cancel.sleep(self.job.retry.pause(self.failures, jitter()).max(asked))?;
             return Ok(true);
         }
         let is_of_the_file = match &error {

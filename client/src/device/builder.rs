@@ -19,6 +19,7 @@ use crate::retry::Retry;
 use crate::state::Machine;
 use crate::store::{DirStore, Keep, Kept, Repair, Store as _, StoreError};
 use crate::updater::{Repository, Updater};
+use crate::watch::Cancel;
 use tidegate_model::decision::{Installed, Profile};
 use tidegate_model::facts::Facts;
 use tidegate_model::gate::Attestation;
@@ -52,6 +53,7 @@ pub struct DeviceBuilder {
     keep_fallback: bool,
     recorder: Option<Box<dyn ReceiptRecorder>>,
     gate: Option<Box<dyn Gate + Send>>,
+    cancel: Cancel,
 }
 
 impl DeviceBuilder {
@@ -184,6 +186,12 @@ impl DeviceBuilder {
         Self { gate: Some(Box::new(gate)), ..self }
     }
 
+    /// The token that ends what the device does, from another thread.
+    #[must_use]
+    pub fn cancel(self, cancel: &Cancel) -> Self {
+        Self { cancel: cancel.clone(), ..self }
+    }
+
     /// The disk with the state folder. Tests can inject faults here.
     #[must_use]
     pub fn disk(self, disk: Disk) -> Self {
@@ -313,6 +321,9 @@ impl DeviceBuilder {
         let clock = self.clock.unwrap_or_else(|| Box::new(FlooredClock::new(SystemClock::new(), BUILT)));
         let updater =
             Updater::new(root, repository, fetch, store.subfolder("metadata")?, clock).with_limits(self.limits);
+        let updater = updater.cancelled_by(&self.cancel);
+        let mut installer = self.installer;
+        installer.iter_mut().for_each(|installer| installer.cancelled_by(&self.cancel));
         Ok(Device {
             profile,
             fact_sources: self.fact_sources,
@@ -320,7 +331,8 @@ impl DeviceBuilder {
             updater,
             has_gate,
             visit,
-            installer: self.installer,
+            cancel: self.cancel,
+            installer,
             store,
             record,
             quarantine,

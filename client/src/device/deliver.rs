@@ -11,12 +11,13 @@ use serde_json::Value;
 use super::{DECISION, Device, InstallState, Release, Update, UpdateArtifact, part_of};
 use crate::delivery::{Files, Filler, Job, Remote, Way, WayKind, ways};
 use crate::disk::Disk;
-use crate::download::{Progress, feed, regular_length};
+use crate::download::{feed, regular_length};
 use crate::error::Error;
 use crate::install::{self, Destination, Place};
 use crate::policy::Step;
 use crate::store::Keep;
 use crate::updater::Repository;
+use crate::watch::Progress;
 use tidegate_model::delivery::index::MIN_CHUNK;
 use tidegate_model::delivery::{Delivery, FileRef, Kind, PatchList, PatchRef};
 use tidegate_model::layout;
@@ -217,7 +218,7 @@ impl Device {
         artifact: &UpdateArtifact,
         place: &Destination,
         in_slots: bool,
-        watch: &mut dyn FnMut(Progress) -> Result<(), Error>,
+        watch: &mut dyn FnMut(Progress<'_>) -> Result<(), Error>,
     ) -> Result<Option<PathBuf>, Error> {
         let running = place.running.as_deref();
         if let Some(slot) = place.slot.as_ref().filter(|_| in_slots) {
@@ -258,7 +259,7 @@ impl Device {
         target: &Path,
         running: Option<&Path>,
         in_slot: bool,
-        watch: &mut dyn FnMut(Progress) -> Result<(), Error>,
+        watch: &mut dyn FnMut(Progress<'_>) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         let is_allowed = self.is_allowed(update);
         let instead = |way| self.instead(update, artifact, way, is_allowed);
@@ -267,6 +268,7 @@ impl Device {
             fetch: self.updater.fetcher(),
             disk: self.store.disk(),
             retry: self.retry,
+            cancel: &self.cancel,
             wanted: &artifact.wanted,
             files: artifact.files.as_ref(),
             first: artifact.ways.first().map_or(WayKind::Whole, |way| way.way),

@@ -24,8 +24,8 @@ mod state;
 
 use std::cell::Cell;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -38,7 +38,7 @@ use state::Quarantine;
 pub use state::{Failed, InstallState, Record};
 
 use crate::delivery::{Files, Way, WayKind};
-use crate::download::{Progress, Wanted, download, part_of};
+use crate::download::{Wanted, download, part_of};
 use crate::error::{Error, Fault};
 use crate::facts::{FactSource, gather};
 use crate::fetch::FetchError;
@@ -51,6 +51,7 @@ use crate::state::{Event, Machine, State, Tolerance};
 use crate::store::Repair;
 use crate::store::{DirStore, Kept, Store as _};
 use crate::updater::{Elsewhere, Repository, Updater};
+use crate::watch::{Cancel, Progress, Watch};
 use tidegate_model::cohort::{CohortChoice, CohortMap, MAX_LENGTH};
 use tidegate_model::decision::{
     Approval, Installed, Outcome, Profile, Quarantined, Rule, RuleOutcome, Verdict, decide, needs_manifest,
@@ -84,6 +85,7 @@ pub struct Device {
     updater: Updater,
     has_gate: bool,
     visit: CurrentVisit,
+    cancel: Cancel,
     installer: Option<Box<dyn Installer + Send>>,
     store: DirStore,
     record: Kept<Record>,
@@ -627,10 +629,15 @@ impl Device {
     ///
     /// [`Error::NoRoom`] before the first request if there is too little space. Network errors are retried as
     /// often as the device's [`Retry`] allows. [`Error::Outdated`] if the decision changes; partial downloads are kept.
-    pub fn download(&mut self, update: &Update, progress: &mut dyn FnMut(&str, Progress)) -> Result<Downloaded, Error> {
+    pub fn download(
+        &mut self,
+        update: &Update,
+        progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<Downloaded, Error> {
         let mut update = update.clone();
+        let mut watch = Watch::new(progress, &self.cancel);
         loop {
-            let result = self.download_for_a_day(&update, progress);
+            let result = self.download_for_a_day(&update, &mut watch);
             if let Some((cost, _)) = self.spent.take() {
                 self.recorder.record_fetched(&self.store, &update.release, cost);
             }
@@ -661,11 +668,7 @@ impl Device {
         again.filter(|again| again.release == update.release).ok_or_else(outdated)
     }
 
-    fn download_for_a_day(
-        &mut self,
-        update: &Update,
-        progress: &mut dyn FnMut(&str, Progress),
-    ) -> Result<Downloaded, Error> {
+    fn download_for_a_day(&mut self, update: &Update, watch: &mut Watch<'_>) -> Result<Downloaded, Error> {
         let due = self.updater.elapsed().saturating_add(DECISION);
         self.remove_downloads_but(update);
         let (places, in_slots) = self.places(update)?;
@@ -676,8 +679,8 @@ impl Device {
         for (index, artifact) in update.artifacts.iter().enumerate() {
             let path = self.download_path(artifact);
             self.visit.begin(artifact.visit.clone());
-            let mut watched = |at: Progress| {
-                progress(&artifact.name, at);
+            let mut watched = |at: Progress<'_>| {
+                watch.at(Progress { name: &artifact.name, ..at })?;
                 if self.updater.elapsed() < due { Ok(()) } else { Err(outdated(update, String::new())) }
             };
             let place = places.get(index).cloned().unwrap_or_default();
@@ -689,9 +692,9 @@ impl Device {
             let mut failures = 0;
             loop {
                 let mut most = 0;
-                let mut watched = |at: Progress| {
+                let mut watched = |at: Progress<'_>| {
                     most = at.done;
-                    progress(&artifact.name, at);
+                    watch.at(Progress { name: &artifact.name, ..at })?;
                     if self.updater.elapsed() < due { Ok(()) } else { Err(outdated(update, String::new())) }
                 };
                 let before = length(&part_of(&path));
@@ -706,7 +709,7 @@ impl Device {
                         // Progress resets the number of attempts.
                         failures = if most > before { 1 } else { failures + 1 };
                         let pause = self.retry.pause(failures, jitter());
-                        thread::sleep(pause.max(e.retry_after().unwrap_or_default()));
+                        self.cancel.sleep(pause.max(e.retry_after().unwrap_or_default()))?;
                     }
                     Err(e) => return Err(e),
                 }
@@ -808,7 +811,11 @@ impl Device {
     ///
     /// [`Error::Outdated`] if the decision is another now, [`Error::State`] if this release or a later one is installed, [`Error::Setting`] without an installer, [`Error::Install`] if the
     /// installer fails, [`Error::Store`] if the result cannot be stored.
-    pub fn install(&mut self, downloaded: &Downloaded) -> Result<Record, Error> {
+    pub fn install(
+        &mut self,
+        downloaded: &Downloaded,
+        progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<Record, Error> {
         let release = downloaded.update.release.clone();
         if release.sequence <= self.profile.installed.sequence {
             return Err(Error::State(format!(
@@ -817,7 +824,7 @@ impl Device {
             )));
         }
         self.decide_again(&downloaded.update)?;
-        let put = self.put(downloaded);
+        let put = self.put(downloaded, progress);
         match &put {
             Ok(()) => self.record_result(&release, InstallResult::Installed, None),
             Err(Error::Install(e)) if e.is_final() => {
@@ -958,14 +965,19 @@ impl Device {
     }
 
     /// Runs the installer. Records nothing.
-    pub(crate) fn put(&mut self, downloaded: &Downloaded) -> Result<(), Error> {
+    pub(crate) fn put(
+        &mut self,
+        downloaded: &Downloaded,
+        progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
         let release = &downloaded.update.release;
         if downloaded.overwrites {
             self.running()?;
             self.note_overwritten(release, self.is_complete(release), true)?;
         }
         let version = &release.version;
-        Ok(self.installer()?.install(version, &downloaded.artifacts)?)
+        let mut watch = Watch::new(progress, &self.cancel);
+        Ok(self.installer()?.install(version, &downloaded.artifacts, &mut watch)?)
     }
 
     /// Records that a release runs on trial, and removes its download.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::disk::{Disk, OpenFile, has_other_names};
 use crate::error::Error;
 use crate::fetch::{Body, Fetch, FetchError, Reply, Request};
+use crate::watch::{Phase, Progress};
 use tidegate_tuf::hash::{Checker, Hashes, Mismatch};
 
 /// What to download, and how to know it.
@@ -23,18 +24,14 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// How far its download is.
+    pub(crate) fn progress(&self, done: u64) -> Progress<'_> {
+        Progress::new(Phase::Download, &self.name, done, self.length)
+    }
+
     pub(crate) fn checker(&self) -> Checker {
         Checker::new(Some(self.length), Some(&self.hashes))
     }
-}
-
-/// The progress of a download, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// The downloaded bytes.
-    pub done: u64,
-    /// The total bytes.
-    pub total: u64,
 }
 
 const BUFFER: usize = 64 * 1024;
@@ -56,14 +53,14 @@ pub fn download(
     disk: &Disk,
     wanted: &Wanted,
     path: &Path,
-    progress: &mut dyn FnMut(Progress) -> Result<(), Error>,
+    progress: &mut dyn FnMut(Progress<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let failed = |action, path: &Path| {
         let path = path.to_owned();
         move |source| Error::File { action, path, source }
     };
     if matches(path, wanted).map_err(failed("read", path))? {
-        return progress(Progress { done: wanted.length, total: wanted.length });
+        return progress(wanted.progress(wanted.length));
     }
     if let Some(folder) = path.parent() {
         disk.create_folder(folder).map_err(failed("create the folder", folder))?;
@@ -94,7 +91,7 @@ fn transfer(
     wanted: &Wanted,
     path: &Path,
     mut checker: Checker,
-    progress: &mut dyn FnMut(Progress) -> Result<(), Error>,
+    progress: &mut dyn FnMut(Progress<'_>) -> Result<(), Error>,
 ) -> Result<bool, Error> {
     let failed = |action| move |source| Error::File { action, path: path.to_owned(), source };
     let here = checker.seen();
@@ -150,7 +147,7 @@ fn receive(
     part: &mut Part<'_>,
     checker: &mut Checker,
     wanted: &Wanted,
-    progress: &mut dyn FnMut(Progress) -> Result<(), Error>,
+    progress: &mut dyn FnMut(Progress<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let path = part.path;
     let failed = |source| Error::File { action: "write", path: path.to_owned(), source };
@@ -167,7 +164,7 @@ fn receive(
         let bytes = buffer.get(..count).unwrap_or_default();
         checker.update(bytes).map_err(|mismatch| wrong(wanted, mismatch))?;
         part.take(at, bytes).map_err(failed)?;
-        progress(Progress { done: checker.seen(), total: wanted.length })?;
+        progress(wanted.progress(checker.seen()))?;
     }
 }
 

@@ -4,12 +4,16 @@ use std::io;
 use std::time::Duration;
 
 use super::refusal::Refusal;
+use crate::watch::Cancelled;
 use tidegate_model::text::public_url;
 
 /// Why a file did not come. Messages show URLs without user, password and query.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
+    /// The caller ended it.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// No connection, no name, no TLS, no answer.
     #[error("{}: no answer: {reason}", public_url(.url))]
     Unreachable {

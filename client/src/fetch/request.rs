@@ -7,6 +7,7 @@ use std::time::Instant;
 use tracing::debug;
 
 use super::error::FetchError;
+use crate::watch::Cancel;
 use tidegate_model::text::public_url;
 
 /// Gets files by URL.
@@ -48,6 +49,8 @@ pub struct Request<'a> {
     pub etag: Option<&'a str>,
     /// The pass for a protected file. Only HTTP fetchers use it.
     pub pass: Option<&'a dyn Pass>,
+    /// What ends the request, and the reading of its body: [`FetchError::Cancelled`] within a second.
+    pub cancel: Option<&'a Cancel>,
 }
 
 /// Shows a server with each request whose it is and what it may have: what a [gate](crate::gate) lets a device in with.
@@ -72,13 +75,19 @@ impl<'a> Request<'a> {
     }
 
     fn new(url: &'a str, kind: Kind, limit: u64) -> Self {
-        Self { url, kind, limit, offset: 0, end: None, etag: None, pass: None }
+        Self { url, kind, limit, offset: 0, end: None, etag: None, pass: None, cancel: None }
     }
 
     /// The same, with this pass.
     #[must_use]
     pub fn opened_by(self, pass: &'a dyn Pass) -> Self {
         Self { pass: Some(pass), ..self }
+    }
+
+    /// The same, ended by this token.
+    #[must_use]
+    pub fn until(self, cancel: &'a Cancel) -> Self {
+        Self { cancel: Some(cancel), ..self }
     }
 
     /// The same, unless the file still has this tag.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{Command, CommandError};
 use crate::disk::Disk;
+use crate::watch::Cancel;
 
 /// One of two slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +83,9 @@ pub trait Boot {
         let _ = slot;
         Ok(false)
     }
+
+    /// Tells it the token that ends what it does.
+    fn cancelled_by(&mut self, _cancel: &Cancel) {}
 }
 
 /// Why the boot loader could not be accessed.
@@ -140,6 +144,10 @@ impl Boot for BootHook {
     fn keep(&mut self, slot: Slot) -> Result<(), BootError> {
         self.call(&["keep", &slot.to_string()])?;
         Ok(())
+    }
+
+    fn cancelled_by(&mut self, cancel: &Cancel) {
+        self.0 = self.0.clone().until(cancel);
     }
 
     fn invalidate(&mut self, slot: Slot) -> Result<bool, BootError> {

@@ -6,6 +6,7 @@ use super::copy::check;
 use super::{Artifact, InstallError, Installer, Place};
 use crate::command::{Command, Ran};
 use crate::disk::Disk;
+use crate::watch::{Cancel, Watch};
 
 /// Installs through a program such as RAUC, SWUpdate, or a custom script.
 ///
@@ -54,13 +55,18 @@ impl CommandInstaller {
 }
 
 impl Installer for CommandInstaller {
-    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+    fn install(
+        &mut self,
+        version: &Version,
+        artifacts: &[Artifact],
+        watch: &mut Watch<'_>,
+    ) -> Result<(), InstallError> {
         let mut variables = vec![
             ("TIDEGATE_VERSION".to_owned(), version.to_string()),
             ("TIDEGATE_ARTIFACTS".to_owned(), artifacts.len().to_string()),
         ];
         for (index, artifact) in artifacts.iter().enumerate() {
-            check(artifact)?;
+            check(artifact, watch)?;
             let path = artifact.path.display().to_string();
             let sha256 = artifact.hashes.sha256_digest().map(|digest| tidegate_tuf::hash::to_hex(digest));
             for (name, value) in [
@@ -81,6 +87,10 @@ impl Installer for CommandInstaller {
         }
         ran.success()?;
         Ok(())
+    }
+
+    fn cancelled_by(&mut self, cancel: &Cancel) {
+        self.0 = self.0.clone().until(cancel);
     }
 
     fn running(&mut self) -> Result<Option<Place>, InstallError> {

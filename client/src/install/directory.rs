@@ -10,6 +10,7 @@ use super::copy::{check, copy, read_back};
 use super::{Artifact, Destination, InstallError, Installer, Place};
 use crate::command::Command;
 use crate::disk::Disk;
+use crate::watch::{Cancel, Watch};
 
 /// Stores each release in its own folder. The link `current` points to one of them.
 ///
@@ -52,16 +53,16 @@ impl DirectoryInstaller {
         Self { disk: disk.clone(), unpack: self.unpack.map(|command| command.on(disk)), ..self }
     }
 
-    fn fill(&self, folder: &Path, artifacts: &[Artifact]) -> Result<(), InstallError> {
+    fn fill(&self, folder: &Path, artifacts: &[Artifact], watch: &mut Watch<'_>) -> Result<(), InstallError> {
         for artifact in artifacts {
             let path = folder.join(&artifact.name);
             if let Some(command) = &self.unpack {
-                check(artifact)?;
+                check(artifact, watch)?;
                 let replacements = [("{artifact}", artifact.path.as_path()), ("{folder}", folder)];
                 command.with_paths(&replacements).run()?.success()?;
             } else {
-                copy(artifact, &mut self.disk.create(&path).map_err(io("write", &path))?, &path)?;
-                read_back(&self.disk, artifact, &path)?;
+                copy(artifact, &mut self.disk.create(&path).map_err(io("write", &path))?, &path, watch)?;
+                read_back(&self.disk, artifact, &path, watch)?;
             }
         }
         Ok(())
@@ -109,7 +110,12 @@ impl Installer for DirectoryInstaller {
         Ok(artifacts.iter().map(|(name, _)| Destination { slot: None, running: running(name) }).collect())
     }
 
-    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+    fn install(
+        &mut self,
+        version: &Version,
+        artifacts: &[Artifact],
+        watch: &mut Watch<'_>,
+    ) -> Result<(), InstallError> {
         let name = version.to_string();
         let releases = self.releases();
         let (new, place) = (releases.join(NEW), releases.join(&name));
@@ -121,7 +127,7 @@ impl Installer for DirectoryInstaller {
             None => self.remove_others("")?,
         }
         self.disk.create_folder(&new).map_err(io("create the folder", &new))?;
-        let filled = self.fill(&new, artifacts).and_then(|()| {
+        let filled = self.fill(&new, artifacts, watch).and_then(|()| {
             self.disk.sync_tree(&new).map_err(io("make durable", &new))?;
             self.disk.rename(&new, &place).map_err(io("rename the new release to", &place))
         });
@@ -130,6 +136,10 @@ impl Installer for DirectoryInstaller {
             let _ = self.disk.remove_tree(&new);
         })?;
         self.point_to(&name)
+    }
+
+    fn cancelled_by(&mut self, cancel: &Cancel) {
+        self.unpack = self.unpack.take().map(|command| command.until(cancel));
     }
 
     fn running(&mut self) -> Result<Option<Place>, InstallError> {

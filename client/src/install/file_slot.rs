@@ -8,6 +8,7 @@ use tidegate_model::version::Version;
 use super::copy::{copy, read_back};
 use super::{Artifact, Destination, InstallError, Installer, names};
 use crate::disk::Disk;
+use crate::watch::Watch;
 
 /// A slot that is one file. It contains either the old or the new image, never a part of one.
 #[derive(Debug, Clone)]
@@ -31,9 +32,9 @@ impl FileSlot {
         move |source| InstallError::Io { action, path: self.path.clone(), source }
     }
 
-    fn replace(&self, artifact: &Artifact, new: &Path) -> Result<(), InstallError> {
-        copy(artifact, &mut self.disk.create(new).map_err(self.io("write"))?, &self.path)?;
-        read_back(&self.disk, artifact, new)?;
+    fn replace(&self, artifact: &Artifact, new: &Path, watch: &mut Watch<'_>) -> Result<(), InstallError> {
+        copy(artifact, &mut self.disk.create(new).map_err(self.io("write"))?, &self.path, watch)?;
+        read_back(&self.disk, artifact, new, watch)?;
         self.disk.rename(new, &self.path).map_err(self.io("rename the new image into"))
     }
 }
@@ -47,7 +48,7 @@ impl Installer for FileSlot {
         Ok(vec![Destination { slot: None, running: Some(self.path.clone()) }; artifacts.len()])
     }
 
-    fn install(&mut self, _: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+    fn install(&mut self, _: &Version, artifacts: &[Artifact], watch: &mut Watch<'_>) -> Result<(), InstallError> {
         self.accepts(&names(artifacts)).map_err(InstallError::Unsuitable)?;
         let Some(artifact) = artifacts.first() else { return Ok(()) };
         let name = self.path.file_name().ok_or_else(|| {
@@ -56,7 +57,7 @@ impl Installer for FileSlot {
         let mut new = name.to_owned();
         new.push(".new");
         let new = self.path.with_file_name(new);
-        self.replace(artifact, &new).inspect_err(|_| {
+        self.replace(artifact, &new, watch).inspect_err(|_| {
             // It would only waste space; the next attempt starts over.
             let _ = self.disk.remove(&new);
         })

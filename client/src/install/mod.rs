@@ -38,6 +38,7 @@ pub use slot::{SlotImage, SlotInstaller};
 pub use stub::StubInstaller;
 
 use crate::command::CommandError;
+use crate::watch::{Cancel, Cancelled, Watch};
 use tidegate_tuf::hash::{Hashes, Mismatch};
 
 /// A verified artifact on disk, ready to be installed.
@@ -67,12 +68,14 @@ pub trait Installer {
     /// Installs all artifacts of a release.
     ///
     /// The download was verified, but an installer reads it again and therefore verifies it again. If the
-    /// release needs a restart, the next restart runs it on trial.
+    /// release needs a restart, the next restart runs it on trial. `watch` is told how far it is, at least once a second; where it says
+    /// so, the installation ends as after any other error.
     ///
     /// # Errors
     ///
     /// [`InstallError`]; the device can still run the old release.
-    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError>;
+    fn install(&mut self, version: &Version, artifacts: &[Artifact], watch: &mut Watch<'_>)
+    -> Result<(), InstallError>;
 
     /// Whether the running release's artifacts can be read, so that [`destinations`](Self::destinations) says where.
     fn reads_running(&self) -> bool {
@@ -120,6 +123,9 @@ pub trait Installer {
         Ok(())
     }
 
+    /// Tells it the token that ends what it does: programs that it runs end with it. Called before anything else.
+    fn cancelled_by(&mut self, _cancel: &Cancel) {}
+
     /// The name of what runs now. The old and the new release have different names.
     ///
     /// `None`, the default, is for installers that cannot determine this. Their releases count as running at once.
@@ -152,8 +158,13 @@ pub trait Installer {
 }
 
 impl<T: Installer + ?Sized> Installer for Box<T> {
-    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
-        (**self).install(version, artifacts)
+    fn install(
+        &mut self,
+        version: &Version,
+        artifacts: &[Artifact],
+        watch: &mut Watch<'_>,
+    ) -> Result<(), InstallError> {
+        (**self).install(version, artifacts, watch)
     }
 
     fn reads_running(&self) -> bool {
@@ -176,6 +187,10 @@ impl<T: Installer + ?Sized> Installer for Box<T> {
         (**self).ready()
     }
 
+    fn cancelled_by(&mut self, cancel: &Cancel) {
+        (**self).cancelled_by(cancel);
+    }
+
     fn running(&mut self) -> Result<Option<Place>, InstallError> {
         (**self).running()
     }
@@ -193,6 +208,9 @@ impl<T: Installer + ?Sized> Installer for Box<T> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
+    /// The caller ended it.
+    #[error(transparent)]
+    Cancelled(#[from] Cancelled),
     /// A file could not be read or written.
     #[error("{path}: cannot {action}: {source}")]
     Io {

@@ -10,6 +10,7 @@ use super::boot::{Boot, Slot};
 use super::copy::{copy_first_last, read_back};
 use super::{Artifact, Destination, InstallError, Installer, Place, names};
 use crate::disk::Disk;
+use crate::watch::{Cancel, Watch};
 
 /// The destinations of one artifact: a file or block device in each slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,21 +130,27 @@ impl<B: Boot> SlotInstaller<B> {
         Ok(path)
     }
 
-    fn write(&self, image: &SlotImage, target: Slot, artifact: &Artifact) -> Result<(), InstallError> {
+    fn write(
+        &self,
+        image: &SlotImage,
+        target: Slot,
+        artifact: &Artifact,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), InstallError> {
         let path = self.writable(image, target, &artifact.name, artifact.length)?;
         // Otherwise it is there already.
         if path != artifact.path {
             let io = |action| move |source: io::Error| InstallError::Io { action, path: path.to_owned(), source };
             let mut slot = self.disk.open(path).map_err(io("open"))?;
             slot.set_length(0).map_err(io("write"))?;
-            copy_first_last(artifact, &mut slot, path)?;
+            copy_first_last(artifact, &mut slot, path, watch)?;
         }
-        read_back(&self.disk, artifact, path)
+        read_back(&self.disk, artifact, path, watch)
     }
 }
 
 impl<B: Boot> Installer for SlotInstaller<B> {
-    fn install(&mut self, _: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+    fn install(&mut self, _: &Version, artifacts: &[Artifact], watch: &mut Watch<'_>) -> Result<(), InstallError> {
         // First, because an artifact that does not fit must change nothing.
         self.accepts(&names(artifacts)).map_err(InstallError::Unsuitable)?;
         let running = self.examine()?;
@@ -152,7 +159,7 @@ impl<B: Boot> Installer for SlotInstaller<B> {
         self.boot.invalidate(running.other())?;
         for image in &self.images {
             if let Some(artifact) = artifacts.iter().find(|artifact| image.takes(&artifact.name)) {
-                self.write(image, running.other(), artifact)?;
+                self.write(image, running.other(), artifact, watch)?;
             }
         }
         Ok(self.boot.attempt(running.other())?)
@@ -197,6 +204,10 @@ impl<B: Boot> Installer for SlotInstaller<B> {
 
     fn ready(&mut self) -> Result<(), InstallError> {
         self.examine().map(drop)
+    }
+
+    fn cancelled_by(&mut self, cancel: &Cancel) {
+        self.boot.cancelled_by(cancel);
     }
 
     fn running(&mut self) -> Result<Option<Place>, InstallError> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_model::version::Version;
 
 use super::{Artifact, InstallError, Installer};
+use crate::watch::Watch;
 
 /// An installer for tests that records its calls and can fail. Clones share their state.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +35,7 @@ impl StubInstaller {
 }
 
 impl Installer for StubInstaller {
-    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+    fn install(&mut self, version: &Version, artifacts: &[Artifact], _: &mut Watch<'_>) -> Result<(), InstallError> {
         let mut stub = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reason) = stub.failure.take() {
             return Err(InstallError::Rejected(reason));

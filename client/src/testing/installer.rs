@@ -7,7 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Violation, expect, works};
 use crate::disk::{Disk, Faults};
-use crate::install::{Artifact, Installer};
+use crate::install::{Artifact, InstallError, Installer};
+use crate::watch::{Cancel, Watch, unwatched};
 use tidegate_model::version::Version;
 use tidegate_tuf::hash::Hashes;
 
@@ -104,8 +105,8 @@ impl Stage {
     }
 }
 
-fn version() -> Version {
-    Version::new(1, 2, 3)
+fn install(installer: &mut dyn Installer, artifacts: &[Artifact]) -> Result<(), InstallError> {
+    installer.install(&Version::new(1, 2, 3), artifacts, &mut Watch::new(&mut unwatched, &Cancel::new()))
 }
 
 fn installs_confirms_and_reverts(boards: &mut Boards<'_>) -> Result<(), Violation> {
@@ -114,7 +115,7 @@ fn installs_confirms_and_reverts(boards: &mut Boards<'_>) -> Result<(), Violatio
     let before = works("an installer says what runs", installer.running())?;
     let names: Vec<&str> = stage.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     works("an installer accepts its own artifacts", installer.accepts(&names))?;
-    works("a release is installed", installer.install(&version(), &stage.artifacts))?;
+    works("a release is installed", install(&mut *installer, &stage.artifacts))?;
     stage.runs("an installed release runs after a restart", &stage.new, "after the installation")?;
     if stage.board.reverts() {
         let rule = "an installer that reverts names what runs";
@@ -127,7 +128,7 @@ fn installs_confirms_and_reverts(boards: &mut Boards<'_>) -> Result<(), Violatio
         }
         let now = works(rule, installer.running())?;
         expect("after revert() the old name runs", now.as_ref() == Some(&before), || format!("{now:?}"))?;
-        works("a release is installed again", installer.install(&version(), &stage.artifacts))?;
+        works("a release is installed again", install(&mut *installer, &stage.artifacts))?;
         stage.runs("a release runs that is installed again", &stage.new, "after the second installation")?;
     }
     for when in ["after confirm()", "after the second confirm()"] {
@@ -142,16 +143,16 @@ fn survives_a_stop_at_every_step(boards: &mut Boards<'_>) -> Result<(), Violatio
     let counted = Faults::none();
     let stage = boards.next()?;
     let mut installer = stage.board.installer(Disk::with_faults(counted.clone()));
-    works("a release is installed", installer.install(&version(), &stage.artifacts))?;
+    works("a release is installed", install(&mut *installer, &stage.artifacts))?;
     stage.done();
     for n in 0..counted.steps() {
         let stage = boards.next()?;
         let mut installer = stage.board.installer(Disk::with_faults(Faults::stop_at(n)));
-        let _ = installer.install(&version(), &stage.artifacts);
+        let _ = install(&mut *installer, &stage.artifacts);
         let runs = stage.board.restart();
         let is_whole = runs.as_ref().is_some_and(|runs| *runs == stage.old || *runs == stage.new);
         expect("after a stop the old release or the new one runs", is_whole, || format!("stopped at step {n}"))?;
-        works("after a stop the next installation succeeds", stage.installer().install(&version(), &stage.artifacts))?;
+        works("after a stop the next installation succeeds", install(&mut *stage.installer(), &stage.artifacts))?;
         stage.runs("after a stop the next installation completes", &stage.new, &format!("stopped at step {n}"))?;
         stage.done();
     }
@@ -162,7 +163,7 @@ fn survives_a_full_disk(boards: &mut Boards<'_>) -> Result<(), Violation> {
     for n in 0..6 {
         let stage = boards.next()?;
         let mut installer = stage.board.installer(Disk::with_faults(Faults::full_from(n)));
-        if let Err(error) = installer.install(&version(), &stage.artifacts) {
+        if let Err(error) = install(&mut *installer, &stage.artifacts) {
             expect("a full disk is no fault of the release", !error.is_final(), || error.to_string())?;
             stage.runs("on a full disk the old release keeps running", &stage.old, &format!("full from step {n}"))?;
         }
@@ -182,13 +183,13 @@ fn refuses_what_changed(boards: &mut Boards<'_>) -> Result<(), Violation> {
         [(flipped, "a bit"), (shorter, "shorter"), ([&good[..], b"!"].concat(), "longer"), (Vec::new(), "empty")]
     {
         works("the folder of the suite can be written", fs::write(&last.path, changed))?;
-        let result = stage.installer().install(&version(), &stage.artifacts);
-        let is_spoiled = result.as_ref().is_err_and(crate::install::InstallError::is_spoiled);
+        let result = install(&mut *stage.installer(), &stage.artifacts);
+        let is_spoiled = result.as_ref().is_err_and(InstallError::is_spoiled);
         expect(rule, is_spoiled, || format!("{how}: {result:?}"))?;
         stage.runs("a refused artifact changes nothing", &stage.old, how)?;
     }
     works("the folder of the suite can be written", fs::remove_file(&last.path))?;
-    let result = stage.installer().install(&version(), &stage.artifacts);
+    let result = install(&mut *stage.installer(), &stage.artifacts);
     expect("an artifact that is not there is an error", result.is_err(), || "it was installed".into())?;
     stage.runs("a missing artifact changes nothing", &stage.old, "missing")?;
     stage.done();

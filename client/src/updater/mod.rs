@@ -28,6 +28,7 @@ use crate::error::Error;
 use crate::fetch::answer::came;
 use crate::fetch::{AnyFetch, Fetch, FetchError, Reply, Request};
 use crate::store::{DirStore, LONGEST_SEGMENT, Repair, Store, StoreError};
+use crate::watch::Cancel;
 use tidegate_tuf::fields::Fields;
 use tidegate_tuf::hash::{Checker, to_hex};
 use tidegate_tuf::json;
@@ -144,6 +145,19 @@ pub struct Updater {
     pub(crate) offline: bool,
 }
 
+/// A fetcher whose requests end with a token.
+struct Until {
+    fetch: Box<dyn Fetch + Send>,
+    cancel: Cancel,
+}
+
+impl Fetch for Until {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        self.cancel.check()?;
+        self.fetch.fetch(&request.until(&self.cancel))
+    }
+}
+
 /// The server's tag for the timestamp with this hash.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Tag {
@@ -200,6 +214,12 @@ impl Updater {
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// The same, ended by this token.
+    #[must_use]
+    pub fn cancelled_by(self, cancel: &Cancel) -> Self {
+        Self { fetch: Box::new(Until { fetch: self.fetch, cancel: cancel.clone() }), ..self }
     }
 
     /// Fetches one role from another location from now on, or none. Verification does not change.

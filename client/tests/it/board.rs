@@ -10,7 +10,6 @@ use tidegate_client::agent::{Agent, AgentOptions, BootInfo, Entry, Health, Healt
 use tidegate_client::command::Command;
 use tidegate_client::device::{Device, DeviceBuilder, Status};
 use tidegate_client::disk::Disk;
-use tidegate_client::download::Progress;
 use tidegate_client::install::{Boot, BootError, BootHook, Slot, SlotImage, SlotInstaller};
 use tidegate_client::state::State;
 use tidegate_client::store::StoreError;
@@ -260,8 +259,6 @@ impl Host for BoardHost {
     }
 
     fn note(&mut self, _: &Entry<'_>) {}
-
-    fn progress(&mut self, _: &str, _: Progress) {}
 }
 
 /// A repository that assigns release 1.2.0 with this image to every device.

@@ -17,6 +17,7 @@ use tidegate_client::install::{FileSlot, SlotImage, SlotInstaller, StubBoot};
 use tidegate_client::policy::{Policy, Step};
 use tidegate_client::retry::Retry;
 use tidegate_client::state::State;
+use tidegate_client::watch::unwatched;
 use tidegate_model::delivery::Kind;
 use tidegate_model::delivery::index::{MAX_CHUNK, MIN_CHUNK};
 use tidegate_model::delivery::patch::PIECE;
@@ -364,7 +365,7 @@ fn pieces_are_continued_where_a_transfer_broke_off() {
     let update = |scene: &Scene| {
         let mut device = scene.board.builder(Disk::new()).retry(once).open().unwrap();
         let update = device.check().unwrap().update.unwrap();
-        device.download(&update, &mut |_, _| ()).map(drop)
+        device.download(&update, &mut unwatched).map(drop)
     };
     scene.mirror.trick(&scene.path(Kind::Patch), Trick::Drops(7_000));
     update(&scene).unwrap();
@@ -377,7 +378,7 @@ fn pieces_are_continued_where_a_transfer_broke_off() {
     scene.mirror.trick(&image, Trick::Drops(50_000));
     let mut device = scene.board.builder(Disk::with_faults(Faults::with_room(9))).retry(once).open().unwrap();
     let update = device.check().unwrap().update.unwrap();
-    device.download(&update, &mut |_, _| ()).unwrap();
+    device.download(&update, &mut unwatched).unwrap();
     assert!(scene.slot("b") == scene.new);
     assert_eq!(read(&scene.mirror), scene.new.len());
 }
@@ -452,7 +453,7 @@ fn nothing_is_written_during_a_trial() {
         let mut device = scene.board.device();
         let update = device.check().unwrap().update.unwrap();
         assert_eq!(update.release.sequence, 14);
-        let error = device.download(&update, &mut |_, _| ()).unwrap_err().to_string();
+        let error = device.download(&update, &mut unwatched).unwrap_err().to_string();
         assert!(error.contains("the other slot"), "{error}");
         assert!(scene.slot("a") == scene.old && scene.slot("b") == scene.new);
         drop(device);
@@ -538,7 +539,7 @@ fn a_finished_slot_is_kept() {
     let download = || {
         let mut device = scene.board.device();
         let update = device.check().unwrap().update.unwrap();
-        let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+        let downloaded = device.download(&update, &mut unwatched).unwrap();
         assert_eq!(downloaded.artifacts()[0].path, scene.board.folder.join("slot.b"));
     };
     download();
@@ -551,7 +552,7 @@ fn a_finished_slot_is_kept() {
     let scene = scene.again();
     let mut device = scene.board.device();
     let update = device.check().unwrap().update.unwrap();
-    device.download(&update, &mut |_, _| ()).unwrap();
+    device.download(&update, &mut unwatched).unwrap();
     drop(device);
     let mut changed = scene.new.clone();
     changed[5] ^= 1;
@@ -566,7 +567,7 @@ fn a_fallback_can_be_kept_where_there_is_room() {
     let download = |disk: Disk| {
         let mut device = scene.board.builder(disk).open().unwrap();
         let update = device.check().unwrap().update.unwrap();
-        device.download(&update, &mut |_, _| ()).unwrap().artifacts()[0].path.clone()
+        device.download(&update, &mut unwatched).unwrap().artifacts()[0].path.clone()
     };
     let stored = download(Disk::new());
     assert!(stored.starts_with(scene.board.folder.join("state")) && fs::read(&stored).unwrap() == scene.new);
@@ -588,7 +589,7 @@ fn a_hook_that_cannot_mark_a_slot_has_releases_stored() {
     scene.board.hook = Some(tidegate_client::install::BootHook::new(command));
     let mut device = scene.board.device();
     let update = device.check().unwrap().update.unwrap();
-    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+    let downloaded = device.download(&update, &mut unwatched).unwrap();
     assert!(downloaded.artifacts()[0].path.starts_with(scene.board.folder.join("state")));
     assert_eq!((scene.slot("b"), scene.overwritten_by()), (vec![], None));
     drop(device);
@@ -604,8 +605,8 @@ fn a_file_slot_is_patched_from_its_own_file() {
     let state = scene.board.folder.join("other");
     let mut device = device(&scene.mirror, &state, epoch()).installer(FileSlot::new(&slot)).open().unwrap();
     let update = device.check().unwrap().update.unwrap();
-    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
-    device.install(&downloaded).unwrap();
+    let downloaded = device.download(&update, &mut unwatched).unwrap();
+    device.install(&downloaded, &mut unwatched).unwrap();
     assert!(fs::read(&slot).unwrap() == scene.new);
     assert_eq!(read(&scene.mirror), scene.patch().len());
 }
@@ -638,9 +639,9 @@ fn slots_of_several_artifacts_are_filled() {
     let mirror = Mirror::of(sim);
     let mut device = device(&mirror, &path("state"), epoch()).installer(slots).open().unwrap();
     let update = device.check().unwrap().update.unwrap();
-    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+    let downloaded = device.download(&update, &mut unwatched).unwrap();
     assert_eq!(boot.invalid(), Some(tidegate_client::install::Slot::B));
-    device.install(&downloaded).unwrap();
+    device.install(&downloaded, &mut unwatched).unwrap();
     assert_eq!((boot.invalid(), boot.restart()), (None, tidegate_client::install::Slot::B));
     assert!(fs::read(path("image.bin.b")).unwrap() == new && fs::read(path("kernel.b")).unwrap() == kernel);
 }
@@ -719,7 +720,7 @@ fn a_delivery_of_days_is_decided_again_and_goes_on() {
             });
         }
         scene.mirror.take_requests();
-        let result = device.download(&update, &mut |_, _| ());
+        let result = device.download(&update, &mut unwatched);
         let refreshed = scene.mirror.take_requests().iter().filter(|file| file.ends_with("timestamp.json")).count();
         assert_eq!(refreshed, 1, "after a day");
         drop(device);
@@ -748,8 +749,8 @@ fn the_fallback_of_an_installation_that_was_not_written_down_is_kept() {
     let by_hand = |scene: &Scene, disk: &Disk| {
         let Ok(mut device) = scene.board.builder(disk.clone()).open() else { return };
         let Some(update) = device.check().ok().and_then(|check| check.update) else { return };
-        let Ok(downloaded) = device.download(&update, &mut |_, _| ()) else { return };
-        let _ = device.install(&downloaded);
+        let Ok(downloaded) = device.download(&update, &mut unwatched) else { return };
+        let _ = device.install(&downloaded, &mut unwatched);
     };
     let mut refused = 0;
     for (install, has_agent) in [(&by_agent as &dyn Fn(&Scene, &Disk), true), (&by_hand, false)] {
@@ -764,7 +765,7 @@ fn the_fallback_of_an_installation_that_was_not_written_down_is_kept() {
             scene.mirror.edit(&next);
             let mut device = scene.board.device();
             let update = device.check().unwrap().update.unwrap();
-            if let Err(error) = device.download(&update, &mut |_, _| ()) {
+            if let Err(error) = device.download(&update, &mut unwatched) {
                 // An agent may not have looked yet.
                 let is_known = device.machine().state.is_unsettled();
                 assert!(is_on_trial || is_known, "stopped at {n}: {error}");
@@ -774,7 +775,7 @@ fn the_fallback_of_an_installation_that_was_not_written_down_is_kept() {
                 // Somebody says that it is well. (The agent finds out by itself.)
                 if !has_agent {
                     assert_eq!(device.confirm().unwrap().release.sequence, 12);
-                    device.download(&update, &mut |_, _| ()).unwrap();
+                    device.download(&update, &mut unwatched).unwrap();
                 }
             } else {
                 assert!(!is_on_trial, "stopped at {n}");
@@ -860,7 +861,7 @@ fn a_transfer_that_gets_no_further_ends() {
     let update = device.check().unwrap().update.unwrap();
     scene.mirror.trick(&image, Trick::Cut(PIECE + 1000));
     scene.mirror.take_requests();
-    device.download(&update, &mut |_, _| ()).unwrap_err();
+    device.download(&update, &mut unwatched).unwrap_err();
     assert_eq!(scene.mirror.take_requests().len(), 4, "once, and three times more");
 }
 
@@ -876,7 +877,7 @@ fn a_busy_server_is_left_alone() {
         scene.mirror.trick(&scene.path(kind), Trick::Busy(Duration::from_secs(3600)));
     }
     requests.store(0, Ordering::SeqCst);
-    let error = device.download(&update, &mut |_, _| ()).unwrap_err();
+    let error = device.download(&update, &mut unwatched).unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_secs(3600)));
     assert_eq!(requests.load(Ordering::SeqCst), 1);
 }
@@ -902,7 +903,7 @@ fn a_metered_network_is_asked_for_no_other_way() {
     let mut scene = scene.again();
     let mut device = scene.board.device();
     let update = device.check().unwrap().update.unwrap();
-    device.download(&update, &mut |_, _| ()).unwrap();
+    device.download(&update, &mut unwatched).unwrap();
     drop(device);
     fs::write(scene.board.folder.join("slot.b"), b"changed").unwrap();
     scene.board.adjust = |builder| {

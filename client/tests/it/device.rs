@@ -9,6 +9,7 @@ use tidegate_client::device::{Check, InstallState};
 use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{FileSlot, StubInstaller};
 use tidegate_client::policy::{Judgement, Policy};
+use tidegate_client::watch::unwatched;
 use tidegate_client::{Error, Fault};
 use tidegate_model::decision::{Outcome, Rule};
 use tidegate_model::facts::Facts;
@@ -34,8 +35,8 @@ fn install(mirror: &Mirror, state: &Path, slot: &Path, disk: Disk) -> Result<Che
     let mut device = device(mirror, state, epoch()).disk(disk).installer(installer).open()?;
     let check = device.check()?;
     if let Some(update) = &check.update {
-        let downloaded = device.download(update, &mut |_, _| ())?;
-        device.install(&downloaded)?;
+        let downloaded = device.download(update, &mut unwatched)?;
+        device.install(&downloaded, &mut unwatched)?;
     }
     Ok(check)
 }
@@ -437,8 +438,8 @@ fn a_rejected_release_is_not_tried_again() {
         let mut device = open();
         let check = device.check().unwrap();
         if let Some(update) = &check.update {
-            let downloaded = device.download(update, &mut |_, _| ()).unwrap();
-            device.install(&downloaded).unwrap();
+            let downloaded = device.download(update, &mut unwatched).unwrap();
+            device.install(&downloaded, &mut unwatched).unwrap();
         }
         check.outcome().clone()
     };
@@ -461,11 +462,11 @@ fn a_rejected_release_is_not_tried_again() {
     let mut fresh = device(&mirror, folder.path(), epoch()).installer(stub.clone()).open().unwrap();
     assert!(matches!(fresh.reject(), Err(Error::State(_))));
     let update = fresh.check().unwrap().update.unwrap();
-    let downloaded = fresh.download(&update, &mut |_, _| ()).unwrap();
+    let downloaded = fresh.download(&update, &mut unwatched).unwrap();
     stub.fail_next("the slot is busy");
-    assert_eq!(fresh.install(&downloaded).unwrap_err().fault(), Fault::Device);
-    fresh.install(&downloaded).unwrap();
-    assert!(matches!(fresh.install(&downloaded), Err(Error::State(_))));
+    assert_eq!(fresh.install(&downloaded, &mut unwatched).unwrap_err().fault(), Fault::Device);
+    fresh.install(&downloaded, &mut unwatched).unwrap();
+    assert!(matches!(fresh.install(&downloaded, &mut unwatched), Err(Error::State(_))));
     assert_eq!(fresh.reject().unwrap().device.installed.sequence, 0);
 }
 

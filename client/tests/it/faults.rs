@@ -352,7 +352,12 @@ fn reboots_hooks_and_clocks() {
 struct Deadly;
 
 impl Installer for Deadly {
-    fn install(&mut self, _: &tidegate_model::version::Version, _: &[Artifact]) -> Result<(), InstallError> {
+    fn install(
+        &mut self,
+        _: &tidegate_model::version::Version,
+        _: &[Artifact],
+        _: &mut tidegate_client::watch::Watch<'_>,
+    ) -> Result<(), InstallError> {
         panic!("the power is gone");
     }
 

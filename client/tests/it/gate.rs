@@ -1,5 +1,6 @@
 //! A device in a protected cohort: what it asks its gate for, and what it makes of what that says. The real gate is in the gate's own tests.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tidegate_client::gate::StubGate;
 use tidegate_client::install::StubInstaller;
 use tidegate_client::retry::Retry;
 use tidegate_client::state::State;
+use tidegate_client::watch::unwatched;
 use tidegate_client::{Error, Fault};
 use tidegate_model::decision::{Outcome, Rule};
 use tidegate_model::facts::Facts;
@@ -98,8 +100,8 @@ fn refusal(why: &str, missing: &[&str]) -> Refusal {
 fn installs(device: &mut Device) -> String {
     let check = device.check().unwrap();
     let update = check.update.unwrap_or_else(|| panic!("{}", check.explanation));
-    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
-    device.install(&downloaded).unwrap().release.version.to_string()
+    let downloaded = device.download(&update, &mut unwatched).unwrap();
+    device.install(&downloaded, &mut unwatched).unwrap().release.version.to_string()
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -128,8 +130,8 @@ fn deliveries_of_private_releases_come_through_the_gate() {
     assert_eq!(update.artifacts[0].ways.len(), 2);
     // Chunks of noise are no shorter than it is.
     update.artifacts[0].ways.reverse();
-    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
-    device.install(&downloaded).unwrap();
+    let downloaded = device.download(&update, &mut unwatched).unwrap();
+    device.install(&downloaded, &mut unwatched).unwrap();
     assert!(std::fs::read(&slot).unwrap() == image);
     let (open, through) = gated.take();
     let is_of_delivery = |file: &&String| file.contains("/delivery/") || file.contains("image.bin");
@@ -278,25 +280,26 @@ fn an_expired_grant_is_renewed_mid_download() {
     gated.take();
     let (gate, mirror) = (gated.gate.clone(), gated.mirror.clone());
     let mut seen = Vec::new();
-    let downloaded = device.download(&update, &mut |_, progress| {
+    let downloaded = device.download(&update, &mut |progress| {
         seen.push(progress.done);
         // While the first part comes, the grant ends.
         gate.expire();
         mirror.behave();
+        ControlFlow::Continue(())
     });
     let downloaded = downloaded.unwrap();
     assert_eq!(seen, [7, IMAGE.len() as u64], "it went on where it was");
     // Once with what had ended, once with what is new.
     assert_eq!(gated.take().1, [file.clone(), file.clone(), file]);
     assert_eq!(gated.gate.granted().len(), 2);
-    device.install(&downloaded).unwrap();
+    device.install(&downloaded, &mut unwatched).unwrap();
     // A gate that takes no token at all is asked for one more, not for ever.
     let gated = GatedRepository::with_release(true);
     let mut device = gated.device(scratch().path()).open().unwrap();
     let update = device.check().unwrap().update.unwrap();
     gated.gate.refuse(Some(refusal("not any more", &["pcr sha256:7"])));
     gated.gate.expire();
-    let error = device.download(&update, &mut |_, _| ()).unwrap_err();
+    let error = device.download(&update, &mut unwatched).unwrap_err();
     assert!(matches!(&error, Error::Fetch(FetchError::Denied { .. })), "{error}");
     assert!(error.to_string().contains("not any more (G-ATT-12); missing: pcr sha256:7"), "{error}");
     assert_eq!(error.fault(), Fault::Peer);
@@ -354,7 +357,7 @@ fn gate_responses_are_verified() {
         let mut device = gated.device(folder.path()).installer(StubInstaller::new()).open().unwrap();
         let tried = device.check().and_then(|check| {
             let update = check.update.unwrap_or_else(|| panic!("{case}: {}", check.explanation));
-            device.download(&update, &mut |_, _| ()).map(drop)
+            device.download(&update, &mut unwatched).map(drop)
         });
         let error = tried.unwrap_err();
         // What is no metadata may have come from anyone on the way.

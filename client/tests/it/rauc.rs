@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tidegate_client::install::{Artifact, CommandInstaller, Installer as _};
 use tidegate_tuf::hash::Hashes;
 
+use crate::tools::Quietly as _;
 use crate::tools::{LIMIT, contrib, have, is_permitted, shell};
 
 /// A board whose slots RAUC writes. What runs on it ends with it.
@@ -170,7 +171,7 @@ fn rauc() {
 
     // Installed, tried, confirmed, and there to stay.
     let good = board.bundle("the new system", "cert");
-    board.installer().install(&version, std::slice::from_ref(&good)).unwrap();
+    board.installer().install_quietly(&version, std::slice::from_ref(&good)).unwrap();
     assert!(board.read("slot.b").starts_with("the new system"));
     assert_eq!(board.read("slot.a"), "old\n");
     assert_eq!(board.installer().running().unwrap().as_deref(), Some("a"));
@@ -182,31 +183,31 @@ fn rauc() {
 
     // One that is taken back while it runs.
     let bad = board.bundle("another system", "cert");
-    board.installer().install(&version, std::slice::from_ref(&bad)).unwrap();
+    board.installer().install_quietly(&version, std::slice::from_ref(&bad)).unwrap();
     assert_eq!(board.start(), "a");
     board.installer().revert(&"b".to_owned()).unwrap();
     assert_eq!(board.start(), "b");
     board.installer().confirm().unwrap();
     // One that is taken back before it ran.
-    board.installer().install(&version, std::slice::from_ref(&bad)).unwrap();
+    board.installer().install_quietly(&version, std::slice::from_ref(&bad)).unwrap();
     board.installer().revert(&"b".to_owned()).unwrap();
     assert_eq!(board.start(), "b");
     board.installer().confirm().unwrap();
     // One that nobody confirms, since it does not come so far.
-    board.installer().install(&version, std::slice::from_ref(&bad)).unwrap();
+    board.installer().install_quietly(&version, std::slice::from_ref(&bad)).unwrap();
     assert_eq!(board.start(), "a");
     assert_eq!(board.start(), "b");
     board.installer().confirm().unwrap();
 
     // A bundle that a stranger signed is RAUC's to refuse, and two artifacts are not for RAUC, ever.
     let strange = board.bundle("a stranger's system", "stranger");
-    let error = board.installer().install(&version, &[strange]).unwrap_err();
+    let error = board.installer().install_quietly(&version, &[strange]).unwrap_err();
     assert!(error.to_string().contains("signature") && !error.is_final(), "{error}");
-    let error = board.installer().install(&version, &[bad.clone(), bad.clone()]).unwrap_err();
+    let error = board.installer().install_quietly(&version, &[bad.clone(), bad.clone()]).unwrap_err();
     assert!(error.is_final(), "{error}");
     assert!(board.read("slot.a").starts_with("another system"));
     assert_eq!(board.start(), "b");
     // Bytes that changed since they were verified do not get as far as RAUC.
     fs::write(&bad.path, "changed").unwrap();
-    assert!(board.installer().install(&version, &[bad]).is_err());
+    assert!(board.installer().install_quietly(&version, &[bad]).is_err());
 }

@@ -15,6 +15,7 @@ use tidegate_client::disk::{Disk, Faults};
 use tidegate_client::install::{FileSlot, StubInstaller};
 use tidegate_client::receipts::{Destination, FolderSink, Naming, Receipts, Sending, Sink, StubSink};
 use tidegate_client::state::State;
+use tidegate_client::watch::unwatched;
 use tidegate_model::decision::OutcomeKind;
 use tidegate_model::position::Salt;
 use tidegate_model::receipt::{InstallResult, SignedReceipt};
@@ -234,8 +235,8 @@ fn manual_calls_record_the_same() {
         || keeps_receipts(fleet::device(&mirror, folder.path(), epoch())).installer(stub.clone()).open().unwrap();
     let install = |device: &mut Device| {
         let update = device.check()?.update.unwrap();
-        let downloaded = device.download(&update, &mut |_, _| ())?;
-        device.install(&downloaded).map(drop)
+        let downloaded = device.download(&update, &mut unwatched)?;
+        device.install(&downloaded, &mut unwatched).map(drop)
     };
     install(&mut open()).unwrap();
     open().confirm().unwrap();
@@ -282,8 +283,8 @@ fn callers_may_be_stopped_anywhere_as_well() {
     let life = |folder: &Path, disk: Disk, end: InstallResult| {
         let mut device = open(folder, disk)?;
         if let Some(update) = device.check()?.update {
-            let downloaded = device.download(&update, &mut |_, _| ())?;
-            device.install(&downloaded)?;
+            let downloaded = device.download(&update, &mut unwatched)?;
+            device.install(&downloaded, &mut unwatched)?;
         }
         match end {
             InstallResult::Confirmed => device.confirm().map(drop),
@@ -550,11 +551,11 @@ fn a_protected_cohorts_receipts_go_to_its_gate() {
     let update = device.check().unwrap().update.unwrap();
     assert_eq!(device.waiting_receipts()[0].receipt.cohort.as_str(), "all");
     assert_eq!(told_to(&mut device), destinations);
-    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
+    let downloaded = device.download(&update, &mut unwatched).unwrap();
     // What would be so with other facts, in a cohort without a gate, changes nothing.
     let lab = [("group".parse().unwrap(), "lab".into())].into_iter().collect();
     device.explain(Some(lab), None).unwrap();
-    device.install(&downloaded).unwrap();
+    device.install(&downloaded, &mut unwatched).unwrap();
     assert_eq!(told_to(&mut device), destinations);
     drop(device);
     let mut device = open();

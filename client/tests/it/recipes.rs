@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::tools::Quietly as _;
 use crate::tools::{LIMIT, contrib, have, shell};
 use sha2::{Digest as _, Sha256};
 use tidegate_client::command::Command;
@@ -140,7 +141,7 @@ fn swupdate() {
     };
     let version = tidegate_model::version::Version::new(1, 2, 3);
     assert_eq!(installer.running().unwrap().as_deref(), Some("a"));
-    installer.install(&version, std::slice::from_ref(&artifact)).unwrap();
+    installer.install_quietly(&version, std::slice::from_ref(&artifact)).unwrap();
     assert_eq!(fs::read(folder.join("slot.b")).unwrap(), image);
     assert_eq!(fs::read(folder.join("slot.a")).unwrap(), b"old");
     let list = || shell(folder, "grub-editenv grubenv list").replace("invalid=\n", "");
@@ -151,7 +152,7 @@ fn swupdate() {
     installer.revert(&"a".to_owned()).unwrap();
     assert_eq!(list(), "kept=a\ntry=\n");
     // Two artifacts are not for SWUpdate, ever.
-    let error = installer.install(&version, &[artifact.clone(), artifact]).unwrap_err();
+    let error = installer.install_quietly(&version, &[artifact.clone(), artifact]).unwrap_err();
     assert!(error.is_final(), "{error}");
     // A file that is signed by nobody is SWUpdate's to refuse.
     fs::write(folder.join("release.swu"), b"no such file").unwrap();
@@ -161,5 +162,5 @@ fn swupdate() {
         length: 12,
         hashes: Hashes::sha256(Sha256::digest(b"no such file").into()),
     };
-    assert!(installer.install(&version, &[artifact]).is_err());
+    assert!(installer.install_quietly(&version, &[artifact]).is_err());
 }

@@ -20,8 +20,11 @@ use tidegate_client::install::{
 };
 use tidegate_client::store::{DirStore, MemoryStore, Store, StoreError};
 use tidegate_client::testing::{Board, TestFiles, check_fetch, check_installer, check_store};
+use tidegate_client::watch::Watch;
 use tidegate_model::version::Version;
 use tidegate_tuf::hash::Hashes;
+
+use crate::tools::Quietly as _;
 
 const OLD: &[u8] = b"the old image";
 
@@ -289,7 +292,12 @@ struct WrongInstaller {
 }
 
 impl Installer for WrongInstaller {
-    fn install(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+    fn install(
+        &mut self,
+        version: &Version,
+        artifacts: &[Artifact],
+        watch: &mut Watch<'_>,
+    ) -> Result<(), InstallError> {
         let bytes = || fs::read(&artifacts[0].path).unwrap_or_default();
         match self.fault {
             "does nothing" => Ok(()),
@@ -300,7 +308,7 @@ impl Installer for WrongInstaller {
                 file.set_length(0).map_err(rejected)?;
                 file.write_at(0, &bytes()).map_err(rejected)
             }
-            _ => self.inner.install(version, artifacts).map_err(|e| match e {
+            _ => self.inner.install(version, artifacts, watch).map_err(|e| match e {
                 InstallError::Io { .. } => InstallError::Rejected("no space".into()),
                 e => e,
             }),
@@ -343,8 +351,8 @@ fn a_file_slot_takes_one_artifact() {
     let folder = tempfile::tempdir().unwrap();
     let image = artifact(folder.path(), "image", b"image");
     let mut slot = FileSlot::new(folder.path().join("slot"));
-    assert!(slot.install(&version(), &[]).is_err());
-    assert!(slot.install(&version(), &[image.clone(), image]).is_err());
+    assert!(slot.install_quietly(&version(), &[]).is_err());
+    assert!(slot.install_quietly(&version(), &[image.clone(), image]).is_err());
     assert!(slot.accepts(&["image", "more"]).is_err() && slot.accepts(&["image"]).is_ok());
     assert!(slot.revert(&"before".to_owned()).is_err());
 }
@@ -356,8 +364,9 @@ fn a_file_slot_leaves_nothing_beside_it() {
             let folder = tempfile::tempdir().unwrap();
             let image = artifact(folder.path(), "image", &new_content(0));
             let path = folder.path().join("slot");
-            let _ = FileSlot::on(Disk::with_faults(plan(n)), &path).install(&version(), std::slice::from_ref(&image));
-            FileSlot::new(&path).install(&version(), &[image]).unwrap();
+            let _ = FileSlot::on(Disk::with_faults(plan(n)), &path)
+                .install_quietly(&version(), std::slice::from_ref(&image));
+            FileSlot::new(&path).install_quietly(&version(), &[image]).unwrap();
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "at {n}");
         }
     }
@@ -420,21 +429,21 @@ fn the_slot_that_runs_is_never_written() {
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink(&board.images[0].a, &board.images[0].b).unwrap();
-        let error = board.installer(Disk::new()).install(&version(), &all).unwrap_err();
+        let error = board.installer(Disk::new()).install_quietly(&version(), &all).unwrap_err();
         assert!(error.to_string().contains("the running slot"), "{error}");
         fs::remove_file(&board.images[0].b).unwrap();
         fs::hard_link(&board.images[0].a, &board.images[0].b).unwrap();
-        assert!(board.installer(Disk::new()).install(&version(), &all).is_err());
+        assert!(board.installer(Disk::new()).install_quietly(&version(), &all).is_err());
         fs::remove_file(&board.images[0].b).unwrap();
     }
     let mut installer = board.installer(Disk::new());
-    installer.install(&version(), &all).unwrap();
+    installer.install_quietly(&version(), &all).unwrap();
     assert_eq!(fs::read(&board.images[0].a).unwrap(), OLD);
     board.restart();
     installer.confirm().unwrap();
     // Now slot b runs, and slot a is written.
     let other = [artifact(folder.path(), "image.bin", b"another")];
-    installer.install(&Version::new(2, 0, 0), &other).unwrap();
+    installer.install_quietly(&Version::new(2, 0, 0), &other).unwrap();
     assert_eq!(fs::read(&board.images[0].a).unwrap(), b"another");
     assert_eq!(fs::read(&board.images[0].b).unwrap(), new_content(0));
 }
@@ -447,17 +456,17 @@ fn a_half_written_slot_is_never_started() {
         let folder = tempfile::tempdir().unwrap();
         let board = SlotBoard::on(folder.path(), &["image.bin"]);
         let all = artifacts(folder.path(), &board);
-        board.installer(Disk::new()).install(&version(), &all).unwrap();
+        board.installer(Disk::new()).install_quietly(&version(), &all).unwrap();
         // Another release is installed before the restart.
         let next = [artifact(folder.path(), "image.bin", &vec![b'x'; 200_000])];
         if n == 0 {
-            board.installer(Disk::with_faults(counted.clone())).install(&version(), &next).unwrap();
+            board.installer(Disk::with_faults(counted.clone())).install_quietly(&version(), &next).unwrap();
             continue;
         }
         if n > counted.steps() {
             break;
         }
-        let _ = board.installer(Disk::with_faults(Faults::stop_at(n - 1))).install(&version(), &next);
+        let _ = board.installer(Disk::with_faults(Faults::stop_at(n - 1))).install_quietly(&version(), &next);
         let runs = board.restart().unwrap().remove(0);
         assert!(runs == OLD || runs == new_content(0) || runs == vec![b'x'; 200_000], "stopped at {}", n - 1);
     }
@@ -484,7 +493,7 @@ fn slots_that_are_set_up_wrongly_are_refused() {
     let all = artifacts(folder.path(), &board);
     let stranger = artifact(folder.path(), "other", b"");
     for given in [&all[..1], &[all[0].clone(), stranger.clone()], &[all.clone(), vec![stranger]].concat()] {
-        let error = board.installer(Disk::new()).install(&version(), given).unwrap_err();
+        let error = board.installer(Disk::new()).install_quietly(&version(), given).unwrap_err();
         assert!(!error.is_final() && error.to_string().contains("kernel, rootfs"), "{error}");
         assert!(!board.images[0].b.exists());
     }
@@ -506,7 +515,7 @@ fn a_missing_device_is_not_created() {
     ];
     let mut installer = SlotInstaller::new(images, StubBoot::new()).unwrap();
     let all = ["kernel", "rootfs"].map(|name| artifact(folder.path(), name, b"image"));
-    for error in [installer.ready().unwrap_err(), installer.install(&version(), &all).unwrap_err()] {
+    for error in [installer.ready().unwrap_err(), installer.install_quietly(&version(), &all).unwrap_err()] {
         assert!(!error.is_final() && error.to_string().contains("cannot find"), "{error}");
     }
     assert!(!path.exists() && !folder.path().join("b").exists());
@@ -606,7 +615,7 @@ esac
         let run = |text: &str| {
             let words = script(folder.path(), text);
             let mut installer = CommandInstaller::new(Command::new(words, Duration::from_millis(500)));
-            (installer.install(&version(), std::slice::from_ref(&image)), installer)
+            (installer.install_quietly(&version(), std::slice::from_ref(&image)), installer)
         };
         let (result, mut installer) = run("echo for another board >&2; exit 10");
         let error = result.unwrap_err();
@@ -635,7 +644,7 @@ esac
         let boot = BootHook::new(Command::new(script(folder.path(), "echo c"), LIMIT));
         let images = vec![SlotImage::only(folder.path().join("a"), folder.path().join("b"))];
         let image = artifact(folder.path(), "image.bin", b"image");
-        let error = SlotInstaller::new(images, boot).unwrap().install(&version(), &[image]).unwrap_err();
+        let error = SlotInstaller::new(images, boot).unwrap().install_quietly(&version(), &[image]).unwrap_err();
         assert!(error.to_string().contains("must print a or b"), "{error}");
         assert!(!folder.path().join("b").exists());
     }
@@ -698,7 +707,7 @@ esac
             names
         };
         let mut installer = board.installer(Disk::new());
-        installer.install(&version(), &all).unwrap();
+        installer.install_quietly(&version(), &all).unwrap();
         assert_eq!(releases(), ["1.0.0", "1.2.3"]);
         installer.confirm().unwrap();
         assert_eq!(releases(), ["1.2.3"]);
@@ -712,7 +721,7 @@ esac
         let all = [artifact(folder.path(), "program", b"program")];
         let mut installer = DirectoryInstaller::new(folder.path());
         assert_eq!(installer.running().unwrap(), None);
-        installer.install(&version(), &all).unwrap();
+        installer.install_quietly(&version(), &all).unwrap();
         assert_eq!(fs::read(folder.path().join("current/program")).unwrap(), b"program");
     }
 }

@@ -5,6 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use tidegate_client::install::{Artifact, InstallError, Installer};
+use tidegate_client::watch::{Cancel, Watch, unwatched};
+use tidegate_model::version::Version;
 
 pub const LIMIT: Duration = Duration::from_secs(60);
 
@@ -41,3 +44,12 @@ pub fn shell(folder: &Path, script: &str) -> String {
     assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
+
+/// Installs without a watcher.
+pub trait Quietly: Installer {
+    fn install_quietly(&mut self, version: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+        self.install(version, artifacts, &mut Watch::new(&mut unwatched, &Cancel::new()))
+    }
+}
+
+impl<T: Installer + ?Sized> Quietly for T {}

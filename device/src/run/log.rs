@@ -1,5 +1,7 @@
 //! The agent's log: lines of text on standard error, or with `--json` one JSON object per line on standard output.
 
+use std::ops::ControlFlow;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -12,8 +14,8 @@ use tidegate_client::Error;
 use tidegate_client::agent::{BootInfo, Entry, Host, SystemHost};
 use tidegate_client::clock::{Clock as _, SystemClock};
 use tidegate_client::device::Device;
-use tidegate_client::download::Progress;
 use tidegate_client::state::State;
+use tidegate_client::watch::Progress;
 use tidegate_model::failure::ErrorBody;
 use tidegate_model::time;
 
@@ -178,7 +180,8 @@ impl Host for LogHost<'_> {
         }
     }
 
-    fn progress(&mut self, _: &str, _: Progress) {
+    fn progress(&mut self, _: Progress<'_>) -> ControlFlow<()> {
         self.watch.renew();
+        ControlFlow::Continue(())
     }
 }

@@ -15,6 +15,7 @@ use tidegate_client::install::{Artifact, InstallError, Installer, Place};
 use tidegate_client::model::version::Version;
 use tidegate_client::store::{Store, StoreError, check_name};
 use tidegate_client::tuf::hash::Checker;
+use tidegate_client::watch::{Phase, Progress, Watch};
 
 /// Fetches `usb:` URLs from the folder where a stick is mounted.
 pub struct UsbFetch {
@@ -173,7 +174,12 @@ impl Pages {
 }
 
 impl Installer for Pages {
-    fn install(&mut self, _: &Version, artifacts: &[Artifact]) -> Result<(), InstallError> {
+    fn install(
+        &mut self,
+        _: &Version,
+        artifacts: &[Artifact],
+        watch: &mut Watch<'_>,
+    ) -> Result<(), InstallError> {
         let [artifact] = artifacts else {
             return Err(InstallError::Unsuitable("a page takes one artifact".into()));
         };
@@ -187,6 +193,7 @@ impl Installer for Pages {
         let changed = |mismatch| InstallError::Changed { path: artifact.path.clone(), mismatch };
         let mut buffer = [0; 16 * 1024];
         loop {
+            watch.at(Progress::new(Phase::Install, &artifact.name, checker.seen(), artifact.length))?;
             match source.read(&mut buffer).map_err(Self::failed(&artifact.path, "read"))? {
                 0 => break,
                 count => {

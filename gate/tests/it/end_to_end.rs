@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use tidegate_client::gate::{Bank, GateClient, Signer, TpmAttestor, TpmOptions};
 use tidegate_client::install::FileSlot;
 use tidegate_client::key::DeviceKey;
 use tidegate_client::updater::Repository;
+use tidegate_client::watch::unwatched;
 use tidegate_client::{Error, Fault};
 use tidegate_model::decision::Outcome;
 
@@ -160,8 +162,8 @@ fn signer(device: &device::Device) -> Signer {
 fn installs(device: &mut Device) -> String {
     let check = device.check().unwrap();
     let update = check.update.unwrap_or_else(|| panic!("{}", check.explanation));
-    let downloaded = device.download(&update, &mut |_, _| ()).unwrap();
-    device.install(&downloaded).unwrap().release.version.to_string()
+    let downloaded = device.download(&update, &mut unwatched).unwrap();
+    device.install(&downloaded, &mut unwatched).unwrap().release.version.to_string()
 }
 
 /// Why the device keeps its installed release.
@@ -285,11 +287,12 @@ fn resumes_a_download_after_a_restart() {
     let update = device.check().unwrap().update.unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1300));
     let mut here = 0;
-    let error = device.download(&update, &mut |_, progress| {
+    let error = device.download(&update, &mut |progress| {
         if here == 0 {
             repository.gate.borrow_mut().kill();
         }
         here = progress.done;
+        ControlFlow::Continue(())
     });
     let error = error.unwrap_err();
     assert_eq!(error.fault(), Fault::Network, "{error}");
@@ -303,11 +306,12 @@ fn resumes_a_download_after_a_restart() {
 
     repository.restart(true);
     let mut first = None;
-    let downloaded = device.download(&update, &mut |_, progress| {
+    let downloaded = device.download(&update, &mut |progress| {
         first.get_or_insert(progress.done);
+        ControlFlow::Continue(())
     });
     assert!(first.unwrap() > here, "the download resumes");
-    device.install(&downloaded.unwrap()).unwrap();
+    device.install(&downloaded.unwrap(), &mut unwatched).unwrap();
     assert_eq!(std::fs::read(repository.slot("device-1")).unwrap(), image);
     assert_eq!(installs(&mut other), "1.2.0");
 }
@@ -335,7 +339,7 @@ fn device_refuses_wrong_bytes() {
         let good = std::fs::read(file).unwrap();
         std::fs::write(file, bytes).unwrap();
         let mut device = repository.certified("device-1");
-        let tried = device.check().and_then(|check| device.download(&check.update.unwrap(), &mut |_, _| ()).map(drop));
+        let tried = device.check().and_then(|check| device.download(&check.update.unwrap(), &mut unwatched).map(drop));
         let error = tried.unwrap_err();
         assert_eq!(error.fault(), Fault::Peer, "{case}: {error}");
         assert!(!repository.slot("device-1").exists(), "{case}");

@@ -160,8 +160,8 @@ impl<'a> Story<'a> {
         let device = actor.at(at);
         let check = device.check().map_err(failed)?;
         let update = check.update.ok_or_else(|| Error::bug("the device of the story has nothing to install"))?;
-        let downloaded = device.download(&update, &mut |_, _| ()).map_err(failed)?;
-        let record = device.install(&downloaded).map_err(failed)?;
+        let downloaded = device.download(&update, &mut tidegate_client::watch::unwatched).map_err(failed)?;
+        let record = device.install(&downloaded, &mut tidegate_client::watch::unwatched).map_err(failed)?;
         let bytes: u64 = downloaded.artifacts().iter().map(|artifact| artifact.length).sum();
         self.answer(format_args!(
             "verified {bytes} bytes and installed {} into {}",
@@ -192,7 +192,7 @@ impl<'a> Story<'a> {
         let device = actor.at(self.end);
         let refused = device.check().map(|check| check.update).map_err(failed).and_then(|update| {
             let update = update.ok_or_else(|| Error::bug("the device of the story has nothing to install"))?;
-            Ok(device.download(&update, &mut |_, _| ()).err())
+            Ok(device.download(&update, &mut tidegate_client::watch::unwatched).err())
         });
         swap_byte(&path, at, Some(good))?;
         match refused? {

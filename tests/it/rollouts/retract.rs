@@ -21,6 +21,7 @@ use tidegate_client::device::Device;
 use tidegate_client::fetch::file::url_of;
 use tidegate_client::install::FileSlot;
 use tidegate_client::updater::Repository as Published;
+use tidegate_client::watch::unwatched;
 use tidegate_model::decision::{Outcome, Profile};
 use tidegate_model::digest::Digest;
 use tidegate_model::layout;
@@ -112,8 +113,8 @@ impl History {
         let mut device = self.device(id);
         let check = device.check().unwrap();
         if let Some(update) = &check.update {
-            let downloaded = device.download(update, &mut |_, _| ()).unwrap();
-            device.install(&downloaded).unwrap();
+            let downloaded = device.download(update, &mut unwatched).unwrap();
+            device.install(&downloaded, &mut unwatched).unwrap();
             device.confirm().unwrap();
         }
         (fs::read_to_string(self.slot(id)).unwrap_or_default(), check.explanation.outcome)

@@ -12,6 +12,7 @@ mod pace;
 mod proxy;
 mod range;
 pub(crate) mod send;
+mod socket;
 mod tls;
 
 use std::io::{self, Read};
@@ -21,8 +22,7 @@ use std::time::{Duration, Instant};
 use tracing::debug;
 use ureq::http::{HeaderMap, StatusCode, Uri, header};
 use ureq::tls::TlsConfig;
-use ureq::unversioned::resolver::DefaultResolver;
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector, TcpConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
 use ureq::{Agent, Timeout};
 
 pub use authorization::{Authorization, AuthorizationError, Source};
@@ -35,8 +35,9 @@ use crate::fetch::answer;
 use crate::fetch::error::FetchError;
 use crate::fetch::request::{Body, Fetch, Head, Kind, Reply, Request};
 use gunzip::Gunzip;
-use pace::{Meter, Paced, Patience, PatientConnector};
+use pace::{Meter, Paced, Patience};
 use proxy::{Proxies, WholeUrlConnector};
+use socket::{Dialer, Names};
 use tidegate_model::text::public_url;
 use tidegate_model::time;
 
@@ -106,7 +107,7 @@ impl HttpFetch {
 
     /// A fetcher with these options, that measures throughput by this clock.
     pub fn with_options(options: HttpOptions, clock: Arc<dyn Monotonic>) -> Self {
-        let patience = Patience::new();
+        let patience = Patience::default();
         let proxies = Proxies::new(&options.proxy);
         let plain = agent(&options, &patience, tls::none());
         Self { plain, secure: OnceLock::new(), nameless: OnceLock::new(), proxies, options, patience, clock }
@@ -159,6 +160,7 @@ impl HttpFetch {
         headers: &[(&str, String)],
     ) -> Result<ureq::http::Response<ureq::Body>, FetchError> {
         self.patience.renew(self.options.connect_timeout * 2 + self.options.response_timeout * 2);
+        self.patience.until(request.cancel);
         let encodings = if request.kind == Kind::Metadata { "gzip" } else { "identity" };
         let proxy = self.proxies.of(url)?;
         let call = || {
@@ -183,7 +185,10 @@ impl HttpFetch {
             result => result,
         };
         log("GET", url, answer.as_ref().ok(), started);
-        answer.map_err(|e| self.unanswered(request.url, &e, proxy))
+        answer.map_err(|e| match self.patience.check() {
+            Ok(()) => self.unanswered(request.url, &e, proxy),
+            Err(cancelled) => cancelled.into(),
+        })
     }
 
     fn unanswered(&self, url: &str, error: &ureq::Error, proxy: Option<&ProxyUrl>) -> FetchError {
@@ -397,10 +402,9 @@ fn agent(options: &HttpOptions, patience: &Patience, tls: TlsConfig) -> Agent {
     let connector =
         ().chain(WholeUrlConnector(config.clone()))
             .chain(ConnectProxyConnector::default())
-            .chain(TcpConnector::default())
-            .chain(PatientConnector(patience.clone()))
+            .chain(Dialer(patience.clone()))
             .chain(RustlsConnector::default());
-    Agent::with_parts(config, connector, DefaultResolver::default())
+    Agent::with_parts(config, connector, Names(patience.clone()))
 }
 
 /// Logs a request and the status of its answer, if it has one.

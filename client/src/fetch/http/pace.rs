@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ureq::Error;
+use ureq::unversioned::transport::NextTimeout;
 use ureq::unversioned::transport::time::Duration as Bound;
-use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 use crate::clock::Monotonic;
 use crate::fetch::error::FetchError;
+use crate::watch::{Cancel, Cancelled};
 
 /// Counts bytes over a sliding window of time.
 #[derive(Debug)]
@@ -48,25 +49,60 @@ impl Meter {
     }
 }
 
-/// The time left for the current read, shared between a body and its socket.
-#[derive(Debug, Clone)]
-pub(super) struct Patience(Arc<Mutex<Option<Instant>>>);
+/// The time left for the current read, and what ends it, shared between a body and its socket.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Patience(Arc<Mutex<Limits>>);
+
+#[derive(Debug, Default)]
+struct Limits {
+    deadline: Option<Instant>,
+    cancel: Option<Cancel>,
+}
+
+/// How long a call may block where it can be cancelled.
+const SLICE: Duration = Duration::from_millis(200);
 
 impl Patience {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(None)))
-    }
-
     /// Starts a read with this time limit.
     pub(super) fn renew(&self, time: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now().checked_add(time);
+        self.lock().deadline = Instant::now().checked_add(time);
     }
 
-    fn left(&self) -> Option<Duration> {
-        let deadline = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    /// Ends the reads from now on with this token.
+    pub(super) fn until(&self, cancel: Option<&Cancel>) {
+        self.lock().cancel = cancel.cloned();
+    }
+
+    /// An error if the caller cancelled.
+    pub(super) fn check(&self) -> Result<(), Cancelled> {
+        self.lock().cancel.as_ref().map_or(Ok(()), Cancel::check)
+    }
+
+    /// How long the next call of a wait that has this limit, and began then, may block.
+    pub(super) fn slice(&self, timeout: &NextTimeout, started: Instant) -> Result<Duration, Error> {
+        let limits = self.lock();
+        limits.cancel.as_ref().map_or(Ok(()), Cancel::check).map_err(|e| io::Error::other(FetchError::from(e)))?;
+        let now = Instant::now();
+        let own = limits.deadline.map(|deadline| deadline.saturating_duration_since(now));
+        let left = match timeout.after {
+            Bound::Exact(time) => Some(time.saturating_sub(now.saturating_duration_since(started))),
+            Bound::NotHappening => None,
+        };
+        let left = own.into_iter().chain(left).min();
+        let most = limits.cancel.as_ref().map_or(HOUR, |_| SLICE);
+        match left {
+            Some(left) if left.is_zero() => Err(Error::Timeout(timeout.reason)),
+            left => Ok(left.unwrap_or(HOUR).min(most)),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Limits> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How long a call blocks that nothing limits, before it is made again.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// A body that fails if it is too slow or does not end.
 pub(super) struct Paced {
@@ -115,8 +151,10 @@ impl Read for Paced {
         let before = self.clock.elapsed();
         let count = match self.reader.read(buffer) {
             Ok(count) => count,
-            Err(e) if is_timeout(&e) => return Err(self.too_slow()),
-            Err(e) => return Err(e),
+            Err(e) => {
+                self.patience.check().map_err(|e| io::Error::other(FetchError::from(e)))?;
+                return Err(if is_timeout(&e) { self.too_slow() } else { e });
+            }
         };
         // Only time spent waiting for the peer counts, not what happens between reads.
         let waited = self.clock.elapsed().saturating_sub(before);
@@ -134,58 +172,6 @@ impl Read for Paced {
 fn is_timeout(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::TimedOut
         || error.get_ref().and_then(|e| e.downcast_ref()).is_some_and(|e| matches!(e, Error::Timeout(_)))
-}
-
-/// Inserts [`Patience`] above the socket.
-#[derive(Debug)]
-pub(super) struct PatientConnector(pub(super) Patience);
-
-impl<In: Transport> Connector<In> for PatientConnector {
-    type Out = PatientTransport<In>;
-
-    fn connect(&self, _: &ConnectionDetails<'_>, chained: Option<In>) -> Result<Option<Self::Out>, Error> {
-        Ok(chained.map(|socket| PatientTransport { socket, patience: self.0.clone() }))
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct PatientTransport<In> {
-    socket: In,
-    patience: Patience,
-}
-
-impl<In> PatientTransport<In> {
-    fn bounded(&self, timeout: NextTimeout) -> Result<NextTimeout, Error> {
-        let Some(left) = self.patience.left() else { return Ok(timeout) };
-        if left.is_zero() {
-            return Err(Error::Timeout(timeout.reason));
-        }
-        Ok(NextTimeout { after: timeout.after.min(Bound::Exact(left)), ..timeout })
-    }
-}
-
-impl<In: Transport> Transport for PatientTransport<In> {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.socket.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        let timeout = self.bounded(timeout)?;
-        self.socket.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        let timeout = self.bounded(timeout)?;
-        self.socket.await_input(timeout)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.socket.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        self.socket.is_tls()
-    }
 }
 
 #[cfg(test)]
