@@ -20,7 +20,7 @@ use tidegate_client::Error;
 use tidegate_client::agent::{Agent, Next};
 use tidegate_client::clock::{BUILT, Clock as _, FlooredClock, SystemClock};
 use tidegate_client::retry::{Retry, jitter};
-use tidegate_client::state::State;
+use tidegate_client::state::Machine;
 use tidegate_client::store::StoreError;
 use tidegate_model::time::Instant;
 
@@ -28,7 +28,7 @@ use tidegate_model::time::Instant;
 const RESTART: Duration = Duration::from_secs(600);
 /// The delay while another process uses the state folder.
 const LOCKED: Duration = Duration::from_secs(5);
-/// The longest pause after a failure, if a clock that was set says otherwise.
+/// The longest pause after a failure.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Runs until a signal to stop. `first` are the settings from the initial validation.
@@ -128,19 +128,9 @@ fn cycle(
         {
             host.send(&mut device, sink);
         }
-        let machine = device.machine();
-        let pause = match &machine.state {
-            _ if machine.failures == 0 => None,
-            // In the device's time, which may not be the clock's.
-            State::Waiting { until: Some(until), .. } => {
-                Some(until.signed_duration_since(device.now()).to_std().unwrap_or_default())
-            }
-            state if state.is_unsettled() && next.is_err() => {
-                Some(settings.options.retry.pause(machine.failures, jitter()))
-            }
-            _ => None,
-        };
-        Ok::<_, Error>((next, pause.map(|pause| pause.clamp(LOCKED, LONGEST))))
+        // In the device's time, which may not be the clock's.
+        let pause = pause(&next, device.machine(), device.now());
+        Ok::<_, Error>((next, pause))
     });
     log.flush()?;
     match result {
@@ -151,6 +141,19 @@ fn cycle(
             log.write(Event::Failed(&error))?;
             Ok((Cycle::Failed, None))
         }
+    }
+}
+
+/// The pause after a failure, if there was one.
+fn pause(next: &Result<Next, Error>, machine: &Machine, now: Instant) -> Option<Duration> {
+    let left = (machine.again_at()? - now).to_std().ok();
+    // A time beyond the longest pause is from a clock that was ahead.
+    let left = left.filter(|left| *left <= LONGEST).map(|left| left.max(LOCKED));
+    match next {
+        // The restart was asked for.
+        Ok(_) if machine.state.is_unsettled() => None,
+        Ok(_) => left.or(Some(LOCKED)),
+        Err(_) => left,
     }
 }
 

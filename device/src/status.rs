@@ -50,8 +50,11 @@ fn text(status: &Status) -> String {
         let _ = writeln!(text, "remark       {remark}");
     }
     if status.update.failures > 0 {
-        let what = if status.update.state.is_unsettled() { ": the restart command fails" } else { "" };
-        let _ = writeln!(text, "failures     {} in a row{what}", status.update.failures);
+        let _ = write!(text, "failures     {} in a row", status.update.failures);
+        if let Some(at) = status.update.restart {
+            let _ = write!(text, ": the restart command fails, and runs again by {}", time::format(at));
+        }
+        text.push('\n');
     }
     if let Some(deferral) = &status.deferral {
         let until = time::format(deferral.until);

@@ -43,6 +43,11 @@ pub fn is_hidden(c: char) -> bool {
             | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// The beginning of a text from outside, in printable ASCII: what else there was became `?`.
+pub fn printable(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+}
+
 /// A URL without user, password, query and fragment, which may be secret. Where the host is not told apart from a password, as in
 /// `https://user:pass/word@host`, nothing but the scheme is left.
 pub fn public_url(url: &str) -> String {

@@ -190,6 +190,12 @@ impl<'a> Agent<'a> {
         if let Some(next) = self.held_back(Step::Download, update)? {
             return Ok(next);
         }
+        // What waits for its installation alone is not hashed and told again at every check.
+        if self.device.has_downloaded(update)
+            && let Some(next) = self.held_back(Step::Install, update)?
+        {
+            return Ok(next);
+        }
         let before = self.must_be_confirmable().and_then(|()| self.device.ready());
         let before = self.or_fail(before)?;
         self.advance(Event::Offered { attempt: Attempt { release: update.release.clone(), before } })?;
@@ -336,9 +342,7 @@ impl<'a> Agent<'a> {
             self.host.note(&Entry::Restarting);
             if let Err(e) = command.run().and_then(crate::command::Ran::success) {
                 // Counted, so that the next attempts are ever further apart.
-                let error = Error::Restart(e);
-                self.advance(Event::Failed { until: self.device.now(), why: error.to_string() })?;
-                return Err(error);
+                return self.put_off(Error::Restart(e));
             }
         }
         Ok(())
@@ -392,6 +396,11 @@ impl<'a> Agent<'a> {
             Err(error) => error,
         };
         self.device.record_failure(&error, self.options.tolerance);
+        self.put_off(error)
+    }
+
+    /// Saves the time of the next attempt after a failure: further away with each one in a row.
+    fn put_off<T>(&mut self, error: Error) -> Result<T, Error> {
         let failures = self.device.machine().failures.saturating_add(1);
         let pause = self.options.retry.pause(failures, jitter()).max(error.retry_after().unwrap_or_default());
         let pause = TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);

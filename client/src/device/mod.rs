@@ -756,6 +756,12 @@ impl Device {
         update.artifacts.iter().map(missing).fold(0, u64::saturating_add)
     }
 
+    /// Whether an update was downloaded, so that only the installation is missing.
+    pub(crate) fn has_downloaded(&self, update: &Update) -> bool {
+        let is_there = |artifact: &UpdateArtifact| length(&self.download_path(artifact)) == artifact.length;
+        self.is_complete(&update.release) || update.artifacts.iter().all(is_there)
+    }
+
     /// How many bytes of an artifact are in the state folder.
     fn stored(&self, artifact: &UpdateArtifact) -> u64 {
         let path = self.download_path(artifact);
@@ -877,7 +883,7 @@ impl Device {
 
     /// The state of the update.
     pub fn machine(&self) -> &Machine {
-        static NEW: Machine = Machine { state: crate::state::State::Idle, failures: 0, begun: None };
+        static NEW: Machine = Machine { state: State::Idle, failures: 0, restart: None, begun: None };
         self.machine.value().unwrap_or(&NEW)
     }
 
@@ -908,7 +914,9 @@ impl Device {
         }
         let store = DirStore::unlocked(self.store.folder());
         let mut kept = Kept::<Deferral>::load(&store, DEFERRAL, &mut Vec::new())?;
-        let before = kept.value().filter(|deferral| deferral.sequence == sequence);
+        // One from the future is from before the clock was set back.
+        let counts = |deferral: &&Deferral| deferral.sequence == sequence && deferral.since <= self.now();
+        let before = kept.value().filter(counts);
         let since = before.map_or(self.now(), |deferral| deferral.since);
         let last = since.checked_add_signed(limit).unwrap_or(since);
         if last <= self.now() {
@@ -923,6 +931,7 @@ impl Device {
     /// The state after `event`, saved if it is durable.
     pub(crate) fn advance(&mut self, event: Event, tolerance: Tolerance) -> Result<(), Error> {
         let next = self.machine().next(event, tolerance)?;
+        let next = Machine { state: next.state.bounded(), ..next };
         trace!(before = self.machine().state.name(), after = next.state.name(), "advances the update");
         self.record_step(&next.state);
         if !next.state.is_durable() || self.machine.stored().unwrap_or(&Machine::default()) == &next {

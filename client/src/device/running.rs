@@ -100,17 +100,22 @@ impl Device {
         self.remarks.iter().cloned().chain(self.unknown.clone()).chain(differs).collect()
     }
 
+    fn is_settled(&self) -> bool {
+        let state = &self.machine().state;
+        !state.is_unsettled() && !matches!(state, State::Installing { .. })
+    }
+
     /// What is recorded of a release that was confirmed, unless an update is in the middle of replacing it.
     fn settled_record(&self) -> Option<&Record> {
-        let state = &self.machine().state;
-        let is_settled = !state.is_unsettled() && !matches!(state, State::Installing { .. });
+        let is_settled = self.is_settled();
         let was_confirmed = |record: &&Record| matches!(record.state, InstallState::Confirmed | InstallState::Left);
         self.record.value().filter(was_confirmed).filter(|record| is_settled && record.product == self.profile.product)
     }
 
-    /// Compares what runs with what is recorded. A new difference is recorded, and told by a receipt; so is its end.
+    /// Asks what runs, and compares it with what is recorded. A new difference is recorded, and told by a receipt; so is its end.
     pub(crate) fn compare(&mut self) -> Result<(), Error> {
-        if self.settled_record().is_none() {
+        // In the middle of an update, the agent asks.
+        if !self.is_settled() {
             return Ok(());
         }
         self.look();

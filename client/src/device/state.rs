@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::install::Place;
+use crate::state::shortened;
 use crate::store::Keep;
 use tidegate_model::digest::Digest;
 use tidegate_model::name::Name;
@@ -13,6 +14,8 @@ use tidegate_tuf::fields::{FieldError, Fields};
 
 /// The maximum number of failed releases to store; the oldest are removed first.
 const MAX_QUARANTINED: usize = 256;
+/// The longest reason of each, in bytes: all of them fit in a file that is read.
+const MAX_WHY: usize = 400;
 
 /// The last installed release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -87,7 +90,7 @@ pub(super) struct Quarantine {
 
 impl Quarantine {
     pub(super) fn add(&mut self, failed: Failed) {
-        self.releases.push(failed);
+        self.releases.push(Failed { why: shortened(&failed.why, MAX_WHY), ..failed });
         let excess = self.releases.len().saturating_sub(MAX_QUARANTINED);
         self.releases.drain(..excess);
     }
@@ -198,6 +201,26 @@ mod tests {
         store.save("quarantine.json", b"{\"schema\":3,\"serial\":9,\"value\":[]}").unwrap();
         let (kept, repairs) = load(&store);
         assert_eq!((kept.value(), kept.newer(), repairs.len()), (None, Some(3), 0));
+    }
+
+    /// As many releases as are kept, each with the longest version and reason: the file can still be read.
+    #[test]
+    fn whatever_is_written_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = DirStore::open(folder.path()).unwrap();
+        let mut quarantine = Quarantine::default();
+        let version: Version = format!("1.0.0-{}", "a".repeat(58)).parse().unwrap();
+        for said in ["\"", "\\", "\u{1b}", "\u{20ac}"].iter().cycle().take(MAX_QUARANTINED) {
+            quarantine.add(Failed { version: version.clone(), why: said.repeat(100_000), ..failed(u64::MAX) });
+        }
+        let (mut kept, _) = load(&store);
+        kept.save(&store, quarantine.clone()).unwrap();
+        assert_eq!(load(&store).0.value(), Some(&quarantine));
+        // What could not be read is not written, and what is there stays.
+        let many = vec![failed(1); 3000];
+        let error = kept.save(&store, Quarantine { releases: many }).unwrap_err();
+        assert!(error.to_string().contains("quarantine.json: it would be longer than 262144 bytes"), "{error}");
+        assert_eq!(load(&store).0.value(), Some(&quarantine));
     }
 
     #[test]

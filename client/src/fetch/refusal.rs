@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use tidegate_model::text::printable;
 use tidegate_tuf::json;
 
 /// A refusal: the gate's rule, the reason, and what is missing. The texts are shown to people, so they are shortened to printable ASCII.
@@ -27,7 +28,7 @@ impl Refusal {
     pub fn read(body: &[u8]) -> Self {
         let value = json::parse(body).unwrap_or_default();
         let text = |name: &str, most| {
-            value.pointer(&format!("/error/{name}")).and_then(Value::as_str).map(|text| short(text, most))
+            value.pointer(&format!("/error/{name}")).and_then(Value::as_str).map(|text| printable(text, most))
         };
         let missing = value.pointer("/error/missing").and_then(Value::as_array).map(Vec::as_slice);
         let missing = missing.unwrap_or_default().iter().filter_map(Value::as_str);
@@ -35,13 +36,9 @@ impl Refusal {
         Self {
             rule: text("rule", WORD).unwrap_or_default(),
             why: why.unwrap_or_else(|| "the gate does not say why".into()),
-            missing: missing.take(MISSING).map(|text| short(text, WORD)).collect(),
+            missing: missing.take(MISSING).map(|text| printable(text, WORD)).collect(),
         }
     }
-}
-
-fn short(text: &str, most: usize) -> String {
-    text.chars().take(most).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 /// In one line, e.g. `the device's state is not one that stable.canary takes (G-ATT-12); missing: pcr sha256:7`.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::command::{Command, CommandError};
 use crate::disk::Disk;
 use crate::watch::Cancel;
+use tidegate_model::text::printable;
 
 /// One of two slots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,7 +96,7 @@ pub enum BootError {
     /// The hook could not be run, or failed.
     #[error("the boot hook failed: {0}")]
     Hook(#[from] CommandError),
-    /// The hook named no slot.
+    /// The hook named no slot, but printed something that begins so.
     #[error("the boot hook must print a or b for `running`, but printed {0:?}")]
     NoSlot(String),
 }
@@ -133,7 +134,7 @@ impl BootHook {
 impl Boot for BootHook {
     fn running(&mut self) -> Result<Slot, BootError> {
         let said = self.call(&["running"])?;
-        Slot::named(said.trim()).ok_or(BootError::NoSlot(said))
+        Slot::named(said.trim()).ok_or_else(|| BootError::NoSlot(printable(said.trim(), 40)))
     }
 
     fn attempt(&mut self, slot: Slot) -> Result<(), BootError> {

@@ -1,19 +1,19 @@
 //! Installing by any program.
 
-use tidegate_model::version::Version;
-
 use super::copy::check;
 use super::{Artifact, InstallError, Installer, Place};
 use crate::command::{Command, Ran};
 use crate::disk::Disk;
 use crate::watch::{Cancel, Watch};
+use tidegate_model::text::printable;
+use tidegate_model::version::Version;
 
 /// Installs through a program such as RAUC, SWUpdate, or a custom script.
 ///
 /// | called with | it | exit codes |
 /// |---|---|---|
 /// | `install` | installs the artifacts, to run from the next restart on, on trial | 0 done, 10 never on this device, others: try again |
-/// | `running` | prints one line that names what runs, such as a slot | 0 done, 20 unknown |
+/// | `running` | prints one line, of at most 200 bytes, that names what runs, such as a slot | 0 done, 20 unknown |
 /// | `confirm` | makes the running release permanent | 0 done, 20 nothing to do |
 /// | `revert PLACE` | makes PLACE, a name from `running`, run again | 0 done, 20 unsupported |
 ///
@@ -34,6 +34,8 @@ pub struct CommandInstaller(Command);
 
 const REJECTED: i32 = 10;
 const CANNOT: i32 = 20;
+/// The longest name of what runs, in bytes.
+const MAX_PLACE: usize = 200;
 
 impl CommandInstaller {
     /// A program with its first arguments and the time limit of a call.
@@ -100,7 +102,12 @@ impl Installer for CommandInstaller {
         }
         let said = ran.success()?;
         match said.trim() {
-            "" => Err(InstallError::Unsuitable("the installer printed nothing for `running`".into())),
+            place if place.is_empty() || place.len() > MAX_PLACE || place.contains(char::is_control) => {
+                let said = printable(place, 40);
+                Err(InstallError::Unsuitable(format!(
+                    "the installer must print one name, of at most {MAX_PLACE} bytes, for `running`, but printed {said:?}"
+                )))
+            }
             place => Ok(Some(place.to_owned())),
         }
     }

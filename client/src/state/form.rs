@@ -52,6 +52,7 @@ impl Machine {
         Ok(Self {
             state: State::Idle,
             failures: fields.optional_u32("failures")?.unwrap_or(0),
+            restart: fields.optional_text_as("restart", time::parse)?,
             begun: fields.optional_part("begun", |value, at| {
                 let mut fields = Fields::of(value, at)?;
                 Ok(Begun { sequence: fields.u64("sequence")?, times: fields.u32("times")? })

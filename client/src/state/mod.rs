@@ -40,6 +40,9 @@ use crate::install::Place;
 use tidegate_model::release::Release;
 use tidegate_model::time::{self, Instant};
 
+/// The longest reason in a state, in bytes.
+const MAX_WHY: usize = 1000;
+
 /// The state of a device's update, with counters across attempts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Machine {
@@ -47,6 +50,9 @@ pub struct Machine {
     pub state: State,
     /// How many checks, downloads, installations and restarts failed in a row. The delay grows with it.
     pub failures: u32,
+    /// When a failed restart is repeated.
+    #[serde(skip_serializing_if = "Option::is_none", with = "time::optional_text")]
+    pub restart: Option<Instant>,
     /// How many installations of one release were attempted. A release that stays needs no other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub begun: Option<Begun>,
@@ -302,19 +308,20 @@ impl Machine {
             }
             (S::Installing { attempt, .. }, Event::Rejected { why }) => {
                 let state = S::Quarantined { release: attempt.release, why };
-                return Ok(Self { failures: 0, begun: None, state });
+                return Ok(Self { state, ..Self::default() });
             }
             (state, Event::Failed { until, why }) if state.is_work() => {
                 // An installation that ended with an error was not interrupted.
                 let ended = u32::from(matches!(state, S::Installing { .. }));
                 let begun = self.begun.clone().map(|begun| Begun { times: begun.times.saturating_sub(ended), ..begun });
                 let state = S::Waiting { until: Some(until), why, release: None };
-                return Ok(Self { failures: self.failures.saturating_add(1), begun, state });
+                return Ok(Self { failures: self.failures.saturating_add(1), begun, ..self.to(state) });
             }
 
             // The restart failed, which is repeated.
-            (state @ (S::Rebooting { .. } | S::RolledBack { .. }), Event::Failed { .. }) => {
-                return Ok(Self { failures: self.failures.saturating_add(1), ..self.to(state) });
+            (state @ (S::Rebooting { .. } | S::RolledBack { .. }), Event::Failed { until, .. }) => {
+                let failures = self.failures.saturating_add(1);
+                return Ok(Self { failures, restart: Some(until), ..self.to(state) });
             }
 
             (S::Trial { attempt, .. }, Event::Healthy) => S::Confirmed { release: attempt.release },
@@ -349,10 +356,20 @@ impl Machine {
         Ok(self.to(next))
     }
 
+    /// When the work that failed last is tried again.
+    pub fn again_at(&self) -> Option<Instant> {
+        match &self.state {
+            State::Waiting { until, .. } if self.failures > 0 => *until,
+            _ => self.restart,
+        }
+    }
+
     fn to(&self, state: State) -> Self {
         // Then the restart has succeeded.
         let is_restarted = matches!(state, State::Trial { .. } | State::Quarantined { .. });
-        Self { state, failures: if is_restarted { 0 } else { self.failures }, ..self.clone() }
+        let failures = if is_restarted { 0 } else { self.failures };
+        let restart = self.restart.filter(|_| state == self.state);
+        Self { state, failures, restart, begun: self.begun.clone() }
     }
 }
 
@@ -408,6 +425,15 @@ fn started(state: State, running: Option<&Place>, now: &Now, tolerance: Toleranc
 }
 
 impl State {
+    /// The same, with a [`bounded`] reason.
+    #[must_use]
+    pub(crate) fn bounded(mut self) -> Self {
+        if let Self::Waiting { why, .. } | Self::RolledBack { why, .. } | Self::Quarantined { why, .. } = &mut self {
+            *why = bounded(why);
+        }
+        self
+    }
+
     /// Its name, as in JSON.
     pub fn name(&self) -> &'static str {
         match self {
@@ -462,6 +488,22 @@ impl State {
     fn is_work(&self) -> bool {
         matches!(self, Self::Checking | Self::Downloading { .. } | Self::Verifying { .. } | Self::Installing { .. })
     }
+}
+
+/// A reason in the form in which states have it: what hooks, programs and servers say can be of any length, and a state file must stay
+/// short enough to be read back.
+pub fn bounded(why: &str) -> String {
+    shortened(why, MAX_WHY)
+}
+
+/// The first `most` bytes of a text, without control characters, so that JSON makes it at most twice as long.
+pub(crate) fn shortened(text: &str, most: usize) -> String {
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    let start = text.get(..end).unwrap_or_default().replace(char::is_control, " ");
+    if end < text.len() { start + "..." } else { start }
 }
 
 /// One line, e.g. `waiting until 2026-01-05T18:00:00Z: outside the maintenance window`.

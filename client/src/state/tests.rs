@@ -113,7 +113,7 @@ fn the_table_is_complete() {
 #[test]
 fn every_state_reads_back_and_has_a_line() {
     for state in states() {
-        let machine = Machine { state, failures: 3, begun: Some(Begun { sequence: 2, times: 1 }) };
+        let machine = Machine { state, failures: 3, restart: None, begun: Some(Begun { sequence: 2, times: 1 }) };
         let text = serde_json::to_string(&machine).unwrap();
         assert_eq!(Machine::read(&serde_json::from_str(&text).unwrap(), "").unwrap(), machine, "{text}");
         assert!(text.contains(&format!("\"kind\":\"{}\"", machine.state.name())), "{text}");
@@ -179,7 +179,8 @@ fn boot_loader_rollbacks_are_retried() {
     let tolerance = Tolerance { attempts: 2, ..Tolerance::default() };
     let rebooting = State::Rebooting { attempt: attempt(), boot: "one".into() };
     let back = |times| {
-        let machine = Machine { state: rebooting.clone(), failures: 0, begun: Some(Begun { sequence: 2, times }) };
+        let begun = Some(Begun { sequence: 2, times });
+        let machine = Machine { state: rebooting.clone(), begun, ..Machine::default() };
         machine.next(started("a", "two"), tolerance).unwrap().next(Event::Returned, tolerance).unwrap()
     };
     let again = back(1);
@@ -226,5 +227,21 @@ fn no_state_is_a_dead_end() {
             }
             assert_eq!(next.state, State::Checking, "{state} {name}");
         }
+    }
+}
+
+/// What hooks, programs and servers say can be of any length, and of any characters.
+#[test]
+fn reasons_are_bounded() {
+    for (said, expected) in [
+        ("plain".to_owned(), "plain".to_owned()),
+        ("two\nlines\u{1b}[m".into(), "two lines [m".into()),
+        ("x".repeat(1000), "x".repeat(1000)),
+        ("x".repeat(1001), "x".repeat(1000) + "..."),
+        ("\u{20ac}".repeat(100_000), "\u{20ac}".repeat(333) + "..."),
+    ] {
+        assert_eq!(bounded(&said), expected);
+        let waiting = State::Waiting { until: None, why: said, release: None };
+        assert_eq!(waiting.bounded(), State::Waiting { until: None, why: expected, release: None });
     }
 }

@@ -104,6 +104,10 @@ impl<T: Keep> Kept<T> {
         let form = Form { schema: SCHEMA, serial: self.serial.saturating_add(1), value };
         let bytes = serde_json::to_vec(&form)
             .map_err(|e| StoreError::Unwritable { name: self.name.to_owned(), reason: e.to_string() })?;
+        if bytes.len() as u64 > LENGTH {
+            let reason = format!("it would be longer than {LENGTH} bytes, and never be read again");
+            return Err(StoreError::Unwritable { name: self.name.to_owned(), reason });
+        }
         store.save(self.name, &bytes)?;
         // From here on the first copy is complete and has the higher number.
         self.serial = form.serial;

@@ -104,7 +104,7 @@ impl Board {
         self.open(&Disk::new()).unwrap()
     }
 
-    fn open(&self, disk: &Disk) -> Result<Device, Error> {
+    pub fn open(&self, disk: &Disk) -> Result<Device, Error> {
         loop {
             match self.builder(disk.clone()).open() {
                 // Another test starts a program at this moment, and that holds the lock until it has replaced itself.

@@ -39,17 +39,25 @@ fn a_failing_restart_is_counted_until_it_succeeds() {
     let folder = scratch();
     let mut board = Board::new(folder.path(), &mirror(WELL));
     board.options.restart = Some(command(&["false"]));
-    for failures in 1..4 {
+    for failures in 1..=12 {
         assert!(matches!(board.check(Disk::new()), Err(Error::Restart(_))));
         let status = board.status().update;
         assert!(matches!(status.state, State::Rebooting { .. }), "{}", status.state);
         assert_eq!(status.failures, failures);
+        // Twice as long each time, up to four hours, less up to a half by chance.
+        let pause = (status.restart.unwrap() - board.now).num_seconds();
+        let longest = (60 << (failures - 1)).min(4 * 3600);
+        assert!((longest / 2..=longest).contains(&pause), "failure {failures}: {pause} s");
+        assert_eq!(status.again_at(), status.restart);
     }
+    // The command succeeds; until the device has restarted, that is all.
+    board.options.restart = Some(command(&["true"]));
+    assert_eq!(board.check(Disk::new()).unwrap(), Next::Restart);
     board.restart();
     board.check(Disk::new()).unwrap();
     let status = board.status().update;
     assert!(matches!(status.state, State::Confirmed { .. }), "{}", status.state);
-    assert_eq!(status.failures, 0);
+    assert_eq!((status.failures, status.restart), (0, None));
 }
 
 #[test]

@@ -636,6 +636,10 @@ esac
         assert!(installer.revert(&"a".to_owned()).is_err());
         let (_, mut installer) = run("true");
         assert!(installer.running().is_err(), "it printed nothing");
+        for name in ["head -c 201 /dev/zero | tr '\\0' x", "echo a; echo b"] {
+            let error = run(name).1.running().unwrap_err().to_string();
+            assert!(error.contains("must print one name") && error.len() < 200, "{error}");
+        }
     }
 
     #[test]

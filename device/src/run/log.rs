@@ -14,7 +14,7 @@ use tidegate_client::Error;
 use tidegate_client::agent::{BootInfo, Entry, Host, SystemHost};
 use tidegate_client::clock::{Clock as _, SystemClock};
 use tidegate_client::device::Device;
-use tidegate_client::state::State;
+use tidegate_client::state::{State, bounded};
 use tidegate_client::watch::Progress;
 use tidegate_model::failure::ErrorBody;
 use tidegate_model::time;
@@ -80,7 +80,7 @@ impl Log {
     /// Writes one line, with the pause if there is one.
     fn failed(&mut self, error: &Error) {
         let message = error.to_string();
-        let is_told = self.waits.as_ref() == Some(&message);
+        let is_told = self.waits.as_ref() == Some(&bounded(&message));
         let state = self.pending.take_if(|_| is_told);
         let message = if is_told { self.state.clone() } else { message };
         self.line("failed", &message, Some(error_body(error)), state);

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::receipts::sending::{Sending, Sent};
 use crate::receipts::sink::{Answer, Destination, Sink};
 use crate::retry::jitter;
+use crate::state::bounded;
 use tidegate_model::time::Instant;
 
 /// The maximum number of receipts per call.
@@ -96,7 +97,7 @@ fn later(ledger: &mut Ledger, why: String, after: Option<Duration>, options: Sen
     let pause = after.map_or(pause, |after| after.min(options.retry.longest));
     let pause = TimeDelta::from_std(pause).unwrap_or_default();
     ledger.until = now.checked_add_signed(pause);
-    ledger.problem = Some(why);
+    ledger.problem = Some(bounded(&why));
     false
 }
 

@@ -14,7 +14,7 @@ use crate::key::DeviceKey;
 use crate::state::State;
 use tidegate_model::name::Text;
 use tidegate_model::receipt::{InstallResult, MAX_REASON};
-use tidegate_model::text::public_urls;
+use tidegate_model::text::{printable, public_urls};
 
 /// How a device signs its receipts.
 #[derive(Debug, Clone)]
@@ -87,8 +87,7 @@ pub(crate) fn is_failure(error: &Error) -> bool {
 /// A reason in the form that receipts allow: one line of printable ASCII, without the secrets that URLs may contain.
 pub(crate) fn reason(text: &str) -> Option<Text> {
     let line = public_urls(text).split_whitespace().collect::<Vec<_>>().join(" ");
-    let printable = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    line.chars().map(printable).take(MAX_REASON).collect::<String>().trim_end().parse().ok()
+    printable(&line, MAX_REASON).trim_end().parse().ok()
 }
 
 #[cfg(test)]

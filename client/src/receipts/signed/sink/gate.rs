@@ -10,6 +10,7 @@ use crate::fetch::http::{Answered, HttpFetch};
 use crate::gate::GateClient;
 use tidegate_model::gate::GateUrl;
 use tidegate_model::receipt::SignedReceipt;
+use tidegate_model::text::printable;
 use tidegate_tuf::json;
 
 /// Posts to gates and authenticates this device.
@@ -96,7 +97,7 @@ impl Sink for GateSink {
         let status = answered.status;
         let why = match rule {
             "" => format!("{gate} answered with status {status}"),
-            rule => format!("{gate} answered with status {status}: {} ({})", short(why), short(rule)),
+            rule => format!("{gate} answered with status {status}: {} ({})", printable(why, 200), printable(rule, 200)),
         };
         // Only a refusal of the receipts themselves is permanent. Access of the device can change later.
         match (status, rule) {
@@ -121,11 +122,6 @@ fn body(receipts: &[SignedReceipt]) -> Result<(usize, Vec<u8>), String> {
     }
     let count = values.len();
     Ok((count, json::canonical(&json!({"receipts": values})).map_err(|e| e.to_string())?))
-}
-
-/// A text from a gate, shortened and printable.
-fn short(text: &str) -> String {
-    text.chars().take(200).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
 }
 
 #[cfg(test)]
