@@ -1,6 +1,6 @@
 //! Programs from outside, and the files in `contrib/`.
 //!
-//! Where a program is missing a test says so and passes, unless `TIDEGATE_REQUIRE_TOOLS` is set.
+//! Where a program or a permission is missing a test says so and passes, unless `TIDEGATE_REQUIRE_TOOLS` is set.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -19,18 +19,23 @@ pub fn have(tools: &[&str]) -> bool {
             !Command::new("sh").args(["-c", &format!("command -v {tool}")]).output().unwrap().status.success()
         })
         .collect();
-    assert!(missing.is_empty() || std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_none(), "missing: {missing:?}");
     if !missing.is_empty() {
-        println!("SKIPPED: these tools are not installed: {missing:?}");
+        skip(&format!("these tools are not installed: {missing:?}"));
     }
     missing.is_empty()
+}
+
+/// Says that a test does not run here, and why. With `TIDEGATE_REQUIRE_TOOLS`, as in CI, that is a failure.
+pub fn skip(why: &str) {
+    assert!(std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_none(), "this test must run here: {why}");
+    println!("SKIPPED: {why}");
 }
 
 /// Whether a command succeeds that needs what a container often withholds: being root, mounting, namespaces. Says so if not.
 pub fn is_permitted(what: &str, command: &[&str]) -> bool {
     let permitted = Command::new(command[0]).args(&command[1..]).output().is_ok_and(|output| output.status.success());
     if !permitted {
-        println!("SKIPPED: {what} cannot be had here");
+        skip(&format!("{what} cannot be had here"));
     }
     permitted
 }

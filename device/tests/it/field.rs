@@ -10,6 +10,7 @@ use crate::board::{UNWELL, WELL};
 use crate::cli::Bench;
 use crate::fleet::{approve_image, assign, manifest_of, release_image};
 use crate::run::{Running, bench, with_two_slots};
+use crate::tools::{have, skip};
 
 fn said(bench: &Bench, words: &[&str]) -> String {
     let (_, out, err) = bench.run(words);
@@ -66,10 +67,13 @@ fn with_mounts(bench: &Bench, script: &str) -> Option<String> {
     let script = format!("cd \"$1\"; program=\"$2 --config device.json\"; {script}");
     let (folder, program) = (bench.path(""), env!("CARGO_BIN_EXE_tidegate-device"));
     let words = ["-m", "sh", "-c", &script, "-", folder.to_str().unwrap(), program];
-    let out = Command::new("unshare").args(words).output().ok()?;
+    if !have(&["unshare", "mkfs.ext2", "losetup"]) {
+        return None;
+    }
+    let out = Command::new("unshare").args(words).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     let Some((_, text)) = text.split_once("ready\n") else {
-        eprintln!("left out: nothing can be mounted here");
+        skip(&format!("nothing can be mounted here: {}", String::from_utf8_lossy(&out.stderr)));
         return None;
     };
     assert!(out.status.success(), "{text}");
@@ -182,6 +186,24 @@ fn nobody_defers_what_the_policy_forbids() {
     std::thread::sleep(std::time::Duration::from_millis(1100));
     let (code, _, err) = bench.run(&["defer", "1h"]);
     assert!(code == 1 && err.contains("and no longer"), "{err}");
+}
+
+/// A deferral from a clock that was ahead neither holds a release back for years nor keeps the user from a new one.
+#[test]
+fn a_deferral_from_the_future_does_not_count() {
+    let bench = bench();
+    let require = json!({"fact": "ready", "eq": true});
+    bench.set(&json!({"policy": {"deferral": {"limit": "1d"}, "require": require}}));
+    bench.run(&["install"]);
+    let stored = json!({"schema": 1, "serial": 9, "value": {
+        "sequence": 12, "since": "2099-01-01T00:00:00Z", "until": "2099-01-01T04:00:00Z",
+    }});
+    fs::write(bench.path("state/deferral.json"), stored.to_string()).unwrap();
+    let judged = |bench: &Bench| bench.run(&["explain"]).1;
+    assert!(judged(&bench).contains("the clock was set back"), "{}", judged(&bench));
+    let (code, out, err) = bench.run(&["defer", "4h"]);
+    assert!(code == 0 && out.starts_with("deferred until "), "{out}{err}");
+    assert!(judged(&bench).contains("  FAIL  L-DEFERRAL "), "{}", judged(&bench));
 }
 
 /// The policy lets security releases pass over deferrals, unless it says otherwise.

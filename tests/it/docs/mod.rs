@@ -117,7 +117,7 @@ fn the_quick_start_works_as_written() {
     if device {
         assert!(place.path().join("slot.img").is_file());
     } else {
-        eprintln!("the device's part was left out: tidegate-device was not built beside tidegate");
+        skip("the device's part was left out: tidegate-device was not built beside tidegate");
     }
 }
 
