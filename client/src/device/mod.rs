@@ -758,7 +758,10 @@ impl Device {
 
     /// Whether an update was downloaded, so that only the installation is missing.
     pub(crate) fn has_downloaded(&self, update: &Update) -> bool {
-        let is_there = |artifact: &UpdateArtifact| length(&self.download_path(artifact)) == artifact.length;
+        let is_there = |artifact: &UpdateArtifact| {
+            let found = fs::symlink_metadata(self.download_path(artifact));
+            found.is_ok_and(|found| found.is_file() && found.len() == artifact.length)
+        };
         self.is_complete(&update.release) || update.artifacts.iter().all(is_there)
     }
 

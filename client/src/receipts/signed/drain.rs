@@ -48,7 +48,7 @@ pub(crate) fn drain(
                 size = AT_ONCE;
                 well(ledger)
             }
-            Answer::Kept(_) => later(ledger, "the sink stored nothing and gave no reason".into(), None, options, now),
+            Answer::Kept(_) => later(ledger, "the sink stored nothing and gave no reason", None, options, now),
             Answer::Refused { of, .. } if of > 1 && length - kept > 1 => {
                 // One of them is the cause; smaller groups identify it.
                 size = ((length - kept).min(of) / 2).max(1);
@@ -67,7 +67,7 @@ pub(crate) fn drain(
                 size = AT_ONCE;
                 well(ledger)
             }
-            Answer::Later { why, after, .. } => later(ledger, why, after, options, now),
+            Answer::Later { why, after, .. } => later(ledger, &why, after, options, now),
         };
         if let Err(e) = save(ledger) {
             // It is sent again, and the sink recognizes it.
@@ -90,14 +90,14 @@ fn well(ledger: &mut Ledger) -> bool {
 }
 
 /// Records a failure and the time of the next attempt; sending stops.
-fn later(ledger: &mut Ledger, why: String, after: Option<Duration>, options: Sending, now: Instant) -> bool {
+fn later(ledger: &mut Ledger, why: &str, after: Option<Duration>, options: Sending, now: Instant) -> bool {
     ledger.failures = ledger.failures.saturating_add(1);
     let pause = options.retry.pause(ledger.failures, jitter());
     // The sink may set the delay, up to the longest one.
     let pause = after.map_or(pause, |after| after.min(options.retry.longest));
     let pause = TimeDelta::from_std(pause).unwrap_or_default();
     ledger.until = now.checked_add_signed(pause);
-    ledger.problem = Some(bounded(&why));
+    ledger.problem = Some(bounded(why));
     false
 }
 
