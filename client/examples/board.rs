@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use tidegate_client::agent::{Agent, AgentOptions, BootInfo, Entry, Health, HealthCommand, Host, Next, SystemHost};
+use tidegate_client::agent::{Agent, AgentOptions, Entry, Health, HealthCommand, Host, Next};
 use tidegate_client::command::Command;
 use tidegate_client::device::Device;
 use tidegate_client::fetch::file::url_of;
@@ -18,10 +18,6 @@ use tidegate_model::facts::Facts;
 struct Board;
 
 impl Host for Board {
-    fn boot(&self) -> BootInfo {
-        SystemHost::boot()
-    }
-
     fn note(&mut self, entry: &Entry<'_>) {
         match entry {
             Entry::Checked(check) => println!("checked: {}", check.outcome()),

@@ -51,7 +51,8 @@ fn update(root: &str, url: &str, state: &str, slot: &str) -> Result<String, Box<
         ControlFlow::Continue(())
     };
     let downloaded = device.download(update, &mut shown)?;
-    let record = device.install(&downloaded, &mut shown)?;
-    // Now make the boot loader try the slot; once the new system is well, it calls `device.confirm()`.
-    Ok(format!("installed {} (sequence {})", record.release.version, record.release.sequence))
+    device.install(&downloaded, &mut shown)?;
+    // A single file runs at once. With slots, restart now; once the new system is well, it calls `device.confirm()`, or `reject()`.
+    let release = &update.release;
+    Ok(format!("installed {} (sequence {})", release.version, release.sequence))
 }

@@ -43,6 +43,25 @@ pub trait Monotonic: Send + Sync {
     fn elapsed(&self) -> Duration;
 }
 
+/// A boot of the system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootInfo {
+    /// Its unique id.
+    pub id: String,
+    /// Seconds since it began.
+    pub uptime: u64,
+}
+
+impl BootInfo {
+    /// The current boot, on Linux. On other systems restarts are not detected.
+    pub fn now() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let id = read("/proc/sys/kernel/random/boot_id").trim().to_owned();
+        let uptime = read("/proc/uptime").split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
+        Self { id: if id.is_empty() { "unknown".into() } else { id }, uptime }
+    }
+}
+
 /// The operating system's clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct SystemClock {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::output::Output;
-use tidegate_client::agent::{BootInfo, Entry, Host, SystemHost};
+use tidegate_client::agent::{Entry, Host};
 use tidegate_client::watch::Progress;
 use tidegate_model::decision::Outcome;
 
@@ -21,10 +21,6 @@ impl OnceHost<()> {
 }
 
 impl<P: FnMut(Progress<'_>) -> ControlFlow<()>> Host for OnceHost<P> {
-    fn boot(&self) -> BootInfo {
-        SystemHost::boot()
-    }
-
     fn note(&mut self, entry: &Entry<'_>) {
         match entry {
             Entry::Checked(check) => {

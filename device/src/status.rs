@@ -32,7 +32,6 @@ fn text(status: &Status) -> String {
         None if status.installed.is_some() => "not what was installed last",
         None => "as it left the factory",
         Some(InstallState::Left) => "not what was confirmed",
-        Some(InstallState::Installed) => "installed, not confirmed yet",
         Some(InstallState::Trial) => "on trial",
         Some(InstallState::Confirmed) => "confirmed",
     };

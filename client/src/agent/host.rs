@@ -1,19 +1,28 @@
 //! The system that an agent runs on.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
-use crate::device::Check;
+use crate::clock::BootInfo;
+use crate::device::{Check, Release, Update};
 use crate::state::State;
 use crate::watch::Progress;
+use tidegate_model::time::Instant;
 
 /// The system beneath an agent.
 pub trait Host {
-    /// The current boot.
-    fn boot(&self) -> BootInfo;
+    /// The current boot. The default is that of the operating system, as far as it tells.
+    fn boot(&self) -> BootInfo {
+        BootInfo::now()
+    }
+
+    /// Whether a step may begin now, such as because the user was asked. A step of which the device's own policy says that it waits is not
+    /// asked about. The default lets everything begin.
+    fn may(&mut self, _stage: Stage<'_>) -> Permission {
+        Permission::Go
+    }
 
     /// Records an event.
     fn note(&mut self, entry: &Entry<'_>);
@@ -24,13 +33,38 @@ pub trait Host {
     }
 }
 
-/// A boot of the system.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BootInfo {
-    /// Its unique id.
-    pub id: String,
-    /// Seconds since it began.
-    pub uptime: u64,
+/// What an agent is about to begin.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Stage<'a> {
+    /// The download of an update.
+    Download(&'a Update),
+    /// The installation of an update that was downloaded.
+    Install(&'a Update),
+    /// The restart into a release that was installed.
+    Restart(&'a Release),
+}
+
+impl Stage<'_> {
+    /// The release.
+    pub fn release(&self) -> &Release {
+        match self {
+            Self::Download(update) | Self::Install(update) => &update.release,
+            Self::Restart(release) => release,
+        }
+    }
+}
+
+/// Whether a step may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission {
+    /// It begins.
+    Go,
+    /// It is asked about again at the next check, or at this instant if it is earlier.
+    NotNow {
+        /// The instant.
+        until: Option<Instant>,
+    },
 }
 
 /// An event to record.
@@ -45,20 +79,6 @@ pub enum Entry<'a> {
     Restarting,
     /// A problem that does not end the update.
     Problem(&'a str),
-}
-
-/// The running system, on Linux. On other systems restarts are not detected.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct SystemHost;
-
-impl SystemHost {
-    /// The current boot.
-    pub fn boot() -> BootInfo {
-        let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let id = read("/proc/sys/kernel/random/boot_id").trim().to_owned();
-        let uptime = read("/proc/uptime").split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0);
-        BootInfo { id: if id.is_empty() { "unknown".into() } else { id }, uptime }
-    }
 }
 
 /// A simulated system for tests. Clones share their state.

@@ -11,6 +11,7 @@
 //! ([`Event::Started`]). Every state is saved before its work starts, and all work can be repeated. So the next
 //! call completes an interrupted one.
 
+mod by_hand;
 mod host;
 mod schedule;
 
@@ -19,10 +20,11 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use serde::Serialize;
 
-pub use host::{BootInfo, Entry, Host, StubHost, SystemHost};
+pub use host::{Entry, Host, Permission, Stage, StubHost};
 pub use schedule::Schedule;
 
-use crate::command::Command;
+use crate::clock::BootInfo;
+use crate::command::{Command, CommandError};
 use crate::device::{Check, Device, Downloaded, Release, Update};
 use crate::error::Error;
 use crate::policy::{Judgement, Step};
@@ -157,7 +159,11 @@ impl<'a> Agent<'a> {
                 "{} (sequence {}) does not run yet: restart first",
                 attempt.release.version, attempt.release.sequence
             ))),
-            _ => self.device.confirm().map(drop),
+            State::RolledBack { why, .. } => {
+                self.settle()?;
+                Err(Error::State(format!("{why}: there is nothing to confirm")))
+            }
+            _ => self.device.confirm_recorded(),
         }
     }
 
@@ -257,8 +263,11 @@ impl<'a> Agent<'a> {
     fn settle(&mut self) -> Result<Next, Error> {
         loop {
             match self.device.machine().state.clone() {
-                State::Rebooting { boot, .. } => {
+                State::Rebooting { boot, attempt } => {
                     if boot == self.host.boot().id {
+                        if let Permission::NotNow { until } = self.host.may(Stage::Restart(&attempt.release)) {
+                            return Ok(Next::Check { until });
+                        }
                         self.restart()?;
                     }
                     self.started()?;
@@ -268,7 +277,7 @@ impl<'a> Agent<'a> {
                 }
                 State::Trial { attempt, since, .. } => {
                     self.device.begin_trial(&attempt.release)?;
-                    match self.health(since) {
+                    match self.health(since)? {
                         Verdict::Well => {
                             self.healthy(&attempt)?;
                             // It may be a bridge.
@@ -305,25 +314,27 @@ impl<'a> Agent<'a> {
         self.advance(Event::Healthy)
     }
 
-    fn health(&mut self, since: u64) -> Verdict {
+    fn health(&mut self, since: u64) -> Result<Verdict, Error> {
         let health = match &self.options.health {
-            Health::Runs => return Verdict::Well,
-            Health::ByHand => return Verdict::NotYet { after: Duration::from_secs(3600) },
+            Health::Runs => return Ok(Verdict::Well),
+            Health::ByHand => return Ok(Verdict::NotYet { after: Duration::from_secs(3600) }),
             Health::Command(health) => health,
         };
         let passed = || Duration::from_secs(self.host.boot().uptime.saturating_sub(since));
         // It is stopped at the end of the trial, whatever its own limit.
         let left = health.within.saturating_sub(passed()).max(Duration::from_secs(1));
-        let complaint = match health.command.clone().at_most(left).run().and_then(crate::command::Ran::success) {
-            Ok(_) => return Verdict::Well,
+        let command = health.command.clone().at_most(left).until(self.device.cancel());
+        let complaint = match command.run().and_then(crate::command::Ran::success) {
+            Ok(_) => return Ok(Verdict::Well),
+            Err(CommandError::Cancelled(cancelled)) => return Err(cancelled.into()),
             Err(e) => e.to_string(),
         };
         let left = health.within.checked_sub(passed());
         self.host.note(&Entry::Problem(&format!("not healthy yet: {complaint}")));
-        match left {
+        Ok(match left {
             Some(left) if !left.is_zero() => Verdict::NotYet { after: left.min(health.every) },
             _ => Verdict::Unwell { why: format!("not healthy within {} s: {complaint}", health.within.as_secs()) },
-        }
+        })
     }
 
     /// Whether the previous release runs again.
@@ -340,7 +351,11 @@ impl<'a> Agent<'a> {
     fn restart(&mut self) -> Result<(), Error> {
         if let Some(command) = &self.options.restart {
             self.host.note(&Entry::Restarting);
-            if let Err(e) = command.run().and_then(crate::command::Ran::success) {
+            let ran = command.clone().until(self.device.cancel()).run().and_then(crate::command::Ran::success);
+            if let Err(CommandError::Cancelled(cancelled)) = ran {
+                return Err(cancelled.into());
+            }
+            if let Err(e) = ran {
                 // Counted, so that the next attempts are ever further apart.
                 return self.put_off(Error::Restart(e));
             }
@@ -348,15 +363,23 @@ impl<'a> Agent<'a> {
         Ok(())
     }
 
-    /// The policy's objection to a step, or `None` if it allows the step.
+    /// The objection of the policy or of the host to a step, or `None` if both allow it.
     fn held_back(&mut self, step: Step, update: &Update) -> Result<Option<Next>, Error> {
         let judgement: Judgement = self.device.judge_now(step, update);
-        if self.options.ignores_policy || judgement.allows() {
-            return Ok(None);
-        }
-        let until = judgement.until();
+        let stage = match step {
+            Step::Download => Stage::Download(update),
+            Step::Install => Stage::Install(update),
+        };
+        let (until, why) = if self.options.ignores_policy || judgement.allows() {
+            match self.host.may(stage) {
+                Permission::Go => return Ok(None),
+                Permission::NotNow { until } => (until, format!("{step} was put off by the user")),
+            }
+        } else {
+            (judgement.until(), judgement.why())
+        };
         let release: Option<Release> = Some(update.release.clone());
-        self.advance(Event::Hold { until, why: judgement.why(), release })?;
+        self.advance(Event::Hold { until, why, release })?;
         Ok(Some(Next::Check { until }))
     }
 
@@ -365,11 +388,8 @@ impl<'a> Agent<'a> {
         self.device.compare()?;
         self.note_after(&before);
         let state = &self.device.machine().state;
-        let running = if state.is_unsettled() || matches!(state, State::Installing { .. }) {
-            self.device.running()?
-        } else {
-            None
-        };
+        let matters = state.is_unsettled() || matches!(state, State::Installing { .. });
+        let running = if matters && self.device.has_installer() { self.device.running()? } else { None };
         self.device.record_expected();
         let BootInfo { id: boot, uptime } = self.host.boot();
         self.advance(Event::Started { running, boot, uptime })
@@ -392,7 +412,11 @@ impl<'a> Agent<'a> {
         let error = match result {
             Ok(value) => return Ok(value),
             // Nobody is to blame, and nothing is counted.
-            Err(error @ Error::Cancelled(_)) => return Err(error),
+            Err(error @ Error::Cancelled(_)) => {
+                // If this cannot be saved, it counts as an interruption.
+                let _ = self.advance(Event::Cancelled);
+                return Err(error);
+            }
             Err(error) => error,
         };
         self.device.record_failure(&error, self.options.tolerance);

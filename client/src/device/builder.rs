@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::running::running;
 use super::state::{Quarantine, Record};
 use super::{DEFERRAL, Device, Status};
-use crate::clock::{BUILT, Clock, FlooredClock, SystemClock};
+use crate::clock::{BUILT, BootInfo, Clock, FlooredClock, SystemClock};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::facts::FactSource;
@@ -54,6 +54,7 @@ pub struct DeviceBuilder {
     recorder: Option<Box<dyn ReceiptRecorder>>,
     gate: Option<Box<dyn Gate + Send>>,
     cancel: Cancel,
+    boot: Option<Box<dyn Fn() -> BootInfo + Send>>,
 }
 
 impl DeviceBuilder {
@@ -192,6 +193,13 @@ impl DeviceBuilder {
         Self { cancel: cancel.clone(), ..self }
     }
 
+    /// What tells which boot this is, so that a device knows whether it was restarted. The default is the operating system, which tells it
+    /// on Linux.
+    #[must_use]
+    pub fn boot(self, boot: impl Fn() -> BootInfo + Send + 'static) -> Self {
+        Self { boot: Some(Box::new(boot)), ..self }
+    }
+
     /// The disk with the state folder. Tests can inject faults here.
     #[must_use]
     pub fn disk(self, disk: Disk) -> Self {
@@ -274,7 +282,7 @@ impl DeviceBuilder {
     /// As for [`observe`](Self::observe), and [`Error::State`] if no release is waiting for installation, or the policy does not
     /// let users defer this one, or no longer.
     pub fn defer(self, until: Instant) -> Result<Deferral, Error> {
-        self.open_on(|_, folder| Ok(DirStore::observe(folder)))?.defer(until)
+        self.open_on(|_, folder| Ok(DirStore::observe(folder)))?.defer_pending(until)
     }
 
     fn open_on(self, open: impl FnOnce(Disk, PathBuf) -> Result<DirStore, StoreError>) -> Result<Device, Error> {
@@ -323,7 +331,9 @@ impl DeviceBuilder {
             Updater::new(root, repository, fetch, store.subfolder("metadata")?, clock).with_limits(self.limits);
         let updater = updater.cancelled_by(&self.cancel);
         let mut installer = self.installer;
-        installer.iter_mut().for_each(|installer| installer.cancelled_by(&self.cancel));
+        if let Some(installer) = &mut installer {
+            installer.cancelled_by(&self.cancel);
+        }
         Ok(Device {
             profile,
             fact_sources: self.fact_sources,
@@ -332,6 +342,7 @@ impl DeviceBuilder {
             has_gate,
             visit,
             cancel: self.cancel,
+            boot: self.boot,
             installer,
             store,
             record,

@@ -37,6 +37,7 @@ use deliver::{allocated, files_of};
 use state::Quarantine;
 pub use state::{Failed, InstallState, Record};
 
+use crate::clock::BootInfo;
 use crate::delivery::{Files, Way, WayKind};
 use crate::download::{Wanted, download, part_of};
 use crate::error::{Error, Fault};
@@ -86,6 +87,7 @@ pub struct Device {
     has_gate: bool,
     visit: CurrentVisit,
     cancel: Cancel,
+    boot: Option<Box<dyn Fn() -> BootInfo + Send>>,
     installer: Option<Box<dyn Installer + Send>>,
     store: DirStore,
     record: Kept<Record>,
@@ -135,8 +137,12 @@ pub struct Update {
     pub release: Release,
     /// How urgent it is.
     pub urgency: Urgency,
+    /// What its publisher says about it, for people.
+    pub notes: Vec<String>,
     /// Its artifacts for this device.
     pub artifacts: Vec<UpdateArtifact>,
+    /// How many bytes are still to be fetched, in the cheapest way.
+    pub to_fetch: u64,
     /// A newer release that reaches this device so soon that the policy waits for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newer: Option<Newer>,
@@ -236,17 +242,6 @@ impl Device {
     /// A builder for a device.
     pub fn builder() -> DeviceBuilder {
         DeviceBuilder::default()
-    }
-
-    /// Compares what runs with what was recorded, checks the repository for the release that this device should run, and decides.
-    /// Installs nothing.
-    ///
-    /// # Errors
-    ///
-    /// If the repository cannot be reached or fails verification. It is not an error if it has nothing for this device.
-    pub fn check(&mut self) -> Result<Check, Error> {
-        self.compare()?;
-        self.check_compared()
     }
 
     /// [`check`](Self::check), once it is known what runs.
@@ -534,7 +529,9 @@ impl Device {
             });
         }
         let release = Release { version: manifest.version.clone(), sequence: manifest.sequence, sha256 };
-        Ok(Update { release, urgency: manifest.urgency, artifacts, newer: None })
+        let notes = manifest.notes.iter().map(ToString::to_string).collect();
+        let update = Update { release, urgency: manifest.urgency, notes, artifacts, to_fetch: 0, newer: None };
+        Ok(Update { to_fetch: self.missing(&update), ..update })
     }
 
     /// Finds a target that only the last role of `chain` may list.
@@ -811,48 +808,19 @@ impl Device {
         }
     }
 
-    /// Installs the downloaded release, records it, and removes the download.
-    ///
-    /// After an interruption between the installation and the record, the next check installs the same release again, which
-    /// is safe. First the device refreshes and decides again: a release may be withdrawn, or its role may expire, during a download.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Outdated`] if the decision is another now, [`Error::State`] if this release or a later one is installed, [`Error::Setting`] without an installer, [`Error::Install`] if the
-    /// installer fails, [`Error::Store`] if the result cannot be stored.
-    pub fn install(
-        &mut self,
-        downloaded: &Downloaded,
-        progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
-    ) -> Result<Record, Error> {
-        let release = downloaded.update.release.clone();
-        if release.sequence <= self.profile.installed.sequence {
-            return Err(Error::State(format!(
-                "{} (sequence {}) or a later release is already installed",
-                release.version, release.sequence
-            )));
+    /// An error if this release or a later one runs.
+    pub(crate) fn must_be_newer(&self, release: &Release) -> Result<(), Error> {
+        if release.sequence > self.profile.installed.sequence {
+            return Ok(());
         }
-        self.decide_again(&downloaded.update)?;
-        let put = self.put(downloaded, progress);
-        match &put {
-            Ok(()) => self.record_result(&release, InstallResult::Installed, None),
-            Err(Error::Install(e)) if e.is_final() => {
-                self.record_result(&release, InstallResult::Failed, Some(&e.to_string()));
-            }
-            Err(_) => {}
-        }
-        put?;
-        self.note_new(&release, InstallState::Installed)?;
-        self.remove_downloads();
-        self.installed()
+        Err(Error::State(format!(
+            "{} (sequence {}) or a later release is already installed",
+            release.version, release.sequence
+        )))
     }
 
-    /// Records that the installed release works. Writes nothing if it is already confirmed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::State`] if nothing is installed, or something else runs; [`Error::Store`] if the confirmation cannot be stored.
-    pub fn confirm(&mut self) -> Result<Record, Error> {
+    /// Confirms what was recorded, if that is no update in progress.
+    pub(crate) fn confirm_recorded(&mut self) -> Result<(), Error> {
         if let Some(release) = self.unrecorded()? {
             self.settle(&release)?;
         }
@@ -863,25 +831,9 @@ impl Device {
         }
         if record.state != InstallState::Confirmed {
             self.record_result(&record.release, InstallResult::Confirmed, None);
-            let (place, image) = (self.place.clone(), self.image(&record.release));
-            self.note(Record { state: InstallState::Confirmed, place, image, ..record })?;
+            self.settle(&record.release)?;
         }
-        self.installed()
-    }
-
-    /// Records that the installed release failed and the previous one runs again. The device never retries the failed release.
-    ///
-    /// The caller must make the previous release run, for example through the boot loader.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::State`] if nothing is installed, [`Error::Store`] if the rejection cannot be stored.
-    pub fn reject(&mut self) -> Result<Status, Error> {
-        let record = self.installed()?;
-        let why = "it was rejected";
-        self.record_result(&record.release, InstallResult::RolledBack, Some(why));
-        self.forget(&record.release, why, None)?;
-        Ok(self.status())
+        Ok(())
     }
 
     /// The state of the update.
@@ -900,12 +852,28 @@ impl Device {
         Kept::load(&self.store, DEFERRAL, &mut Vec::new()).ok()?.value().copied()
     }
 
-    fn defer(mut self, until: Instant) -> Result<Deferral, Error> {
+    /// Postpones the installation of an update at the user's request, up to the limit of the device's policy. The installation of another
+    /// release is not postponed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::State`] if the policy does not let users defer this release, or no longer; [`Error::Store`] if it cannot be stored.
+    pub fn defer(&mut self, update: &Update, until: Instant) -> Result<Deferral, Error> {
+        self.defer_release(&update.release, update.urgency, until)
+    }
+
+    /// Postpones the installation of the release that waits for it.
+    fn defer_pending(mut self, until: Instant) -> Result<Deferral, Error> {
         let nothing = || Error::State("no release is waiting to be installed: there is nothing to defer".into());
-        let Release { version, sequence, .. } = self.machine().state.pending().cloned().ok_or_else(nothing)?;
+        let release = self.machine().state.pending().cloned().ok_or_else(nothing)?;
         let found = self.check_offline().ok().and_then(|check| check.update);
-        let urgent = |update: &Update| update.release.sequence == sequence && update.urgency == Urgency::Security;
-        if found.as_ref().is_some_and(urgent) && self.policy.is_overridden(policy::Rule::Deferral) {
+        let found = found.filter(|update| update.release.sequence == release.sequence);
+        self.defer_release(&release, found.map_or(Urgency::Normal, |update| update.urgency), until)
+    }
+
+    fn defer_release(&self, release: &Release, urgency: Urgency, until: Instant) -> Result<Deferral, Error> {
+        let Release { version, sequence, .. } = release.clone();
+        if urgency == Urgency::Security && self.policy.is_overridden(policy::Rule::Deferral) {
             let why = format!("{version} is a security release, which policy.security_overrides lets nobody defer");
             return Err(Error::State(why));
         }
@@ -994,15 +962,44 @@ impl Device {
 
     /// Records that a release runs on trial, and removes its download.
     pub(crate) fn begin_trial(&mut self, release: &Release) -> Result<(), Error> {
-        self.note_new(release, InstallState::Trial)?;
-        self.remove_downloads();
+        let is_noted = |record: &Record| record.release == *release && record.state == InstallState::Trial;
+        if !self.record.value().is_some_and(is_noted) {
+            self.note_new(release, InstallState::Trial)?;
+            self.remove_downloads();
+        }
         Ok(())
     }
 
     /// Confirms the running release and records it.
     pub(crate) fn settle(&mut self, release: &Release) -> Result<(), Error> {
-        self.installer()?.confirm()?;
+        // Without one, the release took effect at once.
+        if self.installer.is_some() || self.place_before().is_some() {
+            self.installer()?.confirm()?;
+        }
         self.note_new(release, InstallState::Confirmed)
+    }
+
+    /// What ran before the release on trial.
+    fn place_before(&self) -> Option<&Place> {
+        match &self.machine().state {
+            State::Trial { attempt, .. } => attempt.before.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The current boot.
+    pub(crate) fn boot(&self) -> BootInfo {
+        self.boot.as_ref().map_or_else(BootInfo::now, |boot| boot())
+    }
+
+    /// The token that ends what it does.
+    pub(crate) fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// Whether its state can only be read.
+    pub(crate) fn is_view(&self) -> bool {
+        !self.store.is_locked()
     }
 
     /// Makes the installer restore what ran before.
@@ -1075,9 +1072,7 @@ impl Device {
             Some(record) if noted.is_some() || record.state == InstallState::Left => record.previous.clone(),
             record => record.map(|record| record.release.clone()),
         };
-        // Before the restart, something else runs.
-        let runs = state != InstallState::Installed;
-        let (place, image) = (self.place.clone().filter(|_| runs), self.image(release).filter(|_| runs));
+        let (place, image) = (self.place.clone(), self.image(release));
         self.note(Record {
             product: self.profile.product.clone(),
             channel: self.profile.channel.clone(),
@@ -1090,8 +1085,7 @@ impl Device {
     }
 
     fn note(&mut self, record: Record) -> Result<(), Error> {
-        let runs = record.state != InstallState::Installed;
-        if runs && self.overwritten.value().is_some_and(|overwritten| overwritten.release == record.release) {
+        if self.overwritten.value().is_some_and(|overwritten| overwritten.release == record.release) {
             // What ran before is the fallback now.
             self.overwritten.remove(&self.store)?;
         }
@@ -1100,7 +1094,7 @@ impl Device {
         Ok(())
     }
 
-    fn installed(&self) -> Result<Record, Error> {
+    pub(crate) fn installed(&self) -> Result<Record, Error> {
         let nothing = || Error::State("nothing is installed on this device yet".into());
         self.record.value().cloned().ok_or_else(nothing)
     }

@@ -43,8 +43,6 @@ pub struct Record {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InstallState {
-    /// It is written, but may not run yet.
-    Installed,
     /// It runs on trial.
     Trial,
     /// It works.
@@ -98,12 +96,8 @@ impl Quarantine {
 
 impl Keep for Record {
     fn read(value: &Value, at: &str) -> Result<Self, FieldError> {
-        const STATES: [(&str, InstallState); 4] = [
-            ("installed", InstallState::Installed),
-            ("trial", InstallState::Trial),
-            ("confirmed", InstallState::Confirmed),
-            ("left", InstallState::Left),
-        ];
+        const STATES: [(&str, InstallState); 3] =
+            [("trial", InstallState::Trial), ("confirmed", InstallState::Confirmed), ("left", InstallState::Left)];
         let mut fields = Fields::of(value, at)?;
         Ok(Self {
             product: fields.parsed("product")?,

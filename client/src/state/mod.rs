@@ -213,6 +213,8 @@ pub enum Event {
         /// What.
         why: String,
     },
+    /// The caller ended the work. Nothing is counted.
+    Cancelled,
     /// The installer rejects the release permanently on this device.
     Rejected {
         /// Why.
@@ -282,7 +284,15 @@ impl Machine {
                 return Ok(self.to(started(state, running.as_ref(), &now, tolerance)));
             }
 
-            (S::Idle | S::Waiting { .. } | S::Confirmed { .. } | S::Quarantined { .. }, Event::Poll) => S::Checking,
+            // A trial that cannot be undone is no obstacle to what comes after it.
+            (
+                S::Idle
+                | S::Waiting { .. }
+                | S::Confirmed { .. }
+                | S::Quarantined { .. }
+                | S::Trial { attempt: Attempt { before: None, .. }, .. },
+                Event::Poll,
+            ) => S::Checking,
 
             (S::Checking, Event::Nothing) => return Ok(Self { failures: 0, ..self.to(S::Idle) }),
             (S::Checking | S::Downloading { .. } | S::Verifying { .. }, Event::Hold { until, why, release }) => {
@@ -310,10 +320,11 @@ impl Machine {
                 let state = S::Quarantined { release: attempt.release, why };
                 return Ok(Self { state, ..Self::default() });
             }
+            (state, Event::Cancelled) if state.is_work() => {
+                return Ok(Self { begun: self.begun_before(&state), ..self.to(S::Idle) });
+            }
             (state, Event::Failed { until, why }) if state.is_work() => {
-                // An installation that ended with an error was not interrupted.
-                let ended = u32::from(matches!(state, S::Installing { .. }));
-                let begun = self.begun.clone().map(|begun| Begun { times: begun.times.saturating_sub(ended), ..begun });
+                let begun = self.begun_before(&state);
                 let state = S::Waiting { until: Some(until), why, release: None };
                 return Ok(Self { failures: self.failures.saturating_add(1), begun, ..self.to(state) });
             }
@@ -354,6 +365,12 @@ impl Machine {
             _ => return Err(invalid),
         };
         Ok(self.to(next))
+    }
+
+    /// The attempts without one that ended with an error: it was not interrupted.
+    fn begun_before(&self, state: &State) -> Option<Begun> {
+        let ended = u32::from(matches!(state, State::Installing { .. }));
+        self.begun.clone().map(|begun| Begun { times: begun.times.saturating_sub(ended), ..begun })
     }
 
     /// When the work that failed last is tried again.
@@ -458,7 +475,17 @@ impl State {
 
     /// Whether a release is on trial or being rolled back. No check happens until that is over.
     pub fn is_unsettled(&self) -> bool {
-        matches!(self, Self::Rebooting { .. } | Self::Trial { .. } | Self::RolledBack { .. })
+        self.unsettled().is_some()
+    }
+
+    /// The attempt that is on trial or being rolled back.
+    pub fn unsettled(&self) -> Option<&Attempt> {
+        match self {
+            Self::Rebooting { attempt, .. } | Self::Trial { attempt, .. } | Self::RolledBack { attempt, .. } => {
+                Some(attempt)
+            }
+            _ => None,
+        }
     }
 
     /// The release in question.
@@ -539,6 +566,7 @@ impl Event {
             Self::Verified { .. } => "verified",
             Self::Installed { .. } => "installed",
             Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
             Self::Rejected { .. } => "rejected",
             Self::Healthy => "healthy",
             Self::Unhealthy { .. } => "unhealthy",

@@ -51,6 +51,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("verified", Event::Verified { boot: "one".into() }),
         ("installed", Event::Installed { boot: "one".into() }),
         ("failed", Event::Failed { until: noon(), why: "no network".into() }),
+        ("cancelled", Event::Cancelled),
         ("rejected", Event::Rejected { why: "wrong board".into() }),
         ("healthy", Event::Healthy),
         ("unhealthy", Event::Unhealthy { why: "no display".into() }),
@@ -75,6 +76,7 @@ downloaded | .    .     .     verif .     .     .     .     .     .     .
 verified   | .    .     .     .     insta .     .     .     .     .     .
 installed  | .    .     .     .     .     reboo .     .     .     .     .
 failed     | .    wait  .     wait  wait  wait  reboo .     .     rolle .
+cancelled  | .    idle  .     idle  idle  idle  .     .     .     .     .
 rejected   | .    .     .     .     .     quara .     .     .     .     .
 healthy    | .    .     .     .     .     .     .     confi .     .     .
 unhealthy  | .    .     .     .     .     .     rolle rolle .     .     .

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tidegate_client::Error;
-use tidegate_client::agent::{Agent, AgentOptions, BootInfo, Entry, Health, HealthCommand, Host, Next};
+use tidegate_client::agent::{Agent, AgentOptions, Entry, Health, HealthCommand, Host, Next};
+use tidegate_client::clock::BootInfo;
 use tidegate_client::command::Command;
 use tidegate_client::device::{Device, DeviceBuilder, Status};
 use tidegate_client::disk::Disk;
@@ -91,7 +92,9 @@ impl Board {
 
     pub fn builder(&self, disk: Disk) -> DeviceBuilder {
         let image = SlotImage::only(self.folder.join("slot.a"), self.folder.join("slot.b"));
+        let host = self.host();
         let builder = fleet::device(&self.mirror, &self.folder.join("state"), self.now).disk(disk.clone());
+        let builder = builder.boot(move || host.boot());
         (self.adjust)(if let Some(hook) = self.hook.clone() {
             builder.installer(SlotInstaller::new(vec![image], hook).unwrap().on(disk))
         } else {
@@ -157,6 +160,11 @@ impl Board {
         self.point();
     }
 
+    /// The boot loader forgets what it was told to try.
+    pub fn forget_attempt(&self) {
+        self.set("attempted", "");
+    }
+
     /// The boot loader starts the other slot, and keeps it.
     pub fn fall_back(&self) {
         let other = if self.get("running") == "a" { "b" } else { "a" };
@@ -196,7 +204,7 @@ impl Board {
         fs::read_to_string(self.folder.join("invalid")).unwrap_or_default()
     }
 
-    fn get(&self, name: &str) -> String {
+    pub fn get(&self, name: &str) -> String {
         fs::read_to_string(self.folder.join(name)).unwrap()
     }
 

@@ -56,7 +56,7 @@ fn from_a_release_to_a_confirmed_device() {
     assert_eq!(fs::read_dir(state.join("downloads")).unwrap().count(), 0);
     let mut device = device(&mirror, &state, epoch()).open().unwrap();
     let record = device.status().installed.unwrap();
-    assert_eq!((record.release.sequence, record.state), (12, InstallState::Installed));
+    assert_eq!((record.release.sequence, record.state), (12, InstallState::Trial));
     assert_eq!(device.confirm().unwrap().state, InstallState::Confirmed);
     assert_eq!(device.confirm().unwrap().state, InstallState::Confirmed);
     assert!(matches!(device.check().unwrap().outcome(), Outcome::UpToDate { .. }));
@@ -449,7 +449,8 @@ fn a_rejected_release_is_not_tried_again() {
         release(sim, "all", "1.3.0", 13);
     });
     step();
-    let status = open().reject().unwrap();
+    open().reject().unwrap();
+    let status = open().status();
     assert_eq!((status.device.installed.sequence, status.quarantined.len()), (12, 1));
     assert!(matches!(step(), Outcome::Refuse { rule: Rule::Quarantine, .. }));
     mirror.edit(|sim| {
@@ -463,11 +464,15 @@ fn a_rejected_release_is_not_tried_again() {
     assert!(matches!(fresh.reject(), Err(Error::State(_))));
     let update = fresh.check().unwrap().update.unwrap();
     let downloaded = fresh.download(&update, &mut unwatched).unwrap();
-    stub.fail_next("the slot is busy");
+    stub.fail_next("it is for another board");
     assert_eq!(fresh.install(&downloaded, &mut unwatched).unwrap_err().fault(), Fault::Device);
+    assert!(matches!(fresh.install(&downloaded, &mut unwatched), Err(Error::Outdated { .. })), "it is quarantined");
+    fresh.lift(&downloaded.update().release.version).unwrap();
+    let downloaded = fresh.download(&update, &mut unwatched).unwrap();
     fresh.install(&downloaded, &mut unwatched).unwrap();
     assert!(matches!(fresh.install(&downloaded, &mut unwatched), Err(Error::State(_))));
-    assert_eq!(fresh.reject().unwrap().device.installed.sequence, 0);
+    fresh.reject().unwrap();
+    assert_eq!(fresh.status().device.installed.sequence, 0);
 }
 
 #[test]

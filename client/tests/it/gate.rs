@@ -101,7 +101,8 @@ fn installs(device: &mut Device) -> String {
     let check = device.check().unwrap();
     let update = check.update.unwrap_or_else(|| panic!("{}", check.explanation));
     let downloaded = device.download(&update, &mut unwatched).unwrap();
-    device.install(&downloaded, &mut unwatched).unwrap().release.version.to_string()
+    device.install(&downloaded, &mut unwatched).unwrap();
+    downloaded.update().release.version.to_string()
 }
 
 fn digest(bytes: &[u8]) -> String {

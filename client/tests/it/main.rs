@@ -7,6 +7,10 @@ mod attacks;
 #[cfg(unix)]
 mod board;
 #[cfg(unix)]
+mod by_hand;
+#[cfg(all(unix, feature = "http"))]
+mod cancel;
+#[cfg(unix)]
 mod delivery;
 mod delivery_files;
 mod device;

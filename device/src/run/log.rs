@@ -11,7 +11,7 @@ use crate::gate::ReceiptSink;
 use crate::gate::receipts::send_in_service;
 use crate::output::{Output, print_json};
 use tidegate_client::Error;
-use tidegate_client::agent::{BootInfo, Entry, Host, SystemHost};
+use tidegate_client::agent::{Entry, Host};
 use tidegate_client::clock::{Clock as _, SystemClock};
 use tidegate_client::device::Device;
 use tidegate_client::state::{State, bounded};
@@ -141,10 +141,6 @@ impl LogHost<'_> {
 }
 
 impl Host for LogHost<'_> {
-    fn boot(&self) -> BootInfo {
-        SystemHost::boot()
-    }
-
     fn note(&mut self, entry: &Entry<'_>) {
         self.watch.renew();
         match entry {

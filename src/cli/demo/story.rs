@@ -161,11 +161,11 @@ impl<'a> Story<'a> {
         let check = device.check().map_err(failed)?;
         let update = check.update.ok_or_else(|| Error::bug("the device of the story has nothing to install"))?;
         let downloaded = device.download(&update, &mut tidegate_client::watch::unwatched).map_err(failed)?;
-        let record = device.install(&downloaded, &mut tidegate_client::watch::unwatched).map_err(failed)?;
+        device.install(&downloaded, &mut tidegate_client::watch::unwatched).map_err(failed)?;
         let bytes: u64 = downloaded.artifacts().iter().map(|artifact| artifact.length).sum();
         self.answer(format_args!(
             "verified {bytes} bytes and installed {} into {}",
-            record.release.version,
+            update.release.version,
             actor.slot().display()
         ))?;
         self.device_command(actor, "confirm", at);
