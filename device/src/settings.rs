@@ -11,7 +11,7 @@ use super::form::read;
 use super::gate::{self, ReceiptSink};
 use super::output::Output;
 use super::settings_file::SettingsFile;
-use super::setup::{Surroundings, slot_fault};
+use super::setup::{NetworkSetting, PollSetting, Surroundings, of_kernel, slot_fault};
 use tidegate_client::Error;
 use tidegate_client::agent::{AgentOptions, Health, Schedule};
 use tidegate_client::device::{Device, DeviceBuilder};
@@ -112,7 +112,7 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     options.ignores_policy = arguments.now;
     let schedule = file.poll.unwrap_or_default().schedule();
     let faults = if matches!(arguments.command, Command::Check | Command::Doctor) {
-        faults(&either, folder)
+        faults(&either, folder, &state_dir)
     } else {
         Vec::new()
     };
@@ -152,8 +152,8 @@ fn identify(builder: DeviceBuilder, either: &Either<'_>) -> Result<DeviceBuilder
         .factory(version, sequence))
 }
 
-/// What cannot work of the settings: programs and places that are not there.
-fn faults(either: &Either<'_>, folder: &Path) -> Vec<String> {
+/// What cannot work of the settings: programs and places that are not there, and times of zero.
+fn faults(either: &Either<'_>, folder: &Path, state: &Path) -> Vec<String> {
     let file = either.file;
     let installer = match (either.given.slot.as_ref().or(file.slot.as_ref()), &file.installer) {
         (Some(slot), _) => slot_fault(slot).into_iter().collect(),
@@ -162,7 +162,11 @@ fn faults(either: &Either<'_>, folder: &Path) -> Vec<String> {
     };
     let facts = file.facts_program.as_ref().and_then(|program| program.missing("facts_program", folder));
     let trial = file.trial.iter().flat_map(|trial| trial.faults(folder));
-    installer.into_iter().chain(facts).chain(trial).collect()
+    let poll = file.poll.and_then(PollSetting::fault);
+    let network = file.network.as_ref().and_then(NetworkSetting::fault);
+    let kernel = || format!("state_dir {} belongs to the kernel: name another folder", state.display());
+    let state = of_kernel(state).then(kernel);
+    installer.into_iter().chain(facts).chain(trial).chain(poll).chain(network).chain(state).collect()
 }
 
 /// Adds the installer, if one is set.

@@ -1,5 +1,6 @@
 //! The settings of installers, trials, policy, polling and network, as they are written in the settings file.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,9 +53,10 @@ impl Program {
         })
     }
 
-    /// What is wrong if it is not there.
+    /// What is wrong if it is not there, or has no time.
     pub(super) fn missing(&self, setting: &str, folder: &Path) -> Option<String> {
-        self.command(folder, HOOK).missing().map(|why| format!("{setting}: {why}"))
+        let zero = || zero(&format!("{setting}.limit"), self.limit);
+        self.command(folder, HOOK).missing().map(|why| format!("{setting}: {why}")).or_else(zero)
     }
 
     /// The program, in the folder of the settings file.
@@ -112,7 +114,9 @@ impl InstallerSetting {
                 let path = folder.join(path);
                 let folder_fault = || format!("installer.path: {} is not a folder", path.display());
                 let program = unpack.as_ref().and_then(|program| missing("installer.unpack", program));
-                (!path.is_dir()).then(folder_fault).into_iter().chain(program).collect()
+                let kernel = || format!("installer.path: {} belongs to the kernel: name another", path.display());
+                let place = (!path.is_dir()).then(folder_fault).or_else(|| of_kernel(&path).then(kernel));
+                place.into_iter().chain(program).collect()
             }
         }
     }
@@ -148,11 +152,24 @@ pub(super) fn slot_fault(path: &Path) -> Option<String> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fault = match path.metadata() {
         Ok(found) if found.is_dir() => "is a folder",
+        _ if of_kernel(path) => "belongs to the kernel: name a partition or a file",
+        Ok(found) if !found.is_file() && !found.file_type().is_block_device() => "is neither a file nor a partition",
         Err(_) if is_device => "is not there",
         Err(_) if !folder.is_dir() => "is in a folder that is not there",
         _ => return None,
     };
     Some(format!("the slot {} {fault}", path.display()))
+}
+
+/// Whether a path leads to what the kernel shows of itself, where nothing can be stored.
+pub(super) fn of_kernel(path: &Path) -> bool {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    ["/proc", "/sys"].iter().any(|folder| real.starts_with(folder))
+}
+
+/// What is wrong with a time of zero where zero cannot work.
+fn zero(setting: &str, time: Option<Duration>) -> Option<String> {
+    time.filter(Duration::is_zero).map(|_| format!("{setting} is 0s: set at least 1s, or leave it out"))
 }
 
 /// A program that unpacks an artifact into a folder.
@@ -220,14 +237,15 @@ impl TrialSetting {
         })
     }
 
-    /// The programs that are not there.
+    /// The programs that are not there, and times that cannot work.
     pub(super) fn faults(&self, folder: &Path) -> Vec<String> {
         let health = match &self.health {
             Some(HealthSetting::Program(program)) => program.missing("trial.health", folder),
             _ => None,
         };
         let restart = self.restart.as_ref().and_then(|program| program.missing("trial.restart", folder));
-        health.into_iter().chain(restart).collect()
+        let times = [zero("trial.within", self.within), zero("trial.every", self.every)];
+        health.into_iter().chain(restart).chain(times.into_iter().flatten()).collect()
     }
 
     /// `otherwise` is the default for health; programs run in `folder`.
@@ -269,6 +287,11 @@ impl PollSetting {
                 first_within: fields.optional_parsed::<Span>("first_within")?.map(Into::into),
             })
         })
+    }
+
+    /// A time that cannot work.
+    pub(super) fn fault(self) -> Option<String> {
+        zero("poll.interval", self.interval)
     }
 
     pub(super) fn schedule(self) -> Schedule {
@@ -343,6 +366,11 @@ impl NetworkSetting {
                 allowance: fields.optional_part("allowance", AllowanceSetting::read)?,
             })
         })
+    }
+
+    /// A time that cannot work.
+    pub(super) fn fault(&self) -> Option<String> {
+        zero("network.allowance.per", self.allowance.map(|allowance| allowance.per))
     }
 
     /// A fetcher that uses `http` within the configured rate and allowance.

@@ -274,6 +274,17 @@ fn settings_that_cannot_work_are_refused() {
         (json!({"installer": {"kind": "command", "program": ["./none"]}}), "installer.program: "),
         (json!({"trial": {"health": ["no-such-program"]}}), "trial.health: no-such-program: there is no such program"),
         (json!({"trial": {"restart": ["./device.json"]}}), "trial.restart: "),
+        (json!({"trial": {"health": ["true"], "within": "0s"}}), "trial.within is 0s: set at least 1s"),
+        (json!({"trial": {"health": ["true"], "every": "0s"}}), "trial.every is 0s"),
+        (json!({"trial": {"health": {"program": ["true"], "limit": "0s"}}}), "trial.health.limit is 0s"),
+        (json!({"facts_program": {"program": ["true"], "limit": "0s"}}), "facts_program.limit is 0s"),
+        (json!({"poll": {"interval": "0s"}}), "poll.interval is 0s"),
+        (json!({"network": {"allowance": {"bytes": 1, "per": "0s"}}}), "network.allowance.per is 0s"),
+        (json!({"network": {"proxy": "http://proxy:notaport"}}), "network.proxy: it is not the URL of a proxy"),
+        (json!({"network": {"proxy": "http://proxy:0"}}), "network.proxy: it is not the URL of a proxy"),
+        (json!({"installer": {"kind": "file", "path": "/proc/version"}}), "/proc/version belongs to the kernel"),
+        (json!({"installer": {"kind": "file", "path": "/dev/null"}}), "/dev/null is neither a file nor a partition"),
+        (json!({"installer": {"kind": "directory", "path": "/proc"}}), "installer.path: /proc belongs to the kernel"),
     ] {
         fs::write(bench.path("device.json"), good.to_string()).unwrap();
         bench.set(&more);

@@ -39,6 +39,12 @@ impl std::str::FromStr for ProxyUrl {
     fn from_str(url: &str) -> Result<Self, String> {
         let bad = || "it is not the URL of a proxy: write for example http://proxy.example.com:3128".to_owned();
         let proxy = ureq::Proxy::new(url).map_err(|_| bad())?;
+        // The parser takes 80 for a port that is no number.
+        let place = url.split_once("://").map_or(url, |(_, rest)| rest).split('/').next().unwrap_or_default();
+        let place = place.rsplit(['@', ']']).next().unwrap_or_default();
+        if place.split_once(':').is_some_and(|(_, port)| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+            return Err(bad());
+        }
         match proxy.protocol() {
             ProxyProtocol::Http | ProxyProtocol::Https => Ok(Self(proxy)),
             _ => {
@@ -286,6 +292,12 @@ mod tests {
         assert_eq!(of(&both, "https://host/"), Ok(Some("b:80".into())));
         assert_eq!(of(&both[..1], "https://host/"), Ok(None));
         assert_eq!(of(&[("http_proxy", ""), ("ALL_PROXY", "c:3")], "http://host/"), Ok(Some("c:3".into())));
+        for good in ["http://a", "a:3128", "http://user:pass@a:8/", "http://[::1]:8", "http://[::1]"] {
+            assert!(good.parse::<ProxyUrl>().is_ok(), "{good}");
+        }
+        for bad in ["http://a:notaport", "a:0", "http://a:65536", "http://a:", "http://u:p@a:x/", "http://[::1]:x"] {
+            assert!(bad.parse::<ProxyUrl>().unwrap_err().starts_with("it is not the URL of a proxy"), "{bad}");
+        }
         for bad in ["socks5://user:secret@host:9", "socks4://host", "ftp://user:secret@host", "http://"] {
             let error = of(&[("all_proxy", bad)], "https://host/x?secret").unwrap_err();
             assert!(error.starts_with("https://host/x: the proxy ") && !error.contains("secret"), "{error}");
