@@ -1,5 +1,9 @@
 //! `tidegate-device doctor`: what keeps this device from being updated.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
+use chrono::TimeDelta;
 use serde::Serialize;
 
 use super::failure::{Failure, error_body};
@@ -9,7 +13,7 @@ use tidegate_client::Error;
 use tidegate_client::clock::{BUILT, Clock as _, SystemClock};
 use tidegate_client::device::Device;
 use tidegate_client::store::{DirStore, StoreError};
-use tidegate_model::time;
+use tidegate_model::time::{self, Instant};
 
 /// What was found of a part of the device.
 #[derive(Serialize)]
@@ -23,16 +27,43 @@ struct Finding {
 
 type Found = Result<String, (String, Option<String>)>;
 
+/// What an empty state folder is taken to be.
+const NO_STATE: &str = "/proc/tidegate";
+/// How long after it was built a program is used at most.
+const USED: TimeDelta = TimeDelta::days(15 * 365);
+
+/// The findings where the settings cannot be read.
+pub(super) fn without_settings(error: &Error, output: Output) -> Result<bool, Failure> {
+    let unknown = || Err(("not checked, since the settings cannot be used".to_owned(), None));
+    report(
+        [
+            ("settings", Err(told(error))),
+            ("hooks", unknown()),
+            ("space", unknown()),
+            ("clock", clock(SystemClock::new().now())),
+            ("network", unknown()),
+            ("state", unknown()),
+        ],
+        output,
+    )
+}
+
 pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
     let wrong: Vec<_> = settings.faults.iter().chain(&settings.problems).cloned().collect();
     let settings_found =
         if wrong.is_empty() { Ok("they can be used".to_owned()) } else { Err((wrong.join("; "), None)) };
     let (reserve, state_dir) = (settings.reserve, settings.state_dir);
+    let readable = std::fs::read_dir(&state_dir).map_or_else(|e| e.kind() == ErrorKind::NotFound, |_| true);
+    // The other parts are checked as on a new device.
+    let builder = if readable { settings.builder } else { settings.builder.state_dir(Path::new(NO_STATE)) };
     let writable = match DirStore::open(state_dir) {
         Ok(_) | Err(StoreError::Locked { .. }) => Ok(()),
         Err(e) => Err(told(&e.into())),
     };
-    let mut device = settings.builder.open_in_memory()?;
+    let mut device = match builder.open_in_memory() {
+        Ok(device) => device,
+        Err(e) => return without_settings(&e, output),
+    };
     let hooks = match device.ready() {
         Ok(Some(place)) => Ok(format!("{place} runs, and a release can be installed beside it")),
         Ok(None) => Ok("a release can be installed; there is no way back from it".into()),
@@ -43,10 +74,14 @@ pub(super) fn run(settings: Settings, output: Output) -> Result<bool, Failure> {
         ("settings", settings_found),
         ("hooks", hooks),
         ("space", space(&device, reserve)),
-        ("clock", clock()),
+        ("clock", clock(SystemClock::new().now())),
         ("network", device.check().map(|check| check.outcome().to_string()).map_err(|e| told(&e))),
         ("state", writable.and_then(|()| state(&device))),
     ];
+    report(found, output)
+}
+
+fn report(found: [(&'static str, Found); 6], output: Output) -> Result<bool, Failure> {
     let findings: Vec<_> = found.into_iter().map(|(part, found)| finding(part, found)).collect();
     let lines: Vec<_> = findings.iter().map(line).collect();
     output.result(lines.join("\n"), &findings)?;
@@ -82,8 +117,11 @@ fn space(device: &Device, reserve: u64) -> Found {
     }
 }
 
-fn clock() -> Found {
-    let now = SystemClock::new().now();
+fn clock(now: Instant) -> Found {
+    if now > BUILT + USED {
+        let why = format!("it says {}, more than 15 years after this program was built", time::format(now));
+        return Err((why, Some("set the clock, for example by NTP".into())));
+    }
     if now < BUILT {
         let why = format!("it says {}, before this program was built", time::format(now));
         return Err((why, Some("set the clock, for example by NTP; until then signed time counts".into())));
@@ -103,6 +141,20 @@ fn state(device: &Device) -> Found {
         count => {
             let why = format!("{}; {count} releases are in quarantine", status.update.state);
             Err((why, Some("tidegate-device quarantine shows why".into())))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_far_from_the_build_are_told() {
+        assert!(clock(BUILT).is_ok() && clock(BUILT + USED).is_ok());
+        for (at, expected) in [("1970-01-01T00:00:00Z", "before this program"), ("2099-01-01T00:00:00Z", "years after")]
+        {
+            assert!(clock(time::parse(at).unwrap()).unwrap_err().0.contains(expected), "{at}");
         }
     }
 }

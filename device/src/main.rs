@@ -60,8 +60,11 @@ fn wants_json() -> bool {
 
 /// Runs a command; `false` if it was refused.
 fn run(arguments: &Arguments, output: Output) -> Result<bool, Failure> {
-    let settings = settings::read_all(arguments)?;
     let is_doctor = arguments.command == Command::Doctor;
+    let settings = match settings::read_all(arguments) {
+        Err(e) if is_doctor => return doctor::without_settings(&e, output),
+        settings => settings?,
+    };
     for problem in settings.problems.iter().filter(|_| !is_doctor) {
         output.warning(problem);
     }

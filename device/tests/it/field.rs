@@ -329,6 +329,15 @@ fn the_doctor_names_what_is_wrong() {
     let network = part("network");
     assert!(network["ok"] == false && network["remedy"].is_string(), "{network}");
     fs::rename(bench.path("away"), bench.path("repository")).unwrap();
+    // What cannot be used stops no other check.
+    bench.set(&json!({"network": {"ca": "none.pem"}}));
+    assert!(part("settings")["message"].as_str().unwrap().contains("none.pem") && part("clock")["ok"] == true);
+    bench.set(&json!({"network": null}));
+    fs::rename(bench.path("state"), bench.path("kept")).unwrap();
+    fs::write(bench.path("state"), "").unwrap();
+    assert!(part("state")["ok"] == false && part("hooks")["ok"] == true && part("network")["ok"] == true);
+    fs::remove_file(bench.path("state")).unwrap();
+    fs::rename(bench.path("kept"), bench.path("state")).unwrap();
     fs::create_dir_all(bench.path("state")).unwrap();
     fs::write(bench.path("state/device"), "device-9").unwrap();
     assert!(part("state")["message"].as_str().unwrap().contains("that of device device-9"));
