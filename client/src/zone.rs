@@ -2,6 +2,7 @@
 //!
 //! Only offsets are read, of a file of at most 64 KiB; whatever is wrong in it makes it no zone.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use chrono::{DateTime, Datelike as _, NaiveDate};
@@ -61,14 +62,32 @@ impl Zone {
             let zone = variable("TZ").map(|zone| zone.trim_start_matches(':').to_owned());
             return match zone.filter(|zone| zone != "system") {
                 Some(zone) => Self::find(&zone),
-                None => Self::load(Path::new("/etc/localtime")).ok_or_else(unknown),
+                None => Self::local(Path::new("/etc/localtime")).ok_or_else(unknown),
             };
+        }
+        let name = name.trim_start_matches(':');
+        if name.starts_with('/') {
+            return Self::load(Path::new(name)).ok_or_else(unknown);
         }
         let is_path = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
         let mut folders = variable("TZDIR").into_iter().chain(FOLDERS.map(str::to_owned));
         let file = is_path.then(|| folders.find_map(|folder| Self::load(&Path::new(&folder).join(name))));
+        // Needs no files.
+        let utc = matches!(name, "UTC" | "GMT" | "Etc/UTC" | "Etc/GMT");
+        let name = if utc { "UTC0" } else { name };
         let rule = || Some(Self { first: 0, changes: Vec::new(), rule: Some(Rule::read(name)?) });
         file.flatten().or_else(rule).ok_or_else(unknown)
+    }
+
+    /// The system's zone; UTC if none is set.
+    fn local(path: &Path) -> Option<Self> {
+        let is_unset = path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
+        if is_unset { Some(Self { first: 0, changes: Vec::new(), rule: None }) } else { Self::load(path) }
+    }
+
+    /// Whether it is UTC because the system sets none.
+    pub fn is_assumed(&self) -> bool {
+        self.first == 0 && self.changes.is_empty() && self.rule.is_none()
     }
 
     fn load(path: &Path) -> Option<Self> {
@@ -264,6 +283,7 @@ mod tests {
             ("IST-1GMT0,M10.5.0,M3.5.0/1", "2027-07-01T00:00:00Z", 60),
             ("<-02>2<-01>,M3.5.0/-1,M10.5.0/0", "2027-03-28T00:59:59Z", -120),
             ("<-02>2<-01>,M3.5.0/-1,M10.5.0/0", "2027-03-28T01:00:00Z", -60),
+            // Day 60 without the 29th of February is the 1st of March, also in a leap year; day 59 counted from 0 is the 29th there.
             ("XXX0YYY,J60,J61", "2028-03-01T12:00:00Z", 60),
             ("XXX0YYY,59,60", "2028-02-29T12:00:00Z", 60),
             ("<+0545>-5:45", "2027-07-01T00:00:00Z", 345),
@@ -281,7 +301,13 @@ mod tests {
 
     #[test]
     fn zone_files_agree_with_date() {
-        let Ok(zone) = Zone::find("Europe/Berlin") else { return };
+        let Ok(zone) = Zone::find("Europe/Berlin") else {
+            assert!(std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_none(), "the system's zone files are needed");
+            return;
+        };
+        for same in [":Europe/Berlin", "/usr/share/zoneinfo/Europe/Berlin", ":/usr/share/zoneinfo/Europe/Berlin"] {
+            assert_eq!(Zone::find(same).as_ref(), Ok(&zone), "{same}");
+        }
         for (zone_name, at) in [
             ("Europe/Berlin", "2026-03-29T00:59:59Z"),
             ("Europe/Berlin", "2026-03-29T01:00:00Z"),
@@ -303,10 +329,36 @@ mod tests {
             assert_eq!(text, said.trim(), "{zone_name} at {at}");
         }
         // Nothing outside the folders of zones, and nothing else than a zone.
-        for wrong in ["../../../etc/passwd", "/etc/localtime", "Europe", "Europe/Nowhere", "zone.tab", ""] {
+        for wrong in [
+            "../../../etc/passwd",
+            "/etc/passwd",
+            "/dev/zero",
+            "/none",
+            ":",
+            "Europe",
+            "Europe/Nowhere",
+            "zone.tab",
+            "",
+        ] {
             assert!(Zone::find(wrong).is_err(), "{wrong}");
         }
         assert_eq!(zone.changes.last(), zone.changes.iter().max());
+    }
+
+    #[test]
+    fn utc_needs_no_zone_files() {
+        for name in ["UTC", "GMT", "Etc/UTC", ":UTC"] {
+            assert_eq!(minutes(&Zone::find(name).unwrap(), "2027-07-01T00:00:00Z"), 0, "{name}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let local = folder.path().join("localtime");
+        let unset = Zone::local(&local).unwrap();
+        assert!(unset.is_assumed() && minutes(&unset, "2027-07-01T00:00:00Z") == 0);
+        // One that is set, but cannot be read, is none.
+        std::fs::write(&local, "no zone").unwrap();
+        assert_eq!(Zone::local(&local), None);
+        let rule = Some(Rule { standard: 0, summer: None });
+        assert!(!Zone { rule, ..unset }.is_assumed());
     }
 
     #[test]

@@ -80,6 +80,8 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     // Windows stay closed then.
     let zone = file.policy.as_ref().and_then(|policy| policy.zone.as_ref()?.as_ref().err());
     problems.extend(zone.map(|why| format!("policy.time_zone: {why}")));
+    let assumed = file.policy.iter().any(|p| matches!(&p.zone, Some(Ok(zone)) if zone.is_assumed()));
+    problems.extend(assumed.then(|| "policy.time_zone: the system sets no time zone, UTC is used".into()));
     let builder = Device::builder()
         .root(read(&either.required("root", |settings| settings.root.as_ref())?)?)
         .repository(repository)
