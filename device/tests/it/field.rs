@@ -145,7 +145,7 @@ fn status_and_check_tell_what_the_boot_loader_started() {
     bench.run(&["install"]);
     bench.run(&["install"]);
     assert!(said(&bench, &["status"]).contains("runs         1.2.0 (sequence 12), confirmed\n"));
-    fs::write(bench.path("kept"), "a").unwrap();
+    fs::write(bench.path("state.aside"), "a").unwrap();
     restart(&bench);
     let remark = "1.2.0 (sequence 12) was confirmed in b, but a runs";
     for _ in 0..2 {
@@ -240,7 +240,7 @@ fn install_waits_for_health_and_asks_for_a_restart() {
     assert_eq!((code, out.as_str()), (0, "confirmed 1.2.0 (sequence 12)\n"), "{err}");
     assert_eq!(err.matches("not healthy yet").count(), 2, "{err}");
     // Another one never becomes well.
-    fs::write(bench.path("kept"), "a").unwrap();
+    fs::write(bench.path("state.aside"), "a").unwrap();
     restart(&bench);
     fs::write(format!("{mark}.never"), "").unwrap();
     bench.set(&json!({"trial": {"health": ["sh", "-c", health], "within": "2s", "every": "1s"}}));
@@ -333,11 +333,11 @@ fn the_doctor_names_what_is_wrong() {
     bench.set(&json!({"network": {"ca": "none.pem"}}));
     assert!(part("settings")["message"].as_str().unwrap().contains("none.pem") && part("clock")["ok"] == true);
     bench.set(&json!({"network": null}));
-    fs::rename(bench.path("state"), bench.path("kept")).unwrap();
+    fs::rename(bench.path("state"), bench.path("state.aside")).unwrap();
     fs::write(bench.path("state"), "").unwrap();
     assert!(part("state")["ok"] == false && part("hooks")["ok"] == true && part("network")["ok"] == true);
     fs::remove_file(bench.path("state")).unwrap();
-    fs::rename(bench.path("kept"), bench.path("state")).unwrap();
+    fs::rename(bench.path("state.aside"), bench.path("state")).unwrap();
     fs::create_dir_all(bench.path("state")).unwrap();
     fs::write(bench.path("state/device"), "device-9").unwrap();
     assert!(part("state")["message"].as_str().unwrap().contains("that of device device-9"));
