@@ -30,7 +30,7 @@ use crate::fleet::{approve_image, assign, channel, manifest_of};
 use crate::mirror::{Mirror, scratch};
 use crate::simulator::{Simulator, epoch};
 
-const FAULTS: [&str; 20] = [
+const FAULTS: [&str; 23] = [
     "portal",
     "moved",
     "busy",
@@ -51,6 +51,9 @@ const FAULTS: [&str; 20] = [
     "damaged",
     "endless",
     "hung up",
+    "slow",
+    "chunked",
+    "redirected",
 ];
 
 /// What server and test share.
@@ -135,6 +138,7 @@ impl Server {
         match fault.map(|fault| FAULTS[fault]) {
             Some("portal") => return send("200 OK", "Content-Type: text/html\r\n", page),
             Some("moved") => return send("302 Found", "Location: http://portal.example.com/\r\n", b""),
+            Some("redirected") => return send("302 Found", &format!("Location: /{path}\r\n"), b""),
             Some("busy") => return send("503 Busy", "Retry-After: 120\r\n", page),
             Some("broken") => return send("500 Broken", "", page),
             Some("denied") => return send("403 Forbidden", "", b"<Error>AccessDenied</Error>"),
@@ -161,6 +165,22 @@ impl Server {
             (Some("no length"), None) => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
                 stream.write_all(&file[..cut]).and(Err(io::ErrorKind::Other.into()))
+            }
+            (Some("slow"), None) => {
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", file.len())?;
+                file.chunks(file.len() / 8 + 1).try_for_each(|part| {
+                    thread::sleep(Duration::from_millis(5));
+                    stream.write_all(part)
+                })
+            }
+            (Some("chunked"), None) => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+                for part in file.chunks(5000) {
+                    write!(stream, "{:x}\r\n", part.len())?;
+                    stream.write_all(part)?;
+                    stream.write_all(b"\r\n")?;
+                }
+                stream.write_all(b"0\r\n\r\n")
             }
             (Some("no ranges"), _) => send("200 OK", "", &file),
             (Some("wrong range"), _) => send("206 Part", &range(cut), &file[cut..]),
