@@ -353,6 +353,11 @@ fn destroy(disk: &Disk, slot: &Path, length: u64) -> io::Result<()> {
 }
 
 impl Update {
+    /// Its length in bytes: that of all its artifacts.
+    pub fn length(&self) -> u64 {
+        self.artifacts.iter().map(|artifact| artifact.length).fold(0, u64::saturating_add)
+    }
+
     /// How each artifact can be fetched, one a line, the cheapest way first; empty if each comes as it is.
     pub fn ways(&self) -> String {
         let mut text = String::new();

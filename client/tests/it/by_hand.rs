@@ -141,3 +141,85 @@ fn a_program_without_the_installer_confirms_nothing() {
     board.device().confirm().unwrap();
     assert_eq!(board.get("kept"), "b");
 }
+
+/// The example of an agent that asks, with a user who types.
+#[path = "../../examples/ask_user.rs"]
+#[allow(unused, clippy::print_stdout)]
+mod ask_user;
+
+#[test]
+fn a_user_is_asked_and_may_postpone() {
+    use crate::fleet::{assign, channel};
+
+    let mut sim = channel(&[("all", Some(1_000_000))]);
+    let mut described = crate::fleet::manifest_of("1.2.0", 12, NEW);
+    described["notes"] = serde_json::json!(["Fixes the clock.", "Starts sooner."]);
+    let bytes = crate::fleet::approve_image(&mut sim, &described, NEW);
+    assign(&mut sim, "all", &bytes, &serde_json::json!({}));
+    sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
+    let folder = scratch();
+    let mut board = Board::new(folder.path(), &crate::mirror::Mirror::of(sim));
+    board.adjust = |builder| {
+        let limit = chrono::TimeDelta::hours(30);
+        let deferral = tidegate_client::policy::DeferralRule { limit };
+        builder.policy(tidegate_client::policy::Policy { deferral, ..Default::default() })
+    };
+    let converse = |board: &Board, answers: &str| {
+        let mut screen = Vec::new();
+        let next = ask_user::converse(&mut board.device(), answers.as_bytes(), &mut screen).unwrap();
+        (next, String::from_utf8(screen).unwrap())
+    };
+    // Not now: nothing is fetched.
+    let (next, screen) = converse(&board, "n\n");
+    assert_eq!(next, Next::Check { until: None });
+    for expected in [
+        "Update available: version 1.2.0, 21 bytes\n",
+        "21 bytes are still to be fetched; urgency: normal\n  - Fixes the clock.\n  - Starts sooner.\n",
+        "now: waiting: downloading was put off by the user\n",
+    ] {
+        assert!(screen.contains(expected), "{expected}\n{screen}");
+    }
+    assert!(!board.folder.join("state/downloads").exists());
+    // Later: as long as the policy allows.
+    let (_, screen) = converse(&board, "l\n");
+    assert!(screen.contains("postponed until 2026-01-02T00:00:00Z"), "{screen}");
+    board.now += chrono::TimeDelta::hours(20);
+    let (_, screen) = converse(&board, "l\n");
+    assert!(screen.contains("postponed until 2026-01-02T06:00:00Z"), "{screen}");
+    // The deferral holds back the installation, whatever the user says of the download.
+    let (next, screen) = converse(&board, "y\n");
+    assert!(matches!(next, Next::Check { until: Some(_) }) && screen.contains("deferred"), "{screen}");
+    assert_eq!(board.get("attempted"), "");
+    // It ends, and there is no further one.
+    board.now += chrono::TimeDelta::hours(11);
+    let (_, screen) = converse(&board, "l\n");
+    assert!(
+        screen.contains("not postponed: the policy let the user defer 1.2.0 until 2026-01-02T06:00:00Z"),
+        "{screen}"
+    );
+    // Now, but the restart waits.
+    let (next, screen) = converse(&board, "y\nn\n");
+    assert_eq!(next, Next::Check { until: None }, "{screen}");
+    assert!(
+        screen.contains("Restart into version 1.2.0?") && matches!(board.state(), State::Rebooting { .. }),
+        "{screen}"
+    );
+    let (next, _) = converse(&board, "now\n");
+    assert_eq!(next, Next::Restart);
+    board.restart();
+    converse(&board, "");
+    assert_eq!(board.runs(), NEW);
+    assert!(matches!(board.state(), State::Confirmed { .. }));
+}
+
+/// What a program asks of a deferral: the policy refuses it for security releases.
+#[test]
+fn a_policy_refuses_deferrals() {
+    let folder = scratch();
+    let board = Board::new(folder.path(), &mirror(NEW));
+    let mut device = board.device();
+    let update = device.check().unwrap().update.unwrap();
+    let until = device.now();
+    let error = device.defer(&update, until).unwrap_err();
+    assert!(error.to_string().contains("lets no user defer releases"), "{error}");
+}
