@@ -20,8 +20,8 @@
 //!
 //! A cohort may be [protected](super::gate): `"protected": {"gate": "https://gate.example.com"}`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use alloc::collections::{BTreeMap, BTreeSet};
+use core::fmt;
 
 use serde_json::Value;
 
@@ -35,6 +35,7 @@ use super::facts::Facts;
 use super::gate::Protected;
 use super::name::{DeviceId, Name};
 use super::position::{Interval, PPM, RampOrder, Salt, percent, to_ppm};
+use crate::prelude::*;
 use tidegate_tuf::json::Raw;
 
 /// The most cohorts in a map.

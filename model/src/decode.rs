@@ -1,7 +1,7 @@
 //! Conversion of JSON values to typed ones, with errors that name the field and the problem.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use alloc::collections::BTreeMap;
+use core::fmt;
 
 use serde_json::Value;
 
@@ -10,6 +10,8 @@ pub(crate) use tidegate_tuf::fields::{Fields, describe, expected, list, parsed, 
 use tidegate_tuf::json::{self, JsonError, Raw};
 pub(crate) use tidegate_tuf::json::{each, tree, tree_without};
 use tidegate_tuf::limits::Bounds;
+
+use crate::prelude::*;
 
 /// Fields that this version does not know: preserved, and otherwise ignored. Values that could not be signed again
 /// (fractions, text beyond printable ASCII) is refused in them too.

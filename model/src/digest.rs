@@ -1,12 +1,13 @@
 //! SHA-256 digests.
 
-use std::fmt;
-use std::str::FromStr;
+use core::fmt;
+use core::str::FromStr;
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::decode::quoted;
+use crate::prelude::*;
 pub(crate) use tidegate_tuf::hash::to_hex;
 
 /// A SHA-256 digest. Its text form is 64 lower-case hexadecimal digits.

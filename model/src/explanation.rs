@@ -2,7 +2,7 @@
 //!
 //! Publisher and device print the same text, byte for byte.
 
-use std::fmt::{self, Write as _};
+use core::fmt::{self, Write as _};
 
 use super::cohort::CohortChoice;
 use super::decision::{
@@ -12,6 +12,7 @@ use super::manifest::Urgency;
 use super::rollout::{Offer, Ramp, Stage};
 use super::time::{self, Instant};
 use super::version::Version;
+use crate::prelude::*;
 
 /// The decisions on all offers of a device's cohort, with their inputs and the outcome of every rule.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

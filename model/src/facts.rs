@@ -1,14 +1,15 @@
 //! Facts: properties of a device, which conditions test.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
+use alloc::collections::BTreeMap;
+use core::fmt;
+use core::str::FromStr;
 
 use serde_json::Value;
 
 use super::decode::{FieldError, Fields, FormatError, expected, invalid, parse, quoted};
 use super::name::{FactName, NameError};
 use super::version::{self, Version};
+use crate::prelude::*;
 
 /// The most facts a device may have.
 pub const MAX_FACTS: usize = 256;

@@ -4,6 +4,8 @@
 
 use serde::Serialize;
 
+use crate::prelude::*;
+
 /// What kind of error it is: who can fix it, and how. Programs branch on this; people read the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

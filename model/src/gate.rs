@@ -9,14 +9,15 @@
 //! The role of such a cohort, `CHANNEL.COHORT`, and releases assigned only to such cohorts are not published openly. A gate serves them
 //! to authenticated devices. It is trusted only with access control: files from a gate are verified like all others.
 
-use std::fmt;
-use std::str::FromStr;
+use core::fmt;
+use core::str::FromStr;
 
 use serde_json::Value;
 
 use super::decode::{Extra, FieldError, Fields, extra};
 use super::digest::Digest;
 use super::name::DeviceId;
+use crate::prelude::*;
 
 /// The longest base URL, in bytes.
 const LENGTH: usize = 512;
@@ -86,7 +87,7 @@ fn is_good(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else { return false };
     let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
     let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, port)) if address.parse::<std::net::Ipv6Addr>().is_ok() => (address, port),
+        Some((address, port)) if address.parse::<core::net::Ipv6Addr>().is_ok() => (address, port),
         Some(_) => return false,
         None => authority.find(':').map_or((authority, ""), |at| authority.split_at(at)),
     };
@@ -102,7 +103,7 @@ fn is_good(url: &str) -> bool {
     };
     let is_path = path.is_empty() || path.split('/').skip(1).all(is_segment);
     let is_here = matches!(host, "localhost" | "::1")
-        || host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback());
+        || host.parse::<core::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback());
     url.len() <= LENGTH && is_host && is_port && is_path && (scheme == "https" || (scheme == "http" && is_here))
 }
 

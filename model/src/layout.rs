@@ -12,12 +12,13 @@
 //! These are target paths in TUF's sense: relative to the targets folder, without the hash prefix of consistent
 //! snapshots. Every segment is ASCII and needs no percent-encoding but for `+`.
 
-use std::fmt;
+use core::fmt;
 
 use super::delivery::Kind;
 use super::digest::Digest;
 use super::name::{ArtifactName, Name};
 use super::version::{self, Version};
+use crate::prelude::*;
 
 /// The target path of a channel's cohort map.
 pub fn cohorts_path(channel: &Name) -> String {

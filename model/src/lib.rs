@@ -19,7 +19,10 @@
 //! value is never skipped.
 
 #![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), no_std)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+extern crate alloc;
 
 pub mod cohort;
 pub mod condition;
@@ -36,6 +39,7 @@ pub mod listing;
 pub mod manifest;
 pub mod name;
 pub mod position;
+mod prelude;
 pub mod receipt;
 pub mod release;
 pub mod rollout;

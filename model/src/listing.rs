@@ -7,12 +7,13 @@
 //! The publisher writes it and the gate reads it; devices never see it. It is not signed: it only gives a cohort's devices access to objects in
 //! the private storage. Unknown fields are refused.
 
-use std::collections::BTreeSet;
+use alloc::collections::BTreeSet;
 
 use serde_json::json;
 
 use super::decode::{FormatError, each, invalid, scan, schema, text, tree, tree_without};
 use super::layout::DelegatedRole;
+use crate::prelude::*;
 use tidegate_tuf::fields::{FieldError, Fields};
 use tidegate_tuf::json;
 

@@ -24,7 +24,7 @@
 //! `source`, `provenance`, `delivery`, `eligibility`, `upgrade_from`, `supersedes` and `notes` may be absent. `build`, an artifact
 //! and the manifest itself may contain more fields, which are kept and ignored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -38,6 +38,7 @@ use super::layout::Location;
 use super::name::{ArtifactName, HardwareId, Name, Text};
 use super::time::{self, Instant};
 use super::version::{Version, VersionRange};
+use crate::prelude::*;
 
 /// Why a manifest was not accepted.
 pub type ManifestError = FormatError;
@@ -134,8 +135,8 @@ pub enum Urgency {
     Security,
 }
 
-impl std::fmt::Display for Urgency {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for Urgency {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.pad(match self {
             Urgency::Normal => "normal",
             Urgency::Security => "security",

@@ -1,9 +1,10 @@
 //! Names: short ASCII words that are safe in a path, a role name, a URL and a terminal.
 
-use std::fmt;
-use std::str::FromStr;
+use core::fmt;
+use core::str::FromStr;
 
 use super::decode::quoted;
+use crate::prelude::*;
 
 /// A text that does not follow the rule of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +67,7 @@ macro_rules! text_type {
             }
         }
 
-        impl std::borrow::Borrow<str> for $name {
+        impl core::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
             }

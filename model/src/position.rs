@@ -3,14 +3,15 @@
 //! All arithmetic on positions is in integers. The space has [`SPACE`] = 2^64 positions; parts of it are given in parts
 //! per million ([`PPM`]), which only [`boundary`] converts to positions.
 
-use std::fmt;
-use std::str::FromStr;
+use core::fmt;
+use core::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
 use super::decode::quoted;
 use super::digest::{self, Digest};
 use super::name::DeviceId;
+use crate::prelude::*;
 
 /// The number of positions.
 pub const SPACE: u128 = 1 << 64;

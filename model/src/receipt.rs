@@ -26,7 +26,7 @@
 //! A receipt with the outcome `installed` may say what fetching the release took: `"delivery": {"way": "patch", "bytes": 5432109}`, with the way
 //! of the artifact that took most: `patch`, `chunks` or `whole`.
 
-use std::collections::BTreeSet;
+use alloc::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
@@ -38,6 +38,7 @@ use super::name::{DeviceId, HardwareId, Name, Text};
 use super::rollout::MAX_OFFERS;
 use super::time::{self, Instant};
 use super::version::Version;
+use crate::prelude::*;
 use tidegate_tuf::fields::{quoted, text, whole};
 use tidegate_tuf::json;
 use tidegate_tuf::key::{Key, KeyId};
@@ -223,8 +224,8 @@ impl InstallResult {
     }
 }
 
-impl std::fmt::Display for InstallResult {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for InstallResult {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.pad(self.name())
     }
 }

@@ -30,6 +30,7 @@ use super::digest::Digest;
 use super::position::{PPM, SPACE, percent};
 use super::time::{self, Instant};
 use super::version::{Version, VersionRange};
+use crate::prelude::*;
 
 /// The most bridges of an offer.
 pub const MAX_BRIDGES: usize = 64;
@@ -77,7 +78,7 @@ pub struct Offer {
     pub paused: bool,
     /// The release and its bridges are not public: their manifests and artifacts are served by the gate of the cohort. Has no effect
     /// in an unprotected cohort.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
     pub private: bool,
     /// The ramp in time; `None` for the whole cohort at once.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -116,8 +117,8 @@ impl Stage {
     ];
 }
 
-impl std::fmt::Display for Stage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for Stage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.pad(match self {
             Stage::Validation => "validation",
             Stage::Limited => "limited",
@@ -500,8 +501,8 @@ impl Ramp {
     }
 }
 
-impl std::fmt::Display for Ramp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for Ramp {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (start, end) = (time::format(self.start), time::format(self.end));
         write!(f, "ramp from {} at {start} to {} at {end}", percent(self.from), percent(self.to))
     }

@@ -1,11 +1,13 @@
 //! Durations as people write them: `365d`, `24h`, `30m`, `2w`, `1d 12h`. All settings files and programs use this notation.
 
-use std::fmt;
-use std::str::FromStr;
-use std::time::Duration;
+use core::fmt;
+use core::str::FromStr;
+use core::time::Duration;
 
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+
+use crate::prelude::*;
 
 /// A duration of whole seconds, from zero to a thousand years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]

@@ -4,7 +4,9 @@
 //! around, or cannot be seen. Those are escaped as JSON escapes them, so that JSON that is escaped here still means the same. URLs may
 //! hold secrets, which messages do not repeat.
 
-use std::fmt::Write as _;
+use core::fmt::Write as _;
+
+use crate::prelude::*;
 
 /// The text in one line.
 pub fn one_line(text: &str) -> String {

@@ -5,6 +5,8 @@ use chrono::{DateTime, Utc};
 use tidegate_tuf;
 use tidegate_tuf::fields::quoted;
 
+use crate::prelude::*;
+
 /// An instant in UTC. Where it enters the model, parts of a second are cut off.
 pub type Instant = DateTime<Utc>;
 
@@ -50,6 +52,7 @@ pub mod text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use super::Instant;
+    use crate::prelude::*;
 
     /// Writes an instant as text.
     ///
@@ -76,6 +79,7 @@ pub mod optional_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     use super::Instant;
+    use crate::prelude::*;
 
     /// Writes an instant as text, or null.
     ///

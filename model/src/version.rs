@@ -1,14 +1,16 @@
 //! Versions (SemVer 2.0.0) and ranges of them.
 
-use std::cmp::Ordering;
-use std::fmt;
-use std::str::FromStr;
+use core::cmp::Ordering;
+use core::fmt;
+use core::str::FromStr;
 
 use semver::{Comparator, Op, VersionReq};
 
 pub use semver::Version;
 
 use tidegate_tuf::fields::quoted;
+
+use crate::prelude::*;
 
 /// A text that is no version, or no range of versions.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

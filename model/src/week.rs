@@ -3,13 +3,14 @@
 //! Both have the same notation: `fri 16:00 - mon 08:00` (from one day to another), `sat sun 01:00 - 05:30` (on some days), `01:00 - 05:30`
 //! (every day). An end that is not after the start is on the next day. Times are local; [`UtcOffset`] is how far they are ahead of UTC.
 
-use std::fmt;
-use std::str::FromStr;
+use core::fmt;
+use core::str::FromStr;
 
 use chrono::{Datelike as _, NaiveTime, TimeDelta};
 use tidegate_tuf::fields::quoted;
 
 use super::time::Instant;
+use crate::prelude::*;
 
 const DAY: u32 = 24 * 60;
 /// The minutes of a week.

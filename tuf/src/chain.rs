@@ -1,6 +1,8 @@
 //! The chain of delegations through which a role is trusted.
 
-use std::fmt;
+use core::fmt;
+
+use crate::prelude::*;
 
 /// Role names from `targets` down to a role, each delegating to the next.
 ///

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::hash::Mismatch;
+use crate::prelude::*;
 
 /// Why metadata was not trusted.
 ///
@@ -117,7 +118,7 @@ impl Error {
         matches!(self, Self::Expired { .. })
     }
 
-    pub(crate) fn malformed(role: &str, reason: impl std::fmt::Display) -> Self {
+    pub(crate) fn malformed(role: &str, reason: impl core::fmt::Display) -> Self {
         Self::Malformed { role: role.to_owned(), reason: reason.to_string() }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! Written by hand: derived deserializers are many times as large and cannot name the place of an error, and devices are small.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
+use alloc::collections::BTreeSet;
+use core::fmt;
+use core::str::FromStr;
 
 use serde_json::{Map, Value};
+
+use crate::prelude::*;
 
 /// One error in a document.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! Lengths and hashes of files, checked as the bytes stream by (TUF 4.4 "METAFILES", 4.5 "HASHES").
 
-use std::fmt;
+use core::fmt;
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256, Sha512};
+
+use crate::prelude::*;
 
 /// The hashes that metadata lists for a file.
 ///

@@ -1,6 +1,6 @@
 //! Public keys and the signatures they verify (TUF 4.2.2 "Key objects").
 
-use std::fmt;
+use core::fmt;
 
 use ed25519_dalek as ed25519;
 use p256::ecdsa;
@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::hash::{from_hex, to_hex};
 use super::json;
+use crate::prelude::*;
 
 /// Names a key within one delegating role's metadata.
 ///
@@ -221,6 +222,8 @@ mod rsa_pss {
     use rsa::signature::Verifier as _;
     use rsa::traits::PublicKeyParts as _;
     use sha2::{Digest as _, Sha256};
+
+    use crate::prelude::*;
 
     #[derive(Debug, Clone)]
     pub(super) struct Key(Box<rsa::PublicKey>);

@@ -5,7 +5,10 @@
 //! stores files.
 
 #![doc = include_str!("../README.md")]
+#![cfg_attr(not(test), no_std)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+extern crate alloc;
 
 mod chain;
 mod error;
@@ -16,6 +19,7 @@ pub mod key;
 pub mod limits;
 pub mod metadata;
 pub mod path;
+mod prelude;
 mod search;
 pub mod time;
 mod trusted;

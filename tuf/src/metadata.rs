@@ -4,8 +4,8 @@
 //! checked ([`valid_signers`](super::valid_signers)) is its `signed` part read into one of the role types here. A value that exists is well formed;
 //! fields that are not known are ignored, since the bytes they came in were signed and are kept as received.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::borrow::Cow;
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -19,6 +19,7 @@ use super::key::{Key, KeyId};
 use super::limits::{Bounds, CANONICAL, CUSTOM, KEYS, ROLES, SIGNATURES, TARGETS};
 use super::path::{PathSet, Pattern};
 use super::time;
+use crate::prelude::*;
 
 /// The names of the top-level roles, which no delegated role may bear.
 pub const TOP_LEVEL: [&str; 4] = ["root", "timestamp", "snapshot", "targets"];

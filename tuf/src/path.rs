@@ -1,11 +1,12 @@
 //! Target paths, the patterns that delegate them, and the names of files in a repository (TUF 4.5, 6.2).
 
-use std::fmt;
+use core::fmt;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 
 use super::hash::{Hashes, to_hex};
+use crate::prelude::*;
 
 /// A target path that is safe to turn into a URL or a file name: relative, `/`-separated, no segment empty, `.` or `..`,
 /// no control character and no backslash, at most 1,024 bytes.
@@ -132,7 +133,7 @@ impl Pattern {
 /// Matches within one segment. On a mismatch only the last `*` is widened, so there is no exponential backtracking.
 fn segment_matches(pattern: &str, segment: &str) -> bool {
     let (mut pattern, mut rest) = (pattern.chars(), segment.chars());
-    let mut widen: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;
+    let mut widen: Option<(core::str::Chars<'_>, core::str::Chars<'_>)> = None;
     loop {
         let mut next = pattern.clone();
         match next.next() {

@@ -1,11 +1,12 @@
 //! Finding the role that lists a target: a pre-order, depth-first walk of delegations, one role at a time (TUF 5.6.7).
 
-use std::collections::BTreeSet;
+use alloc::collections::BTreeSet;
 
 use super::chain::Chain;
 use super::metadata::TargetFile;
 use super::path::TargetPath;
 use super::trusted::TrustedSet;
+use crate::prelude::*;
 
 /// A search under way. It does no I/O: [`step`](Self::step) returns the role that it needs next, the caller loads that into the
 /// [`TrustedSet`], and steps again.

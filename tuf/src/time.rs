@@ -6,6 +6,8 @@
 
 use chrono::{DateTime, Datelike as _, NaiveDate, TimeDelta, Timelike as _, Utc};
 
+use crate::prelude::*;
+
 /// Reads a date and time; `None` unless it has exactly the specified form.
 pub fn parse(text: &str) -> Option<DateTime<Utc>> {
     let form = text.bytes().zip(b"0000-00-00T00:00:00Z").all(|(byte, wanted)| match wanted {

@@ -10,7 +10,7 @@
 //! Deliberately not checked here: the length of files that no role lists, and the number of root rotations in one update. The caller limits both
 //! while it reads (see [`Limits`](crate::Limits)).
 
-use std::collections::BTreeMap;
+use alloc::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};
@@ -20,6 +20,7 @@ use super::error::Error;
 use super::hash::{Checker, Hashes};
 use super::metadata::{Common, Envelope, MetaFile, Metadata, Role, Root, Snapshot, Targets, Timestamp};
 use super::verify::Delegator;
+use crate::prelude::*;
 
 /// Metadata that is trusted, as of one update.
 #[derive(Debug, Clone)]

@@ -1,12 +1,13 @@
 //! Counting signatures towards a threshold (TUF 5.3.4 and its like).
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use super::error::Error;
 use super::fields::quoted;
 use super::hash::from_hex;
 use super::key::{Key, KeyId};
 use super::metadata::{Delegations, Envelope, Role, Root};
+use crate::prelude::*;
 
 /// A delegating role: it declares the keys and thresholds of others.
 pub(super) struct Delegator<'a> {

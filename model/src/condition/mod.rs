@@ -18,12 +18,13 @@
 mod read;
 mod write;
 
-use std::collections::BTreeSet;
-use std::fmt;
+use alloc::collections::BTreeSet;
+use core::fmt;
 
 use super::facts::{FactValue, Facts};
 use super::name::FactName;
 use super::version::{Version, VersionRange};
+use crate::prelude::*;
 
 /// How deep conditions may be nested.
 pub const MAX_DEPTH: usize = 16;
@@ -275,7 +276,7 @@ impl Test {
 }
 
 fn equal(value: &FactValue, found: &FactValue) -> Result<bool, Problem> {
-    if std::mem::discriminant(value) == std::mem::discriminant(found) {
+    if core::mem::discriminant(value) == core::mem::discriminant(found) {
         Ok(value == found)
     } else {
         Err(Problem::WrongType)
@@ -283,7 +284,7 @@ fn equal(value: &FactValue, found: &FactValue) -> Result<bool, Problem> {
 }
 
 impl Order {
-    fn accepts(self, ordering: std::cmp::Ordering) -> bool {
+    fn accepts(self, ordering: core::cmp::Ordering) -> bool {
         match self {
             Order::Ge => ordering.is_ge(),
             Order::Gt => ordering.is_gt(),

@@ -6,6 +6,7 @@ use super::{Bound, Condition, MAX_DEPTH, MAX_SIZE, Node, Operator, Order, Test};
 use crate::decode::{FieldError, Fields, FormatError, describe, expected, invalid, list, parsed, quoted, text};
 use crate::facts::FactValue;
 use crate::name::Text;
+use crate::prelude::*;
 use crate::version;
 
 impl Condition {

@@ -1,11 +1,12 @@
 //! Conditions as text and as JSON.
 
-use std::fmt;
+use core::fmt;
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{Bound, Condition, Node, Operator, Order, Test};
 use crate::facts::FactValue;
+use crate::prelude::*;
 
 /// The condition in one line, e.g. `group in ("lab", "office") and not kernel matches "<5.10"`.
 impl fmt::Display for Condition {

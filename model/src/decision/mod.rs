@@ -33,6 +33,7 @@ use super::name::{ArtifactName, DeviceId, FactName, HardwareId, Name};
 use super::rollout::{Bridge, Offer};
 use super::time::{self, Instant};
 use super::version::Version;
+use crate::prelude::*;
 
 /// A device as decisions see it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -452,8 +453,8 @@ impl Rule {
     }
 }
 
-impl std::fmt::Display for Rule {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for Rule {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.pad(self.id())
     }
 }

@@ -1,6 +1,6 @@
 //! One function per rule.
 
-use std::cmp::Ordering;
+use core::cmp::Ordering;
 
 use super::{Approval, Installed, Quarantined, Rule, RuleOutcome, Verdict};
 use crate::cohort::CohortChoice;
@@ -10,6 +10,7 @@ use crate::gate::Attestation;
 use crate::manifest::Manifest;
 use crate::name::{HardwareId, Name};
 use crate::position::{percent, rounded, to_ppm};
+use crate::prelude::*;
 use crate::rollout::{Bridge, Offer};
 use crate::time::{self, Instant};
 use crate::version::is_newer;
@@ -238,8 +239,8 @@ pub(super) fn not_applicable(rule: Rule, why: String) -> RuleOutcome {
 /// The offered release with its sequence.
 struct Named<'a>(&'a Offer);
 
-impl std::fmt::Display for Named<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl core::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{} (sequence {})", self.0.release, self.0.sequence)
     }
 }

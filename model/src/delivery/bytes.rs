@@ -1,6 +1,7 @@
 //! Numbers in bytes, big-endian, and tables of them, transposed: first the first bytes of all rows, then the second. So they compress better.
 
 use super::DeliveryError;
+use crate::prelude::*;
 
 pub(super) const SHORT: DeliveryError = DeliveryError("too short");
 

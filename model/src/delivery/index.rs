@@ -7,6 +7,7 @@
 use super::bytes::{SHORT, number, put, put_transposed, take, transposed};
 use super::{DeliveryError, lzma};
 use crate::digest::Digest;
+use crate::prelude::*;
 
 /// The length of the shortest chunk that is cut, but for the last.
 pub const MIN_CHUNK: usize = 4 << 10;

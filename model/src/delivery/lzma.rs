@@ -8,6 +8,7 @@
 //! always 0. Zeros at the end are left out. There is no end marker: the length is known.
 
 use super::DeliveryError;
+use crate::prelude::*;
 
 const DAMAGED: DeliveryError = DeliveryError("damaged LZMA data");
 
@@ -115,7 +116,7 @@ impl Output<'_> {
 }
 
 struct RangeDecoder<'a> {
-    input: std::slice::Iter<'a, u8>,
+    input: core::slice::Iter<'a, u8>,
     range: u32,
     code: u32,
     probabilities: Vec<u16>,

@@ -24,6 +24,7 @@ use serde_json::Value;
 use super::decode::{Extra, FieldError, Fields, FormatError, SchemaVersion, canonical, extra, invalid, parse, schema};
 use super::digest::Digest;
 use super::version::{self, Version};
+use crate::prelude::*;
 
 /// The maximum number of patches to one artifact in a manifest, and in a list of patches.
 pub const MAX_PATCHES: usize = 16;

@@ -11,6 +11,7 @@
 use super::bytes::{number, put, put_transposed, take, transposed};
 use super::{DeliveryError, lzma};
 use crate::digest::Digest;
+use crate::prelude::*;
 
 /// The length of every piece but the last.
 pub const PIECE: usize = 256 << 10;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{JsonError, Raw};
 use crate::fields::{FieldError, expected};
 use crate::limits::ENTRY;
+use crate::prelude::*;
 
 /// The entries of a list or object that may be large, one by one, so that there is never a tree of them all: `read` gets the key, which is
 /// empty in a list, the value and its path.

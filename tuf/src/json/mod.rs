@@ -21,6 +21,7 @@ pub use entries::{each, tree, tree_without};
 pub use raw::Raw;
 
 use crate::limits::{Bounds, ROOM};
+use crate::prelude::*;
 
 /// Why a JSON document was refused. The text contains the line and column if the parser knows them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

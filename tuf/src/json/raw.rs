@@ -1,12 +1,13 @@
 //! JSON values as slices of their document: checked once, and read in place.
 
-use std::borrow::Cow;
-use std::str::Chars;
+use alloc::borrow::Cow;
+use core::str::Chars;
 
 use serde_json::{Map, Number, Value};
 
 use super::JsonError;
 use crate::limits::Bounds;
+use crate::prelude::*;
 
 /// What may stand between two values of a sound document.
 const BETWEEN: [char; 6] = [' ', '\t', '\n', '\r', ',', ':'];
@@ -24,7 +25,7 @@ impl<'a> Raw<'a> {
     ///
     /// If the document is malformed, exceeds a bound, or contains what [`parse`](super::parse) refuses.
     pub fn scan(bytes: &'a [u8], bounds: &Bounds) -> Result<Self, JsonError> {
-        let text = std::str::from_utf8(bytes).map_err(|e| JsonError(e.to_string()))?;
+        let text = core::str::from_utf8(bytes).map_err(|e| JsonError(e.to_string()))?;
         let mut scan = Scan { text, at: 0, keys: Vec::new(), values: bounds.values, longest: bounds.text };
         scan.space();
         let start = scan.at;
