@@ -175,7 +175,7 @@ fn a_user_is_asked_and_may_postpone() {
     for expected in [
         "Update available: version 1.2.0, 21 bytes\n",
         "21 bytes are still to be fetched; urgency: normal\n  - Fixes the clock.\n  - Starts sooner.\n",
-        "now: waiting: downloading was put off by the user\n",
+        "now: waiting 1.2.0 (sequence 12): downloading was put off by the user\n",
     ] {
         assert!(screen.contains(expected), "{expected}\n{screen}");
     }
