@@ -70,7 +70,11 @@ impl<R: BufRead, W: Write> Host for Terminal<R, W> {
 }
 
 /// Checks once, and does what the user wants.
-pub fn converse(device: &mut Device, answers: impl BufRead, screen: impl Write) -> Result<Next, tidegate_client::Error> {
+pub fn converse(
+    device: &mut Device,
+    answers: impl BufRead,
+    screen: impl Write,
+) -> Result<Next, tidegate_client::Error> {
     let mut user = Terminal { answers, screen, later: None };
     let next = Agent::new(device, &AgentOptions::default(), &mut user).check()?;
     if let Some(update) = user.later.take() {

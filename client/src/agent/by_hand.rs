@@ -90,7 +90,7 @@ impl Device {
         self.by_hand(progress, |agent| {
             agent.resume()?;
             let state = &agent.device.machine().state;
-            if let Some(why) = unsettled(state).filter(|_| state.unsettled().is_some_and(|it| it.before.is_some())) {
+            if let Some(why) = unsettled(state) {
                 return Err(Error::State(why));
             }
             let release = downloaded.update().release.clone();
@@ -142,7 +142,8 @@ pub(super) fn unsettled(state: &State) -> Option<String> {
             let Attempt { release, .. } = attempt;
             format!("{} (sequence {}) is installed, and runs after a restart", release.version, release.sequence)
         }
-        State::Trial { attempt: Attempt { release, .. }, .. } => {
+        // Without a place before, nothing but the record waits.
+        State::Trial { attempt: Attempt { release, before: Some(_) }, .. } => {
             format!("{} (sequence {}) runs on trial: confirm or reject it", release.version, release.sequence)
         }
         State::RolledBack { attempt: Attempt { release, .. }, why, .. } => {

@@ -145,7 +145,7 @@ fn status_and_check_tell_what_the_boot_loader_started() {
     bench.run(&["install"]);
     bench.run(&["install"]);
     assert!(said(&bench, &["status"]).contains("runs         1.2.0 (sequence 12), confirmed\n"));
-    fs::write(bench.path("state.aside"), "a").unwrap();
+    fs::write(bench.path("kept"), "a").unwrap();
     restart(&bench);
     let remark = "1.2.0 (sequence 12) was confirmed in b, but a runs";
     for _ in 0..2 {
@@ -240,7 +240,7 @@ fn install_waits_for_health_and_asks_for_a_restart() {
     assert_eq!((code, out.as_str()), (0, "confirmed 1.2.0 (sequence 12)\n"), "{err}");
     assert_eq!(err.matches("not healthy yet").count(), 2, "{err}");
     // Another one never becomes well.
-    fs::write(bench.path("state.aside"), "a").unwrap();
+    fs::write(bench.path("kept"), "a").unwrap();
     restart(&bench);
     fs::write(format!("{mark}.never"), "").unwrap();
     bench.set(&json!({"trial": {"health": ["sh", "-c", health], "within": "2s", "every": "1s"}}));
