@@ -293,6 +293,16 @@ impl Ran {
 }
 
 impl CommandError {
+    /// The stable name of this kind of error, one of [those of all errors](crate::Error::code).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Start { .. } => "command-start",
+            Self::Cancelled(_) => "cancelled",
+            Self::TooLong { .. } => "command-too-long",
+            Self::Failed { .. } => "command-failed",
+        }
+    }
+
     /// A call stopped by an injected fault.
     pub(crate) fn stopped(source: io::Error) -> Self {
         Self::Start { program: "boot".into(), source }

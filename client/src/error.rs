@@ -220,6 +220,98 @@ impl Error {
         }
     }
 
+    /// The stable name of this kind of error, in kebab case: for logs and metrics, and to branch on where the variant does not matter.
+    ///
+    /// A code never changes and never gets another meaning. New versions may add codes.
+    ///
+    /// | code | what failed |
+    /// |---|---|
+    /// | `cancelled` | the caller ended it |
+    /// | `metadata-malformed` | metadata that does not have the specified form |
+    /// | `metadata-threshold` | too few valid signatures; the message names keys of kinds that this build lacks |
+    /// | `metadata-rollback` | an older version than the trusted one |
+    /// | `metadata-wrong-version` | another version than the one that is listed |
+    /// | `metadata-expired` | expired metadata, or a clock that is ahead |
+    /// | `metadata-not-as-listed` | another length or hash than the listed one |
+    /// | `metadata-unlisted` | a role that was listed is no longer listed |
+    /// | `metadata-not-in-snapshot` | a delegated role that the snapshot does not list |
+    /// | `metadata-not-delegated` | a role of a delegator that does not delegate to it |
+    /// | `metadata-out-of-order` | roles loaded in the wrong order: a bug of the caller |
+    /// | `missing` | a required file that the repository lacks |
+    /// | `root-withheld` | only older roots than the trusted one |
+    /// | `too-many-roots` | more new roots than one check follows |
+    /// | `target-not-found` | a target that no trusted role lists |
+    /// | `too-many-roles` | a target that was not found in as many roles as may be searched |
+    /// | `wrong-target` | a file that is not the signed one |
+    /// | `bad-document` | a signed document that this device cannot use |
+    /// | `not-approved` | an assignment that the channel does not approve |
+    /// | `outdated` | a decision that no longer holds |
+    /// | `shipped-root` | a shipped root that cannot be used |
+    /// | `bad-path` | a target path that is not safe |
+    /// | `setting` | a setting that is missing or wrong |
+    /// | `state` | a request that does not apply to the state of the device |
+    /// | `invalid-transition` | an event that does not apply to the stored state of the update |
+    /// | `file` | a file of the device that cannot be read or written |
+    /// | `no-room` | too little space for a download |
+    /// | `restart` | a restart command that failed |
+    /// | `fetch-unreachable` | no connection or no answer |
+    /// | `fetch-certificate-time` | a certificate that is not valid by this device's clock |
+    /// | `fetch-interrupted` | a transfer that broke off |
+    /// | `fetch-too-slow` | a transfer that is too slow |
+    /// | `fetch-status` | another status or content than the file |
+    /// | `fetch-denied` | a gate that denies access |
+    /// | `fetch-evidence` | no evidence for a gate |
+    /// | `fetch-too-long` | a file that is longer than allowed |
+    /// | `fetch-no-ranges` | a server that does not send parts of files |
+    /// | `fetch-redirect` | a redirect that must not be followed |
+    /// | `fetch-protocol` | an answer that violates the protocol |
+    /// | `fetch-secret` | a secret for a server that cannot be read |
+    /// | `fetch-authorities` | certificate authorities that cannot be read |
+    /// | `fetch-allowance` | an allowance that is used up |
+    /// | `fetch-proxy` | a proxy that cannot be used |
+    /// | `fetch-bad-url` | a URL that cannot be fetched |
+    /// | `store-io` | a file of the store that cannot be read or written |
+    /// | `store-unwritable` | a value that has no stored form |
+    /// | `store-too-long` | a stored file that is too long |
+    /// | `store-locked` | a state folder that another process uses |
+    /// | `store-bad-name` | a name that cannot be stored |
+    /// | `install-io` | a file that cannot be read or written while installing |
+    /// | `install-changed` | a download that changed after it was verified |
+    /// | `install-read-back` | data that differs when it is read back |
+    /// | `install-too-small` | a slot that is smaller than the artifact |
+    /// | `install-rejected` | an installer that rejects the release |
+    /// | `install-unsuitable` | settings or a state that prevent the installation |
+    /// | `boot-no-slot` | a boot hook that names no slot |
+    /// | `command-start` | a program that cannot be started |
+    /// | `command-too-long` | a program that reached its time limit |
+    /// | `command-failed` | a program that failed |
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Cancelled(_) => "cancelled",
+            Self::Fetch(e) => e.code(),
+            Self::Metadata(e) => e.code(),
+            Self::Missing { .. } => "missing",
+            Self::RootWithheld { .. } => "root-withheld",
+            Self::TooManyRoots { .. } => "too-many-roots",
+            Self::TargetNotFound { .. } => "target-not-found",
+            Self::TooManyRoles { .. } => "too-many-roles",
+            Self::WrongTarget { .. } => "wrong-target",
+            Self::BadDocument { .. } => "bad-document",
+            Self::NotApproved { .. } => "not-approved",
+            Self::Outdated { .. } => "outdated",
+            Self::Store(e) => e.code(),
+            Self::File { .. } => "file",
+            Self::NoRoom { .. } => "no-room",
+            Self::Install(e) => e.code(),
+            Self::Restart(_) => "restart",
+            Self::InvalidTransition(_) => "invalid-transition",
+            Self::ShippedRoot(_) => "shipped-root",
+            Self::BadPath(_) => "bad-path",
+            Self::Setting(_) => "setting",
+            Self::State(_) => "state",
+        }
+    }
+
     /// How long to wait before the next attempt, if a server asks for that.
     pub fn retry_after(&self) -> Option<std::time::Duration> {
         if let Self::Fetch(e) = self { e.retry_after() } else { None }
@@ -264,5 +356,68 @@ impl Error {
             Self::Missing { .. } => "check the URL; if it is right, the repository is incomplete",
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Every code that was ever published. Lines are added, none is changed or removed.
+    const CODES: &str = "
+        bad-document bad-path boot-no-slot cancelled command-failed command-start command-too-long fetch-allowance
+        fetch-authorities fetch-bad-url fetch-certificate-time fetch-denied fetch-evidence fetch-interrupted fetch-no-ranges
+        fetch-protocol fetch-proxy fetch-redirect fetch-secret fetch-status fetch-too-long fetch-too-slow fetch-unreachable file
+        install-changed install-io install-read-back install-rejected install-too-small install-unsuitable invalid-transition
+        metadata-expired metadata-malformed metadata-not-as-listed metadata-not-delegated metadata-not-in-snapshot
+        metadata-out-of-order metadata-rollback metadata-threshold metadata-unlisted metadata-wrong-version missing no-room
+        not-approved outdated restart root-withheld setting shipped-root state store-bad-name store-io store-locked
+        store-too-long store-unwritable target-not-found too-many-roles too-many-roots wrong-target
+    ";
+
+    fn in_backquotes(source: &str) -> impl Iterator<Item = &str> {
+        source.lines().filter_map(|line| line.trim().strip_prefix("/// | `")?.split('`').next())
+    }
+
+    /// The words that the functions `code` of a file return.
+    fn returned(source: &str) -> impl Iterator<Item = &str> {
+        let bodies = source.split("pub fn code(&self)").skip(1).filter_map(|rest| rest.split("\n    }\n").next());
+        bodies.flat_map(|body| body.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next()))
+    }
+
+    #[test]
+    fn error_codes_are_documented_and_never_change() {
+        let pinned: BTreeSet<&str> = CODES.split_whitespace().collect();
+        assert_eq!(in_backquotes(include_str!("error.rs")).collect::<BTreeSet<_>>(), pinned);
+        let sources = [
+            include_str!("error.rs"),
+            include_str!("fetch/error.rs"),
+            include_str!("install/mod.rs"),
+            include_str!("store/mod.rs"),
+            include_str!("command.rs"),
+        ];
+        let of_metadata = pinned.iter().copied().filter(|code| code.starts_with("metadata-"));
+        let all: Vec<&str> = sources.iter().copied().flat_map(returned).filter(|code| *code != "cancelled").collect();
+        let returned: BTreeSet<&str> = all.iter().copied().chain(of_metadata).chain(["cancelled"]).collect();
+        assert_eq!(returned, pinned);
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "two variants have one code");
+    }
+
+    #[test]
+    fn an_error_has_the_code_of_its_innermost_kind() {
+        let hook = CommandError::TooLong { program: "hook".into(), limit: std::time::Duration::ZERO };
+        let metadata = tidegate_tuf::Error::NotDelegated { role: "a".into(), delegator: "b".into() };
+        for (error, code) in [
+            (Error::from(FetchError::TooLong { url: "u".into(), limit: 1 }), "fetch-too-long"),
+            (FetchError::Cancelled(Cancelled).into(), "cancelled"),
+            (InstallError::Boot(BootError::Hook(hook)).into(), "command-too-long"),
+            (StoreError::BadName { name: "..".into() }.into(), "store-bad-name"),
+            (metadata.into(), "metadata-not-delegated"),
+            (Error::Setting("no id".into()), "setting"),
+        ] {
+            assert_eq!(error.code(), code, "{error}");
+        }
     }
 }

@@ -113,6 +113,22 @@ pub enum Error {
 }
 
 impl Error {
+    /// The stable name of this kind of error, in kebab case. It begins with `metadata-`, and never changes.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "metadata-malformed",
+            Self::Threshold { .. } => "metadata-threshold",
+            Self::Rollback { .. } => "metadata-rollback",
+            Self::WrongVersion { .. } => "metadata-wrong-version",
+            Self::Expired { .. } => "metadata-expired",
+            Self::NotAsListed { .. } => "metadata-not-as-listed",
+            Self::Unlisted { .. } => "metadata-unlisted",
+            Self::NotInSnapshot { .. } => "metadata-not-in-snapshot",
+            Self::NotDelegated { .. } => "metadata-not-delegated",
+            Self::OutOfOrder(_) => "metadata-out-of-order",
+        }
+    }
+
     /// Whether this is about expiry, the only error that time alone causes.
     pub fn is_expired(&self) -> bool {
         matches!(self, Self::Expired { .. })
@@ -125,4 +141,29 @@ impl Error {
 
 fn time(instant: DateTime<Utc>) -> String {
     super::time::format(instant)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn error_codes_never_change() {
+        let source = include_str!("error.rs");
+        let body = source.split("pub fn code(&self)").nth(1).and_then(|rest| rest.split("\n    }\n").next()).unwrap();
+        let codes: Vec<&str> = body.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        assert_eq!(
+            codes,
+            [
+                "metadata-malformed",
+                "metadata-threshold",
+                "metadata-rollback",
+                "metadata-wrong-version",
+                "metadata-expired",
+                "metadata-not-as-listed",
+                "metadata-unlisted",
+                "metadata-not-in-snapshot",
+                "metadata-not-delegated",
+                "metadata-out-of-order",
+            ]
+        );
+    }
 }

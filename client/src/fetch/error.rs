@@ -173,6 +173,29 @@ impl FetchError {
         }
     }
 
+    /// The stable name of this kind of error, one of [those of all errors](crate::Error::code).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Cancelled(_) => "cancelled",
+            Self::Unreachable { .. } => "fetch-unreachable",
+            Self::CertificateTime { .. } => "fetch-certificate-time",
+            Self::Interrupted { .. } => "fetch-interrupted",
+            Self::TooSlow { .. } => "fetch-too-slow",
+            Self::Status { .. } => "fetch-status",
+            Self::Denied { .. } => "fetch-denied",
+            Self::Evidence { .. } => "fetch-evidence",
+            Self::TooLong { .. } => "fetch-too-long",
+            Self::NoRanges { .. } => "fetch-no-ranges",
+            Self::Redirect { .. } => "fetch-redirect",
+            Self::Protocol { .. } => "fetch-protocol",
+            Self::Secret { .. } => "fetch-secret",
+            Self::Authorities { .. } => "fetch-authorities",
+            Self::Allowance { .. } => "fetch-allowance",
+            Self::Proxy { .. } => "fetch-proxy",
+            Self::BadUrl { .. } => "fetch-bad-url",
+        }
+    }
+
     /// How long the server asks to wait, at most a day.
     pub fn retry_after(&self) -> Option<Duration> {
         const LONGEST: Duration = Duration::from_secs(86_400);

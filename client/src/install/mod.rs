@@ -264,6 +264,21 @@ pub enum InstallError {
 }
 
 impl InstallError {
+    /// The stable name of this kind of error, one of [those of all errors](crate::Error::code).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Cancelled(_) => "cancelled",
+            Self::Io { .. } => "install-io",
+            Self::Changed { .. } => "install-changed",
+            Self::ReadBack { .. } => "install-read-back",
+            Self::TooSmall { .. } => "install-too-small",
+            Self::Boot(BootError::Hook(e)) | Self::Command(e) => e.code(),
+            Self::Boot(BootError::NoSlot(_)) => "boot-no-slot",
+            Self::Rejected(_) => "install-rejected",
+            Self::Unsuitable(_) => "install-unsuitable",
+        }
+    }
+
     /// Whether the release itself is at fault, so that a retry is useless. Everything else is something that the owner of the
     /// device can correct, such as a setting, a mount, space or a missing program: the device tries again later.
     pub fn is_final(&self) -> bool {

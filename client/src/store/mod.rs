@@ -95,6 +95,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The stable name of this kind of error, one of [those of all errors](crate::Error::code).
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "store-io",
+            Self::Unwritable { .. } => "store-unwritable",
+            Self::TooLong { .. } => "store-too-long",
+            Self::Locked { .. } => "store-locked",
+            Self::BadName { .. } => "store-bad-name",
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         Self::Io { action, path: path.into(), source }
     }
