@@ -49,6 +49,9 @@ impl<'a> Delegator<'a> {
                 for part in [lead, "key ", id.short(), " of scheme ", &quoted(key.scheme())] {
                     unknown.push_str(part);
                 }
+                if !cfg!(feature = "rsa") && key.keytype() == "rsa" {
+                    unknown.push_str(", which this build lacks (feature rsa)");
+                }
             }
         }
         Err(Error::Threshold {

@@ -424,3 +424,22 @@ fn clocks_that_are_wrong() {
     let error = run(DateTime::UNIX_EPOCH).unwrap_err();
     assert!(matches!(&error, Error::Metadata(e) if e.is_expired()), "{error}");
 }
+
+#[test]
+fn a_root_with_a_key_that_this_build_lacks_names_it() {
+    let key = serde_json::json!({"keytype": "rsa", "scheme": "rsassa-pss-sha256", "keyval": {"public": "none"}});
+    let mut sim = Simulator::new();
+    let signed = sim.signed.get_mut("root").unwrap();
+    signed["keys"]["0123456789"] = key;
+    signed["roles"]["root"] = serde_json::json!({"keyids": ["0123456789"], "threshold": 1});
+    let mut root: serde_json::Value = serde_json::from_slice(&sim.sign_with("root", &[])).unwrap();
+    root["signatures"] = serde_json::json!([{"keyid": "0123456789", "sig": "00"}]);
+    let mirror = Mirror::of(Simulator::new());
+    let root = serde_json::to_vec(&root).unwrap();
+    let mut updater = Updater::new(root, Mirror::repository(), mirror, MemoryStore::new(), StubClock::at(epoch()));
+    let error = updater.refresh().unwrap_err();
+    let lacks = if cfg!(feature = "rsa") { "" } else { ", which this build lacks (feature rsa)" };
+    let named = format!("not supported: key 01234567 of scheme \"rsassa-pss-sha256\"{lacks} (TUF ");
+    assert!(error.to_string().contains(&named), "{error}");
+    assert_eq!((error.code(), error.fault()), ("shipped-root", Fault::Caller));
+}

@@ -213,7 +213,8 @@ impl Simulator {
                 json!({"keyid": id.as_str(), "sig": to_hex(&key.sign(&bytes).to_bytes())})
             })
             .collect();
-        tuf_json::canonical(&json!({"signatures": signatures, "signed": signed})).unwrap()
+        // As other tools write it: with escapes.
+        serde_json::to_vec(&json!({"signatures": signatures, "signed": signed})).unwrap()
     }
 
     pub fn version(&self, role: &str) -> u64 {

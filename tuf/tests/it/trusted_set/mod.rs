@@ -586,3 +586,33 @@ fn keys_of_unknown_schemes_are_named_and_do_not_spoil_others() {
         "targets: 1 of the 2 signatures that root requires are valid; not supported: key 01234567 of scheme \"ecdsa-sha2-nistp384\" (TUF 5.6.3)"
     );
 }
+
+/// A public key of 2048 bits.
+const RSA: &str = "-----BEGIN PUBLIC KEY-----\n\
+MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEAt8Bbp/XUp5ZXzmHLq3pl\n\
+LctaPjMdq/dvkqcli+/KaDUDJ9VHiAQpGDEMBPPBwQumhPIZvAtNBLCPBYFxvpx+\n\
+g/bwPZidJhdOTBvy+sLFVP9k3XDRCLqnBo7wECZ57Nx/obddraw7Hp2OyHDMq61O\n\
+OfLtNO+Ds9z5mUEtKLXhg8gieFaez4QQtlEfY31VzpYR+XxkjYJSVVJGi9+Fjvfm\n\
++7Y6RCE4JKFGxp9FCTWg+RZabUX343HuQ4EK0ehZSsdgZz7MX+gSUSa0MNYls/xT\n\
+3kGBrKEJg5yC9NcRbim1cqIQqSjVIcsDIG58CGxvamIs0cl+SsU9fmZvlj2fc8Fx\n\
+WQIDAQAB\n\
+-----END PUBLIC KEY-----\n";
+
+#[test]
+fn an_rsa_key_is_named_where_this_build_lacks_it() {
+    let mut sim = Simulator::new();
+    let key = json!({"keytype": "rsa", "scheme": "rsassa-pss-sha256", "keyval": {"public": RSA}});
+    let signed = sim.signed.get_mut("root").unwrap();
+    signed["keys"]["0123456789"] = key;
+    signed["roles"]["timestamp"] = json!({"keyids": ["0123456789"], "threshold": 1});
+    sim.publish(&["root", "timestamp"]);
+    let mut file: Value = serde_json::from_slice(sim.newest("timestamp")).unwrap();
+    file["signatures"] = json!([{"keyid": "0123456789", "sig": "00"}]);
+    let mut set = TrustedSet::from_root(sim.root(2), epoch()).unwrap();
+    let error = set.update_timestamp(&serde_json::to_vec(&file).unwrap()).unwrap_err();
+    let lacks = "; not supported: key 01234567 of scheme \"rsassa-pss-sha256\", which this build lacks (feature rsa)";
+    // Where RSA is known, the signature is wrong and the key is not at fault.
+    let lacks = if cfg!(feature = "rsa") { "" } else { lacks };
+    let expected = format!("timestamp: 0 of the 1 signatures that root requires are valid{lacks} (TUF 5.4.2)");
+    assert_eq!(error.to_string(), expected);
+}
