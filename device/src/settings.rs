@@ -78,7 +78,7 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     let fact_sources = sources(&file, folder, &arguments.facts)?;
     let (facts, mut problems) = facts(arguments, &fact_sources);
     // Windows stay closed then.
-    let zone = file.policy.as_ref().and_then(|policy| policy.zone.as_ref()?.as_ref().err());
+    let zone = file.policy.as_ref().and_then(|policy| policy.zone_problem());
     problems.extend(zone.map(|why| format!("policy.time_zone: {why}")));
     let assumed = file.policy.iter().any(|p| matches!(&p.zone, Some(Ok(zone)) if zone.is_assumed()));
     problems.extend(assumed.then(|| "policy.time_zone: the system sets no time zone, UTC is used".into()));

@@ -147,6 +147,16 @@ impl Facts {
         read().map_err(|error| invalid(DOCUMENT, vec![error]))
     }
 
+    /// The same with another fact.
+    ///
+    /// # Errors
+    ///
+    /// If the name cannot be that of a fact.
+    pub fn with(mut self, name: &str, value: impl Into<FactValue>) -> Result<Facts, NameError> {
+        self.insert(name.parse()?, value.into());
+        Ok(self)
+    }
+
     /// Sets a fact and returns its previous value.
     pub fn insert(&mut self, name: FactName, value: FactValue) -> Option<FactValue> {
         self.0.insert(name, value)

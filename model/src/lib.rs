@@ -49,4 +49,7 @@ pub mod time;
 pub mod version;
 pub mod week;
 
+/// Packages whose types appear in this one, in the version that it uses: `chrono` for instants, `serde_json` for values.
+pub use {chrono, serde_json};
+
 pub use decode::{Extra, FieldError, FormatError, SchemaVersion};

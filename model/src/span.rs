@@ -7,10 +7,11 @@ use core::time::Duration;
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 
+use super::time::Instant;
 use crate::prelude::*;
 
 /// A duration of whole seconds, from zero to a thousand years.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Span(u64);
 
@@ -42,6 +43,11 @@ impl Span {
     /// The duration as a difference of instants.
     pub fn delta(self) -> TimeDelta {
         TimeDelta::seconds(i64::try_from(self.0).unwrap_or(i64::MAX / 1000))
+    }
+
+    /// From one instant to a later one; zero if that is not later.
+    pub fn between(from: Instant, until: Instant) -> Self {
+        Self::from_delta(until - from)
     }
 
     /// The duration between two instants; zero if it would be negative.
@@ -95,6 +101,13 @@ impl From<Span> for String {
 impl From<Span> for Duration {
     fn from(span: Span) -> Self {
         Self::from_secs(span.0)
+    }
+}
+
+/// Of whole seconds, at most a thousand years.
+impl From<Duration> for Span {
+    fn from(time: Duration) -> Self {
+        Self(time.as_secs().min(MAX))
     }
 }
 

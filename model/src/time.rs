@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use tidegate_tuf;
 use tidegate_tuf::fields::quoted;
 
+use super::span::Span;
 use crate::prelude::*;
 
 /// An instant in UTC. Where it enters the model, parts of a second are cut off.
@@ -29,9 +30,19 @@ pub fn format(instant: Instant) -> String {
     tidegate_tuf::time::format(instant)
 }
 
-/// The instant `seconds` after the start of 1970, if [`parse`] could have returned it.
-pub(crate) fn from_seconds(seconds: i64) -> Option<Instant> {
+/// The instant `seconds` after the start of 1970, as Unix counts time, if [`parse`] could have returned it.
+pub fn from_seconds(seconds: i64) -> Option<Instant> {
     DateTime::from_timestamp(seconds, 0).filter(|&instant| in_range(instant))
+}
+
+/// The instant this long after another, at most the last that can be written.
+pub fn after(instant: Instant, time: Span) -> Instant {
+    instant.checked_add_signed(time.delta()).filter(|&at| in_range(at)).or(from_seconds(LAST)).unwrap_or(instant)
+}
+
+/// The instant this long before another, at least the start of 1970.
+pub fn before(instant: Instant, time: Span) -> Instant {
+    instant.checked_sub_signed(time.delta()).filter(|&at| in_range(at)).unwrap_or_default()
 }
 
 /// The instant without parts of a second.
@@ -102,5 +113,29 @@ pub mod optional_text {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Instant>, D::Error> {
         let text = Option::<String>::deserialize(deserializer)?;
         text.map(|text| super::parse(&text)).transpose().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_added_and_compared_without_another_package() {
+        let at = |text| parse(text).unwrap();
+        let (noon, day): (_, Span) = (at("2026-11-24T12:00:00Z"), "1d".parse().unwrap());
+        assert_eq!((after(noon, day), before(noon, day)), (at("2026-11-25T12:00:00Z"), at("2026-11-23T12:00:00Z")));
+        assert_eq!(
+            (Span::between(noon, after(noon, day)), Span::between(after(noon, day), noon)),
+            (day, Span::default())
+        );
+        let long: Span = "365000d".parse().unwrap();
+        let far = (0..9).fold(noon, |at, _| after(at, long));
+        assert_eq!(
+            (format(far).as_str(), format(before(noon, long)).as_str()),
+            ("9999-12-31T23:59:59Z", "1970-01-01T00:00:00Z")
+        );
+        assert_eq!(from_seconds(noon.timestamp()), Some(noon));
+        assert_eq!(from_seconds(-1), None);
     }
 }

@@ -25,6 +25,9 @@ pub mod time;
 mod trusted;
 mod verify;
 
+/// Packages whose types appear in this one, in the version that it uses: `chrono` for instants, `serde_json` for values.
+pub use {chrono, serde_json};
+
 pub use chain::Chain;
 pub use error::Error;
 pub use limits::Limits;

@@ -210,7 +210,7 @@ impl DeviceBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Setting`] if a needed setting is missing; [`Error::Store`] if the folder cannot be used or another process
+    /// [`Error::Setting`] with all needed settings that are missing, by the names of their methods; [`Error::Store`] if the folder cannot be used or another process
     /// uses it.
     pub fn open(self) -> Result<Device, Error> {
         self.open_on(DirStore::open_on)
@@ -285,16 +285,38 @@ impl DeviceBuilder {
         self.open_on(|_, folder| Ok(DirStore::observe(folder)))?.defer_pending(until)
     }
 
+    /// The needed settings that are not there, by the words of their methods.
+    fn missing(&self) -> Vec<&'static str> {
+        let needed = [
+            ("root", self.root.is_none()),
+            ("repository", self.repository.is_none()),
+            ("state_dir", self.state_dir.is_none()),
+            ("id", self.id.is_none()),
+            ("channel", self.channel.is_none()),
+            ("product", self.product.is_none()),
+            ("hardware", self.hardware.is_none()),
+            ("factory", self.running.is_none()),
+        ];
+        needed.iter().filter(|(_, is_missing)| *is_missing).map(|(name, _)| *name).collect()
+    }
+
     fn open_on(self, open: impl FnOnce(Disk, PathBuf) -> Result<DirStore, StoreError>) -> Result<Device, Error> {
-        let root = needed(self.root, "root")?;
-        let repository = needed(self.repository, "repository")?;
-        let state_dir = needed(self.state_dir, "state_dir")?;
-        let factory = needed(self.running, "factory")?;
+        let missing = self.missing();
+        let (Some(root), Some(repository), Some(state_dir), Some(factory)) =
+            (self.root, self.repository, self.state_dir, self.running)
+        else {
+            return Err(not_set(&missing));
+        };
+        let (Some(id), Some(channel), Some(product), Some(hardware)) =
+            (self.id, self.channel, self.product, self.hardware)
+        else {
+            return Err(not_set(&missing));
+        };
         let mut profile = Profile {
-            id: needed(self.id, "id")?,
-            product: needed(self.product, "product")?,
-            channel: needed(self.channel, "channel")?,
-            hardware: needed(self.hardware, "hardware")?,
+            id,
+            product,
+            channel,
+            hardware,
             installed: factory.clone(),
             own_facts: self.facts,
             attestation: None,
@@ -401,6 +423,11 @@ fn kept<T: Keep>(
     if is_foreign { Ok(Kept::none(name)) } else { Kept::load(store, name, repairs) }
 }
 
-fn needed<T>(setting: Option<T>, name: &str) -> Result<T, Error> {
-    setting.ok_or_else(|| Error::Setting(format!("the device's {name} is not set")))
+fn not_set(names: &[&str]) -> Error {
+    Error::Setting(match names.split_last() {
+        Some((last, names)) if !names.is_empty() => {
+            format!("the device's {} and {last} are not set", names.join(", "))
+        }
+        _ => format!("the device's {} is not set", names.concat()),
+    })
 }

@@ -1,5 +1,7 @@
 //! How a policy is written.
 
+use std::str::FromStr;
+
 use chrono::TimeDelta;
 use serde::{Deserialize, Deserializer, de::Error};
 use serde_json::Value;
@@ -9,11 +11,11 @@ use crate::store::Keep;
 use crate::zone::Zone;
 use tidegate_model::condition::Condition;
 use tidegate_model::span::Span;
-use tidegate_tuf::fields::{FieldError, Fields, expected, parsed, text, whole};
+use tidegate_tuf::fields::{FieldError, Fields, expected, parsed, quoted, text, whole};
 
 /// A switch that is on unless it is switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Enabled(pub bool);
+pub(super) struct Enabled(pub(super) bool);
 
 impl Default for Enabled {
     fn default() -> Self {
@@ -30,6 +32,16 @@ const RULES: [(&str, Rule); 5] = [
 ];
 
 impl Policy {
+    /// Reads a policy in the form that `policy` has in the settings file of `tidegate-device`. What is not there has its default.
+    ///
+    /// # Errors
+    ///
+    /// If it is not strict JSON, or a field is unknown or wrong.
+    pub fn parse(json: impl AsRef<[u8]>) -> Result<Self, FieldError> {
+        let value = tidegate_tuf::json::parse(json.as_ref()).map_err(|e| FieldError::new("", e.to_string()))?;
+        Self::read(&value, "")
+    }
+
     /// Reads a policy that is written at `at` of a larger document. What is not there has its default.
     ///
     /// # Errors
@@ -60,6 +72,15 @@ impl Policy {
                 },
             })
         })
+    }
+}
+
+/// As [`Policy::parse`].
+impl FromStr for Policy {
+    type Err = FieldError;
+
+    fn from_str(json: &str) -> Result<Self, FieldError> {
+        Self::parse(json)
     }
 }
 
@@ -100,7 +121,17 @@ fn metered(value: &Value, at: &str) -> Result<Metered, FieldError> {
 }
 
 fn rule(value: &Value, at: &str) -> Result<Rule, FieldError> {
-    let word = text(value, at)?;
-    let known = RULES.iter().find(|(name, _)| *name == word).map(|(_, rule)| *rule);
-    known.ok_or_else(|| expected("one of windows, deferral, require, metered, newer", value, at))
+    text(value, at)?.parse().map_err(|_| expected(WORDS, value, at))
+}
+
+const WORDS: &str = "one of windows, deferral, require, metered, newer";
+
+/// By its word, such as `windows`.
+impl FromStr for Rule {
+    type Err = FieldError;
+
+    fn from_str(word: &str) -> Result<Self, FieldError> {
+        let known = RULES.iter().find(|(name, _)| *name == word).map(|(_, rule)| *rule);
+        known.ok_or_else(|| FieldError::new("", format!("{} is no rule of a policy: expected {WORDS}", quoted(word))))
+    }
 }

@@ -23,6 +23,7 @@
 mod form;
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use chrono::TimeDelta;
 use serde::Serialize;
@@ -32,34 +33,121 @@ use tidegate_model::condition::{self, Condition};
 use tidegate_model::decision::Verdict;
 use tidegate_model::facts::{FactValue, Facts};
 use tidegate_model::manifest::Urgency;
+use tidegate_model::span::Span;
 use tidegate_model::time::{self, Instant};
 use tidegate_model::version::Version;
 use tidegate_model::week::{UtcOffset, WeeklyPeriod};
+use tidegate_tuf::fields::FieldError;
 
 /// What the owner of a device allows. The default allows everything.
+///
+/// It is read as JSON by [`parse`](Self::parse), or made in code:
+///
+/// ```
+/// use tidegate_client::policy::{Metered, Policy};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let policy = Policy::new()
+///     .with_windows(["sat sun 01:00 - 05:30".parse()?])
+///     .with_utc_offset("+01:00".parse()?)
+///     .with_deferral_limit("7d".parse()?)
+///     .with_metered(Metered::AtMost(1_000_000))
+///     .with_security_overrides("windows deferral".parse()?);
+/// let same = r#"{"windows": ["sat sun 01:00 - 05:30"], "utc_offset": "+01:00", "deferral": {"limit": "7d"},
+///     "metered": {"at_most": 1000000}, "security_overrides": ["windows", "deferral"]}"#;
+/// assert_eq!(policy, Policy::parse(same)?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// When to install and restart; empty for any time.
-    pub windows: Vec<WeeklyPeriod>,
-    /// The UTC offset of the windows' local time, such as `+02:00`, if the device has no fact `utc-offset`.
-    pub utc_offset: UtcOffset,
+    windows: Vec<WeeklyPeriod>,
+    utc_offset: UtcOffset,
     /// The time zone of the windows, which goes before any offset, or why there is none.
-    pub zone: Option<Result<Zone, String>>,
-    /// Whether downloads may run outside the windows. Default: yes.
-    pub download_any_time: form::Enabled,
-    /// Whether, and for how long, the user may defer an update.
-    pub deferral: DeferralRule,
-    /// A required condition on the device's facts, such as the battery charge.
-    pub require: Option<Condition>,
-    /// What is allowed while the fact `metered` is true.
-    pub metered: Metered,
-    /// A release is skipped if the ramp of a newer one reaches this device within this time. Default: zero, so that none is skipped.
-    pub wait_for_newer: TimeDelta,
-    /// The rules that a security release overrides. Default: windows, deferral and newer.
-    pub security_overrides: Overrides,
+    zone: Option<Result<Zone, String>>,
+    download_any_time: form::Enabled,
+    pub(crate) deferral: DeferralRule,
+    require: Option<Condition>,
+    metered: Metered,
+    wait_for_newer: TimeDelta,
+    security_overrides: Overrides,
 }
 
 impl Policy {
+    /// The policy that allows everything.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// When to install and restart. Default: at any time.
+    #[must_use]
+    pub fn with_windows(self, windows: impl IntoIterator<Item = WeeklyPeriod>) -> Self {
+        Self { windows: windows.into_iter().collect(), ..self }
+    }
+
+    /// The UTC offset of the windows' local time, such as `+02:00`, if the device has no fact `utc-offset`.
+    #[must_use]
+    pub fn with_utc_offset(self, utc_offset: UtcOffset) -> Self {
+        Self { utc_offset, ..self }
+    }
+
+    /// The time zone of the windows, which goes before any offset.
+    #[must_use]
+    pub fn with_time_zone(self, zone: Zone) -> Self {
+        Self { zone: Some(Ok(zone)), ..self }
+    }
+
+    /// Whether downloads may run outside the windows. Default: yes.
+    #[must_use]
+    pub fn with_downloads_at_any_time(self, allowed: bool) -> Self {
+        Self { download_any_time: form::Enabled(allowed), ..self }
+    }
+
+    /// How long after the first deferral of a release the user may defer it. Default: zero, so that users may not defer.
+    #[must_use]
+    pub fn with_deferral_limit(self, limit: Span) -> Self {
+        Self { deferral: DeferralRule { limit: limit.delta() }, ..self }
+    }
+
+    /// A required condition on the device's facts, such as the battery charge. Default: none.
+    #[must_use]
+    pub fn with_required(self, condition: Condition) -> Self {
+        Self { require: Some(condition), ..self }
+    }
+
+    /// What is allowed while the fact `metered` is true. Default: everything.
+    #[must_use]
+    pub fn with_metered(self, metered: Metered) -> Self {
+        Self { metered, ..self }
+    }
+
+    /// A release is skipped if the ramp of a newer one reaches this device within this time. Default: zero, so that none is skipped.
+    #[must_use]
+    pub fn with_wait_for_newer(self, time: Span) -> Self {
+        Self { wait_for_newer: time.delta(), ..self }
+    }
+
+    /// The rules that a security release overrides. Default: windows, deferral and newer.
+    #[must_use]
+    pub fn with_security_overrides(self, overrides: Overrides) -> Self {
+        Self { security_overrides: overrides, ..self }
+    }
+
+    /// When to install and restart; empty for any time.
+    pub fn windows(&self) -> &[WeeklyPeriod] {
+        &self.windows
+    }
+
+    /// Why the time zone that was read is not known here, so that the windows stay closed.
+    pub fn zone_problem(&self) -> Option<&str> {
+        self.zone.as_ref()?.as_ref().err().map(String::as_str)
+    }
+
+    /// How long after the first deferral of a release the user may defer it; zero if users may not defer.
+    pub fn deferral_limit(&self) -> Span {
+        Span::from_delta(self.deferral.limit)
+    }
+
     /// Whether a security release overrides a rule.
     pub fn is_overridden(&self, rule: Rule) -> bool {
         self.security_overrides.0.contains(&rule)
@@ -71,7 +159,7 @@ impl Policy {
     }
 }
 
-/// The rules that a security release overrides.
+/// The rules that a security release overrides. As a text: their words, such as `windows deferral`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overrides(BTreeSet<Rule>);
 
@@ -81,11 +169,25 @@ impl Default for Overrides {
     }
 }
 
+impl FromIterator<Rule> for Overrides {
+    fn from_iter<I: IntoIterator<Item = Rule>>(rules: I) -> Self {
+        Self(rules.into_iter().collect())
+    }
+}
+
+impl FromStr for Overrides {
+    type Err = FieldError;
+
+    fn from_str(text: &str) -> Result<Self, FieldError> {
+        text.split_whitespace().map(str::parse).collect()
+    }
+}
+
 /// How users may defer updates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct DeferralRule {
+pub(crate) struct DeferralRule {
     /// The longest time from the first deferral of a release; zero if users may not defer.
-    pub limit: TimeDelta,
+    pub(crate) limit: TimeDelta,
 }
 
 /// What is allowed on a metered network.

@@ -290,3 +290,41 @@ fn settings_that_make_no_sense_are_refused() {
         assert!(serde_json::from_value::<Policy>(wrong.clone()).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn a_policy_is_made_in_code_or_read() {
+    let read = Policy::parse(
+        r#"{"windows": ["sat sun 01:00 - 05:30"], "utc_offset": "+01:00", "time_zone": "CET-1CEST,M3.5.0,M10.5.0/3",
+        "download_any_time": false, "deferral": {"limit": "7d"}, "require": {"fact": "battery-percent", "ge": 30},
+        "metered": {"at_most": 1000000}, "wait_for_newer": "2d", "security_overrides": ["newer", "windows"]}"#,
+    )
+    .unwrap();
+    let made = Policy::new()
+        .with_windows(["sat sun 01:00 - 05:30".parse().unwrap()])
+        .with_utc_offset("+01:00".parse().unwrap())
+        .with_time_zone(Zone::find("CET-1CEST,M3.5.0,M10.5.0/3").unwrap())
+        .with_downloads_at_any_time(false)
+        .with_deferral_limit("7d".parse().unwrap())
+        .with_required(Condition::parse(r#"{"fact": "battery-percent", "ge": 30}"#).unwrap())
+        .with_metered(Metered::AtMost(1_000_000))
+        .with_wait_for_newer("2d".parse().unwrap())
+        .with_security_overrides("windows newer".parse().unwrap());
+    assert_eq!(made, read);
+    assert_eq!((made.windows().len(), made.deferral_limit().to_string().as_str()), (1, "7d"));
+    assert_eq!("{}".parse::<Policy>().unwrap(), Policy::default());
+    assert_eq!("".parse::<Overrides>().unwrap(), Overrides::from_iter([]));
+    for (wrong, why) in [
+        (r#"{"windows": 1}"#, "`windows`: expected a list, found 1"),
+        (r#"{"deferal": {}}"#, "the field \"deferal\" is unknown, and unknown fields are not allowed here"),
+        (
+            r#"{"security_overrides": ["all"]}"#,
+            "`security_overrides[0]`: expected one of windows, deferral, require, metered, newer, found the string \"all\"",
+        ),
+        ("{", ""),
+    ] {
+        let error = Policy::parse(wrong).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+    let error = "window".parse::<Overrides>().unwrap_err().to_string();
+    assert_eq!(error, "\"window\" is no rule of a policy: expected one of windows, deferral, require, metered, newer");
+}

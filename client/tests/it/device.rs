@@ -556,8 +556,16 @@ fn an_installation_may_end_at_any_step() {
 
 #[test]
 fn what_is_missing_is_named() {
-    let error = tidegate_client::device::Device::builder().root(*b"{}").open().err().unwrap();
-    assert_eq!((error.fault(), error.to_string().as_str()), (Fault::Caller, "the device's repository is not set"));
+    let builder = || {
+        tidegate_client::device::Device::builder().root(*b"{}").state_dir("state").factory("1.0.0".parse().unwrap(), 0)
+    };
+    let error = builder().open().err().unwrap();
+    let expected = "the device's repository, id, channel, product and hardware are not set";
+    assert_eq!((error.fault(), error.to_string().as_str()), (Fault::Caller, expected));
+    let name = |name: &str| name.parse().unwrap();
+    let builder =
+        builder().id("a".parse().unwrap()).channel(name("a")).product(name("a")).hardware("a".parse().unwrap());
+    assert_eq!(builder.open().err().unwrap().to_string(), "the device's repository is not set");
 }
 
 /// Two releases: the newer one ramps, the older one is stable below it.

@@ -3,16 +3,24 @@
 //! - [`UsbFetch`] fetches from a stick, by URLs such as `usb:fleet/metadata/1.root.json`.
 //! - [`Records`] stores everything in one file, as a device with little more than a settings partition does.
 //! - [`Pages`] installs into one of two files and switches by a third, as a boot loader with a flag does.
+//! - [`RealTimeClock`] reads a counter of seconds.
+//! - [`policy`], [`facts`] and [`tomorrow`] are made in code. The package depends on `tidegate-client` alone: no `chrono`, no `serde_json`.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use tidegate_client::clock::{Clock, Monotonic};
 use tidegate_client::disk::Disk;
 use tidegate_client::fetch::{Body, Fetch, FetchError, Reply, Request};
 use tidegate_client::install::{Artifact, InstallError, Installer, Place};
+use tidegate_client::model::condition::Condition;
+use tidegate_client::model::facts::Facts;
+use tidegate_client::model::span::Span;
+use tidegate_client::model::time::{self, Instant};
 use tidegate_client::model::version::Version;
+use tidegate_client::policy::{Metered, Policy};
 use tidegate_client::store::{Store, StoreError, check_name};
 use tidegate_client::tuf::hash::Checker;
 use tidegate_client::watch::{Phase, Progress, Watch};
@@ -226,6 +234,63 @@ impl Installer for Pages {
     }
 }
 
+/// What the owner of the device allows: installations at night, and not with an empty battery.
+///
+/// # Errors
+///
+/// If one of the texts has another form.
+pub fn policy(windows: &[&str], defer: &str) -> Result<Policy, Box<dyn std::error::Error>> {
+    let windows: Result<Vec<_>, _> = windows.iter().map(|window| window.parse()).collect();
+    Ok(Policy::new()
+        .with_windows(windows?)
+        .with_utc_offset("+01:00".parse()?)
+        .with_deferral_limit(defer.parse()?)
+        .with_required(Condition::parse(r#"{"fact": "battery-percent", "ge": 30}"#)?)
+        .with_metered(Metered::Refuse)
+        .with_security_overrides("windows deferral newer".parse()?))
+}
+
+/// What the device knows of itself.
+///
+/// # Errors
+///
+/// If a name cannot be that of a fact.
+pub fn facts(battery: i64, is_metered: bool) -> Result<Facts, Box<dyn std::error::Error>> {
+    Ok(Facts::new().with("battery-percent", battery)?.with("metered", is_metered)?.with("group", "lab")?)
+}
+
+/// Until when "remind me tomorrow" defers an update.
+pub fn tomorrow(now: Instant) -> Instant {
+    time::after(now, Span::hours(24))
+}
+
+/// A clock that counts the seconds from 1970 on.
+#[derive(Debug)]
+pub struct RealTimeClock {
+    seconds: fn() -> i64,
+    started: std::time::Instant,
+}
+
+impl RealTimeClock {
+    /// A clock that is read by this function.
+    pub fn new(seconds: fn() -> i64) -> Self {
+        Self { seconds, started: std::time::Instant::now() }
+    }
+}
+
+impl Monotonic for RealTimeClock {
+    fn elapsed(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Clock for RealTimeClock {
+    fn now(&self) -> Instant {
+        // A counter that was never set starts in 1970: the client takes signed times instead.
+        time::from_seconds((self.seconds)()).unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tidegate_client::testing::{Board, TestFiles, check_fetch, check_installer, check_store};
@@ -289,5 +354,20 @@ mod tests {
     fn the_installer_keeps_the_suite() {
         let folder = tempfile::tempdir().unwrap();
         check_installer(folder.path(), &|folder| Box::new(PageBoard::new(folder))).unwrap();
+    }
+
+    #[test]
+    fn settings_are_made_without_another_package() {
+        let read = Policy::parse(
+            r#"{"windows": ["23:00 - 05:00"], "utc_offset": "+01:00", "deferral": {"limit": "7d"},
+            "require": {"fact": "battery-percent", "ge": 30}, "metered": "refuse"}"#,
+        );
+        assert_eq!(policy(&["23:00 - 05:00"], "7d").unwrap(), read.unwrap());
+        assert!(policy(&["23:00"], "7d").is_err() && policy(&[], "a week").is_err());
+        let read = Facts::parse(br#"{"battery-percent": 80, "metered": false, "group": "lab"}"#);
+        assert_eq!(facts(80, false).unwrap(), read.unwrap());
+        let now = RealTimeClock::new(|| 1_764_590_400).now();
+        assert_eq!(time::format(tomorrow(now)), "2025-12-02T12:00:00Z");
+        assert_eq!(Span::between(now, tomorrow(now)).to_string(), "1d");
     }
 }

@@ -3,13 +3,22 @@
 use serde_json::Value;
 
 use super::{Bound, Condition, MAX_DEPTH, MAX_SIZE, Node, Operator, Order, Test};
-use crate::decode::{FieldError, Fields, FormatError, describe, expected, invalid, list, parsed, quoted, text};
+use crate::decode::{FieldError, Fields, FormatError, describe, expected, invalid, list, parse, parsed, quoted, text};
 use crate::facts::FactValue;
 use crate::name::Text;
 use crate::prelude::*;
 use crate::version;
 
 impl Condition {
+    /// Reads a condition from strict JSON.
+    ///
+    /// # Errors
+    ///
+    /// If it is not strict JSON or not a valid condition.
+    pub fn parse(json: impl AsRef<[u8]>) -> Result<Condition, FormatError> {
+        Condition::from_value(&parse("condition", json.as_ref())?)
+    }
+
     /// Reads a condition from JSON.
     ///
     /// # Errors
