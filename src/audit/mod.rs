@@ -58,6 +58,15 @@ pub struct View {
     pub snapshot: Option<u64>,
 }
 
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View")
+            .field("is_whole", &self.is_whole)
+            .field("snapshot", &self.snapshot)
+            .finish_non_exhaustive()
+    }
+}
+
 impl View {
     /// A repository in one place that is not public, such as a workspace.
     pub fn whole(origin: Arc<dyn Origin>) -> Self {

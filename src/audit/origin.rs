@@ -77,6 +77,12 @@ pub struct Pair {
     pub private: Arc<dyn Origin>,
 }
 
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pair").finish_non_exhaustive()
+    }
+}
+
 impl Origin for Pair {
     fn metadata(&self, file: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         match self.public.metadata(file, limit)? {
@@ -129,6 +135,12 @@ pub struct PublishedRepository {
     fetch: Scheme,
     url: String,
     flat: Flat,
+}
+
+impl std::fmt::Debug for PublishedRepository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PublishedRepository").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
 enum Scheme {

@@ -41,6 +41,12 @@ pub struct Generated {
     pub public: Key,
 }
 
+impl std::fmt::Debug for Generated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generated").field("public", &self.public).finish_non_exhaustive()
+    }
+}
+
 /// Generates a key from the system's randomness; with a passphrase it is encrypted (PBES2: scrypt, AES-256-CBC), in the format
 /// that `openssl pkey` reads.
 ///

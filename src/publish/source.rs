@@ -199,6 +199,12 @@ pub struct StoreOrigin {
     _own: Option<Arc<Runtime>>,
 }
 
+impl std::fmt::Debug for StoreOrigin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreOrigin").field("remote", &self.remote).finish_non_exhaustive()
+    }
+}
+
 impl StoreOrigin {
     /// The contents of `remote`. Call it within an asynchronous runtime, which does the reading.
     pub fn new(remote: Remote) -> Self {

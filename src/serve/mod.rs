@@ -73,6 +73,12 @@ pub struct Server {
     shared: Shared,
 }
 
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
 /// What all connections share.
 struct Shared {
     /// Without symbolic links, so that a resolved path can be compared with it.

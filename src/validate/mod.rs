@@ -49,6 +49,12 @@ pub struct Rule {
     pub(crate) check: fn(&Subject<'_>) -> Result<RuleResult>,
 }
 
+impl std::fmt::Debug for Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rule").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
 /// The subject of a validation: one release and its context.
 #[derive(Debug)]
 pub struct Subject<'a> {

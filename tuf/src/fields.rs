@@ -35,6 +35,7 @@ impl fmt::Display for FieldError {
 }
 
 /// The fields of one JSON object, taken one by one by name.
+#[derive(Debug)]
 pub struct Fields<'a> {
     at: String,
     map: &'a Map<String, Value>,

@@ -109,6 +109,12 @@ pub struct Agent<'a> {
     host: &'a mut dyn Host,
 }
 
+impl std::fmt::Debug for Agent<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agent").field("device", self.device).field("options", self.options).finish_non_exhaustive()
+    }
+}
+
 impl<'a> Agent<'a> {
     /// An agent for this device.
     pub fn new(device: &'a mut Device, options: &'a AgentOptions, host: &'a mut dyn Host) -> Self {

@@ -57,6 +57,15 @@ pub struct DeviceBuilder {
     boot: Option<Box<dyn Fn() -> BootInfo + Send>>,
 }
 
+impl std::fmt::Debug for DeviceBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DeviceBuilder")
+            .field("repository", &self.repository)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
 impl DeviceBuilder {
     /// The root that the device is shipped with, preferably on storage that updates cannot write. *Needed.*
     ///

@@ -113,6 +113,12 @@ pub struct Device {
     recorder: Box<dyn ReceiptRecorder>,
 }
 
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device").field("profile", &self.profile).finish_non_exhaustive()
+    }
+}
+
 /// What a check found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {

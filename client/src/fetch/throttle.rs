@@ -31,6 +31,12 @@ pub struct Throttle<F> {
     due: Arc<Mutex<Duration>>,
 }
 
+impl<F: std::fmt::Debug> std::fmt::Debug for Throttle<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Throttle").field("fetch", &self.fetch).field("rate", &self.rate).finish_non_exhaustive()
+    }
+}
+
 impl<F: Fetch> Throttle<F> {
     /// A fetcher without limits.
     pub fn new(fetch: F) -> Self {
@@ -145,6 +151,12 @@ impl Read for Throttled {
 /// How many bytes a device may fetch in a stretch of time. What was fetched is kept in a file. Clones share it.
 #[derive(Clone)]
 pub struct Allowance(Arc<Inner>);
+
+impl std::fmt::Debug for Allowance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Allowance").field("bytes", &self.0.bytes).field("per", &self.0.per).finish_non_exhaustive()
+    }
+}
 
 struct Inner {
     bytes: u64,

@@ -45,6 +45,7 @@ impl SlotImage {
 ///
 /// Before the first byte is written, the boot loader is set to keep the running slot and not to start the other one, so that a restart never
 /// starts a partially written slot. Its first block is written last.
+#[derive(Debug)]
 pub struct SlotInstaller<B> {
     images: Vec<SlotImage>,
     boot: B,

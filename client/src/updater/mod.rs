@@ -145,6 +145,15 @@ pub struct Updater {
     pub(crate) offline: bool,
 }
 
+impl std::fmt::Debug for Updater {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Updater")
+            .field("repository", &self.repository)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A fetcher whose requests end with a token.
 struct Until {
     fetch: Box<dyn Fetch + Send>,

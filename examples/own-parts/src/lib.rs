@@ -26,6 +26,7 @@ use tidegate_client::tuf::hash::Checker;
 use tidegate_client::watch::{Phase, Progress, Watch};
 
 /// Fetches `usb:` URLs from the folder where a stick is mounted.
+#[derive(Debug)]
 pub struct UsbFetch {
     mounted_at: PathBuf,
 }
@@ -66,6 +67,7 @@ impl Fetch for UsbFetch {
 }
 
 /// Stores entries in one file: for each its name, its length and its bytes.
+#[derive(Debug)]
 pub struct Records {
     file: PathBuf,
     disk: Disk,
@@ -139,6 +141,7 @@ impl Store for Records {
 }
 
 /// Two files, `page.0` and `page.1`. `running` names the one that runs, `kept` the one that starts, and `tried` the one that starts once.
+#[derive(Debug)]
 pub struct Pages {
     folder: PathBuf,
     disk: Disk,

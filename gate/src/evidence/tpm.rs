@@ -31,6 +31,12 @@ pub struct AttestationKey {
     key: Vec<u8>,
 }
 
+impl std::fmt::Debug for AttestationKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AttestationKey").field("is_rsa", &self.is_rsa).finish_non_exhaustive()
+    }
+}
+
 /// Why an attestation key cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AttestationKeyError {

@@ -50,6 +50,12 @@ pub struct GateSink {
     otherwise: Option<GateUrl>,
 }
 
+impl std::fmt::Debug for GateSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GateSink").field("otherwise", &self.otherwise).finish_non_exhaustive()
+    }
+}
+
 const PATH: &str = "/v1/receipts";
 /// The maximum number of receipts and bytes per request.
 const AT_ONCE: usize = 64;
