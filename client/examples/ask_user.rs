@@ -8,13 +8,14 @@
 use std::io::{BufRead, Write};
 use std::path::Path;
 
-use chrono::TimeDelta;
 use tidegate_client::agent::{Agent, AgentOptions, Entry, Host, Next, Permission, Stage};
 use tidegate_client::device::{Device, Update};
 use tidegate_client::fetch::file::url_of;
 use tidegate_client::install::FileSlot;
 use tidegate_client::model::facts::Facts;
-use tidegate_client::policy::{DeferralRule, Policy};
+use tidegate_client::model::span::Span;
+use tidegate_client::model::time;
+use tidegate_client::policy::Policy;
 use tidegate_client::updater::Repository;
 
 /// A user at a terminal.
@@ -79,11 +80,9 @@ pub fn converse(
     let next = Agent::new(device, &AgentOptions::default(), &mut user).check()?;
     if let Some(update) = user.later.take() {
         // As long as the policy lets users postpone this release, and not at all where it does not.
-        let tomorrow = device.now() + TimeDelta::days(1);
+        let tomorrow = time::after(device.now(), Span::hours(24));
         match device.defer(&update, tomorrow) {
-            Ok(deferral) => {
-                user.say(&format!("postponed until {}", tidegate_client::model::time::format(deferral.until)))
-            }
+            Ok(deferral) => user.say(&format!("postponed until {}", time::format(deferral.until))),
             Err(error) => user.say(&format!("not postponed: {error}")),
         }
     }
@@ -102,7 +101,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .hardware("board-a".parse()?)
         .factory("1.0.0".parse()?, 0)
         .facts(Facts::parse(br#"{"group": "lab", "ram-mb": 1024}"#)?)
-        .policy(Policy { deferral: DeferralRule { limit: TimeDelta::days(7) }, ..Policy::default() })
+        .policy(Policy::new().with_deferral_limit("7d".parse()?))
         .installer(FileSlot::new("slot.img"))
         .open()?;
     let next = converse(&mut device, std::io::stdin().lock(), std::io::stdout())?;

@@ -20,6 +20,7 @@ use tidegate_client::fetch::file::url_of;
 use tidegate_client::install::FileSlot;
 use tidegate_client::retry::Retry;
 use tidegate_client::updater::Repository;
+use tidegate_client::zone::Zone;
 use tidegate_model::facts::{Facts, TypedFact};
 use tidegate_model::gate::Attestation;
 use tidegate_model::name::DeviceId;
@@ -80,7 +81,7 @@ pub(super) fn read_all(arguments: &Arguments) -> Result<Settings, Error> {
     // Windows stay closed then.
     let zone = file.policy.as_ref().and_then(|policy| policy.zone_problem());
     problems.extend(zone.map(|why| format!("policy.time_zone: {why}")));
-    let assumed = file.policy.iter().any(|p| matches!(&p.zone, Some(Ok(zone)) if zone.is_assumed()));
+    let assumed = file.policy.as_ref().and_then(|policy| policy.time_zone()).is_some_and(Zone::is_assumed);
     problems.extend(assumed.then(|| "policy.time_zone: the system sets no time zone, UTC is used".into()));
     let builder = Device::builder()
         .root(read(&either.required("root", |settings| settings.root.as_ref())?)?)

@@ -138,6 +138,11 @@ impl Policy {
         &self.windows
     }
 
+    /// The time zone of the windows, if one is set and could be read.
+    pub fn time_zone(&self) -> Option<&Zone> {
+        self.zone.as_ref()?.as_ref().ok()
+    }
+
     /// Why the time zone that was read is not known here, so that the windows stay closed.
     pub fn zone_problem(&self) -> Option<&str> {
         self.zone.as_ref()?.as_ref().err().map(String::as_str)

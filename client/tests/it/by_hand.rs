@@ -159,11 +159,8 @@ fn a_user_is_asked_and_may_postpone() {
     sim.publish(&["stable.all", "stable", "snapshot", "timestamp"]);
     let folder = scratch();
     let mut board = Board::new(folder.path(), &crate::mirror::Mirror::of(sim));
-    board.adjust = |builder| {
-        let limit = chrono::TimeDelta::hours(30);
-        let deferral = tidegate_client::policy::DeferralRule { limit };
-        builder.policy(tidegate_client::policy::Policy { deferral, ..Default::default() })
-    };
+    board.adjust =
+        |builder| builder.policy(tidegate_client::policy::Policy::new().with_deferral_limit("30h".parse().unwrap()));
     let converse = |board: &Board, answers: &str| {
         let mut screen = Vec::new();
         let next = ask_user::converse(&mut board.device(), answers.as_bytes(), &mut screen).unwrap();
