@@ -1,6 +1,8 @@
 //! Deliveries on a board: an update comes as a patch or as chunks, straight into the slot that does not run.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,9 +11,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidegate_client::Error;
 use tidegate_client::agent::Health;
-use tidegate_client::clock::StubClock;
+use tidegate_client::clock::{StubClock, SystemClock};
 use tidegate_client::delivery::WayKind;
 use tidegate_client::disk::{Disk, Faults};
+use tidegate_client::fetch::http::{HttpFetch, HttpOptions, Proxy};
 use tidegate_client::fetch::{Fetch, FetchError, Reply, Request};
 use tidegate_client::install::{FileSlot, SlotImage, SlotInstaller, StubBoot};
 use tidegate_client::policy::{Policy, Step};
@@ -237,6 +240,43 @@ fn chunks_of_the_running_release_are_not_fetched() {
     // The second piece was changed all over, and the last one is new; of the first, one chunk.
     let new = scene.made.index.len() + PIECE + 60_000;
     assert!(bytes > new && bytes < new + 4 * MAX_CHUNK, "{bytes}");
+}
+
+/// A network that answers the first request for a range with its login page.
+struct Portal(Mirror, AtomicUsize);
+
+impl Fetch for Portal {
+    fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
+        if request.end.is_none() || self.1.fetch_add(1, Ordering::SeqCst) > 0 {
+            return self.0.fetch(request);
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<html>Please log in</html>").unwrap();
+        });
+        let options = HttpOptions { proxy: Proxy::None, ..HttpOptions::default() };
+        let http = HttpFetch::with_options(options, Arc::new(SystemClock::new()));
+        let reply = http.fetch(&Request { url: &url, ..*request });
+        server.join().unwrap();
+        reply
+    }
+}
+
+#[test]
+fn a_login_page_does_not_turn_ranges_off() {
+    let scene = Scene::new(false);
+    let retry = Retry { times: 1, first: Duration::ZERO, longest: Duration::ZERO };
+    let portal = Portal(scene.mirror.clone(), AtomicUsize::new(0));
+    let mut device = scene.board.builder(Disk::new()).fetch(portal).retry(retry).open().unwrap();
+    let update = device.check().unwrap().update.unwrap();
+    delivered(&scene.mirror);
+    device.download(&update, &mut unwatched).unwrap();
+    assert!(scene.slot("b") == scene.new);
+    let (_, bytes) = delivered(&scene.mirror);
+    assert!(bytes < scene.made.index.len() + PIECE + 60_000 + 4 * MAX_CHUNK, "{bytes}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tracing::debug;
+use ureq::http::response::Parts;
 use ureq::http::{HeaderMap, StatusCode, Uri, header};
 use ureq::tls::TlsConfig;
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector as _, RustlsConnector};
@@ -233,15 +234,33 @@ impl HttpFetch {
     /// An answer that is not the file.
     fn status(&self, response: ureq::http::Response<ureq::Body>, url: &str) -> FetchError {
         let (parts, body) = response.into_parts();
-        let status = parts.status.as_u16();
         let mut reader = self.paced(body, url, WORTH_READING);
         let start = start_of(&mut reader).unwrap_or_default();
         let _ = io::copy(&mut reader, &mut io::sink());
-        let content_type = text(&parts.headers, &header::CONTENT_TYPE).unwrap_or_default();
+        self.instead(&parts, &start, url)
+    }
+
+    /// An answer that is not the file and starts with these bytes.
+    fn instead(&self, parts: &Parts, start: &[u8], url: &str) -> FetchError {
+        let status = parts.status.as_u16();
         // It may be the proxy's answer.
         let proxy = self.proxies.of(url).unwrap_or_default().filter(|_| !is_secure(url));
-        let came = answer::came(status, content_type, "", &start) + &through(proxy);
+        let came = answer::came(status, content_type(&parts.headers), "", start) + &through(proxy);
         FetchError::Status { url: url.to_owned(), status, came, retry_after: send::retry_after(&parts.headers) }
+    }
+
+    /// A 200 to a request for a range: the whole file, so that the server gives no ranges, or something else, which says nothing of that.
+    fn no_range(&self, response: ureq::http::Response<ureq::Body>, request: &Request<'_>) -> FetchError {
+        let (parts, body) = response.into_parts();
+        let length = body.content_length();
+        if length != Some(request.limit) {
+            let is_packed = parts.headers.contains_key(header::CONTENT_ENCODING);
+            let start = start_of(&mut self.paced(body, request.url, WORTH_READING)).unwrap_or_default();
+            if (length.is_some() && !is_packed) || answer::is_page(content_type(&parts.headers), &start) {
+                return self.instead(&parts, &start, request.url);
+            }
+        }
+        range::refused(request, 200)
     }
 
     fn found(
@@ -282,7 +301,7 @@ impl HttpFetch {
         let mut head = Head { etag, length, doubt: None };
         if offset == 0 {
             let start = start_of(&mut reader).map_err(|e| FetchError::from_io(url, e))?;
-            let content_type = text(&parts.headers, &header::CONTENT_TYPE).unwrap_or_default();
+            let content_type = content_type(&parts.headers);
             let is_page = answer::is_page(content_type, &start);
             let label = encoding.as_deref().filter(|_| request.kind == Kind::Target && !is_gzip).unwrap_or_default();
             if is_page || !label.is_empty() {
@@ -326,13 +345,13 @@ impl Fetch for HttpFetch {
             let status = response.status();
             match status {
                 StatusCode::OK if request.end.is_none() => return self.found(response, &request, 0),
+                StatusCode::OK => return Err(self.no_range(response, &request)),
                 StatusCode::PARTIAL_CONTENT => match range::start(&response, &request) {
                     Some(start) => return self.found(response, &request, start),
                     None => request = range::plain(&request, 206)?,
                 },
                 // A range that does not suit the server, or a server that knows none.
-                StatusCode::OK
-                | StatusCode::BAD_REQUEST
+                StatusCode::BAD_REQUEST
                 | StatusCode::PRECONDITION_FAILED
                 | StatusCode::RANGE_NOT_SATISFIABLE
                 | StatusCode::NOT_IMPLEMENTED
@@ -441,6 +460,10 @@ fn is_hang_up(error: &io::Error) -> bool {
 
 fn text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    text(headers, &header::CONTENT_TYPE).unwrap_or_default()
 }
 
 /// The target of a redirect, if it may be followed for this request.

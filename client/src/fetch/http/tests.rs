@@ -182,6 +182,20 @@ fn answers_to_a_range() -> Vec<(&'static str, Answer, Option<u64>)> {
         ("backwards", part("bytes 4-3/10", ""), None),
         ("the largest", part("bytes 4-18446744073709551615/10", "456789"), None),
         ("another length", part("bytes 4-9/10", "0123456789"), None),
+        ("of a longer file", part("bytes 4-9/11", "456789"), None),
+        ("of a shorter file", part("bytes 4-9/9", "456789"), None),
+        ("past the end", part("bytes 4-10/*", "4567890"), None),
+        ("no total", part("bytes 4-9/", "456789"), None),
+        (
+            "a login page",
+            answer(
+                "206 Partial",
+                "Content-Range: bytes 4-9/10\r\nContent-Type: Text/HTML; charset=utf-8\r\n",
+                "<html>",
+            ),
+            None,
+        ),
+        ("a part with markup", part("bytes 4-9/10", "<html>"), Some(4)),
         ("none such", answer("416 Range Not Satisfiable", "Content-Range: bytes */10\r\n", ""), None),
         ("a bad request", answer("400 Bad Request", "", "no"), None),
         ("a precondition", answer("412 Precondition Failed", "", "no"), None),
@@ -197,7 +211,9 @@ fn wrong_ranges_lead_to_a_plain_request() {
         let Reply::Found(body) = HttpFetch::new().fetch(&Request::target(&url, 10).after(4)).unwrap() else { panic!() };
         let offset = body.offset();
         assert_eq!(offset, expected.unwrap_or(0), "{name}");
-        assert_eq!(body.into_bytes().unwrap(), b"0123456789"[usize::try_from(offset).unwrap()..], "{name}");
+        let rest =
+            if name == "a part with markup" { b"<html>" } else { &b"0123456789"[usize::try_from(offset).unwrap()..] };
+        assert_eq!(body.into_bytes().unwrap(), rest, "{name}");
         let seen = server.seen();
         assert!(seen[0].contains("range: bytes=4-\r"), "{}", seen[0]);
         assert_eq!(seen.len(), if expected.is_some() { 1 } else { 2 }, "{name}");
@@ -226,6 +242,34 @@ fn a_range_with_an_end_comes_exactly_or_not_at_all() {
     for (name, faulty, _) in answers_to_a_range() {
         let error = fault(get(faulty));
         assert!(matches!(error, FetchError::NoRanges { .. }), "{name}: {error}");
+    }
+}
+
+/// Something else than the file says nothing of the server's ranges.
+#[test]
+fn only_the_whole_file_in_place_of_a_range_says_that_there_are_none() {
+    let page = "<html><title>Log in</title></html>";
+    let chunked = |head: &str, body: &str| raw(format!("HTTP/1.1 200 OK\r\n{head}Connection: close\r\n\r\n{body}"));
+    for (name, came, has_none) in [
+        ("the file", answer("200 OK", "", "0123456789"), true),
+        ("the file, of unknown length", chunked("", "0123456789"), true),
+        ("the file, compressed", answer("200 OK", "Content-Encoding: gzip\r\n", gzip(b"0123456789")), true),
+        ("a page", answer("200 OK", "Content-Type: text/html\r\n", page), false),
+        (
+            "a page, compressed",
+            answer("200 OK", "Content-Type: text/html\r\nContent-Encoding: gzip\r\n", gzip(b"x")),
+            false,
+        ),
+        ("a page without a type or a length", chunked("", page), false),
+        ("something shorter", answer("200 OK", "", "{}"), false),
+        ("something longer", answer("200 OK", "", "0123456789a"), false),
+    ] {
+        let server = Server::new(vec![came]);
+        let url = server.url("/file");
+        let error = fault(HttpFetch::new().fetch(&Request::target(&url, 10).after(4).before(7)));
+        assert_eq!(matches!(error, FetchError::NoRanges { .. }), has_none, "{name}: {error}");
+        assert_eq!(matches!(error, FetchError::Status { status: 200, .. }), !has_none, "{name}: {error}");
+        assert!(error.is_temporary());
     }
 }
 
