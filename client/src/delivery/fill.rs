@@ -607,7 +607,7 @@ impl<'a> Filler<'a> {
             let room = if before > 0 { 0..before.min(self.buffer.len()) } else { at..length };
             let read = body.read(self.buffer.get_mut(room).unwrap_or_default());
             let ended = || FetchError::Interrupted { url: body.url().to_owned(), reason: "it ended early".into() };
-            let count = match read.and_then(|count| if count == 0 { Err(ended()) } else { Ok(count) }) {
+            let count = match read.and_then(|count| if count == 0 { Err(body.instead(ended())) } else { Ok(count) }) {
                 Ok(count) => count,
                 Err(e) => {
                     if at as u64 > self.had(data.start) {

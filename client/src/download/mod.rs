@@ -66,43 +66,62 @@ pub fn download(
         disk.create_folder(folder).map_err(failed("create the folder", folder))?;
     }
     let part = part_of(path);
+    // Why what was unpacked is not the file. It may be signed in compressed form.
+    let mut unpacked = None;
     loop {
         let checker = resumable(&part, wanted).map_err(failed("read", &part))?.unwrap_or_else(|| wanted.checker());
-        match transfer(fetch, disk, wanted, &part, checker, progress) {
+        let here = checker.seen();
+        let mut ask = Request::target(&wanted.url, wanted.length).after(here);
+        ask.as_is = unpacked.is_some();
+        let mut is_unpacked = false;
+        let mut kept = Part { disk, path: &part, here, file: None, before: None, differs: false };
+        match transfer(fetch, wanted, &mut kept, checker, &ask, &mut is_unpacked, progress) {
             Ok(true) => break,
             // What was here belongs to another file.
             Ok(false) => remove(disk, &part)?,
             Err(e) => {
-                if matches!(&e, Error::File { source, .. } if source.kind() == io::ErrorKind::StorageFull) {
+                let is_full = matches!(&e, Error::File { source, .. } if source.kind() == io::ErrorKind::StorageFull);
+                let is_unpacked = is_unpacked && !ask.as_is && is_other(&e);
+                let is_useless = here == 0 && (is_unpacked || matches!(&e, Error::Fetch(FetchError::Status { .. })));
+                if is_full || is_useless {
                     remove(disk, &part)?;
                 }
-                return Err(e);
+                if !is_unpacked {
+                    return Err(unpacked.filter(|_| is_other(&e)).unwrap_or(e));
+                }
+                unpacked = Some(e);
             }
         }
     }
     disk.rename(&part, path).map_err(failed("rename the finished download to", path))
 }
 
-/// Fetches what is missing of the file at `path`, whose bytes `checker` has seen, and checks the whole. `false` if what was here turned out to
-/// belong to another file.
+/// Whether something else than the file came.
+fn is_other(error: &Error) -> bool {
+    use FetchError::{Protocol, Status, TooLong};
+    matches!(error, Error::WrongTarget { .. } | Error::Fetch(Status { .. } | TooLong { .. } | Protocol { .. }))
+}
+
+/// Fetches what is missing of a file, whose bytes `checker` has seen, and checks the whole. `false` if what was here turned out to belong to
+/// another file. `is_unpacked` becomes true if what comes is unpacked on its way.
 fn transfer(
     fetch: &(impl Fetch + ?Sized),
-    disk: &Disk,
     wanted: &Wanted,
-    path: &Path,
+    part: &mut Part<'_>,
     mut checker: Checker,
+    request: &Request<'_>,
+    is_unpacked: &mut bool,
     progress: &mut dyn FnMut(Progress<'_>) -> Result<(), Error>,
 ) -> Result<bool, Error> {
+    let (disk, path, here) = (part.disk, part.path, part.here);
     let failed = |action| move |source| Error::File { action, path: path.to_owned(), source };
-    let here = checker.seen();
-    let mut part = Part { disk, path, here, file: None, before: None, differs: false };
     let mut offset = here;
     if here < wanted.length || here == 0 {
-        let request = Request::target(&wanted.url, wanted.length).after(here);
-        let Reply::Found(mut body) = fetch.fetch(&request)? else {
+        let Reply::Found(mut body) = fetch.fetch(request)? else {
             return Err(Error::Missing { what: wanted.name.clone(), url: wanted.url.clone() });
         };
         offset = body.offset();
+        *is_unpacked = body.head().is_unpacked;
         let doubt = body.head().doubt.clone();
         let instead = |came| Error::Fetch(FetchError::status(&wanted.url, 200, came));
         if let Some(came) = &doubt
@@ -113,15 +132,12 @@ fn transfer(
         if offset < here {
             checker = wanted.checker();
         }
-        let received = receive(&mut body, &mut part, &mut checker, wanted, progress);
+        let received = receive(&mut body, part, &mut checker, wanted, progress);
         // Also after an error, so that a later call can resume.
         part.file.as_ref().map_or(Ok(()), OpenFile::sync).map_err(failed("write"))?;
         received?;
         let seen = checker.seen();
         if seen < wanted.length {
-            if doubt.is_some() && here == 0 {
-                remove(disk, path)?;
-            }
             let reason = format!("it ended after {seen} of {} bytes", wanted.length);
             return Err(doubt.map_or(FetchError::Interrupted { url: wanted.url.clone(), reason }.into(), instead));
         }

@@ -141,7 +141,8 @@ struct Whole(Vec<u8>, Option<u64>, Option<&'static str>);
 impl Fetch for Whole {
     fn fetch(&self, request: &Request<'_>) -> Result<Reply, FetchError> {
         let body = Body::new(Box::new(io::Cursor::new(self.0.clone())), request, 0);
-        let head = crate::fetch::Head { etag: None, length: self.1, doubt: self.2.map(str::to_owned) };
+        let doubt = self.2.map(str::to_owned);
+        let head = crate::fetch::Head { length: self.1, doubt, ..Default::default() };
         Ok(Reply::Found(body.with_head(head)))
     }
 }
@@ -176,6 +177,7 @@ fn what_cannot_be_the_file_takes_nothing_away() {
     for (name, came, fault) in [
         ("a page", Whole(page.clone(), Some(page.len() as u64), doubt), Fault::Network),
         ("a page without a length", Whole(page.clone(), None, doubt), Fault::Network),
+        ("a page without a length, longer", Whole(long.clone(), None, doubt), Fault::Network),
         ("a page of the same length", Whole(same_length, Some(300_000), doubt), Fault::Network),
         ("something short", Whole(b"{\"login\": 1}".to_vec(), Some(12), None), Fault::Network),
         ("something long", Whole(long, None, None), Fault::Peer),
@@ -204,6 +206,65 @@ fn what_cannot_be_the_file_takes_nothing_away() {
             run(&Cut::new(&bytes, usize::MAX), &Disk::new(), &bytes, &path).unwrap();
             assert_eq!(fs::read(&path).unwrap(), bytes, "{name}");
         }
+    }
+}
+
+/// A label may be wrong, and a file may be signed in compressed form.
+#[cfg(feature = "http")]
+#[test]
+fn labels_of_gzip_do_no_harm() {
+    use crate::fetch::http::HttpFetch;
+    use crate::fetch::http::tests::{Server, answer, gzip, raw};
+
+    let plain = content();
+    let packed = gzip(&[plain.clone(), vec![0; 1_000_000]].concat());
+    let small = gzip(b"small");
+    let unpacked = [b"begins".to_vec(), vec![7; 50_000]].concat();
+    for (name, file, sent, is_labelled, with_length, requests) in [
+        ("a file", &plain, &plain, false, true, 1),
+        ("a file, chunked", &plain, &plain, false, false, 1),
+        ("a file with a label", &plain, &plain, true, true, 1),
+        ("a file with a label, chunked", &plain, &plain, true, false, 1),
+        ("a .gz", &packed, &packed, false, true, 1),
+        ("a .gz, chunked", &packed, &packed, false, false, 1),
+        ("a .gz with a label", &packed, &packed, true, true, 1),
+        ("a .gz with a label, chunked", &packed, &packed, true, false, 2),
+        ("a small .gz with a label, chunked", &small, &small, true, false, 2),
+        (
+            "two members with a label, chunked",
+            &[small.clone(), small.clone()].concat(),
+            &[small.clone(), small.clone()].concat(),
+            true,
+            false,
+            2,
+        ),
+        ("compressed on the way", &unpacked, &gzip(&unpacked), true, true, 1),
+        ("compressed on the way, chunked", &unpacked, &gzip(&unpacked), true, false, 1),
+        ("a .gz, compressed on the way", &packed, &gzip(&packed), true, false, 1),
+    ] {
+        let label = if is_labelled { "Content-Encoding: gzip\r\n" } else { "" };
+        let once = || {
+            if with_length {
+                return answer("200 OK", label, sent.clone());
+            }
+            let chunks = sent.chunks(10_000).map(|it| [format!("{:x}\r\n", it.len()).as_bytes(), it, b"\r\n"].concat());
+            let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n{label}\r\n");
+            raw([head.into_bytes(), chunks.collect::<Vec<_>>().concat(), b"0\r\n\r\n".to_vec()].concat())
+        };
+        let server = Server::new(vec![once(), once(), once()]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let at_server = |bytes: &[u8]| Wanted { url: server.url("/file"), ..wanted(bytes) };
+        download(&HttpFetch::new(), &Disk::new(), &at_server(file), &path, &mut |_| Ok(()))
+            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(fs::read(&path).unwrap() == *file, "{name}");
+        assert_eq!(server.seen().len(), requests, "{name}");
+        // Another file of this length costs one more request at most.
+        let server = Server::new(vec![once(), once(), once()]);
+        let (other, path) = (vec![9; file.len()], folder.path().join("other"));
+        let wanted = Wanted { url: server.url("/file"), ..wanted(&other) };
+        download(&HttpFetch::new(), &Disk::new(), &wanted, &path, &mut |_| Ok(())).unwrap_err();
+        assert!(server.seen().len() <= 2 && !path.exists(), "{name}");
     }
 }
 

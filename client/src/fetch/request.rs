@@ -49,6 +49,8 @@ pub struct Request<'a> {
     pub etag: Option<&'a str>,
     /// The pass for a protected file. Only HTTP fetchers use it.
     pub pass: Option<&'a dyn Pass>,
+    /// Take the answer as it is, whatever encoding its label says: a file that is signed in compressed form may have one.
+    pub as_is: bool,
     /// What ends the request, and the reading of its body: [`FetchError::Cancelled`] within a second.
     pub cancel: Option<&'a Cancel>,
 }
@@ -75,7 +77,7 @@ impl<'a> Request<'a> {
     }
 
     fn new(url: &'a str, kind: Kind, limit: u64) -> Self {
-        Self { url, kind, limit, offset: 0, end: None, etag: None, pass: None, cancel: None }
+        Self { url, kind, limit, offset: 0, end: None, etag: None, pass: None, as_is: false, cancel: None }
     }
 
     /// The same, with this pass.
@@ -141,6 +143,8 @@ pub(crate) struct Head {
     pub(crate) etag: Option<String>,
     /// The length of what comes.
     pub(crate) length: Option<u64>,
+    /// Whether it is unpacked here, which only its hash can show to be right.
+    pub(crate) is_unpacked: bool,
     /// What comes, if it may be something else than the file: a page, or something compressed.
     pub(crate) doubt: Option<String>,
 }
@@ -192,6 +196,11 @@ impl Body {
         &self.head
     }
 
+    /// What came in place of the file, if it looks like something else; otherwise this error.
+    pub(crate) fn instead(&self, error: FetchError) -> FetchError {
+        self.head.doubt.clone().map_or(error, |came| FetchError::status(&self.url, 200, came))
+    }
+
     /// The requested URL.
     pub(crate) fn url(&self) -> &str {
         &self.url
@@ -231,7 +240,7 @@ impl Body {
             return Err(if self.is_range {
                 FetchError::NoRanges { url, reason: "more came than was requested".into() }
             } else {
-                FetchError::TooLong { url, limit }
+                self.instead(FetchError::TooLong { url, limit })
             });
         }
         self.left = self.left.saturating_sub(count as u64);

@@ -34,14 +34,8 @@ pub(super) struct Gunzip {
 
 impl Gunzip {
     /// Fails if it grows by much more than so many times.
-    pub(super) fn new(source: Paced, growth: u64) -> Self {
-        Self {
-            decoder: DeflateDecoder::new(BufReader::new(source)),
-            checksum: u32::MAX,
-            has_begun: false,
-            has_ended: false,
-            growth,
-        }
+    pub(super) fn new(source: BufReader<Paced>, growth: u64) -> Self {
+        Self { decoder: DeflateDecoder::new(source), checksum: u32::MAX, has_begun: false, has_ended: false, growth }
     }
 
     fn begin(&mut self) -> io::Result<()> {

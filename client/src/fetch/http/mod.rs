@@ -15,7 +15,7 @@ pub(crate) mod send;
 mod socket;
 mod tls;
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -235,7 +235,7 @@ impl HttpFetch {
     fn status(&self, response: ureq::http::Response<ureq::Body>, url: &str) -> FetchError {
         let (parts, body) = response.into_parts();
         let mut reader = self.paced(body, url, WORTH_READING);
-        let start = start_of(&mut reader).unwrap_or_default();
+        let (start, _) = start_of(&mut reader);
         let _ = io::copy(&mut reader, &mut io::sink());
         self.instead(&parts, &start, url)
     }
@@ -255,7 +255,7 @@ impl HttpFetch {
         let length = body.content_length();
         if length != Some(request.limit) {
             let is_packed = parts.headers.contains_key(header::CONTENT_ENCODING);
-            let start = start_of(&mut self.paced(body, request.url, WORTH_READING)).unwrap_or_default();
+            let (start, _) = start_of(&mut self.paced(body, request.url, WORTH_READING));
             if (length.is_some() && !is_packed) || answer::is_page(content_type(&parts.headers), &start) {
                 return self.instead(&parts, &start, request.url);
             }
@@ -274,40 +274,47 @@ impl HttpFetch {
         let room = request.limit.saturating_sub(offset);
         let length = body.content_length();
         let encoding = text(&parts.headers, &header::CONTENT_ENCODING).map(str::to_ascii_lowercase);
-        // Signed bytes may have any label. But as long as they are, they did not become by compression on the way, which some servers do unasked.
-        let is_gzip = matches!(encoding.as_deref(), Some("gzip" | "x-gzip"))
-            && (request.kind == Kind::Metadata || (request.end.is_none() && offset == 0 && length != Some(room)));
-        let is_packed = is_gzip || (encoding.is_some() && request.kind == Kind::Metadata);
-        let is_too_long = !is_packed && length.is_some_and(|length| length > room);
-        let mut reader: Box<dyn Read> = match (encoding.as_deref(), request.kind) {
-            (_, kind) if is_gzip => {
-                // Incompressible data grows slightly; more growth is an attack. The limit also ends a stream
-                // that decompresses to nothing without end. Images may be zeros for the most part.
-                let limit = room.saturating_add(room / 64).saturating_add(1024);
-                let growth = if kind == Kind::Metadata { gunzip::GROWTH } else { 20 * gunzip::GROWTH };
-                Box::new(Gunzip::new(self.paced(body, url, limit), growth))
-            }
-            // Targets are stored in the form that was signed, whatever a server says about it.
-            (None | Some("" | "identity"), _) | (_, Kind::Target) => {
-                // One byte more than allowed, so that the file's own limit reports the error.
-                Box::new(self.paced(body, url, room.saturating_add(1).max(answer::START as u64)))
-            }
-            (Some(other), _) => {
-                let reason = format!("the answer has Content-Encoding {other:?}, which was not requested");
-                return Err(FetchError::Protocol { url: url.to_owned(), reason });
-            }
+        let encoding = encoding.as_deref().filter(|it| !matches!(*it, "" | "identity"));
+        let is_target = request.kind == Kind::Target;
+        // Incompressible data grows slightly when it is compressed; more growth is an attack. The limit also ends a stream that decompresses to
+        // nothing without end. Of other files, it leaves enough to see that they are too long.
+        let limit = room.saturating_add(room / 64).saturating_add(1024);
+        let mut source = BufReader::new(self.paced(body, url, limit));
+        // Signed bytes may have any label. But some servers compress them unasked: then they have another length, and begin as gzip does.
+        let is_gzip = matches!(encoding, Some("gzip" | "x-gzip"))
+            && (!is_target
+                || (request.end.is_none()
+                    && offset == 0
+                    && !request.as_is
+                    && length != Some(room)
+                    && begins_as_gzip(&mut source).map_err(|e| FetchError::from_io(url, e))?));
+        if let Some(other) = encoding.filter(|_| !is_gzip && !is_target) {
+            let reason = format!("the answer has Content-Encoding {other:?}, which was not requested");
+            return Err(FetchError::Protocol { url: url.to_owned(), reason });
+        }
+        let mut reader: Box<dyn Read> = if is_gzip {
+            // Images may be zeros for the most part.
+            Box::new(Gunzip::new(source, if is_target { 20 * gunzip::GROWTH } else { gunzip::GROWTH }))
+        } else {
+            Box::new(source)
         };
+        let is_too_long = !is_gzip && length.is_some_and(|length| length > room);
         let etag = text(&parts.headers, &header::ETAG).filter(|tag| tag.len() <= 1024).map(str::to_owned);
-        let mut head = Head { etag, length, doubt: None };
+        let is_unpacked = is_gzip && is_target;
+        let mut head = Head { etag, length: length.filter(|_| !is_unpacked), is_unpacked, doubt: None };
         if offset == 0 {
-            let start = start_of(&mut reader).map_err(|e| FetchError::from_io(url, e))?;
+            let (start, result) = start_of(&mut reader);
+            // What cannot be unpacked is perhaps not to be.
+            if !is_unpacked {
+                result.map_err(|e| FetchError::from_io(url, e))?;
+            }
             let content_type = content_type(&parts.headers);
             let is_page = answer::is_page(content_type, &start);
-            let label = encoding.as_deref().filter(|_| request.kind == Kind::Target && !is_gzip).unwrap_or_default();
+            let label = encoding.filter(|_| is_target).unwrap_or_default();
             if is_page || !label.is_empty() {
                 let status = parts.status.as_u16();
                 let came = answer::came(status, content_type, label, if is_page { &start } else { &[] });
-                if request.kind == Kind::Metadata || is_too_long {
+                if !is_target || is_too_long {
                     return Err(FetchError::status(url, status, came));
                 }
                 head.doubt = Some(came);
@@ -437,11 +444,17 @@ fn log(method: &str, url: &str, answer: Option<&ureq::http::Response<ureq::Body>
     }
 }
 
+/// Whether an answer begins as gzip does, as far as its first bytes are here.
+fn begins_as_gzip(source: &mut impl BufRead) -> io::Result<bool> {
+    let start = source.fill_buf()?;
+    Ok(!start.is_empty() && [0x1f, 0x8b].iter().zip(start).all(|(expected, byte)| expected == byte))
+}
+
 /// The first bytes of an answer.
-fn start_of(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+fn start_of(reader: &mut impl Read) -> (Vec<u8>, io::Result<usize>) {
     let mut start = Vec::new();
-    reader.by_ref().take(answer::START as u64).read_to_end(&mut start)?;
-    Ok(start)
+    let result = reader.by_ref().take(answer::START as u64).read_to_end(&mut start);
+    (start, result)
 }
 
 /// The end of a message about what a proxy may have caused.
